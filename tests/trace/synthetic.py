@@ -1,0 +1,219 @@
+"""Random well-formed traces for the tests of everything that reads one: a plain seeded function, and hypothesis strategies.
+
+The numbers are drawn, but they obey the rules a real run obeys (token counts, slot occupancy, bytes, lengths), so that a
+reader may rely on those rules.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from loopviz.trace import SCHEMA_VERSION, Frame, Trace, encode_states
+
+PIECES = [
+    " the",
+    "Once",
+    " upon",
+    "\n",
+    "é",
+    "",
+    "你好",
+    "🙂",
+    "<b>",
+    "${x}",
+    "`",
+    '"',
+    "\\n",
+    "{{value}}",
+    " ",
+    "\u202e",
+    "a\tb",
+]
+REASONS = {"fixed_count": ["count"], "dynamic_stop": ["cosine", "kl", "max"]}
+
+
+def make_meta(
+    *,
+    layers: int = 6,
+    blocks: list[tuple[int, int]] | None = None,
+    hidden: int = 8,
+    strategy: str = "fixed_count",
+    kv_mode: str = "virtual_layers",
+    max_steps: int = 4,
+    slots: int = 2,
+    top_k: int = 5,
+    prompt: str = "Once upon a time",
+    prompt_tokens: int = 4,
+    **block_fields: Any,
+) -> dict[str, Any]:
+    """A Meta of a model of ``layers`` layers with the looped ``blocks`` (default one, (2, 3); [] is a plain Llama)."""
+    blocks = [(2, 3)] if blocks is None else blocks
+    return {
+        "version": SCHEMA_VERSION,
+        "model": "synthetic",
+        "prompt": prompt,
+        "prompt_tokens": prompt_tokens,
+        "top_k": top_k,
+        "shape": {"layers": layers, "hidden": hidden, "kv_heads": 2, "head_dim": 4, "itemsize": 4, "vocab": 64},
+        "loop": {"loop_layers": [list(b) for b in blocks] or None, "loop_count": max_steps},
+        "blocks": [
+            {
+                "layers": list(b),
+                "strategy": strategy,
+                "count": max_steps,
+                "max_steps": max_steps,
+                "floor": min(2, max_steps),
+                "criterion": "either",
+                "cosine_threshold": 0.95,
+                "kl_threshold": 0.01,
+                "kv_mode": kv_mode,
+                "slots": slots if kv_mode == "virtual_layers" else 1,
+                "attention_mode": "parallel",
+                "merge": "ema",
+                "ema_alpha": 0.7,
+                "damping": 1.0,
+                "injection": "none",
+                "norm": False,
+                **block_fields,
+            }
+            for b in blocks
+        ],
+        "settings": {"max_new_tokens": 8, "do_sample": False, "seed": 0},
+        "created": "2026-01-02T03:04:05+00:00",
+        "versions": {"loopviz": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+    }
+
+
+def _block_frame(rng: random.Random, i: int, meta: dict[str, Any], record: str, states: bool) -> dict[str, Any]:
+    spec, vocab, hidden = meta["blocks"][i], meta["shape"]["vocab"], meta["shape"]["hidden"]
+    fixed = spec["strategy"] == "fixed_count"
+    n = spec["max_steps"] if fixed else rng.randint(spec["floor"], spec["max_steps"])
+    on = record == "full"
+    ids = [rng.sample(range(vocab), meta["top_k"]) for _ in range(n)] if on else []
+    logs = [sorted((-rng.expovariate(0.5) - 1e-3 for _ in row), reverse=True) for row in ids]
+    steps = {
+        "cosine": [1 - math.exp(-r) * rng.random() for r in range(1, n + 1)],
+        "kl": [math.exp(-r) * rng.random() for r in range(1, n + 1)],
+        "rel_delta": [math.exp(-r / 2) * rng.random() for r in range(1, n + 1)],
+        "norm": [rng.uniform(1, 100) for _ in range(n)],
+        "entropy": [rng.uniform(0, math.log(vocab)) for _ in range(n)],
+        "rank": [rng.randint(1, vocab) for _ in range(n)],
+        "topk_ids": ids,
+        "topk_logprobs": logs,
+        "topk_texts": [[PIECES[j % len(PIECES)] for j in row] for row in ids],
+        "ms": [rng.uniform(0.1, 9) for _ in range(n)],
+    }
+    if on and rng.random() < 0.2:
+        steps["cosine"][0] = None  # a zero state has no direction
+    packed = None
+    if on and states:
+        packed = encode_states(np.random.default_rng(rng.getrandbits(32)).normal(size=(n + 1, hidden)))
+    return {
+        "block": i,
+        "layers": list(spec["layers"]),
+        "n_steps": n,
+        "stop_reason": "count" if fixed else "max" if n == spec["max_steps"] else rng.choice(["cosine", "kl"]),
+        "steps": steps if on else {name: [] for name in steps},
+        "states": packed,
+    }
+
+
+def random_frames(
+    seed: int,
+    meta: dict[str, Any],
+    tokens: int,
+    *,
+    record: str = "full",
+    states: bool = True,
+    finish: str | None = "length",
+) -> list[Frame]:
+    """``tokens`` frames that fit ``meta``; the first ``meta["prompt_tokens"]`` of them are the prompt, one pass."""
+    rng = random.Random(seed)
+    shape, prompt = meta["shape"], min(meta["prompt_tokens"], tokens)
+    unit = 2 * shape["head_dim"] * shape["kv_heads"] * shape["itemsize"]
+    held = [[0] for _ in range(shape["layers"])]
+    for spec in meta["blocks"]:
+        for layer in range(spec["layers"][0], spec["layers"][1] + 1):
+            held[layer] = [0] * spec["slots"]
+    texts = [rng.choice(PIECES) for _ in range(tokens + 1)]
+    ids = [rng.randrange(shape["vocab"]) for _ in range(tokens + 1)]
+    prompt_ms, unrolled, frames = rng.uniform(5, 50), 0, []
+    for t in range(tokens):
+        blocks = [_block_frame(rng, i, meta, record, states) for i in range(len(meta["blocks"]))]
+        for layer, slots in enumerate(held):
+            owner = next((i for i, s in enumerate(meta["blocks"]) if s["layers"][0] <= layer <= s["layers"][1]), None)
+            written = 1 if owner is None else blocks[owner]["n_steps"]
+            for slot in range(min(len(slots), written) if not any(slots) else len(slots)):
+                slots[slot] = t + 1 if slot < written or slots[slot] else 0
+        used = unit * sum(map(sum, held))
+        extra = sum((b["n_steps"] - 1) * (b["layers"][1] - b["layers"][0] + 1) for b in blocks)
+        unrolled += unit * (shape["layers"] + extra)
+        frames.append(
+            {
+                "version": SCHEMA_VERSION,
+                "index": t,
+                "phase": "prompt" if t < prompt else "generated",
+                "token_id": ids[t],
+                "text": texts[t],
+                "next_id": ids[t + 1],
+                "next_text": texts[t + 1],
+                "next_logprob": -rng.expovariate(0.5),
+                "pass_tokens": prompt if t < prompt else 1,
+                "pass_ms": prompt_ms if t < prompt else rng.uniform(5, 50),
+                "blocks": blocks,
+                "kv": {
+                    "slots": [list(slots) for slots in held],
+                    "bytes_used": used,
+                    "bytes_allocated": used + 3 * unit,
+                    "bytes_plain": unit * shape["layers"] * (t + 1),
+                    "bytes_unrolled": unrolled,
+                },
+                "finish": finish if t == tokens - 1 else None,
+            }
+        )
+    return frames
+
+
+def random_trace(seed: int = 0, tokens: int = 8, *, record: str = "full", states: bool = True, **meta: Any) -> Trace:
+    """A whole trace; ``meta`` goes to :func:`make_meta`."""
+    described = make_meta(**meta)
+    return Trace(described, random_frames(seed, described, tokens, record=record, states=states))
+
+
+@st.composite
+def metas(draw: st.DrawFn) -> dict[str, Any]:
+    """Metas of zero to two blocks, both strategies, both cache modes, any prompt text."""
+    blocks = draw(st.sampled_from([[], [(0, 0)], [(2, 3)], [(0, 5)], [(1, 2), (4, 5)]]))
+    return make_meta(
+        blocks=blocks,
+        hidden=draw(st.integers(1, 9)),
+        strategy=draw(st.sampled_from(["fixed_count", "dynamic_stop"])),
+        kv_mode=draw(st.sampled_from(["virtual_layers", "merge_strategy"])),
+        max_steps=draw(st.integers(1, 6)),
+        slots=draw(st.integers(1, 3)),
+        top_k=draw(st.integers(0, 6)),
+        prompt=draw(st.text(max_size=20)),
+        prompt_tokens=draw(st.integers(1, 5)),
+    )
+
+
+@st.composite
+def traces(draw: st.DrawFn, min_tokens: int = 0, max_tokens: int = 10) -> Trace:
+    """Random traces, recorder on or off, with or without states, with arbitrary unicode pieces."""
+    meta = draw(metas())
+    frames = random_frames(
+        draw(st.integers(0, 2**32)),
+        meta,
+        draw(st.integers(min_tokens, max_tokens)),
+        record=draw(st.sampled_from(["full", "off"])),
+        states=draw(st.booleans()),
+        finish=draw(st.sampled_from(["eos", "length", "context", None])),
+    )
+    for frame in frames:
+        frame["text"] = draw(st.text(max_size=3))
+    return Trace(meta, frames)
