@@ -1,0 +1,25 @@
+"""LoopLlama as a transformers model: configuration, model, cache, and the registries that extend it."""
+
+from .cache import KVOccupancy, LayerOccupancy, LoopCache
+from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
+from .criteria import CRITERIA, CriterionContext, register_criterion
+from .merges import MERGES, register_merge
+from .modeling import LoopLlamaForCausalLM, LoopLlamaModel, LoopReport, LoopStep
+
+__all__ = [
+    "CRITERIA",
+    "LOOP_FIELDS",
+    "MERGES",
+    "CriterionContext",
+    "KVOccupancy",
+    "LayerOccupancy",
+    "LoopBlock",
+    "LoopCache",
+    "LoopLlamaConfig",
+    "LoopLlamaForCausalLM",
+    "LoopLlamaModel",
+    "LoopReport",
+    "LoopStep",
+    "register_criterion",
+    "register_merge",
+]

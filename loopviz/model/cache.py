@@ -1,0 +1,451 @@
+"""LoopCache: the KV cache of a LoopLlama, for every way of keeping the loops' keys and values.
+
+Per physical layer one buffer `[B, K, capacity, slots, D]` for keys and one for values, grown geometrically and written in
+place. A token's slots lie side by side: serial attention reads one slot as a strided view, parallel decode reads a
+contiguous prefix, and no decode step copies the past. Plain layers and merge mode have one slot.
+
+The model announces what it does (`begin_pass`, `begin_block`, `begin_step`, `end_block`, `end_pass`); in between
+transformers' own attention calls `update(k, v, layer_idx)` and knows nothing of loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from .configuration import LAYOUT_FIELDS, LoopBlock, LoopLlamaConfig
+from .merges import MERGES
+
+SMALLEST_CAPACITY = 64  # tokens; the first allocation of a buffer
+
+
+@dataclass(frozen=True)
+class LayerOccupancy:
+    """What one physical layer holds: tokens in each existing slot, bytes in use and bytes allocated (all rows)."""
+
+    layer: int
+    slots: list[int]
+    bytes_used: int
+    bytes_allocated: int
+
+
+@dataclass(frozen=True)
+class KVOccupancy:
+    """Exact content of a cache, in bytes over all rows and layers.
+
+    Attributes:
+        layers: one record per physical layer.
+        bytes_used: `2 * D * K * itemsize` for every token in every slot held.
+        bytes_allocated: size of the buffers.
+        bytes_plain: what a plain Llama would hold for the same tokens.
+        bytes_unrolled: what a fully unrolled one would hold: `L + sum over blocks (N - 1)(b - a + 1)` layers, each
+            token with the N its own pass ran.
+    """
+
+    layers: list[LayerOccupancy]
+    bytes_used: int
+    bytes_allocated: int
+    bytes_plain: int
+    bytes_unrolled: int
+
+
+class LoopCacheLayer(CacheLayerMixin):
+    """One physical layer's K/V: buffers `[B, K, capacity, slots, D]`, `length` tokens of them in use.
+
+    `block` is `None` for a layer outside the loops.
+    """
+
+    is_sliding = False
+    is_croppable = True
+
+    def __init__(self, block: LoopBlock | None = None) -> None:
+        super().__init__()
+        self.block = block
+        self.length = 0  # tokens that earlier passes left
+        self._end_pass()
+
+    def _end_pass(self) -> None:
+        self.step = 0  # r; 0 outside a block's step
+        self.n_tokens = 0  # T of the running pass
+        self.active: Tensor | None = None  # [B] bool; None = all rows run
+        self.merged: tuple[Tensor, Tensor] | None = None  # running merge of the pass's K, V
+        self.graph: tuple[tuple[Tensor, Tensor], ...] = ()  # parallel under autograd: the pass's K, V by slot
+
+    # -- shape ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> int:
+        """Slots that exist (0 before the first pass)."""
+        return self.keys.shape[3] if self.is_initialized else 0
+
+    @property
+    def slot(self) -> int:
+        """Slot of the running step, `(r - 1) mod V`."""
+        return (self.step - 1) % self.block.slots if self.step else 0
+
+    @property
+    def slots_written(self) -> int:
+        """Slots the running pass has written, the running step's included."""
+        return min(self.step, self.block.slots)
+
+    def own_slots(self, n_tokens: int, graph: bool) -> int:
+        """Slots of the pass's own `n_tokens` tokens that a parallel step's keys contain (earlier tokens: all slots).
+
+        Only the written ones where the keys can be cut there; a multi-token pass over a past reads the buffer in one
+        piece and masks the rest.
+        """
+        return self.slots_written if graph or n_tokens == 1 or self.length == 0 else self.slots
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        slots = self.block.written_slots if self.block is not None else 1
+        self.keys, self.values = (
+            # zeros: a masked, unwritten slot must not hold a nan
+            torch.zeros(*x.shape[:2], 0, slots, x.shape[3], dtype=x.dtype, device=x.device)
+            for x in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def _reserve(self, n_tokens: int, slots: int) -> None:
+        """Make room for `n_tokens` tokens in `slots` slots; a new slot starts with each token's latest K/V."""
+        B, K, capacity, held, _ = self.keys.shape
+        if n_tokens <= capacity and slots <= held:
+            return
+        if n_tokens > capacity:
+            capacity = max(n_tokens, 2 * capacity, SMALLEST_CAPACITY)
+        slots = max(slots, held)
+        grown = []
+        for old in (self.keys, self.values):
+            new = old.new_zeros(B, K, capacity, slots, old.shape[-1])
+            new[:, :, : self.length, :held] = old[:, :, : self.length]
+            # Slots fill in order and are never left with a gap, so the last existing one holds the latest step.
+            new[:, :, : self.length, held:] = old[:, :, : self.length, held - 1 : held]
+            grown.append(new)
+        self.keys, self.values = grown
+
+    # -- one pass ------------------------------------------------------------------------------------------------------
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keep the pass's K, V `[B, K, T, D]` and return all the keys and values this step attends to."""
+        k, v = key_states, value_states
+        past = self.length
+        self._store(k, v)
+        if self.block is None:
+            self.length = past + k.shape[2]
+        parallel = self.block is not None and self.block.parallel
+        if not parallel and past == 0:
+            return k, v
+        if not parallel and (k.requires_grad or v.requires_grad):
+            old = (x[:, :, :past, self.slot] for x in (self.keys, self.values))
+            return tuple(torch.cat((before, new), dim=2) for before, new in zip(old, (k, v), strict=True))
+        seen = past + k.shape[2]
+        if not parallel:
+            return self.keys[:, :, :seen, self.slot], self.values[:, :, :seen, self.slot]
+        own = self.own_slots(k.shape[2], graph=False)
+        if past == 0:
+            return self.keys[:, :, :seen, :own].flatten(2, 3), self.values[:, :, :seen, :own].flatten(2, 3)
+        end = past * self.slots + own * k.shape[2]
+        return self.keys[:, :, :seen].flatten(2, 3)[:, :, :end], self.values[:, :, :seen].flatten(2, 3)[:, :, :end]
+
+    def _store(self, k: Tensor, v: Tensor) -> None:
+        """Write the pass's K, V into the running slot (and into the running merge)."""
+        if not self.is_initialized:
+            self.lazy_initialization(k, v)
+        n_tokens = k.shape[2]
+        self.n_tokens = n_tokens
+        self._reserve(self.length + n_tokens, self.block.written_slots if self.block is not None else 1)
+        k, v = k.detach(), v.detach()
+        self._write(k, v, self.slot, self.active)
+        if self.block is not None and self.block.kv_mode == "merge_strategy":
+            self._merge(k, v)
+
+    def _write(self, k: Tensor, v: Tensor, slot: int, rows: Tensor | None) -> None:
+        for buffer, new in ((self.keys, k), (self.values, v)):
+            place = buffer[:, :, self.length : self.length + new.shape[2], slot]  # [B, K, T, D]
+            if rows is None:
+                place.copy_(new)
+            else:
+                place[rows] = new[rows]
+
+    def _merge(self, k: Tensor, v: Tensor) -> None:
+        merge = MERGES[self.block.merge]
+        old = self.merged or (None, None)
+        merged = tuple(merge(m, x, self.step, self.block.ema_alpha) for m, x in zip(old, (k, v), strict=True))
+        if self.active is not None:
+            keep = self.active[:, None, None, None]
+            merged = tuple(torch.where(keep, new, before) for new, before in zip(merged, old, strict=True))
+        self.merged = merged
+
+    def step_kv(self) -> tuple[Tensor, Tensor]:
+        """K, V that the running step wrote for the pass's tokens: views `[B, K, T, D]`."""
+        tokens = slice(self.length, self.length + self.n_tokens)
+        return self.keys[:, :, tokens, self.slot], self.values[:, :, tokens, self.slot]
+
+    def end_block(self, steps: Tensor) -> None:
+        """Close the pass's loop: merge, or fill the slots that a row did not reach with its latest K/V.
+
+        Args:
+            steps: `[B]`, N of each row.
+        """
+        if self.merged is not None:
+            self._write(*self.merged, slot=0, rows=None)
+        elif self.slots > 1:
+            tokens = slice(self.length, self.length + self.n_tokens)
+            for row, n in enumerate(steps.tolist()):
+                if n < self.slots:
+                    for buffer in (self.keys, self.values):
+                        buffer[row, :, tokens, n:] = buffer[row, :, tokens, n - 1 : n]
+        self.length += self.n_tokens
+        self._end_pass()
+
+    # -- what transformers asks ----------------------------------------------------------------------------------------
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last `-tokens_to_remove` tokens (a number <= 0, as transformers' caches take it)."""
+        if tokens_to_remove > 0:
+            raise ValueError(
+                f"tokens_to_remove={tokens_to_remove}: must be <= 0 (minus the number of tokens to drop from the end)"
+            )
+        self.length = max(self.length + tokens_to_remove, 0)
+
+    def reset(self) -> None:
+        self.keys = self.values = None
+        self.is_initialized = False
+        self.length = 0
+        self._end_pass()
+
+    def _pick(self, change: Any) -> None:
+        if self.is_initialized:
+            self.keys, self.values = change(self.keys), change(self.values)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self._pick(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._pick(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._pick(lambda x: x[indices])
+
+    def occupancy(self, layer: int) -> LayerOccupancy:
+        if not self.is_initialized:
+            return LayerOccupancy(layer, [0], 0, 0)
+        B, K, _, slots, _ = self.keys.shape
+        per_token = B * K * (self.keys.shape[-1] + self.values.shape[-1]) * self.keys.element_size()
+        allocated = self.keys.nbytes + self.values.nbytes
+        return LayerOccupancy(layer, [self.length] * slots, per_token * self.length * slots, allocated)
+
+
+class StepSlots:
+    """What one layer's attention sees as its cache in one parallel step under autograd: graph tensors, out of place.
+
+    Its `update` may be called again when a checkpointed layer is recomputed, long after the pass: it then gives the
+    same keys and values from the K/V it was made with, and records nothing.
+    """
+
+    def __init__(self, layer: LoopCacheLayer) -> None:
+        self.layer = layer
+        self.prior, self.slot = layer.graph, layer.slot
+        self.past: tuple[Tensor, ...] = ()
+        if layer.length:
+            self.past = tuple(x[:, :, : layer.length].flatten(2, 3) for x in (layer.keys, layer.values))
+        self.recorded = False
+
+    def update(self, k: Tensor, v: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """As `LoopCacheLayer.update`, from the pass's own graph tensors."""
+        slots = (*self.prior[: self.slot], (k, v), *self.prior[self.slot + 1 :])
+        if not self.recorded:
+            self.recorded = True
+            self.layer._store(k, v)
+            self.layer.graph = slots
+        own = tuple(torch.stack(x, dim=3).flatten(2, 3) for x in zip(*slots, strict=True))  # [B, K, T * slots, D]
+        if not self.past:
+            return own
+        return tuple(torch.cat(pair, dim=2) for pair in zip(self.past, own, strict=True))
+
+
+class LoopCache(Cache):
+    """The KV cache of a LoopLlama (also of a plain one, with one slot everywhere).
+
+    Keys are stored after RoPE; lengths are in tokens, never slots. K/V of earlier passes carry no gradient.
+
+    Args:
+        config: of the model the cache is for; it fixes the layout (`loop_layers`, `kv_cache_mode`, V).
+
+    Attributes:
+        current_forward_loop_step: steps the last pass ran (the most over rows and blocks); 0 before the first pass.
+        loop_steps: per block, `[B]`, N of each row in the last pass.
+        stop_reasons: per block, per row, why it stopped.
+    """
+
+    def __init__(self, config: LoopLlamaConfig) -> None:
+        self.n_layers = config.num_hidden_layers
+        super().__init__(layers=[LoopCacheLayer() for _ in range(self.n_layers)])
+        self._set_blocks(config.loop_blocks())
+        self._forget()
+
+    def _forget(self) -> None:
+        self.current_forward_loop_step = 0
+        self.loop_steps: list[Tensor] = []
+        self.stop_reasons: list[list[str]] = []
+        # Per pass: T, and [B] layer entries that one of its tokens would hold unrolled; with their sums over rows.
+        self._entries: list[tuple[int, Tensor]] = []
+        self._row_tokens = self._row_entries = 0
+
+    def _count(self, n_tokens: int, entries: Tensor, sign: int = 1) -> None:
+        self._row_tokens += sign * n_tokens * len(entries)
+        self._row_entries += sign * n_tokens * int(entries.sum())
+
+    def _set_blocks(self, blocks: list[LoopBlock]) -> None:
+        """Take over the settings; those that do not decide the layout may differ from pass to pass."""
+        self.blocks = blocks
+        for layer in self.layers:
+            layer.block = None
+        for block in blocks:
+            for index in block.layers:
+                self.layers[index].block = block
+
+    # -- the running pass ----------------------------------------------------------------------------------------------
+
+    def begin_pass(self, blocks: list[LoopBlock]) -> None:
+        """Start a forward pass under these settings.
+
+        Raises:
+            ValueError: they need another layout than the tokens already held have.
+        """
+        if self.get_seq_length() > 0 and _layout(blocks) != _layout(self.blocks):
+            raise ValueError(
+                f"past_key_values: this cache holds {self.get_seq_length()} tokens in the layout "
+                f"{_describe(self.blocks)}, but the model now needs {_describe(blocks)} "
+                f"({', '.join(LAYOUT_FIELDS)} decide it). Start with a new cache, or set these fields back"
+            )
+        if _layout(blocks) != _layout(self.blocks):
+            self.reset()
+        self._set_blocks(blocks)
+        self._lengths = [layer.length for layer in self.layers]
+
+    def begin_step(self, block: LoopBlock, step: int, active: Tensor | None) -> None:
+        """Route the K/V of the block's layers to step `step` (1-based); `active` `[B]` bool, `None` = every row."""
+        for index in block.layers:
+            layer = self.layers[index]
+            layer.step, layer.active = step, active
+
+    def end_block(self, block: LoopBlock, steps: Tensor) -> None:
+        """Close a block's loop; `steps` `[B]` is N of each row."""
+        for index in block.layers:
+            self.layers[index].end_block(steps)
+
+    def end_pass(self, n_tokens: int, batch: int, steps: list[Tensor], reasons: list[list[str]]) -> None:
+        """Record what the pass ran: per block `[B]` steps and their reasons."""
+        self.loop_steps, self.stop_reasons = steps, reasons
+        self.current_forward_loop_step = max((int(n.max()) for n in steps), default=1)
+        entries = torch.full((batch,), self.n_layers)
+        for block, n in zip(self.blocks, steps, strict=True):
+            entries += (n.cpu() - 1) * len(block.layers)
+        self._entries.append((n_tokens, entries))
+        self._count(n_tokens, entries)
+
+    def abort_pass(self) -> None:
+        """Forget what an interrupted pass wrote."""
+        for layer, length in zip(self.layers, self._lengths, strict=True):
+            layer.length = length
+            layer._end_pass()
+
+    def parallel_mask(self, block: LoopBlock, mask: Tensor | None, n_tokens: int, graph: bool) -> Tensor | None:
+        """Attention mask of the running parallel step, from the one by token.
+
+        Args:
+            mask: `[B, 1, T, past + T]`, bool (True = visible) or additive float; `None` where a single new token sees
+                everything.
+
+        Returns:
+            `[B, 1, T, past * slots + T * own]`: key (slot, p) is visible to query q iff p <= q, p is not padding, and
+            the slot has been written.
+        """
+        if mask is None:
+            return None
+        layer = self.layers[block.a]
+        past, written = layer.length, layer.slots_written
+        held = max(layer.slots, block.written_slots)
+        own = written if graph or n_tokens == 1 or past == 0 else held
+        before = mask[..., :past].repeat_interleave(held, dim=-1)
+        now = mask[..., past:, None].expand(*mask.shape[:-1], n_tokens, own)
+        if own > written:
+            hidden = torch.arange(own, device=mask.device) >= written
+            now = now.masked_fill(hidden, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+        return torch.cat((before, now.flatten(-2)), dim=-1)
+
+    # -- what transformers asks ----------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        super().reset()
+        self._forget()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        super().crop(tokens_to_remove)
+        left = -tokens_to_remove
+        while left > 0 and self._entries:
+            n_tokens, entries = self._entries.pop()
+            self._count(min(n_tokens, left), entries, sign=-1)
+            if n_tokens > left:
+                self._entries.append((n_tokens - left, entries))
+            left -= n_tokens
+
+    def _pick_rows(self, change: Any) -> None:
+        self._entries = [(n, change(entries)) for n, entries in self._entries]
+        self._row_tokens = self._row_entries = 0
+        for n_tokens, entries in self._entries:
+            self._count(n_tokens, entries)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)
+        self._pick_rows(lambda x: x.index_select(0, beam_idx.cpu()))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self._pick_rows(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._pick_rows(lambda x: x[indices.cpu()])
+
+    def occupancy(self) -> KVOccupancy:
+        """Exact content by layer and slot, beside what a plain and a fully unrolled Llama would hold."""
+        layers = [layer.occupancy(index) for index, layer in enumerate(self.layers)]
+        entry = 0  # bytes of one token of one row in one slot of one layer
+        if self.layers[0].is_initialized:
+            _, K, _, _, D = self.layers[0].keys.shape
+            entry = 2 * D * K * self.layers[0].keys.element_size()
+        return KVOccupancy(
+            layers=layers,
+            bytes_used=sum(layer.bytes_used for layer in layers),
+            bytes_allocated=sum(layer.bytes_allocated for layer in layers),
+            bytes_plain=entry * self._row_tokens * self.n_layers,
+            bytes_unrolled=entry * self._row_entries,
+        )
+
+
+def _layout(blocks: list[LoopBlock]) -> list[tuple]:
+    return [(block.a, block.b, block.kv_mode, block.slots) for block in blocks]
+
+
+def _describe(blocks: list[LoopBlock]) -> str:
+    parts = [
+        f"loop_layers=({b.a}, {b.b}), kv_cache_mode={b.kv_mode!r}"
+        + (f", virtual_layer_count={b.slots}" if b.kv_mode == "virtual_layers" else "")
+        for b in blocks
+    ]
+    return "[" + "; ".join(parts or ["loop_layers=None"]) + "]"

@@ -1,0 +1,322 @@
+"""Configuration of a LoopLlama: which layers are repeated, until when, and how their KV is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import LlamaConfig
+
+from .criteria import CRITERIA
+from .merges import MERGES
+
+STRATEGIES = ("fixed_count", "dynamic_stop")
+KV_MODES = ("virtual_layers", "merge_strategy")
+ATTENTION_MODES = ("parallel", "serial")
+INJECTIONS = ("none", "add", "linear")
+
+# Fields that decide which K/V a cache holds: a cache made under other values cannot be continued.
+LAYOUT_FIELDS = ("loop_layers", "kv_cache_mode", "virtual_layer_count")
+
+
+class _Default(int):
+    """An int that remembers that nobody chose it (`min_loop_count` means something else when left alone)."""
+
+
+DEFAULT_FLOOR = _Default(5)
+
+
+@dataclass(frozen=True)
+class LoopBlock:
+    """One looped block `[a, b]` with every setting resolved for it (see `LoopLlamaConfig` for their meaning)."""
+
+    index: int
+    a: int
+    b: int
+    strategy: str
+    count: int
+    max_count: int
+    floor: int
+    criterion: str
+    cosine_threshold: float
+    kl_threshold: float
+    kv_mode: str
+    slots: int  # V; 1 in merge_strategy mode
+    attention_mode: str
+    merge: str
+    ema_alpha: float
+    damping: float
+    injection: str
+    norm: bool
+
+    @property
+    def layers(self) -> range:
+        """The physical layers of the block, `a..b` inclusive."""
+        return range(self.a, self.b + 1)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the number of steps depends on the input."""
+        return self.strategy == "dynamic_stop"
+
+    @property
+    def max_steps(self) -> int:
+        """Steps after which the block stops at the latest."""
+        return self.max_count if self.dynamic else self.count
+
+    @property
+    def written_slots(self) -> int:
+        """KV slots a pass fills: under `fixed_count` with `loop_count < V` the later slots stay empty."""
+        return self.slots if self.dynamic else min(self.slots, self.count)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a step attends to every slot (otherwise to one)."""
+        return self.kv_mode == "virtual_layers" and self.attention_mode == "parallel"
+
+
+@strict
+class LoopLlamaConfig(LlamaConfig):
+    """Configuration of a `LoopLlamaForCausalLM`: a `transformers.LlamaConfig` plus the loop.
+
+    With several blocks every field but `loop_layers` takes one value for all blocks or a list with one value a block.
+
+    Args:
+        loop_layers: `(a, b)`, inclusive range of physical layers that is repeated, or a list of such pairs (ascending,
+            not overlapping), or `None` for a plain Llama.
+        loop_strategy: `"fixed_count"` or `"dynamic_stop"`.
+        loop_count: steps under `fixed_count`, >= 1.
+        max_loop_count: hard upper bound under both strategies.
+        min_loop_count: floor under `dynamic_stop`. In `merge_strategy` mode the floor is 1 unless this is set.
+        cosine_threshold: in (0, 1].
+        kl_threshold: >= 0, nats.
+        convergence_criterion: `"cosine"`, `"kl"`, `"either"`, `"both"` or a registered criterion's name.
+        kv_cache_mode: `"virtual_layers"` or `"merge_strategy"`.
+        virtual_layer_count: `V` >= 1, KV slots a physical loop layer owns.
+        virtual_attention_mode: `"parallel"` or `"serial"`.
+        merge_strategy: `"ema"`, `"average"`, `"last"` or a registered merge's name.
+        merge_ema_alpha: in (0, 1), weight kept on the OLD value.
+        loop_damping: alpha in (0, 1]: `s_r = s_{r-1} + alpha * (g(x_r) - s_{r-1})`; 1 is the plain loop.
+        loop_injection: what enters a step: `"none"` s_{r-1}; `"add"` s_{r-1} + e; `"linear"` W[s_{r-1}; e].
+        loop_norm: an RMSNorm on `x_r` before each step.
+
+    Raises:
+        ValueError: naming the field, its value and the rule it breaks.
+    """
+
+    model_type = "loop_llama"
+
+    # `Any`: the values are checked, with messages that name the rule, in `loop_blocks`.
+    loop_layers: Any = None
+    loop_strategy: Any = "fixed_count"
+    loop_count: Any = 3
+    max_loop_count: Any = 10
+    min_loop_count: Any = DEFAULT_FLOOR
+    cosine_threshold: Any = 0.95
+    kl_threshold: Any = 0.01
+    convergence_criterion: Any = "either"
+    kv_cache_mode: Any = "virtual_layers"
+    virtual_layer_count: Any = 5
+    virtual_attention_mode: Any = "parallel"
+    merge_strategy: Any = "ema"
+    merge_ema_alpha: Any = 0.7
+    loop_damping: Any = 1.0
+    loop_injection: Any = "none"
+    loop_norm: Any = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.tidy_loop()
+
+    def tidy_loop(self) -> None:
+        """Bring the loop's fields into their stored form and check them.
+
+        Raises:
+            ValueError: naming the field, its value and the rule it breaks.
+        """
+        self.loop_layers = _tidy_layers(self.loop_layers)
+        for name in LOOP_FIELDS:
+            value = getattr(self, name)
+            if name != "loop_layers" and isinstance(value, tuple):
+                setattr(self, name, list(value))
+        if not self.loop_layers:
+            # Without a block the fields do nothing, but a wrong one is refused now, not when the loop is turned on.
+            self._resolve(0, (0, 0), 1)
+        self.loop_blocks()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """As transformers', but loop fields given as keywords are validated together with the stored ones."""
+        loop = {name: kwargs.pop(name) for name in LOOP_FIELDS if name in kwargs}
+        return super().from_dict({**config_dict, **loop}, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers'; a `min_loop_count` nobody set is left out, so that it stays unset after loading."""
+        output = super().to_dict()
+        if isinstance(self.min_loop_count, _Default):
+            output.pop("min_loop_count", None)
+        return output
+
+    def loop_fields(self) -> dict[str, Any]:
+        """The loop's fields as plain JSON-able data (`min_loop_count` as it was set, or its default 5)."""
+        fields = {name: getattr(self, name) for name in LOOP_FIELDS}
+        fields["loop_layers"] = _as_lists(self.loop_layers)
+        fields["min_loop_count"] = _strip_default(fields["min_loop_count"])
+        return fields
+
+    def loop_blocks(self) -> list[LoopBlock]:
+        """The looped blocks with every field resolved and checked; empty for a plain Llama.
+
+        Raises:
+            ValueError: naming the field, its value and the rule it breaks.
+        """
+        pairs = block_ranges(self.loop_layers, self.num_hidden_layers)
+        return [self._resolve(index, pair, len(pairs)) for index, pair in enumerate(pairs)]
+
+    def _resolve(self, index: int, pair: tuple[int, int], n_blocks: int) -> LoopBlock:
+        def pick(name: str) -> Any:
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)):
+                return value
+            if len(value) != n_blocks:
+                raise ValueError(
+                    f"{name}={value!r}: a list needs one value a block, and there "
+                    f"{'is 1 block' if n_blocks == 1 else f'are {n_blocks} blocks'}; give one value, or {n_blocks}"
+                )
+            return value[index]
+
+        kv_mode = _one_of("kv_cache_mode", pick("kv_cache_mode"), KV_MODES)
+        virtual = kv_mode == "virtual_layers"
+        minimum = pick("min_loop_count")
+        floor = 1 if isinstance(minimum, _Default) and not virtual else int(_whole("min_loop_count", minimum))
+        slots = _whole("virtual_layer_count", pick("virtual_layer_count"))
+        block = LoopBlock(
+            index=index,
+            a=pair[0],
+            b=pair[1],
+            strategy=_one_of("loop_strategy", pick("loop_strategy"), STRATEGIES),
+            count=_whole("loop_count", pick("loop_count")),
+            max_count=_whole("max_loop_count", pick("max_loop_count")),
+            floor=floor,
+            criterion=_one_of("convergence_criterion", pick("convergence_criterion"), tuple(CRITERIA)),
+            cosine_threshold=_real("cosine_threshold", pick("cosine_threshold"), "in (0, 1]", lambda x: 0 < x <= 1),
+            kl_threshold=_real("kl_threshold", pick("kl_threshold"), ">= 0 nats", lambda x: x >= 0),
+            kv_mode=kv_mode,
+            slots=slots if virtual else 1,
+            attention_mode=_one_of("virtual_attention_mode", pick("virtual_attention_mode"), ATTENTION_MODES),
+            merge=_one_of("merge_strategy", pick("merge_strategy"), tuple(MERGES)),
+            ema_alpha=_real("merge_ema_alpha", pick("merge_ema_alpha"), "in (0, 1)", lambda x: 0 < x < 1),
+            damping=_real("loop_damping", pick("loop_damping"), "in (0, 1]", lambda x: 0 < x <= 1),
+            injection=_one_of("loop_injection", pick("loop_injection"), INJECTIONS),
+            norm=_flag("loop_norm", pick("loop_norm")),
+        )
+        _check_counts(block)
+        return block
+
+
+LOOP_FIELDS = tuple(name for name in LoopLlamaConfig.__annotations__ if name not in LlamaConfig.__dataclass_fields__)
+
+
+def block_ranges(loop_layers: Any, n_layers: int) -> list[tuple[int, int]]:
+    """The looped ranges as pairs `(a, b)`, checked against the model's depth.
+
+    Raises:
+        ValueError: a layer outside `0..n_layers-1`, `a > b`, or ranges that overlap or do not ascend.
+    """
+    layers = _tidy_layers(loop_layers)
+    if layers is None:
+        return []
+    pairs = list(layers) if isinstance(layers, list) else [layers]
+    shown = f"loop_layers={loop_layers!r}"
+    for a, b in pairs:
+        for layer in (a, b):
+            if not 0 <= layer < n_layers:
+                raise ValueError(f"{shown}: layer {layer} is not in a {n_layers}-layer model (0..{n_layers - 1})")
+        if a > b:
+            raise ValueError(f"{shown}: the first layer, {a}, comes after the last, {b}; write ({b}, {a})")
+    for (a, b), (c, d) in pairwise(pairs):
+        if c <= b:
+            raise ValueError(f"{shown}: blocks must ascend and not overlap, but ({a}, {b}) is followed by ({c}, {d})")
+    return pairs
+
+
+def _tidy_layers(value: Any) -> Any:
+    """`None`, one pair of ints, or a list of pairs (JSON knows no tuples)."""
+    if value is None:
+        return None
+    rule = "expected None, a pair (first, last) of layer numbers, or a list of such pairs"
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"loop_layers={value!r}: {rule}")
+    if len(value) == 0:
+        raise ValueError(f"loop_layers={value!r}: {rule}; for a plain Llama write None")
+
+    def pair(item: Any) -> tuple[int, int]:
+        if not isinstance(item, (list, tuple)) or len(item) != 2 or not all(_is_int(x) for x in item):
+            raise ValueError(f"loop_layers={value!r}: {rule}")
+        return (int(item[0]), int(item[1]))
+
+    if any(isinstance(item, (list, tuple)) for item in value):
+        return [pair(item) for item in value]
+    return pair(value)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _strip_default(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_strip_default(item) for item in value]
+    return int(value) if isinstance(value, _Default) else value
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole(name: str, value: Any) -> int:
+    if not _is_int(value) or value < 1:
+        raise ValueError(f"{name}={value!r}: must be a whole number >= 1")
+    return value
+
+
+def _real(name: str, value: Any, rule: str, holds: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not holds(value):
+        raise ValueError(f"{name}={value!r}: must be a finite number {rule}")
+    return float(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}: must be True or False")
+    return value
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(repr(k) for k in known)}")
+    return value
+
+
+def _check_counts(block: LoopBlock) -> None:
+    if not block.dynamic:
+        if block.count > block.max_count:
+            raise ValueError(
+                f"loop_count={block.count}: must be <= max_loop_count={block.max_count}; "
+                "raise max_loop_count or lower loop_count"
+            )
+        return
+    if block.max_count < block.floor:
+        raise ValueError(
+            f"max_loop_count={block.max_count}: must be >= min_loop_count={block.floor} under dynamic_stop; "
+            "raise max_loop_count or lower min_loop_count"
+        )
+    if block.kv_mode == "virtual_layers" and block.slots > block.floor:
+        raise ValueError(
+            f"virtual_layer_count={block.slots}: must be <= min_loop_count={block.floor} under dynamic_stop, so that "
+            "every slot is written in every pass; lower virtual_layer_count or raise min_loop_count"
+        )

@@ -1,0 +1,168 @@
+"""When a loop has converged: the criteria `dynamic_stop` knows, and the registry for new ones.
+
+A criterion is a function `f(ctx: CriterionContext) -> Tensor` of dtype bool and shape `[B]`: which rows stop after this
+step. It is called after every step `r >= floor`, and before that too when it was registered with `every_step=True` (a
+criterion that counts hits or compares more than two steps needs to see them all; its verdict is ignored until the floor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from .configuration import LoopBlock
+
+# Tokens whose vocabulary distributions are held at once: bounds the memory of a long prefill (256 x 49,152 x 4 B = 50 MB).
+KL_CHUNK = 256
+
+
+@dataclass
+class CriterionContext:
+    """What a criterion may look at after one loop step.
+
+    Attributes:
+        step: r, 1-based.
+        previous: s_{r-1}, `[B, T, H]`.
+        state: s_r, `[B, T, H]`.
+        real: `[B, T]` bool, True where the token is not padding; `None` when all are.
+        block: the block's resolved settings.
+        lens: direct lens, `[..., H] -> [..., vocab]` logits, or `None` on a model without a head.
+        memory: kept from step to step of one pass through one block; empty at step 1.
+        reasons: filled by a criterion that wants to say which of several rules held: name -> `[B]` bool.
+    """
+
+    step: int
+    previous: Tensor
+    state: Tensor
+    real: Tensor | None
+    block: LoopBlock
+    lens: Callable[[Tensor], Tensor] | None
+    memory: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, Tensor] = field(default_factory=dict)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of `values` `[B, T]` over each row's real tokens, `[B]`. A row without any is 0."""
+        if self.real is None:
+            return values.mean(-1)
+        real = self.real.to(values.dtype)
+        # where(), not a product: a padding position may hold inf or nan.
+        return torch.where(self.real, values, 0).sum(-1) / real.sum(-1).clamp(min=1)
+
+    def log_probs(self, state: Tensor) -> Tensor:
+        """Next-token log-probabilities under the direct lens, float32 (float64 stays), `[..., vocab]`."""
+        if self.lens is None:
+            raise ValueError(
+                f"convergence_criterion={self.block.criterion!r}: the KL divergence needs an output head, and this "
+                "model has none; use LoopLlamaForCausalLM, or convergence_criterion='cosine'"
+            )
+        logits = self.lens(state)
+        return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+
+    def cosine_holds(self) -> Tensor:
+        """Rows `[B]` whose mean cos(s_r, s_{r-1}) reaches the threshold."""
+        cosine = self.mean(F.cosine_similarity(self.state, self.previous, dim=-1))
+        return (cosine >= self.block.cosine_threshold) | self._without_tokens()
+
+    def kl_holds(self, rows: Tensor | None = None) -> Tensor:
+        """Rows `[B]` whose mean KL(p_{r-1} || p_r) (nats) is at most the threshold.
+
+        Args:
+            rows: `[B]` bool, the rows that need an answer; the others get False and cost nothing.
+        """
+        B = self.state.shape[0]
+        index = torch.arange(B, device=self.state.device) if rows is None else rows.nonzero().squeeze(-1)
+        holds = torch.zeros(B, dtype=torch.bool, device=self.state.device)
+        if len(index) == 0:
+            return holds
+        exact = torch.float64 if self.state.dtype == torch.float64 else torch.float32
+        kl = torch.zeros(self.state.shape[:2], dtype=exact, device=self.state.device)  # [B, T]
+        kl[index] = self._kl(self.previous[index], self.state[index])
+        holds[index] = (self.mean(kl) <= self.block.kl_threshold)[index]
+        return holds | (self._without_tokens() if rows is None else self._without_tokens() & rows)
+
+    def _kl(self, previous: Tensor, state: Tensor) -> Tensor:
+        """KL(p_{r-1} || p_r) of each token, `[b, T]`, a bounded number of tokens at a time."""
+        parts = []
+        for p_state, q_state in zip(previous.split(KL_CHUNK, dim=1), state.split(KL_CHUNK, dim=1), strict=True):
+            log_p, log_q = self.log_probs(p_state), self.log_probs(q_state)  # [b, t, vocab]
+            parts.append(F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1))
+        return torch.cat(parts, dim=1)
+
+    def _without_tokens(self) -> Tensor:
+        """Rows that have no real token in this pass: nothing of theirs can still move."""
+        if self.real is None:
+            return torch.zeros(self.state.shape[0], dtype=torch.bool, device=self.state.device)
+        return ~self.real.any(-1)
+
+
+Criterion = Callable[[CriterionContext], Tensor]
+
+
+@dataclass(frozen=True)
+class RegisteredCriterion:
+    """A criterion and whether it must see the steps before the floor."""
+
+    function: Criterion
+    every_step: bool = False
+
+
+CRITERIA: dict[str, RegisteredCriterion] = {}
+
+
+def register_criterion(name: str, *, every_step: bool = False) -> Callable[[Criterion], Criterion]:
+    """Make a convergence criterion known under `name` for `LoopLlamaConfig(convergence_criterion=name)`.
+
+    Args:
+        name: the value of the configuration field, and the stop reason that is reported.
+        every_step: call it after every step, not only from the floor on.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(function: Criterion) -> Criterion:
+        if name in CRITERIA:
+            raise ValueError(f"register_criterion({name!r}): this name is taken; choose another")
+        CRITERIA[name] = RegisteredCriterion(function, every_step)
+        return function
+
+    return add
+
+
+@register_criterion("cosine")
+def cosine(ctx: CriterionContext) -> Tensor:
+    """Stop when the mean over real tokens of cos(s_r, s_{r-1}) >= cosine_threshold."""
+    return ctx.cosine_holds()
+
+
+@register_criterion("kl")
+def kl(ctx: CriterionContext) -> Tensor:
+    """Stop when the mean over real tokens of KL(p_{r-1} || p_r) <= kl_threshold, in nats."""
+    return ctx.kl_holds()
+
+
+@register_criterion("either")
+def either(ctx: CriterionContext) -> Tensor:
+    """Cosine first; KL is computed only for the rows that cosine did not stop."""
+    by_cosine = ctx.cosine_holds()
+    if bool(by_cosine.all()):
+        ctx.reasons["cosine"] = by_cosine
+        return by_cosine
+    by_kl = ctx.kl_holds(~by_cosine)
+    ctx.reasons.update(cosine=by_cosine, kl=by_kl)
+    return by_cosine | by_kl
+
+
+@register_criterion("both")
+def both(ctx: CriterionContext) -> Tensor:
+    """Cosine and KL; KL is computed only for the rows where cosine holds, and is what decides there."""
+    by_cosine = ctx.cosine_holds()
+    by_kl = ctx.kl_holds(by_cosine) if bool(by_cosine.any()) else torch.zeros_like(by_cosine)
+    ctx.reasons["kl"] = by_kl
+    return by_kl

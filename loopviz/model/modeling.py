@@ -1,0 +1,511 @@
+"""LoopLlama: transformers' Llama in which ranges of layers run several times for each token.
+
+Everything a layer computes is transformers' own code; here are only the loop around the layers, when it stops, what
+enters a step, and who is told about it. The meaning of every mode: `LoopLlamaConfig`, `LoopCache`.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM, LlamaModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel, LlamaRMSNorm
+from transformers.utils import logging
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .cache import LoopCache, StepSlots
+from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
+from .criteria import CRITERIA, CriterionContext
+from .lenses import exit_states
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class LoopStep:
+    """What a loop hook is told after one loop step.
+
+    Attributes:
+        block: 0-based index of the block.
+        layers: `(a, b)` of the block.
+        step: r, 1-based.
+        previous: s_{r-1}, `[B, T, H]`.
+        state: s_r, `[B, T, H]`; a frozen row keeps its old state.
+        frozen: `[B]` bool, the row had stopped before this step.
+        real: `[B, T]` bool, True where the token is not padding; `None` when all are.
+        seconds: wall time of the step.
+    """
+
+    block: int
+    layers: tuple[int, int]
+    step: int
+    previous: Tensor
+    state: Tensor
+    frozen: Tensor
+    real: Tensor | None
+    seconds: float
+    cache: LoopCache | None = field(default=None, repr=False)
+
+    def kv(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """K, V that this step wrote for the pass's tokens at a physical layer of the block, views `[B, K, T, D]`.
+
+        Valid during the hook (a later step may overwrite the slot); `None` when nothing is cached.
+
+        Raises:
+            ValueError: the layer is not in this block.
+        """
+        a, b = self.layers
+        if not a <= layer <= b:
+            raise ValueError(f"layer={layer}: not in block {self.block} (layers {a}..{b})")
+        return None if self.cache is None else self.cache.layers[layer].step_kv()
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """What the loops of one forward pass did.
+
+    Attributes:
+        steps: per block, `[B]` int64, N of each row.
+        reasons: per block, per row: `"count"`, `"cosine"`, `"kl"`, `"max"` or a registered criterion's name.
+    """
+
+    steps: list[Tensor]
+    reasons: list[list[str]]
+
+
+@dataclass
+class _Pass:
+    """One forward pass: what every block of it needs."""
+
+    cache: LoopCache | Cache | None
+    layer_kwargs: dict[str, Any]
+    mask: Tensor | None  # by token, as plain layers take it
+    parallel_mask: Tensor | None  # the same, never left to sdpa's is_causal
+    real: Tensor | None
+    graph: bool  # autograd is on: K/V must stay out of place
+    steps: list[Tensor] = field(default_factory=list)
+    reasons: list[list[str]] = field(default_factory=list)
+
+
+class LoopInjection(nn.Linear):
+    """`W[s_{r-1}; e]`, initialised to `[I | 0]`: at first the step sees s_{r-1} alone."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(2 * hidden_size, hidden_size, bias=False)
+
+
+class LoopLlamaPreTrainedModel(LlamaPreTrainedModel):
+    config: LoopLlamaConfig
+    config_class = LoopLlamaConfig
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LoopInjection):
+            H = module.out_features
+            init.copy_(module.weight, torch.eye(H, 2 * H))
+
+
+class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
+    """The decoder without head: `transformers.LlamaModel` with looped blocks.
+
+    Args:
+        config: a `LoopLlamaConfig`.
+    """
+
+    def __init__(self, config: LoopLlamaConfig) -> None:
+        super().__init__(config)
+        for layer in self.layers:
+            # Or transformers would take the pass's slots (StepSlots) away from a checkpointed layer; see _run_layer.
+            layer._can_checkpoint_with_cache = True
+        blocks = config.loop_blocks()
+        self.loop_injections = nn.ModuleDict(
+            {str(b.index): LoopInjection(config.hidden_size) for b in blocks if b.injection == "linear"}
+        )
+        self.loop_norms = nn.ModuleDict(
+            {str(b.index): LlamaRMSNorm(config.hidden_size, config.rms_norm_eps) for b in blocks if b.norm}
+        )
+        self.lens: Callable[[Tensor], Tensor] | None = None  # set by the model that owns a head
+        self.last_pass = LoopReport([], [])
+        self._loop_hooks: dict[int, Callable[[LoopStep], None]] = OrderedDict()
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """As `transformers.LlamaModel.forward`, with the loops.
+
+        Args:
+            input_ids: `[B, T]` int64 (or `inputs_embeds` `[B, T, H]`).
+            attention_mask: `[B, past + T]`, 0 where padding; convergence is averaged over the real tokens of the pass.
+                With a prepared 4-D mask every token counts as real.
+            past_key_values: a `LoopCache` (any `Cache` for a plain Llama).
+
+        Raises:
+            ValueError: a configuration or a cache that does not fit, by name.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("input_ids, inputs_embeds: give exactly one of them")
+        blocks = self.config.loop_blocks()
+        self._check_modules(blocks)
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        B, T, _ = inputs_embeds.shape
+
+        if self.gradient_checkpointing and self.training and use_cache:
+            logger.warning_once("use_cache=True does not go with gradient checkpointing: nothing is cached")
+            use_cache = False
+        cache = self._cache_for(blocks, past_key_values, bool(use_cache))
+        if position_ids is None:
+            past = cache.get_seq_length() if cache is not None else 0
+            position_ids = (torch.arange(T, device=inputs_embeds.device) + past).unsqueeze(0)
+        mask_args = {
+            "config": self.config,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "past_key_values": cache,
+            "position_ids": position_ids,
+        }
+        mask = parallel_mask = create_causal_mask(**mask_args)
+        if any(block.parallel for block in blocks):
+            self._check_parallel()
+            if mask is None and T > 1:
+                parallel_mask = create_causal_mask(**mask_args, allow_is_causal_skip=False)
+
+        run = _Pass(
+            cache=cache,
+            layer_kwargs={
+                "position_ids": position_ids,
+                "position_embeddings": self.rotary_emb(inputs_embeds, position_ids=position_ids),
+                "use_cache": use_cache,
+                **kwargs,
+            },
+            mask=mask,
+            parallel_mask=parallel_mask,
+            real=_real_tokens(attention_mask, T),
+            graph=torch.is_grad_enabled(),
+        )
+        if isinstance(cache, LoopCache):
+            cache.begin_pass(blocks)
+        try:
+            state = self._run_layers(blocks, inputs_embeds, run)
+        except BaseException:
+            if isinstance(cache, LoopCache):
+                cache.abort_pass()
+            raise
+        if isinstance(cache, LoopCache):
+            cache.end_pass(T, B, run.steps, run.reasons)
+        self.last_pass = LoopReport(run.steps, run.reasons)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(state),
+            past_key_values=cache if use_cache or past_key_values is not None else None,
+        )
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def _run_layers(self, blocks: list[LoopBlock], state: Tensor, run: _Pass) -> Tensor:
+        """Prelude, blocks and coda: `[B, T, H]` embeddings to the last layer's state."""
+        starts = {block.a: block for block in blocks}
+        index = 0
+        while index < self.config.num_hidden_layers:
+            block = starts.get(index)
+            if block is None:
+                state = self._run_layer(index, state, run.mask, run.cache, run)
+                index += 1
+            else:
+                state = self._run_block(block, state, run)
+                index = block.b + 1
+        return state
+
+    def _run_layer(self, index: int, state: Tensor, mask: Tensor | None, cache: Any, run: _Pass) -> Tensor:
+        if self.gradient_checkpointing and self.training and not isinstance(cache, StepSlots):
+            cache = None
+        return self.layers[index](state, attention_mask=mask, past_key_values=cache, **run.layer_kwargs)
+
+    def _run_block(self, block: LoopBlock, state: Tensor, run: _Pass) -> Tensor:
+        """The loop: s_0 `[B, T, H]` in, s_N out, each row with its own N."""
+        B = state.shape[0]
+        entry = state  # e, the prelude's output
+        criterion = CRITERIA[block.criterion] if block.dynamic else None
+        memory: dict[str, Any] = {}
+        stopped = torch.zeros(B, dtype=torch.bool, device=state.device)
+        any_stopped = False
+        steps = torch.full((B,), block.max_steps, device=state.device)
+        reasons = ["max" if block.dynamic else "count"] * B
+        kv = self._block_cache(block, run)
+
+        for r in range(1, block.max_steps + 1):
+            started = time.perf_counter() if self._loop_hooks else 0.0
+            previous = state
+            if kv is not None:
+                kv.begin_step(block, r, ~stopped if any_stopped else None)
+            state = self._run_step(block, previous, entry, kv, run)
+            if any_stopped:
+                state = torch.where(stopped[:, None, None], previous, state)
+            if self._loop_hooks:
+                self._tell_hooks(block, r, previous, state, stopped, kv, run, time.perf_counter() - started)
+            if criterion is None or (r < block.floor and not criterion.every_step):
+                continue
+            context = CriterionContext(r, previous, state, run.real, block, self.lens, memory)
+            verdict = criterion.function(context)
+            if r < block.floor:
+                continue
+            newly = verdict & ~stopped
+            if bool(newly.any()):
+                for row in newly.nonzero().flatten().tolist():
+                    steps[row] = r
+                    reasons[row] = next((n for n, rows in context.reasons.items() if bool(rows[row])), block.criterion)
+                stopped = stopped | newly
+                any_stopped = True
+                if bool(stopped.all()):
+                    break
+
+        if kv is not None:
+            kv.end_block(block, steps)
+        run.steps.append(steps)
+        run.reasons.append(reasons)
+        return state
+
+    def _run_step(self, block: LoopBlock, previous: Tensor, entry: Tensor, kv: LoopCache | None, run: _Pass) -> Tensor:
+        """One step: s_r = s_{r-1} + alpha (g(x_r) - s_{r-1}), `[B, T, H]`."""
+        state = self._step_input(block, previous, entry)
+        mask = run.mask
+        if block.parallel:
+            mask = kv.parallel_mask(block, run.parallel_mask, state.shape[1], run.graph)
+        for index in block.layers:
+            seen = StepSlots(kv.layers[index]) if block.parallel and run.graph else kv
+            state = self._run_layer(index, state, mask, seen, run)
+        return state if block.damping == 1 else previous + block.damping * (state - previous)
+
+    def _step_input(self, block: LoopBlock, previous: Tensor, entry: Tensor) -> Tensor:
+        """x_r from s_{r-1} and e, `[B, T, H]`."""
+        x = previous
+        if block.injection == "add":
+            x = x + entry
+        elif block.injection == "linear":
+            x = self.loop_injections[str(block.index)](torch.cat((x, entry), dim=-1))
+        return self.loop_norms[str(block.index)](x) if block.norm else x
+
+    def _block_cache(self, block: LoopBlock, run: _Pass) -> LoopCache | None:
+        """The cache, or, in parallel mode without one, slots for the length of the pass."""
+        if run.cache is None and block.parallel:
+            run.cache = LoopCache(self.config)
+            run.cache.begin_pass(self.config.loop_blocks())
+        return run.cache
+
+    # -- checks --------------------------------------------------------------------------------------------------------
+
+    def _cache_for(self, blocks: list[LoopBlock], given: Cache | None, use_cache: bool) -> Cache | None:
+        if given is None:
+            return LoopCache(self.config) if use_cache else None
+        if blocks and not isinstance(given, LoopCache):
+            raise ValueError(
+                f"past_key_values={type(given).__name__}: a looped model needs a LoopCache, which knows where each "
+                "loop step's keys and values belong; pass LoopCache(model.config) or leave it out"
+            )
+        return given
+
+    def _check_modules(self, blocks: list[LoopBlock]) -> None:
+        for block in blocks:
+            if block.injection == "linear" and str(block.index) not in self.loop_injections:
+                raise ValueError(_no_weights("loop_injection", "linear", block.index))
+            if block.norm and str(block.index) not in self.loop_norms:
+                raise ValueError(_no_weights("loop_norm", True, block.index))
+
+    def _check_parallel(self) -> None:
+        known = ("sdpa", "eager")
+        if self.config._attn_implementation not in known:
+            raise ValueError(
+                f"attn_implementation={self.config._attn_implementation!r}: virtual_attention_mode='parallel' needs a "
+                f"mask over slots, which only {' and '.join(known)} take; load the model with one of these, or use 'serial'"
+            )
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    def register_loop_hook(self, hook: Callable[[LoopStep], None]) -> RemovableHandle:
+        """Call `hook(event)` after every loop step, until the returned handle's `remove()`. No hook, no cost."""
+        handle = RemovableHandle(self._loop_hooks)
+        self._loop_hooks[handle.id] = hook
+        return handle
+
+    def _tell_hooks(
+        self,
+        block: LoopBlock,
+        r: int,
+        previous: Tensor,
+        state: Tensor,
+        stopped: Tensor,
+        kv: LoopCache | None,
+        run: _Pass,
+        seconds: float,
+    ) -> None:
+        event = LoopStep(block.index, (block.a, block.b), r, previous, state, stopped, run.real, seconds, kv)
+        for hook in list(self._loop_hooks.values()):
+            hook(event)
+
+
+class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
+    """A language model whose blocks loop: `transformers.LlamaForCausalLM` over a `LoopLlamaModel`.
+
+    Args:
+        config: a `LoopLlamaConfig`.
+    """
+
+    def __init__(self, config: LoopLlamaConfig) -> None:
+        super(LlamaForCausalLM, self).__init__(config)  # not Llama's own: it would build the layers twice
+        self.model = LoopLlamaModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.model.lens = self.lens
+        self.post_init()
+
+    # -- settings of a live model --------------------------------------------------------------------------------------
+
+    def set_loop(self, **fields: Any) -> None:
+        """Change loop fields of this model, from the next forward pass on. Weights are never touched.
+
+        Raises:
+            ValueError: an unknown field, a value that is refused, or a setting that needs weights the model was not
+                built with. Nothing is changed then. A cache in use whose layout would change is refused, by name, by
+                the next forward pass that is given it.
+        """
+        self._apply_loop(self._checked_loop(fields))
+
+    def with_loop(self, **fields: Any) -> LoopLlamaForCausalLM:
+        """A model object of its own on the same weights: own loop fields, hooks and `last_pass`, shared parameters.
+
+        Raises:
+            ValueError: as `set_loop`.
+        """
+        config = self._checked_loop(fields)
+        view = _shallow(self)
+        view.model = _shallow(self.model)
+        view.config = view.model.config = config
+        view.generation_config = copy.deepcopy(self.generation_config)
+        view.model.lens = view.lens
+        view.model.last_pass = LoopReport([], [])
+        view.model._loop_hooks = OrderedDict()
+        return view
+
+    def _checked_loop(self, fields: dict[str, Any]) -> LoopLlamaConfig:
+        unknown = [name for name in fields if name not in LOOP_FIELDS]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]}={fields[unknown[0]]!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}"
+            )
+        config = copy.deepcopy(self.config)
+        for name, value in fields.items():
+            setattr(config, name, value)
+        config.tidy_loop()
+        self.model._check_modules(config.loop_blocks())
+        return config
+
+    def _apply_loop(self, config: LoopLlamaConfig) -> None:
+        for name in LOOP_FIELDS:
+            setattr(self.config, name, getattr(config, name))
+
+    # -- watching ------------------------------------------------------------------------------------------------------
+
+    @property
+    def last_pass(self) -> LoopReport:
+        """Steps and stop reasons of this model object's last forward pass."""
+        return self.model.last_pass
+
+    def register_loop_hook(self, hook: Callable[[LoopStep], None]) -> RemovableHandle:
+        """Call `hook(event: LoopStep)` after every loop step, until the returned handle's `remove()`."""
+        return self.model.register_loop_hook(hook)
+
+    def lens(self, states: Tensor) -> Tensor:
+        """Direct lens: logits `lm_head(norm(states))`, `[..., H] -> [..., vocab]`, for states before the final norm."""
+        return self.lm_head(self.model.norm(states))
+
+    def exit_lens(
+        self,
+        states: Tensor,
+        cache: LoopCache | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Exit lens: states of the last block continued through the real coda, as if the loop had stopped there.
+
+        Args:
+            states: `[R, B, T, H]`, states of one pass's tokens after R different steps (they run as one batch).
+            cache: the cache after that pass; earlier tokens' coda K/V are read from it, nothing is written.
+            attention_mask: as given to the pass.
+            position_ids: as given to the pass; by default the last T positions.
+
+        Returns:
+            `[R, B, T, vocab]` logits; for s_N they are the model's own.
+
+        Raises:
+            ValueError: a plain Llama has no exit.
+        """
+        return self.lm_head(exit_states(self.model, states, cache, attention_mask, position_ids))
+
+    # -- generate ------------------------------------------------------------------------------------------------------
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """Give `generate()` a `LoopCache`; refuse cache kinds that know nothing of loops."""
+        kind = generation_config.cache_implementation
+        if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
+            if kind in (None, "dynamic"):
+                model_kwargs["past_key_values"] = LoopCache(self.config)
+                return
+            if self.config.loop_blocks():
+                raise ValueError(
+                    f"cache_implementation={kind!r}: a looped model keeps its keys and values in a LoopCache; "
+                    "leave cache_implementation out (or 'dynamic')"
+                )
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+
+
+def _shallow(module: nn.Module) -> nn.Module:
+    """A new module object over the same parameters, buffers and children."""
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__.update(module.__dict__)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+def _real_tokens(attention_mask: Any, n_tokens: int) -> Tensor | None:
+    """`[B, T]` bool of the pass's real tokens, or `None` when none is padding."""
+    if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
+        return None
+    real = attention_mask[:, -n_tokens:].bool()
+    return None if bool(real.all()) else real
+
+
+def _no_weights(name: str, value: Any, block: int) -> str:
+    return (
+        f"{name}={value!r}: block {block} has no weights for it. They are created when a model is built or loaded with "
+        f"this setting (and then need training); a live model cannot grow them"
+    )
+
+
+AutoConfig.register("loop_llama", LoopLlamaConfig, exist_ok=True)
+AutoModel.register(LoopLlamaConfig, LoopLlamaModel, exist_ok=True)
+AutoModelForCausalLM.register(LoopLlamaConfig, LoopLlamaForCausalLM, exist_ok=True)
