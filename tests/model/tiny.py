@@ -203,3 +203,34 @@ def random_blocks(draw: st.DrawFn, layers: int) -> Any:
         c = draw(st.integers(b + 1, layers - 1))
         return [(a, b), (c, draw(st.integers(c, layers - 1)))]
     return (a, b)
+
+
+@st.composite
+def any_loop(draw: st.DrawFn, layers: int) -> dict[str, Any]:
+    """Any loop configuration the semantics allow, small enough for the reference."""
+    where = draw(random_blocks(layers))
+    blocks = 1 if isinstance(where, tuple) else 2
+
+    def each(strategy: st.SearchStrategy) -> Any:
+        """One value for all blocks, or a list."""
+        one = [draw(strategy) for _ in range(blocks)]
+        return one if blocks > 1 and draw(st.booleans()) else one[0]
+
+    return {
+        "loop_layers": where,
+        "loop_strategy": each(st.sampled_from(["fixed_count", "dynamic_stop"])),
+        "loop_count": each(st.integers(1, 5)),
+        "max_loop_count": each(st.integers(5, 6)),
+        "min_loop_count": each(st.integers(3, 4)),
+        "cosine_threshold": each(st.sampled_from([0.8, 0.9, 0.97])),
+        "kl_threshold": each(st.sampled_from([0.001, 0.02, 0.2])),
+        "convergence_criterion": each(st.sampled_from(["cosine", "kl", "either", "both"])),
+        "kv_cache_mode": each(st.sampled_from(["virtual_layers", "virtual_layers", "merge_strategy"])),
+        "virtual_layer_count": each(st.integers(1, 3)),
+        "virtual_attention_mode": each(st.sampled_from(["parallel", "serial"])),
+        "merge_strategy": each(st.sampled_from(["ema", "average", "last"])),
+        "merge_ema_alpha": each(st.sampled_from([0.3, 0.7])),
+        "loop_damping": each(st.sampled_from([1.0, 0.5])),
+        "loop_injection": each(st.sampled_from(["none", "add", "linear"])),
+        "loop_norm": each(st.booleans()),
+    }
