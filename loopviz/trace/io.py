@@ -1,0 +1,230 @@
+"""A Trace as one file, and as CSV and JSON.
+
+The file is a zip: Parquet tables (:mod:`loopviz.trace.tables`), the states in safetensors, and ``meta.json`` with the
+format's version and every member's size and SHA-256. Nothing in it is ever executed or unpickled, no member is ever
+written to disk under its own name, and no more is read than the limits allow: a file may come from anyone.
+
+The Parquet inside is plain and uncompressed: only the zip compresses, so its sizes bound what a reader will hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import struct
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loopviz.trace.schema import SCHEMA_VERSION, Trace, check_frame, check_meta, encode_states
+from loopviz.trace.tables import TABLES, columns, frames_from
+
+FORMAT = "loopviz-trace"
+MAX_BYTES = 256 * 2**20  # of the file, and of its members together when unpacked
+MAX_ROWS = 4_000_000  # of one table
+_TABLES = [name for name in TABLES if name != "state_index"]
+_MEMBERS = [*(f"{name}.parquet" for name in _TABLES), "states.safetensors"]
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal traces make equal files
+
+
+class TraceFileError(ValueError):
+    """A file that is not a readable trace; the message says what is wrong with it."""
+
+
+def _arrow_schema(table: str) -> Any:
+    import pyarrow as pa
+
+    kinds = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "bool": pa.bool_()}
+    return pa.schema([(name, kinds[kind]) for name, kind in TABLES[table].items()])
+
+
+def dumps(trace: Trace) -> bytes:
+    """The file of ``trace`` as bytes. ValueError when its meta or a frame is not well-formed plain data."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from safetensors.numpy import save
+
+    check_meta(trace.meta)
+    if json.loads(json.dumps(trace.meta, allow_nan=False)) != trace.meta:
+        raise ValueError("meta: not plain JSON data (a tuple, or a key that is no string)")
+    for frame in trace.frames:
+        check_frame(frame, trace.meta["shape"]["hidden"])
+    members: dict[str, bytes] = {}
+    for name in _TABLES:
+        sink = io.BytesIO()
+        table = pa.table(columns(trace.frames, name), schema=_arrow_schema(name))
+        pq.write_table(table, sink, compression="none", use_dictionary=False, column_encoding="PLAIN")
+        members[f"{name}.parquet"] = sink.getvalue()
+    members["states.safetensors"] = save({"states": np.ascontiguousarray(trace.states)})
+    sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()}
+    header = {"format": FORMAT, "version": SCHEMA_VERSION, "meta": trace.meta, "members": sums}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in {"meta.json": json.dumps(header, ensure_ascii=False).encode(), **members}.items():
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, data)
+    return out.getvalue()
+
+
+def save(trace: Trace, path: str | os.PathLike[str]) -> None:
+    """Write ``trace`` to ``path``, whole or not at all (an existing file stays until the new one is complete)."""
+    _write(Path(path), dumps(trace))
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Trace:
+    """Read the trace at ``path``.
+
+    Raises:
+        TraceFileError: not a trace, of another version, damaged, or larger than ``max_bytes`` (as a file or unpacked).
+        OSError: the file cannot be opened.
+    """
+    with open(path, "rb") as file:
+        data = file.read(max_bytes + 1)
+    try:
+        return loads(data, max_bytes=max_bytes)
+    except TraceFileError as error:
+        raise TraceFileError(f"{os.fspath(path)}: {error}") from error
+
+
+def loads(data: bytes, *, max_bytes: int = MAX_BYTES) -> Trace:
+    """Undo :func:`dumps`; raises as :func:`load` does."""
+    import pyarrow as pa
+
+    if len(data) > max_bytes:
+        raise TraceFileError(f"larger than {max_bytes:,} bytes, the most a trace file may have")
+    # What the zip, JSON, Arrow and safetensors readers raise on bytes they cannot make sense of.
+    damage = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError)
+    damage += (EOFError, OSError, NotImplementedError, RuntimeError, OverflowError, RecursionError, pa.ArrowException)
+    try:
+        header, members = _open(data, max_bytes)
+        return _assemble(header, members, max_bytes)
+    except TraceFileError:
+        raise
+    except damage as error:
+        raise TraceFileError(f"damaged: {error}") from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":
+            raise TraceFileError(f"damaged: states.safetensors: {error}") from error
+        raise
+
+
+def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Check the zip from outside in, and return its header and checked members."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except zipfile.BadZipFile as error:
+        raise TraceFileError("not a trace file (not a zip), or cut short") from error
+    with archive:
+        infos = archive.infolist()
+        names = [info.filename for info in infos]
+        if "meta.json" not in names:
+            raise TraceFileError("not a trace file (a zip without meta.json)")
+        foreign = sorted(set(names) - {"meta.json", *_MEMBERS})
+        if foreign or len(names) != len(set(names)):
+            raise TraceFileError(f"not a trace file: it holds {foreign or 'the same member twice'}")
+        declared = sum(info.file_size for info in infos)
+        if declared > max_bytes:
+            raise TraceFileError(f"unpacks to {declared:,} bytes, over the limit of {max_bytes:,}")
+        for info in infos:
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 0x1:
+                raise TraceFileError(f"{info.filename}: compressed or encrypted in a way trace files are not")
+        header = json.loads(archive.read("meta.json"))  # zipfile never yields more than the declared size
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise TraceFileError("not a trace file (its meta.json is another program's)")
+        if header.get("version") != SCHEMA_VERSION:
+            raise TraceFileError(f"version {header.get('version')!r}; this LoopViz reads version {SCHEMA_VERSION}")
+        members = {}
+        for name in _MEMBERS:
+            if name not in names:
+                raise TraceFileError(f"{name} is missing")
+            members[name] = archive.read(name)
+            if hashlib.sha256(members[name]).hexdigest() != header["members"][name]["sha256"]:
+                raise TraceFileError(f"{name} is damaged (its checksum differs)")
+    return header, members
+
+
+def _assemble(header: dict[str, Any], members: dict[str, bytes], max_bytes: int) -> Trace:
+    from safetensors.numpy import load as load_safetensors
+
+    meta = header["meta"]
+    check_meta(meta)
+    tables = {name: _read_table(name, members[f"{name}.parquet"], max_bytes) for name in _TABLES}
+    states = load_safetensors(members["states.safetensors"])["states"]
+    hidden, rows = meta["shape"]["hidden"], [n + 1 for n in _recorded(tables["blocks"])]
+    if states.dtype != np.float16 or states.shape != (sum(rows), hidden):
+        raise TraceFileError(f"states: {states.dtype} {states.shape}, where float16 {(sum(rows), hidden)} belongs")
+    packed = [encode_states(part) for part in np.split(states, np.cumsum(rows)[:-1])] if rows else []
+    trace = Trace(meta, frames_from(tables, packed))
+    for frame in trace.frames:
+        check_frame(frame, hidden)
+    return trace
+
+
+def _recorded(blocks: dict[str, list[Any]]) -> list[int]:
+    return [n for n, has in zip(blocks["n_steps"], blocks["has_states"], strict=True) if has]
+
+
+def _read_table(name: str, data: bytes, max_bytes: int) -> dict[str, list[Any]]:
+    """One Parquet member as columns; refuses other columns than ours, and contents larger than the limits."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    expected = _arrow_schema(name)
+    texts = [field.name for field in expected if field.type == pa.string()]
+    # Dictionary-coded text can stand for far more than it weighs: read it coded, and weigh it before spelling it out.
+    file = pq.ParquetFile(io.BytesIO(data), read_dictionary=texts)
+    if file.metadata.num_rows > MAX_ROWS:
+        raise TraceFileError(f"{name}: {file.metadata.num_rows:,} rows, over the limit of {MAX_ROWS:,}")
+    if file.schema_arrow.names != expected.names:
+        raise TraceFileError(f"{name}: columns {file.schema_arrow.names}, where {expected.names} belong")
+    table = file.read()
+    for text in texts:
+        weight = 0
+        for chunk in table[text].chunks:
+            if pa.types.is_dictionary(chunk.type):
+                weight += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
+        if weight > max_bytes:
+            raise TraceFileError(f"{name}: {weight:,} bytes of text in column {text}, over the limit of {max_bytes:,}")
+    return table.cast(expected).to_pydict()
+
+
+def to_csv(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:
+    """Write one CSV a table (tokens, blocks, steps, topk, kv) and ``meta.json`` into the folder ``path``.
+
+    Undefined numbers are empty cells. The states are not in the CSV: they are in the trace file. Returns the files.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in _TABLES:
+        written.append(folder / f"{name}.csv")
+        getattr(trace, name).to_csv(written[-1], index=False, encoding="utf-8", lineterminator="\n")
+    written.append(folder / "meta.json")
+    _write(written[-1], json.dumps(trace.meta, ensure_ascii=False, indent=1).encode())
+    return written
+
+
+def to_json(trace: Trace, path: str | os.PathLike[str]) -> None:
+    """Write ``{"meta": ..., "frames": [...]}`` to ``path``: the frames exactly as they are, states included."""
+    data = {"meta": trace.meta, "frames": trace.frames}
+    _write(Path(path), json.dumps(data, ensure_ascii=False, allow_nan=False).encode())
