@@ -1,0 +1,51 @@
+"""Panels: pictures of a Trace. One module a panel, found by being in this folder.
+
+A panel module has
+
+* ``NAME``: its identifier; ``ORDER``: its place on a page;
+* ``TEXTS``: ``{"en": {...}, "zh": {...}}`` with the keys of ``TEXT_KEYS`` and its own axis and hover labels;
+* ``figure(trace, focus) -> plotly.graph_objects.Figure``: pure;
+* ``patch(trace, frame, focus) -> list[Op]``: the edits that turn the figure of ``trace``, which does not hold ``frame``
+  yet, into the one that does;
+* ``summary(trace, focus) -> str``: one sentence, for those who cannot see the figure.
+
+Law: the patches of a run, applied in order to the figure of the empty trace, give the figure of the whole trace.
+
+``layout.meta["select"]`` tells a page what a click selects, so that it need not know the panel: ``{"token": "x"}`` means
+that the clicked point's ``x`` begins with a position (``parseInt(x, 10)``), ``{"step": "x"}`` or ``{"step": "y"}`` that it
+is a loop step. A point of a trace whose ``meta`` is ``{"select": {...}}`` follows that instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from loopviz.panels.focus import LANGUAGES, METRICS, Focus
+from loopviz.panels.ops import Op, apply, figure_json
+
+TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "no_data")
+_HELPERS = {"focus", "labels", "ops", "theme"}
+
+
+def _check(module: ModuleType) -> ModuleType:
+    for attribute in ("NAME", "ORDER", "TEXTS", "figure", "patch", "summary"):
+        if not hasattr(module, attribute):
+            raise ImportError(f"{module.__name__}: a panel must have {attribute}")
+    for lang in LANGUAGES:
+        lacking = [key for key in TEXT_KEYS if not module.TEXTS.get(lang, {}).get(key)]
+        if lacking:
+            raise ImportError(f"{module.__name__}: TEXTS[{lang!r}] lacks {', '.join(lacking)}")
+    return module
+
+
+def _discover() -> dict[str, ModuleType]:
+    names = [entry.name for entry in pkgutil.iter_modules(__path__) if entry.name not in _HELPERS]
+    modules = [_check(importlib.import_module(f"{__name__}.{name}")) for name in names]
+    return {module.NAME: module for module in sorted(modules, key=lambda module: (module.ORDER, module.NAME))}
+
+
+PANELS: dict[str, ModuleType] = _discover()
+
+__all__ = ["LANGUAGES", "METRICS", "PANELS", "TEXT_KEYS", "Focus", "Op", "apply", "figure_json"]

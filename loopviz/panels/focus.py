@@ -1,0 +1,69 @@
+"""What the reader is looking at: shared by all panels of a page, so that a click on one selects in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+METRICS = ("cosine", "kl", "rel_delta", "entropy", "rank", "norm")
+LANGUAGES = ("en", "zh")
+
+
+@dataclass(frozen=True)
+class Focus:
+    """The selection of a page.
+
+    Args:
+        token: position selected, 0-based; None follows the newest token.
+        block: looped block shown, 0-based.
+        step: loop step pointed at, 1-based; None: none.
+        metric: one of ``METRICS``; what the token x loop map shows.
+        lang: one of ``LANGUAGES``; the language of every text in a figure.
+
+    Raises:
+        ValueError: a field out of these rules, by name.
+    """
+
+    token: int | None = None
+    block: int = 0
+    step: int | None = None
+    metric: str = "cosine"
+    lang: str = "en"
+
+    def __post_init__(self) -> None:
+        for name, least, optional in (("token", 0, True), ("block", 0, False), ("step", 1, True)):
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                none = " or None" if optional else ""
+                raise ValueError(f"focus.{name}={value!r}: must be a whole number >= {least}{none}")
+        for name, known in (("metric", METRICS), ("lang", LANGUAGES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"focus.{name}={getattr(self, name)!r}: must be one of {', '.join(known)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The focus as a plain dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Focus:
+        """Undo :meth:`to_json`; missing keys take their defaults.
+
+        Raises:
+            ValueError: not a mapping, an unknown key, or a value that does not fit.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(
+                f"focus={data!r}: must be a mapping with the keys {', '.join(f.name for f in fields(cls))}"
+            )
+        unknown = sorted(str(key) for key in data if key not in {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"focus: unknown keys {', '.join(unknown)}")
+        return cls(**data)
+
+    def selected(self, tokens: int) -> int | None:
+        """The position selected in a trace of ``tokens`` frames; None when that frame is not there (yet)."""
+        position = tokens - 1 if self.token is None else self.token
+        return position if 0 <= position < tokens else None

@@ -1,0 +1,86 @@
+"""Edits of a figure's JSON: what a panel sends instead of a new figure.
+
+An Op is data, so the same list can be applied here (tests, exports) and by the page's script:
+
+* ``{"op": "append", "path": [...], "value": [...]}`` extends the list at ``path``;
+* ``{"op": "set", "path": [...], "value": ...}`` replaces what is at ``path``, or adds that key to a dict; an index of a
+  list must exist.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypedDict
+
+import plotly.graph_objects as go
+
+Path = tuple[str | int, ...]
+
+
+class Op(TypedDict):
+    """One edit; ``path`` is walked from the figure's root (``{"data": [...], "layout": {...}}``)."""
+
+    op: Literal["append", "set"]
+    path: list[str | int]
+    value: Any
+
+
+def append(path: Iterable[str | int], values: list[Any]) -> Op:
+    """The Op that extends the list at ``path`` by ``values``."""
+    return {"op": "append", "path": list(path), "value": values}
+
+
+def put(path: Iterable[str | int], value: Any) -> Op:
+    """The Op that sets ``path`` to ``value``."""
+    return {"op": "set", "path": list(path), "value": value}
+
+
+def changes(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[Op]:
+    """``set`` Ops for the paths of ``after`` whose value is not the one of ``before``; both have the same paths."""
+    return [put(path, value) for path, value in after.items() if before[path] != value]
+
+
+def apply(figure: dict[str, Any], ops: Iterable[Op]) -> dict[str, Any]:
+    """Apply ``ops`` in order to ``figure`` (JSON data, changed in place) and return it.
+
+    Raises:
+        ValueError: an unknown op, or a path that is not in the figure.
+    """
+    for op in ops:
+        *parents, last = op["path"]
+        try:
+            place: Any = figure
+            for key in parents:
+                place = place[key]
+            if op["op"] == "append":
+                place[last].extend(copy.deepcopy(op["value"]))
+            elif op["op"] == "set":
+                place[last] = copy.deepcopy(op["value"])
+            else:
+                raise ValueError(f"op={op['op']!r}: must be 'append' or 'set'")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ValueError(f"path={op['path']!r}: not in this figure ({error})") from error
+    return figure
+
+
+def fill(figure: dict[str, Any], values: Mapping[Path, Any]) -> dict[str, Any]:
+    """Set every path of ``values`` in ``figure`` (a panel's skeleton, changed in place) and return it."""
+    return apply(figure, [put(path, value) for path, value in values.items()])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    raise TypeError(
+        f"{type(value).__name__} in a figure: only plain lists, dicts, numbers, text and None can be patched"
+    )
+
+
+def figure_json(figure: go.Figure) -> dict[str, Any]:
+    """``figure`` as plain JSON data, the form Ops apply to. TypeError when it holds arrays of another kind."""
+    return _plain(figure.to_plotly_json())

@@ -1,0 +1,82 @@
+"""One look for every panel: one meaning a colour, one lean template, readable on light and dark pages.
+
+Colours are Okabe and Ito's (2008), which stay apart under the common colour vision deficiencies, and three more for the
+cache, picked by the same test (``tests/panels/test_theme.py``). Line colours have a contrast of 3:1 or more on white and
+on the dark page; colour is never the only sign: lines differ in dash, marks in symbol.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# meaning -> colour. Two meanings share a colour only where they are one thing: a pass that stopped by cosine.
+COLOURS: dict[str, str] = {
+    "cosine": "#0072B2",
+    "kl": "#D55E00",
+    "rel_delta": "#009E73",
+    "entropy": "#CC79A7",
+    "stop_count": "#7F7F7F",
+    "stop_cosine": "#0072B2",
+    "stop_kl": "#D55E00",
+    "stop_max": "#E69F00",
+    "stop_other": "#F0E442",
+    "kv_used": "#8C6238",
+    "kv_allocated": "#8C6238",
+    "plain": "#7961F2",
+    "unrolled": "#D91657",
+}
+SAME_MEANING = [{"cosine", "stop_cosine"}, {"kl", "stop_kl"}, {"kv_used", "kv_allocated"}]
+
+STOPS = ("count", "cosine", "kl", "max", "other")  # "other": a registered criterion
+STOP_SYMBOLS = {"count": "square", "cosine": "circle", "kl": "diamond", "max": "triangle-up", "other": "star"}
+DASHES = {"kv_used": "solid", "kv_allocated": "dot", "plain": "dash", "unrolled": "longdashdot"}
+
+# Greys that work on both pages. The page may override them: it is enough to set layout.template.layout.
+INK = "#7A7A7A"  # text
+FAINT = "rgba(127,127,127,0.35)"  # earlier tokens, not used
+GRID = "rgba(127,127,127,0.20)"
+SELECTED = "#FF2D95"  # the outline of what is selected; no data has this colour
+MARK_EDGE = "#FFFFFF"
+
+PAGES: dict[str, dict[str, str]] = {
+    "light": {"ink": "#333A45", "grid": "rgba(0,0,0,0.10)", "page": "#FFFFFF"},
+    "dark": {"ink": "#D5DAE1", "grid": "rgba(255,255,255,0.14)", "page": "#111827"},
+}
+
+# Perceptually uniform and made for colour vision deficiency (Nuñez, Anderton and Renslow 2018).
+SCALE = "Cividis"
+
+
+def stop_kind(reason: str) -> str:
+    """Which of ``STOPS`` the stop reason of a frame is: itself, or "other" for a registered criterion's name."""
+    return reason if reason in STOPS else "other"
+
+
+def template(page: str | None = None) -> dict[str, Any]:
+    """Our plotly template: transparent, small; ``page`` in ``PAGES`` for its ink and grid, None for greys that fit both."""
+    ink = PAGES[page]["ink"] if page else INK
+    grid = PAGES[page]["grid"] if page else GRID
+    axis = {
+        "gridcolor": grid,
+        "linecolor": grid,
+        "tickcolor": grid,
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 3,
+        "tickfont": {"size": 11},
+        "title": {"font": {"size": 12}, "standoff": 6},
+        "automargin": True,
+    }
+    return {
+        "layout": {
+            "font": {"family": "system-ui, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif", "color": ink},
+            "title": {"font": {"size": 13}, "x": 0, "xref": "container", "xanchor": "left", "yanchor": "top"},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": axis,
+            "yaxis": axis,
+            "hoverlabel": {"align": "left", "namelength": -1},
+            "hovermode": "closest",
+            "legend": {"orientation": "h", "font": {"size": 11}},
+        }
+    }
