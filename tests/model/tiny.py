@@ -45,7 +45,9 @@ MODES: dict[str, dict[str, Any]] = {
 }
 """Every way of keeping K/V, for 3 loop steps; "wrapping" has fewer slots than steps."""
 
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
+TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-9}
+"""Absolute and relative. 1e-5 in float32 belongs to the usual initialisation; these weights are ten times wider and
+the logits with them. What float32 might hide, float64 shows."""
 
 
 def build(loop: dict[str, Any] | None = None, *, seed: int = 0, **shape: Any) -> LoopLlamaForCausalLM:
