@@ -1,0 +1,129 @@
+"""Choosing the next token exactly as ``generate()`` does, with transformers' own logits processors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from loopviz.engine import limits
+
+if TYPE_CHECKING:
+    from loopviz.model import LoopLlamaForCausalLM
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a prompt is continued, and what is recorded. The sampling fields mean what they mean to ``generate()``.
+
+    Attributes:
+        max_new_tokens: tokens to choose at most, >= 1.
+        do_sample: draw from the distribution; otherwise take the most likely token.
+        temperature: > 0; with ``do_sample``.
+        top_k: keep this many of the most likely tokens; 0 keeps all; with ``do_sample``.
+        top_p: keep the most likely tokens that together reach this probability, in (0, 1]; with ``do_sample``.
+        min_p: keep tokens at least this fraction as likely as the best, in [0, 1]; with ``do_sample``.
+        repetition_penalty: > 0; above 1 makes tokens already seen less likely. Applies to greedy choice as well.
+        seed: of the run's own random generator, >= 0.
+        record: ``"full"``, or ``"off"`` for text and loop counts alone.
+        top_tokens: entries of each recorded top-k list, >= 1.
+        chat: put the prompt into the tokenizer's chat template as the user's message.
+
+    Raises:
+        ValueError: naming the field, its value and the rule.
+    """
+
+    max_new_tokens: int = 64
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    record: str = "full"
+    top_tokens: int = 5
+    chat: bool = False
+
+    def __post_init__(self) -> None:
+        limits.whole("max_new_tokens", self.max_new_tokens, 1, limits.MAX_NEW_TOKENS)
+        limits.flag("do_sample", self.do_sample)
+        limits.real("temperature", self.temperature, 0, 100, above=True)
+        limits.whole("top_k", self.top_k, 0, 10_000_000)
+        limits.real("top_p", self.top_p, 0, 1, above=True)
+        limits.real("min_p", self.min_p, 0, 1)
+        limits.real("repetition_penalty", self.repetition_penalty, 0, 100, above=True)
+        limits.whole("seed", self.seed, 0, 2**63 - 1)
+        limits.one_of("record", self.record, ("full", "off"))
+        limits.whole("top_tokens", self.top_tokens, 1, limits.MAX_TOP_TOKENS)
+        limits.flag("chat", self.chat)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON-able data."""
+        return asdict(self)
+
+    def generate_kwargs(self) -> dict[str, Any]:
+        """The keywords that ask ``model.generate()`` for the same tokens (under ``torch.manual_seed(seed)``)."""
+        kwargs: dict[str, Any] = {
+            "max_new_tokens": self.max_new_tokens,
+            "do_sample": self.do_sample,
+            "repetition_penalty": float(self.repetition_penalty),
+        }
+        if self.do_sample:
+            kwargs |= {"temperature": float(self.temperature), "top_k": self.top_k, "top_p": float(self.top_p)}
+            kwargs["min_p"] = float(self.min_p)
+        return kwargs
+
+
+class Sampler:
+    """Chooses tokens for one run.
+
+    The processors are those ``generate()`` would build from the model's generation config and ``settings``. Random draws
+    come from a generator of the run's own, seeded as ``torch.manual_seed(seed)`` would seed the global one, so that runs
+    in other threads neither disturb nor are disturbed.
+
+    Args:
+        model: whose generation config applies.
+        settings: of the run.
+        prompt: token ids ``[1, T]`` int64.
+        room: tokens that may still be chosen.
+    """
+
+    def __init__(self, model: LoopLlamaForCausalLM, settings: StreamSettings, prompt: Tensor, room: int) -> None:
+        config, _ = model._prepare_generation_config(None, **settings.generate_kwargs())
+        model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=prompt.device, batch_size=1)
+        self.processors = model._get_logits_processor(
+            generation_config=config,
+            input_ids_seq_length=prompt.shape[1],
+            device=prompt.device,
+            model_kwargs={"attention_mask": torch.ones_like(prompt)},
+        )
+        eos = config._eos_token_tensor
+        self.eos: frozenset[int] = frozenset() if eos is None else frozenset(eos.tolist())
+        self.do_sample = config.do_sample
+        self.generator = torch.Generator(prompt.device).manual_seed(settings.seed)
+        self._length = prompt.shape[1]
+        self._ids = torch.empty(1, self._length + room, dtype=torch.long, device=prompt.device)
+        self._ids[:, : self._length] = prompt
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token for the model's own ``logits``, float32 ``[1, V]``; it joins the ids the penalties look at.
+
+        Raises:
+            ValueError: the logits hold no distribution (the weights or the loop have blown up to NaN).
+        """
+        scores = self.processors(self._ids[:, : self._length], logits)
+        if bool(torch.isnan(scores).any()):
+            raise ValueError(
+                "the model's logits are not numbers any more (NaN): its state has blown up; "
+                "fewer loops, a smaller loop_damping or loop_norm keep it in bounds"
+            )
+        if self.do_sample:
+            token = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1, generator=self.generator)[0]  # [1]
+        else:
+            token = scores.argmax(dim=-1)  # [1]
+        self._ids[:, self._length] = token
+        self._length += 1
+        return int(token)

@@ -1,0 +1,224 @@
+"""Running a prompt: an iterator of Frames, one a token."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import loopviz
+from loopviz.engine.sampling import Sampler, StreamSettings
+from loopviz.engine.text import Pieces, TokenTexts, encode_prompt
+from loopviz.trace.recorder import KVMeter, Reading, Recorder
+from loopviz.trace.schema import SCHEMA_VERSION, Frame, KVFrame, Trace
+
+if TYPE_CHECKING:
+    from loopviz.model import LoopCache, LoopLlamaForCausalLM
+
+
+def stream(
+    model: LoopLlamaForCausalLM,
+    tokenizer: Any,
+    prompt: str,
+    settings: StreamSettings | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[Frame]:
+    """Continue ``prompt`` and yield a Frame for every token the model reads, the prompt's first.
+
+    The frame of a token carries the token chosen after it; the last token chosen is never read and has no frame. The
+    run works on a view of the model of its own (``model.with_loop()``): several runs may share one model's weights, in
+    several threads. Nothing is left behind when the iterator ends, is closed or is dropped.
+
+    Args:
+        model: a LoopLlama; later changes of its loop settings do not reach this run.
+        tokenizer: of the model, a transformers tokenizer.
+        prompt: text; the model reads it in one pass.
+        settings: default ``StreamSettings()``.
+        stop: once set, no further pass is started and the iterator ends; the last frame then has no ``finish``.
+
+    Raises:
+        ValueError: at this call, not at the first frame: a prompt that is empty or longer than the context, a chat
+            template that does not exist.
+    """
+    settings = settings or StreamSettings()
+    ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
+    return _run(model.with_loop(), tokenizer, ids, settings, stop or threading.Event())
+
+
+def context_length(model: LoopLlamaForCausalLM) -> int:
+    """Tokens the model can read at most (``max_position_embeddings``)."""
+    return model.config.max_position_embeddings
+
+
+def _run(
+    view: LoopLlamaForCausalLM, tokenizer: Any, ids: list[int], settings: StreamSettings, stop: threading.Event
+) -> Iterator[Frame]:
+    run = _Run(view, tokenizer, ids, settings)
+    try:
+        tokens = ids
+        while not stop.is_set():
+            for frame in run.read(tokens):
+                yield frame
+                if stop.is_set():
+                    return
+            if frame["finish"] is not None:
+                return
+            tokens = [frame["next_id"]]
+    finally:
+        run.close()
+
+
+class _Run:
+    """The state of one run between its tokens. Each step enters and leaves inference mode: it never leaks to a consumer."""
+
+    def __init__(self, view: LoopLlamaForCausalLM, tokenizer: Any, ids: list[int], settings: StreamSettings) -> None:
+        from loopviz.model import LoopCache
+
+        self.view, self.settings = view, settings
+        self.context = context_length(view)
+        self.prompt_tokens = len(ids)
+        room = min(settings.max_new_tokens, self.context - len(ids) + 1)
+        self.finish_at = len(ids) + room - 1  # tokens read after which the last token has been chosen
+        self.sampler = Sampler(view, settings, torch.tensor([ids], device=view.device), room)
+        self.pieces = Pieces(tokenizer)
+        self.cache: LoopCache | None = LoopCache(view.config)
+        self.meter = KVMeter(view)
+        self.blocks = [len(block.layers) for block in view.config.loop_blocks()]
+        self.read_tokens = 0
+        self.piece = self.pieces.add(ids[0])  # of the next token to be read
+        self.recorder = Recorder(view, settings.top_tokens, TokenTexts(tokenizer), full=settings.record == "full")
+
+    def close(self) -> None:
+        """Remove the hook and let go of the cache."""
+        self.recorder.close()
+        self.cache = None
+
+    def read(self, tokens: list[int]) -> Iterator[Frame]:
+        """One forward pass over ``tokens``: their frames, the last with the token chosen after it."""
+        with torch.inference_mode():
+            self.recorder.begin()
+            started = time.perf_counter()
+            ids = torch.tensor([tokens], device=self.view.device)  # [1, T]
+            out = self.view.model(input_ids=ids, past_key_values=self.cache, use_cache=True)
+            steps = [int(n[0]) for n in self.view.last_pass.steps]
+            readings = self.recorder.read(out.last_hidden_state)
+        kv = self.meter.frames(self.cache.occupancy(), len(tokens), list(zip(self.blocks, steps, strict=True)))
+        ms: float | None = None
+        while True:
+            with torch.inference_mode():
+                reading = next(readings, None)
+                if reading is None:
+                    return
+                if ms is None:
+                    ms = (time.perf_counter() - started) * 1000
+                following = tokens[reading.start + 1 : reading.stop + 1]
+                if reading.stop == len(tokens):
+                    following = [*following, self.sampler.choose(reading.last_logits)]
+                frames = self._frames(tokens, following, reading, kv, ms)
+                del reading  # its logits are the largest thing here: not kept while the consumer works
+            yield from frames
+
+    def _frames(
+        self, tokens: list[int], following: list[int], reading: Reading, kv: list[KVFrame], ms: float
+    ) -> list[Frame]:
+        chosen = torch.tensor(following, dtype=torch.long, device=self.view.device)  # [C]
+        blocks, logprobs = reading.blocks(chosen), reading.next_logprobs(chosen)
+        frames: list[Frame] = []
+        for c, next_id in enumerate(following):
+            piece, self.piece = self.piece, self.pieces.add(next_id)
+            frames.append(
+                {
+                    "version": SCHEMA_VERSION,
+                    "index": self.read_tokens,
+                    "phase": "prompt" if self.read_tokens < self.prompt_tokens else "generated",
+                    "token_id": tokens[reading.start + c],
+                    "text": piece,
+                    "next_id": next_id,
+                    "next_text": self.piece,
+                    "next_logprob": logprobs[c],
+                    "pass_tokens": len(tokens),
+                    "pass_ms": ms,
+                    "blocks": blocks[c],
+                    "kv": kv[reading.start + c],
+                    "finish": None,
+                }
+            )
+            self.read_tokens += 1
+        if reading.stop == len(tokens):
+            frames[-1]["finish"] = self._finish(following[-1])
+        return frames
+
+    def _finish(self, chosen: int) -> str | None:
+        if chosen in self.sampler.eos:
+            return "eos"
+        if self.read_tokens < self.finish_at:
+            return None
+        return "length" if self.read_tokens - self.prompt_tokens + 1 == self.settings.max_new_tokens else "context"
+
+
+def run_meta(
+    model: LoopLlamaForCausalLM,
+    tokenizer: Any,
+    prompt: str,
+    settings: StreamSettings | None = None,
+    *,
+    model_name: str | None = None,
+) -> dict[str, Any]:
+    """The Meta of the run that ``stream`` with the same arguments makes; raises as it does."""
+    settings = settings or StreamSettings()
+    config = model.config
+    ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
+    same = ("strategy", "count", "max_steps", "floor", "criterion", "cosine_threshold", "kl_threshold", "kv_mode")
+    same += ("slots", "attention_mode", "merge", "ema_alpha", "damping", "injection", "norm")
+    return {
+        "version": SCHEMA_VERSION,
+        "model": model_name or getattr(config, "_name_or_path", "") or type(model).__name__,
+        "prompt": prompt,
+        "prompt_tokens": len(ids),
+        "top_k": min(settings.top_tokens, config.vocab_size),
+        "shape": {
+            "layers": config.num_hidden_layers,
+            "hidden": config.hidden_size,
+            "kv_heads": config.num_key_value_heads,
+            "head_dim": config.head_dim,
+            "itemsize": model.dtype.itemsize,
+            "vocab": config.vocab_size,
+        },
+        "loop": config.loop_fields(),
+        "blocks": [
+            {"layers": [block.a, block.b], **{name: getattr(block, name) for name in same}}
+            for block in config.loop_blocks()
+        ],
+        "settings": settings.to_dict(),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "loopviz": loopviz.__version__,
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
+    }
+
+
+def run(
+    model: LoopLlamaForCausalLM,
+    tokenizer: Any,
+    prompt: str,
+    settings: StreamSettings | None = None,
+    *,
+    stop: threading.Event | None = None,
+    model_name: str | None = None,
+    on_frame: Callable[[Frame], Any] | None = None,
+) -> Trace:
+    """The whole Trace of a prompt; ``on_frame`` is called with each frame as it comes. Raises as ``stream`` does."""
+    frames = stream(model, tokenizer, prompt, settings, stop)
+    trace = Trace(run_meta(model, tokenizer, prompt, settings, model_name=model_name))
+    for frame in frames:
+        trace.append(frame)
+        if on_frame is not None:
+            on_frame(frame)
+    return trace

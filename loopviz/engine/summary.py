@@ -1,0 +1,73 @@
+"""A run in a few numbers, for a closing table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from loopviz.trace.schema import Trace
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """Loops of one block over all tokens of a trace.
+
+    Attributes:
+        layers: ``(a, b)``.
+        mean_steps, max_steps: of N over tokens.
+        reasons: stop reason to tokens, most frequent first.
+    """
+
+    layers: tuple[int, int]
+    mean_steps: float
+    max_steps: int
+    reasons: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a trace adds up to.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        new_tokens: tokens chosen.
+        finish: why it ended; None when it was stopped (or is not over).
+        blocks: one record a looped block.
+        bytes_used, bytes_allocated, bytes_plain, bytes_unrolled: of the cache at the last token, bytes.
+        model_tokens_per_second: passes of one token a second of ``pass_ms`` (the model and its head alone); None before
+            the first such pass.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+    finish: str | None
+    blocks: list[BlockSummary]
+    bytes_used: int
+    bytes_allocated: int
+    bytes_plain: int
+    bytes_unrolled: int
+    model_tokens_per_second: float | None
+
+
+def summarize(trace: Trace) -> Summary:
+    """The Summary of ``trace``; ValueError when it has no frame yet."""
+    if not trace.frames:
+        raise ValueError("trace: no frame yet, nothing to sum up")
+    blocks = []
+    for i, spec in enumerate(trace.meta["blocks"]):
+        counts = [frame["blocks"][i]["n_steps"] for frame in trace.frames]
+        reasons = Counter(frame["blocks"][i]["stop_reason"] for frame in trace.frames)
+        blocks.append(
+            BlockSummary(tuple(spec["layers"]), sum(counts) / len(counts), max(counts), dict(reasons.most_common()))
+        )
+    last, prompt = trace.frames[-1], trace.meta["prompt_tokens"]
+    passes = [frame["pass_ms"] for frame in trace.frames if frame["phase"] == "generated"]
+    spent = sum(ms for ms in passes if ms is not None)
+    return Summary(
+        prompt_tokens=prompt,
+        new_tokens=max(0, len(trace) - prompt + 1),
+        finish=last["finish"],
+        blocks=blocks,
+        **{name: last["kv"][name] for name in ("bytes_used", "bytes_allocated", "bytes_plain", "bytes_unrolled")},
+        model_tokens_per_second=1000 * len(passes) / spent if spent else None,
+    )
