@@ -151,7 +151,8 @@ class LoopLlamaConfig(LlamaConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """As transformers', but loop fields given as keywords are validated together with the stored ones."""
         loop = {name: kwargs.pop(name) for name in LOOP_FIELDS if name in kwargs}
-        return super().from_dict({**config_dict, **loop}, **kwargs)
+        # A plain Llama's folder says "llama"; what comes of it is a LoopLlama.
+        return super().from_dict({**config_dict, **loop, "model_type": cls.model_type}, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers'; a `min_loop_count` nobody set is left out, so that it stays unset after loading."""
