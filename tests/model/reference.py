@@ -207,6 +207,8 @@ class Reference:
         block = self.blocks[index]
         entered = states
         trail, cosines, kls = [torch.stack(states)], [], []
+        if block["kv_cache_mode"] == "virtual_layers":
+            self.open_slots(block, start, cache)
         limit = block["loop_count"] if block["loop_strategy"] == "fixed_count" else block["max_loop_count"]
         for r in range(1, limit + 1):
             before = states
@@ -246,9 +248,6 @@ class Reference:
             return self.merging_layer(block, layer, r, states, start, cache)
         held = cache.layers[layer]
         slot = (r - 1) % block["virtual_layer_count"]
-        for p in range(start):
-            # A slot that comes into being now: tokens read before it existed hold their latest K/V in it.
-            held[p].setdefault(slot, held[p][max(held[p])])
 
         def store(i: int, kv: KV) -> None:
             held[start + i][slot] = kv
@@ -289,6 +288,17 @@ class Reference:
         if block["merge_strategy"] == "average":
             return (old * (r - 1) + new) / r
         return block["merge_ema_alpha"] * old + (1 - block["merge_ema_alpha"]) * new
+
+    def open_slots(self, block: dict[str, Any], start: int, cache: RefCache) -> None:
+        """Slots this pass will write and earlier ones had not (the count was raised): tokens read before it hold their
+        latest K/V in them, as the pass begins."""
+        used = block["virtual_layer_count"]
+        if block["loop_strategy"] == "fixed_count":
+            used = min(used, block["loop_count"])
+        for layer in range(block["a"], block["b"] + 1):
+            for slots in cache.layers[layer][:start]:
+                for slot in range(used):
+                    slots.setdefault(slot, slots[max(slots)])
 
     def level_slots(self, block: dict[str, Any], steps: int, start: int, cache: RefCache) -> None:
         """Slots the pass did not reach get its tokens' latest K/V, so that all slots are equally long."""

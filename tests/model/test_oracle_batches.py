@@ -14,6 +14,13 @@ THEN = 3  # tokens decoded after the prompts
 VIRTUAL = ("serial", "serial_wrapping", "parallel", "parallel_wrapping")
 
 
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    """As in use: with autograd on, K/V take another path (`gradients=True` in the test of any configuration)."""
+    with torch.no_grad():
+        yield
+
+
 def prompts(lengths, seed=0):
     """One random row of ids per length, and the tokens that follow it."""
     rows = [ids(n, seed + 10 * i)[0] for i, n in enumerate(lengths)]
@@ -174,11 +181,12 @@ def test_generate_from_a_left_padded_batch(mode, strategy):
     st.lists(st.integers(1, 6), min_size=2, max_size=4),
     st.sampled_from(["left", "right"]),
     st.sampled_from([(1, 1, 1), (2, 1), (3,)]),
+    st.booleans(),
 )
-def test_any_configuration(data, shape, lengths, side, chunks):
+def test_any_configuration(data, shape, lengths, side, chunks, gradients):
     model = build(data.draw(any_loop(shape["num_hidden_layers"])), **shape).double()
     rows, after = prompts(lengths)
-    with precision(torch.float64) as tolerance:
+    with precision(torch.float64) as tolerance, torch.set_grad_enabled(gradients):
         assert_each_as_alone(model, rows, after, tolerance, side=side, chunks=chunks)
 
 

@@ -12,6 +12,13 @@ CHUNKS = [[1, 1, 1, 1, 1, 1], [4, 1, 1], [3, 2, 1], [6], [1, 5]]
 """How six tokens are fed: token by token, prefill and decode, chunked prefill, whole, decode into a longer pass."""
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["no_grad", "autograd"])
+def _gradients(request):
+    """Everything twice: K/V are kept in place, or out of place where autograd needs them."""
+    with torch.set_grad_enabled(request.param):
+        yield
+
+
 def compare(model, slow, chunks, tolerance, seed=0):
     """Feed the same chunks to both; compare logits, steps, reasons and the K/V each token left behind."""
     tokens = ids(sum(chunks), seed)

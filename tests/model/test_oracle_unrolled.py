@@ -10,6 +10,13 @@ from hypothesis import strategies as st
 
 from .tiny import TOLERANCE, build, close, ids, precision, random_blocks, random_shapes, unrolled
 
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["no_grad", "autograd"])
+def _gradients(request):
+    with torch.set_grad_enabled(request.param):
+        yield
+
+
 UNCACHED = {
     "serial": {"virtual_attention_mode": "serial"},
     "serial_one_slot": {"virtual_attention_mode": "serial", "virtual_layer_count": 1},
