@@ -1,0 +1,297 @@
+"""LoopViz without a browser: ``python -m loopviz run`` and ``python -m loopviz export``.
+
+The generated text goes to stdout, everything else (progress, the closing table, errors) to stderr. Exit codes: 0 done,
+2 refused (one line says why), 130 interrupted by Ctrl-C (what was made until then is still summed up and saved).
+
+Heavy imports wait until the arguments are known to be well-formed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import loopviz
+
+if TYPE_CHECKING:
+    from loopviz.trace import Trace
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "seed")
+# A terminal must show what a model says, not obey it.
+CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+class UsageError(ValueError):
+    """Options that contradict each other."""
+
+
+def layers(text: str) -> Any:
+    """``10-14``, ``3`` or ``2-3,6-7`` as what ``loop_layers`` takes."""
+    pairs = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            pairs.append((int(first), int(last) if dash else int(first)))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}: write 10-14, or 2-3,6-7 for several blocks") from None
+    return pairs[0] if len(pairs) == 1 else pairs
+
+
+def per_block(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """One value, or one a block separated by commas."""
+
+    def parse(text: str) -> Any:
+        try:
+            values = [kind(part.strip()) for part in text.split(",")]
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: not {kind.__name__} (or several, one a block, with commas)"
+            ) from None
+        return values[0] if len(values) == 1 else values
+
+    return parse
+
+
+def boolean(text: str) -> bool:
+    """``yes`` or ``no``."""
+    known = {"yes": True, "true": True, "no": False, "false": False}
+    if text.lower() not in known:
+        raise ValueError(text)
+    return known[text.lower()]
+
+
+LOOP_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "loop_layers": (layers, "layers to repeat, first and last: 10-14; several blocks: 2-3,6-7"),
+    "loop_strategy": (per_block(str), "fixed_count or dynamic_stop"),
+    "loop_count": (per_block(int), "loop steps under fixed_count"),
+    "max_loop_count": (per_block(int), "upper bound of loop steps"),
+    "min_loop_count": (per_block(int), "steps before dynamic_stop may stop"),
+    "cosine_threshold": (per_block(float), "dynamic_stop: stop at this cosine between steps"),
+    "kl_threshold": (per_block(float), "dynamic_stop: stop at this KL between steps (nats)"),
+    "convergence_criterion": (per_block(str), "cosine, kl, either or both"),
+    "kv_cache_mode": (per_block(str), "virtual_layers or merge_strategy"),
+    "virtual_layer_count": (per_block(int), "KV slots of a looped layer, V"),
+    "virtual_attention_mode": (per_block(str), "parallel or serial"),
+    "merge_strategy": (per_block(str), "ema, average or last"),
+    "merge_ema_alpha": (per_block(float), "weight kept on the old value"),
+    "loop_damping": (per_block(float), "part of each step that is taken, in (0, 1]"),
+    "loop_injection": (per_block(str), "none, add or linear"),
+    "loop_norm": (per_block(boolean), "an RMSNorm before each step: yes or no"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loopviz", description=loopviz.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"loopviz {loopviz.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="continue a prompt with a looped model and say how its loops ran")
+    run.add_argument("--prompt", required=True, help="the text to continue; - reads it from stdin")
+    run.add_argument(
+        "--model", default=DEFAULT_MODEL, help="named model, Hub id, folder or GGUF file (default: %(default)s)"
+    )
+    run.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")
+    run.add_argument("--threads", type=int, help="CPU threads the model may use (default: torch's choice)")
+    run.add_argument("--save", metavar="FILE", type=Path, help="save the trace of the run")
+    loop = run.add_argument_group("loops", "with several blocks, one value for all or one a block: 4,6")
+    for name, (kind, text) in LOOP_OPTIONS.items():
+        loop.add_argument(_option(name), type=kind, default=None, metavar="X", help=text)
+    how = run.add_argument_group("sampling and recording")
+    how.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens to add at most (default: 64)")
+    how.add_argument(
+        "--sample", dest="do_sample", action="store_true", help="draw tokens instead of taking the likeliest"
+    )
+    how.add_argument("--temperature", type=float, metavar="X", help="with --sample (default: 1)")
+    how.add_argument("--top-k", type=int, metavar="N", help="with --sample: keep the N likeliest tokens; 0 keeps all")
+    how.add_argument("--top-p", type=float, metavar="X", help="with --sample: keep the likeliest that reach X together")
+    how.add_argument(
+        "--min-p", type=float, metavar="X", help="with --sample: keep those at least X times as likely as the best"
+    )
+    how.add_argument("--seed", type=int, metavar="N", help="with --sample (default: 0)")
+    how.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: repeat less (default: 1)")
+    how.add_argument(
+        "--chat", action="store_true", help="send the prompt as a chat message (models with a chat template)"
+    )
+    how.add_argument("--no-record", action="store_true", help="loop counts only: no per-step numbers, no states")
+    how.add_argument("--top-tokens", type=int, metavar="N", help="likeliest tokens to record of each step (default: 5)")
+
+    export = commands.add_parser("export", help="turn a saved trace into CSV or JSON")
+    export.add_argument("file", type=Path, help="a trace saved by run --save")
+    export.add_argument("--csv", metavar="DIR", type=Path, help="write a CSV file a table into this folder")
+    export.add_argument("--json", metavar="FILE", type=Path, help="write everything as one JSON file")
+    return parser
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, "reconfigure"):
+            output.reconfigure(errors="replace")  # a terminal that cannot show a character shows that it cannot
+    try:
+        return _run(options) if options.command == "run" else _export(options)
+    except BrokenPipeError:
+        # The reader of stdout is gone (| head): nobody is left to tell. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, MemoryError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"loopviz: {text}", file=sys.stderr)
+        return 2
+
+
+def _export(options: argparse.Namespace) -> int:
+    if options.csv is None and options.json is None:
+        raise UsageError("export: nothing to write; give --csv DIR, --json FILE or both")
+    from loopviz.trace import io
+
+    trace = io.load(options.file)
+    if options.csv is not None:
+        io.to_csv(trace, options.csv)
+    if options.json is not None:
+        io.to_json(trace, options.json)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given, as fields of StreamSettings."""
+    names = ("max_new_tokens", "repetition_penalty", "top_tokens", *SAMPLING_ONLY)
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    idle = [_option(name) for name in SAMPLING_ONLY if name in given]
+    if idle and not options.do_sample:
+        raise UsageError(f"{', '.join(idle)}: no effect without --sample")
+    return given | {
+        "do_sample": options.do_sample,
+        "chat": options.chat,
+        "record": "off" if options.no_record else "full",
+    }
+
+
+def _run(options: argparse.Namespace) -> int:
+    loop = {name: getattr(options, name) for name in LOOP_OPTIONS if getattr(options, name) is not None}
+    fields = _settings(options)
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"--threads {options.threads}: must be at least 1")
+    if options.save is not None and not options.save.absolute().parent.is_dir():
+        raise UsageError(f"--save {options.save}: there is no folder {options.save.absolute().parent}")
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+
+    import torch
+
+    from loopviz.engine import StreamSettings, run_meta, stream
+    from loopviz.trace import Trace
+
+    settings = StreamSettings(**fields)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    loaded = _load(options.model, getattr(torch, options.dtype), loop)
+    idle = [_option(name) for name in loop if name != "loop_layers"]
+    if idle and not loaded.model.config.loop_blocks():
+        raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")
+    frames = stream(loaded.model, loaded.tokenizer, prompt, settings)
+    trace = Trace(run_meta(loaded.model, loaded.tokenizer, prompt, settings, model_name=loaded.name))
+    seconds, interrupted = _print_text(frames, trace, echo=not settings.chat)
+    if len(trace):
+        _table(trace, seconds, interrupted)
+    if options.save is not None:
+        from loopviz.trace import io
+
+        io.save(trace, options.save)
+        print(f"trace saved: {options.save}", file=sys.stderr)
+    return 130 if interrupted else 0
+
+
+def _load(name: str, dtype: Any, loop: dict[str, Any]) -> Any:
+    """The checkpoint, with its progress on stderr (gone when it is loaded, so that it never tears the text)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from loopviz.model.checkpoints import load_checkpoint
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"loading {name}", total=None)
+
+        def progress(message: str, fraction: float | None) -> None:
+            bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
+
+        return load_checkpoint(name, dtype=dtype, progress=progress, **loop)
+
+
+def _print_text(frames: Any, trace: Trace, echo: bool) -> tuple[float, bool]:
+    """Print pieces as they come into ``trace``.
+
+    Returns:
+        Seconds from the end of the prompt's pass to the end, and whether Ctrl-C ended it.
+    """
+    first, started, interrupted = trace.meta["prompt_tokens"] - 1, time.perf_counter(), False
+    safe = (lambda text: text.translate(CONTROLS)) if sys.stdout.isatty() else str
+    try:
+        with closing(frames):
+            for frame in frames:
+                trace.append(frame)
+                if echo and frame["index"] <= first:
+                    sys.stdout.write(safe(frame["text"]))
+                if frame["index"] == first:
+                    started = time.perf_counter()
+                if frame["index"] >= first and frame["finish"] != "eos":
+                    sys.stdout.write(safe(frame["next_text"]))
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        interrupted = True
+    seconds = time.perf_counter() - started
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    return seconds, interrupted
+
+
+def _table(trace: Trace, seconds: float, interrupted: bool) -> None:
+    """The closing table, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from loopviz.engine import summarize
+
+    summary = summarize(trace)
+    table = Table("", "", show_header=False)
+    ended = (
+        "interrupted"
+        if interrupted
+        else {"eos": "the model ended the text", "length": "max_new_tokens reached"}.get(
+            summary.finish or "", "the model's context is full"
+        )
+    )
+    table.add_row("tokens", f"{summary.prompt_tokens} of prompt, {summary.new_tokens} new ({ended})")
+    for block in summary.blocks:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in block.reasons.items())
+        table.add_row(
+            f"loops of layers {block.layers[0]}-{block.layers[1]}",
+            f"mean {block.mean_steps:.2f}, max {block.max_steps}; stopped by: {reasons} (tokens)",
+        )
+    table.add_row("KV cache", f"{summary.bytes_used:,} bytes used, {summary.bytes_allocated:,} allocated")
+    table.add_row("", f"plain Llama {summary.bytes_plain:,}, unrolled {summary.bytes_unrolled:,}")
+    passes = len(trace) - summary.prompt_tokens
+    if passes > 0:
+        off = "off" if trace.meta["settings"]["record"] == "off" else "on"
+        table.add_row("speed", f"{passes / seconds:.2f} tokens/s after the prompt, recorder {off}")
+    Console(stderr=True).print(table)

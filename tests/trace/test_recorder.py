@@ -1,0 +1,216 @@
+"""The recorder against a slow recomputation that shares no code with it: numpy in float64, and an uncached pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from loopviz.engine import StreamSettings, TokenTexts, run
+from loopviz.model import register_merge
+from loopviz.trace import check_frame, decode_states, recorder
+from loopviz.trace.recorder import KVMeter
+from tests.engine import tiny
+
+PROMPT = "Once upon 从前 a small 🙂"
+SERIAL = {
+    "loop_layers": [(1, 2), (4, 4)],
+    "loop_count": [3, 4],
+    "virtual_layer_count": 4,
+    "virtual_attention_mode": "serial",
+}
+
+
+def uncached_states(model, ids: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Per block s_0..s_N ``[N + 1, T, H]`` in one uncached pass, watched from the decoder layers; and the last logits."""
+    view = model.with_loop()
+    entered: dict[int, list] = {}
+    left: dict[int, list] = {}
+    handles = []
+    for block in view.config.loop_blocks():
+        first, last = view.model.layers[block.a], view.model.layers[block.b]
+        handles.append(
+            first.register_forward_pre_hook(lambda _, args, i=block.index: entered.setdefault(i, []).append(args[0]))
+        )
+        handles.append(last.register_forward_hook(lambda _, __, out, i=block.index: left.setdefault(i, []).append(out)))
+    try:
+        with torch.no_grad():
+            logits = view(torch.tensor([ids]), use_cache=False).logits[0].double().numpy()
+    finally:
+        for handle in handles:
+            handle.remove()
+    states = [torch.stack([entered[i][0], *left[i]])[:, 0].double().numpy() for i in sorted(left)]
+    return states, logits
+
+
+def lens(model, state: np.ndarray) -> np.ndarray:
+    """log softmax(lm_head(norm(state))), by hand."""
+    weight = model.model.norm.weight.detach().double().numpy()
+    normed = weight * state / np.sqrt((state**2).mean() + model.config.rms_norm_eps)
+    logits = model.lm_head.weight.detach().double().numpy() @ normed
+    return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+
+
+def check_token(model, frame, states: list[np.ndarray], logits: np.ndarray) -> None:
+    t, own = frame["index"], logits[frame["index"]]
+    expected = own[frame["next_id"]] - np.log(np.exp(own - own.max()).sum()) - own.max()
+    assert frame["next_logprob"] == pytest.approx(expected, abs=1e-4)
+    for block, all_states in zip(frame["blocks"], states, strict=True):
+        steps, s = block["steps"], all_states[:, t]
+        assert block["n_steps"] == len(s) - 1
+        for r in range(1, len(s)):
+            new, old = s[r], s[r - 1]
+            p, q = lens(model, old), lens(model, new)
+            length = np.sqrt((new**2).sum())
+            assert steps["norm"][r - 1] == pytest.approx(length, rel=1e-4)
+            assert steps["rel_delta"][r - 1] == pytest.approx(np.sqrt(((new - old) ** 2).sum()) / length, rel=1e-3)
+            assert steps["cosine"][r - 1] == pytest.approx((new @ old) / length / np.sqrt((old**2).sum()), abs=1e-4)
+            assert steps["kl"][r - 1] == pytest.approx((np.exp(p) * (p - q)).sum(), rel=1e-3, abs=1e-5)
+            assert steps["entropy"][r - 1] == pytest.approx(-(np.exp(q) * q).sum(), rel=1e-4)
+            mine = q[frame["next_id"]]
+            assert (q > mine + 1e-4).sum() < steps["rank"][r - 1] <= (q > mine - 1e-4).sum() + 1
+            best = np.sort(q)[::-1][: len(steps["topk_ids"][r - 1])]
+            assert steps["topk_logprobs"][r - 1] == pytest.approx(best, abs=1e-4)
+            assert q[steps["topk_ids"][r - 1]] == pytest.approx(best, abs=1e-4)
+            assert steps["ms"][r - 1] > 0
+        assert decode_states(block["states"], s.shape[1]) == pytest.approx(s, rel=2e-3, abs=2e-3)
+
+
+@pytest.mark.parametrize("rows", [recorder.MAX_ROWS, 25, 1])
+def test_every_number_of_every_token(rows, monkeypatch):
+    """Prompt tokens (recorded in chunks of any size) and generated ones, two blocks."""
+    monkeypatch.setattr(recorder, "MAX_ROWS", rows)
+    model = tiny.model(seed=4, **SERIAL)
+    largest = []
+    handle = model.lm_head.register_forward_hook(
+        lambda _, args, __: largest.append(args[0].shape[0] * args[0].shape[1])
+    )
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=6, do_sample=True, seed=1))
+    handle.remove()
+    assert max(largest) <= max(rows, 10)  # a single token has 4 + 5 + 1 rows
+    states, logits = uncached_states(model, [frame["token_id"] for frame in trace.frames])
+    for frame in trace.frames:
+        check_frame(frame, hidden=32)
+        check_token(model, frame, states, logits)
+    texts = TokenTexts(tiny.tokenizer())
+    steps = trace.frames[-1]["blocks"][1]["steps"]
+    assert steps["topk_texts"] == [[texts(i) for i in ids] for ids in steps["topk_ids"]]
+
+
+def test_one_head_matmul_a_decoded_token():
+    model = tiny.model(seed=4, **SERIAL)
+    calls = []
+    handle = model.lm_head.register_forward_hook(lambda _, args, __: calls.append(args[0].shape))
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=6))
+    handle.remove()
+    decoded = [shape for shape in calls if shape[1] == 1]
+    assert len(decoded) == len(trace) - trace.meta["prompt_tokens"] == 5
+    assert decoded[0][0] == 4 + 5 + 1
+
+
+def test_the_same_token_whether_it_was_read_in_the_prompt_or_alone():
+    """Serial, V >= N: a token's numbers do not depend on how many were read with it."""
+    model, tokenizer = tiny.model(seed=4, **SERIAL), tiny.tokenizer()
+    first = run(model, tokenizer, PROMPT, StreamSettings(max_new_tokens=8))
+    ids = [frame["token_id"] for frame in first.frames]
+    again = run(model, _Fixed(tokenizer, ids), PROMPT, StreamSettings(max_new_tokens=1))
+    assert [frame["token_id"] for frame in again.frames] == ids
+    for one, other in zip(first.frames, again.frames, strict=True):
+        for mine, theirs in zip(one["blocks"], other["blocks"], strict=True):
+            assert mine["steps"]["kl"] == pytest.approx(theirs["steps"]["kl"], rel=1e-3, abs=1e-5)
+        assert one["kv"]["slots"] == other["kv"]["slots"]
+        for name in ("bytes_used", "bytes_plain", "bytes_unrolled"):
+            assert one["kv"][name] == other["kv"][name]
+
+
+class _Fixed:
+    """The tokenizer, but every prompt is these ids."""
+
+    def __init__(self, tokenizer, ids):
+        self._tokenizer, self._ids = tokenizer, ids
+
+    def __call__(self, text, **kwargs):
+        return self._tokenizer(text, **kwargs) if kwargs else {"input_ids": self._ids}
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+
+KV = {
+    "plain": {},
+    "serial": SERIAL,
+    "parallel": {"loop_layers": (1, 2), "loop_count": 3, "virtual_layer_count": 2},
+    "few steps": {"loop_layers": (1, 2), "loop_count": 2, "virtual_layer_count": 5},
+    "merge": {"loop_layers": (0, 4), "loop_count": 3, "kv_cache_mode": "merge_strategy"},
+    "dynamic": {
+        "loop_layers": (1, 3),
+        "loop_strategy": "dynamic_stop",
+        "min_loop_count": 2,
+        "virtual_layer_count": 2,
+        "convergence_criterion": "kl",
+        "kl_threshold": 0.05,
+    },
+}
+
+
+@pytest.mark.parametrize("loop", KV)
+def test_occupancy_token_by_token(loop, monkeypatch):
+    """Slots and bytes from the rules of the model, and the last token's from the cache itself."""
+    seen = []
+    frames = KVMeter.frames
+    monkeypatch.setattr(KVMeter, "frames", lambda self, *args: (seen.append(args[0]), frames(self, *args))[1])
+    model = tiny.model(seed=4, **KV[loop])
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=9))
+    unit = 2 * 8 * 2 * 4  # K and V, head dim, KV heads, float32
+    unrolled = 0
+    for frame in trace.frames:
+        tokens, held = frame["index"] + 1, [[frame["index"] + 1]] * 5
+        unrolled += 5
+        for block, spec in zip(frame["blocks"], trace.meta["blocks"], strict=True):
+            a, b = spec["layers"]
+            unrolled += (block["n_steps"] - 1) * (b - a + 1)
+            written = min(spec["slots"], spec["count"]) if spec["strategy"] == "fixed_count" else spec["slots"]
+            for layer in range(a, b + 1):
+                held[layer] = [tokens] * written + [0] * (spec["slots"] - written)
+        kv = frame["kv"]
+        assert kv["slots"] == held
+        assert kv["bytes_used"] == unit * sum(map(sum, held)) <= kv["bytes_allocated"]
+        assert kv["bytes_plain"] == unit * 5 * tokens
+        assert kv["bytes_unrolled"] == unit * unrolled
+    last = trace.frames[-1]["kv"]
+    for name in ("bytes_used", "bytes_allocated", "bytes_plain", "bytes_unrolled"):
+        assert last[name] == getattr(seen[-1], name)
+
+
+def test_dynamic_stop_records_what_the_pass_reports():
+    model = tiny.model(seed=4, **KV["dynamic"])
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=20))
+    counts = {frame["blocks"][0]["n_steps"] for frame in trace.frames}
+    assert len(counts) > 1
+    for frame in trace.frames[trace.meta["prompt_tokens"] :]:
+        block = frame["blocks"][0]
+        kl = block["steps"]["kl"]
+        # The rule of the manual, replayed on the recorded numbers: first step past the floor whose KL is small enough.
+        stops = [r for r in range(2, 11) if r <= len(kl) and kl[r - 1] <= 0.05]
+        assert block["n_steps"] == (stops[0] if stops else 10)
+        assert block["stop_reason"] == ("kl" if stops else "max")
+
+
+def test_a_zero_state_has_no_direction_and_none_says_so():
+    model = tiny.model(seed=4, loop_layers=(0, 1), loop_count=2, virtual_layer_count=2)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.zero_()
+    trace = run(model, tiny.tokenizer(), "a dog", StreamSettings(max_new_tokens=1))
+    for frame in trace.frames:
+        check_frame(frame)
+        assert frame["blocks"][0]["steps"]["cosine"] == [None, None]
+        assert frame["blocks"][0]["steps"]["norm"] == [0.0, 0.0]
+        assert frame["blocks"][0]["steps"]["kl"] == [0.0, 0.0]
+
+
+def test_registered_names_reach_the_frames():
+    register_merge("test-first")(lambda merged, new, step, alpha: new if merged is None else merged)
+    model = tiny.model(seed=4, loop_layers=(1, 2), kv_cache_mode="merge_strategy", merge_strategy="test-first")
+    trace = run(model, tiny.tokenizer(), "a dog", StreamSettings(max_new_tokens=3))
+    assert trace.meta["blocks"][0]["merge"] == "test-first"
+    assert [slots[0] for slots in trace.frames[-1]["kv"]["slots"]] == [len(trace)] * 5
