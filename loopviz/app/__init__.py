@@ -1,0 +1,1 @@
+"""The Gradio pages. Importing this package, and building a page, needs neither torch nor transformers."""

@@ -1,0 +1,286 @@
+"""The live part of a page: what a run sends to the browser, and who may ask for it.
+
+A :class:`Run` holds one visitor's run: its trace, where the visitor is looking, and what has not been sent yet.
+:func:`messages` turns the engine's frames into JSON strings, one a yield. Kinds of message (the page's script,
+`assets/live.js`, is the other half of this):
+
+* `{"kind": "status", "text"}`: a line of text; what is shown stays.
+* `{"kind": "snapshot", "run", "epoch", "seq", "tokens", "next", "figures", "summaries", "model",
+  "palette", "focus", "end"}`: everything up
+  to frame `seq`; begins a run, and mends a page that missed something.
+* `{"kind": "frames", "run", "epoch", "first", "last", "tokens", "next", "ops", "summaries"?, "end"}`: frames
+  `first..last-1`. `ops` edit the figures of `epoch`; an epoch begins whenever the visitor looks elsewhere.
+
+Free of Gradio and torch, so all of it is tested without a browser or a model.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, nullcontext
+from types import ModuleType
+from typing import Any
+
+import orjson
+from plotly.colors import sample_colorscale
+
+from loopviz.panels import Focus, figure_json
+from loopviz.panels.theme import SCALE
+from loopviz.trace import Frame, Trace
+
+SEND_EVERY = 0.08  # seconds; sending more often costs server time and no screen shows it
+SUMMARY_EVERY = 2.0  # seconds; a screen reader cannot follow more
+KEEP_RUNS = 64  # runs remembered in all; the oldest finished ones go first
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON; numpy numbers as numbers, NaN and infinity as null."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def token_row(frame: Frame) -> list[Any]:
+    """What the text needs of a frame: piece, loops of each block, stop reason of each, prompt or not, log p of the next."""
+    blocks = frame["blocks"]
+    return [
+        frame["text"],
+        [block["n_steps"] for block in blocks],
+        [block["stop_reason"] for block in blocks],
+        1 if frame["phase"] == "prompt" else 0,
+        None if frame["next_logprob"] is None else round(frame["next_logprob"], 3),
+    ]
+
+
+def palette(steps: int) -> list[str]:
+    """A colour for each number of loops 1..`steps`: few loops pale, many deep; as apart as the panels' scale allows."""
+    if steps < 1:
+        return []
+    at = [0.92 - 0.8 * i / max(1, steps - 1) for i in range(steps)]
+    return sample_colorscale(SCALE, at)
+
+
+class Run:
+    """One run of one visitor. Its methods may be called from any thread.
+
+    Args:
+        meta: the run's Meta.
+        panels: the panels to keep drawn, by name.
+        session: whose run it is; compared, never sent.
+        focus: where the visitor looks at first.
+    """
+
+    def __init__(
+        self, meta: Mapping[str, Any], panels: Mapping[str, ModuleType], session: str = "", focus: Focus | None = None
+    ) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.session = session
+        self.panels = panels
+        self.trace = Trace(meta)
+        self.focus = focus or Focus()
+        self.epoch = 0
+        self.end: str | None = None  # eos, length, context, stopped, error
+        self.stop = threading.Event()
+        self.finished = threading.Event()  # nothing computes for this run any more
+        self._lock = threading.RLock()
+        self._sent = 0
+        self._ops: dict[str, list[Any]] = {}
+        self._said = 0.0
+
+    def __len__(self) -> int:
+        return len(self.trace)
+
+    def add(self, frame: Frame) -> None:
+        """Take a frame into the trace, and note what it changes in every panel."""
+        with self._lock:
+            for name, panel in self.panels.items():
+                if ops := panel.patch(self.trace, frame, self.focus):
+                    self._ops.setdefault(name, []).extend(ops)
+            self.trace.append(frame)
+            if frame["finish"]:
+                self.end = frame["finish"]
+
+    def _next_text(self) -> str | None:
+        frames = self.trace.frames
+        return frames[-1]["next_text"] if frames and frames[-1]["finish"] != "eos" else None
+
+    def _summaries(self) -> dict[str, str]:
+        return {name: panel.summary(self.trace, self.focus) for name, panel in self.panels.items()}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything the page shows now. What waited to be sent is in it, and is not sent again."""
+        with self._lock:
+            self._sent, self._ops = len(self.trace), {}
+            meta = self.trace.meta
+            return {
+                "kind": "snapshot",
+                "run": self.id,
+                "epoch": self.epoch,
+                "seq": len(self.trace),
+                "tokens": [token_row(frame) for frame in self.trace.frames],
+                "next": self._next_text(),
+                "figures": {
+                    name: figure_json(panel.figure(self.trace, self.focus)) for name, panel in self.panels.items()
+                },
+                "summaries": self._summaries(),
+                "model": meta["model"],
+                "palette": palette(max([block["max_steps"] for block in meta["blocks"]], default=0)),
+                "focus": self.focus.to_json(),
+                "end": self.end,
+            }
+
+    def frames_message(self, clock: Callable[[], float] = time.monotonic) -> dict[str, Any] | None:
+        """What happened since the last message, or None when nothing did."""
+        with self._lock:
+            first, last = self._sent, len(self.trace)
+            if first == last:
+                return None
+            message = {
+                "kind": "frames",
+                "run": self.id,
+                "epoch": self.epoch,
+                "first": first,
+                "last": last,
+                "tokens": [token_row(frame) for frame in self.trace.frames[first:last]],
+                "next": self._next_text(),
+                "ops": self._ops,
+                "end": self.end,
+            }
+            self._sent, self._ops = last, {}
+            if self.end or clock() - self._said > SUMMARY_EVERY:
+                self._said = clock()
+                message["summaries"] = self._summaries()
+            return message
+
+    def ending(self) -> dict[str, Any]:
+        """The message that ends the run on the page, whatever came before it."""
+        with self._lock:
+            n = len(self.trace)
+            return self.frames_message() or {
+                "kind": "frames",
+                "run": self.id,
+                "epoch": self.epoch,
+                "first": n,
+                "last": n,
+                "tokens": [],
+                "next": self._next_text(),
+                "ops": {},
+                "summaries": self._summaries(),
+                "end": self.end,
+            }
+
+    def look(self, focus: Focus) -> dict[str, Any]:
+        """The visitor looks elsewhere: a snapshot drawn so, from which later messages go on."""
+        with self._lock:
+            self.focus = focus
+            self.epoch += 1
+            return self.snapshot()
+
+    def since(self, epoch: int, seq: int) -> dict[str, Any]:
+        """What a page that has `seq` frames of `epoch` needs: a snapshot, or word that it has everything."""
+        with self._lock:
+            if epoch == self.epoch and seq == len(self.trace):
+                return {"kind": "current", "run": self.id, "seq": seq, "end": self.end}
+            return self.snapshot()
+
+
+def messages(
+    run: Run,
+    frames: Iterable[Frame],
+    *,
+    every: float = SEND_EVERY,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[str]:
+    """The run's messages as its frames come: a snapshot with the first, then what is new every `every` seconds.
+
+    Nothing at all when no frame came: what the page showed before then stays. Looks at `run.stop` after each frame, not
+    after each message. Closing this generator closes `frames`; however it
+    ends, `run.end` says why and `run.finished` is set. What `frames` raises passes through.
+    """
+    frames = iter(frames)
+    begun, last = False, 0.0
+    try:
+        with closing(frames) if hasattr(frames, "close") else nullcontext():
+            for frame in frames:
+                run.add(frame)
+                if run.stop.is_set():
+                    break
+                now = clock()
+                if not begun:
+                    begun, last = True, now
+                    yield dumps(run.snapshot())
+                elif now - last >= every:
+                    last = now
+                    if message := run.frames_message(clock):
+                        yield dumps(message)
+        run.end = run.end or "stopped"
+        if begun:
+            yield dumps(run.ending())
+    except GeneratorExit:
+        run.end = run.end or "stopped"
+        raise
+    except BaseException:
+        run.end = run.end or "error"
+        raise
+    finally:
+        run.finished.set()
+
+
+class Registry:
+    """The runs of all visitors. A run is found by its unguessable id, or by its own session; never by another's."""
+
+    def __init__(self, keep: int = KEEP_RUNS) -> None:
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def begin(self, run: Run, patience: float = 10.0) -> None:
+        """Register `run`; an earlier one of its session is told to stop, and waited for, `patience` seconds.
+
+        The earlier one's result stays: it is on the visitor's screen until :meth:`supersede`.
+        """
+        for earlier in self.of_session(run.session):
+            earlier.stop.set()
+            earlier.finished.wait(patience)
+        with self._lock:
+            self._runs[run.id] = run
+            over = len(self._runs) - self._keep
+            for old in [r for r in self._runs.values() if r.finished.is_set()][: max(0, over)]:
+                del self._runs[old.id]
+
+    def get(self, run_id: Any) -> Run | None:
+        """The run with this id, or None."""
+        return self._runs.get(run_id) if isinstance(run_id, str) else None
+
+    def of_session(self, session: str) -> list[Run]:
+        """The runs of one session: the one computing, the one on screen; oldest first."""
+        with self._lock:
+            return [run for run in self._runs.values() if run.session == session]
+
+    def active(self) -> int:
+        """How many runs are computing now."""
+        with self._lock:
+            return sum(not run.finished.is_set() for run in self._runs.values())
+
+    def supersede(self, run: Run) -> None:
+        """`run` has something to show: its session's other runs are no longer on screen, and are dropped."""
+        for other in self.of_session(run.session):
+            if other is not run:
+                other.stop.set()
+                self.drop(other)
+
+    def drop(self, run: Run) -> None:
+        """Keep nothing of `run`."""
+        with self._lock:
+            self._runs.pop(run.id, None)
+
+    def forget(self, session: str) -> None:
+        """A visitor left: stop what runs for them and keep nothing."""
+        for run in self.of_session(session):
+            run.stop.set()
+            self.drop(run)

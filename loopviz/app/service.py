@@ -1,0 +1,215 @@
+"""What the Explore page's events do, free of Gradio: tests call it as Gradio does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loopviz.app import settings as st
+from loopviz.app.live import Registry, Run, dumps, messages
+from loopviz.app.models import ModelRefused, ModelRoom, short_name
+from loopviz.app.texts import pick_language, text
+from loopviz.panels import METRICS, PANELS, Focus
+
+log = logging.getLogger(__name__)
+
+QUESTION_LIMIT = 2_000  # characters of a question from the page's script
+LARGEST_POSITION = 1_000_000
+
+
+def status(line: str, bad: bool = False) -> str:
+    """The message that shows one line; what the page shows otherwise stays."""
+    return dumps({"kind": "status", "text": line, "bad": bad})
+
+
+class Service:
+    """The runs of a page's visitors: checked, started, watched, stopped."""
+
+    def __init__(self, room: ModelRoom, registry: Registry) -> None:
+        self.room = room
+        self.registry = registry
+        self._refused: dict[str, list[st.Problem]] = {}  # by session, from a run to the event that shows them
+
+    # --- checking -------------------------------------------------------------------------------------------------
+
+    def problems(self, values: Mapping[str, Any], lang: str, prompt: str | None = None) -> list[st.Problem]:
+        """Everything that would be refused, as far as it can be known now: a model not loaded yet cannot say."""
+        cleaned, found = st.clean(values, lang)
+        if prompt is not None:
+            found += st.check_prompt(prompt, lang)
+        loaded = self.room.ready(cleaned["model"])
+        if loaded is not None and not found:
+            found = st.check_loop(cleaned, loaded.model, lang)
+            if cleaned["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
+                found.append(st.Problem("chat", text(lang, "refused.chat")))
+        failed = self.room.status(cleaned["model"])
+        if failed.state == "failed":
+            found.append(st.Problem("model", failed.step))
+        return found
+
+    def refused(self, session: str) -> list[st.Problem]:
+        """What the session's last run was refused for; told once."""
+        return self._refused.pop(session, [])
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run(self, prompt: str, values: Mapping[str, Any], lang: str, session: str) -> Iterator[str]:
+        """One run: messages for the live part. Whatever goes wrong becomes a message; nothing typed is lost."""
+        self._refused.pop(session, None)
+        try:
+            yield from self._run(prompt, values, lang, session)
+        except (ModelRefused, ValueError) as error:
+            control = "model" if isinstance(error, ModelRefused) else st.control_of(str(error))
+            yield self._refuse(session, lang, [st.Problem(control, str(error))])
+        except Exception as error:
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):
+                reason = text(lang, "refused.memory")
+            else:
+                ref = secrets.token_hex(4)
+                log.exception("run failed, reference %s", ref)
+                reason = text(lang, "refused.unexpected", ref=ref)
+            yield self._refuse(session, lang, [st.Problem("prompt", reason)])
+
+    def _refuse(self, session: str, lang: str, problems: list[st.Problem]) -> str:
+        while len(self._refused) > 1000:  # sessions that never came back
+            self._refused.pop(next(iter(self._refused)), None)
+        self._refused[session] = problems
+        if len(problems) == 1:
+            return status(text(lang, "refused", reason=problems[0].reason), bad=True)
+        return status(text(lang, "refused.several", n=len(problems)), bad=True)
+
+    def _run(self, prompt: str, values: Mapping[str, Any], lang: str, session: str) -> Iterator[str]:
+        cleaned, problems = st.clean(values, lang)
+        problems += st.check_prompt(prompt, lang)
+        if problems:
+            yield self._refuse(session, lang, problems)
+            return
+        loaded = yield from self._wait_for(cleaned["model"], lang)
+        if problems := self.problems(values, lang, prompt):
+            yield self._refuse(session, lang, problems)
+            return
+
+        from loopviz.engine import StreamSettings, run_meta, stream
+
+        model = loaded.model.with_loop(**st.loop_fields(cleaned))
+        wanted = StreamSettings(record="full", **st.stream_fields(cleaned))
+        meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=short_name(loaded.name))
+        earlier = self.registry.of_session(session)
+        metric = earlier[-1].focus.metric if earlier else METRICS[0]
+        run = Run(meta, PANELS, session, Focus(lang=lang, metric=metric))
+        self.registry.begin(run)
+        frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop)
+        sent = 0
+        try:
+            yield status(text(lang, "live.reading"))
+            for message in messages(run, frames):
+                if not sent:
+                    self.registry.supersede(run)
+                sent += 1
+                yield message
+            if not sent:
+                yield status(text(lang, f"live.end.{run.end}"))
+        finally:
+            run.end = run.end or "stopped"
+            run.finished.set()
+            if not len(run):
+                self.registry.drop(run)
+
+    def _wait_for(self, name: str, lang: str) -> Iterator[str]:
+        """Yield what is being done until the model is there, and return it. ModelRefused when it cannot be had."""
+        for line in self._waiting(name, lang):
+            yield status(f"{line} · {text(lang, 'live.wait_model')}")
+        return self.room.get(name, lang)
+
+    def _waiting(self, name: str, lang: str) -> Iterator[str]:
+        """Load a model in a thread of its own; meanwhile, yield each new line about it. ModelRefused at the end."""
+        if self.room.ready(name) is not None:
+            return
+        refused: list[ModelRefused] = []
+
+        def fetch() -> None:
+            try:
+                self.room.get(name, lang)
+            except ModelRefused as error:
+                refused.append(error)
+
+        thread = threading.Thread(target=fetch, name="loopviz-load", daemon=True)
+        thread.start()
+        said = None
+        while thread.is_alive():
+            line = self.room.status(name).tell(lang)
+            if line != said:
+                said = line
+                yield line
+            thread.join(0.25)
+        if refused:
+            raise refused[0]
+
+    def load(self, name: Any, lang: str) -> Iterator[tuple[str, bool]]:
+        """Load a model a visitor named: lines to show, each with whether it is bad news."""
+        name, problems = st.clean_name(name, lang)
+        if problems:
+            return
+        try:
+            for line in self._waiting(name, lang):
+                yield line, False
+            yield "", False
+        except ModelRefused as error:
+            yield text(lang, "refused", reason=str(error)), True
+
+    def stop(self, session: str) -> str | None:
+        """Stop the session's run and return the message that ends it on the page, or None when nothing ran."""
+        last = None
+        for run in self.registry.of_session(session):
+            if not run.finished.is_set():
+                run.stop.set()
+                run.finished.wait(10)
+                last = run
+        if last is None:
+            return None
+        return dumps(last.ending()) if len(last) else status(text(last.focus.lang, "live.end.stopped"))
+
+    # --- questions of the page's script -----------------------------------------------------------------------------
+
+    @staticmethod
+    def _read(question: Any) -> dict[str, Any]:
+        """The question as a dict; an empty one when it is not what our script sends."""
+        if not isinstance(question, str) or len(question) > QUESTION_LIMIT:
+            return {}
+        try:
+            found = json.loads(question)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def resync(self, question: Any) -> str:
+        """`{run, epoch, seq}`: what the page lacks of the run."""
+        asked = self._read(question)
+        run = self.registry.get(asked.get("run"))
+        if run is None:
+            return dumps({"kind": "gone"})
+        return dumps(run.since(asked.get("epoch"), asked.get("seq")))
+
+    def focus(self, question: Any) -> str:
+        """`{run, focus}`: the run drawn as seen from there."""
+        asked = self._read(question)
+        run = self.registry.get(asked.get("run"))
+        if run is None:
+            return dumps({"kind": "gone"})
+        try:
+            focus = Focus.from_json(asked.get("focus"))
+            if max(focus.token or 0, focus.block, focus.step or 0) > LARGEST_POSITION:
+                raise ValueError("focus: a position beyond any run")
+        except (ValueError, TypeError):
+            return dumps(run.since(-1, -1))
+        return dumps(run.look(focus))
+
+    def model_status(self, question: Any) -> str:
+        """`{lang}`: where the model the page started with is."""
+        lang = pick_language(self._read(question).get("lang"))
+        now = self.room.status(self.room.default)
+        return dumps({"state": now.state, "text": now.tell(lang), "lang": lang})

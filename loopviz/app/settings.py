@@ -1,0 +1,328 @@
+"""The controls of a run: their limits, which apply when, and how their values become a loop and sampling settings.
+
+Free of torch, transformers and Gradio: a page, a test and a check on every keystroke all call it.
+A *values* mapping holds one entry per control name of `CONTROLS`. Whatever a visitor sends is checked here first
+(:func:`clean`); the rules of a loop are the model configuration's own (:func:`check_loop`), told beside the control they
+name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from loopviz.app.texts import text
+
+PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
+MODEL_NAME_LIMIT = 300
+
+
+class Problem(NamedTuple):
+    """A refusal: the control it belongs to and what to say beside it."""
+
+    control: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Control:
+    """One setting of a run.
+
+    name: its key in a values mapping, and in the texts (`<name>.label`, `<name>.info`).
+    kind: `"whole"`, `"number"`, `"choice"`, `"flag"` or `"name"`.
+    low, high, step: limits of a number, inclusive.
+    choices: the values of a choice.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    group: str
+    low: float = 0
+    high: float = 0
+    step: float = 1
+    choices: tuple[str, ...] = ()
+
+
+CONTROLS: tuple[Control, ...] = (
+    Control("model", "name", "smollm2-135m-instruct", "model"),
+    Control("block_start", "whole", 10, "loop", 0, 999),
+    Control("block_end", "whole", 14, "loop", 0, 999),
+    Control("loop_strategy", "choice", "fixed_count", "loop", choices=("fixed_count", "dynamic_stop")),
+    Control("loop_count", "whole", 4, "loop", 1, 32),
+    Control("max_loop_count", "whole", 10, "loop", 1, 64),
+    Control("min_loop_count", "whole", 5, "loop", 1, 32),
+    Control("convergence_criterion", "choice", "either", "loop", choices=("either", "both", "cosine", "kl")),
+    # log sliders: the manual's thresholds are where they start
+    Control("cosine_threshold", "number", -1.3, "loop", -6.0, -0.1, 0.1),
+    Control("kl_threshold", "number", -2.0, "loop", -6.0, 1.0, 0.1),
+    Control("kv_cache_mode", "choice", "virtual_layers", "kv", choices=("virtual_layers", "merge_strategy")),
+    Control("virtual_layer_count", "whole", 5, "kv", 1, 16),
+    Control("virtual_attention_mode", "choice", "parallel", "kv", choices=("parallel", "serial")),
+    Control("merge_strategy", "choice", "ema", "kv", choices=("ema", "average", "last")),
+    Control("merge_ema_alpha", "number", 0.7, "kv", 0.01, 0.99, 0.01),
+    Control("loop_damping", "number", 1.0, "step", 0.05, 1.0, 0.05),
+    Control("loop_injection", "choice", "none", "step", choices=("none", "add", "linear")),
+    Control("loop_norm", "flag", False, "step"),
+    Control("max_new_tokens", "whole", 64, "sampling", 1, 1024),
+    Control("greedy", "flag", True, "sampling"),
+    Control("temperature", "number", 0.8, "sampling", 0.05, 3.0, 0.05),
+    Control("top_k", "whole", 50, "sampling", 0, 1000),
+    Control("top_p", "number", 0.95, "sampling", 0.05, 1.0, 0.01),
+    Control("min_p", "number", 0.0, "sampling", 0.0, 0.9, 0.01),
+    Control("repetition_penalty", "number", 1.0, "sampling", 0.5, 2.0, 0.05),
+    Control("seed", "whole", 0, "sampling", 0, 2**31 - 1),
+    Control("chat", "flag", False, "sampling"),
+)
+BY_NAME: Mapping[str, Control] = {control.name: control for control in CONTROLS}
+GROUPS: tuple[str, ...] = ("loop", "kv", "step", "sampling", "model")
+
+# Fields of LoopLlamaConfig and StreamSettings that a control of another name decides.
+_FIELD_CONTROL = {"loop_layers": "block_start", "do_sample": "greedy", "prompt": "prompt"}
+
+
+def defaults() -> dict[str, Any]:
+    """The values a page starts with."""
+    return {control.name: control.default for control in CONTROLS}
+
+
+def _show(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else shown[:39] + "…"
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _clean_one(control: Control, value: Any, lang: str) -> Any:
+    """The value as its own type; ValueError, in `lang`, for one of another type or outside the limits."""
+    shown = {"name": control.name, "value": _show(value), "low": f"{control.low:g}", "high": f"{control.high:g}"}
+    if control.kind == "whole":
+        number = _number(value)
+        if number is None or number != int(number) or not control.low <= number <= control.high:
+            shown |= {"low": str(int(control.low)), "high": str(int(control.high))}
+            raise ValueError(text(lang, "refused.whole", **shown))
+        return int(number)
+    if control.kind == "number":
+        number = _number(value)
+        if number is None or not control.low <= number <= control.high:
+            raise ValueError(text(lang, "refused.number", **shown))
+        return number
+    if control.kind == "choice":
+        if value not in control.choices:
+            raise ValueError(text(lang, "refused.choice", **shown, choices=", ".join(control.choices)))
+        return value
+    if control.kind == "flag":
+        if not isinstance(value, bool):
+            raise ValueError(text(lang, "refused.flag", **shown))
+        return value
+    if not isinstance(value, str) or not 0 < len(value.strip()) <= MODEL_NAME_LIMIT:
+        raise ValueError(text(lang, "refused.model_name", limit=MODEL_NAME_LIMIT))
+    return value.strip()
+
+
+def clean(values: Mapping[str, Any], lang: str = "en") -> tuple[dict[str, Any], list[Problem]]:
+    """Every control's value with its right type, and a problem for each that is not of it or outside its limits.
+
+    A refused value is replaced by the control's default, so that the rest can still be checked.
+    """
+    found: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for control in CONTROLS:
+        try:
+            found[control.name] = _clean_one(control, values.get(control.name), lang)
+        except (ValueError, OverflowError) as error:
+            found[control.name] = control.default
+            problems.append(Problem(control.name, str(error)))
+    return found, problems
+
+
+def clean_name(name: Any, lang: str = "en") -> tuple[str, list[Problem]]:
+    """A model's name without blanks around it, or a problem."""
+    cleaned, problems = clean({**defaults(), "model": name}, lang)
+    return cleaned["model"], problems
+
+
+def check_prompt(prompt: Any, lang: str = "en") -> list[Problem]:
+    """What is wrong with the prompt before any model sees it."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        return [Problem("prompt", text(lang, "refused.empty"))]
+    if len(prompt) > PROMPT_LIMIT:
+        return [Problem("prompt", text(lang, "refused.long", n=len(prompt), limit=PROMPT_LIMIT))]
+    return []
+
+
+# --- which control applies when -------------------------------------------------------------------------------------
+
+_Rule = tuple[Callable[[Mapping[str, Any]], bool], str]
+
+
+def _dynamic(values: Mapping[str, Any]) -> bool:
+    return values["loop_strategy"] == "dynamic_stop"
+
+
+def _virtual(values: Mapping[str, Any]) -> bool:
+    return values["kv_cache_mode"] == "virtual_layers"
+
+
+# A control is off when one of its rules does not hold; the first such rule gives the reason.
+_DYNAMIC: _Rule = (_dynamic, "off.dynamic_only")
+_VIRTUAL: _Rule = (_virtual, "off.virtual_only")
+_SAMPLED: _Rule = (lambda values: not values["greedy"], "off.sampling_only")
+_RULES: Mapping[str, tuple[_Rule, ...]] = {
+    "loop_count": ((lambda values: not _dynamic(values), "off.fixed_only"),),
+    "min_loop_count": (_DYNAMIC,),
+    "convergence_criterion": (_DYNAMIC,),
+    "cosine_threshold": (_DYNAMIC, (lambda values: values["convergence_criterion"] != "kl", "off.cosine_only")),
+    "kl_threshold": (_DYNAMIC, (lambda values: values["convergence_criterion"] != "cosine", "off.kl_only")),
+    "virtual_layer_count": (_VIRTUAL,),
+    "virtual_attention_mode": (_VIRTUAL,),
+    "merge_strategy": ((lambda values: not _virtual(values), "off.merge_only"),),
+    "merge_ema_alpha": (
+        (lambda values: not _virtual(values), "off.merge_only"),
+        (lambda values: values["merge_strategy"] == "ema", "off.ema_only"),
+    ),
+    "temperature": (_SAMPLED,),
+    "top_k": (_SAMPLED,),
+    "top_p": (_SAMPLED,),
+    "min_p": (_SAMPLED,),
+    "seed": (_SAMPLED,),
+}
+
+
+def why_off(name: str, values: Mapping[str, Any]) -> str | None:
+    """The text key of the reason why control `name` does nothing under `values` (cleaned), or None when it applies."""
+    return next((reason for holds, reason in _RULES.get(name, ()) if not holds(values)), None)
+
+
+# --- values to fields -----------------------------------------------------------------------------------------------
+
+
+def cosine_of(exponent: float) -> float:
+    """The cosine threshold of a log slider: 1 − 10^exponent, the gap rounded to two digits (−1.3 is exactly 0.95)."""
+    return 1 - float(f"{10**exponent:.1e}")
+
+
+def kl_of(exponent: float) -> float:
+    """The KL threshold of a log slider, nats, rounded to two digits."""
+    return float(f"{10**exponent:.1e}")
+
+
+def _effective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with every control that does not apply at its default: it can then neither act nor be refused."""
+    return {
+        control.name: values[control.name] if why_off(control.name, values) is None else control.default
+        for control in CONTROLS
+    }
+
+
+def loop_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The loop fields of `LoopLlamaConfig` for cleaned `values`: all of them, so that none is left to the checkpoint."""
+    used = _effective(values)
+    own = ("block_start", "block_end", "cosine_threshold", "kl_threshold")
+    fields = {c.name: used[c.name] for c in CONTROLS if c.group in ("loop", "kv", "step") and c.name not in own}
+    return {
+        "loop_layers": (used["block_start"], used["block_end"]),
+        "cosine_threshold": cosine_of(used["cosine_threshold"]),
+        "kl_threshold": kl_of(used["kl_threshold"]),
+        **fields,
+    }
+
+
+def stream_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of the engine's `StreamSettings` for cleaned `values`.
+
+    Under greedy choice the distribution's controls are off, and passed as what they then are: no restriction at all.
+    """
+    same = ("max_new_tokens", "repetition_penalty", "chat")
+    fields: dict[str, Any] = {name: values[name] for name in same} | {"do_sample": not values["greedy"]}
+    if values["greedy"]:
+        return fields
+    return fields | {name: values[name] for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
+
+
+def exponent_of(gap: float, name: str) -> float:
+    """The place of a threshold (1 − cos, or KL in nats) on its log slider, to the slider's precision."""
+    control = BY_NAME[name]
+    return round(min(max(math.log10(max(gap, 1e-300)), control.low), control.high), 1)
+
+
+def suit_model(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """The values to change so that they suit the model of `config` (a `LoopLlamaConfig`).
+
+    A model made as a loop brings its own loop. On another the block stays as it is if the model has those layers, else
+    it becomes one in the middle: the same fractions of the depth as 10..14 of 30.
+    """
+    layers, blocks = config.num_hidden_layers, config.loop_blocks()
+    if not blocks:
+        if values["block_start"] <= values["block_end"] < layers:
+            return {}
+        return {"block_start": layers // 3, "block_end": max(layers // 3, layers // 2 - 1)}
+    block = blocks[0]
+    found = {
+        "block_start": block.a,
+        "block_end": block.b,
+        "loop_strategy": block.strategy,
+        "loop_count": block.count,
+        "max_loop_count": block.max_count,
+        "convergence_criterion": block.criterion,
+        "cosine_threshold": exponent_of(1 - block.cosine_threshold, "cosine_threshold"),
+        "kl_threshold": exponent_of(block.kl_threshold, "kl_threshold"),
+        "kv_cache_mode": block.kv_mode,
+        "virtual_attention_mode": block.attention_mode,
+        "merge_strategy": block.merge,
+        "merge_ema_alpha": block.ema_alpha,
+        "loop_damping": block.damping,
+        "loop_injection": block.injection,
+        "loop_norm": block.norm,
+    }
+    if block.dynamic:
+        found["min_loop_count"] = block.floor
+    if block.kv_mode == "virtual_layers":
+        found["virtual_layer_count"] = block.slots
+    # what this page's controls cannot hold (a registered criterion, a count past a slider's end) is left as it was
+    fits = {name: value for name, value in found.items() if name not in {p.control for p in clean(found)[1]}}
+    return {name: value for name, value in fits.items() if values.get(name) != value}
+
+
+def control_of(message: str) -> str:
+    """The control an error message speaks of, by the field it begins with; the prompt's when it names none of ours."""
+    match = re.match(r"\s*(\w+)\s*[=:]", message)
+    field = match.group(1) if match else ""
+    if field == "loop_layers":
+        return "block_end" if "comes after the last" not in message and _blames_end(message) else "block_start"
+    name = _FIELD_CONTROL.get(field, field)
+    return name if name in BY_NAME else "prompt"
+
+
+def _blames_end(message: str) -> bool:
+    """Whether the layer a `loop_layers=(a, b): layer n is not in ...` message complains of is `b`."""
+    pair = re.search(r"\((\d+), (\d+)\)", message)
+    layer = re.search(r"layer (-?\d+) is not", message)
+    return bool(pair and layer and layer.group(1) == pair.group(2) and pair.group(1) != pair.group(2))
+
+
+def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[Problem]:
+    """What `model` (a `LoopLlamaForCausalLM`) refuses of cleaned `values`: its own words, beside the control they name.
+
+    What only a model trained as a loop has (a mixing matrix, a loop norm) is refused on others in plain words: fresh
+    weights would be noise, or nothing, and look like a setting that works.
+    """
+    problems = []
+    if values["loop_injection"] == "linear" and model.config.loop_injection != "linear":
+        problems.append(Problem("loop_injection", text(lang, "refused.linear")))
+    if values["loop_norm"] and not model.config.loop_norm:
+        problems.append(Problem("loop_norm", text(lang, "refused.norm")))
+    if problems:
+        return problems
+    try:
+        model.with_loop(**loop_fields(values))
+    except ValueError as error:
+        problems.append(Problem(control_of(str(error)), str(error)))
+    return problems

@@ -1,0 +1,29 @@
+"""Every text a page shows, in English and Chinese, under the same keys (a panel's texts live in the panel's module)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loopviz.app.texts import en, zh
+
+LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
+_TABLES: dict[str, Mapping[str, str]] = {"en": en.TEXTS, "zh": zh.TEXTS}
+
+
+def text(lang: str, key: str, **values: object) -> str:
+    """The text `key` in `lang` (one of `LANGUAGES`), its `{name}` places filled from `values`. KeyError for an unknown key."""
+    found = _TABLES[lang][key]
+    return found.format(**values) if values else found
+
+
+def table(lang: str) -> Mapping[str, str]:
+    """All texts of `lang`, by key."""
+    return _TABLES[lang]
+
+
+def pick_language(wanted: str | None, accept_language: str = "") -> str:
+    """The language of a visit: what the address asks for, else the browser's first choice if we speak it, else English."""
+    if wanted in LANGUAGES:
+        return wanted
+    first = accept_language.split(",")[0].strip().lower()
+    return "zh" if first.startswith("zh") else "en"
