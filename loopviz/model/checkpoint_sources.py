@@ -203,14 +203,15 @@ def _hub_folder(repo: str, progress: Progress) -> Located:
     local = _hub_cached(repo)
     if local is not None:
         return local
-    files, commit = _ask_hub(repo)
+    files, _ = _ask_hub(repo)
     if not any(file.endswith(".safetensors") for file in files):
         pickles = [file for file in files if file.endswith(PICKLES)]
         has = f"has {pickles[0]} but no safetensors; pickles are never read" if pickles else "has no safetensors"
         ggufs = [file for file in files if file.lower().endswith(".gguf")]
         hint = f"give {repo}/{ggufs[0]}" if ggufs else f"choose {LLAMAS}"
         raise CheckpointError(f"checkpoint {repo!r}: {has}; {hint}")
-    common = {"revision": commit, "endpoint": _endpoint(), "etag_timeout": HUB_PATIENCE}
+    # By branch, not by commit: only then does the cache remember which commit answers to the name.
+    common = {"endpoint": _endpoint(), "etag_timeout": HUB_PATIENCE}
     try:
         config = huggingface_hub.hf_hub_download(repo, "config.json", **common)
         read_config(Path(config).parent)  # not a Llama: said before gigabytes are fetched
@@ -221,7 +222,7 @@ def _hub_folder(repo: str, progress: Progress) -> Located:
         raise
     except Exception as error:
         raise _hub_error(repo, error) from error
-    return Located(Path(folder), _hub_source(repo, commit))
+    return Located(Path(folder), _hub_source(repo, Path(folder).name))
 
 
 def _hub_file(repo: str, file: str, progress: Progress) -> Located:
@@ -234,9 +235,10 @@ def _hub_file(repo: str, file: str, progress: Progress) -> Located:
     if file not in files:
         names = [name for name in files if name.lower().endswith(".gguf")]
         raise CheckpointError(f"checkpoint {repo!r} has no file {file!r}; its GGUF files: {', '.join(names) or 'none'}")
-    common = {"revision": commit, "endpoint": _endpoint(), "etag_timeout": HUB_PATIENCE}
     try:
-        path = huggingface_hub.hf_hub_download(repo, file, tqdm_class=_bar(progress), **common)
+        path = huggingface_hub.hf_hub_download(
+            repo, file, tqdm_class=_bar(progress), endpoint=_endpoint(), etag_timeout=HUB_PATIENCE
+        )
     except Exception as error:
         raise _hub_error(repo, error) from error
     return Located(Path(path), _hub_source(f"{repo}/{file}", commit))
