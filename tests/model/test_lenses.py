@@ -1,0 +1,94 @@
+"""Direct and exit lens: what a mid-loop state would say."""
+
+import inspect
+
+import pytest
+import torch
+
+from loopviz.model import LoopCache
+
+from .tiny import MODES, TOLERANCE, build, close, ids, reference
+
+WIDE = TOLERANCE[torch.float32]
+LOOP = {"loop_layers": (1, 2), "loop_count": 3}
+DYNAMIC = {
+    "loop_layers": (1, 2),
+    "loop_strategy": "dynamic_stop",
+    "convergence_criterion": "cosine",
+    "min_loop_count": 2,
+    "virtual_layer_count": 2,
+    "cosine_threshold": 0.95,
+    "loop_damping": 0.5,
+}
+TWO = {"loop_layers": [(0, 0), (2, 3)], "loop_count": [2, 3]}
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def record(model):
+    events = []
+    return events, model.register_loop_hook(events.append)
+
+
+def test_direct_lens():
+    model = build(LOOP)
+    states = torch.randn(2, 3, 5, 32)
+    logits = model.lens(states)
+    assert logits.shape == (2, 3, 5, 97)
+    slow = reference(model, LOOP)
+    close(logits[1, 2, 4], slow.lens(states[1, 2, 4]), WIDE)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("mode", list(MODES))
+def test_exit_lens(mode, cached):
+    """Of the last step it is the model's output; of step r, what a model that stops after step r says.
+
+    The second needs steps that read nothing of later ones: one pass without a past.
+    """
+    loop = {"loop_layers": (1, 2), **MODES[mode]}
+    model = build({**loop, "loop_count": 3}, num_hidden_layers=5)
+    cache = LoopCache(model.config)
+    tokens = ids(6, rows=2)
+    mask = torch.ones(2, 6, dtype=torch.long)
+    mask[1, :2] = 0
+    if cached:
+        model(tokens[:, :4], attention_mask=mask[:, :4], past_key_values=cache)
+        tokens = tokens[:, 4:]
+    events, _ = record(model)
+    out = model(tokens, attention_mask=mask, past_key_values=cache)
+    held = cache.occupancy()
+    real = mask[:, -tokens.shape[1] :].bool()
+    states = torch.stack([event.state for event in events])
+    logits = model.exit_lens(states, cache, mask)
+    assert logits.shape == (3, *tokens.shape, 97)
+    close(logits[-1][real], out.logits[real], 1e-5)
+    assert cache.occupancy() == held
+    assert (logits[0] - logits[1]).abs().max() > 1e-2
+    if not cached:
+        for r in (1, 2):
+            early = build({**loop, "loop_count": r}, num_hidden_layers=5)(tokens, attention_mask=mask)
+            close(logits[r - 1][real], early.logits[real], 1e-5)
+
+
+def test_exit_lens_without_a_cache_and_of_a_plain_llama():
+    model = build(LOOP)
+    events, _ = record(model)
+    out = model(ids(5), use_cache=False)
+    assert "cache" in inspect.signature(model.exit_lens).parameters
+    close(model.exit_lens(events[-1].state[None])[0], out.logits, 1e-5)
+    with pytest.raises(ValueError, match="loop_layers"):
+        build().exit_lens(events[-1].state[None])
+
+
+def test_lens_of_the_last_state_without_a_coda_is_the_output():
+    """Not normed twice: on a block that ends the model, the direct lens of s_N is the model's output."""
+    model = build({"loop_layers": (2, 3), "loop_count": 3})
+    events, _ = record(model)
+    out = model(ids(5))
+    close(model.lens(events[-1].state), out.logits, 1e-6)
+    assert (model.lens(model.model.norm(events[-1].state)) - out.logits).abs().max() > 1e-2
