@@ -153,7 +153,14 @@ class ExplorePage:
         with gr.Row(elem_id="lv-head"):
             self.title = gr.HTML(_title(lang), elem_id="lv-title")
             languages = [(name, key) for key, name in LANGUAGES.items()]
-            self.lang = gr.Radio(languages, value=lang, show_label=False, container=False, elem_id="lv-lang")
+            self.lang = gr.Radio(
+                languages,
+                value=lang,
+                label=" / ".join(LANGUAGES.values()),
+                show_label=False,
+                container=False,
+                elem_id="lv-lang",
+            )
             self.dark = gr.Button("◐", elem_id="lv-dark", size="sm", variant="secondary")
         with gr.Row(elem_id="lv-page"):
             with gr.Column(elem_id="lv-ask"):
