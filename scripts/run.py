@@ -155,7 +155,7 @@ def _with_newer_python(arguments: list[str]) -> int:
     """macOS and older systems have a `python3` that is too old, often with a newer one beside it."""
     for minor in range(13, MINIMUM[1] - 1, -1):
         newer = shutil.which(f"python3.{minor}")
-        if newer:
+        if newer and _runs(newer):
             return subprocess.call([newer, __file__, *arguments])
     print(
         f"LoopViz needs Python 3.{MINIMUM[1]} or newer; this is {sys.version.split()[0]} ({sys.executable}), and no "
@@ -176,10 +176,10 @@ def find_chromium() -> str | None:
     return next((path for path in candidates if path and _runs(path)), None)
 
 
-def _runs(browser: str) -> bool:
-    """Whether it starts at all: Ubuntu's `chromium-browser` may be a script that only asks for a snap."""
+def _runs(program: str) -> bool:
+    """Whether it starts at all: Ubuntu's `chromium-browser` may only ask for a snap, pyenv's `python3.x` for a choice."""
     try:
-        return subprocess.run([browser, "--version"], capture_output=True, timeout=60, check=False).returncode == 0
+        return subprocess.run([program, "--version"], capture_output=True, timeout=60, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
