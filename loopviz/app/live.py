@@ -205,7 +205,7 @@ def messages(
         with closing(frames) if hasattr(frames, "close") else nullcontext():
             for frame in frames:
                 run.add(frame)
-                if run.stop.is_set():
+                if run.end or run.stop.is_set():
                     break
                 now = clock()
                 if not begun:
@@ -216,8 +216,8 @@ def messages(
                     if message := run.frames_message(clock):
                         yield dumps(message)
         run.end = run.end or "stopped"
-        if begun:
-            yield dumps(run.ending())
+        if len(run):
+            yield dumps(run.ending() if begun else run.snapshot())
     except GeneratorExit:
         run.end = run.end or "stopped"
         raise
