@@ -59,14 +59,20 @@ def kl(log_p: Tensor, log_q: Tensor, p: Tensor | None = None) -> Tensor:
         p: ``log_p.exp()`` when the caller already has it.
     """
     p = log_p.exp() if p is None else p
-    terms = (p * (log_p - log_q)).masked_fill_(p == 0, 0.0)
-    return terms.sum(-1).clamp_min(0.0)  # rounding of equal distributions may fall a hair below zero
+    difference = log_p - log_q
+    total = torch.linalg.vecdot(p, difference)
+    if bool(torch.isnan(total).any()):  # a probability of zero: 0 * inf, which counts as 0
+        total = (p * difference).masked_fill_(p == 0, 0.0).sum(-1)
+    return total.clamp_min(0.0)  # rounding of equal distributions may fall a hair below zero
 
 
 def entropy(log_p: Tensor, p: Tensor | None = None) -> Tensor:
     """``H(p) = -sum_v p(v) log p(v)``, nats, in [0, log vocab]; ``0 log 0 = 0``."""
     p = log_p.exp() if p is None else p
-    return -(p * log_p).masked_fill_(p == 0, 0.0).sum(-1).clamp_max(0.0)
+    total = torch.linalg.vecdot(p, log_p)
+    if bool(torch.isnan(total).any()):
+        total = (p * log_p).masked_fill_(p == 0, 0.0).sum(-1)
+    return -total.clamp_max(0.0)
 
 
 def rank(scores: Tensor, token: Tensor) -> Tensor:
@@ -75,7 +81,8 @@ def rank(scores: Tensor, token: Tensor) -> Tensor:
     Tied tokens share the better rank. ``scores`` may be logits or (log-)probabilities.
     """
     own = scores.gather(-1, token.unsqueeze(-1))  # [..., 1]
-    return (scores > own).sum(-1) + 1
+    higher = torch.gt(scores, own, out=torch.empty_like(scores))  # ones and zeros: their sum is several times faster
+    return higher.sum(-1, dtype=torch.float64 if scores.shape[-1] > 2**24 else None).long() + 1
 
 
 def top_k(log_p: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopviz.trace import metrics
 from loopviz.trace.schema import STEP_LISTS, STEP_NUMBERS, BlockFrame, KVFrame, encode_states
@@ -23,6 +23,32 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 512  # rows of one head matmul at prefill
 MAX_LOGITS = 2**24  # numbers in it (rows x vocabulary): 64 MiB of float32
+
+
+# Measured on an AVX2 Xeon with MKL, 49,152 x 576 float32: for 3..15 rows one large matmul costs 2 to 4 times one row,
+# because it first repacks the whole weight matrix; slices that stay in the cache cost 1.4 to 1.6 times one row.
+SLICED_ROWS = range(3, 16)
+SLICE = 128  # vocabulary entries
+
+
+def head_logits(head: nn.Module, rows: Tensor) -> Tensor:
+    """``head(rows)``, ``[..., H] -> [..., V]``, reading the head's weights once; quick for a handful of rows on a CPU."""
+    n, whole = rows.shape[:-1].numel(), SLICE * (head.weight.shape[0] // SLICE) if type(head) is nn.Linear else 0
+    weight = getattr(head, "weight", None)
+    if (
+        n not in SLICED_ROWS
+        or not whole
+        or head.bias is not None
+        or weight.device.type != "cpu"
+        or weight.dtype.itemsize < 4
+    ):
+        return head(rows)
+    flat, H = rows.reshape(n, -1), rows.shape[-1]
+    slices = weight[:whole].view(-1, SLICE, H).transpose(1, 2)  # [V / SLICE, H, SLICE], a view
+    logits = torch.bmm(flat.expand(len(slices), n, H), slices).transpose(0, 1).reshape(n, whole)
+    if whole < weight.shape[0]:
+        logits = torch.cat((logits, nn.functional.linear(flat, weight[whole:])), dim=-1)
+    return logits.unflatten(0, rows.shape[:-1])
 
 
 class Recorder:
@@ -83,7 +109,7 @@ class Recorder:
         stacked = torch.stack(states) if states else None  # [R, C, H]
         if stacked is not None:
             rows = torch.cat((self.model.model.norm(stacked), rows))  # [R + 1, C, H]; the last is normed already
-        logits = self.model.lm_head(rows).float()  # [R + 1, C, V]
+        logits = head_logits(self.model.lm_head, rows).float()  # [R + 1, C, V]
         return Reading(self, runs, start, stop, stacked, logits)
 
 

@@ -110,3 +110,13 @@ def test_half_precision_logits_are_widened_first():
     assert metrics.log_probs(logits).dtype == torch.float32
     assert metrics.log_probs(logits).exp().sum().item() == pytest.approx(1, abs=1e-5)
     assert metrics.log_probs(logits.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 1000), (2, 3, 7), (1, 4)])
+def test_rank_counts_what_scores_higher(shape):
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.randint(0, 20, shape, generator=generator).float()  # many ties
+    token = torch.randint(shape[-1], shape[:-1], generator=generator)
+    for at in np.ndindex(*shape[:-1]):
+        own = scores[at][token[at]].item()
+        assert metrics.rank(scores, token)[at].item() == 1 + sum(score > own for score in scores[at].tolist())

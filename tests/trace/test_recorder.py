@@ -81,13 +81,9 @@ def test_every_number_of_every_token(rows, monkeypatch):
     """Prompt tokens (recorded in chunks of any size) and generated ones, two blocks."""
     monkeypatch.setattr(recorder, "MAX_ROWS", rows)
     model = tiny.model(seed=4, **SERIAL)
-    largest = []
-    handle = model.lm_head.register_forward_hook(
-        lambda _, args, __: largest.append(args[0].shape[0] * args[0].shape[1])
-    )
+    calls = head_calls(monkeypatch)
     trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=6, do_sample=True, seed=1))
-    handle.remove()
-    assert max(largest) <= max(rows, 10)  # a single token has 4 + 5 + 1 rows
+    assert max(R * C for R, C, _ in calls) <= max(rows, 10)  # a single token has 4 + 5 + 1 rows
     states, logits = uncached_states(model, [frame["token_id"] for frame in trace.frames])
     for frame in trace.frames:
         check_frame(frame, hidden=32)
@@ -97,12 +93,22 @@ def test_every_number_of_every_token(rows, monkeypatch):
     assert steps["topk_texts"] == [[texts(i) for i in ids] for ids in steps["topk_ids"]]
 
 
-def test_one_head_matmul_a_decoded_token():
-    model = tiny.model(seed=4, **SERIAL)
+def head_calls(monkeypatch) -> list[torch.Size]:
+    """The shape of the rows of every use of the head, as it goes."""
     calls = []
-    handle = model.lm_head.register_forward_hook(lambda _, args, __: calls.append(args[0].shape))
+    original = recorder.head_logits
+    monkeypatch.setattr(recorder, "head_logits", lambda head, rows: (calls.append(rows.shape), original(head, rows))[1])
+    return calls
+
+
+def test_one_head_matmul_a_decoded_token(monkeypatch):
+    model = tiny.model(seed=4, **SERIAL)
+    calls = head_calls(monkeypatch)
+    direct = []
+    handle = model.lm_head.register_forward_hook(lambda _, args, __: direct.append(args[0].shape))
     trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=6))
     handle.remove()
+    assert set(direct) <= set(calls)  # nobody else used the head
     decoded = [shape for shape in calls if shape[1] == 1]
     assert len(decoded) == len(trace) - trace.meta["prompt_tokens"] == 5
     assert decoded[0][0] == 4 + 5 + 1
@@ -214,3 +220,25 @@ def test_registered_names_reach_the_frames():
     trace = run(model, tiny.tokenizer(), "a dog", StreamSettings(max_new_tokens=3))
     assert trace.meta["blocks"][0]["merge"] == "test-first"
     assert [slots[0] for slots in trace.frames[-1]["kv"]["slots"]] == [len(trace)] * 5
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 9, 15, 16, 40])
+@pytest.mark.parametrize("vocabulary", [100, 128, 300, 1024])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_sliced_head_is_the_head(rows, vocabulary, dtype):
+    generator = torch.Generator().manual_seed(rows)
+    head = torch.nn.Linear(24, vocabulary, bias=False, dtype=dtype)
+    states = torch.randn(rows, 1, 24, generator=generator).to(dtype)
+    with torch.inference_mode():
+        logits = recorder.head_logits(head, states)
+        assert logits.shape == (rows, 1, vocabulary)
+        assert logits.dtype == dtype
+        torch.testing.assert_close(logits, head(states))
+
+
+def test_a_head_that_is_more_than_a_matrix_is_called():
+    head = torch.nn.Linear(24, 300, bias=True)
+    states = torch.randn(6, 1, 24)
+    assert torch.equal(recorder.head_logits(head, states), head(states))
+    tanh = torch.nn.Sequential(torch.nn.Linear(24, 300, bias=False), torch.nn.Tanh())
+    assert torch.equal(recorder.head_logits(tanh, states), tanh(states))
