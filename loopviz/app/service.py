@@ -101,8 +101,8 @@ class Service:
         earlier = self.registry.of_session(session)
         metric = earlier[-1].focus.metric if earlier else METRICS[0]
         run = Run(meta, PANELS, session, Focus(lang=lang, metric=metric))
-        self.registry.begin(run)
         frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop)
+        self.registry.begin(run)
         sent = 0
         try:
             yield status(text(lang, "live.reading"))

@@ -1,0 +1,119 @@
+"""Models are loaded once, in the background, and a refusal is words."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from loopviz.app.models import KEEP, Loaded, ModelRefused, ModelRoom, short_name
+
+
+def _loaded(name: str) -> Loaded:
+    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=3), parameters=lambda: [])
+    return Loaded(name, model, None)
+
+
+def test_many_who_ask_at_once_get_one_model() -> None:
+    gate, loads = threading.Event(), []
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        loads.append(name)
+        gate.wait(5)
+        return _loaded(name)
+
+    room = ModelRoom("a", load=load)
+    thread, found = room.warm(), []
+    others = [threading.Thread(target=lambda: found.append(room.get("a"))) for _ in range(5)]
+    for other in others:
+        other.start()
+    assert room.ready("a") is None, "warming does not wait"
+    gate.set()
+    for waiting in (thread, *others):
+        waiting.join(5)
+    assert loads == ["a"]
+    assert {id(model) for model in found} == {id(room.ready("a"))}
+    assert room.status("a").state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("not a Llama"), "not a Llama"),
+        (OSError("no such file"), "no such file"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("secret"), "went wrong"),
+    ],
+)
+def test_a_refusal_is_told_and_tried_again_next_time(error: Exception, words: str) -> None:
+    tries = []
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        tries.append(name)
+        if len(tries) == 1:
+            raise error
+        return _loaded(name)
+
+    room = ModelRoom("a", load=load)
+    with pytest.raises(ModelRefused, match=words) as caught:
+        room.get("a")
+    assert "secret" not in str(caught.value)
+    assert room.status("a").state == "failed"
+    assert words in room.status("a").tell("en")
+    assert room.get("a").name == "a"
+    assert room.status("a").state == "ready"
+
+
+def test_a_failed_default_does_not_raise_in_the_background() -> None:
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        raise ValueError("gone")
+
+    room = ModelRoom("a", load=load)
+    room.warm().join(5)
+    assert room.status("a").state == "failed"
+
+
+def test_visitors_of_a_public_page_may_not_name_files_but_its_owner_may() -> None:
+    allowed: dict[str, bool] = {}
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        allowed[name] = local
+        return _loaded(name)
+
+    room = ModelRoom("/models/own", local=False, load=load)
+    room.get("/models/own")
+    room.get("/etc/other")
+    assert allowed == {"/models/own": True, "/etc/other": False}
+
+
+def test_only_a_few_models_are_held() -> None:
+    room = ModelRoom("a", load=lambda name, progress, local: _loaded(name))
+    for name in "abcdef":
+        room.get(name)
+    assert sum(room.ready(name) is not None for name in "abcdef") == KEEP
+    assert room.ready("f") is not None
+
+
+def test_progress_is_shown_as_it_comes() -> None:
+    seen = []
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        seen.append(room.status(name).tell("en"))
+        progress("download", 0.25)
+        seen.append(room.status(name).tell("en"))
+        return _loaded(name)
+
+    room = ModelRoom("a", load=load)
+    room.get("a")
+    assert "PyTorch" in seen[0]
+    assert "downloading 25%" in seen[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("owner/name", "owner/name"), ("/home/me/m.gguf", "m.gguf"), ("~/m", "m"), ("smollm2", "smollm2")],
+)
+def test_paths_are_not_shown_whole(name: str, shown: str) -> None:
+    assert short_name(name) == shown

@@ -1,0 +1,265 @@
+"""Runs as the page starts them: refused in words, stopped within a token, never seen by another, gone when they end."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from loopviz.app import settings as st
+from loopviz.app.live import Registry
+from loopviz.app.models import Loaded, ModelRoom
+from loopviz.app.service import Service
+from loopviz.panels import PANELS
+from tests.conftest import make_llama
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    """A tiny random model of six layers that never ends its text by itself."""
+    from loopviz.model.checkpoints import as_loop_llama
+    from tests.conftest import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    model = as_loop_llama(make_llama(num_hidden_layers=6, eos_token_id=None)).eval()
+    model.generation_config.eos_token_id = None
+    return Loaded("tiny", model, tokenizer)
+
+
+@pytest.fixture
+def service(loaded: Loaded) -> Service:
+    """A service whose models are the tiny one, by the name of "tiny", and none other."""
+
+    def load(name: str, progress: Callable[..., None], local: bool) -> Loaded:
+        progress("weights", 0.5)
+        if name != "tiny":
+            raise ValueError(f"checkpoint {name!r}: no such file or folder")
+        return loaded
+
+    return Service(ModelRoom("tiny", load=load), Registry())
+
+
+def values(**change: Any) -> dict[str, Any]:
+    return st.defaults() | {"model": "tiny", "block_start": 2, "block_end": 3, "max_new_tokens": 12} | change
+
+
+def said(stream: Iterator[str]) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in stream]
+
+
+def shown(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages that change what is on screen."""
+    return [message for message in messages if message["kind"] != "status"]
+
+
+def test_a_run_from_prompt_to_end(service: Service) -> None:
+    messages = shown(said(service.run("Once upon", values(), "en", "me")))
+    assert messages[0]["kind"] == "snapshot"
+    assert messages[-1]["end"] == "length"
+    assert set(messages[0]["figures"]) == set(PANELS)
+    prompt = sum(row[3] for message in messages for row in message["tokens"])
+    tokens = sum(len(message["tokens"]) for message in messages)
+    assert tokens == prompt + 12 - 1
+    assert len(service.registry) == 1
+    assert service.registry.active() == 0
+
+
+def test_loops_reach_the_model(service: Service) -> None:
+    messages = shown(said(service.run("Once", values(loop_count=7, virtual_layer_count=2), "en", "me")))
+    assert {tuple(row[1]) for message in messages for row in message["tokens"]} == {(7,)}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "change", "control", "words"),
+    [
+        ("", {}, "prompt", "empty"),
+        ("   ", {}, "prompt", "empty"),
+        (None, {}, "prompt", "empty"),
+        ("x" * 100_000, {}, "prompt", "100000"),
+        ("word " * 400, {}, "prompt", "context is 128 tokens"),
+        ("half \ud800 pair", {}, "prompt", "surrogate"),
+        ("a", {"model": "no/such-model"}, "model", "no such"),
+        ("a", {"model": ""}, "model", "empty"),
+        ("a", {"model": 7}, "model", "empty"),
+        ("a", {"block_end": 6}, "block_end", "0..5"),
+        ("a", {"block_start": -1}, "block_start", "-1"),
+        ("a", {"block_start": 4}, "block_start", "comes after"),
+        ("a", {"block_start": 2.5}, "block_start", "2.5"),
+        ("a", {"loop_count": 11}, "loop_count", "max_loop_count=10"),
+        ("a", {"loop_count": 0}, "loop_count", "whole number"),
+        ("a", {"loop_strategy": "dynamic_stop", "virtual_layer_count": 9}, "virtual_layer_count", "min_loop_count=5"),
+        ("a", {"loop_strategy": "forever"}, "loop_strategy", "fixed_count"),
+        ("a", {"loop_strategy": "dynamic_stop", "cosine_threshold": float("nan")}, "cosine_threshold", "nan"),
+        ("a", {"kl_threshold": float("inf")}, "kl_threshold", "inf"),
+        ("a", {"max_new_tokens": 10**9}, "max_new_tokens", "1024"),
+        ("a", {"temperature": "hot"}, "temperature", "'hot'"),
+        ("a", {"seed": None}, "seed", "None"),
+        ("a", {"loop_injection": "linear"}, "loop_injection", "not trained"),
+    ],
+)
+def test_bad_input_is_told_beside_its_control_and_leaves_the_screen(
+    service: Service, prompt: Any, change: dict[str, Any], control: str, words: str
+) -> None:
+    good = shown(said(service.run("Once", values(max_new_tokens=1), "en", "me")))
+    messages = said(service.run(prompt, values(**change), "en", "me"))
+    assert shown(messages) == []
+    assert messages[-1]["bad"]
+    refused = service.refused("me")
+    assert [problem.control for problem in refused] == [control]
+    assert words in refused[0].reason
+    assert service.refused("me") == [], "told once"
+    # what was on screen can still be asked about
+    assert service.registry.active() == 0
+    assert json.loads(service.focus(json.dumps({"run": good[0]["run"], "focus": {"token": 1}})))["kind"] == "snapshot"
+
+
+def test_refusals_lead_in_the_visitor_s_language(service: Service) -> None:
+    messages = said(service.run("", values(), "zh", "me"))
+    assert "提示词为空" in messages[-1]["text"]
+
+
+def test_chat_without_a_template_is_refused(service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", None)
+    said(service.run("Hello", values(chat=True), "en", "me"))
+    assert [problem.control for problem in service.refused("me")] == ["chat"]
+
+
+def test_an_unforeseen_error_is_a_message_with_a_reference_not_a_trace(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopviz.engine.stream", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("secret /path")))
+    messages = said(service.run("Once", values(), "en", "me"))
+    assert "secret" not in messages[-1]["text"]
+    assert messages[-1]["bad"]
+    assert service.registry.active() == 0
+
+
+def test_two_visitors_never_meet(service: Service) -> None:
+    streams = {
+        "a": service.run("Once upon", values(seed=1), "en", "a"),
+        "b": service.run("从前有", values(loop_count=2), "en", "b"),
+    }
+    messages: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
+    while streams:
+        for name, stream in list(streams.items()):
+            if (text := next(stream, None)) is None:
+                del streams[name]
+            else:
+                messages[name].append(json.loads(text))
+    runs = {name: {message["run"] for message in shown(found)} for name, found in messages.items()}
+    assert len(runs["a"]) == len(runs["b"]) == 1
+    assert runs["a"].isdisjoint(runs["b"])
+    for name, loops in (("a", 4), ("b", 2)):
+        assert {row[1][0] for message in shown(messages[name]) for row in message["tokens"]} == {loops}
+    # stopping is by session: a cannot stop b
+    assert service.stop("nobody") is None
+
+
+def test_stop_ends_within_a_token_and_says_so(service: Service) -> None:
+    stream = service.run("Once", values(max_new_tokens=100), "en", "me")
+    while json.loads(next(stream))["kind"] != "snapshot":
+        pass
+    answers: list[str | None] = []
+    stopper = threading.Thread(target=lambda: answers.append(service.stop("me")))
+    (run,) = service.registry.of_session("me")
+    stopper.start()
+    run.stop.wait(5)
+    before = len(run)
+    rest = said(stream)
+    stopper.join(5)
+    assert len(run) <= before + 1
+    assert rest[-1]["end"] == "stopped"
+    assert json.loads(answers[0])["end"] == "stopped"
+    assert service.stop("me") is None, "nothing runs any more"
+
+
+def test_running_again_keeps_the_old_result_until_the_new_one_speaks(service: Service) -> None:
+    (first,) = {message["run"] for message in shown(said(service.run("Once", values(), "en", "me")))}
+    stream = service.run("Again", values(), "en", "me")
+    next(stream)  # a status: nothing to show yet
+    assert service.registry.get(first) is not None
+    while (message := json.loads(next(stream)))["kind"] != "snapshot":
+        pass
+    assert service.registry.get(first) is None
+    stream.close()
+    assert service.registry.get(message["run"]).end == "stopped"
+
+
+def test_the_metric_looked_at_outlives_a_run(service: Service) -> None:
+    messages = shown(said(service.run("Once", values(), "en", "me")))
+    service.focus(json.dumps({"run": messages[0]["run"], "focus": {"metric": "entropy", "token": 2}}))
+    focus = shown(said(service.run("Twice", values(), "zh", "me")))[0]["focus"]
+    assert (focus["metric"], focus["token"], focus["lang"]) == ("entropy", None, "zh")
+
+
+def test_fifty_abandoned_runs_leave_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    import loopviz.model
+
+    caches: list[weakref.ref[Any]] = []
+    made = loopviz.model.LoopCache.__init__
+
+    def remember(self: Any, *args: Any, **kwargs: Any) -> None:
+        caches.append(weakref.ref(self))
+        made(self, *args, **kwargs)
+
+    monkeypatch.setattr(loopviz.model.LoopCache, "__init__", remember)
+    loaded = service.room.get("tiny")
+    threads = set(threading.enumerate())
+    for i in range(50):
+        stream = service.run("Once upon a time", values(), "en", f"visitor {i}")
+        for _ in range(i % 5 + 1):
+            next(stream)
+        stream.close()
+        service.registry.forget(f"visitor {i}")
+    del stream
+    gc.collect()
+    assert len(caches) >= 40
+    assert [cache() for cache in caches if cache() is not None] == []
+    assert len(service.registry) == 0
+    assert {thread for thread in threading.enumerate() if thread.is_alive()} <= threads
+    assert len(loaded.model.model._loop_hooks) == 0
+
+
+def test_questions_of_strangers_get_no_answer(service: Service) -> None:
+    (run,) = {message["run"] for message in shown(said(service.run("Once", values(), "en", "me")))}
+    for question in (
+        "",
+        "{",
+        "[]",
+        "null",
+        3,
+        None,
+        "x" * 10_000,
+        '{"run": "guess"}',
+        '{"run": null}',
+        '{"run": ["a"]}',
+    ):
+        assert json.loads(service.resync(question)) == {"kind": "gone"}
+        assert json.loads(service.focus(question)) == {"kind": "gone"}
+    for focus in (
+        None,
+        [],
+        {"token": 10**30},
+        {"token": -1},
+        {"token": 1e300},
+        {"metric": "x"},
+        {"lang": "../x"},
+        {"nope": 1},
+    ):
+        answer = json.loads(service.focus(json.dumps({"run": run, "focus": focus})))
+        assert answer["kind"] == "snapshot"
+        assert answer["focus"]["token"] is None
+
+
+def test_the_model_s_state_is_told_in_both_languages(service: Service) -> None:
+    assert json.loads(service.model_status('{"lang": "en"}'))["state"] == "waiting"
+    service.room.get("tiny")
+    for lang in ("en", "zh"):
+        answer = json.loads(service.model_status(json.dumps({"lang": lang})))
+        assert (answer["state"], answer["lang"]) == ("ready", lang)
+        assert "tiny" in answer["text"]
