@@ -3,8 +3,9 @@
 from .cache import KVOccupancy, LayerOccupancy, LoopCache
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext, register_criterion
+from .events import LoopReport, LoopStep
 from .merges import MERGES, register_merge
-from .modeling import LoopLlamaForCausalLM, LoopLlamaModel, LoopReport, LoopStep
+from .modeling import LoopLlamaForCausalLM, LoopLlamaModel
 
 __all__ = [
     "CRITERIA",

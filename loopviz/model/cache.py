@@ -132,24 +132,27 @@ class LoopCacheLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Keep the pass's K, V `[B, K, T, D]` and return all the keys and values this step attends to."""
         k, v = key_states, value_states
-        past = self.length
+        past, seen = self.length, self.length + k.shape[2]
         self._store(k, v)
         if self.block is None:
-            self.length = past + k.shape[2]
-        parallel = self.block is not None and self.block.parallel
-        if not parallel and past == 0:
-            return k, v
-        if not parallel and (k.requires_grad or v.requires_grad):
-            old = (x[:, :, :past, self.slot] for x in (self.keys, self.values))
-            return tuple(torch.cat((before, new), dim=2) for before, new in zip(old, (k, v), strict=True))
-        seen = past + k.shape[2]
-        if not parallel:
-            return self.keys[:, :, :seen, self.slot], self.values[:, :, :seen, self.slot]
-        own = self.own_slots(k.shape[2], graph=False)
+            self.length = seen
+        if self.block is not None and self.block.parallel:
+            return self._every_slot(past, k.shape[2])
         if past == 0:
-            return self.keys[:, :, :seen, :own].flatten(2, 3), self.values[:, :, :seen, :own].flatten(2, 3)
-        end = past * self.slots + own * k.shape[2]
-        return self.keys[:, :, :seen].flatten(2, 3)[:, :, :end], self.values[:, :, :seen].flatten(2, 3)[:, :, :end]
+            return k, v
+        slot = self.slot
+        keys, values = self.keys.select(3, slot), self.values.select(3, slot)
+        if k.requires_grad or v.requires_grad:
+            return torch.cat((keys.narrow(2, 0, past), k), dim=2), torch.cat((values.narrow(2, 0, past), v), dim=2)
+        return keys.narrow(2, 0, seen), values.narrow(2, 0, seen)
+
+    def _every_slot(self, past: int, n_tokens: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a parallel step, `[B, K, past * slots + T * own, D]`, a token's slots side by side."""
+        own = self.own_slots(n_tokens, graph=False)
+        if past == 0:
+            return tuple(x[:, :, :n_tokens, :own].flatten(2, 3) for x in (self.keys, self.values))
+        end = past * self.slots + n_tokens * own
+        return tuple(x.flatten(2, 3).narrow(2, 0, end) for x in (self.keys, self.values))
 
     def _store(self, k: Tensor, v: Tensor) -> None:
         """Write the pass's K, V into the running slot (and into the running merge)."""
@@ -165,7 +168,7 @@ class LoopCacheLayer(CacheLayerMixin):
 
     def _write(self, k: Tensor, v: Tensor, slot: int, rows: Tensor | None) -> None:
         for buffer, new in ((self.keys, k), (self.values, v)):
-            place = buffer[:, :, self.length : self.length + new.shape[2], slot]  # [B, K, T, D]
+            place = buffer.select(3, slot).narrow(2, self.length, new.shape[2])  # [B, K, T, D]
             if rows is None:
                 place.copy_(new)
             else:

@@ -29,61 +29,10 @@ from transformers.utils.output_capturing import capture_outputs
 from .cache import LoopCache, StepSlots
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
+from .events import LoopReport, LoopStep
 from .lenses import exit_states
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class LoopStep:
-    """What a loop hook is told after one loop step.
-
-    Attributes:
-        block: 0-based index of the block.
-        layers: `(a, b)` of the block.
-        step: r, 1-based.
-        previous: s_{r-1}, `[B, T, H]`.
-        state: s_r, `[B, T, H]`; a frozen row keeps its old state.
-        frozen: `[B]` bool, the row had stopped before this step.
-        real: `[B, T]` bool, True where the token is not padding; `None` when all are.
-        seconds: wall time of the step.
-    """
-
-    block: int
-    layers: tuple[int, int]
-    step: int
-    previous: Tensor
-    state: Tensor
-    frozen: Tensor
-    real: Tensor | None
-    seconds: float
-    cache: LoopCache | None = field(default=None, repr=False)
-
-    def kv(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """K, V that this step wrote for the pass's tokens at a physical layer of the block, views `[B, K, T, D]`.
-
-        Valid during the hook (a later step may overwrite the slot); `None` when nothing is cached.
-
-        Raises:
-            ValueError: the layer is not in this block.
-        """
-        a, b = self.layers
-        if not a <= layer <= b:
-            raise ValueError(f"layer={layer}: not in block {self.block} (layers {a}..{b})")
-        return None if self.cache is None else self.cache.layers[layer].step_kv()
-
-
-@dataclass(frozen=True)
-class LoopReport:
-    """What the loops of one forward pass did.
-
-    Attributes:
-        steps: per block, `[B]` int64, N of each row.
-        reasons: per block, per row: `"count"`, `"cosine"`, `"kl"`, `"max"` or a registered criterion's name.
-    """
-
-    steps: list[Tensor]
-    reasons: list[list[str]]
 
 
 @dataclass
