@@ -1,5 +1,8 @@
 """A live model: views on shared weights, settings changed between passes, reports, registered names."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -70,6 +73,37 @@ def test_a_view_of_a_view_and_a_plain_view():
     again = plain.with_loop(loop_layers=(1, 2))
     assert torch.equal(again(ids(4)).logits, model(ids(4)).logits)
     assert plain.with_loop().config.loop_blocks() == []
+
+
+def test_views_run_side_by_side_in_threads():
+    """Two users, one set of weights: each gets what it gets alone, and hooks hear only their own."""
+    model = build(LOOP)
+    views = [model.with_loop(loop_layers=(i % 3, 3), loop_count=2 + i) for i in range(4)]
+    heard = [record(view)[0] for view in views]
+
+    def decode(view):
+        with torch.no_grad():
+            return view.generate(ids(4), max_new_tokens=12, do_sample=False)
+
+    alone = [decode(view) for view in views]
+    counts = [len(events) for events in heard]
+    with ThreadPoolExecutor(len(views)) as pool:
+        together = list(pool.map(decode, views))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+    assert [len(events) for events in heard] == [2 * n for n in counts]
+    assert len({tuple(one[0].tolist()) for one in alone}) > 1, "all views say the same: the test would prove nothing"
+
+
+def test_a_deep_copy_stands_on_its_own():
+    model = build({**DYNAMIC, "convergence_criterion": "kl", "kl_threshold": 0.05})
+    model(ids(4))
+    steps = int(model.last_pass.steps[0])
+    twin = copy.deepcopy(model)
+    twin.lm_head.weight.zero_()  # every distribution is now the same: KL is 0 at once
+    twin(ids(4))
+    assert int(twin.last_pass.steps[0]) == 2 < steps
+    model(ids(4))
+    assert int(model.last_pass.steps[0]) == steps
 
 
 def test_views_kl_reads_its_own_head():
@@ -181,6 +215,21 @@ def test_a_registered_criterion_is_used_by_name():
         assert model.last_pass.steps[0].tolist() == [4, 4]
         assert model.last_pass.reasons[0] == ["small_change"] * 2
         assert asked == [2, 3, 4]
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_criterion_that_sees_every_step_still_stops_at_the_floor_first():
+    asked = []
+
+    @register_criterion("always", every_step=True)
+    def always(ctx):
+        asked.append(ctx.step)
+        return torch.ones(len(ctx.state), dtype=torch.bool)
+
+    model = build({**DYNAMIC, "convergence_criterion": "always", "min_loop_count": 4})
+    model(ids(4))
+    assert asked == [1, 2, 3, 4]
+    assert [int(n) for n in model.last_pass.steps] == [4]
 
 
 @pytest.mark.usefixtures("registries")
