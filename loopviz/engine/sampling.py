@@ -93,7 +93,7 @@ class Sampler:
 
     def __init__(self, model: LoopLlamaForCausalLM, settings: StreamSettings, prompt: Tensor, room: int) -> None:
         config, _ = model._prepare_generation_config(None, **settings.generate_kwargs())
-        model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=prompt.device, batch_size=1)
+        model._prepare_special_tokens(config, kwargs_has_attention_mask=True, device=prompt.device)
         self.processors = model._get_logits_processor(
             generation_config=config,
             input_ids_seq_length=prompt.shape[1],

@@ -68,7 +68,8 @@ class Recorder:
     ) -> None:
         self.model, self.top_k, self.token_text, self.full = model, top_k, token_text, full
         self._events: list[LoopStep] = []
-        self._handle = model.register_loop_hook(self._events.append) if full and model.config.loop_blocks() else None
+        self._blocks = model.config.loop_blocks()
+        self._handle = model.register_loop_hook(self._events.append) if full and self._blocks else None
 
     def close(self) -> None:
         """Remove the hook and drop everything kept."""
@@ -88,7 +89,7 @@ class Recorder:
             hidden: the pass's last hidden state after the final norm, ``[1, T, H]``.
         """
         report, runs = self.model.last_pass, []
-        for i, spec in enumerate(self.model.config.loop_blocks()):
+        for i, spec in enumerate(self._blocks):
             events = [event for event in self._events if event.block == i]
             states = [events[0].previous[0], *(event.state[0] for event in events)] if events else []  # N + 1 x [T, H]
             ms = [event.seconds * 1000 for event in events]
