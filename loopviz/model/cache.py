@@ -205,6 +205,16 @@ class LoopCacheLayer(CacheLayerMixin):
         self.length += self.n_tokens
         self._end_pass()
 
+    def roll_back(self, length: int, slots: int) -> None:
+        """Hold what was held before an interrupted pass: the first `length` tokens in `slots` slots."""
+        if length == 0:
+            self.reset()
+            return
+        self.length = length
+        if self.slots > slots:
+            self.keys, self.values = (x[:, :, :, :slots].clone() for x in (self.keys, self.values))
+        self._end_pass()
+
     # -- what transformers asks ----------------------------------------------------------------------------------------
 
     def get_seq_length(self) -> int:
@@ -338,7 +348,7 @@ class LoopCache(Cache):
         if _layout(blocks) != _layout(self.blocks):
             self.reset()
         self._set_blocks(blocks)
-        self._lengths = [layer.length for layer in self.layers]
+        self._before = [(layer.length, layer.slots) for layer in self.layers]
 
     def begin_step(self, block: LoopBlock, step: int, active: Tensor | None) -> None:
         """Route the K/V of the block's layers to step `step` (1-based); `active` `[B]` bool, `None` = every row."""
@@ -363,9 +373,8 @@ class LoopCache(Cache):
 
     def abort_pass(self) -> None:
         """Forget what an interrupted pass wrote."""
-        for layer, length in zip(self.layers, self._lengths, strict=True):
-            layer.length = length
-            layer._end_pass()
+        for layer, (length, slots) in zip(self.layers, self._before, strict=True):
+            layer.roll_back(length, slots)
 
     def parallel_mask(self, block: LoopBlock, mask: Tensor | None, n_tokens: int, graph: bool) -> Tensor | None:
         """Attention mask of the running parallel step, from the one by token.
