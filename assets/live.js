@@ -661,5 +661,6 @@ export function mount({ element, server, props, watch, loaded }) {
   };
   watch("value", take);
   take();
+  page.root.page = page; // for tests, and for whoever looks with the browser's tools
   return page;
 }

@@ -1,0 +1,110 @@
+"""A served app with a tiny random model, and pages of a real Chromium that must not err or call anyone else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.conftest import make_llama
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60_000  # milliseconds; generous, the machine may be busy
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def app_url(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Iterator[str]:
+    """The address of the app, started as a user starts it, with a random model of twelve layers."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model = make_llama(num_hidden_layers=12, hidden_size=64, max_position_embeddings=1024)
+    with torch.no_grad():
+        model.lm_head.weight[1] = 0  # a logit of 0 is never the highest: the model does not end its text by itself
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    port = _free_port()
+    log = folder.parent / "app.log"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOOPVIZ_MODEL": str(folder), "PYTHONUNBUFFERED": "1"}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "app.py"), "--port", str(port)],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+        url = f"http://127.0.0.1:{port}/"
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    urllib.request.urlopen(url, timeout=5).read()
+                    break
+                except OSError:
+                    assert process.poll() is None, log.read_text()[-3000:]
+                    assert time.monotonic() < deadline, log.read_text()[-3000:]
+                    time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+    assert "Traceback" not in log.read_text(), log.read_text()[-5000:]
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_executable: str | None) -> Iterator[Browser]:
+    """One Chromium for all tests."""
+    with sync_playwright() as playwright:
+        # root in a container has no user namespaces for the sandbox
+        arguments = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+        launched = playwright.chromium.launch(executable_path=chromium_executable, args=arguments)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, app_url: str) -> Iterator[Callable[..., Page]]:
+    """`visit(query="", width=1280, height=900, **context options)`: another visitor's page, ready, its model loaded.
+
+    At the end of the test every page must have been free of errors and of requests to anyone but the app.
+    """
+    contexts, wrong = [], []
+
+    def open_page(query: str = "", width: int = 1280, height: int = 900, **options: Any) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+
+        def requested(request: Any) -> None:
+            if not request.url.startswith((app_url, "data:", "blob:")):
+                wrong.append(f"request to {request.url}")
+
+        page.on("request", requested)
+        page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
+        page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
+        page.goto(app_url + query)
+        page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+        # the model's arrival settles the looped block: 4..5 of twelve layers
+        page.wait_for_function("document.querySelector('#ctl-block_end input').value === '5'")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []

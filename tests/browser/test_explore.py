@@ -1,0 +1,413 @@
+"""Journeys through the Explore page in a real Chromium. They wait on the page's data attributes, never on the clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from loopviz.panels import PANELS
+
+pytestmark = pytest.mark.browser
+
+Visit = Callable[..., Page]
+
+
+def data(page: Page, name: str) -> str:
+    return page.evaluate(f"document.querySelector('.lv').dataset.{name} ?? ''")
+
+
+def settle(page: Page, group: str, control: str, value: float) -> None:
+    """Type a number into a control, opening its group first, and wait until the page has taken it."""
+    box = page.locator(f"#ctl-{control} input[type=number]")
+    if not box.is_visible():
+        page.click(f"#lv-group-{group} .label-wrap")
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def run(page: Page, prompt: str | None = None) -> str:
+    """Press Run; return the run's id once its first tokens are there."""
+    before = data(page, "run")
+    if prompt is not None:
+        page.fill("#ctl-prompt textarea", prompt)
+    page.click("#lv-run")
+    page.wait_for_function("before => !['', before].includes(document.querySelector('.lv').dataset.run)", arg=before)
+    return data(page, "run")
+
+
+def ended(page: Page, how: str = "length") -> None:
+    page.wait_for_selector(f'.lv[data-end="{how}"]')
+
+
+def reached(page: Page, tokens: int) -> None:
+    page.wait_for_function("n => +document.querySelector('.lv').dataset.t >= n", arg=tokens)
+
+
+def drawn(page: Page) -> None:
+    """Wait until every panel shows everything."""
+    page.wait_for_function(
+        "() => { const d = document.querySelector('.lv').dataset; return d.end !== '' && d.drawn === d.t; }"
+    )
+
+
+def inside(page: Page, script: str, arg: Any = None) -> Any:
+    """Evaluate with `page` as the page's own object."""
+    return page.evaluate(f"(arg) => {{ const page = document.querySelector('.lv').page; return {script}; }}", arg)
+
+
+def same_as_server(page: Page) -> None:
+    """What the page holds is what the server would send it anew."""
+    server, own = page.evaluate(
+        """async () => {
+          const page = document.querySelector('.lv').page;
+          const whole = JSON.parse(await page.server.resync(JSON.stringify({ run: page.run, epoch: -1, seq: -1 })));
+          const figures = Object.fromEntries([...page.panels].map(([name, panel]) => [name, panel.figure]));
+          return [[whole.tokens, whole.figures], [page.tokens, figures]];
+        }"""
+    )
+    assert own[0] == server[0]
+    for name in PANELS:
+        assert own[1][name] == server[1][name], name
+
+
+def test_opens_alone_and_explains_itself(visit: Visit) -> None:
+    page = visit()
+    expect(page.locator(".lv-panel")).to_have_count(len(PANELS))
+    for name, panel in PANELS.items():
+        section = page.locator(f'.lv-panel[data-panel="{name}"]')
+        expect(section.locator("h3")).to_have_text(panel.TEXTS["en"]["title"])
+        section.locator("summary").click()
+        expect(section.locator(".lv-formula .katex").first).to_be_visible()
+        expect(section.locator(".lv-how")).to_contain_text(panel.TEXTS["en"]["how"][:40])
+    assert page.evaluate("document.title") == "LoopViz"
+
+
+def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
+    page = visit()
+    page.evaluate("document.querySelectorAll('.lv-plot').forEach((node, i) => { node.mark = i; })")
+    run(page, "Once upon a time")
+    ended(page)
+    drawn(page)
+    total = int(data(page, "t"))
+    rows = inside(page, "page.tokens")
+    assert total == len(rows) == page.locator(".lv-tok[data-i]").count()
+    assert "".join(row[0] for row in rows if row[3]) == "Once upon a time"
+    assert total == sum(row[3] for row in rows) + 64 - 1
+    assert {row[1][0] for row in rows} == {4}
+    expect(page.locator(".lv-text .lv-unread")).to_have_count(1)
+    # something is drawn in every panel, by the nodes that were there before
+    for name in PANELS:
+        plot = page.locator(f'.lv-panel[data-panel="{name}"] .lv-plot')
+        assert plot.locator(".main-svg").count() >= 1
+        assert plot.locator(".scatterlayer path, .heatmaplayer image, .barlayer path").count() >= 1, name
+    assert page.evaluate("[...document.querySelectorAll('.lv-plot')].map((node) => node.mark)") == [*range(len(PANELS))]
+    for name in PANELS:
+        assert page.locator(f'.lv-panel[data-panel="{name}"] .lv-sr').inner_text()
+    same_as_server(page)
+
+
+def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
+    """Zoom, a trace hidden in the legend, the hover label; no plot node is replaced, and one more token changes none."""
+    page = visit(height=1400)
+    settle(page, "sampling", "max_new_tokens", 600)
+    run(page)
+    reached(page, 30)
+    plot = page.locator('.lv-panel[data-panel="convergence"] .lv-plot')
+    plot.evaluate("node => { node.querySelectorAll('.main-svg').forEach((svg, i) => { svg.mark = i; }); }")
+    area = plot.locator(".nsewdrag").first.bounding_box()
+    page.mouse.move(area["x"] + area["width"] * 0.3, area["y"] + area["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.8, area["y"] + area["height"] * 0.5, steps=4)
+    page.mouse.up()
+    page.wait_for_function("() => !document.querySelector('.lv').page.panels.get('convergence').dragging")
+    zoomed = plot.evaluate("node => node._fullLayout.xaxis.range")
+    assert zoomed[1] - zoomed[0] < 3
+    plot.locator(".legendtoggle").first.click()
+    page.wait_for_function(
+        "() => document.querySelector('[data-panel=convergence] .lv-plot')._fullData.some((t) => t.visible === 'legendonly')"
+    )
+    page.mouse.move(area["x"] + area["width"] * 0.5, area["y"] + area["height"] * 0.3)
+    seen = int(data(page, "t"))
+    assert data(page, "end") == "", "still streaming"
+    reached(page, min(seen + 150, 600))
+    assert plot.evaluate("node => node._fullLayout.xaxis.range") == zoomed
+    assert plot.evaluate("node => node._fullData.some((t) => t.visible === 'legendonly')")
+    assert plot.evaluate("node => [...node.querySelectorAll('.main-svg')].every((svg, i) => svg.mark === i)")
+    ended(page)
+    drawn(page)
+    assert plot.evaluate("node => node._fullLayout.xaxis.range") == zoomed
+    same_as_server(page)
+
+
+def test_hover_survives_streaming(visit: Visit) -> None:
+    page = visit(height=1400)
+    settle(page, "sampling", "max_new_tokens", 600)
+    run(page)
+    reached(page, 40)
+    plot = page.locator('.lv-panel[data-panel="token_loop_map"] .lv-plot')
+    area = plot.locator(".nsewdrag").first.bounding_box()
+    page.mouse.move(area["x"] + area["width"] * 0.3, area["y"] + area["height"] * 0.4)
+    page.mouse.move(area["x"] + area["width"] * 0.32, area["y"] + area["height"] * 0.4)
+    expect(plot.locator(".hoverlayer .hovertext")).to_have_count(1)
+    draws = inside(page, "page.panels.get('token_loop_map').revision")
+    page.wait_for_function(
+        "n => document.querySelector('.lv').page.panels.get('token_loop_map').revision > n + 5", arg=draws
+    )
+    expect(plot.locator(".hoverlayer .hovertext")).to_have_count(1)
+
+
+def test_a_click_selects_everywhere(visit: Visit) -> None:
+    page = visit(height=1400)
+    run(page, "Once upon a time")
+    ended(page)
+    drawn(page)
+    titles = "[...page.panels.values()].map((panel) => panel.figure.layout.title?.text ?? '')"
+    page.click('.lv-tok[data-i="3"]')
+    page.wait_for_function("() => document.querySelector('.lv').page.epoch === 1")
+    assert data(page, "focus") == "3"
+    expect(page.locator(".lv-selected")).to_have_attribute("data-i", "3")
+    assert sum("token 3 " in title for title in inside(page, titles)) >= 2
+    expect(page.locator(".lv-chosen")).to_contain_text("Token 3")
+    same_as_server(page)
+    # a column of the map
+    area = page.locator('[data-panel="token_loop_map"] .nsewdrag').first.bounding_box()
+    page.mouse.click(area["x"] + area["width"] * 0.5, area["y"] + area["height"] * 0.6)
+    page.wait_for_function("() => !['', '3'].includes(document.querySelector('.lv').dataset.focus)")
+    page.wait_for_function("() => document.querySelector('.lv').page.epoch === 2")
+    chosen = data(page, "focus")
+    expect(page.locator(".lv-selected")).to_have_attribute("data-i", chosen)
+    assert sum(f"token {chosen} " in title for title in inside(page, titles)) >= 2
+    # by keyboard, and back to following
+    page.focus(".lv-text")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".lv-selected")).to_have_attribute("data-i", str(int(chosen) + 1))
+    page.keyboard.press("Escape")
+    expect(page.locator(".lv-selected")).to_have_count(0)
+    # the quantity of the map
+    before = inside(page, "page.panels.get('token_loop_map').figure.layout.title.text")
+    page.select_option(".lv-metric", "entropy")
+    page.wait_for_function(
+        "t => document.querySelector('.lv').page.panels.get('token_loop_map').figure.layout.title.text !== t",
+        arg=before,
+    )
+    same_as_server(page)
+
+
+def test_clicks_while_streaming_lose_nothing(visit: Visit) -> None:
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 300)
+    run(page)
+    for token in (2, 5, 9, 4):
+        reached(page, token + 20)
+        page.evaluate("i => document.querySelector(`.lv-tok[data-i='${i}']`).click()", token)
+    page.evaluate("for (const i of [1, 2, 3, 6]) document.querySelector(`.lv-tok[data-i='${i}']`).click()")
+    ended(page)
+    page.wait_for_function("() => { const p = document.querySelector('.lv').page; return !p.looking && !p.asking; }")
+    assert data(page, "focus") == "6"
+    same_as_server(page)
+
+
+def test_messages_that_never_arrive_are_asked_for(visit: Visit) -> None:
+    page = visit()
+    inside(page, "page.lossy = page.receive")
+    page.evaluate(
+        """() => { const page = document.querySelector('.lv').page; let n = 0;
+          page.receive = function (message) {
+            if (message.kind === 'frames' && (n++ % 3 === 1 || message.end)) { page.lost = (page.lost ?? 0) + 1; return; }
+            this.lossy(message);
+          }; }"""
+    )
+    settle(page, "sampling", "max_new_tokens", 200)
+    run(page)
+    ended(page)
+    assert inside(page, "page.lost") >= 2
+    same_as_server(page)
+
+
+def test_stop_then_run_again(visit: Visit) -> None:
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 900)
+    first = run(page)
+    reached(page, 30)
+    page.click("#lv-stop")
+    ended(page, "stopped")
+    stopped_at = int(data(page, "t"))
+    assert stopped_at < 900
+    same_as_server(page)
+    settle(page, "sampling", "max_new_tokens", 20)
+    assert run(page) != first
+    ended(page)
+    same_as_server(page)
+
+
+def test_run_pressed_twice_is_one_run(visit: Visit) -> None:
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 400)
+    first = run(page, "Once upon a time")
+    reached(page, 30)
+    settle(page, "sampling", "max_new_tokens", 40)
+    second = run(page, "The loop")
+    assert second != first
+    ended(page)
+    drawn(page)
+    rows = inside(page, "page.tokens")
+    assert "".join(row[0] for row in rows if row[3]) == "The loop"
+    assert len(rows) == sum(row[3] for row in rows) + 39
+    assert (
+        page.evaluate(
+            "async (run) => (JSON.parse(await document.querySelector('.lv').page.server.resync(JSON.stringify({ run })))).kind",
+            first,
+        )
+        == "gone"
+    )
+
+
+def test_two_visitors_at_once_see_only_their_own(visit: Visit) -> None:
+    pages = {"Once upon": visit(), "从前有一个": visit()}
+    for page in pages.values():
+        settle(page, "sampling", "max_new_tokens", 150)
+    runs = [run(page, prompt) for prompt, page in pages.items()]
+    assert runs[0] != runs[1]
+    for prompt, page in pages.items():
+        ended(page)
+        rows = inside(page, "page.tokens")
+        assert "".join(row[0] for row in rows if row[3]) == prompt
+        assert len(rows) == sum(row[3] for row in rows) + 149
+        same_as_server(page)
+
+
+def test_closed_tabs_free_their_place(visit: Visit) -> None:
+    """Two runs are made at a time: two tabs closed halfway must not keep a third visitor waiting."""
+    for _ in range(2):
+        page = visit()
+        settle(page, "sampling", "max_new_tokens", 900)
+        run(page)
+        reached(page, 15)
+        page.context.close()
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 10)
+    run(page)
+    ended(page)
+
+
+def test_bad_input_is_told_beside_the_control_and_the_result_stays(visit: Visit) -> None:
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 10)
+    first = run(page, "Once upon a time")
+    ended(page)
+    page.fill("#ctl-prompt textarea", "")
+    page.click("#lv-run")
+    expect(page.locator("#ctl-prompt .info-text")).to_contain_text("the prompt is empty")
+    expect(page.locator(".lv-status")).to_have_class("lv-status lv-bad")
+    page.fill("#ctl-prompt textarea", "again")
+    settle(page, "loop", "block_end", 40)
+    expect(page.locator("#ctl-block_end .info-text")).to_contain_text("layer 40 is not in a 12-layer model (0..11)")
+    page.click("#lv-run")
+    expect(page.locator(".lv-status")).to_contain_text("layer 40 is not in")
+    assert data(page, "run") == first
+    assert page.input_value("#ctl-prompt textarea") == "again", "nothing typed is lost"
+    assert page.locator(".lv-tok[data-i]").count() == int(data(page, "t")) > 0
+    settle(page, "loop", "block_end", 6)
+    expect(page.locator("#ctl-block_end .info-text")).not_to_contain_text("layer 40")
+    assert run(page) != first
+    ended(page)
+    settle(page, "sampling", "max_new_tokens", 1000)
+    page.fill("#ctl-prompt textarea", "word " * 900)
+    page.click("#lv-run")
+    expect(page.locator("#ctl-prompt .info-text")).to_contain_text("context is 1,024 tokens")
+    page.fill("#ctl-prompt textarea", "x")
+    page.click("#lv-group-model .label-wrap")
+    page.fill("#ctl-model input", "/no/such/model")
+    page.press("#ctl-model input", "Enter")
+    expect(page.locator("#ctl-model .info-text")).to_contain_text("no such file or folder")
+
+
+def test_controls_that_do_nothing_are_off_and_say_why(visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#ctl-min_loop_count input[type=number]")).to_be_disabled()
+    expect(page.locator("#ctl-min_loop_count .info-text")).to_contain_text("only used when looping until it settles")
+    page.click("#ctl-loop_strategy input[value=dynamic_stop]")
+    expect(page.locator("#ctl-min_loop_count input[type=number]")).to_be_enabled()
+    expect(page.locator("#ctl-loop_count input[type=number]")).to_be_disabled()
+    expect(page.locator("#ctl-cosine_threshold .info-text")).to_contain_text("cos ≥ 0.95")
+    settle(page, "loop", "min_loop_count", 3)
+    page.click("#lv-group-kv .label-wrap")
+    expect(page.locator("#ctl-virtual_layer_count .info-text")).to_contain_text("must be <= min_loop_count=3")
+
+
+def test_text_is_text(visit: Visit) -> None:
+    """Markup, template code and handlebars in a prompt are shown, not run."""
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 5)
+    prompt = "${window.broken=1}{{value}}<img src=x onerror='window.broken=2'>`</script>"
+    run(page, prompt)
+    ended(page)
+    drawn(page)
+    assert page.evaluate("window.broken") is None
+    assert page.locator(".lv-text").inner_text().startswith(prompt)
+    assert page.locator(".lv img").count() == 0
+
+
+def test_chinese_and_back(visit: Visit) -> None:
+    page = visit("?lang=zh")
+    expect(page.locator("#lv-run")).to_have_text("运行")
+    expect(page.locator(".lv-panel h3").first).to_have_text(next(iter(PANELS.values())).TEXTS["zh"]["title"])
+    page.fill("#ctl-prompt textarea", "从前有一个小循环")
+    first = run(page)
+    ended(page)
+    assert (
+        inside(page, "page.panels.get('convergence').figure.layout.xaxis.title.text")
+        == (PANELS["convergence"].TEXTS["zh"]["step"])
+    )
+    page.click("#lv-lang label:has-text('English')")
+    expect(page.locator("#lv-run")).to_have_text("Run")
+    page.wait_for_function(
+        "t => document.querySelector('.lv').page.panels.get('convergence').figure.layout.xaxis.title.text === t",
+        arg=PANELS["convergence"].TEXTS["en"]["step"],
+    )
+    assert data(page, "run") == first
+    assert page.input_value("#ctl-prompt textarea") == "从前有一个小循环"
+    assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_a_browser_that_prefers_chinese_gets_it(visit: Visit) -> None:
+    page = visit(locale="zh-CN")
+    expect(page.locator("#lv-run")).to_have_text("运行")
+
+
+def test_on_a_phone_nothing_sticks_out(visit: Visit) -> None:
+    page = visit(width=390, height=844, has_touch=True, is_mobile=True)
+    settle(page, "sampling", "max_new_tokens", 30)
+    run(page)
+    ended(page)
+    drawn(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    wide = page.evaluate(
+        """[...document.querySelectorAll('.lv-panel, .lv-card, #lv-ask, #lv-settings, .lv-plot .main-svg')]
+           .filter((node) => node.getBoundingClientRect().right > 391).map((node) => node.className)"""
+    )
+    assert wide == []
+
+
+def test_dark_and_light(visit: Visit) -> None:
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 5)
+    run(page)
+    ended(page)
+    drawn(page)
+    ink = "getComputedStyle(document.querySelector('.lv-plot .xtitle')).fill"
+    light = page.evaluate(ink)
+    page.click("#lv-dark")
+    page.wait_for_function(f"light => {ink} !== light", arg=light)
+    expect(page.locator("body")).to_have_class("dark")
+
+
+def test_page_configuration_carries_no_secret_and_no_script(visit: Visit, app_url: str) -> None:
+    """Events are private, and the page holds no path of the server."""
+    page = visit()
+    answer = page.evaluate("async (url) => await (await fetch(url)).text()", app_url + "gradio_api/info")
+    assert json.loads(answer) == {"named_endpoints": {}, "unnamed_endpoints": {}}
