@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
+import weakref
 
 import pytest
 import torch
@@ -294,6 +295,37 @@ def test_fifty_abandoned_runs_leave_nothing():
         abandon(i)
     assert _census() == before
     assert not model.model._loop_hooks
+
+
+@pytest.mark.parametrize("frames_taken", [1, 20, 1000])
+def test_hook_and_cache_go_at_once(frames_taken, monkeypatch):
+    """Not when the garbage collector comes by: a cache may be large."""
+    import loopviz.model
+
+    caches, views = [], []
+
+    def cache(config):
+        made = LoopCache(config)
+        caches.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(loopviz.model, "LoopCache", cache)
+    model = tiny.model(**LOOPS["parallel"])
+    original = model.with_loop
+    monkeypatch.setattr(model, "with_loop", lambda **fields: (views.append(original(**fields)), views[-1])[1])
+    gc.collect()
+    gc.disable()
+    try:
+        frames = stream(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=20))
+        list(itertools.islice(frames, frames_taken))
+        if frames_taken == 1:
+            assert views[0].model._loop_hooks
+            assert caches[0]() is not None
+        frames.close()
+        assert not views[0].model._loop_hooks
+        assert caches[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_an_error_in_the_consumer_cleans_up():
