@@ -120,7 +120,9 @@ class LoopCacheLayer(CacheLayerMixin):
         slots = max(slots, held)
         grown = []
         for old in (self.keys, self.values):
-            new = old.new_zeros(B, K, capacity, slots, old.shape[-1])
+            # A buffer made under inference_mode could not be written to by a later pass outside of it.
+            with torch.inference_mode(False):
+                new = old.new_zeros(B, K, capacity, slots, old.shape[-1])
             new[:, :, : self.length, :held] = old[:, :, : self.length]
             # Slots fill in order and are never left with a gap, so the last existing one holds the latest step.
             new[:, :, : self.length, held:] = old[:, :, : self.length, held - 1 : held]

@@ -290,6 +290,13 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 f"attn_implementation={self.config._attn_implementation!r}: virtual_attention_mode='parallel' needs a "
                 f"mask over slots, which only {' and '.join(known)} take; load the model with one of these, or use 'serial'"
             )
+        if self.training and self.gradient_checkpointing:
+            checkpoint = getattr(self.layers[0], "_gradient_checkpointing_func", None)
+            if getattr(checkpoint, "keywords", {}).get("use_reentrant"):
+                raise ValueError(
+                    "use_reentrant=True: re-entrant checkpointing would lose the gradients that flow from step to step "
+                    "through the keys of virtual_attention_mode='parallel'; use use_reentrant=False, or 'serial'"
+                )
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
 

@@ -81,16 +81,27 @@ def test_unrolled_bytes_count_each_tokens_own_steps():
         "loop_damping": 0.5,
     }
     model = build(loop)
-    cache, token, entries = LoopCache(model.config), layer_bytes(model, 1, [1]), 0
+    cache, token, per_row = LoopCache(model.config), layer_bytes(model, 1, [1]), [0, 0, 0]
     seen = set()
     for position, part in enumerate(ids(8, rows=3).split([3, 1, 1, 1, 1, 1], dim=1)):
         model(part, past_key_values=cache)
         steps = model.last_pass.steps[0].tolist()
         seen |= set(steps)
-        entries += sum(part.shape[1] * (4 + (n - 1) * 2) for n in steps)
-        assert cache.occupancy().bytes_unrolled == entries * token, position
+        per_row = [before + part.shape[1] * (4 + (n - 1) * 2) for before, n in zip(per_row, steps, strict=True)]
+        assert cache.occupancy().bytes_unrolled == sum(per_row) * token, position
     assert len(seen) > 1, "every pass took the same steps: the test would prove nothing"
     before = cache.occupancy()
+    for pick, rows in (
+        (lambda c: c.reorder_cache(torch.tensor([2, 0, 0])), [2, 0, 0]),
+        (lambda c: c.batch_select_indices(torch.tensor([1])), [1]),
+        (lambda c: c.batch_repeat_interleave(2), [0, 0, 1, 1, 2, 2]),
+    ):
+        picked = copy.deepcopy(cache)
+        pick(picked)
+        expected = sum(per_row[row] for row in rows) * token
+        if len(rows) < 4 or rows[0] != rows[1]:
+            assert expected * 3 != len(rows) * before.bytes_unrolled, "all rows alike: the test would prove nothing"
+        assert picked.occupancy().bytes_unrolled == expected
     model(ids(2, rows=3), past_key_values=cache)
     assert cache.occupancy().bytes_unrolled > before.bytes_unrolled
     cache.crop(-2)

@@ -82,7 +82,7 @@ def test_gradient_checkpointing_changes_nothing(mode, options, reentrant):
     mask = torch.ones_like(tokens)
     mask[1, :2] = 0
     loss, expected = gradients(model, tokens, attention_mask=mask)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
     if reentrant and mode.startswith("parallel"):
         with pytest.raises(ValueError, match="use_reentrant"):
             model(tokens)
