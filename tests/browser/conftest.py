@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.conftest import make_llama
 
@@ -77,24 +77,38 @@ def browser(chromium_executable: str | None) -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture
-def visit(browser: Browser, app_url: str) -> Iterator[Callable[..., Page]]:
-    """`visit(query="", width=1280, height=900, **context options)`: another visitor's page, ready, its model loaded.
+@pytest.fixture(scope="session")
+def usual_context(browser: Browser) -> Iterator[BrowserContext]:
+    """The context most visits share, for its cache of scripts; every page is a visitor of its own to the server."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context
+    context.close()
 
+
+@pytest.fixture
+def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Callable[..., Page]]:
+    """`visit(query="", apart=False, **context options)`: another visitor's page, ready, its model loaded.
+
+    `apart`: in a browser context of its own, as another person would be; so is every visit with options.
     At the end of the test every page must have been free of errors and of requests to anyone but the app.
     """
-    contexts, wrong = [], []
+    opened: list[Page | BrowserContext] = []
+    wrong: list[str] = []
 
-    def open_page(query: str = "", width: int = 1280, height: int = 900, **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
+    def requested(request: Any) -> None:
+        if not request.url.startswith((app_url, "data:", "blob:")):
+            wrong.append(f"request to {request.url}")
+
+    def open_page(query: str = "", *, apart: bool = False, height: int = 900, **options: Any) -> Page:
+        context = usual_context
+        if apart or options:
+            context = browser.new_context(**{"viewport": {"width": 1280, "height": height}, **options})
+            opened.append(context)
         page = context.new_page()
-
-        def requested(request: Any) -> None:
-            if not request.url.startswith((app_url, "data:", "blob:")):
-                wrong.append(f"request to {request.url}")
-
+        opened.insert(0, page)
+        page.set_default_timeout(PATIENCE)
+        if context is usual_context:
+            page.set_viewport_size({"width": 1280, "height": height})
         page.on("request", requested)
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
         page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
@@ -105,6 +119,6 @@ def visit(browser: Browser, app_url: str) -> Iterator[Callable[..., Page]]:
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for thing in opened:
+        thing.close()
     assert wrong == []

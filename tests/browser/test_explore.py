@@ -110,18 +110,50 @@ def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
     same_as_server(page)
 
 
-def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
-    """Zoom, a trace hidden in the legend, the hover label; no plot node is replaced, and one more token changes none."""
-    page = visit(height=1400)
-    settle(page, "sampling", "max_new_tokens", 600)
+def held(page: Page, tokens: int) -> None:
+    """Run, and keep the messages back: `release` then delivers them, so that a test does not race the model."""
+    page.evaluate(
+        """() => { const page = document.querySelector('.lv').page;
+          page.queue = []; page.deliver = page.receive; page.watch = () => {};
+          page.receive = (message) => (message.kind === 'frames' ? page.queue.push(message) : page.deliver(message)); }"""
+    )
+    settle(page, "sampling", "max_new_tokens", tokens)
     run(page)
-    reached(page, 30)
+    page.wait_for_function("() => document.querySelector('.lv').page.queue.some((message) => message.end)")
+
+
+def release(page: Page, share: float) -> None:
+    """Deliver this share of the messages kept back, one an animation frame, and wait until they are drawn."""
+    page.evaluate(
+        """async (share) => { const page = document.querySelector('.lv').page;
+          for (let n = Math.ceil(page.queue.length * share); n > 0; n--) {
+            page.deliver(page.queue.shift());
+            await new Promise(requestAnimationFrame);
+          } }""",
+        share,
+    )
+    page.wait_for_function(
+        "() => [...document.querySelector('.lv').page.panels.values()].every((p) => !p.onScreen || p.drawn === p.seq)"
+    )
+
+
+def middle(page: Page, panel: str, x: float, y: float) -> tuple[float, float]:
+    """The point at these shares of a panel's first plot area."""
+    area = page.locator(f'[data-panel="{panel}"] .nsewdrag').first.bounding_box()
+    assert area is not None
+    return area["x"] + area["width"] * x, area["y"] + area["height"] * y
+
+
+def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
+    """Zoom, a trace hidden in the legend, the hover label; and no plot node is replaced."""
+    page = visit(height=1400)
+    held(page, 120)
+    release(page, 0.3)
     plot = page.locator('.lv-panel[data-panel="convergence"] .lv-plot')
-    plot.evaluate("node => { node.querySelectorAll('.main-svg').forEach((svg, i) => { svg.mark = i; }); }")
-    area = plot.locator(".nsewdrag").first.bounding_box()
-    page.mouse.move(area["x"] + area["width"] * 0.3, area["y"] + area["height"] * 0.5)
+    page.evaluate("document.querySelectorAll('.lv-plot, .lv-plot .main-svg').forEach((node) => { node.mark = 1; })")
+    page.mouse.move(*middle(page, "convergence", 0.3, 0.5))
     page.mouse.down()
-    page.mouse.move(area["x"] + area["width"] * 0.8, area["y"] + area["height"] * 0.5, steps=4)
+    page.mouse.move(*middle(page, "convergence", 0.8, 0.5), steps=4)
     page.mouse.up()
     page.wait_for_function("() => !document.querySelector('.lv').page.panels.get('convergence').dragging")
     zoomed = plot.evaluate("node => node._fullLayout.xaxis.range")
@@ -130,34 +162,21 @@ def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
     page.wait_for_function(
         "() => document.querySelector('[data-panel=convergence] .lv-plot')._fullData.some((t) => t.visible === 'legendonly')"
     )
-    page.mouse.move(area["x"] + area["width"] * 0.5, area["y"] + area["height"] * 0.3)
-    seen = int(data(page, "t"))
-    assert data(page, "end") == "", "still streaming"
-    reached(page, min(seen + 150, 600))
-    assert plot.evaluate("node => node._fullLayout.xaxis.range") == zoomed
-    assert plot.evaluate("node => node._fullData.some((t) => t.visible === 'legendonly')")
-    assert plot.evaluate("node => [...node.querySelectorAll('.main-svg')].every((svg, i) => svg.mark === i)")
-    ended(page)
+    page.mouse.move(*middle(page, "token_loop_map", 0.3, 0.4))
+    page.mouse.move(*middle(page, "token_loop_map", 0.32, 0.4))
+    hover = page.locator('[data-panel="token_loop_map"] .hoverlayer .hovertext')
+    expect(hover).to_have_count(1)
+    before = int(data(page, "t"))
+    for share in (0.4, 1):
+        release(page, share)
+        assert int(data(page, "t")) > before
+        assert plot.evaluate("node => node._fullLayout.xaxis.range") == zoomed
+        assert plot.evaluate("node => node._fullData.some((t) => t.visible === 'legendonly')")
+        expect(hover).to_have_count(1)
+        marks = page.evaluate("[...document.querySelectorAll('.lv-plot, .lv-plot .main-svg')].map((node) => node.mark)")
+        assert set(marks) == {1}
     drawn(page)
-    assert plot.evaluate("node => node._fullLayout.xaxis.range") == zoomed
     same_as_server(page)
-
-
-def test_hover_survives_streaming(visit: Visit) -> None:
-    page = visit(height=1400)
-    settle(page, "sampling", "max_new_tokens", 600)
-    run(page)
-    reached(page, 40)
-    plot = page.locator('.lv-panel[data-panel="token_loop_map"] .lv-plot')
-    area = plot.locator(".nsewdrag").first.bounding_box()
-    page.mouse.move(area["x"] + area["width"] * 0.3, area["y"] + area["height"] * 0.4)
-    page.mouse.move(area["x"] + area["width"] * 0.32, area["y"] + area["height"] * 0.4)
-    expect(plot.locator(".hoverlayer .hovertext")).to_have_count(1)
-    draws = inside(page, "page.panels.get('token_loop_map').revision")
-    page.wait_for_function(
-        "n => document.querySelector('.lv').page.panels.get('token_loop_map').revision > n + 5", arg=draws
-    )
-    expect(plot.locator(".hoverlayer .hovertext")).to_have_count(1)
 
 
 def test_a_click_selects_everywhere(visit: Visit) -> None:
@@ -174,8 +193,7 @@ def test_a_click_selects_everywhere(visit: Visit) -> None:
     expect(page.locator(".lv-chosen")).to_contain_text("Token 3")
     same_as_server(page)
     # a column of the map
-    area = page.locator('[data-panel="token_loop_map"] .nsewdrag').first.bounding_box()
-    page.mouse.click(area["x"] + area["width"] * 0.5, area["y"] + area["height"] * 0.6)
+    page.mouse.click(*middle(page, "token_loop_map", 0.5, 0.6))
     page.wait_for_function("() => !['', '3'].includes(document.querySelector('.lv').dataset.focus)")
     page.wait_for_function("() => document.querySelector('.lv').page.epoch === 2")
     chosen = data(page, "focus")
@@ -267,7 +285,7 @@ def test_run_pressed_twice_is_one_run(visit: Visit) -> None:
 
 
 def test_two_visitors_at_once_see_only_their_own(visit: Visit) -> None:
-    pages = {"Once upon": visit(), "从前有一个": visit()}
+    pages = {"Once upon": visit(apart=True), "从前有一个": visit(apart=True)}
     for page in pages.values():
         settle(page, "sampling", "max_new_tokens", 150)
     runs = [run(page, prompt) for prompt, page in pages.items()]
@@ -287,7 +305,7 @@ def test_closed_tabs_free_their_place(visit: Visit) -> None:
         settle(page, "sampling", "max_new_tokens", 900)
         run(page)
         reached(page, 15)
-        page.context.close()
+        page.close()
     page = visit()
     settle(page, "sampling", "max_new_tokens", 10)
     run(page)
@@ -380,7 +398,7 @@ def test_a_browser_that_prefers_chinese_gets_it(visit: Visit) -> None:
 
 
 def test_on_a_phone_nothing_sticks_out(visit: Visit) -> None:
-    page = visit(width=390, height=844, has_touch=True, is_mobile=True)
+    page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     settle(page, "sampling", "max_new_tokens", 30)
     run(page)
     ended(page)
@@ -406,8 +424,7 @@ def test_dark_and_light(visit: Visit) -> None:
     expect(page.locator("body")).to_have_class("dark")
 
 
-def test_page_configuration_carries_no_secret_and_no_script(visit: Visit, app_url: str) -> None:
-    """Events are private, and the page holds no path of the server."""
+def test_events_are_private(visit: Visit, app_url: str) -> None:
     page = visit()
     answer = page.evaluate("async (url) => await (await fetch(url)).text()", app_url + "gradio_api/info")
     assert json.loads(answer) == {"named_endpoints": {}, "unnamed_endpoints": {}}
