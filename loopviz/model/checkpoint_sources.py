@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +216,14 @@ def _hub_folder(repo: str, progress: Progress) -> Located:
     try:
         config = huggingface_hub.hf_hub_download(repo, "config.json", **common)
         read_config(Path(config).parent)  # not a Llama: said before gigabytes are fetched
-        folder = huggingface_hub.snapshot_download(
-            repo, allow_patterns=list(_HUB_FILES), tqdm_class=_bar(progress), **common
-        )
+        wanted = [size for name, size in files.items() if any(fnmatch(name, pattern) for pattern in _HUB_FILES)]
+        bar = _bar(progress, sum(wanted))
+        folder = huggingface_hub.snapshot_download(repo, allow_patterns=list(_HUB_FILES), tqdm_class=bar, **common)
     except CheckpointError:
         raise
     except Exception as error:
         raise _hub_error(repo, error) from error
+    progress("download", 1.0)  # files that were there already have not been counted
     return Located(Path(folder), _hub_source(repo, Path(folder).name))
 
 
@@ -237,7 +239,7 @@ def _hub_file(repo: str, file: str, progress: Progress) -> Located:
         raise CheckpointError(f"checkpoint {repo!r} has no file {file!r}; its GGUF files: {', '.join(names) or 'none'}")
     try:
         path = huggingface_hub.hf_hub_download(
-            repo, file, tqdm_class=_bar(progress), endpoint=_endpoint(), etag_timeout=HUB_PATIENCE
+            repo, file, tqdm_class=_bar(progress, files[file]), endpoint=_endpoint(), etag_timeout=HUB_PATIENCE
         )
     except Exception as error:
         raise _hub_error(repo, error) from error
@@ -254,8 +256,8 @@ def _hub_cached(repo: str) -> Located | None:
     return Located(Path(folder), _hub_source(repo, Path(folder).name))
 
 
-def _ask_hub(repo: str) -> tuple[list[str], str]:
-    """Names of a repository's files, and its commit. Gives up after `HUB_PATIENCE` seconds whatever the network does."""
+def _ask_hub(repo: str) -> tuple[dict[str, int], str]:
+    """Bytes of each of a repository's files by name, and its commit. Gives up after `HUB_PATIENCE` seconds whatever the network does."""
     if huggingface_hub.constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {
         "1",
         "ON",
@@ -267,7 +269,11 @@ def _ask_hub(repo: str) -> tuple[list[str], str]:
 
     def ask() -> None:
         try:
-            answer.append(huggingface_hub.HfApi(endpoint=_endpoint()).model_info(repo, timeout=HUB_PATIENCE / 2))
+            answer.append(
+                huggingface_hub.HfApi(endpoint=_endpoint()).model_info(
+                    repo, files_metadata=True, timeout=HUB_PATIENCE / 2
+                )
+            )
         except Exception as error:  # handed to the caller
             answer.append(error)
 
@@ -282,7 +288,7 @@ def _ask_hub(repo: str) -> tuple[list[str], str]:
         )
     if isinstance(answer[0], Exception):
         raise _hub_error(repo, answer[0]) from answer[0]
-    return [file.rfilename for file in answer[0].siblings or []], str(answer[0].sha)
+    return {file.rfilename: file.size or 0 for file in answer[0].siblings or []}, str(answer[0].sha)
 
 
 def _hub_error(repo: str, error: Exception) -> CheckpointError:
@@ -309,19 +315,24 @@ def _hub_source(what: str, commit: str) -> str:
     return f"Hugging Face Hub, {what} at {commit[:7]}"
 
 
-def _bar(progress: Progress) -> type[hub_tqdm]:
-    """A silent progress bar that tells `progress` the share of bytes; may be called from another thread."""
+def _bar(progress: Progress, n_bytes: int) -> type[hub_tqdm]:
+    """A silent progress bar that tells `progress` the share of `n_bytes`; may be called from another thread.
+
+    The library's own total grows as downloads begin: shares of it would jump back.
+    """
 
     class Bar(hub_tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
+            # Of the two bars of bytes, the one of what is written: what is received may be compressed.
             self._bytes = kwargs.get("unit") == "B" and not str(kwargs.get("desc", "")).startswith("Downloading")
+            self._lock_n = threading.Lock()
             super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
-            # A disabled bar does not count.
-            self.n += n or 0
-            if self._bytes and self.total:
-                progress("download", min(1.0, self.n / self.total))
+            with self._lock_n:
+                self.n += n or 0  # a disabled bar does not count
+                if self._bytes and n_bytes:
+                    progress("download", min(1.0, self.n / n_bytes))
 
     return Bar

@@ -45,7 +45,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Repositories the Hub was asked for; it has none."""
     asked: list[str] = []
 
-    def ask(repo: str) -> tuple[list[str], str]:
+    def ask(repo: str) -> tuple[dict[str, int], str]:
         asked.append(repo)
         raise CheckpointError(f"checkpoint {repo!r}: no Hub here")
 
@@ -176,7 +176,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         path = path.replace(f"/{COMMIT}", "/main")
         entry = "/owner/tiny/resolve/main/"
         if path in ("/api/models/owner/tiny", "/api/models/owner/tiny/revision/main"):
-            siblings = [{"rfilename": name} for name in files]
+            siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
             self.answer(json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode())
         elif path == "/api/models/owner/tiny/tree/main":
             tree = [{"type": "file", "path": n, "size": len(d), "oid": _etag(d)} for n, d in files.items()]
@@ -223,6 +223,8 @@ def test_a_hub_id_is_fetched_from_the_endpoint_once(hub: type[Hub]) -> None:
     shares = [share for stage, share in told if stage == "download"]
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
+    assert len(shares) > 2
+    assert shares[0] < 1.0
     assert [stage for stage, _ in told if stage != "download"] == ["resolve", "tokenizer", "weights", "ready"]
     assert loaded.source == f"Hugging Face Hub, owner/tiny at {COMMIT[:7]}"
     expected = load_checkpoint(hub.folder, loop_layers=(1, 1)).model
