@@ -53,9 +53,10 @@ def main(arguments: list[str]) -> int:
 
 
 def run_app(arguments: list[str]) -> int:
-    """Open the app; returns when it is closed."""
+    """Start the app, and its page where there is a desktop; returns when it is closed."""
     python = make_environment("requirements.txt")
-    return subprocess.call([str(python), str(ROOT / "app.py"), *arguments], cwd=ROOT)
+    opening = ["--open"] if _has_desktop() else []
+    return subprocess.call([str(python), str(ROOT / "app.py"), *opening, *arguments], cwd=ROOT)
 
 
 def run_tests(arguments: list[str]) -> int:
@@ -230,6 +231,13 @@ def _distribution() -> str:
 
 
 # --- small things ------------------------------------------------------------------------------------------------
+
+
+def _has_desktop() -> bool:
+    """Without one, opening a page would start a text browser in this terminal, or nothing."""
+    if sys.platform in ("darwin", "win32"):
+        return not os.environ.get("SSH_CONNECTION")
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _is_root() -> bool:

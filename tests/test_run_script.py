@@ -72,9 +72,14 @@ def test_a_failed_install_is_told_and_tried_again(
     assert not run.STAMP.exists()
 
 
-def test_the_app_gets_the_arguments(run: ModuleType, calls: list[list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("desktop", [True, False])
+def test_the_app_gets_the_arguments(
+    run: ModuleType, calls: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desktop: bool
+) -> None:
+    monkeypatch.setattr(run, "_has_desktop", lambda: desktop)
     assert run.main(["--port", "7861"]) == 0
-    assert calls[-1] == [str(tmp_path / "app.py"), "--port", "7861"]
+    opening = ["--open"] if desktop else []
+    assert calls[-1] == [str(tmp_path / "app.py"), *opening, "--port", "7861"]
 
 
 @pytest.mark.parametrize(
