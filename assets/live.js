@@ -20,17 +20,23 @@ function el(tag, cls, ...children) {
 /** Fill `{name}` places of our own texts. */
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
 
-/** Fold edits into a figure; throws when a path is not in it. The Python fold is loopviz.panels.apply. */
-export function applyOps(figure, ops) {
-  for (const { op, path, value } of ops) {
+/** Fold packed edits into a figure; throws when a path is not in it. The Python fold is loopviz.panels.apply. */
+export function applyOps(figure, packed) {
+  let path = [];
+  for (const [code, shared, ...rest] of packed) {
+    const value = rest.pop();
+    path = path.slice(0, shared).concat(rest);
     let place = figure;
     for (const key of path.slice(0, -1)) place = place[key];
     const last = path[path.length - 1];
-    if (op === "append") place[last].push(...value);
-    else if (op === "set") place[last] = value;
-    else throw new Error(`unknown op ${op}`);
+    if (code === 1) place[last].push(...value);
+    else if (code === 0) place[last] = value;
+    else throw new Error(`unknown op ${code}`);
   }
 }
+
+/** Messages come with their two kinds of quotes exchanged (see loopviz.app.live.wire). */
+const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
 
 let plotlyLoading = null;
 
@@ -627,7 +633,8 @@ class Page {
     const next = (visible.length ? visible : this.end ? due : []).sort((a, b) => a.dirtySince - b.dirtySince)[0];
     if (!next) return;
     const now = performance.now();
-    const rest = this.lastCost * (1 / DRAW_SHARE - 1) - (now - this.lastDraw);
+    // once the run has ended nobody else needs the time
+    const rest = this.end ? 0 : this.lastCost * (1 / DRAW_SHARE - 1) - (now - this.lastDraw);
     if (rest > 1) {
       this.scheduled = true;
       setTimeout(() => requestAnimationFrame(() => this.tick()), rest);
@@ -652,7 +659,7 @@ export function mount({ element, server, props, watch, loaded }) {
     if (typeof props.value !== "string" || !props.value) return;
     let message;
     try {
-      message = JSON.parse(props.value);
+      message = unwire(props.value);
     } catch (error) {
       console.error("unreadable message", error);
       return;

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from loopviz.app import settings as st
-from loopviz.app.live import dumps
+from loopviz.app.live import wire
 from loopviz.app.server import asset_url
 from loopviz.app.service import Service, status
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
@@ -46,7 +46,7 @@ def live_config(lang: str) -> str:
         if all(metric in panel.TEXTS[lang] for metric in METRICS):
             shown["metrics"] = {metric: words[f"metric.{metric}"] for metric in METRICS}
         panels.append({"name": name, "words": shown})
-    return dumps(
+    return wire(
         {
             "kind": "config",
             "lang": lang,

@@ -1,7 +1,8 @@
 """The live part of a page: what a run sends to the browser, and who may ask for it.
 
 A :class:`Run` holds one visitor's run: its trace, where the visitor is looking, and what has not been sent yet.
-:func:`messages` turns the engine's frames into JSON strings, one a yield. Kinds of message (the page's script,
+
+:func:`messages` turns the engine's frames into strings (:func:`wire`), one a yield. Kinds of message (the page's script,
 `assets/live.js`, is the other half of this):
 
 * `{"kind": "status", "text"}`: a line of text; what is shown stays.
@@ -9,7 +10,7 @@ A :class:`Run` holds one visitor's run: its trace, where the visitor is looking,
   "palette", "focus", "end"}`: everything up
   to frame `seq`; begins a run, and mends a page that missed something.
 * `{"kind": "frames", "run", "epoch", "first", "last", "tokens", "next", "ops", "summaries"?, "end"}`: frames
-  `first..last-1`. `ops` edit the figures of `epoch`; an epoch begins whenever the visitor looks elsewhere.
+  `first..last-1`. `ops` (:func:`pack`) edit the figures of `epoch`; an epoch begins whenever the visitor looks elsewhere.
 
 Free of Gradio and torch, so all of it is tested without a browser or a model.
 """
@@ -28,7 +29,7 @@ from typing import Any
 import orjson
 from plotly.colors import sample_colorscale
 
-from loopviz.panels import Focus, figure_json
+from loopviz.panels import Focus, Op, figure_json
 from loopviz.panels.theme import SCALE
 from loopviz.trace import Frame, Trace
 
@@ -60,6 +61,35 @@ def palette(steps: int) -> list[str]:
         return []
     at = [0.92 - 0.8 * i / max(1, steps - 1) for i in range(steps)]
     return sample_colorscale(SCALE, at)
+
+
+def pack(ops: list[Op]) -> list[list[Any]]:
+    """Ops as short as they can simply be written: `[code, shared, *rest of the path, value]`.
+
+    `code` 0 sets, 1 appends; `shared` counts the path's leading parts that are those of the op before.
+    """
+    packed: list[list[Any]] = []
+    before: list[Any] = []
+    for op in ops:
+        path = op["path"]
+        shared = 0
+        while shared < min(len(path), len(before)) and path[shared] == before[shared]:
+            shared += 1
+        packed.append([_CODES[op["op"]], shared, *path[shared:], op["value"]])
+        before = path
+    return packed
+
+
+_CODES = {"set": 0, "append": 1}
+_SWAP = str.maketrans("\"'", "'\"")
+
+
+def wire(message: Mapping[str, Any]) -> str:
+    """The message as it is sent: JSON with its two kinds of quotes exchanged.
+
+    Gradio puts the string into JSON of its own, which would write every `"` as `\\"`.
+    """
+    return dumps(message).translate(_SWAP)
 
 
 class Run:
@@ -145,7 +175,7 @@ class Run:
                 "last": last,
                 "tokens": [token_row(frame) for frame in self.trace.frames[first:last]],
                 "next": self._next_text(),
-                "ops": self._ops,
+                "ops": {name: pack(ops) for name, ops in self._ops.items()},
                 "end": self.end,
             }
             self._sent, self._ops = last, {}
@@ -210,14 +240,14 @@ def messages(
                 now = clock()
                 if not begun:
                     begun, last = True, now
-                    yield dumps(run.snapshot())
+                    yield wire(run.snapshot())
                 elif now - last >= every:
                     last = now
                     if message := run.frames_message(clock):
-                        yield dumps(message)
+                        yield wire(message)
         run.end = run.end or "stopped"
         if len(run):
-            yield dumps(run.ending() if begun else run.snapshot())
+            yield wire(run.ending() if begun else run.snapshot())
     except GeneratorExit:
         run.end = run.end or "stopped"
         raise

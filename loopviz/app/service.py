@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loopviz.app import settings as st
-from loopviz.app.live import Registry, Run, dumps, messages
+from loopviz.app.live import SEND_EVERY, Registry, Run, dumps, messages, wire
 from loopviz.app.models import ModelRefused, ModelRoom, short_name
 from loopviz.app.texts import pick_language, text
 from loopviz.panels import METRICS, PANELS, Focus
@@ -23,15 +23,20 @@ LARGEST_POSITION = 1_000_000
 
 def status(line: str, bad: bool = False) -> str:
     """The message that shows one line; what the page shows otherwise stays."""
-    return dumps({"kind": "status", "text": line, "bad": bad})
+    return wire({"kind": "status", "text": line, "bad": bad})
 
 
 class Service:
-    """The runs of a page's visitors: checked, started, watched, stopped."""
+    """The runs of a page's visitors: checked, started, watched, stopped.
 
-    def __init__(self, room: ModelRoom, registry: Registry) -> None:
+    Args:
+        every: seconds between two messages of a run.
+    """
+
+    def __init__(self, room: ModelRoom, registry: Registry, every: float = SEND_EVERY) -> None:
         self.room = room
         self.registry = registry
+        self.every = every
         self._refused: dict[str, list[st.Problem]] = {}  # by session, from a run to the event that shows them
 
     # --- checking -------------------------------------------------------------------------------------------------
@@ -106,7 +111,7 @@ class Service:
         sent = 0
         try:
             yield status(text(lang, "live.reading"))
-            for message in messages(run, frames):
+            for message in messages(run, frames, every=self.every):
                 if not sent:
                     self.registry.supersede(run)
                 sent += 1
@@ -171,7 +176,7 @@ class Service:
                 last = run
         if last is None:
             return None
-        return dumps(last.ending()) if len(last) else status(text(last.focus.lang, "live.end.stopped"))
+        return wire(last.ending()) if len(last) else status(text(last.focus.lang, "live.end.stopped"))
 
     # --- questions of the page's script -----------------------------------------------------------------------------
 

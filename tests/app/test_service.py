@@ -16,6 +16,7 @@ from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.service import Service
 from loopviz.panels import PANELS
+from tests.app.wire import unwire
 from tests.conftest import make_llama
 
 
@@ -41,7 +42,7 @@ def service(loaded: Loaded) -> Service:
             raise ValueError(f"checkpoint {name!r}: no such file or folder")
         return loaded
 
-    return Service(ModelRoom("tiny", load=load), Registry())
+    return Service(ModelRoom("tiny", load=load), Registry(), every=0)
 
 
 def values(**change: Any) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def values(**change: Any) -> dict[str, Any]:
 
 
 def said(stream: Iterator[str]) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in stream]
+    return [unwire(text) for text in stream]
 
 
 def shown(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -150,7 +151,7 @@ def test_two_visitors_never_meet(service: Service) -> None:
             if (text := next(stream, None)) is None:
                 del streams[name]
             else:
-                messages[name].append(json.loads(text))
+                messages[name].append(unwire(text))
     runs = {name: {message["run"] for message in shown(found)} for name, found in messages.items()}
     assert len(runs["a"]) == len(runs["b"]) == 1
     assert runs["a"].isdisjoint(runs["b"])
@@ -162,7 +163,7 @@ def test_two_visitors_never_meet(service: Service) -> None:
 
 def test_stop_ends_within_a_token_and_says_so(service: Service) -> None:
     stream = service.run("Once", values(max_new_tokens=100), "en", "me")
-    while json.loads(next(stream))["kind"] != "snapshot":
+    while unwire(next(stream))["kind"] != "snapshot":
         pass
     answers: list[str | None] = []
     stopper = threading.Thread(target=lambda: answers.append(service.stop("me")))
@@ -174,7 +175,7 @@ def test_stop_ends_within_a_token_and_says_so(service: Service) -> None:
     stopper.join(5)
     assert len(run) <= before + 1
     assert rest[-1]["end"] == "stopped"
-    assert json.loads(answers[0])["end"] == "stopped"
+    assert unwire(answers[0])["end"] == "stopped"
     assert service.stop("me") is None, "nothing runs any more"
 
 
@@ -183,7 +184,7 @@ def test_running_again_keeps_the_old_result_until_the_new_one_speaks(service: Se
     stream = service.run("Again", values(), "en", "me")
     next(stream)  # a status: nothing to show yet
     assert service.registry.get(first) is not None
-    while (message := json.loads(next(stream)))["kind"] != "snapshot":
+    while (message := unwire(next(stream)))["kind"] != "snapshot":
         pass
     assert service.registry.get(first) is None
     stream.close()

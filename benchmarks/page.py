@@ -1,0 +1,262 @@
+"""What watching costs: the page in a real Chromium beside the engine alone, on the same model, prompt and settings.
+
+    python benchmarks/page.py                                  a random model of about two million parameters
+    python benchmarks/page.py --model smollm2-135m-instruct --start 10 --end 14 --tokens 48
+
+Prints medians over the repeats: bytes over the wire a token, plot nodes rebuilt while streaming, milliseconds from the
+last token's arrival until every panel shows it, server CPU a token that streaming adds (CPU of the server's process
+from the click to the last drawing, less the engine's own, which is counted around every frame in the same run), and
+tokens a second with the page open and by the engine alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+PROMPT = "Once upon a time, a small robot"
+
+# Counted in the page: plot elements added after the first draw; when the last token came and when all was drawn.
+WATCH = """
+() => {
+  const root = document.querySelector('.lv'), page = root.page;
+  const seen = (window.seen = { rebuilt: 0, began: null, ended: null, drawn: null });
+  new MutationObserver((records) => {
+    if (root.dataset.t === '0' || ![...page.panels.values()].every((panel) => panel.drawn > 0)) return;
+    for (const record of records) for (const node of record.addedNodes)
+      if (node.matches?.('.main-svg, .svg-container, .js-plotly-plot, canvas.gl-canvas')) seen.rebuilt += 1;
+  }).observe(root, { childList: true, subtree: true });
+  new MutationObserver(() => {
+    const data = root.dataset, now = performance.now();
+    if (seen.began === null && data.run && data.end === '') seen.began = [now, +data.t];
+    if (seen.ended === null && data.run && data.end) seen.ended = [now, +data.t];
+    if (seen.ended !== null && seen.drawn === null && data.drawn === data.t) seen.drawn = now;
+  }).observe(root, { attributes: true });
+}
+"""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a name, Hub id, folder or .gguf file; default: a random one")
+    parser.add_argument("--start", type=int, default=4, help="first looped layer")
+    parser.add_argument("--end", type=int, default=5, help="last looped layer")
+    parser.add_argument("--loops", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=200, help="new tokens of a run")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--serve", metavar="FILE", help=argparse.SUPPRESS)  # what this script starts itself with
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch, on both sides")
+    return parser.parse_args()
+
+
+def random_model(folder: Path) -> str:
+    """A random Llama of twelve layers, 2.6 M parameters, and a byte-level tokenizer; it does not end its text itself."""
+    import torch
+
+    from tests.conftest import make_llama, make_tokenizer
+
+    model = make_llama(num_hidden_layers=12, hidden_size=128, intermediate_size=384, max_position_embeddings=2048)
+    with torch.no_grad():
+        model.lm_head.weight[1] = 0
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """The app as it is, but for a clock around the engine: its CPU milliseconds go into a file, run after run."""
+    import loopviz.engine
+    from loopviz.app.main import build, launch
+
+    plain = loopviz.engine.stream
+
+    def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        frames, spent = plain(*args, **kwargs), 0.0
+        try:
+            while True:
+                began = time.thread_time()  # of this thread only: what the server does meanwhile is not the engine's
+                frame = next(frames, None)
+                spent += time.thread_time() - began
+                if frame is None:
+                    return
+                yield frame
+        finally:
+            frames.close()
+            Path(options.serve).write_text(str(spent * 1000))
+
+    loopviz.engine.stream = timed
+    launch(build(options.model), port=options.port)
+
+
+@contextmanager
+def served(model: str, threads: int, clock: Path) -> Iterator[tuple[str, int]]:
+    """The app in a process of its own: its address and process id."""
+    if threads != 1:
+        raise SystemExit("the engine's CPU is counted in its own thread: use --threads 1")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, __file__, "--serve", str(clock), "--port", str(port), "--model", model]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=5).read()
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise SystemExit("the app did not start") from None
+                time.sleep(0.2)
+        yield url, process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def settle(page: Any, group: str, control: str, value: int) -> None:
+    """Type a number into a control of the page."""
+    box = page.locator(f"#ctl-{control} input[type=number]")
+    if not box.is_visible():
+        page.click(f"#lv-group-{group} .label-wrap")
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse.Namespace) -> dict[str, float]:
+    """One run with the page open."""
+    import psutil
+
+    page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    page.set_default_timeout(600_000)
+    wire = {"bytes": 0.0}
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    streams: set[str] = set()
+
+    def asked(event: dict[str, Any]) -> None:
+        if "queue/data" in event["request"]["url"]:
+            streams.add(event["requestId"])
+
+    def came(event: dict[str, Any]) -> None:
+        if event["requestId"] in streams:
+            wire["bytes"] += event["encodedDataLength"] or event["dataLength"]
+
+    session.on("Network.requestWillBeSent", asked)
+    session.on("Network.dataReceived", came)
+    page.goto(url)
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    page.fill("#ctl-prompt textarea", PROMPT)
+    for group, control, value in (
+        ("loop", "block_start", options.start),
+        ("loop", "block_end", options.end),
+        ("loop", "loop_count", options.loops),
+        ("sampling", "max_new_tokens", options.tokens),
+    ):
+        settle(page, group, control, value)
+    page.wait_for_timeout(1500)  # the checks of the settings are over: only the run is measured
+    page.evaluate(WATCH)
+    process = psutil.Process(pid)
+    before = process.cpu_times()
+    page.click("#lv-run")
+    page.wait_for_function("() => window.seen.drawn !== null")
+    after = process.cpu_times()
+    seen = page.evaluate("window.seen")
+    page.close()
+    (began, first), (ended, last) = seen["began"], seen["ended"]
+    server = (after.user + after.system - before.user - before.system) * 1000
+    return {
+        "tokens": last,
+        "bytes": wire["bytes"] / last,
+        "rebuilt": seen["rebuilt"],
+        "lag": seen["drawn"] - ended,
+        "cpu": (server - float(clock.read_text())) / last,
+        "rate": (last - first) * 1000 / (ended - began),
+    }
+
+
+def engine_run(loaded: Any, options: argparse.Namespace) -> dict[str, float]:
+    """The same run by the engine alone, in this process; and the share of building messages without sending them."""
+    from loopviz.app import settings as st
+    from loopviz.app.live import Run, messages
+    from loopviz.engine import StreamSettings, run_meta, stream
+    from loopviz.panels import PANELS
+
+    values = st.defaults() | {"block_start": options.start, "block_end": options.end, "loop_count": options.loops}
+    model = loaded.model.with_loop(**st.loop_fields(values))
+    wanted = StreamSettings(record="full", **st.stream_fields(values | {"max_new_tokens": options.tokens}))
+    began = time.perf_counter()
+    frames = list(stream(model, loaded.tokenizer, PROMPT, wanted))
+    rate = len(frames) / (time.perf_counter() - began)
+    run = Run(run_meta(model, loaded.tokenizer, PROMPT, wanted), PANELS)
+    building = time.process_time()
+    said = list(messages(run, iter(frames), every=0))  # a message a token: the dearest way
+    building = (time.process_time() - building) * 1000 / len(frames)
+    return {"rate": rate, "building": building, "json": sum(map(len, said)) / len(frames)}
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments()
+    if options.serve:
+        serve(options)
+        return
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model or random_model(Path(folder))
+        import torch
+        from playwright.sync_api import sync_playwright
+
+        from loopviz.model.checkpoints import load_checkpoint
+        from scripts.run import find_chromium
+
+        torch.set_num_threads(options.threads)
+        loaded = load_checkpoint(model)
+        engine_run(loaded, options)  # warm
+        alone, watched, clock = [], [], Path(folder) / "engine.ms"
+        with served(model, options.threads, clock) as (url, pid), sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+            watched_run(browser, url, pid, clock, options)  # warm
+            for _ in range(options.repeats):
+                alone.append(engine_run(loaded, options))
+                watched.append(watched_run(browser, url, pid, clock, options))
+            browser.close()
+
+    def median(runs: list[dict[str, float]], name: str) -> float:
+        return statistics.median(run[name] for run in runs)
+
+    print(
+        f"model {options.model or 'random, 2.6 M parameters'}; {watched[0]['tokens']} tokens, {options.loops} loops of layers"
+    )
+    print(f"{options.start}-{options.end}; {options.threads} thread(s); medians of {options.repeats}")
+    print(f"bytes over the wire a token                     {median(watched, 'bytes'):10.0f}   at most 4000")
+    print(f"plot nodes rebuilt while streaming              {max(w['rebuilt'] for w in watched):10.0f}   0")
+    print(f"last token to every panel showing it, ms        {median(watched, 'lag'):10.0f}   at most 1000")
+    print(f"server CPU a token added by streaming, ms       {median(watched, 'cpu'):10.2f}   at most 3")
+    print(f"  of it: building one message a token, ms       {median(alone, 'building'):10.2f}")
+    print(f"  JSON of one message a token, bytes            {median(alone, 'json'):10.0f}")
+    print(
+        f"tokens/s, page open / engine alone              {median(watched, 'rate'):.1f} / {median(alone, 'rate'):.1f}",
+        end="",
+    )
+    print(f" = {median(watched, 'rate') / median(alone, 'rate'):.2f}   at least 0.5")
+
+
+if __name__ == "__main__":
+    main()
