@@ -36,22 +36,23 @@ TEXTS: dict[str, dict[str, str]] = {
         "source": "Recorded in this run, in float32, after every loop step (s_r is the state after step r, s_0 enters "
         "the block); thresholds from the model's configuration.",
         "no_data": "Nothing read yet: the curves appear with the first token",
-        "selected": "selected token",
+        "curve_cosine": "1 − cos",
+        "curve_kl": "KL",
         "earlier": "earlier tokens (last {count})",
         "stop": "stopped here",
         "step": "loop step r",
-        "cosine": "1 − cos(s<sub>r</sub>, s<sub>r−1</sub>)",
+        "cosine": "1 − cos(s<sub>r</sub>,s<sub>r−1</sub>)",
         "kl": "KL, nats",
         "hover_cosine": "step r = %{x}<br>1 − cos = %{text}",
         "hover_kl": "step r = %{x}<br>KL(p<sub>r−1</sub> ‖ p<sub>r</sub>) = %{text}",
         "says": "says “{text}”",
         "nats": "{value} nats",
-        "hover_stop": "stopped after step %{x}, by %{text}",
+        "stopped": "stopped here, by {why}",
         "used": "stops at ≤ {value}",
         "unused": "{value}, not used by {what}",
         "zero": "{value}, below the axis",
         "unchecked": "not checked",
-        "head": "{token}<br>{steps} loops, stopped by {why} · says “{text}”",
+        "head": "{token}{many}<br>{steps} loops, stopped by {why} · says “{text}”",
         "pass": " · pass of {count} tokens",
         "summary": "{token}, {block}: {steps} loop steps, stopped by {why}; at the last step 1 − cosine is {cosine} and "
         "KL is {kl} nats.",
@@ -69,22 +70,23 @@ TEXTS: dict[str, dict[str, str]] = {
         "units": "1 − 余弦：无单位，0 到 2。KL：奈特（nat）。均为对数坐标，画出的最小值为 1e-8。",
         "source": "本次运行中每个循环步之后以 float32 记录（s_r 是第 r 步之后的状态，s_0 是进入块的状态）；阈值来自模型配置。",
         "no_data": "尚未读入词元：读入第一个词元后曲线出现",
-        "selected": "所选词元",
+        "curve_cosine": "1 − cos",
+        "curve_kl": "KL",
         "earlier": "之前的词元（最近 {count} 个）",
         "stop": "在此停止",
         "step": "循环步 r",
-        "cosine": "1 − cos(s<sub>r</sub>, s<sub>r−1</sub>)",
+        "cosine": "1 − cos(s<sub>r</sub>,s<sub>r−1</sub>)",
         "kl": "KL（nat）",
         "hover_cosine": "第 %{x} 步<br>1 − cos = %{text}",
         "hover_kl": "第 %{x} 步<br>KL(p<sub>r−1</sub> ‖ p<sub>r</sub>) = %{text}",
         "says": "预测“{text}”",
         "nats": "{value} nat",
-        "hover_stop": "第 %{x} 步后停止：%{text}",
+        "stopped": "在此停止：{why}",
         "used": "≤ {value} 时停止",
         "unused": "{value}，{what} 不使用",
         "zero": "{value}，低于坐标轴",
         "unchecked": "不检查",
-        "head": "{token}<br>循环 {steps} 步，停止原因：{why} · 预测“{text}”",
+        "head": "{token}{many}<br>循环 {steps} 步，停止原因：{why} · 预测“{text}”",
         "pass": " · 一次读入 {count} 个词元",
         "summary": "{token}，{block}：循环 {steps} 步，停止原因：{why}；最后一步 1 − 余弦为 {cosine}，KL 为 {kl} nat。",
     },
@@ -107,7 +109,7 @@ def _values(quantity: str, block: dict[str, Any]) -> list[float | None]:
 
 
 def _texts(quantity: str, block: dict[str, Any], lang: str) -> list[str]:
-    """Hover texts of one curve: the exact value (even where the axis floors it), and what the step would say."""
+    """Hover texts of one curve: the exact value (even where the axis floors it), and what the step would say, and at the end why it stopped."""
     words = TEXTS[lang]
     out = []
     for r, value in enumerate(_values(quantity, block)):
@@ -116,18 +118,20 @@ def _texts(quantity: str, block: dict[str, Any], lang: str) -> list[str]:
             text = words["nats"].format(value=text)
         best = block["steps"]["topk_texts"][r] if block["steps"]["topk_texts"] else []
         out.append(f"{text}<br>{words['says'].format(text=labels.show_token(best[0]))}" if best else text)
+    if out:
+        out[-1] += f"<br>{words['stopped'].format(why=labels.stop_label(block['stop_reason'], lang))}"
     return out
 
 
 def _head(frame: dict[str, Any], block: dict[str, Any], lang: str) -> str:
     words = TEXTS[lang]
-    head = words["head"].format(
+    return words["head"].format(
         token=labels.token_label(frame, lang),
+        many=words["pass"].format(count=frame["pass_tokens"]) if frame["pass_tokens"] > 1 else "",
         steps=block["n_steps"],
         why=labels.stop_label(block["stop_reason"], lang),
-        text=labels.show_token(frame["next_text"]),
+        text=labels.show_token(frame["next_text"], width=12),
     )
-    return head + (words["pass"].format(count=frame["pass_tokens"]) if frame["pass_tokens"] > 1 else "")
 
 
 def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
@@ -141,7 +145,7 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
         missing = labels.COMMON[lang]["not_recorded"]
     out: dict[Path, Any] = {
         ("layout", "title", "text"): " " if block is None else _head(frame, block, lang),
-        ("layout", "annotations", 0, "text"): missing,
+        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
         ("layout", "annotations", 0, "visible"): bool(missing),
     }
     kind = theme.stop_kind(block["stop_reason"]) if block else "count"
@@ -151,7 +155,6 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
         out["data", CHOSEN[i], "text"] = _texts(quantity, block, lang) if block else []
         out["data", STOP[i], "x"] = [len(drawn)] if drawn else []
         out["data", STOP[i], "y"] = drawn[-1:]
-        out["data", STOP[i], "text"] = [labels.stop_label(block["stop_reason"], lang)] if drawn else []
         out["data", STOP[i], "marker", "color"] = theme.COLOURS[f"stop_{kind}"]
         out["data", STOP[i], "marker", "symbol"] = theme.STOP_SYMBOLS[kind]
     return out
@@ -194,7 +197,7 @@ def _threshold(i: int, spec: dict[str, Any], lang: str) -> dict[str, Any]:
             "textposition": "end",
             "yanchor": "bottom",
             "padding": 2,
-            "font": {"size": 11, "color": colour},
+            "font": {"size": 11},
         },
     }
 
@@ -262,7 +265,7 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
             "type": "scatter",
             "mode": "lines+markers",
             **axes[i],
-            "name": f"{words['selected']}: {words[quantity]}",
+            "name": words[f"curve_{quantity}"],
             "x0": 1,
             "dx": 1,
             "y": [],
@@ -283,14 +286,13 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
             "showlegend": i == 0,
             "x": [],
             "y": [],
-            "text": [],
             "marker": {
                 "size": 14,
                 "color": theme.COLOURS["stop_count"],
                 "symbol": theme.STOP_SYMBOLS["count"],
                 "line": {"color": theme.MARK_EDGE, "width": 1.5},
             },
-            "hovertemplate": words["hover_stop"] + "<extra></extra>",
+            "hoverinfo": "skip",  # the point under it says it
         }
         for i in (0, 1)
     ]
@@ -303,8 +305,7 @@ def _axis(title: str, low: float, high: float) -> dict[str, Any]:
         "domain": [low, high],
         "title": {"text": title},
         "exponentformat": "power",
-        "nticks": 6,
-        "minexponent": 2,
+        "nticks": 4,
     }
 
 
@@ -315,7 +316,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "template": theme.template(),
         "height": HEIGHT,
         "margin": {"l": 52, "r": 12, "t": 52, "b": 10},
-        "title": {"text": " ", "y": 0.985},
+        "title": {"text": " ", "y": 1 - 20 / HEIGHT},
         "annotations": [labels.message(absent or words["no_data"])],
         "meta": {"select": {"step": "x"}},
     }
@@ -334,6 +335,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "yaxis": _axis(words["cosine"], 0.54, 1),
         "yaxis2": _axis(words["kl"], 0, 0.46),
         "shapes": _shapes(spec, focus),
+        "showlegend": True,
         "legend": {"y": -0.16, "yanchor": "top", "x": 0},
     }
     return {"data": _data(spec, focus.lang), "layout": layout}

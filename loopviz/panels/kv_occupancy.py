@@ -42,7 +42,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "unrolled": "unrolled",
         "hover_slot": "layer %{x}, slot %{y}<br>holds %{z} tokens",
         "hover_bytes": "token %{{x}}<br>{name}: %{{y:.4s}}B (%{{y:,d}} bytes)",
-        "head": "After {token}: {used} in use, {allocated} allocated<br>plain Llama {plain} · unrolled {unrolled}",
+        "head": "After {token}<br>{used} in use · {allocated} allocated<br>plain Llama {plain} · unrolled {unrolled}",
         "summary": "After {token} the KV cache of the {tokens} tokens read takes {used} ({allocated} allocated); a plain "
         "Llama would hold {plain}, an unrolled one {unrolled}.",
     },
@@ -68,7 +68,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "unrolled": "展开",
         "hover_slot": "第 %{x} 层，槽位 %{y}<br>存有 %{z} 个词元",
         "hover_bytes": "词元 %{{x}}<br>{name}：%{{y:.4s}}B（%{{y:,d}} 字节）",
-        "head": "{token} 之后：使用中 {used}，已分配 {allocated}<br>普通 Llama {plain} · 展开 {unrolled}",
+        "head": "{token} 之后<br>使用中 {used} · 已分配 {allocated}<br>普通 Llama {plain} · 展开 {unrolled}",
         "summary": "{token} 之后，已读 {tokens} 个词元的 KV 缓存占 {used}（已分配 {allocated}）；普通 Llama 需要 {plain}，"
         "展开的模型需要 {unrolled}。",
     },
@@ -108,7 +108,7 @@ def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Pat
         ("layout", "shapes", HERE, "x0"): at,
         ("layout", "shapes", HERE, "x1"): at,
         ("layout", "shapes", HERE, "visible"): frame is not None,
-        ("layout", "annotations", 0, "text"): missing,
+        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
         ("layout", "annotations", 0, "visible"): bool(missing),
     }
 
@@ -147,6 +147,7 @@ def _data(meta: dict[str, Any], lang: str) -> list[dict[str, Any]]:
                 "color": theme.COLOURS[_COLOURS[name]],
                 "dash": theme.DASHES[_COLOURS[name]],
                 "width": 3 if name == "used" else 2,
+                "shape": "hv" if name == "allocated" else "linear",
             },
             "hovertemplate": words["hover_bytes"].format(name=words[name]) + "<extra></extra>",
         }
@@ -193,13 +194,14 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token."""
     words, layers, slots = TEXTS[focus.lang], meta["shape"]["layers"], _slots(meta)
     grid = max(40, min(22 * slots, 200))  # px
-    height = grid + 330
-    split = 1 - grid / (height - 52 - 70)
+    height = grid + 360
+    plot = height - 92 - 70  # px between the margins, about
+    split = 1 - grid / plot
     layout = {
         "template": theme.template(),
         "height": height,
-        "margin": {"l": 58, "r": 12, "t": 72, "b": 10},
-        "title": {"text": " ", "y": 0.985},
+        "margin": {"l": 58, "r": 12, "t": 92, "b": 10},
+        "title": {"text": " ", "y": 1 - 20 / height},
         "annotations": [labels.message(words["no_data"])],
         "xaxis": {
             "anchor": "y",
@@ -219,7 +221,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         },
         "xaxis2": {"anchor": "y2", "title": {"text": words["position"]}},
         "yaxis2": {
-            "domain": [0, split - 0.2],
+            "domain": [0, split - 62 / plot],  # room for the grid's axis
             "anchor": "x2",
             "title": {"text": words["bytes"]},
             "tickformat": "~s",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import math
 import re
+import textwrap
 import unicodedata
 from typing import Any
 
@@ -84,9 +85,9 @@ def show_token(text: str, width: int = 24) -> str:
     return escape("".join(out))
 
 
-def token_label(frame: dict[str, Any], lang: str) -> str:
+def token_label(frame: dict[str, Any], lang: str, width: int = 24) -> str:
     """``token 12 “cat”``."""
-    return COMMON[lang]["token"].format(index=frame["index"], text=show_token(frame["text"]))
+    return COMMON[lang]["token"].format(index=frame["index"], text=show_token(frame["text"], width))
 
 
 def stop_label(reason: str, lang: str) -> str:
@@ -144,10 +145,15 @@ def block_label(spec: dict[str, Any], block: int, lang: str) -> str:
     return COMMON[lang]["block"].format(block=block, a=spec["layers"][0], b=spec["layers"][1])
 
 
+def wrapped(text: str) -> str:
+    """``text`` in lines that a phone's width holds; Chinese sentences here are short enough as they are."""
+    return "<br>".join(textwrap.wrap(text, 36)) if text.isascii() else text.replace("：", "：<br>")
+
+
 def message(text: str) -> dict[str, Any]:
     """The annotation that says on screen what is missing; shown when ``text`` is not empty."""
     return {
-        "text": text,
+        "text": wrapped(text),
         "visible": bool(text),
         "showarrow": False,
         "xref": "paper",

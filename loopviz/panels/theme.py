@@ -43,8 +43,10 @@ PAGES: dict[str, dict[str, str]] = {
     "dark": {"ink": "#D5DAE1", "grid": "rgba(255,255,255,0.14)", "page": "#111827"},
 }
 
-# Perceptually uniform and made for colour vision deficiency (Nuñez, Anderton and Renslow 2018).
-SCALE = "Cividis"
+# Cividis: perceptually uniform and made for colour vision deficiency (Nuñez, Anderton and Renslow 2018). Without its
+# darkest ninth, which would pass for an empty cell on the dark page.
+_CIVIDIS = ("#123570", "#3B496C", "#575D6D", "#707173", "#8A8678", "#A59C74", "#C3B369", "#E1CC55", "#FEE838")
+SCALE: list[list[float | str]] = [[i / (len(_CIVIDIS) - 1), colour] for i, colour in enumerate(_CIVIDIS)]
 
 
 def stop_kind(reason: str) -> str:
@@ -70,7 +72,14 @@ def template(page: str | None = None) -> dict[str, Any]:
     return {
         "layout": {
             "font": {"family": "system-ui, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif", "color": ink},
-            "title": {"font": {"size": 13}, "x": 0, "xref": "container", "xanchor": "left", "yanchor": "top"},
+            "title": {
+                "font": {"size": 13},
+                "x": 0,
+                "xref": "container",
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"l": 6},
+            },
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "xaxis": axis,

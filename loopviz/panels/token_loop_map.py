@@ -155,7 +155,7 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
     at = -1 if frame is None else frame["index"]
     out: dict[Path, Any] = {
         ("layout", "title", "text"): head,
-        ("layout", "annotations", 0, "text"): missing,
+        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
         ("layout", "annotations", 0, "visible"): bool(missing),
     }
     step = focus.step is not None and focus.step <= meta["blocks"][focus.block]["max_steps"]
@@ -165,7 +165,8 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
             out["layout", "shapes", shape, "x0"] = at - 0.5
             out["layout", "shapes", shape, "x1"] = at + 0.5
     for place in MARKS.values():
-        out["data", place, "marker", "size"] = _mark_size(frames)
+        size = out["data", place, "marker", "size"] = _mark_size(frames)
+        out["data", place, "marker", "line", "width"] = 1 if size > 4 else 0  # edges would hide crowded marks
     return out
 
 
@@ -173,7 +174,7 @@ def _head(frame: dict[str, Any], focus: Focus) -> str:
     words, block = TEXTS[focus.lang], frame["blocks"][focus.block]
     head = words["head"].format(
         metric=words[focus.metric],
-        token=labels.token_label(frame, focus.lang),
+        token=labels.token_label(frame, focus.lang, width=12),
         steps=block["n_steps"],
         why=labels.stop_label(block["stop_reason"], focus.lang),
     )
@@ -189,9 +190,9 @@ def _bar(metric: str, words: dict[str, str]) -> dict[str, Any]:
         "tickfont": {"size": 11},
         "xpad": 4,
     }
-    if metric not in LINEAR:  # the colour is a power of ten; 3 between decades, for ranges shorter than one
-        decades = [(10.0**k, k) for k in range(-8, 7)]
-        ticks = sorted([*decades, *((3 * v, k + math.log10(3)) for v, k in decades)], key=lambda tick: tick[1])
+    if metric not in LINEAR:  # the colour is a power of ten; 3 between the upper decades, for ranges shorter than one
+        values = [10.0**k for k in range(-8, 7)] + [3 * 10.0**k for k in range(-3, 6)]
+        ticks = [(v, math.log10(v)) for v in sorted(values)]
         bar |= {
             "tickvals": [round(at, 3) for _, at in ticks],
             "ticktext": [f"{v:.0e}".replace("e-0", "e-") if v < 0.01 else f"{v:g}" for v, _ in ticks],
@@ -199,17 +200,8 @@ def _bar(metric: str, words: dict[str, str]) -> dict[str, Any]:
     return bar
 
 
-def _stops_of(spec: dict[str, Any]) -> set[str]:
-    """The stop reasons the block's configuration allows: the ones its legend names."""
-    if spec["strategy"] == "fixed_count":
-        return {"count"}
-    criterion = spec["criterion"]
-    return {"max"} | ({"cosine", "kl"} if criterion in ("either", "both") else {theme.stop_kind(criterion)})
-
-
-def _data(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
+def _data(focus: Focus) -> list[dict[str, Any]]:
     words = TEXTS[focus.lang]
-    possible = _stops_of(spec)
     grid = {
         "type": "heatmap",
         "x": [],
@@ -226,7 +218,6 @@ def _data(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
             "type": "scatter",
             "mode": "markers",
             "name": words["stop"].format(why=labels.COMMON[focus.lang][f"stopped_{kind}"]),
-            "showlegend": kind in possible,
             "x": [],
             "y": [],
             "marker": {
@@ -262,8 +253,8 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "template": theme.template(),
         "height": 300,
-        "margin": {"l": 40, "r": 8, "t": 52, "b": 10},
-        "title": {"text": words[focus.metric], "y": 0.985},
+        "margin": {"l": 40, "r": 8, "t": 76, "b": 10},
+        "title": {"text": words[focus.metric]},
         "annotations": [labels.message(absent or words["no_data"])],
         "meta": {"select": {"token": "x", "step": "y"}},
     }
@@ -272,8 +263,10 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
     rows, step = spec["max_steps"], focus.step or 1
+    height = 240 + max(90, min(16 * rows, 320))
+    layout["title"]["y"] = 1 - 20 / height
     layout |= {
-        "height": 240 + max(90, min(16 * rows, 320)),
+        "height": height,
         "xaxis": {"type": "category", "title": {"text": words["x"]}, "showgrid": False, "tickangle": -90},
         "yaxis": {
             "title": {"text": words["y"]},
@@ -282,6 +275,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
             "dtick": -(-rows // 12),
             "showgrid": False,
         },
+        "showlegend": True,
         "legend": {
             "y": 1,
             "yanchor": "bottom",
@@ -290,7 +284,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         },
         "shapes": [_outline(0.5, rows + 0.5, 2), _outline(step - 0.5, step + 0.5, 2)],
     }
-    return {"data": _data(spec, focus), "layout": layout}
+    return {"data": _data(focus), "layout": layout}
 
 
 def _added(frame: dict[str, Any], focus: Focus) -> list[Op]:
