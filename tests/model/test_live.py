@@ -73,6 +73,8 @@ def test_a_view_of_a_view_and_a_plain_view():
     again = plain.with_loop(loop_layers=(1, 2))
     assert torch.equal(again(ids(4)).logits, model(ids(4)).logits)
     assert plain.with_loop().config.loop_blocks() == []
+    assert model.last_pass.steps
+    assert model.with_loop().last_pass.steps == [], "a new view reports a pass it never ran"
 
 
 def test_views_run_side_by_side_in_threads():
