@@ -139,15 +139,15 @@ def test_num_return_sequences(looped, beams):
     assert torch.equal(out[2, :4], ids(4, rows=2)[1])
 
 
-@pytest.mark.parametrize("helper", ["twin", "stranger"])
-def test_assisted_decoding_equals_greedy(looped, helper):
+@pytest.mark.parametrize("drafter", ["twin", "stranger"])
+def test_assisted_decoding_equals_greedy(looped, drafter):
     """Rejected drafts are cropped from the cache. A chunk of several drafts is one pass: where that pass means the
     same as token by token (fixed count, one slot per step), the text must be the very same."""
     model, loop = looped
     tokens = ids(4)
     torch.manual_seed(1)
     stranger = LlamaForCausalLM(LlamaConfig(**{**SHAPE, "num_hidden_layers": 1})).eval()
-    assistant = plain_twin(model) if helper == "twin" else stranger
+    assistant = plain_twin(model) if drafter == "twin" else stranger
     out = generate(model, tokens, assistant_model=assistant, max_new_tokens=12)
     assert out.shape == (1, 16)
     if loop == {**LOOP, **MODES["serial"]}:
