@@ -317,7 +317,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "height": HEIGHT,
         "margin": {"l": 52, "r": 12, "t": 52, "b": 10},
         "title": {"text": " ", "y": 1 - 20 / HEIGHT},
-        "annotations": [labels.message(absent or words["no_data"])],
+        "annotations": [labels.message(absent or words["no_data"]) | {"y": 0.65}],
         "meta": {"select": {"step": "x"}},
     }
     if absent:

@@ -23,7 +23,7 @@ COLOURS: dict[str, str] = {
     "kv_used": "#8C6238",
     "kv_allocated": "#8C6238",
     "plain": "#7961F2",
-    "unrolled": "#D91657",
+    "unrolled": "#1698D9",
 }
 SAME_MEANING = [{"cosine", "stop_cosine"}, {"kl", "stop_kl"}, {"kv_used", "kv_allocated"}]
 
@@ -35,7 +35,7 @@ DASHES = {"kv_used": "solid", "kv_allocated": "dot", "plain": "dash", "unrolled"
 INK = "#7A7A7A"  # text
 FAINT = "rgba(127,127,127,0.35)"  # earlier tokens, not used
 GRID = "rgba(127,127,127,0.20)"
-SELECTED = "#FF2D95"  # the outline of what is selected; no data has this colour
+SELECTED = "#FF33CC"  # the outline of what is selected; no data has this colour
 MARK_EDGE = "#FFFFFF"
 
 PAGES: dict[str, dict[str, str]] = {

@@ -103,7 +103,8 @@ LINEAR = {"entropy"}  # the rest spans decades
 FLOORED = {"cosine", "kl", "rel_delta"}
 MAP, MARKS = 0, {kind: 1 + i for i, kind in enumerate(theme.STOPS)}
 COLUMN, CELL = 0, 1  # shapes
-MARK_SIZES = ((48, 9), (120, 6), (300, 4))  # up to so many tokens: mark size, px; else the last
+MARK_SIZES = ((48, 9), (120, 6), (300, 4))  # up to so many tokens: mark size, px; else 3
+EDGED = 200  # up to so many tokens marks have an edge; more crowded, edges would hide them
 
 
 def _raw(metric: str, block: dict[str, Any]) -> list[float | None]:
@@ -165,8 +166,8 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
             out["layout", "shapes", shape, "x0"] = at - 0.5
             out["layout", "shapes", shape, "x1"] = at + 0.5
     for place in MARKS.values():
-        size = out["data", place, "marker", "size"] = _mark_size(frames)
-        out["data", place, "marker", "line", "width"] = 1 if size > 4 else 0  # edges would hide crowded marks
+        out["data", place, "marker", "size"] = _mark_size(frames)
+        out["data", place, "marker", "line", "width"] = 1 if frames <= EDGED else 0
     return out
 
 
@@ -259,7 +260,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "meta": {"select": {"token": "x", "step": "y"}},
     }
     if absent:
-        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+        layout |= {"title": {"text": " "}, "xaxis": {"visible": False}, "yaxis": {"visible": False}}
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
     rows, step = spec["max_steps"], focus.step or 1

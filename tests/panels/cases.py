@@ -1,0 +1,59 @@
+"""Traces and focuses for the panels' tests: wilder than a real run, for what a panel must survive."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import strategies as st
+
+from loopviz.panels import LANGUAGES, METRICS, Focus
+from loopviz.trace import Trace
+from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
+
+CRITERIA = ("cosine", "kl", "either", "both", "acceleration")
+
+
+@st.composite
+def wild_traces(draw: st.DrawFn) -> Trace:
+    """Traces with undefined numbers anywhere, cosines of one and above, registered criteria, and any slot counts."""
+    trace = draw(traces(max_tokens=9))
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    for spec in trace.meta["blocks"]:
+        spec["criterion"] = rng.choice(CRITERIA)
+        spec["kl_threshold"] = rng.choice([0.0, 5e-4, 0.01])
+        spec["cosine_threshold"] = rng.choice([1.0, 0.999, 0.5])
+    for frame in trace.frames:
+        frame["kv"]["slots"] = [[rng.choice([0, n, n + 1]) for n in layer] for layer in frame["kv"]["slots"]]
+        for block in frame["blocks"]:
+            block["stop_reason"] = rng.choice([block["stop_reason"], "acceleration", "<i>"])
+            for name in ("cosine", "kl", "rel_delta", "norm", "entropy"):
+                column = block["steps"][name]
+                for r in range(len(column)):
+                    column[r] = rng.choice([column[r], column[r], column[r], None, 0.0, 1.0, 1.0000001])
+    return trace
+
+
+focuses = st.builds(
+    Focus,
+    token=st.none() | st.integers(0, 10),
+    block=st.integers(0, 2),
+    step=st.none() | st.integers(1, 7),
+    metric=st.sampled_from(METRICS),
+    lang=st.sampled_from(LANGUAGES),
+)
+
+
+def looped(tokens: int = 8, **meta: Any) -> Trace:
+    """A trace of one dynamic-stop block, unless ``meta`` says otherwise."""
+    return random_trace(3, tokens, **{"strategy": "dynamic_stop", "max_steps": 6, "states": False, **meta})
+
+
+def smollm2(tokens: int = 512, blocks: list[tuple[int, int]] | None = None) -> Trace:
+    """A trace of SmolLM2-135M's shape: 30 layers, 5 slots, 4 loops in layers 10-14."""
+    meta = make_meta(layers=30, blocks=blocks or [(10, 14)], max_steps=4, slots=5, prompt_tokens=16)
+    meta["shape"] |= {"hidden": 576, "kv_heads": 3, "head_dim": 64, "vocab": 49152}
+    frames = random_frames(1, meta, tokens, states=False)
+    for frame in frames:  # the ordinary case: every slot holds every token
+        frame["kv"]["slots"] = [[frame["index"] + 1] * len(layer) for layer in frame["kv"]["slots"]]
+    return Trace(meta, frames)

@@ -1,0 +1,158 @@
+"""The contract of a panel, its texts in both languages, Focus and Op."""
+
+from __future__ import annotations
+
+import json
+import string
+import types
+
+import pytest
+
+import loopviz.panels as panels
+from loopviz.panels import LANGUAGES, METRICS, PANELS, TEXT_KEYS, Focus, apply, figure_json
+from loopviz.panels.labels import COMMON
+from tests.panels.cases import looped
+
+
+def test_panels_are_found_in_page_order():
+    assert list(PANELS) == ["convergence", "token_loop_map", "kv_occupancy"]
+
+
+@pytest.mark.parametrize("lack", ["NAME", "ORDER", "TEXTS", "figure", "patch", "summary"])
+def test_a_module_that_is_not_a_panel_is_refused_by_name(lack):
+    words = {lang: dict.fromkeys(TEXT_KEYS, "x") for lang in LANGUAGES}
+    whole = {"NAME": "n", "ORDER": 1, "TEXTS": words, "figure": len, "patch": len, "summary": len}
+    module = types.ModuleType("loopviz.panels.mine")
+    module.__dict__.update({key: value for key, value in whole.items() if key != lack})
+    with pytest.raises(ImportError, match=rf"loopviz\.panels\.mine.*{lack}"):
+        panels._check(module)
+
+
+def test_a_panel_without_a_language_is_refused():
+    module = types.ModuleType("loopviz.panels.mine")
+    module.__dict__.update(NAME="n", ORDER=1, figure=len, patch=len, summary=len)
+    module.TEXTS = {"en": dict.fromkeys(TEXT_KEYS, "x"), "zh": {**dict.fromkeys(TEXT_KEYS, "x"), "how": ""}}
+    with pytest.raises(ImportError, match=r"'zh'.*how"):
+        panels._check(module)
+
+
+def fields(text):
+    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name)
+
+
+@pytest.mark.parametrize("texts", [COMMON, *(p.TEXTS for p in PANELS.values())], ids=["common", *PANELS])
+def test_both_languages_say_the_same_things(texts):
+    assert texts["en"].keys() == texts["zh"].keys()
+    for key, en in texts["en"].items():
+        zh = texts["zh"][key]
+        assert en.strip()
+        assert zh.strip()
+        if key == "formula":
+            assert en == zh
+        elif not key.startswith("hover"):
+            assert fields(en) == fields(zh), key
+        if key in ("title", "question", "how", "units", "source", "no_data"):
+            assert any("\u4e00" <= char <= "\u9fff" for char in zh), key
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("name", PANELS)
+def test_every_trace_that_can_be_hovered_says_what_it_is_in_this_language(name, lang):
+    other = {trace.get("hovertemplate") for trace in _data(name, next(x for x in LANGUAGES if x != lang))}
+    for trace in _data(name, lang):
+        if trace.get("hoverinfo") == "skip":
+            continue
+        template = trace["hovertemplate"]
+        assert template.endswith("<extra></extra>")
+        assert "{{" not in template
+        assert fields(template.replace("%{", "{")), template  # plotly's own fields, nothing left to format
+        assert not fields(template.replace("%{", "").replace("}", "")), template
+        assert template not in other
+
+
+def _data(name, lang):
+    return figure_json(PANELS[name].figure(looped(), Focus(lang=lang)))["data"]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("name", PANELS)
+def test_axes_are_titled_in_this_language(name, lang):
+    words = set(PANELS[name].TEXTS[lang].values())
+    layout = figure_json(PANELS[name].figure(looped(), Focus(lang=lang)))["layout"]
+    titled = [axis["title"]["text"] for key, axis in layout.items() if key[:5] in ("xaxis", "yaxis")]
+    assert titled
+    assert set(titled) <= words
+
+
+@pytest.mark.parametrize("name", PANELS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_figures_are_plain_json_of_fixed_height(name, metric):
+    trace = looped()
+    figure = figure_json(PANELS[name].figure(trace, Focus(metric=metric)))
+    text = json.dumps(figure, allow_nan=False)
+    assert "bdata" not in text
+    assert len(json.dumps(figure["layout"]["template"])) < 1500
+    assert "uirevision" not in figure["layout"], "the page's to set"
+    later = figure_json(PANELS[name].figure(looped(tokens=40), Focus(metric=metric)))
+    assert figure["layout"]["height"] == later["layout"]["height"] > 100
+
+
+@pytest.mark.parametrize(
+    ("fields_", "name"),
+    [
+        ({"token": -1}, "token"),
+        ({"token": True}, "token"),
+        ({"token": "3"}, "token"),
+        ({"token": 1.0}, "token"),
+        ({"block": None}, "block"),
+        ({"block": -1}, "block"),
+        ({"step": 0}, "step"),
+        ({"metric": "loss"}, "metric"),
+        ({"metric": ["kl"]}, "metric"),
+        ({"lang": "fr"}, "lang"),
+        ({"zoom": 1}, "zoom"),
+    ],
+)
+def test_focus_refuses_by_name(fields_, name):
+    with pytest.raises(ValueError, match=name):
+        Focus.from_json(fields_)
+
+
+@pytest.mark.parametrize("data", [None, [], "token", 3])
+def test_focus_refuses_what_is_not_a_mapping(data):
+    with pytest.raises(ValueError, match="mapping"):
+        Focus.from_json(data)
+
+
+def test_focus_round_trip():
+    focus = Focus(token=4, block=1, step=2, metric="rank", lang="zh")
+    assert Focus.from_json(json.loads(json.dumps(focus.to_json()))) == focus
+    assert Focus.from_json({}) == Focus()
+
+
+def test_apply_edits_in_order():
+    figure = {"data": [{"y": [1]}], "layout": {}}
+    ops = [
+        {"op": "append", "path": ["data", 0, "y"], "value": [2, None]},
+        {"op": "set", "path": ["data", 0, "y", 0], "value": 9},
+        {"op": "set", "path": ["layout", "title"], "value": {"text": "x"}},
+    ]
+    assert apply(figure, ops) is figure
+    assert figure == {"data": [{"y": [9, 2, None]}], "layout": {"title": {"text": "x"}}}
+    figure["layout"]["title"]["text"] = "y"
+    assert ops[2]["value"] == {"text": "x"}, "a figure shares nothing with the Ops that made it"
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        {"op": "append", "path": ["data", 1, "y"], "value": [1]},
+        {"op": "append", "path": ["layout", "title"], "value": [1]},
+        {"op": "set", "path": ["data", 0, "y", 5], "value": 1},
+        {"op": "set", "path": ["nowhere", "x"], "value": 1},
+        {"op": "remove", "path": ["data", 0], "value": None},
+    ],
+)
+def test_apply_refuses_what_does_not_fit(op):
+    with pytest.raises(ValueError, match=r"path|op="):
+        apply({"data": [{"y": [1]}], "layout": {}}, [op])

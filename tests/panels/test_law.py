@@ -1,0 +1,75 @@
+"""The law of every panel: the patches of a run, applied to the empty figure, give the figure of the whole trace."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from loopviz.panels import PANELS, Focus, apply, figure_json
+from loopviz.trace import Trace
+from tests.panels.cases import focuses, looped, smollm2, wild_traces
+
+relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def fold(panel, trace: Trace, focus: Focus) -> dict:
+    """The empty figure with every patch applied, as a page does it: each one by way of JSON text."""
+    shown = figure_json(panel.figure(Trace(trace.meta), focus))
+    grown = Trace(trace.meta)
+    for frame in trace.frames:
+        apply(shown, json.loads(json.dumps(panel.patch(grown, frame, focus), allow_nan=False)))
+        grown.append(frame)
+    return shown
+
+
+@pytest.mark.parametrize("name", PANELS)
+@relaxed
+@given(trace=wild_traces(), focus=focuses)
+def test_folding_patches_gives_the_whole_figure(name, trace, focus):
+    before = copy.deepcopy(trace.frames)
+    assert fold(PANELS[name], trace, focus) == figure_json(PANELS[name].figure(trace, focus))
+    assert trace.frames == before, "a panel changed the frames it reads"
+
+
+@pytest.mark.parametrize("name", PANELS)
+@pytest.mark.parametrize("focus", [Focus(), Focus(token=75), Focus(token=140)], ids=["newest", "fixed", "not-yet"])
+def test_law_holds_where_faint_curves_are_replaced(name, focus):
+    trace = looped(tokens=135)
+    assert fold(PANELS[name], trace, focus) == figure_json(PANELS[name].figure(trace, focus))
+
+
+@pytest.mark.parametrize("name", PANELS)
+@relaxed
+@given(trace=wild_traces(), focus=focuses)
+def test_every_state_of_a_run_has_a_sentence(name, trace, focus):
+    for tokens in {0, 1, len(trace)}:
+        said = PANELS[name].summary(Trace(trace.meta, trace.frames[:tokens]), focus)
+        assert said.strip()
+        assert "<sub>" not in said
+        assert "&lt;" not in said
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_a_fixed_selection_does_not_move(name):
+    trace, focus = looped(tokens=8), Focus(token=2)
+    for at in range(3, 8):
+        ops = PANELS[name].patch(Trace(trace.meta, trace.frames[:at]), trace.frames[at], focus)
+        assert all(op["op"] == "append" for op in ops), ops
+
+
+@pytest.mark.parametrize("blocks", [[(10, 14)], [(0, 29)]], ids=["layers 10-14", "all layers"])
+def test_a_token_is_small_on_the_wire(blocks):
+    trace = smollm2(blocks=blocks)
+    worst, worst_kv = 0, 0
+    for at in (*range(1, 130), *range(195, 205), *range(295, 305), 509, 510, 511):
+        before = Trace(trace.meta, trace.frames[:at])
+        sizes = {
+            name: len(json.dumps(panel.patch(before, trace.frames[at], Focus()), separators=(",", ":")))
+            for name, panel in PANELS.items()
+        }
+        worst, worst_kv = max(worst, sum(sizes.values())), max(worst_kv, sizes["kv_occupancy"])
+    assert worst <= 4000
+    assert worst_kv <= 1200 + 240, "the grid's 1.2 kB and four points of the lines"
