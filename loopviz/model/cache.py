@@ -244,7 +244,8 @@ class LoopCacheLayer(CacheLayerMixin):
 
     def _pick(self, change: Any) -> None:
         if self.is_initialized:
-            self.keys, self.values = change(self.keys), change(self.values)
+            with torch.inference_mode(False), torch.no_grad():  # as in _reserve
+                self.keys, self.values = change(self.keys), change(self.values)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self._pick(lambda x: x.index_select(0, beam_idx.to(x.device)))

@@ -268,3 +268,13 @@ def test_crop_refuses_and_clips(model):
     cache.crop(-9)
     assert cache.get_seq_length() == 0
     assert cache.occupancy().bytes_unrolled == 0
+
+
+def test_rows_picked_under_inference_mode_go_on_outside_of_it():
+    model = build({"loop_layers": (1, 2), "loop_count": 2})
+    with torch.inference_mode():
+        cache = model(ids(4, rows=2)).past_key_values
+        cache.reorder_cache(torch.tensor([1, 0]))
+        cache.batch_repeat_interleave(2)
+    with torch.no_grad():
+        assert torch.isfinite(model(ids(1, rows=4), past_key_values=cache).logits).all()
