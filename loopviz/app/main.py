@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import gradio as gr
 
 from loopviz.app import server
@@ -33,6 +35,9 @@ def launch(
         port: None takes the first free one from 7860.
         wait: return only when the server has ended.
     """
+    # Read by PyTorch when it is imported. A core is left to the server and, at home, to the browser: with every core
+    # taken, each matrix product waits for its slowest thread, and two threads hardly beat one on a small model anyway.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
     page.service.room.warm()
     page.demo.queue(default_concurrency_limit=4)
     # Gradio looks at its queue a thousand times a second, also when nobody is there: some 8 % of a core, taken from the
