@@ -52,7 +52,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "unused": "{value}, not used by {what}",
         "zero": "{value}, below the axis",
         "unchecked": "not checked",
-        "head": "{token}{many}<br>{steps} loops, stopped by {why} · says “{text}”",
+        "head": "{token}{many}<br>{steps} loops, stopped by {why} · next: “{text}”",
         "pass": " · pass of {count} tokens",
         "summary": "{token}, {block}: {steps} loop steps, stopped by {why}; at the last step 1 − cosine is {cosine} and "
         "KL is {kl} nats.",
@@ -86,7 +86,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "unused": "{value}，{what} 不使用",
         "zero": "{value}，低于坐标轴",
         "unchecked": "不检查",
-        "head": "{token}{many}<br>循环 {steps} 步，停止原因：{why} · 预测“{text}”",
+        "head": "{token}{many}<br>循环 {steps} 步，停止原因：{why} · 下一个：“{text}”",
         "pass": " · 一次读入 {count} 个词元",
         "summary": "{token}，{block}：循环 {steps} 步，停止原因：{why}；最后一步 1 − 余弦为 {cosine}，KL 为 {kl} nat。",
     },

@@ -265,3 +265,10 @@ def test_show_token(text, shown):
     from loopviz.panels.labels import show_token
 
     assert show_token(text, width=10) == shown
+
+
+def test_the_model_is_not_said_to_say_the_prompt():
+    trace = looped()
+    title = drawn(convergence, trace, token=1)["layout"]["title"]["text"]
+    assert trace.frames[1]["phase"] == "prompt"
+    assert "says" not in title
