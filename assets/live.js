@@ -35,6 +35,12 @@ export function applyOps(figure, packed) {
   }
 }
 
+/** A copy of a trace's containers, sharing its arrays: Plotly writes into, and prunes, the containers it is given. */
+function containers(value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, containers(inner)]));
+}
+
 /** Messages come with their two kinds of quotes exchanged (see loopviz.app.live.wire). */
 const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
 
@@ -139,8 +145,7 @@ class Panel {
     const { page, figure } = this;
     const layout = structuredClone({ ...figure.layout, template: page.config.templates[page.theme()] });
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });
-    // Plotly writes into what it is given: shallow copies keep our figure as the server knows it
-    const data = figure.data.map((trace) => ({ ...trace }));
+    const data = figure.data.map(containers);
     await Plotly.react(this.plot, data, layout, PLOT_CONFIG);
     this.empty.hidden = true;
     this.drawn = seq;
@@ -166,7 +171,7 @@ class Panel {
 
   /** What a click selects is said by the figure itself (see loopviz/panels/__init__.py). */
   clicked(point) {
-    const select = point?.data?.meta?.select ?? this.figure.layout.meta?.select;
+    const select = this.figure.data[point?.curveNumber]?.meta?.select ?? this.figure.layout.meta?.select;
     if (!select) return;
     const change = {};
     for (const key of ["token", "step"]) {
