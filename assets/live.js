@@ -471,7 +471,7 @@ class Page {
       this.unread.title = this.texts["live.unread"];
       this.text.append(this.unread);
     }
-    if (nearEnd) this.text.scrollTop = this.text.scrollHeight;
+    if (nearEnd && rows.length) this.text.scrollTop = this.text.scrollHeight;
     this.showSelection();
     this.showStatus();
   }

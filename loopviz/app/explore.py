@@ -281,9 +281,9 @@ class ExplorePage:
         self, prompt: str, values: Mapping[str, Any], lang: str, problems: list[st.Problem] | None = None
     ) -> list[Any]:
         """Updates of the prompt and every control; no value changes."""
-        if problems is None:
-            problems = self.service.problems(values, lang)
         cleaned, _ = st.clean(values)
+        if problems is None:
+            problems = self.service.problems(values, lang) + self.service.model_problem(cleaned["model"])
         made = [gr.update(**self._prompt_face(problems, lang))]
         return made + [gr.update(**face(control, cleaned, problems, lang)) for control in st.CONTROLS]
 

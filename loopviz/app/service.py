@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 QUESTION_LIMIT = 2_000  # characters of a question from the page's script
 LARGEST_POSITION = 1_000_000
+_NOT_ASKED = object()
 
 
 def status(line: str, bad: bool = False) -> str:
@@ -41,20 +42,20 @@ class Service:
 
     # --- checking -------------------------------------------------------------------------------------------------
 
-    def problems(self, values: Mapping[str, Any], lang: str, prompt: str | None = None) -> list[st.Problem]:
+    def problems(self, values: Mapping[str, Any], lang: str, prompt: Any = _NOT_ASKED) -> list[st.Problem]:
         """Everything that would be refused, as far as it can be known now: a model not loaded yet cannot say."""
         cleaned, found = st.clean(values, lang)
-        if prompt is not None:
-            found += st.check_prompt(prompt, lang)
         loaded = self.room.ready(cleaned["model"])
         if loaded is not None and not found:
             found = st.check_loop(cleaned, loaded.model, lang)
             if cleaned["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
                 found.append(st.Problem("chat", text(lang, "refused.chat")))
-        failed = self.room.status(cleaned["model"])
-        if failed.state == "failed":
-            found.append(st.Problem("model", failed.step))
-        return found
+        return found if prompt is _NOT_ASKED else [*st.check_prompt(prompt, lang), *found]
+
+    def model_problem(self, name: str) -> list[st.Problem]:
+        """Why the model could not be loaded, if it could not; Run tries again."""
+        now = self.room.status(name)
+        return [st.Problem("model", now.step)] if now.state == "failed" else []
 
     def refused(self, session: str) -> list[st.Problem]:
         """What the session's last run was refused for; told once."""
@@ -88,11 +89,10 @@ class Service:
         return status(text(lang, "refused.several", n=len(problems)), bad=True)
 
     def _run(self, prompt: str, values: Mapping[str, Any], lang: str, session: str) -> Iterator[str]:
-        cleaned, problems = st.clean(values, lang)
-        problems += st.check_prompt(prompt, lang)
-        if problems:
+        if problems := self.problems(values, lang, prompt):
             yield self._refuse(session, lang, problems)
             return
+        cleaned, _ = st.clean(values, lang)
         loaded = yield from self._wait_for(cleaned["model"], lang)
         if problems := self.problems(values, lang, prompt):
             yield self._refuse(session, lang, problems)

@@ -119,6 +119,29 @@ def test_bad_input_is_told_beside_its_control_and_leaves_the_screen(
     assert json.loads(service.focus(json.dumps({"run": good[0]["run"], "focus": {"token": 1}})))["kind"] == "snapshot"
 
 
+def test_everything_refused_is_told_at_once(service: Service) -> None:
+    service.room.get("tiny")
+    messages = said(service.run("", values(block_end=77, loop_injection="none"), "en", "me"))
+    assert "2 settings" in messages[-1]["text"]
+    assert {problem.control for problem in service.refused("me")} == {"prompt", "block_end"}
+
+
+def test_a_model_that_failed_is_tried_again(service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = service.room._load, []
+
+    def once(name: str, progress: Any, local: bool) -> Loaded:
+        calls.append(name)
+        if len(calls) == 1:
+            raise OSError("the network is down")
+        return plain(name, progress, local)
+
+    monkeypatch.setattr(service.room, "_load", once)
+    assert shown(said(service.run("Once", values(), "en", "me"))) == []
+    assert [problem.control for problem in service.model_problem("tiny")] == ["model"]
+    assert shown(said(service.run("Once", values(), "en", "me")))[-1]["end"] == "length"
+    assert service.model_problem("tiny") == []
+
+
 def test_refusals_lead_in_the_visitor_s_language(service: Service) -> None:
     messages = said(service.run("", values(), "zh", "me"))
     assert "提示词为空" in messages[-1]["text"]
