@@ -1,9 +1,9 @@
 """What the engine, the recorder, the loop and the cache cost: ratios, each pair measured side by side in this run.
 
-    python benchmarks/decode.py [--rounds 7] [--tokens 32] [--threads N] [--model smollm2-135m-instruct]
+    python benchmarks/decode.py [--tokens 96] [--threads N] [--model smollm2-135m-instruct]
 
-Every pair is interleaved round by round (the machine is noisy; what disturbs one side disturbs the other), and the figure
-is the ratio of the medians. Prints a Markdown table.
+The sides of a comparison take turns token by token, so that what disturbs one disturbs the other (machines are noisy), and
+the figure is the ratio of the medians of a decoded token's wall time. Prefill is left out. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers.generation.streamers import BaseStreamer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,23 +33,70 @@ PROMPT = (
 )
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+Tokens = Iterator[Any]  # yields after every token
+
+WARM_UP = 4  # tokens of each side that are not counted
 
 
-def side_by_side(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every call, the sides taking turns; the order turns round each time, and a first round warms up."""
+def take_turns(sides: dict[str, Tokens], n: int) -> dict[str, float]:
+    """Median ms of a token of every side over `n` tokens, the sides taking turns; who goes first changes each time."""
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for round_number in range(rounds + 1):
-        names = list(sides) if round_number % 2 else list(reversed(sides))
-        for name in names:
-            took = seconds(sides[name])
-            if round_number:
-                times[name].append(took)
-    return times
+    for turn in range(n + WARM_UP):
+        for name in list(sides) if turn % 2 else list(reversed(sides)):
+            start = time.perf_counter()
+            next(sides[name])
+            if turn >= WARM_UP:
+                times[name].append((time.perf_counter() - start) * 1000)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+class Turnstile(BaseStreamer):
+    """Lets `generate()`, in a thread of its own, go on by one token at a time."""
+
+    def __init__(self) -> None:
+        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        self.prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self.prompt_seen:  # generate() first hands over the prompt
+            self.prompt_seen = True
+        else:
+            self.done.release()
+        self.go.acquire()
+
+    def end(self) -> None:
+        self.done.release()
+
+
+def generated(model: LlamaForCausalLM, ids: torch.Tensor, n: int) -> Tokens:
+    """Tokens of transformers' greedy `generate()`, the prefill's first."""
+    gate = Turnstile()
+    call = {"attention_mask": torch.ones_like(ids), "max_new_tokens": n, "do_sample": False, "streamer": gate}
+    threading.Thread(target=lambda: model.generate(ids, **call), daemon=True).start()
+    for _ in range(n):
+        gate.go.release()
+        gate.done.acquire()
+        yield
+
+
+def streamed(model: LoopLlamaForCausalLM, tokenizer: object, n: int, record: str) -> Tokens:
+    """Tokens of our `stream()`, the prefill's frames taken together as `generate()` takes them."""
+    prompt = 0
+    for frame in stream(model, tokenizer, PROMPT, StreamSettings(max_new_tokens=n, record=record)):
+        prompt += frame["phase"] == "prompt"
+        if frame["phase"] == "generated" or prompt == frame["pass_tokens"]:
+            yield
+
+
+def decoded(model: LlamaForCausalLM, cache: object, prompt: torch.Tensor) -> Tokens:
+    """Tokens of a greedy loop over `forward` after `prompt` `[1, T]`."""
+    with torch.inference_mode():
+        model.model(prompt, past_key_values=cache, use_cache=True)
+    token = prompt[:, -1:]
+    while True:
+        with torch.inference_mode():
+            token = model(token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
+        yield
 
 
 def plain_llama(model: LoopLlamaForCausalLM, order: list[int]) -> LlamaForCausalLM:
@@ -65,143 +115,96 @@ def plain_llama(model: LoopLlamaForCausalLM, order: list[int]) -> LlamaForCausal
     return llama.eval()
 
 
-def decode_tokens(model: LlamaForCausalLM, cache: object, first: torch.Tensor, n: int) -> Callable[[], None]:
-    """Greedy decode of `n` tokens over plain `forward`, continuing `cache` and cropping it back."""
-
-    def work() -> None:
-        token = first
-        with torch.inference_mode():
-            for _ in range(n):
-                logits = model(token, past_key_values=cache, use_cache=True).logits
-                token = logits[:, -1:].argmax(-1)
-            cache.crop(-n)
-
-    return work
-
-
-def stream_against_generate(model: LoopLlamaForCausalLM, tokenizer: object, rounds: int, n: int) -> tuple[float, str]:
+def stream_against_generate(model: LoopLlamaForCausalLM, tokenizer: object, n: int) -> tuple[float, str]:
     """tokens/s of stream(), plain, recorder off, over transformers' generate() on the same weights."""
     llama = plain_llama(model, list(range(model.config.num_hidden_layers)))
-    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
     plain = model.with_loop(loop_layers=None)
-    # An end-of-text token must not shorten one side.
-    plain.generation_config.eos_token_id = None
-    llama.generation_config = plain.generation_config
-    settings = StreamSettings(max_new_tokens=n, record="off")
-    sides = {
-        "stream": lambda: list(stream(plain, tokenizer, PROMPT, settings)),
-        "generate": lambda: llama.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False),
-    }
-    return ratio(side_by_side(sides, rounds), "generate", "stream", n)
+    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    long = n + WARM_UP + 1
+    sides = {"generate": generated(llama, ids, long), "stream": streamed(plain, tokenizer, long, "off")}
+    return ratio(take_turns(sides, n), "generate", "stream")
 
 
-def recorder_cost(model: LoopLlamaForCausalLM, tokenizer: object, rounds: int, n: int) -> tuple[float, str]:
+def recorder_cost(model: LoopLlamaForCausalLM, tokenizer: object, n: int) -> tuple[float, str]:
     """tokens/s of stream(), looped, recorder fully on over off."""
     looped = model.with_loop(**BLOCK)
-    looped.generation_config.eos_token_id = None
-
-    def run(record: str) -> None:
-        for _ in stream(looped, tokenizer, PROMPT, StreamSettings(max_new_tokens=n, record=record)):
-            pass
-
-    times = side_by_side({"off": lambda: run("off"), "full": lambda: run("full")}, rounds)
-    return ratio(times, "off", "full", n)
+    sides = {record: streamed(looped, tokenizer, n + WARM_UP + 1, record) for record in ("off", "full")}
+    return ratio(take_turns(sides, n), "off", "full")
 
 
-def loop_overhead(model: LoopLlamaForCausalLM, rounds: int, n: int) -> tuple[float, str]:
+def loop_overhead(model: LoopLlamaForCausalLM, n: int) -> tuple[float, str]:
     """tokens/s of looped decode over a plain Llama that runs the same layers on the same weights, one after another."""
     looped = model.with_loop(**BLOCK, virtual_attention_mode="serial")
     (a, b), count = BLOCK["loop_layers"], BLOCK["loop_count"]
-    L = model.config.num_hidden_layers
-    unrolled = plain_llama(model, [*range(a), *list(range(a, b + 1)) * count, *range(b + 1, L)])
-    ids = torch.arange(100, 132)[None]
-    sides = {}
-    for name, one, cache in (("looped", looped, LoopCache(looped.config)), ("plain", unrolled, DynamicCache())):
-        with torch.inference_mode():
-            one(ids, past_key_values=cache, use_cache=True)
-        sides[name] = decode_tokens(one, cache, torch.tensor([[5]]), n)
-    return ratio(side_by_side(sides, rounds), "plain", "looped", n)
+    unrolled = plain_llama(
+        model, [*range(a), *list(range(a, b + 1)) * count, *range(b + 1, model.config.num_hidden_layers)]
+    )
+    prompt = torch.arange(100, 132)[None]
+    sides = {
+        "plain": decoded(unrolled, DynamicCache(), prompt),
+        "looped": decoded(looped, LoopCache(looped.config), prompt),
+    }
+    return ratio(take_turns(sides, n), "plain", "looped")
 
 
-def context_growth(model: LoopLlamaForCausalLM, rounds: int, n: int) -> tuple[float, str]:
+def context_growth(model: LoopLlamaForCausalLM, n: int) -> tuple[float, str]:
     """(ms/token at 2,000 tokens / at 200) of DynamicCache over the same of LoopCache, plain model: >= 1 is not worse."""
     plain = model.with_loop(loop_layers=None)
-    sides = {}
-    for length in (200, 2000):
-        ids = (torch.arange(length) % 5000 + 100)[None]
-        for name, cache in (("ours", LoopCache(plain.config)), ("DynamicCache", DynamicCache())):
-            with torch.inference_mode():
-                plain.model(ids, past_key_values=cache, use_cache=True)
-            sides[f"{name} {length}"] = decode_tokens(plain, cache, torch.tensor([[5]]), n)
-    ms = {name: statistics.median(t) * 1000 / n for name, t in side_by_side(sides, rounds).items()}
-    growth = {name: ms[f"{name} 2000"] / ms[f"{name} 200"] for name in ("ours", "DynamicCache")}
+    caches = {"ours": lambda: LoopCache(plain.config), "DynamicCache": DynamicCache}
+    sides = {
+        f"{name} {length}": decoded(plain, cache(), (torch.arange(length) % 5000 + 100)[None])
+        for length in (200, 2000)
+        for name, cache in caches.items()
+    }
+    ms = take_turns(sides, n)
+    growth = {name: ms[f"{name} 2000"] / ms[f"{name} 200"] for name in caches}
     detail = ", ".join(f"{name}: {value:.1f} ms" for name, value in ms.items())
     return growth["DynamicCache"] / growth["ours"], (
         f"growth ours x{growth['ours']:.2f}, DynamicCache x{growth['DynamicCache']:.2f} ({detail})"
     )
 
 
-def ratio(times: dict[str, list[float]], slow: str, quick: str, n: int) -> tuple[float, str]:
-    """Median of `slow` over median of `quick` (how many times the tokens/s `quick` has), and both in ms a token."""
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    detail = ", ".join(f"{name}: {value * 1000 / n:.1f} ms/token" for name, value in medians.items())
-    return medians[slow] / medians[quick], detail
+def ratio(ms: dict[str, float], slow: str, quick: str) -> tuple[float, str]:
+    """How many times the tokens/s of `slow` that `quick` has, and both in ms a token."""
+    return ms[slow] / ms[quick], ", ".join(f"{name}: {value:.1f} ms/token" for name, value in ms.items())
 
 
 def best_threads(model: LoopLlamaForCausalLM) -> int:
-    """The thread count (1 or as many as the machine has cores) at which plain decode is quickest."""
+    """The thread count (1 or as many as torch takes by itself) at which plain decode is quickest."""
     plain = model.with_loop(loop_layers=None)
-    cache = LoopCache(plain.config)
-    with torch.inference_mode():
-        plain.model(torch.arange(100, 132)[None], past_key_values=cache, use_cache=True)
-    work = decode_tokens(plain, cache, torch.tensor([[5]]), 8)
-    candidates = sorted({1, torch.get_num_threads()})
 
-    def at(threads: int) -> Callable[[], None]:
-        def run() -> None:
+    def at(threads: int) -> Tokens:
+        tokens = decoded(plain, LoopCache(plain.config), torch.arange(100, 132)[None])
+        while True:
             torch.set_num_threads(threads)
-            work()
+            yield next(tokens)
 
-        return run
-
-    times = side_by_side({str(t): at(t) for t in candidates}, 4)
-    return min(candidates, key=lambda t: statistics.median(times[str(t)]))
+    ms = take_turns({str(t): at(t) for t in sorted({1, torch.get_num_threads()})}, 16)
+    return int(min(ms, key=ms.get))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--threads", type=int, help="default: whichever of 1 and all cores is quicker")
+    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--threads", type=int, help="default: whichever of 1 and torch's own choice is quicker")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     args = parser.parse_args()
 
     loaded = load_checkpoint(args.model, dtype=torch.float32)
-    model, tokenizer = loaded.model.eval(), loaded.tokenizer
+    model, tokenizer, n = loaded.model.eval(), loaded.tokenizer, args.tokens
+    model.generation_config.eos_token_id = None  # an end-of-text token must not shorten one side
     threads = args.threads or best_threads(model)
     torch.set_num_threads(threads)
     shown = f"block {BLOCK['loop_layers'][0]}-{BLOCK['loop_layers'][1]}, {BLOCK['loop_count']} loops"
-    rows = [
-        (
-            "`stream()` plain, recorder off / `generate()`, tokens/s",
-            *stream_against_generate(model, tokenizer, args.rounds, args.tokens),
-        ),
-        (
-            f"`stream()` looped, recorder full / off, tokens/s ({shown})",
-            *recorder_cost(model, tokenizer, args.rounds, args.tokens),
-        ),
-        (
-            f"looped decode / plain decode of equal layer passes, tokens/s ({shown})",
-            *loop_overhead(model, args.rounds, args.tokens),
-        ),
-        (
-            "growth of ms/token from 200 to 2,000 tokens of context, DynamicCache / ours",
-            *context_growth(model, args.rounds, max(4, args.tokens // 4)),
-        ),
+    figures = [
+        ("`stream()` plain, recorder off / `generate()`, tokens/s", stream_against_generate(model, tokenizer, n)),
+        (f"`stream()` looped, recorder full / off, tokens/s ({shown})", recorder_cost(model, tokenizer, n)),
+        (f"looped decode / plain decode of equal layer passes, tokens/s ({shown})", loop_overhead(model, n)),
+        ("growth of ms/token from 200 to 2,000 tokens of context, DynamicCache / ours", context_growth(model, n // 2)),
     ]
-    print(f"{loaded.name}, float32, {threads} thread(s), {args.rounds} rounds of {args.tokens} tokens, medians\n")
+    print(f"{loaded.name}, float32, {threads} thread(s), {n} tokens a side, medians\n")
     print("| figure | ratio | measured |\n|---|---|---|")
-    for figure, value, detail in rows:
+    for figure, (value, detail) in figures:
         print(f"| {figure} | {value:.2f}x | {detail} |")
 
 
