@@ -1,0 +1,23 @@
+"""The README's Python runs as it is written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from loopviz.model import MERGES
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.smollm2
+def test_the_library_example_runs_on_the_real_model(smollm2):
+    code = re.findall(r"```python\n(.*?)```", README, re.S)
+    names: dict = {}
+    try:
+        for block in code:
+            exec(compile(block, "README.md", "exec"), names)
+        assert names["trace"].steps["step"].max() == 4
+        assert MERGES["first"] is names["first"]
+    finally:
+        MERGES.pop("first", None)
