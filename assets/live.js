@@ -88,8 +88,6 @@ class Panel {
     window.addEventListener("pointerup", () => {
       if (this.dragging) setTimeout(() => ((this.dragging = false), page.wake()), 50);
     });
-    this.plot.addEventListener("pointermove", (event) => (this.pointer = event));
-    this.plot.addEventListener("pointerleave", () => (this.pointer = null));
   }
 
   /** Put the panel's words in place. */
@@ -150,23 +148,12 @@ class Panel {
     this.empty.hidden = true;
     this.drawn = seq;
     this.wire();
-    this.rehover(Plotly);
   }
 
   wire() {
     if (this.wired) return;
     this.wired = true;
     this.plot.on("plotly_click", (event) => this.clicked(event.points[0]));
-  }
-
-  /** A redraw drops the hover label: show it again where the pointer rests. */
-  rehover(Plotly) {
-    if (!this.pointer || this.dragging) return;
-    const target = document.elementFromPoint(this.pointer.clientX, this.pointer.clientY);
-    const drag = target?.closest(".drag");
-    if (!drag || !this.plot.contains(drag)) return;
-    const { clientX, clientY } = this.pointer;
-    drag.dispatchEvent(new MouseEvent("mousemove", { clientX, clientY, bubbles: true }));
   }
 
   /** What a click selects is said by the figure itself (see loopviz/panels/__init__.py). */

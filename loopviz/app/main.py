@@ -26,6 +26,17 @@ def build(model: str = DEFAULT_MODEL, *, local: bool = True) -> ExplorePage:
     return ExplorePage(Service(ModelRoom(model, local=local), Registry()))
 
 
+def _poll_less(demo: gr.Blocks) -> None:
+    """Leave the processor to the model: Gradio looks at its queue a thousand times a second, also when nobody is there.
+
+    That is some 8 % of a core. Fifty times a second starts a run as promptly as anyone can notice; progress bars, looked
+    at ten times a second, are not used here.
+    """
+    for name, seconds in (("sleep_when_free", 0.02), ("progress_update_sleep_when_free", 1.0)):
+        if hasattr(demo._queue, name):
+            setattr(demo._queue, name, seconds)
+
+
 def launch(
     page: ExplorePage, *, host: str = "127.0.0.1", port: int | None = None, browser: bool = False, wait: bool = True
 ) -> gr.Blocks:
@@ -40,10 +51,7 @@ def launch(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
     page.service.room.warm()
     page.demo.queue(default_concurrency_limit=4)
-    # Gradio looks at its queue a thousand times a second, also when nobody is there: some 8 % of a core, taken from the
-    # model. Fifty times a second starts a run as promptly as anyone can notice.
-    if hasattr(page.demo._queue, "sleep_when_free"):
-        page.demo._queue.sleep_when_free = 0.02
+    _poll_less(page.demo)
     page.demo.launch(
         server_name=host,
         server_port=port,
