@@ -1,4 +1,4 @@
-"""LoopViz without a browser: ``python -m loopviz run`` and ``python -m loopviz export``.
+"""LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``.
 
 The generated text goes to stdout, everything else (progress, the closing table, errors) to stderr. Exit codes: 0 done,
 2 refused (one line says why), 130 interrupted by Ctrl-C (what was made until then is still summed up and saved).
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import loopviz
+from loopviz.train import commands as training
 
 if TYPE_CHECKING:
     from loopviz.trace import Trace
@@ -127,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("file", type=Path, help="a trace saved by run --save")
     export.add_argument("--csv", metavar="DIR", type=Path, help="write a CSV file a table into this folder")
     export.add_argument("--json", metavar="FILE", type=Path, help="write everything as one JSON file")
+
+    training.add_parsers(commands)
     return parser
 
 
@@ -141,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(output, "reconfigure"):
             output.reconfigure(errors="replace")  # a terminal that cannot show a character shows that it cannot
     try:
-        return _run(options) if options.command == "run" else _export(options)
+        return {"run": _run, "export": _export}.get(options.command, training.run)(options)
     except BrokenPipeError:
         # The reader of stdout is gone (| head): nobody is left to tell. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ import copy
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +74,14 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
 
     Args:
         config: a `LoopLlamaConfig`.
+
+    Attributes:
+        backprop_steps: training only: gradients flow through this many last steps of every block (truncated
+            back-propagation); the steps before run without a graph. `None`: through all. What stands before a block
+            then gets its gradient through those steps' injection alone. Values never change.
     """
+
+    backprop_steps: int | None = None
 
     def __init__(self, config: LoopLlamaConfig) -> None:
         super().__init__(config)
@@ -204,13 +212,15 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         steps = torch.full((B,), block.max_steps, device=state.device)
         reasons = ["max" if block.dynamic else "count"] * B
         kv = self._block_cache(block, run)
+        untracked = self._untracked_steps(block, run)
 
         for r in range(1, block.max_steps + 1):
             started = time.perf_counter() if self._loop_hooks else 0.0
             previous = state
             if kv is not None:
                 kv.begin_step(block, r, ~stopped if any_stopped else None)
-            state = self._run_step(block, previous, entry, kv, run)
+            with torch.no_grad() if r <= untracked else nullcontext():
+                state = self._run_step(block, previous, entry, kv, run)
             if any_stopped:
                 state = torch.where(stopped[:, None, None], previous, state)
             if self._loop_hooks:
@@ -247,6 +257,20 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             seen = StepSlots(kv.layers[index]) if block.parallel and run.graph else kv
             state = self._run_layer(index, state, mask, seen, run)
         return state if block.damping == 1 else previous + block.damping * (state - previous)
+
+    def _untracked_steps(self, block: LoopBlock, run: _Pass) -> int:
+        """First steps of a block that run without a graph; see `backprop_steps`."""
+        k = self.backprop_steps
+        if k is None or not run.graph:
+            return 0
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"backprop_steps={k!r}: must be a whole number >= 1, or None for all steps")
+        if block.dynamic:
+            raise ValueError(
+                f"backprop_steps={k}: under loop_strategy='dynamic_stop' nobody knows which steps will be the last; "
+                "train with 'fixed_count', or set backprop_steps to None"
+            )
+        return max(block.max_steps - k, 0)
 
     def _step_input(self, block: LoopBlock, previous: Tensor, entry: Tensor) -> Tensor:
         """x_r from s_{r-1} and e, `[B, T, H]`."""

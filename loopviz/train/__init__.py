@@ -1,0 +1,17 @@
+"""Training and measuring looped models: `python -m loopviz train` and `python -m loopviz evaluate`.
+
+Kept free of heavy imports, so that the command line's help stays quick: import the modules.
+
+    recipe     what is trained, as data; recipes/*.json are the ones that come along
+    loops      how many loop steps an optimisation step runs
+    text       a text file as BPE tokens, mapped from disk, and random windows of it
+    arrows     the generated task "follow the arrows"
+    tasks      what the trainer asks of either: batches, held-out results, a tokenizer
+    optim      AdamW, Muon, schedules
+    state      checkpoints and logs that survive being killed
+    trainer    the loop
+    evaluate   loss, agreement and accuracy by loops
+    card       the model card
+    glassbox   a model built, not trained, whose loop is known exactly
+    commands   the command line
+"""

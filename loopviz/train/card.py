@@ -1,0 +1,182 @@
+"""The finished model's folder: weights, tokenizer, measured results and a model card.
+
+Every number on the card comes from the run or from an evaluation of the saved weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loopviz import __version__
+from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model.quiet import quiet_transformers
+
+from .evaluate import ArrowsResult, TextResult
+from .recipe import Recipe
+from .tasks import Task
+from .trainer import Progress, build_config
+
+
+def save_model(model: LoopLlamaForCausalLM, recipe: Recipe, task: Task, folder: Path) -> LoopLlamaForCausalLM:
+    """Save the weights in `recipe.save_dtype`, loops set as the recipe's model says, and load them back in float32.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    finished = LoopLlamaForCausalLM(build_config(recipe, task.tokenizer))
+    finished.load_state_dict(model.state_dict())
+    with quiet_transformers():
+        finished.to(getattr(torch, recipe.save_dtype)).save_pretrained(str(folder))
+    task.tokenizer.save_pretrained(str(folder))
+    (folder / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", "utf-8")
+    with quiet_transformers():
+        return LoopLlamaForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True).eval()
+
+
+def result_table(result: TextResult | ArrowsResult) -> str:
+    """A result as Markdown tables."""
+    return _text_tables(result) if isinstance(result, TextResult) else _arrows_table(result)
+
+
+def _text_tables(result: TextResult) -> str:
+    names = [str(r) for r in result.loops] or ["no loop"]
+    lines = [
+        _row("loops", *names),
+        _rule(len(names)),
+        _row("loss (nats a token)", *(f"{x:.4f}" for x in result.loss)),
+        _row("perplexity", *(f"{x:.2f}" for x in result.perplexity)),
+    ]
+    if result.cosine_gap:
+        gaps = [f"{result.cosine_gap[r - 1]:.1e}" for r in result.loops]
+        lines.append(_row("1 − cos(s_r, s_{r−1})", *gaps))
+    return "\n".join([*lines, "", f"{result.tokens:,} predicted tokens, whole passes without a cache."])
+
+
+def _arrows_table(result: ArrowsResult) -> str:
+    names = [str(r) for r in result.loops] or ["no loop"]
+    dynamic = ["dynamic stop: mean loops", "accuracy"] if result.dynamic_loops else []
+    lines = [_row("hops \\ loops", *names, *dynamic), _rule(len(names) + len(dynamic))]
+    for i, hops in enumerate(result.hops):
+        stop = [f"{result.dynamic_loops[i]:.2f}", f"{result.dynamic_accuracy[i]:.3f}"] if dynamic else []
+        lines.append(_row(str(hops), *(f"{x:.3f}" for x in result.accuracy[i]), *stop))
+    return "\n".join([*lines, "", f"{result.problems} held-out problems a row, the same at every loop count."])
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(columns: int) -> str:
+    return _row("---", *["---:"] * columns)
+
+
+def write_card(
+    folder: Path,
+    recipe: Recipe,
+    task: Task,
+    progress: Progress,
+    result: TextResult | ArrowsResult,
+    *,
+    command: str,
+    data_note: str,
+    parameters: int,
+    device: str,
+) -> None:
+    """Write `README.md` and `results.json`.
+
+    Args:
+        folder: of the finished model.
+        recipe: what was trained.
+        task: its data.
+        progress: at the end of the run.
+        result: of the closing evaluation, of the saved weights.
+        command: as it was typed, folders left out.
+        data_note: source and licence of the data, as the user gave them; may be empty.
+        parameters: number of them.
+        device: what it was trained on.
+    """
+    data = task.data()
+    machine = {
+        "device": device,
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "loopviz": __version__,
+    }
+    record = {
+        "command": command,
+        "data": data,
+        "data_note": data_note,
+        "parameters": parameters,
+        "progress": vars(progress),
+        "machine": machine,
+        "result": dataclasses.asdict(result),
+    }
+    (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    front = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags:", "  - loop_llama", "---"]
+    (folder / "README.md").write_text(
+        "\n".join([*front, "", *_card(recipe, record, result), ""]),
+        "utf-8",
+    )
+
+
+def _card(recipe: Recipe, record: dict[str, Any], result: TextResult | ArrowsResult) -> list[str]:
+    progress, machine = record["progress"], record["machine"]
+    minutes = f"{progress['seconds'] / 60:.1f} minutes ({progress['cpu_seconds'] / 60:.1f} of processor time)"
+    return [
+        f"# {recipe.name}",
+        "",
+        *([recipe.notes, ""] if recipe.notes else []),
+        "## Results",
+        "",
+        f"Held-out data, weights as saved ({recipe.save_dtype}), computed in float32.",
+        "",
+        result_table(result),
+        "",
+        "## Training",
+        "",
+        "```",
+        record["command"],
+        "```",
+        "",
+        f"* {record['parameters']:,} parameters; {progress['step']:,} steps, {progress['tokens']:,} tokens",
+        f"* {minutes}, evaluations included; {machine['device']}, {machine['cpus']} CPUs ({machine['processor']}), "
+        f"{machine['threads']} threads, torch {machine['torch']}, loopviz {machine['loopviz']}",
+        *_data_lines(record),
+        "",
+        "The recipe, with every setting: `recipe.json`. The results as data: `results.json`.",
+    ]
+
+
+def _data_lines(record: dict[str, Any]) -> list[str]:
+    data = record["data"]
+    if "generated" in data:
+        lines = [
+            f"* data: generated; {json.dumps(data['generated'])}; curriculum ended at {data['depth_reached']} hops"
+        ]
+    else:
+        epochs = record["progress"]["tokens"] / data["train_tokens"]
+        lines = [f"* trained on {_source(data['train'])}: {data['train_tokens']:,} tokens, {epochs:.1f} times"]
+        held = f"{data['held_out_tokens']:,} tokens"
+        own = data["held_out"]
+        lines.append(
+            f"* measured on {held}, the end of the same file (the tokenizer has seen it)"
+            if own is None
+            else f"* measured on {_source(own)}: {held}"
+        )
+    return [*lines, *([f"* {record['data_note']}"] if record["data_note"] else [])]
+
+
+def _source(source: dict[str, Any]) -> str:
+    return (
+        f"`{source['name']}` ({source['documents']:,} documents, {source['bytes']:,} bytes, "
+        f"SHA-256 {source['sha256'][:16]}…)"
+    )

@@ -1,0 +1,64 @@
+"""Optimisers and learning-rate schedules of a recipe."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from .recipe import Recipe, Schedule
+
+
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """The recipe's optimisers over all of `model`'s parameters; every group's `lr` is the recipe's.
+
+    With `muon` (Jordan et al. 2024; torch.optim.Muon) the layers' matrices are Muon's, at a rate matched to AdamW's
+    update size (`match_rms_adamw`, arXiv 2502.16982); the rest, embeddings among it, are AdamW's.
+    """
+    how = recipe.optimizer
+    matrices, decayed, plain = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            plain.append(parameter)
+        elif how.name == "muon" and ".layers." in name:
+            matrices.append(parameter)
+        else:
+            decayed.append(parameter)
+    groups = [{"params": decayed, "weight_decay": how.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=how.lr, betas=how.betas)]
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(
+                matrices,
+                lr=how.lr,
+                weight_decay=how.weight_decay,
+                momentum=how.momentum,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return optimizers
+
+
+def rate(schedule: Schedule, step: int, steps: int) -> float:
+    """Share of the highest learning rate at a step.
+
+    Args:
+        schedule: the recipe's.
+        step: 0-based.
+        steps: of the whole run.
+    """
+    if step < schedule.warmup:
+        return (step + 1) / (schedule.warmup + 1)
+    if schedule.name == "cosine":
+        done = (step - schedule.warmup) / max(steps - 1 - schedule.warmup, 1)
+        fall = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+    else:
+        start = decay_start(schedule, steps)
+        fall = 1.0 if step < start else (steps - 1 - step) / max(steps - 1 - start, 1)
+    return schedule.final + (1 - schedule.final) * fall
+
+
+def decay_start(schedule: Schedule, steps: int) -> int:
+    """First step of a trapezoid's fall; before it the rate does not depend on `steps`."""
+    return max(schedule.warmup, steps - math.ceil(schedule.decay * steps))

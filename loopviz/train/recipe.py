@@ -1,0 +1,378 @@
+"""A recipe: everything that decides a training run, except where its files are.
+
+Recipes are JSON: the standard library reads it on every Python we support (`tomllib` needs 3.11), values have types
+(in an .ini everything is text), and the same form goes into checkpoints and model cards. What a comment would say
+stands in `notes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+TASKS = ("text", "arrows")
+SAMPLERS = ("fixed", "poisson", "lognormal_poisson", "hops")
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "trapezoid")
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be trained: the message names the field, its value and the rule."""
+
+
+@dataclass(frozen=True)
+class Loops:
+    """How many loop steps each optimisation step runs.
+
+    Attributes:
+        sampler: `fixed`: always `mean`. `poisson`: 1 + Poisson(mean - 1). `lognormal_poisson`: as arXiv 2502.05171,
+            section 3: tau ~ Normal(log(mean - 1) - sigma^2 / 2, sigma), 1 + Poisson(exp(tau)). `hops` (arrows only):
+            from the batch's deepest chain to `extra` more. Draws above `max` become `max`.
+        mean: mean of the draws before clipping, >= 1; a whole number for `fixed`. Not used by `hops`.
+        sigma: of `lognormal_poisson`, > 0.
+        max: most steps a draw may give.
+        extra: of `hops`: steps beyond the deepest chain, at most.
+    """
+
+    sampler: str = "poisson"
+    mean: float = 4.0
+    sigma: float = 0.5
+    max: int = 10
+    extra: int = 3
+
+    def __post_init__(self) -> None:
+        _one_of("loops.sampler", self.sampler, SAMPLERS)
+        _check("loops.mean", self.mean, self.mean >= 1, ">= 1")
+        _check("loops.sigma", self.sigma, self.sigma > 0, "> 0")
+        _check("loops.max", self.max, self.max >= 1, ">= 1")
+        _check("loops.extra", self.extra, self.extra >= 0, ">= 0")
+        if self.sampler == "fixed":
+            _check("loops.mean", self.mean, self.mean == int(self.mean), "a whole number with loops.sampler='fixed'")
+        if self.sampler != "hops":
+            _check("loops.mean", self.mean, self.mean <= self.max, f"<= loops.max={self.max}")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How weights move.
+
+    Attributes:
+        name: `adamw`, or `muon`: torch.optim.Muon for the layers' matrices (its rate matched to AdamW's, so that one
+            `lr` serves both) and AdamW for embeddings, head, norms and injections.
+        lr: highest learning rate, > 0.
+        betas: AdamW's.
+        momentum: Muon's.
+        weight_decay: of matrices and embeddings; norms have none.
+        clip: largest norm of the whole gradient, > 0.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    momentum: float = 0.95
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _one_of("optimizer.name", self.name, OPTIMIZERS)
+        _check("optimizer.lr", self.lr, self.lr > 0, "> 0")
+        _check("optimizer.betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        _check("optimizer.momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        _check("optimizer.weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
+        _check("optimizer.clip", self.clip, self.clip > 0, "> 0")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the run, as a share of `optimizer.lr`.
+
+    Attributes:
+        name: `cosine`: falls from the end of the warm-up on. `trapezoid`: stays, then falls in a straight line.
+        warmup: steps of linear rise.
+        decay: of `trapezoid`: share of all steps that the fall takes, in (0, 1].
+        final: share of the rate that is left at the last step, in [0, 1].
+    """
+
+    name: str = "cosine"
+    warmup: int = 100
+    decay: float = 0.3
+    final: float = 0.05
+
+    def __post_init__(self) -> None:
+        _one_of("schedule.name", self.name, SCHEDULES)
+        _check("schedule.warmup", self.warmup, self.warmup >= 0, ">= 0")
+        _check("schedule.decay", self.decay, 0 < self.decay <= 1, "in (0, 1]")
+        _check("schedule.final", self.final, 0 <= self.final <= 1, "in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured on held-out data, and how often.
+
+    Attributes:
+        every: steps between evaluations.
+        loops: loop counts that are measured, ascending.
+        tokens: text: predicted tokens of an evaluation while training (the closing one takes all).
+        problems: arrows: problems a cell while training.
+        final_problems: arrows: problems a cell of the closing matrix.
+    """
+
+    every: int = 250
+    loops: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+    tokens: int = 16384
+    problems: int = 100
+    final_problems: int = 500
+
+    def __post_init__(self) -> None:
+        _check("evaluation.every", self.every, self.every >= 1, ">= 1")
+        ascending = list(self.loops) == sorted(set(self.loops)) and bool(self.loops) and self.loops[0] >= 1
+        _check("evaluation.loops", self.loops, ascending, "ascending whole numbers >= 1")
+        for name in ("tokens", "problems", "final_problems"):
+            value = getattr(self, name)
+            _check(f"evaluation.{name}", value, value >= 1, ">= 1")
+
+
+@dataclass(frozen=True)
+class Arrows:
+    """The task "follow the arrows" (`task="arrows"`).
+
+    Attributes:
+        nodes: nodes of a graph, 3..26, named a, b, c ...
+        arrows: arrows of a problem; every problem has as many, so its length says nothing about its depth.
+        max_hops: longest chain asked for.
+        start_hops: chain length the curriculum starts with.
+        promote_at: held-out accuracy at the present depth that adds a hop, in (0, 1].
+        rehearsal: share of problems whose length is drawn from all lengths up to the present depth, in [0, 1].
+    """
+
+    nodes: int = 16
+    arrows: int = 12
+    max_hops: int = 8
+    start_hops: int = 1
+    promote_at: float = 0.95
+    rehearsal: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check("arrows.nodes", self.nodes, 3 <= self.nodes <= 26, "in 3..26")
+        rule = (
+            f"in arrows.max_hops={self.max_hops}..arrows.nodes - 2={self.nodes - 2} (another node must be an end too)"
+        )
+        _check("arrows.arrows", self.arrows, self.max_hops <= self.arrows <= self.nodes - 2, rule)
+        _check("arrows.max_hops", self.max_hops, self.max_hops >= 1, ">= 1")
+        rule = f"in 1..arrows.max_hops={self.max_hops}"
+        _check("arrows.start_hops", self.start_hops, 1 <= self.start_hops <= self.max_hops, rule)
+        _check("arrows.promote_at", self.promote_at, 0 < self.promote_at <= 1, "in (0, 1]")
+        _check("arrows.rehearsal", self.rehearsal, 0 <= self.rehearsal <= 1, "in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run. `Recipe.load(name_or_file)`, `recipe.with_values({"optimizer.lr": 2e-3})`.
+
+    Attributes:
+        name: of the model.
+        task: `text` or `arrows`.
+        model: fields of `LoopLlamaConfig`; `vocab_size` and the end token come from the tokenizer.
+        steps: optimisation steps.
+        batch: sequences a step.
+        length: text: tokens a sequence (arrows: decided by the task, not used).
+        vocab_size: text: entries of the BPE tokenizer, >= 257 (all bytes and the end mark).
+        held_out: text: share of the text, at its end, that is held out when no file is given for it.
+        backprop_steps: gradients flow through this many last loop steps; `None` through all.
+        dropout: on embeddings and on what every layer adds to the residual stream.
+        seed: of weights, batches, loop counts and dropout.
+        checkpoint_every: steps between checkpoints.
+        compile: `torch.compile` each layer: slower start, faster steps; needs a C++ compiler.
+        threads: CPU threads; `None`: torch's choice.
+        save_dtype: of the weights in the finished folder; the closing evaluation measures those.
+        notes: why the values are what they are; for people.
+
+    Raises:
+        RecipeError: naming the field, its value and the rule it breaks.
+    """
+
+    name: str
+    task: str
+    model: dict[str, Any]
+    steps: int
+    batch: int
+    length: int = 128
+    vocab_size: int = 2048
+    held_out: float = 0.05
+    backprop_steps: int | None = None
+    dropout: float = 0.0
+    seed: int = 0
+    checkpoint_every: int = 250
+    compile: bool = False
+    threads: int | None = None
+    save_dtype: str = "float16"
+    notes: str = ""
+    loops: Loops | None = field(default_factory=Loops)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    arrows: Arrows | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("task", self.task, TASKS)
+        _one_of("save_dtype", self.save_dtype, DTYPES)
+        for name, least in {"steps": 1, "batch": 1, "length": 2, "vocab_size": 257, "checkpoint_every": 1}.items():
+            _check(name, getattr(self, name), getattr(self, name) >= least, f">= {least}")
+        for name in ("backprop_steps", "threads"):
+            value = getattr(self, name)
+            _check(name, value, value is None or value >= 1, ">= 1, or null")
+        _check("held_out", self.held_out, 0 < self.held_out < 1, "in (0, 1)")
+        _check("dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)")
+        _check("seed", self.seed, 0 <= self.seed < 2**63, "in 0..2^63 - 1")
+        _check("schedule.warmup", self.schedule.warmup, self.schedule.warmup <= self.steps, f"<= steps={self.steps}")
+        self._check_loops()
+
+    def _check_loops(self) -> None:
+        """The rules that join the model, its loops and the task."""
+        layers = self.model.get("loop_layers")
+        if (layers is None) != (self.loops is None):
+            raise RecipeError(
+                f"loops={'null' if self.loops is None else 'given'}, model.loop_layers={layers!r}: a model with a loop "
+                "needs loops, a plain one must have loops=null"
+            )
+        if layers is not None and any(isinstance(item, (list, tuple)) for item in layers):
+            raise RecipeError(f"model.loop_layers={layers!r}: one block [first, last] can be trained, not several")
+        if self.model.get("loop_strategy", "fixed_count") != "fixed_count":
+            raise RecipeError(
+                f"model.loop_strategy={self.model['loop_strategy']!r}: training runs a drawn number of steps, so it must "
+                "be 'fixed_count'; the finished model can be set to 'dynamic_stop'"
+            )
+        if (self.task == "arrows") != (self.arrows is not None):
+            raise RecipeError(f"task={self.task!r}: arrows settings belong to task='arrows', and only to it")
+        hops = self.loops is not None and self.loops.sampler == "hops"
+        if hops and self.task != "arrows":
+            raise RecipeError("loops.sampler='hops': only arrows problems have hops; use 'poisson'")
+        if hops and self.loops.max < self.arrows.max_hops:
+            raise RecipeError(f"loops.max={self.loops.max}: must be >= arrows.max_hops={self.arrows.max_hops}")
+        if self.backprop_steps is None:
+            return
+        if self.loops is None:
+            raise RecipeError(f"backprop_steps={self.backprop_steps}: nothing loops in this model; use null")
+        if self.model.get("loop_injection", "none") == "none" and self.backprop_steps < self.loops.max:
+            raise RecipeError(
+                f"backprop_steps={self.backprop_steps}: without injection nothing before the loop would get a gradient "
+                f"when more steps run (loops.max={self.loops.max}); use null, or model.loop_injection='add'"
+            )
+
+    # -- reading and writing -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """From JSON's types.
+
+        Raises:
+            RecipeError: an unknown or missing field, a value of another type, or one that breaks a rule.
+        """
+        return _build(cls, values, "")
+
+    @classmethod
+    def load(cls, name_or_file: str | Path) -> Recipe:
+        """One of `names()`, or a JSON file.
+
+        Raises:
+            RecipeError: there is no such recipe, the file is not JSON, or the recipe breaks a rule.
+        """
+        name = str(name_or_file)
+        place = resources.files(__package__) / "recipes" / f"{name}.json" if name in names() else Path(name)
+        if not place.is_file():
+            raise RecipeError(f"recipe={name!r}: neither a file nor one of {', '.join(names())}")
+        try:
+            values = json.loads(place.read_text("utf-8"))
+        except ValueError as error:
+            raise RecipeError(f"recipe={name!r}: not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"recipe={name!r}: must be a JSON object, not {type(values).__name__}")
+        return cls.from_dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON data; `from_dict` takes it back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def with_values(self, values: Mapping[str, Any]) -> Recipe:
+        """With some values replaced, named as `field` or `section.field`.
+
+        Raises:
+            RecipeError: an unknown field, or a value that breaks a rule.
+        """
+        changed = self.to_dict()
+        for path, value in values.items():
+            section, _, leaf = path.rpartition(".")
+            place = changed if not section else changed.get(section)
+            if not isinstance(place, dict):
+                raise RecipeError(f"{path}={value!r}: this recipe has no section {section!r}")
+            place[leaf] = value
+        return Recipe.from_dict(changed)
+
+
+def names() -> list[str]:
+    """The recipes that come with LoopViz."""
+    return sorted(
+        item.name[: -len(".json")]
+        for item in (resources.files(__package__) / "recipes").iterdir()
+        if item.name.endswith(".json")
+    )
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+
+
+def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            raise RecipeError(
+                f"{prefix}{name}={value!r}: not a field; there are {', '.join(prefix + n for n in hints)}"
+            )
+    for item in dataclasses.fields(kind):
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in values:
+            raise RecipeError(f"{prefix}{item.name}: is missing")
+    return kind(**{name: _typed(prefix + name, value, hints[name]) for name, value in values.items()})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the field's type, if it is of it."""
+    if isinstance(hint, UnionType):
+        return None if value is None else _typed(name, value, next(t for t in get_args(hint) if t is not type(None)))
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{name}={value!r}: must be an object with fields")
+        return _build(hint, value, f"{name}.")
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, (list, tuple)) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
+            raise RecipeError(f"{name}={value!r}: must be a list{'' if kinds[-1] is Ellipsis else f' of {len(kinds)}'}")
+        return tuple(_typed(name, item, kinds[0]) for item in value)
+    if get_origin(hint) is dict:
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{name}={value!r}: must be an object with fields")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+        spoken = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}[hint]
+        raise RecipeError(f"{name}={value!r}: must be {spoken}")
+    return value
+
+
+def _check(name: str, value: Any, holds: bool | Callable[[], bool], rule: str) -> None:
+    if not holds:
+        raise RecipeError(f"{name}={value!r}: must be {rule}")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise RecipeError(f"{name}={value!r}: must be one of {', '.join(map(repr, known))}")

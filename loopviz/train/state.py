@@ -1,0 +1,99 @@
+"""Checkpoints and logs that survive being killed at any moment."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .optim import decay_start
+from .recipe import Recipe, RecipeError
+
+VERSION = 1
+# Sections and fields that change nothing of what is computed.
+FREE = ("notes", "checkpoint_every", "threads", "save_dtype")
+
+
+class StateError(ValueError):
+    """A checkpoint that cannot be continued."""
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint beside `path`, then put it in its place: there is always a whole one."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save({"version": VERSION, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint back, on the CPU.
+
+    Raises:
+        StateError: it is damaged, or of another version of LoopViz.
+        FileNotFoundError: there is none.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises many kinds; all are about this file
+        raise StateError(f"{path}: not a checkpoint of a training run ({type(error).__name__})") from error
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
+        raise StateError(f"{path}: version={version!r}: this LoopViz continues version {VERSION}; train anew")
+    return state
+
+
+def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
+    """Refuse to continue a run under a recipe that would have computed something else until now.
+
+    `steps` of a trapezoid may change as long as its fall has begun under neither value.
+
+    Raises:
+        RecipeError: naming the first field that differs.
+    """
+    new, old = recipe.to_dict(), dict(stored)
+    if new["schedule"]["name"] == "trapezoid" and new["steps"] != old["steps"]:
+        starts = [decay_start(recipe.schedule, steps) for steps in (new["steps"], old["steps"])]
+        if step <= min(starts):
+            old["steps"] = new["steps"]
+    for name in new:
+        if name not in FREE and new[name] != old.get(name):
+            raise RecipeError(
+                f"{name}={new[name]!r}: the run in this folder has {name}={old.get(name)!r}; resume it as it was, "
+                "or train into another folder"
+            )
+
+
+class CsvLog:
+    """A CSV file that grows by rows; resuming drops the rows written after the checkpoint.
+
+    Args:
+        path: the file.
+        columns: its header; the first one is the step.
+        after: keep rows up to this step; `None` starts an empty file.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], after: int | None) -> None:
+        self.path = path
+        rows: list[list[str]] = []
+        if after is not None and path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                whole = [row for row in list(csv.reader(file))[1:] if len(row) == len(columns)]  # not half a row
+            rows = [row for row in whole if int(row[0]) <= after]
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([columns, *rows])
+        os.replace(partial, path)
+
+    def add(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Append rows."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)

@@ -1,0 +1,271 @@
+"""The training loop: steps, evaluations, checkpoints; killed and resumed it ends where it would have ended."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+
+from .arrows import IGNORE, sequence_length
+from .evaluate import ArrowsResult, TextResult
+from .optim import make_optimizers, rate
+from .recipe import Recipe, RecipeError
+from .state import CsvLog, StateError, check_same, load_state, save_state
+from .tasks import Task
+
+STATE = "checkpoint.pt"
+COLUMNS = ("step", "tokens", "seconds", "loss", "loops", "lr", "gradient_norm")
+EVALUATION_COLUMNS = ("step", "tokens", "hops", "loops", "metric", "value")
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on."""
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: optimisation steps done.
+        tokens: tokens the model has read in training.
+        seconds: wall time of all sittings, evaluations included.
+        cpu_seconds: processor time of them, all threads.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def build_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast | None = None) -> LoopLlamaConfig:
+    """The model's configuration; without a tokenizer, as far as it can be checked before there is one.
+
+    Raises:
+        RecipeError: a field no LoopLlama has, one the tokenizer decides, or a block that cannot run the loops.
+        ValueError: a value the configuration refuses, by name.
+    """
+    for name, value in recipe.model.items():
+        if name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"):
+            raise RecipeError(f"model.{name}={value!r}: the tokenizer decides it; leave it out")
+        if name not in LoopLlamaConfig.__dataclass_fields__:
+            raise RecipeError(f"model.{name}={value!r}: not a field of LoopLlamaConfig")
+    special: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
+    if tokenizer is not None:
+        special = {
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        }
+    config = LoopLlamaConfig(**{**recipe.model, **special})
+    length = recipe.length if recipe.arrows is None else sequence_length(recipe.arrows)
+    if config.max_position_embeddings < length:
+        raise RecipeError(f"model.max_position_embeddings={config.max_position_embeddings}: must be >= {length} tokens")
+    if recipe.loops is not None and config.max_loop_count < recipe.loops.max:
+        raise RecipeError(f"model.max_loop_count={config.max_loop_count}: must be >= loops.max={recipe.loops.max}")
+    return config
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LoopLlamaForCausalLM:
+    """A new model, its weights drawn from `recipe.seed`."""
+    torch.manual_seed(recipe.seed)
+    model = LoopLlamaForCausalLM(build_config(recipe, tokenizer))
+    model.model.backprop_steps = recipe.backprop_steps
+    return model
+
+
+def add_dropout(model: LoopLlamaForCausalLM, share: float) -> None:
+    """Drop out embeddings and what attention and MLP add to the residual stream, while training."""
+
+    def drop(module: nn.Module, arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        return F.dropout(output, share, module.training)
+
+    if share > 0:
+        layers = model.model.layers
+        for module in (
+            model.model.embed_tokens,
+            *(m for layer in layers for m in (layer.self_attn.o_proj, layer.mlp.down_proj)),
+        ):
+            module.register_forward_hook(drop)
+
+
+class Trainer:
+    """One run of a recipe.
+
+    Args:
+        recipe: what to train.
+        task: its data.
+        folder: where checkpoint and logs go; it exists.
+        device: where the model runs.
+        resume: continue the checkpoint in `folder`.
+        say: called after every step with a line on how it goes, and whether the line is worth keeping.
+
+    Raises:
+        StateError: nothing to resume, or not as it is; without `resume`, a run in the folder.
+        RecipeError: the run in the folder followed another recipe.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        resume: bool = False,
+        say: Callable[[Progress, str, bool], None] = lambda progress, line, keep: None,
+    ) -> None:
+        self.recipe, self.task, self.folder, self.device, self.say = recipe, task, folder, torch.device(device), say
+        self.progress = Progress()
+        self.model = build_model(recipe, task.tokenizer).to(self.device)
+        add_dropout(self.model, recipe.dropout)
+        self.optimizers = make_optimizers(self.model, recipe)
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        if recipe.compile:
+            # Each layer is compiled for training, for steps without a graph and for evaluation.
+            torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+            for layer in self.model.model.layers:
+                layer.compile()
+        found = (folder / STATE).is_file()
+        if resume and not found:
+            raise StateError(f"{folder / STATE}: there is no run to resume; leave --resume out")
+        if found and not resume:
+            raise StateError(f"{folder / STATE}: a run is in this folder already; resume it, or name another folder")
+        if resume:
+            self._restore(load_state(folder / STATE))
+        kept = self.progress.step if resume else None
+        self.log = CsvLog(folder / "train.csv", COLUMNS, kept)
+        self.evaluations = CsvLog(folder / "evaluation.csv", EVALUATION_COLUMNS, kept)
+
+    # -- one run -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Progress:
+        """Train to the last step.
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+            KeyboardInterrupt: SIGINT or SIGTERM came; the step was finished and a checkpoint is written.
+        """
+        recipe, progress = self.recipe, self.progress
+        with _deferred_signals() as interrupted:
+            started, cpu_started = time.perf_counter() - progress.seconds, time.process_time() - progress.cpu_seconds
+            while progress.step < recipe.steps:
+                row = self._step()
+                progress.seconds = time.perf_counter() - started
+                progress.cpu_seconds = time.process_time() - cpu_started
+                self.log.add([(progress.step, progress.tokens, f"{progress.seconds:.2f}", *row)])
+                self.say(progress, f"loss {row[0]:.4f}, {row[1] or 'no'} loops", False)
+                last = progress.step == recipe.steps
+                if last or progress.step % recipe.evaluation.every == 0:
+                    self._evaluate()
+                    progress.seconds = time.perf_counter() - started
+                    progress.cpu_seconds = time.process_time() - cpu_started
+                if last or progress.step % recipe.checkpoint_every == 0 or interrupted.is_set():
+                    self._save()
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+        return progress
+
+    def _step(self) -> tuple[float, int | None, float, float]:
+        """One optimisation step: loss, loops, learning rate and the gradient's norm before clipping."""
+        recipe, step = self.recipe, self.progress.step
+        batch = self.task.batch(step)
+        if batch.loops is not None:
+            self.model.set_loop(loop_count=batch.loops)
+        lr = recipe.optimizer.lr * rate(recipe.schedule, step, recipe.steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        self.model.train()
+        ids, labels = batch.ids.to(self.device), batch.labels.to(self.device)
+        logits = self.model(ids, use_cache=False).logits
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise TrainingError(
+                f"step {step + 1}: loss={loss.item()}, gradient norm={norm.item()}: the run has diverged; "
+                f"lower optimizer.lr={recipe.optimizer.lr} or raise schedule.warmup={recipe.schedule.warmup}"
+            )
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.progress.step += 1
+        self.progress.tokens += ids.numel()
+        return loss.item(), batch.loops, lr, norm.item()
+
+    def _evaluate(self) -> None:
+        result = self.task.measure(self.model, final=False)
+        step, tokens = self.progress.step, self.progress.tokens
+        self.evaluations.add([(step, tokens, *row) for row in rows(result)])
+        self.say(self.progress, self.task.after(result), True)
+
+    # -- between sittings ----------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        save_state(
+            self.folder / STATE,
+            {
+                "recipe": self.recipe.to_dict(),
+                "progress": vars(self.progress),
+                "task": self.task.state(),
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "random": torch.get_rng_state(),
+                "cuda_random": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            },
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        check_same(self.recipe, state["recipe"], state["progress"]["step"])
+        self.progress = Progress(**state["progress"])
+        self.task.restore(state["task"])
+        self.model.load_state_dict(state["model"])
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(state["cuda_random"])
+
+
+def rows(result: TextResult | ArrowsResult) -> list[tuple[int | str, int | str, str, float]]:
+    """An evaluation as rows of hops, loops, metric and value; what does not apply is empty."""
+    loops: tuple[int | str, ...] = result.loops or ("",)
+    if isinstance(result, TextResult):
+        losses = [("", r, "loss", loss) for r, loss in zip(loops, result.loss, strict=True)]
+        return losses + [("", r, "cosine_gap", gap) for r, gap in enumerate(result.cosine_gap, start=1)]
+    return [
+        (hops, r, "accuracy", value)
+        for hops, line in zip(result.hops, result.accuracy, strict=True)
+        for r, value in zip(loops, line, strict=True)
+    ]
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event instead of tearing a step apart. Only the main thread may ask for it."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda *_: came.set()) for kind in kinds]
+    try:
+        yield came
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
