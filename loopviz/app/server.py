@@ -21,15 +21,21 @@ PREFIX = "loopviz-assets"
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 _FILES: dict[str, Path] = {
     "live.js": ASSETS / "live.js",
+    "panel.js": ASSETS / "panel.js",
     "plotly.js": Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
 }
 
 
 @functools.cache
 def _content(name: str) -> tuple[bytes, bytes, str]:
-    """The file as it is, compressed, and its fingerprint."""
+    """The file as it is, compressed, and its fingerprint.
+
+    Our scripts share one fingerprint: they import each other by relative addresses, which keep it.
+    """
     raw = _FILES[name].read_bytes()
-    return raw, gzip.compress(raw, 6, mtime=0), hashlib.sha256(raw).hexdigest()[:16]
+    ours = [path for path in _FILES.values() if path.parent == ASSETS]
+    marked = b"".join(path.read_bytes() for path in ours) if _FILES[name] in ours else raw
+    return raw, gzip.compress(raw, 6, mtime=0), hashlib.sha256(marked).hexdigest()[:16]
 
 
 def asset_url(name: str) -> str:
@@ -66,6 +72,7 @@ def head() -> str:
     """Tags for the page's head: fetch early what the live part needs."""
     return (
         f'<link rel="modulepreload" href="{asset_url("live.js")}">'
+        f'<link rel="modulepreload" href="{asset_url("panel.js")}">'
         f'<link rel="preload" as="script" href="{asset_url("plotly.js")}">'
     )
 

@@ -30,6 +30,12 @@ def test_plotly_is_the_installed_package_s_compressed_and_kept(client: TestClien
     assert plain.content == response.content
 
 
+def test_scripts_find_each_other_at_an_address_that_is_kept(client: TestClient) -> None:
+    folder = server.asset_url("live.js").rsplit("/", 1)[0]
+    assert "./panel.js" in client.get("/" + server.asset_url("live.js")).text
+    assert "immutable" in client.get(f"/{folder}/panel.js").headers["cache-control"]
+
+
 def test_an_old_address_gets_the_new_file_but_does_not_keep_it(client: TestClient) -> None:
     response = client.get(f"/{server.PREFIX}/0123456789abcdef/live.js")
     assert response.status_code == 200

@@ -41,7 +41,7 @@ def test_every_control_and_group_is_worded(lang: str) -> None:
 
 
 def test_the_script_asks_only_for_texts_that_exist() -> None:
-    script = (ASSETS / "live.js").read_text(encoding="utf-8")
+    script = "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("live.js", "panel.js"))
     asked = set(re.findall(r"texts\[\"(live\.[\w.]+)\"\]", script))
     assert asked
     assert asked <= table("en").keys()
