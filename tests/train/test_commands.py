@@ -1,0 +1,150 @@
+"""`python -m loopviz train` and `evaluate`: a model out of a text, its card, and refusals in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from loopviz import cli
+from loopviz.model.checkpoints import load_checkpoint
+
+from .small import arrows_recipe, story, text_recipe
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    def write(recipe):
+        path = tmp_path / f"{recipe.name}.json"
+        path.write_text(json.dumps(recipe.to_dict()), "utf-8")
+        return path
+
+    return write
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_train_makes_a_folder_that_loads_and_evaluate_says_what_the_card_says(tmp_path, recipe_file, capfd):
+    recipe, data, held = recipe_file(text_recipe()), story(tmp_path / "t.txt"), story(tmp_path / "h.txt", seed=5)
+    out = tmp_path / "deep" / "model"
+    arguments = ["train", recipe, "--data", data, "--held-out", held, "--out", out, "--threads", 1]
+    assert run(*arguments, "--set", "save_dtype=float16", "--data-note", "Made up; CC0-1.0.") == 0
+    table = capfd.readouterr().out
+    loaded = load_checkpoint(out)
+    assert loaded.stored == "F16"
+    assert loaded.model.config.loop_count == 3, "the last draw of training was saved instead of the recipe's count"
+    assert loaded.model.config.loop_layers == (0, 1)
+    assert loaded.model.generation_config.eos_token_id == loaded.tokenizer.eos_token_id == 0
+    card, results = (out / "README.md").read_text("utf-8"), json.loads((out / "results.json").read_text("utf-8"))
+    assert table.strip() in card
+    for part in (
+        "--set save_dtype=float16",
+        "--data t.txt --held-out h.txt",
+        "Made up; CC0-1.0.",
+        "9 steps, 144 tokens",
+    ):
+        assert part in card
+    assert str(tmp_path) not in card
+    assert results["parameters"] == sum(p.numel() for p in loaded.model.parameters())
+    assert results["result"]["loops"] == [1, 2, 4]
+    assert run("evaluate", out, "--data", held, "--json", tmp_path / "e.json") == 0
+    assert capfd.readouterr().out == table
+    assert json.loads((tmp_path / "e.json").read_text("utf-8")) == results["result"]
+    assert run("evaluate", out, "--data", held, "--loops", "1,3", "--length", 4) == 0
+    assert "| loops | 1 | 3 |" in capfd.readouterr().out
+    assert run(*arguments) == 2
+    assert "a run is in this folder already" in capfd.readouterr().err
+
+
+def test_an_interrupted_run_is_resumed_by_the_same_command(tmp_path, recipe_file, capfd):
+    recipe, data, out = recipe_file(text_recipe()), story(tmp_path / "t.txt"), tmp_path / "m"
+    code = (
+        "import os, signal, sys\n"
+        "from loopviz import cli\n"
+        "from loopviz.train.trainer import Trainer\n"
+        "step = Trainer._step\n"
+        "def stop(self):\n"
+        "    if self.progress.step == 4: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return step(self)\n"
+        "Trainer._step = stop\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    command = ["train", recipe, "--data", data, "--out", out]
+    torn = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, check=False)
+    assert torn.returncode == 130, torn.stderr
+    assert not (out / "README.md").exists()
+    assert run(*command, "--resume") == 0
+    assert run("train", recipe, "--data", data, "--out", tmp_path / "whole") == 0
+    one, other = load_checkpoint(out).model, load_checkpoint(tmp_path / "whole").model
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_arrows(tmp_path, recipe_file, capfd):
+    out = tmp_path / "m"
+    assert run("train", recipe_file(arrows_recipe()), "--out", out) == 0
+    table = capfd.readouterr().out
+    assert "dynamic stop: mean loops" in table
+    assert table.strip() in (out / "README.md").read_text("utf-8")
+    assert run("evaluate", out) == 0
+    assert capfd.readouterr().out == table
+    assert load_checkpoint(out).tokenizer("a>b a? b").input_ids[-1] == 3
+
+
+def test_glassbox(tmp_path, capfd):
+    out = tmp_path / "g"
+    assert run("train", "glassbox", "--out", out) == 0
+    table = capfd.readouterr().out
+    assert "| rate | 0.75 |" in table
+    assert run("evaluate", out) == 0
+    assert capfd.readouterr().out == table
+    assert table.strip() in (out / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "stories-loop", "--out", "o"], "--data: recipe 'stories-loop' needs a text file"),
+        (["train", "nothing", "--out", "o"], "recipe='nothing': neither a file nor one of"),
+        (["train", "arrows-loop", "--out", "o", "--data", "x"], "--data: recipe 'arrows-loop' makes its own data"),
+        (["train", "stories-loop", "--out", "o", "--data", "x"], "x: there is no such file"),
+        (["train", "arrows-loop", "--out", "o", "--set", "batch"], "--set batch: write FIELD=VALUE"),
+        (["train", "arrows-loop", "--out", "o", "--set", "batch=0"], "batch=0: must be >= 1"),
+        (["train", "arrows-loop", "--out", "o", "--set", "model.hidden=1"], "model.hidden=1: not a field"),
+        (["train", "glassbox", "--out", "o", "--resume"], "--resume: glassbox is built, not trained"),
+        (["evaluate", "."], "--data: give a held-out text"),
+        (["evaluate", ".", "--data", "x", "--loops", "3,1"], "--loops 3,1: must be ascending"),
+    ],
+)
+def test_refusals_are_one_line_and_leave_nothing(arguments, told, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    error = capfd.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_refusals_need_no_heavy_import():
+    code = (
+        "import sys; from loopviz import cli\n"
+        "cli.main(['train', 'nothing', '--out', 'o'])\n"
+        "cli._parser().format_help()\n"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'gradio', 'plotly', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_training_never_imports_the_page():
+    code = (
+        "import sys, pkgutil, importlib, loopviz.train\n"
+        "for m in pkgutil.iter_modules(loopviz.train.__path__): importlib.import_module('loopviz.train.' + m.name)\n"
+        "print([m for m in ('gradio', 'plotly', 'loopviz.app', 'loopviz.panels') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

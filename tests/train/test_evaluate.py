@@ -1,0 +1,112 @@
+"""Loss and accuracy by loops equal what the model says when it is really set to that many loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from loopviz.train.arrows import draw_problems
+from loopviz.train.evaluate import evaluate_arrows, evaluate_text, exits
+from loopviz.train.recipe import Arrows
+from tests.model.tiny import build, ids
+
+LOOPS = (1, 2, 5)
+SHAPES = {
+    "with coda": {"loop_layers": (1, 2)},
+    "whole stack": {"loop_layers": (0, 3), "loop_norm": True, "loop_injection": "add"},
+    "parallel": {"loop_layers": (1, 2), "virtual_attention_mode": "parallel", "virtual_layer_count": 2},
+    "merged": {"loop_layers": (1, 1), "kv_cache_mode": "merge_strategy", "loop_damping": 0.5},
+}
+
+
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_one_pass_gives_what_each_loop_count_gives(shape):
+    model = build(SHAPES[shape]).double()
+    tokens = ids(7, rows=3)
+    logits, cosines = exits(model, tokens, LOOPS)
+    states = []
+    model.register_loop_hook(lambda event: states.append((event.previous, event.state)))
+    for r, ours in zip(LOOPS, logits, strict=True):
+        states.clear()
+        with torch.no_grad():
+            expected = model.with_loop(loop_count=r)(tokens, use_cache=False).logits
+            torch.testing.assert_close(ours, expected, atol=1e-9, rtol=1e-9)
+    model.set_loop(loop_count=5)
+    with torch.no_grad():
+        model(tokens, use_cache=False)
+    for cosine, (old, new) in zip(cosines, states, strict=True):
+        expected = (old * new).sum(-1) / old.norm(dim=-1) / new.norm(dim=-1)
+        torch.testing.assert_close(cosine, expected)
+    last, _ = exits(model, tokens, LOOPS, last=1)
+    torch.testing.assert_close(last[1], logits[1][:, -1:])
+
+
+@pytest.mark.parametrize("n", [2, 5, 6, 11, 24])
+def test_every_token_but_the_first_is_predicted_once(n):
+    """Against one token at a time: the window of token i starts at the last multiple of the length before it."""
+    model = build({"loop_layers": (1, 2)}).double()
+    stream, length = ids(n)[0].numpy(), 5
+    result = evaluate_text(model, stream, LOOPS, length, batch=2)
+    assert result.tokens == n - 1
+    for r, loss in zip(LOOPS, result.loss, strict=True):
+        view, total = model.with_loop(loop_count=r), 0.0
+        for i in range(1, n):
+            start = (i - 1) // length * length
+            with torch.no_grad():
+                logits = view(torch.from_numpy(stream[start:i])[None], use_cache=False).logits[0, -1]
+            total += F.cross_entropy(logits.float(), torch.tensor(int(stream[i]))).item()
+        assert loss == pytest.approx(total / (n - 1), abs=1e-5)
+    assert result.perplexity[0] == pytest.approx(np.exp(result.loss[0]))
+    assert len(result.cosine_gap) == 5
+
+
+def test_a_limit_and_a_model_without_a_loop():
+    model = build()
+    stream = ids(20)[0].numpy()
+    result = evaluate_text(model, stream, LOOPS, 8, batch=2, limit=10)
+    assert (result.loops, len(result.loss), result.cosine_gap, result.tokens) == ((), 1, (), 10)
+    assert result == evaluate_text(model, stream[:11], LOOPS, 8, batch=2)
+    with pytest.raises(ValueError, match="tokens=1: at least 2"):
+        evaluate_text(model, stream[:1], LOOPS, 8, batch=2)
+
+
+def test_several_blocks_are_refused():
+    with pytest.raises(ValueError, match="one block can be measured"):
+        exits(build({"loop_layers": [(0, 1), (2, 3)]}), ids(4), LOOPS)
+
+
+def test_accuracy_counts_right_answers_at_each_loop_count():
+    task, n = Arrows(nodes=6, arrows=4, max_hops=3), 15
+    loop = {
+        "loop_layers": (1, 2),
+        "kv_cache_mode": "merge_strategy",
+        "merge_strategy": "last",
+        "convergence_criterion": "cosine",
+        "cosine_threshold": 0.6,
+        "loop_damping": 0.6,
+    }
+    model = build(loop)
+    result = evaluate_arrows(model, task, LOOPS, n, [7], dynamic=True)
+    assert (result.hops, result.loops, result.problems) == ((1, 2, 3), LOOPS, n)
+    spread = set()
+    for i, hops in enumerate(result.hops):
+        problems, _ = draw_problems(task, np.full(n, hops), np.random.default_rng([7, hops]))
+        steps, dynamic = [], 0
+        for j, r in enumerate(LOOPS):
+            right = 0
+            for row in torch.from_numpy(problems):  # alone, through the cache
+                with torch.no_grad():
+                    said = model.with_loop(loop_count=r)(row[None, :-1]).logits[0, -1].argmax()
+                right += bool(said == row[-1])
+            assert result.accuracy[i][j] == pytest.approx(right / n)
+        stopping = model.with_loop(loop_strategy="dynamic_stop", max_loop_count=5)
+        for row in torch.from_numpy(problems):
+            with torch.no_grad():
+                dynamic += bool(stopping(row[None, :-1]).logits[0, -1].argmax() == row[-1])
+            steps.append(int(stopping.last_pass.steps[0]))
+        assert result.dynamic_loops[i] == pytest.approx(np.mean(steps))
+        assert result.dynamic_accuracy[i] == pytest.approx(dynamic / n)
+        spread |= set(steps)
+    assert len(spread) > 1, "every row stops alike, the test would prove nothing"

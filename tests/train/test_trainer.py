@@ -1,0 +1,217 @@
+"""The training loop: it learns; killed and resumed equals never killed; what is refused."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+
+import pytest
+import torch
+
+from loopviz.train import state as states
+from loopviz.train.recipe import RecipeError
+from loopviz.train.state import CsvLog, StateError, load_state, save_state
+from loopviz.train.tasks import ArrowsTask, TextTask
+from loopviz.train.text import TextError
+from loopviz.train.trainer import STATE, Trainer, TrainingError
+
+from .small import arrows_recipe, story, text_recipe
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def make(kind, folder, data, say=None, resume=False, **changes):
+    folder.mkdir(exist_ok=True)
+    recipe = text_recipe(**changes) if kind == "text" else arrows_recipe(**changes)
+    task = TextTask(recipe, data, None, folder) if kind == "text" else ArrowsTask(recipe)
+    return Trainer(recipe, task, folder, resume=resume, **({"say": say} if say else {}))
+
+
+def die_at(step):
+    def say(progress, line, keep):
+        if progress.step == step and not keep:
+            raise Killed
+
+    return say
+
+
+def table(path, without=("seconds",)):
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("kind", ["text", "arrows"])
+@pytest.mark.parametrize("at", [2, 3, 5])
+def test_killed_and_resumed_equals_never_killed(kind, at, tmp_path):
+    """Weights, optimisers, logs; the process dies once right after a step, checkpoint or not."""
+    data = story(tmp_path / "t.txt")
+    whole = make(kind, tmp_path / "whole", data)
+    whole.run()
+    with pytest.raises(Killed):
+        make(kind, tmp_path / "torn", data, say=die_at(at)).run()
+    torn = tmp_path / "torn"
+    torch.manual_seed(99)  # another process, with another past
+    resumed = make(kind, torn, data, resume=(torn / STATE).is_file())
+    resumed.run()
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    for one, other in zip(whole.optimizers, resumed.optimizers, strict=True):
+        for a, b in zip(one.state.values(), other.state.values(), strict=True):
+            assert all(torch.equal(a[key], b[key]) for key in a if isinstance(a[key], torch.Tensor))
+    assert whole.task.state() == resumed.task.state()
+    assert whole.progress.tokens == resumed.progress.tokens
+    for name in ("train.csv", "evaluation.csv"):
+        assert table(tmp_path / "whole" / name) == table(torn / name)
+        assert table(torn / name)
+
+
+def test_it_learns_and_reports_what_it_did(tmp_path):
+    trainer = make(
+        "text",
+        tmp_path / "run",
+        story(tmp_path / "t.txt"),
+        steps=80,
+        dropout=0.0,
+        **{"evaluation.every": 40, "batch": 4},
+    )
+    trainer.run()
+    log = table(tmp_path / "run" / "train.csv", without=())
+    losses = [float(row["loss"]) for row in log]
+    assert sum(losses[-10:]) / 10 < losses[0] - 1.5
+    assert {int(row["loops"]) for row in log} > {1, 3}
+    assert len({row["lr"] for row in log}) > 10
+    assert int(log[-1]["tokens"]) == 80 * 4 * 8 == trainer.progress.tokens
+    rows = table(tmp_path / "run" / "evaluation.csv")
+    assert {row["step"] for row in rows} == {"40", "80"}
+    assert {row["loops"] for row in rows if row["metric"] == "loss"} == {"1", "2", "4"}
+
+
+def test_the_curriculum_goes_deeper_once_a_hop(tmp_path):
+    trainer = make("arrows", tmp_path / "run", None, **{"arrows.promote_at": 0.001})
+    kept = []
+    trainer.say = lambda progress, line, keep: kept.append(line) if keep else None
+    trainer.run()
+    assert trainer.task.depth == 4
+    assert [line[:6] for line in kept] == ["1 hops", "2 hops", "3 hops"]
+    stuck = make("arrows", tmp_path / "other", None, steps=4, **{"arrows.promote_at": 1.0})
+    stuck.run()
+    assert stuck.task.depth == 1
+
+
+def test_training_samples_loops_truncates_and_clips(tmp_path):
+    trainer = make("text", tmp_path / "run", story(tmp_path / "t.txt"), **{"optimizer.clip": 1e-3, "dropout": 0.0})
+    seen = []
+    handle = trainer.model.register_loop_hook(lambda event: seen.append((event.step, event.state.requires_grad)))
+    for _ in range(4):
+        seen.clear()
+        batch = trainer.task.batch(trainer.progress.step)
+        _, loops, _, norm = trainer._step()
+        assert loops == batch.loops == len(seen)
+        assert [tracked for _, tracked in seen[-2:]] == [True] * min(2, loops)
+        assert not any(tracked for step, tracked in seen if step <= loops - 2)
+        assert norm > 1e-3
+    handle.remove()
+
+
+def test_dropout_acts_in_training_only(tmp_path):
+    trainer = make("text", tmp_path / "run", story(tmp_path / "t.txt"), dropout=0.5)
+    ids = trainer.task.batch(0).ids
+    trainer.model.train()
+    assert not torch.equal(trainer.model(ids).logits, trainer.model(ids).logits)
+    trainer.model.eval()
+    assert torch.equal(trainer.model(ids).logits, trainer.model(ids).logits)
+
+
+def test_an_interrupt_finishes_the_step_and_can_be_resumed(tmp_path):
+    data, before = story(tmp_path / "t.txt"), signal.getsignal(signal.SIGINT)
+
+    def say(progress, line, keep):
+        if progress.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = make("text", tmp_path / "run", data, say=say)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load_state(tmp_path / "run" / STATE)["progress"]["step"] == 4
+    assert make("text", tmp_path / "run", data, resume=True).run().step == 9
+
+
+def test_a_run_that_diverges_says_so(tmp_path):
+    trainer = make("text", tmp_path / "run", story(tmp_path / "t.txt"))
+    with torch.no_grad():
+        trainer.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"step 1: loss=nan.*lower optimizer.lr=0.01"):
+        trainer.run()
+
+
+def test_what_cannot_be_resumed_is_refused_by_name(tmp_path):
+    data = story(tmp_path / "t.txt")
+    with pytest.raises(StateError, match="no run to resume"):
+        make("text", tmp_path / "none", data, resume=True)
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        make("text", folder, data, say=die_at(4)).run()
+    with pytest.raises(StateError, match="a run is in this folder already"):
+        make("text", folder, data)
+    with pytest.raises(RecipeError, match=r"optimizer=.*the run in this folder has optimizer="):
+        make("text", folder, data, resume=True, **{"optimizer.lr": 0.02})
+    with pytest.raises(TextError, match="train: not the text this run was started with"):
+        make("text", folder, story(tmp_path / "other.txt", seed=1), resume=True)
+    make("text", folder, data, resume=True, checkpoint_every=1)  # changes nothing of what is computed
+    (folder / STATE).write_bytes(b"PK nothing")
+    with pytest.raises(StateError, match="not a checkpoint"):
+        make("text", folder, data, resume=True)
+
+
+def test_a_trapezoid_may_grow_before_it_falls(tmp_path):
+    """9 steps fall from step 5 on: at 3 it does not matter yet how long the run will be, at 6 it does."""
+    data = story(tmp_path / "t.txt")
+    longer = make("text", tmp_path / "whole", data, steps=12)
+    longer.run()
+    for dies, works in ((4, True), (7, False)):
+        folder = tmp_path / f"run{dies}"
+        with pytest.raises(Killed):
+            make("text", folder, data, say=die_at(dies)).run()
+        if not works:
+            with pytest.raises(RecipeError, match="steps=12: the run in this folder has steps=9"):
+                make("text", folder, data, resume=True, steps=12)
+            continue
+        grown = make("text", folder, data, resume=True, steps=12)
+        grown.run()
+        for name, weight in longer.model.state_dict().items():
+            assert torch.equal(weight, grown.model.state_dict()[name])
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / STATE
+    save_state(path, {"x": torch.ones(3)})
+
+    def half(value, file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(states.torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        save_state(path, {"x": torch.zeros(3)})
+    assert torch.equal(load_state(path)["x"], torch.ones(3))
+
+
+def test_a_foreign_version_is_refused(tmp_path):
+    torch.save({"version": 99}, tmp_path / STATE)
+    with pytest.raises(StateError, match="version=99"):
+        load_state(tmp_path / STATE)
+
+
+def test_the_log_drops_what_came_after_the_checkpoint_and_half_rows(tmp_path):
+    path = tmp_path / "l.csv"
+    CsvLog(path, ("step", "x"), None).add([(1, "a"), (2, "b"), (3, "c")])
+    with path.open("a") as file:
+        file.write("2")
+    CsvLog(path, ("step", "x"), 2).add([(3, "d")])
+    assert [row["x"] for row in table(path)] == ["a", "b", "d"]
+    CsvLog(path, ("step", "x"), None)
+    assert table(path) == []
