@@ -1,10 +1,17 @@
 // One panel of the live part: its words, its plot, and the edits that keep its figure's data up to date.
 // Knows no panel by name. Text reaches the page through textContent only.
 
+// A finger scrolls the page, where a mouse zooms the plot.
+const TOUCH = window.matchMedia("(hover: none)").matches;
+
 const PLOT_CONFIG = {
   displaylogo: false,
+  displayModeBar: TOUCH ? false : "hover",
   responsive: true,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud", "sendDataToCloud"],
+  // Plotly 4 offers to upload the chart to its makers' cloud: not from this page
+  showSendToCloud: false,
+  plotlyServerURL: "",
 };
 
 /** A new element with a class and children; strings become text. */
@@ -120,6 +127,7 @@ export class Panel {
     this.dirtySince = null;
     const { page, figure } = this;
     const layout = structuredClone({ ...figure.layout, template: page.config.templates[page.theme()] });
+    if (TOUCH) layout.dragmode = false;
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });
     const data = figure.data.map(containers);
     await Plotly.react(this.plot, data, layout, PLOT_CONFIG);

@@ -119,6 +119,13 @@ def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
     assert page.evaluate("[...document.querySelectorAll('.lv-plot')].map((node) => node.mark)") == [*range(len(PANELS))]
     for name in PANELS:
         assert page.locator(f'.lv-panel[data-panel="{name}"] .lv-sr').inner_text()
+    # Plotly would offer to upload the chart to its makers' cloud
+    offered = page.evaluate("[...document.querySelectorAll('.modebar-btn')].map((button) => button.dataset.title)")
+    assert offered
+    assert not [title for title in offered if "share" in title.lower() or "cloud" in title.lower()]
+    assert page.evaluate("[...document.querySelectorAll('.lv-plot')].map((node) => node._context.plotlyServerURL)") == [
+        ""
+    ] * len(PANELS)
     same_as_server(page)
 
 
