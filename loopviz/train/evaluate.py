@@ -162,6 +162,7 @@ def evaluate_arrows(
     problems: int,
     seed: Sequence[int],
     dynamic: bool = False,
+    deepest: int | None = None,
 ) -> ArrowsResult:
     """Share of right first answers, over the whole vocabulary, by hops and loops.
 
@@ -172,6 +173,7 @@ def evaluate_arrows(
         problems: a cell.
         seed: of the problems.
         dynamic: measure the model's own `dynamic_stop` too (its thresholds, at most the largest of `loops`).
+        deepest: most hops that are measured; `None`: `task.max_hops`.
     """
     model.eval()
     loops = tuple(loops)
@@ -180,7 +182,7 @@ def evaluate_arrows(
     if dynamic and looped:
         stopping = model.with_loop(loop_strategy="dynamic_stop", max_loop_count=loops[-1])
     accuracy, steps, stopped = [], [], []
-    hops = tuple(range(1, task.max_hops + 1))
+    hops = tuple(range(1, (task.max_hops if deepest is None else deepest) + 1))
     for depth in hops:
         drawn, _ = draw_problems(task, np.full(problems, depth), np.random.default_rng([*seed, depth]))
         tokens = torch.from_numpy(drawn).to(model.device)

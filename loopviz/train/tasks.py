@@ -180,7 +180,9 @@ class ArrowsTask:
         loops = how.loops if final else sorted({*how.loops, self._enough()})
         problems = how.final_problems if final else how.problems
         seed = [self.recipe.seed, PROBLEMS, int(final)]
-        return evaluate_arrows(model, self.task, loops, problems, seed, dynamic=final)
+        # What is far beyond the curriculum is not known yet: while training, only the next depth is looked at.
+        deepest = None if final else min(self.depth + 1, self.task.max_hops)
+        return evaluate_arrows(model, self.task, loops, problems, seed, dynamic=final, deepest=deepest)
 
     def after(self, result: ArrowsResult) -> str:
         column = result.loops.index(self._enough()) if result.loops else 0

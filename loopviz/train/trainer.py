@@ -257,13 +257,22 @@ def rows(result: TextResult | ArrowsResult) -> list[tuple[int | str, int | str, 
 
 @contextmanager
 def _deferred_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event instead of tearing a step apart. Only the main thread may ask for it."""
+    """SIGINT and SIGTERM set the event instead of tearing a step apart; a second one is obeyed at once.
+
+    Outside the main thread, where no handler may be set, nothing changes.
+    """
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
     kinds = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(kind, lambda *_: came.set()) for kind in kinds]
+
+    def handle(*_: Any) -> None:
+        if came.is_set():
+            raise KeyboardInterrupt
+        came.set()
+
+    before = [signal.signal(kind, handle) for kind in kinds]
     try:
         yield came
     finally:

@@ -96,6 +96,8 @@ def test_the_curriculum_goes_deeper_once_a_hop(tmp_path):
     trainer.run()
     assert trainer.task.depth == 4
     assert [line[:6] for line in kept] == ["1 hops", "2 hops", "3 hops"]
+    measured = table(tmp_path / "run" / "evaluation.csv")
+    assert [max(int(row["hops"]) for row in measured if row["step"] == step) for step in "246"] == [2, 3, 4]
     stuck = make("arrows", tmp_path / "other", None, steps=4, **{"arrows.promote_at": 1.0})
     stuck.run()
     assert stuck.task.depth == 1
@@ -138,6 +140,17 @@ def test_an_interrupt_finishes_the_step_and_can_be_resumed(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
     assert load_state(tmp_path / "run" / STATE)["progress"]["step"] == 4
     assert make("text", tmp_path / "run", data, resume=True).run().step == 9
+
+
+def test_a_second_interrupt_is_obeyed_at_once_and_leaves_the_last_checkpoint(tmp_path):
+    def say(progress, line, keep):
+        if progress.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make("text", tmp_path / "run", story(tmp_path / "t.txt"), say=say).run()
+    assert load_state(tmp_path / "run" / STATE)["progress"]["step"] == 3
 
 
 def test_a_run_that_diverges_says_so(tmp_path):
@@ -215,3 +228,22 @@ def test_the_log_drops_what_came_after_the_checkpoint_and_half_rows(tmp_path):
     assert [row["x"] for row in table(path)] == ["a", "b", "d"]
     CsvLog(path, ("step", "x"), None)
     assert table(path) == []
+
+
+def test_compiled_layers_train_alike(tmp_path, monkeypatch):
+    """With the compiler's front end alone, which every machine has: every layer goes through it, results stay."""
+    compiled, own = [], torch.nn.Module.compile
+
+    def traced(module, *arguments, **options):
+        compiled.append(module)
+        own(module, *arguments, backend="eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    data, models = story(tmp_path / "t.txt"), []
+    for wanted in (False, True):
+        trainer = make("text", tmp_path / str(wanted), data, compile=wanted, **{"dropout": 0.0})
+        trainer.run()
+        models.append(trainer.model)
+    assert compiled == list(models[1].model.layers)
+    for name, weight in models[0].state_dict().items():
+        torch.testing.assert_close(models[1].state_dict()[name], weight)
