@@ -41,6 +41,7 @@ class Page {
     this.lastMessage = 0;
     this.watcher = null;
     this.offline = 0;
+    this.line = null;
     this.reset(null);
     this.build();
   }
@@ -169,6 +170,17 @@ class Page {
     this.mark();
   }
 
+  /** Listen to a run's own line; where there is none, Gradio brings the frames too. */
+  listen(run) {
+    this.line?.close();
+    const line = new EventSource(new URL(`${this.config.line}/${run}`, document.baseURI).href);
+    line.onmessage = (event) => {
+      if (run === this.run) this.receive(JSON.parse(event.data));
+    };
+    line.onerror = () => line.close(); // the run is over, or something is in the way: no second try
+    this.line = line;
+  }
+
   frames(message) {
     if (this.asking) {
       this.held.push(message);
@@ -204,6 +216,7 @@ class Page {
       this.text.replaceChildren();
       this.unread = null;
       this.say("");
+      if (!message.end && this.config) this.listen(message.run);
     }
     Object.assign(this, { epoch: message.epoch, seq: message.seq, palette: message.palette });
     // what the visitor asked for meanwhile outranks what the server knew
@@ -227,6 +240,7 @@ class Page {
 
   finish(end) {
     this.end = end ?? null;
+    if (this.end) this.line?.close();
     this.showStatus();
   }
 

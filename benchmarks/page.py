@@ -143,6 +143,8 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
     """One run with the page open."""
     import psutil
 
+    from loopviz.app import direct
+
     page = browser.new_page(viewport={"width": 1280, "height": 1600})
     page.set_default_timeout(600_000)
     wire = {"bytes": 0.0}
@@ -151,7 +153,7 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
     streams: set[str] = set()
 
     def asked(event: dict[str, Any]) -> None:
-        if "queue/data" in event["request"]["url"]:
+        if any(part in event["request"]["url"] for part in ("queue/data", direct.PREFIX)):
             streams.add(event["requestId"])
 
     def came(event: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from loopviz.app import direct
 from loopviz.app import settings as st
 from loopviz.app.live import wire
 from loopviz.app.server import asset_url
@@ -54,6 +55,7 @@ def live_config(lang: str) -> str:
             "panels": panels,
             "templates": {page: template(page) for page in ("light", "dark")},
             "plotly": asset_url("plotly.js"),
+            "line": direct.PREFIX,
         }
     )
 

@@ -115,12 +115,41 @@ class Run:
         self.stop = threading.Event()
         self.finished = threading.Event()  # nothing computes for this run any more
         self._lock = threading.RLock()
+        self._line: Callable[[str | None], bool] | None = None  # see loopviz.app.direct
         self._sent = 0
         self._ops: dict[str, list[Any]] = {}
         self._said = 0.0
 
     def __len__(self) -> int:
         return len(self.trace)
+
+    def attach(self, send: Callable[[str | None], bool]) -> None:
+        """From now on messages can go by this line; an earlier one is hung up."""
+        with self._lock:
+            earlier, self._line = self._line, send
+        if earlier is not None:
+            earlier(None)
+        if self.finished.is_set():
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Nothing more will be sent by the line."""
+        with self._lock:
+            line, self._line = self._line, None
+        if line is not None:
+            line(None)
+
+    def detach(self, send: Callable[[str | None], bool]) -> None:
+        """This line leads nowhere any more."""
+        with self._lock:
+            if self._line == send:
+                self._line = None
+
+    def post(self, message: Mapping[str, Any]) -> bool:
+        """Send a message by the run's own line; False when there is none, or it does not take it."""
+        with self._lock:
+            line = self._line
+        return line is not None and line(dumps(message))
 
     def add(self, frame: Frame) -> None:
         """Take a frame into the trace, and note what it changes in every panel."""
@@ -223,7 +252,8 @@ def messages(
     every: float = SEND_EVERY,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[str]:
-    """The run's messages as its frames come: a snapshot with the first, then what is new every `every` seconds.
+    """The run's messages as its frames come: a snapshot with the first, then what is new every `every` seconds, and a
+    last one. While the run has a line of its own, what lies between goes there and is not yielded.
 
     Nothing at all when no frame came: what the page showed before then stays. Looks at `run.stop` after each frame, not
     after each message. Closing this generator closes `frames`; however it
@@ -243,11 +273,15 @@ def messages(
                     yield wire(run.snapshot())
                 elif now - last >= every:
                     last = now
-                    if message := run.frames_message(clock):
+                    if (message := run.frames_message(clock)) and not run.post(message):
                         yield wire(message)
         run.end = run.end or "stopped"
-        if len(run):
-            yield wire(run.ending() if begun else run.snapshot())
+        if begun:
+            last_words = run.ending()
+            # by the line the rest comes sooner; Gradio's way brings the end in any case
+            yield wire(run.ending() if run.post(last_words) else last_words)
+        elif len(run):
+            yield wire(run.snapshot())
     except GeneratorExit:
         run.end = run.end or "stopped"
         raise
@@ -256,6 +290,7 @@ def messages(
         raise
     finally:
         run.finished.set()
+        run.hang_up()
 
 
 class Registry:

@@ -6,7 +6,7 @@ import os
 
 import gradio as gr
 
-from loopviz.app import server
+from loopviz.app import direct, server
 from loopviz.app.explore import ExplorePage
 from loopviz.app.live import Registry
 from loopviz.app.models import ModelRoom
@@ -58,6 +58,6 @@ def launch(
         inbrowser=browser,
         prevent_thread_lock=not wait,
         theme=theme(),
-        **server.launch_options(),
+        **server.launch_options(direct.route(page.service.registry)),
     )
     return page.demo

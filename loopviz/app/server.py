@@ -77,10 +77,10 @@ def head() -> str:
     )
 
 
-def launch_options() -> dict[str, Any]:
-    """Options of `Blocks.launch` that every page of ours needs: private, quiet, nothing external, our routes."""
+def launch_options(*more: Route) -> dict[str, Any]:
+    """Options of `Blocks.launch` that every page of ours needs: private, quiet, nothing external, our routes and `more`."""
     return {
-        "app_kwargs": {"routes": routes()},
+        "app_kwargs": {"routes": [*routes(), *more]},
         "css": css(),
         "head": head(),
         "show_error": False,

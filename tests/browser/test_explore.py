@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from loopviz.app.direct import PREFIX
 from loopviz.panels import PANELS
 
 pytestmark = pytest.mark.browser
@@ -271,6 +272,36 @@ def test_messages_that_never_arrive_are_asked_for(visit: Visit) -> None:
     ended(page)
     assert inside(page, "page.lost") >= 2
     same_as_server(page)
+
+
+@pytest.mark.parametrize("line", ["stands", "is blocked"])
+def test_frames_come_by_the_run_s_own_line_or_else_by_gradio(visit: Visit, line: str) -> None:
+    page = visit()
+    if line == "is blocked":
+        page.route(f"**/{PREFIX}/**", lambda route: route.fulfill(status=204))
+    inside(page, "(page.byLine = 0, page.all = 0)")
+    inside(
+        page,
+        """(() => {
+          const { receive, listen } = page;
+          page.receive = (message) => { page.all += message.kind === 'frames'; receive.call(page, message); };
+          page.listen = (run) => {
+            listen.call(page, run);
+            page.line.addEventListener('message', () => { page.byLine += 1; });
+          };
+        })()""",
+    )
+    settle(page, "sampling", "max_new_tokens", 200)  # time for the line to be there
+    run(page, "Once upon a time")
+    ended(page)
+    drawn(page)
+    same_as_server(page)
+    by_line, everything = inside(page, "page.byLine"), inside(page, "page.all")
+    if line == "stands":
+        assert by_line > everything / 2
+    else:
+        assert by_line == 0
+        assert everything > 2
 
 
 def test_stop_then_run_again(visit: Visit) -> None:
