@@ -185,8 +185,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
     def _run_layers(self, blocks: list[LoopBlock], state: Tensor, run: _Pass) -> Tensor:
         """Prelude, blocks and coda: `[B, T, H]` embeddings to the last layer's state."""
         starts = {block.a: block for block in blocks}
-        index = 0
-        while index < self.config.num_hidden_layers:
+        index, n_layers = 0, self.config.num_hidden_layers  # a configuration's attributes are slow to read
+        while index < n_layers:
             block = starts.get(index)
             if block is None:
                 state = self._run_layer(index, state, run.mask, run.cache, run)
