@@ -8,6 +8,8 @@ from typing import Any
 
 METRICS = ("cosine", "kl", "rel_delta", "entropy", "rank", "norm")
 LANGUAGES = ("en", "zh")
+LENSES = ("direct", "exit")
+MOST_PINS = 6
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,10 @@ class Focus:
         step: loop step pointed at, 1-based; None: none.
         metric: one of ``METRICS``; what the token x loop map shows.
         lang: one of ``LANGUAGES``; the language of every text in a figure.
+        pins: positions kept in view beside the selected one, each once, at most ``MOST_PINS``.
+        layer: physical layer shown where a panel shows one, 0-based; None: the block's first.
+        lens: one of ``LENSES``; through which a state is read.
+        dims: 2 or 3; dimensions a trajectory is drawn in.
 
     Raises:
         ValueError: a field out of these rules, by name.
@@ -30,22 +36,37 @@ class Focus:
     step: int | None = None
     metric: str = "cosine"
     lang: str = "en"
+    pins: tuple[int, ...] = ()
+    layer: int | None = None
+    lens: str = "direct"
+    dims: int = 2
 
     def __post_init__(self) -> None:
-        for name, least, optional in (("token", 0, True), ("block", 0, False), ("step", 1, True)):
+        object.__setattr__(self, "pins", self._read_pins())
+        for name, least, optional in (("token", 0, True), ("block", 0, False), ("step", 1, True), ("layer", 0, True)):
             value = getattr(self, name)
             if value is None and optional:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 none = " or None" if optional else ""
                 raise ValueError(f"focus.{name}={value!r}: must be a whole number >= {least}{none}")
-        for name, known in (("metric", METRICS), ("lang", LANGUAGES)):
+        for name, known in (("metric", METRICS), ("lang", LANGUAGES), ("lens", LENSES), ("dims", (2, 3))):
             if getattr(self, name) not in known:
-                raise ValueError(f"focus.{name}={getattr(self, name)!r}: must be one of {', '.join(known)}")
+                raise ValueError(f"focus.{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, known))}")
+
+    def _read_pins(self) -> tuple[int, ...]:
+        """The pins as a tuple (JSON brings a list); ValueError when they are none."""
+        rule = f"must be at most {MOST_PINS} different whole numbers >= 0"
+        if not isinstance(self.pins, (list, tuple)):
+            raise ValueError(f"focus.pins={self.pins!r}: {rule}")
+        whole = all(isinstance(pin, int) and not isinstance(pin, bool) and pin >= 0 for pin in self.pins)
+        if not whole or len(set(self.pins)) != len(self.pins) or len(self.pins) > MOST_PINS:
+            raise ValueError(f"focus.pins={self.pins!r}: {rule}")
+        return tuple(self.pins)
 
     def to_json(self) -> dict[str, Any]:
         """The focus as a plain dict."""
-        return asdict(self)
+        return {**asdict(self), "pins": list(self.pins)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Focus:

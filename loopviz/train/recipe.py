@@ -188,6 +188,8 @@ class Recipe:
         held_out: text: share of the text, at its end, that is held out when no file is given for it.
         backprop_steps: gradients flow through this many last loop steps; `None` through all.
         dropout: on embeddings and on what every layer adds to the residual stream.
+        precision: of the matrix products in training: `bfloat16` (autocast; weights, state and sums stay float32) is
+            several times faster where the processor has bfloat16 units, and slower where it has none.
         seed: of weights, batches, loop counts and dropout.
         checkpoint_every: steps between checkpoints.
         compile: `torch.compile` each layer: slower start, faster steps; needs a C++ compiler.
@@ -212,6 +214,7 @@ class Recipe:
     seed: int = 0
     checkpoint_every: int = 250
     compile: bool = False
+    precision: str = "float32"
     threads: int | None = None
     save_dtype: str = "float16"
     notes: str = ""
@@ -224,6 +227,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _one_of("task", self.task, TASKS)
         _one_of("save_dtype", self.save_dtype, DTYPES)
+        _one_of("precision", self.precision, ("float32", "bfloat16"))
         for name, least in {"steps": 1, "batch": 1, "length": 2, "vocab_size": 257, "checkpoint_every": 1}.items():
             _check(name, getattr(self, name), getattr(self, name) >= least, f">= {least}")
         for name in ("backprop_steps", "threads"):

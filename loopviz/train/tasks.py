@@ -23,7 +23,7 @@ from .evaluate import ArrowsResult, TextResult, evaluate_arrows, evaluate_text
 from .loops import draw_loops
 from .recipe import Recipe
 
-BATCHES, PROBLEMS = 0, 1  # streams of random numbers; held-out problems have their own
+BATCHES, PROBLEMS, DROPOUT = 0, 1, 2  # streams of random numbers; held-out problems have their own
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -23,7 +24,7 @@ from .evaluate import ArrowsResult, TextResult
 from .optim import make_optimizers, rate
 from .recipe import Recipe, RecipeError
 from .state import CsvLog, StateError, check_same, load_state, save_state
-from .tasks import Task
+from .tasks import DROPOUT, Task
 
 STATE = "checkpoint.pt"
 COLUMNS = ("step", "tokens", "seconds", "loss", "loops", "lr", "gradient_norm")
@@ -87,19 +88,38 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LoopLlama
     return model
 
 
-def add_dropout(model: LoopLlamaForCausalLM, share: float) -> None:
-    """Drop out embeddings and what attention and MLP add to the residual stream, while training."""
+class SharedDropout:
+    """Dropout on embeddings and on what attention and MLP add to the residual stream, while training.
 
-    def drop(module: nn.Module, arguments: Any, output: torch.Tensor) -> torch.Tensor:
-        return F.dropout(output, share, module.training)
+    One mask a module and optimisation step, shared by all loop steps, as for recurrent networks (Gal & Ghahramani 2016,
+    arXiv 1512.05287): a loop that saw other features missing at every step could not settle. It is drawn from the
+    recipe's seed and the step, so a resumed run draws what it would have drawn.
 
-    if share > 0:
+    Args:
+        model: its modules get the hooks.
+        recipe: `dropout`, `batch`, `length` and `seed`.
+    """
+
+    def __init__(self, model: LoopLlamaForCausalLM, recipe: Recipe) -> None:
+        self.recipe, self.masks = recipe, []
+        if recipe.dropout == 0:
+            return
         layers = model.model.layers
-        for module in (
-            model.model.embed_tokens,
-            *(m for layer in layers for m in (layer.self_attn.o_proj, layer.mlp.down_proj)),
-        ):
-            module.register_forward_hook(drop)
+        modules = (model.model.embed_tokens, *(m for a in layers for m in (a.self_attn.o_proj, a.mlp.down_proj)))
+        shape = (recipe.batch, recipe.length, model.config.hidden_size)
+        for module in modules:
+            mask = torch.ones(shape, device=model.device)
+            self.masks.append(mask)
+            module.register_forward_hook(
+                lambda module, arguments, output, mask=mask: output * mask if module.training else output
+            )
+
+    def draw(self, step: int) -> None:
+        """New masks for a 0-based optimisation step."""
+        rng, keep = np.random.default_rng([self.recipe.seed, DROPOUT, step]), 1 - self.recipe.dropout
+        for mask in self.masks:
+            kept = rng.random(mask.shape, dtype=np.float32) < keep
+            mask.copy_(torch.from_numpy(kept)).div_(keep)
 
 
 class Trainer:
@@ -131,7 +151,10 @@ class Trainer:
         self.recipe, self.task, self.folder, self.device, self.say = recipe, task, folder, torch.device(device), say
         self.progress = Progress()
         self.model = build_model(recipe, task.tokenizer).to(self.device)
-        add_dropout(self.model, recipe.dropout)
+        if self.device.type == "cpu":
+            # The backward pass of torch's flash attention on CPUs costs several times the plain one's at these sizes.
+            self.model.set_attn_implementation("eager")
+        self.dropout = SharedDropout(self.model, recipe)
         self.optimizers = make_optimizers(self.model, recipe)
         if recipe.threads is not None:
             torch.set_num_threads(recipe.threads)
@@ -192,7 +215,9 @@ class Trainer:
                 group["lr"] = lr
         self.model.train()
         ids, labels = batch.ids.to(self.device), batch.labels.to(self.device)
-        logits = self.model(ids, use_cache=False).logits
+        self.dropout.draw(step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = self.model(ids, use_cache=False).logits
         loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip)

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from loopviz.panels import LANGUAGES, METRICS, Focus
+from loopviz.panels.focus import LENSES
 from loopviz.trace import Trace
 from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 
@@ -41,6 +42,10 @@ focuses = st.builds(
     step=st.none() | st.integers(1, 7),
     metric=st.sampled_from(METRICS),
     lang=st.sampled_from(LANGUAGES),
+    pins=st.lists(st.integers(0, 10), max_size=6, unique=True).map(tuple),
+    layer=st.none() | st.integers(0, 7),
+    lens=st.sampled_from(LENSES),
+    dims=st.sampled_from((2, 3)),
 )
 
 

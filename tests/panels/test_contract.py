@@ -111,6 +111,14 @@ def test_figures_are_plain_json_of_fixed_height(name, metric):
         ({"metric": ["kl"]}, "metric"),
         ({"lang": "fr"}, "lang"),
         ({"zoom": 1}, "zoom"),
+        ({"pins": 3}, "pins"),
+        ({"pins": [1, 1]}, "pins"),
+        ({"pins": [-1]}, "pins"),
+        ({"pins": [True]}, "pins"),
+        ({"pins": list(range(7))}, "pins"),
+        ({"layer": -1}, "layer"),
+        ({"lens": "tuned"}, "lens"),
+        ({"dims": 4}, "dims"),
     ],
 )
 def test_focus_refuses_by_name(fields_, name):
@@ -125,7 +133,7 @@ def test_focus_refuses_what_is_not_a_mapping(data):
 
 
 def test_focus_round_trip():
-    focus = Focus(token=4, block=1, step=2, metric="rank", lang="zh")
+    focus = Focus(token=4, block=1, step=2, metric="rank", lang="zh", pins=(7, 2), layer=3, lens="exit", dims=3)
     assert Focus.from_json(json.loads(json.dumps(focus.to_json()))) == focus
     assert Focus.from_json({}) == Focus()
 

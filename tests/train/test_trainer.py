@@ -118,13 +118,47 @@ def test_training_samples_loops_truncates_and_clips(tmp_path):
     handle.remove()
 
 
-def test_dropout_acts_in_training_only(tmp_path):
+def test_dropout_acts_in_training_only_and_changes_with_the_step(tmp_path):
     trainer = make("text", tmp_path / "run", story(tmp_path / "t.txt"), dropout=0.5)
-    ids = trainer.task.batch(0).ids
+    ids, said = trainer.task.batch(0).ids, []
+    for training, step in ((True, 0), (True, 1), (True, 0), (False, 0), (False, 1)):
+        trainer.model.train(training)
+        trainer.dropout.draw(step)
+        said.append(trainer.model(ids).logits)
+    assert torch.equal(said[0], said[2])
+    assert not torch.equal(said[0], said[1])
+    assert torch.equal(said[3], said[4])
+    assert not torch.equal(said[0], said[3])
+
+
+def test_dropout_keeps_the_mean_and_one_mask_for_all_loop_steps(tmp_path):
+    trainer = make("text", tmp_path / "run", story(tmp_path / "t.txt"), **{"dropout": 0.25, "batch": 32})
+    trainer.dropout.draw(0)
+    kept = torch.stack(trainer.dropout.masks)  # [modules, B, T, H]
+    assert len(kept) == 1 + 2 * trainer.model.config.num_hidden_layers
+    assert set(kept.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert abs(kept.mean() - 1) < 0.02
+    seen = []
+    layer = trainer.model.model.layers[0].mlp.down_proj
+    layer.register_forward_hook(lambda module, arguments, output: seen.append(output == 0))
     trainer.model.train()
-    assert not torch.equal(trainer.model(ids).logits, trainer.model(ids).logits)
-    trainer.model.eval()
-    assert torch.equal(trainer.model(ids).logits, trainer.model(ids).logits)
+    trainer.model.set_loop(loop_count=3)
+    trainer.model(trainer.task.batch(0).ids)
+    assert len(seen) == 3
+    assert seen[0].any()
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_bfloat16_products_keep_weights_and_logs_in_float32(tmp_path):
+    data, losses = story(tmp_path / "t.txt"), {}
+    for precision in ("float32", "bfloat16"):
+        trainer = make("text", tmp_path / precision, data, precision=precision)
+        trainer.run()
+        assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+        losses[precision] = [float(row["loss"]) for row in table(tmp_path / precision / "train.csv")]
+    assert losses["float32"] != losses["bfloat16"]
+    assert losses["float32"] == pytest.approx(losses["bfloat16"], rel=0.05)
 
 
 def test_an_interrupt_finishes_the_step_and_can_be_resumed(tmp_path):
