@@ -10,6 +10,9 @@ METRICS = ("cosine", "kl", "rel_delta", "entropy", "rank", "norm")
 LANGUAGES = ("en", "zh")
 LENSES = ("direct", "exit")
 MOST_PINS = 6
+CONTEXTS = (2048, 8192, 32768, 131072)  # tokens a projection counts for
+BATCHES = (1, 8, 64)  # sequences at once
+_WHOLE = {"dims": (2, 3), "context": CONTEXTS, "batch": BATCHES}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Focus:
         layer: physical layer shown where a panel shows one, 0-based; None: the block's first.
         lens: one of ``LENSES``; through which a state is read.
         dims: 2 or 3; dimensions a trajectory is drawn in.
+        context: one of ``CONTEXTS``; tokens of context a projection to another model counts.
+        batch: one of ``BATCHES``; sequences at once it counts.
 
     Raises:
         ValueError: a field out of these rules, by name.
@@ -40,6 +45,8 @@ class Focus:
     layer: int | None = None
     lens: str = "direct"
     dims: int = 2
+    context: int = 8192
+    batch: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pins", self._read_pins())
@@ -50,9 +57,10 @@ class Focus:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 none = " or None" if optional else ""
                 raise ValueError(f"focus.{name}={value!r}: must be a whole number >= {least}{none}")
-        for name, known in (("metric", METRICS), ("lang", LANGUAGES), ("lens", LENSES), ("dims", (2, 3))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"focus.{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, known))}")
+        for name, known in (("metric", METRICS), ("lang", LANGUAGES), ("lens", LENSES), *_WHOLE.items()):
+            value = getattr(self, name)
+            if value not in known or (name in _WHOLE and type(value) is not int):  # 2.0 == 2 and True == 1
+                raise ValueError(f"focus.{name}={value!r}: must be one of {', '.join(map(str, known))}")
 
     def _read_pins(self) -> tuple[int, ...]:
         """The pins as a tuple (JSON brings a list); ValueError when they are none."""

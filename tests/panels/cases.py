@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from loopviz.panels import LANGUAGES, METRICS, Focus
-from loopviz.panels.focus import LENSES
+from loopviz.panels.focus import BATCHES, CONTEXTS, LENSES
 from loopviz.trace import Trace
 from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 
@@ -46,6 +46,8 @@ focuses = st.builds(
     layer=st.none() | st.integers(0, 7),
     lens=st.sampled_from(LENSES),
     dims=st.sampled_from((2, 3)),
+    context=st.sampled_from(CONTEXTS),
+    batch=st.sampled_from(BATCHES),
 )
 
 

@@ -13,9 +13,12 @@ from loopviz.panels import LANGUAGES, METRICS, PANELS, TEXT_KEYS, Focus, apply, 
 from loopviz.panels.labels import COMMON
 from tests.panels.cases import looped
 
+ORDERED = ["convergence", "token_loop_map", "kv_occupancy"]
+
 
 def test_panels_are_found_in_page_order():
-    assert list(PANELS) == ["convergence", "token_loop_map", "kv_occupancy"]
+    assert [panel.ORDER for panel in PANELS.values()] == sorted(panel.ORDER for panel in PANELS.values())
+    assert [name for name in PANELS if name in ORDERED] == ORDERED
 
 
 @pytest.mark.parametrize("lack", ["NAME", "ORDER", "TEXTS", "figure", "patch", "summary"])
@@ -119,6 +122,13 @@ def test_figures_are_plain_json_of_fixed_height(name, metric):
         ({"layer": -1}, "layer"),
         ({"lens": "tuned"}, "lens"),
         ({"dims": 4}, "dims"),
+        ({"dims": 2.0}, "dims"),
+        ({"context": 0}, "context"),
+        ({"context": 8192.0}, "context"),
+        ({"context": "8192"}, "context"),
+        ({"context": [8192]}, "context"),
+        ({"batch": 2}, "batch"),
+        ({"batch": True}, "batch"),
     ],
 )
 def test_focus_refuses_by_name(fields_, name):
@@ -133,7 +143,20 @@ def test_focus_refuses_what_is_not_a_mapping(data):
 
 
 def test_focus_round_trip():
-    focus = Focus(token=4, block=1, step=2, metric="rank", lang="zh", pins=(7, 2), layer=3, lens="exit", dims=3)
+    focus = Focus(
+        token=4,
+        block=1,
+        step=2,
+        metric="rank",
+        lang="zh",
+        pins=(7, 2),
+        layer=3,
+        lens="exit",
+        dims=3,
+        context=131072,
+        batch=64,
+    )
+    assert all(focus.to_json()[name] != value for name, value in Focus().to_json().items()), "every field is tried"
     assert Focus.from_json(json.loads(json.dumps(focus.to_json()))) == focus
     assert Focus.from_json({}) == Focus()
 
