@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import gradio as gr
 
 from loopviz.app import direct
 from loopviz.app import settings as st
+from loopviz.app.library import EXAMPLES_SHOWN, OFFERED, is_example, offer_of
 from loopviz.app.live import wire
 from loopviz.app.server import asset_url
 from loopviz.app.service import Service, status
@@ -17,14 +17,7 @@ from loopviz.app.texts import LANGUAGES, pick_language, table, text
 from loopviz.panels import METRICS, PANELS
 from loopviz.panels.theme import template
 
-EXAMPLES = (
-    "Once upon a time, a small robot",
-    "The capital of France is",
-    "To make a good cup of tea, first",
-    "def fibonacci(n):",
-)
 RUNS_AT_ONCE = 2
-MODELS = ("smollm2-135m-instruct",)
 
 _JS_ON_LOAD = """
 const root = element.querySelector('.lv');
@@ -104,7 +97,7 @@ def _make(control: st.Control, lang: str, default_model: str) -> gr.components.C
     values = st.defaults()
     looks = face(control, values, [], lang) | {"elem_id": f"ctl-{control.name}"}
     if control.kind == "name":
-        names = [default_model, *(name for name in MODELS if name != default_model)]
+        names = [default_model, *(name for name in OFFERED if name != default_model)]
         return gr.Dropdown(names, value=default_model, allow_custom_value=True, **looks)
     if control.kind == "choice":
         kind = gr.Radio if len(control.choices) == 2 else gr.Dropdown
@@ -190,13 +183,18 @@ class ExplorePage:
     def _ask(self, lang: str) -> None:
         with gr.Row(elem_id="lv-prompt-row"):
             self.prompt = gr.Textbox(
-                value=EXAMPLES[0], lines=2, max_lines=8, elem_id="ctl-prompt", **self._prompt_face([], lang)
+                value=offer_of(self.service.room.default).examples[0],
+                lines=2,
+                max_lines=8,
+                elem_id="ctl-prompt",
+                **self._prompt_face([], lang),
             )
             with gr.Column(elem_id="lv-buttons", scale=0):
                 self.run = gr.Button(text(lang, "run"), variant="primary", elem_id="lv-run")
                 self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id="lv-stop")
         with gr.Row(elem_id="lv-examples"):
-            self.examples = [gr.Button(example, size="sm", elem_classes="lv-example") for example in EXAMPLES]
+            self.examples = [gr.Button(size="sm", elem_classes="lv-example") for _ in range(EXAMPLES_SHOWN)]
+        self.look = gr.HTML(elem_id="lv-look")
 
     def _settings(self, lang: str) -> None:
         self.controls: dict[str, gr.components.Component] = {}
@@ -230,7 +228,8 @@ class ExplorePage:
         order = [self.controls[control.name] for control in st.CONTROLS]
         everything = [self.prompt, self.lang, *order]
         faces = [self.prompt, *order]
-        words = [self.title, self.run, self.stop, *self.groups.values(), self.live]
+        offered = [*self.examples, self.look]
+        words = [self.title, self.run, self.stop, *offered, *self.groups.values(), self.live]
         quick: dict[str, Any] = {"queue": False, **_PRIVATE}
 
         self.demo.load(self._open, everything, [self.lang, *words, *faces], **quick)
@@ -245,14 +244,16 @@ class ExplorePage:
             **quick,
         )
         self.live.loaded(self._suit, everything, faces, **quick)
+        named = [self.prompt, self.lang, self.controls["model"]]
+        self.controls["model"].change(self._introduce, named, [self.prompt, *offered], **quick)
         self.controls["model"].change(
             self._load_model, everything, [self.live, *faces], concurrency_limit=1, concurrency_id="load", **_PRIVATE
         )
 
         starts = [self.run.click, self.prompt.submit]
         runs = []
-        for example, button in zip(EXAMPLES, self.examples, strict=True):
-            filled = button.click(None, None, self.prompt, js=f"() => {json.dumps(example)}", **quick)
+        for button in self.examples:
+            filled = button.click(None, button, self.prompt, js="(example) => example", **quick)
             runs.append(self._run_after(filled.then, everything, faces))
         begun = gr.on(starts, None, None, None, js="() => {}", **quick)
         runs.append(self._run_after(begun.then, everything, faces))
@@ -289,11 +290,27 @@ class ExplorePage:
         made = [gr.update(**self._prompt_face(problems, lang))]
         return made + [gr.update(**face(control, cleaned, problems, lang)) for control in st.CONTROLS]
 
-    def _words(self, lang: str) -> list[Any]:
+    @staticmethod
+    def _offer(name: str, lang: str) -> list[Any]:
+        """The prompts to try with a model, and what to look for."""
+        offer = offer_of(name)
+        shown = [*offer.examples, *[None] * (EXAMPLES_SHOWN - len(offer.examples))]
+        look = text(lang, f"look.{offer.name or 'own'}")
+        return [*(gr.update(value=example or "", visible=example is not None) for example in shown), look]
+
+    def _introduce(self, prompt: str, lang: str, name: Any) -> list[Any]:
+        """Another model was chosen: its own prompts to try; a suggested prompt gives way to its suggestion."""
+        name = name if isinstance(name, str) else ""
+        suggestion = offer_of(name).examples[0]
+        replaced = suggestion if is_example(prompt) and prompt not in offer_of(name).examples else gr.skip()
+        return [replaced, *self._offer(name, pick_language(lang))]
+
+    def _words(self, lang: str, model: str) -> list[Any]:
         return [
             _title(lang),
             gr.update(value=text(lang, "run")),
             gr.update(value=text(lang, "stop")),
+            *self._offer(model, lang),
             *(gr.update(label=text(lang, f"group.{group}")) for group in self.groups),
             live_config(lang),
         ]
@@ -306,7 +323,8 @@ class ExplorePage:
 
     def _speak(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang = pick_language(lang)
-        return [*self._words(lang), *self._faces(prompt, self._values(values), lang)]
+        named = self._values(values)
+        return [*self._words(lang, str(named["model"])), *self._faces(prompt, named, lang)]
 
     def _check(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         return self._faces(prompt, self._values(values), pick_language(lang))

@@ -51,13 +51,13 @@ class KnownModel:
 
     Args:
         name: the short name.
-        hub_id: the same model on the Hub.
+        hub_id: the same model on the Hub; None: it comes with LoopViz.
         license: its licence (SPDX).
         summary: what it is, in a line.
     """
 
     name: str
-    hub_id: str
+    hub_id: str | None
     license: str
     summary: str
 
@@ -68,7 +68,16 @@ SMOLLM2 = KnownModel(
     "Apache-2.0",
     "SmolLM2 135M Instruct: 30 layers, hidden size 576, 9 heads over 3 KV heads, context 8192",
 )
-KNOWN = {SMOLLM2.name: SMOLLM2}
+BUNDLED = (
+    KnownModel("stories-loop", None, "MIT", "writes children's stories; trained with 1 to 12 loops a token"),
+    KnownModel("stories-noinject", None, "MIT", "its sister, never reminded of the input: too many loops spoil it"),
+    KnownModel("arrows-loop", None, "MIT", "follows chains of arrows, one arrow a loop"),
+    KnownModel(
+        "glassbox", None, "MIT", "built, not trained: its loop contracts at a known rate to a known fixed point"
+    ),
+)
+KNOWN = {model.name: model for model in (*BUNDLED, SMOLLM2)}
+BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "models"
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,8 @@ def _only_gguf(folder: Path) -> Path | None:
 
 
 def _locate_known(model: KnownModel, progress: Progress) -> Located:
+    if model.hub_id is None:
+        return _bundled(model)
     reasons: list[str] = []
     for step in STEPS:
         try:
@@ -171,6 +182,13 @@ def _locate_known(model: KnownModel, progress: Progress) -> Located:
             if found is not None:
                 return found
     raise CheckpointError(f"checkpoint {model.name!r}: not to be had. " + " | ".join(reasons))
+
+
+def _bundled(model: KnownModel) -> Located:
+    folder = BUNDLED_FOLDER / model.name
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: is missing; it comes with LoopViz's repository, in assets/models")
+    return Located(folder, "bundled with LoopViz")
 
 
 def _from_cache(model: KnownModel, progress: Progress) -> Located | None:

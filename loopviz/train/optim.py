@@ -19,7 +19,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     how = recipe.optimizer
     matrices, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
+        if parameter.ndim < 2 or ("embed_tokens" in name and not how.decay_embeddings):
             plain.append(parameter)
         elif how.name == "muon" and ".layers." in name:
             matrices.append(parameter)

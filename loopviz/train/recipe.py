@@ -71,6 +71,7 @@ class Optimizer:
         betas: AdamW's.
         momentum: Muon's.
         weight_decay: of matrices and embeddings; norms have none.
+        decay_embeddings: whether embeddings decay too; not when their size matters (`embedding_rms`).
         clip: largest norm of the whole gradient, > 0.
     """
 
@@ -78,6 +79,7 @@ class Optimizer:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     momentum: float = 0.95
+    decay_embeddings: bool = True
     weight_decay: float = 0.1
     clip: float = 1.0
 
@@ -187,6 +189,10 @@ class Recipe:
         vocab_size: text: entries of the BPE tokenizer, >= 257 (all bytes and the end mark).
         held_out: text: share of the text, at its end, that is held out when no file is given for it.
         backprop_steps: gradients flow through this many last loop steps; `None` through all.
+        embedding_rms: root mean square of the embeddings' numbers at the start, the final norm set so that logits start
+            with a standard deviation of 1; `None`: as Llama starts (0.02). With injection and loop norm, whose output
+            has a root mean square of 1, 1 lets state and input weigh alike in each step; as Llama starts the input is
+            a fiftieth of the state, and the loop drifts instead of settling.
         dropout: on embeddings and on what every layer adds to the residual stream.
         precision: of the matrix products in training: `bfloat16` (autocast; weights, state and sums stay float32) is
             several times faster where the processor has bfloat16 units, and slower where it has none.
@@ -210,6 +216,7 @@ class Recipe:
     vocab_size: int = 2048
     held_out: float = 0.05
     backprop_steps: int | None = None
+    embedding_rms: float | None = None
     dropout: float = 0.0
     seed: int = 0
     checkpoint_every: int = 250
@@ -234,6 +241,8 @@ class Recipe:
             value = getattr(self, name)
             _check(name, value, value is None or value >= 1, ">= 1, or null")
         _check("held_out", self.held_out, 0 < self.held_out < 1, "in (0, 1)")
+        rms = self.embedding_rms
+        _check("embedding_rms", rms, rms is None or rms > 0, "> 0, or null")
         _check("dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)")
         _check("seed", self.seed, 0 <= self.seed < 2**63, "in 0..2^63 - 1")
         _check("schedule.warmup", self.schedule.warmup, self.schedule.warmup <= self.steps, f"<= steps={self.steps}")

@@ -85,6 +85,10 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LoopLlama
     torch.manual_seed(recipe.seed)
     model = LoopLlamaForCausalLM(build_config(recipe, tokenizer))
     model.model.backprop_steps = recipe.backprop_steps
+    if recipe.embedding_rms is not None:
+        nn.init.normal_(model.model.embed_tokens.weight, std=recipe.embedding_rms)
+        if model.config.tie_word_embeddings:
+            nn.init.constant_(model.model.norm.weight, 1 / (recipe.embedding_rms * model.config.hidden_size**0.5))
     return model
 
 

@@ -13,6 +13,13 @@ TEXTS: dict[str, str] = {
     "run": "运行",
     "stop": "停止",
     "examples": "试试",
+    # what to look for with a model
+    "look.stories-loop": "只有两层，训练时就反复运行。看 1 − cos 在对数轴上沿直线下降，猜测在收敛途中改变；再试试 1 步和 12 步循环。",
+    "look.stories-noinject": "与 stories-loop 同样大小、同样的数据，但每一步都不再提醒输入。在训练时的约 4 步附近表现好；试试 24 步，看它漂走。",
+    "look.arrows-loop": "每个词是一支箭头，问题是从某个节点出发的箭头链止于何处。一步循环大约能跟随一支箭头：它用的循环步数就是题目的深度。",
+    "look.glassbox": "不是训练出来的，而是构造出来的：每一步恰好走完到已知点剩余路程的四分之一。测量值必须与精确值一致；请先在这里检验仪器。",
+    "look.smollm2-135m-instruct": "一个从未为循环训练过的普通 Llama：循环其中几层，可以看到循环会破坏什么。比较 1 步与 4 步。",
+    "look.own": "您自己的模型：循环中间的几层，比较 1 步与 4 步。",
     "group.model": "模型",
     "group.loop": "循环",
     "group.kv": "对前文的记忆（KV 缓存）",
