@@ -59,6 +59,18 @@ DEFAULTS: Mapping[str, Any] = {
     "seed": 0,
     "chat": False,
 }
+FOCUS: Mapping[str, Any] = {
+    "token": None,
+    "block": 0,
+    "step": None,
+    "metric": "cosine",
+    "pins": (),
+    "layer": None,
+    "lens": "direct",
+    "dims": 2,
+    "context": 8192,
+    "batch": 1,
+}
 # What links often hold: deflate then writes a short reference instead. The likeliest comes last.
 _DICTIONARY = (
     b'"recorded":"panels":["state_trajectory","loops_per_token","would_say","attention","kv_occupancy","cost",'
@@ -117,8 +129,9 @@ def encode(state: PageState, *, local: bool = True, lang: str = "en") -> tuple[s
     if not local and is_path(values["model"]):
         stored["model"] = None
         problems.append(Problem("model", _say(lang, "kept_path")))
-    plain = asdict(Focus())
-    focus = {name: value for name, value in asdict(state.focus).items() if name != "lang" and value != plain[name]}
+    looking = asdict(state.focus)
+    del looking["lang"]
+    focus = {name: value for name, value in looking.items() if name not in FOCUS or value != FOCUS[name]}
     data: dict[str, Any] = {"values": stored, "prompt": state.prompt, "focus": focus}
     data |= {"panels": state.panels, "recorded": state.recorded}
     data = {name: value for name, value in data.items() if value is not None and value != {}}
@@ -253,7 +266,7 @@ def _focus(stored: Any, lang: str, problems: list[Problem]) -> Focus:
     bad: list[Any] = []
     for name, value in items:
         try:
-            one = Focus(**{name: value}) if name in known and not isinstance(value, float) else None
+            one = Focus(**{name: value}) if name in known else None
         except (ValueError, TypeError):
             one = None
         places = [] if one is None else [getattr(one, at) or 0 for at in _POSITIONS] + list(one.pins)
@@ -263,4 +276,4 @@ def _focus(stored: Any, lang: str, problems: list[Problem]) -> Focus:
             good[name] = getattr(one, name)
     if bad:
         problems.append(Problem("link", _say(lang, "focus", names=_names(bad))))
-    return Focus(**good, lang=lang)
+    return Focus(**{**FOCUS, **good}, lang=lang)

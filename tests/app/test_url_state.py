@@ -17,6 +17,7 @@ from loopviz.app import url_state
 from loopviz.app.texts.links import TEXTS
 from loopviz.app.url_state import DEFAULTS, MOST_CHARACTERS, MOST_UNPACKED, PageState, decode, encode
 from loopviz.panels import METRICS, Focus
+from loopviz.panels.focus import BATCHES, CONTEXTS
 
 CHARACTERS = hy.characters(exclude_categories=())  # halves of surrogate pairs too
 SOME = settings(max_examples=60, deadline=None)
@@ -45,6 +46,8 @@ FOCUSES = hy.builds(
     layer=hy.none() | hy.integers(0, 99),
     lens=hy.sampled_from(["direct", "exit"]),
     dims=hy.sampled_from([2, 3]),
+    context=hy.sampled_from(CONTEXTS),
+    batch=hy.sampled_from(BATCHES),
 )
 STATES = hy.builds(
     PageState,
@@ -137,6 +140,7 @@ def test_links_already_in_the_world_open_as_they_did() -> None:
     assert decode(GOLDEN) == (state, [])
     # the page's defaults may change; version 1's may not, and know every control the page had when it was made
     assert set(DEFAULTS) <= set(st.defaults())
+    assert set(url_state.FOCUS) <= set(Focus().to_json())
 
 
 GOLDEN = "1q0Yw4c7ML0rXB6ViFN8Z66D4yQwjmoz1jHRQw61WB-F2j8MrFT7Mn9mk8GTvgqdL98bkIfsY6lUTHUQuQ85BhjpGsfAcCTIUXkog52BoPgeqRCpQ0jKLikt0i0rzlGoB"
