@@ -124,7 +124,7 @@ def log_z(value: float | None) -> float | None:
 
 def show_bytes(count: int) -> str:
     """``1.23 MB``; decimal units, 1 kB = 1000 B."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.4g} {unit}"
     return f"{count} B"

@@ -243,7 +243,7 @@ def test_a_tokens_characters_are_shown_as_characters(text):
         frame["blocks"][0]["steps"]["topk_texts"] = [[text] * 5 for _ in range(frame["blocks"][0]["n_steps"])]
     for panel in PANELS.values():
         figure = drawn(panel, trace)
-        figure["data"] = [{k: v for k, v in t.items() if k != "hovertemplate"} for t in figure["data"]]
+        figure["data"] = [{k: v for k, v in t.items() if not k.endswith("template")} for t in figure["data"]]
         dump = json.dumps(figure, ensure_ascii=False)
         for raw in ("<b>", "<a ", "%{", "\u202e", "\\n"):
             assert raw not in dump, (panel.NAME, raw)
