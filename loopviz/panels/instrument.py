@@ -181,7 +181,8 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "meta": {"select": {"step": "x"}},
     }
     if refusal:
-        return {"data": [], "layout": layout | {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
+        hidden = {"visible": False, "title": {"text": words["gap"]}}
+        return {"data": [], "layout": layout | {"xaxis": hidden | {"title": {"text": words["step"]}}, "yaxis": hidden}}
     layout |= {
         "xaxis": {"anchor": "y2", "title": {"text": words["step"]}, "rangemode": "tozero"},
         "yaxis": {
