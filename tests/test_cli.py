@@ -102,7 +102,7 @@ def test_every_option_reaches_the_run(folder, capfd, tmp_path):
             "min_p": 0.1,
             "seed": 4,
         },
-        **{"repetition_penalty": 1.1, "record": "off", "top_tokens": 3, "chat": False},
+        **{"repetition_penalty": 1.1, "record": "off", "top_tokens": 3, "chat": False, "extras": []},
     }
     assert meta["shape"]["itemsize"] == 8
     loop = meta["loop"]

@@ -33,6 +33,12 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, choices))}")
 
 
+def some_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """ValueError unless ``value`` is a tuple (or list) of some of ``choices``."""
+    if not isinstance(value, (tuple, list)) or any(item not in choices for item in value):
+        raise ValueError(f"{name}={value!r}: must be a tuple of some of {', '.join(map(repr, choices))}")
+
+
 def flag(name: str, value: Any) -> None:
     """ValueError unless ``value`` is a bool."""
     if not isinstance(value, bool):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from loopviz.engine import limits
+from loopviz.trace.schema import EXTRAS
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
@@ -29,6 +30,8 @@ class StreamSettings:
         seed: of the run's own random generator, >= 0.
         record: ``"full"``, or ``"off"`` for text and loop counts alone.
         top_tokens: entries of each recorded top-k list, >= 1.
+        extras: what to record beyond that, each at a cost of its own: ``"exit"`` (every step through the coda),
+            ``"keys"`` (how much a step changes the keys), ``"attention"`` (what every step attends to).
         chat: put the prompt into the tokenizer's chat template as the user's message.
 
     Raises:
@@ -46,6 +49,7 @@ class StreamSettings:
     record: str = "full"
     top_tokens: int = 5
     chat: bool = False
+    extras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         limits.whole("max_new_tokens", self.max_new_tokens, 1, limits.MAX_NEW_TOKENS)
@@ -59,10 +63,16 @@ class StreamSettings:
         limits.one_of("record", self.record, ("full", "off"))
         limits.whole("top_tokens", self.top_tokens, 1, limits.MAX_TOP_TOKENS)
         limits.flag("chat", self.chat)
+        limits.some_of("extras", self.extras, EXTRAS)
+        if self.extras and self.record == "off":
+            raise ValueError(
+                f"extras={tuple(self.extras)!r}: nothing is recorded with record='off'; set record='full' or extras=()"
+            )
+        object.__setattr__(self, "extras", tuple(name for name in EXTRAS if name in self.extras))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-able data."""
-        return asdict(self)
+        return asdict(self) | {"extras": list(self.extras)}
 
     def generate_kwargs(self) -> dict[str, Any]:
         """The keywords that ask ``model.generate()`` for the same tokens (under ``torch.manual_seed(seed)``)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import torch
 import loopviz
 from loopviz.engine.sampling import Sampler, StreamSettings
 from loopviz.engine.text import Pieces, TokenTexts, encode_prompt
+from loopviz.engine.usage import MemoryMeter, PassClock
 from loopviz.trace.recorder import KVMeter, Reading, Recorder
 from loopviz.trace.schema import SCHEMA_VERSION, Frame, KVFrame, Trace
 
@@ -89,6 +89,7 @@ class _Run:
         self.cache: LoopCache | None = LoopCache(view.config)
         self.meter = KVMeter(view)
         self.blocks = [len(block.layers) for block in view.config.loop_blocks()]
+        self.memory = MemoryMeter(view.device)
         self.read_tokens = 0
         self.piece = self.pieces.add(ids[0])  # of the next token to be read
         self.recorder = Recorder(view, settings.top_tokens, TokenTexts(tokenizer), full=settings.record == "full")
@@ -102,30 +103,35 @@ class _Run:
         """One forward pass over ``tokens``: their frames, the last with the token chosen after it."""
         with torch.inference_mode():
             self.recorder.begin()
-            started = time.perf_counter()
             ids = torch.tensor([tokens], device=self.view.device)  # [1, T]
             out = self.view.model(input_ids=ids, past_key_values=self.cache, use_cache=True)
+            clock = PassClock(self.view.last_pass.seconds)
             steps = [int(n[0]) for n in self.view.last_pass.steps]
-            readings = self.recorder.read(out.last_hidden_state)
+            readings = self.recorder.read(out.last_hidden_state, clock.head)
         kv = self.meter.frames(self.cache.occupancy(), len(tokens), list(zip(self.blocks, steps, strict=True)))
-        ms: float | None = None
+        same: dict[str, Any] = {"pass_tokens": len(tokens), "memory": self.memory.read()}
         while True:
             with torch.inference_mode():
                 reading = next(readings, None)
                 if reading is None:
                     return
-                if ms is None:
-                    ms = (time.perf_counter() - started) * 1000
+                same.setdefault("pass_ms", clock.model_ms)
                 following = tokens[reading.start + 1 : reading.stop + 1]
                 if reading.stop == len(tokens):
-                    following = [*following, self.sampler.choose(reading.last_logits)]
-                frames = self._frames(tokens, following, reading, kv, ms)
+                    with clock.head():
+                        following = [*following, self.sampler.choose(reading.last_logits)]
+                frames = self._frames(tokens, following, reading, kv, same)
                 del reading  # its logits are the largest thing here: not kept while the consumer works
+            parts = clock.parts()
+            for frame in frames:
+                frame["parts"] = parts.copy()
             yield from frames
+            clock.resume()
 
     def _frames(
-        self, tokens: list[int], following: list[int], reading: Reading, kv: list[KVFrame], ms: float
+        self, tokens: list[int], following: list[int], reading: Reading, kv: list[KVFrame], same: dict[str, Any]
     ) -> list[Frame]:
+        """Frames of a reading's tokens but for their ``parts``; ``same`` is what all frames of the pass share."""
         chosen = torch.tensor(following, dtype=torch.long, device=self.view.device)  # [C]
         blocks, logprobs = reading.blocks(chosen), reading.next_logprobs(chosen)
         frames: list[Frame] = []
@@ -141,12 +147,12 @@ class _Run:
                     "next_id": next_id,
                     "next_text": self.piece,
                     "next_logprob": logprobs[c],
-                    "pass_tokens": len(tokens),
-                    "pass_ms": ms,
+                    **same,
+                    "memory": same["memory"].copy(),
                     "blocks": blocks[c],
                     "kv": kv[reading.start + c],
                     "finish": None,
-                }
+                }  # type: ignore[typeddict-item]
             )
             self.read_tokens += 1
         if reading.stop == len(tokens):
@@ -184,6 +190,7 @@ def run_meta(
         "shape": {
             "layers": config.num_hidden_layers,
             "hidden": config.hidden_size,
+            "heads": config.num_attention_heads,
             "kv_heads": config.num_key_value_heads,
             "head_dim": config.head_dim,
             "itemsize": model.dtype.itemsize,

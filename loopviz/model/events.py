@@ -49,13 +49,32 @@ class LoopStep:
 
 
 @dataclass(frozen=True)
+class PassSeconds:
+    """Wall time of one forward pass by part, on the host: a GPU's work counts where it is waited for.
+
+    Attributes:
+        prelude: embedding, masks and the layers before the first block (all layers of a plain Llama).
+        block: all steps of all blocks, with plain layers between blocks; hooks left out.
+        coda: layers after the last block, and the final norm.
+        hooks: loop hooks.
+    """
+
+    prelude: float
+    block: float
+    coda: float
+    hooks: float
+
+
+@dataclass(frozen=True)
 class LoopReport:
     """What the loops of one forward pass did.
 
     Attributes:
         steps: per block, `[B]` int64, N of each row.
         reasons: per block, per row: `"count"`, `"cosine"`, `"kl"`, `"max"` or a registered criterion's name.
+        seconds: where the time went; `None` before the first pass.
     """
 
     steps: list[Tensor]
     reasons: list[list[str]]
+    seconds: PassSeconds | None = None

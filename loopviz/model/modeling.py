@@ -30,7 +30,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .cache import LoopCache, StepSlots
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
-from .events import LoopReport, LoopStep
+from .events import LoopReport, LoopStep, PassSeconds
 from .lenses import exit_states
 
 logger = logging.get_logger(__name__)
@@ -48,6 +48,18 @@ class _Pass:
     graph: bool  # autograd is on: K/V must stay out of place
     steps: list[Tensor] = field(default_factory=list)
     reasons: list[list[str]] = field(default_factory=list)
+    started: float = 0.0  # the pass
+    entered: float | None = None  # the first block
+    left: float = 0.0  # the last block so far
+    hooks: float = 0.0  # seconds spent in loop hooks
+
+    def seconds(self) -> PassSeconds:
+        """The pass, just over, by part."""
+        now = time.perf_counter()
+        if self.entered is None:
+            return PassSeconds(now - self.started, 0.0, 0.0, self.hooks)
+        block = self.left - self.entered - self.hooks
+        return PassSeconds(self.entered - self.started, block, now - self.left, self.hooks)
 
 
 class LoopInjection(nn.Linear):
@@ -123,6 +135,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         Raises:
             ValueError: a configuration or a cache that does not fit, by name.
         """
+        started = time.perf_counter()
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("input_ids, inputs_embeds: give exactly one of them")
         blocks = self.config.loop_blocks()
@@ -163,6 +176,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             parallel_mask=parallel_mask,
             real=_real_tokens(attention_mask, T),
             graph=torch.is_grad_enabled(),
+            started=started,
         )
         if isinstance(cache, LoopCache):
             cache.begin_pass(blocks)
@@ -174,9 +188,10 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             raise
         if isinstance(cache, LoopCache):
             cache.end_pass(T, B, run.steps, run.reasons)
-        self.last_pass = LoopReport(run.steps, run.reasons)
+        normed = self.norm(state)
+        self.last_pass = LoopReport(run.steps, run.reasons, run.seconds())
         return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(state),
+            last_hidden_state=normed,
             past_key_values=cache if use_cache or past_key_values is not None else None,
         )
 
@@ -192,7 +207,9 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 state = self._run_layer(index, state, run.mask, run.cache, run)
                 index += 1
             else:
+                run.entered = run.entered or time.perf_counter()
                 state = self._run_block(block, state, run)
+                run.left = time.perf_counter()
                 index = block.b + 1
         return state
 
@@ -342,8 +359,10 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         seconds: float,
     ) -> None:
         event = LoopStep(block.index, (block.a, block.b), r, previous, state, stopped, run.real, seconds, kv)
+        told = time.perf_counter()
         for hook in list(self._loop_hooks.values()):
             hook(event)
+        run.hooks += time.perf_counter() - told
 
 
 class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):

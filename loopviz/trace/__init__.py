@@ -1,6 +1,8 @@
 """What a run leaves behind: Frames, the Trace they make, its numbers and its file."""
 
+from loopviz.trace.packed import decode_floats, encode_floats
 from loopviz.trace.schema import (
+    EXTRAS,
     SCHEMA_VERSION,
     BlockFrame,
     BlockMeta,
@@ -16,6 +18,7 @@ from loopviz.trace.schema import (
 )
 
 __all__ = [
+    "EXTRAS",
     "SCHEMA_VERSION",
     "BlockFrame",
     "BlockMeta",
@@ -26,6 +29,8 @@ __all__ = [
     "Trace",
     "check_frame",
     "check_meta",
+    "decode_floats",
     "decode_states",
+    "encode_floats",
     "encode_states",
 ]

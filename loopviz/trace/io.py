@@ -22,14 +22,16 @@ from typing import Any
 
 import numpy as np
 
+from loopviz.trace.packed import encode_floats
 from loopviz.trace.schema import SCHEMA_VERSION, Trace, check_frame, check_meta, encode_states
-from loopviz.trace.tables import TABLES, columns, frames_from
+from loopviz.trace.tables import INDEXES, PACKED, TABLES, attention_sizes, columns, frames_from, packed
 
 FORMAT = "loopviz-trace"
 MAX_BYTES = 256 * 2**20  # of the file, and of its members together when unpacked
 MAX_ROWS = 4_000_000  # of one table
-_TABLES = [name for name in TABLES if name != "state_index"]
-_MEMBERS = [*(f"{name}.parquet" for name in _TABLES), "states.safetensors"]
+_TABLES = [name for name in TABLES if name not in (*PACKED, "state_index")]
+_EXPORTED = [name for name in TABLES if name not in INDEXES]
+_MEMBERS = [*(f"{name}.parquet" for name in _TABLES), "states.safetensors", "attention.safetensors"]
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal traces make equal files
 
 
@@ -40,7 +42,7 @@ class TraceFileError(ValueError):
 def _arrow_schema(table: str) -> Any:
     import pyarrow as pa
 
-    kinds = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "bool": pa.bool_()}
+    kinds = {"int": pa.int64(), "int?": pa.int64(), "float": pa.float64(), "str": pa.string(), "bool": pa.bool_()}
     return pa.schema([(name, kinds[kind]) for name, kind in TABLES[table].items()])
 
 
@@ -62,6 +64,7 @@ def dumps(trace: Trace) -> bytes:
         pq.write_table(table, sink, compression="none", use_dictionary=False, column_encoding="PLAIN")
         members[f"{name}.parquet"] = sink.getvalue()
     members["states.safetensors"] = save({"states": np.ascontiguousarray(trace.states)})
+    members["attention.safetensors"] = save({table: _flat(trace, table) for table in PACKED})
     sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()}
     header = {"format": FORMAT, "version": SCHEMA_VERSION, "meta": trace.meta, "members": sums}
     out = io.BytesIO()
@@ -71,6 +74,11 @@ def dumps(trace: Trace) -> bytes:
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, data)
     return out.getvalue()
+
+
+def _flat(trace: Trace, table: str) -> np.ndarray:
+    """All packed numbers of ``table``, float16, in the order of ``attention_index``."""
+    return np.concatenate([np.zeros(0, "<f2"), *(values.ravel() for _, values in packed(trace.frames, table))])
 
 
 def save(trace: Trace, path: str | os.PathLike[str]) -> None:
@@ -172,11 +180,24 @@ def _assemble(header: dict[str, Any], members: dict[str, bytes], max_bytes: int)
     hidden, rows = meta["shape"]["hidden"], [n + 1 for n in _recorded(tables["blocks"])]
     if states.dtype != np.float16 or states.shape != (sum(rows), hidden):
         raise TraceFileError(f"states: {states.dtype} {states.shape}, where float16 {(sum(rows), hidden)} belongs")
-    packed = [encode_states(part) for part in np.split(states, np.cumsum(rows)[:-1])] if rows else []
-    trace = Trace(meta, frames_from(tables, packed))
+    of_blocks = [encode_states(part) for part in np.split(states, np.cumsum(rows)[:-1])] if rows else []
+    trace = Trace(meta, frames_from(tables, of_blocks, _attention(tables, members["attention.safetensors"])))
     for frame in trace.frames:
         check_frame(frame, hidden)
     return trace
+
+
+def _attention(tables: dict[str, dict[str, list[Any]]], data: bytes) -> list[tuple[str, str]]:
+    """The packed weights and slot shares of each row of ``attention_index``."""
+    from safetensors.numpy import load as load_safetensors
+
+    arrays, sizes, parts = load_safetensors(data), attention_sizes(tables), []
+    for table, own in zip(PACKED, zip(*sizes, strict=True) if sizes else ((), ()), strict=True):
+        values = arrays[table]
+        if values.dtype != np.float16 or values.shape != (sum(own),):
+            raise TraceFileError(f"{table}: {values.dtype} {values.shape}, where float16 {(sum(own),)} belongs")
+        parts.append([encode_floats(part) for part in np.split(values, np.cumsum(own)[:-1])] if own else [])
+    return list(zip(*parts, strict=True))
 
 
 def _recorded(blocks: dict[str, list[Any]]) -> list[int]:
@@ -209,14 +230,14 @@ def _read_table(name: str, data: bytes, max_bytes: int) -> dict[str, list[Any]]:
 
 
 def to_csv(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:
-    """Write one CSV a table (tokens, blocks, steps, topk, kv) and ``meta.json`` into the folder ``path``.
+    """Write one CSV a table (tokens, blocks, steps, topk, kv, ...) and ``meta.json`` into the folder ``path``.
 
-    Undefined numbers are empty cells. The states are not in the CSV: they are in the trace file. Returns the files.
+    Undefined numbers are empty cells; a table of something that was not recorded has its header alone. The states are not in the CSV: they are in the trace file. Returns the files.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name in _TABLES:
+    for name in _EXPORTED:
         written.append(folder / f"{name}.csv")
         getattr(trace, name).to_csv(written[-1], index=False, encoding="utf-8", lineterminator="\n")
     written.append(folder / "meta.json")

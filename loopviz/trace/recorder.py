@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from loopviz.trace import metrics
-from loopviz.trace.schema import STEP_LISTS, STEP_NUMBERS, BlockFrame, KVFrame, encode_states
+from loopviz.trace.schema import BlockFrame, KVFrame, empty_steps, encode_states
 
 if TYPE_CHECKING:
     from loopviz.model import KVOccupancy, LoopLlamaForCausalLM, LoopStep
@@ -82,11 +83,12 @@ class Recorder:
         """Forget the pass before."""
         self._events.clear()
 
-    def read(self, hidden: Tensor) -> Iterator[Reading]:
+    def read(self, hidden: Tensor, head_time: Callable[[], AbstractContextManager] = nullcontext) -> Iterator[Reading]:
         """The pass's tokens in order, in chunks that bound the memory of the logits.
 
         Args:
             hidden: the pass's last hidden state after the final norm, ``[1, T, H]``.
+            head_time: makes a context that the head's matmuls run in: who wants to know what they take, measures it there.
         """
         report, runs = self.model.last_pass, []
         for i, spec in enumerate(self._blocks):
@@ -98,19 +100,27 @@ class Recorder:
         if self.full or hidden.shape[1] == 1:
             size = max(1, min(MAX_ROWS, MAX_LOGITS // self.model.config.vocab_size) // rows)
             for start in range(0, hidden.shape[1], size):
-                yield self._chunk(runs, hidden, start, min(start + size, hidden.shape[1]))
+                yield self._chunk(runs, hidden, start, min(start + size, hidden.shape[1]), head_time)
             return
         last = hidden.shape[1] - 1  # as generate() does: a prompt's own tokens need no logits
         yield Reading(self, runs, 0, last, None, None)
-        yield self._chunk(runs, hidden, last, last + 1)
+        yield self._chunk(runs, hidden, last, last + 1, head_time)
 
-    def _chunk(self, runs: list[_BlockRun], hidden: Tensor, start: int, stop: int) -> Reading:
+    def _chunk(
+        self,
+        runs: list[_BlockRun],
+        hidden: Tensor,
+        start: int,
+        stop: int,
+        head_time: Callable[[], AbstractContextManager],
+    ) -> Reading:
         states = [state[start:stop] for run in runs for state in run.states]
         rows = hidden[:, start:stop]  # [1, C, H]
         stacked = torch.stack(states) if states else None  # [R, C, H]
         if stacked is not None:
             rows = torch.cat((self.model.model.norm(stacked), rows))  # [R + 1, C, H]; the last is normed already
-        logits = head_logits(self.model.lm_head, rows).float()  # [R + 1, C, V]
+        with head_time():
+            logits = head_logits(self.model.lm_head, rows).float()  # [R + 1, C, V]
         return Reading(self, runs, start, stop, stacked, logits)
 
 
@@ -175,9 +185,9 @@ class Reading:
                 first += len(run.states)
                 columns, packed = self._columns(rows, next_ids), self._packed(rows)
             for c, frame in enumerate(frames):
-                steps: dict[str, list[Any]] = {name: [] for name in (*STEP_NUMBERS, *STEP_LISTS)}
+                steps: dict[str, Any] = empty_steps()
                 if run.states:
-                    steps = {name: column[c] for name, column in columns.items()}
+                    steps |= {name: column[c] for name, column in columns.items()}
                     steps["ms"] = list(run.ms)
                 frame.append(
                     {
@@ -187,6 +197,8 @@ class Reading:
                         "stop_reason": run.reason,
                         "steps": steps,  # type: ignore[typeddict-item]
                         "states": packed[c] if run.states else None,
+                        "key_cosine": [],
+                        "attention": None,
                     }
                 )
         return frames

@@ -13,26 +13,39 @@ step ``r`` (``s_0`` enters the block), ``p_r = softmax(lm_head(norm(s_r)))``, th
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 import numpy as np
+
+from loopviz.trace.packed import decode_floats as decode_floats  # offered here too: a Frame's reader needs them
+from loopviz.trace.packed import decode_states as decode_states
+from loopviz.trace.packed import encode_floats as encode_floats
+from loopviz.trace.packed import encode_states as encode_states
+from loopviz.trace.typed import check_type
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+EXTRAS = ("exit", "keys", "attention")  # what a run records only when asked, see StepColumns and BlockFrame
 STEP_NUMBERS = ("cosine", "kl", "rel_delta", "norm", "entropy", "rank", "ms")
 STEP_LISTS = ("topk_ids", "topk_logprobs", "topk_texts")
+EXIT_NUMBERS = ("exit_rank", "exit_logprob")
+EXIT_LISTS = ("exit_topk_ids", "exit_topk_logprobs", "exit_topk_texts")
+PARTS = ("prelude", "block", "coda", "head", "recording")
 
 # Types are written with typing.Union: they are evaluated at run time, on Python 3.10 as well.
 Number = Union[float, None]  # noqa: UP007
 
 
 class StepColumns(TypedDict):
-    """One list a quantity, each of length N; entry ``r - 1`` is loop step ``r``. All empty when the recorder was off."""
+    """One list a quantity, each of length N; entry ``r - 1`` is loop step ``r``. All empty when the recorder was off.
+
+    The ``exit_`` columns are recorded with the extra ``"exit"`` and for the last block alone (an earlier block's exit
+    would have to run the later blocks); elsewhere they are empty. They read the exit lens: ``s_r`` continued through
+    the real coda, what the model would say if it stopped after step ``r``. At ``r = N`` that is the model's output.
+    """
 
     cosine: list[Number]  # cos(s_r, s_{r-1}), of this token
     kl: list[Number]  # KL(p_{r-1} || p_r), nats
@@ -44,6 +57,33 @@ class StepColumns(TypedDict):
     topk_logprobs: list[list[Number]]  # their log p_r, nats
     topk_texts: list[list[str]]
     ms: list[Number]  # wall time of the step, for the whole pass (see pass_tokens), milliseconds
+    exit_rank: list[int]  # 1-based rank of next_id in the exit lens
+    exit_logprob: list[Number]  # its log-probability there, nats
+    exit_topk_ids: list[list[int]]  # most likely tokens of the exit lens, best first
+    exit_topk_logprobs: list[list[Number]]
+    exit_topk_texts: list[list[str]]
+
+
+def empty_steps() -> StepColumns:
+    """Columns of which nothing is recorded."""
+    return {name: [] for name in StepColumns.__annotations__}  # type: ignore[return-value]
+
+
+class LayerAttention(TypedDict):
+    """What one layer of a block attended to from this token (position ``t``), step by step.
+
+    The packed arrays are read with ``decode_floats(text, columns)``; their rows are the steps 1..N and sum to 1.
+    """
+
+    weights: str  # [N, t + 1]: attention over positions 0..t, mean over query heads, summed over a position's slots
+    slots: str  # [N, S]: share of the attention that went to each slot the layer owns, mean over query heads
+    change: list[list[Number]]  # [N][heads]: 0.5 * sum_p |A_r(p) - A_{r-1}(p)| of each query head; None at r = 1
+
+
+class Attention(TypedDict):
+    """The attention of one block, with the extra ``"attention"``."""
+
+    layers: list[LayerAttention]  # physical layers a..b
 
 
 class BlockFrame(TypedDict):
@@ -55,6 +95,9 @@ class BlockFrame(TypedDict):
     stop_reason: str  # count, cosine, kl, max, or the name of a registered criterion
     steps: StepColumns
     states: Union[str, None]  # noqa: UP007  # encode_states of float16 [N + 1, H]: s_0..s_N; None: not recorded
+    # Extra "keys": per layer a..b a list of N: cos(K_r, K_{r-1}) of this token's key, all heads flattened; None at r = 1
+    key_cosine: list[list[Number]]
+    attention: Union[Attention, None]  # noqa: UP007  # extra "attention"
 
 
 class KVFrame(TypedDict):
@@ -69,10 +112,31 @@ class KVFrame(TypedDict):
     )
 
 
+class Parts(TypedDict):
+    """Where the wall time of the pass went, milliseconds; the parts do not overlap.
+
+    A pass of several tokens may be recorded in several chunks: ``head`` and ``recording`` then grow from chunk to chunk,
+    and the frame of the pass's last token has all of them. Time is the host's: a GPU's work counts where it is waited for.
+    """
+
+    prelude: Number  # embedding and the layers before the first block; all layers of a plain Llama
+    block: Number  # all loop steps of all blocks, and plain layers between blocks
+    coda: Number  # layers after the last block, and the final norm
+    head: Number  # lm_head (one matmul for the model's output and every lens), and choosing the token
+    recording: Number  # what is done for the record alone: metrics, the coda of the exit lens, attention, frames
+
+
+class Memory(TypedDict):
+    """Memory when the pass was done, bytes."""
+
+    process: int  # resident memory of this process
+    device: Union[int, None]  # noqa: UP007  # allocated on the model's GPU; None without one
+
+
 class Frame(TypedDict):
     """Everything one token adds to a Trace."""
 
-    version: Literal[1]
+    version: Literal[2]
     index: int  # position t, 0-based, prompt included
     phase: Literal["prompt", "generated"]
     token_id: int
@@ -81,7 +145,9 @@ class Frame(TypedDict):
     next_text: str
     next_logprob: Number  # log p(next_id) under the model's own distribution, before temperature and the like, nats
     pass_tokens: int  # tokens in the forward pass that made this frame
-    pass_ms: Number  # its wall time, milliseconds
+    pass_ms: Number  # wall time of it and of its first chunk's head, milliseconds
+    parts: Parts
+    memory: Memory
     blocks: list[BlockFrame]  # one per looped block; empty for a plain Llama
     kv: KVFrame
     finish: Literal["eos", "length", "context", None]  # on the last frame, when generation ended by itself
@@ -92,6 +158,7 @@ class Shape(TypedDict):
 
     layers: int
     hidden: int
+    heads: int  # query heads
     kv_heads: int
     head_dim: int
     itemsize: int
@@ -122,7 +189,7 @@ class BlockMeta(TypedDict):
 class Meta(TypedDict):
     """What the whole run was: model, prompt, settings."""
 
-    version: Literal[1]
+    version: Literal[2]
     model: str
     prompt: str
     prompt_tokens: int
@@ -130,107 +197,71 @@ class Meta(TypedDict):
     shape: Shape
     loop: dict[str, Any]  # the config's loop fields, JSON-able
     blocks: list[BlockMeta]
-    settings: dict[str, Any]  # sampling settings, seed
+    settings: dict[str, Any]  # sampling settings, seed, what was recorded (extras: list of names)
     created: str  # ISO 8601
     versions: dict[str, str]
-
-
-def encode_states(states: np.ndarray) -> str:
-    """Pack ``states`` ([N + 1, H], any float dtype) as base64 of float16 little-endian, clipped to finite numbers.
-
-    A NaN becomes 0: a float16 that a reader cannot draw is worth less than one it can.
-    """
-    top = float(np.finfo(np.float16).max)
-    clipped = np.clip(np.nan_to_num(states, nan=0.0, posinf=top, neginf=-top), -top, top)
-    return base64.b64encode(np.ascontiguousarray(clipped, dtype="<f2").tobytes()).decode("ascii")
-
-
-def decode_states(text: str, hidden: int) -> np.ndarray:
-    """Undo :func:`encode_states`: float16 ``[N + 1, H]`` for ``hidden`` = H. ValueError when the length does not fit."""
-    flat = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2")
-    if hidden < 1 or flat.size % hidden:
-        raise ValueError(f"states: {flat.size} numbers do not make rows of hidden size {hidden}")
-    return flat.reshape(-1, hidden)
-
-
-def _check(value: Any, kind: Any, path: str) -> None:
-    """Raise ValueError, naming ``path``, unless ``value`` has the type ``kind`` (TypedDicts: exactly their keys)."""
-    origin = get_origin(kind)
-    if kind is Any:
-        return
-    if is_typeddict(kind):
-        hints = _hints(kind)
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{path}: {type(value).__name__} where a mapping {kind.__name__} belongs")
-        if value.keys() != hints.keys():
-            raise ValueError(
-                f"{path}: missing keys {sorted(hints.keys() - value.keys())}, "
-                f"unknown keys {sorted(map(str, value.keys() - hints.keys()))}"
-            )
-        for key, hint in hints.items():
-            _check(value[key], hint, f"{path}.{key}" if path else key)
-    elif origin is list:
-        if not isinstance(value, list):
-            raise ValueError(f"{path}: {type(value).__name__} where a list belongs")
-        (item,) = get_args(kind)
-        for i, entry in enumerate(value):
-            _check(entry, item, f"{path}[{i}]")
-    elif origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{path}: {type(value).__name__} where a dict belongs")
-        for key, entry in value.items():
-            _check(key, get_args(kind)[0], f"{path} key")
-            _check(entry, get_args(kind)[1], f"{path}.{key}")
-    elif origin is Literal:
-        if value not in get_args(kind) or isinstance(value, bool):
-            raise ValueError(f"{path}: {value!r} is none of {get_args(kind)}")
-    elif origin is Union:
-        if value is not None:  # every union here is "or None"
-            _check(value, next(a for a in get_args(kind) if a is not type(None)), path)
-    elif kind is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{path}: {value!r} is not a finite number")
-    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{path}: {value!r} is not {kind.__name__}")
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    if kind not in _HINTS:
-        _HINTS[kind] = get_type_hints(kind)
-    return _HINTS[kind]
 
 
 def check_frame(frame: Mapping[str, Any], hidden: int | None = None) -> None:
     """Raise ValueError, naming the place, unless ``frame`` is a well-formed Frame of this version.
 
-    Checks keys, types, finiteness, and that every step column has N entries (or all have none: recorder off).
+    Checks keys, types, finiteness, and that every step column has N entries (or all have none: not recorded).
     ``hidden``: when given, recorded states must be ``[N + 1, hidden]``.
     """
-    _check(frame, Frame, "")
+    check_type(frame, Frame, "")
     if not all(frame["kv"]["slots"]):
         raise ValueError("kv.slots: a layer without slots")
     for i, block in enumerate(frame["blocks"]):
-        lengths = {name: len(column) for name, column in block["steps"].items()}
-        if set(lengths.values()) not in ({block["n_steps"]}, {0}):
-            raise ValueError(f"blocks[{i}].steps: {lengths} entries for n_steps={block['n_steps']}")
-        if len(block["layers"]) != 2:
-            raise ValueError(f"blocks[{i}].layers: {block['layers']!r} is not [a, b]")
-        for r in range(lengths["rank"]):
-            sizes = {name: len(block["steps"][name][r]) for name in STEP_LISTS}
+        try:
+            _check_block(block, frame, hidden)
+        except ValueError as error:
+            raise ValueError(f"blocks[{i}].{error}") from error
+
+
+def _check_block(block: BlockFrame, frame: Mapping[str, Any], hidden: int | None) -> None:
+    """The lengths of one block's columns; ValueError names the column."""
+    n = block["n_steps"]
+    if len(block["layers"]) != 2:
+        raise ValueError(f"layers: {block['layers']!r} is not [a, b]")
+    for names in ((*STEP_NUMBERS, *STEP_LISTS), (*EXIT_NUMBERS, *EXIT_LISTS)):
+        lengths = {name: len(block["steps"][name]) for name in names}
+        if set(lengths.values()) not in ({n}, {0}):
+            raise ValueError(f"steps: {lengths} entries for n_steps={n}")
+    for lists in (STEP_LISTS, EXIT_LISTS):
+        for r in range(len(block["steps"][lists[0]])):
+            sizes = {name: len(block["steps"][name][r]) for name in lists}
             if len(set(sizes.values())) != 1:
-                raise ValueError(f"blocks[{i}].steps: top-k lists of step {r + 1} differ in length: {sizes}")
-        if hidden is not None and block["states"] is not None:
-            rows = len(decode_states(block["states"], hidden))
-            if rows != block["n_steps"] + 1:
-                raise ValueError(f"blocks[{i}].states: {rows} rows for n_steps={block['n_steps']} (n_steps + 1 belong)")
+                raise ValueError(f"steps: top-k lists of step {r + 1} differ in length: {sizes}")
+    if hidden is not None and block["states"] is not None:
+        rows = len(decode_states(block["states"], hidden))
+        if rows != n + 1:
+            raise ValueError(f"states: {rows} rows for n_steps={n} (n_steps + 1 belong)")
+    layers = range(block["layers"][0], block["layers"][1] + 1)
+    if block["key_cosine"]:
+        _expect("key_cosine", "layers", len(block["key_cosine"]), len(layers))
+        for j, column in enumerate(block["key_cosine"]):
+            _expect(f"key_cosine[{j}]", "steps", len(column), n)
+    if block["attention"] is not None:
+        if layers.stop > len(frame["kv"]["slots"]):
+            raise ValueError(f"layers: {block['layers']!r} are not all in kv.slots")
+        _expect("attention.layers", "layers", len(block["attention"]["layers"]), len(layers))
+        for layer, seen in zip(layers, block["attention"]["layers"], strict=True):
+            name, owned = f"attention.layers[{layer - layers[0]}]", len(frame["kv"]["slots"][layer])
+            _expect(f"{name}.weights", "rows", len(decode_floats(seen["weights"], frame["index"] + 1)), n)
+            _expect(f"{name}.slots", "rows", len(decode_floats(seen["slots"], owned)), n)
+            _expect(f"{name}.change", "steps", len(seen["change"]), n)
+            if len({len(heads) for heads in seen["change"]}) > 1:
+                raise ValueError(f"{name}.change: steps with different numbers of heads")
+
+
+def _expect(path: str, what: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise ValueError(f"{path}: {found} {what} where {wanted} belong")
 
 
 def check_meta(meta: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the field, unless ``meta`` is a well-formed Meta of this version."""
-    _check(meta, Meta, "meta")
+    check_type(meta, Meta, "meta")
 
 
 class Trace:
@@ -288,14 +319,14 @@ class Trace:
 
             from loopviz.trace.tables import TABLES, columns
 
-            dtypes = {"int": "int64", "float": "float64", "bool": "bool", "str": "object"}
+            dtypes = {"int": "int64", "int?": "Int64", "float": "float64", "bool": "bool", "str": "object"}
             kinds = {column: dtypes[kind] for column, kind in TABLES[name].items()}
             self._tables[name] = pd.DataFrame(columns(self.frames, name)).astype(kinds)
         return self._tables[name]
 
     @property
     def tokens(self) -> pd.DataFrame:
-        """A row a token: index, phase, token_id, text, next_*, pass_*, finish, KV bytes."""
+        """A row a token: index, phase, token_id, text, next_*, pass_*, finish, KV bytes, the parts' ms, memory."""
         return self._table("tokens")
 
     @property
@@ -317,6 +348,36 @@ class Trace:
     def kv(self) -> pd.DataFrame:
         """A row per token, layer and slot: tokens held."""
         return self._table("kv")
+
+    @property
+    def exit(self) -> pd.DataFrame:
+        """A row per token, block and step of the exit lens: rank and logprob of next_id. Empty without the extra."""
+        return self._table("exit")
+
+    @property
+    def exit_topk(self) -> pd.DataFrame:
+        """As :attr:`topk`, of the exit lens. Empty without the extra."""
+        return self._table("exit_topk")
+
+    @property
+    def keys(self) -> pd.DataFrame:
+        """A row per token, block, layer and step: cosine of the key with the step's before. Empty without the extra."""
+        return self._table("keys")
+
+    @property
+    def attention(self) -> pd.DataFrame:
+        """A row per token, block, layer, step and earlier position: weight. Long, and empty without the extra."""
+        return self._table("attention")
+
+    @property
+    def attention_slots(self) -> pd.DataFrame:
+        """A row per token, block, layer, step and slot: share of the attention. Empty without the extra."""
+        return self._table("attention_slots")
+
+    @property
+    def attention_change(self) -> pd.DataFrame:
+        """A row per token, block, layer, step and query head: change against the step before. Empty without the extra."""
+        return self._table("attention_change")
 
     @property
     def state_index(self) -> pd.DataFrame:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from loopviz.trace.schema import SCHEMA_VERSION, STEP_NUMBERS, Frame
+import numpy as np
 
-# table -> column -> type ("int", "float", "str", "bool"); every table's rows are in token, block, step order
+from loopviz.trace.packed import decode_floats
+from loopviz.trace.schema import EXIT_LISTS, PARTS, SCHEMA_VERSION, STEP_LISTS, STEP_NUMBERS, Frame, empty_steps
+
+_TOPK = {
+    "token": "int",
+    "block": "int",
+    "step": "int",
+    "place": "int",
+    "token_id": "int",
+    "logprob": "float",
+    "text": "str",
+}
+_LAYER_STEP = {"token": "int", "block": "int", "layer": "int", "step": "int"}
+# table -> column -> type ("int", "int?" with gaps, "float", "str", "bool"); every table's rows are in token, block, step order
 TABLES: dict[str, dict[str, str]] = {
     "tokens": {
         "index": "int",
@@ -24,6 +37,9 @@ TABLES: dict[str, dict[str, str]] = {
         "bytes_allocated": "int",
         "bytes_plain": "int",
         "bytes_unrolled": "int",
+        **{f"{part}_ms": "float" for part in PARTS},
+        "memory_process": "int",
+        "memory_device": "int?",
     },
     "blocks": {
         "token": "int",
@@ -41,20 +57,22 @@ TABLES: dict[str, dict[str, str]] = {
         "step": "int",
         **{name: "int" if name == "rank" else "float" for name in STEP_NUMBERS},
     },
-    "topk": {
-        "token": "int",
-        "block": "int",
-        "step": "int",
-        "place": "int",
-        "token_id": "int",
-        "logprob": "float",
-        "text": "str",
-    },
+    "topk": _TOPK,
+    "exit": {"token": "int", "block": "int", "step": "int", "rank": "int", "logprob": "float"},
+    "exit_topk": _TOPK,
+    "keys": {"token": "int", "block": "int", "layer": "int", "step": "int", "cosine": "float"},
+    "attention": {**_LAYER_STEP, "position": "int", "weight": "float"},
+    "attention_slots": {**_LAYER_STEP, "slot": "int", "share": "float"},
+    "attention_change": {**_LAYER_STEP, "head": "int", "change": "float"},
     "kv": {"token": "int", "layer": "int", "slot": "int", "tokens": "int"},
     "state_index": {"token": "int", "block": "int", "step": "int"},
+    "attention_index": {"token": "int", "block": "int", "layer": "int", "slots": "int"},
 }
+PACKED = ("attention", "attention_slots")  # a number an earlier position or slot: kept as arrays, spelled out on demand
+INDEXES = ("state_index", "attention_index")  # say whose the arrays' rows are
 
 _FRAME_KEYS = ("index", "phase", "token_id", "text", "next_id", "next_text", "next_logprob", "pass_tokens", "pass_ms")
+_TOPK_TABLES = {"topk": STEP_LISTS, "exit_topk": EXIT_LISTS}
 _BYTES = ("bytes_used", "bytes_allocated", "bytes_plain", "bytes_unrolled")
 
 
@@ -62,18 +80,25 @@ def _rows(frames: Sequence[Frame], table: str) -> Iterator[tuple[Any, ...]]:
     for frame in frames:
         t = frame["index"]
         if table == "tokens":
-            kv = frame["kv"]
-            yield (*(frame[key] for key in _FRAME_KEYS), frame["finish"], *(kv[key] for key in _BYTES))
+            kv, parts, memory = frame["kv"], frame["parts"], frame["memory"]
+            yield (
+                *(frame[key] for key in _FRAME_KEYS),
+                frame["finish"],
+                *(kv[key] for key in _BYTES),
+                *(parts[part] for part in PARTS),
+                memory["process"],
+                memory["device"],
+            )
         elif table == "kv":
             for layer, slots in enumerate(frame["kv"]["slots"]):
                 yield from ((t, layer, slot, tokens) for slot, tokens in enumerate(slots))
         else:
             for block in frame["blocks"]:
-                yield from _block_rows(t, block, table)
+                yield from _block_rows(frame, block, table)
 
 
-def _block_rows(t: int, block: Any, table: str) -> Iterator[tuple[Any, ...]]:
-    i, n, steps = block["block"], block["n_steps"], block["steps"]
+def _block_rows(frame: Frame, block: Any, table: str) -> Iterator[tuple[Any, ...]]:
+    t, i, n, steps = frame["index"], block["block"], block["n_steps"], block["steps"]
     if table == "blocks":
         yield (t, i, *block["layers"], n, block["stop_reason"], bool(steps["rank"]), block["states"] is not None)
     elif table == "state_index":
@@ -82,18 +107,58 @@ def _block_rows(t: int, block: Any, table: str) -> Iterator[tuple[Any, ...]]:
     elif table == "steps":
         for r, values in enumerate(zip(*(steps[name] for name in STEP_NUMBERS), strict=True), start=1):
             yield (t, i, r, *values)
-    elif table == "topk":
-        lists = zip(steps["topk_ids"], steps["topk_logprobs"], steps["topk_texts"], strict=True)
+    elif table == "exit":
+        for r, values in enumerate(zip(steps["exit_rank"], steps["exit_logprob"], strict=True), start=1):
+            yield (t, i, r, *values)
+    elif table in _TOPK_TABLES:
+        lists = zip(*(steps[name] for name in _TOPK_TABLES[table]), strict=True)
         for r, entries in enumerate(lists, start=1):
             for place, entry in enumerate(zip(*entries, strict=True)):
                 yield (t, i, r, place, *entry)
+    elif table == "keys":
+        for layer, column in enumerate(block["key_cosine"], start=block["layers"][0]):
+            yield from ((t, i, layer, r, value) for r, value in enumerate(column, start=1))
+    elif block["attention"] is not None:
+        for layer, seen in enumerate(block["attention"]["layers"], start=block["layers"][0]):
+            if table == "attention_index":
+                yield (t, i, layer, len(frame["kv"]["slots"][layer]))
+            else:
+                for r, heads in enumerate(seen["change"], start=1):
+                    yield from ((t, i, layer, r, head, value) for head, value in enumerate(heads))
 
 
-def columns(frames: Sequence[Frame], table: str) -> dict[str, list[Any]]:
-    """The columns of ``table`` (a key of :data:`TABLES`) for ``frames``: name to list, all of one length."""
+def columns(frames: Sequence[Frame], table: str) -> dict[str, Any]:
+    """The columns of ``table`` (a key of :data:`TABLES`) for ``frames``: name to values, all of one length.
+
+    The values are a list; a numpy array in the tables of :data:`PACKED`.
+    """
     names = TABLES[table]
+    if table in PACKED:
+        return _packed_columns(frames, table)
     rows = list(_rows(frames, table))
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in names}
+
+
+def packed(frames: Iterable[Frame], table: str) -> Iterator[tuple[tuple[int, int, int], np.ndarray]]:
+    """The arrays behind a table of :data:`PACKED`: ``(token, block, layer)`` and float16 ``[N, positions or slots]``."""
+    key = "weights" if table == "attention" else "slots"
+    for frame in frames:
+        for block in frame["blocks"]:
+            if block["attention"] is not None:
+                for layer, seen in enumerate(block["attention"]["layers"], start=block["layers"][0]):
+                    width = frame["index"] + 1 if key == "weights" else len(frame["kv"]["slots"][layer])
+                    yield (frame["index"], block["block"], layer), decode_floats(seen[key], width)
+
+
+def _packed_columns(frames: Sequence[Frame], table: str) -> dict[str, np.ndarray]:
+    rows: list[np.ndarray] = []
+    for owner, values in packed(frames, table):
+        steps, places = np.indices(values.shape)
+        flat = (*(np.full(values.size, name) for name in owner), steps.ravel() + 1, places.ravel(), values.ravel())
+        rows.append(np.stack([column.astype(np.float64) for column in flat]))
+    whole = np.concatenate(rows, axis=1) if rows else np.zeros((len(TABLES[table]), 0))
+    kinds = {"int": np.int64, "float": np.float64}
+    return {name: column.astype(kinds[kind]) for (name, kind), column in zip(TABLES[table].items(), whole, strict=True)}
 
 
 def _by_row(table: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
@@ -102,12 +167,15 @@ def _by_row(table: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, values, strict=True))
 
 
-def frames_from(tables: dict[str, dict[str, list[Any]]], states: Sequence[str]) -> list[Frame]:
+def frames_from(
+    tables: dict[str, dict[str, list[Any]]], states: Sequence[str], attention: Sequence[tuple[str, str]]
+) -> list[Frame]:
     """Undo :func:`columns`.
 
     Args:
-        tables: every table of :data:`TABLES` but ``state_index``, as columns.
+        tables: every table of :data:`TABLES` but ``state_index`` and those of :data:`PACKED`, as columns.
         states: the packed states of each block row that has some, in order.
+        attention: the packed weights and slots of each row of ``attention_index``, in order.
 
     Raises:
         ValueError: rows that belong to no token, block or step, or too few or too many states.
@@ -118,6 +186,8 @@ def frames_from(tables: dict[str, dict[str, list[Any]]], states: Sequence[str]) 
             {
                 "version": SCHEMA_VERSION,
                 **{key: row[key] for key in _FRAME_KEYS},
+                "parts": {part: row[f"{part}_ms"] for part in PARTS},
+                "memory": {"process": row["memory_process"], "device": row["memory_device"]},
                 "blocks": [],
                 "kv": {"slots": [], **{key: row[key] for key in _BYTES}},
                 "finish": row["finish"],
@@ -126,20 +196,7 @@ def frames_from(tables: dict[str, dict[str, list[Any]]], states: Sequence[str]) 
         if row["index"] != len(frames) - 1:
             raise ValueError(f"tokens: index {row['index']} in row {len(frames) - 1}")
     _add_blocks(frames, tables["blocks"], iter(states))
-    for row in _by_row(tables["steps"]):
-        steps = _block_of(frames, row)["steps"]
-        _expect("steps", row, "step", len(steps["rank"]) + 1)
-        for name in STEP_NUMBERS:
-            steps[name].append(row[name])
-        for name in ("topk_ids", "topk_logprobs", "topk_texts"):
-            steps[name].append([])
-    for row in _by_row(tables["topk"]):
-        steps = _block_of(frames, row)["steps"]
-        if not 1 <= row["step"] <= len(steps["topk_ids"]):
-            raise ValueError(f"topk: step {row['step']} of token {row['token']} is not in the steps table")
-        _expect("topk", row, "place", len(steps["topk_ids"][row["step"] - 1]))
-        for name, column in (("topk_ids", "token_id"), ("topk_logprobs", "logprob"), ("topk_texts", "text")):
-            steps[name][row["step"] - 1].append(row[column])
+    _add_steps(frames, tables)
     for row in _by_row(tables["kv"]):
         layers = _frame_of(frames, row)["kv"]["slots"]
         if row["slot"] == 0:
@@ -148,25 +205,99 @@ def frames_from(tables: dict[str, dict[str, list[Any]]], states: Sequence[str]) 
         _expect("kv", row, "layer", len(layers) - 1)
         _expect("kv", row, "slot", len(layers[-1]))
         layers[-1].append(row["tokens"])
+    _add_attention(frames, tables, attention)
     return frames
+
+
+def _add_steps(frames: list[Frame], tables: dict[str, dict[str, list[Any]]]) -> None:
+    for row in _by_row(tables["steps"]):
+        steps = _block_of(frames, row)["steps"]
+        _expect("steps", row, "step", len(steps["rank"]) + 1)
+        for name in STEP_NUMBERS:
+            steps[name].append(row[name])
+        for name in STEP_LISTS:
+            steps[name].append([])
+    for row in _by_row(tables["exit"]):
+        steps = _block_of(frames, row)["steps"]
+        _expect("exit", row, "step", len(steps["exit_rank"]) + 1)
+        steps["exit_rank"].append(row["rank"])
+        steps["exit_logprob"].append(row["logprob"])
+        for name in EXIT_LISTS:
+            steps[name].append([])
+    for table, lists in _TOPK_TABLES.items():
+        for row in _by_row(tables[table]):
+            steps = _block_of(frames, row)["steps"]
+            if not 1 <= row["step"] <= len(steps[lists[0]]):
+                raise ValueError(f"{table}: step {row['step']} of token {row['token']} is not in the table of steps")
+            _expect(table, row, "place", len(steps[lists[0]][row["step"] - 1]))
+            for name, column in zip(lists, ("token_id", "logprob", "text"), strict=True):
+                steps[name][row["step"] - 1].append(row[column])
+    for row in _by_row(tables["keys"]):
+        block = _block_of(frames, row)
+        if row["step"] == 1:
+            _expect("keys", row, "layer", block["layers"][0] + len(block["key_cosine"]))
+            block["key_cosine"].append([])
+        _expect("keys", row, "layer", block["layers"][0] + len(block["key_cosine"]) - 1)
+        _expect("keys", row, "step", len(block["key_cosine"][-1]) + 1)
+        block["key_cosine"][-1].append(row["cosine"])
+
+
+def _add_attention(
+    frames: list[Frame], tables: dict[str, dict[str, list[Any]]], attention: Sequence[tuple[str, str]]
+) -> None:
+    for row, (weights, slots) in zip(_by_row(tables["attention_index"]), attention, strict=True):
+        block = _block_of(frames, row)
+        block["attention"] = block["attention"] or {"layers": []}
+        layers = block["attention"]["layers"]
+        _expect("attention_index", row, "layer", block["layers"][0] + len(layers))
+        layers.append({"weights": weights, "slots": slots, "change": [[] for _ in range(block["n_steps"])]})
+    for row in _by_row(tables["attention_change"]):
+        block = _block_of(frames, row)
+        layers, place = (block["attention"] or {"layers": []})["layers"], row["layer"] - block["layers"][0]
+        if not 0 <= place < len(layers) or not 1 <= row["step"] <= block["n_steps"]:
+            raise ValueError(
+                f"attention_change: layer {row['layer']}, step {row['step']} of token {row['token']} "
+                "is not in the table of attention"
+            )
+        heads = layers[place]["change"][row["step"] - 1]
+        _expect("attention_change", row, "head", len(heads))
+        heads.append(row["change"])
+
+
+def attention_sizes(tables: dict[str, dict[str, list[Any]]]) -> list[tuple[int, int]]:
+    """How many packed weights and slot shares each row of ``attention_index`` owns: ``N (t + 1)`` and ``N S``.
+
+    Raises:
+        ValueError: a row of a block that is not in the blocks table, or a layer without slots.
+    """
+    blocks = tables["blocks"]
+    steps = dict(zip(zip(blocks["token"], blocks["block"], strict=True), blocks["n_steps"], strict=True))
+    sizes = []
+    for row in _by_row(tables["attention_index"]):
+        n = steps.get((row["token"], row["block"]), 0)
+        if n < 1 or row["token"] < 0 or row["slots"] < 1:
+            raise ValueError(f"attention_index: token {row['token']}, block {row['block']}, slots {row['slots']}")
+        sizes.append((n * (row["token"] + 1), n * row["slots"]))
+    return sizes
 
 
 def _add_blocks(frames: list[Frame], table: dict[str, list[Any]], states: Iterator[str]) -> None:
     for row in _by_row(table):
         blocks = _frame_of(frames, row)["blocks"]
         _expect("blocks", row, "block", len(blocks))
-        packed = next(states, None) if row["has_states"] else None
-        if row["has_states"] and packed is None:
+        packed_states = next(states, None) if row["has_states"] else None
+        if row["has_states"] and packed_states is None:
             raise ValueError(f"states: none left for token {row['token']}, block {row['block']}")
-        names = (*STEP_NUMBERS[:-1], "topk_ids", "topk_logprobs", "topk_texts", "ms")
         blocks.append(
             {
                 "block": row["block"],
                 "layers": [row["first_layer"], row["last_layer"]],
                 "n_steps": row["n_steps"],
                 "stop_reason": row["stop_reason"],
-                "steps": {name: [] for name in names},  # type: ignore[typeddict-item]
-                "states": packed,
+                "steps": empty_steps(),
+                "states": packed_states,
+                "key_cosine": [],
+                "attention": None,
             }
         )
     if next(states, None) is not None:

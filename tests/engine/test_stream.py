@@ -133,7 +133,8 @@ def test_meta_describes_the_run():
     assert meta["loop"]["loop_layers"] == [[0, 1], [3, 4]]
     assert meta["settings"]["seed"] == 9
     assert meta["top_k"] == 7
-    assert meta["shape"] == {"layers": 5, "hidden": 32, "kv_heads": 2, "head_dim": 8, "itemsize": 4, "vocab": 290}
+    heads = {"heads": 4, "kv_heads": 2, "head_dim": 8}
+    assert meta["shape"] == {"layers": 5, "hidden": 32, **heads, "itemsize": 4, "vocab": 290}
 
 
 # -- ends ----------------------------------------------------------------------------------------------------------------
@@ -239,11 +240,21 @@ def test_chat_needs_a_template():
         ("top_tokens", 1000),
         ("chat", 1),
         ("do_sample", "yes"),
+        ("extras", "exit"),
+        ("extras", ("exit", "smell")),
+        ("extras", None),
     ],
 )
 def test_settings_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"^{field}="):
         StreamSettings(**{field: value})
+
+
+def test_extras_need_a_recorder_and_come_in_one_order():
+    with pytest.raises(ValueError, match=r"^extras=\('keys',\).*record='off'"):
+        StreamSettings(record="off", extras=("keys",))
+    assert StreamSettings(extras=["attention", "exit", "exit"]).extras == ("exit", "attention")
+    assert StreamSettings(extras=("keys",)).to_dict()["extras"] == ["keys"]
 
 
 def test_a_state_that_blows_up_is_reported():

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from loopviz.trace import SCHEMA_VERSION, Frame, Trace, encode_states
+from loopviz.trace import EXTRAS, SCHEMA_VERSION, Frame, Trace, encode_floats, encode_states
+from loopviz.trace.schema import PARTS, empty_steps
 
 PIECES = [
     " the",
@@ -37,6 +38,9 @@ PIECES = [
 REASONS = {"fixed_count": ["count"], "dynamic_stop": ["cosine", "kl", "max"]}
 
 
+_SHAPE = {"kv_heads": 2, "head_dim": 4, "itemsize": 4, "vocab": 64}
+
+
 def make_meta(
     *,
     layers: int = 6,
@@ -49,9 +53,13 @@ def make_meta(
     top_k: int = 5,
     prompt: str = "Once upon a time",
     prompt_tokens: int = 4,
+    extras: tuple[str, ...] = (),
     **block_fields: Any,
 ) -> dict[str, Any]:
-    """A Meta of a model of ``layers`` layers with the looped ``blocks`` (default one, (2, 3); [] is a plain Llama)."""
+    """A Meta of a model of ``layers`` layers with the looped ``blocks`` (default one, (2, 3); [] is a plain Llama).
+
+    ``extras`` are what the run records beyond every run: "exit", "keys", "attention".
+    """
     blocks = [(2, 3)] if blocks is None else blocks
     return {
         "version": SCHEMA_VERSION,
@@ -59,7 +67,7 @@ def make_meta(
         "prompt": prompt,
         "prompt_tokens": prompt_tokens,
         "top_k": top_k,
-        "shape": {"layers": layers, "hidden": hidden, "kv_heads": 2, "head_dim": 4, "itemsize": 4, "vocab": 64},
+        "shape": {"layers": layers, "hidden": hidden, "heads": 4, **_SHAPE},
         "loop": {"loop_layers": [list(b) for b in blocks] or None, "loop_count": max_steps},
         "blocks": [
             {
@@ -83,19 +91,22 @@ def make_meta(
             }
             for b in blocks
         ],
-        "settings": {"max_new_tokens": 8, "do_sample": False, "seed": 0},
+        "settings": {"max_new_tokens": 8, "do_sample": False, "seed": 0, "extras": list(extras)},
         "created": "2026-01-02T03:04:05+00:00",
         "versions": {"loopviz": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
     }
 
 
-def _block_frame(rng: random.Random, i: int, meta: dict[str, Any], record: str, states: bool) -> dict[str, Any]:
-    spec, vocab, hidden = meta["blocks"][i], meta["shape"]["vocab"], meta["shape"]["hidden"]
-    fixed = spec["strategy"] == "fixed_count"
-    n = spec["max_steps"] if fixed else rng.randint(spec["floor"], spec["max_steps"])
-    on = record == "full"
-    ids = [rng.sample(range(vocab), meta["top_k"]) for _ in range(n)] if on else []
+def _top(rng: random.Random, meta: dict[str, Any], n: int) -> tuple[list, list, list]:
+    ids = [rng.sample(range(meta["shape"]["vocab"]), meta["top_k"]) for _ in range(n)]
     logs = [sorted((-rng.expovariate(0.5) - 1e-3 for _ in row), reverse=True) for row in ids]
+    return ids, logs, [[PIECES[j % len(PIECES)] for j in row] for row in ids]
+
+
+def _numbers(rng: random.Random, meta: dict[str, Any], n: int) -> dict[str, Any]:
+    """The columns every full recording has."""
+    vocab = meta["shape"]["vocab"]
+    ids, logs, texts = _top(rng, meta, n)
     steps = {
         "cosine": [1 - math.exp(-r) * rng.random() for r in range(1, n + 1)],
         "kl": [math.exp(-r) * rng.random() for r in range(1, n + 1)],
@@ -105,22 +116,72 @@ def _block_frame(rng: random.Random, i: int, meta: dict[str, Any], record: str, 
         "rank": [rng.randint(1, vocab) for _ in range(n)],
         "topk_ids": ids,
         "topk_logprobs": logs,
-        "topk_texts": [[PIECES[j % len(PIECES)] for j in row] for row in ids],
+        "topk_texts": texts,
         "ms": [rng.uniform(0.1, 9) for _ in range(n)],
     }
-    if on and rng.random() < 0.2:
+    if rng.random() < 0.2:
         steps["cosine"][0] = None  # a zero state has no direction
+    return steps
+
+
+def _exit(rng: random.Random, meta: dict[str, Any], n: int) -> dict[str, Any]:
+    """The exit lens' columns."""
+    ids, logs, texts = _top(rng, meta, n)
+    return {
+        "exit_rank": [rng.randint(1, meta["shape"]["vocab"]) for _ in range(n)],
+        "exit_logprob": [-rng.expovariate(0.5) for _ in range(n)],
+        "exit_topk_ids": ids,
+        "exit_topk_logprobs": logs,
+        "exit_topk_texts": texts,
+    }
+
+
+def _attention(rng: random.Random, meta: dict[str, Any], spec: dict[str, Any], n: int, t: int) -> dict[str, Any]:
+    """One layer's attention: rows that sum to one; serial and merge modes read one slot a step."""
+    draw = np.random.default_rng(rng.getrandbits(32))
+    slots, many = spec["slots"], spec["kv_mode"] == "virtual_layers" and spec["attention_mode"] == "parallel"
+    shares = draw.dirichlet(np.ones(slots), size=n) if many else np.eye(slots)[np.arange(n) % slots]
+    change = [[None if r == 0 else rng.random() for _ in range(meta["shape"]["heads"])] for r in range(n)]
+    weights = draw.dirichlet(np.ones(t + 1), size=n)
+    return {"weights": encode_floats(weights), "slots": encode_floats(shares), "change": change}
+
+
+def _block_frame(
+    rng: random.Random,
+    apart: random.Random,
+    i: int,
+    meta: dict[str, Any],
+    t: int,
+    record: str,
+    states: bool,
+    extras: tuple[str, ...],
+) -> dict[str, Any]:
+    spec, hidden = meta["blocks"][i], meta["shape"]["hidden"]
+    fixed = spec["strategy"] == "fixed_count"
+    n = spec["max_steps"] if fixed else rng.randint(spec["floor"], spec["max_steps"])
+    on = record == "full"
+    steps = empty_steps() | (_numbers(rng, meta, n) if on else {})
     packed = None
     if on and states:
         packed = encode_states(np.random.default_rng(rng.getrandbits(32)).normal(size=(n + 1, hidden)))
-    return {
+    frame = {
         "block": i,
         "layers": list(spec["layers"]),
         "n_steps": n,
         "stop_reason": "count" if fixed else "max" if n == spec["max_steps"] else rng.choice(["cosine", "kl"]),
-        "steps": steps if on else {name: [] for name in steps},
+        "steps": steps,
         "states": packed,
+        "key_cosine": [],
+        "attention": None,
     }
+    layers = spec["layers"][1] - spec["layers"][0] + 1
+    if "exit" in extras and i == len(meta["blocks"]) - 1:
+        steps |= _exit(apart, meta, n)
+    if "keys" in extras:
+        frame["key_cosine"] = [[None, *(1 - math.exp(-r) * apart.random() for r in range(1, n))] for _ in range(layers)]
+    if "attention" in extras:
+        frame["attention"] = {"layers": [_attention(apart, meta, spec, n, t) for _ in range(layers)]}
+    return frame
 
 
 def random_frames(
@@ -131,8 +192,13 @@ def random_frames(
     record: str = "full",
     states: bool = True,
     finish: str | None = "length",
+    extras: tuple[str, ...] | None = None,
 ) -> list[Frame]:
-    """``tokens`` frames that fit ``meta``; the first ``meta["prompt_tokens"]`` of them are the prompt, one pass."""
+    """``tokens`` frames that fit ``meta``; the first ``meta["prompt_tokens"]`` of them are the prompt, one pass.
+
+    ``extras`` are those of ``meta["settings"]`` unless given.
+    """
+    extras = tuple(meta["settings"].get("extras", ())) if extras is None else extras
     rng = random.Random(seed)
     shape, prompt = meta["shape"], min(meta["prompt_tokens"], tokens)
     unit = 2 * shape["head_dim"] * shape["kv_heads"] * shape["itemsize"]
@@ -144,7 +210,10 @@ def random_frames(
     ids = [rng.randrange(shape["vocab"]) for _ in range(tokens + 1)]
     prompt_ms, unrolled, frames = rng.uniform(5, 50), 0, []
     for t in range(tokens):
-        blocks = [_block_frame(rng, i, meta, record, states) for i in range(len(meta["blocks"]))]
+        apart = random.Random(f"{seed} {t}")  # with or without an extra, the other numbers of a seed are the same
+        parts = {part: apart.uniform(0.1, 9) for part in PARTS}
+        memory = {"process": apart.randint(10**8, 10**9), "device": apart.choice([None, 10**7])}
+        blocks = [_block_frame(rng, apart, i, meta, t, record, states, extras) for i in range(len(meta["blocks"]))]
         for layer, slots in enumerate(held):
             owner = next((i for i, s in enumerate(meta["blocks"]) if s["layers"][0] <= layer <= s["layers"][1]), None)
             written = 1 if owner is None else blocks[owner]["n_steps"]
@@ -165,6 +234,8 @@ def random_frames(
                 "next_logprob": -rng.expovariate(0.5),
                 "pass_tokens": prompt if t < prompt else 1,
                 "pass_ms": prompt_ms if t < prompt else rng.uniform(5, 50),
+                "parts": parts,
+                "memory": memory,
                 "blocks": blocks,
                 "kv": {
                     "slots": [list(slots) for slots in held],
@@ -180,7 +251,7 @@ def random_frames(
 
 
 def random_trace(seed: int = 0, tokens: int = 8, *, record: str = "full", states: bool = True, **meta: Any) -> Trace:
-    """A whole trace; ``meta`` goes to :func:`make_meta`."""
+    """A whole trace; ``meta`` goes to :func:`make_meta` (``extras=("exit", "keys", "attention")`` records everything)."""
     described = make_meta(**meta)
     return Trace(described, random_frames(seed, described, tokens, record=record, states=states))
 
@@ -199,18 +270,22 @@ def metas(draw: st.DrawFn) -> dict[str, Any]:
         top_k=draw(st.integers(0, 6)),
         prompt=draw(st.text(max_size=20)),
         prompt_tokens=draw(st.integers(1, 5)),
+        attention_mode=draw(st.sampled_from(["parallel", "serial"])),
     )
 
 
 @st.composite
 def traces(draw: st.DrawFn, min_tokens: int = 0, max_tokens: int = 10) -> Trace:
-    """Random traces, recorder on or off, with or without states, with arbitrary unicode pieces."""
+    """Random traces, recorder on or off, with or without states and each extra, with arbitrary unicode pieces."""
     meta = draw(metas())
+    record = draw(st.sampled_from(["full", "off"]))
+    if record == "full":
+        meta["settings"]["extras"] = [name for name in EXTRAS if draw(st.booleans())]
     frames = random_frames(
         draw(st.integers(0, 2**32)),
         meta,
         draw(st.integers(min_tokens, max_tokens)),
-        record=draw(st.sampled_from(["full", "off"])),
+        record=record,
         states=draw(st.booleans()),
         finish=draw(st.sampled_from(["eos", "length", "context", None])),
     )

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopviz.trace import Trace
+from loopviz.trace import EXTRAS, Trace
 from loopviz.trace import io as trace_io
 from loopviz.trace.io import TraceFileError, dumps, load, loads, save, to_csv, to_json
 from tests.trace.synthetic import make_meta, random_trace, traces
@@ -28,7 +28,7 @@ def test_round_trip_is_equal(trace):
 
 
 def test_save_and_load_a_file(tmp_path):
-    trace = random_trace(7, 6, blocks=[(0, 1), (3, 4)])
+    trace = random_trace(7, 6, blocks=[(0, 1), (3, 4)], extras=EXTRAS)
     path = tmp_path / "a trace.loopviz"
     save(trace, path)
     save(trace, path)
@@ -87,6 +87,7 @@ def in_header(change):
         (lambda m: m.update({"meta.json": b"\xff{"}), "damaged"),
         (lambda m: m.update({"meta.json": b"[" * 100_000}), "damaged"),
         (in_header(lambda h: h.update(version=99)), "version 99"),
+        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads version 2"),
         (in_header(lambda h: h.update(format="other")), "another program"),
         (in_header(lambda h: h["members"].pop("states.safetensors")), "damaged"),
         (in_header(lambda h: h["meta"].pop("shape")), "shape"),
@@ -168,7 +169,7 @@ def test_rows_that_belong_nowhere_are_refused(column):
 @settings(max_examples=150, deadline=None)
 def test_flipped_bytes_load_equal_or_are_refused(seed):
     rng = random.Random(seed)
-    trace = random_trace(4, 3, hidden=3)
+    trace = random_trace(4, 3, hidden=3, extras=EXTRAS)
     data = bytearray(dumps(trace))
     for _ in range(rng.choice([1, 1, 2, 8])):
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -181,7 +182,7 @@ def test_flipped_bytes_load_equal_or_are_refused(seed):
 def test_damage_inside_a_member_with_a_fitting_checksum(seed):
     """Flips that the checksum does not catch reach the Parquet, safetensors and JSON readers: still no other error."""
     rng = random.Random(seed)
-    data = dumps(random_trace(4, 2, hidden=3))
+    data = dumps(random_trace(4, 2, hidden=3, extras=EXTRAS))
 
     def change(members):
         name = rng.choice(list(members))
@@ -198,7 +199,7 @@ def test_damage_inside_a_member_with_a_fitting_checksum(seed):
 
 
 def test_csv_and_json_exports(tmp_path):
-    trace = random_trace(9, 6, blocks=[(1, 2)])
+    trace = random_trace(9, 6, blocks=[(1, 2)], extras=EXTRAS)
     trace.frames[2]["text"] = 'a "quoted", line\nbreak 你好'
     files = to_csv(trace, tmp_path / "out")
     assert sorted(f.name for f in files) == sorted(p.name for p in (tmp_path / "out").iterdir())
@@ -206,9 +207,41 @@ def test_csv_and_json_exports(tmp_path):
     assert tokens.text.tolist() == [frame["text"] for frame in trace.frames]
     steps = pd.read_csv(tmp_path / "out" / "steps.csv", float_precision="round_trip")
     pd.testing.assert_frame_equal(steps, trace.steps)
+    for name in ("exit", "keys", "attention", "attention_slots", "attention_change"):
+        table = pd.read_csv(tmp_path / "out" / f"{name}.csv", float_precision="round_trip")
+        assert len(table)
+        pd.testing.assert_frame_equal(table, getattr(trace, name))
     to_json(trace, tmp_path / "t.json")
     back = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
     assert Trace(back["meta"], back["frames"]) == trace
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("attention_index", "slots", 0),
+        ("attention_index", "slots", 2**40),
+        ("attention_index", "token", 99),
+        ("attention_index", "token", -1),
+        ("attention_index", "layer", 1),
+        ("attention_change", "layer", 0),
+        ("attention_change", "step", 77),
+        ("attention_change", "head", 3),
+        ("keys", "step", 3),
+        ("keys", "layer", 5),
+        ("exit", "step", 0),
+        ("exit_topk", "step", 9),
+    ],
+)
+def test_extras_that_belong_nowhere_are_refused(table, column, value):
+    from loopviz.trace.tables import columns
+
+    trace = random_trace(0, 3, extras=EXTRAS)
+    changed = columns(trace.frames, table)
+    changed[column] = [value, *changed[column][1:]]
+    kinds = trace_io._arrow_schema(table)
+    with pytest.raises(TraceFileError, match=table.split("_")[0]):
+        loads(_replaced_table(dumps(trace), f"{table}.parquet", pa.table(changed, schema=kinds)))
 
 
 def test_an_empty_trace_and_a_plain_llama():

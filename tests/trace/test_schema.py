@@ -8,19 +8,37 @@ from typing import get_type_hints
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from loopviz.trace import SCHEMA_VERSION, Frame, Trace, check_frame, check_meta, decode_states, encode_states
-from loopviz.trace.schema import BlockFrame, KVFrame, Meta, StepColumns
+from loopviz.trace.schema import (
+    EXTRAS,
+    Attention,
+    BlockFrame,
+    KVFrame,
+    LayerAttention,
+    Memory,
+    Meta,
+    Parts,
+    Shape,
+    StepColumns,
+    decode_floats,
+)
 from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 
 # Written out by hand: changing a Frame must mean changing this list, and the version.
 FRAME_KEYS = {
-    1: {
-        Frame: "version index phase token_id text next_id next_text next_logprob pass_tokens pass_ms blocks kv finish",
-        BlockFrame: "block layers n_steps stop_reason steps states",
-        StepColumns: "cosine kl rel_delta norm entropy rank topk_ids topk_logprobs topk_texts ms",
+    2: {
+        Frame: "version index phase token_id text next_id next_text next_logprob pass_tokens pass_ms parts memory blocks kv finish",
+        BlockFrame: "block layers n_steps stop_reason steps states key_cosine attention",
+        StepColumns: "cosine kl rel_delta norm entropy rank topk_ids topk_logprobs topk_texts ms exit_rank exit_logprob exit_topk_ids "
+        "exit_topk_logprobs exit_topk_texts",
         KVFrame: "slots bytes_used bytes_allocated bytes_plain bytes_unrolled",
+        LayerAttention: "weights slots change",
+        Attention: "layers",
+        Parts: "prelude block coda head recording",
+        Memory: "process device",
+        Shape: "layers hidden heads kv_heads head_dim itemsize vocab",
         Meta: "version model prompt prompt_tokens top_k shape loop blocks settings created versions",
     }
 }
@@ -32,6 +50,7 @@ def test_key_sets_of_this_version_are_pinned():
 
 
 @given(traces())
+@settings(deadline=None)  # no timings in tests
 def test_synthetic_traces_are_well_formed_json(trace):
     check_meta(trace.meta)
     for frame in trace.frames:
@@ -40,7 +59,7 @@ def test_synthetic_traces_are_well_formed_json(trace):
 
 
 def _spoil(path, value):
-    frame = copy.deepcopy(random_trace(3).frames[-1])
+    frame = copy.deepcopy(random_trace(3, extras=EXTRAS).frames[-1])
     *parents, last = path
     place = frame
     for key in parents:
@@ -55,7 +74,7 @@ def _spoil(path, value):
 @pytest.mark.parametrize(
     ("path", "value", "names"),
     [
-        (["version"], 2, "version"),
+        (["version"], 1, "version"),
         (["index"], "3", "index"),
         (["index"], True, "index"),
         (["phase"], "thinking", "phase"),
@@ -71,6 +90,22 @@ def _spoil(path, value):
         (["blocks", 0, "layers"], [1], "layers"),
         (["blocks", 0, "states"], encode_states(np.zeros((1, 8))), "states"),
         (["finish"], "tired", "finish"),
+        (["parts", "head"], "fast", r"parts\.head"),
+        (["parts", "idle"], 1.0, "idle"),
+        (["memory", "process"], None, r"memory\.process"),
+        (["memory", "device"], 1.5, r"memory\.device"),
+        (["blocks", 0, "steps", "exit_rank"], [1], "exit_rank"),
+        (["blocks", 0, "steps", "exit_topk_ids", 1], [1], r"blocks\[0\]\.steps: top-k lists of step 2"),
+        (["blocks", 0, "key_cosine"], [[None]], "key_cosine: 1 layers where 2"),
+        (["blocks", 0, "key_cosine", 1], [None], r"key_cosine\[1\]: 1 steps where 4"),
+        (["blocks", 0, "key_cosine", 1, 2], float("nan"), "key_cosine"),
+        (["blocks", 0, "attention", "layers"], [], r"attention\.layers: 0 layers where 2"),
+        (["blocks", 0, "attention", "layers", 0, "weights"], encode_states(np.zeros((3, 8))), r"\.weights: 3 rows"),
+        (["blocks", 0, "attention", "layers", 0, "weights"], encode_states(np.zeros((4, 7))), "do not make rows of 8"),
+        (["blocks", 0, "attention", "layers", 1, "slots"], encode_states(np.zeros((4, 3))), r"\[1\]\.slots: 6 rows"),
+        (["blocks", 0, "attention", "layers", 1, "change"], [], r"\[1\]\.change: 0 steps"),
+        (["blocks", 0, "attention", "layers", 1, "change", 2], [0.5], "different numbers of heads"),
+        (["blocks", 0, "layers"], [9, 10], "layers"),
     ],
 )
 def test_a_malformed_frame_is_refused_by_name(path, value, names):
@@ -119,6 +154,45 @@ def test_states_are_clipped_to_finite_numbers():
     assert decode_states(packed, 4).tolist() == [[65504.0, -65504.0, 0.0, 0.5]]
     with pytest.raises(ValueError, match="hidden size 3"):
         decode_states(packed, 3)
+
+
+def test_tables_of_the_extras_follow_the_frames():
+    trace = random_trace(1, 6, blocks=[(1, 2), (4, 5)], slots=2, extras=EXTRAS)
+    frame, block = trace.frames[4], trace.frames[4]["blocks"][1]
+
+    def of(table, layer=None):
+        table = table[(table.token == 4) & (table.block == 1)]
+        return table if layer is None else table[table.layer == layer]
+
+    assert of(trace.exit)["rank"].tolist() == block["steps"]["exit_rank"]
+    assert trace.exit.block.unique().tolist() == [1]  # the last block alone has an exit
+    topk = of(trace.exit_topk)
+    assert topk[topk.step == 3].text.tolist() == block["steps"]["exit_topk_texts"][2]
+    assert of(trace.keys, 5).cosine.tolist()[1:] == block["key_cosine"][1][1:]
+    seen = block["attention"]["layers"][1]
+    assert np.array_equal(
+        of(trace.attention, 5).weight.to_numpy().reshape(4, 5), decode_floats(seen["weights"], 5).astype(float)
+    )
+    third = of(trace.attention_slots, 5)
+    assert third[third.step == 3].share.tolist() == decode_floats(seen["slots"], 2)[2].tolist()
+    change = of(trace.attention_change, 5)
+    assert change[change.step == 2].change.tolist() == seen["change"][1]
+    assert change["head"].max() == trace.meta["shape"]["heads"] - 1
+    assert trace.tokens.memory_device.isna().tolist() == [f["memory"]["device"] is None for f in trace.frames]
+    assert trace.tokens.coda_ms[4] == frame["parts"]["coda"]
+    without = random_trace(1, 6)
+    for name in ("exit", "exit_topk", "keys", "attention", "attention_slots", "attention_change"):
+        assert getattr(without, name).empty
+        assert list(getattr(without, name).columns) == list(getattr(trace, name).columns)
+
+
+def test_a_seed_without_extras_is_the_same_trace_without_them():
+    whole, bare = random_trace(6, 5, extras=EXTRAS), random_trace(6, 5)
+    for frame in whole.frames:
+        for block in frame["blocks"]:
+            block |= {"key_cosine": [], "attention": None}
+            block["steps"] |= {name: [] for name in block["steps"] if name.startswith("exit_")}
+    assert whole.frames == bare.frames
 
 
 def test_equality_sees_every_number():

@@ -1,0 +1,39 @@
+"""Arrays as text: base64 of float16 little-endian, so that a Frame stays plain JSON-able data and small."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+
+
+def encode_floats(values: Any) -> str:
+    """Pack ``values`` (array-like ``[rows, columns]``, any float dtype), clipped to finite numbers.
+
+    A NaN becomes 0: a float16 that a reader cannot draw is worth less than one it can.
+    """
+    top = float(np.finfo(np.float16).max)
+    clipped = np.clip(np.nan_to_num(values, nan=0.0, posinf=top, neginf=-top), -top, top)
+    return base64.b64encode(np.ascontiguousarray(clipped, dtype="<f2").tobytes()).decode("ascii")
+
+
+def decode_floats(text: str, columns: int) -> np.ndarray:
+    """Undo :func:`encode_floats`: float16 ``[rows, columns]``. ValueError when the length does not fit."""
+    flat = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2")
+    if columns < 1 or flat.size % columns:
+        raise ValueError(f"{flat.size} packed numbers do not make rows of {columns}")
+    return flat.reshape(-1, columns)
+
+
+def encode_states(states: np.ndarray) -> str:
+    """Pack ``states`` (``[N + 1, H]``, s_0..s_N) as :func:`encode_floats` does."""
+    return encode_floats(states)
+
+
+def decode_states(text: str, hidden: int) -> np.ndarray:
+    """Undo :func:`encode_states`: float16 ``[N + 1, H]`` for ``hidden`` = H. ValueError when the length does not fit."""
+    try:
+        return decode_floats(text, hidden)
+    except ValueError as error:
+        raise ValueError(f"states: {error}, hidden size {hidden}") from error
