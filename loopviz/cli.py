@@ -124,10 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--no-record", action="store_true", help="loop counts only: no per-step numbers, no states")
     how.add_argument("--top-tokens", type=int, metavar="N", help="likeliest tokens to record of each step (default: 5)")
 
-    export = commands.add_parser("export", help="turn a saved trace into CSV or JSON")
+    export = commands.add_parser("export", help="turn a saved trace into CSV, JSON or a report")
     export.add_argument("file", type=Path, help="a trace saved by run --save")
     export.add_argument("--csv", metavar="DIR", type=Path, help="write a CSV file a table into this folder")
     export.add_argument("--json", metavar="FILE", type=Path, help="write everything as one JSON file")
+    export.add_argument("--html", metavar="FILE", type=Path, help="write a report: one page that works offline")
+    export.add_argument("--lang", default="en", choices=("en", "zh"), help="language of the report (default: en)")
 
     training.add_parsers(commands)
     return parser
@@ -158,8 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    if options.csv is None and options.json is None:
-        raise UsageError("export: nothing to write; give --csv DIR, --json FILE or both")
+    if options.csv is None and options.json is None and options.html is None:
+        raise UsageError("export: nothing to write; give --csv DIR, --json FILE, --html FILE or several of them")
     from loopviz.trace import io
 
     trace = io.load(options.file)
@@ -167,6 +169,11 @@ def _export(options: argparse.Namespace) -> int:
         io.to_csv(trace, options.csv)
     if options.json is not None:
         io.to_json(trace, options.json)
+    if options.html is not None:
+        from loopviz import report
+        from loopviz.panels import Focus
+
+        report.save(trace, options.html, Focus(lang=options.lang))
     return 0
 
 

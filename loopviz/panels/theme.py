@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from plotly.colors import sample_colorscale
+
 # meaning -> colour. Two meanings share a colour only where they are one thing: a pass that stopped by cosine.
 COLOURS: dict[str, str] = {
     "cosine": "#0072B2",
@@ -47,6 +49,13 @@ PAGES: dict[str, dict[str, str]] = {
 # darkest ninth, which would pass for an empty cell on the dark page.
 _CIVIDIS = ("#123570", "#3B496C", "#575D6D", "#707173", "#8A8678", "#A59C74", "#C3B369", "#E1CC55", "#FEE838")
 SCALE: list[list[float | str]] = [[i / (len(_CIVIDIS) - 1), colour] for i, colour in enumerate(_CIVIDIS)]
+
+
+def loop_tints(steps: int) -> list[str]:
+    """A colour for each number of loops 1..``steps``: few loops pale, many deep; as apart as the scale allows."""
+    if steps < 1:
+        return []
+    return sample_colorscale(SCALE, [0.92 - 0.8 * i / max(1, steps - 1) for i in range(steps)])
 
 
 def stop_kind(reason: str) -> str:
