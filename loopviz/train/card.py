@@ -5,11 +5,13 @@ Every number on the card comes from the run or from an evaluation of the saved w
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
 import platform
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,12 +27,12 @@ from .trainer import Progress, build_config
 
 
 def save_model(model: LoopLlamaForCausalLM, recipe: Recipe, task: Task, folder: Path) -> LoopLlamaForCausalLM:
-    """Save the weights in `recipe.save_dtype`, loops set as the recipe's model says, and load them back in float32.
+    """Save the weights in `recipe.save_dtype`, loops set as the recipe says, and load them back in float32.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    finished = LoopLlamaForCausalLM(build_config(recipe, task.tokenizer))
+    finished = LoopLlamaForCausalLM(build_config(recipe, task.tokenizer, finished=True))
     finished.load_state_dict(model.state_dict())
     with quiet_transformers():
         finished.to(getattr(torch, recipe.save_dtype)).save_pretrained(str(folder))
@@ -77,6 +79,64 @@ def _rule(columns: int) -> str:
     return _row("---", *["---:"] * columns)
 
 
+@dataclasses.dataclass(frozen=True)
+class History:
+    """One evaluation while training.
+
+    Attributes:
+        step: optimisation steps done.
+        tokens: tokens read in training.
+        train_loss: mean loss of the last `HISTORY_STEPS` training steps, dropout on, loops as drawn; nats a token.
+        held_out: text: the lowest loss of all loop counts; arrows: mean accuracy at the largest loop count.
+    """
+
+    step: int
+    tokens: int
+    train_loss: float
+    held_out: float
+
+
+HISTORY_STEPS = 100
+
+
+def read_history(run: Path) -> list[History]:
+    """How a run went, from the logs in its folder."""
+    with (run / "train.csv").open(newline="") as file:
+        losses = {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)}
+    moments: dict[tuple[int, int], dict[int, list[float]]] = {}
+    with (run / "evaluation.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["metric"] in ("loss", "accuracy"):
+                at = moments.setdefault((int(row["step"]), int(row["tokens"])), {})
+                at.setdefault(int(row["loops"] or 0), []).append(float(row["value"]))
+                lowest = row["metric"] == "loss"
+    return [
+        History(
+            step,
+            tokens,
+            fmean(losses[s] for s in range(max(1, step - HISTORY_STEPS + 1), step + 1)),
+            min(fmean(values) for values in at.values()) if lowest else fmean(at[max(at)]),
+        )
+        for (step, tokens), at in moments.items()
+    ]
+
+
+def _history_table(record: dict[str, Any]) -> list[str]:
+    moments, arrows = record["history"], "generated" in record["data"]
+    if not moments:
+        return []
+    every = -(-len(moments) // 12)
+    moments = [*moments[every - 1 :: every]]
+    measure = "mean accuracy, depths reached and the next" if arrows else "held-out loss (a sample)"
+    return [
+        _row("step", *(f"{m['step']:,}" for m in moments)),
+        _rule(len(moments)),
+        _row("training loss", *(f"{m['train_loss']:.3f}" for m in moments)),
+        _row(measure, *(f"{m['held_out']:.3f}" for m in moments)),
+        "",
+    ]
+
+
 def write_card(
     folder: Path,
     recipe: Recipe,
@@ -84,8 +144,10 @@ def write_card(
     progress: Progress,
     result: TextResult | ArrowsResult,
     *,
+    history: list[History],
     command: str,
     data_note: str,
+    license: str,
     parameters: int,
     device: str,
 ) -> None:
@@ -97,8 +159,10 @@ def write_card(
         task: its data.
         progress: at the end of the run.
         result: of the closing evaluation, of the saved weights.
+        history: how it went, from `read_history`.
         command: as it was typed, folders left out.
         data_note: source and licence of the data, as the user gave them; may be empty.
+        license: of the weights (SPDX), or empty.
         parameters: number of them.
         device: what it was trained on.
     """
@@ -115,13 +179,16 @@ def write_card(
         "command": command,
         "data": data,
         "data_note": data_note,
+        "license": license,
+        "history": [dataclasses.asdict(moment) for moment in history],
         "parameters": parameters,
         "progress": vars(progress),
         "machine": machine,
         "result": dataclasses.asdict(result),
     }
     (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    front = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags:", "  - loop_llama", "---"]
+    front = ["---", *([f"license: {license.lower()}"] if license else []), "library_name: transformers"]
+    front += ["pipeline_tag: text-generation", "tags:", "  - loop_llama", "---"]
     (folder / "README.md").write_text(
         "\n".join([*front, "", *_card(recipe, record, result), ""]),
         "utf-8",
@@ -151,7 +218,9 @@ def _card(recipe: Recipe, record: dict[str, Any], result: TextResult | ArrowsRes
         f"* {minutes}, evaluations included; {machine['device']}, {machine['cpus']} CPUs ({machine['processor']}), "
         f"{machine['threads']} threads, torch {machine['torch']}, loopviz {machine['loopviz']}",
         *_data_lines(record),
+        *([f"* licence of these weights: {record['license']}"] if record["license"] else []),
         "",
+        *_history_table(record),
         "The recipe, with every setting: `recipe.json`. The results as data: `results.json`.",
     ]
 

@@ -33,6 +33,7 @@ def add_parsers(commands: Any) -> None:
     train.add_argument(
         "--data-note", default="", metavar="TEXT", help="source and licence of the data, for the model card"
     )
+    train.add_argument("--license", default="", metavar="SPDX", help="licence of the weights, for the model card")
     train.add_argument(
         "--set",
         action="append",
@@ -101,11 +102,11 @@ def _train(options: argparse.Namespace) -> int:
 
     import torch
 
-    from .card import result_table, save_model, write_card
+    from .card import read_history, result_table, save_model, write_card
     from .tasks import ArrowsTask, TextTask
     from .trainer import Trainer, build_config
 
-    build_config(recipe)  # what can be refused is refused before any work
+    build_config(recipe, finished=True)  # what can be refused is refused before any work
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -124,8 +125,10 @@ def _train(options: argparse.Namespace) -> int:
         task,
         progress,
         result,
+        history=read_history(run_folder),
         command=_typed(options),
         data_note=options.data_note,
+        license=options.license,
         parameters=model.num_parameters(),
         device=device,
     )
@@ -144,6 +147,8 @@ def _typed(options: argparse.Namespace) -> str:
         named += ["--set", item]
     if options.data_note:
         named += ["--data-note", options.data_note]
+    if options.license:
+        named += ["--license", options.license]
     if options.threads is not None:
         named += ["--threads", str(options.threads)]
     if options.device != "auto":

@@ -200,6 +200,7 @@ class Recipe:
         checkpoint_every: steps between checkpoints.
         compile: `torch.compile` each layer: slower start, faster steps; needs a C++ compiler.
         threads: CPU threads; `None`: torch's choice.
+        use: loop fields of the finished model that differ from training, like `{"loop_strategy": "dynamic_stop"}`.
         save_dtype: of the weights in the finished folder; the closing evaluation measures those.
         notes: why the values are what they are; for people.
 
@@ -223,6 +224,7 @@ class Recipe:
     compile: bool = False
     precision: str = "float32"
     threads: int | None = None
+    use: dict[str, Any] = field(default_factory=dict)
     save_dtype: str = "float16"
     notes: str = ""
     loops: Loops | None = field(default_factory=Loops)

@@ -15,7 +15,7 @@ from .recipe import Recipe, RecipeError
 
 VERSION = 1
 # Sections and fields that change nothing of what is computed.
-FREE = ("notes", "checkpoint_every", "threads", "save_dtype")
+FREE = ("notes", "checkpoint_every", "threads", "use", "save_dtype")
 
 
 class StateError(ValueError):

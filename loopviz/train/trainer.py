@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+from loopviz.model.configuration import LOOP_FIELDS
 
 from .arrows import IGNORE, sequence_length
 from .evaluate import ArrowsResult, TextResult
@@ -52,14 +53,25 @@ class Progress:
     cpu_seconds: float = 0.0
 
 
-def build_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast | None = None) -> LoopLlamaConfig:
+def build_config(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast | None = None, finished: bool = False
+) -> LoopLlamaConfig:
     """The model's configuration; without a tokenizer, as far as it can be checked before there is one.
+
+    Args:
+        recipe: what to train.
+        tokenizer: of the model.
+        finished: as it is saved (`recipe.use`), not as it is trained.
 
     Raises:
         RecipeError: a field no LoopLlama has, one the tokenizer decides, or a block that cannot run the loops.
         ValueError: a value the configuration refuses, by name.
     """
-    for name, value in recipe.model.items():
+    fields = {**recipe.model, **(recipe.use if finished else {})}
+    for name, value in recipe.use.items():
+        if name not in LOOP_FIELDS:
+            raise RecipeError(f"use.{name}={value!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}")
+    for name, value in fields.items():
         if name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"):
             raise RecipeError(f"model.{name}={value!r}: the tokenizer decides it; leave it out")
         if name not in LoopLlamaConfig.__dataclass_fields__:
@@ -71,7 +83,7 @@ def build_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast | None = Non
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
         }
-    config = LoopLlamaConfig(**{**recipe.model, **special})
+    config = LoopLlamaConfig(**{**fields, **special})
     length = recipe.length if recipe.arrows is None else sequence_length(recipe.arrows)
     if config.max_position_embeddings < length:
         raise RecipeError(f"model.max_position_embeddings={config.max_position_embeddings}: must be >= {length} tokens")

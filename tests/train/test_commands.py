@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -29,11 +30,30 @@ def run(*arguments) -> int:
     return cli.main([str(argument) for argument in arguments])
 
 
+def test_a_finished_run_resumed_is_saved_anew_as_it_is_to_be_used(tmp_path, recipe_file, capfd):
+    """What a model is used with can be settled after training, and so can the card's words."""
+    out, recipe = tmp_path / "model", arrows_recipe()
+    assert run("train", recipe_file(recipe), "--out", out, "--threads", 1) == 0
+    before = load_checkpoint(out).model
+    use = {"loop_strategy": "dynamic_stop", "max_loop_count": 9}
+    changed = recipe_file(recipe.with_values({"use": use, "notes": "Another word."}))
+    assert run("train", changed, "--out", out, "--threads", 1, "--resume") == 0
+    after = load_checkpoint(out).model
+    assert (after.config.loop_strategy, after.config.max_loop_count) == ("dynamic_stop", 9)
+    assert before.config.loop_strategy == "fixed_count"
+    for name, weight in before.state_dict().items():
+        assert torch.equal(weight, after.state_dict()[name])
+    assert "Another word." in (out / "README.md").read_text("utf-8")
+    wrong = recipe_file(recipe.with_values({"use": {"hidden_size": 8}}))
+    assert run("train", wrong, "--out", out, "--resume") == 2
+    assert "use.hidden_size=8: not a loop field" in capfd.readouterr().err
+
+
 def test_train_makes_a_folder_that_loads_and_evaluate_says_what_the_card_says(tmp_path, recipe_file, capfd):
     recipe, data, held = recipe_file(text_recipe()), story(tmp_path / "t.txt"), story(tmp_path / "h.txt", seed=5)
     out = tmp_path / "deep" / "model"
     arguments = ["train", recipe, "--data", data, "--held-out", held, "--out", out, "--threads", 1]
-    assert run(*arguments, "--set", "save_dtype=float16", "--data-note", "Made up; CC0-1.0.") == 0
+    assert run(*arguments, "--set", "save_dtype=float16", "--data-note", "Made up; CC0-1.0.", "--license", "MIT") == 0
     table = capfd.readouterr().out
     loaded = load_checkpoint(out)
     assert loaded.stored == "F16"
@@ -49,7 +69,16 @@ def test_train_makes_a_folder_that_loads_and_evaluate_says_what_the_card_says(tm
         "9 steps, 144 tokens",
     ):
         assert part in card
+    assert card.startswith("---\nlicense: mit\n")
+    assert "licence of these weights: MIT" in card
     assert str(tmp_path) not in card
+    assert [moment["step"] for moment in results["history"]] == [3, 6, 9]
+    with (out / "run" / "train.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert results["history"][1]["train_loss"] == pytest.approx(sum(losses[:6]) / 6)
+    with (out / "run" / "evaluation.csv").open() as file:
+        last = [float(row["value"]) for row in csv.DictReader(file) if row["step"] == "9" and row["metric"] == "loss"]
+    assert results["history"][-1]["held_out"] == min(last)
     assert results["parameters"] == sum(p.numel() for p in loaded.model.parameters())
     assert results["result"]["loops"] == [1, 2, 4]
     assert run("evaluate", out, "--data", held, "--json", tmp_path / "e.json") == 0

@@ -150,6 +150,31 @@ def test_dropout_keeps_the_mean_and_one_mask_for_all_loop_steps(tmp_path):
     assert torch.equal(seen[0], seen[2])
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_begin_as_large_as_asked_and_logits_with_them(tmp_path, tied):
+    changes = {"embedding_rms": 1.0, "model.hidden_size": 64, "model.tie_word_embeddings": tied}
+    trainer = make("text", tmp_path / "run", story(tmp_path / "t.txt"), **changes)
+    weight = trainer.model.model.embed_tokens.weight
+    assert weight.pow(2).mean().sqrt().item() == pytest.approx(1, abs=0.02)
+    if tied:
+        trainer.model.eval()
+        logits = trainer.model(trainer.task.batch(0).ids).logits
+        others = logits.masked_fill(torch.nn.functional.one_hot(trainer.task.batch(0).ids, logits.shape[-1]) > 0, 0)
+        assert others.std().item() == pytest.approx(1, abs=0.2)
+
+
+def test_embeddings_keep_their_size_when_they_do_not_decay(tmp_path):
+    sizes = {}
+    for decays in (True, False):
+        trainer = make(
+            "text", tmp_path / str(decays), story(tmp_path / "t.txt"), **{"optimizer.decay_embeddings": decays}
+        )
+        (groups, *_) = [optimizer.param_groups for optimizer in trainer.optimizers]
+        decayed = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        sizes[decays] = decayed[id(trainer.model.model.embed_tokens.weight)]
+    assert sizes == {True: text_recipe().optimizer.weight_decay, False: 0.0}
+
+
 def test_bfloat16_products_keep_weights_and_logs_in_float32(tmp_path):
     data, losses = story(tmp_path / "t.txt"), {}
     for precision in ("float32", "bfloat16"):
