@@ -40,6 +40,10 @@ class Loops:
         sigma: of `lognormal_poisson`, > 0.
         max: most steps a draw may give.
         extra: of `hops`: steps beyond the deepest chain, at most.
+        later_from: first 0-based optimisation step at which `later_mean` and `later_max` take the place of `mean` and
+            `max`: more loops once there is something to refine. `None`: never.
+        later_mean: see `later_from`.
+        later_max: see `later_from`.
     """
 
     sampler: str = "poisson"
@@ -47,6 +51,9 @@ class Loops:
     sigma: float = 0.5
     max: int = 10
     extra: int = 3
+    later_from: int | None = None
+    later_mean: float = 8.0
+    later_max: int = 16
 
     def __post_init__(self) -> None:
         _one_of("loops.sampler", self.sampler, SAMPLERS)
@@ -58,6 +65,24 @@ class Loops:
             _check("loops.mean", self.mean, self.mean == int(self.mean), "a whole number with loops.sampler='fixed'")
         if self.sampler != "hops":
             _check("loops.mean", self.mean, self.mean <= self.max, f"<= loops.max={self.max}")
+        if self.later_from is not None:
+            _check("loops.later_from", self.later_from, self.later_from >= 0, ">= 0, or null")
+            if self.sampler == "hops":
+                raise RecipeError(
+                    f"loops.later_from={self.later_from}: with loops.sampler='hops' the depth decides; use null"
+                )
+            dataclasses.replace(self, mean=self.later_mean, max=self.later_max, later_from=None)  # by the same rules
+
+    def at(self, step: int) -> Loops:
+        """The settings at a 0-based optimisation step."""
+        if self.later_from is None or step < self.later_from:
+            return self
+        return dataclasses.replace(self, mean=self.later_mean, max=self.later_max, later_from=None)
+
+    @property
+    def most(self) -> int:
+        """Most steps any draw of the run may give."""
+        return self.max if self.later_from is None else max(self.max, self.later_max)
 
 
 @dataclass(frozen=True)
@@ -276,10 +301,10 @@ class Recipe:
             return
         if self.loops is None:
             raise RecipeError(f"backprop_steps={self.backprop_steps}: nothing loops in this model; use null")
-        if self.model.get("loop_injection", "none") == "none" and self.backprop_steps < self.loops.max:
+        if self.model.get("loop_injection", "none") == "none" and self.backprop_steps < self.loops.most:
             raise RecipeError(
                 f"backprop_steps={self.backprop_steps}: without injection nothing before the loop would get a gradient "
-                f"when more steps run (loops.max={self.loops.max}); use null, or model.loop_injection='add'"
+                f"when more steps run (up to {self.loops.most}); use null, or model.loop_injection='add'"
             )
 
     # -- reading and writing -------------------------------------------------------------------------------------------

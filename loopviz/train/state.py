@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from .optim import decay_start
-from .recipe import Recipe, RecipeError
+from .recipe import Loops, Recipe, RecipeError
 
 VERSION = 1
 # Sections and fields that change nothing of what is computed.
 FREE = ("notes", "checkpoint_every", "threads", "use", "save_dtype")
+
+LATER = ("later_from", "later_mean", "later_max")
 
 
 class StateError(ValueError):
@@ -54,7 +56,8 @@ def load_state(path: Path) -> dict[str, Any]:
 def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
     """Refuse to continue a run under a recipe that would have computed something else until now.
 
-    `steps` of a trapezoid may change as long as its fall has begun under neither value.
+    `steps` of a trapezoid may change as long as its fall has begun under neither value, and later loops as long as they
+    have begun under neither.
 
     Raises:
         RecipeError: naming the first field that differs.
@@ -64,12 +67,20 @@ def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
         starts = [decay_start(recipe.schedule, steps) for steps in (new["steps"], old["steps"])]
         if step <= min(starts):
             old["steps"] = new["steps"]
+    if old["loops"] and new["loops"] and _not_yet(recipe.loops, old["loops"], step):
+        old["loops"] = {**old["loops"], **{key: new["loops"][key] for key in LATER}}
     for name in new:
         if name not in FREE and new[name] != old.get(name):
             raise RecipeError(
                 f"{name}={new[name]!r}: the run in this folder has {name}={old.get(name)!r}; resume it as it was, "
                 "or train into another folder"
             )
+
+
+def _not_yet(loops: Loops, stored: Mapping[str, Any], step: int) -> bool:
+    """Whether neither recipe's later loops have begun after `step` steps."""
+    begins = [at for at in (loops.later_from, stored.get("later_from")) if at is not None]
+    return all(step <= at for at in begins)
 
 
 class CsvLog:

@@ -112,7 +112,7 @@ class TextTask:
 
     def batch(self, step: int) -> Batch:
         rng = np.random.default_rng([self.recipe.seed, BATCHES, step])
-        loops = None if self.recipe.loops is None else draw_loops(self.recipe.loops, rng)
+        loops = None if self.recipe.loops is None else draw_loops(self.recipe.loops.at(step), rng)
         ids, labels = text.windows(self.train, self.recipe.batch, self.recipe.length, rng)
         return Batch(torch.from_numpy(ids), torch.from_numpy(labels), loops)
 

@@ -87,8 +87,10 @@ def build_config(
     length = recipe.length if recipe.arrows is None else sequence_length(recipe.arrows)
     if config.max_position_embeddings < length:
         raise RecipeError(f"model.max_position_embeddings={config.max_position_embeddings}: must be >= {length} tokens")
-    if recipe.loops is not None and config.max_loop_count < recipe.loops.max:
-        raise RecipeError(f"model.max_loop_count={config.max_loop_count}: must be >= loops.max={recipe.loops.max}")
+    if recipe.loops is not None and config.max_loop_count < recipe.loops.most:
+        raise RecipeError(
+            f"model.max_loop_count={config.max_loop_count}: must be >= {recipe.loops.most}, what loops may draw"
+        )
     return config
 
 

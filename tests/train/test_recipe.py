@@ -16,6 +16,7 @@ from loopviz.train import recipe as recipes
 from loopviz.train.loops import draw_loops
 from loopviz.train.optim import decay_start, rate
 from loopviz.train.recipe import Loops, Recipe, RecipeError, Schedule
+from loopviz.train.tasks import BATCHES
 from loopviz.train.trainer import build_config
 
 MODEL = {"hidden_size": 32, "loop_layers": [0, 1], "loop_injection": "add"}
@@ -38,6 +39,8 @@ ARROWS = {**PLAIN, "task": "arrows", "arrows": {}, "loops": {"sampler": "hops", 
         (PLAIN, {"arrows.nodes": 3}, "arrows.nodes=3: .*no section 'arrows'"),
         (PLAIN, {"loops.mean": 11}, "loops.mean=11.0: must be <= loops.max=10"),
         (PLAIN, {"loops.sampler": "fixed", "loops.mean": 2.5}, "loops.mean=2.5: must be a whole number"),
+        (PLAIN, {"loops.later_from": 5, "loops.later_mean": 20}, "loops.mean=20.0: must be <= loops.max=16"),
+        (PLAIN, {"loops.later_from": -1}, "loops.later_from=-1: must be >= 0"),
         (PLAIN, {"loops.sampler": "hops"}, "loops.sampler='hops'"),
         (PLAIN, {"schedule.warmup": 101}, "schedule.warmup=101: must be <= steps=100"),
         (PLAIN, {"evaluation.loops": [2, 1]}, r"evaluation.loops=\(2, 1\): must be ascending"),
@@ -63,13 +66,15 @@ def test_refusals_name_field_value_and_rule(base, changes, told):
         ({"model.hidden_sise": 32}, "model.hidden_sise=32: not a field"),
         ({"model.vocab_size": 99}, "model.vocab_size=99: the tokenizer decides"),
         ({"model.max_position_embeddings": 64}, "model.max_position_embeddings=64: must be >= 128"),
-        ({"model.max_loop_count": 9}, "model.max_loop_count=9: must be >= loops.max=10"),
+        ({"model.max_loop_count": 9}, "model.max_loop_count=9: must be >= 10, what loops may draw"),
+        ({"model.max_loop_count": 12, "loops.later_from": 9}, "model.max_loop_count=12: must be >= 16"),
+        ({"use": {"loop_count": 0}}, "loop_count=0"),
         ({"model.loop_damping": 2}, "loop_damping=2"),
     ],
 )
 def test_the_models_fields_are_checked_before_any_data(changes, told):
     with pytest.raises(ValueError, match=told):
-        build_config(Recipe.from_dict(PLAIN).with_values(changes))
+        build_config(Recipe.from_dict(PLAIN).with_values(changes), finished=True)
 
 
 def test_a_missing_field_and_a_file_that_is_no_recipe(tmp_path):
@@ -99,7 +104,12 @@ def test_the_control_has_as_many_parameters_and_the_deep_one_as_many_passes():
     sizes = {name: LoopLlamaForCausalLM(config).num_parameters() for name, config in shapes.items()}
     assert sizes["plain"] == pytest.approx(sizes["loop"], rel=0.001)
     assert sizes["noinject"] == pytest.approx(sizes["loop"], rel=0.001)
-    assert shapes["deep"].num_hidden_layers == recipe.loops.mean * shapes["loop"].num_hidden_layers
+    drawn = [
+        draw_loops(recipe.loops.at(step), np.random.default_rng([recipe.seed, BATCHES, step]))
+        for step in range(recipe.steps)
+    ]
+    passes = sum(drawn) / len(drawn) * shapes["loop"].num_hidden_layers
+    assert shapes["deep"].num_hidden_layers == pytest.approx(passes, rel=0.05)
     for name in ("noinject", "plain", "deep"):  # the same tokens in the same order
         other = Recipe.load(f"stories-{name}")
         assert (other.steps, other.batch, other.length, other.seed) == (

@@ -258,6 +258,27 @@ def test_a_trapezoid_may_grow_before_it_falls(tmp_path):
             assert torch.equal(weight, grown.model.state_dict()[name])
 
 
+def test_later_loops_begin_at_their_step_and_may_be_decided_until_then(tmp_path):
+    data = story(tmp_path / "t.txt")
+    later = {"loops.later_from": 5, "loops.later_mean": 12, "loops.later_max": 13}
+    whole = make("text", tmp_path / "whole", data, **later)
+    whole.run()
+    loops = [int(row["loops"]) for row in table(tmp_path / "whole" / "train.csv", without=())]
+    assert max(loops[:5]) <= 6 < min(loops[5:])
+    for dies, works in ((4, True), (7, False)):
+        folder = tmp_path / f"run{dies}"
+        with pytest.raises(Killed):
+            make("text", folder, data, say=die_at(dies)).run()
+        if not works:
+            with pytest.raises(RecipeError, match="loops="):
+                make("text", folder, data, resume=True, **later)
+            continue
+        resumed = make("text", folder, data, resume=True, **later)
+        resumed.run()
+        for name, weight in whole.model.state_dict().items():
+            assert torch.equal(weight, resumed.model.state_dict()[name])
+
+
 def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / STATE
     save_state(path, {"x": torch.ones(3)})

@@ -1,0 +1,112 @@
+"""How long a visitor waits: from `python app.py` to a page that can answer, and from Run to the first token.
+
+    python benchmarks/startup.py                  the bundled default model
+    python benchmarks/startup.py --model arrows-loop --repeats 5
+
+Every repeat starts the app in a new process and opens it in a fresh Chromium context (nothing cached) as soon as it
+answers. Prints medians, with the smallest and largest, of the seconds until: the server sends the page; the page is
+drawn and asks; the model is ready; and, from pressing Run, until the first new token is on the screen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+STEPS = {
+    "served": "`python app.py` to the server's first answer",
+    "drawn": "to a page that is built and ready for input",
+    "ready": "to a page whose model can answer",
+    "first": "Run to the first new token on the screen",
+}
+# When the first word that is not of the prompt came; the clock starts with the press of Run.
+FIRST_TOKEN = """
+() => new Promise((resolve) => {
+  const said = () => document.querySelector('.lv-tok:not(.lv-prompt)');
+  const began = performance.now();
+  let cleared = !said();
+  new MutationObserver(() => {
+    if (!said()) cleared = true;
+    else if (cleared) resolve((performance.now() - began) / 1000);
+  }).observe(document.querySelector('.lv'), { childList: true, subtree: true });
+  document.querySelector('#lv-run').click();
+})
+"""
+
+
+def started(model: str | None, port: int) -> subprocess.Popen[bytes]:
+    """The app, as a user starts it."""
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([*command, *(["--model", model] if model else [])], cwd=ROOT, **quiet)
+
+
+def visit(browser: Any, model: str | None) -> dict[str, float]:
+    """One start, one page, one run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    began = time.perf_counter()
+    process, url = started(model, port), f"http://127.0.0.1:{port}/"
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=5).read(1)
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise SystemExit("the app did not start") from None
+                time.sleep(0.02)
+        seconds = {"served": time.perf_counter() - began}
+        page = context.new_page()
+        page.set_default_timeout(600_000)
+        page.goto(url)
+        page.wait_for_selector('.lv[data-ready="1"]')
+        seconds["drawn"] = time.perf_counter() - began
+        page.wait_for_selector('.lv[data-model="ready"]')
+        seconds["ready"] = time.perf_counter() - began
+        page.wait_for_timeout(2000)  # the model's arrival settles its controls; a visitor reads and types
+        seconds["first"] = page.evaluate(FIRST_TOKEN)
+        return seconds
+    finally:
+        context.close()
+        process.terminate()
+        process.wait(20)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a name, Hub id, folder or .gguf file; default: the app's own")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    from scripts.run import find_chromium
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        visits = [visit(browser, options.model) for _ in range(options.repeats + 1)][1:]  # the first warms the disk
+        browser.close()
+    print(
+        f"{options.model or 'the default model'}, {os.cpu_count()} cores, medians of {options.repeats} (least, most)\n"
+    )
+    print("| figure | seconds |\n|---|---|")
+    for key, words in STEPS.items():
+        values = [seconds[key] for seconds in visits]
+        print(f"| {words} | {statistics.median(values):.2f} ({min(values):.2f}, {max(values):.2f}) |")
+
+
+if __name__ == "__main__":
+    main()
