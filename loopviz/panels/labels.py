@@ -10,6 +10,7 @@ import math
 import re
 import textwrap
 import unicodedata
+from functools import lru_cache
 from typing import Any
 
 from loopviz.panels.theme import stop_kind
@@ -59,9 +60,15 @@ def escape(text: str) -> str:
 
 def plain(text: str) -> str:
     """Undo the markup of a figure's text, for readers of plain text (a summary): tags away, characters back."""
-    return html.unescape(re.sub(r"</?(sub|sup|b|i)>|<br>", "", text))
+    return html.unescape(re.sub(r"</?(sub|sup|b|i|u)>|<br>", "", text))
 
 
+def columns(text: str) -> int:
+    """How many columns ``text`` takes, about: a wide character takes two."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+@lru_cache(maxsize=8192)  # the same few thousand pieces come again and again
 def show_token(text: str, width: int = 24) -> str:
     """A token as shown in a figure: blanks and control characters made visible, cut to ``width`` columns, escaped.
 
@@ -77,12 +84,22 @@ def show_token(text: str, width: int = 24) -> str:
             char = _SHOWN[char]
         elif unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and char not in _JOINERS:
             char = f"\\u{ord(char):04x}"
-        used += sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in char)
+        used += columns(char)
         if used > width:
             out.append("…")
             break
         out.append(char)
     return escape("".join(out))
+
+
+def show_piece(text: str, width: int = 24) -> str:
+    """:func:`show_token` with every blank seen: a piece that begins a word differs from one that goes on with it."""
+    return show_token(text.replace(" ", "␣"), width)
+
+
+def percent(probability: float | None, lang: str) -> str:
+    """``43.2 %``; says so when undefined."""
+    return COMMON[lang]["undefined"] if probability is None else f"{100 * probability:.3g} %"
 
 
 def token_label(frame: dict[str, Any], lang: str, width: int = 24) -> str:

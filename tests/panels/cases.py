@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -49,6 +50,19 @@ focuses = st.builds(
     context=st.sampled_from(CONTEXTS),
     batch=st.sampled_from(BATCHES),
 )
+
+
+def wire_size(ops: list[dict[str, Any]]) -> int:
+    """Bytes of Ops as they are sent: as compact JSON, without the parts of a path that the Op before had as well."""
+    sent, before = [], []
+    for op in ops:
+        path = op["path"]
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(path, before, strict=False)) if a != b), min(len(path), len(before))
+        )
+        sent.append([int(op["op"] == "append"), shared, *path[shared:], op["value"]])
+        before = path
+    return len(json.dumps(sent, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def looped(tokens: int = 8, **meta: Any) -> Trace:

@@ -1,0 +1,319 @@
+"""Text by loop: what every loop step would have chosen at each place of the text that was written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from loopviz.panels import labels, shared, theme
+from loopviz.panels.ops import Op, Path, changes, fill
+
+if TYPE_CHECKING:
+    from loopviz.panels.focus import Focus
+    from loopviz.trace.schema import Trace
+
+NAME = "text_by_loop"
+ORDER = 22
+NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
+CHOICES = 24  # places of the text shown at most
+ROWS = 6  # different texts shown at most, beside the one written
+LINES, LINE = 3, 42  # lines of a text, and columns of a line: what a phone holds
+
+TEXTS: dict[str, dict[str, str]] = {
+    "en": {
+        "title": "What would fewer loops have chosen?",
+        "question": "If the loop had stopped after step r at every word, which words would it have chosen?",
+        "how": "A row is a number of loop steps r, or several that choose the same, from the top down: the most likely "
+        "next word after step r, at each place of the text generated up to the selected token. Every word is chosen "
+        "given the text that was really written, not given the row's own words: so a row is not the text a model with "
+        "fewer loops would write, it is its choice at each place. A word that stopped before step r keeps the choice of "
+        "its last step. Underlined: not what the last step chose there. The row “written” appears where the text written "
+        "is not what the last step chose, as under sampling. At most the last 24 words, fewer when they are long; at "
+        "most 6 different rows, of more the first five and the last.",
+        "formula": r"w_t(r)=\arg\max_v\ p^{(t)}_{\min(r,N_t)}(v)\qquad\text{given the tokens written before place }t",
+        "units": "Words (tokens) as the model's tokenizer cuts them.",
+        "source": "The most likely token of every loop step, recorded in this run; through the lens chosen above (see “What "
+        "would it say if it stopped here?”).",
+        "cost": "Nothing beyond what every run records with the direct lens. The exit lens runs the layers after the "
+        "block once more for every loop step.",
+        "no_data": "Nothing read yet: the texts appear with the first word generated",
+        "not_recorded": "the exit lens was not recorded in this run: switch it on and run again, or choose the direct lens",
+        "prompt": "token {token} is inside the prompt: no word was generated yet",
+        "step": "stopped after step r",
+        "words": "underlined: not what the last step chose",
+        "written": "written",
+        "hover": "stopped after step r = %{y}<br>%{customdata} words are not the last step's choice",
+        "head": "the last {all} words · {lens}<br>words that differ, by row: {counts}",
+        "summary": "At the last {all} generated words, up to {token}, {block}, {lens}: {rows}.",
+        "one": "stopping after step {steps} changes {count} of them: “{text}”",
+    },
+    "zh": {
+        "title": "循环更少会选哪些词？",
+        "question": "如果每个词都在第 r 步之后停下，会选出哪些词？",
+        "how": "一行是一个循环步数 r（选择相同的几个步数合为一行），自上而下：在截至所选词元的已生成文本的每个位置，第 r 步之后最可能的下一个词。"
+        "每个词都是在真正写出的文本之后选择的，而不是接着该行自己的词：因此一行并不是循环更少的模型会写出的文本，而是它在每个位置上的选择。"
+        "在第 r 步之前就停止的词保留其最后一步的选择。下划线：与最后一步的选择不同。若写出的文本不是最后一步的选择（例如采样时），会多出“写出”一行。"
+        "最多显示最后 24 个词，词长时更少；最多 6 行不同的选择，超出时取前五行和最后一行。",
+        "formula": r"w_t(r)=\arg\max_v\ p^{(t)}_{\min(r,N_t)}(v)\qquad\text{given the tokens written before place }t",
+        "units": "词（词元），按模型分词器的切分。",
+        "source": "本次运行记录的每个循环步最可能的词元，经由上方选择的透镜（见“如果停在这里，它会说什么？”）。",
+        "cost": "直接透镜：除每次运行本来就记录的内容外，没有额外开销。出口透镜：每个循环步要把块之后的各层再计算一次。",
+        "no_data": "尚未读入词元：生成第一个词后出现",
+        "not_recorded": "本次运行没有记录出口透镜：请打开后重新运行，或选择直接透镜",
+        "prompt": "词元 {token} 在提示词之内：尚未生成词",
+        "step": "在第 r 步后停下",
+        "words": "下划线：与最后一步的选择不同",
+        "written": "写出",
+        "hover": "在第 %{y} 步后停下<br>%{customdata} 个词与最后一步的选择不同",
+        "head": "最后 {all} 个词 · {lens}<br>各行不同的词数：{counts}",
+        "summary": "截至{token}的最后 {all} 个生成词，{block}，{lens}：{rows}。",
+        "one": "在第 {steps} 步后停下会改变其中 {count} 个：“{text}”",
+    },
+}
+
+
+class Row(NamedTuple):
+    """One text: its name on the axis, the first and last step it stands for (0: none), and for every place the piece
+    chosen and whether the last step chose another."""
+
+    name: str
+    steps: tuple[int, int]
+    pieces: list[tuple[str, bool]]
+
+    @property
+    def differ(self) -> int:
+        return sum(other for _, other in self.pieces)
+
+
+def _steps_that_choose_anew(said: list[shared.Said]) -> list[int]:
+    """The steps, 1 first, at which at least one place changes its choice: each begins a row."""
+    starts = {1}
+    for column in said:
+        starts |= {r for r in range(2, len(column.ids) + 1) if column.ids[r - 1][0] != column.ids[r - 2][0]}
+    return sorted(starts)
+
+
+def _name(first: int, last: int, final: bool) -> str:
+    """``1``, ``2–4``, ``5+``: the steps a row stands for; the final row's are all later ones too."""
+    if first == last:
+        return str(first)
+    return f"{first}+" if final else f"{first}–{last}"
+
+
+def rows(frames: list[dict[str, Any]], block: int, lens: str, written: str = "written") -> list[Row]:
+    """The texts of ``frames``: what they would have chosen after every step, and what was written if it differs.
+
+    Args:
+        frames: those whose next token was generated, in order; all recorded.
+        block, lens: where the choices are read.
+        written: the name of the row of the text really written.
+    """
+    said = [shared.said(frame["blocks"][block], lens) for frame in frames]
+    starts = _steps_that_choose_anew(said)
+    ends = [*(start - 1 for start in starts[1:]), max(len(column.ids) for column in said)]
+    out = []
+    for start, end in zip(starts, ends, strict=True):
+        at = [min(start, len(column.ids)) - 1 for column in said]
+        choices = [
+            (column.texts[i][0], column.ids[i][0] != column.ids[-1][0]) for column, i in zip(said, at, strict=True)
+        ]
+        out.append(Row(_name(start, end, end == ends[-1]), (start, end), choices))
+    if len(out) > ROWS:
+        out = [*out[: ROWS - 1], out[-1]]
+    real = [
+        (frame["next_text"], frame["next_id"] != column.ids[-1][0]) for frame, column in zip(frames, said, strict=True)
+    ]
+    if any(other for _, other in real):
+        out.append(Row(written, (0, 0), real))
+    return out
+
+
+def _inline(text: str, other: bool) -> tuple[str, int]:
+    """A piece as it stands in a running text, and the columns it takes: its own blanks kept, underlined if ``other``."""
+    shown = labels.show_token(text, width=16)
+    used = labels.columns(labels.plain(shown))
+    before = after = ""
+    if text.strip(" "):  # show_token strips blanks at the ends, but shows a piece that is nothing else
+        before, after = " " * text.startswith(" "), " " * text.endswith(" ")
+    shown = f"<u>{shown}</u>" if other else shown
+    return f"{before}{shown}{after}", used + len(before) + len(after)
+
+
+def _wrap(pieces: list[tuple[str, int]]) -> list[str]:
+    """Pieces (text and columns) in lines of at most ``LINE`` columns."""
+    lines, width = [""], 0
+    for shown, used in pieces:
+        if width and width + used > LINE:
+            lines, width = [*lines, ""], 0
+        lines[-1] += shown
+        width += used
+    return [line.strip(" ") for line in lines]
+
+
+def _fitting(found: list[Row]) -> tuple[list[Row], list[list[str]]]:
+    """The rows cut to as many of their last places as fit in ``LINES`` lines in every row, and those lines."""
+    inline = [[_inline(*piece) for piece in row.pieces] for row in found]
+    count = len(found[0].pieces)
+    while True:
+        lines = [_wrap(pieces[-count:]) for pieces in inline]
+        if count == 1 or max(map(len, lines)) <= LINES:
+            return [row._replace(pieces=row.pieces[-count:]) for row in found], lines
+        count -= 1
+
+
+def _window(
+    meta: dict[str, Any], frames: list[dict[str, Any]], at: int, coming: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The last frames up to position ``at`` whose next token was generated, at most ``CHOICES``.
+
+    ``coming`` is the frame of position ``len(frames)``, for ``at`` there.
+    """
+    start = max(meta["prompt_tokens"] - 1, at + 1 - CHOICES, 0)
+    return frames[start : at + 1] + [coming] * (at == len(frames) and start <= at)
+
+
+def _missing(meta: dict[str, Any], count: int, frame: dict[str, Any] | None, focus: Focus) -> str:
+    """What to say instead of texts; "" when there are some."""
+    words, common = TEXTS[focus.lang], labels.COMMON[focus.lang]
+    if frame is None:
+        return words["no_data"] if not count else common["not_yet"].format(token=focus.token)
+    if silent := shared.silent(frame, focus, words["not_recorded"]):
+        return silent
+    inside = frame["index"] < meta["prompt_tokens"] - 1
+    return words["prompt"].format(token=frame["index"]) if inside else ""
+
+
+def _chosen(
+    meta: dict[str, Any], frames: list[dict[str, Any]], count: int, coming: dict[str, Any], focus: Focus
+) -> dict[Path, Any]:
+    """All that depends on which token is selected, by path, when ``count`` frames are there: ``frames``, then ``coming``."""
+    words, at = TEXTS[focus.lang], focus.selected(count)
+    frame = None if at is None else frames[at] if at < len(frames) else coming
+    missing = _missing(meta, count, frame, focus)
+    found: list[Row] = []
+    lines: list[list[str]] = []
+    head = " "
+    if frame is not None and not missing:
+        window = _window(meta, frames, at, coming)
+        found, lines = _fitting(rows(window, focus.block, focus.lens, words["written"]))
+        head = words["head"].format(
+            all=len(found[0].pieces),
+            lens=shared.LENS_TEXTS[focus.lang][focus.lens],
+            counts=" · ".join(str(row.differ) for row in found),
+        )
+    here = [i for i, row in enumerate(found) if row.steps[0] <= (focus.step or -1) <= row.steps[1]] or [-2]
+    return {
+        ("layout", "shapes", 0, "y0"): here[0] - 0.48,
+        ("layout", "shapes", 0, "y1"): here[0] + 0.48,
+        ("layout", "shapes", 0, "visible"): here[0] >= 0,
+        ("data", 0, "x"): [0] * len(found),
+        ("data", 0, "y"): [row.name for row in found],
+        ("data", 0, "text"): ["<br>".join(text) for text in lines],
+        ("data", 0, "customdata"): [f"{row.differ}/{len(row.pieces)}" for row in found],
+        ("layout", "yaxis", "range"): [max(len(found), 1) - 0.5, -0.5],  # the first step above
+        ("layout", "title", "text"): head,
+        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
+        ("layout", "annotations", 0, "visible"): bool(missing),
+    }
+
+
+def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+    """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
+    words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
+    layout: dict[str, Any] = {
+        "template": theme.template(),
+        "height": 260,
+        "margin": {"l": 44, "r": 4, "t": 52, "b": 10},
+        "title": {"text": " "},
+        "annotations": [labels.message(absent or words["no_data"])],
+        "meta": {"select": {"step": "y"}, "choices": {"lens": shared.lens_choice(meta, focus)}},
+    }
+    if absent:
+        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+        return {"data": [], "layout": layout}
+    most = min(meta["blocks"][focus.block]["max_steps"], ROWS) + 1
+    height = 52 + 46 + max(52 * most, 120)
+    layout |= {
+        "height": height,
+        "title": {"text": " ", "y": 1 - 20 / height},
+        "xaxis": {
+            "title": {"text": words["words"]},
+            "range": [0, 1],
+            "showticklabels": False,
+            "ticks": "",
+            "showgrid": False,
+            "fixedrange": True,
+        },
+        "yaxis": {"type": "category", "title": {"text": words["step"]}, "range": [0.5, -0.5], "showgrid": False},
+        "showlegend": False,
+        "shapes": [
+            {
+                "type": "rect",
+                "xref": "x domain",
+                "yref": "y",
+                "x0": 0,
+                "x1": 1,
+                "y0": -2.48,
+                "y1": -1.52,
+                "visible": False,
+                "line": {"color": theme.SELECTED, "width": 1.5},
+            }
+        ],
+    }
+    texts = {
+        "type": "scatter",
+        "mode": "text",
+        "x": [],
+        "y": [],
+        "text": [],
+        "customdata": [],
+        "textposition": "middle right",
+        "textfont": {"size": 12},
+        "cliponaxis": False,
+        "hovertemplate": words["hover"] + "<extra></extra>",
+    }
+    return {"data": [texts], "layout": layout}
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """The figure of ``trace``: the choices of every loop step of ``focus.block`` over the text up to the selected token."""
+    shown = _skeleton(trace.meta, focus)
+    if shown["data"]:
+        fill(shown, _chosen(trace.meta, trace.frames, len(trace), {}, focus))
+    return go.Figure(shown)
+
+
+def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+    """The edits ``frame`` brings: the texts one place further, when the newest token is followed."""
+    count = len(trace.frames)
+    if labels.missing_block(trace.meta, focus.block, focus.lang):
+        return []
+    if count and focus.selected(count) == focus.selected(count + 1):
+        return []
+    return changes(*(_chosen(trace.meta, trace.frames, count + more, frame, focus) for more in (0, 1)))
+
+
+def summary(trace: Trace, focus: Focus) -> str:
+    """One sentence: how many choices every row changes, and its text."""
+    absent = labels.missing_block(trace.meta, focus.block, focus.lang)
+    words, at = TEXTS[focus.lang], focus.selected(len(trace))
+    if absent:
+        return absent
+    frame = None if at is None else trace.frames[at]
+    if missing := _missing(trace.meta, len(trace), frame, focus):
+        return missing
+    found, lines = _fitting(rows(_window(trace.meta, trace.frames, at, {}), focus.block, focus.lens, words["written"]))
+    told = [
+        words["one"].format(steps=row.name, count=row.differ, text=" ".join(text))
+        for row, text in zip(found, lines, strict=True)
+        if row.name != words["written"]
+    ]
+    shown = words["summary"].format(
+        all=len(found[0].pieces),
+        token=labels.token_label(frame, focus.lang),
+        block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),
+        lens=shared.LENS_TEXTS[focus.lang][focus.lens],
+        rows="; ".join(told) if focus.lang == "en" else "；".join(told),
+    )
+    return labels.plain(shown)
