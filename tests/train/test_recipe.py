@@ -110,14 +110,11 @@ def test_the_control_has_as_many_parameters_and_the_deep_one_as_many_passes():
     ]
     passes = sum(drawn) / len(drawn) * shapes["loop"].num_hidden_layers
     assert shapes["deep"].num_hidden_layers == pytest.approx(passes, rel=0.05)
-    for name in ("noinject", "plain", "deep"):  # the same tokens in the same order
+    for name in ("noinject", "plain", "deep"):  # the same tokens in the same order, as far as a run goes
         other = Recipe.load(f"stories-{name}")
-        assert (other.steps, other.batch, other.length, other.seed) == (
-            recipe.steps,
-            recipe.batch,
-            recipe.length,
-            recipe.seed,
-        )
+        assert (other.batch, other.length, other.seed) == (recipe.batch, recipe.length, recipe.seed)
+    assert Recipe.load("stories-plain").steps == recipe.steps
+    assert Recipe.load("stories-noinject").loops == recipe.loops
 
 
 SAMPLERS = st.sampled_from(["fixed", "poisson", "lognormal_poisson"])
