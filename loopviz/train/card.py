@@ -21,7 +21,7 @@ from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.quiet import quiet_transformers
 
 from .evaluate import ArrowsResult, TextResult
-from .recipe import Recipe
+from .recipe import Recipe, RecipeError
 from .tasks import Task
 from .trainer import Progress, build_config
 
@@ -148,6 +148,7 @@ def write_card(
     command: str,
     data_note: str,
     license: str,
+    beside: list[dict[str, Any]],
     parameters: int,
     device: str,
 ) -> None:
@@ -163,6 +164,7 @@ def write_card(
         command: as it was typed, folders left out.
         data_note: source and licence of the data, as the user gave them; may be empty.
         license: of the weights (SPDX), or empty.
+        beside: other models' records, from `read_beside`.
         parameters: number of them.
         device: what it was trained on.
     """
@@ -190,12 +192,14 @@ def write_card(
     front = ["---", *([f"license: {license.lower()}"] if license else []), "library_name: transformers"]
     front += ["pipeline_tag: text-generation", "tags:", "  - loop_llama", "---"]
     (folder / "README.md").write_text(
-        "\n".join([*front, "", *_card(recipe, record, result), ""]),
+        "\n".join([*front, "", *_card(recipe, record, result, beside), ""]),
         "utf-8",
     )
 
 
-def _card(recipe: Recipe, record: dict[str, Any], result: TextResult | ArrowsResult) -> list[str]:
+def _card(
+    recipe: Recipe, record: dict[str, Any], result: TextResult | ArrowsResult, beside: list[dict[str, Any]]
+) -> list[str]:
     progress, machine = record["progress"], record["machine"]
     minutes = f"{progress['seconds'] / 60:.1f} minutes ({progress['cpu_seconds'] / 60:.1f} of processor time)"
     return [
@@ -208,6 +212,7 @@ def _card(recipe: Recipe, record: dict[str, Any], result: TextResult | ArrowsRes
         "",
         result_table(result),
         "",
+        *(line for other in beside for line in _other(other)),
         "## Training",
         "",
         "```",
@@ -222,6 +227,34 @@ def _card(recipe: Recipe, record: dict[str, Any], result: TextResult | ArrowsRes
         "",
         *_history_table(record),
         "The recipe, with every setting: `recipe.json`. The results as data: `results.json`.",
+    ]
+
+
+def read_beside(folder: Path) -> dict[str, Any]:
+    """A finished model's record: its `results.json`, its recipe's `name` and `notes`.
+
+    Raises:
+        RecipeError: the folder holds no finished model of `train`.
+    """
+    try:
+        record = json.loads((folder / "results.json").read_text("utf-8"))
+        recipe = json.loads((folder / "recipe.json").read_text("utf-8"))
+        return {**record, "name": recipe["name"], "notes": recipe["notes"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"--beside {folder}: not a finished model of train ({error})") from None
+
+
+def _other(record: dict[str, Any]) -> list[str]:
+    """The results of a model printed beside this one."""
+    kind = TextResult if "loss" in record["result"] else ArrowsResult
+    said = f"{record['parameters']:,} parameters, {record['progress']['tokens']:,} tokens in training."
+    return [
+        f"### Beside it: {record['name']}",
+        "",
+        f"{record['notes']} {said}",
+        "",
+        result_table(kind(**record["result"])),
+        "",
     ]
 
 

@@ -35,6 +35,14 @@ def add_parsers(commands: Any) -> None:
     )
     train.add_argument("--license", default="", metavar="SPDX", help="licence of the weights, for the model card")
     train.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="DIR",
+        type=Path,
+        help="a finished model whose results the card prints beside this one's; can be repeated",
+    )
+    train.add_argument(
         "--set",
         action="append",
         default=[],
@@ -102,7 +110,7 @@ def _train(options: argparse.Namespace) -> int:
 
     import torch
 
-    from .card import read_history, result_table, save_model, write_card
+    from .card import read_beside, read_history, result_table, save_model, write_card
     from .tasks import ArrowsTask, TextTask
     from .trainer import Trainer, build_config
 
@@ -110,6 +118,7 @@ def _train(options: argparse.Namespace) -> int:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    beside = [read_beside(folder) for folder in options.beside]
     run_folder.mkdir(parents=True, exist_ok=True)
     task: Task = (
         ArrowsTask(recipe) if recipe.task == "arrows" else TextTask(recipe, options.data, options.held_out, run_folder)
@@ -129,6 +138,7 @@ def _train(options: argparse.Namespace) -> int:
         command=_typed(options),
         data_note=options.data_note,
         license=options.license,
+        beside=beside,
         parameters=model.num_parameters(),
         device=device,
     )
@@ -147,6 +157,8 @@ def _typed(options: argparse.Namespace) -> str:
         named += ["--set", item]
     if options.data_note:
         named += ["--data-note", options.data_note]
+    for folder in options.beside:
+        named += ["--beside", folder.name]
     if options.license:
         named += ["--license", options.license]
     if options.threads is not None:
@@ -197,7 +209,7 @@ class _Line:
 
 
 def _build(options: argparse.Namespace) -> int:
-    given = ("data", "held_out", "data_note", "set", "resume", "threads")
+    given = ("data", "held_out", "data_note", "license", "beside", "set", "resume", "threads")
     idle = [name for name in given if getattr(options, name)]
     if idle:
         raise recipes.RecipeError(f"--{idle[0].replace('_', '-')}: {BUILT} is built, not trained; leave it out")

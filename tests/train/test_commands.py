@@ -84,6 +84,13 @@ def test_train_makes_a_folder_that_loads_and_evaluate_says_what_the_card_says(tm
     assert run("evaluate", out, "--data", held, "--json", tmp_path / "e.json") == 0
     assert capfd.readouterr().out == table
     assert json.loads((tmp_path / "e.json").read_text("utf-8")) == results["result"]
+    assert run(*arguments, "--resume", "--set", "save_dtype=float16", "--beside", out) == 0
+    again = (out / "README.md").read_text("utf-8")
+    assert again.count(table.strip()) == 2, "a model beside itself has the same table twice"
+    assert "### Beside it: small" in again
+    capfd.readouterr()
+    assert run(*arguments, "--resume", "--beside", tmp_path) == 2
+    assert "not a finished model of train" in capfd.readouterr().err
     assert run("evaluate", out, "--data", held, "--loops", "1,3", "--length", 4) == 0
     assert "| loops | 1 | 3 |" in capfd.readouterr().out
     assert run(*arguments) == 2
