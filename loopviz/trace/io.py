@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 
 from loopviz.trace.packed import encode_floats
+from loopviz.trace.sanity import check_frames_sense, check_meta_sense, check_steps
 from loopviz.trace.schema import SCHEMA_VERSION, Trace, check_frame, check_meta, encode_states
 from loopviz.trace.tables import INDEXES, PACKED, TABLES, attention_sizes, columns, frames_from, packed
 
 FORMAT = "loopviz-trace"
 MAX_BYTES = 256 * 2**20  # of the file, and of its members together when unpacked
 MAX_ROWS = 4_000_000  # of one table
+MAX_META = 4 * 2**20  # bytes of meta.json: Python's objects take many times the room of the JSON they come from
 _TABLES = [name for name in TABLES if name not in (*PACKED, "state_index")]
 _EXPORTED = [name for name in TABLES if name not in INDEXES]
 _MEMBERS = [*(f"{name}.parquet" for name in _TABLES), "states.safetensors", "attention.safetensors"]
@@ -137,6 +139,9 @@ def loads(data: bytes, *, max_bytes: int = MAX_BYTES) -> Trace:
 
 def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Check the zip from outside in, and return its header and checked members."""
+    # A central directory may list millions of members in few bytes, and zipfile makes an object of each.
+    if data.count(b"PK\x01\x02") > 100 * len(_MEMBERS):
+        raise TraceFileError("not a trace file (a zip of far too many members)")
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile as error:
@@ -155,7 +160,7 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
         for info in infos:
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 0x1:
                 raise TraceFileError(f"{info.filename}: compressed or encrypted in a way trace files are not")
-        header = json.loads(archive.read("meta.json"))  # zipfile never yields more than the declared size
+        header = json.loads(_member(archive, "meta.json", MAX_META))
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise TraceFileError("not a trace file (its meta.json is another program's)")
         if header.get("version") != SCHEMA_VERSION:
@@ -164,10 +169,22 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
         for name in _MEMBERS:
             if name not in names:
                 raise TraceFileError(f"{name} is missing")
-            members[name] = archive.read(name)
+            members[name] = _member(archive, name, max_bytes)
             if hashlib.sha256(members[name]).hexdigest() != header["members"][name]["sha256"]:
                 raise TraceFileError(f"{name} is damaged (its checksum differs)")
     return header, members
+
+
+def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """One member. ``ZipFile.read`` would unpack a gigabyte before it compares the size with the declared one."""
+    size = archive.getinfo(name).file_size
+    if size > limit:
+        raise TraceFileError(f"{name}: {size:,} bytes, over the limit of {limit:,}")
+    with archive.open(name) as member:
+        data = member.read(size)
+        if len(data) != size or member.read(1):
+            raise TraceFileError(f"{name} is damaged (its size is not the declared one)")
+    return data
 
 
 def _assemble(header: dict[str, Any], members: dict[str, bytes], max_bytes: int) -> Trace:
@@ -175,7 +192,9 @@ def _assemble(header: dict[str, Any], members: dict[str, bytes], max_bytes: int)
 
     meta = header["meta"]
     check_meta(meta)
+    check_meta_sense(meta)
     tables = {name: _read_table(name, members[f"{name}.parquet"], max_bytes) for name in _TABLES}
+    check_steps(tables["blocks"]["n_steps"])
     states = load_safetensors(members["states.safetensors"])["states"]
     hidden, rows = meta["shape"]["hidden"], [n + 1 for n in _recorded(tables["blocks"])]
     if states.dtype != np.float16 or states.shape != (sum(rows), hidden):
@@ -184,6 +203,7 @@ def _assemble(header: dict[str, Any], members: dict[str, bytes], max_bytes: int)
     trace = Trace(meta, frames_from(tables, of_blocks, _attention(tables, members["attention.safetensors"])))
     for frame in trace.frames:
         check_frame(frame, hidden)
+    check_frames_sense(trace.frames, meta)
     return trace
 
 
@@ -218,6 +238,10 @@ def _read_table(name: str, data: bytes, max_bytes: int) -> dict[str, list[Any]]:
         raise TraceFileError(f"{name}: {file.metadata.num_rows:,} rows, over the limit of {MAX_ROWS:,}")
     if file.schema_arrow.names != expected.names:
         raise TraceFileError(f"{name}: columns {file.schema_arrow.names}, where {expected.names} belong")
+    # Numbers can be coded to next to nothing as well: what they take when spelled out is known before.
+    spelled = 8 * file.metadata.num_rows * (len(expected.names) - len(texts))
+    if spelled > max_bytes:
+        raise TraceFileError(f"{name}: {spelled:,} bytes of numbers, over the limit of {max_bytes:,}")
     table = file.read()
     for text in texts:
         weight = 0
