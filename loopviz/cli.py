@@ -124,10 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--no-record", action="store_true", help="loop counts only: no per-step numbers, no states")
     how.add_argument("--top-tokens", type=int, metavar="N", help="likeliest tokens to record of each step (default: 5)")
 
-    export = commands.add_parser("export", help="turn a saved trace into CSV, JSON or a report")
+    export = commands.add_parser("export", help="turn a saved trace into tables, JSON or a report")
     export.add_argument("file", type=Path, help="a trace saved by run --save")
     export.add_argument("--csv", metavar="DIR", type=Path, help="write a CSV file a table into this folder")
+    export.add_argument("--parquet", metavar="DIR", type=Path, help="write a Parquet file a table into this folder")
     export.add_argument("--json", metavar="FILE", type=Path, help="write everything as one JSON file")
+    panel = "write what a panel draws; the file's ending, .csv or .parquet, says how (may be given several times)"
+    export.add_argument("--panel", metavar=("NAME", "FILE"), nargs=2, action="append", default=[], help=panel)
     export.add_argument("--html", metavar="FILE", type=Path, help="write a report: one page that works offline")
     export.add_argument("--lang", default="en", choices=("en", "zh"), help="language of the report (default: en)")
 
@@ -160,15 +163,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    if options.csv is None and options.json is None and options.html is None:
-        raise UsageError("export: nothing to write; give --csv DIR, --json FILE, --html FILE or several of them")
+    wanted = (options.csv, options.parquet, options.json, options.html, *options.panel)
+    if not any(wanted):
+        raise UsageError("export: nothing to write; give --csv DIR, --parquet DIR, --json FILE, --panel or --html FILE")
     from loopviz.trace import io
 
     trace = io.load(options.file)
     if options.csv is not None:
         io.to_csv(trace, options.csv)
+    if options.parquet is not None:
+        io.to_parquet(trace, options.parquet)
     if options.json is not None:
         io.to_json(trace, options.json)
+    if options.panel:
+        from loopviz.panel_data import save_panel
+
+        for name, path in options.panel:
+            save_panel(trace, name, path)
     if options.html is not None:
         from loopviz import report
         from loopviz.panels import Focus

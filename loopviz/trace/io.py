@@ -258,12 +258,23 @@ def to_csv(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:
 
     Undefined numbers are empty cells; a table of something that was not recorded has its header alone. The states are not in the CSV: they are in the trace file. Returns the files.
     """
-    folder = Path(path)
+    return _tables(trace, Path(path), "csv")
+
+
+def to_parquet(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:
+    """As :func:`to_csv`, in Parquet: smaller, and with the types of the columns."""
+    return _tables(trace, Path(path), "parquet")
+
+
+def _tables(trace: Trace, folder: Path, kind: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in _EXPORTED:
-        written.append(folder / f"{name}.csv")
-        getattr(trace, name).to_csv(written[-1], index=False, encoding="utf-8", lineterminator="\n")
+        written.append(folder / f"{name}.{kind}")
+        if kind == "csv":
+            getattr(trace, name).to_csv(written[-1], index=False, encoding="utf-8", lineterminator="\n")
+        else:
+            getattr(trace, name).to_parquet(written[-1], index=False)
     written.append(folder / "meta.json")
     _write(written[-1], json.dumps(trace.meta, ensure_ascii=False, indent=1).encode())
     return written
