@@ -58,7 +58,9 @@ def _text_tables(result: TextResult) -> str:
     if result.cosine_gap:
         gaps = [f"{result.cosine_gap[r - 1]:.1e}" for r in result.loops]
         lines.append(_row("1 − cos(s_r, s_{r−1})", *gaps))
-    return "\n".join([*lines, "", f"{result.tokens:,} predicted tokens, whole passes without a cache."])
+    least, most = result.lookback
+    looked = f"each looking back at {least} to {most} tokens" if least else f"in windows of {most}"
+    return "\n".join([*lines, "", f"{result.tokens:,} predicted tokens, {looked}; whole passes without a cache."])
 
 
 def _arrows_table(result: ArrowsResult) -> str:

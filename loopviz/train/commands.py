@@ -58,7 +58,10 @@ def add_parsers(commands: Any) -> None:
     evaluate.add_argument("--data", metavar="FILE", type=Path, help="held-out text (text models)")
     evaluate.add_argument("--loops", metavar="N,N", help="loop counts (default: the recipe's, or 1,2,3,4,6,8,12,16,24)")
     evaluate.add_argument(
-        "--length", type=int, metavar="N", help="tokens a prediction may look back (default: the recipe's, or 128)"
+        "--length",
+        type=int,
+        metavar="N",
+        help="tokens a prediction may look back, and at least half of them (default: the recipe's, or 128)",
     )
     evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON too")
 
@@ -308,4 +311,5 @@ def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | 
     with tempfile.TemporaryDirectory() as folder:
         ids = encode_file(options.data, loaded.tokenizer, Path(folder), "held_out")[0].copy()
     length = options.length or (recipe.length if recipe else 128)
-    return evaluate_text(loaded.model, ids, loops or how.loops, length, recipe.batch if recipe else 4)
+    batch = recipe.batch if recipe else 4
+    return evaluate_text(loaded.model, ids, loops or how.loops, length, batch, overlap=length // 2)

@@ -7,8 +7,9 @@ says when it stops there (`exit_lens`). Passes are whole sequences, without a ca
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -30,12 +31,14 @@ class TextResult:
         loss: nats a token at each of them (one value for a model without a loop).
         tokens: predicted tokens.
         cosine_gap: mean over tokens of 1 - cos(s_r, s_{r-1}) at r = 1, 2, ... up to the largest of `loops`.
+        lookback: tokens a prediction looks back at, at least (but at the text's beginning) and at most.
     """
 
     loops: tuple[int, ...]
     loss: tuple[float, ...]
     tokens: int
     cosine_gap: tuple[float, ...]
+    lookback: tuple[int, int]
 
     @property
     def perplexity(self) -> tuple[float, ...]:
@@ -106,6 +109,24 @@ def exits(
     return logits, cosines
 
 
+def spans(n: int, length: int, overlap: int) -> list[tuple[int, int, int]]:
+    """Windows over `n` predictions, as (start, end, already predicted at its beginning); every one is counted once.
+
+    Args:
+        n: predictions, >= 1; prediction `i` reads token `i` and is held against token `i + 1`.
+        length: tokens a window.
+        overlap: tokens a window shares with the one before, in `0..length - 1`: what a prediction looks back at, at
+            least, unless the text begins there.
+    """
+    found, done = [], 0
+    while done < n:
+        start = max(0, done - overlap)
+        end = min(start + length, n)
+        found.append((start, end, done - start))
+        done = end
+    return found
+
+
 @torch.no_grad()
 def evaluate_text(
     model: LoopLlamaForCausalLM,
@@ -114,44 +135,54 @@ def evaluate_text(
     length: int,
     batch: int,
     limit: int | None = None,
+    overlap: int = 0,
 ) -> TextResult:
-    """Loss on a text, in windows that follow each other: every token but the first is predicted once.
+    """Loss on a text, in windows (:func:`spans`): every token but the first is predicted once.
 
     Args:
         model: with one looped block, or none; put into eval mode.
         ids: `[n]` tokens, n >= 2.
         loops: ascending loop counts.
-        length: tokens a window at most: how much a prediction may look back.
+        length: tokens a window: how much a prediction may look back at most.
         batch: windows a pass.
         limit: predicted tokens at most.
+        overlap: tokens a prediction looks back at, at least.
 
     Raises:
-        ValueError: no token to predict, or a model with several blocks.
+        ValueError: no token to predict, a model with several blocks, or an overlap as long as the window.
     """
     if len(ids) < 2:
         raise ValueError(f"tokens={len(ids)}: at least 2 are needed to predict one")
+    if not 0 <= overlap < length:
+        raise ValueError(f"overlap={overlap}: must be in 0..{length - 1}, shorter than a window")
     ids = np.asarray(ids[: None if limit is None else limit + 1], dtype=np.int64)
-    loops = tuple(loops)
+    loops, n = tuple(loops), len(ids) - 1
     model.eval()
-    whole = (len(ids) - 1) // length
-    rows = [ids[i * length : (i + 1) * length + 1] for i in range(whole)]
-    parts = [np.stack(rows[i : i + batch]) for i in range(0, whole, batch)]
-    if whole * length < len(ids) - 1:
-        parts.append(ids[None, whole * length :])
     losses: list[float] = []
     gaps: list[float] = []
-    for part in parts:
+    for part, skip in _parts(ids, spans(n, length, overlap), batch):
         tokens = torch.from_numpy(part).to(model.device)
         logits, cosines = exits(model, tokens[:, :-1], loops)
-        targets = tokens[:, 1:].flatten()
-        nats = [F.cross_entropy(x.flatten(0, 1).float(), targets, reduction="sum").item() for x in logits]
-        gap = [(1 - cosine).sum().item() for cosine in cosines]
+        targets = tokens[:, 1 + skip :].flatten()
+        nats = [F.cross_entropy(x[:, skip:].flatten(0, 1).float(), targets, reduction="sum").item() for x in logits]
+        gap = [(1 - cosine[:, skip:]).sum().item() for cosine in cosines]
         losses = [a + b for a, b in zip(losses or [0.0] * len(nats), nats, strict=True)]
         gaps = [a + b for a, b in zip(gaps or [0.0] * len(gap), gap, strict=True)]
-    n = len(ids) - 1
     return TextResult(
-        loops if model.config.loop_blocks() else (), tuple(x / n for x in losses), n, tuple(x / n for x in gaps)
+        loops if model.config.loop_blocks() else (),
+        tuple(x / n for x in losses),
+        n,
+        tuple(x / n for x in gaps),
+        (overlap, length),
     )
+
+
+def _parts(ids: np.ndarray, windows: list[tuple[int, int, int]], batch: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Windows of one shape in batches `[<= batch, window + 1]`, with how many of their predictions are not counted."""
+    for (_, skip), group in groupby(windows, key=lambda span: (span[1] - span[0], span[2])):
+        rows = [ids[start : end + 1] for start, end, _ in group]
+        for i in range(0, len(rows), batch):
+            yield np.stack(rows[i : i + batch]), skip
 
 
 @torch.no_grad()

@@ -117,10 +117,10 @@ class TextTask:
         return Batch(torch.from_numpy(ids), torch.from_numpy(labels), loops)
 
     def measure(self, model: LoopLlamaForCausalLM, final: bool) -> TextResult:
-        how = self.recipe.evaluation
-        return evaluate_text(
-            model, self.test, how.loops, self.recipe.length, self.recipe.batch, None if final else how.tokens
-        )
+        how, length = self.recipe.evaluation, self.recipe.length
+        if final:
+            return evaluate_text(model, self.test, how.loops, length, self.recipe.batch, overlap=length // 2)
+        return evaluate_text(model, self.test, how.loops, length, self.recipe.batch, how.tokens)
 
     def after(self, result: TextResult) -> str:
         best = min(range(len(result.loss)), key=result.loss.__getitem__)

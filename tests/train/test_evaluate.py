@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from loopviz.train.arrows import draw_problems
-from loopviz.train.evaluate import evaluate_arrows, evaluate_text, exits
+from loopviz.train.evaluate import evaluate_arrows, evaluate_text, exits, spans
 from loopviz.train.recipe import Arrows
 from tests.model.tiny import build, ids
 
@@ -43,19 +45,36 @@ def test_one_pass_gives_what_each_loop_count_gives(shape):
     torch.testing.assert_close(last[1], logits[1][:, -1:])
 
 
+@given(n=st.integers(1, 400), length=st.integers(1, 60), overlap=st.integers(0, 59))
+def test_windows_count_every_prediction_once_and_look_back_far_enough(n, length, overlap):
+    overlap = min(overlap, length - 1)
+    counted = []
+    for start, end, skip in spans(n, length, overlap):
+        assert 1 <= end - start <= length
+        for prediction in range(start + skip, end):
+            counted.append(prediction)
+            assert prediction - start >= min(overlap, prediction)
+    assert counted == list(range(n))
+
+
+@pytest.mark.parametrize("overlap", [0, 2])
 @pytest.mark.parametrize("n", [2, 5, 6, 11, 24])
-def test_every_token_but_the_first_is_predicted_once(n):
-    """Against one token at a time: the window of token i starts at the last multiple of the length before it."""
+def test_every_token_but_the_first_is_predicted_once(n, overlap):
+    """Against one token at a time, each with what its window holds before it."""
     model = build({"loop_layers": (1, 2)}).double()
     stream, length = ids(n)[0].numpy(), 5
-    result = evaluate_text(model, stream, LOOPS, length, batch=2)
+    starts = {1: 0}
+    for i in range(2, n):  # token i; a window is full when it has predicted `length` tokens
+        full = i - 1 - starts[i - 1] == length
+        starts[i] = i - 1 - overlap if full else starts[i - 1]
+    result = evaluate_text(model, stream, LOOPS, length, batch=2, overlap=overlap)
     assert result.tokens == n - 1
+    assert result.lookback == (overlap, length)
     for r, loss in zip(LOOPS, result.loss, strict=True):
         view, total = model.with_loop(loop_count=r), 0.0
         for i in range(1, n):
-            start = (i - 1) // length * length
             with torch.no_grad():
-                logits = view(torch.from_numpy(stream[start:i])[None], use_cache=False).logits[0, -1]
+                logits = view(torch.from_numpy(stream[starts[i] : i])[None], use_cache=False).logits[0, -1]
             total += F.cross_entropy(logits.float(), torch.tensor(int(stream[i]))).item()
         assert loss == pytest.approx(total / (n - 1), abs=1e-5)
     assert result.perplexity[0] == pytest.approx(np.exp(result.loss[0]))
