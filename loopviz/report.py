@@ -161,7 +161,18 @@ def save(
     replay: bool = True,
 ) -> None:
     """Write the report of ``trace`` (:func:`to_html`) to ``path``."""
-    Path(path).write_text(to_html(trace, focus, panels=panels, replay=replay), encoding="utf-8", newline="\n")
+    write(to_html(trace, focus, panels=panels, replay=replay), path)
+
+
+def write(page: str, path: str | os.PathLike[str]) -> None:
+    """Write a report's HTML to ``path``."""
+    Path(path).write_bytes(page.encode("utf-8"))
+
+
+def check_panels(names: Iterable[str] | None) -> None:
+    """ValueError when ``names`` has one that is no panel."""
+    if unknown := [name for name in names or () if name not in PANELS]:
+        raise ValueError(f"panels: {unknown[0]!r} is no panel; there are {', '.join(PANELS)}")
 
 
 def _asset(name: str) -> str:
@@ -187,8 +198,7 @@ def _plotly() -> str:
 def _panels(trace: Trace, wanted: Iterable[str] | None) -> tuple[dict[str, ModuleType], list[str]]:
     """The panels to draw, and the names of those this run lacks something for."""
     names = list(PANELS if wanted is None else wanted)
-    if unknown := [name for name in names if name not in PANELS]:
-        raise ValueError(f"panels={names!r}: {unknown[0]!r} is no panel; there are {', '.join(PANELS)}")
+    check_panels(names)
     recorded = set(trace.meta["settings"].get("extras") or ())
     missing = [name for name in names if not set(getattr(PANELS[name], "NEEDS", ())) <= recorded]
     return {name: PANELS[name] for name in names if name not in missing}, missing
@@ -313,7 +323,9 @@ def _mathml(tex: str) -> str:
     from latex2mathml.converter import convert
 
     try:
-        made = convert(tex, display="block")
+        made = convert(
+            re.sub(r"\\arg(?![a-zA-Z])", r"\\mathrm{arg}", tex), display="block"
+        )  # the one operator it lacks
     except Exception:  # it raises errors of many kinds
         made = "\\"
     # a command it does not know comes through as its own name

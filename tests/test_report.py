@@ -236,6 +236,7 @@ def test_every_panels_formula_becomes_mathml(name: str, lang: str) -> None:
 def test_a_formula_that_is_not_understood_stands_as_its_source() -> None:
     assert report.formula(r"\nosuchthing{<x>}") == r"<div class='formula'><code>\nosuchthing{&lt;x&gt;}</code></div>"
     assert report.formula(r"\frac{a}{").count("<code>") == 1
+    assert "<code>" not in report.formula(r"\arg\max_v p(v)")
     assert report.formula(r"a=b,\qquad c=d").count("<math") == 2
     assert report.formula(r"\text{if }\bigl(a\quad b\bigr)").count("<math") == 2
 
