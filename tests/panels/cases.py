@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from loopviz.panels import LANGUAGES, METRICS, Focus
+from loopviz.panels import LANGUAGES, METRICS, PANELS, Focus
 from loopviz.panels.focus import BATCHES, CONTEXTS, LENSES
 from loopviz.trace import Trace
 from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
@@ -66,8 +66,13 @@ def wire_size(ops: list[dict[str, Any]]) -> int:
 
 
 def looped(tokens: int = 8, **meta: Any) -> Trace:
-    """A trace of one dynamic-stop block, unless ``meta`` says otherwise."""
-    return random_trace(3, tokens, **{"strategy": "dynamic_stop", "max_steps": 6, "states": False, **meta})
+    """A trace of one dynamic-stop block that records what every panel needs, unless ``meta`` says otherwise."""
+    needed = {need for panel in PANELS.values() for need in getattr(panel, "NEEDS", ())}
+    return random_trace(
+        3,
+        tokens,
+        **{"strategy": "dynamic_stop", "max_steps": 6, "extras": tuple(sorted(needed)), "states": False, **meta},
+    )
 
 
 def smollm2(tokens: int = 512, blocks: list[tuple[int, int]] | None = None) -> Trace:
