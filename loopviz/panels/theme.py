@@ -1,8 +1,9 @@
 """One look for every panel: one meaning a colour, one lean template, readable on light and dark pages.
 
-Colours are Okabe and Ito's (2008), which stay apart under the common colour vision deficiencies, and three more for the
-cache, picked by the same test (``tests/panels/test_theme.py``). Line colours have a contrast of 3:1 or more on white and
-on the dark page; colour is never the only sign: lines differ in dash, marks in symbol.
+Colours are Okabe and Ito's (2008), which stay apart under the common colour vision deficiencies, three more for the
+cache, and five muted ones for the parts of a pass, picked by the same test (``tests/panels/test_theme.py``). Line colours
+have a contrast of 3:1 or more on white and on the dark page; colour is never the only sign: lines differ in dash, marks in
+symbol, parts in words.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ COLOURS: dict[str, str] = {
     "kv_allocated": "#8C6238",
     "plain": "#7961F2",
     "unrolled": "#1698D9",
+    "part_prelude": "#6C94DA",
+    "part_block": "#7B5C95",
+    "part_coda": "#B78195",
+    "part_head": "#D57C6E",
+    "part_recording": "#49712F",
 }
 SAME_MEANING = [{"cosine", "stop_cosine"}, {"kl", "stop_kl"}, {"kv_used", "kv_allocated"}]
 
@@ -37,7 +43,7 @@ DASHES = {"kv_used": "solid", "kv_allocated": "dot", "plain": "dash", "unrolled"
 INK = "#7A7A7A"  # text
 FAINT = "rgba(127,127,127,0.35)"  # earlier tokens, not used
 GRID = "rgba(127,127,127,0.20)"
-SELECTED = "#FF33CC"  # the outline of what is selected; no data has this colour
+SELECTED = "#FF33CC"  # what is selected: its outline, its line; no other data has this colour
 MARK_EDGE = "#FFFFFF"
 
 PAGES: dict[str, dict[str, str]] = {

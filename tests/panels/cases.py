@@ -27,9 +27,11 @@ def wild_traces(draw: st.DrawFn) -> Trace:
         spec["cosine_threshold"] = rng.choice([1.0, 0.999, 0.5])
     for frame in trace.frames:
         frame["kv"]["slots"] = [[rng.choice([0, n, n + 1]) for n in layer] for layer in frame["kv"]["slots"]]
+        frame["parts"] = {part: rng.choice([ms, ms, None, 0.0]) for part, ms in frame["parts"].items()}
+        frame["pass_ms"] = rng.choice([frame["pass_ms"], frame["pass_ms"], None, 0.0])
         for block in frame["blocks"]:
             block["stop_reason"] = rng.choice([block["stop_reason"], "acceleration", "<i>"])
-            for name in ("cosine", "kl", "rel_delta", "norm", "entropy"):
+            for name in ("cosine", "kl", "rel_delta", "norm", "entropy", "ms"):
                 column = block["steps"][name]
                 for r in range(len(column)):
                     column[r] = rng.choice([column[r], column[r], column[r], None, 0.0, 1.0, 1.0000001])
@@ -69,9 +71,7 @@ def looped(tokens: int = 8, **meta: Any) -> Trace:
     """A trace of one dynamic-stop block that records what every panel needs, unless ``meta`` says otherwise."""
     needed = {need for panel in PANELS.values() for need in getattr(panel, "NEEDS", ())}
     return random_trace(
-        3,
-        tokens,
-        **{"strategy": "dynamic_stop", "max_steps": 6, "extras": tuple(sorted(needed)), "states": False, **meta},
+        3, tokens, **{"strategy": "dynamic_stop", "max_steps": 6, "extras": tuple(sorted(needed)), **meta}
     )
 
 
@@ -79,7 +79,7 @@ def smollm2(tokens: int = 512, blocks: list[tuple[int, int]] | None = None) -> T
     """A trace of SmolLM2-135M's shape: 30 layers, 5 slots, 4 loops in layers 10-14."""
     meta = make_meta(layers=30, blocks=blocks or [(10, 14)], max_steps=4, slots=5, prompt_tokens=16)
     meta["shape"] |= {"hidden": 576, "kv_heads": 3, "head_dim": 64, "vocab": 49152}
-    frames = random_frames(1, meta, tokens, states=False)
+    frames = random_frames(1, meta, tokens)
     for frame in frames:  # the ordinary case: every slot holds every token
         frame["kv"]["slots"] = [[frame["index"] + 1] * len(layer) for layer in frame["kv"]["slots"]]
     return Trace(meta, frames)

@@ -24,6 +24,8 @@ TOGETHER = {  # meanings drawn as marks or lines of one subplot
     "token_loop_map": [f"stop_{kind}" for kind in theme.STOPS],
     "convergence": ["cosine", "kl", "stop_max", "stop_other"],
     "kv_occupancy": ["kv_used", "plain", "unrolled"],
+    "loops_per_token": [f"stop_{kind}" for kind in theme.STOPS],
+    "cost": ["part_prelude", "part_block", "part_coda", "part_head", "part_recording"],
 }
 
 

@@ -1,0 +1,89 @@
+"""The routes of a run's tokens: the axes they are seen on, fitted once as the run begins, and each path along them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from loopviz.panels import labels, paths
+from loopviz.panels.running import Running
+from loopviz.trace import decode_states
+
+Frame = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a block's frames so far have fixed.
+
+    Args:
+        waiting: states of the tokens read before the axes were fitted, ``[N + 1, H]`` each; then empty.
+        basis: the axes, once fitted.
+        low, high: bounds of each axis, grown so that every state so far is inside.
+    """
+
+    waiting: tuple[np.ndarray, ...] = ()
+    basis: paths.Basis | None = None
+    low: tuple[float, ...] = (np.inf,) * paths.AXES
+    high: tuple[float, ...] = (-np.inf,) * paths.AXES
+
+
+def _grown(seen: Seen, points: np.ndarray) -> Seen:
+    """``seen`` with room for ``points`` (``[n, 3]``); an axis that must grow takes a tenth more than it needs."""
+    low, high = list(seen.low), list(seen.high)
+    for axis in range(paths.AXES):
+        least, most = float(points[:, axis].min()), float(points[:, axis].max())
+        if low[axis] <= least and most <= high[axis]:
+            continue
+        room = 0.1 * (max(most, high[axis]) - min(least, low[axis])) or 0.1
+        low[axis] = low[axis] if low[axis] <= least else labels.sig(least - room)
+        high[axis] = high[axis] if most <= high[axis] else labels.sig(most + room)
+    return replace(seen, low=tuple(low), high=tuple(high))
+
+
+def _states(meta: Mapping[str, Any], block: int, frame: Frame) -> np.ndarray | None:
+    """The recorded states of one token, float16 ``[N + 1, H]``; None when they were not recorded."""
+    packed = frame["blocks"][block]["states"]
+    return None if packed is None else decode_states(packed, meta["shape"]["hidden"])
+
+
+def _see(seen: Seen, meta: Mapping[str, Any], block: int, frame: Frame) -> Seen:
+    if seen.basis is not None:
+        route = route_of(meta, block, frame, seen.basis)
+        return seen if route is None else _grown(seen, route.points)
+    states = _states(meta, block, frame)
+    waiting = seen.waiting if states is None else (*seen.waiting, states)
+    if frame["index"] + 1 < meta["prompt_tokens"] or sum(map(len, waiting)) < paths.LEAST_STATES:
+        return replace(seen, waiting=waiting)
+    basis = paths.fit(paths.thin(list(waiting)))
+    return _grown(Seen(basis=basis), basis.project(np.concatenate(waiting)))
+
+
+RUNNING: Running[Seen] = Running(lambda meta, block: Seen(), _see)
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """A token's path: where on the axes (``[N + 1, 3]``), the relative length of each step, and how it ends."""
+
+    points: np.ndarray
+    parts: tuple[float | None, ...]
+    ending: paths.Ending
+
+
+@lru_cache(maxsize=256)
+def _unpacked(packed: str, hidden: int, basis: paths.Basis) -> Route:
+    states = decode_states(packed, hidden).astype(np.float64)
+    lengths, moved = np.linalg.norm(states, axis=1), np.linalg.norm(np.diff(states, axis=0), axis=1)
+    parts = tuple(float(d / s) if s > 0 else None for d, s in zip(moved, lengths[1:], strict=True))
+    return Route(basis.project(states), parts, paths.ending(states))
+
+
+def route_of(meta: Mapping[str, Any], block: int, frame: Frame, basis: paths.Basis) -> Route | None:
+    """The path of ``frame``'s token; None when its states were not recorded."""
+    packed = frame["blocks"][block]["states"]
+    return None if packed is None else _unpacked(packed, meta["shape"]["hidden"], basis)
