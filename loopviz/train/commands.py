@@ -221,7 +221,9 @@ def _build(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     table = _check_table(glassbox.save(options.out))
     (options.out / "README.md").write_text(
+        "---\nlicense: mit\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n  - loop_llama\n---\n\n"
         f"# {BUILT}\n\n{glassbox.__doc__.strip()}\n\n## Measured against exact (weights as saved)\n\n{table}\n\n"
+        "Licence of these weights: MIT.\n\n"
         f"Built by `python -m loopviz train {BUILT} --out {options.out.name}`.\n",
         "utf-8",
     )

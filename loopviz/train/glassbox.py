@@ -192,6 +192,7 @@ def save(folder: Path, rate: float = RATE) -> Check:
         OSError: the folder cannot be written.
     """
     with quiet_transformers():
-        build(rate).save_pretrained(str(folder))
+        build(rate).half().save_pretrained(str(folder))  # rates that are binary fractions are exact in float16
         make_tokenizer().save_pretrained(str(folder))
-        return check(LoopLlamaForCausalLM.from_pretrained(str(folder), local_files_only=True))
+        saved = LoopLlamaForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
+        return check(saved.eval())
