@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hy
 
 from loopviz.app import settings as st
@@ -20,7 +20,9 @@ from loopviz.panels import METRICS, Focus
 from loopviz.panels.focus import BATCHES, CONTEXTS
 
 CHARACTERS = hy.characters(exclude_categories=())  # halves of surrogate pairs too
-SOME = settings(max_examples=60, deadline=None)
+SOME = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is no fault
 
 
 def _control(control: st.Control) -> hy.SearchStrategy[Any]:
