@@ -54,21 +54,31 @@ class Ending:
     Args:
         kind: one of ``KINDS``.
         period: steps of one turn, for an orbit; else None.
-        moved: |s_N - s_{N-1}| / |s_N|; None when s_N is zero.
+        parts: |s_r - s_{r-1}| / |s_r| for r = 1..N; None where s_r is zero.
         turned: angle between s_N and s_{N-1}, degrees; None when one of them is zero.
     """
 
     kind: str
     period: int | None
-    moved: float | None
+    parts: tuple[float | None, ...]
     turned: float | None
+
+    @property
+    def moved(self) -> float | None:
+        """The last of ``parts``; None without a step."""
+        return self.parts[-1] if self.parts else None
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    """Euclidean length of each row of ``[n, H]``: ``[n]``."""
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
 
 
 def directions(states: np.ndarray) -> np.ndarray:
     """``states`` (``[n, H]``) scaled to length 1, float64; a zero state stays zero."""
     states = np.asarray(states, dtype=np.float64)
-    lengths = np.linalg.norm(states, axis=1, keepdims=True)
-    return states / np.where(lengths > 0, lengths, 1)
+    lengths = _lengths(states)
+    return states / np.where(lengths > 0, lengths, 1)[:, None]
 
 
 def fit(states: np.ndarray) -> Basis:
@@ -120,16 +130,16 @@ def ending(states: np.ndarray) -> Ending:
     """
     states = np.asarray(states, dtype=np.float64)
     steps = len(states) - 1
-    lengths = np.linalg.norm(states, axis=1)  # [N + 1]
-    moved = np.linalg.norm(np.diff(states, axis=0), axis=1)  # [N]
-    last = float(moved[-1] / lengths[-1]) if steps and lengths[-1] > 0 else None
+    lengths = _lengths(states)  # [N + 1]
+    moved = _lengths(states[1:] - states[:-1])  # [N]
+    parts = tuple(d / s if s > 0 else None for d, s in zip(moved.tolist(), lengths[1:].tolist(), strict=True))
     turned = None
     if steps and lengths[-1] > 0 and lengths[-2] > 0:
         # arctan of difference and sum of the directions: exact for small angles, where arccos is not
         one, other = states[-1] / lengths[-1], states[-2] / lengths[-2]
         turned = float(np.degrees(2 * np.arctan2(np.linalg.norm(one - other), np.linalg.norm(one + other))))
     kind, period = _kind(states, moved, float(lengths[-1])) if steps >= LEAST_STEPS else ("few", None)
-    return Ending(kind, period, last, turned)
+    return Ending(kind, period, parts, turned)
 
 
 def _kind(states: np.ndarray, moved: np.ndarray, length: float) -> tuple[str, int | None]:
@@ -141,7 +151,7 @@ def _kind(states: np.ndarray, moved: np.ndarray, length: float) -> tuple[str, in
         return "fixed", None
     if ratio <= SHRINK:
         return "settling", None
-    away = [np.linalg.norm(states[:-i] - states[-i], axis=1)[::-1] for i in (1, 2)]  # [p - 1]: from p steps earlier
+    away = [_lengths(states[:-i] - states[-i])[::-1] for i in (1, 2)]  # [p - 1]: from p steps earlier
     mean = np.cumsum(moved[::-1]) / np.arange(1, len(moved) + 1)  # [p - 1]: of the last p steps
     for period in range(2, len(states) - 1):
         if all(distances[period - 1] <= RETURN * mean[period - 1] for distances in away):

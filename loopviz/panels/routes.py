@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,19 +68,31 @@ RUNNING: Running[Seen] = Running(lambda meta, block: Seen(), _see)
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """A token's path: where on the axes (``[N + 1, 3]``), the relative length of each step, and how it ends."""
+    """A token's path along the axes.
 
+    Args:
+        packed: its recorded states, as in the frame; hidden: their size H.
+        points: where they are on the axes, float64 ``[N + 1, 3]``.
+    """
+
+    packed: str
+    hidden: int
     points: np.ndarray
-    parts: tuple[float | None, ...]
-    ending: paths.Ending
+
+    @cached_property
+    def drawn(self) -> tuple[list[float], ...]:
+        """A list an axis: the points, rounded to what can be seen."""
+        return tuple([round(v, 4) + 0.0 for v in column] for column in self.points.T.tolist())  # + 0.0: no -0.0
+
+    @cached_property
+    def ending(self) -> paths.Ending:
+        """How the path ends, judged on the states themselves."""
+        return paths.ending(decode_states(self.packed, self.hidden))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _unpacked(packed: str, hidden: int, basis: paths.Basis) -> Route:
-    states = decode_states(packed, hidden).astype(np.float64)
-    lengths, moved = np.linalg.norm(states, axis=1), np.linalg.norm(np.diff(states, axis=0), axis=1)
-    parts = tuple(float(d / s) if s > 0 else None for d, s in zip(moved, lengths[1:], strict=True))
-    return Route(basis.project(states), parts, paths.ending(states))
+    return Route(packed, hidden, basis.project(decode_states(packed, hidden)))
 
 
 def route_of(meta: Mapping[str, Any], block: int, frame: Frame, basis: paths.Basis) -> Route | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, paths, theme
@@ -135,31 +135,42 @@ TEXTS: dict[str, dict[str, str]] = {
 REST, PINNED, CHOSEN, STARTS, ENDS = range(5)  # traces: other tokens' ends, pinned paths, the selected one, marks
 _TRACES = ("others", "pinned", "selected", "starts", "ends")
 SYMBOLS_3D = {**theme.STOP_SYMBOLS, "max": "cross", "other": "x"}  # plotly draws fewer symbols in 3-D
-_NOWHERE = np.empty((0, paths.AXES))
+_NOWHERE: tuple[list[float], ...] = ([],) * paths.AXES
 Frame = Mapping[str, Any]
 
 
 # --- one token, in words and numbers
 
 
-def _points(place: int, columns: np.ndarray, dims: int) -> dict[Path, Any]:
-    """The coordinates of a trace, ``columns`` (``[n, 3]``, NaN for a gap), as drawn."""
-    return {("data", place, "xyz"[axis]): _drawn(columns[:, axis]) for axis in range(dims)}
+def _points(place: int, columns: Sequence[Sequence[float | None]], dims: int) -> dict[Path, Any]:
+    """The coordinates of a trace, a list an axis."""
+    return {("data", place, "xyz"[axis]): list(columns[axis]) for axis in range(dims)}
 
 
-def _drawn(values: np.ndarray) -> list[float | None]:
-    return [None if v != v else round(v, 4) + 0.0 for v in values.tolist()]  # + 0.0: no -0.0
+def _joined(routes: Sequence[Route | None], part: slice, gap: bool = False) -> list[list[float | None]]:
+    """``part`` of the coordinates of ``routes`` one after the other, a list an axis; a gap where there is no route, and, if asked for, after each."""
+    out: list[list[float | None]] = [[] for _ in range(paths.AXES)]
+    for route in routes:
+        for axis, column in enumerate(out):
+            column += [None] if route is None else route.drawn[axis][part]
+            column += [None] if gap else []
+    return out
 
 
 def _name(frame: Frame) -> str:
     return f"{frame['index']} {labels.show_token(frame['text'], width=10)}"
 
 
-def _hops(route: Route, lang: str) -> list[str]:
+@lru_cache(maxsize=256)
+def _hops(route: Route, lang: str) -> tuple[str, ...]:
     """What the hover says of each state of a path: its step, and how far that step went."""
-    return [TEXTS[lang]["entry"], *(f"{r}: {labels.number(part, lang)}" for r, part in enumerate(route.parts, 1))]
+    return (
+        TEXTS[lang]["entry"],
+        *(f"{r}: {labels.number(part, lang)}" for r, part in enumerate(route.ending.parts, 1)),
+    )
 
 
+@lru_cache(maxsize=256)
 def _ends(ending: paths.Ending, lang: str) -> dict[str, str]:
     """How the path ends, in words."""
     words, undefined = TEXTS[lang], labels.COMMON[lang]["undefined"]
@@ -198,8 +209,8 @@ def _chosen(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus:
         ("layout", "title", "text"): head,
         ("layout", "annotations", 0, "text"): labels.wrapped(missing),
         ("layout", "annotations", 0, "visible"): bool(missing),
-        **_points(CHOSEN, route.points if route else _NOWHERE, focus.dims),
-        ("data", CHOSEN, "text"): _hops(route, focus.lang) if route else [],
+        **_points(CHOSEN, route.drawn if route else _NOWHERE, focus.dims),
+        ("data", CHOSEN, "text"): list(_hops(route, focus.lang)) if route else [],
         ("data", CHOSEN, "marker", "size"): sizes if focus.step else 6,
     }
 
@@ -209,33 +220,29 @@ def _marks(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus: 
     at = focus.selected(len(frames))
     shown = [] if at is None else [at]
     shown += [pin for pin in focus.pins if pin < len(frames) and pin != at]
-    lines, texts, starts, ends, names, kinds, says = [_NOWHERE], [], [_NOWHERE], [_NOWHERE], [], [], []
+    routes, pinned, texts, names, kinds, says = [], [], [], [], [], []
     for place in shown if seen.basis is not None else ():
         frame, route = frames[place], route_of(meta, focus.block, frames[place], seen.basis)
         if route is None:
             continue
+        routes.append(route)
         name = _name(frame)
         if place != at:
-            lines += [route.points, np.full((1, paths.AXES), np.nan)]
+            pinned.append(route)
             texts += [*(f"{name} · {hop}" for hop in _hops(route, focus.lang)), ""]
-        starts.append(route.points[:1])
-        ends.append(route.points[-1:])
         names.append(name)
         kinds.append(theme.stop_kind(frame["blocks"][focus.block]["stop_reason"]))
         says.append(f"{name} · {_ends(route.ending, focus.lang)['kind']}")
-    symbols, first, last = (
-        theme.STOP_SYMBOLS if focus.dims == 2 else SYMBOLS_3D,
-        np.concatenate(starts),
-        np.concatenate(ends),
-    )
+    symbols = theme.STOP_SYMBOLS if focus.dims == 2 else SYMBOLS_3D
+    first, last = _joined(routes, slice(1)), _joined(routes, slice(-1, None))
     return {
-        **_points(PINNED, np.concatenate(lines), focus.dims),
+        **_points(PINNED, _joined(pinned, slice(None), gap=True), focus.dims),
         ("data", PINNED, "text"): texts,
         **_points(STARTS, first, focus.dims),
         ("data", STARTS, "text"): names,
         **_points(ENDS, last, focus.dims),
         ("data", ENDS, "text"): says,
-        ("data", ENDS, "textposition"): [_beside(seen, *pair) for pair in zip(first[:, 0], last[:, 0], strict=True)],
+        ("data", ENDS, "textposition"): [_beside(seen, *pair) for pair in zip(first[0], last[0], strict=True)],
         ("data", ENDS, "marker", "color"): [theme.COLOURS[f"stop_{kind}"] for kind in kinds],
         ("data", ENDS, "marker", "symbol"): [symbols[kind] for kind in kinds],
     }
@@ -252,10 +259,8 @@ def _rest(meta: Mapping[str, Any], seen: Seen, shown: Sequence[Frame], focus: Fo
     """The end points of ``shown``, other tokens than the selected one. A token without states leaves a gap."""
     shown = [] if seen.basis is None else shown
     routes = [route_of(meta, focus.block, frame, seen.basis) for frame in shown]
-    gap = np.full((1, paths.AXES), np.nan)
-    ends = np.concatenate([_NOWHERE, *(gap if route is None else route.points[-1:] for route in routes)])
     return {
-        **_points(REST, ends, focus.dims),
+        **_points(REST, _joined(routes, slice(-1, None)), focus.dims),
         ("data", REST, "text"): [_name(frame) for frame in shown],
     }
 
