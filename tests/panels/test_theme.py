@@ -68,7 +68,10 @@ def test_one_meaning_a_colour():
 
 @pytest.mark.parametrize("name", PANELS)
 def test_panels_use_no_colour_of_their_own(name):
-    figure = figure_json(PANELS[name].figure(looped(tokens=20), Focus(step=2)))
+    trace = looped(tokens=20)
+    trace.meta["model"] = "glassbox"  # the one that every panel draws
+    trace.meta["blocks"][0] |= {"injection": "linear", "norm": False}
+    figure = figure_json(PANELS[name].figure(trace, Focus(step=2)))
     known = {*theme.COLOURS.values(), theme.SELECTED, theme.INK, theme.MARK_EDGE}
     known |= {colour for _, colour in theme.SCALE}
     used = set(re.findall(r"#[0-9A-Fa-f]{6}", json.dumps([figure["data"], figure["layout"].get("shapes")])))
