@@ -92,7 +92,8 @@ class _Run:
         self.memory = MemoryMeter(view.device)
         self.read_tokens = 0
         self.piece = self.pieces.add(ids[0])  # of the next token to be read
-        self.recorder = Recorder(view, settings.top_tokens, TokenTexts(tokenizer), full=settings.record == "full")
+        full, texts = settings.record == "full", TokenTexts(tokenizer)
+        self.recorder = Recorder(view, settings.top_tokens, texts, full=full, extras=settings.extras)
 
     def close(self) -> None:
         """Remove the hook and let go of the cache."""
@@ -107,7 +108,7 @@ class _Run:
             out = self.view.model(input_ids=ids, past_key_values=self.cache, use_cache=True)
             clock = PassClock(self.view.last_pass.seconds)
             steps = [int(n[0]) for n in self.view.last_pass.steps]
-            readings = self.recorder.read(out.last_hidden_state, clock.head)
+            readings = self.recorder.read(out.last_hidden_state, self.cache, clock.head)
         kv = self.meter.frames(self.cache.occupancy(), len(tokens), list(zip(self.blocks, steps, strict=True)))
         same: dict[str, Any] = {"pass_tokens": len(tokens), "memory": self.memory.read()}
         while True:

@@ -3,14 +3,17 @@
 from .cache import KVOccupancy, LayerOccupancy, LoopCache
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext, register_criterion
-from .events import LoopReport, LoopStep
+from .events import LoopReport, LoopStep, PassSeconds
 from .merges import MERGES, register_merge
 from .modeling import LoopLlamaForCausalLM, LoopLlamaModel
+from .watching import AttentionRead, AttentionWatch
 
 __all__ = [
     "CRITERIA",
     "LOOP_FIELDS",
     "MERGES",
+    "AttentionRead",
+    "AttentionWatch",
     "CriterionContext",
     "KVOccupancy",
     "LayerOccupancy",
@@ -21,6 +24,7 @@ __all__ = [
     "LoopLlamaModel",
     "LoopReport",
     "LoopStep",
+    "PassSeconds",
     "register_criterion",
     "register_merge",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .cache import LoopCache
+from .watching import AttentionRead
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class LoopStep:
     real: Tensor | None
     seconds: float
     cache: LoopCache | None = field(default=None, repr=False)
+    reads: dict[int, AttentionRead] | None = field(default=None, repr=False)  # by layer, while somebody watches
 
     def kv(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """K, V that this step wrote for the pass's tokens at a physical layer of the block, views `[B, K, T, D]`.
@@ -42,10 +44,24 @@ class LoopStep:
         Raises:
             ValueError: the layer is not in this block.
         """
+        self._check(layer)
+        return None if self.cache is None else self.cache.layers[layer].step_kv()
+
+    def attention(self, layer: int) -> AttentionRead | None:
+        """What the attention of a physical layer of the block read in this step; keys are valid during the hook.
+
+        `None` unless the model is watched (`model.watch_attention()`).
+
+        Raises:
+            ValueError: the layer is not in this block.
+        """
+        self._check(layer)
+        return None if self.reads is None else self.reads[layer]
+
+    def _check(self, layer: int) -> None:
         a, b = self.layers
         if not a <= layer <= b:
             raise ValueError(f"layer={layer}: not in block {self.block} (layers {a}..{b})")
-        return None if self.cache is None else self.cache.layers[layer].step_kv()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _CodaView:
-    """A finished pass's cache as the coda's attention saw it before it wrote: read only, rows repeated R times."""
+    """A finished pass's cache as the coda's attention saw it before it wrote: read only, rows repeated as needed."""
 
     is_compileable = False
 
@@ -31,7 +31,9 @@ class _CodaView:
 
     def update(self, k: Tensor, v: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         layer = self.cache.layers[layer_idx]
-        past = (x[:, :, : self.past, 0].repeat(self.repeats, 1, 1, 1) for x in (layer.keys, layer.values))
+        past = (x[:, :, : self.past, 0] for x in (layer.keys, layer.values))
+        if self.repeats > 1:
+            past = (x.repeat(self.repeats, 1, 1, 1) for x in past)
         return tuple(torch.cat(pair, dim=2) for pair in zip(past, (k, v), strict=True))
 
 
@@ -51,12 +53,20 @@ def exit_states(
     if not blocks:
         raise ValueError("loop_layers=None: a plain Llama has no loop to exit from")
     R, B, T, _ = states.shape
-    hidden = states.flatten(0, 1)  # [R * B, T, H]
-    view = None if cache is None else _CodaView(cache, T, R)
-    past = 0 if view is None else view.past
+    coda = range(blocks[-1].b + 1, model.config.num_hidden_layers)
+    past = 0 if cache is None else cache.get_seq_length() - T
     if position_ids is None:
         position_ids = (torch.arange(T, device=states.device) + past).unsqueeze(0)
-    elif position_ids.shape[0] > 1:
+    side_by_side = T == 1 and past > 0 and model.config._attn_implementation in ("sdpa", "eager")
+    if side_by_side and (attention_mask is None or attention_mask.ndim == 2):
+        # One new token: its steps stand side by side as queries, so that the past is read once and not R times.
+        mask = _steps_mask(model, states, past, attention_mask)
+        hidden = states[:, :, 0].transpose(0, 1)  # [B, R, H]
+        hidden = _run(model, coda, hidden, mask, position_ids.expand(-1, R), _CodaView(cache, T, 1))
+        return hidden.transpose(0, 1).unsqueeze(2)  # [R, B, 1, H]
+    view = None if cache is None else _CodaView(cache, T, R)
+    hidden = states.flatten(0, 1)  # [R * B, T, H]
+    if position_ids.shape[0] > 1:
         position_ids = position_ids.repeat(R, 1)
     mask = create_causal_mask(
         config=model.config,
@@ -65,8 +75,35 @@ def exit_states(
         past_key_values=view,
         position_ids=position_ids,
     )
+    return _run(model, coda, hidden, mask, position_ids, view).unflatten(0, (R, B))
+
+
+def _steps_mask(model: LoopLlamaModel, states: Tensor, past: int, attention_mask: Tensor | None) -> Tensor:
+    """`[B or 1, 1, R, past + R]`: a step of one new token sees the real earlier tokens and itself, no other step."""
+    R, device = states.shape[0], states.device
+    if attention_mask is None:
+        before = torch.ones(1, 1, 1, past, dtype=torch.bool, device=device)
+    else:
+        before = attention_mask[:, None, None, :past].bool()
+    before = before.expand(-1, -1, R, -1)
+    own = torch.eye(R, dtype=torch.bool, device=device).expand(before.shape[0], 1, R, R)
+    visible = torch.cat((before, own), dim=-1)
+    if model.config._attn_implementation == "sdpa":
+        return visible
+    lowest = torch.finfo(states.dtype).min
+    return torch.zeros(visible.shape, dtype=states.dtype, device=device).masked_fill_(~visible, lowest)
+
+
+def _run(
+    model: LoopLlamaModel,
+    layers: range,
+    hidden: Tensor,
+    mask: Tensor | None,
+    position_ids: Tensor,
+    view: _CodaView | None,
+) -> Tensor:
     embeddings = model.rotary_emb(hidden, position_ids=position_ids)
-    for index in range(blocks[-1].b + 1, model.config.num_hidden_layers):
+    for index in layers:
         hidden = model.layers[index](
             hidden,
             attention_mask=mask,
@@ -74,4 +111,4 @@ def exit_states(
             position_embeddings=embeddings,
             past_key_values=view,
         )
-    return model.norm(hidden).unflatten(0, (R, B))
+    return model.norm(hidden)

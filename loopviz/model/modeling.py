@@ -32,6 +32,7 @@ from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
 from .events import LoopReport, LoopStep, PassSeconds
 from .lenses import exit_states
+from .watching import AttentionWatch, shallow
 
 logger = logging.get_logger(__name__)
 
@@ -110,6 +111,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         self.lens: Callable[[Tensor], Tensor] | None = None  # set by the model that owns a head
         self.last_pass = LoopReport([], [])
         self._loop_hooks: dict[int, Callable[[LoopStep], None]] = OrderedDict()
+        self._attention_watch: AttentionWatch | None = None
         self.post_init()
 
     @merge_with_config_defaults
@@ -347,6 +349,17 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         self._loop_hooks[handle.id] = hook
         return handle
 
+    def watch_attention(self) -> AttentionWatch:
+        """From the next pass on, loop hooks can ask `event.attention(layer)`, until the returned handle's `remove()`.
+
+        Raises:
+            ValueError: this model object is watched already.
+        """
+        if self._attention_watch is not None:
+            raise ValueError("watch_attention: this model object is watched already; watch a view of it (with_loop())")
+        self._attention_watch = AttentionWatch(self)
+        return self._attention_watch
+
     def _tell_hooks(
         self,
         block: LoopBlock,
@@ -358,8 +371,9 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         run: _Pass,
         seconds: float,
     ) -> None:
-        event = LoopStep(block.index, (block.a, block.b), r, previous, state, stopped, run.real, seconds, kv)
         told = time.perf_counter()
+        reads = None if self._attention_watch is None else self._attention_watch.reads(block, r, kv)
+        event = LoopStep(block.index, (block.a, block.b), r, previous, state, stopped, run.real, seconds, kv, reads)
         for hook in list(self._loop_hooks.values()):
             hook(event)
         run.hooks += time.perf_counter() - told
@@ -399,13 +413,15 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
             ValueError: as `set_loop`.
         """
         config = self._checked_loop(fields)
-        view = _shallow(self)
-        view.model = _shallow(self.model)
+        view = shallow(self)
+        view.model = shallow(self.model)
         view.config = view.model.config = config
         view.generation_config = copy.deepcopy(self.generation_config)
         view.model.lens = view.lens
         view.model.last_pass = LoopReport([], [])
         view.model._loop_hooks = OrderedDict()
+        if self.model._attention_watch is not None:
+            view.model.layers, view.model._attention_watch = self.model._attention_watch.plain_layers, None
         return view
 
     def _checked_loop(self, fields: dict[str, Any]) -> LoopLlamaConfig:
@@ -436,6 +452,14 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         """Call `hook(event: LoopStep)` after every loop step, until the returned handle's `remove()`."""
         return self.model.register_loop_hook(hook)
 
+    def watch_attention(self) -> AttentionWatch:
+        """Let loop hooks ask `event.attention(layer)`, until the returned handle's `remove()`; see `LoopStep.attention`.
+
+        Raises:
+            ValueError: this model object is watched already.
+        """
+        return self.model.watch_attention()
+
     def lens(self, states: Tensor) -> Tensor:
         """Direct lens: logits `lm_head(norm(states))`, `[..., H] -> [..., vocab]`, for states before the final norm."""
         return self.lm_head(self.model.norm(states))
@@ -461,7 +485,17 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         Raises:
             ValueError: a plain Llama has no exit.
         """
-        return self.lm_head(exit_states(self.model, states, cache, attention_mask, position_ids))
+        return self.lm_head(self.exit_states(states, cache, attention_mask, position_ids))
+
+    def exit_states(
+        self,
+        states: Tensor,
+        cache: LoopCache | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """As `exit_lens`, before the head: the last hidden states after the final norm, `[R, B, T, H]`."""
+        return exit_states(self.model, states, cache, attention_mask, position_ids)
 
     # -- generate ------------------------------------------------------------------------------------------------------
 
@@ -480,14 +514,6 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
                     "leave cache_implementation out (or 'dynamic')"
                 )
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-
-
-def _shallow(module: nn.Module) -> nn.Module:
-    """A new module object over the same parameters, buffers and children."""
-    twin = module.__class__.__new__(module.__class__)
-    twin.__dict__.update(module.__dict__)
-    twin._modules = dict(module._modules)
-    return twin
 
 
 def _real_tokens(attention_mask: Any, n_tokens: int) -> Tensor | None:

@@ -7,17 +7,21 @@ recorder writes None): each function says when.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
+    """``values`` in float32, or in float64 if they are."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def norm(state: Tensor) -> Tensor:
     """Euclidean length ``|s|``, in units of the state itself."""
-    return torch.linalg.vector_norm(_wide(state), dim=-1)
+    return torch.linalg.vector_norm(wide(state), dim=-1)
 
 
 def cosine(new: Tensor, old: Tensor) -> Tensor:
@@ -26,7 +30,7 @@ def cosine(new: Tensor, old: Tensor) -> Tensor:
     Each state is scaled to length one before the product. Lengths must be representable: beyond about 1e19 or below
     1e-19 their squares leave float32.
     """
-    new, old = _wide(new), _wide(old)
+    new, old = wide(new), wide(old)
     unit_new = new / torch.linalg.vector_norm(new, dim=-1, keepdim=True)
     unit_old = old / torch.linalg.vector_norm(old, dim=-1, keepdim=True)
     return (unit_new * unit_old).sum(-1).clamp(-1.0, 1.0)
@@ -37,15 +41,15 @@ def rel_delta(new: Tensor, old: Tensor) -> Tensor:
 
     NaN when ``new`` is zero.
     """
-    new = _wide(new)
+    new = wide(new)
     length = torch.linalg.vector_norm(new, dim=-1)
-    delta = torch.linalg.vector_norm(new - _wide(old), dim=-1)
+    delta = torch.linalg.vector_norm(new - wide(old), dim=-1)
     return torch.where(length > 0, delta / length, torch.nan)
 
 
 def log_probs(logits: Tensor) -> Tensor:
     """``log softmax(logits)`` over the vocabulary, nats, float32. A logit of -inf is a probability of zero."""
-    return torch.log_softmax(_wide(logits), dim=-1)
+    return torch.log_softmax(wide(logits), dim=-1)
 
 
 def kl(log_p: Tensor, log_q: Tensor, p: Tensor | None = None) -> Tensor:
@@ -89,3 +93,15 @@ def top_k(log_p: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` most likely tokens, best first: log-probabilities and ids, both ``[..., min(k, vocab)]``."""
     values, ids = log_p.topk(min(k, log_p.shape[-1]), dim=-1)
     return values, ids
+
+
+def plain(values: Tensor) -> list[Any]:
+    """Nested lists of floats with None where a number is not finite."""
+    nested = values.tolist()
+    return nested if bool(torch.isfinite(values).all()) else _without_infinities(nested)
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_infinities(item) for item in value]
+    return value if math.isfinite(value) else None

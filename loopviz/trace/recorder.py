@@ -7,8 +7,7 @@ quantity is computed for all steps, and at prefill for many tokens, at once.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from loopviz.trace import metrics
+from loopviz.trace.recorder_attention import AttentionRecorder
+from loopviz.trace.recorder_keys import KeyRecorder
 from loopviz.trace.schema import BlockFrame, KVFrame, empty_steps, encode_states
 
 if TYPE_CHECKING:
-    from loopviz.model import KVOccupancy, LoopLlamaForCausalLM, LoopStep
+    from loopviz.model import KVOccupancy, LoopCache, LoopLlamaForCausalLM, LoopStep
 
 MAX_ROWS = 512  # rows of one head matmul at prefill
 MAX_LOGITS = 2**24  # numbers in it (rows x vocabulary): 64 MiB of float32
+MAX_CODA_ROWS = 4096  # tokens x steps that go through the coda at once
 
 
 # Measured on an AVX2 Xeon with MKL, 49,152 x 576 float32: for 3..15 rows one large matmul costs 2 to 4 times one row,
@@ -62,32 +64,55 @@ class Recorder:
         top_k: how many of a lens' most likely tokens to keep; at most the vocabulary.
         token_text: the text of a single token id.
         full: False records only the model's own logits, steps and stop reasons, and registers no hook.
+        extras: what to record beyond that, of :data:`loopviz.trace.EXTRAS`; needs ``full``.
     """
 
     def __init__(
-        self, model: LoopLlamaForCausalLM, top_k: int, token_text: Callable[[int], str], full: bool = True
+        self,
+        model: LoopLlamaForCausalLM,
+        top_k: int,
+        token_text: Callable[[int], str],
+        full: bool = True,
+        extras: Collection[str] = (),
     ) -> None:
         self.model, self.top_k, self.token_text, self.full = model, top_k, token_text, full
         self._events: list[LoopStep] = []
         self._blocks = model.config.loop_blocks()
-        self._handle = model.register_loop_hook(self._events.append) if full and self._blocks else None
+        on = set(extras) if full and self._blocks else set()
+        self.exit = "exit" in on
+        self.keys = KeyRecorder(self._blocks) if "keys" in on else None
+        self.attention = AttentionRecorder(self._blocks) if "attention" in on else None
+        self._kept: list[Any] = [kept for kept in (self._events, self.keys, self.attention) if kept is not None]
+        self._handles: list[Any] = []
+        if self.attention is not None:
+            self._handles.append(model.watch_attention())  # first: it refuses a model that is watched already
+        hooks = [self._events.append] if full and self._blocks else []
+        hooks += [extra.take for extra in (self.keys, self.attention) if extra is not None]
+        self._handles += map(model.register_loop_hook, hooks)
 
     def close(self) -> None:
-        """Remove the hook and drop everything kept."""
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = None
-        self._events.clear()
+        """Remove the hooks and drop everything kept."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.begin()
 
     def begin(self) -> None:
         """Forget the pass before."""
-        self._events.clear()
+        for kept in self._kept:
+            kept.clear()
 
-    def read(self, hidden: Tensor, head_time: Callable[[], AbstractContextManager] = nullcontext) -> Iterator[Reading]:
+    def read(
+        self,
+        hidden: Tensor,
+        cache: LoopCache | None = None,
+        head_time: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> Iterator[Reading]:
         """The pass's tokens in order, in chunks that bound the memory of the logits.
 
         Args:
             hidden: the pass's last hidden state after the final norm, ``[1, T, H]``.
+            cache: as the pass left it; the coda of the exit lens reads it.
             head_time: makes a context that the head's matmuls run in: who wants to know what they take, measures it there.
         """
         report, runs = self.model.last_pass, []
@@ -96,19 +121,33 @@ class Recorder:
             states = [events[0].previous[0], *(event.state[0] for event in events)] if events else []  # N + 1 x [T, H]
             ms = [event.seconds * 1000 for event in events]
             runs.append(_BlockRun(i, [spec.a, spec.b], int(report.steps[i][0]), report.reasons[i][0], states, ms))
-        rows = 1 + sum(len(run.states) for run in runs)
+        exits = self._exits(runs[-1], cache) if self.exit else []
+        rows = 1 + sum(len(run.states) for run in runs) + len(exits)
         if self.full or hidden.shape[1] == 1:
             size = max(1, min(MAX_ROWS, MAX_LOGITS // self.model.config.vocab_size) // rows)
             for start in range(0, hidden.shape[1], size):
-                yield self._chunk(runs, hidden, start, min(start + size, hidden.shape[1]), head_time)
+                yield self._chunk(runs, exits, hidden, start, min(start + size, hidden.shape[1]), head_time)
             return
         last = hidden.shape[1] - 1  # as generate() does: a prompt's own tokens need no logits
         yield Reading(self, runs, 0, last, None, None)
-        yield self._chunk(runs, hidden, last, last + 1, head_time)
+        yield self._chunk(runs, exits, hidden, last, last + 1, head_time)
+
+    def _exits(self, run: _BlockRun, cache: LoopCache | None) -> list[Tensor]:
+        """The last block's s_1..s_{N-1} after coda and final norm, each ``[T, H]``; none where there is no coda.
+
+        s_N is left out: what the coda makes of it is the model's own output.
+        """
+        if run.layers[1] == self.model.config.num_hidden_layers - 1 or len(run.states) < 3:
+            return []
+        states = torch.stack(run.states[1:-1]).unsqueeze(1)  # [N - 1, 1, T, H]
+        group = max(1, MAX_CODA_ROWS // states.shape[2])
+        parts = [self.model.exit_states(part, cache) for part in states.split(group)]
+        return list(torch.cat(parts)[:, 0])
 
     def _chunk(
         self,
         runs: list[_BlockRun],
+        exits: list[Tensor],
         hidden: Tensor,
         start: int,
         stop: int,
@@ -118,9 +157,10 @@ class Recorder:
         rows = hidden[:, start:stop]  # [1, C, H]
         stacked = torch.stack(states) if states else None  # [R, C, H]
         if stacked is not None:
-            rows = torch.cat((self.model.model.norm(stacked), rows))  # [R + 1, C, H]; the last is normed already
+            after = [state[None, start:stop] for state in exits]  # these and the last are normed already
+            rows = torch.cat((self.model.model.norm(stacked), *after, rows))  # [R + E + 1, C, H]
         with head_time():
-            logits = head_logits(self.model.lm_head, rows).float()  # [R + 1, C, V]
+            logits = head_logits(self.model.lm_head, rows).float()  # [R + E + 1, C, V]
         return Reading(self, runs, start, stop, stacked, logits)
 
 
@@ -144,7 +184,8 @@ class Reading:
         runs: the pass's blocks.
         start, stop: the tokens, counted from the pass's first.
         states: every block's s_0..s_N, block after block, ``[R, C, H]``; None when not recorded.
-        logits: float32 ``[R + 1, C, V]``: the direct lens of each state, then the model's own logits; None: not computed.
+        logits: float32 ``[R + E + 1, C, V]``: the direct lens of each state, the exit lens of the last block's steps but
+            the last (E of them; none without a coda), and the model's own logits; None: not computed.
     """
 
     def __init__(
@@ -158,7 +199,7 @@ class Reading:
     ) -> None:
         self.recorder, self.runs, self.start, self.stop = recorder, runs, start, stop
         self.states, self.logits = states, logits
-        self.log_p = None if logits is None else metrics.log_probs(logits)  # [R + 1, C, V]
+        self.log_p = None if logits is None else metrics.log_probs(logits)  # [R + E + 1, C, V]
 
     @property
     def last_logits(self) -> Tensor:
@@ -173,21 +214,28 @@ class Reading:
         """
         if self.log_p is None:
             return [None] * (self.stop - self.start)
-        return _plain(self.log_p[-1].gather(-1, next_ids.unsqueeze(-1)).squeeze(-1))
+        return metrics.plain(self.log_p[-1].gather(-1, next_ids.unsqueeze(-1)).squeeze(-1))
 
     def blocks(self, next_ids: Tensor) -> list[list[BlockFrame]]:
         """Per token the frames of every block; ``next_ids`` (``[C]`` int64) are ranked in each step's lens."""
         frames: list[list[BlockFrame]] = [[] for _ in range(self.start, self.stop)]
         first = 0  # row of this block's s_0
         for run in self.runs:
+            columns: dict[str, list[Any]] = {}
+            packed: list[str | None] = [None] * len(frames)
             if run.states:
                 rows = slice(first, first + len(run.states))
                 first += len(run.states)
                 columns, packed = self._columns(rows, next_ids), self._packed(rows)
+                if self.recorder.exit and run is self.runs[-1]:
+                    columns |= self._exit_columns(next_ids)
+            keys, attention = (
+                [empty] * len(frames) if extra is None else extra.columns(run.block, self.start, self.stop)
+                for extra, empty in ((self.recorder.keys, []), (self.recorder.attention, None))
+            )
             for c, frame in enumerate(frames):
-                steps: dict[str, Any] = empty_steps()
-                if run.states:
-                    steps |= {name: column[c] for name, column in columns.items()}
+                steps = empty_steps() | {name: column[c] for name, column in columns.items()}
+                if columns:
                     steps["ms"] = list(run.ms)
                 frame.append(
                     {
@@ -196,19 +244,25 @@ class Reading:
                         "n_steps": run.n_steps,
                         "stop_reason": run.reason,
                         "steps": steps,  # type: ignore[typeddict-item]
-                        "states": packed[c] if run.states else None,
-                        "key_cosine": [],
-                        "attention": None,
+                        "states": packed[c],
+                        "key_cosine": list(keys[c]),
+                        "attention": attention[c],
                     }
                 )
         return frames
 
+    def _exit_rows(self, values: Tensor) -> Tensor:
+        """Of rows like the logits' those of the exit lens at the last block's steps 1..N."""
+        direct, n = len(self.states), self.runs[-1].n_steps
+        if len(values) > direct + 1:
+            return values[direct:]
+        return torch.cat((values[direct - n : direct - 1], values[-1:]))  # no coda: the direct lens is the exit lens
+
     def _columns(self, rows: slice, next_ids: Tensor) -> dict[str, list[Any]]:
         """Every quantity of one block whose s_0..s_N are ``rows``: name to a list by token of lists by step."""
         states, log_p = self.states[rows], self.log_p[rows]  # [N + 1, C, H], [N + 1, C, V]
-        new, old, n = states[1:], states[:-1], states.shape[0] - 1
+        new, old = states[1:], states[:-1]
         p = log_p.exp()
-        values, ids = metrics.top_k(log_p[1:], self.recorder.top_k)  # [N, C, k]
         numbers = {
             "cosine": metrics.cosine(new, old),
             "kl": metrics.kl(log_p[:-1], log_p[1:], p[:-1]),
@@ -216,30 +270,31 @@ class Reading:
             "norm": metrics.norm(new),
             "entropy": metrics.entropy(log_p[1:], p[1:]),
         }  # each [N, C]
-        columns: dict[str, list[Any]] = {name: _plain(value.transpose(0, 1)) for name, value in numbers.items()}
-        columns["rank"] = metrics.rank(self.logits[rows][1:], next_ids.expand(n, -1)).transpose(0, 1).tolist()
-        columns["topk_ids"] = ids.transpose(0, 1).tolist()
-        columns["topk_logprobs"] = _plain(values.transpose(0, 1))
-        text = self.recorder.token_text
-        columns["topk_texts"] = [[[text(i) for i in step] for step in token] for token in columns["topk_ids"]]
-        return columns
+        columns: dict[str, list[Any]] = {name: metrics.plain(value.transpose(0, 1)) for name, value in numbers.items()}
+        return columns | self._lens_columns("", log_p[1:], self.logits[rows][1:], next_ids)
+
+    def _exit_columns(self, next_ids: Tensor) -> dict[str, list[Any]]:
+        """What the exit lens says of the last block's steps."""
+        log_p = self._exit_rows(self.log_p)  # [N, C, V]
+        chosen = log_p.gather(-1, next_ids.expand(len(log_p), -1).unsqueeze(-1)).squeeze(-1)  # [N, C]
+        columns = {"exit_logprob": metrics.plain(chosen.transpose(0, 1))}
+        return columns | self._lens_columns("exit_", log_p, self._exit_rows(self.logits), next_ids)
+
+    def _lens_columns(self, prefix: str, log_p: Tensor, logits: Tensor, next_ids: Tensor) -> dict[str, list[Any]]:
+        """What a lens says at steps 1..N (``[N, C, V]`` both): name to a list by token of lists by step."""
+        values, ids = metrics.top_k(log_p, self.recorder.top_k)  # [N, C, k]
+        text, best = self.recorder.token_text, ids.transpose(0, 1).tolist()
+        return {
+            f"{prefix}rank": metrics.rank(logits, next_ids.expand(len(logits), -1)).transpose(0, 1).tolist(),
+            f"{prefix}topk_ids": best,
+            f"{prefix}topk_logprobs": metrics.plain(values.transpose(0, 1)),
+            f"{prefix}topk_texts": [[[text(i) for i in step] for step in token] for token in best],
+        }
 
     def _packed(self, rows: slice) -> list[str]:
         """The block's states by token, packed."""
         states = self.states[rows].transpose(0, 1).float().cpu().numpy()  # [C, N + 1, H]
         return [encode_states(token) for token in states]
-
-
-def _plain(values: Tensor) -> list[Any]:
-    """Nested lists of floats with None where a number is not finite."""
-    nested = values.tolist()
-    return nested if bool(torch.isfinite(values).all()) else _without_infinities(nested)
-
-
-def _without_infinities(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_infinities(item) for item in value]
-    return value if math.isfinite(value) else None
 
 
 class KVMeter:

@@ -7,7 +7,8 @@ import torch
 
 from loopviz.model import LoopCache
 
-from .tiny import MODES, TOLERANCE, build, close, ids, reference
+from .tiny import MODES, TOLERANCE, build, close, ids, loop_weights, plain_weights, reference
+from .watched_reference import WatchedReference
 
 WIDE = TOLERANCE[torch.float32]
 LOOP = {"loop_layers": (1, 2), "loop_count": 3}
@@ -43,22 +44,22 @@ def test_direct_lens():
     close(logits[1, 2, 4], slow.lens(states[1, 2, 4]), WIDE)
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(("cached", "attention"), [(0, "sdpa"), (4, "sdpa"), (5, "sdpa"), (5, "eager")])
 @pytest.mark.parametrize("mode", list(MODES))
-def test_exit_lens(mode, cached):
+def test_exit_lens(mode, cached, attention):
     """Of the last step it is the model's output; of step r, what a model that stops after step r says.
 
     The second needs steps that read nothing of later ones: one pass without a past.
     """
     loop = {"loop_layers": (1, 2), **MODES[mode]}
-    model = build({**loop, "loop_count": 3}, num_hidden_layers=5)
+    model = build({**loop, "loop_count": 3}, num_hidden_layers=5, attn_implementation=attention)
     cache = LoopCache(model.config)
     tokens = ids(6, rows=2)
     mask = torch.ones(2, 6, dtype=torch.long)
     mask[1, :2] = 0
     if cached:
-        model(tokens[:, :4], attention_mask=mask[:, :4], past_key_values=cache)
-        tokens = tokens[:, 4:]
+        model(tokens[:, :cached], attention_mask=mask[:, :cached], past_key_values=cache)
+        tokens = tokens[:, cached:]
     events, _ = record(model)
     out = model(tokens, attention_mask=mask, past_key_values=cache)
     held = cache.occupancy()
@@ -73,6 +74,24 @@ def test_exit_lens(mode, cached):
         for r in (1, 2):
             early = build({**loop, "loop_count": r}, num_hidden_layers=5)(tokens, attention_mask=mask)
             close(logits[r - 1][real], early.logits[real], 1e-5)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_exit_of_every_step_of_a_decoded_token_is_the_references(mode):
+    """Steps before the last as well: nothing of one step's coda may reach another's."""
+    loop = {"loop_layers": (1, 2), "loop_count": 3, **MODES[mode]}
+    model = build(loop, num_hidden_layers=5)
+    slow, cache = WatchedReference(model.config, {**plain_weights(model), **loop_weights(model)}, loop), None
+    fast, events = LoopCache(model.config), []
+    for chunk in ids(7).split((4, 1, 1, 1), dim=1):
+        events.clear()
+        handle = model.register_loop_hook(events.append)
+        model(chunk, past_key_values=fast)
+        handle.remove()
+        done = slow(chunk[0].tolist(), cache)
+        cache = done.cache
+        exits = model.exit_lens(torch.stack([event.state for event in events]), fast)
+        close(exits[:, 0], slow.exits(done), WIDE)
 
 
 def test_exit_lens_without_a_cache_and_of_a_plain_llama():

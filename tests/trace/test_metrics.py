@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.trace import metrics
 
+unhurried = settings(deadline=None)  # no timings in tests
 pairs = st.integers(1, 12).flatmap(
     lambda n: st.tuples(*(st.lists(st.floats(-30, 30, width=32), min_size=n, max_size=n) for _ in range(2)))
 )
@@ -27,6 +28,7 @@ def length(values):
     return math.sqrt(math.fsum(v * v for v in values))
 
 
+@unhurried
 @given(pairs)
 def test_geometry(pair):
     a, b = pair
@@ -40,6 +42,7 @@ def test_geometry(pair):
             assert metrics.cosine(new, old).item() == pytest.approx(dot / length(a) / length(b), abs=1e-5)
 
 
+@unhurried
 @given(pairs)
 def test_distributions(pair):
     a, b = pair
@@ -53,6 +56,7 @@ def test_distributions(pair):
     assert metrics.entropy(log_p).item() >= 0
 
 
+@unhurried
 @given(pairs, st.integers(1, 14))
 def test_rank_and_top_k(pair, k):
     logits = pair[0]

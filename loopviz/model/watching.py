@@ -1,0 +1,121 @@
+"""What the attention inside a block reads, for those who ask: nothing is copied, nothing computed twice.
+
+While a model object is watched, the layers of its blocks are replaced by twins over the same weights whose attention
+notes its query, keys and mask before it goes on exactly as it would have. Other model objects on the same weights
+(`with_loop()`) keep their plain layers, in other threads too.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import eager_attention_forward
+
+from .cache import LoopCache
+from .configuration import LoopBlock
+
+if TYPE_CHECKING:
+    from .modeling import LoopLlamaModel
+
+_NAME = "loopviz_watched"
+
+
+@dataclass(frozen=True)
+class AttentionRead:
+    """What one layer's attention read in one loop step. The tensors are those the attention itself was given.
+
+    The keys' columns are `past` earlier tokens with `held` slots each, side by side, and after them the pass's T tokens
+    with `own` slots each: `S = past * held + T * own`. Where a step reads a single slot, `held = own = 1`.
+
+    Attributes:
+        query: after RoPE, `[B, H, T, D]`.
+        keys: after RoPE, `[B, K, S, D]`; views into the cache, which a later step may overwrite for the pass's tokens.
+        mask: `[B, 1, T, S]`, bool (True = visible) or additive float; `None`: a token sees itself and earlier ones.
+        scaling: factor on the scores.
+        past, held, own: see above.
+        slot: the slot read, `None` when every column `c` of a token's is slot `c`.
+    """
+
+    query: Tensor
+    keys: Tensor
+    mask: Tensor | None
+    scaling: float
+    past: int
+    held: int
+    own: int
+    slot: int | None
+
+
+class AttentionWatch:
+    """The handle of a watched model: `remove()` gives it its plain layers back."""
+
+    def __init__(self, model: LoopLlamaModel) -> None:
+        self._model: LoopLlamaModel | None = model
+        self._plain = model.layers
+        self._noted: dict[int, tuple[Tensor, Tensor, Tensor | None, float]] = {}
+        looped = {index for block in model.config.loop_blocks() for index in block.layers}
+        model.layers = nn.ModuleList(
+            _watched_twin(layer, self._noted) if index in looped else layer for index, layer in enumerate(self._plain)
+        )
+
+    @property
+    def plain_layers(self) -> nn.ModuleList:
+        """The layers as they are when nobody watches."""
+        return self._plain
+
+    def remove(self) -> None:
+        """End it; once is enough."""
+        if self._model is not None:
+            self._model.layers = self._plain
+            self._model._attention_watch = self._model = None
+            self._noted.clear()
+
+    def reads(self, block: LoopBlock, step: int, cache: LoopCache | None) -> dict[int, AttentionRead]:
+        """What each layer of `block` read in the step that has just run; forgets it."""
+        found = {}
+        for index in block.layers:
+            query, keys, mask, scaling = self._noted.pop(index)
+            past = 0 if cache is None else cache.layers[index].length
+            held = cache.layers[index].slots if block.parallel else 1
+            own = (keys.shape[2] - past * held) // query.shape[2]
+            slot = None if block.parallel else (step - 1) % block.slots
+            found[index] = AttentionRead(query, keys, mask, scaling, past, held, own, slot)
+        return found
+
+
+def _watched_twin(layer: nn.Module, noted: dict[int, Any]) -> nn.Module:
+    """A decoder layer over the same parameters whose attention notes in `noted` what it reads."""
+    twin, attention = shallow(layer), shallow(layer.self_attn)
+    twin._modules["self_attn"] = attention
+    attention.config = copy.copy(attention.config)
+    attention.config._attn_implementation = _NAME
+    attention.loop_noted, attention.loop_plain_config = noted, layer.self_attn.config
+    for module in (twin, attention):
+        module._compiled_call_impl = None  # a compiled call would still run the plain layer
+    return twin
+
+
+def _watched_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """An attention function of transformers' that notes what it is given and calls the one it stands for."""
+    module.loop_noted[module.layer_idx] = (query, key, attention_mask, kwargs["scaling"])
+    plain = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.loop_plain_config._attn_implementation, eager_attention_forward
+    )
+    return plain(module, query, key, value, attention_mask, **kwargs)
+
+
+def shallow(module: nn.Module) -> nn.Module:
+    """A new module object over the same parameters, buffers and children."""
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__.update(module.__dict__)
+    twin._modules = dict(module._modules)
+    return twin
+
+
+ALL_ATTENTION_FUNCTIONS.register(_NAME, _watched_attention)
