@@ -1,14 +1,18 @@
 // The live part of the page: text and panels of one run, kept up to date from messages (see loopviz/app/live.py).
 // Text from a visitor or a model reaches the page through textContent only.
 
-import { Panel, applyOps, el } from "./panel.js";
+import { el, fill } from "./dom.js";
+import { Keys } from "./keys.js";
+import { Panel, applyOps } from "./panel.js";
+import { Player } from "./player.js";
+import { Screen } from "./screen.js";
+import { Shelf } from "./shelf.js";
+import { TextView } from "./text.js";
 
-const DRAW_SHARE = 0.5; // at most this share of the time goes into drawing
 const SILENCE_MS = 3000; // then the server is asked whether something got lost
-/** Fill `{name}` places of our own texts. */
-const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
+const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.RUN)
 
-/** Messages come with their two kinds of quotes exchanged (see loopviz.app.live.wire). */
+/** Messages come with their two kinds of quotes exchanged (see loopviz.app.wire.wire). */
 const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
 
 let plotlyLoading = null;
@@ -26,83 +30,75 @@ function loadPlotly(url) {
 }
 
 class Page {
-  constructor({ element, server, loaded }) {
-    this.loaded = loaded;
+  constructor({ element, server, tell }) {
     this.root = element.querySelector(".lv") ?? element;
     this.server = server;
-    this.focus = { token: null, block: 0, step: null, metric: "cosine", lang: "en" };
+    this.tell = tell;
+    this.focus = { token: null, block: 0, step: null, metric: "cosine", lang: "en", pins: [] };
     this.panels = new Map();
     this.config = null;
     this.Plotly = null;
-    this.held = [];
+    this.held = []; // messages that wait for an answer
     this.asking = false;
-    this.lastDraw = 0;
-    this.lastCost = 0;
+    this.turn = Promise.resolve();
     this.lastMessage = 0;
-    this.watcher = null;
     this.offline = 0;
     this.line = null;
+    this.own = null; // the visitor's latest run
+    this.opening = false; // whether there is a recorded run
     this.reset(null);
     this.build();
   }
 
   reset(run) {
-    this.run = run;
-    this.epoch = -1;
-    this.seq = 0;
-    this.end = null;
-    this.tokens = [];
+    Object.assign(this, { run, epoch: -1, seq: 0, total: 0, end: null, tokens: [], lost: false });
+    Object.assign(this, { alternatives: null, palette: [], promptTokens: 0, generatedAt: null, clock: null });
     this.began = performance.now();
-    this.generatedAt = null;
+  }
+
+  get onRecorded() {
+    return this.run === RECORDED;
   }
 
   // --- building --------------------------------------------------------------------------------------------------
 
   build() {
+    this.player = new Player(this);
+    this.words = new TextView(this);
+    this.text = this.words.region;
+    this.shelf = new Shelf(this);
+    this.keys = new Keys(this);
+    this.screen = new Screen(this);
     this.modelLine = el("span", "lv-model");
     this.statusLine = el("span", "lv-status");
     this.statusLine.setAttribute("role", "status");
-    this.legend = el("div", "lv-legend");
-    this.text = el("div", "lv-text");
-    this.text.tabIndex = 0;
-    this.text.setAttribute("role", "listbox");
-    this.idle = el("p", "lv-idle");
-    this.chosen = el("span");
-    this.follow = el("button", "lv-follow");
-    this.follow.type = "button";
-    this.follow.hidden = true;
+    this.badge = el("span", "lv-badge");
+    this.badge.hidden = true;
+    this.about = el("span", "lv-about");
     this.grid = el("div", "lv-grid");
     const card = el(
       "section",
       "lv-card",
-      el("div", "lv-bar", this.statusLine, this.modelLine),
-      this.idle,
+      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.modelLine, this.keys.open)),
+      this.words.idle,
       this.text,
-      el("div", "lv-foot", this.legend, el("div", "lv-chosen", this.chosen, this.follow)),
+      this.player.node,
+      el("div", "lv-row", this.statusLine, this.words.legend),
+      this.words.held,
     );
-    this.root.replaceChildren(card, this.grid);
-    this.text.addEventListener("click", (event) => {
-      const token = event.target.closest?.("[data-i]");
-      if (token) this.look({ token: Number(token.dataset.i), step: null });
-    });
-    this.text.addEventListener("keydown", (event) => this.key(event));
-    this.follow.addEventListener("click", () => this.look({ token: null, step: null }));
-    this.observer = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        const panel = this.panels.get(entry.target.dataset.panel);
-        if (panel) panel.onScreen = entry.isIntersecting;
-      }
-      this.wake();
-    });
-    this.dark = document.body.classList.contains("dark");
-    new MutationObserver(() => {
-      const dark = document.body.classList.contains("dark");
-      if (dark === this.dark) return;
-      this.dark = dark;
-      for (const panel of this.panels.values()) if (panel.figure) panel.touch(panel.seq);
-      this.wake();
-    }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog);
     setInterval(() => this.watch(), 1000);
+    loadPlotly(new URL(this.root.dataset.plotly, document.baseURI).href).then(
+      (Plotly) => {
+        this.Plotly = Plotly;
+        this.mark();
+        this.screen.wake();
+      },
+      () => {
+        this.plotless = true;
+        if (this.config) this.say(this.texts["live.noplot"], true);
+      },
+    );
     this.mark();
   }
 
@@ -115,34 +111,38 @@ class Page {
     this.config = config;
     this.texts = config.texts;
     document.documentElement.lang = config.lang;
-    this.idle.textContent = this.texts["live.idle"];
-    this.text.setAttribute("aria-label", this.texts["live.region"]);
-    this.follow.textContent = this.texts["live.follow"];
-    for (const { name, words } of config.panels) {
-      let panel = this.panels.get(name);
+    for (const entry of config.panels) {
+      let panel = this.panels.get(entry.name);
       if (!panel) {
-        panel = new Panel(name, this);
-        this.panels.set(name, panel);
+        panel = new Panel(entry.name, this);
+        this.panels.set(entry.name, panel);
         this.grid.append(panel.node);
-        this.observer.observe(panel.node);
+        this.screen.observer.observe(panel.node);
       }
-      panel.label(words, this.texts);
+      panel.label(entry, this.texts);
     }
-    loadPlotly(new URL(config.plotly, document.baseURI).href).then(
-      (Plotly) => {
-        this.Plotly = Plotly;
-        this.mark();
-        this.wake();
-      },
-      () => this.say(this.texts["live.noplot"], true),
-    );
+    for (const part of [this.words, this.player, this.keys]) part.configure(this.texts);
+    this.shelf.configure(config);
+    this.badge.textContent = this.texts["live.recorded"];
+    this.badge.title = this.texts["live.recorded.hint"];
+    if (this.plotless) this.say(this.texts["live.noplot"], true);
     if (this.run && this.focus.lang !== config.lang) this.look({ lang: config.lang });
     this.focus.lang = config.lang;
-    this.showLegend();
     this.showStatus();
-    this.showChosen();
     this.watchModel();
     this.mark();
+  }
+
+  /** What the page opens with: its words and the recorded run, fetched before anything else was there. */
+  open(opening) {
+    if (!opening) return;
+    this.opening = true;
+    if (!this.config) this.configure(opening.config);
+    if (this.run) return; // somebody was quicker than the network
+    this.snapshot(opening.snapshot);
+    const usual = new Set(Object.keys(opening.snapshot.figures));
+    const wanted = this.shelf.on();
+    if (wanted.length !== usual.size || wanted.some((panel) => !usual.has(panel))) this.redraw();
   }
 
   /** Gradio's own KaTeX typesets the formulas, in a place nobody sees; here they get a copy. */
@@ -173,7 +173,7 @@ class Page {
   /** Listen to a run's own line; where there is none, Gradio brings the frames too. */
   listen(run) {
     this.line?.close();
-    const line = new EventSource(new URL(`${this.config.line}/${run}`, document.baseURI).href);
+    const line = new EventSource(new URL(`${this.root.dataset.line}/${run}`, document.baseURI).href);
     line.onmessage = (event) => {
       if (run === this.run) this.receive(JSON.parse(event.data));
     };
@@ -197,37 +197,59 @@ class Page {
       else if (message.last === this.seq && message.end) this.finish(message.end);
       return;
     }
+    this.step(message);
+    this.finish(message.end);
+  }
+
+  /** Go from `first` to `last` tokens by edits; false when these are not the next. */
+  step(message) {
+    if (message.first !== this.seq) return false;
     for (const [name, ops] of Object.entries(message.ops)) {
       const panel = this.panels.get(name);
       if (panel?.figure) applyOps(panel.figure, ops);
     }
-    this.addTokens(message.tokens, message.next);
     this.seq = message.last;
+    this.total = Math.max(this.total, this.seq);
+    this.addTokens(message.tokens, message.next);
     for (const panel of this.panels.values()) if (panel.figure && message.last > message.first) panel.touch(this.seq);
     this.summaries(message.summaries);
-    this.finish(message.end);
-    this.wake();
+    this.player.show();
+    this.screen.wake();
+    this.mark();
+    return true;
   }
 
   snapshot(message) {
     if (message.run === this.run && message.epoch < this.epoch) return;
-    if (message.run !== this.run) {
+    const fresh = message.run !== this.run;
+    if (fresh) {
       this.reset(message.run);
-      this.text.replaceChildren();
-      this.unread = null;
+      this.words.cut(0);
       this.say("");
+      if (message.run !== RECORDED) this.own = message.run;
       if (!message.end && this.config) this.listen(message.run);
     }
-    Object.assign(this, { epoch: message.epoch, seq: message.seq, palette: message.palette });
+    const { epoch, seq, total, palette, alternatives, prompt_tokens: promptTokens } = message;
+    Object.assign(this, { epoch, seq, total, palette, alternatives, promptTokens });
     // what the visitor asked for meanwhile outranks what the server knew
     if (!this.wanted) this.focus = { ...message.focus };
+    this.tokens.length = Math.min(this.tokens.length, seq); // the words of a run stay the same
+    this.words.cut(this.tokens.length);
     this.addTokens(message.tokens.slice(this.tokens.length), message.next);
-    for (const [name, figure] of Object.entries(message.figures)) this.panels.get(name)?.take(figure, this.seq);
+    if (fresh && message.end) this.text.scrollTop = 0; // a text that is there is read from its beginning
+    for (const [name, panel] of this.panels) {
+      const figure = message.figures[name];
+      if (!panel.on) continue;
+      if (figure) panel.take(figure, this.seq);
+      else if (panel.needs.some((extra) => !message.extras.includes(extra))) panel.lack();
+    }
+    this.badge.hidden = !this.onRecorded;
+    this.about.replaceChildren(el("b", "", message.model), ` · ${message.about}`);
     this.summaries(message.summaries);
     this.finish(message.end);
-    this.showLegend();
+    this.words.showLegend();
     this.showSelection();
-    this.wake();
+    this.screen.wake();
     if (this.config && message.focus.lang !== this.config.lang) this.look({ lang: this.config.lang });
   }
 
@@ -242,29 +264,34 @@ class Page {
     this.end = end ?? null;
     if (this.end) this.line?.close();
     this.showStatus();
+    this.player.show();
   }
 
-  /** Ask the server something; one question at a time, messages wait for the answer. */
-  async ask(name, question) {
+  // --- questions -------------------------------------------------------------------------------------------------
+
+  /** Ask the server something; one question after the other, and messages wait for the answer. Null when none came. */
+  ask(name, question) {
+    const asked = this.turn.then(() => this.askNow(name, question()));
+    this.turn = asked.catch(() => null);
+    return asked;
+  }
+
+  async askNow(name, question) {
     this.asking = true;
     let answer = null;
     try {
-      answer = await this.server[name](JSON.stringify(question));
-    } catch {
-      answer = null;
-    }
-    this.asking = false;
-    if (typeof answer === "string") {
+      answer = JSON.parse(await this.server[name](JSON.stringify(question)));
       if (this.offline > 2) this.say("");
       this.offline = 0;
-      this.answer(JSON.parse(answer));
-    } else {
+      this.answer(answer);
+    } catch {
       this.offline += 1;
-      if (this.offline > 2) this.say(this.texts["live.offline"], true);
+      if (this.offline > 2 || this.end) this.say(this.texts["live.offline"], true);
     }
+    this.asking = false;
     const held = this.held.splice(0);
     for (const message of held) this.receive(message);
-    return answer !== null && answer !== undefined;
+    return answer;
   }
 
   answer(message) {
@@ -272,15 +299,20 @@ class Page {
     else if (message.kind === "current") this.finish(message.end);
     else if (message.kind === "gone") {
       this.held = [];
-      if (!this.end) this.finish("stopped");
+      this.lost = true;
+      if (this.own === this.run) this.own = null;
+      this.finish(this.end ?? "stopped");
+      this.say(this.texts["live.gone"]);
     }
     this.mark();
   }
 
   resync(run = this.run) {
-    if (this.asking || !run) return;
-    const same = run === this.run;
-    this.ask("resync", { run, epoch: same ? this.epoch : -1, seq: same ? this.seq : -1 });
+    if (this.asking || !run) return null;
+    return this.ask("resync", () => {
+      const same = run === this.run;
+      return { run, epoch: same ? this.epoch : -1, seq: same ? this.seq : -1 };
+    });
   }
 
   /** The server may have gone on without us (hidden tab, lost connection): silence is looked into. */
@@ -292,123 +324,151 @@ class Page {
     this.resync();
   }
 
+  /** What is being looked at, for a question. */
+  view() {
+    return { run: this.run, epoch: this.epoch, focus: this.focus, panels: this.shelf.on() };
+  }
+
+  /** What is wished for the next run: the panels that are on, and the view without the old run's words. */
+  wishes() {
+    return JSON.stringify({ panels: this.shelf.on(), focus: { ...this.focus, token: null, step: null, pins: [] } });
+  }
+
   /** Look elsewhere: another token, step, metric or language. The latest wish is asked for when the last is answered. */
-  async look(change) {
+  async look(change, place = null) {
     const before = JSON.stringify(this.focus);
     this.focus = { ...this.focus, ...change };
-    for (const panel of this.panels.values()) if (panel.select) panel.select.value = this.focus.metric;
     this.showSelection();
-    if (!this.run || JSON.stringify(this.focus) === before) return;
+    if (!this.run || this.lost || (JSON.stringify(this.focus) === before && place === null)) return;
+    this.place = place ?? this.place ?? null;
     this.wanted = true;
     if (this.looking) return;
     this.looking = true;
     while (this.wanted) {
-      while (this.asking) await new Promise((resolve) => setTimeout(resolve, 10));
-      this.wanted = false;
-      await this.ask("focus", { run: this.run, focus: this.focus });
+      await this.ask("focus", () => {
+        this.wanted = false;
+        const shown = this.place ?? (this.end && this.seq < this.total ? this.seq : null);
+        this.place = null;
+        return { ...this.view(), shown };
+      });
     }
     this.looking = false;
+  }
+
+  /** Draw everything anew: panels were switched. */
+  redraw() {
+    return this.look({}, this.end ? this.seq : this.total);
+  }
+
+  /** Of a finished run, show what there was after `place` tokens. */
+  async moveTo(place) {
+    if (place === this.seq || !this.end) return;
+    // to move is to follow: a word held would stand still, or not be there yet
+    if (this.focus.token !== null) await this.look({ token: null, step: null }, place);
+    else {
+      const steps = await this.fetchSteps(this.seq, place);
+      for (const step of steps ?? []) this.step(step);
+    }
+  }
+
+  /** The edits that lead on from `from` tokens: one for each token, or one to `to`; null when a snapshot came instead. */
+  async fetchSteps(from, to = null) {
+    const { run, epoch } = this;
+    const answer = await this.ask("advance", () => ({ ...this.view(), from, to, split: to === null }));
+    if (answer?.kind !== "steps" || answer.run !== this.run || answer.epoch !== this.epoch) return null;
+    if (run !== this.run || epoch !== this.epoch) return null;
+    const last = answer.steps[answer.steps.length - 1];
+    if (last) last.summaries = answer.summaries;
+    return answer.steps;
+  }
+
+  async showRecorded() {
+    this.player.pause();
+    const focus = { ...this.focus, token: null, step: null, pins: [] };
+    await this.ask("focus", () => ({ ...this.view(), run: RECORDED, epoch: 0, focus, shown: null }));
+  }
+
+  async showOwn() {
+    const run = this.own;
+    this.player.pause();
+    await this.ask("focus", () => ({ ...this.view(), run, focus: { ...this.focus, token: null, step: null, pins: [] }, shown: null }));
+  }
+
+  // --- going on from a run -----------------------------------------------------------------------------------------
+
+  async textOf(question) {
+    const { run } = this;
+    const answer = await this.ask("text_until", () => ({ run, ...question }));
+    return answer?.kind === "text" ? answer.prompt : null;
+  }
+
+  async goOn() {
+    const prompt = await this.textOf({});
+    if (prompt !== null) this.rerun(prompt);
+  }
+
+  async edit() {
+    const prompt = await this.textOf({});
+    if (prompt === null) return;
+    this.tell.retype({ prompt });
+    const box = document.querySelector("#ctl-prompt textarea");
+    box?.scrollIntoView({ block: "center" });
+    box?.focus();
+  }
+
+  /** Run again up to `token`, with `piece` after it. */
+  async force(token, piece) {
+    const prompt = await this.textOf({ token, piece });
+    if (prompt !== null) this.rerun(prompt);
+  }
+
+  rerun(prompt = null) {
+    this.player.pause();
+    this.tell.rerun({ prompt });
   }
 
   // --- text ------------------------------------------------------------------------------------------------------
 
   addTokens(rows, next) {
-    const nearEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 60;
-    this.unread?.remove();
-    this.unread = null;
-    if (rows.length || this.tokens.length) this.idle.hidden = true;
-    const made = document.createDocumentFragment();
-    for (const row of rows) made.append(this.token(row, this.tokens.push(row) - 1));
-    this.text.append(made);
-    const generated = this.tokens.length - this.tokens.filter((row) => row[3]).length;
-    if (generated && this.generatedAt === null) this.generatedAt = [performance.now(), generated];
-    if (next !== null && next !== undefined && this.tokens.length) {
-      this.unread = this.piece(next);
-      this.unread.classList.add("lv-unread");
-      this.unread.title = this.texts["live.unread"];
-      this.text.append(this.unread);
-    }
-    if (nearEnd && rows.length) this.text.scrollTop = this.text.scrollHeight;
-    this.showSelection();
+    this.tokens.push(...rows);
+    this.words.add(rows, next);
+    if (this.generatedAt === null && this.generated()) this.generatedAt = [performance.now(), this.generated()];
     this.showStatus();
   }
 
-  piece(text) {
-    const span = el("span", "lv-tok", text);
-    if (text === "" || text === " ") span.classList.add("lv-blank");
-    if (/^\s*\n/.test(text)) span.classList.add("lv-newline");
-    return span;
+  generated() {
+    return this.tokens.length - this.tokens.filter((row) => row[3]).length;
   }
 
-  token(row, i) {
-    const span = this.piece(row[0]);
-    const loops = Math.max(0, ...row[1]);
-    span.dataset.i = i;
-    span.setAttribute("role", "option");
-    if (row[3]) span.classList.add("lv-prompt");
-    if (loops) {
-      span.dataset.loops = row[1].join("+");
-      span.style.setProperty("--tint", this.palette?.[loops - 1] ?? "transparent");
-    }
-    return span;
+  /** The token shown: the one held, or the newest. */
+  current() {
+    return this.focus.token ?? this.tokens.length - 1;
   }
 
-  key(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === "Escape") this.look({ token: null, step: null });
-    if (!step || !this.tokens.length) return;
-    event.preventDefault();
-    const at = (this.focus.token ?? this.tokens.length - 1) + step;
-    this.look({ token: Math.min(Math.max(at, 0), this.tokens.length - 1), step: null });
+  stepToken(way) {
+    const at = this.current() + way;
+    if (at >= this.tokens.length && this.seq < this.total) this.player.go(this.seq + 1);
+    else this.look({ token: Math.min(Math.max(at, 0), this.tokens.length - 1), step: null });
+  }
+
+  stepLoop(way) {
+    const steps = this.tokens[this.current()]?.[1][this.focus.block] ?? 0;
+    if (!steps) return;
+    const from = this.focus.step ?? (way > 0 ? 0 : steps + 1);
+    this.look({ step: Math.min(Math.max(from + way, 1), steps) });
+  }
+
+  /** Pin a token, or let go of it; without one, the token shown. */
+  pin(token = this.current()) {
+    const { pins } = this.focus;
+    if (token < 0) return;
+    if (pins.includes(token)) this.look({ pins: pins.filter((pin) => pin !== token) });
+    else if (this.words.roomForPin()) this.look({ pins: [...pins, token].sort((a, b) => a - b) });
   }
 
   showSelection() {
-    const at = this.focus.token;
-    const now = at === null ? null : this.text.querySelector(`[data-i="${at}"]`);
-    if (this.selected !== now) {
-      this.selected?.classList.remove("lv-selected");
-      this.selected?.removeAttribute("aria-selected");
-      now?.classList.add("lv-selected");
-      now?.setAttribute("aria-selected", "true");
-      this.selected = now;
-    }
-    this.root.dataset.focus = at ?? "";
-    this.showChosen();
-  }
-
-  showChosen() {
-    if (!this.texts) return;
-    const row = this.focus.token === null ? null : this.tokens[this.focus.token];
-    this.follow.hidden = this.focus.token === null;
-    this.chosen.textContent = "";
-    if (row) {
-      const reason = [...new Set(row[2])].map((name) => this.texts[`live.reason.${name}`] ?? name).join(", ");
-      this.chosen.textContent = fill(this.texts["live.selected"], {
-        t: this.focus.token,
-        text: row[0].replace(/\n/g, "↵"),
-        loops: row[1].join(" + ") || "0",
-        reason: reason || this.texts["live.plain"],
-        logp: row[4] ?? "–",
-      });
-    } else if (this.tokens.length) this.chosen.textContent = this.texts["live.newest"];
-  }
-
-  showLegend() {
-    if (!this.texts || !this.run) return;
-    const colours = this.palette ?? [];
-    this.legend.replaceChildren();
-    if (!colours.length) {
-      this.legend.append(this.texts["live.plain"]);
-      return;
-    }
-    const shown = colours.length <= 12 ? colours.map((_, i) => i) : [0, ...[1, 2, 3].map((k) => Math.round((k * (colours.length - 1)) / 3))];
-    this.legend.append(el("span", "", this.texts["live.legend"]));
-    for (const i of shown) {
-      const swatch = el("span", "lv-swatch", String(i + 1));
-      swatch.style.setProperty("--tint", colours[i]);
-      this.legend.append(swatch);
-    }
-    this.legend.append(el("span", "lv-swatch lv-unread", this.texts["live.unread"]));
+    this.words.showHeld();
+    this.root.dataset.focus = this.focus.token ?? "";
   }
 
   // --- status ----------------------------------------------------------------------------------------------------
@@ -421,23 +481,22 @@ class Page {
 
   showStatus() {
     if (!this.texts) return;
-    if (this.said) {
-      this.statusLine.textContent = this.said;
-      return;
-    }
+    this.statusLine.textContent = this.said || this.counts();
+  }
+
+  /** Tokens, tokens a second where this page saw them come, loops a token; and why a run of the visitor's ended. */
+  counts() {
     const n = this.tokens.length;
-    if (!this.run || !n) {
-      this.statusLine.textContent = "";
-      return;
-    }
-    const generated = n - this.tokens.filter((row) => row[3]).length;
+    if (!this.run || !n) return "";
+    const generated = this.generated();
     if (!this.end) this.clock = performance.now();
     const [since, had] = this.generatedAt ?? [this.began, 0];
-    const rate = generated > had ? (((generated - had) * 1000) / Math.max(1, (this.clock ?? since) - since)).toFixed(1) : "–";
     const loops = this.tokens.reduce((sum, row) => sum + row[1].reduce((a, b) => a + b, 0), 0) / n;
-    const counts = fill(this.texts["live.running"], { n, rate, loops: loops.toFixed(2).replace(/\.?0+$/, "") });
+    const values = { n, loops: loops.toFixed(2).replace(/\.?0+$/, "") };
+    if (this.onRecorded || this.seq < this.total || !this.clock) return fill(this.texts["live.counts"], values);
+    values.rate = generated > had ? (((generated - had) * 1000) / Math.max(1, this.clock - since)).toFixed(1) : "–";
     const end = this.end ? `${this.texts[`live.end.${this.end}`] ?? this.end} · ` : "";
-    this.statusLine.textContent = end + counts;
+    return end + fill(this.texts["live.running"], values);
   }
 
   /** Follow the loading of the model until it is there. */
@@ -457,7 +516,7 @@ class Page {
         this.root.dataset.model = status.state;
         if (status.state === "ready" && !this.modelSeen) {
           this.modelSeen = true;
-          this.loaded?.();
+          this.tell.loaded();
         }
         if ((status.state === "ready" || status.state === "failed") && status.lang === this.config.lang) break;
       } else if (tries > 20) break;
@@ -472,51 +531,17 @@ class Page {
     data.ready = this.config && this.Plotly ? "1" : "0";
     data.run = this.run ?? "";
     data.t = String(this.seq);
+    data.total = String(this.total);
     data.end = this.end ?? "";
-    const drawn = [...this.panels.values()].map((panel) => (panel.dirtySince === null ? panel.drawn : -1));
-    data.drawn = String(drawn.length ? Math.min(...drawn) : -1);
-  }
-
-  // --- drawing ---------------------------------------------------------------------------------------------------
-
-  wake() {
-    if (this.scheduled) return;
-    this.scheduled = true;
-    requestAnimationFrame(() => this.tick());
-  }
-
-  /** Draw the panel that has waited longest, then leave the browser at least as much time as that took. */
-  async tick() {
-    this.scheduled = false;
-    if (!this.Plotly || !this.config) return;
-    const due = [...this.panels.values()].filter((panel) => panel.figure && panel.dirtySince !== null && !panel.dragging);
-    // off screen counts only when nothing comes any more: then scrolling finds every panel drawn
-    const visible = due.filter((panel) => panel.onScreen);
-    const next = (visible.length ? visible : this.end ? due : []).sort((a, b) => a.dirtySince - b.dirtySince)[0];
-    if (!next) return;
-    const now = performance.now();
-    // once the run has ended nobody else needs the time
-    const rest = this.end ? 0 : this.lastCost * (1 / DRAW_SHARE - 1) - (now - this.lastDraw);
-    if (rest > 1) {
-      this.scheduled = true;
-      setTimeout(() => requestAnimationFrame(() => this.tick()), rest);
-      return;
-    }
-    try {
-      await next.draw(this.Plotly);
-    } catch (error) {
-      console.error(`panel ${next.name}`, error);
-    }
-    this.lastDraw = performance.now();
-    this.lastCost = this.lastDraw - now;
-    this.mark();
-    this.wake();
+    data.playing = this.player?.playing ? "1" : "0";
+    const drawn = [...this.panels.values()].filter((panel) => panel.figure);
+    data.drawn = String(drawn.length ? Math.min(...drawn.map((panel) => (panel.dirtySince === null ? panel.drawn : -1))) : -1);
   }
 }
 
 /** Called by the component's js_on_load. */
-export function mount({ element, server, props, watch, loaded }) {
-  const page = new Page({ element, server, loaded });
+export function mount({ element, server, props, watch, tell }) {
+  const page = new Page({ element, server, tell });
   const take = () => {
     if (typeof props.value !== "string" || !props.value) return;
     let message;
@@ -529,7 +554,8 @@ export function mount({ element, server, props, watch, loaded }) {
     page.receive(message);
   };
   watch("value", take);
-  take();
+  // the recorded run comes with words in the visitor's language; only without it the first ones will do
+  Promise.resolve(window.loopvizOpening).then((opening) => (opening ? page.open(opening) : page.config || take()));
   page.root.page = page; // for tests, and for whoever looks with the browser's tools
   return page;
 }

@@ -1,6 +1,8 @@
 // One panel of the live part: its words, its plot, and the edits that keep its figure's data up to date.
 // Knows no panel by name. Text reaches the page through textContent only.
 
+import { el, name, press } from "./dom.js";
+
 // A finger scrolls the page, where a mouse zooms the plot.
 const TOUCH = window.matchMedia("(hover: none)").matches;
 
@@ -13,14 +15,6 @@ const PLOT_CONFIG = {
   showSendToCloud: false,
   plotlyServerURL: "",
 };
-
-/** A new element with a class and children; strings become text. */
-export function el(tag, cls, ...children) {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  node.append(...children.filter((child) => child != null));
-  return node;
-}
 
 /** Fold packed edits into a figure; throws when a path is not in it. The Python fold is loopviz.panels.apply. */
 export function applyOps(figure, packed) {
@@ -45,9 +39,11 @@ function containers(value) {
 
 /** One panel: its frame on the page, its figure's data, and when it was last drawn. */
 export class Panel {
-  constructor(name, page) {
-    this.name = name;
+  constructor(panelName, page) {
+    this.name = panelName;
     this.page = page;
+    this.on = true;
+    this.needs = [];
     this.figure = null;
     this.dirtySince = null; // when it first differed from what is drawn
     this.seq = -1; // frames in the figure
@@ -56,65 +52,118 @@ export class Panel {
     this.onScreen = true;
     this.dragging = false;
     this.wired = false;
+    this.offered = ""; // the choices its head shows, as JSON
     this.title = el("h3");
     this.question = el("p", "lv-question");
-    this.tools = el("div", "lv-tools");
+    this.choices = el("div", "lv-choices");
+    this.hide = press("lv-icon", () => page.shelf.turn(this.name, false), "×");
     this.plot = el("div", "lv-plot");
     this.empty = el("p", "lv-empty");
+    this.lacks = el("p");
+    this.again = press("lv-quiet", () => page.rerun());
+    this.lacking = el("div", "lv-empty lv-lacking", this.lacks, this.again);
+    this.lacking.hidden = true;
     this.summary = el("p", "lv-sr");
     this.summary.setAttribute("aria-live", "polite");
     this.detailsTitle = el("summary");
     this.detailsBody = el("div", "lv-how");
-    const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), this.tools);
-    const details = el("details", "", this.detailsTitle, this.detailsBody);
-    this.node = el("section", "lv-panel", head, el("div", "lv-plot-wrap", this.empty, this.plot), this.summary, details);
-    this.node.dataset.panel = name;
+    const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), this.hide, this.choices);
+    const wrap = el("div", "lv-plot-wrap", this.empty, this.lacking, this.plot);
+    this.node = el("section", "lv-panel", head, wrap, this.summary, el("details", "", this.detailsTitle, this.detailsBody));
+    this.node.dataset.panel = panelName;
     this.plot.addEventListener("pointerdown", () => (this.dragging = true));
     window.addEventListener("pointerup", () => {
-      if (this.dragging) setTimeout(() => ((this.dragging = false), page.wake()), 50);
+      if (this.dragging) setTimeout(() => ((this.dragging = false), page.screen.wake()), 50);
     });
   }
 
   /** Put the panel's words in place. */
-  label(words, texts) {
+  label({ words, needs }, texts) {
+    this.needs = needs;
+    this.words = words;
     this.title.textContent = words.title;
     this.question.textContent = words.question;
+    this.node.setAttribute("aria-label", words.name);
     this.empty.textContent = words.no_data;
     this.plot.setAttribute("aria-label", `${words.title}. ${words.question}`);
     this.plot.setAttribute("role", "img");
+    this.lacks.textContent = texts["live.needs"];
+    this.again.textContent = texts["live.rerun"];
+    name(this.hide, texts["live.hide"]);
     this.detailsTitle.textContent = texts["live.details"];
     const formula = el("div", "lv-formula", words.formula);
     formula.dataset.formula = this.name;
-    const row = (name, value) => el("p", "", el("b", "", `${name} `), value);
+    const row = (label, value) => el("p", "", el("b", "", `${label} `), value);
     this.detailsBody.replaceChildren(
       el("p", "", words.how),
       formula,
       row(texts["live.units"], words.units),
       row(texts["live.source"], words.source),
     );
-    this.tools.replaceChildren();
-    if (words.metrics) this.tools.append(this.metricSelect(words.metrics, texts));
+    if (words.cost) this.detailsBody.append(row(texts["live.cost"], words.cost));
     this.page.adoptFormulas();
   }
 
-  metricSelect(metrics, texts) {
-    const select = el("select", "lv-metric");
-    select.setAttribute("aria-label", texts["live.metric"]);
-    for (const [value, name] of Object.entries(metrics)) {
-      const option = el("option", "", name);
-      option.value = value;
-      select.append(option);
-    }
-    select.value = this.page.focus.metric;
-    select.addEventListener("change", () => this.page.look({ metric: select.value }));
-    this.select = select;
-    return select;
+  /** Show or hide the panel; one that is off holds no figure and no plot. */
+  turn(on) {
+    this.on = on;
+    this.node.hidden = !on;
+    if (!on) this.clear();
+  }
+
+  clear() {
+    this.figure = null;
+    this.dirtySince = null;
+    this.drawn = -1;
+    this.offered = "";
+    this.choices.replaceChildren();
+    if (this.wired) this.page.Plotly.purge(this.plot);
+    this.wired = false;
+    this.plot.removeAllListeners?.("plotly_click");
+    this.empty.hidden = false;
+    this.lacking.hidden = true;
+  }
+
+  /** The run has no figure for this panel: it did not record what that needs. */
+  lack() {
+    this.clear();
+    this.summary.textContent = "";
+    this.empty.hidden = true;
+    this.lacking.hidden = false;
   }
 
   /** Take a whole figure. */
   take(figure, seq) {
     this.figure = figure;
+    this.lacking.hidden = true;
+    this.offer(figure.layout.meta?.choices ?? {});
     this.touch(seq);
+  }
+
+  /** Selects for what the figure lets its reader choose (see loopviz/panels/__init__.py). */
+  offer(choices) {
+    const offered = JSON.stringify(Object.entries(choices).map(([field, { label, options }]) => [field, label, options]));
+    if (offered !== this.offered) {
+      this.offered = offered;
+      this.choices.replaceChildren(...Object.entries(choices).map(([field, choice]) => this.choice(field, choice)));
+    }
+    for (const select of this.choices.children) {
+      const { options, value } = choices[select.dataset.field];
+      select.value = String(options.findIndex(([offer]) => offer === value));
+    }
+  }
+
+  choice(field, { label, options }) {
+    const select = el("select", "lv-choice");
+    select.dataset.field = field;
+    name(select, label);
+    options.forEach(([, text], i) => {
+      const option = el("option", "", text);
+      option.value = String(i);
+      select.append(option);
+    });
+    select.addEventListener("change", () => this.page.look({ [field]: options[Number(select.value)][0] }));
+    return select;
   }
 
   touch(seq) {
@@ -131,6 +180,7 @@ export class Panel {
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });
     const data = figure.data.map(containers);
     await Plotly.react(this.plot, data, layout, PLOT_CONFIG);
+    if (this.figure === null) return; // turned off meanwhile
     this.empty.hidden = true;
     this.drawn = seq;
     this.wire();
@@ -144,7 +194,7 @@ export class Panel {
 
   /** What a click selects is said by the figure itself (see loopviz/panels/__init__.py). */
   clicked(point) {
-    const select = this.figure.data[point?.curveNumber]?.meta?.select ?? this.figure.layout.meta?.select;
+    const select = this.figure?.data[point?.curveNumber]?.meta?.select ?? this.figure?.layout.meta?.select;
     if (!select) return;
     const change = {};
     for (const key of ["token", "step"]) {

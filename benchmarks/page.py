@@ -37,12 +37,14 @@ WATCH = """
   const root = document.querySelector('.lv'), page = root.page;
   const seen = (window.seen = { rebuilt: 0, began: null, ended: null, drawn: null });
   new MutationObserver((records) => {
-    if (root.dataset.t === '0' || ![...page.panels.values()].every((panel) => panel.drawn > 0)) return;
+    const on = [...page.panels.values()].filter((panel) => panel.on);
+    if (root.dataset.t === '0' || !on.every((panel) => panel.drawn > 0)) return;
     for (const record of records) for (const node of record.addedNodes)
       if (node.matches?.('.main-svg, .svg-container, .js-plotly-plot, canvas.gl-canvas')) seen.rebuilt += 1;
   }).observe(root, { childList: true, subtree: true });
   new MutationObserver(() => {
     const data = root.dataset, now = performance.now();
+    if (data.run === 'recorded') return;
     if (seen.began === null && data.run && data.end === '') seen.began = [now, +data.t];
     if (seen.ended === null && data.run && data.end) seen.ended = [now, +data.t];
     if (seen.ended !== null && seen.drawn === null && data.drawn === data.t) seen.drawn = now;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,121 +10,77 @@ import gradio as gr
 
 from loopviz.app import direct
 from loopviz.app import settings as st
-from loopviz.app.library import EXAMPLES_SHOWN, OFFERED, is_example, offer_of
-from loopviz.app.live import wire
+from loopviz.app.faces import face, make
+from loopviz.app.library import EXAMPLES_SHOWN, is_example, offer_of
+from loopviz.app.page_config import page_config
+from loopviz.app.presets import PRESETS, matching
+from loopviz.app.questions import View
 from loopviz.app.server import asset_url
 from loopviz.app.service import Service, status
-from loopviz.app.texts import LANGUAGES, pick_language, table, text
-from loopviz.panels import METRICS, PANELS
-from loopviz.panels.theme import template
+from loopviz.app.texts import LANGUAGES, pick_language, text
+from loopviz.app.wire import wire
+from loopviz.panels import PANELS
 
 RUNS_AT_ONCE = 2
 
 _JS_ON_LOAD = """
 const root = element.querySelector('.lv');
 import(new URL(root.dataset.script, document.baseURI).href)
-  .then((live) => live.mount({ element, server, props, watch, loaded: () => trigger('loaded') }))
+  .then((live) => live.mount({ element, server, props, watch, tell: {
+    loaded: () => trigger('loaded'),
+    rerun: (asked) => trigger('rerun', asked),
+    retype: (asked) => trigger('retype', asked),
+  } }))
   .catch((error) => { console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; });
 """
-_JS_DARK = "() => { document.body.classList.toggle('dark'); }"
+# The language and the look are remembered where the visitor is, not on the server.
+_JS_OPEN = """(...values) => {
+  try {
+    values[0] = localStorage.getItem('loopviz.lang') ?? '';
+    const dark = localStorage.getItem('loopviz.dark');
+    if (dark !== null) document.body.classList.toggle('dark', dark === '1');
+  } catch {}
+  return values;
+}"""
+_JS_SPEAK = """(...values) => { try { localStorage.setItem('loopviz.lang', values[1]); } catch {} return values; }"""
+_JS_DARK = """() => {
+  const dark = document.body.classList.toggle('dark');
+  try { localStorage.setItem('loopviz.dark', dark ? '1' : '0'); } catch {}
+}"""
+_JS_WISHES = "() => document.querySelector('.lv')?.page?.wishes() ?? ''"
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-
-
-def live_config(lang: str) -> str:
-    """The message that tells the page's script its words, its panels and their colours."""
-    words = table(lang)
-    panels = []
-    for name, panel in PANELS.items():
-        shown = {key: panel.TEXTS[lang][key] for key in ("title", "question", "how", "units", "source", "no_data")}
-        shown["formula"] = panel.TEXTS["en"]["formula"]
-        # a panel that can show every quantity lets the reader choose one
-        if all(metric in panel.TEXTS[lang] for metric in METRICS):
-            shown["metrics"] = {metric: words[f"metric.{metric}"] for metric in METRICS}
-        panels.append({"name": name, "words": shown})
-    return wire(
-        {
-            "kind": "config",
-            "lang": lang,
-            "texts": {key: value for key, value in words.items() if key.startswith("live.")},
-            "panels": panels,
-            "templates": {page: template(page) for page in ("light", "dark")},
-            "plotly": asset_url("plotly.js"),
-            "line": direct.PREFIX,
-        }
-    )
 
 
 def _title(lang: str) -> str:
     return f"<h1>LoopViz</h1><p>{text(lang, 'page.tagline')}</p>"
 
 
-def _info(control: st.Control, values: Mapping[str, Any], lang: str) -> str:
-    """The line under a control that applies."""
-    name = control.name
-    if name == "cosine_threshold":
-        cos = st.cosine_of(values[name])
-        return text(lang, f"{name}.info", cos=f"{cos:.7g}", gap=f"{1 - cos:.2g}")
-    if name == "kl_threshold":
-        return text(lang, f"{name}.info", kl=f"{st.kl_of(values[name]):g}")
-    return text(lang, f"{name}.info")
-
-
-def _choices(control: st.Control, lang: str) -> list[tuple[str, str]]:
-    return [(text(lang, f"{control.name}.{choice}"), choice) for choice in control.choices]
-
-
-def face(control: st.Control, values: Mapping[str, Any], problems: list[st.Problem], lang: str) -> dict[str, Any]:
-    """What a control looks like under `values`: its words, whether it applies and why not, and what is refused."""
-    off = st.why_off(control.name, values)
-    refused = next((problem.reason for problem in problems if problem.control == control.name), None)
-    info = _info(control, values, lang)
-    if refused is not None:
-        info = text(lang, "refused", reason=refused)
-    elif off is not None:
-        info = text(lang, off)
-    looks: dict[str, Any] = {
-        "label": text(lang, f"{control.name}.label"),
-        "info": info,
-        "interactive": off is None,
-        "elem_classes": ["lv-refused"] if refused is not None else [],
-    }
-    if control.kind == "choice":
-        looks["choices"] = _choices(control, lang)
-    return looks
-
-
-def _make(control: st.Control, lang: str, default_model: str) -> gr.components.Component:
-    """The Gradio component of a control."""
-    values = st.defaults()
-    looks = face(control, values, [], lang) | {"elem_id": f"ctl-{control.name}"}
-    if control.kind == "name":
-        names = [default_model, *(name for name in OFFERED if name != default_model)]
-        return gr.Dropdown(names, value=default_model, allow_custom_value=True, **looks)
-    if control.kind == "choice":
-        kind = gr.Radio if len(control.choices) == 2 else gr.Dropdown
-        return kind(value=control.default, **looks)
-    if control.kind == "flag":
-        return gr.Checkbox(value=control.default, **looks)
-    if control.high > 999:  # a range too long to slide over
-        return gr.Number(value=control.default, precision=0, **looks)
-    if control.name in ("block_start", "block_end"):
-        return gr.Number(value=control.default, precision=0, minimum=0, **looks)
-    return gr.Slider(control.low, control.high, value=control.default, step=control.step, buttons=[], **looks)
-
-
-def _questions(service: Service) -> list[Callable[[str], str]]:
+def _asked(service: Service) -> list[Callable[[str], str]]:
     """What the page's script may ask. Gradio marks functions, which it cannot do to methods; the script knows the names."""
 
     def resync(question: str) -> str:
-        return service.resync(question)
+        return service.questions.resync(question)
 
     def focus(question: str) -> str:
-        return service.focus(question)
+        return service.questions.focus(question)
+
+    def advance(question: str) -> str:
+        return service.questions.advance(question)
+
+    def text_until(question: str) -> str:
+        return service.questions.text_until(question)
 
     def model_status(question: str) -> str:
-        return service.model_status(question)
+        return service.questions.model_status(question)
 
-    return [resync, focus, model_status]
+    return [resync, focus, advance, text_until, model_status]
+
+
+def _template() -> str:
+    """The live part's element, with the addresses its script needs."""
+    places = {"script": asset_url("live.js"), "plotly": asset_url("plotly.js"), "line": direct.PREFIX}
+    data = " ".join(f'data-{name}="{url}"' for name, url in places.items())
+    return f'<div class="lv" data-ready="0" {data}></div>'
 
 
 class ExplorePage:
@@ -164,12 +121,12 @@ class ExplorePage:
                 self._settings(lang)
             with gr.Column(elem_id="lv-live-column"):
                 self.live = gr.HTML(
-                    live_config(lang),
-                    html_template=f'<div class="lv" data-ready="0" data-script="{asset_url("live.js")}"></div>',
+                    wire(page_config(lang)),
+                    html_template=_template(),
                     js_on_load=_JS_ON_LOAD,
                     apply_default_css=False,
                     elem_id="lv-live",
-                    server_functions=_questions(self.service),
+                    server_functions=_asked(self.service),
                 )
         # Gradio typesets these with the KaTeX it ships; the panels show copies
         with gr.Column(elem_id="lv-formulas"):
@@ -184,7 +141,7 @@ class ExplorePage:
         with gr.Row(elem_id="lv-prompt-row"):
             self.prompt = gr.Textbox(
                 value=offer_of(self.service.room.default).examples[0],
-                lines=2,
+                lines=1,
                 max_lines=8,
                 elem_id="ctl-prompt",
                 **self._prompt_face([], lang),
@@ -194,7 +151,13 @@ class ExplorePage:
                 self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id="lv-stop")
         with gr.Row(elem_id="lv-examples"):
             self.examples = [gr.Button(size="sm", elem_classes="lv-example") for _ in range(EXAMPLES_SHOWN)]
+        with gr.Row(elem_id="lv-presets"):
+            self.presets = [
+                gr.Button(size="sm", elem_classes="lv-preset", elem_id=f"lv-preset-{preset.name}") for preset in PRESETS
+            ]
         self.look = gr.HTML(elem_id="lv-look")
+        # what the page's script wishes for the next run; filled by it as a run starts
+        self.wishes = gr.Textbox(elem_id="lv-wishes", elem_classes="lv-away", container=False, show_label=False)
 
     def _settings(self, lang: str) -> None:
         self.controls: dict[str, gr.components.Component] = {}
@@ -207,10 +170,10 @@ class ExplorePage:
                 if group == "loop":
                     with gr.Row(elem_classes="lv-pair"):
                         for control in members[:2]:
-                            self.controls[control.name] = _make(control, lang, self.service.room.default)
+                            self.controls[control.name] = make(control, lang, self.service.room.default)
                     members = members[2:]
                 for control in members:
-                    self.controls[control.name] = _make(control, lang, self.service.room.default)
+                    self.controls[control.name] = make(control, lang, self.service.room.default)
 
     @staticmethod
     def _prompt_face(problems: list[st.Problem], lang: str) -> dict[str, Any]:
@@ -227,13 +190,13 @@ class ExplorePage:
     def _events(self) -> None:
         order = [self.controls[control.name] for control in st.CONTROLS]
         everything = [self.prompt, self.lang, *order]
-        faces = [self.prompt, *order]
-        offered = [*self.examples, self.look]
-        words = [self.title, self.run, self.stop, *offered, *self.groups.values(), self.live]
+        faces = [self.prompt, *self.presets, self.look, *order]
+        words = [self.title, self.run, self.stop, *self.examples, *self.groups.values(), self.live]
         quick: dict[str, Any] = {"queue": False, **_PRIVATE}
 
-        self.demo.load(self._open, everything, [self.lang, *words, *faces], **quick)
-        self.lang.input(self._speak, everything, [*words, *faces], **quick)
+        opened = [self.wishes, *everything]
+        self.demo.load(self._open, opened, [self.lang, *words, *faces], js=_JS_OPEN, **quick)
+        self.lang.input(self._speak, everything, [*words, *faces], js=_JS_SPEAK, **quick)
         self.dark.click(None, None, None, js=_JS_DARK, **quick)
         gr.on(
             [component.change for component in order],
@@ -245,29 +208,43 @@ class ExplorePage:
         )
         self.live.loaded(self._suit, everything, faces, **quick)
         named = [self.prompt, self.lang, self.controls["model"]]
-        self.controls["model"].change(self._introduce, named, [self.prompt, *offered], **quick)
+        self.controls["model"].change(self._introduce, named, [self.prompt, *self.examples], **quick)
         self.controls["model"].change(
             self._load_model, everything, [self.live, *faces], concurrency_limit=1, concurrency_id="load", **_PRIVATE
         )
-
-        starts = [self.run.click, self.prompt.submit]
-        runs = []
-        for button in self.examples:
-            filled = button.click(None, button, self.prompt, js="(example) => example", **quick)
-            runs.append(self._run_after(filled.then, everything, faces))
-        begun = gr.on(starts, None, None, None, js="() => {}", **quick)
-        runs.append(self._run_after(begun.then, everything, faces))
-        stops = [*starts, *(button.click for button in self.examples)]
-        gr.on(stops, None, None, None, cancels=runs, **quick)
-        self.stop.click(self._stop, None, self.live, cancels=runs, **quick)
+        # the script puts the text of a run into the prompt, to be changed there
+        self.live.retype(self._retype, None, self.prompt, **quick)
+        self._starts(everything, faces)
         self.demo.unload(self._leave)
+
+    def _starts(self, everything: list[Any], faces: list[Any]) -> None:
+        """All that begins a run, and what ends one. A start first sets what it sets, then runs; each ends the one before."""
+        quick: dict[str, Any] = {"queue": False, **_PRIVATE}
+        starts = [self.run.click, self.prompt.submit]
+        set_up = [gr.on(starts, None, None, None, js="() => {}", **quick)]
+        for button in self.examples:
+            set_up.append(button.click(None, button, self.prompt, js="(example) => example", **quick))
+            starts.append(button.click)
+        for preset, button in zip(PRESETS, self.presets, strict=True):
+            controls = [self.controls[name] for name in preset.values]
+            set_up.append(
+                button.click(None, None, controls, js=f"() => ({json.dumps([*preset.values.values()])})", **quick)
+            )
+            starts.append(button.click)
+        # the script asks for a run: of another prompt, or of this one again
+        set_up.append(self.live.rerun(self._take, None, [self.prompt, self.controls["chat"]], **quick))
+        runs = [self._run_after(ready.then, everything, faces) for ready in set_up]
+        gr.on(starts, None, None, None, cancels=runs, **quick)
+        self.live.rerun(None, None, None, cancels=runs, **quick)
+        self.stop.click(self._stop, None, self.live, cancels=runs, **quick)
 
     def _run_after(self, then: Any, everything: list[Any], faces: list[Any]) -> Any:
         """Check, run, and show beside the controls what the run was refused for. Returns the run's event."""
-        checked = then(self._begin, everything, [self.live, *faces], queue=False, **_PRIVATE)
+        wished = then(None, None, self.wishes, js=_JS_WISHES, queue=False, **_PRIVATE)
+        checked = wished.then(self._begin, everything, [self.live, *faces], queue=False, **_PRIVATE)
         run = checked.then(
             self._run,
-            everything,
+            [self.wishes, *everything],
             self.live,
             concurrency_limit=RUNS_AT_ONCE,
             concurrency_id="run",
@@ -283,42 +260,48 @@ class ExplorePage:
     def _faces(
         self, prompt: str, values: Mapping[str, Any], lang: str, problems: list[st.Problem] | None = None
     ) -> list[Any]:
-        """Updates of the prompt and every control; no value changes."""
+        """Updates of the prompt, the presets, what to look for, and every control; no control's value changes."""
         cleaned, _ = st.clean(values)
         if problems is None:
             problems = self.service.problems(values, lang) + self.service.model_problem(cleaned["model"])
+        chosen = matching(cleaned)
+        look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(cleaned['model']).name or 'own'}"
         made = [gr.update(**self._prompt_face(problems, lang))]
+        for preset in PRESETS:
+            marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
+            made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
+        made.append(text(lang, look))
         return made + [gr.update(**face(control, cleaned, problems, lang)) for control in st.CONTROLS]
 
     @staticmethod
-    def _offer(name: str, lang: str) -> list[Any]:
-        """The prompts to try with a model, and what to look for."""
+    def _offer(name: str) -> list[Any]:
+        """The prompts to try with a model."""
         offer = offer_of(name)
         shown = [*offer.examples, *[None] * (EXAMPLES_SHOWN - len(offer.examples))]
-        look = text(lang, f"look.{offer.name or 'own'}")
-        return [*(gr.update(value=example or "", visible=example is not None) for example in shown), look]
+        return [gr.update(value=example or "", visible=example is not None) for example in shown]
 
     def _introduce(self, prompt: str, lang: str, name: Any) -> list[Any]:
         """Another model was chosen: its own prompts to try; a suggested prompt gives way to its suggestion."""
         name = name if isinstance(name, str) else ""
         suggestion = offer_of(name).examples[0]
         replaced = suggestion if is_example(prompt) and prompt not in offer_of(name).examples else gr.skip()
-        return [replaced, *self._offer(name, pick_language(lang))]
+        return [replaced, *self._offer(name)]
 
     def _words(self, lang: str, model: str) -> list[Any]:
         return [
             _title(lang),
             gr.update(value=text(lang, "run")),
             gr.update(value=text(lang, "stop")),
-            *self._offer(model, lang),
+            *self._offer(model),
             *(gr.update(label=text(lang, f"group.{group}")) for group in self.groups),
-            live_config(lang),
+            wire(page_config(lang)),
         ]
 
-    def _open(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
-        """A visit begins: in the language its address or browser asks for."""
+    def _open(self, request: gr.Request, remembered: str, prompt: str, lang: str, *values: Any) -> list[Any]:
+        """A visit begins: in the language its address asks for, or the visitor chose last time, or the browser prefers."""
         asked = dict(request.query_params or {}).get("lang")
-        lang = pick_language(asked, (request.headers or {}).get("accept-language", ""))
+        header = (request.headers or {}).get("accept-language", "")
+        lang = pick_language(asked if asked in LANGUAGES else remembered, header)
         return [lang, *self._speak(prompt, lang, *values)]
 
     def _speak(self, prompt: str, lang: str, *values: Any) -> list[Any]:
@@ -338,14 +321,14 @@ class ExplorePage:
             return self._faces(prompt, named, lang)
         changed = st.suit_model(cleaned, loaded.model.config)
         faces = self._faces(prompt, named | changed, lang)
-        for control, look in zip(st.CONTROLS, faces[1:], strict=True):
+        for control, look in zip(st.CONTROLS, faces[-len(st.CONTROLS) :], strict=True):
             if control.name in changed:
                 look["value"] = changed[control.name]
         return faces
 
     def _load_model(self, prompt: str, lang: str, *values: Any) -> Iterator[list[Any]]:
         lang = pick_language(lang)
-        faces = [gr.skip()] * (1 + len(st.CONTROLS))
+        faces = [gr.skip()] * (2 + len(PRESETS) + len(st.CONTROLS))
         for line in self.service.load(self._values(values)["model"], lang):
             yield [status(*line), *faces]
         yield [gr.skip(), *self._suit(prompt, lang, *values)]
@@ -360,8 +343,20 @@ class ExplorePage:
             *self._faces(prompt, named, lang, problems),
         ]
 
-    def _run(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> Iterator[str]:
-        yield from self.service.run(prompt, self._values(values), pick_language(lang), str(request.session_hash))
+    def _run(self, request: gr.Request, wishes: str, prompt: str, lang: str, *values: Any) -> Iterator[str]:
+        session, view = str(request.session_hash), View.read(wishes)
+        yield from self.service.run(prompt, self._values(values), pick_language(lang), session, view)
+
+    @staticmethod
+    def _retype(event: gr.EventData) -> Any:
+        """The prompt the page's script asks for; the one that is there when it asks for none."""
+        prompt = (event._data or {}).get("prompt")
+        return prompt if isinstance(prompt, str) else gr.skip()
+
+    def _take(self, event: gr.EventData) -> list[Any]:
+        """As :meth:`_retype`; a text that has been through the chat template once is not put into it again."""
+        prompt = self._retype(event)
+        return [prompt, False if isinstance(prompt, str) else gr.skip()]
 
     def _settle(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang, named = pick_language(lang), self._values(values)

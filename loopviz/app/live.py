@@ -2,15 +2,15 @@
 
 A :class:`Run` holds one visitor's run: its trace, where the visitor is looking, and what has not been sent yet.
 
-:func:`messages` turns the engine's frames into strings (:func:`wire`), one a yield. Kinds of message (the page's script,
-`assets/live.js`, is the other half of this):
+:func:`messages` turns the engine's frames into strings (:func:`loopviz.app.wire.wire`), one a yield. Kinds of message
+(the page's script, `assets/live.js`, is the other half of this):
 
 * `{"kind": "status", "text"}`: a line of text; what is shown stays.
-* `{"kind": "snapshot", "run", "epoch", "seq", "tokens", "next", "figures", "summaries", "model",
-  "palette", "focus", "end"}`: everything up
-  to frame `seq`; begins a run, and mends a page that missed something.
+* `{"kind": "snapshot", "run", "epoch", "seq", "total", "end", ...}` and all that :func:`loopviz.app.drawing.picture`
+  says: everything up to frame `seq` of `total`; begins a run, and mends a page that missed something.
 * `{"kind": "frames", "run", "epoch", "first", "last", "tokens", "next", "ops", "summaries"?, "end"}`: frames
-  `first..last-1`. `ops` (:func:`pack`) edit the figures of `epoch`; an epoch begins whenever the visitor looks elsewhere.
+  `first..last-1`. `ops` (:func:`loopviz.app.wire.pack`) edit the figures of `epoch`; an epoch begins whenever the visitor
+  looks elsewhere.
 
 Free of Gradio and torch, so all of it is tested without a browser or a model.
 """
@@ -23,14 +23,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
-from types import ModuleType
 from typing import Any
 
-import orjson
-from plotly.colors import sample_colorscale
-
-from loopviz.panels import Focus, Op, figure_json
-from loopviz.panels.theme import SCALE
+from loopviz.app import drawing, replay
+from loopviz.app.drawing import Panels, token_row
+from loopviz.app.wire import dumps, pack, wire
+from loopviz.panels import Focus
 from loopviz.trace import Frame, Trace
 
 SEND_EVERY = 0.08  # seconds; sending more often costs server time and no screen shows it
@@ -38,77 +36,21 @@ SUMMARY_EVERY = 2.0  # seconds; a screen reader cannot follow more
 KEEP_RUNS = 64  # runs remembered in all; the oldest finished ones go first
 
 
-def dumps(value: Any) -> str:
-    """Compact JSON; numpy numbers as numbers, NaN and infinity as null."""
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
-def token_row(frame: Frame) -> list[Any]:
-    """What the text needs of a frame: piece, loops of each block, stop reason of each, prompt or not, log p of the next."""
-    blocks = frame["blocks"]
-    return [
-        frame["text"],
-        [block["n_steps"] for block in blocks],
-        [block["stop_reason"] for block in blocks],
-        1 if frame["phase"] == "prompt" else 0,
-        None if frame["next_logprob"] is None else round(frame["next_logprob"], 3),
-    ]
-
-
-def palette(steps: int) -> list[str]:
-    """A colour for each number of loops 1..`steps`: few loops pale, many deep; as apart as the panels' scale allows."""
-    if steps < 1:
-        return []
-    at = [0.92 - 0.8 * i / max(1, steps - 1) for i in range(steps)]
-    return sample_colorscale(SCALE, at)
-
-
-def pack(ops: list[Op]) -> list[list[Any]]:
-    """Ops as short as they can simply be written: `[code, shared, *rest of the path, value]`.
-
-    `code` 0 sets, 1 appends; `shared` counts the path's leading parts that are those of the op before.
-    """
-    packed: list[list[Any]] = []
-    before: list[Any] = []
-    for op in ops:
-        path = op["path"]
-        shared = 0
-        while shared < min(len(path), len(before)) and path[shared] == before[shared]:
-            shared += 1
-        packed.append([_CODES[op["op"]], shared, *path[shared:], op["value"]])
-        before = path
-    return packed
-
-
-_CODES = {"set": 0, "append": 1}
-_SWAP = str.maketrans("\"'", "'\"")
-
-
-def wire(message: Mapping[str, Any]) -> str:
-    """The message as it is sent: JSON with its two kinds of quotes exchanged.
-
-    Gradio puts the string into JSON of its own, which would write every `"` as `\\"`.
-    """
-    return dumps(message).translate(_SWAP)
-
-
 class Run:
     """One run of one visitor. Its methods may be called from any thread.
 
     Args:
         meta: the run's Meta.
-        panels: the panels to keep drawn, by name.
+        panels: the panels that are on, by name; those that are off cost nothing.
         session: whose run it is; compared, never sent.
         focus: where the visitor looks at first.
     """
 
-    def __init__(
-        self, meta: Mapping[str, Any], panels: Mapping[str, ModuleType], session: str = "", focus: Focus | None = None
-    ) -> None:
+    def __init__(self, meta: Mapping[str, Any], panels: Panels, session: str = "", focus: Focus | None = None) -> None:
         self.id = secrets.token_urlsafe(16)
         self.session = session
-        self.panels = panels
         self.trace = Trace(meta)
+        self.panels = drawing.drawable(self.trace, panels)
         self.focus = focus or Focus()
         self.epoch = 0
         self.end: str | None = None  # eos, length, context, stopped, error
@@ -161,34 +103,16 @@ class Run:
             if frame["finish"]:
                 self.end = frame["finish"]
 
-    def _next_text(self) -> str | None:
-        frames = self.trace.frames
-        return frames[-1]["next_text"] if frames and frames[-1]["finish"] != "eos" else None
+    def snapshot(self, shown: int | None = None) -> dict[str, Any]:
+        """Everything the page shows now; of a finished run, if asked, as it was after `shown` tokens.
 
-    def _summaries(self) -> dict[str, str]:
-        return {name: panel.summary(self.trace, self.focus) for name, panel in self.panels.items()}
-
-    def snapshot(self) -> dict[str, Any]:
-        """Everything the page shows now. What waited to be sent is in it, and is not sent again."""
+        What waited to be sent is in it, and is not sent again.
+        """
         with self._lock:
             self._sent, self._ops = len(self.trace), {}
-            meta = self.trace.meta
-            return {
-                "kind": "snapshot",
-                "run": self.id,
-                "epoch": self.epoch,
-                "seq": len(self.trace),
-                "tokens": [token_row(frame) for frame in self.trace.frames],
-                "next": self._next_text(),
-                "figures": {
-                    name: figure_json(panel.figure(self.trace, self.focus)) for name, panel in self.panels.items()
-                },
-                "summaries": self._summaries(),
-                "model": meta["model"],
-                "palette": palette(max([block["max_steps"] for block in meta["blocks"]], default=0)),
-                "focus": self.focus.to_json(),
-                "end": self.end,
-            }
+            shown = shown if self.finished.is_set() else None
+            place = {"run": self.id, "epoch": self.epoch, "end": self.end}
+            return replay.snapshot(self.trace, self.focus, self.panels, shown=shown, **place)
 
     def frames_message(self, clock: Callable[[], float] = time.monotonic) -> dict[str, Any] | None:
         """What happened since the last message, or None when nothing did."""
@@ -203,14 +127,14 @@ class Run:
                 "first": first,
                 "last": last,
                 "tokens": [token_row(frame) for frame in self.trace.frames[first:last]],
-                "next": self._next_text(),
+                "next": drawing.next_text(self.trace),
                 "ops": {name: pack(ops) for name, ops in self._ops.items()},
                 "end": self.end,
             }
             self._sent, self._ops = last, {}
             if self.end or clock() - self._said > SUMMARY_EVERY:
                 self._said = clock()
-                message["summaries"] = self._summaries()
+                message["summaries"] = drawing.summaries(self.trace, self.focus, self.panels)
             return message
 
     def ending(self) -> dict[str, Any]:
@@ -224,18 +148,30 @@ class Run:
                 "first": n,
                 "last": n,
                 "tokens": [],
-                "next": self._next_text(),
+                "next": drawing.next_text(self.trace),
                 "ops": {},
-                "summaries": self._summaries(),
+                "summaries": drawing.summaries(self.trace, self.focus, self.panels),
                 "end": self.end,
             }
 
-    def look(self, focus: Focus) -> dict[str, Any]:
-        """The visitor looks elsewhere: a snapshot drawn so, from which later messages go on."""
+    def look(self, focus: Focus, panels: Panels | None = None, shown: int | None = None) -> dict[str, Any]:
+        """The visitor looks elsewhere, or with other panels: a snapshot drawn so, from which later messages go on."""
         with self._lock:
             self.focus = focus
+            if panels is not None:
+                self.panels = drawing.drawable(self.trace, panels)
             self.epoch += 1
-            return self.snapshot()
+            return self.snapshot(shown)
+
+    def advance(self, first: int, last: int, split: bool = False) -> dict[str, Any]:
+        """Move through a finished run: see :func:`loopviz.app.replay.advance`. One still being made answers as it is."""
+        with self._lock:
+            if not self.finished.is_set():
+                return self.snapshot()
+            place = {"run": self.id, "epoch": self.epoch, "end": self.end, "first": first, "last": last, "split": split}
+            answer = replay.advance(self.trace, self.focus, self.panels, **place)
+            self.epoch = answer["epoch"]
+            return answer
 
     def since(self, epoch: int, seq: int) -> dict[str, Any]:
         """What a page that has `seq` frames of `epoch` needs: a snapshot, or word that it has everything."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import threading
@@ -10,15 +9,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loopviz.app import settings as st
-from loopviz.app.live import SEND_EVERY, Registry, Run, dumps, messages, wire
+from loopviz.app.live import SEND_EVERY, Registry, Run, messages
 from loopviz.app.models import ModelRefused, ModelRoom, short_name
-from loopviz.app.texts import pick_language, text
-from loopviz.panels import METRICS, PANELS, Focus
+from loopviz.app.questions import Questions, View
+from loopviz.app.texts import text
+from loopviz.app.wire import wire
 
 log = logging.getLogger(__name__)
 
-QUESTION_LIMIT = 2_000  # characters of a question from the page's script
-LARGEST_POSITION = 1_000_000
 _NOT_ASKED = object()
 
 
@@ -38,6 +36,7 @@ class Service:
         self.room = room
         self.registry = registry
         self.every = every
+        self.questions = Questions(registry, room)
         self._refused: dict[str, list[st.Problem]] = {}  # by session, from a run to the event that shows them
 
     # --- checking -------------------------------------------------------------------------------------------------
@@ -63,11 +62,17 @@ class Service:
 
     # --- running --------------------------------------------------------------------------------------------------
 
-    def run(self, prompt: str, values: Mapping[str, Any], lang: str, session: str) -> Iterator[str]:
-        """One run: messages for the live part. Whatever goes wrong becomes a message; nothing typed is lost."""
+    def run(
+        self, prompt: str, values: Mapping[str, Any], lang: str, session: str, view: View | None = None
+    ) -> Iterator[str]:
+        """One run: messages for the live part. Whatever goes wrong becomes a message; nothing typed is lost.
+
+        Args:
+            view: the panels to draw, and how to look at them; what only a panel that is on needs is recorded for it.
+        """
         self._refused.pop(session, None)
         try:
-            yield from self._run(prompt, values, lang, session)
+            yield from self._run(prompt, values, lang, session, view or View())
         except (ModelRefused, ValueError) as error:
             control = "model" if isinstance(error, ModelRefused) else st.control_of(str(error))
             yield self._refuse(session, lang, [st.Problem(control, str(error))])
@@ -88,7 +93,7 @@ class Service:
             return status(text(lang, "refused", reason=problems[0].reason), bad=True)
         return status(text(lang, "refused.several", n=len(problems)), bad=True)
 
-    def _run(self, prompt: str, values: Mapping[str, Any], lang: str, session: str) -> Iterator[str]:
+    def _run(self, prompt: str, values: Mapping[str, Any], lang: str, session: str, view: View) -> Iterator[str]:
         if problems := self.problems(values, lang, prompt):
             yield self._refuse(session, lang, problems)
             return
@@ -101,11 +106,9 @@ class Service:
         from loopviz.engine import StreamSettings, run_meta, stream
 
         model = loaded.model.with_loop(**st.loop_fields(cleaned))
-        wanted = StreamSettings(record="full", **st.stream_fields(cleaned))
+        wanted = StreamSettings(record="full", extras=view.extras, **st.stream_fields(cleaned))
         meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=short_name(loaded.name))
-        earlier = self.registry.of_session(session)
-        metric = earlier[-1].focus.metric if earlier else METRICS[0]
-        run = Run(meta, PANELS, session, Focus(lang=lang, metric=metric))
+        run = Run(meta, view.panels, session, view.fresh(lang))
         frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop)
         self.registry.begin(run)
         sent = 0
@@ -177,44 +180,3 @@ class Service:
         if last is None:
             return None
         return wire(last.ending()) if len(last) else status(text(last.focus.lang, "live.end.stopped"))
-
-    # --- questions of the page's script -----------------------------------------------------------------------------
-
-    @staticmethod
-    def _read(question: Any) -> dict[str, Any]:
-        """The question as a dict; an empty one when it is not what our script sends."""
-        if not isinstance(question, str) or len(question) > QUESTION_LIMIT:
-            return {}
-        try:
-            found = json.loads(question)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def resync(self, question: Any) -> str:
-        """`{run, epoch, seq}`: what the page lacks of the run."""
-        asked = self._read(question)
-        run = self.registry.get(asked.get("run"))
-        if run is None:
-            return dumps({"kind": "gone"})
-        return dumps(run.since(asked.get("epoch"), asked.get("seq")))
-
-    def focus(self, question: Any) -> str:
-        """`{run, focus}`: the run drawn as seen from there."""
-        asked = self._read(question)
-        run = self.registry.get(asked.get("run"))
-        if run is None:
-            return dumps({"kind": "gone"})
-        try:
-            focus = Focus.from_json(asked.get("focus"))
-            if max(focus.token or 0, focus.block, focus.step or 0) > LARGEST_POSITION:
-                raise ValueError("focus: a position beyond any run")
-        except (ValueError, TypeError):
-            return dumps(run.since(-1, -1))
-        return dumps(run.look(focus))
-
-    def model_status(self, question: Any) -> str:
-        """`{lang}`: where the model the page started with is."""
-        lang = pick_language(self._read(question).get("lang"))
-        now = self.room.status(self.room.default)
-        return dumps({"state": now.state, "text": now.tell(lang), "lang": lang})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAME = "instrument"
 ORDER = 5
+USUAL = False  # it speaks of one model only
 MODEL, RATE = "glassbox", 0.75  # its rho; the builder (loopviz.train.glassbox) is tested against it
 UNKNOWN = 0  # the symbol that stays where it is
 

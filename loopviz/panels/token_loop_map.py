@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, theme
+from loopviz.panels.focus import METRICS
 from loopviz.panels.ops import Op, Path, append, changes, fill
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ TEXTS: dict[str, dict[str, str]] = {
         "entropy": "entropy of p<sub>r</sub>",
         "rank": "rank of the next token in p<sub>r</sub>",
         "norm": "‖s<sub>r</sub>‖",
+        "choose": "Quantity shown",
+        "choose_cosine": "turn of the state (1 − cos)",
+        "choose_kl": "change of the prediction (KL)",
+        "choose_rel_delta": "size of the step (‖Δ‖/‖s‖)",
+        "choose_entropy": "unsureness (entropy)",
+        "choose_rank": "rank of the word that came",
+        "choose_norm": "size of the state (‖s‖)",
         "bar_cosine": "1 − cos",
         "bar_kl": "KL, nats",
         "bar_rel_delta": "‖Δ‖/‖s‖",
@@ -81,6 +89,13 @@ TEXTS: dict[str, dict[str, str]] = {
         "entropy": "p<sub>r</sub> 的熵",
         "rank": "下一个词元在 p<sub>r</sub> 中的排名",
         "norm": "‖s<sub>r</sub>‖",
+        "choose": "显示的量",
+        "choose_cosine": "状态方向的变化（1 − cos）",
+        "choose_kl": "预测的变化（KL）",
+        "choose_rel_delta": "步长（‖Δ‖/‖s‖）",
+        "choose_entropy": "不确定程度（熵）",
+        "choose_rank": "实际下一个词的排名",
+        "choose_norm": "状态的大小（‖s‖）",
         "bar_cosine": "1 − cos",
         "bar_kl": "KL, nat",
         "bar_rel_delta": "‖Δ‖/‖s‖",
@@ -234,6 +249,13 @@ def _data(focus: Focus) -> list[dict[str, Any]]:
     return [grid, *marks]
 
 
+def _choice(focus: Focus) -> dict[str, Any]:
+    """What the reader may have shown here instead."""
+    words = TEXTS[focus.lang]
+    options = [[metric, words[f"choose_{metric}"]] for metric in METRICS]
+    return {"label": words["choose"], "options": options, "value": focus.metric}
+
+
 def _outline(y0: float, y1: float, width: float) -> dict[str, Any]:
     return {
         "type": "rect",
@@ -257,7 +279,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 40, "r": 8, "t": 76, "b": 10},
         "title": {"text": words[focus.metric]},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": {"select": {"token": "x", "step": "y"}},
+        "meta": {"select": {"token": "x", "step": "y"}, "choices": {"metric": _choice(focus)}},
     }
     if absent:
         layout |= {"title": {"text": " "}, "xaxis": {"visible": False}, "yaxis": {"visible": False}}

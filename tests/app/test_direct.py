@@ -17,7 +17,8 @@ from starlette.testclient import TestClient
 
 from loopviz.app import direct
 from loopviz.app.direct import MOST_WAITING, Line
-from loopviz.app.live import Registry, Run, messages, wire
+from loopviz.app.live import Registry, Run, messages
+from loopviz.app.wire import wire
 from loopviz.panels import PANELS
 from loopviz.trace import Frame
 from tests.app.test_live import Clock, Page

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from loopviz.app.live import Registry, Run, dumps, messages, wire
+from loopviz.app.live import Registry, Run, messages
+from loopviz.app.wire import dumps, wire
 from loopviz.panels import METRICS, PANELS, Focus, apply
 from tests.app.wire import unpack, unwire
 from tests.trace.synthetic import make_meta, random_trace

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from loopviz.app import server
+from loopviz.trace.io import save
+from tests.trace.synthetic import random_trace
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,8 @@ def test_plotly_is_the_installed_package_s_compressed_and_kept(client: TestClien
 
 def test_scripts_find_each_other_at_an_address_that_is_kept(client: TestClient) -> None:
     folder = server.asset_url("live.js").rsplit("/", 1)[0]
-    assert "./panel.js" in client.get("/" + server.asset_url("live.js")).text
-    assert "immutable" in client.get(f"/{folder}/panel.js").headers["cache-control"]
+    for name in re.findall(r'from "\./([\w.]+)"', client.get("/" + server.asset_url("live.js")).text):
+        assert "immutable" in client.get(f"/{folder}/{name}").headers["cache-control"]
 
 
 def test_an_old_address_gets_the_new_file_but_does_not_keep_it(client: TestClient) -> None:
@@ -47,10 +51,22 @@ def test_nothing_else_is_served(client: TestClient, name: str) -> None:
     assert client.get(f"/{server.PREFIX}/x/{name}").status_code == 404
 
 
-def test_building_the_page_imports_neither_torch_nor_transformers() -> None:
+def test_the_first_paint_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    """Building the page, reading a stored run and serving it: all that is needed until somebody runs a prompt."""
+    stored = tmp_path / "run.loopviz"
+    save(random_trace(1, 12), stored)
     code = (
-        "import sys; from loopviz.app.main import build; build();"
+        "import functools, json, pathlib, sys\n"
+        "from starlette.applications import Starlette\n"
+        "from starlette.testclient import TestClient\n"
+        "from loopviz.app import recording, server\n"
+        "from loopviz.app.main import build\n"
+        "recording.stored = functools.partial(recording.stored, pathlib.Path(sys.argv[1]))\n"
+        "build()\n"
+        "client = TestClient(Starlette(routes=server.routes()))\n"
+        "shown = client.get('/' + server.opening_urls()['en']).json()['snapshot']\n"
+        "assert shown['seq'] > 0 and shown['figures'], 'nothing to draw'\n"
         "sys.exit(', '.join({'torch', 'transformers', 'gguf', 'accelerate'} & set(sys.modules)) or None)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(stored)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from loopviz.app import recording
 from loopviz.app import settings as st
 from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
+from loopviz.app.questions import View
 from loopviz.app.service import Service
-from loopviz.panels import PANELS
+from loopviz.panels import PANELS, Focus
 from tests.app.wire import unwire
 from tests.conftest import make_llama
 
@@ -62,7 +64,7 @@ def test_a_run_from_prompt_to_end(service: Service) -> None:
     messages = shown(said(service.run("Once upon", values(), "en", "me")))
     assert messages[0]["kind"] == "snapshot"
     assert messages[-1]["end"] == "length"
-    assert set(messages[0]["figures"]) == set(PANELS)
+    assert set(messages[0]["figures"]) == set(recording.usual_panels())
     prompt = sum(row[3] for message in messages for row in message["tokens"])
     tokens = sum(len(message["tokens"]) for message in messages)
     assert tokens == prompt + 12 - 1
@@ -116,7 +118,10 @@ def test_bad_input_is_told_beside_its_control_and_leaves_the_screen(
     assert service.refused("me") == [], "told once"
     # what was on screen can still be asked about
     assert service.registry.active() == 0
-    assert json.loads(service.focus(json.dumps({"run": good[0]["run"], "focus": {"token": 1}})))["kind"] == "snapshot"
+    assert (
+        json.loads(service.questions.focus(json.dumps({"run": good[0]["run"], "focus": {"token": 1}})))["kind"]
+        == "snapshot"
+    )
 
 
 def test_everything_refused_is_told_at_once(service: Service) -> None:
@@ -214,11 +219,39 @@ def test_running_again_keeps_the_old_result_until_the_new_one_speaks(service: Se
     assert service.registry.get(message["run"]).end == "stopped"
 
 
-def test_the_metric_looked_at_outlives_a_run(service: Service) -> None:
-    messages = shown(said(service.run("Once", values(), "en", "me")))
-    service.focus(json.dumps({"run": messages[0]["run"], "focus": {"metric": "entropy", "token": 2}}))
-    focus = shown(said(service.run("Twice", values(), "zh", "me")))[0]["focus"]
-    assert (focus["metric"], focus["token"], focus["lang"]) == ("entropy", None, "zh")
+def test_a_run_is_looked_at_as_the_page_wishes(service: Service) -> None:
+    wishes = {
+        "panels": ["convergence"],
+        "focus": {"metric": "entropy", "token": 2, "step": 3, "pins": [1], "lang": "en"},
+    }
+    stream = service.run("Once", values(), "zh", "me", View.read(json.dumps(wishes)))
+    first = shown(said(stream))[0]
+    assert set(first["figures"]) == {"convergence"}
+    focus = first["focus"]
+    assert (focus["metric"], focus["lang"]) == ("entropy", "zh")
+    assert (focus["token"], focus["step"], focus["pins"]) == (None, None, []), (
+        "the old run's words are not the new one's"
+    )
+
+
+@pytest.mark.parametrize("on", [[], *([name] for name, panel in PANELS.items() if getattr(panel, "NEEDS", ()))])
+def test_what_a_panel_needs_is_recorded_only_while_it_is_on(service: Service, on: list[str]) -> None:
+    view = View.read(json.dumps({"panels": ["convergence", *on]}))
+    first = shown(said(service.run("Once", values(max_new_tokens=2), "en", "me", view)))[0]
+    assert set(first["extras"]) == {extra for name in on for extra in PANELS[name].NEEDS}
+    assert set(first["figures"]) == {"convergence", *on}
+
+
+def test_a_lens_that_is_looked_through_is_recorded(service: Service) -> None:
+    view = View.read(json.dumps({"panels": [], "focus": {"lens": "exit"}}))
+    assert shown(said(service.run("Once", values(max_new_tokens=1), "en", "me", view)))[0]["extras"] == ["exit"]
+
+
+@pytest.mark.parametrize("wishes", ["", "{", None, "[]", '{"panels": 3, "focus": {"metric": "x"}}', "x" * 9999])
+def test_wishes_that_are_none_are_the_usual_ones(service: Service, wishes: Any) -> None:
+    view = View.read(wishes)
+    assert view.panels.keys() == recording.usual_panels().keys()
+    assert view.focus == Focus()
 
 
 def test_fifty_abandoned_runs_leave_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,8 +296,8 @@ def test_questions_of_strangers_get_no_answer(service: Service) -> None:
         '{"run": null}',
         '{"run": ["a"]}',
     ):
-        assert json.loads(service.resync(question)) == {"kind": "gone"}
-        assert json.loads(service.focus(question)) == {"kind": "gone"}
+        assert json.loads(service.questions.resync(question)) == {"kind": "gone"}
+        assert json.loads(service.questions.focus(question)) == {"kind": "gone"}
     for focus in (
         None,
         [],
@@ -275,15 +308,15 @@ def test_questions_of_strangers_get_no_answer(service: Service) -> None:
         {"lang": "../x"},
         {"nope": 1},
     ):
-        answer = json.loads(service.focus(json.dumps({"run": run, "focus": focus})))
+        answer = json.loads(service.questions.focus(json.dumps({"run": run, "focus": focus})))
         assert answer["kind"] == "snapshot"
         assert answer["focus"]["token"] is None
 
 
 def test_the_model_s_state_is_told_in_both_languages(service: Service) -> None:
-    assert json.loads(service.model_status('{"lang": "en"}'))["state"] == "waiting"
+    assert json.loads(service.questions.model_status('{"lang": "en"}'))["state"] == "waiting"
     service.room.get("tiny")
     for lang in ("en", "zh"):
-        answer = json.loads(service.model_status(json.dumps({"lang": lang})))
+        answer = json.loads(service.questions.model_status(json.dumps({"lang": lang})))
         assert (answer["state"], answer["lang"]) == ("ready", lang)
         assert "tiny" in answer["text"]

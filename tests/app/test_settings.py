@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hs
 
 from loopviz.app import settings as st
@@ -37,7 +37,7 @@ WILD = hs.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(LEGAL)
 def test_legal_values_run_or_are_refused_beside_a_control_that_acts(values: dict[str, Any]) -> None:
     cleaned, problems = st.clean(values)
@@ -74,7 +74,7 @@ def test_sampling_settings_are_the_engine_s(values: dict[str, Any]) -> None:
         assert (made.temperature, made.top_k, made.seed) == (values["temperature"], values["top_k"], values["seed"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     LEGAL,
     hs.dictionaries(hs.sampled_from([c.name for c in st.CONTROLS]), WILD, max_size=6),

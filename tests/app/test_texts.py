@@ -8,6 +8,7 @@ import string
 import pytest
 
 from loopviz.app import settings as st
+from loopviz.app.presets import PRESETS
 from loopviz.app.server import ASSETS
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
 
@@ -41,10 +42,22 @@ def test_every_control_and_group_is_worded(lang: str) -> None:
 
 
 def test_the_script_asks_only_for_texts_that_exist() -> None:
-    script = "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("live.js", "panel.js"))
-    asked = set(re.findall(r"texts\[\"(live\.[\w.]+)\"\]", script))
-    assert asked
+    script = "".join(path.read_text(encoding="utf-8") for path in ASSETS.glob("*.js"))
+    asked = set(re.findall(r"\"(live\.[\w.]+)\"", script))
+    assert {"live.play", "live.key.step"} <= asked
     assert asked <= table("en").keys()
+    # and what it puts together itself
+    made = set(re.findall(r"texts\[`(live\.[\w.]+)\$\{", script))
+    assert made
+    for start in made:
+        assert any(key.startswith(start) for key in table("en")), start
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_preset_is_worded(lang: str) -> None:
+    for preset in PRESETS:
+        assert text(lang, f"preset.{preset.name}.label")
+        assert text(lang, f"preset.{preset.name}.look")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loopviz.app.texts import en, zh
+from loopviz.app.texts import en, play, zh
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
-_TABLES: dict[str, Mapping[str, str]] = {"en": en.TEXTS, "zh": zh.TEXTS}
+_TABLES: dict[str, Mapping[str, str]] = {
+    "en": {**en.TEXTS, **play.TEXTS["en"]},
+    "zh": {**zh.TEXTS, **play.TEXTS["zh"]},
+}
 
 
 def text(lang: str, key: str, **values: object) -> str:

@@ -162,18 +162,10 @@ TEXTS: dict[str, str] = {
     "live.source": "Source",
     "live.formula": "Formula",
     "live.empty": "Nothing to show yet",
-    "live.metric": "Show",
     "live.reason.count": "fixed number",
     "live.reason.cosine": "settled (cosine)",
     "live.reason.kl": "settled (KL)",
     "live.reason.max": "upper bound reached",
     "live.offline": "The connection to the server was lost; what is shown is kept.",
     "live.noplot": "The plots could not be loaded; the text still works. Reload the page to try again.",
-    # quantities of the map: plain words first
-    "metric.cosine": "turn of the state (1 − cos)",
-    "metric.kl": "change of the prediction (KL)",
-    "metric.rel_delta": "size of the step (‖Δ‖/‖s‖)",
-    "metric.entropy": "unsureness (entropy)",
-    "metric.rank": "rank of the word that came",
-    "metric.norm": "size of the state (‖s‖)",
 }

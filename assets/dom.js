@@ -1,0 +1,49 @@
+// Small things every part of the page uses. Text reaches the page through textContent only.
+
+/** A new element with a class and children; strings become text. */
+export function el(tag, cls, ...children) {
+  const node = document.createElement(tag);
+  if (cls) node.className = cls;
+  node.append(...children.filter((child) => child != null));
+  return node;
+}
+
+/** A button; its label is put in place by whoever knows the language. */
+export function press(cls, act, ...children) {
+  const node = el("button", cls, ...children);
+  node.type = "button";
+  node.addEventListener("click", act);
+  return node;
+}
+
+/** What a button does, for the eye and for a screen reader. */
+export function name(node, label, hint = label) {
+  node.title = hint;
+  node.setAttribute("aria-label", label);
+}
+
+/** Fill `{name}` places of our own texts. */
+export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
+
+/** A token as one line of text. */
+export const shown = (text) => text.replace(/\n/g, "↵");
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** What this browser remembers of the visitor's choices; a browser that may not remember forgets. */
+export const kept = {
+  get(key, usual) {
+    try {
+      return JSON.parse(localStorage.getItem(`loopviz.${key}`)) ?? usual;
+    } catch {
+      return usual;
+    }
+  },
+  set(key, value) {
+    try {
+      localStorage.setItem(`loopviz.${key}`, JSON.stringify(value));
+    } catch {
+      /* it will be asked again */
+    }
+  },
+};

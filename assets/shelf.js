@@ -1,0 +1,64 @@
+// Which panels are on: a switch each, remembered in this browser. A panel that is off costs nothing, here or on the server.
+
+import { el, kept, press } from "./dom.js";
+
+export class Shelf {
+  constructor(page) {
+    this.page = page;
+    this.wishes = kept.get("panels", {}); // what the visitor switched, by name
+    this.title = el("span", "lv-shelf-title");
+    this.switches = el("div", "lv-switches");
+    this.note = el("p", "lv-shelf-note");
+    this.note.setAttribute("aria-live", "polite");
+    this.node = el("section", "lv-shelf", this.title, this.switches, this.note);
+    this.node.setAttribute("role", "group");
+  }
+
+  /** Whether a panel is on: as the visitor switched it, else as the server usually has it. */
+  isOn({ name, usual }) {
+    return this.wishes[name] ?? usual;
+  }
+
+  /** The names of the panels that are on. */
+  on() {
+    return this.page.config.panels.filter((panel) => this.isOn(panel)).map(({ name }) => name);
+  }
+
+  configure({ panels, texts }) {
+    this.title.textContent = texts["live.panels"];
+    this.node.setAttribute("aria-label", texts["live.panels"]);
+    this.switches.replaceChildren(
+      ...panels.map(({ name, words }) => {
+        const node = press("lv-switch", () => this.turn(name, !this.isOn(this.find(name))), words.name);
+        node.dataset.name = name;
+        node.title = [words.question, words.cost].filter(Boolean).join("\n");
+        return node;
+      }),
+    );
+    this.show();
+  }
+
+  find(name) {
+    return this.page.config.panels.find((panel) => panel.name === name);
+  }
+
+  turn(name, on) {
+    this.wishes = { ...this.wishes, [name]: on };
+    kept.set("panels", this.wishes);
+    this.show();
+    // what it costs is said where it is switched on
+    const { cost } = this.find(name).words;
+    this.note.textContent = on && cost ? `${this.page.texts["live.cost"]}: ${cost}` : "";
+    if (!on) this.switches.querySelector(`[data-name="${name}"]`).focus({ preventScroll: true });
+    this.page.redraw();
+  }
+
+  show() {
+    for (const node of this.switches.children) node.setAttribute("aria-pressed", String(this.isOn(this.find(node.dataset.name))));
+    for (const panel of this.page.config.panels) {
+      const on = this.isOn(panel);
+      const shown = this.page.panels.get(panel.name);
+      if (shown.on !== on) shown.turn(on);
+    }
+  }
+}

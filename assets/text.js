@@ -1,0 +1,204 @@
+// The text of a run: a word a token, coloured by its loops; the word held, what else could follow it, and pinned words.
+
+import { el, fill, name, press, shown } from "./dom.js";
+
+const MOST_PINS = 6; // as loopviz.panels.focus.MOST_PINS
+
+export class TextView {
+  constructor(page) {
+    this.page = page;
+    this.legend = el("div", "lv-legend");
+    this.region = el("div", "lv-text");
+    this.region.tabIndex = 0;
+    this.region.setAttribute("role", "listbox");
+    this.region.setAttribute("aria-orientation", "horizontal");
+    this.idle = el("p", "lv-idle");
+    this.chosen = el("span", "lv-chosen-words");
+    this.pinning = press("lv-quiet lv-pin", () => page.pin());
+    this.follow = press("lv-quiet lv-follow", () => page.look({ token: null, step: null }));
+    this.next = el("div", "lv-next");
+    this.pins = el("div", "lv-pins");
+    this.region.addEventListener("click", (event) => {
+      const token = event.target.closest?.("[data-i]");
+      if (token) page.look({ token: Number(token.dataset.i), step: null });
+    });
+    this.held = el("div", "lv-held", el("div", "lv-chosen", this.chosen, this.pinning, this.follow), this.next, this.pins);
+    this.unread = null;
+    this.selected = null;
+  }
+
+  configure(texts) {
+    this.texts = texts;
+    this.idle.textContent = texts["live.idle"];
+    this.region.setAttribute("aria-label", texts["live.region"]);
+    this.follow.textContent = texts["live.follow"];
+    this.showLegend();
+    this.showHeld();
+    if (this.unread) this.unread.title = texts["live.unread"];
+  }
+
+  /** Keep only the first words. */
+  cut(count) {
+    while (this.region.lastChild && !(Number(this.region.lastChild.dataset.i) < count)) this.region.lastChild.remove();
+    this.unread = null;
+    if (this.selected && Number(this.selected.dataset.i) >= count) this.selected = null;
+  }
+
+  add(rows, next) {
+    const { region, page } = this;
+    const nearEnd = region.scrollHeight - region.scrollTop - region.clientHeight < 60;
+    this.unread?.remove();
+    this.unread = null;
+    const made = document.createDocumentFragment();
+    const first = page.tokens.length - rows.length;
+    rows.forEach((row, i) => made.append(this.word(row, first + i)));
+    region.append(made);
+    this.idle.hidden = page.tokens.length > 0;
+    if (next !== null && next !== undefined && page.tokens.length) {
+      this.unread = this.piece(next);
+      this.unread.classList.add("lv-unread");
+      this.unread.title = this.texts["live.unread"];
+      region.append(this.unread);
+    }
+    if (nearEnd && rows.length) region.scrollTop = region.scrollHeight;
+    this.showHeld();
+  }
+
+  piece(text) {
+    const span = el("span", "lv-tok", text);
+    if (text === "" || text === " ") span.classList.add("lv-blank");
+    if (/^\s*\n/.test(text)) span.classList.add("lv-newline");
+    return span;
+  }
+
+  word(row, i) {
+    const span = this.piece(row[0]);
+    const loops = Math.max(0, ...row[1]);
+    span.dataset.i = i;
+    span.id = `lv-word-${i}`;
+    span.setAttribute("role", "option");
+    if (row[3]) span.classList.add("lv-prompt");
+    if (loops) {
+      span.dataset.loops = row[1].join("+");
+      span.style.setProperty("--tint", this.page.palette?.[loops - 1] ?? "transparent");
+    }
+    return span;
+  }
+
+  /** The word held, what else could come after it, and the pins. */
+  showHeld() {
+    const { focus } = this.page;
+    const now = focus.token === null ? null : this.region.querySelector(`[data-i="${focus.token}"]`);
+    if (this.selected !== now) {
+      this.selected?.classList.remove("lv-selected");
+      this.selected?.removeAttribute("aria-selected");
+      now?.classList.add("lv-selected");
+      now?.setAttribute("aria-selected", "true");
+      if (now) this.region.setAttribute("aria-activedescendant", now.id);
+      else this.region.removeAttribute("aria-activedescendant");
+      this.reveal(now);
+      this.selected = now;
+    }
+    const pinned = new Set(focus.pins);
+    for (const word of this.region.querySelectorAll(".lv-pinned")) {
+      if (!pinned.has(Number(word.dataset.i))) word.classList.remove("lv-pinned");
+    }
+    for (const pin of pinned) this.region.querySelector(`[data-i="${pin}"]`)?.classList.add("lv-pinned");
+    if (!this.texts) return;
+    this.showChosen();
+    this.showNext();
+    this.showPins();
+  }
+
+  /** Scroll the text, and not the page, until the word can be seen. */
+  reveal(word) {
+    if (!word) return;
+    const { region } = this;
+    const top = word.offsetTop - region.offsetTop;
+    if (top < region.scrollTop) region.scrollTop = top;
+    else if (top + word.offsetHeight > region.scrollTop + region.clientHeight) {
+      region.scrollTop = top + word.offsetHeight - region.clientHeight;
+    }
+  }
+
+  showChosen() {
+    const { focus, tokens } = this.page;
+    const row = focus.token === null ? null : tokens[focus.token];
+    this.follow.hidden = focus.token === null;
+    this.pinning.hidden = !tokens.length;
+    const pinned = focus.pins.includes(this.page.current());
+    this.pinning.textContent = this.texts[pinned ? "live.unpin" : "live.pin"];
+    this.pinning.setAttribute("aria-pressed", String(pinned));
+    this.chosen.textContent = "";
+    if (row) {
+      const reason = [...new Set(row[2])].map((key) => this.texts[`live.reason.${key}`] ?? key).join(", ");
+      this.chosen.textContent = fill(this.texts["live.selected"], {
+        t: focus.token,
+        text: shown(row[0]),
+        loops: row[1].join(" + ") || "0",
+        reason: reason || this.texts["live.plain"],
+        logp: row[4] ?? "–",
+      });
+    } else if (tokens.length) this.chosen.textContent = this.texts["live.newest"];
+  }
+
+  showNext() {
+    const { focus, alternatives: found } = this.page;
+    this.next.replaceChildren();
+    if (focus.token === null && this.page.end) this.next.append(el("span", "lv-hint", this.texts["live.hint"]));
+    if (!found || found.token !== focus.token) return;
+    const label = el("span", "lv-next-label", this.texts["live.next"]);
+    label.title = this.texts[`live.next.${found.lens}`];
+    this.next.append(label);
+    for (const [piece, logp] of found.rows) {
+      const share = logp === null ? "" : ` ${Math.round(100 * Math.exp(logp))} %`;
+      const chip = press("lv-chip", () => this.page.force(found.token, piece), shown(piece.trim() || piece), el("small", "", share));
+      // a token that is a part of a character cannot be typed
+      chip.disabled = piece === "" || piece.includes("\ufffd");
+      const came = piece === found.said;
+      chip.classList.toggle("lv-came", came);
+      name(chip, `${piece} ${share}`, came ? this.texts["live.chosen"] : fill(this.texts["live.force"], { text: shown(piece) }));
+      this.next.append(chip);
+    }
+    this.next.append(el("small", "lv-lens", this.texts[`live.lens.${found.lens}`]));
+  }
+
+  showPins() {
+    const { focus, tokens } = this.page;
+    this.pins.replaceChildren();
+    if (!focus.pins.length) return;
+    this.pins.append(el("span", "lv-next-label", this.texts["live.pinned"]));
+    for (const pin of focus.pins) {
+      const text = `${pin} “${shown(tokens[pin]?.[0] ?? "")}”`;
+      const chip = press("lv-chip", () => this.page.look({ token: pin, step: null }), text);
+      const drop = press("lv-icon", () => this.page.pin(pin), "×");
+      name(drop, `${this.texts["live.unpin"]} ${text}`);
+      this.pins.append(el("span", "lv-pinned-chip", chip, drop));
+    }
+  }
+
+  /** Whether one more word may be pinned; says so when not. */
+  roomForPin() {
+    const room = this.page.focus.pins.length < MOST_PINS;
+    if (!room) this.chosen.textContent = fill(this.texts["live.pins_full"], { most: MOST_PINS });
+    return room;
+  }
+
+  showLegend() {
+    if (!this.texts || !this.page.run) return;
+    const colours = this.page.palette ?? [];
+    this.legend.replaceChildren();
+    if (!colours.length) {
+      this.legend.append(this.texts["live.plain"]);
+      return;
+    }
+    const few = [0, ...[1, 2, 3].map((k) => Math.round((k * (colours.length - 1)) / 3))];
+    this.legend.append(el("span", "", this.texts["live.legend"]));
+    for (const i of colours.length <= 12 ? colours.keys() : few) {
+      const swatch = el("span", "lv-swatch", String(i + 1));
+      swatch.style.setProperty("--tint", colours[i]);
+      this.legend.append(swatch);
+    }
+    this.legend.append(el("span", "lv-swatch lv-unread", this.texts["live.unread"]));
+  }
+}

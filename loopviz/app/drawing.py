@@ -1,0 +1,158 @@
+"""A trace as the page shows it: up to some token, seen from some focus, by some panels.
+
+Pure functions of a trace, so a run being made, a finished one and a stored one are drawn by the same code.
+Free of Gradio and torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from plotly.colors import sample_colorscale
+
+from loopviz.app.texts import text
+from loopviz.app.wire import pack
+from loopviz.panels import Focus, figure_json
+from loopviz.panels.theme import SCALE
+from loopviz.trace import Frame, Trace
+
+Panels = Mapping[str, ModuleType]
+
+
+def token_row(frame: Frame) -> list[Any]:
+    """What the text needs of a frame: piece, loops of each block, stop reason of each, prompt or not, log p of the next."""
+    blocks = frame["blocks"]
+    return [
+        frame["text"],
+        [block["n_steps"] for block in blocks],
+        [block["stop_reason"] for block in blocks],
+        1 if frame["phase"] == "prompt" else 0,
+        None if frame["next_logprob"] is None else round(frame["next_logprob"], 3),
+    ]
+
+
+def palette(steps: int) -> list[str]:
+    """A colour for each number of loops 1..`steps`: few loops pale, many deep.
+
+    Most words take few loops of many allowed, so the colours of few loops are further apart.
+    """
+    if steps < 1:
+        return []
+    at = [0.95 - 0.85 * (i / max(1, steps - 1)) ** 0.6 for i in range(steps)]
+    return sample_colorscale(SCALE, at)
+
+
+def until(trace: Trace, tokens: int) -> Trace:
+    """The trace as it was when it had `tokens` frames; itself when it has no more."""
+    return trace if tokens >= len(trace) else Trace(trace.meta, trace.frames[: max(0, tokens)])
+
+
+def next_text(trace: Trace) -> str | None:
+    """The token chosen and not read yet, if the text goes on."""
+    return trace.frames[-1]["next_text"] if trace.frames and trace.frames[-1]["finish"] != "eos" else None
+
+
+def needs(panel: ModuleType) -> set[str]:
+    """The extras a panel must find recorded."""
+    return set(getattr(panel, "NEEDS", ()))
+
+
+def usual(panel: ModuleType) -> bool:
+    """Whether a panel is on until a visitor says otherwise: unless it needs extras, or says `USUAL = False` itself."""
+    return not needs(panel) and getattr(panel, "USUAL", True)
+
+
+def recorded(trace: Trace) -> list[str]:
+    """The extras recorded in a trace."""
+    return list(trace.meta["settings"].get("extras", ()))
+
+
+def drawable(trace: Trace, panels: Panels) -> Panels:
+    """The panels that `trace` has everything for; the page says of the others what is missing."""
+    there = set(recorded(trace))
+    return {name: panel for name, panel in panels.items() if needs(panel) <= there}
+
+
+def summaries(trace: Trace, focus: Focus, panels: Panels) -> dict[str, str]:
+    """A sentence a panel."""
+    return {name: panel.summary(trace, focus) for name, panel in panels.items()}
+
+
+def alternatives(trace: Trace, focus: Focus) -> dict[str, Any] | None:
+    """What might have come after the token held: `{"token", "lens", "said", "rows": [[text, log p], ...]}`, best first.
+
+    Read through the exit lens where that was recorded: its last step is the model's own output. Else from the last loop
+    step directly, which is what the loop, but not yet the layers after it, would say. None while no token is held.
+    """
+    at = focus.selected(len(trace))
+    if focus.token is None or at is None:
+        return None
+    frame = trace.frames[at]
+    steps = frame["blocks"][-1]["steps"] if frame["blocks"] else {}
+    for lens, prefix in (("exit", "exit_"), ("direct", "")):
+        texts, logs = steps.get(f"{prefix}topk_texts"), steps.get(f"{prefix}topk_logprobs")
+        if texts and logs:
+            rows = [
+                [piece, None if value is None else round(value, 4)]
+                for piece, value in zip(texts[-1], logs[-1], strict=True)
+            ]
+            return {"token": at, "lens": lens, "said": frame["next_text"], "rows": rows}
+    return None
+
+
+def about(meta: Mapping[str, Any], lang: str) -> str:
+    """A run's settings in a line: how it looped, what it remembered, how it chose its words."""
+    words = []
+    for block in meta["blocks"]:
+        fields = {"a": block["layers"][0], "b": block["layers"][1], "n": block["max_steps"]}
+        if block["strategy"] == "fixed_count":
+            words.append(text(lang, "about.fixed", **fields))
+        else:
+            fields["criterion"] = block["criterion"]
+            words.append(text(lang, "about.dynamic", **fields))
+        if block["kv_mode"] == "merge_strategy":
+            words.append(text(lang, "about.merged", merge=block["merge"]))
+        elif block["slots"] == 1:
+            words.append(text(lang, "about.one_slot"))
+        else:
+            words.append(text(lang, f"about.{block['attention_mode']}", slots=block["slots"]))
+    if not words:
+        words.append(text(lang, "about.plain"))
+    chosen = meta["settings"]
+    if chosen.get("do_sample"):
+        words.append(text(lang, "about.sampled", t=f"{chosen['temperature']:g}", seed=chosen["seed"]))
+    else:
+        words.append(text(lang, "about.greedy"))
+    return " · ".join(words)
+
+
+def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:
+    """All that the page shows of `trace`: the part of a snapshot that does not depend on whose it is."""
+    meta, panels = trace.meta, drawable(trace, panels)
+    return {
+        "seq": len(trace),
+        "tokens": [token_row(frame) for frame in trace.frames],
+        "next": next_text(trace),
+        "figures": {name: figure_json(panel.figure(trace, focus)) for name, panel in panels.items()},
+        "summaries": summaries(trace, focus, panels),
+        "alternatives": alternatives(trace, focus),
+        "model": meta["model"],
+        "about": about(meta, focus.lang),
+        "prompt_tokens": meta["prompt_tokens"],
+        "palette": palette(max([block["max_steps"] for block in meta["blocks"]], default=0)),
+        "extras": recorded(trace),
+        "focus": focus.to_json(),
+    }
+
+
+def fold(trace: Trace, frames: Iterable[Frame], focus: Focus, panels: Panels) -> dict[str, list[Any]]:
+    """Append `frames` to `trace`; return what that changes in each panel's figure, packed."""
+    panels, ops = drawable(trace, panels), {}
+    for frame in frames:
+        for name, panel in panels.items():
+            if found := panel.patch(trace, frame, focus):
+                ops.setdefault(name, []).extend(found)
+        trace.append(frame)
+    return {name: pack(found) for name, found in ops.items()}

@@ -1,0 +1,32 @@
+"""What the page's script is told once: its words, its panels and their colours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loopviz.app import drawing
+from loopviz.app.texts import table
+from loopviz.panels import PANELS
+from loopviz.panels.theme import template
+
+_WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
+_SHOWN = ("live.", "panel.")
+
+
+def page_config(lang: str) -> dict[str, Any]:
+    """The message that sets the page up in `lang`; a panel is found by being in `PANELS`."""
+    words = table(lang)
+    panels = []
+    for name, panel in PANELS.items():
+        shown = {key: panel.TEXTS[lang][key] for key in _WORDS if key in panel.TEXTS[lang]}
+        shown["formula"] = panel.TEXTS["en"]["formula"]
+        shown["name"] = words.get(f"panel.{name}", shown["title"])
+        entry = {"name": name, "words": shown, "needs": sorted(drawing.needs(panel)), "usual": drawing.usual(panel)}
+        panels.append(entry)
+    return {
+        "kind": "config",
+        "lang": lang,
+        "texts": {key: value for key, value in words.items() if key.startswith(_SHOWN)},
+        "panels": panels,
+        "templates": {page: template(page) for page in ("light", "dark")},
+    }

@@ -1,0 +1,57 @@
+"""The stored run a page opens with: finished, drawn at once, and nobody's in particular.
+
+Reading it needs neither torch nor a model, so it is there before either.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+from loopviz.app import drawing, replay
+from loopviz.app.page_config import page_config
+from loopviz.app.wire import dumps
+from loopviz.panels import PANELS, Focus
+from loopviz.trace import Trace
+
+log = logging.getLogger(__name__)
+
+FILE = Path(__file__).resolve().parents[2] / "assets" / "runs" / "first.loopviz"
+RUN = "recorded"  # its id on every page; ids of visitors' runs are longer and random
+
+
+def usual_panels() -> drawing.Panels:
+    """The panels that are on until a visitor says otherwise."""
+    return {name: panel for name, panel in PANELS.items() if drawing.usual(panel)}
+
+
+def ending(trace: Trace) -> str:
+    """Why the run of a finished trace ended."""
+    return (trace.frames[-1]["finish"] if trace.frames else None) or "stopped"
+
+
+@functools.cache
+def stored(path: Path = FILE) -> Trace | None:
+    """The stored run; None when there is none that this version can read, and the log says why."""
+    from loopviz.trace.io import load
+
+    try:
+        return load(path)
+    except (OSError, ValueError) as error:
+        log.warning("no recorded run to open with: %s", error)
+        return None
+
+
+@functools.cache
+def opening(lang: str) -> bytes | None:
+    """What a page opens with, before anything else is there: `{"config", "snapshot"}` as JSON.
+
+    The page's words, and the stored run, all of it shown by the usual panels. None when there is no stored run.
+    """
+    trace = stored()
+    if trace is None:
+        return None
+    place = {"run": RUN, "epoch": 0, "end": ending(trace)}
+    drawn = replay.snapshot(trace, Focus(lang=lang), usual_panels(), **place)
+    return dumps({"config": page_config(lang), "snapshot": drawn}).encode()

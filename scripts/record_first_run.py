@@ -1,0 +1,44 @@
+"""Record the run the page opens with: `assets/runs/first.loopviz`.
+
+    python scripts/record_first_run.py                        with the bundled model, its own loop, the page's first prompt
+    python scripts/record_first_run.py --model X --loop-count 6 --max-new-tokens 80
+
+Takes the options of `python -m loopviz run`; those below hold where nothing else is said. Commit the file it writes.
+A run made under an older format of traces is refused by the page, which then opens without one: record it again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+DEFAULTS = ["--model", "stories-loop", "--max-new-tokens", "72"]
+
+
+def main(options: list[str]) -> int:
+    """Record, then read the file as the page will; returns the exit code."""
+    from loopviz import cli
+    from loopviz.app import recording
+    from loopviz.app.library import offer_of
+
+    recording.FILE.parent.mkdir(parents=True, exist_ok=True)
+    # argparse takes the last of what is said twice
+    prompt = offer_of(DEFAULTS[1]).examples[0]
+    code = cli.main(["run", *DEFAULTS, "--prompt", prompt, *options, "--save", str(recording.FILE)])
+    if code:
+        return code
+    trace, first = recording.stored(), recording.opening("en")
+    if trace is None or first is None:
+        return 1
+    size = recording.FILE.stat().st_size
+    print(
+        f"{recording.FILE.relative_to(ROOT)}: {len(trace)} tokens, {size:,} bytes; the page opens with {len(first):,} bytes"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
