@@ -34,9 +34,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "of every loop step of the block shown, for the selected pass and on average over the passes that ran the step. Then: "
         "the speed of every generated token's pass, and the memory after every pass.",
         "formula": r"\text{tokens/s}=\frac{1000\sum_{\text{generated passes}}\text{tokens}}"
-        r"{\sum_{\text{generated passes}}\text{ms}},\qquad \text{ms}=\text{prelude}+\text{block}+\text{coda}+\text{head}",
-        "units": "Milliseconds of wall time. Tokens a second: of the model alone, from pass_ms; recording, choosing the token "
-        "and drawing come on top. Memory: MB, decimal (1 MB = 1,000,000 bytes).",
+        r"{\sum_{\text{generated passes}}\text{pass ms}}",
+        "units": "Milliseconds of wall time. Tokens a second: of the model alone; pass ms (pass_ms in a trace) is its forward "
+        "pass and its head, without recording, choosing the token and drawing, which come on top. Memory: MB, decimal "
+        "(1 MB = 1,000,000 bytes).",
         "source": "Clocks around the parts of every pass in this run; on a GPU work counts where it is waited for. Process "
         "memory is the resident memory of the whole server process, all its models and runs; GPU memory is what is allocated "
         "on the model's device.",
@@ -83,8 +84,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "循环之前的层（前段）、所有循环步与循环之间的层（循环块）、之后的层（后段）、把状态变成词的输出头以及选取词元，还有 LoopViz 自己的记录工作。"
         "接着：所示块每个循环步的时间，所选前向的，以及运行过该步的各次前向的平均。然后：每个生成词元的速度，以及每次前向之后的内存。",
         "formula": r"\text{tokens/s}=\frac{1000\sum_{\text{generated passes}}\text{tokens}}"
-        r"{\sum_{\text{generated passes}}\text{ms}},\qquad \text{ms}=\text{prelude}+\text{block}+\text{coda}+\text{head}",
-        "units": "毫秒（实际经过的时间）。每秒词元数：只算模型本身（pass_ms）；记录、选取词元与绘图另计。内存：MB，十进制（1 MB = 1,000,000 字节）。",
+        r"{\sum_{\text{generated passes}}\text{pass ms}}",
+        "units": "毫秒（实际经过的时间）。每秒词元数：只算模型本身；pass ms（轨迹中的 pass_ms）是前向与输出头的时间，记录、选取词元与绘图另计。内存：MB，十进制（1 MB = 1,000,000 字节）。",
         "source": "本次运行中每次前向各部分的计时；在 GPU 上，工作算在等待它完成的地方。进程内存是整个服务器进程的常驻内存，"
         "包括其中所有模型与运行；GPU 内存是模型所在设备上已分配的内存。",
         "cost": "除每次运行都记录的内容外没有额外开销：每次前向读几次时钟。",

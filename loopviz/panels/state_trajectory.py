@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "units": "No units: coordinates of states scaled to length 1. The percentage at an axis is its share of the "
         "variance of the states it was fitted on.",
         "source": "Loop states recorded in this run as float16; projected on the server, where the states stay. μ is the "
-        "mean and U the principal components of the fitted directions (singular value decomposition).",
+        "mean of the directions the axes were fitted on and U their first principal components, each turned so that its "
+        "largest entry is positive.",
         "cost": "Recording keeps every loop state of every token in memory (2 bytes a number); the page receives only two "
         "or three numbers a state.",
         "no_data": "Nothing read yet: the path appears with the first tokens",
@@ -96,7 +98,7 @@ TEXTS: dict[str, dict[str, str]] = {
         r"q=\max\Big(\tfrac{\delta_N}{\delta_{N-1}},\tfrac{\delta_{N-1}}{\delta_{N-2}}\Big),\quad "
         r"\text{fixed: } \delta_N\le 0.001\,\lVert s_N\rVert \ \text{ or }\ \tfrac{q}{1-q}\,\delta_N\le 0.05\,\lVert s_N\rVert",
         "units": "无单位：缩放到长度 1 的状态的坐标。轴上的百分比是该轴在拟合所用状态的方差中所占的比例。",
-        "source": "本次运行中以 float16 记录的循环状态；在服务器上投影，状态本身不发送。μ 是拟合所用方向的均值，U 是其主成分（奇异值分解）。",
+        "source": "本次运行中以 float16 记录的循环状态；在服务器上投影，状态本身不发送。μ 是拟合所用方向的均值，U 是其前几个主成分，各轴的正向取为绝对值最大的分量为正。",
         "cost": "记录时，每个词元的每个循环状态都保留在内存中（每个数 2 字节）；页面只收到每个状态的两三个数。",
         "no_data": "尚未读入词元：读入最初的词元后路径出现",
         "fitting": "坐标轴尚未拟合：需要读完提示词，并至少有 12 个状态",
@@ -135,6 +137,11 @@ TEXTS: dict[str, dict[str, str]] = {
 REST, PINNED, CHOSEN, STARTS, ENDS = range(5)  # traces: other tokens' ends, pinned paths, the selected one, marks
 _TRACES = ("others", "pinned", "selected", "starts", "ends")
 SYMBOLS_3D = {**theme.STOP_SYMBOLS, "max": "cross", "other": "x"}  # plotly draws fewer symbols in 3-D
+_SIZES = {  # px of marks; perspective makes those in space look larger
+    2: {"others": 4, "pinned": 4, "selected": 6, "starts": 11, "ends": 11},
+    3: {"others": 2.5, "pinned": 2.5, "selected": 4, "starts": 7, "ends": 7},
+}
+_VIEW = {"eye": {"x": 1.55, "y": 1.55, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.12}}  # all titles are inside
 _NOWHERE: tuple[list[float], ...] = ([],) * paths.AXES
 Frame = Mapping[str, Any]
 
@@ -204,14 +211,15 @@ def _chosen(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus:
             why=labels.stop_label(block["stop_reason"], focus.lang),
             **_ends(route.ending, focus.lang),
         )
-    sizes = [12 if r == focus.step else 6 for r in range(len(route.points))] if route else []
+    small = _SIZES[focus.dims]["selected"]
+    sizes = [2 * small if r == focus.step else small for r in range(len(route.points))] if route else []
     return {
         ("layout", "title", "text"): head,
         ("layout", "annotations", 0, "text"): labels.wrapped(missing),
         ("layout", "annotations", 0, "visible"): bool(missing),
         **_points(CHOSEN, route.drawn if route else _NOWHERE, focus.dims),
         ("data", CHOSEN, "text"): list(_hops(route, focus.lang)) if route else [],
-        ("data", CHOSEN, "marker", "size"): sizes if focus.step else 6,
+        ("data", CHOSEN, "marker", "size"): sizes if focus.step else small,
     }
 
 
@@ -234,25 +242,25 @@ def _marks(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus: 
         kinds.append(theme.stop_kind(frame["blocks"][focus.block]["stop_reason"]))
         says.append(f"{name} · {_ends(route.ending, focus.lang)['kind']}")
     symbols = theme.STOP_SYMBOLS if focus.dims == 2 else SYMBOLS_3D
-    first, last = _joined(routes, slice(1)), _joined(routes, slice(-1, None))
     return {
         **_points(PINNED, _joined(pinned, slice(None), gap=True), focus.dims),
         ("data", PINNED, "text"): texts,
-        **_points(STARTS, first, focus.dims),
+        **_points(STARTS, _joined(routes, slice(1)), focus.dims),
         ("data", STARTS, "text"): names,
-        **_points(ENDS, last, focus.dims),
+        **_points(ENDS, _joined(routes, slice(-1, None)), focus.dims),
         ("data", ENDS, "text"): says,
-        ("data", ENDS, "textposition"): [_beside(seen, *pair) for pair in zip(first[0], last[0], strict=True)],
+        ("data", ENDS, "textposition"): [_beside(seen, route) for route in routes],
         ("data", ENDS, "marker", "color"): [theme.COLOURS[f"stop_{kind}"] for kind in kinds],
         ("data", ENDS, "marker", "symbol"): [symbols[kind] for kind in kinds],
     }
 
 
-def _beside(seen: Seen, start: float, end: float) -> str:
-    """On which side of a path's end its words go: inwards near an edge, else away from the path."""
-    place = (end - seen.low[0]) / (seen.high[0] - seen.low[0])
-    right = place < 0.35 or (place < 0.65 and end >= start)
-    return "middle right" if right else "middle left"
+def _beside(seen: Seen, route: Route) -> str:
+    """Where the words of a path's end go, off its last stretches: inwards near the sides, else away from its start."""
+    across, up = route.drawn[0], route.drawn[1]
+    place = (across[-1] - seen.low[0]) / (seen.high[0] - seen.low[0])
+    right = place < 0.35 or (place < 0.65 and across[-1] >= across[0])
+    return f"{'top' if up[-1] >= up[0] else 'bottom'} {'right' if right else 'left'}"
 
 
 def _rest(meta: Mapping[str, Any], seen: Seen, shown: Sequence[Frame], focus: Focus) -> dict[Path, Any]:
@@ -299,23 +307,23 @@ def _data(focus: Focus) -> list[dict[str, Any]]:
     words = TEXTS[focus.lang]
     flat: dict[str, Any] = {"type": "scatter", "cliponaxis": False} if focus.dims == 2 else {"type": "scatter3d"}
     looks: tuple[dict[str, Any], ...] = (
-        {"mode": "markers", "marker": {"color": theme.INK, "size": 4, "opacity": 0.45}},
+        {"mode": "markers", "marker": {"color": theme.INK, "opacity": 0.45}},
         {
             "mode": "lines+markers",
             "line": {"color": theme.INK, "width": 1.5},
-            "marker": {"color": theme.INK, "size": 4},
+            "marker": {"color": theme.INK},
         },
         {
             "mode": "lines+markers",
             "line": {"color": theme.SELECTED, "width": 3},
-            "marker": {"color": theme.SELECTED, "size": 6, "line": {"width": 0}},
+            "marker": {"color": theme.SELECTED, "line": {"width": 0}},
         },
-        {"mode": "markers", "marker": {"color": theme.INK, "symbol": "circle-open", "size": 11, "line": {"width": 2}}},
+        {"mode": "markers", "marker": {"color": theme.INK, "symbol": "circle-open", "line": {"width": 2}}},
         {
             "mode": "markers+text",
             "textposition": [],
             "textfont": {"size": 11},
-            "marker": {"color": [], "symbol": [], "size": 11, "line": {"color": theme.MARK_EDGE, "width": 1}},
+            "marker": {"color": [], "symbol": [], "line": {"color": theme.MARK_EDGE, "width": 1}},
         },
     )
     selects = ({"token": "text"}, {"token": "text"}, {"step": "text"}, {"token": "text"}, {"token": "text"})
@@ -323,6 +331,7 @@ def _data(focus: Focus) -> list[dict[str, Any]]:
         {
             **flat,
             **look,
+            "marker": {**look["marker"], "size": _SIZES[focus.dims][name]},
             "name": words[name],
             **{"xyz"[axis]: [] for axis in range(focus.dims)},
             "text": [],
@@ -352,10 +361,11 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         axis: dict[str, Any] = {"nticks": 6}
         layout |= {"xaxis": {**axis, "title": {}}, "yaxis": {**axis, "title": {}}}
     else:
-        axis = {"color": theme.INK, "gridcolor": theme.GRID, "showbackground": False, "nticks": 4, "zeroline": False}
-        axis |= {"tickfont": {"size": 10}, "showspikes": False}
+        axis = {"color": theme.INK, "gridcolor": theme.FAINT, "showbackground": False, "nticks": 4, "zeroline": False}
+        axis |= {"tickfont": {"size": 10}, "showspikes": False, "showline": True, "linecolor": theme.INK}
         title = {"font": {"size": 11}}
-        layout["scene"] = {f"{name}axis": {**axis, "title": dict(title)} for name in "xyz"} | {"aspectmode": "cube"}
+        layout["scene"] = {f"{name}axis": {**axis, "title": dict(title)} for name in "xyz"}
+        layout["scene"] |= {"aspectmode": "cube", "camera": copy.deepcopy(_VIEW)}
         layout["margin"] |= {"l": 0, "r": 0}
     layout |= {"showlegend": True, "legend": {"y": -0.16 if focus.dims == 2 else -0.02, "yanchor": "top", "x": 0}}
     return {"data": _data(focus), "layout": layout}
