@@ -1,6 +1,6 @@
 """Record the run the page opens with: `assets/runs/first.loopviz`.
 
-    python scripts/record_first_run.py                        with the bundled model, its own loop, the page's first prompt
+    python scripts/record_first_run.py                        with the bundled model, looped until KL settles, the page's first prompt
     python scripts/record_first_run.py --model X --loop-count 6 --max-new-tokens 80
 
 Takes the options of `python -m loopviz run`; those below hold where nothing else is said. Commit the file it writes.
@@ -15,7 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-DEFAULTS = ["--model", "stories-loop", "--max-new-tokens", "72"]
+# Until the prediction settles: words that need more loops stand out in the text.
+DEFAULTS = ["--model", "stories-loop", "--max-new-tokens", "72", "--loop-strategy", "dynamic_stop"]
+DEFAULTS += ["--convergence-criterion", "kl", "--kl-threshold", "0.001", "--max-loop-count", "16"]
+DEFAULTS += ["--virtual-layer-count", "2", "--min-loop-count", "2"]
 
 
 def main(options: list[str]) -> int:

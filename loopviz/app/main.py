@@ -13,7 +13,7 @@ from loopviz.app.models import ModelRoom
 from loopviz.app.service import Service
 from loopviz.app.theme import theme
 
-DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_MODEL = "stories-loop"
 
 
 def build(model: str = DEFAULT_MODEL, *, local: bool = True) -> ExplorePage:

@@ -48,7 +48,7 @@ class Control:
 
 
 CONTROLS: tuple[Control, ...] = (
-    Control("model", "name", "smollm2-135m-instruct", "model"),
+    Control("model", "name", "stories-loop", "model"),
     Control("block_start", "whole", 10, "loop", 0, 999),
     Control("block_end", "whole", 14, "loop", 0, 999),
     Control("loop_strategy", "choice", "fixed_count", "loop", choices=("fixed_count", "dynamic_stop")),

