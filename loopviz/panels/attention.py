@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, shared, theme
-from loopviz.panels.ops import Op, Path, changes, fill
+from loopviz.panels.ops import Op, Path, fill
 from loopviz.trace import decode_floats
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ NAME = "attention"
 ORDER = 60
 NEEDS: tuple[str, ...] = ("attention",)
 ROWS = 16  # steps shown at most
-POSITIONS = 24  # positions shown at most, and one column for all others
+POSITIONS = 20  # positions shown at most, and one column for all others
 SLOTS = 16  # slots shown at most, the last with all further ones
 CELLS = 400  # of one map at most, about: what a token costs to send
 
@@ -28,11 +28,11 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "Where does it look, loop by loop?",
         "question": "Which earlier words does the selected token attend to in one layer, and does that change from loop to loop?",
         "how": "A row is a loop step, from the bottom up. Above: how the attention is shared among the positions read so "
-        "far, as the mean of the layer's query heads and the sum of a position's slots; the 24 positions attended most "
+        "far, as the mean of the layer's query heads and the sum of a position's slots; the 20 positions attended most "
         "over all steps (fewer when there are many steps) stand in the order of the text, all others together in the "
         "last column. Below, where all slots are read at once (parallel): the share of every slot. And, for every query "
         "head: the share of its attention that moved to other positions since the step before; heads beyond what fits "
-        "are averaged in a last column, those that move most stay. Of more than 16 steps, evenly spaced ones are shown. "
+        "are averaged in a last column, those that move most stay. Of more than 16 steps, evenly spaced ones are shown; steps not run stay blank. "
         "The colour grows with the square root, so that small shares can be told apart.",
         "formula": r"A_r(p)=\frac{1}{H}\sum_{h}\sum_{\text{slots}}A_r^{(h)}(p,\text{slot}),\qquad "
         r"\mathrm{TV}_r^{(h)}=\tfrac12\sum_p\left|A_r^{(h)}(p)-A_{r-1}^{(h)}(p)\right|",
@@ -53,7 +53,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "further": "{first}+",
         "caption_slots": "share of each slot",
         "caption_heads": "moved since the step before",
-        "bar": "%",
+        "bar": "share, %",
         "hover_map": "to %{x}<br>step r = %{y}: %{z} % of the attention",
         "hover_slots": "slot %{x}, step r = %{y}: %{z} % of the attention",
         "hover_heads": "head %{x}, step r = %{y}<br>%{z} % moved since the step before",
@@ -67,8 +67,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "每次循环它在看哪里？",
         "question": "在某一层里，所选词元关注之前的哪些词？从一次循环到下一次有变化吗？",
         "how": "一行是一个循环步，自下而上。上图：注意力如何分配给至今读入的各位置，取该层各查询头的平均，一个位置的各槽位相加；"
-        "各步合计最受关注的 24 个位置（步数多时更少）按文本顺序排列，其余合并在最后一列。下图：若一次读取全部槽位（并行），显示每个槽位的份额；"
-        "以及每个查询头自前一步以来移到其他位置的注意力份额；放不下的头在最后一列取平均，保留变化最大的头。超过 16 步时显示等间隔的步。"
+        "各步合计最受关注的 20 个位置（步数多时更少）按文本顺序排列，其余合并在最后一列。下图：若一次读取全部槽位（并行），显示每个槽位的份额；"
+        "以及每个查询头自前一步以来移到其他位置的注意力份额；放不下的头在最后一列取平均，保留变化最大的头。超过 16 步时显示等间隔的步；没有运行的步留空。"
         "颜色随平方根增长，使小的份额也能区分。",
         "formula": r"A_r(p)=\frac{1}{H}\sum_{h}\sum_{\text{slots}}A_r^{(h)}(p,\text{slot}),\qquad "
         r"\mathrm{TV}_r^{(h)}=\tfrac12\sum_p\left|A_r^{(h)}(p)-A_{r-1}^{(h)}(p)\right|",
@@ -87,7 +87,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "further": "{first}+",
         "caption_slots": "各槽位的份额",
         "caption_heads": "自前一步以来的变化",
-        "bar": "%",
+        "bar": "份额，%",
         "hover_map": "看向 %{x}<br>第 %{y} 步：注意力的 %{z} %",
         "hover_slots": "槽位 %{x}，第 %{y} 步：注意力的 %{z} %",
         "hover_heads": "头 %{x}，第 %{y} 步<br>自前一步以来移动了 %{z} %",
@@ -99,6 +99,7 @@ TEXTS: dict[str, dict[str, str]] = {
     },
 }
 
+_FOLLOWER = shared.Follower()
 MAP, HEADS, BY_SLOT = 0, 1, 2  # traces; the last only where all slots are read at once
 
 
@@ -234,10 +235,13 @@ def _maps(spec: dict[str, Any], frames: list[dict[str, Any]], seen: Seen | None,
     return out
 
 
-def _chosen(meta: dict[str, Any], frames: list[dict[str, Any]], count: int, focus: Focus) -> dict[Path, Any]:
-    """All that depends on which token is selected, by path, when ``count`` of ``frames`` are there."""
-    words, spec, at = TEXTS[focus.lang], meta["blocks"][focus.block], focus.selected(count)
-    frame = None if at is None else frames[at]
+def _chosen(trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+    """All that depends on which token is selected, by path, when ``count`` frames are there.
+
+    ``frame`` is the selected one: of ``trace``, or the one that comes next.
+    """
+    words, spec = TEXTS[focus.lang], trace.meta["blocks"][focus.block]
+    frames = trace.frames if frame is None or frame["index"] < len(trace.frames) else [*trace.frames, frame]
     missing = _missing(count, frame, focus)
     seen = None if frame is None or missing else _read(frame, spec, focus)
     head = " "
@@ -263,13 +267,13 @@ def _chosen(meta: dict[str, Any], frames: list[dict[str, Any]], count: int, focu
 
 def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
     words = TEXTS[lang]
-    kinds = [("map", "", {"token": "x", "step": "y"}), ("heads", "2", {"step": "y"})]
-    kinds += [("slots", "3", {"step": "y"})] if _parallel(spec) else []
+    kinds = [("map", "", "", {"token": "x", "step": "y"}), ("heads", "2", "2", {"step": "y"})]
+    kinds += [("slots", "3", "2", {"step": "y"})] if _parallel(spec) else []
     return [
         {
             "type": "heatmap",
-            "xaxis": f"x{axis}",
-            "yaxis": f"y{axis}",
+            "xaxis": f"x{x}",
+            "yaxis": f"y{y}",
             "x": [],
             "y": [],
             "z": [],
@@ -280,7 +284,7 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
             "hovertemplate": words[f"hover_{kind}"] + "<extra></extra>",
             "meta": {"select": select},
         }
-        for kind, axis, select in kinds
+        for kind, x, y, select in kinds
     ]
 
 
@@ -290,7 +294,7 @@ def _caption(text: str, axis: str) -> dict[str, Any]:
         "text": text,
         "showarrow": False,
         "xref": f"x{axis} domain",
-        "yref": f"y{axis} domain",
+        "yref": "y2 domain",
         "x": 0,
         "xanchor": "left",
         "y": 1,
@@ -301,7 +305,7 @@ def _caption(text: str, axis: str) -> dict[str, Any]:
 
 def _axes(spec: dict[str, Any], rows: int, height: int, words: dict[str, str]) -> dict[str, Any]:
     """The axes of the maps: one above, one or two side by side below."""
-    map_px = height - 52 - 92 - GAP  # of both maps together
+    map_px = height - 52 - 80 - GAP  # of both maps together
     below = map_px / 2 / (map_px + GAP)
     above = 1 - below
     y = {"type": "category", "title": {"text": words["step"]}, "range": [-0.5, rows - 0.5], "showgrid": False}
@@ -310,18 +314,11 @@ def _axes(spec: dict[str, Any], rows: int, height: int, words: dict[str, str]) -
     axes = {
         "xaxis": {**x, "title": {"text": words["position"]}, "anchor": "y", "tickangle": -90},
         "yaxis": {**y, "anchor": "x", "domain": [above, 1]},
-        "xaxis2": {
-            **x,
-            "title": {"text": words["head_axis"]},
-            "anchor": "y2",
-            "domain": [split + 0.1 * bool(split), 1],
-        },
-        "yaxis2": {**y, "anchor": "x2", "domain": [0, below]},
+        "xaxis2": {**x, "title": {"text": words["head_axis"]}, "anchor": "y2", "domain": [split and split + 0.03, 1]},
+        "yaxis2": {**y, "anchor": "x3" if split else "x2", "domain": [0, below]},  # of both lower maps
     }
     if split:
-        axes["xaxis3"] = {**x, "title": {"text": words["slot"]}, "anchor": "y3", "domain": [0, split]}
-        axes["yaxis3"] = {**y, "anchor": "x3", "domain": [0, below]}
-        axes["yaxis2"] |= {"matches": "y3", "title": {"text": words["step"], "standoff": 2}}
+        axes["xaxis3"] = {**x, "title": {"text": words["slot"]}, "anchor": "y2", "domain": [0, split]}
     return axes
 
 
@@ -359,7 +356,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "template": theme.template(),
         "height": 300,
-        "margin": {"l": 44, "r": 8, "t": 52, "b": 92},
+        "margin": {"l": 44, "r": 8, "t": 52, "b": 80},
         "title": {"text": " "},
         "annotations": [labels.message(absent or words["no_data"])],
         "meta": {"select": {"token": "x", "step": "y"}},
@@ -369,7 +366,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
     rows = min(spec["max_steps"], ROWS)
-    height = 52 + 92 + GAP + 2 * max(84, min(18 * rows, 240))
+    height = 52 + 80 + GAP + 2 * max(84, min(18 * rows, 240))
     captions = [_caption(words["caption_heads"], "2")]
     captions += [_caption(words["caption_slots"], "3")] if _parallel(spec) else []
     layout |= {
@@ -403,21 +400,17 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
 
 def figure(trace: Trace, focus: Focus) -> go.Figure:
     """The figure of ``trace``: attention of one layer from the selected token by loop step, its slots and its change."""
-    shown = _skeleton(trace.meta, focus)
+    shown, at = _skeleton(trace.meta, focus), focus.selected(len(trace))
     if shown["data"]:
-        fill(shown, _chosen(trace.meta, trace.frames, len(trace), focus))
+        fill(shown, _chosen(trace, len(trace), None if at is None else trace.frames[at], focus))
     return go.Figure(shown)
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its own attention, when it is selected."""
-    count = len(trace.frames)
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    if count and focus.selected(count) == focus.selected(count + 1):
-        return []
-    frames = [*trace.frames, frame]
-    return changes(*(_chosen(trace.meta, frames, count + more, focus) for more in (0, 1)))
+    return _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(trace, count, chosen, focus))
 
 
 def summary(trace: Trace, focus: Focus) -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from loopviz.panels import labels, theme
-from loopviz.panels.ops import Op, Path, changes, fill
+from loopviz.panels import labels, shared, theme
+from loopviz.panels.ops import Op, Path, fill
 from loopviz.panels.running import Running
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ ORDER = 32
 NEEDS: tuple[str, ...] = ("keys",)
 CELLS = 160  # of one map at most: what a token costs to send
 WRITTEN = 48  # up to so many cells a map, its numbers are written in them
-LOW = -6  # powers of ten: the colours' lower end; the upper is 1
+LOW = -5  # powers of ten: the colours' lower end; the upper is 1
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -33,7 +33,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "spaced steps are shown, the last included.",
         "formula": r"1-\cos\!\left(K_r^{(\ell)}, K_{r-1}^{(\ell)}\right),\qquad "
         r"\frac{1}{|\{t:\,N_t\ge r\}|}\sum_{t:\,N_t\ge r}\left(1-\cos\!\left(K_{r,t}^{(\ell)}, K_{r-1,t}^{(\ell)}\right)\right)",
-        "units": "1 − cosine: no unit, 0 (same direction) to 2 (opposite). Colours are logarithmic, from 1e-6 to 1; what "
+        "units": "1 − cosine: no unit, 0 (same direction) to 2 (opposite). Colours are logarithmic, from 1e-5 to 1; what "
         "lies outside takes the colour of that end.",
         "source": "Keys as written to the cache in this run, all key/value heads of a layer as one vector. Position does "
         "not matter: both keys are rotated alike (RoPE).",
@@ -63,7 +63,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "更早停止的词元没有该步，不计入平均。格子过多时显示等间隔的步，包括最后一步。",
         "formula": r"1-\cos\!\left(K_r^{(\ell)}, K_{r-1}^{(\ell)}\right),\qquad "
         r"\frac{1}{|\{t:\,N_t\ge r\}|}\sum_{t:\,N_t\ge r}\left(1-\cos\!\left(K_{r,t}^{(\ell)}, K_{r-1,t}^{(\ell)}\right)\right)",
-        "units": "1 − 余弦：无单位，0（方向相同）到 2（相反）。颜色为对数，从 1e-6 到 1；超出的取该端的颜色。",
+        "units": "1 − 余弦：无单位，0（方向相同）到 2（相反）。颜色为对数，从 1e-5 到 1；超出的取该端的颜色。",
         "source": "本次运行写入缓存的键，一层的所有键/值头作为一个向量。与位置无关：两个键的旋转（RoPE）相同。",
         "cost": "每层、每个循环步、每个词元比较一次两个键；键本身不保存。",
         "no_data": "尚未读入词元：读入第一个词元后出现",
@@ -108,6 +108,7 @@ def _more(sums: Sums, meta: dict[str, Any], block: int, frame: dict[str, Any]) -
     ]
 
 
+_FOLLOWER = shared.Follower()
 RUNNING: Running[Sums] = Running(start=_nothing, step=_more)
 
 
@@ -208,7 +209,7 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
         if written:
             maps[-1] |= {
                 "texttemplate": "10<sup>%{z:.1f}</sup>",
-                "textfont": {"size": 11, "color": theme.MARK_EDGE, "shadow": "0 0 2px #000, 0 0 2px #000"},
+                "textfont": {"size": 13, "color": theme.MARK_EDGE, "shadow": "0 0 2px #000, 0 0 2px #000"},
             }
     return maps
 
@@ -328,19 +329,17 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings when it is selected: its own map, and the rows of the mean that moved."""
-    meta, count = trace.meta, len(trace.frames)
-    if labels.missing_block(meta, focus.block, focus.lang):
+    if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    before, after = focus.selected(count), focus.selected(count + 1)
-    if count and before == after:
-        return []
-    states = []
-    for more, at in enumerate((before, after)):
-        new = more and at == count
-        chosen = frame if new else None if at is None else trace.frames[at]
-        sums = RUNNING.after(trace, focus.block, frame) if new else _sums_at(trace, at, focus.block)
-        states.append(_chosen(meta, count + more, chosen, sums, focus))
-    return changes(*states)
+
+    def chosen(count: int, selected: dict[str, Any] | None) -> dict[Path, Any]:
+        if selected is frame:
+            sums = RUNNING.after(trace, focus.block, frame)
+        else:
+            sums = _sums_at(trace, None if selected is None else selected["index"], focus.block)
+        return _chosen(trace.meta, count, selected, sums, focus)
+
+    return _FOLLOWER.patch(trace, frame, focus, chosen)
 
 
 def summary(trace: Trace, focus: Focus) -> str:

@@ -28,6 +28,7 @@ MODELS: dict[str, tuple[int, int, int, int]] = {
     "Llama-3-8B": (32, 8, 128, 8192),
     "Llama-3-70B": (80, 8, 128, 8192),
 }
+TOLD = "Llama-3-8B"  # the one a summary speaks of
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -59,8 +60,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover": "%{{y}}, {name}<br>%{{x:.4s}}B<br>%{{customdata}}",
         "shape": "{layers} layers, {heads} KV heads of {dim}, made for {limit} tokens",
         "head": "{context} tokens × batch {batch}, bfloat16<br>beside plain: this run × {used} · unrolled × {unrolled}",
-        "summary": "At {context} tokens and batch {batch} in bfloat16, as of {token}: {models}.",
-        "one": "{model} would hold {plain} plain, {used} kept as in this run, {unrolled} unrolled",
+        "summary": "As of {token}, this run's cache takes {used_ratio} times, an unrolled one {unrolled_ratio} times the "
+        "bytes of a plain Llama: at {context} tokens and batch {batch} in bfloat16, {model} would hold {plain} plain, {used} "
+        "kept as in this run, {unrolled} unrolled.",
     },
     "zh": {
         "title": "换成真实模型要多少内存？",
@@ -87,11 +89,12 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover": "%{{y}}，{name}<br>%{{x:.4s}}B<br>%{{customdata}}",
         "shape": "{layers} 层，{heads} 个 KV 头，每头 {dim} 维，设计长度 {limit} 个词元",
         "head": "{context} 个词元 × 批大小 {batch}，bfloat16<br>与普通相比：本次运行 × {used} · 展开 × {unrolled}",
-        "summary": "上下文 {context} 个词元、批大小 {batch}、bfloat16，截至{token}：{models}。",
-        "one": "{model} 普通需要 {plain}，按本次运行的方式 {used}，展开 {unrolled}",
+        "summary": "截至{token}，本次运行的缓存是普通 Llama 的 {used_ratio} 倍，展开是 {unrolled_ratio} 倍：上下文 {context} 个词元、"
+        "批大小 {batch}、bfloat16 时，{model} 普通需要 {plain}，按本次运行的方式 {used}，展开 {unrolled}。",
     },
 }
 
+_FOLLOWER = shared.Follower()
 KINDS = ("plain", "used", "unrolled")  # traces, and the frame's bytes_*
 _COLOURS = {"plain": "plain", "used": "kv_used", "unrolled": "unrolled"}
 _PATTERNS = {"plain": "", "used": "/", "unrolled": "."}
@@ -210,24 +213,24 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: bars whose factor has moved, when the newest token is followed."""
-    return shared.follow(trace, frame, focus, lambda frames, chosen: _chosen(frames, chosen, focus))
+    return _FOLLOWER.patch(trace, frame, focus, lambda frames, chosen: _chosen(frames, chosen, focus))
 
 
 def summary(trace: Trace, focus: Focus) -> str:
-    """One sentence: every model's three sizes."""
+    """One sentence: how many times plain the other ways take, and one model's three sizes."""
     words, at = TEXTS[focus.lang], focus.selected(len(trace))
     if at is None:
         return words["no_data"] if not len(trace) else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
     frame = trace.frames[at]
-    sizes = {kind: _sizes(kind, frame, focus) for kind in KINDS}
-    models = [
-        words["one"].format(model=model, **{kind: labels.show_bytes(sizes[kind][i]) for kind in KINDS})
-        for i, model in enumerate(MODELS)
-    ]
+    told = list(MODELS).index(TOLD)
+    sizes = {kind: labels.show_bytes(_sizes(kind, frame, focus)[told]) for kind in KINDS}
+    ratios = {f"{kind}_ratio": f"{factor:.3g}" for kind, factor in factors(frame).items()}
     shown = words["summary"].format(
         context=f"{focus.context:,}",
         batch=focus.batch,
         token=labels.token_label(frame, focus.lang),
-        models="; ".join(models) if focus.lang == "en" else "；".join(models),
+        model=TOLD,
+        **sizes,
+        **ratios,
     )
     return labels.plain(shown)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loopviz.panels import labels
@@ -15,24 +17,47 @@ if TYPE_CHECKING:
 Frame = Mapping[str, Any]
 
 
+@dataclass
+class Follower:
+    """The edits of a figure that shows the selected token alone; one a panel.
+
+    What the newest token's figure holds is what the next patch starts from, so it is kept, for each trace that lives,
+    instead of being worked out twice. Frames must not be edited once they are in a trace.
+    """
+
+    _kept: dict[int, tuple[weakref.ref[Trace], Frame, Focus, dict[Path, Any]]] = field(default_factory=dict)
+
+    def patch(
+        self, trace: Trace, frame: Frame, focus: Focus, chosen: Callable[[int, Frame | None], dict[Path, Any]]
+    ) -> list[Op]:
+        """The edits ``frame``, the next one of ``trace``, brings.
+
+        Args:
+            trace, frame, focus: as a panel's ``patch`` has them.
+            chosen: all that depends on the selection, by path, for so many frames and the selected one (None: none).
+        """
+        count = len(trace.frames)
+        before, after = focus.selected(count), focus.selected(count + 1)
+        if before == after and count:
+            return []
+        kept = self._kept.get(id(trace))
+        if kept is not None and before is not None and kept[1] is trace.frames[-1] and kept[2] == focus:
+            old = kept[3]
+        else:
+            old = chosen(count, None if before is None else trace.frames[before])
+        new = chosen(count + 1, None if after is None else trace.frames[after] if after < count else frame)
+        if after == count:  # a trace has no hash: it is told by its address, as long as it lives
+            at, held = id(trace), self._kept
+            alive = kept[0] if kept is not None else weakref.ref(trace, lambda _: held.pop(at, None))
+            held[at] = alive, frame, focus, new
+        return changes(old, new)
+
+
 def follow(
     trace: Trace, frame: Frame, focus: Focus, chosen: Callable[[int, Frame | None], dict[Path, Any]]
 ) -> list[Op]:
-    """The edits of a figure that shows the selected token alone.
-
-    Args:
-        trace: the trace before ``frame``.
-        frame: the frame that comes.
-        focus: where the reader looks.
-        chosen: all that depends on the selection, by path, for so many frames and the selected one (None: none).
-    """
-    count = len(trace.frames)
-    before, after = focus.selected(count), focus.selected(count + 1)
-    if before == after and count:
-        return []
-    old = None if before is None else trace.frames[before]
-    new = None if after is None else trace.frames[after] if after < count else frame
-    return changes(chosen(count, old), chosen(count + 1, new))
+    """:meth:`Follower.patch` without a memory, for what is cheap to work out twice."""
+    return Follower().patch(trace, frame, focus, chosen)
 
 
 def choice(label: str, options: Iterable[tuple[Any, str]], value: Any) -> dict[str, Any]:

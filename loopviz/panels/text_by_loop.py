@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, shared, theme
-from loopviz.panels.ops import Op, Path, changes, fill
+from loopviz.panels.ops import Op, Path, fill
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -19,6 +19,7 @@ NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel 
 CHOICES = 24  # places of the text shown at most
 ROWS = 6  # different texts shown at most, beside the one written
 LINES, LINE = 3, 42  # lines of a text, and columns of a line: what a phone holds
+_FOLLOWER = shared.Follower()
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -46,7 +47,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover": "stopped after step r = %{y}<br>%{customdata} words are not the last step's choice",
         "head": "the last {all} words · {lens}<br>words that differ, by row: {counts}",
         "summary": "At the last {all} generated words, up to {token}, {block}, {lens}: {rows}.",
-        "one": "stopping after step {steps} changes {count} of them: “{text}”",
+        "one": "stopping after step {steps} changes {count} of them",
+        "text": ": “{text}”",
     },
     "zh": {
         "title": "循环更少会选哪些词？",
@@ -68,7 +70,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover": "在第 %{y} 步后停下<br>%{customdata} 个词与最后一步的选择不同",
         "head": "最后 {all} 个词 · {lens}<br>各行不同的词数：{counts}",
         "summary": "截至{token}的最后 {all} 个生成词，{block}，{lens}：{rows}。",
-        "one": "在第 {steps} 步后停下会改变其中 {count} 个：“{text}”",
+        "one": "在第 {steps} 步后停下会改变其中 {count} 个",
+        "text": "：“{text}”",
     },
 }
 
@@ -148,7 +151,7 @@ def _wrap(pieces: list[tuple[str, int]]) -> list[str]:
             lines, width = [*lines, ""], 0
         lines[-1] += shown
         width += used
-    return [line.strip(" ") for line in lines]
+    return [line.strip(" ").replace("</u><u>", "") for line in lines]
 
 
 def _fitting(found: list[Row]) -> tuple[list[Row], list[list[str]]]:
@@ -184,18 +187,18 @@ def _missing(meta: dict[str, Any], count: int, frame: dict[str, Any] | None, foc
     return words["prompt"].format(token=frame["index"]) if inside else ""
 
 
-def _chosen(
-    meta: dict[str, Any], frames: list[dict[str, Any]], count: int, coming: dict[str, Any], focus: Focus
-) -> dict[Path, Any]:
-    """All that depends on which token is selected, by path, when ``count`` frames are there: ``frames``, then ``coming``."""
-    words, at = TEXTS[focus.lang], focus.selected(count)
-    frame = None if at is None else frames[at] if at < len(frames) else coming
+def _chosen(trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+    """All that depends on which token is selected, by path, when ``count`` frames are there.
+
+    ``frame`` is the selected one: of ``trace``, or the one that comes next.
+    """
+    meta, words = trace.meta, TEXTS[focus.lang]
     missing = _missing(meta, count, frame, focus)
     found: list[Row] = []
     lines: list[list[str]] = []
     head = " "
     if frame is not None and not missing:
-        window = _window(meta, frames, at, coming)
+        window = _window(meta, trace.frames, frame["index"], frame)
         found, lines = _fitting(rows(window, focus.block, focus.lens, words["written"]))
         head = words["head"].format(
             all=len(found[0].pieces),
@@ -269,7 +272,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "text": [],
         "customdata": [],
         "textposition": "middle right",
-        "textfont": {"size": 12},
+        "textfont": {"size": 13},
         "cliponaxis": False,
         "hovertemplate": words["hover"] + "<extra></extra>",
     }
@@ -278,24 +281,21 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
 
 def figure(trace: Trace, focus: Focus) -> go.Figure:
     """The figure of ``trace``: the choices of every loop step of ``focus.block`` over the text up to the selected token."""
-    shown = _skeleton(trace.meta, focus)
+    shown, at = _skeleton(trace.meta, focus), focus.selected(len(trace))
     if shown["data"]:
-        fill(shown, _chosen(trace.meta, trace.frames, len(trace), {}, focus))
+        fill(shown, _chosen(trace, len(trace), None if at is None else trace.frames[at], focus))
     return go.Figure(shown)
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: the texts one place further, when the newest token is followed."""
-    count = len(trace.frames)
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    if count and focus.selected(count) == focus.selected(count + 1):
-        return []
-    return changes(*(_chosen(trace.meta, trace.frames, count + more, frame, focus) for more in (0, 1)))
+    return _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(trace, count, chosen, focus))
 
 
 def summary(trace: Trace, focus: Focus) -> str:
-    """One sentence: how many choices every row changes, and its text."""
+    """One sentence: how many choices every row changes, and the first one's text."""
     absent = labels.missing_block(trace.meta, focus.block, focus.lang)
     words, at = TEXTS[focus.lang], focus.selected(len(trace))
     if absent:
@@ -303,12 +303,12 @@ def summary(trace: Trace, focus: Focus) -> str:
     frame = None if at is None else trace.frames[at]
     if missing := _missing(trace.meta, len(trace), frame, focus):
         return missing
-    found, lines = _fitting(rows(_window(trace.meta, trace.frames, at, {}), focus.block, focus.lens, words["written"]))
-    told = [
-        words["one"].format(steps=row.name, count=row.differ, text=" ".join(text))
-        for row, text in zip(found, lines, strict=True)
-        if row.name != words["written"]
-    ]
+    found, lines = _fitting(
+        rows(_window(trace.meta, trace.frames, at, frame), focus.block, focus.lens, words["written"])
+    )
+    chosen = [row for row in found if row.name != words["written"]]
+    told = [words["one"].format(steps=row.name, count=row.differ) for row in chosen]
+    told[0] += words["text"].format(text=" ".join(lines[0]))
     shown = words["summary"].format(
         all=len(found[0].pieces),
         token=labels.token_label(frame, focus.lang),

@@ -20,7 +20,7 @@ NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel 
 ROWS = 16  # steps shown at most
 PLACES = 5  # words a step at most
 CELLS = 48  # words in all, about: what a token costs to send
-WIDTHS = (10, 7)  # columns of text the winner's cell and the others hold on a phone
+WIDTHS = (10, 6)  # columns of text the winner's cell and the others hold on a phone
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -88,6 +88,7 @@ TEXTS: dict[str, dict[str, str]] = {
 }
 
 WINNER, OTHERS, FLIPS = 0, 1, 2  # traces
+_FOLLOWER = shared.Follower()
 
 
 def places(meta: dict[str, Any], max_steps: int) -> int:
@@ -223,7 +224,7 @@ def _data(lang: str, count: int) -> list[dict[str, Any]]:
     others = {
         **grid,
         "x": [place - 0.5 for place in range(2, count + 2)],
-        "textfont": {**font, "size": 11},
+        "textfont": {**font, "size": 10},
         "hovertemplate": words["hover"] + "<extra></extra>",
     }
     marks = {
@@ -264,7 +265,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "template": theme.template(),
         "height": 260,
-        "margin": {"l": 44, "r": 8, "t": 52, "b": 90},
+        "margin": {"l": 44, "r": 8, "t": 52, "b": 80},
         "title": {"text": " "},
         "annotations": [labels.message(absent or words["no_data"])],
         "meta": {"select": {"step": "y"}, "choices": {"lens": shared.lens_choice(meta, focus)}},
@@ -274,7 +275,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         return {"data": [], "layout": layout}
     steps = meta["blocks"][focus.block]["max_steps"]
     rows, count = min(steps, ROWS), places(meta, steps)
-    height = 52 + 90 + max(26 * rows, 110)
+    height = 52 + 80 + max(26 * rows, 110)
     layout |= {
         "height": height,
         "title": {"text": " ", "y": 1 - 20 / height},
@@ -323,7 +324,7 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its own words, when the newest token is followed."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    return shared.follow(trace, frame, focus, lambda frames, chosen: _chosen(trace.meta, frames, chosen, focus))
+    return _FOLLOWER.patch(trace, frame, focus, lambda frames, chosen: _chosen(trace.meta, frames, chosen, focus))
 
 
 def _runs(ids: list[list[int]]) -> list[tuple[int, int]]:

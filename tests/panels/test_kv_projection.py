@@ -79,6 +79,20 @@ def test_a_run_of_the_models_own_shape_projects_to_its_own_bytes(
         assert shown[kind, model] == pytest.approx(kv[f"bytes_{kind}"] / tokens * context * batch, rel=1e-3)
 
 
+def test_the_summary_by_hand():
+    trace = looped(layers=8, blocks=[(2, 3)], slots=3, max_steps=5, strategy="fixed_count")
+    said = panel.summary(trace, Focus(context=2048, batch=8))
+    for part in (
+        "takes 1.5 times",
+        "unrolled one 2 times",
+        "2,048 tokens and batch 8",
+        "2.147 GB plain",
+        "3.221 GB",
+        "4.295 GB",
+    ):
+        assert part in said
+
+
 def test_loops_are_averaged_up_to_the_selected_token():
     trace = looped(tokens=6, blocks=[(2, 3)], max_steps=6)
     unit = 2 * 4 * 2 * 4

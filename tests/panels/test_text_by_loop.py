@@ -93,6 +93,17 @@ def test_the_step_pointed_at_outlines_the_row_it_is_in(step, row):
         assert shape["y1"] - shape["y0"] < 1
 
 
+def test_the_summary_counts_what_every_row_changes():
+    said = panel.summary(choose(looped(7), CAT), Focus())
+    for part in (
+        "last 4 generated words",
+        "step 1 changes 3 of them: “a dog sat in”",
+        "3–4 changes 1 of",
+        "5 changes 0",
+    ):
+        assert part in said
+
+
 def test_only_words_generated_up_to_the_selected_token_count():
     trace = choose(looped(7), CAT)
     assert drawn(trace, token=4)["data"][0]["text"] == ["<u>a</u> <u>dog</u>", "the <u>dog</u>", "the cat"]
@@ -161,7 +172,7 @@ def test_the_last_24_words():
 def test_a_tokens_markup_stays_text():
     figure = drawn(choose(looped(5), [*[P] * 3, ["<u>", "<i>"], ["<a href='x'>", "</u>"]]))
     assert figure["data"][0]["text"] == [
-        "<u>&lt;u&gt;</u><u>&lt;a href='x'&gt;</u>",
+        "<u>&lt;u&gt;&lt;a href='x'&gt;</u>",
         "&lt;i&gt;&lt;/u&gt;",
     ]
 

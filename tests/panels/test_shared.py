@@ -1,0 +1,63 @@
+"""A panel's follower: works every token out once, starts afresh when the reader moves, forgets traces that are gone."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from loopviz.panels import Focus
+from loopviz.panels.shared import Follower
+from loopviz.trace import Trace
+from tests.panels.cases import looped
+
+
+def followed(follower, trace, focus, asked):
+    def chosen(count, frame):
+        asked.append(count)
+        return {("layout", "title", "text"): None if frame is None else (frame["index"], focus.lang)}
+
+    return follower.patch(trace, trace.coming, focus, chosen)
+
+
+def test_every_token_is_worked_out_once_while_the_newest_is_followed():
+    whole, follower, asked = looped(6), Follower(), []
+    trace = Trace(whole.meta)
+    for frame in whole.frames:
+        trace.coming = frame
+        (op,) = followed(follower, trace, Focus(), asked)
+        assert op["value"] == (frame["index"], "en")
+        trace.append(frame)
+    assert asked == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("moved", [Focus(lang="zh"), Focus(block=1)])
+def test_another_focus_starts_from_its_own_figure(moved):
+    whole, follower, asked = looped(3), Follower(), []
+    trace = Trace(whole.meta)
+    for frame, focus in zip(whole.frames, (Focus(), Focus(), moved), strict=True):
+        trace.coming = frame
+        followed(follower, trace, focus, asked)
+        trace.append(frame)
+    assert asked == [0, 1, 2, 2, 3]
+
+
+def test_a_fixed_selection_brings_nothing_once_it_is_there():
+    whole, follower, asked = looped(5), Follower(), []
+    trace, got = Trace(whole.meta), []
+    for frame in whole.frames:
+        trace.coming = frame
+        got.append([op["value"] for op in followed(follower, trace, Focus(token=2), asked)])
+        trace.append(frame)
+    assert got == [[], [], [(2, "en")], [], []]
+
+
+def test_nothing_is_kept_of_a_trace_that_is_gone():
+    whole, follower = looped(2), Follower()
+    trace = Trace(whole.meta)
+    trace.coming = whole.frames[0]
+    followed(follower, trace, Focus(), [])
+    assert follower._kept
+    del trace
+    gc.collect()
+    assert not follower._kept
