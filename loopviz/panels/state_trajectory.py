@@ -361,7 +361,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         axis: dict[str, Any] = {"nticks": 6}
         layout |= {"xaxis": {**axis, "title": {}}, "yaxis": {**axis, "title": {}}}
     else:
-        axis = {"color": theme.INK, "gridcolor": theme.FAINT, "showbackground": False, "nticks": 4, "zeroline": False}
+        axis = {"color": theme.INK, "gridcolor": theme.INK, "showbackground": False, "nticks": 4, "zeroline": False}
         axis |= {"tickfont": {"size": 10}, "showspikes": False, "showline": True, "linecolor": theme.INK}
         title = {"font": {"size": 11}}
         layout["scene"] = {f"{name}axis": {**axis, "title": dict(title)} for name in "xyz"}
