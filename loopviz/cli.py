@@ -122,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         "--chat", action="store_true", help="send the prompt as a chat message (models with a chat template)"
     )
     how.add_argument("--no-record", action="store_true", help="loop counts only: no per-step numbers, no states")
+    how.add_argument(
+        "--extras",
+        type=lambda text: tuple(part.strip() for part in text.split(",")),
+        metavar="X",
+        help="record more of every step, each at a cost: exit, keys, attention, or several with commas",
+    )
     how.add_argument("--top-tokens", type=int, metavar="N", help="likeliest tokens to record of each step (default: 5)")
 
     export = commands.add_parser("export", help="turn a saved trace into tables, JSON or a report")
@@ -190,7 +196,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, as fields of StreamSettings."""
-    names = ("max_new_tokens", "repetition_penalty", "top_tokens", *SAMPLING_ONLY)
+    names = ("max_new_tokens", "repetition_penalty", "top_tokens", "extras", *SAMPLING_ONLY)
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     idle = [_option(name) for name in SAMPLING_ONLY if name in given]
     if idle and not options.do_sample:

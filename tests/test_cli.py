@@ -128,10 +128,14 @@ def test_every_option_reaches_the_run(folder, capfd, tmp_path):
 
 def test_export(folder, capfd, tmp_path):
     saved = tmp_path / "t"
-    assert run("--prompt", "a dog", "--model", folder, *LOOP, "--max-new-tokens", 2, "--save", saved) == 0
+    options = ("--max-new-tokens", 2, "--extras", "attention, exit", "--save", saved)
+    assert run("--prompt", "a dog", "--model", folder, *LOOP, *options) == 0
     assert cli.main(["export", str(saved), "--csv", str(tmp_path / "csv"), "--json", str(tmp_path / "t.json")]) == 0
     trace = io.load(saved)
-    assert len(pd.read_csv(tmp_path / "csv" / "steps.csv")) == 3 * len(trace)
+    assert trace.meta["settings"]["extras"] == ["exit", "attention"]
+    rows = {name: len(pd.read_csv(tmp_path / "csv" / f"{name}.csv")) for name in ("steps", "exit", "keys", "attention")}
+    positions = len(trace) * (len(trace) + 1) // 2
+    assert rows == {"steps": 3 * len(trace), "exit": 3 * len(trace), "keys": 0, "attention": 2 * 3 * positions}
     assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["frames"] == trace.frames
 
 
@@ -146,6 +150,8 @@ def test_export(folder, capfd, tmp_path):
         (["--prompt", "x", "--sample", "--temperature", "nan"], "temperature=nan"),
         (["--prompt", "x", "--max-new-tokens", "0"], "max_new_tokens=0"),
         (["--prompt", "x", "--chat"], "chat template"),
+        (["--prompt", "x", "--extras", "exit,smell"], "extras=('exit', 'smell')"),
+        (["--prompt", "x", "--extras", "exit", "--no-record"], "record='off'"),
         (["--prompt", "x", "--threads", "0"], "--threads 0"),
         (["--prompt", "x", "--save", "/no/such/folder/t"], "/no/such/folder"),
         (["--prompt", "word " * 400], "context is 256 tokens"),

@@ -12,7 +12,7 @@ import torch
 
 from loopviz.engine import StreamSettings, run, run_meta, stream
 from loopviz.model import LoopCache
-from loopviz.trace import Trace, check_frame, check_meta
+from loopviz.trace import EXTRAS, Trace, check_frame, check_meta
 from tests.engine import tiny
 
 PROMPT = "Once 🙂 upon 从前"
@@ -290,11 +290,13 @@ def _census() -> tuple[int, int, int]:
     return sum(type(o) in (torch.Tensor, torch.nn.Parameter) for o in objects), caches, threading.active_count()
 
 
-def test_fifty_abandoned_runs_leave_nothing():
+@pytest.mark.parametrize("extras", [(), EXTRAS])
+def test_fifty_abandoned_runs_leave_nothing(extras):
     model = tiny.model(**LOOPS["parallel"])
+    layers = model.model.layers
 
     def abandon(i: int) -> None:
-        frames = stream(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=30))
+        frames = stream(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=30, extras=extras))
         list(itertools.islice(frames, i % 25))  # never started, in the prompt, in the text
         if i % 2:
             frames.close()
@@ -306,10 +308,12 @@ def test_fifty_abandoned_runs_leave_nothing():
         abandon(i)
     assert _census() == before
     assert not model.model._loop_hooks
+    assert model.model.layers is layers
 
 
+@pytest.mark.parametrize("extras", [(), EXTRAS])
 @pytest.mark.parametrize("frames_taken", [1, 20, 1000])
-def test_hook_and_cache_go_at_once(frames_taken, monkeypatch):
+def test_hook_and_cache_go_at_once(frames_taken, extras, monkeypatch):
     """Not when the garbage collector comes by: a cache may be large."""
     import loopviz.model
 
@@ -327,13 +331,15 @@ def test_hook_and_cache_go_at_once(frames_taken, monkeypatch):
     gc.collect()
     gc.disable()
     try:
-        frames = stream(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=20))
+        frames = stream(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=20, extras=extras))
         list(itertools.islice(frames, frames_taken))
         if frames_taken == 1:
             assert views[0].model._loop_hooks
+            assert (views[0].model.layers is model.model.layers) == (not extras)
             assert caches[0]() is not None
         frames.close()
         assert not views[0].model._loop_hooks
+        assert views[0].model.layers is model.model.layers
         assert caches[0]() is None
     finally:
         gc.enable()
@@ -358,6 +364,7 @@ def test_two_threads_on_the_same_weights_do_not_meet():
         (model, StreamSettings(max_new_tokens=30, do_sample=True, seed=1)),
         (other, StreamSettings(max_new_tokens=30, do_sample=True, seed=2)),
         (model, StreamSettings(max_new_tokens=30, record="off")),
+        (model, StreamSettings(max_new_tokens=30, extras=EXTRAS)),
     ]
     alone = [chosen(run(m, tiny.tokenizer(), PROMPT, s)) for m, s in jobs]
     together: dict[int, list[int]] = {}
