@@ -164,7 +164,7 @@ class ExplorePage:
         self.groups: dict[str, gr.Accordion] = {}
         for group in st.GROUPS:
             with gr.Accordion(
-                text(lang, f"group.{group}"), open=group == "loop", elem_id=f"lv-group-{group}"
+                text(lang, f"group.{group}"), open=group in ("model", "loop"), elem_id=f"lv-group-{group}"
             ) as self.groups[group]:
                 members = [control for control in st.CONTROLS if control.group == group]
                 if group == "loop":

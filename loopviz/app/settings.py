@@ -78,7 +78,7 @@ CONTROLS: tuple[Control, ...] = (
     Control("chat", "flag", False, "sampling"),
 )
 BY_NAME: Mapping[str, Control] = {control.name: control for control in CONTROLS}
-GROUPS: tuple[str, ...] = ("loop", "kv", "step", "sampling", "model")
+GROUPS: tuple[str, ...] = ("model", "loop", "kv", "step", "sampling")
 
 # Fields of LoopLlamaConfig and StreamSettings that a control of another name decides.
 _FIELD_CONTROL = {"loop_layers": "block_start", "do_sample": "greedy", "prompt": "prompt"}
