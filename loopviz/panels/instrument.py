@@ -46,8 +46,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "measured": "measured",
         "hover_exact": "step %{x}<br>exact: %{y:.6g}",
         "hover_measured": "step %{x}<br>measured: %{y:.6g}",
-        "head": "{token}<br>rate: exact {rate:.4f}, measured {measured} · largest difference of cos {gap}",
-        "stays": "{token}<br>glassbox does not know this symbol: its state must not move · largest turn {gap}",
+        "head": "{token}<br>rate: exact {rate:.4f}, measured {measured}<br>largest difference of cos: {gap}",
+        "stays": "{token}<br>glassbox does not know this symbol:<br>its state must not move · largest turn {gap}",
         "summary": "{token}: the rate is exactly {rate:.4f}; measured {measured}. The cosines differ from the exact ones by "
         "at most {gap}.",
     },
@@ -73,13 +73,13 @@ TEXTS: dict[str, dict[str, str]] = {
         "measured": "测量",
         "hover_exact": "第 %{x} 步<br>精确值：%{y:.6g}",
         "hover_measured": "第 %{x} 步<br>测量值：%{y:.6g}",
-        "head": "{token}<br>收缩率：精确 {rate:.4f}，测得 {measured} · cos 的最大差 {gap}",
-        "stays": "{token}<br>glassbox 不认识这个符号：它的状态不应移动 · 最大转动 {gap}",
+        "head": "{token}<br>收缩率：精确 {rate:.4f}，测得 {measured}<br>cos 的最大差：{gap}",
+        "stays": "{token}<br>glassbox 不认识这个符号：<br>它的状态不应移动 · 最大转动 {gap}",
         "summary": "{token}：收缩率的精确值为 {rate:.4f}，测得 {measured}；余弦与精确值最多相差 {gap}。",
     },
 }
 EXACT_GAP, GAP, EXACT_RATE, MEASURED_RATE = range(4)
-HEIGHT = 420
+HEIGHT = 440
 
 
 def applies(meta: dict[str, Any]) -> bool:
@@ -175,7 +175,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "template": theme.template(),
         "height": HEIGHT,
-        "margin": {"l": 58, "r": 12, "t": 52, "b": 10},
+        "margin": {"l": 58, "r": 12, "t": 72, "b": 10},
         "title": {"text": " ", "y": 1 - 20 / HEIGHT},
         "annotations": [labels.message(refusal or words["no_data"])],
         "meta": {"select": {"step": "x"}},

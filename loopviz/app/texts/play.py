@@ -75,8 +75,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.key.run": "run the prompt (in the prompt box)",
         "live.key.space": "Space",
         # presets
-        "presets": "One click",
-        "presets.hint": "Each sets the loop and runs your prompt.",
+        "presets": "Ways to loop",
         "preset.four.label": "Four loops",
         "preset.four.look": "Every word is run through the block four times. Look for words whose curve is flat before the "
         "fourth loop: the rest was spent for nothing.",
@@ -161,8 +160,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.key.help": "显示这些按键",
         "live.key.run": "运行提示词（在提示词框中）",
         "live.key.space": "空格",
-        "presets": "一键设置",
-        "presets.hint": "每个按钮都会设好循环并运行您的提示词。",
+        "presets": "循环方式",
         "preset.four.label": "循环四次",
         "preset.four.look": "每个词都经过循环块四次。看哪些词的曲线在第四次之前已经变平：其余的循环是白费的。",
         "preset.cosine.label": "状态稳定即停",
