@@ -3,7 +3,10 @@
 A panel module has
 
 * ``NAME``: its identifier; ``ORDER``: its place on a page;
-* ``TEXTS``: ``{"en": {...}, "zh": {...}}`` with the keys of ``TEXT_KEYS`` and its own axis and hover labels;
+* ``NEEDS`` (optional): the extras a run must have recorded for it; then ``TEXTS`` has ``not_recorded`` as well, which is
+  what its figure says of a run that has not;
+* ``TEXTS``: ``{"en": {...}, "zh": {...}}`` with the keys of ``TEXT_KEYS`` and its own axis and hover labels; ``cost``
+  says what recording for this panel costs a run;
 * ``figure(trace, focus) -> plotly.graph_objects.Figure``: pure;
 * ``patch(trace, frame, focus) -> list[Op]``: the edits that turn the figure of ``trace``, which does not hold ``frame``
   yet, into the one that does;
@@ -14,6 +17,9 @@ Law: the patches of a run, applied in order to the figure of the empty trace, gi
 ``layout.meta["select"]`` tells a page what a click selects, so that it need not know the panel: ``{"token": "x"}`` means
 that the clicked point's ``x`` begins with a position (``parseInt(x, 10)``), ``{"step": "x"}`` or ``{"step": "y"}`` that it
 is a loop step. A point of a trace whose ``meta`` is ``{"select": {...}}`` follows that instead.
+
+``layout.meta["choices"]`` are selects a page offers with the panel: ``{focus field: {"label": str, "options": [[value,
+label], ...], "value": the current one}}``.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from types import ModuleType
 from loopviz.panels.focus import LANGUAGES, METRICS, Focus
 from loopviz.panels.ops import Op, apply, figure_json
 
-TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "no_data")
+TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "cost", "no_data")
 _HELPERS = {"focus", "labels", "ops", "paths", "routes", "running", "shared", "theme"}
 
 
@@ -35,6 +41,8 @@ def _check(module: ModuleType) -> ModuleType:
             raise ImportError(f"{module.__name__}: a panel must have {attribute}")
     for lang in LANGUAGES:
         lacking = [key for key in TEXT_KEYS if not module.TEXTS.get(lang, {}).get(key)]
+        if getattr(module, "NEEDS", ()) and not module.TEXTS.get(lang, {}).get("not_recorded"):
+            lacking.append("not_recorded")
         if lacking:
             raise ImportError(f"{module.__name__}: TEXTS[{lang!r}] lacks {', '.join(lacking)}")
     return module

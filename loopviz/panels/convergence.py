@@ -35,6 +35,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "units": "1 − cosine: no unit, 0 to 2. KL: nats. Both on log axes whose lowest drawn value is 1e-8.",
         "source": "Recorded in this run, in float32, after every loop step (s_r is the state after step r, s_0 enters "
         "the block); thresholds from the model's configuration.",
+        "cost": "Nothing beyond what every run records.",
         "no_data": "Nothing read yet: the curves appear with the first token",
         "curve_cosine": "1 − cos",
         "curve_kl": "KL",
@@ -69,6 +70,7 @@ TEXTS: dict[str, dict[str, str]] = {
         r"p_r=\mathrm{softmax}(W_{\text{head}}\,\mathrm{norm}(s_r))",
         "units": "1 − 余弦：无单位，0 到 2。KL：奈特（nat）。均为对数坐标，画出的最小值为 1e-8。",
         "source": "本次运行中每个循环步之后以 float32 记录（s_r 是第 r 步之后的状态，s_0 是进入块的状态）；阈值来自模型配置。",
+        "cost": "除每次运行本来就记录的内容外，没有额外开销。",
         "no_data": "尚未读入词元：读入第一个词元后曲线出现",
         "curve_cosine": "1 − cos",
         "curve_kl": "KL",

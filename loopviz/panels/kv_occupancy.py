@@ -30,6 +30,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "units": "Tokens; bytes with decimal prefixes (1 kB = 1000 B, 1 MB = 1000 kB). D: size of a head, K: key/value heads.",
         "source": "Counted in the cache of this run after every forward pass, for one sequence; plain and unrolled are "
         "counted from the same tokens and the loops each one ran.",
+        "cost": "Nothing beyond what every run records.",
         "no_data": "Nothing read yet: the cache is empty",
         "layer": "physical layer",
         "slot": "slot",
@@ -56,6 +57,7 @@ TEXTS: dict[str, dict[str, str]] = {
         r"\qquad L_{\text{unrolled}} = L+\sum_{\text{blocks}}(N_t-1)(b-a+1)",
         "units": "词元数；字节用十进制前缀（1 kB = 1000 B，1 MB = 1000 kB）。D：每个头的维度，K：键/值头数。",
         "source": "每次前向之后在本次运行的缓存中（单个序列）统计；普通与展开的数值由同样的词元和各自实际的循环步数算出。",
+        "cost": "除每次运行本来就记录的内容外，没有额外开销。",
         "no_data": "尚未读入词元：缓存为空",
         "layer": "物理层",
         "slot": "槽位",

@@ -29,9 +29,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "next word after step r, at each place of the text generated up to the selected token. Every word is chosen "
         "given the text that was really written, not given the row's own words: so a row is not the text a model with "
         "fewer loops would write, it is its choice at each place. A word that stopped before step r keeps the choice of "
-        "its last step. Underlined: not what the last step chose there. The row “written” appears where the text written "
-        "is not what the last step chose, as under sampling. At most the last 24 words, fewer when they are long; at "
-        "most 6 different rows, of more the first five and the last.",
+        "its last step. The direct lens skips the layers after the block: in a model that was not trained for it, its words "
+        "may make no sense; the exit lens reads what the model would really say. Underlined: not what the last step chose "
+        "there. The row “written” appears where the text written is not what the last step chose, as under sampling. At "
+        "most the last 24 words, fewer when they are long; at most 6 different rows, of more the first five and the last.",
         "formula": r"w_t(r)=\arg\max_v\ p^{(t)}_{\min(r,N_t)}(v)\qquad\text{given the tokens written before place }t",
         "units": "Words (tokens) as the model's tokenizer cuts them.",
         "source": "The most likely token of every loop step, recorded in this run; through the lens chosen above (see “What "
@@ -55,7 +56,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "question": "如果每个词都在第 r 步之后停下，会选出哪些词？",
         "how": "一行是一个循环步数 r（选择相同的几个步数合为一行），自上而下：在截至所选词元的已生成文本的每个位置，第 r 步之后最可能的下一个词。"
         "每个词都是在真正写出的文本之后选择的，而不是接着该行自己的词：因此一行并不是循环更少的模型会写出的文本，而是它在每个位置上的选择。"
-        "在第 r 步之前就停止的词保留其最后一步的选择。下划线：与最后一步的选择不同。若写出的文本不是最后一步的选择（例如采样时），会多出“写出”一行。"
+        "在第 r 步之前就停止的词保留其最后一步的选择。直接透镜跳过块之后的各层："
+        "若模型没有为此训练过，选出的词可能毫无意义；出口透镜读出的才是模型真正会说的。下划线：与最后一步的选择不同。若写出的文本不是最后一步的选择（例如采样时），会多出“写出”一行。"
         "最多显示最后 24 个词，词长时更少；最多 6 行不同的选择，超出时取前五行和最后一行。",
         "formula": r"w_t(r)=\arg\max_v\ p^{(t)}_{\min(r,N_t)}(v)\qquad\text{given the tokens written before place }t",
         "units": "词（词元），按模型分词器的切分。",

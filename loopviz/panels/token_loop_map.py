@@ -34,6 +34,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "the state. Colours are logarithmic, but for entropy; the lowest colour is 1e-8.",
         "source": "Recorded in this run, in float32, after every loop step; p_r is read from s_r by the model's final norm "
         "and head (direct lens).",
+        "cost": "Nothing beyond what every run records.",
         "no_data": "Nothing read yet: a column appears with every token",
         "x": "token: position and text",
         "y": "loop step r",
@@ -79,6 +80,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "units": "1 − 余弦与相对步长：无单位。KL 与熵：奈特（nat）。排名：名次，1 为最高。范数：状态本身的单位。"
         "除熵以外颜色均为对数；最低的颜色为 1e-8。",
         "source": "本次运行中每个循环步之后以 float32 记录；p_r 由模型最后的归一化与输出头从 s_r 读出（直接透镜）。",
+        "cost": "除每次运行本来就记录的内容外，没有额外开销。",
         "no_data": "尚未读入词元：每读入一个词元出现一列",
         "x": "词元：位置与文本",
         "y": "循环步 r",

@@ -12,6 +12,7 @@ import pytest
 import loopviz.panels as panels
 from loopviz.panels import LANGUAGES, METRICS, PANELS, TEXT_KEYS, Focus, apply, figure_json
 from loopviz.panels.labels import COMMON
+from loopviz.trace import EXTRAS
 from tests.panels.cases import looped
 
 ORDERED = ["convergence", "token_loop_map", "kv_occupancy"]
@@ -40,6 +41,41 @@ def test_a_panel_without_a_language_is_refused():
         panels._check(module)
 
 
+def test_a_panel_that_needs_an_extra_must_say_when_it_is_not_there():
+    module = types.ModuleType("loopviz.panels.mine")
+    words = {lang: dict.fromkeys(TEXT_KEYS, "x") for lang in LANGUAGES}
+    module.__dict__.update(NAME="n", ORDER=1, TEXTS=words, figure=len, patch=len, summary=len, NEEDS=("keys",))
+    with pytest.raises(ImportError, match="not_recorded"):
+        panels._check(module)
+    for lang in LANGUAGES:
+        words[lang]["not_recorded"] = "x"
+    assert panels._check(module) is module
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_what_a_panel_needs_can_be_recorded(name):
+    assert set(getattr(PANELS[name], "NEEDS", ())) <= set(EXTRAS)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("name", PANELS)
+def test_choices_are_values_of_the_focus(name, lang):
+    focus = Focus(lang=lang)
+    choices = figure_json(PANELS[name].figure(looped(), focus))["layout"]["meta"].get("choices", {})
+    for field, choice in choices.items():
+        assert choice.keys() == {"label", "options", "value"}
+        values = [value for value, _ in choice["options"]]
+        assert choice["value"] in values
+        assert len(set(values)) == len(values) > 1
+        assert all(
+            isinstance(label, str) and label for label in (choice["label"], *(text for _, text in choice["options"]))
+        )
+        for value in values:
+            looked = Focus.from_json({**focus.to_json(), field: value})
+            shown = figure_json(PANELS[name].figure(looped(), looked))["layout"]["meta"]["choices"][field]
+            assert shown["value"] == value, "the choice made is the one shown"
+
+
 def fields(text):
     return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name)
 
@@ -55,7 +91,7 @@ def test_both_languages_say_the_same_things(texts):
             assert en == zh
         elif not key.startswith("hover"):
             assert fields(en) == fields(zh), key
-        if key in ("title", "question", "how", "units", "source", "no_data"):
+        if key in ("title", "question", "how", "units", "source", "cost", "no_data"):
             assert any("\u4e00" <= char <= "\u9fff" for char in zh), key
 
 

@@ -72,6 +72,8 @@ def test_the_title_says_the_last_word_and_since_when():
     trace = looped(top_k=3)
     speak(trace, 7, STORY[:3])
     assert "step 3 says “␣a” (75 %), as since step 2" in drawn(trace)["layout"]["title"]["text"]
+    speak(trace, 7, [*STORY, STORY[3]])
+    assert "step 5 says “␣dog” (90 %), as since step 4" in drawn(trace)["layout"]["title"]["text"]
 
 
 def test_the_summary_says_the_winner_of_every_step():
