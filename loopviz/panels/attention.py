@@ -157,10 +157,9 @@ def most_attended(weights: np.ndarray, count: int) -> list[int]:
 
 def _percent(values: np.ndarray) -> list[list[float | None]]:
     """Per cents to two digits, 0.01 at the finest; None for an undefined one."""
-    return [
-        [None if v != v else round(v) if v >= 9.95 else labels.sig(round(v, 2), 2) for v in row]
-        for row in (100 * values).tolist()
-    ]
+    v = 100 * values
+    rounded = np.where(v >= 9.95, np.rint(v), np.where(v >= 0.995, np.round(v, 1), np.round(v, 2))).tolist()
+    return [[None if v != v else int(v) if v.is_integer() else v for v in row] for row in rounded]
 
 
 def _positions(seen: Seen, frames: list[dict[str, Any]], count: int, lang: str) -> tuple[list[str], list[list[float]]]:

@@ -73,10 +73,17 @@ class Said(NamedTuple):
     texts: list[list[str]]
 
 
+_COLUMNS = {
+    "direct": ("topk_ids", "topk_logprobs", "topk_texts"),
+    "exit": ("exit_topk_ids", "exit_topk_logprobs", "exit_topk_texts"),
+}
+
+
 def said(block: Mapping[str, Any], lens: str) -> Said:
     """What ``block`` would say after each step through ``lens``: "direct" or "exit"."""
-    prefix = "exit_" if lens == "exit" else ""
-    return Said(*(block["steps"][f"{prefix}topk_{kind}"] for kind in ("ids", "logprobs", "texts")))
+    ids, logprobs, texts = _COLUMNS[lens]
+    steps = block["steps"]
+    return Said(steps[ids], steps[logprobs], steps[texts])
 
 
 def silent(frame: Frame, focus: Focus, not_recorded: str) -> str:

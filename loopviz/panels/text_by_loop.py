@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -134,6 +135,7 @@ def rows(frames: list[dict[str, Any]], block: int, lens: str, written: str = "wr
     return out
 
 
+@lru_cache(maxsize=4096)
 def _inline(text: str, other: bool) -> tuple[str, int]:
     """A piece as it stands in a running text, and the columns it takes: its own blanks kept, underlined if ``other``."""
     shown = labels.show_token(text, width=16)
