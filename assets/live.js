@@ -87,6 +87,7 @@ class Page {
       this.words.held,
     );
     this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog);
+    document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
     setInterval(() => this.watch(), 1000);
     loadPlotly(new URL(this.root.dataset.plotly, document.baseURI).href).then(
       (Plotly) => {
@@ -261,6 +262,7 @@ class Page {
   }
 
   finish(end) {
+    if (end && !this.end && !this.bad) this.said = ""; // what was said while it ran
     this.end = end ?? null;
     if (this.end) this.line?.close();
     this.showStatus();
@@ -475,7 +477,8 @@ class Page {
 
   say(text, bad = false) {
     this.said = text;
-    this.statusLine.classList.toggle("lv-bad", Boolean(bad));
+    this.bad = Boolean(bad);
+    this.statusLine.classList.toggle("lv-bad", this.bad);
     this.showStatus();
   }
 

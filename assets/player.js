@@ -16,7 +16,7 @@ export class Player {
     this.bar = el("input", "lv-scrub");
     Object.assign(this.bar, { type: "range", min: 1, max: 1, value: 1, step: 1 });
     this.bar.addEventListener("input", () => this.go(Number(this.bar.value)));
-    this.place = el("output", "lv-place");
+    this.place = el("span", "lv-place");
     this.speed = el("select", "lv-choice lv-speed");
     for (const speed of SPEEDS) {
       const option = el("option", "", `${speed}×`);

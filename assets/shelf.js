@@ -60,5 +60,9 @@ export class Shelf {
       const shown = this.page.panels.get(panel.name);
       if (shown.on !== on) shown.turn(on);
     }
+    // the last of an odd number takes the whole row
+    const on = [...this.page.panels.values()].filter((panel) => panel.on);
+    for (const panel of this.page.panels.values()) panel.node.classList.remove("lv-last");
+    if (on.length % 2) on[on.length - 1].node.classList.add("lv-last");
   }
 }

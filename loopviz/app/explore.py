@@ -149,9 +149,14 @@ class ExplorePage:
             with gr.Column(elem_id="lv-buttons", scale=0):
                 self.run = gr.Button(text(lang, "run"), variant="primary", elem_id="lv-run")
                 self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id="lv-stop")
+        self.kinds = {
+            key: gr.HTML(text(lang, key), elem_classes="lv-what", render=False) for key in ("examples", "presets")
+        }
         with gr.Row(elem_id="lv-examples"):
+            self.kinds["examples"].render()
             self.examples = [gr.Button(size="sm", elem_classes="lv-example") for _ in range(EXAMPLES_SHOWN)]
         with gr.Row(elem_id="lv-presets"):
+            self.kinds["presets"].render()
             self.presets = [
                 gr.Button(size="sm", elem_classes="lv-preset", elem_id=f"lv-preset-{preset.name}") for preset in PRESETS
             ]
@@ -191,7 +196,15 @@ class ExplorePage:
         order = [self.controls[control.name] for control in st.CONTROLS]
         everything = [self.prompt, self.lang, *order]
         faces = [self.prompt, *self.presets, self.look, *order]
-        words = [self.title, self.run, self.stop, *self.examples, *self.groups.values(), self.live]
+        words = [
+            self.title,
+            self.run,
+            self.stop,
+            *self.kinds.values(),
+            *self.examples,
+            *self.groups.values(),
+            self.live,
+        ]
         quick: dict[str, Any] = {"queue": False, **_PRIVATE}
 
         opened = [self.wishes, *everything]
@@ -202,7 +215,7 @@ class ExplorePage:
             [component.change for component in order],
             self._check,
             everything,
-            faces,
+            [self.live, *faces],
             trigger_mode="always_last",
             **quick,
         )
@@ -292,6 +305,7 @@ class ExplorePage:
             _title(lang),
             gr.update(value=text(lang, "run")),
             gr.update(value=text(lang, "stop")),
+            *(text(lang, key) for key in self.kinds),
             *self._offer(model),
             *(gr.update(label=text(lang, f"group.{group}")) for group in self.groups),
             wire(page_config(lang)),
@@ -309,8 +323,11 @@ class ExplorePage:
         named = self._values(values)
         return [*self._words(lang, str(named["model"])), *self._faces(prompt, named, lang)]
 
-    def _check(self, prompt: str, lang: str, *values: Any) -> list[Any]:
-        return self._faces(prompt, self._values(values), pick_language(lang))
+    def _check(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
+        """A control was changed: what applies now, what is refused; and that a run being made does not take it."""
+        lang = pick_language(lang)
+        said = self.service.told_of_change(self._values(values), lang, str(request.session_hash))
+        return [gr.skip() if said is None else said, *self._faces(prompt, self._values(values), lang)]
 
     def _suit(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """The model has arrived: settings that cannot be its own become ones that can."""

@@ -53,6 +53,7 @@ class Run:
         self.panels = drawing.drawable(self.trace, panels)
         self.focus = focus or Focus()
         self.epoch = 0
+        self.values: Mapping[str, Any] = {}  # of the page's controls, as the run began
         self.end: str | None = None  # eos, length, context, stopped, error
         self.stop = threading.Event()
         self.finished = threading.Event()  # nothing computes for this run any more

@@ -109,6 +109,7 @@ class Service:
         wanted = StreamSettings(record="full", extras=view.extras, **st.stream_fields(cleaned))
         meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=short_name(loaded.name))
         run = Run(meta, view.panels, session, view.fresh(lang))
+        run.values = cleaned
         frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop)
         self.registry.begin(run)
         sent = 0
@@ -168,6 +169,13 @@ class Service:
             yield "", False
         except ModelRefused as error:
             yield text(lang, "refused", reason=str(error)), True
+
+    def told_of_change(self, values: Mapping[str, Any], lang: str, session: str) -> str | None:
+        """What to say of `values` while a run of the session is being made: they are for the next one. None otherwise."""
+        runs = [run for run in self.registry.of_session(session) if not run.finished.is_set()]
+        if not runs or runs[-1].values == st.clean(values)[0]:
+            return None
+        return status(text(lang, "live.later"))
 
     def stop(self, session: str) -> str | None:
         """Stop the session's run and return the message that ends it on the page, or None when nothing ran."""

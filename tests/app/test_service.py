@@ -168,6 +168,18 @@ def test_an_unforeseen_error_is_a_message_with_a_reference_not_a_trace(
     assert service.registry.active() == 0
 
 
+def test_a_change_during_a_run_is_said_to_be_for_the_next(service: Service) -> None:
+    assert service.told_of_change(values(loop_count=2), "en", "me") is None, "nothing runs"
+    stream = service.run("Once", values(max_new_tokens=100), "en", "me")
+    while unwire(next(stream))["kind"] != "snapshot":
+        pass
+    assert service.told_of_change(values(max_new_tokens=100), "en", "me") is None, "nothing was changed"
+    assert service.told_of_change(values(loop_count=2), "en", "somebody else") is None
+    assert "next run" in unwire(service.told_of_change(values(loop_count=2), "en", "me"))["text"]
+    stream.close()
+    assert service.told_of_change(values(loop_count=2), "en", "me") is None
+
+
 def test_two_visitors_never_meet(service: Service) -> None:
     streams = {
         "a": service.run("Once upon", values(seed=1), "en", "a"),

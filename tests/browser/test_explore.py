@@ -124,7 +124,9 @@ def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
     for name in SHOWN:
         plot = page.locator(f'.lv-panel[data-panel="{name}"] .lv-plot')
         assert plot.locator(".main-svg").count() >= 1
-        assert plot.locator(".scatterlayer path, .scatterlayer text, .heatmaplayer image, .barlayer path").count() >= 1, name
+        assert (
+            plot.locator(".scatterlayer path, .scatterlayer text, .heatmaplayer image, .barlayer path").count() >= 1
+        ), name
     assert page.evaluate("[...document.querySelectorAll('.lv-plot')].map((node) => node.mark)") == [*range(len(PANELS))]
     for name in SHOWN:
         assert page.locator(f'.lv-panel[data-panel="{name}"] .lv-sr').inner_text()

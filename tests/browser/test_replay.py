@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from loopviz.app import recording
 from loopviz.panels import PANELS
@@ -44,6 +44,16 @@ def still(page: Page) -> None:
     )
 
 
+def words(page: Page) -> Locator:
+    """The words of the run's text."""
+    return page.get_by_role("listbox", name="Generated text").get_by_role("option")
+
+
+def held(page: Page) -> Locator:
+    """The word that is held."""
+    return page.get_by_role("listbox", name="Generated text").get_by_role("option", selected=True)
+
+
 def titles(page: Page) -> str:
     return inside(page, "[...page.panels.values()].map((panel) => panel.figure?.layout.title?.text ?? '').join('|')")
 
@@ -55,8 +65,8 @@ def test_the_recorded_run_is_there_before_anything_is_asked(first_sight: Callabl
     expect(page.get_by_text("recorded run", exact=True).first).to_be_visible()
     drawn(page)
     assert shown(page) == len(trace)
-    words = page.get_by_role("listbox", name="Generated text")
-    assert words.inner_text().replace("↵", "").split() == trace.text.replace("↵", "").split()
+    text = page.get_by_role("listbox", name="Generated text").inner_text()
+    assert text.replace("↵", "").split() == trace.text.replace("↵", "").split()
     for name in SHOWN:
         plot = page.get_by_role("region", name=inside(page, f"page.panels.get('{name}').words.name"))
         expect(plot.locator(".main-svg").first).to_be_visible()
@@ -71,7 +81,7 @@ def test_replay(visit: Visit) -> None:
     scrubber.fill("9")
     page.wait_for_function("() => document.querySelector('.lv').dataset.t === '9'")
     still(page)
-    assert page.get_by_role("option").count() == 9
+    assert words(page).count() == 9
     assert "token 8 " in titles(page)
     back = inside(page, "JSON.stringify([...page.panels].map(([name, panel]) => panel.figure))")
     # forward, by edits, and back again by a snapshot: the same
@@ -103,14 +113,14 @@ def test_keys(visit: Visit) -> None:
     total = shown(page)
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
-    expect(page.get_by_role("option", selected=True)).to_have_attribute("data-i", str(total - 3))
+    expect(held(page)).to_have_attribute("data-i", str(total - 3))
     page.keyboard.press("ArrowUp")
     still(page)
     assert inside(page, "page.focus.step") == 1
     page.keyboard.press("p")
     expect(page.get_by_role("button", name=f"Unpin {total - 3} ")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("option", selected=True)).to_have_count(0)
+    expect(held(page)).to_have_count(0)
     still(page)
     assert inside(page, "page.focus.pins") == [total - 3]
     page.keyboard.press("Space")
@@ -138,26 +148,26 @@ def test_keys(visit: Visit) -> None:
 def test_panels_are_switched_and_stay_so(visit: Visit) -> None:
     page = visit(apart=True)
     name = SHOWN[0]
-    words = PANELS[name].TEXTS["en"]["title"]
+    title = PANELS[name].TEXTS["en"]["title"]
     label = inside(page, f"page.panels.get('{name}').words.name")
     group = page.get_by_role("group", name="Panels")
     switch = group.get_by_role("button", name=label, exact=True)
     expect(switch).to_have_attribute("aria-pressed", "true")
     switch.click()
-    expect(page.get_by_role("heading", name=words)).to_be_hidden()
+    expect(page.get_by_role("heading", name=title)).to_be_hidden()
     settle(page, "sampling", "max_new_tokens", 12)
     run(page, "Once")
     ended(page)
     assert name not in inside(page, "JSON.parse(page.wishes()).panels")
     same_as_server(page)  # it has no figure, and the server made none
     switch.click()  # drawn from what the run recorded
-    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    expect(page.get_by_role("heading", name=title)).to_be_visible()
     drawn(page)
     same_as_server(page)
     switch.click()
     page.reload()
     expect(page.get_by_text("recorded run", exact=True).first).to_be_visible()
-    expect(page.get_by_role("heading", name=words)).to_be_hidden()
+    expect(page.get_by_role("heading", name=title)).to_be_hidden()
 
 
 def test_a_preset_sets_the_loop_and_runs(visit: Visit) -> None:
@@ -212,7 +222,7 @@ def test_going_on_changing_and_forcing_a_word(visit: Visit) -> None:
     page.wait_for_function("n => document.querySelector('#ctl-prompt textarea').value.length > n", arg=len(text))
     assert box.input_value().startswith(text)
     # another word after the third
-    page.get_by_role("option").nth(2).click()
+    words(page).nth(2).click()
     other = page.locator("[title^='Run again from here']:enabled").first
     expect(other).to_be_visible()
     piece = inside(
