@@ -14,7 +14,7 @@ from plotly.colors import sample_colorscale
 
 from loopviz.app.texts import text
 from loopviz.app.wire import pack
-from loopviz.panels import Focus, figure_json
+from loopviz.panels import Focus
 from loopviz.panels.theme import SCALE
 from loopviz.trace import Frame, Trace
 
@@ -135,7 +135,7 @@ def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:
         "seq": len(trace),
         "tokens": [token_row(frame) for frame in trace.frames],
         "next": next_text(trace),
-        "figures": {name: figure_json(panel.figure(trace, focus)) for name, panel in panels.items()},
+        "figures": {name: panel.data(trace, focus) for name, panel in panels.items()},
         "summaries": summaries(trace, focus, panels),
         "alternatives": alternatives(trace, focus),
         "model": meta["model"],

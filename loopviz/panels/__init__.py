@@ -7,7 +7,9 @@ A panel module has
   what its figure says of a run that has not;
 * ``TEXTS``: ``{"en": {...}, "zh": {...}}`` with the keys of ``TEXT_KEYS`` and its own axis and hover labels; ``cost``
   says what recording for this panel costs a run;
-* ``figure(trace, focus) -> plotly.graph_objects.Figure``: pure;
+* ``USUAL`` (optional): False when a page shows it only if asked;
+* ``data(trace, focus) -> dict``: the figure as plain JSON data, pure; ``figure(trace, focus)`` is the same as a
+  ``plotly.graph_objects.Figure``, whose checks take most of the time: a page, which draws often, does without them;
 * ``patch(trace, frame, focus) -> list[Op]``: the edits that turn the figure of ``trace``, which does not hold ``frame``
   yet, into the one that does;
 * ``summary(trace, focus) -> str``: one sentence, for those who cannot see the figure.
@@ -36,7 +38,7 @@ _HELPERS = {"focus", "labels", "ops", "paths", "routes", "running", "shared", "t
 
 
 def _check(module: ModuleType) -> ModuleType:
-    for attribute in ("NAME", "ORDER", "TEXTS", "figure", "patch", "summary"):
+    for attribute in ("NAME", "ORDER", "TEXTS", "data", "figure", "patch", "summary"):
         if not hasattr(module, attribute):
             raise ImportError(f"{module.__name__}: a panel must have {attribute}")
     for lang in LANGUAGES:

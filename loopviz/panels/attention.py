@@ -397,12 +397,17 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     return {"data": _data(spec, focus.lang), "layout": layout}
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: attention of one layer from the selected token by loop step, its slots and its change."""
     shown, at = _skeleton(trace.meta, focus), focus.selected(len(trace))
     if shown["data"]:
         fill(shown, _chosen(trace, len(trace), None if at is None else trace.frames[at], focus))
-    return go.Figure(shown)
+    return shown
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

@@ -343,7 +343,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     return {"data": _data(spec, focus.lang), "layout": layout}
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: 1 − cosine above, KL below, by loop step of the selected token, over earlier tokens."""
     meta, frames = trace.meta, trace.frames
     shown = _skeleton(meta, focus)
@@ -354,7 +354,12 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
         for frame in frames[max(0, last - faded_curves(spec["max_steps"])) : end]:
             fill(shown, _fade(spec, frame, focus))
         fill(shown, _chosen(meta, len(frames), None if at is None else frames[at], focus))
-    return go.Figure(shown)
+    return shown
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> dict[Path, Any]:

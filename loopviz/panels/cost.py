@@ -405,13 +405,18 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     return {"data": _data(focus.lang), "layout": layout}
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: parts of a pass, loop steps, speed and memory over the tokens, from above."""
     frames, shown = trace.frames, _skeleton(trace.meta, focus)
     for frame in frames:
         for path, value in _points(frame).items():
             shown["data"][path[1]][path[2]].append(value)
-    return go.Figure(fill(shown, _shown(trace.meta, RUNNING.over(trace, focus.block), frames, focus)))
+    return fill(shown, _shown(trace.meta, RUNNING.over(trace, focus.block), frames, focus))
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

@@ -221,13 +221,18 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     return {"data": lines, "layout": layout}
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: 1 − cos above, the rate below, by step of the selected token; lines exact, marks measured."""
     shown = _skeleton(trace.meta, focus)
     if shown["data"]:
         at = focus.selected(len(trace))
         fill(shown, _chosen(trace.meta, focus, len(trace), None if at is None else trace.frames[at]))
-    return go.Figure(shown)
+    return shown
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

@@ -318,13 +318,18 @@ def _sums_at(trace: Trace, at: int | None, block: int) -> Sums:
     return sums
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: 1 − cos of neighbouring steps' keys, of the selected token and on average up to it."""
     shown, at = _skeleton(trace.meta, focus), focus.selected(len(trace))
     if shown["data"]:
         frame = None if at is None else trace.frames[at]
         fill(shown, _chosen(trace.meta, len(trace), frame, _sums_at(trace, at, focus.block), focus))
-    return go.Figure(shown)
+    return shown
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

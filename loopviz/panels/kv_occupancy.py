@@ -238,13 +238,18 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     return {"data": _data(meta, focus.lang), "layout": layout}
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: slots held at the selected token above, bytes over all tokens below."""
     frames, shown = trace.frames, _skeleton(trace.meta, focus)
     for name, place in LINES.items():
         shown["data"][place]["y"] = [frame["kv"][f"bytes_{name}"] for frame in frames]
     at = focus.selected(len(frames))
-    return go.Figure(fill(shown, _chosen(len(frames), None if at is None else frames[at], focus)))
+    return fill(shown, _chosen(len(frames), None if at is None else frames[at], focus))
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

@@ -204,11 +204,16 @@ def _skeleton(focus: Focus) -> dict[str, Any]:
     return {"data": _data(focus.lang), "layout": layout}
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: bytes of published models at ``focus.context`` and ``focus.batch``, kept in three ways."""
     at = focus.selected(len(trace))
     frame = None if at is None else trace.frames[at]
-    return go.Figure(fill(_skeleton(focus), _chosen(len(trace), frame, focus)))
+    return fill(_skeleton(focus), _chosen(len(trace), frame, focus))
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

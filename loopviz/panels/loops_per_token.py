@@ -308,7 +308,7 @@ def _added(frame: Frame, block: int) -> list[Op]:
     return [append(("data", BARS[kind], name), [value]) for name, value in bar]
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: loop steps by token on the left, tokens by loop steps on the right."""
     meta, frames, shown = trace.meta, trace.frames, _skeleton(trace.meta, focus)
     if shown["data"]:
@@ -318,7 +318,12 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
         tally, at = RUNNING.over(trace, focus.block), focus.selected(len(frames))
         fill(shown, _tallied(meta, tally, focus))
         fill(shown, _chosen(meta, tally, None if at is None else frames[at], focus))
-    return go.Figure(shown)
+    return shown
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

@@ -371,7 +371,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     return {"data": _data(focus), "layout": layout}
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: the paths of the selected and the pinned tokens on the run's principal axes."""
     meta, frames, shown = trace.meta, trace.frames, _skeleton(trace.meta, focus)
     if shown["data"]:
@@ -379,7 +379,12 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
         fill(shown, _rest(meta, seen, _others(frames, focus), focus))
         for part in (_chosen(meta, seen, frames, focus), _marks(meta, seen, frames, focus), _axes(seen, focus)):
             fill(shown, part)
-    return go.Figure(shown)
+    return shown
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def _joins(meta: Mapping[str, Any], seen: Seen, frame: Frame, focus: Focus) -> list[Op]:

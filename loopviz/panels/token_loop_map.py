@@ -327,7 +327,7 @@ def _added(frame: dict[str, Any], focus: Focus) -> list[Op]:
     ]
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
+def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: ``focus.metric`` by token and loop step of ``focus.block``, with stop marks."""
     frames, shown = trace.frames, _skeleton(trace.meta, focus)
     if shown["data"]:
@@ -336,7 +336,12 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
                 shown["data"][op["path"][1]][op["path"][2]] += op["value"]
         at = focus.selected(len(frames))
         fill(shown, _chosen(trace.meta, len(frames), None if at is None else frames[at], focus))
-    return go.Figure(shown)
+    return shown
+
+
+def figure(trace: Trace, focus: Focus) -> go.Figure:
+    """:func:`data` as a figure, every value checked by plotly."""
+    return go.Figure(data(trace, focus))
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

@@ -176,7 +176,7 @@ def middle(page: Page, panel: str, x: float, y: float) -> tuple[float, float]:
 
 def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
     """Zoom, a trace hidden in the legend, the hover label; and no plot node is replaced."""
-    page = visit(height=1400)
+    page = visit(height=2200)
     held(page, 120)
     release(page, 0.3)
     plot = page.locator('.lv-panel[data-panel="convergence"] .lv-plot')
@@ -218,11 +218,11 @@ def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
 
 
 def test_a_click_selects_everywhere(visit: Visit) -> None:
-    page = visit(height=1400)
+    page = visit(height=2200)
     run(page, "Once upon a time")
     ended(page)
     drawn(page)
-    titles = "[...page.panels.values()].map((panel) => panel.figure.layout.title?.text ?? '')"
+    titles = "[...page.panels.values()].map((panel) => panel.figure?.layout.title?.text ?? '')"
     page.click('.lv-tok[data-i="3"]')
     page.wait_for_function("() => document.querySelector('.lv').page.epoch === 1")
     assert data(page, "focus") == "3"

@@ -23,10 +23,10 @@ def test_panels_are_found_in_page_order():
     assert [name for name in PANELS if name in ORDERED] == ORDERED
 
 
-@pytest.mark.parametrize("lack", ["NAME", "ORDER", "TEXTS", "figure", "patch", "summary"])
+@pytest.mark.parametrize("lack", ["NAME", "ORDER", "TEXTS", "data", "figure", "patch", "summary"])
 def test_a_module_that_is_not_a_panel_is_refused_by_name(lack):
     words = {lang: dict.fromkeys(TEXT_KEYS, "x") for lang in LANGUAGES}
-    whole = {"NAME": "n", "ORDER": 1, "TEXTS": words, "figure": len, "patch": len, "summary": len}
+    whole = {"NAME": "n", "ORDER": 1, "TEXTS": words, "data": len, "figure": len, "patch": len, "summary": len}
     module = types.ModuleType("loopviz.panels.mine")
     module.__dict__.update({key: value for key, value in whole.items() if key != lack})
     with pytest.raises(ImportError, match=rf"loopviz\.panels\.mine.*{lack}"):
@@ -35,7 +35,7 @@ def test_a_module_that_is_not_a_panel_is_refused_by_name(lack):
 
 def test_a_panel_without_a_language_is_refused():
     module = types.ModuleType("loopviz.panels.mine")
-    module.__dict__.update(NAME="n", ORDER=1, figure=len, patch=len, summary=len)
+    module.__dict__.update(NAME="n", ORDER=1, data=len, figure=len, patch=len, summary=len)
     module.TEXTS = {"en": dict.fromkeys(TEXT_KEYS, "x"), "zh": {**dict.fromkeys(TEXT_KEYS, "x"), "how": ""}}
     with pytest.raises(ImportError, match=r"'zh'.*how"):
         panels._check(module)
@@ -44,7 +44,7 @@ def test_a_panel_without_a_language_is_refused():
 def test_a_panel_that_needs_an_extra_must_say_when_it_is_not_there():
     module = types.ModuleType("loopviz.panels.mine")
     words = {lang: dict.fromkeys(TEXT_KEYS, "x") for lang in LANGUAGES}
-    module.__dict__.update(NAME="n", ORDER=1, TEXTS=words, figure=len, patch=len, summary=len, NEEDS=("keys",))
+    module.__dict__.update(NAME="n", ORDER=1, TEXTS=words, data=len, figure=len, patch=len, summary=len, NEEDS=("keys",))
     with pytest.raises(ImportError, match="not_recorded"):
         panels._check(module)
     for lang in LANGUAGES:
