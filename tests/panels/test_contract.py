@@ -44,7 +44,9 @@ def test_a_panel_without_a_language_is_refused():
 def test_a_panel_that_needs_an_extra_must_say_when_it_is_not_there():
     module = types.ModuleType("loopviz.panels.mine")
     words = {lang: dict.fromkeys(TEXT_KEYS, "x") for lang in LANGUAGES}
-    module.__dict__.update(NAME="n", ORDER=1, TEXTS=words, data=len, figure=len, patch=len, summary=len, NEEDS=("keys",))
+    module.__dict__.update(
+        NAME="n", ORDER=1, TEXTS=words, data=len, figure=len, patch=len, summary=len, NEEDS=("keys",)
+    )
     with pytest.raises(ImportError, match="not_recorded"):
         panels._check(module)
     for lang in LANGUAGES:
