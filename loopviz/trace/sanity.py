@@ -16,6 +16,7 @@ MOST_STEPS = 4_096  # loop steps of a block in one pass
 MOST_LAYERS = 4_096
 MOST_SLOTS = 4_096
 MOST = 2**53  # of any number: beyond it, readers in other languages round
+MOST_LOGPROB = 1e-3  # probabilities end at 1; this much for rounding
 MOST_TEXT = 4_000  # characters of a name or a setting
 MOST_DEPTH = 6  # of lists and mappings within each other in settings
 
@@ -118,6 +119,10 @@ def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
             _within(f"blocks[{i}]: top-k entries", len(row), 0, meta["top_k"])
             for token in row:
                 _within(f"blocks[{i}]: a top-k id", token, 0, MOST)
+        logs = [value for name in ("topk_logprobs", "exit_topk_logprobs") for row in steps[name] for value in row]
+        for value in (*logs, *steps["exit_logprob"], frame["next_logprob"]):
+            if value is not None and not value <= MOST_LOGPROB:
+                raise ValueError(f"blocks[{i}]: a log-probability of {value}, which is above 0")
         for layer in (block["attention"] or {"layers": []})["layers"]:
             for heads in layer["change"]:
                 _within(f"blocks[{i}]: attention heads", len(heads), meta["shape"]["heads"], meta["shape"]["heads"])

@@ -160,6 +160,8 @@ def _frame(change: Callable[[Any], Any]) -> Callable[[Trace], Any]:
         (_frame(lambda f: f.update(next_id=-1)), "next_id: -1"),
         (_frame(lambda f: f["blocks"][0]["steps"]["rank"].__setitem__(0, 0)), "rank: 0"),
         (_frame(lambda f: [row.append(row[0]) for row in _topk(f)]), "top-k entries: 6 where 0 to 5"),
+        (_frame(lambda f: f["blocks"][0]["steps"]["topk_logprobs"][0].__setitem__(0, 1e30)), "log-probability of 1e"),
+        (_frame(lambda f: f["blocks"][0]["steps"]["exit_logprob"].__setitem__(0, 0.5)), "log-probability of 0.5"),
         (_frame(lambda f: [h.append(0.0) for h in _change(f)]), "attention heads: 5 where 4"),
     ],
 )
