@@ -2,6 +2,7 @@
 // Text from a visitor or a model reaches the page through textContent only.
 
 import { el, fill } from "./dom.js";
+import { stage } from "./early.js";
 import { Keys } from "./keys.js";
 import { Panel, applyOps } from "./panel.js";
 import { Player } from "./player.js";
@@ -15,25 +16,24 @@ const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.
 /** Messages come with their two kinds of quotes exchanged (see loopviz.app.wire.wire). */
 const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
 
-let plotlyLoading = null;
-
-/** Our own Plotly: Gradio's bundle may put another version at window.Plotly later, so the reference is kept here. */
+/** Our own Plotly: Gradio's bundle may put another version at window.Plotly later, so the reference is kept. */
 function loadPlotly(url) {
-  plotlyLoading ??= new Promise((resolve, reject) => {
+  window.loopvizPlotly ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = url;
     script.onload = () => resolve(window.Plotly);
     script.onerror = () => reject(new Error("plotly"));
     document.head.append(script);
   });
-  return plotlyLoading;
+  return window.loopvizPlotly;
 }
 
 class Page {
-  constructor({ element, server, tell }) {
-    this.root = element.querySelector(".lv") ?? element;
-    this.server = server;
-    this.tell = tell;
+  constructor(root) {
+    this.root = root;
+    this.server = null; // until Gradio is there: see connect
+    this.tell = null;
+    this.connected = new Promise((resolve) => (this.connecting = resolve));
     this.focus = { token: null, block: 0, step: null, metric: "cosine", lang: "en", pins: [] };
     this.panels = new Map();
     this.config = null;
@@ -87,7 +87,6 @@ class Page {
       this.words.held,
     );
     this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog);
-    document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
     setInterval(() => this.watch(), 1000);
     loadPlotly(new URL(this.root.dataset.plotly, document.baseURI).href).then(
       (Plotly) => {
@@ -101,6 +100,15 @@ class Page {
       },
     );
     this.mark();
+  }
+
+  /** Gradio is there: questions can be asked, runs begun. */
+  connect({ server, tell }) {
+    Object.assign(this, { server, tell });
+    document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
+    this.connecting();
+    this.player.show();
+    if (this.config) this.watchModel();
   }
 
   theme() {
@@ -279,6 +287,7 @@ class Page {
   }
 
   async askNow(name, question) {
+    await this.connected;
     this.asking = true;
     let answer = null;
     try {
@@ -504,7 +513,7 @@ class Page {
 
   /** Follow the loading of the model until it is there. */
   async watchModel() {
-    if (this.watcher) return;
+    if (this.watcher || !this.server) return;
     this.watcher = true;
     for (let tries = 0; ; tries++) {
       let status = null;
@@ -542,9 +551,33 @@ class Page {
   }
 }
 
-/** Called by the component's js_on_load. */
+let page = null; // the one of this document
+let early = null; // what stands in for Gradio's layout
+
+/** Called from the document's head: shows what the page opens with while Gradio is still on its way. */
+export async function open() {
+  const opening = await window.loopvizOpening;
+  if (!opening || page) return;
+  const root = el("div", "lv");
+  Object.assign(root.dataset, window.loopvizPlaces);
+  early = stage(root, opening.config.texts);
+  page = root.page = new Page(root);
+  page.open(opening);
+}
+
+/** Called by the component's js_on_load: Gradio's layout is there. */
 export function mount({ element, server, props, watch, tell }) {
-  const page = new Page({ element, server, tell });
+  const place = element.querySelector(".lv");
+  if (page) {
+    place.replaceWith(page.root);
+    const { scrollTop } = early;
+    early.remove();
+    window.scrollTo(0, scrollTop);
+  } else {
+    page = place.page = new Page(place);
+    Promise.resolve(window.loopvizOpening ?? fetchOpening(place.dataset)).then((opening) => (opening ? page.open(opening) : page.config || take()));
+  }
+  page.connect({ server, tell });
   const take = () => {
     if (typeof props.value !== "string" || !props.value) return;
     let message;
@@ -556,9 +589,14 @@ export function mount({ element, server, props, watch, tell }) {
     }
     page.receive(message);
   };
+  // the first value is in the server's first language: what the page opened with is in the visitor's
   watch("value", take);
-  // the recorded run comes with words in the visitor's language; only without it the first ones will do
-  Promise.resolve(window.loopvizOpening).then((opening) => (opening ? page.open(opening) : page.config || take()));
-  page.root.page = page; // for tests, and for whoever looks with the browser's tools
   return page;
+}
+
+/** The recorded run, where the head has not asked for it. */
+function fetchOpening({ opening }) {
+  const urls = JSON.parse(opening);
+  const lang = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+  return urls[lang] ? fetch(new URL(urls[lang], document.baseURI)).then((answer) => answer.json()).catch(() => null) : null;
 }

@@ -17,8 +17,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from loopviz.app.live import Registry, Run
+from loopviz.app.server import LINES as PREFIX
 
-PREFIX = "loopviz-run"
 KEEP_ALIVE = 10.0  # seconds; also how late a closed tab is noticed when nothing is sent
 MOST_WAITING = 200  # messages; a page that reads slower than that is sent nothing more
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gradio as gr
 
-from loopviz.app import direct
 from loopviz.app import settings as st
 from loopviz.app.faces import face, make
 from loopviz.app.library import EXAMPLES_SHOWN, is_example, offer_of
 from loopviz.app.page_config import page_config
 from loopviz.app.presets import PRESETS, matching
 from loopviz.app.questions import View
-from loopviz.app.server import asset_url
+from loopviz.app.server import opening_urls, places
 from loopviz.app.service import Service, status
 from loopviz.app.texts import LANGUAGES, pick_language, text
 from loopviz.app.wire import wire
@@ -78,9 +78,9 @@ def _asked(service: Service) -> list[Callable[[str], str]]:
 
 def _template() -> str:
     """The live part's element, with the addresses its script needs."""
-    places = {"script": asset_url("live.js"), "plotly": asset_url("plotly.js"), "line": direct.PREFIX}
-    data = " ".join(f'data-{name}="{url}"' for name, url in places.items())
-    return f'<div class="lv" data-ready="0" {data}></div>'
+    data = " ".join(f'data-{name}="{url}"' for name, url in places().items())
+    openings = html.escape(json.dumps(opening_urls()))
+    return f'<div class="lv" data-ready="0" {data} data-opening="{openings}"></div>'
 
 
 class ExplorePage:

@@ -10,7 +10,7 @@ from loopviz.panels import PANELS
 from loopviz.panels.theme import template
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
-_SHOWN = ("live.", "panel.")
+_SHOWN = ("live.", "panel.", "page.tagline")
 
 
 def page_config(lang: str) -> dict[str, Any]:

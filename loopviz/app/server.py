@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import plotly
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loopviz.app import recording
 from loopviz.app.texts import LANGUAGES
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PREFIX = "loopviz-assets"
+LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.direct)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json"}
 _SCRIPTS: dict[str, Path] = {path.name: path for path in sorted(ASSETS.glob("*.js"))}
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -91,31 +95,82 @@ def css() -> str:
     return (ASSETS / "page.css").read_text(encoding="utf-8")
 
 
-# Ask for the recorded run before Gradio's own scripts have arrived. The language is guessed as the server will pick it.
+# What the page opens with is asked for, and drawn, before Gradio's own scripts have built anything. The language is
+# guessed as the server will pick it. The reference to our Plotly is kept: Gradio brings another.
 _OPEN_EARLY = """<script>(() => {
   let lang = new URLSearchParams(location.search).get("lang");
   try { lang ??= localStorage.getItem("loopviz.lang"); } catch {}
-  const urls = %s;
+  const urls = %(openings)s;
   if (!(lang in urls)) lang = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
-  window.loopvizOpening = fetch(new URL(urls[lang], document.baseURI)).then((r) => (r.ok ? r.json() : null), () => null);
-})();</script>"""
+  window.loopvizPlaces = %(places)s;
+  window.loopvizOpening = fetch(new URL(urls[lang], location.href)).then((r) => (r.ok ? r.json() : null), () => null);
+  window.loopvizPlotly = new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    Object.assign(script, { src: new URL(window.loopvizPlaces.plotly, location.href), onerror: () => reject(new Error("plotly")) });
+    script.onload = () => resolve(window.Plotly);
+    document.head.append(script);
+  });
+  window.loopvizPlotly.catch(() => null);
+})();</script>
+<script type="module">import { open } from "./%(script)s"; open();</script>"""
 
 
-def head() -> str:
-    """Tags for the page's head: fetch early what the live part needs."""
-    tags = [f'<link rel="modulepreload" href="{asset_url(name)}">' for name in _SCRIPTS]
-    tags.append(f'<link rel="preload" as="script" href="{asset_url("plotly.js")}">')
-    if urls := opening_urls():
-        tags.append(_OPEN_EARLY % json.dumps(urls))
-    return "".join(tags)
+def places() -> dict[str, str]:
+    """The addresses the page's script needs."""
+    return {"script": asset_url("live.js"), "plotly": asset_url("plotly.js"), "line": LINES}
+
+
+@functools.cache
+def early_tags() -> str:
+    """Tags for the very beginning of the document's head; "" when the page has nothing to open with."""
+    openings = opening_urls()
+    if not openings:
+        return ""
+    preloads = [f'<link rel="modulepreload" href="{asset_url(name)}">' for name in _SCRIPTS]
+    script = _OPEN_EARLY % {"openings": json.dumps(openings), "places": json.dumps(places()), **places()}
+    return "".join([*preloads, f"<style>{css()}</style>", script])
+
+
+class EarlyTags:
+    """Middleware that puts :func:`early_tags` into the page's document.
+
+    Gradio's own `head` option is of no use here: its script adds those tags, so they come when Gradio is there anyway.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on as it is, but for the document at the root."""
+        at_root = scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in ("", "/")
+        if not at_root or scope["method"] != "GET" or not early_tags():
+            await self.app(scope, receive, send)
+            return
+        start: Message = {}
+        parts: list[bytes] = []
+
+        async def changed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            parts.append(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            body, headers = b"".join(parts), MutableHeaders(raw=list(start["headers"]))
+            if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
+                body = body.replace(b"<head>", b"<head>" + early_tags().encode(), 1)
+                headers["content-length"] = str(len(body))
+            await send({**start, "headers": headers.raw})
+            await send({"type": "http.response.body", "body": body})
+
+        await self.app(scope, receive, changed)
 
 
 def launch_options(*more: Route) -> dict[str, Any]:
     """Options of `Blocks.launch` that every page of ours needs: private, quiet, nothing external, our routes and `more`."""
     return {
-        "app_kwargs": {"routes": [*routes(), *more]},
+        "app_kwargs": {"routes": [*routes(), *more], "middleware": [Middleware(EarlyTags)]},
         "css": css(),
-        "head": head(),
         "show_error": False,
         "ssr_mode": False,
         "enable_monitoring": False,

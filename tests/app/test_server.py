@@ -70,3 +70,34 @@ def test_the_first_paint_imports_neither_torch_nor_transformers(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code, str(stored)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _paged(*types: str) -> TestClient:
+    """A server behind the middleware, whose `/`, `/0`, `/1` ... answer a document of each media type."""
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    def route(path: str, media: str) -> Route:
+        return Route(path, lambda _: Response("<html><head><title>x</title></head></html>", media_type=media))
+
+    routes = [route("/", types[0]), *(route(f"/{i}", media) for i, media in enumerate(types))]
+    return TestClient(server.EarlyTags(Starlette(routes=routes)))
+
+
+def test_the_document_brings_what_draws_the_recorded_run_before_gradio_s_own_tags() -> None:
+    answer = _paged("text/html").get("/")
+    tags = answer.text.partition("<title>")[0]
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert all(url in tags for url in (server.asset_url("live.js"), server.asset_url("plotly.js")))
+    assert all(url in tags for url in server.opening_urls().values())
+    assert "</title>" in answer.text
+
+
+def test_only_the_page_s_own_document_is_changed() -> None:
+    assert "loopviz" not in _paged("text/html").get("/0").text
+    assert "loopviz" not in _paged("application/json").get("/").text
+
+
+def test_a_page_with_nothing_to_open_with_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "early_tags", lambda: "")
+    assert "loopviz" not in _paged("text/html").get("/").text

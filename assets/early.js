@@ -1,0 +1,14 @@
+// A stand-in for Gradio's layout: what the page opens with can be seen a second or two before Gradio has built its part.
+
+import { el, kept } from "./dom.js";
+
+/** Show `root` where it will stand once the page is whole; returns what is to be removed then. */
+export function stage(root, texts) {
+  const dark = kept.get("dark", window.matchMedia("(prefers-color-scheme: dark)").matches ? 1 : 0);
+  document.body.classList.toggle("dark", dark === 1);
+  const head = el("div", "lv-early-head", el("h1", "", "LoopViz"), el("p", "", texts["page.tagline"]));
+  const page = el("div", "lv-early-page", el("div", "lv-early-ask"), el("div", "lv-early-settings"), el("div", "lv-early-live", root));
+  const host = el("div", "lv-early", el("div", "lv-early-width", head, page));
+  document.body.append(host);
+  return host;
+}
