@@ -1,0 +1,47 @@
+"""Measurements over many runs: what each strategy and mode costs, and what it buys.
+
+One mechanism for page, command line and sweeps: **a task yields rows**; an experiment is a task's table so far and the
+manifest that repeats it.
+
+    from loopviz.lab import TASKS, Experiment, Subject
+    experiment = Experiment(TASKS["perplexity"], Subject.of(loaded), params)
+    for row in experiment: ...           # each row as soon as it is known; stop whenever you like
+    experiment.save("results/perplexity")    # .csv, .parquet, .json
+
+    tasks       what a task and its parameters are; the registry
+    experiment  a task's table so far, its manifest, and how to repeat it
+
+Kept free of heavy imports, so that the command line's help stays quick: `TASKS` (and the other names) are imported when
+they are asked for.
+"""
+
+from importlib import import_module
+
+# Modules that register tasks, in the order in which tasks are offered.
+MODULES: tuple[str, ...] = ()
+
+_EXPORTS = {
+    "Column": "tasks",
+    "Params": "tasks",
+    "Row": "tasks",
+    "Subject": "tasks",
+    "Task": "tasks",
+    "param": "tasks",
+    "register": "tasks",
+    "Experiment": "experiment",
+    "repeat": "experiment",
+}
+
+__all__ = ["MODULES", "TASKS", *_EXPORTS]
+
+
+def __getattr__(name: str) -> object:
+    if name == "TASKS":
+        from .tasks import TASKS
+
+        for module in MODULES:
+            import_module(f".{module}", __name__)
+        return TASKS
+    if name in _EXPORTS:
+        return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,269 @@
+"""A task's table so far, and the manifest that says exactly how it came about and repeats it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+
+import loopviz
+
+from .tasks import Row, Subject, Task, params_from_json, params_to_json, plain_data
+
+SCHEMA = 1
+SUFFIXES = (".csv", ".parquet", ".json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text that a measurement read.
+
+    Attributes:
+        param: the parameter that gave it.
+        name: the file's name without its folder; "" for a text given inline.
+        sha256: of its UTF-8 bytes, hex.
+        characters: its length.
+    """
+
+    param: str
+    name: str
+    sha256: str
+    characters: int
+
+
+def read_file(path: str | os.PathLike[str]) -> str:
+    """A UTF-8 text file, line ends as they are.
+
+    Raises:
+        ValueError: it is not there, or not UTF-8.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a UTF-8 text ({error})") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def sources(params: Any) -> list[Source]:
+    """The texts that parameters name (kinds "text" and "file"), in order."""
+    found = []
+    for thing in dataclasses.fields(params):
+        kind, value = thing.metadata["kind"], getattr(params, thing.name)
+        if kind not in ("text", "file") or not value:
+            continue
+        for item in value if isinstance(value, tuple) else (value,):
+            text, name = (item, "") if kind == "text" else (read_file(item), Path(item).name)
+            found.append(Source(thing.name, name, hashlib.sha256(text.encode()).hexdigest(), len(text)))
+    return found
+
+
+class Experiment:
+    """A run of a task: iterate over it, and it fills.
+
+    Iterating again goes on where the last iteration stopped; what has been yielded stays.
+
+    Args:
+        task: what to measure.
+        subject: the model.
+        params: an instance of `task.params`.
+        command: the command line that makes it, if there is one.
+
+    Raises:
+        ValueError: parameters of another task, or what the task refuses (a file that is not there).
+    """
+
+    def __init__(self, task: Task, subject: Subject, params: Any, command: str = "") -> None:
+        if not isinstance(params, task.params):
+            raise ValueError(f"params={type(params).__name__}: task {task.name!r} takes {task.params.__name__}")
+        self.task, self.subject, self.params, self.command = task, subject, params, command
+        self.sources = sources(params)
+        self.total = task.cells(subject, params)
+        self.rows: list[Row] = []
+        self.complete = False
+        self.seconds = 0.0  # spent in the task
+        self._created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._running: Iterator[Row] | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        if self._running is None:
+            self._running = iter(self.task.run(self.subject, self.params))
+        while not self.complete:
+            started = time.perf_counter()
+            try:
+                row = next(self._running)
+            except StopIteration:
+                self.complete = True
+                return
+            finally:
+                self.seconds += time.perf_counter() - started
+            self.rows.append(self._checked(row))
+            yield row
+
+    def run(self) -> Experiment:
+        """Run to the end."""
+        for _ in self:
+            pass
+        return self
+
+    def close(self) -> None:
+        """Cancel; what was yielded is kept."""
+        if self._running is not None and hasattr(self._running, "close"):
+            self._running.close()
+
+    def _checked(self, row: Row) -> Row:
+        names = [column.name for column in self.task.columns]
+        if set(row) != set(names):
+            raise ValueError(f"task {self.task.name!r}: a row has {sorted(row)}, its columns are {sorted(names)}")
+        return row
+
+    @property
+    def done(self) -> int:
+        """Rows so far, of `total`."""
+        return len(self.rows)
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left if rows go on to come as they did; `None` before the first."""
+        return None if not self.rows else self.seconds / self.done * max(self.total - self.done, 0)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table so far, columns in the task's order."""
+        return to_frame(self.task, self.rows)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Exact settings, model hash, texts, versions: enough to repeat the run (:func:`repeat`). JSON-able."""
+        subject = self.subject
+        return {
+            "schema": SCHEMA,
+            "task": self.task.name,
+            "params": params_to_json(self.params),
+            "model": {
+                "name": subject.name,
+                "source": subject.source,
+                "digest": subject.digest,
+                "dtype": str(subject.model.dtype).removeprefix("torch."),
+                "config": plain_data(subject.model.config.to_dict()),
+            },
+            "texts": [dataclasses.asdict(source) for source in self.sources],
+            "seed": getattr(self.params, "seed", None),
+            "versions": versions(),
+            "created": self._created,
+            "rows": self.done,
+            "complete": self.complete,
+            "seconds": round(self.seconds, 3),
+            "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},
+            "command": self.command,
+        }
+
+    def save(self, stem: str | os.PathLike[str]) -> list[Path]:
+        """Write `stem.csv`, `stem.parquet` and the manifest `stem.json`; returns their paths."""
+        paths = [Path(f"{os.fspath(stem)}{suffix}") for suffix in SUFFIXES]
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        self.frame.to_csv(paths[0], index=False, lineterminator="\n")
+        self.frame.to_parquet(paths[1], index=False)
+        paths[2].write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        return paths
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    modules: Sequence[Any] = (loopviz, torch, transformers, np, pd)
+    return {module.__name__: str(module.__version__) for module in modules} | {"python": platform.python_version()}
+
+
+def to_frame(task: Task, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a table in the task's columns; whole numbers stay whole where some are missing."""
+    data = {}
+    for column in task.columns:
+        values = [row[column.name] for row in rows]
+        kinds = {type(value) for value in values if value is not None}
+        dtype = None  # pandas knows texts
+        if kinds == {int}:
+            dtype = "Int64"
+        elif kinds == {bool}:
+            dtype = "boolean"
+        elif kinds and kinds <= {int, float}:
+            dtype, values = "float64", [math.nan if value is None else float(value) for value in values]
+        data[column.name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(data, columns=[column.name for column in task.columns])
+
+
+def repeat(
+    manifest: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    subject: Subject | None = None,
+    files: Mapping[str, str] | None = None,
+    command: str = "",
+) -> Experiment:
+    """The experiment that a manifest describes, not yet run.
+
+    Args:
+        manifest: path of the JSON file, or its content.
+        subject: the model; `None`: the manifest's name is loaded again.
+        files: where text files are now, by parameter, when they have moved.
+        command: as in :class:`Experiment`.
+
+    Raises:
+        ValueError: no manifest of this version, an unknown task or parameter, a text or a model that is not the same
+            (by hash).
+    """
+    from . import TASKS
+
+    values = manifest if isinstance(manifest, Mapping) else _read_manifest(Path(manifest))
+    if values.get("schema") != SCHEMA:
+        raise ValueError(f"schema={values.get('schema')!r}: this version repeats manifests of schema {SCHEMA}")
+    missing = [name for name in ("task", "params", "model", "texts") if name not in values]
+    if missing:
+        raise ValueError(f"manifest: {', '.join(missing)} missing; give the .json written beside a table")
+    task = TASKS.get(values["task"])
+    if task is None:
+        raise ValueError(f"task={values['task']!r}: unknown; there are {', '.join(TASKS)}")
+    params = params_from_json(task.params, {**values["params"], **(files or {})})
+    _check_texts(values["texts"], sources(params))
+    if subject is None:
+        from loopviz.model.checkpoints import load_checkpoint
+
+        dtype = getattr(torch, values["model"]["dtype"])
+        subject = Subject.of(load_checkpoint(values["model"]["name"], dtype=dtype))
+    if subject.digest != values["model"]["digest"]:
+        raise ValueError(
+            f"model {subject.name!r}: its weights are not the manifest's (sha256 {subject.digest[:12]}..., "
+            f"then {values['model']['digest'][:12]}...); give the model that was measured"
+        )
+    return Experiment(task, subject, params, command)
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads(read_file(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); give the .json written beside a table") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not a manifest; give the .json written beside a table")
+    return values
+
+
+def _check_texts(then: Sequence[Mapping[str, Any]], now: Sequence[Source]) -> None:
+    for old, new in zip(then, now, strict=True):
+        if old["sha256"] != new.sha256:
+            raise ValueError(
+                f"{new.param}={new.name!r}: not the text that was measured (sha256 {new.sha256[:12]}..., then "
+                f"{old['sha256'][:12]}...); give that file"
+            )

@@ -1,0 +1,246 @@
+"""A task's table, its manifest, and the refusals of both."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import pytest
+import torch
+
+from loopviz import lab
+from loopviz.lab.experiment import Experiment, repeat
+from loopviz.lab.tasks import (
+    TASKS,
+    Column,
+    Subject,
+    Task,
+    check_counts,
+    check_number,
+    check_text,
+    param,
+    params_from_json,
+    params_to_json,
+    register,
+)
+from tests.conftest import make_tokenizer
+from tests.model.tiny import build
+
+
+@dataclass(frozen=True)
+class Params:
+    text: str = param("", "A text.", "文本。", kind="text")
+    file: str = param("", "A file.", "文件。", kind="file")
+    loops: tuple[int, ...] = param((1, 2, 3), "Loop counts.", "循环次数。")
+    alphas: tuple[float, ...] = param((0.5,), "Alphas.", "系数。")
+    length: int | None = param(None, "Tokens.", "长度。")
+    loop: dict | None = param({}, "Loop fields.", "循环设置。", kind="loop")
+    seed: int = param(0, "Seed.", "随机种子。")
+
+    def __post_init__(self) -> None:
+        check_counts("loops", self.loops)
+
+
+def words(text):
+    return {"en": text, "zh": text}
+
+
+def rows(subject, params):
+    for count in params.loops:
+        model = subject.view(params.loop)
+        parameters = sum(p.numel() for p in model.parameters())
+        yield {"loops": count, "note": None if count > 1 else "one", "mean": count / 2, "size": parameters}
+
+
+COLUMNS = tuple(Column(name, "", words(name)) for name in ("loops", "note", "mean", "size"))
+TOY = Task("toy", Params, COLUMNS, lambda subject, params: len(params.loops), rows, {"en": {}, "zh": {}})
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return Subject(build({"loop_layers": (1, 2)}), make_tokenizer(), "toy-model", "made up")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setitem(TASKS, "toy", TOY)
+
+
+def test_rows_come_one_by_one_and_iteration_goes_on_where_it_stopped(subject):
+    experiment = Experiment(TOY, subject, Params())
+    assert (experiment.total, experiment.done, experiment.eta, experiment.complete) == (3, 0, None, False)
+    assert list(experiment.frame.columns) == ["loops", "note", "mean", "size"]
+    for row in experiment:
+        assert row["loops"] == 1
+        break
+    assert (experiment.done, experiment.complete) == (1, False)
+    assert experiment.eta == pytest.approx(2 * experiment.seconds)
+    assert [row["loops"] for row in experiment] == [2, 3]
+    assert experiment.complete
+    assert experiment.frame["loops"].tolist() == [1, 2, 3]
+    assert list(experiment) == []
+
+
+def test_cancelling_closes_the_task_and_keeps_what_it_yielded(subject):
+    closed = []
+
+    def run(subject, params):
+        try:
+            yield from rows(subject, params)
+        finally:
+            closed.append(True)
+
+    experiment = Experiment(replace(TOY, run=run), subject, Params())
+    next(iter(experiment))
+    experiment.close()
+    assert closed == [True]
+    assert experiment.manifest["rows"] == 1
+    assert experiment.manifest["complete"] is False
+
+
+def test_what_is_saved_is_the_table_and_its_manifest(subject, tmp_path):
+    (tmp_path / "t.txt").write_bytes("Zwölf\r\n".encode())
+    params = Params(file=str(tmp_path / "t.txt"), seed=4)
+    experiment = Experiment(TOY, subject, params, command="python -m loopviz eval toy").run()
+    csv, parquet, manifest = experiment.save(tmp_path / "new" / "run.v2")
+    assert csv.name == "run.v2.csv"
+    assert csv.read_text().splitlines()[1] == f"1,one,0.5,{experiment.rows[0]['size']}"
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), experiment.frame)
+    read = json.loads(manifest.read_text("utf-8"))
+    assert read == experiment.manifest
+    assert read["params"] == params_to_json(params)
+    assert read["seed"] == 4
+    digest = "5b594197f8114f8209b967e665577de7a9faaef361711349811ec38b31c97d94"
+    assert read["texts"] == [{"param": "file", "name": "t.txt", "sha256": digest, "characters": 7}]
+    assert set(read["versions"]) == {"loopviz", "torch", "transformers", "python", "numpy", "pandas"}
+    assert read["model"]["config"]["loop_layers"] == [1, 2]
+
+
+def test_whole_numbers_stay_whole_beside_missing_ones(subject):
+    def run(subject, params):
+        yield {"loops": 1, "note": "a", "mean": 1, "size": None}
+        yield {"loops": None, "note": None, "mean": 0.5, "size": None}
+
+    table = Experiment(replace(TOY, run=run), subject, Params()).run().frame
+    assert str(table["loops"].dtype) == "Int64"
+    assert table["mean"].tolist() == [1.0, 0.5]
+    assert table.to_csv(index=False, lineterminator="\n") == "loops,note,mean,size\n1,a,1.0,\n,,0.5,\n"
+
+
+def test_a_row_must_have_the_columns(subject):
+    task = replace(TOY, run=lambda subject, params: iter([{"loops": 1}]))
+    with pytest.raises(ValueError, match=r"task 'toy': a row has \['loops'\]"):
+        Experiment(task, subject, Params()).run()
+
+
+def test_the_model_hash_sees_weights_and_not_settings(subject):
+    assert replace(subject, model=subject.model.with_loop(loop_count=7)).digest == subject.digest
+    other = build({"loop_layers": (1, 2)})
+    assert replace(subject, model=other).digest == subject.digest
+    with torch.no_grad():
+        other.lm_head.weight[3, 3] += 1e-6
+    assert replace(subject, model=other).digest != subject.digest
+
+
+def test_a_view_has_the_asked_loop(subject):
+    assert subject.view({}).config.loop_layers == (1, 2)
+    assert subject.view(None).config.loop_layers is None
+    assert subject.view({"loop_layers": [0, 3], "loop_count": 2}).config.loop_blocks()[0].b == 3
+    assert subject.model.config.loop_layers == (1, 2)
+    with pytest.raises(ValueError, match="loop_count=0"):
+        subject.view({"loop_count": 0})
+
+
+def test_repeat_gives_the_same_table(subject, tmp_path, registered):
+    params = Params(text="abc", loops=(2, 5), length=3, alphas=(1.0,), loop={"loop_layers": [0, 1]})
+    first = Experiment(TOY, subject, params).run()
+    again = repeat(first.save(tmp_path / "x")[2], subject=subject)
+    assert again.params == params
+    assert not again.rows
+    pd.testing.assert_frame_equal(again.run().frame, first.frame)
+
+
+def test_repeat_refuses_what_is_not_the_same(subject, tmp_path, registered):
+    path = tmp_path / "t.txt"
+    path.write_text("one")
+    manifest = Experiment(TOY, subject, Params(file=str(path))).run().manifest
+    path.write_text("two")
+    with pytest.raises(ValueError, match=r"file='t.txt': not the text that was measured"):
+        repeat(manifest, subject=subject)
+    (tmp_path / "moved.txt").write_text("one")
+    assert repeat(manifest, subject=subject, files={"file": str(tmp_path / "moved.txt")}).total == 3
+    path.write_text("one")
+    with pytest.raises(ValueError, match="weights are not the manifest's"):
+        repeat(manifest, subject=replace(subject, model=build({"loop_layers": (1, 2)}, seed=1)))
+    with pytest.raises(ValueError, match="schema=2"):
+        repeat({**manifest, "schema": 2}, subject=subject)
+    with pytest.raises(ValueError, match="task='other': unknown"):
+        repeat({**manifest, "task": "other"}, subject=subject)
+    with pytest.raises(ValueError, match="texts missing"):
+        repeat({k: v for k, v in manifest.items() if k != "texts"}, subject=subject)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"t\.txt: cannot be read"):
+        repeat(manifest, subject=subject)
+    (tmp_path / "x.json").write_text("no json")
+    with pytest.raises(ValueError, match="not JSON"):
+        repeat(tmp_path / "x.json", subject=subject)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"loop_count": 3}, "loop_count=3: there is no such parameter"),
+        ({"loops": 3}, "loops=3: must be a list, each entry a whole number"),
+        ({"loops": [1.5]}, "loops=1.5: must be a whole number"),
+        ({"loops": [True]}, "loops=True: must be a whole number"),
+        ({"length": "3"}, "length='3': must be a whole number or null"),
+        ({"loop": [1]}, r"loop=\[1\]: must be a mapping or null"),
+        ({"loops": [2, 1]}, r"loops=\(2, 1\): must be ascending"),
+    ],
+)
+def test_parameters_are_refused_by_name(values, says):
+    with pytest.raises(ValueError, match=says):
+        params_from_json(Params, values)
+
+
+def test_parameters_survive_json():
+    params = Params(text="x", loops=(1, 4), alphas=(0.25, 1.0), length=None, loop=None)
+    assert params_from_json(Params, json.loads(json.dumps(params_to_json(params)))) == params
+    assert params_from_json(Params, {"alphas": [1]}).alphas == (1.0,)
+
+
+def test_shared_checks():
+    check_counts("n", (0, 4), least=0)
+    check_number("x", 0.5, 0, 1)
+    check_text("a", "")
+    with pytest.raises(ValueError, match="x=nan: must be >= 0"):
+        check_number("x", float("nan"), 0)
+    with pytest.raises(ValueError, match="x=True"):
+        check_number("x", True, 0)
+    with pytest.raises(ValueError, match="neither is given"):
+        check_text("", "")
+    with pytest.raises(ValueError, match="both are given"):
+        check_text("a", "b")
+
+
+def test_a_task_is_registered_once_and_its_parameters_are_made_with_param(registered):
+    with pytest.raises(ValueError, match="taken"):
+        register(TOY)
+
+    @dataclass(frozen=True)
+    class Bare:
+        x: int = 0
+
+    with pytest.raises(ValueError, match=r"Bare\.x: make this field with"):
+        replace(TOY, params=Bare)
+
+
+def test_every_task_says_all_its_words_in_both_languages():
+    for name, task in lab.TASKS.items():
+        assert task.name == name
+        for lang in ("en", "zh"):
+            assert {"title", "question", "how", "cost"} <= {k for k, v in task.words[lang].items() if v}
+            assert all(column.words[lang] for column in task.columns)
+        params = task.params.__dataclass_fields__.values()
+        assert all(field.metadata["words"][lang] for field in params for lang in ("en", "zh"))
