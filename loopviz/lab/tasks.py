@@ -192,9 +192,9 @@ def params_from_json(kind: type, values: dict[str, Any]) -> Any:
 
 
 def plain_data(value: Any) -> Any:
-    """As JSON has it: tuples become lists."""
+    """As JSON has it: lists instead of tuples, texts as keys."""
     if isinstance(value, dict):
-        return {key: plain_data(item) for key, item in value.items()}
+        return {str(key): plain_data(item) for key, item in value.items()}
     return [plain_data(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
