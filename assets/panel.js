@@ -2,6 +2,7 @@
 // Knows no panel by name. Text reaches the page through textContent only.
 
 import { el, name, press } from "./dom.js";
+import { codeLinks } from "./glossary.js";
 
 // A finger scrolls the page, where a mouse zooms the plot.
 const TOUCH = window.matchMedia("(hover: none)").matches;
@@ -78,7 +79,7 @@ export class Panel {
   }
 
   /** Put the panel's words in place. */
-  label({ words, needs }, texts) {
+  label({ words, needs, code }, texts) {
     this.needs = needs;
     this.words = words;
     this.title.textContent = words.title;
@@ -101,6 +102,7 @@ export class Panel {
       row(texts["live.source"], words.source),
     );
     if (words.cost) this.detailsBody.append(row(texts["live.cost"], words.cost));
+    this.detailsBody.append(codeLinks(code, texts));
     this.page.adoptFormulas();
   }
 

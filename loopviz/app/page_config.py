@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loopviz.app import drawing
+from loopviz.app import drawing, sources
 from loopviz.app.texts import table
 from loopviz.panels import PANELS
 from loopviz.panels.theme import template
@@ -22,6 +22,7 @@ def page_config(lang: str) -> dict[str, Any]:
         shown["formula"] = panel.TEXTS["en"]["formula"]
         shown["name"] = words.get(f"panel.{name}", shown["title"])
         entry = {"name": name, "words": shown, "needs": sorted(drawing.needs(panel)), "usual": drawing.usual(panel)}
+        entry["code"] = sources.listed(panel)
         panels.append(entry)
     return {
         "kind": "config",

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz.app import recording
+from loopviz.app import recording, sources
 from loopviz.app.texts import LANGUAGES
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -87,7 +87,7 @@ async def _asset(request: Request) -> Response:
 
 def routes() -> list[Route]:
     """The routes to add to Gradio's application (`app_kwargs={"routes": routes()}`)."""
-    return [Route(f"/{PREFIX}/{{mark}}/{{name}}", _asset, methods=["GET", "HEAD"])]
+    return [Route(f"/{PREFIX}/{{mark}}/{{name}}", _asset, methods=["GET", "HEAD"]), sources.route()]
 
 
 def css() -> str:

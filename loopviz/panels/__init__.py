@@ -7,6 +7,8 @@ A panel module has
   what its figure says of a run that has not;
 * ``TEXTS``: ``{"en": {...}, "zh": {...}}`` with the keys of ``TEXT_KEYS`` and its own axis and hover labels; ``cost``
   says what recording for this panel costs a run;
+* ``CODE`` (optional): the functions that compute what it shows, as ``"loopviz.trace.metrics:cosine"``: a page links there,
+  and to the panel's own file;
 * ``USUAL`` (optional): False when a page shows it only if asked;
 * ``data(trace, focus) -> dict``: the figure as plain JSON data, pure; ``figure(trace, focus)`` is the same as a
   ``plotly.graph_objects.Figure``, whose checks take most of the time: a page, which draws often, does without them;

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 NAME = "attention"
 ORDER = 60
+CODE: tuple[str, ...] = (
+    "loopviz.trace.recorder_attention:attention_weights",
+    "loopviz.trace.recorder_attention:_layer",
+)  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ("attention",)
 ROWS = 16  # steps shown at most
 POSITIONS = 20  # positions shown at most, and one column for all others

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 NAME = "convergence"
 ORDER = 10
+CODE: tuple[str, ...] = (
+    "loopviz.trace.metrics:cosine",
+    "loopviz.trace.metrics:kl",
+    "loopviz.trace.recorder:Reading._columns",
+    "loopviz.model.criteria:CriterionContext.cosine_holds",
+    "loopviz.model.criteria:CriterionContext.kl_holds",
+)  # what computes it; the page links there
 HEIGHT = 430
 CURVES = 64  # earlier tokens kept on screen: what a redraw costs grows with them
 POINTS = 1024  # and at most so many points of them a subplot, for blocks of many steps

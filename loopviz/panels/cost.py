@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 NAME = "cost"
 ORDER = 90
+CODE: tuple[str, ...] = (
+    "loopviz.engine.usage:PassClock",
+    "loopviz.engine.usage:MemoryMeter",
+    "loopviz.panels.cost:_rate",
+)  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
 HEIGHT = 640
 

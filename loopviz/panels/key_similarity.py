@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 NAME = "key_similarity"
 ORDER = 32
+CODE: tuple[str, ...] = (
+    "loopviz.trace.recorder_keys:KeyRecorder.columns",
+    "loopviz.panels.key_similarity:means",
+)  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ("keys",)
 CELLS = 160  # of one map at most: what a token costs to send
 WRITTEN = 48  # up to so many cells a map, its numbers are written in them

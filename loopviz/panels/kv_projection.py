@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 NAME = "kv_projection"
 ORDER = 34
+CODE: tuple[str, ...] = (
+    "loopviz.panels.kv_projection:plain_bytes",
+    "loopviz.panels.kv_projection:factors",
+)  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
 HEIGHT = 430
 ITEMSIZE = 2  # bytes of a bfloat16

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 NAME = "loops_per_token"
 ORDER = 25
+CODE: tuple[str, ...] = (
+    "loopviz.panels.loops_per_token:layer_passes",
+    "loopviz.model.modeling:LoopLlamaModel._run_block",
+)  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
 HEIGHT = 360
 

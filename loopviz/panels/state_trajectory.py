@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 NAME = "state_trajectory"
 ORDER = 15
+CODE: tuple[str, ...] = (
+    "loopviz.panels.paths:fit",
+    "loopviz.panels.paths:ending",
+    "loopviz.trace.recorder:Reading._packed",
+)  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
 HEIGHT = 460
 OTHERS = 64  # end points of other tokens kept on screen

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 NAME = "text_by_loop"
 ORDER = 22
+CODE: tuple[str, ...] = (
+    "loopviz.panels.text_by_loop:rows",
+    "loopviz.trace.recorder:Reading._lens_columns",
+    "loopviz.model.lenses:exit_states",
+)  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
 CHOICES = 24  # places of the text shown at most
 ROWS = 6  # different texts shown at most, beside the one written

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 NAME = "token_loop_map"
 ORDER = 20
+CODE: tuple[str, ...] = (
+    "loopviz.trace.metrics:cosine",
+    "loopviz.trace.metrics:kl",
+    "loopviz.trace.metrics:rel_delta",
+    "loopviz.trace.metrics:entropy",
+    "loopviz.trace.metrics:rank",
+    "loopviz.trace.metrics:norm",
+    "loopviz.trace.recorder:Reading._columns",
+)  # what computes it; the page links there
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 NAME = "would_say"
 ORDER = 20
+CODE: tuple[str, ...] = (
+    "loopviz.trace.metrics:log_probs",
+    "loopviz.trace.metrics:top_k",
+    "loopviz.trace.recorder:Reading._lens_columns",
+    "loopviz.model.lenses:exit_states",
+)  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
 ROWS = 16  # steps shown at most
 PLACES = 5  # words a step at most
