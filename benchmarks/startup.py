@@ -4,8 +4,9 @@
     python benchmarks/startup.py --model arrows-loop --repeats 5
 
 Every repeat starts the app in a new process and opens it in a fresh Chromium context (nothing cached) as soon as it
-answers. Prints medians, with the smallest and largest, of the seconds until: the server sends the page; the page is
-drawn and asks; the model is ready; and, from pressing Run, until the first new token is on the screen.
+answers. Prints medians, with the smallest and largest, of the seconds until: the server sends the page; the recorded run is
+drawn in every panel on screen (from the page's first byte); the page takes input; the model is ready; and, from pressing
+Run, until the first new token is on the screen.
 """
 
 from __future__ import annotations
@@ -25,10 +26,22 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 STEPS = {
     "served": "`python app.py` to the server's first answer",
-    "drawn": "to a page that is built and ready for input",
-    "ready": "to a page whose model can answer",
+    "sight": "the page's first byte to the recorded run drawn, PyTorch being imported meanwhile",
+    "drawn": "`python app.py` to a page that takes input",
+    "ready": "`python app.py` to a page whose model can answer",
     "first": "Run to the first new token on the screen",
 }
+# When every panel that is on and on screen is drawn, after the document's first byte.
+SIGHT = """
+const look = () => {
+  const page = document.querySelector('.lv')?.page;
+  const shown = page?.run ? [...page.panels.values()].filter((panel) => panel.on && panel.onScreen) : [];
+  if (shown.length && shown.every((panel) => panel.drawn > 0))
+    window.sight = (performance.now() - performance.getEntriesByType('navigation')[0].responseStart) / 1000;
+  else requestAnimationFrame(look);
+};
+look();
+"""
 # When the first word that is not of the prompt came; the clock starts with the press of Run.
 FIRST_TOKEN = """
 () => new Promise((resolve) => {
@@ -59,6 +72,7 @@ def visit(browser: Any, model: str | None) -> dict[str, float]:
     began = time.perf_counter()
     process, url = started(model, port), f"http://127.0.0.1:{port}/"
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(600_000)
     try:
         while True:
             try:
@@ -70,9 +84,11 @@ def visit(browser: Any, model: str | None) -> dict[str, float]:
                 time.sleep(0.02)
         seconds = {"served": time.perf_counter() - began}
         page = context.new_page()
-        page.set_default_timeout(600_000)
-        page.goto(url)
-        page.wait_for_selector('.lv[data-ready="1"]')
+        page.add_init_script(SIGHT)
+        page.goto(url, wait_until="commit")
+        page.wait_for_function("() => window.sight")
+        seconds["sight"] = page.evaluate("window.sight")
+        page.wait_for_selector('#lv-live .lv[data-ready="1"]')
         seconds["drawn"] = time.perf_counter() - began
         page.wait_for_selector('.lv[data-model="ready"]')
         seconds["ready"] = time.perf_counter() - began

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Read by the libraries when they are imported. Nothing in the tests may depend on what a public server answers today.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores, and the models are tiny
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TEXT = [
     "Once upon a time there was a little loop that went round and round.",

@@ -93,7 +93,7 @@ def test_the_exit_code_is_pytests_unless_only_ruff_complains(
     monkeypatch.setattr(run, "ensure_chromium", lambda python: None)
     monkeypatch.setattr(run.subprocess, "call", lambda command, **kw: seen.append(command[1:]) or codes[command[2]])
     assert run.main(["test", "-k", "panels"]) == expected
-    assert seen[-1] == ["-m", "pytest", "-k", "panels"]
+    assert seen[-1] == ["-m", "pytest", *run.PARALLEL, "-k", "panels"]
 
 
 def _program(file: Path, exit_code: int) -> str:

@@ -9,6 +9,7 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,15 @@ _OPEN_EARLY = """<script>(() => {
 <script type="module">import { open } from "./%(script)s"; open();</script>"""
 
 
+def _imported(name: str) -> list[str]:
+    """The script `name` and what it imports at once, directly or not, each once."""
+    found = [name]
+    for script in found:  # grows
+        text = _SCRIPTS[script].read_text(encoding="utf-8")
+        found += [other for other in re.findall(r'^import .*from "\./([\w.]+)";', text, re.M) if other not in found]
+    return found
+
+
 def places() -> dict[str, str]:
     """The addresses the page's script needs."""
     return {"script": asset_url("live.js"), "plotly": asset_url("plotly.js"), "line": LINES}
@@ -126,7 +136,7 @@ def early_tags() -> str:
     openings = opening_urls()
     if not openings:
         return ""
-    preloads = [f'<link rel="modulepreload" href="{asset_url(name)}">' for name in _SCRIPTS]
+    preloads = [f'<link rel="modulepreload" href="{asset_url(name)}">' for name in _imported("live.js")]
     script = _OPEN_EARLY % {"openings": json.dumps(openings), "places": json.dumps(places()), **places()}
     return "".join([*preloads, f"<style>{css()}</style>", script])
 

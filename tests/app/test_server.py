@@ -91,6 +91,10 @@ def test_the_document_brings_what_draws_the_recorded_run_before_gradio_s_own_tag
     assert all(url in tags for url in (server.asset_url("live.js"), server.asset_url("plotly.js")))
     assert all(url in tags for url in server.opening_urls().values())
     assert "</title>" in answer.text
+    # all of the scripts that the first one imports, and no others
+    assert re.findall(r'modulepreload" href="[^"]*/(\w+\.js)"', tags)[:1] == ["live.js"]
+    assert {"panel.js", "dom.js", "player.js"} < set(re.findall(r"(\w+\.js)", tags))
+    assert "report.js" not in tags
 
 
 def test_only_the_page_s_own_document_is_changed() -> None:

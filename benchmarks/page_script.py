@@ -1,0 +1,83 @@
+"""What `benchmarks/page.py` puts into the page: it counts and times there what a visitor would see."""
+
+from __future__ import annotations
+
+# Plot elements added after the first draw; when the last token came and when all was drawn; and, looked at in every
+# animation frame, how long ago the oldest token came that some panel on screen does not show yet.
+WATCH = """
+() => {
+  const root = document.querySelector('.lv'), page = root.page;
+  const seen = (window.seen = { rebuilt: 0, began: null, ended: null, drawn: null, behind: 0 });
+  const came = new Map();
+  new MutationObserver((records) => {
+    const on = [...page.panels.values()].filter((panel) => panel.on);
+    if (root.dataset.t === '0' || !on.every((panel) => panel.drawn > 0)) return;
+    for (const record of records) for (const node of record.addedNodes)
+      if (node.matches?.('.main-svg, .svg-container, .js-plotly-plot, canvas.gl-canvas')) seen.rebuilt += 1;
+  }).observe(root, { childList: true, subtree: true });
+  new MutationObserver(() => {
+    const data = root.dataset, now = performance.now();
+    if (data.run === 'recorded') return;
+    if (!came.has(+data.t)) came.set(+data.t, now);
+    if (seen.began === null && data.run && data.end === '') seen.began = [now, +data.t];
+    if (seen.ended === null && data.run && data.end) seen.ended = [now, +data.t];
+    if (seen.ended !== null && seen.drawn === null && data.drawn === data.t) seen.drawn = now;
+  }).observe(root, { attributes: true });
+  const look = () => {
+    if (seen.ended !== null) return;
+    requestAnimationFrame(look);
+    if (seen.began === null) return;
+    for (const panel of page.panels.values()) {
+      if (!panel.on || !panel.onScreen || !panel.figure || panel.drawn < 1) continue;
+      const next = [...came.keys()].filter((t) => t > panel.drawn).sort((a, b) => a - b)[0];
+      if (next !== undefined) seen.behind = Math.max(seen.behind, performance.now() - came.get(next));
+    }
+  };
+  look();
+}
+"""
+
+# Select words of a finished run one after the other: ms until the answer is there, and until it is drawn.
+CLICK = """
+async (clicks) => {
+  const page = document.querySelector('.lv').page, found = [];
+  const until = (holds) => new Promise((resolve) => {
+    const look = () => (holds() ? resolve() : requestAnimationFrame(look));
+    look();
+  });
+  for (let i = 0; i < clicks; i++) {
+    const token = Math.floor(((i + 0.5) * page.tokens.length) / clicks), { epoch } = page;
+    const began = performance.now();
+    document.querySelector(`.lv-tok[data-i="${token}"]`).click();
+    await until(() => page.epoch > epoch);
+    const answered = performance.now() - began;
+    await until(() => [...page.panels.values()].every((p) => !p.on || !p.onScreen || !p.figure || p.dirtySince === null));
+    found.push([answered, performance.now() - began]);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  return found;
+}
+"""
+
+# Press Stop in the middle of a run; tokens there were then, and how many there are when it has ended.
+STOP = """
+(tokens) => new Promise((resolve) => {
+  const root = document.querySelector('.lv');
+  let pressed = null;
+  new MutationObserver(() => {
+    const { t, end, run } = root.dataset;
+    if (run === 'recorded' || run === window.before) return;
+    if (pressed === null && +t >= tokens) {
+      pressed = [performance.now(), +t];
+      document.querySelector('#lv-stop').click();
+    } else if (pressed !== null && end) resolve([performance.now() - pressed[0], +t - pressed[1]]);
+  }).observe(root, { attributes: true });
+  window.before = root.dataset.run;
+  document.querySelector('#lv-run').click();
+})
+"""
+
+# Every panel switched on, as a visitor's browser remembers it.
+ALL_PANELS = """
+localStorage.setItem('loopviz.panels', JSON.stringify(Object.fromEntries(%s.map((name) => [name, true]))));
+"""
