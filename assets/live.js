@@ -3,6 +3,7 @@
 
 import { el, fill } from "./dom.js";
 import { stage } from "./early.js";
+import { Glossary } from "./glossary.js";
 import { Keys } from "./keys.js";
 import { Panel, applyOps } from "./panel.js";
 import { Player } from "./player.js";
@@ -69,6 +70,7 @@ class Page {
     this.shelf = new Shelf(this);
     this.keys = new Keys(this);
     this.screen = new Screen(this);
+    this.glossary = new Glossary();
     this.modelLine = el("span", "lv-model");
     this.statusLine = el("span", "lv-status");
     this.statusLine.setAttribute("role", "status");
@@ -86,7 +88,7 @@ class Page {
       el("div", "lv-row", this.statusLine, this.words.legend),
       this.words.held,
     );
-    this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog);
+    this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
     setInterval(() => this.watch(), 1000);
     loadPlotly(new URL(this.root.dataset.plotly, document.baseURI).href).then(
       (Plotly) => {
@@ -106,7 +108,9 @@ class Page {
   connect({ server, tell }) {
     Object.assign(this, { server, tell });
     document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
+    document.querySelector("#lv-learn .lv-learn")?.replaceChildren(this.glossary.button);
     this.connecting();
+    this.glossary.follow();
     this.player.show();
     if (this.config) this.watchModel();
   }
@@ -131,7 +135,7 @@ class Page {
       panel.label(entry, this.texts);
     }
     for (const part of [this.words, this.player, this.keys]) part.configure(this.texts);
-    this.shelf.configure(config);
+    for (const part of [this.shelf, this.glossary]) part.configure(config);
     this.badge.textContent = this.texts["live.recorded"];
     this.badge.title = this.texts["live.recorded.hint"];
     if (this.plotless) this.say(this.texts["live.noplot"], true);

@@ -2,7 +2,7 @@
 // Knows no panel by name. Text reaches the page through textContent only.
 
 import { el, name, press } from "./dom.js";
-import { codeLinks } from "./glossary.js";
+import { codeLinks, termed } from "./glossary.js";
 
 // A finger scrolls the page, where a mouse zooms the plot.
 const TOUCH = window.matchMedia("(hover: none)").matches;
@@ -94,9 +94,9 @@ export class Panel {
     this.detailsTitle.textContent = texts["live.details"];
     const formula = el("div", "lv-formula", words.formula);
     formula.dataset.formula = this.name;
-    const row = (label, value) => el("p", "", el("b", "", `${label} `), value);
+    const row = (label, value) => el("p", "", el("b", "", `${label} `), ...termed([value].flat()));
     this.detailsBody.replaceChildren(
-      el("p", "", words.how),
+      el("p", "", ...termed(words.how)),
       formula,
       row(texts["live.units"], words.units),
       row(texts["live.source"], words.source),

@@ -104,6 +104,9 @@ class ExplorePage:
         lang = self.first
         with gr.Row(elem_id="lv-head"):
             self.title = gr.HTML(_title(lang), elem_id="lv-title")
+            gr.HTML(
+                '<div class="lv-learn"></div>', elem_id="lv-learn"
+            )  # the script puts the tour and the glossary here
             languages = [(name, key) for key, name in LANGUAGES.items()]
             self.lang = gr.Radio(
                 languages,

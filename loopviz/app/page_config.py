@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from loopviz.app import drawing, sources
+from loopviz.app import drawing, glossary, sources
 from loopviz.app.texts import table
 from loopviz.panels import PANELS
 from loopviz.panels.theme import template
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
+_TERMED = ("how", "units", "source")  # sent in pieces: the glossary's terms are links
 _SHOWN = ("live.", "panel.", "page.tagline")
 
 
@@ -18,8 +19,11 @@ def page_config(lang: str) -> dict[str, Any]:
     words = table(lang)
     panels = []
     for name, panel in PANELS.items():
-        shown = {key: panel.TEXTS[lang][key] for key in _WORDS if key in panel.TEXTS[lang]}
+        shown: dict[str, Any] = {key: panel.TEXTS[lang][key] for key in _WORDS if key in panel.TEXTS[lang]}
         shown["formula"] = panel.TEXTS["en"]["formula"]
+        told: set[str] = set()
+        for key in _TERMED:
+            shown[key] = glossary.linked(shown[key], lang, told)
         shown["name"] = words.get(f"panel.{name}", shown["title"])
         entry = {"name": name, "words": shown, "needs": sorted(drawing.needs(panel)), "usual": drawing.usual(panel)}
         entry["code"] = sources.listed(panel)

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz.app import recording, sources
+from loopviz.app import glossary, recording, sources
 from loopviz.app.texts import LANGUAGES
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -30,6 +30,8 @@ LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.direct)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json"}
 _SCRIPTS: dict[str, Path] = {path.name: path for path in sorted(ASSETS.glob("*.js"))}
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+# made when they are first asked for; their addresses carry no fingerprint of theirs
+_MADE = {f"glossary.{lang}.json": functools.partial(glossary.document, lang) for lang in LANGUAGES}
 _OPENINGS = {f"opening.{lang}.json": lang for lang in LANGUAGES}
 
 
@@ -45,6 +47,8 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
         marked = b"".join(path.read_bytes() for path in _SCRIPTS.values())
     elif name == "plotly.js":
         raw = _PLOTLY.read_bytes()
+    elif name in _MADE:
+        raw = _MADE[name]()
     elif name in _OPENINGS:
         raw = recording.opening(_OPENINGS[name])
     else:

@@ -15,11 +15,13 @@ class Wording:
     name: the term itself.
     plain: what it is, in words that need no formula.
     symbols: what the letters of the formula stand for; empty for a term without one.
+    also: what else the term is called in running text.
     """
 
     name: str
     plain: str
     symbols: str = ""
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,13 @@ GLOSSARY: tuple[Term, ...] = (
             "A run of neighbouring layers that a state is sent through again and again. The layers are the same each time: "
             "looping adds no weights.",
             "a, b: first and last layer of the block, counted from 0; g: one pass through them, one after the other.",
+            also=("block",),
         ),
         Wording(
             "循环块",
             "一段相邻的层，状态会一遍又一遍地通过它们。每一遍用的都是同样的层：循环不增加任何权重。",
             "a、b：块的第一层和最后一层，从 0 数起；g：依次通过这些层一遍。",
+            also=("块",),
         ),
         r"g=\mathrm{layer}_b\circ\cdots\circ\mathrm{layer}_a",
         ("prelude", "coda", "loop_step"),
@@ -140,6 +144,7 @@ GLOSSARY: tuple[Term, ...] = (
             "层次运算（layer pass）",
             "一个词元通过一层一次：这里用它来计量运算。循环增加的是层次运算，而不是权重。",
             "L：模型的层数；N：该词元运行的循环步数；a、b：块的第一层和最后一层（有多个块时，对第二部分求和）。",
+            also=("层次数",),
         ),
         r"\text{layer passes}=L+(N-1)(b-a+1)",
     ),
@@ -233,11 +238,13 @@ GLOSSARY: tuple[Term, ...] = (
             "Whether two states point the same way: 1 is the same direction, 0 a right angle, −1 the opposite. Here "
             "always the states of two neighbouring loop steps; 1 − cosine near 0 means that the loop has settled.",
             "s_r · s_{r−1}: the two states multiplied number by number and added up; ‖s‖: the length of a state.",
+            also=("cosine",),
         ),
         Wording(
             "余弦相似度",
             "两个状态的方向是否一致：1 为同向，0 为直角，−1 为反向。这里比较的总是相邻两个循环步的状态；1 − 余弦接近 0 表示循环已经稳定。",
             "s_r · s_{r−1}：两个状态逐个相乘后相加；‖s‖：状态的长度。",
+            also=("余弦",),
         ),
         r"\cos(s_r,s_{r-1})=\frac{s_r\cdot s_{r-1}}{\lVert s_r\rVert\,\lVert s_{r-1}\rVert}",
         ("threshold",),
@@ -249,12 +256,14 @@ GLOSSARY: tuple[Term, ...] = (
             "How much a prediction changed from one loop step to the next: 0 means not at all. It weighs every possible next "
             "word by how likely the earlier step thought it. In nats, the unit of the natural logarithm.",
             "p_{r−1}, p_r: the predictions of two neighbouring steps; v: runs over all tokens.",
+            also=("KL",),
         ),
         Wording(
             "KL 散度",
             "从一个循环步到下一步，预测改变了多少：0 表示完全没变。它按前一步认为的可能性，对每个可能的下一个词加权。单位是奈特（nat），"
             "即自然对数的单位。",
             "p_{r−1}、p_r：相邻两步的预测；v：取遍所有词元。",
+            also=("KL",),
         ),
         r"\mathrm{KL}(p_{r-1}\,\Vert\,p_r)=\sum_v p_{r-1}(v)\,\ln\frac{p_{r-1}(v)}{p_r(v)}",
         ("direct_lens", "threshold"),
@@ -393,6 +402,7 @@ GLOSSARY: tuple[Term, ...] = (
             "serial attention",
             "A loop step looks only at its own slot of every earlier token: step 2 sees what step 2 wrote then.",
             "A_r: what step r looks at; K, V with an index: keys and values held in that slot; V alone: number of slots.",
+            also=("serial",),
         ),
         Wording(
             "串行注意力",
@@ -408,6 +418,7 @@ GLOSSARY: tuple[Term, ...] = (
             "parallel attention",
             "A loop step looks at all slots of every earlier token at once: at what every step wrote, side by side.",
             "A_r: what step r looks at; [ ; ]: put side by side; K, V with an index: keys and values held in that slot.",
+            also=("parallel",),
         ),
         Wording(
             "并行注意力",
