@@ -18,7 +18,7 @@ they are asked for.
 from importlib import import_module
 
 # Modules that register tasks, in the order in which tasks are offered.
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("exits",)
 
 _EXPORTS = {
     "Column": "tasks",

@@ -161,7 +161,7 @@ def outcome(run: ExitRun, stop: np.ndarray) -> dict[str, float]:
     return {
         "mean_loops": float(stop.mean()),
         "saved": float(1 - stop.mean() / run.steps),
-        "changed": float(1 - run.same[at].mean()),
+        "changed": float((~run.same[at]).mean()),
         "kl_mean": float(run.kl_paid[at].mean()),
         "kl_worst": float(run.kl_paid[at].max()),
     }
@@ -306,6 +306,12 @@ class RealRun:
     changed: np.ndarray
     kl_paid: np.ndarray
 
+    @staticmethod
+    def join(parts: Iterable[RealRun]) -> RealRun:
+        """Several runs as one."""
+        columns = zip(*((part.loops, part.changed, part.kl_paid) for part in parts), strict=True)
+        return RealRun(*map(np.concatenate, columns))
+
 
 @torch.no_grad()
 def real_run(view: LoopLlamaForCausalLM, ids: Tensor, unit: str, own: list[Tensor]) -> RealRun:
@@ -332,8 +338,8 @@ def real_run(view: LoopLlamaForCausalLM, ids: Tensor, unit: str, own: list[Tenso
             log_q = metrics.log_probs(view.lm_head(rows))
             kl.append(metrics.kl(log_p, log_q))
             same.append(log_p.argmax(-1) == log_q.argmax(-1))
-        parts.append((loops.cpu().numpy(), ~torch.cat(same).cpu().numpy(), torch.cat(kl).double().cpu().numpy()))
-    return RealRun(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append(RealRun(loops.cpu().numpy(), ~torch.cat(same).cpu().numpy(), torch.cat(kl).double().cpu().numpy()))
+    return RealRun.join(parts)
 
 
 def own_floor(view: LoopLlamaForCausalLM) -> int:
