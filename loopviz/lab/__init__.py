@@ -10,6 +10,12 @@ manifest that repeats it.
 
     tasks       what a task and its parameters are; the registry
     experiment  a task's table so far, its manifest, and how to repeat it
+    windows     a text as token windows; the parameters of every measurement on a text
+    full        scoring tokens by whole passes
+    cached      scoring tokens through the cache, many windows at once
+    bootstrap   intervals of means over windows
+    plots       what the plots share
+    perplexity  perplexity by loops
 
 Kept free of heavy imports, so that the command line's help stays quick: `TASKS` (and the other names) are imported when
 they are asked for.
@@ -18,7 +24,10 @@ they are asked for.
 from importlib import import_module
 
 # Modules that register tasks, in the order in which tasks are offered.
-MODULES: tuple[str, ...] = ("exits",)
+MODULES: tuple[str, ...] = (
+    "perplexity",
+    "exits",
+)
 
 _EXPORTS = {
     "Column": "tasks",

@@ -84,12 +84,15 @@ class Experiment:
         command: the command line that makes it, if there is one.
 
     Raises:
-        ValueError: parameters of another task, or what the task refuses (a file that is not there).
+        ValueError: parameters of another task, a model in training mode, or what the task refuses (a file that is not
+            there).
     """
 
     def __init__(self, task: Task, subject: Subject, params: Any, command: str = "") -> None:
         if not isinstance(params, task.params):
             raise ValueError(f"params={type(params).__name__}: task {task.name!r} takes {task.params.__name__}")
+        if subject.model.training:
+            raise ValueError("model.training=True: dropout would make every run another; call model.eval() first")
         self.task, self.subject, self.params, self.command = task, subject, params, command
         self.sources = sources(params)
         self.total = task.cells(subject, params)

@@ -38,7 +38,6 @@ Row = dict[str, Value]
 Words = dict[str, str]  # "en", "zh"
 
 KINDS = ("value", "text", "file", "loop")
-PLAIN = "plain"  # as a loop setting: the model without its loop
 
 
 class Params(Protocol):

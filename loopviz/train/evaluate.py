@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from loopviz.lab.full import each_exit
+from loopviz.lab.windows import spans
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
 
 from .arrows import draw_problems
@@ -85,46 +87,17 @@ def exits(
     Raises:
         ValueError: the model has several blocks.
     """
-    blocks = model.config.loop_blocks()
-    if not blocks:
-        return [model(ids, use_cache=False, logits_to_keep=last).logits], []
-    if len(blocks) > 1:
-        raise ValueError(f"loop_layers={model.config.loop_layers!r}: one block can be measured, not several")
-    n = loops[-1]
-    view = model.with_loop(loop_strategy="fixed_count", loop_count=n, max_loop_count=max(n, blocks[0].max_count))
     logits: list[Tensor] = []
     cosines: list[Tensor] = []
 
+    def take(r: int, hidden: Tensor) -> None:
+        logits.append(model.lm_head(hidden[:, -last:]))
+
     def watch(event: LoopStep) -> None:
         cosines.append(F.cosine_similarity(event.state.double(), event.previous.double(), dim=-1))
-        if event.step in loops:
-            states = event.state[None]  # the coda's attention needs every position
-            logits.append(view.exit_lens(states)[0, :, -last:])
 
-    handle = view.register_loop_hook(watch)
-    try:
-        view.model(ids, use_cache=False)
-    finally:
-        handle.remove()
+    each_exit(model, ids, loops, take, watch)
     return logits, cosines
-
-
-def spans(n: int, length: int, overlap: int) -> list[tuple[int, int, int]]:
-    """Windows over `n` predictions, as (start, end, already predicted at its beginning); every one is counted once.
-
-    Args:
-        n: predictions, >= 1; prediction `i` reads token `i` and is held against token `i + 1`.
-        length: tokens a window.
-        overlap: tokens a window shares with the one before, in `0..length - 1`: what a prediction looks back at, at
-            least, unless the text begins there.
-    """
-    found, done = [], 0
-    while done < n:
-        start = max(0, done - overlap)
-        end = min(start + length, n)
-        found.append((start, end, done - start))
-        done = end
-    return found
 
 
 @torch.no_grad()

@@ -134,6 +134,13 @@ def test_a_row_must_have_the_columns(subject):
         Experiment(task, subject, Params()).run()
 
 
+def test_a_model_in_training_mode_and_parameters_of_another_task_are_refused(subject):
+    with pytest.raises(ValueError, match="training=True"):
+        Experiment(TOY, replace(subject, model=build({"loop_layers": (1, 2)}).train()), Params())
+    with pytest.raises(ValueError, match="params=dict: task 'toy' takes Params"):
+        Experiment(TOY, subject, {})
+
+
 def test_the_model_hash_sees_weights_and_not_settings(subject):
     assert replace(subject, model=subject.model.with_loop(loop_count=7)).digest == subject.digest
     other = build({"loop_layers": (1, 2)})

@@ -1,0 +1,269 @@
+"""Perplexity of a text by loops, past the trained count too, by one full pass and through the cache."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loopviz.model import LoopLlamaForCausalLM
+
+from .bootstrap import mean_interval
+from .cached import score_cached
+from .full import fixed, score_full
+from .tasks import Column, Row, Subject, Task, check_counts, check_number, param, register
+from .windows import TextParams, Windows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+PATHS = ("full", "cache")
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class PerplexityParams(TextParams):
+    """Parameters of the task `perplexity`."""
+
+    loops: tuple[int, ...] = param(
+        (1, 2, 3, 4, 6, 8, 12, 16), "Loop counts, past the trained one too.", "循环次数，可超过训练时的次数。"
+    )
+    paths: tuple[str, ...] = param(
+        PATHS,
+        "full: one pass a window; cache: token by token through the KV cache.",
+        "full：每个窗口一次前向；cache：逐词元经过 KV 缓存。",
+        choices=PATHS,
+    )
+    dampings: tuple[float, ...] = param(
+        (),
+        "Values of loop_damping to compare (default: the setting's own).",
+        "要比较的 loop_damping 值（默认：用设置本身的值）。",
+    )
+    loop: dict[str, Any] | None = param(
+        {},
+        "Loop fields to change; null measures the model without its loop.",
+        "要更改的循环设置；null 表示去掉循环。",
+        kind="loop",
+    )
+    draws: int = param(
+        1000,
+        "Resamplings of the bootstrap interval (95 %, over windows); 0: none.",
+        "自助法区间（95 %，按窗口）的重抽样次数；0 表示不计算。",
+    )
+    seed: int = param(0, "Seed of the resampling.", "重抽样的随机种子。")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts("loops", self.loops)
+        if not self.paths or not set(self.paths) <= set(PATHS) or len(set(self.paths)) < len(self.paths):
+            raise ValueError(f"paths={self.paths!r}: must be one or both of {', '.join(PATHS)}")
+        for value in self.dampings:
+            if not 0 < value <= 1:
+                raise ValueError(f"dampings={self.dampings!r}: each must be in (0, 1]; 1 is the plain loop")
+        check_number("draws", self.draws, 0)
+
+
+def _models(subject: Subject, params: PerplexityParams) -> list[LoopLlamaForCausalLM]:
+    """A view for every damping; one for a model without a loop."""
+    model = subject.view(params.loop)
+    if not model.config.loop_blocks() or not params.dampings:
+        return [model]
+    return [model.with_loop(loop_damping=value) for value in params.dampings]
+
+
+def _loops(model: LoopLlamaForCausalLM, params: PerplexityParams) -> tuple[int, ...]:
+    return params.loops if model.config.loop_blocks() else (1,)
+
+
+def _cells(subject: Subject, params: PerplexityParams) -> int:
+    return sum(len(_loops(model, params)) * len(params.paths) for model in _models(subject, params))
+
+
+def _run(subject: Subject, params: PerplexityParams) -> Iterator[Row]:
+    windows = params.windows(subject)
+    for model in _models(subject, params):
+        loops = _loops(model, params)
+        # Everything that may be refused is refused now, and not after an hour.
+        views = {count: fixed(model, count) for count in loops}
+        for path in params.paths:
+            if path == "full":
+                started = time.perf_counter()
+                found = by_full_pass(model, windows, loops, params.batch)
+                seconds = time.perf_counter() - started
+                for count in loops:
+                    yield _row(path, model, count, windows, found[count], seconds, params)
+                continue
+            for count, view in views.items():
+                started = time.perf_counter()
+                sums = by_cache(view, windows, params.batch)
+                yield _row(path, model, count, windows, sums, time.perf_counter() - started, params)
+
+
+def by_full_pass(
+    model: LoopLlamaForCausalLM, windows: Windows, loops: tuple[int, ...], batch: int
+) -> dict[int, np.ndarray]:
+    """Summed loss of each window, `[W]` nats, at every loop count, by whole passes of `batch` windows."""
+    found: dict[int, list[float]] = {count: [] for count in loops}
+    for part in windows.batches(batch):
+        for count, losses in score_full(model, part.ids, loops).items():
+            found[count] += losses.masked_fill(~part.counted, 0.0).sum(1).tolist()
+    return {count: np.array(sums) for count, sums in found.items()}
+
+
+def by_cache(model: LoopLlamaForCausalLM, windows: Windows, batch: int) -> np.ndarray:
+    """Summed loss of each window, `[W]` nats, token by token through the cache, `batch` windows a pass."""
+    sums: list[float] = []
+    for part in windows.batches(batch):
+        sums += score_cached(model, part.ids).nats.masked_fill(~part.counted, 0.0).sum(1).tolist()
+    return np.array(sums)
+
+
+def _row(
+    path: str,
+    model: LoopLlamaForCausalLM,
+    count: int,
+    windows: Windows,
+    sums: np.ndarray,
+    seconds: float,
+    params: PerplexityParams,
+) -> Row:
+    counts = windows.counted.sum(1).numpy()
+    mean = float(sums.sum() / counts.sum())
+    low, high = mean_interval(sums, counts, params.draws, params.seed, CONFIDENCE)
+    damping = model.config.loop_damping if model.config.loop_blocks() else None
+    return {
+        "path": path,
+        "damping": str(damping) if isinstance(damping, list) else damping,
+        "loops": count,
+        "tokens": windows.tokens,
+        "windows": len(windows),
+        "nats": mean,
+        "perplexity": math.exp(mean),
+        "low": None if low is None else math.exp(low),
+        "high": None if high is None else math.exp(high),
+        "seconds": round(seconds, 3),
+    }
+
+
+COLUMNS = (
+    Column(
+        "path",
+        "",
+        {
+            "en": "path: full = one pass a window; cache = token by token through the KV cache",
+            "zh": "路径：full 为每个窗口一次前向；cache 为逐词元经过 KV 缓存",
+        },
+    ),
+    Column(
+        "damping",
+        "",
+        {
+            "en": "damping: part of each step that is taken; empty without a loop",
+            "zh": "阻尼：每步采用的比例；无循环时为空",
+        },
+    ),
+    Column("loops", "steps", {"en": "loops: steps of every looped block", "zh": "循环：每个循环块的步数"}),
+    Column("tokens", "tokens", {"en": "tokens: how many were predicted", "zh": "词元：预测的数量"}),
+    Column(
+        "windows",
+        "windows",
+        {
+            "en": "windows: stretches of the text, each from an empty cache",
+            "zh": "窗口：文本分成的段数，每段从空缓存开始",
+        },
+    ),
+    Column("nats", "nats", {"en": "loss: mean -log p of a token", "zh": "损失：每个词元 -log p 的平均值"}),
+    Column("perplexity", "", {"en": "perplexity: exp of the loss", "zh": "困惑度：损失的指数"}),
+    Column(
+        "low",
+        "",
+        {
+            "en": "low: lower end of the 95 % bootstrap interval over windows",
+            "zh": "下限：按窗口自助法 95 % 区间的下端",
+        },
+    ),
+    Column("high", "", {"en": "high: upper end of it", "zh": "上限：该区间的上端"}),
+    Column(
+        "seconds",
+        "s",
+        {
+            "en": "seconds: of the measurement; one full pass measures all its loop counts together",
+            "zh": "秒：测量用时；完整前向一次测完所有循环次数",
+        },
+    ),
+)
+
+WORDS = {
+    "en": {
+        "title": "Perplexity by loops",
+        "question": "Does thinking longer help on this text, and does it hold past the trained number of loops?",
+        "how": (
+            "The text is cut into windows; every token but the first is predicted once. Path full reads a window in "
+            "one pass and takes every loop count from it by the exit lens. Path cache feeds token by token through "
+            "the KV cache, as generation does: only there do cache modes differ. Intervals: bootstrap over windows."
+        ),
+        "cost": (
+            "Path full: one pass of the largest count. Path cache: a pass per token of a window and loop count; "
+            "windows go through side by side."
+        ),
+        "x": "loops",
+        "y": "perplexity",
+        "damped": "damping",
+    },
+    "zh": {
+        "title": "困惑度随循环次数的变化",
+        "question": "在这段文本上多想几步有帮助吗？超过训练时的循环次数还成立吗？",
+        "how": (
+            "文本被切成窗口，除第一个外每个词元都预测一次。full 路径一次前向读完一个窗口，用出口透镜得到每个循环次数的结果；"
+            "cache 路径像生成时那样逐词元经过 KV 缓存：只有在那里缓存模式才会不同。区间按窗口用自助法计算。"
+        ),
+        "cost": "full 路径：按最大循环次数做一次前向。cache 路径：每个循环次数、窗口内每个词元一次前向，多个窗口并行。",
+        "x": "循环次数",
+        "y": "困惑度",
+        "damped": "阻尼",
+    },
+}
+
+
+def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
+    """Perplexity over loops, a line a path and damping, with its interval."""
+    import plotly.graph_objects as go
+
+    from loopviz.panels.theme import template
+
+    from .plots import line_styles
+
+    words = WORDS[lang]
+    figure = go.Figure(layout={"template": template(), "title": {"text": words["title"]}})
+    groups = list(table.groupby(["path", "damping"], dropna=False, sort=False))
+    for ((path, damping), part), style in zip(groups, line_styles(len(groups)), strict=True):
+        name = path if damping is None or damping != damping else f"{path}, {words['damped']} {damping}"
+        bars = None
+        if part["low"].notna().all():
+            bars = {
+                "type": "data",
+                "symmetric": False,
+                "array": (part["high"] - part["perplexity"]).tolist(),
+                "arrayminus": (part["perplexity"] - part["low"]).tolist(),
+                "thickness": 1,
+            }
+        figure.add_scatter(
+            x=part["loops"].tolist(),
+            y=part["perplexity"].tolist(),
+            error_y=bars,
+            mode="lines+markers",
+            name=name,
+            hovertemplate=f"{name}<br>{words['x']} %{{x}}<br>{words['y']} %{{y:.4g}}<extra></extra>",
+            **style,
+        )
+    figure.update_xaxes(title_text=words["x"], type="log", tickvals=sorted({int(x) for x in table["loops"]}))
+    figure.update_yaxes(title_text=words["y"])
+    return figure
+
+
+PERPLEXITY = register(Task("perplexity", PerplexityParams, COLUMNS, _cells, _run, WORDS, plot))

@@ -1,0 +1,173 @@
+"""A text as token windows, so that several stretches of it are measured at once and every token is predicted once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from loopviz.engine import context_length
+
+from .experiment import read_file
+from .tasks import Subject, check_number, check_text, param
+
+END = "<|endoftext|>"  # alone on a line, it separates documents (as in `python -m loopviz train`)
+CHARACTERS_A_TOKEN = 8  # of a text that is read first; more is read if that was too little
+
+
+@dataclass(frozen=True)
+class TextParams:
+    """Parameters of every measurement on a text: which text, how much of it, in which windows."""
+
+    text: str = param("", "The text to measure on (or a file).", "用于测量的文本（或用文件）。", kind="text")
+    file: str = param("", "UTF-8 text file to measure on.", "用于测量的 UTF-8 文本文件。", kind="file")
+    limit_tokens: int = param(4096, "Tokens to predict, at most.", "最多预测的词元数。")
+    window: int = param(256, "Tokens a prediction may look back at most.", "一次预测最多回看的词元数。")
+    overlap: int | None = param(
+        None,
+        "Tokens a prediction looks back at least, except at the text's beginning (default: half a window).",
+        "一次预测至少回看的词元数，文本开头除外（默认：窗口的一半）。",
+    )
+    batch: int = param(16, "Windows in one pass.", "一次前向同时处理的窗口数。")
+
+    def __post_init__(self) -> None:
+        check_text(self.text, self.file)
+        check_number("limit_tokens", self.limit_tokens, 1)
+        check_number("window", self.window, 2)
+        check_number("batch", self.batch, 1)
+        if self.overlap is not None:
+            check_number("overlap", self.overlap, 0, self.window - 1)
+
+    def windows(self, subject: Subject) -> Windows:
+        """The text's windows for this model.
+
+        Raises:
+            ValueError: a window longer than the model's context, or a text of fewer than two tokens.
+        """
+        context = context_length(subject.model)
+        if self.window > context:
+            raise ValueError(f"window={self.window}: the model's context is {context} tokens; give a shorter window")
+        text = self.text or read_file(self.file)
+        ids = encode(subject.tokenizer, text, self.limit_tokens + 1)
+        return cut(ids, self.window, self.window // 2 if self.overlap is None else self.overlap)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of a text, each measured from an empty cache.
+
+    Attributes:
+        ids: `[W, T]` int64; shorter windows are filled with 0 at the right.
+        lengths: `[W]` int64, tokens of each.
+        counted: `[W, T - 1]` bool: prediction t of a window (of token t + 1, from tokens 0..t) counts. Every token of
+            the text but the first is counted exactly once.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    counted: Tensor
+
+    def __post_init__(self) -> None:
+        W, T = self.ids.shape
+        assert self.lengths.shape == (W,)
+        assert self.counted.shape == (W, T - 1)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def tokens(self) -> int:
+        """Predictions that count."""
+        return int(self.counted.sum())
+
+    def batches(self, size: int) -> Iterator[Windows]:
+        """At most `size` windows at a time, cut to the longest of them."""
+        for i in range(0, len(self), size):
+            lengths = self.lengths[i : i + size]
+            longest = int(lengths.max())
+            yield Windows(self.ids[i : i + size, :longest], lengths, self.counted[i : i + size, : longest - 1])
+
+    @property
+    def mask(self) -> Tensor | None:
+        """`[W, T - 1]` int64 for `attention_mask` of a pass over all tokens but the last; `None` without padding."""
+        if bool((self.lengths == self.ids.shape[1]).all()):
+            return None
+        return (torch.arange(self.ids.shape[1] - 1) < (self.lengths - 1)[:, None]).long()
+
+
+def spans(n: int, length: int, overlap: int) -> list[tuple[int, int, int]]:
+    """Windows over `n` predictions, as (start, end, already predicted at its beginning); every one is counted once.
+
+    Args:
+        n: predictions, >= 1; prediction `i` reads token `i` and is held against token `i + 1`.
+        length: tokens a window.
+        overlap: tokens a window shares with the one before, in `0..length - 1`: what a prediction looks back at, at
+            least, unless the text begins there.
+    """
+    found, done = [], 0
+    while done < n:
+        start = max(0, done - overlap)
+        end = min(start + length, n)
+        found.append((start, end, done - start))
+        done = end
+    return found
+
+
+def cut(ids: np.ndarray, length: int, overlap: int) -> Windows:
+    """Windows over tokens `[n]`; `length` and `overlap` as in :func:`spans`.
+
+    Raises:
+        ValueError: fewer than two tokens.
+    """
+    if len(ids) < 2:
+        raise ValueError(f"tokens={len(ids)}: at least 2 are needed to predict one; give a longer text")
+    found = spans(len(ids) - 1, length, overlap)
+    T = max(end - start for start, end, _ in found) + 1
+    windows = torch.zeros(len(found), T, dtype=torch.int64)
+    counted = torch.zeros(len(found), T - 1, dtype=torch.bool)
+    for row, (start, end, skip) in enumerate(found):
+        windows[row, : end + 1 - start] = torch.from_numpy(ids[start : end + 1])
+        counted[row, skip : end - start] = True
+    return Windows(windows, torch.tensor([end + 1 - start for start, end, _ in found]), counted)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> np.ndarray:
+    """The first `limit` tokens of a text, `[<= limit]` int64.
+
+    Documents end at lines that hold `<|endoftext|>` alone: each is encoded by itself, without the line breaks around
+    it, and followed by the tokenizer's end mark, if it has one. No more of a long text is encoded than needed.
+    """
+    taken = CHARACTERS_A_TOKEN * limit
+    while True:
+        part = text[:taken]
+        ids = _encode_all(tokenizer, part)
+        # A cut may change the tokens just before it.
+        if len(part) == len(text) or len(ids) > limit + 32:
+            return np.asarray(ids[:limit], dtype=np.int64)
+        taken *= 2
+
+
+def _encode_all(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ids: list[int] = []
+    lines: list[str] = []
+
+    def close(mark: list[int]) -> None:
+        document = "".join(lines)
+        if mark or ids:  # a text of one document is taken as it is
+            document = document.strip("\n")
+        if document:
+            ids.extend(tokenizer(document, verbose=False)["input_ids"] + mark)
+        lines.clear()
+
+    for line in text.splitlines(keepends=True):
+        if line.strip() == END:
+            close(end)
+        else:
+            lines.append(line)
+    close([])
+    return ids
