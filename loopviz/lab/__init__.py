@@ -24,10 +24,7 @@ they are asked for.
 from importlib import import_module
 
 # Modules that register tasks, in the order in which tasks are offered.
-MODULES: tuple[str, ...] = (
-    "perplexity",
-    "exits",
-)
+MODULES: tuple[str, ...] = ("perplexity", "exits", "compare")
 
 _EXPORTS = {
     "Column": "tasks",

@@ -39,6 +39,12 @@ STOPS = ("count", "cosine", "kl", "max", "other")  # "other": a registered crite
 STOP_SYMBOLS = {"count": "square", "cosine": "circle", "kl": "diamond", "max": "triangle-up", "other": "star"}
 DASHES = {"kv_used": "solid", "kv_allocated": "dot", "plain": "dash", "unrolled": "longdashdot"}
 
+# Configurations side by side: a colour, a dash and a symbol for each place; grey is the first, the usual baseline.
+# Picked by search: of colours with that contrast on both pages, six that stay far apart under every vision.
+SETUP_COLOURS = ("#7F7F7F", "#0093F5", "#F56200", "#9B613B", "#643DFF", "#B62098")
+SETUP_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SETUP_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+
 # Greys that work on both pages. The page may override them: it is enough to set layout.template.layout.
 INK = "#7A7A7A"  # text
 FAINT = "rgba(127,127,127,0.35)"  # earlier tokens, not used

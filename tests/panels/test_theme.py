@@ -109,3 +109,13 @@ def test_the_selection_can_be_seen_on_every_cell_and_beside_every_mark(vision):
 def test_the_colour_scale_grows_lighter_step_by_step(vision):
     lightness = [lab(colour, vision)[0] for _, colour in theme.SCALE]
     assert all(b - a > 3 for a, b in itertools.pairwise(lightness))
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_configurations_side_by_side_stay_apart_in_colour_dash_and_symbol(vision):
+    for one, other in itertools.combinations(theme.SETUP_COLOURS, 2):
+        assert apart(one, other, vision) >= 20, (one, other)
+    for page in theme.PAGES.values():
+        assert all(contrast(colour, page["page"]) >= 3 for colour in theme.SETUP_COLOURS)
+    for signs in (theme.SETUP_COLOURS, theme.SETUP_DASHES, theme.SETUP_SYMBOLS):
+        assert len(set(signs)) == 6
