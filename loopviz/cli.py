@@ -89,6 +89,19 @@ LOOP_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
+def change(text: str) -> tuple[int, str, Any]:
+    """``40:loop_count=8`` as (40, "loop_count", 8)."""
+    token, colon, setting = text.partition(":")
+    name, equals, value = (part.strip() for part in setting.partition("="))
+    name = name.replace("-", "_")
+    if not (colon and equals and token.strip().isdecimal() and name in LOOP_OPTIONS):
+        raise argparse.ArgumentTypeError(f"{text!r}: write the token, a loop setting and its value, as 40:loop_count=8")
+    try:
+        return int(token), name, LOOP_OPTIONS[name][0](value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is no value of {name}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loopviz", description=loopviz.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"loopviz {loopviz.__version__}")
@@ -105,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     loop = run.add_argument_group("loops", "with several blocks, one value for all or one a block: 4,6")
     for name, (kind, text) in LOOP_OPTIONS.items():
         loop.add_argument(_option(name), type=kind, default=None, metavar="X", help=text)
+    told = "change a loop setting when this token is read: 40:loop_count=8 (may be given several times)"
+    loop.add_argument("--change", type=change, action="append", default=[], metavar="TOKEN:SETTING=X", help=told)
     how = run.add_argument_group("sampling and recording")
     how.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens to add at most (default: 64)")
     how.add_argument(
@@ -219,7 +234,7 @@ def _run(options: argparse.Namespace) -> int:
 
     import torch
 
-    from loopviz.engine import StreamSettings, run_meta, stream
+    from loopviz.engine import Steering, StreamSettings, run_meta, stream
     from loopviz.trace import Trace
 
     settings = StreamSettings(**fields)
@@ -229,8 +244,12 @@ def _run(options: argparse.Namespace) -> int:
     idle = [_option(name) for name in loop if name != "loop_layers"]
     if idle and not loaded.model.config.loop_blocks():
         raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")
-    frames = stream(loaded.model, loaded.tokenizer, prompt, settings)
-    trace = Trace(run_meta(loaded.model, loaded.tokenizer, prompt, settings, model_name=loaded.name))
+    steering = Steering() if options.change else None
+    frames = stream(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
+    for token in sorted({token for token, _, _ in options.change}):
+        steering.set_loop(token=token, **{name: value for at, name, value in options.change if at == token})
+    meta = run_meta(loaded.model, loaded.tokenizer, prompt, settings, model_name=loaded.name, steering=steering)
+    trace = Trace(meta)
     seconds, interrupted = _print_text(frames, trace, echo=not settings.chat)
     if len(trace):
         _table(trace, seconds, interrupted)

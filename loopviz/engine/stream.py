@@ -12,6 +12,7 @@ import torch
 
 import loopviz
 from loopviz.engine.sampling import Sampler, StreamSettings
+from loopviz.engine.steering import Steering, block_metas
 from loopviz.engine.text import Pieces, TokenTexts, encode_prompt
 from loopviz.engine.usage import MemoryMeter, PassClock
 from loopviz.trace.recorder import KVMeter, Reading, Recorder
@@ -27,6 +28,7 @@ def stream(
     prompt: str,
     settings: StreamSettings | None = None,
     stop: threading.Event | None = None,
+    steering: Steering | None = None,
 ) -> Iterator[Frame]:
     """Continue ``prompt`` and yield a Frame for every token the model reads, the prompt's first.
 
@@ -40,14 +42,16 @@ def stream(
         prompt: text; the model reads it in one pass.
         settings: default ``StreamSettings()``.
         stop: once set, no further pass is started and the iterator ends; the last frame then has no ``finish``.
+        steering: changes the run's loop between two passes, when asked; one for every run.
 
     Raises:
         ValueError: at this call, not at the first frame: a prompt that is empty or longer than the context, a chat
-            template that does not exist.
+            template that does not exist, a steering that another run has.
     """
-    settings = settings or StreamSettings()
+    settings, steering = settings or StreamSettings(), steering or Steering()
     ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
-    return _run(model.with_loop(), tokenizer, ids, settings, stop or threading.Event())
+    steering.bind(model)
+    return _run(model.with_loop(), tokenizer, ids, settings, stop or threading.Event(), steering)
 
 
 def context_length(model: LoopLlamaForCausalLM) -> int:
@@ -56,9 +60,14 @@ def context_length(model: LoopLlamaForCausalLM) -> int:
 
 
 def _run(
-    view: LoopLlamaForCausalLM, tokenizer: Any, ids: list[int], settings: StreamSettings, stop: threading.Event
+    view: LoopLlamaForCausalLM,
+    tokenizer: Any,
+    ids: list[int],
+    settings: StreamSettings,
+    stop: threading.Event,
+    steering: Steering,
 ) -> Iterator[Frame]:
-    run = _Run(view, tokenizer, ids, settings)
+    run = _Run(view, tokenizer, ids, settings, steering)
     try:
         tokens = ids
         while not stop.is_set():
@@ -76,10 +85,17 @@ def _run(
 class _Run:
     """The state of one run between its tokens. Each step enters and leaves inference mode: it never leaks to a consumer."""
 
-    def __init__(self, view: LoopLlamaForCausalLM, tokenizer: Any, ids: list[int], settings: StreamSettings) -> None:
+    def __init__(
+        self,
+        view: LoopLlamaForCausalLM,
+        tokenizer: Any,
+        ids: list[int],
+        settings: StreamSettings,
+        steering: Steering,
+    ) -> None:
         from loopviz.model import LoopCache
 
-        self.view, self.settings = view, settings
+        self.view, self.settings, self.steering = view, settings, steering
         self.context = context_length(view)
         self.prompt_tokens = len(ids)
         room = min(settings.max_new_tokens, self.context - len(ids) + 1)
@@ -102,6 +118,9 @@ class _Run:
 
     def read(self, tokens: list[int]) -> Iterator[Frame]:
         """One forward pass over ``tokens``: their frames, the last with the token chosen after it."""
+        change = self.steering.take(self.read_tokens)
+        if change is not None:
+            self.view.set_loop(**change["loop"])
         with torch.inference_mode():
             self.recorder.begin()
             ids = torch.tensor([tokens], device=self.view.device)  # [1, T]
@@ -109,6 +128,8 @@ class _Run:
             clock = PassClock(self.view.last_pass.seconds)
             steps = [int(n[0]) for n in self.view.last_pass.steps]
             readings = self.recorder.read(out.last_hidden_state, self.cache, clock.head)
+        if change is not None:  # now that tokens have been read under it
+            self.steering.changes.append(change)
         kv = self.meter.frames(self.cache.occupancy(), len(tokens), list(zip(self.blocks, steps, strict=True)))
         same: dict[str, Any] = {"pass_tokens": len(tokens), "memory": self.memory.read()}
         while True:
@@ -175,13 +196,15 @@ def run_meta(
     settings: StreamSettings | None = None,
     *,
     model_name: str | None = None,
+    steering: Steering | None = None,
 ) -> dict[str, Any]:
-    """The Meta of the run that ``stream`` with the same arguments makes; raises as it does."""
+    """The Meta of the run that ``stream`` with the same arguments makes; raises as it does.
+
+    With ``steering`` it has ``changes``: that steering's own list, which grows as the run's loop is changed.
+    """
     settings = settings or StreamSettings()
     config = model.config
     ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
-    same = ("strategy", "count", "max_steps", "floor", "criterion", "cosine_threshold", "kl_threshold", "kv_mode")
-    same += ("slots", "attention_mode", "merge", "ema_alpha", "damping", "injection", "norm")
     return {
         "version": SCHEMA_VERSION,
         "model": model_name or getattr(config, "_name_or_path", "") or type(model).__name__,
@@ -198,10 +221,7 @@ def run_meta(
             "vocab": config.vocab_size,
         },
         "loop": config.loop_fields(),
-        "blocks": [
-            {"layers": [block.a, block.b], **{name: getattr(block, name) for name in same}}
-            for block in config.loop_blocks()
-        ],
+        "blocks": block_metas(config),
         "settings": settings.to_dict(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
@@ -209,6 +229,7 @@ def run_meta(
             "torch": torch.__version__,
             "transformers": version("transformers"),
         },
+        **({} if steering is None else {"changes": steering.changes}),
     }
 
 
@@ -221,10 +242,11 @@ def run(
     stop: threading.Event | None = None,
     model_name: str | None = None,
     on_frame: Callable[[Frame], Any] | None = None,
+    steering: Steering | None = None,
 ) -> Trace:
     """The whole Trace of a prompt; ``on_frame`` is called with each frame as it comes. Raises as ``stream`` does."""
-    frames = stream(model, tokenizer, prompt, settings, stop)
-    trace = Trace(run_meta(model, tokenizer, prompt, settings, model_name=model_name))
+    frames = stream(model, tokenizer, prompt, settings, stop, steering)
+    trace = Trace(run_meta(model, tokenizer, prompt, settings, model_name=model_name, steering=steering))
     for frame in frames:
         trace.append(frame)
         if on_frame is not None:

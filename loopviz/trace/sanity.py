@@ -35,6 +35,7 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
     "top_tokens": (int,),
     "record": (str,),
 }
+LAYOUT = ("layers", "kv_mode", "slots")  # of a block: what the cache's layout follows from
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -51,9 +52,28 @@ def check_meta_sense(meta: Mapping[str, Any]) -> None:
         _within(f"meta.shape.{name}", shape[name], 1, most)
     _within("meta.prompt_tokens", meta["prompt_tokens"], 0, MOST)
     _within("meta.top_k", meta["top_k"], 0, shape["vocab"])
+    _check_blocks(meta["blocks"], layers, "meta.blocks")
+    _check_changes(meta, layers)
+    _check_settings(meta["settings"])
+
+
+def _check_changes(meta: Mapping[str, Any], layers: int) -> None:
+    """Changes come in order, and leave the cache's layout as it is."""
+    after, layout = -1, [[block[name] for name in LAYOUT] for block in meta["blocks"]]
+    for i, change in enumerate(meta.get("changes", ())):
+        where = f"meta.changes[{i}]"
+        _within(f"{where}.index", change["index"], after + 1, MOST)
+        after = change["index"]
+        _check_plain(change["loop"], f"{where}.loop")
+        _check_blocks(change["blocks"], layers, f"{where}.blocks")
+        if [[block[name] for name in LAYOUT] for block in change["blocks"]] != layout:
+            raise ValueError(f"{where}.blocks: other {', '.join(LAYOUT)} than the run began with")
+
+
+def _check_blocks(blocks: Sequence[Mapping[str, Any]], layers: int, path: str) -> None:
     free = 0  # the first layer the next block may begin at
-    for i, block in enumerate(meta["blocks"]):
-        where = f"meta.blocks[{i}]"
+    for i, block in enumerate(blocks):
+        where = f"{path}[{i}]"
         _check_plain(block, where)
         if len(block["layers"]) != 2 or not free <= block["layers"][0] <= block["layers"][1] < layers:
             raise ValueError(f"{where}.layers: {block['layers']!r} are not layers of their own in {layers}")
@@ -62,7 +82,6 @@ def check_meta_sense(meta: Mapping[str, Any]) -> None:
         _within(f"{where}.slots", block["slots"], 1, MOST_SLOTS)
         for name in ("count", "floor"):
             _within(f"{where}.{name}", block[name], 0, MOST)
-    _check_settings(meta["settings"])
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

@@ -186,8 +186,22 @@ class BlockMeta(TypedDict):
     norm: bool
 
 
-class Meta(TypedDict):
-    """What the whole run was: model, prompt, settings."""
+class Change(TypedDict):
+    """Loop settings that changed between two passes of a run."""
+
+    index: int  # position of the first token read under them
+    loop: dict[str, Any]  # the config's loop fields that changed, with their new values, JSON-able
+    blocks: list[BlockMeta]  # every block from then on; layers, kv_mode and slots stay as they were
+
+
+class _Changes(TypedDict, total=False):
+    """Left out by a run whose settings cannot change."""
+
+    changes: list[Change]  # in order; :mod:`loopviz.trace.changes` says what held where
+
+
+class Meta(_Changes):
+    """What the whole run was: model, prompt, settings (those it began with)."""
 
     version: Literal[2]
     model: str

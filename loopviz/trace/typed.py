@@ -16,7 +16,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def check_type(value: Any, kind: Any, path: str) -> None:
-    """Raise ValueError, naming ``path``, unless ``value`` has the type ``kind`` (TypedDicts: exactly their keys)."""
+    """Raise ValueError, naming ``path``, unless ``value`` has the type ``kind`` (TypedDicts: their keys and no others)."""
     origin = get_origin(kind)
     if kind is Any:
         return
@@ -24,13 +24,12 @@ def check_type(value: Any, kind: Any, path: str) -> None:
         hints = _hints(kind)
         if not isinstance(value, Mapping):
             raise ValueError(f"{path}: {type(value).__name__} where a mapping {kind.__name__} belongs")
-        if value.keys() != hints.keys():
-            raise ValueError(
-                f"{path}: missing keys {sorted(hints.keys() - value.keys())}, "
-                f"unknown keys {sorted(map(str, value.keys() - hints.keys()))}"
-            )
+        missing, unknown = kind.__required_keys__ - value.keys(), value.keys() - hints.keys()
+        if missing or unknown:
+            raise ValueError(f"{path}: missing keys {sorted(missing)}, unknown keys {sorted(map(str, unknown))}")
         for key, hint in hints.items():
-            check_type(value[key], hint, f"{path}.{key}" if path else key)
+            if key in value:
+                check_type(value[key], hint, f"{path}.{key}" if path else key)
     elif origin is list:
         if not isinstance(value, list):
             raise ValueError(f"{path}: {type(value).__name__} where a list belongs")

@@ -1,0 +1,106 @@
+"""Changing a run's loop while it runs: asked at any time, done between two tokens."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from loopviz.engine.limits import whole
+from loopviz.trace.sanity import LAYOUT
+
+if TYPE_CHECKING:
+    from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+    from loopviz.trace import Change
+
+FURTHEST_TOKEN = 10**9
+_BLOCK_FIELDS = ("strategy", "count", "max_steps", "floor", "criterion", "cosine_threshold", "kl_threshold", "kv_mode")
+_BLOCK_FIELDS += ("slots", "attention_mode", "merge", "ema_alpha", "damping", "injection", "norm")
+
+
+def block_metas(config: LoopLlamaConfig) -> list[dict[str, Any]]:
+    """The looped blocks of ``config`` as a Meta writes them."""
+    return [
+        {"layers": [block.a, block.b], **{name: getattr(block, name) for name in _BLOCK_FIELDS}}
+        for block in config.loop_blocks()
+    ]
+
+
+class Steering:
+    """The wheel of one run: give it to ``stream`` and ``run_meta``, then change the loop while the frames come.
+
+        steering = Steering()
+        meta = run_meta(model, tokenizer, prompt, settings, steering=steering)
+        for frame in stream(model, tokenizer, prompt, settings, steering=steering):
+            trace.append(frame)
+            if frame["index"] == 20:
+                steering.set_loop(loop_count=8)
+
+    Every method may be called from any thread.
+
+    Attributes:
+        changes: what was changed so far, each with the position of the first token read under it. The very list that
+            ``run_meta`` puts into the Meta as ``changes``: it grows there too, before the frame of that token comes.
+    """
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self._lock = threading.Lock()
+        self._view: LoopLlamaForCausalLM | None = None  # has the settings as they will be after all that was asked
+        self._asked: deque[tuple[int, dict[str, Any], list[dict[str, Any]]]] = deque()
+
+    def bind(self, model: LoopLlamaForCausalLM) -> None:
+        """Called by ``stream``: the run's model as it begins. ValueError when another run has this wheel already."""
+        with self._lock:
+            if self._view is not None:
+                raise ValueError("steering: this one steers another run; make one for every run")
+            self._view = model.with_loop()
+
+    def set_loop(self, *, token: int = 0, **fields: Any) -> None:
+        """Change loop fields of the run from its next forward pass on, as ``model.set_loop`` does.
+
+        Args:
+            token: wait until this position is to be read; 0: do not wait. Changes are made in the order they were
+                asked for: one that waits holds up those asked after it.
+            fields: loop fields of ``LoopLlamaConfig``, e.g. ``loop_count=8``.
+
+        Raises:
+            ValueError: a field or value that ``model.set_loop`` refuses; a field that decides how the KV cache is laid
+                out, which holds the run's tokens; a run that has not begun. Nothing is changed then.
+        """
+        whole("token", token, 0, FURTHEST_TOKEN)
+        with self._lock:
+            if self._view is None:
+                raise ValueError("steering: no run has it yet; give it to stream() first")
+            view = self._view.with_loop(**fields)
+            before, after = block_metas(self._view.config), block_metas(view.config)
+            if _layout(before) != _layout(after):
+                raise ValueError(_refusal(self._view.config, view.config, fields))
+            self._view = view
+            new = view.config.loop_fields()
+            self._asked.append((token, {name: new[name] for name in fields}, after))
+
+    def take(self, token: int) -> Change | None:
+        """Called by ``stream`` before it reads position ``token``: what to change now; several asked for are one."""
+        with self._lock:
+            change: Change | None = None
+            while self._asked and self._asked[0][0] <= token:
+                _, fields, blocks = self._asked.popleft()
+                earlier = change["loop"] if change else {}
+                change = {"index": token, "loop": {**earlier, **fields}, "blocks": blocks}
+            return change
+
+
+def _layout(blocks: list[dict[str, Any]]) -> list[list[Any]]:
+    return [[block[name] for name in LAYOUT] for block in blocks]
+
+
+def _refusal(before: LoopLlamaConfig, after: LoopLlamaConfig, fields: dict[str, Any]) -> str:
+    """Names the field that would change the cache's layout."""
+    from loopviz.model.configuration import LAYOUT_FIELDS
+
+    name = next(name for name in LAYOUT_FIELDS if name in fields and getattr(before, name) != getattr(after, name))
+    return (
+        f"{name}={fields[name]!r}: decides how the KV cache is laid out, and the cache holds this run's tokens under "
+        f"{name}={getattr(before, name)!r}; start a new run with it"
+    )
