@@ -238,12 +238,14 @@ def _maps(spec: dict[str, Any], frames: list[dict[str, Any]], seen: Seen | None,
     return out
 
 
-def _chosen(trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(
+    spec: dict[str, Any], trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus
+) -> dict[Path, Any]:
     """All that depends on which token is selected, by path, when ``count`` frames are there.
 
-    ``frame`` is the selected one: of ``trace``, or the one that comes next.
+    ``frame`` is the selected one: of ``trace``, or the one that comes next; ``spec`` its block's settings.
     """
-    words, spec = TEXTS[focus.lang], trace.meta["blocks"][focus.block]
+    words = TEXTS[focus.lang]
     frames = trace.frames if frame is None or frame["index"] < len(trace.frames) else [*trace.frames, frame]
     missing = _missing(count, frame, focus)
     seen = None if frame is None or missing else _read(frame, spec, focus)
@@ -403,9 +405,13 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: attention of one layer from the selected token by loop step, its slots and its change."""
-    shown, at = _skeleton(trace.meta, focus), focus.selected(len(trace))
+    meta, at = shared.settled(trace, focus), focus.selected(len(trace))
+    shown = _skeleton(meta, focus)
     if shown["data"]:
-        fill(shown, _chosen(trace, len(trace), None if at is None else trace.frames[at], focus))
+        fill(
+            shown,
+            _chosen(meta["blocks"][focus.block], trace, len(trace), None if at is None else trace.frames[at], focus),
+        )
     return shown
 
 
@@ -414,11 +420,13 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
+@shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its own attention, when it is selected."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    return _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(trace, count, chosen, focus))
+    spec = shared.settled(trace, focus, 1)["blocks"][focus.block]
+    return _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(spec, trace, count, chosen, focus))
 
 
 def summary(trace: Trace, focus: Focus) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from loopviz.panels import labels, theme
+from loopviz.panels import labels, shared, theme
 from loopviz.panels.ops import Op, Path, changes, fill, put
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: 1 − cosine above, KL below, by loop step of the selected token, over earlier tokens."""
-    meta, frames = trace.meta, trace.frames
+    meta, frames = shared.settled(trace, focus), trace.frames
     shown = _skeleton(meta, focus)
     if shown["data"]:
         spec, at = meta["blocks"][focus.block], focus.selected(len(frames))
@@ -381,9 +381,10 @@ def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> dict[Pat
     }
 
 
+@shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its curve when it is selected, a faint one when it comes before the selected token."""
-    meta, frames = trace.meta, trace.frames
+    meta, frames = shared.settled(trace, focus, 1), trace.frames
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
     spec = meta["blocks"][focus.block]

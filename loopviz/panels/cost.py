@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from loopviz.panels import labels, theme
+from loopviz.panels import labels, shared, theme
 from loopviz.panels.ops import Op, Path, append, changes, fill
 from loopviz.panels.running import Running
 from loopviz.trace.schema import PARTS
@@ -412,7 +412,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: parts of a pass, loop steps, speed and memory over the tokens, from above."""
-    frames, shown = trace.frames, _skeleton(trace.meta, focus)
+    frames, shown = trace.frames, _skeleton(shared.settled(trace, focus), focus)
     for frame in frames:
         for path, value in _points(frame).items():
             shown["data"][path[1]][path[2]].append(value)
@@ -424,6 +424,7 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
+@shared.redrawn(data, layout_only=True)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: a point a line, the means, and the selected pass when it moves or grows."""
     old, new = trace.frames, [*trace.frames, frame]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from loopviz.panels import labels, theme
+from loopviz.panels import labels, shared, theme
 from loopviz.panels.ops import Op, Path, changes, fill
 
 if TYPE_CHECKING:
@@ -228,10 +228,11 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: 1 − cos above, the rate below, by step of the selected token; lines exact, marks measured."""
-    shown = _skeleton(trace.meta, focus)
+    meta = shared.settled(trace, focus)
+    shown = _skeleton(meta, focus)
     if shown["data"]:
         at = focus.selected(len(trace))
-        fill(shown, _chosen(trace.meta, focus, len(trace), None if at is None else trace.frames[at]))
+        fill(shown, _chosen(meta, focus, len(trace), None if at is None else trace.frames[at]))
     return shown
 
 
@@ -240,21 +241,24 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
+@shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings, when it is the selected one."""
-    if _refusal(trace.meta, focus.lang):
+    meta = shared.settled(trace, focus, 1)
+    if _refusal(meta, focus.lang):
         return []
     frames, states = trace.frames, []
     for count in (len(frames), len(frames) + 1):
         at = focus.selected(count)
         chosen = None if at is None else frames[at] if at < len(frames) else frame
-        states.append(_chosen(trace.meta, focus, count, chosen))
+        states.append(_chosen(meta, focus, count, chosen))
     return changes(*states)
 
 
 def summary(trace: Trace, focus: Focus) -> str:
     """One sentence: the selected token's rate and cosines, measured against exact."""
-    refusal, at = _refusal(trace.meta, focus.lang), focus.selected(len(trace))
+    meta, at = shared.settled(trace, focus), focus.selected(len(trace))
+    refusal = _refusal(meta, focus.lang)
     if refusal:
         return refusal
     if at is None:
@@ -262,4 +266,4 @@ def summary(trace: Trace, focus: Focus) -> str:
         return labels.COMMON[focus.lang]["not_yet"].format(token=focus.token) if len(trace) else words
     if not trace.frames[at]["blocks"][0]["steps"]["cosine"]:
         return labels.COMMON[focus.lang]["not_recorded"]
-    return labels.plain(_words(trace.meta, trace.frames[at], focus.lang, "summary"))
+    return labels.plain(_words(meta, trace.frames[at], focus.lang, "summary"))

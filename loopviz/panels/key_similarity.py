@@ -106,7 +106,7 @@ def _more(sums: Sums, meta: dict[str, Any], block: int, frame: dict[str, Any]) -
     return [
         [
             (total + (1 - column[r]), count + 1) if r < len(column) and column[r] is not None else (total, count)
-            for r, (total, count) in enumerate(row)
+            for r, (total, count) in enumerate([*row, *[(0.0, 0)] * (len(column) - len(row))])
         ]
         for row, column in zip(sums, recorded, strict=True)
     ]
@@ -129,17 +129,20 @@ def _power(value: float | None) -> float | None:
     return None if value is None else round(labels.log_z(value), 2)
 
 
-def means(sums: Sums) -> list[list[float | None]]:
-    """Per layer and step (entry r - 1) the mean of 1 - cos; None where no token counts."""
-    return [[total / count if count else None for total, count in row] for row in sums]
+def means(sums: Sums, steps: int) -> list[list[float | None]]:
+    """Per layer and step (entry r - 1) the mean of 1 - cos, for ``steps`` steps; None where no token counts."""
+    return [_padded([total / count if count else None for total, count in row], steps) for row in sums]
+
+
+def _padded(row: list[float | None], steps: int) -> list[float | None]:
+    return row[:steps] + [None] * (steps - len(row))
 
 
 def _distances(block: dict[str, Any] | None, spec: dict[str, Any]) -> list[list[float | None]]:
     """One token's 1 - cos per layer and step, padded to the block's maximum; None where there is none."""
     layers, last = spec["layers"][1] - spec["layers"][0] + 1, spec["max_steps"]
     recorded = block["key_cosine"] if block else []
-    rows = [[None if v is None else 1 - v for v in column[:last]] for column in recorded or [[]] * layers]
-    return [row + [None] * (last - len(row)) for row in rows]
+    return [_padded([None if v is None else 1 - v for v in column], last) for column in recorded or [[]] * layers]
 
 
 def _largest(rows: list[list[float | None]], step: int, first: int) -> tuple[float, int] | None:
@@ -175,7 +178,10 @@ def _chosen(
     spec = meta["blocks"][focus.block]
     missing = _missing(meta, frames, frame, focus)
     block = None if frame is None or missing else frame["blocks"][focus.block]
-    both = {CHOSEN: _distances(block, spec), MEAN: means(sums if block else _nothing(meta, focus.block))}
+    both = {
+        CHOSEN: _distances(block, spec),
+        MEAN: means(sums if block else _nothing(meta, focus.block), spec["max_steps"]),
+    }
     head = " " if frame is None else labels.token_label(frame, focus.lang, width=12)
     out: dict[Path, Any] = {
         ("layout", "title", "text"): _head(spec, frame, both[MEAN], focus) if block else head,
@@ -305,8 +311,9 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
             "showgrid": False,
         },
         "coloraxis": {"cmin": LOW, "cmax": 0, "colorscale": theme.SCALE, "colorbar": _bar(focus.lang)},
-        "shapes": _shapes(spec, focus),
     }
+    if outline := _shapes(spec, focus):  # a figure of plotly's leaves an empty list out, and its data must not differ
+        layout["shapes"] = outline
     return {"data": _data(spec, focus.lang), "layout": layout}
 
 
@@ -324,10 +331,11 @@ def _sums_at(trace: Trace, at: int | None, block: int) -> Sums:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: 1 − cos of neighbouring steps' keys, of the selected token and on average up to it."""
-    shown, at = _skeleton(trace.meta, focus), focus.selected(len(trace))
+    meta, at = shared.settled(trace, focus), focus.selected(len(trace))
+    shown = _skeleton(meta, focus)
     if shown["data"]:
         frame = None if at is None else trace.frames[at]
-        fill(shown, _chosen(trace.meta, len(trace), frame, _sums_at(trace, at, focus.block), focus))
+        fill(shown, _chosen(meta, len(trace), frame, _sums_at(trace, at, focus.block), focus))
     return shown
 
 
@@ -336,17 +344,19 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
+@shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings when it is selected: its own map, and the rows of the mean that moved."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
+    meta = shared.settled(trace, focus, 1)
 
     def chosen(count: int, selected: dict[str, Any] | None) -> dict[Path, Any]:
         if selected is frame:
             sums = RUNNING.after(trace, focus.block, frame)
         else:
             sums = _sums_at(trace, None if selected is None else selected["index"], focus.block)
-        return _chosen(trace.meta, count, selected, sums, focus)
+        return _chosen(meta, count, selected, sums, focus)
 
     return _FOLLOWER.patch(trace, frame, focus, chosen)
 
@@ -357,10 +367,11 @@ def summary(trace: Trace, focus: Focus) -> str:
     words, at = TEXTS[focus.lang], focus.selected(len(trace))
     if absent:
         return absent
-    frame = None if at is None else trace.frames[at]
-    if missing := _missing(trace.meta, len(trace), frame, focus):
+    frame, meta = None if at is None else trace.frames[at], shared.settled(trace, focus)
+    if missing := _missing(meta, len(trace), frame, focus):
         return missing
-    spec, rows = trace.meta["blocks"][focus.block], means(_sums_at(trace, at, focus.block))
+    spec = meta["blocks"][focus.block]
+    rows = means(_sums_at(trace, at, focus.block), spec["max_steps"])
     worst = [(step, _largest(rows, step, spec["layers"][0])) for step in shown_steps(spec)]
     told = [
         words["one"].format(step=step, value=labels.number(found[0], focus.lang), layer=found[1])

@@ -10,6 +10,7 @@ import math
 import re
 import textwrap
 import unicodedata
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -160,6 +161,14 @@ def missing_block(meta: dict[str, Any], block: int, lang: str) -> str | None:
 def block_label(spec: dict[str, Any], block: int, lang: str) -> str:
     """``block 0 (layers 10–14)``."""
     return COMMON[lang]["block"].format(block=block, a=spec["layers"][0], b=spec["layers"][1])
+
+
+def changed(fields: Mapping[str, Any], width: int = 30) -> str:
+    """``loop_count=6, loop_damping=0.5``: settings that changed, cut to ``width`` columns."""
+    shown = ", ".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in fields.items()
+    )
+    return show_token(shown, width)
 
 
 def wrapped(text: str) -> str:

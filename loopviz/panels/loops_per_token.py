@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from loopviz.panels import labels, theme
+from loopviz.panels import labels, shared, theme
 from loopviz.panels.ops import Op, Path, append, changes, fill
 from loopviz.panels.running import Running
+from loopviz.trace.changes import blocks_at
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -96,11 +97,16 @@ class Tally:
     Args:
         tokens: how many there are.
         steps: loop steps, summed over them.
+        saved, every: :func:`layer_passes`, summed over them; N_max is the one that held for each.
+        fixed: whether every token was read under a fixed count.
         counts: tokens by stop kind and loop steps.
     """
 
     tokens: int = 0
     steps: int = 0
+    saved: int = 0
+    every: int = 0
+    fixed: bool = True
     counts: tuple[tuple[tuple[str, int], int], ...] = ()
 
     @property
@@ -110,10 +116,18 @@ class Tally:
 
 
 def _count(tally: Tally, meta: Mapping[str, Any], block: int, frame: Frame) -> Tally:
-    ran = frame["blocks"][block]
+    ran, specs = frame["blocks"][block], blocks_at(meta, frame["index"])
     counts, key = dict(tally.counts), (theme.stop_kind(ran["stop_reason"]), ran["n_steps"])
     counts[key] = counts.get(key, 0) + 1
-    return Tally(tally.tokens + 1, tally.steps + ran["n_steps"], tuple(sorted(counts.items())))
+    saved, every = layer_passes({**meta, "blocks": specs}, block, 1, ran["n_steps"])
+    return Tally(
+        tally.tokens + 1,
+        tally.steps + ran["n_steps"],
+        tally.saved + saved,
+        tally.every + every,
+        tally.fixed and specs[block]["strategy"] == "fixed_count",
+        tuple(sorted(counts.items())),
+    )
 
 
 RUNNING: Running[Tally] = Running(lambda meta, block: Tally(), _count)
@@ -123,7 +137,7 @@ def layer_passes(meta: Mapping[str, Any], block: int, tokens: int, steps: int) -
     """Layer passes saved in ``block``, and all there would have been.
 
     Args:
-        meta: of the run.
+        meta: of the run, or of as much of it as had the same settings.
         block: looped block, 0-based.
         tokens: tokens read.
         steps: loop steps the block ran, summed over them.
@@ -138,12 +152,12 @@ def layer_passes(meta: Mapping[str, Any], block: int, tokens: int, steps: int) -
     return saved, tokens * (meta["shape"]["layers"] + extra)
 
 
-def _words(meta: Mapping[str, Any], tally: Tally, frame: Frame | None, focus: Focus) -> dict[str, str]:
+def _words(tally: Tally, frame: Frame | None, focus: Focus) -> dict[str, str]:
     """What the title and the summary say of ``tally`` (of one token or more) and the selected token."""
     words = TEXTS[focus.lang]
-    saved, every = layer_passes(meta, focus.block, tally.tokens, tally.steps)
-    work = words["saved"].format(saved=f"{saved:,}", all=f"{every:,}", share=f"{100 * saved / every:.1f}")
-    if meta["blocks"][focus.block]["strategy"] == "fixed_count":
+    share = f"{100 * tally.saved / tally.every:.1f}"
+    work = words["saved"].format(saved=f"{tally.saved:,}", all=f"{tally.every:,}", share=share)
+    if tally.fixed:
         work = words["fixed"]
     if frame is None:
         selected = labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
@@ -183,13 +197,13 @@ def _tallied(meta: Mapping[str, Any], tally: Tally, focus: Focus) -> dict[Path, 
     }
 
 
-def _chosen(meta: Mapping[str, Any], tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
     """The words and the outline of the selected token, by path; ``frame`` is its, None when there is none."""
     words = TEXTS[focus.lang]
     missing = "" if tally.tokens else words["no_data"]
     at, height = (-1, 0) if frame is None else (frame["index"], frame["blocks"][focus.block]["n_steps"])
     return {
-        ("layout", "title", "text"): words["head"].format(**_words(meta, tally, frame, focus)) if not missing else " ",
+        ("layout", "title", "text"): words["head"].format(**_words(tally, frame, focus)) if not missing else " ",
         ("layout", "annotations", 0, "text"): labels.wrapped(missing),
         ("layout", "annotations", 0, "visible"): bool(missing),
         ("layout", "shapes", HERE, "x0"): at - 0.5,
@@ -314,14 +328,16 @@ def _added(frame: Frame, block: int) -> list[Op]:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: loop steps by token on the left, tokens by loop steps on the right."""
-    meta, frames, shown = trace.meta, trace.frames, _skeleton(trace.meta, focus)
+    meta, frames = shared.settled(trace, focus), trace.frames
+    shown = _skeleton(meta, focus)
     if shown["data"]:
         for frame in frames:
             for op in _added(frame, focus.block):
                 shown["data"][op["path"][1]][op["path"][2]] += op["value"]
         tally, at = RUNNING.over(trace, focus.block), focus.selected(len(frames))
         fill(shown, _tallied(meta, tally, focus))
-        fill(shown, _chosen(meta, tally, None if at is None else frames[at], focus))
+        fill(shown, _chosen(tally, None if at is None else frames[at], focus))
+        shown["layout"]["shapes"] += shared.change_marks(meta, len(frames))
     return shown
 
 
@@ -330,9 +346,10 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
+@shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its bar, one more in the counts, the mean and what was saved."""
-    meta, frames = trace.meta, trace.frames
+    meta, frames = shared.settled(trace, focus, 1), trace.frames
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
     states = []
@@ -340,7 +357,7 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     for count, tally in enumerate(tallies, start=len(frames)):
         at = focus.selected(count)
         chosen = None if at is None else frames[at] if at < len(frames) else frame
-        states.append(_tallied(meta, tally, focus) | _chosen(meta, tally, chosen, focus))
+        states.append(_tallied(meta, tally, focus) | _chosen(tally, chosen, focus))
     return _added(frame, focus.block) + changes(*states)
 
 
@@ -357,6 +374,6 @@ def summary(trace: Trace, focus: Focus) -> str:
         block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),
         least=tally.taken[0],
         most=tally.taken[-1],
-        **_words(trace.meta, tally, None if at is None else trace.frames[at], focus),
+        **_words(tally, None if at is None else trace.frames[at], focus),
     )
     return labels.plain(shown)

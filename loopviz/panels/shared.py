@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loopviz.panels import labels
-from loopviz.panels.ops import Op, Path, changes
+from loopviz.panels import labels, theme
+from loopviz.panels.ops import Op, Path, changes, put
+from loopviz.trace.changes import as_of, changed_at, changes_of
+from loopviz.trace.schema import Trace
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
-    from loopviz.trace.schema import Trace
 
 Frame = Mapping[str, Any]
+Patch = Callable[[Trace, Frame, "Focus"], list[Op]]
 
 
 @dataclass
@@ -58,6 +61,65 @@ def follow(
 ) -> list[Op]:
     """:meth:`Follower.patch` without a memory, for what is cheap to work out twice."""
     return Follower().patch(trace, frame, focus, chosen)
+
+
+def settled(trace: Trace, focus: Focus, more: int = 0) -> dict[str, Any]:
+    """The meta to draw ``trace`` from: settings that changed during the run are those the selected token was read under.
+
+    Args:
+        trace, focus: as a panel's ``data`` has them.
+        more: frames about to come, for a ``patch``.
+    """
+    tokens = len(trace.frames) + more
+    return as_of(trace.meta, tokens, focus.selected(tokens))  # type: ignore[return-value]
+
+
+def redrawn(data: Callable[[Trace, Focus], dict[str, Any]], layout_only: bool = False) -> Callable[[Patch], Patch]:
+    """Of a ``patch`` that knows nothing of settings that change during a run: the frame of a change draws the figure anew.
+
+    Args:
+        data: the panel's ``data``.
+        layout_only: what is drawn already stays as it is; only the layout is another one.
+    """
+
+    def of(patch: Patch) -> Patch:
+        @functools.wraps(patch)
+        def patched(trace: Trace, frame: Frame, focus: Focus) -> list[Op]:
+            if not changed_at(trace.meta, frame["index"]):
+                return patch(trace, frame, focus)
+            shown = data(Trace(trace.meta, [*trace.frames, frame]), focus)  # type: ignore[list-item]
+            layout = put(("layout",), shown["layout"])
+            if not layout_only:
+                return [put(("data",), shown["data"]), layout]
+            return [*(op for op in patch(trace, frame, focus) if op["path"][0] == "data"), layout]
+
+        return patched
+
+    return of
+
+
+def change_marks(meta: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
+    """Shapes for a figure whose x are positions: a line where the loop's settings changed, and what they changed to."""
+    return [
+        {
+            "type": "line",
+            "xref": "x",
+            "yref": "y domain",
+            "x0": change["index"] - 0.5,
+            "x1": change["index"] - 0.5,
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": theme.INK, "width": 1, "dash": "dash"},
+            "label": {
+                "text": labels.changed(change["loop"]),
+                "textposition": "end",
+                "textangle": -90,
+                "xanchor": "right",
+                "font": {"size": 10},
+            },
+        }
+        for change in changes_of(meta, tokens)
+    ]
 
 
 def choice(label: str, options: Iterable[tuple[Any, str]], value: Any) -> dict[str, Any]:

@@ -290,7 +290,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: the choices of every loop step of ``focus.block`` over the text up to the selected token."""
-    shown, at = _skeleton(trace.meta, focus), focus.selected(len(trace))
+    shown, at = _skeleton(shared.settled(trace, focus), focus), focus.selected(len(trace))
     if shown["data"]:
         fill(shown, _chosen(trace, len(trace), None if at is None else trace.frames[at], focus))
     return shown
@@ -301,6 +301,7 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
+@shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: the texts one place further, when the newest token is followed."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from loopviz.panels import labels, theme
+from loopviz.panels import labels, shared, theme
 from loopviz.panels.focus import METRICS
 from loopviz.panels.ops import Op, Path, append, changes, fill
 
@@ -338,13 +338,15 @@ def _added(frame: dict[str, Any], focus: Focus) -> list[Op]:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: ``focus.metric`` by token and loop step of ``focus.block``, with stop marks."""
-    frames, shown = trace.frames, _skeleton(trace.meta, focus)
+    meta, frames = shared.settled(trace, focus), trace.frames
+    shown = _skeleton(meta, focus)
     if shown["data"]:
         for frame in frames:
             for op in _added(frame, focus):
                 shown["data"][op["path"][1]][op["path"][2]] += op["value"]
         at = focus.selected(len(frames))
-        fill(shown, _chosen(trace.meta, len(frames), None if at is None else frames[at], focus))
+        fill(shown, _chosen(meta, len(frames), None if at is None else frames[at], focus))
+        shown["layout"]["shapes"] += shared.change_marks(meta, len(frames))
     return shown
 
 
@@ -353,9 +355,10 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
+@shared.redrawn(data, layout_only=True)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: one more column and mark; the outline moves when the newest token is followed."""
-    meta, frames = trace.meta, trace.frames
+    meta, frames = shared.settled(trace, focus, 1), trace.frames
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
     states = []

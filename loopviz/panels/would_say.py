@@ -320,9 +320,10 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: the most likely next words of the selected token by loop step of ``focus.block``."""
-    shown, at = _skeleton(trace.meta, focus), focus.selected(len(trace))
+    meta, at = shared.settled(trace, focus), focus.selected(len(trace))
+    shown = _skeleton(meta, focus)
     if shown["data"]:
-        fill(shown, _chosen(trace.meta, len(trace), None if at is None else trace.frames[at], focus))
+        fill(shown, _chosen(meta, len(trace), None if at is None else trace.frames[at], focus))
     return shown
 
 
@@ -331,11 +332,13 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
+@shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its own words, when the newest token is followed."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    return _FOLLOWER.patch(trace, frame, focus, lambda frames, chosen: _chosen(trace.meta, frames, chosen, focus))
+    meta = shared.settled(trace, focus, 1)
+    return _FOLLOWER.patch(trace, frame, focus, lambda frames, chosen: _chosen(meta, frames, chosen, focus))
 
 
 def _runs(ids: list[list[int]]) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from loopviz.panels import PANELS, Focus, apply, figure_json
 from loopviz.trace import Trace
 from tests.panels.cases import focuses, looped, smollm2, wild_traces, wire_size
+from tests.trace.synthetic import change_loop, random_frames
 
 relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -75,3 +76,27 @@ def test_a_token_is_small_on_the_wire(blocks):
         worst, worst_kv = max(worst, sum(sizes.values())), max(worst_kv, sizes["kv_occupancy"])
     assert worst <= 6000
     assert worst_kv <= 1200 + 240, "the grid's 1.2 kB and four points of the lines"
+
+
+@pytest.mark.parametrize("name", PANELS)
+@pytest.mark.parametrize("focus", [Focus(), Focus(token=5), Focus(token=30)], ids=["newest", "fixed", "not-yet"])
+def test_law_holds_across_a_change_of_the_loop(name, focus):
+    """More steps than there was room for, then fewer; other thresholds, another way to read the slots."""
+    trace = looped(tokens=20)
+    change_loop(trace.meta, 7, max_steps=11, count=11, cosine_threshold=0.5, kl_threshold=1e-5, damping=0.5)
+    change_loop(trace.meta, 12, max_steps=2, count=2, strategy="fixed_count", attention_mode="serial")
+    changed = Trace(trace.meta, random_frames(5, trace.meta, 20))
+    assert fold(PANELS[name], changed, focus) == figure_json(PANELS[name].figure(changed, focus))
+
+
+def test_panels_draw_what_held_for_the_token_selected():
+    trace = looped(tokens=9)
+    change_loop(trace.meta, 6, max_steps=12, kl_threshold=1e-5)
+    trace = Trace(trace.meta, random_frames(5, trace.meta, 9))
+    lines = [PANELS["convergence"].data(trace, Focus(token=t))["layout"]["shapes"][1]["y0"] for t in (5, 6)]
+    assert lines == [0.01, 1e-5]
+    assert PANELS["token_loop_map"].data(trace, Focus())["layout"]["yaxis"]["range"] == [0.5, 12.5]
+    early = Trace(trace.meta, trace.frames[:6])
+    assert PANELS["token_loop_map"].data(early, Focus())["layout"]["yaxis"]["range"] == [0.5, 6.5], (
+        "room is made as needed"
+    )

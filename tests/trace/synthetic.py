@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from loopviz.trace import EXTRAS, SCHEMA_VERSION, Frame, Trace, encode_floats, encode_states
+from loopviz.trace import EXTRAS, SCHEMA_VERSION, Frame, Trace, blocks_at, encode_floats, encode_states
 from loopviz.trace.schema import PARTS, empty_steps
 
 PIECES = [
@@ -156,7 +156,7 @@ def _block_frame(
     states: bool,
     extras: tuple[str, ...],
 ) -> dict[str, Any]:
-    spec, hidden = meta["blocks"][i], meta["shape"]["hidden"]
+    spec, hidden = blocks_at(meta, t)[i], meta["shape"]["hidden"]
     fixed = spec["strategy"] == "fixed_count"
     n = spec["max_steps"] if fixed else rng.randint(spec["floor"], spec["max_steps"])
     on = record == "full"
@@ -274,11 +274,32 @@ def metas(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
+def change_loop(meta: dict[str, Any], index: int, **fields: Any) -> None:
+    """Let every block of ``meta`` have these ``BlockMeta`` fields from position ``index`` on, beside those before."""
+    blocks = [{**block, **fields} for block in blocks_at(meta, index)]
+    meta.setdefault("changes", []).append({"index": index, "loop": dict(fields), "blocks": blocks})
+
+
+def _change_some(draw: st.DrawFn, meta: dict[str, Any]) -> None:
+    for index in sorted(draw(st.sets(st.integers(0, 9), max_size=2))):
+        strategy = draw(st.sampled_from(["fixed_count", "dynamic_stop"]))
+        most = draw(st.integers(1, 9))
+        fields = {"strategy": strategy, "count": most, "max_steps": most, "floor": min(2, most)}
+        fields |= {
+            "cosine_threshold": 0.9,
+            "damping": 0.5,
+            "attention_mode": draw(st.sampled_from(["parallel", "serial"])),
+        }
+        change_loop(meta, index, **fields)
+
+
 @st.composite
 def traces(draw: st.DrawFn, min_tokens: int = 0, max_tokens: int = 10) -> Trace:
     """Random traces, recorder on or off, with or without states and each extra, with arbitrary unicode pieces."""
     meta = draw(metas())
     record = draw(st.sampled_from(["full", "off"]))
+    if draw(st.booleans()):
+        _change_some(draw, meta)
     if record == "full":
         meta["settings"]["extras"] = [name for name in EXTRAS if draw(st.booleans())]
     frames = random_frames(
