@@ -74,7 +74,7 @@ def test_means_of_any_run(columns):
     trace = keyed(len(columns), blocks=[(0, 0)], max_steps=5)
     for frame, column in zip(trace.frames, columns, strict=True):
         frame["blocks"][0] |= {"key_cosine": [column], "n_steps": len(column)}
-    (found,) = means(RUNNING.over(trace, 0))
+    (found,) = means(RUNNING.over(trace, 0), trace.meta["blocks"][0]["max_steps"])
     for r in range(5):
         values = [1 - column[r] for column in columns if r < len(column) and column[r] is not None]
         assert found[r] == (pytest.approx(statistics.fmean(values), abs=1e-12) if values else None)
