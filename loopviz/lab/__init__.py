@@ -16,6 +16,8 @@ manifest that repeats it.
     bootstrap   intervals of means over windows
     plots       what the plots share
     perplexity  perplexity by loops
+    exits       exit policies replayed on one run (exit_replay: what a replay can know)
+    loop_use    loops by kind of word (token_classes: the rules) and position
 
 Kept free of heavy imports, so that the command line's help stays quick: `TASKS` (and the other names) are imported when
 they are asked for.
@@ -24,7 +26,7 @@ they are asked for.
 from importlib import import_module
 
 # Modules that register tasks, in the order in which tasks are offered.
-MODULES: tuple[str, ...] = ("perplexity", "exits", "compare")
+MODULES: tuple[str, ...] = ("perplexity", "exits", "loop_use", "compare")
 
 _EXPORTS = {
     "Column": "tasks",

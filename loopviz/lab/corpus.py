@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .experiment import read_file
 from .tasks import Subject, check_number, check_text, param
+from .windows import encode
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def token_ids(subject: Subject, params: CorpusParams) -> list[int]:
     context = subject.model.config.max_position_embeddings
     if params.window > context:
         raise ValueError(f"window={params.window}: must be <= {context}, the model's context")
-    ids = subject.tokenizer(params.text or read_file(params.file))["input_ids"][: params.limit_tokens]
+    ids = encode(subject.tokenizer, params.text or read_file(params.file), params.limit_tokens).tolist()
     if len(ids) < 2:
-        raise ValueError(f"text: {len(ids)} token(s), but at least 2 are needed")
-    return list(ids)
+        raise ValueError(f"text: {len(ids)} token(s), but at least 2 are needed; give a longer text")
+    return ids
 
 
 def batches(ids: list[int], window: int, batch: int) -> Iterator[tuple[int, Tensor]]:

@@ -1,4 +1,4 @@
-"""What the plots of measurements share: the panels' look, a set of series that stay apart, words by language."""
+"""What several tasks' figures share: the panels' look, axes with titles, a figure of no rows."""
 
 from __future__ import annotations
 
@@ -8,20 +8,7 @@ import plotly.graph_objects as go
 
 from loopviz.panels import theme
 
-# Series in the order in which they appear: the panels' colours, each with a symbol and a dash of its own.
-SERIES = [
-    (theme.COLOURS[colour], symbol, dash)
-    for colour, symbol, dash in (
-        ("cosine", "circle", "solid"),
-        ("kl", "diamond", "dash"),
-        ("rel_delta", "square", "dot"),
-        ("entropy", "triangle-up", "dashdot"),
-        ("plain", "cross", "longdash"),
-        ("stop_max", "x", "longdashdot"),
-        ("stop_count", "star", "solid"),
-        ("unrolled", "triangle-down", "dash"),
-    )
-]
+from .plots import line_styles
 
 
 def figure(traces: list[Any], *, x: str, y: str, title: str = "", **layout: Any) -> go.Figure:
@@ -40,9 +27,8 @@ def figure(traces: list[Any], *, x: str, y: str, title: str = "", **layout: Any)
 
 
 def series(index: int) -> dict[str, Any]:
-    """Line and marker of the ``index``-th series; they repeat after the last."""
-    colour, symbol, dash = SERIES[index % len(SERIES)]
-    return {"line": {"color": colour, "dash": dash}, "marker": {"color": colour, "symbol": symbol, "size": 8}}
+    """Line and marker of the ``index``-th series of a plot."""
+    return line_styles(index + 1)[index]
 
 
 def empty(lang: str) -> go.Figure:
