@@ -18,6 +18,7 @@ manifest that repeats it.
     perplexity  perplexity by loops
     exits       exit policies replayed on one run (exit_replay: what a replay can know)
     loop_use    loops by kind of word (token_classes: the rules) and position
+    ablation    every cache mode: cost and fidelity
 
 Kept free of heavy imports, so that the command line's help stays quick: `TASKS` (and the other names) are imported when
 they are asked for.
@@ -26,7 +27,13 @@ they are asked for.
 from importlib import import_module
 
 # Modules that register tasks, in the order in which tasks are offered.
-MODULES: tuple[str, ...] = ("perplexity", "exits", "loop_use", "compare")
+MODULES: tuple[str, ...] = (
+    "perplexity",
+    "ablation",
+    "compare",
+    "exits",
+    "loop_use",
+)
 
 _EXPORTS = {
     "Column": "tasks",
