@@ -17,6 +17,7 @@ manifest that repeats it.
     plots       what the plots share
     perplexity  perplexity by loops
     exits       exit policies replayed on one run (exit_replay: what a replay can know)
+    where       block influence, and the map of ranges of layers
     loop_use    loops by kind of word (token_classes: the rules) and position
     ablation    every cache mode: cost and fidelity
 
@@ -32,6 +33,7 @@ MODULES: tuple[str, ...] = (
     "ablation",
     "compare",
     "exits",
+    "where",
     "loop_use",
 )
 
