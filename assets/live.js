@@ -223,6 +223,7 @@ class Page {
     }
     this.seq = message.last;
     this.total = Math.max(this.total, this.seq);
+    if (message.about) this.describe(message);
     this.addTokens(message.tokens, message.next);
     for (const panel of this.panels.values()) if (panel.figure && message.last > message.first) panel.touch(this.seq);
     this.summaries(message.summaries);
@@ -242,8 +243,9 @@ class Page {
       if (message.run !== RECORDED) this.own = message.run;
       if (!message.end && this.config) this.listen(message.run);
     }
-    const { epoch, seq, total, palette, alternatives, prompt_tokens: promptTokens } = message;
-    Object.assign(this, { epoch, seq, total, palette, alternatives, promptTokens });
+    const { epoch, seq, total, alternatives, prompt_tokens: promptTokens } = message;
+    Object.assign(this, { epoch, seq, total, alternatives, promptTokens });
+    this.describe(message);
     // what the visitor asked for meanwhile outranks what the server knew
     if (!this.wanted) this.focus = { ...message.focus };
     this.tokens.length = Math.min(this.tokens.length, seq); // the words of a run stay the same
@@ -257,13 +259,21 @@ class Page {
       else if (panel.needs.some((extra) => !message.extras.includes(extra))) panel.lack();
     }
     this.badge.hidden = !this.onRecorded;
-    this.about.replaceChildren(el("b", "", message.model), ` · ${message.about}`);
     this.summaries(message.summaries);
     this.finish(message.end);
-    this.words.showLegend();
     this.showSelection();
     this.screen.wake();
     if (this.config && message.focus.lang !== this.config.lang) this.look({ lang: this.config.lang });
+  }
+
+  /** What is said of the run's settings, and the colours of its loops; both may change while it is made. */
+  describe({ model, about, palette }) {
+    this.about.replaceChildren(el("b", "", model), ` · ${about}`);
+    if (JSON.stringify(palette) !== JSON.stringify(this.palette)) {
+      this.palette = palette;
+      this.words.recolour();
+    }
+    this.words.showLegend();
   }
 
   summaries(summaries) {

@@ -80,9 +80,20 @@ export class TextView {
     if (row[3]) span.classList.add("lv-prompt");
     if (loops) {
       span.dataset.loops = row[1].join("+");
-      span.style.setProperty("--tint", this.page.palette?.[loops - 1] ?? "transparent");
+      this.colour(span, loops);
     }
     return span;
+  }
+
+  colour(span, loops) {
+    span.style.setProperty("--tint", this.page.palette?.[loops - 1] ?? "transparent");
+  }
+
+  /** The colours of the loops are others now. */
+  recolour() {
+    for (const span of this.region.querySelectorAll("[data-loops]")) {
+      this.colour(span, Math.max(...span.dataset.loops.split("+").map(Number)));
+    }
   }
 
   /** The word held, what else could come after it, and the pins. */

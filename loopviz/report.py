@@ -23,7 +23,8 @@ from typing import Any
 
 import loopviz
 from loopviz.panels import PANELS, Focus, figure_json, labels, theme
-from loopviz.trace import Frame, Trace
+from loopviz.trace import Frame, Trace, changes_of
+from loopviz.trace.changes import most_steps
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 # unsafe-eval: parts of Plotly build functions from text. Neither can reach a network under `default-src 'none'`.
@@ -68,6 +69,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "blocks": "Looped blocks",
         "block": "block {block}",
         "config": "Loop configuration",
+        "changed": "Changed from token {t} on",
         "shape": "Model",
         "versions": "Versions",
         "offline": "This file is complete: it fetches nothing, and works without a network.",
@@ -105,6 +107,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "blocks": "循环块",
         "block": "块 {block}",
         "config": "循环配置",
+        "changed": "从词元 {t} 起更改",
         "shape": "模型",
         "versions": "版本",
         "offline": "本文件是完整的：不从网络获取任何内容，离线可用。",
@@ -252,7 +255,7 @@ def _made(trace: Trace, words: Mapping[str, str]) -> str:
 
 def _text(trace: Trace, words: Mapping[str, str], lang: str) -> str:
     """The text, token by token, with the bar that moves through it."""
-    colours = theme.loop_tints(max([block["max_steps"] for block in trace.meta["blocks"]], default=0))
+    colours = theme.loop_tints(most_steps(trace.meta))
     tokens = "".join(_token(frame, colours, words, lang) for frame in trace.frames)
     if trace.frames and trace.frames[-1]["finish"] != "eos":
         tokens += f"<span class='tok unread'>{_escape(trace.frames[-1]['next_text'])}</span>"
@@ -351,8 +354,9 @@ def _settings(trace: Trace, words: Mapping[str, str]) -> str:
     parts = [(words["sampling"], _rows(meta["settings"]))]
     for i, block in enumerate(meta["blocks"]):
         parts.append((f"{words['blocks']}: {words['block'].format(block=i)}", _rows(block)))
+    parts.append((words["config"], _rows(meta["loop"])))
+    parts += [(words["changed"].format(t=change["index"]), _rows(change["loop"])) for change in changes_of(meta)]
     parts += [
-        (words["config"], _rows(meta["loop"])),
         (words["shape"], _rows({"model": meta["model"], **meta["shape"], "prompt_tokens": meta["prompt_tokens"]})),
         (words["versions"], _rows({**meta["versions"], "created": meta["created"], "report": loopviz.__version__})),
     ]

@@ -7,6 +7,7 @@ Free of Gradio and torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from html import unescape
 from types import ModuleType
 from typing import Any
 
@@ -15,8 +16,10 @@ from plotly.colors import sample_colorscale
 from loopviz.app.texts import text
 from loopviz.app.wire import pack
 from loopviz.panels import Focus
+from loopviz.panels.labels import changed
 from loopviz.panels.theme import SCALE
-from loopviz.trace import Frame, Trace
+from loopviz.trace import Frame, Trace, changes_of
+from loopviz.trace.changes import most_steps
 
 Panels = Mapping[str, ModuleType]
 
@@ -125,7 +128,17 @@ def about(meta: Mapping[str, Any], lang: str) -> str:
         words.append(text(lang, "about.sampled", t=f"{chosen['temperature']:g}", seed=chosen["seed"]))
     else:
         words.append(text(lang, "about.greedy"))
+    if changes := changes_of(meta):
+        last = changes[-1]
+        key = "about.changed" if len(changes) == 1 else "about.changes"
+        words.append(text(lang, key, n=len(changes), t=last["index"], what=unescape(changed(last["loop"], 60))))
     return " · ".join(words)
+
+
+def title(trace: Trace, lang: str) -> dict[str, Any]:
+    """What the page shows over a run, and may change when the loop's settings do: model, settings, colours of loops."""
+    meta = trace.meta
+    return {"model": meta["model"], "about": about(meta, lang), "palette": palette(most_steps(meta))}
 
 
 def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:
@@ -138,10 +151,8 @@ def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:
         "figures": {name: panel.data(trace, focus) for name, panel in panels.items()},
         "summaries": summaries(trace, focus, panels),
         "alternatives": alternatives(trace, focus),
-        "model": meta["model"],
-        "about": about(meta, focus.lang),
+        **title(trace, focus.lang),
         "prompt_tokens": meta["prompt_tokens"],
-        "palette": palette(max([block["max_steps"] for block in meta["blocks"]], default=0)),
         "extras": recorded(trace),
         "focus": focus.to_json(),
     }

@@ -274,9 +274,17 @@ class ExplorePage:
         return dict(zip((control.name for control in st.CONTROLS), values, strict=True))
 
     def _faces(
-        self, prompt: str, values: Mapping[str, Any], lang: str, problems: list[st.Problem] | None = None
+        self,
+        prompt: str,
+        values: Mapping[str, Any],
+        lang: str,
+        problems: list[st.Problem] | None = None,
+        changed: Mapping[str, Any] | None = None,
+        later: Mapping[str, str] | None = None,
     ) -> list[Any]:
-        """Updates of the prompt, the presets, what to look for, and every control; no control's value changes."""
+        """Updates of the prompt, the presets, what to look for, and every control; no value but those `changed`."""
+        changed = changed or {}
+        values = {**values, **changed}
         cleaned, _ = st.clean(values)
         if problems is None:
             problems = self.service.problems(values, lang) + self.service.model_problem(cleaned["model"])
@@ -287,7 +295,10 @@ class ExplorePage:
             marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
             made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
         made.append(text(lang, look))
-        return made + [gr.update(**face(control, cleaned, problems, lang)) for control in st.CONTROLS]
+        for control in st.CONTROLS:
+            looks = face(control, cleaned, problems, lang, later)
+            made.append(gr.update(**looks, **({"value": changed[control.name]} if control.name in changed else {})))
+        return made
 
     @staticmethod
     def _offer(name: str) -> list[Any]:
@@ -327,10 +338,14 @@ class ExplorePage:
         return [*self._words(lang, str(named["model"])), *self._faces(prompt, named, lang)]
 
     def _check(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
-        """A control was changed: what applies now, what is refused; and that a run being made does not take it."""
-        lang = pick_language(lang)
-        said = self.service.told_of_change(self._values(values), lang, str(request.session_hash))
-        return [gr.skip() if said is None else said, *self._faces(prompt, self._values(values), lang)]
+        """A control was changed: what applies now, what is refused; and what a run being made takes of it."""
+        lang, named = pick_language(lang), self._values(values)
+        cleaned, problems = st.clean(named)
+        changed = {} if problems else st.fitted(cleaned)
+        said, later = self.service.steer({**named, **changed}, lang, str(request.session_hash))
+        if said is None and changed:
+            said = status(text(lang, "live.fitted", slots=changed["virtual_layer_count"]))
+        return [gr.skip() if said is None else said, *self._faces(prompt, named, lang, changed=changed, later=later)]
 
     def _suit(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """The model has arrived: settings that cannot be its own become ones that can."""
@@ -339,12 +354,7 @@ class ExplorePage:
         loaded = self.service.room.ready(cleaned["model"])
         if loaded is None:
             return self._faces(prompt, named, lang)
-        changed = st.suit_model(cleaned, loaded.model.config)
-        faces = self._faces(prompt, named | changed, lang)
-        for control, look in zip(st.CONTROLS, faces[-len(st.CONTROLS) :], strict=True):
-            if control.name in changed:
-                look["value"] = changed[control.name]
-        return faces
+        return self._faces(prompt, named, lang, changed=st.suit_model(cleaned, loaded.model.config))
 
     def _load_model(self, prompt: str, lang: str, *values: Any) -> Iterator[list[Any]]:
         lang = pick_language(lang)

@@ -20,6 +20,8 @@ def _info(control: st.Control, values: Mapping[str, Any], lang: str) -> str:
         return text(lang, f"{name}.info", cos=f"{cos:.7g}", gap=f"{1 - cos:.2g}")
     if name == "kl_threshold":
         return text(lang, f"{name}.info", kl=f"{st.kl_of(values[name]):g}")
+    if name == "virtual_layer_count" and values["loop_strategy"] == "dynamic_stop":
+        return text(lang, f"{name}.info.dynamic", most=values["min_loop_count"])
     return text(lang, f"{name}.info")
 
 
@@ -27,8 +29,18 @@ def _choices(control: st.Control, lang: str) -> list[tuple[str, str]]:
     return [(text(lang, f"{control.name}.{choice}"), choice) for choice in control.choices]
 
 
-def face(control: st.Control, values: Mapping[str, Any], problems: list[st.Problem], lang: str) -> dict[str, Any]:
-    """What a control looks like under `values`: its words, whether it applies and why not, and what is refused."""
+def face(
+    control: st.Control,
+    values: Mapping[str, Any],
+    problems: list[st.Problem],
+    lang: str,
+    later: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a control looks like under `values`: its words, whether it applies and why not, and what is refused.
+
+    `later`: the controls whose values are for the next run, each with the text key of the reason.
+    """
+    later = later or {}
     off = st.why_off(control.name, values)
     refused = next((problem.reason for problem in problems if problem.control == control.name), None)
     info = _info(control, values, lang)
@@ -36,11 +48,13 @@ def face(control: st.Control, values: Mapping[str, Any], problems: list[st.Probl
         info = text(lang, "refused", reason=refused)
     elif off is not None:
         info = text(lang, off)
+    elif control.name in later:
+        info = text(lang, "later", reason=text(lang, later[control.name]))
     looks: dict[str, Any] = {
         "label": text(lang, f"{control.name}.label"),
         "info": info,
         "interactive": off is None,
-        "elem_classes": ["lv-refused"] if refused is not None else [],
+        "elem_classes": ["lv-refused"] if refused is not None else ["lv-later"] if control.name in later else [],
     }
     if control.kind == "choice":
         looks["choices"] = _choices(control, lang)

@@ -10,7 +10,7 @@ A :class:`Run` holds one visitor's run: its trace, where the visitor is looking,
   says: everything up to frame `seq` of `total`; begins a run, and mends a page that missed something.
 * `{"kind": "frames", "run", "epoch", "first", "last", "tokens", "next", "ops", "summaries"?, "end"}`: frames
   `first..last-1`. `ops` (:func:`loopviz.app.wire.pack`) edit the figures of `epoch`; an epoch begins whenever the visitor
-  looks elsewhere.
+  looks elsewhere. Where the loop's settings changed, also what :func:`loopviz.app.drawing.title` says.
 
 Free of Gradio and torch, so all of it is tested without a browser or a model.
 """
@@ -23,13 +23,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loopviz.app import drawing, replay
 from loopviz.app.drawing import Panels, token_row
 from loopviz.app.wire import dumps, pack, wire
 from loopviz.panels import Focus
-from loopviz.trace import Frame, Trace
+from loopviz.trace import Frame, Trace, changes_of
+
+if TYPE_CHECKING:
+    from loopviz.engine import Steering
 
 SEND_EVERY = 0.08  # seconds; sending more often costs server time and no screen shows it
 SUMMARY_EVERY = 2.0  # seconds; a screen reader cannot follow more
@@ -54,6 +57,8 @@ class Run:
         self.focus = focus or Focus()
         self.epoch = 0
         self.values: Mapping[str, Any] = {}  # of the page's controls, as the run began
+        self.steering: Steering | None = None  # to change its loop while it is made
+        self.loop: dict[str, Any] = {}  # its loop fields that can change, as last asked for
         self.end: str | None = None  # eos, length, context, stopped, error
         self.stop = threading.Event()
         self.finished = threading.Event()  # nothing computes for this run any more
@@ -62,6 +67,7 @@ class Run:
         self._sent = 0
         self._ops: dict[str, list[Any]] = {}
         self._said = 0.0
+        self._told = 0  # changes of the loop that the page knows of
 
     def __len__(self) -> int:
         return len(self.trace)
@@ -111,6 +117,7 @@ class Run:
         """
         with self._lock:
             self._sent, self._ops = len(self.trace), {}
+            self._told = len(changes_of(self.trace.meta, self._sent))
             shown = shown if self.finished.is_set() else None
             place = {"run": self.id, "epoch": self.epoch, "end": self.end}
             return replay.snapshot(self.trace, self.focus, self.panels, shown=shown, **place)
@@ -133,6 +140,9 @@ class Run:
                 "end": self.end,
             }
             self._sent, self._ops = last, {}
+            if self._told < (changes := len(changes_of(self.trace.meta, last))):
+                self._told = changes
+                message |= drawing.title(self.trace, self.focus.lang)
             if self.end or clock() - self._said > SUMMARY_EVERY:
                 self._said = clock()
                 message["summaries"] = drawing.summaries(self.trace, self.focus, self.panels)

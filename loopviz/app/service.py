@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loopviz.app import settings as st
+from loopviz.app import steer
 from loopviz.app.live import SEND_EVERY, Registry, Run, messages
 from loopviz.app.models import ModelRefused, ModelRoom, short_name
 from loopviz.app.questions import Questions, View
@@ -103,14 +104,15 @@ class Service:
             yield self._refuse(session, lang, problems)
             return
 
-        from loopviz.engine import StreamSettings, run_meta, stream
+        from loopviz.engine import Steering, StreamSettings, run_meta, stream
 
         model = loaded.model.with_loop(**st.loop_fields(cleaned))
         wanted = StreamSettings(record="full", extras=view.extras, **st.stream_fields(cleaned))
-        meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=short_name(loaded.name))
+        named, steering = short_name(loaded.name), Steering()
+        meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=named, steering=steering)
         run = Run(meta, view.panels, session, view.fresh(lang))
-        run.values = cleaned
-        frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop)
+        run.values, run.steering, run.loop = cleaned, steering, steer.live_fields(cleaned, cleaned)
+        frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop, steering=steering)
         self.registry.begin(run)
         sent = 0
         try:
@@ -170,12 +172,30 @@ class Service:
         except ModelRefused as error:
             yield text(lang, "refused", reason=str(error)), True
 
-    def told_of_change(self, values: Mapping[str, Any], lang: str, session: str) -> str | None:
-        """What to say of `values` while a run of the session is being made: they are for the next one. None otherwise."""
+    def steer(self, values: Mapping[str, Any], lang: str, session: str) -> tuple[str | None, dict[str, str]]:
+        """The form was changed: a run of the session being made takes of it what it can take.
+
+        Returns:
+            What to say, or None; and the controls whose values are for the next run (see :func:`steer.waiting`).
+        """
         runs = [run for run in self.registry.of_session(session) if not run.finished.is_set()]
-        if not runs or runs[-1].values == st.clean(values)[0]:
-            return None
-        return status(text(lang, "live.later"))
+        if not runs or runs[-1].steering is None:
+            return None, {}
+        run, cleaned = runs[-1], st.clean(values)[0]
+        later = steer.waiting(cleaned, run.values)
+        if self.problems(values, lang):  # told beside the controls
+            return None, later
+        same_model = cleaned["model"] == run.values["model"]
+        wanted = steer.live_fields(cleaned, run.values) if same_model else run.loop
+        changed = {name: value for name, value in wanted.items() if run.loop[name] != value}
+        if not changed:
+            return (status(text(lang, "live.later")) if later else None), later
+        try:
+            run.steering.set_loop(**changed)
+        except ValueError as error:
+            return status(text(lang, "live.not_now", reason=str(error)), bad=True), later
+        run.loop = wanted
+        return status(steer.told(changed, lang)), later
 
     def stop(self, session: str) -> str | None:
         """Stop the session's run and return the message that ends it on the page, or None when nothing ran."""

@@ -214,7 +214,7 @@ def kl_of(exponent: float) -> float:
     return float(f"{10**exponent:.1e}")
 
 
-def _effective(values: Mapping[str, Any]) -> dict[str, Any]:
+def effective(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with every control that does not apply at its default: it can then neither act nor be refused."""
     return {
         control.name: values[control.name] if why_off(control.name, values) is None else control.default
@@ -224,7 +224,7 @@ def _effective(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def loop_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """The loop fields of `LoopLlamaConfig` for cleaned `values`: all of them, so that none is left to the checkpoint."""
-    used = _effective(values)
+    used = effective(values)
     own = ("block_start", "block_end", "cosine_threshold", "kl_threshold")
     fields = {c.name: used[c.name] for c in CONTROLS if c.group in ("loop", "kv", "step") and c.name not in own}
     return {
@@ -282,13 +282,23 @@ def suit_model(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
         "loop_injection": block.injection,
         "loop_norm": block.norm,
     }
-    if block.dynamic:
-        found["min_loop_count"] = block.floor
+    found["min_loop_count"] = block.floor
     if block.kv_mode == "virtual_layers":
         found["virtual_layer_count"] = block.slots
     # what this page's controls cannot hold (a registered criterion, a count past a slider's end) is left as it was
     fits = {name: value for name, value in found.items() if name not in {p.control for p in clean(found)[1]}}
     return {name: value for name, value in fits.items() if values.get(name) != value}
+
+
+def fitted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What must follow other (cleaned) `values`: under dynamic_stop there are no more slots than least loops.
+
+    So that to let a loop stop by itself is one click, whatever number of slots served a fixed count.
+    """
+    most = values["min_loop_count"]
+    if _dynamic(values) and _virtual(values) and values["virtual_layer_count"] > most:
+        return {"virtual_layer_count": most}
+    return {}
 
 
 def control_of(message: str) -> str:

@@ -168,16 +168,67 @@ def test_an_unforeseen_error_is_a_message_with_a_reference_not_a_trace(
     assert service.registry.active() == 0
 
 
-def test_a_change_during_a_run_is_said_to_be_for_the_next(service: Service) -> None:
-    assert service.told_of_change(values(loop_count=2), "en", "me") is None, "nothing runs"
-    stream = service.run("Once", values(max_new_tokens=100), "en", "me")
+def streaming(service: Service, **change: Any) -> Iterator[str]:
+    """A run of "me" whose first words have come."""
+    stream = service.run("Once", values(**{"max_new_tokens": 100, **change}), "en", "me")
     while unwire(next(stream))["kind"] != "snapshot":
         pass
-    assert service.told_of_change(values(max_new_tokens=100), "en", "me") is None, "nothing was changed"
-    assert service.told_of_change(values(loop_count=2), "en", "somebody else") is None
-    assert "next run" in unwire(service.told_of_change(values(loop_count=2), "en", "me"))["text"]
+    return stream
+
+
+def loops(service: Service) -> list[int]:
+    (run,) = service.registry.of_session("me")
+    return [frame["blocks"][0]["n_steps"] for frame in run.trace.frames]
+
+
+def test_a_loop_changed_during_a_run_changes_that_run(service: Service) -> None:
+    assert service.steer(values(loop_count=2), "en", "me") == (None, {}), "nothing runs"
+    stream = streaming(service)
+    assert service.steer(values(max_new_tokens=100), "en", "me") == (None, {}), "nothing was changed"
+    said, later = service.steer(values(max_new_tokens=100, loop_count=7), "en", "me")
+    assert "loop_count=7" in unwire(said)["text"]
+    assert later == {}
+    messages = shown(unwire(next(stream)) for _ in range(4))
+    (run,) = service.registry.of_session("me")
+    had = run.trace.meta["changes"][0]["index"]
+    assert loops(service) == [4] * had + [7] * (len(run) - had)
+    assert had < len(run)
+    (about,) = [message["about"] for message in messages if "about" in message]
+    assert f"from token {had}: loop_count=7" in about
+    assert [len(message["palette"]) for message in messages if "palette" in message] == [7]
+    assert service.steer(values(max_new_tokens=100, loop_count=7), "en", "me") == (None, {}), "it has it already"
     stream.close()
-    assert service.told_of_change(values(loop_count=2), "en", "me") is None
+    assert service.steer(values(loop_count=2), "en", "me") == (None, {})
+
+
+def test_what_a_run_cannot_change_is_for_the_next_and_says_why(service: Service) -> None:
+    stream = streaming(service)
+    changed = values(max_new_tokens=100, virtual_layer_count=2, greedy=False, loop_damping=0.5)
+    said, later = service.steer(changed, "en", "me")
+    assert "loop_damping=0.5" in unwire(said)["text"], "the rest is changed"
+    assert later["virtual_layer_count"] == "later.layout"
+    assert later["greedy"] == "later.sampling"
+    said, later = service.steer(changed | {"model": "another", "loop_damping": 0.25}, "en", "me")
+    assert "loop_damping" not in unwire(said)["text"]
+    assert later["loop_damping"] == later["model"] == "later.model"
+    stream.close()
+    (run,) = service.registry.of_session("me")
+    assert {change["blocks"][0]["slots"] for change in run.trace.meta["changes"]} <= {5}
+
+
+def test_nobody_changes_another_s_run_nor_to_what_is_refused(service: Service) -> None:
+    stream = streaming(service)
+    assert service.steer(values(loop_count=2), "en", "somebody else") == (None, {})
+    assert service.steer(values(max_new_tokens=100, loop_count=11), "en", "me") == (None, {}), "told beside the control"
+    assert service.steer(values(max_new_tokens=100, loop_damping="much"), "en", "me") == (None, {})
+    few = values(max_new_tokens=100, loop_strategy="dynamic_stop", min_loop_count=2, virtual_layer_count=2)
+    said, _ = service.steer(few, "en", "me")
+    assert unwire(said)["bad"], "the form would do, but this run's cache has five slots"
+    assert "virtual_layer_count=5" in unwire(said)["text"]
+    for _ in range(3):
+        next(stream)
+    assert set(loops(service)) == {4}
+    stream.close()
 
 
 def test_two_visitors_never_meet(service: Service) -> None:

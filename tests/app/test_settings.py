@@ -179,3 +179,21 @@ def test_a_looped_model_brings_its_own_loop() -> None:
     }
     assert fields["cosine_threshold"] == pytest.approx(0.999)
     assert not st.check_loop(st.clean(values)[0], model)
+
+
+def test_to_let_a_loop_stop_by_itself_is_one_click() -> None:
+    """Whatever number of slots a model's fixed count came with, the switch to dynamic_stop fits."""
+    from loopviz.model import LoopLlamaConfig
+
+    config = LoopLlamaConfig(
+        num_hidden_layers=4, loop_layers=(1, 2), loop_count=8, virtual_layer_count=8, min_loop_count=2
+    )
+    values = st.defaults() | {"block_start": 1, "block_end": 2}
+    values |= st.suit_model(values, config)
+    assert (values["virtual_layer_count"], values["min_loop_count"]) == (8, 2)
+    assert st.fitted(values) == {}, "a fixed count has no such rule"
+    values["loop_strategy"] = "dynamic_stop"
+    assert st.fitted(values) == {"virtual_layer_count": 2}
+    values |= st.fitted(values)
+    assert LoopLlamaConfig(num_hidden_layers=4, **st.loop_fields(values)).loop_blocks()[0].slots == 2
+    assert st.fitted(values | {"kv_cache_mode": "merge_strategy", "virtual_layer_count": 9}) == {}

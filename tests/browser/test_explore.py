@@ -421,7 +421,10 @@ def test_controls_that_do_nothing_are_off_and_say_why(visit: Visit) -> None:
     expect(page.locator("#ctl-cosine_threshold .info-text")).to_contain_text("cos ≥ 0.95")
     settle(page, "loop", "min_loop_count", 3)
     page.click("#lv-group-kv .label-wrap")
-    expect(page.locator("#ctl-virtual_layer_count .info-text")).to_contain_text("must be <= min_loop_count=3")
+    expect(page.locator("#ctl-virtual_layer_count input[type=number]")).to_have_value("3")
+    expect(page.locator("#ctl-virtual_layer_count .info-text")).to_contain_text("At most 3 here")
+    settle(page, "loop", "max_loop_count", 2)
+    expect(page.locator("#ctl-max_loop_count .info-text")).to_contain_text("must be >= min_loop_count=3")
 
 
 def test_text_is_text(visit: Visit) -> None:

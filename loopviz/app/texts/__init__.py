@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loopviz.app.texts import en, learn, play, zh
+from loopviz.app.texts import en, learn, play, steer, zh
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
 _TABLES: dict[str, Mapping[str, str]] = {
-    "en": {**en.TEXTS, **play.TEXTS["en"], **learn.TEXTS["en"]},
-    "zh": {**zh.TEXTS, **play.TEXTS["zh"], **learn.TEXTS["zh"]},
+    "en": {**en.TEXTS, **play.TEXTS["en"], **learn.TEXTS["en"], **steer.TEXTS["en"]},
+    "zh": {**zh.TEXTS, **play.TEXTS["zh"], **learn.TEXTS["zh"], **steer.TEXTS["zh"]},
 }
 
 
