@@ -18,6 +18,7 @@ manifest that repeats it.
     perplexity  perplexity by loops
     exits       exit policies replayed on one run (exit_replay: what a replay can know)
     where       block influence, and the map of ranges of layers
+    starts      path independence: other states to start from
     loop_use    loops by kind of word (token_classes: the rules) and position
     ablation    every cache mode: cost and fidelity
 
@@ -34,6 +35,7 @@ MODULES: tuple[str, ...] = (
     "compare",
     "exits",
     "where",
+    "starts",
     "loop_use",
 )
 

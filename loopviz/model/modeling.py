@@ -92,9 +92,13 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         backprop_steps: training only: gradients flow through this many last steps of every block (truncated
             back-propagation); the steps before run without a graph. `None`: through all. What stands before a block
             then gets its gradient through those steps' injection alone. Values never change.
+        loop_start: `f(block, state) -> Tensor`: what a block (0-based index) starts from instead of the state
+            `[B, T, H]` that enters it; that state is still e, what `loop_injection` adds. `None`: from that state. A
+            model object's own: views (`with_loop()`) start without it.
     """
 
     backprop_steps: int | None = None
+    loop_start: Callable[[int, Tensor], Tensor] | None = None
 
     def __init__(self, config: LoopLlamaConfig) -> None:
         super().__init__(config)
@@ -224,6 +228,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         """The loop: s_0 `[B, T, H]` in, s_N out, each row with its own N."""
         B = state.shape[0]
         entry = state  # e, the prelude's output
+        if self.loop_start is not None:
+            state = self._other_start(block, entry)
         criterion = CRITERIA[block.criterion] if block.dynamic else None
         memory: dict[str, Any] = {}
         stopped = torch.zeros(B, dtype=torch.bool, device=state.device)
@@ -290,6 +296,14 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 "train with 'fixed_count', or set backprop_steps to None"
             )
         return max(block.max_steps - k, 0)
+
+    def _other_start(self, block: LoopBlock, entry: Tensor) -> Tensor:
+        state = self.loop_start(block.index, entry)
+        if state.shape != entry.shape:
+            raise ValueError(
+                f"loop_start: gave {tuple(state.shape)} for a state of {tuple(entry.shape)}; keep its shape"
+            )
+        return state
 
     def _step_input(self, block: LoopBlock, previous: Tensor, entry: Tensor) -> Tensor:
         """x_r from s_{r-1} and e, `[B, T, H]`."""
@@ -420,6 +434,7 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         view.model.lens = view.lens
         view.model.last_pass = LoopReport([], [])
         view.model._loop_hooks = OrderedDict()
+        view.model.loop_start = None
         if self.model._attention_watch is not None:
             view.model.layers, view.model._attention_watch = self.model._attention_watch.plain_layers, None
         return view
