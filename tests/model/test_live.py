@@ -252,13 +252,13 @@ def test_criterion_mean_is_over_real_tokens():
 def test_a_registered_merge_is_used_by_name():
     calls = []
 
-    @register_merge("first")
+    @register_merge("mine_first")
     def first(merged, new, step, alpha):
         calls.append((step, merged is None, alpha))
         return new if merged is None else merged
 
     loop = {**LOOP, "kv_cache_mode": "merge_strategy"}
-    model = build({**loop, "merge_strategy": "first", "merge_ema_alpha": 0.25})
+    model = build({**loop, "merge_strategy": "mine_first", "merge_ema_alpha": 0.25})
     cache = LoopCache(model.config)
     kept = []
     model.register_loop_hook(lambda event: kept.append(event.kv(1)[0].clone()))
