@@ -10,6 +10,7 @@ import { Player } from "./player.js";
 import { Screen } from "./screen.js";
 import { Shelf } from "./shelf.js";
 import { TextView } from "./text.js";
+import { Tour } from "./tour.js";
 
 const SILENCE_MS = 3000; // then the server is asked whether something got lost
 const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.RUN)
@@ -71,6 +72,7 @@ class Page {
     this.keys = new Keys(this);
     this.screen = new Screen(this);
     this.glossary = new Glossary();
+    this.tour = new Tour(this);
     this.modelLine = el("span", "lv-model");
     this.statusLine = el("span", "lv-status");
     this.statusLine.setAttribute("role", "status");
@@ -81,6 +83,7 @@ class Page {
     const card = el(
       "section",
       "lv-card",
+      this.tour.offer,
       el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.modelLine, this.keys.open)),
       this.words.idle,
       this.text,
@@ -108,7 +111,7 @@ class Page {
   connect({ server, tell }) {
     Object.assign(this, { server, tell });
     document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
-    document.querySelector("#lv-learn .lv-learn")?.replaceChildren(this.glossary.button);
+    document.querySelector("#lv-learn .lv-learn")?.replaceChildren(this.tour.button, this.glossary.button);
     this.connecting();
     this.glossary.follow();
     this.player.show();
@@ -135,7 +138,7 @@ class Page {
       panel.label(entry, this.texts);
     }
     for (const part of [this.words, this.player, this.keys]) part.configure(this.texts);
-    for (const part of [this.shelf, this.glossary]) part.configure(config);
+    for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);
     this.badge.textContent = this.texts["live.recorded"];
     this.badge.title = this.texts["live.recorded.hint"];
     if (this.plotless) this.say(this.texts["live.noplot"], true);
@@ -242,6 +245,7 @@ class Page {
       this.say("");
       if (message.run !== RECORDED) this.own = message.run;
       if (!message.end && this.config) this.listen(message.run);
+      this.tour.moved();
     }
     const { epoch, seq, total, alternatives, prompt_tokens: promptTokens } = message;
     Object.assign(this, { epoch, seq, total, alternatives, promptTokens });
@@ -289,6 +293,7 @@ class Page {
     if (this.end) this.line?.close();
     this.showStatus();
     this.player.show();
+    this.tour.show();
   }
 
   // --- questions -------------------------------------------------------------------------------------------------
@@ -407,16 +412,18 @@ class Page {
     return answer.steps;
   }
 
-  async showRecorded() {
+  /** Go to another finished run: to all of it, unless `shown` tokens are asked for. */
+  async showRun(run, focus, shown = null) {
     this.player.pause();
-    const focus = { ...this.focus, token: null, step: null, pins: [] };
-    await this.ask("focus", () => ({ ...this.view(), run: RECORDED, epoch: 0, focus, shown: null }));
+    await this.ask("focus", () => ({ ...this.view(), run, epoch: 0, focus, shown }));
   }
 
-  async showOwn() {
-    const run = this.own;
-    this.player.pause();
-    await this.ask("focus", () => ({ ...this.view(), run, focus: { ...this.focus, token: null, step: null, pins: [] }, shown: null }));
+  showRecorded() {
+    return this.showRun(RECORDED, { ...this.focus, token: null, step: null, pins: [] });
+  }
+
+  showOwn() {
+    return this.showRun(this.own, { ...this.focus, token: null, step: null, pins: [] });
   }
 
   // --- going on from a run -----------------------------------------------------------------------------------------

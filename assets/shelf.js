@@ -6,6 +6,7 @@ export class Shelf {
   constructor(page) {
     this.page = page;
     this.wishes = kept.get("panels", {}); // what the visitor switched, by name
+    this.lent = new Set(); // on for a while, whatever was switched
     this.title = el("span", "lv-shelf-title");
     this.switches = el("div", "lv-switches");
     this.note = el("p", "lv-shelf-note");
@@ -16,7 +17,7 @@ export class Shelf {
 
   /** Whether a panel is on: as the visitor switched it, else as the server usually has it. */
   isOn({ name, usual }) {
-    return this.wishes[name] ?? usual;
+    return this.lent.has(name) || (this.wishes[name] ?? usual);
   }
 
   /** The names of the panels that are on. */
@@ -42,15 +43,30 @@ export class Shelf {
     return this.page.config.panels.find((panel) => panel.name === name);
   }
 
+  /** Have these panels on until others are lent; what the visitor switched is kept. */
+  lend(names) {
+    const fresh = names.find((name) => !this.isOn(this.find(name)));
+    this.lent = new Set(names);
+    if (!fresh && !this.lending) return;
+    this.lending = names.length > 0;
+    this.show();
+    this.tellCost(fresh);
+  }
+
   turn(name, on) {
+    this.lent.delete(name);
     this.wishes = { ...this.wishes, [name]: on };
     kept.set("panels", this.wishes);
     this.show();
-    // what it costs is said where it is switched on
-    const { cost } = this.find(name).words;
-    this.note.textContent = on && cost ? `${this.page.texts["live.cost"]}: ${cost}` : "";
+    this.tellCost(on ? name : null);
     if (!on) this.switches.querySelector(`[data-name="${name}"]`).focus({ preventScroll: true });
     this.page.redraw();
+  }
+
+  /** What a panel costs is said where it is switched on. */
+  tellCost(name) {
+    const cost = name && this.find(name).words.cost;
+    this.note.textContent = cost ? `${this.page.texts["live.cost"]}: ${cost}` : "";
   }
 
   show() {

@@ -105,6 +105,15 @@ def alternatives(trace: Trace, focus: Focus) -> dict[str, Any] | None:
     return None
 
 
+def memory(block: Mapping[str, Any], lang: str) -> str:
+    """In a few words, what a block of a run's meta keeps of every token."""
+    if block["kv_mode"] == "merge_strategy":
+        return text(lang, "about.merged", merge=block["merge"])
+    if block["slots"] == 1:
+        return text(lang, "about.one_slot")
+    return text(lang, f"about.{block['attention_mode']}", slots=block["slots"])
+
+
 def about(meta: Mapping[str, Any], lang: str) -> str:
     """A run's settings in a line: how it looped, what it remembered, how it chose its words."""
     words = []
@@ -115,12 +124,7 @@ def about(meta: Mapping[str, Any], lang: str) -> str:
         else:
             fields["criterion"] = block["criterion"]
             words.append(text(lang, "about.dynamic", **fields))
-        if block["kv_mode"] == "merge_strategy":
-            words.append(text(lang, "about.merged", merge=block["merge"]))
-        elif block["slots"] == 1:
-            words.append(text(lang, "about.one_slot"))
-        else:
-            words.append(text(lang, f"about.{block['attention_mode']}", slots=block["slots"]))
+        words.append(memory(block, lang))
     if not words:
         words.append(text(lang, "about.plain"))
     chosen = meta["settings"]

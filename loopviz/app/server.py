@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz.app import glossary, recording, sources
+from loopviz.app import glossary, recording, sources, tour
 from loopviz.app.texts import LANGUAGES
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -31,7 +31,11 @@ _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json"}
 _SCRIPTS: dict[str, Path] = {path.name: path for path in sorted(ASSETS.glob("*.js"))}
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 # made when they are first asked for; their addresses carry no fingerprint of theirs
-_MADE = {f"glossary.{lang}.json": functools.partial(glossary.document, lang) for lang in LANGUAGES}
+_MADE = {
+    f"{name}.{lang}.json": functools.partial(make, lang)
+    for name, make in (("glossary", glossary.document), ("tour", tour.document))
+    for lang in LANGUAGES
+}
 _OPENINGS = {f"opening.{lang}.json": lang for lang in LANGUAGES}
 
 

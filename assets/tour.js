@@ -1,0 +1,237 @@
+// The tour: steps that are data (see loopviz/app/texts/tour.py), played on the recorded run. A step looks at the run in its
+// way, rings the element it explains and puts its card beside it. The page stays usable meanwhile; whoever was looking at a
+// run of their own gets it back. Where it was left is remembered in this browser.
+
+import { el, fill, kept, name, press } from "./dom.js";
+import { termed } from "./glossary.js";
+
+const GAP = 14; // pixels between what is explained and the card
+const EDGE = 10; // between either and the edge of the window
+const SETTLES = 2500; // milliseconds in which panels that are being drawn may still move what is explained
+
+export class Tour {
+  constructor(page) {
+    this.page = page;
+    this.on = false;
+    this.at = 0;
+    this.turn = 0; // so that a step left meanwhile does nothing more
+    this.before = null; // what the visitor looked at
+    this.lang = null; // of the steps that are there
+    this.kept = { at: 0, seen: false, ...kept.get("tour", {}) };
+    this.button = press("lv-quiet lv-tour-open", () => (this.on ? this.leave() : this.begin()));
+    this.offered = el("span");
+    this.accept = press("lv-quiet", () => this.begin());
+    this.refuse = press("lv-icon", () => this.remember({ seen: true }), "×");
+    this.offer = el("div", "lv-offer", this.offered, this.accept, this.refuse);
+    this.build();
+    new ResizeObserver(() => this.place()).observe(document.body);
+    window.addEventListener("resize", () => this.place());
+    document.addEventListener("scroll", (event) => event.target !== document && this.place(), true);
+    for (const kind of ["wheel", "pointerdown", "touchmove"]) {
+      window.addEventListener(kind, () => (this.until = 0), { passive: true }); // the visitor scrolls
+    }
+    document.addEventListener("keydown", (event) => this.pressed(event), true);
+  }
+
+  build() {
+    this.ring = el("div", "lv-tour-ring");
+    this.title = el("h2");
+    this.words = el("p", "lv-tour-words");
+    this.count = el("span", "lv-tour-place");
+    this.back = press("lv-quiet", () => this.go(this.at - 1));
+    this.next = press("lv-quiet lv-tour-next", () => this.forward());
+    this.quit = press("lv-icon", () => this.leave(), "×");
+    this.card = el("section", "lv-tour", this.title, this.words, el("div", "lv-tour-row", this.count, this.back, this.next), this.quit);
+    this.card.setAttribute("role", "dialog");
+    this.card.tabIndex = -1;
+    this.title.id = "lv-tour-title";
+    this.words.id = "lv-tour-words";
+    this.card.setAttribute("aria-labelledby", this.title.id);
+    this.card.setAttribute("aria-describedby", this.words.id);
+  }
+
+  configure({ texts, lang }) {
+    this.texts = texts;
+    this.wanted = lang;
+    this.offered.textContent = texts["live.tour.offer"];
+    name(this.refuse, texts["live.tour.refuse"]);
+    this.back.textContent = texts["live.tour.back"];
+    name(this.quit, texts["live.tour.leave"], texts["live.tour.leave.hint"]);
+    this.show();
+    if (this.on && this.lang !== lang) this.fetch().then((there) => there && this.on && this.write());
+  }
+
+  remember(change) {
+    this.kept = { ...this.kept, ...change };
+    kept.set("tour", this.kept);
+    this.show();
+  }
+
+  /** Whether it can begin: there is a recorded run, and no run is being made that would take the page back. */
+  get can() {
+    const { page } = this;
+    return page.opening && (page.onRecorded || !page.run || Boolean(page.end));
+  }
+
+  show() {
+    const { page, texts } = this;
+    if (!texts) return;
+    const key = this.on ? "leave" : this.kept.at ? "resume" : "take";
+    this.button.hidden = !page.opening;
+    this.button.disabled = this.accept.disabled = !this.can;
+    this.button.textContent = texts[`live.tour.${key}`];
+    this.button.title = texts[this.can ? `live.tour.${key}.hint` : "live.tour.wait"];
+    this.button.classList.toggle("lv-first", !this.kept.seen);
+    this.accept.textContent = texts["live.tour.take"];
+    this.offer.hidden = this.kept.seen || this.on || !page.opening || !page.onRecorded;
+  }
+
+  // --- beginning and end -------------------------------------------------------------------------------------------
+
+  /** Fetch the steps in the page's language; whether they are there. */
+  async fetch() {
+    const lang = this.wanted;
+    if (this.lang === lang) return true;
+    try {
+      const answer = await fetch(new URL(`./tour.${lang}.json`, import.meta.url));
+      this.steps = (await answer.json()).steps;
+      this.lang = lang;
+    } catch {
+      this.page.say(this.texts["live.tour.failed"], true);
+      return false;
+    }
+    return this.steps.length > 0;
+  }
+
+  /** Begin, or go on where it was left. */
+  async begin() {
+    const { page } = this;
+    if (this.on || this.beginning || !this.can) return;
+    this.beginning = true;
+    await page.connected;
+    const there = await this.fetch();
+    this.beginning = false;
+    if (!there || !this.can) return;
+    this.on = true;
+    this.before = { run: page.run, focus: { ...page.focus }, shown: page.seq, all: page.seq === page.total, top: window.scrollY };
+    this.remember({ seen: true });
+    if (!page.onRecorded) await page.showRecorded();
+    if (!page.onRecorded) {
+      this.close(); // the server did not answer, and the page says so
+      return;
+    }
+    document.body.append(this.ring, this.card);
+    await this.go(Math.min(this.kept.at, this.steps.length - 1));
+  }
+
+  close() {
+    this.on = false;
+    this.turn += 1;
+    this.ring.remove();
+    this.card.remove();
+    this.page.shelf.lend([]);
+    this.show();
+  }
+
+  /** End it, at its end or before, and give back what the visitor looked at. */
+  async leave({ done = false } = {}) {
+    const { page, before } = this;
+    if (!this.on) return;
+    this.close();
+    this.remember({ at: done ? 0 : this.at });
+    const focus = { ...before.focus, lang: page.focus.lang };
+    page.player.pause();
+    this.button.focus({ preventScroll: true });
+    window.scrollTo(0, before.top);
+    if (before.run === page.run) await page.look(focus, before.all ? page.total : before.shown);
+    else await page.showRun(before.run, focus, before.all ? null : before.shown);
+  }
+
+  /** Another run came to the page; the visitor's own ends the tour. */
+  moved() {
+    if (!this.on || this.page.onRecorded) return;
+    this.close();
+    this.remember({ at: this.at });
+  }
+
+  pressed(event) {
+    if (!this.on || event.isComposing || document.querySelector("dialog[open]")) return;
+    if (event.key === "Escape") this.leave();
+    else if (event.key === "Enter" && event.target === this.card) this.forward();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  // --- a step ------------------------------------------------------------------------------------------------------
+
+  forward() {
+    if (this.at + 1 < this.steps.length) return this.go(this.at + 1);
+    return this.leave({ done: true });
+  }
+
+  async go(at) {
+    const { page } = this;
+    const turn = ++this.turn;
+    this.at = Math.max(0, at);
+    this.remember({ at: this.at });
+    this.until = performance.now() + SETTLES;
+    this.write();
+    this.card.focus({ preventScroll: true });
+    const step = this.steps[this.at];
+    page.player.pause();
+    page.shelf.lend(step.panels);
+    this.place();
+    await page.look({ ...step.focus }, step.shown ?? page.total);
+    if (turn !== this.turn) return;
+    this.place();
+    if (step.play) page.player.play();
+  }
+
+  write() {
+    const { texts, steps, at } = this;
+    const { title, words } = steps[at];
+    this.title.textContent = title;
+    this.words.replaceChildren(...termed(words));
+    this.words.scrollTop = 0;
+    this.count.textContent = fill(texts["live.tour.place"], { n: at + 1, total: steps.length });
+    this.back.disabled = at === 0;
+    this.next.textContent = texts[at + 1 < steps.length ? "live.tour.next" : "live.tour.done"];
+    this.place();
+  }
+
+  /** What the step explains; the text where that is not on the page. */
+  target() {
+    const found = document.querySelector(this.steps[this.at].target);
+    return found?.getClientRects().length ? found : this.page.text;
+  }
+
+  /** Put ring and card beside what is explained, never over it, and bring both into view. */
+  place() {
+    if (!this.on || !this.card.isConnected) return;
+    const { card, ring } = this;
+    const seen = this.target().getBoundingClientRect();
+    const [wide, high] = [document.documentElement.clientWidth, window.innerHeight];
+    const box = { left: seen.left + window.scrollX, top: seen.top + window.scrollY, width: seen.width, height: seen.height };
+    Object.assign(ring.style, { left: `${box.left - 4}px`, top: `${box.top - 4}px`, width: `${box.width + 8}px`, height: `${box.height + 8}px` });
+    const { offsetWidth: w, offsetHeight: h } = card;
+    const room = { right: wide - seen.right, left: seen.left };
+    const beside = box.height > h / 2 && ["right", "left"].find((side) => room[side] >= w + GAP + EDGE);
+    const above = box.top - GAP - h; // where the card would be
+    const tall = box.height + GAP + h + 2 * EDGE > high; // too tall to be seen together: what is seen of it is its top
+    let left = Math.min(Math.max(box.left, EDGE), wide - w - EDGE);
+    let top = tall && above >= EDGE ? above : box.top + box.height + GAP;
+    if (beside) [left, top] = [beside === "right" ? box.left + box.width + GAP : box.left - GAP - w, box.top];
+    Object.assign(card.style, { left: `${left}px`, top: `${top}px` });
+    if (performance.now() < this.until) this.reveal(Math.min(box.top, top), Math.max(box.top + box.height, top + h), high);
+  }
+
+  /** Scroll the page until `from` to `to` can be seen; when they are too far apart, from `from` on. */
+  reveal(from, to, high) {
+    if (from >= window.scrollY + EDGE / 2 && to <= window.scrollY + high) return;
+    const spare = high - (to - from);
+    const top = Math.max(0, from - Math.max(EDGE, spare / 2));
+    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    window.scrollTo({ top, behavior: still ? "instant" : "smooth" });
+  }
+}
