@@ -140,30 +140,13 @@ def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
     same_as_server(page)
 
 
-def held(page: Page, tokens: int) -> None:
-    """Run, and keep the messages back: `release` then delivers them, so that a test does not race the model."""
-    page.evaluate(
-        """() => { const page = document.querySelector('.lv').page;
-          page.queue = []; page.deliver = page.receive; page.watch = () => {};
-          page.receive = (message) => (message.kind === 'frames' ? page.queue.push(message) : page.deliver(message)); }"""
-    )
-    settle(page, "sampling", "max_new_tokens", tokens)
-    run(page)
-    page.wait_for_function("() => document.querySelector('.lv').page.queue.some((message) => message.end)")
-
-
-def release(page: Page, share: float) -> None:
-    """Deliver this share of the messages kept back, one an animation frame, and wait until they are drawn."""
-    page.evaluate(
-        """async (share) => { const page = document.querySelector('.lv').page;
-          for (let n = Math.ceil(page.queue.length * share); n > 0; n--) {
-            page.deliver(page.queue.shift());
-            await new Promise(requestAnimationFrame);
-          } }""",
-        share,
-    )
+def at(page: Page, tokens: int) -> None:
+    """Show a finished run as it was after so many tokens, forward by the edits that streaming sends, and draw it."""
+    page.evaluate("(tokens) => document.querySelector('.lv').page.moveTo(tokens)", tokens)
     page.wait_for_function(
-        "() => [...document.querySelector('.lv').page.panels.values()].every((p) => !p.onScreen || p.drawn === p.seq)"
+        """(tokens) => { const page = document.querySelector('.lv').page;
+          return page.seq === tokens && [...page.panels.values()].every((p) => !p.figure || !p.onScreen || p.drawn === p.seq); }""",
+        arg=tokens,
     )
 
 
@@ -177,8 +160,11 @@ def middle(page: Page, panel: str, x: float, y: float) -> tuple[float, float]:
 def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
     """Zoom, a trace hidden in the legend, the hover label; and no plot node is replaced."""
     page = visit(height=2200)
-    held(page, 120)
-    release(page, 0.3)
+    settle(page, "sampling", "max_new_tokens", 120)
+    run(page)
+    ended(page)
+    total = int(data(page, "t"))
+    at(page, total // 3)
     plot = page.locator('.lv-panel[data-panel="convergence"] .lv-plot')
     page.evaluate("document.querySelectorAll('.lv-plot, .lv-plot .main-svg').forEach((node) => { node.mark = 1; })")
     page.mouse.move(*middle(page, "convergence", 0.3, 0.5))
@@ -197,10 +183,8 @@ def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
     page.mouse.move(pointer, height)
     hover = page.locator('[data-panel="token_loop_map"] .hoverlayer .hovertext')
     expect(hover).to_have_count(1)
-    before = int(data(page, "t"))
-    for share in (0.4, 1):
-        release(page, share)
-        assert int(data(page, "t")) > before
+    for tokens in (total // 2, total):
+        at(page, tokens)
         assert plot.evaluate("node => node._fullLayout.xaxis.range") == zoomed
         assert plot.evaluate("node => node._fullData.some((t) => t.visible === 'legendonly')")
         # the label is of what lies under the pointer now: columns grow narrower as tokens come
