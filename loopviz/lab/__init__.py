@@ -19,6 +19,7 @@ manifest that repeats it.
     exits       exit policies replayed on one run (exit_replay: what a replay can know)
     where       block influence, and the map of ranges of layers
     starts      path independence: other states to start from
+    quality     what a configuration writes (text_scores: the scores)
     loop_use    loops by kind of word (token_classes: the rules) and position
     ablation    every cache mode: cost and fidelity
 
@@ -36,6 +37,7 @@ MODULES: tuple[str, ...] = (
     "exits",
     "where",
     "starts",
+    "quality",
     "loop_use",
 )
 
