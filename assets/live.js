@@ -8,6 +8,7 @@ import { Keys } from "./keys.js";
 import { Panel, applyOps } from "./panel.js";
 import { Player } from "./player.js";
 import { Screen } from "./screen.js";
+import { Share } from "./share.js";
 import { Shelf } from "./shelf.js";
 import { TextView } from "./text.js";
 import { Tour } from "./tour.js";
@@ -65,6 +66,7 @@ class Page {
   // --- building --------------------------------------------------------------------------------------------------
 
   build() {
+    this.share = new Share(this);
     this.player = new Player(this);
     this.words = new TextView(this);
     this.text = this.words.region;
@@ -88,6 +90,7 @@ class Page {
       this.words.idle,
       this.text,
       this.player.node,
+      this.share.notice.node,
       el("div", "lv-row", this.statusLine, this.words.legend),
       this.words.held,
     );
@@ -139,8 +142,7 @@ class Page {
     }
     for (const part of [this.words, this.player, this.keys]) part.configure(this.texts);
     for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);
-    this.badge.textContent = this.texts["live.recorded"];
-    this.badge.title = this.texts["live.recorded.hint"];
+    this.share.configure(this.texts, config.lang);
     if (this.plotless) this.say(this.texts["live.noplot"], true);
     if (this.run && this.focus.lang !== config.lang) this.look({ lang: config.lang });
     this.focus.lang = config.lang;
@@ -179,7 +181,9 @@ class Page {
 
   receive(message) {
     this.lastMessage = performance.now();
+    if (message.visit) this.share.visit(message.visit);
     if (message.kind === "config") this.configure(message);
+    else if (message.kind === "link") this.share.linked(message);
     else if (message.kind === "status") this.say(message.text, message.bad);
     else if (message.kind === "snapshot") this.snapshot(message);
     else if (message.kind === "frames") this.frames(message);
@@ -243,7 +247,7 @@ class Page {
       this.reset(message.run);
       this.words.cut(0);
       this.say("");
-      if (message.run !== RECORDED) this.own = message.run;
+      if (message.run !== RECORDED && !this.share.isFile(message.run)) this.own = message.run;
       if (!message.end && this.config) this.listen(message.run);
       this.tour.moved();
     }
@@ -262,7 +266,7 @@ class Page {
       if (figure) panel.take(figure, this.seq);
       else if (panel.needs.some((extra) => !message.extras.includes(extra))) panel.lack();
     }
-    this.badge.hidden = !this.onRecorded;
+    this.share.show();
     this.summaries(message.summaries);
     this.finish(message.end);
     this.showSelection();
@@ -294,6 +298,7 @@ class Page {
     this.showStatus();
     this.player.show();
     this.tour.show();
+    this.share.saw();
   }
 
   // --- questions -------------------------------------------------------------------------------------------------
@@ -313,7 +318,7 @@ class Page {
       answer = JSON.parse(await this.server[name](JSON.stringify(question)));
       if (this.offline > 2) this.say("");
       this.offline = 0;
-      this.answer(answer);
+      this.answer(answer, question.run);
     } catch {
       this.offline += 1;
       if (this.offline > 2 || this.end) this.say(this.texts["live.offline"], true);
@@ -324,14 +329,17 @@ class Page {
     return answer;
   }
 
-  answer(message) {
+  answer(message, asked) {
     if (message.kind === "snapshot") this.snapshot(message);
     else if (message.kind === "current") this.finish(message.end);
     else if (message.kind === "gone") {
       this.held = [];
-      this.lost = true;
-      if (this.own === this.run) this.own = null;
-      this.finish(this.end ?? "stopped");
+      if (this.own === asked) this.own = null;
+      this.share.forget(asked);
+      if (asked === this.run) {
+        this.lost = true;
+        this.finish(this.end ?? "stopped");
+      } else this.player.show();
       this.say(this.texts["live.gone"]);
     }
     this.mark();
@@ -412,18 +420,18 @@ class Page {
     return answer.steps;
   }
 
-  /** Go to another finished run: to all of it, unless `shown` tokens are asked for. */
-  async showRun(run, focus, shown = null) {
+  /** Go to another finished run: to all of it and none of its words, unless something else is asked for. */
+  async showRun(run, focus = { ...this.focus, token: null, step: null, pins: [] }, shown = null) {
     this.player.pause();
     await this.ask("focus", () => ({ ...this.view(), run, epoch: 0, focus, shown }));
   }
 
   showRecorded() {
-    return this.showRun(RECORDED, { ...this.focus, token: null, step: null, pins: [] });
+    return this.showRun(RECORDED);
   }
 
   showOwn() {
-    return this.showRun(this.own, { ...this.focus, token: null, step: null, pins: [] });
+    return this.showRun(this.own);
   }
 
   // --- going on from a run -----------------------------------------------------------------------------------------
@@ -549,7 +557,8 @@ class Page {
         this.root.dataset.model = status.state;
         if (status.state === "ready" && !this.modelSeen) {
           this.modelSeen = true;
-          this.tell.loaded();
+          // what the visit began with is in the controls by then: the model's own settings come on top of it
+          this.share.visited.then(() => setTimeout(() => this.tell.loaded(), 50));
         }
         if ((status.state === "ready" || status.state === "failed") && status.lang === this.config.lang) break;
       } else if (tries > 20) break;
@@ -599,7 +608,7 @@ export function mount({ element, server, props, watch, tell }) {
     Promise.resolve(window.loopvizOpening ?? fetchOpening(place.dataset)).then((opening) => (opening ? page.open(opening) : page.config || take()));
   }
   page.connect({ server, tell });
-  const take = () => {
+  const take = (wanted = () => true) => {
     if (typeof props.value !== "string" || !props.value) return;
     let message;
     try {
@@ -608,10 +617,11 @@ export function mount({ element, server, props, watch, tell }) {
       console.error("unreadable message", error);
       return;
     }
-    page.receive(message);
+    if (wanted(message)) page.receive(message);
   };
   // the first value is in the server's first language: what the page opened with is in the visitor's
-  watch("value", take);
+  watch("value", () => take());
+  take((message) => message.visit); // the visit may have begun before this script was there
   return page;
 }
 

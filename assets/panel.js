@@ -59,6 +59,7 @@ export class Panel {
     this.choices = el("div", "lv-choices");
     this.hide = press("lv-icon", () => page.shelf.turn(this.name, false), "×");
     this.plot = el("div", "lv-plot");
+    const { menu, notice } = page.share.exporter(this);
     this.empty = el("p", "lv-empty");
     this.lacks = el("p");
     this.again = press("lv-quiet", () => page.rerun());
@@ -68,7 +69,7 @@ export class Panel {
     this.summary.setAttribute("aria-live", "polite");
     this.detailsTitle = el("summary");
     this.detailsBody = el("div", "lv-how");
-    const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), this.hide, this.choices);
+    const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), menu.node, this.hide, this.choices, notice.node);
     const wrap = el("div", "lv-plot-wrap", this.empty, this.lacking, this.plot);
     this.node = el("section", "lv-panel", head, wrap, this.summary, el("details", "", this.detailsTitle, this.detailsBody));
     this.node.dataset.panel = panelName;

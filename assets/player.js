@@ -31,7 +31,7 @@ export class Player {
     this.recorded = press("lv-quiet lv-show-recorded", () => page.showRecorded());
     this.back = press("lv-quiet lv-back", () => page.showOwn());
     const track = el("div", "lv-track", this.button, this.bar, this.place, this.speed);
-    this.node = el("div", "lv-player", track, el("div", "lv-actions", this.more, this.edit, this.back, this.recorded));
+    this.node = el("div", "lv-player", track, el("div", "lv-actions", this.more, this.edit, page.share.menu.node, this.back, page.share.back, this.recorded));
   }
 
   configure(texts) {
@@ -71,7 +71,8 @@ export class Player {
     this.more.hidden = this.edit.hidden = !page.end || page.lost || !page.total;
     this.more.disabled = page.end === "context";
     this.recorded.hidden = !page.opening || page.onRecorded || !page.end;
-    this.back.hidden = !page.onRecorded || !page.own;
+    this.back.hidden = !page.own || page.run === page.own || !page.end;
+    page.share.show();
   }
 
   /** Where a replay begins: the prompt has been read. */

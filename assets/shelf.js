@@ -17,7 +17,13 @@ export class Shelf {
 
   /** Whether a panel is on: as the visitor switched it, else as the server usually has it. */
   isOn({ name, usual }) {
-    return this.lent.has(name) || (this.wishes[name] ?? usual);
+    return this.lent.has(name) || (this.linked?.has(name) ?? this.wishes[name] ?? usual);
+  }
+
+  /** A link says which panels are on (null: it does not). What the visitor chose here stays remembered. */
+  follow(panels) {
+    this.linked = panels && new Set(panels);
+    this.show();
   }
 
   /** The names of the panels that are on. */
@@ -56,6 +62,7 @@ export class Shelf {
   turn(name, on) {
     this.lent.delete(name);
     this.wishes = { ...this.wishes, [name]: on };
+    this.linked?.[on ? "add" : "delete"](name);
     kept.set("panels", this.wishes);
     this.show();
     this.tellCost(on ? name : null);

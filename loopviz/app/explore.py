@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from loopviz.app import linking
 from loopviz.app import settings as st
 from loopviz.app.faces import face, make
 from loopviz.app.library import EXAMPLES_SHOWN, is_example, offer_of
@@ -17,7 +18,9 @@ from loopviz.app.presets import PRESETS, matching
 from loopviz.app.questions import View
 from loopviz.app.server import opening_urls, places
 from loopviz.app.service import Service, status
+from loopviz.app.sharing import Sharing
 from loopviz.app.texts import LANGUAGES, pick_language, text
+from loopviz.app.url_state import QUERY, opens
 from loopviz.app.wire import wire
 from loopviz.panels import PANELS
 
@@ -30,6 +33,7 @@ import(new URL(root.dataset.script, document.baseURI).href)
     loaded: () => trigger('loaded'),
     rerun: (asked) => trigger('rerun', asked),
     retype: (asked) => trigger('retype', asked),
+    link: (asked) => trigger('link', asked),
   } }))
   .catch((error) => { console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; });
 """
@@ -93,6 +97,7 @@ class ExplorePage:
 
     def __init__(self, service: Service, lang: str = "en") -> None:
         self.service = service
+        self.sharing = Sharing(service.registry, service.room)
         self.first = lang
         with gr.Blocks(title="LoopViz", analytics_enabled=False, fill_width=True) as self.demo:
             self._layout()
@@ -166,6 +171,8 @@ class ExplorePage:
         self.look = gr.HTML(elem_id="lv-look")
         # what the page's script wishes for the next run; filled by it as a run starts
         self.wishes = gr.Textbox(elem_id="lv-wishes", elem_classes="lv-away", container=False, show_label=False)
+        # the model whose settings a link has set: they stay when it arrives, until another model is chosen
+        self.linked = gr.State("")
 
     def _settings(self, lang: str) -> None:
         self.controls: dict[str, gr.components.Component] = {}
@@ -211,7 +218,7 @@ class ExplorePage:
         quick: dict[str, Any] = {"queue": False, **_PRIVATE}
 
         opened = [self.wishes, *everything]
-        self.demo.load(self._open, opened, [self.lang, *words, *faces], js=_JS_OPEN, **quick)
+        self.demo.load(self._open, opened, [self.lang, self.linked, *words, *faces], js=_JS_OPEN, **quick)
         self.lang.input(self._speak, everything, [*words, *faces], js=_JS_SPEAK, **quick)
         self.dark.click(None, None, None, js=_JS_DARK, **quick)
         gr.on(
@@ -222,12 +229,14 @@ class ExplorePage:
             trigger_mode="always_last",
             **quick,
         )
-        self.live.loaded(self._suit, everything, faces, **quick)
-        named = [self.prompt, self.lang, self.controls["model"]]
-        self.controls["model"].change(self._introduce, named, [self.prompt, *self.examples], **quick)
+        suited = [self.linked, *everything]
+        self.live.loaded(self._suit, suited, faces, **quick)
+        named = [self.linked, self.prompt, self.lang, self.controls["model"]]
+        self.controls["model"].change(self._introduce, named, [self.linked, self.prompt, *self.examples], **quick)
         self.controls["model"].change(
-            self._load_model, everything, [self.live, *faces], concurrency_limit=1, concurrency_id="load", **_PRIVATE
+            self._load_model, suited, [self.live, *faces], concurrency_limit=1, concurrency_id="load", **_PRIVATE
         )
+        self.live.link(self._link, everything, self.live, **quick)
         # the script puts the text of a run into the prompt, to be changed there
         self.live.retype(self._retype, None, self.prompt, **quick)
         self._starts(everything, faces)
@@ -307,14 +316,19 @@ class ExplorePage:
         shown = [*offer.examples, *[None] * (EXAMPLES_SHOWN - len(offer.examples))]
         return [gr.update(value=example or "", visible=example is not None) for example in shown]
 
-    def _introduce(self, prompt: str, lang: str, name: Any) -> list[Any]:
-        """Another model was chosen: its own prompts to try; a suggested prompt gives way to its suggestion."""
+    def _introduce(self, linked: str, prompt: str, lang: str, name: Any) -> list[Any]:
+        """Another model was chosen: its own prompts to try; a suggested prompt gives way to its suggestion.
+
+        By a link (`linked` is its model): the link's prompt stays.
+        """
         name = name if isinstance(name, str) else ""
+        if linked and linked == name:
+            return [gr.skip(), gr.skip(), *self._offer(name)]
         suggestion = offer_of(name).examples[0]
         replaced = suggestion if is_example(prompt) and prompt not in offer_of(name).examples else gr.skip()
-        return [replaced, *self._offer(name)]
+        return ["", replaced, *self._offer(name)]
 
-    def _words(self, lang: str, model: str) -> list[Any]:
+    def _words(self, lang: str, model: str, **more: Any) -> list[Any]:
         return [
             _title(lang),
             gr.update(value=text(lang, "run")),
@@ -322,20 +336,36 @@ class ExplorePage:
             *(text(lang, key) for key in self.kinds),
             *self._offer(model),
             *(gr.update(label=text(lang, f"group.{group}")) for group in self.groups),
-            wire(page_config(lang)),
+            wire(page_config(lang) | more),
         ]
 
     def _open(self, request: gr.Request, remembered: str, prompt: str, lang: str, *values: Any) -> list[Any]:
-        """A visit begins: in the language its address asks for, or the visitor chose last time, or the browser prefers."""
-        asked = dict(request.query_params or {}).get("lang")
+        """A visit begins: in the language its address asks for, or the visitor chose last time, or the browser prefers.
+
+        What a link in the address asks for is set; what it could not set, the page's script says.
+        """
+        query = dict(request.query_params or {})
+        asked, word = query.get("lang"), query.get(QUERY)
         header = (request.headers or {}).get("accept-language", "")
         lang = pick_language(asked if asked in LANGUAGES else remembered, header)
-        return [lang, *self._speak(prompt, lang, *values)]
+        visit = self.sharing.visit(str(request.session_hash))
+        named = self._values(values)
+        if not opens(word):
+            return [lang, "", *self._words(lang, str(named["model"]), visit=visit), *self._faces(prompt, named, lang)]
+        state, _ = linking.read(word, self.service.room, lang)
+        prompt, named = prompt if state.prompt is None else state.prompt, dict(state.values)
+        faces = self._faces(prompt, named, lang, changed=named)
+        faces[0]["value"] = prompt
+        return [lang, named["model"], *self._words(lang, named["model"], visit=visit), *faces]
 
     def _speak(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang = pick_language(lang)
         named = self._values(values)
         return [*self._words(lang, str(named["model"])), *self._faces(prompt, named, lang)]
+
+    def _link(self, event: gr.EventData, prompt: str, lang: str, *values: Any) -> str:
+        """The message with a link to what is set up."""
+        return self.sharing.link(event._data, prompt, self._values(values), pick_language(lang))
 
     def _check(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
         """A control was changed: what applies now, what is refused; and what a run being made takes of it."""
@@ -347,21 +377,21 @@ class ExplorePage:
             said = status(text(lang, "live.fitted", slots=changed["virtual_layer_count"]))
         return [gr.skip() if said is None else said, *self._faces(prompt, named, lang, changed=changed, later=later)]
 
-    def _suit(self, prompt: str, lang: str, *values: Any) -> list[Any]:
-        """The model has arrived: settings that cannot be its own become ones that can."""
+    def _suit(self, linked: str, prompt: str, lang: str, *values: Any) -> list[Any]:
+        """The model has arrived: settings that cannot be its own become ones that can. Those a link has set stay."""
         named, lang = self._values(values), pick_language(lang)
         cleaned, _ = st.clean(named)
         loaded = self.service.room.ready(cleaned["model"])
-        if loaded is None:
+        if loaded is None or (linked and linked == cleaned["model"]):
             return self._faces(prompt, named, lang)
         return self._faces(prompt, named, lang, changed=st.suit_model(cleaned, loaded.model.config))
 
-    def _load_model(self, prompt: str, lang: str, *values: Any) -> Iterator[list[Any]]:
+    def _load_model(self, linked: str, prompt: str, lang: str, *values: Any) -> Iterator[list[Any]]:
         lang = pick_language(lang)
         faces = [gr.skip()] * (2 + len(PRESETS) + len(st.CONTROLS))
         for line in self.service.load(self._values(values)["model"], lang):
             yield [status(*line), *faces]
-        yield [gr.skip(), *self._suit(prompt, lang, *values)]
+        yield [gr.skip(), *self._suit(linked, prompt, lang, *values)]
 
     def _begin(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """Run was pressed: what is refused is said beside the controls, and a full house is said at once."""

@@ -59,6 +59,7 @@ class Run:
         self.values: Mapping[str, Any] = {}  # of the page's controls, as the run began
         self.steering: Steering | None = None  # to change its loop while it is made
         self.loop: dict[str, Any] = {}  # its loop fields that can change, as last asked for
+        self.opened = 0  # bytes of the file it was read from, unpacked; 0: it was made here
         self.end: str | None = None  # eos, length, context, stopped, error
         self.stop = threading.Event()
         self.finished = threading.Event()  # nothing computes for this run any more
@@ -279,10 +280,18 @@ class Registry:
         with self._lock:
             return sum(not run.finished.is_set() for run in self._runs.values())
 
+    def opened(self) -> list[Run]:
+        """The runs that were read from visitors' files, oldest first."""
+        with self._lock:
+            return [run for run in self._runs.values() if run.opened]
+
     def supersede(self, run: Run) -> None:
-        """`run` has something to show: its session's other runs are no longer on screen, and are dropped."""
+        """`run` has something to show: its session's other runs are no longer on screen, and are dropped.
+
+        The file a visitor opened stays: they may go back to it.
+        """
         for other in self.of_session(run.session):
-            if other is not run:
+            if other is not run and not other.opened:
                 other.stop.set()
                 self.drop(other)
 

@@ -58,6 +58,6 @@ def launch(
         inbrowser=browser,
         prevent_thread_lock=not wait,
         theme=theme(),
-        **server.launch_options(direct.route(page.service.registry)),
+        **server.launch_options(direct.route(page.service.registry), *page.sharing.routes()),
     )
     return page.demo

@@ -27,6 +27,7 @@ from loopviz.app.texts import LANGUAGES
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PREFIX = "loopviz-assets"
 LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.direct)
+SHARE = "loopviz-share"  # where links and files are (see loopviz.app.sharing)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json"}
 _SCRIPTS: dict[str, Path] = {path.name: path for path in sorted(ASSETS.glob("*.js"))}
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -135,7 +136,7 @@ def _imported(name: str) -> list[str]:
 
 def places() -> dict[str, str]:
     """The addresses the page's script needs."""
-    return {"script": asset_url("live.js"), "plotly": asset_url("plotly.js"), "line": LINES}
+    return {"script": asset_url("live.js"), "plotly": asset_url("plotly.js"), "line": LINES, "share": SHARE}
 
 
 @functools.cache

@@ -191,6 +191,11 @@ def decode(
     return PageState(values, prompt, focus, shown, run), problems
 
 
+def opens(word: Any) -> bool:
+    """Whether :func:`decode` takes anything at all from a link's word."""
+    return isinstance(word, str) and word[:1] == VERSION and _unpack(word[1:]) is not None
+
+
 def _say(lang: str, key: str, **places: Any) -> str:
     return TEXTS[lang][key].format(**places)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loopviz.app.texts import en, learn, play, steer, zh
+from loopviz.app.texts import en, learn, play, share, steer, zh
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
+_PARTS = (play, learn, share, steer)  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {
-    "en": {**en.TEXTS, **play.TEXTS["en"], **learn.TEXTS["en"], **steer.TEXTS["en"]},
-    "zh": {**zh.TEXTS, **play.TEXTS["zh"], **learn.TEXTS["zh"], **steer.TEXTS["zh"]},
+    lang: {**first.TEXTS, **{key: said for part in _PARTS for key, said in part.TEXTS[lang].items()}}
+    for lang, first in (("en", en), ("zh", zh))
 }
 
 

@@ -1,0 +1,94 @@
+// Two small things of ours: a button that opens a list of actions, and a notice beside it for what came of them.
+
+import { el, press } from "./dom.js";
+
+/** A button and the actions it opens: `[{ key, act }]`; words are put in place by `label`. */
+export class Menu {
+  constructor(cls, actions) {
+    this.button = press(`${cls} lv-menu-button`, () => this.show(this.list.hidden));
+    this.button.setAttribute("aria-expanded", "false");
+    this.list = el("div", "lv-menu-list");
+    this.list.hidden = true;
+    this.items = new Map();
+    for (const { key, act } of actions) {
+      const item = press("lv-menu-item", () => {
+        this.show(false);
+        this.button.focus({ preventScroll: true });
+        act();
+      });
+      item.dataset.do = key;
+      this.items.set(key, item);
+      this.list.append(item);
+    }
+    this.node = el("div", "lv-menu", this.button, this.list);
+    this.node.addEventListener("keydown", (event) => this.pressed(event));
+    this.node.addEventListener("focusout", (event) => {
+      if (event.relatedTarget && !this.node.contains(event.relatedTarget)) this.show(false);
+    });
+    document.addEventListener("pointerdown", (event) => {
+      if (!this.list.hidden && !this.node.contains(event.target)) this.show(false);
+    });
+  }
+
+  /** The words of an action, a line about it, and why it cannot be had now (or null). */
+  label(key, text, hint, off = null) {
+    const item = this.items.get(key);
+    item.replaceChildren(text, el("small", "", off ?? hint));
+    item.disabled = off !== null;
+  }
+
+  show(open) {
+    if (open === !this.list.hidden) return;
+    if (open) this.opening?.();
+    this.list.hidden = !open;
+    this.button.setAttribute("aria-expanded", String(open));
+    if (!open) return;
+    this.list.classList.remove("lv-menu-end");
+    if (this.list.getBoundingClientRect().right > document.documentElement.clientWidth - 6) this.list.classList.add("lv-menu-end");
+  }
+
+  /** Arrows move through the list, Escape closes it: none of them reaches the page's own keys. */
+  pressed(event) {
+    if (this.list.hidden) return;
+    const offered = [...this.items.values()].filter((item) => !item.disabled);
+    const at = offered.indexOf(document.activeElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at < 0 ? -1 : at - 1, Home: 0, End: -1 }[event.key];
+    if (event.key === "Escape") {
+      this.show(false);
+      this.button.focus({ preventScroll: true });
+    } else if (to !== undefined && offered.length) offered.at(to % offered.length).focus();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+/** What came of an action, beside where it was asked for; it stays until it is closed or something else is said. */
+export class Notice {
+  constructor() {
+    this.words = el("div", "lv-notice-words");
+    this.words.setAttribute("role", "status");
+    this.close = press("lv-icon", () => this.clear(), "×");
+    this.node = el("div", "lv-notice", this.words, this.close);
+    this.node.hidden = true;
+  }
+
+  /** Lines of text or elements. */
+  say(lines, bad = false) {
+    clearTimeout(this.timer);
+    this.node.hidden = false;
+    this.node.classList.toggle("lv-notice-bad", bad);
+    this.words.replaceChildren(...lines.map((line) => (typeof line === "string" ? el("p", "", line) : line)));
+  }
+
+  /** As `say`, for something that went as it should: it goes by itself. */
+  pass(line) {
+    this.say([line]);
+    this.timer = setTimeout(() => this.clear(), 6000);
+  }
+
+  clear() {
+    this.node.hidden = true;
+    this.words.replaceChildren();
+  }
+}

@@ -1,0 +1,86 @@
+// A panel as a picture of its own: what is drawn now, under its title, on the page's background instead of none.
+
+const SVG = "http://www.w3.org/2000/svg";
+const LEAST = 640; // px; a phone's plot is drawn wider, so that the picture can be read elsewhere
+const SIDE = 16;
+const FONT = "system-ui, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif";
+const SHARP = 2; // pixels of a PNG a px
+
+/** A name as part of a file's name (as loopviz.app.sharing._slug). */
+export const slug = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 60);
+
+/** A Blob of the panel's plot. `kind`: "png" or "svg"; `lines`: its title, and what run it is of. */
+export async function picture(page, panel, kind, [title, about]) {
+  const { Plotly } = page;
+  if (panel.drawn < 0 || panel.dirtySince !== null) await panel.draw(Plotly);
+  const width = Math.max(LEAST, panel.plot.clientWidth);
+  const height = panel.plot.clientHeight;
+  const drawn = await Plotly.toImage(panel.plot, { format: "svg", width, height, imageDataOnly: true });
+  const svg = compose(drawn, { width, height, title, about });
+  const vector = new Blob([new XMLSerializer().serializeToString(svg)], { type: "image/svg+xml" });
+  return kind === "svg" ? vector : raster(vector, Number(svg.getAttribute("width")), Number(svg.getAttribute("height")));
+}
+
+/** The plot's SVG under a heading, on an opaque background: it is read on white slides and on dark ones. */
+function compose(drawn, { width, height, title, about }) {
+  const look = getComputedStyle(document.querySelector(".lv-panel"));
+  const [card, ink, soft] = ["--lv-card", "--lv-ink", "--lv-soft"].map((part) => look.getPropertyValue(part).trim());
+  const room = width - 2 * SIDE;
+  const lines = [
+    ...wrap(title, `600 15px ${FONT}`, room).map((text) => ({ text, size: 15, weight: 600, fill: ink, step: 21 })),
+    ...wrap(about, `12px ${FONT}`, room).map((text) => ({ text, size: 12, weight: 400, fill: soft, step: 17 })),
+  ];
+  const svg = document.createElementNS(SVG, "svg");
+  const add = (tag, attributes) => {
+    const node = document.createElementNS(SVG, tag);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    svg.append(node);
+    return node;
+  };
+  const ground = add("rect", { width, fill: card });
+  let y = 10;
+  for (const { text, size, weight, fill, step } of lines) {
+    y += step;
+    add("text", { x: SIDE, y, fill, "font-size": size, "font-weight": weight, "font-family": FONT }).textContent = text;
+  }
+  y += 10;
+  const inner = new DOMParser().parseFromString(drawn, "image/svg+xml").documentElement;
+  if (inner.nodeName !== "svg") throw new Error("svg");
+  inner.setAttribute("y", y);
+  inner.style.removeProperty("background");
+  svg.append(document.importNode(inner, true));
+  const whole = y + height + 8;
+  ground.setAttribute("height", whole);
+  for (const [key, value] of Object.entries({ width, height: whole, viewBox: `0 0 ${width} ${whole}` })) svg.setAttribute(key, value);
+  return svg;
+}
+
+/** Text in lines no wider than `room`; a text without spaces (Chinese) may be broken anywhere. */
+function wrap(text, font, room) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = font;
+  const lines = [""];
+  for (const part of text.match(/[\u3000-\uffef]|[^\s\u3000-\uffef]+\s*|\s+/g) ?? []) {
+    const longer = lines[lines.length - 1] + part;
+    if (pen.measureText(longer.trimEnd()).width <= room || lines[lines.length - 1] === "") lines[lines.length - 1] = longer;
+    else lines.push(part);
+  }
+  return lines.map((line) => line.trimEnd()).filter(Boolean);
+}
+
+/** The SVG in pixels. */
+async function raster(vector, width, height) {
+  const url = URL.createObjectURL(vector);
+  try {
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    const canvas = Object.assign(document.createElement("canvas"), { width: width * SHARP, height: height * SHARP });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    return await new Promise((resolve, reject) => {
+      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("canvas"))), "image/png");
+    });
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}

@@ -1,0 +1,298 @@
+// Links to what is set up, and files: a run saved or opened, a report, a panel's picture or data.
+// The server's half: loopviz/app/sharing.py and linking.py.
+
+import { el, fill, name, press } from "./dom.js";
+import { Menu, Notice } from "./menu.js";
+import { picture, slug } from "./picture.js";
+
+const PATIENCE_MS = 10_000; // for the word of a link
+const TICKET = "x-loopviz-visit"; // as loopviz.app.sharing.TICKET
+
+/** Keep a file: the browser asks, or knows, where. */
+function keep(blob, file) {
+  const link = el("a");
+  Object.assign(link, { href: URL.createObjectURL(blob), download: file });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+export class Share {
+  constructor(page) {
+    this.page = page;
+    this.file = null; // the file that was opened: { run, name }
+    this.awaited = null; // the view of a link, until there is a run of the visitor's to look at so
+    this.wish = 0;
+    this.word = new URLSearchParams(location.search).get("s");
+    this.visited = new Promise((resolve) => (this.visiting = resolve));
+    this.menu = new Menu("lv-quiet lv-share", [
+      { key: "link", act: () => this.copy() },
+      { key: "save", act: () => this.fetch("trace", "live.share.save", this.notice) },
+      { key: "report", act: () => this.fetch("report", "live.share.report", this.notice) },
+      { key: "open", act: () => this.input.click() },
+    ]);
+    this.menu.opening = () => this.label();
+    this.input = el("input");
+    Object.assign(this.input, { type: "file", accept: ".loopviz", hidden: true });
+    this.input.addEventListener("change", () => {
+      const [file] = this.input.files;
+      if (file) this.open(file).finally(() => (this.input.value = "")); // the same one may be chosen again
+    });
+    this.menu.node.append(this.input);
+    this.back = press("lv-quiet lv-show-file", () => page.showRun(this.file.run));
+    this.notice = new Notice();
+  }
+
+  configure(texts, lang) {
+    Object.assign(this, { texts, lang });
+    this.menu.button.textContent = texts["live.share"];
+    this.back.textContent = texts["live.share.show"];
+    for (const { notice, menu, panel } of this.exports ?? []) {
+      name(notice.close, texts["live.share.close"]);
+      name(menu.button, fill(texts["live.export.of"], { panel: panel.words.name }), texts["live.export"]);
+    }
+    name(this.notice.close, texts["live.share.close"]);
+    this.label();
+    this.show();
+    if (this.word !== null) this.follow();
+  }
+
+  /** The words of the menu, as the run on screen has them. */
+  label() {
+    const { page, texts } = this;
+    const off = page.run && page.end ? null : texts["live.share.running"];
+    for (const key of ["link", "save", "report", "open"]) {
+      const free = key === "link" || (key === "open" && !page.run);
+      this.menu.label(key, texts[`live.share.${key}`], texts[`live.share.${key}.hint`], free ? null : off);
+    }
+  }
+
+  /** Which run is on screen, and the way back to the opened file. */
+  show() {
+    const { page, texts } = this;
+    if (!texts) return;
+    const shown = this.file !== null && page.run === this.file.run;
+    page.badge.hidden = !shown && !page.onRecorded;
+    page.badge.textContent = shown ? `${texts["live.share.opened"]} · ${this.file.name}` : texts["live.recorded"];
+    page.badge.title = shown ? `${this.file.name}\n${texts["live.share.opened.hint"]}` : texts["live.recorded.hint"];
+    this.back.hidden = this.file === null || shown || !page.end;
+    if (this.file) this.back.title = this.file.name;
+  }
+
+  isFile(run) {
+    return this.file?.run === run;
+  }
+
+  /** The server keeps this run no longer. */
+  forget(run) {
+    if (this.isFile(run)) this.file = null;
+    this.show();
+  }
+
+  /** Gradio knows the visitor: files can be opened. */
+  visit(visit) {
+    this.largest = visit.largest;
+    this.ticket = visit.ticket;
+    this.visiting();
+  }
+
+  address(path, query) {
+    const url = new URL(`${this.page.root.dataset.share}/${path}`, document.baseURI);
+    url.search = new URLSearchParams({ lang: this.lang, ...query });
+    return url;
+  }
+
+  view() {
+    return JSON.stringify({ panels: this.page.shelf.on(), focus: { ...this.page.focus, ...this.awaited } });
+  }
+
+  // --- links -----------------------------------------------------------------------------------------------------
+
+  async copy() {
+    const { page, texts } = this;
+    this.notice.say([texts["live.share.making"]]);
+    const wish = ++this.wish;
+    this.late = setTimeout(() => wish === this.wish && this.notice.say([texts["live.share.failed"]], true), PATIENCE_MS);
+    await page.connected;
+    // a view that still waits for its run was not made on the recorded one
+    const run = this.awaited && page.onRecorded && page.focus.token === null ? null : page.run;
+    page.tell.link({ n: wish, run, view: this.view() });
+  }
+
+  /** The server's word for what is set up. */
+  async linked({ n, word, told }) {
+    if (n !== this.wish) return; // of an earlier wish
+    clearTimeout(this.late);
+    if (word === null) {
+      this.notice.say(told, true);
+      return;
+    }
+    const url = new URL(location.href);
+    Object.assign(url, { search: `?s=${word}`, hash: "" });
+    const field = el("input", "lv-link");
+    Object.assign(field, { readOnly: true, value: url.href });
+    field.setAttribute("aria-label", this.texts["live.share.address"]);
+    field.addEventListener("focus", () => field.select());
+    const said = el("p");
+    const left = told.length ? [el("p", "lv-left", this.texts["live.share.left"]), ...told] : [];
+    this.notice.say([said, field, ...left]);
+    const copied = await this.toClipboard(url.href, field);
+    said.textContent = this.texts[copied ? "live.share.copied" : "live.share.select"];
+  }
+
+  async toClipboard(text, field) {
+    try {
+      await navigator.clipboard.writeText(text); // not there on plain http
+      return true;
+    } catch {
+      field.focus({ preventScroll: true });
+      field.select();
+      return document.execCommand("copy"); // old, but needs no https
+    }
+  }
+
+  /** The page was opened with a link: look as it asks, and say what of it could not be done. */
+  async follow() {
+    const { word, lang } = this;
+    if (this.followed === lang) return;
+    const first = this.followed === undefined;
+    this.followed = lang;
+    let found = null;
+    try {
+      const answer = await fetch(this.address("link", { s: word }));
+      if (answer.ok) found = await answer.json();
+    } catch {
+      found = null;
+    }
+    if (found === null) this.notice.say([this.texts["live.share.failed"]], true);
+    else {
+      if (first) this.apply(found);
+      if (found.told.length && (first || this.telling?.isConnected)) {
+        this.telling = el("p", "lv-left", this.texts["live.share.told"]);
+        this.notice.say([this.telling, ...found.told], true);
+      }
+    }
+  }
+
+  apply({ panels, focus, snapshot }) {
+    const { page } = this;
+    page.shelf.follow(panels);
+    const { token, step, pins, lang, ...view } = focus;
+    if (snapshot) {
+      if (page.run === null || page.onRecorded) page.snapshot(snapshot);
+      return;
+    }
+    this.awaited = { token, step, pins };
+    page.focus = { ...page.focus, ...view };
+    if (page.onRecorded) page.redraw();
+  }
+
+  /** A run of the visitor's has come so far: what a link selected is held as soon as it is there. */
+  saw() {
+    const { page, awaited } = this;
+    if (awaited === null || page.run === null || page.run !== page.own) return;
+    const last = Math.max(awaited.token ?? -1, ...awaited.pins);
+    if (last < 0 || page.focus.token !== null || page.seq > last) {
+      this.awaited = null;
+      if (last >= 0 && page.focus.token === null) page.look(awaited);
+    } else if (page.end) {
+      this.awaited = null;
+      this.notice.say([this.texts["live.share.beyond"]]);
+    }
+  }
+
+  // --- files -----------------------------------------------------------------------------------------------------
+
+  /** Ask the server for a file of the run on screen, and keep it. */
+  async fetch(path, what, notice) {
+    const { page, texts } = this;
+    notice.say([fill(texts["live.share.preparing"], { name: texts[what] })]);
+    try {
+      const answer = await fetch(this.address(`${page.run}/${path}`, { view: this.view() }));
+      if (!answer.ok) {
+        notice.say([await this.reason(answer)], true);
+        return;
+      }
+      const [, file] = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition"));
+      keep(await answer.blob(), file);
+      notice.pass(fill(texts["live.share.saved"], { file }));
+    } catch {
+      notice.say([texts["live.share.failed"]], true);
+    }
+  }
+
+  /** Why an answer is none, in the server's words; something in between may have answered in its own. */
+  async reason(answer) {
+    const plain = (answer.headers.get("content-type") ?? "").startsWith("text/plain");
+    const said = plain ? (await answer.text()).slice(0, 600) : "";
+    return said || this.texts["live.share.failed"];
+  }
+
+  /** Show a run from a file of the visitor's. */
+  async open(file) {
+    const { page, texts } = this;
+    const megabytes = (bytes) => (bytes / 2 ** 20).toFixed(0);
+    this.notice.say([fill(texts["live.share.reading"], { file: file.name })]);
+    await this.visited;
+    if (file.size > this.largest) {
+      const sizes = { file: file.name, size: megabytes(file.size), limit: megabytes(this.largest) };
+      this.notice.say([fill(texts["live.share.large"], sizes)], true);
+      return;
+    }
+    try {
+      const request = { method: "POST", body: file, headers: { [TICKET]: this.ticket, "content-type": "application/octet-stream" } };
+      const answer = await fetch(this.address("open", { view: this.view() }), request);
+      if (!answer.ok) {
+        this.notice.say([`${file.name}: ${await this.reason(answer)}`], true);
+        return;
+      }
+      const snapshot = await answer.json();
+      this.file = { run: snapshot.run, name: file.name };
+      page.player.pause();
+      page.snapshot(snapshot);
+      page.mark();
+      this.notice.clear();
+    } catch {
+      this.notice.say([texts["live.share.failed"]], true);
+    }
+  }
+
+  // --- a panel's export --------------------------------------------------------------------------------------------
+
+  /** The menu of a panel, and where it says what came of it. */
+  exporter(panel) {
+    const notice = new Notice();
+    const data = (kind) => ({ key: kind, act: () => this.fetch(`panel/${panel.name}/${kind}`, `live.export.${kind}`, notice) });
+    const drawn = (kind) => ({ key: kind, act: () => this.draw(panel, kind, notice) });
+    const menu = new Menu("lv-icon lv-export", [drawn("png"), drawn("svg"), data("csv"), data("parquet")]);
+    menu.button.textContent = "⤓";
+    menu.opening = () => this.labelExport(panel, menu);
+    const made = { notice, menu, panel };
+    (this.exports ??= []).push(made);
+    return made;
+  }
+
+  labelExport(panel, menu) {
+    const { page, texts } = this;
+    const empty = panel.figure ? null : texts["live.export.nothing"];
+    for (const kind of ["png", "svg"]) menu.label(kind, texts[`live.export.${kind}`], texts["live.export.picture"], empty);
+    const off = empty ?? (page.end ? null : texts["live.share.running"]);
+    for (const kind of ["csv", "parquet"]) menu.label(kind, texts[`live.export.${kind}`], texts["live.export.data"], off);
+  }
+
+  async draw(panel, kind, notice) {
+    const { page, texts } = this;
+    try {
+      const model = page.about.querySelector("b")?.textContent ?? "";
+      const at = page.current();
+      const file = [slug(model) || "run", panel.name, ...(at < 0 ? [] : [`token-${at}`])].join("-");
+      const lines = [panel.words.title, page.about.textContent];
+      keep(await picture(page, panel, kind, lines), `${file}.${kind}`);
+      notice.pass(fill(texts["live.share.saved"], { file: `${file}.${kind}` }));
+    } catch (error) {
+      console.error(`picture of ${panel.name}`, error);
+      notice.say([fill(texts["live.export.undrawn"], { reason: error.message })], true);
+    }
+  }
+}
