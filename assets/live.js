@@ -534,7 +534,7 @@ class Page {
     const [since, had] = this.generatedAt ?? [this.began, 0];
     const loops = this.tokens.reduce((sum, row) => sum + row[1].reduce((a, b) => a + b, 0), 0) / n;
     const values = { n, loops: loops.toFixed(2).replace(/\.?0+$/, "") };
-    if (this.onRecorded || this.seq < this.total || !this.clock) return fill(this.texts["live.counts"], values);
+    if (this.onRecorded || this.share.isFile(this.run) || this.seq < this.total || !this.clock) return fill(this.texts["live.counts"], values);
     values.rate = generated > had ? (((generated - had) * 1000) / Math.max(1, this.clock - since)).toFixed(1) : "–";
     const end = this.end ? `${this.texts[`live.end.${this.end}`] ?? this.end} · ` : "";
     return end + fill(this.texts["live.running"], values);

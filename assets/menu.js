@@ -2,9 +2,10 @@
 
 import { el, press } from "./dom.js";
 
-/** A button and the actions it opens: `[{ key, act }]`; words are put in place by `label`. */
+/** A button and the actions it opens: `[{ key, act }]`; words are put in place by `label`. `end`: it opens to the left. */
 export class Menu {
-  constructor(cls, actions) {
+  constructor(cls, actions, end = false) {
+    this.end = end;
     this.button = press(`${cls} lv-menu-button`, () => this.show(this.list.hidden));
     this.button.setAttribute("aria-expanded", "false");
     this.list = el("div", "lv-menu-list");
@@ -43,8 +44,9 @@ export class Menu {
     this.list.hidden = !open;
     this.button.setAttribute("aria-expanded", String(open));
     if (!open) return;
-    this.list.classList.remove("lv-menu-end");
-    if (this.list.getBoundingClientRect().right > document.documentElement.clientWidth - 6) this.list.classList.add("lv-menu-end");
+    this.list.classList.toggle("lv-menu-end", this.end);
+    const { left, right } = this.list.getBoundingClientRect();
+    if (left < 6 || right > document.documentElement.clientWidth - 6) this.list.classList.toggle("lv-menu-end");
   }
 
   /** Arrows move through the list, Escape closes it: none of them reaches the page's own keys. */

@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const LEAST = 640; // px; a phone's plot is drawn wider, so that the picture can be read elsewhere
-const SIDE = 16;
+const SIDE = 8;
 const FONT = "system-ui, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif";
 const SHARP = 2; // pixels of a PNG a px
 

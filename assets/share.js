@@ -265,7 +265,7 @@ export class Share {
     const notice = new Notice();
     const data = (kind) => ({ key: kind, act: () => this.fetch(`panel/${panel.name}/${kind}`, `live.export.${kind}`, notice) });
     const drawn = (kind) => ({ key: kind, act: () => this.draw(panel, kind, notice) });
-    const menu = new Menu("lv-icon lv-export", [drawn("png"), drawn("svg"), data("csv"), data("parquet")]);
+    const menu = new Menu("lv-icon lv-export", [drawn("png"), drawn("svg"), data("csv"), data("parquet")], true);
     menu.button.textContent = "⤓";
     menu.opening = () => this.labelExport(panel, menu);
     const made = { notice, menu, panel };

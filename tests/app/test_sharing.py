@@ -1,0 +1,358 @@
+"""Files that leave the page and come back: whose they are, what is refused and in which words, and that nothing is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from typing import Any
+
+import pandas as pd
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.testclient import TestClient
+
+from loopviz.app import recording, sharing
+from loopviz.app.live import Registry, Run
+from loopviz.app.models import ModelRoom
+from loopviz.app.questions import Questions
+from loopviz.app.sharing import PREFIX, TICKET, Sharing
+from loopviz.app.texts import text
+from loopviz.panel_data import panel_table
+from loopviz.panels import PANELS, Focus
+from loopviz.trace import Trace
+from loopviz.trace.io import dumps, loads
+from tests.trace.synthetic import make_meta, random_trace
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def shared(registry: Registry) -> Sharing:
+    return Sharing(registry, ModelRoom("none"))
+
+
+@pytest.fixture
+def client(shared: Sharing) -> TestClient:
+    return TestClient(Starlette(routes=shared.routes()), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return random_trace(21, 9)
+
+
+def kept(registry: Registry, trace: Trace, session: str = "me", *, finished: bool = True) -> Run:
+    """A run of a session, as the page made it."""
+    run = Run(trace.meta, recording.usual_panels(), session)
+    run.trace = trace
+    if finished:
+        run.end = "length"
+        run.finished.set()
+    registry.begin(run)
+    return run
+
+
+def view(**focus: Any) -> str:
+    return json.dumps({"panels": ["convergence", "kv_occupancy"], "focus": focus})
+
+
+def get(client: TestClient, path: str, **query: str) -> Response:
+    return client.get(f"/{PREFIX}/{path}", params=query)
+
+
+def post(
+    client: TestClient, shared: Sharing, data: bytes, session: str = "me", lang: str = "en", **headers: str
+) -> Response:
+    headers = {TICKET: shared.visit(session)["ticket"], **headers}
+    return client.post(f"/{PREFIX}/open", content=data, params={"lang": lang, "view": view()}, headers=headers)
+
+
+def file_name(response: Response) -> str:
+    assert response.status_code == 200, response.text
+    disposition = response.headers["content-disposition"]
+    name = re.fullmatch(r'attachment; filename="([A-Za-z0-9._-]+)"', disposition, re.ASCII)
+    assert name, disposition
+    assert not name[1].startswith(".")
+    return name[1]
+
+
+# --- a run saved and opened -------------------------------------------------------------------------------------------
+
+
+def test_a_saved_run_opens_again_as_it_was(
+    client: TestClient, shared: Sharing, registry: Registry, trace: Trace
+) -> None:
+    mine = kept(registry, trace)
+    saved = get(client, f"{mine.id}/trace")
+    assert file_name(saved).endswith(".loopviz")
+    assert saved.headers["cache-control"] == "no-store"
+    assert saved.headers["x-content-type-options"] == "nosniff"
+    assert loads(saved.content) == trace
+
+    shown = post(client, shared, saved.content).json()
+    opened = registry.get(shown["run"])
+    assert opened is not None
+    assert opened is not mine
+    assert opened.trace == trace
+    assert (shown["kind"], shown["seq"], shown["total"]) == ("snapshot", 9, 9)
+    assert shown["end"] == recording.ending(trace)
+    assert shown["figures"].keys() == {"convergence", "kv_occupancy"}
+    # it is replayed, looked at and saved like any other run
+    questions = Questions(registry, ModelRoom("none"))
+    seen = json.loads(questions.focus(json.dumps({"run": opened.id, "focus": {"token": 2}, "shown": 4})))
+    assert (seen["seq"], seen["focus"]["token"]) == (4, 2)
+    went = json.loads(questions.advance(json.dumps({"run": opened.id, "epoch": seen["epoch"], "from": 4, "to": 7})))
+    assert went["steps"][-1]["last"] == 7
+    assert get(client, f"{opened.id}/trace").content == saved.content
+
+
+def test_the_recorded_run_is_everybody_s(client: TestClient, trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "stored", lambda: trace)
+    assert loads(get(client, "recorded/trace").content) == trace
+    monkeypatch.setattr(recording, "stored", lambda: None)
+    assert get(client, "recorded/trace").status_code == 404
+
+
+def test_an_opened_file_is_its_visitor_s(client: TestClient, shared: Sharing, registry: Registry, trace: Trace) -> None:
+    data = dumps(trace)
+    mine, yours = kept(registry, trace, "me"), post(client, shared, data, "you").json()["run"]
+    opened = post(client, shared, data, "me").json()["run"]
+    assert [run.id for run in registry.of_session("me")] == [mine.id, opened]
+    assert len({mine.id, yours, opened}) == 3
+    # one file a visitor; a run of their own takes the place of the earlier run, but not of the file
+    again = post(client, shared, data, "me").json()["run"]
+    assert registry.get(opened) is None
+    new = kept(registry, trace, "me")
+    registry.supersede(new)
+    assert [run.id for run in registry.of_session("me")] == [again, new.id]
+    registry.forget("me")
+    assert registry.get(again) is None
+    assert registry.get(yours) is not None
+
+
+def test_files_together_are_bounded(
+    client: TestClient, shared: Sharing, registry: Registry, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dumps(trace)
+    unpacked = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(data)).infolist())
+    monkeypatch.setattr(sharing, "ROOM", 2 * unpacked)
+    made = kept(registry, trace, "older than all of them")
+    runs = [post(client, shared, data, f"visitor {i}").json()["run"] for i in range(4)]
+    assert [registry.get(run) is not None for run in runs] == [False, False, True, True]
+    assert registry.get(made.id) is made
+    monkeypatch.setattr(sharing, "ROOM", 1)
+    last = post(client, shared, data, "another").json()["run"]
+    assert [run.id for run in registry.opened()] == [last], "the one that has just come is kept"
+
+
+@pytest.mark.parametrize("ticket", ["", "bWU=", "bWU=.", "bWU=.00", "é.x", "{other}", "{swapped}"])
+def test_a_file_is_taken_only_from_a_page_of_this_server(
+    client: TestClient, shared: Sharing, registry: Registry, trace: Trace, ticket: str
+) -> None:
+    """Else anyone could fill a visitor's place, or the server's memory, without a page."""
+    mine, other = shared.visit("me")["ticket"], Sharing(registry, ModelRoom("none")).visit("me")["ticket"]
+    swapped = shared.visit("you")["ticket"].split(".")[0] + "." + mine.split(".")[1]
+    sent = ticket.format(other=other, swapped=swapped).encode()
+    for lang in ("en", "zh"):
+        answer = client.post(f"/{PREFIX}/open", content=dumps(trace), params={"lang": lang}, headers={TICKET: sent})
+        assert (answer.status_code, answer.text) == (403, text(lang, "share.stranger"))
+    assert len(registry) == 0
+
+
+def _repacked(data: bytes, **change: bytes | None) -> bytes:
+    """A trace file with other contents for some members ("meta" is meta.json); None leaves one out."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            content = change.get(name.split(".")[0], old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return out.getvalue()
+
+
+def _header(data: bytes, **change: Any) -> bytes:
+    header = json.loads(zipfile.ZipFile(io.BytesIO(data)).read("meta.json"))
+    return json.dumps({**header, **change}).encode()
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "nothing": (lambda good: b"", "foreign"),
+    "a picture": (lambda good: b"\x89PNG\r\n\x1a\n" + bytes(300), "foreign"),
+    "half of one": (lambda good: good[: len(good) // 2], "foreign"),
+    "a zip of something": (lambda good: _repacked(good, meta=None), "foreign"),
+    "another version": (lambda good: _repacked(good, meta=_header(good, version=1)), "version"),
+    "a changed table": (lambda good: _repacked(good, steps=b"PAR1"), "damaged"),
+    "a lie about the model": (
+        lambda good: _repacked(good, meta=_header(good, meta={**make_meta(), "prompt_tokens": -5})),
+        "damaged",
+    ),
+    "a bomb": (lambda good: _repacked(good, steps=bytes(sharing.LARGEST + 1)), "large"),
+    "no tokens": (lambda good: dumps(Trace(make_meta())), "empty"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_run_is_refused_in_words_and_takes_nothing_away(
+    client: TestClient, shared: Sharing, registry: Registry, trace: Trace, wrong: str
+) -> None:
+    make, kind = WRONG[wrong]
+    good = dumps(trace)
+    mine, before = kept(registry, trace), post(client, shared, good).json()["run"]
+    data = make(good)
+    for lang in ("en", "zh"):
+        answer = post(client, shared, data, lang=lang)
+        assert answer.status_code == 422
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert answer.text.startswith(text(lang, f"share.open.{kind}", reason="\0").partition("\0")[0])
+    assert [run.id for run in registry.of_session("me")] == [mine.id, before]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_file_that_is_too_large_is_not_taken_in(
+    client: TestClient, shared: Sharing, registry: Registry, declared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "LARGEST", 1000)
+    taken = []
+
+    def parts() -> Any:
+        for _ in range(5):
+            taken.append(1)
+            yield bytes(400)
+
+    headers = {TICKET: shared.visit("me")["ticket"]}
+    content = bytes(2000) if declared else parts()
+    answer = client.post(f"/{PREFIX}/open", content=content, headers=headers)
+    assert answer.status_code == 413
+    assert "1,000 bytes" in answer.text
+    assert len(registry) == 0
+    assert shared._coming == 0
+
+
+def test_only_so_many_files_come_at_once(
+    client: TestClient, shared: Sharing, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "MOST_AT_ONCE", 0)
+    assert post(client, shared, dumps(trace)).status_code == 503
+    monkeypatch.setattr(sharing, "MOST_AT_ONCE", 1)
+    assert post(client, shared, b"nothing of use").status_code == 422
+    assert post(client, shared, dumps(trace)).status_code == 200, "a refused one has given its place back"
+
+
+def test_a_run_that_cannot_be_drawn_is_not_kept(
+    client: TestClient, shared: Sharing, registry: Registry, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(trace: Trace, focus: Focus) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(PANELS["convergence"], "data", broken)
+    answer = post(client, shared, dumps(trace), lang="zh")
+    assert answer.status_code == 500
+    assert "ZeroDivision" not in answer.text
+    assert re.search(r"编号 [0-9a-f]{8}", answer.text)
+    assert len(registry) == 0
+
+
+# --- files of a run -----------------------------------------------------------------------------------------------------
+
+PATHS = ["trace", "report", "panel/convergence/csv", "panel/convergence/parquet"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_run_that_is_gone_is_told_in_words_for_the_page(client: TestClient, registry: Registry, path: str) -> None:
+    mine = kept(registry, random_trace(1, 2))
+    registry.forget("me")
+    for run in (mine.id, "guess", "..", "%2e%2e", "me"):
+        for lang in ("en", "zh"):
+            answer = get(client, f"{run}/{path}", lang=lang)
+            assert answer.status_code == 404
+            if not run.startswith((".", "%")):  # those are other addresses
+                assert answer.text == text(lang, "share.gone")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_run_that_is_being_made_is_not_sent(client: TestClient, registry: Registry, trace: Trace, path: str) -> None:
+    mine = kept(registry, trace, finished=False)
+    answer = get(client, f"{mine.id}/{path}", lang="zh")
+    assert (answer.status_code, answer.text) == (409, text("zh", "share.running"))
+
+
+@pytest.mark.parametrize("name", ["convergence", "token_loop_map"])
+def test_a_panel_s_data_is_the_whole_run_s_as_it_is_looked_at(
+    client: TestClient, registry: Registry, trace: Trace, name: str
+) -> None:
+    mine = kept(registry, trace)
+    looking = {"token": 3, "metric": "kl", "lang": "zh"}
+    wanted = panel_table(trace, name, Focus(**looking))
+    csv = get(client, f"{mine.id}/panel/{name}/csv", view=view(**looking))
+    assert file_name(csv).endswith(f"-{name}-token-3.csv")
+    assert csv.headers["content-type"] == "text/csv; charset=utf-8"
+    assert csv.content.decode() == wanted.to_csv(index=False, lineterminator="\n")
+    parquet = get(client, f"{mine.id}/panel/{name}/parquet", view=view(**looking))
+    assert file_name(parquet).endswith(f"-{name}-token-3.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(parquet.content)), wanted)
+    assert file_name(get(client, f"{mine.id}/panel/{name}/csv")).endswith("-token-8.csv"), "the newest"
+
+
+def test_there_is_no_data_of_what_is_no_panel_or_was_not_recorded(client: TestClient, registry: Registry) -> None:
+    mine = kept(registry, random_trace(5, 4))
+    for path in ("nope/csv", "convergence/xlsx", "convergence/exe", "__init__/csv"):
+        answer = get(client, f"{mine.id}/panel/{path}")
+        assert (answer.status_code, answer.text) == (404, text("en", "share.no_panel"))
+    needing = next(name for name, panel in PANELS.items() if getattr(panel, "NEEDS", ()))
+    mine.trace.meta["settings"]["extras"] = []
+    answer = get(client, f"{mine.id}/panel/{needing}/csv", lang="zh")
+    assert (answer.status_code, answer.text) == (409, text("zh", "share.not_recorded"))
+    assert get(client, f"{mine.id}/nothing").status_code == 404
+
+
+def test_the_report_is_of_the_panels_that_are_on_and_the_selection(
+    client: TestClient, registry: Registry, trace: Trace
+) -> None:
+    mine = kept(registry, trace)
+    report = get(client, f"{mine.id}/report", view=view(token=3, lang="zh"))
+    assert file_name(report).endswith("-report.html")
+    assert report.headers["content-type"].startswith("text/html")
+    page = report.text
+    assert set(re.findall(r"<article data-panel='(\w+)'", page)) == {"convergence", "kv_occupancy"}
+    assert '<html lang="zh' in page or "<html lang='zh" in page
+    assert "选中词元 3" in _unpacked(page)
+    assert PANELS["convergence"].summary(trace, Focus(token=3, lang="zh")) in page.replace("&quot;", '"')
+
+
+def _unpacked(page: str) -> str:
+    """The report's own data, as its script reads it."""
+    import base64
+    import gzip
+
+    packed = re.search(r"id='lv-data'>([^<]+)<", page)
+    assert packed
+    return json.dumps(json.loads(gzip.decompress(base64.b64decode(packed[1]))), ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    "model", ["../../etc/passwd", 'a"\r\nSet-Cookie: x=1', "模型", "…", ".hidden", "x" * 500, "-rf", "a/b\\c:d", "\0"]
+)
+@pytest.mark.parametrize("created", ["2026-01-02T03:04:05+00:00", '"; x', "٢٠٢٦-٠١-٠٢T٠٣:٠٤", "2026\r\n"])
+def test_a_stranger_s_names_make_safe_names_of_files(
+    client: TestClient, registry: Registry, model: str, created: str
+) -> None:
+    trace = random_trace(6, 2)
+    trace.meta |= {"model": model, "created": created}
+    mine = kept(registry, trace)
+    answer = get(client, f"{mine.id}/panel/convergence/csv")
+    name = file_name(answer)
+    assert len(name) <= 110
+    assert name.endswith("-convergence-token-1.csv")
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("odd", ["", "[]", "{", '{"focus": {"token": -1}}', '{"focus": {"token": 99999}}', "x" * 9000])
+def test_a_view_that_is_none_is_the_usual_one(client: TestClient, registry: Registry, trace: Trace, odd: str) -> None:
+    mine = kept(registry, trace)
+    assert file_name(get(client, f"{mine.id}/panel/convergence/csv", view=odd, lang="../x"))
