@@ -1,4 +1,5 @@
-"""LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``.
+"""LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``,
+(in ``loopviz.lab``) ``eval``, ``sweep``.
 
 The generated text goes to stdout, everything else (progress, the closing table, errors) to stderr. Exit codes: 0 done,
 2 refused (one line says why), 130 interrupted by Ctrl-C (what was made until then is still summed up and saved).
@@ -12,81 +13,23 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import loopviz
+from loopviz.command_line import DTYPES, LOOP_OPTIONS, UsageError, load, option
+from loopviz.lab import commands as measuring
 from loopviz.train import commands as training
 
 if TYPE_CHECKING:
     from loopviz.trace import Trace
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "seed")
 # A terminal must show what a model says, not obey it.
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
-
-class UsageError(ValueError):
-    """Options that contradict each other."""
-
-
-def layers(text: str) -> Any:
-    """``10-14``, ``3`` or ``2-3,6-7`` as what ``loop_layers`` takes."""
-    pairs = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        try:
-            pairs.append((int(first), int(last) if dash else int(first)))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r}: write 10-14, or 2-3,6-7 for several blocks") from None
-    return pairs[0] if len(pairs) == 1 else pairs
-
-
-def per_block(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """One value, or one a block separated by commas."""
-
-    def parse(text: str) -> Any:
-        try:
-            values = [kind(part.strip()) for part in text.split(",")]
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r}: not {kind.__name__} (or several, one a block, with commas)"
-            ) from None
-        return values[0] if len(values) == 1 else values
-
-    return parse
-
-
-def boolean(text: str) -> bool:
-    """``yes`` or ``no``."""
-    known = {"yes": True, "true": True, "no": False, "false": False}
-    if text.lower() not in known:
-        raise ValueError(text)
-    return known[text.lower()]
-
-
-LOOP_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "loop_layers": (layers, "layers to repeat, first and last: 10-14; several blocks: 2-3,6-7"),
-    "loop_strategy": (per_block(str), "fixed_count or dynamic_stop"),
-    "loop_count": (per_block(int), "loop steps under fixed_count"),
-    "max_loop_count": (per_block(int), "upper bound of loop steps"),
-    "min_loop_count": (per_block(int), "steps before dynamic_stop may stop"),
-    "cosine_threshold": (per_block(float), "dynamic_stop: stop at this cosine between steps"),
-    "kl_threshold": (per_block(float), "dynamic_stop: stop at this KL between steps (nats)"),
-    "convergence_criterion": (per_block(str), "cosine, kl, either or both"),
-    "kv_cache_mode": (per_block(str), "virtual_layers or merge_strategy"),
-    "virtual_layer_count": (per_block(int), "KV slots of a looped layer, V"),
-    "virtual_attention_mode": (per_block(str), "parallel or serial"),
-    "merge_strategy": (per_block(str), "ema, average or last"),
-    "merge_ema_alpha": (per_block(float), "weight kept on the old value"),
-    "loop_damping": (per_block(float), "part of each step that is taken, in (0, 1]"),
-    "loop_injection": (per_block(str), "none, add or linear"),
-    "loop_norm": (per_block(boolean), "an RMSNorm before each step: yes or no"),
-}
 
 
 def change(text: str) -> tuple[int, str, Any]:
@@ -117,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--save", metavar="FILE", type=Path, help="save the trace of the run")
     loop = run.add_argument_group("loops", "with several blocks, one value for all or one a block: 4,6")
     for name, (kind, text) in LOOP_OPTIONS.items():
-        loop.add_argument(_option(name), type=kind, default=None, metavar="X", help=text)
+        loop.add_argument(option(name), type=kind, default=None, metavar="X", help=text)
     told = "change a loop setting when this token is read: 40:loop_count=8 (may be given several times)"
     loop.add_argument("--change", type=change, action="append", default=[], metavar="TOKEN:SETTING=X", help=told)
     how = run.add_argument_group("sampling and recording")
@@ -156,11 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--lang", default="en", choices=("en", "zh"), help="language of the report (default: en)")
 
     training.add_parsers(commands)
+    measuring.add_parsers(commands)
     return parser
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(output, "reconfigure"):
             output.reconfigure(errors="replace")  # a terminal that cannot show a character shows that it cannot
     try:
-        return {"run": _run, "export": _export}.get(options.command, training.run)(options)
+        return {"run": _run, "export": _export, **measuring.COMMANDS}.get(options.command, training.run)(options)
     except BrokenPipeError:
         # The reader of stdout is gone (| head): nobody is left to tell. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -213,7 +153,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, as fields of StreamSettings."""
     names = ("max_new_tokens", "repetition_penalty", "top_tokens", "extras", *SAMPLING_ONLY)
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    idle = [_option(name) for name in SAMPLING_ONLY if name in given]
+    idle = [option(name) for name in SAMPLING_ONLY if name in given]
     if idle and not options.do_sample:
         raise UsageError(f"{', '.join(idle)}: no effect without --sample")
     return given | {
@@ -240,8 +180,8 @@ def _run(options: argparse.Namespace) -> int:
     settings = StreamSettings(**fields)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    loaded = _load(options.model, getattr(torch, options.dtype), loop)
-    idle = [_option(name) for name in loop if name != "loop_layers"]
+    loaded = load(options.model, getattr(torch, options.dtype), loop)
+    idle = [option(name) for name in loop if name != "loop_layers"]
     if idle and not loaded.model.config.loop_blocks():
         raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")
     steering = Steering() if options.change else None
@@ -259,29 +199,6 @@ def _run(options: argparse.Namespace) -> int:
         io.save(trace, options.save)
         print(f"trace saved: {options.save}", file=sys.stderr)
     return 130 if interrupted else 0
-
-
-def _load(name: str, dtype: Any, loop: dict[str, Any]) -> Any:
-    """The checkpoint, with its progress on stderr (gone when it is loaded, so that it never tears the text)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from loopviz.model.checkpoints import load_checkpoint
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"loading {name}", total=None)
-
-        def progress(message: str, fraction: float | None) -> None:
-            bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
-
-        return load_checkpoint(name, dtype=dtype, progress=progress, **loop)
 
 
 def _print_text(frames: Any, trace: Trace, echo: bool) -> tuple[float, bool]:

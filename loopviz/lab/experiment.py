@@ -229,12 +229,8 @@ def repeat(
     """
     from . import TASKS
 
-    values = manifest if isinstance(manifest, Mapping) else _read_manifest(Path(manifest))
-    if values.get("schema") != SCHEMA:
-        raise ValueError(f"schema={values.get('schema')!r}: this version repeats manifests of schema {SCHEMA}")
-    missing = [name for name in ("task", "params", "model", "texts") if name not in values]
-    if missing:
-        raise ValueError(f"manifest: {', '.join(missing)} missing; give the .json written beside a table")
+    values = manifest if isinstance(manifest, Mapping) else read_manifest(Path(manifest))
+    check_manifest(values)
     task = TASKS.get(values["task"])
     if task is None:
         raise ValueError(f"task={values['task']!r}: unknown; there are {', '.join(TASKS)}")
@@ -253,14 +249,29 @@ def repeat(
     return Experiment(task, subject, params, command)
 
 
-def _read_manifest(path: Path) -> Mapping[str, Any]:
+def read_manifest(path: Path) -> Mapping[str, Any]:
+    """A manifest's content, checked to be one of this version.
+
+    Raises:
+        ValueError: it is not.
+    """
     try:
         values = json.loads(read_file(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error}); give the .json written beside a table") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not a manifest; give the .json written beside a table")
+    check_manifest(values)
     return values
+
+
+def check_manifest(values: Mapping[str, Any]) -> None:
+    """Refuse, by name, what is no manifest of this version."""
+    if values.get("schema") != SCHEMA:
+        raise ValueError(f"schema={values.get('schema')!r}: this version repeats manifests of schema {SCHEMA}")
+    missing = [name for name in ("task", "params", "model", "texts") if name not in values]
+    if missing:
+        raise ValueError(f"manifest: {', '.join(missing)} missing; give the .json written beside a table")
 
 
 def _check_texts(then: Sequence[Mapping[str, Any]], now: Sequence[Source]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from loopviz.lab.tasks import Subject
@@ -15,3 +16,11 @@ SMALL: dict[str, Any] = {"limit_tokens": 40, "window": 12, "batch": 3}  # of the
 def subject(**loop: Any) -> Subject:
     """A random looped model of four layers whose vocabulary holds the tiny tokenizer's; layers 1-2 loop."""
     return Subject(build({"loop_layers": (1, 2), **loop}, vocab_size=320), make_tokenizer(), "tiny", "made up")
+
+
+def save(folder: Path, **loop: Any) -> str:
+    """The subject's model as a checkpoint folder; its path."""
+    thing = subject(**loop)
+    thing.model.save_pretrained(folder)
+    thing.tokenizer.save_pretrained(folder)
+    return str(folder)

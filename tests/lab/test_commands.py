@@ -1,0 +1,182 @@
+"""`python -m loopviz eval`: a table, what repeats it, and refusals in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from loopviz import cli
+from loopviz.lab import commands, perplexity
+from loopviz.lab.experiment import Experiment
+from loopviz.lab.perplexity import PERPLEXITY, PerplexityParams
+from loopviz.lab.tasks import Subject
+from loopviz.model.checkpoints import load_checkpoint
+
+from .small import TEXT, save
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("tiny model"), loop_count=2)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "t.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments) -> int:
+    return cli.main(["eval", *map(str, arguments)])
+
+
+SMALL = ("--limit-tokens", 30, "--window", 10, "--batch", 3, "--overlap", 0, "--file", "t.txt")
+
+
+def test_eval_measures_prints_and_saves_and_its_manifest_repeats_it(model, here, capfd):
+    loop = ("--loop-count", 3, "--virtual-attention-mode", "serial")
+    options = (*SMALL, "--loops", "1,4", "--loop", '{"loop_layers": [1, 1]}', *loop, "--draws", 50, "--threads", 1)
+    assert run("perplexity", "--model", model, *options, "--out", "new/p") == 0
+    out, err = capfd.readouterr()
+    params = PerplexityParams(
+        file="t.txt",
+        limit_tokens=30,
+        window=10,
+        batch=3,
+        overlap=0,
+        loops=(1, 4),
+        draws=50,
+        loop={"loop_layers": [1, 1], "loop_count": 3, "virtual_attention_mode": "serial"},
+    )
+    expected = Experiment(PERPLEXITY, Subject.of(load_checkpoint(model)), params).run().frame
+    found = pd.read_csv("new/p.csv")
+    pd.testing.assert_frame_equal(found.drop(columns="seconds"), expected.drop(columns="seconds"), check_dtype=False)
+    assert len(out.splitlines()) == 5
+    assert f"{expected['perplexity'][0]:.6g}" in out
+    assert "perplexity: 4 of 4 rows" in err
+    manifest = json.loads((here / "new/p.json").read_text("utf-8"))
+    assert manifest["command"].startswith("python -m loopviz eval perplexity --model ")
+    assert manifest["machine"]["threads"] == 1
+    assert (manifest["complete"], manifest["rows"]) == (True, 4)
+
+    assert run("--from", "new/p.json", "--out", "again") == 0
+    again = pd.read_parquet("again.parquet")
+    pd.testing.assert_frame_equal(
+        again.drop(columns="seconds"), pd.read_parquet("new/p.parquet").drop(columns="seconds")
+    )
+    os.rename("t.txt", "moved.txt")
+    capfd.readouterr()
+    assert run("--from", "new/p.json") == 2
+    assert "t.txt: cannot be read" in capfd.readouterr().err
+    assert run("--from=new/p.json", "--file", "moved.txt", "--model", model) == 0
+    (here / "moved.txt").write_text("another text")
+    assert run("--from", "new/p.json", "--file", "moved.txt") == 2
+    assert "not the text that was measured" in capfd.readouterr().err
+
+
+def test_the_model_without_its_loop(model, here, capfd):
+    assert run("perplexity", "--model", model, *SMALL, "--loop", "null", "--paths", "full") == 0
+    assert len(capfd.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("perplexity", "--loops", "0"), r"loops=(0,): must be ascending"),
+        (("perplexity", "--text", "a"), "both are given"),
+        (("perplexity", "--loop", '{"loop_count": 0}'), "loop_count=0"),
+        (("perplexity", "--loop", "null", "--loop-count", "2"), "--loop null, --loop-count: without a loop"),
+        (("perplexity", "--window", "1000"), "window=1000: the model's context is 128"),
+        (("perplexity", "--threads", "0"), "--threads 0"),
+        (("perplexity", "--out", "x.csv"), "--out x.csv: give the name without an ending"),
+        (("ablation", "--loop", '{"loop_layers": null}'), "nothing loops"),
+    ],
+)
+def test_a_refusal_is_one_line(model, here, capfd, arguments, says):
+    task, *options = arguments
+    assert run(task, "--model", model, "--file", "t.txt", "--limit-tokens", 12, *options) == 2
+    out, err = capfd.readouterr()
+    assert says in err
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("smell",),
+        ("perplexity",),
+        ("perplexity", "--model", "x", "--loops", "one"),
+        ("perplexity", "--model", "x", "--limit", "3"),
+        ("perplexity", "--model", "x", "--loop", "[1]"),
+        (),
+    ],
+)
+def test_malformed_options_are_refused_before_anything_is_loaded(capfd, arguments):
+    with pytest.raises(SystemExit) as refused:
+        run(*arguments)
+    assert refused.value.code == 2
+    assert capfd.readouterr().out == ""
+
+
+def test_help_names_tasks_and_parameters(capfd):
+    with pytest.raises(SystemExit) as shown:
+        run("--help")
+    assert shown.value.code == 0
+    assert "Perplexity by loops" in capfd.readouterr().out
+    with pytest.raises(SystemExit):
+        run("ablation", "-h")
+    text = " ".join(capfd.readouterr().out.split())
+    for part in ("--alphas", "(default: 0.3,0.5,0.7,0.9)", "--loop-layers", "95 %", "Cost:"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "value"),
+    [
+        ("1,2", tuple[int, ...], [1, 2]),
+        ('["a, b", "c"]', tuple[str, ...], ["a, b", "c"]),
+        ("", tuple[str, ...], []),
+        ("none", int | None, None),
+        ("3", int | None, 3),
+        ("1e-3", float, 0.001),
+        ("no", bool, False),
+        ('[{"loop_count": 2}, null]', tuple[dict | None, ...], [{"loop_count": 2}, None]),
+    ],
+)
+def test_values(text, hint, value):
+    assert commands.read_value(text, hint) == value
+
+
+def test_ctrl_c_keeps_what_is_finished(model, here, capfd, monkeypatch):
+    row = perplexity._row
+
+    def stop(path, model, count, *rest):
+        if (path, count) == ("cache", 2):
+            raise KeyboardInterrupt
+        return row(path, model, count, *rest)
+
+    monkeypatch.setattr(perplexity, "_row", stop)
+    assert run("perplexity", "--model", model, "--loops", "1,2,3", "--out", "part", *SMALL) == 130
+    out, err = capfd.readouterr()
+    assert "interrupted: 4 of 6 rows" in err
+    assert len(out.splitlines()) == 5
+    table = pd.read_csv("part.csv")
+    assert table[["path", "loops"]].to_numpy().tolist() == [["full", 1], ["full", 2], ["full", 3], ["cache", 1]]
+    assert json.loads((here / "part.json").read_text("utf-8"))["complete"] is False
+
+
+def test_help_of_the_whole_needs_no_heavy_import():
+    code = (
+        "import sys; from loopviz import cli\n"
+        "cli._parser().format_help()\n"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'pandas', 'plotly', 'yaml', 'ray') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
