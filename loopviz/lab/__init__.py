@@ -15,6 +15,8 @@ manifest that repeats it.
     cached      scoring tokens through the cache, many windows at once
     bootstrap   intervals of means over windows
     plots       what the plots share
+    commands    `python -m loopviz eval` and `sweep`
+    sweep       a task over a grid of models, configurations and texts
     perplexity  perplexity by loops
     exits       exit policies replayed on one run (exit_replay: what a replay can know)
     where       block influence, and the map of ranges of layers
