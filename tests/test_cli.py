@@ -195,8 +195,8 @@ def test_export_refuses_what_is_no_trace(tmp_path, capfd):
 def test_ctrl_c_keeps_what_was_made(folder, capfd, tmp_path, monkeypatch):
     import loopviz.engine
 
-    def interrupted(*args):
-        for frame in stream(*args):
+    def interrupted(*args, **settings):
+        for frame in stream(*args, **settings):
             if frame["phase"] == "generated":
                 raise KeyboardInterrupt
             yield frame
