@@ -77,6 +77,9 @@ export class Tour {
     const { page, texts } = this;
     if (!texts) return;
     const key = this.on ? "leave" : this.kept.at ? "resume" : "take";
+    const look = [key, this.can, page.opening, this.kept.seen, page.onRecorded, texts["live.tour.take"]].join();
+    if (look === this.looks) return; // this is asked at every message
+    this.looks = look;
     this.button.hidden = !page.opening;
     this.button.disabled = this.accept.disabled = !this.can;
     this.button.textContent = texts[`live.tour.${key}`];

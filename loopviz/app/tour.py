@@ -29,7 +29,7 @@ class Found:
     """Positions of the words the tour speaks of; None where the run has none.
 
     hard: took the most loops, and more than half of all words did.
-    easy: took the fewest, and fewer than `hard`.
+    easy: took the fewest of all words that are no marks, and fewer than `hard`.
     turn: changed its likeliest next word most often, and ended on another than it began with.
     """
 
@@ -61,15 +61,15 @@ def find(trace: Trace) -> Found:
     if not written:
         return Found(None, None, None)
 
-    def first(frames: list[Frame]) -> Frame:
-        return next((frame for frame in frames if re.search(r"\w{2}", frame["text"])), frames[0])
+    def words(frames: list[Frame]) -> list[Frame]:
+        return [frame for frame in frames if re.search(r"\w{2}", frame["text"])] or frames
 
     counts = sorted(map(_loops, written))
-    most, fewest, middle = counts[-1], counts[0], counts[len(counts) // 2]
-    hard = first([frame for frame in written if _loops(frame) == most]) if most > middle else None
-    easy = first([frame for frame in written if _loops(frame) == fewest]) if hard else None
-    turn = max(written, key=_turns)  # the first of the best
-    places = [hard, easy, turn if _turns(turn) else None]
+    most, middle = counts[-1], counts[len(counts) // 2]
+    hard = words([frame for frame in written if _loops(frame) == most])[0] if most > middle else None
+    easy = min(words(written), key=_loops)  # the first of the least
+    turn = max(written, key=_turns)
+    places = [hard, easy if _loops(easy) < most else None, turn if _turns(turn) else None]
     return Found(*(None if frame is None else frame["index"] for frame in places))
 
 
