@@ -7,7 +7,7 @@ import { codeLinks, termed } from "./glossary.js";
 // A finger scrolls the page, where a mouse zooms the plot.
 const TOUCH = window.matchMedia("(hover: none)").matches;
 
-const PLOT_CONFIG = {
+export const PLOT_CONFIG = {
   displaylogo: false,
   displayModeBar: TOUCH ? false : "hover",
   responsive: true,
@@ -33,7 +33,7 @@ export function applyOps(figure, packed) {
 }
 
 /** A copy of a trace's containers, sharing its arrays: Plotly writes into, and prunes, the containers it is given. */
-function containers(value) {
+export function containers(value) {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, containers(inner)]));
 }

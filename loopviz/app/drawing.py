@@ -114,10 +114,10 @@ def memory(block: Mapping[str, Any], lang: str) -> str:
     return text(lang, f"about.{block['attention_mode']}", slots=block["slots"])
 
 
-def about(meta: Mapping[str, Any], lang: str) -> str:
-    """A run's settings in a line: how it looped, what it remembered, how it chose its words."""
+def about_loop(blocks: Iterable[Mapping[str, Any]], lang: str) -> list[str]:
+    """How a model loops and what it remembers, in a few words a block; of a BlockMeta only some fields are read."""
     words = []
-    for block in meta["blocks"]:
+    for block in blocks:
         fields = {"a": block["layers"][0], "b": block["layers"][1], "n": block["max_steps"]}
         if block["strategy"] == "fixed_count":
             words.append(text(lang, "about.fixed", **fields))
@@ -125,8 +125,12 @@ def about(meta: Mapping[str, Any], lang: str) -> str:
             fields["criterion"] = block["criterion"]
             words.append(text(lang, "about.dynamic", **fields))
         words.append(memory(block, lang))
-    if not words:
-        words.append(text(lang, "about.plain"))
+    return words or [text(lang, "about.plain")]
+
+
+def about(meta: Mapping[str, Any], lang: str) -> str:
+    """A run's settings in a line: how it looped, what it remembered, how it chose its words."""
+    words = about_loop(meta["blocks"], lang)
     chosen = meta["settings"]
     if chosen.get("do_sample"):
         words.append(text(lang, "about.sampled", t=f"{chosen['temperature']:g}", seed=chosen["seed"]))

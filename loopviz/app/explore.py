@@ -19,6 +19,7 @@ from loopviz.app.questions import View
 from loopviz.app.server import opening_urls, places
 from loopviz.app.service import Service, status
 from loopviz.app.sharing import Sharing
+from loopviz.app.shell import nav
 from loopviz.app.texts import LANGUAGES, pick_language, text
 from loopviz.app.url_state import QUERY, opens
 from loopviz.app.wire import wire
@@ -109,6 +110,7 @@ class ExplorePage:
         lang = self.first
         with gr.Row(elem_id="lv-head"):
             self.title = gr.HTML(_title(lang), elem_id="lv-title")
+            self.nav = gr.HTML(nav("explore", lang), elem_id="lv-ways")
             gr.HTML(
                 '<div class="lv-learn"></div>', elem_id="lv-learn"
             )  # the script puts the tour and the glossary here
@@ -208,6 +210,7 @@ class ExplorePage:
         faces = [self.prompt, *self.presets, self.look, *order]
         words = [
             self.title,
+            self.nav,
             self.run,
             self.stop,
             *self.kinds.values(),
@@ -331,6 +334,7 @@ class ExplorePage:
     def _words(self, lang: str, model: str, **more: Any) -> list[Any]:
         return [
             _title(lang),
+            nav("explore", lang),
             gr.update(value=text(lang, "run")),
             gr.update(value=text(lang, "stop")),
             *(text(lang, key) for key in self.kinds),

@@ -7,6 +7,8 @@ import os
 import gradio as gr
 
 from loopviz.app import direct, server
+from loopviz.app.compare import ComparePage
+from loopviz.app.comparison import Comparisons
 from loopviz.app.explore import ExplorePage
 from loopviz.app.live import Registry
 from loopviz.app.models import ModelRoom
@@ -17,13 +19,16 @@ DEFAULT_MODEL = "stories-loop"
 
 
 def build(model: str = DEFAULT_MODEL, *, local: bool = True) -> ExplorePage:
-    """The page, not yet served and nothing loaded.
+    """The pages, not yet served and nothing loaded; the first of them.
 
     Args:
         model: loaded when the app starts.
         local: whether visitors may name folders and files of this machine.
     """
-    return ExplorePage(Service(ModelRoom(model, local=local), Registry()))
+    service = Service(ModelRoom(model, local=local), Registry())
+    page = ExplorePage(service)
+    ComparePage(page.demo, Comparisons(service))
+    return page
 
 
 def _poll_less(demo: gr.Blocks) -> None:

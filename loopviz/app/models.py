@@ -27,11 +27,12 @@ class ModelRefused(ValueError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to run, with its tokenizer; `name` is what was asked for."""
+    """A model ready to run, with its tokenizer; `name` is what was asked for, `source` says where the weights came from."""
 
     name: str
     model: Any
     tokenizer: Any
+    source: str = ""
 
     @property
     def layers(self) -> int:
@@ -78,7 +79,7 @@ def _load(name: str, progress: Callable[[str, float | None], None], local: bool)
 
     found = load_checkpoint(os.path.expanduser(name), progress=progress, allow_paths=local)
     found.model.requires_grad_(False)
-    return Loaded(name, found.model, found.tokenizer)
+    return Loaded(name, found.model, found.tokenizer, found.source)
 
 
 class ModelRoom:

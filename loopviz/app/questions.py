@@ -24,9 +24,9 @@ LARGEST_POSITION = 1_000_000
 LONGEST_PIECE = 400  # characters of one token
 
 
-def read(question: Any) -> dict[str, Any]:
-    """The question as a dict; an empty one when it is not what our script sends."""
-    if not isinstance(question, str) or len(question) > QUESTION_LIMIT:
+def read(question: Any, limit: int = QUESTION_LIMIT) -> dict[str, Any]:
+    """The question as a dict; an empty one when it is not what our script sends, or longer than `limit` characters."""
+    if not isinstance(question, str) or len(question) > limit:
         return {}
     try:
         found = json.loads(question)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -159,6 +160,17 @@ class Service:
             thread.join(0.25)
         if refused:
             raise refused[0]
+
+    def fetch(self, name: str, lang: str) -> None:
+        """Begin to load a model, unless one is being loaded; its status says how that goes."""
+        if self.room.busy():
+            return
+
+        def get() -> None:
+            with contextlib.suppress(ModelRefused):  # the status says why
+                self.room.get(name, lang)
+
+        threading.Thread(target=get, name="loopviz-load", daemon=True).start()
 
     def load(self, name: Any, lang: str) -> Iterator[tuple[str, bool]]:
         """Load a model a visitor named: lines to show, each with whether it is bad news."""

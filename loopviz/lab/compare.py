@@ -30,6 +30,7 @@ from loopviz.engine.text import encode_prompt
 from loopviz.lab.compare_table import COLUMNS, WORDS, plot
 from loopviz.lab.tasks import Row, Subject, Task, param, register
 from loopviz.model import LoopCache
+from loopviz.trace import metrics
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
@@ -352,10 +353,10 @@ class Comparison:
             new = tokens[:, :start] if n == 0 else tokens[:, start + n - 1 : start + n]
             with torch.inference_mode():
                 states = view.model(input_ids=new, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
-                cached = _log_probs(view, states)  # [B, vocab]
+                cached = metrics.log_probs(view.lm_head(states))  # [B, vocab]
                 for b, ids in enumerate(texts):
                     if n < len(ids):
-                        scores[b].add(_log_probs(view, full[b][n]), cached[b], ids[n])
+                        scores[b].add(metrics.log_probs(view.lm_head(full[b][n])), cached[b], ids[n])
         return scores
 
     def _full(self, view: LoopLlamaForCausalLM, ids: list[int]) -> torch.Tensor:
@@ -383,14 +384,8 @@ class Scores:
     def add(self, full: torch.Tensor, cached: torch.Tensor, token: int) -> None:
         """One more token; `full` and `cached` are log-probabilities [vocab]."""
         self.nats.append(-float(cached[token]))
-        # rounding can leave a divergence of nothing just below 0
-        self.kl.append(max(0.0, float(torch.sum(full.exp() * (full - cached)))))
+        self.kl.append(max(0.0, float(metrics.kl(full, cached))))  # rounding can leave nothing just below 0
         self.chosen.append(int(cached.argmax()) == token)
-
-
-def _log_probs(view: LoopLlamaForCausalLM, states: torch.Tensor) -> torch.Tensor:
-    """What the model says next, from states after the final norm: float32 log-probabilities [..., vocab]."""
-    return torch.log_softmax(view.lm_head(states).float(), dim=-1)
 
 
 def run(subject: Subject, params: CompareParams) -> Iterator[Row]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loopviz.app.texts import en, learn, play, share, steer, zh
+from loopviz.app.texts import compare, en, learn, play, share, steer, zh
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
-_PARTS = (play, learn, share, steer)  # texts that have both languages in one module
+_PARTS = (play, learn, share, steer, compare)  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {
     lang: {**first.TEXTS, **{key: said for part in _PARTS for key, said in part.TEXTS[lang].items()}}
     for lang, first in (("en", en), ("zh", zh))
@@ -25,9 +25,9 @@ def table(lang: str) -> Mapping[str, str]:
     return _TABLES[lang]
 
 
-def pick_language(wanted: str | None, accept_language: str = "") -> str:
+def pick_language(wanted: object, accept_language: str = "") -> str:
     """The language of a visit: what the address asks for, else the browser's first choice if we speak it, else English."""
-    if wanted in LANGUAGES:
+    if isinstance(wanted, str) and wanted in LANGUAGES:
         return wanted
     first = accept_language.split(",")[0].strip().lower()
     return "zh" if first.startswith("zh") else "en"

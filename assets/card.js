@@ -1,0 +1,193 @@
+// A configuration of the Compare page: its name, its settings, and what it wrote.
+
+import { el, name, press } from "./dom.js";
+import { Field } from "./form.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "11 4", longdashdot: "11 3 2 3" };
+
+/** The line that stands for a configuration in every plot. */
+export function swatch({ colours, dashes }, place) {
+  const svg = document.createElementNS(SVG, "svg");
+  const line = document.createElementNS(SVG, "line");
+  for (const [key, value] of Object.entries({ x1: 1, x2: 33, y1: 5, y2: 5, stroke: colours[place], "stroke-width": 3, "stroke-dasharray": DASH[dashes[place]] })) {
+    line.setAttribute(key, value);
+  }
+  svg.setAttribute("viewBox", "0 0 34 10");
+  svg.setAttribute("class", "lv-swatch-line");
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(line);
+  return svg;
+}
+
+export class Card {
+  /**
+   * `origin`: where its name comes from when the visitor gave none: a key of our texts, or nothing;
+   * `plain`: the model without its loop; `changes`: values that differ from those that suit the model.
+   */
+  constructor(page, { origin = null, plain = false, changes = {}, called = "" }) {
+    Object.assign(this, { page, origin, plain, changes: { ...changes }, called });
+    this.result = null;
+    this.fields = new Map();
+    this.build();
+  }
+
+  get frame() {
+    return this.page.frame;
+  }
+
+  build() {
+    this.title = el("input", "lv-card-name");
+    this.title.maxLength = this.frame.config.limits.name;
+    this.title.addEventListener("change", () => {
+      this.called = this.title.value.trim();
+      this.page.label();
+    });
+    this.mark = el("span", "lv-card-mark");
+    this.base = el("input");
+    Object.assign(this.base, { type: "radio", name: "lv-baseline" });
+    this.base.addEventListener("change", () => this.page.rebase(this));
+    this.baseText = el("span");
+    this.copy = press("lv-quiet", () => this.page.add({ changes: this.plain ? this.frame.config.plain : this.changes, called: `${this.name} ·` }));
+    this.remove = press("lv-icon", () => this.page.drop(this), "×");
+    this.about = el("p", "lv-card-about");
+    this.status = el("p", "lv-card-status");
+    this.status.setAttribute("role", "status");
+    this.stop = press("lv-quiet", () => this.page.stop(this));
+    this.open = el("a", "lv-quiet lv-card-open");
+    this.form = el("div", "lv-form");
+    this.more = el("summary");
+    this.details = el("details", "lv-card-settings", this.more, this.form);
+    this.text = el("p", "lv-card-text");
+    this.text.tabIndex = 0;
+    this.same = el("p", "lv-card-same");
+    const base = el("label", "lv-card-base", this.base, this.baseText);
+    const head = el("div", "lv-card-head", this.mark, this.title, this.remove);
+    const row = el("div", "lv-card-row", base, this.copy);
+    const state = el("div", "lv-card-row", this.status, this.stop, this.open);
+    this.node = el("section", "lv-card lv-setup", head, this.about, row, this.details, this.text, this.same, state);
+    this.node.dataset.plain = this.plain ? "1" : "0";
+    if (!this.plain) this.buildForm();
+  }
+
+  buildForm() {
+    const { controls, groups } = this.frame.config;
+    for (const group of groups) {
+      const title = el("h4");
+      title.dataset.group = group;
+      this.form.append(title);
+      for (const control of controls.filter((one) => one.group === group)) {
+        const field = new Field(control, (value) => {
+          this.changes[control.name] = value;
+          this.page.check();
+        });
+        this.fields.set(control.name, field);
+        this.form.append(field.node);
+      }
+    }
+  }
+
+  /** Every value of its own, as the server reads them. */
+  values() {
+    return this.plain ? {} : Object.fromEntries([...this.fields.keys()].map((key) => [key, this.changes[key] ?? this.page.base[key]]));
+  }
+
+  get name() {
+    return this.called || (this.origin ? this.frame.text(this.origin) : String(this.place + 1));
+  }
+
+  get place() {
+    return this.page.cards.indexOf(this);
+  }
+
+  asked() {
+    return { name: this.name, plain: this.plain, values: this.values() };
+  }
+
+  /** Put its words and place in place. */
+  label() {
+    const { frame, page } = this;
+    const text = (key, values) => frame.text(key, values);
+    this.node.dataset.place = this.place;
+    this.mark.replaceChildren(swatch(frame.config, this.place));
+    if (document.activeElement !== this.title) this.title.value = this.name;
+    this.title.setAttribute("aria-label", text("compare.name"));
+    this.base.checked = page.baseline === this;
+    this.baseText.textContent = text("compare.baseline");
+    this.baseText.parentNode.title = text("compare.baseline.hint");
+    this.copy.textContent = text("compare.copy");
+    this.copy.disabled = page.full || page.running;
+    name(this.remove, text("compare.remove"));
+    this.remove.disabled = page.cards.length <= frame.config.limits.least || page.running;
+    this.more.textContent = text("compare.edit");
+    this.stop.textContent = text("compare.stop_one");
+    this.open.textContent = text("compare.open");
+    for (const title of this.form.querySelectorAll("h4")) title.textContent = text(`group.${title.dataset.group}`);
+    for (const [key, field] of this.fields) {
+      field.label(text(`${key}.label`), (choice) => text(`${key}.${choice}`));
+      field.value = this.changes[key] ?? page.base[key];
+    }
+    this.show();
+  }
+
+  /** What the server says of its settings. */
+  checked({ about, refused, controls }) {
+    this.refused = refused;
+    this.about.textContent = this.plain ? this.frame.text("compare.plain.about") : about;
+    for (const [key, look] of Object.entries(controls)) {
+      this.fields.get(key)?.show(look);
+      this.fields.get(key).value = this.changes[key] ?? this.page.base[key];
+    }
+    this.show();
+  }
+
+  /** Another comparison begins. */
+  reset() {
+    this.result = null;
+    this.text.replaceChildren();
+    this.show();
+  }
+
+  /** What a message says of it. */
+  take(news) {
+    const before = this.result;
+    this.result = { ...(before ?? {}), ...news };
+    const known = this.text.childElementCount;
+    if (news.from < known) this.text.replaceChildren();
+    const atEnd = this.text.scrollTop + this.text.clientHeight >= this.text.scrollHeight - 8;
+    this.text.append(...news.pieces.map((piece) => el("span", "", piece)));
+    if (atEnd) this.text.scrollTop = this.text.scrollHeight;
+    if (news.differs) [...this.text.children].forEach((span, i) => span.classList.toggle("lv-differs", news.differs[i]));
+    this.show();
+  }
+
+  /** Its state in words. */
+  show() {
+    const { result, frame, page } = this;
+    const stage = result?.stage ?? (this.refused ? "refused" : null);
+    const values = { ...(result ?? {}), reason: result?.reason ?? this.refused };
+    this.status.textContent = stage ? frame.text(`compare.stage.${stage}`, values) : "";
+    this.status.classList.toggle("lv-bad", stage === "refused");
+    this.node.dataset.stage = stage ?? "";
+    this.node.setAttribute("aria-label", this.name);
+    const busy = page.running && result && !["done", "stopped", "refused"].includes(stage);
+    this.stop.hidden = !busy;
+    this.open.hidden = !result?.link;
+    if (result?.link) {
+      this.open.href = `${frame.config.pages.explore}?s=${result.link}`;
+      this.open.title = frame.text("compare.open.hint");
+    }
+    this.text.dataset.idle = this.text.childElementCount ? "" : frame.text("compare.idle");
+    this.same.textContent = this.sameness();
+  }
+
+  /** How its text stands to the baseline's. */
+  sameness() {
+    const { result, frame, page } = this;
+    if (!result?.row) return "";
+    if (result.row.baseline) return frame.text("compare.is_baseline");
+    if (!result.differs || !result.row.new_tokens) return "";
+    const same = !result.differs.includes(true) && result.same === page.baselineLength();
+    return same ? frame.text("compare.same") : frame.text("compare.same_until", { n: result.same });
+  }
+}

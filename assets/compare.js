@@ -1,0 +1,423 @@
+// The Compare page: configurations beside each other, their texts and curves as they come, a table and a Pareto plot.
+// The other half is loopviz/app/comparison.py; messages are listed in loopviz/app/comparison_run.py.
+
+import { el, press } from "./dom.js";
+import { Card, swatch } from "./card.js";
+import { Field } from "./form.js";
+import { Frame, save, start, ticket } from "./frame.js";
+import { applyOps } from "./panel.js";
+import { Plot, Plots } from "./plots.js";
+import { Table } from "./table.js";
+
+const SILENCE_MS = 5000; // then the server is asked whether something got lost
+const CURVES = ["convergence", "loops", "kv"];
+
+class Page {
+  constructor(parts, config) {
+    this.frame = new Frame(parts, config, this);
+    this.root = parts.root;
+    this.cards = [];
+    this.base = Object.fromEntries(config.controls.map((control) => [control.name, control.value]));
+    this.shared = {};
+    this.run = null; // the comparison shown
+    this.running = false;
+    this.seq = 0;
+    this.heard = 0;
+    this.plots = new Plots(this.frame);
+    this.build(config);
+    this.open();
+    setInterval(() => this.watch(), 1000);
+  }
+
+  text(key, values) {
+    return this.frame.text(key, values);
+  }
+
+  // --- building --------------------------------------------------------------------------------------------------
+
+  build(config) {
+    this.prompt = new Field({ name: "prompt", kind: "long" }, () => {});
+    this.after = new Field({ name: "continuation", kind: "long" }, () => {});
+    this.go = press("lv-go", () => this.compare());
+    this.halt = press("lv-halt", () => this.stop());
+    this.status = el("span", "lv-status");
+    this.status.setAttribute("role", "status");
+    this.modelLine = el("span", "lv-model");
+    this.model = new Field({ name: "model", kind: "name" }, () => this.remodel());
+    const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
+    names.id = "lv-models";
+    this.model.input.setAttribute("list", names.id);
+    this.model.value = config.models[0];
+    this.sharedFields = new Map();
+    const form = el("div", "lv-form", this.model.node, names);
+    for (const control of config.controls.filter((one) => one.group === "sampling")) {
+      const field = new Field(control, (value) => {
+        this.shared[control.name] = value;
+        this.check();
+      });
+      field.value = this.shared[control.name] = control.value;
+      this.sharedFields.set(control.name, field);
+      form.append(field.node);
+    }
+    this.sharedTitle = el("summary");
+    this.adders = [
+      ["compare.plain", { plain: true, origin: "compare.plain" }],
+      ["compare.own", { origin: "compare.own" }],
+      ...config.presets.map((preset) => [`preset.${preset.name}.label`, { origin: `preset.${preset.name}.label`, changes: preset.values }]),
+    ].map(([key, card]) => {
+      const button = press("lv-preset-button", () => this.add(card));
+      button.dataset.key = key;
+      return button;
+    });
+    this.addTitle = el("span", "lv-add-title");
+    const asking = el(
+      "section",
+      "lv-card lv-asking",
+      el("div", "lv-asked", this.prompt.node, this.after.node),
+      el("div", "lv-card-row", el("div", "lv-buttons-row", this.go, this.halt), this.status, this.modelLine),
+      el("details", "", this.sharedTitle, form),
+      el("div", "lv-adders", this.addTitle, ...this.adders),
+    );
+    this.setups = el("div", "lv-setups");
+    this.curves = Object.fromEntries(CURVES.map((called) => [called, new Plot(called, this.plots)]));
+    this.view = el("select", "lv-choice");
+    this.view.addEventListener("change", () => this.look({ view: this.view.value }));
+    this.curves.convergence.choices.append(this.view);
+    this.pareto = new Plot("pareto", this.plots);
+    this.axes = ["x", "y"].map((axis) => {
+      const select = el("select", "lv-choice");
+      select.dataset.axis = axis;
+      select.addEventListener("change", () => this.look({ axes: this.axes.map((one) => one.value) }));
+      const title = el("span");
+      this.pareto.choices.append(el("label", "lv-axis", title, select));
+      return select;
+    });
+    this.table = new Table();
+    this.tableTitle = el("h3");
+    this.tableHint = el("p", "lv-question");
+    this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => this.download(kind)), { value: kind }));
+    const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, this.table.node, el("div", "lv-files", ...this.files));
+    const grid = el("div", "lv-grid", ...Object.values(this.curves).map((plot) => plot.node));
+    this.results = el("div", "lv-results", grid, rows, this.pareto.node);
+    this.results.hidden = true;
+    this.root.replaceChildren(this.frame.head, asking, this.setups, this.results, this.frame.glossary.dialog);
+  }
+
+  /** The first cards: those of a link, or usual ones. */
+  async open() {
+    const { config } = this.frame;
+    const word = new URLSearchParams(location.search).get("s");
+    const offer = config.offers[config.models[0]] ?? config.offers[""];
+    this.prompt.value = offer.examples[0];
+    this.after.value = offer.continuation;
+    const own = { origin: "compare.own" };
+    const slot = config.presets.find((preset) => preset.name === "one_slot");
+    const cards = [{ plain: true, origin: "compare.plain" }, own, { origin: "preset.one_slot.label", changes: slot.values }];
+    const opened = word ? await this.frame.ask("opening", { word, lang: this.frame.lang }) : null;
+    if (opened?.kind === "opening") {
+      this.model.value = opened.values.model;
+      if (opened.prompt !== null) [this.prompt.value, this.after.value] = [opened.prompt, ""];
+      for (const [key, field] of this.sharedFields) field.value = this.shared[key] = opened.values[key];
+      const changes = Object.fromEntries(config.controls.filter(({ group }) => config.groups.includes(group)).map(({ name }) => [name, opened.values[name]]));
+      cards.splice(1, 2, { origin: "compare.current", changes }, own);
+      if (opened.said.length) this.say(opened.said.join(" "), true);
+    }
+    this.cards = cards.map((card) => new Card(this, card));
+    this.baseline = this.cards[0];
+    this.setups.replaceChildren(...this.cards.map((card) => card.node));
+    this.frame.label();
+    this.speak();
+    this.mark();
+  }
+
+  /** Words in the page's language. */
+  speak() {
+    this.label();
+    this.check();
+    if (this.run) this.look({});
+  }
+
+  label() {
+    const text = (key, values) => this.text(key, values);
+    this.prompt.label(text("compare.prompt"));
+    this.after.label(text("compare.continuation"));
+    this.after.show({ info: text("compare.continuation.hint") });
+    this.sharedTitle.textContent = text("compare.shared");
+    this.model.label(text("model.label"));
+    this.model.show({ info: text("model.info") });
+    for (const [key, field] of this.sharedFields) field.label(text(`${key}.label`), (choice) => text(`${key}.${choice}`));
+    this.go.textContent = text("compare.run");
+    this.halt.textContent = text("compare.stop");
+    this.addTitle.textContent = text("compare.add");
+    this.addTitle.title = text("compare.add.hint", this.frame.config.limits);
+    for (const button of this.adders) {
+      button.textContent = `+ ${text(button.dataset.key)}`;
+      button.disabled = this.full || this.running;
+    }
+    this.tableTitle.textContent = text("compare.table");
+    this.tableHint.textContent = text("compare.table.hint");
+    for (const button of this.files) button.textContent = `${text("compare.download")}: ${text(`compare.file.${button.value}`)}`;
+    this.pareto.label(text("compare.pareto"), text("compare.pareto.hint"));
+    for (const select of this.axes) select.previousSibling.textContent = `${text(`compare.axis.${select.dataset.axis}`)} `;
+    for (const card of this.cards) card.label();
+    this.showState();
+  }
+
+  recolour() {
+    this.plots.recolour();
+  }
+
+  // --- configurations ----------------------------------------------------------------------------------------------
+
+  get full() {
+    return this.cards.length >= this.frame.config.limits.most;
+  }
+
+  /** The cards changed: what an earlier comparison found is not theirs any more. */
+  changed() {
+    this.setups.replaceChildren(...this.cards.map((card) => card.node));
+    this.forget();
+    this.label();
+    this.check();
+  }
+
+  forget() {
+    this.run = null;
+    this.results.hidden = true;
+    for (const card of this.cards) card.reset();
+  }
+
+  add(made) {
+    if (this.full || this.running) return;
+    const card = new Card(this, made);
+    this.cards.push(card);
+    this.changed();
+    card.node.scrollIntoView({ block: "nearest" });
+  }
+
+  drop(card) {
+    this.cards = this.cards.filter((one) => one !== card);
+    if (this.baseline === card) this.baseline = this.cards[0];
+    this.changed();
+  }
+
+  rebase(card) {
+    this.baseline = card;
+    this.label();
+  }
+
+  baselineLength() {
+    return this.cards.find((card) => card.result?.row?.baseline)?.result.row.new_tokens ?? -1;
+  }
+
+  /** Another model: its own prompt, unless the visitor wrote one. */
+  remodel() {
+    const { offers } = this.frame.config;
+    const offer = offers[this.model.value.trim()] ?? offers[""];
+    const known = Object.values(offers);
+    if (known.some(({ examples }) => examples.includes(this.prompt.value))) this.prompt.value = offer.examples[0];
+    if (known.some(({ continuation }) => continuation === this.after.value)) this.after.value = offer.continuation;
+    this.check();
+  }
+
+  asked() {
+    return {
+      lang: this.frame.lang,
+      model: this.model.value,
+      shared: this.shared,
+      cards: this.cards.map((card) => card.asked()),
+      baseline: this.baseline.place,
+    };
+  }
+
+  /** Ask what applies and what is refused, soon; and again until the model is there. */
+  check(wait = 150) {
+    clearTimeout(this.checking);
+    this.checking = setTimeout(async () => {
+      const asked = this.asked();
+      const answer = await this.frame.ask("check", asked);
+      if (answer?.kind !== "checked" || JSON.stringify(asked) !== JSON.stringify(this.asked())) return this.check(answer ? 150 : 2000);
+      this.modelLine.textContent = answer.model.text;
+      this.modelLine.dataset.state = this.root.dataset.model = answer.model.state;
+      for (const [key, look] of Object.entries(answer.shared)) this.sharedFields.get(key).show(look);
+      if (answer.base && JSON.stringify(answer.base) !== JSON.stringify(this.base)) {
+        this.base = answer.base;
+        this.label();
+        return this.check(0);
+      }
+      this.cards.forEach((card, i) => card.checked(answer.cards[i]));
+      this.mark();
+      return ["ready", "failed"].includes(answer.model.state) ? null : this.check(700);
+    }, wait);
+  }
+
+  // --- running -----------------------------------------------------------------------------------------------------
+
+  compare() {
+    if (this.running) return;
+    this.forget();
+    this.ticket = ticket();
+    this.running = true;
+    this.heard = performance.now();
+    this.say(this.text("compare.stage.waiting"));
+    this.frame.begin({ ...this.asked(), prompt: this.prompt.value, continuation: this.after.value, ticket: this.ticket });
+    this.label();
+  }
+
+  /** End one configuration, or all. */
+  stop(card = null) {
+    this.frame.ask("stop", { ticket: this.ticket, place: card ? card.place : null });
+  }
+
+  receive(message) {
+    this.heard = performance.now();
+    if (message.ticket && message.ticket !== this.ticket) return;
+    if (message.kind === "status") {
+      this.say(message.text, message.bad);
+      if (message.reasons) this.refuse(message.reasons);
+      if (message.over) this.over();
+    } else if (message.kind === "snapshot") this.snapshot(message);
+    else if (message.kind === "news") this.news(message);
+    this.mark();
+  }
+
+  over() {
+    this.running = false;
+    this.label();
+  }
+
+  refuse(reasons) {
+    for (const [place, reason] of Object.entries(reasons)) this.cards[place]?.take({ stage: "refused", reason, from: 0, pieces: [] });
+  }
+
+  snapshot(message) {
+    this.run = message.run;
+    this.seq = message.seq;
+    this.columns = message.columns;
+    this.results.hidden = false;
+    this.refuse(message.refused);
+    for (const [place, card] of Object.entries(message.cards)) {
+      this.cards[place]?.text.replaceChildren();
+      this.cards[place]?.take(card);
+    }
+    const { words } = message;
+    for (const called of CURVES) {
+      this.curves[called].label(words.titles[called], words.questions[called]);
+      this.curves[called].take(message.figures[called]);
+    }
+    this.pareto.take(message.pareto);
+    this.choices(this.view, Object.entries(words.choices), message.view, message.choose);
+    const axes = message.columns.filter((column) => column.better).map(({ name, head }) => [name, head]);
+    this.axes.forEach((select, i) => this.choices(select, axes, message.axes[i], this.text(`compare.axis.${select.dataset.axis}`)));
+    this.said = "";
+    this.finish(message.end);
+    this.rows();
+  }
+
+  choices(select, options, value, label) {
+    select.replaceChildren(...options.map(([key, text]) => Object.assign(el("option", "", text), { value: key })));
+    select.value = value;
+    select.setAttribute("aria-label", label);
+  }
+
+  news(message) {
+    if (message.run !== this.run || message.first > this.seq) return void this.look({}, message.run);
+    if (message.last < this.seq || (message.last === this.seq && !message.end)) return undefined; // a snapshot has it
+    if (message.first < this.seq) return void this.look({}, message.run);
+    this.seq = message.last;
+    for (const [place, card] of Object.entries(message.cards)) this.cards[place]?.take(card);
+    for (const [called, ops] of Object.entries(message.ops)) {
+      applyOps(this.curves[called].figure, ops);
+      this.curves[called].touch();
+    }
+    if (message.pareto) this.pareto.take(message.pareto);
+    this.finish(message.end);
+    if (message.pareto || message.end) this.rows();
+    return undefined;
+  }
+
+  finish(end) {
+    this.end = end;
+    if (end && this.running) {
+      this.said = "";
+      this.over();
+    } else this.showState();
+  }
+
+  /** Everything of the comparison anew, in another language or by another quantity. */
+  async look(change, run = this.run) {
+    if (!run || this.looking) return;
+    this.looking = true;
+    const answer = await this.frame.ask("look", { run, lang: this.frame.lang, ...change });
+    this.looking = false;
+    if (answer?.kind === "snapshot" && (run === this.run || this.running)) this.receive(answer);
+    else if (answer?.kind === "gone") {
+      this.say(this.text("compare.gone"));
+      this.over();
+    }
+  }
+
+  /** The server may have gone on without us: silence is looked into. */
+  watch() {
+    if (this.running && this.run && performance.now() - this.heard > SILENCE_MS) {
+      this.heard = performance.now();
+      this.look({});
+    }
+  }
+
+  async download(kind) {
+    const answer = await this.frame.ask("download", { run: this.run, kind });
+    if (answer?.kind === "file") save(answer);
+    else this.say(this.text("compare.gone"), true);
+  }
+
+  // --- what is shown -----------------------------------------------------------------------------------------------
+
+  rows() {
+    const done = this.cards.filter((card) => card.result?.row);
+    const words = { yes: this.text("compare.yes"), none: this.text("compare.none"), best: this.text("compare.best") };
+    this.table.show(this.columns, done.map((card) => card.result.row), words, {
+      mark: (row, i) => [swatch(this.frame.config, done[i].place), " "],
+      after: (row, i) => {
+        const { link } = done[i].result;
+        if (!link) return this.text("compare.no_link");
+        const open = el("a", "", this.text("compare.open"));
+        open.href = `${this.frame.config.pages.explore}?s=${link}`;
+        return open;
+      },
+    });
+    for (const button of this.files) button.disabled = !done.length;
+  }
+
+  say(text, bad = false) {
+    this.said = text;
+    this.bad = bad;
+    this.showState();
+  }
+
+  showState() {
+    const rest = this.cards.filter((card) => card.result && card.result.stage !== "refused");
+    const counts = { total: rest.length, done: rest.filter((card) => card.result.row).length };
+    let shown = "";
+    if (this.running && this.run) shown = this.text("compare.running", counts);
+    else if (this.run && this.end) shown = this.text(`compare.${this.end === "done" ? "ended" : this.end}`, counts);
+    this.status.textContent = this.said || shown;
+    this.status.classList.toggle("lv-bad", Boolean(this.said) && Boolean(this.bad));
+    this.go.disabled = this.running;
+    this.halt.disabled = !this.running;
+    for (const card of this.cards) card.show();
+    this.mark();
+  }
+
+  /** What tests and tools read. */
+  mark() {
+    const { dataset } = this.root;
+    dataset.ready = this.cards.length ? "1" : "0";
+    dataset.running = this.running ? "1" : "0";
+    dataset.run = this.run ?? "";
+    dataset.end = this.run && this.end ? this.end : "";
+    dataset.rows = String(this.cards.filter((card) => card.result?.row).length);
+  }
+}
+
+export const mount = (parts) => start(parts, Page);

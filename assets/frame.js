@@ -1,0 +1,150 @@
+// What every page beside Explore shares: its head with the ways to the other pages, its language, its look, its messages.
+// Text reaches the page through textContent only.
+
+import { el, fill, kept, name, press } from "./dom.js";
+import { Glossary } from "./glossary.js";
+
+/** Messages come with their two kinds of quotes exchanged (see loopviz/app/wire.py). */
+export const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
+
+/** Our own Plotly, asked for once a document: Gradio's bundle may put another version at window.Plotly. */
+export function loadPlotly(url) {
+  window.loopvizPlotly ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = url;
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => reject(new Error("plotly"));
+    document.head.append(script);
+  });
+  return window.loopvizPlotly;
+}
+
+/** The language asked for by the address, chosen last time, or preferred by the browser; the first three pages agree. */
+function pickLanguage(languages) {
+  const asked = new URLSearchParams(location.search).get("lang");
+  let remembered = null;
+  try {
+    remembered = localStorage.getItem("loopviz.lang");
+  } catch {
+    /* not remembered */
+  }
+  const found = [asked, remembered].find((lang) => lang in languages);
+  return found ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+}
+
+/** A name nobody can guess, for something asked of the server. */
+export function ticket() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Hand the visitor a file: `{name, data}`, base64. */
+export function save({ name: called, data }) {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const link = el("a");
+  link.href = URL.createObjectURL(new Blob([bytes]));
+  link.download = called;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** The page's head, its words, and how it talks with the server. `page` draws: see compare.js and lab.js. */
+export class Frame {
+  constructor({ root, server, begin }, config, page) {
+    Object.assign(this, { root, server, begin, config, page });
+    this.lang = pickLanguage(config.languages);
+    const dark = kept.get("dark", null);
+    if (dark !== null) document.body.classList.toggle("dark", dark === 1);
+    this.title = el("h1");
+    this.title.append(this.link("explore", "LoopViz"));
+    this.tagline = el("p");
+    this.nav = el("nav", "lv-nav", ...Object.keys(config.pages).map((to) => this.link(to)));
+    this.glossary = new Glossary();
+    this.tongues = Object.entries(config.languages).map(([lang, label]) => {
+      const button = press("lv-tongue", () => this.speak(lang), label);
+      button.dataset.lang = lang;
+      button.lang = lang;
+      return button;
+    });
+    this.dark = press("lv-look-button", () => this.turn(), "◐");
+    const tools = el("div", "lv-tools", this.glossary.button, el("div", "lv-tongues", ...this.tongues), this.dark);
+    this.head = el("header", "lv-top", el("div", "lv-name", this.title, this.nav), this.tagline, tools);
+    new MutationObserver(() => page.recolour()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  }
+
+  get texts() {
+    return this.config.texts[this.lang];
+  }
+
+  /** One of our texts, its places filled. */
+  text(key, values = {}) {
+    return fill(this.texts[key] ?? key, values);
+  }
+
+  get theme() {
+    return document.body.classList.contains("dark") ? "dark" : "light";
+  }
+
+  link(to, label = "") {
+    const link = el("a", "lv-link", label);
+    link.href = this.config.pages[to];
+    link.dataset.page = to;
+    if (to === this.config.page) link.setAttribute("aria-current", "page");
+    return link;
+  }
+
+  turn() {
+    const dark = document.body.classList.toggle("dark");
+    kept.set("dark", dark ? 1 : 0);
+  }
+
+  speak(lang) {
+    this.lang = lang;
+    try {
+      localStorage.setItem("loopviz.lang", lang);
+    } catch {
+      /* it will be asked again */
+    }
+    this.label();
+    this.page.speak();
+  }
+
+  /** The head's words. */
+  label() {
+    document.documentElement.lang = this.lang;
+    document.title = `LoopViz · ${this.text(`nav.${this.config.page}`)}`;
+    this.tagline.textContent = this.text(`${this.config.page}.tagline`);
+    this.nav.setAttribute("aria-label", this.text("nav.label"));
+    for (const link of this.nav.children) link.textContent = this.text(`nav.${link.dataset.page}`);
+    for (const button of this.tongues) button.setAttribute("aria-pressed", String(button.dataset.lang === this.lang));
+    name(this.dark, this.text("page.dark"));
+    this.glossary.configure({ texts: this.texts, lang: this.lang });
+  }
+
+  /** Ask the server; null when no answer came. */
+  async ask(about, question) {
+    try {
+      return JSON.parse(await this.server[about](JSON.stringify(question)));
+    } catch {
+      return null;
+    }
+  }
+}
+
+/** Start a page of ours in the element Gradio made for it; messages go to `page.receive`. */
+export function start(parts, Page) {
+  const { root, props, watch } = parts;
+  const page = new Page(parts, unwire(props.value));
+  root.page = page;
+  watch("value", () => {
+    if (typeof props.value !== "string" || !props.value) return;
+    let message;
+    try {
+      message = unwire(props.value);
+    } catch (error) {
+      console.error("unreadable message", error);
+      return;
+    }
+    if (message.kind !== "config") page.receive(message);
+  });
+  return page;
+}

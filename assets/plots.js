@@ -1,0 +1,92 @@
+// Plots from plain plotly data, drawn one at a time with pauses between, in the page's colours.
+
+import { el } from "./dom.js";
+import { loadPlotly } from "./frame.js";
+import { PLOT_CONFIG, containers } from "./panel.js";
+
+/** A plot with its title and question. `figure` is plain data; `touch` says it changed. */
+export class Plot {
+  constructor(called, plots) {
+    this.plots = plots;
+    this.figure = null;
+    this.dirty = false;
+    this.revision = 0;
+    this.title = el("h3");
+    this.question = el("p", "lv-question");
+    this.choices = el("div", "lv-choices");
+    this.plot = el("div", "lv-plot");
+    this.plot.setAttribute("role", "img");
+    this.node = el("section", "lv-panel", el("div", "lv-panel-head", el("div", "", this.title, this.question), this.choices), this.plot);
+    this.node.dataset.panel = called;
+    plots.all.push(this);
+  }
+
+  label(title, question) {
+    this.title.textContent = title;
+    this.question.textContent = question;
+    this.plot.setAttribute("aria-label", `${title}. ${question}`);
+  }
+
+  take(figure) {
+    this.figure = figure;
+    this.touch();
+  }
+
+  touch() {
+    this.dirty = this.figure !== null;
+    this.plots.wake();
+  }
+
+  async draw(Plotly, template) {
+    this.dirty = false;
+    const layout = structuredClone({ ...this.figure.layout, template });
+    Object.assign(layout, { autosize: true, uirevision: "1", datarevision: ++this.revision });
+    await Plotly.react(this.plot, this.figure.data.map(containers), layout, PLOT_CONFIG);
+  }
+}
+
+/** All plots of a page. */
+export class Plots {
+  constructor(frame) {
+    this.frame = frame;
+    this.all = [];
+    this.Plotly = null;
+    this.awake = false;
+    loadPlotly(new URL(frame.root.dataset.plotly, document.baseURI).href).then(
+      (Plotly) => {
+        this.Plotly = Plotly;
+        this.wake();
+      },
+      () => frame.page.say(frame.text("live.noplot"), true),
+    );
+  }
+
+  recolour() {
+    for (const plot of this.all) plot.touch();
+  }
+
+  wake() {
+    if (this.awake || !this.Plotly) return;
+    this.awake = true;
+    requestAnimationFrame(() => this.tick());
+  }
+
+  /** Draw one, then leave the browser as much time as that took. */
+  async tick() {
+    const next = this.all.find((plot) => plot.dirty);
+    if (next) {
+      const began = performance.now();
+      try {
+        await next.draw(this.Plotly, this.frame.config.templates[this.frame.theme]);
+      } catch (error) {
+        console.error(`plot ${next.node.dataset.panel}`, error);
+      }
+      // the one just drawn goes last: every plot has its turn
+      this.all.push(...this.all.splice(this.all.indexOf(next), 1));
+      await new Promise((resolve) => setTimeout(resolve, performance.now() - began));
+    }
+    this.awake = false;
+    this.frame.root.dataset.drawn = String(!this.all.some((plot) => plot.dirty));
+    if (this.all.some((plot) => plot.dirty)) this.wake();
+  }
+}

@@ -1,0 +1,80 @@
+// A table of results: columns with heading, unit and explanation, rows as they come. Numbers are shown short.
+
+import { el } from "./dom.js";
+
+const UNITS = [
+  ["TB", 1e12],
+  ["GB", 1e9],
+  ["MB", 1e6],
+  ["kB", 1e3],
+];
+
+/** A number to about four digits, the way its unit is read. */
+export function short(value, unit = "") {
+  if (unit === "bytes") {
+    const found = UNITS.find(([, size]) => Math.abs(value) >= size);
+    return found ? `${Number((value / found[1]).toPrecision(4))} ${found[0]}` : `${Math.round(value)} B`;
+  }
+  if (unit === "share") return `${Number((100 * value).toPrecision(3))} %`;
+  if (Number.isInteger(value)) return value.toLocaleString("en-US").replace(/,/g, "\u202f");
+  const size = Math.abs(value);
+  if (size < 1e-3 || size >= 1e6) return value.toExponential(2).replace("e+", "e");
+  return String(Number(value.toPrecision(4)));
+}
+
+/** What a cell shows; `words` has the page's words for yes and for nothing. */
+function cell(value, unit, words) {
+  if (value === null || value === undefined || value === "") return words.none;
+  if (typeof value === "boolean") return value ? words.yes : "";
+  return typeof value === "number" ? short(value, unit) : String(value);
+}
+
+/** The places of the best values of a column, when some are better than others. */
+function best(rows, { name, better }) {
+  const values = rows.map((row) => row?.[name]).filter((value) => typeof value === "number");
+  if (!better || new Set(values).size < 2) return null;
+  return better === "low" ? Math.min(...values) : Math.max(...values);
+}
+
+export class Table {
+  constructor() {
+    this.head = el("thead");
+    this.body = el("tbody");
+    this.node = el("div", "lv-table", el("table", "", this.head, this.body));
+    this.node.tabIndex = 0; // it scrolls sideways
+  }
+
+  /**
+   * Show rows. `mark(row, i)`: nodes for the first cell, before its text; `after(row, i)`: a last cell, or null.
+   * `columns`: `{name, unit, head, says, better}`.
+   */
+  show(columns, rows, words, { mark = () => [], after = null } = {}) {
+    const titles = columns.map(({ head, says, unit }) => {
+      const title = el("th", "", head);
+      title.scope = "col";
+      title.title = says;
+      if (unit && unit !== "share" && unit !== "bytes") title.append(" ", el("small", "", unit));
+      return title;
+    });
+    if (after) titles.push(el("th"));
+    this.head.replaceChildren(el("tr", "", ...titles));
+    const bests = columns.map((column) => best(rows, column));
+    this.body.replaceChildren(
+      ...rows.map((row, i) => {
+        const cells = columns.map(({ name, unit }, c) => {
+          const value = row[name];
+          const made = el(c ? "td" : "th", typeof value === "number" ? "lv-number" : "", ...(c ? [] : mark(row, i)), cell(value, unit, words));
+          if (!c) made.scope = "row";
+          if (bests[c] !== null && value === bests[c]) {
+            made.classList.add("lv-best");
+            made.title = words.best;
+          }
+          if (typeof value === "number" && !made.title) made.title = String(value);
+          return made;
+        });
+        if (after) cells.push(el("td", "", after(row, i)));
+        return el("tr", "", ...cells);
+      }),
+    );
+  }
+}

@@ -1,0 +1,115 @@
+"""What a visitor of the Compare page asks for, read from what the page's script sends; nothing in it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loopviz.app import settings as st
+from loopviz.app.texts import pick_language, text
+
+LEAST, MOST = 2, 6  # configurations
+NAME_LIMIT = 40  # characters of a configuration's name
+CARD_GROUPS = ("loop", "kv", "step")  # the controls a card has of its own; the others are everybody's
+
+# The plain model in the words of the controls: one loop, of which nothing is kept but what every layer keeps.
+PLAIN: Mapping[str, Any] = {
+    "loop_strategy": "fixed_count",
+    "loop_count": 1,
+    "max_loop_count": 10,
+    "kv_cache_mode": "virtual_layers",
+    "virtual_layer_count": 1,
+    "virtual_attention_mode": "serial",
+    "loop_damping": 1.0,
+    "loop_injection": "none",
+    "loop_norm": False,
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A configuration: its name, its controls' values, and whether it is the model without its loop."""
+
+    name: str
+    plain: bool
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A comparison as asked for. `baseline` is a place in `cards`; `shared` holds the controls that are everybody's."""
+
+    model: str
+    prompt: Any
+    continuation: str
+    shared: Mapping[str, Any]
+    cards: tuple[Card, ...]
+    baseline: int
+    lang: str
+    ticket: str = ""
+
+    @classmethod
+    def read(cls, payload: Any, default_model: str) -> Asked:
+        """From the script's data; what is not well-formed is left to :meth:`problems`, or takes its usual value."""
+        found = payload if isinstance(payload, dict) else {}
+        lang = pick_language(found.get("lang"))
+        name = found.get("model")
+        model, _ = st.clean_name(name if isinstance(name, str) and name.strip() else default_model, lang)
+        given = found.get("cards")
+        cards = (
+            tuple(_card(one) for one in given[: MOST + 1] if isinstance(one, dict)) if isinstance(given, list) else ()
+        )
+        place = found.get("baseline")
+        baseline = place if isinstance(place, int) and 0 <= place < len(cards) else 0
+        continuation = found.get("continuation")
+        shared = found.get("shared")
+        return cls(
+            model=model,
+            prompt=found.get("prompt"),
+            continuation=continuation if isinstance(continuation, str) else "",
+            shared=shared if isinstance(shared, dict) else {},
+            cards=cards,
+            baseline=baseline,
+            lang=lang,
+            ticket=found["ticket"] if isinstance(found.get("ticket"), str) else "",
+        )
+
+    def values(self, card: Card) -> dict[str, Any]:
+        """Every control's value for a card, not yet checked."""
+        shared = {c.name: self.shared[c.name] for c in st.CONTROLS if c.group == "sampling" and c.name in self.shared}
+        own = {c.name: card.values[c.name] for c in st.CONTROLS if c.group in CARD_GROUPS and c.name in card.values}
+        return {**st.defaults(), **shared, **own, **(PLAIN if card.plain else {}), "model": self.model}
+
+    def names(self) -> list[str]:
+        """The cards' names; one that is empty or taken gets a number."""
+        found: list[str] = []
+        for place, card in enumerate(self.cards):
+            name, n = card.name or str(place + 1), 2
+            while name in found:
+                name, n = f"{card.name or place + 1} ({n})", n + 1
+            found.append(name)
+        return found
+
+    def problems(self) -> list[st.Problem]:
+        """What is wrong before any model is asked: the prompt, the texts' lengths, the number of cards, what is shared."""
+        problems = st.check_prompt(self.prompt, self.lang)
+        if len(self.continuation) > st.PROMPT_LIMIT:
+            n, limit = len(self.continuation), st.PROMPT_LIMIT
+            problems.append(st.Problem("continuation", text(self.lang, "compare.long", n=n, limit=limit)))
+        if not LEAST <= len(self.cards) <= MOST:
+            problems.append(
+                st.Problem("cards", text(self.lang, "compare.count", n=len(self.cards), least=LEAST, most=MOST))
+            )
+        shared, own = {c.name for c in st.CONTROLS if c.group == "sampling"}, Card("", True, {})
+        problems += [problem for problem in st.clean(self.values(own), self.lang)[1] if problem.control in shared]
+        return problems
+
+
+def _card(found: Mapping[str, Any]) -> Card:
+    name, values = found.get("name"), found.get("values")
+    return Card(
+        name=name.strip()[:NAME_LIMIT] if isinstance(name, str) else "",
+        plain=found.get("plain") is True,
+        values=values if isinstance(values, dict) else {},
+    )

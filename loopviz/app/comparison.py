@@ -1,0 +1,258 @@
+"""What the Compare page's events do: comparisons checked, started, stopped, asked about.
+
+Importing this needs no torch; the measurements are `loopviz.lab.compare`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loopviz.app import settings as st
+from loopviz.app.asked import CARD_GROUPS, Asked, Card
+from loopviz.app.comparison_run import SEND_EVERY, ComparisonRun, messages
+from loopviz.app.downloads import file_of
+from loopviz.app.drawing import about_loop
+from loopviz.app.faces import face
+from loopviz.app.questions import read
+from loopviz.app.service import Service, status
+from loopviz.app.texts import pick_language, text
+from loopviz.app.tickets import Tickets
+from loopviz.app.url_state import PageState, decode, encode
+from loopviz.app.wire import dumps, wire
+
+log = logging.getLogger(__name__)
+KEEP = 32  # comparisons remembered in all; the oldest finished ones go first
+GONE = dumps({"kind": "gone"})
+CHECK_LIMIT = 40_000  # characters of a question that holds all the page's settings
+
+
+def _over(asked: Asked, line: str, bad: bool = True, **more: Any) -> str:
+    """The message that ends what was asked for before there was anything to show."""
+    return wire({"kind": "status", "text": line, "bad": bad, "over": True, "ticket": asked.ticket, **more})
+
+
+def _face(control: st.Control, values: Mapping[str, Any], problems: list[st.Problem], lang: str) -> dict[str, Any]:
+    """A control as the page's script shows it: the line under it, whether it applies, whether it is refused."""
+    made = face(control, values, problems, lang)
+    return {"info": made["info"], "on": made["interactive"], "bad": bool(made["elem_classes"])}
+
+
+def _block(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `about_loop` reads of a block, from a card's cleaned values."""
+    fixed = values["loop_strategy"] == "fixed_count"
+    return {
+        "layers": [values["block_start"], values["block_end"]],
+        "max_steps": values["loop_count" if fixed else "max_loop_count"],
+        "strategy": values["loop_strategy"],
+        "criterion": values["convergence_criterion"],
+        "kv_mode": values["kv_cache_mode"],
+        "slots": values["virtual_layer_count"],
+        "attention_mode": values["virtual_attention_mode"],
+        "merge": values["merge_strategy"],
+    }
+
+
+class Comparisons:
+    """The comparisons of a page's visitors: checked, started, watched, stopped.
+
+    Args:
+        service: of the Explore page; its models are shared.
+    """
+
+    def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
+        self.service, self.room, self.every = service, service.room, every
+        self.tickets = Tickets()
+        self._runs: OrderedDict[str, ComparisonRun] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run(self, payload: Any, session: str) -> Iterator[str]:
+        """One comparison: messages for the page. Whatever goes wrong becomes a message."""
+        asked = Asked.read(payload, self.room.default)
+        try:
+            yield from self._run(asked, session)
+        except ValueError as error:
+            yield _over(asked, text(asked.lang, "refused", reason=str(error)))
+        except Exception as error:
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):
+                reason = text(asked.lang, "refused.memory")
+            else:
+                ref = secrets.token_hex(4)
+                log.exception("comparison failed, reference %s", ref)
+                reason = text(asked.lang, "refused.unexpected", ref=ref)
+            yield _over(asked, text(asked.lang, "refused", reason=reason))
+
+    def _run(self, asked: Asked, session: str) -> Iterator[str]:
+        lang, stopped = asked.lang, text(asked.lang, "live.end.stopped")
+        if problems := asked.problems():
+            yield _over(asked, text(lang, "refused", reason=problems[0].reason))
+            return
+        if self.tickets.cancelled(asked.ticket):  # while it waited for its turn
+            yield _over(asked, stopped, bad=False)
+            return
+        said = stopped
+        for said, bad in self.service.load(asked.model, lang):
+            yield status(said, bad)
+        loaded = self.room.ready(asked.model)
+        if loaded is None or self.tickets.cancelled(asked.ticket):
+            yield _over(asked, said if loaded is None else stopped, bad=loaded is None)
+            return
+        reasons = self.refused(asked, loaded)
+        cards = [(place, card) for place, card in enumerate(asked.cards) if place not in reasons]
+        if not cards:
+            yield _over(
+                asked, text(lang, "compare.all_refused"), reasons={str(place): said for place, said in reasons.items()}
+            )
+            return
+        run = self._prepare(asked, cards, loaded, session)
+        run.refused = reasons
+        self._begin(run)
+        yield from messages(run, every=self.every)
+
+    def refused(self, asked: Asked, loaded: Any) -> dict[int, str]:
+        """Which cards the loaded model refuses, and why."""
+        reasons = {}
+        for place, card in enumerate(asked.cards):
+            values, problems = st.clean(asked.values(card), asked.lang)
+            if not problems and not card.plain:
+                problems = st.check_loop(values, loaded.model, asked.lang)
+            if not problems and values["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
+                problems = [st.Problem("chat", text(asked.lang, "refused.chat"))]
+            if problems:
+                reasons[place] = problems[0].reason
+        return reasons
+
+    def _prepare(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Any, session: str) -> ComparisonRun:
+        from loopviz.lab import TASKS
+        from loopviz.lab.compare import Comparison
+        from loopviz.lab.experiment import Experiment
+        from loopviz.lab.tasks import Subject
+
+        task, places = TASKS["compare"], [place for place, _ in cards]
+        values = [st.clean(asked.values(card), asked.lang)[0] for _, card in cards]
+        sampling = st.stream_fields(values[0])
+        params = task.params(
+            prompt=asked.prompt,
+            continuation=asked.continuation,
+            names=tuple(asked.names()[place] for place in places),
+            loops=tuple(None if card.plain else st.loop_fields(v) for v, (_, card) in zip(values, cards, strict=True)),
+            baseline=places.index(asked.baseline) if asked.baseline in places else 0,
+            **sampling,
+        )
+        subject = Subject(loaded.model, loaded.tokenizer, loaded.name, loaded.source)
+        links = {place: self._link(v, asked) for v, place in zip(values, places, strict=True)}
+        comparison = Comparison(subject, params)
+        experiment = Experiment(task, subject, params)
+        return ComparisonRun(comparison, experiment, places, links, session, asked.lang, asked.ticket)
+
+    def _link(self, values: Mapping[str, Any], asked: Asked) -> str | None:
+        """The word of the address that opens a configuration in Explore."""
+        return encode(PageState(values=values, prompt=asked.prompt), local=self.room.local, lang=asked.lang)[0]
+
+    def _begin(self, run: ComparisonRun, patience: float = 10.0) -> None:
+        """Register a run; the session's earlier ones are stopped, waited for, and forgotten."""
+        for earlier in self.of_session(run.session):
+            earlier.stop()
+            earlier.finished.wait(patience)
+            self._drop(earlier)
+        with self._lock:
+            self._runs[run.id] = run
+            over = len(self._runs) - KEEP
+            for old in [r for r in self._runs.values() if r.finished.is_set()][: max(0, over)]:
+                del self._runs[old.id]
+
+    def of_session(self, session: str) -> list[ComparisonRun]:
+        """The comparisons of one session, oldest first."""
+        with self._lock:
+            return [run for run in self._runs.values() if run.session == session]
+
+    def _drop(self, run: ComparisonRun) -> None:
+        with self._lock:
+            self._runs.pop(run.id, None)
+
+    def forget(self, session: str) -> None:
+        """A visitor left: stop what runs for them and keep nothing."""
+        for run in self.of_session(session):
+            run.stop()
+            self._drop(run)
+
+    # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
+
+    def _found(self, asked: Mapping[str, Any]) -> ComparisonRun | None:
+        run = asked.get("run")
+        return self._runs.get(run) if isinstance(run, str) else None
+
+    def check(self, question: Any) -> str:
+        """`{lang, model, shared, cards}`, as for a comparison: where the model is, what applies, what would be refused.
+
+        `base`: once the model is there, the values that suit it.
+        """
+        asked = Asked.read(read(question, CHECK_LIMIT), self.room.default)
+        loaded, now = self.room.ready(asked.model), self.room.status(asked.model)
+        if loaded is None and now.state == "waiting" and asked.model != self.room.default:
+            self.service.fetch(asked.model, asked.lang)
+        answer: dict[str, Any] = {
+            "kind": "checked",
+            "model": {"name": asked.model, "state": now.state, "text": now.tell(asked.lang)},
+        }
+        answer["base"] = None if loaded is None else st.defaults() | st.suit_model(st.defaults(), loaded.model.config)
+        reasons = {} if loaded is None else self.refused(asked, loaded)
+        answer["cards"] = [self._checked(asked, card, reasons.get(place)) for place, card in enumerate(asked.cards)]
+        shared = [control for control in st.CONTROLS if control.group == "sampling"]
+        values, problems = st.clean(asked.values(Card("", True, {})), asked.lang)
+        answer["shared"] = {control.name: _face(control, values, problems, asked.lang) for control in shared}
+        return dumps(answer)
+
+    @staticmethod
+    def _checked(asked: Asked, card: Card, refused: str | None) -> dict[str, Any]:
+        """What a card shows of its settings: a line about them, and each control as it stands."""
+        values, problems = st.clean(asked.values(card), asked.lang)
+        own = [control for control in st.CONTROLS if control.group in CARD_GROUPS]
+        if refused is None and problems:
+            refused = problems[0].reason
+        return {
+            "about": " · ".join(about_loop([] if card.plain else [_block(values)], asked.lang)),
+            "refused": refused,
+            "controls": {} if card.plain else {c.name: _face(c, values, problems, asked.lang) for c in own},
+        }
+
+    def opening(self, question: Any) -> str:
+        """`{word, lang}`: what a link to the page (see `loopviz.app.url_state`) brings: values and prompt."""
+        asked = read(question, CHECK_LIMIT)
+        lang = pick_language(asked.get("lang"))
+        state, problems = decode(asked.get("word"), default_model=self.room.default, local=self.room.local, lang=lang)
+        said = [problem.reason for problem in problems]
+        return dumps({"kind": "opening", "values": state.values, "prompt": state.prompt, "said": said})
+
+    def look(self, question: Any) -> str:
+        """`{run, lang, view, axes}`: everything of the comparison, drawn so."""
+        asked = read(question)
+        run = self._found(asked)
+        return GONE if run is None else dumps(run.look(asked))
+
+    def stop(self, question: Any) -> str:
+        """`{ticket, place}`: end the configuration of one card; without a place all, also what has not begun yet."""
+        asked = read(question)
+        place = asked.get("place")
+        place = place if isinstance(place, int) else None
+        if place is None:
+            self.tickets.cancel(asked.get("ticket"))
+        for run in list(self._runs.values()):
+            if run.ticket == asked.get("ticket"):
+                run.stop(place)
+        return dumps({"kind": "ok"})
+
+    def download(self, question: Any) -> str:
+        """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""
+        asked = read(question)
+        run = self._found(asked)
+        return GONE if run is None else dumps(file_of(run.experiment, asked.get("kind")))
