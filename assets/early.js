@@ -8,7 +8,7 @@ export function stage(root, texts) {
   document.body.classList.toggle("dark", dark === 1);
   const ways = ["explore", "compare"].map((to) => Object.assign(el("a", "lv-link", texts[`nav.${to}`]), { href: to === "explore" ? "./" : `./${to}` }));
   ways[0].setAttribute("aria-current", "page");
-  const head = el("div", "lv-early-head", el("h1", "", "LoopViz"), el("p", "", texts["page.tagline"]), el("nav", "lv-nav", ...ways));
+  const head = el("div", "lv-early-head", el("h1", "", "LoopViz"), el("nav", "lv-nav", ...ways), el("p", "", texts["page.tagline"]));
   const page = el("div", "lv-early-page", el("div", "lv-early-ask"), el("div", "lv-early-settings"), el("div", "lv-early-live", root));
   const host = el("div", "lv-early", el("div", "lv-early-width", head, page));
   document.body.append(host);

@@ -41,6 +41,7 @@ export class Plot {
     this.dirty = false;
     const layout = structuredClone({ ...this.figure.layout, template });
     Object.assign(layout, { autosize: true, uirevision: "1", datarevision: ++this.revision });
+    this.plot.style.height = `${layout.height}px`; // what it takes is known before it is drawn
     await Plotly.react(this.plot, this.figure.data.map(containers), layout, PLOT_CONFIG);
   }
 }

@@ -53,7 +53,7 @@ export class Table {
       const title = el("th", "", head);
       title.scope = "col";
       title.title = says;
-      if (unit && unit !== "share" && unit !== "bytes") title.append(" ", el("small", "", unit));
+      if (unit && unit !== "share" && unit !== "bytes" && !head.includes(unit)) title.append(" ", el("small", "", unit));
       return title;
     });
     if (after) titles.push(el("th"));

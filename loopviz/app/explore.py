@@ -57,7 +57,7 @@ _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidde
 
 
 def _title(lang: str) -> str:
-    return f"<h1>LoopViz</h1><p>{text(lang, 'page.tagline')}</p>"
+    return f"<h1>LoopViz</h1>{nav('explore', lang)}<p>{text(lang, 'page.tagline')}</p>"
 
 
 def _asked(service: Service) -> list[Callable[[str], str]]:
@@ -110,7 +110,6 @@ class ExplorePage:
         lang = self.first
         with gr.Row(elem_id="lv-head"):
             self.title = gr.HTML(_title(lang), elem_id="lv-title")
-            self.nav = gr.HTML(nav("explore", lang), elem_id="lv-ways")
             gr.HTML(
                 '<div class="lv-learn"></div>', elem_id="lv-learn"
             )  # the script puts the tour and the glossary here
@@ -210,7 +209,6 @@ class ExplorePage:
         faces = [self.prompt, *self.presets, self.look, *order]
         words = [
             self.title,
-            self.nav,
             self.run,
             self.stop,
             *self.kinds.values(),
@@ -334,7 +332,6 @@ class ExplorePage:
     def _words(self, lang: str, model: str, **more: Any) -> list[Any]:
         return [
             _title(lang),
-            nav("explore", lang),
             gr.update(value=text(lang, "run")),
             gr.update(value=text(lang, "stop")),
             *(text(lang, key) for key in self.kinds),
