@@ -85,7 +85,7 @@ export class Frame {
   }
 
   link(to, label = "") {
-    const link = el("a", "lv-link", label);
+    const link = el("a", "lv-way", label);
     link.href = this.config.pages[to];
     link.dataset.page = to;
     if (to === this.config.page) link.setAttribute("aria-current", "page");

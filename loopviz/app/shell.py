@@ -36,7 +36,7 @@ def nav(here: str, lang: str) -> str:
     links = []
     for name, address in PAGES.items():
         current = ' aria-current="page"' if name == here else ""
-        links.append(f'<a class="lv-link" data-page="{name}" href="{address}"{current}>{text(lang, f"nav.{name}")}</a>')
+        links.append(f'<a class="lv-way" data-page="{name}" href="{address}"{current}>{text(lang, f"nav.{name}")}</a>')
     return f'<nav class="lv-nav" aria-label="{text(lang, "nav.label")}">{"".join(links)}</nav>'
 
 
