@@ -328,6 +328,7 @@ def _on_ray(cells: Sequence[Cell], threads: int, address: str) -> Iterator[dict[
 def _connected(ray: Any, address: str, runtime_env: dict[str, Any]) -> Iterator[None]:
     own = not ray.is_initialized()
     if own:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that somebody sweeps
         try:
             ray.init(address=address, runtime_env=runtime_env, log_to_driver=False)
         except ConnectionError as error:
