@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loopviz.lab.cached import score_cached
 from loopviz.lab.windows import cut, encode
 from loopviz.model.checkpoints import load_checkpoint
 
+ROOT = Path(__file__).resolve().parents[1]
 MODES = {
     "serial": {"virtual_attention_mode": "serial", "kv_cache_mode": "virtual_layers"},
     "parallel": {"virtual_attention_mode": "parallel", "kv_cache_mode": "virtual_layers"},
@@ -60,7 +60,7 @@ def main() -> None:
     )
     print(f"medians of {args.repeats} rounds\n")
     print("| cache mode | times as fast | all windows at once | one window at a time | largest difference of a loss |")
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|", flush=True)
     for name, fields in MODES.items():
         model = loaded.model.with_loop(**fields)
         score_cached(model, windows[:2, :8])  # warm-up
