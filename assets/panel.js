@@ -28,6 +28,7 @@ export function applyOps(figure, packed) {
     const last = path[path.length - 1];
     if (code === 1) place[last].push(...value);
     else if (code === 0) place[last] = value;
+    else if (code === 2) place.splice(last, value.length, ...value);
     else throw new Error(`unknown op ${code}`);
   }
 }

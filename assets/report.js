@@ -31,6 +31,7 @@ function applyOps(figure, ops) {
     for (const key of path.slice(0, -1)) place = place[key];
     const last = path[path.length - 1];
     if (code === 1) place[last].push(...structuredClone(value));
+    else if (code === 2) place.splice(last, value.length, ...structuredClone(value));
     else place[last] = structuredClone(value);
   }
 }

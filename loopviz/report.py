@@ -232,10 +232,13 @@ def _growth(trace: Trace, panel: ModuleType, focus: Focus) -> dict[str, Any]:
     said = [panel.summary(seen, focus)]
     for frame in trace.frames:
         edits = panel.patch(seen, frame, focus)
-        ops.append([[1 if op["op"] == "append" else 0, op["path"], op["value"]] for op in edits])
+        ops.append([[_CODES[op["op"]], op["path"], op["value"]] for op in edits])
         seen.append(frame)
         said.append(panel.summary(seen, focus))
     return {"empty": empty, "ops": ops, "summaries": said}
+
+
+_CODES = {"set": 0, "append": 1, "splice": 2}  # of the report's script
 
 
 def _made(trace: Trace, words: Mapping[str, str]) -> str:

@@ -180,7 +180,7 @@ def test_the_replay_shows_each_panel_as_it_was_after_every_token(focus: Focus) -
         assert found["figure"] == plain_json(panel.figure(trace, focus))
         for count in range(len(trace) + 1):
             if count:
-                codes = {0: "set", 1: "append"}
+                codes = {0: "set", 1: "append", 2: "splice"}
                 ops = [
                     {"op": codes[code], "path": path, "value": value} for code, path, value in found["ops"][count - 1]
                 ]

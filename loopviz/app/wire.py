@@ -21,7 +21,7 @@ def dumps(value: Any) -> str:
 def pack(ops: list[Op]) -> list[list[Any]]:
     """Ops as short as they can simply be written: `[code, shared, *rest of the path, value]`.
 
-    `code` 0 sets, 1 appends; `shared` counts the path's leading parts that are those of the op before.
+    `code` 0 sets, 1 appends, 2 splices; `shared` counts the path's leading parts that are those of the op before.
     """
     packed: list[list[Any]] = []
     before: list[Any] = []
@@ -30,12 +30,12 @@ def pack(ops: list[Op]) -> list[list[Any]]:
         shared = 0
         while shared < min(len(path), len(before)) and path[shared] == before[shared]:
             shared += 1
-        packed.append([_CODES[op["op"]], shared, *path[shared:], op["value"]])
+        packed.append([CODES[op["op"]], shared, *path[shared:], op["value"]])
         before = path
     return packed
 
 
-_CODES = {"set": 0, "append": 1}
+CODES = {"set": 0, "append": 1, "splice": 2}
 _SWAP = str.maketrans("\"'", "'\"")
 
 

@@ -25,7 +25,7 @@ NEEDS: tuple[str, ...] = ("attention",)
 ROWS = 16  # steps shown at most
 POSITIONS = 20  # positions shown at most, and one column for all others
 SLOTS = 16  # slots shown at most, the last with all further ones
-CELLS = 400  # of one map at most, about: what a token costs to send
+CELLS = 240  # of one map at most, about: what a token costs to send
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -364,7 +364,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 44, "r": 8, "t": 52, "b": 80},
         "title": {"text": " "},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": {"select": {"token": "x", "step": "y"}},
+        "meta": shared.asks(meta, focus, {"token": "x", "step": "y"}),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
@@ -398,7 +398,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
                 "line": {"color": theme.SELECTED, "width": 2},
             }
         ],
-        "meta": {**layout["meta"], "choices": {"layer": _choice(spec, focus)}},
+        "meta": shared.asks(meta, focus, {"token": "x", "step": "y"}, layer=_choice(spec, focus)),
     }
     return {"data": _data(spec, focus.lang), "layout": layout}
 

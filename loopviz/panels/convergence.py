@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, shared, theme
-from loopviz.panels.ops import Op, Path, changes, fill, put
+from loopviz.panels.ops import Op, Path, apply, fill, splice
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -22,37 +22,43 @@ CODE: tuple[str, ...] = (
     "loopviz.model.criteria:CriterionContext.cosine_holds",
     "loopviz.model.criteria:CriterionContext.kl_holds",
 )  # what computes it; the page links there
-HEIGHT = 430
+HEIGHT = 560
 CURVES = 64  # earlier tokens kept on screen: what a redraw costs grows with them
-POINTS = 1024  # and at most so many points of them a subplot, for blocks of many steps
+POINTS = 768  # and at most so many points of them a subplot, for blocks of many steps
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
         "title": "Does the loop settle?",
         "question": "After how many loop steps does the selected token's state, and what it predicts, stop changing?",
         "how": "Left to right: the loop steps of one token. Above: how much the direction of the state turned in that "
-        "step (1 − cosine similarity). Below: how much the predicted next word changed (KL divergence). Lower is "
-        "calmer; a straight fall is a loop that settles at a steady rate (geometric convergence). The line across is "
-        "where the loop may stop; if it is dotted grey, this run does not use it. Grey curves are up to the last 64 "
-        "tokens before (fewer when a block may run over 15 steps). When several tokens are read in one pass, as the "
+        "step (1 − cosine similarity). In the middle: how much the predicted next word changed (KL divergence). Below: how "
+        "long the step was, beside the state itself (‖Δ‖/‖s‖): unlike an angle, it also sees a state that only grows. "
+        "Lower is calmer; a straight fall is a loop that settles at a steady rate (geometric convergence). The line across is "
+        "where the loop may stop (loop_count, thresholds and the like may be changed while a run is made: the line is the one "
+        "that held for this token); if it is dotted grey, this run does not use it. Grey curves are up to the last 64 "
+        "tokens before (fewer when a block may run over 11 steps). When several tokens are read in one pass, as the "
         "prompt is, the stop is decided on their mean, so one token's curve may stop above or below the line.",
         "formula": r"1-\cos(s_r, s_{r-1}) = 1-\frac{s_r\cdot s_{r-1}}{\lVert s_r\rVert\,\lVert s_{r-1}\rVert},\qquad "
         r"\mathrm{KL}(p_{r-1}\,\Vert\,p_r)=\sum_v p_{r-1}(v)\ln\frac{p_{r-1}(v)}{p_r(v)},\qquad "
-        r"p_r=\mathrm{softmax}(W_{\text{head}}\,\mathrm{norm}(s_r))",
-        "units": "1 − cosine: no unit, 0 to 2. KL: nats. Both on log axes whose lowest drawn value is 1e-8.",
+        r"p_r=\mathrm{softmax}(W_{\text{head}}\,\mathrm{norm}(s_r)),\qquad "
+        r"\frac{\lVert s_r-s_{r-1}\rVert}{\lVert s_r\rVert}",
+        "units": "1 − cosine and ‖Δ‖/‖s‖: no unit, the first from 0 to 2. KL: nats. All on log axes whose lowest drawn value is 1e-8.",
         "source": "Recorded in this run, in float32, after every loop step (s_r is the state after step r, s_0 enters "
         "the block); thresholds from the model's configuration.",
         "cost": "Nothing beyond what every run records.",
         "no_data": "Nothing read yet: the curves appear with the first token",
         "curve_cosine": "1 − cos",
         "curve_kl": "KL",
+        "curve_rel_delta": "‖Δ‖/‖s‖",
         "earlier": "earlier tokens (last {count})",
         "stop": "stopped here",
         "step": "loop step r",
         "cosine": "1 − cos(s<sub>r</sub>,s<sub>r−1</sub>)",
         "kl": "KL, nats",
+        "rel_delta": "‖s<sub>r</sub>−s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖",
         "hover_cosine": "step r = %{x}<br>1 − cos = %{text}",
         "hover_kl": "step r = %{x}<br>KL(p<sub>r−1</sub> ‖ p<sub>r</sub>) = %{text}",
+        "hover_rel_delta": "step r = %{x}<br>‖Δ‖/‖s‖ = %{text}",
         "says": "says “{text}”",
         "nats": "{value} nats",
         "stopped": "stopped here, by {why}",
@@ -62,32 +68,36 @@ TEXTS: dict[str, dict[str, str]] = {
         "unchecked": "not checked",
         "head": "{token}{many}<br>{steps} loops, stopped by {why} · next: “{text}”",
         "pass": " · pass of {count} tokens",
-        "summary": "{token}, {block}: {steps} loop steps, stopped by {why}; at the last step 1 − cosine is {cosine} and "
-        "KL is {kl} nats.",
+        "summary": "{token}, {block}: {steps} loop steps, stopped by {why}; at the last step 1 − cosine is {cosine}, "
+        "KL is {kl} nats and ‖Δ‖/‖s‖ is {rel_delta}.",
     },
     "zh": {
         "title": "循环稳定下来了吗？",
         "question": "所选词元的状态以及它的预测，在循环多少步之后不再变化？",
-        "how": "从左到右是同一个词元的各循环步。上图：这一步里状态的方向转动了多少（1 − 余弦相似度）。下图：对下一个词的预测改变了多少"
-        "（KL 散度）。越低越平静；直线下降表示循环以固定的比例稳定下来（几何收敛）。横线是允许停止的阈值；若为灰色点线，则本次运行不使用它。"
-        "灰色曲线是之前最多 64 个词元（块的步数上限超过 15 时更少）。一次前向读入多个词元时（例如提示词），是否停止由它们的平均值决定，"
+        "how": "从左到右是同一个词元的各循环步。上图：这一步里状态的方向转动了多少（1 − 余弦相似度）。中图：对下一个词的预测改变了多少"
+        "（KL 散度）。下图：这一步相对于状态本身有多长（‖Δ‖/‖s‖）；与角度不同，它也能看出只在变长的状态。越低越平静；直线下降表示循环以固定的比例稳定下来（几何收敛）。横线是允许停止的阈值（loop_count、阈值等可在运行中更改，所画的是该词元读入时的值）；若为灰色点线，则本次运行不使用它。"
+        "灰色曲线是之前最多 64 个词元（块的步数上限超过 11 时更少）。一次前向读入多个词元时（例如提示词），是否停止由它们的平均值决定，"
         "因此单个词元的曲线可能停在线的上方或下方。",
         "formula": r"1-\cos(s_r, s_{r-1}) = 1-\frac{s_r\cdot s_{r-1}}{\lVert s_r\rVert\,\lVert s_{r-1}\rVert},\qquad "
         r"\mathrm{KL}(p_{r-1}\,\Vert\,p_r)=\sum_v p_{r-1}(v)\ln\frac{p_{r-1}(v)}{p_r(v)},\qquad "
-        r"p_r=\mathrm{softmax}(W_{\text{head}}\,\mathrm{norm}(s_r))",
-        "units": "1 − 余弦：无单位，0 到 2。KL：奈特（nat）。均为对数坐标，画出的最小值为 1e-8。",
+        r"p_r=\mathrm{softmax}(W_{\text{head}}\,\mathrm{norm}(s_r)),\qquad "
+        r"\frac{\lVert s_r-s_{r-1}\rVert}{\lVert s_r\rVert}",
+        "units": "1 − 余弦与 ‖Δ‖/‖s‖：无单位，前者 0 到 2。KL：奈特（nat）。均为对数坐标，画出的最小值为 1e-8。",
         "source": "本次运行中每个循环步之后以 float32 记录（s_r 是第 r 步之后的状态，s_0 是进入块的状态）；阈值来自模型配置。",
         "cost": "除每次运行本来就记录的内容外，没有额外开销。",
         "no_data": "尚未读入词元：读入第一个词元后曲线出现",
         "curve_cosine": "1 − cos",
         "curve_kl": "KL",
+        "curve_rel_delta": "‖Δ‖/‖s‖",
         "earlier": "之前的词元（最近 {count} 个）",
         "stop": "在此停止",
         "step": "循环步 r",
         "cosine": "1 − cos(s<sub>r</sub>,s<sub>r−1</sub>)",
         "kl": "KL（nat）",
+        "rel_delta": "‖s<sub>r</sub>−s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖",
         "hover_cosine": "第 %{x} 步<br>1 − cos = %{text}",
         "hover_kl": "第 %{x} 步<br>KL(p<sub>r−1</sub> ‖ p<sub>r</sub>) = %{text}",
+        "hover_rel_delta": "第 %{x} 步<br>‖Δ‖/‖s‖ = %{text}",
         "says": "预测“{text}”",
         "nats": "{value} nat",
         "stopped": "在此停止：{why}",
@@ -97,13 +107,16 @@ TEXTS: dict[str, dict[str, str]] = {
         "unchecked": "不检查",
         "head": "{token}{many}<br>循环 {steps} 步，停止原因：{why} · 下一个：“{text}”",
         "pass": " · 一次读入 {count} 个词元",
-        "summary": "{token}，{block}：循环 {steps} 步，停止原因：{why}；最后一步 1 − 余弦为 {cosine}，KL 为 {kl} nat。",
+        "summary": "{token}，{block}：循环 {steps} 步，停止原因：{why}；最后一步 1 − 余弦为 {cosine}，KL 为 {kl} nat，‖Δ‖/‖s‖ 为 {rel_delta}。",
     },
 }
 
 # Places of the traces: each quantity has one of every kind, in this order.
-QUANTITIES = ("cosine", "kl")
-FADED, CHOSEN, STOP = (0, 1), (2, 3), (4, 5)
+QUANTITIES = ("cosine", "kl", "rel_delta")
+ALL = range(len(QUANTITIES))
+FADED, CHOSEN, STOP = ([len(QUANTITIES) * kind + i for i in ALL] for kind in range(3))
+AXES = ("y", "y2", "y3")
+_FOLLOWER = shared.Follower()
 
 
 def faded_curves(max_steps: int) -> int:
@@ -112,20 +125,23 @@ def faded_curves(max_steps: int) -> int:
 
 
 def _values(quantity: str, block: dict[str, Any]) -> list[float | None]:
-    """The raw values drawn, one a step: ``1 - cos`` or KL; rounding may make them negative by float noise."""
+    """The raw values drawn, one a step: ``1 - cos``, KL or ``|Delta| / |s|``; rounding may make them negative by float noise."""
     column = block["steps"][quantity]
     return [None if v is None else 1 - v for v in column] if quantity == "cosine" else list(column)
 
 
 def _texts(quantity: str, block: dict[str, Any], lang: str) -> list[str]:
-    """Hover texts of one curve: the exact value (even where the axis floors it), and what the step would say, and at the end why it stopped."""
+    """Hover texts of one curve: the exact value (even where the axis floors it), and at the end why it stopped.
+
+    The predictions' curve says as well what each step would say.
+    """
     words = TEXTS[lang]
     out = []
     for r, value in enumerate(_values(quantity, block)):
         text = labels.number(value, lang, labels.FLOOR)
         if quantity == "kl" and value is not None:
             text = words["nats"].format(value=text)
-        best = block["steps"]["topk_texts"][r] if block["steps"]["topk_texts"] else []
+        best = block["steps"]["topk_texts"][r] if quantity == "kl" and block["steps"]["topk_texts"] else []
         out.append(f"{text}<br>{words['says'].format(text=labels.show_token(best[0]))}" if best else text)
     if out:
         out[-1] += f"<br>{words['stopped'].format(why=labels.stop_label(block['stop_reason'], lang))}"
@@ -170,8 +186,11 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
 
 
 def _faded_values(quantity: str, spec: dict[str, Any], block: dict[str, Any]) -> list[float | None]:
-    """One earlier token's curve, padded with gaps to the block's maximum and one more, which separates curves."""
-    drawn = [labels.log_y(v) for v in _values(quantity, block)][: spec["max_steps"]]
+    """One earlier token's curve, padded with gaps to the block's maximum and one more, which separates curves.
+
+    To three digits: faint lines are read by their shape.
+    """
+    drawn = [labels.log_y(v, 3) for v in _values(quantity, block)][: spec["max_steps"]]
     return drawn + [None] * (spec["max_steps"] + 1 - len(drawn))
 
 
@@ -195,7 +214,7 @@ def _threshold(i: int, spec: dict[str, Any], lang: str) -> dict[str, Any]:
     return {
         "type": "line",
         "xref": "x domain",
-        "yref": "y2" if i else "y",
+        "yref": AXES[i],
         "x0": 0,
         "x1": 1,
         "y0": y,
@@ -217,7 +236,7 @@ def _unchecked(i: int, spec: dict[str, Any], lang: str) -> dict[str, Any]:
         "type": "rect",
         "layer": "below",
         "xref": "x",
-        "yref": "y2 domain" if i else "y domain",
+        "yref": f"{AXES[i]} domain",
         "x0": 0.5,
         "x1": spec["floor"] - 0.5,
         "y0": 0,
@@ -232,7 +251,7 @@ def _step_line(i: int, step: int) -> dict[str, Any]:
     return {
         "type": "line",
         "xref": "x",
-        "yref": "y2 domain" if i else "y domain",
+        "yref": f"{AXES[i]} domain",
         "x0": step,
         "x1": step,
         "y0": 0,
@@ -242,17 +261,17 @@ def _step_line(i: int, step: int) -> dict[str, Any]:
 
 
 def _shapes(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
-    shapes = [_threshold(i, spec, focus.lang) for i in (0, 1)]
+    shapes = [_threshold(i, spec, focus.lang) for i in (0, 1)]  # no rule stops a loop by the third
     if spec["strategy"] == "dynamic_stop" and spec["floor"] > 1:
-        shapes += [_unchecked(i, spec, focus.lang) for i in (0, 1)]
+        shapes += [_unchecked(i, spec, focus.lang) for i in ALL]
     if focus.step is not None and focus.step <= spec["max_steps"]:
-        shapes += [_step_line(i, focus.step) for i in (0, 1)]
+        shapes += [_step_line(i, focus.step) for i in ALL]
     return shapes
 
 
 def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
     words, count = TEXTS[lang], faded_curves(spec["max_steps"])
-    axes = ({"xaxis": "x", "yaxis": "y"}, {"xaxis": "x", "yaxis": "y2"})
+    axes = [{"xaxis": "x", "yaxis": axis} for axis in AXES]
     faded_x = [*range(1, spec["max_steps"] + 1), None] * count
     faded = [
         {
@@ -267,7 +286,7 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
             "line": {"color": theme.FAINT, "width": 1},
             "hoverinfo": "skip",
         }
-        for i in (0, 1)
+        for i in ALL
     ]
     chosen = [
         {
@@ -303,7 +322,7 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
             },
             "hoverinfo": "skip",  # the point under it says it
         }
-        for i in (0, 1)
+        for i in ALL
     ]
     return faded + chosen + stops
 
@@ -327,7 +346,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 52, "r": 12, "t": 52, "b": 10},
         "title": {"text": " ", "y": 1 - 20 / HEIGHT},
         "annotations": [labels.message(absent or words["no_data"]) | {"y": 0.65}],
-        "meta": {"select": {"step": "x"}},
+        "meta": shared.asks(meta, focus, {"step": "x"}),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
@@ -335,23 +354,24 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     spec = meta["blocks"][focus.block]
     layout |= {
         "xaxis": {
-            "anchor": "y2",
+            "anchor": "y3",
             "title": {"text": words["step"]},
             "range": [0.5, spec["max_steps"] + 0.5],
             "tick0": 1,
             "dtick": -(-spec["max_steps"] // 12),
         },
-        "yaxis": _axis(words["cosine"], 0.54, 1),
-        "yaxis2": _axis(words["kl"], 0, 0.46),
+        "yaxis": _axis(words["cosine"], 0.7, 1),
+        "yaxis2": _axis(words["kl"], 0.35, 0.65),
+        "yaxis3": _axis(words["rel_delta"], 0, 0.3),
         "shapes": _shapes(spec, focus),
         "showlegend": True,
-        "legend": {"y": -0.16, "yanchor": "top", "x": 0},
+        "legend": {"y": -0.12, "yanchor": "top", "x": 0},
     }
     return {"data": _data(spec, focus.lang), "layout": layout}
 
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
-    """The figure of ``trace``: 1 − cosine above, KL below, by loop step of the selected token, over earlier tokens."""
+    """The figure of ``trace``: 1 − cosine, KL and ‖Δ‖/‖s‖ by loop step of the selected token, over earlier tokens."""
     meta, frames = shared.settled(trace, focus), trace.frames
     shown = _skeleton(meta, focus)
     if shown["data"]:
@@ -359,7 +379,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
         end = len(frames) if at is None else at
         last = end if focus.token is None else focus.token
         for frame in frames[max(0, last - faded_curves(spec["max_steps"])) : end]:
-            fill(shown, _fade(spec, frame, focus))
+            apply(shown, _fade(spec, frame, focus))
         fill(shown, _chosen(meta, len(frames), None if at is None else frames[at], focus))
     return shown
 
@@ -369,16 +389,14 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
     return go.Figure(data(trace, focus))
 
 
-def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> dict[Path, Any]:
-    """An earlier token's points, by path. Its place is reused once ``faded_curves`` more tokens have come."""
-    width = spec["max_steps"] + 1
-    start = frame["index"] % faded_curves(spec["max_steps"]) * width
+def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> list[Op]:
+    """The edits that draw an earlier token. Its place is reused once ``faded_curves`` more tokens have come."""
+    start = frame["index"] % faded_curves(spec["max_steps"]) * (spec["max_steps"] + 1)
     block = frame["blocks"][focus.block]
-    return {
-        ("data", FADED[i], "y", start + r): value
+    return [
+        splice(("data", FADED[i], "y"), start, _faded_values(quantity, spec, block))
         for i, quantity in enumerate(QUANTITIES)
-        for r, value in enumerate(_faded_values(quantity, spec, block))
-    }
+    ]
 
 
 @shared.redrawn(data)
@@ -388,29 +406,13 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
     spec = meta["blocks"][focus.block]
-    count = faded_curves(spec["max_steps"])
     fading = None  # the token that joins the faint ones
     if focus.token is None:
         fading = frames[-1] if frames else None
-    elif focus.token - count <= frame["index"] < focus.token:
+    elif focus.token - faded_curves(spec["max_steps"]) <= frame["index"] < focus.token:
         fading = frame
-    ops: list[Op] = []
-    if fading is not None:
-        old = {}
-        if focus.token is None and fading["index"] >= count:  # the place it takes over
-            old = _fade(spec, frames[fading["index"] - count], focus)
-        ops += [put(path, value) for path, value in _fade(spec, fading, focus).items() if old.get(path) != value]
-    ops += changes(*(_chosen_at(meta, frames, frame, focus, more) for more in (False, True)))
-    return ops
-
-
-def _chosen_at(
-    meta: dict[str, Any], frames: list[dict[str, Any]], frame: dict[str, Any], focus: Focus, more: bool
-) -> dict[Path, Any]:
-    """``_chosen`` before ``frame`` came, or after it (``more``)."""
-    at = focus.selected(len(frames) + more)
-    chosen = None if at is None else frames[at] if at < len(frames) else frame
-    return _chosen(meta, len(frames) + more, chosen, focus)
+    ops = [] if fading is None else _fade(spec, fading, focus)
+    return ops + _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(meta, count, chosen, focus))
 
 
 def summary(trace: Trace, focus: Focus) -> str:
@@ -434,5 +436,6 @@ def summary(trace: Trace, focus: Focus) -> str:
         why=labels.stop_label(block["stop_reason"], focus.lang),
         cosine=labels.number(last[0][0], focus.lang, None),
         kl=labels.number(last[1][0], focus.lang, None),
+        rel_delta=labels.number(last[2][0], focus.lang, None),
     )
     return labels.plain(shown)

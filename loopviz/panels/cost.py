@@ -405,7 +405,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         "shapes": [{**across, "xref": "x3", "yref": f"y{axis} domain"} for axis in (3, 4)],
         "showlegend": True,
         "legend": {"y": -0.1, "yanchor": "top", "x": 0, "traceorder": "normal"},
-        "meta": {"select": {"token": "x"}},
+        "meta": shared.asks(meta, focus, {"token": "x"}),
     }
     return {"data": _data(focus.lang), "layout": layout}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-METRICS = ("cosine", "kl", "rel_delta", "entropy", "rank", "norm")
+METRICS = ("cosine", "kl", "rel_delta", "contraction", "entropy", "rank", "norm")
 LANGUAGES = ("en", "zh")
 LENSES = ("direct", "exit")
 MOST_PINS = 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -115,16 +114,6 @@ def exact_gap(rate: float, step: int) -> float:
     return sine * sine / (1 + cosine)
 
 
-def _rates(block: dict[str, Any]) -> list[float | None]:
-    """Measured `|D_{r+1}| / |D_r|`, entry `r - 1`, from `|D_r| = (|D_r| / |s_r|) |s_r|`; None where it is undefined."""
-    steps = block["steps"]
-    sizes = [
-        None if share is None or norm is None else share * norm
-        for share, norm in zip(steps["rel_delta"], steps["norm"], strict=True)
-    ]
-    return [None if old is None or new is None or old <= 0 else new / old for old, new in pairwise(sizes)]
-
-
 def _difference(block: dict[str, Any], rate: float | None) -> float | None:
     """Largest |measured cos - exact|; of a symbol that stays (`rate` None) the exact cos is 1."""
     gaps = [
@@ -148,7 +137,7 @@ def _words(meta: dict[str, Any], frame: dict[str, Any], lang: str, kind: str) ->
     return TEXTS[lang]["stays" if stays else kind].format(
         token=labels.token_label(frame, lang),
         rate=rate,
-        measured=_measured(_rates(block), lang),
+        measured=_measured(shared.contraction(block), lang),
         gap=labels.number(_difference(block, None if stays else rate), lang),
     )
 
@@ -171,7 +160,7 @@ def _chosen(meta: dict[str, Any], focus: Focus, frames: int, frame: dict[str, An
         ("data", EXACT_GAP, "y"): [labels.log_y(exact_gap(rate, r)) for r in steps],
         ("data", GAP, "y"): [labels.log_y(value) for value in measured],
         ("data", EXACT_RATE, "y"): [rate for _ in steps[1:]],
-        ("data", MEASURED_RATE, "y"): [labels.sig(value, 7) for value in _rates(block)] if drawn else [],
+        ("data", MEASURED_RATE, "y"): [labels.sig(value, 7) for value in shared.contraction(block)] if drawn else [],
     }
 
 

@@ -288,7 +288,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 44, "r": 8, "t": 72, "b": 84},
         "title": {"text": " "},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": {"select": {"step": "x"}},
+        "meta": shared.asks(meta, focus, {"step": "x"}),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}

@@ -27,6 +27,7 @@ COMMON: dict[str, dict[str, str]] = {
         "stopped_max": "the maximum",
         "stopped_other": "criterion",
         "block": "block {block} (layers {a}–{b})",
+        "choose_block": "Looped block",
         "no_blocks": "no looped block in this run (a plain Llama)",
         "no_block": "this run has no block {block}: its blocks are 0–{last}",
         "not_yet": "token {token} has not been read yet",
@@ -42,6 +43,7 @@ COMMON: dict[str, dict[str, str]] = {
         "stopped_max": "最大次数",
         "stopped_other": "准则",
         "block": "块 {block}（第 {a}–{b} 层）",
+        "choose_block": "循环块",
         "no_blocks": "本次运行没有循环块（普通 Llama）",
         "no_block": "本次运行没有块 {block}：只有块 0–{last}",
         "not_yet": "词元 {token} 尚未读入",
@@ -130,9 +132,9 @@ def number(value: float | None, lang: str, floor: float | None = None) -> str:
     return text
 
 
-def log_y(value: float | None) -> float | None:
-    """``value`` as drawn on a log axis: rounded, and never below ``FLOOR``."""
-    return None if value is None else sig(max(value, FLOOR))
+def log_y(value: float | None, digits: int = 4) -> float | None:
+    """``value`` as drawn on a log axis: rounded to ``digits`` significant digits, and never below ``FLOOR``."""
+    return None if value is None else sig(max(value, FLOOR), digits)
 
 
 def log_z(value: float | None) -> float | None:

@@ -286,7 +286,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 44, "r": 12, "t": 72, "b": 10},
         "title": {"text": " ", "y": 1 - 20 / HEIGHT},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": {"select": {"token": "x"}},
+        "meta": shared.asks(meta, focus, {"token": "x"}),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}

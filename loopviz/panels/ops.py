@@ -3,6 +3,7 @@
 An Op is data, so the same list can be applied here (tests, exports) and by the page's script:
 
 * ``{"op": "append", "path": [...], "value": [...]}`` extends the list at ``path``;
+* ``{"op": "splice", "path": [..., start], "value": [...]}`` replaces as many values of the list, from index ``start`` on;
 * ``{"op": "set", "path": [...], "value": ...}`` replaces what is at ``path``, or adds that key to a dict; an index of a
   list must exist.
 """
@@ -21,7 +22,7 @@ Path = tuple[str | int, ...]
 class Op(TypedDict):
     """One edit; ``path`` is walked from the figure's root (``{"data": [...], "layout": {...}}``)."""
 
-    op: Literal["append", "set"]
+    op: Literal["append", "set", "splice"]
     path: list[str | int]
     value: Any
 
@@ -34,6 +35,11 @@ def append(path: Iterable[str | int], values: list[Any]) -> Op:
 def put(path: Iterable[str | int], value: Any) -> Op:
     """The Op that sets ``path`` to ``value``."""
     return {"op": "set", "path": list(path), "value": value}
+
+
+def splice(path: Iterable[str | int], start: int, values: list[Any]) -> Op:
+    """The Op that puts ``values`` in the place of as many of the list at ``path``, from index ``start`` on."""
+    return {"op": "splice", "path": [*path, start], "value": values}
 
 
 def changes(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[Op]:
@@ -55,10 +61,14 @@ def apply(figure: dict[str, Any], ops: Iterable[Op]) -> dict[str, Any]:
                 place = place[key]
             if op["op"] == "append":
                 place[last].extend(copy.deepcopy(op["value"]))
+            elif op["op"] == "splice":
+                if not 0 <= last <= len(place) - len(op["value"]):
+                    raise IndexError(f"{len(place)} values")
+                place[last : last + len(op["value"])] = copy.deepcopy(op["value"])
             elif op["op"] == "set":
                 place[last] = copy.deepcopy(op["value"])
             else:
-                raise ValueError(f"op={op['op']!r}: must be 'append' or 'set'")
+                raise ValueError(f"op={op['op']!r}: must be 'append', 'set' or 'splice'")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(f"path={op['path']!r}: not in this figure ({error})") from error
     return figure

@@ -6,6 +6,7 @@ import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loopviz.panels import labels, theme
@@ -120,6 +121,27 @@ def change_marks(meta: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
         }
         for change in changes_of(meta, tokens)
     ]
+
+
+def contraction(block: Mapping[str, Any]) -> list[float | None]:
+    """``|Delta_{r+1}| / |Delta_r|``, entry ``r - 1``: how much shorter each step is than the one before.
+
+    From ``|Delta_r| = (|Delta_r| / |s_r|) |s_r|``, which is recorded; None where it is undefined.
+    """
+    steps = block["steps"]
+    sizes = [
+        None if share is None or norm is None else share * norm
+        for share, norm in zip(steps["rel_delta"], steps["norm"], strict=True)
+    ]
+    return [None if old is None or new is None or old <= 0 else new / old for old, new in pairwise(sizes)]
+
+
+def asks(meta: Mapping[str, Any], focus: Focus, select: dict[str, str], **choices: dict[str, Any]) -> dict[str, Any]:
+    """``layout.meta`` of a panel of one block: what a click selects, its own choices, and the block where there are several."""
+    if len(meta["blocks"]) > 1:
+        options = [(i, labels.block_label(spec, i, focus.lang)) for i, spec in enumerate(meta["blocks"])]
+        choices = {"block": choice(labels.COMMON[focus.lang]["choose_block"], options, focus.block), **choices}
+    return {"select": select, **({"choices": choices} if choices else {})}
 
 
 def choice(label: str, options: Iterable[tuple[Any, str]], value: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from loopviz.panels import labels, paths, theme
 from loopviz.panels.ops import Op, Path, append, changes, fill, put
 from loopviz.panels.routes import RUNNING, Route, Seen, route_of
-from loopviz.panels.shared import choice
+from loopviz.panels.shared import asks, choice
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -357,7 +357,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 52, "r": 16, "t": 56, "b": 10},
         "title": {"text": " ", "y": 1 - 20 / HEIGHT},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": {"select": {}, "choices": {"dims": dims}},
+        "meta": asks(meta, focus, {}, dims=dims),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -123,15 +124,16 @@ def rows(frames: list[dict[str, Any]], block: int, lens: str, written: str = "wr
     said = [shared.said(frame["blocks"][block], lens) for frame in frames]
     starts = _steps_that_choose_anew(said)
     ends = [*(start - 1 for start in starts[1:]), max(len(column.ids) for column in said)]
+    stretches = list(zip(starts, ends, strict=True))
+    if len(stretches) > ROWS:
+        stretches = [*stretches[: ROWS - 1], stretches[-1]]
     out = []
-    for start, end in zip(starts, ends, strict=True):
+    for start, end in stretches:
         at = [min(start, len(column.ids)) - 1 for column in said]
         choices = [
             (column.texts[i][0], column.ids[i][0] != column.ids[-1][0]) for column, i in zip(said, at, strict=True)
         ]
         out.append(Row(_name(start, end, end == ends[-1]), (start, end), choices))
-    if len(out) > ROWS:
-        out = [*out[: ROWS - 1], out[-1]]
     real = [
         (frame["next_text"], frame["next_id"] != column.ids[-1][0]) for frame, column in zip(frames, said, strict=True)
     ]
@@ -163,10 +165,16 @@ def _wrap(pieces: list[tuple[str, int]]) -> list[str]:
     return [line.strip(" ").replace("</u><u>", "") for line in lines]
 
 
+def _most(pieces: list[tuple[str, int]]) -> int:
+    """No more of the last ``pieces`` than this can fit in ``LINES`` lines, wherever the lines break; at least 1."""
+    room = accumulate(used for _, used in reversed(pieces))
+    return max(1, sum(width <= LINES * LINE for width in room))
+
+
 def _fitting(found: list[Row]) -> tuple[list[Row], list[list[str]]]:
     """The rows cut to as many of their last places as fit in ``LINES`` lines in every row, and those lines."""
     inline = [[_inline(*piece) for piece in row.pieces] for row in found]
-    count = len(found[0].pieces)
+    count = min(_most(pieces) for pieces in inline)
     while True:
         lines = [_wrap(pieces[-count:]) for pieces in inline]
         if count == 1 or max(map(len, lines)) <= LINES:
@@ -239,7 +247,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 44, "r": 4, "t": 52, "b": 10},
         "title": {"text": " "},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": {"select": {"step": "y"}, "choices": {"lens": shared.lens_choice(meta, focus)}},
+        "meta": shared.asks(meta, focus, {"step": "y"}, lens=shared.lens_choice(meta, focus)),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}

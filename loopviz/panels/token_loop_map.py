@@ -32,14 +32,16 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "Which tokens need more loops?",
         "question": "Where along the text does the loop keep working, and where does it settle at once?",
         "how": "A column is a token, a row is a loop step, from the bottom up. The colour is the quantity chosen: how far "
-        "the state or the prediction moved in that step (1 − cosine, KL, relative step), how unsure the prediction is "
+        "the state or the prediction moved in that step (1 − cosine, KL, relative step), how much shorter the step was than "
+        "the one before (contraction: below 1 the loop closes in, above 1 it runs away; the first step has none), how unsure the prediction is "
         "(entropy), how high the word that really came next is ranked (rank), or how long the state is (norm). A mark "
         "shows where a token stopped and why; steps that were not run stay empty. The outlined column is the "
         "selected token.",
         "formula": r"1-\cos(s_r, s_{r-1}),\quad \mathrm{KL}(p_{r-1}\,\Vert\,p_r),\quad "
-        r"\frac{\lVert s_r-s_{r-1}\rVert}{\lVert s_r\rVert},\quad H(p_r)=-\sum_v p_r(v)\ln p_r(v),\quad "
+        r"\frac{\lVert s_r-s_{r-1}\rVert}{\lVert s_r\rVert},\quad "
+        r"\frac{\lVert s_r-s_{r-1}\rVert}{\lVert s_{r-1}-s_{r-2}\rVert},\quad H(p_r)=-\sum_v p_r(v)\ln p_r(v),\quad "
         r"\mathrm{rank}_{p_r}(\text{next}),\quad \lVert s_r\rVert",
-        "units": "1 − cosine and relative step: no unit. KL and entropy: nats. Rank: a place, 1 is the top. Norm: units of "
+        "units": "1 − cosine, relative step and contraction: no unit. KL and entropy: nats. Rank: a place, 1 is the top. Norm: units of "
         "the state. Colours are logarithmic, but for entropy; the lowest colour is 1e-8.",
         "source": "Recorded in this run, in float32, after every loop step; p_r is read from s_r by the model's final norm "
         "and head (direct lens).",
@@ -51,6 +53,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "cosine": "1 − cos(s<sub>r</sub>, s<sub>r−1</sub>)",
         "kl": "KL(p<sub>r−1</sub> ‖ p<sub>r</sub>)",
         "rel_delta": "‖s<sub>r</sub> − s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖",
+        "contraction": "‖s<sub>r</sub> − s<sub>r−1</sub>‖ / ‖s<sub>r−1</sub> − s<sub>r−2</sub>‖",
         "entropy": "entropy of p<sub>r</sub>",
         "rank": "rank of the next token in p<sub>r</sub>",
         "norm": "‖s<sub>r</sub>‖",
@@ -58,12 +61,14 @@ TEXTS: dict[str, dict[str, str]] = {
         "choose_cosine": "turn of the state (1 − cos)",
         "choose_kl": "change of the prediction (KL)",
         "choose_rel_delta": "size of the step (‖Δ‖/‖s‖)",
+        "choose_contraction": "step beside the one before (contraction)",
         "choose_entropy": "unsureness (entropy)",
         "choose_rank": "rank of the word that came",
         "choose_norm": "size of the state (‖s‖)",
         "bar_cosine": "1 − cos",
         "bar_kl": "KL, nats",
         "bar_rel_delta": "‖Δ‖/‖s‖",
+        "bar_contraction": "‖Δ′‖/‖Δ‖",
         "bar_entropy": "nats",
         "bar_rank": "rank",
         "bar_norm": "‖s‖",
@@ -81,12 +86,14 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "哪些词元需要更多循环？",
         "question": "在文本的哪些位置循环仍在起作用，哪些位置立刻就稳定下来？",
         "how": "一列是一个词元，一行是一个循环步，自下而上。颜色是所选的量：这一步里状态或预测移动了多少（1 − 余弦、KL、相对步长），"
+        "这一步比前一步短了多少（收缩率：小于 1 则循环在收拢，大于 1 则在发散；第一步没有），"
         "预测有多不确定（熵），真正的下一个词排在第几位（排名），或状态向量有多长（范数）。标记表示该词元在哪一步停止及其原因；"
         "没有运行的步留空。带框的列是所选词元。",
         "formula": r"1-\cos(s_r, s_{r-1}),\quad \mathrm{KL}(p_{r-1}\,\Vert\,p_r),\quad "
-        r"\frac{\lVert s_r-s_{r-1}\rVert}{\lVert s_r\rVert},\quad H(p_r)=-\sum_v p_r(v)\ln p_r(v),\quad "
+        r"\frac{\lVert s_r-s_{r-1}\rVert}{\lVert s_r\rVert},\quad "
+        r"\frac{\lVert s_r-s_{r-1}\rVert}{\lVert s_{r-1}-s_{r-2}\rVert},\quad H(p_r)=-\sum_v p_r(v)\ln p_r(v),\quad "
         r"\mathrm{rank}_{p_r}(\text{next}),\quad \lVert s_r\rVert",
-        "units": "1 − 余弦与相对步长：无单位。KL 与熵：奈特（nat）。排名：名次，1 为最高。范数：状态本身的单位。"
+        "units": "1 − 余弦、相对步长与收缩率：无单位。KL 与熵：奈特（nat）。排名：名次，1 为最高。范数：状态本身的单位。"
         "除熵以外颜色均为对数；最低的颜色为 1e-8。",
         "source": "本次运行中每个循环步之后以 float32 记录；p_r 由模型最后的归一化与输出头从 s_r 读出（直接透镜）。",
         "cost": "除每次运行本来就记录的内容外，没有额外开销。",
@@ -97,6 +104,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "cosine": "1 − cos(s<sub>r</sub>, s<sub>r−1</sub>)",
         "kl": "KL(p<sub>r−1</sub> ‖ p<sub>r</sub>)",
         "rel_delta": "‖s<sub>r</sub> − s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖",
+        "contraction": "‖s<sub>r</sub> − s<sub>r−1</sub>‖ / ‖s<sub>r−1</sub> − s<sub>r−2</sub>‖",
         "entropy": "p<sub>r</sub> 的熵",
         "rank": "下一个词元在 p<sub>r</sub> 中的排名",
         "norm": "‖s<sub>r</sub>‖",
@@ -104,12 +112,14 @@ TEXTS: dict[str, dict[str, str]] = {
         "choose_cosine": "状态方向的变化（1 − cos）",
         "choose_kl": "预测的变化（KL）",
         "choose_rel_delta": "步长（‖Δ‖/‖s‖）",
+        "choose_contraction": "与前一步之比（收缩率）",
         "choose_entropy": "不确定程度（熵）",
         "choose_rank": "实际下一个词的排名",
         "choose_norm": "状态的大小（‖s‖）",
         "bar_cosine": "1 − cos",
         "bar_kl": "KL, nat",
         "bar_rel_delta": "‖Δ‖/‖s‖",
+        "bar_contraction": "‖Δ′‖/‖Δ‖",
         "bar_entropy": "nat",
         "bar_rank": "排名",
         "bar_norm": "‖s‖",
@@ -126,16 +136,24 @@ TEXTS: dict[str, dict[str, str]] = {
 }
 
 LINEAR = {"entropy"}  # the rest spans decades
-FLOORED = {"cosine", "kl", "rel_delta"}
+FLOORED = {"cosine", "kl", "rel_delta", "contraction"}
 MAP, MARKS = 0, {kind: 1 + i for i, kind in enumerate(theme.STOPS)}
 COLUMN, CELL = 0, 1  # shapes
 MARK_SIZES = ((48, 9), (120, 6), (300, 4))  # up to so many tokens: mark size, px; else 3
 EDGED = 200  # up to so many tokens marks have an edge; more crowded, edges would hide them
 
 
+def _recorded(metric: str, block: dict[str, Any]) -> bool:
+    return bool(block["steps"]["rel_delta" if metric == "contraction" else metric])
+
+
 def _raw(metric: str, block: dict[str, Any]) -> list[float | None]:
     """The metric at every step that ran, None where it is undefined or was not recorded."""
-    column = block["steps"][metric] or [None] * block["n_steps"]
+    if metric == "contraction":
+        column = [None, *shared.contraction(block)] if _recorded(metric, block) else []
+    else:
+        column = block["steps"][metric]
+    column = column or [None] * block["n_steps"]
     return [None if v is None else 1 - v for v in column] if metric == "cosine" else column
 
 
@@ -205,7 +223,7 @@ def _head(frame: dict[str, Any], focus: Focus) -> str:
         steps=block["n_steps"],
         why=labels.stop_label(block["stop_reason"], focus.lang),
     )
-    recorded = bool(block["steps"][focus.metric]) or not block["n_steps"]
+    recorded = _recorded(focus.metric, block) or not block["n_steps"]
     return head if recorded else f"{head}<br>{labels.COMMON[focus.lang]['not_recorded']}"
 
 
@@ -263,8 +281,7 @@ def _data(focus: Focus) -> list[dict[str, Any]]:
 def _choice(focus: Focus) -> dict[str, Any]:
     """What the reader may have shown here instead."""
     words = TEXTS[focus.lang]
-    options = [[metric, words[f"choose_{metric}"]] for metric in METRICS]
-    return {"label": words["choose"], "options": options, "value": focus.metric}
+    return shared.choice(words["choose"], ((metric, words[f"choose_{metric}"]) for metric in METRICS), focus.metric)
 
 
 def _outline(y0: float, y1: float, width: float) -> dict[str, Any]:
@@ -290,7 +307,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 40, "r": 8, "t": 76, "b": 10},
         "title": {"text": words[focus.metric]},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": {"select": {"token": "x", "step": "y"}, "choices": {"metric": _choice(focus)}},
+        "meta": shared.asks(meta, focus, {"token": "x", "step": "y"}, metric=_choice(focus)),
     }
     if absent:
         layout |= {"title": {"text": " "}, "xaxis": {"visible": False}, "yaxis": {"visible": False}}

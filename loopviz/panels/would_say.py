@@ -274,7 +274,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 44, "r": 8, "t": 52, "b": 80},
         "title": {"text": " "},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": {"select": {"step": "y"}, "choices": {"lens": shared.lens_choice(meta, focus)}},
+        "meta": shared.asks(meta, focus, {"step": "y"}, lens=shared.lens_choice(meta, focus)),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}

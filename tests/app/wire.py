@@ -22,5 +22,5 @@ def unpack(packed: list[list[Any]]) -> list[dict[str, Any]]:
     ops, path = [], []
     for code, shared, *rest, value in packed:
         path = [*path[:shared], *rest]
-        ops.append({"op": ("set", "append")[code], "path": path, "value": value})
+        ops.append({"op": ("set", "append", "splice")[code], "path": path, "value": value})
     return ops

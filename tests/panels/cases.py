@@ -62,7 +62,7 @@ def wire_size(ops: list[dict[str, Any]]) -> int:
         shared = next(
             (i for i, (a, b) in enumerate(zip(path, before, strict=False)) if a != b), min(len(path), len(before))
         )
-        sent.append([int(op["op"] == "append"), shared, *path[shared:], op["value"]])
+        sent.append([["set", "append", "splice"].index(op["op"]), shared, *path[shared:], op["value"]])
         before = path
     return len(json.dumps(sent, separators=(",", ":"), ensure_ascii=False).encode())
 

@@ -219,6 +219,8 @@ def test_apply_edits_in_order():
     [
         {"op": "append", "path": ["data", 1, "y"], "value": [1]},
         {"op": "append", "path": ["layout", "title"], "value": [1]},
+        {"op": "splice", "path": ["data", 0, "y", 1], "value": [1, 2]},
+        {"op": "splice", "path": ["data", 0, "y", -1], "value": [1]},
         {"op": "set", "path": ["data", 0, "y", 5], "value": 1},
         {"op": "set", "path": ["nowhere", "x"], "value": 1},
         {"op": "remove", "path": ["data", 0], "value": None},

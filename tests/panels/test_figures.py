@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -9,6 +10,7 @@ import pytest
 
 from loopviz.panels import LANGUAGES, METRICS, PANELS, Focus, figure_json
 from loopviz.panels.labels import COMMON, FLOOR
+from loopviz.panels.shared import contraction
 from loopviz.trace import Trace
 from tests.panels.cases import looped
 
@@ -39,7 +41,8 @@ def test_convergence_draws_the_selected_tokens_numbers():
     trace = looped()
     steps = trace.frames[5]["blocks"][0]["steps"]
     figure = drawn(convergence, trace, token=5)
-    for name, values in (("1 − cos", [None if c is None else 1 - c for c in steps["cosine"]]), ("KL", steps["kl"])):
+    gaps = [None if c is None else 1 - c for c in steps["cosine"]]
+    for name, values in (("1 − cos", gaps), ("KL", steps["kl"]), ("‖Δ‖/‖s‖", steps["rel_delta"])):
         (curve,) = named(figure, name)
         assert len(curve["y"]) == len(values)
         assert (curve["x0"], curve["dx"]) == (1, 1)
@@ -64,7 +67,7 @@ def curves(faint):
 def test_faint_curves_are_the_64_tokens_before_the_selected_one(focus, shown):
     trace = looped(tokens=100)
     for i, frame in enumerate(trace.frames):  # every curve of one step, with a value that names its token
-        for name in ("cosine", "kl"):
+        for name in ("cosine", "kl", "rel_delta"):
             frame["blocks"][0]["steps"][name] = [i / 1000]
     faint = drawn(convergence, trace, token=focus)["data"][1]
     assert sorted(curves(faint)) == sorted([max(t / 1000, FLOOR)] for t in shown)
@@ -123,6 +126,12 @@ def test_the_pass_of_many_tokens_is_named_where_the_stop_was_a_mean():
 # --- token x loop map
 
 
+def recorded(block, metric):
+    if metric == "contraction":
+        return [None, *contraction(block)]
+    return block["steps"][metric]
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_map_has_a_cell_for_every_step_that_ran(metric):
     trace = looped()
@@ -134,7 +143,7 @@ def test_the_map_has_a_cell_for_every_step_that_ran(metric):
     assert len(shown) == len(cells["z"]), "two tokens of the same text fell into one column"
     for frame in trace.frames:
         block = frame["blocks"][0]
-        for r, value in enumerate(block["steps"][metric], start=1):
+        for r, value in enumerate(recorded(block, metric), start=1):
             z, text = shown.pop((frame["index"], r))
             if value is None:
                 assert z is None
@@ -277,3 +286,30 @@ def test_the_model_is_not_said_to_say_the_prompt():
     title = drawn(convergence, trace, token=1)["layout"]["title"]["text"]
     assert trace.frames[1]["phase"] == "prompt"
     assert "says" not in title
+
+
+def test_contraction_is_how_much_shorter_each_step_is_than_the_one_before():
+    trace = looped(tokens=2)
+    steps = trace.frames[1]["blocks"][0]["steps"]
+    sizes = [delta * norm for delta, norm in zip(steps["rel_delta"], steps["norm"], strict=True)]
+    cells = drawn(token_map, trace, metric="contraction")["data"][0]
+    column = [z for x, z in zip(cells["x"], cells["z"], strict=True) if x.startswith("1 ")]
+    assert column[0] is None, "the first step has none before it"
+    expected = [math.log10(max(new / old, FLOOR)) for old, new in itertools.pairwise(sizes)]
+    assert column[1:] == pytest.approx(expected, abs=1e-3)
+    assert notice(drawn(token_map, looped(record="off"), metric="contraction")) is None
+    assert (
+        COMMON["en"]["not_recorded"]
+        in drawn(token_map, looped(record="off"), metric="contraction")["layout"]["title"]["text"]
+    )
+
+
+@pytest.mark.parametrize("panel", [p for p in ANY_MODEL if not p.NAME.startswith("kv_")], ids=lambda p: p.NAME)
+def test_the_block_can_be_chosen_where_there_are_several(panel):
+    two = looped(blocks=[(1, 2), (4, 5)])
+    choice = drawn(panel, two, block=1)["layout"]["meta"]["choices"]["block"]
+    assert [value for value, _ in choice["options"]] == [0, 1]
+    assert choice["value"] == 1
+    assert "layers 4–5" in choice["options"][1][1]
+    assert "block" in drawn(panel, two, block=7)["layout"]["meta"]["choices"], "there is a way back"
+    assert "block" not in drawn(panel, looped())["layout"]["meta"].get("choices", {})

@@ -100,3 +100,15 @@ def test_panels_draw_what_held_for_the_token_selected():
     assert PANELS["token_loop_map"].data(early, Focus())["layout"]["yaxis"]["range"] == [0.5, 6.5], (
         "room is made as needed"
     )
+
+
+def test_no_message_grows_with_the_tokens_already_there():
+    trace = looped(tokens=240, strategy="fixed_count", max_steps=8)
+    sizes, grown = {name: [] for name in PANELS}, Trace(trace.meta)
+    for frame in trace.frames:
+        for name, panel in PANELS.items():
+            sizes[name].append(wire_size(panel.patch(grown, frame, Focus())))
+        grown.append(frame)
+    for name, of in sizes.items():
+        early, late = sum(of[70:100]) / 30, sum(of[-30:]) / 30
+        assert late <= 1.15 * early + 20, f"{name}: {early:.0f} bytes a token, later {late:.0f}"

@@ -1,0 +1,95 @@
+"""What each panel costs a token of streaming, at the start of a long run and at its end: server CPU and bytes.
+
+    python benchmarks/panels.py                     512 tokens x 16 loops, every panel on, everything recorded
+    python benchmarks/panels.py --tokens 128 --loops 4
+
+No model runs: the frames are drawn at random (tests/trace/synthetic.py), so nothing but the panels is measured. For every
+panel the median over the first and over the last tokens of the run, of
+
+* `ms`: CPU of `panel.patch` in the server, and of writing its ops as they are sent;
+* `bytes`: those ops as sent, packed JSON (loopviz.app.wire), before any compression.
+
+The last row is all panels together, as a page with all of them on pays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+EDGE = 24  # tokens at either end that a median is over
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=512, help="of the run (default: %(default)s)")
+    parser.add_argument("--loops", type=int, default=16, help="most loop steps of a token (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=6, help="of the model; two of them loop (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=192, help="hidden size (default: %(default)s)")
+    parser.add_argument("--strategy", default="fixed_count", choices=("fixed_count", "dynamic_stop"))
+    options = parser.parse_args()
+    if options.tokens < 2 * EDGE + 1:
+        parser.error(f"--tokens {options.tokens}: at least {2 * EDGE + 1}, for two ends to compare")
+    return options
+
+
+def measure(options: argparse.Namespace) -> dict[str, dict[str, list[tuple[float, int]]]]:
+    """By panel and end ("first", "last"): (CPU ms, bytes) of each token."""
+    from loopviz.app.wire import dumps, pack
+    from loopviz.panels import PANELS, Focus
+    from loopviz.trace import EXTRAS, Trace
+    from tests.trace.synthetic import make_meta, random_frames
+
+    shape = {"layers": options.layers, "hidden": options.hidden, "max_steps": options.loops, "slots": 4}
+    meta = make_meta(**shape, strategy=options.strategy, extras=EXTRAS, prompt_tokens=8)
+    frames, focus, trace = random_frames(0, meta, options.tokens), Focus(), Trace(meta)
+    found = {name: {"first": [], "last": []} for name in PANELS}
+    for t, frame in enumerate(frames):
+        # past the prompt, whose tokens come together, and the first fit of the trajectory's axes
+        end = "first" if 12 <= t < 12 + EDGE else "last" if t >= options.tokens - EDGE else None
+        for name, panel in PANELS.items():
+            began = time.process_time_ns()
+            ops = panel.patch(trace, frame, focus)
+            sent = dumps(pack(ops)).encode() if ops else b""
+            if end is not None:
+                found[name][end].append(((time.process_time_ns() - began) / 1e6, len(sent)))
+        trace.append(frame)
+    return found
+
+
+def main() -> None:
+    """Measure and print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    options = arguments()
+    found = measure(options)
+    whole = {
+        end: [
+            tuple(map(sum, zip(*of_token, strict=True)))
+            for of_token in zip(*(p[end] for p in found.values()), strict=True)
+        ]
+        for end in ("first", "last")
+    }
+    table = Table("panel", "ms first", "ms last", "bytes first", "bytes last", "last / first")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = sorted(found.items(), key=lambda row: -statistics.median(ms for ms, _ in row[1]["last"]))
+    for name, ends in [*rows, ("all panels", whole)]:
+        ms, size = ({end: statistics.median(pair[i] for pair in ends[end]) for end in ends} for i in (0, 1))
+        growth = f"{ms['last'] / ms['first']:.2f}" if ms["first"] else "-"
+        cells = (f"{ms['first']:.2f}", f"{ms['last']:.2f}", f"{size['first']:,.0f}", f"{size['last']:,.0f}", growth)
+        table.add_row(name, *cells)
+    print(f"{options.tokens} tokens x {options.loops} loops ({options.strategy}), medians of {EDGE} tokens")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
