@@ -49,18 +49,23 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, list[tuple[float
 
     shape = {"layers": options.layers, "hidden": options.hidden, "max_steps": options.loops, "slots": 4}
     meta = make_meta(**shape, strategy=options.strategy, extras=EXTRAS, prompt_tokens=8)
-    frames, focus, trace = random_frames(0, meta, options.tokens), Focus(), Trace(meta)
-    found = {name: {"first": [], "last": []} for name in PANELS}
-    for t, frame in enumerate(frames):
-        # past the prompt, whose tokens come together, and the first fit of the trajectory's axes
-        end = "first" if 12 <= t < 12 + EDGE else "last" if t >= options.tokens - EDGE else None
-        for name, panel in PANELS.items():
-            began = time.process_time_ns()
-            ops = panel.patch(trace, frame, focus)
-            sent = dumps(pack(ops)).encode() if ops else b""
-            if end is not None:
+    frames, focus = random_frames(0, meta, options.tokens), Focus()
+    # past the prompt, whose tokens come together, and the first fit of the trajectory's axes
+    starts = {"first": 12, "last": options.tokens - EDGE}
+    grown = {end: Trace(meta, frames[:at]) for end, at in starts.items()}
+    found: dict[str, dict[str, list[tuple[float, int]]]] = {name: {end: [] for end in starts} for name in PANELS}
+    for panel in PANELS.values():  # their memories of a run are made as it goes, not at its end
+        for at, trace in zip(starts.values(), grown.values(), strict=True):
+            panel.patch(Trace(meta, trace.frames[:-1]), frames[at - 1], focus)
+            panel.patch(trace, frames[at], focus)
+    for i in range(EDGE):  # both ends in turn: what else the machine does falls on both
+        for end, at in starts.items():
+            for name, panel in PANELS.items():
+                began = time.process_time_ns()
+                ops = panel.patch(grown[end], frames[at + i], focus)
+                sent = dumps(pack(ops)).encode() if ops else b""
                 found[name][end].append(((time.process_time_ns() - began) / 1e6, len(sent)))
-        trace.append(frame)
+            grown[end].append(frames[at + i])
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, shared, theme
-from loopviz.panels.ops import Op, Path, append, changes, fill
+from loopviz.panels.ops import Op, Path, append, fill
 from loopviz.panels.running import Running
 from loopviz.trace.schema import PARTS
 
@@ -135,6 +135,7 @@ STEPS_SELECTED, STEPS_MEAN, SPEED, PROCESS, DEVICE = range(len(PARTS), len(PARTS
 HERE = (0, 1)  # shapes at the selected token: across speed, across memory
 MISSING, NO_STEPS = 0, 1  # annotations
 _HATCH = {"recording": "/"}
+_FOLLOWER = shared.Follower()
 Frame = Mapping[str, Any]
 
 
@@ -427,10 +428,15 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
 @shared.redrawn(data, layout_only=True)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: a point a line, the means, and the selected pass when it moves or grows."""
-    old, new = trace.frames, [*trace.frames, frame]
-    before, after = RUNNING.over(trace, focus.block), RUNNING.after(trace, focus.block, frame)
+    had = len(trace)
+    spent = (RUNNING.over(trace, focus.block), RUNNING.after(trace, focus.block, frame))
+    frames = (trace.frames, [*trace.frames, frame])
+
+    def shown(count: int, _: Frame | None) -> dict[Path, Any]:
+        return _shown(trace.meta, spent[count - had], frames[count - had], focus)
+
     ops = [append(path, [value]) for path, value in _points(frame).items()]
-    return ops + changes(_shown(trace.meta, before, old, focus), _shown(trace.meta, after, new, focus))
+    return ops + _FOLLOWER.patch(trace, frame, focus, shown, always=True)
 
 
 def summary(trace: Trace, focus: Focus) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, shared, theme
-from loopviz.panels.ops import Op, Path, changes, fill
+from loopviz.panels.ops import Op, Path, fill
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -84,6 +84,7 @@ TEXTS: dict[str, dict[str, str]] = {
 }
 EXACT_GAP, GAP, EXACT_RATE, MEASURED_RATE = range(4)
 HEIGHT = 440
+_FOLLOWER = shared.Follower()
 
 
 def applies(meta: dict[str, Any]) -> bool:
@@ -236,12 +237,7 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     meta = shared.settled(trace, focus, 1)
     if _refusal(meta, focus.lang):
         return []
-    frames, states = trace.frames, []
-    for count in (len(frames), len(frames) + 1):
-        at = focus.selected(count)
-        chosen = None if at is None else frames[at] if at < len(frames) else frame
-        states.append(_chosen(meta, focus, count, chosen))
-    return changes(*states)
+    return _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(meta, focus, count, chosen))
 
 
 def summary(trace: Trace, focus: Focus) -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from loopviz.panels import labels, theme
-from loopviz.panels.ops import Op, Path, append, changes, fill
+from loopviz.panels import labels, shared, theme
+from loopviz.panels.ops import Op, Path, append, fill
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -84,6 +84,7 @@ GRID = 0
 LINES = {"used": 1, "allocated": 2, "plain": 3, "unrolled": 4}  # traces, and the frame's bytes_*
 _COLOURS = {"used": "kv_used", "allocated": "kv_allocated", "plain": "plain", "unrolled": "unrolled"}
 HERE = 0  # the shape at the selected token
+_FOLLOWER = shared.Follower()
 
 
 def _slots(meta: dict[str, Any]) -> int:
@@ -258,13 +259,8 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: a point a line; the grid and the line across when the newest token is followed."""
-    frames = trace.frames
     ops = [append(("data", place, "y"), [frame["kv"][f"bytes_{name}"]]) for name, place in LINES.items()]
-    states = []
-    for count in (len(frames), len(frames) + 1):
-        at = focus.selected(count)
-        states.append(_chosen(count, None if at is None else frames[at] if at < len(frames) else frame, focus))
-    return ops + changes(*states)
+    return ops + _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(count, chosen, focus))
 
 
 def summary(trace: Trace, focus: Focus) -> str:

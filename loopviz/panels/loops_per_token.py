@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from loopviz.panels import labels, shared, theme
-from loopviz.panels.ops import Op, Path, append, changes, fill
+from loopviz.panels.ops import Op, Path, append, fill
 from loopviz.panels.running import Running
 from loopviz.trace.changes import blocks_at
 
@@ -87,6 +87,7 @@ TEXTS: dict[str, dict[str, str]] = {
 BARS = {kind: i for i, kind in enumerate(theme.STOPS)}  # traces: a bar a token, and below a bar a number of loops
 COUNTS = {kind: len(theme.STOPS) + i for i, kind in enumerate(theme.STOPS)}
 MEAN, HERE = 0, 1  # shapes
+_FOLLOWER = shared.Follower()
 Frame = Mapping[str, Any]
 
 
@@ -349,16 +350,16 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
 @shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its bar, one more in the counts, the mean and what was saved."""
-    meta, frames = shared.settled(trace, focus, 1), trace.frames
+    meta, had = shared.settled(trace, focus, 1), len(trace)
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
-    states = []
     tallies = (RUNNING.over(trace, focus.block), RUNNING.after(trace, focus.block, frame))
-    for count, tally in enumerate(tallies, start=len(frames)):
-        at = focus.selected(count)
-        chosen = None if at is None else frames[at] if at < len(frames) else frame
-        states.append(_tallied(meta, tally, focus) | _chosen(tally, chosen, focus))
-    return _added(frame, focus.block) + changes(*states)
+
+    def shown(count: int, chosen: Frame | None) -> dict[Path, Any]:
+        tally = tallies[count - had]
+        return _tallied(meta, tally, focus) | _chosen(tally, chosen, focus)
+
+    return _added(frame, focus.block) + _FOLLOWER.patch(trace, frame, focus, shown, always=True)
 
 
 def summary(trace: Trace, focus: Focus) -> str:

@@ -23,7 +23,7 @@ Patch = Callable[[Trace, Frame, "Focus"], list[Op]]
 
 @dataclass
 class Follower:
-    """The edits of a figure that shows the selected token alone; one a panel.
+    """The edits of a figure, or the part of one, that follows the selected token; one a panel.
 
     What the newest token's figure holds is what the next patch starts from, so it is kept, for each trace that lives,
     instead of being worked out twice. Frames must not be edited once they are in a trace.
@@ -32,17 +32,23 @@ class Follower:
     _kept: dict[int, tuple[weakref.ref[Trace], Frame, Focus, dict[Path, Any]]] = field(default_factory=dict)
 
     def patch(
-        self, trace: Trace, frame: Frame, focus: Focus, chosen: Callable[[int, Frame | None], dict[Path, Any]]
+        self,
+        trace: Trace,
+        frame: Frame,
+        focus: Focus,
+        chosen: Callable[[int, Frame | None], dict[Path, Any]],
+        always: bool = False,
     ) -> list[Op]:
         """The edits ``frame``, the next one of ``trace``, brings.
 
         Args:
             trace, frame, focus: as a panel's ``patch`` has them.
             chosen: all that depends on the selection, by path, for so many frames and the selected one (None: none).
+            always: it depends on how many frames there are as well, so a selection that stays does not settle it.
         """
         count = len(trace.frames)
         before, after = focus.selected(count), focus.selected(count + 1)
-        if before == after and count:
+        if before == after and count and not always:
             return []
         kept = self._kept.get(id(trace))
         if kept is not None and before is not None and kept[1] is trace.frames[-1] and kept[2] == focus:
@@ -55,13 +61,6 @@ class Follower:
             alive = kept[0] if kept is not None else weakref.ref(trace, lambda _: held.pop(at, None))
             held[at] = alive, frame, focus, new
         return changes(old, new)
-
-
-def follow(
-    trace: Trace, frame: Frame, focus: Focus, chosen: Callable[[int, Frame | None], dict[Path, Any]]
-) -> list[Op]:
-    """:meth:`Follower.patch` without a memory, for what is cheap to work out twice."""
-    return Follower().patch(trace, frame, focus, chosen)
 
 
 def settled(trace: Trace, focus: Focus, more: int = 0) -> dict[str, Any]:

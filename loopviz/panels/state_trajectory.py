@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from loopviz.panels import labels, paths, theme
 from loopviz.panels.ops import Op, Path, append, changes, fill, put
 from loopviz.panels.routes import RUNNING, Route, Seen, route_of
-from loopviz.panels.shared import asks, choice
+from loopviz.panels.shared import Follower, asks, choice
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -148,6 +148,7 @@ _SIZES = {  # px of marks; perspective makes those in space look larger
 }
 _VIEW = {"eye": {"x": 1.55, "y": 1.55, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.12}}  # all titles are inside
 _NOWHERE: tuple[list[float], ...] = ([],) * paths.AXES
+_FOLLOWER = Follower()
 Frame = Mapping[str, Any]
 
 
@@ -416,15 +417,13 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
             ops += _joins(meta, after, old[-1], focus)
         elif frame["index"] != focus.token and 0 <= frame["index"] - _first_around(focus.token) <= OTHERS:
             ops += _joins(meta, after, frame, focus)
-    moved = fitted or not old or focus.selected(len(old)) != focus.selected(len(new))
-    if moved:
-        ops += changes(_chosen(meta, before, old, focus), _chosen(meta, after, new, focus))
     wider = (before.basis, before.low, before.high) != (after.basis, after.low, after.high)
-    if moved or wider or frame["index"] in focus.pins:
-        ops += changes(_marks(meta, before, old, focus), _marks(meta, after, new, focus))
-    if wider:
-        ops += changes(_axes(before, focus), _axes(after, focus))
-    return ops
+
+    def shown(count: int, _: Frame | None) -> dict[Path, Any]:
+        seen, frames = (before, old) if count == len(old) else (after, new)
+        return {**_chosen(meta, seen, frames, focus), **_marks(meta, seen, frames, focus), **_axes(seen, focus)}
+
+    return ops + _FOLLOWER.patch(trace, frame, focus, shown, always=wider or frame["index"] in focus.pins)
 
 
 def summary(trace: Trace, focus: Focus) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from loopviz.panels import labels, shared, theme
 from loopviz.panels.focus import METRICS
-from loopviz.panels.ops import Op, Path, append, changes, fill
+from loopviz.panels.ops import Op, Path, append, fill
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -139,6 +139,7 @@ LINEAR = {"entropy"}  # the rest spans decades
 FLOORED = {"cosine", "kl", "rel_delta", "contraction"}
 MAP, MARKS = 0, {kind: 1 + i for i, kind in enumerate(theme.STOPS)}
 COLUMN, CELL = 0, 1  # shapes
+_FOLLOWER = shared.Follower()
 MARK_SIZES = ((48, 9), (120, 6), (300, 4))  # up to so many tokens: mark size, px; else 3
 EDGED = 200  # up to so many tokens marks have an edge; more crowded, edges would hide them
 
@@ -375,14 +376,13 @@ def figure(trace: Trace, focus: Focus) -> go.Figure:
 @shared.redrawn(data, layout_only=True)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: one more column and mark; the outline moves when the newest token is followed."""
-    meta, frames = shared.settled(trace, focus, 1), trace.frames
+    meta = shared.settled(trace, focus, 1)
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
-    states = []
-    for count in (len(frames), len(frames) + 1):
-        at = focus.selected(count)
-        states.append(_chosen(meta, count, None if at is None else frames[at] if at < len(frames) else frame, focus))
-    return _added(frame, focus) + changes(*states)
+    follow = _FOLLOWER.patch(
+        trace, frame, focus, lambda count, chosen: _chosen(meta, count, chosen, focus), always=True
+    )
+    return _added(frame, focus) + follow
 
 
 def summary(trace: Trace, focus: Focus) -> str:
