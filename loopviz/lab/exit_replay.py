@@ -192,18 +192,6 @@ def max_loop_view(model: LoopLlamaForCausalLM, loop: dict[str, Any], steps: int)
     return view
 
 
-def stopping_view(
-    model: LoopLlamaForCausalLM, loop: dict[str, Any], steps: int, floor: int | None, **settings: Any
-) -> LoopLlamaForCausalLM:
-    """A view that stops by itself, after ``floor`` (None: its own ``min_loop_count``) to ``steps`` steps.
-
-    Raises:
-        ValueError: settings that cannot be run, by name (as ``virtual_layer_count`` above the floor).
-    """
-    least = {} if floor is None else {"min_loop_count": floor}
-    return model.with_loop(**{**loop, "loop_strategy": "dynamic_stop", "max_loop_count": steps, **least, **settings})
-
-
 def record(view: LoopLlamaForCausalLM, ids: Tensor, unit: str, keep: list[Tensor] | None = None) -> Iterator[ExitRun]:
     """Run windows at the most loops and reduce what happens.
 
@@ -318,7 +306,7 @@ def real_run(view: LoopLlamaForCausalLM, ids: Tensor, unit: str, own: list[Tenso
     """Run windows with a view that stops by itself, every token, and hold it against the run at the most loops.
 
     Args:
-        view: from :func:`stopping_view`.
+        view: its own object, with :func:`settings_of` a point.
         ids, unit: as for :func:`record`.
         own: what that kept of the same windows.
 
@@ -343,16 +331,25 @@ def real_run(view: LoopLlamaForCausalLM, ids: Tensor, unit: str, own: list[Tenso
 
 
 def own_floor(view: LoopLlamaForCausalLM) -> int:
-    """The first step at which a stopping view may stop."""
+    """The first step at which a view from :func:`max_loop_view` may stop when it stops by itself.
+
+    Its ``min_loop_count``, or the number of KV slots a layer owns where that is more: each must be written in every pass.
+    """
     block: LoopBlock = view.config.loop_blocks()[0]
-    return block.floor
+    return min(max(block.floor, block.slots), block.count)
 
 
-def settings_of(policy: str, threshold: float) -> dict[str, Any] | None:
-    """The loop fields that make a model stop by a point of the bench; None where the model has no such setting."""
+def settings_of(policy: str, threshold: float, floor: int, steps: int) -> dict[str, Any] | None:
+    """The loop fields that make a model stop by a point of the bench; None where the model has no such setting.
+
+    Args:
+        policy, threshold, floor: as for :func:`exit_steps`.
+        steps: N of the run it was replayed on.
+    """
     if policy == "count":
-        return {"loop_strategy": "fixed_count", "loop_count": int(threshold)}
+        return {"loop_strategy": "fixed_count", "loop_count": int(threshold), "max_loop_count": steps}
     field = POLICIES[policy].setting
     if field is None:
         return None
-    return {"loop_strategy": "dynamic_stop", "convergence_criterion": policy, field: float(threshold)}
+    limits = {"min_loop_count": floor, "max_loop_count": steps}
+    return {"loop_strategy": "dynamic_stop", "convergence_criterion": policy, field: float(threshold), **limits}

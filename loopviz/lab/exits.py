@@ -25,7 +25,6 @@ from .exit_replay import (
     real_run,
     record,
     settings_of,
-    stopping_view,
 )
 from .tasks import Column, Row, Subject, Task, check_number, param, register
 
@@ -48,8 +47,8 @@ class ExitParams(CorpusParams):
     )
     floor: int = param(
         0,
-        "First step that may stop; 0: where the model itself may stop under dynamic_stop.",
-        "最早允许停止的步；0 表示模型在 dynamic_stop 下自己允许停止的步。",
+        "First step that may stop; 0: min_loop_count, or the KV slots a layer owns where they are more.",
+        "最早允许停止的步；0 表示 min_loop_count，或每层拥有的 KV 槽数（若更多）。",
     )
     unit: str = param(
         "token",
@@ -130,7 +129,8 @@ def _cells(subject: Subject, params: ExitParams) -> int:
 def _run(subject: Subject, params: ExitParams) -> Iterator[Row]:
     steps, loop = params.steps(subject), params.loop
     most = max_loop_view(subject.view(loop), {}, steps)
-    floor = own_floor(stopping_view(most, {}, steps, params.floor or None))  # refuses what cannot be run
+    floor = params.floor or own_floor(most)
+    most.with_loop(**settings_of("cosine", 1.0, floor, steps))  # refuses what could not be run
     ids = token_ids(subject, params)
     kept_numbers = len(ids) * most.config.vocab_size
     if params.check and kept_numbers > MOST_KEPT:
@@ -151,17 +151,16 @@ def _run(subject: Subject, params: ExitParams) -> Iterator[Row]:
     fronts = [pareto([x["saved"] for x in found], [x[paid] for x in found]) for paid in ("kl_mean", "changed")]
     for (policy, threshold), stop, result, by_kl, by_change in zip(points, stops, found, *fronts, strict=True):
         real: Row = dict.fromkeys(REAL)
-        settings = settings_of(policy, threshold) if params.check else None
+        settings = settings_of(policy, threshold, floor, steps) if params.check else None
         if settings is not None:
-            if policy == "count":
-                view = max_loop_view(most, {}, int(threshold))
-            else:
-                view = stopping_view(most, {}, steps, floor, **settings)
+            view = most.with_loop(**settings)
             parts = [real_run(view, rows, params.unit, own) for rows, own in zip(windows, kept, strict=True)]
             real = _really(RealRun.join(parts), stop)
         yield {
             "policy": policy,
             "threshold": threshold,
+            "floor": 1 if policy == "count" else floor,
+            "max_loops": steps,
             **result,
             "pareto_kl": by_kl,
             "pareto_changed": by_change,
@@ -195,6 +194,8 @@ COLUMNS = tuple(
             "Threshold: where it stops (steps for count and argmax)",
             "阈值：在何处停止（count 与 argmax 为步数）",
         ),
+        ("floor", "", "Floor: first step that may stop", "下限：最早允许停止的步"),
+        ("max_loops", "", "Most: steps N of the recorded run", "上限：所记录运行的步数 N"),
         ("mean_loops", "", "Loops: mean over tokens", "循环数：各词元的平均"),
         ("saved", "", "Saved: share of the N steps not run", "节省：N 步中未运行的比例"),
         (

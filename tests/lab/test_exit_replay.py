@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from loopviz.lab import exit_replay
-from loopviz.lab.exit_replay import ExitRun, exit_steps, max_loop_view, outcome, real_run, record, stopping_view
+from loopviz.lab.exit_replay import ExitRun, exit_steps, max_loop_view, outcome, real_run, record, settings_of
 from loopviz.model import MERGES, LoopCache
 from loopviz.trace import metrics
 
@@ -49,8 +49,7 @@ def test_a_full_pass_stops_where_the_replay_says_and_pays_what_it_says(mode: str
     seen = set()
     for threshold in apart(run, policy):
         stop = exit_steps(run, policy, threshold, FLOOR)
-        settings = exit_replay.settings_of(policy, threshold)
-        real = real_run(stopping_view(model, loop, N, None, **settings), IDS, "pass", own)
+        real = real_run(model.with_loop(**loop | settings_of(policy, threshold, FLOOR, N)), IDS, "pass", own)
         np.testing.assert_array_equal(real.loops, stop)
         at = (np.arange(len(stop)), stop - 1)
         np.testing.assert_allclose(real.kl_paid, run.kl_paid[at], atol=1e-4)
@@ -67,7 +66,7 @@ def test_one_token_that_stops_after_a_context_at_the_most_loops_is_replayed_exac
     threshold = apart(run, policy)[1]
     stop = exit_steps(run, policy, threshold, FLOOR).reshape(-1, len(IDS))  # [T, B]
     paid = run.kl_paid.reshape(IDS.shape[1], len(IDS), N)
-    stopping = stopping_view(model, loop, N, None, **exit_replay.settings_of(policy, threshold))
+    stopping = model.with_loop(**loop | settings_of(policy, threshold, FLOOR, N))
     assert len(set(stop[[2, 5]].ravel().tolist())) > 1
     for t in (2, 5):
         cache = LoopCache(model.config)
@@ -92,7 +91,7 @@ def test_decoding_agrees_exactly_where_no_key_depends_on_the_step_of_exit(
     seen = set()
     for threshold in apart(run, policy)[1:3]:
         stop = exit_steps(run, policy, threshold, FLOOR)
-        view = stopping_view(model, loop, N, None, **exit_replay.settings_of(policy, threshold))
+        view = model.with_loop(**loop | settings_of(policy, threshold, FLOOR, N))
         real = real_run(view, IDS, "token", own)
         np.testing.assert_array_equal(real.loops, stop)
         np.testing.assert_allclose(real.kl_paid, run.kl_paid[np.arange(len(stop)), stop - 1], atol=1e-4)
@@ -106,7 +105,7 @@ def test_decoding_differs_where_keys_depend_on_it_and_the_difference_is_measured
     run, own = recorded(model, loop, "token")
     threshold = apart(run, "cosine")[1]
     stop = exit_steps(run, "cosine", threshold, FLOOR)
-    view = stopping_view(model, loop, N, None, **exit_replay.settings_of("cosine", threshold))
+    view = model.with_loop(**loop | settings_of("cosine", threshold, FLOOR, N))
     real = real_run(view, IDS, "token", own)
     first = slice(0, len(IDS))  # the first token has no past to differ
     np.testing.assert_array_equal(real.loops[first], stop[first])
@@ -197,8 +196,6 @@ def test_what_cannot_be_replayed_is_refused_by_name() -> None:
     model = tiny.build(LOOP)
     with pytest.raises(ValueError, match=r"loop_layers=\[\(0, 0\), \(2, 3\)\]: 2 looped blocks"):
         max_loop_view(model, LOOP | {"loop_layers": [(0, 0), (2, 3)]}, N)
-    with pytest.raises(ValueError, match="virtual_layer_count=2: must be <= min_loop_count=1"):
-        stopping_view(model, LOOP, N, 1)
     with pytest.raises(ValueError, match="policy='gate'"):
         exit_steps(made({"kl": [[1]]}), "gate", 1)
 
@@ -206,8 +203,16 @@ def test_what_cannot_be_replayed_is_refused_by_name() -> None:
 @pytest.mark.parametrize("policy", ["cosine", "kl"])
 def test_a_chosen_point_becomes_the_models_own_settings(policy: str) -> None:
     model = tiny.build(LOOP)
-    view = model.with_loop(**LOOP, max_loop_count=N, **exit_replay.settings_of(policy, 0.5))
+    view = model.with_loop(**LOOP | settings_of(policy, 0.5, 3, N))
     block = view.config.loop_blocks()[0]
-    assert (block.dynamic, block.criterion) == (True, policy)
+    assert (block.dynamic, block.criterion, block.floor, block.max_steps) == (True, policy, 3, N)
     assert getattr(block, exit_replay.POLICIES[policy].setting) == 0.5
-    assert exit_replay.settings_of("entropy", 0.5) is None
+    assert model.with_loop(**LOOP | settings_of("count", 4.0, 1, N)).config.loop_blocks()[0].max_steps == 4
+    assert settings_of("entropy", 0.5, 3, N) is None
+
+
+def test_the_floor_is_the_models_own_or_its_slots() -> None:
+    model = tiny.build(LOOP)
+    for slots, least, steps, floor in ((2, 3, 6, 3), (4, 2, 6, 4), (1, 1, 6, 1), (2, 5, 4, 4)):
+        view = max_loop_view(model, LOOP | {"virtual_layer_count": slots, "min_loop_count": least}, steps)
+        assert exit_replay.own_floor(view) == floor
