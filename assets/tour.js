@@ -158,7 +158,7 @@ export class Tour {
   }
 
   pressed(event) {
-    if (!this.on || event.isComposing || document.querySelector("dialog[open]")) return;
+    if (!this.on || event.isComposing || document.querySelector("dialog[open], .lv-menu-list:not([hidden])")) return;
     if (event.key === "Escape") this.leave();
     else if (event.key === "Enter" && event.target === this.card) this.forward();
     else return;
