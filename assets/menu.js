@@ -44,9 +44,10 @@ export class Menu {
     this.list.hidden = !open;
     this.button.setAttribute("aria-expanded", String(open));
     if (!open) return;
-    this.list.classList.toggle("lv-menu-end", this.end);
-    const { left, right } = this.list.getBoundingClientRect();
-    if (left < 6 || right > document.documentElement.clientWidth - 6) this.list.classList.toggle("lv-menu-end");
+    // under the button, as far as the window is wide
+    const [at, width] = [this.node.getBoundingClientRect(), this.list.offsetWidth];
+    const left = Math.min(this.end ? at.right - width : at.left, document.documentElement.clientWidth - width - 6);
+    this.list.style.left = `${Math.max(left, 6) - at.left}px`;
   }
 
   /** Arrows move through the list, Escape closes it: none of them reaches the page's own keys. */

@@ -40,6 +40,8 @@ export class Share {
       if (file) this.open(file).finally(() => (this.input.value = "")); // the same one may be chosen again
     });
     this.menu.node.append(this.input);
+    page.root.addEventListener("dragover", (event) => event.preventDefault());
+    page.root.addEventListener("drop", (event) => this.dropped(event));
     this.back = press("lv-quiet lv-show-file", () => page.showRun(this.file.run));
     this.notice = new Notice();
   }
@@ -180,7 +182,9 @@ export class Share {
     page.shelf.follow(panels);
     const { token, step, pins, lang, ...view } = focus;
     if (snapshot) {
-      if (page.run === null || page.onRecorded) page.snapshot(snapshot);
+      if (page.run !== null && !page.onRecorded) return; // the visitor was quicker
+      page.snapshot(snapshot);
+      if (page.looking) page.redraw(); // an answer is on its way that knows nothing of the link
       return;
     }
     this.awaited = { token, step, pins };
@@ -227,6 +231,15 @@ export class Share {
     const plain = (answer.headers.get("content-type") ?? "").startsWith("text/plain");
     const said = plain ? (await answer.text()).slice(0, 600) : "";
     return said || this.texts["live.share.failed"];
+  }
+
+  /** A file let go of over the page; elsewhere the browser would leave the page for it. */
+  dropped(event) {
+    const [file] = event.dataTransfer?.files ?? [];
+    if (!file || !this.texts) return;
+    event.preventDefault();
+    if (this.page.run && !this.page.end) this.notice.say([this.texts["live.share.running"]], true);
+    else this.open(file);
   }
 
   /** Show a run from a file of the visitor's. */
