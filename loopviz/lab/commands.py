@@ -252,7 +252,9 @@ def _finish(experiment: Experiment, options: argparse.Namespace) -> int:
     interrupted, saved = False, time.monotonic()
     with _Progress(experiment) as progress:
         try:
-            for _ in experiment:
+            for row in experiment:
+                if row is None:
+                    continue
                 progress.update()
                 if options.out is not None and time.monotonic() - saved > SAVE_EVERY:
                     experiment.save(options.out)

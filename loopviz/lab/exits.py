@@ -126,7 +126,7 @@ def _cells(subject: Subject, params: ExitParams) -> int:
     return len(params.points(params.steps(subject)))
 
 
-def _run(subject: Subject, params: ExitParams) -> Iterator[Row]:
+def _run(subject: Subject, params: ExitParams) -> Iterator[Row | None]:
     steps, loop = params.steps(subject), params.loop
     most = max_loop_view(subject.view(loop), {}, steps)
     floor = params.floor or own_floor(most)
@@ -140,11 +140,12 @@ def _run(subject: Subject, params: ExitParams) -> Iterator[Row]:
         )
     windows = [rows.to(most.device) for _, rows in batches(ids, params.window, params.batch)]
     kept: list[list[Tensor]] = [[] for _ in windows]
-    run = ExitRun.join(
-        part
-        for rows, own in zip(windows, kept, strict=True)
-        for part in record(most, rows, params.unit, own if params.check else None)
-    )
+    recorded = []
+    for rows, own in zip(windows, kept, strict=True):
+        for part in record(most, rows, params.unit, own if params.check else None):
+            recorded.append(part)
+            yield None
+    run = ExitRun.join(recorded)
     points = params.points(steps)
     stops = [exit_steps(run, policy, threshold, floor) for policy, threshold in points]
     found = [outcome(run, stop) for stop in stops]
@@ -154,7 +155,10 @@ def _run(subject: Subject, params: ExitParams) -> Iterator[Row]:
         settings = settings_of(policy, threshold, floor, steps) if params.check else None
         if settings is not None:
             view = most.with_loop(**settings)
-            parts = [real_run(view, rows, params.unit, own) for rows, own in zip(windows, kept, strict=True)]
+            parts = []
+            for rows, own in zip(windows, kept, strict=True):
+                parts.append(real_run(view, rows, params.unit, own))
+                yield None
             real = _really(RealRun.join(parts), stop)
         yield {
             "policy": policy,

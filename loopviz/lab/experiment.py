@@ -75,7 +75,8 @@ def sources(params: Any) -> list[Source]:
 class Experiment:
     """A run of a task: iterate over it, and it fills.
 
-    Iterating again goes on where the last iteration stopped; what has been yielded stays.
+    Iterating again goes on where the last iteration stopped; what has been yielded stays. It yields `None` where the
+    task has no new row but may be left.
 
     Args:
         task: what to measure.
@@ -100,9 +101,9 @@ class Experiment:
         self.complete = False
         self.seconds = 0.0  # spent in the task
         self._created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._running: Iterator[Row] | None = None
+        self._running: Iterator[Row | None] | None = None
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Row | None]:
         if self._running is None:
             self._running = iter(self.task.run(self.subject, self.params))
         while not self.complete:
@@ -114,7 +115,8 @@ class Experiment:
                 return
             finally:
                 self.seconds += time.perf_counter() - started
-            self.rows.append(self._checked(row))
+            if row is not None:
+                self.rows.append(self._checked(row))
             yield row
 
     def run(self) -> Experiment:

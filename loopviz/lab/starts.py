@@ -85,17 +85,20 @@ def _cells(subject: Subject, params: StartsParams) -> int:
     return len(params.starts()) * (params.loops + 1)
 
 
-def _run(subject: Subject, params: StartsParams) -> Iterator[Row]:
+def _run(subject: Subject, params: StartsParams) -> Iterator[Row | None]:
     view = max_loop_view(subject.view(params.loop), {}, params.loops)
     windows = [rows.to(view.device) for _, rows in batches(token_ids(subject, params), params.window, params.batch)]
-    own = [states_from(view, rows) for rows in windows]
+    own = []
+    for rows in windows:
+        own.append(states_from(view, rows))
+        yield None
     for start in params.starts():
         # The same draw for every size: sizes then differ in nothing else.
         generator = torch.Generator().manual_seed(params.seed * 1_000_003 + start.draw)
-        parts = [
-            compare(view, states, states_from(view, rows, _replacement(start, generator)))
-            for rows, states in zip(windows, own, strict=True)
-        ]
+        parts = []
+        for rows, states in zip(windows, own, strict=True):
+            parts.append(compare(view, states, states_from(view, rows, _replacement(start, generator))))
+            yield None
         found = {name: torch.cat([part[name] for part in parts], dim=1).double() for name in parts[0]}  # [N + 1, M]
         for r in range(params.loops + 1):
             yield {

@@ -92,8 +92,8 @@ class Task:
         params: the parameters dataclass (see :class:`Params`).
         columns: of its table, in order; every row has exactly these keys.
         cells: `(subject, params)` -> rows that will come, for progress.
-        run: `(subject, params)` -> rows, each yielded as soon as it is known. Closing the generator cancels the work;
-            what was yielded is kept. Raises ValueError for what is refused, before the first row where it can.
+        run: `(subject, params)` -> rows, each yielded as soon as it is known, and `None` where long work has no row to
+            show yet but may be left. Closing the generator cancels the work; what was yielded is kept. Raises ValueError for what is refused, before the first row where it can.
         words: by language: "title", "question" (what it answers), "how" (how it is measured), "cost".
         plot: `(table, lang)` -> figure of a table, finished or not; `None` without one.
     """
@@ -102,7 +102,7 @@ class Task:
     params: type
     columns: tuple[Column, ...]
     cells: Callable[[Subject, Any], int]
-    run: Callable[[Subject, Any], Iterator[Row]]
+    run: Callable[[Subject, Any], Iterator[Row | None]]
     words: dict[str, Words]
     plot: Callable[[pd.DataFrame, str], go.Figure] | None = None
 

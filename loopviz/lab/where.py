@@ -74,9 +74,12 @@ def _influence_cells(subject: Subject, params: InfluenceParams) -> int:
     return subject.model.config.num_hidden_layers
 
 
-def _influence_run(subject: Subject, params: InfluenceParams) -> Iterator[Row]:
+def _influence_run(subject: Subject, params: InfluenceParams) -> Iterator[Row | None]:
     ids = token_ids(subject, params)
-    parts = [layer_cosines(subject, rows).flatten(1) for _, rows in batches(ids, params.window, params.batch)]
+    parts = []
+    for _, rows in batches(ids, params.window, params.batch):
+        parts.append(layer_cosines(subject, rows).flatten(1))
+        yield None
     influence = 1 - torch.cat(parts, dim=1).double()  # [L, M]
     low, high = influence.quantile(torch.tensor([0.05, 0.95], dtype=influence.dtype), dim=1)
     for layer, values in enumerate(influence):

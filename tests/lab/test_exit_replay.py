@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from loopviz.lab import exit_replay
+from loopviz.lab import (
+    ablation,  # noqa: F401  (registers the merge "first")
+    exit_replay,
+)
 from loopviz.lab.exit_replay import ExitRun, exit_steps, max_loop_view, outcome, real_run, record, settings_of
-from loopviz.model import MERGES, LoopCache
+from loopviz.model import LoopCache
 from loopviz.trace import metrics
 
 from ..model import tiny
@@ -81,11 +84,8 @@ def test_one_token_that_stops_after_a_context_at_the_most_loops_is_replayed_exac
 
 
 @pytest.mark.parametrize("policy", ["cosine", "kl"])
-def test_decoding_agrees_exactly_where_no_key_depends_on_the_step_of_exit(
-    policy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(MERGES, "keeps_step_1", lambda merged, new, step, alpha: new if merged is None else merged)
-    loop = LOOP | {"loop_layers": (1, 3), "kv_cache_mode": "merge_strategy", "merge_strategy": "keeps_step_1"}
+def test_decoding_agrees_exactly_where_no_key_depends_on_the_step_of_exit(policy: str) -> None:
+    loop = LOOP | {"loop_layers": (1, 3), "kv_cache_mode": "merge_strategy", "merge_strategy": "first"}
     model = tiny.build(loop)  # 4 layers: nothing after the block
     run, own = recorded(model, loop, "token")
     seen = set()

@@ -93,6 +93,15 @@ def test_settings_that_cannot_run_are_refused_before_anything_is_run() -> None:
         next(TASK.run(subject(), ExitParams(**{**PARAMS, "window": 300})))
 
 
+def test_the_recording_can_be_left_before_there_is_a_row() -> None:
+    experiment = Experiment(TASK, subject(), ExitParams(**PARAMS))
+    assert next(iter(experiment)) is None
+    experiment.close()
+    assert experiment.done == 0
+    assert not experiment.complete
+    assert plot(experiment.frame, "en").layout.annotations[0].text == "No rows yet"
+
+
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_plot_has_a_curve_a_policy_and_rings_the_front(table: pd.DataFrame, lang: str) -> None:
     figure = plot(table, lang)
