@@ -6,7 +6,7 @@ import { el, kept } from "./dom.js";
 export function stage(root, texts) {
   const dark = kept.get("dark", window.matchMedia("(prefers-color-scheme: dark)").matches ? 1 : 0);
   document.body.classList.toggle("dark", dark === 1);
-  const ways = ["explore", "compare"].map((to) => Object.assign(el("a", "lv-way", texts[`nav.${to}`]), { href: to === "explore" ? "./" : `./${to}` }));
+  const ways = ["explore", "compare", "lab"].map((to) => Object.assign(el("a", "lv-way", texts[`nav.${to}`]), { href: to === "explore" ? "./" : `./${to}` }));
   ways[0].setAttribute("aria-current", "page");
   const head = el("div", "lv-early-head", el("h1", "", "LoopViz"), el("nav", "lv-nav", ...ways), el("p", "", texts["page.tagline"]));
   const page = el("div", "lv-early-page", el("div", "lv-early-ask"), el("div", "lv-early-settings"), el("div", "lv-early-live", root));

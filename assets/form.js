@@ -1,4 +1,5 @@
-// Fields of a form from plain descriptions: `{name, kind, low, high, step, choices, value}`; words come from the page.
+// Fields of a form from plain descriptions: `{name, kind, low, high, step, choices, value, limit}`; words come from the page.
+// Kinds: whole, number, choice, flag, name and line (a line of text), long (a text), file (a text file, as {name, text}).
 
 import { el } from "./dom.js";
 
@@ -12,7 +13,11 @@ export class Field {
     this.node = el("label", "lv-field", this.title, this.input, this.info);
     this.node.dataset.field = control.name;
     if (control.kind === "flag") this.node.classList.add("lv-field-flag");
-    this.input.addEventListener(control.kind === "long" ? "input" : "change", () => changed(this.value));
+    this.file = null;
+    this.input.addEventListener(control.kind === "long" ? "input" : "change", async () => {
+      if (control.kind === "file") await this.read();
+      changed(this.value);
+    });
   }
 
   make({ kind, low, high, step, choices }) {
@@ -20,6 +25,7 @@ export class Field {
     if (kind === "long") return Object.assign(el("textarea", "lv-input"), { rows: 3 });
     const input = el("input", "lv-input");
     if (kind === "flag") input.type = "checkbox";
+    else if (kind === "file") input.type = "file";
     else if (kind === "whole" || kind === "number") {
       input.type = "number";
       Object.assign(input, { min: low ?? "", max: high ?? "", step: kind === "whole" ? 1 : step ?? "any" });
@@ -27,14 +33,25 @@ export class Field {
     return input;
   }
 
+  /** A chosen file's text; one that is too long is not read. */
+  async read() {
+    const [chosen] = this.input.files;
+    this.file = null;
+    if (!chosen) return;
+    const fits = chosen.size <= 4 * this.control.limit; // bytes; the server counts characters
+    this.file = { name: chosen.name, text: fits ? await chosen.text() : "", size: chosen.size, fits };
+  }
+
   get value() {
     const { kind } = this.control;
+    if (kind === "file") return this.file;
     if (kind === "flag") return this.input.checked;
     if (kind === "whole" || kind === "number") return this.input.value.trim() === "" ? null : Number(this.input.value);
     return this.input.value;
   }
 
   set value(value) {
+    if (this.control.kind === "file") return;
     if (this.control.kind === "flag") this.input.checked = Boolean(value);
     else if (document.activeElement !== this.input) this.input.value = value ?? "";
   }

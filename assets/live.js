@@ -11,6 +11,7 @@ import { Screen } from "./screen.js";
 import { Share } from "./share.js";
 import { Shelf } from "./shelf.js";
 import { TextView } from "./text.js";
+import { Ways } from "./ways.js";
 import { Tour } from "./tour.js";
 
 const SILENCE_MS = 3000; // then the server is asked whether something got lost
@@ -67,6 +68,7 @@ class Page {
 
   build() {
     this.share = new Share(this);
+    this.ways = new Ways(this);
     this.player = new Player(this);
     this.words = new TextView(this);
     this.text = this.words.region;
@@ -183,7 +185,7 @@ class Page {
     this.lastMessage = performance.now();
     if (message.visit) this.share.visit(message.visit);
     if (message.kind === "config") this.configure(message);
-    else if (message.kind === "link") this.share.linked(message);
+    else if (message.kind === "link") this.ways.took(message) || this.share.linked(message);
     else if (message.kind === "status") this.say(message.text, message.bad);
     else if (message.kind === "snapshot") this.snapshot(message);
     else if (message.kind === "frames") this.frames(message);

@@ -10,6 +10,8 @@ from loopviz.app import direct, server
 from loopviz.app.compare import ComparePage
 from loopviz.app.comparison import Comparisons
 from loopviz.app.explore import ExplorePage
+from loopviz.app.lab import LabPage
+from loopviz.app.laboratory import Laboratory
 from loopviz.app.live import Registry
 from loopviz.app.models import ModelRoom
 from loopviz.app.service import Service
@@ -28,6 +30,7 @@ def build(model: str = DEFAULT_MODEL, *, local: bool = True) -> ExplorePage:
     service = Service(ModelRoom(model, local=local), Registry())
     page = ExplorePage(service)
     ComparePage(page.demo, Comparisons(service))
+    LabPage(page.demo, Laboratory(service))
     return page
 
 

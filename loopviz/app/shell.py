@@ -18,7 +18,7 @@ from loopviz.app.wire import wire
 from loopviz.panels import theme
 
 # The pages in the order in which they are offered: name (`nav.<name>` in the texts) and address beside the root.
-PAGES: Mapping[str, str] = {"explore": "./", "compare": "./compare"}
+PAGES: Mapping[str, str] = {"explore": "./", "compare": "./compare", "lab": "./lab"}
 
 # Of all texts, those that are about other pages' things.
 _ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused")

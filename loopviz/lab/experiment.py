@@ -149,7 +149,7 @@ class Experiment:
     @property
     def frame(self) -> pd.DataFrame:
         """The table so far, columns in the task's order."""
-        return to_frame(self.task, self.rows)
+        return to_frame(self.task, list(self.rows))  # rows may come from another thread meanwhile
 
     @property
     def manifest(self) -> dict[str, Any]:

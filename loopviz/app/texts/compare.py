@@ -127,7 +127,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "compare.file.parquet": "Parquet 表格",
         "compare.file.json": "清单（JSON）",
         "compare.yes": "是",
-        "compare.none": "—（无）",
+        "compare.none": "无",
         "compare.none.hint": "没有测量",
         "compare.best": "此列中最好",
     },

@@ -1,0 +1,327 @@
+// The Lab page: a task, its parameters, its table and plot as they come. Knows no task by name.
+// The other half is loopviz/app/laboratory.py; messages are listed in loopviz/app/lab_run.py.
+
+import { el, press } from "./dom.js";
+import { Field } from "./form.js";
+import { Frame, save, start, ticket } from "./frame.js";
+import { Plot, Plots } from "./plots.js";
+import { Table } from "./table.js";
+
+const SILENCE_MS = 8000; // then the server is asked whether something got lost
+const WIDE = new Set(["long", "line"]);
+
+/** Seconds as people say them. */
+function duration(seconds) {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+class Page {
+  constructor(parts, config) {
+    this.frame = new Frame(parts, config, this);
+    this.root = parts.root;
+    this.tasks = [];
+    this.task = null;
+    this.fields = new Map();
+    this.filled = {}; // by task, what the visitor changed
+    this.run = null; // the last message's state of the measurement shown
+    this.rows = [];
+    this.running = false;
+    this.heard = 0;
+    this.plots = new Plots(this.frame);
+    this.build(config);
+    this.frame.label();
+    this.speak();
+    this.open();
+    setInterval(() => this.watch(), 1000);
+  }
+
+  text(key, values) {
+    return this.frame.text(key, values);
+  }
+
+  // --- building --------------------------------------------------------------------------------------------------
+
+  build(config) {
+    this.model = new Field({ name: "model", kind: "name" }, () => this.follow());
+    const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
+    names.id = "lv-models";
+    this.model.input.setAttribute("list", names.id);
+    this.model.value = config.models[0];
+    this.modelLine = el("span", "lv-model");
+    this.list = el("div", "lv-tasks");
+    this.listTitle = el("h3");
+    this.title = el("h3");
+    this.question = el("p", "lv-task-question");
+    this.how = el("p", "lv-question");
+    this.cost = el("p", "lv-question");
+    this.form = el("div", "lv-form lv-params");
+    this.go = press("lv-go", () => this.measure());
+    this.halt = press("lv-halt", () => this.stop());
+    this.status = el("span", "lv-status");
+    this.status.setAttribute("role", "status");
+    this.bar = el("progress", "lv-progress");
+    const buttons = el("div", "lv-buttons-row", this.go, this.halt);
+    const chosen = el("section", "lv-card lv-asking", this.title, this.question, this.how, this.cost);
+    chosen.append(el("div", "lv-form", this.model.node, names, this.modelLine), this.form, el("div", "lv-card-row", buttons, this.status), this.bar);
+    const side = el("section", "lv-card lv-side", this.listTitle, this.list);
+    this.plot = new Plot("plot", this.plots);
+    this.table = new Table();
+    this.tableTitle = el("h3");
+    this.tableHint = el("p", "lv-question");
+    this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => this.download(kind)), { value: kind }));
+    this.repeat = el("p", "lv-question");
+    const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, this.table.node, el("div", "lv-files", ...this.files), this.repeat);
+    this.results = el("div", "lv-results", this.plot.node, rows);
+    this.results.hidden = true;
+    this.bar.hidden = true;
+    const main = el("div", "lv-main", chosen, this.results);
+    this.root.replaceChildren(this.frame.head, el("div", "lv-lab", side, main), this.frame.glossary.dialog);
+  }
+
+  /** The tasks there are; the address may name one. */
+  async open() {
+    for (let tries = 0; !this.tasks.length && tries < 30; tries++) {
+      const answer = await this.frame.ask("tasks", {});
+      if (answer?.kind === "tasks") this.tasks = answer.tasks;
+      else await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+    this.buttons = this.tasks.map((task) => {
+      const button = press("lv-task", () => this.choose(task));
+      button.dataset.task = task.name;
+      return button;
+    });
+    this.list.replaceChildren(...this.buttons);
+    const asked = new URLSearchParams(location.search).get("task");
+    this.choose(this.tasks.find((task) => task.name === asked) ?? this.tasks[0]);
+    this.follow();
+  }
+
+  choose(task) {
+    if (!task || this.running) return;
+    this.task = task;
+    this.filled[task.name] ??= {};
+    const filled = this.filled[task.name];
+    this.fields = new Map(
+      task.fields.map((described) => {
+        const { name } = described;
+        const field = new Field(described, (value) => {
+          filled[name] = value;
+          this.inform(field);
+        });
+        if (described.kind === "file") field.file = filled[name] ?? null;
+        else field.value = filled[name] ?? described.value;
+        if (WIDE.has(described.kind)) field.node.classList.add("lv-field-wide");
+        return [name, field];
+      }),
+    );
+    this.form.replaceChildren(...[...this.fields.values()].map((field) => field.node));
+    if (this.run?.task !== task.name) this.forget();
+    this.label();
+  }
+
+  forget() {
+    this.run = null;
+    this.rows = [];
+    this.said = "";
+    this.results.hidden = true;
+  }
+
+  speak() {
+    this.label();
+    if (this.run) this.look();
+    if (this.tasks.length) this.follow();
+  }
+
+  label() {
+    const text = (key, values) => this.text(key, values);
+    const { lang } = this.frame;
+    this.listTitle.textContent = text("lab.tasks");
+    if (!this.tasks.length) this.list.textContent = text("lab.loading");
+    this.model.label(text("model.label"));
+    this.model.show({ info: text("model.info") });
+    this.go.textContent = text("lab.run");
+    this.halt.textContent = text("lab.stop");
+    this.halt.title = text("lab.stop.hint");
+    this.tableTitle.textContent = text("lab.table");
+    this.repeat.textContent = text("lab.repeat");
+    for (const button of this.files) button.textContent = `${text("lab.download")}: ${text(`compare.file.${button.value}`)}`;
+    for (const button of this.buttons ?? []) {
+      const { words, name } = this.tasks.find((task) => task.name === button.dataset.task);
+      button.replaceChildren(el("b", "", words[lang].title ?? name), el("small", "", words[lang].question ?? ""));
+      button.setAttribute("aria-pressed", String(this.task?.name === name));
+      button.disabled = this.running;
+    }
+    if (this.task) {
+      const words = this.task.words[lang];
+      this.title.textContent = words.title ?? this.task.name;
+      this.question.textContent = words.question ?? "";
+      this.how.replaceChildren(el("b", "", `${text("lab.how")}: `), words.how ?? "");
+      this.cost.replaceChildren(el("b", "", `${text("lab.cost")}: `), words.cost ?? "");
+      this.plot.label(text("lab.plot"), words.question ?? "");
+      for (const field of this.fields.values()) this.inform(field);
+    }
+    this.show();
+  }
+
+  /** A parameter's words; of a file, which was chosen. */
+  inform(field) {
+    const { control, file } = field;
+    field.label(control.name);
+    let info = control.words[this.frame.lang];
+    if (control.kind === "file" && file) {
+      const values = { name: file.name, n: file.fits ? file.text.length : file.size, limit: control.limit };
+      info += ` ${this.text(file.fits ? "lab.chosen" : "lab.too_long", values)}`;
+    }
+    if (control.choices && control.kind !== "choice") info += ` (${control.choices.join(", ")})`;
+    field.show({ info, bad: Boolean(file && !file.fits) });
+  }
+
+  recolour() {
+    this.plots.recolour();
+  }
+
+  /** Follow the model until it is there. */
+  follow(wait = 0) {
+    clearTimeout(this.following);
+    this.following = setTimeout(async () => {
+      const asked = { model: this.model.value, lang: this.frame.lang };
+      const answer = await this.frame.ask("model", asked);
+      if (asked.model !== this.model.value || asked.lang !== this.frame.lang) return this.follow();
+      if (answer?.kind === "model") {
+        this.modelLine.textContent = answer.text;
+        this.modelLine.dataset.state = this.root.dataset.model = answer.state;
+        if (["ready", "failed"].includes(answer.state)) return null;
+      }
+      return this.follow(900);
+    }, wait);
+  }
+
+  // --- running -----------------------------------------------------------------------------------------------------
+
+  measure() {
+    if (this.running || !this.task) return;
+    this.forget();
+    this.ticket = ticket();
+    this.running = true;
+    this.heard = performance.now();
+    this.say(this.text("lab.waiting"));
+    const values = {};
+    for (const [name, field] of this.fields) {
+      const { value } = field;
+      values[name] = field.control.kind === "file" && value ? { name: value.name, text: value.text } : value;
+    }
+    this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, model: this.model.value, task: this.task.name, values });
+    this.label();
+  }
+
+  stop() {
+    this.frame.ask("stop", { ticket: this.ticket });
+    this.say(this.text("lab.stopping"));
+  }
+
+  receive(message) {
+    this.heard = performance.now();
+    if (message.ticket && message.ticket !== this.ticket) return;
+    if (message.kind === "status") {
+      this.say(message.text, message.bad);
+      if (message.over) this.over();
+    } else if (message.kind === "snapshot") this.take(message, message.rows);
+    else if (message.kind === "news") this.news(message);
+    this.mark();
+  }
+
+  news(message) {
+    if (message.run !== this.run?.run || message.first > this.rows.length) return void this.look(message.run);
+    this.take({ ...this.run, ...message }, [...this.rows.slice(0, message.first), ...message.rows]);
+    return undefined;
+  }
+
+  take(message, rows) {
+    const grown = rows.length !== this.rows.length || message.columns !== this.run?.columns;
+    this.run = message;
+    this.rows = rows;
+    this.results.hidden = !rows.length;
+    this.plot.node.hidden = !message.figure;
+    if (message.figure && message.figure !== this.drawn) {
+      this.drawn = message.figure;
+      message.figure.layout.height ??= 420;
+      this.plot.take(message.figure);
+    }
+    if (grown) this.table.show(message.columns, rows, { yes: this.text("lab.yes"), none: this.text("lab.none"), best: "" });
+    if (message.end && this.running) this.over();
+    if (message.done && !message.end && this.said !== this.text("lab.stopping")) this.said = "";
+    if (message.end) this.said = "";
+    if (message.reason) this.say(message.reason, true);
+    this.show();
+  }
+
+  over() {
+    this.running = false;
+    this.label();
+  }
+
+  async look(run = this.run?.run) {
+    if (!run || this.looking) return;
+    this.looking = true;
+    const answer = await this.frame.ask("look", { run, lang: this.frame.lang });
+    this.looking = false;
+    if (answer?.kind === "snapshot") this.receive(answer);
+    else if (answer?.kind === "gone") {
+      this.say(this.text("lab.gone"));
+      if (this.running) this.over();
+    }
+  }
+
+  watch() {
+    if (this.running && this.run && performance.now() - this.heard > SILENCE_MS) {
+      this.heard = performance.now();
+      this.look();
+    }
+  }
+
+  async download(kind) {
+    const answer = await this.frame.ask("download", { run: this.run?.run, kind });
+    if (answer?.kind === "file") save(answer);
+    else this.say(this.text("lab.gone"), true);
+  }
+
+  // --- what is shown -----------------------------------------------------------------------------------------------
+
+  say(text, bad = false) {
+    this.said = text;
+    this.bad = bad;
+    this.show();
+  }
+
+  show() {
+    const { run } = this;
+    let shown = "";
+    if (run) {
+      const { done, total, eta, seconds, end } = run;
+      const values = { done, total, seconds: duration(seconds), eta: eta === null ? "" : duration(eta) };
+      shown = this.text(end ? `lab.end.${end}` : eta === null ? "lab.progress.first" : "lab.progress", values);
+      this.tableHint.textContent = done > this.rows.length ? this.text("lab.more", { shown: this.rows.length, done }) : "";
+      Object.assign(this.bar, { max: Math.max(total, 1), value: done });
+    }
+    this.bar.hidden = !this.running || !run;
+    this.status.textContent = [this.said, this.bad || !this.said ? shown : ""].filter(Boolean).join(" · ");
+    this.status.classList.toggle("lv-bad", Boolean(this.said && this.bad));
+    this.go.disabled = this.running || !this.task;
+    this.halt.disabled = !this.running;
+    this.mark();
+  }
+
+  /** What tests and tools read. */
+  mark() {
+    const { dataset } = this.root;
+    dataset.ready = this.task ? "1" : "0";
+    dataset.running = this.running ? "1" : "0";
+    dataset.rows = String(this.run?.done ?? 0);
+    dataset.end = this.run?.end ?? "";
+  }
+}
+
+export const mount = (parts) => start(parts, Page);

@@ -1,0 +1,143 @@
+"""A task's form: its parameters as fields, and what a visitor filled in as parameters. Knows no task by name.
+
+Importing this needs no torch; `loopviz.lab` is imported when a task is at hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loopviz.app.texts import text
+
+if TYPE_CHECKING:
+    from loopviz.lab.tasks import Column, Task
+
+TEXT_LIMIT = 2_000_000  # characters of a text or file
+LINE_LIMIT = 2_000  # characters of any other parameter
+FILE_NAME_LIMIT = 80
+
+
+def _kind(thing: dataclasses.Field[Any], hint: Any) -> str:
+    """What the page's script shows a parameter as (see `assets/form.js`); a value that may be absent is a line of text."""
+    kind = thing.metadata["kind"]
+    if kind in ("text", "file"):
+        return {"text": "long", "file": "file"}[kind]
+    if thing.metadata["choices"] and hint is str:
+        return "choice"
+    return {bool: "flag", int: "whole", float: "number"}.get(hint, "line")
+
+
+def _shown(value: Any) -> Any:
+    """A default as it stands in its field; the inverse of reading it."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, tuple) and all(isinstance(item, (int, float, str)) for item in value):
+        return ", ".join(str(item) for item in value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _default(thing: dataclasses.Field[Any]) -> Any:
+    return thing.default if thing.default is not dataclasses.MISSING else thing.default_factory()  # type: ignore[misc]
+
+
+def fields_of(task: Task) -> list[dict[str, Any]]:
+    """The form's fields in order: name, kind, value (the default), choices, words in both languages, the limit of text."""
+    hints = typing.get_type_hints(task.params)
+    return [
+        {
+            "name": thing.name,
+            "kind": (kind := _kind(thing, hints[thing.name])),
+            "value": _shown(_default(thing)),
+            "choices": thing.metadata["choices"],
+            "words": thing.metadata["words"],
+            "limit": TEXT_LIMIT if kind in ("long", "file") else LINE_LIMIT,
+        }
+        for thing in dataclasses.fields(task.params)
+    ]
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """A task for the page's script: name, words, fields."""
+    return {"name": task.name, "words": task.words, "fields": fields_of(task)}
+
+
+def column_words(column: Column, lang: str) -> dict[str, Any]:
+    """A column for the page's script: the heading is what comes before the colon of its words."""
+    words = column.words[lang]
+    at = min((place for place in (words.find(": "), words.find("：")) if place > 0), default=len(words))
+    return {"name": column.name, "unit": column.unit, "head": words[:at], "says": words[at + 1 :].strip() or words}
+
+
+def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) -> Any:
+    """The parameters a visitor filled in; what is missing takes its default.
+
+    Args:
+        filled: by name: text as it stands in a field, a switch as bool, a file as `{"name", "text"}`.
+        folder: where files are kept while the task needs them.
+
+    Raises:
+        ValueError: in words for the page, naming the parameter.
+    """
+    from loopviz.lab.tasks import params_from_json
+
+    hints = typing.get_type_hints(task.params)
+    values: dict[str, Any] = {}
+    for thing in dataclasses.fields(task.params):
+        if thing.name in filled:
+            kind = _kind(thing, hints[thing.name])
+            value = _read(thing.name, kind, filled[thing.name], hints[thing.name], folder, lang)
+            if value is not _MISSING:
+                values[thing.name] = value
+    return params_from_json(task.params, values)
+
+
+_MISSING: Any = object()
+
+
+def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) -> Any:
+    """One value; `_MISSING` for one that was left empty."""
+    from loopviz.lab.commands import read_value
+    from loopviz.lab.tasks import describe as describe_type
+
+    if kind == "file":
+        return _keep(name, value, folder, lang) if value else _MISSING
+    if isinstance(value, bool) or value is None:
+        if kind == "flag" and value is not None:
+            return value
+        return _MISSING
+    if isinstance(value, (int, float)):
+        value = str(int(value)) if value == int(value) and kind == "whole" else repr(value)
+    if not isinstance(value, str):
+        raise ValueError(text(lang, "lab.type", name=name, kind=describe_type(hint)))
+    limit = TEXT_LIMIT if kind == "long" else LINE_LIMIT
+    if len(value) > limit:
+        raise ValueError(text(lang, "lab.long", name=name, n=len(value), limit=limit))
+    if kind == "long":
+        return value
+    if not value.strip():
+        return () if typing.get_origin(hint) is tuple else _MISSING
+    try:
+        return read_value(value.strip(), hint)
+    except ValueError:
+        raise ValueError(text(lang, "lab.type", name=f"{name}={value[:60]!r}", kind=describe_type(hint))) from None
+
+
+def _keep(name: str, value: Any, folder: Path, lang: str) -> str:
+    """Write a file that a visitor chose; its path. Its name is kept, without any folder."""
+    content = value.get("text") if isinstance(value, Mapping) else None
+    called = value.get("name") if isinstance(value, Mapping) else None
+    if not isinstance(content, str) or not isinstance(called, str):
+        raise ValueError(text(lang, "lab.file", name=name))
+    if len(content) > TEXT_LIMIT:
+        raise ValueError(text(lang, "lab.long", name=name, n=len(content), limit=TEXT_LIMIT))
+    safe = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in called)[-FILE_NAME_LIMIT:]
+    place = folder / name
+    place.mkdir(exist_ok=True)
+    path = place / (safe.strip(". ") or "text")
+    path.write_bytes(content.encode("utf-8", "replace"))
+    return str(path)

@@ -1,0 +1,169 @@
+"""One visitor's measurement: an experiment in a thread of its own, and the messages that bring its rows to the page.
+
+Kinds of message (the page's script, `assets/lab.js`, is the other half of this):
+
+* `{"kind": "snapshot", "run", "rows", "figure", "columns", ...}`: everything there is, but only the first rows of many.
+* `{"kind": "news", "run", "first", "rows", ...}`: rows from number `first` on, as far as they are shown, and how far it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loopviz.app.lab_form import column_words
+from loopviz.app.models import short_name
+from loopviz.app.texts import pick_language, text
+from loopviz.app.wire import wire
+
+if TYPE_CHECKING:
+    from loopviz.lab.experiment import Experiment
+
+log = logging.getLogger(__name__)
+SHOWN = 300  # rows on the page; all are in the files
+SEND_EVERY = 0.4  # seconds
+DRAW_EVERY = 2.0  # seconds; drawing takes time from the measurement
+
+
+class LabRun:
+    """A measurement. Its methods may be called from any thread.
+
+    Args:
+        experiment: what is measured.
+        folder: of the texts it reads; goes with it.
+        session: whose it is; compared, never sent.
+        ticket: the page's own name for what it asked for; it may end it.
+        limit: seconds after which it ends by itself, with the rows it has; None: never.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        session: str = "",
+        ticket: str = "",
+        lang: str = "en",
+        limit: float | None = None,
+    ) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.experiment, self.folder = experiment, folder
+        self.session, self.ticket, self.lang, self.limit = session, ticket, lang, limit
+        self.end: str | None = None  # done, stopped, time, error
+        self.reason = ""
+        self.finished = threading.Event()
+        self._stop = threading.Event()
+        self._drawn = (-1, 0.0)  # rows in the figure, and when it was made
+        self._began = time.monotonic()
+
+    def stop(self) -> None:
+        """End it after the row that is being measured."""
+        self._stop.set()
+
+    def work(self) -> None:
+        """Measure, until the end or until it is stopped; never raises."""
+        end, reason = "done", ""
+        try:
+            for _ in self.experiment:
+                if self._stop.is_set():
+                    end = "done" if self.experiment.complete else "stopped"
+                    break
+                if self.limit is not None and time.monotonic() - self._began > self.limit:
+                    end = "time"
+                    break
+        except ValueError as error:
+            end, reason = "error", text(self.lang, "refused", reason=str(error))
+        except Exception as error:
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):
+                said = text(self.lang, "refused.memory")
+            else:
+                ref = secrets.token_hex(4)
+                log.exception("measurement failed, reference %s", ref)
+                said = text(self.lang, "refused.unexpected", ref=ref)
+            end, reason = "error", text(self.lang, "refused", reason=said)
+        finally:
+            self.experiment.close()
+            self.end, self.reason = end, reason
+            self.finished.set()
+
+    def forget(self) -> None:
+        """Nobody will ask for it any more: its texts go."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        """How far it is."""
+        experiment = self.experiment
+        return {
+            "run": self.id,
+            "ticket": self.ticket,
+            "done": experiment.done,
+            "total": experiment.total,
+            "seconds": time.monotonic() - self._began if self.end is None else experiment.seconds,
+            "eta": experiment.eta if self.end is None else None,
+            "end": self.end,
+            "reason": self.reason,
+        }
+
+    def figure(self) -> dict[str, Any] | None:
+        """The task's plot of the rows so far, as plain data; None for a task without one."""
+        plot = self.experiment.task.plot
+        if plot is None:
+            return None
+        made = json.loads(plot(self.experiment.frame, self.lang).to_json())
+        made["layout"].pop("template", None)  # the page has its own, for its look
+        return made
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything there is."""
+        experiment = self.experiment
+        rows = list(experiment.rows[:SHOWN])
+        self._drawn = (experiment.done, time.monotonic())
+        return {
+            "kind": "snapshot",
+            **self._state(),
+            "task": experiment.task.name,
+            "model": short_name(experiment.subject.name),
+            "columns": [column_words(column, self.lang) for column in experiment.task.columns],
+            "rows": rows,
+            "figure": self.figure(),
+        }
+
+    def news(self, first: int) -> dict[str, Any]:
+        """What came since the page had `first` rows."""
+        message = {"kind": "news", **self._state(), "first": first, "rows": list(self.experiment.rows[first:SHOWN])}
+        drawn, at = self._drawn
+        if drawn != self.experiment.done and (self.end or time.monotonic() - at > DRAW_EVERY):
+            self._drawn = (self.experiment.done, time.monotonic())
+            message["figure"] = self.figure()
+        return message
+
+    def look(self, lang: Any) -> dict[str, Any]:
+        """Everything, in another language."""
+        self.lang = pick_language(lang)
+        return self.snapshot()
+
+
+def messages(run: LabRun, *, every: float = SEND_EVERY, work: Callable[[], None] | None = None) -> Iterator[str]:
+    """A measurement's messages, from its beginning to its end. Closing this generator stops it after the row at hand."""
+    thread = threading.Thread(target=work or run.work, name="loopviz-lab", daemon=True)
+    thread.start()
+    sent = 0
+    try:
+        yield wire(run.snapshot())
+        sent = min(run.experiment.done, SHOWN)
+        while not run.finished.wait(every):
+            message = run.news(sent)
+            sent = message["first"] + len(message["rows"])
+            yield wire(message)
+        yield wire(run.news(sent))
+    finally:
+        run.stop()
+        run.finished.wait(10)

@@ -1,0 +1,320 @@
+"""Any task as a form, a table that fills, files; nothing here knows a task of `loopviz.lab` by name."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from loopviz.app import lab_run
+from loopviz.app.lab_form import FILE_NAME_LIMIT, column_words, describe, fields_of, params_of
+from loopviz.app.laboratory import Laboratory
+from loopviz.app.live import Registry
+from loopviz.app.models import Loaded, ModelRoom
+from loopviz.app.server import ASSETS
+from loopviz.app.service import Service
+from loopviz.app.texts import LANGUAGES, table
+from loopviz.lab import TASKS, Column, Task, param
+from tests.app.wire import unwire
+from tests.conftest import make_llama
+
+GATE = threading.Event()  # the toy task waits here before its third row
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyParams:
+    text: str = param("some words", "A text.", "文本。", kind="text")
+    file: str = param("", "A file.", "文件。", kind="file")
+    counts: tuple[int, ...] = param((1, 2), "Counts.", "次数。")
+    depth: int | None = param(None, "Depth.", "深度。")
+    rate: float = param(0.5, "Rate.", "比率。")
+    times: int = param(3, "Rows.", "行数。")
+    way: str = param("up", "Way.", "方向。", choices=("up", "down"))
+    loud: bool = param(False, "Loud.", "大声。")
+    loop: dict[str, Any] | None = param({}, "Loop fields.", "循环设置。", kind="loop")
+
+    def __post_init__(self) -> None:
+        if self.times < 0:
+            raise ValueError(f"times={self.times}: must be >= 0")
+
+
+def toy_rows(subject: Any, params: ToyParams) -> Iterator[dict[str, Any]]:
+    words = Path(params.file).read_text() if params.file else params.text
+    subject.view(params.loop)
+    for n in range(params.times):
+        if n == 2:
+            GATE.wait(20)
+        yield {"n": n, "words": words, "way": params.way, "share": n / 3 if n else None}
+    if params.loud:
+        raise RuntimeError("nobody expected this")
+
+
+TOY = Task(
+    "toy",
+    ToyParams,
+    (
+        Column("n", "", {"en": "number: of the row", "zh": "编号：行的编号"}),
+        Column("words", "", {"en": "words: what was read", "zh": "文字：所读内容"}),
+        Column("way", "", {"en": "way", "zh": "方向"}),
+        Column("share", "share", {"en": "share: n of three", "zh": "比例: 三分之几"}),
+    ),
+    lambda subject, params: params.times,
+    toy_rows,
+    {lang: {"title": "Toy", "question": "?", "how": "so", "cost": "nothing"} for lang in LANGUAGES},
+    lambda frame, lang: go.Figure([{"type": "scatter", "y": frame["n"].tolist()}], {"title": {"text": lang}}),
+)
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_tokenizer: Any) -> Loaded:
+    from loopviz.model.checkpoints import as_loop_llama
+
+    return Loaded("tiny", as_loop_llama(make_llama()).eval(), tiny_tokenizer, "made here")
+
+
+@pytest.fixture
+def laboratory(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
+    def load(name: str, progress: Callable[..., None], local: bool) -> Loaded:
+        if name != "tiny":
+            raise ValueError(f"checkpoint {name!r}: no such file or folder")
+        return loaded
+
+    monkeypatch.setitem(TASKS, "toy", TOY)
+    GATE.set()
+    return Laboratory(Service(ModelRoom("tiny", load=load), Registry()), every=0.01)
+
+
+def asked(values: dict[str, Any] | None = None, **change: Any) -> dict[str, Any]:
+    return {"lang": "en", "model": "tiny", "task": "toy", "ticket": "t1", "values": values or {}} | change
+
+
+def said(stream: Iterator[str]) -> list[dict[str, Any]]:
+    return [unwire(text) for text in stream]
+
+
+def put_together(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a page that gets every message ends with."""
+    [page] = [message for message in messages if message["kind"] == "snapshot"]
+    for news in [message for message in messages if message["kind"] == "news"]:
+        assert news["first"] <= len(page["rows"])
+        rows = [*page["rows"][: news["first"]], *news["rows"]]
+        page |= {key: value for key, value in news.items() if key not in ("kind", "first")} | {"rows": rows}
+    return page
+
+
+# --- the form --------------------------------------------------------------------------------------------------------
+
+
+def test_a_form_holds_every_parameter_as_what_it_is() -> None:
+    fields = {field["name"]: field for field in fields_of(TOY)}
+    kinds = {name: field["kind"] for name, field in fields.items()}
+    assert kinds == {
+        "text": "long", "file": "file", "counts": "line", "depth": "line", "rate": "number", "times": "whole",
+        "way": "choice", "loud": "flag", "loop": "line",
+    }  # fmt: skip
+    assert fields["counts"]["value"] == "1, 2"
+    assert fields["loop"]["value"] == "{}"
+    assert fields["way"]["choices"] == ("up", "down")
+    assert fields["rate"]["words"]["zh"] == "比率。"
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_a_form_left_as_it_is_gives_the_task_s_own_parameters(name: str, tmp_path: Path) -> None:
+    task = TASKS[name]
+    fields = fields_of(task)
+    untouched = {field["name"]: field["value"] for field in fields if field["kind"] != "file"}
+    needed = next((field["name"] for field in fields if field["kind"] == "long"), None)  # most tasks want a text
+    if needed and not untouched[needed]:
+        untouched[needed] = "some words"
+    own = task.params(**({needed: untouched[needed]} if needed else {}))
+    assert params_of(task, untouched, tmp_path, "en") == own
+    assert json.dumps(describe(task))
+
+
+def test_what_was_filled_in_becomes_parameters(tmp_path: Path) -> None:
+    filled = {
+        "text": "Hello, [world]", "counts": "4, 8", "depth": "7", "rate": 1, "times": 2, "way": "down", "loud": True,
+        "loop": '{"loop_count": 6}', "unknown": 3, "file": {"name": "../../etc/päss wd", "text": "línes\n"},
+    }  # fmt: skip
+    params = params_of(TOY, filled, tmp_path, "en")
+    assert (params.text, params.counts, params.depth, params.rate) == ("Hello, [world]", (4, 8), 7, 1.0)
+    assert (params.times, params.way, params.loud, params.loop) == (2, "down", True, {"loop_count": 6})
+    kept = Path(params.file)
+    assert kept.parent == tmp_path / "file", "a file's name leads nowhere else"
+    assert kept.read_bytes() == "línes\n".encode()
+    assert len(kept.name) <= FILE_NAME_LIMIT
+    empty = params_of(TOY, {"counts": "", "depth": "", "loop": "null", "file": None}, tmp_path, "en")
+    assert (empty.counts, empty.depth, empty.loop, empty.file) == ((), None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("filled", "names"),
+    [
+        ({"times": "many"}, "times"),
+        ({"times": -1}, "times=-1"),
+        ({"rate": [1]}, "rate"),
+        ({"counts": "1, x"}, "counts"),
+        ({"loop": "{broken"}, "loop"),
+        ({"file": "/etc/passwd"}, "file"),
+        ({"file": {"name": "a", "text": "x" * 2_000_001}}, "file"),
+        ({"text": "x" * 2_000_001}, "text"),
+        ({"counts": "1," * 2000}, "counts"),
+    ],
+)
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_what_cannot_be_is_refused_by_name(filled: dict[str, Any], names: str, lang: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=names):
+        params_of(TOY, filled, tmp_path, lang)
+
+
+def test_a_heading_is_what_comes_before_the_colon() -> None:
+    assert column_words(TOY.columns[0], "en") == {"name": "n", "unit": "", "head": "number", "says": "of the row"}
+    assert [column_words(column, "zh")["head"] for column in TOY.columns] == ["编号", "文字", "方向", "比例"]
+
+
+# --- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_fills_and_the_plot_follows(laboratory: Laboratory) -> None:
+    page = put_together(said(laboratory.run(asked({"file": {"name": "a.txt", "text": "from a file"}}), "me")))
+    assert page["end"] == "done"
+    assert (page["done"], page["total"]) == (3, 3)
+    assert [row["n"] for row in page["rows"]] == [0, 1, 2]
+    assert page["rows"][0]["words"] == "from a file"
+    assert page["figure"]["data"][0]["y"] == [0, 1, 2]
+    assert "template" not in page["figure"]["layout"]
+    again = json.loads(laboratory.look(json.dumps({"run": page["run"], "lang": "zh"})))
+    assert again["rows"] == page["rows"]
+    assert again["columns"][1]["head"] == "文字"
+    assert again["figure"]["layout"]["title"]["text"] == "zh"
+
+
+def test_the_table_comes_as_files_that_repeat_it(laboratory: Laboratory) -> None:
+    page = put_together(said(laboratory.run(asked(), "me")))
+
+    def file(kind: Any) -> bytes:
+        return base64.b64decode(json.loads(laboratory.download(json.dumps({"run": page["run"], "kind": kind})))["data"])
+
+    assert pd.read_csv(io.BytesIO(file("csv")))["n"].tolist() == [0, 1, 2]
+    assert pd.read_parquet(io.BytesIO(file("parquet")))["words"].tolist() == ["some words"] * 3
+    manifest = json.loads(file("json"))
+    assert manifest["task"] == "toy"
+    assert manifest["complete"]
+    assert file({"odd": 1}) == file("csv")
+
+
+def test_what_is_stopped_keeps_its_rows(laboratory: Laboratory) -> None:
+    GATE.clear()
+    stream, messages = laboratory.run(asked({"times": 9}), "me"), []
+    for text in stream:
+        messages.append(unwire(text))
+        if messages[-1].get("done") == 2:
+            laboratory.stop(json.dumps({"ticket": "t1"}))
+            GATE.set()
+    page = put_together(messages)
+    assert page["end"] == "stopped"
+    assert 2 <= len(page["rows"]) < 9
+    manifest = json.loads(laboratory.download(json.dumps({"run": page["run"], "kind": "json"})))
+    assert not json.loads(base64.b64decode(manifest["data"]))["complete"]
+
+
+def test_a_public_server_ends_what_takes_too_long(loaded: Loaded, laboratory: Laboratory, monkeypatch: Any) -> None:
+    monkeypatch.setattr("loopviz.app.laboratory.LONGEST", 0.0)
+    laboratory.room.local = False
+    page = put_together(said(laboratory.run(asked(), "me")))
+    assert page["end"] == "time"
+    assert len(page["rows"]) == 1
+
+
+def test_an_error_on_the_way_keeps_the_rows_and_says_so(laboratory: Laboratory) -> None:
+    page = put_together(said(laboratory.run(asked({"loud": True}), "me")))
+    assert page["end"] == "error"
+    assert "nobody expected" not in page["reason"], "the server's insides stay there"
+    assert len(page["rows"]) == 3
+    refused = put_together(said(laboratory.run(asked({"loop": '{"loop_layers": [1, 9]}'}), "me")))
+    assert "layer 9" in refused["reason"]
+    assert refused["rows"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"task": "none"}, "no such measurement"),
+        ({"task": ["toy"]}, "no such measurement"),
+        ({"model": "nobody/knows"}, "no such file"),
+        ({"values": {"times": "x"}}, "times"),
+        ({"values": 5, "model": 7}, "characters"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_and_leaves_nothing(
+    laboratory: Laboratory, change: dict[str, Any], says: str, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    last = said(laboratory.run(asked(**change), "me"))[-1]
+    assert last["over"]
+    assert last["bad"]
+    assert says in last["text"]
+    assert len(laboratory) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert said(laboratory.run(None, "me"))[-1]["over"]
+
+
+def test_who_leaves_leaves_nothing(laboratory: Laboratory, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    GATE.clear()
+    stream = laboratory.run(asked({"times": 9, "file": {"name": "a", "text": "b"}}), "me")
+    run = next(message["run"] for message in map(unwire, stream) if message["kind"] == "snapshot")
+    [kept] = laboratory.of_session("me")
+    assert len(list(tmp_path.iterdir())) == 1
+    laboratory.forget("me")
+    GATE.set()
+    stream.close()
+    assert kept.finished.is_set()
+    assert kept.experiment.done < 9
+    assert list(tmp_path.iterdir()) == []
+    for answer in (laboratory.look, laboratory.download):
+        assert json.loads(answer(json.dumps({"run": run})))["kind"] == "gone"
+
+
+def test_what_waits_for_its_turn_can_be_taken_back(laboratory: Laboratory) -> None:
+    laboratory.stop(json.dumps({"ticket": "t1"}))
+    [last] = said(laboratory.run(asked(), "me"))
+    assert (last["over"], last["bad"]) == (True, False)
+
+
+def test_a_long_table_is_shown_in_part(laboratory: Laboratory, monkeypatch: Any) -> None:
+    monkeypatch.setattr(lab_run, "SHOWN", 5)
+    page = put_together(said(laboratory.run(asked({"times": 12}), "me")))
+    assert (page["done"], len(page["rows"])) == (12, 5)
+
+
+# --- the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_task_is_offered_and_the_model_is_followed(laboratory: Laboratory) -> None:
+    offered = json.loads(laboratory.tasks("{}"))["tasks"]
+    assert [task["name"] for task in offered] == list(TASKS)
+    for task in offered:
+        assert all(task["words"][lang].keys() >= {"title", "question", "how", "cost"} for lang in LANGUAGES)
+    assert json.loads(laboratory.model(json.dumps({"model": "", "lang": "zh"})))["state"] == "failed"
+    laboratory.room.get("tiny")
+    assert json.loads(laboratory.model(json.dumps({"model": "tiny"})))["state"] == "ready"
+
+
+def test_the_script_finds_every_text_it_asks_for_and_no_task() -> None:
+    script = (ASSETS / "lab.js").read_text(encoding="utf-8")
+    wanted = set(re.findall(r"text\(\"([\w.]+)\"", script)) | set(re.findall(r"\"((?:lab|compare)\.[\w.]+)\"", script))
+    ends = {f"lab.end.{end}" for end in ("done", "stopped", "time", "error")}
+    for lang in LANGUAGES:
+        assert wanted | ends | {f"compare.file.{kind}" for kind in ("csv", "parquet", "json")} <= table(lang).keys()
+    assert not any(f'"{name}"' in script for name in TASKS)
