@@ -41,6 +41,7 @@ const plain = (text) => text.normalize("NFKC").toLowerCase();
 export class Glossary {
   constructor() {
     this.lang = null; // of the entries that are there
+    this.from = null; // the link that opened it
     this.sections = new Map(); // by key
     this.title = el("h2");
     this.close = press("lv-icon", () => this.dialog.close(), "×");
@@ -57,12 +58,15 @@ export class Glossary {
     // an address that names an entry would open it again
     this.dialog.addEventListener("close", () => {
       if (location.hash.startsWith(ANCHOR)) history.replaceState(history.state, "", location.pathname + location.search);
+      this.from?.focus({ preventScroll: true }); // a browser that follows an address lets go of the link
+      this.from = null;
     });
     this.button = press("lv-quiet lv-glossary-open", () => this.open());
     this.button.setAttribute("aria-haspopup", "dialog");
     document.addEventListener("click", (event) => {
       // the address of an entry that is open already would change nothing
       const link = event.target instanceof Element ? event.target.closest(`a[href^="${ANCHOR}"]`) : null;
+      if (link && !this.dialog.contains(link)) this.from = link;
       if (link && link.hash === location.hash) this.follow();
     });
     window.addEventListener("hashchange", () => this.follow());
