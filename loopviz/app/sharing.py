@@ -42,7 +42,7 @@ from loopviz.trace import Trace
 log = logging.getLogger(__name__)
 
 TICKET = "x-loopviz-visit"  # the header a page shows its ticket in
-LARGEST = 48 * 2**20  # bytes of a file that is opened, packed and unpacked
+LARGEST = 48 * 2**20  # bytes of a file that is opened, packed and unpacked; read, it takes four to five times as much
 ROOM = 4 * LARGEST  # bytes, unpacked, of all files that are open; the oldest gives way
 MOST_AT_ONCE = 4  # files on their way
 PATIENCE = 300.0  # seconds a file may take to arrive
