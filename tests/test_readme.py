@@ -18,6 +18,6 @@ def test_the_library_example_runs_on_the_real_model(smollm2):
         for block in code:
             exec(compile(block, "README.md", "exec"), names)
         assert names["trace"].steps["step"].max() == 4
-        assert MERGES["first"] is names["first"]
+        assert MERGES["early"] is names["early"]
     finally:
-        MERGES.pop("first", None)
+        MERGES.pop("early", None)
