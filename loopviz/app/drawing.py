@@ -11,13 +11,11 @@ from html import unescape
 from types import ModuleType
 from typing import Any
 
-from plotly.colors import sample_colorscale
-
 from loopviz.app.texts import text
 from loopviz.app.wire import pack
 from loopviz.panels import Focus
 from loopviz.panels.labels import changed
-from loopviz.panels.theme import SCALE
+from loopviz.panels.theme import loop_tints
 from loopviz.trace import Frame, Trace, changes_of
 from loopviz.trace.changes import most_steps
 
@@ -34,17 +32,6 @@ def token_row(frame: Frame) -> list[Any]:
         1 if frame["phase"] == "prompt" else 0,
         None if frame["next_logprob"] is None else round(frame["next_logprob"], 3),
     ]
-
-
-def palette(steps: int) -> list[str]:
-    """A colour for each number of loops 1..`steps`: few loops pale, many deep.
-
-    Most words take few loops of many allowed, so the colours of few loops are further apart.
-    """
-    if steps < 1:
-        return []
-    at = [0.95 - 0.85 * (i / max(1, steps - 1)) ** 0.6 for i in range(steps)]
-    return sample_colorscale(SCALE, at)
 
 
 def until(trace: Trace, tokens: int) -> Trace:
@@ -146,7 +133,7 @@ def about(meta: Mapping[str, Any], lang: str) -> str:
 def title(trace: Trace, lang: str) -> dict[str, Any]:
     """What the page shows over a run, and may change when the loop's settings do: model, settings, colours of loops."""
     meta = trace.meta
-    return {"model": meta["model"], "about": about(meta, lang), "palette": palette(most_steps(meta))}
+    return {"model": meta["model"], "about": about(meta, lang), "palette": loop_tints(most_steps(meta))}
 
 
 def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from loopviz.panels.focus import LANGUAGES, METRICS, Focus
 from loopviz.panels.ops import Op, apply, figure_json
 
 TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "cost", "no_data")
-_HELPERS = {"focus", "labels", "ops", "paths", "routes", "running", "shared", "theme"}
+_HELPERS = {"focus", "labels", "ops", "parts", "paths", "routes", "running", "shared", "theme"}
 
 
 def _check(module: ModuleType) -> ModuleType:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go
 
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, fill
 from loopviz.trace import decode_floats
 
@@ -205,7 +204,7 @@ def _missing(frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
     """What to say instead of the maps; "" when there is something to show."""
     words = TEXTS[focus.lang]
     if frame is None:
-        return words["no_data"] if not frames else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
+        return shared.unread(frames, focus, words["no_data"])
     return "" if frame["blocks"][focus.block]["attention"] else words["not_recorded"]
 
 
@@ -258,15 +257,11 @@ def _chosen(
         named = f"{most['position']} “{most['text']}”"
         head = words["head"].format(token=token, layer=layer_of(spec, focus), most=named, share=most["share"])
     steps = seen.steps if seen else []
-    row = steps.index(focus.step) if focus.step in steps else -2
     return {
         **_maps(spec, frames, seen, focus.lang),
-        ("layout", "shapes", 0, "y0"): row - 0.5,
-        ("layout", "shapes", 0, "y1"): row + 0.5,
-        ("layout", "shapes", 0, "visible"): row >= 0,
+        **parts.row_outlined(steps.index(focus.step) if focus.step in steps else None),
         ("layout", "title", "text"): head,
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
     }
 
 
@@ -293,21 +288,6 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
     ]
 
 
-def _caption(text: str, axis: str) -> dict[str, Any]:
-    """A title over a lower map."""
-    return {
-        "text": text,
-        "showarrow": False,
-        "xref": f"x{axis} domain",
-        "yref": "y2 domain",
-        "x": 0,
-        "xanchor": "left",
-        "y": 1,
-        "yanchor": "bottom",
-        "font": {"size": 12},
-    }
-
-
 def _axes(spec: dict[str, Any], rows: int, height: int, words: dict[str, str]) -> dict[str, Any]:
     """The axes of the maps: one above, one or two side by side below."""
     map_px = height - 52 - 80 - GAP  # of both maps together
@@ -328,24 +308,6 @@ def _axes(spec: dict[str, Any], rows: int, height: int, words: dict[str, str]) -
 
 
 GAP = 138  # px between the maps above and below: names of positions, an axis title, a caption
-
-
-def _bar(lang: str) -> dict[str, Any]:
-    return {
-        "orientation": "h",
-        "thickness": 8,
-        "outlinewidth": 0,
-        "len": 0.9,
-        "x": 0,
-        "xanchor": "left",
-        "y": 0,
-        "yref": "container",
-        "yanchor": "bottom",
-        "ypad": 4,
-        "tickvals": [0, 10, 25, 50, 100],
-        "tickfont": {"size": 11},
-        "title": {"text": TEXTS[lang]["bar"], "side": "right", "font": {"size": 11}},
-    }
 
 
 def _choice(spec: dict[str, Any], focus: Focus) -> dict[str, Any]:
@@ -372,8 +334,8 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     spec = meta["blocks"][focus.block]
     rows = min(spec["max_steps"], ROWS)
     height = 52 + 80 + GAP + 2 * max(84, min(18 * rows, 240))
-    captions = [_caption(words["caption_heads"], "2")]
-    captions += [_caption(words["caption_slots"], "3")] if _parallel(spec) else []
+    captions = [parts.caption(words["caption_heads"], "x2 domain", "y2 domain")]
+    captions += [parts.caption(words["caption_slots"], "x3 domain", "y2 domain")] if _parallel(spec) else []
     layout |= {
         "height": height,
         "title": {"text": " ", "y": 1 - 20 / height},
@@ -383,21 +345,9 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
             "cmin": 0,
             "cmax": 100,
             "colorscale": [[at * at, colour] for at, colour in theme.SCALE],  # by the square root
-            "colorbar": _bar(focus.lang),
+            "colorbar": parts.flat_bar(words["bar"], [0, 10, 25, 50, 100]),
         },
-        "shapes": [
-            {
-                "type": "rect",
-                "xref": "x domain",
-                "yref": "y",
-                "x0": 0,
-                "x1": 1,
-                "y0": -2.5,
-                "y1": -1.5,
-                "visible": False,
-                "line": {"color": theme.SELECTED, "width": 2},
-            }
-        ],
+        "shapes": [parts.row_outline()],
         "meta": shared.asks(meta, focus, {"token": "x", "step": "y"}, layer=_choice(spec, focus)),
     }
     return {"data": _data(spec, focus.lang), "layout": layout}
@@ -415,9 +365,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 @shared.redrawn(data)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, apply, fill, splice
 
 if TYPE_CHECKING:
@@ -165,13 +163,12 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
     block = None if frame is None else frame["blocks"][focus.block]
     missing = ""
     if frame is None:
-        missing = TEXTS[lang]["no_data"] if not frames else labels.COMMON[lang]["not_yet"].format(token=focus.token)
+        missing = shared.unread(frames, focus, TEXTS[lang]["no_data"])
     elif not block["steps"]["cosine"] and block["n_steps"]:
         missing = labels.COMMON[lang]["not_recorded"]
     out: dict[Path, Any] = {
         ("layout", "title", "text"): " " if block is None else _head(frame, block, lang),
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
     }
     kind = theme.stop_kind(block["stop_reason"]) if block else "count"
     for i, quantity in enumerate(QUANTITIES):
@@ -384,9 +381,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> list[Op]:
@@ -423,7 +418,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     if absent:
         return absent
     if at is None:
-        return words["no_data"] if not len(trace) else common["not_yet"].format(token=focus.token)
+        return shared.unread(len(trace), focus, words["no_data"])
     frame = trace.frames[at]
     block = frame["blocks"][focus.block]
     last = [_values(quantity, block)[-1:] for quantity in QUANTITIES]

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, append, fill
 from loopviz.panels.running import Running
 from loopviz.trace.schema import PARTS
@@ -255,11 +253,11 @@ def _held(frame: Frame, lang: str) -> str:
 def _shown(meta: Mapping[str, Any], spent: Spent, frames: Sequence[Frame], focus: Focus) -> dict[Path, Any]:
     """All but the lines over the tokens."""
     lang, at = focus.lang, focus.selected(len(frames))
-    words, common = TEXTS[lang], labels.COMMON[lang]
+    words = TEXTS[lang]
     whole = None if at is None else _whole(frames, at)
     missing, no_steps, head = "", "", _rate(spent, lang)
     if at is None:
-        missing = words["no_data"] if not frames else common["not_yet"].format(token=focus.token)
+        missing = shared.unread(len(frames), focus, words["no_data"])
     else:
         head = f"{head}<br>{_took(frames[at], whole, lang)}<br>{_held(frames[at], lang)}"
     steps = [] if whole is None else [labels.sig(ms, 3) for ms in _steps(whole, focus.block)]
@@ -267,10 +265,8 @@ def _shown(meta: Mapping[str, Any], spent: Spent, frames: Sequence[Frame], focus
         no_steps = labels.missing_block(meta, focus.block, lang) or words["no_steps"]
     out: dict[Path, Any] = {
         ("layout", "title", "text"): head if frames else " ",
-        ("layout", "annotations", MISSING, "text"): labels.wrapped(missing),
-        ("layout", "annotations", MISSING, "visible"): bool(missing),
-        ("layout", "annotations", NO_STEPS, "text"): labels.wrapped(no_steps),
-        ("layout", "annotations", NO_STEPS, "visible"): bool(no_steps),
+        **parts.notice(missing, MISSING),
+        **parts.notice(no_steps, NO_STEPS),
         ("data", STEPS_SELECTED, "y"): steps,
         ("data", STEPS_MEAN, "y"): [labels.sig(mean.value, 3) for mean in spent.steps],
         ("data", PROCESS, "showlegend"): spent.gpu,
@@ -420,9 +416,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return fill(shown, _shown(trace.meta, RUNNING.over(trace, focus.block), frames, focus))
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 @shared.redrawn(data, layout_only=True)
@@ -443,7 +437,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     """One sentence: speed, the selected token's pass and its longest part, memory."""
     words, at = TEXTS[focus.lang], focus.selected(len(trace))
     if at is None:
-        return words["no_data"] if not len(trace) else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
+        return shared.unread(len(trace), focus, words["no_data"])
     frame, whole = trace.frames[at], _whole(trace.frames, at)
     known = {part: ms for part, ms in whole["parts"].items() if ms is not None}
     longest = max(known, key=lambda part: known[part]) if known else None

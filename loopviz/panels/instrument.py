@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, fill
 
 if TYPE_CHECKING:
@@ -147,7 +145,7 @@ def _chosen(meta: dict[str, Any], focus: Focus, frames: int, frame: dict[str, An
     lang, block = focus.lang, None if frame is None else frame["blocks"][0]
     missing = ""
     if frame is None:
-        missing = TEXTS[lang]["no_data"] if not frames else labels.COMMON[lang]["not_yet"].format(token=focus.token)
+        missing = shared.unread(frames, focus, TEXTS[lang]["no_data"])
     elif not block["steps"]["cosine"] and block["n_steps"]:
         missing = labels.COMMON[lang]["not_recorded"]
     drawn = block is not None and frame["token_id"] != UNKNOWN and not missing
@@ -156,8 +154,7 @@ def _chosen(meta: dict[str, Any], focus: Focus, frames: int, frame: dict[str, An
     measured = [None if cosine is None else 1 - cosine for cosine in block["steps"]["cosine"]] if drawn else []
     return {
         ("layout", "title", "text"): " " if frame is None or missing else _words(meta, frame, lang, "head"),
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
         ("data", EXACT_GAP, "y"): [labels.log_y(exact_gap(rate, r)) for r in steps],
         ("data", GAP, "y"): [labels.log_y(value) for value in measured],
         ("data", EXACT_RATE, "y"): [rate for _ in steps[1:]],
@@ -226,9 +223,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 @shared.redrawn(data)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, fill
 from loopviz.panels.running import Running
 
@@ -155,7 +153,7 @@ def _missing(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, fo
     """What to say instead of the maps; "" when there is something to show."""
     words = TEXTS[focus.lang]
     if frame is None:
-        return words["no_data"] if not frames else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
+        return shared.unread(frames, focus, words["no_data"])
     if not frame["blocks"][focus.block]["key_cosine"]:
         return words["not_recorded"]
     return words["one_step"] if meta["blocks"][focus.block]["max_steps"] < 2 else ""
@@ -185,8 +183,7 @@ def _chosen(
     head = " " if frame is None else labels.token_label(frame, focus.lang, width=12)
     out: dict[Path, Any] = {
         ("layout", "title", "text"): _head(spec, frame, both[MEAN], focus) if block else head,
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
     }
     steps = shown_steps(spec)
     for place, rows in both.items():  # by row: a mean's row often stays what it was
@@ -224,20 +221,6 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
     return maps
 
 
-def _caption(text: str, axis: str) -> dict[str, Any]:
-    return {
-        "text": text,
-        "showarrow": False,
-        "xref": f"{axis} domain",
-        "yref": "paper",
-        "x": 0,
-        "xanchor": "left",
-        "y": 1,
-        "yanchor": "bottom",
-        "font": {"size": 12},
-    }
-
-
 def _shapes(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
     """The outline of the step pointed at, in both maps."""
     steps = shown_steps(spec)
@@ -261,22 +244,8 @@ def _shapes(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
 
 def _bar(lang: str) -> dict[str, Any]:
     powers = list(range(LOW, 1))
-    return {
-        "orientation": "h",
-        "thickness": 8,
-        "outlinewidth": 0,
-        "len": 0.9,
-        "x": 0,
-        "xanchor": "left",
-        "y": 0,
-        "yref": "container",
-        "yanchor": "bottom",
-        "ypad": 4,
-        "tickvals": powers,
-        "ticktext": [f"1e{power}" if power < -2 else f"{10**power:g}" for power in powers],
-        "tickfont": {"size": 11},
-        "title": {"text": TEXTS[lang]["bar"], "side": "right", "font": {"size": 11}},
-    }
+    texts = [f"1e{power}" if power < -2 else f"{10**power:g}" for power in powers]
+    return parts.flat_bar(TEXTS[lang]["bar"], powers, ticktext=texts)
 
 
 def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
@@ -300,7 +269,11 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     layout |= {
         "height": height,
         "title": {"text": " ", "y": 1 - 20 / height},
-        "annotations": [*layout["annotations"], _caption(words["chosen"], "x"), _caption(words["mean"], "x2")],
+        "annotations": [
+            *layout["annotations"],
+            parts.caption(words["chosen"], "x domain", "paper"),
+            parts.caption(words["mean"], "x2 domain", "paper"),
+        ],
         "xaxis": {**axis, "domain": [0, 0.485]},
         "xaxis2": {**axis, "domain": [0.515, 1], "anchor": "y"},
         "yaxis": {
@@ -339,9 +312,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 @shared.redrawn(data)

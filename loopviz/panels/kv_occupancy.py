@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, append, fill
 
 if TYPE_CHECKING:
@@ -106,7 +104,7 @@ def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Pat
     words = TEXTS[focus.lang]
     missing = ""
     if frame is None:
-        missing = words["no_data"] if not frames else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
+        missing = shared.unread(frames, focus, words["no_data"])
     at = -1 if frame is None else frame["index"]
     return {
         ("data", GRID, "z"): [] if frame is None else frame["kv"]["slots"],
@@ -115,8 +113,7 @@ def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Pat
         ("layout", "shapes", HERE, "x0"): at,
         ("layout", "shapes", HERE, "x1"): at,
         ("layout", "shapes", HERE, "visible"): frame is not None,
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
     }
 
 
@@ -252,9 +249,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return fill(shown, _chosen(len(frames), None if at is None else frames[at], focus))
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.focus import BATCHES, CONTEXTS
 from loopviz.panels.ops import Op, Path, fill
 
@@ -128,15 +126,14 @@ def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Pat
     words = TEXTS[focus.lang]
     missing, head = "", " "
     if frame is None:
-        missing = words["no_data"] if not frames else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
+        missing = shared.unread(frames, focus, words["no_data"])
     else:
         ratios = {kind: f"{factor:.3g}" for kind, factor in factors(frame).items()}
         head = words["head"].format(context=f"{focus.context:,}", batch=focus.batch, **ratios)
     return {
         **{("data", i, "x"): [] if frame is None else _sizes(kind, frame, focus) for i, kind in enumerate(KINDS)},
         ("layout", "title", "text"): head,
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
     }
 
 
@@ -215,9 +212,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return fill(_skeleton(focus), _chosen(len(trace), frame, focus))
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
@@ -229,7 +224,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     """One sentence: how many times plain the other ways take, and one model's three sizes."""
     words, at = TEXTS[focus.lang], focus.selected(len(trace))
     if at is None:
-        return words["no_data"] if not len(trace) else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
+        return shared.unread(len(trace), focus, words["no_data"])
     frame = trace.frames[at]
     told = list(MODELS).index(TOLD)
     sizes = {kind: labels.show_bytes(_sizes(kind, frame, focus)[told]) for kind in KINDS}

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, append, fill
 from loopviz.panels.running import Running
 from loopviz.trace.changes import blocks_at
@@ -205,8 +203,7 @@ def _chosen(tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
     at, height = (-1, 0) if frame is None else (frame["index"], frame["blocks"][focus.block]["n_steps"])
     return {
         ("layout", "title", "text"): words["head"].format(**_words(tally, frame, focus)) if not missing else " ",
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
         ("layout", "shapes", HERE, "x0"): at - 0.5,
         ("layout", "shapes", HERE, "x1"): at + 0.5,
         ("layout", "shapes", HERE, "y1"): height,
@@ -338,13 +335,11 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
         tally, at = RUNNING.over(trace, focus.block), focus.selected(len(frames))
         fill(shown, _tallied(meta, tally, focus))
         fill(shown, _chosen(tally, None if at is None else frames[at], focus))
-        shown["layout"]["shapes"] += shared.change_marks(meta, len(frames))
+        shown["layout"]["shapes"] += parts.change_marks(meta, len(frames))
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 @shared.redrawn(data)

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loopviz.panels import labels, theme
+import plotly.graph_objects as go
+
+from loopviz.panels import labels
 from loopviz.panels.ops import Op, Path, changes, put
-from loopviz.trace.changes import as_of, changed_at, changes_of
+from loopviz.trace.changes import as_of, changed_at
 from loopviz.trace.schema import Trace
 
 if TYPE_CHECKING:
@@ -98,28 +100,19 @@ def redrawn(data: Callable[[Trace, Focus], dict[str, Any]], layout_only: bool = 
     return of
 
 
-def change_marks(meta: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
-    """Shapes for a figure whose x are positions: a line where the loop's settings changed, and what they changed to."""
-    return [
-        {
-            "type": "line",
-            "xref": "x",
-            "yref": "y domain",
-            "x0": change["index"] - 0.5,
-            "x1": change["index"] - 0.5,
-            "y0": 0,
-            "y1": 1,
-            "line": {"color": theme.INK, "width": 1, "dash": "dash"},
-            "label": {
-                "text": labels.changed(change["loop"]),
-                "textposition": "end",
-                "textangle": -90,
-                "xanchor": "right",
-                "font": {"size": 10},
-            },
-        }
-        for change in changes_of(meta, tokens)
-    ]
+def checked(data: Callable[[Trace, Focus], dict[str, Any]]) -> Callable[[Trace, Focus], go.Figure]:
+    """A panel's ``figure``: its ``data`` as a figure, every value checked by plotly."""
+
+    def figure(trace: Trace, focus: Focus) -> go.Figure:
+        return go.Figure(data(trace, focus))
+
+    figure.__module__, figure.__doc__ = data.__module__, data.__doc__
+    return figure
+
+
+def unread(tokens: int, focus: Focus, no_data: str) -> str:
+    """Why no token is selected: there is none yet (``no_data``), or not this one."""
+    return no_data if not tokens else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
 
 
 def contraction(block: Mapping[str, Any]) -> list[float | None]:

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, paths, theme
+from loopviz.panels import labels, parts, paths, theme
 from loopviz.panels.ops import Op, Path, append, changes, fill, put
 from loopviz.panels.routes import RUNNING, Route, Seen, route_of
-from loopviz.panels.shared import Follower, asks, choice
+from loopviz.panels.shared import Follower, asks, checked, choice, unread
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -200,11 +198,11 @@ def _ends(ending: paths.Ending, lang: str) -> dict[str, str]:
 
 def _chosen(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus: Focus) -> dict[Path, Any]:
     """The path and the words of the selected token."""
-    words, common, at = TEXTS[focus.lang], labels.COMMON[focus.lang], focus.selected(len(frames))
+    words, at = TEXTS[focus.lang], focus.selected(len(frames))
     frame = None if at is None else frames[at]
     missing, head, route = "", " ", None
     if frame is None:
-        missing = words["no_data"] if not frames else common["not_yet"].format(token=focus.token)
+        missing = unread(len(frames), focus, words["no_data"])
     elif frame["blocks"][focus.block]["states"] is None:
         missing = words["not_recorded"]
     elif seen.basis is None:
@@ -221,8 +219,7 @@ def _chosen(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus:
     sizes = [2 * small if r == focus.step else small for r in range(len(route.points))] if route else []
     return {
         ("layout", "title", "text"): head,
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
         **_points(CHOSEN, route.drawn if route else _NOWHERE, focus.dims),
         ("data", CHOSEN, "text"): list(_hops(route, focus.lang)) if route else [],
         ("data", CHOSEN, "marker", "size"): sizes if focus.step else small,
@@ -388,9 +385,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = checked(data)
 
 
 def _joins(meta: Mapping[str, Any], seen: Seen, frame: Frame, focus: Focus) -> list[Op]:
@@ -433,7 +428,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     if absent:
         return absent
     if at is None:
-        return words["no_data"] if not len(trace) else labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
+        return unread(len(trace), focus, words["no_data"])
     seen, frame = RUNNING.over(trace, focus.block), trace.frames[at]
     block = frame["blocks"][focus.block]
     if block["states"] is None:

@@ -6,9 +6,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, fill
 
 if TYPE_CHECKING:
@@ -195,9 +193,9 @@ def _window(
 
 def _missing(meta: dict[str, Any], count: int, frame: dict[str, Any] | None, focus: Focus) -> str:
     """What to say instead of texts; "" when there are some."""
-    words, common = TEXTS[focus.lang], labels.COMMON[focus.lang]
+    words = TEXTS[focus.lang]
     if frame is None:
-        return words["no_data"] if not count else common["not_yet"].format(token=focus.token)
+        return shared.unread(count, focus, words["no_data"])
     if silent := shared.silent(frame, focus, words["not_recorded"]):
         return silent
     inside = frame["index"] < meta["prompt_tokens"] - 1
@@ -222,19 +220,17 @@ def _chosen(trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus
             lens=shared.LENS_TEXTS[focus.lang][focus.lens],
             counts=" · ".join(str(row.differ) for row in found),
         )
-    here = [i for i, row in enumerate(found) if row.steps[0] <= (focus.step or -1) <= row.steps[1]] or [-2]
+    step = focus.step or -1
+    here = next((i for i, row in enumerate(found) if row.steps[0] <= step <= row.steps[1]), None)
     return {
-        ("layout", "shapes", 0, "y0"): here[0] - 0.48,
-        ("layout", "shapes", 0, "y1"): here[0] + 0.48,
-        ("layout", "shapes", 0, "visible"): here[0] >= 0,
+        **parts.row_outlined(here, 0.48),
         ("data", 0, "x"): [0] * len(found),
         ("data", 0, "y"): [row.name for row in found],
         ("data", 0, "text"): ["<br>".join(text) for text in lines],
         ("data", 0, "customdata"): [f"{row.differ}/{len(row.pieces)}" for row in found],
         ("layout", "yaxis", "range"): [max(len(found), 1) - 0.5, -0.5],  # the first step above
         ("layout", "title", "text"): head,
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
     }
 
 
@@ -267,19 +263,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         },
         "yaxis": {"type": "category", "title": {"text": words["step"]}, "range": [0.5, -0.5], "showgrid": False},
         "showlegend": False,
-        "shapes": [
-            {
-                "type": "rect",
-                "xref": "x domain",
-                "yref": "y",
-                "x0": 0,
-                "x1": 1,
-                "y0": -2.48,
-                "y1": -1.52,
-                "visible": False,
-                "line": {"color": theme.SELECTED, "width": 1.5},
-            }
-        ],
+        "shapes": [parts.row_outline(width=1.5, half=0.48)],
     }
     texts = {
         "type": "scatter",
@@ -304,9 +288,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 @shared.redrawn(data)

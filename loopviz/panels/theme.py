@@ -64,10 +64,13 @@ SCALE: list[list[float | str]] = [[i / (len(_CIVIDIS) - 1), colour] for i, colou
 
 
 def loop_tints(steps: int) -> list[str]:
-    """A colour for each number of loops 1..``steps``: few loops pale, many deep; as apart as the scale allows."""
+    """A colour for each number of loops 1..``steps``: few loops pale, many deep.
+
+    Most tokens take few of many loops allowed, so the colours of few loops are further apart.
+    """
     if steps < 1:
         return []
-    return sample_colorscale(SCALE, [0.92 - 0.8 * i / max(1, steps - 1) for i in range(steps)])
+    return sample_colorscale(SCALE, [0.95 - 0.85 * (i / max(1, steps - 1)) ** 0.6 for i in range(steps)])
 
 
 def stop_kind(reason: str) -> str:

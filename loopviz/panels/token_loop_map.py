@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.focus import METRICS
 from loopviz.panels.ops import Op, Path, append, fill
 
@@ -201,8 +199,7 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
     at = -1 if frame is None else frame["index"]
     out: dict[Path, Any] = {
         ("layout", "title", "text"): head,
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
     }
     step = focus.step is not None and focus.step <= meta["blocks"][focus.block]["max_steps"]
     for shape, shown in ((COLUMN, True), (CELL, step)):
@@ -364,13 +361,11 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
                 shown["data"][op["path"][1]][op["path"][2]] += op["value"]
         at = focus.selected(len(frames))
         fill(shown, _chosen(meta, len(frames), None if at is None else frames[at], focus))
-        shown["layout"]["shapes"] += shared.change_marks(meta, len(frames))
+        shown["layout"]["shapes"] += parts.change_marks(meta, len(frames))
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 @shared.redrawn(data, layout_only=True)

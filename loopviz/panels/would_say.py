@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
-from loopviz.panels import labels, shared, theme
+from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, fill
 
 if TYPE_CHECKING:
@@ -160,9 +158,9 @@ def _head(frame: dict[str, Any], said: shared.Said, focus: Focus) -> str:
 
 def _missing(frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
     """What to say instead of words; "" when there are some."""
-    words, common = TEXTS[focus.lang], labels.COMMON[focus.lang]
+    words = TEXTS[focus.lang]
     if frame is None:
-        return words["no_data"] if not frames else common["not_yet"].format(token=focus.token)
+        return shared.unread(frames, focus, words["no_data"])
     return shared.silent(frame, focus, words["not_recorded"])
 
 
@@ -180,7 +178,6 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
     names = [str(r) for r in steps]
     turns = [r for r in flips(said.ids) if r in steps]
     cells = _cells(frame, said, steps, count, focus.lang)
-    at = steps.index(focus.step) if focus.step in steps else -2
     return {
         ("data", WINNER, "y"): names,
         **{("data", WINNER, key): [row[:1] for row in rows] for key, rows in cells.items()},
@@ -191,12 +188,9 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
         ("data", FLIPS, "text"): [
             " → ".join(f"“{labels.show_piece(said.texts[step - 1][0])}”" for step in (r - 1, r)) for r in turns
         ],
-        ("layout", "shapes", 0, "y0"): at - 0.5,
-        ("layout", "shapes", 0, "y1"): at + 0.5,
-        ("layout", "shapes", 0, "visible"): at >= 0,
+        **parts.row_outlined(steps.index(focus.step) if focus.step in steps else None),
         ("layout", "title", "text"): head,
-        ("layout", "annotations", 0, "text"): labels.wrapped(missing),
-        ("layout", "annotations", 0, "visible"): bool(missing),
+        **parts.notice(missing),
     }
 
 
@@ -247,24 +241,6 @@ def _data(lang: str, count: int) -> list[dict[str, Any]]:
     return [winner, others, marks]
 
 
-def _bar(lang: str) -> dict[str, Any]:
-    return {
-        "orientation": "h",
-        "thickness": 8,
-        "outlinewidth": 0,
-        "len": 0.5,
-        "x": 0,
-        "xanchor": "left",
-        "y": 0,
-        "yref": "container",
-        "yanchor": "bottom",
-        "ypad": 4,
-        "tickvals": [0, 0.5, 1],
-        "tickfont": {"size": 11},
-        "title": {"text": TEXTS[lang]["bar"], "side": "right", "font": {"size": 11}},
-    }
-
-
 def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
     words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
@@ -298,20 +274,13 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
             "range": [rows - 0.5, -0.5],  # the first step above: text is read downwards
             "showgrid": False,
         },
-        "coloraxis": {"cmin": 0, "cmax": 1, "colorscale": theme.SCALE, "colorbar": _bar(focus.lang)},
-        "shapes": [
-            {
-                "type": "rect",
-                "xref": "x",
-                "yref": "y",
-                "x0": 0,
-                "x1": count + 0.5,
-                "y0": -2.5,
-                "y1": -1.5,
-                "visible": False,
-                "line": {"color": theme.SELECTED, "width": 2},
-            }
-        ],
+        "coloraxis": {
+            "cmin": 0,
+            "cmax": 1,
+            "colorscale": theme.SCALE,
+            "colorbar": parts.flat_bar(words["bar"], [0, 0.5, 1], length=0.5),
+        },
+        "shapes": [parts.row_outline("x", count + 0.5)],
         "showlegend": True,
         "legend": {"x": 1, "xanchor": "right", "y": 0, "yref": "container", "yanchor": "bottom"},
     }
@@ -327,9 +296,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     return shown
 
 
-def figure(trace: Trace, focus: Focus) -> go.Figure:
-    """:func:`data` as a figure, every value checked by plotly."""
-    return go.Figure(data(trace, focus))
+figure = shared.checked(data)
 
 
 @shared.redrawn(data)
