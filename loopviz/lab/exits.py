@@ -271,13 +271,13 @@ WORDS = {
 _PLOT = {
     "en": {
         "x": "share of loop steps saved",
-        "y": "KL paid, mean, nats (log, lowest drawn 1e-8)",
+        "y": "mean KL paid, nats (≥ 1e-8)",
         "front": "front",
         "hover": "{policy} at {threshold:g}<br>{loops:.2f} loops<br>saved {saved:.1%}<br>changed {changed:.1%}<br>KL {kl:.3g} nats",
     },
     "zh": {
         "x": "节省的循环步比例",
-        "y": "付出的 KL 平均值（nat，对数轴，最低画到 1e-8）",
+        "y": "付出的 KL 平均值，nat（≥ 1e-8）",
         "front": "前沿",
         "hover": "{policy}，阈值 {threshold:g}<br>{loops:.2f} 步<br>节省 {saved:.1%}<br>改变 {changed:.1%}<br>KL {kl:.3g} nat",
     },

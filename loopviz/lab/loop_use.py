@@ -187,7 +187,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
         xaxis={"domain": [0.0, 0.46], "tickformat": ".0%", "range": [0, 1]},
         xaxis2=right,
         yaxis2={"title": {"text": words["mean"]}, "anchor": "x2"},
-        legend={"orientation": "h", "y": 1.1},
+        legend={"orientation": "h", "traceorder": "normal"},
     )
 
 

@@ -352,7 +352,14 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
                 **drawing.series(index),
             )
         )
-    right = {"title": {"text": words["y2"]}, "overlaying": "y", "side": "right", "range": [0, 1], "showgrid": False}
+    right = {
+        "title": {"text": words["y2"]},
+        "overlaying": "y",
+        "side": "right",
+        "range": [0, 1],
+        "showgrid": False,
+        "tickmode": "auto",
+    }
     axis = {"type": "category"}
     return drawing.figure(traces, x=words["x"], y=words["y"], xaxis=axis, yaxis={"rangemode": "tozero"}, yaxis2=right)
 

@@ -219,14 +219,14 @@ WORDS = {
 _PLOT = {
     "en": {
         "x": "loops",
-        "y": "mean |s' - s| / |s| (log, lowest drawn 1e-8)",
+        "y": "mean |s' - s| / |s| (≥ 1e-8)",
         "noise": "s₀ + {size:g} RMS noise, draw {draw}",
         "random": "random, draw {draw}",
         "zeros": "zeros",
     },
     "zh": {
         "x": "循环数",
-        "y": "平均 |s′ − s| / |s|（对数轴，最低画到 1e-8）",
+        "y": "平均 |s′ − s| / |s|（≥ 1e-8）",
         "noise": "s₀ + {size:g} RMS 噪声，第 {draw} 次",
         "random": "随机，第 {draw} 次",
         "zeros": "零",

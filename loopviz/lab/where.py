@@ -148,9 +148,9 @@ def influence_plot(table: pd.DataFrame, lang: str) -> go.Figure:
     line = go.Scatter(
         x=x, y=table["influence"].tolist(), error_y=bars, mode="lines+markers", hovertemplate=hover, **style
     )
-    return drawing.figure(
-        [line], x=words["x"], y=words["y"], title=f"{words['mean']}, {words['band']}", showlegend=False
-    )
+    title = f"{words['mean']}, {words['band']}"
+    few = {"dtick": 1} if len(x) <= 12 else {}
+    return drawing.figure([line], x=words["x"], y=words["y"], title=title, xaxis=few, showlegend=False)
 
 
 register(
@@ -350,7 +350,7 @@ def where_plot(table: pd.DataFrame, lang: str) -> go.Figure:
         ]
         marker = {
             "symbol": "square" if name == "worse" else "star",
-            "size": [8 + 4 * math.log2(grid) for grid in rows["grid"].astype(int)],
+            "size": [(8 if name == "worse" else 13) + 4 * math.log2(grid) for grid in rows["grid"].astype(int)],
             "color": rows["delta_nats"].tolist(),
             "colorscale": theme.SCALE,
             "cmin": low,
