@@ -1,0 +1,130 @@
+"""Take the pictures of the README: `assets/screenshots/`.
+
+    python scripts/screenshots.py                  all of them, from the app as it is, with the bundled models
+    python scripts/screenshots.py explore phone    some
+
+Needs the development requirements and a Chromium (`python3 scripts/run.py test` sets both up).
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+FOLDER = ROOT / "assets" / "screenshots"
+READY = '.lv[data-ready="1"][data-model="ready"]'
+WIDE = {"width": 1400, "height": 1250}
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The app, as a user starts it: its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(ROOT / "app.py"), "--port", str(port)], cwd=ROOT)
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=5).read(1)
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise SystemExit("the app did not start") from None
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def still(page: Any) -> None:
+    """Wait until the run is over and every panel on screen shows all of it."""
+    page.wait_for_function(
+        "() => { const d = document.querySelector('.lv').dataset; return d.end && d.drawn === d.t; }"
+    )
+    page.wait_for_timeout(1500)  # formulas, fonts
+
+
+def first_sight(page: Any, url: str) -> None:
+    """What the page opens with."""
+    page.goto(url)
+    page.wait_for_selector(READY)
+    still(page)
+
+
+def held_word(page: Any, url: str) -> None:
+    """A word held in the recorded run, in Chinese: the one that took most loops."""
+    page.goto(url + "?lang=zh")
+    page.wait_for_selector(READY)
+    page.evaluate("""() => { const { page } = document.querySelector('.lv');
+      const loops = page.tokens.map((row) => row[3] ? 0 : row[1][0]);
+      page.look({ token: loops.indexOf(Math.max(...loops)) }); }""")
+    page.wait_for_function(
+        "() => { const { page } = document.querySelector('.lv'); return !page.looking && page.epoch > 0; }"
+    )
+    still(page)
+    page.evaluate("document.querySelector('.lv-grid').scrollIntoView()")
+    page.wait_for_timeout(1500)
+
+
+def staircase(page: Any, url: str) -> None:
+    """The arrows model, stopping by itself."""
+    page.goto(url)
+    page.wait_for_selector(READY)
+    box = page.locator("#ctl-model input")
+    box.fill("arrows-loop")
+    box.press("Enter")
+    page.wait_for_function("() => document.querySelector('.lv-model').textContent.includes('arrows-loop')")
+    page.wait_for_timeout(3000)  # its settings and prompts arrive
+    before = page.evaluate("document.querySelector('.lv').dataset.run")
+    page.click("#lv-run")
+    page.wait_for_function("(before) => document.querySelector('.lv').dataset.run !== before", arg=before)
+    still(page)
+
+
+SHOTS: dict[str, tuple[Callable[[Any, str], None], dict[str, Any]]] = {
+    "explore": (first_sight, {"viewport": WIDE}),
+    "explore-dark-zh": (held_word, {"viewport": WIDE, "color_scheme": "dark"}),
+    "arrows": (staircase, {"viewport": WIDE}),
+    "phone": (first_sight, {"viewport": {"width": 390, "height": 1250}, "has_touch": True, "is_mobile": True}),
+}
+
+
+def main(names: list[str]) -> int:
+    """Take the pictures named, or all; returns the exit code."""
+    from playwright.sync_api import sync_playwright
+
+    from scripts.run import find_chromium
+
+    if unknown := set(names) - set(SHOTS):
+        print(f"{', '.join(sorted(unknown))}: must be of {', '.join(SHOTS)}", file=sys.stderr)
+        return 2
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with served() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        for name in names or SHOTS:
+            shoot, options = SHOTS[name]
+            page = browser.new_context(**options).new_page()
+            page.set_default_timeout(300_000)
+            shoot(page, url)
+            file = FOLDER / f"{name}.png"
+            page.screenshot(path=file)
+            page.context.close()
+            print(f"{file.relative_to(ROOT)}: {file.stat().st_size // 1024} KB")
+        browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
