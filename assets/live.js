@@ -599,13 +599,14 @@ export async function open() {
 
 /** Called by the component's js_on_load: Gradio's layout is there. */
 export function mount({ element, server, props, watch, tell }) {
-  const place = element.querySelector(".lv");
+  const place = element.querySelector(".lv-place");
   if (page) {
     place.replaceWith(page.root);
     const { scrollTop } = early;
     early.remove();
     window.scrollTo(0, scrollTop);
   } else {
+    place.className = "lv";
     page = place.page = new Page(place);
     Promise.resolve(window.loopvizOpening ?? fetchOpening(place.dataset)).then((opening) => (opening ? page.open(opening) : page.config || take()));
   }

@@ -28,7 +28,7 @@ from loopviz.panels import PANELS
 RUNS_AT_ONCE = 2
 
 _JS_ON_LOAD = """
-const root = element.querySelector('.lv');
+const root = element.querySelector('.lv-place');
 import(new URL(root.dataset.script, document.baseURI).href)
   .then((live) => live.mount({ element, server, props, watch, tell: {
     loaded: () => trigger('loaded'),
@@ -85,7 +85,8 @@ def _template() -> str:
     """The live part's element, with the addresses its script needs."""
     data = " ".join(f'data-{name}="{url}"' for name, url in places().items())
     openings = html.escape(json.dumps(opening_urls()))
-    return f'<div class="lv" data-ready="0" {data} data-opening="{openings}"></div>'
+    # it is the page's part only once the script has taken it: the early one is there before
+    return f'<div class="lv-place" {data} data-opening="{openings}"></div>'
 
 
 class ExplorePage:
