@@ -9,7 +9,8 @@ panel the median over the first and over the last tokens of the run, of
 * `ms`: CPU of `panel.patch` in the server, and of writing its ops as they are sent;
 * `bytes`: those ops as sent, packed JSON (loopviz.app.wire), before any compression.
 
-The last row is all panels together, as a page with all of them on pays it.
+The last rows are all panels together, as a page with all of them on pays it: what is made, and what goes over the wire,
+where each message continues the gzip stream of a run's own line (loopviz.app.direct).
 """
 
 from __future__ import annotations
@@ -40,8 +41,12 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def measure(options: argparse.Namespace) -> dict[str, dict[str, list[tuple[float, int]]]]:
-    """By panel and end ("first", "last"): (CPU ms, bytes) of each token."""
+Costs = dict[str, list[tuple[float, int]]]  # by end of the run ("first", "last"): (CPU ms, bytes) of each token
+
+
+def measure(options: argparse.Namespace) -> tuple[dict[str, Costs], Costs]:
+    """What each panel costs, by name; and what squeezing their messages adds to the time and makes of the bytes."""
+    from loopviz.app.direct import squeezer
     from loopviz.app.wire import dumps, pack
     from loopviz.panels import PANELS, Focus
     from loopviz.trace import EXTRAS, Trace
@@ -53,20 +58,27 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, list[tuple[float
     # past the prompt, whose tokens come together, and the first fit of the trajectory's axes
     starts = {"first": 12, "last": options.tokens - EDGE}
     grown = {end: Trace(meta, frames[:at]) for end, at in starts.items()}
-    found: dict[str, dict[str, list[tuple[float, int]]]] = {name: {end: [] for end in starts} for name in PANELS}
+    found: dict[str, Costs] = {name: {end: [] for end in starts} for name in PANELS}
+    line: Costs = {end: [] for end in starts}
+    squeeze = {end: squeezer() for end in starts}
     for panel in PANELS.values():  # their memories of a run are made as it goes, not at its end
         for at, trace in zip(starts.values(), grown.values(), strict=True):
             panel.patch(Trace(meta, trace.frames[:-1]), frames[at - 1], focus)
             panel.patch(trace, frames[at], focus)
     for i in range(EDGE):  # both ends in turn: what else the machine does falls on both
         for end, at in starts.items():
+            message = []
             for name, panel in PANELS.items():
                 began = time.process_time_ns()
                 ops = panel.patch(grown[end], frames[at + i], focus)
                 sent = dumps(pack(ops)).encode() if ops else b""
                 found[name][end].append(((time.process_time_ns() - began) / 1e6, len(sent)))
+                message.append(sent)
+            began = time.process_time_ns()
+            size = len(squeeze[end](b"".join(message)))
+            line[end].append(((time.process_time_ns() - began) / 1e6, size))
             grown[end].append(frames[at + i])
-    return found
+    return found, line
 
 
 def main() -> None:
@@ -75,7 +87,7 @@ def main() -> None:
     from rich.table import Table
 
     options = arguments()
-    found = measure(options)
+    found, line = measure(options)
     whole = {
         end: [
             tuple(map(sum, zip(*of_token, strict=True)))
@@ -83,11 +95,15 @@ def main() -> None:
         ]
         for end in ("first", "last")
     }
+    wire = {
+        end: [(made + squeezed, size) for (made, _), (squeezed, size) in zip(whole[end], line[end], strict=True)]
+        for end in line
+    }
     table = Table("panel", "ms first", "ms last", "bytes first", "bytes last", "last / first")
     for column in table.columns[1:]:
         column.justify = "right"
     rows = sorted(found.items(), key=lambda row: -statistics.median(ms for ms, _ in row[1]["last"]))
-    for name, ends in [*rows, ("all panels", whole)]:
+    for name, ends in [*rows, ("all panels", whole), ("on the wire", wire)]:
         ms, size = ({end: statistics.median(pair[i] for pair in ends[end]) for end in ends} for i in (0, 1))
         growth = f"{ms['last'] / ms['first']:.2f}" if ms["first"] else "-"
         cells = (f"{ms['first']:.2f}", f"{ms['last']:.2f}", f"{size['first']:,.0f}", f"{size['last']:,.0f}", growth)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 from loopviz.app import direct
 from loopviz.app.direct import MOST_WAITING, Line
 from loopviz.app.live import Registry, Run, messages
-from loopviz.app.wire import wire
+from loopviz.app.wire import dumps, wire
 from loopviz.panels import PANELS
 from loopviz.trace import Frame
 from tests.app.test_live import Clock, Page
@@ -101,6 +102,41 @@ def test_a_page_that_goes_away_gives_the_line_back() -> None:
         await anext(events)
         assert run.post({"kind": "frames"})
         await anext(events)
+        await events.aclose()
+
+    in_a_loop(main)
+    assert not run.post({"kind": "frames"})
+
+
+def test_a_squeezed_line_says_the_same_event_by_event_in_fewer_bytes() -> None:
+    trace = random_trace(seed=3, tokens=30)
+    run, plain = Run(trace.meta, PANELS), []
+
+    async def said() -> AsyncIterator[str]:
+        for frame in trace.frames:
+            run.add(frame)
+            plain.append(f"data: {dumps(run.frames_message())}\n\n")
+            yield plain[-1]
+
+    async def main() -> list[bytes]:
+        return [part async for part in direct.gzipped(said())]
+
+    parts = in_a_loop(main)
+    opened = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    for part, text in zip(parts, plain, strict=False):
+        assert opened.decompress(part).decode() == text, "complete as it comes"
+    assert opened.decompress(parts[-1]) == b""
+    assert opened.eof
+    assert 2 * sum(map(len, parts)) < sum(len(text.encode()) for text in plain)
+
+
+def test_a_squeezed_line_that_is_left_gives_the_line_back() -> None:
+    run = Run(make_meta(), PANELS)
+
+    async def main() -> None:
+        events = direct.gzipped(Line().events(run))
+        await anext(events)
+        assert run.post({"kind": "frames"})
         await events.aclose()
 
     in_a_loop(main)
