@@ -15,6 +15,7 @@ import { Ways } from "./ways.js";
 import { Tour } from "./tour.js";
 
 const SILENCE_MS = 3000; // then the server is asked whether something got lost
+const ANEW = { token: null, step: null, pins: [], block: 0 }; // of a focus: what belonged to the run before
 const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.RUN)
 
 /** Messages come with their two kinds of quotes exchanged (see loopviz.app.wire.wire). */
@@ -371,7 +372,7 @@ class Page {
 
   /** What is wished for the next run: the panels that are on, and the view without the old run's words. */
   wishes() {
-    return JSON.stringify({ panels: this.shelf.on(), focus: { ...this.focus, token: null, step: null, pins: [] } });
+    return JSON.stringify({ panels: this.shelf.on(), focus: { ...this.focus, ...ANEW } });
   }
 
   /** Look elsewhere: another token, step, metric or language. The latest wish is asked for when the last is answered. */
@@ -423,7 +424,7 @@ class Page {
   }
 
   /** Go to another finished run: to all of it and none of its words, unless something else is asked for. */
-  async showRun(run, focus = { ...this.focus, token: null, step: null, pins: [] }, shown = null) {
+  async showRun(run, focus = { ...this.focus, ...ANEW }, shown = null) {
     this.player.pause();
     await this.ask("focus", () => ({ ...this.view(), run, epoch: 0, focus, shown }));
   }

@@ -224,3 +224,22 @@ def test_a_closed_pipe_ends_quietly(folder):
         assert process.wait() == 0
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
+
+
+def test_a_loop_is_changed_on_the_way(folder, tmp_path, capfd):
+    saved = tmp_path / "run.loopviz"
+    asked = ("--change", "4:loop-count=5", "--change", "4:loop_damping=0.5", "--change", "6:loop_count=2")
+    words = ("--prompt", "a dog", "--model", folder, "--max-new-tokens", 8, "--loop-layers", "1-2", "--save", saved)
+    assert run(*words, *asked) == 0, capfd.readouterr().err
+    trace = io.load(saved)
+    assert [(change["index"], change["loop"]) for change in trace.meta["changes"]] == [
+        (4, {"loop_count": 5, "loop_damping": 0.5}),
+        (6, {"loop_count": 2}),
+    ]
+    counts = [frame["blocks"][0]["n_steps"] for frame in trace.frames]
+    assert counts == [3] * 4 + [5] * 2 + [2] * (len(trace) - 6)
+    assert run(*words, "--change", "4:virtual_layer_count=2") == 2
+    assert "start a new run" in capfd.readouterr().err
+    for wrong in ("loop_count=2", "4:loops=2", "x:loop_count=2", "4:loop_count=many"):
+        with pytest.raises(SystemExit):
+            run(*words, "--change", wrong)

@@ -78,8 +78,8 @@ class View:
         return tuple(sorted(lens.union(*map(drawing.needs, self.panels.values()))))
 
     def fresh(self, lang: str) -> Focus:
-        """Where a new run is looked at from: as before, but for what belonged to the old run's tokens."""
-        return replace(self.focus, token=None, step=None, pins=(), lang=lang)
+        """Where a new run is looked at from: as before, but for what belonged to the old run's tokens and blocks."""
+        return replace(self.focus, token=None, step=None, pins=(), block=0, lang=lang)
 
 
 class Questions:
