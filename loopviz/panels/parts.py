@@ -10,6 +10,9 @@ from loopviz.panels.ops import Path
 from loopviz.trace.changes import changes_of
 
 
+MARKS = 24  # changes marked at most, the latest: a slider dragged during a run makes one a token
+
+
 def notice(missing: str, place: int = 0) -> dict[Path, Any]:
     """By path: the annotation at ``place`` says ``missing``, or is not there when that is empty."""
     return {
@@ -99,5 +102,5 @@ def change_marks(meta: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
                 "font": {"size": 10},
             },
         }
-        for change in changes_of(meta, tokens)
+        for change in changes_of(meta, tokens)[-MARKS:]
     ]
