@@ -9,7 +9,6 @@ from loopviz.panels import labels, theme
 from loopviz.panels.ops import Path
 from loopviz.trace.changes import changes_of
 
-
 MARKS = 24  # changes marked at most, the latest: a slider dragged during a run makes one a token
 
 
