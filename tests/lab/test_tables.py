@@ -1,0 +1,35 @@
+"""The committed tables are those of the models that are bundled now, and of tasks and columns that there are now."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from loopviz.lab import TASKS, Subject
+from loopviz.lab.experiment import check_manifest
+from loopviz.lab.tasks import params_from_json, params_to_json
+from loopviz.model.checkpoints import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFESTS = sorted((ROOT / "docs" / "lab").glob("*.json"))
+README = ROOT / "docs" / "lab" / "README.md"
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_a_committed_table_can_be_repeated(path):
+    manifest = json.loads(path.read_text("utf-8"))
+    check_manifest(manifest)
+    assert manifest["complete"]
+    task = TASKS[manifest["task"]]
+    assert params_to_json(params_from_json(task.params, manifest["params"])) == manifest["params"]
+    with path.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == [column.name for column in task.columns]
+    assert len(rows) == manifest["rows"]
+    assert manifest["command"] in README.read_text("utf-8")
+    folder = ROOT / manifest["model"]["name"]
+    if folder.is_dir():
+        assert Subject.of(load_checkpoint(folder)).digest == manifest["model"]["digest"], "measure the new weights"
