@@ -23,7 +23,7 @@ from loopviz.app.server import ASSETS
 from loopviz.app.service import Service
 from loopviz.app.shell import nav
 from loopviz.app.texts import LANGUAGES, table
-from loopviz.app.url_state import decode
+from loopviz.app.url_state import PageState, decode, encode
 from loopviz.panels import apply
 from tests.app.wire import unpack, unwire
 from tests.conftest import make_llama
@@ -236,6 +236,15 @@ def test_a_card_opens_in_explore_as_it_was(comparisons: Comparisons, loaded: Loa
         one = loaded.model.with_loop(**st.loop_fields({**states[0].values, **BLOCK}))(ids).logits
         none = loaded.model.with_loop(loop_layers=None)(ids).logits
     assert torch.equal(one, none)
+
+
+def test_the_page_opens_with_what_a_link_says(comparisons: Comparisons) -> None:
+    values = st.defaults() | {"model": "tiny", "loop_count": 7, "temperature": 1.5}
+    word, _ = encode(PageState(values=values, prompt="Hello"))
+    opened = json.loads(comparisons.opening(json.dumps({"word": word, "lang": "en"})))
+    assert (opened["prompt"], opened["values"], opened["said"]) == ("Hello", values, [])
+    broken = json.loads(comparisons.opening(json.dumps({"word": "1???", "lang": "zh"})))
+    assert (broken["values"]["model"], broken["prompt"], len(broken["said"])) == ("tiny", None, 1)
 
 
 def test_the_table_comes_as_files(comparisons: Comparisons) -> None:

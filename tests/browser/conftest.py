@@ -89,8 +89,9 @@ def usual_context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Callable[..., Page]]:
-    """`visit(query="", apart=False, **context options)`: another visitor's page, ready, its model loaded.
+    """`visit(query="", at="", apart=False, **context options)`: another visitor's page, ready, its model loaded.
 
+    `at`: the address of another page than Explore.
     `apart`: in a browser context of its own, as another person would be; so is every visit with options.
     At the end of the test every page must have been free of errors and of requests to anyone but the app.
     """
@@ -101,7 +102,7 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
         if not request.url.startswith((app_url, "data:", "blob:")):
             wrong.append(f"request to {request.url}")
 
-    def open_page(query: str = "", *, apart: bool = False, height: int = 900, **options: Any) -> Page:
+    def open_page(query: str = "", *, at: str = "", apart: bool = False, height: int = 900, **options: Any) -> Page:
         context = usual_context
         if apart or options:
             context = browser.new_context(**{"viewport": {"width": 1280, "height": height}, **options})
@@ -114,7 +115,10 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
         page.on("request", requested)
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
         page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
-        page.goto(app_url + query)
+        page.goto(app_url + at + query)
+        if at:
+            page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
+            return page
         page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
         # the model's arrival settles the looped block: 4..5 of twelve layers
         page.wait_for_function("document.querySelector('#ctl-block_end input').value === '5'")

@@ -1,0 +1,78 @@
+"""Configurations compared and one opened in Explore; a measurement made in the Lab, as a visitor does it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+
+PLAIN, SLOT = 0, 1  # of the cards a visit begins with, once the second has been taken away
+
+
+def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callable[..., Page]) -> None:
+    page = visit(at="compare")
+    cards = page.locator(".lv-setup")
+    expect(cards).to_have_count(3)
+    cards.nth(1).locator(".lv-card-head button").click()
+    expect(cards).to_have_count(2)
+    page.locator(".lv-asking summary").click()
+    page.locator("[data-field=max_new_tokens] input").fill("4")
+    page.locator(".lv-go").click()
+    expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
+    rows = page.locator(".lv-table tbody tr")
+    expect(rows).to_have_count(2)
+    for place in (PLAIN, SLOT):
+        expect(cards.nth(place).locator(".lv-card-text span")).to_have_count(4)
+        expect(cards.nth(place)).to_have_attribute("data-stage", "done")
+    # one line a configuration; a model without a loop has none to settle
+    lines = {
+        name: page.locator(f'[data-panel="{name}"] .scatterlayer .js-line') for name in ("convergence", "loops", "kv")
+    }
+    expect(lines["convergence"]).to_have_count(1)
+    expect(lines["loops"]).to_have_count(2)
+    expect(lines["kv"]).to_have_count(2)
+    expect(page.locator('[data-panel="pareto"] .scatterlayer .points path')).to_have_count(2)
+
+    # another language, another pair of columns: the same comparison
+    page.locator("[data-lang=zh]").click()
+    expect(page.locator(".lv-table thead th").first).to_have_text("配置")
+    page.locator("select[data-axis=x]").select_option("kv_bytes_per_token")
+    expect(page.locator('[data-panel="pareto"] .xtitle')).to_contain_text("KV")
+
+    # one opens in Explore as it was, and Explore's settings come back
+    page.locator("[data-lang=en]").click()
+    cards.nth(SLOT).locator(".lv-card-open").click()
+    expect(page).to_have_url(re.compile(r"/\?s="))
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    expect(page.locator("#lv-preset-one_slot")).to_have_class(re.compile("lv-on"))
+    page.locator("#lv-title .lv-way[data-page=compare]").click()
+    expect(page).to_have_url(re.compile(r"/compare\?s="))
+
+
+def test_a_measurement_fills_its_table_and_is_kept_as_a_file(visit: Callable[..., Page], tmp_path: Path) -> None:
+    page = visit("?task=perplexity", at="lab")
+    expect(page.locator('.lv-task[data-task="perplexity"]')).to_have_attribute("aria-pressed", "true")
+    fields = {"text textarea": "Once upon a time there was a loop. " * 4, "loops input": "1, 3", "paths input": "full"}
+    fields |= {"window input": "16", "loop input": '{"loop_layers": [4, 5]}'}
+    for name, value in fields.items():
+        kind, _, tag = name.partition(" ")
+        page.locator(f"[data-field={kind}] {tag}").fill(value)
+    page.locator(".lv-go").click()
+    expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
+    expect(page.locator(".lv-table tbody tr")).to_have_count(2)
+    expect(page.locator('[data-panel="plot"] .main-svg').first).to_be_visible()
+    with page.expect_download() as chosen:
+        page.locator(".lv-files button").first.click()
+    chosen.value.save_as(tmp_path / "table.csv")
+    assert pd.read_csv(tmp_path / "table.csv")["loops"].tolist() == [1, 3]
+    # what is refused says so, and the page is ready for another try
+    page.locator("[data-field=loops] input").fill("3, 1")
+    page.locator(".lv-go").click()
+    expect(page.locator(".lv-status.lv-bad")).to_contain_text("loops")
+    expect(page.locator(".lv-go")).to_be_enabled()
