@@ -151,6 +151,8 @@ def test_scores_are_the_formulas_on_the_states() -> None:
         p = model.lens(states[:, 0]).double().softmax(-1)
     entropy = -(p * p.log()).sum(-1)
     np.testing.assert_allclose(run.scores["entropy"], (entropy[1:] - entropy[:-1]).abs().T, atol=1e-4)
+    kl = (p[:-1] * (p[:-1].log() - p[1:].log())).sum(-1)  # what the step before says of this one, not the other way
+    np.testing.assert_allclose(run.scores["kl"], kl.T, atol=1e-4)
     best = p.argmax(-1)
     np.testing.assert_array_equal(run.scores["argmax"], (best[1:] == best[:-1]).T)
     np.testing.assert_allclose(run.scores["rel_delta"], (delta.norm(dim=-1) / s[1:].norm(dim=-1)).T, rtol=1e-4)
