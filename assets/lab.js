@@ -250,7 +250,9 @@ class Page {
       message.figure.layout.height ??= 420;
       this.plot.take(message.figure);
     }
-    if (grown) this.table.show(message.columns, rows, { yes: this.text("lab.yes"), none: this.text("lab.none"), best: "" });
+    const words = { yes: this.text("lab.yes"), none: this.text("lab.none"), best: "" };
+    const after = (row, i) => press("lv-quiet", () => this.openRow(i), this.text("compare.open"));
+    if (grown) this.table.show(message.columns, rows, words, message.opens ? { after } : {});
     if (message.end && this.running) this.over();
     if (message.done && !message.end && this.said !== this.text("lab.stopping")) this.said = "";
     if (message.end) this.said = "";
@@ -280,6 +282,13 @@ class Page {
       this.heard = performance.now();
       this.look();
     }
+  }
+
+  /** Open the model that a row speaks of in Explore. */
+  async openRow(row) {
+    const answer = await this.frame.ask("link", { run: this.run?.run, row, lang: this.frame.lang });
+    if (answer?.word) location.href = `${this.frame.config.pages.explore}?s=${answer.word}`;
+    else this.say(answer?.text || this.text("lab.gone"), true);
   }
 
   async download(kind) {

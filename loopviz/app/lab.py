@@ -25,13 +25,16 @@ def _functions(laboratory: Laboratory) -> list[Callable[[str], str]]:
     def look(question: str) -> str:
         return laboratory.look(question)
 
+    def link(question: str) -> str:
+        return laboratory.link(question)
+
     def stop(question: str) -> str:
         return laboratory.stop(question)
 
     def download(question: str) -> str:
         return laboratory.download(question)
 
-    return [tasks, model, look, stop, download]
+    return [tasks, model, look, link, stop, download]
 
 
 class LabPage:

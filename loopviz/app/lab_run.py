@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz.app import settings as st
 from loopviz.app.lab_form import column_words
 from loopviz.app.models import short_name
 from loopviz.app.texts import pick_language, text
+from loopviz.app.url_state import PageState, encode
 from loopviz.app.wire import wire
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class LabRun:
         session: whose it is; compared, never sent.
         ticket: the page's own name for what it asked for; it may end it.
         limit: seconds after which it ends by itself, with the rows it has; None: never.
+        local: whether links may name folders and files of this machine.
     """
 
     def __init__(
@@ -51,10 +54,12 @@ class LabRun:
         ticket: str = "",
         lang: str = "en",
         limit: float | None = None,
+        local: bool = True,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.experiment, self.folder = experiment, folder
         self.session, self.ticket, self.lang, self.limit = session, ticket, lang, limit
+        self.local = local
         self.end: str | None = None  # done, stopped, time, error
         self.reason = ""
         self.finished = threading.Event()
@@ -96,6 +101,18 @@ class LabRun:
         """Nobody will ask for it any more: its texts go."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def link(self, at: Any) -> str | None:
+        """The word of the address that opens in Explore the model that row `at` speaks of; None when there is none."""
+        task, rows = self.experiment.task, self.experiment.rows
+        if task.settings is None or not isinstance(at, int) or not 0 <= at < len(rows):
+            return None
+        fields = task.settings(rows[at], self.experiment.params)
+        if fields is None:
+            return None
+        values = {**st.defaults(), "model": self.experiment.subject.name}
+        blocks = self.experiment.subject.view(fields).config
+        return encode(PageState(values={**values, **st.suit_model(values, blocks)}), local=self.local)[0]
+
     # --- messages -------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
@@ -133,6 +150,7 @@ class LabRun:
             "model": short_name(experiment.subject.name),
             "columns": [column_words(column, self.lang) for column in experiment.task.columns],
             "rows": rows,
+            "opens": experiment.task.settings is not None,
             "figure": self.figure(),
         }
 

@@ -106,7 +106,8 @@ class Laboratory:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return LabRun(experiment, folder, session, ticket, lang, None if self.room.local else LONGEST)
+        local = self.room.local
+        return LabRun(experiment, folder, session, ticket, lang, None if local else LONGEST, local)
 
     def _begin(self, run: LabRun, patience: float = 10.0) -> None:
         """Register a run; the session's earlier ones are stopped, waited for, and forgotten."""
@@ -166,6 +167,16 @@ class Laboratory:
         asked = read(question)
         run = self._found(asked)
         return GONE if run is None else dumps(run.look(asked.get("lang")))
+
+    def link(self, question: Any) -> str:
+        """`{run, row, lang}`: the word of the address that opens a row's model in Explore, or why there is none."""
+        asked = read(question)
+        run = self._found(asked)
+        if run is None:
+            return GONE
+        word = run.link(asked.get("row"))
+        told = "" if word else text(pick_language(asked.get("lang")), "lab.no_model")
+        return dumps({"kind": "link", "word": word, "text": told})
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""

@@ -388,7 +388,7 @@ class Scores:
         self.chosen.append(int(cached.argmax()) == token)
 
 
-def run(subject: Subject, params: CompareParams) -> Iterator[Row]:
+def run(subject: Subject, params: CompareParams) -> Iterator[Row | None]:
     """The task: a row as soon as a configuration is done.
 
     Raises:
@@ -397,8 +397,7 @@ def run(subject: Subject, params: CompareParams) -> Iterator[Row]:
     for event in Comparison(subject, params).events():
         if event.kind == "refused":
             raise ValueError(f"{params.names[event.setup]}: {event.reason}")
-        if event.row is not None:
-            yield event.row
+        yield event.row  # None: work may be left here
 
 
 TASK = register(

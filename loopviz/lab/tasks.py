@@ -96,6 +96,8 @@ class Task:
             show yet but may be left. Closing the generator cancels the work; what was yielded is kept. Raises ValueError for what is refused, before the first row where it can.
         words: by language: "title", "question" (what it answers), "how" (how it is measured), "cost".
         plot: `(table, lang)` -> figure of a table, finished or not; `None` without one.
+        settings: `(row, params)` -> the loop fields (:func:`param`, kind "loop") of the model that the row speaks of, so
+            that a page can open it; `None` for a row that is no model's. `None` where no row is.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Task:
     run: Callable[[Subject, Any], Iterator[Row | None]]
     words: dict[str, Words]
     plot: Callable[[pd.DataFrame, str], go.Figure] | None = None
+    settings: Callable[[Row, Any], dict[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):

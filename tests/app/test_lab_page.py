@@ -24,6 +24,7 @@ from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.server import ASSETS
 from loopviz.app.service import Service
 from loopviz.app.texts import LANGUAGES, table
+from loopviz.app.url_state import decode
 from loopviz.lab import TASKS, Column, Task, param
 from tests.app.wire import unwire
 from tests.conftest import make_llama
@@ -72,6 +73,7 @@ TOY = Task(
     toy_rows,
     {lang: {"title": "Toy", "question": "?", "how": "so", "cost": "nothing"} for lang in LANGUAGES},
     lambda frame, lang: go.Figure([{"type": "scatter", "y": frame["n"].tolist()}], {"title": {"text": lang}}),
+    lambda row, params: {"loop_layers": (1, 1), "loop_count": 2 + row["n"]} if row["n"] else None,
 )
 
 
@@ -197,6 +199,30 @@ def test_the_table_fills_and_the_plot_follows(laboratory: Laboratory) -> None:
     assert again["rows"] == page["rows"]
     assert again["columns"][1]["head"] == "文字"
     assert again["figure"]["layout"]["title"]["text"] == "zh"
+
+
+def test_a_row_opens_in_explore_with_its_model_s_loop(laboratory: Laboratory) -> None:
+    page = put_together(said(laboratory.run(asked(), "me")))
+    assert page["opens"]
+
+    def link(row: Any) -> dict[str, Any]:
+        return json.loads(laboratory.link(json.dumps({"run": page["run"], "row": row, "lang": "en"})))
+
+    values = decode(link(2)["word"], default_model="x")[0].values
+    assert (values["model"], values["loop_count"], values["block_start"], values["block_end"]) == ("tiny", 4, 1, 1)
+    for none in (0, 3, -1, "2", None):
+        assert link(none)["word"] is None
+        assert "Explore" in link(none)["text"]
+
+
+def test_an_exit_rule_a_model_can_have_opens_as_that_model() -> None:
+    task = TASKS["exits"]
+    params = task.params(text="some words", loop={"loop_layers": [1, 1]})
+    row = {"policy": "cosine", "threshold": 0.99, "floor": 2, "max_loops": 9}
+    fields = task.settings(row, params)
+    assert fields["loop_layers"] == [1, 1]
+    assert (fields["loop_strategy"], fields["cosine_threshold"], fields["min_loop_count"]) == ("dynamic_stop", 0.99, 2)
+    assert task.settings({**row, "policy": "entropy"}, params) is None
 
 
 def test_the_table_comes_as_files_that_repeat_it(laboratory: Laboratory) -> None:
