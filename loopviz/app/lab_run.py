@@ -141,8 +141,8 @@ class LabRun:
     def snapshot(self) -> dict[str, Any]:
         """Everything there is."""
         experiment = self.experiment
-        rows = list(experiment.rows[:SHOWN])
         self._drawn = (experiment.done, time.monotonic())
+        rows = list(experiment.rows[:SHOWN])
         return {
             "kind": "snapshot",
             **self._state(),
@@ -173,10 +173,10 @@ def messages(run: LabRun, *, every: float = SEND_EVERY, work: Callable[[], None]
     """A measurement's messages, from its beginning to its end. Closing this generator stops it after the row at hand."""
     thread = threading.Thread(target=work or run.work, name="loopviz-lab", daemon=True)
     thread.start()
-    sent = 0
     try:
-        yield wire(run.snapshot())
-        sent = min(run.experiment.done, SHOWN)
+        message = run.snapshot()
+        sent = len(message["rows"])  # not what there is by now: it goes on while this is sent
+        yield wire(message)
         while not run.finished.wait(every):
             message = run.news(sent)
             sent = message["first"] + len(message["rows"])
