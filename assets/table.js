@@ -29,9 +29,12 @@ function cell(value, unit, words) {
   return typeof value === "number" ? short(value, unit) : String(value);
 }
 
-/** The places of the best values of a column, when some are better than others. */
+/** A number for comparing: what differs by rounding alone does not differ. */
+const tame = (value) => (Math.abs(value) < 1e-6 ? 0 : Number(value.toPrecision(4)));
+
+/** The best value of a column, when some are better than others. */
 function best(rows, { name, better }) {
-  const values = rows.map((row) => row?.[name]).filter((value) => typeof value === "number");
+  const values = rows.map((row) => row?.[name]).filter((value) => typeof value === "number").map(tame);
   if (!better || new Set(values).size < 2) return null;
   return better === "low" ? Math.min(...values) : Math.max(...values);
 }
@@ -65,7 +68,7 @@ export class Table {
           const value = row[name];
           const made = el(c ? "td" : "th", typeof value === "number" ? "lv-number" : "", ...(c ? [] : mark(row, i)), cell(value, unit, words));
           if (!c) made.scope = "row";
-          if (bests[c] !== null && value === bests[c]) {
+          if (bests[c] !== null && typeof value === "number" && tame(value) === bests[c]) {
             made.classList.add("lv-best");
             made.title = words.best;
           }
