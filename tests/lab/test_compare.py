@@ -15,7 +15,7 @@ from loopviz.lab import TASKS, Experiment, Subject
 from loopviz.lab.compare import CompareParams, Comparison, Result
 from loopviz.lab.compare_curves import VIEWS, edits, empty, figures
 from loopviz.lab.compare_table import AXES, BETTER, COLUMNS, front, heading, pareto
-from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.panels import apply
 from tests.conftest import make_llama
 
@@ -28,7 +28,7 @@ SERIAL = {
     "kv_cache_mode": "virtual_layers",
 }
 ONE_SLOT = {**SERIAL, "virtual_layer_count": 1}
-EMA = {"loop_layers": (1, 1), "loop_count": 3, "kv_cache_mode": "merge_strategy", "merge_strategy": "ema"}
+EMA = {"loop_layers": (0, 1), "loop_count": 3, "kv_cache_mode": "merge_strategy", "merge_strategy": "ema"}
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,29 @@ def test_agreement_is_the_share_of_the_baseline_s_tokens_that_are_likeliest_here
     likeliest = logits[len(ids_of(subject, PROMPT)) - 1 : -1].argmax(-1).tolist()
     same = [one == other for one, other in zip(likeliest, greedy, strict=True)]
     assert rows[1]["agreement"] == sum(same) / len(same) < 1
+
+
+def test_a_lossy_cache_is_scored_as_a_run_reads_it(subject, whole):
+    """One text at a time, prompt first and then token by token: what the batch of both texts must say too."""
+    comparison, rows = whole
+    prompt = ids_of(subject, PROMPT)
+    found = {}
+    for name, ids in (("after", ids_of(subject, AFTER)), ("greedy", comparison.results[0].ids)):
+        view = subject.view(EMA)
+        cache, said, new = LoopCache(view.config), [], prompt
+        for token in ids:
+            with torch.inference_mode():
+                logits = view(torch.tensor([new]), past_key_values=cache, use_cache=True).logits[0, -1].float()
+            said.append((-float(logits.log_softmax(-1)[token]), int(logits.argmax()) == token))
+            new = [token]
+        found[name] = said
+    nats = [loss for loss, _ in found["after"]]
+    assert rows[3]["perplexity"] == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
+    chosen = [same for _, same in found["greedy"]]
+    assert rows[3]["agreement"] == sum(chosen) / len(chosen)
+    full = full_logits(subject, EMA, prompt + comparison.results[0].ids)[len(prompt) - 1 : -1].argmax(-1).tolist()
+    exact = [one == other for one, other in zip(full, comparison.results[0].ids, strict=True)]
+    assert sum(exact) != sum(chosen), "with this cache it makes a difference"
 
 
 def test_the_text_the_loops_and_the_cache_are_those_of_a_run(subject, whole):
