@@ -1,0 +1,118 @@
+"""What leaves the page and comes back: a link, a run's file, a report, a panel's picture and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from loopviz.trace.io import load
+from tests.browser.conftest import PATIENCE
+from tests.browser.test_explore import Visit, data, drawn, ended, inside, run, same_as_server, settle
+
+pytestmark = pytest.mark.browser
+
+
+def chosen(page: Page, what: str, menu: str = "Save & share") -> None:
+    """Choose an action of a menu."""
+    page.get_by_role("button", name=menu).first.click()
+    page.get_by_role("button", name=what).first.click()
+
+
+def saved(page: Page, what: str, folder: Path, menu: str = "Save & share") -> Path:
+    """The file an action gives."""
+    with page.expect_download() as waited:
+        chosen(page, what, menu)
+    file = folder / waited.value.suggested_filename
+    waited.value.save_as(file)
+    return file
+
+
+def short_run(page: Page, prompt: str = "Once upon a time") -> None:
+    """A finished run of a few words, all drawn."""
+    settle(page, "sampling", "max_new_tokens", 8)
+    run(page, prompt)
+    ended(page)
+    drawn(page)
+
+
+def test_a_link_reopens_what_was_set_up(visit: Visit) -> None:
+    page = visit(apart=True)
+    settle(page, "loop", "loop_count", 3)
+    short_run(page, "The loop thought")
+    page.get_by_role("group", name="Panels").get_by_role("button", name="Cost", exact=True).click()
+    page.get_by_role("listbox", name="Generated text").get_by_role("option").nth(3).click()
+    page.wait_for_function("() => document.querySelector('.lv').dataset.focus === '3'")
+    chosen(page, "Copy link")
+    word = page.get_by_label("Link to what is set up here").input_value().partition("?")[2]
+    other = visit(f"?{word}", apart=True)
+    expect(other.locator("#ctl-prompt textarea")).to_have_value("The loop thought")
+    expect(other.locator("#ctl-loop_count input[type=number]")).to_have_value("3")
+    assert inside(other, "JSON.parse(page.wishes()).panels") == inside(page, "JSON.parse(page.wishes()).panels")
+    assert "cost" not in inside(other, "JSON.parse(page.wishes()).panels")
+    assert data(other, "run") == "recorded", "a link brings settings, never a result"
+    run(other)
+    ended(other)
+    other.wait_for_function("() => document.querySelector('.lv').dataset.focus === '3'")
+    assert inside(other, "page.tokens") == inside(page, "page.tokens")
+    same_as_server(other)
+
+
+def test_a_damaged_link_is_told_and_the_page_opens_all_the_same(visit: Visit) -> None:
+    page = visit("?s=1damaged", apart=True)
+    expect(page.locator(".lv-notice-bad")).to_contain_text("Of it:")
+    run(page)
+    ended(page)
+
+
+def test_a_run_is_saved_and_opened_again(visit: Visit, tmp_path: Path) -> None:
+    page = visit(apart=True)
+    short_run(page)
+    file = saved(page, "Save run", tmp_path)
+    trace = load(file)
+    assert [frame["text"] for frame in trace.frames] == inside(page, "page.tokens.map((row) => row[0])")
+    other = visit(apart=True)
+    other.locator(".lv input[type=file]").set_input_files(file)
+    expect(other.locator(".lv-badge")).to_have_text(f"opened file · {file.name}")
+    drawn(other)
+    assert inside(other, "page.tokens") == inside(page, "page.tokens")
+    other.get_by_role("slider", name="Tokens shown").fill("3")
+    other.wait_for_function("() => document.querySelector('.lv').dataset.t === '3'")
+    # a file that is none is told, and what is on screen stays
+    (tmp_path / "notes.loopviz").write_text("not a run")
+    other.locator(".lv input[type=file]").set_input_files(tmp_path / "notes.loopviz")
+    expect(other.locator(".lv-notice-bad")).to_contain_text("This is not a run saved by LoopViz")
+    assert data(other, "t") == "3"
+
+
+def test_a_report_opens_offline(visit: Visit, browser: Browser, tmp_path: Path) -> None:
+    page = visit(apart=True)
+    short_run(page)
+    file = saved(page, "Report", tmp_path)
+    context = browser.new_context(offline=True)
+    report = context.new_page()
+    report.set_default_timeout(PATIENCE)
+    asked: list[str] = []
+    report.on("request", lambda request: asked.append(request.url))
+    report.goto(file.as_uri(), wait_until="domcontentloaded")
+    report.wait_for_selector("body[data-ready='1']")
+    report.wait_for_selector("article[data-panel='convergence'] .main-svg", state="attached")
+    assert report.locator(".tok").count() >= int(data(page, "t"))
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    context.close()
+
+
+def test_a_panel_s_picture_and_data(visit: Visit, tmp_path: Path) -> None:
+    page = visit(apart=True)
+    short_run(page)
+    menu = "Export: " + inside(page, "page.panels.get('convergence').words.name")
+    table = pd.read_csv(saved(page, "Data (CSV)", tmp_path, menu))
+    assert len(table) > 8
+    whole = pd.read_parquet(saved(page, "Data (Parquet)", tmp_path, menu))
+    assert list(whole.columns) == list(table.columns)
+    assert saved(page, "Picture (PNG)", tmp_path, menu).read_bytes()[:4] == b"\x89PNG"
+    picture = saved(page, "Picture (SVG)", tmp_path, menu).read_text(encoding="utf-8")
+    assert "Does the loop settle?" in picture
+    assert picture.count("<path") > 10
