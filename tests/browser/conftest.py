@@ -89,10 +89,11 @@ def usual_context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Callable[..., Page]]:
-    """`visit(query="", at="", apart=False, **context options)`: another visitor's page, ready, its model loaded.
+    """`visit(query="", at="", apart=False, refused=False, **context options)`: another visitor's page, ready, its model loaded.
 
     `at`: the address of another page than Explore.
     `apart`: in a browser context of its own, as another person would be; so is every visit with options.
+    `refused`: the server will refuse something by its status, which Chromium itself writes to the console.
     At the end of the test every page must have been free of errors and of requests to anyone but the app.
     """
     opened: list[Page | BrowserContext] = []
@@ -102,7 +103,19 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
         if not request.url.startswith((app_url, "data:", "blob:")):
             wrong.append(f"request to {request.url}")
 
-    def open_page(query: str = "", *, at: str = "", apart: bool = False, height: int = 900, **options: Any) -> Page:
+    def said(message: Any, refused: bool) -> None:
+        if message.type == "error" and not (refused and "responded with a status of 4" in message.text):
+            wrong.append(f"console: {message.text}")
+
+    def open_page(
+        query: str = "",
+        *,
+        at: str = "",
+        apart: bool = False,
+        refused: bool = False,
+        height: int = 900,
+        **options: Any,
+    ) -> Page:
         context = usual_context
         if apart or options:
             context = browser.new_context(**{"viewport": {"width": 1280, "height": height}, **options})
@@ -114,7 +127,7 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
             page.set_viewport_size({"width": 1280, "height": height})
         page.on("request", requested)
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
-        page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
+        page.on("console", lambda message: said(message, refused))
         page.goto(app_url + at + query)
         if at:
             page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')

@@ -63,7 +63,7 @@ def test_the_glossary_opens_where_an_address_points(visit: Visit) -> None:
     sheet.get_by_role("searchbox").fill("kl")
     expect(sheet.locator("section:visible").first).to_be_visible()
     assert 0 < sheet.locator("section:visible").count() < everything
-    page.keyboard.press("Escape")
+    sheet.get_by_role("button", name="Close").click()
     expect(sheet).to_have_count(0)
     page.evaluate("location.hash = '#term-kl'")
     expect(page.get_by_role("dialog", name="Glossary").locator(".lv-here")).to_be_visible()

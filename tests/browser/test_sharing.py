@@ -73,7 +73,7 @@ def test_a_run_is_saved_and_opened_again(visit: Visit, tmp_path: Path) -> None:
     file = saved(page, "Save run", tmp_path)
     trace = load(file)
     assert [frame["text"] for frame in trace.frames] == inside(page, "page.tokens.map((row) => row[0])")
-    other = visit(apart=True)
+    other = visit(apart=True, refused=True)
     other.locator(".lv input[type=file]").set_input_files(file)
     expect(other.locator(".lv-badge")).to_have_text(f"opened file · {file.name}")
     drawn(other)
