@@ -45,14 +45,15 @@ look();
 # When the first word that is not of the prompt came; the clock starts with the press of Run.
 FIRST_TOKEN = """
 () => new Promise((resolve) => {
-  const said = () => document.querySelector('.lv-tok:not(.lv-prompt)');
-  const began = performance.now();
-  let cleared = !said();
-  new MutationObserver(() => {
-    if (!said()) cleared = true;
-    else if (cleared) resolve((performance.now() - began) / 1000);
-  }).observe(document.querySelector('.lv'), { childList: true, subtree: true });
+  const { dataset } = document.querySelector('.lv');
+  const { run } = dataset, began = performance.now();
+  const look = () => {
+    if (dataset.run !== run && document.querySelector('.lv-tok[data-i]:not(.lv-prompt)'))
+      resolve((performance.now() - began) / 1000);
+    else requestAnimationFrame(look);
+  };
   document.querySelector('#lv-run').click();
+  look();
 })
 """
 

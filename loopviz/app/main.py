@@ -18,6 +18,7 @@ from loopviz.app.service import Service
 from loopviz.app.theme import theme
 
 DEFAULT_MODEL = "stories-loop"
+WARM_AFTER = 15.0  # seconds until the model is loaded although nobody has opened the page
 
 
 def build(model: str = DEFAULT_MODEL, *, local: bool = True) -> ExplorePage:
@@ -48,7 +49,7 @@ def _poll_less(demo: gr.Blocks) -> None:
 def launch(
     page: ExplorePage, *, host: str = "127.0.0.1", port: int | None = None, browser: bool = False, wait: bool = True
 ) -> gr.Blocks:
-    """Serve the page, and load its model in the background: the page can be seen before PyTorch is imported.
+    """Serve the page, and load its model in the background: the page is seen before PyTorch is imported.
 
     Args:
         port: None takes the first free one from 7860.
@@ -57,7 +58,7 @@ def launch(
     # Read by PyTorch when it is imported. A core is left to the server and, at home, to the browser: with every core
     # taken, each matrix product waits for its slowest thread, and two threads hardly beat one on a small model anyway.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
-    page.service.room.warm()
+    page.service.room.warm_when_asked(latest=WARM_AFTER)
     page.demo.queue(default_concurrency_limit=4)
     _poll_less(page.demo)
     page.demo.launch(

@@ -105,6 +105,24 @@ class ModelRoom:
         self._lock = threading.Lock()
         self._held: OrderedDict[str, Loaded] = OrderedDict()
         self._status: dict[str, Status] = {}
+        self._patience: threading.Timer | None = None
+
+    def warm_when_asked(self, latest: float) -> None:
+        """Load the default model in the background once somebody asks how far it is, or after `latest` seconds.
+
+        Importing PyTorch takes a core for some seconds. A page asks when it stands; until then the core is better spent
+        on sending and drawing it.
+        """
+        self._patience = threading.Timer(latest, self._warm_now)
+        self._patience.daemon = True
+        self._patience.start()
+
+    def _warm_now(self) -> None:
+        with self._lock:
+            timer, self._patience = self._patience, None
+        if timer is not None:  # only the first who comes
+            timer.cancel()
+            self.warm()
 
     def warm(self) -> threading.Thread:
         """Start loading the default model in the background, and return at once."""
@@ -124,7 +142,8 @@ class ModelRoom:
         return self._held.get(name)
 
     def status(self, name: str) -> Status:
-        """Where the model is now."""
+        """Where the model is now. Whoever asks is there to see it: what was to wait for that begins."""
+        self._warm_now()
         return self._status.get(name, Status("waiting", name))
 
     def busy(self) -> bool:

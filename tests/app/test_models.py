@@ -38,6 +38,35 @@ def test_many_who_ask_at_once_get_one_model() -> None:
     assert room.status("a").state == "ready"
 
 
+def test_the_default_waits_for_the_first_who_asks_and_is_loaded_once() -> None:
+    loads, loaded = [], threading.Event()
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        loads.append(name)
+        loaded.set()
+        return _loaded(name)
+
+    room = ModelRoom("a", load=load)
+    room.warm_when_asked(latest=1000)
+    assert loads == []
+    assert room.status("a").state in ("importing", "loading", "ready")
+    assert loaded.wait(5)
+    room.status("a")
+    room.get("a")
+    assert loads == ["a"]
+
+
+def test_the_default_is_loaded_although_nobody_asks() -> None:
+    loaded = threading.Event()
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        loaded.set()
+        return _loaded(name)
+
+    ModelRoom("a", load=load).warm_when_asked(latest=0.01)
+    assert loaded.wait(5)
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
