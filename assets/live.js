@@ -107,6 +107,7 @@ class Page {
       },
       () => {
         this.plotless = true;
+        window.loopvizLater?.();
         if (this.config) this.say(this.texts["live.noplot"], true);
       },
     );
@@ -590,7 +591,10 @@ let early = null; // what stands in for Gradio's layout
 /** Called from the document's head: shows what the page opens with while Gradio is still on its way. */
 export async function open() {
   const opening = await window.loopvizOpening;
-  if (!opening || page) return;
+  if (!opening || page) {
+    window.loopvizLater();
+    return;
+  }
   const root = el("div", "lv");
   Object.assign(root.dataset, window.loopvizPlaces);
   early = stage(root, opening.config.texts);

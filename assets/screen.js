@@ -39,6 +39,7 @@ export class Screen {
     const due = [...page.panels.values()].filter((panel) => panel.figure && panel.dirtySince !== null && !panel.dragging);
     // off screen counts only when nothing comes any more: then scrolling finds every panel drawn
     const visible = due.filter((panel) => panel.onScreen);
+    if (!visible.length) window.loopvizLater?.(); // the first sight is drawn: now Gradio may take the time it needs
     const next = (visible.length ? visible : quiet ? due : []).sort((a, b) => a.dirtySince - b.dirtySince)[0];
     if (!next) return;
     const now = performance.now();

@@ -22,8 +22,8 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "loopviz-setup.json"
 MINIMUM = (3, 10)
 
-# A file's tests stay together, in the order of the files: its fixtures are made once, and the slow ones come early.
-PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+# The browser's tests are one group and go first: one process drives it, the others do everything else meanwhile.
+PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup")
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM_PATHS = (

@@ -105,6 +105,8 @@ def css() -> str:
     return (ASSETS / "page.css").read_text(encoding="utf-8")
 
 
+PATIENCE = 4_000  # ms after which Gradio's script is let go whatever has been drawn
+_GRADIO = re.compile(r'<script type="module" crossorigin src="(\./assets/index-[\w-]+\.js)"></script>')
 # What the page opens with is asked for, and drawn, before Gradio's own scripts have built anything. The language is
 # guessed as the server will pick it. The reference to our Plotly is kept: Gradio brings another.
 _OPEN_EARLY = """<script>(() => {
@@ -121,6 +123,11 @@ _OPEN_EARLY = """<script>(() => {
     document.head.append(script);
   });
   window.loopvizPlotly.catch(() => null);
+  window.loopvizLater = () => {
+    const held = document.querySelector("script[data-held]");
+    if (held) held.replaceWith(Object.assign(document.createElement("script"), { type: "module", crossOrigin: "", src: held.dataset.held }));
+  };
+  setTimeout(window.loopvizLater, %(patience)d);
 })();</script>
 <script type="module">import { open } from "./%(script)s"; open();</script>"""
 
@@ -146,12 +153,27 @@ def early_tags() -> str:
     if not openings:
         return ""
     preloads = [f'<link rel="modulepreload" href="{asset_url(name)}">' for name in _imported("live.js")]
-    script = _OPEN_EARLY % {"openings": json.dumps(openings), "places": json.dumps(places()), **places()}
+    script = _OPEN_EARLY % {
+        "openings": json.dumps(openings),
+        "places": json.dumps(places()),
+        "patience": PATIENCE,
+        **places(),
+    }
     return "".join([*preloads, f"<style>{css()}</style>", script])
 
 
+def early(document: str) -> str:
+    """The page's document with :func:`early_tags`, and with Gradio's script held back until the first panels are drawn.
+
+    That script keeps the browser busy for a second or two; it is fetched meanwhile. `assets/screen.js` lets it go, or
+    the clock does. A document in which it is written otherwise keeps it as it is.
+    """
+    held = r'<link rel="modulepreload" crossorigin href="\1"><script data-held="\1" type="text/plain"></script>'
+    return _GRADIO.sub(held, document.replace("<head>", "<head>" + early_tags(), 1), count=1)
+
+
 class EarlyTags:
-    """Middleware that puts :func:`early_tags` into the page's document.
+    """Middleware that makes the page's document :func:`early`.
 
     Gradio's own `head` option is of no use here: its script adds those tags, so they come when Gradio is there anyway.
     """
@@ -177,7 +199,7 @@ class EarlyTags:
                 return
             body, headers = b"".join(parts), MutableHeaders(raw=list(start["headers"]))
             if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
-                body = body.replace(b"<head>", b"<head>" + early_tags().encode(), 1)
+                body = early(body.decode()).encode()
                 headers["content-length"] = str(len(body))
             await send({**start, "headers": headers.raw})
             await send({"type": "http.response.body", "body": body})

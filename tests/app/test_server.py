@@ -97,6 +97,20 @@ def test_the_document_brings_what_draws_the_recorded_run_before_gradio_s_own_tag
     assert "report.js" not in tags
 
 
+def test_gradio_s_script_is_fetched_but_held_until_the_first_sight() -> None:
+    import gradio
+
+    document = (Path(gradio.__file__).parent / "templates" / "frontend" / "index.html").read_text(encoding="utf-8")
+    (address,) = re.findall(r'<script type="module" crossorigin src="([^"]+)"', document)
+    changed = server.early(document)
+    assert f'src="{address}"' not in changed
+    assert f'<link rel="modulepreload" crossorigin href="{address}">' in changed
+    assert f'data-held="{address}"' in changed
+    assert "setTimeout(window.loopvizLater" in changed, "it is let go in any case"
+    other = document.replace('type="module" crossorigin', 'type="module"')
+    assert f'src="{address}"' in server.early(other), "a document written otherwise keeps its script"
+
+
 def test_only_the_page_s_own_document_is_changed() -> None:
     assert "loopviz" not in _paged("text/html").get("/0").text
     assert "loopviz" not in _paged("application/json").get("/").text
