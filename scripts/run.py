@@ -22,8 +22,11 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "loopviz-setup.json"
 MINIMUM = (3, 10)
 
-# The browser's tests are one group and go first: one process drives it, the others do everything else meanwhile.
-PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup")
+# All tests but the browser's run in several processes, a file's together; a browser keeps all cores busy by itself.
+PHASES = (
+    ("-m", "not browser", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"),
+    ("-m", "browser"),
+)
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM_PATHS = (
@@ -63,12 +66,14 @@ def run_app(arguments: list[str]) -> int:
 
 
 def run_tests(arguments: list[str]) -> int:
-    """Ruff, then pytest (all of it, or what `arguments` select). Returns pytest's exit code; 1 if only ruff complains."""
+    """Ruff, then pytest: all of it, or what `arguments` select. Returns pytest's exit code; 1 if only ruff complains."""
     python = make_environment("requirements-dev.txt")
     ensure_chromium(python)
     lint = subprocess.call([str(python), "-m", "ruff", "check", "."], cwd=ROOT)
     style = subprocess.call([str(python), "-m", "ruff", "format", "--check", "."], cwd=ROOT)
-    tests = subprocess.call([str(python), "-m", "pytest", *PARALLEL, *arguments], cwd=ROOT)
+    phases = [arguments] if arguments else PHASES
+    codes = [subprocess.call([str(python), "-m", "pytest", *options], cwd=ROOT) for options in phases]
+    tests = next((code for code in codes if code), 0)
     if tests == 0 and (lint or style):
         print("The tests pass, but ruff does not (see above).", file=sys.stderr)
         return 1

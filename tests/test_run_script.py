@@ -93,7 +93,23 @@ def test_the_exit_code_is_pytests_unless_only_ruff_complains(
     monkeypatch.setattr(run, "ensure_chromium", lambda python: None)
     monkeypatch.setattr(run.subprocess, "call", lambda command, **kw: seen.append(command[1:]) or codes[command[2]])
     assert run.main(["test", "-k", "panels"]) == expected
-    assert seen[-1] == ["-m", "pytest", *run.PARALLEL, "-k", "panels"]
+    assert seen[-1] == ["-m", "pytest", "-k", "panels"]
+
+
+def test_without_arguments_every_test_is_in_one_of_two_phases_and_a_failure_of_either_counts(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(run, "ensure_chromium", lambda python: None)
+    for failing in ("not browser", "browser"):
+        monkeypatch.setattr(
+            run.subprocess,
+            "call",
+            lambda command, failing=failing, **kw: seen.append(command[1:]) or failing in command,
+        )
+        assert run.main(["test"]) == 1
+    chosen = [command[command.index("pytest") + 2] for command in seen if "pytest" in command]
+    assert chosen == ["not browser", "browser"] * 2
 
 
 def _program(file: Path, exit_code: int) -> str:

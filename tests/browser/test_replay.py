@@ -12,7 +12,7 @@ from loopviz.panels import PANELS
 from tests.browser.conftest import PATIENCE
 from tests.browser.test_explore import SHOWN, Visit, data, drawn, ended, inside, run, same_as_server, settle
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
