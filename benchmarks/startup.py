@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 STEPS = {
     "served": "`python app.py` to the server's first answer",
-    "sight": "the page's first byte to the recorded run drawn, PyTorch being imported meanwhile",
+    "sight": "the page's first byte to the recorded run drawn in every panel on screen",
     "drawn": "`python app.py` to a page that takes input",
     "ready": "`python app.py` to a page whose model can answer",
     "first": "Run to the first new token on the screen",

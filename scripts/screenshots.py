@@ -78,25 +78,9 @@ def held_word(page: Any, url: str) -> None:
     page.wait_for_timeout(1500)
 
 
-def staircase(page: Any, url: str) -> None:
-    """The arrows model, stopping by itself."""
-    page.goto(url)
-    page.wait_for_selector(READY)
-    box = page.locator("#ctl-model input")
-    box.fill("arrows-loop")
-    box.press("Enter")
-    page.wait_for_function("() => document.querySelector('.lv-model').textContent.includes('arrows-loop')")
-    page.wait_for_timeout(3000)  # its settings and prompts arrive
-    before = page.evaluate("document.querySelector('.lv').dataset.run")
-    page.click("#lv-run")
-    page.wait_for_function("(before) => document.querySelector('.lv').dataset.run !== before", arg=before)
-    still(page)
-
-
 SHOTS: dict[str, tuple[Callable[[Any, str], None], dict[str, Any]]] = {
     "explore": (first_sight, {"viewport": WIDE}),
     "explore-dark-zh": (held_word, {"viewport": WIDE, "color_scheme": "dark"}),
-    "arrows": (staircase, {"viewport": WIDE}),
     "phone": (first_sight, {"viewport": {"width": 390, "height": 1250}, "has_touch": True, "is_mobile": True}),
 }
 
