@@ -164,7 +164,8 @@ class Experiment:
                 "source": subject.source,
                 "digest": subject.digest,
                 "dtype": str(subject.model.dtype).removeprefix("torch."),
-                "config": plain_data(subject.model.config.to_dict()),
+                # a manifest is passed on: not where this machine keeps its files
+                "config": plain_data({**subject.model.config.to_dict(), "_name_or_path": subject.name}),
             },
             "texts": [dataclasses.asdict(source) for source in self.sources],
             "seed": getattr(self.params, "seed", None),
