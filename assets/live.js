@@ -544,17 +544,19 @@ class Page {
     return end + fill(this.texts["live.running"], values);
   }
 
-  /** Follow the loading of the model until it is there. */
+  /** Follow the loading of the model that is chosen in the controls until it is there; the newest call does. */
   async watchModel() {
-    if (this.watcher || !this.server) return;
-    this.watcher = true;
+    if (!this.config || !this.server) return;
+    const watcher = (this.watcher = {});
     for (let tries = 0; ; tries++) {
       let status = null;
       try {
-        status = JSON.parse(await this.server.model_status(JSON.stringify({ lang: this.config.lang })));
+        const asked = { lang: this.config.lang, model: window.loopvizModel }; // see ExplorePage; left out until one was chosen
+        status = JSON.parse(await this.server.model_status(JSON.stringify(asked)));
       } catch {
         status = null;
       }
+      if (this.watcher !== watcher) return; // another model, or another language
       if (status) {
         this.modelLine.textContent = status.text;
         this.modelLine.dataset.state = status.state;
@@ -564,11 +566,10 @@ class Page {
           // what the visit began with is in the controls by then: the model's own settings come on top of it
           this.share.visited.then(() => setTimeout(() => this.tell.loaded(), 50));
         }
-        if ((status.state === "ready" || status.state === "failed") && status.lang === this.config.lang) break;
+        if (status.state === "ready" || status.state === "failed") break;
       } else if (tries > 20) break;
       await new Promise((resolve) => setTimeout(resolve, 700));
     }
-    this.watcher = null;
   }
 
   /** What tests and tools read. */

@@ -52,6 +52,9 @@ _JS_DARK = """() => {
   const dark = document.body.classList.toggle('dark');
   try { localStorage.setItem('loopviz.dark', dark ? '1' : '0'); } catch {}
 }"""
+# The page's script says where the model is that this visitor has chosen.
+_JS_CHOSEN = "(name) => { window.loopvizModel = name; document.querySelector('.lv')?.page?.watchModel(); }"
+_JS_LOADED = "() => document.querySelector('.lv')?.page?.watchModel()"
 _JS_WISHES = "() => document.querySelector('.lv')?.page?.wishes() ?? ''"
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -233,11 +236,13 @@ class ExplorePage:
         )
         suited = [self.linked, *everything]
         self.live.loaded(self._suit, suited, faces, **quick)
+        self.controls["model"].change(None, self.controls["model"], None, js=_JS_CHOSEN, **quick)
         named = [self.linked, self.prompt, self.lang, self.controls["model"]]
         self.controls["model"].change(self._introduce, named, [self.linked, self.prompt, *self.examples], **quick)
-        self.controls["model"].change(
+        loading = self.controls["model"].change(
             self._load_model, suited, [self.live, *faces], concurrency_limit=1, concurrency_id="load", **_PRIVATE
         )
+        loading.then(None, None, None, js=_JS_LOADED, **quick)  # it was another try, perhaps
         self.live.link(self._link, everything, self.live, **quick)
         # the script puts the text of a run into the prompt, to be changed there
         self.live.retype(self._retype, None, self.prompt, **quick)
@@ -279,6 +284,7 @@ class ExplorePage:
             **_PRIVATE,
         )
         run.then(self._settle, everything, faces, queue=False, **_PRIVATE)
+        run.then(None, None, None, js=_JS_LOADED, queue=False, **_PRIVATE)  # it may have, or have tried in vain
         return run
 
     def _values(self, values: tuple[Any, ...]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from loopviz.app import drawing, recording
 from loopviz.app import replay as playing
+from loopviz.app import settings as st
 from loopviz.app.live import Registry, Run
 from loopviz.app.models import ModelRoom
 from loopviz.app.texts import pick_language
@@ -177,9 +178,13 @@ class Questions:
         return said[len(first) :] if marked and not trace.meta["settings"].get("chat") else said
 
     def model_status(self, question: Any) -> str:
-        """`{lang}`: where the model the page started with is."""
-        lang = pick_language(read(question).get("lang"))
-        now = self._room.status(self._room.default)
+        """`{lang, model}`: where the model the visitor has chosen is; the one the page started with when none is named."""
+        asked = read(question)
+        lang = pick_language(asked.get("lang"))
+        name, problems = st.clean_name(asked.get("model", self._room.default), lang)
+        if problems:
+            return dumps({"state": "failed", "text": problems[0].reason, "lang": lang})
+        now = self._room.status(name)
         return dumps({"state": now.state, "text": now.tell(lang), "lang": lang})
 
 

@@ -17,6 +17,7 @@ from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.questions import View
 from loopviz.app.service import Service
+from loopviz.app.texts import text
 from loopviz.panels import PANELS, Focus
 from tests.app.wire import unwire
 from tests.conftest import make_llama
@@ -383,3 +384,21 @@ def test_the_model_s_state_is_told_in_both_languages(service: Service) -> None:
         answer = json.loads(service.questions.model_status(json.dumps({"lang": lang})))
         assert (answer["state"], answer["lang"]) == ("ready", lang)
         assert "tiny" in answer["text"]
+
+
+def test_the_model_s_state_is_of_the_one_the_visitor_has_chosen(service: Service) -> None:
+    def told(**asked: Any) -> tuple[str, str]:
+        answer = json.loads(service.questions.model_status(json.dumps({"lang": "en", **asked})))
+        return answer["state"], answer["text"]
+
+    service.room.get("tiny")
+    assert told(model="other") == ("waiting", "other is not loaded yet")
+    *_, last = service.load(" other ", "en")
+    assert last[1], "it was refused"
+    for name in ("other", " other "):
+        state, line = told(model=name)
+        assert (state, line.startswith("other could not be loaded")) == ("failed", True)
+    assert told(model="tiny") == told(), "another visitor's model is still what it was"
+    assert told()[0] == "ready"
+    for name in ("", None, 3, "x" * 301):
+        assert told(model=name) == ("failed", text("en", "refused.model_name", limit=st.MODEL_NAME_LIMIT))

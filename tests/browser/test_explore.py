@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -393,6 +394,7 @@ def test_bad_input_is_told_beside_the_control_and_the_result_stays(visit: Visit)
     page.fill("#ctl-model input", "/no/such/model")
     page.press("#ctl-model input", "Enter")
     expect(page.locator("#ctl-model .info-text")).to_contain_text("no such file or folder")
+    expect(page.locator(".lv-model")).to_have_text(re.compile("^model could not be loaded"))
 
 
 def test_controls_that_do_nothing_are_off_and_say_why(visit: Visit) -> None:

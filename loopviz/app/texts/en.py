@@ -125,8 +125,8 @@ TEXTS: dict[str, str] = {
     "refused.memory": "out of memory: choose a smaller model, a shorter prompt or fewer slots",
     "refused.unexpected": "something went wrong on the server; the details are in its log. Reference {ref}",
     # status of the model
-    "model.waiting": "waiting for the model",
-    "model.importing": "starting PyTorch…",
+    "model.waiting": "{name} is not loaded yet",
+    "model.importing": "starting PyTorch for {name}…",
     "model.loading": "loading {name}: {step}",
     "model.ready": "{name} is ready: {layers} layers, {params} M parameters",
     "model.failed": "{name} could not be loaded: {reason}",
