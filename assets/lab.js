@@ -313,7 +313,7 @@ class Page {
       const values = { done, total, seconds: duration(seconds), eta: eta === null ? "" : duration(eta) };
       shown = this.text(end ? `lab.end.${end}` : eta === null ? "lab.progress.first" : "lab.progress", values);
       this.tableHint.textContent = done > this.rows.length ? this.text("lab.more", { shown: this.rows.length, done }) : "";
-      Object.assign(this.bar, { max: Math.max(total, 1), value: done });
+      this.bar.value = run.share; // of the work: a row may take long
     }
     this.bar.hidden = !this.running || !run;
     this.status.textContent = [this.said, this.bad || !this.said ? shown : ""].filter(Boolean).join(" · ");

@@ -106,12 +106,14 @@ class LabRun:
         task, rows = self.experiment.task, self.experiment.rows
         if task.settings is None or not isinstance(at, int) or not 0 <= at < len(rows):
             return None
-        fields = task.settings(rows[at], self.experiment.params)
+        fields = task.settings(self.experiment.subject, rows[at], self.experiment.params)
         if fields is None:
             return None
         values = {**st.defaults(), "model": self.experiment.subject.name}
-        blocks = self.experiment.subject.view(fields).config
-        return encode(PageState(values={**values, **st.suit_model(values, blocks)}), local=self.local)[0]
+        config = self.experiment.subject.view(fields).config
+        if st.unheld(config):  # a model that is only nearly the row's would be a wrong answer
+            return None
+        return encode(PageState(values={**values, **st.suit_model(values, config)}), local=self.local)[0]
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -124,6 +126,7 @@ class LabRun:
             "done": experiment.done,
             "total": experiment.total,
             "seconds": time.monotonic() - self._began if self.end is None else experiment.seconds,
+            "share": experiment.share,
             "eta": experiment.eta if self.end is None else None,
             "end": self.end,
             "reason": self.reason,

@@ -264,7 +264,23 @@ def suit_model(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
         if values["block_start"] <= values["block_end"] < layers:
             return {}
         return {"block_start": layers // 3, "block_end": max(layers // 3, layers // 2 - 1)}
-    block = blocks[0]
+    found = _values_of(blocks[0])
+    # what this page's controls cannot hold (a registered criterion, a count past a slider's end) is left as it was
+    fits = {name: value for name, value in found.items() if name not in {p.control for p in clean(found)[1]}}
+    return {name: value for name, value in fits.items() if values.get(name) != value}
+
+
+def unheld(config: Any) -> list[str]:
+    """What the controls cannot hold of the loop of `config`, by name; thresholds are held to a slider's precision."""
+    blocks = config.loop_blocks()
+    if len(blocks) != 1:
+        return ["loop_layers"]
+    found = {**defaults(), **_values_of(blocks[0])}
+    return [problem.control for problem in clean(found)[1] if why_off(problem.control, found) is None]
+
+
+def _values_of(block: Any) -> dict[str, Any]:
+    """The controls' values for a `LoopBlock`, whether they can hold them or not."""
     found = {
         "block_start": block.a,
         "block_end": block.b,
@@ -285,9 +301,7 @@ def suit_model(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
     found["min_loop_count"] = block.floor
     if block.kv_mode == "virtual_layers":
         found["virtual_layer_count"] = block.slots
-    # what this page's controls cannot hold (a registered criterion, a count past a slider's end) is left as it was
-    fits = {name: value for name, value in found.items() if name not in {p.control for p in clean(found)[1]}}
-    return {name: value for name, value in fits.items() if values.get(name) != value}
+    return found
 
 
 def fitted(values: Mapping[str, Any]) -> dict[str, Any]:

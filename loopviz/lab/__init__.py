@@ -14,12 +14,14 @@ manifest that repeats it.
     full        scoring tokens by whole passes
     cached      scoring tokens through the cache, many windows at once
     bootstrap   intervals of means over windows
+    progress    how much of a measurement is done
     plots       what the plots share
     commands    `python -m loopviz eval` and `sweep`
     sweep       a task over a grid of models, configurations and texts
     perplexity  perplexity by loops
     exits       exit policies replayed on one run (exit_replay: what a replay can know)
-    where       block influence, and the map of ranges of layers
+    influence   how much each layer changes the state
+    where       the map of ranges of layers
     starts      path independence: other states to start from
     quality     what a configuration writes (text_scores: the scores)
     loop_use    loops by kind of word (token_classes: the rules) and position
@@ -37,6 +39,7 @@ MODULES: tuple[str, ...] = (
     "ablation",
     "compare",
     "exits",
+    "influence",
     "where",
     "starts",
     "quality",

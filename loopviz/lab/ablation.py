@@ -13,8 +13,9 @@ from torch import Tensor
 
 from loopviz.model import LoopLlamaForCausalLM, register_merge
 
-from .bootstrap import mean_interval
-from .cached import CacheScores, score_cached
+from .bootstrap import DRAWS, mean_interval
+from .cached import CacheScores, scoring
+from .progress import Progress, layer_calls
 from .tasks import Column, Row, Subject, Task, check_counts, check_number, param, register
 from .windows import TextParams, Windows
 
@@ -50,9 +51,9 @@ class AblationParams(TextParams):
     alphas: tuple[float, ...] = param((0.3, 0.5, 0.7, 0.9), "Weights on the old value for ema.", "ema 中旧值的权重。")
     loop: dict[str, Any] = param({}, "Loop fields to change.", "要更改的循环设置。", kind="loop")
     draws: int = param(
-        1000,
-        "Resamplings of the bootstrap interval (95 %, over windows); 0: none.",
-        "自助法区间（95 %，按窗口）的重抽样次数；0 表示不计算。",
+        DRAWS,
+        "Resamplings of the bootstrap interval (95 %, over windows; none under 6 windows); 0: none.",
+        "自助法区间（95 %，按窗口；少于 6 个窗口时不给出）的重抽样次数；0 表示不计算。",
     )
     seed: int = param(0, "Seed of the resampling.", "重抽样的随机种子。")
 
@@ -127,17 +128,19 @@ def _variants(mode: str, n: int, params: AblationParams) -> Iterator[tuple[int |
         yield None, alpha, merge if alpha is None else {**merge, "merge_ema_alpha": alpha}
 
 
-def _run(subject: Subject, params: AblationParams) -> Iterator[Row]:
+def _run(subject: Subject, params: AblationParams) -> Iterator[Row | float]:
     plan, windows = _plan(subject, params), params.windows(subject)
+    base = subject.view({**params.loop, "kv_cache_mode": "merge_strategy"})
+    progress = Progress(sum(layer_calls(base, cell.loops) for cell in plan) * len(windows))
     for cell in plan:
         row: Row = {column.name: None for column in COLUMNS}
         row |= {"mode": cell.mode, "slots": cell.slots, "alpha": cell.alpha, "loops": cell.loops}
         try:
             view = subject.view({**params.loop, **cell.fields})
-            parts = [
-                (part, score_cached(view, part.ids, fidelity=True, mask=part.mask))
-                for part in windows.batches(params.batch)
-            ]
+            parts = []
+            for part in windows.batches(params.batch):
+                steps = scoring(view, part.ids, fidelity=True, mask=part.mask)
+                parts.append((part, (yield from progress.part(layer_calls(base, cell.loops) * len(part), steps))))
         except ValueError as error:  # what the model does not allow is a result too
             yield {**row, "reason": " ".join(str(error).split())}
             continue
@@ -200,7 +203,12 @@ COLUMNS = (
         "gap: loss through the cache less that of the full pass",
         "差距：经过缓存的损失减去完整前向的损失",
     ),
-    _column("gap_low", "nats", "gap, low: lower end of its 95 % interval", "差距下限：其 95 % 区间的下端"),
+    _column(
+        "gap_low",
+        "nats",
+        "gap, low: lower end of its 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
+        "差距下限：其按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
+    ),
     _column("gap_high", "nats", "gap, high: upper end of it", "差距上限：该区间的上端"),
     _column("kl_mean", "nats", "fidelity: mean KL(p_full ‖ p_cached)", "保真度：KL(p_full ‖ p_cached) 的平均值"),
     _column("kl_worst", "nats", "worst fidelity: the largest KL of a token", "最差保真度：单个词元的最大 KL"),
@@ -291,4 +299,13 @@ def _label(row: dict[str, Any], words: dict[str, str]) -> str:
     return f"{' '.join(parts)}, {words['loops']} {row['loops']}"
 
 
-ABLATION = register(Task("ablation", AblationParams, COLUMNS, _plan_size, _run, WORDS, plot))
+def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, Any] | None:
+    """The loop fields of the model that a row speaks of; None for one that the model refused."""
+    if row["reason"] is not None:
+        return None
+    named = tuple(row[name] for name in ("mode", "slots", "alpha", "loops"))
+    cells = {(cell.mode, cell.slots, cell.alpha, cell.loops): cell for cell in _plan(subject, params)}
+    return {**params.loop, **cells[named].fields}
+
+
+ABLATION = register(Task("ablation", AblationParams, COLUMNS, _plan_size, _run, WORDS, plot, settings))

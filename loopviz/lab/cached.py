@@ -9,7 +9,7 @@ of small operations once.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.trace import metrics
+
+from .progress import drained
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,17 @@ def through_cache(
         yield t, model.lm_head(out.last_hidden_state)
 
 
-@torch.no_grad()
 def score_cached(
     model: LoopLlamaForCausalLM, ids: Tensor, *, chunk: int = 1, fidelity: bool = False, mask: Tensor | None = None
 ) -> CacheScores:
+    """:func:`scoring`, to its end."""
+    return drained(scoring(model, ids, chunk=chunk, fidelity=fidelity, mask=mask))
+
+
+@torch.no_grad()
+def scoring(
+    model: LoopLlamaForCausalLM, ids: Tensor, *, chunk: int = 1, fidelity: bool = False, mask: Tensor | None = None
+) -> Generator[float, None, CacheScores]:
     """Loss of every prediction through the cache and, if asked, how far each is from the same model's full pass.
 
     Fidelity needs no `[B, T, vocab]`: of the full pass only the hidden states are kept, and the head is applied to
@@ -88,6 +97,9 @@ def score_cached(
         fidelity: measure `KL(p_full || p_cached)` too (costs one full pass, and a second head a token).
         mask: `[B, T - 1]`, 0 at padding, for the full pass: under `dynamic_stop` it decides over a window's real
             tokens.
+
+    Yields:
+        After each pass, how much is done, in 0..1: here the work may be left. Returns the scores.
     """
     view, ids = model.with_loop(), ids.to(model.device)
     cache = LoopCache(view.config)
@@ -109,6 +121,7 @@ def score_cached(
             full_losses.append(-log_p.gather(-1, targets)[..., 0].double())
             divergences.append(metrics.kl(log_p, log_q).double())
             agreements.append(log_p.argmax(-1) == log_q.argmax(-1))
+        yield (t + n) / (ids.shape[1] - 1)
         started = time.perf_counter()
 
     def joined(parts: list[Tensor]) -> Tensor | None:

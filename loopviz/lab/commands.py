@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from loopviz.command_line import DTYPES, LOOP_OPTIONS, UsageError, load, option
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .experiment import Experiment
     from .tasks import Task
 
@@ -253,9 +255,9 @@ def _finish(experiment: Experiment, options: argparse.Namespace) -> int:
     with _Progress(experiment) as progress:
         try:
             for row in experiment:
+                progress.update(row is not None)
                 if row is None:
                     continue
-                progress.update()
                 if options.out is not None and time.monotonic() - saved > SAVE_EVERY:
                     experiment.save(options.out)
                     saved = time.monotonic()
@@ -267,8 +269,20 @@ def _finish(experiment: Experiment, options: argparse.Namespace) -> int:
         progress.say(f"saved: {options.out}.csv, .parquet, .json")
     if interrupted:
         progress.say(f"interrupted: {experiment.done} of {experiment.total} rows")
-    print(experiment.frame.to_string(index=False, na_rep="", float_format=lambda x: f"{x:.6g}"))
+    print(printed(experiment.frame))
     return 130 if interrupted else 0
+
+
+def printed(table: pd.DataFrame) -> str:
+    """A table as the terminal shows it; an empty cell stays empty, whatever its column holds."""
+
+    def cell(value: Any, empty: bool) -> str:
+        return "" if empty else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    shown = table.astype(object)
+    for name in table:
+        shown[name] = [cell(*pair) for pair in zip(table[name], table[name].isna(), strict=True)]
+    return shown.to_string(index=False)
 
 
 class _Progress:
@@ -276,19 +290,18 @@ class _Progress:
 
     def __init__(self, experiment: Experiment) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self.experiment = experiment
         self.console = Console(stderr=True)
         self.bar = Progress(
             TextColumn(experiment.task.name),
-            MofNCompleteColumn(),
-            BarColumn(),
+            BarColumn(),  # of the work, which rows need not tell
             TextColumn("{task.description}"),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.line = self.bar.add_task("", total=experiment.total)
+        self.line = self.bar.add_task("", total=1.0)
 
     def __enter__(self) -> _Progress:
         self.bar.start()
@@ -300,9 +313,15 @@ class _Progress:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def update(self) -> None:
-        left = f"{self.experiment.seconds:,.0f} s, about {self.experiment.eta or 0:,.0f} s left"
+    def update(self, row: bool = True) -> None:
+        """Something was done; `row`: a row came."""
+        if not row and not self.console.is_terminal:
+            return
+        experiment = self.experiment
+        left = f"{experiment.done} of {experiment.total} rows, {experiment.seconds:,.0f} s"
+        if experiment.eta is not None:
+            left += f", about {experiment.eta:,.0f} s left"
         if self.console.is_terminal:
-            self.bar.update(self.line, completed=self.experiment.done, description=left)
+            self.bar.update(self.line, completed=experiment.share, description=left)
         else:
-            self.say(f"{self.experiment.task.name}: {self.experiment.done} of {self.experiment.total} rows, {left}")
+            self.say(f"{experiment.task.name}: {left}")

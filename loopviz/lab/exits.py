@@ -323,7 +323,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     return drawing.figure(traces, x=words["x"], y=words["y"], **axes)
 
 
-def settings(row: Row, params: ExitParams) -> dict[str, Any] | None:
+def settings(subject: Subject, row: Row, params: ExitParams) -> dict[str, Any] | None:
     """The loop fields of the model that stops as a row's rule does; None for a rule that models do not have."""
     found = settings_of(row["policy"], row["threshold"], row["floor"], row["max_loops"])
     return None if found is None else {**params.loop, **found}

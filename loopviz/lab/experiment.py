@@ -100,8 +100,9 @@ class Experiment:
         self.rows: list[Row] = []
         self.complete = False
         self.seconds = 0.0  # spent in the task
+        self._share: float | None = None  # of the work done, where the task tells it
         self._created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._running: Iterator[Row | None] | None = None
+        self._running: Iterator[Row | float | None] | None = None
 
     def __iter__(self) -> Iterator[Row | None]:
         if self._running is None:
@@ -115,9 +116,12 @@ class Experiment:
                 return
             finally:
                 self.seconds += time.perf_counter() - started
-            if row is not None:
+            if isinstance(row, dict):
                 self.rows.append(self._checked(row))
-            yield row
+                yield row
+            else:
+                self._share = self._share if row is None else row
+                yield None
 
     def run(self) -> Experiment:
         """Run to the end."""
@@ -142,9 +146,16 @@ class Experiment:
         return len(self.rows)
 
     @property
+    def share(self) -> float:
+        """How much is done, in 0..1: as the task tells it, else by its rows."""
+        if self.complete:
+            return 1.0
+        return self.done / max(self.total, 1) if self._share is None else self._share
+
+    @property
     def eta(self) -> float | None:
-        """Seconds left if rows go on to come as they did; `None` before the first."""
-        return None if not self.rows else self.seconds / self.done * max(self.total - self.done, 0)
+        """Seconds left if it goes on as it did; `None` before anything is done."""
+        return self.seconds * max(0.0, 1 / self.share - 1) if self.share else None
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
 
 BINS = 16  # positions are drawn in at most so many groups
+# Huginn's threshold (arXiv 2502.05171); one entry a token, so that a token may stop after its first step.
+USUAL = {
+    "loop_strategy": "dynamic_stop",
+    "convergence_criterion": "kl",
+    "kl_threshold": 5e-4,
+    "kv_cache_mode": "merge_strategy",
+    "merge_strategy": "last",
+}
 
 
 @dataclass(frozen=True)
@@ -29,9 +37,9 @@ class LoopUseParams(CorpusParams):
     """Parameters of the loop-count distribution."""
 
     loop: dict[str, Any] = param(
-        {"loop_strategy": "dynamic_stop"},
-        "Loop settings; loop_strategy must be dynamic_stop.",
-        "循环设置；loop_strategy 必须为 dynamic_stop。",
+        USUAL,
+        "Loop settings; loop_strategy must be dynamic_stop. The usual threshold is tight enough to tell tokens apart.",
+        "循环设置；loop_strategy 必须为 dynamic_stop。默认阈值足够严，能区分各词元。",
         kind="loop",
     )
 
@@ -39,9 +47,16 @@ class LoopUseParams(CorpusParams):
         """The model as it is measured.
 
         Raises:
-            ValueError: no looped block that stops by itself.
+            ValueError: no looped block that stops by itself, or more KV slots than steps that every token runs.
         """
-        view = subject.view(self.loop)
+        try:
+            view = subject.view(self.loop)
+        except ValueError as error:
+            if not str(error).startswith("virtual_layer_count="):
+                raise
+            raise ValueError(
+                f"{error}; or keep one entry a token, with kv_cache_mode='merge_strategy' and merge_strategy='last'"
+            ) from None
         if not any(block.dynamic for block in view.config.loop_blocks()):
             raise ValueError(
                 f"loop_strategy={view.config.loop_strategy!r}, loop_layers={view.config.loop_layers!r}: every token runs "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from loopviz.model import LoopLlamaForCausalLM
 
-from .bootstrap import mean_interval
-from .cached import score_cached
+from .bootstrap import DRAWS, mean_interval
+from .cached import scoring
 from .full import fixed, score_full
+from .progress import Progress, layer_calls
 from .tasks import Column, Row, Subject, Task, check_counts, check_number, param, register
 from .windows import TextParams, Windows
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PATHS = ("full", "cache")
 CONFIDENCE = 0.95
+CACHE_COST = 5.0  # of a token read through the cache, where one of a full pass is 1: only for the time left
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class PerplexityParams(TextParams):
         kind="loop",
     )
     draws: int = param(
-        1000,
-        "Resamplings of the bootstrap interval (95 %, over windows); 0: none.",
-        "自助法区间（95 %，按窗口）的重抽样次数；0 表示不计算。",
+        DRAWS,
+        "Resamplings of the bootstrap interval (95 %, over windows; none under 6 windows); 0: none.",
+        "自助法区间（95 %，按窗口；少于 6 个窗口时不给出）的重抽样次数；0 表示不计算。",
     )
     seed: int = param(0, "Seed of the resampling.", "重抽样的随机种子。")
 
@@ -84,42 +86,64 @@ def _cells(subject: Subject, params: PerplexityParams) -> int:
     return sum(len(_loops(model, params)) * len(params.paths) for model in _models(subject, params))
 
 
-def _run(subject: Subject, params: PerplexityParams) -> Iterator[Row]:
-    windows = params.windows(subject)
-    for model in _models(subject, params):
-        loops = _loops(model, params)
-        # Everything that may be refused is refused now, and not after an hour.
-        views = {count: fixed(model, count) for count in loops}
+def _costs(model: LoopLlamaForCausalLM, params: PerplexityParams) -> dict[str, list[float]]:
+    """By path, what each part of the work costs: the full pass is one, through the cache every loop count is."""
+    loops = _loops(model, params)
+    costs = {
+        "full": [float(layer_calls(model, loops[-1]))],
+        "cache": [CACHE_COST * layer_calls(model, count) for count in loops],
+    }
+    return {path: costs[path] for path in params.paths}
+
+
+def _run(subject: Subject, params: PerplexityParams) -> Iterator[Row | float]:
+    windows, models = params.windows(subject), _models(subject, params)
+    # Everything that may be refused is refused now, and not after an hour.
+    fixed_views = [{count: fixed(model, count) for count in _loops(model, params)} for model in models]
+    progress = Progress(sum(sum(cost) for model in models for cost in _costs(model, params).values()))
+    for model, views in zip(models, fixed_views, strict=True):
+        loops, costs = tuple(views), _costs(model, params)
         for path in params.paths:
             if path == "full":
                 started = time.perf_counter()
-                found = by_full_pass(model, windows, loops, params.batch)
+                found = yield from progress.part(*costs[path], by_full_pass(model, windows, loops, params.batch))
                 seconds = time.perf_counter() - started
                 for count in loops:
                     yield _row(path, model, count, windows, found[count], seconds, params)
                 continue
-            for count, view in views.items():
+            for (count, view), cost in zip(views.items(), costs[path], strict=True):
                 started = time.perf_counter()
-                sums = by_cache(view, windows, params.batch)
+                sums = yield from progress.part(cost, by_cache(view, windows, params.batch))
                 yield _row(path, model, count, windows, sums, time.perf_counter() - started, params)
 
 
 def by_full_pass(
     model: LoopLlamaForCausalLM, windows: Windows, loops: tuple[int, ...], batch: int
-) -> dict[int, np.ndarray]:
-    """Summed loss of each window, `[W]` nats, at every loop count, by whole passes of `batch` windows."""
+) -> Generator[float, None, dict[int, np.ndarray]]:
+    """Summed loss of each window, `[W]` nats, at every loop count, by whole passes of `batch` windows.
+
+    Yields:
+        How much is done, in 0..1. Returns the sums.
+    """
     found: dict[int, list[float]] = {count: [] for count in loops}
     for part in windows.batches(batch):
         for count, losses in score_full(model, part.ids, loops).items():
             found[count] += losses.masked_fill(~part.counted, 0.0).sum(1).tolist()
+        yield len(found[loops[0]]) / len(windows)
     return {count: np.array(sums) for count, sums in found.items()}
 
 
-def by_cache(model: LoopLlamaForCausalLM, windows: Windows, batch: int) -> np.ndarray:
-    """Summed loss of each window, `[W]` nats, token by token through the cache, `batch` windows a pass."""
+def by_cache(model: LoopLlamaForCausalLM, windows: Windows, batch: int) -> Generator[float, None, np.ndarray]:
+    """Summed loss of each window, `[W]` nats, token by token through the cache, `batch` windows a pass.
+
+    Yields:
+        How much is done, in 0..1. Returns the sums.
+    """
     sums: list[float] = []
+    progress = Progress(len(windows))
     for part in windows.batches(batch):
-        sums += score_cached(model, part.ids).nats.masked_fill(~part.counted, 0.0).sum(1).tolist()
+        scores = yield from progress.part(len(part), scoring(model, part.ids))
+        sums += scores.nats.masked_fill(~part.counted, 0.0).sum(1).tolist()
     return np.array(sums)
 
 
@@ -183,8 +207,8 @@ COLUMNS = (
         "low",
         "",
         {
-            "en": "low: lower end of the 95 % bootstrap interval over windows",
-            "zh": "下限：按窗口自助法 95 % 区间的下端",
+            "en": "low: lower end of the 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
+            "zh": "下限：按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
         },
     ),
     Column("high", "", {"en": "high: upper end of it", "zh": "上限：该区间的上端"}),
@@ -205,7 +229,8 @@ WORDS = {
         "how": (
             "The text is cut into windows; every token but the first is predicted once. Path full reads a window in "
             "one pass and takes every loop count from it by the exit lens. Path cache feeds token by token through "
-            "the KV cache, as generation does: only there do cache modes differ. Intervals: bootstrap over windows."
+            "the KV cache, as generation does: only there do cache modes differ. Intervals: bootstrap over windows, widened where windows are few; fewer than 6 "
+            "say too little of other text for one."
         ),
         "cost": (
             "Path full: one pass of the largest count. Path cache: a pass per token of a window and loop count; "
@@ -220,7 +245,8 @@ WORDS = {
         "question": "在这段文本上多想几步有帮助吗？超过训练时的循环次数还成立吗？",
         "how": (
             "文本被切成窗口，除第一个外每个词元都预测一次。full 路径一次前向读完一个窗口，用出口透镜得到每个循环次数的结果；"
-            "cache 路径像生成时那样逐词元经过 KV 缓存：只有在那里缓存模式才会不同。区间按窗口用自助法计算。"
+            "cache 路径像生成时那样逐词元经过 KV 缓存：只有在那里缓存模式才会不同。"
+            "区间按窗口用自助法计算，窗口少时相应加宽；少于 6 个窗口对其他文本说明太少，不给出区间。"
         ),
         "cost": "full 路径：按最大循环次数做一次前向。cache 路径：每个循环次数、窗口内每个词元一次前向，多个窗口并行。",
         "x": "循环次数",
@@ -266,4 +292,15 @@ def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
     return figure
 
 
-PERPLEXITY = register(Task("perplexity", PerplexityParams, COLUMNS, _cells, _run, WORDS, plot))
+def settings(subject: Subject, row: Row, params: PerplexityParams) -> dict[str, Any] | None:
+    """The loop fields of the model that a row speaks of; None for the model without a loop."""
+    view = subject.view(params.loop)
+    if not view.config.loop_blocks():
+        return None
+    config = fixed(view, row["loops"]).config
+    counts = {name: getattr(config, name) for name in ("loop_strategy", "loop_count", "max_loop_count")}
+    damping = {"loop_damping": row["damping"]} if params.dampings else {}
+    return {**(params.loop or {}), **counts, **damping}
+
+
+PERPLEXITY = register(Task("perplexity", PerplexityParams, COLUMNS, _cells, _run, WORDS, plot, settings))

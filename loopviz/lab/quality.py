@@ -364,4 +364,13 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     return drawing.figure(traces, x=words["x"], y=words["y"], xaxis=axis, yaxis={"rangemode": "tozero"}, yaxis2=right)
 
 
-register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot))
+def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any] | None:
+    """The loop fields of the model that wrote a row; None for a model without a loop."""
+    view = next(view for count, view in params.views(subject) if count == row["loops"])
+    if not view.config.loop_blocks():
+        return None
+    counts = ("loop_strategy", "loop_count", "max_loop_count") if row["loops"] is not None else ()
+    return {**(params.loop or {}), **{name: getattr(view.config, name) for name in counts}}
+
+
+register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings))

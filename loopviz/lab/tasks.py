@@ -92,11 +92,13 @@ class Task:
         params: the parameters dataclass (see :class:`Params`).
         columns: of its table, in order; every row has exactly these keys.
         cells: `(subject, params)` -> rows that will come, for progress.
-        run: `(subject, params)` -> rows, each yielded as soon as it is known, and `None` where long work has no row to
-            show yet but may be left. Closing the generator cancels the work; what was yielded is kept. Raises ValueError for what is refused, before the first row where it can.
+        run: `(subject, params)` -> rows, each yielded as soon as it is known, and where long work has no row to show yet
+            but may be left: how much of all is done, in 0..1, or `None` where that is not known. Closing the generator
+            cancels the work; what was yielded is kept. Raises ValueError for what is refused, before the first row
+            where it can.
         words: by language: "title", "question" (what it answers), "how" (how it is measured), "cost".
         plot: `(table, lang)` -> figure of a table, finished or not; `None` without one.
-        settings: `(row, params)` -> the loop fields (:func:`param`, kind "loop") of the model that the row speaks of, so
+        settings: `(subject, row, params)` -> the loop fields (:func:`param`, kind "loop") of the model that the row speaks of, so
             that a page can open it; `None` for a row that is no model's. `None` where no row is.
     """
 
@@ -104,10 +106,10 @@ class Task:
     params: type
     columns: tuple[Column, ...]
     cells: Callable[[Subject, Any], int]
-    run: Callable[[Subject, Any], Iterator[Row | None]]
+    run: Callable[[Subject, Any], Iterator[Row | float | None]]
     words: dict[str, Words]
     plot: Callable[[pd.DataFrame, str], go.Figure] | None = None
-    settings: Callable[[Row, Any], dict[str, Any] | None] | None = None
+    settings: Callable[[Subject, Row, Any], dict[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):

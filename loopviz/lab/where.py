@@ -1,20 +1,21 @@
-"""Where to loop: how much each layer changes the state, and what looping each range of layers does to perplexity."""
+"""Where to loop: what looping each range of layers does to perplexity."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from loopviz.model import LOOP_FIELDS, LoopLlamaConfig
-from loopviz.trace import metrics
 
-from .corpus import CorpusParams, batches, check_whole, token_ids
+from .bootstrap import DRAWS, mean_interval
+from .corpus import check_whole
 from .full import nats
+from .progress import Progress
 from .tasks import Column, Row, Subject, Task, check_number, param, register
 from .windows import TextParams, Windows
 
@@ -22,150 +23,19 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from loopviz.model import LoopLlamaForCausalLM, LoopStep
+    from loopviz.model import LoopLlamaForCausalLM
 
 COARSE_STARTS = 4  # the first round of the map tries at least so many starts
 FULL_COLOUR = 1.0  # nats at which the map's colours end
 
 
-def stock_view(subject: Subject, layers: Any, **settings: Any) -> LoopLlamaForCausalLM:
-    """The model looped over ``layers`` and nothing else: every other loop field has its default.
+def stock_fields(layers: Any, **settings: Any) -> dict[str, Any]:
+    """Loop fields of a model looped over ``layers`` and nothing else: every other one has its default.
 
     Serial attention: in one full pass, as here, it is what an unrolled model computes.
     """
     defaults = {name: LoopLlamaConfig.__dataclass_fields__[name].default for name in LOOP_FIELDS}
-    return subject.model.with_loop(
-        **{**defaults, "virtual_attention_mode": "serial", "loop_layers": layers, **settings}
-    )
-
-
-# -- block influence ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class InfluenceParams(CorpusParams):
-    """Parameters of the block-influence curve."""
-
-
-@torch.no_grad()
-def layer_cosines(subject: Subject, ids: Tensor) -> Tensor:
-    """cos(X_i, X_{i+1}) of every layer's input and output, ``[L, B, T]`` float32, each layer run once.
-
-    Args:
-        ids: ``[B, T]`` int64.
-    """
-    layers = range(subject.model.config.num_hidden_layers)
-    # Every layer a block of its own that runs once: its loop hook is told what enters it and what leaves it.
-    view = stock_view(subject, [(i, i) for i in layers], loop_count=1)
-    found: list[Tensor] = []
-
-    def watch(event: LoopStep) -> None:
-        found.append(metrics.cosine(event.state, event.previous))
-
-    handle = view.register_loop_hook(watch)
-    try:
-        view.model(ids.to(view.device), use_cache=False)
-    finally:
-        handle.remove()
-    return torch.stack(found).cpu()
-
-
-def _influence_cells(subject: Subject, params: InfluenceParams) -> int:
-    return subject.model.config.num_hidden_layers
-
-
-def _influence_run(subject: Subject, params: InfluenceParams) -> Iterator[Row | None]:
-    ids = token_ids(subject, params)
-    parts = []
-    for _, rows in batches(ids, params.window, params.batch):
-        parts.append(layer_cosines(subject, rows).flatten(1))
-        yield None
-    influence = 1 - torch.cat(parts, dim=1).double()  # [L, M]
-    low, high = influence.quantile(torch.tensor([0.05, 0.95], dtype=influence.dtype), dim=1)
-    for layer, values in enumerate(influence):
-        yield {
-            "layer": layer,
-            "influence": float(values.mean()),
-            "low": float(low[layer]),
-            "high": float(high[layer]),
-            "tokens": len(values),
-        }
-
-
-INFLUENCE_COLUMNS = tuple(
-    Column(name, "", {"en": en, "zh": zh})
-    for name, en, zh in (
-        ("layer", "Layer: from 0", "层：从 0 起"),
-        ("influence", "Influence: 1 - mean cos of the layer's input and output", "影响：1 − 该层输入与输出的平均余弦"),
-        ("low", "Low: 5 % of the tokens are below", "低：5 % 的词元低于此值"),
-        ("high", "High: 5 % of the tokens are above", "高：5 % 的词元高于此值"),
-        ("tokens", "Tokens: read", "词元数：读入的"),
-    )
-)
-
-INFLUENCE_WORDS = {
-    "en": {
-        "title": "Block influence",
-        "question": "How much does each layer change the state that passes through it?",
-        "how": "BI_i = 1 - E[cos(X_i, X_{i+1})]: X_i enters layer i, X_{i+1} leaves it, the mean is over tokens (ShortGPT, "
-        "arXiv 2403.03853). Full passes, every layer once. A low value is a layer that turns the state little: a candidate "
-        "for looping that may do little harm; whether it does is what the map of ranges measures.",
-        "cost": "One pass over the text.",
-    },
-    "zh": {
-        "title": "层的影响",
-        "question": "每一层对经过它的状态改变了多少？",
-        "how": "BI_i = 1 − E[cos(X_i, X_{i+1})]：X_i 进入第 i 层，X_{i+1} 离开它，对词元取平均（ShortGPT，arXiv 2403.03853）。"
-        "整段前向，每层运行一次。数值低的层对状态转动很小：循环它可能害处不大；是否如此由范围图来测量。",
-        "cost": "对文本做一次前向。",
-    },
-}
-
-_INFLUENCE_PLOT = {
-    "en": {"x": "layer", "y": "1 - mean cos(input, output)", "band": "5 to 95 % of tokens", "mean": "mean"},
-    "zh": {"x": "层", "y": "1 − 平均 cos(输入, 输出)", "band": "词元的 5 到 95 %", "mean": "平均"},
-}
-
-
-def influence_plot(table: pd.DataFrame, lang: str) -> go.Figure:
-    """Influence by layer, with the spread over tokens."""
-    import plotly.graph_objects as go
-
-    from . import drawing
-
-    if table.empty:
-        return drawing.empty(lang)
-    words, style = _INFLUENCE_PLOT[lang], drawing.series(0)
-    x = table["layer"].tolist()
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "array": (table["high"] - table["influence"]).clip(lower=0).tolist(),
-        "arrayminus": (table["influence"] - table["low"]).clip(lower=0).tolist(),
-        "thickness": 1,
-    }
-    hover = "%{x}: %{y:.4f}<extra></extra>"
-    line = go.Scatter(
-        x=x, y=table["influence"].tolist(), error_y=bars, mode="lines+markers", hovertemplate=hover, **style
-    )
-    title = f"{words['mean']}, {words['band']}"
-    few = {"dtick": 1} if len(x) <= 12 else {}
-    return drawing.figure([line], x=words["x"], y=words["y"], title=title, xaxis=few, showlegend=False)
-
-
-register(
-    Task(
-        "influence",
-        InfluenceParams,
-        INFLUENCE_COLUMNS,
-        _influence_cells,
-        _influence_run,
-        INFLUENCE_WORDS,
-        influence_plot,
-    )
-)
-
-# -- the map of ranges -------------------------------------------------------------------------------------------------
+    return {**defaults, "virtual_attention_mode": "serial", "loop_layers": layers, **settings}
 
 
 @dataclass(frozen=True)
@@ -187,6 +57,12 @@ class WhereParams(TextParams):
     finest: int = param(
         1, "Layers between the starts tried last; 1: every range.", "最后尝试的起点之间的层数；1 表示全部范围。"
     )
+    draws: int = param(
+        DRAWS,
+        "Resamplings of the bootstrap interval (95 %, over windows; none under 6 windows); 0: none.",
+        "自助法区间（95 %，按窗口；少于 6 个窗口时不给出）的重抽样次数；0 表示不计算。",
+    )
+    seed: int = param(0, "Seed of the resampling.", "重抽样的随机种子。")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -198,6 +74,8 @@ class WhereParams(TextParams):
         check_whole("finest", self.finest, 1)
         if self.coarsest and self.coarsest < self.finest:
             raise ValueError(f"coarsest={self.coarsest}: must be >= finest={self.finest}, or 0")
+        check_whole("draws", self.draws, 0)
+        check_whole("seed", self.seed, 0)
 
     def order(self, subject: Subject) -> list[tuple[int, int, int]]:
         """The ranges as (grid, start, end), in the order in which they are run."""
@@ -232,26 +110,37 @@ def range_order(layers: int, coarsest: int = 0, finest: int = 1) -> list[tuple[i
 
 
 @torch.no_grad()
-def text_nats(view: LoopLlamaForCausalLM, windows: Windows, batch: int) -> float:
-    """Mean loss of the windows' counted predictions, nats, by full passes."""
-    total = 0.0
+def text_nats(view: LoopLlamaForCausalLM, windows: Windows, batch: int) -> Generator[float, None, np.ndarray]:
+    """Summed loss of each window's counted predictions, ``[W]`` nats, by full passes.
+
+    Yields:
+        How much is done, in 0..1. Returns the sums.
+    """
+    sums: list[float] = []
     for part in windows.batches(batch):
         ids = part.ids.to(view.device)
         hidden = view.model(ids[:, :-1], use_cache=False).last_hidden_state
-        total += float(nats(view, hidden, ids[:, 1:]).cpu().masked_fill(~part.counted, 0.0).sum())
-    return total / windows.tokens
+        sums += nats(view, hidden, ids[:, 1:]).cpu().masked_fill(~part.counted, 0.0).sum(1).tolist()
+        yield len(sums) / len(windows)
+    return np.array(sums)
 
 
 def _where_cells(subject: Subject, params: WhereParams) -> int:
     return len(params.order(subject))
 
 
-def _where_run(subject: Subject, params: WhereParams) -> Iterator[Row]:
-    windows = params.windows(subject)
-    settings = {"loop_count": params.loops, "max_loop_count": params.loops, "loop_damping": float(params.damping)}
-    plain = text_nats(stock_view(subject, None), windows, params.batch)
-    for grid, start, end in params.order(subject):
-        loss = text_nats(stock_view(subject, (start, end), **settings), windows, params.batch)
+def _where_run(subject: Subject, params: WhereParams) -> Iterator[Row | float]:
+    windows, order = params.windows(subject), params.order(subject)
+    layers, counts = subject.model.config.num_hidden_layers, windows.counted.sum(1).numpy()
+    costs = [layers + (params.loops - 1) * (end - start + 1) for _, start, end in order]
+    progress = Progress(layers + sum(costs))
+    unlooped = yield from progress.part(layers, text_nats(subject.view(stock_fields(None)), windows, params.batch))
+    plain = float(unlooped.sum()) / windows.tokens
+    for (grid, start, end), cost in zip(order, costs, strict=True):
+        view = subject.view(_range_fields(start, end, params))
+        sums = yield from progress.part(cost, text_nats(view, windows, params.batch))
+        loss = float(sums.sum()) / windows.tokens
+        low, high = mean_interval(sums - unlooped, counts, params.draws, params.seed)
         yield {
             "start": start,
             "end": end,
@@ -259,10 +148,24 @@ def _where_run(subject: Subject, params: WhereParams) -> Iterator[Row]:
             "grid": grid,
             "nats": loss,
             "delta_nats": loss - plain,
+            "delta_low": low,
+            "delta_high": high,
             "perplexity": _exp(loss),
             "delta_perplexity": _exp(loss) - _exp(plain),
             "plain_perplexity": _exp(plain),
         }
+
+
+def _range_fields(start: int, end: int, params: WhereParams) -> dict[str, Any]:
+    """Loop fields of the model looped over one range."""
+    return stock_fields(
+        (start, end), loop_count=params.loops, max_loop_count=params.loops, loop_damping=float(params.damping)
+    )
+
+
+def where_settings(subject: Subject, row: Row, params: WhereParams) -> dict[str, Any]:
+    """The loop fields of the model looped over a row's range."""
+    return _range_fields(row["start"], row["end"], params)
 
 
 def _exp(loss: float) -> float:
@@ -284,6 +187,13 @@ WHERE_COLUMNS = tuple(
             "损失：循环该范围后每个词元 −log p 的平均值",
         ),
         ("delta_nats", "nats", "Loss, change: against the plain model", "损失变化：相对不循环的模型"),
+        (
+            "delta_low",
+            "nats",
+            "Change, low: lower end of its 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
+            "变化下限：其按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
+        ),
+        ("delta_high", "nats", "Change, high: upper end of it", "变化上限：该区间的上端"),
         ("perplexity", "", "Perplexity: exp of the loss", "困惑度：损失的指数"),
         ("delta_perplexity", "", "Perplexity, change: against the plain model", "困惑度变化：相对不循环的模型"),
         ("plain_perplexity", "", "Plain: perplexity without a loop", "不循环：不循环时的困惑度"),
@@ -317,7 +227,8 @@ _WHERE_PLOT = {
         "bar": "Δ loss, nats<br>(colour ends<br>at {most:g})",
         "better": "better than plain",
         "worse": "not better",
-        "hover": "layers {a} to {b}<br>Δ loss {nats:+.4f} nats<br>Δ perplexity {change:+.4g}<br>grid {grid}",
+        "hover": "layers {a} to {b}<br>Δ loss {nats:+.4f} nats{interval}<br>Δ perplexity {change:+.4g}<br>grid {grid}",
+        "interval": " ({low:+.4f} to {high:+.4f})",
     },
     "zh": {
         "x": "范围的最后一层",
@@ -325,7 +236,8 @@ _WHERE_PLOT = {
         "bar": "Δ 损失，nat<br>（颜色止于 {most:g}）",
         "better": "优于不循环",
         "worse": "不优于",
-        "hover": "第 {a} 到 {b} 层<br>Δ 损失 {nats:+.4f} nat<br>Δ 困惑度 {change:+.4g}<br>网格 {grid}",
+        "hover": "第 {a} 到 {b} 层<br>Δ 损失 {nats:+.4f} nat{interval}<br>Δ 困惑度 {change:+.4g}<br>网格 {grid}",
+        "interval": "（{low:+.4f} 至 {high:+.4f}）",
     },
 }
 
@@ -344,10 +256,7 @@ def where_plot(table: pd.DataFrame, lang: str) -> go.Figure:
     low = min(0.0, float(table["delta_nats"].min()))
     traces = []
     for name, rows in (("worse", table[table["delta_nats"] >= 0]), ("better", table[table["delta_nats"] < 0])):
-        hover = [
-            words["hover"].format(a=x.start, b=x.end, nats=x.delta_nats, change=x.delta_perplexity, grid=x.grid)
-            for x in rows.itertuples()
-        ]
+        hover = [_hover(row, words) for row in rows.to_dict("records")]
         marker = {
             "symbol": "square" if name == "worse" else "star",
             "size": [(8 if name == "worse" else 13) + 4 * math.log2(grid) for grid in rows["grid"].astype(int)],
@@ -372,4 +281,17 @@ def where_plot(table: pd.DataFrame, lang: str) -> go.Figure:
     return drawing.figure(traces, x=words["x"], y=words["y"], legend={"orientation": "h", "y": 1.08})
 
 
-register(Task("where", WhereParams, WHERE_COLUMNS, _where_cells, _where_run, WHERE_WORDS, where_plot))
+def _hover(row: dict[str, Any], words: dict[str, str]) -> str:
+    low, high = row["delta_low"], row["delta_high"]
+    known = low is not None and low == low
+    return words["hover"].format(
+        a=row["start"],
+        b=row["end"],
+        nats=row["delta_nats"],
+        interval=words["interval"].format(low=low, high=high) if known else "",
+        change=row["delta_perplexity"],
+        grid=row["grid"],
+    )
+
+
+register(Task("where", WhereParams, WHERE_COLUMNS, _where_cells, _where_run, WHERE_WORDS, where_plot, where_settings))

@@ -73,7 +73,7 @@ TOY = Task(
     toy_rows,
     {lang: {"title": "Toy", "question": "?", "how": "so", "cost": "nothing"} for lang in LANGUAGES},
     lambda frame, lang: go.Figure([{"type": "scatter", "y": frame["n"].tolist()}], {"title": {"text": lang}}),
-    lambda row, params: {"loop_layers": (1, 1), "loop_count": 2 + row["n"]} if row["n"] else None,
+    lambda subject, row, params: {"loop_layers": (1, 1), "loop_count": 2 + row["n"]} if row["n"] else None,
 )
 
 
@@ -215,14 +215,29 @@ def test_a_row_opens_in_explore_with_its_model_s_loop(laboratory: Laboratory) ->
         assert "Explore" in link(none)["text"]
 
 
+def test_a_model_that_explore_cannot_hold_does_not_open_as_another(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import loopviz.lab.ablation  # noqa: F401  registers the merge
+
+    merge = {"loop_layers": (1, 1), "kv_cache_mode": "merge_strategy", "merge_strategy": "first"}
+    fields = iter(
+        [merge, {"loop_layers": [(0, 0), (1, 1)]}, {"loop_layers": (1, 1), "loop_count": 40, "max_loop_count": 40}]
+    )
+    monkeypatch.setitem(TASKS, "toy", dataclasses.replace(TOY, settings=lambda *_: next(fields)))
+    page = put_together(said(laboratory.run(asked(), "me")))
+    for row in range(3):
+        assert json.loads(laboratory.link(json.dumps({"run": page["run"], "row": row})))["word"] is None
+
+
 def test_an_exit_rule_a_model_can_have_opens_as_that_model() -> None:
     task = TASKS["exits"]
     params = task.params(text="some words", loop={"loop_layers": [1, 1]})
     row = {"policy": "cosine", "threshold": 0.99, "floor": 2, "max_loops": 9}
-    fields = task.settings(row, params)
+    fields = task.settings(None, row, params)
     assert fields["loop_layers"] == [1, 1]
     assert (fields["loop_strategy"], fields["cosine_threshold"], fields["min_loop_count"]) == ("dynamic_stop", 0.99, 2)
-    assert task.settings({**row, "policy": "entropy"}, params) is None
+    assert task.settings(None, {**row, "policy": "entropy"}, params) is None
 
 
 def test_the_table_comes_as_files_that_repeat_it(laboratory: Laboratory) -> None:

@@ -36,7 +36,7 @@ def run(*arguments) -> int:
     return cli.main(["eval", *map(str, arguments)])
 
 
-SMALL = ("--limit-tokens", 30, "--window", 10, "--batch", 3, "--overlap", 0, "--file", "t.txt")
+SMALL = ("--limit-tokens", 30, "--window", 5, "--batch", 3, "--overlap", 0, "--file", "t.txt")
 
 
 def test_eval_measures_prints_and_saves_and_its_manifest_repeats_it(model, here, capfd):
@@ -47,7 +47,7 @@ def test_eval_measures_prints_and_saves_and_its_manifest_repeats_it(model, here,
     params = PerplexityParams(
         file="t.txt",
         limit_tokens=30,
-        window=10,
+        window=5,
         batch=3,
         overlap=0,
         loops=(1, 4),
@@ -59,6 +59,7 @@ def test_eval_measures_prints_and_saves_and_its_manifest_repeats_it(model, here,
     pd.testing.assert_frame_equal(found.drop(columns="seconds"), expected.drop(columns="seconds"), check_dtype=False)
     assert len(out.splitlines()) == 5
     assert f"{expected['perplexity'][0]:.6g}" in out
+    assert expected["low"].notna().all()  # six windows
     assert "perplexity: 4 of 4 rows" in err
     manifest = json.loads((here / "new/p.json").read_text("utf-8"))
     assert manifest["command"].startswith("python -m loopviz eval perplexity --model ")
@@ -78,6 +79,21 @@ def test_eval_measures_prints_and_saves_and_its_manifest_repeats_it(model, here,
     (here / "moved.txt").write_text("another text")
     assert run("--from", "new/p.json", "--file", "moved.txt") == 2
     assert "not the text that was measured" in capfd.readouterr().err
+
+
+def test_an_empty_cell_is_printed_empty(model, here, capfd):
+    """Whatever its column holds: texts, whole numbers, numbers."""
+    options = (*SMALL, "--modes", "serial,last", "--slots", "1,2", "--loop-layers", "1-2")
+    assert run("ablation", "--model", model, *options) == 0
+    out = capfd.readouterr().out
+    assert "None" not in out
+    assert "NaN" not in out
+    assert "<NA>" not in out
+    assert [line.split()[:3] for line in out.splitlines()[1:]] == [
+        ["serial", "1", "2"],
+        ["serial", "2", "2"],
+        ["last", "2", "2"],
+    ]
 
 
 def test_the_model_without_its_loop(model, here, capfd):

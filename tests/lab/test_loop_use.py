@@ -84,6 +84,14 @@ def test_a_model_that_does_not_stop_by_itself_is_refused(loop: dict | None) -> N
         TASK.cells(subject(), LoopUseParams(**{**PARAMS, "loop": loop}))
 
 
+def test_what_is_usual_fits_a_model_that_was_trained_with_a_fixed_count() -> None:
+    tiny = subject(loop_layers=(1, 2), loop_count=8, virtual_layer_count=8)
+    params = LoopUseParams(text=TEXT, limit_tokens=12)
+    assert {row["reason"] for row in Experiment(TASK, tiny, params).run().rows} <= {"kl", "max"}
+    with pytest.raises(ValueError, match=r"virtual_layer_count=8: .*merge_strategy='last'"):
+        TASK.cells(tiny, LoopUseParams(text=TEXT, loop={"loop_strategy": "dynamic_stop"}))
+
+
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_plot_stacks_shares_and_draws_means(table: pd.DataFrame, lang: str) -> None:
     figure = plot(table, lang)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from loopviz.lab.bootstrap import mean_interval
 from loopviz.lab.experiment import Experiment
 from loopviz.lab.perplexity import PERPLEXITY, PerplexityParams
 from loopviz.lab.windows import encode
@@ -81,25 +78,21 @@ def test_damping_is_compared_and_a_plain_model_has_one_row_a_path():
 
 def test_rows_come_as_they_are_known():
     thing = subject()
-    rows = iter(Experiment(PERPLEXITY, thing, PerplexityParams(text=TEXT, loops=(1, 2), **SMALL)))
+    rows = (row for row in Experiment(PERPLEXITY, thing, PerplexityParams(text=TEXT, loops=(1, 2), **SMALL)) if row)
     assert (next(rows)["path"], next(rows)["path"], next(rows)["path"]) == ("full", "full", "cache")
 
 
-def test_the_bootstrap_interval():
-    rng = np.random.default_rng(0)
-    counts = np.full(400, 10)
-    sums = rng.normal(30, 4, 400)
-    low, high = mean_interval(sums, counts, 4000, seed=1)
-    standard = sums.std() / 10 / math.sqrt(400)
-    assert (low + high) / 2 == pytest.approx(sums.mean() / 10, abs=0.2 * standard)
-    assert (high - low) / 2 == pytest.approx(1.96 * standard, rel=0.1)
-    assert mean_interval(sums, counts, 4000, seed=1) == (low, high)
-    narrow = mean_interval(sums, counts, 4000, seed=1, confidence=0.5)
-    assert low < narrow[0] < narrow[1] < high
-    uneven = mean_interval(np.array([1.0, 300.0]), np.array([1, 100]), 100, seed=0)
-    assert uneven == (1.0, 3.0)  # tokens are weighed alike, whichever window they are in
-    assert mean_interval(sums[:1], counts[:1], 100, seed=0) == (None, None)
-    assert mean_interval(sums, counts, 0, seed=0) == (None, None)
+def test_long_rows_tell_how_far_they_are():
+    experiment = Experiment(PERPLEXITY, subject(), PerplexityParams(text=TEXT, loops=(1, 2), **SMALL))
+    shares, between = [experiment.share], 0
+    for row in experiment:
+        shares.append(experiment.share)
+        between += row is None and experiment.done == 3  # within the last row
+    assert between > 10, "the last row cannot be left: no stop before its end"
+    assert shares[0] == 0
+    assert shares[-1] == experiment.share == 1
+    assert shares == sorted(shares)
+    assert len(set(shares)) > 2 * between
 
 
 @pytest.mark.parametrize(

@@ -1,47 +1,22 @@
-"""Where to loop: influence is ShortGPT's formula on the layers' real inputs and outputs; the map is Δ perplexity."""
+"""Where to loop: the map is the change of perplexity when a range of layers is looped."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.nn import functional as F
 
 from loopviz.lab import TASKS, Experiment
-from loopviz.lab.where import InfluenceParams, WhereParams, range_order
+from loopviz.lab.bootstrap import mean_interval
+from loopviz.lab.where import WhereParams, range_order
 from loopviz.panels import theme
 
 from .subject import TEXT, subject
 
 TEXTS = {"text": TEXT, "limit_tokens": 20, "batch": 2}
-
-
-def hidden_states(model, ids):
-    """What enters and leaves each layer, by torch's own hooks on the layers."""
-    seen = []
-    handles = [
-        layer.register_forward_hook(lambda _, args, out: seen.append((args[0], out))) for layer in model.model.layers
-    ]
-    with torch.no_grad():
-        model.with_loop(loop_layers=None)(ids)
-    for handle in handles:
-        handle.remove()
-    return seen
-
-
-@pytest.mark.parametrize("loop", [{}, {"loop_layers": (1, 2), "loop_damping": 0.5, "loop_injection": "add"}])
-def test_influence_is_one_minus_the_mean_cosine_of_a_layers_input_and_output(loop: dict) -> None:
-    tiny = subject(**loop)
-    frame = Experiment(TASKS["influence"], tiny, InfluenceParams(**TEXTS, window=10)).run().frame
-    ids = torch.tensor(tiny.tokenizer(TEXT)["input_ids"][:20]).view(2, 10)
-    expected = [1 - F.cosine_similarity(new, old, dim=-1).mean().item() for old, new in hidden_states(tiny.model, ids)]
-    assert frame["layer"].to_list() == list(range(5))
-    assert frame["influence"].to_list() == pytest.approx(expected, abs=1e-5)
-    assert (frame["low"] <= frame["influence"]).all()
-    assert (frame["influence"] <= frame["high"]).all()
-    assert max(expected) > 2 * min(expected), "the layers are too alike to tell"
 
 
 @pytest.mark.parametrize("damping", [1.0, 0.5])
@@ -68,6 +43,26 @@ def test_the_map_is_the_change_of_perplexity_when_a_range_is_looped(damping: flo
         assert row.delta_nats == pytest.approx(looped - plain, abs=1e-5)
         assert row.delta_perplexity == pytest.approx(math.exp(looped) - math.exp(plain), rel=1e-4)
     assert frame["nats"].nunique() == 15
+    assert frame["delta_low"].isna().all()  # of a single window
+
+
+def test_the_change_has_an_interval_over_the_same_windows() -> None:
+    tiny = subject()
+    params = WhereParams(text=TEXT, limit_tokens=40, batch=3, window=5, overlap=0, coarsest=5, finest=5)
+    frame = Experiment(TASKS["where"], tiny, params).run().frame
+    assert (frame["delta_low"] < frame["delta_nats"]).all()
+    assert (frame["delta_nats"] < frame["delta_high"]).all()
+    ids = torch.tensor(tiny.tokenizer(TEXT)["input_ids"][:41])
+
+    def sums(**loop) -> list[float]:
+        with torch.no_grad():
+            view = tiny.model.with_loop(virtual_attention_mode="serial", **loop)
+            rows = [ids[t : t + 6][None] for t in range(0, 40, 5)]
+            return [5 * view(row, labels=row, use_cache=False).loss.item() for row in rows]
+
+    changes = np.array(sums(loop_layers=(0, 4), loop_count=2)) - np.array(sums(loop_layers=None))
+    expected = mean_interval(changes, np.full(8, 5), params.draws, params.seed)
+    assert frame[["delta_low", "delta_high"]].iloc[0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_ranges_come_coarse_to_fine_and_each_once() -> None:
@@ -90,8 +85,9 @@ def test_the_grid_can_be_chosen() -> None:
 
 def test_stopping_keeps_the_coarse_map() -> None:
     experiment = Experiment(TASKS["where"], subject(), WhereParams(**TEXTS, window=21, coarsest=2))
-    for _ in zip(range(3), experiment, strict=False):
-        pass
+    for _ in experiment:
+        if experiment.done == 3:
+            break
     experiment.close()
     assert experiment.frame["grid"].to_list() == [2, 2, 2]
 
@@ -111,13 +107,13 @@ def test_wrong_parameters_are_refused_by_name(wrong: dict, message: str) -> None
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_plots_draw_what_was_measured(lang: str) -> None:
-    influence = pd.DataFrame({"layer": [0, 1], "influence": [0.5, 0.1], "low": [0.2, 0.1], "high": [0.9, 0.3]})
-    assert list(TASKS["influence"].plot(influence, lang).data[0].y) == [0.5, 0.1]
+def test_the_plot_draws_what_was_measured(lang: str) -> None:
     rows = {"start": [0, 0, 1], "end": [1, 3, 2], "grid": [2, 4, 1], "delta_nats": [0.5, -0.1, 9.0]}
-    table = pd.DataFrame({**rows, "delta_perplexity": [1.0, -0.2, 1e3]})
+    ends = {"delta_low": [0.2, -0.25, None], "delta_high": [0.7, 0.05, None]}
+    table = pd.DataFrame({**rows, **ends, "delta_perplexity": [1.0, -0.2, 1e3]})
     worse, better = TASKS["where"].plot(table, lang).data
     assert (list(worse.x), list(worse.y), list(better.x), list(better.y)) == ([1, 2], [0, 1], [3], [0])
     assert worse.marker.colorscale[0][1] == theme.SCALE[0][1]
-    for name in ("where", "influence"):
-        assert not TASKS[name].plot(table.iloc[:0], lang).data
+    assert "-0.2500" in better.text[0]  # the interval says that it may not be better
+    assert "nan" not in worse.text[1].lower()
+    assert not TASKS["where"].plot(table.iloc[:0], lang).data

@@ -1,0 +1,48 @@
+"""Block influence is ShortGPT's formula on the layers' real inputs and outputs."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from loopviz.lab import TASKS, Experiment
+from loopviz.lab.influence import InfluenceParams
+
+from .subject import TEXT, subject
+
+TEXTS = {"text": TEXT, "limit_tokens": 20, "batch": 2}
+
+
+def hidden_states(model, ids):
+    """What enters and leaves each layer, by torch's own hooks on the layers."""
+    seen = []
+    handles = [
+        layer.register_forward_hook(lambda _, args, out: seen.append((args[0], out))) for layer in model.model.layers
+    ]
+    with torch.no_grad():
+        model.with_loop(loop_layers=None)(ids)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("loop", [{}, {"loop_layers": (1, 2), "loop_damping": 0.5, "loop_injection": "add"}])
+def test_influence_is_one_minus_the_mean_cosine_of_a_layers_input_and_output(loop: dict) -> None:
+    tiny = subject(**loop)
+    frame = Experiment(TASKS["influence"], tiny, InfluenceParams(**TEXTS, window=10)).run().frame
+    ids = torch.tensor(tiny.tokenizer(TEXT)["input_ids"][:20]).view(2, 10)
+    expected = [1 - F.cosine_similarity(new, old, dim=-1).mean().item() for old, new in hidden_states(tiny.model, ids)]
+    assert frame["layer"].to_list() == list(range(5))
+    assert frame["influence"].to_list() == pytest.approx(expected, abs=1e-5)
+    assert (frame["low"] <= frame["influence"]).all()
+    assert (frame["influence"] <= frame["high"]).all()
+    assert max(expected) > 2 * min(expected), "the layers are too alike to tell"
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_plot_draws_what_was_measured(lang: str) -> None:
+    table = pd.DataFrame({"layer": [0, 1], "influence": [0.5, 0.1], "low": [0.2, 0.1], "high": [0.9, 0.3]})
+    assert list(TASKS["influence"].plot(table, lang).data[0].y) == [0.5, 0.1]
+    assert not TASKS["influence"].plot(table.iloc[:0], lang).data
