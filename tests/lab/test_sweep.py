@@ -26,7 +26,7 @@ texts:
 configurations:
   own: {{}}
   last: {{loop: {{kv_cache_mode: merge_strategy, merge_strategy: last}}, loops: [3]}}
-params: {{loops: [1, 3], paths: [cache], limit_tokens: 20, window: 10, draws: 9, loop: {{loop_damping: 0.5}}}}
+params: {{loops: [1, 3], paths: [cache], limit_tokens: 20, window: 3, draws: 9, loop: {{loop_damping: 0.5}}}}
 """
 
 
@@ -71,7 +71,7 @@ def test_every_cell_is_the_experiment_it_names(grid, model, here, tmp_path):
     ]
     loop = {"loop_damping": 0.5, "kv_cache_mode": "merge_strategy", "merge_strategy": "last"}
     params = PerplexityParams(
-        file="one.txt", loops=(3,), paths=("cache",), limit_tokens=20, window=10, draws=9, loop=loop
+        file="one.txt", loops=(3,), paths=("cache",), limit_tokens=20, window=3, draws=9, loop=loop
     )
     expected = Experiment(PERPLEXITY, Subject.of(load_checkpoint(model)), params).run()
     assert table["nats"][4] == pytest.approx(expected.frame["nats"][0], rel=1e-9)
