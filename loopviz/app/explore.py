@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -176,8 +176,10 @@ class ExplorePage:
         self.look = gr.HTML(elem_id="lv-look")
         # what the page's script wishes for the next run; filled by it as a run starts
         self.wishes = gr.Textbox(elem_id="lv-wishes", elem_classes="lv-away", container=False, show_label=False)
-        # the model whose settings a link has set: they stay when it arrives, until another model is chosen
+        # the model whose prompt a link has set: it stays until another model is chosen
         self.linked = gr.State("")
+        # the model whose settings the controls hold, "" until one has arrived: kept where they are, to come with them
+        self.suits = gr.Textbox(elem_id="lv-suits", elem_classes="lv-away", container=False, show_label=False)
 
     def _settings(self, lang: str) -> None:
         self.controls: dict[str, gr.components.Component] = {}
@@ -209,7 +211,7 @@ class ExplorePage:
 
     def _events(self) -> None:
         order = [self.controls[control.name] for control in st.CONTROLS]
-        everything = [self.prompt, self.lang, *order]
+        everything = [self.prompt, self.lang, *order, self.suits]
         faces = [self.prompt, *self.presets, self.look, *order]
         words = [
             self.title,
@@ -223,24 +225,29 @@ class ExplorePage:
         quick: dict[str, Any] = {"queue": False, **_PRIVATE}
 
         opened = [self.wishes, *everything]
-        self.demo.load(self._open, opened, [self.lang, self.linked, *words, *faces], js=_JS_OPEN, **quick)
+        self.demo.load(self._open, opened, [self.lang, self.linked, self.suits, *words, *faces], js=_JS_OPEN, **quick)
         self.lang.input(self._speak, everything, [*words, *faces], js=_JS_SPEAK, **quick)
         self.dark.click(None, None, None, js=_JS_DARK, **quick)
         gr.on(
-            [component.change for component in order],
+            # by the visitor: what is set from here comes with its faces, and would be looked at half set
+            [component.input for component in order],
             self._check,
             everything,
             [self.live, *faces],
             trigger_mode="always_last",
             **quick,
         )
-        suited = [self.linked, *everything]
-        self.live.loaded(self._suit, suited, faces, **quick)
+        self.live.loaded(self._suit, everything, [self.suits, *faces], **quick)
         self.controls["model"].change(None, self.controls["model"], None, js=_JS_CHOSEN, **quick)
         named = [self.linked, self.prompt, self.lang, self.controls["model"]]
         self.controls["model"].change(self._introduce, named, [self.linked, self.prompt, *self.examples], **quick)
         loading = self.controls["model"].change(
-            self._load_model, suited, [self.live, *faces], concurrency_limit=1, concurrency_id="load", **_PRIVATE
+            self._load_model,
+            everything,
+            [self.live, self.suits, *faces],
+            concurrency_limit=1,
+            concurrency_id="load",
+            **_PRIVATE,
         )
         loading.then(None, None, None, js=_JS_LOADED, **quick)  # it was another try, perhaps
         self.live.link(self._link, everything, self.live, **quick)
@@ -288,7 +295,7 @@ class ExplorePage:
         return run
 
     def _values(self, values: tuple[Any, ...]) -> dict[str, Any]:
-        return dict(zip((control.name for control in st.CONTROLS), values, strict=True))
+        return dict(zip((*(control.name for control in st.CONTROLS), st.SUITS), values, strict=True))
 
     def _faces(
         self,
@@ -359,12 +366,12 @@ class ExplorePage:
         visit = self.sharing.visit(str(request.session_hash))
         named = self._values(values)
         if not opens(word):
-            return [lang, "", *self._words(lang, str(named["model"]), visit=visit), *self._faces(prompt, named, lang)]
+            return [lang, "", *self._suited(prompt, named, lang, self._words(lang, str(named["model"]), visit=visit))]
         state, _ = linking.read(word, self.service.room, lang)
         prompt, named = prompt if state.prompt is None else state.prompt, dict(state.values)
-        faces = self._faces(prompt, named, lang, changed=named)
+        faces, model = self._faces(prompt, named, lang, changed=named), named["model"]
         faces[0]["value"] = prompt
-        return [lang, named["model"], *self._words(lang, named["model"], visit=visit), *faces]
+        return [lang, model, model, *self._words(lang, model, visit=visit), *faces]
 
     def _speak(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang = pick_language(lang)
@@ -385,21 +392,24 @@ class ExplorePage:
             said = status(text(lang, "live.fitted", slots=changed["virtual_layer_count"]))
         return [gr.skip() if said is None else said, *self._faces(prompt, named, lang, changed=changed, later=later)]
 
-    def _suit(self, linked: str, prompt: str, lang: str, *values: Any) -> list[Any]:
-        """The model has arrived: settings that cannot be its own become ones that can. Those a link has set stay."""
-        named, lang = self._values(values), pick_language(lang)
-        cleaned, _ = st.clean(named)
-        loaded = self.service.room.ready(cleaned["model"])
-        if loaded is None or (linked and linked == cleaned["model"]):
-            return self._faces(prompt, named, lang)
-        return self._faces(prompt, named, lang, changed=st.suit_model(cleaned, loaded.model.config))
+    def _suited(self, prompt: str, named: Mapping[str, Any], lang: str, between: Sequence[Any] = ()) -> list[Any]:
+        """Whose settings the controls hold, and the faces, with `between` between them: a model's own if it is there."""
+        changed = self.service.own_settings(named)
+        if changed is None:
+            return [gr.skip(), *between, *self._faces(prompt, named, lang)]
+        named = {**named, st.SUITS: st.clean(named)[0]["model"]}
+        return [named[st.SUITS], *between, *self._faces(prompt, named, lang, changed=changed)]
 
-    def _load_model(self, linked: str, prompt: str, lang: str, *values: Any) -> Iterator[list[Any]]:
+    def _suit(self, prompt: str, lang: str, *values: Any) -> list[Any]:
+        """The model has arrived: the settings become its own, unless they are already, or a link has set them."""
+        return self._suited(prompt, self._values(values), pick_language(lang))
+
+    def _load_model(self, prompt: str, lang: str, *values: Any) -> Iterator[list[Any]]:
         lang = pick_language(lang)
-        faces = [gr.skip()] * (2 + len(PRESETS) + len(st.CONTROLS))
+        rest = [gr.skip()] * (3 + len(PRESETS) + len(st.CONTROLS))
         for line in self.service.load(self._values(values)["model"], lang):
-            yield [status(*line), *faces]
-        yield [gr.skip(), *self._suit(linked, prompt, lang, *values)]
+            yield [status(*line), *rest]
+        yield [gr.skip(), *self._suit(prompt, lang, *values)]
 
     def _begin(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """Run was pressed: what is refused is said beside the controls, and a full house is said at once."""

@@ -13,6 +13,7 @@ from loopviz.app import settings as st
 from loopviz.app import steer
 from loopviz.app.live import SEND_EVERY, Registry, Run, messages
 from loopviz.app.models import ModelRefused, ModelRoom, short_name
+from loopviz.app.presets import matching
 from loopviz.app.questions import Questions, View
 from loopviz.app.texts import text
 from loopviz.app.wire import wire
@@ -25,6 +26,11 @@ _NOT_ASKED = object()
 def status(line: str, bad: bool = False) -> str:
     """The message that shows one line; what the page shows otherwise stays."""
     return wire({"kind": "status", "text": line, "bad": bad})
+
+
+def _suited(values: Mapping[str, Any], model: str) -> bool:
+    """Whether the settings are for `model`: it has been there, or a link has set them; so they are where nothing is said."""
+    return values.get(st.SUITS, model) == model
 
 
 class Service:
@@ -44,14 +50,31 @@ class Service:
     # --- checking -------------------------------------------------------------------------------------------------
 
     def problems(self, values: Mapping[str, Any], lang: str, prompt: Any = _NOT_ASKED) -> list[st.Problem]:
-        """Everything that would be refused, as far as it can be known now: a model not loaded yet cannot say."""
+        """Everything that would be refused, as far as it can be known now.
+
+        A model not loaded yet cannot say, nor is it asked of settings that were another's: they are about to become its
+        own (:meth:`own_settings`).
+        """
         cleaned, found = st.clean(values, lang)
         loaded = self.room.ready(cleaned["model"])
-        if loaded is not None and not found:
+        if loaded is not None and not found and _suited(values, cleaned["model"]):
             found = st.check_loop(cleaned, loaded.model, lang)
             if cleaned["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
                 found.append(st.Problem("chat", text(lang, "refused.chat")))
         return found if prompt is _NOT_ASKED else [*st.check_prompt(prompt, lang), *found]
+
+    def own_settings(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The values to change as the model arrives; None when it is not there, or the settings are for it already.
+
+        A preset that was chosen before any model was there is kept.
+        """
+        cleaned, _ = st.clean(values)
+        loaded = self.room.ready(cleaned["model"])
+        if loaded is None or _suited(values, cleaned["model"]):
+            return None
+        chosen = None if values[st.SUITS] else matching(cleaned)
+        kept = () if chosen is None else chosen.values
+        return {k: v for k, v in st.suit_model(cleaned, loaded.model.config).items() if k not in kept}
 
     def model_problem(self, name: str) -> list[st.Problem]:
         """Why the model could not be loaded, if it could not; Run tries again."""
@@ -99,8 +122,10 @@ class Service:
         if problems := self.problems(values, lang, prompt):
             yield self._refuse(session, lang, problems)
             return
+        loaded = yield from self._wait_for(st.clean(values, lang)[0]["model"], lang)
+        if (own := self.own_settings(values)) is not None:  # Run was pressed before it was there
+            values = {**values, **own, st.SUITS: loaded.name}
         cleaned, _ = st.clean(values, lang)
-        loaded = yield from self._wait_for(cleaned["model"], lang)
         if problems := self.problems(values, lang, prompt):
             yield self._refuse(session, lang, problems)
             return
@@ -194,6 +219,8 @@ class Service:
         if not runs or runs[-1].steering is None:
             return None, {}
         run, cleaned = runs[-1], st.clean(values)[0]
+        if not _suited(values, cleaned["model"]) and cleaned["model"] == run.values["model"]:
+            return None, {}  # about to become the settings the run was begun with
         later = steer.waiting(cleaned, run.values)
         if self.problems(values, lang):  # told beside the controls
             return None, later

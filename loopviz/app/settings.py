@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from loopviz.app.texts import text
 
+# Beside the controls in a values mapping: the model whose settings they are, where that may be another one than chosen.
+SUITS = "suits"
 PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
 MODEL_NAME_LIMIT = 300
 

@@ -182,7 +182,10 @@ class OwnLoop:
     config = Config
 
     def with_loop(self, **fields: Any) -> None:
-        """Every setting is one it takes."""
+        """It takes all settings but layers it does not have."""
+        first, last = fields["loop_layers"]
+        if last > 1:
+            raise ValueError(f"loop_layers=({first}, {last}): layer {first} is not in a 2-layer model (0..1)")
 
     def parameters(self) -> list[Any]:
         return []
@@ -194,27 +197,32 @@ def page() -> ExplorePage:
     return ExplorePage(Service(room, Registry()))
 
 
+def put(faces: list[Any]) -> dict[str, Any]:
+    """The values that updates ending with those of all controls put into them."""
+    looks = faces[-len(st.CONTROLS) :]
+    return {c.name: face["value"] for c, face in zip(st.CONTROLS, looks, strict=True) if "value" in face}
+
+
 def opened(page: ExplorePage, query: dict[str, str]) -> tuple[str, list[Any], dict[str, Any], Any]:
     """What a visit sets: the linked model, the words, the values put into controls, and the prompt put into its box."""
     request = SimpleNamespace(query_params=query, headers={"accept-language": "en"}, session_hash="visitor")
     start = [values()[control.name] if control.name == "model" else control.default for control in st.CONTROLS]
-    lang, linked, *rest = page._open(request, "", "a suggestion", "en", *start)
-    faces = rest[-len(st.CONTROLS) :]
-    put = {c.name: face["value"] for c, face in zip(st.CONTROLS, faces, strict=True) if "value" in face}
+    lang, linked, suits, *rest = page._open(request, "", "a suggestion", "en", *start, "")
+    assert suits == linked or not linked, "a link's settings are for its model"
     config = next(unwire(said) for said in rest if isinstance(said, str) and "'kind'" in said)
     assert config["lang"] == lang
     assert page.sharing._session(config["visit"]["ticket"]) == "visitor"
     prompt = rest[len(rest) - len(st.CONTROLS) - 2 - len(page.presets)]
-    return linked, rest, put, prompt.get("value")
+    return linked, rest, put(rest), prompt.get("value")
 
 
 def test_a_visit_with_a_link_finds_everything_set(page: ExplorePage) -> None:
     wanted = values(model="another", block_start=1, block_end=1, loop_count=9, greedy=False, seed=5)
     word = encode(PageState(wanted, "Lily saw a bird"))[0]
     for lang in ("en", "zh"):
-        linked, rest, put, prompt = opened(page, {"s": word, "lang": lang})
+        linked, rest, values_put, prompt = opened(page, {"s": word, "lang": lang})
         assert linked == "another"
-        assert put == wanted
+        assert values_put == wanted
         assert prompt == "Lily saw a bird"
         assert any(isinstance(face, dict) and face.get("value") == text(lang, "run") for face in rest)
     _, _, _, prompt = opened(page, {"s": encode(PageState(wanted))[0]})
@@ -223,23 +231,42 @@ def test_a_visit_with_a_link_finds_everything_set(page: ExplorePage) -> None:
 
 @pytest.mark.parametrize("query", [{}, {"s": ""}, {"s": "1cut"}, {"s": "9new"}, {"lang": "zh"}])
 def test_without_a_link_that_can_be_read_nothing_is_set(page: ExplorePage, query: dict[str, str]) -> None:
-    linked, _, put, prompt = opened(page, query)
-    assert (linked, put, prompt) == ("", {}, None)
+    linked, _, values_put, prompt = opened(page, query)
+    assert (linked, values_put, prompt) == ("", {}, None)
 
 
 def test_a_link_s_settings_stay_when_its_model_arrives(page: ExplorePage) -> None:
     wanted = values(block_start=0, block_end=0, loop_count=3, virtual_layer_count=2)
     page.service.room.get("ours")
 
-    def suited(linked: str) -> dict[str, Any]:
-        faces = page._suit(linked, "Once", "en", *wanted.values())[-len(st.CONTROLS) :]
-        return {c.name: face["value"] for c, face in zip(st.CONTROLS, faces, strict=True) if "value" in face}
+    def suited(suits: str) -> dict[str, Any]:
+        now, *faces = page._suit("Once", "en", *wanted.values(), suits)
+        changed = put(faces)
+        assert now == "ours" if changed else not isinstance(now, str)
+        return changed
 
     assert suited("")["block_end"] == 1
     assert suited("another")["loop_count"] == 4
     assert suited("ours") == {}
-    *_, last = page._load_model("ours", "Once", "en", *wanted.values())
-    assert all("value" not in face for face in last[-len(st.CONTROLS) :])
+    *_, last = page._load_model("Once", "en", *wanted.values(), "ours")
+    assert put(last) == {}
+
+
+def test_settings_of_no_model_yet_are_not_refused_but_become_its_own(page: ExplorePage) -> None:
+    """A visit begins with settings for no model in particular, and may begin when the model is there already."""
+    page.service.room.get("ours")
+    start = values(block_start=10, block_end=14)
+    here = SimpleNamespace(query_params={}, headers={}, session_hash="late")
+
+    def words(faces: list[Any]) -> str:
+        return faces[-len(st.CONTROLS) :][[c.name for c in st.CONTROLS].index("block_start")]["info"]
+
+    _, _, suits, *rest = page._open(here, "", "Once", "en", *start.values(), "")
+    assert suits == "ours"
+    assert put(rest)["block_end"] == 1
+    for model, refused in (("", False), ("another", False), ("ours", True)):
+        faces = page._check(here, "Once", "en", *start.values(), model)
+        assert ("layer 10 is not in" in words(faces)) == refused
 
 
 def test_a_link_s_prompt_stays_until_another_model_is_chosen(page: ExplorePage) -> None:

@@ -15,6 +15,7 @@ from loopviz.app import recording
 from loopviz.app import settings as st
 from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
+from loopviz.app.presets import PRESETS
 from loopviz.app.questions import View
 from loopviz.app.service import Service
 from loopviz.app.texts import text
@@ -180,6 +181,17 @@ def streaming(service: Service, **change: Any) -> Iterator[str]:
 def loops(service: Service) -> list[int]:
     (run,) = service.registry.of_session("me")
     return [frame["blocks"][0]["n_steps"] for frame in run.trace.frames]
+
+
+def test_a_run_begun_before_its_model_is_there_is_of_its_own_settings(service: Service) -> None:
+    """All but a preset: until the model arrives the form holds settings for none in particular."""
+    early = values(block_start=10, block_end=14) | {st.SUITS: ""} | PRESETS[0].values
+    assert said(service.run("Once upon", early, "en", "s"))[-1]["end"] == "length"
+    (run,) = service.registry.of_session("s")
+    assert run.trace.meta["loop"]["loop_layers"] == [2, 2]
+    assert run.values == st.clean(early)[0] | {"block_start": 2, "block_end": 2}
+    assert service.own_settings(early | {st.SUITS: "tiny"}) is None, "they stay from then on"
+    assert "layer 10 is not in" in said(service.run("Once upon", early | {st.SUITS: "tiny"}, "en", "s"))[-1]["text"]
 
 
 def test_a_loop_changed_during_a_run_changes_that_run(service: Service) -> None:
