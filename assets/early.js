@@ -1,11 +1,9 @@
 // A stand-in for Gradio's layout: what the page opens with can be seen a second or two before Gradio has built its part.
 
-import { el, kept } from "./dom.js";
+import { el } from "./dom.js";
 
 /** Show `root` where it will stand once the page is whole; returns what is to be removed then. */
 export function stage(root, texts) {
-  const dark = kept.get("dark", window.matchMedia("(prefers-color-scheme: dark)").matches ? 1 : 0);
-  document.body.classList.toggle("dark", dark === 1);
   const ways = ["explore", "compare", "lab"].map((to) => Object.assign(el("a", "lv-way", texts[`nav.${to}`]), { href: to === "explore" ? "./" : `./${to}` }));
   ways[0].setAttribute("aria-current", "page");
   const head = el("div", "lv-early-head", el("h1", "", "LoopViz"), el("nav", "lv-nav", ...ways), el("p", "", texts["page.tagline"]));

@@ -52,8 +52,6 @@ export class Frame {
   constructor({ root, server, begin }, config, page) {
     Object.assign(this, { root, server, begin, config, page });
     this.lang = pickLanguage(config.languages);
-    const dark = kept.get("dark", null);
-    if (dark !== null) document.body.classList.toggle("dark", dark === 1);
     this.title = el("h1");
     this.title.append(this.link("explore", "LoopViz"));
     this.tagline = el("p");

@@ -38,15 +38,8 @@ import(new URL(root.dataset.script, document.baseURI).href)
   } }))
   .catch((error) => { console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; });
 """
-# The language and the look are remembered where the visitor is, not on the server.
-_JS_OPEN = """(...values) => {
-  try {
-    values[0] = localStorage.getItem('loopviz.lang') ?? '';
-    const dark = localStorage.getItem('loopviz.dark');
-    if (dark !== null) document.body.classList.toggle('dark', dark === '1');
-  } catch {}
-  return values;
-}"""
+# The language and the look (see loopviz.app.look) are remembered where the visitor is, not on the server.
+_JS_OPEN = "(...values) => { try { values[0] = localStorage.getItem('loopviz.lang') ?? ''; } catch {} return values; }"
 _JS_SPEAK = """(...values) => { try { localStorage.setItem('loopviz.lang', values[1]); } catch {} return values; }"""
 _JS_DARK = """() => {
   const dark = document.body.classList.toggle('dark');

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz.app import glossary, recording, sources, tour
+from loopviz.app import glossary, look, recording, sources, tour
 from loopviz.app.texts import LANGUAGES
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -173,7 +173,7 @@ def early(document: str) -> str:
 
 
 class EarlyTags:
-    """Middleware that makes the page's document :func:`early`.
+    """Middleware that makes the page's document :func:`early`, and settles the look of every page.
 
     Gradio's own `head` option is of no use here: its script adds those tags, so they come when Gradio is there anyway.
     """
@@ -182,25 +182,30 @@ class EarlyTags:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on as it is, but for the document at the root."""
-        at_root = scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in ("", "/")
-        if not at_root or scope["method"] != "GET" or not early_tags():
+        """Pass everything on as it is, but for documents: a page's is small, and sent when it is whole."""
+        if scope["type"] != "http" or scope["method"] != "GET":
             await self.app(scope, receive, send)
             return
+        at_root = scope["path"].removeprefix(scope.get("root_path", "")) in ("", "/")
         start: Message = {}
         parts: list[bytes] = []
 
         async def changed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                start.update(message)
+                headers = MutableHeaders(raw=list(message["headers"]))
+                if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
+                    start.update(message)
+                    return
+            if not start:
+                await send(message)
                 return
             parts.append(message.get("body", b""))
             if message.get("more_body"):
                 return
-            body, headers = b"".join(parts), MutableHeaders(raw=list(start["headers"]))
-            if headers.get("content-type", "").startswith("text/html") and "content-encoding" not in headers:
-                body = early(body.decode()).encode()
-                headers["content-length"] = str(len(body))
+            document = b"".join(parts).decode()
+            body = look.settled(early(document) if at_root and early_tags() else document).encode()
+            headers = MutableHeaders(raw=list(start["headers"]))
+            headers["content-length"] = str(len(body))
             await send({**start, "headers": headers.raw})
             await send({"type": "http.response.body", "body": body})
 

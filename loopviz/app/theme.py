@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
+PAGE = {"light": "#f6f7f9", "dark": "#0d1117"}  # what everything lies on
+
 
 def theme() -> gr.themes.Base:
     """The theme; what it cannot say is in `assets/page.css`."""
@@ -18,8 +20,8 @@ def theme() -> gr.themes.Base:
         text_size=gr.themes.sizes.text_md,
     )
     return base.set(
-        body_background_fill="#f6f7f9",
-        body_background_fill_dark="#0d1117",
+        body_background_fill=PAGE["light"],
+        body_background_fill_dark=PAGE["dark"],
         background_fill_primary="#ffffff",
         background_fill_primary_dark="#111827",
         block_background_fill="transparent",

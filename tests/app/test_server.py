@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from loopviz.app import server
+from loopviz.app import look, server
 from loopviz.trace.io import save
 from tests.trace.synthetic import random_trace
 
@@ -72,13 +72,13 @@ def test_the_first_paint_imports_neither_torch_nor_transformers(tmp_path: Path) 
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def _paged(*types: str) -> TestClient:
+def _paged(*types: str, document: str = "<html><head><title>x</title></head></html>") -> TestClient:
     """A server behind the middleware, whose `/`, `/0`, `/1` ... answer a document of each media type."""
     from starlette.responses import Response
     from starlette.routing import Route
 
     def route(path: str, media: str) -> Route:
-        return Route(path, lambda _: Response("<html><head><title>x</title></head></html>", media_type=media))
+        return Route(path, lambda _: Response(document, media_type=media))
 
     routes = [route("/", types[0]), *(route(f"/{i}", media) for i, media in enumerate(types))]
     return TestClient(server.EarlyTags(Starlette(routes=routes)))
@@ -114,6 +114,18 @@ def test_gradio_s_script_is_fetched_but_held_until_the_first_sight() -> None:
 def test_only_the_page_s_own_document_is_changed() -> None:
     assert "loopviz" not in _paged("text/html").get("/0").text
     assert "loopviz" not in _paged("application/json").get("/").text
+
+
+def test_every_page_s_look_is_settled_before_all_else() -> None:
+    page = "<html><head><title>x</title></head><body><gradio-app></gradio-app></body></html>"
+    client = _paged("text/html", "text/html", "application/json", document=page)
+    for path, others in (("/", True), ("/1", False)):
+        answer = client.get(path)
+        tags = answer.text.partition("<title>")[0]
+        assert tags.startswith(f"<html><head>{look.TAGS}")
+        assert ("modulepreload" in tags) == others
+        assert answer.headers["content-length"] == str(len(answer.content))
+    assert client.get("/2").text == page, "not a page"
 
 
 def test_a_page_with_nothing_to_open_with_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

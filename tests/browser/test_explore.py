@@ -484,8 +484,17 @@ def test_dark_and_light(visit: Visit) -> None:
     page.click("#lv-dark")
     page.wait_for_function(f"light => {ink} !== light", arg=light)
     expect(page.locator("body")).to_have_class("dark")
+    # the look is remembered, and no frame of the next page is painted in the other, by us or by Gradio as it comes
+    page.add_init_script(
+        """window.looks = new Set();
+        (function look() {
+          if (document.body) looks.add(document.body.classList.contains('dark'));
+          requestAnimationFrame(look);
+        })();"""
+    )
     page.reload()
-    expect(page.locator("body")).to_have_class("dark")
+    page.wait_for_selector('.lv[data-model="ready"]')
+    assert page.evaluate("[...looks]") == [True]
 
 
 def test_events_are_private(visit: Visit, app_url: str) -> None:
