@@ -146,7 +146,7 @@ class Page {
     this.halt.textContent = text("lab.stop");
     this.halt.title = text("lab.stop.hint");
     this.tableTitle.textContent = text("lab.table");
-    this.repeat.textContent = text("lab.repeat");
+    this.repeat.textContent = this.task ? text("lab.repeat", { task: this.task.name }) : "";
     for (const button of this.files) button.textContent = `${text("lab.download")}: ${text(`compare.file.${button.value}`)}`;
     for (const button of this.buttons ?? []) {
       const { words, name } = this.tasks.find((task) => task.name === button.dataset.task);

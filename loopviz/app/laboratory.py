@@ -102,7 +102,7 @@ class Laboratory:
         folder = Path(tempfile.mkdtemp(prefix="loopviz-lab-"))
         try:
             params = params_of(task, values if isinstance(values, dict) else {}, folder, lang)
-            experiment = Experiment(task, subject, params)
+            experiment = Experiment(task, subject, params, folder=folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -242,7 +242,10 @@ def _repeated(options: argparse.Namespace, command: str) -> Experiment:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     values = read_manifest(options.manifest)
-    files = {} if options.file is None else {"file": options.file}
+    files = {}
+    if options.file is not None:  # of the parameters that name a file, the one that was given
+        texts = values["texts"]
+        files = {text["param"]: options.file for text in texts if text["name"]} or {"file": options.file}
     subject = None
     if options.model is not None:
         subject = Subject.of(load(options.model, getattr(torch, values["model"]["dtype"]), {}))

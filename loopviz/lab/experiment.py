@@ -83,19 +83,22 @@ class Experiment:
         subject: the model.
         params: an instance of `task.params`.
         command: the command line that makes it, if there is one.
+        folder: where text files are kept only as long as it runs; the manifest has the names of those alone.
 
     Raises:
         ValueError: parameters of another task, a model in training mode, or what the task refuses (a file that is not
             there).
     """
 
-    def __init__(self, task: Task, subject: Subject, params: Any, command: str = "") -> None:
+    def __init__(
+        self, task: Task, subject: Subject, params: Any, command: str = "", *, folder: Path | None = None
+    ) -> None:
         if not isinstance(params, task.params):
             raise ValueError(f"params={type(params).__name__}: task {task.name!r} takes {task.params.__name__}")
         if subject.model.training:
             raise ValueError("model.training=True: dropout would make every run another; call model.eval() first")
         self.task, self.subject, self.params, self.command = task, subject, params, command
-        self.sources = sources(params)
+        self.sources, self._folder = sources(params), folder
         self.total = task.cells(subject, params)
         self.rows: list[Row] = []
         self.complete = False
@@ -169,7 +172,7 @@ class Experiment:
         return {
             "schema": SCHEMA,
             "task": self.task.name,
-            "params": params_to_json(self.params),
+            "params": params_to_json(self._lasting()),
             "model": {
                 "name": subject.name,
                 "source": subject.source,
@@ -188,6 +191,15 @@ class Experiment:
             "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},
             "command": self.command,
         }
+
+    def _lasting(self) -> Any:
+        """The parameters, files of the folder that will not last by their names alone."""
+        if self._folder is None:
+            return self.params
+        files = [thing.name for thing in dataclasses.fields(self.params) if thing.metadata["kind"] == "file"]
+        paths = {name: Path(getattr(self.params, name)) for name in files if getattr(self.params, name)}
+        names = {name: path.name for name, path in paths.items() if self._folder in path.parents}
+        return dataclasses.replace(self.params, **names)
 
     def save(self, stem: str | os.PathLike[str]) -> list[Path]:
         """Write `stem.csv`, `stem.parquet` and the manifest `stem.json`; returns their paths."""

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from loopviz.app.server import ASSETS
 from loopviz.app.service import Service
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.app.url_state import decode
-from loopviz.lab import TASKS, Column, Task, param
+from loopviz.lab import TASKS, Column, Task, param, repeat
 from tests.app.wire import unwire
 from tests.conftest import make_llama
 
@@ -240,15 +241,24 @@ def test_an_exit_rule_a_model_can_have_opens_as_that_model() -> None:
     assert task.settings(None, {**row, "policy": "entropy"}, params) is None
 
 
-def test_the_table_comes_as_files_that_repeat_it(laboratory: Laboratory) -> None:
-    page = put_together(said(laboratory.run(asked(), "me")))
+def test_the_table_comes_as_files_that_repeat_it(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"file": {"name": "story.txt", "text": "from a file"}, "text": ""}
+    page = put_together(said(laboratory.run(asked(chosen), "me")))
 
     def file(kind: Any) -> bytes:
         return base64.b64decode(json.loads(laboratory.download(json.dumps({"run": page["run"], "kind": kind})))["data"])
 
     assert pd.read_csv(io.BytesIO(file("csv")))["n"].tolist() == [0, 1, 2]
-    assert pd.read_parquet(io.BytesIO(file("parquet")))["words"].tolist() == ["some words"] * 3
+    assert pd.read_parquet(io.BytesIO(file("parquet")))["words"].tolist() == ["from a file"] * 3
     manifest = json.loads(file("json"))
+    assert manifest["params"]["file"] == "story.txt", "a folder that is gone, and nobody's business"
+    assert tempfile.gettempdir() not in json.dumps(manifest)
+    (tmp_path / "story.txt").write_text("from a file")
+    monkeypatch.chdir(tmp_path)
+    again = repeat(manifest, subject=laboratory.of_session("me")[0].experiment.subject).run()
+    assert [row["n"] for row in again.rows] == [0, 1, 2]
     assert manifest["task"] == "toy"
     assert manifest["complete"]
     assert file({"odd": 1}) == file("csv")
