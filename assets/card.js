@@ -93,7 +93,7 @@ export class Card {
   }
 
   get name() {
-    return this.called || (this.origin ? this.frame.text(this.origin) : String(this.place + 1));
+    return this.called || (this.origin ? this.page.called(this.origin) : String(this.place + 1));
   }
 
   get place() {

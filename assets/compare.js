@@ -19,6 +19,7 @@ class Page {
     this.cards = [];
     this.base = Object.fromEntries(config.controls.map((control) => [control.name, control.value]));
     this.shared = {};
+    this.looped = true; // whether the model has a loop of its own
     this.run = null; // the comparison shown
     this.running = false;
     this.seq = 0;
@@ -151,7 +152,7 @@ class Page {
     this.addTitle.textContent = text("compare.add");
     this.addTitle.title = text("compare.add.hint", this.frame.config.limits);
     for (const button of this.adders) {
-      button.textContent = `+ ${text(button.dataset.key)}`;
+      button.textContent = `+ ${this.called(button.dataset.key)}`;
       button.disabled = this.full || this.running;
     }
     this.tableTitle.textContent = text("compare.table");
@@ -161,6 +162,11 @@ class Page {
     for (const select of this.axes) select.previousSibling.textContent = `${text(`compare.axis.${select.dataset.axis}`)} `;
     for (const card of this.cards) card.label();
     this.showState();
+  }
+
+  /** What a card of this origin is called: a model that has no loop of its own takes the usual one. */
+  called(origin) {
+    return this.text(origin === "compare.own" && !this.looped ? "compare.usual" : origin);
   }
 
   recolour() {
@@ -240,8 +246,9 @@ class Page {
       this.modelLine.textContent = answer.model.text;
       this.modelLine.dataset.state = this.root.dataset.model = answer.model.state;
       for (const [key, look] of Object.entries(answer.shared)) this.sharedFields.get(key).show(look);
-      if (answer.base && JSON.stringify(answer.base) !== JSON.stringify(this.base)) {
+      if (answer.base && (JSON.stringify(answer.base) !== JSON.stringify(this.base) || answer.looped !== this.looped)) {
         this.base = answer.base;
+        this.looped = answer.looped;
         this.label();
         return this.check(0);
       }
@@ -397,7 +404,7 @@ class Page {
 
   showState() {
     const rest = this.cards.filter((card) => card.result && card.result.stage !== "refused");
-    const counts = { total: rest.length, done: rest.filter((card) => card.result.row).length };
+    const counts = { total: rest.length, done: rest.filter((card) => card.result.stage === "done").length };
     let shown = "";
     if (this.running && this.run) shown = this.text("compare.running", counts);
     else if (this.run && this.end) shown = this.text(`compare.${this.end === "done" ? "ended" : this.end}`, counts);

@@ -49,14 +49,14 @@ export class Table {
 
   /**
    * Show rows. `mark(row, i)`: nodes for the first cell, before its text; `after(row, i)`: a last cell, or null.
-   * `columns`: `{name, unit, head, says, better}`.
+   * `columns`: `{name, unit, called, head, says, better}`; `called`: the unit in the page's language.
    */
   show(columns, rows, words, { mark = () => [], after = null } = {}) {
-    const titles = columns.map(({ head, says, unit }) => {
+    const titles = columns.map(({ head, says, unit, called = unit }) => {
       const title = el("th", "", head);
       title.scope = "col";
       title.title = says;
-      if (unit && unit !== "share" && unit !== "bytes" && !head.includes(unit)) title.append(" ", el("small", "", unit));
+      if (unit && unit !== "share" && unit !== "bytes" && !head.includes(called)) title.append(" ", el("small", "", called));
       return title;
     });
     if (after) titles.push(el("th"));
@@ -75,7 +75,7 @@ export class Table {
           if (typeof value === "number" && !made.title) made.title = String(value);
           return made;
         });
-        if (after) cells.push(el("td", "", after(row, i)));
+        if (after) cells.push(el("td", "lv-after", after(row, i)));
         return el("tr", "", ...cells);
       }),
     );

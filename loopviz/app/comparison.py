@@ -194,7 +194,7 @@ class Comparisons:
     def check(self, question: Any) -> str:
         """`{lang, model, shared, cards}`, as for a comparison: where the model is, what applies, what would be refused.
 
-        `base`: once the model is there, the values that suit it.
+        `base`: once the model is there, the values that suit it; `looped`: whether they are a loop of its own.
         """
         asked = Asked.read(read(question, CHECK_LIMIT), self.room.default)
         loaded, now = self.room.ready(asked.model), self.room.status(asked.model)
@@ -205,6 +205,7 @@ class Comparisons:
             "model": {"name": asked.model, "state": now.state, "text": now.tell(asked.lang)},
         }
         answer["base"] = None if loaded is None else st.defaults() | st.suit_model(st.defaults(), loaded.model.config)
+        answer["looped"] = loaded is None or bool(loaded.model.config.loop_blocks())
         reasons = {} if loaded is None else self.refused(asked, loaded)
         answer["cards"] = [self._checked(asked, card, reasons.get(place)) for place, card in enumerate(asked.cards)]
         shared = [control for control in st.CONTROLS if control.group == "sampling"]

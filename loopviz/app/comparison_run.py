@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from loopviz.app.lab_form import column_words
 from loopviz.app.models import short_name
 from loopviz.app.texts import pick_language
 from loopviz.app.wire import pack, wire
@@ -199,13 +200,7 @@ def columns(lang: str) -> list[dict[str, Any]]:
     """The table's columns as the page shows them: name, unit, heading, what it is, whether it can be an axis."""
     from loopviz.lab.compare_table import BETTER, COLUMNS
 
-    made = []
-    for column in COLUMNS:
-        head, _, says = column.words[lang].partition("：" if lang == "zh" else ": ")
-        made.append(
-            {"name": column.name, "unit": column.unit, "head": head, "says": says, "better": BETTER.get(column.name)}
-        )
-    return made
+    return [{**column_words(column, lang), "better": BETTER.get(column.name)} for column in COLUMNS]
 
 
 def messages(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TEXT_LIMIT = 2_000_000  # characters of a text or file
 LINE_LIMIT = 2_000  # characters of any other parameter
 FILE_NAME_LIMIT = 80
+UNITS = ("loops", "nats", "steps", "tokens", "windows")  # that are words
 
 
 def _kind(thing: dataclasses.Field[Any], hint: Any) -> str:
@@ -70,7 +71,19 @@ def column_words(column: Column, lang: str) -> dict[str, Any]:
     """A column for the page's script: the heading is what comes before the colon of its words."""
     words = column.words[lang]
     at = min((place for place in (words.find(": "), words.find("：")) if place > 0), default=len(words))
-    return {"name": column.name, "unit": column.unit, "head": words[:at], "says": words[at + 1 :].strip() or words}
+    head, says = words[:at], words[at + 1 :].strip() or words
+    return {
+        "name": column.name,
+        "unit": column.unit,
+        "called": unit_words(column.unit, lang),
+        "head": head,
+        "says": says,
+    }
+
+
+def unit_words(unit: str, lang: str) -> str:
+    """A unit as the page writes it; symbols are the same in every language."""
+    return text(lang, f"unit.{unit}") if unit in UNITS else unit
 
 
 def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) -> Any:

@@ -263,14 +263,11 @@ WORDS = {
 
 def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
     """Perplexity over bytes a token, a mark a configuration, a colour and symbol a mode."""
-    import plotly.graph_objects as go
-
-    from loopviz.panels.theme import template
-
+    from .drawing import figure as drawn
     from .plots import line_styles
 
     words = WORDS[lang]
-    figure = go.Figure(layout={"template": template(), "title": {"text": words["title"]}})
+    figure = drawn([], x=words["x"], y=words["y"])
     measured = table[table["perplexity"].notna()]
     for mode, style in zip(MODES, line_styles(len(MODES)), strict=True):
         part = measured[measured["mode"] == mode]
@@ -286,8 +283,6 @@ def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
             hovertemplate=f"%{{customdata}}<br>{words['x']} %{{x:,}}<br>{words['y']} %{{y:.4g}}<extra></extra>",
             marker={**style["marker"], "color": style["line"]["color"], "size": 9},
         )
-    figure.update_xaxes(title_text=words["x"])
-    figure.update_yaxes(title_text=words["y"])
     return figure
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HEIGHT = 300
 VIEWS = ("cosine", "kl", "rel_delta")
+# Steps are whole: an axis of fewer than these would have ticks between them.
+_WHOLE = {"tickformat": "d", "autorangeoptions": {"include": [1, 5]}}
 TEXTS: dict[str, dict[str, Any]] = {
     "en": {
         "titles": {"convergence": "Does the loop settle?", "loops": "Loops a token", "kv": "KV cache"},
@@ -91,12 +93,12 @@ def empty(names: Sequence[str], lang: str, view: str = "cosine", places: Sequenc
     pairs = list(zip(names, places, strict=True))
     convergence = _layout(words["step"], words["views"][view], type="log", exponentformat="e", dtick=1)
     convergence["meta"] = {"view": view}
-    convergence["xaxis"]["tickformat"] = "d"
+    convergence["xaxis"] |= _WHOLE
     return {
         "convergence": {"data": [_line(*pair, marks=True) for pair in pairs], "layout": convergence},
         "loops": {
             "data": [_line(*pair, step=True) for pair in pairs],
-            "layout": _layout(words["token"], words["steps"], rangemode="tozero", tickformat="d"),
+            "layout": _layout(words["token"], words["steps"], rangemode="tozero", **_WHOLE),
         },
         "kv": {
             "data": [_line(*pair) for pair in pairs],

@@ -106,6 +106,8 @@ BETTER: dict[str, str] = {
 }
 AXES = tuple(column.name for column in COLUMNS if column.name in BETTER)
 FIRST_AXES = ("ms_per_token", "agreement")
+LABELS = ("top center", "bottom center", "middle left", "middle right")
+NEAR = (0.2, 0.1)  # of the plot's width and height: names of points nearer than this would overlap
 
 WORDS: dict[str, dict[str, str]] = {
     "en": {
@@ -194,8 +196,8 @@ def pareto(
             "hoverinfo": "skip",
         }
     ]
-    for (row, place), point in zip(known, points, strict=True):
-        data.append(_point(row["setup"], place, point, x, y, lang))
+    for (row, place), point, where in zip(known, points, label_places(points), strict=True):
+        data.append(_point(row["setup"], place, point, x, y, lang) | {"textposition": where})
     missing = [escape(row["setup"]) for row in rows if row[x] is None or row[y] is None]
     note = said["empty"] if not known else said["missing"].format(names=", ".join(missing)) if missing else ""
     layout = {
@@ -209,6 +211,20 @@ def pareto(
     return {"data": data, "layout": layout}
 
 
+def label_places(points: Sequence[tuple[float, float]]) -> list[str]:
+    """Where each point's name is written: over it, unless a near one's is there already."""
+    spans = [max(values, default=0) - min(values, default=0) or 1 for values in zip(*points, strict=True)]
+    places: list[str] = []
+    for i, one in enumerate(points):
+        near = [
+            places[k]
+            for k, other in enumerate(points[:i])
+            if abs(one[0] - other[0]) < NEAR[0] * spans[0] and abs(one[1] - other[1]) < NEAR[1] * spans[1]
+        ]
+        places.append(next((where for where in LABELS if where not in near), LABELS[0]))
+    return places
+
+
 def _point(name: str, place: int, point: tuple[float, float], x: str, y: str, lang: str) -> dict[str, Any]:
     hover = f"<b>{escape(name)}</b><br>{heading(x, lang)}: %{{x:.4g}}<br>{heading(y, lang)}: %{{y:.4g}}<extra></extra>"
     return {
@@ -217,7 +233,6 @@ def _point(name: str, place: int, point: tuple[float, float], x: str, y: str, la
         "x": [point[0]],
         "y": [point[1]],
         "text": [escape(name)],
-        "textposition": "top center",
         "textfont": {"size": 11},
         "cliponaxis": False,
         "name": escape(name),

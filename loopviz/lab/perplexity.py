@@ -258,14 +258,11 @@ WORDS = {
 
 def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
     """Perplexity over loops, a line a path and damping, with its interval."""
-    import plotly.graph_objects as go
-
-    from loopviz.panels.theme import template
-
+    from .drawing import figure as drawn
     from .plots import line_styles
 
     words = WORDS[lang]
-    figure = go.Figure(layout={"template": template(), "title": {"text": words["title"]}})
+    figure = drawn([], x=words["x"], y=words["y"])
     groups = list(table.groupby(["path", "damping"], dropna=False, sort=False))
     for ((path, damping), part), style in zip(groups, line_styles(len(groups)), strict=True):
         name = path if damping is None or damping != damping else f"{path}, {words['damped']} {damping}"
@@ -287,8 +284,7 @@ def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
             hovertemplate=f"{name}<br>{words['x']} %{{x}}<br>{words['y']} %{{y:.4g}}<extra></extra>",
             **style,
         )
-    figure.update_xaxes(title_text=words["x"], type="log", tickvals=sorted({int(x) for x in table["loops"]}))
-    figure.update_yaxes(title_text=words["y"])
+    figure.update_xaxes(type="log", tickvals=sorted({int(x) for x in table["loops"]}))
     return figure
 
 

@@ -215,6 +215,7 @@ def test_settings_are_checked_as_they_are_changed(comparisons: Comparisons, load
     answer = json.loads(comparisons.check(question))
     assert answer["model"]["state"] == "ready"
     assert answer["base"]["block_end"] < loaded.layers
+    assert answer["looped"] is False, "this model has no loop to call its own"
     plain, dynamic, far = answer["cards"]
     assert plain["controls"] == {}
     assert not dynamic["controls"]["loop_count"]["on"]

@@ -181,8 +181,20 @@ def test_what_cannot_be_is_refused_by_name(filled: dict[str, Any], names: str, l
 
 
 def test_a_heading_is_what_comes_before_the_colon() -> None:
-    assert column_words(TOY.columns[0], "en") == {"name": "n", "unit": "", "head": "number", "says": "of the row"}
+    first = {"name": "n", "unit": "", "called": "", "head": "number", "says": "of the row"}
+    assert column_words(TOY.columns[0], "en") == first
     assert [column_words(column, "zh")["head"] for column in TOY.columns] == ["编号", "文字", "方向", "比例"]
+
+
+def test_units_that_are_words_are_said_in_the_page_s_language() -> None:
+    """The unit itself stays: the script reads numbers by it."""
+    for name, task in TASKS.items():
+        for column in task.columns:
+            said = {lang: column_words(column, lang) for lang in LANGUAGES}
+            assert said["en"]["unit"] == said["zh"]["unit"] == column.unit
+            letters = re.sub(r"[^a-zA-Z]", "", said["zh"]["called"])
+            known = {"", "bytes", "share", "RMS", "ms", "s"}
+            assert letters in known or "/" in column.unit, f"{name}: {column.unit} has no word"
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------------

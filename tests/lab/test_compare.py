@@ -14,7 +14,7 @@ from loopviz.engine import run as run_engine
 from loopviz.lab import TASKS, Experiment, Subject
 from loopviz.lab.compare import CompareParams, Comparison, Result
 from loopviz.lab.compare_curves import VIEWS, edits, empty, figures
-from loopviz.lab.compare_table import AXES, BETTER, COLUMNS, front, heading, pareto
+from loopviz.lab.compare_table import AXES, BETTER, COLUMNS, front, heading, label_places, pareto
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.panels import apply
 from tests.conftest import make_llama
@@ -265,6 +265,14 @@ def test_the_front_holds_exactly_what_nothing_beats(points):
     }
     assert set(kept) == set(range(len(points))) - beaten
     assert [points[i][0] for i in kept] == sorted(points[i][0] for i in kept)
+
+
+def test_names_of_near_points_do_not_overlap():
+    assert label_places([(0, 0), (10, 1), (10.5, 1.01), (9.9, 0.99), (5, 0.5)]) == [
+        "top center", "top center", "bottom center", "middle left", "top center"
+    ]  # fmt: skip
+    assert label_places([(1, 1)] * 2) == ["top center", "bottom center"]
+    assert label_places([]) == []
 
 
 def test_the_plot_says_which_way_is_better_and_who_has_no_value():
