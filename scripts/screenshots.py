@@ -13,8 +13,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +80,54 @@ def held_word(page: Any, url: str) -> None:
     page.wait_for_timeout(1500)
 
 
+def solved(page: Any, problem: int) -> str:
+    """One of the suggested chains of arrows, followed until the state settles: the chain, and how its question settled."""
+    before = page.evaluate("document.querySelector('.lv').dataset.run")
+    page.locator(".lv-example").nth(problem).click()
+    page.wait_for_function(
+        "(before) => { const d = document.querySelector('.lv').dataset; return d.run !== before && d.end; }", arg=before
+    )
+    page.evaluate("""() => { const { page } = document.querySelector('.lv');
+      page.look({ token: page.tokens.findIndex((row) => row[0].endsWith('?')) }); }""")
+    page.wait_for_function("() => !document.querySelector('.lv').page.looking")
+    still(page)
+    panel = page.locator('.lv-panel[data-panel="convergence"]')
+    panel.scroll_into_view_if_needed()
+    page.mouse.move(0, 0)  # off the plot's buttons
+    page.wait_for_timeout(500)
+    picture = b64encode(panel.screenshot()).decode()
+    prompt = page.input_value("#ctl-prompt textarea")
+    *arrows, question = prompt.split()
+    ways, chain = dict(arrow.split(">") for arrow in arrows), [question.rstrip("?")]
+    while chain[-1] in ways:
+        chain.append(ways[chain[-1]])
+    words = f"<b>{len(chain) - 1} arrows: {' → '.join(chain)}</b><p>{escape(prompt)}</p>"
+    return f'<div>{words}<img src="data:image/png;base64,{picture}"></div>'
+
+
+def arrows(page: Any, url: str) -> None:
+    """Chains of two, four and eight arrows beside each other: the deeper the problem, the more loops."""
+    page.goto(url)
+    page.wait_for_selector(READY)
+    page.fill("#ctl-model input", "arrows-loop")
+    page.press("#ctl-model input", "Enter")
+    page.wait_for_function("() => document.querySelector('.lv-model').textContent.startsWith('arrows-loop is ready')")
+    page.wait_for_function("() => document.querySelector('#ctl-max_loop_count input').value === '24'")
+    page.fill("#ctl-max_loop_count input", "10")  # no more of the axis than is used
+    columns = [solved(page, problem) for problem in (1, 0, 3)]
+    page.set_content(
+        """<style>body { margin: 12px; display: flex; align-items: start; gap: 12px; background: #f6f7f9; color: #1f2733; font: 15px system-ui }
+        p { margin: 2px 0 8px; color: #5b6675; font-size: 13px } div { width: 392px } img { display: block }</style>"""
+        + "".join(columns)
+    )
+    height = page.evaluate("document.querySelector('div').scrollHeight") + 24
+    page.set_viewport_size({"width": 3 * (392 + 12) + 12, "height": height})
+
+
 SHOTS: dict[str, tuple[Callable[[Any, str], None], dict[str, Any]]] = {
     "explore": (first_sight, {"viewport": WIDE}),
     "explore-dark-zh": (held_word, {"viewport": WIDE, "color_scheme": "dark"}),
+    "arrows": (arrows, {"viewport": {"width": 416, "height": 1250}}),
     "phone": (first_sight, {"viewport": {"width": 390, "height": 1250}, "has_touch": True, "is_mobile": True}),
 }
 
