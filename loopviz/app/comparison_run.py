@@ -107,7 +107,8 @@ class ComparisonRun:
         with self._lock:
             if self.end is None:
                 self.end = end
-                self.experiment.complete = end == "done"
+                # a row that was stopped is kept, but it is not what the manifest would give again
+                self.experiment.complete = end == "done" and not any(stop.is_set() for stop in self.comparison.stops)
         self.finished.set()
 
     # --- messages -------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from loopviz.app.service import Service
 from loopviz.app.shell import nav
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.app.url_state import PageState, decode, encode
+from loopviz.lab import Subject, repeat
 from loopviz.panels import apply
 from tests.app.wire import unpack, unwire
 from tests.conftest import make_llama
@@ -166,6 +167,8 @@ def test_one_is_stopped_and_the_others_go_on(comparisons: Comparisons) -> None:
     assert page["end"] == "done"
     assert [page["cards"][place]["stage"] for place in "012"] == ["done", "stopped", "done"]
     assert page["cards"]["1"]["row"]["new_tokens"] == 3
+    [run] = comparisons.of_session("me")
+    assert not run.experiment.manifest["complete"], "its row is not what the manifest would give again"
 
 
 def test_all_are_stopped_and_what_was_measured_stays(comparisons: Comparisons) -> None:
@@ -248,7 +251,7 @@ def test_the_page_opens_with_what_a_link_says(comparisons: Comparisons) -> None:
     assert (broken["values"]["model"], broken["prompt"], len(broken["said"])) == ("tiny", None, 1)
 
 
-def test_the_table_comes_as_files(comparisons: Comparisons) -> None:
+def test_the_table_comes_as_files_that_repeat_it(comparisons: Comparisons, loaded: Loaded) -> None:
     page = put_together(said(comparisons.run(asked(None, BLOCK), "me")))
 
     def file(kind: str) -> bytes:
@@ -264,6 +267,11 @@ def test_the_table_comes_as_files(comparisons: Comparisons) -> None:
     assert manifest["complete"]
     assert manifest["params"]["loops"][0] is None
     assert manifest["model"]["source"] == "made here"
+    times = {"tokens_per_second", "ms_per_token"}
+    again = repeat(manifest, subject=Subject(loaded.model, loaded.tokenizer, "tiny", "made here")).run().rows
+    assert [{k: v for k, v in row.items() if k not in times} for row in again] == [
+        {k: pytest.approx(v) if isinstance(v, float) else v for k, v in row.items() if k not in times} for row in rows
+    ]
     assert json.loads(comparisons.download(json.dumps({"run": "x"})))["kind"] == "gone"
 
 
