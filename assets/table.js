@@ -59,7 +59,7 @@ export class Table {
       if (unit && unit !== "share" && unit !== "bytes" && !head.includes(called)) title.append(" ", el("small", "", called));
       return title;
     });
-    if (after) titles.push(el("th"));
+    if (after) titles.push(el("th", "lv-after"));
     this.head.replaceChildren(el("tr", "", ...titles));
     const bests = columns.map((column) => best(rows, column));
     this.body.replaceChildren(
