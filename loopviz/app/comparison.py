@@ -5,10 +5,6 @@ Importing this needs no torch; the measurements are `loopviz.lab.compare`'s.
 
 from __future__ import annotations
 
-import logging
-import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,22 +14,16 @@ from loopviz.app.comparison_run import SEND_EVERY, ComparisonRun, messages
 from loopviz.app.downloads import file_of
 from loopviz.app.drawing import about_loop
 from loopviz.app.faces import face
+from loopviz.app.kept_runs import KeptRuns
 from loopviz.app.questions import read
-from loopviz.app.service import Service, status
+from loopviz.app.service import Service, over, status, unforeseen
 from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Tickets
 from loopviz.app.url_state import PageState, decode, encode
-from loopviz.app.wire import dumps, wire
+from loopviz.app.wire import dumps
 
-log = logging.getLogger(__name__)
-KEEP = 32  # comparisons remembered in all; the oldest finished ones go first
 GONE = dumps({"kind": "gone"})
 CHECK_LIMIT = 40_000  # characters of a question that holds all the page's settings
-
-
-def _over(asked: Asked, line: str, bad: bool = True, **more: Any) -> str:
-    """The message that ends what was asked for before there was anything to show."""
-    return wire({"kind": "status", "text": line, "bad": bad, "over": True, "ticket": asked.ticket, **more})
 
 
 def _face(control: st.Control, values: Mapping[str, Any], problems: list[st.Problem], lang: str) -> dict[str, Any]:
@@ -67,11 +57,7 @@ class Comparisons:
     def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
         self.service, self.room, self.every = service, service.room, every
         self.tickets = Tickets()
-        self._runs: OrderedDict[str, ComparisonRun] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._runs)
+        self.runs: KeptRuns[ComparisonRun] = KeptRuns()
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -81,41 +67,35 @@ class Comparisons:
         try:
             yield from self._run(asked, session)
         except ValueError as error:
-            yield _over(asked, text(asked.lang, "refused", reason=str(error)))
+            yield over(asked.ticket, text(asked.lang, "refused", reason=str(error)))
         except Exception as error:
-            if isinstance(error, MemoryError) or "allocate memory" in str(error):
-                reason = text(asked.lang, "refused.memory")
-            else:
-                ref = secrets.token_hex(4)
-                log.exception("comparison failed, reference %s", ref)
-                reason = text(asked.lang, "refused.unexpected", ref=ref)
-            yield _over(asked, text(asked.lang, "refused", reason=reason))
+            reason = unforeseen(error, asked.lang, "comparison")
+            yield over(asked.ticket, text(asked.lang, "refused", reason=reason))
 
     def _run(self, asked: Asked, session: str) -> Iterator[str]:
         lang, stopped = asked.lang, text(asked.lang, "live.end.stopped")
         if problems := asked.problems():
-            yield _over(asked, text(lang, "refused", reason=problems[0].reason))
+            yield over(asked.ticket, text(lang, "refused", reason=problems[0].reason))
             return
         if self.tickets.cancelled(asked.ticket):  # while it waited for its turn
-            yield _over(asked, stopped, bad=False)
+            yield over(asked.ticket, stopped, bad=False)
             return
         said = stopped
         for said, bad in self.service.load(asked.model, lang):
             yield status(said, bad)
         loaded = self.room.ready(asked.model)
         if loaded is None or self.tickets.cancelled(asked.ticket):
-            yield _over(asked, said if loaded is None else stopped, bad=loaded is None)
+            yield over(asked.ticket, said if loaded is None else stopped, bad=loaded is None)
             return
         reasons = self.refused(asked, loaded)
         cards = [(place, card) for place, card in enumerate(asked.cards) if place not in reasons]
         if not cards:
-            yield _over(
-                asked, text(lang, "compare.all_refused"), reasons={str(place): said for place, said in reasons.items()}
-            )
+            told = {str(place): said for place, said in reasons.items()}
+            yield over(asked.ticket, text(lang, "compare.all_refused"), reasons=told)
             return
         run = self._prepare(asked, cards, loaded, session)
         run.refused = reasons
-        self._begin(run)
+        self.runs.begin(run)
         yield from messages(run, every=self.every)
 
     def refused(self, asked: Asked, loaded: Any) -> dict[int, str]:
@@ -158,38 +138,11 @@ class Comparisons:
         """The word of the address that opens a configuration in Explore."""
         return encode(PageState(values=values, prompt=asked.prompt), local=self.room.local, lang=asked.lang)[0]
 
-    def _begin(self, run: ComparisonRun, patience: float = 10.0) -> None:
-        """Register a run; the session's earlier ones are stopped, waited for, and forgotten."""
-        for earlier in self.of_session(run.session):
-            earlier.stop()
-            earlier.finished.wait(patience)
-            self._drop(earlier)
-        with self._lock:
-            self._runs[run.id] = run
-            over = len(self._runs) - KEEP
-            for old in [r for r in self._runs.values() if r.finished.is_set()][: max(0, over)]:
-                del self._runs[old.id]
-
-    def of_session(self, session: str) -> list[ComparisonRun]:
-        """The comparisons of one session, oldest first."""
-        with self._lock:
-            return [run for run in self._runs.values() if run.session == session]
-
-    def _drop(self, run: ComparisonRun) -> None:
-        with self._lock:
-            self._runs.pop(run.id, None)
-
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs for them and keep nothing."""
-        for run in self.of_session(session):
-            run.stop()
-            self._drop(run)
+        self.runs.forget(session)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
-
-    def _found(self, asked: Mapping[str, Any]) -> ComparisonRun | None:
-        run = asked.get("run")
-        return self._runs.get(run) if isinstance(run, str) else None
 
     def check(self, question: Any) -> str:
         """`{lang, model, shared, cards}`, as for a comparison: where the model is, what applies, what would be refused.
@@ -237,7 +190,7 @@ class Comparisons:
     def look(self, question: Any) -> str:
         """`{run, lang, view, axes}`: everything of the comparison, drawn so."""
         asked = read(question)
-        run = self._found(asked)
+        run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(run.look(asked))
 
     def stop(self, question: Any) -> str:
@@ -247,7 +200,7 @@ class Comparisons:
         place = place if isinstance(place, int) else None
         if place is None:
             self.tickets.cancel(asked.get("ticket"))
-        for run in list(self._runs.values()):
+        for run in self.runs:
             if run.ticket == asked.get("ticket"):
                 run.stop(place)
         return dumps({"kind": "ok"})
@@ -255,5 +208,5 @@ class Comparisons:
     def download(self, question: Any) -> str:
         """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""
         asked = read(question)
-        run = self._found(asked)
+        run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(file_of(run.experiment, asked.get("kind")))

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from loopviz.app import linking
 from loopviz.app import settings as st
-from loopviz.app.faces import face, make
+from loopviz.app.faces import all_faces, example_faces, make, prompt_face
 from loopviz.app.library import EXAMPLES_SHOWN, is_example, offer_of
 from loopviz.app.page_config import page_config
-from loopviz.app.presets import PRESETS, matching
+from loopviz.app.presets import PRESETS
 from loopviz.app.questions import View
 from loopviz.app.server import opening_urls, places
 from loopviz.app.service import Service, status
 from loopviz.app.sharing import Sharing
-from loopviz.app.shell import nav
+from loopviz.app.shell import PRIVATE, RUNS_AT_ONCE, askable, nav
 from loopviz.app.texts import LANGUAGES, pick_language, text
 from loopviz.app.url_state import QUERY, opens
 from loopviz.app.wire import wire
 from loopviz.panels import PANELS
-
-RUNS_AT_ONCE = 2
 
 _JS_ON_LOAD = """
 const root = element.querySelector('.lv-place');
@@ -49,32 +47,12 @@ _JS_DARK = """() => {
 _JS_CHOSEN = "(name) => { window.loopvizModel = name; document.querySelector('.lv')?.page?.watchModel(); }"
 _JS_LOADED = "() => document.querySelector('.lv')?.page?.watchModel()"
 _JS_WISHES = "() => document.querySelector('.lv')?.page?.wishes() ?? ''"
-_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# What the page's script may ask, of `Questions`.
+_QUESTIONS = ("resync", "focus", "advance", "text_until", "model_status")
 
 
 def _title(lang: str) -> str:
     return f"<h1>LoopViz</h1>{nav('explore', lang)}<p>{text(lang, 'page.tagline')}</p>"
-
-
-def _asked(service: Service) -> list[Callable[[str], str]]:
-    """What the page's script may ask. Gradio marks functions, which it cannot do to methods; the script knows the names."""
-
-    def resync(question: str) -> str:
-        return service.questions.resync(question)
-
-    def focus(question: str) -> str:
-        return service.questions.focus(question)
-
-    def advance(question: str) -> str:
-        return service.questions.advance(question)
-
-    def text_until(question: str) -> str:
-        return service.questions.text_until(question)
-
-    def model_status(question: str) -> str:
-        return service.questions.model_status(question)
-
-    return [resync, focus, advance, text_until, model_status]
 
 
 def _template() -> str:
@@ -132,7 +110,7 @@ class ExplorePage:
                     js_on_load=_JS_ON_LOAD,
                     apply_default_css=False,
                     elem_id="lv-live",
-                    server_functions=_asked(self.service),
+                    server_functions=askable(self.service.questions, *_QUESTIONS),
                 )
         # Gradio typesets these with the KaTeX it ships; the panels show copies
         with gr.Column(elem_id="lv-formulas"):
@@ -150,7 +128,7 @@ class ExplorePage:
                 lines=1,
                 max_lines=8,
                 elem_id="ctl-prompt",
-                **self._prompt_face([], lang),
+                **prompt_face([], lang),
             )
             with gr.Column(elem_id="lv-buttons", scale=0):
                 self.run = gr.Button(text(lang, "run"), variant="primary", elem_id="lv-run")
@@ -190,16 +168,6 @@ class ExplorePage:
                 for control in members:
                     self.controls[control.name] = make(control, lang, self.service.room.default)
 
-    @staticmethod
-    def _prompt_face(problems: list[st.Problem], lang: str) -> dict[str, Any]:
-        refused = next((problem.reason for problem in problems if problem.control == "prompt"), None)
-        return {
-            "label": text(lang, "prompt.label"),
-            "placeholder": text(lang, "prompt.placeholder"),
-            "info": text(lang, "prompt.info") if refused is None else text(lang, "refused", reason=refused),
-            "elem_classes": [] if refused is None else ["lv-refused"],
-        }
-
     # --- events ---------------------------------------------------------------------------------------------------
 
     def _events(self) -> None:
@@ -215,7 +183,7 @@ class ExplorePage:
             *self.groups.values(),
             self.live,
         ]
-        quick: dict[str, Any] = {"queue": False, **_PRIVATE}
+        quick: dict[str, Any] = {"queue": False, **PRIVATE}
 
         opened = [self.wishes, *everything]
         self.demo.load(self._open, opened, [self.lang, self.linked, self.suits, *words, *faces], js=_JS_OPEN, **quick)
@@ -240,7 +208,7 @@ class ExplorePage:
             [self.live, self.suits, *faces],
             concurrency_limit=1,
             concurrency_id="load",
-            **_PRIVATE,
+            **PRIVATE,
         )
         loading.then(None, None, None, js=_JS_LOADED, **quick)  # it was another try, perhaps
         self.live.link(self._link, everything, self.live, **quick)
@@ -251,7 +219,7 @@ class ExplorePage:
 
     def _starts(self, everything: list[Any], faces: list[Any]) -> None:
         """All that begins a run, and what ends one. A start first sets what it sets, then runs; each ends the one before."""
-        quick: dict[str, Any] = {"queue": False, **_PRIVATE}
+        quick: dict[str, Any] = {"queue": False, **PRIVATE}
         starts = [self.run.click, self.prompt.submit]
         set_up = [gr.on(starts, None, None, None, js="() => {}", **quick)]
         for button in self.examples:
@@ -272,8 +240,8 @@ class ExplorePage:
 
     def _run_after(self, then: Any, everything: list[Any], faces: list[Any]) -> Any:
         """Check, run, and show beside the controls what the run was refused for. Returns the run's event."""
-        wished = then(None, None, self.wishes, js=_JS_WISHES, queue=False, **_PRIVATE)
-        checked = wished.then(self._begin, everything, [self.live, *faces], queue=False, **_PRIVATE)
+        wished = then(None, None, self.wishes, js=_JS_WISHES, queue=False, **PRIVATE)
+        checked = wished.then(self._begin, everything, [self.live, *faces], queue=False, **PRIVATE)
         run = checked.then(
             self._run,
             [self.wishes, *everything],
@@ -281,48 +249,14 @@ class ExplorePage:
             concurrency_limit=RUNS_AT_ONCE,
             concurrency_id="run",
             trigger_mode="multiple",
-            **_PRIVATE,
+            **PRIVATE,
         )
-        run.then(self._settle, everything, faces, queue=False, **_PRIVATE)
-        run.then(None, None, None, js=_JS_LOADED, queue=False, **_PRIVATE)  # it may have, or have tried in vain
+        run.then(self._settle, everything, faces, queue=False, **PRIVATE)
+        run.then(None, None, None, js=_JS_LOADED, queue=False, **PRIVATE)  # it may have, or have tried in vain
         return run
 
     def _values(self, values: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip((*(control.name for control in st.CONTROLS), st.SUITS), values, strict=True))
-
-    def _faces(
-        self,
-        prompt: str,
-        values: Mapping[str, Any],
-        lang: str,
-        problems: list[st.Problem] | None = None,
-        changed: Mapping[str, Any] | None = None,
-        later: Mapping[str, str] | None = None,
-    ) -> list[Any]:
-        """Updates of the prompt, the presets, what to look for, and every control; no value but those `changed`."""
-        changed = changed or {}
-        values = {**values, **changed}
-        cleaned, _ = st.clean(values)
-        if problems is None:
-            problems = self.service.problems(values, lang) + self.service.model_problem(cleaned["model"])
-        chosen = matching(cleaned)
-        look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(cleaned['model']).name or 'own'}"
-        made = [gr.update(**self._prompt_face(problems, lang))]
-        for preset in PRESETS:
-            marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
-            made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
-        made.append(text(lang, look))
-        for control in st.CONTROLS:
-            looks = face(control, cleaned, problems, lang, later)
-            made.append(gr.update(**looks, **({"value": changed[control.name]} if control.name in changed else {})))
-        return made
-
-    @staticmethod
-    def _offer(name: str) -> list[Any]:
-        """The prompts to try with a model."""
-        offer = offer_of(name)
-        shown = [*offer.examples, *[None] * (EXAMPLES_SHOWN - len(offer.examples))]
-        return [gr.update(value=example or "", visible=example is not None) for example in shown]
 
     def _introduce(self, linked: str, prompt: str, lang: str, name: Any) -> list[Any]:
         """Another model was chosen: its own prompts to try; a suggested prompt gives way to its suggestion.
@@ -331,10 +265,10 @@ class ExplorePage:
         """
         name = name if isinstance(name, str) else ""
         if linked and linked == name:
-            return [gr.skip(), gr.skip(), *self._offer(name)]
+            return [gr.skip(), gr.skip(), *example_faces(name)]
         suggestion = offer_of(name).examples[0]
         replaced = suggestion if is_example(prompt) and prompt not in offer_of(name).examples else gr.skip()
-        return ["", replaced, *self._offer(name)]
+        return ["", replaced, *example_faces(name)]
 
     def _words(self, lang: str, model: str, **more: Any) -> list[Any]:
         return [
@@ -342,7 +276,7 @@ class ExplorePage:
             gr.update(value=text(lang, "run")),
             gr.update(value=text(lang, "stop")),
             *(text(lang, key) for key in self.kinds),
-            *self._offer(model),
+            *example_faces(model),
             *(gr.update(label=text(lang, f"group.{group}")) for group in self.groups),
             wire(page_config(lang) | more),
         ]
@@ -359,17 +293,17 @@ class ExplorePage:
         visit = self.sharing.visit(str(request.session_hash))
         named = self._values(values)
         if not opens(word):
-            return [lang, "", *self._suited(prompt, named, lang, self._words(lang, str(named["model"]), visit=visit))]
+            return [lang, "", *self._suited(named, lang, self._words(lang, str(named["model"]), visit=visit))]
         state, _ = linking.read(word, self.service.room, lang)
         prompt, named = prompt if state.prompt is None else state.prompt, dict(state.values)
-        faces, model = self._faces(prompt, named, lang, changed=named), named["model"]
+        faces, model = all_faces(self.service, named, lang, changed=named), named["model"]
         faces[0]["value"] = prompt
         return [lang, model, model, *self._words(lang, model, visit=visit), *faces]
 
     def _speak(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang = pick_language(lang)
         named = self._values(values)
-        return [*self._words(lang, str(named["model"])), *self._faces(prompt, named, lang)]
+        return [*self._words(lang, str(named["model"])), *all_faces(self.service, named, lang)]
 
     def _link(self, event: gr.EventData, prompt: str, lang: str, *values: Any) -> str:
         """The message with a link to what is set up."""
@@ -383,19 +317,22 @@ class ExplorePage:
         said, later = self.service.steer({**named, **changed}, lang, str(request.session_hash))
         if said is None and changed:
             said = status(text(lang, "live.fitted", slots=changed["virtual_layer_count"]))
-        return [gr.skip() if said is None else said, *self._faces(prompt, named, lang, changed=changed, later=later)]
+        return [
+            gr.skip() if said is None else said,
+            *all_faces(self.service, named, lang, changed=changed, later=later),
+        ]
 
-    def _suited(self, prompt: str, named: Mapping[str, Any], lang: str, between: Sequence[Any] = ()) -> list[Any]:
+    def _suited(self, named: Mapping[str, Any], lang: str, between: Sequence[Any] = ()) -> list[Any]:
         """Whose settings the controls hold, and the faces, with `between` between them: a model's own if it is there."""
         changed = self.service.own_settings(named)
         if changed is None:
-            return [gr.skip(), *between, *self._faces(prompt, named, lang)]
+            return [gr.skip(), *between, *all_faces(self.service, named, lang)]
         named = {**named, st.SUITS: st.clean(named)[0]["model"]}
-        return [named[st.SUITS], *between, *self._faces(prompt, named, lang, changed=changed)]
+        return [named[st.SUITS], *between, *all_faces(self.service, named, lang, changed=changed)]
 
     def _suit(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """The model has arrived: the settings become its own, unless they are already, or a link has set them."""
-        return self._suited(prompt, self._values(values), pick_language(lang))
+        return self._suited(self._values(values), pick_language(lang))
 
     def _load_model(self, prompt: str, lang: str, *values: Any) -> Iterator[list[Any]]:
         lang = pick_language(lang)
@@ -411,7 +348,7 @@ class ExplorePage:
         full = not problems and self.service.registry.active() >= RUNS_AT_ONCE
         return [
             status(text(lang, "live.queued")) if full else gr.skip(),
-            *self._faces(prompt, named, lang, problems),
+            *all_faces(self.service, named, lang, problems),
         ]
 
     def _run(self, request: gr.Request, wishes: str, prompt: str, lang: str, *values: Any) -> Iterator[str]:
@@ -432,7 +369,7 @@ class ExplorePage:
     def _settle(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang, named = pick_language(lang), self._values(values)
         refused = self.service.refused(str(request.session_hash))
-        return self._faces(prompt, named, lang, refused or None)
+        return all_faces(self.service, named, lang, refused or None)
 
     def _stop(self, request: gr.Request) -> Any:
         message = self.service.stop(str(request.session_hash))

@@ -1,15 +1,22 @@
-"""What the settings look like: the component of each control, its words, whether it applies, and what is refused."""
+"""What the Explore page's parts look like: the component of each control, its words, whether it applies, what is refused.
+
+Beside the controls: the prompt, the prompts to try, the presets.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from loopviz.app import settings as st
-from loopviz.app.library import OFFERED
+from loopviz.app.library import EXAMPLES_SHOWN, OFFERED, offer_of
+from loopviz.app.presets import PRESETS, matching
 from loopviz.app.texts import text
+
+if TYPE_CHECKING:
+    from loopviz.app.service import Service
 
 
 def _info(control: st.Control, values: Mapping[str, Any], lang: str) -> str:
@@ -78,3 +85,53 @@ def make(control: st.Control, lang: str, default_model: str) -> gr.components.Co
     if control.name in ("block_start", "block_end"):
         return gr.Number(value=control.default, precision=0, minimum=0, **looks)
     return gr.Slider(control.low, control.high, value=control.default, step=control.step, buttons=[], **looks)
+
+
+def prompt_face(problems: list[st.Problem], lang: str) -> dict[str, Any]:
+    """What the prompt's box looks like: its words, and what is refused."""
+    refused = next((problem.reason for problem in problems if problem.control == "prompt"), None)
+    return {
+        "label": text(lang, "prompt.label"),
+        "placeholder": text(lang, "prompt.placeholder"),
+        "info": text(lang, "prompt.info") if refused is None else text(lang, "refused", reason=refused),
+        "elem_classes": [] if refused is None else ["lv-refused"],
+    }
+
+
+def example_faces(model: str) -> list[Any]:
+    """The prompts to try with a model."""
+    offer = offer_of(model)
+    shown = [*offer.examples, *[None] * (EXAMPLES_SHOWN - len(offer.examples))]
+    return [gr.update(value=example or "", visible=example is not None) for example in shown]
+
+
+def all_faces(
+    service: Service,
+    values: Mapping[str, Any],
+    lang: str,
+    problems: list[st.Problem] | None = None,
+    changed: Mapping[str, Any] | None = None,
+    later: Mapping[str, str] | None = None,
+) -> list[Any]:
+    """Updates of the prompt, the presets, what to look for, and every control; no value but those `changed`.
+
+    Args:
+        problems: what is refused; None for all that would be, as far as it is known.
+        later: as :func:`face` has it.
+    """
+    changed = changed or {}
+    values = {**values, **changed}
+    cleaned, _ = st.clean(values)
+    if problems is None:
+        problems = service.problems(values, lang) + service.model_problem(cleaned["model"])
+    chosen = matching(cleaned)
+    look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(cleaned['model']).name or 'own'}"
+    made = [gr.update(**prompt_face(problems, lang))]
+    for preset in PRESETS:
+        marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
+        made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
+    made.append(text(lang, look))
+    for control in st.CONTROLS:
+        looks = face(control, cleaned, problems, lang, later)
+        made.append(gr.update(**looks, **({"value": changed[control.name]} if control.name in changed else {})))
+    return made

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 import shutil
 import tempfile
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from loopviz.app import settings as st
 from loopviz.app.downloads import file_of
+from loopviz.app.kept_runs import KeptRuns
 from loopviz.app.lab_form import describe, params_of
 from loopviz.app.lab_run import SEND_EVERY, LabRun, messages
 from loopviz.app.questions import read
-from loopviz.app.service import Service, status
+from loopviz.app.service import Service, over, status, unforeseen
 from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Tickets
-from loopviz.app.wire import dumps, wire
+from loopviz.app.wire import dumps
 
-log = logging.getLogger(__name__)
-KEEP = 32  # measurements remembered in all; the oldest finished ones go first
 LONGEST = 900.0  # seconds of a measurement on a public server
 GONE = dumps({"kind": "gone"})
-
-
-def _over(ticket: Any, line: str, bad: bool = True) -> str:
-    """The message that ends what was asked for before there was anything to show."""
-    return wire({"kind": "status", "text": line, "bad": bad, "over": True, "ticket": ticket})
 
 
 class Laboratory:
@@ -43,11 +33,7 @@ class Laboratory:
     def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
         self.service, self.room, self.every = service, service.room, every
         self.tickets = Tickets()
-        self._runs: OrderedDict[str, LabRun] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._runs)
+        self.runs: KeptRuns[LabRun] = KeptRuns(LabRun.forget)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -63,16 +49,14 @@ class Laboratory:
         try:
             yield from self._run(asked, session, ticket, lang)
         except ValueError as error:
-            yield _over(ticket, text(lang, "refused", reason=str(error)))
-        except Exception:
-            ref = secrets.token_hex(4)
-            log.exception("measurement failed, reference %s", ref)
-            yield _over(ticket, text(lang, "refused", reason=text(lang, "refused.unexpected", ref=ref)))
+            yield over(ticket, text(lang, "refused", reason=str(error)))
+        except Exception as error:
+            yield over(ticket, text(lang, "refused", reason=unforeseen(error, lang, "measurement")))
 
     def _run(self, asked: Mapping[str, Any], session: str, ticket: str, lang: str) -> Iterator[str]:
         stopped = text(lang, "live.end.stopped")
         if self.tickets.cancelled(ticket):  # while it waited for its turn
-            yield _over(ticket, stopped, bad=False)
+            yield over(ticket, stopped, bad=False)
             return
         given = asked.get("model")
         name, problems = st.clean_name(given if given else self.room.default, lang)
@@ -83,10 +67,10 @@ class Laboratory:
             yield status(said, bad)
         loaded = self.room.ready(name)
         if loaded is None or self.tickets.cancelled(ticket):
-            yield _over(ticket, said if loaded is None else stopped, bad=loaded is None)
+            yield over(ticket, said if loaded is None else stopped, bad=loaded is None)
             return
         run = self._prepare(asked, loaded, session, ticket, lang)
-        self._begin(run)
+        self.runs.begin(run)
         yield from messages(run, every=self.every)
 
     def _prepare(self, asked: Mapping[str, Any], loaded: Any, session: str, ticket: str, lang: str) -> LabRun:
@@ -109,40 +93,11 @@ class Laboratory:
         local = self.room.local
         return LabRun(experiment, folder, session, ticket, lang, None if local else LONGEST, local)
 
-    def _begin(self, run: LabRun, patience: float = 10.0) -> None:
-        """Register a run; the session's earlier ones are stopped, waited for, and forgotten."""
-        for earlier in self.of_session(run.session):
-            earlier.stop()
-            earlier.finished.wait(patience)
-            self._drop(earlier)
-        with self._lock:
-            self._runs[run.id] = run
-            over = len(self._runs) - KEEP
-            old = [r for r in self._runs.values() if r.finished.is_set()][: max(0, over)]
-        for one in old:
-            self._drop(one)
-
-    def of_session(self, session: str) -> list[LabRun]:
-        """The measurements of one session, oldest first."""
-        with self._lock:
-            return [run for run in self._runs.values() if run.session == session]
-
-    def _drop(self, run: LabRun) -> None:
-        with self._lock:
-            self._runs.pop(run.id, None)
-        run.forget()
-
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs for them and keep nothing."""
-        for run in self.of_session(session):
-            run.stop()
-            self._drop(run)
+        self.runs.forget(session)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
-
-    def _found(self, asked: Mapping[str, Any]) -> LabRun | None:
-        run = asked.get("run")
-        return self._runs.get(run) if isinstance(run, str) else None
 
     def tasks(self, question: Any) -> str:
         """What can be measured: every task's words and fields. The first answer waits for PyTorch."""
@@ -165,13 +120,13 @@ class Laboratory:
     def look(self, question: Any) -> str:
         """`{run, lang}`: everything of a measurement."""
         asked = read(question)
-        run = self._found(asked)
+        run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(run.look(asked.get("lang")))
 
     def link(self, question: Any) -> str:
         """`{run, row, lang}`: the word of the address that opens a row's model in Explore, or why there is none."""
         asked = read(question)
-        run = self._found(asked)
+        run = self.runs.get(asked.get("run"))
         if run is None:
             return GONE
         word = run.link(asked.get("row"))
@@ -182,7 +137,7 @@ class Laboratory:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
         ticket = read(question).get("ticket")
         self.tickets.cancel(ticket)
-        for run in list(self._runs.values()):
+        for run in self.runs:
             if run.ticket == ticket:
                 run.stop()
         return dumps({"kind": "ok"})
@@ -190,5 +145,5 @@ class Laboratory:
     def download(self, question: Any) -> str:
         """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""
         asked = read(question)
-        run = self._found(asked)
+        run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(file_of(run.experiment, asked.get("kind")))

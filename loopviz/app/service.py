@@ -28,6 +28,20 @@ def status(line: str, bad: bool = False) -> str:
     return wire({"kind": "status", "text": line, "bad": bad})
 
 
+def over(ticket: str, line: str, bad: bool = True, **more: Any) -> str:
+    """The message that ends what a page asked for by `ticket` before there was anything to show."""
+    return wire({"kind": "status", "text": line, "bad": bad, "over": True, "ticket": ticket, **more})
+
+
+def unforeseen(error: Exception, lang: str, what: str) -> str:
+    """What a visitor is told of an error in `what` that nobody foresaw; the log has it whole, under its reference."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return text(lang, "refused.memory")
+    ref = secrets.token_hex(4)
+    log.error("%s failed, reference %s", what, ref, exc_info=error)
+    return text(lang, "refused.unexpected", ref=ref)
+
+
 def _suited(values: Mapping[str, Any], model: str) -> bool:
     """Whether the settings are for `model`: it has been there, or a link has set them; so they are where nothing is said."""
     return values.get(st.SUITS, model) == model
@@ -102,13 +116,7 @@ class Service:
             control = "model" if isinstance(error, ModelRefused) else st.control_of(str(error))
             yield self._refuse(session, lang, [st.Problem(control, str(error))])
         except Exception as error:
-            if isinstance(error, MemoryError) or "allocate memory" in str(error):
-                reason = text(lang, "refused.memory")
-            else:
-                ref = secrets.token_hex(4)
-                log.exception("run failed, reference %s", ref)
-                reason = text(lang, "refused.unexpected", ref=ref)
-            yield self._refuse(session, lang, [st.Problem("prompt", reason)])
+            yield self._refuse(session, lang, [st.Problem("prompt", unforeseen(error, lang, "run"))])
 
     def _refuse(self, session: str, lang: str, problems: list[st.Problem]) -> str:
         while len(self._refused) > 1000:  # sessions that never came back

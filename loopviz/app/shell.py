@@ -5,8 +5,8 @@ The script gets everything as data (`page_data`), so the language changes withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol
 
 import gradio as gr
 
@@ -29,6 +29,10 @@ import(new URL(root.dataset.script, document.baseURI).href)
   .then((page) => page.mount({ root, server, props, watch, begin: (asked) => trigger('begin', asked) }))
   .catch((error) => { console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; });
 """
+
+
+RUNS_AT_ONCE = 2  # on all pages together
+PRIVATE: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of every event
 
 
 def nav(here: str, lang: str) -> str:
@@ -83,3 +87,54 @@ def element(script: str, data: Mapping[str, Any], functions: list[Callable[[str]
         elem_classes="lv-whole",
         server_functions=functions,
     )
+
+
+def askable(of: Any, *names: str) -> list[Callable[[str], str]]:
+    """Methods as what a page's script may ask, under their names: Gradio marks functions, which it cannot do to methods."""
+
+    def function(name: str) -> Callable[[str], str]:
+        def ask(question: str) -> str:
+            return getattr(of, name)(question)
+
+        ask.__name__ = name
+        return ask
+
+    return [function(name) for name in names]
+
+
+class Work(Protocol):
+    """What a page does for its visitors."""
+
+    def run(self, payload: Any, session: str) -> Iterator[str]:
+        """What the page's script asked to begin: messages for it."""
+
+    def forget(self, session: str) -> None:
+        """A visitor left."""
+
+
+class ScriptedPage:
+    """A page's one component and its events, on a route of `demo`: what its script begins is run, and ends with the visit.
+
+    Args:
+        demo: the app.
+        work: what the page does.
+        data: what its script is told once (`page_data`).
+    """
+
+    name: ClassVar[str]  # as in PAGES; its script is `<name>.js`
+    title: ClassVar[str]
+    questions: ClassVar[tuple[str, ...]]  # the methods of `work` that the script may ask
+
+    def __init__(self, demo: gr.Blocks, work: Work, data: Mapping[str, Any]) -> None:
+        self.work = work
+        with demo.route(self.title, PAGES[self.name].removeprefix("."), show_in_navbar=False):
+            self.live = element(f"{self.name}.js", data, askable(work, *self.questions), f"lv-{self.name}")
+            limits = {"concurrency_limit": RUNS_AT_ONCE, "concurrency_id": "run", "trigger_mode": "multiple"}
+            self.live.begin(self._run, None, self.live, **limits, **PRIVATE)
+            demo.unload(self._leave)
+
+    def _run(self, request: gr.Request, event: gr.EventData) -> Iterator[str]:
+        yield from self.work.run(event._data, str(request.session_hash))
+
+    def _leave(self, request: gr.Request) -> None:
+        self.work.forget(str(request.session_hash))

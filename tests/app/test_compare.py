@@ -137,7 +137,7 @@ def test_what_cannot_be_is_refused_in_words_and_leaves_nothing(
     assert last["over"]
     assert last["bad"]
     assert says in last["text"]
-    assert len(comparisons) == 0
+    assert len(comparisons.runs) == 0
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_one_is_stopped_and_the_others_go_on(comparisons: Comparisons) -> None:
     assert page["end"] == "done"
     assert [page["cards"][place]["stage"] for place in "012"] == ["done", "stopped", "done"]
     assert page["cards"]["1"]["row"]["new_tokens"] == 3
-    [run] = comparisons.of_session("me")
+    [run] = comparisons.runs.of_session("me")
     assert not run.experiment.manifest["complete"], "its row is not what the manifest would give again"
 
 
@@ -201,13 +201,13 @@ def test_who_leaves_leaves_nothing_and_who_starts_anew_ends_the_old(comparisons:
     assert said(first)[-1]["end"] is not None
     closed = comparisons.run(asked(None, BLOCK), "me")
     begun(closed)
-    [kept] = comparisons.of_session("me")
+    [kept] = comparisons.runs.of_session("me")
     closed.close()
     assert kept.finished.is_set()
     assert kept.end == "stopped"
     said(comparisons.run(asked(None, BLOCK), "me"))
-    assert kept not in comparisons.of_session("me")
-    assert len(comparisons) == 2
+    assert kept not in comparisons.runs.of_session("me")
+    assert len(comparisons.runs) == 2
 
 
 def test_settings_are_checked_as_they_are_changed(comparisons: Comparisons, loaded: Loaded) -> None:

@@ -269,7 +269,7 @@ def test_the_table_comes_as_files_that_repeat_it(
     assert tempfile.gettempdir() not in json.dumps(manifest)
     (tmp_path / "story.txt").write_text("from a file")
     monkeypatch.chdir(tmp_path)
-    again = repeat(manifest, subject=laboratory.of_session("me")[0].experiment.subject).run()
+    again = repeat(manifest, subject=laboratory.runs.of_session("me")[0].experiment.subject).run()
     assert [row["n"] for row in again.rows] == [0, 1, 2]
     assert manifest["task"] == "toy"
     assert manifest["complete"]
@@ -327,7 +327,7 @@ def test_what_cannot_be_asked_is_refused_and_leaves_nothing(
     assert last["over"]
     assert last["bad"]
     assert says in last["text"]
-    assert len(laboratory) == 0
+    assert len(laboratory.runs) == 0
     assert list(tmp_path.iterdir()) == []
     assert said(laboratory.run(None, "me"))[-1]["over"]
 
@@ -337,7 +337,7 @@ def test_who_leaves_leaves_nothing(laboratory: Laboratory, monkeypatch: Any, tmp
     GATE.clear()
     stream = laboratory.run(asked({"times": 9, "file": {"name": "a", "text": "b"}}), "me")
     run = next(message["run"] for message in map(unwire, stream) if message["kind"] == "snapshot")
-    [kept] = laboratory.of_session("me")
+    [kept] = laboratory.runs.of_session("me")
     assert len(list(tmp_path.iterdir())) == 1
     laboratory.forget("me")
     GATE.set()
