@@ -10,14 +10,10 @@ from loopviz.model import LoopCache
 
 from .tiny import MODES, TOLERANCE, build, close, ids, reference
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 WIDE = TOLERANCE[torch.float32]
 TWO = {"loop_layers": [(0, 0), (2, 3)], "loop_count": [3, 2], "virtual_layer_count": [3, 1]}
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients():
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(params=list(MODES))

@@ -7,32 +7,10 @@ import torch
 
 from loopviz.model import LoopCache
 
-from .tiny import MODES, TOLERANCE, build, close, ids, loop_weights, plain_weights, reference
+from .tiny import LOOP, MODES, WIDE, build, close, ids, loop_weights, plain_weights, record, reference
 from .watched_reference import WatchedReference
 
-WIDE = TOLERANCE[torch.float32]
-LOOP = {"loop_layers": (1, 2), "loop_count": 3}
-DYNAMIC = {
-    "loop_layers": (1, 2),
-    "loop_strategy": "dynamic_stop",
-    "convergence_criterion": "cosine",
-    "min_loop_count": 2,
-    "virtual_layer_count": 2,
-    "cosine_threshold": 0.95,
-    "loop_damping": 0.5,
-}
-TWO = {"loop_layers": [(0, 0), (2, 3)], "loop_count": [2, 3]}
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients():
-    with torch.no_grad():
-        yield
-
-
-def record(model):
-    events = []
-    return events, model.register_loop_hook(events.append)
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def test_direct_lens():

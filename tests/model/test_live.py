@@ -10,31 +10,9 @@ from loopviz.model import LoopCache, LoopLlamaConfig, register_criterion, regist
 from loopviz.model.criteria import CRITERIA
 from loopviz.model.merges import MERGES
 
-from .tiny import TOLERANCE, build, close, ids, reference
+from .tiny import DYNAMIC, LOOP, TWO, WIDE, build, close, ids, record, reference
 
-WIDE = TOLERANCE[torch.float32]
-LOOP = {"loop_layers": (1, 2), "loop_count": 3}
-DYNAMIC = {
-    "loop_layers": (1, 2),
-    "loop_strategy": "dynamic_stop",
-    "convergence_criterion": "cosine",
-    "min_loop_count": 2,
-    "virtual_layer_count": 2,
-    "cosine_threshold": 0.95,
-    "loop_damping": 0.5,
-}
-TWO = {"loop_layers": [(0, 0), (2, 3)], "loop_count": [2, 3]}
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients():
-    with torch.no_grad():
-        yield
-
-
-def record(model):
-    events = []
-    return events, model.register_loop_hook(events.append)
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def test_views_share_weights_and_nothing_else():

@@ -9,16 +9,11 @@ from hypothesis import strategies as st
 
 from .tiny import MODES, TOLERANCE, any_loop, build, close, ids, precision, random_shapes, reference
 
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 LENGTHS = (5, 2, 4)
 THEN = 3  # tokens decoded after the prompts
 VIRTUAL = ("serial", "serial_wrapping", "parallel", "parallel_wrapping")
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients():
-    """As in use: with autograd on, K/V take another path (`gradients=True` in the test of any configuration)."""
-    with torch.no_grad():
-        yield
 
 
 def prompts(lengths, seed=0):

@@ -8,15 +8,9 @@ import torch
 from loopviz.model import LoopCache
 from loopviz.trace.recorder_attention import attention_weights
 
-from .tiny import MODES, build, close, ids
+from .tiny import LOOP, MODES, build, close, ids
 
-LOOP = {"loop_layers": (1, 2), "loop_count": 3}
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def weights_of(model, chunks, watched):

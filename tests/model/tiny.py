@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
-from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM, LoopStep
 
 from .reference import Reference
 
@@ -48,6 +48,20 @@ MODES: dict[str, dict[str, Any]] = {
 TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-9}
 """Absolute and relative. 1e-5 in float32 belongs to the usual initialisation; these weights are ten times wider and
 the logits with them. What float32 might hide, float64 shows."""
+
+WIDE = TOLERANCE[torch.float32]
+
+LOOP = {"loop_layers": (1, 2), "loop_count": 3}
+DYNAMIC = {
+    "loop_layers": (1, 2),
+    "loop_strategy": "dynamic_stop",
+    "convergence_criterion": "cosine",
+    "min_loop_count": 2,
+    "virtual_layer_count": 2,
+    "cosine_threshold": 0.95,
+    "loop_damping": 0.5,
+}
+TWO = {"loop_layers": [(0, 0), (2, 3)], "loop_count": [2, 3]}
 
 
 def build(loop: dict[str, Any] | None = None, *, seed: int = 0, **shape: Any) -> LoopLlamaForCausalLM:
@@ -236,3 +250,9 @@ def any_loop(draw: st.DrawFn, layers: int) -> dict[str, Any]:
         "loop_injection": each(st.sampled_from(["none", "add", "linear"])),
         "loop_norm": each(st.booleans()),
     }
+
+
+def record(model: LoopLlamaForCausalLM) -> tuple[list[LoopStep], Any]:
+    """The loop steps of the model's passes from now on, as they come, and the hook's handle."""
+    events: list[LoopStep] = []
+    return events, model.register_loop_hook(events.append)
