@@ -18,15 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -107,32 +105,16 @@ def serve(options: argparse.Namespace) -> None:
     launch(build(options.model), port=options.port)
 
 
-@contextmanager
-def served(model: str, options: argparse.Namespace, clock: Path) -> Iterator[tuple[str, int]]:
-    """The app in a process of its own: its address and process id."""
+def clocked(model: str, options: argparse.Namespace, clock: Path) -> AbstractContextManager[tuple[str, int]]:
+    """The app by way of :func:`serve`, in a process of its own: its address and process id."""
+    from scripts.serving import served
+
     if options.threads != 1:
         raise SystemExit("the engine's CPU is counted in its own thread: use --threads 1")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-    command = [sys.executable, __file__, "--serve", str(clock), "--port", str(port), "--model", model]
+    command = [sys.executable, __file__, "--serve", str(clock), "--model", model]
     command += ["--rate", str(options.rate)] if options.rate else []
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=5).read()
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise SystemExit("the app did not start") from None
-                time.sleep(0.2)
-        yield url, process.pid
-    finally:
-        process.terminate()
-        process.wait(20)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    return served(command, env=environment, stdout=subprocess.DEVNULL)
 
 
 def settle(page: Any, group: str, control: str, value: int) -> None:
@@ -270,7 +252,7 @@ def main() -> None:
         loaded = load_checkpoint(model)
         engine_run(loaded, options)  # warm
         alone, watched, clock = [], [], Path(folder) / "engine.ms"
-        with served(model, options, clock) as (url, pid), sync_playwright() as playwright:
+        with clocked(model, options, clock) as (url, pid), sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
             watched_run(browser, url, pid, clock, options)  # warm
             for _ in range(options.repeats):

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -58,48 +56,32 @@ FIRST_TOKEN = """
 """
 
 
-def started(model: str | None, port: int) -> subprocess.Popen[bytes]:
-    """The app, as a user starts it."""
-    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*command, *(["--model", model] if model else [])], cwd=ROOT, **quiet)
-
-
 def visit(browser: Any, model: str | None) -> dict[str, float]:
     """One start, one page, one run."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    began = time.perf_counter()
-    process, url = started(model, port), f"http://127.0.0.1:{port}/"
+    from scripts.serving import served
+
+    command = [sys.executable, "app.py", *(["--model", model] if model else [])]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(600_000)
+    began = time.perf_counter()
     try:
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=5).read(1)
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise SystemExit("the app did not start") from None
-                time.sleep(0.02)
-        seconds = {"served": time.perf_counter() - began}
-        page = context.new_page()
-        page.add_init_script(SIGHT)
-        page.goto(url, wait_until="commit")
-        page.wait_for_function("() => window.sight")
-        seconds["sight"] = page.evaluate("window.sight")
-        page.wait_for_selector('#lv-live .lv[data-ready="1"]')
-        seconds["drawn"] = time.perf_counter() - began
-        page.wait_for_selector('.lv[data-model="ready"]')
-        seconds["ready"] = time.perf_counter() - began
-        page.wait_for_timeout(2000)  # the model's arrival settles its controls; a visitor reads and types
-        seconds["first"] = page.evaluate(FIRST_TOKEN)
-        return seconds
+        with served(command, every=0.02, **quiet) as (url, _):
+            seconds = {"served": time.perf_counter() - began}
+            page = context.new_page()
+            page.add_init_script(SIGHT)
+            page.goto(url, wait_until="commit")
+            page.wait_for_function("() => window.sight")
+            seconds["sight"] = page.evaluate("window.sight")
+            page.wait_for_selector('#lv-live .lv[data-ready="1"]')
+            seconds["drawn"] = time.perf_counter() - began
+            page.wait_for_selector('.lv[data-model="ready"]')
+            seconds["ready"] = time.perf_counter() - began
+            page.wait_for_timeout(2000)  # the model's arrival settles its controls; a visitor reads and types
+            seconds["first"] = page.evaluate(FIRST_TOKEN)
+            return seconds
     finally:
         context.close()
-        process.terminate()
-        process.wait(20)
 
 
 def main() -> None:

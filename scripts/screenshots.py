@@ -8,14 +8,9 @@ Needs the development requirements and a Chromium (`python3 scripts/run.py test`
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -25,29 +20,6 @@ sys.path.insert(0, str(ROOT))
 FOLDER = ROOT / "assets" / "screenshots"
 READY = '.lv[data-ready="1"][data-model="ready"]'
 WIDE = {"width": 1400, "height": 1250}
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The app, as a user starts it: its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, str(ROOT / "app.py"), "--port", str(port)], cwd=ROOT)
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=5).read(1)
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise SystemExit("the app did not start") from None
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def still(page: Any) -> None:
@@ -137,12 +109,13 @@ def main(names: list[str]) -> int:
     from playwright.sync_api import sync_playwright
 
     from scripts.run import find_chromium
+    from scripts.serving import served
 
     if unknown := set(names) - set(SHOTS):
         print(f"{', '.join(sorted(unknown))}: must be of {', '.join(SHOTS)}", file=sys.stderr)
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with served() as url, sync_playwright() as playwright:
+    with served([sys.executable, "app.py"]) as (url, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         for name in names or SHOTS:
             shoot, options = SHOTS[name]
