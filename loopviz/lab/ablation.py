@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loopviz.model import LoopLlamaForCausalLM, register_merge
 
-from .bootstrap import DRAWS, mean_interval
+from .bootstrap import draws_param, mean_interval, seed_param
 from .cached import CacheScores, scoring
 from .progress import Progress, layer_calls
 from .tasks import Column, Row, Subject, Task, check_counts, check_number, param, register
@@ -50,12 +50,8 @@ class AblationParams(TextParams):
     )
     alphas: tuple[float, ...] = param((0.3, 0.5, 0.7, 0.9), "Weights on the old value for ema.", "ema 中旧值的权重。")
     loop: dict[str, Any] = param({}, "Loop fields to change.", "要更改的循环设置。", kind="loop")
-    draws: int = param(
-        DRAWS,
-        "Resamplings of the bootstrap interval (95 %, over windows; none under 6 windows); 0: none.",
-        "自助法区间（95 %，按窗口；少于 6 个窗口时不给出）的重抽样次数；0 表示不计算。",
-    )
-    seed: int = param(0, "Seed of the resampling.", "重抽样的随机种子。")
+    draws: int = draws_param()
+    seed: int = seed_param()
 
     def __post_init__(self) -> None:
         super().__post_init__()

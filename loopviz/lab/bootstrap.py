@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+
+from loopviz.lab.tasks import param
 
 DRAWS = 10_000  # of the ends of an interval of few windows only the outermost thousandths count
 FEWEST = (
     6  # windows: the whole range of fewer holds the median of such windows less than 95 times in 100 (1 - 2^(1 - W))
 )
+
+
+def draws_param() -> Any:
+    """A task's field `draws`."""
+    return param(
+        DRAWS,
+        "Resamplings of the bootstrap interval (95 %, over windows; none under 6 windows); 0: none.",
+        "自助法区间（95 %，按窗口；少于 6 个窗口时不给出）的重抽样次数；0 表示不计算。",
+    )
+
+
+def seed_param() -> Any:
+    """A task's field `seed`, where it is of the resampling alone."""
+    return param(0, "Seed of the resampling.", "重抽样的随机种子。")
 
 
 def mean_interval(

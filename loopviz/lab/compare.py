@@ -13,13 +13,11 @@ What a configuration's row holds, and how it comes about:
 
 from __future__ import annotations
 
-import difflib
 import math
 import statistics
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +25,7 @@ import torch
 from loopviz.engine import StreamSettings, stream
 from loopviz.engine.stream import context_length
 from loopviz.engine.text import encode_prompt
+from loopviz.lab.compare_result import Result, Scores
 from loopviz.lab.compare_table import COLUMNS, WORDS, plot
 from loopviz.lab.tasks import Row, Subject, Task, param, register
 from loopviz.model import LoopCache
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 MOST = 6  # configurations: as many as there are colours that stay apart
 TIMED = 33  # passes of the timed run at most, the prompt's included
 TIMED_LEAST = 3  # one-token passes, or the speed is not known
-QUANTITIES = ("cosine", "kl", "rel_delta")  # of a loop step; cosine is drawn as 1 - cosine
 _SETTINGS = (
     "max_new_tokens",
     "do_sample",
@@ -108,84 +106,6 @@ class CompareParams:
     def greedy(self) -> bool:
         """Whether the runs' own tokens are the likeliest, by nothing but the model's distribution."""
         return not self.do_sample and self.repetition_penalty == 1
-
-
-@dataclass
-class Result:
-    """What is known of one configuration so far.
-
-    Attributes:
-        ids, pieces: the tokens chosen, and the text each adds.
-        loops: loop steps of the pass that chose each token, summed over blocks; 1 for a model without loop.
-        kv_bytes: bytes in use in the cache after that pass.
-        curves: per quantity (`QUANTITIES`) and loop step of the first block, the values of all those passes.
-        differs: per token, whether it is not part of what its text has in common with the baseline's; `None`: not known.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    loops: list[int] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    kv_bytes: list[int] = field(default_factory=list)
-    curves: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in QUANTITIES})
-    held: int = 0  # tokens in the cache after the last pass
-    finish: str | None = None
-    ms: float | None = None
-    perplexity: float | None = None
-    fidelity: list[float] = field(default_factory=list)
-    worst: str | None = None
-    agreement: float | None = None
-    differs: list[bool] | None = None
-    same_until: int | None = None
-
-    def take(self, frame: Frame) -> None:
-        """Add the pass that chose one token."""
-        self.ids.append(frame["next_id"])
-        self.pieces.append(frame["next_text"])
-        self.loops.append(sum(block["n_steps"] for block in frame["blocks"]) or 1)
-        self.reasons.update(block["stop_reason"] for block in frame["blocks"])
-        self.kv_bytes.append(frame["kv"]["bytes_used"])
-        self.held, self.finish = frame["index"] + 1, frame["finish"]
-        for block in frame["blocks"][:1]:
-            for name, curve in self.curves.items():
-                for r, value in enumerate(block["steps"][name]):
-                    if r == len(curve):
-                        curve.append([])
-                    if value is not None:
-                        curve[r].append(1 - value if name == "cosine" else value)
-
-    def against(self, baseline: Sequence[int]) -> None:
-        """Mark what this text does not have in common with the baseline's, token by token."""
-        matcher = difflib.SequenceMatcher(None, list(baseline), self.ids, autojunk=False)
-        self.differs = [True] * len(self.ids)
-        for _, start, size in matcher.get_matching_blocks():
-            self.differs[start : start + size] = [False] * size
-        pairs = zip(baseline, self.ids, strict=False)
-        self.same_until = next(
-            (i for i, (one, other) in enumerate(pairs) if one != other), min(len(baseline), len(self.ids))
-        )
-
-    def row(self, name: str, baseline: bool) -> Row:
-        """The configuration's row of the table, so far."""
-        n = len(self.ids)
-        return {
-            "setup": name,
-            "baseline": baseline,
-            "loops_mean": sum(self.loops) / n if n else None,
-            "loops_max": max(self.loops, default=None),
-            "stops": ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common()) or "plain",
-            "new_tokens": n,
-            "finish": self.finish or "stopped",
-            "tokens_per_second": 1000 / self.ms if self.ms else None,
-            "ms_per_token": self.ms,
-            "kv_bytes_per_token": self.kv_bytes[-1] / self.held if self.held else None,
-            "perplexity": self.perplexity,
-            "fidelity_mean": statistics.fmean(self.fidelity) if self.fidelity else None,
-            "fidelity_worst": max(self.fidelity, default=None),
-            "worst_token": self.worst,
-            "agreement": self.agreement,
-            "same_until": self.same_until,
-        }
 
 
 @dataclass(frozen=True)
@@ -365,27 +285,6 @@ class Comparison:
             tokens = torch.tensor([self.prompt + ids], device=view.device)  # [1, T]
             states = view.model(input_ids=tokens, use_cache=False).last_hidden_state[0]  # [T, H]
             return states[len(self.prompt) - 1 : -1]
-
-
-@dataclass
-class Scores:
-    """Of each token of a text, given all before it.
-
-    Attributes:
-        nats: -log p_cached of the token.
-        kl: `KL(p_full || p_cached)`, nats.
-        chosen: whether it is p_cached's likeliest token.
-    """
-
-    nats: list[float] = field(default_factory=list)
-    kl: list[float] = field(default_factory=list)
-    chosen: list[bool] = field(default_factory=list)
-
-    def add(self, full: torch.Tensor, cached: torch.Tensor, token: int) -> None:
-        """One more token; `full` and `cached` are log-probabilities [vocab]."""
-        self.nats.append(-float(cached[token]))
-        self.kl.append(max(0.0, float(metrics.kl(full, cached))))  # rounding can leave nothing just below 0
-        self.chosen.append(int(cached.argmax()) == token)
 
 
 def run(subject: Subject, params: CompareParams) -> Iterator[Row | None]:

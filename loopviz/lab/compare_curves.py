@@ -15,7 +15,7 @@ from loopviz.panels.labels import FLOOR, escape, sig
 from loopviz.panels.ops import Op, append, put
 
 if TYPE_CHECKING:
-    from loopviz.lab.compare import Result
+    from loopviz.lab.compare_result import Result
 
 HEIGHT = 300
 VIEWS = ("cosine", "kl", "rel_delta")

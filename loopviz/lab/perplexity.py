@@ -12,7 +12,7 @@ import numpy as np
 
 from loopviz.model import LoopLlamaForCausalLM
 
-from .bootstrap import DRAWS, mean_interval
+from .bootstrap import draws_param, mean_interval, seed_param
 from .cached import scoring
 from .full import fixed, score_full
 from .progress import Progress, layer_calls
@@ -52,12 +52,8 @@ class PerplexityParams(TextParams):
         "要更改的循环设置；null 表示去掉循环。",
         kind="loop",
     )
-    draws: int = param(
-        DRAWS,
-        "Resamplings of the bootstrap interval (95 %, over windows; none under 6 windows); 0: none.",
-        "自助法区间（95 %，按窗口；少于 6 个窗口时不给出）的重抽样次数；0 表示不计算。",
-    )
-    seed: int = param(0, "Seed of the resampling.", "重抽样的随机种子。")
+    draws: int = draws_param()
+    seed: int = seed_param()
 
     def __post_init__(self) -> None:
         super().__post_init__()

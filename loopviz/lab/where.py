@@ -12,7 +12,7 @@ import torch
 
 from loopviz.model import LOOP_FIELDS, LoopLlamaConfig
 
-from .bootstrap import DRAWS, mean_interval
+from .bootstrap import draws_param, mean_interval, seed_param
 from .corpus import check_whole
 from .full import nats
 from .progress import Progress
@@ -57,12 +57,8 @@ class WhereParams(TextParams):
     finest: int = param(
         1, "Layers between the starts tried last; 1: every range.", "最后尝试的起点之间的层数；1 表示全部范围。"
     )
-    draws: int = param(
-        DRAWS,
-        "Resamplings of the bootstrap interval (95 %, over windows; none under 6 windows); 0: none.",
-        "自助法区间（95 %，按窗口；少于 6 个窗口时不给出）的重抽样次数；0 表示不计算。",
-    )
-    seed: int = param(0, "Seed of the resampling.", "重抽样的随机种子。")
+    draws: int = draws_param()
+    seed: int = seed_param()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from loopviz.engine import run as run_engine
 from loopviz.lab import TASKS, Experiment, Subject
-from loopviz.lab.compare import CompareParams, Comparison, Result
+from loopviz.lab.compare import CompareParams, Comparison
 from loopviz.lab.compare_curves import VIEWS, edits, empty, figures
+from loopviz.lab.compare_result import Result
 from loopviz.lab.compare_table import AXES, BETTER, COLUMNS, front, heading, label_places, pareto
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.panels import apply
