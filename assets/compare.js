@@ -2,15 +2,12 @@
 // The other half is loopviz/app/comparison.py; messages are listed in loopviz/app/comparison_run.py.
 
 import { el, press } from "./dom.js";
-import { Card, swatch } from "./card.js";
+import { Card } from "./card.js";
 import { Field } from "./form.js";
 import { Frame, save, start, ticket } from "./frame.js";
-import { applyOps } from "./panel.js";
-import { Plot, Plots } from "./plots.js";
-import { Table } from "./table.js";
+import { Results } from "./results.js";
 
 const SILENCE_MS = 5000; // then the server is asked whether something got lost
-const CURVES = ["convergence", "loops", "kv"];
 
 class Page {
   constructor(parts, config) {
@@ -24,7 +21,6 @@ class Page {
     this.running = false;
     this.seq = 0;
     this.heard = 0;
-    this.plots = new Plots(this.frame);
     this.build(config);
     this.open();
     setInterval(() => this.watch(), 1000);
@@ -80,28 +76,8 @@ class Page {
       el("div", "lv-adders", this.addTitle, ...this.adders),
     );
     this.setups = el("div", "lv-setups");
-    this.curves = Object.fromEntries(CURVES.map((called) => [called, new Plot(called, this.plots)]));
-    this.view = el("select", "lv-choice");
-    this.view.addEventListener("change", () => this.look({ view: this.view.value }));
-    this.curves.convergence.choices.append(this.view);
-    this.pareto = new Plot("pareto", this.plots);
-    this.axes = ["x", "y"].map((axis) => {
-      const select = el("select", "lv-choice");
-      select.dataset.axis = axis;
-      select.addEventListener("change", () => this.look({ axes: this.axes.map((one) => one.value) }));
-      const title = el("span");
-      this.pareto.choices.append(el("label", "lv-axis", title, select));
-      return select;
-    });
-    this.table = new Table();
-    this.tableTitle = el("h3");
-    this.tableHint = el("p", "lv-question");
-    this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => this.download(kind)), { value: kind }));
-    const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, this.table.node, el("div", "lv-files", ...this.files));
-    const grid = el("div", "lv-grid", ...Object.values(this.curves).map((plot) => plot.node));
-    this.results = el("div", "lv-results", grid, rows, this.pareto.node);
-    this.results.hidden = true;
-    this.root.replaceChildren(this.frame.head, asking, this.setups, this.results, this.frame.glossary.dialog);
+    this.results = new Results(this.frame, { look: (change) => this.look(change), download: (kind) => this.download(kind) });
+    this.root.replaceChildren(this.frame.head, asking, this.setups, this.results.node, this.frame.glossary.dialog);
   }
 
   /** The first cards: those of a link, or usual ones. */
@@ -155,11 +131,7 @@ class Page {
       button.textContent = `+ ${this.called(button.dataset.key)}`;
       button.disabled = this.full || this.running;
     }
-    this.tableTitle.textContent = text("compare.table");
-    this.tableHint.textContent = text("compare.table.hint");
-    for (const button of this.files) button.textContent = `${text("compare.download")}: ${text(`compare.file.${button.value}`)}`;
-    this.pareto.label(text("compare.pareto"), text("compare.pareto.hint"));
-    for (const select of this.axes) select.previousSibling.textContent = `${text(`compare.axis.${select.dataset.axis}`)} `;
+    this.results.label();
     for (const card of this.cards) card.label();
     this.showState();
   }
@@ -170,7 +142,7 @@ class Page {
   }
 
   recolour() {
-    this.plots.recolour();
+    this.results.plots.recolour();
   }
 
   // --- configurations ----------------------------------------------------------------------------------------------
@@ -189,7 +161,7 @@ class Page {
 
   forget() {
     this.run = null;
-    this.results.hidden = true;
+    this.results.node.hidden = true;
     for (const card of this.cards) card.reset();
   }
 
@@ -300,31 +272,15 @@ class Page {
   snapshot(message) {
     this.run = message.run;
     this.seq = message.seq;
-    this.columns = message.columns;
-    this.results.hidden = false;
     this.refuse(message.refused);
     for (const [place, card] of Object.entries(message.cards)) {
       this.cards[place]?.text.replaceChildren();
       this.cards[place]?.take(card);
     }
-    const { words } = message;
-    for (const called of CURVES) {
-      this.curves[called].label(words.titles[called], words.questions[called]);
-      this.curves[called].take(message.figures[called]);
-    }
-    this.pareto.take(message.pareto);
-    this.choices(this.view, Object.entries(words.choices), message.view, message.choose);
-    const axes = message.columns.filter((column) => column.better).map(({ name, head }) => [name, head]);
-    this.axes.forEach((select, i) => this.choices(select, axes, message.axes[i], this.text(`compare.axis.${select.dataset.axis}`)));
+    this.results.take(message);
     this.said = "";
     this.finish(message.end);
-    this.rows();
-  }
-
-  choices(select, options, value, label) {
-    select.replaceChildren(...options.map(([key, text]) => Object.assign(el("option", "", text), { value: key })));
-    select.value = value;
-    select.setAttribute("aria-label", label);
+    this.results.rows(this.cards);
   }
 
   news(message) {
@@ -333,13 +289,9 @@ class Page {
     if (message.first < this.seq) return void this.look({}, message.run);
     this.seq = message.last;
     for (const [place, card] of Object.entries(message.cards)) this.cards[place]?.take(card);
-    for (const [called, ops] of Object.entries(message.ops)) {
-      applyOps(this.curves[called].figure, ops);
-      this.curves[called].touch();
-    }
-    if (message.pareto) this.pareto.take(message.pareto);
+    this.results.add(message);
     this.finish(message.end);
-    if (message.pareto || message.end) this.rows();
+    if (message.pareto || message.end) this.results.rows(this.cards);
     return undefined;
   }
 
@@ -379,22 +331,6 @@ class Page {
   }
 
   // --- what is shown -----------------------------------------------------------------------------------------------
-
-  rows() {
-    const done = this.cards.filter((card) => card.result?.row);
-    const words = { yes: this.text("compare.yes"), none: this.text("compare.none"), best: this.text("compare.best") };
-    this.table.show(this.columns, done.map((card) => card.result.row), words, {
-      mark: (row, i) => [swatch(this.frame.config, done[i].place), " "],
-      after: (row, i) => {
-        const { link } = done[i].result;
-        if (!link) return this.text("compare.no_link");
-        const open = el("a", "", this.text("compare.open"));
-        open.href = `${this.frame.config.pages.explore}?s=${link}`;
-        return open;
-      },
-    });
-    for (const button of this.files) button.disabled = !done.length;
-  }
 
   say(text, bad = false) {
     this.said = text;

@@ -292,7 +292,8 @@ def test_the_page_may_look_otherwise(comparisons: Comparisons) -> None:
 
 def test_the_script_finds_every_text_it_asks_for() -> None:
     script = "".join(
-        (ASSETS / name).read_text(encoding="utf-8") for name in ("compare.js", "card.js", "frame.js", "plots.js")
+        (ASSETS / name).read_text(encoding="utf-8")
+        for name in ("compare.js", "results.js", "card.js", "frame.js", "plots.js")
     )
     data = _data("tiny")
     for lang in LANGUAGES:

@@ -1,0 +1,96 @@
+// What a comparison found: curves, the table with its files, and any two columns of it against each other.
+
+import { el, press } from "./dom.js";
+import { swatch } from "./card.js";
+import { applyOps } from "./panel.js";
+import { Plot, Plots } from "./plots.js";
+import { Table } from "./table.js";
+
+const CURVES = ["convergence", "loops", "kv"];
+
+export class Results {
+  /** `look` asks for the comparison drawn otherwise, `download` for a file of this kind. */
+  constructor(frame, { look, download }) {
+    this.frame = frame;
+    this.plots = new Plots(frame);
+    this.curves = Object.fromEntries(CURVES.map((called) => [called, new Plot(called, this.plots)]));
+    this.view = el("select", "lv-choice");
+    this.view.addEventListener("change", () => look({ view: this.view.value }));
+    this.curves.convergence.choices.append(this.view);
+    this.pareto = new Plot("pareto", this.plots);
+    this.axes = ["x", "y"].map((axis) => {
+      const select = el("select", "lv-choice");
+      select.dataset.axis = axis;
+      select.addEventListener("change", () => look({ axes: this.axes.map((one) => one.value) }));
+      const title = el("span");
+      this.pareto.choices.append(el("label", "lv-axis", title, select));
+      return select;
+    });
+    this.table = new Table();
+    this.tableTitle = el("h3");
+    this.tableHint = el("p", "lv-question");
+    this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => download(kind)), { value: kind }));
+    const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, this.table.node, el("div", "lv-files", ...this.files));
+    const grid = el("div", "lv-grid", ...Object.values(this.curves).map((plot) => plot.node));
+    this.node = el("div", "lv-results", grid, rows, this.pareto.node);
+    this.node.hidden = true;
+  }
+
+  text(key, values) {
+    return this.frame.text(key, values);
+  }
+
+  label() {
+    this.tableTitle.textContent = this.text("compare.table");
+    this.tableHint.textContent = this.text("compare.table.hint");
+    for (const button of this.files) button.textContent = `${this.text("compare.download")}: ${this.text(`compare.file.${button.value}`)}`;
+    this.pareto.label(this.text("compare.pareto"), this.text("compare.pareto.hint"));
+    for (const select of this.axes) select.previousSibling.textContent = `${this.text(`compare.axis.${select.dataset.axis}`)} `;
+  }
+
+  /** Everything anew, from a snapshot. */
+  take({ columns, words, figures, pareto, view, choose, axes }) {
+    this.columns = columns;
+    this.node.hidden = false;
+    for (const [called, plot] of Object.entries(this.curves)) {
+      plot.label(words.titles[called], words.questions[called]);
+      plot.take(figures[called]);
+    }
+    this.pareto.take(pareto);
+    this.choices(this.view, Object.entries(words.choices), view, choose);
+    const offered = columns.filter((column) => column.better).map(({ name, head }) => [name, head]);
+    this.axes.forEach((select, i) => this.choices(select, offered, axes[i], this.text(`compare.axis.${select.dataset.axis}`)));
+  }
+
+  choices(select, options, value, label) {
+    select.replaceChildren(...options.map(([key, text]) => Object.assign(el("option", "", text), { value: key })));
+    select.value = value;
+    select.setAttribute("aria-label", label);
+  }
+
+  /** What came since. */
+  add({ ops, pareto }) {
+    for (const [called, edits] of Object.entries(ops)) {
+      applyOps(this.curves[called].figure, edits);
+      this.curves[called].touch();
+    }
+    if (pareto) this.pareto.take(pareto);
+  }
+
+  /** The rows of the cards that have one. */
+  rows(cards) {
+    const done = cards.filter((card) => card.result?.row);
+    const words = { yes: this.text("compare.yes"), none: this.text("compare.none"), best: this.text("compare.best") };
+    this.table.show(this.columns, done.map((card) => card.result.row), words, {
+      mark: (row, i) => [swatch(this.frame.config, done[i].place), " "],
+      after: (row, i) => {
+        const { link } = done[i].result;
+        if (!link) return this.text("compare.no_link");
+        const open = el("a", "", this.text("compare.open"));
+        open.href = `${this.frame.config.pages.explore}?s=${link}`;
+        return open;
+      },
+    });
+    for (const button of this.files) button.disabled = !done.length;
+  }
+}
