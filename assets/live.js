@@ -558,7 +558,7 @@ class Page {
       }
       if (this.watcher !== watcher) return; // another model, or another language
       if (status) {
-        this.modelLine.textContent = status.text;
+        this.modelLine.textContent = this.modelLine.title = status.text;
         this.modelLine.dataset.state = status.state;
         this.root.dataset.model = status.state;
         if (status.state === "ready" && !this.modelSeen) {
