@@ -47,6 +47,7 @@ class Page {
     this.asking = false;
     this.turn = Promise.resolve();
     this.lastMessage = 0;
+    this.lookedAt = -Infinity;
     this.offline = 0;
     this.line = null;
     this.own = null; // the visitor's latest run
@@ -119,6 +120,7 @@ class Page {
     Object.assign(this, { server, tell });
     document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
     document.querySelector("#lv-learn .lv-learn")?.replaceChildren(this.tour.button, this.glossary.button);
+    document.querySelector("#lv-stop")?.addEventListener("click", () => this.halt());
     this.connecting();
     this.glossary.follow();
     this.player.show();
@@ -194,10 +196,19 @@ class Page {
     this.mark();
   }
 
+  lineOf(run) {
+    return new URL(`${this.root.dataset.line}/${run}`, document.baseURI).href;
+  }
+
+  /** Gradio's Stop goes through its queue; this tells the run at once. */
+  halt() {
+    if (this.run && !this.end) fetch(this.lineOf(this.run), { method: "POST" }).catch(() => null);
+  }
+
   /** Listen to a run's own line; where there is none, Gradio brings the frames too. */
   listen(run) {
     this.line?.close();
-    const line = new EventSource(new URL(`${this.root.dataset.line}/${run}`, document.baseURI).href);
+    const line = new EventSource(this.lineOf(run));
     line.onmessage = (event) => {
       if (run === this.run) this.receive(JSON.parse(event.data));
     };
@@ -383,6 +394,7 @@ class Page {
     this.showSelection();
     if (!this.run || this.lost || (JSON.stringify(this.focus) === before && place === null)) return;
     this.place = place ?? this.place ?? null;
+    this.lookedAt = performance.now();
     this.wanted = true;
     if (this.looking) return;
     this.looking = true;
@@ -395,6 +407,7 @@ class Page {
       });
     }
     this.looking = false;
+    this.screen.wake(); // which waited for the answer
   }
 
   /** Draw everything anew: panels were switched. */

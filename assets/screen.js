@@ -1,6 +1,8 @@
-// Drawing within a budget: one panel an animation frame, the one that has waited longest, and at most about half of the time.
+// Drawing within a budget: one panel an animation frame, the one that has waited longest, with pauses for all the rest.
 
-const DRAW_SHARE = 0.5; // at most this share of the time goes into drawing while a run is made or replayed
+const DRAW_SHARE = 0.5; // of the time, at most, goes into drawing while a run is made or replayed,
+const LONGEST_REST = 40; // ms; but a draw that took long is not waited for as long again: the panels fall behind
+const SETTLED = 500; // ms after a visitor looked elsewhere, and may again, until what is not on screen is drawn
 
 export class Screen {
   constructor(page) {
@@ -30,32 +32,50 @@ export class Screen {
     requestAnimationFrame(() => this.tick());
   }
 
-  /** Draw the panel that has waited longest, then leave the browser at least as much time as that took. */
+  /** Look again in `ms`. */
+  later(ms) {
+    this.scheduled = true;
+    setTimeout(() => requestAnimationFrame(() => this.tick()), ms);
+  }
+
+  /** The panel to draw now, if any, or the ms to wait before one is. */
+  next() {
+    const { page } = this;
+    const quiet = page.end && !page.player.playing; // nobody else needs the time
+    if (quiet && page.looking) return null; // another picture is on its way, and must not find the page busy
+    const due = [...page.panels.values()].filter((panel) => panel.figure && panel.dirtySince !== null && !panel.dragging);
+    due.sort((a, b) => a.dirtySince - b.dirtySince);
+    const visible = due.find((panel) => panel.onScreen);
+    const past = performance.now() - this.lastDraw;
+    if (visible) {
+      const rest = quiet ? 0 : Math.min(this.lastCost * (1 / DRAW_SHARE - 1), LONGEST_REST) - past;
+      return rest > 1 ? rest : visible;
+    }
+    window.loopvizLater?.(); // the first sight is drawn: now Gradio may take the time it needs
+    // off screen counts only when nothing comes any more: then scrolling finds every panel drawn
+    if (!quiet || !due.length) return null;
+    const looked = performance.now() - page.lookedAt;
+    return looked < SETTLED ? SETTLED - looked : due[0];
+  }
+
   async tick() {
     this.scheduled = false;
     const { page } = this;
     if (!page.Plotly || !page.config) return;
-    const quiet = page.end && !page.player.playing; // nobody else needs the time
-    const due = [...page.panels.values()].filter((panel) => panel.figure && panel.dirtySince !== null && !panel.dragging);
-    // off screen counts only when nothing comes any more: then scrolling finds every panel drawn
-    const visible = due.filter((panel) => panel.onScreen);
-    if (!visible.length) window.loopvizLater?.(); // the first sight is drawn: now Gradio may take the time it needs
-    const next = (visible.length ? visible : quiet ? due : []).sort((a, b) => a.dirtySince - b.dirtySince)[0];
-    if (!next) return;
-    const now = performance.now();
-    const rest = quiet ? 0 : this.lastCost * (1 / DRAW_SHARE - 1) - (now - this.lastDraw);
-    if (rest > 1) {
-      this.scheduled = true;
-      setTimeout(() => requestAnimationFrame(() => this.tick()), rest);
+    const next = this.next();
+    if (next === null) return;
+    if (typeof next === "number") {
+      this.later(next);
       return;
     }
+    const began = performance.now();
     try {
       await next.draw(page.Plotly);
     } catch (error) {
       console.error(`panel ${next.name}`, error);
     }
     this.lastDraw = performance.now();
-    this.lastCost = this.lastDraw - now;
+    this.lastCost = this.lastDraw - began;
     page.mark();
     this.wake();
   }

@@ -1,8 +1,11 @@
-"""A line of its own from a run to its page (server-sent events), beside Gradio's.
+"""A line of its own from a run to its page (server-sent events), and back for one word, beside Gradio's.
 
 A yield of a Gradio event costs the server several times what making the message costs, and a slow model pays it for every
 token. So Gradio carries a run's beginning and end, and this line what happens in between, as long as it stands. When it
 does not (a proxy in the way, a closed tab), `Run.post` says so and the message goes Gradio's way.
+
+The word is Stop: an event of Gradio's goes through its queue first, and meanwhile the model goes on. Gradio's event comes
+as well, and ends the run on the page.
 
 A run is found by its unguessable id, as in every other question of the page's script.
 """
@@ -80,7 +83,7 @@ async def gzipped(events: AsyncIterator[str]) -> AsyncIterator[bytes]:
 
 
 def route(registry: Registry) -> Route:
-    """The route of the lines to `registry`'s runs."""
+    """The route of the lines to `registry`'s runs: GET listens, POST stops."""
 
     async def listen(request: Request) -> Response:
         run = registry.get(request.path_params["run"])
@@ -93,4 +96,11 @@ def route(registry: Registry) -> Route:
             headers["Content-Encoding"], events = "gzip", gzipped(events)
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
-    return Route(f"/{PREFIX}/{{run}}", listen, methods=["GET"])
+    async def answer(request: Request) -> Response:
+        if request.method == "GET":
+            return await listen(request)
+        if (run := registry.get(request.path_params["run"])) is not None:
+            run.stop.set()
+        return Response(status_code=204)
+
+    return Route(f"/{PREFIX}/{{run}}", answer, methods=["GET", "POST"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from loopviz.app.texts import text
 from loopviz.app.wire import pack
-from loopviz.panels import Focus
+from loopviz.panels import Focus, passing
 from loopviz.panels.labels import changed
 from loopviz.panels.theme import loop_tints
 from loopviz.trace import Frame, Trace, changes_of
@@ -155,10 +155,11 @@ def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:
 
 def fold(trace: Trace, frames: Iterable[Frame], focus: Focus, panels: Panels) -> dict[str, list[Any]]:
     """Append `frames` to `trace`; return what that changes in each panel's figure, packed."""
-    panels, ops = drawable(trace, panels), {}
+    panels, ops, frames = drawable(trace, panels), {}, list(frames)
     for frame in frames:
-        for name, panel in panels.items():
-            if found := panel.patch(trace, frame, focus):
-                ops.setdefault(name, []).extend(found)
+        with passing(frame is not frames[-1]):
+            for name, panel in panels.items():
+                if found := panel.patch(trace, frame, focus):
+                    ops.setdefault(name, []).extend(found)
         trace.append(frame)
     return {name: pack(found) for name, found in ops.items()}

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app import drawing, replay
 from loopviz.app.drawing import Panels, token_row
-from loopviz.app.wire import dumps, pack, wire
+from loopviz.app.wire import dumps, wire
 from loopviz.panels import Focus
 from loopviz.trace import Frame, Trace, changes_of
 
@@ -65,8 +65,7 @@ class Run:
         self.finished = threading.Event()  # nothing computes for this run any more
         self._lock = threading.RLock()
         self._line: Callable[[str | None], bool] | None = None  # see loopviz.app.direct
-        self._sent = 0
-        self._ops: dict[str, list[Any]] = {}
+        self._shown = Trace(self.trace.meta)  # what the page has been sent of it
         self._said = 0.0
         self._told = 0  # changes of the loop that the page knows of
 
@@ -102,11 +101,8 @@ class Run:
         return line is not None and line(dumps(message))
 
     def add(self, frame: Frame) -> None:
-        """Take a frame into the trace, and note what it changes in every panel."""
+        """Take a frame into the trace; what it changes in the panels is worked out once for all that is sent together."""
         with self._lock:
-            for name, panel in self.panels.items():
-                if ops := panel.patch(self.trace, frame, self.focus):
-                    self._ops.setdefault(name, []).extend(ops)
             self.trace.append(frame)
             if frame["finish"]:
                 self.end = frame["finish"]
@@ -117,30 +113,31 @@ class Run:
         What waited to be sent is in it, and is not sent again.
         """
         with self._lock:
-            self._sent, self._ops = len(self.trace), {}
-            self._told = len(changes_of(self.trace.meta, self._sent))
+            for frame in self.trace.frames[len(self._shown) :]:
+                self._shown.append(frame)
+            self._told = len(changes_of(self.trace.meta, len(self._shown)))
             shown = shown if self.finished.is_set() else None
             place = {"run": self.id, "epoch": self.epoch, "end": self.end}
-            return replay.snapshot(self.trace, self.focus, self.panels, shown=shown, **place)
+            return replay.snapshot(self._shown, self.focus, self.panels, shown=shown, **place)
 
     def frames_message(self, clock: Callable[[], float] = time.monotonic) -> dict[str, Any] | None:
         """What happened since the last message, or None when nothing did."""
         with self._lock:
-            first, last = self._sent, len(self.trace)
+            first, last = len(self._shown), len(self.trace)
             if first == last:
                 return None
+            frames = self.trace.frames[first:]
             message = {
                 "kind": "frames",
                 "run": self.id,
                 "epoch": self.epoch,
                 "first": first,
                 "last": last,
-                "tokens": [token_row(frame) for frame in self.trace.frames[first:last]],
+                "tokens": [token_row(frame) for frame in frames],
                 "next": drawing.next_text(self.trace),
-                "ops": {name: pack(ops) for name, ops in self._ops.items()},
+                "ops": drawing.fold(self._shown, frames, self.focus, self.panels),
                 "end": self.end,
             }
-            self._sent, self._ops = last, {}
             if self._told < (changes := len(changes_of(self.trace.meta, last))):
                 self._told = changes
                 message |= drawing.title(self.trace, self.focus.lang)

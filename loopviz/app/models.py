@@ -6,6 +6,7 @@ after the page can already be seen. A run makes its own `model.with_loop(**field
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -134,6 +135,9 @@ class ModelRoom:
     def _warm(self) -> None:
         try:
             self.get(self.default)
+            # a million objects of PyTorch and Gradio that stay: looking through them for cycles takes a fifth of a second,
+            # in which no token is made and nothing is sent
+            gc.freeze()
         except ModelRefused:
             log.warning("%s", self.status(self.default).tell("en"))
 

@@ -34,6 +34,7 @@ from types import ModuleType
 
 from loopviz.panels.focus import LANGUAGES, METRICS, Focus
 from loopviz.panels.ops import Op, apply, figure_json
+from loopviz.panels.shared import passing
 
 TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "cost", "no_data")
 _HELPERS = {"focus", "labels", "ops", "parts", "paths", "routes", "running", "shared", "theme"}
@@ -60,4 +61,4 @@ def _discover() -> dict[str, ModuleType]:
 
 PANELS: dict[str, ModuleType] = _discover()
 
-__all__ = ["LANGUAGES", "METRICS", "PANELS", "TEXT_KEYS", "Focus", "Op", "apply", "figure_json"]
+__all__ = ["LANGUAGES", "METRICS", "PANELS", "TEXT_KEYS", "Focus", "Op", "apply", "figure_json", "passing"]

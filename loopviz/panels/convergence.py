@@ -21,7 +21,7 @@ CODE: tuple[str, ...] = (
     "loopviz.model.criteria:CriterionContext.kl_holds",
 )  # what computes it; the page links there
 HEIGHT = 560
-CURVES = 64  # earlier tokens kept on screen: what a redraw costs grows with them
+CURVES = 24  # earlier tokens kept on screen: what a redraw costs grows with them
 POINTS = 768  # and at most so many points of them a subplot, for blocks of many steps
 
 TEXTS: dict[str, dict[str, str]] = {
@@ -33,8 +33,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "long the step was, beside the state itself (‖Δ‖/‖s‖): unlike an angle, it also sees a state that only grows. "
         "Lower is calmer; a straight fall is a loop that settles at a steady rate (geometric convergence). The line across is "
         "where the loop may stop (loop_count, thresholds and the like may be changed while a run is made: the line is the one "
-        "that held for this token); if it is dotted grey, this run does not use it. Grey curves are up to the last 64 "
-        "tokens before (fewer when a block may run over 11 steps). When several tokens are read in one pass, as the "
+        "that held for this token); if it is dotted grey, this run does not use it. Grey curves are up to the last 24 "
+        "tokens before (fewer when a block may run over 31 steps). When several tokens are read in one pass, as the "
         "prompt is, the stop is decided on their mean, so one token's curve may stop above or below the line.",
         "formula": r"1-\cos(s_r, s_{r-1}) = 1-\frac{s_r\cdot s_{r-1}}{\lVert s_r\rVert\,\lVert s_{r-1}\rVert},\qquad "
         r"\mathrm{KL}(p_{r-1}\,\Vert\,p_r)=\sum_v p_{r-1}(v)\ln\frac{p_{r-1}(v)}{p_r(v)},\qquad "
@@ -74,7 +74,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "question": "所选词元的状态以及它的预测，在循环多少步之后不再变化？",
         "how": "从左到右是同一个词元的各循环步。上图：这一步里状态的方向转动了多少（1 − 余弦相似度）。中图：对下一个词的预测改变了多少"
         "（KL 散度）。下图：这一步相对于状态本身有多长（‖Δ‖/‖s‖）；与角度不同，它也能看出只在变长的状态。越低越平静；直线下降表示循环以固定的比例稳定下来（几何收敛）。横线是允许停止的阈值（loop_count、阈值等可在运行中更改，所画的是该词元读入时的值）；若为灰色点线，则本次运行不使用它。"
-        "灰色曲线是之前最多 64 个词元（块的步数上限超过 11 时更少）。一次前向读入多个词元时（例如提示词），是否停止由它们的平均值决定，"
+        "灰色曲线是之前最多 24 个词元（块的步数上限超过 31 时更少）。一次前向读入多个词元时（例如提示词），是否停止由它们的平均值决定，"
         "因此单个词元的曲线可能停在线的上方或下方。",
         "formula": r"1-\cos(s_r, s_{r-1}) = 1-\frac{s_r\cdot s_{r-1}}{\lVert s_r\rVert\,\lVert s_{r-1}\rVert},\qquad "
         r"\mathrm{KL}(p_{r-1}\,\Vert\,p_r)=\sum_v p_{r-1}(v)\ln\frac{p_{r-1}(v)}{p_r(v)},\qquad "

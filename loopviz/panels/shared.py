@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +25,33 @@ Frame = Mapping[str, Any]
 Patch = Callable[[Trace, Frame, "Focus"], list[Op]]
 
 
+_PASSING: ContextVar[bool] = ContextVar("passing", default=False)
+
+
+@contextmanager
+def passing(on: bool = True) -> Iterator[None]:
+    """While this holds, another frame follows at once: a patch may leave to that frame's what it would only undo.
+
+    For frames whose edits are sent together. The last of them must be patched without it; then folding all their edits
+    gives the figure of them all.
+    """
+    before = _PASSING.set(on)
+    try:
+        yield
+    finally:
+        _PASSING.reset(before)
+
+
+class _Kept(NamedTuple):
+    """What a trace's figure holds of the values that follow the selection."""
+
+    trace: weakref.ref[Trace]
+    frame: Frame  # the newest patched
+    focus: Focus
+    values: dict[Path, Any]
+    owed: bool  # they are those of an earlier frame: the edits since then were left to the next
+
+
 @dataclass
 class Follower:
     """The edits of a figure, or the part of one, that follows the selected token; one a panel.
@@ -31,7 +60,7 @@ class Follower:
     instead of being worked out twice. Frames must not be edited once they are in a trace.
     """
 
-    _kept: dict[int, tuple[weakref.ref[Trace], Frame, Focus, dict[Path, Any]]] = field(default_factory=dict)
+    _kept: dict[int, _Kept] = field(default_factory=dict)
 
     def patch(
         self,
@@ -41,7 +70,7 @@ class Follower:
         chosen: Callable[[int, Frame | None], dict[Path, Any]],
         always: bool = False,
     ) -> list[Op]:
-        """The edits ``frame``, the next one of ``trace``, brings.
+        """The edits ``frame``, the next one of ``trace``, brings; none while :func:`passing`, and those with the next.
 
         Args:
             trace, frame, focus: as a panel's ``patch`` has them.
@@ -50,19 +79,30 @@ class Follower:
         """
         count = len(trace.frames)
         before, after = focus.selected(count), focus.selected(count + 1)
-        if before == after and count and not always:
-            return []
         kept = self._kept.get(id(trace))
-        if kept is not None and before is not None and kept[1] is trace.frames[-1] and kept[2] == focus:
-            old = kept[3]
+        if kept is not None and (not count or kept.frame is not trace.frames[-1] or kept.focus != focus):
+            kept = None
+        if before == after and count and not always and not (kept and kept.owed):
+            return []
+        if kept is not None and (kept.owed or before is not None):
+            old = kept.values
         else:
             old = chosen(count, None if before is None else trace.frames[before])
+        if _PASSING.get():
+            self._keep(trace, frame, focus, old, owed=True)
+            return []
         new = chosen(count + 1, None if after is None else trace.frames[after] if after < count else frame)
-        if after == count:  # a trace has no hash: it is told by its address, as long as it lives
-            at, held = id(trace), self._kept
-            alive = kept[0] if kept is not None else weakref.ref(trace, lambda _: held.pop(at, None))
-            held[at] = alive, frame, focus, new
+        if after == count:
+            self._keep(trace, frame, focus, new)
+        else:
+            self._kept.pop(id(trace), None)
         return changes(old, new)
+
+    def _keep(self, trace: Trace, frame: Frame, focus: Focus, values: dict[Path, Any], owed: bool = False) -> None:
+        at, held = id(trace), self._kept  # a trace has no hash: it is told by its address, as long as it lives
+        earlier = held.get(at)
+        alive = earlier.trace if earlier is not None else weakref.ref(trace, lambda _: held.pop(at, None))
+        held[at] = _Kept(alive, frame, focus, values, owed)
 
 
 def settled(trace: Trace, focus: Focus, more: int = 0) -> dict[str, Any]:
@@ -93,7 +133,8 @@ def redrawn(data: Callable[[Trace, Focus], dict[str, Any]], layout_only: bool = 
             layout = put(("layout",), shown["layout"])
             if not layout_only:
                 return [put(("data",), shown["data"]), layout]
-            return [*(op for op in patch(trace, frame, focus) if op["path"][0] == "data"), layout]
+            with passing(False):  # what is left to a later frame would start from another layout
+                return [*(op for op in patch(trace, frame, focus) if op["path"][0] == "data"), layout]
 
         return patched
 

@@ -173,6 +173,16 @@ def test_there_is_no_line_to_a_run_that_is_not_running(state: str) -> None:
     assert client.get(f"/{direct.PREFIX}/{run.id}").status_code == 204
 
 
+def test_a_word_by_the_line_stops_its_run_and_no_other() -> None:
+    registry, runs = Registry(), [Run(make_meta(), PANELS, session) for session in ("one", "other")]
+    for run in runs:
+        registry.begin(run)
+    client = TestClient(Starlette(routes=[direct.route(registry)]))
+    assert client.post(f"/{direct.PREFIX}/unknown").status_code == 204
+    assert client.post(f"/{direct.PREFIX}/{runs[0].id}").status_code == 204
+    assert [run.stop.is_set() for run in runs] == [True, False]
+
+
 def test_a_run_that_ended_meanwhile_hangs_up_at_once() -> None:
     run = Run(make_meta(), PANELS)
     run.finished.set()

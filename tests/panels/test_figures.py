@@ -63,8 +63,8 @@ def curves(faint):
     return out
 
 
-@pytest.mark.parametrize(("focus", "shown"), [(None, range(35, 99)), (70, range(6, 70)), (3, range(3))])
-def test_faint_curves_are_the_64_tokens_before_the_selected_one(focus, shown):
+@pytest.mark.parametrize(("focus", "shown"), [(None, range(75, 99)), (70, range(46, 70)), (3, range(3))])
+def test_faint_curves_are_the_24_tokens_before_the_selected_one(focus, shown):
     trace = looped(tokens=100)
     for i, frame in enumerate(trace.frames):  # every curve of one step, with a value that names its token
         for name in ("cosine", "kl", "rel_delta"):

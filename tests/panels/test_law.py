@@ -7,8 +7,9 @@ import json
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from loopviz.panels import PANELS, Focus, apply, figure_json
+from loopviz.panels import PANELS, Focus, apply, figure_json, passing
 from loopviz.trace import Trace
 from tests.panels.cases import focuses, looped, smollm2, wild_traces, wire_size
 from tests.trace.synthetic import change_loop, random_frames
@@ -16,22 +17,23 @@ from tests.trace.synthetic import change_loop, random_frames
 relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def fold(panel, trace: Trace, focus: Focus) -> dict:
-    """The empty figure with every patch applied, as a page does it: each one by way of JSON text."""
+def fold(panel, trace: Trace, focus: Focus, together: int = 1) -> dict:
+    """The empty figure with every patch applied, as a page does it: each one by way of JSON text, so many a message."""
     shown = figure_json(panel.figure(Trace(trace.meta), focus))
     grown = Trace(trace.meta)
-    for frame in trace.frames:
-        apply(shown, json.loads(json.dumps(panel.patch(grown, frame, focus), allow_nan=False)))
+    for i, frame in enumerate(trace.frames):
+        with passing((i + 1) % together > 0 and i + 1 < len(trace)):
+            apply(shown, json.loads(json.dumps(panel.patch(grown, frame, focus), allow_nan=False)))
         grown.append(frame)
     return shown
 
 
 @pytest.mark.parametrize("name", PANELS)
 @relaxed
-@given(trace=wild_traces(), focus=focuses)
-def test_folding_patches_gives_the_whole_figure(name, trace, focus):
+@given(trace=wild_traces(), focus=focuses, together=st.integers(1, 4))
+def test_folding_patches_gives_the_whole_figure(name, trace, focus, together):
     before = copy.deepcopy(trace.frames)
-    assert fold(PANELS[name], trace, focus) == figure_json(PANELS[name].figure(trace, focus))
+    assert fold(PANELS[name], trace, focus, together) == figure_json(PANELS[name].figure(trace, focus))
     assert trace.frames == before, "a panel changed the frames it reads"
 
 
@@ -80,13 +82,14 @@ def test_a_token_is_small_on_the_wire(blocks):
 
 @pytest.mark.parametrize("name", PANELS)
 @pytest.mark.parametrize("focus", [Focus(), Focus(token=5)], ids=["newest", "fixed"])
-def test_law_holds_across_a_change_of_the_loop(name, focus):
+@pytest.mark.parametrize("together", [1, 3])
+def test_law_holds_across_a_change_of_the_loop(name, together, focus):
     """More steps than there was room for, then fewer; other thresholds, another way to read the slots."""
     trace = looped(tokens=1)
     change_loop(trace.meta, 7, max_steps=11, count=11, cosine_threshold=0.5, kl_threshold=1e-5, damping=0.5)
     change_loop(trace.meta, 12, max_steps=2, count=2, strategy="fixed_count", attention_mode="serial")
     changed = Trace(trace.meta, random_frames(5, trace.meta, 16))
-    assert fold(PANELS[name], changed, focus) == figure_json(PANELS[name].figure(changed, focus))
+    assert fold(PANELS[name], changed, focus, together) == figure_json(PANELS[name].figure(changed, focus))
 
 
 def test_panels_draw_what_held_for_the_token_selected():

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from loopviz.panels import Focus
+from loopviz.panels import Focus, passing
 from loopviz.panels.shared import Follower
 from loopviz.trace import Trace
 from tests.panels.cases import looped
@@ -61,3 +61,15 @@ def test_nothing_is_kept_of_a_trace_that_is_gone():
     del trace
     gc.collect()
     assert not follower._kept
+
+
+def test_frames_sent_together_are_worked_out_once():
+    whole, follower, asked = looped(6), Follower(), []
+    trace, got = Trace(whole.meta), []
+    for frame in whole.frames:
+        trace.coming = frame
+        with passing(frame["index"] not in (1, 5)):
+            got.append([op["value"] for op in followed(follower, trace, Focus(), asked)])
+        trace.append(frame)
+    assert got == [[], [(1, "en")], [], [], [], [(5, "en")]]
+    assert asked == [0, 2, 6]
