@@ -247,7 +247,11 @@ class Page {
     this.total = Math.max(this.total, this.seq);
     if (message.about) this.describe(message);
     this.addTokens(message.tokens, message.next);
-    for (const panel of this.panels.values()) if (panel.figure && message.last > message.first) panel.touch(this.seq);
+    for (const [name, panel] of this.panels) {
+      if (!panel.figure || message.last === message.first) continue;
+      if (message.ops[name]) panel.touch(this.seq);
+      else panel.keep(this.seq);
+    }
     this.summaries(message.summaries);
     this.player.show();
     this.screen.wake();

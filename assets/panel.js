@@ -175,6 +175,12 @@ export class Panel {
     this.dirtySince ??= performance.now();
   }
 
+  /** Tokens came that change nothing here. */
+  keep(seq) {
+    this.seq = seq;
+    if (this.dirtySince === null) this.drawn = seq;
+  }
+
   async draw(Plotly) {
     const seq = this.seq;
     this.dirtySince = null;

@@ -1,7 +1,7 @@
 // Drawing within a budget: one panel an animation frame, the one that has waited longest, with pauses for all the rest.
 
 const DRAW_SHARE = 0.5; // of the time, at most, goes into drawing while a run is made or replayed,
-const LONGEST_REST = 40; // ms; but a draw that took long is not waited for as long again: the panels fall behind
+const LONGEST_REST = 25; // ms; but a draw that took long is not waited for as long again: the panels fall behind
 const SETTLED = 500; // ms after a visitor looked elsewhere, and may again, until what is not on screen is drawn
 
 export class Screen {
@@ -77,6 +77,11 @@ export class Screen {
     this.lastDraw = performance.now();
     this.lastCost = this.lastDraw - began;
     page.mark();
-    this.wake();
+    if (next.onScreen) this.wake();
+    else {
+      // nobody sees it: no frame to wait for
+      this.scheduled = true;
+      setTimeout(() => this.tick());
+    }
   }
 }

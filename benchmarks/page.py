@@ -10,7 +10,7 @@ CPU a token that streaming adds (everything the server's process does between th
 the engine's own steps, and less what it spends in that time when nothing runs), what a run costs the server once (its
 checks, its first and last picture), tokens a second with the page open and by the engine alone; and, after the run, the
 time from a click on a word until the answer is there and until all panels on screen show it; and of a second run, how
-many tokens still came after Stop was pressed.
+many tokens the model still made after Stop was pressed (the page gets them in messages of several).
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def serve(options: argparse.Namespace) -> None:
 
     `engine`: CPU ms of the engine's own steps. `others`: CPU ms of everything else in this process between the first
     generated token and the last (making and sending messages, Gradio, the web server); `seconds` and `tokens` of that.
+    `made`: when each generated token was there, seconds since 1970.
     """
     import loopviz.engine
     from loopviz.app.main import build, launch
@@ -81,7 +82,7 @@ def serve(options: argparse.Namespace) -> None:
     plain = loopviz.engine.stream
 
     def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        frames, spent, marks = plain(*args, **kwargs), 0.0, []
+        frames, spent, marks, made = plain(*args, **kwargs), 0.0, [], []
         pause, due = 1 / options.rate if options.rate else 0.0, 0.0
         try:
             while True:
@@ -93,12 +94,14 @@ def serve(options: argparse.Namespace) -> None:
                 if frame["phase"] == "generated":
                     time.sleep(max(0.0, due - time.perf_counter()))
                     due = time.perf_counter() + pause
+                    made.append(time.time())
                     marks.append((time.process_time() - spent, time.perf_counter()))
                 yield frame
         finally:
             frames.close()
             others, seconds = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
             told = {"engine": spent * 1000, "others": others * 1000, "seconds": seconds, "tokens": len(marks) - 1}
+            told["made"] = made
             Path(options.serve).write_text(json.dumps(told))
 
     loopviz.engine.stream = timed
@@ -181,7 +184,8 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
     clocks = json.loads(clock.read_text())
     sent = wire["bytes"] / last
     clicks = page.evaluate(page_script.CLICK, CLICKS)
-    stop_ms, after_stop = page.evaluate(page_script.STOP, last // 2)
+    stop_ms, pressed = page.evaluate(page_script.STOP, last // 2)
+    made = json.loads(clock.read_text())["made"]
     page.close()
     return {
         "tokens": last,
@@ -190,7 +194,7 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
         "answered": statistics.median(answer for answer, _ in clicks),
         "selected": statistics.median(shown for _, shown in clicks),
         "stop": stop_ms,
-        "after_stop": after_stop,
+        "after_stop": sum(moment > pressed / 1000 for moment in made),
         "rebuilt": seen["rebuilt"],
         "lag": seen["drawn"] - ended,
         "cpu": (clocks["others"] - idle * clocks["seconds"]) / clocks["tokens"],
@@ -275,7 +279,7 @@ def main() -> None:
         ("server CPU a run costs once", f"{median(watched, 'once'):.0f} ms", ""),
         ("from a click on a word to the answer", f"{median(watched, 'answered'):.0f} ms", "< 150 ms"),
         ("and until every panel on screen shows it", f"{median(watched, 'selected'):.0f} ms", ""),
-        ("tokens that still came after Stop", f"{median(watched, 'after_stop'):.0f}", "<= 1"),
+        ("tokens the model still made after Stop", f"{max(w['after_stop'] for w in watched):.0f}", "<= 1"),
         ("from Stop until the page says stopped", f"{median(watched, 'stop'):.0f} ms", ""),
         (
             "tokens/s with the page open / the engine alone",

@@ -59,7 +59,7 @@ async (clicks) => {
 }
 """
 
-# Press Stop in the middle of a run; tokens there were then, and how many there are when it has ended.
+# Press Stop in the middle of a run: ms until the page says so, and when it was pressed, ms since 1970.
 STOP = """
 (tokens) => new Promise((resolve) => {
   const root = document.querySelector('.lv');
@@ -68,9 +68,9 @@ STOP = """
     const { t, end, run } = root.dataset;
     if (run === 'recorded' || run === window.before) return;
     if (pressed === null && +t >= tokens) {
-      pressed = [performance.now(), +t];
+      pressed = Date.now();
       document.querySelector('#lv-stop').click();
-    } else if (pressed !== null && end) resolve([performance.now() - pressed[0], +t - pressed[1]]);
+    } else if (pressed !== null && end) resolve([Date.now() - pressed, pressed]);
   }).observe(root, { attributes: true });
   window.before = root.dataset.run;
   document.querySelector('#lv-run').click();

@@ -92,6 +92,7 @@ def template(page: str | None = None) -> dict[str, Any]:
         "tickfont": {"size": 11},
         "title": {"font": {"size": 12}, "standoff": 6},
         "automargin": True,
+        "ticklabeloverflow": "allow",  # else every label is measured at every draw, to hide those that stick out
     }
     return {
         "layout": {
