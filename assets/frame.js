@@ -7,18 +7,6 @@ import { Glossary } from "./glossary.js";
 /** Messages come with their two kinds of quotes exchanged (see loopviz/app/wire.py). */
 export const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
 
-/** Our own Plotly, asked for once a document: Gradio's bundle may put another version at window.Plotly. */
-export function loadPlotly(url) {
-  window.loopvizPlotly ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = url;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("plotly"));
-    document.head.append(script);
-  });
-  return window.loopvizPlotly;
-}
-
 /** The language asked for by the address, chosen last time, or preferred by the browser; the first three pages agree. */
 function pickLanguage(languages) {
   const asked = new URLSearchParams(location.search).get("lang");

@@ -2,6 +2,7 @@
 // Text from a visitor or a model reaches the page through textContent only.
 
 import { el, fill } from "./dom.js";
+import { loadPlotly } from "./draw.js";
 import { stage } from "./early.js";
 import { Glossary } from "./glossary.js";
 import { Keys } from "./keys.js";
@@ -20,18 +21,6 @@ const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.
 
 /** Messages come with their two kinds of quotes exchanged (see loopviz.app.wire.wire). */
 const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
-
-/** Our own Plotly: Gradio's bundle may put another version at window.Plotly later, so the reference is kept. */
-function loadPlotly(url) {
-  window.loopvizPlotly ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = url;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("plotly"));
-    document.head.append(script);
-  });
-  return window.loopvizPlotly;
-}
 
 class Page {
   constructor(root) {
@@ -100,7 +89,7 @@ class Page {
     );
     this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
     setInterval(() => this.watch(), 1000);
-    loadPlotly(new URL(this.root.dataset.plotly, document.baseURI).href).then(
+    loadPlotly(this.root).then(
       (Plotly) => {
         this.Plotly = Plotly;
         this.mark();

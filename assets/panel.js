@@ -2,6 +2,7 @@
 // Knows no panel by name. Text reaches the page through textContent only.
 
 import { el, name, press } from "./dom.js";
+import { plotlyFor } from "./draw.js";
 import { codeLinks, termed } from "./glossary.js";
 
 // A finger scrolls the page, where a mouse zooms the plot.
@@ -53,6 +54,8 @@ export class Panel {
     this.revision = 0;
     this.onScreen = true;
     this.dragging = false;
+    this.drawer = null; // the Plotly that drew it
+    this.waiting = false; // for one that is on its way
     this.wired = false;
     this.offered = ""; // the choices its head shows, as JSON
     this.title = el("h3");
@@ -121,9 +124,7 @@ export class Panel {
     this.drawn = -1;
     this.offered = "";
     this.choices.replaceChildren();
-    if (this.wired) this.page.Plotly.purge(this.plot);
-    this.wired = false;
-    this.plot.removeAllListeners?.("plotly_click");
+    this.forget();
     this.empty.hidden = false;
     this.lacking.hidden = true;
   }
@@ -181,10 +182,25 @@ export class Panel {
     if (this.dirtySince === null) this.drawn = seq;
   }
 
-  async draw(Plotly) {
-    const seq = this.seq;
+  /** Without a plot, which another Plotly may then draw. */
+  forget() {
+    this.drawer?.purge(this.plot);
+    this.drawer = null;
+    this.wired = false;
+    this.plot.removeAllListeners?.("plotly_click");
+  }
+
+  async draw() {
+    const { page, figure, seq } = this;
+    const Plotly = plotlyFor(figure, page.Plotly, page.root, () => {
+      this.waiting = false;
+      page.screen.wake();
+    });
+    this.waiting = Plotly === null;
+    if (this.waiting) return;
+    if (this.drawer !== Plotly) this.forget();
+    this.drawer = Plotly;
     this.dirtySince = null;
-    const { page, figure } = this;
     const layout = structuredClone({ ...figure.layout, template: page.config.templates[page.theme()] });
     if (TOUCH) layout.dragmode = false;
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });

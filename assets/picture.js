@@ -10,12 +10,11 @@ const SHARP = 2; // pixels of a PNG a px
 export const slug = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 60);
 
 /** A Blob of the panel's plot. `kind`: "png" or "svg"; `lines`: its title, and what run it is of. */
-export async function picture(page, panel, kind, [title, about]) {
-  const { Plotly } = page;
-  if (panel.drawn < 0 || panel.dirtySince !== null) await panel.draw(Plotly);
+export async function picture(panel, kind, [title, about]) {
+  if (panel.drawn < 0 || panel.dirtySince !== null) await panel.draw();
   const width = Math.max(LEAST, panel.plot.clientWidth);
   const height = panel.plot.clientHeight;
-  const drawn = await Plotly.toImage(panel.plot, { format: "svg", width, height, imageDataOnly: true });
+  const drawn = await panel.drawer.toImage(panel.plot, { format: "svg", width, height, imageDataOnly: true });
   const svg = compose(drawn, { width, height, title, about });
   const vector = new Blob([new XMLSerializer().serializeToString(svg)], { type: "image/svg+xml" });
   return kind === "svg" ? vector : raster(vector, Number(svg.getAttribute("width")), Number(svg.getAttribute("height")));

@@ -1,7 +1,7 @@
 // Plots from plain plotly data, drawn one at a time with pauses between, in the page's colours.
 
 import { el } from "./dom.js";
-import { loadPlotly } from "./frame.js";
+import { loadPlotly, plotlyFor } from "./draw.js";
 import { PLOT_CONFIG, containers } from "./panel.js";
 
 /** A plot with its title and question. `figure` is plain data; `touch` says it changed. */
@@ -37,8 +37,10 @@ export class Plot {
     this.plots.wake();
   }
 
-  async draw(Plotly, template) {
+  async draw(small, template) {
     this.dirty = false;
+    const Plotly = plotlyFor(this.figure, small, this.plots.frame.root, () => this.touch());
+    if (!Plotly) return;
     const layout = structuredClone({ ...this.figure.layout, template });
     Object.assign(layout, { autosize: true, uirevision: "1", datarevision: ++this.revision });
     this.plot.style.height = `${layout.height}px`; // what it takes is known before it is drawn
@@ -53,7 +55,7 @@ export class Plots {
     this.all = [];
     this.Plotly = null;
     this.awake = false;
-    loadPlotly(new URL(frame.root.dataset.plotly, document.baseURI).href).then(
+    loadPlotly(frame.root).then(
       (Plotly) => {
         this.Plotly = Plotly;
         this.wake();

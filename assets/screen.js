@@ -43,7 +43,7 @@ export class Screen {
     const { page } = this;
     const quiet = page.end && !page.player.playing; // nobody else needs the time
     if (quiet && page.looking) return null; // another picture is on its way, and must not find the page busy
-    const due = [...page.panels.values()].filter((panel) => panel.figure && panel.dirtySince !== null && !panel.dragging);
+    const due = [...page.panels.values()].filter((panel) => panel.figure && panel.dirtySince !== null && !panel.dragging && !panel.waiting);
     due.sort((a, b) => a.dirtySince - b.dirtySince);
     const visible = due.find((panel) => panel.onScreen);
     const past = performance.now() - this.lastDraw;
@@ -70,7 +70,7 @@ export class Screen {
     }
     const began = performance.now();
     try {
-      await next.draw(page.Plotly);
+      await next.draw();
     } catch (error) {
       console.error(`panel ${next.name}`, error);
     }

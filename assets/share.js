@@ -301,7 +301,7 @@ export class Share {
       const at = page.current();
       const file = [slug(model) || "run", panel.name, ...(at < 0 ? [] : [`token-${at}`])].join("-");
       const lines = [panel.words.title, page.about.textContent];
-      keep(await picture(page, panel, kind, lines), `${file}.${kind}`);
+      keep(await picture(panel, kind, lines), `${file}.${kind}`);
       notice.pass(fill(texts["live.share.saved"], { file: `${file}.${kind}` }));
     } catch (error) {
       console.error(`picture of ${panel.name}`, error);

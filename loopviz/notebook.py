@@ -6,7 +6,8 @@ beyond that (another quantity, layer, lens or language) is chosen in Python::
 
     loopviz.explore(trace, metric="kl", lang="zh")
 
-The frame brings its own Plotly.js, so the notebook's file grows by 2 MB for each explorer shown in it.
+The frame brings its own Plotly.js, so the notebook's file grows by 1 MB for each explorer shown in it (2 MB with the
+states in three dimensions).
 """
 
 from __future__ import annotations

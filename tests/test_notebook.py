@@ -27,7 +27,7 @@ class Frame(HTMLParser):
 
 
 def test_a_notebook_shows_the_report_in_a_sandboxed_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_plotly", lambda: "")
+    monkeypatch.setattr(report, "_plotly", lambda small: "")
     trace = hostile()
     shown = loopviz.explore(trace, token=2, lang="zh", height=500)
     ((tag, attributes),) = Frame(shown._repr_html_()).found

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from loopviz import cli, report
+from loopviz import cli, plotlyjs, report
 from loopviz.panels import PANELS, Focus, apply, figure_json
 from loopviz.trace import Trace, io
 from tests.trace.synthetic import make_meta, random_trace, traces
@@ -106,7 +106,7 @@ def test_every_panel_with_all_its_words(lang: str) -> None:
 def light(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without Plotly.js, quick to parse, but where it matters."""
     if "plotly" not in request.node.name:
-        monkeypatch.setattr(report, "_plotly", lambda: "")
+        monkeypatch.setattr(report, "_plotly", lambda small: "")
 
 
 # what every run records enough for
@@ -160,13 +160,12 @@ def test_nothing_is_fetched() -> None:
     assert "http" not in script
 
 
-def test_the_plotly_in_it_is_the_installed_one_once_and_compressed() -> None:
-    from plotly.offline import get_plotlyjs
-
-    text = report.to_html(random_trace(1, 1))
+@pytest.mark.parametrize(("dims", "whole", "most"), [(2, False, 1_000_000), (3, True, 2_500_000)])
+def test_the_plotly_in_it_is_one_that_draws_its_figures_once_and_compressed(dims: int, whole: bool, most: int) -> None:
+    text = report.to_html(random_trace(1, 1), Focus(dims=dims))
     ((_, packed),) = Page(text).all("script", id="lv-plotly")
-    assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()
-    assert len(text) < 2_500_000
+    assert gzip.decompress(base64.b64decode(packed)) == (plotlyjs.whole() if whole else plotlyjs.small())
+    assert len(text) < most
 
 
 @pytest.mark.parametrize("focus", [Focus(), Focus(token=2, block=1, metric="kl", lang="zh", pins=(1,))])

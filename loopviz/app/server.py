@@ -1,6 +1,6 @@
 """What the web server does besides Gradio: our scripts, Plotly and the recorded run, compressed once, cacheable for ever.
 
-One Plotly.js everywhere: the one inside the installed plotly package. Nothing is fetched from anywhere else.
+One version of Plotly.js everywhere (:mod:`loopviz.plotlyjs`). Nothing is fetched from anywhere else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import plotly
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -21,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loopviz import plotlyjs
 from loopviz.app import glossary, look, recording, sources, tour
 from loopviz.app.texts import LANGUAGES
 
@@ -30,7 +30,7 @@ LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.direct)
 SHARE = "loopviz-share"  # where links and files are (see loopviz.app.sharing)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json"}
 _SCRIPTS: dict[str, Path] = {path.name: path for path in sorted(ASSETS.glob("*.js"))}
-_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+_PLOTLY = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
 # made when they are first asked for; their addresses carry no fingerprint of theirs
 _MADE = {
     f"{name}.{lang}.json": functools.partial(make, lang)
@@ -50,8 +50,8 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
     if name in _SCRIPTS:
         raw = _SCRIPTS[name].read_bytes()
         marked = b"".join(path.read_bytes() for path in _SCRIPTS.values())
-    elif name == "plotly.js":
-        raw = _PLOTLY.read_bytes()
+    elif name in _PLOTLY:
+        raw = _PLOTLY[name]()
     elif name in _MADE:
         raw = _MADE[name]()
     elif name in _OPENINGS:
@@ -143,7 +143,8 @@ def _imported(name: str) -> list[str]:
 
 def places() -> dict[str, str]:
     """The addresses the page's script needs."""
-    return {"script": asset_url("live.js"), "plotly": asset_url("plotly.js"), "line": LINES, "share": SHARE}
+    own = {"script": "live.js", "plotly": "plotly.js", "whole": "plotly-whole.js"}
+    return {**{place: asset_url(name) for place, name in own.items()}, "line": LINES, "share": SHARE}
 
 
 @functools.cache

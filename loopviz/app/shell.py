@@ -77,7 +77,9 @@ def page_data(here: str, default_model: str, **more: Any) -> dict[str, Any]:
 
 def element(script: str, data: Mapping[str, Any], functions: list[Callable[[str], str]], elem_id: str) -> gr.HTML:
     """The page's one component: its value carries messages (`wire`), its script draws them."""
-    template = f'<div class="lv lv-page" data-ready="0" data-script="{asset_url(script)}" data-plotly="{asset_url("plotly.js")}"></div>'
+    own = {"script": script, "plotly": "plotly.js", "whole": "plotly-whole.js"}
+    places = " ".join(f'data-{place}="{asset_url(name)}"' for place, name in own.items())
+    template = f'<div class="lv lv-page" data-ready="0" {places}></div>'
     return gr.HTML(
         wire(data),
         html_template=template,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from loopviz import plotlyjs
 from loopviz.app import look, server
 from loopviz.trace.io import save
 from tests.trace.synthetic import random_trace
@@ -21,16 +23,15 @@ def client() -> TestClient:
     return TestClient(Starlette(routes=server.routes()))
 
 
-def test_plotly_is_the_installed_package_s_compressed_and_kept(client: TestClient) -> None:
-    from plotly.offline import get_plotlyjs
-
-    response = client.get("/" + server.asset_url("plotly.js"), headers={"accept-encoding": "gzip"})
+@pytest.mark.parametrize(("name", "script"), [("plotly.js", plotlyjs.small), ("plotly-whole.js", plotlyjs.whole)])
+def test_plotly_is_compressed_and_kept(client: TestClient, name: str, script: Callable[[], bytes]) -> None:
+    response = client.get("/" + server.asset_url(name), headers={"accept-encoding": "gzip"})
     assert response.status_code == 200
     assert response.headers["content-encoding"] == "gzip"
     assert "immutable" in response.headers["cache-control"]
     assert int(response.headers["content-length"]) < len(response.content) / 3
-    assert response.text == get_plotlyjs()
-    plain = client.get("/" + server.asset_url("plotly.js"), headers={"accept-encoding": "identity"})
+    assert response.content == script()
+    plain = client.get("/" + server.asset_url(name), headers={"accept-encoding": "identity"})
     assert plain.content == response.content
 
 
