@@ -16,6 +16,7 @@ where each message continues the gzip stream of a run's own line (loopviz.app.di
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -23,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait in a loop would be counted as a panel's CPU
 
 EDGE = 24  # tokens at either end that a median is over
 
