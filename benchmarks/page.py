@@ -5,7 +5,8 @@
     python benchmarks/page.py --model smollm2-135m-instruct --start 10 --end 14 --tokens 48
 
 Prints medians over the repeats: bytes over the wire a token, plot nodes rebuilt while streaming, milliseconds from the
-last token's arrival until every panel shows it, the longest that a panel on screen stayed behind the newest token, server
+last token's arrival until every panel shows it, the longest that a panel on screen stayed behind the newest token, how
+much longer the panels on screen are redrawn for at the run's end than at its beginning, server
 CPU a token that streaming adds (everything the server's process does between the first generated token and the last, less
 the engine's own steps, and less what it spends in that time when nothing runs), what a run costs the server once (its
 checks, its first and last picture), tokens a second with the page open and by the engine alone; and, after the run, the
@@ -160,6 +161,7 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
     for group, control, value in (
         ("loop", "block_start", options.start),
         ("loop", "block_end", options.end),
+        ("loop", "max_loop_count", max(options.loops, 10)),
         ("loop", "loop_count", options.loops),
         ("sampling", "max_new_tokens", options.tokens),
     ):
@@ -191,6 +193,7 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
         "tokens": last,
         "bytes": sent,
         "behind": seen["behind"],
+        "growth": growth(seen["draws"], last),
         "answered": statistics.median(answer for answer, _ in clicks),
         "selected": statistics.median(shown for _, shown in clicks),
         "stop": stop_ms,
@@ -202,6 +205,17 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
         "once": server - clocks["engine"] - clocks["others"],
         "rate": (last - first) * 1000 / (ended - began),
     }
+
+
+def growth(draws: dict[str, list[tuple[int, float]]], tokens: int) -> float:
+    """The panels' redraws together, over the last fifth of a run's tokens beside those over the second fifth: in the
+    first, a browser still compiles what draws."""
+    early, late = 0.0, 0.0
+    for of in draws.values():
+        parts = [[ms for at, ms in of if low <= 5 * at / tokens < low + 1] for low in (1, 4)]
+        if all(parts):
+            early, late = early + statistics.median(parts[0]), late + statistics.median(parts[1])
+    return late / early if early else float("nan")
 
 
 def watched_panels(options: argparse.Namespace) -> dict[str, Any]:
@@ -223,6 +237,7 @@ def engine_run(loaded: Any, options: argparse.Namespace) -> dict[str, float]:
     extras = tuple(sorted(set().union(*map(needs, panels.values()))))
 
     values = st.defaults() | {"block_start": options.start, "block_end": options.end, "loop_count": options.loops}
+    values["max_loop_count"] = max(options.loops, 10)
     model = loaded.model.with_loop(**st.loop_fields(values))
     wanted = StreamSettings(
         record="full", extras=extras, **st.stream_fields(values | {"max_new_tokens": options.tokens})
@@ -273,6 +288,7 @@ def main() -> None:
         ("plot nodes rebuilt while streaming", f"{max(w['rebuilt'] for w in watched):.0f}", "0"),
         ("from the last token until every panel, off screen too, shows it", f"{median(watched, 'lag'):.0f} ms", ""),
         ("the longest a panel on screen was behind", f"{median(watched, 'behind'):.0f} ms", "<= 500 ms at 20 tokens/s"),
+        ("redraw of the panels on screen, end of the run / beginning", f"{median(watched, 'growth'):.2f}x", "<= 2x"),
         ("server CPU a token added by streaming to the page", f"{median(watched, 'cpu'):.2f} ms", "<= 4 ms"),
         ("making one message a token, measured by itself", f"{median(alone, 'building'):.2f} ms", ""),
         ("server CPU while a page is open and nothing runs", f"{median(watched, 'idle'):.0f} ms a second", ""),

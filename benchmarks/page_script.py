@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-# Plot elements added after the first draw; when the last token came and when all was drawn; and, looked at in every
+# Each panel's draws (tokens shown, ms); plot elements added after the first draw; when the last token came and when all was drawn; and, looked at in every
 # animation frame, how long ago the oldest token came that some panel on screen does not show yet.
 WATCH = """
 () => {
   const root = document.querySelector('.lv'), page = root.page;
-  const seen = (window.seen = { rebuilt: 0, began: null, ended: null, drawn: null, behind: 0 });
+  const seen = (window.seen = { rebuilt: 0, began: null, ended: null, drawn: null, behind: 0, draws: {} });
   const came = new Map();
+  for (const panel of page.panels.values()) {
+    const draw = panel.draw.bind(panel), took = (seen.draws[panel.name] = []);
+    panel.draw = async () => {
+      const began = performance.now();
+      await draw();
+      if (root.dataset.run !== 'recorded' && seen.ended === null) took.push([panel.drawn, performance.now() - began]);
+    };
+  }
   new MutationObserver((records) => {
     const on = [...page.panels.values()].filter((panel) => panel.on);
     if (root.dataset.t === '0' || !on.every((panel) => panel.drawn > 0)) return;
