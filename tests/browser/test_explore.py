@@ -236,6 +236,18 @@ def test_a_click_selects_everywhere(visit: Visit) -> None:
         arg=before,
     )
     same_as_server(page)
+    # three dimensions are drawn by the whole Plotly, fetched for them; two by the small one again
+    for dims, script in (("3-D", "loopvizWholePlotly"), ("2-D", "loopvizPlotly")):
+        page.get_by_label("Dimensions", exact=True).select_option(label=dims)
+        page.wait_for_function(
+            """async (script) => {
+              const panel = document.querySelector('.lv').page.panels.get('state_trajectory');
+              return script in window && panel.dirtySince === null && panel.drawer === (await window[script]);
+            }""",
+            arg=script,
+        )
+        scenes = page.locator("[data-panel=state_trajectory] .gl-container canvas")
+        expect(scenes if dims == "2-D" else scenes.first).to_have_count(int(dims == "3-D"))
 
 
 def test_clicks_while_streaming_lose_nothing(visit: Visit) -> None:
