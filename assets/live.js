@@ -1,11 +1,13 @@
 // The live part of the page: text and panels of one run, kept up to date from messages (see loopviz/app/live.py).
 // Text from a visitor or a model reaches the page through textContent only.
 
+import { Again } from "./again.js";
 import { el, fill } from "./dom.js";
 import { loadPlotly } from "./draw.js";
 import { stage } from "./early.js";
 import { Glossary } from "./glossary.js";
 import { Keys } from "./keys.js";
+import { ModelLine } from "./model.js";
 import { Panel, applyOps } from "./panel.js";
 import { Player } from "./player.js";
 import { Screen } from "./screen.js";
@@ -68,7 +70,8 @@ class Page {
     this.screen = new Screen(this);
     this.glossary = new Glossary();
     this.tour = new Tour(this);
-    this.modelLine = el("span", "lv-model");
+    this.model = new ModelLine(this);
+    this.again = new Again(this);
     this.statusLine = el("span", "lv-status");
     this.statusLine.setAttribute("role", "status");
     this.badge = el("span", "lv-badge");
@@ -79,7 +82,7 @@ class Page {
       "section",
       "lv-card",
       this.tour.offer,
-      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.modelLine, this.keys.open)),
+      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.model.node, this.keys.open)),
       this.words.idle,
       this.text,
       this.player.node,
@@ -113,7 +116,7 @@ class Page {
     this.connecting();
     this.glossary.follow();
     this.player.show();
-    if (this.config) this.watchModel();
+    if (this.config) this.model.watch();
   }
 
   theme() {
@@ -142,7 +145,7 @@ class Page {
     if (this.run && this.focus.lang !== config.lang) this.look({ lang: config.lang });
     this.focus.lang = config.lang;
     this.showStatus();
-    this.watchModel();
+    this.model.watch();
     this.mark();
   }
 
@@ -444,39 +447,6 @@ class Page {
     return this.showRun(this.own);
   }
 
-  // --- going on from a run -----------------------------------------------------------------------------------------
-
-  async textOf(question) {
-    const { run } = this;
-    const answer = await this.ask("text_until", () => ({ run, ...question }));
-    return answer?.kind === "text" ? answer.prompt : null;
-  }
-
-  async goOn() {
-    const prompt = await this.textOf({});
-    if (prompt !== null) this.rerun(prompt);
-  }
-
-  async edit() {
-    const prompt = await this.textOf({});
-    if (prompt === null) return;
-    this.tell.retype({ prompt });
-    const box = document.querySelector("#ctl-prompt textarea");
-    box?.scrollIntoView({ block: "center" });
-    box?.focus();
-  }
-
-  /** Run again up to `token`, with `piece` after it. */
-  async force(token, piece) {
-    const prompt = await this.textOf({ token, piece });
-    if (prompt !== null) this.rerun(prompt);
-  }
-
-  rerun(prompt = null) {
-    this.player.pause();
-    this.tell.rerun({ prompt });
-  }
-
   // --- text ------------------------------------------------------------------------------------------------------
 
   addTokens(rows, next) {
@@ -548,34 +518,6 @@ class Page {
     values.rate = generated > had ? (((generated - had) * 1000) / Math.max(1, this.clock - since)).toFixed(1) : "–";
     const end = this.end ? `${this.texts[`live.end.${this.end}`] ?? this.end} · ` : "";
     return end + fill(this.texts["live.running"], values);
-  }
-
-  /** Follow the loading of the model that is chosen in the controls until it is there; the newest call does. */
-  async watchModel() {
-    if (!this.config || !this.server) return;
-    const watcher = (this.watcher = {});
-    for (let tries = 0; ; tries++) {
-      let status = null;
-      try {
-        const asked = { lang: this.config.lang, model: window.loopvizModel }; // see ExplorePage; left out until one was chosen
-        status = JSON.parse(await this.server.model_status(JSON.stringify(asked)));
-      } catch {
-        status = null;
-      }
-      if (this.watcher !== watcher) return; // another model, or another language
-      if (status) {
-        this.modelLine.textContent = this.modelLine.title = status.text;
-        this.modelLine.dataset.state = status.state;
-        this.root.dataset.model = status.state;
-        if (status.state === "ready" && !this.modelSeen) {
-          this.modelSeen = true;
-          // what the visit began with is in the controls by then: the model's own settings come on top of it
-          this.share.visited.then(() => setTimeout(() => this.tell.loaded(), 50));
-        }
-        if (status.state === "ready" || status.state === "failed") break;
-      } else if (tries > 20) break;
-      await new Promise((resolve) => setTimeout(resolve, 700));
-    }
   }
 
   /** What tests and tools read. */

@@ -66,7 +66,7 @@ export class Panel {
     const { menu, notice } = page.share.exporter(this);
     this.empty = el("p", "lv-empty");
     this.lacks = el("p");
-    this.again = press("lv-quiet", () => page.rerun());
+    this.again = press("lv-quiet", () => page.again.run());
     this.lacking = el("div", "lv-empty lv-lacking", this.lacks, this.again);
     this.lacking.hidden = true;
     this.summary = el("p", "lv-sr");

@@ -26,8 +26,8 @@ export class Player {
     const remembered = kept.get("speed", 1);
     this.speed.value = String(SPEEDS.includes(remembered) ? remembered : 1);
     this.speed.addEventListener("change", () => kept.set("speed", Number(this.speed.value)));
-    this.more = press("lv-quiet", () => page.goOn());
-    this.edit = press("lv-quiet", () => page.edit());
+    this.more = press("lv-quiet", () => page.again.goOn());
+    this.edit = press("lv-quiet", () => page.again.edit());
     this.recorded = press("lv-quiet lv-show-recorded", () => page.showRecorded());
     this.back = press("lv-quiet lv-back", () => page.showOwn());
     const track = el("div", "lv-track", this.button, this.bar, this.place, this.speed);

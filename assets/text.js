@@ -163,7 +163,7 @@ export class TextView {
     this.next.append(label);
     for (const [piece, logp] of found.rows) {
       const share = logp === null ? "" : ` ${Math.round(100 * Math.exp(logp))} %`;
-      const chip = press("lv-chip", () => this.page.force(found.token, piece), shown(piece.trim() || piece), el("small", "", share));
+      const chip = press("lv-chip", () => this.page.again.force(found.token, piece), shown(piece.trim() || piece), el("small", "", share));
       // a token that is a part of a character cannot be typed
       chip.disabled = piece === "" || piece.includes("\ufffd");
       const came = piece === found.said;

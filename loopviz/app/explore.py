@@ -44,8 +44,8 @@ _JS_DARK = """() => {
   try { localStorage.setItem('loopviz.dark', dark ? '1' : '0'); } catch {}
 }"""
 # The page's script says where the model is that this visitor has chosen.
-_JS_CHOSEN = "(name) => { window.loopvizModel = name; document.querySelector('.lv')?.page?.watchModel(); }"
-_JS_LOADED = "() => document.querySelector('.lv')?.page?.watchModel()"
+_JS_CHOSEN = "(name) => { window.loopvizModel = name; document.querySelector('.lv')?.page?.model.watch(); }"
+_JS_LOADED = "() => document.querySelector('.lv')?.page?.model.watch()"
 _JS_WISHES = "() => document.querySelector('.lv')?.page?.wishes() ?? ''"
 # What the page's script may ask, of `Questions`.
 _QUESTIONS = ("resync", "focus", "advance", "text_until", "model_status")

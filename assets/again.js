@@ -1,0 +1,39 @@
+// Going on from a run: more of it, its text to edit, another word at one place; and the same once more.
+
+export class Again {
+  constructor(page) {
+    this.page = page;
+  }
+
+  /** The run's text as a prompt; null when it cannot be had. */
+  async textOf(question) {
+    const { run } = this.page;
+    const answer = await this.page.ask("text_until", () => ({ run, ...question }));
+    return answer?.kind === "text" ? answer.prompt : null;
+  }
+
+  async goOn() {
+    const prompt = await this.textOf({});
+    if (prompt !== null) this.run(prompt);
+  }
+
+  async edit() {
+    const prompt = await this.textOf({});
+    if (prompt === null) return;
+    this.page.tell.retype({ prompt });
+    const box = document.querySelector("#ctl-prompt textarea");
+    box?.scrollIntoView({ block: "center" });
+    box?.focus();
+  }
+
+  /** Run again up to `token`, with `piece` after it. */
+  async force(token, piece) {
+    const prompt = await this.textOf({ token, piece });
+    if (prompt !== null) this.run(prompt);
+  }
+
+  run(prompt = null) {
+    this.page.player.pause();
+    this.page.tell.rerun({ prompt });
+  }
+}
