@@ -22,13 +22,16 @@ export function loadPlotly(root) {
 
 let whole = null;
 
-/** The Plotly that draws `figure`: `small`, or the whole one; null while that is on its way, and `there` is called then. */
-export function plotlyFor(figure, small, root, there) {
+/** The Plotly that draws `figure`: `small`, or the whole one. Null while that is on its way: then `there` or `lost` is called. */
+export function plotlyFor(figure, small, root, there, lost) {
   if (figure.data.every(({ type = "scatter" }) => SMALL_DRAWS.has(type))) return small;
   if (whole) return whole;
   load("loopvizWholePlotly", new URL(root.dataset.whole, document.baseURI).href).then((Plotly) => {
     whole = Plotly;
     there();
-  }, console.error);
+  }, () => {
+    window.loopvizWholePlotly = null; // it may come another time
+    lost();
+  });
   return null;
 }

@@ -140,6 +140,7 @@ export class Panel {
   /** Take a whole figure. */
   take(figure, seq) {
     this.figure = figure;
+    this.waiting = false; // this one may be drawn by what is there
     this.lacking.hidden = true;
     this.offer(figure.layout.meta?.choices ?? {});
     this.touch(seq);
@@ -192,10 +193,13 @@ export class Panel {
 
   async draw() {
     const { page, figure, seq } = this;
-    const Plotly = plotlyFor(figure, page.Plotly, page.root, () => {
+    const trouble = page.texts["live.noplot"];
+    const there = () => {
+      if (page.said === trouble) page.say("");
       this.waiting = false;
       page.screen.wake();
-    });
+    };
+    const Plotly = plotlyFor(figure, page.Plotly, page.root, there, () => page.say(trouble, true));
     this.waiting = Plotly === null;
     if (this.waiting) return;
     if (this.drawer !== Plotly) this.forget();

@@ -39,7 +39,7 @@ export class Plot {
 
   async draw(small, template) {
     this.dirty = false;
-    const Plotly = plotlyFor(this.figure, small, this.plots.frame.root, () => this.touch());
+    const Plotly = plotlyFor(this.figure, small, this.plots.frame.root, () => this.touch(), () => this.plots.lost());
     if (!Plotly) return;
     const layout = structuredClone({ ...this.figure.layout, template });
     Object.assign(layout, { autosize: true, uirevision: "1", datarevision: ++this.revision });
@@ -60,8 +60,12 @@ export class Plots {
         this.Plotly = Plotly;
         this.wake();
       },
-      () => frame.page.say(frame.text("live.noplot"), true),
+      () => this.lost(),
     );
+  }
+
+  lost() {
+    this.frame.page.say(this.frame.text("live.noplot"), true);
   }
 
   recolour() {
