@@ -159,19 +159,17 @@ export class TextView {
     if (focus.token === null && this.page.end) this.next.append(el("span", "lv-hint", this.texts["live.hint"]));
     if (!found || found.token !== focus.token) return;
     const label = el("span", "lv-next-label", this.texts["live.next"]);
-    label.title = this.texts[`live.next.${found.lens}`];
+    label.title = this.texts["live.next.hint"];
     this.next.append(label);
-    for (const [piece, logp] of found.rows) {
+    for (const [piece, logp, came] of found.rows) {
       const share = logp === null ? "" : ` ${Math.round(100 * Math.exp(logp))} %`;
       const chip = press("lv-chip", () => this.page.again.force(found.token, piece), shown(piece.trim() || piece), el("small", "", share));
       // a token that is a part of a character cannot be typed
       chip.disabled = piece === "" || piece.includes("\ufffd");
-      const came = piece === found.said;
       chip.classList.toggle("lv-came", came);
       name(chip, `${piece} ${share}`, came ? this.texts["live.chosen"] : fill(this.texts["live.force"], { text: shown(piece) }));
       this.next.append(chip);
     }
-    this.next.append(el("small", "lv-lens", this.texts[`live.lens.${found.lens}`]));
   }
 
   showPins() {

@@ -15,6 +15,7 @@ from loopviz.app.texts import text
 from loopviz.app.wire import pack
 from loopviz.panels import Focus, passing
 from loopviz.panels.labels import changed
+from loopviz.panels.shared import said
 from loopviz.panels.theme import loop_tints
 from loopviz.trace import Frame, Trace, changes_of
 from loopviz.trace.changes import most_steps
@@ -71,25 +72,39 @@ def summaries(trace: Trace, focus: Focus, panels: Panels) -> dict[str, str]:
 
 
 def alternatives(trace: Trace, focus: Focus) -> dict[str, Any] | None:
-    """What might have come after the token held: `{"token", "lens", "said", "rows": [[text, log p], ...]}`, best first.
+    """What might have come after the token held: `{"token", "said", "rows": [[text, log p, came], ...]}`, best
+    first.
 
-    Read through the exit lens where that was recorded: its last step is the model's own output. Else from the last loop
-    step directly, which is what the loop, but not yet the layers after it, would say. None while no token is held.
+    By the model's own distribution, the one its choice was made from (before temperature and the like). The token that
+    did come is the last row where it is none of the likeliest. None while no token is held, and where that distribution
+    is not known.
     """
     at = focus.selected(len(trace))
     if focus.token is None or at is None:
         return None
     frame = trace.frames[at]
-    steps = frame["blocks"][-1]["steps"] if frame["blocks"] else {}
-    for lens, prefix in (("exit", "exit_"), ("direct", "")):
-        texts, logs = steps.get(f"{prefix}topk_texts"), steps.get(f"{prefix}topk_logprobs")
-        if texts and logs:
-            rows = [
-                [piece, None if value is None else round(value, 4)]
-                for piece, value in zip(texts[-1], logs[-1], strict=True)
-            ]
-            return {"token": at, "lens": lens, "said": frame["next_text"], "rows": rows}
-    return None
+    rows = own_next(trace.meta, frame)
+    if not rows:
+        return None
+    if frame["next_id"] not in [token for token, _, _ in rows]:
+        rows.append((frame["next_id"], frame["next_logprob"], frame["next_text"]))
+    came = frame["next_id"]
+    shown = [[piece, None if value is None else round(value, 4), token == came] for token, value, piece in rows]
+    return {"token": at, "said": frame["next_text"], "rows": shown}
+
+
+def own_next(meta: Mapping[str, Any], frame: Frame) -> list[tuple[int, float | None, str]]:
+    """The model's own likeliest next tokens after a frame, best first: id, log p, text; none when they are not known.
+
+    A file of version 2 has them where the last step of a lens is the model's output: of the exit lens, and of the direct
+    one where no layer follows the block.
+    """
+    columns = [frame["next_topk_ids"], frame["next_topk_logprobs"], frame["next_topk_texts"]]
+    if not columns[0] and frame["blocks"]:
+        last = frame["blocks"][-1]
+        lens = "direct" if last["layers"][1] == meta["shape"]["layers"] - 1 else "exit"
+        columns = [column[-1] if column else [] for column in said(last, lens)]
+    return list(zip(*columns, strict=True))
 
 
 def memory(block: Mapping[str, Any], lang: str) -> str:

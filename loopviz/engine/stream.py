@@ -155,7 +155,7 @@ class _Run:
     ) -> list[Frame]:
         """Frames of a reading's tokens but for their ``parts``; ``same`` is what all frames of the pass share."""
         chosen = torch.tensor(following, dtype=torch.long, device=self.view.device)  # [C]
-        blocks, logprobs = reading.blocks(chosen), reading.next_logprobs(chosen)
+        blocks, logprobs, likeliest = reading.blocks(chosen), reading.next_logprobs(chosen), reading.next_topk()
         frames: list[Frame] = []
         for c, next_id in enumerate(following):
             piece, self.piece = self.piece, self.pieces.add(next_id)
@@ -169,6 +169,7 @@ class _Run:
                     "next_id": next_id,
                     "next_text": self.piece,
                     "next_logprob": logprobs[c],
+                    **likeliest[c],
                     **same,
                     "memory": same["memory"].copy(),
                     "blocks": blocks[c],

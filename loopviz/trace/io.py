@@ -24,8 +24,8 @@ import numpy as np
 
 from loopviz.trace.packed import encode_floats
 from loopviz.trace.sanity import check_frames_sense, check_meta_sense, check_steps
-from loopviz.trace.schema import SCHEMA_VERSION, Trace, check_frame, check_meta, encode_states
-from loopviz.trace.tables import INDEXES, PACKED, TABLES, attention_sizes, columns, frames_from, packed
+from loopviz.trace.schema import READABLE, SCHEMA_VERSION, Trace, check_frame, check_meta, encode_states
+from loopviz.trace.tables import INDEXES, PACKED, SINCE, TABLES, attention_sizes, columns, frames_from, packed
 
 FORMAT = "loopviz-trace"
 MAX_BYTES = 256 * 2**20  # of the file, and of its members together when unpacked
@@ -163,16 +163,31 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
         header = json.loads(_member(archive, "meta.json", MAX_META))
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise TraceFileError("not a trace file (its meta.json is another program's)")
-        if header.get("version") != SCHEMA_VERSION:
-            raise TraceFileError(f"version {header.get('version')!r}; this LoopViz reads version {SCHEMA_VERSION}")
+        version = header.get("version")
+        if version not in READABLE or not isinstance(version, int):
+            readable = " and ".join(map(str, READABLE))
+            raise TraceFileError(f"version {version!r}; this LoopViz reads versions {readable}")
         members = {}
-        for name in _MEMBERS:
+        for name in _members(version):
             if name not in names:
                 raise TraceFileError(f"{name} is missing")
             members[name] = _member(archive, name, max_bytes)
             if hashlib.sha256(members[name]).hexdigest() != header["members"][name]["sha256"]:
                 raise TraceFileError(f"{name} is damaged (its checksum differs)")
     return header, members
+
+
+def _members(version: int) -> list[str]:
+    """The members a file of ``version`` has."""
+    return [name for name in _MEMBERS if version >= SINCE.get(name.removesuffix(".parquet"), 0)]
+
+
+def _this_version(header: dict[str, Any]) -> dict[str, Any]:
+    """The Meta of a readable file as one of this version; ValueError when it says another version than its file."""
+    meta = header["meta"]
+    if meta["version"] != header["version"]:
+        raise ValueError(f"meta.version={meta['version']!r} in a file of version {header['version']!r}")
+    return {**meta, "version": SCHEMA_VERSION}
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
@@ -190,15 +205,21 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 def _assemble(header: dict[str, Any], members: dict[str, bytes], max_bytes: int) -> Trace:
     from safetensors.numpy import load as load_safetensors
 
-    meta = header["meta"]
+    meta = _this_version(header)
     check_meta(meta)
     check_meta_sense(meta)
-    tables = {name: _read_table(name, members[f"{name}.parquet"], max_bytes) for name in _TABLES}
+    # a table the file's version lacks has no rows
+    tables = {name: {column: [] for column in TABLES[name]} for name in _TABLES}
+    for name in _TABLES:
+        if (data := members.get(f"{name}.parquet")) is not None:
+            tables[name] = _read_table(name, data, max_bytes)
     check_steps(tables["blocks"]["n_steps"])
     states = load_safetensors(members["states.safetensors"])["states"]
     hidden, rows = meta["shape"]["hidden"], [n + 1 for n in _recorded(tables["blocks"])]
     if states.dtype != np.float16 or states.shape != (sum(rows), hidden):
         raise TraceFileError(f"states: {states.dtype} {states.shape}, where float16 {(sum(rows), hidden)} belongs")
+    if not np.isfinite(states).all():
+        raise TraceFileError("states: a number that is not finite")
     of_blocks = [encode_states(part) for part in np.split(states, np.cumsum(rows)[:-1])] if rows else []
     trace = Trace(meta, frames_from(tables, of_blocks, _attention(tables, members["attention.safetensors"])))
     for frame in trace.frames:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from loopviz.trace import metrics
 from loopviz.trace.recorder_attention import AttentionRecorder
 from loopviz.trace.recorder_keys import KeyRecorder
-from loopviz.trace.schema import BlockFrame, KVFrame, empty_steps, encode_states
+from loopviz.trace.schema import NEXT_LISTS, BlockFrame, KVFrame, empty_steps, encode_states
 
 if TYPE_CHECKING:
     from loopviz.model import KVOccupancy, LoopCache, LoopLlamaForCausalLM, LoopStep
@@ -215,6 +215,16 @@ class Reading:
         if self.log_p is None:
             return [None] * (self.stop - self.start)
         return metrics.plain(self.log_p[-1].gather(-1, next_ids.unsqueeze(-1)).squeeze(-1))
+
+    def next_topk(self) -> list[dict[str, list[Any]]]:
+        """Per token the model's own likeliest next tokens, by the Frame's keys; empty lists when that is not recorded."""
+        count, full = self.stop - self.start, self.log_p is not None and self.recorder.full
+        if not full:
+            return [{name: [] for name in NEXT_LISTS} for _ in range(count)]
+        values, ids = metrics.top_k(self.log_p[-1], self.recorder.top_k)  # [C, k]
+        best, text = ids.tolist(), self.recorder.token_text
+        columns = (best, metrics.plain(values), [[text(i) for i in row] for row in best])
+        return [dict(zip(NEXT_LISTS, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def blocks(self, next_ids: Tensor) -> list[list[BlockFrame]]:
         """Per token the frames of every block; ``next_ids`` (``[C]`` int64) are ranked in each step's lens."""

@@ -6,17 +6,21 @@ the Meta says, and puts its texts into messages. The limits are far beyond any m
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from loopviz.trace.schema import EXTRAS, Frame
+from loopviz.trace.packed import decode_floats
+from loopviz.trace.schema import EXTRAS, NEXT_LISTS, PARTS, BlockFrame, Frame
 
 MOST_STEPS = 4_096  # loop steps of a block in one pass
 MOST_LAYERS = 4_096
 MOST_SLOTS = 4_096
 MOST = 2**53  # of any number: beyond it, readers in other languages round
-MOST_LOGPROB = 1e-3  # probabilities end at 1; this much for rounding
+ROUNDING = 1e-3  # a probability may be so much above 1, a cosine beyond 1, a divergence below 0
+MOST_MS = 10**9  # of a pass or a part of one: eleven days
+LARGEST = 3.5e38  # of what float32 holds
 MOST_TEXT = 4_000  # characters of a name or a setting
 MOST_DEPTH = 6  # of lists and mappings within each other in settings
 
@@ -80,8 +84,9 @@ def _check_blocks(blocks: Sequence[Mapping[str, Any]], layers: int, path: str) -
         free = block["layers"][1] + 1
         _within(f"{where}.max_steps", block["max_steps"], 1, MOST_STEPS)
         _within(f"{where}.slots", block["slots"], 1, MOST_SLOTS)
-        for name in ("count", "floor"):
+        for name in ("count", "floor", "kl_threshold"):
             _within(f"{where}.{name}", block[name], 0, MOST)
+        _within(f"{where}.cosine_threshold", block["cosine_threshold"], 0, 1)
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
@@ -112,42 +117,98 @@ def check_frames_sense(frames: Sequence[Frame], meta: Mapping[str, Any]) -> None
 
 
 def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
-    layers, blocks = meta["shape"]["layers"], meta["blocks"]
+    blocks, vocab = meta["blocks"], meta["shape"]["vocab"]
     for name in ("token_id", "next_id"):
-        _within(name, frame[name], 0, MOST)
+        _within(name, frame[name], 0, vocab - 1)  # type: ignore[literal-required]
+    _all_within("next_logprob", [frame["next_logprob"]], -LARGEST, ROUNDING)
+    _check_likeliest("next_topk", [[frame[name]] for name in NEXT_LISTS], meta)  # type: ignore[literal-required]
     _within("pass_tokens", frame["pass_tokens"], 1, MOST)
-    for name, value in (*frame["kv"].items(), *frame["memory"].items()):
-        if name != "slots" and value is not None:
-            _within(name, value, 0, MOST)
+    _all_within("pass_ms", [frame["pass_ms"]], 0, MOST_MS)
+    for part in PARTS:
+        _all_within(f"parts.{part}", [frame["parts"][part]], 0, MOST_MS)
+    for name, value in frame["memory"].items():
+        _all_within(f"memory.{name}", [value], 0, MOST)
+    _check_kv(frame, meta["shape"]["layers"])
+    if [block["layers"] for block in frame["blocks"]] != [block["layers"] for block in blocks]:
+        raise ValueError(f"blocks: not those of the meta ({len(blocks)})")
+    for i, block in enumerate(frame["blocks"]):
+        try:
+            _within("block", block["block"], i, i)
+            _check_plain(block["stop_reason"], "stop_reason")
+            _check_steps(block, meta)
+            _check_attention(block, frame, meta["shape"]["heads"])
+        except ValueError as error:
+            raise ValueError(f"blocks[{i}].{error}") from error
+
+
+def _check_kv(frame: Frame, layers: int) -> None:
     held = frame["kv"]["slots"]
+    for name, value in frame["kv"].items():
+        if name != "slots":  # what a plain Llama would hold is what others are compared with
+            _within(f"kv.{name}", value, 1 if name == "bytes_plain" else 0, MOST)
     if len(held) != layers:
         raise ValueError(f"kv: {len(held)} layers where meta.shape.layers is {layers}")
     for slots in held:
         _within("kv: slots of a layer", len(slots), 1, MOST_SLOTS)
         for tokens in slots:
             _within("kv: tokens of a slot", tokens, 0, frame["index"] + 1)
-    if [block["layers"] for block in frame["blocks"]] != [block["layers"] for block in blocks]:
-        raise ValueError(f"blocks: not those of the meta ({len(blocks)})")
-    for i, block in enumerate(frame["blocks"]):
-        _within("block", block["block"], i, i)
-        _check_plain(block["stop_reason"], f"blocks[{i}].stop_reason")
-        steps = block["steps"]
-        for rank in (*steps["rank"], *steps["exit_rank"]):
-            _within(f"blocks[{i}].rank", rank, 1, MOST)
-        for row in (*steps["topk_ids"], *steps["exit_topk_ids"]):
-            _within(f"blocks[{i}]: top-k entries", len(row), 0, meta["top_k"])
-            for token in row:
-                _within(f"blocks[{i}]: a top-k id", token, 0, MOST)
-        logs = [value for name in ("topk_logprobs", "exit_topk_logprobs") for row in steps[name] for value in row]
-        for value in (*logs, *steps["exit_logprob"], frame["next_logprob"]):
-            if value is not None and not value <= MOST_LOGPROB:
-                raise ValueError(f"blocks[{i}]: a log-probability of {value}, which is above 0")
-        for layer in (block["attention"] or {"layers": []})["layers"]:
-            for heads in layer["change"]:
-                _within(f"blocks[{i}]: attention heads", len(heads), meta["shape"]["heads"], meta["shape"]["heads"])
 
 
-def _within(path: str, value: int, low: int, high: int) -> None:
+def _check_steps(block: BlockFrame, meta: Mapping[str, Any]) -> None:
+    """Every number of every step of one block, both ends."""
+    steps, vocab = block["steps"], meta["shape"]["vocab"]
+    ends = {
+        "cosine": (-1 - ROUNDING, 1 + ROUNDING),
+        "kl": (-ROUNDING, LARGEST),
+        "rel_delta": (0, LARGEST),
+        "norm": (0, LARGEST),
+        "entropy": (-ROUNDING, math.log(vocab) + ROUNDING),
+        "rank": (1, vocab),
+        "ms": (0, MOST_MS),
+        "exit_rank": (1, vocab),
+        "exit_logprob": (-LARGEST, ROUNDING),
+    }
+    for name, (low, high) in ends.items():
+        _all_within(f"steps.{name}", steps[name], low, high)  # type: ignore[literal-required]
+    for prefix in ("topk", "exit_topk"):
+        lists = [steps[f"{prefix}_{name}"] for name in ("ids", "logprobs", "texts")]  # type: ignore[literal-required]
+        _check_likeliest(f"steps.{prefix}", lists, meta)
+    for column in block["key_cosine"]:
+        _all_within("key_cosine", column, -1 - ROUNDING, 1 + ROUNDING)
+
+
+def _check_likeliest(path: str, lists: Sequence[Sequence[Sequence[Any]]], meta: Mapping[str, Any]) -> None:
+    """Likeliest tokens, a row a step: ids, log-probabilities, texts."""
+    ids, logprobs, _ = lists
+    for row in ids:
+        _within(f"{path}_ids: entries", len(row), 0, meta["top_k"])
+        _all_within(f"{path}_ids", row, 0, meta["shape"]["vocab"] - 1)
+    for row in logprobs:
+        _all_within(f"{path}_logprobs", row, -LARGEST, ROUNDING)
+
+
+def _check_attention(block: BlockFrame, frame: Frame, heads: int) -> None:
+    first = block["layers"][0]
+    for j, layer in enumerate((block["attention"] or {"layers": []})["layers"]):
+        for row in layer["change"]:
+            _within("attention: heads", len(row), heads, heads)
+            _all_within("attention.change", row, 0, 1 + ROUNDING)
+        widths = {"weights": frame["index"] + 1, "slots": len(frame["kv"]["slots"][first + j])}
+        for name, width in widths.items():
+            shares = decode_floats(layer[name], width)  # type: ignore[literal-required]
+            # float16: a share may be rounded up, and a NaN is within nothing
+            if shares.size and not (shares.min() >= 0 and shares.max() <= 1 + 4 * ROUNDING):
+                raise ValueError(f"attention.{name}: {shares.min()} to {shares.max()} where shares of 1 belong")
+
+
+def _all_within(path: str, values: Iterable[float | None], low: float, high: float) -> None:
+    """Each of ``values`` that is defined is one there can be; ValueError names the first that is not."""
+    for value in values:
+        if value is not None:
+            _within(path, value, low, high)
+
+
+def _within(path: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{path}: {value} where {low if low == high else f'{low} to {high}'} belongs")
 

@@ -27,12 +27,14 @@ from loopviz.trace.typed import check_type
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE = (2, 3)  # of files: what version 2 lacks is read as not recorded
 EXTRAS = ("exit", "keys", "attention")  # what a run records only when asked, see StepColumns and BlockFrame
 STEP_NUMBERS = ("cosine", "kl", "rel_delta", "norm", "entropy", "rank", "ms")
 STEP_LISTS = ("topk_ids", "topk_logprobs", "topk_texts")
 EXIT_NUMBERS = ("exit_rank", "exit_logprob")
 EXIT_LISTS = ("exit_topk_ids", "exit_topk_logprobs", "exit_topk_texts")
+NEXT_LISTS = ("next_topk_ids", "next_topk_logprobs", "next_topk_texts")
 PARTS = ("prelude", "block", "coda", "head", "recording")
 
 # Types are written with typing.Union: they are evaluated at run time, on Python 3.10 as well.
@@ -136,7 +138,7 @@ class Memory(TypedDict):
 class Frame(TypedDict):
     """Everything one token adds to a Trace."""
 
-    version: Literal[2]
+    version: Literal[3]
     index: int  # position t, 0-based, prompt included
     phase: Literal["prompt", "generated"]
     token_id: int
@@ -144,6 +146,11 @@ class Frame(TypedDict):
     next_id: int  # the next prompt token, or the token chosen
     next_text: str
     next_logprob: Number  # log p(next_id) under the model's own distribution, before temperature and the like, nats
+    # The model's own likeliest next tokens, best first: its output, so the exit lens at the last step. Not a lens of the
+    # loop. Empty when the recorder was off, and in a file of version 2.
+    next_topk_ids: list[int]
+    next_topk_logprobs: list[Number]  # nats, before temperature and the like
+    next_topk_texts: list[str]
     pass_tokens: int  # tokens in the forward pass that made this frame
     pass_ms: Number  # wall time of it and of its first chunk's head, milliseconds
     parts: Parts
@@ -203,7 +210,7 @@ class _Changes(TypedDict, total=False):
 class Meta(_Changes):
     """What the whole run was: model, prompt, settings (those it began with)."""
 
-    version: Literal[2]
+    version: Literal[3]
     model: str
     prompt: str
     prompt_tokens: int
@@ -225,6 +232,8 @@ def check_frame(frame: Mapping[str, Any], hidden: int | None = None) -> None:
     check_type(frame, Frame, "")
     if not all(frame["kv"]["slots"]):
         raise ValueError("kv.slots: a layer without slots")
+    if len(set(map(len, (frame[name] for name in NEXT_LISTS)))) != 1:  # type: ignore[literal-required]
+        raise ValueError(f"{', '.join(NEXT_LISTS)}: lists of different lengths")
     for i, block in enumerate(frame["blocks"]):
         try:
             _check_block(block, frame, hidden)
@@ -367,6 +376,11 @@ class Trace:
     def exit(self) -> pd.DataFrame:
         """A row per token, block and step of the exit lens: rank and logprob of next_id. Empty without the extra."""
         return self._table("exit")
+
+    @property
+    def next_topk(self) -> pd.DataFrame:
+        """A row per token and place: the model's own likeliest next tokens. Empty when the recorder was off."""
+        return self._table("next_topk")
 
     @property
     def exit_topk(self) -> pd.DataFrame:

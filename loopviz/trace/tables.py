@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from loopviz.trace.packed import decode_floats
-from loopviz.trace.schema import EXIT_LISTS, PARTS, SCHEMA_VERSION, STEP_LISTS, STEP_NUMBERS, Frame, empty_steps
+from loopviz.trace.schema import (
+    EXIT_LISTS,
+    NEXT_LISTS,
+    PARTS,
+    SCHEMA_VERSION,
+    STEP_LISTS,
+    STEP_NUMBERS,
+    Frame,
+    empty_steps,
+)
 
 _TOPK = {
     "token": "int",
@@ -58,6 +67,7 @@ TABLES: dict[str, dict[str, str]] = {
         **{name: "int" if name == "rank" else "float" for name in STEP_NUMBERS},
     },
     "topk": _TOPK,
+    "next_topk": {"token": "int", "place": "int", "token_id": "int", "logprob": "float", "text": "str"},
     "exit": {"token": "int", "block": "int", "step": "int", "rank": "int", "logprob": "float"},
     "exit_topk": _TOPK,
     "keys": {"token": "int", "block": "int", "layer": "int", "step": "int", "cosine": "float"},
@@ -69,6 +79,7 @@ TABLES: dict[str, dict[str, str]] = {
     "attention_index": {"token": "int", "block": "int", "layer": "int", "slots": "int"},
 }
 PACKED = ("attention", "attention_slots")  # a number an earlier position or slot: kept as arrays, spelled out on demand
+SINCE = {"next_topk": 3}  # the first version of a file that has a table; else all have it
 INDEXES = ("state_index", "attention_index")  # say whose the arrays' rows are
 
 _FRAME_KEYS = ("index", "phase", "token_id", "text", "next_id", "next_text", "next_logprob", "pass_tokens", "pass_ms")
@@ -89,6 +100,9 @@ def _rows(frames: Sequence[Frame], table: str) -> Iterator[tuple[Any, ...]]:
                 memory["process"],
                 memory["device"],
             )
+        elif table == "next_topk":
+            said = zip(*(frame[name] for name in NEXT_LISTS), strict=True)  # type: ignore[literal-required]
+            yield from ((t, place, *entry) for place, entry in enumerate(said))
         elif table == "kv":
             for layer, slots in enumerate(frame["kv"]["slots"]):
                 yield from ((t, layer, slot, tokens) for slot, tokens in enumerate(slots))
@@ -186,6 +200,7 @@ def frames_from(
             {
                 "version": SCHEMA_VERSION,
                 **{key: row[key] for key in _FRAME_KEYS},
+                **{name: [] for name in NEXT_LISTS},
                 "parts": {part: row[f"{part}_ms"] for part in PARTS},
                 "memory": {"process": row["memory_process"], "device": row["memory_device"]},
                 "blocks": [],
@@ -197,6 +212,11 @@ def frames_from(
             raise ValueError(f"tokens: index {row['index']} in row {len(frames) - 1}")
     _add_blocks(frames, tables["blocks"], iter(states))
     _add_steps(frames, tables)
+    for row in _by_row(tables["next_topk"]):
+        said = _frame_of(frames, row)
+        _expect("next_topk", row, "place", len(said["next_topk_ids"]))
+        for name, column in zip(NEXT_LISTS, ("token_id", "logprob", "text"), strict=True):
+            said[name].append(row[column])  # type: ignore[literal-required]
     for row in _by_row(tables["kv"]):
         layers = _frame_of(frames, row)["kv"]["slots"]
         if row["slot"] == 0:

@@ -155,16 +155,41 @@ def test_a_panel_whose_data_was_not_recorded_is_left_to_the_page() -> None:
     assert replay.advance(trace, Focus(), {"needy": _Needy()}, **PLACE, first=0, last=4)["steps"][0]["ops"] == {}
 
 
-def test_alternatives_are_those_of_the_token_held() -> None:
-    trace = random_trace(8, 6)
+def test_what_could_come_next_is_the_models_own_distribution() -> None:
+    """A6: not a lens of the loop, which names words the model would never have said."""
+    trace = random_trace(8, 6, extras=("exit",))
     assert drawing.alternatives(trace, Focus()) is None
+    frame = trace.frames[2]
     found = drawing.alternatives(trace, Focus(token=2))
-    steps = trace.frames[2]["blocks"][-1]["steps"]
-    prefix = "exit_" if found["lens"] == "exit" else ""
-    assert [row[0] for row in found["rows"]] == steps[f"{prefix}topk_texts"][-1]
-    assert found["said"] == trace.frames[2]["next_text"]
+    assert [row[0] for row in found["rows"][:5]] == frame["next_topk_texts"]
+    assert [row[1] for row in found["rows"][:5]] == pytest.approx(frame["next_topk_logprobs"], abs=1e-4)
+    assert found["said"] == frame["next_text"]
     assert drawing.alternatives(trace, Focus(token=99)) is None
-    assert drawing.alternatives(random_trace(9, 4, blocks=[]), Focus(token=1)) is None
+    assert drawing.alternatives(random_trace(9, 4, blocks=[]), Focus(token=1))["rows"], "a plain Llama has one as well"
+    assert drawing.alternatives(random_trace(9, 4, record="off"), Focus(token=1)) is None
+
+
+def test_the_word_that_came_is_among_those_that_could_come_next() -> None:
+    for seed in range(20):
+        trace = random_trace(seed, 3)
+        rows, frame = drawing.alternatives(trace, Focus(token=1))["rows"], trace.frames[1]
+        assert sum(came for *_, came in rows) == 1
+        assert len(rows) == 5 + (frame["next_id"] not in frame["next_topk_ids"])
+        if frame["next_id"] not in frame["next_topk_ids"]:
+            assert rows[-1] == [frame["next_text"], round(frame["next_logprob"], 4), True]
+
+
+@pytest.mark.parametrize(
+    ("block", "extras", "prefix"), [((4, 5), (), ""), ((1, 2), ("exit",), "exit_"), ((1, 2), (), None)]
+)
+def test_what_could_come_next_in_an_older_file_is_shown_only_where_it_is_the_models_own(block, extras, prefix) -> None:
+    trace = random_trace(8, 3, blocks=[block], extras=extras)
+    trace.frames[1].update(next_topk_ids=[], next_topk_logprobs=[], next_topk_texts=[])
+    found = drawing.alternatives(trace, Focus(token=1))
+    if prefix is None:
+        assert found is None
+    else:
+        assert [row[0] for row in found["rows"][:5]] == trace.frames[1]["blocks"][0]["steps"][f"{prefix}topk_texts"][-1]
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from loopviz.trace import EXTRAS, SCHEMA_VERSION, Frame, Trace, blocks_at, encode_floats, encode_states
-from loopviz.trace.schema import PARTS, empty_steps
+from loopviz.trace.schema import NEXT_LISTS, PARTS, empty_steps
 
 PIECES = [
     " the",
@@ -212,6 +212,8 @@ def random_frames(
     for t in range(tokens):
         apart = random.Random(f"{seed} {t}")  # with or without an extra, the other numbers of a seed are the same
         parts = {part: apart.uniform(0.1, 9) for part in PARTS}
+        says = random.Random(f"{seed} {t} says")  # of its own: the numbers of a seed stay what they are
+        own = [column[0] for column in _top(says, meta, 1)] if record == "full" else [[], [], []]
         memory = {"process": apart.randint(10**8, 10**9), "device": apart.choice([None, 10**7])}
         blocks = [_block_frame(rng, apart, i, meta, t, record, states, extras) for i in range(len(meta["blocks"]))]
         for layer, slots in enumerate(held):
@@ -232,6 +234,7 @@ def random_frames(
                 "next_id": ids[t + 1],
                 "next_text": texts[t + 1],
                 "next_logprob": -rng.expovariate(0.5),
+                **dict(zip(NEXT_LISTS, own, strict=True)),
                 "pass_tokens": prompt if t < prompt else 1,
                 "pass_ms": prompt_ms if t < prompt else rng.uniform(5, 50),
                 "parts": parts,

@@ -87,7 +87,7 @@ def in_header(change):
         (lambda m: m.update({"meta.json": b"\xff{"}), "damaged"),
         (lambda m: m.update({"meta.json": b"[" * 100_000}), "damaged"),
         (in_header(lambda h: h.update(version=99)), "version 99"),
-        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads version 2"),
+        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2 and 3"),
         (in_header(lambda h: h.update(format="other")), "another program"),
         (in_header(lambda h: h["members"].pop("states.safetensors")), "damaged"),
         (in_header(lambda h: h["meta"].pop("shape")), "shape"),
@@ -127,14 +127,43 @@ def _replaced_table(data: bytes, name: str, table: pa.Table, **how) -> bytes:
     """The archive with one table replaced and its checksum made to fit: a file made on purpose."""
     sink = io.BytesIO()
     pq.write_table(table, sink, **how)
+    return replaced_member(data, name, sink.getvalue())
+
+
+def replaced_member(data: bytes, name: str, content: bytes) -> bytes:
+    """The archive with one member replaced and its checksum made to fit."""
 
     def change(members):
-        members[name] = sink.getvalue()
+        members[name] = content
         header = json.loads(members["meta.json"])
-        header["members"][name]["sha256"] = trace_io.hashlib.sha256(sink.getvalue()).hexdigest()
+        header["members"][name]["sha256"] = trace_io.hashlib.sha256(content).hexdigest()
         members["meta.json"] = json.dumps(header).encode()
 
     return rezip(data, change)
+
+
+def of_version_2(data: bytes) -> bytes:
+    """A file as version 2 wrote it: without the model's own likeliest next tokens."""
+
+    def change(members):
+        del members["next_topk.parquet"]
+        header = json.loads(members["meta.json"])
+        del header["members"]["next_topk.parquet"]
+        header["version"] = header["meta"]["version"] = 2
+        members["meta.json"] = json.dumps(header).encode()
+
+    return rezip(data, change)
+
+
+def test_a_file_of_version_2_is_read_without_what_it_lacks():
+    trace = random_trace(4, 3, extras=EXTRAS)
+    old = loads(of_version_2(dumps(trace)))
+    for frame in trace.frames:
+        frame.update(next_topk_ids=[], next_topk_logprobs=[], next_topk_texts=[])
+    assert old == trace
+    assert loads(dumps(old)) == trace, "saved again, it is of this version"
+    with pytest.raises(TraceFileError, match="version=3 in a file of version 2"):
+        loads(rezip(of_version_2(dumps(trace)), in_header(lambda h: h["meta"].update(version=3))))
 
 
 def test_tables_that_unfold_beyond_the_limits_are_refused(monkeypatch):

@@ -55,6 +55,10 @@ def check_token(model, frame, states: list[np.ndarray], logits: np.ndarray) -> N
     t, own = frame["index"], logits[frame["index"]]
     expected = own[frame["next_id"]] - np.log(np.exp(own - own.max()).sum()) - own.max()
     assert frame["next_logprob"] == pytest.approx(expected, abs=1e-4)
+    mine = own - np.log(np.exp(own - own.max()).sum()) - own.max()
+    assert len(frame["next_topk_ids"]) == 5
+    assert frame["next_topk_logprobs"] == pytest.approx(np.sort(mine)[::-1][:5], abs=1e-4)
+    assert mine[frame["next_topk_ids"]] == pytest.approx(frame["next_topk_logprobs"], abs=1e-4)
     for block, all_states in zip(frame["blocks"], states, strict=True):
         steps, s = block["steps"], all_states[:, t]
         assert block["n_steps"] == len(s) - 1
@@ -242,3 +246,25 @@ def test_a_head_that_is_more_than_a_matrix_is_called():
     assert torch.equal(recorder.head_logits(head, states), head(states))
     tanh = torch.nn.Sequential(torch.nn.Linear(24, 300, bias=False), torch.nn.Tanh())
     assert torch.equal(recorder.head_logits(tanh, states), tanh(states))
+
+
+@pytest.mark.parametrize("layers", [[(1, 2)], [(3, 4)]], ids=["with a coda", "without a coda"])
+def test_the_last_steps_exit_lens_is_the_models_own_output(layers):
+    """Ids, order, probabilities and texts: what "next" is promised by, and where every column of the exit lens ends."""
+    model = tiny.model(seed=4, loop_layers=layers, loop_count=3)
+    trace = run(model, tiny.tokenizer(), "Once upon a time", StreamSettings(max_new_tokens=5, extras=("exit",)))
+    for frame in trace.frames:
+        steps = frame["blocks"][-1]["steps"]
+        for name in ("ids", "logprobs", "texts"):
+            assert steps[f"exit_topk_{name}"][-1] == frame[f"next_topk_{name}"]
+        assert steps["exit_logprob"][-1] == frame["next_logprob"]
+
+
+def test_a_plain_llama_has_its_own_distribution_and_a_recorder_that_is_off_none():
+    model = tiny.model(seed=4, loop_layers=None)
+    full, off = (
+        run(model, tiny.tokenizer(), "Once upon a time", StreamSettings(max_new_tokens=3, record=record))
+        for record in ("full", "off")
+    )
+    assert all(frame["next_topk_ids"][0] == frame["next_id"] for frame in full.frames[full.meta["prompt_tokens"] - 1 :])
+    assert not any(frame["next_topk_ids"] for frame in off.frames)

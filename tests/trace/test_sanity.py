@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.panels import PANELS, Focus, apply, figure_json
-from loopviz.trace import Trace
+from loopviz.trace import SCHEMA_VERSION, Trace, encode_floats
 from loopviz.trace import io as trace_io
 from loopviz.trace.io import TraceFileError, dumps, loads
 from tests.trace.synthetic import make_meta, random_trace
-from tests.trace.test_io import in_header, rezip
+from tests.trace.test_io import in_header, replaced_member, rezip
 
 
 def with_lying_member(data: bytes, name: str, content: bytes) -> bytes:
@@ -158,11 +158,11 @@ def _frame(change: Callable[[Any], Any]) -> Callable[[Trace], Any]:
         (_frame(lambda f: f["memory"].update(process=-5)), "process: -5"),
         (_frame(lambda f: f.update(pass_tokens=0)), "pass_tokens: 0"),
         (_frame(lambda f: f.update(next_id=-1)), "next_id: -1"),
-        (_frame(lambda f: f["blocks"][0]["steps"]["rank"].__setitem__(0, 0)), "rank: 0"),
-        (_frame(lambda f: [row.append(row[0]) for row in _topk(f)]), "top-k entries: 6 where 0 to 5"),
-        (_frame(lambda f: f["blocks"][0]["steps"]["topk_logprobs"][0].__setitem__(0, 1e30)), "log-probability of 1e"),
-        (_frame(lambda f: f["blocks"][0]["steps"]["exit_logprob"].__setitem__(0, 0.5)), "log-probability of 0.5"),
-        (_frame(lambda f: [h.append(0.0) for h in _change(f)]), "attention heads: 5 where 4"),
+        (_frame(lambda f: f["blocks"][0]["steps"]["rank"].__setitem__(0, 0)), "rank: 0 where 1 to 64"),
+        (_frame(lambda f: [row.append(row[0]) for row in _topk(f)]), "topk_ids: entries: 6 where 0 to 5"),
+        (_frame(lambda f: f["blocks"][0]["steps"]["topk_logprobs"][0].__setitem__(0, 1e30)), r"topk_logprobs: 1e\+30"),
+        (_frame(lambda f: f["blocks"][0]["steps"]["exit_logprob"].__setitem__(0, 0.5)), "exit_logprob: 0.5"),
+        (_frame(lambda f: [h.append(0.0) for h in _change(f)]), "attention: heads: 5 where 4"),
     ],
 )
 def test_frames_no_run_could_have_are_refused_by_name(change: Callable[[Trace], Any], says: str) -> None:
@@ -170,6 +170,72 @@ def test_frames_no_run_could_have_are_refused_by_name(change: Callable[[Trace], 
     change(trace)
     with pytest.raises(TraceFileError, match=says):
         loads(dumps(trace))
+
+
+def _step(name: str, value: Any) -> Callable[[Trace], Any]:
+    return _frame(lambda f: f["blocks"][0]["steps"][name].__setitem__(0, value))
+
+
+def _layer(name: str, share: float) -> Callable[[Trace], Any]:
+    def change(frame: Any) -> None:
+        n, width = frame["blocks"][0]["n_steps"], {"weights": 2, "slots": 2}[name]
+        frame["blocks"][0]["attention"]["layers"][0][name] = encode_floats([[share] * width] * n)
+
+    return _frame(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_frame(lambda f: f["parts"].update(prelude=1.7e308)), "parts.prelude: 1.7e"),
+        (_frame(lambda f: f["parts"].update(block=-5.0)), "parts.block: -5.0"),
+        (_frame(lambda f: f.update(pass_ms=-1e-9)), "pass_ms: -1e-09"),
+        (_frame(lambda f: f.update(token_id=64)), "token_id: 64 where 0 to 63"),
+        (_frame(lambda f: f.update(next_id=64)), "next_id: 64 where 0 to 63"),
+        (_frame(lambda f: f.update(next_logprob=0.5)), "next_logprob: 0.5"),
+        (_frame(lambda f: f["next_topk_ids"].__setitem__(0, 64)), "next_topk_ids: 64"),
+        (_frame(lambda f: f["next_topk_logprobs"].__setitem__(0, 2.0)), "next_topk_logprobs: 2.0"),
+        (_frame(lambda f: f["kv"].update(bytes_plain=0)), "kv.bytes_plain: 0 where 1"),
+        (_frame(lambda f: f["memory"].update(device=-1)), "memory.device: -1"),
+        (_step("cosine", 1.1), "steps.cosine: 1.1"),
+        (_step("cosine", -1.1), "steps.cosine: -1.1"),
+        (_step("kl", -0.1), "steps.kl: -0.1"),
+        (_step("kl", 1e300), "steps.kl: 1e"),
+        (_step("rel_delta", -0.1), "steps.rel_delta: -0.1"),
+        (_step("norm", -1.0), "steps.norm: -1.0"),
+        (_step("norm", 1e300), "steps.norm: 1e"),
+        (_step("entropy", -0.1), "steps.entropy: -0.1"),
+        (_step("entropy", 5.0), "steps.entropy: 5.0 where"),
+        (_step("rank", 65), "steps.rank: 65 where 1 to 64"),
+        (_step("exit_rank", 65), "steps.exit_rank: 65"),
+        (_step("exit_logprob", -1e300), "steps.exit_logprob: -1e"),
+        (_step("ms", -0.1), "steps.ms: -0.1"),
+        (_step("ms", 1e300), "steps.ms: 1e"),
+        (_frame(lambda f: f["blocks"][0]["steps"]["topk_ids"][0].__setitem__(0, 64)), "steps.topk_ids: 64"),
+        (_frame(lambda f: f["blocks"][0]["key_cosine"][0].__setitem__(1, -3.0)), "key_cosine: -3.0"),
+        (_frame(lambda f: _change(f)[-1].__setitem__(0, 1.5)), "attention.change: 1.5"),
+        (_layer("weights", -0.5), "attention.weights: -0.5"),
+        (_layer("slots", 7.0), "attention.slots: 7.0"),
+    ],
+)
+def test_every_number_of_a_frame_has_both_ends(change: Callable[[Trace], Any], says: str) -> None:
+    """D10: times no run can have, and their siblings; what is undefined stays undefined."""
+    trace = random_trace(0, 3, extras=("exit", "keys", "attention"))
+    change(trace)
+    with pytest.raises(TraceFileError, match=rf"token 1: .*{says}"):
+        loads(dumps(trace))
+
+
+def test_states_that_are_no_numbers_are_refused() -> None:
+    import numpy as np
+    from safetensors.numpy import save
+
+    trace = random_trace(0, 2)
+    states = trace.states.copy()
+    states[0, 0] = np.nan
+    data = replaced_member(dumps(trace), "states.safetensors", save({"states": states}))
+    with pytest.raises(TraceFileError, match="states: a number that is not finite"):
+        loads(data)
 
 
 def _topk(frame: Any) -> list[list[Any]]:
@@ -226,7 +292,8 @@ def test_whatever_is_let_in_can_be_drawn_by_every_panel(seed: int) -> None:
     for name in ("shape", "blocks"):
         meta[name] = _mutate(rng, meta[name], share)
     trace = Trace(
-        meta, [{**_mutate(rng, frame, share), "version": 2, "index": t} for t, frame in enumerate(trace.frames)]
+        meta,
+        [{**_mutate(rng, frame, share), "version": SCHEMA_VERSION, "index": t} for t, frame in enumerate(trace.frames)],
     )
     try:
         loaded = loads(dumps(trace))

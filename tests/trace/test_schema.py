@@ -28,8 +28,9 @@ from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 
 # Written out by hand: changing a Frame must mean changing this list, and the version.
 FRAME_KEYS = {
-    2: {
-        Frame: "version index phase token_id text next_id next_text next_logprob pass_tokens pass_ms parts memory blocks kv finish",
+    3: {
+        Frame: "version index phase token_id text next_id next_text next_logprob next_topk_ids next_topk_logprobs "
+        "next_topk_texts pass_tokens pass_ms parts memory blocks kv finish",
         BlockFrame: "block layers n_steps stop_reason steps states key_cosine attention",
         StepColumns: "cosine kl rel_delta norm entropy rank topk_ids topk_logprobs topk_texts ms exit_rank exit_logprob exit_topk_ids "
         "exit_topk_logprobs exit_topk_texts",
