@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz.csv_file import table_bytes
 from loopviz.panels import PANELS, Focus, figure_json, labels
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def panel_file(trace: Trace, panel: str, kind: str, focus: Focus | None = None) 
         raise ValueError(f"kind={kind!r}: must be one of {', '.join(KINDS)}")
     found, out = panel_table(trace, panel, focus), io.BytesIO()
     if kind == "csv":
-        found.to_csv(out, index=False, encoding="utf-8", lineterminator="\n")
+        out.write(table_bytes(found))
     else:
         found.to_parquet(out, index=False)
     model = re.sub(r"[^A-Za-z0-9._-]+", "-", trace.meta["model"]).strip("-.")[:60]

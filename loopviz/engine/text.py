@@ -1,73 +1,276 @@
-"""Tokens to text and back: a prompt's ids, the piece each token adds, the text of one token alone."""
+"""Tokens to text and back: a prompt's ids, the piece each token adds, the text of one token alone.
+
+A looped model writes what no tokenizer was made for: characters broken off in the middle, bytes that are no text. Nothing
+a tokenizer or a chat template raises leaves this module as anything but ``ValueError``, and nothing that decoding raises
+leaves it at all: a run goes on, with U+FFFD where a character is broken.
+"""
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
+from tokenizers import decoders
 
 from loopviz.engine import limits
+
+BROKEN = "\ufffd"  # what stands for bytes that are no character
+HELD = 8  # tokens: more than a character can be spelled with, each of them a byte or more
 
 
 def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool, context: int) -> list[int]:
     """The token ids of ``prompt``, in the chat template if asked.
 
     Raises:
-        ValueError: empty, not text, longer than ``context`` tokens, or a tokenizer without a chat template.
+        ValueError: empty, not text, longer than ``context`` tokens, a tokenizer without a chat template, or whatever the
+            template or the tokenizer raises, in its own words.
     """
     limits.check_prompt_text(prompt, context)
     if chat:
-        if not getattr(tokenizer, "chat_template", None):
-            raise ValueError(
-                "chat=True: this tokenizer has no chat template (a base model, not a chat model); turn chat off"
-            )
-        messages = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = encode(tokenizer, chat_text(tokenizer, prompt), add_special_tokens=False)  # the template brings its own
     else:
-        ids = tokenizer(prompt)["input_ids"]
+        ids = encode(tokenizer, prompt)
     limits.check_prompt_tokens(len(ids), context)
-    return list(ids)
+    return ids
+
+
+def chat_text(tokenizer: Any, prompt: str) -> str:
+    """``prompt`` as the one message of a user, in the chat template, up to where the answer begins.
+
+    Raises:
+        ValueError: there is no template, or it refuses or breaks (its own words are in the message), or gives no text.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            "chat=True: this tokenizer has no chat template (a base model, not a chat model); turn chat off"
+        )
+    messages = [{"role": "user", "content": prompt}]
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # a template is a program that came with a checkpoint: it may raise anything
+        raise ValueError(
+            f"chat=True: the model's chat template refuses this prompt ({_said(error)}); turn chat off"
+        ) from error
+    if not isinstance(text, str) or not is_text(text):
+        raise ValueError("chat=True: the model's chat template gives no text; turn chat off")
+    return text
+
+
+def encode(tokenizer: Any, text: str, **how: Any) -> list[int]:
+    """The tokenizer's ids of ``text``, as many as they are.
+
+    Args:
+        how: more arguments of the tokenizer's call.
+
+    Raises:
+        ValueError: whatever the tokenizer raises, in its own words.
+    """
+    try:
+        # verbose=False: whether they are too many for the model is for the caller to say
+        return [int(i) for i in tokenizer(text, verbose=False, **how)["input_ids"]]
+    except BaseException as error:
+        if not _from_tokenizer(error):
+            raise
+        raise ValueError(f"text: the model's tokenizer cannot read it ({_said(error)}); give another text") from error
+
+
+def decode(tokenizer: Any, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+    """The text of ``ids``; what the tokenizer cannot decode is U+FFFD. Never raises."""
+    text = _decoded(tokenizer, list(ids), skip_special_tokens)
+    if text is not None:
+        return text
+    single = (_decoded(tokenizer, [token], skip_special_tokens) for token in ids)
+    return "".join(BROKEN if text is None else text for text in single)
+
+
+def is_text(text: str) -> bool:
+    """Whether ``text`` can be written to a file: without half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _decoded(tokenizer: Any, ids: list[int], skip_special_tokens: bool = False) -> str | None:
+    """The tokenizer's own text of ``ids``; None where it raises. The one place where its decoder is called."""
+    try:
+        text = tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+    except BaseException as error:
+        if not _from_tokenizer(error):
+            raise
+        return None
+    if not isinstance(text, str):
+        return None
+    return text if is_text(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _from_tokenizer(error: BaseException) -> bool:
+    """Whether a tokenizer raised this: any Exception, and the panic of Rust code, which is none."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class Pieces:
     """The text each token adds; special tokens are spelled out.
 
-    Pieces concatenate to the decoded text. A token that ends inside a multi-byte character adds ``""``, and the token that
-    completes the character adds it whole; a text cut inside a character lacks that character.
+    Pieces concatenate to the decoded text. A token that ends inside a character adds what is whole before it, and the token
+    that completes the character adds it; a text cut inside a character lacks that character. Bytes that are no character
+    are U+FFFD, and what is around them stays (a decoder of tokens like ``<0xE4>`` would give up the whole run of them).
+    Nothing raises, and a token costs the same however long the text is.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._fast = getattr(tokenizer, "backend_tokenizer", None) if getattr(tokenizer, "is_fast", False) else None
-        self._stream = DecodeStream(skip_special_tokens=False)
-        self._ids: list[int] = []
-        self._start = self._done = 0  # the window re-decoded by the slow way, and the ids in it already said
+        level = _byte_level(tokenizer)
+        fallback = {} if level else _fallback_bytes(tokenizer)
+        self._spelled: Callable[[int], bytes | None] = level or fallback.get
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._words = _Words(tokenizer)
+        self._to_strip = _leading_blanks(tokenizer, fallback)
 
     def add(self, token: int) -> str:
         """The piece that ``token``, the next of the text, adds."""
-        if self._fast is not None:
-            return self._stream.step(self._fast, token) or ""
-        # A slow tokenizer: decode a short window with and without the new tokens, and take the difference.
-        self._ids.append(token)
-        said = self._decode(self._ids[self._start : self._done])
-        text = self._decode(self._ids[self._start :])
-        if text.endswith("\ufffd") or len(text) <= len(said):
-            return ""
-        self._start, self._done = self._done, len(self._ids)
-        return text[len(said) :]
+        spelled = self._spelled(token)
+        if spelled is None:
+            self._to_strip = 0
+            cut = self._utf8.decode(b"", final=True)  # no byte follows: a character that was begun is broken
+            return cut + self._words.add(token)
+        return self._words.skip(token) + self._begun(self._utf8.decode(spelled))
 
-    def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    def _begun(self, text: str) -> str:
+        """``text`` as the decoder gives it where nothing but bytes came before: it may drop a blank at the beginning."""
+        while self._to_strip and text.startswith(" "):
+            text, self._to_strip = text[1:], self._to_strip - 1
+        if text:
+            self._to_strip = 0
+        return text
+
+
+def _byte_level(tokenizer: Any) -> Callable[[int], bytes | None] | None:
+    """How a byte-level tokenizer (GPT-2, Llama 3) spells a token; None for any other."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(getattr(backend, "decoder", None), decoders.ByteLevel):
+        return None
+    alphabet = _alphabet()
+
+    def spelled(token: int) -> bytes:
+        try:
+            text = backend.id_to_token(token) or ""  # ids without a token add nothing
+        except OverflowError:
+            return b""
+        # A token that holds another character was added as it is.
+        return bytes(map(alphabet.__getitem__, text)) if alphabet.keys() >= set(text) else text.encode()
+
+    return spelled
+
+
+@lru_cache
+def _alphabet() -> dict[str, int]:
+    """The character that a byte-level vocabulary writes for each byte."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {character: byte for byte, character in bytes_to_unicode().items()}
+
+
+def _fallback_bytes(tokenizer: Any) -> dict[int, bytes]:
+    """Tokens that stand for a byte (``<0xE4>``: Llama 1 and 2, other SentencePiece models), by id; {} where there are none."""
+    try:
+        found = {}
+        for byte in range(256):
+            name = f"<0x{byte:02X}>"
+            token = tokenizer.convert_tokens_to_ids(name)
+            if isinstance(token, int) and tokenizer.convert_ids_to_tokens(token) == name:
+                found[token] = bytes([byte])
+    except Exception:  # no such vocabulary
+        return {}
+    letters = [token for token, byte in found.items() if byte.isalpha()]
+    # Without a decoder for them they are tokens like any other.
+    return found if any(_decoded(tokenizer, [token]) == found[token].decode() for token in letters) else {}
+
+
+def _leading_blanks(tokenizer: Any, fallback: dict[int, bytes]) -> int:
+    """How many blanks the decoder drops at the beginning of a text of byte tokens."""
+    blank = next((token for token, byte in fallback.items() if byte == b" "), None)
+    return 0 if blank is None else HELD - len(_decoded(tokenizer, [blank] * HELD) or " " * HELD)
+
+
+class _Words:
+    """What each token adds where only the tokenizer's decoder knows: the difference it makes to the last few tokens."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []  # tokens already said, then those whose last character is not whole yet
+        self._context = 0  # how many of them are of the first kind
+        self._said = ""  # of the text of `_ids`
+        self._open = False  # its last character may be completed by what comes
+
+    def add(self, token: int) -> str:
+        """The text that ``token`` adds."""
+        self._ids.append(token)
+        text = _decoded(self._tokenizer, self._ids)
+        lost = ""
+        if text is None or not text.startswith(self._said):  # no going on from what was said: the token alone
+            lost, text = self._close(), _decoded(self._tokenizer, [token])
+            if text is None:
+                return lost + BROKEN
+            self._ids = [token]
+        whole = self._whole(text, token)
+        piece = whole[len(self._said) :]
+        self._said, self._open = whole, whole != text
+        if piece and not self._open:
+            self._keep(len(self._ids) - self._context)
+        elif len(self._ids) > 2 * HELD:
+            self._keep(HELD)
+        return lost + piece
+
+    def skip(self, token: int) -> str:
+        """Take note of a token that was spelled out elsewhere; returns what stands for a character it leaves broken."""
+        cut = self._close()
+        self._ids, self._context, self._said = [token], 1, _decoded(self._tokenizer, [token]) or ""
+        return cut
+
+    def _whole(self, text: str, token: int) -> str:
+        """``text`` without a last character that is not whole yet."""
+        if not text.endswith(BROKEN) or self._is_mark(token):
+            return text
+        return text[: -len(BROKEN)]
+
+    def _is_mark(self, token: int) -> bool:
+        """Whether the vocabulary itself writes U+FFFD for this token."""
+        try:
+            return BROKEN in self._tokenizer.convert_ids_to_tokens(token)
+        except Exception:
+            return False
+
+    def _close(self) -> str:
+        """Forget all; returns U+FFFD where a character was not whole."""
+        cut = BROKEN if self._open else ""
+        self._ids, self._context, self._said, self._open = [], 0, "", False
+        return cut
+
+    def _keep(self, count: int) -> None:
+        """Go on with the last ``count`` tokens alone."""
+        self._ids = self._ids[-count:]
+        self._context = count
+        text = _decoded(self._tokenizer, self._ids) or ""
+        self._said = self._whole(text, self._ids[-1])
 
 
 class TokenTexts:
     """The text of a single token as it looks inside a text (with the space before it), remembered by id."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
-        self._anchor, self._before = list(anchor), self._decode(list(anchor))
+        self._tokenizer = tokenizer
+        try:
+            self._anchor = encode(tokenizer, "a", add_special_tokens=False)
+        except ValueError:
+            self._anchor = []
+        self._before = decode(tokenizer, self._anchor)
         self._text = lru_cache(maxsize=65536)(self._look_up)
 
     def __call__(self, token: int) -> str:
@@ -75,5 +278,7 @@ class TokenTexts:
 
     def _look_up(self, token: int) -> str:
         # Decoders drop the space before the first word: let the token follow something.
-        text = self._decode([*self._anchor, token])
-        return text[len(self._before) :] if text.startswith(self._before) else self._decode([token])
+        text = _decoded(self._tokenizer, [*self._anchor, token])
+        if text is not None and text.startswith(self._before):
+            return text[len(self._before) :]
+        return decode(self._tokenizer, [token])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loopviz.engine.text import decode
 from loopviz.model import LoopLlamaForCausalLM, register_merge
 
 from .bootstrap import draws_param, mean_interval, seed_param
@@ -167,7 +168,7 @@ def _measured(subject: Subject, parts: list[tuple[Windows, CacheScores]], params
         "gap_high": high,
         "kl_mean": float(kl.mean()),
         "kl_worst": float(kl[worst]),
-        "worst_token": subject.tokenizer.decode([int(tokens[worst])]),
+        "worst_token": decode(subject.tokenizer, [int(tokens[worst])]),
         "worst_position": worst + 1,
         "agreement": float(pick("agree").mean()),
         "bytes_per_token": sum(scores.bytes_used for _, scores in parts) / read,

@@ -24,7 +24,7 @@ import torch
 
 from loopviz.engine import StreamSettings, stream
 from loopviz.engine.stream import context_length
-from loopviz.engine.text import encode_prompt
+from loopviz.engine.text import decode, encode_prompt
 from loopviz.lab.compare_result import Result, Scores
 from loopviz.lab.compare_table import COLUMNS, WORDS, plot
 from loopviz.lab.tasks import Row, Subject, Task, param, register
@@ -247,7 +247,7 @@ class Comparison:
         first = scored[0]  # fidelity is measured on the continuation, or else on the baseline's text
         result.fidelity = first.kl
         worst = max(range(len(first.kl)), key=first.kl.__getitem__)
-        result.worst = self.subject.tokenizer.decode([next(iter(texts.values()))[worst]])
+        result.worst = decode(self.subject.tokenizer, [next(iter(texts.values()))[worst]])
         if "continuation" in by_name:
             nats = by_name["continuation"].nats
             result.perplexity = math.exp(min(700.0, statistics.fmean(nats)))

@@ -21,6 +21,7 @@ import torch
 import transformers
 
 import loopviz
+from loopviz.csv_file import write_table
 
 from .tasks import Row, Subject, Task, params_from_json, params_to_json, plain_data
 
@@ -205,7 +206,7 @@ class Experiment:
         """Write `stem.csv`, `stem.parquet` and the manifest `stem.json`; returns their paths."""
         paths = [Path(f"{os.fspath(stem)}{suffix}") for suffix in SUFFIXES]
         paths[0].parent.mkdir(parents=True, exist_ok=True)
-        self.frame.to_csv(paths[0], index=False, lineterminator="\n")
+        write_table(self.frame, paths[0])
         self.frame.to_parquet(paths[1], index=False)
         paths[2].write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return paths

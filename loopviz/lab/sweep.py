@@ -36,6 +36,7 @@ from typing import Any
 import pandas as pd
 
 from loopviz.command_line import DTYPES
+from loopviz.csv_file import write_table
 
 from .experiment import Source, read_file, sources, to_frame
 from .tasks import TASKS, Task, params_from_json, params_to_json
@@ -277,7 +278,7 @@ def run(
             )
     task = TASKS[cells[0].task]
     table = to_table(task, cells, results)
-    table.to_csv(f"{out}.csv", index=False, lineterminator="\n")
+    write_table(table, f"{out}.csv")
     table.to_parquet(f"{out}.parquet", index=False)
     say(f"saved: {out}.csv, .parquet ({len(table)} rows); manifests of the cells are in {out}.jsonl")
     if failed:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from loopviz.csv_file import write_table
 from loopviz.trace.packed import encode_floats
 from loopviz.trace.sanity import check_frames_sense, check_meta_sense, check_steps
 from loopviz.trace.schema import READABLE, SCHEMA_VERSION, Trace, check_frame, check_meta, encode_states
@@ -293,7 +294,7 @@ def _tables(trace: Trace, folder: Path, kind: str) -> list[Path]:
     for name in _EXPORTED:
         written.append(folder / f"{name}.{kind}")
         if kind == "csv":
-            getattr(trace, name).to_csv(written[-1], index=False, encoding="utf-8", lineterminator="\n")
+            write_table(getattr(trace, name), written[-1])
         else:
             getattr(trace, name).to_parquet(written[-1], index=False)
     written.append(folder / "meta.json")

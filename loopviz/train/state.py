@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from loopviz import csv_file
+
 from .optim import decay_start
 from .recipe import Loops, Recipe, RecipeError
 
@@ -101,10 +103,10 @@ class CsvLog:
             rows = [row for row in whole if int(row[0]) <= after]
         partial = path.with_suffix(".partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([columns, *rows])
+            csv_file.writer(file).writerows([columns, *rows])
         os.replace(partial, path)
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
         """Append rows."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+            csv_file.writer(file).writerows(rows)
