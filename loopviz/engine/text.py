@@ -17,6 +17,7 @@ from tokenizers import decoders
 from loopviz.engine import limits
 
 BROKEN = "\ufffd"  # what stands for bytes that are no character
+UNFINISHED = 3  # bytes of a character that is not whole, at most
 HELD = 8  # tokens: more than a character can be spelled with, each of them a byte or more
 
 
@@ -68,8 +69,7 @@ def encode(tokenizer: Any, text: str, **how: Any) -> list[int]:
         ValueError: whatever the tokenizer raises, in its own words.
     """
     try:
-        # verbose=False: whether they are too many for the model is for the caller to say
-        return [int(i) for i in tokenizer(text, verbose=False, **how)["input_ids"]]
+        return [int(i) for i in tokenizer(text, **how)["input_ids"]]
     except BaseException as error:
         if not _from_tokenizer(error):
             raise
@@ -207,7 +207,7 @@ class _Words:
         self._ids: list[int] = []  # tokens already said, then those whose last character is not whole yet
         self._context = 0  # how many of them are of the first kind
         self._said = ""  # of the text of `_ids`
-        self._open = False  # its last character may be completed by what comes
+        self._open = 0  # marks at its end that what comes may make a character of
 
     def add(self, token: int) -> str:
         """The text that ``token`` adds."""
@@ -221,7 +221,7 @@ class _Words:
             self._ids = [token]
         whole = self._whole(text, token)
         piece = whole[len(self._said) :]
-        self._said, self._open = whole, whole != text
+        self._said, self._open = whole, len(text) - len(whole)
         if piece and not self._open:
             self._keep(len(self._ids) - self._context)
         elif len(self._ids) > 2 * HELD:
@@ -235,10 +235,9 @@ class _Words:
         return cut
 
     def _whole(self, text: str, token: int) -> str:
-        """``text`` without a last character that is not whole yet."""
-        if not text.endswith(BROKEN) or self._is_mark(token):
-            return text
-        return text[: -len(BROKEN)]
+        """``text`` without a last character that is not whole yet: a mark, or (some decoders) one for each of its bytes."""
+        marks = len(text) - len(text.rstrip(BROKEN))
+        return text[: len(text) - min(marks, UNFINISHED)] if marks and not self._is_mark(token) else text
 
     def _is_mark(self, token: int) -> bool:
         """Whether the vocabulary itself writes U+FFFD for this token."""
@@ -248,9 +247,9 @@ class _Words:
             return False
 
     def _close(self) -> str:
-        """Forget all; returns U+FFFD where a character was not whole."""
-        cut = BROKEN if self._open else ""
-        self._ids, self._context, self._said, self._open = [], 0, "", False
+        """Forget all; returns the marks of a character that was not whole."""
+        cut = BROKEN * self._open
+        self._ids, self._context, self._said, self._open = [], 0, "", 0
         return cut
 
     def _keep(self, count: int) -> None:

@@ -59,7 +59,7 @@ def dumps(trace: Trace) -> bytes:
     if json.loads(json.dumps(trace.meta, allow_nan=False)) != trace.meta:
         raise ValueError("meta: not plain JSON data (a tuple, or a key that is no string)")
     for frame in trace.frames:
-        check_frame(frame, trace.meta["shape"]["hidden"])
+        _named(frame, trace.meta["shape"]["hidden"])
     members: dict[str, bytes] = {}
     for name in _TABLES:
         sink = io.BytesIO()
@@ -278,7 +278,8 @@ def _read_table(name: str, data: bytes, max_bytes: int) -> dict[str, list[Any]]:
 def to_csv(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:
     """Write one CSV a table (tokens, blocks, steps, topk, kv, ...) and ``meta.json`` into the folder ``path``.
 
-    Undefined numbers are empty cells; a table of something that was not recorded has its header alone. The states are not in the CSV: they are in the trace file. Returns the files.
+    Undefined numbers are empty cells; a table of something that was not recorded has its header alone. The states are not in the CSV: they are in the trace file.
+    Returns the files. ValueError, before any is written, when the meta or a frame is not well-formed plain data.
     """
     return _tables(trace, Path(path), "csv")
 
@@ -288,7 +289,23 @@ def to_parquet(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:
     return _tables(trace, Path(path), "parquet")
 
 
+def _check(trace: Trace) -> None:
+    """ValueError, naming the token and the field, for what no file can hold."""
+    check_meta(trace.meta)
+    for frame in trace.frames:
+        _named(frame)
+
+
+def _named(frame: Any, hidden: int | None = None) -> None:
+    """As :func:`check_frame`, naming the token too."""
+    try:
+        check_frame(frame, hidden)
+    except ValueError as error:
+        raise ValueError(f"token {frame['index']}: {error}") from error
+
+
 def _tables(trace: Trace, folder: Path, kind: str) -> list[Path]:
+    _check(trace)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in _EXPORTED:
@@ -303,6 +320,10 @@ def _tables(trace: Trace, folder: Path, kind: str) -> list[Path]:
 
 
 def to_json(trace: Trace, path: str | os.PathLike[str]) -> None:
-    """Write ``{"meta": ..., "frames": [...]}`` to ``path``: the frames exactly as they are, states included."""
+    """Write ``{"meta": ..., "frames": [...]}`` to ``path``: the frames exactly as they are, states included.
+
+    ValueError when its meta or a frame is not well-formed plain data.
+    """
+    _check(trace)
     data = {"meta": trace.meta, "frames": trace.frames}
     _write(Path(path), json.dumps(data, ensure_ascii=False, allow_nan=False).encode())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _HINTS: dict[type, dict[str, Any]] = {}
 
 
@@ -53,3 +55,5 @@ def check_type(value: Any, kind: Any, path: str) -> None:
             raise ValueError(f"{path}: {value!r} is not a finite number")
     elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{path}: {value!r} is not {kind.__name__}")
+    elif kind is str and _SURROGATE.search(value):
+        raise ValueError(f"{path}: half a character (a lone surrogate), which no file can hold")

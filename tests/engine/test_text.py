@@ -46,8 +46,8 @@ def any_ids(name, most=40):
 def test_pieces_concatenate_to_the_text(tokenizer, text):
     added = said(tokenizer, tiny.tokenizer()(text)["input_ids"])
     if isinstance(tokenizer, kinds.Slow) and text.endswith("\ufffd"):
-        text = text[:-1]  # whether it is whole, only what follows could tell
-    assert "".join(added) == text
+        text = text.rstrip("\ufffd")  # whether it is whole, only what follows could tell
+    assert "".join(added).rstrip("\ufffd" if isinstance(tokenizer, kinds.Slow) else "") == text
     assert not any("\ufffd" in piece for piece in added) or "\ufffd" in text
 
 
@@ -59,8 +59,8 @@ def test_pieces_of_any_tokens_concatenate_to_what_the_tokenizer_decodes(name, da
     ids = data.draw(any_ids(name))
     ours, theirs = "".join(said(KINDS[name], ids)), whole(KINDS[name], ids)
     if name.startswith("bytes") or name == "stories":  # bytes decoded one after the other, broken ones in place
-        assert ours in (theirs, theirs[:-1])
-        assert ours == theirs or theirs.endswith("\ufffd")
+        assert theirs.startswith(ours)
+        assert theirs[len(ours) :] in ("", "\ufffd", *(["\ufffd" * 2, "\ufffd" * 3] if "slow" in name else []))
     elif "\ufffd" not in theirs:
         assert ours == theirs
 

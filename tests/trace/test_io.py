@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import random
@@ -280,3 +281,49 @@ def test_an_empty_trace_and_a_plain_llama():
     assert loads(dumps(plain)) == plain
     assert plain.steps.empty
     assert plain.states.shape == (0, 8)
+
+
+ODD_TEXTS = [
+    "One\rtwo\r\nthree",
+    "\ufeffOnce",
+    "nul\0nul",
+    "\u202eright to left\u202c שלום \u2066x\u2069",
+    "e\u0301 👩‍👩‍👧",
+    "a\ufffdb\ufffd",
+    "line\u2028paragraph\u2029end\x85\x1a",
+    "x" * 100_000,
+    " ",
+    "",
+    '",\n"',
+]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=lambda text: ascii(text)[:20])
+def test_any_text_comes_back_from_every_kind_of_file(tmp_path, text):
+    trace = random_trace(5, 4, blocks=[(0, 1)])
+    trace.meta["prompt"] = trace.frames[1]["text"] = trace.frames[0]["next_text"] = text
+    save(trace, tmp_path / "t")
+    assert load(tmp_path / "t") == trace
+    expected = [frame["text"] for frame in trace.frames]
+    to_csv(trace, tmp_path / "csv")
+    assert pd.read_csv(tmp_path / "csv" / "tokens.csv", keep_default_na=False)["text"].tolist() == expected
+    with (tmp_path / "csv" / "tokens.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["text"] for row in csv.DictReader(file)] == expected
+    trace_io.to_parquet(trace, tmp_path / "parquet")
+    assert pd.read_parquet(tmp_path / "parquet" / "tokens.parquet")["text"].tolist() == expected
+    to_json(trace, tmp_path / "t.json")
+    back = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    assert Trace(back["meta"], back["frames"]) == trace
+    assert json.loads((tmp_path / "csv" / "meta.json").read_text(encoding="utf-8"))["prompt"] == text
+
+
+@pytest.mark.parametrize("write", [save, to_csv, to_json, trace_io.to_parquet])
+def test_half_a_character_is_refused_by_its_place_before_anything_is_written(tmp_path, write):
+    for place in ("meta.prompt", "token 2: text"):
+        trace = random_trace(5, 4, blocks=[(0, 1)])
+        (trace.meta if place == "meta.prompt" else trace.frames[2]).update(
+            {place.split()[-1].split(".")[-1]: "a\ud83d"}
+        )
+        with pytest.raises(ValueError, match=f"{place}: half a character"):
+            write(trace, tmp_path / "out")
+        assert not list(tmp_path.iterdir())
