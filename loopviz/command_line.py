@@ -68,6 +68,8 @@ LOOP_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "loop_damping": (per_block(float), "part of each step that is taken, in (0, 1]"),
     "loop_injection": (per_block(str), "none, add or linear"),
     "loop_norm": (per_block(boolean), "an RMSNorm before each step: yes or no"),
+    "layer_chooser": (per_block(str), "which layers of a block run in a step: none (all), influence, difficulty"),
+    "layer_threshold": (per_block(float), "what the chooser compares with: influence in [0, 2], difficulty in [0, 1]"),
 }
 
 

@@ -73,6 +73,7 @@ def test_every_option_reaches_the_run(folder, capfd, tmp_path):
         *("--kv-cache-mode", "merge_strategy,virtual_layers", "--virtual-layer-count", "2"),
         *("--virtual-attention-mode", "serial", "--merge-strategy", "average", "--merge-ema-alpha", "0.5"),
         *("--loop-damping", "0.5", "--loop-injection", "add", "--loop-norm", "no"),
+        *("--layer-chooser", "influence,none", "--layer-threshold", "0.2,5"),
         *(
             "--max-new-tokens",
             3,
@@ -123,6 +124,8 @@ def test_every_option_reaches_the_run(folder, capfd, tmp_path):
         "loop_damping": 0.5,
         "loop_injection": "add",
         "loop_norm": False,
+        "layer_chooser": ["influence", "none"],
+        "layer_threshold": [0.2, 5.0],
     }
 
 

@@ -1,6 +1,7 @@
 """LoopLlama as a transformers model: configuration, model, cache, and the registries that extend it."""
 
 from .cache import KVOccupancy, LayerOccupancy, LoopCache
+from .choosers import CHOOSERS, ChooserContext, register_layer_chooser
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext, register_criterion
 from .events import LoopReport, LoopStep, PassSeconds
@@ -9,11 +10,13 @@ from .modeling import LoopLlamaForCausalLM, LoopLlamaModel
 from .watching import AttentionRead, AttentionWatch
 
 __all__ = [
+    "CHOOSERS",
     "CRITERIA",
     "LOOP_FIELDS",
     "MERGES",
     "AttentionRead",
     "AttentionWatch",
+    "ChooserContext",
     "CriterionContext",
     "KVOccupancy",
     "LayerOccupancy",
@@ -26,5 +29,6 @@ __all__ = [
     "LoopStep",
     "PassSeconds",
     "register_criterion",
+    "register_layer_chooser",
     "register_merge",
 ]

@@ -4,7 +4,7 @@ Per physical layer one buffer `[B, K, capacity, slots, D]` for keys and one for 
 place. A token's slots lie side by side: serial attention reads one slot as a strided view, parallel decode reads a
 contiguous prefix, and no decode step copies the past. Plain layers and merge mode have one slot.
 
-The model announces what it does (`begin_pass`, `begin_block`, `begin_step`, `end_block`, `end_pass`); in between
+The model announces what it does (`begin_pass`, `begin_chosen`, `begin_step`, `end_block`, `end_pass`); in between
 transformers' own attention calls `update(k, v, layer_idx)` and knows nothing of loops.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .configuration import LAYOUT_FIELDS, LoopBlock, LoopLlamaConfig
@@ -72,6 +73,7 @@ class LoopCacheLayer(CacheLayerMixin):
         self.step = 0  # r; 0 outside a block's step
         self.n_tokens = 0  # T of the running pass
         self.active: Tensor | None = None  # [B] bool; None = all rows run
+        self.ran: list[list[int]] | None = None  # by row, the steps this layer ran; None: every row runs every step
         self.merged: tuple[Tensor, Tensor] | None = None  # running merge of the pass's K, V
         self.graph: tuple[tuple[Tensor, Tensor], ...] = ()  # parallel under autograd: the pass's K, V by slot
 
@@ -89,8 +91,42 @@ class LoopCacheLayer(CacheLayerMixin):
 
     @property
     def slots_written(self) -> int:
-        """Slots the running pass has written, the running step's included."""
+        """Slots the running pass has written, the running step's included; under a chooser up to the last such slot."""
+        if self.ran is not None:
+            return 1 + max((self._slot_of(r) for steps in self.ran for r in steps), default=-1)
         return min(self.step, self.block.slots)
+
+    def _slot_of(self, step: int) -> int:
+        return (step - 1) % self.block.slots
+
+    def begin_step(self, step: int, active: Tensor | None, ran: list[bool] | None) -> None:
+        """Route what comes to step `step` (1-based).
+
+        Args:
+            active: `[B]` bool, the rows that run; `None` = all.
+            ran: the same by row, where a chooser says which layers run; `None` without one.
+        """
+        self.step, self.active = step, active
+        if ran is not None:
+            for steps, runs in zip(self.ran, ran, strict=True):
+                if runs:
+                    steps.append(step)
+
+    def unwritten(self) -> Tensor | None:
+        """Of the slots before `slots_written` those that a running row has not written, `[B, slots]`; `None`: none.
+
+        Only a chooser leaves such gaps.
+        """
+        if self.ran is None:
+            return None
+        written = [{self._slot_of(r) for r in steps} for steps in self.ran]
+        gaps = [
+            # a row that leaves this step out gets no result from it, and must not be left without any key: nan has a
+            # gradient of nan
+            [slot not in held and steps[-1:] == [self.step] for slot in range(self.slots_written)]
+            for held, steps in zip(written, self.ran, strict=True)
+        ]
+        return torch.tensor(gaps, device=self.device) if any(map(any, gaps)) else None
 
     def own_slots(self, n_tokens: int, graph: bool) -> int:
         """Slots of the pass's own `n_tokens` tokens that a parallel step's keys contain (earlier tokens: all slots).
@@ -177,6 +213,9 @@ class LoopCacheLayer(CacheLayerMixin):
                 place[rows] = new[rows]
 
     def _merge(self, k: Tensor, v: Tensor) -> None:
+        if self.ran is not None:
+            self._merge_by_runs(k, v)
+            return
         merge = MERGES[self.block.merge]
         old = self.merged or (None, None)
         merged = tuple(merge(m, x, self.step, self.block.ema_alpha) for m, x in zip(old, (k, v), strict=True))
@@ -184,6 +223,32 @@ class LoopCacheLayer(CacheLayerMixin):
             keep = self.active[:, None, None, None]
             merged = tuple(torch.where(keep, new, before) for new, before in zip(merged, old, strict=True))
         self.merged = merged
+
+    def _merge_by_runs(self, k: Tensor, v: Tensor) -> None:
+        """As `_merge`, where rows have run this layer differently often: rows of one number of runs at a time."""
+        merge, merged = MERGES[self.block.merge], self.merged or (k, v)
+        running = [row for row, steps in enumerate(self.ran) if steps[-1:] == [self.step]]
+        for runs in sorted({len(self.ran[row]) for row in running}):
+            rows = torch.tensor([row for row in running if len(self.ran[row]) == runs], device=k.device)
+            parts = [
+                merge(None if runs == 1 else m[rows], x[rows], runs, self.block.ema_alpha)
+                for m, x in zip(merged, (k, v), strict=True)
+            ]
+            merged = tuple(m.index_copy(0, rows, part) for m, part in zip(merged, parts, strict=True))
+        self.merged = merged
+
+    def keep_passed_by(self, k: Tensor, v: Tensor) -> None:
+        """Keep K, V `[B, K, T, D]`, made of the state that passed this layer by, for the rows that never ran it."""
+        rows = torch.tensor([not steps for steps in self.ran], device=k.device)
+        if not self.is_initialized:
+            self.lazy_initialization(k, v)
+        self.n_tokens = k.shape[2]
+        self._reserve(self.length + self.n_tokens, self.block.written_slots)
+        for slot in range(self.slots):
+            self._write(k, v, slot, rows)
+        if self.merged is not None:
+            where = rows[:, None, None, None]
+            self.merged = tuple(torch.where(where, new, m) for new, m in zip((k, v), self.merged, strict=True))
 
     def step_kv(self) -> tuple[Tensor, Tensor]:
         """K, V that the running step wrote for the pass's tokens: views `[B, K, T, D]`."""
@@ -201,11 +266,22 @@ class LoopCacheLayer(CacheLayerMixin):
         elif self.slots > 1:
             tokens = slice(self.length, self.length + self.n_tokens)
             for row, n in enumerate(steps.tolist()):
-                if n < self.slots:
+                if self.ran is not None:
+                    self._fill_gaps(row, tokens)
+                elif n < self.slots:
                     for buffer in (self.keys, self.values):
                         buffer[row, :, tokens, n:] = buffer[row, :, tokens, n - 1 : n]
         self.length += self.n_tokens
         self._end_pass()
+
+    def _fill_gaps(self, row: int, tokens: slice) -> None:
+        """A row's slots that this layer did not write in the pass get its latest K/V."""
+        held = {self._slot_of(r) for r in self.ran[row]}
+        gaps = [slot for slot in range(self.slots) if slot not in held]
+        if held and gaps:
+            latest = self._slot_of(self.ran[row][-1])
+            for buffer in (self.keys, self.values):
+                buffer[row, :, tokens, gaps] = buffer[row, :, tokens, latest : latest + 1].clone()
 
     def roll_back(self, length: int, slots: int) -> None:
         """Hold what was held before an interrupted pass: the first `length` tokens in `slots` slots."""
@@ -275,6 +351,7 @@ class StepSlots:
     def __init__(self, layer: LoopCacheLayer) -> None:
         self.layer = layer
         self.prior, self.slot = layer.graph, layer.slot
+        self.active = layer.active if layer.ran is not None else None
         self.past: tuple[Tensor, ...] = ()
         if layer.length:
             self.past = tuple(x[:, :, : layer.length].flatten(2, 3) for x in (layer.keys, layer.values))
@@ -282,7 +359,7 @@ class StepSlots:
 
     def update(self, k: Tensor, v: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """As `LoopCacheLayer.update`, from the pass's own graph tensors."""
-        slots = (*self.prior[: self.slot], (k, v), *self.prior[self.slot + 1 :])
+        slots = self._slots(k, v)
         if not self.recorded:
             self.recorded = True
             self.layer._store(k, v)
@@ -291,6 +368,15 @@ class StepSlots:
         if not self.past:
             return own
         return tuple(torch.cat(pair, dim=2) for pair in zip(self.past, own, strict=True))
+
+    def _slots(self, k: Tensor, v: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The pass's K, V by slot with this step's in theirs; a slot that every row left out holds zeros, masked."""
+        gaps = ((torch.zeros_like(k), torch.zeros_like(v)),) * (self.slot - len(self.prior))
+        new: tuple[Tensor, ...] = (k, v)
+        if self.active is not None and self.slot < len(self.prior):
+            keep = self.active[:, None, None, None]
+            new = tuple(torch.where(keep, x, old) for x, old in zip(new, self.prior[self.slot], strict=True))
+        return (*self.prior[: self.slot], *gaps, new, *self.prior[self.slot + 1 :])
 
 
 class LoopCache(Cache):
@@ -353,24 +439,50 @@ class LoopCache(Cache):
         self._set_blocks(blocks)
         self._before = [(layer.length, layer.slots) for layer in self.layers]
 
-    def begin_step(self, block: LoopBlock, step: int, active: Tensor | None) -> None:
-        """Route the K/V of the block's layers to step `step` (1-based); `active` `[B]` bool, `None` = every row."""
+    def begin_chosen(self, block: LoopBlock, batch: int) -> None:
+        """Start a block of which a chooser says, row by row, which layers run in each step."""
         for index in block.layers:
+            self.layers[index].ran = [[] for _ in range(batch)]
+
+    def begin_step(self, block: LoopBlock, step: int, active: Tensor | None, ran: Tensor | None = None) -> None:
+        """Route the K/V of the block's layers to step `step` (1-based).
+
+        Args:
+            active: `[B]` bool, the rows that run; `None` = all.
+            ran: `[B, n]` bool, the rows that run each layer of the block, where a chooser says so.
+        """
+        columns = [None] * len(block.layers) if ran is None else ran.T.tolist()
+        for j, (index, rows) in enumerate(zip(block.layers, columns, strict=True)):
             layer = self.layers[index]
-            layer.step, layer.active = step, active
+            if rows is not None:
+                active, layer.device = None if all(rows) else ran[:, j], ran.device
+            layer.begin_step(step, active, rows)
 
     def end_block(self, block: LoopBlock, steps: Tensor) -> None:
         """Close a block's loop; `steps` `[B]` is N of each row."""
         for index in block.layers:
             self.layers[index].end_block(steps)
 
-    def end_pass(self, n_tokens: int, batch: int, steps: list[Tensor], reasons: list[list[str]]) -> None:
-        """Record what the pass ran: per block `[B]` steps and their reasons."""
+    def end_pass(
+        self,
+        n_tokens: int,
+        batch: int,
+        steps: list[Tensor],
+        reasons: list[list[str]],
+        layers_run: list[Tensor | None] | None = None,
+    ) -> None:
+        """Record what the pass ran.
+
+        Args:
+            steps, reasons: per block, `[B]` steps and why they ended.
+            layers_run: per block, `[R, B, n]` bool, the layers each step ran, where a chooser said so.
+        """
         self.loop_steps, self.stop_reasons = steps, reasons
         self.current_forward_loop_step = max((int(n.max()) for n in steps), default=1)
         entries = torch.full((batch,), self.n_layers)
-        for block, n in zip(self.blocks, steps, strict=True):
-            entries += (n.cpu() - 1) * len(block.layers)
+        for block, n, ran in zip(self.blocks, steps, layers_run or [None] * len(steps), strict=True):
+            runs = n.cpu() * len(block.layers) if ran is None else ran.cpu().sum((0, 2))
+            entries += runs - len(block.layers)
         self._entries.append((n_tokens, entries))
         self._count(n_tokens, entries)
 
@@ -379,10 +491,13 @@ class LoopCache(Cache):
         for layer, (length, slots) in zip(self.layers, self._before, strict=True):
             layer.roll_back(length, slots)
 
-    def parallel_mask(self, block: LoopBlock, mask: Tensor | None, n_tokens: int, graph: bool) -> Tensor | None:
+    def parallel_mask(
+        self, block: LoopBlock, mask: Tensor | None, n_tokens: int, graph: bool, layer: int | None = None
+    ) -> Tensor | None:
         """Attention mask of the running parallel step, from the one by token.
 
         Args:
+            layer: of the block; `None` where all its layers have written the same slots (no chooser).
             mask: `[B, 1, T, past + T]`, bool (True = visible) or additive float; `None` where a single new token sees
                 everything.
 
@@ -390,17 +505,22 @@ class LoopCache(Cache):
             `[B, 1, T, past * slots + T * own]`: key (slot, p) is visible to query q iff p <= q, p is not padding, and
             the slot has been written.
         """
-        if mask is None:
+        layer = self.layers[block.a if layer is None else layer]
+        past, written, gaps = layer.length, layer.slots_written, layer.unwritten()
+        if mask is None and gaps is None:
             return None
-        layer = self.layers[block.a]
-        past, written = layer.length, layer.slots_written
+        if mask is None:
+            mask = torch.ones(1, 1, n_tokens, past + n_tokens, dtype=torch.bool, device=gaps.device)
+        if gaps is not None:
+            mask = mask.expand(len(gaps), *mask.shape[1:])
         held = max(layer.slots, block.written_slots)
         own = written if graph or n_tokens == 1 or past == 0 else held
         before = mask[..., :past].repeat_interleave(held, dim=-1)
         now = mask[..., past:, None].expand(*mask.shape[:-1], n_tokens, own)
         if own > written:
-            hidden = torch.arange(own, device=mask.device) >= written
-            now = now.masked_fill(hidden, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+            now = _hidden(now, torch.arange(own, device=mask.device) >= written)
+        if gaps is not None:
+            now = _hidden(now, F.pad(gaps, (0, own - written))[:, None, None, None])
         return torch.cat((before, now.flatten(-2)), dim=-1)
 
     # -- what transformers asks ----------------------------------------------------------------------------------------
@@ -451,6 +571,11 @@ class LoopCache(Cache):
             bytes_plain=entry * self._row_tokens * self.n_layers,
             bytes_unrolled=entry * self._row_entries,
         )
+
+
+def _hidden(mask: Tensor, where: Tensor) -> Tensor:
+    """An attention mask, bool or additive, that shows nothing where `where` holds."""
+    return mask.masked_fill(where, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
 
 
 def _layout(blocks: list[LoopBlock]) -> list[tuple]:

@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
+from .choosers import CHOOSERS, NO_CHOOSER
 from .criteria import CRITERIA
 from .merges import MERGES
 
@@ -51,6 +52,8 @@ class LoopBlock:
     damping: float
     injection: str
     norm: bool
+    chooser: str = NO_CHOOSER
+    layer_threshold: float = 0.0
 
     @property
     def layers(self) -> range:
@@ -77,6 +80,11 @@ class LoopBlock:
         """Whether a step attends to every slot (otherwise to one)."""
         return self.kv_mode == "virtual_layers" and self.attention_mode == "parallel"
 
+    @property
+    def chosen(self) -> bool:
+        """Whether a chooser says which layers run in a step (otherwise all do)."""
+        return self.chooser != NO_CHOOSER
+
 
 @strict
 class LoopLlamaConfig(LlamaConfig):
@@ -102,6 +110,10 @@ class LoopLlamaConfig(LlamaConfig):
         loop_damping: alpha in (0, 1]: `s_r = s_{r-1} + alpha * (g(x_r) - s_{r-1})`; 1 is the plain loop.
         loop_injection: what enters a step: `"none"` s_{r-1}; `"add"` s_{r-1} + e; `"linear"` W[s_{r-1}; e].
         loop_norm: an RMSNorm on `x_r` before each step.
+        layer_chooser: which layers of a block run in a step: `"none"` all of them; `"influence"`, `"difficulty"` or a
+            registered chooser's name (`loopviz.model.choosers`), asked before every step.
+        layer_threshold: what the chooser compares with: `influence` a layer's block influence, in [0, 2]; `difficulty`
+            the input's entropy as a share of the largest, in [0, 1]; a registered one says itself.
 
     Raises:
         ValueError: naming the field, its value and the rule it breaks.
@@ -126,6 +138,8 @@ class LoopLlamaConfig(LlamaConfig):
     loop_damping: Any = 1.0
     loop_injection: Any = "none"
     loop_norm: Any = False
+    layer_chooser: Any = NO_CHOOSER
+    layer_threshold: Any = 0.1
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -194,6 +208,7 @@ class LoopLlamaConfig(LlamaConfig):
         minimum = pick("min_loop_count")
         floor = 1 if isinstance(minimum, _Default) and not virtual else int(_whole("min_loop_count", minimum))
         slots = _whole("virtual_layer_count", pick("virtual_layer_count"))
+        chooser = _one_of("layer_chooser", pick("layer_chooser"), (NO_CHOOSER, *CHOOSERS))
         block = LoopBlock(
             index=index,
             a=pair[0],
@@ -213,6 +228,8 @@ class LoopLlamaConfig(LlamaConfig):
             damping=_real("loop_damping", pick("loop_damping"), "in (0, 1]", lambda x: 0 < x <= 1),
             injection=_one_of("loop_injection", pick("loop_injection"), INJECTIONS),
             norm=_flag("loop_norm", pick("loop_norm")),
+            chooser=chooser,
+            layer_threshold=_layer_threshold(chooser, pick("layer_threshold")),
         )
         _check_counts(block)
         return block
@@ -287,8 +304,17 @@ def _whole(name: str, value: Any) -> int:
 def _real(name: str, value: Any, rule: str, holds: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not holds(value):
-        raise ValueError(f"{name}={value!r}: must be a finite number {rule}")
+        raise ValueError(f"{name}={value!r}: must be a finite number {rule}".rstrip())
     return float(value)
+
+
+def _layer_threshold(chooser: str, value: Any) -> float:
+    """The threshold of a chooser of layers, whose range is the chooser's own."""
+    known = CHOOSERS.get(chooser)
+    if known is None or (known.low, known.high) == (-math.inf, math.inf):
+        return _real("layer_threshold", value, "", lambda x: True)
+    rule = f"in [{known.low:g}, {known.high:g}] for layer_chooser={chooser!r}"
+    return _real("layer_threshold", value, rule, lambda x: known.low <= x <= known.high)
 
 
 def _flag(name: str, value: Any) -> bool:

@@ -23,6 +23,8 @@ class LoopStep:
         frozen: `[B]` bool, the row had stopped before this step.
         real: `[B, T]` bool, True where the token is not padding; `None` when all are.
         seconds: wall time of the step.
+        ran: `[B, n]` bool, the layers a..b that ran in this step, by row; `None` without a chooser of layers: all of
+            them, in every row that is not frozen.
     """
 
     block: int
@@ -35,28 +37,35 @@ class LoopStep:
     seconds: float
     cache: LoopCache | None = field(default=None, repr=False)
     reads: dict[int, AttentionRead] | None = field(default=None, repr=False)  # by layer, while somebody watches
+    ran: Tensor | None = None
 
     def kv(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """K, V that this step wrote for the pass's tokens at a physical layer of the block, views `[B, K, T, D]`.
 
-        Valid during the hook (a later step may overwrite the slot); `None` when nothing is cached.
+        Valid during the hook (a later step may overwrite the slot); `None` when nothing is cached, or no row ran the
+        layer in this step. A row that left it out has nothing of this step there.
 
         Raises:
             ValueError: the layer is not in this block.
         """
         self._check(layer)
-        return None if self.cache is None else self.cache.layers[layer].step_kv()
+        if self.cache is None or not self._ran(layer):
+            return None
+        return self.cache.layers[layer].step_kv()
 
     def attention(self, layer: int) -> AttentionRead | None:
         """What the attention of a physical layer of the block read in this step; keys are valid during the hook.
 
-        `None` unless the model is watched (`model.watch_attention()`).
+        `None` unless the model is watched (`model.watch_attention()`), and where no row ran the layer in this step.
 
         Raises:
             ValueError: the layer is not in this block.
         """
         self._check(layer)
-        return None if self.reads is None else self.reads[layer]
+        return None if self.reads is None else self.reads.get(layer)
+
+    def _ran(self, layer: int) -> bool:
+        return self.ran is None or bool(self.ran[:, layer - self.layers[0]].any())
 
     def _check(self, layer: int) -> None:
         a, b = self.layers
@@ -87,10 +96,14 @@ class LoopReport:
 
     Attributes:
         steps: per block, `[B]` int64, N of each row.
-        reasons: per block, per row: `"count"`, `"cosine"`, `"kl"`, `"max"` or a registered criterion's name.
+        reasons: per block, per row: `"count"`, `"cosine"`, `"kl"`, `"max"`, or the name of a registered criterion or
+            chooser of layers.
         seconds: where the time went; `None` before the first pass.
+        layers_run: per block, `[R, B, n]` bool: the layers a..b that ran in each step, R the steps of the longest row;
+            `None` for a block without a chooser of layers: all, in every step of a row.
     """
 
     steps: list[Tensor]
     reasons: list[list[str]]
     seconds: PassSeconds | None = None
+    layers_run: list[Tensor | None] = field(default_factory=list)

@@ -22,12 +22,13 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.models.llama.modeling_llama import LlamaPreTrainedModel, LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel, LlamaRMSNorm, apply_rotary_pos_emb
 from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .cache import LoopCache, StepSlots
+from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
 from .events import LoopReport, LoopStep, PassSeconds
@@ -47,8 +48,10 @@ class _Pass:
     parallel_mask: Tensor | None  # the same, never left to sdpa's is_causal
     real: Tensor | None
     graph: bool  # autograd is on: K/V must stay out of place
+    input_ids: Tensor | None
     steps: list[Tensor] = field(default_factory=list)
     reasons: list[list[str]] = field(default_factory=list)
+    layers_run: list[Tensor | None] = field(default_factory=list)
     started: float = 0.0  # the pass
     entered: float | None = None  # the first block
     left: float = 0.0  # the last block so far
@@ -182,6 +185,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             parallel_mask=parallel_mask,
             real=_real_tokens(attention_mask, T),
             graph=torch.is_grad_enabled(),
+            input_ids=input_ids,
             started=started,
         )
         if isinstance(cache, LoopCache):
@@ -193,9 +197,9 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 cache.abort_pass()
             raise
         if isinstance(cache, LoopCache):
-            cache.end_pass(T, B, run.steps, run.reasons)
+            cache.end_pass(T, B, run.steps, run.reasons, run.layers_run)
         normed = self.norm(state)
-        self.last_pass = LoopReport(run.steps, run.reasons, run.seconds())
+        self.last_pass = LoopReport(run.steps, run.reasons, run.seconds(), run.layers_run)
         return BaseModelOutputWithPast(
             last_hidden_state=normed,
             past_key_values=cache if use_cache or past_key_values is not None else None,
@@ -237,19 +241,36 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         steps = torch.full((B,), block.max_steps, device=state.device)
         reasons = ["max" if block.dynamic else "count"] * B
         kv = self._block_cache(block, run)
+        choice = None
+        if block.chosen:
+            choice = LayerChoice(block, entry, state, run.input_ids, run.real, self.lens)
+            if kv is not None:
+                kv.begin_chosen(block, B)
         untracked = self._untracked_steps(block, run)
 
         for r in range(1, block.max_steps + 1):
             started = time.perf_counter() if self._loop_hooks else 0.0
+            ran = None
+            if choice is not None:
+                ran = choice.ask(r, state, ~stopped)
+                ended = ~stopped & ~ran.any(-1)
+                for row in ended.nonzero().flatten().tolist():
+                    steps[row], reasons[row], any_stopped = r - 1, block.chooser, True
+                if r == 1 and any_stopped:  # skipped: it leaves the block as it came, wherever the others start from
+                    state = torch.where(ended[:, None, None], entry, state)
+                stopped = stopped | ended
+                if bool(stopped.all()):
+                    break
+                choice.begin_step(ran)
             previous = state
             if kv is not None:
-                kv.begin_step(block, r, ~stopped if any_stopped else None)
+                kv.begin_step(block, r, ~stopped if any_stopped else None, ran)
             with torch.no_grad() if r <= untracked else nullcontext():
-                state = self._run_step(block, previous, entry, kv, run)
+                state = self._run_step(block, previous, entry, kv, run, choice)
             if any_stopped:
                 state = torch.where(stopped[:, None, None], previous, state)
             if self._loop_hooks:
-                self._tell_hooks(block, r, previous, state, stopped, kv, run, time.perf_counter() - started)
+                self._tell_hooks(block, r, previous, state, stopped, kv, run, time.perf_counter() - started, ran)
             if criterion is None or (r < block.floor and not criterion.every_step):
                 continue
             context = CriterionContext(r, previous, state, run.real, block, self.lens, memory)
@@ -267,21 +288,59 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                     break
 
         if kv is not None:
+            if choice is not None:
+                self._keep_passed_by(block, choice, kv, run)
             kv.end_block(block, steps)
+        run.layers_run.append(None if choice is None else choice.report())
         run.steps.append(steps)
         run.reasons.append(reasons)
         return state
 
-    def _run_step(self, block: LoopBlock, previous: Tensor, entry: Tensor, kv: LoopCache | None, run: _Pass) -> Tensor:
+    def _run_step(
+        self,
+        block: LoopBlock,
+        previous: Tensor,
+        entry: Tensor,
+        kv: LoopCache | None,
+        run: _Pass,
+        choice: LayerChoice | None,
+    ) -> Tensor:
         """One step: s_r = s_{r-1} + alpha (g(x_r) - s_{r-1}), `[B, T, H]`."""
         state = self._step_input(block, previous, entry)
         mask = run.mask
-        if block.parallel:
+        if block.parallel and choice is None:
             mask = kv.parallel_mask(block, run.parallel_mask, state.shape[1], run.graph)
-        for index in block.layers:
-            seen = StepSlots(kv.layers[index]) if block.parallel and run.graph else kv
-            state = self._run_layer(index, state, mask, seen, run)
+        for place, index in enumerate(block.layers):
+            before, rows = state, True if choice is None else choice.rows(place)
+            if rows is not False:
+                if block.parallel and choice is not None:
+                    mask = kv.parallel_mask(block, run.parallel_mask, state.shape[1], run.graph, index)
+                seen = StepSlots(kv.layers[index]) if block.parallel and run.graph else kv
+                state = self._run_layer(index, before, mask, seen, run)
+                if rows is not True:
+                    state = torch.where(rows[:, None, None], state, before)
+            if choice is not None:
+                choice.note(place, before, state)
         return state if block.damping == 1 else previous + block.damping * (state - previous)
+
+    @torch.no_grad()
+    def _keep_passed_by(self, block: LoopBlock, choice: LayerChoice, kv: LoopCache, run: _Pass) -> None:
+        """Keep the pass's tokens visible in the layers that a row never ran: K/V of the state that passed them by.
+
+        As CALM does for the layers after an early exit (Schuster et al. 2022).
+        """
+        cos, sin = run.layer_kwargs["position_embeddings"]
+        for place, index in enumerate(block.layers):
+            if bool((choice.context.runs[:, place] > 0).all()):
+                continue
+            layer = self.layers[index]
+            normed = layer.input_layernorm(choice.passed_by[place])
+            attention = layer.self_attn
+            k, v = (
+                project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)  # [B, K, T, D]
+                for project in (attention.k_proj, attention.v_proj)
+            )
+            kv.layers[index].keep_passed_by(apply_rotary_pos_emb(k, k, cos, sin)[1], v)
 
     def _untracked_steps(self, block: LoopBlock, run: _Pass) -> int:
         """First steps of a block that run without a graph; see `backprop_steps`."""
@@ -384,10 +443,13 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         kv: LoopCache | None,
         run: _Pass,
         seconds: float,
+        ran: Tensor | None,
     ) -> None:
         told = time.perf_counter()
         reads = None if self._attention_watch is None else self._attention_watch.reads(block, r, kv)
-        event = LoopStep(block.index, (block.a, block.b), r, previous, state, stopped, run.real, seconds, kv, reads)
+        event = LoopStep(
+            block.index, (block.a, block.b), r, previous, state, stopped, run.real, seconds, kv, reads, ran
+        )
         for hook in list(self._loop_hooks.values()):
             hook(event)
         run.hooks += time.perf_counter() - told

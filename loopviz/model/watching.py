@@ -75,9 +75,11 @@ class AttentionWatch:
             self._noted.clear()
 
     def reads(self, block: LoopBlock, step: int, cache: LoopCache | None) -> dict[int, AttentionRead]:
-        """What each layer of `block` read in the step that has just run; forgets it."""
+        """What each layer of `block` that ran read in the step that has just run; forgets it."""
         found = {}
         for index in block.layers:
+            if index not in self._noted:  # every row left it out
+                continue
             query, keys, mask, scaling = self._noted.pop(index)
             past = 0 if cache is None else cache.layers[index].length
             held = cache.layers[index].slots if block.parallel else 1

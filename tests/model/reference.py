@@ -10,6 +10,7 @@ Symbols as in the project's semantics: block `[a, b]`, loop step `r` (1-based), 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "loop_damping": 1.0,
     "loop_injection": "none",
     "loop_norm": False,
+    "layer_chooser": "none",
+    "layer_threshold": 0.1,
 }
 
 
@@ -86,10 +89,24 @@ class RefPass:
     logits: Tensor  # [T, vocab]
     cache: RefCache
     steps: list[int] = field(default_factory=list)  # per block: N
-    reasons: list[str] = field(default_factory=list)  # per block: count | cosine | kl | both | max
+    reasons: list[str] = field(default_factory=list)  # per block: count | cosine | kl | both | max | a chooser's name
+    layers_run: list[list[list[bool]]] = field(default_factory=list)  # per block, step r = 1..N: which layers ran
     states: list[list[Tensor]] = field(default_factory=list)  # per block: s_0..s_N, each [T, H]
     cosine: list[list[float]] = field(default_factory=list)  # per block: mean cos(s_r, s_{r-1}) at r = 1..N
     kl: list[list[float]] = field(default_factory=list)  # per block: mean KL(p_{r-1} || p_r) at r = 1..N
+
+
+@dataclass
+class RefChoice:
+    """What a chooser of layers may look at before step `r`: one sequence, Python lists."""
+
+    block: dict[str, Any]
+    step: int
+    ids: list[int]  # the pass's tokens
+    entry: list[Tensor]  # e of each token
+    inputs: dict[int, list[Tensor]]  # by physical layer: the last time it ran in this pass
+    outputs: dict[int, list[Tensor]]
+    lens: Callable[[Tensor], Tensor]
 
 
 class Reference:
@@ -99,9 +116,17 @@ class Reference:
         config: where the shapes are read (a `LlamaConfig`).
         weights: a plain Llama's state dict, and for block i `injection.{i}` `[H, 2H]` and `loop_norm.{i}` `[H]` if used.
         loop: the loop fields, as given to the configuration.
+        chooser: which layers of a block run in a step, one bool a layer; `None`: all, whatever `layer_chooser` says.
     """
 
-    def __init__(self, config: Any, weights: dict[str, Tensor], loop: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        config: Any,
+        weights: dict[str, Tensor],
+        loop: dict[str, Any],
+        chooser: Callable[[RefChoice], list[bool]] | None = None,
+    ) -> None:
+        self.chooser = chooser
         self.weights = weights
         self.count = config.num_hidden_layers
         self.heads = config.num_attention_heads
@@ -178,6 +203,7 @@ class Reference:
     def __call__(self, ids: list[int], cache: RefCache | None = None) -> RefPass:
         """Read `ids` after whatever `cache` has read. The given cache is left as it was."""
         cache = self.new_cache() if cache is None else cache.keep(cache.tokens)
+        self.ids = ids
         start = cache.tokens
         states = [self.weights["model.embed_tokens.weight"][token] for token in ids]
         for layer in cache.layers:
@@ -206,15 +232,32 @@ class Reference:
     def loop(self, index: int, states: list[Tensor], start: int, cache: RefCache, out: RefPass) -> list[Tensor]:
         block = self.blocks[index]
         entered = states
+        layers = range(block["a"], block["b"] + 1)
+        ran: dict[int, list[int]] = {layer: [] for layer in layers}  # the steps each layer ran in this pass
+        passed_by = dict.fromkeys(layers, states)  # what stood before it in the pass's last step
+        inputs: dict[int, list[Tensor]] = {}
+        outputs: dict[int, list[Tensor]] = {}
         trail, cosines, kls = [torch.stack(states)], [], []
         if block["kv_cache_mode"] == "virtual_layers":
             self.open_slots(block, start, cache)
         limit = block["loop_count"] if block["loop_strategy"] == "fixed_count" else block["max_loop_count"]
         for r in range(1, limit + 1):
             before = states
+            chosen = [True] * len(layers)
+            if self.chooser is not None:
+                chosen = self.chooser(RefChoice(block, r, self.ids, entered, inputs, outputs, self.lens))
+            if not any(chosen):
+                r, reason = r - 1, block["layer_chooser"]
+                break
             x = self.inject(index, block, states, entered)
-            for layer in range(block["a"], block["b"] + 1):
-                x = self.loop_layer(block, layer, r, x, start, cache)
+            for layer, runs in zip(layers, chosen, strict=True):
+                passed_by[layer] = x
+                if runs:
+                    ran[layer].append(r)
+                    inputs[layer] = x
+                    self.nth = len(ran[layer])
+                    x = self.loop_layer(block, layer, r, x, start, cache)
+                    outputs[layer] = x
             states = [s + block["loop_damping"] * (g - s) for s, g in zip(before, x, strict=True)]
             trail.append(torch.stack(states))
             cosines.append(self.mean_cosine(before, states))
@@ -222,8 +265,12 @@ class Reference:
             reason = self.stop_reason(block, r, cosines[-1], kls[-1])
             if reason:
                 break
-        if block["kv_cache_mode"] == "virtual_layers":
-            self.level_slots(block, r, start, cache)
+        for layer in layers:
+            if not ran[layer]:
+                self.keep_passed_by(layer, passed_by[layer], start, cache)
+            elif block["kv_cache_mode"] == "virtual_layers":
+                self.level_slots(block, layer, ran[layer][-1], start, cache)
+        out.layers_run.append([[step in ran[layer] for layer in layers] for step in range(1, r + 1)])
         out.steps.append(r)
         out.reasons.append(reason)
         out.states.append(trail)
@@ -244,8 +291,9 @@ class Reference:
     def loop_layer(
         self, block: dict[str, Any], layer: int, r: int, states: list[Tensor], start: int, cache: RefCache
     ) -> list[Tensor]:
+        """Step `r` of a looped layer, which runs it for the `self.nth` time in this pass."""
         if block["kv_cache_mode"] == "merge_strategy":
-            return self.merging_layer(block, layer, r, states, start, cache)
+            return self.merging_layer(block, layer, self.nth, states, start, cache)
         held = cache.layers[layer]
         slot = (r - 1) % block["virtual_layer_count"]
 
@@ -260,7 +308,7 @@ class Reference:
         return self.decoder_layer(layer, states, start, store, visible)
 
     def merging_layer(
-        self, block: dict[str, Any], layer: int, r: int, states: list[Tensor], start: int, cache: RefCache
+        self, block: dict[str, Any], layer: int, nth: int, states: list[Tensor], start: int, cache: RefCache
     ) -> list[Tensor]:
         held = cache.layers[layer]
         fresh: list[KV] = []
@@ -277,38 +325,59 @@ class Reference:
             held[start + i][0] = (
                 kv
                 if merged is None
-                else tuple(self.merge(block, r, old, new) for old, new in zip(merged, kv, strict=True))
+                else tuple(self.merge(block, nth, old, new) for old, new in zip(merged, kv, strict=True))
             )
         return result
 
     @staticmethod
-    def merge(block: dict[str, Any], r: int, old: Tensor, new: Tensor) -> Tensor:
+    def merge(block: dict[str, Any], nth: int, old: Tensor, new: Tensor) -> Tensor:
         if block["merge_strategy"] == "last":
             return new
         if block["merge_strategy"] == "average":
-            return (old * (r - 1) + new) / r
+            return (old * (nth - 1) + new) / nth
         return block["merge_ema_alpha"] * old + (1 - block["merge_ema_alpha"]) * new
 
     def open_slots(self, block: dict[str, Any], start: int, cache: RefCache) -> None:
         """Slots this pass will write and earlier ones had not (the count was raised): tokens read before it hold their
         latest K/V in them, as the pass begins."""
-        used = block["virtual_layer_count"]
-        if block["loop_strategy"] == "fixed_count":
-            used = min(used, block["loop_count"])
         for layer in range(block["a"], block["b"] + 1):
             for slots in cache.layers[layer][:start]:
-                for slot in range(used):
+                for slot in range(self.used_slots(block)):
                     slots.setdefault(slot, slots[max(slots)])
 
-    def level_slots(self, block: dict[str, Any], steps: int, start: int, cache: RefCache) -> None:
-        """Slots the pass did not reach get its tokens' latest K/V, so that all slots are equally long."""
-        latest = (steps - 1) % block["virtual_layer_count"]
-        for layer in range(block["a"], block["b"] + 1):
-            held = cache.layers[layer]
-            existing = {slot for slots in held for slot in slots}
-            for slots in held[start:]:
-                for slot in sorted(existing):
-                    slots.setdefault(slot, slots[latest])
+    @staticmethod
+    def used_slots(block: dict[str, Any]) -> int:
+        """Slots that a pass of the most steps writes."""
+        if block["kv_cache_mode"] == "merge_strategy":
+            return 1
+        used = block["virtual_layer_count"]
+        return min(used, block["loop_count"]) if block["loop_strategy"] == "fixed_count" else used
+
+    def existing_slots(self, block: dict[str, Any], layer: int, cache: RefCache) -> set[int]:
+        """Slots that some token holds, and those that a pass of the most steps writes."""
+        return {slot for slots in cache.layers[layer] for slot in slots} | set(range(self.used_slots(block)))
+
+    def level_slots(self, block: dict[str, Any], layer: int, last: int, start: int, cache: RefCache) -> None:
+        """Slots the layer did not write in the pass get its latest K/V, of step `last`; all slots are equally long."""
+        latest = (last - 1) % block["virtual_layer_count"]
+        for slots in cache.layers[layer][start:]:
+            for slot in sorted(self.existing_slots(block, layer, cache)):
+                slots.setdefault(slot, slots[latest])
+
+    def keep_passed_by(self, layer: int, states: list[Tensor], start: int, cache: RefCache) -> None:
+        """A layer that the pass never ran holds K/V of the states that passed it by, in every slot."""
+        block = next(block for block in self.blocks if block["a"] <= layer <= block["b"])
+        existing = self.existing_slots(block, layer, cache)
+        w = {
+            name: self.weights[f"model.layers.{layer}.{name}.weight"]
+            for name in ("input_layernorm", "self_attn.k_proj", "self_attn.v_proj")
+        }
+        for i, x in enumerate(states):
+            normed = self.rms_norm(x, w["input_layernorm"])
+            key = (w["self_attn.k_proj"] @ normed).view(self.kv_heads, self.dim)
+            value = (w["self_attn.v_proj"] @ normed).view(self.kv_heads, self.dim)
+            for slot in existing:
+                cache.layers[layer][start + i][slot] = (self.rope(key, start + i), value)
 
     # --- convergence ---
 

@@ -100,8 +100,8 @@ def plain_weights(model: LoopLlamaForCausalLM) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name in plain}
 
 
-def reference(model: LoopLlamaForCausalLM, loop: dict[str, Any]) -> Reference:
-    return Reference(model.config, {**plain_weights(model), **loop_weights(model)}, loop)
+def reference(model: LoopLlamaForCausalLM, loop: dict[str, Any], chooser: Any = None) -> Reference:
+    return Reference(model.config, {**plain_weights(model), **loop_weights(model)}, loop, chooser)
 
 
 def plain_config(model: LoopLlamaForCausalLM, **changes: Any) -> LlamaConfig:
@@ -137,6 +137,11 @@ def unrolled(model: LoopLlamaForCausalLM, steps: list[int]) -> LlamaForCausalLM:
         else:
             order.append(layer)
             layer += 1
+    return repeated(model, order)
+
+
+def repeated(model: LoopLlamaForCausalLM, order: list[int]) -> LlamaForCausalLM:
+    """A plain Llama whose layers are these of `model`, in this order, with the same weights."""
     weights = plain_weights(model)
     renamed = {name: value for name, value in weights.items() if ".layers." not in name}
     for new, old in enumerate(order):
