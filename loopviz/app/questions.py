@@ -78,6 +78,14 @@ class View:
         lens = {"exit"} if self.focus.lens == "exit" else set()
         return tuple(sorted(lens.union(*map(drawing.needs, self.panels.values()))))
 
+    def extras_of(self, misleads: bool) -> tuple[str, ...]:
+        """:attr:`extras`, and the exit lens where the direct one `misleads` and a panel that is on reads words through one.
+
+        A visitor who has chosen the direct lens is shown that, and the run spared the other.
+        """
+        reads = self.focus.lens is None and any(getattr(panel, "LENS", False) for panel in self.panels.values())
+        return tuple(sorted({*self.extras, "exit"})) if misleads and reads else self.extras
+
     def fresh(self, lang: str) -> Focus:
         """Where a new run is looked at from: as before, but for what belonged to the old run's tokens and blocks."""
         return replace(self.focus, token=None, step=None, pins=(), block=0, lang=lang)

@@ -139,9 +139,11 @@ class Service:
             return
 
         from loopviz.engine import Steering, StreamSettings, run_meta, stream
+        from loopviz.model import direct_lens_misleads
 
         model = loaded.model.with_loop(**st.loop_fields(cleaned))
-        wanted = StreamSettings(record="full", extras=view.extras, **st.stream_fields(cleaned))
+        extras = view.extras_of(direct_lens_misleads(model.config, loaded.model.config))
+        wanted = StreamSettings(record="full", extras=extras, **st.stream_fields(cleaned))
         named, steering = short_name(loaded.name), Steering()
         meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=named, steering=steering)
         run = Run(meta, view.panels, session, view.fresh(lang))

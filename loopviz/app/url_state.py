@@ -66,7 +66,7 @@ FOCUS: Mapping[str, Any] = {
     "metric": "cosine",
     "pins": (),
     "layer": None,
-    "lens": "direct",
+    "lens": None,
     "dims": 2,
     "context": 8192,
     "batch": 1,

@@ -5,6 +5,7 @@ from .choosers import CHOOSERS, ChooserContext, register_layer_chooser
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext, register_criterion
 from .events import LoopReport, LoopStep, PassSeconds
+from .lenses import direct_lens_misleads
 from .merges import MERGES, register_merge
 from .modeling import LoopLlamaForCausalLM, LoopLlamaModel
 from .watching import AttentionRead, AttentionWatch
@@ -28,6 +29,7 @@ __all__ = [
     "LoopReport",
     "LoopStep",
     "PassSeconds",
+    "direct_lens_misleads",
     "register_criterion",
     "register_layer_chooser",
     "register_merge",

@@ -11,6 +11,7 @@ from transformers.masking_utils import create_causal_mask
 from .cache import LoopCache
 
 if TYPE_CHECKING:
+    from .configuration import LoopLlamaConfig
     from .modeling import LoopLlamaModel
 
 
@@ -112,3 +113,16 @@ def _run(
             past_key_values=view,
         )
     return model.norm(hidden)
+
+
+def direct_lens_misleads(config: LoopLlamaConfig, trained: LoopLlamaConfig) -> bool:
+    """Whether the direct lens shows words that the model would not say: layers follow the last block that know no loop.
+
+    Args:
+        config: of the loop as it is run.
+        trained: as the checkpoint has it; a block that it loops itself was made for its loop.
+    """
+    blocks = config.loop_blocks()
+    if not blocks or blocks[-1].b == config.num_hidden_layers - 1:
+        return False
+    return [(block.a, block.b) for block in blocks] != [(block.a, block.b) for block in trained.loop_blocks()]

@@ -9,6 +9,7 @@ A panel module has
   says what recording for this panel costs a run;
 * ``CODE`` (optional): the functions that compute what it shows, as ``"loopviz.trace.metrics:cosine"``: a page links there,
   and to the panel's own file;
+* ``LENS`` (optional): True when it reads words through the lens in focus;
 * ``USUAL`` (optional): False when a page shows it only if asked;
 * ``data(trace, focus) -> dict``: the figure as plain JSON data, pure; ``figure(trace, focus)`` is the same as a
   ``plotly.graph_objects.Figure``, whose checks take most of the time: a page, which draws often, does without them;
@@ -21,6 +22,9 @@ Law: the patches of a run, applied in order to the figure of the empty trace, gi
 ``layout.meta["select"]`` tells a page what a click selects, so that it need not know the panel: ``{"token": "x"}`` means
 that the clicked point's ``x`` begins with a position (``parseInt(x, 10)``), ``{"step": "x"}`` or ``{"step": "y"}`` that it
 is a loop step. A point of a trace whose ``meta`` is ``{"select": {...}}`` follows that instead.
+
+``layout.meta["act"]`` is a button a page offers with the panel, where the reader would else stand before a closed door:
+``{"label": str, "run": {...}}`` runs again, with these values of the page's controls.
 
 ``layout.meta["choices"]`` are selects a page offers with the panel: ``{focus field: {"label": str, "options": [[value,
 label], ...], "value": the current one}}``.

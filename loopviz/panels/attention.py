@@ -135,7 +135,7 @@ def _parallel(spec: dict[str, Any]) -> bool:
 
 def columns(spec: dict[str, Any], most: int) -> int:
     """How many columns, of at most ``most``, a map of this block has."""
-    return max(8, min(most, CELLS // min(spec["max_steps"], ROWS)))
+    return max(8, min(most, CELLS // min(spec["room"], ROWS)))
 
 
 def _read(frame: dict[str, Any], spec: dict[str, Any], focus: Focus) -> Seen:
@@ -332,7 +332,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
-    rows = min(spec["max_steps"], ROWS)
+    rows = min(spec["room"], ROWS)
     height = 52 + 80 + GAP + 2 * max(84, min(18 * rows, 240))
     captions = [parts.caption(words["caption_heads"], "x2 domain", "y2 domain")]
     captions += [parts.caption(words["caption_slots"], "x3 domain", "y2 domain")] if _parallel(spec) else []
@@ -373,7 +373,7 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its own attention, when it is selected."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    spec = shared.settled(trace, focus, 1)["blocks"][focus.block]
+    spec = shared.settled(trace, focus, frame)["blocks"][focus.block]
     return _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(spec, trace, count, chosen, focus))
 
 

@@ -57,7 +57,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_cosine": "step r = %{x}<br>1 − cos = %{text}",
         "hover_kl": "step r = %{x}<br>KL(p<sub>r−1</sub> ‖ p<sub>r</sub>) = %{text}",
         "hover_rel_delta": "step r = %{x}<br>‖Δ‖/‖s‖ = %{text}",
-        "says": "says “{text}”",
+        "says": "straight from the state it says “{text}” (direct lens)",
         "nats": "{value} nats",
         "stopped": "stopped here, by {why}",
         "used": "stops at ≤ {value}",
@@ -96,7 +96,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_cosine": "第 %{x} 步<br>1 − cos = %{text}",
         "hover_kl": "第 %{x} 步<br>KL(p<sub>r−1</sub> ‖ p<sub>r</sub>) = %{text}",
         "hover_rel_delta": "第 %{x} 步<br>‖Δ‖/‖s‖ = %{text}",
-        "says": "预测“{text}”",
+        "says": "直接从状态读出“{text}”（直接透镜）",
         "nats": "{value} nat",
         "stopped": "在此停止：{why}",
         "used": "≤ {value} 时停止",
@@ -187,8 +187,8 @@ def _faded_values(quantity: str, spec: dict[str, Any], block: dict[str, Any]) ->
 
     To three digits: faint lines are read by their shape.
     """
-    drawn = [labels.log_y(v, 3) for v in _values(quantity, block)][: spec["max_steps"]]
-    return drawn + [None] * (spec["max_steps"] + 1 - len(drawn))
+    drawn = [labels.log_y(v, 3) for v in _values(quantity, block)][: spec["room"]]
+    return drawn + [None] * (spec["room"] + 1 - len(drawn))
 
 
 def _threshold(i: int, spec: dict[str, Any], lang: str) -> dict[str, Any]:
@@ -261,15 +261,15 @@ def _shapes(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
     shapes = [_threshold(i, spec, focus.lang) for i in (0, 1)]  # no rule stops a loop by the third
     if spec["strategy"] == "dynamic_stop" and spec["floor"] > 1:
         shapes += [_unchecked(i, spec, focus.lang) for i in ALL]
-    if focus.step is not None and focus.step <= spec["max_steps"]:
+    if focus.step is not None and focus.step <= spec["room"]:
         shapes += [_step_line(i, focus.step) for i in ALL]
     return shapes
 
 
 def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
-    words, count = TEXTS[lang], faded_curves(spec["max_steps"])
+    words, count = TEXTS[lang], faded_curves(spec["room"])
     axes = [{"xaxis": "x", "yaxis": axis} for axis in AXES]
-    faded_x = [*range(1, spec["max_steps"] + 1), None] * count
+    faded_x = [*range(1, spec["room"] + 1), None] * count
     faded = [
         {
             "type": "scatter",
@@ -353,9 +353,9 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "xaxis": {
             "anchor": "y3",
             "title": {"text": words["step"]},
-            "range": [0.5, spec["max_steps"] + 0.5],
+            "range": [0.5, spec["room"] + 0.5],
             "tick0": 1,
-            "dtick": -(-spec["max_steps"] // 12),
+            "dtick": -(-spec["room"] // 12),
         },
         "yaxis": _axis(words["cosine"], 0.7, 1),
         "yaxis2": _axis(words["kl"], 0.35, 0.65),
@@ -375,7 +375,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
         spec, at = meta["blocks"][focus.block], focus.selected(len(frames))
         end = len(frames) if at is None else at
         last = end if focus.token is None else focus.token
-        for frame in frames[max(0, last - faded_curves(spec["max_steps"])) : end]:
+        for frame in frames[max(0, last - faded_curves(spec["room"])) : end]:
             apply(shown, _fade(spec, frame, focus))
         fill(shown, _chosen(meta, len(frames), None if at is None else frames[at], focus))
     return shown
@@ -386,7 +386,7 @@ figure = shared.checked(data)
 
 def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits that draw an earlier token. Its place is reused once ``faded_curves`` more tokens have come."""
-    start = frame["index"] % faded_curves(spec["max_steps"]) * (spec["max_steps"] + 1)
+    start = frame["index"] % faded_curves(spec["room"]) * (spec["room"] + 1)
     block = frame["blocks"][focus.block]
     return [
         splice(("data", FADED[i], "y"), start, _faded_values(quantity, spec, block))
@@ -397,14 +397,14 @@ def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> list[Op]
 @shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its curve when it is selected, a faint one when it comes before the selected token."""
-    meta, frames = shared.settled(trace, focus, 1), trace.frames
+    meta, frames = shared.settled(trace, focus, frame), trace.frames
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
     spec = meta["blocks"][focus.block]
     fading = None  # the token that joins the faint ones
     if focus.token is None:
         fading = frames[-1] if frames else None
-    elif focus.token - faded_curves(spec["max_steps"]) <= frame["index"] < focus.token:
+    elif focus.token - faded_curves(spec["room"]) <= frame["index"] < focus.token:
         fading = frame
     ops = [] if fading is None else _fade(spec, fading, focus)
     return ops + _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(meta, count, chosen, focus))

@@ -346,7 +346,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token."""
     words = TEXTS[focus.lang]
     blocks = meta["blocks"]
-    most = blocks[focus.block]["max_steps"] if focus.block < len(blocks) else 1
+    most = blocks[focus.block]["room"] if focus.block < len(blocks) else 1
     across = {"type": "line", "y0": 0, "y1": 1, "x0": -1, "x1": -1, "visible": False}
     across["line"] = {"color": theme.SELECTED, "width": 1.5}
     layout: dict[str, Any] = {

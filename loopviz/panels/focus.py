@@ -27,7 +27,8 @@ class Focus:
         lang: one of ``LANGUAGES``; the language of every text in a figure.
         pins: positions kept in view beside the selected one, each once, at most ``MOST_PINS``.
         layer: physical layer shown where a panel shows one, 0-based; None: the block's first.
-        lens: one of ``LENSES``; through which a state is read.
+        lens: one of ``LENSES``; through which a state is read. None: as the model would really say it, where the run
+            recorded that, else straight from the state (see :func:`loopviz.panels.shared.lens_of`).
         dims: 2 or 3; dimensions a trajectory is drawn in.
         context: one of ``CONTEXTS``; tokens of context a projection to another model counts.
         batch: one of ``BATCHES``; sequences at once it counts.
@@ -43,7 +44,7 @@ class Focus:
     lang: str = "en"
     pins: tuple[int, ...] = ()
     layer: int | None = None
-    lens: str = "direct"
+    lens: str | None = None
     dims: int = 2
     context: int = 8192
     batch: int = 1
@@ -57,7 +58,7 @@ class Focus:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 none = " or None" if optional else ""
                 raise ValueError(f"focus.{name}={value!r}: must be a whole number >= {least}{none}")
-        for name, known in (("metric", METRICS), ("lang", LANGUAGES), ("lens", LENSES), *_WHOLE.items()):
+        for name, known in (("metric", METRICS), ("lang", LANGUAGES), ("lens", (*LENSES, None)), *_WHOLE.items()):
             value = getattr(self, name)
             if value not in known or (name in _WHOLE and type(value) is not int):  # 2.0 == 2 and True == 1
                 raise ValueError(f"focus.{name}={value!r}: must be one of {', '.join(map(str, known))}")

@@ -229,7 +229,7 @@ figure = shared.checked(data)
 @shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings, when it is the selected one."""
-    meta = shared.settled(trace, focus, 1)
+    meta = shared.settled(trace, focus, frame)
     if _refusal(meta, focus.lang):
         return []
     return _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(meta, focus, count, chosen))

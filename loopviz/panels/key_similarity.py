@@ -93,7 +93,7 @@ Sums = list[list[tuple[float, int]]]  # per layer and step (entry r - 1): the su
 
 def _nothing(meta: dict[str, Any], block: int) -> Sums:
     spec = meta["blocks"][block]
-    return [[(0.0, 0)] * spec["max_steps"] for _ in range(spec["layers"][0], spec["layers"][1] + 1)]
+    return [[] for _ in range(spec["layers"][0], spec["layers"][1] + 1)]
 
 
 def _more(sums: Sums, meta: dict[str, Any], block: int, frame: dict[str, Any]) -> Sums:
@@ -116,7 +116,7 @@ RUNNING: Running[Sums] = Running(start=_nothing, step=_more)
 
 def shown_steps(spec: dict[str, Any]) -> list[int]:
     """The steps (from 2) that get a column: all, or evenly spaced ones when they are too many for the block's layers."""
-    last = spec["max_steps"]
+    last = spec["room"]
     most = max(2, CELLS // (spec["layers"][1] - spec["layers"][0] + 1))
     if last - 1 <= most:
         return list(range(2, last + 1))
@@ -138,7 +138,7 @@ def _padded(row: list[float | None], steps: int) -> list[float | None]:
 
 def _distances(block: dict[str, Any] | None, spec: dict[str, Any]) -> list[list[float | None]]:
     """One token's 1 - cos per layer and step, padded to the block's maximum; None where there is none."""
-    layers, last = spec["layers"][1] - spec["layers"][0] + 1, spec["max_steps"]
+    layers, last = spec["layers"][1] - spec["layers"][0] + 1, spec["room"]
     recorded = block["key_cosine"] if block else []
     return [_padded([None if v is None else 1 - v for v in column], last) for column in recorded or [[]] * layers]
 
@@ -178,7 +178,7 @@ def _chosen(
     block = None if frame is None or missing else frame["blocks"][focus.block]
     both = {
         CHOSEN: _distances(block, spec),
-        MEAN: means(sums if block else _nothing(meta, focus.block), spec["max_steps"]),
+        MEAN: means(sums if block else _nothing(meta, focus.block), spec["room"]),
     }
     head = " " if frame is None else labels.token_label(frame, focus.lang, width=12)
     out: dict[Path, Any] = {
@@ -320,7 +320,7 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings when it is selected: its own map, and the rows of the mean that moved."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    meta = shared.settled(trace, focus, 1)
+    meta = shared.settled(trace, focus, frame)
 
     def chosen(count: int, selected: dict[str, Any] | None) -> dict[Path, Any]:
         if selected is frame:
@@ -342,7 +342,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     if missing := _missing(meta, len(trace), frame, focus):
         return missing
     spec = meta["blocks"][focus.block]
-    rows = means(_sums_at(trace, at, focus.block), spec["max_steps"])
+    rows = means(_sums_at(trace, at, focus.block), spec["room"])
     worst = [(step, _largest(rows, step, spec["layers"][0])) for step in shown_steps(spec)]
     told = [
         words["one"].format(step=step, value=labels.number(found[0], focus.lang), layer=found[1])

@@ -177,7 +177,7 @@ def _words(tally: Tally, frame: Frame | None, focus: Focus) -> dict[str, str]:
 
 def _top(meta: Mapping[str, Any], tally: Tally, block: int) -> int:
     """The most steps there is room for."""
-    return max([meta["blocks"][block]["max_steps"], *tally.taken])
+    return shared.room(max(tally.taken, default=0), meta["blocks"][block]["max_steps"])
 
 
 def _tallied(meta: Mapping[str, Any], tally: Tally, focus: Focus) -> dict[Path, Any]:
@@ -190,6 +190,7 @@ def _tallied(meta: Mapping[str, Any], tally: Tally, focus: Focus) -> dict[Path, 
             for kind, place in COUNTS.items()
         },
         ("layout", "yaxis", "range"): [0, top + 0.6],
+        ("layout", "yaxis", "dtick"): -(-top // 8),
         ("layout", "shapes", MEAN, "y0"): mean,
         ("layout", "shapes", MEAN, "y1"): mean,
         ("layout", "shapes", MEAN, "visible"): bool(tally.tokens),
@@ -297,7 +298,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
             "title": {"text": words["loops"]},
             "range": [0, 1],
             "tick0": 0,
-            "dtick": -(-meta["blocks"][focus.block]["max_steps"] // 8),
+            "dtick": 1,
         },
         "xaxis2": {
             "domain": [0.8, 1],
@@ -345,7 +346,7 @@ figure = shared.checked(data)
 @shared.redrawn(data)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its bar, one more in the counts, the mean and what was saved."""
-    meta, had = shared.settled(trace, focus, 1), len(trace)
+    meta, had = shared.settled(trace, focus, frame), len(trace)
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
     tallies = (RUNNING.over(trace, focus.block), RUNNING.after(trace, focus.block, frame))

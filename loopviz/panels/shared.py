@@ -15,12 +15,14 @@ import plotly.graph_objects as go
 
 from loopviz.panels import labels
 from loopviz.panels.ops import Op, Path, changes, put
+from loopviz.panels.running import Running
 from loopviz.trace.changes import as_of, changed_at
 from loopviz.trace.schema import Trace
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
 
+LEAST_ROOM = 4  # loop steps an axis has room for from the start
 Frame = Mapping[str, Any]
 Patch = Callable[[Trace, Frame, "Focus"], list[Op]]
 
@@ -105,19 +107,56 @@ class Follower:
         held[at] = _Kept(alive, frame, focus, values, owed)
 
 
-def settled(trace: Trace, focus: Focus, more: int = 0) -> dict[str, Any]:
+def _reach(most: int, meta: Mapping[str, Any], block: int, frame: Frame) -> int:
+    return max(most, frame["blocks"][block]["n_steps"]) if block < len(frame["blocks"]) else most
+
+
+REACHED: Running[int] = Running(lambda meta, block: 0, _reach)  # the most steps any token so far took
+
+
+def room(reached: int, allowed: int) -> int:
+    """Steps an axis has room for: 4, 8, 16, 32 and so on, the least that holds what was ``reached``; no more than ``allowed``.
+
+    By what happened, not by what might have: 3 steps on an axis to 32 are all but invisible.
+    """
+    steps = LEAST_ROOM
+    while steps < reached:
+        steps *= 2
+    return max(1, reached, min(steps, allowed))
+
+
+def settled(trace: Trace, focus: Focus, coming: Frame | None = None) -> dict[str, Any]:
     """The meta to draw ``trace`` from: settings that changed during the run are those the selected token was read under.
+
+    The block in focus also has ``room``: see :func:`room`.
 
     Args:
         trace, focus: as a panel's ``data`` has them.
-        more: frames about to come, for a ``patch``.
+        coming: the frame about to come, for a ``patch``.
     """
-    tokens = len(trace.frames) + more
-    return as_of(trace.meta, tokens, focus.selected(tokens))  # type: ignore[return-value]
+    tokens = len(trace.frames) + (coming is not None)
+    meta = as_of(trace.meta, tokens, focus.selected(tokens))
+    return {**meta, "blocks": [_roomy(spec, i, trace, focus, coming) for i, spec in enumerate(meta["blocks"])]}
+
+
+def _roomy(spec: Mapping[str, Any], i: int, trace: Trace, focus: Focus, coming: Frame | None) -> Mapping[str, Any]:
+    if i != focus.block:
+        return spec
+    reached = REACHED.over(trace, i) if coming is None else REACHED.after(trace, i, coming)
+    return {**spec, "room": room(reached, spec["max_steps"])}
+
+
+def _outgrown(trace: Trace, frame: Frame, focus: Focus) -> bool:
+    """Whether ``frame``, the next one of ``trace``, needs more room than there is."""
+    if focus.block >= len(trace.meta["blocks"]):
+        return False
+    before, after = settled(trace, focus), settled(trace, focus, frame)
+    return before["blocks"][focus.block]["room"] != after["blocks"][focus.block]["room"]
 
 
 def redrawn(data: Callable[[Trace, Focus], dict[str, Any]], layout_only: bool = False) -> Callable[[Patch], Patch]:
-    """Of a ``patch`` that knows nothing of settings that change during a run: the frame of a change draws the figure anew.
+    """Of a ``patch`` that knows nothing of settings that change during a run, nor of axes that grow: a frame that brings
+    either draws the figure anew.
 
     Args:
         data: the panel's ``data``.
@@ -127,7 +166,7 @@ def redrawn(data: Callable[[Trace, Focus], dict[str, Any]], layout_only: bool = 
     def of(patch: Patch) -> Patch:
         @functools.wraps(patch)
         def patched(trace: Trace, frame: Frame, focus: Focus) -> list[Op]:
-            if not changed_at(trace.meta, frame["index"]):
+            if not changed_at(trace.meta, frame["index"]) and not _outgrown(trace, frame, focus):
                 return patch(trace, frame, focus)
             shown = data(Trace(trace.meta, [*trace.frames, frame]), focus)  # type: ignore[list-item]
             layout = put(("layout",), shown["layout"])
@@ -194,24 +233,48 @@ _COLUMNS = {
     "direct": ("topk_ids", "topk_logprobs", "topk_texts"),
     "exit": ("exit_topk_ids", "exit_topk_logprobs", "exit_topk_texts"),
 }
+_COLUMNS["same"] = _COLUMNS["direct"]
 
 
 def said(block: Mapping[str, Any], lens: str) -> Said:
-    """What ``block`` would say after each step through ``lens``: "direct" or "exit"."""
+    """What ``block`` would say after each step through ``lens``, one of those :func:`lens_of` returns."""
     ids, logprobs, texts = _COLUMNS[lens]
     steps = block["steps"]
     return Said(steps[ids], steps[logprobs], steps[texts])
 
 
-def silent(frame: Frame, focus: Focus, not_recorded: str) -> str:
-    """Why the selected block of ``frame`` has no words to show through ``focus.lens``; "" when it has some.
+def lens_of(meta: Mapping[str, Any], focus: Focus) -> str:
+    """The lens through which the block in focus is read: "direct", "exit", or "same" where both are one.
+
+    They are one where no layer follows the block. Else it is the one chosen; when none was, the exit lens, which is what
+    the model would really say, if this run recorded it for this block.
+    """
+    last = len(meta["blocks"]) - 1
+    if focus.block == last and meta["blocks"][last]["layers"][1] == meta["shape"]["layers"] - 1:
+        return "same"
+    if focus.lens is not None:
+        return focus.lens
+    return "exit" if focus.block == last and _exit_recorded(meta) else "direct"
+
+
+def _exit_recorded(meta: Mapping[str, Any]) -> bool:
+    return "exit" in meta["settings"].get("extras", ())
+
+
+def lens_name(meta: Mapping[str, Any], focus: Focus) -> str:
+    """What the lens in use is called, in a few words."""
+    return LENS_TEXTS[focus.lang][lens_of(meta, focus)]
+
+
+def silent(meta: Mapping[str, Any], frame: Frame, focus: Focus, not_recorded: str) -> str:
+    """Why the selected block of ``frame`` has no words to show through the lens in use; "" when it has some.
 
     ``not_recorded``: what to say when the exit lens, and only that, was not recorded.
     """
-    block = frame["blocks"][focus.block]
-    if any(said(block, focus.lens).ids) or not block["n_steps"]:
+    block, lens = frame["blocks"][focus.block], lens_of(meta, focus)
+    if any(said(block, lens).ids) or not block["n_steps"]:
         return ""
-    if focus.lens == "direct" or not any(said(block, "direct").ids):
+    if lens != "exit" or not any(said(block, "direct").ids):
         return labels.COMMON[focus.lang]["not_recorded"]
     last = any(said(frame["blocks"][-1], "exit").ids)  # recorded, but an earlier block's exit would run later blocks
     return LENS_TEXTS[focus.lang]["last_block"].format(last=len(frame["blocks"]) - 1) if last else not_recorded
@@ -222,23 +285,45 @@ LENS_TEXTS: dict[str, dict[str, str]] = {
         "lens": "lens",
         "direct": "direct lens",
         "exit": "exit lens",
-        "unrecorded": "{lens} (not recorded)",
+        "same": "the model's own words",
+        "choose_direct": "straight from the state (direct lens)",
+        "choose_exit": "as the model would really say it (exit lens)",
+        "choose_same": "as the model would really say it (no layer follows the loop)",
+        "unrecorded": "{lens}: not recorded",
+        "rerun": "Run again with the exit lens",
         "last_block": "the exit lens reads the last block alone: choose block {last}, or the direct lens",
     },
     "zh": {
         "lens": "透镜",
         "direct": "直接透镜",
         "exit": "出口透镜",
-        "unrecorded": "{lens}（未记录）",
+        "same": "模型自己的话",
+        "choose_direct": "直接从状态读出（直接透镜）",
+        "choose_exit": "模型真正会说的（出口透镜）",
+        "choose_same": "模型真正会说的（循环之后没有其他层）",
+        "unrecorded": "{lens}：未记录",
+        "rerun": "用出口透镜重新运行",
         "last_block": "出口透镜只读最后一个块：请选择块 {last}，或选择直接透镜",
     },
 }
 
 
-def lens_choice(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
-    """The choice between the lenses; one that this run did not record says so."""
+def lens_asks(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
+    """``layout.meta`` of a panel read through a lens: the choice between them, and what mends one that was not recorded.
+
+    Where both are one there is nothing to choose, and that is what the choice says. One that this run did not record
+    says so, and a button of the panel runs again with it.
+    """
     words = LENS_TEXTS[focus.lang]
-    exit_name = words["exit"]
-    if "exit" not in meta["settings"].get("extras", ()):
+    lens = lens_of(meta, focus) if labels.missing_block(dict(meta), focus.block, focus.lang) is None else focus.lens
+    if lens == "same":
+        shown = choice(words["lens"], [(focus.lens, words["choose_same"])], focus.lens)
+        return asks(meta, focus, {"step": "y"}, lens=shown)
+    exit_name = words["choose_exit"]
+    if not _exit_recorded(meta):
         exit_name = words["unrecorded"].format(lens=exit_name)
-    return choice(words["lens"], [("direct", words["direct"]), ("exit", exit_name)], focus.lens)
+    options = [("direct", words["choose_direct"]), ("exit", exit_name)]
+    asked = asks(meta, focus, {"step": "y"}, lens=choice(words["lens"], options, lens or "direct"))
+    if lens == "exit" and not _exit_recorded(meta):
+        asked["act"] = {"label": words["rerun"], "run": {}}  # looked through it, the next run records it
+    return asked

@@ -21,8 +21,9 @@ CODE: tuple[str, ...] = (
     "loopviz.model.lenses:exit_states",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
+LENS = True  # a page then records the exit lens by itself where the direct one misleads
 CHOICES = 24  # places of the text shown at most
-ROWS = 6  # different texts shown at most, beside the one written
+ROWS = 8  # different texts shown at most, beside the one written; of more, one row says how many are left out
 LINES, LINE = 3, 42  # lines of a text, and columns of a line: what a phone holds
 _FOLLOWER = shared.Follower()
 
@@ -37,7 +38,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "its last step. The direct lens skips the layers after the block: in a model that was not trained for it, its words "
         "may make no sense; the exit lens reads what the model would really say. Underlined: not what the last step chose "
         "there. The row “written” appears where the text written is not what the last step chose, as under sampling. At "
-        "most the last 24 words, fewer when they are long; at most 6 different rows, of more the first five and the last.",
+        "most the last 24 words, fewer when they are long. At most 8 rows: where there are more, one row names the steps it "
+        "stands for and says how many different texts are left out.",
         "formula": r"w_t(r)=\arg\max_v\ p^{(t)}_{\min(r,N_t)}(v)\qquad\text{given the tokens written before place }t",
         "units": "Words (tokens) as the model's tokenizer cuts them.",
         "source": "The most likely token of every loop step, recorded in this run; through the lens chosen above (see “What "
@@ -45,15 +47,23 @@ TEXTS: dict[str, dict[str, str]] = {
         "cost": "Nothing beyond what every run records with the direct lens. The exit lens runs the layers after the "
         "block once more for every loop step.",
         "no_data": "Nothing read yet: the texts appear with the first word generated",
-        "not_recorded": "the exit lens was not recorded in this run: switch it on and run again, or choose the direct lens",
+        "not_recorded": "the exit lens was not recorded in this run: run again with it, or choose the direct lens",
         "prompt": "token {token} is inside the prompt: no word was generated yet",
         "step": "stopped after step r",
         "words": "underlined: not what the last step chose",
         "written": "written",
-        "hover": "stopped after step r = %{y}<br>%{customdata} words are not the last step's choice",
-        "head": "the last {all} words · {lens}<br>words that differ, by row: {counts}",
-        "summary": "At the last {all} generated words, up to {token}, {block}, {lens}: {rows}.",
+        "hover": "stopped after step r = %{y}<br>not the last step's choice: %{customdata}",
+        "left_out": "… {count} more texts are not shown",
+        "last_one": "the last word",
+        "last": "the last {all} words",
+        "at_one": "At the last generated word",
+        "at": "At the last {all} generated words",
+        "head": "{last} · {lens}<br>words that differ, by row: {counts}",
+        "summary": "{at}, up to {token}, {block}, {lens}: {rows}.",
         "one": "stopping after step {steps} changes {count} of them",
+        "one_other": "stopping after step {steps} changes it",
+        "one_same": "stopping after step {steps} does not change it",
+        "unseen": "steps {steps} choose {count} more texts, not told here",
         "text": ": “{text}”",
     },
     "zh": {
@@ -63,21 +73,29 @@ TEXTS: dict[str, dict[str, str]] = {
         "每个词都是在真正写出的文本之后选择的，而不是接着该行自己的词：因此一行并不是循环更少的模型会写出的文本，而是它在每个位置上的选择。"
         "在第 r 步之前就停止的词保留其最后一步的选择。直接透镜跳过块之后的各层："
         "若模型没有为此训练过，选出的词可能毫无意义；出口透镜读出的才是模型真正会说的。下划线：与最后一步的选择不同。若写出的文本不是最后一步的选择（例如采样时），会多出“写出”一行。"
-        "最多显示最后 24 个词，词长时更少；最多 6 行不同的选择，超出时取前五行和最后一行。",
+        "最多显示最后 24 个词，词长时更少。最多 8 行：超出时有一行写明它代表哪些步、略去了多少种不同的选择。",
         "formula": r"w_t(r)=\arg\max_v\ p^{(t)}_{\min(r,N_t)}(v)\qquad\text{given the tokens written before place }t",
         "units": "词（词元），按模型分词器的切分。",
         "source": "本次运行记录的每个循环步最可能的词元，经由上方选择的透镜（见“如果停在这里，它会说什么？”）。",
         "cost": "直接透镜：除每次运行本来就记录的内容外，没有额外开销。出口透镜：每个循环步要把块之后的各层再计算一次。",
         "no_data": "尚未读入词元：生成第一个词后出现",
-        "not_recorded": "本次运行没有记录出口透镜：请打开后重新运行，或选择直接透镜",
+        "not_recorded": "本次运行没有记录出口透镜：请用它重新运行，或选择直接透镜",
         "prompt": "词元 {token} 在提示词之内：尚未生成词",
         "step": "在第 r 步后停下",
         "words": "下划线：与最后一步的选择不同",
         "written": "写出",
-        "hover": "在第 %{y} 步后停下<br>%{customdata} 个词与最后一步的选择不同",
-        "head": "最后 {all} 个词 · {lens}<br>各行不同的词数：{counts}",
-        "summary": "截至{token}的最后 {all} 个生成词，{block}，{lens}：{rows}。",
+        "hover": "在第 %{y} 步后停下<br>与最后一步的选择不同：%{customdata}",
+        "left_out": "……还有 {count} 种文字未显示",
+        "last_one": "最后一个词",
+        "last": "最后 {all} 个词",
+        "at_one": "最后一个生成词",
+        "at": "最后 {all} 个生成词",
+        "head": "{last} · {lens}<br>各行不同的词数：{counts}",
+        "summary": "截至{token}的{at}，{block}，{lens}：{rows}。",
         "one": "在第 {steps} 步后停下会改变其中 {count} 个",
+        "one_other": "在第 {steps} 步后停下会改变它",
+        "one_same": "在第 {steps} 步后停下不会改变它",
+        "unseen": "第 {steps} 步还有 {count} 种文字，此处略去",
         "text": "：“{text}”",
     },
 }
@@ -85,11 +103,12 @@ TEXTS: dict[str, dict[str, str]] = {
 
 class Row(NamedTuple):
     """One text: its name on the axis, the first and last step it stands for (0: none), and for every place the piece
-    chosen and whether the last step chose another."""
+    chosen and whether the last step chose another; or ``left_out``, so many texts that are not shown."""
 
     name: str
     steps: tuple[int, int]
     pieces: list[tuple[str, bool]]
+    left_out: int = 0
 
     @property
     def differ(self) -> int:
@@ -123,10 +142,14 @@ def rows(frames: list[dict[str, Any]], block: int, lens: str, written: str = "wr
     starts = _steps_that_choose_anew(said)
     ends = [*(start - 1 for start in starts[1:]), max(len(column.ids) for column in said)]
     stretches = list(zip(starts, ends, strict=True))
-    if len(stretches) > ROWS:
-        stretches = [*stretches[: ROWS - 1], stretches[-1]]
+    unseen = stretches[ROWS - 2 : -1] if len(stretches) > ROWS else []
     out = []
     for start, end in stretches:
+        if (start, end) in unseen:
+            if start == unseen[0][0]:
+                whole = (start, unseen[-1][1])
+                out.append(Row(_name(*whole, False), whole, [], len(unseen)))
+            continue
         at = [min(start, len(column.ids)) - 1 for column in said]
         choices = [
             (column.texts[i][0], column.ids[i][0] != column.ids[-1][0]) for column, i in zip(said, at, strict=True)
@@ -169,12 +192,26 @@ def _most(pieces: list[tuple[str, int]]) -> int:
     return max(1, sum(width <= LINES * LINE for width in room))
 
 
+def _counted(key: str, count: int, words: dict[str, str]) -> str:
+    """How many last words, in words; one is said without its number."""
+    return words[f"{key}_one" if count == 1 else key].format(all=count)
+
+
+def _row_told(row: Row, words: dict[str, str]) -> str:
+    """What the summary says of a row."""
+    if row.left_out:
+        return words["unseen"].format(steps=row.name, count=row.left_out)
+    if len(row.pieces) == 1:
+        return words["one_other" if row.differ else "one_same"].format(steps=row.name)
+    return words["one"].format(steps=row.name, count=row.differ)
+
+
 def _fitting(found: list[Row]) -> tuple[list[Row], list[list[str]]]:
     """The rows cut to as many of their last places as fit in ``LINES`` lines in every row, and those lines."""
     inline = [[_inline(*piece) for piece in row.pieces] for row in found]
-    count = min(_most(pieces) for pieces in inline)
+    count = min(_most(pieces) for pieces in inline if pieces)
     while True:
-        lines = [_wrap(pieces[-count:]) for pieces in inline]
+        lines = [_wrap(pieces[-count:]) if pieces else [] for pieces in inline]
         if count == 1 or max(map(len, lines)) <= LINES:
             return [row._replace(pieces=row.pieces[-count:]) for row in found], lines
         count -= 1
@@ -196,7 +233,7 @@ def _missing(meta: dict[str, Any], count: int, frame: dict[str, Any] | None, foc
     words = TEXTS[focus.lang]
     if frame is None:
         return shared.unread(count, focus, words["no_data"])
-    if silent := shared.silent(frame, focus, words["not_recorded"]):
+    if silent := shared.silent(meta, frame, focus, words["not_recorded"]):
         return silent
     inside = frame["index"] < meta["prompt_tokens"] - 1
     return words["prompt"].format(token=frame["index"]) if inside else ""
@@ -214,11 +251,11 @@ def _chosen(trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus
     head = " "
     if frame is not None and not missing:
         window = _window(meta, trace.frames, frame["index"], frame)
-        found, lines = _fitting(rows(window, focus.block, focus.lens, words["written"]))
+        found, lines = _fitting(rows(window, focus.block, shared.lens_of(meta, focus), words["written"]))
         head = words["head"].format(
-            all=len(found[0].pieces),
-            lens=shared.LENS_TEXTS[focus.lang][focus.lens],
-            counts=" · ".join(str(row.differ) for row in found),
+            last=_counted("last", len(found[0].pieces), words),
+            lens=shared.lens_name(meta, focus),
+            counts=" · ".join("…" if row.left_out else str(row.differ) for row in found),
         )
     step = focus.step or -1
     here = next((i for i, row in enumerate(found) if row.steps[0] <= step <= row.steps[1]), None)
@@ -226,8 +263,11 @@ def _chosen(trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus
         **parts.row_outlined(here, 0.48),
         ("data", 0, "x"): [0] * len(found),
         ("data", 0, "y"): [row.name for row in found],
-        ("data", 0, "text"): ["<br>".join(text) for text in lines],
-        ("data", 0, "customdata"): [f"{row.differ}/{len(row.pieces)}" for row in found],
+        ("data", 0, "text"): [
+            words["left_out"].format(count=row.left_out) if row.left_out else "<br>".join(text)
+            for row, text in zip(found, lines, strict=True)
+        ],
+        ("data", 0, "customdata"): ["…" if row.left_out else f"{row.differ}/{len(row.pieces)}" for row in found],
         ("layout", "yaxis", "range"): [max(len(found), 1) - 0.5, -0.5],  # the first step above
         ("layout", "title", "text"): head,
         **parts.notice(missing),
@@ -243,12 +283,12 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 44, "r": 4, "t": 52, "b": 10},
         "title": {"text": " "},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": shared.asks(meta, focus, {"step": "y"}, lens=shared.lens_choice(meta, focus)),
+        "meta": shared.lens_asks(meta, focus),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
         return {"data": [], "layout": layout}
-    most = min(meta["blocks"][focus.block]["max_steps"], ROWS) + 1
+    most = min(meta["blocks"][focus.block]["room"], ROWS) + 1
     height = 52 + 46 + max(52 * most, 120)
     layout |= {
         "height": height,
@@ -309,16 +349,21 @@ def summary(trace: Trace, focus: Focus) -> str:
     if missing := _missing(trace.meta, len(trace), frame, focus):
         return missing
     found, lines = _fitting(
-        rows(_window(trace.meta, trace.frames, at, frame), focus.block, focus.lens, words["written"])
+        rows(
+            _window(trace.meta, trace.frames, at, frame),
+            focus.block,
+            shared.lens_of(trace.meta, focus),
+            words["written"],
+        )
     )
     chosen = [row for row in found if row.name != words["written"]]
-    told = [words["one"].format(steps=row.name, count=row.differ) for row in chosen]
+    told = [_row_told(row, words) for row in chosen]
     told[0] += words["text"].format(text=" ".join(lines[0]))
     shown = words["summary"].format(
-        all=len(found[0].pieces),
+        at=_counted("at", len(found[0].pieces), words),
         token=labels.token_label(frame, focus.lang),
         block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),
-        lens=shared.LENS_TEXTS[focus.lang][focus.lens],
+        lens=shared.lens_name(trace.meta, focus),
         rows="; ".join(told) if focus.lang == "en" else "；".join(told),
     )
     return labels.plain(shown)

@@ -73,7 +73,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "unit_kl": " nats",
         "unit_entropy": " nats",
         "hover": "token %{{x}}<br>step r = %{{y}}<br>{metric} = %{{text}}",
-        "says": "says “{text}”",
+        "says": "straight from the state it says “{text}” (direct lens)",
         "stopped": "stopped here, by {why}",
         "stop": "stop: {why}",
         "head": "{metric}<br>{token}: {steps} loops, stopped by {why}",
@@ -124,7 +124,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "unit_kl": " nat",
         "unit_entropy": " nat",
         "hover": "词元 %{{x}}<br>第 %{{y}} 步<br>{metric} = %{{text}}",
-        "says": "预测“{text}”",
+        "says": "直接从状态读出“{text}”（直接透镜）",
         "stopped": "在此停止：{why}",
         "stop": "停止：{why}",
         "head": "{metric}<br>{token}：循环 {steps} 步，停止原因：{why}",
@@ -201,12 +201,11 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
         ("layout", "title", "text"): head,
         **parts.notice(missing),
     }
-    step = focus.step is not None and focus.step <= meta["blocks"][focus.block]["max_steps"]
+    step = focus.step is not None and focus.step <= meta["blocks"][focus.block]["room"]
     for shape, shown in ((COLUMN, True), (CELL, step)):
         out["layout", "shapes", shape, "visible"] = shown and frame is not None
-        if shown:
-            out["layout", "shapes", shape, "x0"] = at - 0.5
-            out["layout", "shapes", shape, "x1"] = at + 0.5
+        out["layout", "shapes", shape, "x0"] = at - 0.5
+        out["layout", "shapes", shape, "x1"] = at + 0.5
     for place in MARKS.values():
         out["data", place, "marker", "size"] = _mark_size(frames)
         out["data", place, "marker", "line", "width"] = 1 if frames <= EDGED else 0
@@ -311,7 +310,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         layout |= {"title": {"text": " "}, "xaxis": {"visible": False}, "yaxis": {"visible": False}}
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
-    rows, step = spec["max_steps"], focus.step or 1
+    rows, step = spec["room"], focus.step or 1
     height = 240 + max(90, min(16 * rows, 320))
     layout["title"]["y"] = 1 - 20 / height
     layout |= {
@@ -371,7 +370,7 @@ figure = shared.checked(data)
 @shared.redrawn(data, layout_only=True)
 def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: one more column and mark; the outline moves when the newest token is followed."""
-    meta = shared.settled(trace, focus, 1)
+    meta = shared.settled(trace, focus, frame)
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
     follow = _FOLLOWER.patch(

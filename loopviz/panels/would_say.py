@@ -21,6 +21,7 @@ CODE: tuple[str, ...] = (
     "loopviz.model.lenses:exit_states",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
+LENS = True  # a page then records the exit lens by itself where the direct one misleads
 ROWS = 16  # steps shown at most
 PLACES = 5  # words a step at most
 CELLS = 48  # words in all, about: what a token costs to send
@@ -33,8 +34,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "how": "A row is a loop step, from the top down; left to right stand the most likely next words after it, best "
         "first. The brighter a cell, the more likely the word. The wide column is the winner: what the model would "
         "say if it stopped there; a triangle marks a step at which the winner changed. ␣ is a space, ↵ a new line, … a "
-        "part of a character. The direct lens reads the state at once by the final norm and head; the exit lens first "
-        "goes on through the layers after the block, as the model itself would. At most 16 steps are shown: of more, the "
+        "part of a character. The exit lens goes on through the "
+        "layers after the block, as the model itself would: it shows what the model would really say. The direct lens reads the "
+        "state at once by the final norm and head: where layers follow that were not trained for it, its words may make no "
+        "sense. A page records the exit lens by itself where that is so. At most 16 steps are shown: of more, the "
         "first and the last, those where the winner changed, then the earliest. Up to five words a step, down to three "
         "when a block may run many steps.",
         "formula": r"p_r=\mathrm{softmax}(W_{\text{head}}\,\mathrm{norm}(s_r))\ \text{(direct)},\qquad "
@@ -43,9 +46,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "source": "Recorded in this run, in float32, after every loop step, before temperature or any other sampling "
         "setting.",
         "cost": "Nothing beyond what every run records with the direct lens. The exit lens runs the layers after the "
-        "block once more for every loop step.",
+        "block once more for every loop step; it is recorded by itself where the direct lens misleads.",
         "no_data": "Nothing read yet: the words appear with the first token",
-        "not_recorded": "the exit lens was not recorded in this run: switch it on and run again, or choose the direct lens",
+        "not_recorded": "the exit lens was not recorded in this run: run again with it, or choose the direct lens",
         "place": "place, most likely first",
         "step": "loop step r",
         "bar": "probability",
@@ -65,16 +68,16 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "如果停在这里，它会说什么？",
         "question": "所选词元的每个循环步之后，最可能的下一个词是哪些？第一名何时改变？",
         "how": "一行是一个循环步，自上而下；从左到右是该步之后最可能的下一个词，最可能的在最前。格子越亮，概率越高。最宽的一列是第一名："
-        "若停在该步，模型会说的词；三角标出第一名改变的步。␣ 是空格，↵ 是换行，… 是字符的一部分。直接透镜立即用最后的归一化与输出头读出状态；"
-        "出口透镜先像模型本身那样走完块之后的各层。最多显示 16 步：超出时取第一步、最后一步、第一名改变的步，其余取最早的。"
+        "若停在该步，模型会说的词；三角标出第一名改变的步。␣ 是空格，↵ 是换行，… 是字符的一部分。出口透镜像模型本身那样走完块之后的各层：显示的是模型真正会说的。"
+        "直接透镜立即用最后的归一化与输出头读出状态：若之后的层没有为此训练过，读出的词可能毫无意义；这种情况下页面会自动记录出口透镜。最多显示 16 步：超出时取第一步、最后一步、第一名改变的步，其余取最早的。"
         "每步最多五个词，块的步数较多时减到三个。",
         "formula": r"p_r=\mathrm{softmax}(W_{\text{head}}\,\mathrm{norm}(s_r))\ \text{(direct)},\qquad "
         r"p_r=\mathrm{softmax}(W_{\text{head}}\,\mathrm{norm}(\mathrm{coda}(s_r)))\ \text{(exit)}",
         "units": "概率：0 到 1。对数概率：奈特（nat）。",
         "source": "本次运行中每个循环步之后以 float32 记录，未经温度或其他采样设置。",
-        "cost": "直接透镜：除每次运行本来就记录的内容外，没有额外开销。出口透镜：每个循环步要把块之后的各层再计算一次。",
+        "cost": "直接透镜：除每次运行本来就记录的内容外，没有额外开销。出口透镜：每个循环步要把块之后的各层再计算一次；在直接透镜会误导时自动记录。",
         "no_data": "尚未读入词元：读入第一个词元后出现",
-        "not_recorded": "本次运行没有记录出口透镜：请打开后重新运行，或选择直接透镜",
+        "not_recorded": "本次运行没有记录出口透镜：请用它重新运行，或选择直接透镜",
         "place": "名次，最可能的在前",
         "step": "循环步 r",
         "bar": "概率",
@@ -143,12 +146,12 @@ def _cells(frame: dict[str, Any], said: shared.Said, steps: list[int], count: in
     return cells
 
 
-def _head(frame: dict[str, Any], said: shared.Said, focus: Focus) -> str:
+def _head(meta: dict[str, Any], frame: dict[str, Any], said: shared.Said, focus: Focus) -> str:
     words, last = TEXTS[focus.lang], len(said.ids)
     since = max(flips(said.ids), default=1)
     return words["head"].format(
         token=labels.token_label(frame, focus.lang, width=16),
-        lens=shared.LENS_TEXTS[focus.lang][focus.lens],
+        lens=shared.lens_name(meta, focus),
         steps=last,
         text=labels.show_piece(said.texts[-1][0], width=12),
         p=labels.percent(_probability(said.logprobs[-1][0]), focus.lang),
@@ -156,25 +159,25 @@ def _head(frame: dict[str, Any], said: shared.Said, focus: Focus) -> str:
     )
 
 
-def _missing(frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
+def _missing(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
     """What to say instead of words; "" when there are some."""
     words = TEXTS[focus.lang]
     if frame is None:
         return shared.unread(frames, focus, words["no_data"])
-    return shared.silent(frame, focus, words["not_recorded"])
+    return shared.silent(meta, frame, focus, words["not_recorded"])
 
 
 def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on which token is selected, by path."""
-    missing = _missing(frames, frame, focus)
+    missing = _missing(meta, frames, frame, focus)
     said, steps, head = shared.Said([], [], []), [], " "
     if frame is not None:
         head = labels.token_label(frame, focus.lang)
         block = frame["blocks"][focus.block]
         if block["n_steps"] and not missing:
-            said = shared.said(block, focus.lens)
-            steps, head = shown_steps(said.ids), _head(frame, said, focus)
-    count = places(meta, meta["blocks"][focus.block]["max_steps"])
+            said = shared.said(block, shared.lens_of(meta, focus))
+            steps, head = shown_steps(said.ids), _head(meta, frame, said, focus)
+    count = places(meta, meta["blocks"][focus.block]["room"])
     names = [str(r) for r in steps]
     turns = [r for r in flips(said.ids) if r in steps]
     cells = _cells(frame, said, steps, count, focus.lang)
@@ -250,12 +253,12 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "margin": {"l": 44, "r": 8, "t": 52, "b": 80},
         "title": {"text": " "},
         "annotations": [labels.message(absent or words["no_data"])],
-        "meta": shared.asks(meta, focus, {"step": "y"}, lens=shared.lens_choice(meta, focus)),
+        "meta": shared.lens_asks(meta, focus),
     }
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
         return {"data": [], "layout": layout}
-    steps = meta["blocks"][focus.block]["max_steps"]
+    steps = meta["blocks"][focus.block]["room"]
     rows, count = min(steps, ROWS), places(meta, steps)
     height = 52 + 80 + max(26 * rows, 110)
     layout |= {
@@ -304,7 +307,7 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its own words, when the newest token is followed."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
-    meta = shared.settled(trace, focus, 1)
+    meta = shared.settled(trace, focus, frame)
     return _FOLLOWER.patch(trace, frame, focus, lambda frames, chosen: _chosen(meta, frames, chosen, focus))
 
 
@@ -321,9 +324,9 @@ def summary(trace: Trace, focus: Focus) -> str:
     if absent:
         return absent
     frame = None if at is None else trace.frames[at]
-    if missing := _missing(len(trace), frame, focus):
+    if missing := _missing(trace.meta, len(trace), frame, focus):
         return missing
-    said = shared.said(frame["blocks"][focus.block], focus.lens)
+    said = shared.said(frame["blocks"][focus.block], shared.lens_of(trace.meta, focus))
     winners = [
         words["one"].format(
             steps=first if first == last else f"{first}–{last}", text=labels.show_token(said.texts[first - 1][0])
@@ -333,7 +336,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     shown = words["summary"].format(
         token=labels.token_label(frame, focus.lang),
         block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),
-        lens=shared.LENS_TEXTS[focus.lang][focus.lens],
+        lens=shared.lens_name(trace.meta, focus),
         winners=", ".join(winners) if focus.lang == "en" else "、".join(winners),
         flips=len(flips(said.ids)),
         p=labels.percent(_probability(said.logprobs[-1][0]), focus.lang),

@@ -323,6 +323,23 @@ def test_a_lens_that_is_looked_through_is_recorded(service: Service) -> None:
     assert shown(said(service.run("Once", values(max_new_tokens=1), "en", "me", view)))[0]["extras"] == ["exit"]
 
 
+def test_the_exit_lens_is_recorded_by_itself_where_the_direct_one_misleads(service: Service) -> None:
+    """A6: layers follow the block, and the model was not trained as that loop."""
+    plain = service.room.get("tiny").model.config
+    assert not plain.loop_blocks(), "the tests' model is a plain Llama"
+    middle, last = (1, 1), (plain.num_hidden_layers - 1,) * 2
+    for layers, panels, lens, extras in (
+        (middle, ["would_say"], None, ["exit"]),
+        (middle, ["text_by_loop"], None, ["exit"]),
+        (middle, ["convergence"], None, []),
+        (middle, ["would_say"], "direct", []),
+        (last, ["would_say"], None, []),
+    ):
+        view = View.read(json.dumps({"panels": panels, "focus": {"lens": lens}}))
+        form = values(max_new_tokens=1, block_start=layers[0], block_end=layers[1])
+        assert shown(said(service.run("Once", form, "en", "me", view)))[0]["extras"] == extras, (layers, panels, lens)
+
+
 @pytest.mark.parametrize("wishes", ["", "{", None, "[]", '{"panels": 3, "focus": {"metric": "x"}}', "x" * 9999])
 def test_wishes_that_are_none_are_the_usual_ones(service: Service, wishes: Any) -> None:
     view = View.read(wishes)

@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from loopviz.model import LoopCache
+from loopviz.model import LoopCache, LoopLlamaConfig, direct_lens_misleads
 
 from .tiny import LOOP, MODES, WIDE, build, close, ids, loop_weights, plain_weights, record, reference
 from .watched_reference import WatchedReference
@@ -89,3 +89,15 @@ def test_lens_of_the_last_state_without_a_coda_is_the_output():
     out = model(ids(5))
     close(model.lens(events[-1].state), out.logits, 1e-6)
     assert (model.lens(model.model.norm(events[-1].state)) - out.logits).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("layers", "trained", "misleads"),
+    [((1, 2), None, True), ((1, 2), (1, 2), False), ((1, 2), (0, 1), True), ((2, 3), None, False), (None, None, False)],
+)
+def test_the_direct_lens_misleads_where_layers_follow_a_block_that_no_training_knew(layers, trained, misleads):
+    config, own = (
+        LoopLlamaConfig(num_hidden_layers=4, hidden_size=8, num_attention_heads=2, loop_layers=of)
+        for of in (layers, trained)
+    )
+    assert direct_lens_misleads(config, own) is misleads

@@ -83,7 +83,7 @@ def test_means_of_any_run(columns):
 @pytest.mark.parametrize("layers", [1, 5, 30, 80])
 @pytest.mark.parametrize("max_steps", [1, 2, 4, 16, 64])
 def test_columns_are_bounded_and_end_at_the_last_step(layers, max_steps):
-    steps = shown_steps({"layers": [3, 2 + layers], "max_steps": max_steps})
+    steps = shown_steps({"layers": [3, 2 + layers], "room": max_steps})
     assert steps == sorted(set(steps))
     assert len(steps) * layers <= max(CELLS, 2 * layers)
     if max_steps > 1:

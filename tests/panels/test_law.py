@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loopviz.panels import PANELS, Focus, apply, figure_json, passing
-from loopviz.trace import Trace
+from loopviz.trace import EXTRAS, Trace
 from tests.panels.cases import focuses, looped, smollm2, wild_traces, wire_size
-from tests.trace.synthetic import change_loop, random_frames
+from tests.trace.synthetic import change_loop, make_meta, random_frames
 
 relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -98,11 +98,62 @@ def test_panels_draw_what_held_for_the_token_selected():
     trace = Trace(trace.meta, random_frames(5, trace.meta, 9))
     lines = [PANELS["convergence"].data(trace, Focus(token=t))["layout"]["shapes"][1]["y0"] for t in (5, 6)]
     assert lines == [0.01, 1e-5]
-    assert PANELS["token_loop_map"].data(trace, Focus())["layout"]["yaxis"]["range"] == [0.5, 12.5]
-    early = Trace(trace.meta, trace.frames[:6])
-    assert PANELS["token_loop_map"].data(early, Focus())["layout"]["yaxis"]["range"] == [0.5, 6.5], (
-        "room is made as needed"
-    )
+
+
+def axis_of_steps(name: str, trace: Trace, focus: Focus) -> float:
+    """How many loop steps the axis of a panel has room for."""
+    figure = PANELS[name].data(trace, focus)
+    axis, least = {
+        "convergence": ("xaxis", 0.5),
+        "token_loop_map": ("yaxis", 0.5),
+        "loops_per_token": ("yaxis", 0.6),
+        "would_say": ("yaxis", 0.5),
+        "attention": ("yaxis", 0.5),
+        "cost": ("xaxis2", 0.5),
+        "key_similarity": (None, 0),
+    }[name]
+    if axis is None:
+        return len(figure["data"][0]["x"]) + 1  # the first step has none before it
+    ends = figure["layout"][axis]["range"]
+    return max(ends) - least + (1 if name in ("would_say", "attention") else 0)
+
+
+def ran(counts: list[int], allowed: int) -> Trace:
+    """A trace of these numbers of loops, of up to ``allowed``, which records everything."""
+    trace = looped(1, max_steps=allowed, prompt_tokens=1, extras=EXTRAS)
+    frames = []
+    for t, count in enumerate(counts):
+        meta = make_meta(max_steps=count, extras=EXTRAS, prompt_tokens=1)
+        frames.append(random_frames(t, meta, len(counts))[t])
+        frames[-1]["blocks"][0]["stop_reason"] = "kl"
+    return Trace(trace.meta, frames)
+
+
+GROWING = ("convergence", "token_loop_map", "loops_per_token", "would_say", "attention", "cost", "key_similarity")
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_axes_go_by_what_happened_not_by_what_might_have(name):
+    """A8: 2 and 3 loops of 32 allowed are not drawn on an axis to 32; room grows by steps, and is no more than allowed."""
+    for counts, allowed, room in (([2, 3], 32, 4), ([2, 5], 32, 8), ([9, 2], 32, 16), ([2, 5], 6, 6), ([2, 2], 2, 2)):
+        trace = ran(counts, allowed)
+        assert axis_of_steps(name, trace, Focus()) == pytest.approx(room), (counts, allowed)
+        assert fold(PANELS[name], trace, Focus()) == figure_json(PANELS[name].figure(trace, Focus()))
+
+
+@pytest.mark.parametrize("name", PANELS)
+@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("focus", [Focus(step=3), Focus(step=7), Focus(token=1, step=3), Focus(token=5, step=20)])
+def test_law_holds_while_axes_grow_and_a_step_is_pointed_at(name, together, focus):
+    """D5: a step picked in an earlier run, beyond what this one may run yet; the loop is raised past it live."""
+    meta = make_meta(max_steps=2, extras=EXTRAS, prompt_tokens=1)
+    change_loop(meta, 2, max_steps=4, count=4)
+    change_loop(meta, 4, max_steps=24, count=24)
+    change_loop(meta, 6, max_steps=1, count=1)
+    trace = Trace(meta, random_frames(3, meta, 8))
+    assert fold(PANELS[name], trace, focus, together) == figure_json(PANELS[name].figure(trace, focus))
+    grown = ran([1, 2, 5, 3, 9, 2, 17, 4], 20)
+    assert fold(PANELS[name], grown, focus, together) == figure_json(PANELS[name].figure(grown, focus))
 
 
 def test_no_message_grows_with_the_tokens_already_there():

@@ -91,7 +91,8 @@ def test_what_was_saved_and_what_was_run_make_the_whole(trace):
 def test_every_token_is_counted_once(steps):
     figure = drawn(ran(steps))
     counts = [sum(column) for column in zip(*(figure["data"][place]["x"] for place in COUNTS.values()), strict=True)]
-    assert counts == [steps.count(n) for n in range(1, 7)]
+    room = min(6, 4 if max(steps) <= 4 else 8)
+    assert counts == [steps.count(n) for n in range(1, room + 1)]
 
 
 def test_more_loops_than_announced_are_shown_and_make_room():

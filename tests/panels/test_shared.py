@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from loopviz.panels import Focus, passing
+from loopviz.panels import PANELS, Focus, passing, shared
 from loopviz.panels.shared import Follower
 from loopviz.trace import Trace
 from tests.panels.cases import looped
@@ -73,3 +73,35 @@ def test_frames_sent_together_are_worked_out_once():
         trace.append(frame)
     assert got == [[], [(1, "en")], [], [], [], [(5, "en")]]
     assert asked == [0, 2, 6]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "extras", "block", "chosen", "lens"),
+    [
+        ([(2, 3)], (), 0, None, "direct"),
+        ([(2, 3)], ("exit",), 0, None, "exit"),
+        ([(2, 3)], ("exit",), 0, "direct", "direct"),
+        ([(2, 3)], (), 0, "exit", "exit"),
+        ([(2, 5)], (), 0, None, "same"),
+        ([(2, 5)], ("exit",), 0, "exit", "same"),
+        ([(0, 1), (3, 4)], ("exit",), 0, None, "direct"),
+        ([(0, 1), (3, 4)], ("exit",), 1, None, "exit"),
+    ],
+)
+@pytest.mark.parametrize("name", ["would_say", "text_by_loop"])
+def test_words_are_read_through_the_true_lens_and_it_is_named(name, blocks, extras, block, chosen, lens):
+    """A6: what the model would really say wherever that is known, unless a reader chooses otherwise."""
+    trace, focus = looped(blocks=blocks, extras=extras), Focus(block=block, lens=chosen)
+    assert shared.lens_of(trace.meta, focus) == lens
+    figure, silent = PANELS[name].data(trace, focus), chosen == "exit" and not extras and lens == "exit"
+    choice = figure["layout"]["meta"]["choices"]["lens"]
+    assert choice["value"] in [value for value, _ in choice["options"]]
+    assert ("act" in figure["layout"]["meta"]) == silent, "a button that runs again with the lens, where it is lacking"
+    if not silent:
+        assert shared.lens_name(trace.meta, focus) in figure["layout"]["title"]["text"]
+        assert shared.lens_name(trace.meta, focus) in PANELS[name].summary(trace, focus)
+
+
+def test_where_no_layer_follows_the_block_there_is_no_lens_to_choose():
+    figure = PANELS["would_say"].data(looped(blocks=[(2, 5)]), Focus())
+    assert len(figure["layout"]["meta"]["choices"]["lens"]["options"]) == 1

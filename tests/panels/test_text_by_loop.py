@@ -142,8 +142,14 @@ def test_every_step_reads_as_its_row_says(choices):
     for row in found:
         first = int(re.match(r"\d+", row.name)[0])
         last = {"": first, "+": 9}.get(row.name[len(str(first)) :]) or int(row.name.split("–")[1])
+        if row.left_out:  # says of how many it stands, and those are the rest
+            between = {str(everything[r]) for r in range(first, last + 1)}
+            assert row.left_out >= len(between) > 1
+            continue
         for r in range(first, last + 1):
             assert row.pieces == everything[r]
+    seen = [r for row in found for r in range(row.steps[0], row.steps[1] + 1)]
+    assert seen == list(range(1, max(map(len, choices)) + 1)), "every step is in a row: none is dropped silently"
     if len({str(text) for text in everything.values()}) <= ROWS and len(found) < ROWS:
         assert {str(row.pieces) for row in found} == {str(text) for text in everything.values()}
     assert found[-1].differ == 0
@@ -159,9 +165,30 @@ def test_texts_fit_a_phone(choices):
         lines = [labels.plain(line) for line in text.split("<br>")]
         assert len(lines) <= LINES
         assert all(labels.columns(line) <= LINE for line in lines)
-    counts = {text.split("/")[1] for text in shown["customdata"]}
+    counts = {text.split("/")[1] for text in shown["customdata"] if text != "…"}
     assert len(counts) == 1, "every row shows the same places"
     assert int(counts.pop()) <= CHOICES
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_rows_that_do_not_fit_are_counted_not_dropped(lang):
+    """A18: nine different texts, of which seven rows and one that names the others are shown."""
+    choices = [[f" {r}" for r in range(10)]] * 3
+    trace = choose(looped(3, prompt_tokens=1, max_steps=10), choices)
+    shown, words = drawn(trace, lang=lang)["data"][0], panel.TEXTS[lang]
+    assert shown["y"] == ["1", "2", "3", "4", "5", "6", "7–9", "10"]
+    assert shown["text"][6] == words["left_out"].format(count=3)
+    assert words["unseen"].format(steps="7–9", count=3) in panel.summary(trace, Focus(lang=lang))
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_one_word_is_not_the_last_1_words(lang):
+    trace = choose(looped(1, prompt_tokens=1, max_steps=3), [[" a", " b", " b"]])
+    said, head = panel.summary(trace, Focus(lang=lang)), drawn(trace, lang=lang)["layout"]["title"]["text"]
+    for text in (said, head):
+        assert " 1 words" not in text
+        assert "1 个" not in text
+    assert {"en": "changes it", "zh": "会改变它"}[lang] in said
 
 
 def test_the_last_24_words():
@@ -184,7 +211,8 @@ def test_every_lens_shows_its_own_choices():
         steps["exit_topk_ids"] = [[1, 2]] * frame["blocks"][0]["n_steps"]
         steps["exit_topk_texts"] = [[" x", " y"]] * frame["blocks"][0]["n_steps"]
     assert drawn(trace, lens="exit")["data"][0]["text"][0] == "x x x x"
-    assert drawn(trace)["data"][0]["text"][0] != "x x x x"
+    assert drawn(trace, lens="direct")["data"][0]["text"][0] != "x x x x"
+    assert drawn(trace)["data"][0]["text"][0] == "x x x x", "what the model would really say, where it is known"
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
