@@ -49,8 +49,7 @@ class Page {
 
   reset(run) {
     Object.assign(this, { run, epoch: -1, seq: 0, total: 0, end: null, tokens: [], lost: false });
-    Object.assign(this, { alternatives: null, palette: [], promptTokens: 0, generatedAt: null, clock: null });
-    this.began = performance.now();
+    Object.assign(this, { alternatives: null, palette: [], promptTokens: 0 });
   }
 
   get onRecorded() {
@@ -452,7 +451,6 @@ class Page {
   addTokens(rows, next) {
     this.tokens.push(...rows);
     this.words.add(rows, next);
-    if (this.generatedAt === null && this.generated()) this.generatedAt = [performance.now(), this.generated()];
     this.showStatus();
   }
 
@@ -505,17 +503,22 @@ class Page {
     this.statusLine.textContent = this.said || this.counts();
   }
 
-  /** Tokens, tokens a second where this page saw them come, loops a token; and why a run of the visitor's ended. */
+  /** Tokens a second by the run's own clock, as loopviz.trace.pace.Pace; null before a token followed the prompt. */
+  rate() {
+    const { tokens } = this;
+    const generated = this.generated();
+    const [began, until] = [tokens[tokens.length - generated - 1]?.[5], tokens[tokens.length - 1]?.[5]];
+    return generated && began != null && until > began ? (1000 * generated) / (until - began) : null;
+  }
+
+  /** Tokens, tokens a second of a run made here, loops a token; and why a run of the visitor's ended. */
   counts() {
     const n = this.tokens.length;
     if (!this.run || !n) return "";
-    const generated = this.generated();
-    if (!this.end) this.clock = performance.now();
-    const [since, had] = this.generatedAt ?? [this.began, 0];
     const loops = this.tokens.reduce((sum, row) => sum + row[1].reduce((a, b) => a + b, 0), 0) / n;
     const values = { n, loops: loops.toFixed(2).replace(/\.?0+$/, "") };
-    if (this.onRecorded || this.share.isFile(this.run) || this.seq < this.total || !this.clock) return fill(this.texts["live.counts"], values);
-    values.rate = generated > had ? (((generated - had) * 1000) / Math.max(1, this.clock - since)).toFixed(1) : "–";
+    if (this.onRecorded || this.share.isFile(this.run) || this.seq < this.total) return fill(this.texts["live.counts"], values);
+    values.rate = this.rate()?.toFixed(1) ?? "–";
     const end = this.end ? `${this.texts[`live.end.${this.end}`] ?? this.end} · ` : "";
     return end + fill(this.texts["live.running"], values);
   }

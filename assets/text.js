@@ -3,6 +3,7 @@
 import { el, fill, name, press, shown } from "./dom.js";
 
 const MOST_PINS = 6; // as loopviz.panels.focus.MOST_PINS
+const MOST_SWATCHES = 12;
 
 export class TextView {
   constructor(page) {
@@ -197,13 +198,15 @@ export class TextView {
     if (!this.texts || !this.page.run) return;
     const colours = this.page.palette ?? [];
     this.legend.replaceChildren();
-    if (!colours.length) {
+    // the numbers of loops that words of this run took; of many only some, the least and the most among them
+    const taken = [...colours.keys()].filter((i) => colours[i]);
+    if (!taken.length) {
       this.legend.append(this.texts["live.plain"]);
       return;
     }
-    const few = [0, ...[1, 2, 3].map((k) => Math.round((k * (colours.length - 1)) / 3))];
+    const few = [0, ...[1, 2, 3].map((k) => Math.round((k * (taken.length - 1)) / 3))].map((k) => taken[k]);
     this.legend.append(el("span", "", this.texts["live.legend"]));
-    for (const i of colours.length <= 12 ? colours.keys() : few) {
+    for (const i of taken.length <= MOST_SWATCHES ? taken : few) {
       const swatch = el("span", "lv-swatch", String(i + 1));
       swatch.style.setProperty("--tint", colours[i]);
       this.legend.append(swatch);

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -190,9 +189,9 @@ def _run(options: argparse.Namespace) -> int:
         steering.set_loop(token=token, **{name: value for at, name, value in options.change if at == token})
     meta = run_meta(loaded.model, loaded.tokenizer, prompt, settings, model_name=loaded.name, steering=steering)
     trace = Trace(meta)
-    seconds, interrupted = _print_text(frames, trace, echo=not settings.chat)
+    interrupted = _print_text(frames, trace, echo=not settings.chat)
     if len(trace):
-        _table(trace, seconds, interrupted)
+        _table(trace, interrupted)
     if options.save is not None:
         from loopviz.trace import io
 
@@ -201,13 +200,9 @@ def _run(options: argparse.Namespace) -> int:
     return 130 if interrupted else 0
 
 
-def _print_text(frames: Any, trace: Trace, echo: bool) -> tuple[float, bool]:
-    """Print pieces as they come into ``trace``.
-
-    Returns:
-        Seconds from the end of the prompt's pass to the end, and whether Ctrl-C ended it.
-    """
-    first, started, interrupted = trace.meta["prompt_tokens"] - 1, time.perf_counter(), False
+def _print_text(frames: Any, trace: Trace, echo: bool) -> bool:
+    """Print pieces as they come into ``trace``; whether Ctrl-C ended it."""
+    first, interrupted = trace.meta["prompt_tokens"] - 1, False
     safe = (lambda text: text.translate(CONTROLS)) if sys.stdout.isatty() else str
     try:
         with closing(frames):
@@ -215,20 +210,17 @@ def _print_text(frames: Any, trace: Trace, echo: bool) -> tuple[float, bool]:
                 trace.append(frame)
                 if echo and frame["index"] <= first:
                     sys.stdout.write(safe(frame["text"]))
-                if frame["index"] == first:
-                    started = time.perf_counter()
                 if frame["index"] >= first and frame["finish"] != "eos":
                     sys.stdout.write(safe(frame["next_text"]))
                 sys.stdout.flush()
     except KeyboardInterrupt:
         interrupted = True
-    seconds = time.perf_counter() - started
     sys.stdout.write("\n")
     sys.stdout.flush()
-    return seconds, interrupted
+    return interrupted
 
 
-def _table(trace: Trace, seconds: float, interrupted: bool) -> None:
+def _table(trace: Trace, interrupted: bool) -> None:
     """The closing table, on stderr."""
     from rich.console import Console
     from rich.table import Table
@@ -253,8 +245,11 @@ def _table(trace: Trace, seconds: float, interrupted: bool) -> None:
         )
     table.add_row("KV cache", f"{summary.bytes_used:,} bytes used, {summary.bytes_allocated:,} allocated")
     table.add_row("", f"plain Llama {summary.bytes_plain:,}, unrolled {summary.bytes_unrolled:,}")
-    passes = len(trace) - summary.prompt_tokens
-    if passes > 0:
+    if summary.tokens_per_second is not None:
         off = "off" if trace.meta["settings"]["record"] == "off" else "on"
-        table.add_row("speed", f"{passes / seconds:.2f} tokens/s after the prompt, recorder {off}")
+        table.add_row(
+            "speed", f"{summary.tokens_per_second:.2f} tokens/s by the clock, after the prompt; recorder {off}"
+        )
+    if summary.model_tokens_per_second is not None:
+        table.add_row("", f"{summary.model_tokens_per_second:.2f} passes/s in the model alone")
     Console(stderr=True).print(table)

@@ -25,7 +25,6 @@ import loopviz
 from loopviz import plotlyjs
 from loopviz.panels import PANELS, Focus, figure_json, labels, theme
 from loopviz.trace import Frame, Trace, changes_of
-from loopviz.trace.changes import most_steps
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 # unsafe-eval: parts of Plotly build functions from text. Neither can reach a network under `default-src 'none'`.
@@ -259,12 +258,14 @@ def _made(trace: Trace, words: Mapping[str, str]) -> str:
 
 def _text(trace: Trace, words: Mapping[str, str], lang: str) -> str:
     """The text, token by token, with the bar that moves through it."""
-    colours = theme.loop_tints(most_steps(trace.meta))
+    colours = theme.tints_of(max((b["n_steps"] for b in frame["blocks"]), default=0) for frame in trace.frames)
     tokens = "".join(_token(frame, colours, words, lang) for frame in trace.frames)
     if trace.frames and trace.frames[-1]["finish"] != "eos":
         tokens += f"<span class='tok unread'>{_escape(trace.frames[-1]['next_text'])}</span>"
     swatches = "".join(
-        f"<span class='swatch' style='--tint:{colour}'>{n}</span>" for n, colour in enumerate(colours, start=1)
+        f"<span class='swatch' style='--tint:{colour}'>{n}</span>"
+        for n, colour in enumerate(colours, start=1)
+        if colour
     )
     legend = f"{words['legend']} {swatches}" if colours else words["plain"]
     bar = (
@@ -278,7 +279,7 @@ def _text(trace: Trace, words: Mapping[str, str], lang: str) -> str:
     )
 
 
-def _token(frame: Frame, colours: list[str], words: Mapping[str, str], lang: str) -> str:
+def _token(frame: Frame, colours: list[str | None], words: Mapping[str, str], lang: str) -> str:
     loops = [block["n_steps"] for block in frame["blocks"]]
     most = min(max(loops, default=0), len(colours))
     tint = f" style='--tint:{colours[most - 1]}'" if most > 0 else ""

@@ -46,7 +46,8 @@ def test_run_prints_the_text_and_the_table(folder, capfd, tmp_path):
         "loops of layers 1-2",
         "mean 3.00, max 3",
         f"count {len(trace)}",
-        "tokens/s",
+        "tokens/s by the clock",
+        "in the model alone",
         "12 new",
         "max_new_tokens",
     ):

@@ -16,15 +16,15 @@ from loopviz.app.wire import pack
 from loopviz.panels import Focus, passing
 from loopviz.panels.labels import changed
 from loopviz.panels.shared import said
-from loopviz.panels.theme import loop_tints
+from loopviz.panels.theme import tints_of
 from loopviz.trace import Frame, Trace, changes_of
-from loopviz.trace.changes import most_steps
 
 Panels = Mapping[str, ModuleType]
 
 
 def token_row(frame: Frame) -> list[Any]:
-    """What the text needs of a frame: piece, loops of each block, stop reason of each, prompt or not, log p of the next."""
+    """What the text needs of a frame: piece, loops of each block, stop reason of each, prompt or not, log p of the next,
+    and the clock (milliseconds since the run began), from which the page says tokens a second."""
     blocks = frame["blocks"]
     return [
         frame["text"],
@@ -32,6 +32,7 @@ def token_row(frame: Frame) -> list[Any]:
         [block["stop_reason"] for block in blocks],
         1 if frame["phase"] == "prompt" else 0,
         None if frame["next_logprob"] is None else round(frame["next_logprob"], 3),
+        None if frame["wall_ms"] is None else round(frame["wall_ms"], 1),
     ]
 
 
@@ -148,7 +149,12 @@ def about(meta: Mapping[str, Any], lang: str) -> str:
 def title(trace: Trace, lang: str) -> dict[str, Any]:
     """What the page shows over a run, and may change when the loop's settings do: model, settings, colours of loops."""
     meta = trace.meta
-    return {"model": meta["model"], "about": about(meta, lang), "palette": loop_tints(most_steps(meta))}
+    return {"model": meta["model"], "about": about(meta, lang), "palette": palette(trace)}
+
+
+def palette(trace: Trace) -> list[str | None]:
+    """The colours of the numbers of loops that `trace`'s tokens took; of several blocks the largest counts."""
+    return tints_of(max((block["n_steps"] for block in frame["blocks"]), default=0) for frame in trace.frames)
 
 
 def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:

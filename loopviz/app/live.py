@@ -10,7 +10,8 @@ A :class:`Run` holds one visitor's run: its trace, where the visitor is looking,
   says: everything up to frame `seq` of `total`; begins a run, and mends a page that missed something.
 * `{"kind": "frames", "run", "epoch", "first", "last", "tokens", "next", "ops", "summaries"?, "end"}`: frames
   `first..last-1`. `ops` (:func:`loopviz.app.wire.pack`) edit the figures of `epoch`; an epoch begins whenever the visitor
-  looks elsewhere. Where the loop's settings changed, also what :func:`loopviz.app.drawing.title` says.
+  looks elsewhere. Where the loop's settings changed, or a token took a number of loops that none had taken, also what
+  :func:`loopviz.app.drawing.title` says.
 
 Free of Gradio and torch, so all of it is tested without a browser or a model.
 """
@@ -67,7 +68,10 @@ class Run:
         self._line: Callable[[str | None], bool] | None = None  # see loopviz.app.direct
         self._shown = Trace(self.trace.meta)  # what the page has been sent of it
         self._said = 0.0
-        self._told = 0  # changes of the loop that the page knows of
+        self._told: tuple[int, list[str | None]] = (
+            0,
+            [],
+        )  # changes of the loop, and the colours, that the page knows of
 
     def __len__(self) -> int:
         return len(self.trace)
@@ -115,7 +119,7 @@ class Run:
         with self._lock:
             for frame in self.trace.frames[len(self._shown) :]:
                 self._shown.append(frame)
-            self._told = len(changes_of(self.trace.meta, len(self._shown)))
+            self._told = self._title()
             shown = shown if self.finished.is_set() else None
             place = {"run": self.id, "epoch": self.epoch, "end": self.end}
             return replay.snapshot(self._shown, self.focus, self.panels, shown=shown, **place)
@@ -138,13 +142,17 @@ class Run:
                 "ops": drawing.fold(self._shown, frames, self.focus, self.panels),
                 "end": self.end,
             }
-            if self._told < (changes := len(changes_of(self.trace.meta, last))):
-                self._told = changes
+            if self._told != (title := self._title()):
+                self._told = title
                 message |= drawing.title(self.trace, self.focus.lang)
             if self.end or clock() - self._said > SUMMARY_EVERY:
                 self._said = clock()
                 message["summaries"] = drawing.summaries(self.trace, self.focus, self.panels)
             return message
+
+    def _title(self) -> tuple[int, list[str | None]]:
+        """What may change of :func:`loopviz.app.drawing.title` while a run is made."""
+        return len(changes_of(self.trace.meta, len(self.trace))), drawing.palette(self.trace)
 
     def ending(self) -> dict[str, Any]:
         """The message that ends the run on the page, whatever came before it."""

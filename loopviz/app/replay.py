@@ -33,7 +33,7 @@ def snapshot(
         end: why the run ended; None while it is being made.
     """
     seen = trace if shown is None else drawing.until(trace, shown)
-    drawn = drawing.picture(seen, focus, panels)
+    drawn = drawing.picture(seen, focus, panels) | {"palette": drawing.palette(trace)}  # a word keeps its colour
     return {"kind": "snapshot", "run": run, "epoch": epoch, "total": len(trace), "end": end, **drawn}
 
 

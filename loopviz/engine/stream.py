@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -106,6 +107,7 @@ class _Run:
         self.meter = KVMeter(view)
         self.blocks = [len(block.layers) for block in view.config.loop_blocks()]
         self.memory = MemoryMeter(view.device)
+        self.began: float | None = None  # by the clock, when the first pass did
         self.read_tokens = 0
         self.piece = self.pieces.add(ids[0])  # of the next token to be read
         full, texts = settings.record == "full", TokenTexts(tokenizer)
@@ -118,6 +120,8 @@ class _Run:
 
     def read(self, tokens: list[int]) -> Iterator[Frame]:
         """One forward pass over ``tokens``: their frames, the last with the token chosen after it."""
+        if self.began is None:
+            self.began = time.perf_counter()
         change = self.steering.take(self.read_tokens)
         if change is not None:
             self.view.set_loop(**change["loop"])
@@ -145,15 +149,16 @@ class _Run:
                 frames = self._frames(tokens, following, reading, kv, same)
                 del reading  # its logits are the largest thing here: not kept while the consumer works
             parts = clock.parts()
+            wall_ms = 1000 * (time.perf_counter() - self.began)
             for frame in frames:
-                frame["parts"] = parts.copy()
+                frame["wall_ms"], frame["parts"] = wall_ms, parts.copy()
             yield from frames
             clock.resume()
 
     def _frames(
         self, tokens: list[int], following: list[int], reading: Reading, kv: list[KVFrame], same: dict[str, Any]
     ) -> list[Frame]:
-        """Frames of a reading's tokens but for their ``parts``; ``same`` is what all frames of the pass share."""
+        """Frames of a reading's tokens but for their ``wall_ms`` and ``parts``; ``same`` is what all frames of the pass share."""
         chosen = torch.tensor(following, dtype=torch.long, device=self.view.device)  # [C]
         blocks, logprobs, likeliest = reading.blocks(chosen), reading.next_logprobs(chosen), reading.next_topk()
         frames: list[Frame] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from loopviz.trace.pace import tokens_per_second
 from loopviz.trace.schema import Trace
 
 
@@ -34,8 +35,9 @@ class Summary:
         finish: why it ended; None when it was stopped (or is not over).
         blocks: one record a looped block.
         bytes_used, bytes_allocated, bytes_plain, bytes_unrolled: of the cache at the last token, bytes.
-        model_tokens_per_second: passes of one token a second of ``pass_ms`` (the model and its head alone); None before
-            the first such pass.
+        tokens_per_second: tokens generated a second by the clock, see :class:`loopviz.trace.pace.Pace`.
+        model_tokens_per_second: passes of one token a second of ``pass_ms``: the model and its head alone, without
+            choosing words, recording and showing them; None before the first such pass.
     """
 
     prompt_tokens: int
@@ -46,6 +48,7 @@ class Summary:
     bytes_allocated: int
     bytes_plain: int
     bytes_unrolled: int
+    tokens_per_second: float | None
     model_tokens_per_second: float | None
 
 
@@ -69,5 +72,6 @@ def summarize(trace: Trace) -> Summary:
         finish=last["finish"],
         blocks=blocks,
         **{name: last["kv"][name] for name in ("bytes_used", "bytes_allocated", "bytes_plain", "bytes_unrolled")},
+        tokens_per_second=tokens_per_second(trace.frames),
         model_tokens_per_second=1000 * len(passes) / spent if spent else None,
     )

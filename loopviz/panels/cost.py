@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from loopviz.panels import labels, parts, shared, theme
 from loopviz.panels.ops import Op, Path, append, fill
 from loopviz.panels.running import Running
+from loopviz.trace.pace import Pace
 from loopviz.trace.schema import PARTS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ORDER = 90
 CODE: tuple[str, ...] = (
     "loopviz.engine.usage:PassClock",
     "loopviz.engine.usage:MemoryMeter",
-    "loopviz.panels.cost:_rate",
+    "loopviz.trace.pace:Pace",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
 HEIGHT = 640
@@ -35,12 +36,14 @@ TEXTS: dict[str, dict[str, str]] = {
         "tokens: layers before the loop (prelude), all loop steps and layers between loops (block), layers after it (coda), the "
         "head that turns the state into words and the choice of the token, and what LoopViz does to record it. Then: the time "
         "of every loop step of the block shown, for the selected pass and on average over the passes that ran the step. Then: "
-        "the speed of every generated token's pass, and the memory after every pass.",
-        "formula": r"\text{tokens/s}=\frac{1000\sum_{\text{generated passes}}\text{tokens}}"
-        r"{\sum_{\text{generated passes}}\text{pass ms}}",
-        "units": "Milliseconds of wall time. Tokens a second: of the model alone; pass ms (pass_ms in a trace) is its forward "
-        "pass and its head, without recording, choosing the token and drawing, which come on top. Memory: MB, decimal "
-        "(1 MB = 1,000,000 bytes).",
+        "the speed at every generated token, and how much more memory there is after every pass than after the first.",
+        "formula": r"\text{tokens/s}=\frac{1000\cdot\text{generated tokens read}}"
+        r"{\text{clock after the last}-\text{clock after the prompt's pass}},\qquad "
+        r"\text{passes/s in the model}=\frac{1000\cdot\text{generated passes}}{\sum\text{pass ms}}",
+        "units": "Milliseconds of wall time. Tokens a second by the clock: all that goes on from the prompt's pass to the last "
+        "token counts, as in the line under the text and in the command line's table (wall_ms in a trace). Passes a second in "
+        "the model alone: its forward pass and its head (pass_ms), without recording, choosing the token and drawing, so that "
+        "this is what the model could do if nobody watched. Memory: MB, decimal (1 MB = 1,000,000 bytes).",
         "source": "Clocks around the parts of every pass in this run; on a GPU work counts where it is waited for. Process "
         "memory is the resident memory of the whole server process, all its models and runs; GPU memory is what is allocated "
         "on the model's device.",
@@ -51,8 +54,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "step": "loop step r",
         "step_ms": "ms of a step",
         "position": "token position",
-        "speed": "tokens/s",
-        "memory": "memory, MB",
+        "speed": "tokens/s by the clock",
+        "memory": "memory since the<br>first pass, MB",
         "row_selected": "selected",
         "row_mean": "mean",
         "prelude": "prelude",
@@ -67,11 +70,13 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_part": "{part}: %{{x}} ms<br>%{{y}}",
         "hover_steps_selected": "selected pass<br>step r = %{x}: %{y} ms",
         "hover_steps_mean": "mean of generated passes<br>step r = %{x}: %{y} ms",
-        "hover_speed": "token %{x}: %{y} tokens/s",
-        "hover_process": "after token %{x}<br>process memory %{y} MB",
-        "hover_device": "after token %{x}<br>GPU memory %{y} MB",
+        "hover_speed": "token %{x}: %{y} tokens/s by the clock",
+        "hover_process": "after token %{x}<br>process memory %{y} MB more than after the first pass",
+        "hover_device": "after token %{x}<br>GPU memory %{y} MB more than after the first pass",
         "no_steps": "no step times in this pass",
-        "rate": "{rate} tokens/s over {count} generated tokens",
+        "rate": "{rate} tokens/s by the clock over {count} generated tokens",
+        "rate_one": "{rate} tokens/s by the clock over one generated token",
+        "model": "{rate} passes/s in the model alone",
         "no_rate": "no generated token has been timed yet",
         "took": "{token}: pass of {ms} ms",
         "took_many": "{token}: pass of {count} tokens, {ms} ms",
@@ -85,10 +90,12 @@ TEXTS: dict[str, dict[str, str]] = {
         "how": "一次前向是模型对一次读入的词元运行一遍：第一次读入整个提示词，之后每次一个词元。所有时间都按一次前向计，不是按词元；"
         "提示词的前向较长，因为它读入许多词元。第一幅图：各部分的时间，分别是所选词元的那次前向，以及生成词元各次前向的平均："
         "循环之前的层（前段）、所有循环步与循环之间的层（循环块）、之后的层（后段）、把状态变成词的输出头以及选取词元，还有 LoopViz 自己的记录工作。"
-        "接着：所示块每个循环步的时间，所选前向的，以及运行过该步的各次前向的平均。然后：每个生成词元的速度，以及每次前向之后的内存。",
-        "formula": r"\text{tokens/s}=\frac{1000\sum_{\text{generated passes}}\text{tokens}}"
-        r"{\sum_{\text{generated passes}}\text{pass ms}}",
-        "units": "毫秒（实际经过的时间）。每秒词元数：只算模型本身；pass ms（轨迹中的 pass_ms）是前向与输出头的时间，记录、选取词元与绘图另计。内存：MB，十进制（1 MB = 1,000,000 字节）。",
+        "接着：所示块每个循环步的时间，所选前向的，以及运行过该步的各次前向的平均。然后：每个生成词元处的速度，以及每次前向之后比第一次前向之后多用的内存。",
+        "formula": r"\text{tokens/s}=\frac{1000\cdot\text{generated tokens read}}"
+        r"{\text{clock after the last}-\text{clock after the prompt's pass}},\qquad "
+        r"\text{passes/s in the model}=\frac{1000\cdot\text{generated passes}}{\sum\text{pass ms}}",
+        "units": "毫秒（实际经过的时间）。按时钟的每秒词元数：从提示词的前向到最后一个词元之间的一切都计入，与文字下方的一行和命令行的表相同（轨迹中的 wall_ms）。"
+        "仅模型的每秒前向次数：前向与输出头的时间（pass_ms），不含记录、选取词元与绘图，即无人观看时模型所能达到的。内存：MB，十进制（1 MB = 1,000,000 字节）。",
         "source": "本次运行中每次前向各部分的计时；在 GPU 上，工作算在等待它完成的地方。进程内存是整个服务器进程的常驻内存，"
         "包括其中所有模型与运行；GPU 内存是模型所在设备上已分配的内存。",
         "cost": "除每次运行都记录的内容外没有额外开销：每次前向读几次时钟。",
@@ -98,8 +105,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "step": "循环步 r",
         "step_ms": "每步毫秒",
         "position": "词元位置",
-        "speed": "词元/秒",
-        "memory": "内存 MB",
+        "speed": "按时钟的词元/秒",
+        "memory": "第一次前向之后<br>增加的内存 MB",
         "row_selected": "所选",
         "row_mean": "平均",
         "prelude": "前段",
@@ -114,11 +121,13 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_part": "{part}：%{{x}} 毫秒<br>%{{y}}",
         "hover_steps_selected": "所选前向<br>第 %{x} 步：%{y} 毫秒",
         "hover_steps_mean": "生成词元各次前向的平均<br>第 %{x} 步：%{y} 毫秒",
-        "hover_speed": "词元 %{x}：%{y} 词元/秒",
-        "hover_process": "词元 %{x} 之后<br>进程内存 %{y} MB",
-        "hover_device": "词元 %{x} 之后<br>GPU 内存 %{y} MB",
+        "hover_speed": "词元 %{x}：按时钟 %{y} 词元/秒",
+        "hover_process": "词元 %{x} 之后<br>进程内存比第一次前向之后多 %{y} MB",
+        "hover_device": "词元 %{x} 之后<br>GPU 内存比第一次前向之后多 %{y} MB",
         "no_steps": "这次前向没有各步的时间",
-        "rate": "{count} 个生成词元，{rate} 词元/秒",
+        "rate": "{count} 个生成词元，按时钟 {rate} 词元/秒",
+        "rate_one": "一个生成词元，按时钟 {rate} 词元/秒",
+        "model": "仅模型每秒 {rate} 次前向",
         "no_rate": "尚无生成词元的用时",
         "took": "{token}：前向 {ms} 毫秒",
         "took_many": "{token}：{count} 个词元的前向 {ms} 毫秒",
@@ -138,6 +147,8 @@ Frame = Mapping[str, Any]
 
 
 # --- sums over the run
+
+NO_PACE = Pace()
 
 
 @dataclass(frozen=True)
@@ -163,13 +174,15 @@ class Spent:
 
     Args:
         until: position after the pass the last frame belongs to.
-        tokens: tokens of the passes whose time is known; ``ms`` is their time.
+        pace: tokens a second by the clock.
+        passes: those whose time is known; ``ms`` is their time in the model.
         parts: by part; steps: by loop step of the block.
         gpu: some frame knew of GPU memory.
     """
 
     until: int = 0
-    tokens: int = 0
+    pace: Pace = NO_PACE
+    passes: int = 0
     ms: float = 0.0
     parts: tuple[Mean, ...] = (Mean(),) * len(PARTS)
     steps: tuple[Mean, ...] = ()
@@ -180,13 +193,15 @@ def _spend(spent: Spent, meta: Mapping[str, Any], block: int, frame: Frame) -> S
     index, count, ms = frame["index"], frame["pass_tokens"], frame["pass_ms"]
     until = spent.until if index < spent.until else index + count
     gpu = spent.gpu or frame["memory"]["device"] is not None
+    pace = spent.pace.plus(frame)
     if frame["phase"] != "generated" or index + 1 < until:
-        return Spent(until, spent.tokens, spent.ms, spent.parts, spent.steps, gpu)
+        return replace(spent, until=until, pace=pace, gpu=gpu)
     taken = _steps(frame, block)
     steps = spent.steps + (Mean(),) * (len(taken) - len(spent.steps))
     return Spent(
         until,
-        spent.tokens + (count if ms is not None else 0),
+        pace,
+        spent.passes + (ms is not None),
         spent.ms + (ms or 0),
         tuple(mean.plus(frame["parts"][part]) for mean, part in zip(spent.parts, PARTS, strict=True)),
         tuple(mean.plus(taken[r] if r < len(taken) else None) for r, mean in enumerate(steps)),
@@ -222,9 +237,14 @@ def _number(value: float | None, lang: str) -> str:
 
 
 def _rate(spent: Spent, lang: str) -> str:
-    if not spent.ms:
-        return TEXTS[lang]["no_rate"]
-    return TEXTS[lang]["rate"].format(rate=_number(1000 * spent.tokens / spent.ms, lang), count=spent.tokens)
+    """Both rates that are known, by their names."""
+    words, told = TEXTS[lang], []
+    if spent.pace.rate is not None:
+        key = "rate_one" if spent.pace.tokens == 1 else "rate"
+        told.append(words[key].format(rate=_number(spent.pace.rate, lang), count=spent.pace.tokens))
+    if spent.ms:
+        told.append(words["model"].format(rate=_number(1000 * spent.passes / spent.ms, lang)))
+    return " · ".join(told) or words["no_rate"]
 
 
 def _took(frame: Frame, whole: Frame, lang: str) -> str:
@@ -239,8 +259,17 @@ def _total(frame: Frame) -> float | None:
     return sum(known) if known else None
 
 
-def _megabytes(count: int | None) -> float | None:
-    return None if count is None else round(count / 1e6, 1)
+def _more(frame: Frame, first: Frame, kind: str) -> float | None:
+    """Megabytes of memory beyond those after the run's first pass."""
+    now, then = frame["memory"][kind], first["memory"][kind]
+    return None if now is None or then is None else round((now - then) / 1e6, 1) + 0.0  # no -0.0
+
+
+def _speed(frame: Frame, before: Frame | None) -> float | None:
+    """Tokens a second from the frame before to this one, by the clock; None for the prompt's."""
+    if before is None or frame["phase"] != "generated":
+        return None
+    return labels.sig(Pace().plus({**before, "phase": "prompt"}).plus(frame).rate, 3)  # type: ignore[arg-type]
 
 
 def _held(frame: Frame, lang: str) -> str:
@@ -281,14 +310,12 @@ def _shown(meta: Mapping[str, Any], spent: Spent, frames: Sequence[Frame], focus
     return out
 
 
-def _points(frame: Frame) -> dict[Path, Any]:
-    """One token's points of the lines over the tokens."""
-    ms, memory = frame["pass_ms"], frame["memory"]
-    generated = frame["phase"] == "generated" and ms
+def _points(first: Frame, before: Frame | None, frame: Frame) -> dict[Path, Any]:
+    """One token's points of the lines over the tokens; ``first`` is the run's, ``before`` the one before it, if any."""
     return {
-        ("data", SPEED, "y"): labels.sig(1000 * frame["pass_tokens"] / ms, 3) if generated else None,
-        ("data", PROCESS, "y"): _megabytes(memory["process"]),
-        ("data", DEVICE, "y"): _megabytes(memory["device"]),
+        ("data", SPEED, "y"): _speed(frame, before),
+        ("data", PROCESS, "y"): _more(frame, first, "process"),
+        ("data", DEVICE, "y"): _more(frame, first, "device"),
     }
 
 
@@ -410,8 +437,8 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: parts of a pass, loop steps, speed and memory over the tokens, from above."""
     frames, shown = trace.frames, _skeleton(shared.settled(trace, focus), focus)
-    for frame in frames:
-        for path, value in _points(frame).items():
+    for before, frame in zip([None, *frames], frames, strict=False):
+        for path, value in _points(frames[0], before, frame).items():
             shown["data"][path[1]][path[2]].append(value)
     return fill(shown, _shown(trace.meta, RUNNING.over(trace, focus.block), frames, focus))
 
@@ -429,7 +456,8 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
     def shown(count: int, _: Frame | None) -> dict[Path, Any]:
         return _shown(trace.meta, spent[count - had], frames[count - had], focus)
 
-    ops = [append(path, [value]) for path, value in _points(frame).items()]
+    first, before = (trace.frames[0], trace.frames[-1]) if had else (frame, None)
+    ops = [append(path, [value]) for path, value in _points(first, before, frame).items()]
     return ops + _FOLLOWER.patch(trace, frame, focus, shown, always=True)
 
 

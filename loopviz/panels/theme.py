@@ -8,6 +8,7 @@ symbol, parts in words.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from plotly.colors import sample_colorscale
@@ -71,6 +72,19 @@ def loop_tints(steps: int) -> list[str]:
     if steps < 1:
         return []
     return sample_colorscale(SCALE, [0.95 - 0.85 * (i / max(1, steps - 1)) ** 0.6 for i in range(steps)])
+
+
+def tints_of(taken: Iterable[int]) -> list[str | None]:
+    """A colour for each number of loops that tokens of a run took (``taken``, 0 for none), pale for few, deep for many.
+
+    By their order within the run: 2 and 3 loops are told apart in a run of 2 and 3, whatever it might have taken.
+
+    Returns:
+        One entry for each of 1 to the most loops; None for a number that no token took.
+    """
+    found = sorted({loops for loops in taken if loops > 0})
+    colours = dict(zip(found, loop_tints(len(found)), strict=True))
+    return [colours.get(loops) for loops in range(1, max(found, default=0) + 1)]
 
 
 def stop_kind(reason: str) -> str:

@@ -7,7 +7,7 @@ an instant before the frame of the first token read under it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,13 +55,3 @@ def as_of(meta: Mapping[str, Any], tokens: int, token: int | None = None) -> Map
         for i, block in enumerate(blocks_at(meta, at))
     ]
     return {**meta, "blocks": blocks}
-
-
-def most_steps(meta: Mapping[str, Any]) -> int:
-    """The most steps any block may take in the whole run; 0 for a plain Llama."""
-    return max((block["max_steps"] for blocks in _every(meta) for block in blocks), default=0)
-
-
-def _every(meta: Mapping[str, Any]) -> Iterator[list[BlockMeta]]:
-    yield meta["blocks"]
-    yield from (change["blocks"] for change in changes_of(meta))

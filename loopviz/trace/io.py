@@ -42,11 +42,12 @@ class TraceFileError(ValueError):
     """A file that is not a readable trace; the message says what is wrong with it."""
 
 
-def _arrow_schema(table: str) -> Any:
+def _arrow_schema(table: str, version: int = SCHEMA_VERSION) -> Any:
     import pyarrow as pa
 
     kinds = {"int": pa.int64(), "int?": pa.int64(), "float": pa.float64(), "str": pa.string(), "bool": pa.bool_()}
-    return pa.schema([(name, kinds[kind]) for name, kind in TABLES[table].items()])
+    there = {n: kind for n, kind in TABLES[table].items() if version >= SINCE.get(f"{table}.{n}", 0)}
+    return pa.schema([(name, kinds[kind]) for name, kind in there.items()])
 
 
 def dumps(trace: Trace) -> bytes:
@@ -213,7 +214,7 @@ def _assemble(header: dict[str, Any], members: dict[str, bytes], max_bytes: int)
     tables = {name: {column: [] for column in TABLES[name]} for name in _TABLES}
     for name in _TABLES:
         if (data := members.get(f"{name}.parquet")) is not None:
-            tables[name] = _read_table(name, data, max_bytes)
+            tables[name] = _read_table(name, data, max_bytes, header["version"])
     check_steps(tables["blocks"]["n_steps"])
     states = load_safetensors(members["states.safetensors"])["states"]
     hidden, rows = meta["shape"]["hidden"], [n + 1 for n in _recorded(tables["blocks"])]
@@ -246,13 +247,13 @@ def _recorded(blocks: dict[str, list[Any]]) -> list[int]:
     return [n for n, has in zip(blocks["n_steps"], blocks["has_states"], strict=True) if has]
 
 
-def _read_table(name: str, data: bytes, max_bytes: int) -> dict[str, list[Any]]:
-    """One Parquet member as columns; refuses other columns than ours, and contents larger than the limits."""
+def _read_table(name: str, data: bytes, max_bytes: int, version: int) -> dict[str, list[Any]]:
+    """One Parquet member as columns, empty ones that its version lacks; refuses other columns than ours, and contents larger than the limits."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    expected = _arrow_schema(name)
+    expected = _arrow_schema(name, version)
     texts = [field.name for field in expected if field.type == pa.string()]
     # Dictionary-coded text can stand for far more than it weighs: read it coded, and weigh it before spelling it out.
     file = pq.ParquetFile(io.BytesIO(data), read_dictionary=texts)
@@ -272,7 +273,9 @@ def _read_table(name: str, data: bytes, max_bytes: int) -> dict[str, list[Any]]:
                 weight += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
         if weight > max_bytes:
             raise TraceFileError(f"{name}: {weight:,} bytes of text in column {text}, over the limit of {max_bytes:,}")
-    return table.cast(expected).to_pydict()
+    columns = table.cast(expected).to_pydict()
+    lacking = [column for column in TABLES[name] if column not in columns]
+    return columns | {column: [None] * table.num_rows for column in lacking}
 
 
 def to_csv(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:

@@ -109,11 +109,15 @@ def check_steps(counts: Sequence[Any]) -> None:
 
 def check_frames_sense(frames: Sequence[Frame], meta: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the place, unless frames (of the right types) fit ``meta`` and each other."""
+    clock = 0.0
     for frame in frames:
         try:
             _check_frame(frame, meta)
+            if frame["wall_ms"] is not None and frame["wall_ms"] < clock:
+                raise ValueError(f"wall_ms: {frame['wall_ms']} after {clock}: a clock does not go back")
         except ValueError as error:
             raise ValueError(f"token {frame['index']}: {error}") from error
+        clock = frame["wall_ms"] or clock
 
 
 def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
@@ -124,6 +128,7 @@ def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
     _check_likeliest("next_topk", [[frame[name]] for name in NEXT_LISTS], meta)  # type: ignore[literal-required]
     _within("pass_tokens", frame["pass_tokens"], 1, MOST)
     _all_within("pass_ms", [frame["pass_ms"]], 0, MOST_MS)
+    _all_within("wall_ms", [frame["wall_ms"]], 0, MOST_MS)
     for part in PARTS:
         _all_within(f"parts.{part}", [frame["parts"][part]], 0, MOST_MS)
     for name, value in frame["memory"].items():

@@ -153,6 +153,7 @@ class Frame(TypedDict):
     next_topk_texts: list[str]
     pass_tokens: int  # tokens in the forward pass that made this frame
     pass_ms: Number  # wall time of it and of its first chunk's head, milliseconds
+    wall_ms: Number  # by the clock, from the run's first pass to when this frame was made: all that goes on counts
     parts: Parts
     memory: Memory
     blocks: list[BlockFrame]  # one per looped block; empty for a plain Llama

@@ -41,6 +41,7 @@ TABLES: dict[str, dict[str, str]] = {
         "next_logprob": "float",
         "pass_tokens": "int",
         "pass_ms": "float",
+        "wall_ms": "float",
         "finish": "str",
         "bytes_used": "int",
         "bytes_allocated": "int",
@@ -79,10 +80,22 @@ TABLES: dict[str, dict[str, str]] = {
     "attention_index": {"token": "int", "block": "int", "layer": "int", "slots": "int"},
 }
 PACKED = ("attention", "attention_slots")  # a number an earlier position or slot: kept as arrays, spelled out on demand
-SINCE = {"next_topk": 3}  # the first version of a file that has a table; else all have it
+# the first version of a file that has a table, or a column ("table.column"); all versions have what is not named
+SINCE = {"next_topk": 3, "tokens.wall_ms": 3}
 INDEXES = ("state_index", "attention_index")  # say whose the arrays' rows are
 
-_FRAME_KEYS = ("index", "phase", "token_id", "text", "next_id", "next_text", "next_logprob", "pass_tokens", "pass_ms")
+_FRAME_KEYS = (
+    "index",
+    "phase",
+    "token_id",
+    "text",
+    "next_id",
+    "next_text",
+    "next_logprob",
+    "pass_tokens",
+    "pass_ms",
+    "wall_ms",
+)
 _TOPK_TABLES = {"topk": STEP_LISTS, "exit_topk": EXIT_LISTS}
 _BYTES = ("bytes_used", "bytes_allocated", "bytes_plain", "bytes_unrolled")
 

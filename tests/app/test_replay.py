@@ -201,3 +201,10 @@ def test_a_run_s_settings_are_told_in_a_line(lang: str) -> None:
         for blocks in ([], [(2, 3)], [(0, 1), (3, 4)])
     }
     assert len(lines) == 6 * 2 + 1, "each says something else, but for those without a loop"
+
+
+def test_a_word_keeps_its_colour_while_a_run_is_replayed() -> None:
+    trace = random_trace(5, 9, strategy="dynamic_stop", max_steps=9)
+    palettes = [replay.snapshot(trace, Focus(), {}, **PLACE, shown=n)["palette"] for n in (1, 4, 9)]
+    assert palettes[0] == palettes[1] == palettes[2] == drawing.palette(trace)
+    assert len([colour for colour in palettes[0] if colour]) > 1

@@ -206,9 +206,9 @@ def test_a_loop_changed_during_a_run_changes_that_run(service: Service) -> None:
     had = run.trace.meta["changes"][0]["index"]
     assert loops(service) == [4] * had + [7] * (len(run) - had)
     assert had < len(run)
-    (about,) = [message["about"] for message in messages if "about" in message]
-    assert f"from token {had}: loop_count=7" in about
-    assert [len(message["palette"]) for message in messages if "palette" in message] == [7]
+    told = [message for message in messages if "about" in message]
+    assert f"from token {had}: loop_count=7" in told[-1]["about"]
+    assert [i + 1 for i, colour in enumerate(told[-1]["palette"]) if colour] == [4, 7]
     assert service.steer(values(max_new_tokens=100, loop_count=7), "en", "me") == (None, {}), "it has it already"
     stream.close()
     assert service.steer(values(loop_count=2), "en", "me") == (None, {})

@@ -33,7 +33,7 @@ def steered(changes: dict[int, dict[str, Any]], settings: StreamSettings = WORDS
 
 def said(trace: Trace) -> list[dict[str, Any]]:
     """What does not depend on the clock or on the machine."""
-    timed = ("pass_ms", "parts", "memory")
+    timed = ("pass_ms", "wall_ms", "parts", "memory")
     frames = [{key: value for key, value in frame.items() if key not in timed} for frame in trace.frames]
     for frame in frames:
         frame["blocks"] = [{**block, "steps": {**block["steps"], "ms": None}} for block in frame["blocks"]]

@@ -14,7 +14,7 @@ from loopviz.trace import EXTRAS, check_frame, recorder
 from tests.engine import tiny
 from tests.engine.test_stream import LOOPS, PROMPT
 
-CLOCKED = {"pass_ms", "parts", "memory"}
+CLOCKED = {"pass_ms", "wall_ms", "parts", "memory"}
 
 
 @pytest.fixture

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from loopviz.engine import summarize
 from loopviz.panels import LANGUAGES, PANELS, Focus, figure_json, theme
 from loopviz.panels.cost import DEVICE, HERE, NO_STEPS, PART, PROCESS, SPEED, STEPS_MEAN, STEPS_SELECTED
 from loopviz.panels.labels import COMMON
 from loopviz.trace import Trace
+from loopviz.trace.pace import tokens_per_second
 from tests.panels.cases import looped, smollm2, wire_size
 
 panel = PANELS["cost"]
@@ -27,6 +29,10 @@ def timed(passes, **meta):
         frame["phase"] = "prompt" if frame["index"] < 2 else "generated"
         frame["parts"] = dict(zip(("prelude", "block", "coda", "head", "recording"), parts, strict=True))
         frame["pass_ms"] = sum(part or 0 for part in parts[:4])
+        # by the clock: a pass, and as much again of what is no part of it
+        frame["wall_ms"] = float(
+            sum(2 * sum(part or 0 for part in p) for p, _ in passes[: max(0, frame["index"] - 1) + 1])
+        )
         frame["memory"] = {"process": 10**6 * (100 + frame["index"]), "device": None}
         for block in frame["blocks"]:
             block["n_steps"] = len(steps)
@@ -82,24 +88,38 @@ def test_the_time_of_every_step_and_its_mean_over_passes_that_ran_it():
     assert drawn(timed(PASSES), token=1)["data"][STEPS_SELECTED]["y"] == [40, 40]
 
 
-def test_tokens_a_second_are_those_of_the_models_time():
-    """Two generated tokens in 16 and 30 ms of prelude, block, coda and head."""
-    figure = drawn(timed(PASSES))
-    assert figure["data"][SPEED]["y"] == [None, None, 62.5, pytest.approx(1000 / 30, rel=1e-2)]
-    assert f"{2000 / 46:.3g} tokens/s over 2 generated tokens" in figure["layout"]["title"]["text"]
+def test_tokens_a_second_are_by_the_clock_and_the_models_own_rate_has_another_name():
+    """A4: two generated tokens in 40 and 80 ms by the clock; 16 and 30 of prelude, block, coda and head."""
+    trace = timed(PASSES)
+    figure = drawn(trace)
+    assert figure["data"][SPEED]["y"] == [None, None, 25.0, 12.5]
+    title, said = figure["layout"]["title"]["text"], panel.summary(trace, Focus())
+    for text in (title, said):
+        assert f"{2000 / 120:.3g} tokens/s by the clock over 2 generated tokens" in text
+        assert f"{2000 / 46:.3g} passes/s in the model alone" in text
+    assert tokens_per_second(trace.frames) == summarize(trace).tokens_per_second == pytest.approx(2000 / 120)
+    assert summarize(trace).model_tokens_per_second == pytest.approx(2000 / 46)
+    one = panel.summary(Trace(trace.meta, trace.frames[:3]), Focus())
+    assert "over one generated token" in one
 
 
 def test_memory_is_told_in_megabytes_and_a_gpu_only_where_there_is_one():
     trace = timed(PASSES)
     figure = drawn(trace)
-    assert figure["data"][PROCESS]["y"] == [100, 101, 102, 103]
+    assert figure["data"][PROCESS]["y"] == [0, 1, 2, 3], (
+        "beyond the first pass: what the whole process takes is told above"
+    )
     assert figure["data"][DEVICE]["y"] == [None] * 4
     assert not figure["data"][DEVICE]["showlegend"]
     assert "103 MB in the process" in figure["layout"]["title"]["text"]
     assert "GPU" not in figure["layout"]["title"]["text"]
     trace.frames[3]["memory"] = {"process": 1, "device": 7 * 10**6}
     figure = drawn(Trace(trace.meta, trace.frames))
-    assert figure["data"][DEVICE]["y"] == [None, None, None, 7]
+    assert figure["data"][DEVICE]["y"] == [None] * 4, "there is nothing to compare with"
+    for frame in trace.frames:
+        frame["memory"] = {"process": 10**6, "device": (4 + frame["index"]) * 10**6}
+    figure = drawn(Trace(trace.meta, trace.frames))
+    assert figure["data"][DEVICE]["y"] == [0, 1, 2, 3]
     assert figure["data"][DEVICE]["showlegend"]
     assert "7 MB on the GPU" in figure["layout"]["title"]["text"]
 
@@ -112,7 +132,8 @@ def test_what_is_undefined_is_left_out_of_means():
     assert figure["data"][STEPS_MEAN]["y"] == [6, 7]
     trace = timed(passes)
     for frame in trace.frames:
-        frame["pass_ms"], frame["parts"] = None, dict.fromkeys(frame["parts"])
+        frame["pass_ms"] = frame["wall_ms"] = None
+        frame["parts"] = dict.fromkeys(frame["parts"])
     assert set(drawn(trace)["data"][SPEED]["y"]) == {None}
     assert COMMON["en"]["undefined"] in panel.summary(trace, Focus())
 

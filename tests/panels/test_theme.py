@@ -119,3 +119,11 @@ def test_configurations_side_by_side_stay_apart_in_colour_dash_and_symbol(vision
         assert all(contrast(colour, page["page"]) >= 3 for colour in theme.SETUP_COLOURS)
     for signs in (theme.SETUP_COLOURS, theme.SETUP_DASHES, theme.SETUP_SYMBOLS):
         assert len(set(signs)) == 6
+
+
+def test_two_and_three_loops_of_thirty_two_are_told_apart():
+    """A8: a word's tint goes by the run's own loops, and not by what it might have taken."""
+    assert theme.tints_of([2, 3, 2]) == [None, *theme.loop_tints(2)]
+    assert theme.tints_of([3, 3]) == [None, None, *theme.loop_tints(1)]
+    assert theme.tints_of([2, 16, 3, 0]) == [None, *theme.loop_tints(3)[:2], *[None] * 12, theme.loop_tints(3)[2]]
+    assert theme.tints_of([0, 0]) == theme.tints_of([]) == []

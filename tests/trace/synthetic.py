@@ -237,6 +237,7 @@ def random_frames(
                 **dict(zip(NEXT_LISTS, own, strict=True)),
                 "pass_tokens": prompt if t < prompt else 1,
                 "pass_ms": prompt_ms if t < prompt else rng.uniform(5, 50),
+                "wall_ms": 60.0 * (max(t, prompt - 1) + 1),
                 "parts": parts,
                 "memory": memory,
                 "blocks": blocks,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from loopviz.trace import Trace, as_of, blocks_at, changed_at, changes_of
-from loopviz.trace.changes import most_steps
 from loopviz.trace.io import dumps, loads
 from tests.trace.synthetic import change_loop, make_meta, random_frames
 
@@ -23,7 +22,6 @@ def test_each_token_has_the_settings_it_was_read_under() -> None:
     assert [t for t in range(8) if changed_at(meta, t)] == [3, 6]
     assert len(changes_of(meta)) == 2
     assert [change["index"] for change in changes_of(meta, 6)] == [3]
-    assert most_steps(meta) == 8
 
 
 def test_a_beginning_of_the_run_knows_nothing_of_what_comes() -> None:

@@ -144,12 +144,17 @@ def replaced_member(data: bytes, name: str, content: bytes) -> bytes:
 
 
 def of_version_2(data: bytes) -> bytes:
-    """A file as version 2 wrote it: without the model's own likeliest next tokens."""
+    """A file as version 2 wrote it: without the model's own likeliest next tokens, and without the clock."""
 
     def change(members):
         del members["next_topk.parquet"]
+        tokens = pq.read_table(io.BytesIO(members["tokens.parquet"])).drop_columns(["wall_ms"])
+        sink = io.BytesIO()
+        pq.write_table(tokens, sink)
+        members["tokens.parquet"] = sink.getvalue()
         header = json.loads(members["meta.json"])
         del header["members"]["next_topk.parquet"]
+        header["members"]["tokens.parquet"]["sha256"] = trace_io.hashlib.sha256(sink.getvalue()).hexdigest()
         header["version"] = header["meta"]["version"] = 2
         members["meta.json"] = json.dumps(header).encode()
 
@@ -160,7 +165,7 @@ def test_a_file_of_version_2_is_read_without_what_it_lacks():
     trace = random_trace(4, 3, extras=EXTRAS)
     old = loads(of_version_2(dumps(trace)))
     for frame in trace.frames:
-        frame.update(next_topk_ids=[], next_topk_logprobs=[], next_topk_texts=[])
+        frame.update(next_topk_ids=[], next_topk_logprobs=[], next_topk_texts=[], wall_ms=None)
     assert old == trace
     assert loads(dumps(old)) == trace, "saved again, it is of this version"
     with pytest.raises(TraceFileError, match="version=3 in a file of version 2"):

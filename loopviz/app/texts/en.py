@@ -144,7 +144,7 @@ TEXTS: dict[str, str] = {
     "live.queued": "waiting for a free place: two runs are made at a time",
     "live.wait_model": "the run starts when the model is ready",
     "live.reading": "reading the prompt…",
-    "live.running": "{n} tokens · {rate} tokens/s · {loops} loops a token",
+    "live.running": "{n} tokens · {rate} tokens/s by the clock · {loops} loops a token",
     "live.end.eos": "done: the model ended its text",
     "live.end.length": "done: as many new tokens as asked for",
     "live.end.context": "done: the model's context is full",
