@@ -211,7 +211,7 @@ class Page {
     const values = {};
     for (const [name, field] of this.fields) {
       const { value } = field;
-      values[name] = field.control.kind === "file" && value ? { name: value.name, text: value.text } : value;
+      values[name] = field.control.kind === "file" && value ? { name: value.name, data: value.data } : value;
     }
     this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, model: this.model.value, task: this.task.name, values });
     this.label();

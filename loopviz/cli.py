@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import loopviz
 from loopviz.command_line import DTYPES, LOOP_OPTIONS, UsageError, load, option
 from loopviz.lab import commands as measuring
+from loopviz.text_file import read_text
 from loopviz.train import commands as training
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(f"--threads {options.threads}: must be at least 1")
     if options.save is not None and not options.save.absolute().parent.is_dir():
         raise UsageError(f"--save {options.save}: there is no folder {options.save.absolute().parent}")
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = read_text("-", "--prompt -") if options.prompt == "-" else options.prompt
 
     import torch
 

@@ -76,6 +76,17 @@ def encode(tokenizer: Any, text: str, **how: Any) -> list[int]:
         raise ValueError(f"text: the model's tokenizer cannot read it ({_said(error)}); give another text") from error
 
 
+def text_begins_with(tokenizer: Any) -> list[int]:
+    """The marks that the tokenizer puts before every text (``<s>``); ``[]`` if it puts none.
+
+    Raises:
+        ValueError: as :func:`encode`.
+    """
+    plain, marked = encode(tokenizer, "a", add_special_tokens=False), encode(tokenizer, "a")
+    places = range(len(marked) - len(plain) + 1)
+    return marked[: next((i for i in places if marked[i : i + len(plain)] == plain), 0)]
+
+
 def decode(tokenizer: Any, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
     """The text of ``ids``; what the tokenizer cannot decode is U+FFFD. Never raises."""
     text = _decoded(tokenizer, list(ids), skip_special_tokens)

@@ -22,6 +22,7 @@ import transformers
 
 import loopviz
 from loopviz.csv_file import write_table
+from loopviz.text_file import read_text
 
 from .tasks import Row, Subject, Task, params_from_json, params_to_json, plain_data
 
@@ -46,18 +47,7 @@ class Source:
     characters: int
 
 
-def read_file(path: str | os.PathLike[str]) -> str:
-    """A UTF-8 text file, line ends as they are.
-
-    Raises:
-        ValueError: it is not there, or not UTF-8.
-    """
-    try:
-        return Path(path).read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 text ({error})") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+read_file = read_text  # as the measurements call it
 
 
 def sources(params: Any) -> list[Source]:

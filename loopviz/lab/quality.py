@@ -12,11 +12,12 @@ import torch
 from transformers import GenerationConfig
 
 from loopviz.engine import context_length, encode_prompt
+from loopviz.text_file import lines_of
 
 from .corpus import check_whole
 from .experiment import read_file
 from .full import fixed
-from .tasks import Column, Row, Subject, Task, check_counts, check_number, param, register
+from .tasks import Column, Row, Subject, Task, check_characters, check_counts, check_number, param, register
 from .text_scores import TOKENIZERS, distinct, repetition, score, score_all
 from .windows import encode
 
@@ -78,6 +79,7 @@ class QualityParams:
         given = [name for name in ("text", "file", "pairs") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"text, file, pairs: give exactly one of them; given: {', '.join(given) or 'none'}")
+        check_characters("text", self.text)
         for name in ("prompts", "prompt_tokens", "new_tokens", "batch"):
             check_whole(name, getattr(self, name), 1)
         check_whole("seed", self.seed, 0)
@@ -119,7 +121,7 @@ def exercises(subject: Subject, params: QualityParams) -> list[Exercise]:
     """
     context = context_length(subject.model) - params.new_tokens
     if params.pairs:
-        lines = [(n, line) for n, line in enumerate(read_file(params.pairs).splitlines(), 1) if line.strip()]
+        lines = [(n, line) for n, line in enumerate(lines_of(read_file(params.pairs)), 1) if line.strip()]
         found = [_exercise(subject, params, n, line, context) for n, line in lines[: params.prompts]]
         if not found:
             raise ValueError(f"pairs={Path(params.pairs).name!r}: holds no prompt")

@@ -256,7 +256,18 @@ def check_number(name: str, value: Any, least: float, most: float = math.inf) ->
 
 
 def check_text(text: str, file: str) -> None:
-    """Refuse parameters that name no text, or two."""
+    """Refuse parameters that name no text, or two, or one that is none."""
     if bool(text) == bool(file):
         given = "both are given" if text else "neither is given"
         raise ValueError(f"text, file: give exactly one of them; {given}")
+    check_characters("text", text)
+
+
+def check_characters(name: str, text: str) -> None:
+    """Refuse a text that no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name}: half a surrogate pair at character {error.start}, which is no text; remove it"
+        ) from None

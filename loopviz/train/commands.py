@@ -54,8 +54,12 @@ def add_parsers(commands: Any) -> None:
     train.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the recipe's)")
 
     evaluate = commands.add_parser("evaluate", help="measure a trained model on held-out data, by loops")
-    evaluate.add_argument("model", type=Path, help="folder of a model made by train, or of any Llama with --data")
-    evaluate.add_argument("--data", metavar="FILE", type=Path, help="held-out text (text models)")
+    evaluate.add_argument(
+        "model", help="a bundled model's name, the folder of a model made by train, or any Llama with --data"
+    )
+    evaluate.add_argument(
+        "--data", metavar="FILE", type=Path, help="held-out text (text models); - reads it from stdin"
+    )
     evaluate.add_argument("--loops", metavar="N,N", help="loop counts (default: the recipe's, or 1,2,3,4,6,8,12,16,24)")
     evaluate.add_argument(
         "--length",
@@ -263,10 +267,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     loops = _loops(options.loops)
     if options.length is not None and options.length < 1:
         raise recipes.RecipeError(f"--length {options.length}: must be >= 1")
-    stored = options.model / "recipe.json"
+    folder = _folder_of(options.model)
+    stored = folder / "recipe.json"
     values = json.loads(stored.read_text("utf-8")) if stored.is_file() else None
     task = values["task"] if values else "text"
-    if task == "text" and options.data is None:
+    missing = task == "text" and options.data is None
+    if missing and folder.exists():  # of what is not here, first whether there is such a model
         raise recipes.RecipeError("--data: give a held-out text to measure on")
     if task != "text" and options.data is not None:
         raise recipes.RecipeError(f"--data: this model's task is {task!r}, which makes its own data; leave it out")
@@ -276,6 +282,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from loopviz.model.checkpoints import load_checkpoint
 
     loaded = load_checkpoint(options.model)
+    if missing:
+        raise recipes.RecipeError("--data: give a held-out text to measure on")
     if task == BUILT:
         from . import glassbox
 
@@ -292,6 +300,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _folder_of(model: str) -> Path:
+    """Where the recipe of a model is, if it has one: with the weights, for a bundled name too."""
+    from loopviz.model.checkpoint_sources import BUNDLED, BUNDLED_FOLDER
+
+    named = model in [known.name for known in BUNDLED]
+    return BUNDLED_FOLDER / model if named else Path(model).expanduser()
+
+
 def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | None, loops: Any) -> Any:
     from .evaluate import evaluate_arrows, evaluate_text
     from .tasks import PROBLEMS
@@ -306,12 +322,16 @@ def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | 
             [recipe.seed, PROBLEMS, 1],
             dynamic=True,
         )
-    import tempfile
+    from loopviz.engine import context_length
+    from loopviz.lab.windows import encode
+    from loopviz.text_file import read_text
 
-    from .text import encode_file
-
-    with tempfile.TemporaryDirectory() as folder:
-        ids = encode_file(options.data, loaded.tokenizer, Path(folder), "held_out")[0].copy()
-    length = options.length or (recipe.length if recipe else 128)
+    context = context_length(loaded.model)
+    if options.length is not None and options.length > context:
+        raise recipes.RecipeError(
+            f"--length {options.length}: the model's context is {context} tokens; give a shorter one"
+        )
+    length = options.length or min(recipe.length if recipe else 128, context)
+    ids = encode(loaded.tokenizer, read_text(options.data), None, closed=True)
     batch = recipe.batch if recipe else 4
     return evaluate_text(loaded.model, ids, loops or how.loops, length, batch, overlap=length // 2)

@@ -251,3 +251,9 @@ def test_every_task_says_all_its_words_in_both_languages():
             assert all(column.words[lang] for column in task.columns)
         params = task.params.__dataclass_fields__.values()
         assert all(field.metadata["words"][lang] for field in params for lang in ("en", "zh"))
+
+
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if hasattr(task.params, "text")])
+def test_half_a_surrogate_pair_in_a_text_is_refused_by_name(task):
+    with pytest.raises(ValueError, match="text: half a surrogate pair at character 1"):
+        TASKS[task].params(text="a\ud83d")

@@ -77,6 +77,16 @@ def test_pairs_of_different_lengths_are_each_answered_as_alone(tmp_path: Path) -
         assert frame["written"][number] == tiny.tokenizer.decode(alone)
 
 
+def test_a_line_separator_inside_a_prompt_ends_no_line_of_a_file_of_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    lines = [{"prompt": "Once\u2028upon\x85a", "reference": "dog"}, {"prompt": "the dog"}]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\r\n" for line in lines)
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    first, second = exercises(subject(), QualityParams(pairs=str(file), new_tokens=5))
+    assert subject().tokenizer.decode(first.ids) == "Once\u2028upon\x85a"
+    assert subject().tokenizer.decode(second.ids) == "the dog"
+
+
 def test_the_end_mark_ends_a_text_and_is_not_counted() -> None:
     view = subject().view(LOOP)
     params = QualityParams(**PARAMS)
