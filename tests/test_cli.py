@@ -89,6 +89,7 @@ def test_a_chat_template_that_refuses_ends_in_one_line(tmp_path, capfd):
     tokenizer = copy.deepcopy(tiny.tokenizer())
     tokenizer.chat_template = "{{ raise_exception('System role required') }}"
     tokenizer.save_pretrained(tmp_path)
+    capfd.readouterr()
     assert run("--prompt", "hi", "--chat", "--model", tmp_path) == 2
     error = capfd.readouterr().err
     assert "System role required" in error

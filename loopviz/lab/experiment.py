@@ -37,7 +37,7 @@ class Source:
     Attributes:
         param: the parameter that gave it.
         name: the file's name without its folder; "" for a text given inline.
-        sha256: of its UTF-8 bytes, hex.
+        sha256: of its UTF-8 bytes as it was read (:mod:`loopviz.text_file`), hex.
         characters: its length.
     """
 
