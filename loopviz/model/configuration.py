@@ -144,6 +144,7 @@ class LoopLlamaConfig(LlamaConfig):
     layer_threshold: Any = 0.1
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.pop(IMPORTS, None)  # made anew from the names whenever it is saved
         super().__post_init__(**kwargs)
         self.tidy_loop()
 
@@ -184,13 +185,17 @@ class LoopLlamaConfig(LlamaConfig):
         output = super().to_dict()
         if isinstance(self.min_loop_count, _Default):
             output.pop("min_loop_count", None)
-        imports = {
+        imports = self.own_imports()
+        return output | ({IMPORTS: imports} if imports else {})
+
+    def own_imports(self) -> dict[str, str]:
+        """The names of registered functions in use that are not LoopViz's own, and the module that registers each."""
+        return {
             name: function.__module__
             for field, registry in REGISTRIES.items()
-            for name in _each(output.get(field))
+            for name in _each(getattr(self, field))
             if (function := _function(registry.get(name))) is not None and not comes_with_loopviz(function)
         }
-        return output | ({IMPORTS: imports} if imports else {})
 
     def loop_fields(self) -> dict[str, Any]:
         """The loop's fields as plain JSON-able data (`min_loop_count` as it was set, or its default 5)."""

@@ -7,11 +7,13 @@ enters a step, and who is told about it. The meaning of every mode: `LoopLlamaCo
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from . import model_card
 from .cache import LoopCache, StepSlots, check_fits
 from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
@@ -482,6 +485,17 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.model.lens = self.lens
         self.post_init()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; a folder without a README.md gets one that says how the model is loaded.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            model_card.write_if_missing(Path(save_directory), self.config)
+        return saved
 
     # -- settings of a live model --------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from loopviz import __version__
-from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model import LoopLlamaForCausalLM, model_card
 from loopviz.model.quiet import quiet_transformers
 
 from .evaluate import ArrowsResult, TextResult
@@ -191,8 +191,8 @@ def write_card(
         "result": dataclasses.asdict(result),
     }
     (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    front = ["---", *([f"license: {license.lower()}"] if license else []), "library_name: transformers"]
-    front += ["pipeline_tag: text-generation", "tags:", "  - loop_llama", "---"]
+    front = ["---", *([f"license: {license.lower()}"] if license else []), f"library_name: {model_card.LIBRARY}"]
+    front += ["pipeline_tag: text-generation", "tags:", f"  - {model_card.TAG}", "---"]
     (folder / "README.md").write_text(
         "\n".join([*front, "", *_card(recipe, record, result, beside), ""]),
         "utf-8",
@@ -215,6 +215,8 @@ def _card(
         result_table(result),
         "",
         *(line for other in beside for line in _other(other)),
+        *model_card.usage(build_config(recipe, None, finished=True)),
+        "",
         "## Training",
         "",
         "```",

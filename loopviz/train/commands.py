@@ -220,15 +220,18 @@ def _build(options: argparse.Namespace) -> int:
     idle = [name for name in given if getattr(options, name)]
     if idle:
         raise recipes.RecipeError(f"--{idle[0].replace('_', '-')}: {BUILT} is built, not trained; leave it out")
+    from loopviz.model import LoopLlamaConfig, model_card
+
     from . import glassbox
 
     options.out.mkdir(parents=True, exist_ok=True)
     table = _check_table(glassbox.save(options.out))
+    usage = "\n".join(model_card.usage(LoopLlamaConfig.from_pretrained(str(options.out))))
     (options.out / "README.md").write_text(
-        "---\nlicense: mit\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n  - loop_llama\n---\n\n"
+        f"---\nlicense: mit\nlibrary_name: {model_card.LIBRARY}\npipeline_tag: text-generation\ntags:\n  - loop_llama\n---\n\n"
         f"# {BUILT}\n\n{glassbox.__doc__.strip()}\n\n## Measured against exact (weights as saved)\n\n{table}\n\n"
         "Licence of these weights: MIT.\n\n"
-        f"Built by `python -m loopviz train {BUILT} --out {options.out.name}`.\n",
+        f"Built by `python -m loopviz train {BUILT} --out {options.out.name}`.\n\n{usage}\n",
         "utf-8",
     )
     (options.out / "recipe.json").write_text(json.dumps({"name": BUILT, "task": BUILT}) + "\n", "utf-8")

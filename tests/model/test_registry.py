@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from loopviz.model import CRITERIA, MERGES, LoopLlamaConfig, LoopLlamaForCausalLM, register_criterion, register_merge
+from tests.engine import tiny as engine_tiny
 
 from .tiny import DYNAMIC, LOOP, build, ids
 
@@ -149,3 +155,26 @@ def test_names_of_loopviz_need_no_import(tmp_path):
     build(LOOP).save_pretrained(tmp_path)
     assert "loop_imports" not in json.loads((tmp_path / "config.json").read_text())
     LoopLlamaConfig(**LOOP)
+
+
+def test_a_saved_folder_says_how_it_is_loaded(tmp_path):
+    """researcher B6: AutoModelForCausalLM users were told to update transformers."""
+    register_merge("mine")(lambda merged, new, step, alpha: new)
+    build(MERGED).save_pretrained(tmp_path / "mine")
+    card = (tmp_path / "mine" / "README.md").read_text("utf-8")
+    assert "import loopviz.model" in card
+    assert f"import {__name__}  # registers" in card
+    (tmp_path / "mine" / "README.md").write_text("my own words", "utf-8")
+    build(LOOP).save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine" / "README.md").read_text("utf-8") == "my own words"
+
+
+def test_the_lines_on_a_card_load_the_model(tmp_path):
+    """Run in a process that has never heard of LoopViz, as its reader's."""
+    build(LOOP).save_pretrained(tmp_path)
+    engine_tiny.tokenizer().save_pretrained(tmp_path)
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text("utf-8"), re.S).group(1)
+    root = str(Path(__file__).parents[2])
+    run = [sys.executable, "-c", code + "print(model.config.loop_count, len(tokenizer))"]
+    done = subprocess.run(run, cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True)
+    assert done.stdout.split() == ["3", str(len(engine_tiny.tokenizer()))], done.stderr
