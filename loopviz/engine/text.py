@@ -127,6 +127,17 @@ def _said(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def unknown_words(tokenizer: Any, text: str) -> list[str]:
+    """The words (or parts) of `text` that the tokenizer has no token for and reads as its unknown token, each once."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown is None or not getattr(tokenizer, "is_fast", False):
+        return []
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    found = [text[start:end].strip() for token, (start, end) in pairs if token == unknown]
+    return [word for word in dict.fromkeys(found) if word and word != tokenizer.unk_token]
+
+
 class Pieces:
     """The text each token adds; special tokens are spelled out.
 

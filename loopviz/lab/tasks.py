@@ -13,7 +13,6 @@ module's name in `loopviz.lab.MODULES`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import types
 import typing
@@ -22,8 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
+from loopviz.engine import weights_digest
 from loopviz.model import LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
@@ -155,12 +153,8 @@ class Subject:
 
     @cached_property
     def digest(self) -> str:
-        """The model's hash: sha256, hex, over names, dtypes, shapes and bytes of the sorted state dict."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        """The model's hash (:func:`loopviz.engine.weights_digest`)."""
+        return weights_digest(self.model)
 
     def view(self, loop: dict[str, Any] | None) -> LoopLlamaForCausalLM:
         """A model object of its own on the same weights with these loop fields (see :func:`param`, kind "loop").
