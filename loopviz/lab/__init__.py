@@ -46,6 +46,19 @@ MODULES: tuple[str, ...] = (
     "loop_use",
 )
 
+# What `eval --help` says of each, without importing it; the tasks' own words are the same.
+TITLES: dict[str, str] = {
+    "perplexity": "Perplexity by loops",
+    "ablation": "Cache ablation",
+    "compare": "Configurations side by side",
+    "exits": "Exit policies",
+    "where": "Where to loop",
+    "influence": "Block influence",
+    "starts": "Path independence",
+    "quality": "Generation quality",
+    "loop_use": "Loops by kind of word",
+}
+
 _EXPORTS = {
     "Column": "tasks",
     "Params": "tasks",
@@ -58,7 +71,7 @@ _EXPORTS = {
     "repeat": "experiment",
 }
 
-__all__ = ["MODULES", "TASKS", *_EXPORTS]
+__all__ = ["MODULES", "TASKS", "TITLES", *_EXPORTS]
 
 
 def __getattr__(name: str) -> object:
