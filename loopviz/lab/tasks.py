@@ -82,6 +82,19 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How much of a measurement: parameters that a page fills in and runs at one press.
+
+    Attributes:
+        words: by language, what the press is called, with about how long it takes.
+        values: by name; the others stay as the visitor left them.
+    """
+
+    words: Words
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Task:
     """A measurement.
 
@@ -98,6 +111,7 @@ class Task:
         plot: `(table, lang)` -> figure of a table, finished or not; `None` without one.
         settings: `(subject, row, params)` -> the loop fields (:func:`param`, kind "loop") of the model that the row speaks of, so
             that a page can open it; `None` for a row that is no model's. `None` where no row is.
+        sizes: how much of it a page offers at one press, smallest first.
     """
 
     name: str
@@ -108,6 +122,7 @@ class Task:
     words: dict[str, Words]
     plot: Callable[[pd.DataFrame, str], go.Figure] | None = None
     settings: Callable[[Subject, Row, Any], dict[str, Any] | None] | None = None
+    sizes: tuple[Size, ...] = ()
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):
