@@ -65,8 +65,12 @@ def fields_of(task: Task) -> list[dict[str, Any]]:
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """A task for the page's script: name, words, fields."""
-    return {"name": task.name, "words": task.words, "fields": fields_of(task)}
+    """A task for the page's script: name, words, fields, and the sizes it is offered in."""
+    sizes = [
+        {"words": size.words, "values": {name: _shown(value) for name, value in size.values.items()}}
+        for size in task.sizes
+    ]
+    return {"name": task.name, "words": task.words, "fields": fields_of(task), "sizes": sizes}
 
 
 def column_words(column: Column, lang: str) -> dict[str, Any]:
