@@ -33,7 +33,6 @@ from .cached import CacheScores, finish, scoring
 from .corpus import check_whole
 from .memory import SequenceMemory, sequence_memory
 from .progress import Progress, layer_calls
-from .quality import Exercise, QualityParams, exercises
 from .tasks import Column, Row, Size, Subject, Task, check_number, param, register
 from .text_scores import TOKENIZERS, score_all
 from .windows import TextParams, Windows
@@ -41,6 +40,8 @@ from .windows import TextParams, Windows
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+    from .quality import Exercise
 
 BASELINE = "baseline"
 STORIES = Path(__file__).resolve().parents[2] / "assets" / "texts" / "little-stories.txt"
@@ -67,6 +68,7 @@ MANUAL_FIELDS: tuple[str, ...] = (
     "merge_ema_alpha",
 )
 DEFAULTS = ("manual", "model")
+BARS = 0.8  # of a number of loops' place in the plot that bars take
 CHUNK = 4  # tokens that are written between two moments at which the work may be left
 
 
@@ -193,6 +195,8 @@ class ManualParams(TextParams):
         Raises:
             ValueError: a text too short, or more tokens than the model's context.
         """
+        from .quality import QualityParams, exercises  # here, so that its task is offered in its place
+
         same = ("text", "file", "prompts", "prompt_tokens", "new_tokens")
         return exercises(subject, QualityParams(**{name: getattr(self, name) for name in same}))
 
@@ -492,13 +496,6 @@ COLUMNS = (
     ),
     _column("perplexity", "", "perplexity: through the cache, token by token", "困惑度：逐词元经过缓存"),
     _column(
-        "low",
-        "",
-        "low: lower end of its 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
-        "下限：其按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
-    ),
-    _column("high", "", "high: upper end of it", "上限：该区间的上端"),
-    _column(
         "difference",
         "nats",
         "against the baseline: loss less the baseline's, on the same tokens; below 0 the loop helps",
@@ -542,12 +539,6 @@ COLUMNS = (
         "停止原因：count（次数）、成立的规则或 max，以及各有多少词元",
     ),
     _column(
-        "seconds",
-        "s",
-        "seconds: of reading, the same passes in every row; with others at work on this machine it says little",
-        "秒：读入用时，每行的前向次数相同；机器上另有任务时说明不了什么",
-    ),
-    _column(
         "tokens_per_second",
         "tokens/s",
         "reading speed: tokens a second, all windows of a pass together",
@@ -574,7 +565,20 @@ COLUMNS = (
         "每词元 KV 缓存：所有层与槽中在用的键与值",
     ),
     _column("kv_bytes", "bytes", "KV cache: of that window, in use at the end", "KV 缓存：该窗口结束时在用的字节数"),
+    _column(
+        "low",
+        "",
+        "perplexity, low: lower end of its 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
+        "困惑度下限：其按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
+    ),
+    _column("high", "", "perplexity, high: upper end of it", "困惑度上限：该区间的上端"),
     _column("nats", "nats", "loss: mean -log p of a token", "损失：每个词元 -log p 的平均值"),
+    _column(
+        "seconds",
+        "s",
+        "seconds: of reading, the same passes in every row; with others at work on this machine it says little",
+        "秒：读入用时，每行的前向次数相同；机器上另有任务时说明不了什么",
+    ),
     _column("tokens", "tokens", "tokens: how many were predicted", "词元：预测的数量"),
     _column(
         "windows",
@@ -626,8 +630,8 @@ _PLOT = {
     "en": {
         "loops": "loops at a token",
         "share": "share of tokens",
-        "time": "ms a token, reading",
-        "kv": "KV cache, kB a token",
+        "time": "reading, ms/token",
+        "kv": "KV, kB/token",
         "perplexity": "perplexity (lower is better)",
         "bar": "{name}<br>{n} loops: {times:,} of {all:,} tokens ({share:.1%})<br>stopped by {reasons}",
         "point": "{name}<br>perplexity {perplexity:.4g}{interval}<br>ROUGE-L {rouge_l:.3g}<br>{cost}",
@@ -636,8 +640,8 @@ _PLOT = {
     "zh": {
         "loops": "每个词元的循环次数",
         "share": "词元比例",
-        "time": "读入每词元毫秒",
-        "kv": "KV 缓存，每词元 kB",
+        "time": "读入，毫秒/词元",
+        "kv": "KV，kB/词元",
         "perplexity": "困惑度（越低越好）",
         "bar": "{name}<br>{n} 步：{all:,} 个词元中的 {times:,} 个（{share:.1%}）<br>停止原因 {reasons}",
         "point": "{name}<br>困惑度 {perplexity:.4g}{interval}<br>ROUGE-L {rouge_l:.3g}<br>{cost}",
@@ -653,13 +657,14 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     if table.empty:
         return drawing.empty(lang)
     words, rows = _PLOT[lang], table.to_dict("records")
-    traces = [trace for index, row in enumerate(rows) for trace in _traces(row, index, words)]
+    traces = [trace for index, row in enumerate(rows) for trace in _traces(row, index, len(rows), words)]
+    most = max(int(n) for row in rows for n in counts_of(row["loops"]))
     y = {"title": {"text": words["perplexity"]}, "domain": [0.0, 0.42], "anchor": "x2"}
     return drawing.figure(
         traces,
         x=words["loops"],
         y=words["share"],
-        xaxis={"anchor": "y", "dtick": 1},
+        xaxis={"anchor": "y", "tick0": 1, "dtick": 1, "range": [0.5, most + 0.5]},
         yaxis={"domain": [0.58, 1.0], "tickformat": ".0%", "range": [0, 1.02]},
         xaxis2={"title": {"text": words["time"]}, "domain": [0.0, 0.47], "anchor": "y2", "rangemode": "tozero"},
         yaxis2=y,
@@ -671,8 +676,8 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     )
 
 
-def _traces(row: Row, index: int, words: dict[str, str]) -> list[Any]:
-    """A configuration's bars and its two points."""
+def _traces(row: Row, index: int, of: int, words: dict[str, str]) -> list[Any]:
+    """A configuration's bars, beside those of the others at each number of loops, and its two points."""
     import plotly.graph_objects as go
 
     from loopviz.panels.labels import escape
@@ -691,6 +696,7 @@ def _traces(row: Row, index: int, words: dict[str, str]) -> list[Any]:
         y=[times / total for times in counts.values()],
         name=name,
         legendgroup=name,
+        width=BARS / of,
         marker={"color": style["line"]["color"]},
         text=hover,
         textposition="none",

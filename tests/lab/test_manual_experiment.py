@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,7 @@ from loopviz.model.checkpoints import load_checkpoint
 from .subject import subject
 
 TASK = TASKS["experiment"]
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     "Once upon a time there was a small dog. The dog saw the small dog, and the dog ran and ran.",
     "The dog was small. Once there was a time when the dog saw a 🐕 and a small 🙂 upon a time.",
@@ -329,6 +332,12 @@ def test_a_model_without_a_loop_loops_in_its_middle_third_as_the_manual_s_4_to_7
 def test_wrong_parameters_are_refused_by_name(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ManualParams(**{**SMALL, **wrong})
+
+
+def test_it_is_the_first_that_is_offered() -> None:
+    code = "from loopviz.lab import TASKS; print(*TASKS)"
+    offered = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert offered.stdout.split()[:3] == ["experiment", "perplexity", "ablation"]
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------
