@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._profiler import _EventType
 from transformers import GenerationConfig
 
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
@@ -90,8 +91,24 @@ def _peak_of_events(work: Callable[[], Any]) -> int:
     with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=False) as profile:
         work()
     held = peak = 0
-    for event in profile.profiler.kineto_results.events():  # in the order in which they happened
-        if event.name() == "[memory]":
-            held += event.nbytes()  # negative where it is given back
-            peak = max(peak, held)
+    blocks: dict[int, int] = {}  # of this work, by address; what it gives back of older ones is not its own
+    for event in sorted(
+        _events(profile.profiler.kineto_results.experimental_event_tree()), key=lambda e: e.start_time_ns
+    ):
+        if event.tag != _EventType.Allocation:
+            continue
+        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size > 0:
+            blocks[address] = size
+            held += size
+        else:
+            held -= blocks.pop(address, 0)
+        peak = max(peak, held)
     return peak
+
+
+def _events(tree: Iterable[Any]) -> Iterator[Any]:
+    """All events of a tree, an operation's before what happened in it."""
+    for event in tree:
+        yield event
+        yield from _events(event.children)

@@ -47,6 +47,23 @@ def test_what_was_held_before_and_is_given_back_does_not_count() -> None:
     assert peak_bytes(work, CPU) == pytest.approx(3 * MB, abs=1000)
 
 
+def test_what_another_measurement_left_and_was_given_back_since_does_not_count() -> None:
+    """Torch remembers the sizes of blocks by their addresses, which others get later."""
+    kept: list[torch.Tensor] = []
+    for _ in range(3):
+        assert peak_bytes(lambda: kept.append(torch.zeros(4 * MB, dtype=torch.uint8)), CPU) == pytest.approx(
+            4 * MB, abs=1000
+        )
+        kept.clear()
+        kept.append(torch.zeros(4 * MB, dtype=torch.uint8))  # unseen, most likely where the other was
+
+        def work() -> None:
+            kept.clear()
+            torch.zeros(3 * MB, dtype=torch.uint8)
+
+        assert peak_bytes(work, CPU) == pytest.approx(3 * MB, abs=1000)
+
+
 def test_two_threads_count_each_their_own() -> None:
     """Two visitors measure at once, and a third one's run takes memory meanwhile."""
     over = threading.Event()
