@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .tasks import Task
 
 SAVE_EVERY = 5.0  # seconds
+TELL_EVERY, TELL_SHARE = 10.0, 0.1  # seconds, and share of the work, between two lines of progress in a log
 PROGRAM = "python -m loopviz"
 DESCRIPTION = "Measure a model: a table, and a manifest that `eval --from STEM.json` repeats."
 FORCE = "write over tables of another task"
@@ -388,17 +389,25 @@ def _finish(experiment: Experiment, out: Path | None) -> int:
         raise ended
     try:
         with outputs.naming("stdout"):
-            print(printed(experiment.frame), flush=True)
+            print(printed(_shown(experiment)), flush=True)
     except OSError as error:  # nobody reads it, or stdout takes no more: it is saved all the same
         ended = ended or error
     if isinstance(ended, KeyboardInterrupt):
         progress.say(f"interrupted: {experiment.done} of {experiment.total} rows")
+    if experiment.task.summary is not None and out is None:
+        progress.say(f"{experiment.done} rows, summed up here; --out STEM keeps each of them")
     if out is not None:
         _save(experiment, out)
         progress.say(f"saved: {out}.csv, .parquet, .json")
     if ended is not None:
         raise ended
     return 0
+
+
+def _shown(experiment: Experiment) -> pd.DataFrame:
+    """The table as the terminal shows it: summed up where its rows are too many to read."""
+    summary = experiment.task.summary
+    return experiment.frame if summary is None else summary(experiment.frame)
 
 
 def _save_meanwhile(experiment: Experiment, out: Path, progress: _Progress) -> None:
@@ -431,7 +440,7 @@ def printed(table: pd.DataFrame) -> str:
 
 
 class _Progress:
-    """Rows done and time left, on stderr; where it is no terminal, a line a row."""
+    """Rows done and time left, on stderr; where it is no terminal, a line every tenth of the work or few seconds."""
 
     def __init__(self, experiment: Experiment) -> None:
         from rich.console import Console
@@ -447,6 +456,7 @@ class _Progress:
             disable=not self.console.is_terminal,
         )
         self.line = self.bar.add_task("", total=1.0)
+        self.told, self.told_share = time.monotonic(), 0.0  # when, and how much was done then
 
     def __enter__(self) -> _Progress:
         self.bar.start()
@@ -458,11 +468,19 @@ class _Progress:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
+    def _due(self, row: bool) -> bool:
+        """Whether a log is told again; what is told is remembered."""
+        now, share = time.monotonic(), self.experiment.share
+        if now - self.told < TELL_EVERY and not (row and share - self.told_share >= TELL_SHARE - 1e-9):
+            return False
+        self.told, self.told_share = now, share
+        return True
+
     def update(self, row: bool = True) -> None:
         """Something was done; `row`: a row came."""
-        if not row and not self.console.is_terminal:
-            return
         experiment = self.experiment
+        if not self.console.is_terminal and not self._due(row):
+            return
         left = f"{experiment.done} of {experiment.total} rows, {experiment.seconds:,.0f} s"
         if experiment.eta is not None:
             left += f", about {experiment.eta:,.0f} s left"

@@ -109,6 +109,7 @@ class Task:
             where it can.
         words: by language: "title", "question" (what it answers), "how" (how it is measured), "cost".
         plot: `(table, lang)` -> figure of a table, finished or not; `None` without one.
+        summary: table -> the table that the command line prints instead, where rows are too many to read; files have all.
         settings: `(subject, row, params)` -> the loop fields (:func:`param`, kind "loop") of the model that the row speaks of, so
             that a page can open it; `None` for a row that is no model's. `None` where no row is.
         sizes: how much of it a page offers at one press, smallest first.
@@ -123,6 +124,7 @@ class Task:
     plot: Callable[[pd.DataFrame, str], go.Figure] | None = None
     settings: Callable[[Subject, Row, Any], dict[str, Any] | None] | None = None
     sizes: tuple[Size, ...] = ()
+    summary: Callable[[pd.DataFrame], pd.DataFrame] | None = None
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):
