@@ -29,6 +29,7 @@ from loopviz.app.url_state import decode
 from loopviz.lab import TASKS, Column, Task, param, repeat
 from tests.app.wire import unwire
 from tests.conftest import make_llama
+from tests.lab.subject import subject
 
 GATE = threading.Event()  # the toy task waits here before its third row
 
@@ -273,10 +274,11 @@ def test_an_exit_rule_a_model_can_have_opens_as_that_model() -> None:
     task = TASKS["exits"]
     params = task.params(text="some words", loop={"loop_layers": [1, 1]})
     row = {"policy": "cosine", "threshold": 0.99, "floor": 2, "max_loops": 9}
-    fields = task.settings(None, row, params)
+    tiny = subject()
+    fields = task.settings(tiny, row, params)
     assert fields["loop_layers"] == [1, 1]
     assert (fields["loop_strategy"], fields["cosine_threshold"], fields["min_loop_count"]) == ("dynamic_stop", 0.99, 2)
-    assert task.settings(None, {**row, "policy": "entropy"}, params) is None
+    assert task.settings(tiny, {**row, "policy": "entropy"}, params) is None
 
 
 def test_the_table_comes_as_files_that_repeat_it(
