@@ -17,6 +17,7 @@ from tokenizers import decoders
 from loopviz.engine import limits
 
 BROKEN = "\ufffd"  # what stands for bytes that are no character
+MOST_WORDS = 400  # characters of somebody else's error that are passed on
 UNFINISHED = 3  # bytes of a character that is not whole, at most
 HELD = 8  # tokens: more than a character can be spelled with, each of them a byte or more
 
@@ -124,7 +125,9 @@ def _from_tokenizer(error: BaseException) -> bool:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's own words in one line that every page and file can hold."""
+    words = " ".join(str(error).split()).encode("utf-8", "replace").decode()
+    return f"{words[:MOST_WORDS]}…" if len(words) > MOST_WORDS else words or type(error).__name__
 
 
 def unknown_words(tokenizer: Any, text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -194,6 +195,27 @@ def test_any_text_is_a_prompt(text):
 def test_what_is_no_text_is_refused_by_name(text):
     with pytest.raises(ValueError, match=r"prompt: (empty|half a surrogate pair)"):
         encode_prompt(tiny.tokenizer(), text, chat=False, context=100)
+
+
+def test_every_way_to_run_a_prompt_refuses_what_its_template_refuses():
+    """The engine, Compare and the measurements that write; pages show what these say."""
+    from loopviz.engine import stream
+    from loopviz.engine.stream import run_meta
+    from loopviz.lab.compare import CompareParams, Comparison
+    from loopviz.lab.tasks import Subject
+
+    model, tokenizer = tiny.model(loop_layers=(1, 2)), copy.deepcopy(tiny.tokenizer())
+    tokenizer.chat_template = "{{ raise_exception('Only \\ud83d systems, ' + messages[0]['content'] * 1000) }}"
+    settings, subject = StreamSettings(chat=True), Subject(model, tokenizer, "tiny", "here")
+    for start in (
+        lambda: stream(model, tokenizer, "please", settings),
+        lambda: run_meta(model, tokenizer, "please", settings),
+        lambda: Comparison(subject, CompareParams(prompt="please", chat=True)),
+    ):
+        with pytest.raises(ValueError, match=r"chat template refuses this prompt \(Only \? systems, please") as refused:
+            start()
+        assert len(str(refused.value)) < 600
+        str(refused.value).encode()
 
 
 def template(text):
