@@ -7,17 +7,22 @@ otherwise end as a model that is half random: a missing shard, a missing tensor,
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from .checkpoint_errors import CheckpointError, Note, cause, reading
+from .checkpoint_keys import CONFIG_KEYS, check_keys, shown
 from .configuration import LoopLlamaConfig
 
 SINGLE = "model.safetensors"
@@ -29,11 +34,21 @@ _JSON_LIMIT = 64 * 2**20
 # Buffers that old exports stored beside the weights; transformers recomputes them.
 _DERIVED = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
+ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM", "LoopLlamaForCausalLM")
+ROPES = ("default", *(name for name in ROPE_INIT_FUNCTIONS if name != "proportional"))
+_ROPE_COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+_ROPE_KEYS = {
+    "default": {"factor", "original_max_position_embeddings"},
+    "linear": {"factor", "original_max_position_embeddings"},
+    "dynamic": {"factor", "original_max_position_embeddings"},
+    "yarn": {
+        *("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale"),
+        *("mscale_all_dim", "truncate", "finetuned"),
+    },
+    "longrope": {"factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"},
+    "llama3": {"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"},
+}
 LLAMAS = "a checkpoint of the Llama architecture, for example SmolLM2, TinyLlama, Llama 2 or Llama 3"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded; the message names what is wrong with which value, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,7 @@ class Inspection:
         n_weights: numbers in all its tensors, a tied head counted once.
         largest: numbers in its largest tensor.
         stored: how the numbers are stored, for people to read ("F32", "Q4_1", ...).
+        notes: what is to be said of it although it loads.
     """
 
     path: Path
@@ -53,6 +69,7 @@ class Inspection:
     n_weights: int
     largest: int
     stored: str
+    notes: list[Note] = field(default_factory=list)
 
 
 def inspect_folder(folder: Path) -> Inspection:
@@ -60,32 +77,44 @@ def inspect_folder(folder: Path) -> Inspection:
 
     Raises:
         CheckpointError: not a Llama, quantised, only pickles, a file or shard missing or damaged, tensors missing,
-            unexpected or of another shape than the configuration says.
+            unexpected or of another shape than the configuration says, metadata a Llama here cannot realise.
     """
-    config = read_config(folder)
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: set[str] = set()
-    for file in weight_files(folder):
-        for name, (shape, dtype) in _header(file).items():
-            shapes[name] = shape
-            dtypes.add(dtype)
-    strange = sorted(dtypes - FLOAT_DTYPES)
-    if strange:
-        raise CheckpointError(
-            f"dtype={strange[0]!r} in {folder}: only float weights ({', '.join(sorted(FLOAT_DTYPES))}) are read from "
-            "safetensors; take the unquantised checkpoint, or a GGUF file of it"
-        )
-    check_tensors(shapes, config, folder)
-    sizes = [_numel(shape) for name, shape in shapes.items() if not _DERIVED.search(name)]
-    return Inspection(folder, config, sum(sizes), max(sizes), "/".join(sorted(dtypes)))
+    with reading(folder):
+        notes: list[Note] = []
+        config = read_config(folder, notes)
+        shapes: dict[str, tuple[int, ...]] = {}
+        dtypes: set[str] = set()
+        for file in weight_files(folder):
+            for name, (shape, dtype) in _header(file).items():
+                if name in shapes:
+                    raise CheckpointError(
+                        f"{name} in {folder}: is in two shards; keep the files of one checkpoint only"
+                    )
+                shapes[name] = shape
+                dtypes.add(dtype)
+        strange = sorted(dtypes - FLOAT_DTYPES)
+        if strange:
+            raise CheckpointError(
+                f"dtype={strange[0]!r} in {folder}: only float weights ({', '.join(sorted(FLOAT_DTYPES))}) are read from "
+                "safetensors; take the unquantised checkpoint, or a GGUF file of it"
+            )
+        check_tensors(shapes, config, folder)
+        sizes = [math.prod(shape) for name, shape in shapes.items() if not _DERIVED.search(name)]
+        return Inspection(folder, config, sum(sizes), max(sizes), "/".join(sorted(dtypes)), notes)
 
 
-def read_config(folder: Path) -> LlamaConfig:
+def read_config(folder: Path, notes: list[Note] | None = None) -> LlamaConfig:
     """The configuration in `folder`, once its `model_type` is known to be a Llama's. Code it names is ignored.
 
+    Args:
+        folder: holds config.json.
+        notes: what is dropped from the configuration is said here.
+
     Raises:
-        CheckpointError: no config.json, not JSON, another architecture, quantised weights, values Llama refuses.
+        CheckpointError: no config.json, not JSON, another architecture, quantised weights, values Llama refuses, a key
+            of `CONFIG_KEYS` that is refused.
     """
+    notes = [] if notes is None else notes
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{folder}: there is no config.json; give the folder that holds it, or a .gguf file")
@@ -93,20 +122,132 @@ def read_config(folder: Path) -> LlamaConfig:
     model_type = raw.get("model_type")
     if model_type not in MODEL_TYPES:
         raise CheckpointError(
-            f"model_type={model_type!r} in {file}: must be one of {', '.join(map(repr, MODEL_TYPES))}; choose {LLAMAS}"
+            f"model_type={shown(model_type)} in {file}: must be one of {', '.join(map(repr, MODEL_TYPES))}; choose {LLAMAS}"
         )
-    if raw.get("quantization_config"):
-        raise CheckpointError(
-            f"quantization_config in {file}: quantised safetensors are not read; take the unquantised checkpoint, or a "
-            "GGUF file of it"
-        )
+    check_keys(CONFIG_KEYS, raw, file)
+    _check_architectures(raw, file)
+    _check_rope(raw, file)
+    check_window(raw.get("sliding_window"), raw.get("max_position_embeddings", 2048), "sliding_window", file,
+                  used=raw.get("use_sliding_window") is not False)  # fmt: skip
+    for kind in raw.get("layer_types") or []:
+        if kind != "full_attention":
+            raise CheckpointError(f"layer_types={shown(kind)} in {file}: every layer of a Llama is 'full_attention'")
+    if "hidden_act" in raw and raw["hidden_act"] not in ACT2FN:
+        raise CheckpointError(f"hidden_act={shown(raw['hidden_act'])} in {file}: not an activation transformers knows")
     # `auto_map` points to Python files beside the weights: never run, so never kept either.
-    raw = {key: value for key, value in raw.items() if key != "auto_map"}
+    if raw.pop("auto_map", None):
+        notes.append(Note("code_ignored", f"auto_map in {file}: code that comes with a checkpoint is never run"))
+    drop_ids(raw, raw.get("vocab_size", 32000), file, notes)
     kind = LoopLlamaConfig if model_type == "loop_llama" else LlamaConfig
     try:
         return kind.from_dict(raw)
     except Exception as error:  # whatever the strict dataclass raises, it is about this file
-        raise CheckpointError(f"{file}: not a Llama configuration: {error}") from error
+        raise CheckpointError(f"{file}: not a Llama configuration: {cause(error)}") from error
+
+
+def drop_ids(raw: dict[str, Any], rows: Any, where: Path, notes: list[Note]) -> None:
+    """Drop bos, eos and pad ids that no row of the embedding belongs to: the model can neither be given nor say them.
+
+    Args:
+        raw: the configuration; changed in place.
+        rows: of the embedding.
+        where: for the message.
+        notes: what is dropped is said here.
+
+    Raises:
+        CheckpointError: an id that is not a whole number.
+    """
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        given = as_ids(raw.get(name), name, where)
+        kept = [number for number in given if not isinstance(rows, int) or 0 <= number < rows]
+        if kept == given:
+            continue
+        gone = sorted(set(given) - set(kept))
+        notes.append(
+            Note(
+                f"{name}_dropped",
+                f"{name}={', '.join(map(str, gone))} in {where}: the embedding has {rows} rows (0..{rows - 1}), so the "
+                "model has no such token; it is left out",
+                {"field": name, "ids": gone, "rows": rows},
+            )
+        )
+        raw[name] = None if not kept else kept if isinstance(raw[name], list) else kept[0]
+
+
+def as_ids(value: Any, name: str, where: Path) -> list[int]:
+    """A token id, a list of them, or None, as a list.
+
+    Raises:
+        CheckpointError: anything else.
+    """
+    values = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+    for number in values:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise CheckpointError(f"{name}={shown(value)} in {where}: must be a token id, a list of them, or null")
+    return values
+
+
+def _check_architectures(raw: Mapping[str, Any], file: Path) -> None:
+    names = raw.get("architectures")
+    if names and not (isinstance(names, list) and any(name in ARCHITECTURES for name in names)):
+        raise CheckpointError(
+            f"architectures={shown(names)} in {file}: must name one of {', '.join(ARCHITECTURES)}; choose {LLAMAS}"
+        )
+
+
+def _check_rope(raw: Mapping[str, Any], file: Path) -> None:
+    """Refuse a rule of the rotary frequencies that transformers' Llama does not know or would read in part."""
+    old, new = raw.get("rope_scaling"), raw.get("rope_parameters")
+    for name, rope in (("rope_scaling", old), ("rope_parameters", new)):
+        if rope is None:
+            continue
+        if not isinstance(rope, dict):
+            raise CheckpointError(f"{name}={shown(rope)} in {file}: must be an object, or null")
+        kinds = [rope[key] for key in ("rope_type", "type") if key in rope]
+        if len({str(kind) for kind in kinds}) > 1:
+            raise CheckpointError(f"{name}={shown(rope)} in {file}: rope_type and type name different rules; keep one")
+        kind = kinds[0] if kinds else "default"
+        if kind not in ROPES:
+            raise CheckpointError(
+                f"{name}: rope_type={shown(kind)} in {file}: must be one of {', '.join(map(repr, ROPES))}; left out, "
+                "the positions would be wrong"
+            )
+        if not kinds and set(rope) - {"rope_theta"}:
+            raise CheckpointError(f"{name}={shown(rope)} in {file}: names no rule (rope_type), so it cannot be read")
+        if strange := sorted(set(rope) - _ROPE_KEYS[kind] - _ROPE_COMMON):
+            raise CheckpointError(
+                f"{name}: {strange[0]}={shown(rope[strange[0]])} in {file}: the rule {kind!r} does not know it"
+            )
+        if rope.get("partial_rotary_factor") not in (None, 1, 1.0):
+            raise CheckpointError(
+                f"{name}: partial_rotary_factor={shown(rope['partial_rotary_factor'])} in {file}: Llama rotates whole heads"
+            )
+        if kind == "default" and rope.get("factor") not in (None, 1, 1.0):
+            raise CheckpointError(
+                f"{name}: factor={shown(rope['factor'])} in {file}: the rule 'default' scales nothing"
+            )
+        _check_rope_numbers(rope, name, file)
+    _check_rope_numbers({"rope_theta": raw.get("rope_theta")}, "rope_theta", file)
+    if old and new and {**old, "rope_type": None, "type": None} != {**new, "rope_type": None, "type": None}:
+        raise CheckpointError(f"rope_scaling and rope_parameters in {file}: say different things; keep one")
+
+
+def _check_rope_numbers(rope: Mapping[str, Any], name: str, file: Path) -> None:
+    for key, value in rope.items():
+        if value is None or key in ("rope_type", "type", "truncate", "finetuned"):
+            continue
+        numbers = value if isinstance(value, list) else [value]
+        if not all(type(number) in (int, float) and math.isfinite(number) and number > 0 for number in numbers):
+            raise CheckpointError(f"{name}: {key}={shown(value)} in {file}: must be a number above 0")
+
+
+def check_window(window: Any, context: Any, name: str, where: Path, *, used: bool = True) -> None:
+    """Refuse attention that does not reach back over the whole context."""
+    if used and window and not (isinstance(window, int) and isinstance(context, int) and window >= context):
+        raise CheckpointError(
+            f"{name}={shown(window)} in {where}: a Llama attends to the whole context of {shown(context)} tokens; the "
+            "numbers of longer texts would be others"
+        )
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -119,10 +260,12 @@ def read_json(file: Path) -> dict[str, Any]:
         if file.stat().st_size > _JSON_LIMIT:
             raise CheckpointError(f"{file}: larger than {_JSON_LIMIT >> 20} MiB, which no such file is; fetch it again")
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{file}: cannot be read as JSON ({error}); fetch it again") from error
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be opened ({cause(error)})") from error
+    except Exception as error:
+        raise CheckpointError(f"{file}: is not JSON ({cause(error)}); fetch it again") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}; fetch it again")
     return value
@@ -176,8 +319,10 @@ def _header(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
         with safe_open(str(file), framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
             return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: damaged or not finished ({error}); fetch it again") from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be opened ({cause(error)})") from error
+    except Exception as error:
+        raise CheckpointError(f"{file}: damaged or not finished ({cause(error)}); fetch it again") from error
 
 
 def check_tensors(found: Mapping[str, tuple[int, ...]], config: LlamaConfig, where: Path) -> None:
@@ -203,18 +348,33 @@ def check_tensors(found: Mapping[str, tuple[int, ...]], config: LlamaConfig, whe
     optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
     missing = sorted(expected.keys() - found.keys() - optional)
     unexpected = sorted(found.keys() - expected.keys())
-    for what, names in (("missing", missing), ("unexpected", unexpected)):
-        if names:
-            raise CheckpointError(
-                f"{where}: {len(names)} tensors are {what}, the first is {names[0]}; it is not a whole Llama "
-                "checkpoint: fetch it again, or choose another"
-            )
+    if missing:
+        raise CheckpointError(
+            f"{where}: {len(missing)} tensors are missing, the first is {missing[0]}; the files are not the whole "
+            "checkpoint (a download cut short, or a shard left out): fetch what is missing"
+        )
+    if unexpected:
+        raise CheckpointError(
+            f"{where}: {len(unexpected)} tensors are unexpected, the first is {unexpected[0]}; {_why_unexpected(unexpected)}"
+        )
     for name, shape in found.items():
         if tuple(shape) != expected[name]:
             raise CheckpointError(
                 f"{name} in {where}: has shape {tuple(shape)}, the configuration asks for {expected[name]}; "
                 "configuration and weights belong to different checkpoints"
             )
+
+
+def _why_unexpected(names: Iterable[str]) -> str:
+    if all(name.endswith(".bias") for name in names):
+        return (
+            "the weights have biases the configuration does not speak of: if they are this model's, its config.json "
+            'must say "attention_bias": true (q, k, v, o) or "mlp_bias": true'
+        )
+    return (
+        "the files are whole, but a Llama has no such tensors, and left out they would change the numbers: choose "
+        f"{LLAMAS}"
+    )
 
 
 def expected_tensors(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
@@ -226,33 +386,59 @@ def expected_tensors(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     try:
         with torch.device("meta"):
             model = Model(config)
-    except (ValueError, RuntimeError, TypeError, ZeroDivisionError, OverflowError) as error:
-        raise CheckpointError(f"config.json: no Llama can be built of it: {error}") from error
+    except Exception as error:  # whatever it is, it is about the configuration
+        raise CheckpointError(f"config.json: no Llama can be built of it: {cause(error)}") from error
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def check_tokenizer(vocabulary: Mapping[str, int], config: LlamaConfig, where: Path) -> None:
+def check_tokenizer(
+    vocabulary: Mapping[str, int], added: Collection[int], config: LlamaConfig, where: Path, notes: list[Note]
+) -> None:
     """Refuse a tokenizer that could ask for rows the embedding does not have, or that lacks the model's own marks.
 
+    A mark added to the tokenizer and never to the embedding ([PAD], usually) is only said: no ordinary text holds it, and
+    a text that does is refused (`checkpoint_tokenizer.BoundedTokenizer`).
+
+    Args:
+        vocabulary: id of each token.
+        added: ids of the tokens that ordinary text is never cut into: marks and own words beside the vocabulary.
+        config: of the model.
+        where: the checkpoint, for messages.
+        notes: tokens without a row are said here.
+
     Raises:
-        CheckpointError: an id outside the embedding; `bos_token_id` or `eos_token_id` unknown to the tokenizer.
+        CheckpointError: an ordinary token's id outside the embedding; `bos_token_id` or `eos_token_id` unknown to the
+            tokenizer.
     """
     if not vocabulary:
         raise CheckpointError(f"{where}: the tokenizer has no tokens; fetch the tokenizer's files again")
-    ids = set(vocabulary.values())
-    rows, largest = config.vocab_size, max(ids)
-    if largest >= rows:
-        token = next(token for token, number in vocabulary.items() if number == largest)
+    ids, rows = set(vocabulary.values()), config.vocab_size
+    outside = {token: number for token, number in vocabulary.items() if number >= rows}
+    ordinary = {token: number for token, number in outside.items() if number not in added}
+    if ordinary:
+        token = max(ordinary, key=ordinary.__getitem__)
         raise CheckpointError(
-            f"{where}: the tokenizer's token {token!r} has id {largest}, but the embedding has {rows} rows "
-            f"(0..{rows - 1}); the tokenizer belongs to another checkpoint: use the one published with these weights"
+            f"{where}: the tokenizer's token {token!r} has id {ordinary[token]}, but the embedding has {rows} rows "
+            f"(0..{rows - 1}); {len(ordinary)} tokens that ordinary text is cut into have no row, so tokenizer and "
+            "weights are of two checkpoints: use the tokenizer published with these weights"
         )
-    for field in ("bos_token_id", "eos_token_id"):
-        for number in _as_list(getattr(config, field, None)):
+    if outside:
+        names = ", ".join(f"{shown(token)} ({number})" for token, number in list(outside.items())[:5])
+        notes.append(
+            Note(
+                "tokens_without_row",
+                f"tokens of the tokenizer without a row in the embedding of {rows}: {names}"
+                f"{' and others' if len(outside) > 5 else ''}. A text that holds one is refused",
+                {"tokens": outside, "rows": rows},
+            )
+        )
+    for field_name in ("bos_token_id", "eos_token_id"):
+        for number in as_ids(getattr(config, field_name, None), field_name, where):
             if number not in ids:
                 raise CheckpointError(
-                    f"{field}={number} in {where}: the tokenizer has no token of that id; the tokenizer belongs to "
-                    "another checkpoint: use the one published with these weights"
+                    f"{field_name}={number} in {where}: the embedding has such a row, but the tokenizer (ids up to "
+                    f"{max(ids)}) has no token of that id: either it is not the tokenizer of these weights, or the "
+                    f"configuration names a wrong mark; correct {field_name}, or use the tokenizer published with them"
                 )
 
 
@@ -290,16 +476,3 @@ def available_memory() -> int:
             continue
         free = min(free, max(left, 0))
     return free
-
-
-def _as_list(value: Any) -> Iterable[int]:
-    if value is None:
-        return []
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-def _numel(shape: Iterable[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

