@@ -1,7 +1,15 @@
 // Fields of a form from plain descriptions: `{name, kind, low, high, step, choices, value, limit}`; words come from the page.
-// Kinds: whole, number, choice, flag, name and line (a line of text), long (a text), file (a text file, as {name, text}).
+// Kinds: whole, number, choice, flag, name and line (a line of text), long (a text), file (a text file, as {name, data}: its bytes in base64).
 
 import { el } from "./dom.js";
+
+const base64 = (blob) =>
+  new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
 
 /** One field. `changed(value)` is told what the visitor chose; a number that is none is told as it stands, for the server to refuse. */
 export class Field {
@@ -33,13 +41,13 @@ export class Field {
     return input;
   }
 
-  /** A chosen file's text; one that is too long is not read. */
+  /** A chosen file: its bytes, which the server reads as it reads every text file, and its text, to count; one too long is not read. */
   async read() {
     const [chosen] = this.input.files;
     this.file = null;
     if (!chosen) return;
     const fits = chosen.size <= 4 * this.control.limit; // bytes; the server counts characters
-    this.file = { name: chosen.name, text: fits ? await chosen.text() : "", size: chosen.size, fits };
+    this.file = { name: chosen.name, text: fits ? await chosen.text() : "", data: fits ? await base64(chosen) : "", size: chosen.size, fits };
   }
 
   get value() {

@@ -9,6 +9,7 @@ import { Table } from "./table.js";
 
 const SILENCE_MS = 8000; // then the server is asked whether something got lost
 const WIDE = new Set(["long", "line"]);
+const TEXTS = new Set(["long", "file"]); // what a measurement is made on: always in sight
 
 /** Seconds as people say them. */
 function duration(seconds) {
@@ -58,14 +59,18 @@ class Page {
     this.how = el("p", "lv-question");
     this.cost = el("p", "lv-question");
     this.form = el("div", "lv-form lv-params");
+    this.more = el("div", "lv-form lv-params"); // of a task offered in sizes: what these decide
+    this.moreTitle = el("summary");
+    this.details = el("details", "", this.moreTitle, this.more);
+    this.sizes = el("span", "lv-buttons-row lv-sizes");
     this.go = press("lv-go", () => this.measure());
     this.halt = press("lv-halt", () => this.stop());
     this.status = el("span", "lv-status");
     this.status.setAttribute("role", "status");
     this.bar = el("progress", "lv-progress");
-    const buttons = el("div", "lv-buttons-row", this.go, this.halt);
+    const buttons = el("div", "lv-buttons-row", this.sizes, this.go, this.halt);
     const chosen = el("section", "lv-card lv-asking", this.title, this.question, this.how, this.cost);
-    chosen.append(el("div", "lv-form", this.model.node, names, this.modelLine), this.form, el("div", "lv-card-row", buttons, this.status), this.bar);
+    chosen.append(el("div", "lv-form", this.model.node, names, this.modelLine), this.form, el("div", "lv-card-row", buttons, this.status), this.bar, this.details);
     const side = el("section", "lv-card lv-side", this.listTitle, this.list);
     this.plot = new Plot("plot", this.plots);
     this.table = new Table();
@@ -117,7 +122,12 @@ class Page {
         return [name, field];
       }),
     );
-    this.form.replaceChildren(...[...this.fields.values()].map((field) => field.node));
+    const texts = task.fields.filter(({ kind }) => !task.sizes.length || TEXTS.has(kind)).map(({ name }) => name);
+    const nodes = (wanted) => [...this.fields].filter(([name]) => texts.includes(name) === wanted).map(([, field]) => field.node);
+    this.form.replaceChildren(...nodes(true));
+    this.more.replaceChildren(...nodes(false));
+    this.details.hidden = !task.sizes.length;
+    this.sizes.replaceChildren(...task.sizes.map((size) => press("lv-go", () => this.measureAs(size))));
     if (this.run?.task !== task.name) this.forget();
     this.label();
   }
@@ -142,7 +152,6 @@ class Page {
     if (!this.tasks.length) this.list.textContent = text("lab.loading");
     this.model.label(text("model.label"));
     this.model.show({ info: text("model.info") });
-    this.go.textContent = text("lab.run");
     this.halt.textContent = text("lab.stop");
     this.halt.title = text("lab.stop.hint");
     this.tableTitle.textContent = text("lab.table");
@@ -162,7 +171,16 @@ class Page {
       this.cost.replaceChildren(el("b", "", `${text("lab.cost")}: `), words.cost ?? "");
       this.plot.label(text("lab.plot"), words.question ?? "");
       for (const field of this.fields.values()) this.inform(field);
+      this.task.sizes.forEach(({ words: called, values }, i) => {
+        const button = this.sizes.children[i];
+        button.textContent = called[lang];
+        button.title = Object.entries(values).map(([name, value]) => `${name} ${value}`).join(", ");
+      });
     }
+    this.moreTitle.textContent = text("lab.params");
+    // beside sizes, the parameters as they stand are the quieter choice
+    this.go.className = this.task?.sizes.length ? "lv-halt" : "lv-go";
+    this.go.textContent = text(this.task?.sizes.length ? "lab.run.as_set" : "lab.run");
     this.show();
   }
 
@@ -201,6 +219,12 @@ class Page {
 
   // --- running -----------------------------------------------------------------------------------------------------
 
+  /** Measure as much as a size says: its parameters are filled in, and stay to be read and changed. */
+  measureAs(size) {
+    for (const [name, value] of Object.entries(size.values)) this.fields.get(name).value = this.filled[this.task.name][name] = value;
+    this.measure();
+  }
+
   measure() {
     if (this.running || !this.task) return;
     this.forget();
@@ -211,7 +235,7 @@ class Page {
     const values = {};
     for (const [name, field] of this.fields) {
       const { value } = field;
-      values[name] = field.control.kind === "file" && value ? { name: value.name, text: value.text } : value;
+      values[name] = field.control.kind === "file" && value ? { name: value.name, data: value.data } : value;
     }
     this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, model: this.model.value, task: this.task.name, values });
     this.label();
@@ -318,7 +342,7 @@ class Page {
     this.bar.hidden = !this.running || !run;
     this.status.textContent = [this.said, this.bad || !this.said ? shown : ""].filter(Boolean).join(" · ");
     this.status.classList.toggle("lv-bad", Boolean(this.said && this.bad));
-    this.go.disabled = this.running || !this.task;
+    for (const button of [this.go, ...this.sizes.children]) button.disabled = this.running || !this.task;
     this.halt.disabled = !this.running;
     this.mark();
   }

@@ -1,8 +1,9 @@
 """LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``,
 (in ``loopviz.lab``) ``eval``, ``sweep``.
 
-The generated text goes to stdout, everything else (progress, the closing table, errors) to stderr. Exit codes: 0 done,
-2 refused (one line says why), 130 interrupted by Ctrl-C (what was made until then is still summed up and saved).
+The generated text goes to stdout, everything else (progress, the closing table, errors) to stderr. Exit codes: 0 done;
+2 refused, or could not be written (one line says why); 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was
+closed (what was made until then is still summed up and saved); 1 cells of a sweep failed, or a bug of LoopViz's.
 
 Heavy imports wait until the arguments are known to be well-formed.
 """
@@ -18,8 +19,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import loopviz
-from loopviz.command_line import DTYPES, LOOP_OPTIONS, UsageError, load, option
+from loopviz import imports, outputs, signals
+from loopviz.command_line import (
+    DTYPES,
+    LOOP_OPTIONS,
+    UsageError,
+    add_import,
+    add_machine,
+    check_threads,
+    idle_because,
+    load,
+    option,
+    path,
+)
 from loopviz.lab import commands as measuring
+from loopviz.text_file import read_text
 from loopviz.train import commands as training
 
 if TYPE_CHECKING:
@@ -49,14 +63,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"loopviz {loopviz.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    run = commands.add_parser("run", help="continue a prompt with a looped model and say how its loops ran")
+    run = commands.add_parser(
+        "run",
+        help="continue a prompt with a looped model and say how its loops ran",
+        epilog="arrows-loop answers where a chain of arrows ends: --model arrows-loop --prompt 'b>c f>a a>b c>d f?'",
+    )
     run.add_argument("--prompt", required=True, help="the text to continue; - reads it from stdin")
     run.add_argument(
         "--model", default=DEFAULT_MODEL, help="named model, Hub id, folder or GGUF file (default: %(default)s)"
     )
     run.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")
-    run.add_argument("--threads", type=int, help="CPU threads the model may use (default: torch's choice)")
-    run.add_argument("--save", metavar="FILE", type=Path, help="save the trace of the run")
+    add_machine(run)
+    run.add_argument("--save", metavar="FILE", type=path, help="save the trace of the run")
     loop = run.add_argument_group("loops", "with several blocks, one value for all or one a block: 4,6")
     for name, (kind, text) in LOOP_OPTIONS.items():
         loop.add_argument(option(name), type=kind, default=None, metavar="X", help=text)
@@ -88,14 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--top-tokens", type=int, metavar="N", help="likeliest tokens to record of each step (default: 5)")
 
     export = commands.add_parser("export", help="turn a saved trace into tables, JSON or a report")
-    export.add_argument("file", type=Path, help="a trace saved by run --save")
-    export.add_argument("--csv", metavar="DIR", type=Path, help="write a CSV file a table into this folder")
-    export.add_argument("--parquet", metavar="DIR", type=Path, help="write a Parquet file a table into this folder")
-    export.add_argument("--json", metavar="FILE", type=Path, help="write everything as one JSON file")
+    export.add_argument("file", type=path, help="a trace saved by run --save")
+    export.add_argument("--csv", metavar="DIR", type=path, help="write a CSV file a table into this folder")
+    export.add_argument("--parquet", metavar="DIR", type=path, help="write a Parquet file a table into this folder")
+    export.add_argument("--json", metavar="FILE", type=path, help="write everything as one JSON file")
     panel = "write what a panel draws; the file's ending, .csv or .parquet, says how (may be given several times)"
     export.add_argument("--panel", metavar=("NAME", "FILE"), nargs=2, action="append", default=[], help=panel)
-    export.add_argument("--html", metavar="FILE", type=Path, help="write a report: one page that works offline")
+    export.add_argument("--html", metavar="FILE", type=path, help="write a report: one page that works offline")
     export.add_argument("--lang", default="en", choices=("en", "zh"), help="language of the report (default: en)")
+    add_import(export)
 
     training.add_parsers(commands)
     measuring.add_parsers(commands)
@@ -104,28 +123,90 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    _open_streams()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     for output in (sys.stdout, sys.stderr):
         if hasattr(output, "reconfigure"):
             output.reconfigure(errors="replace")  # a terminal that cannot show a character shows that it cannot
     try:
-        return {"run": _run, "export": _export, **measuring.COMMANDS}.get(options.command, training.run)(options)
+        with signals.terminating():
+            code = _command(arguments)
+            with outputs.naming("stdout"):
+                sys.stdout.flush()  # what it has against that is told, and not when Python ends
+            return code
     except BrokenPipeError:
         # The reader of stdout is gone (| head): nobody is left to tell. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute_stdout()
         return 0
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"loopviz: {text}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt as error:
+        return signals.exit_code(error)
+    except (ValueError, OSError, MemoryError, OverflowError) as error:
+        return _refused(" ".join(str(error).split()) or type(error).__name__)
+    except RuntimeError as error:
+        if not _is_memory(error):
+            raise
+        return _refused(
+            f"not enough memory ({' '.join(str(error).split())[:200]}); a smaller batch or model needs less"
+        )
+
+
+def _command(arguments: list[str]) -> int:
+    modules = imports.named(arguments)
+    if modules and arguments[0] in measuring.COMMANDS:
+        from loopviz.lab import TASKS  # LoopViz's own names are taken before anybody else's
+
+        assert TASKS
+    imports.load(modules)
+    options = _parser().parse_args(arguments)
+    return {"run": _run, "export": _export, **measuring.COMMANDS}.get(options.command, training.run)(options)
+
+
+def _refused(text: str) -> int:
+    """One line on stderr, and the exit code that goes with it."""
+    print(f"loopviz: {text}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _mute_stdout()
+    return 2
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Torch speaks of memory in RuntimeErrors of its own."""
+    told = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+    return any(part in str(error) for part in told)
+
+
+def _open_streams() -> None:
+    """Standard streams that the caller has closed (`>&-`) lead nowhere: else the next file opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+        nowhere = open(os.devnull, "w" if number else "r", encoding="utf-8")  # noqa: SIM115  for as long as we run
+        setattr(sys, name, nowhere)
+
+
+def _mute_stdout() -> None:
+    """Nothing more goes to a stdout that does not take it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _export(options: argparse.Namespace) -> int:
     wanted = (options.csv, options.parquet, options.json, options.html, *options.panel)
     if not any(wanted):
         raise UsageError("export: nothing to write; give --csv DIR, --parquet DIR, --json FILE, --panel or --html FILE")
+    for name in ("csv", "parquet"):
+        if getattr(options, name) is not None:
+            outputs.check_folder(getattr(options, name), option(name))
+    files = [(option(name), getattr(options, name)) for name in ("json", "html") if getattr(options, name)]
+    for name, file in [*files, *(("--panel", Path(file)) for _, file in options.panel)]:
+        outputs.check_file(file, name, inputs=[options.file])
     from loopviz.trace import io
 
     trace = io.load(options.file)
@@ -138,8 +219,8 @@ def _export(options: argparse.Namespace) -> int:
     if options.panel:
         from loopviz.panel_data import save_panel
 
-        for name, path in options.panel:
-            save_panel(trace, name, path)
+        for name, file in options.panel:
+            save_panel(trace, name, file)
     if options.html is not None:
         from loopviz import report
         from loopviz.panels import Focus
@@ -165,11 +246,11 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 def _run(options: argparse.Namespace) -> int:
     loop = {name: getattr(options, name) for name in LOOP_OPTIONS if getattr(options, name) is not None}
     fields = _settings(options)
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"--threads {options.threads}: must be at least 1")
-    if options.save is not None and not options.save.absolute().parent.is_dir():
-        raise UsageError(f"--save {options.save}: there is no folder {options.save.absolute().parent}")
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    check_threads(options.threads)
+    if options.save is not None:
+        outputs.check_file(options.save, "--save", inputs=[options.model])
+        _check_is_trace(options.save)
+    prompt = read_text("-", "--prompt -") if options.prompt == "-" else options.prompt
 
     import torch
 
@@ -179,33 +260,112 @@ def _run(options: argparse.Namespace) -> int:
     settings = StreamSettings(**fields)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    loaded = load(options.model, getattr(torch, options.dtype), loop)
+    loaded = load(options.model, getattr(torch, options.dtype), loop, options.device)
     idle = [option(name) for name in loop if name != "loop_layers"]
     if idle and not loaded.model.config.loop_blocks():
         raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")
     steering = Steering() if options.change else None
-    frames = stream(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
     for token in sorted({token for token, _, _ in options.change}):
         steering.set_loop(token=token, **{name: value for at, name, value in options.change if at == token})
-    meta = run_meta(loaded.model, loaded.tokenizer, prompt, settings, model_name=loaded.name, steering=steering)
+    frames = stream(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
+    meta = run_meta(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
     trace = Trace(meta)
-    interrupted = _print_text(frames, trace, echo=not settings.chat)
+    _check_changes(options.change, trace, settings.max_new_tokens)
+    for note in _notes(options, loaded, loop, trace):
+        print(f"loopviz: note: {note}", file=sys.stderr)
+    ended = _print_text(frames, trace, echo=not settings.chat)
     if len(trace):
-        _table(trace, interrupted)
-    if options.save is not None:
-        from loopviz.trace import io
+        _table(trace, ended is not None)
+        _tell_unmade(options.change, trace)
+    if options.save is not None and len(trace):
+        _save(trace, loaded.model, options.save)
+    if ended is not None:
+        raise ended
+    return 0
 
-        io.save(trace, options.save)
-        print(f"trace saved: {options.save}", file=sys.stderr)
-    return 130 if interrupted else 0
+
+def _check_is_trace(file: Path) -> None:
+    """Refuse to write a trace over something else."""
+    if file.is_file() and (start := file.open("rb").read(2)) and start != b"PK":
+        raise UsageError(f"--save {file}: is there already and is no trace; name another file")
 
 
-def _print_text(frames: Any, trace: Trace, echo: bool) -> bool:
-    """Print pieces as they come into ``trace``; whether Ctrl-C ended it."""
-    first, interrupted = trace.meta["prompt_tokens"] - 1, False
+def _save(trace: Trace, model: Any, file: Path) -> None:
+    """Save the trace, with what its numbers come from; where that fails, elsewhere."""
+    from loopviz.engine import provenance
+    from loopviz.trace import io
+
+    trace.meta["provenance"] = provenance(model)
+    try:
+        io.save(trace, file)
+    except outputs.OutputError as error:
+        place = outputs.rescue(file, lambda other: io.save(trace, other))
+        kept = f"the trace is in {place} instead" if place else "and no other place took the trace; the text is above"
+        raise outputs.OutputError(f"--save {error}; {kept}") from None
+    print(f"trace saved: {file}", file=sys.stderr)
+
+
+def _check_changes(changes: Sequence[tuple[int, str, Any]], trace: Trace, new: int) -> None:
+    """Refuse a change that waits for a token this run cannot read."""
+    read = trace.meta["prompt_tokens"] + new - 1  # the last token chosen is never read
+    for token, name, value in changes:
+        if token >= read:
+            raise UsageError(
+                f"--change {token}:{name}={value}: this run reads tokens 0 to {read - 1} at most "
+                f"({trace.meta['prompt_tokens']} of prompt, --max-new-tokens {new}); give an earlier token"
+            )
+
+
+def _tell_unmade(changes: Sequence[tuple[int, str, Any]], trace: Trace) -> None:
+    """Changes whose token was not reached: the model ended the text, or somebody did."""
+    for token, name, value in changes:
+        if token >= len(trace):
+            print(f"loopviz: note: --change {token}:{name}={value}: not made, the run ended before", file=sys.stderr)
+
+
+def _notes(options: argparse.Namespace, loaded: Any, loop: dict[str, Any], trace: Trace) -> list[str]:
+    """What was asked for and will not be so, a line each."""
+    from loopviz.engine import unknown_words
+
+    blocks = [trace.meta["blocks"]]  # as they will be, one after the other
+    for token in sorted({token for token, _, _ in options.change}):
+        fields = {name: value for at, name, value in options.change if at <= token}
+        blocks.append(_block_metas(loaded.model, fields))
+    notes = [
+        f"{option(name)}: no effect {why}"
+        for name in loop
+        if (why := idle_because(name, [block for some in blocks for block in some]))
+    ]
+    notes += [
+        f"--change {token}:{name}={value}: token {token} is in the prompt, which is read in one pass: made at token "
+        f"{trace.meta['prompt_tokens']}"
+        for token, name, value in options.change
+        if 0 < token < trace.meta["prompt_tokens"]
+    ]
+    unknown = [] if options.chat else unknown_words(loaded.tokenizer, trace.meta["prompt"])
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+        notes.append(f"prompt: {shown}: not in the model's vocabulary, read as {loaded.tokenizer.unk_token}")
+    return notes
+
+
+def _block_metas(model: Any, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    from loopviz.engine.steering import block_metas
+
+    return block_metas(model.with_loop(**fields).config)
+
+
+def _print_text(frames: Any, trace: Trace, echo: bool) -> BaseException | None:
+    """Print pieces as they come into ``trace``.
+
+    Returns:
+        What ended it before its end: Ctrl-C, SIGTERM, a reader that is gone, an error. What was made until then is in the
+        trace.
+    """
+    first = trace.meta["prompt_tokens"] - 1
     safe = (lambda text: text.translate(CONTROLS)) if sys.stdout.isatty() else str
     try:
-        with closing(frames):
+        with outputs.naming("stdout"), closing(frames):
             for frame in frames:
                 trace.append(frame)
                 if echo and frame["index"] <= first:
@@ -213,11 +373,13 @@ def _print_text(frames: Any, trace: Trace, echo: bool) -> bool:
                 if frame["index"] >= first and frame["finish"] != "eos":
                     sys.stdout.write(safe(frame["next_text"]))
                 sys.stdout.flush()
-    except KeyboardInterrupt:
-        interrupted = True
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    return interrupted
+        with outputs.naming("stdout"):
+            print(flush=True)
+    except (KeyboardInterrupt, Exception) as error:
+        if not isinstance(error, OSError):
+            print(flush=True)
+        return error
+    return None
 
 
 def _table(trace: Trace, interrupted: bool) -> None:

@@ -1,15 +1,21 @@
-"""What the sub-commands share: options of the loop, and a checkpoint loaded with its progress on stderr."""
+"""What the sub-commands share: options of the loop, of the machine and of where to write, and a checkpoint loaded with its
+progress on stderr."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from loopviz import imports
 
 if TYPE_CHECKING:
     from loopviz.model.checkpoints import LoadedCheckpoint
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+FEWEST_MOST_THREADS = 64  # that may be asked for, on a machine with few processors
 
 
 class UsageError(ValueError):
@@ -78,13 +84,109 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def load(name: str, dtype: Any, loop: dict[str, Any]) -> LoadedCheckpoint:
-    """The checkpoint, with its progress on stderr (gone when it is loaded, so that it never tears the text)."""
+def path(text: str) -> Path:
+    """A path that is one: an empty text would be the working directory to Python."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("empty; write a path")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}: no path")
+    return Path(text)
+
+
+def stem(text: str) -> str:
+    """Where a table goes, as typed: a name without ending, or a folder."""
+    path(text)
+    return text
+
+
+def in_folder(given: str, name: str) -> Path:
+    """The stem of a table: what was given, or `name` in it where that is a folder (or ends like one)."""
+    return Path(given) / name if given.endswith(("/", os.sep)) or Path(given).is_dir() else Path(given)
+
+
+def add_machine(parser: Any, threads: str = "CPU threads (default: torch's choice)") -> None:
+    """Add `--device`, `--threads` and `--import` to a sub-command."""
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where the model runs: cpu, cuda, cuda:1, mps, xpu, or auto for an accelerator if there is one (default: "
+        "%(default)s; all figures in the documentation were made on the CPU)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help=threads)
+    add_import(parser)
+
+
+def add_import(parser: Any) -> None:
+    """Add `--import`; the modules have been imported by then (:func:`loopviz.imports.named`)."""
+    parser.add_argument(
+        imports.OPTION, dest="imports", action="append", default=[], metavar="MODULE", help=imports.HELP
+    )
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that is none, or that no machine like this one starts."""
+    most = max(FEWEST_MOST_THREADS, 4 * (os.cpu_count() or 1))
+    if threads is not None and not 1 <= threads <= most:
+        rule = "must be at least 1" if threads < 1 else f"at most {most} on this machine ({os.cpu_count()} processors)"
+        raise UsageError(f"--threads {threads}: {rule}")
+
+
+_COSINE, _KL = ("kl",), ("cosine",)  # criteria that do not look at the cosine, at KL
+
+
+def idle_because(name: str, blocks: list[dict[str, Any]]) -> str:
+    """Why a loop option changes nothing in a run whose blocks (as a Meta writes them) are these; "" if it does.
+
+    `max_loop_count` is a bound under both strategies, and never idle.
+    """
+    needs: dict[str, tuple[Callable[[dict[str, Any]], bool], str]] = {
+        "loop_count": (lambda b: b["strategy"] == "fixed_count", "under dynamic_stop, whose bound is max_loop_count"),
+        "min_loop_count": (_dynamic, "without --loop-strategy dynamic_stop"),
+        "convergence_criterion": (_dynamic, "without --loop-strategy dynamic_stop"),
+        "cosine_threshold": (
+            lambda b: _dynamic(b) and b["criterion"] not in _COSINE,
+            "without --loop-strategy dynamic_stop and a criterion that looks at the cosine",
+        ),
+        "kl_threshold": (
+            lambda b: _dynamic(b) and b["criterion"] not in _KL,
+            "without --loop-strategy dynamic_stop and a criterion that looks at KL",
+        ),
+        "virtual_layer_count": (lambda b: not _merging(b), "under --kv-cache-mode merge_strategy"),
+        "virtual_attention_mode": (lambda b: not _merging(b), "under --kv-cache-mode merge_strategy"),
+        "merge_strategy": (_merging, "without --kv-cache-mode merge_strategy"),
+        "merge_ema_alpha": (
+            lambda b: _merging(b) and b["merge"] not in ("average", "last"),
+            "without --kv-cache-mode merge_strategy and a merge that weighs, as ema",
+        ),
+    }
+    if name not in needs or not blocks:
+        return ""
+    used, why = needs[name]
+    return "" if any(used(block) for block in blocks) else why
+
+
+def _dynamic(block: dict[str, Any]) -> bool:
+    return block["strategy"] == "dynamic_stop"
+
+
+def _merging(block: dict[str, Any]) -> bool:
+    return block["kv_mode"] == "merge_strategy"
+
+
+def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> LoadedCheckpoint:
+    """The checkpoint on a device, with its progress on stderr (gone when it is loaded, so that it never tears the text).
+
+    Raises:
+        ValueError: a device that is not here; and as `load_checkpoint` does.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.devices import resolve_device
 
+    place = resolve_device(device, dtype)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -98,4 +200,6 @@ def load(name: str, dtype: Any, loop: dict[str, Any]) -> LoadedCheckpoint:
         def progress(message: str, fraction: float | None) -> None:
             bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
 
-        return load_checkpoint(name, dtype=dtype, progress=progress, **loop)
+        loaded = load_checkpoint(name, dtype=dtype, progress=progress, **loop)
+    loaded.model.to(place)
+    return loaded

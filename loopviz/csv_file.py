@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from loopviz import outputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,9 @@ def table_bytes(table: pd.DataFrame) -> bytes:
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """:func:`table_bytes` as a file.
+    """:func:`table_bytes` as a file, whole or not at all.
 
     Raises:
-        OSError: it cannot be written.
+        OutputError: it cannot be written; an OSError, naming the file.
     """
-    Path(path).write_bytes(table_bytes(table))
+    outputs.write(path, table_bytes(table))

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz import outputs
 from loopviz.csv_file import table_bytes
 from loopviz.panels import PANELS, Focus, figure_json, labels
 
@@ -68,7 +69,7 @@ def save_panel(trace: Trace, panel: str, path: str | os.PathLike[str], focus: Fo
     kind = Path(path).suffix[1:].lower()
     if kind not in KINDS:
         raise ValueError(f"{os.fspath(path)}: must end in .csv or .parquet")
-    Path(path).write_bytes(panel_file(trace, panel, kind, focus)[1])
+    outputs.write(path, panel_file(trace, panel, kind, focus)[1])
 
 
 def _axis(layout: Mapping[str, Any], trace: Mapping[str, Any], which: str) -> str | None:

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 import loopviz
-from loopviz import plotlyjs
+from loopviz import outputs, plotlyjs
 from loopviz.panels import PANELS, Focus, figure_json, labels, theme
 from loopviz.trace import Frame, Trace, changes_of
 
@@ -171,7 +171,7 @@ def save(
 
 def write(page: str, path: str | os.PathLike[str]) -> None:
     """Write a report's HTML to ``path``."""
-    Path(path).write_bytes(page.encode("utf-8"))
+    outputs.write(path, page.encode("utf-8"))
 
 
 def check_panels(names: Iterable[str] | None) -> None:

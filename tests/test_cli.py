@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 
 import pandas as pd
 import pytest
 
-from loopviz import cli
+from loopviz import cli, text_file
 from loopviz.engine import StreamSettings
 from loopviz.trace import io
 from tests.engine import tiny
@@ -54,6 +56,44 @@ def test_run_prints_the_text_and_the_table(folder, capfd, tmp_path):
         assert part in err
     for name in ("bytes_used", "bytes_allocated", "bytes_plain", "bytes_unrolled"):
         assert f"{last[name]:,}" in err
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Give bytes to standard input."""
+
+    def give(data):
+        text_file._stdin.cache_clear()
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data)))
+
+    yield give
+    text_file._stdin.cache_clear()
+
+
+def test_a_prompt_from_stdin_is_read_as_a_text_file_is(folder, capfd, stdin):
+    stdin(b"\xef\xbb\xbfOnce\r\nupon \xf0\x9f\x99\x82")
+    assert run("--prompt", "-", "--model", folder, "--max-new-tokens", 2) == 0
+    assert capfd.readouterr().out.startswith("Once\nupon 🙂")
+
+
+def test_stdin_that_is_no_text_is_refused_as_the_prompt(folder, capfd, stdin):
+    stdin(b"Once \xff")
+    assert run("--prompt", "-", "--model", folder) == 2
+    assert capfd.readouterr().err == (
+        "loopviz: --prompt -: not a UTF-8 text (byte 5: invalid start byte); save it as UTF-8\n"
+    )
+
+
+def test_a_chat_template_that_refuses_ends_in_one_line(tmp_path, capfd):
+    tiny.model(seed=1).save_pretrained(tmp_path)
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.chat_template = "{{ raise_exception('System role required') }}"
+    tokenizer.save_pretrained(tmp_path)
+    capfd.readouterr()
+    assert run("--prompt", "hi", "--chat", "--model", tmp_path) == 2
+    error = capfd.readouterr().err
+    assert "System role required" in error
+    assert error.count("\n") == 1
 
 
 def test_every_option_reaches_the_run(folder, capfd, tmp_path):

@@ -5,6 +5,7 @@ Importing this needs no torch; `loopviz.lab` is imported when a task is at hand.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import typing
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.texts import text
+from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
     from loopviz.lab.tasks import Column, Task
@@ -63,8 +65,12 @@ def fields_of(task: Task) -> list[dict[str, Any]]:
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """A task for the page's script: name, words, fields."""
-    return {"name": task.name, "words": task.words, "fields": fields_of(task)}
+    """A task for the page's script: name, words, fields, and the sizes it is offered in."""
+    sizes = [
+        {"words": size.words, "values": {name: _shown(value) for name, value in size.values.items()}}
+        for size in task.sizes
+    ]
+    return {"name": task.name, "words": task.words, "fields": fields_of(task), "sizes": sizes}
 
 
 def column_words(column: Column, lang: str) -> dict[str, Any]:
@@ -90,7 +96,8 @@ def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) ->
     """The parameters a visitor filled in; what is missing takes its default.
 
     Args:
-        filled: by name: text as it stands in a field, a switch as bool, a file as `{"name", "text"}`.
+        filled: by name: text as it stands in a field, a switch as bool, a file as `{"name", "data"}` (its bytes, base64) or
+            `{"name", "text"}`.
         folder: where files are kept while the task needs them.
 
     Raises:
@@ -142,15 +149,29 @@ def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) 
 
 def _keep(name: str, value: Any, folder: Path, lang: str) -> str:
     """Write a file that a visitor chose; its path. Its name is kept, without any folder."""
-    content = value.get("text") if isinstance(value, Mapping) else None
     called = value.get("name") if isinstance(value, Mapping) else None
-    if not isinstance(content, str) or not isinstance(called, str):
+    content = _content(value) if isinstance(called, str) else None
+    if content is None:
         raise ValueError(text(lang, "lab.file", name=name))
-    if len(content) > TEXT_LIMIT:
+    if len(content) > 4 * TEXT_LIMIT:  # no character takes more bytes
         raise ValueError(text(lang, "lab.long", name=name, n=len(content), limit=TEXT_LIMIT))
     safe = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in called)[-FILE_NAME_LIMIT:]
+    safe = safe.strip(". ") or "text"
     place = folder / name
     place.mkdir(exist_ok=True)
-    path = place / (safe.strip(". ") or "text")
-    path.write_bytes(content.encode("utf-8", "replace"))
+    path = place / safe
+    path.write_bytes(content)
+    length = len(read_text(path, f"{name}={safe!r}"))  # refused now, and not by where it is kept
+    if length > TEXT_LIMIT:
+        raise ValueError(text(lang, "lab.long", name=name, n=length, limit=TEXT_LIMIT))
     return str(path)
+
+
+def _content(value: Mapping[str, Any]) -> bytes | None:
+    """The bytes of a chosen file, however they came; None for what is none."""
+    if isinstance(value.get("text"), str):
+        return value["text"].encode("utf-8", "replace")
+    try:
+        return base64.b64decode(value.get("data"), validate=True)
+    except (TypeError, ValueError):
+        return None

@@ -7,6 +7,8 @@ from typing import Any
 
 MAX_NEW_TOKENS = 100_000
 MAX_TOP_TOKENS = 100
+# Logits are divided by it in float32: much below, even usual ones leave its range and no distribution is left.
+MIN_TEMPERATURE = 1e-4
 # A tokenizer reads the whole text before anyone can count tokens: text this much longer than any context is not read.
 CHARACTERS_PER_TOKEN = 32
 MIN_CHARACTERS = 200_000

@@ -22,11 +22,11 @@ class StreamSettings:
     Attributes:
         max_new_tokens: tokens to choose at most, >= 1.
         do_sample: draw from the distribution; otherwise take the most likely token.
-        temperature: > 0; with ``do_sample``.
+        temperature: from 1e-4 (the most likely token, but for a tie) to 100; with ``do_sample``.
         top_k: keep this many of the most likely tokens; 0 keeps all; with ``do_sample``.
         top_p: keep the most likely tokens that together reach this probability, in (0, 1]; with ``do_sample``.
         min_p: keep tokens at least this fraction as likely as the best, in [0, 1]; with ``do_sample``.
-        repetition_penalty: > 0; above 1 makes tokens already seen less likely. Applies to greedy choice as well.
+        repetition_penalty: from 0.01 to 100; above 1 makes tokens already seen less likely. Applies to greedy choice as well.
         seed: of the run's own random generator, >= 0.
         record: ``"full"``, or ``"off"`` for text and loop counts alone.
         top_tokens: entries of each recorded top-k list, >= 1.
@@ -54,11 +54,11 @@ class StreamSettings:
     def __post_init__(self) -> None:
         limits.whole("max_new_tokens", self.max_new_tokens, 1, limits.MAX_NEW_TOKENS)
         limits.flag("do_sample", self.do_sample)
-        limits.real("temperature", self.temperature, 0, 100, above=True)
+        limits.real("temperature", self.temperature, limits.MIN_TEMPERATURE, 100)
         limits.whole("top_k", self.top_k, 0, 10_000_000)
         limits.real("top_p", self.top_p, 0, 1, above=True)
         limits.real("min_p", self.min_p, 0, 1)
-        limits.real("repetition_penalty", self.repetition_penalty, 0, 100, above=True)
+        limits.real("repetition_penalty", self.repetition_penalty, 0.01, 100)
         limits.whole("seed", self.seed, 0, 2**63 - 1)
         limits.one_of("record", self.record, ("full", "off"))
         limits.whole("top_tokens", self.top_tokens, 1, limits.MAX_TOP_TOKENS)

@@ -36,7 +36,7 @@ class Steering:
             if frame["index"] == 20:
                 steering.set_loop(loop_count=8)
 
-    Every method may be called from any thread.
+    What is known before can be asked for before; it is checked when the run begins. Every method may be called from any thread.
 
     Attributes:
         changes: what was changed so far, each with the position of the first token read under it. The very list that
@@ -48,13 +48,27 @@ class Steering:
         self._lock = threading.Lock()
         self._view: LoopLlamaForCausalLM | None = None  # has the settings as they will be after all that was asked
         self._asked: deque[tuple[int, dict[str, Any], list[dict[str, Any]]]] = deque()
+        self._early: list[tuple[int, dict[str, Any]]] = []  # asked for before there was a run to check them on
 
     def bind(self, model: LoopLlamaForCausalLM) -> None:
-        """Called by ``stream``: the run's model as it begins. ValueError when another run has this wheel already."""
+        """Called by ``stream``: the run's model as it begins.
+
+        Raises:
+            ValueError: another run has this wheel already, or the model refuses a change that was asked for before.
+                The wheel is then as it was.
+        """
         with self._lock:
             if self._view is not None:
                 raise ValueError("steering: this one steers another run; make one for every run")
             self._view = model.with_loop()
+            try:
+                for token, fields in self._early:
+                    self._ask(token, fields)
+            except ValueError:
+                self._view = None
+                self._asked.clear()
+                raise
+            self._early.clear()
 
     def set_loop(self, *, token: int = 0, **fields: Any) -> None:
         """Change loop fields of the run from its next forward pass on, as ``model.set_loop`` does.
@@ -66,19 +80,27 @@ class Steering:
 
         Raises:
             ValueError: a field or value that ``model.set_loop`` refuses; a field that decides how the KV cache is laid
-                out, which holds the run's tokens; a run that has not begun. Nothing is changed then.
+                out, which holds the run's tokens. Nothing is changed then. Before the run has begun only a field that
+                there is not is refused here, and the rest by ``stream``.
         """
         whole("token", token, 0, FURTHEST_TOKEN)
         with self._lock:
             if self._view is None:
-                raise ValueError("steering: no run has it yet; give it to stream() first")
-            view = self._view.with_loop(**fields)
-            before, after = block_metas(self._view.config), block_metas(view.config)
-            if _layout(before) != _layout(after):
-                raise ValueError(_refusal(self._view.config, view.config, fields))
-            self._view = view
-            new = view.config.loop_fields()
-            self._asked.append((token, {name: new[name] for name in fields}, after))
+                _check_names(fields)
+                self._early.append((token, fields))
+            else:
+                self._ask(token, fields)
+
+    def _ask(self, token: int, fields: dict[str, Any]) -> None:
+        """Check a change on the run's view, and let it wait for its token."""
+        assert self._view is not None
+        view = self._view.with_loop(**fields)
+        before, after = block_metas(self._view.config), block_metas(view.config)
+        if _layout(before) != _layout(after):
+            raise ValueError(_refusal(self._view.config, view.config, fields))
+        self._view = view
+        new = view.config.loop_fields()
+        self._asked.append((token, {name: new[name] for name in fields}, after))
 
     def take(self, token: int) -> Change | None:
         """Called by ``stream`` before it reads position ``token``: what to change now; several asked for are one."""
@@ -89,6 +111,14 @@ class Steering:
                 earlier = change["loop"] if change else {}
                 change = {"index": token, "loop": {**earlier, **fields}, "blocks": blocks}
             return change
+
+
+def _check_names(fields: dict[str, Any]) -> None:
+    from loopviz.model.configuration import LOOP_FIELDS
+
+    for name, value in fields.items():
+        if name not in LOOP_FIELDS:
+            raise ValueError(f"{name}={value!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}")
 
 
 def _layout(blocks: list[dict[str, Any]]) -> list[list[Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import loopviz
+from loopviz.engine.provenance import shown_name
 from loopviz.engine.sampling import Sampler, StreamSettings
 from loopviz.engine.steering import Steering, block_metas
 from loopviz.engine.text import Pieces, TokenTexts, encode_prompt
@@ -46,13 +47,24 @@ def stream(
         steering: changes the run's loop between two passes, when asked; one for every run.
 
     Raises:
-        ValueError: at this call, not at the first frame: a prompt that is empty or longer than the context, a chat
-            template that does not exist, a steering that another run has.
+        ValueError: at this call, not at the first frame: a model that is no LoopLlama, a prompt that is empty or longer
+            than the context, a chat template that does not exist, a steering that another run has or whose changes the
+            model refuses.
     """
+    check_model(model)
     settings, steering = settings or StreamSettings(), steering or Steering()
     ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
     steering.bind(model)
     return _run(model.with_loop(), tokenizer, ids, settings, stop or threading.Event(), steering)
+
+
+def check_model(model: Any) -> None:
+    """ValueError unless ``model`` is a LoopLlama (or passes for one, as PEFT's wrapper does)."""
+    if not hasattr(model, "with_loop"):
+        raise ValueError(
+            f"model={type(model).__name__}: no LoopLlama, so nothing can loop or be watched; load it with "
+            "loopviz.model.checkpoints.load_checkpoint, or make one of it with as_loop_llama(model)"
+        )
 
 
 def context_length(model: LoopLlamaForCausalLM) -> int:
@@ -206,14 +218,15 @@ def run_meta(
 ) -> dict[str, Any]:
     """The Meta of the run that ``stream`` with the same arguments makes; raises as it does.
 
-    With ``steering`` it has ``changes``: that steering's own list, which grows as the run's loop is changed.
+    The model is called ``model_name``, or what it was loaded as, without the folder it lies in. With ``steering`` it has ``changes``: that steering's own list, which grows as the run's loop is changed.
     """
+    check_model(model)
     settings = settings or StreamSettings()
     config = model.config
     ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
     return {
         "version": SCHEMA_VERSION,
-        "model": model_name or getattr(config, "_name_or_path", "") or type(model).__name__,
+        "model": model_name or shown_name(getattr(config, "_name_or_path", "")) or type(model).__name__,
         "prompt": prompt,
         "prompt_tokens": len(ids),
         "top_k": min(settings.top_tokens, config.vocab_size),

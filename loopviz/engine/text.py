@@ -77,6 +77,17 @@ def encode(tokenizer: Any, text: str, **how: Any) -> list[int]:
         raise ValueError(f"text: the model's tokenizer cannot read it ({_said(error)}); give another text") from error
 
 
+def text_begins_with(tokenizer: Any) -> list[int]:
+    """The marks that the tokenizer puts before every text (``<s>``); ``[]`` if it puts none.
+
+    Raises:
+        ValueError: as :func:`encode`.
+    """
+    plain, marked = encode(tokenizer, "a", add_special_tokens=False), encode(tokenizer, "a")
+    places = range(len(marked) - len(plain) + 1)
+    return marked[: next((i for i in places if marked[i : i + len(plain)] == plain), 0)]
+
+
 def decode(tokenizer: Any, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
     """The text of ``ids``; what the tokenizer cannot decode is U+FFFD. Never raises."""
     text = _decoded(tokenizer, list(ids), skip_special_tokens)
@@ -117,6 +128,17 @@ def _said(error: BaseException) -> str:
     """An error's own words in one line that every page and file can hold."""
     words = " ".join(str(error).split()).encode("utf-8", "replace").decode()
     return f"{words[:MOST_WORDS]}…" if len(words) > MOST_WORDS else words or type(error).__name__
+
+
+def unknown_words(tokenizer: Any, text: str) -> list[str]:
+    """The words (or parts) of `text` that the tokenizer has no token for and reads as its unknown token, each once."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown is None or not getattr(tokenizer, "is_fast", False):
+        return []
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    found = [text[start:end].strip() for token, (start, end) in pairs if token == unknown]
+    return [word for word in dict.fromkeys(found) if word and word != tokenizer.unk_token]
 
 
 class Pieces:

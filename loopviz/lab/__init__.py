@@ -26,6 +26,7 @@ manifest that repeats it.
     quality     what a configuration writes (text_scores: the scores)
     loop_use    loops by kind of word (token_classes: the rules) and position
     ablation    every cache mode: cost and fidelity
+    manual_experiment  the manual's experiment: without a loop against configurations (memory: what a sequence takes)
 
 Kept free of heavy imports, so that the command line's help stays quick: `TASKS` (and the other names) are imported when
 they are asked for.
@@ -35,6 +36,7 @@ from importlib import import_module
 
 # Modules that register tasks, in the order in which tasks are offered.
 MODULES: tuple[str, ...] = (
+    "manual_experiment",
     "perplexity",
     "ablation",
     "compare",
@@ -45,6 +47,19 @@ MODULES: tuple[str, ...] = (
     "quality",
     "loop_use",
 )
+
+# What `eval --help` says of each, without importing it; the tasks' own words are the same.
+TITLES: dict[str, str] = {
+    "perplexity": "Perplexity by loops",
+    "ablation": "Cache ablation",
+    "compare": "Configurations side by side",
+    "exits": "Exit policies",
+    "where": "Where to loop",
+    "influence": "Block influence",
+    "starts": "Path independence",
+    "quality": "Generation quality",
+    "loop_use": "Loops by kind of word",
+}
 
 _EXPORTS = {
     "Column": "tasks",
@@ -58,7 +73,7 @@ _EXPORTS = {
     "repeat": "experiment",
 }
 
-__all__ = ["MODULES", "TASKS", *_EXPORTS]
+__all__ = ["MODULES", "TASKS", "TITLES", *_EXPORTS]
 
 
 def __getattr__(name: str) -> object:

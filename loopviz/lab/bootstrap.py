@@ -70,7 +70,10 @@ def tail(windows: int, confidence: float) -> float:
 
 
 def student(share: float, freedom: int) -> float:
-    """Quantile of Student's t by its expansion around the normal one (Abramowitz & Stegun 26.7.5); to 0.2 % from 5 degrees on."""
+    """Quantile of Student's t by its expansion around the normal one (Abramowitz & Stegun 26.7.5).
+
+    From 5 degrees on too small by at most 0.2 % at 97.5 % (an interval of 95 %) and 0.6 % at 99.5 % (one of 99 %).
+    """
     z, n = NormalDist().inv_cdf(share), freedom
     return (
         z

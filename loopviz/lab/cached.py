@@ -12,6 +12,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,6 +32,7 @@ class CacheScores:
         kl: fidelity `KL(p_full || p_cached)`, nats, float64; `None` when it was not asked for.
         agree: bool, both name the same likeliest token; `None` when fidelity was not asked for.
         loops: per looped block, steps that the pass which read token t ran, int64.
+        reasons: per looped block, why that pass stopped, texts `[B, T - 1]`.
         bytes_used: content of the cache after the last pass, all rows.
         seconds: wall time of the passes and the head.
     """
@@ -40,6 +42,7 @@ class CacheScores:
     kl: Tensor | None
     agree: Tensor | None
     loops: list[Tensor]
+    reasons: list[np.ndarray]
     bytes_used: int
     seconds: float
 
@@ -72,6 +75,12 @@ def through_cache(
     for t in range(0, ids.shape[1], chunk):
         out = model.model(ids[:, t : t + chunk], past_key_values=cache, use_cache=True)
         yield t, model.lm_head(out.last_hidden_state)
+
+
+def finish(device: torch.device) -> None:
+    """Wait for what was asked of a device, so that a clock read next tells when it was done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def score_cached(
@@ -107,15 +116,17 @@ def scoring(
     if fidelity:
         mask = None if mask is None else mask.to(ids.device)
         full = model.model(ids[:, :-1], attention_mask=mask, use_cache=False).last_hidden_state  # [B, T - 1, H]
-    losses, full_losses, divergences, agreements, steps = [], [], [], [], []
+    losses, full_losses, divergences, agreements, steps, reasons = [], [], [], [], [], []
     seconds, started = 0.0, time.perf_counter()
     for t, logits in through_cache(view, ids[:, :-1], chunk=chunk, cache=cache):
+        finish(ids.device)
         seconds += time.perf_counter() - started
         n = logits.shape[1]
         targets = ids[:, t + 1 : t + 1 + n, None]
         log_q = metrics.log_probs(logits)
         losses.append(-log_q.gather(-1, targets)[..., 0].double())
         steps.append([block[:, None].expand(-1, n) for block in view.last_pass.steps])
+        reasons.append([np.repeat(np.array(block)[:, None], n, axis=1) for block in view.last_pass.reasons])
         if full is not None:
             log_p = metrics.log_probs(model.lm_head(full[:, t : t + n]))
             full_losses.append(-log_p.gather(-1, targets)[..., 0].double())
@@ -133,6 +144,7 @@ def scoring(
         kl=joined(divergences),
         agree=joined(agreements),
         loops=[joined(list(block)) for block in zip(*steps, strict=True)],
+        reasons=[np.concatenate(block, axis=1) for block in zip(*reasons, strict=True)],
         bytes_used=cache.occupancy().bytes_used,
         seconds=seconds,
     )

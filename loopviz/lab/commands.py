@@ -3,7 +3,8 @@
 Options of a task are its parameters, so they are known only once the tasks are imported: `eval` keeps its arguments as
 they are until then.
 
-Tables go to stdout, progress to stderr. What is finished is kept: by Ctrl-C, and every few seconds in `--out`.
+Tables go to stdout, progress to stderr. Whatever ends a measurement, what is finished is kept: it is printed first, then
+saved, and every few seconds in `--out`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,20 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loopviz.command_line import DTYPES, LOOP_OPTIONS, UsageError, load, option
+from loopviz import imports, outputs
+from loopviz.command_line import (
+    DTYPES,
+    LOOP_OPTIONS,
+    UsageError,
+    add_import,
+    add_machine,
+    check_threads,
+    in_folder,
+    load,
+    option,
+    path,
+    stem,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +41,10 @@ if TYPE_CHECKING:
     from .tasks import Task
 
 SAVE_EVERY = 5.0  # seconds
+TELL_EVERY, TELL_SHARE = 10.0, 0.1  # seconds, and share of the work, between two lines of progress in a log
 PROGRAM = "python -m loopviz"
+DESCRIPTION = "Measure a model: a table, and a manifest that `eval --from STEM.json` repeats."
+FORCE = "write over tables of another task"
 
 
 def add_parsers(commands: Any) -> None:
@@ -39,39 +56,63 @@ def add_parsers(commands: Any) -> None:
     measure.add_argument("arguments", nargs=argparse.REMAINDER)
 
     sweep = commands.add_parser("sweep", help="run a grid of (model, configuration, text) cells over any task of eval")
-    sweep.add_argument("grid", type=Path, help="YAML file; docs/lab/README.md shows one")
+    sweep.add_argument("grid", type=path, help="YAML file; docs/lab/README.md shows one")
     sweep.add_argument(
         "--out",
         metavar="STEM",
-        type=Path,
+        type=stem,
         required=True,
-        help="results: STEM.jsonl grows cell by cell (run again to resume), STEM.csv and STEM.parquet at the end",
+        help="results: STEM.jsonl grows cell by cell (run again to resume), STEM.csv and STEM.parquet at the end; a "
+        "folder: in it, under the grid's name",
     )
+    sweep.add_argument("--force", action="store_true", help=FORCE)
     sweep.add_argument("--workers", type=int, default=1, metavar="N", help="local processes (default: %(default)s)")
-    sweep.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="CPU threads of each cell (default: %(default)s)"
-    )
+    add_machine(sweep, "CPU threads of each cell (default: 1)")
+    sweep.set_defaults(device=None)  # the grid's
     sweep.add_argument("--ray", metavar="ADDRESS", help="run the cells on this Ray cluster (auto, ray://host:10001)")
 
 
 def run_eval(options: argparse.Namespace) -> int:
     """Run `eval` with its arguments; returns the exit code."""
-    arguments = list(options.arguments)
+    arguments = _underscored(list(options.arguments))
     command = shlex.join(["python", "-m", "loopviz", "eval", *arguments])
     if any(argument == "--from" or argument.startswith("--from=") for argument in arguments):
         given = _repeat_parser().parse_args(arguments)
         _check(given)
-        return _finish(_repeated(given, command), given)
+        from .experiment import read_manifest
+
+        values = read_manifest(given.manifest)
+        stem = _place(given, str(values["task"]), [given.manifest, given.file])
+        return _finish(_repeated(values, given, command), stem)
+    if _asks_for_tasks(arguments):
+        _overview().parse_args(arguments)
     given = _task_parser().parse_args(arguments)
     _check(given)
-    return _finish(_asked(given, command), given)
+    files = [value for name, value in vars(given).items() if name.startswith("param_") and isinstance(value, str)]
+    stem = _place(given, given.task, files)
+    return _finish(_asked(given, command), stem)
 
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Run `sweep`; returns the exit code: 1 when cells failed."""
+    out = in_folder(options.out, options.grid.stem)
+    _check_stem(out)
+    threads = 1 if options.threads is None else options.threads
+    if options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: must be at least 1")
+    check_threads(threads)
     from .sweep import run
 
-    return run(options.grid, options.out, workers=options.workers, threads=options.threads, ray_address=options.ray)
+    return run(
+        options.grid,
+        out,
+        workers=options.workers,
+        threads=threads,
+        ray_address=options.ray,
+        device=options.device,
+        modules=options.imports,
+        force=options.force,
+    )
 
 
 COMMANDS = {"eval": run_eval, "sweep": run_sweep}
@@ -80,14 +121,49 @@ COMMANDS = {"eval": run_eval, "sweep": run_sweep}
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
 
+def _underscored(arguments: list[str]) -> list[str]:
+    """The task's name with _ for -: as options are written."""
+    from . import TITLES
+
+    for place, argument in enumerate(arguments):
+        if argument.replace("-", "_") in TITLES:
+            return [*arguments[:place], argument.replace("-", "_"), *arguments[place + 1 :]]
+        if not argument.startswith("-") and arguments[place - 1 : place] != [imports.OPTION]:
+            break
+    return arguments
+
+
+def _asks_for_tasks(arguments: list[str]) -> bool:
+    """Whether the tasks' names and titles are all that is needed: `eval --help`, or a task that there is not."""
+    from . import TITLES
+
+    if imports.named(arguments):
+        return False  # tasks of one's own: those that are registered
+    return not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in TITLES
+
+
+def _overview() -> argparse.ArgumentParser:
+    """What `eval` says of itself without its tasks' parameters, which cost importing torch."""
+    from . import TITLES
+
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} eval", description=DESCRIPTION)
+    add_import(parser)
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    for name, title in TITLES.items():
+        tasks.add_parser(name, help=_text(title), add_help=False)
+    return parser
+
+
 def _shared(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="STEM", type=Path, help="write STEM.csv, STEM.parquet and STEM.json")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    text = "write STEM.csv, STEM.parquet and STEM.json; a folder: into it, under the task's name"
+    parser.add_argument("--out", metavar="STEM", type=stem, help=text)
+    parser.add_argument("--force", action="store_true", help=FORCE)
+    add_machine(parser)
 
 
 def _repeat_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} eval --from", description="Repeat what a manifest describes.")
-    parser.add_argument("--from", dest="manifest", required=True, metavar="STEM.json", type=Path, help="the manifest")
+    parser.add_argument("--from", dest="manifest", required=True, metavar="STEM.json", type=path, help="the manifest")
     parser.add_argument("--model", help="where the model is now, if it has moved")
     parser.add_argument("--file", help="where the text file is now, if it has moved")
     _shared(parser)
@@ -97,10 +173,8 @@ def _repeat_parser() -> argparse.ArgumentParser:
 def _task_parser() -> argparse.ArgumentParser:
     from loopviz.lab import TASKS
 
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} eval",
-        description="Measure a model: a table, and a manifest that `eval --from STEM.json` repeats.",
-    )
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} eval", description=DESCRIPTION)
+    add_import(parser)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for task in TASKS.values():
         words = task.words["en"]
@@ -178,11 +252,11 @@ def read_value(text: str, hint: Any) -> Any:
         if typing.get_origin(kind) is tuple:
             inner = typing.get_args(kind)[0]
             if text.lstrip().startswith("["):
-                return json.loads(text)
+                return _json(text)
             return [read_value(part.strip(), inner) for part in text.split(",")] if text else []
         if kind is dict or typing.get_origin(kind) is dict:
             if text.lstrip().startswith("{"):
-                return json.loads(text)
+                return _json(text)
             continue
         if kind is bool:
             known = {"yes": True, "true": True, "no": False, "false": False}
@@ -198,11 +272,55 @@ def read_value(text: str, hint: Any) -> Any:
     raise ValueError(text)
 
 
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def _check(options: argparse.Namespace) -> None:
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"--threads {options.threads}: must be at least 1")
-    if options.out is not None and options.out.suffix in (".csv", ".parquet", ".json"):
-        raise UsageError(f"--out {options.out}: give the name without an ending; three files are written")
+    check_threads(options.threads)
+    if options.out is not None:
+        _check_stem(Path(options.out))
+
+
+def _check_stem(out: Path) -> None:
+    if out.suffix in (".csv", ".parquet", ".json", ".jsonl"):
+        raise UsageError(f"--out {out}: give the name without an ending; several files are written")
+
+
+def _place(options: argparse.Namespace, task: str, inputs: list[Any]) -> Path | None:
+    """Where the table goes, looked at before any work."""
+    if options.out is None:
+        return None
+    out = in_folder(options.out, task.replace("_", "-"))
+    from .experiment import SUFFIXES
+
+    files = [Path(f"{out}{suffix}") for suffix in SUFFIXES]
+    for file in files:
+        outputs.check_file(file, "--out", inputs=inputs, parents=True)
+    if options.force:
+        return out
+    sweep = Path(f"{out}.jsonl")
+    if sweep.exists() and not files[2].exists():
+        outputs.check_free(files[:2], "--out", f"made by a sweep ({sweep.name})")
+    other = _other_task(files[2], task)
+    if other is not None:
+        outputs.check_free(files, "--out", other)
+    return out
+
+
+def _other_task(manifest: Path, task: str) -> str | None:
+    """Whose the table beside this manifest is, if it is not the task's own."""
+    if not manifest.exists():
+        return "and without a manifest of eval's"
+    try:
+        values = json.loads(manifest.read_text("utf-8"))
+        there = values["task"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "and no manifest of eval's"
+    return None if there == task else f"of another task ({there})"
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -228,52 +346,85 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
     params = params_from_json(task.params, values)  # refused before a model is loaded
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    subject = Subject.of(load(options.model, getattr(torch, options.dtype), {}))
+    subject = Subject.of(load(options.model, getattr(torch, options.dtype), {}, options.device))
     return Experiment(task, subject, params, command)
 
 
-def _repeated(options: argparse.Namespace, command: str) -> Experiment:
+def _repeated(values: typing.Mapping[str, Any], options: argparse.Namespace, command: str) -> Experiment:
     """The experiment that `eval --from` asks for."""
     import torch
 
-    from .experiment import read_manifest, repeat
+    from .experiment import repeat
     from .tasks import Subject
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    values = read_manifest(options.manifest)
     files = {}
     if options.file is not None:  # of the parameters that name a file, the one that was given
         texts = values["texts"]
         files = {text["param"]: options.file for text in texts if text["name"]} or {"file": options.file}
-    subject = None
-    if options.model is not None:
-        subject = Subject.of(load(options.model, getattr(torch, values["model"]["dtype"]), {}))
+
+    def subject() -> Subject:
+        model = options.model or values["model"]["name"]
+        return Subject.of(load(model, getattr(torch, values["model"]["dtype"]), {}, options.device))
+
     return repeat(values, subject=subject, files=files, command=command)
 
 
-def _finish(experiment: Experiment, options: argparse.Namespace) -> int:
-    """Run it with progress, save it, print its table."""
-    interrupted, saved = False, time.monotonic()
+def _finish(experiment: Experiment, out: Path | None) -> int:
+    """Run it with progress, print its table, save it; whatever ends it, what is finished is kept."""
+    ended: BaseException | None = None
+    saved = time.monotonic()
     with _Progress(experiment) as progress:
         try:
             for row in experiment:
                 progress.update(row is not None)
-                if row is None:
-                    continue
-                if options.out is not None and time.monotonic() - saved > SAVE_EVERY:
-                    experiment.save(options.out)
+                if row is not None and out is not None and time.monotonic() - saved > SAVE_EVERY:
+                    _save_meanwhile(experiment, out, progress)
                     saved = time.monotonic()
-        except KeyboardInterrupt:
-            interrupted = True
+        except (KeyboardInterrupt, Exception) as error:
+            ended = error
             experiment.close()
-    if options.out is not None:
-        experiment.save(options.out)
-        progress.say(f"saved: {options.out}.csv, .parquet, .json")
-    if interrupted:
+    if ended is not None and not experiment.done:
+        raise ended
+    try:
+        with outputs.naming("stdout"):
+            print(printed(_shown(experiment)), flush=True)
+    except OSError as error:  # nobody reads it, or stdout takes no more: it is saved all the same
+        ended = ended or error
+    if isinstance(ended, KeyboardInterrupt):
         progress.say(f"interrupted: {experiment.done} of {experiment.total} rows")
-    print(printed(experiment.frame))
-    return 130 if interrupted else 0
+    if experiment.task.summary is not None and out is None:
+        progress.say(f"{experiment.done} rows, summed up here; --out STEM keeps each of them")
+    if out is not None:
+        _save(experiment, out)
+        progress.say(f"saved: {out}.csv, .parquet, .json")
+    if ended is not None:
+        raise ended
+    return 0
+
+
+def _shown(experiment: Experiment) -> pd.DataFrame:
+    """The table as the terminal shows it: summed up where its rows are too many to read."""
+    summary = experiment.task.summary
+    return experiment.frame if summary is None else summary(experiment.frame)
+
+
+def _save_meanwhile(experiment: Experiment, out: Path, progress: _Progress) -> None:
+    """So that even `kill -9` leaves most of it; what it fails for may be gone at the end."""
+    try:
+        experiment.save(out)
+    except outputs.OutputError as error:
+        progress.say(f"not saved yet: {error}")
+
+
+def _save(experiment: Experiment, out: Path) -> None:
+    try:
+        experiment.save(out)
+    except outputs.OutputError as error:
+        place = outputs.rescue(out, experiment.save)
+        kept = f"the table is printed, and in {place}.csv, .parquet, .json" if place else "the table is printed above"
+        raise outputs.OutputError(f"--out {error}; {kept}") from None
 
 
 def printed(table: pd.DataFrame) -> str:
@@ -289,7 +440,7 @@ def printed(table: pd.DataFrame) -> str:
 
 
 class _Progress:
-    """Rows done and time left, on stderr; where it is no terminal, a line a row."""
+    """Rows done and time left, on stderr; where it is no terminal, a line every tenth of the work or few seconds."""
 
     def __init__(self, experiment: Experiment) -> None:
         from rich.console import Console
@@ -305,6 +456,7 @@ class _Progress:
             disable=not self.console.is_terminal,
         )
         self.line = self.bar.add_task("", total=1.0)
+        self.told, self.told_share = time.monotonic(), 0.0  # when, and how much was done then
 
     def __enter__(self) -> _Progress:
         self.bar.start()
@@ -316,11 +468,19 @@ class _Progress:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
+    def _due(self, row: bool) -> bool:
+        """Whether a log is told again; what is told is remembered."""
+        now, share = time.monotonic(), self.experiment.share
+        if now - self.told < TELL_EVERY and not (row and share - self.told_share >= TELL_SHARE - 1e-9):
+            return False
+        self.told, self.told_share = now, share
+        return True
+
     def update(self, row: bool = True) -> None:
         """Something was done; `row`: a row came."""
-        if not row and not self.console.is_terminal:
-            return
         experiment = self.experiment
+        if not self.console.is_terminal and not self._due(row):
+            return
         left = f"{experiment.done} of {experiment.total} rows, {experiment.seconds:,.0f} s"
         if experiment.eta is not None:
             left += f", about {experiment.eta:,.0f} s left"

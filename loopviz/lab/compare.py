@@ -24,7 +24,7 @@ import torch
 
 from loopviz.engine import StreamSettings, stream
 from loopviz.engine.stream import context_length
-from loopviz.engine.text import decode, encode_prompt
+from loopviz.engine.text import decode, encode, encode_prompt
 from loopviz.lab.compare_result import Result, Scores
 from loopviz.lab.compare_table import COLUMNS, WORDS, plot
 from loopviz.lab.tasks import Row, Subject, Task, param, register
@@ -151,8 +151,8 @@ class Comparison:
         model, tokenizer = subject.model, subject.tokenizer
         context = context_length(model)
         self.prompt = encode_prompt(tokenizer, params.prompt, chat=params.chat, context=context)
-        after = tokenizer(params.continuation, add_special_tokens=False)["input_ids"] if params.continuation else []
-        self.continuation: list[int] = list(after)
+        after = encode(tokenizer, params.continuation, add_special_tokens=False) if params.continuation else []
+        self.continuation: list[int] = after
         if len(self.prompt) + len(self.continuation) > context:
             raise ValueError(
                 f"continuation: {len(self.continuation):,} tokens after a prompt of {len(self.prompt):,}, and the model's "

@@ -176,8 +176,13 @@ def pareto(saved: Iterable[float], paid: Iterable[float]) -> list[bool]:
 # -- recording ---------------------------------------------------------------------------------------------------------
 
 
-def max_loop_view(model: LoopLlamaForCausalLM, loop: dict[str, Any], steps: int) -> LoopLlamaForCausalLM:
+def max_loop_view(
+    model: LoopLlamaForCausalLM, loop: dict[str, Any], steps: int, what: str = "an exit can be replayed"
+) -> LoopLlamaForCausalLM:
     """A view of the model that always runs ``steps`` loop steps.
+
+    Args:
+        what: is done with it, for the refusal.
 
     Raises:
         ValueError: not exactly one looped block: with several, stopping one changes what the next is given.
@@ -185,9 +190,13 @@ def max_loop_view(model: LoopLlamaForCausalLM, loop: dict[str, Any], steps: int)
     view = model.with_loop(**{**loop, "loop_strategy": "fixed_count", "loop_count": steps, "max_loop_count": steps})
     blocks = view.config.loop_blocks()
     if len(blocks) != 1:
+        how = (
+            "stopping one changes what the next is given, so it would have to be run again"
+            if blocks
+            else "nothing loops in this model: set loop_layers"
+        )
         raise ValueError(
-            f"loop_layers={view.config.loop_layers!r}: {len(blocks)} looped blocks, and an exit can be replayed for "
-            "exactly one (stopping one block changes what the next is given, so it would have to be run again)"
+            f"loop_layers={view.config.loop_layers!r}: {len(blocks)} looped blocks, and {what} for exactly one ({how})"
         )
     return view
 

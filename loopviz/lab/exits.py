@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from loopviz.model import LoopLlamaForCausalLM
+
+_FIXED = {"loop_strategy": "fixed_count", "loop_count": 1}
 MOST_KEPT = 2**28  # numbers of log-probabilities kept for a check: 1 GiB of float32
 
 
@@ -47,8 +50,8 @@ class ExitParams(CorpusParams):
     )
     floor: int = param(
         0,
-        "First step that may stop; 0: min_loop_count, or the KV slots a layer owns where they are more.",
-        "最早允许停止的步；0 表示 min_loop_count，或每层拥有的 KV 槽数（若更多）。",
+        "First step that may stop; 0: min_loop_count (where virtual_layer_count is given and more: that).",
+        "最早允许停止的步；0 表示 min_loop_count（若另行给出的 virtual_layer_count 更大，则为后者）。",
     )
     unit: str = param(
         "token",
@@ -110,11 +113,32 @@ class ExitParams(CorpusParams):
         Raises:
             ValueError: not exactly one looped block.
         """
-        view = subject.view(self.loop)
-        blocks = view.config.loop_blocks()
+        blocks = self._fixed(subject).config.loop_blocks()
         steps = self.max_loops or (blocks[0].max_count if blocks else 1)
-        max_loop_view(view, {}, steps)  # refuses what cannot be replayed
+        self.most(subject, steps)  # refuses what cannot be replayed
         return steps
+
+    def most(self, subject: Subject, steps: int) -> LoopLlamaForCausalLM:
+        """The view that always runs ``steps`` steps; raises as :meth:`steps`."""
+        loop = None if self.loop is None else {**self.loop, **_FIXED, **self.slots(subject, steps)}
+        return max_loop_view(subject.view(loop), {}, steps)
+
+    def slots(self, subject: Subject, steps: int) -> dict[str, int]:
+        """One KV slot instead of the model's, as loop fields, where a layer has more than the floor allows; else none.
+
+        Every slot must be written in every pass, so more would lift the floor, and rules that hold early would all seem to
+        stop at it. One, not just fewer: with two, odd and even steps would each read an entry of their own. What was asked
+        for stays.
+        """
+        blocks = self._fixed(subject).config.loop_blocks()
+        if len(blocks) != 1 or "virtual_layer_count" in self.loop:
+            return {}
+        floor = min(self.floor or blocks[0].floor, steps)
+        return {"virtual_layer_count": 1} if blocks[0].slots > floor else {}
+
+    def _fixed(self, subject: Subject) -> LoopLlamaForCausalLM:
+        """The model with these settings and no rule that stops it: rules are what is tried out here."""
+        return subject.view(None if self.loop is None else {**self.loop, **_FIXED})
 
     def points(self, steps: int) -> list[tuple[str, float]]:
         """Every (policy, threshold), fixed counts first."""
@@ -127,8 +151,8 @@ def _cells(subject: Subject, params: ExitParams) -> int:
 
 
 def _run(subject: Subject, params: ExitParams) -> Iterator[Row | None]:
-    steps, loop = params.steps(subject), params.loop
-    most = max_loop_view(subject.view(loop), {}, steps)
+    steps = params.steps(subject)
+    most = params.most(subject, steps)
     floor = params.floor or own_floor(most)
     most.with_loop(**settings_of("cosine", 1.0, floor, steps))  # refuses what could not be run
     ids = token_ids(subject, params)
@@ -246,7 +270,9 @@ WORDS = {
         "|Δ_r|/|s_r|, Δ_r = s_r - s_{r-1} (both in arXiv 2502.05171). acceleration: |Δ_r - Δ_{r-1}|/|s_r|, at two steps in "
         "a row (arXiv 2509.23314, eq. 5, whose threshold is on |Δ_r - Δ_{r-1}| itself; divided by |s_r| here, so that one "
         "threshold fits models of any scale). argmax: the likeliest token stays. entropy: |H(p_r) - H(p_{r-1})|. These p "
-        "are read directly from the state, as the model's own rules do. "
+        "are read directly from the state, as the model's own rules do. A model with more KV slots a layer (virtual_layer_count) than "
+        "the floor is run with one, unless slots were asked for: all of them must be written in every pass, so they would be "
+        "the floor. "
         "What a replay can know: a whole pass (unit pass) is replayed exactly, in every cache mode. A token (unit token) is "
         "replayed exactly given that all tokens before it ran N steps; when they stop early too, their keys and values "
         "differ, and so may the result (exact even then only with merge first and no layers after the block). Turn check "
@@ -262,6 +288,7 @@ WORDS = {
         "cosine：cos(s_r, s_{r-1})。KL：KL(p_{r-1} || p_r)。rel_delta：|Δ_r|/|s_r|，Δ_r = s_r − s_{r−1}（两者见 arXiv 2502.05171）。"
         "acceleration：|Δ_r − Δ_{r−1}|/|s_r|，须连续两步成立（arXiv 2509.23314 式 5，原文阈值直接用于 |Δ_r − Δ_{r−1}|；这里除以 |s_r|，"
         "使同一阈值适用于任何尺度的模型）。argmax：最可能的词元不变。entropy：|H(p_r) − H(p_{r−1})|。这些 p 与模型自己的规则一样直接由状态读出。"
+        "若模型每层的 KV 槽数（virtual_layer_count）多于下限且未另行指定，则以一个槽运行：每次前向必须写满所有槽，否则槽数就成了下限。"
         "重放能知道什么：整次前向（unit pass）的重放在任何缓存模式下都精确。单个词元（unit token）的重放在之前的词元都运行了 N 步的前提下精确；"
         "若它们也提前停止，其键和值会不同，结果也可能不同（此时只有在合并方式为 first 且块后没有层时才精确）。打开 check 可真正运行 count、cosine 与 KL 并看到差别。",
         "cost": "一次全部 N 步的运行，外加每步之后模型会说什么：每个词元读 2N + 1 次输出头。规则和阈值不再增加开销；check 对每个 count、cosine 与 KL 行再运行一遍文本。",
@@ -326,7 +353,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 def settings(subject: Subject, row: Row, params: ExitParams) -> dict[str, Any] | None:
     """The loop fields of the model that stops as a row's rule does; None for a rule that models do not have."""
     found = settings_of(row["policy"], row["threshold"], row["floor"], row["max_loops"])
-    return None if found is None else {**params.loop, **found}
+    return None if found is None else {**params.loop, **params.slots(subject, row["max_loops"]), **found}
 
 
 register(Task("exits", ExitParams, COLUMNS, _cells, _run, WORDS, plot, settings))

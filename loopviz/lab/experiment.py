@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,7 +10,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +22,9 @@ import torch
 import transformers
 
 import loopviz
-from loopviz.csv_file import write_table
+from loopviz import imports, outputs
+from loopviz.csv_file import table_bytes
+from loopviz.text_file import read_text
 
 from .tasks import Row, Subject, Task, params_from_json, params_to_json, plain_data
 
@@ -36,7 +39,7 @@ class Source:
     Attributes:
         param: the parameter that gave it.
         name: the file's name without its folder; "" for a text given inline.
-        sha256: of its UTF-8 bytes, hex.
+        sha256: of its UTF-8 bytes as it was read (:mod:`loopviz.text_file`), hex.
         characters: its length.
     """
 
@@ -46,18 +49,7 @@ class Source:
     characters: int
 
 
-def read_file(path: str | os.PathLike[str]) -> str:
-    """A UTF-8 text file, line ends as they are.
-
-    Raises:
-        ValueError: it is not there, or not UTF-8.
-    """
-    try:
-        return Path(path).read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 text ({error})") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+read_file = read_text  # as the measurements call it
 
 
 def sources(params: Any) -> list[Source]:
@@ -189,8 +181,13 @@ class Experiment:
             "rows": self.done,
             "complete": self.complete,
             "seconds": round(self.seconds, 3),
-            "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},
+            "machine": {
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                "device": str(subject.model.device),
+            },
             "command": self.command,
+            **({"imports": imports.loaded()} if imports.loaded() else {}),
         }
 
     def _lasting(self) -> Any:
@@ -203,12 +200,19 @@ class Experiment:
         return dataclasses.replace(self.params, **names)
 
     def save(self, stem: str | os.PathLike[str]) -> list[Path]:
-        """Write `stem.csv`, `stem.parquet` and the manifest `stem.json`; returns their paths."""
+        """Write `stem.csv`, `stem.parquet` and the manifest `stem.json`, whole or not at all; returns their paths.
+
+        Raises:
+            OutputError: the system would not write; the message names the file.
+        """
         paths = [Path(f"{os.fspath(stem)}{suffix}") for suffix in SUFFIXES]
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        write_table(self.frame, paths[0])
-        self.frame.to_parquet(paths[1], index=False)
-        paths[2].write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        with outputs.naming(paths[0].parent):
+            paths[0].parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:  # all three are whole before the first is put in its place
+            csv, parquet, manifest = (stack.enter_context(outputs.replacing(path)) for path in paths)
+            csv.write_bytes(table_bytes(self.frame))
+            self.frame.to_parquet(parquet, index=False)
+            manifest.write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return paths
 
 
@@ -238,7 +242,7 @@ def to_frame(task: Task, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def repeat(
     manifest: str | os.PathLike[str] | Mapping[str, Any],
     *,
-    subject: Subject | None = None,
+    subject: Subject | Callable[[], Subject] | None = None,
     files: Mapping[str, str] | None = None,
     command: str = "",
 ) -> Experiment:
@@ -246,7 +250,7 @@ def repeat(
 
     Args:
         manifest: path of the JSON file, or its content.
-        subject: the model; `None`: the manifest's name is loaded again.
+        subject: the model, or what loads it (called when all else is right); `None`: the manifest's name is loaded again.
         files: where text files are now, by parameter, when they have moved.
         command: as in :class:`Experiment`.
 
@@ -268,6 +272,8 @@ def repeat(
 
         dtype = getattr(torch, values["model"]["dtype"])
         subject = Subject.of(load_checkpoint(values["model"]["name"], dtype=dtype))
+    elif callable(subject):
+        subject = subject()
     if subject.digest != values["model"]["digest"]:
         raise ValueError(
             f"model {subject.name!r}: its weights are not the manifest's (sha256 {subject.digest[:12]}..., "

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from loopviz.model.choosers import NO_CHOOSER
+from loopviz.model.watching import shallow
 from loopviz.trace import metrics
 
 from .corpus import CorpusParams, batches, token_ids
+from .full import fixed
 from .tasks import Column, Row, Subject, Task, register
-from .where import stock_fields
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-    from loopviz.model import LoopStep
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,28 @@ class InfluenceParams(CorpusParams):
 
 @torch.no_grad()
 def layer_cosines(subject: Subject, ids: Tensor) -> Tensor:
-    """cos(X_i, X_{i+1}) of every layer's input and output, ``[L, B, T]`` float32, each layer run once.
+    """cos(X_i, X_{i+1}) of every layer's input and output, ``[L, B, T]`` float32, each layer run once, as the model runs it.
 
     Args:
         ids: ``[B, T]`` int64.
     """
-    layers = range(subject.model.config.num_hidden_layers)
-    # Every layer a block of its own that runs once: its loop hook is told what enters it and what leaves it.
-    view = subject.view(stock_fields([(i, i) for i in layers], loop_count=1))
+    view = fixed(subject.model.with_loop(layer_chooser=NO_CHOOSER), 1)
     found: list[Tensor] = []
 
-    def watch(event: LoopStep) -> None:
-        found.append(metrics.cosine(event.state, event.previous))
+    def watch(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        found.append(metrics.cosine(made, given[0]))
 
-    handle = view.register_loop_hook(watch)
-    try:
-        view.model(ids.to(view.device), use_cache=False)
-    finally:
-        handle.remove()
+    view.model.layers = nn.ModuleList(_told(layer, watch) for layer in view.model.layers)
+    view.model(ids.to(view.device), use_cache=False)
     return torch.stack(found).cpu()
+
+
+def _told(layer: nn.Module, watch: Callable[..., None]) -> nn.Module:
+    """The layer as a module object of this measurement alone, whose passes ``watch`` is told of."""
+    twin = shallow(layer)
+    twin._forward_hooks = OrderedDict()
+    twin.register_forward_hook(watch)
+    return twin
 
 
 def _cells(subject: Subject, params: InfluenceParams) -> int:
@@ -76,7 +80,11 @@ COLUMNS = tuple(
     Column(name, "", {"en": en, "zh": zh})
     for name, en, zh in (
         ("layer", "Layer: from 0", "层：从 0 起"),
-        ("influence", "Influence: 1 - mean cos of the layer's input and output", "影响：1 − 该层输入与输出的平均余弦"),
+        (
+            "influence",
+            "Influence: 1 - mean cos of the layer's input and output, in a block at its first loop step",
+            "影响：1 − 该层输入与输出的平均余弦；块内取第一个循环步",
+        ),
         ("low", "Low: 5 % of the tokens are below", "低：5 % 的词元低于此值"),
         ("high", "High: 5 % of the tokens are above", "高：5 % 的词元高于此值"),
         ("tokens", "Tokens: read", "词元数：读入的"),
@@ -88,7 +96,8 @@ WORDS = {
         "title": "Block influence",
         "question": "How much does each layer change the state that passes through it?",
         "how": "BI_i = 1 - E[cos(X_i, X_{i+1})]: X_i enters layer i, X_{i+1} leaves it, the mean is over tokens (ShortGPT, "
-        "arXiv 2403.03853). Full passes, every layer once. A low value is a layer that turns the state little: a candidate "
+        "arXiv 2403.03853). Full passes, every layer once and as the model runs it: in a looped block the first loop step, with "
+        "what is injected and the norm before it. A low value is a layer that turns the state little: a candidate "
         "for looping that may do little harm; whether it does is what the map of ranges measures.",
         "cost": "One pass over the text.",
     },
@@ -96,7 +105,7 @@ WORDS = {
         "title": "层的影响",
         "question": "每一层对经过它的状态改变了多少？",
         "how": "BI_i = 1 − E[cos(X_i, X_{i+1})]：X_i 进入第 i 层，X_{i+1} 离开它，对词元取平均（ShortGPT，arXiv 2403.03853）。"
-        "整段前向，每层运行一次。数值低的层对状态转动很小：循环它可能害处不大；是否如此由范围图来测量。",
+        "整段前向，每层运行一次，且与模型实际运行时相同：循环块内为第一个循环步，包含其注入和步前的归一化。数值低的层对状态转动很小：循环它可能害处不大；是否如此由范围图来测量。",
         "cost": "对文本做一次前向。",
     },
 }

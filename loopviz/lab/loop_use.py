@@ -124,6 +124,31 @@ def distribution(table: pd.DataFrame, by: str, bins: int = BINS) -> pd.DataFrame
     return counts
 
 
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """How long each class of words is looped over, and all of them: a row a block and class that occurs.
+
+    Columns: block, class, tokens, ``mean_loops`` and its standard error (as if tokens were independent; empty for one
+    token), and for every number of loops that occurs the percentage of the class that ran so many.
+    """
+    import pandas as pd
+
+    counts = sorted(set(table["loops"].tolist()))
+    rows = []
+    for block, own in table.groupby("block"):
+        for name in (*CLASSES, "all"):
+            loops = own["loops"] if name == "all" else own.loc[own["class"] == name, "loops"]
+            if len(loops):
+                shares = {f"{n} loops, %": round(100 * float((loops == n).mean()), 1) for n in counts}
+                error = float(loops.astype("float64").sem()) if len(loops) > 1 else None
+                mean = float(loops.mean())
+                rows.append(
+                    {"block": block, "class": name, "tokens": len(loops), "mean_loops": mean, "error": error, **shares}
+                )
+    return pd.DataFrame(
+        rows, columns=["block", "class", "tokens", "mean_loops", "error", *(f"{n} loops, %" for n in counts)]
+    )
+
+
 COLUMNS = tuple(
     Column(name, "", {"en": en, "zh": zh})
     for name, en, zh in (
@@ -263,4 +288,4 @@ def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
     )
 
 
-register(Task("loop_use", LoopUseParams, COLUMNS, _cells, _run, WORDS, plot))
+register(Task("loop_use", LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,15 @@ import torch
 from transformers import GenerationConfig
 
 from loopviz.engine import context_length, encode_prompt
+from loopviz.engine.text import decode
+from loopviz.text_file import lines_of
 
+from .beginnings import beginnings
 from .corpus import check_whole
 from .experiment import read_file
 from .full import fixed
-from .tasks import Column, Row, Subject, Task, check_counts, check_number, param, register
+from .tasks import Column, Row, Subject, Task, check_characters, check_counts, check_number, param, register
 from .text_scores import TOKENIZERS, distinct, repetition, score, score_all
-from .windows import encode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +36,8 @@ class QualityParams:
 
     text: str = param(
         "",
-        "A text: its beginnings are prompts, what follows them the references.",
-        "一段文本：开头作为提示，其后的内容作为参考。",
+        "A text: the beginning of each document (they end at lines <|endoftext|>) is a prompt, what follows it the reference.",
+        "一段文本：每篇文档（以单独一行 <|endoftext|> 结束）的开头作为提示，其后的内容作为参考。",
         kind="text",
     )
     file: str = param("", "The same from a UTF-8 text file.", "同上，来自 UTF-8 文本文件。", kind="file")
@@ -46,7 +49,11 @@ class QualityParams:
     )
     chat: bool = param(False, "Put the prompts of pairs in the chat template.", "把 pairs 的提示放进对话模板。")
     prompts: int = param(16, "Prompts at most.", "最多使用的提示数。")
-    prompt_tokens: int = param(32, "Tokens of a prompt cut from a text.", "从文本切出的提示的词元数。")
+    prompt_tokens: int = param(
+        32,
+        "Tokens of a prompt cut from a text, at most: it ends with a word.",
+        "从文本切出的提示的最多词元数：在词尾处切断。",
+    )
     new_tokens: int = param(
         48,
         "Tokens written at most; of a text, the length of the references too.",
@@ -78,6 +85,7 @@ class QualityParams:
         given = [name for name in ("text", "file", "pairs") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"text, file, pairs: give exactly one of them; given: {', '.join(given) or 'none'}")
+        check_characters("text", self.text)
         for name in ("prompts", "prompt_tokens", "new_tokens", "batch"):
             check_whole(name, getattr(self, name), 1)
         check_whole("seed", self.seed, 0)
@@ -119,7 +127,7 @@ def exercises(subject: Subject, params: QualityParams) -> list[Exercise]:
     """
     context = context_length(subject.model) - params.new_tokens
     if params.pairs:
-        lines = [(n, line) for n, line in enumerate(read_file(params.pairs).splitlines(), 1) if line.strip()]
+        lines = [(n, line) for n, line in enumerate(lines_of(read_file(params.pairs)), 1) if line.strip()]
         found = [_exercise(subject, params, n, line, context) for n, line in lines[: params.prompts]]
         if not found:
             raise ValueError(f"pairs={Path(params.pairs).name!r}: holds no prompt")
@@ -130,15 +138,17 @@ def exercises(subject: Subject, params: QualityParams) -> list[Exercise]:
             f"of {context_length(subject.model)}; give fewer"
         )
     each = params.prompt_tokens + params.new_tokens
-    ids = encode(subject.tokenizer, params.text or read_file(params.file), params.prompts * each).tolist()
-    if len(ids) < each:
+    text = params.text or read_file(params.file)
+    found = [
+        Exercise(*pair)
+        for pair in islice(beginnings(subject.tokenizer, text, params.prompt_tokens, params.new_tokens), params.prompts)
+    ]
+    if not found:
         raise ValueError(
-            f"text: {len(ids)} tokens, but a prompt and its reference take {each}; give a longer text, or fewer "
-            "prompt_tokens and new_tokens"
+            f"text: no document is longer than a prompt, and a prompt and its reference take {each} tokens; give a longer "
+            "text, or fewer prompt_tokens"
         )
-    starts = range(0, len(ids) - each + 1, each)
-    cut = params.prompt_tokens
-    return [Exercise(ids[i : i + cut], _decode(subject, ids[i + cut : i + each])) for i in starts]
+    return found
 
 
 def _exercise(subject: Subject, params: QualityParams, number: int, line: str, context: int) -> Exercise:
@@ -158,7 +168,7 @@ def _exercise(subject: Subject, params: QualityParams, number: int, line: str, c
 
 
 def _decode(subject: Subject, ids: list[int]) -> str:
-    return subject.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return decode(subject.tokenizer, ids, skip_special_tokens=True)
 
 
 @torch.no_grad()

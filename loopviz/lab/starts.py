@@ -80,13 +80,17 @@ class StartsParams(CorpusParams):
         return found + ([Start("zeros", None, 0)] if self.zeros else [])
 
 
+def _view(subject: Subject, params: StartsParams) -> LoopLlamaForCausalLM:
+    return max_loop_view(subject.view(params.loop), {}, params.loops, "starts can be compared")
+
+
 def _cells(subject: Subject, params: StartsParams) -> int:
-    max_loop_view(subject.view(params.loop), {}, params.loops)  # refuses what cannot be measured
+    _view(subject, params)  # refuses what cannot be measured
     return len(params.starts()) * (params.loops + 1)
 
 
 def _run(subject: Subject, params: StartsParams) -> Iterator[Row | None]:
-    view = max_loop_view(subject.view(params.loop), {}, params.loops)
+    view = _view(subject, params)
     windows = [rows.to(view.device) for _, rows in batches(token_ids(subject, params), params.window, params.batch)]
     own = []
     for rows in windows:

@@ -9,40 +9,49 @@
       last: {loop: {kv_cache_mode: merge_strategy, merge_strategy: last}}
     params: {loops: [1, 2, 4, 8], limit_tokens: 2048}      # of every cell; a configuration's value wins
     dtype: float32
+    device: cpu
+    imports: [my_merges.py]      # as --import
 
-Every cell is one experiment. Cells run in local processes (`concurrent.futures`) or as tasks of a Ray cluster; each one's
-result is one line, appended to STEM.jsonl when it is finished. A sweep that was killed goes on where it stopped: cells
-whose line is there are not run again, unless their settings or texts have changed.
+Every cell is one experiment. Before the first one runs, every model is loaded once and every cell is checked on it. Cells run
+in local processes (:mod:`loopviz.lab.workers`) or as tasks of a Ray cluster; each one's result is one line, appended to
+STEM.jsonl when it is finished. A sweep that was interrupted or killed goes on where it stopped: a cell whose line is there is
+not run again, unless something that decides its result has changed: its settings, its text, the model's weights,
+configuration or tokenizer, imported code, or the versions of LoopViz, torch or transformers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, get_type_hints
 
 import pandas as pd
 
-from loopviz.command_line import DTYPES
-from loopviz.csv_file import write_table
+from loopviz import imports, outputs, signals
+from loopviz.command_line import DTYPES, check_threads
+from loopviz.csv_file import table_bytes
 
-from .experiment import Source, read_file, sources, to_frame
-from .tasks import TASKS, Task, params_from_json, params_to_json
+from .experiment import read_file, sources, to_frame, versions
+from .grid_yaml import Path_, meant_as_boolean, read_yaml
+from .tasks import TASKS, Task, options_of, params_from_json, params_to_json
+from .workers import Died, Job, Workers
 
-FIELDS = ("task", "models", "configurations", "texts", "params", "dtype")
+FIELDS = ("task", "models", "configurations", "texts", "params", "dtype", "device", "imports")
 AXES = ("model", "configuration", "text")
+VERSIONS = ("loopviz", "torch", "transformers")  # those that can change a number
+SUFFIXES = (".csv", ".parquet")  # of the tables beside STEM.jsonl
+FAILED = 1  # exit code when cells failed, which nothing could know before they ran
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,10 @@ class Cell:
         task: the task's name.
         params: its parameters, JSON-able.
         dtype: of the weights.
-        key: sha256 of everything that decides the result (of text files: their content).
+        device: where it runs.
+        texts: sha256 of the texts it reads.
         folder: that relative paths are relative to.
+        made_of: everything that decides the result, JSON-able; `{}` until the model has been looked at.
     """
 
     model: str
@@ -64,54 +75,142 @@ class Cell:
     task: str
     params: dict[str, Any]
     dtype: str
-    key: str
+    device: str
+    texts: tuple[str, ...]
     folder: str
+    made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """sha256 of everything that decides the result."""
+        return hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Its place in the grid."""
+        return tuple(getattr(self, name) for name in AXES)
+
+    @property
+    def name(self) -> str:
+        """Its place in the grid, to be read."""
+        return " / ".join(filter(None, self.axes))
 
 
 # -- the grid ----------------------------------------------------------------------------------------------------------
 
 
-def read_grid(path: Path) -> list[Cell]:
+def read_grid(path: Path, device: str | None = None) -> list[Cell]:
     """The cells of a grid file, models outermost, so that a process seldom loads another model.
 
-    Raises:
-        ValueError: not YAML, or a grid that is refused, by field.
-    """
-    import yaml
+    Args:
+        path: the YAML file; what it `imports` is imported now, for it may register the task.
+        device: instead of the file's.
 
-    try:
-        values = yaml.safe_load(read_file(path))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    Raises:
+        ValueError: not YAML, or a grid that is refused, by field and line.
+    """
+    values, lines = read_yaml(read_file(path), path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: must be a mapping with {', '.join(FIELDS)}")
     for name in values:
         if name not in FIELDS:
-            raise ValueError(f"{name}: no field of a grid; there are {', '.join(FIELDS)}")
+            raise ValueError(f"{name}: no field of a grid{_at(lines, name)}; there are {', '.join(FIELDS)}")
+    imports.load(grid_imports(values), [path.parent])
     task = _task(values.get("task"))
     dtype = values.get("dtype", "float32")
     if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype={dtype!r}{_at(lines, 'dtype')}: must be one of {', '.join(DTYPES)}")
+    device = _device(values.get("device", "cpu") if device is None else device, dtype)
     models = values.get("models")
-    if not isinstance(models, list) or not models or not all(isinstance(name, str) for name in models):
-        raise ValueError(f"models={models!r}: must be a list of names or folders, at least one")
+    if not isinstance(models, list) or not models or not all(isinstance(name, str) and name for name in models):
+        raise ValueError(f"models={models!r}{_at(lines, 'models')}: must be a list of names or folders, at least one")
     common = _mapping("params", values.get("params"))
     groups = [_named(name, values.get(name)) for name in ("configurations", "texts")]
     found = []
     for (configuration, changes), (text, source) in itertools.product(*(group.items() for group in groups)):
-        where = f"configuration {configuration!r}, text {text!r}"
         try:
-            params = params_from_json(task.params, _merged(common, source, changes))
+            merged = _meant(_merged(common, source, changes), task)
+            _check_loop_fields(merged, task)
+            params = params_from_json(task.params, merged)
             texts = sources(params)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        found.append((configuration, text, params_to_json(params), texts))
+            places = (("configurations", configuration), ("texts", text), ("params",))
+            where = f"configuration {configuration!r}, text {text!r}"
+            raise ValueError(f"{where}: {error}{_line_of(str(error), places, lines)}") from None
+        found.append((configuration, text, params_to_json(params), tuple(source.sha256 for source in texts)))
     folder = os.getcwd()
     return [
-        Cell(model, configuration, text, task.name, params, dtype, _key(task, model, params, dtype, texts), folder)
+        Cell(model, configuration, text, task.name, params, dtype, device, texts, folder)
         for model in dict.fromkeys(models)
         for configuration, text, params, texts in found
     ]
+
+
+def grid_imports(values: Mapping[str, Any]) -> list[str]:
+    """What a grid `imports`."""
+    names = values.get("imports") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"imports={names!r}: must be a list of modules or .py files")
+    return names
+
+
+def _at(lines: Mapping[Path_, int], *keys: str) -> str:
+    return f" (line {lines[keys]})" if keys in lines else ""
+
+
+def _line_of(message: str, places: Sequence[Path_], lines: Mapping[Path_, int]) -> str:
+    """The line of the field that a refusal, `field=value: ...`, speaks of."""
+    field = message.partition("=")[0]
+    found = [at for place in places for at in lines if at[: len(place)] == place and at[-1] == field]
+    return f" (line {lines[found[0]]})" if found else ""
+
+
+def _device(name: Any, dtype: str) -> str:
+    import torch
+
+    from loopviz.model.devices import resolve_device
+
+    if not isinstance(name, str):
+        raise ValueError(f"device={name!r}: must be text, like cpu or cuda:1")
+    return str(resolve_device(name, getattr(torch, dtype)))
+
+
+def _meant(values: dict[str, Any], task: Task) -> dict[str, Any]:
+    """`yes` and `no` as booleans where the task or the loop wants one."""
+    hints, kinds = get_type_hints(task.params), {f.name: f.metadata["kind"] for f in dataclasses.fields(task.params)}
+    meant = {}
+    for name, value in values.items():
+        if kinds.get(name) == "loop":
+            value = _in_loops(value)
+        elif bool in options_of(hints.get(name)):
+            value = meant_as_boolean(value)
+        meant[name] = value
+    return meant
+
+
+def _in_loops(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_loops(item) for item in value]
+    if not isinstance(value, dict) or "loop_norm" not in value:
+        return value
+    norm = value["loop_norm"]
+    norm = [meant_as_boolean(item) for item in norm] if isinstance(norm, list) else meant_as_boolean(norm)
+    return {**value, "loop_norm": norm}
+
+
+def _check_loop_fields(values: Mapping[str, Any], task: Task) -> None:
+    """Names of loop fields that there are none of, told before a model is loaded."""
+    from loopviz.model.configuration import LOOP_FIELDS
+
+    for thing in dataclasses.fields(task.params):
+        value = values.get(thing.name)
+        if thing.metadata["kind"] != "loop" or value is None:
+            continue
+        for loop in value if isinstance(value, list) else [value]:
+            for name in loop if isinstance(loop, dict) else ():
+                if name not in LOOP_FIELDS:
+                    raise ValueError(f"{name}={loop[name]!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}")
 
 
 def _task(name: Any) -> Task:
@@ -145,16 +244,11 @@ def _merged(*groups: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _key(task: Task, model: str, params: dict[str, Any], dtype: str, texts: Sequence[Source]) -> str:
-    content = [task.name, model, params, dtype, [source.sha256 for source in texts]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 # -- one cell ----------------------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=1)
-def _subject(model: str, dtype: str) -> Any:
+def _subject(model: str, dtype: str, device: str) -> Any:
     """A process's model, kept for its next cell."""
     import torch
 
@@ -162,7 +256,82 @@ def _subject(model: str, dtype: str) -> Any:
 
     from .tasks import Subject
 
-    return Subject.of(load_checkpoint(model, dtype=getattr(torch, dtype)))
+    loaded = load_checkpoint(model, dtype=getattr(torch, dtype))
+    loaded.model.to(device)
+    return Subject.of(loaded)
+
+
+def _prepared(cell: Cell, threads: int) -> tuple[Task, Any, Any]:
+    """Task, model and parameters of a cell, in a process that may have just begun."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if os.path.isdir(cell.folder):
+        os.chdir(cell.folder)
+    task = _task(cell.task)
+    return task, _subject(cell.model, cell.dtype, cell.device), params_from_json(task.params, cell.params)
+
+
+def look(cells: Sequence[Cell], threads: int) -> dict[str, Any]:
+    """Load the model of some cells here, and check each of them on it, without measuring anything.
+
+    Args:
+        cells: all of one model.
+        threads: CPU threads it may use.
+
+    Returns:
+        `fingerprint`: hashes of the weights, of the configuration and of the tokenizer; `refused`: what is wrong with the
+        first cell that could not run, or "".
+    """
+    from .experiment import Experiment
+
+    where = f"model {cells[0].model!r}"
+    try:
+        task, subject, _ = _prepared(cells[0], threads)
+        fingerprint = subject_fingerprint(subject)
+        for cell in cells:
+            where = ", ".join(f"{axis} {value!r}" for axis, value in zip(AXES, cell.axes, strict=True) if value)
+            params = params_from_json(task.params, cell.params)
+            Experiment(task, subject, params)
+            if callable(getattr(params, "windows", None)):
+                params.windows(subject)  # the text in this model's tokens, in windows that fit its context
+    except Exception as error:
+        return {"fingerprint": {}, "refused": f"{where}: {_told(error)}"}
+    return {"fingerprint": fingerprint, "refused": ""}
+
+
+def subject_fingerprint(subject: Any) -> dict[str, str]:
+    """What a model's numbers come from: `weights`, `config` and `tokenizer`, each a sha256, hex."""
+    config = {**subject.model.config.to_dict(), "_name_or_path": ""}  # where it lies changes nothing
+    backend = getattr(subject.tokenizer, "backend_tokenizer", None)
+    tokens = backend.to_str() if backend is not None else sorted(subject.tokenizer.get_vocab().items())
+    special = [subject.tokenizer.special_tokens_map, subject.tokenizer.chat_template]
+    return {
+        "weights": subject.digest,
+        "config": _sha256(config),
+        "tokenizer": _sha256([tokens, special]),
+    }
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _made(cell: Cell, fingerprint: Mapping[str, str]) -> Cell:
+    """A cell with everything that decides its result."""
+    known = versions()
+    made_of = {
+        "task": cell.task,
+        "model": cell.model,
+        "params": cell.params,
+        "dtype": cell.dtype,
+        "device": cell.device.partition(":")[0],
+        "texts": list(cell.texts),
+        **fingerprint,
+        "versions": {name: known[name] for name in VERSIONS},
+        "imports": imports.loaded(),
+    }
+    return dataclasses.replace(cell, made_of=made_of)
 
 
 def run_cell(cell: Cell, threads: int) -> dict[str, Any]:
@@ -173,43 +342,103 @@ def run_cell(cell: Cell, threads: int) -> dict[str, Any]:
         threads: CPU threads it may use.
 
     Returns:
-        Its line of the results: the axes' names, the key, `rows` and `manifest`; or, for what is refused, `error`.
+        Its line of the results: the axes' names, `key` and `made_of`, `rows` and `manifest`; or, for what failed, `error`.
     """
-    import torch
-
     from .experiment import Experiment
 
-    line = {name: getattr(cell, name) for name in (*AXES, "key")}
-    torch.set_num_threads(threads)
-    if os.path.isdir(cell.folder):
-        os.chdir(cell.folder)
     try:
-        task = _task(cell.task)
-        params = params_from_json(task.params, cell.params)
-        experiment = Experiment(task, _subject(cell.model, cell.dtype), params).run()
+        task, subject, params = _prepared(cell, threads)
+        experiment = Experiment(task, subject, params).run()
     except Exception as error:  # one cell that fails must not end the others' night
-        name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return {**line, "error": name + " ".join(str(error).split())}
-    return {**line, "rows": experiment.rows, "manifest": experiment.manifest}
+        return {**_line(cell), "error": _told(error)}
+    return {**_line(cell), "rows": experiment.rows, "manifest": experiment.manifest}
+
+
+def _line(cell: Cell) -> dict[str, Any]:
+    return {**dict(zip(AXES, cell.axes, strict=True)), "key": cell.key, "made_of": cell.made_of}
+
+
+def _told(error: Exception) -> str:
+    name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return name + " ".join(str(error).split())
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
-def read_results(path: Path) -> dict[str, dict[str, Any]]:
-    """Finished cells by key; a last line that a kill cut short is taken off the file."""
-    if not path.is_file():
-        return {}
-    data = path.read_bytes()
+@dataclass(frozen=True)
+class Results:
+    """What STEM.jsonl holds.
+
+    Attributes:
+        finished: lines by key.
+        before: the last line of each place in the grid, whatever it was made of.
+        tasks: names of the tasks that the lines are of.
+    """
+
+    finished: dict[str, dict[str, Any]]
+    before: dict[tuple[str, ...], dict[str, Any]]
+    tasks: frozenset[str]
+
+
+def read_results(path: Path) -> Results:
+    """Finished cells; a last line that a kill cut short is taken off the file.
+
+    Raises:
+        ValueError: the file is something else; it is left as it is.
+    """
+    data = path.read_bytes() if path.is_file() else b""
     whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
+    rest = data[len(whole) :]
     try:
-        lines = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
-        return {line["key"]: line for line in lines if "error" not in line}
+        lines = [_checked(json.loads(line)) for line in whole.decode("utf-8").splitlines()]
+        if not lines and not b'{"model": "'.startswith(rest[:11]):
+            raise ValueError(rest)
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: not the results of a sweep; give another --out") from None
+    if rest:
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    good = [line for line in lines if "error" not in line]
+    return Results(
+        {line["key"]: line for line in good},
+        {tuple(line[axis] for axis in AXES): line for line in good},
+        frozenset(line["manifest"]["task"] for line in good),
+    )
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    """A line of results, of this LoopViz or an older one."""
+    if not {"key", *AXES} <= set(line) or not ("error" in line or ("rows" in line and "task" in line["manifest"])):
+        raise ValueError(line)
+    return line
+
+
+def changed(cell: Cell, before: Mapping[str, Any]) -> str:
+    """Why a cell that was finished is run again, in a few words.
+
+    Args:
+        cell: as it is now.
+        before: its line in the results.
+    """
+    old, new = before.get("made_of"), cell.made_of
+    if old is None:
+        return "written by an older LoopViz, which did not note what they were made of"
+    said = {
+        "weights": f"the weights of {cell.model} have changed",
+        "config": f"the configuration of {cell.model} has changed",
+        "tokenizer": f"the tokenizer of {cell.model} has changed",
+        "texts": f"text {cell.text or 'given'} has changed",
+        "imports": "imported code has changed",
+        "dtype": f"dtype is {cell.dtype} now",
+        "device": f"device is {cell.device} now",
+    }
+    reasons = [text for name, text in said.items() if old.get(name) != new[name]]
+    was = old.get("versions", {})
+    reasons += [
+        f"{name} was {was.get(name)} and is {now}" for name, now in new["versions"].items() if was.get(name) != now
+    ]
+    return ", ".join(reasons) or "their settings have changed"
 
 
 def to_table(task: Task, cells: Sequence[Cell], results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -222,7 +451,36 @@ def to_table(task: Task, cells: Sequence[Cell], results: Mapping[str, Mapping[st
     return table
 
 
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    """Add a line, whole or not at all; one that the disk does not take is put elsewhere, and that is said."""
+    data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    try:
+        with signals.held(), outputs.naming(path), path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                left = data
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+    except outputs.OutputError as error:
+        place = outputs.rescue(path, lambda elsewhere: elsewhere.write_bytes(data))
+        kept = f"; the cell just finished is in {place}: append it to {path.name}" if place else ""
+        raise outputs.OutputError(f"{error}{kept}") from None
+
+
 # -- running -----------------------------------------------------------------------------------------------------------
+
+
+class Pool(Protocol):
+    """Where cells run. A context; `run` gives jobs with results, `finished` those that came in when it was interrupted."""
+
+    def __enter__(self) -> Pool: ...
+    def __exit__(self, *exception: Any) -> None: ...
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]: ...
+    def finished(self) -> Iterator[tuple[Job, Any]]: ...
 
 
 def run(
@@ -232,7 +490,10 @@ def run(
     workers: int = 1,
     threads: int = 1,
     ray_address: str | None = None,
-    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+    device: str | None = None,
+    modules: Sequence[str] = (),
+    force: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> int:
     """Run what is left of a grid.
 
@@ -242,87 +503,198 @@ def run(
         workers: local processes.
         threads: CPU threads of each cell.
         ray_address: of a Ray cluster, instead of local processes; `local` starts one here.
-        say: told of every finished cell.
+        device: where the models run, instead of the grid's `device`.
+        modules: to import, as the command's `--import`, before the grid's own.
+        force: write over tables that are not this sweep's.
+        say: told of every finished cell; default: stderr.
 
     Returns:
         0, or 1 when cells failed (their errors have been told; they are run again by the next call).
 
     Raises:
-        ValueError: a grid or an option that is refused, results that are none, Ray missing.
+        ValueError: a grid, a cell or an option that is refused, a place that cannot be written, results that are none, Ray
+            missing.
+        KeyboardInterrupt: interrupted, by Ctrl-C or SIGTERM; what is finished is kept, no process is left.
     """
-    for name, value in (("workers", workers), ("threads", threads)):
-        if value < 1:
-            raise ValueError(f"--{name} {value}: must be at least 1")
-    cells = read_grid(grid)
-    path = Path(f"{out}.jsonl")
-    results = read_results(path)
-    left = [cell for cell in cells if cell.key not in results]
-    say(f"{len(cells)} cells, {len(cells) - len(left)} of them finished before")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    lines = _on_ray(left, threads, ray_address) if ray_address else _locally(left, workers, threads)
-    started = time.monotonic()
-    with path.open("a", encoding="utf-8") as file:
-        for number, line in enumerate(lines, 1):
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            failed += "error" in line
-            if "error" not in line:
-                results[line["key"]] = line
-            spent = time.monotonic() - started
-            name = " / ".join(line[axis] for axis in AXES if line[axis])
-            say(
-                f"{number} of {len(left)}: {name}: {line.get('error', str(len(line.get('rows', ()))) + ' rows')}; "
-                f"{spent:,.0f} s, about {spent / number * (len(left) - number):,.0f} s left"
-            )
-    task = TASKS[cells[0].task]
-    table = to_table(task, cells, results)
-    write_table(table, f"{out}.csv")
-    table.to_parquet(f"{out}.parquet", index=False)
-    say(f"saved: {out}.csv, .parquet ({len(table)} rows); manifests of the cells are in {out}.jsonl")
+    say = say or _tell
+    if workers < 1:
+        raise ValueError(f"--workers {workers}: must be at least 1")
+    check_threads(threads)
+    modules = imports.load(modules)
+    cells = read_grid(grid, device)
+    task, path = TASKS[cells[0].task], Path(f"{out}.jsonl")
+    modules = list(dict.fromkeys([*modules, *imports.load(_imports_of(grid), [grid.parent])]))
+    results = _place(out, grid, task, force)
+    pool: Pool = _Ray(ray_address, threads, modules) if ray_address else Workers(workers, modules)
+    with pool:
+        try:
+            cells = _looked_at(cells, threads, pool)
+        except KeyboardInterrupt:
+            say("interrupted before any cell ran; run again to go on")
+            raise
+        left = [cell for cell in cells if cell.key not in results.finished]
+        say(f"{len(cells)} cells, {len(cells) - len(left)} of them finished before")
+        again = Counter(changed(cell, results.before[cell.axes]) for cell in left if cell.axes in results.before)
+        for reason, count in again.items():
+            say(f"{count} finished before {'is' if count == 1 else 'are'} run again: {reason}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        failed = _run_cells(left, threads, pool, path, results, say)
+    _save(to_table(task, cells, results.finished), out, say)
     if failed:
         say(f"{failed} cells failed; run the same command again to try them again")
-    return 1 if failed else 0
+    return FAILED if failed else 0
 
 
-def _locally(cells: Sequence[Cell], workers: int, threads: int) -> Iterator[dict[str, Any]]:
-    """Results as they come from local processes, started afresh: a forked torch may hang."""
-    if not cells:
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(cells)), mp_context=context)
+def _tell(text: str) -> None:
+    """On stderr, as long as there is one: a terminal that is closed must not end the night's work."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _imports_of(grid: Path) -> list[str]:
+    return grid_imports(read_yaml(read_file(grid), grid)[0])
+
+
+def _place(out: Path, grid: Path, task: Task, force: bool) -> Results:
+    """Look at the place for the results before any work; what is there already."""
+    path = Path(f"{out}.jsonl")
+    for suffix in (".jsonl", *SUFFIXES):
+        outputs.check_file(Path(f"{out}{suffix}"), "--out", inputs=[grid], parents=True)
+    results = read_results(path)
+    if not force:
+        others = sorted(results.tasks - {task.name})
+        if others:
+            outputs.check_free([path], "--out", f"the results of another task ({', '.join(others)})")
+        if not path.exists():
+            tables = [Path(f"{out}{suffix}") for suffix in SUFFIXES]
+            outputs.check_free(tables, "--out", "and not of a sweep")
+    return results
+
+
+def _looked_at(cells: Sequence[Cell], threads: int, pool: Pool) -> list[Cell]:
+    """The cells with what they are made of; each has been checked on its model."""
+    models = {model: [cell for cell in cells if cell.model == model] for model in dict.fromkeys(c.model for c in cells)}
+    jobs = [Job(look, (tuple(own), threads), keeps=model) for model, own in models.items()]
+    found: dict[str, Mapping[str, str]] = {}
+    for job, result in pool.run(jobs):
+        if isinstance(result, Died):
+            raise ValueError(
+                f"model {job.keeps!r}: the process that loaded it {result.how}; give fewer --workers, or a smaller model"
+            )
+        if result["refused"]:
+            raise ValueError(result["refused"])
+        found[job.keeps] = result["fingerprint"]
+    return [_made(cell, found[cell.model]) for cell in cells]
+
+
+def _run_cells(
+    left: Sequence[Cell], threads: int, pool: Pool, path: Path, results: Results, say: Callable[[str], None]
+) -> int:
+    """Run cells and keep each one's line; returns how many failed."""
+    started, number, failed = time.monotonic(), 0, 0
+
+    def keep(job: Job, line: Any) -> None:
+        nonlocal number, failed
+        if job.arguments[0].key in results.finished:  # interrupted just after it was kept
+            return
+        if isinstance(line, Died):
+            text = f"its process {line.how}; give fewer --workers or a smaller batch"
+            line = {**_line(job.arguments[0]), "error": text}
+        _append(path, line)
+        number += 1
+        failed += "error" in line
+        if "error" not in line:
+            results.finished[line["key"]] = line
+        spent = time.monotonic() - started
+        outcome = line.get("error", f"{len(line.get('rows', ()))} rows")
+        say(
+            f"{number} of {len(left)}: {job.arguments[0].name}: {outcome}; "
+            f"{spent:,.0f} s, about {spent / number * (len(left) - number):,.0f} s left"
+        )
+
     try:
-        running: set[Future] = {pool.submit(run_cell, cell, threads) for cell in cells}
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    except BrokenProcessPool:
-        raise ValueError(
-            "a worker process died (out of memory?): what is finished is kept; give fewer --workers or a smaller batch, "
-            "and run the same command again"
-        ) from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for job, line in pool.run([Job(run_cell, (cell, threads), keeps=cell.model) for cell in left]):
+            keep(job, line)
+    except KeyboardInterrupt:
+        for job, line in pool.finished():
+            keep(job, line)
+        say(f"interrupted: {number - failed} of {len(left)} cells finished and kept; run again to go on")
+        raise
+    return failed
 
 
-def _on_ray(cells: Sequence[Cell], threads: int, address: str) -> Iterator[dict[str, Any]]:
-    """Results as they come from a Ray cluster. Its machines need LoopViz's requirements and must see the same files;
-    LoopViz itself is sent to them."""
+def _save(table: pd.DataFrame, out: Path, say: Callable[[str], None]) -> None:
+    def save(stem: Path) -> None:
+        with outputs.replacing(f"{stem}.csv") as csv, outputs.replacing(f"{stem}.parquet") as parquet:
+            csv.write_bytes(table_bytes(table))
+            table.to_parquet(parquet, index=False)
+
     try:
-        import ray
-    except ImportError:
-        raise ValueError("--ray: Ray is not installed; pip install ray") from None
-    import loopviz
+        save(out)
+    except outputs.OutputError as error:
+        place = outputs.rescue(out, save)
+        kept = f"the table is in {place}.csv, .parquet instead" if place else f"every cell is in {out}.jsonl"
+        raise outputs.OutputError(f"{error}; {kept}") from None
+    say(f"saved: {out}.csv, .parquet ({len(table)} rows); manifests of the cells are in {out}.jsonl")
 
-    with _connected(ray, address, {"py_modules": [str(Path(loopviz.__file__).parent)]}):
-        remote = ray.remote(num_cpus=threads, max_retries=2)(run_cell)
-        running = [remote.remote(cell, threads) for cell in cells]
-        while running:
-            done, running = ray.wait(running)
-            for result in done:
-                yield ray.get(result)
+
+class _Ray:
+    """Cells as tasks of a Ray cluster. Its machines need LoopViz's requirements and must see the same files; LoopViz itself
+    is sent to them.
+
+    Args:
+        address: of the cluster.
+        threads: CPUs of a cell.
+        modules: what `--import` named; the cluster's machines must find them as this one does.
+    """
+
+    def __init__(self, address: str, threads: int, modules: Sequence[str]) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ValueError("--ray: Ray is not installed; pip install ray") from None
+        self.ray, self.address, self.threads, self.modules = ray, address, threads, tuple(modules)
+        self._running: dict[Any, Job] = {}
+
+    def __enter__(self) -> _Ray:
+        import loopviz
+
+        runtime_env = {"py_modules": [str(Path(loopviz.__file__).parent)]}
+        self._context = _connected(self.ray, self.address, runtime_env)
+        self._context.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for task in self._running:
+            self.ray.cancel(task, force=True)
+        self._running.clear()
+        self._context.__exit__(None, None, None)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Jobs with their results, as they come."""
+        remote = self.ray.remote(num_cpus=self.threads, max_retries=2)(_on_ray)
+        self._running = {remote.remote(self.modules, job.function, job.arguments): job for job in jobs}
+        while self._running:
+            done, _ = self.ray.wait(list(self._running))
+            yield from self._results(done)
+
+    def finished(self) -> Iterator[tuple[Job, Any]]:
+        """Results that have come in and have not been handed out."""
+        done, _ = self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        yield from self._results(done)
+
+    def _results(self, done: Sequence[Any]) -> Iterator[tuple[Job, Any]]:
+        for task in done:
+            job = self._running.pop(task)
+            try:
+                yield job, self.ray.get(task)
+            except self.ray.exceptions.RayError as error:
+                yield job, Died(f"was lost ({type(error).__name__})")
+
+
+def _on_ray(modules: Sequence[str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    imports.load(modules)
+    return function(*arguments)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ module's name in `loopviz.lab.MODULES`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import types
 import typing
@@ -22,8 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
+from loopviz.engine import weights_digest
 from loopviz.model import LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
@@ -84,6 +82,19 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How much of a measurement: parameters that a page fills in and runs at one press.
+
+    Attributes:
+        words: by language, what the press is called, with about how long it takes.
+        values: by name; the others stay as the visitor left them.
+    """
+
+    words: Words
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Task:
     """A measurement.
 
@@ -98,8 +109,10 @@ class Task:
             where it can.
         words: by language: "title", "question" (what it answers), "how" (how it is measured), "cost".
         plot: `(table, lang)` -> figure of a table, finished or not; `None` without one.
+        summary: table -> the table that the command line prints instead, where rows are too many to read; files have all.
         settings: `(subject, row, params)` -> the loop fields (:func:`param`, kind "loop") of the model that the row speaks of, so
             that a page can open it; `None` for a row that is no model's. `None` where no row is.
+        sizes: how much of it a page offers at one press, smallest first.
     """
 
     name: str
@@ -110,6 +123,8 @@ class Task:
     words: dict[str, Words]
     plot: Callable[[pd.DataFrame, str], go.Figure] | None = None
     settings: Callable[[Subject, Row, Any], dict[str, Any] | None] | None = None
+    sizes: tuple[Size, ...] = ()
+    summary: Callable[[pd.DataFrame], pd.DataFrame] | None = None
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):
@@ -155,12 +170,8 @@ class Subject:
 
     @cached_property
     def digest(self) -> str:
-        """The model's hash: sha256, hex, over names, dtypes, shapes and bytes of the sorted state dict."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        """The model's hash (:func:`loopviz.engine.weights_digest`)."""
+        return weights_digest(self.model)
 
     def view(self, loop: dict[str, Any] | None) -> LoopLlamaForCausalLM:
         """A model object of its own on the same weights with these loop fields (see :func:`param`, kind "loop").
@@ -256,7 +267,18 @@ def check_number(name: str, value: Any, least: float, most: float = math.inf) ->
 
 
 def check_text(text: str, file: str) -> None:
-    """Refuse parameters that name no text, or two."""
+    """Refuse parameters that name no text, or two, or one that is none."""
     if bool(text) == bool(file):
         given = "both are given" if text else "neither is given"
         raise ValueError(f"text, file: give exactly one of them; {given}")
+    check_characters("text", text)
+
+
+def check_characters(name: str, text: str) -> None:
+    """Refuse a text that no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name}: half a surrogate pair at character {error.start}, which is no text; remove it"
+        ) from None

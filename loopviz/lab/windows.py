@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from loopviz.engine import context_length
+from loopviz.engine.text import encode as encode_text
+from loopviz.engine.text import text_begins_with
+from loopviz.text_file import END, Piece, lines_of, pieces
 
 from .experiment import read_file
 from .tasks import Subject, check_number, check_text, param
 
-END = "<|endoftext|>"  # alone on a line, it separates documents (as in `python -m loopviz train`)
 CHARACTERS_A_TOKEN = 8  # of a text that is read first; more is read if that was too little
 
 
@@ -64,7 +67,7 @@ class Windows:
         ids: `[W, T]` int64; shorter windows are filled with 0 at the right.
         lengths: `[W]` int64, tokens of each.
         counted: `[W, T - 1]` bool: prediction t of a window (of token t + 1, from tokens 0..t) counts. Every token of
-            the text but the first is counted exactly once.
+            the text but the first is counted exactly once, and a document's beginning mark never.
     """
 
     ids: Tensor
@@ -118,56 +121,90 @@ def spans(n: int, length: int, overlap: int) -> list[tuple[int, int, int]]:
 
 
 def cut(ids: np.ndarray, length: int, overlap: int) -> Windows:
-    """Windows over tokens `[n]`; `length` and `overlap` as in :func:`spans`.
+    """Windows over tokens `[n]` (marks that :class:`TokenIds` knows are read and not predicted).
+
+    Args:
+        length, overlap: as in :func:`spans`.
 
     Raises:
-        ValueError: fewer than two tokens.
+        ValueError: no token to predict.
     """
     if len(ids) < 2:
         raise ValueError(f"tokens={len(ids)}: at least 2 are needed to predict one; give a longer text")
-    found = spans(len(ids) - 1, length, overlap)
+    given = getattr(ids, "given", None)
+    own = np.ones(len(ids) - 1, dtype=bool) if given is None else ~given[1:]  # prediction i is of token i + 1
+    if not own.any():
+        raise ValueError(f"tokens={len(ids)}: nothing but marks of a beginning; give a longer text")
+    found = [span for span in spans(len(ids) - 1, length, overlap) if own[span[0] + span[2] : span[1]].any()]
     T = max(end - start for start, end, _ in found) + 1
     windows = torch.zeros(len(found), T, dtype=torch.int64)
     counted = torch.zeros(len(found), T - 1, dtype=torch.bool)
     for row, (start, end, skip) in enumerate(found):
-        windows[row, : end + 1 - start] = torch.from_numpy(ids[start : end + 1])
-        counted[row, skip : end - start] = True
+        windows[row, : end + 1 - start] = torch.from_numpy(np.asarray(ids[start : end + 1]))
+        counted[row, skip : end - start] = torch.from_numpy(own[start + skip : end])
     return Windows(windows, torch.tensor([end + 1 - start for start, end, _ in found]), counted)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> np.ndarray:
-    """The first `limit` tokens of a text, `[<= limit]` int64.
+class TokenIds(np.ndarray):
+    """Tokens of a text, `[n]` int64, and which of them no model is asked to foresee.
 
-    Documents end at lines that hold `<|endoftext|>` alone: each is encoded by itself, without the line breaks around
-    it, and followed by the tokenizer's end mark, if it has one. No more of a long text is encoded than needed.
+    Attributes:
+        given: `[n]` bool: a mark that the tokenizer puts before every document; `None` where there are none.
     """
-    taken = CHARACTERS_A_TOKEN * limit
+
+    given: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, ids: list[int], given: list[bool]) -> TokenIds:
+        """Tokens with their marks."""
+        found = np.asarray(ids, dtype=np.int64).view(cls)
+        found.given = np.asarray(given, dtype=bool) if any(given) else None
+        return found
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        if isinstance(part, TokenIds):
+            part.given = None if self.given is None else self.given[key]
+        return part
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, limit: int | None, *, closed: bool = False) -> TokenIds:
+    """The first `limit` tokens of a text (`None`: all), `[<= limit]` int64.
+
+    Documents end at lines that hold `<|endoftext|>` alone, and where a text of several is over: each is encoded by itself,
+    without the line breaks around it, begins with what the tokenizer puts before every text (`<s>`), and is followed by the
+    tokenizer's end mark, if it has one. A text of one document is taken as it is. No more of a long text is encoded than
+    needed.
+
+    Args:
+        closed: one document is read as several are: without the line breaks around it, and with the end mark.
+
+    Raises:
+        ValueError: whatever the tokenizer raises.
+    """
+    taken = len(text) if limit is None else CHARACTERS_A_TOKEN * limit
+    before = text_begins_with(tokenizer)
+    several = closed or (END in text and any(line.strip() == END for line in lines_of(text)))
     while True:
+        whole = taken >= len(text)
         part = text[:taken]
-        ids = _encode_all(tokenizer, part)
+        documents = list(pieces(lines_of(part))) if several else [Piece(part, True, False, False)] * bool(part)
+        found = _encode_all(tokenizer, documents, before, whole)
         # A cut may change the tokens just before it.
-        if len(part) == len(text) or len(ids) > limit + 32:
-            return np.asarray(ids[:limit], dtype=np.int64)
+        if whole or len(found) > limit + 32:
+            return found[:limit]
         taken *= 2
 
 
-def _encode_all(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _encode_all(tokenizer: PreTrainedTokenizerBase, documents: list[Piece], before: list[int], whole: bool) -> TokenIds:
+    """As :func:`encode`; `whole`: nothing follows them."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids: list[int] = []
-    lines: list[str] = []
-
-    def close(mark: list[int]) -> None:
-        document = "".join(lines)
-        if mark or ids:  # a text of one document is taken as it is
-            document = document.strip("\n")
-        if document:
-            ids.extend(tokenizer(document, verbose=False)["input_ids"] + mark)
-        lines.clear()
-
-    for line in text.splitlines(keepends=True):
-        if line.strip() == END:
-            close(end)
-        else:
-            lines.append(line)
-    close([])
-    return ids
+    given: list[bool] = []
+    for piece in documents:
+        marks = before * piece.begins
+        own = encode_text(tokenizer, piece.text, add_special_tokens=False, verbose=False)
+        own += end * (piece.marked or (piece.ends and whole))
+        ids += marks + own
+        given += [True] * len(marks) + [False] * len(own)
+    return TokenIds.of(ids, given)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .configuration import LAYOUT_FIELDS, LoopBlock, LoopLlamaConfig
-from .merges import MERGES
+from .merges import merge_step
 
 SMALLEST_CAPACITY = 64  # tokens; the first allocation of a buffer
 
@@ -66,6 +66,9 @@ class LoopCacheLayer(CacheLayerMixin):
     def __init__(self, block: LoopBlock | None = None) -> None:
         super().__init__()
         self.block = block
+        # A plain Llama's K/V reach attention as a DynamicCache lays them out, one dense tensor a pass: a strided view of
+        # them is the same numbers on another BLAS path, and then not transformers' result bit for bit.
+        self.dense = block is None
         self.length = 0  # tokens that earlier passes left
         self._end_pass()
 
@@ -167,6 +170,13 @@ class LoopCacheLayer(CacheLayerMixin):
 
     # -- one pass ------------------------------------------------------------------------------------------------------
 
+    def begin_pass(self) -> None:
+        """The slots the pass will write exist before its first step: earlier tokens hold their latest K/V in new ones."""
+        if self.length == 0:
+            self.reset()  # buffers that a crop emptied may have been another batch's
+        elif self.block is not None:
+            self._reserve(self.length, self.block.written_slots)
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Keep the pass's K, V `[B, K, T, D]` and return all the keys and values this step attends to."""
         k, v = key_states, value_states
@@ -177,12 +187,13 @@ class LoopCacheLayer(CacheLayerMixin):
         if self.block is not None and self.block.parallel:
             return self._every_slot(past, k.shape[2])
         if past == 0:
-            return k, v
+            return k.contiguous(), v.contiguous()  # dense too, whatever the projections left
         slot = self.slot
         keys, values = self.keys.select(3, slot), self.values.select(3, slot)
         if k.requires_grad or v.requires_grad:
             return torch.cat((keys.narrow(2, 0, past), k), dim=2), torch.cat((values.narrow(2, 0, past), v), dim=2)
-        return keys.narrow(2, 0, seen), values.narrow(2, 0, seen)
+        keys, values = keys.narrow(2, 0, seen), values.narrow(2, 0, seen)
+        return (keys.contiguous(), values.contiguous()) if self.dense else (keys, values)
 
     def _every_slot(self, past: int, n_tokens: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a parallel step, `[B, K, past * slots + T * own, D]`, a token's slots side by side."""
@@ -216,9 +227,8 @@ class LoopCacheLayer(CacheLayerMixin):
         if self.ran is not None:
             self._merge_by_runs(k, v)
             return
-        merge = MERGES[self.block.merge]
-        old = self.merged or (None, None)
-        merged = tuple(merge(m, x, self.step, self.block.ema_alpha) for m, x in zip(old, (k, v), strict=True))
+        old, name, alpha = self.merged or (None, None), self.block.merge, self.block.ema_alpha
+        merged = tuple(merge_step(name, m, x, self.step, alpha) for m, x in zip(old, (k, v), strict=True))
         if self.active is not None:
             keep = self.active[:, None, None, None]
             merged = tuple(torch.where(keep, new, before) for new, before in zip(merged, old, strict=True))
@@ -226,12 +236,12 @@ class LoopCacheLayer(CacheLayerMixin):
 
     def _merge_by_runs(self, k: Tensor, v: Tensor) -> None:
         """As `_merge`, where rows have run this layer differently often: rows of one number of runs at a time."""
-        merge, merged = MERGES[self.block.merge], self.merged or (k, v)
+        name, alpha, merged = self.block.merge, self.block.ema_alpha, self.merged or (k, v)
         running = [row for row, steps in enumerate(self.ran) if steps[-1:] == [self.step]]
         for runs in sorted({len(self.ran[row]) for row in running}):
             rows = torch.tensor([row for row in running if len(self.ran[row]) == runs], device=k.device)
             parts = [
-                merge(None if runs == 1 else m[rows], x[rows], runs, self.block.ema_alpha)
+                merge_step(name, None if runs == 1 else m[rows], x[rows], runs, alpha)
                 for m, x in zip(merged, (k, v), strict=True)
             ]
             merged = tuple(m.index_copy(0, rows, part) for m, part in zip(merged, parts, strict=True))
@@ -415,7 +425,7 @@ class LoopCache(Cache):
         """Take over the settings; those that do not decide the layout may differ from pass to pass."""
         self.blocks = blocks
         for layer in self.layers:
-            layer.block = None
+            layer.block, layer.dense = None, not blocks
         for block in blocks:
             for index in block.layers:
                 self.layers[index].block = block
@@ -438,6 +448,8 @@ class LoopCache(Cache):
             self.reset()
         self._set_blocks(blocks)
         self._before = [(layer.length, layer.slots) for layer in self.layers]
+        for layer in self.layers:
+            layer.begin_pass()
 
     def begin_chosen(self, block: LoopBlock, batch: int) -> None:
         """Start a block of which a chooser says, row by row, which layers run in each step."""
@@ -513,7 +525,7 @@ class LoopCache(Cache):
             mask = torch.ones(1, 1, n_tokens, past + n_tokens, dtype=torch.bool, device=gaps.device)
         if gaps is not None:
             mask = mask.expand(len(gaps), *mask.shape[1:])
-        held = max(layer.slots, block.written_slots)
+        held = layer.slots or block.written_slots
         own = written if graph or n_tokens == 1 or past == 0 else held
         before = mask[..., :past].repeat_interleave(held, dim=-1)
         now = mask[..., past:, None].expand(*mask.shape[:-1], n_tokens, own)
@@ -576,6 +588,43 @@ class LoopCache(Cache):
 def _hidden(mask: Tensor, where: Tensor) -> Tensor:
     """An attention mask, bool or additive, that shows nothing where `where` holds."""
     return mask.masked_fill(where, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+
+
+def check_fits(cache: Cache, config: LoopLlamaConfig, embeds: Tensor) -> None:
+    """Refuse a cache that holds the tokens of something else, before a pass writes anything.
+
+    Args:
+        cache: any of transformers' caches.
+        config: of the model that is given it.
+        embeds: what enters the pass, `[B, T, H]`.
+
+    Raises:
+        ValueError: another number of layers, rows, KV heads, head width, dtype or device, by name.
+    """
+    layers = getattr(cache, "layers", [])
+    if isinstance(cache, LoopCache) and len(layers) != config.num_hidden_layers:
+        raise ValueError(
+            f"past_key_values: made for a model of {len(layers)} layers, and this one has {config.num_hidden_layers}; "
+            "every model needs a cache of its own"
+        )
+    held = next((layer for layer in layers if getattr(layer, "is_initialized", False) and layer.get_seq_length()), None)
+    if held is None or not isinstance(held.keys, Tensor) or held.keys.ndim < 4:
+        return
+    keys, B = held.keys, embeds.shape[0]
+    K, D = config.num_key_value_heads, config.head_dim
+    there = {"rows": keys.shape[0], "KV heads": keys.shape[1], "numbers a head": keys.shape[-1], "device": keys.device}
+    here = {"rows": B, "KV heads": K, "numbers a head": D, "device": embeds.device}
+    if not torch.is_autocast_enabled(embeds.device.type):
+        there["dtype"], here["dtype"] = keys.dtype, embeds.dtype
+    for name, value in there.items():
+        if value != here[name]:
+            raise ValueError(
+                f"past_key_values: holds {held.get_seq_length()} tokens with {name} = {value}, and this pass has "
+                f"{name} = {here[name]}; start with a new cache" + (_ROWS if name == "rows" else "")
+            )
+
+
+_ROWS = ", or choose its rows (batch_select_indices, batch_repeat_interleave)"
 
 
 def _layout(blocks: list[LoopBlock]) -> list[tuple]:

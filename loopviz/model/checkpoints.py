@@ -139,6 +139,7 @@ def load_checkpoint(
         else:
             model = _load_folder(found, config, dtype)
         _complete_generation(model, tokenizer, found)
+    model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
     tell("ready", 1.0)
     known = KNOWN.get(name)
     return LoadedCheckpoint(

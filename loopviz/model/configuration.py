@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import LlamaConfig
 from .choosers import CHOOSERS, NO_CHOOSER
 from .criteria import CRITERIA
 from .merges import MERGES
+from .registry import comes_with_loopviz
 
 STRATEGIES = ("fixed_count", "dynamic_stop")
 KV_MODES = ("virtual_layers", "merge_strategy")
@@ -142,6 +144,7 @@ class LoopLlamaConfig(LlamaConfig):
     layer_threshold: Any = 0.1
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.pop(IMPORTS, None)  # made anew from the names whenever it is saved
         super().__post_init__(**kwargs)
         self.tidy_loop()
 
@@ -157,23 +160,42 @@ class LoopLlamaConfig(LlamaConfig):
             if name != "loop_layers" and isinstance(value, tuple):
                 setattr(self, name, list(value))
         if not self.loop_layers:
-            # Without a block the fields do nothing, but a wrong one is refused now, not when the loop is turned on.
-            self._resolve(0, (0, 0), 1)
+            # Without a block the fields do nothing, but a wrong one is refused now, not when the loop is turned on. Lists
+            # (one value a block) stay for then: a model of two blocks is a plain Llama in between.
+            n = max((len(value) for name in LOOP_FIELDS if isinstance(value := getattr(self, name), list)), default=1)
+            for index in range(n):
+                self._resolve(index, (0, 0), n)
         self.loop_blocks()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
         """As transformers', but loop fields given as keywords are validated together with the stored ones."""
         loop = {name: kwargs.pop(name) for name in LOOP_FIELDS if name in kwargs}
+        fields = {**config_dict, **loop}
+        _check_registered(fields, fields.pop(IMPORTS, None) or {})
         # A plain Llama's folder says "llama"; what comes of it is a LoopLlama.
-        return super().from_dict({**config_dict, **loop, "model_type": cls.model_type}, **kwargs)
+        return super().from_dict({**fields, "model_type": cls.model_type}, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers'; a `min_loop_count` nobody set is left out, so that it stays unset after loading."""
+        """As transformers'; a `min_loop_count` nobody set is left out, so that it stays unset after loading.
+
+        Names that a user registered are saved with the module that registers them (`loop_imports`): who loads the model
+        without it is told which one to import.
+        """
         output = super().to_dict()
         if isinstance(self.min_loop_count, _Default):
             output.pop("min_loop_count", None)
-        return output
+        imports = self.own_imports()
+        return output | ({IMPORTS: imports} if imports else {})
+
+    def own_imports(self) -> dict[str, str]:
+        """The names of registered functions in use that are not LoopViz's own, and the module that registers each."""
+        return {
+            name: function.__module__
+            for field, registry in REGISTRIES.items()
+            for name in _each(getattr(self, field))
+            if (function := _function(registry.get(name))) is not None and not comes_with_loopviz(function)
+        }
 
     def loop_fields(self) -> dict[str, Any]:
         """The loop's fields as plain JSON-able data (`min_loop_count` as it was set, or its default 5)."""
@@ -235,7 +257,38 @@ class LoopLlamaConfig(LlamaConfig):
         return block
 
 
+# Fields whose values are names of registered functions, and where those are registered.
+REGISTRIES: dict[str, Mapping[str, Any]] = {
+    "convergence_criterion": CRITERIA,
+    "merge_strategy": MERGES,
+    "layer_chooser": CHOOSERS,
+}
+IMPORTS = "loop_imports"  # in a saved configuration: the module that registers each name that is not LoopViz's own
+
 LOOP_FIELDS = tuple(name for name in LoopLlamaConfig.__annotations__ if name not in LlamaConfig.__dataclass_fields__)
+
+
+def _each(value: Any) -> list[str]:
+    """A field's names, one for all blocks or one a block."""
+    return [name for name in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(name, str)]
+
+
+def _function(registered: Any) -> Any:
+    return getattr(registered, "function", registered)
+
+
+def _check_registered(fields: dict[str, Any], imports: dict[str, Any]) -> None:
+    """Refuse names that a saved model needs and nobody has registered here, saying what registers them."""
+    for field, registry in REGISTRIES.items():
+        for name in _each(fields.get(field)):
+            if name in registry or not isinstance(module := imports.get(name), str):
+                continue
+            where = "in a notebook or script" if module == "__main__" else f"by the module {module}"
+            what = "run that first" if module == "__main__" else f"import {module} first (commands: --import {module})"
+            raise ValueError(
+                f"{field}={name!r}: not known here; this model was saved with it, registered {where}; {what}. "
+                f"Known are {', '.join(map(repr, registry))}"
+            )
 
 
 def block_ranges(loop_layers: Any, n_layers: int) -> list[tuple[int, int]]:

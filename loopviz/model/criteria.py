@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from . import measures
+from .registry import check_tensor, comes_with_loopviz, take_name
 
 if TYPE_CHECKING:
     from .configuration import LoopBlock
@@ -35,6 +37,8 @@ class CriterionContext:
         lens: direct lens, `[..., H] -> [..., vocab]` logits, or `None` on a model without a head.
         memory: kept from step to step of one pass through one block; empty at step 1.
         reasons: filled by a criterion that wants to say which of several rules held: name -> `[B]` bool.
+        measured: what `cosine_holds` and `kl_holds` compared with their thresholds: name -> `[B]`, float32 or float64;
+            NaN for a row that was not asked.
     """
 
     step: int
@@ -45,6 +49,7 @@ class CriterionContext:
     lens: Callable[[Tensor], Tensor] | None
     memory: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, Tensor] = field(default_factory=dict)
+    measured: dict[str, Tensor] = field(default_factory=dict)
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of `values` `[B, T]` over each row's real tokens, `[B]`. A row without any is 0."""
@@ -61,13 +66,18 @@ class CriterionContext:
                 f"convergence_criterion={self.block.criterion!r}: the KL divergence needs an output head, and this "
                 "model has none; use LoopLlamaForCausalLM, or convergence_criterion='cosine'"
             )
-        logits = self.lens(state)
-        return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+        return measures.log_probs(self.lens(state))
 
     def cosine_holds(self) -> Tensor:
         """Rows `[B]` whose mean cos(s_r, s_{r-1}) reaches the threshold."""
-        cosine = self.mean(F.cosine_similarity(self.state, self.previous, dim=-1))
-        return (cosine >= self.block.cosine_threshold) | self._without_tokens()
+        value = self.mean(self.cosines())
+        self.measured["cosine"] = value
+        return (value >= self.block.cosine_threshold) | self._without_tokens()
+
+    def cosines(self) -> Tensor:
+        """cos(s_r, s_{r-1}) of each token, `[B, T]`, float32 (float64 stays); 1 for a state that did not move."""
+        still = (self.state == self.previous).all(-1)  # a zero state too, which has no direction
+        return torch.where(still, 1.0, measures.cosine(self.state, self.previous))
 
     def kl_holds(self, rows: Tensor | None = None) -> Tensor:
         """Rows `[B]` whose mean KL(p_{r-1} || p_r) (nats) is at most the threshold.
@@ -83,7 +93,9 @@ class CriterionContext:
         exact = torch.float64 if self.state.dtype == torch.float64 else torch.float32
         kl = torch.zeros(self.state.shape[:2], dtype=exact, device=self.state.device)  # [B, T]
         kl[index] = self._kl(self.previous[index], self.state[index])
-        holds[index] = (self.mean(kl) <= self.block.kl_threshold)[index]
+        value = self.mean(kl)
+        self.measured["kl"] = torch.full_like(value, torch.nan).index_copy(0, index, value[index])
+        holds[index] = (value <= self.block.kl_threshold)[index]
         return holds | (self._without_tokens() if rows is None else self._without_tokens() & rows)
 
     def _kl(self, previous: Tensor, state: Tensor) -> Tensor:
@@ -91,7 +103,7 @@ class CriterionContext:
         parts = []
         for p_state, q_state in zip(previous.split(KL_CHUNK, dim=1), state.split(KL_CHUNK, dim=1), strict=True):
             log_p, log_q = self.log_probs(p_state), self.log_probs(q_state)  # [b, t, vocab]
-            parts.append(F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1))
+            parts.append(measures.kl(log_p, log_q))
         return torch.cat(parts, dim=1)
 
     def _without_tokens(self) -> Tensor:
@@ -111,24 +123,42 @@ class RegisteredCriterion:
     function: Criterion
     every_step: bool = False
 
+    def verdict(self, ctx: CriterionContext) -> Tensor:
+        """Which rows stop, `[B]` bool.
+
+        Raises:
+            ValueError: the function is a user's and gave something else; it says what.
+        """
+        found = self.function(ctx)
+        if not comes_with_loopviz(self.function):
+            name, rows = ctx.block.criterion, ctx.state[:, 0, 0]
+            check_tensor("register_criterion", name, self.function, found, (len(rows),), torch.bool, rows)
+            for why, held in ctx.reasons.items():
+                check_tensor(
+                    f"reasons[{why!r}] of criterion", name, self.function, held, (len(rows),), torch.bool, rows
+                )
+        return found
+
 
 CRITERIA: dict[str, RegisteredCriterion] = {}
 
 
-def register_criterion(name: str, *, every_step: bool = False) -> Callable[[Criterion], Criterion]:
+def register_criterion(
+    name: str, *, every_step: bool = False, replace: bool = False
+) -> Callable[[Criterion], Criterion]:
     """Make a convergence criterion known under `name` for `LoopLlamaConfig(convergence_criterion=name)`.
 
     Args:
         name: the value of the configuration field, and the stop reason that is reported.
         every_step: call it after every step, not only from the floor on.
+        replace: take the place of another function of that name (the same function takes its own place anyway).
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken. What the function returns is checked when it is used: `[B]` bool.
     """
 
     def add(function: Criterion) -> Criterion:
-        if name in CRITERIA:
-            raise ValueError(f"register_criterion({name!r}): this name is taken; choose another")
+        take_name(CRITERIA, "register_criterion", name, function, replace)
         CRITERIA[name] = RegisteredCriterion(function, every_step)
         return function
 

@@ -101,9 +101,12 @@ class LoopReport:
         seconds: where the time went; `None` before the first pass.
         layers_run: per block, `[R, B, n]` bool: the layers a..b that ran in each step, R the steps of the longest row;
             `None` for a block without a chooser of layers: all, in every step of a row.
+        measured: per block, by step r: what the built-in criteria compared with their thresholds (`"cosine"`, `"kl"`,
+            `[B]`, means over the pass's real tokens; NaN for a row that was not asked); steps nobody asked are left out.
     """
 
     steps: list[Tensor]
     reasons: list[list[str]]
     seconds: PassSeconds | None = None
     layers_run: list[Tensor | None] = field(default_factory=list)
+    measured: list[dict[int, dict[str, Tensor]]] = field(default_factory=list)

@@ -11,25 +11,45 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .registry import check_finite, check_tensor, comes_with_loopviz, take_name
+
 Merge = Callable[["Tensor | None", Tensor, int, float], Tensor]
 
 MERGES: dict[str, Merge] = {}
 
 
-def register_merge(name: str) -> Callable[[Merge], Merge]:
+def register_merge(name: str, *, replace: bool = False) -> Callable[[Merge], Merge]:
     """Make a merge known under `name` for `LoopLlamaConfig(merge_strategy=name)`.
 
+    Args:
+        name: the value of the configuration field.
+        replace: take the place of another function of that name (the same function takes its own place anyway).
+
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken. What the function returns is checked when it is used: shape, dtype and device of
+            `new`, finite where what it was given is.
     """
 
     def add(function: Merge) -> Merge:
-        if name in MERGES:
-            raise ValueError(f"register_merge({name!r}): this name is taken; choose another")
+        take_name(MERGES, "register_merge", name, function, replace)
         MERGES[name] = function
         return function
 
     return add
+
+
+def merge_step(name: str, merged: Tensor | None, new: Tensor, step: int, alpha: float) -> Tensor:
+    """One step of the merge registered as `name`, `[B, K, T, D]`.
+
+    Raises:
+        ValueError: the function is a user's and gave something else; it says what.
+    """
+    function = MERGES[name]
+    found = function(merged, new, step, alpha)
+    if not comes_with_loopviz(function):
+        check_tensor("register_merge", name, function, found, tuple(new.shape), new.dtype, new)
+        check_finite("register_merge", name, function, found, merged, new)
+    return found
 
 
 @register_merge("ema")

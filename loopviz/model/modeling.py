@@ -7,11 +7,13 @@ enters a step, and who is told about it. The meaning of every mode: `LoopLlamaCo
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,12 +29,14 @@ from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .cache import LoopCache, StepSlots
+from . import model_card
+from .cache import LoopCache, StepSlots, check_fits
 from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
 from .events import LoopReport, LoopStep, PassSeconds
 from .lenses import exit_states
+from .registry import check_tensor
 from .watching import AttentionWatch, shallow
 
 logger = logging.get_logger(__name__)
@@ -52,6 +56,7 @@ class _Pass:
     steps: list[Tensor] = field(default_factory=list)
     reasons: list[list[str]] = field(default_factory=list)
     layers_run: list[Tensor | None] = field(default_factory=list)
+    measured: list[dict[int, dict[str, Tensor]]] = field(default_factory=list)
     started: float = 0.0  # the pass
     entered: float | None = None  # the first block
     left: float = 0.0  # the last block so far
@@ -151,12 +156,21 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         self._check_modules(blocks)
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
+        if inputs_embeds.ndim != 3 or 0 in inputs_embeds.shape:
+            given = inputs_embeds if input_ids is None else input_ids
+            name, rule = ("inputs_embeds", "[B, T, H]") if input_ids is None else ("input_ids", "[B, T]")
+            raise ValueError(
+                f"{name} of shape {list(given.shape)}: must be {rule}, with at least one row and one token"
+            )
         B, T, _ = inputs_embeds.shape
 
         if self.gradient_checkpointing and self.training and use_cache:
             logger.warning_once("use_cache=True does not go with gradient checkpointing: nothing is cached")
             use_cache = False
         cache = self._cache_for(blocks, past_key_values, bool(use_cache))
+        if past_key_values is not None:
+            check_fits(past_key_values, self.config, inputs_embeds)
+        _check_mask(attention_mask, B, T + (cache.get_seq_length() if cache is not None else 0))
         if position_ids is None:
             past = cache.get_seq_length() if cache is not None else 0
             position_ids = (torch.arange(T, device=inputs_embeds.device) + past).unsqueeze(0)
@@ -199,7 +213,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         if isinstance(cache, LoopCache):
             cache.end_pass(T, B, run.steps, run.reasons, run.layers_run)
         normed = self.norm(state)
-        self.last_pass = LoopReport(run.steps, run.reasons, run.seconds(), run.layers_run)
+        self.last_pass = LoopReport(run.steps, run.reasons, run.seconds(), run.layers_run, run.measured)
         return BaseModelOutputWithPast(
             last_hidden_state=normed,
             past_key_values=cache if use_cache or past_key_values is not None else None,
@@ -236,6 +250,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             state = self._other_start(block, entry)
         criterion = CRITERIA[block.criterion] if block.dynamic else None
         memory: dict[str, Any] = {}
+        measured: dict[int, dict[str, Tensor]] = {}
         stopped = torch.zeros(B, dtype=torch.bool, device=state.device)
         any_stopped = False
         steps = torch.full((B,), block.max_steps, device=state.device)
@@ -274,7 +289,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             if criterion is None or (r < block.floor and not criterion.every_step):
                 continue
             context = CriterionContext(r, previous, state, run.real, block, self.lens, memory)
-            verdict = criterion.function(context)
+            verdict = criterion.verdict(context)
+            measured[r] = context.measured
             if r < block.floor:
                 continue
             newly = verdict & ~stopped
@@ -294,6 +310,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         run.layers_run.append(None if choice is None else choice.report())
         run.steps.append(steps)
         run.reasons.append(reasons)
+        run.measured.append(measured)
         return state
 
     def _run_step(
@@ -358,10 +375,9 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
 
     def _other_start(self, block: LoopBlock, entry: Tensor) -> Tensor:
         state = self.loop_start(block.index, entry)
-        if state.shape != entry.shape:
-            raise ValueError(
-                f"loop_start: gave {tuple(state.shape)} for a state of {tuple(entry.shape)}; keep its shape"
-            )
+        check_tensor(
+            "loop_start", f"block {block.index}", self.loop_start, state, tuple(entry.shape), entry.dtype, entry
+        )
         return state
 
     def _step_input(self, block: LoopBlock, previous: Tensor, entry: Tensor) -> Tensor:
@@ -469,6 +485,17 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.model.lens = self.lens
         self.post_init()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; a folder without a README.md gets one that says how the model is loaded.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            model_card.write_if_missing(Path(save_directory), self.config)
+        return saved
 
     # -- settings of a live model --------------------------------------------------------------------------------------
 
@@ -591,6 +618,20 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
                     "leave cache_implementation out (or 'dynamic')"
                 )
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+
+
+def _check_mask(attention_mask: Any, rows: int, tokens: int) -> None:
+    """Refuse a 2-D mask of another size before anything is computed.
+
+    A cache that is longer than the tokens it holds (a preallocated one) may come with a longer mask.
+    """
+    if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
+        return
+    if attention_mask.shape[0] != rows or attention_mask.shape[1] < tokens:
+        raise ValueError(
+            f"attention_mask of shape {list(attention_mask.shape)}: must be [{rows}, {tokens}], a value for every token "
+            "that the cache holds and every new one"
+        )
 
 
 def _real_tokens(attention_mask: Any, n_tokens: int) -> Tensor | None:

@@ -14,7 +14,6 @@ import io
 import json
 import os
 import struct
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from loopviz import outputs
 from loopviz.csv_file import write_table
 from loopviz.trace.packed import encode_floats
 from loopviz.trace.sanity import check_frames_sense, check_meta_sense, check_steps
@@ -86,20 +86,12 @@ def _flat(trace: Trace, table: str) -> np.ndarray:
 
 
 def save(trace: Trace, path: str | os.PathLike[str]) -> None:
-    """Write ``trace`` to ``path``, whole or not at all (an existing file stays until the new one is complete)."""
-    _write(Path(path), dumps(trace))
+    """Write ``trace`` to ``path``, whole or not at all (an existing file stays until the new one is complete).
 
-
-def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    Raises:
+        OutputError: the system would not write; an OSError and a ValueError, naming the path.
+    """
+    outputs.write(path, dumps(trace))
 
 
 def load(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Trace:
@@ -309,16 +301,18 @@ def _named(frame: Any, hidden: int | None = None) -> None:
 
 def _tables(trace: Trace, folder: Path, kind: str) -> list[Path]:
     _check(trace)
-    folder.mkdir(parents=True, exist_ok=True)
+    with outputs.naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in _EXPORTED:
         written.append(folder / f"{name}.{kind}")
-        if kind == "csv":
-            write_table(getattr(trace, name), written[-1])
-        else:
-            getattr(trace, name).to_parquet(written[-1], index=False)
+        with outputs.replacing(written[-1]) as part:
+            if kind == "csv":
+                write_table(getattr(trace, name), part)
+            else:
+                getattr(trace, name).to_parquet(part, index=False)
     written.append(folder / "meta.json")
-    _write(written[-1], json.dumps(trace.meta, ensure_ascii=False, indent=1).encode())
+    outputs.write(written[-1], json.dumps(trace.meta, ensure_ascii=False, indent=1).encode())
     return written
 
 
@@ -329,4 +323,4 @@ def to_json(trace: Trace, path: str | os.PathLike[str]) -> None:
     """
     _check(trace)
     data = {"meta": trace.meta, "frames": trace.frames}
-    _write(Path(path), json.dumps(data, ensure_ascii=False, allow_nan=False).encode())
+    outputs.write(path, json.dumps(data, ensure_ascii=False, allow_nan=False).encode())

@@ -2,7 +2,7 @@
 
 States are ``[..., H]``, logits and log-probabilities ``[..., vocab]``; a result has the leading shape. Everything is
 computed in float32 whatever comes in (float64 stays float64). Where a quantity is undefined the result is NaN (the
-recorder writes None): each function says when.
+recorder writes None): each function says when. What a loop can stop by is the model's own measure, used here as it is.
 """
 
 from __future__ import annotations
@@ -13,27 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loopviz.model.measures import cosine, kl, log_probs, wide
 
-def wide(values: Tensor) -> Tensor:
-    """``values`` in float32, or in float64 if they are."""
-    return values if values.dtype == torch.float64 else values.float()
+__all__ = ["cosine", "entropy", "kl", "log_probs", "norm", "plain", "rank", "rel_delta", "top_k", "wide"]
 
 
 def norm(state: Tensor) -> Tensor:
     """Euclidean length ``|s|``, in units of the state itself."""
     return torch.linalg.vector_norm(wide(state), dim=-1)
-
-
-def cosine(new: Tensor, old: Tensor) -> Tensor:
-    """``cos(new, old)``, dimensionless, in [-1, 1]; NaN when either state is zero: no direction, no angle.
-
-    Each state is scaled to length one before the product. Lengths must be representable: beyond about 1e19 or below
-    1e-19 their squares leave float32.
-    """
-    new, old = wide(new), wide(old)
-    unit_new = new / torch.linalg.vector_norm(new, dim=-1, keepdim=True)
-    unit_old = old / torch.linalg.vector_norm(old, dim=-1, keepdim=True)
-    return (unit_new * unit_old).sum(-1).clamp(-1.0, 1.0)
 
 
 def rel_delta(new: Tensor, old: Tensor) -> Tensor:
@@ -45,29 +32,6 @@ def rel_delta(new: Tensor, old: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(new, dim=-1)
     delta = torch.linalg.vector_norm(new - wide(old), dim=-1)
     return torch.where(length > 0, delta / length, torch.nan)
-
-
-def log_probs(logits: Tensor) -> Tensor:
-    """``log softmax(logits)`` over the vocabulary, nats, float32. A logit of -inf is a probability of zero."""
-    return torch.log_softmax(wide(logits), dim=-1)
-
-
-def kl(log_p: Tensor, log_q: Tensor, p: Tensor | None = None) -> Tensor:
-    """``KL(p || q) = sum_v p(v) (log p(v) - log q(v))``, nats, >= 0.
-
-    The direction is the arguments' order: how surprised ``q`` is by ``p``. The convergence measure is
-    ``kl(log p_{r-1}, log p_r)``. Tokens with ``p = 0`` add nothing; infinite where ``q = 0`` and ``p > 0``.
-
-    Args:
-        log_p, log_q: normalised log-probabilities ``[..., vocab]``.
-        p: ``log_p.exp()`` when the caller already has it.
-    """
-    p = log_p.exp() if p is None else p
-    difference = log_p - log_q
-    total = torch.linalg.vecdot(p, difference)
-    if bool(torch.isnan(total).any()):  # a probability of zero: 0 * inf, which counts as 0
-        total = (p * difference).masked_fill_(p == 0, 0.0).sum(-1)
-    return total.clamp_min(0.0)  # rounding of equal distributions may fall a hair below zero
 
 
 def entropy(log_p: Tensor, p: Tensor | None = None) -> Tensor:

@@ -120,7 +120,9 @@ class Recorder:
             events = [event for event in self._events if event.block == i]
             states = [events[0].previous[0], *(event.state[0] for event in events)] if events else []  # N + 1 x [T, H]
             ms = [event.seconds * 1000 for event in events]
-            runs.append(_BlockRun(i, [spec.a, spec.b], int(report.steps[i][0]), report.reasons[i][0], states, ms))
+            decided = report.measured[i] if hidden.shape[1] == 1 else {}
+            n, reason = int(report.steps[i][0]), report.reasons[i][0]
+            runs.append(_BlockRun(i, [spec.a, spec.b], n, reason, states, ms, decided))
         exits = self._exits(runs[-1], cache) if self.exit else []
         rows = 1 + sum(len(run.states) for run in runs) + len(exits)
         if self.full or hidden.shape[1] == 1:
@@ -166,7 +168,10 @@ class Recorder:
 
 @dataclass(frozen=True)
 class _BlockRun:
-    """One block in one pass: ``states`` s_0..s_N, each ``[T, H]`` (none when not recorded), ``ms`` of each step."""
+    """One block in one pass: ``states`` s_0..s_N, each ``[T, H]`` (none when not recorded), ``ms`` of each step.
+
+    ``decided``: of a pass of one token, what its stop rule compared with the thresholds, by step.
+    """
 
     block: int
     layers: list[int]
@@ -174,6 +179,7 @@ class _BlockRun:
     reason: str
     states: list[Tensor]
     ms: list[float]
+    decided: dict[int, dict[str, Tensor]]
 
 
 class Reading:
@@ -237,6 +243,10 @@ class Reading:
                 rows = slice(first, first + len(run.states))
                 first += len(run.states)
                 columns, packed = self._columns(rows, next_ids), self._packed(rows)
+                for r, decided in run.decided.items():  # what decided is what is shown, to the last bit
+                    for name, value in decided.items():
+                        if bool(torch.isfinite(value[0])):
+                            columns[name][0][r - 1] = float(value[0])
                 if self.recorder.exit and run is self.runs[-1]:
                     columns |= self._exit_columns(next_ids)
             keys, attention = (

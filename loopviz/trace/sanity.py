@@ -47,6 +47,7 @@ def check_meta_sense(meta: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the field, unless a Meta (of the right types) is one a run could have."""
     for name in ("model", "created", "loop", "settings", "versions"):
         _check_plain(meta[name], f"meta.{name}")
+    _check_plain(meta.get("provenance", {}), "meta.provenance")
     if _SURROGATE.search(meta["prompt"]):
         raise ValueError("meta.prompt: half a character (a lone surrogate)")
     shape = meta["shape"]

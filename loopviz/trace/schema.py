@@ -208,7 +208,13 @@ class _Changes(TypedDict, total=False):
     changes: list[Change]  # in order; :mod:`loopviz.trace.changes` says what held where
 
 
-class Meta(_Changes):
+class _Provenance(TypedDict, total=False):
+    """Left out where nobody asked for it: it costs reading all weights."""
+
+    provenance: dict[str, str]  # weights (sha256), device, dtype: :mod:`loopviz.engine.provenance`
+
+
+class Meta(_Changes, _Provenance):
     """What the whole run was: model, prompt, settings (those it began with)."""
 
     version: Literal[3]

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from loopviz import __version__
-from loopviz.model import LoopLlamaForCausalLM
+from loopviz import __version__, outputs
+from loopviz.model import LoopLlamaForCausalLM, model_card
 from loopviz.model.quiet import quiet_transformers
 
 from .evaluate import ArrowsResult, TextResult
@@ -37,7 +37,7 @@ def save_model(model: LoopLlamaForCausalLM, recipe: Recipe, task: Task, folder: 
     with quiet_transformers():
         finished.to(getattr(torch, recipe.save_dtype)).save_pretrained(str(folder))
     task.tokenizer.save_pretrained(str(folder))
-    (folder / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", "utf-8")
+    outputs.write(folder / "recipe.json", (json.dumps(recipe.to_dict(), indent=2) + "\n").encode())
     with quiet_transformers():
         return LoopLlamaForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True).eval()
 
@@ -190,13 +190,10 @@ def write_card(
         "machine": machine,
         "result": dataclasses.asdict(result),
     }
-    (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    front = ["---", *([f"license: {license.lower()}"] if license else []), "library_name: transformers"]
-    front += ["pipeline_tag: text-generation", "tags:", "  - loop_llama", "---"]
-    (folder / "README.md").write_text(
-        "\n".join([*front, "", *_card(recipe, record, result, beside), ""]),
-        "utf-8",
-    )
+    outputs.write(folder / "results.json", (json.dumps(record, indent=2) + "\n").encode())
+    front = ["---", *([f"license: {license.lower()}"] if license else []), f"library_name: {model_card.LIBRARY}"]
+    front += ["pipeline_tag: text-generation", "tags:", f"  - {model_card.TAG}", "---"]
+    outputs.write(folder / "README.md", "\n".join([*front, "", *_card(recipe, record, result, beside), ""]).encode())
 
 
 def _card(
@@ -215,6 +212,8 @@ def _card(
         result_table(result),
         "",
         *(line for other in beside for line in _other(other)),
+        *model_card.usage(build_config(recipe, None, finished=True)),
+        "",
         "## Training",
         "",
         "```",

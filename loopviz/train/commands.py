@@ -11,6 +11,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz import outputs
+from loopviz.command_line import add_machine, check_threads, load, path
+
 from . import recipe as recipes
 
 if TYPE_CHECKING:
@@ -25,11 +28,12 @@ def add_parsers(commands: Any) -> None:
     """Add the sub-commands to the command line's parser."""
     train = commands.add_parser("train", help="train a looped model from a recipe")
     train.add_argument("recipe", help=f"one of {', '.join([*recipes.names(), BUILT])}, or a JSON file")
-    train.add_argument("--out", required=True, metavar="DIR", type=Path, help="folder of the model")
+    train.add_argument("--out", required=True, metavar="DIR", type=path, help="folder of the model")
+    train.add_argument("--force", action="store_true", help="train into a folder that holds another model or files")
     train.add_argument(
-        "--data", metavar="FILE", type=Path, help="text recipes: a UTF-8 text; documents end with a line <|endoftext|>"
+        "--data", metavar="FILE", type=path, help="text recipes: a UTF-8 text; documents end with a line <|endoftext|>"
     )
-    train.add_argument("--held-out", metavar="FILE", type=Path, help="text to measure on (default: the end of --data)")
+    train.add_argument("--held-out", metavar="FILE", type=path, help="text to measure on (default: the end of --data)")
     train.add_argument(
         "--data-note", default="", metavar="TEXT", help="source and licence of the data, for the model card"
     )
@@ -39,7 +43,7 @@ def add_parsers(commands: Any) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        type=Path,
+        type=path,
         help="a finished model whose results the card prints beside this one's; can be repeated",
     )
     train.add_argument(
@@ -50,12 +54,16 @@ def add_parsers(commands: Any) -> None:
         help="change the recipe: optimizer.lr=0.002 (JSON values); can be repeated",
     )
     train.add_argument("--resume", action="store_true", help="continue the run in --out")
-    train.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
-    train.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the recipe's)")
+    add_machine(train, "CPU threads (default: the recipe's)")
+    train.set_defaults(device="auto")
 
     evaluate = commands.add_parser("evaluate", help="measure a trained model on held-out data, by loops")
-    evaluate.add_argument("model", type=Path, help="folder of a model made by train, or of any Llama with --data")
-    evaluate.add_argument("--data", metavar="FILE", type=Path, help="held-out text (text models)")
+    evaluate.add_argument(
+        "model", help="a bundled model's name, the folder of a model made by train, or any Llama with --data"
+    )
+    evaluate.add_argument(
+        "--data", metavar="FILE", type=path, help="held-out text (text models); - reads it from stdin"
+    )
     evaluate.add_argument("--loops", metavar="N,N", help="loop counts (default: the recipe's, or 1,2,3,4,6,8,12,16,24)")
     evaluate.add_argument(
         "--length",
@@ -63,7 +71,8 @@ def add_parsers(commands: Any) -> None:
         metavar="N",
         help="tokens a prediction may look back, and at least half of them (default: the recipe's, or 128)",
     )
-    evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON too")
+    evaluate.add_argument("--json", metavar="FILE", type=path, help="write the result as JSON too")
+    add_machine(evaluate)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -101,36 +110,72 @@ def _recipe(options: argparse.Namespace) -> recipes.Recipe:
         raise recipes.RecipeError(f"--data: recipe {recipe.name!r} needs a text file")
     if recipe.task == "arrows" and (options.data or options.held_out):
         raise recipes.RecipeError(f"--data: recipe {recipe.name!r} makes its own data; leave it out")
-    for path in (options.data, options.held_out):
-        if path is not None and not path.is_file():
-            raise recipes.RecipeError(f"{path}: there is no such file")
+    for file in (options.data, options.held_out):
+        if file is not None and not file.is_file():
+            raise recipes.RecipeError(f"{file}: there is no such file")
     return recipe
 
 
-def _train(options: argparse.Namespace) -> int:
-    recipe = _recipe(options)
-    run_folder = options.out / RUN
+MADE = ("config.json", "model.safetensors", "tokenizer.json", "recipe.json", "README.md")  # in the model's folder
+STATE = "checkpoint.pt"  # of a run, in its folder
 
-    import torch
+
+def _check_place(options: argparse.Namespace) -> None:
+    """Refuse, before any work, a folder that cannot be written, or that holds files which are not this run's.
+
+    A run in the folder is the trainer's to refuse or to resume; a glassbox may be built anew over a glassbox.
+    """
+    out = options.out
+    outputs.check_folder(out, "--out")
+    if (out / RUN).exists():
+        outputs.check_folder(out / RUN, "--out")
+    if options.force or (out / RUN / STATE).exists():
+        return
+    if options.recipe == BUILT and _stored_task(out) == BUILT:
+        return
+    outputs.check_free([out / name for name in MADE], "--out", "and not of a run in this folder")
+
+
+def _stored_task(folder: Path) -> str | None:
+    """The task of the model in a folder, as `train` wrote it."""
+    try:
+        return json.loads((folder / "recipe.json").read_text("utf-8"))["task"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _train(options: argparse.Namespace) -> int:
+    check_threads(options.threads)
+    recipe = _recipe(options)
+    check_threads(recipe.threads)
+    run_folder = options.out / RUN
+    _check_place(options)
+
+    from loopviz.model.devices import resolve_device
 
     from .card import read_beside, read_history, result_table, save_model, write_card
     from .tasks import ArrowsTask, TextTask
-    from .trainer import Trainer, build_config
+    from .trainer import Trainer, build_config, check_buildable
 
     build_config(recipe, finished=True)  # what can be refused is refused before any work
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_buildable(recipe)
+    device = str(resolve_device(options.device))
     beside = [read_beside(folder) for folder in options.beside]
-    run_folder.mkdir(parents=True, exist_ok=True)
-    task: Task = (
-        ArrowsTask(recipe) if recipe.task == "arrows" else TextTask(recipe, options.data, options.held_out, run_folder)
-    )
+    with outputs.naming(run_folder):
+        run_folder.mkdir(parents=True, exist_ok=True)
+    with outputs.naming(run_folder):
+        task: Task = (
+            ArrowsTask(recipe)
+            if recipe.task == "arrows"
+            else TextTask(recipe, options.data, options.held_out, run_folder)
+        )
     with _Line(recipe.steps) as line:
         trainer = Trainer(recipe, task, run_folder, device=device, resume=options.resume, say=line)
         progress = trainer.run()
-    model = save_model(trainer.model, recipe, task, options.out)
+    with outputs.naming(options.out):
+        model = save_model(trainer.model, recipe, task, options.out)
     result = task.measure(model, final=True)
+    print(result_table(result), flush=True)  # before anything that may fail: it took long enough
     write_card(
         options.out,
         recipe,
@@ -145,7 +190,6 @@ def _train(options: argparse.Namespace) -> int:
         parameters=model.num_parameters(),
         device=device,
     )
-    print(result_table(result))
     return 0
 
 
@@ -216,18 +260,23 @@ def _build(options: argparse.Namespace) -> int:
     idle = [name for name in given if getattr(options, name)]
     if idle:
         raise recipes.RecipeError(f"--{idle[0].replace('_', '-')}: {BUILT} is built, not trained; leave it out")
+    _check_place(options)
+    from loopviz.model import LoopLlamaConfig, model_card
+
     from . import glassbox
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    table = _check_table(glassbox.save(options.out))
-    (options.out / "README.md").write_text(
-        "---\nlicense: mit\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n  - loop_llama\n---\n\n"
+    with outputs.naming(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+        table = _check_table(glassbox.save(options.out))
+    usage = "\n".join(model_card.usage(LoopLlamaConfig.from_pretrained(str(options.out))))
+    outputs.write(
+        options.out / "README.md",
+        f"---\nlicense: mit\nlibrary_name: {model_card.LIBRARY}\npipeline_tag: text-generation\ntags:\n  - loop_llama\n---\n\n"
         f"# {BUILT}\n\n{glassbox.__doc__.strip()}\n\n## Measured against exact (weights as saved)\n\n{table}\n\n"
         "Licence of these weights: MIT.\n\n"
-        f"Built by `python -m loopviz train {BUILT} --out {options.out.name}`.\n",
-        "utf-8",
+        f"Built by `python -m loopviz train {BUILT} --out {options.out.name}`.\n\n{usage}\n".encode(),
     )
-    (options.out / "recipe.json").write_text(json.dumps({"name": BUILT, "task": BUILT}) + "\n", "utf-8")
+    outputs.write(options.out / "recipe.json", (json.dumps({"name": BUILT, "task": BUILT}) + "\n").encode())
     print(table)
     return 0
 
@@ -263,19 +312,28 @@ def _evaluate(options: argparse.Namespace) -> int:
     loops = _loops(options.loops)
     if options.length is not None and options.length < 1:
         raise recipes.RecipeError(f"--length {options.length}: must be >= 1")
-    stored = options.model / "recipe.json"
+    check_threads(options.threads)
+    if options.json is not None:
+        outputs.check_file(options.json, "--json", inputs=[options.data])
+    folder = _folder_of(options.model)
+    stored = folder / "recipe.json"
     values = json.loads(stored.read_text("utf-8")) if stored.is_file() else None
     task = values["task"] if values else "text"
-    if task == "text" and options.data is None:
+    missing = task == "text" and options.data is None
+    if missing and folder.exists():  # of what is not here, first whether there is such a model
         raise recipes.RecipeError("--data: give a held-out text to measure on")
     if task != "text" and options.data is not None:
         raise recipes.RecipeError(f"--data: this model's task is {task!r}, which makes its own data; leave it out")
 
     import dataclasses
 
-    from loopviz.model.checkpoints import load_checkpoint
+    import torch
 
-    loaded = load_checkpoint(options.model)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    loaded = load(options.model, torch.float32, {}, options.device)
+    if missing:
+        raise recipes.RecipeError("--data: give a held-out text to measure on")
     if task == BUILT:
         from . import glassbox
 
@@ -286,10 +344,19 @@ def _evaluate(options: argparse.Namespace) -> int:
 
         result = _measure(options, loaded, recipes.Recipe.from_dict(values) if values else None, loops)
         table = result_table(result)
-    print(table)
+    with outputs.naming("stdout"):
+        print(table, flush=True)
     if options.json is not None:
-        options.json.write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n", "utf-8")
+        outputs.write(options.json, (json.dumps(dataclasses.asdict(result), indent=2) + "\n").encode())
     return 0
+
+
+def _folder_of(model: str) -> Path:
+    """Where the recipe of a model is, if it has one: with the weights, for a bundled name too."""
+    from loopviz.model.checkpoint_sources import BUNDLED, BUNDLED_FOLDER
+
+    named = model in [known.name for known in BUNDLED]
+    return BUNDLED_FOLDER / model if named else Path(model).expanduser()
 
 
 def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | None, loops: Any) -> Any:
@@ -306,12 +373,16 @@ def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | 
             [recipe.seed, PROBLEMS, 1],
             dynamic=True,
         )
-    import tempfile
+    from loopviz.engine import context_length
+    from loopviz.lab.windows import encode
+    from loopviz.text_file import read_text
 
-    from .text import encode_file
-
-    with tempfile.TemporaryDirectory() as folder:
-        ids = encode_file(options.data, loaded.tokenizer, Path(folder), "held_out")[0].copy()
-    length = options.length or (recipe.length if recipe else 128)
+    context = context_length(loaded.model)
+    if options.length is not None and options.length > context:
+        raise recipes.RecipeError(
+            f"--length {options.length}: the model's context is {context} tokens; give a shorter one"
+        )
+    length = options.length or min(recipe.length if recipe else 128, context)
+    ids = encode(loaded.tokenizer, read_text(options.data), None, closed=True)
     batch = recipe.batch if recipe else 4
     return evaluate_text(loaded.model, ids, loops or how.loops, length, batch, overlap=length // 2)

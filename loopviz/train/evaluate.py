@@ -112,6 +112,8 @@ def evaluate_text(
 ) -> TextResult:
     """Loss on a text, in windows (:func:`spans`): every token but the first is predicted once.
 
+    A document's beginning mark is no prediction (`given` of :class:`loopviz.lab.windows.TokenIds`).
+
     Args:
         model: with one looped block, or none; put into eval mode.
         ids: `[n]` tokens, n >= 2.
@@ -128,17 +130,23 @@ def evaluate_text(
         raise ValueError(f"tokens={len(ids)}: at least 2 are needed to predict one")
     if not 0 <= overlap < length:
         raise ValueError(f"overlap={overlap}: must be in 0..{length - 1}, shorter than a window")
-    ids = np.asarray(ids[: None if limit is None else limit + 1], dtype=np.int64)
-    loops, n = tuple(loops), len(ids) - 1
+    ids = ids[: None if limit is None else limit + 1]
+    given = getattr(ids, "given", None)
+    own = np.ones(len(ids) - 1, dtype=bool) if given is None else ~given[1:]  # prediction i is of token i + 1
+    n = int(own.sum())
+    if not n:
+        raise ValueError(f"tokens={len(ids)}: nothing but marks of a beginning; give a longer text")
+    ids, loops = np.asarray(ids, dtype=np.int64), tuple(loops)
     model.eval()
     losses: list[float] = []
     gaps: list[float] = []
-    for part, skip in _parts(ids, spans(n, length, overlap), batch):
+    for part, counts, skip in _parts(ids, own, spans(len(own), length, overlap), batch):
         tokens = torch.from_numpy(part).to(model.device)
         logits, cosines = exits(model, tokens[:, :-1], loops)
-        targets = tokens[:, 1 + skip :].flatten()
-        nats = [F.cross_entropy(x[:, skip:].flatten(0, 1).float(), targets, reduction="sum").item() for x in logits]
-        gap = [(1 - cosine[:, skip:]).sum().item() for cosine in cosines]
+        kept = torch.from_numpy(counts[:, skip:]).to(model.device)  # [B, T - skip]
+        targets = tokens[:, 1 + skip :][kept]
+        nats = [F.cross_entropy(x[:, skip:][kept].float(), targets, reduction="sum").item() for x in logits]
+        gap = [(1 - cosine[:, skip:])[kept].sum().item() for cosine in cosines]
         losses = [a + b for a, b in zip(losses or [0.0] * len(nats), nats, strict=True)]
         gaps = [a + b for a, b in zip(gaps or [0.0] * len(gap), gap, strict=True)]
     return TextResult(
@@ -150,12 +158,17 @@ def evaluate_text(
     )
 
 
-def _parts(ids: np.ndarray, windows: list[tuple[int, int, int]], batch: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Windows of one shape in batches `[<= batch, window + 1]`, with how many of their predictions are not counted."""
+def _parts(
+    ids: np.ndarray, own: np.ndarray, windows: list[tuple[int, int, int]], batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Windows of one shape in batches: tokens `[<= batch, window + 1]`, which predictions count `[<= batch, window]`, and
+    how many at the beginning belong to the window before.
+    """
     for (_, skip), group in groupby(windows, key=lambda span: (span[1] - span[0], span[2])):
-        rows = [ids[start : end + 1] for start, end, _ in group]
+        rows = [(ids[start : end + 1], own[start:end]) for start, end, _ in group]
         for i in range(0, len(rows), batch):
-            yield np.stack(rows[i : i + batch]), skip
+            tokens, counts = zip(*rows[i : i + batch], strict=True)
+            yield np.stack(tokens), np.stack(counts), skip
 
 
 @torch.no_grad()

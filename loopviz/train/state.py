@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from loopviz import csv_file
+from loopviz import csv_file, outputs
 
 from .optim import decay_start
 from .recipe import Loops, Recipe, RecipeError
@@ -27,13 +27,15 @@ class StateError(ValueError):
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint beside `path`, then put it in its place: there is always a whole one."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    """Write a checkpoint beside `path`, then put it in its place: there is always a whole one.
+
+    Raises:
+        OutputError: the system would not write; the checkpoint before this one is still there.
+    """
+    with outputs.replacing(path) as partial, partial.open("wb") as file:
         torch.save({"version": VERSION, **state}, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -58,17 +60,17 @@ def load_state(path: Path) -> dict[str, Any]:
 def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
     """Refuse to continue a run under a recipe that would have computed something else until now.
 
-    `steps` of a trapezoid may change as long as its fall has begun under neither value, and later loops as long as they
-    have begun under neither.
+    `steps` may change as long as every step done so far had the learning rate that it would have had: under a trapezoid as
+    long as its fall has begun under neither value, and always under a schedule that does not fall. Later loops may change as long as they have begun under
+    neither value.
 
     Raises:
         RecipeError: naming the first field that differs.
     """
     new, old = recipe.to_dict(), dict(stored)
-    if new["schedule"]["name"] == "trapezoid" and new["steps"] != old["steps"]:
-        starts = [decay_start(recipe.schedule, steps) for steps in (new["steps"], old["steps"])]
-        if step <= min(starts):
-            old["steps"] = new["steps"]
+    if new["steps"] != old["steps"]:
+        _check_longer(recipe, old["steps"], step)
+        old["steps"] = new["steps"]
     if old["loops"] and new["loops"] and _not_yet(recipe.loops, old["loops"], step):
         old["loops"] = {**old["loops"], **{key: new["loops"][key] for key in LATER}}
     for name in new:
@@ -77,6 +79,29 @@ def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
                 f"{name}={new[name]!r}: the run in this folder has {name}={old.get(name)!r}; resume it as it was, "
                 "or train into another folder"
             )
+
+
+def _check_longer(recipe: Recipe, before: int, step: int) -> None:
+    """Refuse another number of steps unless all that has been done would have been the same under it."""
+    schedule, steps = recipe.schedule, recipe.steps
+    start = f"steps={steps}: the run in this folder has steps={before}"
+    anew = f"train into another folder with steps={steps}"
+    if steps < step:
+        raise RecipeError(f"{start} and has done {step}; {anew}")
+    same = schedule.final == 1  # it does not fall
+    if schedule.name == "trapezoid" and not same:
+        same = step <= min(decay_start(schedule, steps), decay_start(schedule, before))
+    if not same:
+        until = f" until step {decay_start(schedule, before)}" if schedule.name == "trapezoid" else ""
+        keeps = f"it can be changed{until} only" if until else "a trapezoid's could be changed before its fall"
+        raise RecipeError(
+            f"{start}, and the learning rate ({schedule.name}) of the {step} steps done depends on that; {keeps}; {anew}"
+        )
+    if recipe.task == "arrows" and step == before and step % recipe.evaluation.every:
+        raise RecipeError(
+            f"{start} and is finished: its closing evaluation, which can move the curriculum on, is none of a longer run's "
+            f"(evaluation.every={recipe.evaluation.every}); {anew}"
+        )
 
 
 def _not_yet(loops: Loops, stored: Mapping[str, Any], step: int) -> bool:
@@ -101,12 +126,10 @@ class CsvLog:
             with path.open(newline="", encoding="utf-8") as file:
                 whole = [row for row in list(csv.reader(file))[1:] if len(row) == len(columns)]  # not half a row
             rows = [row for row in whole if int(row[0]) <= after]
-        partial = path.with_suffix(".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with outputs.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             csv_file.writer(file).writerows([columns, *rows])
-        os.replace(partial, path)
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
         """Append rows."""
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with outputs.naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv_file.writer(file).writerows(rows)

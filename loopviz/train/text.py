@@ -1,6 +1,7 @@
 """A text file as BPE tokens on disk, and random windows of it.
 
-Documents are separated by lines that hold `<|endoftext|>` alone; a file without any is one document.
+Documents are separated by lines that hold `<|endoftext|>` alone; a file without any is one document. What a text file is:
+:mod:`loopviz.text_file`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,9 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-END = "<|endoftext|>"
-PIECE = 1 << 20  # characters of one document that are held and tokenised at once
-
-
-class TextError(ValueError):
-    """A text that cannot be trained on."""
+from loopviz import text_file
+from loopviz.engine.text import encode, text_begins_with
+from loopviz.text_file import END, TextError
 
 
 @dataclass(frozen=True)
@@ -43,37 +41,18 @@ class Source:
     tokens: int
 
 
-def pieces(path: Path) -> Iterator[tuple[str, bool]]:
+def pieces(path: str | os.PathLike[str]) -> Iterator[tuple[str, bool]]:
     """The file's documents in order, empty ones left out, long ones in pieces cut at a line's end.
 
     Yields:
-        Text, and whether a document ends with it.
+        Text, and whether a document ends with it (the file's end ends one too).
 
     Raises:
-        TextError: the file is not UTF-8.
+        TextError: the file is no text.
+        OSError: it cannot be read.
     """
-    lines: list[str] = []
-    held = 0
-    inside = False  # a piece of the present document has been yielded already
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.strip() == END:
-                    text = "".join(lines).strip("\n")
-                    if text or inside:
-                        yield text, True
-                    lines, held, inside = [], 0, False
-                    continue
-                lines.append(line)
-                held += len(line)
-                if held >= PIECE:
-                    yield "".join(lines), False
-                    lines, held, inside = [], 0, True
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path}: not a UTF-8 text ({error})") from None
-    text = "".join(lines).strip("\n")
-    if text or inside:
-        yield text, True
+    for piece in text_file.pieces(text_file.read_lines(path)):
+        yield piece.text, piece.ends
 
 
 def train_tokenizer(path: Path, vocab_size: int) -> PreTrainedTokenizerFast:
@@ -100,7 +79,7 @@ def encode_file(path: Path, tokenizer: PreTrainedTokenizerFast, folder: Path, na
         `[n]` uint16 (uint32 for a vocabulary above 65,536): each document, then the end mark. And what they came from.
 
     Raises:
-        TextError: the file holds no text, or is not UTF-8.
+        TextError: the file holds no text, or is none.
         OSError: it cannot be read, or the tokens cannot be written.
     """
     digest = sha256(path)
@@ -112,14 +91,16 @@ def encode_file(path: Path, tokenizer: PreTrainedTokenizerFast, folder: Path, na
             return np.load(target, mmap_mode="r"), Source(**known)
 
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
-    end = tokenizer.eos_token_id
+    before = text_begins_with(tokenizer)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     documents = tokens = 0
     raw = folder / f"{name}.partial"
     with raw.open("wb") as file:
-        for text, ends in pieces(path):
-            ids = tokenizer.backend_tokenizer.encode(text).ids + [end] * ends
+        for piece in text_file.pieces(text_file.read_lines(path)):
+            own = encode(tokenizer, piece.text, add_special_tokens=False, verbose=False)
+            ids = before * piece.begins + own + end * piece.ends
             np.asarray(ids, dtype=dtype).tofile(file)
-            documents += ends
+            documents += piece.ends
             tokens += len(ids)
     if not tokens:
         raw.unlink()

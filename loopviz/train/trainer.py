@@ -17,8 +17,11 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
+from loopviz import signals
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+from loopviz.model.checkpoint_files import available_memory
 from loopviz.model.configuration import LOOP_FIELDS
+from loopviz.signals import Terminated
 
 from .arrows import IGNORE, sequence_length
 from .evaluate import ArrowsResult, TextResult
@@ -83,7 +86,12 @@ def build_config(
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
         }
-    config = LoopLlamaConfig(**{**fields, **special})
+    try:
+        config = LoopLlamaConfig(**{**fields, **special})
+    except ValueError:
+        raise
+    except Exception as error:  # transformers' own checks raise kinds of their own
+        raise RecipeError(f"model: {' '.join(str(error.__cause__ or error).split())}") from error
     length = recipe.length if recipe.arrows is None else sequence_length(recipe.arrows)
     if config.max_position_embeddings < length:
         raise RecipeError(f"model.max_position_embeddings={config.max_position_embeddings}: must be >= {length} tokens")
@@ -92,6 +100,55 @@ def build_config(
             f"model.max_loop_count={config.max_loop_count}: must be >= {recipe.loops.most}, what loops may draw"
         )
     return config
+
+
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
+MOST_LAYERS = 1000
+BYTES_A_PARAMETER = 16  # float32 weights, gradients and the optimiser's two moments
+
+
+def _check_shape(config: LoopLlamaConfig) -> None:
+    """What a configuration lets through and a model falls over."""
+    for name in _SIZES:
+        value = getattr(config, name)
+        if value < 1:
+            raise RecipeError(f"model.{name}={value}: must be >= 1")
+    layers, heads, kv_heads = config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads
+    if layers > MOST_LAYERS:
+        raise RecipeError(f"model.num_hidden_layers={layers}: must be <= {MOST_LAYERS}")
+    if heads % kv_heads:
+        raise RecipeError(f"model.num_key_value_heads={kv_heads}: must divide num_attention_heads={heads}")
+    if config.head_dim % 2:
+        raise RecipeError(f"model.head_dim={config.head_dim}: must be even, its halves are rotated against each other")
+
+
+def check_buildable(recipe: Recipe) -> None:
+    """Build the recipe's model without its numbers, and see that training it could fit into memory.
+
+    Raises:
+        RecipeError: it cannot be built, or is too large for this machine.
+    """
+    config = build_config(recipe)
+    _check_shape(config)
+    config.vocab_size = recipe.vocab_size if recipe.arrows is None else config.vocab_size
+    try:
+        with torch.device("meta"):
+            parameters = LoopLlamaForCausalLM(config).num_parameters()
+    except Exception as error:
+        raise RecipeError(f"model: cannot be built ({type(error).__name__}: {' '.join(str(error).split())})") from error
+    need, there = parameters * BYTES_A_PARAMETER, available_memory()
+    if need > there:
+        raise RecipeError(
+            f"model: {parameters:,} parameters need about {need / 1e9:,.1f} GB to train, and {there / 1e9:.1f} GB are free; "
+            "a smaller model.hidden_size or fewer layers need less"
+        )
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LoopLlamaForCausalLM:
@@ -199,7 +256,8 @@ class Trainer:
 
         Raises:
             TrainingError: the loss is no longer a number.
-            KeyboardInterrupt: SIGINT or SIGTERM came; the step was finished and a checkpoint is written.
+            KeyboardInterrupt: SIGINT or SIGTERM (then :class:`Terminated`) came; the step was finished and a checkpoint is
+                written.
         """
         recipe, progress = self.recipe, self.progress
         with _deferred_signals() as interrupted:
@@ -218,7 +276,7 @@ class Trainer:
                 if last or progress.step % recipe.checkpoint_every == 0 or interrupted.is_set():
                     self._save()
                 if interrupted.is_set():
-                    raise KeyboardInterrupt
+                    raise interrupted.error
         return progress
 
     def _step(self) -> tuple[float, int | None, float, float]:
@@ -298,26 +356,33 @@ def rows(result: TextResult | ArrowsResult) -> list[tuple[int | str, int | str, 
     ]
 
 
+class _Asked(threading.Event):
+    """Set when somebody asked the run to end; `error` says how."""
+
+    error: KeyboardInterrupt = KeyboardInterrupt()
+
+
 @contextmanager
-def _deferred_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event instead of tearing a step apart; a second one is obeyed at once.
+def _deferred_signals() -> Iterator[_Asked]:
+    """SIGINT and SIGTERM set the event instead of tearing a step apart; a second Ctrl-C is obeyed at once.
 
     Outside the main thread, where no handler may be set, nothing changes.
     """
-    came = threading.Event()
+    came = _Asked()
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    kinds = (signal.SIGINT, signal.SIGTERM)
+    kinds = [kind for kind in signals.ENDS if signal.getsignal(kind) != signal.SIG_IGN]
 
-    def handle(*_: Any) -> None:
-        if came.is_set():
+    def handle(number: int, frame: Any) -> None:
+        if came.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        came.error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
         came.set()
 
-    before = [signal.signal(kind, handle) for kind in kinds]
+    before = [signal.signal(kind, handle) for kind in (signal.SIGINT, *kinds)]
     try:
         yield came
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
+        for kind, handler in zip((signal.SIGINT, *kinds), before, strict=True):
             signal.signal(kind, handler)

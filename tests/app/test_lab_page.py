@@ -29,6 +29,7 @@ from loopviz.app.url_state import decode
 from loopviz.lab import TASKS, Column, Task, param, repeat
 from tests.app.wire import unwire
 from tests.conftest import make_llama
+from tests.lab.subject import subject
 
 GATE = threading.Event()  # the toy task waits here before its third row
 
@@ -170,6 +171,8 @@ def test_what_was_filled_in_becomes_parameters(tmp_path: Path) -> None:
         ({"loop": "{broken"}, "loop"),
         ({"file": "/etc/passwd"}, "file"),
         ({"file": {"name": "a", "text": "x" * 2_000_001}}, "file"),
+        ({"file": {"name": "a", "data": base64.b64encode(b"x" * 2_000_001).decode()}}, "file"),
+        ({"file": {"name": "a", "data": base64.b64encode(b"x" * 8_000_001).decode()}}, "file"),
         ({"text": "x" * 2_000_001}, "text"),
         ({"counts": "1," * 2000}, "counts"),
     ],
@@ -178,6 +181,30 @@ def test_what_was_filled_in_becomes_parameters(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_by_name(filled: dict[str, Any], names: str, lang: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=names):
         params_of(TOY, filled, tmp_path, lang)
+
+
+def chosen(data: bytes, name: str = "story.txt") -> dict[str, Any]:
+    """A file as the page sends it."""
+    return {"file": {"name": name, "data": base64.b64encode(data).decode()}}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_chosen_file_is_read_as_every_text_file_is(end: str, tmp_path: Path) -> None:
+    from loopviz.lab.experiment import read_file
+
+    words = "línes 从前\n🙂\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        params = params_of(TOY, chosen(words.replace("\n", end).encode(encoding)), tmp_path, "en")
+        assert read_file(params.file) == words
+
+
+def test_a_chosen_file_that_is_no_text_is_refused_by_its_name_and_byte(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"file='pi_c.png': not a UTF-8 text \(byte 0") as refused:
+        params_of(TOY, chosen(b"\x89PNG", "pi/c.png"), tmp_path, "en")
+    assert str(tmp_path) not in str(refused.value), "it tells where this server keeps files"
+    for wrong in ("?", 7, None, "你"):
+        with pytest.raises(ValueError, match="file: choose a text file"):
+            params_of(TOY, {"file": {"name": "a", "data": wrong}}, tmp_path, "en")
 
 
 def test_a_heading_is_what_comes_before_the_colon() -> None:
@@ -247,10 +274,11 @@ def test_an_exit_rule_a_model_can_have_opens_as_that_model() -> None:
     task = TASKS["exits"]
     params = task.params(text="some words", loop={"loop_layers": [1, 1]})
     row = {"policy": "cosine", "threshold": 0.99, "floor": 2, "max_loops": 9}
-    fields = task.settings(None, row, params)
+    tiny = subject()
+    fields = task.settings(tiny, row, params)
     assert fields["loop_layers"] == [1, 1]
     assert (fields["loop_strategy"], fields["cosine_threshold"], fields["min_loop_count"]) == ("dynamic_stop", 0.99, 2)
-    assert task.settings(None, {**row, "policy": "entropy"}, params) is None
+    assert task.settings(tiny, {**row, "policy": "entropy"}, params) is None
 
 
 def test_the_table_comes_as_files_that_repeat_it(

@@ -134,12 +134,42 @@ def test_a_change_is_checked_against_what_was_asked_before() -> None:
 
 def test_one_steering_one_run() -> None:
     steering = Steering()
-    with pytest.raises(ValueError, match="no run has it yet"):
-        steering.set_loop(loop_count=2)
     frames = stream(model(**LOOP), tokenizer(), PROMPT, WORDS, steering=steering)
     with pytest.raises(ValueError, match="another run"):
         stream(model(**LOOP), tokenizer(), PROMPT, WORDS, steering=steering)
     frames.close()
+
+
+def test_c6_changes_can_be_asked_for_before_the_run() -> None:
+    """What is known beforehand needs no thread and no callback; it comes to what asking in time comes to."""
+    steering = Steering()
+    steering.set_loop(token=8, loop_count=6)
+    steering.set_loop(token=9, loop_damping=0.5)
+    before = run(model(**LOOP), tokenizer(), PROMPT, WORDS, steering=steering)
+    assert said(before) == said(steered({8: {"loop_count": 6}, 9: {"loop_damping": 0.5}}))
+    assert [change["index"] for change in before.meta["changes"]] == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"loop_count": 0}, "loop_count=0"),
+        ({"virtual_layer_count": 2}, "start a new run"),
+    ],
+)
+def test_c6_a_change_asked_for_before_is_checked_when_the_run_begins(fields: dict[str, Any], says: str) -> None:
+    steering = Steering()
+    steering.set_loop(token=8, **fields)
+    with pytest.raises(ValueError, match=says):
+        stream(model(**LOOP), tokenizer(), PROMPT, WORDS, steering=steering)
+    assert steering.changes == []
+
+
+def test_c6_a_field_that_there_is_not_is_refused_at_once() -> None:
+    steering = Steering()
+    with pytest.raises(ValueError, match="loop_counts=2: not a loop field"):
+        steering.set_loop(token=8, loop_counts=2)
+    stream(model(**LOOP), tokenizer(), PROMPT, WORDS, steering=steering).close()  # nothing has been asked for
 
 
 def test_changes_from_another_thread_while_frames_come() -> None:

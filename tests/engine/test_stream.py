@@ -224,6 +224,9 @@ def test_chat_needs_a_template():
         ("max_new_tokens", True),
         ("max_new_tokens", 10**9),
         ("temperature", 0),
+        ("temperature", 1e-300),  # numerics D9: passed, and then no distribution was left
+        ("temperature", 1e-5),
+        ("repetition_penalty", 1e-300),
         ("temperature", float("nan")),
         ("temperature", float("inf")),
         ("temperature", "hot"),
@@ -392,3 +395,12 @@ def test_later_settings_do_not_reach_a_run():
         counts.add(frame["blocks"][0]["n_steps"])
         model.set_loop(loop_count=2)
     assert counts == {3}
+
+
+@pytest.mark.parametrize(
+    "edge", [{"temperature": 1e-4}, {"temperature": 100}, {"repetition_penalty": 0.01}, {"top_p": 1e-300}, {"min_p": 1}]
+)
+def test_the_ends_of_every_range_still_leave_a_distribution(edge):
+    """numerics D9: a value that a check lets through and the arithmetic cannot hold."""
+    trace = run(tiny.model(), tiny.tokenizer(), "the dog", StreamSettings(max_new_tokens=3, do_sample=True, **edge))
+    assert len(trace.tokens) == len(tiny.tokenizer()("the dog")["input_ids"]) + 2

@@ -45,6 +45,14 @@ def test_student_is_that_of_the_tables(freedom, quantile):
     assert student(0.975, freedom) == pytest.approx(quantile, rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("freedom", "wide", "wider"), [(5, 2.570582, 4.032143), (8, 2.306004, 3.355387), (30, 2.042272, 2.749996)]
+)
+def test_student_is_as_near_as_its_words_say(freedom, wide, wider):
+    assert 0.998 * wide <= student(0.975, freedom) <= wide
+    assert 0.994 * wider <= student(0.995, freedom) <= wider
+
+
 def test_intervals_of_few_windows_hold_the_truth_as_often_as_they_say():
     """A percentile interval of 8 windows holds it 89 times in 100, this one about 94."""
     rng = np.random.default_rng(0)

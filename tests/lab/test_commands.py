@@ -196,3 +196,35 @@ def test_help_of_the_whole_needs_no_heavy_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_table_of_every_token_is_summed_up_and_a_log_has_a_line_a_tenth(model, here, capfd):
+    """`loop_use` printed a row a token, and told a log as often."""
+    loop = ("--loop", '{"loop_strategy": "dynamic_stop", "kv_cache_mode": "merge_strategy"}')
+    options = ("--model", model, "--limit-tokens", 60, "--window", 20, "--file", "t.txt", *loop)
+    assert run("loop_use", *options) == 0
+    out, err = capfd.readouterr()
+    head, *rows = out.splitlines()
+    assert head.split()[:5] == ["block", "class", "tokens", "mean_loops", "error"]
+    assert rows[-1].split()[:3] == ["0", "all", "60"]
+    told = [line for line in err.splitlines() if line.startswith("loop_use: ")]
+    assert 1 <= len(told) <= 10
+    assert told[-1].startswith("loop_use: 60 of 60 rows")
+    assert "60 rows, summed up here; --out STEM keeps each of them" in err
+    assert run("loop_use", *options, "--out", "all") == 0
+    assert capfd.readouterr().out == out
+    assert len(pd.read_csv("all.csv")) == 60
+
+
+def test_a_log_is_told_again_after_some_seconds_of_work_without_a_row(monkeypatch):
+    class Slow:
+        task, done, total, seconds, eta, share = PERPLEXITY, 0, 9, 1.0, None, 0.0
+
+    clock = iter([0.0, 1.0, 11.0, 12.0])
+    monkeypatch.setattr(commands.time, "monotonic", lambda: next(clock))
+    progress = commands._Progress(Slow())
+    told = []
+    progress.say = told.append
+    for _ in range(3):
+        progress.update(False)
+    assert told == ["perplexity: 0 of 9 rows, 1 s"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -66,6 +68,45 @@ def test_the_floor_and_the_most_loops_are_the_models_own_unless_given() -> None:
     assert TASK.cells(subject(), params) == 4 + 6 + 5 + 5 + 5 + 4 + 4
     rows = Experiment(TASK, subject(), ExitParams(text=TEXT, limit_tokens=6, window=6, loop=loop, floor=3)).run().frame
     assert rows[rows["policy"] != "count"]["mean_loops"].min() >= 3
+
+
+def test_a_models_own_slots_do_not_lift_the_floor() -> None:
+    """With a slot a loop (the bundled models), 13 of 29 rules had stopped at exactly that many loops."""
+    bundled = subject(loop_layers=(1, 3), loop_damping=0.5, virtual_layer_count=8, loop_count=8, min_loop_count=2)
+    params = ExitParams(
+        text=TEXT, limit_tokens=12, window=6, max_loops=8, check=True, cosine=(0.9, 0.96), kl=(0.1, 0.01)
+    )
+    frame = Experiment(TASK, bundled, params).run().frame
+    rules = frame[frame["policy"] != "count"]
+    assert set(rules["floor"]) == {2}
+    assert rules["mean_loops"].min() < 4
+    one = Experiment(TASK, bundled, replace(params, loop={"virtual_layer_count": 1})).run().frame
+    pd.testing.assert_frame_equal(frame, one)  # what is measured is the model with one slot
+    for row in frame.to_dict("records"):
+        found = TASK.settings(bundled, row, params)
+        if found is not None:
+            assert found["virtual_layer_count"] == 1
+            bundled.view(found)
+    asked = ExitParams(text=TEXT, limit_tokens=12, window=6, max_loops=8, loop={"virtual_layer_count": 4})
+    rules = Experiment(TASK, bundled, asked).run().frame.query("policy != 'count'")
+    assert set(rules["floor"]) == {4}
+
+
+def test_fewer_loops_than_the_models_slots_and_floor_can_be_asked_for() -> None:
+    """`--max-loops 3` was refused for a virtual_layer_count that nobody had set."""
+    plain = subject()
+    params = ExitParams(text=TEXT, limit_tokens=8, window=8, loop={"loop_layers": (1, 2)}, max_loops=3)
+    frame = Experiment(TASK, plain, params).run().frame
+    assert set(frame.query("policy != 'count'")["floor"]) == {3}
+    frame = Experiment(TASK, plain, replace(params, floor=1)).run().frame
+    assert frame.query("policy != 'count'")["mean_loops"].min() < 3
+
+
+def test_a_model_that_stops_by_itself_is_recorded_whatever_its_slots_are() -> None:
+    thing = subject(loop_layers=(1, 2), virtual_layer_count=5, min_loop_count=5, loop_strategy="dynamic_stop")
+    assert len(
+        Experiment(TASK, thing, ExitParams(text=TEXT, limit_tokens=6, window=6, floor=2, max_loops=6)).run().rows
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 
@@ -111,8 +112,8 @@ def test_what_is_saved_is_the_table_and_its_manifest(subject, tmp_path):
     assert read == experiment.manifest
     assert read["params"] == params_to_json(params)
     assert read["seed"] == 4
-    digest = "5b594197f8114f8209b967e665577de7a9faaef361711349811ec38b31c97d94"
-    assert read["texts"] == [{"param": "file", "name": "t.txt", "sha256": digest, "characters": 7}]
+    digest = hashlib.sha256("Zwölf\n".encode()).hexdigest()  # of the text that was measured, whoever wrote its lines
+    assert read["texts"] == [{"param": "file", "name": "t.txt", "sha256": digest, "characters": 6}]
     assert set(read["versions"]) == {"loopviz", "torch", "transformers", "python", "numpy", "pandas"}
     assert read["model"]["config"]["loop_layers"] == [1, 2]
 
@@ -251,3 +252,9 @@ def test_every_task_says_all_its_words_in_both_languages():
             assert all(column.words[lang] for column in task.columns)
         params = task.params.__dataclass_fields__.values()
         assert all(field.metadata["words"][lang] for field in params for lang in ("en", "zh"))
+
+
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if hasattr(task.params, "text")])
+def test_half_a_surrogate_pair_in_a_text_is_refused_by_name(task):
+    with pytest.raises(ValueError, match="text: half a surrogate pair at character 1"):
+        TASKS[task].params(text="a\ud83d")

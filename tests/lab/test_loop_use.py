@@ -8,7 +8,7 @@ import torch
 
 from loopviz.lab import TASKS, Experiment
 from loopviz.lab.loop_use import LoopUseParams, distribution, plot
-from loopviz.lab.token_classes import token_classes
+from loopviz.lab.token_classes import CLASSES, token_classes
 from loopviz.model import LoopCache
 
 from .subject import TEXT, subject
@@ -101,3 +101,26 @@ def test_the_plot_stacks_shares_and_draws_means(table: pd.DataFrame, lang: str) 
     assert line.y[0] == pytest.approx(table[table["position"] == 0]["loops"].mean())
     assert len(line.y) == 10
     assert not plot(table.iloc[:0], lang).data
+
+
+def test_the_summary_has_a_row_a_class_and_one_for_all(table: pd.DataFrame) -> None:
+    found = TASK.summary(table).set_index("class")
+    assert list(found.index) == [name for name in CLASSES if name in set(table["class"])] + ["all"]
+    for name, row in found.iterrows():
+        loops = table["loops"] if name == "all" else table.loc[table["class"] == name, "loops"]
+        assert row["tokens"] == len(loops)
+        assert row["mean_loops"] == pytest.approx(loops.mean())
+        if len(loops) > 1:
+            assert row["error"] == pytest.approx(loops.astype(float).std(ddof=1) / len(loops) ** 0.5)
+        shares = {int(column.split()[0]): share for column, share in row.items() if column.endswith("loops, %")}
+        assert set(shares) == set(table["loops"])
+        assert sum(shares.values()) == pytest.approx(100, abs=0.05 * len(shares))
+        for count, share in shares.items():
+            assert share == pytest.approx(100 * (loops == count).mean(), abs=0.051)
+    assert len(TASK.summary(table.iloc[:0])) == 0
+
+
+def test_each_block_has_its_summary(table: pd.DataFrame) -> None:
+    two = pd.concat([table, table.assign(block=1, loops=1)])
+    found = TASK.summary(two)
+    assert found[found["block"] == 1]["mean_loops"].tolist() == [1.0] * (len(found) // 2)

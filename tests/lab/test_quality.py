@@ -17,7 +17,10 @@ from .subject import TEXT, subject
 
 TASK = TASKS["quality"]
 LOOP = {"loop_layers": (1, 2), "loop_count": 2}
-PARAMS = {"text": TEXT, "prompts": 2, "prompt_tokens": 6, "new_tokens": 9, "loop": LOOP}
+STORIES = (
+    f"{TEXT}\n<|endoftext|>\nthe dog Lily saw the 3 🐕 dogs there. She ran, and a small dog ran.\n<|endoftext|>\n从前\n"
+)
+PARAMS = {"text": STORIES, "prompts": 2, "prompt_tokens": 6, "new_tokens": 9, "loop": LOOP}
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +33,15 @@ def table() -> pd.DataFrame:
 
 def test_a_text_gives_prompts_and_what_follows_them() -> None:
     tiny = subject()
-    first, second = exercises(tiny, QualityParams(**PARAMS))
-    ids = tiny.tokenizer(TEXT)["input_ids"]
-    assert (first.ids, second.ids) == (ids[:6], ids[15:21])
-    assert first.reference == tiny.tokenizer.decode(ids[6:15])
-    assert len(exercises(tiny, QualityParams(**{**PARAMS, "prompts": 999}))) == len(ids) // 15
+    found = exercises(tiny, QualityParams(**{**PARAMS, "prompts": 999}))
+    assert len(found) == 2, "the third document is no longer than a prompt"
+    assert found[:2] == exercises(tiny, QualityParams(**PARAMS))
+    for exercise, document in zip(found, STORIES.split("\n<|endoftext|>\n"), strict=False):
+        prompt = tiny.tokenizer.decode(exercise.ids)
+        assert document.startswith(prompt + exercise.reference)
+        assert exercise.ids == tiny.tokenizer(document)["input_ids"][: len(exercise.ids)]
+        assert 1 <= len(exercise.ids) <= 6
+        assert 1 <= len(tiny.tokenizer(exercise.reference)["input_ids"]) <= 9
 
 
 def test_rows_score_what_the_model_writes_at_each_loop_count(table: pd.DataFrame) -> None:
@@ -44,7 +51,7 @@ def test_rows_score_what_the_model_writes_at_each_loop_count(table: pd.DataFrame
         for number, exercise in enumerate(exercises(tiny, QualityParams(**PARAMS))):
             prompt = tiny.tokenizer.decode(exercise.ids)
             frames = run(view, tiny.tokenizer, prompt, StreamSettings(max_new_tokens=9, record="off")).frames
-            ids = [frame["next_id"] for frame in frames[5:]]
+            ids = [frame["next_id"] for frame in frames[len(exercise.ids) - 1 :]]
             row = table[(table["loops"] == loops) & (table["prompt"] == number)].iloc[0]
             assert row["written"] == tiny.tokenizer.decode(ids)
             scores = score(row["written"], exercise.reference)
@@ -75,6 +82,16 @@ def test_pairs_of_different_lengths_are_each_answered_as_alone(tmp_path: Path) -
     for number, exercise in enumerate(exercises(tiny, params)):
         (alone,) = write(tiny.view(LOOP), [exercise.ids], params)
         assert frame["written"][number] == tiny.tokenizer.decode(alone)
+
+
+def test_a_line_separator_inside_a_prompt_ends_no_line_of_a_file_of_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    lines = [{"prompt": "Once\u2028upon\x85a", "reference": "dog"}, {"prompt": "the dog"}]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\r\n" for line in lines)
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    first, second = exercises(subject(), QualityParams(pairs=str(file), new_tokens=5))
+    assert subject().tokenizer.decode(first.ids) == "Once\u2028upon\x85a"
+    assert subject().tokenizer.decode(second.ids) == "the dog"
 
 
 def test_the_end_mark_ends_a_text_and_is_not_counted() -> None:

@@ -83,3 +83,23 @@ def test_a_row_of_generation_quality() -> None:
             assert (block.strategy, block.count) == (
                 ("fixed_count", row["loops"]) if loops else ("dynamic_stop", block.count)
             )
+
+
+def test_a_row_of_the_manual_s_experiment() -> None:
+    thing, task = (
+        subject(loop_injection="add", loop_norm=True, virtual_layer_count=8, loop_count=8),
+        TASKS["experiment"],
+    )
+    asked: dict[str, Any] = {"prompts": 1, "prompt_tokens": 4, "new_tokens": 4, "draws": 0}
+    params = task.params(text=TEXT, **{**SMALL, **asked})
+    rows = Experiment(task, thing, params).run().rows
+    assert task.settings(thing, rows[0], params) is None  # without a loop there is none to open
+    for row in rows[1:]:
+        loop = task.settings(thing, row, params)
+        view = thing.view(loop)
+        assert (view.config.loop_layers, view.config.loop_injection, view.config.loop_norm) == ((1, 2), "add", True)
+        again = Experiment(
+            task, thing, task.params(text=TEXT, **{**SMALL, **asked}, loops=(loop,), names=("own",))
+        ).run()
+        assert again.rows[1]["nats"] == pytest.approx(row["nats"], abs=1e-5)
+        assert again.rows[1]["loops"] == row["loops"]

@@ -117,3 +117,9 @@ def test_the_plot_has_a_line_a_start_and_draw(lang: str) -> None:
     assert len({trace.name for trace in figure.data}) == 5
     assert list(figure.data[-1].y) == table[table["start"] == "zeros"]["distance"].to_list()
     assert not plot(table.iloc[:0], lang).data
+
+
+def test_a_model_without_a_loop_is_refused_in_words_of_this_measurement():
+    with pytest.raises(ValueError, match="0 looped blocks, and starts can be compared for exactly one") as refused:
+        TASK.cells(subject(), StartsParams(text=TEXT))
+    assert "exit" not in str(refused.value)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.lab.tasks import Subject
-from loopviz.lab.windows import TextParams, cut, encode
+from loopviz.lab.windows import TextParams, TokenIds, cut, encode
 from loopviz.train.text import encode_file
 from tests.conftest import make_tokenizer
+from tests.engine import kinds
 from tests.model.tiny import build
 
 
@@ -68,3 +69,45 @@ def test_what_cannot_be_measured_is_refused():
     ):
         with pytest.raises(ValueError, match=says):
             TextParams(**values)
+
+
+def test_a_beginning_mark_is_read_and_never_predicted():
+    """Of a tokenizer that begins every text with <s>: one a document, wherever a window begins."""
+    tokenizer = kinds.sentencepiece()
+    ids = encode(tokenizer, "hello\n<|endoftext|>\nworld\n<|endoftext|>\nhello world\n", 100)
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    assert ids.tolist().count(begin) == ids.tolist().count(end) == 3
+    for length, overlap in ((64, 32), (2, 1), (1, 0), (3, 0)):
+        windows = cut(ids, length, overlap)
+        counted = windows.ids[:, 1:][windows.counted].tolist()
+        assert counted == [token for token in ids.tolist() if token != begin]
+        assert windows.tokens == len(counted)
+        assert bool(windows.counted.any(1).all()), "a window of nothing"
+    with pytest.raises(ValueError, match="nothing but marks of a beginning"):
+        cut(TokenIds.of([1, 1], [True, True]), 4, 0)
+
+
+def test_a_word_that_is_spelled_like_the_beginning_mark_is_predicted():
+    tokenizer = kinds.sentencepiece()
+    ids = encode(tokenizer, "hello <s> world", 100)
+    windows = cut(ids, 64, 0)
+    assert windows.ids[:, 1:][windows.counted].tolist().count(tokenizer.bos_token_id) == 1
+
+
+def test_a_first_document_that_is_cut_begins_as_the_whole_does():
+    text = "\n\n" + "Once upon a time. " * 60 + "\n<|endoftext|>\nThe end.\n<|endoftext|>\n"
+    tokenizer = make_tokenizer()
+    whole = encode(tokenizer, text, None).tolist()
+    for limit in (1, 5, 40, len(whole) - 3):
+        assert encode(tokenizer, text, limit).tolist() == whole[:limit]
+
+
+def test_a_tokenizer_without_an_end_mark_and_a_text_of_100_000_letters():
+    tokenizer = make_tokenizer()
+    ids = encode(tokenizer, "x" * 100_000, 50)
+    assert len(ids) == 50
+    tokenizer.eos_token = None
+    assert (
+        encode(tokenizer, "a\n<|endoftext|>\nb\n", 9).tolist()
+        == tokenizer("a")["input_ids"] + tokenizer("b")["input_ids"]
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from loopviz.model import model_card
 from loopviz.model.checkpoint_sources import BUNDLED, BUNDLED_FOLDER
 from loopviz.model.checkpoints import LoadedCheckpoint, load_checkpoint
 from loopviz.train import glassbox
@@ -34,6 +35,8 @@ def test_each_loads_by_name_with_card_and_licence(bundled: LoadedCheckpoint) -> 
     assert card.startswith("---\nlicense: mit\n")
     assert bundled.license == "MIT"
     assert f"python -m loopviz train {bundled.name}" in card
+    assert "\n".join(model_card.usage(bundled.model.config)) in card
+    assert "library_name: loopviz" in card, "a snippet for plain transformers would not run"
     assert bundled.source == "bundled with LoopViz"
     assert bundled.stored == "F16"
     assert bundled.model.config.loop_blocks()

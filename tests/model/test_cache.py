@@ -5,10 +5,11 @@ import itertools
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from loopviz.model import LoopCache
 
-from .tiny import MODES, TOLERANCE, build, close, ids, reference
+from .tiny import LOOP, MODES, TOLERANCE, build, close, ids, reference
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -274,3 +275,68 @@ def test_rows_picked_under_inference_mode_go_on_outside_of_it():
         cache.batch_repeat_interleave(2)
     with torch.no_grad():
         assert torch.isfinite(model(ids(1, rows=4), past_key_values=cache).logits).all()
+
+
+def _misfits():
+    """A cache of something else, by name: made by the first model, given to the second with this many rows."""
+    two = build(LOOP)
+    yield "rows", two, two, 1, 2
+    yield "rows", two, two, 2, 1
+    yield "KV heads", two, build(LOOP, num_key_value_heads=4), 1, 1
+    yield "numbers a head", two, build(LOOP, head_dim=16), 1, 1
+    yield "dtype", two, build(LOOP).double(), 1, 1
+    yield "layers", two, build(LOOP, num_hidden_layers=5), 1, 1
+    yield "rows", build(), build(), 1, 3
+    yield "dtype", build(), build().to(torch.bfloat16), 1, 1
+
+
+@pytest.mark.parametrize("case", range(8))
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_cache_of_something_else_is_refused_by_name_and_stays_as_it_was(case, gradients):
+    """numerics D8: torch's own RuntimeError, where ValueError is promised."""
+    name, first, second, held, asked = list(_misfits())[case]
+    with torch.set_grad_enabled(gradients):
+        cache = first(ids(4, rows=held), use_cache=True).past_key_values
+        before = [(layer.length, layer.keys[:, :, :4].clone()) for layer in cache.layers]
+        with pytest.raises(ValueError, match=f"past_key_values.*{name}"):
+            second(ids(2, rows=asked), past_key_values=cache)
+    for layer, (length, keys) in zip(cache.layers, before, strict=True):
+        assert layer.length == length
+        assert torch.equal(layer.keys[:, :, :4], keys)
+
+
+def test_a_dynamic_cache_of_another_batch_is_refused_by_a_plain_llama():
+    plain, cache = build(), DynamicCache()
+    plain(ids(4), past_key_values=cache)
+    with pytest.raises(ValueError, match=r"past_key_values.*rows = 1.*rows = 2"):
+        plain(ids(2, rows=2), past_key_values=cache)
+
+
+def test_a_cache_cropped_to_nothing_takes_another_batch():
+    model = build(LOOP)
+    with torch.no_grad():
+        cache = model(ids(4, rows=2)).past_key_values
+        cache.crop(-4)
+        assert torch.equal(model(ids(5), past_key_values=cache).logits, model(ids(5)).logits)
+
+
+def test_autocast_decides_the_caches_dtype():
+    model = build(LOOP)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        cache = model(ids(4)).past_key_values
+        assert model(ids(1), past_key_values=cache).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"input_ids": torch.tensor([1, 2, 3])}, "input_ids"),
+        ({"input_ids": torch.zeros(1, 0, dtype=torch.long)}, "input_ids"),
+        ({"inputs_embeds": torch.zeros(3, 32)}, "inputs_embeds"),
+        ({"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(1, 3)}, "attention_mask"),
+        ({"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 2)}, "attention_mask"),
+    ],
+)
+def test_inputs_of_another_shape_are_refused_by_name(given, name):
+    with pytest.raises(ValueError, match=name):
+        build(LOOP)(**given)

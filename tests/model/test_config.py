@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
 
 from .reference import DEFAULTS, resolve
-from .tiny import SHAPE
+from .tiny import SHAPE, build
 
 LOOPED = {"num_hidden_layers": 6, "loop_layers": (1, 2)}
 DYNAMIC = {**LOOPED, "loop_strategy": "dynamic_stop"}
@@ -259,3 +259,22 @@ def test_any_fields_either_run_or_are_refused_by_name(fields):
     assert torch.isfinite(logits).all()
     for block, steps in zip(config.loop_blocks(), model.last_pass.steps, strict=True):
         assert 1 <= int(steps) <= block.max_steps
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"loop_count": [2, 3]}, {"kv_cache_mode": ["virtual_layers", "merge_strategy"]}, {"loop_norm": [False, False]}],
+)
+def test_a_model_of_two_blocks_can_be_taken_without_its_loop(fields, tmp_path):
+    """numerics D7: a field's value for each block outlived the blocks, and refused the plain view."""
+    two = build({"loop_layers": [(0, 1), (3, 3)], **fields})
+    plain = two.with_loop(loop_layers=None)
+    assert plain.config.loop_blocks() == []
+    assert plain.with_loop(loop_layers=[(0, 0), (1, 1)]).config.loop_fields().items() >= fields.items()
+    plain.save_pretrained(tmp_path)
+    assert LoopLlamaConfig.from_pretrained(tmp_path).loop_fields() == plain.config.loop_fields()
+    with pytest.raises(ValueError, match="one value a block"):
+        two.with_loop(loop_layers=(0, 1))
+    name = next(iter(fields))
+    with pytest.raises(ValueError, match=name):
+        LoopLlamaConfig(**{name: [*fields[name][:1], "nonsense"]})

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.models.llama import modeling_llama
 
 from .tiny import build, ids, plain_twin, random_shapes
 
@@ -51,6 +52,49 @@ def test_cached_steps_are_equal_bit_for_bit(attention):
         ours, theirs = mine.past_key_values, other.past_key_values
         assert torch.equal(mine.logits, other.logits)
         assert ours.get_seq_length() == theirs.get_seq_length()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2)])
+@pytest.mark.parametrize("head_dim", [6, 8])  # 6: rows of a strided view would not even begin at a vector's edge
+def test_every_length_is_equal_bit_for_bit_with_a_cache(head_dim, heads, kv_heads, attention):
+    """case_plain_bits: K/V in another memory layout took another BLAS path (seen with AVX-512, lengths 8 to 11)."""
+    shape = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim}
+    model = build(attn_implementation=attention, **shape)
+    twin = plain_twin(model)
+    with torch.no_grad():
+        for length in range(1, 34):
+            tokens = ids(length + 2, seed=length, rows=2)
+            ours = theirs = None
+            for part in (tokens[:, :length], tokens[:, length : length + 1], tokens[:, length + 1 :]):
+                mine, other = model(part, past_key_values=ours), twin(part, past_key_values=theirs)
+                ours, theirs = mine.past_key_values, other.past_key_values
+                assert torch.equal(mine.logits, other.logits), (length, part.shape)
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_attention_is_given_keys_as_a_dynamic_cache_lays_them_out(heads):
+    """What bit equality rests on, seen on any processor: the same strides as transformers' own cache gives."""
+    model = build(attn_implementation="eager", num_key_value_heads=heads)
+    twin = plain_twin(model)
+    seen: list[list[tuple]] = []
+    tokens = ids(9, rows=2)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = modeling_llama.eager_attention_forward
+
+        def noting(module, query, key, value, *args, **kwargs):
+            seen[-1].append((key.shape, key.stride(), value.shape, value.stride()))
+            return plain(module, query, key, value, *args, **kwargs)
+
+        patch.setattr(modeling_llama, "eager_attention_forward", noting)
+        for one in (model, twin):
+            seen.append([])
+            cache = None
+            for part in (tokens[:, :6], tokens[:, 6:8], tokens[:, 8:]):
+                with torch.no_grad():
+                    cache = one(part, past_key_values=cache).past_key_values
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 3 * model.config.num_hidden_layers
 
 
 @pytest.mark.parametrize(

@@ -160,14 +160,14 @@ def repeated(model: LoopLlamaForCausalLM, order: list[int]) -> LlamaForCausalLM:
 def precision(dtype: torch.dtype) -> Iterator[float]:
     """The tolerance of `dtype`; inside, float64 is float64 all the way.
 
-    transformers' Llama rounds every RMSNorm and RoPE table to float32 whatever the model's dtype, which would hide
-    real errors below 1e-7. For float64 both are replaced by the same formulas without the rounding.
+    transformers' Llama rounds every RMSNorm, RoPE table and eager softmax to float32 whatever the model's dtype, which
+    would hide real errors below 1e-7. For float64 they are replaced by the same formulas without the rounding.
     """
     if dtype != torch.float64:
         yield TOLERANCE[dtype]
         return
     norm, rotary = modeling_llama.LlamaRMSNorm, modeling_llama.LlamaRotaryEmbedding
-    kept = norm.forward, rotary.forward
+    kept = norm.forward, rotary.forward, modeling_llama.eager_attention_forward
 
     def exact_norm(self: Any, x: Tensor) -> Tensor:
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
@@ -177,11 +177,20 @@ def precision(dtype: torch.dtype) -> Iterator[float]:
         angle = torch.cat((angle, angle), dim=-1)
         return angle.cos(), angle.sin()
 
-    norm.forward, rotary.forward = exact_norm, exact_rotary
+    def exact_eager(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: Any
+    ) -> tuple[Tensor, Tensor]:
+        groups = module.num_key_value_groups
+        key, value = (modeling_llama.repeat_kv(x, groups) for x in (key, value))
+        scores = query @ key.transpose(2, 3) * scaling
+        weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
+        return (weights @ value).transpose(1, 2).contiguous(), weights
+
+    norm.forward, rotary.forward, modeling_llama.eager_attention_forward = exact_norm, exact_rotary, exact_eager
     try:
         yield TOLERANCE[dtype]
     finally:
-        norm.forward, rotary.forward = kept
+        norm.forward, rotary.forward, modeling_llama.eager_attention_forward = kept
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

@@ -40,8 +40,8 @@ FRAME_KEYS = {
         Parts: "prelude block coda head recording",
         Memory: "process device",
         Shape: "layers hidden heads kv_heads head_dim itemsize vocab",
-        # changes: of a run whose loop was changed while it ran
-        Meta: "version model prompt prompt_tokens top_k shape loop blocks settings created versions changes",
+        # changes: of a run whose loop was changed while it ran; provenance: where it was asked for
+        Meta: "version model prompt prompt_tokens top_k shape loop blocks settings created versions changes provenance",
     }
 }
 
@@ -49,7 +49,7 @@ FRAME_KEYS = {
 def test_key_sets_of_this_version_are_pinned():
     for kind, keys in FRAME_KEYS[SCHEMA_VERSION].items():
         assert set(get_type_hints(kind)) == set(keys.split()), kind.__name__
-        assert kind.__optional_keys__ == ({"changes"} if kind is Meta else set()), kind.__name__
+        assert kind.__optional_keys__ == ({"changes", "provenance"} if kind is Meta else set()), kind.__name__
 
 
 @given(traces())

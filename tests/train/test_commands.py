@@ -6,10 +6,12 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import loopviz
 from loopviz import cli
 from loopviz.model.checkpoints import load_checkpoint
 
@@ -139,6 +141,43 @@ def test_glassbox(tmp_path, capfd):
     assert run("evaluate", out) == 0
     assert capfd.readouterr().out == table
     assert table.strip() in (out / "README.md").read_text("utf-8")
+
+
+BUNDLED = Path(loopviz.__file__).parents[1] / "assets" / "models"
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("stories-loop", ["--data", "held.txt", "--loops", "1,2"]), ("glassbox", ["--loops", "2"])],
+)
+def test_a_bundled_name_is_measured_as_its_folder_is(name, more, tmp_path, monkeypatch, capfd):
+    """The recipe's windows too: a name was measured with half the look-back of its folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "held.txt").write_text("Once upon a time there was a little dog. She ran to the park. " * 30, "utf-8")
+    assert run("evaluate", BUNDLED / name, *more) == 0
+    table = capfd.readouterr().out
+    assert run("evaluate", name, *more) == 0
+    assert capfd.readouterr().out == table
+    if name == "stories-loop":
+        assert "looking back at 128 to 256 tokens" in table
+
+
+def test_a_bundled_name_whose_task_makes_its_own_data_needs_none(capfd):
+    assert run("evaluate", "arrows-loop", "--data", "x") == 2
+    assert "this model's task is 'arrows'" in capfd.readouterr().err
+
+
+def test_a_window_longer_than_the_context_is_refused(tmp_path, capfd):
+    (tmp_path / "held.txt").write_text("Once upon a time there was a dog.", "utf-8")
+    assert run("evaluate", "stories-loop", "--data", tmp_path / "held.txt", "--length", 257) == 2
+    assert "--length 257: the model's context is 256 tokens; give a shorter one" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--data", "x"], []])
+def test_a_model_that_is_not_there_is_what_is_refused(more, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert run("evaluate", "nowhere", *more) == 2
+    assert "'nowhere': no such file or folder" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

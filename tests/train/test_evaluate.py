@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from loopviz.lab.windows import TokenIds
 from loopviz.train.arrows import draw_problems
 from loopviz.train.evaluate import evaluate_arrows, evaluate_text, exits, spans
 from loopviz.train.recipe import Arrows
@@ -79,6 +80,27 @@ def test_every_token_but_the_first_is_predicted_once(n, overlap):
         assert loss == pytest.approx(total / (n - 1), abs=1e-5)
     assert result.perplexity[0] == pytest.approx(np.exp(result.loss[0]))
     assert len(result.cosine_gap) == 5
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(5, 2), (7, 0), (30, 15)])
+def test_a_beginning_mark_is_no_prediction(length, overlap):
+    """Against the loss of every token (the test above), the marks' left out."""
+    model, marks = build({"loop_layers": (1, 2)}).double(), {0, 7, 8, 15}
+    stream = ids(24)[0].numpy()
+    given = TokenIds.of(stream.tolist(), [i in marks for i in range(24)])
+    result = evaluate_text(model, given, LOOPS, length, batch=2, overlap=overlap)
+    assert result.tokens == 23 - 3
+    for r, loss in zip(LOOPS, result.loss, strict=True):
+        view, total = model.with_loop(loop_count=r), 0.0
+        for start, end, skip in spans(23, length, overlap):
+            with torch.no_grad():
+                logits = view(torch.from_numpy(stream[start:end])[None], use_cache=False).logits[0]
+            for i in range(start + skip, end):
+                if i + 1 not in marks:
+                    total += F.cross_entropy(logits[i - start], torch.tensor(int(stream[i + 1]))).item()
+        assert loss == pytest.approx(total / 20, abs=1e-5)
+    with pytest.raises(ValueError, match="nothing but marks"):
+        evaluate_text(model, TokenIds.of([1, 1], [True, True]), LOOPS, 4, batch=2)
 
 
 def test_a_limit_and_a_model_without_a_loop():

@@ -32,7 +32,7 @@ def test_pieces_give_the_documents_back(tmp_path_factory, documents, size):
         file.write("".join(f"{d}\n{END}\n" for d in documents))
     found, open_ = [], ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text, "PIECE", size)
+        patch.setattr(text.text_file, "PIECE", size)
         for piece, ends in pieces(path):
             open_ += piece
             if ends:

@@ -1,0 +1,243 @@
+"""Places to write to: looked at before the work, written whole or not at all, and another one found when that fails.
+
+A command calls :func:`check_file`, :func:`check_folder` or :func:`check_free` before it loads anything; whoever writes does
+it inside :func:`replacing`; and what cannot be written where it was wanted is put elsewhere by :func:`rescue`.
+
+On the ground floor: it imports nothing of LoopViz, and nothing heavy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+PROBE = 64 * 1024  # bytes that a place must take before work for it begins
+_PREFIX = ".loopviz-"  # of files that are not whole yet
+
+
+class OutputError(OSError, ValueError):
+    """What cannot be written; the message names the place and why."""
+
+
+# -- before the work ---------------------------------------------------------------------------------------------------
+
+
+def check_file(path: Path, option: str, *, inputs: Iterable[Path | str | None] = (), parents: bool = False) -> None:
+    """Refuse a file that could not be written when the work is done. Leaves nothing behind.
+
+    Args:
+        path: the file; it may exist.
+        option: what gave it, for messages: ``--save``.
+        inputs: files that the work reads: none of them may be written over.
+        parents: its folder will be made if there is none.
+
+    Raises:
+        OutputError: naming the option, the path and the reason.
+    """
+    with _named(option, path):
+        place = Path(os.path.realpath(path))  # a link is written through, not replaced
+        if place.is_dir():
+            raise OutputError(f"{option} {path}: is a folder; name a file, {path / 'NAME'}")
+        for read in inputs:
+            if read is not None and _same(place, Path(read)):
+                raise OutputError(f"{option} {path}: is the file that is read; name another one")
+        if place.exists() and not stat.S_ISREG(place.stat().st_mode):
+            if not os.access(place, os.W_OK):
+                raise OutputError(f"{option} {path}: may not be written")
+            return  # a device or a pipe: written straight
+        if place.exists() and not os.access(place, os.W_OK):
+            raise OutputError(f"{option} {path}: is write-protected; name another file")
+        folder = place.parent
+        if not folder.is_dir() and not parents:
+            what = "is no folder" if folder.exists() else "there is no such folder"
+            raise OutputError(f"{option} {path}: {folder}: {what}; make it first, or name another")
+        _check_room(folder, option, path)
+
+
+def check_folder(path: Path, option: str, names: Iterable[str] = ()) -> None:
+    """As :func:`check_file`, for a folder that will hold files (and is made if there is none).
+
+    Args:
+        path: the folder.
+        option: what gave it.
+        names: of the files that will be written into it.
+    """
+    with _named(option, path):
+        place = Path(os.path.realpath(path))
+        if place.exists() and not place.is_dir():
+            raise OutputError(f"{option} {path}: is a file; name a folder")
+        _check_room(place, option, path)
+        for name in names:
+            if place.is_dir():
+                check_file(place / name, option)
+
+
+def check_free(paths: Iterable[Path], option: str, why: str) -> None:
+    """Refuse to write over files that are not ours to replace.
+
+    Args:
+        paths: of the files that would be written.
+        option: what gave them.
+        why: what they are, as far as is known: "of another task (ablation)".
+    """
+    for path in paths:
+        if path.exists():
+            raise OutputError(f"{option}: {path} is there already, {why}; name another place, or give --force")
+
+
+@contextlib.contextmanager
+def _named(option: str, path: Path) -> Iterator[None]:
+    """Whatever the system has against a path is told with the option's name."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{option} {os.fspath(path)!r}: cannot be written ({_reason(error)})") from error
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _check_room(folder: Path, option: str, path: Path) -> None:
+    """Try the folder itself, or where it would be made."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(path)  # a name that the system does not take is said here
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError(f"{option} {path}: {folder} is a file, no folder")
+    try:
+        handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
+    except OSError as error:
+        raise OutputError(f"{option} {path}: {folder} cannot be written to ({_reason(error)})") from error
+    try:
+        _fill(handle)
+    except OSError as error:
+        raise OutputError(f"{option} {path}: {folder} takes no more ({_reason(error)})") from error
+    finally:
+        os.close(handle)
+        os.unlink(name)
+
+
+def _fill(handle: int) -> None:
+    left = bytes(PROBE)
+    while left:
+        left = left[os.write(handle, left) :]
+    os.fsync(handle)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a file beside `path` to write to; put in its place when the block ends well, gone when it does not.
+
+    There is always a whole file: the old one, or the new one. Devices and pipes are given as they are.
+
+    Raises:
+        OutputError: the system would not write; the message names `path`.
+    """
+    place = Path(os.path.realpath(path))
+    part: Path | None = None
+    try:
+        if place.exists() and not place.is_file() and not place.is_dir():
+            yield place
+            return
+        handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=".part", dir=place.parent)
+        os.close(handle)
+        part = Path(name)
+        yield part
+        os.chmod(part, stat.S_IMODE(place.stat().st_mode) if place.exists() else 0o666 & ~_umask())
+        os.replace(part, place)
+        part = None
+    except Exception as error:
+        if isinstance(error, OutputError) or not _is_writing(error):
+            raise
+        raise OutputError(f"{os.fspath(path)}: cannot be written ({_reason(error)})") from error
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path` as :func:`replacing` does."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around a library's own writing: what it raises when the system would not write becomes an OutputError.
+
+    An error that names a file elsewhere is that file's, and stays what it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        own = getattr(error, "filename", None)
+        elsewhere = own is not None and not os.path.abspath(os.fsdecode(own)).startswith(os.path.abspath(path))
+        if isinstance(error, (OutputError, BrokenPipeError)) or elsewhere or not _is_writing(error):
+            raise  # a reader that is gone is nothing that anybody must be told
+        raise OutputError(f"{os.fspath(path)}: cannot be written ({_reason(error)})") from error
+
+
+def rescue(path: Path, save: Callable[[Path], object]) -> Path | None:
+    """Save elsewhere what could not be saved at `path`.
+
+    Args:
+        path: where it was wanted; its name is kept.
+        save: writes to a path it is given.
+
+    Returns:
+        Where it is now, in a new folder of its own; `None` when no other place takes it either.
+    """
+    for root in (tempfile.gettempdir, Path.home, Path.cwd):
+        folder = None
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="loopviz-rescued-", dir=root()))
+            save(folder / path.name)
+            return folder / path.name
+        except (OSError, RuntimeError):  # no home, no place for temporary files, or that is full too
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _is_writing(error: BaseException) -> bool:
+    """Whether the system would not write: libraries wrap what it says."""
+    if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+        return True
+    if "(os error " in str(error):  # Rust libraries raise bare Exception
+        return True
+    # torch's zip writer, after a write that failed
+    return isinstance(error, RuntimeError) and (
+        "unexpected pos" in str(error) or isinstance(error.__context__, OSError)
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, without the path that the message names anyway."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return " ".join(str(error).split()) or type(error).__name__
