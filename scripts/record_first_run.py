@@ -15,10 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-# Until the prediction settles: words that need more loops stand out in the text.
-DEFAULTS = ["--model", "stories-loop", "--max-new-tokens", "72", "--loop-strategy", "dynamic_stop"]
-DEFAULTS += ["--convergence-criterion", "kl", "--kl-threshold", "0.001", "--max-loop-count", "16"]
-DEFAULTS += ["--virtual-layer-count", "2", "--min-loop-count", "2"]
+# Until the prediction settles, as the page's preset "kl" has it: words that need more loops stand out in the text. The bound
+# is one that no word reaches, so that each stops because it has settled. One slot: with two read in turn (serial), odd and
+# even loops read different notes, may never agree, and run to any bound; such words are not hard.
+# The prompt is one whose story reads well: the model's training texts write "Lily'S", and so does the model.
+DEFAULTS = ["--model", "stories-loop", "--max-new-tokens", "73", "--loop-strategy", "dynamic_stop"]
+DEFAULTS += ["--convergence-criterion", "kl", "--kl-threshold", repr(10**-3.3), "--max-loop-count", "16"]
+DEFAULTS += ["--virtual-layer-count", "1", "--virtual-attention-mode", "serial", "--min-loop-count", "1"]
 
 
 def main(options: list[str]) -> int:

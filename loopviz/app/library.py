@@ -21,7 +21,7 @@ class Offer:
 
 
 STORIES = (
-    "Once upon a time, there was a little",
+    "One sunny day, a boy named Tim",
     "Lily and Ben were playing in the park. Lily saw a big",
     "The dog was sad because",
     "One day, a bird found a shiny key. The bird",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from loopviz.panels import labels, paths
+from loopviz.panels import paths
 from loopviz.panels.running import Running
 from loopviz.trace import decode_states
 
@@ -23,26 +23,10 @@ class Seen:
     Args:
         waiting: states of the tokens read before the axes were fitted, ``[N + 1, H]`` each; then empty.
         basis: the axes, once fitted.
-        low, high: bounds of each axis, grown so that every state so far is inside.
     """
 
     waiting: tuple[np.ndarray, ...] = ()
     basis: paths.Basis | None = None
-    low: tuple[float, ...] = (np.inf,) * paths.AXES
-    high: tuple[float, ...] = (-np.inf,) * paths.AXES
-
-
-def _grown(seen: Seen, points: np.ndarray) -> Seen:
-    """``seen`` with room for ``points`` (``[n, 3]``); an axis that must grow takes a tenth more than it needs."""
-    low, high = list(seen.low), list(seen.high)
-    for axis in range(paths.AXES):
-        least, most = float(points[:, axis].min()), float(points[:, axis].max())
-        if low[axis] <= least and most <= high[axis]:
-            continue
-        room = 0.1 * (max(most, high[axis]) - min(least, low[axis])) or 0.1
-        low[axis] = low[axis] if low[axis] <= least else labels.sig(least - room)
-        high[axis] = high[axis] if most <= high[axis] else labels.sig(most + room)
-    return replace(seen, low=tuple(low), high=tuple(high))
 
 
 def _states(meta: Mapping[str, Any], block: int, frame: Frame) -> np.ndarray | None:
@@ -53,14 +37,12 @@ def _states(meta: Mapping[str, Any], block: int, frame: Frame) -> np.ndarray | N
 
 def _see(seen: Seen, meta: Mapping[str, Any], block: int, frame: Frame) -> Seen:
     if seen.basis is not None:
-        route = route_of(meta, block, frame, seen.basis)
-        return seen if route is None else _grown(seen, route.points)
+        return seen
     states = _states(meta, block, frame)
     waiting = seen.waiting if states is None else (*seen.waiting, states)
     if frame["index"] + 1 < meta["prompt_tokens"] or sum(map(len, waiting)) < paths.LEAST_STATES:
         return replace(seen, waiting=waiting)
-    basis = paths.fit(paths.thin(list(waiting)))
-    return _grown(Seen(basis=basis), basis.project(np.concatenate(waiting)))
+    return Seen(basis=paths.fit(paths.thin(list(waiting))))
 
 
 RUNNING: Running[Seen] = Running(lambda meta, block: Seen(), _see)

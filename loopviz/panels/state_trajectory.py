@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from loopviz.panels import labels, parts, paths, theme
 from loopviz.panels.ops import Op, Path, append, changes, fill, put
 from loopviz.panels.routes import RUNNING, Route, Seen, route_of
@@ -38,12 +40,14 @@ TEXTS: dict[str, dict[str, str]] = {
         "length 1, as the norms before every layer and before the head do). The axes are the directions along which the "
         "first tokens' states differ most (principal components); they are fitted once, on the states s₀…s_N of the "
         "prompt's tokens (every k-th token if that is more than 256 states; generated tokens join in until there are 12 "
-        "states), and then stay, so nothing jumps; each axis has its own scale. How a path ends is judged in all "
+        "states), and then stay; each axis has its own scale, and the view is fitted to the selected and the pinned paths (ends "
+        "of other tokens beyond it are left out). How a path ends is judged in all "
         "dimensions and with lengths, not in the picture. δ_r is the length of step r and q the larger of the last two "
         "ratios δ_N/δ_{N−1}, δ_{N−1}/δ_{N−2}. Fixed point: the last step is at most 0.001 of the state's length, or q < 1 "
         "and all steps still to come, each q times the one before, would add up to at most 0.05 of it. Settling: q ≤ 0.8, "
         "but not there yet. Orbit: the last two states are back, within half a mean step, where they were p ≥ 2 steps "
-        "earlier. Drift: none of these. Below 4 steps it is too early to tell.",
+        "earlier; with several slots read in turn (V ≥ 2, serial) loops that read different slots may go round like that for "
+        "ever, each true to its own notes. Drift: none of these. Below 4 steps it is too early to tell.",
         "formula": r"x_r=\Big(\tfrac{s_r}{\lVert s_r\rVert}-\mu\Big)U^{\top},\quad \delta_r=\lVert s_r-s_{r-1}\rVert,\quad "
         r"q=\max\Big(\tfrac{\delta_N}{\delta_{N-1}},\tfrac{\delta_{N-1}}{\delta_{N-2}}\Big),\quad "
         r"\text{fixed: } \delta_N\le 0.001\,\lVert s_N\rVert \ \text{ or }\ \tfrac{q}{1-q}\,\delta_N\le 0.05\,\lVert s_N\rVert",
@@ -73,7 +77,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_pinned": "pinned token %{text}",
         "hover_selected": "loop step r, ‖s<sub>r</sub> − s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖<br>%{text}",
         "hover_starts": "token %{text}<br>s<sub>0</sub>: enters the block",
-        "hover_ends": "token %{text}<br>end of its path",
+        "hover_ends": "token %{text}<br>end of its path: %{customdata}",
         "entry": "s₀",
         "fixed": "fixed point",
         "settling": "settling",
@@ -93,10 +97,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "实心标记是终点，颜色表示停止原因。灰色路径是固定显示的词元，灰点是最多 64 个其他词元的终点：最新词元之前的，或所选词元前后的。"
         "图中只画状态的方向（缩放到长度 1，正如每层之前和输出头之前的归一化所做的）。坐标轴是最先读入的词元的状态差异最大的方向（主成分）；"
         "只拟合一次，用提示词各词元的状态 s₀…s_N（若超过 256 个状态则每隔 k 个词元取一个；不足 12 个状态时再加入生成的词元），"
-        "之后保持不变，因此图不会跳动；各轴有各自的比例。路径如何结束是在全部维度中、连同长度一起判断的，不是看图判断。"
+        "之后保持不变；各轴有各自的比例，视野随所选和固定的路径调整（视野之外的其他终点不画出）。路径如何结束是在全部维度中、连同长度一起判断的，不是看图判断。"
         "δ_r 是第 r 步的长度，q 是最后两个比值 δ_N/δ_{N−1}、δ_{N−1}/δ_{N−2} 中较大的一个。不动点：最后一步不超过状态长度的 0.001，"
         "或者 q < 1 且此后各步（每步为前一步的 q 倍）加起来不超过其 0.05。趋稳：q ≤ 0.8，但尚未到达。"
-        "轨道：最后两个状态都回到了 p ≥ 2 步之前的位置（相差不超过平均步长的一半）。漂移：以上都不是。少于 4 步时无法判断。",
+        "轨道：最后两个状态都回到了 p ≥ 2 步之前的位置（相差不超过平均步长的一半）；若轮流读取几个槽位（V ≥ 2，串行），读取不同槽位的循环可能就这样一直绕下去，各自忠于自己的笔记。漂移：以上都不是。少于 4 步时无法判断。",
         "formula": r"x_r=\Big(\tfrac{s_r}{\lVert s_r\rVert}-\mu\Big)U^{\top},\quad \delta_r=\lVert s_r-s_{r-1}\rVert,\quad "
         r"q=\max\Big(\tfrac{\delta_N}{\delta_{N-1}},\tfrac{\delta_{N-1}}{\delta_{N-2}}\Big),\quad "
         r"\text{fixed: } \delta_N\le 0.001\,\lVert s_N\rVert \ \text{ or }\ \tfrac{q}{1-q}\,\delta_N\le 0.05\,\lVert s_N\rVert",
@@ -122,7 +126,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_pinned": "固定显示的词元 %{text}",
         "hover_selected": "循环步 r，‖s<sub>r</sub> − s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖<br>%{text}",
         "hover_starts": "词元 %{text}<br>s<sub>0</sub>：进入块的状态",
-        "hover_ends": "词元 %{text}<br>路径的终点",
+        "hover_ends": "词元 %{text}<br>路径的终点：%{customdata}",
         "entry": "s₀",
         "fixed": "不动点",
         "settling": "趋稳",
@@ -148,6 +152,11 @@ _VIEW = {"eye": {"x": 1.55, "y": 1.55, "z": 0.85}, "center": {"x": 0, "y": 0, "z
 _NOWHERE: tuple[list[float], ...] = ([],) * paths.AXES
 _FOLLOWER = Follower()
 Frame = Mapping[str, Any]
+View = tuple[tuple[float, float], ...]  # low and high of each axis
+ROOM = 0.12  # around the paths shown, as part of what they span
+LEAST_SPAN = 0.02  # of an axis: states hardly apart are not blown up to fill it
+MARK = (0.03, 0.03)  # half of what a mark takes of a phone's plot, across and up
+LETTER = (0.024, 0.07)  # what a column of a name takes, and its height
 
 
 # --- one token, in words and numbers
@@ -226,44 +235,95 @@ def _chosen(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus:
     }
 
 
-def _marks(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus: Focus) -> dict[Path, Any]:
+def _marks(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], view: View, focus: Focus) -> dict[Path, Any]:
     """The pinned paths, and the marks at both ends of every path shown."""
-    at = focus.selected(len(frames))
-    shown = [] if at is None else [at]
-    shown += [pin for pin in focus.pins if pin < len(frames) and pin != at]
-    routes, pinned, texts, names, kinds, says = [], [], [], [], [], []
-    for place in shown if seen.basis is not None else ():
-        frame, route = frames[place], route_of(meta, focus.block, frames[place], seen.basis)
-        if route is None:
-            continue
-        routes.append(route)
+    at, shown = focus.selected(len(frames)), _routes(meta, seen, frames, focus)
+    pinned, texts, names, kinds, ends = [], [], [], [], []
+    for frame, route in shown:
         name = _name(frame)
-        if place != at:
+        if frame["index"] != at:
             pinned.append(route)
             texts += [*(f"{name} · {hop}" for hop in _hops(route, focus.lang)), ""]
         names.append(name)
         kinds.append(theme.stop_kind(frame["blocks"][focus.block]["stop_reason"]))
-        says.append(f"{name} · {_ends(route.ending, focus.lang)['kind']}")
-    symbols = theme.STOP_SYMBOLS if focus.dims == 2 else SYMBOLS_3D
+        ends.append(_ends(route.ending, focus.lang)["kind"])
+    routes, symbols = [route for _, route in shown], theme.STOP_SYMBOLS if focus.dims == 2 else SYMBOLS_3D
     return {
         **_points(PINNED, _joined(pinned, slice(None), gap=True), focus.dims),
         ("data", PINNED, "text"): texts,
         **_points(STARTS, _joined(routes, slice(1)), focus.dims),
         ("data", STARTS, "text"): names,
         **_points(ENDS, _joined(routes, slice(-1, None)), focus.dims),
-        ("data", ENDS, "text"): says,
-        ("data", ENDS, "textposition"): [_beside(seen, route) for route in routes],
+        ("data", ENDS, "text"): names,
+        ("data", ENDS, "customdata"): ends,
+        ("data", ENDS, "textposition"): _beside(routes, names, view),
         ("data", ENDS, "marker", "color"): [theme.COLOURS[f"stop_{kind}"] for kind in kinds],
         ("data", ENDS, "marker", "symbol"): [symbols[kind] for kind in kinds],
     }
 
 
-def _beside(seen: Seen, route: Route) -> str:
-    """Where the words of a path's end go, off its last stretches: inwards near the sides, else away from its start."""
-    across, up = route.drawn[0], route.drawn[1]
-    place = (across[-1] - seen.low[0]) / (seen.high[0] - seen.low[0])
-    right = place < 0.35 or (place < 0.65 and across[-1] >= across[0])
-    return f"{'top' if up[-1] >= up[0] else 'bottom'} {'right' if right else 'left'}"
+def _routes(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus: Focus) -> list[tuple[Frame, Route]]:
+    """The paths shown whole, the selected token's first, then the pinned ones'; those without states left out."""
+    at = focus.selected(len(frames))
+    places = [] if at is None else [at]
+    places += [pin for pin in focus.pins if pin < len(frames) and pin != at]
+    if seen.basis is None:
+        return []
+    found = [(frames[i], route_of(meta, focus.block, frames[i], seen.basis)) for i in places]
+    return [(frame, route) for frame, route in found if route is not None]
+
+
+def _view(routes: Sequence[Route]) -> View:
+    """The range of each axis in which the paths shown fill the plot, with some room around them."""
+    if not routes:
+        return ((-1.0, 1.0),) * paths.AXES
+    every = np.concatenate([route.points for route in routes])  # [n, 3]
+    ranges = []
+    for low, high in zip(every.min(axis=0).tolist(), every.max(axis=0).tolist(), strict=True):
+        room = max(ROOM * (high - low), LEAST_SPAN / 2 - (high - low) / 2)
+        ranges.append((labels.sig(low - room) or 0.0, labels.sig(high + room) or 0.0))
+    return tuple(ranges)
+
+
+def _beside(routes: Sequence[Route], names: Sequence[str], view: View) -> list[str]:
+    """Where the name of each path's end goes: inside the plot, off the other ends and names, else away from its start."""
+    shares = [
+        [(route.drawn[axis][i] - view[axis][0]) / (view[axis][1] - view[axis][0]) for axis in (0, 1)]
+        for route in routes
+        for i in (0, -1)
+    ]  # of the plot, across and up: each path's start and end
+    taken: list[tuple[float, float, float, float]] = [
+        (x - MARK[0], x + MARK[0], y - MARK[1], y + MARK[1]) for x, y in shares
+    ]
+    out = []
+    for i, name in enumerate(names):
+        (from_x, from_y), (x, y) = shares[2 * i], shares[2 * i + 1]
+        ups = ("top", "bottom") if y >= from_y else ("bottom", "top")
+        sides = ("right", "left") if x >= from_x else ("left", "right")
+        places = [f"{up} {side}" for side in sides for up in (*ups, "middle")]
+        boxes = {place: _box(place, x, y, labels.columns(labels.plain(name))) for place in places}
+        others = [box for j, box in enumerate(taken) if j != 2 * i + 1]
+        best = min(places, key=lambda place: (_outside(boxes[place]), sum(_meet(boxes[place], box) for box in others)))
+        taken.append(boxes[best])
+        out.append(best)
+    return out
+
+
+def _box(place: str, x: float, y: float, columns: int) -> tuple[float, float, float, float]:
+    """The part of the plot a name of so many columns takes beside (x, y): left, right, bottom, top."""
+    up, side = place.split()
+    wide, high = LETTER[0] * columns, LETTER[1]
+    bottom = {"top": y, "middle": y - high / 2, "bottom": y - high}[up]
+    return (x, x + wide, bottom, bottom + high) if side == "right" else (x - wide, x, bottom, bottom + high)
+
+
+def _outside(box: tuple[float, float, float, float]) -> float:
+    """How far a box sticks out of the plot."""
+    return max(0.0, -box[0]) + max(0.0, box[1] - 1) + max(0.0, -box[2]) + max(0.0, box[3] - 1)
+
+
+def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
 
 def _rest(meta: Mapping[str, Any], seen: Seen, shown: Sequence[Frame], focus: Focus) -> dict[Path, Any]:
@@ -293,7 +353,7 @@ def _first_around(token: int) -> int:
     return max(0, token - OTHERS // 2)
 
 
-def _axes(seen: Seen, focus: Focus) -> dict[Path, Any]:
+def _axes(seen: Seen, view: View, focus: Focus) -> dict[Path, Any]:
     """The axes' titles and ranges."""
     words, out = TEXTS[focus.lang], {}
     place: Path = ("layout",) if focus.dims == 2 else ("layout", "scene")
@@ -302,13 +362,17 @@ def _axes(seen: Seen, focus: Focus) -> dict[Path, Any]:
         if seen.basis is not None and seen.basis.shares:
             title = words["share"].format(axis=title, percent=f"{100 * seen.basis.shares[i]:.1f}")
         out[(*axis, "title", "text")] = title
-        out[(*axis, "range")] = [seen.low[i], seen.high[i]] if seen.basis is not None else [-1, 1]
+        out[(*axis, "range")] = list(view[i])
     return out
 
 
 def _data(focus: Focus) -> list[dict[str, Any]]:
     words = TEXTS[focus.lang]
     flat: dict[str, Any] = {"type": "scatter", "cliponaxis": False} if focus.dims == 2 else {"type": "scatter3d"}
+    if focus.dims == 2:  # an end beyond the view is left out; marks and names at its edge are whole
+        clipped: tuple[dict[str, Any], ...] = ({"cliponaxis": True}, *[{}] * (len(_TRACES) - 1))
+    else:
+        clipped = ({},) * len(_TRACES)
     looks: tuple[dict[str, Any], ...] = (
         {"mode": "markers", "marker": {"color": theme.INK, "opacity": 0.45}},
         {
@@ -324,6 +388,7 @@ def _data(focus: Focus) -> list[dict[str, Any]]:
         {"mode": "markers", "marker": {"color": theme.INK, "symbol": "circle-open", "line": {"width": 2}}},
         {
             "mode": "markers+text",
+            "customdata": [],
             "textposition": [],
             "textfont": {"size": 11},
             "marker": {"color": [], "symbol": [], "line": {"color": theme.MARK_EDGE, "width": 1}},
@@ -333,6 +398,7 @@ def _data(focus: Focus) -> list[dict[str, Any]]:
     return [
         {
             **flat,
+            **clip,
             **look,
             "marker": {**look["marker"], "size": _SIZES[focus.dims][name]},
             "name": words[name],
@@ -341,7 +407,7 @@ def _data(focus: Focus) -> list[dict[str, Any]]:
             "hovertemplate": words[f"hover_{name}"] + "<extra></extra>",
             "meta": {"select": select},
         }
-        for name, look, select in zip(_TRACES, looks, selects, strict=True)
+        for name, look, clip, select in zip(_TRACES, looks, clipped, selects, strict=True)
     ]
 
 
@@ -380,12 +446,21 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     if shown["data"]:
         seen = RUNNING.over(trace, focus.block)
         fill(shown, _rest(meta, seen, _others(frames, focus), focus))
-        for part in (_chosen(meta, seen, frames, focus), _marks(meta, seen, frames, focus), _axes(seen, focus)):
-            fill(shown, part)
+        fill(shown, _followed(meta, seen, frames, focus))
     return shown
 
 
 figure = checked(data)
+
+
+def _followed(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus: Focus) -> dict[Path, Any]:
+    """All that depends on which token is selected, by path: paths, marks, words, and the view they fill."""
+    view = _view([route for _, route in _routes(meta, seen, frames, focus)])
+    return {
+        **_chosen(meta, seen, frames, focus),
+        **_marks(meta, seen, frames, view, focus),
+        **_axes(seen, view, focus),
+    }
 
 
 def _joins(meta: Mapping[str, Any], seen: Seen, frame: Frame, focus: Focus) -> list[Op]:
@@ -412,13 +487,12 @@ def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
             ops += _joins(meta, after, old[-1], focus)
         elif frame["index"] != focus.token and 0 <= frame["index"] - _first_around(focus.token) <= OTHERS:
             ops += _joins(meta, after, frame, focus)
-    wider = (before.basis, before.low, before.high) != (after.basis, after.low, after.high)
 
     def shown(count: int, _: Frame | None) -> dict[Path, Any]:
         seen, frames = (before, old) if count == len(old) else (after, new)
-        return {**_chosen(meta, seen, frames, focus), **_marks(meta, seen, frames, focus), **_axes(seen, focus)}
+        return _followed(meta, seen, frames, focus)
 
-    return ops + _FOLLOWER.patch(trace, frame, focus, shown, always=wider or frame["index"] in focus.pins)
+    return ops + _FOLLOWER.patch(trace, frame, focus, shown, always=fitted or frame["index"] in focus.pins)
 
 
 def summary(trace: Trace, focus: Focus) -> str:

@@ -7,11 +7,14 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loopviz.panels import LANGUAGES, PANELS, Focus, apply, figure_json, paths, theme
-from loopviz.panels.state_trajectory import CHOSEN, ENDS, OTHERS, PINNED, REST, STARTS
+from loopviz.panels.state_trajectory import CHOSEN, ENDS, OTHERS, PINNED, REST, STARTS, _box, _outside
 from loopviz.trace import Trace, decode_states, encode_states
 from tests.panels.cases import looped, smollm2, wire_size
+from tests.trace.synthetic import random_trace
 
 panel = PANELS["state_trajectory"]
 
@@ -74,17 +77,61 @@ def test_the_share_of_every_axis_is_told():
     assert f"{100 * variances[:2].sum() / variances.sum():.1f} %" in panel.summary(trace, Focus())
 
 
-def test_axes_stay_while_the_run_goes_on():
-    """A path once drawn stays where it is, whatever comes later, and every state stays in view."""
+def test_a_path_once_drawn_stays_where_it_is():
+    """Whatever comes later: neither its coordinates nor the view it fills."""
     trace = looped(tokens=80)
-    early = coordinates(drawn(Trace(trace.meta, trace.frames[:4]), token=2), CHOSEN)
-    paths_drawn = [coordinates(drawn(trace, token=token), CHOSEN) for token in range(80)]
+    early = drawn(Trace(trace.meta, trace.frames[:4]), token=2)
     for tokens in (5, 30, 80):
         figure = drawn(Trace(trace.meta, trace.frames[:tokens]), token=2)
-        assert coordinates(figure, CHOSEN) == early
-        for axis, place in (("x", 0), ("y", 1)):
-            low, high = figure["layout"][f"{axis}axis"]["range"]
-            assert all(low <= point[place] <= high for path in paths_drawn[:tokens] for point in path)
+        assert coordinates(figure, CHOSEN) == coordinates(early, CHOSEN)
+        assert figure["layout"]["xaxis"]["range"] == early["layout"]["xaxis"]["range"]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("pins", [(), (3,), (1, 9, 14)])
+def test_the_paths_shown_fill_the_plot(dims, pins):
+    """A19: the selected path took a twentieth of it, for the view held every state of the run."""
+    trace = looped(tokens=20)
+    for token in (5, 12):
+        figure = drawn(trace, token=token, dims=dims, pins=pins)
+        points = [p for place in (CHOSEN, PINNED) for p in coordinates(figure, place, dims) if None not in p]
+        assert len(set(points)) >= 2
+        place = figure["layout"] if dims == 2 else figure["layout"]["scene"]
+        for axis in range(dims):
+            low, high = place[f"{'xyz'[axis]}axis"]["range"]
+            values = [point[axis] for point in points]
+            assert low <= min(values) <= max(values) <= high, "whole"
+            assert max(values) - min(values) >= 0.75 * (high - low), "and not lost in it"
+
+
+def test_states_hardly_apart_are_not_blown_up():
+    trace = looped(tokens=8)
+    put_states(trace, 6, [[1.0] * 8, [1.001] * 8, [1.0] * 8, [1.001] * 8])
+    low, high = drawn(trace, token=6)["layout"]["xaxis"]["range"]
+    assert high - low >= 0.0199
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), pins=st.lists(st.integers(0, 11), max_size=3, unique=True))
+def test_names_of_ends_stay_inside_the_plot(seed, pins):
+    """A19: labels ran out of the plot. A name of usual length beside a mark anywhere in the view has room on some side."""
+    trace = random_trace(seed, 12, strategy="dynamic_stop", max_steps=6)
+    for frame in trace.frames:
+        frame["text"] = " word"
+    figure = drawn(trace, token=7, pins=tuple(pins))
+    ends = figure["data"][ENDS]
+    for x, y, name, place in zip(ends["x"], ends["y"], ends["text"], ends["textposition"], strict=True):
+        (left, right), (low, high) = (figure["layout"][f"{axis}axis"]["range"] for axis in "xy")
+        box = _box(place, (x - left) / (right - left), (y - low) / (high - low), len(name))
+        assert _outside(box) == 0
+
+
+def test_names_of_ends_keep_apart():
+    trace = looped(tokens=8)
+    for token in (5, 6):  # two paths that end in nearly the same place
+        put_states(trace, token, [[token, 1, *[0] * 6], [1, 1, 1, *[0] * 5], [1, 1, 1.01, 0.001 * token, *[0] * 4]])
+    ends = drawn(trace, token=6, pins=(5,))["data"][ENDS]
+    assert len(set(ends["textposition"])) == 2
 
 
 def test_axes_wait_for_the_prompt_and_twelve_states():
@@ -161,7 +208,7 @@ def test_how_a_path_ends_is_told_on_the_figure_and_in_the_sentence(kind, path, l
     words = panel.TEXTS[lang][kind].format(period=4)
     figure = drawn(trace, token=6, lang=lang)
     assert words in figure["layout"]["title"]["text"]
-    assert words in figure["data"][ENDS]["text"][0]
+    assert words in figure["data"][ENDS]["customdata"][0], "its hover says it; its label is short, and stays inside"
     assert words in panel.summary(trace, Focus(token=6, lang=lang))
 
 
