@@ -19,6 +19,7 @@ from loopviz.app.texts import table, text
 from loopviz.app.texts.tour import STEPS, Step
 from loopviz.app.wire import dumps
 from loopviz.panels import PANELS, Focus
+from loopviz.panels.shared import lens_of
 from loopviz.trace import Frame, Trace
 
 _LINK = re.compile(r"\[([^\]]+)\]\(#(\w+)\)")
@@ -43,8 +44,11 @@ def _loops(frame: Frame) -> int:
 
 
 def _winners(frame: Frame) -> list[str]:
-    """The likeliest next token after each loop step, by the direct lens; none when they were not recorded."""
-    return [texts[0] for texts in frame["blocks"][0]["steps"]["topk_texts"] if texts] if frame["blocks"] else []
+    """The likeliest next token after each loop step, as the model would say it; none when they were not recorded."""
+    if not frame["blocks"]:
+        return []
+    steps = frame["blocks"][0]["steps"]  # where no layer follows the block, the direct lens is the exit lens
+    return [texts[0] for texts in steps["exit_topk_texts"] or steps["topk_texts"] if texts]
 
 
 def _turns(frame: Frame) -> int:
@@ -77,7 +81,7 @@ def _calms(trace: Trace, found: Found) -> bool:
     if found.hard is None:
         return False
     steps = trace.frames[found.hard]["blocks"][0]["steps"]
-    curves = [[None if c is None else 1 - c for c in steps["cosine"]], steps["kl"]]
+    curves = [[None if c is None else 1 - c for c in steps["cosine"]], steps["kl"], steps["rel_delta"]]
     ends = [(curve[0], curve[-1]) for curve in curves if curve and None not in (curve[0], curve[-1])]
     return len(ends) == len(curves) and all(last < 0.1 * first for first, last in ends)
 
@@ -90,10 +94,14 @@ CLAIMS: Mapping[str, Callable[[Trace, Found], bool]] = {
     "goes_on": lambda trace, found: 0 < trace.meta["prompt_tokens"] < len(trace) - 1,
     # some words took more loops than most, others fewer
     "uneven": lambda trace, found: found.hard is not None and found.easy is not None,
-    # a threshold can stop the loop
-    "stops": lambda trace, found: any(block["strategy"] == "dynamic_stop" for block in trace.meta["blocks"][:1]),
-    # at the last loop over the hard word state and guess move less than a tenth as far as at the first
+    # the loop is stopped where the guess hardly moves any more, and by nothing else
+    "stops_by_kl": lambda trace, found: (
+        [(block["strategy"], block["criterion"]) for block in trace.meta["blocks"][:1]] == [("dynamic_stop", "kl")]
+    ),
+    # at the last loop over the hard word all three curves are less than a tenth of what they were at the first
     "calms": _calms,
+    # what a panel would read off after a loop is what the model would say
+    "true_lens": lambda trace, found: bool(trace.meta["blocks"]) and lens_of(trace.meta, Focus()) != "direct",
     # a word after which the likeliest next word changed from loop to loop
     "turns": lambda trace, found: found.turn is not None,
     # there is a panel that needs more than every run records

@@ -108,38 +108,40 @@ STEPS: tuple[Step, ...] = (
         '[data-panel="convergence"]',
         Said(
             "How much each loop still changes",
-            "From left to right stand the loops over “{hard_text}”. The upper curve tells how far each one turned what "
-            "the model holds of the word ([state](#state)), the lower one how far it moved the guess at the next word "
-            "([KL divergence](#kl)). At the last loop both are less than a tenth of what they were at the first. A line "
-            "across marks where a loop may stop ([threshold](#threshold)); a dotted grey one is not used here.",
+            "From left to right stand the loops over “{hard_text}”. The top curve tells how far each one turned what "
+            "the model holds of the word ([state](#state)), the middle one how far it moved the guess at the next word "
+            "([KL divergence](#kl)), the bottom one how long its step was beside the state itself. At the last loop each is "
+            "less than a tenth of what it was at the first. The dashed line across the middle marks where the loop may stop "
+            "([threshold](#threshold)); the dotted grey one across the top is not used here.",
         ),
         Said(
             "每次循环还改变多少",
-            "从左到右是“{hard_text}”的各次循环。上面的曲线表示每次循环使模型对这个词的记录（[状态](#state)）转动了多少，"
-            "下面的曲线表示对下一个词的猜测移动了多少（[KL 散度](#kl)）。到最后一次循环，两者都不到第一次的十分之一。"
-            "横线表示到哪里就可以停止（[阈值](#threshold)）；灰色点线表示这里不使用。",
+            "从左到右是“{hard_text}”的各次循环。最上面的曲线表示每次循环使模型对这个词的记录（[状态](#state)）转动了多少，"
+            "中间的曲线表示对下一个词的猜测移动了多少（[KL 散度](#kl)），最下面的曲线表示这一步相对于状态本身有多长。"
+            "到最后一次循环，三者都不到第一次的十分之一。中间图里的虚线表示到哪里就可以停止（[阈值](#threshold)）；"
+            "最上面图里的灰色点线表示这里不使用。",
         ),
         focus={"token": "@hard"},
         panels=("convergence",),
-        claims=("uneven", "stops", "calms"),
+        claims=("uneven", "stops_by_kl", "calms"),
     ),
     Step(
         "guess",
         '[data-panel="would_say"]',
         Said(
             "It changes its mind",
-            "Now “{turn_text}” is held. A row is a loop, from the top down, with the likeliest next words read off after "
-            "it ([direct lens](#direct_lens)). After the first loop “{turn_first}” is ahead; from loop {turn_step} on it "
-            "is “{turn_last}”. A triangle marks a change of the winner.",
+            "Now “{turn_text}” is held. A row is a loop, from the top down, with what the model would say next if it "
+            "stopped there ([exit lens](#exit_lens)). After the first loop “{turn_first}” is ahead; from loop {turn_step} on "
+            "it is “{turn_last}”. A triangle marks a change of the winner.",
         ),
         Said(
             "它改变了主意",
-            "现在选定的是“{turn_text}”。一行是一次循环，从上到下；每行是这次循环之后读出的最可能的下一个词（[直接透镜](#direct_lens)）。"
+            "现在选定的是“{turn_text}”。一行是一次循环，从上到下；每行是模型若停在这里，接下来会说的词（[出口透镜](#exit_lens)）。"
             "第一次循环之后领先的是“{turn_first}”，从第 {turn_step} 次循环起是“{turn_last}”。三角表示第一名换了。",
         ),
-        focus={"token": "@turn", "lens": "direct"},
+        focus={"token": "@turn"},
         panels=("would_say",),
-        claims=("turns",),
+        claims=("turns", "true_lens"),
     ),
     Step(
         "map",
@@ -165,15 +167,16 @@ STEPS: tuple[Step, ...] = (
         Said(
             "Two words, two paths",
             "“{easy_text}” took only {easy_loops} loops, “{hard_text}” took {hard_loops}. Both are pinned, so both stay "
-            "in sight. A path shows where the [state](#state) goes, loop by loop: a list of {hidden} numbers, drawn "
-            "along the three directions in which states differ most. The choice at the top goes back to two.",
+            "in sight: the pink path is that of “{hard_text}”, the grey one that of “{easy_text}”. A path shows where the "
+            "[state](#state) goes, loop by loop, from an open circle to a filled mark: a list of {hidden} numbers, drawn along "
+            "the two directions in which states differ most. The choice at the top adds a third.",
         ),
         Said(
             "两个词，两条路径",
-            "“{easy_text}”只循环了 {easy_loops} 次，“{hard_text}”循环了 {hard_loops} 次。两个词都已固定，所以会一直显示。"
-            "路径表示[状态](#state)随每次循环走到哪里：它是 {hidden} 个数字，这里沿差别最大的三个方向画出。用上方的选项可以回到两个方向。",
+            "“{easy_text}”只循环了 {easy_loops} 次，“{hard_text}”循环了 {hard_loops} 次。两个词都已固定，所以会一直显示：粉色的是“{hard_text}”的路径，灰色的是“{easy_text}”的路径。"
+            "路径表示[状态](#state)随每次循环从空心圆走到实心标记：状态是 {hidden} 个数字，这里沿差别最大的两个方向画出。用上方的选项可以增加第三个方向。",
         ),
-        focus={"token": "@hard", "pins": ("@easy", "@hard"), "dims": 3},
+        focus={"token": "@hard", "pins": ("@easy", "@hard")},
         panels=("state_trajectory",),
         claims=("uneven",),
     ),
@@ -185,13 +188,14 @@ STEPS: tuple[Step, ...] = (
             "Of every word the model keeps notes that later words look up ([KV cache](#kv_cache)). But which loop's notes? "
             "One place shared by all loops ([slot](#slot)) keeps the latest. With several slots loops take turns, and each reads its "
             "own ([serial](#serial)), or every loop reads all ([parallel](#parallel)). Or all are blended into one "
-            "([merge](#merge)). This run: {memory}.",
+            "([merge](#merge)). Taking turns has a catch: with two slots, odd and even loops read different notes, and may "
+            "never agree, however easy the word. This run: {memory}.",
         ),
         Said(
             "它为一个词保留什么",
             "模型为每个词保留一份笔记，供后面的词查看（[KV 缓存](#kv_cache)）。但保留哪一次循环的笔记？所有循环共用一个位置"
             "（[槽位](#slot)），就只留下最后的；有几个槽位时，各次循环轮流使用，可以只读自己的（[串行](#serial)），也可以每次都读全部"
-            "（[并行](#parallel)）；或者全部合成一份（[合并](#merge)）。这次运行：{memory}。",
+            "（[并行](#parallel)）；或者全部合成一份（[合并](#merge)）。轮流使用有一个陷阱：若有两个槽位，奇数次与偶数次循环看的是不同的笔记，无论词多容易都可能永远谈不拢。这次运行：{memory}。",
         ),
         panels=("kv_occupancy",),
         claims=("loops",),
