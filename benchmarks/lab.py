@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from loopviz.lab.cached import score_cached
 from loopviz.lab.windows import cut, encode
 from loopviz.model.checkpoints import load_checkpoint
+from loopviz.text_file import read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MODES = {
@@ -45,7 +46,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     loop = {"loop_layers": tuple(args.loop_layers)} if args.loop_layers else {}
     loaded = load_checkpoint(args.model, **loop)
-    text = args.file.read_text("utf-8")
+    text = read_text(args.file)
     n = args.windows * args.length + 1
     ids = encode(loaded.tokenizer, text, n)
     if len(ids) < n:

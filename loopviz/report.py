@@ -185,7 +185,7 @@ def _asset(name: str) -> str:
 
 
 def _escape(text: Any) -> str:
-    return html.escape(str(text), quote=True)
+    return html.escape(str(text), quote=True).replace("\r", "&#13;")  # as it stands, a browser reads it as a line feed
 
 
 def _pack(data: bytes) -> str:

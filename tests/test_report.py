@@ -124,6 +124,19 @@ def test_exactly_how_the_run_was_made() -> None:
     assert page.all("pre")[0][1] == meta["prompt"]
 
 
+@pytest.mark.parametrize(
+    "text", ["One\rtwo\r\nthree", "\u202eשלום\u202c", "e\u0301 👩‍👩‍👧", "a\ufffd", "x" * 100_000, " "]
+)
+def test_any_text_is_in_the_report_as_it_is(text: str) -> None:
+    trace = random_trace(1, 3, blocks=[(1, 2)])
+    trace.meta["prompt"] = trace.frames[1]["text"] = text
+    made = report.to_html(trace, panels=[])
+    assert "\r" not in made, "a browser reads one as a line feed"
+    page = Page(made)
+    assert page.all("pre")[0][1] == text
+    assert text in [said for _, said in page.all("span")]
+
+
 def test_nothing_of_a_trace_is_ever_markup_or_code() -> None:
     trace = hostile()
     plain = random_trace(2, len(trace), blocks=[(1, 2), (4, 4)], strategy="dynamic_stop", max_steps=5)

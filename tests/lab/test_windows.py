@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from loopviz.lab.tasks import Subject
 from loopviz.lab.windows import TextParams, TokenIds, cut, encode
@@ -111,3 +112,14 @@ def test_a_tokenizer_without_an_end_mark_and_a_text_of_100_000_letters():
         encode(tokenizer, "a\n<|endoftext|>\nb\n", 9).tolist()
         == tokenizer("a")["input_ids"] + tokenizer("b")["input_ids"]
     )
+
+
+def test_a_tokenizer_that_ends_every_text_itself_ends_it_once():
+    tokenizer = kinds.sentencepiece()
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", begin), ("</s>", end)]
+    )
+    ids = encode(tokenizer, "hello\n<|endoftext|>\nworld\n<|endoftext|>\n", None).tolist()
+    assert (ids.count(begin), ids.count(end)) == (2, 2)
+    assert ids[-1] == end

@@ -332,3 +332,17 @@ def test_half_a_character_is_refused_by_its_place_before_anything_is_written(tmp
         with pytest.raises(ValueError, match=f"{place}: half a character"):
             write(trace, tmp_path / "out")
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "raised", [Exception("odd"), AssertionError(), ZeroDivisionError("x"), StopIteration(), RecursionError()]
+)
+def test_whatever_a_reader_raises_is_a_damaged_file(monkeypatch, raised):
+    """A list of error classes is no border: the readers of zip, Arrow and safetensors raise what they like."""
+
+    def broken(*_):
+        raise raised
+
+    monkeypatch.setattr(trace_io, "_assemble", broken)
+    with pytest.raises(TraceFileError, match=r"damaged: \S"):
+        loads(dumps(random_trace(0, 2)))

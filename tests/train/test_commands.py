@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import loopviz
-from loopviz import cli
+from loopviz import cli, text_file
 from loopviz.model.checkpoints import load_checkpoint
 
 from .small import arrows_recipe, story, text_recipe
@@ -165,6 +166,18 @@ def test_a_bundled_name_is_measured_as_its_folder_is(name, more, tmp_path, monke
 def test_a_bundled_name_whose_task_makes_its_own_data_needs_none(capfd):
     assert run("evaluate", "arrows-loop", "--data", "x") == 2
     assert "this model's task is 'arrows'" in capfd.readouterr().err
+
+
+def test_a_held_out_text_from_stdin_is_measured_as_the_file_is(tmp_path, capfd, monkeypatch):
+    text = b"Once upon a time there was a little dog.\r\n<|endoftext|>\r\nShe ran to the park.\r\n"
+    (tmp_path / "held.txt").write_bytes(b"\xef\xbb\xbf" + text)
+    assert run("evaluate", "stories-loop", "--data", tmp_path / "held.txt", "--loops", "1") == 0
+    table = capfd.readouterr().out
+    text_file._stdin.cache_clear()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert run("evaluate", "stories-loop", "--data", "-", "--loops", "1") == 0
+    assert capfd.readouterr().out == table
+    text_file._stdin.cache_clear()
 
 
 def test_a_window_longer_than_the_context_is_refused(tmp_path, capfd):
