@@ -25,6 +25,7 @@ import torch
 from transformers import GenerationConfig
 
 from loopviz.command_line import layers
+from loopviz.engine.text import decode
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.configuration import DEFAULT_FLOOR, LOOP_FIELDS
 
@@ -458,7 +459,7 @@ def counts_of(cell: str) -> dict[str, int]:
 
 
 def _texts(subject: Subject, found: list[Exercise], written: list[list[int]], params: ManualParams) -> Row:
-    texts = [subject.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+    texts = [decode(subject.tokenizer, ids, skip_special_tokens=True) for ids in written]
     scores, signature = score_all(texts, [exercise.reference or "" for exercise in found], params.tokenize)
     return {
         "bleu": scores.bleu,
