@@ -412,11 +412,15 @@ def test_the_plot_has_a_histogram_and_two_points_a_configuration(measured: Any, 
         assert dict(zip(map(str, bar.x), bar.y, strict=True)) == pytest.approx(
             {n: times / 60 for n, times in counts_of(row["loops"]).items()}
         )
+        # whatever numbers of loops there are, each bar lies within its number's place, beside the others'
+        assert bar.offset >= -0.4
+        assert bar.offset + bar.width <= 0.4 + 1e-9
     for row, time, kv in zip(rows, points[::2], points[1::2], strict=True):
         assert (time.y[0], kv.y[0]) == (row["perplexity"], row["perplexity"])
         assert time.x[0] == pytest.approx(1000 / row["tokens_per_second"])
         assert kv.x[0] == row["kv_bytes_per_token"] / 1000
         assert time.error_y.array[0] == pytest.approx(row["high"] - row["perplexity"])
+    assert [bar.offset for bar in bars] == pytest.approx([-0.4 + n * bars[0].width for n in range(len(bars))])
     colours = [bar.marker.color for bar in bars]
     assert len(set(colours)) == len(colours)
     assert not plot(table.iloc[:0], lang).data
