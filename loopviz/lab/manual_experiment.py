@@ -115,12 +115,14 @@ class ManualParams(TextParams):
         "参与循环的层，首尾：10-14；默认用模型自带的；没有时取中间三分之一，如手册中 12 层的 4-7。",
     )
     prompts: int = param(16, "Prompts at most: beginnings of documents.", "最多使用的提示数：各文档的开头。")
-    prompt_tokens: int = param(32, "Tokens of a prompt.", "提示的词元数。")
+    prompt_tokens: int = param(
+        32, "Tokens of a prompt, at most: it ends with a word.", "提示的最多词元数：在词尾处切断。"
+    )
     new_tokens: int = param(48, "Tokens written after each, at most.", "每个提示之后最多生成的词元数。")
     tokenize: str = param(
         "auto",
-        "Of BLEU: 13a; zh for Chinese; ja-mecab; char; auto: by the text.",
-        "BLEU 的分词：13a；中文用 zh；ja-mecab；char；auto 按文本选择。",
+        "Of BLEU: 13a; zh for Chinese; ja-mecab; char (of ROUGE too); auto: by the text's script.",
+        "BLEU 的分词：13a；中文用 zh；ja-mecab；char（也用于 ROUGE）；auto 按文本的文字选择。",
         choices=TOKENIZERS,
     )
     draws: int = draws_param()

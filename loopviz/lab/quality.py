@@ -74,9 +74,9 @@ class QualityParams:
     )
     seed: int = param(0, "Seed of sampling.", "抽样的随机种子。")
     tokenize: str = param(
-        "13a",
-        "Of BLEU and ROUGE-L: 13a; zh for Chinese; char.",
-        "BLEU 与 ROUGE-L 的分词：13a；中文用 zh；char。",
+        "auto",
+        "Of BLEU: 13a; zh for Chinese; ja-mecab; char (of ROUGE-L too); auto: by the references' script.",
+        "BLEU 的分词：13a；中文用 zh；ja-mecab；char（也用于 ROUGE-L）；auto 按参考的文字选择。",
         choices=TOKENIZERS,
     )
     batch: int = param(8, "Prompts at once.", "同时处理的提示数。")
