@@ -50,6 +50,7 @@ MODULES: tuple[str, ...] = (
 
 # What `eval --help` says of each, without importing it; the tasks' own words are the same.
 TITLES: dict[str, str] = {
+    "experiment": "The manual's experiment",
     "perplexity": "Perplexity by loops",
     "ablation": "Cache ablation",
     "compare": "Configurations side by side",
