@@ -77,7 +77,7 @@ def _definitions(path: str) -> dict[str, tuple[int, str]]:
 
 
 def locate(reference: str) -> Place:
-    """Where ``reference``, as ``loopviz.trace.metrics:cosine``, is defined; without a name: its file.
+    """Where ``reference``, as ``loopviz.model.measures:cosine``, is defined; without a name: its file.
 
     LookupError, naming it, when there is no such file or nothing of that name in it.
     """

@@ -7,7 +7,7 @@ A panel module has
   what its figure says of a run that has not;
 * ``TEXTS``: ``{"en": {...}, "zh": {...}}`` with the keys of ``TEXT_KEYS`` and its own axis and hover labels; ``cost``
   says what recording for this panel costs a run;
-* ``CODE`` (optional): the functions that compute what it shows, as ``"loopviz.trace.metrics:cosine"``: a page links there,
+* ``CODE`` (optional): the functions that compute what it shows, as ``"loopviz.model.measures:cosine"``: a page links there,
   and to the panel's own file;
 * ``LENS`` (optional): True when it reads words through the lens in focus;
 * ``USUAL`` (optional): False when a page shows it only if asked;

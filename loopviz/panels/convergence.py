@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 NAME = "convergence"
 ORDER = 10
 CODE: tuple[str, ...] = (
-    "loopviz.trace.metrics:cosine",
-    "loopviz.trace.metrics:kl",
+    "loopviz.model.measures:cosine",
+    "loopviz.model.measures:kl",
     "loopviz.trace.recorder:Reading._columns",
     "loopviz.model.criteria:CriterionContext.cosine_holds",
     "loopviz.model.criteria:CriterionContext.kl_holds",

@@ -17,7 +17,7 @@ ORDER = 5
 CODE: tuple[str, ...] = (
     "loopviz.panels.instrument:exact_gap",
     "loopviz.panels.instrument:exact_rate",
-    "loopviz.trace.metrics:cosine",
+    "loopviz.model.measures:cosine",
 )  # what computes it; the page links there
 USUAL = False  # it speaks of one model only
 MODEL, RATE = "glassbox", 0.75  # its rho; the builder (loopviz.train.glassbox) is tested against it

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 NAME = "token_loop_map"
 ORDER = 20
 CODE: tuple[str, ...] = (
-    "loopviz.trace.metrics:cosine",
-    "loopviz.trace.metrics:kl",
+    "loopviz.model.measures:cosine",
+    "loopviz.model.measures:kl",
     "loopviz.trace.metrics:rel_delta",
     "loopviz.trace.metrics:entropy",
     "loopviz.trace.metrics:rank",

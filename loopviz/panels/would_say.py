@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NAME = "would_say"
 ORDER = 20
 CODE: tuple[str, ...] = (
-    "loopviz.trace.metrics:log_probs",
+    "loopviz.model.measures:log_probs",
     "loopviz.trace.metrics:top_k",
     "loopviz.trace.recorder:Reading._lens_columns",
     "loopviz.model.lenses:exit_states",
