@@ -22,8 +22,11 @@ export function name(node, label, hint = label) {
   node.setAttribute("aria-label", label);
 }
 
-/** Fill `{name}` places of our own texts. */
-export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
+/** Fill `{name}` places of our own texts; of one thing in the singular, as loopviz.panels.labels.fill. */
+const COUNTED = /\{(\w+)\}((?: generated)? )(token|loop step|loop|time)s\b/g;
+const counted = (text, values) =>
+  text.replace(COUNTED, (whole, key, between, thing) => (String(values[key]) === "1" ? `{${key}}${between}${thing}` : whole));
+export const fill = (text, values) => counted(text, values).replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
 
 /** A token as one line of text. */
 export const shown = (text) => text.replace(/\n/g, "↵");

@@ -148,9 +148,10 @@ def _texts(quantity: str, block: dict[str, Any], lang: str) -> list[str]:
 
 def _head(frame: dict[str, Any], block: dict[str, Any], lang: str) -> str:
     words = TEXTS[lang]
-    return words["head"].format(
+    return labels.fill(
+        words["head"],
         token=labels.token_label(frame, lang),
-        many=words["pass"].format(count=frame["pass_tokens"]) if frame["pass_tokens"] > 1 else "",
+        many=labels.fill(words["pass"], count=frame["pass_tokens"]) if frame["pass_tokens"] > 1 else "",
         steps=block["n_steps"],
         why=labels.stop_label(block["stop_reason"], lang),
         text=labels.show_token(frame["next_text"], width=12),
@@ -424,7 +425,8 @@ def summary(trace: Trace, focus: Focus) -> str:
     last = [_values(quantity, block)[-1:] for quantity in QUANTITIES]
     if not all(last):
         return common["not_recorded"]
-    shown = words["summary"].format(
+    shown = labels.fill(
+        words["summary"],
         token=labels.token_label(frame, focus.lang),
         block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),
         steps=block["n_steps"],

@@ -470,7 +470,8 @@ def summary(trace: Trace, focus: Focus) -> str:
     known = {part: ms for part, ms in whole["parts"].items() if ms is not None}
     longest = max(known, key=lambda part: known[part]) if known else None
     part = words["head_part" if longest == "head" else longest] if longest else labels.COMMON[focus.lang]["undefined"]
-    shown = words["summary"].format(
+    shown = labels.fill(
+        words["summary"],
         rate=_rate(RUNNING.over(trace, focus.block), focus.lang),
         took=_took(frame, whole, focus.lang),
         part=part,

@@ -50,10 +50,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "bar": "1 − cos",
         "hover_chosen": "layer %{y}, step r = %{x}<br>1 − cos = 10<sup>%{z}</sup>, this token",
         "hover_mean": "layer %{y}, step r = %{x}<br>1 − cos = 10<sup>%{z}</sup>, mean so far",
-        "head": "{token}, mean of {count}<br>last step: at most {value} on average, layer {layer}",
+        "head": "{token}, mean of up to {count} tokens<br>last step: at most {value} on average, layer {layer}",
         "head_none": "{token}",
-        "summary": "{token}, {block}: the mean of 1 − cosine between the keys of a loop step and the step before, over {count} "
-        "tokens, in the layer where it is largest: {steps}.",
+        "summary": "{token}, {block}: the mean of 1 − cosine between the keys of a loop step and the step before, over up to {count} "
+        "tokens that ran it, in the layer where it is largest: {steps}.",
         "one": "step {step} {value} (layer {layer})",
         "nothing": "no step to compare yet",
     },
@@ -78,9 +78,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "bar": "1 − cos",
         "hover_chosen": "第 %{y} 层，第 %{x} 步<br>1 − cos = 10<sup>%{z}</sup>，该词元",
         "hover_mean": "第 %{y} 层，第 %{x} 步<br>1 − cos = 10<sup>%{z}</sup>，至今平均",
-        "head": "{token}，{count} 个词元的平均<br>最后一步：平均最多 {value}，第 {layer} 层",
+        "head": "{token}，最多 {count} 个词元的平均<br>最后一步：平均最多 {value}，第 {layer} 层",
         "head_none": "{token}",
-        "summary": "{token}，{block}：相邻循环步的键之间 1 − 余弦在 {count} 个词元上的平均，取最大的一层：{steps}。",
+        "summary": "{token}，{block}：相邻循环步的键之间 1 − 余弦在运行了该步的词元（最多 {count} 个）上的平均，取最大的一层：{steps}。",
         "one": "第 {step} 步 {value}（第 {layer} 层）",
         "nothing": "尚无可比较的步",
     },
@@ -164,8 +164,8 @@ def _head(spec: dict[str, Any], frame: dict[str, Any], rows: list[list[float | N
     worst = _largest(rows, frame["blocks"][focus.block]["n_steps"], spec["layers"][0])
     if worst is None:
         return words["head_none"].format(token=token)
-    return words["head"].format(
-        token=token, count=frame["index"] + 1, value=labels.number(worst[0], focus.lang), layer=worst[1]
+    return labels.fill(
+        words["head"], token=token, count=frame["index"] + 1, value=labels.number(worst[0], focus.lang), layer=worst[1]
     )
 
 
@@ -349,7 +349,8 @@ def summary(trace: Trace, focus: Focus) -> str:
         for step, found in worst
         if found is not None
     ]
-    shown = words["summary"].format(
+    shown = labels.fill(
+        words["summary"],
         token=labels.token_label(frame, focus.lang),
         block=labels.block_label(spec, focus.block, focus.lang),
         count=frame["index"] + 1,

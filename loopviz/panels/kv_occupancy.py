@@ -24,7 +24,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "question": "How many tokens does every slot of the cache hold, and how many bytes is that beside other ways to do it?",
         "how": "Above: the model's memory of what it read (KV cache), a column a layer, a square a slot; the lighter a "
         "square, the more tokens it holds, and a dark one is empty. A layer that loops may own several slots; others own "
-        "one. Below: the bytes as the text grows: what this cache uses and has reserved (allocated), beside what the same "
+        "one. A slot whose loop step a token did not run holds a copy of that token's last step, so that every slot knows every "
+        "word: so with more slots than loops the bytes in use grow as if all slots were written. Below: the bytes as the text grows: what this cache uses and has reserved (allocated), beside what the same "
         "model without loops (plain) and with a separate layer for each loop step (unrolled) would hold for the same "
         "tokens.",
         "formula": r"\text{bytes} = \text{tokens}\cdot 2\,D\,K\cdot\text{itemsize}\cdot\text{slots held, summed over layers},"
@@ -38,12 +39,12 @@ TEXTS: dict[str, dict[str, str]] = {
         "slot": "slot",
         "position": "token position",
         "bytes": "KV cache",
-        "block": "block {block}",
+        "block": "block {block}: layers {a}–{b} loop",
         "used": "in use",
         "allocated": "allocated",
         "plain": "plain Llama",
         "unrolled": "unrolled",
-        "hover_slot": "layer %{x}, slot %{y}<br>holds %{z} tokens",
+        "hover_slot": "layer %{x}, slot %{y}<br>tokens held: %{z}",
         "hover_bytes": "token %{{x}}<br>{name}: %{{y:.4s}}B (%{{y:,d}} bytes)",
         "head": "After {token}<br>{used} in use · {allocated} allocated<br>plain Llama {plain} · unrolled {unrolled}",
         "summary": "After {token} the KV cache of the {tokens} tokens read takes {used} ({allocated} allocated); a plain "
@@ -53,7 +54,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "循环要付出多少内存？",
         "question": "缓存的每个槽位存了多少个词元？与其他做法相比占多少字节？",
         "how": "上图：模型对已读内容的记忆（KV 缓存），一列是一层，一格是一个槽位；格子越亮，存的词元越多，深色的格子是空的。"
-        "循环的层可以有多个槽位，其余的层只有一个。下图：随文本增长的字节数：本缓存实际使用的和已预留的（已分配），"
+        "循环的层可以有多个槽位，其余的层只有一个。词元没有运行到的循环步，其槽位保存该词元最后一步的副本，使每个槽位都有每个词："
+        "因此槽位多于循环次数时，使用的字节数仍按全部槽位增长。下图：随文本增长的字节数：本缓存实际使用的和已预留的（已分配），"
         "以及对同样的词元，不循环的同一模型（普通 Llama）和每个循环步各用一层的模型（展开）需要保存的字节数。",
         "formula": r"\text{bytes} = \text{tokens}\cdot 2\,D\,K\cdot\text{itemsize}\cdot\text{slots held, summed over layers},"
         r"\qquad L_{\text{unrolled}} = L+\sum_{\text{blocks}}(N_t-1)(b-a+1)",
@@ -65,7 +67,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "slot": "槽位",
         "position": "词元位置",
         "bytes": "KV 缓存",
-        "block": "块 {block}",
+        "block": "块 {block}：第 {a}–{b} 层循环",
         "used": "使用中",
         "allocated": "已分配",
         "plain": "普通 Llama",
@@ -93,7 +95,7 @@ def _slots(meta: dict[str, Any]) -> int:
 
 def _head(frame: dict[str, Any], lang: str, words: str = "head") -> str:
     sizes = {name: labels.show_bytes(frame["kv"][f"bytes_{name}"]) for name in LINES}
-    return TEXTS[lang][words].format(token=labels.token_label(frame, lang), tokens=frame["index"] + 1, **sizes)
+    return labels.fill(TEXTS[lang][words], token=labels.token_label(frame, lang), tokens=frame["index"] + 1, **sizes)
 
 
 def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
@@ -183,7 +185,7 @@ def _shapes(meta: dict[str, Any], lang: str) -> list[dict[str, Any]]:
             "y1": 1.04,
             "line": {"color": theme.INK, "width": 2},
             "label": {
-                "text": TEXTS[lang]["block"].format(block=i),
+                "text": TEXTS[lang]["block"].format(block=i, a=spec["layers"][0], b=spec["layers"][1]),
                 "textposition": "middle",
                 "yanchor": "bottom",
                 "font": {"size": 11},

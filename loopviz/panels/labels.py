@@ -56,6 +56,20 @@ _SHOWN = {"\n": "↵", "\r": "␍", "\t": "⇥"}
 _JOINERS = "\u200c\u200d"  # invisible, but they shape emoji and Indic letters
 
 
+_COUNTED = re.compile(r"\{(\w+)\}((?: generated)? )(tokens|loop steps|loops|times|layer passes)\b")
+
+
+def fill(template: str, **values: object) -> str:
+    """``template`` with its places filled; one of a thing is said in the singular: ``1 loop``, where 3 are ``3 loops``."""
+
+    def of_one(found: re.Match[str]) -> str:
+        name, between, things = found.groups()
+        single = things[:-2] if things == "layer passes" else things[:-1]
+        return f"{{{name}}}{between}{single if str(values.get(name)) == '1' else things}"
+
+    return _COUNTED.sub(of_one, template).format(**values)
+
+
 def escape(text: str) -> str:
     """``text`` so that plotly shows exactly these characters."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "&#37;{")

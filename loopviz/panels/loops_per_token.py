@@ -45,9 +45,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "loops": "loop steps N",
         "tokens": "tokens",
         "stop": "stop: {why}",
-        "hover_bar": "token %{{x}} “%{{text}}”<br>%{{y}} loops, stopped by {why}",
-        "hover_bar_other": "token %{{x}} “%{{text}}”<br>%{{y}} loops, stopped by {why} %{{customdata}}",
-        "hover_count": "%{{x}} tokens took %{{y}} loops<br>and stopped by {why}",
+        "hover_bar": "token %{{x}} “%{{text}}”<br>loops: %{{y}}, stopped by {why}",
+        "hover_bar_other": "token %{{x}} “%{{text}}”<br>loops: %{{y}}, stopped by {why} %{{customdata}}",
+        "hover_count": "loops: %{{y}}, tokens: %{{x}}<br>stopped by {why}",
         "head": "{mean} loops on average (dotted), {tokens} tokens<br>{work}<br>{selected}",
         "saved": "{saved} of {all} layer passes saved ({share} %)",
         "fixed": "a fixed count: nothing to save",
@@ -155,14 +155,15 @@ def _words(tally: Tally, frame: Frame | None, focus: Focus) -> dict[str, str]:
     """What the title and the summary say of ``tally`` (of one token or more) and the selected token."""
     words = TEXTS[focus.lang]
     share = f"{100 * tally.saved / tally.every:.1f}"
-    work = words["saved"].format(saved=f"{tally.saved:,}", all=f"{tally.every:,}", share=share)
+    work = labels.fill(words["saved"], saved=f"{tally.saved:,}", all=f"{tally.every:,}", share=share)
     if tally.fixed:
         work = words["fixed"]
     if frame is None:
         selected = labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
     else:
         block = frame["blocks"][focus.block]
-        selected = words["selected"].format(
+        selected = labels.fill(
+            words["selected"],
             token=labels.token_label(frame, focus.lang, width=12),
             steps=block["n_steps"],
             why=labels.stop_label(block["stop_reason"], focus.lang),
@@ -203,7 +204,7 @@ def _chosen(tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
     missing = "" if tally.tokens else words["no_data"]
     at, height = (-1, 0) if frame is None else (frame["index"], frame["blocks"][focus.block]["n_steps"])
     return {
-        ("layout", "title", "text"): words["head"].format(**_words(tally, frame, focus)) if not missing else " ",
+        ("layout", "title", "text"): labels.fill(words["head"], **_words(tally, frame, focus)) if not missing else " ",
         **parts.notice(missing),
         ("layout", "shapes", HERE, "x0"): at - 0.5,
         ("layout", "shapes", HERE, "x1"): at + 0.5,
@@ -367,7 +368,8 @@ def summary(trace: Trace, focus: Focus) -> str:
     if not len(trace):
         return words["no_data"]
     tally = RUNNING.over(trace, focus.block)
-    shown = words["summary"].format(
+    shown = labels.fill(
+        words["summary"],
         block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),
         least=tally.taken[0],
         most=tally.taken[-1],

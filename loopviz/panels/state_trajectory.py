@@ -218,7 +218,8 @@ def _chosen(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus:
         missing = words["fitting"]
     else:
         block, route = frame["blocks"][focus.block], route_of(meta, focus.block, frame, seen.basis)
-        head = words["head"].format(
+        head = labels.fill(
+            words["head"],
             token=labels.token_label(frame, focus.lang, width=12),
             steps=block["n_steps"],
             why=labels.stop_label(block["stop_reason"], focus.lang),
@@ -511,7 +512,8 @@ def summary(trace: Trace, focus: Focus) -> str:
         return words["fitting"]
     route = route_of(trace.meta, focus.block, frame, seen.basis)
     share = sum(seen.basis.shares[: focus.dims]) if seen.basis.shares else None
-    shown = words["summary"].format(
+    shown = labels.fill(
+        words["summary"],
         token=labels.token_label(frame, focus.lang),
         block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),
         steps=block["n_steps"],

@@ -214,7 +214,8 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
 
 def _head(frame: dict[str, Any], focus: Focus) -> str:
     words, block = TEXTS[focus.lang], frame["blocks"][focus.block]
-    head = words["head"].format(
+    head = labels.fill(
+        words["head"],
         metric=words[focus.metric],
         token=labels.token_label(frame, focus.lang, width=12),
         steps=block["n_steps"],
@@ -391,7 +392,8 @@ def summary(trace: Trace, focus: Focus) -> str:
         return labels.COMMON[focus.lang]["not_yet"].format(token=focus.token)
     loops = [frame["blocks"][focus.block]["n_steps"] for frame in trace.frames]
     block = trace.frames[at]["blocks"][focus.block]
-    shown = words["summary"].format(
+    shown = labels.fill(
+        words["summary"],
         metric=words[focus.metric],
         tokens=len(loops),
         block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),

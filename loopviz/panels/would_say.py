@@ -60,6 +60,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "came": "this is what came next",
         "head": "{token} · {lens}<br>step {steps} says “{text}” ({p}){since}",
         "since": ", as since step {step}",
+        "always": ", as at every step",
         "summary": "{token}, {block}, {lens}. Most likely next word by loop step: {winners}. It changes {flips} times. The "
         "last step gives its word {p}.",
         "one": "step {steps} “{text}”",
@@ -88,7 +89,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "whole": "完整为“{text}”",
         "came": "实际的下一个词就是它",
         "head": "{token} · {lens}<br>第 {steps} 步会说“{text}”（{p}）{since}",
-        "since": "，自第 {step} 步起",
+        "since": "，自第 {step} 步起如此",
+        "always": "，每一步都如此",
         "summary": "{token}，{block}，{lens}。各循环步最可能的下一个词：{winners}。共改变 {flips} 次。最后一步给它的概率为 {p}。",
         "one": "第 {steps} 步“{text}”",
     },
@@ -149,14 +151,22 @@ def _cells(frame: dict[str, Any], said: shared.Said, steps: list[int], count: in
 def _head(meta: dict[str, Any], frame: dict[str, Any], said: shared.Said, focus: Focus) -> str:
     words, last = TEXTS[focus.lang], len(said.ids)
     since = max(flips(said.ids), default=1)
-    return words["head"].format(
+    return labels.fill(
+        words["head"],
         token=labels.token_label(frame, focus.lang, width=16),
         lens=shared.lens_name(meta, focus),
         steps=last,
         text=labels.show_piece(said.texts[-1][0], width=12),
         p=labels.percent(_probability(said.logprobs[-1][0]), focus.lang),
-        since=words["since"].format(step=since) if since < last else "",
+        since=_since(since, last, words),
     )
+
+
+def _since(since: int, last: int, words: dict[str, str]) -> str:
+    """Since when the last step's word has been ahead."""
+    if since == last:
+        return ""
+    return words["always"] if since == 1 else words["since"].format(step=since)
 
 
 def _missing(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
@@ -333,7 +343,8 @@ def summary(trace: Trace, focus: Focus) -> str:
         )
         for first, last in _runs(said.ids)
     ]
-    shown = words["summary"].format(
+    shown = labels.fill(
+        words["summary"],
         token=labels.token_label(frame, focus.lang),
         block=labels.block_label(trace.meta["blocks"][focus.block], focus.block, focus.lang),
         lens=shared.lens_name(trace.meta, focus),

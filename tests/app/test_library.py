@@ -50,3 +50,24 @@ def test_glassbox_prompts_are_symbols_it_knows() -> None:
     tokenizer = glassbox.make_tokenizer()
     for prompt in offer_of("glassbox").examples:
         assert tokenizer.unk_token_id not in tokenizer(prompt)["input_ids"]
+
+
+def test_what_is_said_of_noinject_is_what_was_measured() -> None:
+    """A28: "good near 4 loops, where it was trained" was said of a model trained with 5 on average and best at 6."""
+    import json
+
+    from loopviz.app import recording
+    from loopviz.app.texts import LANGUAGES, text
+
+    card = recording.FILE.parents[1] / "models" / "stories-noinject" / "README.md"
+    (row,) = re.findall(r"^\| loss \(nats a token\) \|(.+)\|$", card.read_text(encoding="utf-8"), re.M)[:1]
+    (loops,) = re.findall(r"^\| loops \|(.+)\|$", card.read_text(encoding="utf-8"), re.M)[:1]
+    losses = dict(zip((int(n) for n in loops.split("|")), (float(loss) for loss in row.split("|")), strict=True))
+    best = min(losses, key=losses.__getitem__)
+    trained = json.loads((card.parent / "recipe.json").read_text(encoding="utf-8"))["loops"]
+    assert best == 6
+    assert losses[24] > losses[best] + 0.05, "it drifts"
+    assert trained["mean"] == 5
+    for lang in LANGUAGES:
+        said = re.findall(r"\d+", text(lang, "look.stories-noinject"))
+        assert said == ["5", "6", "24"]

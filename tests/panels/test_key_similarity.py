@@ -44,7 +44,7 @@ def test_both_maps_by_hand():
     assert here["z"] == [powers([0.3, None]), powers([0.0, None])]
     assert mean["z"] == [powers([(0.1 + 0.3) / 2, 0.01]), powers([(0.5 + 0) / 2, 0.25])]
     title = drawn(trace)["layout"]["title"]["text"]
-    assert "mean of 2" in title
+    assert "mean of up to 2 tokens" in title
     assert "at most 0.25 on average, layer 3" in title, "the last step of this token is its second"
 
 

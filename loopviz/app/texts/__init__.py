@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loopviz.app.texts import compare, en, lab, learn, play, share, steer, zh
+from loopviz.panels.labels import fill
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
 _PARTS = (play, learn, share, steer, compare, lab)  # texts that have both languages in one module
@@ -17,7 +18,7 @@ _TABLES: dict[str, Mapping[str, str]] = {
 def text(lang: str, key: str, **values: object) -> str:
     """The text `key` in `lang` (one of `LANGUAGES`), its `{name}` places filled from `values`. KeyError for an unknown key."""
     found = _TABLES[lang][key]
-    return found.format(**values) if values else found
+    return fill(found, **values) if values else found
 
 
 def table(lang: str) -> Mapping[str, str]:

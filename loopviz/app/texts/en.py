@@ -17,7 +17,7 @@ TEXTS: dict[str, str] = {
     "examples": "Prompts to try",
     # what to look for with a model
     "look.stories-loop": "Two layers, trained to be run again and again. Watch 1 − cos fall in a straight line on its log axis, and the guess change while it settles; then try 1 loop and 12.",
-    "look.stories-noinject": "The same size and data as stories-loop, but no step is reminded of the input. It is good near 4 loops, where it was trained; try 24 and watch it drift.",
+    "look.stories-noinject": "The same size and data as stories-loop, but no step is reminded of the input. It was trained with 5 loops on average and is best near 6; try 24 and watch it drift.",
     "look.arrows-loop": "Each word is an arrow; the question is where a node’s chain of arrows ends. One loop can follow about one arrow: the number of loops it takes is the depth of the problem.",
     "look.glassbox": "Not trained but built: every step covers exactly a quarter of the way that is left to a known point. Switch on the panel “Instrument check”: measured and exact must agree.",
     "look.smollm2-135m-instruct": "An ordinary Llama that was never trained to loop: looping some of its layers shows what looping breaks. Compare 1 loop with 4.",

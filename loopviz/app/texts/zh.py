@@ -15,7 +15,7 @@ TEXTS: dict[str, str] = {
     "examples": "试试提示词",
     # what to look for with a model
     "look.stories-loop": "只有两层，训练时就反复运行。看 1 − cos 在对数轴上沿直线下降，猜测在收敛途中改变；再试试 1 步和 12 步循环。",
-    "look.stories-noinject": "与 stories-loop 同样大小、同样的数据，但每一步都不再提醒输入。在训练时的约 4 步附近表现好；试试 24 步，看它漂走。",
+    "look.stories-noinject": "与 stories-loop 同样大小、同样的数据，但每一步都不再提醒输入。训练时平均循环 5 次，在约 6 次时表现最好；试试 24 次，看它漂走。",
     "look.arrows-loop": "每个词是一支箭头，问题是从某个节点出发的箭头链止于何处。一步循环大约能跟随一支箭头：它用的循环步数就是题目的深度。",
     "look.glassbox": "不是训练出来的，而是构造出来的：每一步恰好走完到已知点剩余路程的四分之一。打开“仪器检验”面板：测量值必须与精确值一致。",
     "look.smollm2-135m-instruct": "一个从未为循环训练过的普通 Llama：循环其中几层，可以看到循环会破坏什么。比较 1 步与 4 步。",
