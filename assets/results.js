@@ -27,7 +27,7 @@ export class Results {
       return select;
     });
     this.table = new Table();
-    this.tableTitle = el("h3");
+    this.tableTitle = el("h2");
     this.tableHint = el("p", "lv-question");
     this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => download(kind)), { value: kind }));
     const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, this.table.node, el("div", "lv-files", ...this.files));

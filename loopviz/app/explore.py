@@ -138,13 +138,24 @@ class ExplorePage:
         }
         with gr.Row(elem_id="lv-examples"):
             self.kinds["examples"].render()
-            self.examples = [gr.Button(size="sm", elem_classes="lv-example") for _ in range(EXAMPLES_SHOWN)]
+            # worded from the beginning, as are the presets: what is worded later moves what is below it
+            offered = offer_of(self.service.room.default).examples
+            self.examples = [
+                gr.Button(example or "", size="sm", elem_classes="lv-example", visible=example is not None)
+                for example in (*offered, *[None] * (EXAMPLES_SHOWN - len(offered)))
+            ]
         with gr.Row(elem_id="lv-presets"):
             self.kinds["presets"].render()
             self.presets = [
-                gr.Button(size="sm", elem_classes="lv-preset", elem_id=f"lv-preset-{preset.name}") for preset in PRESETS
+                gr.Button(
+                    text(lang, f"preset.{preset.name}.label"),
+                    size="sm",
+                    elem_classes="lv-preset",
+                    elem_id=f"lv-preset-{preset.name}",
+                )
+                for preset in PRESETS
             ]
-        self.look = gr.HTML(elem_id="lv-look")
+        self.look = gr.HTML(text(lang, f"look.{offer_of(self.service.room.default).name or 'own'}"), elem_id="lv-look")
         # what the page's script wishes for the next run; filled by it as a run starts
         self.wishes = gr.Textbox(elem_id="lv-wishes", elem_classes="lv-away", container=False, show_label=False)
         # the model whose prompt a link has set: it stays until another model is chosen

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from loopviz.app import drawing, glossary, sources
-from loopviz.app.texts import table
+from loopviz.app.texts import table, toolbar
 from loopviz.panels import PANELS
 from loopviz.panels.theme import template
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
 _TERMED = ("how", "units", "source")  # sent in pieces: the glossary's terms are links
-_SHOWN = ("live.", "panel.", "page.tagline", "nav.")
+_SHOWN = ("live.", "panel.", "page.tagline", "page.dark", "nav.")
 
 
 def page_config(lang: str) -> dict[str, Any]:
@@ -33,5 +33,6 @@ def page_config(lang: str) -> dict[str, Any]:
         "lang": lang,
         "texts": {key: value for key, value in words.items() if key.startswith(_SHOWN)},
         "panels": panels,
+        "toolbar": toolbar.dictionary(lang),
         "templates": {page: template(page) for page in ("light", "dark")},
     }

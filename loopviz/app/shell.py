@@ -13,7 +13,7 @@ import gradio as gr
 from loopviz.app import settings as st
 from loopviz.app.library import OFFERED
 from loopviz.app.server import asset_url
-from loopviz.app.texts import LANGUAGES, table, text
+from loopviz.app.texts import LANGUAGES, table, text, toolbar
 from loopviz.app.wire import wire
 from loopviz.panels import theme
 
@@ -68,6 +68,7 @@ def page_data(here: str, default_model: str, **more: Any) -> dict[str, Any]:
         "pages": PAGES,
         "languages": LANGUAGES,
         "texts": texts,
+        "toolbar": {lang: toolbar.dictionary(lang) for lang in LANGUAGES},
         "templates": {page: theme.template(page) for page in theme.PAGES},
         "controls": controls,
         "models": [default_model, *(name for name in OFFERED if name != default_model)],

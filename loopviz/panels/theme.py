@@ -63,6 +63,12 @@ PAGES: dict[str, dict[str, str]] = {
 _CIVIDIS = ("#123570", "#3B496C", "#575D6D", "#707173", "#8A8678", "#A59C74", "#C3B369", "#E1CC55", "#FEE838")
 SCALE: list[list[float | str]] = [[i / (len(_CIVIDIS) - 1), colour] for i, colour in enumerate(_CIVIDIS)]
 
+# Of it the half that words can stand on: black has a contrast of 4.5:1 or more with every one of these, in both looks.
+ON_SCALE = "#000000"
+LIGHT_SCALE: list[list[float | str]] = [
+    [i / 4, colour] for i, colour in enumerate(sample_colorscale(SCALE, [0.46, 0.6, 0.74, 0.87, 1.0]))
+]
+
 
 def loop_tints(steps: int) -> list[str]:
     """A colour for each number of loops 1..``steps``: few loops pale, many deep.
@@ -126,5 +132,6 @@ def template(page: str | None = None) -> dict[str, Any]:
             "hoverlabel": {"align": "left", "namelength": -1},
             "hovermode": "closest",
             "legend": {"orientation": "h", "font": {"size": 11}},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink, "activecolor": COLOURS["cosine"]},
         }
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 TEXTS: dict[str, str] = {
     # head of the page
     "page.title": "LoopViz · watch a looped language model think",
-    "page.tagline": "A language model that reads every word several times over. Watch each pass as it happens.",
+    "page.tagline": "Watch a language model read every word several times over.",
     "page.language": "Language",
     "page.dark": "Light / dark",
     # prompt and buttons
