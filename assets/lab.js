@@ -139,7 +139,7 @@ class Page {
   sample() {
     const { samples } = this.frame.config;
     const chosen = [...this.fields.values()].some((field) => field.control.kind === "file" && field.file);
-    return chosen ? "" : (samples[this.model.value.trim()] ?? samples[""]);
+    return chosen ? "" : samples.texts[samples.of[this.model.value.trim()] ?? samples.of[""]];
   }
 
   /** What the visitor left as it was suits the model: a text of the kind it knows, windows no longer than it can read. */

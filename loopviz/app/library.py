@@ -63,9 +63,16 @@ def offer_of(name: str) -> Offer:
     return OFFERED.get(name, OWN)
 
 
-def samples() -> dict[str, str]:
-    """The texts to measure on, by model; under "" the one for any other model."""
-    return {offer.name: (_TEXTS / f"{offer.sample}.txt").read_text(encoding="utf-8") for offer in (*OFFERS, OWN)}
+def samples() -> dict[str, dict[str, str]]:
+    """The texts to measure on, each once: `of` by model (under "" any other) the name of its text, `texts` by that name."""
+    of = {offer.name: offer.sample for offer in (*OFFERS, OWN)}
+    return {"of": of, "texts": {name: (_TEXTS / f"{name}.txt").read_text(encoding="utf-8") for name in {*of.values()}}}
+
+
+def sample_of(model: str) -> str:
+    """The text to measure a model on."""
+    found = samples()
+    return found["texts"][found["of"].get(model, found["of"][""])]
 
 
 def is_example(prompt: str) -> bool:

@@ -20,7 +20,7 @@ import pytest
 from loopviz.app import lab_run
 from loopviz.app.lab_form import FILE_NAME_LIMIT, column_words, describe, fields_of, params_of
 from loopviz.app.laboratory import Laboratory
-from loopviz.app.library import OFFERED, samples
+from loopviz.app.library import OFFERED, sample_of
 from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.server import ASSETS
@@ -171,7 +171,7 @@ def test_a14_a_text_of_ours_is_there_to_measure_every_model_on(name: str) -> Non
     from loopviz.lab.windows import encode
     from loopviz.model.checkpoints import load_checkpoint
 
-    text = samples()[name]
+    text = sample_of(name)
     assert len(text) > 150
     if name in ("arrows-loop", "glassbox"):  # it is of the kind that model knows
         tokenizer = load_checkpoint(name).tokenizer
@@ -182,7 +182,7 @@ def test_a14_the_first_click_measures(laboratory: Laboratory) -> None:
     """What the form opens with, the text it offers, nothing touched: rows come, and nothing is refused."""
     task = TASKS["perplexity"]
     values = {field["name"]: field["value"] for field in fields_of(task) if field["kind"] != "file"}
-    values |= {"text": samples()[""][:600], "loop": '{"loop_layers": [1, 2]}'}  # the tiny model has no loop of its own
+    values |= {"text": sample_of("")[:600], "loop": '{"loop_layers": [1, 2]}'}  # the tiny model has no loop of its own
     page = put_together(said(laboratory.run(asked(values, task="perplexity"), "s")))
     assert (page["end"], page["reason"]) == ("done", "")
     assert page["rows"]

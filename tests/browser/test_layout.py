@@ -175,14 +175,14 @@ def test_a21_all_can_be_reached_by_tab_and_seen_to_be(visit: Visit, at: str) -> 
     page = visit(at=at)
     wanted = page.evaluate("""() => { const seen = [...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, textarea, summary')]
       .filter((node) => node.checkVisibility({ visibilityProperty: true }) && !node.disabled && node.tabIndex >= 0 && !node.closest('.lv-away, .modebar'));
-      seen.forEach((node, i) => (node.dataset.stop = i)); return seen.map((node) => node.type === 'radio' ? 'radio ' + node.name : String(node.dataset.stop)); }""")
+      seen.forEach((node, i) => (node.dataset.stop = i)); return seen.map((node) => node.type === 'radio' ? 'radio in ' + node.closest('[id]').id : String(node.dataset.stop)); }""")
     page.evaluate("document.querySelector('[data-stop]').focus()")
     reached, unseen = {wanted[0]}, []
     for _ in range(2 * len(wanted)):
         page.keyboard.press("Tab")
         at_now = page.evaluate("""() => { const node = document.activeElement; if (!node || node === document.body) return null;
           const ring = (one) => { const { outlineStyle, outlineWidth } = getComputedStyle(one); return outlineStyle !== 'none' && parseFloat(outlineWidth) >= 1; };
-          return [node.type === 'radio' ? 'radio ' + node.name : node.dataset.stop ?? '', ring(node) || ring(node.closest('label') ?? node), node.outerHTML.slice(0, 120)]; }""")
+          return [node.type === 'radio' ? 'radio in ' + node.closest('[id]').id : node.dataset.stop ?? '', ring(node) || ring(node.closest('label') ?? node), node.outerHTML.slice(0, 120)]; }""")
         if at_now is None:
             break
         reached.add(at_now[0])
