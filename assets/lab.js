@@ -183,6 +183,7 @@ class Page {
     this.halt.textContent = text("lab.stop");
     this.halt.title = text("lab.stop.hint");
     this.tableTitle.textContent = text("lab.table");
+    this.table.label(text("lab.table"), text("table.scrolls"));
     this.repeat.textContent = this.task ? text("lab.repeat", { task: this.task.name }) : "";
     for (const button of this.files) button.textContent = `${text("lab.download")}: ${text(`compare.file.${button.value}`)}`;
     for (const button of this.buttons ?? []) {

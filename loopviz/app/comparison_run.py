@@ -54,13 +54,14 @@ class ComparisonRun:
         lang: str = "en",
         ticket: str = "",
     ) -> None:
-        from loopviz.lab.compare_table import FIRST_AXES
+        from loopviz.lab.compare_table import FIRST_AXES, WORDLESS_AXES
 
         self.id = secrets.token_urlsafe(16)
         self.comparison, self.experiment, self.places, self.links = comparison, experiment, places, links
         self.session, self.lang, self.ticket = session, lang, ticket
         self.refused: Mapping[int, str] = {}  # by place, why a card is not among them
-        self.view, self.axes = "cosine", FIRST_AXES
+        self.view = "cosine"
+        self.axes = FIRST_AXES if comparison.params.continuation.strip() else WORDLESS_AXES
         self.stages: list[dict[str, Any]] = [{"stage": "waiting"} for _ in places]
         self.rows: list[dict[str, Any] | None] = [None] * len(places)
         self.end: str | None = None  # done, stopped, error
@@ -198,10 +199,22 @@ class ComparisonRun:
 
 
 def columns(lang: str) -> list[dict[str, Any]]:
-    """The table's columns as the page shows them: name, unit, heading, what it is, whether it can be an axis."""
-    from loopviz.lab.compare_table import BETTER, COLUMNS
+    """The table's columns as the page shows them: name, unit, heading, what it is, its group, which way is better.
 
-    return [{**column_words(column, lang), "better": BETTER.get(column.name)} for column in COLUMNS]
+    `noise`: what two values may differ by, absolutely or as a share, and still be the same.
+    """
+    from loopviz.lab.compare_table import BETTER, COLUMNS, GROUPS, NOISE
+
+    groups = {name: group for group, names in GROUPS.items() for name in names}
+    return [
+        {
+            **column_words(column, lang),
+            "better": BETTER.get(column.name),
+            "group": groups.get(column.name),
+            "noise": NOISE.get(column.name, (0.0, 0.0)),
+        }
+        for column in sorted(COLUMNS, key=lambda column: [*groups].index(column.name) if column.name in groups else -1)
+    ]
 
 
 def messages(
