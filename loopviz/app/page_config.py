@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from loopviz.app import drawing, glossary, sources
-from loopviz.app.texts import table, toolbar
-from loopviz.panels import PANELS
+from loopviz.app.texts import table
+from loopviz.panels import PANELS, toolbar
 from loopviz.panels.theme import template
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")

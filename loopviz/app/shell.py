@@ -13,9 +13,9 @@ import gradio as gr
 from loopviz.app import settings as st
 from loopviz.app.library import OFFERED
 from loopviz.app.server import asset_url
-from loopviz.app.texts import LANGUAGES, table, text, toolbar
+from loopviz.app.texts import LANGUAGES, table, text
 from loopviz.app.wire import wire
-from loopviz.panels import theme
+from loopviz.panels import theme, toolbar
 
 # The pages in the order in which they are offered: name (`nav.<name>` in the texts) and address beside the root.
 PAGES: Mapping[str, str] = {"explore": "./", "compare": "./compare", "lab": "./lab"}
