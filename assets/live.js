@@ -180,7 +180,7 @@ class Page {
   adoptFormulas() {
     for (const [name, panel] of this.panels) {
       const place = panel.detailsBody.querySelector("[data-formula]");
-      const made = document.querySelector(`#lv-formula-${name} .katex`);
+      const made = document.querySelector(`#lv-formula-${this.config.lang}-${name} .katex`);
       if (place && made && !place.querySelector(".katex")) place.replaceChildren(made.cloneNode(true));
     }
     const left = [...this.panels.values()].some((p) => p.detailsBody.querySelector("[data-formula]:not(:has(.katex))"));

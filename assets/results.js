@@ -100,7 +100,7 @@ export class Results {
     const mark = (row, i) => [swatch(this.frame.config, done[i].place), " "];
     for (const { group, table } of this.tables) {
       const columns = this.columns.filter((column) => [null, group].includes(column.group));
-      table.show(columns, done.map((card) => card.result.row), words, group === "ran" ? { mark, after } : { mark });
+      table.show(columns, done.map(({ result }) => ({ ...result.row, ...result.said })), words, group === "ran" ? { mark, after } : { mark });
     }
     for (const button of this.files) button.disabled = !done.length;
   }

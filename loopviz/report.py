@@ -23,7 +23,7 @@ from typing import Any
 
 import loopviz
 from loopviz import outputs, plotlyjs
-from loopviz.panels import PANELS, Focus, figure_json, labels, theme, toolbar
+from loopviz.panels import PANELS, Focus, figure_json, formulas, labels, theme, toolbar
 from loopviz.trace import Frame, Trace, changes_of
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -313,7 +313,7 @@ def _panel(name: str, panel: ModuleType, trace: Trace, focus: Focus) -> str:
         f"<div class='plot' role='img' aria-label='{_escape(own['title'])}' data-waiting='{words['waiting']}' "
         f"data-failed='{words['failed']}'></div>"
         f"<p class='summary'>{_escape(panel.summary(trace, focus))}</p>"
-        f"<details open><summary>{words['how']}</summary><p>{_escape(own['how'])}</p>{formula(own['formula'])}{said}"
+        f"<details open><summary>{words['how']}</summary><p>{_escape(own['how'])}</p>{formula(formulas.spoken(own['formula'], focus.lang))}{said}"
         "</details></article>"
     )
 

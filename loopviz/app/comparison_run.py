@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app.lab_form import column_words
 from loopviz.app.models import short_name
-from loopviz.app.texts import pick_language
+from loopviz.app.texts import pick_language, table, text
 from loopviz.app.wire import pack, wire
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ class ComparisonRun:
         if row is not None:
             card |= {
                 "row": row,
+                "said": said_of(row, self.lang),
                 "differs": result.differs,
                 "same": result.same_until,
                 "link": self.links[self.places[i]],
@@ -196,6 +197,23 @@ class ComparisonRun:
             if isinstance(axes, list) and len(axes) == 2 and all(name in AXES for name in axes):
                 self.axes = (axes[0], axes[1])
             return self.snapshot()
+
+
+def said_of(row: Mapping[str, Any], lang: str) -> dict[str, str]:
+    """A row's cells that are words, in the page's language: how the text ended, and why its passes stopped."""
+    said = {}
+    if row.get("finish"):
+        said["finish"] = table(lang).get(f"compare.finish.{row['finish']}", row["finish"])
+    reasons = [part.rpartition(" ") for part in str(row.get("stops") or "").split(", ") if part]
+    if reasons:
+        words = table(lang)
+        said["stops"] = text(lang, "compare.and").join(
+            f"{words.get(f'live.reason.{reason}', reason)} × {count}"
+            if reason
+            else words.get(f"compare.stops.{count}", count)
+            for reason, _, count in reasons
+        )
+    return said
 
 
 def columns(lang: str) -> list[dict[str, Any]]:

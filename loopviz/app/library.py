@@ -49,7 +49,7 @@ OFFERS = (
         (
             "Once upon a time, a small robot",
             "The capital of France is",
-            "To make a good cup of tea, first",
+            "中国的首都是",
             "def fibonacci(n):",
         ),
     ),

@@ -6,7 +6,7 @@ from typing import Any
 
 from loopviz.app import drawing, glossary, sources
 from loopviz.app.texts import table
-from loopviz.panels import PANELS, toolbar
+from loopviz.panels import PANELS, formulas, toolbar
 from loopviz.panels.theme import template
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
@@ -20,7 +20,7 @@ def page_config(lang: str) -> dict[str, Any]:
     panels = []
     for name, panel in PANELS.items():
         shown: dict[str, Any] = {key: panel.TEXTS[lang][key] for key in _WORDS if key in panel.TEXTS[lang]}
-        shown["formula"] = panel.TEXTS["en"]["formula"]
+        shown["formula"] = formulas.spoken(panel.TEXTS["en"]["formula"], lang)
         told: set[str] = set()
         for key in _TERMED:
             shown[key] = glossary.linked(shown[key], lang, told)

@@ -11,6 +11,10 @@ TEXTS: dict[str, str] = {
     # prompt and buttons
     "prompt.label": "Prompt",
     "prompt.info": "Type anything; the model continues it. Shift+Enter runs.",
+    "prompt.foreign": "Most of what is written here reaches this model as bits of characters ({share} pieces a character): it has hardly seen "
+    "this script and cannot go on in it. Try a prompt in English.",
+    "prompt.unknown": "{share} of this prompt are pieces this model does not know: it reads them all as one unknown. Try one of its own "
+    "prompts.",
     "prompt.placeholder": "The little robot opened the door and",
     "run": "Run",
     "stop": "Stop",
