@@ -1,8 +1,6 @@
 // Which panels are on: a switch each, remembered in this browser. A panel that is off costs nothing, here or on the server.
 
-import { el, fill, kept, press } from "./dom.js";
-
-const NOTED_MS = 12_000; // that a note stays; what it says also stands in the panel
+import { el, kept, press } from "./dom.js";
 
 export class Shelf {
   constructor(page) {
@@ -72,12 +70,10 @@ export class Shelf {
     this.page.redraw();
   }
 
-  /** What a panel costs is said where it is switched on, under its name, and for a while. */
+  /** What a panel costs is said where it is switched on. */
   tellCost(name) {
-    const words = name && this.find(name).words;
-    clearTimeout(this.noted);
-    this.note.textContent = words?.cost ? fill(this.page.texts["live.cost.of"], { panel: words.name, cost: words.cost }) : "";
-    if (words?.cost) this.noted = setTimeout(() => this.tellCost(null), NOTED_MS);
+    const cost = name && this.find(name).words.cost;
+    this.note.textContent = cost ? `${this.page.texts["live.cost"]}: ${cost}` : "";
   }
 
   show() {

@@ -86,8 +86,7 @@ export class Tour {
     this.button.title = texts[this.can ? `live.tour.${key}.hint` : "live.tour.wait"];
     this.button.classList.toggle("lv-first", !this.kept.seen);
     this.accept.textContent = texts["live.tour.take"];
-    // it stays while the first runs are made: nothing below it moves because of them
-    this.offer.hidden = this.kept.seen || this.on || !page.opening;
+    this.offer.hidden = this.kept.seen || this.on || !page.opening || !page.onRecorded;
   }
 
   // --- beginning and end -------------------------------------------------------------------------------------------

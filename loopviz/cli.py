@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -151,6 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
+    for argument in arguments:
+        if re.fullmatch(r"--[a-z-]+=--", argument):  # argparse makes an empty list of it
+            raise UsageError(f"{argument}: -- is no value; leave the option out")
     modules = imports.named(arguments)
     if modules and arguments[0] in measuring.COMMANDS:
         from loopviz.lab import TASKS  # LoopViz's own names are taken before anybody else's

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gradio as gr
 
 from loopviz.app.laboratory import Laboratory
-from loopviz.app.library import samples
 from loopviz.app.shell import ScriptedPage, page_data
 
 
@@ -16,4 +15,4 @@ class LabPage(ScriptedPage):
     questions = ("tasks", "model", "look", "link", "stop", "download")
 
     def __init__(self, demo: gr.Blocks, laboratory: Laboratory) -> None:
-        super().__init__(demo, laboratory, page_data("lab", laboratory.room.default, samples=samples()))
+        super().__init__(demo, laboratory, page_data("lab", laboratory.room.default))

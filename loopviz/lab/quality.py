@@ -383,6 +383,4 @@ def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any
     return {**(params.loop or {}), **{name: getattr(view.config, name) for name in counts}}
 
 
-# Some seconds with a model of this project, on the story that the Lab offers.
-FIRST = {"prompts": 4, "new_tokens": 24}
-register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST))
+register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings))

@@ -48,6 +48,9 @@ class Start:
         return (drawn if self.kind == "random" else own + self.size * drawn).to(own.dtype)
 
 
+MOST_DRAWS = 10_000  # each is a run of its own
+
+
 @dataclass(frozen=True)
 class StartsParams(CorpusParams):
     """Parameters of the path-independence measurement."""
@@ -69,6 +72,7 @@ class StartsParams(CorpusParams):
             check_number("noise", size, 0.0)
         for name in ("loops", "draws"):
             check_whole(name, getattr(self, name), 1)
+        check_number("draws", self.draws, 1, MOST_DRAWS)
         check_whole("seed", self.seed, 0)
         if not self.starts():
             raise ValueError("noise=(), zeros=False, random=False: nothing to start from; choose at least one")
@@ -265,6 +269,4 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     return drawing.figure(traces, x=words["x"], y=words["y"], yaxis=axis)
 
 
-# Some seconds with a model of this project, on the story that the Lab offers.
-FIRST = {"window": 64}
-register(Task("starts", StartsParams, COLUMNS, _cells, _run, WORDS, plot, first=FIRST))
+register(Task("starts", StartsParams, COLUMNS, _cells, _run, WORDS, plot))

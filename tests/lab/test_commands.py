@@ -10,8 +10,8 @@ import sys
 import pandas as pd
 import pytest
 
-from loopviz import cli
-from loopviz.lab import commands, perplexity
+from loopviz import cli, outputs, signals
+from loopviz.lab import MODULES, commands, perplexity
 from loopviz.lab.experiment import Experiment
 from loopviz.lab.perplexity import PERPLEXITY, PerplexityParams
 from loopviz.lab.tasks import Subject
@@ -228,3 +228,144 @@ def test_a_log_is_told_again_after_some_seconds_of_work_without_a_row(monkeypatc
     for _ in range(3):
         progress.update(False)
     assert told == ["perplexity: 0 of 9 rows, 1 s"]
+
+
+# -- issue 10 ----------------------------------------------------------------------------------------------------------
+
+
+def test_titles_are_the_tasks_own():
+    """`eval --help` says them without importing the tasks."""
+    from loopviz.lab import TASKS, TITLES
+
+    own = {name: task.words["en"]["title"] for name, task in TASKS.items() if name in TITLES}
+    assert own == TITLES
+    assert {module.__name__ for module in map(_module_of, TITLES)} <= {f"loopviz.lab.{name}" for name in MODULES}
+
+
+def _module_of(name):
+    from loopviz.lab import TASKS
+
+    return sys.modules[TASKS[name].run.__module__]
+
+
+def test_help_of_eval_does_not_wait_for_torch():
+    code = (
+        "import sys; from loopviz import cli\n"
+        "for a in (['eval', '--help'], ['eval'], ['eval', 'smell']):\n"
+        "    try: cli.main(a)\n"
+        "    except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Perplexity by loops" in done.stdout
+    assert "loop_use" in done.stdout
+    assert "invalid choice: 'smell'" in done.stderr
+
+
+def test_a_tasks_name_may_be_written_with_a_dash(model, here, capfd):
+    assert run("loop-use", "--model", model, "--file", "t.txt", "--window", 0) == 2
+    assert "window=0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("t.txt/p", "t.txt is a file, no folder"),
+        ("made", "--out made.csv: is a folder"),
+        ("/dev/null/p", "--out /dev/null/p.csv"),
+    ],
+)
+def test_b7_a_place_that_cannot_be_written_is_refused_before_a_model_is_loaded(here, capfd, monkeypatch, out, says):
+    monkeypatch.setattr(commands, "load", lambda *_: pytest.fail("a model was loaded"))
+    (here / "made.csv").mkdir()
+    assert run("perplexity", "--model", "m", *SMALL, "--out", out) == 2
+    assert says in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        run("perplexity", "--model", "m", *SMALL, "--out", "")
+    assert "--out: empty" in capfd.readouterr().err
+    assert sorted(path.name for path in here.iterdir()) == ["made.csv", "t.txt"]
+
+
+def test_b7_a_folder_takes_the_table_under_the_tasks_name_and_says_so(model, here, capfd):
+    (here / "results").mkdir()
+    for out, place in (("results", "results"), ("new/", "new")):
+        assert run("perplexity", "--model", model, *SMALL, "--loops", 1, "--paths", "full", "--out", out) == 0
+        assert f"saved: {place}/perplexity.csv" in capfd.readouterr().err
+        assert (here / place / "perplexity.json").is_file()
+    assert not (here / "results.csv").exists()
+
+
+def test_b7_another_tasks_table_is_not_written_over_without_asking(model, here, capfd):
+    options = ("--model", model, *SMALL, "--loops", 1, "--paths", "full", "--out", "p")
+    assert run("perplexity", *options) == 0
+    assert run("perplexity", *options) == 0, "its own may be made anew"
+    influence = ("influence", "--model", model, "--file", "t.txt", "--limit-tokens", 12, "--window", 6, "--out", "p")
+    before = (here / "p.csv").read_bytes()
+    capfd.readouterr()
+    assert run(*influence) == 2
+    assert "p.csv is there already, of another task (perplexity)" in capfd.readouterr().err
+    assert (here / "p.csv").read_bytes() == before
+    assert run(*influence, "--force") == 0
+    (here / "q.csv").write_text("mine")
+    assert run("perplexity", *options[:-1], "q") == 2
+    assert (here / "q.csv").read_text() == "mine"
+    (here / "s.jsonl").write_text("")
+    (here / "s.csv").write_text("of a sweep")
+    assert run("perplexity", *options[:-1], "s") == 2
+    assert "made by a sweep (s.jsonl)" in capfd.readouterr().err
+
+
+def test_b7_the_table_is_printed_before_it_is_saved_and_is_put_elsewhere_when_it_cannot_be(
+    model, here, capfd, monkeypatch
+):
+    save = Experiment.save
+
+    def full(self, stem):
+        if "loopviz-rescued" not in str(stem):
+            raise outputs.OutputError(f"{stem}.csv: cannot be written (No space left on device)")
+        return save(self, stem)
+
+    monkeypatch.setattr(Experiment, "save", full)
+    monkeypatch.setattr(commands, "SAVE_EVERY", -1.0)  # also while it runs, where it must not end the work
+    assert run("perplexity", "--model", model, *SMALL, "--loops", "1,2", "--paths", "full", "--out", "p") == 2
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 3
+    assert err.splitlines()[-1].startswith("loopviz: --out p.csv: cannot be written (No space left on device)")
+    place = err.splitlines()[-1].partition("and in ")[2].partition(".csv")[0]
+    assert len(pd.read_csv(f"{place}.csv")) == 2
+
+
+@pytest.mark.parametrize("error", [signals.Terminated(15), RuntimeError("not enough memory: you tried to allocate")])
+def test_b9_whatever_ends_a_measurement_its_rows_are_printed_and_kept(model, here, capfd, monkeypatch, error):
+    row = perplexity._row
+
+    def stop(path, model, count, *rest):
+        if count == 2:
+            raise error
+        return row(path, model, count, *rest)
+
+    monkeypatch.setattr(perplexity, "_row", stop)
+    code = run("perplexity", "--model", model, "--loops", "1,2", "--paths", "full", "--out", "part", *SMALL)
+    assert code == (143 if isinstance(error, KeyboardInterrupt) else 2)
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 2
+    assert len(pd.read_csv("part.csv")) == 1
+    assert ("interrupted: 1 of 2 rows" in err) == isinstance(error, KeyboardInterrupt)
+    assert ("loopviz: not enough memory" in err) != isinstance(error, KeyboardInterrupt)
+
+
+def test_b5_a_task_of_ones_own_is_known_after_import(model, here, capfd):
+    from loopviz.lab.tasks import TASKS
+
+    from .test_sweep import SLOW
+
+    (here / "slow_task.py").write_text(SLOW)
+    try:
+        assert run("slow", "--model", model, "--text", "quick", "--import", "slow_task.py") == 0
+        assert capfd.readouterr().out.split() == ["n", "5"]
+        with pytest.raises(SystemExit):
+            run("--import", "slow_task.py", "--help")
+        assert "slow" in capfd.readouterr().out
+    finally:
+        TASKS.pop("slow", None)

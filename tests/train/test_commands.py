@@ -15,6 +15,7 @@ import torch
 import loopviz
 from loopviz import cli, text_file
 from loopviz.model.checkpoints import load_checkpoint
+from loopviz.train.state import load_state
 
 from .small import arrows_recipe, story, text_recipe
 
@@ -236,3 +237,92 @@ def test_training_never_imports_the_page():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- issue 10 ----------------------------------------------------------------------------------------------------------
+
+
+def test_b7_a_folder_that_holds_something_else_is_not_trained_over(tmp_path, recipe_file, capfd):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("mine")
+    (tmp_path / "file").write_text("")
+    recipe = recipe_file(arrows_recipe())
+    for out, says in (
+        ("notes", "README.md is there already"),
+        ("file", "is a file; name a folder"),
+        ("file/x", "no folder"),
+    ):
+        assert run("train", recipe, "--out", tmp_path / out) == 2
+        assert says in capfd.readouterr().err
+    assert run("train", "glassbox", "--out", tmp_path / "notes") == 2
+    assert (tmp_path / "notes" / "README.md").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["README.md"]
+    assert run("evaluate", "glassbox", "--json", tmp_path / "no" / "x") == 2
+    assert "--json" in capfd.readouterr().err
+
+
+def test_b8_a_full_disk_ends_training_in_one_line_and_leaves_the_last_whole_checkpoint(tmp_path, recipe_file):
+    """The system's own limit on a file's size stands for a full disk."""
+    recipe, out = recipe_file(arrows_recipe()), tmp_path / "m"
+    code = (
+        "import os, resource, sys\n"
+        "from loopviz import cli\n"
+        "from loopviz.train.trainer import Trainer\n"
+        "save = Trainer._save\n"
+        "def limited(self):\n"
+        "    if self.progress.step == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        "    save(self)\n"
+        "Trainer._save = limited\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", code, "train", str(recipe), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("loopviz: ")
+    assert "checkpoint.pt: cannot be written (File too large)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert load_state(out / "run" / "checkpoint.pt")["progress"]["step"] == 2
+    assert not list(out.rglob("*.part"))
+
+
+def test_b9_sigterm_keeps_the_run_and_exits_143(tmp_path, recipe_file):
+    code = (
+        "import os, signal, sys\n"
+        "from loopviz import cli\n"
+        "from loopviz.train.trainer import Trainer\n"
+        "step = Trainer._step\n"
+        "def stop(self):\n"
+        "    if self.progress.step == 2: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]\n"
+        "    return step(self)\n"
+        "Trainer._step = stop\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", code, "train", str(recipe_file(arrows_recipe())), "--out", str(tmp_path / "m")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert load_state(tmp_path / "m" / "run" / "checkpoint.pt")["progress"]["step"] == 3
+
+
+def test_a_finished_run_is_prolonged_only_where_that_is_what_a_longer_run_had_been(tmp_path, recipe_file, capfd):
+    """A rate that does not fall does not know how long the run will be."""
+    data = story(tmp_path / "t.txt")
+    constant = text_recipe(**{"schedule.final": 1.0, "steps": 6})
+    ends = {}
+    for name, steps in (("short", 6), ("long", 9)):
+        recipe = recipe_file(constant.with_values({"steps": steps}))
+        assert run("train", recipe, "--data", data, "--out", tmp_path / name) == 0
+    short = recipe_file(constant)
+    assert run("train", short, "--data", data, "--out", tmp_path / "short", "--set", "steps=9", "--resume") == 0
+    ends = [load_checkpoint(tmp_path / name).model.state_dict() for name in ("short", "long")]
+    assert all(torch.equal(weight, ends[1][name]) for name, weight in ends[0].items())
+
+    capfd.readouterr()
+    assert run("train", short, "--data", data, "--out", tmp_path / "short", "--set", "steps=5", "--resume") == 2
+    assert "steps=5: the run in this folder has steps=9 and has done 9" in capfd.readouterr().err
+    falling = recipe_file(text_recipe())
+    assert run("train", falling, "--data", data, "--out", tmp_path / "falls") == 0
+    capfd.readouterr()
+    assert run("train", falling, "--data", data, "--out", tmp_path / "falls", "--set", "steps=12", "--resume") == 2
+    told = capfd.readouterr().err
+    assert "the learning rate (trapezoid) of the 9 steps done depends on that" in told
+    assert "train into another folder with steps=12" in told
