@@ -37,6 +37,7 @@ export class Card {
   }
 
   build() {
+    this.heading = el("h2", "lv-sr"); // its name stands in a field
     this.title = el("input", "lv-card-name");
     this.title.maxLength = this.frame.config.limits.name;
     this.title.addEventListener("change", () => {
@@ -65,7 +66,7 @@ export class Card {
     const head = el("div", "lv-card-head", this.mark, this.title, this.remove);
     const row = el("div", "lv-card-row", base, this.copy);
     const state = el("div", "lv-card-row", this.status, this.stop, this.open);
-    this.node = el("section", "lv-card lv-setup", head, this.about, row, this.details, this.text, this.same, state);
+    this.node = el("section", "lv-card lv-setup", this.heading, head, this.about, row, this.details, this.text, this.same, state);
     this.node.dataset.plain = this.plain ? "1" : "0";
     if (!this.plain) this.buildForm();
   }
@@ -73,7 +74,7 @@ export class Card {
   buildForm() {
     const { controls, groups } = this.frame.config;
     for (const group of groups) {
-      const title = el("h4");
+      const title = el("h3");
       title.dataset.group = group;
       this.form.append(title);
       for (const control of controls.filter((one) => one.group === group)) {
@@ -122,7 +123,7 @@ export class Card {
     this.more.textContent = text("compare.edit");
     this.stop.textContent = text("compare.stop_one");
     this.open.textContent = text("compare.open");
-    for (const title of this.form.querySelectorAll("h4")) title.textContent = text(`group.${title.dataset.group}`);
+    for (const title of this.form.querySelectorAll("h3")) title.textContent = text(`group.${title.dataset.group}`);
     for (const [key, field] of this.fields) {
       field.label(text(`${key}.label`), (choice) => text(`${key}.${choice}`));
       field.value = this.changes[key] ?? page.base[key];
@@ -170,6 +171,7 @@ export class Card {
     this.status.classList.toggle("lv-bad", stage === "refused");
     this.node.dataset.stage = stage ?? "";
     this.node.setAttribute("aria-label", this.name);
+    this.heading.textContent = this.name;
     const busy = page.running && result && !["done", "stopped", "refused"].includes(stage);
     this.stop.hidden = !busy;
     this.open.hidden = !result?.link;

@@ -2,6 +2,8 @@
 
 import { el } from "./dom.js";
 
+const BUILDING = "lv-building";
+
 /** Show `root` where it will stand once the page is whole; returns what is to be removed then. */
 export function stage(root, texts) {
   const ways = ["explore", "compare", "lab"].map((to) => Object.assign(el("a", "lv-way", texts[`nav.${to}`]), { href: to === "explore" ? "./" : `./${to}` }));
@@ -10,5 +12,16 @@ export function stage(root, texts) {
   const page = el("div", "lv-early-page", el("div", "lv-early-ask"), el("div", "lv-early-settings"), el("div", "lv-early-live", root));
   const host = el("div", "lv-early", el("div", "lv-early-width", head, page));
   document.body.append(host);
+  // what Gradio builds meanwhile is not seen: it comes in pieces that push each other about
+  document.documentElement.classList.add(BUILDING);
   return host;
+}
+
+/** The page is whole: `root` takes its place in it, `place`, and what stood in goes. */
+export function unstage(host, root, place) {
+  const { scrollTop } = host;
+  place.replaceWith(root);
+  host.remove();
+  document.documentElement.classList.remove(BUILDING);
+  window.scrollTo(0, scrollTop);
 }

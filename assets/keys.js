@@ -36,7 +36,7 @@ export class Keys {
       el("dd", "", texts[what]),
     ]);
     const close = press("lv-quiet", () => this.dialog.close(), texts["live.close"]);
-    this.dialog.replaceChildren(el("h3", "", texts["live.keys"]), el("dl", "", ...rows.flat()), close);
+    this.dialog.replaceChildren(el("h2", "", texts["live.keys"]), el("dl", "", ...rows.flat()), close);
   }
 
   help() {

@@ -10,6 +10,7 @@ import { Table } from "./table.js";
 const SILENCE_MS = 8000; // then the server is asked whether something got lost
 const WIDE = new Set(["long", "line"]);
 const TEXTS = new Set(["long", "file"]); // what a measurement is made on: always in sight
+const LOOP_EXAMPLE = '{"loop_count": 4, "loop_damping": 0.5}';
 
 /** Seconds as people say them. */
 function duration(seconds) {
@@ -53,8 +54,8 @@ class Page {
     this.model.value = config.models[0];
     this.modelLine = el("span", "lv-model");
     this.list = el("div", "lv-tasks");
-    this.listTitle = el("h3");
-    this.title = el("h3");
+    this.listTitle = el("h2");
+    this.title = el("h2");
     this.question = el("p", "lv-task-question");
     this.how = el("p", "lv-question");
     this.cost = el("p", "lv-question");
@@ -74,7 +75,7 @@ class Page {
     const side = el("section", "lv-card lv-side", this.listTitle, this.list);
     this.plot = new Plot("plot", this.plots);
     this.table = new Table();
-    this.tableTitle = el("h3");
+    this.tableTitle = el("h2");
     this.tableHint = el("p", "lv-question");
     this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => this.download(kind)), { value: kind }));
     this.repeat = el("p", "lv-question");
@@ -114,6 +115,7 @@ class Page {
         const { name } = described;
         const field = new Field(described, (value) => {
           filled[name] = value;
+          this.suit();
           this.inform(field);
         });
         if (described.kind === "file") field.file = filled[name] ?? null;
@@ -129,7 +131,33 @@ class Page {
     this.details.hidden = !task.sizes.length;
     this.sizes.replaceChildren(...task.sizes.map((size) => press("lv-go", () => this.measureAs(size))));
     if (this.run?.task !== task.name) this.forget();
+    this.suit();
     this.label();
+  }
+
+  /** The text our page offers for the model; of a form without one, or when a file was chosen instead, "". */
+  sample() {
+    const { samples } = this.frame.config;
+    const chosen = [...this.fields.values()].some((field) => field.control.kind === "file" && field.file);
+    return chosen ? "" : samples.texts[samples.of[this.model.value.trim()] ?? samples.of[""]];
+  }
+
+  /** What the visitor left as it was suits the model: a text of the kind it knows, windows no longer than it can read. */
+  suit() {
+    if (!this.task) return;
+    const filled = this.filled[this.task.name];
+    const within = (part) => (value) => Math.min(value, Math.floor((this.context ?? Infinity) * part));
+    const suits = { text: () => this.sample(), window: within(1), prompt_tokens: within(1 / 4), new_tokens: within(1 / 2) };
+    for (const [key, suited] of Object.entries(suits)) {
+      const field = this.fields.get(key);
+      if (field && filled[key] === undefined) field.value = suited(field.control.value);
+    }
+  }
+
+  /** Whether there is a text to measure on, where one is wanted. */
+  get worded() {
+    const text = this.fields.get("text");
+    return !text || text.value.trim() !== "" || [...this.fields.values()].some((field) => field.control.kind === "file" && field.file);
   }
 
   forget() {
@@ -155,6 +183,7 @@ class Page {
     this.halt.textContent = text("lab.stop");
     this.halt.title = text("lab.stop.hint");
     this.tableTitle.textContent = text("lab.table");
+    this.table.label(text("lab.table"), text("table.scrolls"));
     this.repeat.textContent = this.task ? text("lab.repeat", { task: this.task.name }) : "";
     for (const button of this.files) button.textContent = `${text("lab.download")}: ${text(`compare.file.${button.value}`)}`;
     for (const button of this.buttons ?? []) {
@@ -187,8 +216,9 @@ class Page {
   /** A parameter's words; of a file, which was chosen. */
   inform(field) {
     const { control, file } = field;
-    field.label(control.name);
+    field.label(control.titles[this.frame.lang], (choice) => this.frame.texts[`choice.${choice}`] ?? choice);
     let info = control.words[this.frame.lang];
+    if (control.json) info += ` ${this.text("field.loop.hint", { empty: "{}", example: LOOP_EXAMPLE })}`;
     if (control.kind === "file" && file) {
       const values = { name: file.name, n: file.fits ? file.text.length : file.size, limit: control.limit };
       info += ` ${this.text(file.fits ? "lab.chosen" : "lab.too_long", values)}`;
@@ -211,6 +241,8 @@ class Page {
       if (answer?.kind === "model") {
         this.modelLine.textContent = answer.text;
         this.modelLine.dataset.state = this.root.dataset.model = answer.state;
+        this.context = answer.context;
+        this.suit();
         if (["ready", "failed"].includes(answer.state)) return null;
       }
       return this.follow(900);
@@ -227,6 +259,11 @@ class Page {
 
   measure() {
     if (this.running || !this.task) return;
+    if (!this.worded) {
+      this.say(this.text("lab.no_text"), true);
+      this.fields.get("text").input.focus();
+      return;
+    }
     this.forget();
     this.ticket = ticket();
     this.running = true;

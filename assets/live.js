@@ -2,12 +2,13 @@
 // Text from a visitor or a model reaches the page through textContent only.
 
 import { Again } from "./again.js";
-import { el, fill } from "./dom.js";
+import { el, fill, name, sleep } from "./dom.js";
 import { loadPlotly } from "./draw.js";
-import { stage } from "./early.js";
+import { stage, unstage } from "./early.js";
 import { Glossary } from "./glossary.js";
 import { Keys } from "./keys.js";
 import { ModelLine } from "./model.js";
+import { Narrow } from "./narrow.js";
 import { Panel, applyOps } from "./panel.js";
 import { Player } from "./player.js";
 import { Screen } from "./screen.js";
@@ -19,6 +20,8 @@ import { Tour } from "./tour.js";
 
 const SILENCE_MS = 3000; // then the server is asked whether something got lost
 const ANEW = { token: null, step: null, pins: [], block: 0 }; // of a focus: what belonged to the run before
+const WORDED_MS = 120; // until Gradio has drawn what the beginning of a visit sets
+const UNSETTLED_MS = 2500; // without any word from the server
 const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.RUN)
 
 /** Messages come with their two kinds of quotes exchanged (see loopviz.app.wire.wire). */
@@ -71,6 +74,8 @@ class Page {
     this.tour = new Tour(this);
     this.model = new ModelLine(this);
     this.again = new Again(this);
+    this.narrow = new Narrow(this);
+    this.heading = el("h2", "lv-sr");
     this.statusLine = el("span", "lv-status");
     this.statusLine.setAttribute("role", "status");
     this.badge = el("span", "lv-badge");
@@ -80,6 +85,7 @@ class Page {
     const card = el(
       "section",
       "lv-card",
+      this.heading,
       this.tour.offer,
       el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.model.node, this.keys.open)),
       this.words.idle,
@@ -112,10 +118,18 @@ class Page {
     document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
     document.querySelector("#lv-learn .lv-learn")?.replaceChildren(this.tour.button, this.glossary.button);
     document.querySelector("#lv-stop")?.addEventListener("click", () => this.halt());
+    this.narrow.connect();
+    this.nameHead();
     this.connecting();
     this.glossary.follow();
     this.player.show();
     if (this.config) this.model.watch();
+  }
+
+  /** Gradio's button for the look has a sign for a label. */
+  nameHead() {
+    const look = document.querySelector("#lv-dark");
+    if (look && this.texts) name(look, this.texts["page.dark"]);
   }
 
   theme() {
@@ -137,7 +151,9 @@ class Page {
       }
       panel.label(entry, this.texts);
     }
-    for (const part of [this.words, this.player, this.keys]) part.configure(this.texts);
+    for (const part of [this.words, this.player, this.keys, this.narrow]) part.configure(this.texts);
+    this.heading.textContent = this.texts["live.region"];
+    this.nameHead();
     for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);
     this.share.configure(this.texts, config.lang);
     if (this.plotless) this.say(this.texts["live.noplot"], true);
@@ -164,7 +180,7 @@ class Page {
   adoptFormulas() {
     for (const [name, panel] of this.panels) {
       const place = panel.detailsBody.querySelector("[data-formula]");
-      const made = document.querySelector(`#lv-formula-${name} .katex`);
+      const made = document.querySelector(`#lv-formula-${this.config.lang}-${name} .katex`);
       if (place && made && !place.querySelector(".katex")) place.replaceChildren(made.cloneNode(true));
     }
     const left = [...this.panels.values()].some((p) => p.detailsBody.querySelector("[data-formula]:not(:has(.katex))"));
@@ -558,10 +574,9 @@ export async function open() {
 export function mount({ element, server, props, watch, tell }) {
   const place = element.querySelector(".lv-place");
   if (page) {
-    place.replaceWith(page.root);
-    const { scrollTop } = early;
-    early.remove();
-    window.scrollTo(0, scrollTop);
+    // once the visit's language, settings and words are in Gradio's parts: until then these change their sizes
+    const settled = page.share.visited.then(() => sleep(WORDED_MS));
+    Promise.race([settled, sleep(UNSETTLED_MS)]).then(() => unstage(early, page.root, place));
   } else {
     place.className = "lv";
     page = place.page = new Page(place);

@@ -1,10 +1,11 @@
 // One panel of the live part: its words, its plot, and the edits that keep its figure's data up to date.
 // Knows no panel by name. Text reaches the page through textContent only.
 
-import { el, name, press } from "./dom.js";
+import { el, fill, name, press } from "./dom.js";
 import { plotlyFor } from "./draw.js";
 import { codeLinks, termed } from "./glossary.js";
 
+const UNDER_HEAD = 24; // px above a plot, for the captions and column heads that stay when its title goes
 // A finger scrolls the page, where a mouse zooms the plot.
 const TOUCH = window.matchMedia("(hover: none)").matches;
 
@@ -34,6 +35,30 @@ export function applyOps(figure, packed) {
   }
 }
 
+/** What a figure says of itself in its title, as nodes; Plotly would cut it where the plot is narrow. */
+export function headline(layout) {
+  const markup = new DOMParser().parseFromString((layout.title?.text ?? "").trim().replace(/<br>/g, "\n"), "text/html");
+  return [...markup.body.childNodes].map((node) => (node.nodeName === "SUB" ? el("sub", "", node.textContent) : node.textContent));
+}
+
+/** The layout without its title, and without the room that was for it. */
+export function untitled(layout) {
+  if (layout.title?.text === undefined) return layout;
+  const { title, margin, height, ...rest } = layout;
+  const room = Math.max(0, margin.t - UNDER_HEAD);
+  // what stands at the figure's foot is placed by shares of its height
+  return { ...rest, margin: { ...margin, t: margin.t - room }, height: height - room };
+}
+
+const configs = new Map(); // by language; one object each, for Plotly compares
+
+/** Plotly's options, with our words on its buttons. `dictionary`: of the language, by Plotly's own English names. */
+export function plotConfig(lang, dictionary) {
+  const locale = lang === "zh" ? "zh-CN" : lang;
+  if (!configs.has(lang)) configs.set(lang, { ...PLOT_CONFIG, locale, locales: { [locale]: { dictionary, format: {} } } });
+  return configs.get(lang);
+}
+
 /** A copy of a trace's containers, sharing its arrays: Plotly writes into, and prunes, the containers it is given. */
 export function containers(value) {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
@@ -58,12 +83,14 @@ export class Panel {
     this.waiting = false; // for one that is on its way
     this.wired = false;
     this.offered = ""; // the choices its head shows, as JSON
-    this.title = el("h3");
+    this.title = el("h2");
     this.question = el("p", "lv-question");
     this.choices = el("div", "lv-choices");
     this.hide = press("lv-icon", () => page.shelf.turn(this.name, false), "×");
     this.plot = el("div", "lv-plot");
     const { menu, notice } = page.share.exporter(this);
+    this.said = el("p", "lv-headline");
+    this.said.setAttribute("aria-hidden", "true"); // the summary says it in a sentence
     this.empty = el("p", "lv-empty");
     this.lacks = el("p");
     this.again = press("lv-quiet", () => page.again.run());
@@ -75,7 +102,7 @@ export class Panel {
     this.detailsBody = el("div", "lv-how");
     const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), menu.node, this.hide, this.choices, notice.node);
     const wrap = el("div", "lv-plot-wrap", this.empty, this.lacking, this.plot);
-    this.node = el("section", "lv-panel", head, wrap, this.summary, el("details", "", this.detailsTitle, this.detailsBody));
+    this.node = el("section", "lv-panel", head, this.said, wrap, this.summary, el("details", "", this.detailsTitle, this.detailsBody));
     this.node.dataset.panel = panelName;
     this.plot.addEventListener("pointerdown", () => (this.dragging = true));
     window.addEventListener("pointerup", () => {
@@ -95,7 +122,7 @@ export class Panel {
     this.plot.setAttribute("role", "img");
     this.lacks.textContent = texts["live.needs"];
     this.again.textContent = texts["live.rerun"];
-    name(this.hide, texts["live.hide"]);
+    name(this.hide, fill(texts["live.hide.of"], { panel: words.name }), texts["live.hide"]);
     this.detailsTitle.textContent = texts["live.details"];
     const formula = el("div", "lv-formula", words.formula);
     formula.dataset.formula = this.name;
@@ -125,6 +152,7 @@ export class Panel {
     this.offered = "";
     this.choices.replaceChildren();
     this.forget();
+    this.said.replaceChildren();
     this.empty.hidden = false;
     this.lacking.hidden = true;
   }
@@ -205,11 +233,12 @@ export class Panel {
     if (this.drawer !== Plotly) this.forget();
     this.drawer = Plotly;
     this.dirtySince = null;
-    const layout = structuredClone({ ...figure.layout, template: page.config.templates[page.theme()] });
+    const layout = structuredClone({ ...untitled(figure.layout), template: page.config.templates[page.theme()] });
     if (TOUCH) layout.dragmode = false;
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });
     const data = figure.data.map(containers);
-    await Plotly.react(this.plot, data, layout, PLOT_CONFIG);
+    this.said.replaceChildren(...headline(figure.layout));
+    await Plotly.react(this.plot, data, layout, plotConfig(page.config.lang, page.config.toolbar));
     if (this.figure === null) return; // turned off meanwhile
     this.empty.hidden = true;
     this.drawn = seq;

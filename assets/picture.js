@@ -11,23 +11,25 @@ export const slug = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[
 
 /** A Blob of the panel's plot. `kind`: "png" or "svg"; `lines`: its title, and what run it is of. */
 export async function picture(panel, kind, [title, about]) {
+  const said = panel.said.innerText;
   if (panel.drawn < 0 || panel.dirtySince !== null) await panel.draw();
   const width = Math.max(LEAST, panel.plot.clientWidth);
   const height = panel.plot.clientHeight;
   const drawn = await panel.drawer.toImage(panel.plot, { format: "svg", width, height, imageDataOnly: true });
-  const svg = compose(drawn, { width, height, title, about });
+  const svg = compose(drawn, { width, height, title, about, said });
   const vector = new Blob([new XMLSerializer().serializeToString(svg)], { type: "image/svg+xml" });
   return kind === "svg" ? vector : raster(vector, Number(svg.getAttribute("width")), Number(svg.getAttribute("height")));
 }
 
 /** The plot's SVG under a heading, on an opaque background: it is read on white slides and on dark ones. */
-function compose(drawn, { width, height, title, about }) {
+function compose(drawn, { width, height, title, about, said }) {
   const look = getComputedStyle(document.querySelector(".lv-panel"));
   const [card, ink, soft] = ["--lv-card", "--lv-ink", "--lv-soft"].map((part) => look.getPropertyValue(part).trim());
   const room = width - 2 * SIDE;
   const lines = [
     ...wrap(title, `600 15px ${FONT}`, room).map((text) => ({ text, size: 15, weight: 600, fill: ink, step: 21 })),
     ...wrap(about, `12px ${FONT}`, room).map((text) => ({ text, size: 12, weight: 400, fill: soft, step: 17 })),
+    ...said.split("\n").flatMap((line) => wrap(line, `13px ${FONT}`, room)).map((text) => ({ text, size: 13, weight: 400, fill: ink, step: 18 })),
   ];
   const svg = document.createElementNS(SVG, "svg");
   const add = (tag, attributes) => {

@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { loadPlotly, plotlyFor } from "./draw.js";
-import { PLOT_CONFIG, containers } from "./panel.js";
+import { containers, headline, plotConfig, untitled } from "./panel.js";
 
 /** A plot with its title and question. `figure` is plain data; `touch` says it changed. */
 export class Plot {
@@ -11,12 +11,13 @@ export class Plot {
     this.figure = null;
     this.dirty = false;
     this.revision = 0;
-    this.title = el("h3");
+    this.title = el("h2");
     this.question = el("p", "lv-question");
     this.choices = el("div", "lv-choices");
+    this.said = el("p", "lv-headline");
     this.plot = el("div", "lv-plot");
     this.plot.setAttribute("role", "img");
-    this.node = el("section", "lv-panel", el("div", "lv-panel-head", el("div", "", this.title, this.question), this.choices), this.plot);
+    this.node = el("section", "lv-panel", el("div", "lv-panel-head", el("div", "", this.title, this.question), this.choices), this.said, this.plot);
     this.node.dataset.panel = called;
     plots.all.push(this);
   }
@@ -41,10 +42,12 @@ export class Plot {
     this.dirty = false;
     const Plotly = plotlyFor(this.figure, small, this.plots.frame.root, () => this.touch(), () => this.plots.lost());
     if (!Plotly) return;
-    const layout = structuredClone({ ...this.figure.layout, template });
+    const { config, lang } = this.plots.frame;
+    const layout = structuredClone({ ...untitled(this.figure.layout), template });
     Object.assign(layout, { autosize: true, uirevision: "1", datarevision: ++this.revision });
     this.plot.style.height = `${layout.height}px`; // what it takes is known before it is drawn
-    await Plotly.react(this.plot, this.figure.data.map(containers), layout, PLOT_CONFIG);
+    this.said.replaceChildren(...headline(this.figure.layout));
+    await Plotly.react(this.plot, this.figure.data.map(containers), layout, plotConfig(lang, config.toolbar[lang]));
   }
 }
 

@@ -36,11 +36,31 @@ function applyOps(figure, ops) {
   }
 }
 
+const UNDER_HEAD = 24; // as in assets/panel.js, and so the next two
+
+/** What a figure says of itself in its title, as nodes; Plotly would cut it where the plot is narrow. */
+function headline(layout) {
+  const markup = new DOMParser().parseFromString((layout.title?.text ?? "").trim().replace(/<br>/g, "\n"), "text/html");
+  return [...markup.body.childNodes].map((node) => {
+    if (node.nodeName !== "SUB") return node.textContent;
+    return Object.assign(document.createElement("sub"), { textContent: node.textContent });
+  });
+}
+
+/** The layout without its title, and without the room that was for it. */
+function untitled(layout) {
+  if (layout.title?.text === undefined) return layout;
+  const { title, margin, height, ...rest } = layout;
+  const room = Math.max(0, margin.t - UNDER_HEAD);
+  return { ...rest, margin: { ...margin, t: margin.t - room }, height: height - room };
+}
+
 class Panel {
   constructor(report, name, data) {
     Object.assign(this, { report, name, data, seen: false, waiting: true, drawing: null });
     this.node = document.querySelector(`article[data-panel="${name}"]`);
     this.plot = this.node.querySelector(".plot");
+    this.said = this.node.querySelector(".headline");
     this.summary = this.node.querySelector(".summary");
     this.opening = this.summary.textContent;
     this.folded = 0;
@@ -74,10 +94,12 @@ class Panel {
     this.waiting = false;
     const figure = this.at(this.report.count);
     const template = this.report.templates[dark.matches ? "dark" : "light"];
-    const layout = structuredClone({ ...figure.layout, template, autosize: true });
+    const layout = structuredClone({ ...untitled(figure.layout), template, autosize: true });
+    this.said.replaceChildren(...headline(figure.layout));
     layout.uirevision = 1;
     const svg = { name: "SVG", icon: Plotly.Icons.disk, click: (plot) => this.save(plot) };
-    const config = { ...CONFIG, modeBarButtonsToAdd: [svg], toImageButtonOptions: { filename: this.name, scale: 2 } };
+    const { lang, toolbar } = this.report;
+    const config = { ...CONFIG, locale: lang, locales: { [lang]: { dictionary: toolbar, format: {} } }, modeBarButtonsToAdd: [svg], toImageButtonOptions: { filename: this.name, scale: 2 } };
     this.drawing = Plotly.react(this.plot, figure.data.map(containers), layout, config);
     await this.drawing;
     if (!this.wired) this.plot.on("plotly_click", (event) => this.clicked(event.points[0]));
@@ -103,6 +125,8 @@ class Panel {
 class Report {
   constructor(data) {
     this.templates = data.templates;
+    this.toolbar = data.toolbar;
+    this.lang = document.documentElement.lang === "zh" ? "zh-CN" : document.documentElement.lang;
     this.texts = data.texts;
     this.total = data.total;
     this.selected = data.selected; // token selected as the report opens

@@ -7,6 +7,7 @@ import { Plot, Plots } from "./plots.js";
 import { Table } from "./table.js";
 
 const CURVES = ["convergence", "loops", "kv"];
+const GROUPS = ["buys", "costs", "ran"]; // of the table's columns, as loopviz/lab/compare_table.py
 
 export class Results {
   /** `look` asks for the comparison drawn otherwise, `download` for a file of this kind. */
@@ -26,11 +27,15 @@ export class Results {
       this.pareto.choices.append(el("label", "lv-axis", title, select));
       return select;
     });
-    this.table = new Table();
-    this.tableTitle = el("h3");
+    this.tables = GROUPS.map((group) => {
+      const table = new Table();
+      table.scroller.dataset.group = group;
+      return { group, table, title: el("h3") };
+    });
+    this.tableTitle = el("h2");
     this.tableHint = el("p", "lv-question");
     this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => download(kind)), { value: kind }));
-    const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, this.table.node, el("div", "lv-files", ...this.files));
+    const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, ...this.tables.flatMap(({ title, table }) => [title, table.node]), el("div", "lv-files", ...this.files));
     const grid = el("div", "lv-grid", ...Object.values(this.curves).map((plot) => plot.node));
     this.node = el("div", "lv-results", grid, rows, this.pareto.node);
     this.node.hidden = true;
@@ -43,6 +48,10 @@ export class Results {
   label() {
     this.tableTitle.textContent = this.text("compare.table");
     this.tableHint.textContent = this.text("compare.table.hint");
+    for (const { group, table, title } of this.tables) {
+      title.textContent = this.text(`compare.group.${group}`);
+      table.label(`${this.text("compare.table")}: ${title.textContent}`, this.text("table.scrolls"));
+    }
     for (const button of this.files) button.textContent = `${this.text("compare.download")}: ${this.text(`compare.file.${button.value}`)}`;
     this.pareto.label(this.text("compare.pareto"), this.text("compare.pareto.hint"));
     for (const select of this.axes) select.previousSibling.textContent = `${this.text(`compare.axis.${select.dataset.axis}`)} `;
@@ -81,16 +90,18 @@ export class Results {
   rows(cards) {
     const done = cards.filter((card) => card.result?.row);
     const words = { yes: this.text("compare.yes"), none: this.text("compare.none"), best: this.text("compare.best") };
-    this.table.show(this.columns, done.map((card) => card.result.row), words, {
-      mark: (row, i) => [swatch(this.frame.config, done[i].place), " "],
-      after: (row, i) => {
-        const { link } = done[i].result;
-        if (!link) return this.text("compare.no_link");
-        const open = el("a", "", this.text("compare.open"));
-        open.href = `${this.frame.config.pages.explore}?s=${link}`;
-        return open;
-      },
-    });
+    const after = (row, i) => {
+      const { link } = done[i].result;
+      if (!link) return this.text("compare.no_link");
+      const open = el("a", "", this.text("compare.open"));
+      open.href = `${this.frame.config.pages.explore}?s=${link}`;
+      return open;
+    };
+    const mark = (row, i) => [swatch(this.frame.config, done[i].place), " "];
+    for (const { group, table } of this.tables) {
+      const columns = this.columns.filter((column) => [null, group].includes(column.group));
+      table.show(columns, done.map(({ result }) => ({ ...result.row, ...result.said })), words, group === "ran" ? { mark, after } : { mark });
+    }
     for (const button of this.files) button.disabled = !done.length;
   }
 }

@@ -1,6 +1,8 @@
 // Which panels are on: a switch each, remembered in this browser. A panel that is off costs nothing, here or on the server.
 
-import { el, kept, press } from "./dom.js";
+import { el, fill, kept, press } from "./dom.js";
+
+const NOTED_MS = 12_000; // that a note stays; what it says also stands in the panel
 
 export class Shelf {
   constructor(page) {
@@ -70,10 +72,12 @@ export class Shelf {
     this.page.redraw();
   }
 
-  /** What a panel costs is said where it is switched on. */
+  /** What a panel costs is said where it is switched on, under its name, and for a while. */
   tellCost(name) {
-    const cost = name && this.find(name).words.cost;
-    this.note.textContent = cost ? `${this.page.texts["live.cost"]}: ${cost}` : "";
+    const words = name && this.find(name).words;
+    clearTimeout(this.noted);
+    this.note.textContent = words?.cost ? fill(this.page.texts["live.cost.of"], { panel: words.name, cost: words.cost }) : "";
+    if (words?.cost) this.noted = setTimeout(() => this.tellCost(null), NOTED_MS);
   }
 
   show() {

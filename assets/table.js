@@ -29,27 +29,47 @@ function cell(value, unit, words) {
   return typeof value === "number" ? short(value, unit) : String(value);
 }
 
-/** A number for comparing: what differs by rounding alone does not differ. */
-const tame = (value) => (Math.abs(value) < 1e-6 ? 0 : Number(value.toPrecision(4)));
+const SHOWN = 5e-4; // as a share: what `short` does not show is no difference either
 
-/** The best value of a column, when some are better than others. */
-function best(rows, { name, better }) {
-  const values = rows.map((row) => row?.[name]).filter((value) => typeof value === "number").map(tame);
-  if (!better || new Set(values).size < 2) return null;
-  return better === "low" ? Math.min(...values) : Math.max(...values);
+/** Which values of a column are best: those that differ from the best one by noise alone; none when all do. */
+export function best(values, { better, noise = [0, 0] }) {
+  const numbers = values.filter((value) => typeof value === "number");
+  if (!better || numbers.length < 2) return [];
+  const first = better === "low" ? Math.min(...numbers) : Math.max(...numbers);
+  const [absolute, share] = noise;
+  const near = (value) => typeof value === "number" && Math.abs(value - first) <= Math.max(absolute, Math.max(share, SHOWN) * Math.abs(first));
+  return numbers.every(near) ? [] : values.map(near);
 }
 
 export class Table {
   constructor() {
     this.head = el("thead");
     this.body = el("tbody");
-    this.node = el("div", "lv-table", el("table", "", this.head, this.body));
-    this.node.tabIndex = 0; // it scrolls sideways
+    this.scroller = el("div", "lv-table", el("table", "", this.head, this.body));
+    this.scroller.setAttribute("role", "region");
+    this.hint = el("p", "lv-scrolls");
+    this.node = el("div", "lv-table-place", this.scroller, this.hint);
+    this.scroller.addEventListener("scroll", () => this.measure());
+    new ResizeObserver(() => this.measure()).observe(this.scroller);
+  }
+
+  /** What the table is called, and what is said where it does not fit. */
+  label(called, scrolls) {
+    this.scroller.setAttribute("aria-label", called);
+    this.hint.textContent = scrolls;
+  }
+
+  /** Whether there is more to the right, said under the table; then it is reached by the keyboard too, to be scrolled. */
+  measure() {
+    const { scrollWidth, clientWidth, scrollLeft } = this.scroller;
+    const wide = scrollWidth > clientWidth + 1;
+    this.scroller.tabIndex = wide ? 0 : -1;
+    this.hint.hidden = !wide || scrollLeft + clientWidth >= scrollWidth - 1;
   }
 
   /**
    * Show rows. `mark(row, i)`: nodes for the first cell, before its text; `after(row, i)`: a last cell, or null.
-   * `columns`: `{name, unit, called, head, says, better}`; `called`: the unit in the page's language.
+   * `columns`: `{name, unit, called, head, says, better, noise}`; `called`: the unit in the page's language.
    */
   show(columns, rows, words, { mark = () => [], after = null } = {}) {
     const titles = columns.map(({ head, says, unit, called = unit }) => {
@@ -61,14 +81,14 @@ export class Table {
     });
     if (after) titles.push(el("th", "lv-after"));
     this.head.replaceChildren(el("tr", "", ...titles));
-    const bests = columns.map((column) => best(rows, column));
+    const bests = columns.map((column) => best(rows.map((row) => row[column.name]), column));
     this.body.replaceChildren(
       ...rows.map((row, i) => {
         const cells = columns.map(({ name, unit }, c) => {
           const value = row[name];
           const made = el(c ? "td" : "th", typeof value === "number" ? "lv-number" : "", ...(c ? [] : mark(row, i)), cell(value, unit, words));
           if (!c) made.scope = "row";
-          if (bests[c] !== null && typeof value === "number" && tame(value) === bests[c]) {
+          if (bests[c][i]) {
             made.classList.add("lv-best");
             made.title = words.best;
           }
@@ -79,5 +99,6 @@ export class Table {
         return el("tr", "", ...cells);
       }),
     );
+    this.measure();
   }
 }

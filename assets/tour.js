@@ -86,7 +86,8 @@ export class Tour {
     this.button.title = texts[this.can ? `live.tour.${key}.hint` : "live.tour.wait"];
     this.button.classList.toggle("lv-first", !this.kept.seen);
     this.accept.textContent = texts["live.tour.take"];
-    this.offer.hidden = this.kept.seen || this.on || !page.opening || !page.onRecorded;
+    // it stays while the first runs are made: nothing below it moves because of them
+    this.offer.hidden = this.kept.seen || this.on || !page.opening;
   }
 
   // --- beginning and end -------------------------------------------------------------------------------------------

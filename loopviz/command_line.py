@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,13 +178,15 @@ def _merging(block: dict[str, Any]) -> bool:
 def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> LoadedCheckpoint:
     """The checkpoint on a device, with its progress on stderr (gone when it is loaded, so that it never tears the text).
 
+    What is to be said of the checkpoint although it loads goes to stderr, a line each.
+
     Raises:
-        ValueError: a device that is not here; and as `load_checkpoint` does.
+        ValueError: a device that is not here, a loop whose own weights nobody has trained; and as `load_checkpoint` does.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.checkpoints import UNTRAINED, load_checkpoint
     from loopviz.model.devices import resolve_device
 
     place = resolve_device(device, dtype)
@@ -201,5 +204,12 @@ def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> Lo
             bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
 
         loaded = load_checkpoint(name, dtype=dtype, progress=progress, **loop)
+    for note in loaded.notes:
+        if note.code == UNTRAINED:
+            field = note.values["field"]
+            raise ValueError(
+                f"{field}={loop.get(field)!r}: {note.text}; leave it out, or train the model with it first"
+            )
+        print(f"loopviz: note: {name}: {note}", file=sys.stderr)
     loaded.model.to(place)
     return loaded

@@ -23,7 +23,7 @@ from typing import Any
 
 import loopviz
 from loopviz import outputs, plotlyjs
-from loopviz.panels import PANELS, Focus, figure_json, labels, theme
+from loopviz.panels import PANELS, Focus, figure_json, formulas, labels, theme, toolbar
 from loopviz.trace import Frame, Trace, changes_of
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -221,6 +221,7 @@ def _data(trace: Trace, focus: Focus, panels: Mapping[str, ModuleType], replay: 
         "total": len(trace),
         "selected": None if focus.token is None else focus.selected(len(trace)),
         "templates": {page: theme.template(page) for page in theme.PAGES},
+        "toolbar": toolbar.dictionary(focus.lang),
         "texts": {"play": words["replay"], "pause": words["pause"], "all": opening, "none": words["before"]},
     }
 
@@ -308,10 +309,11 @@ def _panel(name: str, panel: ModuleType, trace: Trace, focus: Focus) -> str:
     return (
         f"<article data-panel='{_escape(name)}'><h2>{_escape(own['title'])}</h2>"
         f"<p class='question'>{_escape(own['question'])}</p>"
+        f"<p class='headline' aria-hidden='true'></p>"
         f"<div class='plot' role='img' aria-label='{_escape(own['title'])}' data-waiting='{words['waiting']}' "
         f"data-failed='{words['failed']}'></div>"
         f"<p class='summary'>{_escape(panel.summary(trace, focus))}</p>"
-        f"<details open><summary>{words['how']}</summary><p>{_escape(own['how'])}</p>{formula(own['formula'])}{said}"
+        f"<details open><summary>{words['how']}</summary><p>{_escape(own['how'])}</p>{formula(formulas.spoken(own['formula'], focus.lang))}{said}"
         "</details></article>"
     )
 

@@ -1,4 +1,4 @@
-"""Take the pictures of the README: `assets/screenshots/`.
+"""Take the pictures of the README, `assets/screenshots/`, and the one of a link's preview, `assets/preview.png`.
 
     python scripts/screenshots.py                  all of them, from the app as it is, with the bundled models
     python scripts/screenshots.py explore phone    some
@@ -96,10 +96,30 @@ def arrows(page: Any, url: str) -> None:
     page.set_viewport_size({"width": 3 * (392 + 12) + 12, "height": height})
 
 
+def preview(page: Any, url: str) -> None:
+    """What a link shows where it is posted (`loopviz.app.preview`): the recorded run's words in their colours."""
+    page.goto(url)
+    page.wait_for_selector(READY)
+    still(page)
+    words = page.evaluate("document.querySelector('.lv-text').innerHTML")
+    legend = page.evaluate("document.querySelector('.lv-legend').innerHTML")
+    sheet = (ROOT / "assets" / "page.css").read_text(encoding="utf-8")
+    own = """body { margin: 0; width: 1200px; height: 630px; box-sizing: border-box; padding: 52px 64px; overflow: hidden; background: #f6f7f9; color: #1f2733 }
+      h1 { font: 650 62px/1.1 system-ui; margin: 0 } p { font: 30px/1.4 system-ui; margin: 8px 0 26px; color: #5b6675 }
+      .lv-text { font: 33px/1.75 system-ui !important; height: auto !important; max-height: 285px; overflow: hidden !important; resize: none !important }
+      .lv-legend { font: 22px system-ui; color: #5b6675; margin-top: 24px; gap: 10px } .lv-selected { outline: 0 } .lv-unread { display: none }"""
+    said = "Watch a language model read every word several times over."
+    page.set_content(
+        f"<style>{sheet}</style><style>{own}</style><h1>LoopViz</h1><p>{said}</p>"
+        f"<div class='lv-text'>{words}</div><div class='lv-legend'>{legend}</div>"
+    )
+
+
 SHOTS: dict[str, tuple[Callable[[Any, str], None], dict[str, Any]]] = {
     "explore": (first_sight, {"viewport": WIDE}),
     "explore-dark-zh": (held_word, {"viewport": WIDE, "color_scheme": "dark"}),
     "arrows": (arrows, {"viewport": {"width": 416, "height": 1250}}),
+    "preview": (preview, {"viewport": {"width": 1200, "height": 630}}),
     "phone": (first_sight, {"viewport": {"width": 390, "height": 1250}, "has_touch": True, "is_mobile": True}),
 }
 
@@ -122,7 +142,7 @@ def main(names: list[str]) -> int:
             page = browser.new_context(**options).new_page()
             page.set_default_timeout(300_000)
             shoot(page, url)
-            file = FOLDER / f"{name}.png"
+            file = (FOLDER.parent if name == "preview" else FOLDER) / f"{name}.png"
             page.screenshot(path=file)
             page.context.close()
             print(f"{file.relative_to(ROOT)}: {file.stat().st_size // 1024} KB")

@@ -292,6 +292,15 @@ def test_a_loop_is_changed_on_the_way(folder, tmp_path, capfd):
             run(*words, "--change", wrong)
 
 
+@pytest.mark.parametrize("asked", [["--loop-injection", "linear"], ["--loop-norm", "yes"]])
+def test_a_loop_with_weights_nobody_trained_is_refused(folder, capfd, asked):
+    """researcher A2: `run --loop-injection linear` ran an untrained injection, exit 0, no warning."""
+    assert cli.main(["run", "--model", str(folder), "--prompt", "a", "--loop-layers", "0-1", *asked]) == 2
+    said = capfd.readouterr().err
+    assert asked[0][2:].replace("-", "_") in said
+    assert "trained" in said
+
+
 # -- issue 10 ----------------------------------------------------------------------------------------------------------
 
 PROMPT = ("--prompt", "a dog")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app.lab_form import column_words
 from loopviz.app.models import short_name
-from loopviz.app.texts import pick_language
+from loopviz.app.texts import pick_language, table, text
 from loopviz.app.wire import pack, wire
 
 if TYPE_CHECKING:
@@ -54,13 +54,14 @@ class ComparisonRun:
         lang: str = "en",
         ticket: str = "",
     ) -> None:
-        from loopviz.lab.compare_table import FIRST_AXES
+        from loopviz.lab.compare_table import FIRST_AXES, WORDLESS_AXES
 
         self.id = secrets.token_urlsafe(16)
         self.comparison, self.experiment, self.places, self.links = comparison, experiment, places, links
         self.session, self.lang, self.ticket = session, lang, ticket
         self.refused: Mapping[int, str] = {}  # by place, why a card is not among them
-        self.view, self.axes = "cosine", FIRST_AXES
+        self.view = "cosine"
+        self.axes = FIRST_AXES if comparison.params.continuation.strip() else WORDLESS_AXES
         self.stages: list[dict[str, Any]] = [{"stage": "waiting"} for _ in places]
         self.rows: list[dict[str, Any] | None] = [None] * len(places)
         self.end: str | None = None  # done, stopped, error
@@ -120,6 +121,7 @@ class ComparisonRun:
         if row is not None:
             card |= {
                 "row": row,
+                "said": said_of(row, self.lang),
                 "differs": result.differs,
                 "same": result.same_until,
                 "link": self.links[self.places[i]],
@@ -197,11 +199,40 @@ class ComparisonRun:
             return self.snapshot()
 
 
-def columns(lang: str) -> list[dict[str, Any]]:
-    """The table's columns as the page shows them: name, unit, heading, what it is, whether it can be an axis."""
-    from loopviz.lab.compare_table import BETTER, COLUMNS
+def said_of(row: Mapping[str, Any], lang: str) -> dict[str, str]:
+    """A row's cells that are words, in the page's language: how the text ended, and why its passes stopped."""
+    said = {}
+    if row.get("finish"):
+        said["finish"] = table(lang).get(f"compare.finish.{row['finish']}", row["finish"])
+    reasons = [part.rpartition(" ") for part in str(row.get("stops") or "").split(", ") if part]
+    if reasons:
+        words = table(lang)
+        said["stops"] = text(lang, "compare.and").join(
+            f"{words.get(f'live.reason.{reason}', reason)} × {count}"
+            if reason
+            else words.get(f"compare.stops.{count}", count)
+            for reason, _, count in reasons
+        )
+    return said
 
-    return [{**column_words(column, lang), "better": BETTER.get(column.name)} for column in COLUMNS]
+
+def columns(lang: str) -> list[dict[str, Any]]:
+    """The table's columns as the page shows them: name, unit, heading, what it is, its group, which way is better.
+
+    `noise`: what two values may differ by, absolutely or as a share, and still be the same.
+    """
+    from loopviz.lab.compare_table import BETTER, COLUMNS, GROUPS, NOISE
+
+    groups = {name: group for group, names in GROUPS.items() for name in names}
+    return [
+        {
+            **column_words(column, lang),
+            "better": BETTER.get(column.name),
+            "group": groups.get(column.name),
+            "noise": NOISE.get(column.name, (0.0, 0.0)),
+        }
+        for column in sorted(COLUMNS, key=lambda column: [*groups].index(column.name) if column.name in groups else -1)
+    ]
 
 
 def messages(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from loopviz.app.shell import PRIVATE, RUNS_AT_ONCE, askable, nav
 from loopviz.app.texts import LANGUAGES, pick_language, text
 from loopviz.app.url_state import QUERY, opens
 from loopviz.app.wire import wire
-from loopviz.panels import PANELS
+from loopviz.panels import PANELS, formulas
 
 _JS_ON_LOAD = """
 const root = element.querySelector('.lv-place');
@@ -114,10 +115,10 @@ class ExplorePage:
                 )
         # Gradio typesets these with the KaTeX it ships; the panels show copies
         with gr.Column(elem_id="lv-formulas"):
-            for name, panel in PANELS.items():
+            for lang, (name, panel) in itertools.product(LANGUAGES, PANELS.items()):
                 gr.Markdown(
-                    f"$${panel.TEXTS['en']['formula']}$$",
-                    elem_id=f"lv-formula-{name}",
+                    f"$${formulas.spoken(panel.TEXTS['en']['formula'], lang)}$$",
+                    elem_id=f"lv-formula-{lang}-{name}",
                     latex_delimiters=[{"left": "$$", "right": "$$", "display": True}],
                 )
 
@@ -138,13 +139,24 @@ class ExplorePage:
         }
         with gr.Row(elem_id="lv-examples"):
             self.kinds["examples"].render()
-            self.examples = [gr.Button(size="sm", elem_classes="lv-example") for _ in range(EXAMPLES_SHOWN)]
+            # worded from the beginning, as are the presets: what is worded later moves what is below it
+            offered = offer_of(self.service.room.default).examples
+            self.examples = [
+                gr.Button(example or "", size="sm", elem_classes="lv-example", visible=example is not None)
+                for example in (*offered, *[None] * (EXAMPLES_SHOWN - len(offered)))
+            ]
         with gr.Row(elem_id="lv-presets"):
             self.kinds["presets"].render()
             self.presets = [
-                gr.Button(size="sm", elem_classes="lv-preset", elem_id=f"lv-preset-{preset.name}") for preset in PRESETS
+                gr.Button(
+                    text(lang, f"preset.{preset.name}.label"),
+                    size="sm",
+                    elem_classes="lv-preset",
+                    elem_id=f"lv-preset-{preset.name}",
+                )
+                for preset in PRESETS
             ]
-        self.look = gr.HTML(elem_id="lv-look")
+        self.look = gr.HTML(text(lang, f"look.{offer_of(self.service.room.default).name or 'own'}"), elem_id="lv-look")
         # what the page's script wishes for the next run; filled by it as a run starts
         self.wishes = gr.Textbox(elem_id="lv-wishes", elem_classes="lv-away", container=False, show_label=False)
         # the model whose prompt a link has set: it stays until another model is chosen
@@ -348,8 +360,12 @@ class ExplorePage:
         full = not problems and self.service.registry.active() >= RUNS_AT_ONCE
         return [
             status(text(lang, "live.queued")) if full else gr.skip(),
-            *all_faces(self.service, named, lang, problems),
+            *all_faces(self.service, named, lang, problems, hint=self._hint(named, prompt, lang)),
         ]
+
+    def _hint(self, named: Mapping[str, Any], prompt: str, lang: str) -> str:
+        """What is said beside a prompt that the model can hardly read."""
+        return self.service.prompt_hint(str(named["model"]), prompt, lang)
 
     def _run(self, request: gr.Request, wishes: str, prompt: str, lang: str, *values: Any) -> Iterator[str]:
         session, view = str(request.session_hash), View.read(wishes)
@@ -369,7 +385,7 @@ class ExplorePage:
     def _settle(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang, named = pick_language(lang), self._values(values)
         refused = self.service.refused(str(request.session_hash))
-        return all_faces(self.service, named, lang, refused or None)
+        return all_faces(self.service, named, lang, refused or None, hint=self._hint(named, prompt, lang))
 
     def _stop(self, request: gr.Request) -> Any:
         message = self.service.stop(str(request.session_hash))

@@ -87,13 +87,13 @@ def make(control: st.Control, lang: str, default_model: str) -> gr.components.Co
     return gr.Slider(control.low, control.high, value=control.default, step=control.step, buttons=[], **looks)
 
 
-def prompt_face(problems: list[st.Problem], lang: str) -> dict[str, Any]:
-    """What the prompt's box looks like: its words, and what is refused."""
+def prompt_face(problems: list[st.Problem], lang: str, hint: str = "") -> dict[str, Any]:
+    """What the prompt's box looks like: its words, what is refused, and what the model makes of the prompt (`hint`)."""
     refused = next((problem.reason for problem in problems if problem.control == "prompt"), None)
     return {
         "label": text(lang, "prompt.label"),
         "placeholder": text(lang, "prompt.placeholder"),
-        "info": text(lang, "prompt.info") if refused is None else text(lang, "refused", reason=refused),
+        "info": hint or text(lang, "prompt.info") if refused is None else text(lang, "refused", reason=refused),
         "elem_classes": [] if refused is None else ["lv-refused"],
     }
 
@@ -112,12 +112,14 @@ def all_faces(
     problems: list[st.Problem] | None = None,
     changed: Mapping[str, Any] | None = None,
     later: Mapping[str, str] | None = None,
+    hint: str = "",
 ) -> list[Any]:
     """Updates of the prompt, the presets, what to look for, and every control; no value but those `changed`.
 
     Args:
         problems: what is refused; None for all that would be, as far as it is known.
         later: as :func:`face` has it.
+        hint: as :func:`prompt_face` has it.
     """
     changed = changed or {}
     values = {**values, **changed}
@@ -126,7 +128,7 @@ def all_faces(
         problems = service.problems(values, lang) + service.model_problem(cleaned["model"])
     chosen = matching(cleaned)
     look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(cleaned['model']).name or 'own'}"
-    made = [gr.update(**prompt_face(problems, lang))]
+    made = [gr.update(**prompt_face(problems, lang, hint))]
     for preset in PRESETS:
         marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
         made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))

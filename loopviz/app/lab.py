@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from loopviz.app.laboratory import Laboratory
+from loopviz.app.library import samples
 from loopviz.app.shell import ScriptedPage, page_data
 
 
@@ -15,4 +16,4 @@ class LabPage(ScriptedPage):
     questions = ("tasks", "model", "look", "link", "stop", "download")
 
     def __init__(self, demo: gr.Blocks, laboratory: Laboratory) -> None:
-        super().__init__(demo, laboratory, page_data("lab", laboratory.room.default))
+        super().__init__(demo, laboratory, page_data("lab", laboratory.room.default, samples=samples()))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loopviz.app.texts import text
+from loopviz.app.texts import LANGUAGES, table, text
 from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
@@ -49,19 +49,31 @@ def _default(thing: dataclasses.Field[Any]) -> Any:
 
 
 def fields_of(task: Task) -> list[dict[str, Any]]:
-    """The form's fields in order: name, kind, value (the default), choices, words in both languages, the limit of text."""
+    """The form's fields in order: name, title and words in both languages, kind, value, choices, the limit of text.
+
+    `value` is the task's for a first measurement, else the default; `json` says that a line holds loop settings.
+    """
     hints = typing.get_type_hints(task.params)
     return [
         {
             "name": thing.name,
             "kind": (kind := _kind(thing, hints[thing.name])),
-            "value": _shown(_default(thing)),
+            "titles": {lang: title_of(task.name, thing.name, lang) for lang in LANGUAGES},
+            "value": _shown(task.first.get(thing.name, _default(thing))),
+            "json": thing.metadata["kind"] == "loop",
             "choices": thing.metadata["choices"],
             "words": thing.metadata["words"],
             "limit": TEXT_LIMIT if kind in ("long", "file") else LINE_LIMIT,
         }
         for thing in dataclasses.fields(task.params)
     ]
+
+
+def title_of(task: str, name: str, lang: str) -> str:
+    """What a field is called: in words, with the parameter's name in brackets; without words, the name alone."""
+    words = table(lang)
+    title = words.get(f"field.{task}.{name}") or words.get(f"field.{name}")
+    return name if title is None else text(lang, "field.titled", title=title, name=name)
 
 
 def describe(task: Task) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Laboratory:
         return dumps({"kind": "tasks", "tasks": [describe(task) for task in TASKS.values()]})
 
     def model(self, question: Any) -> str:
-        """`{model, lang}`: where a model is; one that nobody has asked for yet begins to be loaded."""
+        """`{model, lang}`: where a model is, and the tokens it can read at once; one that nobody has asked for yet begins to be loaded."""
         asked = read(question)
         lang = pick_language(asked.get("lang"))
         name, problems = st.clean_name(asked.get("model"), lang)
@@ -115,7 +115,10 @@ class Laboratory:
         now = self.room.status(name)
         if self.room.ready(name) is None and now.state == "waiting" and name != self.room.default:
             self.service.fetch(name, lang)
-        return dumps({"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)})
+        answer = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)}
+        if loaded := self.room.ready(name):
+            answer["context"] = loaded.model.config.max_position_embeddings
+        return dumps(answer)
 
     def look(self, question: Any) -> str:
         """`{run, lang}`: everything of a measurement."""

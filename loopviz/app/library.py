@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 EXAMPLES_SHOWN = 4
+_TEXTS = Path(__file__).resolve().parents[2] / "assets" / "texts"
 
 
 @dataclass(frozen=True)
@@ -14,10 +16,12 @@ class Offer:
     Attributes:
         name: as `load_checkpoint` knows it.
         examples: prompts to try, at most `EXAMPLES_SHOWN`; the first is the one the page suggests.
+        sample: a text of ours, of the kind the model knows, to measure it on: a file of `assets/texts`.
     """
 
     name: str
     examples: tuple[str, ...]
+    sample: str = "little-stories"
 
 
 STORIES = (
@@ -37,14 +41,15 @@ OFFERS = (
             "f>j m>n g>j i>p k>e l>n n>e c>g e>c a>c d>m b>g d?",  # 6
             "m>p d>b n>a c>b j>e b>f p>l f>k o>m g>m l>h h>c g?",  # 8
         ),
+        "arrows",
     ),
-    Offer("glassbox", ("a", "abc", "hal9", "loopz")),
+    Offer("glassbox", ("a", "abc", "hal9", "loopz"), "letters"),
     Offer(
         "smollm2-135m-instruct",
         (
             "Once upon a time, a small robot",
             "The capital of France is",
-            "To make a good cup of tea, first",
+            "中国的首都是",
             "def fibonacci(n):",
         ),
     ),
@@ -56,6 +61,18 @@ OWN = Offer("", OFFERED["smollm2-135m-instruct"].examples)  # of a model the vis
 def offer_of(name: str) -> Offer:
     """The offer of a model; of one that is not in the list, general prompts."""
     return OFFERED.get(name, OWN)
+
+
+def samples() -> dict[str, dict[str, str]]:
+    """The texts to measure on, each once: `of` by model (under "" any other) the name of its text, `texts` by that name."""
+    of = {offer.name: offer.sample for offer in (*OFFERS, OWN)}
+    return {"of": of, "texts": {name: (_TEXTS / f"{name}.txt").read_text(encoding="utf-8") for name in {*of.values()}}}
+
+
+def sample_of(model: str) -> str:
+    """The text to measure a model on."""
+    found = samples()
+    return found["texts"][found["of"].get(model, found["of"][""])]
 
 
 def is_example(prompt: str) -> bool:

@@ -6,12 +6,12 @@ from typing import Any
 
 from loopviz.app import drawing, glossary, sources
 from loopviz.app.texts import table
-from loopviz.panels import PANELS
+from loopviz.panels import PANELS, formulas, toolbar
 from loopviz.panels.theme import template
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
 _TERMED = ("how", "units", "source")  # sent in pieces: the glossary's terms are links
-_SHOWN = ("live.", "panel.", "page.tagline", "nav.")
+_SHOWN = ("live.", "panel.", "page.tagline", "page.dark", "nav.")
 
 
 def page_config(lang: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def page_config(lang: str) -> dict[str, Any]:
     panels = []
     for name, panel in PANELS.items():
         shown: dict[str, Any] = {key: panel.TEXTS[lang][key] for key in _WORDS if key in panel.TEXTS[lang]}
-        shown["formula"] = panel.TEXTS["en"]["formula"]
+        shown["formula"] = formulas.spoken(panel.TEXTS["en"]["formula"], lang)
         told: set[str] = set()
         for key in _TERMED:
             shown[key] = glossary.linked(shown[key], lang, told)
@@ -33,5 +33,6 @@ def page_config(lang: str) -> dict[str, Any]:
         "lang": lang,
         "texts": {key: value for key, value in words.items() if key.startswith(_SHOWN)},
         "panels": panels,
+        "toolbar": toolbar.dictionary(lang),
         "templates": {page: template(page) for page in ("light", "dark")},
     }

@@ -21,14 +21,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loopviz import plotlyjs
-from loopviz.app import glossary, look, recording, sources, tour
+from loopviz.app import glossary, look, preview, recording, sources, tour
 from loopviz.app.texts import LANGUAGES
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PREFIX = "loopviz-assets"
 LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.direct)
 SHARE = "loopviz-share"  # where links and files are (see loopviz.app.sharing)
-_TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json"}
+_TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 _SCRIPTS: dict[str, Path] = {path.name: path for path in sorted(ASSETS.glob("*.js"))}
 _PLOTLY = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
 # made when they are first asked for; their addresses carry no fingerprint of theirs
@@ -47,7 +47,9 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
     Our scripts share one fingerprint: they import each other by relative addresses, which keep it.
     """
     marked = None
-    if name in _SCRIPTS:
+    if name == preview.IMAGE:
+        raw = (ASSETS / name).read_bytes()
+    elif name in _SCRIPTS:
         raw = _SCRIPTS[name].read_bytes()
         marked = b"".join(path.read_bytes() for path in _SCRIPTS.values())
     elif name in _PLOTLY:
@@ -105,6 +107,18 @@ def css() -> str:
     return (ASSETS / "page.css").read_text(encoding="utf-8")
 
 
+_MEDIA = re.compile(r"(@media[^{]*\{)((?:[^{}]*\{[^{}]*\})*)\s*\}")
+
+
+def early_css() -> str:
+    """The style sheet for what is drawn outside Gradio's element, where its own copy of the sheet applies only in part.
+
+    Gradio repeats every rule as it stands, later in the document, but those for some widths only under its element. Here
+    these count for more, so that they hold outside of it as well.
+    """
+    return _MEDIA.sub(r"\1 :root:root { \2 } }", css())
+
+
 PATIENCE = 4_000  # ms after which Gradio's script is let go whatever has been drawn
 _GRADIO = re.compile(r'<script type="module" crossorigin src="(\./assets/index-[\w-]+\.js)"></script>')
 # What the page opens with is asked for, and drawn, before Gradio's own scripts have built anything. The language is
@@ -160,7 +174,7 @@ def early_tags() -> str:
         "patience": PATIENCE,
         **places(),
     }
-    return "".join([*preloads, f"<style>{css()}</style>", script])
+    return "".join([*preloads, f"<style>{early_css()}</style>", script])
 
 
 def early(document: str) -> str:
@@ -204,7 +218,10 @@ class EarlyTags:
             if message.get("more_body"):
                 return
             document = b"".join(parts).decode()
-            body = look.settled(early(document) if at_root and early_tags() else document).encode()
+            document = look.settled(early(document) if at_root and early_tags() else document)
+            if look.ELEMENT in document:
+                document = preview.previewed(document, preview.tags(scope, asset_url(preview.IMAGE)))
+            body = document.encode()
             headers = MutableHeaders(raw=list(start["headers"]))
             headers["content-length"] = str(len(body))
             await send({**start, "headers": headers.raw})

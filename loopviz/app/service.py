@@ -15,6 +15,7 @@ from loopviz.app.live import SEND_EVERY, Registry, Run, messages
 from loopviz.app.models import ModelRefused, ModelRoom, short_name
 from loopviz.app.presets import matching
 from loopviz.app.questions import Questions, View
+from loopviz.app.readable import unread_share
 from loopviz.app.texts import text
 from loopviz.app.wire import wire
 
@@ -76,6 +77,21 @@ class Service:
             if cleaned["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
                 found.append(st.Problem("chat", text(lang, "refused.chat")))
         return found if prompt is _NOT_ASKED else [*st.check_prompt(prompt, lang), *found]
+
+    def prompt_hint(self, model: str, prompt: str, lang: str) -> str:
+        """What the model's own tokenizer says of a prompt that it can hardly read; "" of one that it can.
+
+        A script that the tokenizer never learned words of comes to the model as single bytes, or as its unknown token.
+        """
+        loaded = self.room.ready(model)
+        if loaded is None or not isinstance(prompt, str):
+            return ""
+        share = unread_share(loaded.tokenizer, prompt)
+        if share is None:
+            return ""
+        kind, value = share
+        shown = f"{value:.0%}" if kind == "unknown" else f"{value:.1f}"
+        return text(lang, f"prompt.{kind}", share=shown)
 
     def own_settings(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """The values to change as the model arrives; None when it is not there, or the settings are for it already.

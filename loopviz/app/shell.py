@@ -15,7 +15,7 @@ from loopviz.app.library import OFFERED
 from loopviz.app.server import asset_url
 from loopviz.app.texts import LANGUAGES, table, text
 from loopviz.app.wire import wire
-from loopviz.panels import theme
+from loopviz.panels import theme, toolbar
 
 # The pages in the order in which they are offered: name (`nav.<name>` in the texts) and address beside the root.
 PAGES: Mapping[str, str] = {"explore": "./", "compare": "./compare", "lab": "./lab"}
@@ -68,6 +68,7 @@ def page_data(here: str, default_model: str, **more: Any) -> dict[str, Any]:
         "pages": PAGES,
         "languages": LANGUAGES,
         "texts": texts,
+        "toolbar": {lang: toolbar.dictionary(lang) for lang in LANGUAGES},
         "templates": {page: theme.template(page) for page in theme.PAGES},
         "controls": controls,
         "models": [default_model, *(name for name in OFFERED if name != default_model)],

@@ -300,4 +300,6 @@ def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, An
     return {**params.loop, **cells[named].fields}
 
 
-ABLATION = register(Task("ablation", AblationParams, COLUMNS, _plan_size, _run, WORDS, plot, settings))
+# Some seconds with a model of this project, on the story that the Lab offers.
+FIRST = {"limit_tokens": 96, "window": 64, "slots": (1, 2, 4), "alphas": (0.5,)}
+ABLATION = register(Task("ablation", AblationParams, COLUMNS, _plan_size, _run, WORDS, plot, settings, first=FIRST))

@@ -105,7 +105,23 @@ BETTER: dict[str, str] = {
     "same_until": "high",
 }
 AXES = tuple(column.name for column in COLUMNS if column.name in BETTER)
-FIRST_AXES = ("ms_per_token", "agreement")
+# What the page shows together, each with the configuration's name: the verdict first.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "buys": ("perplexity", "agreement", "same_until", "fidelity_mean", "fidelity_worst", "worst_token"),
+    "costs": ("kv_bytes_per_token", "ms_per_token", "tokens_per_second", "loops_mean", "loops_max"),
+    "ran": ("baseline", "new_tokens", "finish", "stops"),
+}
+# What differs by no more than this, absolutely or as a share of the better value, does not differ: a time by what else the
+# machine does, a divergence by the rounding of float32.
+NOISE: dict[str, tuple[float, float]] = {
+    "tokens_per_second": (0.0, 0.05),
+    "ms_per_token": (0.0, 0.05),
+    "perplexity": (0.0, 5e-4),
+    "fidelity_mean": (1e-5, 1e-3),
+    "fidelity_worst": (1e-5, 1e-3),
+}
+FIRST_AXES = ("kv_bytes_per_token", "perplexity")  # the two between which looping has something to win
+WORDLESS_AXES = ("ms_per_token", "agreement")  # without a continuation there is no perplexity
 LABELS = ("top center", "bottom center", "middle left", "middle right")
 NEAR = (0.2, 0.1)  # of the plot's width and height: names of points nearer than this would overlap
 
@@ -260,7 +276,8 @@ def _note(text: str, y: float) -> dict[str, Any]:
 
 
 def plot(table: pd.DataFrame, lang: str) -> go.Figure:
-    """The task's own plot: time a token against agreement with the baseline."""
+    """The task's own plot: KV cache a token against perplexity; without a continuation, time against agreement."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    figure = go.Figure(pareto(rows, *FIRST_AXES, lang))
+    scored = any(row["perplexity"] is not None for row in rows)
+    figure = go.Figure(pareto(rows, *(FIRST_AXES if scored else WORDLESS_AXES), lang))
     return figure.update_layout(template=theme.template())

@@ -356,4 +356,6 @@ def settings(subject: Subject, row: Row, params: ExitParams) -> dict[str, Any] |
     return None if found is None else {**params.loop, **params.slots(subject, row["max_loops"]), **found}
 
 
-register(Task("exits", ExitParams, COLUMNS, _cells, _run, WORDS, plot, settings))
+# Some seconds with a model of this project, on the story that the Lab offers.
+FIRST = {"limit_tokens": 128, "window": 64}
+register(Task("exits", ExitParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST))

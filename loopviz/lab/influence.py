@@ -142,6 +142,8 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     return drawing.figure([line], x=words["x"], y=words["y"], title=title, xaxis=few, showlegend=False)
 
 
+# Some seconds with a model of this project, on the story that the Lab offers.
+FIRST = {"window": 64}
 register(
     Task(
         "influence",
@@ -151,5 +153,6 @@ register(
         _run,
         WORDS,
         plot,
+        first=FIRST,
     )
 )

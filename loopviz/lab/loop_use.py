@@ -288,4 +288,6 @@ def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
     )
 
 
-register(Task("loop_use", LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary))
+# Some seconds with a model of this project, on the story that the Lab offers.
+FIRST = {"limit_tokens": 256, "window": 64}
+register(Task("loop_use", LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary, first=FIRST))

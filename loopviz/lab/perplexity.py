@@ -295,4 +295,6 @@ def settings(subject: Subject, row: Row, params: PerplexityParams) -> dict[str, 
     return {**(params.loop or {}), **counts, **damping}
 
 
-PERPLEXITY = register(Task("perplexity", PerplexityParams, COLUMNS, _cells, _run, WORDS, plot, settings))
+# Some seconds with a model of this project, on the story that the Lab offers.
+FIRST = {"limit_tokens": 512, "window": 64, "paths": ("full",)}
+PERPLEXITY = register(Task("perplexity", PerplexityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST))

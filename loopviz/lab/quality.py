@@ -383,4 +383,6 @@ def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any
     return {**(params.loop or {}), **{name: getattr(view.config, name) for name in counts}}
 
 
-register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings))
+# Some seconds with a model of this project, on the story that the Lab offers.
+FIRST = {"prompts": 4, "new_tokens": 24}
+register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST))

@@ -113,6 +113,8 @@ class Task:
         settings: `(subject, row, params)` -> the loop fields (:func:`param`, kind "loop") of the model that the row speaks of, so
             that a page can open it; `None` for a row that is no model's. `None` where no row is.
         sizes: how much of it a page offers at one press, smallest first.
+        first: parameters with which a form opens where the defaults, which are those of the command line, would take a
+            newcomer's first measurement minutes.
     """
 
     name: str
@@ -125,11 +127,14 @@ class Task:
     settings: Callable[[Subject, Row, Any], dict[str, Any] | None] | None = None
     sizes: tuple[Size, ...] = ()
     summary: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    first: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):
             if thing.metadata.get("kind") not in KINDS:
                 raise ValueError(f"{self.params.__name__}.{thing.name}: make this field with loopviz.lab.param()")
+        if unknown := set(self.first) - {thing.name for thing in dataclasses.fields(self.params)}:
+            raise ValueError(f"first={sorted(unknown)}: {self.params.__name__} has no such parameters")
 
 
 TASKS: dict[str, Task] = {}  # what has been imported so far; `loopviz.lab.TASKS` imports all

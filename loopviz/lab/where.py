@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
 
 COARSE_STARTS = 4  # the first round of the map tries at least so many starts
-FULL_COLOUR = 1.0  # nats at which the map's colours end
+FULL_COLOUR = 1.0  # nats at which the map's colours end: what is worse is as bad as it gets
+WRITTEN = 12  # layers up to which every cell says its value
 
 
 def stock_fields(layers: Any, **settings: Any) -> dict[str, Any]:
@@ -218,20 +219,26 @@ WHERE_WORDS = {
 
 _WHERE_PLOT = {
     "en": {
-        "x": "last layer of the range",
-        "y": "first layer",
-        "bar": "Δ loss, nats<br>(colour ends<br>at {most:g})",
-        "better": "better than plain",
-        "worse": "not better",
+        "x": "last layer of the range (from 0)",
+        "y": "first layer of the range (from 0)",
+        "bar": "Δ loss, nats",
+        "ends": "{most:g} and more",
+        "better": "★ better than without a loop",
+        "title": "change of the loss against the model without a loop, in nats a token: below 0 is better<br>{best}",
+        "best": "best: layers {a} to {b}, {nats:+.3f} nats{interval}",
+        "none": "no range measured so far is better than no loop; least harm: layers {a} to {b}, {nats:+.3f} nats{interval}",
         "hover": "layers {a} to {b}<br>Δ loss {nats:+.4f} nats{interval}<br>Δ perplexity {change:+.4g}<br>grid {grid}",
         "interval": " ({low:+.4f} to {high:+.4f})",
     },
     "zh": {
-        "x": "范围的最后一层",
-        "y": "第一层",
-        "bar": "Δ 损失，nat<br>（颜色止于 {most:g}）",
-        "better": "优于不循环",
-        "worse": "不优于",
+        "x": "范围的最后一层（从 0 数起）",
+        "y": "范围的第一层（从 0 数起）",
+        "bar": "Δ 损失，nat",
+        "ends": "{most:g} 及以上",
+        "better": "★ 优于不循环",
+        "title": "相对不循环的模型，每个词元损失的变化（nat）：小于 0 为更好<br>{best}",
+        "best": "最好：第 {a} 到 {b} 层，{nats:+.3f} nat{interval}",
+        "none": "目前测过的范围都不优于不循环；损害最小：第 {a} 到 {b} 层，{nats:+.3f} nat{interval}",
         "hover": "第 {a} 到 {b} 层<br>Δ 损失 {nats:+.4f} nat{interval}<br>Δ 困惑度 {change:+.4g}<br>网格 {grid}",
         "interval": "（{low:+.4f} 至 {high:+.4f}）",
     },
@@ -239,7 +246,10 @@ _WHERE_PLOT = {
 
 
 def where_plot(table: pd.DataFrame, lang: str) -> go.Figure:
-    """A square a measured range, larger where the grid is coarser; ranges that beat the plain model are stars."""
+    """A map of ranges, first layer against last; a coarse one fills its grid's square until finer ones are measured.
+
+    Ranges that beat the model without a loop have a star. Of small models every range says its value.
+    """
     import plotly.graph_objects as go
 
     from loopviz.panels import theme
@@ -249,45 +259,98 @@ def where_plot(table: pd.DataFrame, lang: str) -> go.Figure:
     if table.empty:
         return drawing.empty(lang)
     words = _WHERE_PLOT[lang]
-    low = min(0.0, float(table["delta_nats"].min()))
-    traces = []
-    for name, rows in (("worse", table[table["delta_nats"] >= 0]), ("better", table[table["delta_nats"] < 0])):
-        hover = [_hover(row, words) for row in rows.to_dict("records")]
-        marker = {
-            "symbol": "square" if name == "worse" else "star",
-            "size": [(8 if name == "worse" else 13) + 4 * math.log2(grid) for grid in rows["grid"].astype(int)],
-            "color": rows["delta_nats"].tolist(),
-            "colorscale": theme.SCALE,
-            "cmin": low,
-            "cmax": FULL_COLOUR,
-            "showscale": name == "worse",
-            "colorbar": {"title": {"text": words["bar"].format(most=FULL_COLOUR)}, "thickness": 12},
-        }
-        traces.append(
-            go.Scatter(
-                x=rows["end"].tolist(),
-                y=rows["start"].tolist(),
-                mode="markers",
-                name=words[name],
-                marker=marker,
-                text=hover,
-                hovertemplate="%{text}<extra></extra>",
-            )
-        )
-    return drawing.figure(traces, x=words["x"], y=words["y"], legend={"orientation": "h", "y": 1.08})
+    rows = table.to_dict("records")
+    layers = int(table["end"].max()) + 1  # of every round, the first ranges end at the last layer
+    shown, told = _map(rows, layers, words)
+    low = float(table["delta_nats"].min())
+    high = min(max(0.0, float(table["delta_nats"].max())), FULL_COLOUR)
+    measured = go.Heatmap(
+        z=shown,
+        text=told,
+        customdata=[[None if value is None else f"{value:+.2f}" for value in line] for line in shown],
+        texttemplate="%{customdata}" if layers <= WRITTEN else None,
+        textfont={"color": theme.ON_SCALE, "size": 12},
+        hovertemplate="%{text}<extra></extra>",
+        hoverongaps=False,
+        xgap=1,
+        ygap=1,
+        colorscale=theme.LIGHT_SCALE,
+        reversescale=True,  # what is good is bright
+        zmin=min(low, 0.0),
+        zmax=high if high > min(low, 0.0) else min(low, 0.0) + FULL_COLOUR,
+        colorbar=_bar(high, words),
+    )
+    good = [row for row in rows if row["delta_nats"] < 0]
+    stars = go.Scatter(
+        x=[row["end"] - 0.32 for row in good],
+        y=[row["start"] + 0.32 for row in good],
+        mode="markers",
+        name=words["better"],
+        marker={"symbol": "star", "size": 10, "color": theme.ON_SCALE},
+        text=[_hover(row, words) for row in good],
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+    best = min(rows, key=lambda row: row["delta_nats"])
+    said = words["best" if good else "none"].format(**_said(best, words))
+    title = words["title"].format(best=f"{said} · {words['better']}" if good else said)
+    axis = {"range": [-0.5, layers - 0.5], "tickformat": "d", "dtick": max(1, round(layers / 10)), "tick0": 0}
+    return drawing.figure([measured, stars], x=words["x"], y=words["y"], title=title, xaxis=axis, yaxis=axis)
+
+
+def _map(
+    rows: list[dict[str, Any]], layers: int, words: dict[str, str]
+) -> tuple[list[list[float | None]], list[list[str]]]:
+    """Values and hover texts by first layer and last, ``[layers][layers]``; None and "" where nothing is known yet."""
+    shown: list[list[float | None]] = [[None] * layers for _ in range(layers)]
+    told = [[""] * layers for _ in range(layers)]
+    for row in rows:  # coarse ones come first: finer ones lie over them
+        for start in range(row["start"], min(row["start"] + row["grid"], layers)):
+            for end in range(max(row["end"] - row["grid"] + 1, start), row["end"] + 1):
+                shown[start][end], told[start][end] = row["delta_nats"], _hover(row, words)
+    for row in rows:  # a range that was measured shows itself, whatever a later round's square would cover
+        shown[row["start"]][row["end"]] = row["delta_nats"]
+        told[row["start"]][row["end"]] = _hover(row, words)
+    return shown, told
+
+
+def _bar(high: float, words: dict[str, str]) -> dict[str, Any]:
+    """The colour bar, with the unit; where colours end before the values do, it says so."""
+    bar: dict[str, Any] = {"title": {"text": words["bar"]}, "thickness": 12}
+    if high == FULL_COLOUR:
+        ticks = [0, 0.25, 0.5, 0.75, FULL_COLOUR]
+        bar |= {"tickvals": ticks, "ticktext": [*map(str, ticks[:-1]), words["ends"].format(most=FULL_COLOUR)]}
+    return bar
+
+
+def _said(row: dict[str, Any], words: dict[str, str]) -> dict[str, Any]:
+    """What is said of a range: its layers, the change, the interval where there is one."""
+    low, high = row["delta_low"], row["delta_high"]
+    known = low is not None and low == low
+    return {
+        "a": row["start"],
+        "b": row["end"],
+        "nats": row["delta_nats"],
+        "interval": words["interval"].format(low=low, high=high) if known else "",
+    }
 
 
 def _hover(row: dict[str, Any], words: dict[str, str]) -> str:
-    low, high = row["delta_low"], row["delta_high"]
-    known = low is not None and low == low
-    return words["hover"].format(
-        a=row["start"],
-        b=row["end"],
-        nats=row["delta_nats"],
-        interval=words["interval"].format(low=low, high=high) if known else "",
-        change=row["delta_perplexity"],
-        grid=row["grid"],
+    return words["hover"].format(**_said(row, words), change=row["delta_perplexity"], grid=row["grid"])
+
+
+# Some seconds with a model of this project, on the story that the Lab offers.
+WHERE_FIRST = {"window": 64}
+register(
+    Task(
+        "where",
+        WhereParams,
+        WHERE_COLUMNS,
+        _where_cells,
+        _where_run,
+        WHERE_WORDS,
+        where_plot,
+        where_settings,
+        first=WHERE_FIRST,
     )
-
-
-register(Task("where", WhereParams, WHERE_COLUMNS, _where_cells, _where_run, WHERE_WORDS, where_plot, where_settings))
+)

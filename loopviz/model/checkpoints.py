@@ -10,7 +10,7 @@ refused before its weights are read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from .checkpoint_errors import CheckpointError, Note, cause, reading
 from .checkpoint_files import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder
 from .checkpoint_sources import KNOWN, STAGES, KnownModel, Progress, cache_dir, locate
 from .checkpoint_tokenizer import load_folder_tokenizer, within_rows
-from .configuration import LOOP_FIELDS, LoopLlamaConfig
+from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .gguf_llama import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
 from .modeling import LoopLlamaForCausalLM
@@ -55,6 +55,14 @@ _PROVENANCE = (
     "_name_or_path",
     "quantization_config",
 )
+
+
+UNTRAINED = "untrained_loop_weights"  # the code of a note: what is run was never trained
+# Loop fields that bring weights of their own, and when a block has them.
+LOOP_WEIGHTS: dict[str, Callable[[LoopBlock], bool]] = {
+    "loop_injection": lambda block: block.injection == "linear",
+    "loop_norm": lambda block: block.norm,
+}
 
 
 @dataclass(frozen=True)
@@ -122,8 +130,9 @@ def load_checkpoint(
         located = locate(name, tell, allow_paths=allow_paths)
         is_gguf = located.path.is_file()
         found = inspect_gguf(located.path) if is_gguf else inspect_folder(located.path)
-        to_loop_config(found.config)  # what it raises without fields of the caller's is about the files
+        stored = to_loop_config(found.config)  # what it raises without fields of the caller's is about the files
     config = to_loop_config(found.config, **loop_fields)
+    found.notes.extend(_loop_weights_notes(config, stored))
     with tell.passing_through(), reading(located.path), quiet_transformers():
         tell("tokenizer", None)
         tokenizer = (load_gguf_tokenizer if is_gguf else load_folder_tokenizer)(located.path, found.notes)
@@ -152,6 +161,32 @@ def load_checkpoint(
         known.license if known else None,
         tuple(found.notes),
     )
+
+
+def _loop_weights_notes(config: LoopLlamaConfig, stored: LoopLlamaConfig) -> list[Note]:
+    """What is to be said where a loop has weights of its own that were never trained, or leaves trained ones out."""
+    wanted, there = (
+        {(name, block.index) for block in one.loop_blocks() for name in LOOP_WEIGHTS if LOOP_WEIGHTS[name](block)}
+        for one in (config, stored)
+    )
+    notes = [
+        Note(
+            UNTRAINED,
+            f"{name}: the checkpoint has no weights for it in block {block}; they begin as in a new model and mean "
+            "nothing until they are trained",
+            {"field": name, "block": block},
+        )
+        for name, block in sorted(wanted - there)
+    ]
+    return notes + [
+        Note(
+            "trained_left_out",
+            f"{name}: block {block} was trained with weights for it, which are left out here",
+            {"field": name, "block": block},
+        )
+        for name, block in sorted(there - wanted)
+        if stored.loop_blocks() and config.loop_blocks()
+    ]
 
 
 class _Teller:

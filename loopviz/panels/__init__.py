@@ -41,7 +41,7 @@ from loopviz.panels.ops import Op, apply, figure_json
 from loopviz.panels.shared import passing
 
 TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "cost", "no_data")
-_HELPERS = {"focus", "labels", "ops", "parts", "paths", "routes", "running", "shared", "theme"}
+_HELPERS = {"focus", "formulas", "labels", "ops", "parts", "paths", "routes", "running", "shared", "theme", "toolbar"}
 
 
 def _check(module: ModuleType) -> ModuleType:

@@ -331,11 +331,16 @@ def _data(lang: str) -> list[dict[str, Any]]:
             "texttemplate": words["head_part" if part == "head" else part] + " %{x}",
             "textposition": "inside",
             "insidetextanchor": "middle",
+            "insidetextfont": {"color": theme.on(theme.COLOURS[f"part_{part}"])},
             "textangle": 0,
             "marker": {
                 "color": theme.COLOURS[f"part_{part}"],
                 "line": {"color": theme.MARK_EDGE, "width": 0.5},
-                "pattern": {"shape": _HATCH.get(part, ""), "solidity": 0.15},
+                "pattern": {
+                    "shape": _HATCH.get(part, ""),
+                    "solidity": 0.15,
+                    "fillmode": "overlay",
+                },  # words stand on it
             },
             "hovertemplate": words["hover_part"].format(part=words["head_part" if part == "head" else part])
             + "<extra></extra>",

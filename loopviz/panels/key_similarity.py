@@ -216,7 +216,7 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
         if written:
             maps[-1] |= {
                 "texttemplate": "10<sup>%{z:.1f}</sup>",
-                "textfont": {"size": 13, "color": theme.MARK_EDGE, "shadow": "0 0 2px #000, 0 0 2px #000"},
+                "textfont": {"size": 13, "color": theme.ON_SCALE},
             }
     return maps
 
@@ -283,7 +283,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
             "dtick": -(-(b - a + 1) // 12),
             "showgrid": False,
         },
-        "coloraxis": {"cmin": LOW, "cmax": 0, "colorscale": theme.SCALE, "colorbar": _bar(focus.lang)},
+        "coloraxis": {"cmin": LOW, "cmax": 0, "colorscale": theme.LIGHT_SCALE, "colorbar": _bar(focus.lang)},
     }
     if outline := _shapes(spec, focus):  # a figure of plotly's leaves an empty list out, and its data must not differ
         layout["shapes"] = outline

@@ -63,6 +63,18 @@ PAGES: dict[str, dict[str, str]] = {
 _CIVIDIS = ("#123570", "#3B496C", "#575D6D", "#707173", "#8A8678", "#A59C74", "#C3B369", "#E1CC55", "#FEE838")
 SCALE: list[list[float | str]] = [[i / (len(_CIVIDIS) - 1), colour] for i, colour in enumerate(_CIVIDIS)]
 
+# Of it the half that words can stand on: black has a contrast of 4.5:1 or more with every one of these, in both looks.
+ON_SCALE = "#000000"
+LIGHT_SCALE: list[list[float | str]] = [[i / 4, colour] for i, colour in enumerate(_CIVIDIS[4:])]
+
+
+def on(colour: str) -> str:
+    """Black or white, whichever reads better on a colour (`#rrggbb`): one of them has 4.5:1 or more with any."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "#000000" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "#FFFFFF"
+
 
 def loop_tints(steps: int) -> list[str]:
     """A colour for each number of loops 1..``steps``: few loops pale, many deep.
@@ -126,5 +138,6 @@ def template(page: str | None = None) -> dict[str, Any]:
             "hoverlabel": {"align": "left", "namelength": -1},
             "hovermode": "closest",
             "legend": {"orientation": "h", "font": {"size": 11}},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink, "activecolor": COLOURS["cosine"]},
         }
     }

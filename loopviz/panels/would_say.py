@@ -226,8 +226,7 @@ def _data(lang: str, count: int) -> list[dict[str, Any]]:
         "ygap": 2,
         "hoverongaps": False,
     }
-    # white with a dark edge: the scale's middle is too light for white alone, and too dark for black
-    font = {"color": theme.MARK_EDGE, "shadow": "0 0 2px #000, 0 0 2px #000"}
+    font = {"color": theme.ON_SCALE}
     winner = {
         **grid,
         "x": [0, 1.5],  # edges
@@ -290,7 +289,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "coloraxis": {
             "cmin": 0,
             "cmax": 1,
-            "colorscale": theme.SCALE,
+            "colorscale": theme.LIGHT_SCALE,
             "colorbar": parts.flat_bar(words["bar"], [0, 0.5, 1], length=0.5),
         },
         "shapes": [parts.row_outline("x", count + 0.5)],

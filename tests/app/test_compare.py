@@ -287,6 +287,14 @@ def test_the_page_may_look_otherwise(comparisons: Comparisons) -> None:
     assert (odd["view"], odd["axes"]) == ("kl", seen["axes"])
 
 
+def test_a15_the_comparison_opens_on_memory_against_perplexity(comparisons: Comparisons) -> None:
+    page = put_together(said(comparisons.run(asked(None, BLOCK), "me")))
+    scored = any(row["perplexity"] is not None for row in (card["row"] for card in page["cards"].values()))
+    assert list(page["axes"]) == (["kv_bytes_per_token", "perplexity"] if scored else ["ms_per_token", "agreement"])
+    groups = [column["group"] for column in page["columns"]]
+    assert groups == sorted(groups, key=[None, "buys", "costs", "ran"].index), "the verdict comes first"
+
+
 # --- the page ----------------------------------------------------------------------------------------------------------
 
 

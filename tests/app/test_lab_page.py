@@ -20,6 +20,7 @@ import pytest
 from loopviz.app import lab_run
 from loopviz.app.lab_form import FILE_NAME_LIMIT, column_words, describe, fields_of, params_of
 from loopviz.app.laboratory import Laboratory
+from loopviz.app.library import OFFERED, sample_of
 from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.server import ASSETS
@@ -133,16 +134,64 @@ def test_a_form_holds_every_parameter_as_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_a_form_left_as_it_is_gives_the_task_s_own_parameters(name: str, tmp_path: Path) -> None:
+def test_a_form_left_as_it_is_gives_the_task_s_own_parameters_for_a_first_measurement(
+    name: str, tmp_path: Path
+) -> None:
     task = TASKS[name]
     fields = fields_of(task)
     untouched = {field["name"]: field["value"] for field in fields if field["kind"] != "file"}
     needed = next((field["name"] for field in fields if field["kind"] == "long"), None)  # most tasks want a text
     if needed and not untouched[needed]:
         untouched[needed] = "some words"
-    own = task.params(**({needed: untouched[needed]} if needed else {}))
+    own = task.params(**task.first | ({needed: untouched[needed]} if needed else {}))
     assert params_of(task, untouched, tmp_path, "en") == own
     assert json.dumps(describe(task))
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_a14_every_field_is_called_something_in_words(name: str) -> None:
+    """In both languages, with the technical name in brackets, and a choice's values too; what is JSON says so."""
+    for field in describe(TASKS[name])["fields"]:
+        titles = field["titles"]
+        assert all(field["name"] in titles[lang] != field["name"] for lang in LANGUAGES), titles
+        assert titles["en"] != titles["zh"], f"loopviz/app/texts/fields.py: field.{field['name']}"
+        assert not re.search("JSON", titles["en"]) or "{" in field["value"], titles
+        if field["json"]:
+            assert all("JSON" in titles[lang] for lang in LANGUAGES)
+        if field["kind"] == "choice":
+            assert all(f"choice.{choice}" in table(lang) for choice in field["choices"] for lang in LANGUAGES)
+
+
+def test_a14_a_plug_in_s_field_without_words_keeps_its_name() -> None:
+    assert {field["name"]: field["titles"]["zh"] for field in fields_of(TOY)}["depth"] == "depth"
+
+
+@pytest.mark.parametrize("name", [*OFFERED, ""])
+def test_a14_a_text_of_ours_is_there_to_measure_every_model_on(name: str) -> None:
+    from loopviz.lab.windows import encode
+    from loopviz.model.checkpoints import load_checkpoint
+
+    text = sample_of(name)
+    assert len(text) > 150
+    if name in ("arrows-loop", "glassbox"):  # it is of the kind that model knows
+        tokenizer = load_checkpoint(name).tokenizer
+        assert tokenizer.unk_token_id not in encode(tokenizer, text, 10_000)[:-1].tolist()
+
+
+def test_a14_the_first_click_measures(laboratory: Laboratory) -> None:
+    """What the form opens with, the text it offers, nothing touched: rows come, and nothing is refused."""
+    task = TASKS["perplexity"]
+    values = {field["name"]: field["value"] for field in fields_of(task) if field["kind"] != "file"}
+    values |= {"text": sample_of("")[:600], "loop": '{"loop_layers": [1, 2]}'}  # the tiny model has no loop of its own
+    page = put_together(said(laboratory.run(asked(values, task="perplexity"), "s")))
+    assert (page["end"], page["reason"]) == ("done", "")
+    assert page["rows"]
+
+
+def test_a14_the_page_hears_how_much_a_model_can_read(laboratory: Laboratory, loaded: Loaded) -> None:
+    laboratory.room.get("tiny")
+    answer = json.loads(laboratory.model(json.dumps({"model": "tiny", "lang": "en"})))
+    assert answer["context"] == loaded.model.config.max_position_embeddings
 
 
 def test_what_was_filled_in_becomes_parameters(tmp_path: Path) -> None:

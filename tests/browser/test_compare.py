@@ -25,7 +25,7 @@ def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callabl
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-go").click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
-    rows = page.locator(".lv-table tbody tr")
+    rows = page.locator(".lv-table[data-group=buys] tbody tr")
     expect(rows).to_have_count(2)
     for place in (PLAIN, SLOT):
         expect(cards.nth(place).locator(".lv-card-text span")).to_have_count(4)
@@ -53,6 +53,40 @@ def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callabl
     expect(page.locator("#lv-preset-one_slot")).to_have_class(re.compile("lv-on"))
     page.locator("#lv-title .lv-way[data-page=compare]").click()
     expect(page).to_have_url(re.compile(r"/compare\?s="))
+
+
+@pytest.mark.parametrize("width", [1440, 1280, 1024, 390])
+def test_a15_the_verdict_is_seen_or_said_to_be_further_right(visit: Callable[..., Page], width: int) -> None:
+    page = visit(at="compare", viewport={"width": width, "height": 900})
+    page.locator(".lv-asking summary").click()
+    page.locator("[data-field=max_new_tokens] input").fill("4")
+    page.locator(".lv-go").click()
+    expect(page.locator('.lv-page[data-end="done"]')).to_be_visible()
+    for group in ("buys", "costs"):
+        table = page.locator(f".lv-table[data-group={group}]")
+        fits = table.evaluate("(node) => node.scrollWidth <= node.clientWidth + 1")
+        assert fits or width <= 1024, f"{group} at {width}"
+        expect(table.locator("xpath=following-sibling::p")).to_be_visible(visible=not fits)
+        # no cell that stays while the table scrolls hides one that does not
+        table.evaluate("(node) => (node.scrollLeft = node.scrollWidth)")
+        last = table.locator("tbody tr").first.locator("td").last
+        assert last.evaluate("""(cell) => { const box = cell.getBoundingClientRect();
+          cell.scrollIntoView({ block: 'center' }); const now = cell.getBoundingClientRect();
+          return cell.contains(document.elementFromPoint(now.right - 4, now.top + 6)); }""")
+
+
+def test_s4_rounding_is_not_called_best(visit: Callable[..., Page]) -> None:
+    page = visit(at="compare")
+    best = """async ([values, column]) => {
+      const { best } = await import(new URL(document.querySelector('.lv-page').dataset.script.replace('compare.js', 'table.js'), document.baseURI));
+      return best(values, column); }"""
+    exact = {"better": "low", "noise": [1e-5, 1e-3]}
+    assert page.evaluate(best, [[2.76e-8, 3.26e-8, 0], exact]) == []
+    assert page.evaluate(best, [[2.76e-8, 3.26e-8, 0.2], exact]) == [True, True, False]
+    assert page.evaluate(best, [[10.0, 10.2, 14.0], {"better": "low", "noise": [0, 0.05]}]) == [True, True, False]
+    assert page.evaluate(best, [[None, 1.0, 2.0], {"better": "high"}]) == [False, False, True]
+    assert page.evaluate(best, [[None, 1.0], {"better": "high"}]) == []
+    assert page.evaluate(best, [[3, 4], {"better": None}]) == []
 
 
 def test_a_measurement_fills_its_table_and_is_kept_as_a_file(visit: Callable[..., Page], tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_opens_alone_and_explains_itself(visit: Visit) -> None:
         if name not in SHOWN:
             continue
         section = page.locator(f'.lv-panel[data-panel="{name}"]')
-        expect(section.locator("h3")).to_have_text(panel.TEXTS["en"]["title"])
+        expect(section.locator("h2")).to_have_text(panel.TEXTS["en"]["title"])
         section.locator("summary").click()
         expect(section.locator(".lv-formula .katex").first).to_be_visible()
         expect(section.locator(".lv-how")).to_contain_text(panel.TEXTS["en"]["how"][:40])
@@ -441,7 +441,7 @@ def test_text_is_text(visit: Visit) -> None:
 def test_chinese_and_back(visit: Visit) -> None:
     page = visit("?lang=zh", apart=True)  # the language is remembered
     expect(page.locator("#lv-run")).to_have_text("运行")
-    expect(page.locator(".lv-panel h3").first).to_have_text(next(iter(PANELS.values())).TEXTS["zh"]["title"])
+    expect(page.locator(".lv-panel h2").first).to_have_text(next(iter(PANELS.values())).TEXTS["zh"]["title"])
     page.fill("#ctl-prompt textarea", "从前有一个小循环")
     first = run(page)
     ended(page)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.engine import run as run_engine
-from loopviz.lab import TASKS, Experiment, Subject
+from loopviz.lab import TASKS, Experiment, Subject, compare_table
 from loopviz.lab.compare import CompareParams, Comparison
 from loopviz.lab.compare_curves import VIEWS, edits, empty, figures
 from loopviz.lab.compare_result import Result
@@ -294,3 +295,18 @@ def test_every_column_has_a_heading_and_every_axis_a_better(lang):
     assert len(set(headings)) == len(headings)
     assert all(len(head) < 34 for head in headings), "a heading is what comes before the colon"
     assert set(AXES) == set(BETTER)
+
+
+def test_a15_the_plot_opens_where_looping_can_win():
+    """Agreement with a plain baseline and its time are won by the plain model by definition."""
+    base = dict.fromkeys([column.name for column in COLUMNS])
+    rows = pd.DataFrame([{**base, "setup": "a", "kv_bytes_per_token": 8.0, "perplexity": 3.0, "ms_per_token": 1.0}])
+    assert "KV" in compare_table.plot(rows, "en").layout.xaxis.title.text
+    assert "perplexity" in compare_table.plot(rows, "en").layout.yaxis.title.text
+    wordless = rows.assign(perplexity=None, agreement=1.0)
+    assert "ms" in compare_table.plot(wordless, "en").layout.xaxis.title.text
+
+
+def test_a15_every_column_but_the_name_is_in_one_group():
+    grouped = [name for names in compare_table.GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(column.name for column in COLUMNS if column.name != "setup")

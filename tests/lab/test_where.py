@@ -12,7 +12,6 @@ import torch
 from loopviz.lab import TASKS, Experiment
 from loopviz.lab.bootstrap import mean_interval
 from loopviz.lab.where import WhereParams, range_order
-from loopviz.panels import theme
 
 from .subject import TEXT, subject
 
@@ -111,9 +110,35 @@ def test_the_plot_draws_what_was_measured(lang: str) -> None:
     rows = {"start": [0, 0, 1], "end": [1, 3, 2], "grid": [2, 4, 1], "delta_nats": [0.5, -0.1, 9.0]}
     ends = {"delta_low": [0.2, -0.25, None], "delta_high": [0.7, 0.05, None]}
     table = pd.DataFrame({**rows, **ends, "delta_perplexity": [1.0, -0.2, 1e3]})
-    worse, better = TASKS["where"].plot(table, lang).data
-    assert (list(worse.x), list(worse.y), list(better.x), list(better.y)) == ([1, 2], [0, 1], [3], [0])
-    assert worse.marker.colorscale[0][1] == theme.SCALE[0][1]
+    figure = TASKS["where"].plot(table, lang)
+    shown, better = figure.data
+    assert (shown.z[0][1], shown.z[0][3], shown.z[1][2]) == (0.5, -0.1, 9.0)
+    assert (round(better.x[0]), round(better.y[0]), len(better.x)) == (3, 0, 1)
     assert "-0.2500" in better.text[0]  # the interval says that it may not be better
-    assert "nan" not in worse.text[1].lower()
+    assert "nan" not in shown.text[1][2].lower()
     assert not TASKS["where"].plot(table.iloc[:0], lang).data
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a16_the_map_has_whole_layers_a_unit_and_values(lang: str) -> None:
+    """Three ranges of a model of two layers, all of them better: what the first visitor of the page sees."""
+    rows = {"start": [0, 0, 1], "end": [0, 1, 1], "grid": [1, 1, 1], "delta_nats": [-0.1, -0.4, -0.2]}
+    table = pd.DataFrame({**rows, "delta_low": [None] * 3, "delta_high": [None] * 3, "delta_perplexity": [-1.0] * 3})
+    figure = TASKS["where"].plot(table, lang)
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        assert (axis.dtick, axis.tickformat, list(axis.range)) == (1, "d", [-0.5, 1.5])
+    shown = figure.data[0]
+    assert "nat" in shown.colorbar.title.text
+    assert (shown.zmin, shown.zmax) == (-0.4, 0.0)
+    assert shown.customdata[0][1] == "-0.40"
+    assert shown.texttemplate == "%{customdata}"
+    assert "-0.400" in figure.layout.title.text, "the best of them in words"
+
+
+def test_a_coarse_range_fills_its_square_until_finer_ones_come() -> None:
+    rows = {"start": [0, 4, 0], "end": [3, 7, 1], "grid": [4, 4, 2], "delta_nats": [0.5, 0.2, 0.9]}
+    table = pd.DataFrame({**rows, "delta_low": [None] * 3, "delta_high": [None] * 3, "delta_perplexity": [1.0] * 3})
+    z = TASKS["where"].plot(table, "en").data[0].z
+    assert (z[0][3], z[1][2], z[0][0], z[0][1], z[5][6]) == (0.5, 0.5, 0.9, 0.9, 0.2)
+    assert z[2][7] is None
+    assert all(z[start][end] is None for start in range(8) for end in range(start)), "no range ends before it begins"

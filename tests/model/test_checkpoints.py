@@ -16,6 +16,7 @@ from transformers import GPT2Config, LlamaForCausalLM
 
 from loopviz.model import LoopLlamaForCausalLM, checkpoint_files
 from loopviz.model.checkpoints import (
+    UNTRAINED,
     CheckpointError,
     as_loop_llama,
     load_checkpoint,
@@ -362,3 +363,21 @@ def test_a_failed_load_leaves_the_folder_as_it_was(llama_folder: MakeFolder) -> 
     with pytest.raises(CheckpointError):
         load_checkpoint(folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_loop_with_weights_nobody_trained_is_told(llama_folder: MakeFolder, tmp_path: Path) -> None:
+    """researcher A2: an untrained injection ran without a word."""
+    plain = llama_folder()
+    loop = {"loop_layers": (0, 1), "loop_injection": "linear", "loop_norm": True}
+    fresh = load_checkpoint(plain, **loop)
+    told = {(note.code, note.values["field"]) for note in fresh.notes}
+    assert told == {(UNTRAINED, "loop_injection"), (UNTRAINED, "loop_norm")}
+    assert load_checkpoint(plain, loop_layers=(0, 1), loop_injection="add").notes == ()
+
+    fresh.model.save_pretrained(tmp_path / "trained")
+    fresh.tokenizer.save_pretrained(tmp_path / "trained")
+    assert load_checkpoint(tmp_path / "trained").notes == ()
+    (left,) = load_checkpoint(tmp_path / "trained", loop_norm=False).notes
+    assert (left.code, left.values) == ("trained_left_out", {"field": "loop_norm", "block": 0})
+    two = load_checkpoint(tmp_path / "trained", loop_layers=[(0, 0), (1, 1)])
+    assert [(note.code, note.values["block"]) for note in two.notes] == [(UNTRAINED, 1), (UNTRAINED, 1)]

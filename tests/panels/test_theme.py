@@ -73,7 +73,7 @@ def test_panels_use_no_colour_of_their_own(name):
     trace.meta["blocks"][0] |= {"injection": "linear", "norm": False}
     figure = figure_json(PANELS[name].figure(trace, Focus(step=2)))
     known = {*theme.COLOURS.values(), theme.SELECTED, theme.INK, theme.MARK_EDGE}
-    known |= {colour for _, colour in theme.SCALE}
+    known |= {colour for _, colour in theme.SCALE} | {theme.ON_SCALE}
     used = set(re.findall(r"#[0-9A-Fa-f]{6}", json.dumps([figure["data"], figure["layout"].get("shapes")])))
     assert used
     assert used <= known
@@ -88,6 +88,11 @@ def test_lines_stand_out_from_the_page(meaning, page):
 @pytest.mark.parametrize("page", theme.PAGES)
 def test_text_can_be_read(page):
     assert contrast(theme.PAGES[page]["ink"], theme.PAGES[page]["page"]) >= 7
+
+
+def test_a20_words_on_cells_and_bars_can_be_read():
+    assert min(contrast(theme.ON_SCALE, colour) for _, colour in theme.LIGHT_SCALE) >= 4.5
+    assert all(contrast(theme.on(colour), colour) >= 4.5 for colour in (*theme.COLOURS.values(), *theme.SETUP_COLOURS))
 
 
 @pytest.mark.parametrize("vision", VISION)

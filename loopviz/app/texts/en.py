@@ -5,12 +5,16 @@ from __future__ import annotations
 TEXTS: dict[str, str] = {
     # head of the page
     "page.title": "LoopViz · watch a looped language model think",
-    "page.tagline": "A language model that reads every word several times over. Watch each pass as it happens.",
+    "page.tagline": "Watch a language model read every word several times over.",
     "page.language": "Language",
     "page.dark": "Light / dark",
     # prompt and buttons
     "prompt.label": "Prompt",
     "prompt.info": "Type anything; the model continues it. Shift+Enter runs.",
+    "prompt.foreign": "Most of what is written here reaches this model as bits of characters ({share} pieces a character): it has hardly seen "
+    "this script and cannot go on in it. Try a prompt in English.",
+    "prompt.unknown": "{share} of this prompt are pieces this model does not know: it reads them all as one unknown. Try one of its own "
+    "prompts.",
     "prompt.placeholder": "The little robot opened the door and",
     "run": "Run",
     "stop": "Stop",

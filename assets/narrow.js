@@ -1,0 +1,69 @@
+// On a narrow window the settings are a sheet over the page, a press away from everywhere, and whoever starts a run is
+// taken to the text that it writes.
+
+import { el, name, press } from "./dom.js";
+
+export const NARROW = "(max-width: 980px)"; // as in page.css
+const STARTS = "#lv-run, .lv-example, .lv-preset";
+
+export class Narrow {
+  constructor(page) {
+    this.page = page;
+    this.media = window.matchMedia(NARROW);
+    this.open = press("lv-sheet-open", () => this.show(!this.shown));
+    this.open.setAttribute("aria-expanded", "false");
+    this.open.setAttribute("aria-controls", "lv-settings");
+    this.close = press("lv-icon lv-sheet-close", () => this.show(false), "×");
+    document.addEventListener("click", (event) => {
+      const at = event.target instanceof Element ? event.target : null;
+      if (at?.closest(STARTS)) this.meet();
+      else if (this.shown && !at?.closest("#lv-settings, #lv-buttons, .options, dialog")) this.show(false);
+    });
+    document.addEventListener("keydown", (event) => this.pressed(event));
+    this.media.addEventListener("change", () => this.show(false));
+  }
+
+  get shown() {
+    return document.body.classList.contains("lv-sheet");
+  }
+
+  /** Gradio's part of the page is there. */
+  connect() {
+    document.querySelector("#lv-buttons")?.append(this.open);
+    document.querySelector("#lv-settings")?.prepend(el("div", "lv-sheet-head", this.title ??= el("h2", "lv-sheet-title"), this.close));
+    this.label();
+  }
+
+  configure(texts) {
+    this.texts = texts;
+    this.label();
+  }
+
+  label() {
+    if (!this.texts || !this.title) return;
+    this.open.textContent = this.title.textContent = this.texts["live.settings"];
+    name(this.close, this.texts["live.settings.close"]);
+  }
+
+  show(on) {
+    if (on === this.shown || (on && !this.media.matches)) return;
+    document.body.classList.toggle("lv-sheet", on);
+    this.open.setAttribute("aria-expanded", String(on));
+    (on ? this.close : this.open).focus({ preventScroll: true });
+  }
+
+  pressed(event) {
+    if (event.key === "Enter" && event.target instanceof Element && event.target.matches("#ctl-prompt textarea") && !event.isComposing) this.meet();
+    if (event.key !== "Escape" || !this.shown) return;
+    this.show(false);
+    event.stopPropagation();
+  }
+
+  /** Bring the text, and what is said of its run, into view. */
+  meet() {
+    if (!this.media.matches) return;
+    if (this.shown) this.show(false);
+    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.page.root.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+  }
+}

@@ -1,0 +1,29 @@
+"""What the preview of a link says (see loopviz.app.preview); both languages."""
+
+from __future__ import annotations
+
+TEXTS: dict[str, dict[str, str]] = {
+    "en": {
+        "preview.explore.title": "LoopViz: watch a looped language model think",
+        "preview.explore": "Type a prompt and see, word by word and loop by loop, how a language model that reads every word several "
+        "times over comes to its answer.",
+        "preview.compare.title": "LoopViz: ways to loop, side by side",
+        "preview.compare": "The same prompt, up to six ways to loop a language model: what each costs, and what it buys.",
+        "preview.lab.title": "LoopViz: measure a looped language model",
+        "preview.lab": "Perplexity by loops, where to loop, which layers matter: measured on a text of your own.",
+        "preview.state.title": "LoopViz: a run set up for you",
+        "preview.state": "This link brings a prompt, a model and settings. Open it, press Run, and watch every word take its loops.",
+        "preview.image": "A text whose words are coloured by how many loops each took",
+    },
+    "zh": {
+        "preview.explore.title": "LoopViz：看循环语言模型如何思考",
+        "preview.explore": "输入提示词，逐词逐步地看一个把每个词反复读几遍的语言模型如何得出答案。",
+        "preview.compare.title": "LoopViz：并排对比各种循环方式",
+        "preview.compare": "同一提示词，最多六种循环方式：各自付出什么，又换来什么。",
+        "preview.lab.title": "LoopViz：测量循环语言模型",
+        "preview.lab": "不同循环次数的困惑度、在哪里循环、哪些层重要：用您自己的文本来测量。",
+        "preview.state.title": "LoopViz：为您设置好的一次运行",
+        "preview.state": "此链接带有提示词、模型和设置。打开后点击“运行”，看每个词走过它的循环。",
+        "preview.image": "一段文字，每个词按它循环的次数着色",
+    },
+}

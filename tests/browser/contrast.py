@@ -1,0 +1,124 @@
+"""How well text can be told from what is behind it, measured in the pixels of a page (WCAG 2.2, 1.4.3).
+
+What is behind a text is what the browser paints when no text has a colour: tints, cells of a heat map, hatches, whatever is
+there. What is in front is the text's own computed colour, thinned by every opacity above it; an outline does not count.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page
+
+SHARE = 0.2  # of the pixels behind a text that may be worse: an underline, the lines of a hatch
+# All of what scrolls inside the page is laid open, so that it can be measured.
+_OPEN = """#lv-settings, .lv-text, .lv-card-text, .lv-form { max-height: none !important; height: auto !important; overflow: visible !important;
+  position: static !important } * { transition: none !important; animation: none !important; caret-color: transparent !important }"""
+_HIDDEN = """*, *::before, *::after, *::placeholder, *::marker { color: transparent !important; -webkit-text-fill-color: transparent !important;
+  text-shadow: none !important; text-decoration-color: transparent !important }
+  svg text, svg tspan { fill: transparent !important; stroke: transparent !important; text-shadow: none !important }"""
+_TEXTS = """() => {
+  const pen = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
+  const rgba = (colour) => {
+    pen.clearRect(0, 0, 1, 1);
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data];
+  };
+  const modal = document.querySelector('dialog[open]');
+  const found = [];
+  const add = (text, node, rects, style, colour) => {
+    if (!node.checkVisibility({ visibilityProperty: true }) || (modal && !modal.contains(node))) return;
+    if (node.closest(':disabled, [aria-disabled="true"], .lv-sr, #lv-formulas, label:has(:disabled), .block:has(input:disabled), .sr-only, option')) return;
+    let [red, green, blue, alpha] = rgba(colour);
+    alpha /= 255;
+    for (let at = node; at; at = at.parentElement) alpha *= Number(getComputedStyle(at).opacity);
+    if (node.closest('svg')) alpha *= Number(style.fillOpacity);
+    // what an ancestor cuts off is not seen
+    let [left, top, right, bottom] = [0, 0, document.documentElement.scrollWidth, document.documentElement.scrollHeight];
+    for (let at = node.parentElement; at && at !== document.documentElement; at = at.parentElement) {
+      const { overflowX, overflowY } = getComputedStyle(at);
+      if (overflowX === 'visible' && overflowY === 'visible') continue;
+      const box = at.getBoundingClientRect();
+      [left, top, right, bottom] = [Math.max(left, box.left), Math.max(top, box.top), Math.min(right, box.right), Math.min(bottom, box.bottom)];
+    }
+    const size = parseFloat(style.fontSize);
+    const boxes = [...rects].map((box) => [Math.max(box.left, left), Math.max(box.top, top), Math.min(box.right, right), Math.min(box.bottom, bottom)]);
+    const seen = boxes.filter(([a, b, c, d]) => c - a >= 2 && d - b >= 4);
+    if (!seen.length) return;
+    const path = [];
+    for (let at = node; at && path.length < 4; at = at.parentElement) path.unshift(at.id ? `#${at.id}` : at.localName + (typeof at.className === 'string' && at.className ? `.${at.className.trim().split(/\\s+/).join('.')}` : ''));
+    found.push({ text: text.slice(0, 60), path: path.join(' > '), boxes: seen, colour: [red, green, blue, alpha], large: size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700) });
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const parent = node.parentElement;
+    if (!node.data.trim() || ['SCRIPT', 'STYLE', 'NOSCRIPT', 'OPTION', 'TITLE', 'TEXTAREA'].includes(parent.tagName)) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const style = getComputedStyle(parent);
+    add(node.data.trim(), parent, range.getClientRects(), style, parent.closest('svg') ? style.fill : style.color);
+  }
+  for (const field of document.querySelectorAll('input:is([type=text], [type=number], [type=search], :not([type])), textarea, select')) {
+    const shown = field.value || field.placeholder;
+    const style = getComputedStyle(field, field.value || field.tagName === 'SELECT' ? null : '::placeholder');
+    if (shown) add(shown, field, [field.getBoundingClientRect()], style, style.color);
+  }
+  return found;
+}"""
+
+
+@dataclass(frozen=True)
+class Faint:
+    """A text that is too faint: what it says, where it is, its contrast, and what it should have."""
+
+    text: str
+    path: str
+    contrast: float
+    wanted: float
+
+    def __str__(self) -> str:
+        return f"{self.contrast:.2f} < {self.wanted}: {self.text!r} in {self.path}"
+
+
+def _luminance(rgb: np.ndarray) -> np.ndarray:
+    """Relative luminance of sRGB, `[..., 3]` in 0..255 -> `[...]` in 0..1."""
+    part = rgb / 255
+    linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def contrast(front: np.ndarray, alpha: float, behind: np.ndarray) -> np.ndarray:
+    """Contrast ratio of a colour of this opacity on each of the pixels `[n, 3]`."""
+    on, below = _luminance(alpha * front + (1 - alpha) * behind), _luminance(behind)
+    return (np.maximum(on, below) + 0.05) / (np.minimum(on, below) + 0.05)
+
+
+def faint(page: Page) -> list[Faint]:
+    """The visible texts of a page that are below 4.5:1 (3:1 where they are large), the worst first."""
+    page.evaluate("window.scrollTo(0, 0)")
+    page.add_style_tag(content=_OPEN)
+    page.wait_for_timeout(300)
+    texts: list[dict[str, Any]] = page.evaluate(_TEXTS)
+    hidden = page.add_style_tag(content=_HIDDEN)
+    pixels = np.asarray(
+        Image.open(io.BytesIO(page.screenshot(full_page=True, scale="css"))).convert("RGB"), dtype=float
+    )
+    hidden.evaluate("(style) => style.remove()")
+    assert texts
+    found = {}
+    for text in texts:
+        *front, alpha = text["colour"]
+        wanted = 3.0 if text["large"] else 4.5
+        for left, top, right, bottom in text["boxes"]:
+            behind = pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))].reshape(-1, 3)
+            if not len(behind):
+                continue
+            ratio = float(np.quantile(contrast(np.array(front, dtype=float), alpha, behind), SHARE))
+            if round(ratio, 2) < wanted and ratio < found.get((text["text"], text["path"]), (np.inf,))[0]:
+                found[text["text"], text["path"]] = (ratio, wanted)
+    return sorted((Faint(*where, *how) for where, how in found.items()), key=lambda one: one.contrast)

@@ -1,0 +1,126 @@
+"""The Chinese pages are in Chinese (A23): every word in Latin letters that can be met on them is a name, a symbol or a unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.test_explore import drawn, ended, run
+
+pytestmark = pytest.mark.browser
+
+ALL_ON = "localStorage.setItem('loopviz.panels', JSON.stringify({ instrument: true, key_similarity: true, attention: true, kv_projection: true }))"
+NAMES = {
+    # of this program, models, libraries and people
+    "LoopViz", "LoopLlama", "Llama", "SmolLM2", "stories-loop", "stories-noinject", "arrows-loop", "glassbox", "smollm2-135m-instruct",
+    "tiny", "English", "Hugging", "Face", "Transformers", "transformers", "PyTorch", "Python", "Plotly", "Gradio", "TinyStories",
+    "Huginn", "Ouro", "Geiping", "Elhoushi", "DynamicCache", "Mistral", "Qwen", "Instruct", "Base", "cividis", "loopviz", "eval",
+    # symbols, formats, units, keys
+    "cos", "log", "exp", "softmax", "max", "min", "mod", "KL", "KV", "Key", "Value", "RMS", "RMSNorm", "PCA", "SVD", "EMA", "BLEU", "ROUGE", "RoPE", "GQA",
+    "JSON", "CSV", "Parquet", "PNG", "SVG", "HTML", "UTF", "gguf", "lines", "Manifest", "ppl", "id", "Tab", "Esc", "Enter", "Shift", "nat", "nats", "ms", "MB", "GB", "kB", "TB", "bfloat",
+    "float", "norm", "head", "coda", "top", "argmax", "tok", "CPU", "GPU", "MLP", "CE", "LM", "BPE", "BOS", "EOS", "logit", "lens", "GSM",
+}  # fmt: skip
+# What a model wrote or a visitor typed, code and addresses, the options of lists of models.
+OWN = """.lv-text, .lv-card-text, .lv-next, .lv-pins, .lv-code, .lv-held .lv-chosen-words, textarea, .katex, math, #lv-formulas, .lv-example, datalist,
+  .lv-tongue, #lv-lang, .lv-model, .lv-about, .lv-repeat, script, style, .lv-link, .xtick, .ytick, .hoverlayer"""
+_SAID = """(own) => { const said = [], shown = (node) => node.checkVisibility({ visibilityProperty: true });
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) { const at = walk.currentNode.parentElement; if (at && !at.closest(own) && shown(at)) said.push(walk.currentNode.data); }
+  for (const node of document.querySelectorAll('[title], [aria-label], [placeholder], [data-title], option')) {
+    if (node.closest(own) || !(node.matches('option') || shown(node))) continue;
+    said.push(...['title', 'aria-label', 'placeholder', 'data-title'].map((name) => node.getAttribute(name)).filter(Boolean), node.matches('option') ? node.textContent : '');
+  }
+  return [...new Set(said.filter((text) => /[A-Za-z]{2}/.test(text)))]; }"""
+
+
+def foreign(texts: Iterable[str]) -> dict[str, str]:
+    """Words in Latin letters that are none of `NAMES`, each with a text it stands in.
+
+    A technical name in brackets after the Chinese words, a quotation, a setting's assignment and a file's name are what
+    they are in every language.
+    """
+    found = {}
+    for said in texts:
+        text = re.sub(
+            r"（[^）]*）|\([^)]*\)|“[^”]*”|\{[^}]*\}|\b\w+_\w+\b|\b\w+=\S+|\b[\w-]+\.(?:json|html|gguf|loopviz)\b|--?\w+",
+            " ",
+            said,
+        )
+        for word in re.findall(r"[A-Za-z][A-Za-z'-]+[A-Za-z]|[A-Za-z]{2,}", text):
+            if word not in NAMES and not set(re.split("[-']", word)) <= NAMES:
+                found.setdefault(word, said.strip()[:90])
+    return found
+
+
+def chinese(page: Page) -> None:
+    """What the page says now is Chinese."""
+    assert foreign(page.evaluate(_SAID, OWN)) == {}
+
+
+def test_the_measure_finds_english() -> None:
+    assert foreign(["循环次数（loop_count）", "KV 缓存 3.2 MB", "“Once”"]) == {}
+    assert set(foreign(["Download plot", "基线 count 64"])) == {"Download", "plot", "count"}
+
+
+def test_a23_explore_is_chinese(visit: Callable[..., Page]) -> None:
+    page = visit("?lang=zh", apart=True)
+    page.evaluate(ALL_ON)
+    page.reload()
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    drawn(page)
+    page.evaluate("document.querySelectorAll('#lv-settings .label-wrap:not(.open)').forEach((node) => node.click())")
+    page.evaluate("document.querySelectorAll('.lv-panel details').forEach((node) => (node.open = true))")
+    chinese(page)
+    run(page)
+    ended(page)
+    drawn(page)
+    page.locator(".lv-share").click()
+    chinese(page)
+    page.keyboard.press("Escape")
+    page.locator(".lv-export").nth(1).click()
+    chinese(page)
+    page.keyboard.press("Escape")
+    page.locator("#lv-learn .lv-glossary-open").click()
+    page.wait_for_selector(".lv-glossary section")
+    chinese(page)
+    page.keyboard.press("Escape")
+    page.locator(".lv-keys-open").click()
+    chinese(page)
+
+
+def test_a23_the_tour_is_chinese(visit: Callable[..., Page]) -> None:
+    page = visit("?lang=zh", apart=True)
+    page.locator("#lv-learn .lv-tour-open").click()
+    for _ in range(20):
+        page.wait_for_selector(".lv-tour")
+        assert foreign([page.locator(".lv-tour").inner_text()]) == {}
+        page.locator(".lv-tour-next").click()
+        page.wait_for_timeout(300)
+        if not page.locator(".lv-tour").count():
+            break
+
+
+def test_a23_compare_is_chinese(visit: Callable[..., Page]) -> None:
+    page = visit("?lang=zh", at="compare", apart=True)
+    page.locator(".lv-asking summary").click()
+    page.locator("[data-field=max_new_tokens] input").fill("4")
+    page.locator(".lv-setup summary").nth(1).click()
+    page.locator(".lv-go").click()
+    page.wait_for_selector('.lv-page[data-end="done"][data-drawn="true"]')
+    chinese(page)
+
+
+def test_a23_the_lab_is_chinese(visit: Callable[..., Page]) -> None:
+    page = visit("?lang=zh", at="lab", apart=True)
+    for task in page.locator(".lv-task").all():
+        task.click()
+        chinese(page)
+    page.locator('.lv-task[data-task="where"]').click()
+    page.locator("[data-field=coarsest] input").fill("4")
+    page.locator("[data-field=finest] input").fill("4")
+    page.locator(".lv-go").last.click()
+    page.wait_for_selector('.lv-page[data-end="done"][data-drawn="true"]')
+    chinese(page)
