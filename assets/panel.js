@@ -86,6 +86,8 @@ export class Panel {
     this.title = el("h2");
     this.question = el("p", "lv-question");
     this.choices = el("div", "lv-choices");
+    this.act = press("lv-quiet lv-act", () => this.again.click()); // where a choice leads nowhere in this run
+    this.act.hidden = true;
     this.hide = press("lv-icon", () => page.shelf.turn(this.name, false), "×");
     this.plot = el("div", "lv-plot");
     const { menu, notice } = page.share.exporter(this);
@@ -100,7 +102,7 @@ export class Panel {
     this.summary.setAttribute("aria-live", "polite");
     this.detailsTitle = el("summary");
     this.detailsBody = el("div", "lv-how");
-    const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), menu.node, this.hide, this.choices, notice.node);
+    const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), menu.node, this.hide, this.choices, this.act, notice.node);
     const wrap = el("div", "lv-plot-wrap", this.empty, this.lacking, this.plot);
     this.node = el("section", "lv-panel", head, this.said, wrap, this.summary, el("details", "", this.detailsTitle, this.detailsBody));
     this.node.dataset.panel = panelName;
@@ -150,6 +152,7 @@ export class Panel {
     this.dirtySince = null;
     this.drawn = -1;
     this.offered = "";
+    this.act.hidden = true;
     this.choices.replaceChildren();
     this.forget();
     this.said.replaceChildren();
@@ -171,6 +174,9 @@ export class Panel {
     this.waiting = false; // this one may be drawn by what is there
     this.lacking.hidden = true;
     this.offer(figure.layout.meta?.choices ?? {});
+    const act = figure.layout.meta?.act;
+    this.act.hidden = !act;
+    this.act.textContent = act?.label ?? "";
     this.touch(seq);
   }
 

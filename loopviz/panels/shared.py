@@ -325,5 +325,5 @@ def lens_asks(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     options = [("direct", words["choose_direct"]), ("exit", exit_name)]
     asked = asks(meta, focus, {"step": "y"}, lens=choice(words["lens"], options, lens or "direct"))
     if lens == "exit" and not _exit_recorded(meta):
-        asked["act"] = {"label": words["rerun"], "run": {}}  # looked through it, the next run records it
+        asked["act"] = {"label": words["rerun"]}  # looked through it, the next run records it
     return asked
