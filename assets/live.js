@@ -301,13 +301,14 @@ class Page {
   }
 
   /** What is said of the run's settings, and the colours of its loops; both may change while it is made. */
-  describe({ model, about, palette }) {
+  describe({ model, about, palette, brings }) {
     this.about.replaceChildren(el("b", "", model), ` · ${about}`);
     if (JSON.stringify(palette) !== JSON.stringify(this.palette)) {
       this.palette = palette;
       this.words.recolour();
     }
     this.words.showLegend();
+    if (this.config && this.shelf.bring(brings ?? [])) this.redraw();
   }
 
   summaries(summaries) {

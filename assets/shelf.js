@@ -9,6 +9,7 @@ export class Shelf {
     this.page = page;
     this.wishes = kept.get("panels", {}); // what the visitor switched, by name
     this.lent = new Set(); // on for a while, whatever was switched
+    this.brought = new Set(); // on because of what the run does, unless switched off
     this.title = el("span", "lv-shelf-title");
     this.switches = el("div", "lv-switches");
     this.note = el("p", "lv-shelf-note");
@@ -17,9 +18,9 @@ export class Shelf {
     this.node.setAttribute("role", "group");
   }
 
-  /** Whether a panel is on: as the visitor switched it, else as the server usually has it. */
+  /** Whether a panel is on: as the visitor switched it, else as the run asks for it or the server usually has it. */
   isOn({ name, usual }) {
-    return this.lent.has(name) || (this.linked?.has(name) ?? this.wishes[name] ?? usual);
+    return this.lent.has(name) || (this.linked?.has(name) ?? this.wishes[name] ?? (usual || this.brought.has(name)));
   }
 
   /** A link says which panels are on (null: it does not). What the visitor chose here stays remembered. */
@@ -59,6 +60,16 @@ export class Shelf {
     this.lending = names.length > 0;
     this.show();
     this.tellCost(fresh);
+  }
+
+  /** The run has something to say in these panels. Whether one of them is on now that was not. */
+  bring(names) {
+    const before = new Set(this.on());
+    this.brought = new Set(names);
+    const after = this.on();
+    if (after.length === before.size && after.every((name) => before.has(name))) return false;
+    this.show();
+    return after.some((name) => !before.has(name));
   }
 
   turn(name, on) {

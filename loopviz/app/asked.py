@@ -24,6 +24,7 @@ PLAIN: Mapping[str, Any] = {
     "loop_damping": 1.0,
     "loop_injection": "none",
     "loop_norm": False,
+    "layer_chooser": "none",
 }
 
 

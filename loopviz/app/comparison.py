@@ -44,6 +44,8 @@ def _block(values: Mapping[str, Any]) -> dict[str, Any]:
         "slots": values["virtual_layer_count"],
         "attention_mode": values["virtual_attention_mode"],
         "merge": values["merge_strategy"],
+        "chooser": values["layer_chooser"],
+        "layer_threshold": values["layer_threshold"],
     }
 
 

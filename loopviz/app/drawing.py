@@ -13,11 +13,12 @@ from typing import Any
 
 from loopviz.app.texts import text
 from loopviz.app.wire import pack
-from loopviz.panels import Focus, passing
+from loopviz.panels import PANELS, Focus, passing
 from loopviz.panels.labels import changed
 from loopviz.panels.shared import said
 from loopviz.panels.theme import tints_of
 from loopviz.trace import Frame, Trace, changes_of
+from loopviz.trace.changes import as_of
 
 Panels = Mapping[str, ModuleType]
 
@@ -128,6 +129,8 @@ def about_loop(blocks: Iterable[Mapping[str, Any]], lang: str) -> list[str]:
             fields["criterion"] = block["criterion"]
             words.append(text(lang, "about.dynamic", **fields))
         words.append(memory(block, lang))
+        if (chooser := block.get("chooser", "none")) != "none":
+            words.append(text(lang, "about.chooser", name=chooser, threshold=f"{block['layer_threshold']:g}"))
     return words or [text(lang, "about.plain")]
 
 
@@ -147,9 +150,18 @@ def about(meta: Mapping[str, Any], lang: str) -> str:
 
 
 def title(trace: Trace, lang: str) -> dict[str, Any]:
-    """What the page shows over a run, and may change when the loop's settings do: model, settings, colours of loops."""
+    """What the page shows over a run, and may change when the loop's settings do: model, settings, colours of loops.
+
+    ``brings``: panels that are off by themselves, and on for this run unless the visitor switched them off.
+    """
     meta = trace.meta
-    return {"model": meta["model"], "about": about(meta, lang), "palette": palette(trace)}
+    held = as_of(meta, len(trace))
+    brings = [name for name, panel in PANELS.items() if getattr(panel, "tells_of", _nothing)(held)]
+    return {"model": meta["model"], "about": about(meta, lang), "palette": palette(trace), "brings": brings}
+
+
+def _nothing(meta: Mapping[str, Any]) -> bool:
+    return False
 
 
 def palette(trace: Trace) -> list[str | None]:

@@ -29,11 +29,17 @@ def _info(control: st.Control, values: Mapping[str, Any], lang: str) -> str:
         return text(lang, f"{name}.info", kl=f"{st.kl_of(values[name]):g}")
     if name == "virtual_layer_count" and values["loop_strategy"] == "dynamic_stop":
         return text(lang, f"{name}.info.dynamic", most=values["min_loop_count"])
+    if name == "layer_threshold" and values["layer_chooser"] in st.BY_NAME["layer_chooser"].choices:
+        return text(lang, f"{name}.info.{values['layer_chooser']}")
     return text(lang, f"{name}.info")
 
 
 def _choices(control: st.Control, lang: str) -> list[tuple[str, str]]:
-    return [(text(lang, f"{control.name}.{choice}"), choice) for choice in control.choices]
+    return [
+        # a name that somebody registered is its own word
+        (text(lang, f"{control.name}.{choice}") if choice in control.choices else choice, choice)
+        for choice in st.choices(control)
+    ]
 
 
 def face(

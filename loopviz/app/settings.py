@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -69,6 +70,8 @@ CONTROLS: tuple[Control, ...] = (
     Control("loop_damping", "number", 1.0, "step", 0.05, 1.0, 0.05),
     Control("loop_injection", "choice", "none", "step", choices=("none", "add", "linear")),
     Control("loop_norm", "flag", False, "step"),
+    Control("layer_chooser", "choice", "none", "step", choices=("none", "influence", "difficulty")),
+    Control("layer_threshold", "number", 0.15, "step", 0.0, 2.0, 0.01),
     Control("max_new_tokens", "whole", 64, "sampling", 1, 1024),
     Control("greedy", "flag", True, "sampling"),
     Control("temperature", "number", 0.8, "sampling", 0.05, 3.0, 0.05),
@@ -79,11 +82,30 @@ CONTROLS: tuple[Control, ...] = (
     Control("seed", "whole", 0, "sampling", 0, 2**31 - 1),
     Control("chat", "flag", False, "sampling"),
 )
+# Choices that people add to by name: where the names are. What is listed above comes with LoopViz and can be shown before
+# torch and the model package have been imported, which takes seconds.
+_REGISTRIES = {
+    "convergence_criterion": ("loopviz.model.criteria", "CRITERIA"),
+    "merge_strategy": ("loopviz.model.merges", "MERGES"),
+    "layer_chooser": ("loopviz.model.choosers", "CHOOSERS"),
+}
 BY_NAME: Mapping[str, Control] = {control.name: control for control in CONTROLS}
 GROUPS: tuple[str, ...] = ("model", "loop", "kv", "step", "sampling")
 
 # Fields of LoopLlamaConfig and StreamSettings that a control of another name decides.
 _FIELD_CONTROL = {"loop_layers": "block_start", "do_sample": "greedy", "prompt": "prompt"}
+
+
+def choices(control: Control) -> tuple[str, ...]:
+    """The values of a choice: those of LoopViz, then whatever its users have registered by name in this process."""
+    module, registry = _REGISTRIES.get(control.name, ("", ""))
+    known: Mapping[str, Any] = getattr(sys.modules.get(module), registry, {})
+    return (*control.choices, *(name for name, registered in known.items() if _of_a_user(registered)))
+
+
+def _of_a_user(registered: Any) -> bool:
+    function = getattr(registered, "function", registered)
+    return (getattr(function, "__module__", None) or "").partition(".")[0] != "loopviz"
 
 
 def defaults() -> dict[str, Any]:
@@ -117,8 +139,8 @@ def _clean_one(control: Control, value: Any, lang: str) -> Any:
             raise ValueError(text(lang, "refused.number", **shown))
         return number
     if control.kind == "choice":
-        if value not in control.choices:
-            raise ValueError(text(lang, "refused.choice", **shown, choices=", ".join(control.choices)))
+        if value not in choices(control):
+            raise ValueError(text(lang, "refused.choice", **shown, choices=", ".join(choices(control))))
         return value
     if control.kind == "flag":
         if not isinstance(value, bool):
@@ -190,6 +212,7 @@ _RULES: Mapping[str, tuple[_Rule, ...]] = {
         (lambda values: not _virtual(values), "off.merge_only"),
         (lambda values: values["merge_strategy"] == "ema", "off.ema_only"),
     ),
+    "layer_threshold": ((lambda values: values["layer_chooser"] != "none", "off.chooser_only"),),
     "temperature": (_SAMPLED,),
     "top_k": (_SAMPLED,),
     "top_p": (_SAMPLED,),
@@ -299,6 +322,8 @@ def _values_of(block: Any) -> dict[str, Any]:
         "loop_damping": block.damping,
         "loop_injection": block.injection,
         "loop_norm": block.norm,
+        "layer_chooser": block.chooser,
+        "layer_threshold": block.layer_threshold,
     }
     found["min_loop_count"] = block.floor
     if block.kv_mode == "virtual_layers":

@@ -46,8 +46,11 @@ def nav(here: str, lang: str) -> str:
 
 def page_data(here: str, default_model: str, **more: Any) -> dict[str, Any]:
     """What a page's script is told once."""
+    # a name that somebody registered is its own word
+    own = {f"{c.name}.{name}": name for c in st.CONTROLS for name in st.choices(c) if name not in c.choices}
     texts = {
-        lang: {key: value for key, value in table(lang).items() if not key.startswith(_ELSEWHERE)} for lang in LANGUAGES
+        lang: {key: value for key, value in table(lang).items() if not key.startswith(_ELSEWHERE)} | own
+        for lang in LANGUAGES
     }
     controls = [
         {
@@ -57,7 +60,7 @@ def page_data(here: str, default_model: str, **more: Any) -> dict[str, Any]:
             "low": c.low,
             "high": c.high,
             "step": c.step,
-            "choices": c.choices,
+            "choices": st.choices(c),
             "value": c.default,
         }
         for c in st.CONTROLS

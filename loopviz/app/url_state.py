@@ -49,6 +49,8 @@ DEFAULTS: Mapping[str, Any] = {
     "loop_damping": 1.0,
     "loop_injection": "none",
     "loop_norm": False,
+    "layer_chooser": "none",  # these two came later: no link before them has another
+    "layer_threshold": 0.15,
     "max_new_tokens": 64,
     "greedy": True,
     "temperature": 0.8,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FURTHEST_TOKEN = 10**9
 _BLOCK_FIELDS = ("strategy", "count", "max_steps", "floor", "criterion", "cosine_threshold", "kl_threshold", "kv_mode")
 _BLOCK_FIELDS += ("slots", "attention_mode", "merge", "ema_alpha", "damping", "injection", "norm")
+_BLOCK_FIELDS += ("chooser", "layer_threshold")
 
 
 def block_metas(config: LoopLlamaConfig) -> list[dict[str, Any]]:

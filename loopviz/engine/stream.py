@@ -142,11 +142,12 @@ class _Run:
             ids = torch.tensor([tokens], device=self.view.device)  # [1, T]
             out = self.view.model(input_ids=ids, past_key_values=self.cache, use_cache=True)
             clock = PassClock(self.view.last_pass.seconds)
-            steps = [int(n[0]) for n in self.view.last_pass.steps]
+            report = self.view.last_pass
+            runs = [(layers, int(report.layer_runs(i, layers)[0])) for i, layers in enumerate(self.blocks)]
             readings = self.recorder.read(out.last_hidden_state, self.cache, clock.head)
         if change is not None:  # now that tokens have been read under it
             self.steering.changes.append(change)
-        kv = self.meter.frames(self.cache.occupancy(), len(tokens), list(zip(self.blocks, steps, strict=True)))
+        kv = self.meter.frames(self.cache.occupancy(), len(tokens), runs)
         same: dict[str, Any] = {"pass_tokens": len(tokens), "memory": self.memory.read()}
         while True:
             with torch.inference_mode():

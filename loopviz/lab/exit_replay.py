@@ -185,7 +185,8 @@ def max_loop_view(
         what: is done with it, for the refusal.
 
     Raises:
-        ValueError: not exactly one looped block: with several, stopping one changes what the next is given.
+        ValueError: not exactly one looped block: with several, stopping one changes what the next is given. A chooser of
+            layers, which may end a row before ``steps``.
     """
     view = model.with_loop(**{**loop, "loop_strategy": "fixed_count", "loop_count": steps, "max_loop_count": steps})
     blocks = view.config.loop_blocks()
@@ -197,6 +198,10 @@ def max_loop_view(
         )
         raise ValueError(
             f"loop_layers={view.config.loop_layers!r}: {len(blocks)} looped blocks, and {what} for exactly one ({how})"
+        )
+    if blocks[0].chosen:
+        raise ValueError(
+            f"layer_chooser={blocks[0].chooser!r}: {what} where every layer runs in every step; set layer_chooser='none'"
         )
     return view
 

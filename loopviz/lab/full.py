@@ -49,7 +49,11 @@ def each_exit(
     if not blocks:
         take(1, model.model(ids, use_cache=False).last_hidden_state)
         return
-    if len(blocks) > 1:
+    # a chooser of layers may end a row early, and its choice for one count need not be that of another
+    chosen = next((block.chooser for block in blocks if block.chosen), None)
+    if len(blocks) > 1 or chosen:
+        if watch is not None and chosen:
+            raise ValueError(f"layer_chooser={chosen!r}: every layer must run in every step to be measured; set 'none'")
         if watch is not None:
             raise ValueError(f"loop_layers={model.config.loop_layers!r}: one block can be measured, not several")
         for r in loops:

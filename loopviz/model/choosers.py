@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from . import measures
+from .registry import check_tensor, take_name
 
 if TYPE_CHECKING:
     from .configuration import LoopBlock
@@ -82,9 +84,8 @@ class ChooserContext:
         """
         if self.outputs[layer] is None:
             return torch.zeros(self.state.shape[0], device=self.state.device)
-        cosine = F.cosine_similarity(_wide(self.inputs[layer]), _wide(self.outputs[layer]), dim=-1)
-        # a row in which it has not run holds the same state twice, and so would come out at rounding's distance from 0
-        return torch.where(self.runs[:, layer] > 0, 1 - self.mean(cosine), 0)
+        cosine = measures.cosine(self.outputs[layer], self.inputs[layer])  # [B, T]; a zero state has no direction
+        return torch.where(self.runs[:, layer] > 0, 1 - self.mean(cosine.nan_to_num(1.0)), 0)
 
     def entropy(self, state: Tensor, share: bool = False) -> Tensor:
         """Entropy in nats of the direct lens at each token of `state` `[B, T, H]`, `[B, T]`, float32 (float64 stays).
@@ -103,7 +104,7 @@ class ChooserContext:
             )
         parts = []
         for part in state.split(LENS_CHUNK, dim=1):
-            log_p = F.log_softmax(_wide(self.lens(part)), dim=-1)
+            log_p = measures.log_probs(self.lens(part))
             entropy = -(log_p.exp() * log_p).sum(-1)
             parts.append(entropy / math.log(log_p.shape[-1]) if share else entropy)
         return torch.cat(parts, dim=1)
@@ -120,26 +121,40 @@ class RegisteredChooser:
     low: float = -math.inf
     high: float = math.inf
 
+    def choice(self, ctx: ChooserContext) -> Tensor:
+        """Which layers run, `[B, n]` bool.
+
+        Raises:
+            ValueError: the function gave something else; it says what.
+        """
+        found = self.function(ctx)
+        wanted = (ctx.state.shape[0], ctx.n_layers)
+        name = ctx.block.chooser
+        check_tensor("register_layer_chooser", name, self.function, found, wanted, torch.bool, ctx.state)
+        return found
+
 
 CHOOSERS: dict[str, RegisteredChooser] = {}
 
 
 def register_layer_chooser(
-    name: str, *, threshold: tuple[float, float] = (-math.inf, math.inf)
+    name: str, *, threshold: tuple[float, float] = (-math.inf, math.inf), replace: bool = False
 ) -> Callable[[LayerChooser], LayerChooser]:
     """Make a chooser of layers known under `name` for `LoopLlamaConfig(layer_chooser=name)`.
 
     Args:
         name: the value of the configuration field, and the stop reason that is reported where it ends a row.
         threshold: the least and the largest `layer_threshold` that has a meaning for it.
+        replace: take the place of another function of that name (the same function takes its own place anyway).
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken. What the function returns is checked when it is used: `[B, n]` bool.
     """
 
     def add(function: LayerChooser) -> LayerChooser:
-        if name in CHOOSERS or name == NO_CHOOSER:
-            raise ValueError(f"register_layer_chooser({name!r}): this name is taken; choose another")
+        if name == NO_CHOOSER:
+            raise ValueError(f"register_layer_chooser({name!r}): this name means that all layers run; choose another")
+        take_name(CHOOSERS, "register_layer_chooser", name, function, replace)
         CHOOSERS[name] = RegisteredChooser(function, *threshold)
         return function
 
@@ -229,9 +244,7 @@ class LayerChoice:
         """
         context = self.context
         context.step, context.state, context.running = step, state.detach(), running
-        chosen = self.chooser.function(context)
-        _check_choice(self.block.chooser, chosen, context.runs)
-        return chosen & running[:, None]
+        return self.chooser.choice(context) & running[:, None]
 
     def begin_step(self, ran: Tensor) -> None:
         """The step begins with these layers, `[B, n]` bool, as `ask` gave them."""
@@ -266,19 +279,3 @@ class LayerChoice:
 def _where(rows: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
     """`new` in these rows `[B]` (`None`: in all), `old` in the others."""
     return new if rows is None else torch.where(rows[:, None, None], new, old)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """In float32 at least: what decides must not depend on how the weights are stored."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
-def _check_choice(name: str, chosen: Any, like: Tensor) -> None:
-    wanted = f"a bool Tensor {tuple(like.shape)} on {like.device}: which layers of the block run, for each row"
-    if not isinstance(chosen, Tensor):
-        raise ValueError(f"layer_chooser={name!r}: it gave {type(chosen).__name__}, where it must give {wanted}")
-    if chosen.dtype != torch.bool or chosen.shape != like.shape or chosen.device != like.device:
-        raise ValueError(
-            f"layer_chooser={name!r}: it gave a {str(chosen.dtype).removeprefix('torch.')} Tensor "
-            f"{tuple(chosen.shape)} on {chosen.device}, where it must give {wanted}"
-        )

@@ -141,7 +141,7 @@ class LoopLlamaConfig(LlamaConfig):
     loop_injection: Any = "none"
     loop_norm: Any = False
     layer_chooser: Any = NO_CHOOSER
-    layer_threshold: Any = 0.1
+    layer_threshold: Any = 0.15
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop(IMPORTS, None)  # made anew from the names whenever it is saved

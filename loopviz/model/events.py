@@ -110,3 +110,8 @@ class LoopReport:
     seconds: PassSeconds | None = None
     layers_run: list[Tensor | None] = field(default_factory=list)
     measured: list[dict[int, dict[str, Tensor]]] = field(default_factory=list)
+
+    def layer_runs(self, block: int, layers: int) -> Tensor:
+        """How many layer runs a block of so many layers made, `[B]` int64: `N` times its layers without a chooser."""
+        ran = self.layers_run[block] if self.layers_run else None
+        return self.steps[block] * layers if ran is None else ran.sum((0, 2))

@@ -10,7 +10,8 @@ A panel module has
 * ``CODE`` (optional): the functions that compute what it shows, as ``"loopviz.model.measures:cosine"``: a page links there,
   and to the panel's own file;
 * ``LENS`` (optional): True when it reads words through the lens in focus;
-* ``USUAL`` (optional): False when a page shows it only if asked;
+* ``USUAL`` (optional): False when a page shows it only if asked; ``tells_of(meta) -> bool`` (optional): the runs for which
+  it is on all the same;
 * ``data(trace, focus) -> dict``: the figure as plain JSON data, pure; ``figure(trace, focus)`` is the same as a
   ``plotly.graph_objects.Figure``, whose checks take most of the time: a page, which draws often, does without them;
 * ``patch(trace, frame, focus) -> list[Op]``: the edits that turn the figure of ``trace``, which does not hold ``frame``

@@ -145,17 +145,19 @@ def _read(frame: dict[str, Any], spec: dict[str, Any], focus: Focus) -> Seen:
     owned = len(frame["kv"]["slots"][spec["layers"][0] + layer])
     steps = shown_steps(len(weights))
     rows = [step - 1 for step in steps]
+    # a step that left the layer out attended to nothing: blank, not zero
+    weights = np.where(weights.any(axis=1, keepdims=True), weights.astype(float), np.nan)
     return Seen(
         steps,
-        weights[rows].astype(float),
-        decode_floats(recorded["slots"], owned)[rows].astype(float),
+        weights[rows],
+        np.where(np.isnan(weights[rows, :1]), np.nan, decode_floats(recorded["slots"], owned)[rows].astype(float)),
         [recorded["change"][row] for row in rows],
     )
 
 
 def most_attended(weights: np.ndarray, count: int) -> list[int]:
     """The ``count`` positions with the most attention over all rows of ``weights``, in the order of the text."""
-    return sorted(np.argsort(-weights.sum(0), kind="stable")[:count].tolist())
+    return sorted(np.argsort(-np.nansum(weights, axis=0), kind="stable")[:count].tolist())
 
 
 def _percent(values: np.ndarray) -> list[list[float | None]]:
@@ -205,12 +207,19 @@ def _missing(frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
     words = TEXTS[focus.lang]
     if frame is None:
         return shared.unread(frames, focus, words["no_data"])
-    return "" if frame["blocks"][focus.block]["attention"] else words["not_recorded"]
+    block = frame["blocks"][focus.block]
+    if not block["attention"]:
+        return shared.skipped(block, focus) or words["not_recorded"]
+    layer = layer_of({"layers": block["layers"]}, focus)
+    if block["layers_run"] and not any(layer in ran for ran in block["layers_run"]):
+        return labels.COMMON[focus.lang]["left_out"].format(layer=layer)
+    return ""
 
 
 def _most(seen: Seen, frames: list[dict[str, Any]], lang: str, count: int) -> list[dict[str, str]]:
     """The positions the last step attends to most, best first: position, text, share."""
-    last = seen.weights[-1]
+    ran = seen.weights[np.isfinite(seen.weights[:, 0])]  # the steps shown in which the layer ran
+    last = ran[-1] if len(ran) else np.zeros(seen.weights.shape[1])
     return [
         {
             "position": str(p),

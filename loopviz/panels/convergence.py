@@ -165,8 +165,8 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
     missing = ""
     if frame is None:
         missing = shared.unread(frames, focus, TEXTS[lang]["no_data"])
-    elif not block["steps"]["cosine"] and block["n_steps"]:
-        missing = labels.COMMON[lang]["not_recorded"]
+    elif not block["steps"]["cosine"]:
+        missing = shared.skipped(block, focus) or labels.COMMON[lang]["not_recorded"]
     out: dict[Path, Any] = {
         ("layout", "title", "text"): " " if block is None else _head(frame, block, lang),
         **parts.notice(missing),
@@ -424,7 +424,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     block = frame["blocks"][focus.block]
     last = [_values(quantity, block)[-1:] for quantity in QUANTITIES]
     if not all(last):
-        return common["not_recorded"]
+        return shared.skipped(block, focus) or common["not_recorded"]
     shown = labels.fill(
         words["summary"],
         token=labels.token_label(frame, focus.lang),

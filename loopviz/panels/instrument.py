@@ -146,8 +146,8 @@ def _chosen(meta: dict[str, Any], focus: Focus, frames: int, frame: dict[str, An
     missing = ""
     if frame is None:
         missing = shared.unread(frames, focus, TEXTS[lang]["no_data"])
-    elif not block["steps"]["cosine"] and block["n_steps"]:
-        missing = labels.COMMON[lang]["not_recorded"]
+    elif not block["steps"]["cosine"]:
+        missing = shared.skipped(block, focus) or labels.COMMON[lang]["not_recorded"]
     drawn = block is not None and frame["token_id"] != UNKNOWN and not missing
     steps = range(1, block["n_steps"] + 1) if drawn else range(0)
     rate = exact_rate(meta["blocks"][0]["damping"])

@@ -155,7 +155,7 @@ def _missing(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, fo
     if frame is None:
         return shared.unread(frames, focus, words["no_data"])
     if not frame["blocks"][focus.block]["key_cosine"]:
-        return words["not_recorded"]
+        return shared.skipped(frame["blocks"][focus.block], focus) or words["not_recorded"]
     return words["one_step"] if meta["blocks"][focus.block]["max_steps"] < 2 else ""
 
 

@@ -33,8 +33,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "Tokens read in one pass, as the prompt is, stop together, so their bars are equally tall. Saved: the layer passes "
         "(one token through one layer) that were not run, beside always looping to the most steps this run allows; the "
         "share is of all layer passes that would have been: every layer, and every block at its most steps. Under a fixed "
-        "count nothing can be saved.",
-        "formula": r"\text{saved}=\sum_t (N_{\max}-N_t)(b-a+1),\qquad \text{share}=\frac{\text{saved}}"
+        "count without a chooser of layers nothing can be saved.",
+        "formula": r"\text{saved}=\sum_t \big(N_{\max}(b-a+1)-\text{layer passes of the block}_t\big),\qquad \text{share}=\frac{\text{saved}}"
         r"{\sum_t \big(L+\sum_{\text{blocks}}(N_{\max}-1)(b-a+1)\big)}",
         "units": "Loop steps; tokens; layer passes: one token through one layer. Layer passes count work, not time.",
         "source": "Loop steps and stop reasons of this run, kept for every token even when the recorder is off. N_max is "
@@ -60,8 +60,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "question": "每个词元循环了多少步，为什么停在那里，停止又省下了多少计算？",
         "how": "左图：一个词元一根柱，高度是它的循环步数，颜色表示停止原因；带框的是所选词元，点击可选择另一个。右图：各步数有多少词元。"
         "点线是平均值。一次前向读入的词元（例如提示词）同时停止，因此柱子一样高。节省：与总是循环到本次运行允许的最多步数相比，"
-        "没有运行的层次数（一个词元通过一层算一次）；百分比以全部应有的层次数为分母：所有的层，每个块都循环到最多步数。固定次数时没有可节省的。",
-        "formula": r"\text{saved}=\sum_t (N_{\max}-N_t)(b-a+1),\qquad \text{share}=\frac{\text{saved}}"
+        "没有运行的层次数（一个词元通过一层算一次）；百分比以全部应有的层次数为分母：所有的层，每个块都循环到最多步数。固定次数且没有层选择器时没有可节省的。",
+        "formula": r"\text{saved}=\sum_t \big(N_{\max}(b-a+1)-\text{layer passes of the block}_t\big),\qquad \text{share}=\frac{\text{saved}}"
         r"{\sum_t \big(L+\sum_{\text{blocks}}(N_{\max}-1)(b-a+1)\big)}",
         "units": "循环步；词元；层次数：一个词元通过一层算一次。层次数衡量计算量，不是时间。",
         "source": "本次运行的循环步数与停止原因，即使记录器关闭也会保留。N_max 在 dynamic_stop 下是 max_loop_count，在 fixed_count 下是 loop_count。",
@@ -118,13 +118,15 @@ def _count(tally: Tally, meta: Mapping[str, Any], block: int, frame: Frame) -> T
     ran, specs = frame["blocks"][block], blocks_at(meta, frame["index"])
     counts, key = dict(tally.counts), (theme.stop_kind(ran["stop_reason"]), ran["n_steps"])
     counts[key] = counts.get(key, 0) + 1
-    saved, every = layer_passes({**meta, "blocks": specs}, block, 1, ran["n_steps"])
+    a, b = ran["layers"]
+    runs = sum(map(len, ran["layers_run"])) or ran["n_steps"] * (b - a + 1)
+    saved, every = layer_passes({**meta, "blocks": specs}, block, 1, runs)
     return Tally(
         tally.tokens + 1,
         tally.steps + ran["n_steps"],
         tally.saved + saved,
         tally.every + every,
-        tally.fixed and specs[block]["strategy"] == "fixed_count",
+        tally.fixed and specs[block]["strategy"] == "fixed_count" and specs[block]["chooser"] == "none",
         tuple(sorted(counts.items())),
     )
 
@@ -132,22 +134,22 @@ def _count(tally: Tally, meta: Mapping[str, Any], block: int, frame: Frame) -> T
 RUNNING: Running[Tally] = Running(lambda meta, block: Tally(), _count)
 
 
-def layer_passes(meta: Mapping[str, Any], block: int, tokens: int, steps: int) -> tuple[int, int]:
+def layer_passes(meta: Mapping[str, Any], block: int, tokens: int, runs: int) -> tuple[int, int]:
     """Layer passes saved in ``block``, and all there would have been.
 
     Args:
         meta: of the run, or of as much of it as had the same settings.
         block: looped block, 0-based.
         tokens: tokens read.
-        steps: loop steps the block ran, summed over them.
+        runs: layer runs the block made, summed over them: its steps times its layers, less what a chooser left out.
 
     Returns:
-        ``sum_t (N_max - N_t)(b - a + 1)`` of the block; and ``L + sum over blocks of (N_max - 1)(b - a + 1)`` for every
+        ``sum_t N_max (b - a + 1) - runs`` of the block; and ``L + sum over blocks of (N_max - 1)(b - a + 1)`` for every
         token: what the whole model runs when every block runs its most steps.
     """
     widths = [spec["layers"][1] - spec["layers"][0] + 1 for spec in meta["blocks"]]
     extra = sum((spec["max_steps"] - 1) * width for spec, width in zip(meta["blocks"], widths, strict=True))
-    saved = (tokens * meta["blocks"][block]["max_steps"] - steps) * widths[block]
+    saved = tokens * meta["blocks"][block]["max_steps"] * widths[block] - runs
     return saved, tokens * (meta["shape"]["layers"] + extra)
 
 
@@ -187,7 +189,7 @@ def _tallied(meta: Mapping[str, Any], tally: Tally, focus: Focus) -> dict[Path, 
     mean = round(tally.steps / tally.tokens, 2) if tally.tokens else 0
     return {
         **{
-            ("data", place, "x"): [counts.get((kind, steps), 0) for steps in range(1, top + 1)]
+            ("data", place, "x"): [counts.get((kind, steps), 0) for steps in range(top + 1)]
             for kind, place in COUNTS.items()
         },
         ("layout", "yaxis", "range"): [0, top + 0.6],
@@ -240,7 +242,7 @@ def _data(lang: str) -> list[dict[str, Any]]:
             "legendgroup": kind,
             "showlegend": False,
             "x": [],
-            "y0": 1,
+            "y0": 0,
             "dy": 1,
             "marker": {"color": theme.COLOURS[f"stop_{kind}"], "line": {"width": 0}},
             "hovertemplate": words["hover_count"].format(why=why[kind]) + "<extra></extra>",

@@ -266,6 +266,11 @@ def lens_name(meta: Mapping[str, Any], focus: Focus) -> str:
     return LENS_TEXTS[focus.lang][lens_of(meta, focus)]
 
 
+def skipped(block: Mapping[str, Any], focus: Focus) -> str:
+    """What to say of a token for which a chooser of layers let no step of the block run; "" of others."""
+    return "" if block["n_steps"] else labels.COMMON[focus.lang]["skipped"]
+
+
 def silent(meta: Mapping[str, Any], frame: Frame, focus: Focus, not_recorded: str) -> str:
     """Why the selected block of ``frame`` has no words to show through the lens in use; "" when it has some.
 
@@ -273,7 +278,7 @@ def silent(meta: Mapping[str, Any], frame: Frame, focus: Focus, not_recorded: st
     """
     block, lens = frame["blocks"][focus.block], lens_of(meta, focus)
     if any(said(block, lens).ids) or not block["n_steps"]:
-        return ""
+        return skipped(block, focus)
     if lens != "exit" or not any(said(block, "direct").ids):
         return labels.COMMON[focus.lang]["not_recorded"]
     last = any(said(frame["blocks"][-1], "exit").ids)  # recorded, but an earlier block's exit would run later blocks

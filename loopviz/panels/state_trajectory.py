@@ -12,7 +12,7 @@ import numpy as np
 from loopviz.panels import labels, parts, paths, theme
 from loopviz.panels.ops import Op, Path, append, changes, fill, put
 from loopviz.panels.routes import RUNNING, Route, Seen, route_of
-from loopviz.panels.shared import Follower, asks, checked, choice, unread
+from loopviz.panels.shared import Follower, asks, checked, choice, skipped, unread
 
 if TYPE_CHECKING:
     from loopviz.panels.focus import Focus
@@ -213,7 +213,7 @@ def _chosen(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus:
     if frame is None:
         missing = unread(len(frames), focus, words["no_data"])
     elif frame["blocks"][focus.block]["states"] is None:
-        missing = words["not_recorded"]
+        missing = skipped(frame["blocks"][focus.block], focus) or words["not_recorded"]
     elif seen.basis is None:
         missing = words["fitting"]
     else:
@@ -507,7 +507,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     seen, frame = RUNNING.over(trace, focus.block), trace.frames[at]
     block = frame["blocks"][focus.block]
     if block["states"] is None:
-        return words["not_recorded"]
+        return skipped(block, focus) or words["not_recorded"]
     if seen.basis is None:
         return words["fitting"]
     route = route_of(trace.meta, focus.block, frame, seen.basis)

@@ -347,7 +347,7 @@ def _added(frame: dict[str, Any], focus: Focus) -> list[Op]:
         append(("data", MAP, "z"), [_colour(focus.metric, v) for v in values]),
         append(("data", MAP, "text"), _texts(focus.metric, block, focus.lang)),
         append(("data", mark, "x"), [name]),
-        append(("data", mark, "y"), [block["n_steps"]]),
+        append(("data", mark, "y"), [block["n_steps"] or 0.5]),  # a skipped token's mark stands on the axis
     ]
 
 

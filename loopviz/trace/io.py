@@ -33,6 +33,7 @@ MAX_META = 4 * 2**20  # bytes of meta.json: Python's objects take many times the
 _TABLES = [name for name in TABLES if name not in (*PACKED, "state_index")]
 _EXPORTED = [name for name in TABLES if name not in INDEXES]
 _MEMBERS = [*(f"{name}.parquet" for name in _TABLES), "states.safetensors", "attention.safetensors"]
+_NO_CHOOSER = {"chooser": "none", "layer_threshold": 0.0}  # of blocks before version 4
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal traces make equal files
 
 
@@ -148,7 +149,7 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
             raise TraceFileError("not a trace file (its meta.json is another program's)")
         version = header.get("version")
         if version not in READABLE or not isinstance(version, int):
-            readable = " and ".join(map(str, READABLE))
+            readable = f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]}"
             raise TraceFileError(f"version {version!r}; this LoopViz reads versions {readable}")
         members = {}
         for name in _members(version):
@@ -170,7 +171,14 @@ def _this_version(header: dict[str, Any]) -> dict[str, Any]:
     meta = header["meta"]
     if meta["version"] != header["version"]:
         raise ValueError(f"meta.version={meta['version']!r} in a file of version {header['version']!r}")
-    return {**meta, "version": SCHEMA_VERSION}
+    if meta["version"] >= SINCE["layers_run"]:
+        return meta
+    older = {**meta, "version": SCHEMA_VERSION, "blocks": [{**block, **_NO_CHOOSER} for block in meta["blocks"]]}
+    if "changes" in meta:
+        older["changes"] = [
+            {**change, "blocks": [{**block, **_NO_CHOOSER} for block in change["blocks"]]} for change in meta["changes"]
+        ]
+    return older
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:

@@ -121,8 +121,9 @@ class Recorder:
             states = [events[0].previous[0], *(event.state[0] for event in events)] if events else []  # N + 1 x [T, H]
             ms = [event.seconds * 1000 for event in events]
             decided = report.measured[i] if hidden.shape[1] == 1 else {}
-            n, reason = int(report.steps[i][0]), report.reasons[i][0]
-            runs.append(_BlockRun(i, [spec.a, spec.b], n, reason, states, ms, decided))
+            n, reason, ran = int(report.steps[i][0]), report.reasons[i][0], report.layers_run[i]  # [N, 1, layers]
+            layers_run = [] if ran is None else [[spec.a + j for j, on in enumerate(step) if on] for step in ran[:, 0]]
+            runs.append(_BlockRun(i, [spec.a, spec.b], n, reason, layers_run, states, ms, decided))
         exits = self._exits(runs[-1], cache) if self.exit else []
         rows = 1 + sum(len(run.states) for run in runs) + len(exits)
         if self.full or hidden.shape[1] == 1:
@@ -168,7 +169,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class _BlockRun:
-    """One block in one pass: ``states`` s_0..s_N, each ``[T, H]`` (none when not recorded), ``ms`` of each step.
+    """One block in one pass: ``states`` s_0..s_N, each ``[T, H]`` (none when not recorded, or N = 0), ``ms`` of each step.
 
     ``decided``: of a pass of one token, what its stop rule compared with the thresholds, by step.
     """
@@ -177,6 +178,7 @@ class _BlockRun:
     layers: list[int]
     n_steps: int
     reason: str
+    layers_run: list[list[int]]
     states: list[Tensor]
     ms: list[float]
     decided: dict[int, dict[str, Tensor]]
@@ -263,6 +265,7 @@ class Reading:
                         "layers": list(run.layers),
                         "n_steps": run.n_steps,
                         "stop_reason": run.reason,
+                        "layers_run": [list(layers) for layers in run.layers_run],
                         "steps": steps,  # type: ignore[typeddict-item]
                         "states": packed[c],
                         "key_cosine": list(keys[c]),
@@ -340,13 +343,13 @@ class KVMeter:
 
         Args:
             occupancy: ``cache.occupancy()`` after the pass.
-            runs: per block, layers in it and steps N the pass ran.
+            runs: per block, layers in it and layer runs the pass made.
         """
         held = [
             [*record.slots, *[0] * (own - len(record.slots))]
             for record, own in zip(occupancy.layers, self.slots, strict=True)
         ]
-        each = len(self.slots) + sum((n - 1) * layers for layers, n in runs)
+        each = len(self.slots) + sum(made - layers for layers, made in runs)
         frames: list[KVFrame] = []
         for later in range(n_tokens - 1, -1, -1):
             slots = [[max(tokens - later, 0) for tokens in layer] for layer in held]

@@ -41,7 +41,7 @@ class AttentionRecorder:
 
     def __init__(self, blocks: list[LoopBlock]) -> None:
         self._blocks = blocks
-        self._kept: dict[int, list[_Kept]] = {}  # by layer, step after step
+        self._kept: dict[int, list[_Kept | None]] = {}  # by layer, step after step; None: left out
 
     def clear(self) -> None:
         """Forget the pass."""
@@ -51,45 +51,60 @@ class AttentionRecorder:
         """Keep what a step read (a loop hook's work)."""
         for layer in self._blocks[event.block].layers:
             read = event.attention(layer)
+            if read is None:
+                self._kept.setdefault(layer, []).append(None)
+                continue
             past = read.past * read.held
             keys = read.keys[0]
             self._kept.setdefault(layer, []).append(_Kept(read, keys[:, :past], keys[:, past:].clone()))
 
-    def columns(self, block: int, start: int, stop: int) -> list[dict[str, Any]]:
-        """The block's ``attention`` for each of the pass's tokens ``start .. stop - 1``."""
+    def columns(self, block: int, start: int, stop: int) -> list[dict[str, Any] | None]:
+        """The block's ``attention`` for each of the pass's tokens ``start .. stop - 1``; None where it was skipped."""
         spec = self._blocks[block]
+        kept = [self._kept.get(layer, []) for layer in spec.layers]
+        some = next((step.read for steps in kept for step in steps if step is not None), None)
+        if some is None:
+            return [None] * (stop - start)
         tokens: list[dict[str, Any]] = [{"layers": []} for _ in range(start, stop)]
-        for layer in spec.layers:
-            for frame, seen in zip(tokens, _layer(self._kept[layer], spec.slots, start, stop), strict=True):
+        for steps in kept:
+            for frame, seen in zip(tokens, _layer(steps, some, spec.slots, start, stop), strict=True):
                 frame["layers"].append(seen)
         return tokens
 
 
-def _layer(steps: list[_Kept], slots: int, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """One layer's entry for each token; ``slots``: those it owns."""
-    read = steps[0].read
-    heads, past = read.query.shape[1], read.past
-    size = max(1, MAX_WEIGHTS // (heads * max(kept.read.keys.shape[2] for kept in steps)))
+def _layer(
+    steps: list[_Kept | None], read: AttentionRead, slots: int, start: int, stop: int
+) -> Iterator[dict[str, Any]]:
+    """One layer's entry for each token; ``read``: any of the block's in this pass; ``slots``: those the layer owns."""
+    heads, past, device = read.query.shape[1], read.past, read.query.device
+    widest = max((kept.read.keys.shape[2] for kept in steps if kept is not None), default=1)
+    size = max(1, MAX_WEIGHTS // (heads * widest))
     for first in range(start, stop, size):
         last = min(first + size, stop)
         weights, shares, changes = [], [], []
         before: Tensor | None = None
         for kept in steps:
+            if kept is None:
+                weights.append(torch.zeros(last - first, past + last, device=device))
+                shares.append(torch.zeros(last - first, slots, device=device))
+                changes.append([[None] * heads] * (last - first))
+                continue
             by_column = attention_weights(kept.read, kept.earlier, kept.own, first, last)  # [H, C, S']
             here = _by_position(kept.read, by_column)  # [H, C, past + last]
             weights.append(here.mean(0))
             shares.append(_by_slot(kept.read, by_column.mean(0), slots))
-            if before is not None:
-                changes.append(0.5 * (here - before).abs().sum(-1))  # [H, C]
+            if before is None:
+                changes.append([[None] * heads] * (last - first))
+            else:
+                changes.append(plain((0.5 * (here - before).abs().sum(-1)).T))  # [C][H]
             before = here
         packed_weights = torch.stack(weights, dim=1).cpu().numpy()  # [C, N, past + last]
         packed_shares = torch.stack(shares, dim=1).cpu().numpy()  # [C, N, slots]
-        change = plain(torch.stack(changes).permute(2, 0, 1)) if changes else [[]] * (last - first)  # [C][N - 1][H]
         for c in range(last - first):
             yield {
                 "weights": encode_floats(packed_weights[c, :, : past + first + c + 1]),
                 "slots": encode_floats(packed_shares[c]),
-                "change": [[None] * heads, *change[c]],
+                "change": [list(step[c]) for step in changes],
             }
 
 

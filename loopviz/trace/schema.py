@@ -27,8 +27,9 @@ from loopviz.trace.typed import check_type
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 3
-READABLE = (2, 3)  # of files: what version 2 lacks is read as not recorded
+SCHEMA_VERSION = 4
+# Of files. What version 2 lacks is read as not recorded; before version 4 every layer of a block ran in every step.
+READABLE = (2, 3, 4)
 EXTRAS = ("exit", "keys", "attention")  # what a run records only when asked, see StepColumns and BlockFrame
 STEP_NUMBERS = ("cosine", "kl", "rel_delta", "norm", "entropy", "rank", "ms")
 STEP_LISTS = ("topk_ids", "topk_logprobs", "topk_texts")
@@ -74,12 +75,15 @@ def empty_steps() -> StepColumns:
 class LayerAttention(TypedDict):
     """What one layer of a block attended to from this token (position ``t``), step by step.
 
-    The packed arrays are read with ``decode_floats(text, columns)``; their rows are the steps 1..N and sum to 1.
+    The packed arrays are read with ``decode_floats(text, columns)``; their rows are the steps 1..N and sum to 1, or are 0
+    where the layer was left out of the step.
     """
 
     weights: str  # [N, t + 1]: attention over positions 0..t, mean over query heads, summed over a position's slots
     slots: str  # [N, S]: share of the attention that went to each slot the layer owns, mean over query heads
-    change: list[list[Number]]  # [N][heads]: 0.5 * sum_p |A_r(p) - A_{r-1}(p)| of each query head; None at r = 1
+    # [N][heads]: 0.5 * sum_p |A_r(p) - A_q(p)| of each query head, q the step before in which the layer ran: r - 1 unless
+    # it was left out; None in its first step, and where it was left out
+    change: list[list[Number]]
 
 
 class Attention(TypedDict):
@@ -94,12 +98,15 @@ class BlockFrame(TypedDict):
     block: int  # 0-based
     layers: list[int]  # [a, b], inclusive physical layers
     n_steps: int  # N
-    stop_reason: str  # count, cosine, kl, max, or the name of a registered criterion
+    stop_reason: str  # count, cosine, kl, max, or the name of a registered criterion or of the chooser of layers
+    # Per step 1..N the physical layers that ran, ascending; empty without a chooser of layers: all of them, in every step
+    layers_run: list[list[int]]
     steps: StepColumns
     states: Union[str, None]  # noqa: UP007  # encode_states of float16 [N + 1, H]: s_0..s_N; None: not recorded
-    # Extra "keys": per layer a..b a list of N: cos(K_r, K_{r-1}) of this token's key, all heads flattened; None at r = 1
+    # Extra "keys": per layer a..b a list of N: cos(K_r, K_q) of this token's key, all heads flattened, q the step before in
+    # which the layer ran; None in its first step, and where it was left out. Empty also where N = 0
     key_cosine: list[list[Number]]
-    attention: Union[Attention, None]  # noqa: UP007  # extra "attention"
+    attention: Union[Attention, None]  # noqa: UP007  # extra "attention"; None also where N = 0
 
 
 class KVFrame(TypedDict):
@@ -109,9 +116,7 @@ class KVFrame(TypedDict):
     bytes_used: int
     bytes_allocated: int  # whole cache, as the pass left it
     bytes_plain: int  # what a plain Llama would hold: L layers
-    bytes_unrolled: (
-        int  # what the unrolled model would hold: L + sum over blocks of (N_t - 1)(b - a + 1) layers a token
-    )
+    bytes_unrolled: int  # what the unrolled model would hold: L - (b - a + 1) + the layer runs made, over all blocks, layers a token
 
 
 class Parts(TypedDict):
@@ -138,7 +143,7 @@ class Memory(TypedDict):
 class Frame(TypedDict):
     """Everything one token adds to a Trace."""
 
-    version: Literal[3]
+    version: Literal[4]
     index: int  # position t, 0-based, prompt included
     phase: Literal["prompt", "generated"]
     token_id: int
@@ -192,6 +197,8 @@ class BlockMeta(TypedDict):
     damping: float
     injection: str
     norm: bool
+    chooser: str  # of layers; "none": all of them run in every step
+    layer_threshold: float  # what the chooser compares with
 
 
 class Change(TypedDict):
@@ -217,7 +224,7 @@ class _Provenance(TypedDict, total=False):
 class Meta(_Changes, _Provenance):
     """What the whole run was: model, prompt, settings (those it began with)."""
 
-    version: Literal[3]
+    version: Literal[4]
     model: str
     prompt: str
     prompt_tokens: int
@@ -267,6 +274,11 @@ def _check_block(block: BlockFrame, frame: Mapping[str, Any], hidden: int | None
         if rows != n + 1:
             raise ValueError(f"states: {rows} rows for n_steps={n} (n_steps + 1 belong)")
     layers = range(block["layers"][0], block["layers"][1] + 1)
+    if block["layers_run"]:
+        _expect("layers_run", "steps", len(block["layers_run"]), n)
+        for r, ran in enumerate(block["layers_run"], start=1):
+            if not ran or sorted({*ran} & {*layers}) != ran:
+                raise ValueError(f"layers_run: {ran} in step {r} of a block of layers {block['layers']}")
     if block["key_cosine"]:
         _expect("key_cosine", "layers", len(block["key_cosine"]), len(layers))
         for j, column in enumerate(block["key_cosine"]):
@@ -378,6 +390,11 @@ class Trace:
     def kv(self) -> pd.DataFrame:
         """A row per token, layer and slot: tokens held."""
         return self._table("kv")
+
+    @property
+    def layers_run(self) -> pd.DataFrame:
+        """A row per token, block, step and layer that ran in it. Empty where no chooser of layers was asked: all ran."""
+        return self._table("layers_run")
 
     @property
     def exit(self) -> pd.DataFrame:

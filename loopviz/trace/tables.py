@@ -69,6 +69,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "topk": _TOPK,
     "next_topk": {"token": "int", "place": "int", "token_id": "int", "logprob": "float", "text": "str"},
+    "layers_run": {"token": "int", "block": "int", "step": "int", "layer": "int"},
     "exit": {"token": "int", "block": "int", "step": "int", "rank": "int", "logprob": "float"},
     "exit_topk": _TOPK,
     "keys": {"token": "int", "block": "int", "layer": "int", "step": "int", "cosine": "float"},
@@ -81,7 +82,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 PACKED = ("attention", "attention_slots")  # a number an earlier position or slot: kept as arrays, spelled out on demand
 # the first version of a file that has a table, or a column ("table.column"); all versions have what is not named
-SINCE = {"next_topk": 3, "tokens.wall_ms": 3}
+SINCE = {"next_topk": 3, "tokens.wall_ms": 3, "layers_run": 4}
 INDEXES = ("state_index", "attention_index")  # say whose the arrays' rows are
 
 _FRAME_KEYS = (
@@ -134,6 +135,8 @@ def _block_rows(frame: Frame, block: Any, table: str) -> Iterator[tuple[Any, ...
     elif table == "steps":
         for r, values in enumerate(zip(*(steps[name] for name in STEP_NUMBERS), strict=True), start=1):
             yield (t, i, r, *values)
+    elif table == "layers_run":
+        yield from ((t, i, r, layer) for r, ran in enumerate(block["layers_run"], start=1) for layer in ran)
     elif table == "exit":
         for r, values in enumerate(zip(steps["exit_rank"], steps["exit_logprob"], strict=True), start=1):
             yield (t, i, r, *values)
@@ -224,6 +227,7 @@ def frames_from(
         if row["index"] != len(frames) - 1:
             raise ValueError(f"tokens: index {row['index']} in row {len(frames) - 1}")
     _add_blocks(frames, tables["blocks"], iter(states))
+    _add_layers_run(frames, tables["layers_run"])
     _add_steps(frames, tables)
     for row in _by_row(tables["next_topk"]):
         said = _frame_of(frames, row)
@@ -240,6 +244,15 @@ def frames_from(
         layers[-1].append(row["tokens"])
     _add_attention(frames, tables, attention)
     return frames
+
+
+def _add_layers_run(frames: list[Frame], table: dict[str, list[Any]]) -> None:
+    for row in _by_row(table):
+        ran = _block_of(frames, row)["layers_run"]
+        if row["step"] == len(ran) + 1:
+            ran.append([])
+        _expect("layers_run", row, "step", len(ran))
+        ran[-1].append(row["layer"])
 
 
 def _add_steps(frames: list[Frame], tables: dict[str, dict[str, list[Any]]]) -> None:
@@ -327,6 +340,7 @@ def _add_blocks(frames: list[Frame], table: dict[str, list[Any]], states: Iterat
                 "layers": [row["first_layer"], row["last_layer"]],
                 "n_steps": row["n_steps"],
                 "stop_reason": row["stop_reason"],
+                "layers_run": [],
                 "steps": empty_steps(),
                 "states": packed_states,
                 "key_cosine": [],

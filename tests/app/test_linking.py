@@ -177,6 +177,7 @@ class OwnLoop:
             block = {"a": 0, "b": 1, "strategy": "fixed_count", "count": 4, "max_count": 12, "criterion": "either"}
             block |= {"cosine_threshold": 0.95, "kl_threshold": 0.01, "kv_mode": "virtual_layers", "slots": 1}
             block |= {"attention_mode": "serial", "merge": "ema", "ema_alpha": 0.7, "damping": 1.0, "floor": 1}
+            block |= {"chooser": "none", "layer_threshold": 0.15}
             return [SimpleNamespace(**block, injection="add", norm=True, dynamic=False)]
 
     config = Config

@@ -197,3 +197,43 @@ def test_to_let_a_loop_stop_by_itself_is_one_click() -> None:
     values |= st.fitted(values)
     assert LoopLlamaConfig(num_hidden_layers=4, **st.loop_fields(values)).loop_blocks()[0].slots == 2
     assert st.fitted(values | {"kv_cache_mode": "merge_strategy", "virtual_layer_count": 9}) == {}
+
+
+def test_what_people_register_by_name_can_be_chosen():
+    """researcher, extension points: the page's lists were kept by hand."""
+    from loopviz.app.faces import face
+    from loopviz.app.shell import page_data
+    from loopviz.model import CHOOSERS, CRITERIA, MERGES, register_layer_chooser, register_merge
+
+    assert set(st.BY_NAME["layer_chooser"].choices) == {"none", *CHOOSERS}
+    assert set(st.BY_NAME["convergence_criterion"].choices) <= set(CRITERIA)
+    assert st.choices(st.BY_NAME["merge_strategy"]) == ("ema", "average", "last"), "what measurements alone use is not"
+    register_layer_chooser("mine")(lambda ctx: ctx.all_layers())
+    register_merge("ours")(lambda merged, new, step, alpha: new)
+    try:
+        values = {**st.defaults(), "layer_chooser": "mine", "kv_cache_mode": "merge_strategy", "merge_strategy": "ours"}
+        assert st.clean(values) == (values, [])
+        assert st.loop_fields(values)["layer_chooser"] == "mine"
+        assert face(st.BY_NAME["layer_chooser"], values, [], "zh")["choices"][-1] == ("mine", "mine")
+        assert face(st.BY_NAME["layer_threshold"], values, [], "en")["interactive"]
+        told = page_data("compare", "m")
+        assert told["texts"]["en"]["layer_chooser.mine"] == told["texts"]["zh"]["merge_strategy.ours"].replace(
+            "ours", "mine"
+        )
+        assert "mine" in next(c["choices"] for c in told["controls"] if c["name"] == "layer_chooser")
+    finally:
+        del CHOOSERS["mine"], MERGES["ours"]
+    assert {problem.control for problem in st.clean(values)[1]} == {"layer_chooser", "merge_strategy"}
+
+
+def test_the_threshold_is_off_without_a_chooser_and_its_words_are_the_choosers():
+    from loopviz.app.faces import face
+
+    control = st.BY_NAME["layer_threshold"]
+    off = face(control, st.defaults(), [], "en")
+    assert (off["interactive"], off["info"]) == (False, "Off: only used with a layer chooser.")
+    infos = {
+        face(control, {**st.defaults(), "layer_chooser": name}, [], "en")["info"]
+        for name in ("influence", "difficulty")
+    }
+    assert len(infos) == 2

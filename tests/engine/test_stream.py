@@ -46,6 +46,8 @@ LOOPS = {
         "kl_threshold": 0.05,
     },
     "two blocks": {"loop_layers": [(0, 1), (3, 4)], "loop_count": [2, 3], "loop_damping": [1.0, 0.5]},
+    "dynamic, layers by influence": {"loop_layers": (1, 3), "layer_chooser": "influence", "layer_threshold": 0.25},
+    "dynamic, tokens by difficulty": {"loop_layers": (1, 3), "layer_chooser": "difficulty", "layer_threshold": 0.75},
 }
 SAMPLING = {
     "greedy": {},

@@ -218,3 +218,11 @@ def test_the_floor_is_the_models_own_or_its_slots() -> None:
     for slots, least, steps, floor in ((2, 3, 6, 3), (4, 2, 6, 4), (1, 1, 6, 1), (2, 5, 4, 4)):
         view = max_loop_view(model, LOOP | {"virtual_layer_count": slots, "min_loop_count": least}, steps)
         assert exit_replay.own_floor(view) == floor
+
+
+def test_a_chooser_of_layers_cannot_be_replayed():
+    """It may end a token before the last step: there is no state to exit from."""
+    model = tiny.build({"loop_layers": (1, 2), "layer_chooser": "influence"})
+    with pytest.raises(ValueError, match=r"layer_chooser='influence'.*'none'"):
+        max_loop_view(model, {}, 3)
+    assert max_loop_view(model, {"layer_chooser": "none"}, 3).config.loop_count == 3

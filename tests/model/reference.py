@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "loop_injection": "none",
     "loop_norm": False,
     "layer_chooser": "none",
-    "layer_threshold": 0.1,
+    "layer_threshold": 0.15,
 }
 
 

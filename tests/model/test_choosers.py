@@ -486,8 +486,8 @@ def test_difficulty_without_a_head_is_refused():
     [
         (lambda ctx: [True, True, True], "list"),
         (lambda ctx: torch.ones(1, 3), "float32"),
-        (lambda ctx: torch.ones(3, dtype=torch.bool), r"\(3,\)"),
-        (lambda ctx: torch.ones(1, 2, dtype=torch.bool), r"\(1, 2\)"),
+        (lambda ctx: torch.ones(3, dtype=torch.bool), r"\[3\]"),
+        (lambda ctx: torch.ones(1, 2, dtype=torch.bool), r"\[1, 2\]"),
         (lambda ctx: torch.ones(1, 3, dtype=torch.bool, device="meta"), "meta"),
         (lambda ctx: None, "NoneType"),
     ],
@@ -495,14 +495,19 @@ def test_difficulty_without_a_head_is_refused():
 def test_what_a_chooser_gives_is_checked(given_back, told):
     with registered("mine", given_back):
         model, _ = split(chosen("serial", "mine"))
-        with pytest.raises(ValueError, match=rf"layer_chooser='mine'.*{told}.*\(1, 3\)"):
+        with pytest.raises(ValueError, match=rf"register_layer_chooser\('mine'\).*{told}.*bool tensor \[1, 3\]"):
             model(ids(4))
 
 
 def test_names_and_thresholds_are_checked():
-    for taken in ("influence", "none"):
-        with pytest.raises(ValueError, match=rf"{taken}.*taken"):
-            register_layer_chooser(taken)(lambda ctx: ctx.all_layers())
+    for taken, why in (("influence", "taken"), ("none", "all layers run")):
+        with pytest.raises(ValueError, match=rf"{taken}.*{why}"):
+            register_layer_chooser(taken, replace=True)(lambda ctx: ctx.all_layers())
+    with registered("mine", by_tokens_model):
+        register_layer_chooser("mine")(by_tokens_model)  # a notebook's cell, run again
+        with pytest.raises(ValueError, match="replace=True"):
+            register_layer_chooser("mine")(plan(PLAN))
+        register_layer_chooser("mine", replace=True)(plan(PLAN))
     with pytest.raises(ValueError, match=r"layer_chooser='depth'.*'none', 'influence', 'difficulty'"):
         LoopLlamaConfig(loop_layers=(1, 2), layer_chooser="depth")
     for chooser, value in (("influence", 2.1), ("influence", -0.1), ("difficulty", 1.5), ("none", float("nan"))):
@@ -513,6 +518,14 @@ def test_names_and_thresholds_are_checked():
         LoopLlamaConfig(loop_layers=(1, 2), layer_chooser="mine", layer_threshold=7)
         with pytest.raises(ValueError, match=r"layer_threshold=1.*\[5, 9\].*'mine'"):
             LoopLlamaConfig(loop_layers=(1, 2), layer_chooser="mine", layer_threshold=1)
+
+
+def test_a_saved_model_says_what_registers_its_chooser(tmp_path):
+    with registered("mine", by_tokens_model):
+        model, _ = split(chosen("serial", "mine"))
+        model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"layer_chooser='mine'.*import tests\.model\.choosing"):
+        LoopLlamaForCausalLM.from_pretrained(tmp_path)
 
 
 def test_saved_and_loaded(tmp_path):

@@ -55,7 +55,12 @@ def test_every_state_of_a_run_has_a_sentence(name, trace, focus):
         assert "&lt;" not in said
 
 
-SUMMING = {"loops_per_token", "state_trajectory", "cost"}  # show sums over the run as well: see their own tests
+SUMMING = {
+    "layers_run",
+    "loops_per_token",
+    "state_trajectory",
+    "cost",
+}  # show sums over the run as well: see their own tests
 
 
 @pytest.mark.parametrize("name", [name for name in PANELS if name not in SUMMING])
@@ -69,14 +74,16 @@ def test_a_fixed_selection_does_not_move(name):
 @pytest.mark.parametrize("blocks", [[(10, 14)], [(0, 29)]], ids=["layers 10-14", "all layers"])
 def test_a_token_is_small_on_the_wire(blocks):
     trace = smollm2(blocks=blocks)
-    worst, worst_kv = 0, 0
+    worst, worst_kv, worst_layers = 0, 0, 0
     before = Trace(trace.meta, trace.frames[:1])
     for at in (*range(1, 130), *range(195, 205), *range(295, 305), 509, 510, 511):
         for frame in trace.frames[len(before) : at]:
             before.append(frame)
         sizes = {name: wire_size(panel.patch(before, trace.frames[at], Focus())) for name, panel in PANELS.items()}
+        worst_layers = max(worst_layers, sizes.pop("layers_run"))  # off until asked for
         worst, worst_kv = max(worst, sum(sizes.values())), max(worst_kv, sizes["kv_occupancy"])
     assert worst <= 6000
+    assert worst_layers <= 600
     assert worst_kv <= 1200 + 240, "the grid's 1.2 kB and four points of the lines"
 
 

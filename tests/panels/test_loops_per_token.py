@@ -44,9 +44,9 @@ def test_a_bar_a_token_in_the_colour_of_why_it_stopped():
 
 def test_counts_and_mean_by_hand():
     figure = drawn(ran([2, 2, 6, 4, 2], ["cosine", "kl", "max", "kl", "kl"]))
-    assert figure["data"][COUNTS["cosine"]]["x"] == [0, 1, 0, 0, 0, 0]
-    assert figure["data"][COUNTS["kl"]]["x"] == [0, 2, 0, 1, 0, 0]
-    assert figure["data"][COUNTS["max"]]["x"] == [0, 0, 0, 0, 0, 1]
+    assert figure["data"][COUNTS["cosine"]]["x"] == [0, 0, 1, 0, 0, 0, 0]
+    assert figure["data"][COUNTS["kl"]]["x"] == [0, 0, 2, 0, 1, 0, 0]
+    assert figure["data"][COUNTS["max"]]["x"] == [0, 0, 0, 0, 0, 0, 1]
     assert figure["layout"]["shapes"][MEAN]["y0"] == pytest.approx(16 / 5)
     assert "3.20 loops on average (dotted), 5 tokens" in figure["layout"]["title"]["text"]
 
@@ -57,7 +57,7 @@ def test_layer_passes_saved_by_hand():
     Tokens of 2, 6 and 3 steps save 4 * 2, 0 and 3 * 2.
     """
     trace = ran([2, 6, 3])
-    assert layer_passes(trace.meta, 0, 3, 11) == (14, 48)
+    assert layer_passes(trace.meta, 0, 3, 2 * 11) == (14, 48)
     assert "14 of 48 layer passes saved (29.2 %)" in drawn(trace)["layout"]["title"]["text"]
 
 
@@ -68,6 +68,25 @@ def test_a_fixed_count_saves_nothing_and_says_so():
     assert "%" not in title
 
 
+def runs_of(block, layer):
+    """Steps that a layer of a token's block ran."""
+    if block["layers_run"]:
+        return sum(layer in ran for ran in block["layers_run"])
+    return block["n_steps"]
+
+
+def test_layers_left_out_and_tokens_skipped_are_saved_work():
+    """Under a fixed count too: 3 steps of 2 layers; one token leaves a layer out twice, the next skips the block."""
+    trace = looped(tokens=2, strategy="fixed_count", max_steps=3, chooser="influence")
+    first, second = (frame["blocks"][0] for frame in trace.frames)
+    first.update(n_steps=3, layers_run=[[2, 3], [3], [3]], stop_reason="count")
+    second.update(n_steps=0, layers_run=[], stop_reason="influence")
+    figure = drawn(trace)
+    assert "8 of 20 layer passes saved (40.0 %)" in figure["layout"]["title"]["text"]
+    counts = [sum(column) for column in zip(*(figure["data"][place]["x"] for place in COUNTS.values()), strict=True)]
+    assert counts == [1, 0, 0, 1]
+
+
 @settings(max_examples=40, deadline=None)
 @given(wild_traces())
 def test_what_was_saved_and_what_was_run_make_the_whole(trace):
@@ -76,12 +95,13 @@ def test_what_was_saved_and_what_was_run_make_the_whole(trace):
     run = 0
     for frame in trace.frames:
         for layer in range(meta["shape"]["layers"]):
-            times = [b["n_steps"] for b in frame["blocks"] if b["layers"][0] <= layer <= b["layers"][1]]
+            times = [runs_of(b, layer) for b in frame["blocks"] if b["layers"][0] <= layer <= b["layers"][1]]
             run += times[0] if times else 1
     saved, every = 0, tokens * meta["shape"]["layers"]
     for block in range(len(meta["blocks"])):
-        steps = sum(frame["blocks"][block]["n_steps"] for frame in trace.frames)
-        part, every = layer_passes(meta, block, tokens, steps)
+        a, b = meta["blocks"][block]["layers"]
+        runs = sum(runs_of(frame["blocks"][block], layer) for frame in trace.frames for layer in range(a, b + 1))
+        part, every = layer_passes(meta, block, tokens, runs)
         saved += part
     assert saved + run == every
 
@@ -92,15 +112,17 @@ def test_every_token_is_counted_once(steps):
     figure = drawn(ran(steps))
     counts = [sum(column) for column in zip(*(figure["data"][place]["x"] for place in COUNTS.values()), strict=True)]
     room = min(6, 4 if max(steps) <= 4 else 8)
-    assert counts == [steps.count(n) for n in range(1, room + 1)]
+    assert counts == [steps.count(n) for n in range(room + 1)]
 
 
 def test_more_loops_than_announced_are_shown_and_make_room():
     figure = drawn(ran([2, 9]))
     assert figure["layout"]["yaxis"]["range"][1] > 9
-    assert [sum(c) for c in zip(*(figure["data"][i]["x"] for i in COUNTS.values()), strict=True)] == [0, 1] + [
-        0
-    ] * 6 + [1]
+    assert [sum(c) for c in zip(*(figure["data"][i]["x"] for i in COUNTS.values()), strict=True)] == [
+        *(0, 0, 1),
+        *[0] * 6,
+        1,
+    ]
 
 
 def test_the_recorder_off_changes_nothing():

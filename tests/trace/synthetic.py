@@ -87,6 +87,8 @@ def make_meta(
                 "damping": 1.0,
                 "injection": "none",
                 "norm": False,
+                "chooser": "none",
+                "layer_threshold": 0.0,
                 **block_fields,
             }
             for b in blocks
@@ -119,7 +121,7 @@ def _numbers(rng: random.Random, meta: dict[str, Any], n: int) -> dict[str, Any]
         "topk_texts": texts,
         "ms": [rng.uniform(0.1, 9) for _ in range(n)],
     }
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and n:
         steps["cosine"][0] = None  # a zero state has no direction
     return steps
 
@@ -159,29 +161,45 @@ def _block_frame(
     spec, hidden = blocks_at(meta, t)[i], meta["shape"]["hidden"]
     fixed = spec["strategy"] == "fixed_count"
     n = spec["max_steps"] if fixed else rng.randint(spec["floor"], spec["max_steps"])
+    ended = ""  # by the chooser of layers
+    a, b = spec["layers"]
+    ran: list[list[int]] = []
+    if spec["chooser"] != "none":
+        if apart.random() < 0.4:
+            n, ended = apart.choice([0, apart.randint(0, n)]), spec["chooser"]
+        ran = [sorted(apart.sample(range(a, b + 1), apart.randint(1, b - a + 1))) for _ in range(n)]
     on = record == "full"
     steps = empty_steps() | (_numbers(rng, meta, n) if on else {})
     packed = None
-    if on and states:
+    if on and states and n:
         packed = encode_states(np.random.default_rng(rng.getrandbits(32)).normal(size=(n + 1, hidden)))
     frame = {
         "block": i,
         "layers": list(spec["layers"]),
         "n_steps": n,
-        "stop_reason": "count" if fixed else "max" if n == spec["max_steps"] else rng.choice(["cosine", "kl"]),
+        "stop_reason": ended
+        or ("count" if fixed else "max" if n == spec["max_steps"] else rng.choice(["cosine", "kl"])),
+        "layers_run": ran,
         "steps": steps,
         "states": packed,
         "key_cosine": [],
         "attention": None,
     }
-    layers = spec["layers"][1] - spec["layers"][0] + 1
+    layers = b - a + 1
     if "exit" in extras and i == len(meta["blocks"]) - 1:
         steps |= _exit(apart, meta, n)
-    if "keys" in extras:
+    if "keys" in extras and n:
         frame["key_cosine"] = [[None, *(1 - math.exp(-r) * apart.random() for r in range(1, n))] for _ in range(layers)]
-    if "attention" in extras:
+    if "attention" in extras and n:
         frame["attention"] = {"layers": [_attention(apart, meta, spec, n, t) for _ in range(layers)]}
     return frame
+
+
+def layer_runs(block: dict[str, Any]) -> int:
+    """Layer runs that one token took in a block."""
+    if block["layers_run"]:
+        return sum(map(len, block["layers_run"]))
+    return block["n_steps"] * (block["layers"][1] - block["layers"][0] + 1)
 
 
 def random_frames(
@@ -218,11 +236,11 @@ def random_frames(
         blocks = [_block_frame(rng, apart, i, meta, t, record, states, extras) for i in range(len(meta["blocks"]))]
         for layer, slots in enumerate(held):
             owner = next((i for i, s in enumerate(meta["blocks"]) if s["layers"][0] <= layer <= s["layers"][1]), None)
-            written = 1 if owner is None else blocks[owner]["n_steps"]
+            written = 1 if owner is None else blocks[owner]["n_steps"] or 1  # a skipped token is kept too
             for slot in range(min(len(slots), written) if not any(slots) else len(slots)):
                 slots[slot] = t + 1 if slot < written or slots[slot] else 0
         used = unit * sum(map(sum, held))
-        extra = sum((b["n_steps"] - 1) * (b["layers"][1] - b["layers"][0] + 1) for b in blocks)
+        extra = sum(layer_runs(b) - (b["layers"][1] - b["layers"][0] + 1) for b in blocks)
         unrolled += unit * (shape["layers"] + extra)
         frames.append(
             {
@@ -275,6 +293,7 @@ def metas(draw: st.DrawFn) -> dict[str, Any]:
         prompt=draw(st.text(max_size=20)),
         prompt_tokens=draw(st.integers(1, 5)),
         attention_mode=draw(st.sampled_from(["parallel", "serial"])),
+        chooser=draw(st.sampled_from(["none", "influence"])),
     )
 
 

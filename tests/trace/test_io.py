@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from loopviz.trace import EXTRAS, Trace
 from loopviz.trace import io as trace_io
 from loopviz.trace.io import TraceFileError, dumps, load, loads, save, to_csv, to_json
-from tests.trace.synthetic import make_meta, random_trace, traces
+from tests.trace.synthetic import change_loop, make_meta, random_trace, traces
 
 
 @given(traces())
@@ -88,7 +88,7 @@ def in_header(change):
         (lambda m: m.update({"meta.json": b"\xff{"}), "damaged"),
         (lambda m: m.update({"meta.json": b"[" * 100_000}), "damaged"),
         (in_header(lambda h: h.update(version=99)), "version 99"),
-        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2 and 3"),
+        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2, 3 and 4"),
         (in_header(lambda h: h.update(format="other")), "another program"),
         (in_header(lambda h: h["members"].pop("states.safetensors")), "damaged"),
         (in_header(lambda h: h["meta"].pop("shape")), "shape"),
@@ -143,22 +143,36 @@ def replaced_member(data: bytes, name: str, content: bytes) -> bytes:
     return rezip(data, change)
 
 
-def of_version_2(data: bytes) -> bytes:
-    """A file as version 2 wrote it: without the model's own likeliest next tokens, and without the clock."""
+def of_version(version: int, data: bytes) -> bytes:
+    """A file as an earlier version wrote it.
+
+    Version 3 had no choosers of layers, version 2 neither the model's own likeliest next tokens nor the clock.
+    """
+    lacking = [name for name, since in {"next_topk": 3, "layers_run": 4}.items() if version < since]
 
     def change(members):
-        del members["next_topk.parquet"]
-        tokens = pq.read_table(io.BytesIO(members["tokens.parquet"])).drop_columns(["wall_ms"])
-        sink = io.BytesIO()
-        pq.write_table(tokens, sink)
-        members["tokens.parquet"] = sink.getvalue()
         header = json.loads(members["meta.json"])
-        del header["members"]["next_topk.parquet"]
-        header["members"]["tokens.parquet"]["sha256"] = trace_io.hashlib.sha256(sink.getvalue()).hexdigest()
-        header["version"] = header["meta"]["version"] = 2
+        for name in lacking:
+            del members[f"{name}.parquet"], header["members"][f"{name}.parquet"]
+        if version < 3:
+            tokens = pq.read_table(io.BytesIO(members["tokens.parquet"])).drop_columns(["wall_ms"])
+            sink = io.BytesIO()
+            pq.write_table(tokens, sink)
+            members["tokens.parquet"] = sink.getvalue()
+            header["members"]["tokens.parquet"]["sha256"] = trace_io.hashlib.sha256(sink.getvalue()).hexdigest()
+        meta = header["meta"]
+        header["version"] = meta["version"] = version
+        for blocks in (meta["blocks"], *(change["blocks"] for change in meta.get("changes", ()))):
+            for block in blocks:
+                del block["chooser"], block["layer_threshold"]
         members["meta.json"] = json.dumps(header).encode()
 
     return rezip(data, change)
+
+
+def of_version_2(data: bytes) -> bytes:
+    """A file as version 2 wrote it."""
+    return of_version(2, data)
 
 
 def test_a_file_of_version_2_is_read_without_what_it_lacks():
@@ -170,6 +184,30 @@ def test_a_file_of_version_2_is_read_without_what_it_lacks():
     assert loads(dumps(old)) == trace, "saved again, it is of this version"
     with pytest.raises(TraceFileError, match="version=3 in a file of version 2"):
         loads(rezip(of_version_2(dumps(trace)), in_header(lambda h: h["meta"].update(version=3))))
+
+
+def test_a_file_of_version_3_is_read_as_one_without_a_chooser_of_layers():
+    trace = random_trace(4, 12, extras=EXTRAS)
+    change_loop(trace.meta, 3, damping=0.5)
+    old = loads(of_version(3, dumps(trace)))
+    blocks = [*old.meta["blocks"], *old.meta["changes"][0]["blocks"]]
+    assert [(block.pop("chooser"), block.pop("layer_threshold")) for block in blocks] == [("none", 0.0)] * 2
+    for block in (*trace.meta["blocks"], *trace.meta["changes"][0]["blocks"]):
+        del block["chooser"], block["layer_threshold"]
+    assert old == trace
+    assert old.layers_run.empty
+
+
+def test_which_layers_ran_comes_back_from_a_file():
+    trace = random_trace(5, 40, chooser="influence", max_steps=4, blocks=[(1, 3)], extras=EXTRAS)
+    assert {block["n_steps"] for frame in trace.frames for block in frame["blocks"]} >= {0, 4}
+    again = loads(dumps(trace))
+    assert again == trace
+    told = trace.layers_run
+    assert len(told) == sum(len(ran) for frame in trace.frames for ran in frame["blocks"][0]["layers_run"])
+    crafted = pa.table({name: [*told[name].tolist(), told[name].iloc[-1]] for name in told})
+    with pytest.raises(TraceFileError, match="layers_run"):
+        loads(_replaced_table(dumps(trace), "layers_run.parquet", crafted))
 
 
 def test_tables_that_unfold_beyond_the_limits_are_refused(monkeypatch):

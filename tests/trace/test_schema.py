@@ -28,10 +28,10 @@ from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 
 # Written out by hand: changing a Frame must mean changing this list, and the version.
 FRAME_KEYS = {
-    3: {
+    4: {
         Frame: "version index phase token_id text next_id next_text next_logprob next_topk_ids next_topk_logprobs "
         "next_topk_texts pass_tokens pass_ms wall_ms parts memory blocks kv finish",
-        BlockFrame: "block layers n_steps stop_reason steps states key_cosine attention",
+        BlockFrame: "block layers n_steps stop_reason layers_run steps states key_cosine attention",
         StepColumns: "cosine kl rel_delta norm entropy rank topk_ids topk_logprobs topk_texts ms exit_rank exit_logprob exit_topk_ids "
         "exit_topk_logprobs exit_topk_texts",
         KVFrame: "slots bytes_used bytes_allocated bytes_plain bytes_unrolled",
@@ -92,6 +92,10 @@ def _spoil(path, value):
         (["blocks", 0, "steps", "topk_texts", 0], ["a"], "topk_texts"),
         (["blocks", 0, "layers"], [1], "layers"),
         (["blocks", 0, "states"], encode_states(np.zeros((1, 8))), "states"),
+        (["blocks", 0, "layers_run"], [[2]], "layers_run: 1 steps where 4"),
+        (["blocks", 0, "layers_run"], [[2], [2, 3], [], [3]], r"layers_run: \[\] in step 3"),
+        (["blocks", 0, "layers_run"], [[2], [2, 3], [3, 2], [3]], r"layers_run: \[3, 2\] in step 3"),
+        (["blocks", 0, "layers_run"], [[2], [2, 3], [3], [4]], r"layers_run: \[4\] in step 4"),
         (["finish"], "tired", "finish"),
         (["parts", "head"], "fast", r"parts\.head"),
         (["parts", "idle"], 1.0, "idle"),
