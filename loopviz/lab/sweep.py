@@ -41,6 +41,7 @@ import pandas as pd
 from loopviz import imports, outputs, signals
 from loopviz.command_line import DTYPES, check_threads
 from loopviz.csv_file import table_bytes
+from loopviz.text_file import lines_of
 
 from .experiment import read_file, sources, to_frame, versions
 from .grid_yaml import Path_, meant_as_boolean, read_yaml
@@ -391,7 +392,7 @@ def read_results(path: Path) -> Results:
     whole = data[: data.rfind(b"\n") + 1]
     rest = data[len(whole) :]
     try:
-        lines = [_checked(json.loads(line)) for line in whole.decode("utf-8").splitlines()]
+        lines = [_checked(json.loads(line)) for line in lines_of(whole.decode("utf-8"))]
         if not lines and not b'{"model": "'.startswith(rest[:11]):
             raise ValueError(rest)
     except (ValueError, KeyError, TypeError):

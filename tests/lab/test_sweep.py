@@ -426,3 +426,11 @@ def test_a_sweep_that_is_ended_keeps_its_finished_cells_and_leaves_no_process(mo
         wait_for(lambda child=child: gone(child), "a process outlived the sweep")
     lines = (tmp_path / "r.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["quick"]
+
+
+def test_a_line_separator_in_a_text_ends_no_line_of_results(tmp_path):
+    """Models write U+2028; a sweep could not be resumed after one."""
+    line = {"key": "k", "model": "m", "configuration": "c", "text": "t", "error": "odd \u2028 word\x85"}
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", "utf-8")
+    assert sweep.read_results(path).finished == {}
