@@ -80,6 +80,17 @@ def draw_problems(task: Arrows, hops: np.ndarray, rng: np.random.Generator) -> t
     return ids, labels
 
 
+EXAMPLE_HOPS = 4
+
+
+def example(task: Arrows) -> tuple[str, str]:
+    """A problem as one types it, and its answer: always the same one."""
+    words, hops = vocabulary(task.nodes), np.full(1, min(EXAMPLE_HOPS, task.max_hops))
+    ids, _ = draw_problems(task, hops, np.random.default_rng(0))
+    *problem, answer = (words[token] for token in ids[0])
+    return " ".join(problem), answer
+
+
 def draw_depths(task: Arrows, deepest: int, batch: int, rng: np.random.Generator) -> np.ndarray:
     """Depths of a training batch, `[batch]`: the deepest, and a rehearsal of all depths up to it."""
     rehearsed = rng.random(batch) < task.rehearsal

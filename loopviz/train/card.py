@@ -20,6 +20,7 @@ from loopviz import __version__, outputs
 from loopviz.model import LoopLlamaForCausalLM, model_card
 from loopviz.model.quiet import quiet_transformers
 
+from . import arrows
 from .evaluate import ArrowsResult, TextResult
 from .recipe import Recipe, RecipeError
 from .tasks import Task
@@ -214,6 +215,7 @@ def _card(
         *(line for other in beside for line in _other(other)),
         *model_card.usage(build_config(recipe, None, finished=True)),
         "",
+        *([] if recipe.arrows is None else ask_lines(recipe)),
         "## Training",
         "",
         "```",
@@ -228,6 +230,25 @@ def _card(
         "",
         *_history_table(record),
         "The recipe, with every setting: `recipe.json`. The results as data: `results.json`.",
+    ]
+
+
+def ask_lines(recipe: Recipe) -> list[str]:
+    """How to ask a model of the arrows task: nobody guesses its words."""
+    assert recipe.arrows is not None
+    prompt, answer = arrows.example(recipe.arrows)
+    letters = f"a to {chr(ord('a') + recipe.arrows.nodes - 1)}"
+    return [
+        "## Ask it",
+        "",
+        "```",
+        f"python -m loopviz run --model {recipe.name} --prompt '{prompt}' --max-new-tokens 1",
+        "```",
+        "",
+        f"Arrows between the nodes {letters}, separated by spaces, then the node one starts from with a question mark; the right "
+        f"answer here is {answer}. Problems had {recipe.arrows.arrows} arrows in training. Other words are read as "
+        f"`{arrows.UNKNOWN}`.",
+        "",
     ]
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from loopviz.engine import StreamSettings, run
 from loopviz.model import model_card
 from loopviz.model.checkpoint_sources import BUNDLED, BUNDLED_FOLDER
 from loopviz.model.checkpoints import LoadedCheckpoint, load_checkpoint
 from loopviz.train import glassbox
+from loopviz.train.arrows import example
+from loopviz.train.card import ask_lines
 from loopviz.train.evaluate import evaluate_arrows
 from loopviz.train.recipe import Recipe
 
@@ -49,6 +52,17 @@ def test_each_was_made_by_a_recipe_of_ours(bundled: LoadedCheckpoint) -> None:
         assert stored["task"] == "glassbox"
         return
     assert Recipe.from_dict(stored).with_values({"threads": None}) == Recipe.load(bundled.name)
+
+
+def test_c7_the_card_of_the_arrows_shows_how_to_ask_and_the_model_answers_it() -> None:
+    loaded = load_checkpoint("arrows-loop")
+    recipe = Recipe.load("arrows-loop")
+    card = (loaded.path / "README.md").read_text("utf-8")
+    assert "\n".join(ask_lines(recipe)) in card
+    prompt, answer = example(recipe.arrows)
+    assert f"--prompt '{prompt}'" in card
+    trace = run(loaded.model, loaded.tokenizer, prompt, StreamSettings(max_new_tokens=1))
+    assert trace.frames[-1]["next_text"].strip() == answer
 
 
 @torch.no_grad()
