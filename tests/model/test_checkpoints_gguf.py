@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,23 @@ Change = Callable[[dict[str, Any], dict[str, np.ndarray]], None]
 def gguf_name(name: str) -> str:
     parts = name.split(".")
     if parts[1] == "layers":
-        return f"blk.{parts[2]}.{LAYER['.'.join(parts[3:-1])]}.weight"
+        return f"blk.{parts[2]}.{LAYER['.'.join(parts[3:-1])]}.{parts[-1]}"
     return {"embed_tokens": "token_embd", "norm": "output_norm"}.get(parts[1], "output") + ".weight"
 
 
 def interleave(weight: np.ndarray, heads: int) -> np.ndarray:
     """llama.cpp rotates neighbouring pairs where transformers rotates halves: its q and k rows are reordered."""
-    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+    return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
 def write_gguf(
-    file: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, change: Change | None = None
+    file: Path,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    change: Change | None = None,
+    add: Callable[[gguf.GGUFWriter, str, np.ndarray], None] = gguf.GGUFWriter.add_tensor,
 ) -> Path:
-    """Write `model` as float32 GGUF, after `change(metadata, tensors)`."""
+    """Write `model` as float32 GGUF, after `change(metadata, tensors)`; `add`: how a tensor is written."""
     config = model.config
     tensors = {}
     for name, tensor in model.state_dict().items():
@@ -98,7 +103,7 @@ def write_gguf(
         else:
             (writer.add_uint32 if value >= 0 else writer.add_int32)(key, value)
     for name, weight in tensors.items():
-        writer.add_tensor(name, weight)
+        add(writer, name, weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -296,3 +301,155 @@ def test_smollm2_is_the_model_it_says(smollm2) -> None:
     )
     output = smollm2.model.generate(**chat, max_new_tokens=12, do_sample=False)
     assert "Paris" in smollm2.tokenizer.decode(output[0, chat["input_ids"].shape[1] :])
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+LONG = torch.arange(2, 82)[None]
+
+
+def _with_biases(llama: LlamaForCausalLM, where: str = "") -> LlamaForCausalLM:
+    """Random biases in the modules whose names hold `where`, zeros in the others."""
+    with torch.no_grad():
+        for name, parameter in llama.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.3) if where in name else parameter.zero_()
+    return llama
+
+
+@pytest.mark.parametrize(
+    ("shape", "where", "left_out"),
+    [
+        ({"attention_bias": True}, "", ""),
+        ({"attention_bias": True}, "layers.1.", "(?!blk.1.)"),
+        ({"mlp_bias": True}, "", ""),
+        ({"attention_bias": True, "mlp_bias": True}, "", ""),
+    ],
+    ids=["all", "one layer", "mlp", "both"],
+)
+def test_gguf_attention_bias(
+    tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, shape: dict[str, bool], where: str, left_out: str
+) -> None:
+    """The same logits as the safetensors of the model, also where only some layers have biases."""
+    llama = _with_biases(make_llama(**shape), where)
+
+    def change(meta: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        for name in [name for name in tensors if name.endswith("bias") and left_out and re.match(left_out, name)]:
+            del tensors[name]
+
+    loaded = load_checkpoint(write_gguf(tmp_path / "x.gguf", llama, tiny_tokenizer, change)).model
+    torch.testing.assert_close(loaded(LONG).logits, llama(LONG).logits, rtol=0, atol=1e-5)
+    plain = load_checkpoint(write_gguf(tmp_path / "y.gguf", make_llama(), tiny_tokenizer)).model
+    assert not torch.allclose(plain(LONG).logits, llama(LONG).logits, atol=1e-2)
+
+
+def test_biases_of_queries_keys_and_values_alone(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """LLaMAfied Qwen: transformers' attention_bias also means a bias of o, which such files leave out: it is zero."""
+    llama = make_llama(attention_bias=True)
+    with torch.no_grad():
+        for name, parameter in llama.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_() if "o_proj" in name else parameter.normal_(0, 0.3)
+
+    def change(meta: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        for name in [name for name in tensors if name.endswith("attn_output.bias")]:
+            del tensors[name]
+
+    loaded = load_checkpoint(write_gguf(tmp_path / "x.gguf", llama, tiny_tokenizer, change)).model
+    torch.testing.assert_close(loaded(LONG).logits, llama(LONG).logits, rtol=0, atol=1e-5)
+
+
+def test_any_frequency_factors(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Factors of another rule than Llama 3's, and beside a linear factor: llama.cpp divides by both."""
+    factors, theta = np.float32([1.0, 1.5, 3.0, 9.0]), 10000.0
+    for scale in (1.0, 2.0):
+        llama = make_llama()
+        frequencies = theta ** (-torch.arange(0, 8, 2) / 8) / torch.from_numpy(factors) / scale
+        llama.model.rotary_emb.inv_freq = frequencies
+        file = write_gguf(
+            tmp_path / "x.gguf",
+            make_llama(),
+            tiny_tokenizer,
+            lambda meta, tensors, scale=scale: (
+                meta.update({"llama.rope.scaling.factor": scale}),
+                tensors.update({"rope_freqs.weight": factors}),
+            ),
+        )
+        loaded = load_checkpoint(file).model
+        torch.testing.assert_close(loaded(LONG).logits, llama(LONG).logits, rtol=0, atol=1e-5)
+        beyond = torch.arange(1000, 1080)[None]  # longer than the context: the factors stay
+        torch.testing.assert_close(
+            loaded(LONG, position_ids=beyond).logits, llama(LONG, position_ids=beyond).logits, rtol=0, atol=1e-4
+        )
+
+
+def test_gguf_linear_rope_untyped(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    llama = make_llama(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0})
+    file = write_gguf(tmp_path / "x.gguf", make_llama(), tiny_tokenizer, _set("llama.rope.scaling.factor", 4.0))
+    torch.testing.assert_close(load_checkpoint(file).model(LONG).logits, llama(LONG).logits, rtol=0, atol=1e-5)
+
+
+QUANTISED = [kind for kind in gguf.GGMLQuantizationType if gguf_llama._can_undo(kind)]
+
+
+def test_gguf_undoes_the_usual_quantisations() -> None:
+    names = {kind.name for kind in QUANTISED}
+    assert names >= {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}
+    assert names >= {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ2_XXS", "IQ3_S", "IQ1_M", "TQ1_0"}
+
+
+@pytest.mark.parametrize("kind", QUANTISED, ids=lambda kind: kind.name)
+def test_every_quantisation_gguf_can_undo(
+    tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, kind: gguf.GGMLQuantizationType
+) -> None:
+    """Blocks of random bytes in the MLPs and in q: the weights are gguf's own, q's rows back in transformers' order."""
+    rng = np.random.default_rng(int(kind))
+    block, n_bytes = gguf.GGML_QUANT_SIZES[kind]
+    llama = make_llama(hidden_size=256, intermediate_size=256, head_dim=64)
+    raw = rng.integers(0, 256, (256, 256 // block * n_bytes), dtype=np.uint8)
+    expected = gguf.quants.dequantize(raw, kind)
+
+    def change(writer: gguf.GGUFWriter, name: str, weight: np.ndarray) -> None:
+        if name in ("blk.1.ffn_up.weight", "blk.2.attn_q.weight"):
+            writer.add_tensor(name, raw, raw_dtype=kind)
+        else:
+            writer.add_tensor(name, weight)
+
+    file = write_gguf(tmp_path / "x.gguf", llama, tiny_tokenizer, add=change)
+    loaded = load_checkpoint(file)
+    assert kind.name in loaded.stored
+    layers = loaded.model.model.layers
+    np.testing.assert_array_equal(layers[1].mlp.up_proj.weight.detach().numpy(), expected)
+    halves = expected.reshape(4, 32, 2, 256).transpose(0, 2, 1, 3).reshape(256, 256)
+    np.testing.assert_array_equal(layers[2].self_attn.q_proj.weight.detach().numpy(), halves)
+    half = load_checkpoint(file, dtype=torch.bfloat16).model
+    assert torch.equal(half.lm_head.weight, llama.lm_head.weight.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"GGUF" + (1).to_bytes(4, "little"), "GGUF version 1; only 2, 3 are read"),
+        (b"GGUF" + (9).to_bytes(4, "little"), "GGUF version 9; only 2, 3 are read"),
+        (b"GGUF" + (3).to_bytes(4, "big"), "stored big end first"),
+        (b"ggjt" + (3).to_bytes(4, "little"), "does not start with 'GGUF'"),
+    ],
+)
+def test_a_whole_file_of_another_kind_is_not_called_damaged(
+    tiny_gguf: bytes, tmp_path: Path, start: bytes, said: str
+) -> None:
+    file = tmp_path / "other.gguf"
+    file.write_bytes(start + tiny_gguf[8:])
+    with pytest.raises(CheckpointError, match=said) as error:
+        load_checkpoint(file)
+    assert "again" not in str(error.value)
+
+
+def test_a_quantisation_nobody_knows_is_named(tiny_gguf: bytes, tmp_path: Path) -> None:
+    at = tiny_gguf.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 16
+    file = tmp_path / "new.gguf"
+    file.write_bytes(tiny_gguf[:at] + (250).to_bytes(4, "little") + tiny_gguf[at + 4 :])
+    with pytest.raises(
+        CheckpointError, match=r"blk\.0\.attn_q\.weight is stored as type 250, which the installed gguf"
+    ):
+        load_checkpoint(file)
