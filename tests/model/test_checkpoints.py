@@ -12,8 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, LlamaForCausalLM
+from transformers import AutoTokenizer, GPT2Config, LlamaForCausalLM
 
+from loopviz.engine import StreamSettings, run
 from loopviz.model import LoopLlamaForCausalLM, checkpoint_files
 from loopviz.model.checkpoints import (
     UNTRAINED,
@@ -22,7 +23,7 @@ from loopviz.model.checkpoints import (
     load_checkpoint,
     to_loop_config,
 )
-from tests.conftest import make_llama
+from tests.conftest import make_llama, make_tokenizer
 
 IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])
 MakeFolder = Callable[..., Path]
@@ -381,3 +382,96 @@ def test_a_loop_with_weights_nobody_trained_is_told(llama_folder: MakeFolder, tm
     assert (left.code, left.values) == ("trained_left_out", {"field": "loop_norm", "block": 0})
     two = load_checkpoint(tmp_path / "trained", loop_layers=[(0, 0), (1, 1)])
     assert [(note.code, note.values["block"]) for note in two.notes] == [(UNTRAINED, 1), (UNTRAINED, 1)]
+
+
+# --- published as they are ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pad", [320, 32000, -1])
+def test_pad_id_outside(llama_folder: MakeFolder, pad: int) -> None:
+    """[PAD] added to the tokenizer only: nothing is padded here, so the model runs; what is left out is said."""
+    folder = llama_folder()
+    expected = load_checkpoint(folder).model(IDS).logits
+    for file in ("config.json", "generation_config.json"):
+        edit_json(folder / file, pad_token_id=pad)
+    loaded = load_checkpoint(folder)
+    assert torch.equal(loaded.model(IDS).logits, expected)
+    assert loaded.model.config.pad_token_id is loaded.model.generation_config.pad_token_id is None
+    assert {note.code for note in loaded.notes} == {"pad_token_id_dropped"}
+    assert f"pad_token_id={pad} in {folder / 'config.json'}" in str(loaded.notes[0])
+
+
+def test_tokenizer_one_longer(llama_folder: MakeFolder) -> None:
+    """A mark the embedding has no row for: the model runs as in transformers, and a text that holds it is refused."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    loaded = load_checkpoint(llama_folder(tokenizer=tokenizer))
+    assert loaded.notes[0].values["tokens"] == {"[PAD]": 320}
+    assert "'[PAD]' (320)" in str(loaded.notes[0])
+    assert loaded.tokenizer("The loop").input_ids == tokenizer("The loop").input_ids
+    for ask in (
+        lambda: loaded.tokenizer("a [PAD]"),
+        lambda: loaded.tokenizer(["a", "b[PAD]"]),
+        lambda: loaded.tokenizer("a [PAD]", return_tensors="pt"),
+        lambda: loaded.tokenizer.encode("[PAD]"),
+        lambda: run(loaded.model, loaded.tokenizer, "a [PAD]", StreamSettings(max_new_tokens=1)),
+    ):
+        with pytest.raises(ValueError, match=r"the token '\[PAD\]' \(320\) has no row in the model's embedding of 320"):
+            ask()
+    assert len(run(loaded.model, loaded.tokenizer, "a", StreamSettings(max_new_tokens=2)).frames) >= 1
+
+
+def test_a_tokenizer_with_a_mark_too_many_is_saved_as_the_plain_one(llama_folder: MakeFolder, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["<own word>"])
+    loaded = load_checkpoint(llama_folder(tokenizer=tokenizer))
+    loaded.tokenizer.save_pretrained(tmp_path / "saved")
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert again("a <own word>").input_ids == tokenizer("a <own word>").input_ids
+
+
+def test_a_chat_model_ends_at_the_tokenizers_end_of_turn_too(llama_folder: MakeFolder) -> None:
+    """Llama 3 Instruct: generation_config names the end of a text, the tokenizer the end of a turn."""
+    folder = llama_folder(eos_token_id=5)
+    loaded = load_checkpoint(folder)
+    assert loaded.model.generation_config.eos_token_id == [5, 1]
+    assert [note.code for note in loaded.notes] == ["end_mark_added"]
+    edit_json(folder / "generation_config.json", eos_token_id=[5, 7, 1])
+    loaded = load_checkpoint(folder)
+    assert loaded.model.generation_config.eos_token_id == [5, 7, 1]
+    assert loaded.notes == ()
+
+
+def test_a_tied_checkpoint_with_a_head_of_its_own_is_read_as_transformers_reads_it(llama_folder: MakeFolder) -> None:
+    folder = llama_folder(tie_word_embeddings=False)
+    edit_json(folder / "config.json", tie_word_embeddings=True)
+    plain = LlamaForCausalLM.from_pretrained(folder)
+    assert torch.equal(load_checkpoint(folder).model(IDS).logits, plain(IDS).logits)
+
+
+def test_biases_the_configuration_does_not_speak_of_are_named(llama_folder: MakeFolder) -> None:
+    folder = llama_folder(attention_bias=True)
+    edit_json(folder / "config.json", attention_bias=False)
+    with pytest.raises(CheckpointError, match=r'k_proj\.bias.*"attention_bias": true') as error:
+        load_checkpoint(folder)
+    assert "again" not in str(error.value)
+
+
+def test_a_tensor_in_two_shards_is_refused(llama_folder: MakeFolder) -> None:
+    folder = llama_folder(max_shard_size="40KB")
+    first, second = sorted(folder.glob("model-*.safetensors"))[:2]
+    tensors = load_file(first)
+    save_file({**tensors, **load_file(second)}, first, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="is in two shards"):
+        load_checkpoint(folder)
+
+
+def test_a_tokenizer_model_alone_is_named(llama_folder: MakeFolder) -> None:
+    folder = llama_folder(tokenizer=None)
+    (folder / "tokenizer.model").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json; tokenizer\.model alone is not read"):
+        load_checkpoint(folder)
+
+
+def test_nothing_is_said_of_a_checkpoint_in_order(llama_folder: MakeFolder) -> None:
+    assert load_checkpoint(llama_folder()).notes == ()
