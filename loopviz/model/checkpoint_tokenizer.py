@@ -38,6 +38,7 @@ def load_folder_tokenizer(folder: Path, notes: list[Note]) -> PreTrainedTokenize
         )  # fmt: skip
     said: dict[str, Any] = read_json(folder / _CONFIG) if (folder / _CONFIG).is_file() else {}
     check_keys(TOKENIZER_KEYS, said, folder / _CONFIG)
+    _check_before_parsing(file)
     with reading(file):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     with reading(folder / _CONFIG):
@@ -45,6 +46,18 @@ def load_folder_tokenizer(folder: Path, notes: list[Note]) -> PreTrainedTokenize
         _set_marks_around(tokenizer, said, folder, notes)
         check_templates(tokenizer.chat_template, folder)
     return tokenizer
+
+
+def _check_before_parsing(file: Path) -> None:
+    """Refuse what the Rust library does not refuse but ends the whole process on, where no `except` helps."""
+    with reading(file):
+        model = read_json(file).get("model")
+        prefix = model.get("continuing_subword_prefix") if isinstance(model, dict) else None
+    if prefix and model.get("type", "BPE") == "BPE":
+        raise CheckpointError(
+            f"model.continuing_subword_prefix={shown(prefix)} in {file}: no Llama's tokenizer has one; take the "
+            "tokenizer published with these weights"
+        )
 
 
 class BoundedTokenizer(PreTrainedTokenizerFast):

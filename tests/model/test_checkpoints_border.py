@@ -126,6 +126,13 @@ def test_a_file_that_is_none(copy: Path, name: str) -> None:
     outcome(copy, file.name)
 
 
+def test_a_tokenizer_the_library_below_would_end_the_process_on(copy: Path) -> None:
+    file = copy / "tokenizer.json"
+    file.write_text(json.dumps(_with(json.loads(file.read_text()), ("model", "continuing_subword_prefix"), "##")))
+    with pytest.raises(CheckpointError, match=r"model\.continuing_subword_prefix='##' in .*tokenizer\.json"):
+        load_checkpoint(copy)
+
+
 @pytest.mark.parametrize("length", [0, 1, 2**40, 2**63, 2**64 - 1])
 def test_a_header_length_that_lies(copy: Path, length: int) -> None:
     shard = sorted(copy.glob("model-*.safetensors"))[0]
