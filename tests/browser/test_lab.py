@@ -1,0 +1,61 @@
+"""The manual's experiment at one press of the Lab page: it fills its table and plot, can be ended, and its rows open in Explore."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from playwright.sync_api import Page, expect
+
+from loopviz.lab.manual_experiment import CONFIGURATIONS, SIZES
+
+TEXT = "Once upon a time there was a little loop that went round and round. The loop thought again, and again. "
+
+
+def test_the_manual_s_experiment_is_one_press(visit: Callable[..., Page], tmp_path: Path) -> None:
+    page = visit(at="lab")
+    expect(page.locator('.lv-task[data-task="experiment"]')).to_have_attribute("aria-pressed", "true")
+    sizes = page.locator(".lv-sizes button")
+    expect(sizes).to_have_text([size.words["en"] for size in SIZES])
+    page.locator("[data-field=text] textarea").fill(TEXT * 8)
+    sizes.first.click()
+    expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
+    rows = page.locator(".lv-table tbody tr")
+    expect(rows).to_have_count(1 + len(CONFIGURATIONS))
+    expect(rows.first.locator("th")).to_have_text("baseline")
+    bars = page.locator('[data-panel="plot"] .main-svg .barlayer .trace')
+    expect(bars).to_have_count(4)
+    # what was pressed can be read
+    page.locator(".lv-asking > details > summary").click()
+    for name in ("limit_tokens", "window", "prompts", "prompt_tokens", "new_tokens"):
+        expect(page.locator(f"[data-field={name}] input")).to_have_value(str(SIZES[0].values[name]))
+    with page.expect_download() as chosen:
+        page.locator(".lv-files button").first.click()
+    chosen.value.save_as(tmp_path / "table.csv")
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table["mean_loops"].tolist()[:3] == [1, 3, 5]
+    assert (table["peak_bytes"] > 0).all()
+    # the baseline has no loop to open; the others open with theirs
+    page.locator(".lv-after button").first.click()
+    expect(page.locator(".lv-status.lv-bad")).to_contain_text("Explore")
+    page.locator(".lv-after button").nth(2).click()
+    expect(page).to_have_url(re.compile(r"/\?s="))
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    expect(page.locator("#ctl-block_start input")).to_have_value("4")
+    expect(page.locator("#ctl-block_end input")).to_have_value("7")
+
+
+def test_the_manual_s_experiment_can_be_ended_between_two_tokens(visit: Callable[..., Page]) -> None:
+    page = visit(at="lab")
+    page.locator("[data-field=text] textarea").fill(TEXT * 60)
+    page.locator(".lv-sizes button").last.click()
+    page.wait_for_function("+document.querySelector('.lv-page').dataset.rows >= 1")
+    for button in page.locator(".lv-sizes button").all():
+        expect(button).to_be_disabled()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator('.lv-page[data-end="stopped"]')).to_be_visible()
+    assert 1 <= page.locator(".lv-table tbody tr").count() < 4
+    for button in page.locator(".lv-sizes button").all():
+        expect(button).to_be_enabled()
