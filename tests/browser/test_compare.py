@@ -110,3 +110,31 @@ def test_a_measurement_fills_its_table_and_is_kept_as_a_file(visit: Callable[...
     page.locator(".lv-go").click()
     expect(page.locator(".lv-status.lv-bad")).to_contain_text("loops")
     expect(page.locator(".lv-go")).to_be_enabled()
+
+
+def test_a_chosen_file_is_measured_whoever_saved_it_and_refused_if_it_is_no_text(
+    visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    """The browser read it as UTF-8 whatever it was, and put marks in the place of what was none."""
+    page = visit("?task=perplexity", at="lab")
+    words = "Once upon a time there was a loop.\n" * 4
+    (tmp_path / "notepad.txt").write_bytes(words.replace("\n", "\r\n").encode("utf-16"))
+    (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n")
+    for kind, value in {"loops": "1", "paths": "full", "window": "16", "loop": '{"loop_layers": [4, 5]}'}.items():
+        page.locator(f"[data-field={kind}] input").fill(value)
+    page.locator("[data-field=file] input").set_input_files(tmp_path / "notepad.txt")
+    expect(page.locator("[data-field=file]")).to_contain_text("notepad.txt")
+    page.locator(".lv-go").click()
+    expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
+    from_file = page.locator(".lv-table tbody tr").inner_text().split("\t")[:6]
+    page.locator("[data-field=file] input").set_input_files([])
+    page.locator("[data-field=text] textarea").fill(words)
+    page.locator("[data-field=loops] input").fill("1, 3")
+    page.locator(".lv-go").click()
+    expect(page.locator(".lv-table tbody tr")).to_have_count(2)
+    expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
+    assert page.locator(".lv-table tbody tr").first.inner_text().split("\t")[:6] == from_file
+    page.locator("[data-field=text] textarea").fill("")
+    page.locator("[data-field=file] input").set_input_files(tmp_path / "picture.txt")
+    page.locator(".lv-go").click()
+    expect(page.locator(".lv-status.lv-bad")).to_contain_text("file='picture.txt': not a UTF-8 text (byte 0")
