@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
@@ -342,6 +343,7 @@ def full_disk(path, *_):
 
 
 def test_b7_a_trace_that_cannot_be_saved_at_the_end_is_put_elsewhere_and_named(folder, capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     save = io.save
     monkeypatch.setattr(io, "save", lambda trace, path: full_disk(path) or save(trace, path))
     assert run(*PROMPT, "--model", folder, "--max-new-tokens", 3, "--save", tmp_path / "t") == 2

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,7 @@ def test_what_libraries_raise_for_a_full_disk_is_recognised():
 
 
 def test_what_cannot_be_saved_is_put_elsewhere(here, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
     place = rescue(Path("full/run.loopviz"), lambda path: path.write_bytes(b"trace"))
     assert place is not None
     assert place.name == "run.loopviz"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pandas as pd
 import pytest
@@ -319,6 +320,7 @@ def test_b7_another_tasks_table_is_not_written_over_without_asking(model, here, 
 def test_b7_the_table_is_printed_before_it_is_saved_and_is_put_elsewhere_when_it_cannot_be(
     model, here, capfd, monkeypatch
 ):
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
     save = Experiment.save
 
     def full(self, stem):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -366,6 +367,7 @@ def test_b7_a_folder_takes_the_results_under_the_grids_name(grid, here, tmp_path
 
 
 def test_b7_a_line_that_the_disk_does_not_take_is_put_elsewhere_and_named(grid, here, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sweep.outputs, "check_file", lambda *args, **options: None)  # it had room when it was asked
     monkeypatch.setattr(sweep.os, "fsync", lambda number: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(ValueError, match=r"r\.jsonl: cannot be written \(No space left on device\); .* is in ") as told:
