@@ -23,7 +23,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "What does looping cost in memory?",
         "question": "How many tokens does every slot of the cache hold, and how many bytes is that beside other ways to do it?",
         "how": "Above: the model's memory of what it read (KV cache), a column a layer, a square a slot; the lighter a "
-        "square, the more tokens it holds, and a dark one is empty. A layer that loops may own several slots; others own "
+        "square, the more tokens it holds (where there is room, the number is written in it), and a dark one is empty. A layer that loops may own several slots; others own "
         "one. A slot whose loop step a token did not run holds a copy of that token's last step, so that every slot knows every "
         "word: so with more slots than loops the bytes in use grow as if all slots were written. Below: the bytes as the text grows: what this cache uses and has reserved (allocated), beside what the same "
         "model without loops (plain) and with a separate layer for each loop step (unrolled) would hold for the same "
@@ -53,7 +53,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "zh": {
         "title": "循环要付出多少内存？",
         "question": "缓存的每个槽位存了多少个词元？与其他做法相比占多少字节？",
-        "how": "上图：模型对已读内容的记忆（KV 缓存），一列是一层，一格是一个槽位；格子越亮，存的词元越多，深色的格子是空的。"
+        "how": "上图：模型对已读内容的记忆（KV 缓存），一列是一层，一格是一个槽位；格子越亮，存的词元越多（放得下时写出数目），深色的格子是空的。"
         "循环的层可以有多个槽位，其余的层只有一个。词元没有运行到的循环步，其槽位保存该词元最后一步的副本，使每个槽位都有每个词："
         "因此槽位多于循环次数时，使用的字节数仍按全部槽位增长。下图：随文本增长的字节数：本缓存实际使用的和已预留的（已分配），"
         "以及对同样的词元，不循环的同一模型（普通 Llama）和每个循环步各用一层的模型（展开）需要保存的字节数。",
@@ -80,6 +80,7 @@ TEXTS: dict[str, dict[str, str]] = {
     },
 }
 
+WRITTEN = 48  # up to so many slots, how many tokens each holds is written in it
 GRID = 0
 LINES = {"used": 1, "allocated": 2, "plain": 3, "unrolled": 4}  # traces, and the frame's bytes_*
 _COLOURS = {"used": "kv_used", "allocated": "kv_allocated", "plain": "plain", "unrolled": "unrolled"}
@@ -120,7 +121,7 @@ def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Pat
 
 
 def _data(meta: dict[str, Any], lang: str) -> list[dict[str, Any]]:
-    words = TEXTS[lang]
+    words, written = TEXTS[lang], meta["shape"]["layers"] * _slots(meta) <= WRITTEN
     grid = {
         "type": "heatmap",
         "z": [],
@@ -133,7 +134,8 @@ def _data(meta: dict[str, Any], lang: str) -> list[dict[str, Any]]:
         "zmax": 1,
         "xgap": 1,
         "ygap": 1,
-        "colorscale": theme.SCALE,
+        "colorscale": theme.LIGHT_SCALE if written else theme.SCALE,
+        **({"texttemplate": "%{z}", "textfont": {"color": theme.ON_SCALE, "size": 11}} if written else {}),
         "showscale": False,
         "hoverongaps": False,
         "hovertemplate": words["hover_slot"] + "<extra></extra>",

@@ -24,6 +24,7 @@ NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel 
 LENS = True  # a page then records the exit lens by itself where the direct one misleads
 CHOICES = 24  # places of the text shown at most
 ROWS = 8  # different texts shown at most, beside the one written; of more, one row says how many are left out
+LEAST_ROWS = 4  # rows there is room for from the start
 LINES, LINE = 3, 42  # lines of a text, and columns of a line: what a phone holds
 _FOLLOWER = shared.Follower()
 
@@ -277,10 +278,17 @@ def _chosen(trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus
             for row, text in zip(found, lines, strict=True)
         ],
         ("data", 0, "customdata"): ["…" if row.left_out else f"{row.differ}/{len(row.pieces)}" for row in found],
+        **_height(len(found)),
         ("layout", "yaxis", "range"): [max(len(found), 1) - 0.5, -0.5],  # the first step above
         ("layout", "title", "text"): head,
         **parts.notice(missing),
     }
+
+
+def _height(count: int) -> dict[Path, Any]:
+    """The figure's height, by path: of four rows, or of all there may be."""
+    height = 52 + 46 + 52 * (LEAST_ROWS if count <= LEAST_ROWS else ROWS + 1)
+    return {("layout", "height"): height, ("layout", "title", "y"): 1 - 20 / height}
 
 
 def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
@@ -297,11 +305,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     if absent:
         layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
         return {"data": [], "layout": layout}
-    most = min(meta["blocks"][focus.block]["room"], ROWS) + 1
-    height = 52 + 46 + max(52 * most, 120)
     layout |= {
-        "height": height,
-        "title": {"text": " ", "y": 1 - 20 / height},
         "xaxis": {
             "title": {"text": words["words"]},
             "range": [0, 1],

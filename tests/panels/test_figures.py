@@ -313,3 +313,13 @@ def test_the_block_can_be_chosen_where_there_are_several(panel):
     assert "layers 4–5" in choice["options"][1][1]
     assert "block" in drawn(panel, two, block=7)["layout"]["meta"]["choices"], "there is a way back"
     assert "block" not in drawn(panel, looped())["layout"]["meta"].get("choices", {})
+
+
+@pytest.mark.parametrize(("layers", "blocks", "slots", "written"), [(2, [(0, 1)], 1, True), (30, [(10, 14)], 5, False)])
+def test_a_slot_map_of_two_layers_says_what_it_holds(layers, blocks, slots, written):
+    """It was one yellow block with "block 0" over it."""
+    trace = looped(layers=layers, blocks=blocks, slots=slots)
+    figure = PANELS["kv_occupancy"].data(trace, Focus())
+    assert (figure["data"][0].get("texttemplate") == "%{z}") == written
+    a, b = blocks[0]
+    assert f"layers {a}–{b} loop" in figure["layout"]["shapes"][1]["label"]["text"]
