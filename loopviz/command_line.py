@@ -160,6 +160,7 @@ def idle_because(name: str, blocks: list[dict[str, Any]]) -> str:
             lambda b: _merging(b) and b["merge"] not in ("average", "last"),
             "without --kv-cache-mode merge_strategy and a merge that weighs, as ema",
         ),
+        "layer_threshold": (lambda b: b["chooser"] != "none", "without --layer-chooser"),
     }
     if name not in needs or not blocks:
         return ""

@@ -470,6 +470,7 @@ def test_b5_a_merge_of_ones_own_is_known_after_import(folder, capfd, tmp_path):
     [
         (("--merge-strategy", "last"), "--merge-strategy: no effect without --kv-cache-mode merge_strategy"),
         (("--cosine-threshold", "0.9"), "--cosine-threshold: no effect without --loop-strategy dynamic_stop"),
+        (("--layer-threshold", "0.5"), "--layer-threshold: no effect without --layer-chooser"),
         (("--min-loop-count", "99"), "--min-loop-count: no effect without --loop-strategy dynamic_stop"),
         (
             ("--loop-strategy", "dynamic_stop", "--convergence-criterion", "kl", "--cosine-threshold", "0.9"),

@@ -6,6 +6,15 @@ token, in a prefill from sequence to sequence. A layer that is left out hands it
 layer is chosen has ended, with as many steps as it ran until then: none at all, if that was before the first step.
 
 A chooser must treat rows independently: what a row gets must not depend on what else is in the batch.
+
+    @register_layer_chooser("lower_half_once")
+    def lower_half_once(ctx):
+        chosen = ctx.all_layers()  # [B, n]
+        if ctx.step > 1:
+            chosen[:, : ctx.n_layers // 2] = False
+        return chosen
+
+    model.set_loop(layer_chooser="lower_half_once")
 """
 
 from __future__ import annotations

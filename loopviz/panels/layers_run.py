@@ -253,7 +253,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
     a, b = spec["layers"]
-    height = 92 + 150 + max(110, min(24 * (b - a + 1), 420))
+    height = 92 + 130 + max(110, min(24 * (b - a + 1), 420))
     room = _shown_steps(spec)
     layout |= {
         "height": height,

@@ -1,13 +1,14 @@
 """Which layers loop: registered by name, asked before every step, exact in every cache mode."""
 
 import copy
+import textwrap
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from loopviz.model import CHOOSERS, LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM, register_layer_chooser
+from loopviz.model import CHOOSERS, LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM, choosers, register_layer_chooser
 from loopviz.model.choosers import ChooserContext
 
 from . import choosing
@@ -535,6 +536,18 @@ def test_saved_and_loaded(tmp_path):
     assert (again.config.layer_chooser, again.config.layer_threshold) == ("influence", 0.25)
     assert torch.equal(again(ids(4)).logits, model(ids(4)).logits)
     assert again.last_pass.layers_run[0].tolist() == model.last_pass.layers_run[0].tolist()
+
+
+def test_the_example_of_the_module_runs_as_it_is_written():
+    """The upper half of layers 1..3, from the second step on."""
+    code = textwrap.dedent(choosers.__doc__[choosers.__doc__.index("    @register") :])
+    model, _ = split(chosen("serial", "none"))
+    try:
+        exec(code, {"register_layer_chooser": register_layer_chooser, "model": model})
+        model(ids(4))
+        assert model.last_pass.layers_run[0][:, 0].tolist() == [[True] * 3, [False, True, True], [False, True, True]]
+    finally:
+        CHOOSERS.pop("lower_half_once", None)
 
 
 def test_set_on_a_live_model_and_one_a_block():
