@@ -126,7 +126,7 @@ def load_checkpoint(
     tell = _Teller(progress)
     name = os.fspath(name_or_path)
     shown_name = name if isinstance(name, str) else repr(name)
-    with tell.passing_through(), reading(shown_name):
+    with tell.passing_through(), reading(shown_name), quiet_transformers():
         located = locate(name, tell, allow_paths=allow_paths)
         is_gguf = located.path.is_file()
         found = inspect_gguf(located.path) if is_gguf else inspect_folder(located.path)
