@@ -193,7 +193,8 @@ def changed(fields: Mapping[str, Any], width: int = 30) -> str:
 
 def wrapped(text: str) -> str:
     """``text`` in lines that a phone's width holds; Chinese sentences here are short enough as they are."""
-    return "<br>".join(textwrap.wrap(text, 36)) if text.isascii() else text.replace("：", "：<br>")
+    wide = any(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return text.replace("：", "：<br>") if wide else "<br>".join(textwrap.wrap(text, 36))
 
 
 def message(text: str) -> dict[str, Any]:

@@ -137,3 +137,17 @@ def test_since_when_a_word_has_been_ahead(lang: str, ids: list[int], key: str | 
     title = PANELS["would_say"].data(trace, Focus(lang=lang))["layout"]["title"]["text"]
     assert (words["always"] in title) == (key == "always")
     assert (words["since"].format(step=2) in title) == (key == "since")
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_what_a_panel_says_instead_of_a_figure_fits_a_phone(name: str) -> None:
+    """Whatever marks it holds: a sentence with “quotes” was left in one line, and cut."""
+    for trace, focus in (
+        (Trace(looped().meta), Focus()),
+        (looped(record="off", extras=()), Focus(lens="exit")),
+        (looped(blocks=[]), Focus()),
+        (looped(), Focus(block=3)),
+        (looped(), Focus(token=99)),
+    ):
+        notice = PANELS[name].data(trace, focus)["layout"]["annotations"][0]
+        assert all(labels.columns(labels.plain(line)) <= 36 for line in notice["text"].split("<br>")), notice["text"]
