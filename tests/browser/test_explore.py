@@ -513,3 +513,23 @@ def test_events_are_private(visit: Visit, app_url: str) -> None:
     page = visit()
     answer = page.evaluate("async (url) => await (await fetch(url)).text()", app_url + "gradio_api/info")
     assert json.loads(answer) == {"named_endpoints": {}, "unnamed_endpoints": {}}
+
+
+def test_a_chooser_of_layers_brings_its_panel_until_it_is_switched_off(visit: Visit) -> None:
+    page = visit()
+    shown = "() => document.querySelector('.lv').page.panels.get('layers_run').on"
+    assert not page.evaluate(shown)
+    page.click("#lv-group-step .label-wrap")
+    page.locator("#ctl-layer_chooser input").click()
+    page.get_by_role("option", name="influence").click()
+    page.wait_for_function("() => !document.querySelector('#ctl-layer_threshold input').disabled")
+    run(page, "the cat sat on")
+    page.wait_for_function(shown)
+    ended(page)
+    drawn(page)
+    told = "() => document.querySelector('.lv').page.panels.get('layers_run').figure.data[0].x.length"
+    assert page.evaluate(told) == int(data(page, "t"))
+    page.click('.lv-switch[data-name="layers_run"]')
+    run(page)
+    ended(page)
+    assert not page.evaluate(shown), "what a visitor switched off stays off"
