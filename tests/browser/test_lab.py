@@ -25,6 +25,8 @@ def test_the_manual_s_experiment_is_one_press(visit: Callable[..., Page], tmp_pa
     rows = page.locator(".lv-table tbody tr")
     expect(rows).to_have_count(1 + len(CONFIGURATIONS))
     expect(rows.first.locator("th")).to_have_text("baseline")
+    spilt = "nodes => nodes.filter((node) => node.scrollWidth > node.clientWidth || getComputedStyle(node).whiteSpace !== 'normal')"
+    assert page.eval_on_selector_all(".lv-table tbody th", f"{spilt}.length") == 0, "a name lies over the numbers"
     bars = page.locator('[data-panel="plot"] .main-svg .barlayer .trace')
     expect(bars).to_have_count(4)
     # what was pressed can be read
