@@ -361,6 +361,15 @@ def test_a_skipped_block_is_a_llama_without_it_and_holds_every_token(mode):
         assert torch.isfinite(model(ids(1, rows=2), past_key_values=cache).logits).all()
 
 
+def test_a_skipped_token_leaves_the_block_as_it_came_wherever_others_start():
+    """A start of zeros would leave nothing of the token."""
+    tokens = ids(5)
+    with registered("plan", plan([])):
+        model, _ = split(chosen("serial", "plan"))
+        model.model.loop_start = lambda block, state: torch.zeros_like(state)
+        close(model(tokens).logits, repeated(model, [0, 4])(tokens).logits, 1e-6)
+
+
 def test_bytes_unrolled_counts_layer_runs():
     model, loop = split(chosen("serial"))
     slow, cache, slow_cache, runs = reference(model, loop, REFERENCES["by_tokens"]), LoopCache(model.config), None, 0
