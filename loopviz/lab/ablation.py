@@ -183,7 +183,7 @@ def _column(name: str, unit: str, en: str, zh: str) -> Column:
 COLUMNS = (
     _column("mode", "", "mode: how the steps' K/V are kept", "模式：各步 K/V 的保存方式"),
     _column("slots", "", "V: KV slots of a looped layer", "V：循环层的 KV 槽数"),
-    _column("alpha", "", "alpha: weight on the old value", "alpha：旧值的权重"),
+    _column("alpha", "", "alpha: weight on the old value", "α：旧值的权重"),
     _column("loops", "steps", "loops: steps, or their upper bound", "循环：步数或其上限"),
     _column("mean_loops", "steps", "mean loops: steps that really ran, by token", "平均循环：每个词元实际运行的步数"),
     _column("tokens", "tokens", "tokens: how many were predicted", "词元：预测的数量"),

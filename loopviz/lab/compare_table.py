@@ -37,7 +37,10 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _column("new_tokens", "tokens", "new tokens: how many it chose", "新词元数：共选出多少个"),
     _column(
-        "finish", "", "text ended by: eos, length, context or stopped", "文本结束于：eos、length、context 或 stopped"
+        "finish",
+        "",
+        "text ended by: eos, length, context or stopped",
+        "文本如何结束：模型自行结束、达到要求的长度、上下文已满，或被停止",
     ),
     _column(
         "tokens_per_second",
