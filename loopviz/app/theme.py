@@ -39,7 +39,7 @@ def theme() -> gr.themes.Base:
         input_border_width="1px",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
-        button_primary_background_fill_dark="*primary_500",
+        button_primary_background_fill_dark="*primary_600",
         button_primary_text_color="#ffffff",
         layout_gap="10px",
     )

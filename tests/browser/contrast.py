@@ -115,6 +115,8 @@ def faint(page: Page) -> list[Faint]:
         *front, alpha = text["colour"]
         wanted = 3.0 if text["large"] else 4.5
         for left, top, right, bottom in text["boxes"]:
+            inner = min(3.0, (right - left) / 4)  # an outline beside a letter is not behind it
+            left, right = left + inner, right - inner
             behind = pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))].reshape(-1, 3)
             if not len(behind):
                 continue

@@ -18,7 +18,7 @@ NAMES = {
     # of this program, models, libraries and people
     "LoopViz", "LoopLlama", "Llama", "SmolLM2", "stories-loop", "stories-noinject", "arrows-loop", "glassbox", "smollm2-135m-instruct",
     "tiny",
-    "stories", "stories", "English", "Hugging", "Face", "Transformers", "transformers", "PyTorch", "Python", "Plotly", "Gradio", "TinyStories",
+    "stories", "English", "Hugging", "Face", "Transformers", "transformers", "PyTorch", "Python", "Plotly", "Gradio", "TinyStories",
     "Huginn", "Ouro", "Geiping", "Elhoushi", "DynamicCache", "Mistral", "Qwen", "Instruct", "Base", "cividis", "loopviz", "eval",
     # symbols, formats, units, keys
     "cos", "log", "exp", "softmax", "max", "min", "mod", "KL", "KV", "Key", "Value", "RMS", "RMSNorm", "PCA", "SVD", "EMA", "BLEU", "ROUGE", "RoPE", "GQA",
