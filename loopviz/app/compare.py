@@ -15,7 +15,7 @@ from loopviz.panels import theme
 
 # Something to measure perplexity on, for the first prompt offered with a model.
 CONTINUATIONS = {
-    "stories": " girl named Lily. She liked to play outside in the sun. One day, she saw a big red ball under a tree.",
+    "stories": " went to the park with his mom. He liked to play outside in the sun. Then he saw a big red ball under a tree.",
     "smollm2": " lived in a quiet workshop at the edge of the town. Every morning it swept the floor and watered the plants.",
 }
 

@@ -266,11 +266,11 @@ def where_plot(table: pd.DataFrame, lang: str) -> go.Figure:
     high = min(max(0.0, float(table["delta_nats"].max())), FULL_COLOUR)
     measured = go.Heatmap(
         z=shown,
-        text=told,
-        customdata=[[None if value is None else f"{value:+.2f}" for value in line] for line in shown],
-        texttemplate="%{customdata}" if layers <= WRITTEN else None,
+        customdata=told,  # a cell's own text can only be its `text`
+        text=[["" if value is None else f"{value:+.2f}" for value in line] for line in shown],
+        texttemplate="%{text}" if layers <= WRITTEN else None,
         textfont={"color": theme.ON_SCALE, "size": 12},
-        hovertemplate="%{text}<extra></extra>",
+        hovertemplate="%{customdata}<extra></extra>",
         hoverongaps=False,
         xgap=1,
         ygap=1,

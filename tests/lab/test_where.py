@@ -115,7 +115,7 @@ def test_the_plot_draws_what_was_measured(lang: str) -> None:
     assert (shown.z[0][1], shown.z[0][3], shown.z[1][2]) == (0.5, -0.1, 9.0)
     assert (round(better.x[0]), round(better.y[0]), len(better.x)) == (3, 0, 1)
     assert "-0.2500" in better.text[0]  # the interval says that it may not be better
-    assert "nan" not in shown.text[1][2].lower()
+    assert "nan" not in shown.customdata[1][2].lower()
     assert not TASKS["where"].plot(table.iloc[:0], lang).data
 
 
@@ -130,8 +130,8 @@ def test_a16_the_map_has_whole_layers_a_unit_and_values(lang: str) -> None:
     shown = figure.data[0]
     assert "nat" in shown.colorbar.title.text
     assert (shown.zmin, shown.zmax) == (-0.4, 0.0)
-    assert shown.customdata[0][1] == "-0.40"
-    assert shown.texttemplate == "%{customdata}"
+    assert shown.text[0][1] == "-0.40"
+    assert shown.texttemplate == "%{text}"
     assert "-0.400" in figure.layout.title.text, "the best of them in words"
 
 
