@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -235,3 +236,19 @@ def test_going_on_changing_and_forcing_a_word(visit: Visit) -> None:
     page.wait_for_function("run => document.querySelector('.lv').dataset.run !== run", arg=before)
     ended(page)
     assert inside(page, "page.tokens.filter((row) => row[3]).map((row) => row[0]).join('')") == start + piece
+
+
+def test_the_line_and_the_cost_panel_say_one_rate_whatever_was_said_meanwhile(visit: Visit) -> None:
+    """A4: after a message during a run the line said 198 tokens/s of 11.5, and the panel another."""
+    page = visit(apart=True)
+    settle(page, "sampling", "max_new_tokens", 40)
+    run(page, "Once upon a time")
+    inside(page, "page.say('something is said')")
+    ended(page)
+    drawn(page)
+    line = page.locator(".lv-status").inner_text()
+    said = page.locator('[data-panel="cost"] .lv-sr').text_content()
+    (one,), (other,) = (re.findall(r"([\d.,]+) tokens/s by the clock", text) for text in (line, said))
+    assert (
+        abs(float(one.replace(",", "")) - float(other.replace(",", ""))) <= 0.006 * float(one.replace(",", "")) + 0.05
+    )
