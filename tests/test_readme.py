@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loopviz.model import MERGES
+from loopviz.model import CHOOSERS, MERGES
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -19,5 +19,7 @@ def test_the_library_example_runs_on_the_real_model(smollm2):
             exec(compile(block, "README.md", "exec"), names)
         assert names["trace"].steps["step"].max() == 4
         assert MERGES["early"] is names["early"]
+        assert CHOOSERS["lower_half_once"].function is names["lower_half_once"]
     finally:
         MERGES.pop("early", None)
+        CHOOSERS.pop("lower_half_once", None)
