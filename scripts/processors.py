@@ -1,6 +1,6 @@
 """Run the tests as other processors and thread counts would compute them, and print a table of what passed.
 
-    python scripts/processors.py [--repeats N] [--settings NAME ...] [options of pytest]
+    python scripts/processors.py [--repeats N] [--settings NAME ...] [-- options of pytest]
 
 The kernels that torch picks (its own, MKL's, oneDNN's) depend on what the processor can do; each library lets itself be
 held to less. So one machine stands for several: results may differ in their last bits between settings, tests may not.
@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--repeats", type=int, default=1, help="times each setting is run (default: 1)")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), metavar="NAME")
     options, chosen = parser.parse_known_args(arguments)
+    chosen = [word for word in chosen if word != "--"]
     rows, bad = [], 0
     for name in options.settings:
         for repeat in range(options.repeats):
