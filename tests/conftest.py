@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores, and the models are tiny
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Whoever starts the tests in the background of a script has them ignore Ctrl-C, and all they start with them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXT = [
     "Once upon a time there was a little loop that went round and round.",

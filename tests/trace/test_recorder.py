@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from loopviz.engine import StreamSettings, TokenTexts, run
-from loopviz.model import register_merge
+from loopviz.model import MERGES
 from loopviz.trace import check_frame, decode_states, recorder
 from loopviz.trace.recorder import KVMeter
 from tests.engine import tiny
@@ -218,8 +218,8 @@ def test_a_zero_state_has_no_direction_and_none_says_so():
         assert frame["blocks"][0]["steps"]["kl"] == [0.0, 0.0]
 
 
-def test_registered_names_reach_the_frames():
-    register_merge("test-first")(lambda merged, new, step, alpha: new if merged is None else merged)
+def test_registered_names_reach_the_frames(monkeypatch):
+    monkeypatch.setitem(MERGES, "test-first", lambda merged, new, step, alpha: new if merged is None else merged)
     model = tiny.model(seed=4, loop_layers=(1, 2), kv_cache_mode="merge_strategy", merge_strategy="test-first")
     trace = run(model, tiny.tokenizer(), "a dog", StreamSettings(max_new_tokens=3))
     assert trace.meta["blocks"][0]["merge"] == "test-first"
