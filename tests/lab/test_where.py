@@ -13,22 +13,21 @@ from loopviz.lab import TASKS, Experiment
 from loopviz.lab.bootstrap import mean_interval
 from loopviz.lab.where import WhereParams, range_order
 
-from .subject import TEXT, subject
+from .subject import TEXT, exact_loss, exact_subject, subject
 
 TEXTS = {"text": TEXT, "limit_tokens": 20, "batch": 2}
 
 
 @pytest.mark.parametrize("damping", [1.0, 0.5])
 def test_the_map_is_the_change_of_perplexity_when_a_range_is_looped(damping: float) -> None:
-    tiny = subject(loop_layers=(1, 2), loop_count=4)  # its own loop plays no part
+    tiny = exact_subject(loop_layers=(1, 2), loop_count=4)  # its own loop plays no part
     params = WhereParams(**TEXTS, window=21, loops=3, damping=damping)
     frame = Experiment(TASKS["where"], tiny, params).run().frame
     assert len(frame) == 15
     ids = torch.tensor([tiny.tokenizer(TEXT)["input_ids"][:21]])
 
     def loss(**loop) -> float:
-        with torch.no_grad():
-            return tiny.model.with_loop(**loop)(ids, labels=ids, use_cache=False).loss.item()
+        return exact_loss(tiny.model.with_loop(**loop), ids)
 
     plain = loss(loop_layers=None)
     for row in frame.sample(4, random_state=0).itertuples():
@@ -38,15 +37,15 @@ def test_the_map_is_the_change_of_perplexity_when_a_range_is_looped(damping: flo
             loop_damping=damping,
             virtual_attention_mode="serial",
         )
-        assert row.nats == pytest.approx(looped, abs=1e-5)
-        assert row.delta_nats == pytest.approx(looped - plain, abs=1e-5)
-        assert row.delta_perplexity == pytest.approx(math.exp(looped) - math.exp(plain), rel=1e-4)
+        assert row.nats == pytest.approx(looped, abs=1e-11)
+        assert row.delta_nats == pytest.approx(looped - plain, abs=1e-11)
+        assert row.delta_perplexity == pytest.approx(math.exp(looped) - math.exp(plain), rel=1e-9)
     assert frame["nats"].nunique() == 15
     assert frame["delta_low"].isna().all()  # of a single window
 
 
 def test_the_change_has_an_interval_over_the_same_windows() -> None:
-    tiny = subject()
+    tiny = exact_subject()
     params = WhereParams(text=TEXT, limit_tokens=40, batch=3, window=5, overlap=0, coarsest=5, finest=5)
     frame = Experiment(TASKS["where"], tiny, params).run().frame
     assert (frame["delta_low"] < frame["delta_nats"]).all()
@@ -54,14 +53,12 @@ def test_the_change_has_an_interval_over_the_same_windows() -> None:
     ids = torch.tensor(tiny.tokenizer(TEXT)["input_ids"][:41])
 
     def sums(**loop) -> list[float]:
-        with torch.no_grad():
-            view = tiny.model.with_loop(virtual_attention_mode="serial", **loop)
-            rows = [ids[t : t + 6][None] for t in range(0, 40, 5)]
-            return [5 * view(row, labels=row, use_cache=False).loss.item() for row in rows]
+        view = tiny.model.with_loop(virtual_attention_mode="serial", **loop)
+        return [5 * exact_loss(view, ids[t : t + 6][None]) for t in range(0, 40, 5)]
 
     changes = np.array(sums(loop_layers=(0, 4), loop_count=2)) - np.array(sums(loop_layers=None))
     expected = mean_interval(changes, np.full(8, 5), params.draws, params.seed)
-    assert frame[["delta_low", "delta_high"]].iloc[0].tolist() == pytest.approx(expected, abs=1e-5)
+    assert frame[["delta_low", "delta_high"]].iloc[0].tolist() == pytest.approx(expected, abs=1e-11)
 
 
 def test_ranges_come_coarse_to_fine_and_each_once() -> None:
