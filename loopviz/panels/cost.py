@@ -340,7 +340,8 @@ def _data(lang: str) -> list[dict[str, Any]]:
                     "shape": _HATCH.get(part, ""),
                     "solidity": 0.15,
                     "fillmode": "overlay",
-                },  # words stand on it
+                    "fgcolor": theme.off(theme.COLOURS[f"part_{part}"]),  # words stand on it
+                },
             },
             "hovertemplate": words["hover_part"].format(part=words["head_part" if part == "head" else part])
             + "<extra></extra>",

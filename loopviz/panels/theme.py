@@ -76,6 +76,11 @@ def on(colour: str) -> str:
     return "#000000" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "#FFFFFF"
 
 
+def off(colour: str) -> str:
+    """Black or white, whichever :func:`on` does not say: lines of it leave what is written over them readable."""
+    return "#000000" if on(colour) == "#FFFFFF" else "#FFFFFF"
+
+
 def loop_tints(steps: int) -> list[str]:
     """A colour for each number of loops 1..``steps``: few loops pale, many deep.
 

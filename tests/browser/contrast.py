@@ -29,11 +29,11 @@ _TEXTS = """() => {
     pen.fillRect(0, 0, 1, 1);
     return [...pen.getImageData(0, 0, 1, 1).data];
   };
-  const modal = document.querySelector('dialog[open]');
+  const modal = document.querySelector('dialog[open], .lv-tour'); // what lies under it is not read
   const found = [];
   const add = (text, node, rects, style, colour) => {
     if (!node.checkVisibility({ visibilityProperty: true }) || (modal && !modal.contains(node))) return;
-    if (node.closest(':disabled, [aria-disabled="true"], .lv-sr, #lv-formulas, label:has(:disabled), .block:has(input:disabled), .sr-only, option')) return;
+    if (node.closest(':disabled, [aria-disabled="true"], .lv-sr, #lv-formulas, label:has(:disabled), .form > .block:has(input:disabled), .sr-only, option')) return;
     let [red, green, blue, alpha] = rgba(colour);
     alpha /= 255;
     for (let at = node; at; at = at.parentElement) alpha *= Number(getComputedStyle(at).opacity);
@@ -74,15 +74,23 @@ _TEXTS = """() => {
 
 @dataclass(frozen=True)
 class Faint:
-    """A text that is too faint: what it says, where it is, its contrast, and what it should have."""
+    """A text that is too faint: what it says, where it is, its contrast, what it should have, its colours, its place on the page."""
 
     text: str
     path: str
     contrast: float
     wanted: float
+    colour: str  # as it is seen: thinned by every opacity
+    behind: str  # of the pixels that count, the middle one
+    at: tuple[int, int]  # left, top, CSS pixels of the whole page
 
     def __str__(self) -> str:
-        return f"{self.contrast:.2f} < {self.wanted}: {self.text!r} in {self.path}"
+        x, y = self.at
+        return f"{self.contrast:.2f} < {self.wanted}: {self.text!r}, {self.colour} on {self.behind}, at ({x}, {y}), in {self.path}"
+
+
+def _hex(rgb: np.ndarray) -> str:
+    return "#" + "".join(f"{round(part):02x}" for part in rgb)
 
 
 def _luminance(rgb: np.ndarray) -> np.ndarray:
@@ -110,7 +118,7 @@ def faint(page: Page) -> list[Faint]:
     )
     hidden.evaluate("(style) => style.remove()")
     assert texts
-    found = {}
+    found: dict[tuple[str, str], Faint] = {}
     for text in texts:
         *front, alpha = text["colour"]
         wanted = 3.0 if text["large"] else 4.5
@@ -120,7 +128,12 @@ def faint(page: Page) -> list[Faint]:
             behind = pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))].reshape(-1, 3)
             if not len(behind):
                 continue
-            ratio = float(np.quantile(contrast(np.array(front, dtype=float), alpha, behind), SHARE))
-            if round(ratio, 2) < wanted and ratio < found.get((text["text"], text["path"]), (np.inf,))[0]:
-                found[text["text"], text["path"]] = (ratio, wanted)
-    return sorted((Faint(*where, *how) for where, how in found.items()), key=lambda one: one.contrast)
+            ink = np.array(front, dtype=float)
+            ratios = contrast(ink, alpha, behind)
+            ratio = float(np.quantile(ratios, SHARE))
+            where = text["text"], text["path"]
+            if round(ratio, 2) < wanted and (where not in found or ratio < found[where].contrast):
+                below = behind[np.abs(ratios - ratio).argmin()]
+                seen = _hex(alpha * ink + (1 - alpha) * below)
+                found[where] = Faint(*where, ratio, wanted, seen, _hex(below), (round(left), round(top)))
+    return sorted(found.values(), key=lambda one: one.contrast)

@@ -6,18 +6,25 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
+from loopviz import report
+from loopviz.panels import Focus
 from scripts.serving import served
 from tests.browser.conftest import PATIENCE
 from tests.browser.contrast import contrast, faint
+from tests.test_report import hostile
 
 pytestmark = pytest.mark.browser
 
 ALL_ON = "localStorage.setItem('loopviz.panels', JSON.stringify({ instrument: true, key_similarity: true, attention: true, kv_projection: true }))"
 STILL = "() => { const d = document.querySelector('.lv').dataset; return d.end && d.drawn === d.t; }"
+DRAWN = """() => { const page = document.querySelector('.lv-page');
+  return page ? page.dataset.drawn === 'true' : (({ drawn, t }) => drawn === t)(document.querySelector('.lv').dataset); }"""
 
 
 @pytest.fixture(scope="module")
@@ -27,76 +34,102 @@ def bundled_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["light", "dark"])
-def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
-    opened = context.new_page()
-    opened.set_default_timeout(PATIENCE)
-    opened.add_init_script(ALL_ON)
+def visited(browser: Browser, **options: Any) -> Page:
+    """A page of a visitor of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.add_init_script(ALL_ON)
+    return page
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    opened = visited(browser)
     yield opened
-    context.close()
+    opened.context.close()
 
 
-def ready(page: Page, url: str) -> None:
-    page.goto(url)
-    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
-    page.wait_for_function(STILL)
+@pytest.fixture(scope="module")
+def explore(browser: Browser, bundled_url: str) -> Iterator[Page]:
+    """Explore with every panel on, for all tests of it one after the other: opening it takes longer than measuring it."""
+    opened = visited(browser)
+    opened.goto(bundled_url)
+    opened.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    opened.wait_for_function(STILL)
+    yield opened
+    opened.context.close()
+
+
+def turned(page: Page) -> None:
+    """The other look, with everything drawn anew in it. By what the button does: an open dialog may lie over the button."""
+    page.evaluate("""() => { document.querySelector('.lv, .lv-page').dataset.drawn = '';
+      document.body.classList.toggle('dark'); }""")
+    page.wait_for_function(DRAWN)
 
 
 def read(page: Page) -> None:
-    """All of the page can be read."""
-    found = faint(page)
-    assert not found, "\n".join(map(str, found[:30]))
+    """All of the page can be read, in light and in dark."""
+    found = []
+    for _ in range(2):
+        look = "dark" if page.evaluate("document.body.classList.contains('dark')") else "light"
+        found += [f"{look}: {one}" for one in faint(page)]
+        turned(page)
+    assert not found, f"{len(found)} texts are too faint:\n" + "\n".join(found[:60])
+
+
+def looked_at(page: Page, look: str) -> None:
+    """Another word selected, everything drawn."""
+    page.evaluate(f"document.querySelector('.lv').page.look({look})")
+    page.wait_for_function("() => !document.querySelector('.lv').page.looking")
+    page.wait_for_function(STILL)
 
 
 def test_the_measure_finds_what_is_too_faint(page: Page) -> None:
-    """Grey on white, text on an image, a thinned ancestor; and passes what is not."""
-    page.set_content("""<body style="background: white; margin: 0; font: 16px sans-serif"><p style="color: #999">grey</p>
+    """Grey on white, text on an image, a thinned ancestor; and passes what is not. It says which colours, and where."""
+    page.set_content("""<!doctype html><body class="block" style="background: white; margin: 0; font: 16px sans-serif"><p style="color: #999">grey</p>
       <p style="color: #333">dark</p><div style="opacity: .4"><p style="color: black">thinned</p></div>
       <svg width="200" height="30"><rect width="200" height="30" fill="#fee838"/><text y="20" fill="white">on yellow</text></svg>
-      <h1 style="color: #8a8a8a; font-size: 30px">large</h1></body>""")
-    assert {one.text for one in faint(page)} == {"grey", "thinned", "on yellow"}
-    assert round(float(contrast(*(__import__("numpy").array(x) for x in ([0.0] * 3, 1.0, [[255.0] * 3])))[0])) == 21
+      <h1 style="color: #8a8a8a; font-size: 30px">large</h1><input disabled></body>""")
+    found = {one.text: one for one in faint(page)}
+    assert set(found) == {"grey", "thinned", "on yellow"}
+    assert (found["grey"].colour, found["grey"].behind, found["grey"].at) == ("#999999", "#ffffff", (3, 16))
+    assert (found["thinned"].colour, found["on yellow"].behind) == ("#999999", "#fee838")
+    assert round(float(contrast(np.zeros(3), 1.0, np.full((1, 3), 255.0))[0])) == 21
 
 
-def test_a20_the_recorded_run_and_a_word_held_can_be_read(page: Page, bundled_url: str) -> None:
-    ready(page, bundled_url)
-    page.evaluate("document.querySelector('.lv').page.look({ token: 12, pins: [3] })")
-    page.wait_for_function("() => !document.querySelector('.lv').page.looking")
-    page.wait_for_function(STILL)
-    page.evaluate("document.querySelectorAll('#lv-settings .label-wrap:not(.open)').forEach((node) => node.click())")
-    read(page)
+def test_a20_the_recorded_run_and_a_word_held_can_be_read(explore: Page) -> None:
+    looked_at(explore, "{ token: 12, pins: [3] }")
+    explore.evaluate("document.querySelectorAll('#lv-settings .label-wrap:not(.open)').forEach((node) => node.click())")
+    read(explore)
+
+
+def test_a20_glossary_and_tour_can_be_read(explore: Page) -> None:
+    explore.click("#lv-learn .lv-glossary-open")
+    explore.wait_for_selector(".lv-glossary section")
+    read(explore)
+    explore.keyboard.press("Escape")
+    explore.click("#lv-learn .lv-tour-open")
+    explore.wait_for_selector(".lv-tour")
+    read(explore)
+    explore.keyboard.press("Escape")
 
 
 @pytest.mark.parametrize("model", ["glassbox", "arrows-loop", "stories-loop"])
-def test_a20_runs_with_all_panels_can_be_read(page: Page, bundled_url: str, model: str) -> None:
+def test_a20_runs_with_all_panels_can_be_read(explore: Page, model: str) -> None:
     """Cells near certainty (glassbox), deep chains (arrows), what is recorded anew: hatches, bars, heat maps, tints."""
-    ready(page, bundled_url)
-    page.fill("#ctl-model input", model)
-    page.press("#ctl-model input", "Enter")
-    page.wait_for_function(
+    explore.fill("#ctl-model input", model)
+    explore.press("#ctl-model input", "Enter")
+    explore.wait_for_function(
         "(model) => document.querySelector('.lv-model').textContent.startsWith(`${model} is ready`)", arg=model
     )
-    before = page.evaluate("document.querySelector('.lv').dataset.run")
-    page.click("#lv-run")
-    page.wait_for_function(
+    before = explore.evaluate("document.querySelector('.lv').dataset.run")
+    explore.click("#lv-run")
+    explore.wait_for_function(
         "(before) => { const d = document.querySelector('.lv').dataset; return d.run !== before && d.end; }", arg=before
     )
-    page.evaluate("document.querySelector('.lv').page.look({ token: 3 })")
-    page.wait_for_function("() => !document.querySelector('.lv').page.looking")
-    page.wait_for_function(STILL)
-    read(page)
-
-
-def test_a20_glossary_and_tour_can_be_read(page: Page, bundled_url: str) -> None:
-    ready(page, bundled_url)
-    page.click("#lv-learn .lv-glossary-open")
-    page.wait_for_selector(".lv-glossary section")
-    read(page)
-    page.keyboard.press("Escape")
-    page.click("#lv-learn .lv-tour-open")
-    page.wait_for_selector(".lv-tour")
-    read(page)
+    looked_at(explore, "{ token: 3 }")
+    read(explore)
 
 
 def test_a20_a_comparison_can_be_read(page: Page, bundled_url: str) -> None:
@@ -123,18 +156,14 @@ def test_a20_a_measurement_can_be_read(page: Page, bundled_url: str, task: str) 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a20_a_report_can_be_read(browser: Browser, tmp_path: Path, scheme: str) -> None:
-    from loopviz import report
-    from loopviz.panels import Focus
-    from tests.test_report import hostile
-
+    """A report follows the system's look, and has no button of its own."""
     report.save(hostile(), tmp_path / "report.html", Focus())
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+    page = visited(browser, color_scheme=scheme)
     page.goto((tmp_path / "report.html").as_uri())
     page.wait_for_selector("body[data-ready='1']")
     for article in page.locator("article").all():
         article.scroll_into_view_if_needed()
     page.wait_for_function("[...document.querySelectorAll('article')].every((node) => node.dataset.drawn)")
-    read(page)
-    context.close()
+    found = faint(page)
+    assert not found, "\n".join(map(str, found))
+    page.context.close()

@@ -93,6 +93,7 @@ def test_text_can_be_read(page):
 def test_a20_words_on_cells_and_bars_can_be_read():
     assert min(contrast(theme.ON_SCALE, colour) for _, colour in theme.LIGHT_SCALE) >= 4.5
     assert all(contrast(theme.on(colour), colour) >= 4.5 for colour in (*theme.COLOURS.values(), *theme.SETUP_COLOURS))
+    assert all({theme.on(colour), theme.off(colour)} == {"#000000", "#FFFFFF"} for colour in theme.COLOURS.values())
 
 
 @pytest.mark.parametrize("vision", VISION)
