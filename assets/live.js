@@ -5,6 +5,7 @@ import { Again } from "./again.js";
 import { el, fill, name, sleep } from "./dom.js";
 import { loadPlotly } from "./draw.js";
 import { stage, unstage } from "./early.js";
+import { nameFields } from "./fields.js";
 import { Glossary } from "./glossary.js";
 import { Keys } from "./keys.js";
 import { ModelLine } from "./model.js";
@@ -129,7 +130,10 @@ class Page {
   /** Gradio's button for the look has a sign for a label. */
   nameHead() {
     const look = document.querySelector("#lv-dark");
+    const settings = document.querySelector("#lv-settings");
     if (look && this.texts) name(look, this.texts["page.dark"]);
+    if (settings && this.texts && !this.named) nameFields(settings, () => this.texts);
+    this.named ||= Boolean(settings && this.texts);
   }
 
   theme() {

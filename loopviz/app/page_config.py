@@ -11,7 +11,7 @@ from loopviz.panels.theme import template
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
 _TERMED = ("how", "units", "source")  # sent in pieces: the glossary's terms are links
-_SHOWN = ("live.", "panel.", "page.tagline", "page.dark", "nav.")
+_SHOWN = ("live.", "panel.", "page.tagline", "page.dark", "page.field.", "nav.")
 
 
 def page_config(lang: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "nats": "{value} nat",
         "stopped": "在此停止：{why}",
         "used": "≤ {value} 时停止",
-        "unused": "{value}，{what} 不使用",
+        "unused": "{value}，不使用（{what}）",
         "zero": "{value}，低于坐标轴",
         "unchecked": "不检查",
         "head": "{token}{many}<br>循环 {steps} 步，停止原因：{why} · 下一个：“{text}”",

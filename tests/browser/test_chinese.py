@@ -20,6 +20,8 @@ NAMES = {
     "tiny",
     "stories", "English", "Hugging", "Face", "Transformers", "transformers", "PyTorch", "Python", "Plotly", "Gradio", "TinyStories",
     "Huginn", "Ouro", "Geiping", "Elhoushi", "DynamicCache", "Mistral", "Qwen", "Instruct", "Base", "cividis", "loopviz", "eval",
+    # in the panels' formulas, explained in Chinese beside them
+    "criterion", "itemsize", "kv", "next", "slots",
     # symbols, formats, units, keys
     "cos", "log", "exp", "softmax", "max", "min", "mod", "KL", "KV", "Key", "Value", "RMS", "RMSNorm", "PCA", "SVD", "EMA", "BLEU", "ROUGE", "RoPE", "GQA",
     "JSON", "CSV", "Parquet", "PNG", "SVG", "HTML", "UTF", "gguf", "lines", "Manifest", "ppl", "id", "Tab", "Esc", "Enter", "Shift", "nat", "nats", "ms", "MB", "GB", "kB", "TB", "bfloat",
@@ -27,7 +29,8 @@ NAMES = {
 }  # fmt: skip
 # What a model wrote or a visitor typed, code and addresses, the options of lists of models.
 OWN = """.lv-text, .lv-card-text, .lv-next, .lv-pins, .lv-code, .lv-held .lv-chosen-words, textarea, .katex, math, #lv-formulas, .lv-example, datalist,
-  .lv-tongue, #lv-lang, .lv-model, .lv-about, .lv-repeat, script, style, .lv-link, .xtick, .ytick, .hoverlayer"""
+  .lv-tongue, #lv-lang, .lv-model, .lv-about, .lv-repeat, script, style, .lv-link, .xtick, .ytick, .hoverlayer,
+  .heatmap-label, [data-panel="text_by_loop"] .textpoint"""
 _SAID = """(own) => { const said = [], shown = (node) => node.checkVisibility({ visibilityProperty: true });
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) { const at = walk.currentNode.parentElement; if (at && !at.closest(own) && shown(at)) said.push(walk.currentNode.data); }
@@ -70,9 +73,16 @@ def foreign(texts: Iterable[str], more: frozenset[str] = frozenset()) -> dict[st
     return found
 
 
+def written(page: Page) -> frozenset[str]:
+    """Words of the run that is shown, whole and as tokens: panels speak of them."""
+    tokens = page.evaluate("document.querySelector('.lv').page.tokens.map((row) => row[0])")
+    return frozenset(re.findall("[A-Za-z'-]{2,}", " ".join(tokens) + " " + "".join(tokens)))
+
+
 def chinese(page: Page, more: frozenset[str] = frozenset()) -> None:
     """What the page says now is Chinese, but for `more`."""
-    assert foreign(page.evaluate(_SAID, OWN), more) == {}
+    found = foreign(page.evaluate(_SAID, OWN), more)
+    assert not found, "not Chinese:\n" + "\n".join(f"{word}: {said!r}" for word, said in sorted(found.items()))
 
 
 def test_the_measure_finds_english() -> None:
@@ -88,22 +98,22 @@ def test_a23_explore_is_chinese(visit: Callable[..., Page]) -> None:
     drawn(page)
     page.evaluate("document.querySelectorAll('#lv-settings .label-wrap:not(.open)').forEach((node) => node.click())")
     page.evaluate("document.querySelectorAll('.lv-panel details').forEach((node) => (node.open = true))")
-    chinese(page)
+    chinese(page, written(page))
     run(page)
     ended(page)
     drawn(page)
     page.locator(".lv-share").click()
-    chinese(page)
+    chinese(page, written(page))
     page.keyboard.press("Escape")
     page.locator(".lv-export").nth(1).click()
-    chinese(page)
+    chinese(page, written(page))
     page.keyboard.press("Escape")
     page.locator("#lv-learn .lv-glossary-open").click()
     page.wait_for_selector(".lv-glossary section")
-    chinese(page)
+    chinese(page, written(page))
     page.keyboard.press("Escape")
     page.locator(".lv-keys-open").click()
-    chinese(page)
+    chinese(page, written(page))
 
 
 def test_a23_the_tour_is_chinese(visit: Callable[..., Page]) -> None:

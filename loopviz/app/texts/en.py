@@ -8,6 +8,8 @@ TEXTS: dict[str, str] = {
     "page.tagline": "Watch a language model read every word several times over.",
     "page.language": "Language",
     "page.dark": "Light / dark",
+    "page.field.number": "number",
+    "page.field.slider": "slider",
     # prompt and buttons
     "prompt.label": "Prompt",
     "prompt.info": "Type anything; the model continues it. Shift+Enter runs.",

@@ -7,6 +7,8 @@ TEXTS: dict[str, str] = {
     "page.tagline": "这个语言模型会把每个词反复读几遍。实时观看每一遍。",
     "page.language": "语言",
     "page.dark": "浅色 / 深色",
+    "page.field.number": "数值",
+    "page.field.slider": "滑块",
     "prompt.label": "提示词",
     "prompt.info": "输入任意文字，模型会接着写。按 Shift+Enter 运行。",
     "prompt.foreign": "这里的文字大多以字符碎片的形式进入模型（每个字符约 {share} 个碎片）：该模型几乎没有见过这种文字，无法用它续写。请试试英文提示词。",

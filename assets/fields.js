@@ -1,0 +1,18 @@
+// Names of Gradio's sliders and number fields for a screen reader: Gradio has them in English whatever the page speaks.
+
+const OF_GRADIO = /^(number input|range slider) for (.+)$/s;
+
+/** Rename the fields inside `node`, now and whenever Gradio names one anew; `texts` gives the page's words, null before they came. */
+export function nameFields(node, texts) {
+  const rename = () => {
+    if (!texts()) return;
+    for (const field of node.querySelectorAll("[aria-label]")) {
+      const found = OF_GRADIO.exec(field.getAttribute("aria-label"));
+      if (!found) continue;
+      const kind = found[1] === "number input" ? "page.field.number" : "page.field.slider";
+      field.setAttribute("aria-label", `${found[2]} · ${texts()[kind]}`);
+    }
+  };
+  new MutationObserver(rename).observe(node, { attributes: true, attributeFilter: ["aria-label"], childList: true, subtree: true });
+  rename();
+}
