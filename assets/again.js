@@ -32,8 +32,15 @@ export class Again {
     if (prompt !== null) this.run(prompt);
   }
 
-  run(prompt = null) {
+  /** Run a text as the prompt, with the controls as they stand. */
+  run(prompt) {
     this.page.player.pause();
-    this.page.tell.rerun({ prompt });
+    this.page.tell.again({ prompt });
+  }
+
+  /** The run on screen once more, with its own settings and the panels that are on now. */
+  same() {
+    this.page.player.pause();
+    this.page.tell.adopt({ run: this.page.run });
   }
 }

@@ -23,10 +23,11 @@ export function swatch({ colours, dashes }, place) {
 export class Card {
   /**
    * `origin`: where its name comes from when the visitor gave none: a key of our texts, or nothing;
-   * `plain`: the model without its loop; `changes`: values that differ from those that suit the model.
+   * `plain`: the model without its loop; `changes`: what was set for it; `held`: `{model, values}` that a link holds.
    */
-  constructor(page, { origin = null, plain = false, changes = {}, called = "" }) {
-    Object.assign(this, { page, origin, plain, changes: { ...changes }, called });
+  constructor(page, { origin = null, plain = false, changes = {}, called = "", held = null, gave = {} }) {
+    Object.assign(this, { page, origin, plain, changes: { ...changes }, called, held, gave: { ...gave } });
+    this.suited = {}; // every value, as the server has it
     this.result = null;
     this.fields = new Map();
     this.build();
@@ -49,13 +50,13 @@ export class Card {
     Object.assign(this.base, { type: "radio", name: "lv-baseline" });
     this.base.addEventListener("change", () => this.page.rebase(this));
     this.baseText = el("span");
-    this.copy = press("lv-quiet", () => this.page.add({ changes: this.plain ? this.frame.config.plain : this.changes, called: `${this.name} ·` }));
+    this.copy = press("lv-quiet", () => this.page.add({ changes: this.plain ? this.frame.config.plain : this.changes, called: `${this.name} ·`, held: this.held, gave: this.gave }));
     this.remove = press("lv-icon", () => this.page.drop(this), "×");
     this.about = el("p", "lv-card-about");
     this.status = el("p", "lv-card-status");
     this.status.setAttribute("role", "status");
     this.stop = press("lv-quiet", () => this.page.stop(this));
-    this.open = el("a", "lv-quiet lv-card-open");
+    this.open = Object.assign(el("a", "lv-quiet lv-card-open"), { target: "_blank" }); // the comparison stays
     this.form = el("div", "lv-form");
     this.more = el("summary");
     this.details = el("details", "lv-card-settings", this.more, this.form);
@@ -79,7 +80,8 @@ export class Card {
       this.form.append(title);
       for (const control of controls.filter((one) => one.group === group)) {
         const field = new Field(control, (value) => {
-          this.changes[control.name] = value;
+          this.changes[control.name] = this.suited[control.name] = value;
+          delete this.gave[control.name];
           this.page.check();
         });
         this.fields.set(control.name, field);
@@ -88,9 +90,17 @@ export class Card {
     }
   }
 
-  /** Every value of its own, as the server reads them. */
-  values() {
-    return this.plain ? {} : Object.fromEntries([...this.fields.keys()].map((key) => [key, this.changes[key] ?? this.page.base[key]]));
+  /** A control's value: as the server has it, as it was set, as a link holds it for its model, as the model brings it. */
+  value(key) {
+    const linked = this.held?.model === this.page.model.value.trim() ? this.held.values : {};
+    return this.suited[key] ?? this.changes[key] ?? linked[key] ?? this.page.base[key];
+  }
+
+  /** Another model has come: what of its settings gave way to it. */
+  suit(gave) {
+    for (const key of Object.keys(gave)) delete this.changes[key];
+    this.gave = gave;
+    this.suited = {};
   }
 
   get name() {
@@ -102,7 +112,7 @@ export class Card {
   }
 
   asked() {
-    return { name: this.name, plain: this.plain, values: this.values() };
+    return { name: this.name, plain: this.plain, values: this.plain ? {} : this.changes, base: this.held };
   }
 
   /** Put its words and place in place. */
@@ -117,29 +127,37 @@ export class Card {
     this.baseText.textContent = text("compare.baseline");
     this.baseText.parentNode.title = text("compare.baseline.hint");
     this.copy.textContent = text("compare.copy");
-    this.copy.disabled = page.full || page.running;
+    this.copy.disabled = page.full;
     name(this.remove, text("compare.remove"));
-    this.remove.disabled = page.cards.length <= frame.config.limits.least || page.running;
+    this.remove.disabled = page.cards.length <= frame.config.limits.least;
     this.more.textContent = text("compare.edit");
     this.stop.textContent = text("compare.stop_one");
     this.open.textContent = text("compare.open");
     for (const title of this.form.querySelectorAll("h3")) title.textContent = text(`group.${title.dataset.group}`);
     for (const [key, field] of this.fields) {
       field.label(text(`${key}.label`), (choice) => text(`${key}.${choice}`));
-      field.value = this.changes[key] ?? page.base[key];
+      field.value = this.value(key);
     }
     this.show();
   }
 
   /** What the server says of its settings. */
-  checked({ about, refused, controls }) {
+  checked({ about, refused, controls, values }) {
     this.refused = refused;
+    this.suited = values;
     this.about.textContent = this.plain ? this.frame.text("compare.plain.about") : about;
     for (const [key, look] of Object.entries(controls)) {
-      this.fields.get(key)?.show(look);
-      this.fields.get(key).value = this.changes[key] ?? this.page.base[key];
+      const gave = key in this.gave ? this.frame.text("gave.card", { was: this.said(key, this.gave[key]) }) : null;
+      this.fields.get(key)?.show(gave ? { ...look, info: gave } : look);
+      this.fields.get(key).value = this.value(key);
     }
     this.show();
+  }
+
+  /** A value in words. */
+  said(key, value) {
+    if (typeof value === "boolean") return this.frame.text(`gave.${value}`);
+    return typeof value === "string" ? this.frame.text(`${key}.${value}`) : String(value);
   }
 
   /** Another comparison begins. */

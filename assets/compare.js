@@ -5,6 +5,7 @@ import { el, press } from "./dom.js";
 import { Card } from "./card.js";
 import { Field } from "./form.js";
 import { Frame, save, start, ticket } from "./frame.js";
+import { followPrompt } from "./prompt_keys.js";
 import { Results } from "./results.js";
 
 const SILENCE_MS = 5000; // then the server is asked whether something got lost
@@ -17,6 +18,8 @@ class Page {
     this.base = Object.fromEntries(config.controls.map((control) => [control.name, control.value]));
     this.shared = {};
     this.looped = true; // whether the model has a loop of its own
+    this.suits = ""; // the model whose settings the cards hold
+    this.n = 0; // of the latest start
     this.run = null; // the comparison shown
     this.running = false;
     this.seq = 0;
@@ -75,6 +78,7 @@ class Page {
       el("details", "", this.sharedTitle, form),
       el("div", "lv-adders", this.addTitle, ...this.adders),
     );
+    followPrompt(".lv-asking", () => this.compare());
     this.setups = el("div", "lv-setups");
     this.results = new Results(this.frame, { look: (change) => this.look(change), download: (kind) => this.download(kind) });
     this.root.replaceChildren(this.frame.head, asking, this.setups, this.results.node, this.frame.glossary.dialog);
@@ -95,8 +99,8 @@ class Page {
       this.model.value = opened.values.model;
       if (opened.prompt !== null) [this.prompt.value, this.after.value] = [opened.prompt, ""];
       for (const [key, field] of this.sharedFields) field.value = this.shared[key] = opened.values[key];
-      const changes = Object.fromEntries(config.controls.filter(({ group }) => config.groups.includes(group)).map(({ name }) => [name, opened.values[name]]));
-      cards.splice(1, 2, { origin: "compare.current", changes }, own);
+      const values = Object.fromEntries(config.controls.filter(({ group }) => config.groups.includes(group)).map(({ name }) => [name, opened.values[name]]));
+      cards.splice(1, 2, { origin: "compare.current", held: { model: opened.values.model, values } }, own);
       if (opened.said.length) this.say(opened.said.join(" "), true);
     }
     this.cards = cards.map((card) => new Card(this, card));
@@ -117,6 +121,7 @@ class Page {
   label() {
     const text = (key, values) => this.text(key, values);
     this.prompt.label(text("compare.prompt"));
+    this.prompt.show({ info: text("compare.prompt.hint") });
     this.after.label(text("compare.continuation"));
     this.after.show({ info: text("compare.continuation.hint") });
     this.sharedTitle.textContent = text("compare.shared");
@@ -129,7 +134,7 @@ class Page {
     this.addTitle.title = text("compare.add.hint", this.frame.config.limits);
     for (const button of this.adders) {
       button.textContent = `+ ${this.called(button.dataset.key)}`;
-      button.disabled = this.full || this.running;
+      button.disabled = this.full;
     }
     this.results.label();
     for (const card of this.cards) card.label();
@@ -153,6 +158,11 @@ class Page {
 
   /** The cards changed: what an earlier comparison found is not theirs any more. */
   changed() {
+    if (this.running) {
+      this.stop();
+      this.ticket = null; // what still comes of it is not these cards'
+      this.running = false;
+    }
     this.setups.replaceChildren(...this.cards.map((card) => card.node));
     this.forget();
     this.label();
@@ -166,7 +176,7 @@ class Page {
   }
 
   add(made) {
-    if (this.full || this.running) return;
+    if (this.full) return;
     const card = new Card(this, made);
     this.cards.push(card);
     this.changed();
@@ -202,6 +212,7 @@ class Page {
     return {
       lang: this.frame.lang,
       model: this.model.value,
+      suits: this.suits,
       shared: this.shared,
       cards: this.cards.map((card) => card.asked()),
       baseline: this.baseline.place,
@@ -218,9 +229,10 @@ class Page {
       this.modelLine.textContent = answer.model.text;
       this.modelLine.dataset.state = this.root.dataset.model = answer.model.state;
       for (const [key, look] of Object.entries(answer.shared)) this.sharedFields.get(key).show(look);
-      if (answer.base && (JSON.stringify(answer.base) !== JSON.stringify(this.base) || answer.looped !== this.looped)) {
-        this.base = answer.base;
-        this.looped = answer.looped;
+      if (answer.base && answer.model.name !== this.suits) {
+        // the model brings its settings; what was set on a card and cannot be had with it has given way
+        [this.base, this.looped, this.suits] = [answer.base, answer.looped, answer.model.name];
+        this.cards.forEach((card, i) => card.suit(answer.cards[i].gave));
         this.label();
         return this.check(0);
       }
@@ -232,14 +244,16 @@ class Page {
 
   // --- running -----------------------------------------------------------------------------------------------------
 
+  /** Begin a comparison, in place of one that runs. */
   compare() {
-    if (this.running) return;
+    if (this.running) this.stop();
     this.forget();
     this.ticket = ticket();
+    this.n += 1;
     this.running = true;
     this.heard = performance.now();
     this.say(this.text("compare.stage.waiting"));
-    this.frame.begin({ ...this.asked(), prompt: this.prompt.value, continuation: this.after.value, ticket: this.ticket });
+    this.frame.begin({ ...this.asked(), prompt: this.prompt.value, continuation: this.after.value, ticket: this.ticket, n: this.n });
     this.label();
   }
 
@@ -250,7 +264,7 @@ class Page {
 
   receive(message) {
     this.heard = performance.now();
-    if (message.ticket && message.ticket !== this.ticket) return;
+    if ("ticket" in message && message.ticket !== this.ticket) return; // of a comparison that another has replaced
     if (message.kind === "status") {
       this.say(message.text, message.bad);
       if (message.reasons) this.refuse(message.reasons);
@@ -346,7 +360,9 @@ class Page {
     else if (this.run && this.end) shown = this.text(`compare.${this.end === "done" ? "ended" : this.end}`, counts);
     this.status.textContent = this.said || shown;
     this.status.classList.toggle("lv-bad", Boolean(this.said) && Boolean(this.bad));
-    this.go.disabled = this.running;
+    this.root.dataset.state = this.running ? (this.run ? "running" : "starting") : "idle";
+    this.go.dataset.state = this.root.dataset.state;
+    this.go.setAttribute("aria-busy", String(this.running));
     this.halt.disabled = !this.running;
     for (const card of this.cards) card.show();
     this.mark();

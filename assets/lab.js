@@ -5,6 +5,7 @@ import { el, press } from "./dom.js";
 import { Field } from "./form.js";
 import { Frame, save, start, ticket } from "./frame.js";
 import { Plot, Plots } from "./plots.js";
+import { followPrompt } from "./prompt_keys.js";
 import { Table } from "./table.js";
 
 const SILENCE_MS = 8000; // then the server is asked whether something got lost
@@ -72,6 +73,7 @@ class Page {
     const buttons = el("div", "lv-buttons-row", this.sizes, this.go, this.halt);
     const chosen = el("section", "lv-card lv-asking", this.title, this.question, this.how, this.cost);
     chosen.append(el("div", "lv-form", this.model.node, names, this.modelLine), this.form, el("div", "lv-card-row", buttons, this.status), this.bar, this.details);
+    followPrompt(".lv-asking", () => this.measure());
     const side = el("section", "lv-card lv-side", this.listTitle, this.list);
     this.plot = new Plot("plot", this.plots);
     this.table = new Table();
@@ -106,7 +108,7 @@ class Page {
   }
 
   choose(task) {
-    if (!task || this.running) return;
+    if (!task) return;
     this.task = task;
     this.filled[task.name] ??= {};
     const filled = this.filled[task.name];
@@ -119,7 +121,7 @@ class Page {
           this.inform(field);
         });
         if (described.kind === "file") field.file = filled[name] ?? null;
-        else field.value = filled[name] ?? described.value;
+        else field.value = filled[name] ?? this.usual(described);
         if (WIDE.has(described.kind)) field.node.classList.add("lv-field-wide");
         return [name, field];
       }),
@@ -130,7 +132,7 @@ class Page {
     this.more.replaceChildren(...nodes(false));
     this.details.hidden = !task.sizes.length;
     this.sizes.replaceChildren(...task.sizes.map((size) => press("lv-go", () => this.measureAs(size))));
-    if (this.run?.task !== task.name) this.forget();
+    if (!this.running && this.run?.task !== task.name) this.forget();
     this.suit();
     this.label();
   }
@@ -190,7 +192,6 @@ class Page {
       const { words, name } = this.tasks.find((task) => task.name === button.dataset.task);
       button.replaceChildren(el("b", "", words[lang].title ?? name), el("small", "", words[lang].question ?? ""));
       button.setAttribute("aria-pressed", String(this.task?.name === name));
-      button.disabled = this.running;
     }
     if (this.task) {
       const words = this.task.words[lang];
@@ -243,10 +244,26 @@ class Page {
         this.modelLine.dataset.state = this.root.dataset.model = answer.state;
         this.context = answer.context;
         this.suit();
+        this.bring(answer.loop);
         if (["ready", "failed"].includes(answer.state)) return null;
       }
       return this.follow(900);
     }, wait);
+  }
+
+  /** The model's own loop, in the fields of loop settings that the visitor left as they were. */
+  bring(loop) {
+    this.loop = loop;
+    for (const [name, field] of this.fields) {
+      const { loop: looping, value } = field.control;
+      if (looping && value !== null && this.filled[this.task.name][name] === undefined) field.value = this.usual(field.control);
+    }
+  }
+
+  /** What a field holds until the visitor fills it. */
+  usual({ loop, value }) {
+    const own = this.loop ?? {};
+    return loop && value !== null && Object.keys(own).length ? JSON.stringify({ ...own, ...JSON.parse(value) }) : value;
   }
 
   // --- running -----------------------------------------------------------------------------------------------------
@@ -257,8 +274,10 @@ class Page {
     this.measure();
   }
 
+  /** Begin a measurement, in place of one that runs. */
   measure() {
-    if (this.running || !this.task) return;
+    if (!this.task) return;
+    if (this.running) this.stop();
     if (!this.worded) {
       this.say(this.text("lab.no_text"), true);
       this.fields.get("text").input.focus();
@@ -266,6 +285,7 @@ class Page {
     }
     this.forget();
     this.ticket = ticket();
+    this.n = (this.n ?? 0) + 1;
     this.running = true;
     this.heard = performance.now();
     this.say(this.text("lab.waiting"));
@@ -274,7 +294,7 @@ class Page {
       const { value } = field;
       values[name] = field.control.kind === "file" && value ? { name: value.name, data: value.data } : value;
     }
-    this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, model: this.model.value, task: this.task.name, values });
+    this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, n: this.n, model: this.model.value, task: this.task.name, values });
     this.label();
   }
 
@@ -285,7 +305,7 @@ class Page {
 
   receive(message) {
     this.heard = performance.now();
-    if (message.ticket && message.ticket !== this.ticket) return;
+    if ("ticket" in message && message.ticket !== this.ticket) return; // of a measurement that another has replaced
     if (message.kind === "status") {
       this.say(message.text, message.bad);
       if (message.over) this.over();
@@ -347,9 +367,13 @@ class Page {
 
   /** Open the model that a row speaks of in Explore. */
   async openRow(row) {
+    const tab = window.open("", "_blank"); // at once: later the browser would not let us; the measurement stays
     const answer = await this.frame.ask("link", { run: this.run?.run, row, lang: this.frame.lang });
-    if (answer?.word) location.href = `${this.frame.config.pages.explore}?s=${answer.word}`;
-    else this.say(answer?.text || this.text("lab.gone"), true);
+    const url = answer?.word ? new URL(`${this.frame.config.pages.explore}?s=${answer.word}`, document.baseURI).href : null;
+    if (url && tab) tab.location.href = url;
+    else if (url) location.href = url;
+    else tab?.close();
+    if (!url) this.say(answer?.text || this.text("lab.gone"), true);
   }
 
   async download(kind) {
@@ -379,7 +403,10 @@ class Page {
     this.bar.hidden = !this.running || !run;
     this.status.textContent = [this.said, this.bad || !this.said ? shown : ""].filter(Boolean).join(" · ");
     this.status.classList.toggle("lv-bad", Boolean(this.said && this.bad));
-    for (const button of [this.go, ...this.sizes.children]) button.disabled = this.running || !this.task;
+    for (const button of [this.go, ...this.sizes.children]) button.disabled = !this.task;
+    this.root.dataset.state = this.running ? (run ? "running" : "starting") : "idle";
+    this.go.dataset.state = this.root.dataset.state;
+    this.go.setAttribute("aria-busy", String(this.running));
     this.halt.disabled = !this.running;
     this.mark();
   }

@@ -2,16 +2,19 @@
 // Text from a visitor or a model reaches the page through textContent only.
 
 import { Again } from "./again.js";
+import { Buttons } from "./buttons.js";
 import { el, fill, name, sleep } from "./dom.js";
 import { loadPlotly } from "./draw.js";
 import { stage, unstage } from "./early.js";
 import { nameFields } from "./fields.js";
 import { Glossary } from "./glossary.js";
 import { Keys } from "./keys.js";
+import { Linked } from "./linked.js";
 import { ModelLine } from "./model.js";
 import { Narrow } from "./narrow.js";
 import { Panel, applyOps } from "./panel.js";
 import { Player } from "./player.js";
+import { followPrompt } from "./prompt_keys.js";
 import { Screen } from "./screen.js";
 import { Share } from "./share.js";
 import { Shelf } from "./shelf.js";
@@ -47,6 +50,9 @@ class Page {
     this.line = null;
     this.own = null; // the visitor's latest run
     this.opening = false; // whether there is a recorded run
+    this.n = 0; // of the latest start; what belongs to an earlier one is no news
+    this.starting = false; // whether that one has nothing to show yet
+    this.past = new Set(); // runs that a later start has replaced
     this.reset(null);
     this.build();
   }
@@ -77,6 +83,8 @@ class Page {
     this.again = new Again(this);
     this.narrow = new Narrow(this);
     this.heading = el("h2", "lv-sr");
+    this.buttons = new Buttons(this);
+    this.linked = new Linked(this);
     this.statusLine = el("span", "lv-status");
     this.statusLine.setAttribute("role", "status");
     this.badge = el("span", "lv-badge");
@@ -89,6 +97,7 @@ class Page {
       this.heading,
       this.tour.offer,
       el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.model.node, this.keys.open)),
+      this.linked.node,
       this.words.idle,
       this.text,
       this.player.node,
@@ -121,6 +130,8 @@ class Page {
     document.querySelector("#lv-stop")?.addEventListener("click", () => this.halt());
     this.narrow.connect();
     this.nameHead();
+    this.buttons.follow();
+    followPrompt("#ctl-prompt", () => this.start());
     this.connecting();
     this.glossary.follow();
     this.player.show();
@@ -155,7 +166,7 @@ class Page {
       }
       panel.label(entry, this.texts);
     }
-    for (const part of [this.words, this.player, this.keys, this.narrow]) part.configure(this.texts);
+    for (const part of [this.words, this.player, this.keys, this.narrow, this.linked]) part.configure(this.texts);
     this.heading.textContent = this.texts["live.region"];
     this.nameHead();
     for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);
@@ -173,7 +184,14 @@ class Page {
     if (!opening) return;
     this.opening = true;
     if (!this.config) this.configure(opening.config);
-    if (this.run) return; // somebody was quicker than the network
+    this.stored = opening;
+    if (this.share.word === null) this.showOpening(); // a link says what is to be seen
+  }
+
+  /** Show the recorded run, as it came with the page. */
+  showOpening() {
+    const opening = this.stored;
+    if (this.run || !opening) return; // somebody was quicker than the network
     this.snapshot(opening.snapshot);
     const usual = new Set(Object.keys(opening.snapshot.figures));
     const wanted = this.shelf.on();
@@ -201,10 +219,63 @@ class Page {
     if (message.visit) this.share.visit(message.visit);
     if (message.kind === "config") this.configure(message);
     else if (message.kind === "link") this.ways.took(message) || this.share.linked(message);
-    else if (message.kind === "status") this.say(message.text, message.bad);
-    else if (message.kind === "snapshot") this.snapshot(message);
-    else if (message.kind === "frames") this.frames(message);
+    else if (message.kind === "status") this.status(message);
+    else if (message.kind === "snapshot") this.begun(message);
+    else if (message.kind === "frames" && !this.past.has(message.run)) this.frames(message);
     this.mark();
+  }
+
+  // --- starting --------------------------------------------------------------------------------------------------
+
+  /** Ask for a run of what the controls show. It takes the place of the one that is being made, or waits to be. */
+  start() {
+    if (!this.tell) return;
+    this.player.pause();
+    this.n += 1;
+    this.starting = true;
+    this.bad = false;
+    this.linked.close();
+    this.say(this.texts["live.state.starting"]);
+    this.mark();
+    this.tell.start({ n: this.n, wishes: this.wishes() });
+  }
+
+  /** Stop was pressed: up to which start. The server tells how it ended. */
+  stopping() {
+    this.starting = false;
+    this.mark();
+    return this.n;
+  }
+
+  /** Whether a message is of an earlier start than the latest. */
+  stale({ n }) {
+    return n !== undefined && n < this.n;
+  }
+
+  status(message) {
+    if (this.stale(message)) return;
+    if (message.over) this.starting = false;
+    if (message.suit) this.tell.loaded(); // the controls show what the run was begun with
+    this.say(message.text, message.bad);
+  }
+
+  /** The server has a run for us; one that a later start has replaced meanwhile is not shown. */
+  begun(message) {
+    if (this.stale(message) && message.run !== this.run) {
+      this.past.add(message.run);
+      return;
+    }
+    if (message.n === this.n) this.starting = false;
+    this.snapshot(message);
+  }
+
+  /** The run was refused: what is wrong is beside a control, which may be far away. */
+  showRefused() {
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      const refused = document.querySelector("#lv-page .lv-refused");
+      const box = refused?.getBoundingClientRect();
+      if (box && (box.top < 0 || box.bottom > innerHeight)) refused.scrollIntoView({ block: "center" });
+    }));
   }
 
   lineOf(run) {
@@ -274,7 +345,10 @@ class Page {
     if (message.run === this.run && message.epoch < this.epoch) return;
     const fresh = message.run !== this.run;
     if (fresh) {
+      if (this.run !== null && this.run === this.own) this.past.add(this.run);
+      this.past.delete(message.run);
       this.reset(message.run);
+      this.linked.close();
       this.words.cut(0);
       this.say("");
       if (message.run !== RECORDED && !this.share.isFile(message.run)) this.own = message.run;
@@ -323,7 +397,7 @@ class Page {
   }
 
   finish(end) {
-    if (end && !this.end && !this.bad) this.said = ""; // what was said while it ran
+    if (end && !this.end && !this.bad && !this.starting) this.said = ""; // what was said while it ran
     this.end = end ?? null;
     if (this.end) this.line?.close();
     this.showStatus();
@@ -349,7 +423,7 @@ class Page {
       answer = JSON.parse(await this.server[name](JSON.stringify(question)));
       if (this.offline > 2) this.say("");
       this.offline = 0;
-      this.answer(answer, question.run);
+      this.answer(answer, question.run, name);
     } catch {
       this.offline += 1;
       if (this.offline > 2 || this.end) this.say(this.texts["live.offline"], true);
@@ -360,8 +434,9 @@ class Page {
     return answer;
   }
 
-  answer(message, asked) {
-    if (message.kind === "snapshot") this.snapshot(message);
+  answer(message, asked, name = "") {
+    if (message.kind === "snapshot" && name === "resync") this.begun(message);
+    else if (message.kind === "snapshot") this.snapshot(message);
     else if (message.kind === "current") this.finish(message.end);
     else if (message.kind === "gone") {
       this.held = [];
@@ -370,8 +445,12 @@ class Page {
       if (asked === this.run) {
         this.lost = true;
         this.finish(this.end ?? "stopped");
-      } else this.player.show();
-      this.say(this.texts["live.gone"]);
+      } else {
+        this.past.add(asked);
+        this.player.show();
+      }
+      // a run that has been replaced is not missed
+      if (asked === this.run || name !== "resync") this.say(this.texts["live.gone"]);
     }
     this.mark();
   }
@@ -552,6 +631,9 @@ class Page {
     data.t = String(this.seq);
     data.total = String(this.total);
     data.end = this.end ?? "";
+    data.n = String(this.n);
+    data.state = this.starting ? "starting" : this.run && !this.end ? "running" : "idle";
+    this.buttons?.show(data.state);
     data.playing = this.player?.playing ? "1" : "0";
     const drawn = [...this.panels.values()].filter((panel) => panel.figure);
     data.drawn = String(drawn.length ? Math.min(...drawn.map((panel) => (panel.dirtySince === null ? panel.drawn : -1))) : -1);

@@ -10,35 +10,42 @@ export class ModelLine {
     this.page = page;
     this.node = el("span", "lv-model");
     this.watcher = null; // the newest watch
-    this.seen = false; // whether a model has been ready
+    this.told = ""; // of which model, and state, the server was asked what it means
   }
 
   show({ text, state }) {
     const { page, node } = this;
     node.textContent = node.title = text;
     node.dataset.state = page.root.dataset.model = state;
-    if (state !== "ready" || this.seen) return;
-    this.seen = true;
+  }
+
+  /** The model is there, or cannot be had: the server is asked what that means for the controls. */
+  arrived(now) {
+    const { page } = this;
+    if (this.told === now) return;
+    this.told = now;
     // what the visit began with is in the controls by then: the model's own settings come on top of it
     page.share.visited.then(() => setTimeout(() => page.tell.loaded(), 50));
   }
 
   /** Follow the loading of the model that is chosen in the controls until it is there; the newest call does. */
-  async watch() {
+  async watch(again = false) {
     const { config, server } = this.page;
-    if (!config || !server) return;
+    if (!config || !server) return undefined;
     const watcher = (this.watcher = {});
+    if (again) this.told = "";
     for (let tries = 0; ; tries++) {
       let status = null;
+      const asked = { lang: config.lang, model: window.loopvizModel, again: again && !tries }; // see ExplorePage; left out until one was chosen
       try {
-        const asked = { lang: config.lang, model: window.loopvizModel }; // see ExplorePage; left out until one was chosen
         status = JSON.parse(await server.model_status(JSON.stringify(asked)));
       } catch {
         status = null;
       }
-      if (this.watcher !== watcher) return; // another model, or another language
+      if (this.watcher !== watcher) return undefined; // another model, or another language
       if (status) this.show(status);
-      if (status?.state === "ready" || status?.state === "failed" || (!status && tries > PATIENCE)) return;
+      if (status?.state === "ready" || status?.state === "failed") return this.arrived(JSON.stringify([asked.model, status.state]));
+      if (!status && tries > PATIENCE) return undefined;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }
   }

@@ -95,7 +95,7 @@ export class Panel {
     this.said.setAttribute("aria-hidden", "true"); // the summary says it in a sentence
     this.empty = el("p", "lv-empty");
     this.lacks = el("p");
-    this.again = press("lv-quiet", () => page.again.run());
+    this.again = press("lv-quiet", () => page.again.same());
     this.lacking = el("div", "lv-empty lv-lacking", this.lacks, this.again);
     this.lacking.hidden = true;
     this.summary = el("p", "lv-sr");
@@ -124,6 +124,7 @@ export class Panel {
     this.plot.setAttribute("role", "img");
     this.lacks.textContent = texts["live.needs"];
     this.again.textContent = texts["live.rerun"];
+    this.again.title = texts["live.rerun.same"];
     name(this.hide, fill(texts["live.hide.of"], { panel: words.name }), texts["live.hide"]);
     this.detailsTitle.textContent = texts["live.details"];
     const formula = el("div", "lv-formula", words.formula);

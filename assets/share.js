@@ -167,8 +167,10 @@ export class Share {
     } catch {
       found = null;
     }
-    if (found === null) this.notice.say([this.texts["live.share.failed"]], true);
-    else {
+    if (found === null) {
+      this.notice.say([this.texts["live.share.failed"]], true);
+      this.page.showOpening();
+    } else {
       if (first) this.apply(found);
       if (found.told.length && (first || this.telling?.isConnected)) {
         this.telling = el("p", "lv-left", this.texts["live.share.told"]);
@@ -177,9 +179,11 @@ export class Share {
     }
   }
 
-  apply({ panels, focus, snapshot }) {
+  apply({ panels, focus, snapshot, holds }) {
     const { page } = this;
     page.shelf.follow(panels);
+    if (!snapshot && holds && page.run === null) page.linked.open(holds);
+    else if (!snapshot) page.showOpening();
     const { token, step, pins, lang, ...view } = focus;
     if (snapshot) {
       if (page.run !== null && !page.onRecorded) return; // the visitor was quicker

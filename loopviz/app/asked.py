@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loopviz.app import settings as st
 from loopviz.app.texts import pick_language, text
+from loopviz.app.tickets import number
 
 LEAST, MOST = 2, 6  # configurations
 NAME_LIMIT = 40  # characters of a configuration's name
@@ -26,20 +27,33 @@ PLAIN: Mapping[str, Any] = {
     "loop_norm": False,
     "layer_chooser": "none",
 }
+_OWN = tuple(control.name for control in st.CONTROLS if control.group in CARD_GROUPS)
 
 
 @dataclass(frozen=True)
 class Card:
-    """A configuration: its name, its controls' values, and whether it is the model without its loop."""
+    """A configuration: its name, the controls that were set for it, and whether it is the model without its loop.
+
+    `base`: what a link set for its model, `base_model`; what was not set otherwise is so while that model is chosen.
+    """
 
     name: str
     plain: bool
     values: Mapping[str, Any]
+    base: Mapping[str, Any] = field(default_factory=dict)
+    base_model: str = ""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A comparison as asked for. `baseline` is a place in `cards`; `shared` holds the controls that are everybody's."""
+    """A comparison as asked for.
+
+    Attributes:
+        baseline: a place in `cards`.
+        shared: the controls that are everybody's.
+        suits: the model whose settings the cards hold; what was set for another one's may give way.
+        n: its number among the page's starts.
+    """
 
     model: str
     prompt: Any
@@ -49,6 +63,8 @@ class Asked:
     baseline: int
     lang: str
     ticket: str = ""
+    suits: str = ""
+    n: int | None = None
 
     @classmethod
     def read(cls, payload: Any, default_model: str) -> Asked:
@@ -74,13 +90,29 @@ class Asked:
             baseline=baseline,
             lang=lang,
             ticket=found["ticket"] if isinstance(found.get("ticket"), str) else "",
+            suits=found["suits"] if isinstance(found.get("suits"), str) else model,
+            n=number(found.get("n")),
         )
 
-    def values(self, card: Card) -> dict[str, Any]:
-        """Every control's value for a card, not yet checked."""
+    def values(self, card: Card, config: Any = None) -> dict[str, Any]:
+        """Every control's value for a card, not yet checked; once the model is there (`config`), as it brings them."""
+        return self.suited(card, config)[0]
+
+    def suited(self, card: Card, config: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As :meth:`values`, and what gave way to the model, as it was set."""
         shared = {c.name: self.shared[c.name] for c in st.CONTROLS if c.group == "sampling" and c.name in self.shared}
-        own = {c.name: card.values[c.name] for c in st.CONTROLS if c.group in CARD_GROUPS and c.name in card.values}
-        return {**st.defaults(), **shared, **own, **(PLAIN if card.plain else {}), "model": self.model}
+        own, linked = ({name: at[name] for name in _OWN if name in at} for at in (card.values, card.base))
+        brought = {} if config is None else st.brought(config)
+        base = linked if card.base_model == self.model else brought
+        values = {**st.defaults(), **shared, **base, **own, "model": self.model}
+        if card.plain:
+            return values | PLAIN, {}
+        cleaned, problems = st.clean(values)
+        if problems:
+            return values, {}
+        if config is None or self.suits == self.model:
+            return values | st.fitted(cleaned, own), {}
+        return st.suited(cleaned, config, own) if base is brought else (values, {})
 
     def names(self) -> list[str]:
         """The cards' names; one that is empty or taken gets a number."""
@@ -108,9 +140,12 @@ class Asked:
 
 
 def _card(found: Mapping[str, Any]) -> Card:
-    name, values = found.get("name"), found.get("values")
+    name, values, base = found.get("name"), found.get("values"), found.get("base")
+    base = base if isinstance(base, dict) else {}
     return Card(
         name=name.strip()[:NAME_LIMIT] if isinstance(name, str) else "",
         plain=found.get("plain") is True,
         values=values if isinstance(values, dict) else {},
+        base=base["values"] if isinstance(base.get("values"), dict) else {},
+        base_model=base["model"].strip() if isinstance(base.get("model"), str) else "",
     )

@@ -16,9 +16,9 @@ from loopviz.app.drawing import about_loop
 from loopviz.app.faces import face
 from loopviz.app.kept_runs import KeptRuns
 from loopviz.app.questions import read
-from loopviz.app.service import Service, over, status, unforeseen
+from loopviz.app.service import Service, in_line, over, status, unforeseen
 from loopviz.app.texts import pick_language, text
-from loopviz.app.tickets import Tickets
+from loopviz.app.tickets import Start
 from loopviz.app.url_state import PageState, decode, encode
 from loopviz.app.wire import dumps
 
@@ -32,23 +32,6 @@ def _face(control: st.Control, values: Mapping[str, Any], problems: list[st.Prob
     return {"info": made["info"], "on": made["interactive"], "bad": bool(made["elem_classes"])}
 
 
-def _block(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What `about_loop` reads of a block, from a card's cleaned values."""
-    fixed = values["loop_strategy"] == "fixed_count"
-    return {
-        "layers": [values["block_start"], values["block_end"]],
-        "max_steps": values["loop_count" if fixed else "max_loop_count"],
-        "strategy": values["loop_strategy"],
-        "criterion": values["convergence_criterion"],
-        "kv_mode": values["kv_cache_mode"],
-        "slots": values["virtual_layer_count"],
-        "attention_mode": values["virtual_attention_mode"],
-        "merge": values["merge_strategy"],
-        "chooser": values["layer_chooser"],
-        "layer_threshold": values["layer_threshold"],
-    }
-
-
 class Comparisons:
     """The comparisons of a page's visitors: checked, started, watched, stopped.
 
@@ -58,53 +41,61 @@ class Comparisons:
 
     def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
         self.service, self.room, self.every = service, service.room, every
-        self.tickets = Tickets()
         self.runs: KeptRuns[ComparisonRun] = KeptRuns()
 
     # --- running --------------------------------------------------------------------------------------------------
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
-        """One comparison: messages for the page. Whatever goes wrong becomes a message."""
+        """One comparison: messages for the page. Whatever goes wrong becomes a message.
+
+        What the session compared or waited for before is over as this begins.
+        """
         asked = Asked.read(payload, self.room.default)
+        start = self.service.starts.begin(session, asked.n, asked.ticket)
         try:
-            yield from self._run(asked, session)
+            yield from self._run(asked, session, start)
         except ValueError as error:
             yield over(asked.ticket, text(asked.lang, "refused", reason=str(error)))
         except Exception as error:
             reason = unforeseen(error, asked.lang, "comparison")
             yield over(asked.ticket, text(asked.lang, "refused", reason=reason))
 
-    def _run(self, asked: Asked, session: str) -> Iterator[str]:
-        lang, stopped = asked.lang, text(asked.lang, "live.end.stopped")
+    def _run(self, asked: Asked, session: str, start: Start) -> Iterator[str]:
+        lang, stopped, gone = asked.lang, text(asked.lang, "live.end.stopped"), start.over.is_set
         if problems := asked.problems():
             yield over(asked.ticket, text(lang, "refused", reason=problems[0].reason))
             return
-        if self.tickets.cancelled(asked.ticket):  # while it waited for its turn
-            yield over(asked.ticket, stopped, bad=False)
+        said, bad = stopped, False
+        for said, bad in () if gone() else self.service.load(asked.model, lang, gone):
+            yield status(said, bad, ticket=asked.ticket)
+        if bad or gone():
+            yield over(asked.ticket, said if bad else stopped, bad=bad)
             return
-        said = stopped
-        for said, bad in self.service.load(asked.model, lang):
-            yield status(said, bad)
-        loaded = self.room.ready(asked.model)
-        if loaded is None or self.tickets.cancelled(asked.ticket):
-            yield over(asked.ticket, said if loaded is None else stopped, bad=loaded is None)
-            return
+        loaded = self.room.get(asked.model, lang)
         reasons = self.refused(asked, loaded)
         cards = [(place, card) for place, card in enumerate(asked.cards) if place not in reasons]
         if not cards:
             told = {str(place): said for place, said in reasons.items()}
             yield over(asked.ticket, text(lang, "compare.all_refused"), reasons=told)
             return
-        run = self._prepare(asked, cards, loaded, session)
-        run.refused = reasons
-        self.runs.begin(run)
-        yield from messages(run, every=self.every)
+        with self.service.places.join("compare") as place:
+            for ahead in place.wait(gone):
+                yield status(in_line(ahead, lang), ticket=asked.ticket)
+            if gone():
+                yield over(asked.ticket, stopped, bad=False)
+                return
+            run = self._prepare(asked, cards, loaded, session)
+            run.refused = reasons
+            self.runs.begin(run)
+            if gone():  # taken back as it began
+                run.stop()
+            yield from messages(run, every=self.every)
 
     def refused(self, asked: Asked, loaded: Any) -> dict[int, str]:
         """Which cards the loaded model refuses, and why."""
         reasons = {}
         for place, card in enumerate(asked.cards):
-            values, problems = st.clean(asked.values(card), asked.lang)
+            values, problems = st.clean(asked.values(card, loaded.model.config), asked.lang)
             if not problems and not card.plain:
                 problems = st.check_loop(values, loaded.model, asked.lang)
             if not problems and values["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
@@ -120,7 +111,7 @@ class Comparisons:
         from loopviz.lab.tasks import Subject
 
         task, places = TASKS["compare"], [place for place, _ in cards]
-        values = [st.clean(asked.values(card), asked.lang)[0] for _, card in cards]
+        values = [st.clean(asked.values(card, loaded.model.config), asked.lang)[0] for _, card in cards]
         sampling = st.stream_fields(values[0])
         params = task.params(
             prompt=asked.prompt,
@@ -141,7 +132,8 @@ class Comparisons:
         return encode(PageState(values=values, prompt=asked.prompt), local=self.room.local, lang=asked.lang)[0]
 
     def forget(self, session: str) -> None:
-        """A visitor left: stop what runs for them and keep nothing."""
+        """A visitor left: stop what runs or waits for them and keep nothing."""
+        self.service.starts.leave(session)
         self.runs.forget(session)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
@@ -152,32 +144,36 @@ class Comparisons:
         `base`: once the model is there, the values that suit it; `looped`: whether they are a loop of its own.
         """
         asked = Asked.read(read(question, CHECK_LIMIT), self.room.default)
-        loaded, now = self.room.ready(asked.model), self.room.status(asked.model)
-        if loaded is None and now.state == "waiting" and asked.model != self.room.default:
-            self.service.fetch(asked.model, asked.lang)
+        loaded, now = self.room.ready(asked.model), self.room.want(asked.model, asked.lang)
         answer: dict[str, Any] = {
             "kind": "checked",
             "model": {"name": asked.model, "state": now.state, "text": now.tell(asked.lang)},
         }
-        answer["base"] = None if loaded is None else st.defaults() | st.suit_model(st.defaults(), loaded.model.config)
+        config = None if loaded is None else loaded.model.config
+        answer["base"] = None if config is None else st.defaults() | st.brought(config)
         answer["looped"] = loaded is None or bool(loaded.model.config.loop_blocks())
         reasons = {} if loaded is None else self.refused(asked, loaded)
-        answer["cards"] = [self._checked(asked, card, reasons.get(place)) for place, card in enumerate(asked.cards)]
+        answer["cards"] = [
+            self._checked(asked, card, reasons.get(place), config) for place, card in enumerate(asked.cards)
+        ]
         shared = [control for control in st.CONTROLS if control.group == "sampling"]
         values, problems = st.clean(asked.values(Card("", True, {})), asked.lang)
         answer["shared"] = {control.name: _face(control, values, problems, asked.lang) for control in shared}
         return dumps(answer)
 
     @staticmethod
-    def _checked(asked: Asked, card: Card, refused: str | None) -> dict[str, Any]:
-        """What a card shows of its settings: a line about them, and each control as it stands."""
-        values, problems = st.clean(asked.values(card), asked.lang)
+    def _checked(asked: Asked, card: Card, refused: str | None, config: Any = None) -> dict[str, Any]:
+        """What a card shows of its settings: a line about them, each control as it stands, and what gave way."""
+        suited, gave = asked.suited(card, config)
+        values, problems = st.clean(suited, asked.lang)
         own = [control for control in st.CONTROLS if control.group in CARD_GROUPS]
         if refused is None and problems:
             refused = problems[0].reason
         return {
-            "about": " · ".join(about_loop([] if card.plain else [_block(values)], asked.lang)),
+            "about": " · ".join(about_loop([] if card.plain else [st.block_of(values)], asked.lang)),
             "refused": refused,
+            "values": {} if card.plain or problems else {c.name: values[c.name] for c in own},
+            "gave": gave,
             "controls": {} if card.plain else {c.name: _face(c, values, problems, asked.lang) for c in own},
         }
 
@@ -201,7 +197,7 @@ class Comparisons:
         place = asked.get("place")
         place = place if isinstance(place, int) else None
         if place is None:
-            self.tickets.cancel(asked.get("ticket"))
+            self.service.starts.cancel(asked.get("ticket"))
         for run in self.runs:
             if run.ticket == asked.get("ticket"):
                 run.stop(place)

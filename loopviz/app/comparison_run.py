@@ -145,6 +145,7 @@ class ComparisonRun:
             return {
                 "kind": "snapshot",
                 "run": self.id,
+                "ticket": self.ticket,
                 "seq": self.seq,
                 "end": self.end,
                 "model": short_name(self.comparison.subject.name),
@@ -177,7 +178,8 @@ class ComparisonRun:
                 for name, made in edits(i, result, known, self.view).items():
                     ops.setdefault(name, []).extend(made)
                 self._known[i] = len(result.ids)
-            message = {"kind": "news", "run": self.id, "first": self._sent, "last": self.seq, "end": self.end}
+            message = {"kind": "news", "run": self.id, "ticket": self.ticket, "end": self.end}
+            message |= {"first": self._sent, "last": self.seq}
             message |= {"cards": cards, "ops": {name: pack(made) for name, made in ops.items()}}
             if rows:
                 message["pareto"] = self._pareto()

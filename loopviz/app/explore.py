@@ -5,23 +5,24 @@ from __future__ import annotations
 import html
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
-from loopviz.app import linking
+from loopviz.app import linking, recording
 from loopviz.app import settings as st
 from loopviz.app.faces import all_faces, example_faces, make, prompt_face
-from loopviz.app.library import EXAMPLES_SHOWN, is_example, offer_of
+from loopviz.app.library import EXAMPLES_SHOWN, OFFERS, OWN, offer_of
 from loopviz.app.page_config import page_config
 from loopviz.app.presets import PRESETS
 from loopviz.app.questions import View
 from loopviz.app.server import opening_urls, places
 from loopviz.app.service import Service, status
 from loopviz.app.sharing import Sharing
-from loopviz.app.shell import PRIVATE, RUNS_AT_ONCE, askable, nav
+from loopviz.app.shell import PRIVATE, askable, nav
 from loopviz.app.texts import LANGUAGES, pick_language, text
+from loopviz.app.tickets import number
 from loopviz.app.url_state import QUERY, opens
 from loopviz.app.wire import wire
 from loopviz.panels import PANELS, formulas
@@ -31,7 +32,9 @@ const root = element.querySelector('.lv-place');
 import(new URL(root.dataset.script, document.baseURI).href)
   .then((live) => live.mount({ element, server, props, watch, tell: {
     loaded: () => trigger('loaded'),
-    rerun: (asked) => trigger('rerun', asked),
+    start: (asked) => trigger('start', asked),
+    again: (asked) => trigger('again', asked),
+    adopt: (asked) => trigger('adopt', asked),
     retype: (asked) => trigger('retype', asked),
     link: (asked) => trigger('link', asked),
   } }))
@@ -45,9 +48,54 @@ _JS_DARK = """() => {
   try { localStorage.setItem('loopviz.dark', dark ? '1' : '0'); } catch {}
 }"""
 # The page's script says where the model is that this visitor has chosen.
-_JS_CHOSEN = "(name) => { window.loopvizModel = name; document.querySelector('.lv')?.page?.model.watch(); }"
+_JS_CHOSEN = "(name) => { window.loopvizModel = name; document.querySelector('.lv')?.page?.model.watch(true); }"
 _JS_LOADED = "() => document.querySelector('.lv')?.page?.model.watch()"
-_JS_WISHES = "() => document.querySelector('.lv')?.page?.wishes() ?? ''"
+# Begin a run: the page's script numbers it and asks for it, with what is wished for it (see `assets/live.js`).
+_JS_START = "() => { document.querySelector('.lv')?.page?.start(); }"
+_JS_ADOPTED = "(word) => { if (word) document.querySelector('.lv')?.page?.start(); }"
+_JS_STOP = "() => String(document.querySelector('.lv')?.page?.stopping() ?? '')"
+_JS_REFUSED = "() => { document.querySelector('.lv')?.page?.showRefused(); }"
+# Which controls the visitor has touched, and what gave way to a model, is known in the page alone, so that no answer that
+# is on its way can be behind: it goes along with every question as its last part.
+_JS_MARKS = """(...values) => {
+  const { loopvizTouched: touched = [], loopvizGave: gave = {} } = window;
+  values[values.length - 1] = JSON.stringify({ touched: [...touched], gave });
+  return values;
+}"""
+_JS_TOUCH = """() => {
+  window.loopvizTouched ??= new Set();
+  for (const name of %(names)s) {
+    window.loopvizTouched.add(name);
+    if (window.loopvizGave) delete window.loopvizGave[name];
+  }
+  return %(values)s;
+}"""
+# A model has brought its settings, or a run's own are taken over: what the visitor touched meanwhile stays.
+_JS_BRING = """(word, chosen) => {
+  const names = %(names)s;
+  if (!word) return [];
+  const { model, changes, gave, whole, prompt } = JSON.parse(word);
+  const touched = (window.loopvizTouched ??= new Set());
+  if (whole) touched.clear();
+  else if (model !== String(chosen).trim()) return [];
+  for (const name of Object.keys(gave)) touched.delete(name);
+  window.loopvizGave = gave;
+  const brought = names.map((name) => (name in changes && !touched.has(name) ? changes[name] : undefined));
+  return [model, whole ? model : undefined, whole ? prompt : undefined, ...brought];
+}"""
+# Another model was chosen: its own prompts to try; a suggested prompt gives way to its suggestion. By a link, or with a
+# run taken over (`linked` is its model), the prompt stays.
+_JS_INTRODUCE = """(linked, prompt, chosen) => {
+  const offers = %(offers)s;
+  const examples = offers[String(chosen)] ?? offers[''];
+  const shown = Array.from({ length: %(shown)d }, (_, i) => ({
+    __type__: 'update', value: examples[i] ?? '', visible: i < examples.length,
+  }));
+  if (linked && linked === chosen) return [undefined, undefined, ...shown];
+  const ours = [%(opening)s, ...Object.values(offers).flat()];
+  const suggested = ours.includes(prompt) && !examples.includes(prompt);
+  return ['', suggested ? examples[0] : undefined, ...shown];
+}"""
 # What the page's script may ask, of `Questions`.
 _QUESTIONS = ("resync", "focus", "advance", "text_until", "model_status")
 
@@ -76,6 +124,8 @@ class ExplorePage:
         self.service = service
         self.sharing = Sharing(service.registry, service.room)
         self.first = lang
+        # the controls stand at what the page shows first, so that the first Run goes on with it
+        self.opening, self.opening_prompt = recording.settings(service.room.default) or (None, None)
         with gr.Blocks(title="LoopViz", analytics_enabled=False, fill_width=True) as self.demo:
             self._layout()
             self._events()
@@ -125,7 +175,7 @@ class ExplorePage:
     def _ask(self, lang: str) -> None:
         with gr.Row(elem_id="lv-prompt-row"):
             self.prompt = gr.Textbox(
-                value=offer_of(self.service.room.default).examples[0],
+                value=self.opening_prompt or offer_of(self.service.room.default).examples[0],
                 lines=1,
                 max_lines=8,
                 elem_id="ctl-prompt",
@@ -134,6 +184,7 @@ class ExplorePage:
             with gr.Column(elem_id="lv-buttons", scale=0):
                 self.run = gr.Button(text(lang, "run"), variant="primary", elem_id="lv-run")
                 self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id="lv-stop")
+        self.keep = gr.Button(visible=False, size="sm", elem_id="lv-keep")
         self.kinds = {
             key: gr.HTML(text(lang, key), elem_classes="lv-what", render=False) for key in ("examples", "presets")
         }
@@ -157,12 +208,15 @@ class ExplorePage:
                 for preset in PRESETS
             ]
         self.look = gr.HTML(text(lang, f"look.{offer_of(self.service.room.default).name or 'own'}"), elem_id="lv-look")
-        # what the page's script wishes for the next run; filled by it as a run starts
-        self.wishes = gr.Textbox(elem_id="lv-wishes", elem_classes="lv-away", container=False, show_label=False)
-        # the model whose prompt a link has set: it stays until another model is chosen
-        self.linked = gr.State("")
+        away: dict[str, Any] = {"elem_classes": "lv-away", "container": False, "show_label": False}
+        # the model whose prompt a link, or a run taken over, has set: it stays until another model is chosen
+        self.linked = gr.Textbox(elem_id="lv-linked", **away)
         # the model whose settings the controls hold, "" until one has arrived: kept where they are, to come with them
-        self.suits = gr.Textbox(elem_id="lv-suits", elem_classes="lv-away", container=False, show_label=False)
+        self.suits = gr.Textbox(self.service.room.default if self.opening else "", elem_id="lv-suits", **away)
+        # filled by the page's script as it asks something: what the visitor has touched
+        self.marks = gr.Textbox(elem_id="lv-marks", **away)
+        # what an arrived model, or a run taken over, brings: put into the controls by the page's script
+        self.brought = gr.Textbox(elem_id="lv-brought", **away)
 
     def _settings(self, lang: str) -> None:
         self.controls: dict[str, gr.components.Component] = {}
@@ -175,16 +229,16 @@ class ExplorePage:
                 if group == "loop":
                     with gr.Row(elem_classes="lv-pair"):
                         for control in members[:2]:
-                            self.controls[control.name] = make(control, lang, self.service.room.default)
+                            self.controls[control.name] = make(control, lang, self.service.room.default, self.opening)
                     members = members[2:]
                 for control in members:
-                    self.controls[control.name] = make(control, lang, self.service.room.default)
+                    self.controls[control.name] = make(control, lang, self.service.room.default, self.opening)
 
     # --- events ---------------------------------------------------------------------------------------------------
 
     def _events(self) -> None:
         order = [self.controls[control.name] for control in st.CONTROLS]
-        everything = [self.prompt, self.lang, *order, self.suits]
+        everything = [self.prompt, self.lang, *order, self.suits, self.marks]
         faces = [self.prompt, *self.presets, self.look, *order]
         words = [
             self.title,
@@ -196,91 +250,80 @@ class ExplorePage:
             self.live,
         ]
         quick: dict[str, Any] = {"queue": False, **PRIVATE}
+        marked: dict[str, Any] = {"js": _JS_MARKS, **quick}
 
-        opened = [self.wishes, *everything]
+        # its first input carries what the visitor's browser remembers
+        opened = [self.linked, *everything]
         self.demo.load(self._open, opened, [self.lang, self.linked, self.suits, *words, *faces], js=_JS_OPEN, **quick)
         self.lang.input(self._speak, everything, [*words, *faces], js=_JS_SPEAK, **quick)
         self.dark.click(None, None, None, js=_JS_DARK, **quick)
-        gr.on(
-            # by the visitor: what is set from here comes with its faces, and would be looked at half set
-            [component.input for component in order],
-            self._check,
-            everything,
-            [self.live, *faces],
-            trigger_mode="always_last",
-            **quick,
-        )
-        self.live.loaded(self._suit, everything, [self.suits, *faces], **quick)
-        self.controls["model"].change(None, self.controls["model"], None, js=_JS_CHOSEN, **quick)
-        named = [self.linked, self.prompt, self.lang, self.controls["model"]]
-        self.controls["model"].change(self._introduce, named, [self.linked, self.prompt, *self.examples], **quick)
-        loading = self.controls["model"].change(
-            self._load_model,
-            everything,
-            [self.live, self.suits, *faces],
-            concurrency_limit=1,
-            concurrency_id="load",
-            **PRIVATE,
-        )
-        loading.then(None, None, None, js=_JS_LOADED, **quick)  # it was another try, perhaps
-        self.live.link(self._link, everything, self.live, **quick)
+        # by the visitor: what is set from here comes with its faces, and would be looked at half set
+        for name, component in self.controls.items():
+            component.input(None, None, None, js=_JS_TOUCH % {"names": json.dumps([name]), "values": "[]"}, **quick)
+        changes = [component.input for component in order]
+        gr.on(changes, self._check, everything, [self.live, *faces], trigger_mode="always_last", **marked)
+
+        model = self.controls["model"]
+        offers = {offer.name: offer.examples for offer in (*OFFERS, OWN)}
+        introduce = _JS_INTRODUCE % {
+            "offers": json.dumps(offers),
+            "opening": json.dumps(self.opening_prompt),
+            "shown": EXAMPLES_SHOWN,
+        }
+        introduced = [self.linked, self.prompt, *self.examples]
+        model.change(None, [self.linked, self.prompt, model], introduced, js=introduce, **quick)
+        model.change(None, model, None, js=_JS_CHOSEN, **quick)
+        arrived = self.live.loaded(self._suit, everything, [self.brought, *faces], trigger_mode="always_last", **marked)
+        bring = _JS_BRING % {"names": json.dumps([control.name for control in st.CONTROLS])}
+        taking = ([self.brought, model], [self.suits, self.linked, self.prompt, *order])
+        arrived.then(None, *taking, js=bring, **quick)
+
+        self.live.link(self._link, everything, self.live, **marked)
         # the script puts the text of a run into the prompt, to be changed there
         self.live.retype(self._retype, None, self.prompt, **quick)
-        self._starts(everything, faces)
+        self.keep.click(self._shorten, everything, [self.prompt, self.keep], **marked)
+        self._starts(everything, faces, taking, bring)
         self.demo.unload(self._leave)
 
-    def _starts(self, everything: list[Any], faces: list[Any]) -> None:
-        """All that begins a run, and what ends one. A start first sets what it sets, then runs; each ends the one before."""
-        quick: dict[str, Any] = {"queue": False, **PRIVATE}
-        starts = [self.run.click, self.prompt.submit]
-        set_up = [gr.on(starts, None, None, None, js="() => {}", **quick)]
+    def _starts(self, everything: list[Any], faces: list[Any], taking: tuple[Any, Any], bring: str) -> None:
+        """All that begins a run, and what ends one. A start first sets what it sets, then the script asks for the run.
+
+        That is one event, whatever began it. The server ends the session's earlier run by itself, in one step with
+        beginning the next (:class:`loopviz.app.tickets.Starts`): Gradio's `cancels` lose a start that meets another.
+        """
+        quick: dict[str, Any] = {"queue": False, "trigger_mode": "multiple", **PRIVATE}
+        start: dict[str, Any] = {"js": _JS_START, **quick}
+        self.run.click(None, None, None, **start)
         for button in self.examples:
-            set_up.append(button.click(None, button, self.prompt, js="(example) => example", **quick))
-            starts.append(button.click)
+            button.click(None, button, self.prompt, js="(example) => example", **quick).then(None, None, None, **start)
         for preset, button in zip(PRESETS, self.presets, strict=True):
             controls = [self.controls[name] for name in preset.values]
-            set_up.append(
-                button.click(None, None, controls, js=f"() => ({json.dumps([*preset.values.values()])})", **quick)
-            )
-            starts.append(button.click)
-        # the script asks for a run: of another prompt, or of this one again
-        set_up.append(self.live.rerun(self._take, None, [self.prompt, self.controls["chat"]], **quick))
-        runs = [self._run_after(ready.then, everything, faces) for ready in set_up]
-        gr.on(starts, None, None, None, cancels=runs, **quick)
-        self.live.rerun(None, None, None, cancels=runs, **quick)
-        self.stop.click(self._stop, None, self.live, cancels=runs, **quick)
-
-    def _run_after(self, then: Any, everything: list[Any], faces: list[Any]) -> Any:
-        """Check, run, and show beside the controls what the run was refused for. Returns the run's event."""
-        wished = then(None, None, self.wishes, js=_JS_WISHES, queue=False, **PRIVATE)
-        checked = wished.then(self._begin, everything, [self.live, *faces], queue=False, **PRIVATE)
-        run = checked.then(
+            said = {"names": json.dumps([*preset.values]), "values": json.dumps([*preset.values.values()])}
+            button.click(None, None, controls, js=_JS_TOUCH % said, **quick).then(None, None, None, **start)
+        # a run's own settings, once more; what cannot be taken over is said, and nothing starts
+        adopted = self.live.adopt(self._adopt, self.lang, [self.live, self.brought], **quick)
+        adopted.then(None, *taking, js=bring, **quick).then(None, self.brought, None, **quick, js=_JS_ADOPTED)
+        # going on from a run: a text that has been through the chat template once is not put into it again
+        self.live.again(self._take, None, [self.prompt, self.controls["chat"]], **quick).then(None, None, None, **start)
+        run = self.live.start(
             self._run,
-            [self.wishes, *everything],
+            everything,
             self.live,
-            concurrency_limit=RUNS_AT_ONCE,
-            concurrency_id="run",
+            concurrency_limit=None,  # who comes waits in a line of ours (see loopviz.app.places)
+            js=_JS_MARKS,
             trigger_mode="multiple",
             **PRIVATE,
         )
-        run.then(self._settle, everything, faces, queue=False, **PRIVATE)
-        run.then(None, None, None, js=_JS_LOADED, queue=False, **PRIVATE)  # it may have, or have tried in vain
-        return run
+        settled = run.then(self._settle, everything, [self.keep, *self.groups.values(), *faces], js=_JS_MARKS, **quick)
+        settled.then(None, None, None, js=_JS_REFUSED, **quick)
+        run.then(None, None, None, js=_JS_LOADED, **quick)  # it may have, or have tried in vain
+        self.stop.click(self._stop, self.marks, self.live, js=_JS_STOP, **quick)
 
     def _values(self, values: tuple[Any, ...]) -> dict[str, Any]:
-        return dict(zip((*(control.name for control in st.CONTROLS), st.SUITS), values, strict=True))
-
-    def _introduce(self, linked: str, prompt: str, lang: str, name: Any) -> list[Any]:
-        """Another model was chosen: its own prompts to try; a suggested prompt gives way to its suggestion.
-
-        By a link (`linked` is its model): the link's prompt stays.
-        """
-        name = name if isinstance(name, str) else ""
-        if linked and linked == name:
-            return [gr.skip(), gr.skip(), *example_faces(name)]
-        suggestion = offer_of(name).examples[0]
-        replaced = suggestion if is_example(prompt) and prompt not in offer_of(name).examples else gr.skip()
-        return ["", replaced, *example_faces(name)]
+        """The values mapping of an event's inputs: the controls', whose they are, and the page's marks."""
+        *own, marks = values
+        named = dict(zip((*(control.name for control in st.CONTROLS), st.SUITS), own, strict=True))
+        return {**named, **st.marks(marks)}
 
     def _words(self, lang: str, model: str, **more: Any) -> list[Any]:
         return [
@@ -305,12 +348,15 @@ class ExplorePage:
         visit = self.sharing.visit(str(request.session_hash))
         named = self._values(values)
         if not opens(word):
-            return [lang, "", *self._suited(named, lang, self._words(lang, str(named["model"]), visit=visit))]
+            words = self._words(lang, str(named["model"]), visit=visit)
+            return [lang, "", gr.skip(), *words, *all_faces(self.service, named, lang)]
         state, _ = linking.read(word, self.service.room, lang)
         prompt, named = prompt if state.prompt is None else state.prompt, dict(state.values)
         faces, model = all_faces(self.service, named, lang, changed=named), named["model"]
         faces[0]["value"] = prompt
-        return [lang, model, model, *self._words(lang, model, visit=visit), *faces]
+        # settings of a model that this server does not name are no other model's
+        suits = "" if state.foreign else model
+        return [lang, model, suits, *self._words(lang, model, visit=visit), *faces]
 
     def _speak(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang = pick_language(lang)
@@ -325,51 +371,48 @@ class ExplorePage:
         """A control was changed: what applies now, what is refused; and what a run being made takes of it."""
         lang, named = pick_language(lang), self._values(values)
         cleaned, problems = st.clean(named)
-        changed = {} if problems else st.fitted(cleaned)
+        changed = {} if problems else st.fitted(cleaned, named[st.TOUCHED])
         said, later = self.service.steer({**named, **changed}, lang, str(request.session_hash))
-        if said is None and changed:
+        if said is None and "virtual_layer_count" in changed:
             said = status(text(lang, "live.fitted", slots=changed["virtual_layer_count"]))
         return [
             gr.skip() if said is None else said,
             *all_faces(self.service, named, lang, changed=changed, later=later),
         ]
 
-    def _suited(self, named: Mapping[str, Any], lang: str, between: Sequence[Any] = ()) -> list[Any]:
-        """Whose settings the controls hold, and the faces, with `between` between them: a model's own if it is there."""
-        changed = self.service.own_settings(named)
-        if changed is None:
-            return [gr.skip(), *between, *all_faces(self.service, named, lang)]
-        named = {**named, st.SUITS: st.clean(named)[0]["model"]}
-        return [named[st.SUITS], *between, *all_faces(self.service, named, lang, changed=changed)]
-
     def _suit(self, prompt: str, lang: str, *values: Any) -> list[Any]:
-        """The model has arrived: the settings become its own, unless they are already, or a link has set them."""
-        return self._suited(self._values(values), pick_language(lang))
-
-    def _load_model(self, prompt: str, lang: str, *values: Any) -> Iterator[list[Any]]:
-        lang = pick_language(lang)
-        rest = [gr.skip()] * (3 + len(PRESETS) + len(st.CONTROLS))
-        for line in self.service.load(self._values(values)["model"], lang):
-            yield [status(*line), *rest]
-        yield [gr.skip(), *self._suit(prompt, lang, *values)]
-
-    def _begin(self, prompt: str, lang: str, *values: Any) -> list[Any]:
-        """Run was pressed: what is refused is said beside the controls, and a full house is said at once."""
+        """The model has arrived: what it brings, for the page's script to put into the controls; and the faces."""
         lang, named = pick_language(lang), self._values(values)
-        problems = self.service.problems(named, lang, prompt)
-        full = not problems and self.service.registry.active() >= RUNS_AT_ONCE
-        return [
-            status(text(lang, "live.queued")) if full else gr.skip(),
-            *all_faces(self.service, named, lang, problems, hint=self._hint(named, prompt, lang)),
-        ]
+        found = self.service.suited(named)
+        if found is None and not self.service.model_problem(st.clean(named)[0]["model"]):
+            return ["", *[gr.skip()] * (2 + len(PRESETS) + len(st.CONTROLS))]  # what is said stays
+        if found is None:
+            return ["", *all_faces(self.service, named, lang)]
+        changes, gave = found
+        named |= {**changes, st.SUITS: st.clean(named)[0]["model"], st.GAVE: gave}
+        word = json.dumps({"model": named[st.SUITS], "changes": changes, "gave": gave})
+        return [word, *all_faces(self.service, named, lang)]
 
     def _hint(self, named: Mapping[str, Any], prompt: str, lang: str) -> str:
         """What is said beside a prompt that the model can hardly read."""
         return self.service.prompt_hint(str(named["model"]), prompt, lang)
 
-    def _run(self, request: gr.Request, wishes: str, prompt: str, lang: str, *values: Any) -> Iterator[str]:
-        session, view = str(request.session_hash), View.read(wishes)
-        yield from self.service.run(prompt, self._values(values), pick_language(lang), session, view)
+    def _adopt(self, event: gr.EventData, lang: str) -> list[Any]:
+        """Take over the settings of a run: those of the visitor's own form as it began, or those its trace tells of."""
+        lang, asked = pick_language(lang), event._data or {}
+        found = self.service.settings_of(asked.get("run"))
+        if found is None:
+            return [status(text(lang, "live.rerun.gone"), bad=True), ""]
+        values, prompt, lost = found
+        if lost:
+            return [status(text(lang, "live.rerun.lost", names=", ".join(lost)), bad=True), ""]
+        word = {"model": values["model"], "changes": values, "gave": {}, "whole": True, "prompt": prompt}
+        return [gr.skip(), json.dumps(word)]
+
+    def _run(self, request: gr.Request, event: gr.EventData, prompt: str, lang: str, *values: Any) -> Iterator[str]:
+        asked = event._data if isinstance(event._data, dict) else {}
+        session, view, n = str(request.session_hash), View.read(asked.get("wishes")), number(asked.get("n"))
+        yield from self.service.run(prompt, self._values(values), pick_language(lang), session, view, n)
 
     @staticmethod
     def _retype(event: gr.EventData) -> Any:
@@ -383,13 +426,28 @@ class ExplorePage:
         return [prompt, False if isinstance(prompt, str) else gr.skip()]
 
     def _settle(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
+        """A run has ended, or was refused: said beside the controls, in groups that are open then; and a way out."""
         lang, named = pick_language(lang), self._values(values)
         refused = self.service.refused(str(request.session_hash))
-        return all_faces(self.service, named, lang, refused or None, hint=self._hint(named, prompt, lang))
+        keep = self.service.too_long(prompt, named) if any(p.control == "prompt" for p in refused) else None
+        offered = {} if keep is None else {"value": text(lang, "prompt.keep", n=keep)}
+        blamed = {st.BY_NAME[p.control].group for p in refused if p.control in st.BY_NAME}
+        opened = [gr.update(open=True) if group in blamed else gr.skip() for group in self.groups]
+        return [
+            gr.update(visible=keep is not None, **offered),
+            *opened,
+            *all_faces(self.service, named, lang, refused or None, hint=self._hint(named, prompt, lang)),
+        ]
 
-    def _stop(self, request: gr.Request) -> Any:
-        message = self.service.stop(str(request.session_hash))
+    def _shorten(self, prompt: str, lang: str, *values: Any) -> list[Any]:
+        """The prompt's end, as much of it as the model can hold; the refusal beside it goes."""
+        cut = self.service.shortened(prompt, self._values(values))
+        words = prompt_face([], pick_language(lang))
+        return [gr.update(**words, **({} if cut is None else {"value": cut})), gr.update(visible=False)]
+
+    def _stop(self, request: gr.Request, n: str) -> Any:
+        message = self.service.stop(str(request.session_hash), number(int(n)) if n.isdigit() else None)
         return gr.skip() if message is None else message
 
     def _leave(self, request: gr.Request) -> None:
-        self.service.registry.forget(str(request.session_hash))
+        self.service.leave(str(request.session_hash))

@@ -12,6 +12,7 @@ import gradio as gr
 
 from loopviz.app import settings as st
 from loopviz.app.library import EXAMPLES_SHOWN, OFFERED, offer_of
+from loopviz.app.models import short_name
 from loopviz.app.presets import PRESETS, matching
 from loopviz.app.texts import text
 
@@ -48,49 +49,63 @@ def face(
     problems: list[st.Problem],
     lang: str,
     later: Mapping[str, str] | None = None,
+    gave: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a control looks like under `values`: its words, whether it applies and why not, and what is refused.
 
-    `later`: the controls whose values are for the next run, each with the text key of the reason.
+    `later`: the controls whose values are for the next run, each with the text key of the reason. `gave`: what the
+    visitor had set and gave way to the model.
     """
-    later = later or {}
+    later, gave = later or {}, gave or {}
     off = st.why_off(control.name, values)
     refused = next((problem.reason for problem in problems if problem.control == control.name), None)
     info = _info(control, values, lang)
     if refused is not None:
         info = text(lang, "refused", reason=refused)
+    elif control.name in gave:
+        info = text(lang, "gave", was=_shown(control, gave[control.name], lang), model=short_name(values["model"]))
     elif off is not None:
         info = text(lang, off)
     elif control.name in later:
         info = text(lang, "later", reason=text(lang, later[control.name]))
+    marked = ["lv-later"] if control.name in {*later, *gave} else []
     looks: dict[str, Any] = {
         "label": text(lang, f"{control.name}.label"),
         "info": info,
         "interactive": off is None,
-        "elem_classes": ["lv-refused"] if refused is not None else ["lv-later"] if control.name in later else [],
+        "elem_classes": ["lv-refused"] if refused is not None else marked,
     }
     if control.kind == "choice":
         looks["choices"] = _choices(control, lang)
     return looks
 
 
-def make(control: st.Control, lang: str, default_model: str) -> gr.components.Component:
-    """The Gradio component of a control."""
-    values = st.defaults()
+def _shown(control: st.Control, value: Any, lang: str) -> str:
+    """A control's value in words."""
+    if control.kind == "choice":
+        return text(lang, f"{control.name}.{value}")
+    return text(lang, f"gave.{str(value).lower()}") if control.kind == "flag" else f"{value:g}"
+
+
+def make(
+    control: st.Control, lang: str, default_model: str, opening: Mapping[str, Any] | None = None
+) -> gr.components.Component:
+    """The Gradio component of a control; `opening`: the values the page opens with."""
+    values = opening or st.defaults()
     looks = face(control, values, [], lang) | {"elem_id": f"ctl-{control.name}"}
     if control.kind == "name":
         names = [default_model, *(name for name in OFFERED if name != default_model)]
         return gr.Dropdown(names, value=default_model, allow_custom_value=True, **looks)
     if control.kind == "choice":
         kind = gr.Radio if len(control.choices) == 2 else gr.Dropdown
-        return kind(value=control.default, **looks)
+        return kind(value=values[control.name], **looks)
     if control.kind == "flag":
-        return gr.Checkbox(value=control.default, **looks)
+        return gr.Checkbox(value=values[control.name], **looks)
     if control.high > 999:  # a range too long to slide over
-        return gr.Number(value=control.default, precision=0, **looks)
+        return gr.Number(value=values[control.name], precision=0, **looks)
     if control.name in ("block_start", "block_end"):
-        return gr.Number(value=control.default, precision=0, minimum=0, **looks)
-    return gr.Slider(control.low, control.high, value=control.default, step=control.step, buttons=[], **looks)
+        return gr.Number(value=values[control.name], precision=0, minimum=0, **looks)
+    return gr.Slider(control.low, control.high, value=values[control.name], step=control.step, buttons=[], **looks)
 
 
 def prompt_face(problems: list[st.Problem], lang: str, hint: str = "") -> dict[str, Any]:
@@ -128,7 +143,7 @@ def all_faces(
         hint: as :func:`prompt_face` has it.
     """
     changed = changed or {}
-    values = {**values, **changed}
+    values = {**values, **changed}  # where something gave way, that is in them
     cleaned, _ = st.clean(values)
     if problems is None:
         problems = service.problems(values, lang) + service.model_problem(cleaned["model"])
@@ -140,6 +155,6 @@ def all_faces(
         made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
     made.append(text(lang, look))
     for control in st.CONTROLS:
-        looks = face(control, cleaned, problems, lang, later)
+        looks = face(control, cleaned, problems, lang, later, values.get(st.GAVE))
         made.append(gr.update(**looks, **({"value": changed[control.name]} if control.name in changed else {})))
     return made

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz.app.settings import brought as brought_settings
 from loopviz.app.texts import LANGUAGES, table, text
 from loopviz.text_file import read_text
 
@@ -64,6 +65,7 @@ def fields_of(task: Task) -> list[dict[str, Any]]:
             "choices": thing.metadata["choices"],
             "words": thing.metadata["words"],
             "limit": TEXT_LIMIT if kind in ("long", "file") else LINE_LIMIT,
+            "loop": thing.metadata["kind"] == "loop",
         }
         for thing in dataclasses.fields(task.params)
     ]
@@ -74,6 +76,27 @@ def title_of(task: str, name: str, lang: str) -> str:
     words = table(lang)
     title = words.get(f"field.{task}.{name}") or words.get(f"field.{name}")
     return name if title is None else text(lang, "field.titled", title=title, name=name)
+
+
+def usual_loop(config: Any) -> dict[str, Any]:
+    """The loop fields that a measurement of the model of `config` has where nothing is said of them.
+
+    None for a model that is a loop itself. Another is looped as everywhere on the pages: a block in the middle.
+    """
+    if config.loop_blocks():
+        return {}
+    own = brought_settings(config)
+    return {"loop_layers": [own["block_start"], own["block_end"]], "loop_count": own["loop_count"]}
+
+
+def brought(task: Task, filled: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """What a visitor filled in, with the model's own loop where they left the task's loop fields as they were."""
+    found, usual = dict(filled), usual_loop(config)
+    for entry in fields_of(task):
+        name = entry["name"]
+        if usual and entry["loop"] and found.get(name, entry["value"]) == entry["value"] and entry["value"] is not None:
+            found[name] = json.dumps({**usual, **json.loads(entry["value"])})
+    return found
 
 
 def describe(task: Task) -> dict[str, Any]:

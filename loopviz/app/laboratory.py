@@ -11,12 +11,12 @@ from typing import Any
 from loopviz.app import settings as st
 from loopviz.app.downloads import file_of
 from loopviz.app.kept_runs import KeptRuns
-from loopviz.app.lab_form import describe, params_of
+from loopviz.app.lab_form import brought, describe, params_of, usual_loop
 from loopviz.app.lab_run import SEND_EVERY, LabRun, messages
 from loopviz.app.questions import read
-from loopviz.app.service import Service, over, status, unforeseen
+from loopviz.app.service import Service, in_line, over, status, unforeseen
 from loopviz.app.texts import pick_language, text
-from loopviz.app.tickets import Tickets
+from loopviz.app.tickets import Start, number
 from loopviz.app.wire import dumps
 
 LONGEST = 900.0  # seconds of a measurement on a public server
@@ -32,7 +32,6 @@ class Laboratory:
 
     def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
         self.service, self.room, self.every = service, service.room, every
-        self.tickets = Tickets()
         self.runs: KeptRuns[LabRun] = KeptRuns(LabRun.forget)
 
     # --- running --------------------------------------------------------------------------------------------------
@@ -40,38 +39,46 @@ class Laboratory:
     def run(self, payload: Any, session: str) -> Iterator[str]:
         """One measurement: messages for the page. Whatever goes wrong becomes a message.
 
+        What the session measured or waited for before is over as this begins.
+
         Args:
-            payload: `{lang, ticket, model, task, values}` from the page's script; nothing in it is trusted.
+            payload: `{lang, ticket, n, model, task, values}` from the page's script; nothing in it is trusted.
         """
         asked = payload if isinstance(payload, dict) else {}
         lang = pick_language(asked.get("lang"))
         ticket = asked["ticket"] if isinstance(asked.get("ticket"), str) else ""
+        start = self.service.starts.begin(session, number(asked.get("n")), ticket)
         try:
-            yield from self._run(asked, session, ticket, lang)
+            yield from self._run(asked, session, start, lang)
         except ValueError as error:
             yield over(ticket, text(lang, "refused", reason=str(error)))
         except Exception as error:
             yield over(ticket, text(lang, "refused", reason=unforeseen(error, lang, "measurement")))
 
-    def _run(self, asked: Mapping[str, Any], session: str, ticket: str, lang: str) -> Iterator[str]:
-        stopped = text(lang, "live.end.stopped")
-        if self.tickets.cancelled(ticket):  # while it waited for its turn
-            yield over(ticket, stopped, bad=False)
-            return
+    def _run(self, asked: Mapping[str, Any], session: str, start: Start, lang: str) -> Iterator[str]:
+        ticket, stopped, gone = start.ticket, text(lang, "live.end.stopped"), start.over.is_set
         given = asked.get("model")
         name, problems = st.clean_name(given if given else self.room.default, lang)
         if problems:
             raise ValueError(problems[0].reason)
-        said = stopped
-        for said, bad in self.service.load(name, lang):
-            yield status(said, bad)
-        loaded = self.room.ready(name)
-        if loaded is None or self.tickets.cancelled(ticket):
-            yield over(ticket, said if loaded is None else stopped, bad=loaded is None)
+        said, bad = stopped, False
+        for said, bad in () if gone() else self.service.load(name, lang, gone):
+            yield status(said, bad, ticket=ticket)
+        if bad or gone():
+            yield over(ticket, said if bad else stopped, bad=bad)
             return
-        run = self._prepare(asked, loaded, session, ticket, lang)
-        self.runs.begin(run)
-        yield from messages(run, every=self.every)
+        loaded = self.room.get(name, lang)
+        with self.service.places.join("lab") as place:
+            for ahead in place.wait(gone):
+                yield status(in_line(ahead, lang), ticket=ticket)
+            if gone():
+                yield over(ticket, stopped, bad=False)
+                return
+            run = self._prepare(asked, loaded, session, ticket, lang)
+            self.runs.begin(run)
+            if gone():  # taken back as it began
+                run.stop()
+            yield from messages(run, every=self.every)
 
     def _prepare(self, asked: Mapping[str, Any], loaded: Any, session: str, ticket: str, lang: str) -> LabRun:
         from loopviz.lab import TASKS
@@ -85,7 +92,8 @@ class Laboratory:
         subject = Subject(loaded.model, loaded.tokenizer, loaded.name, loaded.source)
         folder = Path(tempfile.mkdtemp(prefix="loopviz-lab-"))
         try:
-            params = params_of(task, values if isinstance(values, dict) else {}, folder, lang)
+            filled = brought(task, values if isinstance(values, dict) else {}, loaded.model.config)
+            params = params_of(task, filled, folder, lang)
             experiment = Experiment(task, subject, params, folder=folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -94,7 +102,8 @@ class Laboratory:
         return LabRun(experiment, folder, session, ticket, lang, None if local else LONGEST, local)
 
     def forget(self, session: str) -> None:
-        """A visitor left: stop what runs for them and keep nothing."""
+        """A visitor left: stop what runs or waits for them and keep nothing."""
+        self.service.starts.leave(session)
         self.runs.forget(session)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
@@ -106,18 +115,19 @@ class Laboratory:
         return dumps({"kind": "tasks", "tasks": [describe(task) for task in TASKS.values()]})
 
     def model(self, question: Any) -> str:
-        """`{model, lang}`: where a model is, and the tokens it can read at once; one that nobody has asked for yet begins to be loaded."""
+        """`{model, lang}`: where a model is, and the tokens it can read at once (`context`); one that is not here begins to be loaded.
+
+        `loop`: the loop fields it brings where a form says nothing of them (:func:`loopviz.app.lab_form.usual_loop`).
+        """
         asked = read(question)
         lang = pick_language(asked.get("lang"))
         name, problems = st.clean_name(asked.get("model"), lang)
         if problems:
             return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        now = self.room.status(name)
-        if self.room.ready(name) is None and now.state == "waiting" and name != self.room.default:
-            self.service.fetch(name, lang)
-        answer = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)}
-        if loaded := self.room.ready(name):
-            answer["context"] = loaded.model.config.max_position_embeddings
+        loaded, now = self.room.ready(name), self.room.want(name, lang)
+        answer = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
+        if loaded is not None:
+            answer |= {"loop": usual_loop(loaded.model.config), "context": loaded.model.config.max_position_embeddings}
         return dumps(answer)
 
     def look(self, question: Any) -> str:
@@ -139,7 +149,7 @@ class Laboratory:
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
         ticket = read(question).get("ticket")
-        self.tickets.cancel(ticket)
+        self.service.starts.cancel(ticket)
         for run in self.runs:
             if run.ticket == ticket:
                 run.stop()

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from loopviz.app import recording, replay, url_state
+from loopviz.app import drawing, recording, replay, url_state
 from loopviz.app import settings as st
 from loopviz.app.live import Registry, Run
-from loopviz.app.models import ModelRoom
+from loopviz.app.models import ModelRoom, short_name
 from loopviz.app.questions import View
 from loopviz.app.settings import Problem
 from loopviz.app.texts import text
@@ -76,10 +76,11 @@ def read(word: Any, room: ModelRoom, lang: str) -> tuple[PageState, list[Problem
 
 
 def opening(word: Any, room: ModelRoom, lang: str) -> dict[str, Any]:
-    """What the page's script does with the link it was opened by: `{"panels", "focus", "told", "snapshot"}`.
+    """What the page's script does with the link it was opened by: `{"panels", "focus", "told", "snapshot", "holds"}`.
 
     `panels`: names of those that are on, null for the usual ones. `snapshot`: the recorded run, looked at as the link
     asks; null when the view waits for the visitor's next run. The controls are set by the server (`ExplorePage._open`).
+    `holds`: in words what the link holds, `{"prompt", "model", "loop"}`; null when it cannot be read, or shows a run.
     """
     state, problems = read(word, room, lang)
     told = [problem.reason for problem in problems]
@@ -93,7 +94,13 @@ def opening(word: Any, room: ModelRoom, lang: str) -> dict[str, Any]:
         place = {"run": recording.RUN, "epoch": 1, "end": recording.ending(trace)}
         snapshot = replay.snapshot(trace, focus, panels, **place)
     panels_on = None if state.panels is None else list(state.panels)
-    return {"panels": panels_on, "focus": focus.to_json(), "told": list(dict.fromkeys(told)), "snapshot": snapshot}
+    holds = None
+    if snapshot is None and url_state.opens(word):
+        # settings of a model that cannot be had here are not those that will run
+        loop = None if state.foreign else " · ".join(drawing.about_loop([st.block_of(state.values)], lang))
+        holds = {"prompt": state.prompt, "model": short_name(state.values["model"]), "loop": loop}
+    said = {"panels": panels_on, "focus": focus.to_json(), "told": list(dict.fromkeys(told))}
+    return {**said, "snapshot": snapshot, "holds": holds}
 
 
 def _within(focus: Focus, tokens: int) -> tuple[Focus, list[int]]:

@@ -53,6 +53,7 @@ class Run:
     def __init__(self, meta: Mapping[str, Any], panels: Panels, session: str = "", focus: Focus | None = None) -> None:
         self.id = secrets.token_urlsafe(16)
         self.session = session
+        self.n = 0  # its number among its page's starts; 0: it was not started there
         self.trace = Trace(meta)
         self.panels = drawing.drawable(self.trace, panels)
         self.focus = focus or Focus()
@@ -122,7 +123,8 @@ class Run:
             self._told = self._title()
             shown = shown if self.finished.is_set() else None
             place = {"run": self.id, "epoch": self.epoch, "end": self.end}
-            return replay.snapshot(self._shown, self.focus, self.panels, shown=shown, **place)
+            drawn = replay.snapshot(self._shown, self.focus, self.panels, shown=shown, **place)
+            return drawn | ({"n": self.n} if self.n else {})
 
     def frames_message(self, clock: Callable[[], float] = time.monotonic) -> dict[str, Any] | None:
         """What happened since the last message, or None when nothing did."""

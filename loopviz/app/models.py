@@ -19,7 +19,12 @@ from typing import Any
 from loopviz.app.texts import table, text
 
 log = logging.getLogger(__name__)
-KEEP = 2  # models held at once, the least recently used goes first; one in use by a run lives until the run ends
+# Models held beside the default, which always is; the least recently used goes first; one in use by a run lives until
+# the run ends. Small ones cost nothing worth loading them again for.
+KEEP = 2
+SMALL = 64 * 2**20  # bytes of parameters
+KEEP_SMALL = 16
+MOST_WANTED = 8  # loads that wait for their turn; a page whose model is not among them asks again
 
 
 class ModelRefused(ValueError):
@@ -44,6 +49,11 @@ class Loaded:
     def parameters(self) -> int:
         """How many parameters the model has."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def small(self) -> bool:
+        """Whether its parameters take less than `SMALL` bytes."""
+        return sum(p.numel() * p.element_size() for p in self.model.parameters()) < SMALL
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ class ModelRoom:
         self._lock = threading.Lock()
         self._held: OrderedDict[str, Loaded] = OrderedDict()
         self._status: dict[str, Status] = {}
+        self._wanted: set[str] = set()
         self._patience: threading.Timer | None = None
 
     def warm_when_asked(self, latest: float) -> None:
@@ -150,9 +161,33 @@ class ModelRoom:
         self._warm_now()
         return self._status.get(name, Status("waiting", name))
 
-    def busy(self) -> bool:
-        """Whether a model is being loaded."""
-        return self._loading.locked()
+    def want(self, name: str, lang: str = "en", again: bool = False) -> Status:
+        """Where the model is now; one that is not here begins to be loaded, in the background.
+
+        Args:
+            again: try once more what has failed.
+        """
+        self._warm_now()
+        with self._lock:
+            now = self._status.get(name, Status("waiting", name))
+            asleep = now.state == "waiting" or (again and now.state == "failed")
+            if not asleep or name in self._wanted or len(self._wanted) >= MOST_WANTED:
+                return now
+            self._wanted.add(name)
+            if now.state == "failed":  # of the last try; this one has not
+                now = self._status[name] = Status("waiting", name)
+
+        def fetch() -> None:
+            try:
+                self.get(name, lang)
+            except ModelRefused:
+                pass  # the status says why
+            finally:
+                with self._lock:
+                    self._wanted.discard(name)
+
+        threading.Thread(target=fetch, name="loopviz-load", daemon=True).start()
+        return now
 
     def get(self, name: str, lang: str = "en") -> Loaded:
         """The model, loaded first if need be (this waits).
@@ -187,12 +222,18 @@ class ModelRoom:
         else:
             with self._lock:
                 self._held[name] = loaded
-                while len(self._held) > KEEP:
-                    gone, _ = self._held.popitem(last=False)
-                    self._status.pop(gone, None)
+                self._make_room()
                 self._status[name] = Status("ready", name, layers=loaded.layers, parameters=loaded.parameters)
             return loaded
         self._status[name] = Status("failed", name, reason)
         for old in [n for n, s in self._status.items() if s.state == "failed"][:-32]:
             del self._status[old]
         raise ModelRefused(reason)
+
+    def _make_room(self) -> None:
+        """Let go of the models used least recently: of the small and of the large ones those beyond their number."""
+        for small, most in ((True, KEEP_SMALL), (False, KEEP)):
+            same = [name for name, held in self._held.items() if name != self.default and held.small is small]
+            for gone in same[: max(0, len(same) - most)]:
+                del self._held[gone]
+                self._status.pop(gone, None)

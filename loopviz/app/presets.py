@@ -22,7 +22,7 @@ _FOUR = {"loop_strategy": "fixed_count", "loop_count": 4, "max_loop_count": 10}
 _SLOTS = {"kv_cache_mode": "virtual_layers"}
 _ONE_SLOT = {**_SLOTS, "virtual_layer_count": 1, "virtual_attention_mode": "serial"}
 # The field's thresholds: an angle and a divergence at which a trained loop has settled (Geiping et al. 2025).
-_UNTIL = {"loop_strategy": "dynamic_stop", "min_loop_count": 1, "max_loop_count": 10, **_ONE_SLOT}
+_UNTIL = {"loop_strategy": "dynamic_stop", "min_loop_count": 1, "max_loop_count": 16, **_ONE_SLOT}
 
 PRESETS: tuple[Preset, ...] = (
     # a slot a loop, each loop reads its own: exactly the model with its layers repeated

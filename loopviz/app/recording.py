@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import logging
 from pathlib import Path
+from typing import Any
 
 from loopviz.app import drawing, replay
 from loopviz.app.page_config import page_config
+from loopviz.app.settings import of_run
 from loopviz.app.wire import dumps
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
@@ -41,6 +43,18 @@ def stored(path: Path = FILE) -> Trace | None:
     except (OSError, ValueError) as error:
         log.warning("no recorded run to open with: %s", error)
         return None
+
+
+def settings(model: str) -> tuple[dict[str, Any], str] | None:
+    """The controls' values and the prompt under which the stored run was made, for a page that opens on `model`.
+
+    None when there is no stored run, or it is of another model, or of settings that the controls cannot hold.
+    """
+    trace = stored()
+    if trace is None or trace.meta["model"] != model:
+        return None
+    values, lost = of_run(trace.meta)
+    return None if lost else (values, str(trace.meta["prompt"]))
 
 
 @functools.cache

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from loopviz.app import recording, steer
 from loopviz.app import settings as st
-from loopviz.app import steer
 from loopviz.app.live import SEND_EVERY, Registry, Run, messages
-from loopviz.app.models import ModelRefused, ModelRoom, short_name
-from loopviz.app.presets import matching
+from loopviz.app.models import Loaded, ModelRefused, ModelRoom, short_name
+from loopviz.app.places import Ahead, Places
 from loopviz.app.questions import Questions, View
 from loopviz.app.readable import unread_share
 from loopviz.app.texts import text
+from loopviz.app.tickets import Start, Starts
 from loopviz.app.wire import wire
 
 log = logging.getLogger(__name__)
@@ -24,14 +25,21 @@ log = logging.getLogger(__name__)
 _NOT_ASKED = object()
 
 
-def status(line: str, bad: bool = False) -> str:
+def status(line: str, bad: bool = False, **more: Any) -> str:
     """The message that shows one line; what the page shows otherwise stays."""
-    return wire({"kind": "status", "text": line, "bad": bad})
+    return wire({"kind": "status", "text": line, "bad": bad, **more})
 
 
 def over(ticket: str, line: str, bad: bool = True, **more: Any) -> str:
     """The message that ends what a page asked for by `ticket` before there was anything to show."""
-    return wire({"kind": "status", "text": line, "bad": bad, "over": True, "ticket": ticket, **more})
+    return status(line, bad, over=True, ticket=ticket, **more)
+
+
+def in_line(ahead: Ahead, lang: str) -> str:
+    """What is said to one who waits for a place: how many are before, and who runs."""
+    running = ", ".join(text(lang, f"nav.{page}") for page in ahead.running)
+    key = "live.queued" if ahead.waiting else "live.queued.next"
+    return text(lang, key, n=ahead.waiting, running=running)
 
 
 def unforeseen(error: Exception, lang: str, what: str) -> str:
@@ -41,6 +49,33 @@ def unforeseen(error: Exception, lang: str, what: str) -> str:
     ref = secrets.token_hex(4)
     log.error("%s failed, reference %s", what, ref, exc_info=error)
     return text(lang, "refused.unexpected", ref=ref)
+
+
+@dataclass
+class Wish:
+    """A run as it was asked for; its values are those of the form, until the run has begun."""
+
+    prompt: str
+    values: Mapping[str, Any]
+    lang: str
+    session: str
+    view: View
+    start: Start
+    begun: bool = False
+
+
+def _chats(loaded: Loaded) -> bool:
+    """Whether the model has a chat template."""
+    return bool(getattr(loaded.tokenizer, "chat_template", None))
+
+
+def _tokens(loaded: Loaded, prompt: str, chat: bool) -> int:
+    """How many tokens a prompt becomes, in the chat template if asked."""
+    if chat and _chats(loaded):
+        messages = [{"role": "user", "content": prompt}]
+        made = loaded.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        return len(made["input_ids"])
+    return len(loaded.tokenizer(prompt)["input_ids"])
 
 
 def _suited(values: Mapping[str, Any], model: str) -> bool:
@@ -53,13 +88,19 @@ class Service:
 
     Args:
         every: seconds between two messages of a run.
+        places: in which runs are made; those of all pages are the same.
     """
 
-    def __init__(self, room: ModelRoom, registry: Registry, every: float = SEND_EVERY) -> None:
+    def __init__(
+        self, room: ModelRoom, registry: Registry, every: float = SEND_EVERY, places: Places | None = None
+    ) -> None:
         self.room = room
         self.registry = registry
         self.every = every
+        self.places = places or Places()
+        self.starts = Starts()
         self.questions = Questions(registry, room)
+        self._wishes: dict[str, Wish] = {}  # by session: what it has asked for, until that has ended
         self._refused: dict[str, list[st.Problem]] = {}  # by session, from a run to the event that shows them
 
     # --- checking -------------------------------------------------------------------------------------------------
@@ -68,13 +109,13 @@ class Service:
         """Everything that would be refused, as far as it can be known now.
 
         A model not loaded yet cannot say, nor is it asked of settings that were another's: they are about to become its
-        own (:meth:`own_settings`).
+        own (:meth:`suited`).
         """
         cleaned, found = st.clean(values, lang)
         loaded = self.room.ready(cleaned["model"])
         if loaded is not None and not found and _suited(values, cleaned["model"]):
             found = st.check_loop(cleaned, loaded.model, lang)
-            if cleaned["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
+            if cleaned["chat"] and not _chats(loaded):
                 found.append(st.Problem("chat", text(lang, "refused.chat")))
         return found if prompt is _NOT_ASKED else [*st.check_prompt(prompt, lang), *found]
 
@@ -93,18 +134,31 @@ class Service:
         shown = f"{value:.0%}" if kind == "unknown" else f"{value:.1f}"
         return text(lang, f"prompt.{kind}", share=shown)
 
-    def own_settings(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The values to change as the model arrives; None when it is not there, or the settings are for it already.
+    def suited(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The values to change as the model arrives (:func:`loopviz.app.settings.suited`), and those that gave way.
 
-        A preset that was chosen before any model was there is kept.
+        None when it is not there, or the settings are for it already.
         """
         cleaned, _ = st.clean(values)
         loaded = self.room.ready(cleaned["model"])
         if loaded is None or _suited(values, cleaned["model"]):
             return None
-        chosen = None if values[st.SUITS] else matching(cleaned)
-        kept = () if chosen is None else chosen.values
-        return {k: v for k, v in st.suit_model(cleaned, loaded.model.config).items() if k not in kept}
+        return self._suit(cleaned, values.get(st.TOUCHED, ()), loaded)
+
+    @staticmethod
+    def _suit(
+        cleaned: Mapping[str, Any], touched: Collection[str], loaded: Loaded
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        found, gave = st.suited(cleaned, loaded.model.config, touched)
+        if cleaned["chat"] and not _chats(loaded):  # set by the visitor, or by a link for another model
+            found["chat"] = False
+            gave |= {"chat": True} if "chat" in touched else {}
+        return {name: value for name, value in found.items() if cleaned[name] != value}, gave
+
+    def own_settings(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """As :meth:`suited`: the values to change only."""
+        found = self.suited(values)
+        return None if found is None else found[0]
 
     def model_problem(self, name: str) -> list[st.Problem]:
         """Why the model could not be loaded, if it could not; Run tries again."""
@@ -118,40 +172,96 @@ class Service:
     # --- running --------------------------------------------------------------------------------------------------
 
     def run(
-        self, prompt: str, values: Mapping[str, Any], lang: str, session: str, view: View | None = None
+        self,
+        prompt: str,
+        values: Mapping[str, Any],
+        lang: str,
+        session: str,
+        view: View | None = None,
+        n: int | None = None,
     ) -> Iterator[str]:
         """One run: messages for the live part. Whatever goes wrong becomes a message; nothing typed is lost.
 
+        What the session ran or waited for before is over as this begins.
+
         Args:
             view: the panels to draw, and how to look at them; what only a panel that is on needs is recorded for it.
+            n: the start's number on its page, which comes back with the messages; None for the next.
         """
+        start = self.starts.begin(session, n)
+        for earlier in self.registry.of_session(session):
+            if not start.replaced:
+                earlier.stop.set()
+        if start.over.is_set():
+            yield from self._ended(start, lang)
+            return
         self._refused.pop(session, None)
+        wish = Wish(prompt, values, lang, session, view or View(), start)
+        self._wishes[session] = wish
         try:
-            yield from self._run(prompt, values, lang, session, view or View())
+            yield from self._run(wish)
         except (ModelRefused, ValueError) as error:
             control = "model" if isinstance(error, ModelRefused) else st.control_of(str(error))
-            yield self._refuse(session, lang, [st.Problem(control, str(error))])
+            yield from self._refuse(wish, [st.Problem(control, str(error))])
         except Exception as error:
-            yield self._refuse(session, lang, [st.Problem("prompt", unforeseen(error, lang, "run"))])
+            yield from self._refuse(wish, [st.Problem("prompt", unforeseen(error, lang, "run"))])
+        finally:
+            if self._wishes.get(session) is wish:
+                del self._wishes[session]
 
-    def _refuse(self, session: str, lang: str, problems: list[st.Problem]) -> str:
+    @staticmethod
+    def _ended(start: Start, lang: str) -> Iterator[str]:
+        """The last word of a start that came to nothing; none when another has taken its place."""
+        if not start.replaced:
+            yield status(text(lang, "live.end.stopped"), n=start.n, over=True)
+
+    def _refuse(self, wish: Wish, problems: list[st.Problem]) -> Iterator[str]:
+        if wish.start.replaced:
+            return
         while len(self._refused) > 1000:  # sessions that never came back
             self._refused.pop(next(iter(self._refused)), None)
-        self._refused[session] = problems
-        if len(problems) == 1:
-            return status(text(lang, "refused", reason=problems[0].reason), bad=True)
-        return status(text(lang, "refused.several", n=len(problems)), bad=True)
+        self._refused[wish.session] = problems
+        about_prompt = problems[0].control == "prompt"
+        if len(problems) > 1:
+            line = text(wish.lang, "refused.several", n=len(problems))
+        elif about_prompt and self.too_long(wish.prompt, wish.values) is not None:
+            line = text(wish.lang, "refused.beside")  # it is told there, with a way out
+        else:
+            line = text(wish.lang, "refused", reason=problems[0].reason)
+        yield status(line, True, n=wish.start.n, over=True)
 
-    def _run(self, prompt: str, values: Mapping[str, Any], lang: str, session: str, view: View) -> Iterator[str]:
-        if problems := self.problems(values, lang, prompt):
-            yield self._refuse(session, lang, problems)
+    def _run(self, wish: Wish) -> Iterator[str]:
+        lang, start = wish.lang, wish.start
+        if problems := self.problems(wish.values, lang, wish.prompt):
+            yield from self._refuse(wish, problems)
             return
-        loaded = yield from self._wait_for(st.clean(values, lang)[0]["model"], lang)
-        if (own := self.own_settings(values)) is not None:  # Run was pressed before it was there
-            values = {**values, **own, st.SUITS: loaded.name}
+        over = start.over.is_set
+        while not over():
+            # what is waited for is the form as it stands: it may be changed meanwhile, the model too
+            name = st.clean(wish.values, lang)[0]["model"]
+            for line in self._waiting(name, lang, over):
+                yield status(f"{line} · {text(lang, 'live.wait_model')}", n=start.n)
+            if over():
+                break
+            loaded = self.room.get(name, lang)
+            with self.places.join("explore") as place:
+                for ahead in place.wait(over):
+                    yield status(in_line(ahead, lang), n=start.n)
+                if not over() and st.clean(wish.values, lang)[0]["model"] == name:
+                    yield from self._make(wish, loaded)
+                    return
+        yield from self._ended(start, lang)
+
+    def _make(self, wish: Wish, loaded: Loaded) -> Iterator[str]:
+        """The run itself, of the form as it stands now: from here on changes go by :meth:`steer`."""
+        prompt, lang, session, view, start = wish.prompt, wish.lang, wish.session, wish.view, wish.start
+        wish.begun, values = True, wish.values
         cleaned, _ = st.clean(values, lang)
+        if not _suited(values, cleaned["model"]):  # Run was pressed before it was there
+            cleaned |= self._suit(cleaned, values.get(st.TOUCHED, ()), loaded)[0]
+            values = {**values, **cleaned, st.SUITS: cleaned["model"]}
         if problems := self.problems(values, lang, prompt):
-            yield self._refuse(session, lang, problems)
+            yield from self._refuse(wish, problems)
             return
 
         from loopviz.engine import Steering, StreamSettings, run_meta, stream
@@ -164,32 +274,31 @@ class Service:
         meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=named, steering=steering)
         run = Run(meta, view.panels, session, view.fresh(lang))
         run.values, run.steering, run.loop = cleaned, steering, steer.live_fields(cleaned, cleaned)
+        run.n, run.stop = start.n, start.over
         frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop, steering=steering)
         self.registry.begin(run)
         sent = 0
         try:
-            yield status(text(lang, "live.reading"))
+            # the form shows what runs: it asks for the model's own settings if it has not got them yet
+            yield status(text(lang, "live.reading"), n=start.n, suit=True)
             for message in messages(run, frames, every=self.every):
-                if not sent:
+                if not sent and not start.replaced:
                     self.registry.supersede(run)
                 sent += 1
                 yield message
-            if not sent:
-                yield status(text(lang, f"live.end.{run.end}"))
+            if not sent and not start.replaced:
+                yield status(text(lang, f"live.end.{run.end}"), n=start.n, over=True)
         finally:
             run.end = run.end or "stopped"
             run.finished.set()
             if not len(run):
                 self.registry.drop(run)
 
-    def _wait_for(self, name: str, lang: str) -> Iterator[str]:
-        """Yield what is being done until the model is there, and return it. ModelRefused when it cannot be had."""
-        for line in self._waiting(name, lang):
-            yield status(f"{line} · {text(lang, 'live.wait_model')}")
-        return self.room.get(name, lang)
+    def _waiting(self, name: str, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[str]:
+        """Load a model in a thread of its own; meanwhile, yield each new line about it. ModelRefused at the end.
 
-    def _waiting(self, name: str, lang: str) -> Iterator[str]:
-        """Load a model in a thread of its own; meanwhile, yield each new line about it. ModelRefused at the end."""
+        Ends early when `gone()`: the model is loaded all the same, others may want it.
+        """
         if self.room.ready(name) is not None:
             return
         refused: list[ModelRefused] = []
@@ -203,7 +312,7 @@ class Service:
         thread = threading.Thread(target=fetch, name="loopviz-load", daemon=True)
         thread.start()
         said = None
-        while thread.is_alive():
+        while thread.is_alive() and not gone():
             line = self.room.status(name).tell(lang)
             if line != said:
                 said = line
@@ -212,24 +321,69 @@ class Service:
         if refused:
             raise refused[0]
 
-    def fetch(self, name: str, lang: str) -> None:
-        """Begin to load a model, unless one is being loaded; its status says how that goes."""
-        if self.room.busy():
-            return
+    # --- the settings of a run ---------------------------------------------------------------------------------------
 
-        def get() -> None:
-            with contextlib.suppress(ModelRefused):  # the status says why
-                self.room.get(name, lang)
+    def settings_of(self, run_id: Any) -> tuple[dict[str, Any], str, list[str]] | None:
+        """The controls' values and the prompt a run was made under, and what of it they cannot hold; None: no such run.
 
-        threading.Thread(target=get, name="loopviz-load", daemon=True).start()
+        Args:
+            run_id: as the page knows it; the recorded run is everybody's.
+        """
+        run = self.registry.get(run_id)
+        trace = recording.stored() if run_id == recording.RUN else None if run is None else run.trace
+        if trace is None:
+            return None
+        if run is not None and run.values:
+            return dict(run.values), str(trace.meta["prompt"]), []
+        values, lost = st.of_run(trace.meta)
+        return values, str(trace.meta["prompt"]), lost
 
-    def load(self, name: Any, lang: str) -> Iterator[tuple[str, bool]]:
-        """Load a model a visitor named: lines to show, each with whether it is bad news."""
+    # --- a prompt that is too long ------------------------------------------------------------------------------------
+
+    def too_long(self, prompt: Any, values: Mapping[str, Any]) -> int | None:
+        """How many tokens of a prompt can be kept that the model's context cannot hold; None for one that fits.
+
+        As many as leave room for the new tokens asked for, or for half of the context.
+        """
+        cleaned, _ = st.clean(values)
+        loaded = self.room.ready(cleaned["model"])
+        if loaded is None or not isinstance(prompt, str) or not prompt.strip():
+            return None
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:  # no text, and told so
+            return None
+        from loopviz.engine import context_length
+
+        context = context_length(loaded.model)
+        if len(prompt) <= st.PROMPT_LIMIT and _tokens(loaded, prompt, cleaned["chat"]) <= context:
+            return None
+        return int(context - min(cleaned["max_new_tokens"], context // 2))
+
+    def shortened(self, prompt: Any, values: Mapping[str, Any]) -> str | None:
+        """The end of a prompt that is too long, of as many tokens as :meth:`too_long` says; None for one that fits."""
+        keep = self.too_long(prompt, values)
+        if keep is None:
+            return None
+        cleaned, _ = st.clean(values)
+        loaded, tail = self.room.get(cleaned["model"]), prompt[-st.PROMPT_LIMIT :]
+        ids = loaded.tokenizer(tail, add_special_tokens=False)["input_ids"]
+        over = 0  # what the chat template adds, and what the cut changed
+        for _ in range(8):
+            cut = loaded.tokenizer.decode(ids[-max(1, keep - over) :], skip_special_tokens=False).lstrip("\ufffd")
+            more = _tokens(loaded, cut, cleaned["chat"]) - keep
+            if more <= 0:
+                break
+            over += more
+        return cut
+
+    def load(self, name: Any, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, bool]]:
+        """Load a model a visitor named, or wait until `gone()`: lines to show, each with whether it is bad news."""
         name, problems = st.clean_name(name, lang)
         if problems:
             return
         try:
-            for line in self._waiting(name, lang):
+            for line in self._waiting(name, lang, gone):
                 yield line, False
             yield "", False
         except ModelRefused as error:
@@ -241,12 +395,17 @@ class Service:
         Returns:
             What to say, or None; and the controls whose values are for the next run (see :func:`steer.waiting`).
         """
+        wish = self._wishes.get(session)
+        if wish is not None and not wish.begun:  # it starts with what the form shows then
+            wish.values = values
+            return None, {}
         runs = [run for run in self.registry.of_session(session) if not run.finished.is_set()]
         if not runs or runs[-1].steering is None:
             return None, {}
-        run, cleaned = runs[-1], st.clean(values)[0]
-        if not _suited(values, cleaned["model"]) and cleaned["model"] == run.values["model"]:
-            return None, {}  # about to become the settings the run was begun with
+        run = runs[-1]
+        if (own := self.own_settings(values)) is not None:  # about to become those of its model
+            values = {**values, **own, st.SUITS: st.clean(values)[0]["model"]}
+        cleaned = st.clean(values)[0]
         later = steer.waiting(cleaned, run.values)
         if self.problems(values, lang):  # told beside the controls
             return None, later
@@ -262,14 +421,23 @@ class Service:
         run.loop = wanted
         return status(steer.told(changed, lang)), later
 
-    def stop(self, session: str) -> str | None:
-        """Stop the session's run and return the message that ends it on the page, or None when nothing ran."""
+    def stop(self, session: str, n: int | None = None) -> str | None:
+        """Stop what the session runs or waits for, up to its start number `n`.
+
+        Returns the message that ends the run on the page, or None when nothing ran.
+        """
+        self.starts.stop(session, n)
         last = None
         for run in self.registry.of_session(session):
-            if not run.finished.is_set():
+            if not run.finished.is_set() and (n is None or run.n <= n):
                 run.stop.set()
                 run.finished.wait(10)
                 last = run
         if last is None:
             return None
-        return wire(last.ending()) if len(last) else status(text(last.focus.lang, "live.end.stopped"))
+        return wire(last.ending()) if len(last) else status(text(last.focus.lang, "live.end.stopped"), n=last.n)
+
+    def leave(self, session: str) -> None:
+        """A visitor left: stop what runs or waits for them and keep nothing."""
+        self.starts.leave(session)
+        self.registry.forget(session)

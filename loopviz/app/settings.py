@@ -8,19 +8,22 @@ name.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from loopviz.app.texts import text
 
-# Beside the controls in a values mapping: the model whose settings they are, where that may be another one than chosen.
-SUITS = "suits"
+# Beside the controls in a values mapping: the model whose settings they are, where that may be another one than chosen;
+# the controls the visitor has set on this page; and what of those gave way to a model that cannot have it, as it was.
+SUITS, TOUCHED, GAVE = "suits", "touched", "gave"
 PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
 MODEL_NAME_LIMIT = 300
+MARKS_LIMIT = 4_000
 
 
 class Problem(NamedTuple):
@@ -167,6 +170,33 @@ def clean(values: Mapping[str, Any], lang: str = "en") -> tuple[dict[str, Any], 
     return found, problems
 
 
+def marks(word: Any) -> dict[str, Any]:
+    """What the page's script says of the controls, as parts of a values mapping: which were touched, what gave way.
+
+    Args:
+        word: JSON, `{"touched": [name, ...], "gave": {name: value}}`; what is not well-formed is left out.
+    """
+    try:
+        found = json.loads(word) if isinstance(word, str) and len(word) <= MARKS_LIMIT else {}
+    except (ValueError, RecursionError):
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    touched, gave = found.get("touched"), found.get("gave")
+    return {
+        TOUCHED: tuple(n for n in BY_NAME if n in touched) if isinstance(touched, list) else (),
+        GAVE: {n: v for n, v in gave.items() if _is_value(n, v)} if isinstance(gave, dict) else {},
+    }
+
+
+def _is_value(name: str, value: Any) -> bool:
+    """Whether a control could hold this value."""
+    try:
+        _clean_one(BY_NAME[name], value, "en")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
 def clean_name(name: Any, lang: str = "en") -> tuple[str, list[Problem]]:
     """A model's name without blanks around it, or a problem."""
     cleaned, problems = clean({**defaults(), "model": name}, lang)
@@ -278,21 +308,134 @@ def exponent_of(gap: float, name: str) -> float:
     return round(min(max(math.log10(max(gap, 1e-300)), control.low), control.high), 1)
 
 
-def suit_model(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """The values to change so that they suit the model of `config` (a `LoopLlamaConfig`).
+# What a model has a say in; everything else is the visitor's alone.
+BROUGHT: tuple[str, ...] = tuple(control.name for control in CONTROLS if control.group in ("loop", "kv", "step"))
 
-    A model made as a loop brings its own loop. On another the block stays as it is if the model has those layers, else
-    it becomes one in the middle: the same fractions of the depth as 10..14 of 30.
+
+def brought(config: Any) -> dict[str, Any]:
+    """What the model of `config` (a `LoopLlamaConfig`) brings for every control of :data:`BROUGHT`.
+
+    A model made as a loop brings its own loop; what this page's controls cannot hold of it (a registered criterion, a
+    count past a slider's end) is the default. Any other brings the defaults, with a block in the middle: the same
+    fractions of the depth as 10..14 of 30.
     """
     layers, blocks = config.num_hidden_layers, config.loop_blocks()
+    own = {name: BY_NAME[name].default for name in BROUGHT}
     if not blocks:
-        if values["block_start"] <= values["block_end"] < layers:
-            return {}
-        return {"block_start": layers // 3, "block_end": max(layers // 3, layers // 2 - 1)}
+        return own | {"block_start": layers // 3, "block_end": max(layers // 3, layers // 2 - 1)}
     found = _values_of(blocks[0])
-    # what this page's controls cannot hold (a registered criterion, a count past a slider's end) is left as it was
-    fits = {name: value for name, value in found.items() if name not in {p.control for p in clean(found)[1]}}
-    return {name: value for name, value in fits.items() if values.get(name) != value}
+    unheld = {problem.control for problem in clean({**defaults(), **found})[1]}
+    own |= {name: value for name, value in found.items() if name not in unheld}
+    return own | following(own, found.keys() - unheld)
+
+
+def suited(
+    values: Mapping[str, Any], config: Any, touched: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The rule by which a model brings its settings: cleaned `values` as they become those of the model of `config`.
+
+    Every control that the visitor did not touch takes what the model brings (:func:`brought`). What was touched stays
+    unless this model cannot have it; then it gives way. What depends on another control follows.
+
+    Args:
+        touched: the controls the visitor has set.
+
+    Returns:
+        The new values, and those that gave way, as they were.
+    """
+    own = brought(config)
+    lost = {name for name in BROUGHT if name in touched and _impossible(name, values[name], config)}
+    while True:
+        kept = {name for name in BROUGHT if name in touched and name not in lost}
+        found = {**values, **{name: value for name, value in own.items() if name not in kept}}
+        found |= following(found, kept)
+        clash = _clash(found)
+        if clash is None:
+            break
+        lost.add(clash)
+    return found, {name: values[name] for name in BROUGHT if name in lost and found[name] != values[name]}
+
+
+def _clash(values: Mapping[str, Any]) -> str | None:
+    """Of two controls that no loop can have together, the one that gives way; None when they all agree."""
+    pairs = [("block_start", "block_end")]
+    pairs += [("min_loop_count" if _dynamic(values) else "loop_count", "max_loop_count")]
+    pairs += [("virtual_layer_count", "min_loop_count")] if _dynamic(values) and _virtual(values) else []
+    return next((low for low, high in pairs if values[low] > values[high]), None)
+
+
+def suit_model(values: Mapping[str, Any], config: Any, touched: Collection[str] = ()) -> dict[str, Any]:
+    """The values to change so that they are those of the model of `config`: see :func:`suited`."""
+    found, _ = suited(values, config, touched)
+    return {name: found[name] for name in BROUGHT if values.get(name) != found[name]}
+
+
+def following(values: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any]:
+    """What must follow other values, of the controls that are not `kept`: a bound moves out of the way of what it bounds.
+
+    Within the loop's rules: a <= b; never more than the upper bound; under dynamic_stop as many slots as least loops.
+    """
+    found = dict(values)
+
+    def order(low: str, high: str) -> None:
+        if found[low] <= found[high]:
+            return
+        if high not in kept:
+            found[high] = found[low]
+        elif low not in kept:
+            found[low] = found[high]
+
+    order("block_start", "block_end")
+    if not _dynamic(found):
+        order("loop_count", "max_loop_count")
+    elif not _virtual(found):
+        order("min_loop_count", "max_loop_count")
+    else:
+        slots, least = "virtual_layer_count", "min_loop_count"
+        if slots not in kept:  # fewer slots take nothing that was asked for; more loops would
+            found[slots] = min(found[slots], found[least])
+        order(slots, least)
+        order(least, "max_loop_count")
+        if slots not in kept:
+            found[slots] = min(found[slots], found[least])
+    return {name: value for name, value in found.items() if values[name] != value}
+
+
+def _impossible(name: str, value: Any, config: Any) -> bool:
+    """Whether no loop of the model of `config` can have this value: a layer it lacks, weights it was not trained with."""
+    if name in ("block_start", "block_end"):
+        return bool(value >= config.num_hidden_layers)
+    if name == "loop_injection":
+        return value == "linear" and "linear" not in _each(config.loop_injection)
+    return name == "loop_norm" and bool(value) and not any(_each(config.loop_norm))
+
+
+def _each(value: Any) -> list[Any]:
+    """The values of a field that may hold one for each block."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def of_run(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The controls' values under which the run of `meta` (a trace's Meta) was made, and what of it they cannot hold.
+
+    Its model's name is as the trace has it; controls that did nothing in that run are at their defaults.
+    """
+    loop, settings, blocks = meta["loop"], meta["settings"], meta["blocks"]
+    found = defaults() | {"model": meta["model"]}
+    if len(blocks) == 1:
+        block = blocks[0]
+        found |= {name: loop[name] for name in BROUGHT if name in loop}
+        found |= {"block_start": block["layers"][0], "block_end": block["layers"][1], "min_loop_count": block["floor"]}
+        found["cosine_threshold"] = exponent_of(1 - block["cosine_threshold"], "cosine_threshold")
+        found["kl_threshold"] = exponent_of(block["kl_threshold"], "kl_threshold")
+        if block["kv_mode"] == "virtual_layers":
+            found["virtual_layer_count"] = block["slots"]
+    names = ["max_new_tokens", "repetition_penalty", "chat"]
+    names += ["temperature", "top_k", "top_p", "min_p", "seed"] if settings["do_sample"] else []
+    found |= {name: settings[name] for name in names} | {"greedy": not settings["do_sample"]}
+    cleaned, problems = clean(found)
+    lost = [problem.control for problem in problems if why_off(problem.control, cleaned) is None]
+    return cleaned, lost if len(blocks) == 1 else ["loop_layers", *lost]
 
 
 def unheld(config: Any) -> list[str]:
@@ -331,15 +474,33 @@ def _values_of(block: Any) -> dict[str, Any]:
     return found
 
 
-def fitted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What must follow other (cleaned) `values`: under dynamic_stop there are no more slots than least loops.
+def block_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `about_loop` reads of a block, from cleaned values."""
+    fixed = values["loop_strategy"] == "fixed_count"
+    return {
+        "layers": [values["block_start"], values["block_end"]],
+        "max_steps": values["loop_count" if fixed else "max_loop_count"],
+        "strategy": values["loop_strategy"],
+        "criterion": values["convergence_criterion"],
+        "kv_mode": values["kv_cache_mode"],
+        "slots": values["virtual_layer_count"],
+        "attention_mode": values["virtual_attention_mode"],
+        "merge": values["merge_strategy"],
+        "chooser": values["layer_chooser"],
+        "layer_threshold": values["layer_threshold"],
+    }
 
-    So that to let a loop stop by itself is one click, whatever number of slots served a fixed count.
+
+def fitted(values: Mapping[str, Any], touched: Collection[str] = BROUGHT) -> dict[str, Any]:
+    """What must follow other (cleaned) `values` after the visitor changed one: what was not `touched`, and the slots.
+
+    Under dynamic_stop there are no more slots than least loops: so that to let a loop stop by itself is one click,
+    whatever number of slots served a fixed count.
     """
-    most = values["min_loop_count"]
-    if _dynamic(values) and _virtual(values) and values["virtual_layer_count"] > most:
-        return {"virtual_layer_count": most}
-    return {}
+    found = {**values, **following(values, touched)}
+    if _dynamic(found) and _virtual(found):
+        found["virtual_layer_count"] = min(found["virtual_layer_count"], found["min_loop_count"])
+    return {name: value for name, value in found.items() if values[name] != value}
 
 
 def control_of(message: str) -> str:
@@ -366,10 +527,9 @@ def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[
     weights would be noise, or nothing, and look like a setting that works.
     """
     problems = []
-    if values["loop_injection"] == "linear" and model.config.loop_injection != "linear":
-        problems.append(Problem("loop_injection", text(lang, "refused.linear")))
-    if values["loop_norm"] and not model.config.loop_norm:
-        problems.append(Problem("loop_norm", text(lang, "refused.norm")))
+    for name, reason in (("loop_injection", "refused.linear"), ("loop_norm", "refused.norm")):
+        if _impossible(name, values[name], model.config):
+            problems.append(Problem(name, text(lang, reason)))
     if problems:
         return problems
     try:

@@ -30,8 +30,6 @@ import(new URL(root.dataset.script, document.baseURI).href)
   .catch((error) => { console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; });
 """
 
-
-RUNS_AT_ONCE = 2  # on all pages together
 PRIVATE: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of every event
 
 
@@ -135,7 +133,8 @@ class ScriptedPage:
         self.work = work
         with demo.route(self.title, PAGES[self.name].removeprefix("."), show_in_navbar=False):
             self.live = element(f"{self.name}.js", data, askable(work, *self.questions), f"lv-{self.name}")
-            limits = {"concurrency_limit": RUNS_AT_ONCE, "concurrency_id": "run", "trigger_mode": "multiple"}
+            # who comes waits in a line of ours, which says how long it is (see loopviz.app.places)
+            limits = {"concurrency_limit": None, "trigger_mode": "multiple"}
             self.live.begin(self._run, None, self.live, **limits, **PRIVATE)
             demo.unload(self._leave)
 

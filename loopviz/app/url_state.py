@@ -102,6 +102,7 @@ class PageState:
         focus: the selection and view; its language is not in a link, a reader has one of their own.
         panels: names of the panels that are on; None leaves the page's own choice.
         recorded: name of a stored run that LoopViz brings, shown before anything is run; None: none is asked for.
+        foreign: whether the settings were made for a model that cannot be named here, and another stands in its place.
     """
 
     values: Mapping[str, Any] = field(default_factory=st.defaults)
@@ -109,6 +110,7 @@ class PageState:
     focus: Focus = field(default_factory=Focus)
     panels: tuple[str, ...] | None = None
     recorded: str | None = None
+    foreign: bool = False
 
 
 def is_path(model: str) -> bool:
@@ -171,7 +173,10 @@ def decode(
     if data is None:
         return nothing, [Problem("link", _say(lang, "damaged"))]
     problems: list[Problem] = []
-    values = _values(data.pop("values", {}), default_model, local, lang, problems)
+    stored = data.pop("values", {})
+    values = _values(stored, default_model, local, lang, problems)
+    named = stored.get("model", DEFAULTS["model"]) if isinstance(stored, dict) else None
+    foreign = not isinstance(named, str) or values["model"] != named.strip()
     prompt = data.pop("prompt", None)
     if not (prompt is None or isinstance(prompt, str)) or len(prompt or "") > st.PROMPT_LIMIT:
         reason = st.check_prompt(prompt, lang)[0].reason
@@ -190,7 +195,7 @@ def decode(
         run = None
     if unknown:
         problems.append(Problem("link", _say(lang, "unknown", names=_names(unknown))))
-    return PageState(values, prompt, focus, shown, run), problems
+    return PageState(values, prompt, focus, shown, run, foreign), problems
 
 
 def opens(word: Any) -> bool:

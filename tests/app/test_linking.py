@@ -208,8 +208,8 @@ def opened(page: ExplorePage, query: dict[str, str]) -> tuple[str, list[Any], di
     """What a visit sets: the linked model, the words, the values put into controls, and the prompt put into its box."""
     request = SimpleNamespace(query_params=query, headers={"accept-language": "en"}, session_hash="visitor")
     start = [values()[control.name] if control.name == "model" else control.default for control in st.CONTROLS]
-    lang, linked, suits, *rest = page._open(request, "", "a suggestion", "en", *start, "")
-    assert suits == linked or not linked, "a link's settings are for its model"
+    lang, linked, suits, *rest = page._open(request, "", "a suggestion", "en", *start, "", "")
+    assert suits == linked if linked else not isinstance(suits, str), "a link's settings are for its model"
     config = next(unwire(said) for said in rest if isinstance(said, str) and "'kind'" in said)
     assert config["lang"] == lang
     assert page.sharing._session(config["visit"]["ticket"]) == "visitor"
@@ -241,16 +241,14 @@ def test_a_link_s_settings_stay_when_its_model_arrives(page: ExplorePage) -> Non
     page.service.room.get("ours")
 
     def suited(suits: str) -> dict[str, Any]:
-        now, *faces = page._suit("Once", "en", *wanted.values(), suits)
-        changed = put(faces)
-        assert now == "ours" if changed else not isinstance(now, str)
-        return changed
+        word, *_ = page._suit("Once", "en", *wanted.values(), suits, "")
+        brought = json.loads(word) if word else {"changes": {}, "model": "ours"}
+        assert brought["model"] == "ours"
+        return brought["changes"]
 
     assert suited("")["block_end"] == 1
     assert suited("another")["loop_count"] == 4
     assert suited("ours") == {}
-    *_, last = page._load_model("Once", "en", *wanted.values(), "ours")
-    assert put(last) == {}
 
 
 def test_settings_of_no_model_yet_are_not_refused_but_become_its_own(page: ExplorePage) -> None:
@@ -262,23 +260,36 @@ def test_settings_of_no_model_yet_are_not_refused_but_become_its_own(page: Explo
     def words(faces: list[Any]) -> str:
         return faces[-len(st.CONTROLS) :][[c.name for c in st.CONTROLS].index("block_start")]["info"]
 
-    _, _, suits, *rest = page._open(here, "", "Once", "en", *start.values(), "")
-    assert suits == "ours"
-    assert put(rest)["block_end"] == 1
+    word, *_ = page._suit("Once", "en", *start.values(), "", "")
+    assert json.loads(word)["changes"]["block_end"] == 1
     for model, refused in (("", False), ("another", False), ("ours", True)):
-        faces = page._check(here, "Once", "en", *start.values(), model)
+        faces = page._check(here, "Once", "en", *start.values(), model, "")
         assert ("layer 10 is not in" in words(faces)) == refused
 
 
-def test_a_link_s_prompt_stays_until_another_model_is_chosen(page: ExplorePage) -> None:
-    from loopviz.app.library import offer_of
+def test_settings_for_a_model_that_a_server_does_not_name_are_no_other_s(page: ExplorePage) -> None:
+    """A link from a server whose model has no name here opens on this one's: with its own settings, once it is there."""
+    word = encode(PageState(values(model="/home/me/model", block_start=20, block_end=25)), local=False)[0]
+    request = SimpleNamespace(query_params={"s": word}, headers={}, session_hash="visitor")
+    start = [control.default for control in st.CONTROLS]
+    _, linked, suits, *_ = page._open(request, "", "a suggestion", "en", *start, "", "")
+    assert (linked, suits) == ("ours", "")
+    assert linking.opening(word, page.service.room, "en")["holds"]["loop"] is None
 
-    example = offer_of("stories-loop").examples[0]  # of another model: it would give way to one of this model's
-    linked, prompt, *_ = page._introduce("arrows-loop", example, "en", "arrows-loop")
-    assert not isinstance(linked, str)
-    assert not isinstance(prompt, str)
-    linked, prompt, *_ = page._introduce("stories-loop", example, "en", "arrows-loop")
-    assert (linked, prompt) == ("", offer_of("arrows-loop").examples[0])
+
+def test_what_a_link_holds_is_said_until_its_run_is_made(page: ExplorePage) -> None:
+    """A13: a link of one's own run opened on the recorded one, without a word."""
+    wanted = values(model="another", block_start=1, block_end=3, loop_count=9)
+    word = encode(PageState(wanted, "Lily saw a bird"))[0]
+    for lang in ("en", "zh"):
+        told = linking.opening(word, page.service.room, lang)
+        assert told["snapshot"] is None
+        assert told["holds"]["prompt"] == "Lily saw a bird"
+        assert told["holds"]["model"] == "another"
+        assert text(lang, "about.fixed", a=1, b=3, n=9) in told["holds"]["loop"]
+    assert linking.opening("1cut", page.service.room, "en")["holds"] is None
+    recorded = encode(PageState(values(), recorded=linking.RECORDED))[0]
+    assert linking.opening(recorded, page.service.room, "en")["holds"] is None
 
 
 def test_a_path_stays_on_its_machine(trace: Trace, registry: Registry) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loopviz.app.models import KEEP, Loaded, ModelRefused, ModelRoom, short_name
+from loopviz.app.models import KEEP, KEEP_SMALL, SMALL, Loaded, ModelRefused, ModelRoom, short_name
 
 
 def _loaded(name: str) -> Loaded:
@@ -117,12 +117,71 @@ def test_visitors_of_a_public_page_may_not_name_files_but_its_owner_may() -> Non
     assert allowed == {"/models/own": True, "/etc/other": False}
 
 
-def test_only_a_few_models_are_held() -> None:
-    room = ModelRoom("a", load=lambda name, progress, local: _loaded(name))
+def _large(name: str) -> Loaded:
+    parameter = SimpleNamespace(numel=lambda: SMALL, element_size=lambda: 4)
+    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=3), parameters=lambda: [parameter])
+    return Loaded(name, model, None)
+
+
+def test_only_a_few_large_models_are_held_and_the_default_never_goes() -> None:
+    """A2: once visitors have used two other models, every fresh page said that the default is not loaded."""
+    room = ModelRoom("a", load=lambda name, progress, local: _large(name))
     for name in "abcdef":
         room.get(name)
-    assert sum(room.ready(name) is not None for name in "abcdef") == KEEP
-    assert room.ready("f") is not None
+    assert [name for name in "abcdef" if room.ready(name) is not None] == ["a", *"ef"]
+    assert len("ef") == KEEP
+    assert room.status("a").state == "ready"
+    assert room.status("b").state == "waiting"
+
+
+def test_a_class_on_five_small_models_loads_each_once() -> None:
+    loads: list[str] = []
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        loads.append(name)
+        return _loaded(name)
+
+    room = ModelRoom("a", load=load)
+    for _ in range(30):
+        for name in "bcdea":
+            room.get(name)
+    assert loads == [*"bcdea"]
+    for n in range(2 * KEEP_SMALL):
+        room.get(f"own-{n}")
+    assert room.ready("a") is not None
+    assert sum(room.ready(f"own-{n}") is not None for n in range(2 * KEEP_SMALL)) == KEEP_SMALL
+
+
+def test_a_page_that_asks_how_far_a_model_is_has_it_loaded() -> None:
+    """A2: a fresh page sat at "is not loaded yet" until somebody pressed Run."""
+    gate, loads = threading.Event(), []
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        loads.append(name)
+        gate.wait(5)
+        if name == "bad" and loads.count("bad") == 1:
+            raise ValueError("no such file")
+        return _loaded(name)
+
+    room = ModelRoom("a", load=load)
+    for _ in range(3):
+        room.want("a")
+        room.want("bad")
+    gate.set()
+    for name, state in (("a", "ready"), ("bad", "failed")):
+        assert _becomes(room, name, state)
+    assert room.want("bad").state == "failed", "a look is no try"
+    room.want("bad", again=True)
+    assert _becomes(room, "bad", "ready")
+    assert sorted(loads) == ["a", "bad", "bad"]
+
+
+def _becomes(room: ModelRoom, name: str, state: str) -> bool:
+    for _ in range(500):
+        if room.status(name).state == state:
+            return True
+        threading.Event().wait(0.01)
+    return False
 
 
 def test_progress_is_shown_as_it_comes() -> None:

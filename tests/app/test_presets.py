@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from loopviz.app import recording
 from loopviz.app import settings as st
 from loopviz.app.presets import PRESETS, Preset, matching
 from tests.conftest import make_llama
@@ -28,8 +29,8 @@ def test_a_preset_is_taken_by_any_model_whatever_was_set_before(preset: Preset) 
         "one_slot": (4, "virtual_layers", 1, "serial"),
         "parallel": (4, "virtual_layers", 4, "parallel"),
         "ema": (4, "merge_strategy", 1, None),
-        "cosine": (10, "virtual_layers", 1, "serial"),
-        "kl": (10, "virtual_layers", 1, "serial"),
+        "cosine": (16, "virtual_layers", 1, "serial"),
+        "kl": (16, "virtual_layers", 1, "serial"),
     }[preset.name]
     mode = block.attention_mode if block.kv_mode == "virtual_layers" else None
     assert (block.max_steps, block.kv_mode, block.slots if mode else 1, mode) == wanted
@@ -50,3 +51,21 @@ def test_presets_set_no_model_no_layers_and_no_sampling() -> None:
     for preset in PRESETS:
         assert {st.BY_NAME[name].group for name in preset.values} <= {"loop", "kv"}
         assert not {"block_start", "block_end"} & preset.values.keys()
+
+
+def test_the_page_opens_on_the_settings_of_the_run_it_shows() -> None:
+    """A9: the page showed "until settled", and the controls stood at 8 loops: the first Run was another thing."""
+    trace, found = recording.stored(), recording.settings("stories-loop")
+    assert trace is not None
+    assert found is not None
+    values, prompt = found
+    assert prompt == trace.meta["prompt"]
+    fields = st.loop_fields(values)
+    shown = {**trace.meta["loop"], "loop_layers": tuple(trace.meta["loop"]["loop_layers"])}
+    assert fields["kl_threshold"] == pytest.approx(shown.pop("kl_threshold"), rel=0.01), "to the slider's precision"
+    idle = ("kl_threshold", "loop_count")  # compared above; not looked at under dynamic_stop
+    assert shown.items() >= {name: value for name, value in fields.items() if name not in idle}.items()
+    chosen = matching(values)
+    assert chosen is not None, "and its preset is lit"
+    assert chosen.name == "kl"
+    assert recording.settings("glassbox") is None, "of another model's page it says nothing"

@@ -184,8 +184,9 @@ def loops(service: Service) -> list[int]:
 
 
 def test_a_run_begun_before_its_model_is_there_is_of_its_own_settings(service: Service) -> None:
-    """All but a preset: until the model arrives the form holds settings for none in particular."""
+    """All but what the visitor touched: until the model arrives the form holds settings for none in particular."""
     early = values(block_start=10, block_end=14) | {st.SUITS: ""} | PRESETS[0].values
+    early[st.TOUCHED] = tuple(PRESETS[0].values)
     assert said(service.run("Once upon", early, "en", "s"))[-1]["end"] == "length"
     (run,) = service.registry.of_session("s")
     assert run.trace.meta["loop"]["loop_layers"] == [2, 2]

@@ -47,9 +47,12 @@ def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callabl
 
     # one opens in Explore as it was, and Explore's settings come back
     page.locator("[data-lang=en]").click()
-    cards.nth(SLOT).locator(".lv-card-open").click()
+    with page.context.expect_page() as opened:  # A13: beside the comparison, which stays
+        cards.nth(SLOT).locator(".lv-card-open").click()
+    page = opened.value
     expect(page).to_have_url(re.compile(r"/\?s="))
     page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    expect(page.locator(".lv-linked")).to_be_visible()
     expect(page.locator("#lv-preset-one_slot")).to_have_class(re.compile("lv-on"))
     page.locator("#lv-title .lv-way[data-page=compare]").click()
     expect(page).to_have_url(re.compile(r"/compare\?s="))

@@ -52,11 +52,20 @@ def test_a_link_reopens_what_was_set_up(visit: Visit) -> None:
     expect(other.locator("#ctl-loop_count input[type=number]")).to_have_value("3")
     assert inside(other, "JSON.parse(page.wishes()).panels") == inside(page, "JSON.parse(page.wishes()).panels")
     assert "cost" not in inside(other, "JSON.parse(page.wishes()).panels")
-    assert data(other, "run") == "recorded", "a link brings settings, never a result"
-    run(other)
+    # A13: a link brings settings, never a result, and nobody else's run stands in its place
+    assert data(other, "run") == ""
+    expect(other.locator(".lv-linked")).to_contain_text("The loop thought")
+    expect(other.locator(".lv-linked")).to_contain_text("run 3 times")
+    expect(other.locator(".lv-tok")).to_have_count(0)
+    other.locator(".lv-link-recorded").click()
+    other.wait_for_function("() => document.querySelector('.lv').dataset.run === 'recorded'")
+    other.reload()
+    other.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    other.locator(".lv-link-run").click()
     ended(other)
     other.wait_for_function("() => document.querySelector('.lv').dataset.focus === '3'")
-    assert inside(other, "page.tokens") == inside(page, "page.tokens")
+    untimed = "page.tokens.map((row) => row.slice(0, 5))"
+    assert inside(other, untimed) == inside(page, untimed)
     same_as_server(other)
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loopviz.app.texts import compare, en, fields, lab, learn, play, preview, share, steer, zh
+from loopviz.app.texts import compare, en, fields, lab, learn, play, preview, share, starts, steer, zh
 from loopviz.panels.labels import fill
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
-_PARTS = (play, learn, share, steer, compare, lab, fields, preview)  # texts that have both languages in one module
+_PARTS = (
+    play,
+    learn,
+    share,
+    steer,
+    starts,
+    compare,
+    lab,
+    fields,
+    preview,
+)  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {
     lang: {**first.TEXTS, **{key: said for part in _PARTS for key, said in part.TEXTS[lang].items()}}
     for lang, first in (("en", en), ("zh", zh))

@@ -158,7 +158,7 @@ TEXTS: dict[str, str] = {
     # the live part
     "live.idle": "Type a prompt and press Run. Each word will be coloured by the loops it took.",
     "live.region": "Generated text",
-    "live.queued": "waiting for a free place: two runs are made at a time",
+    "live.queued": "waiting for a free place · {n} before you · running now: {running}",
     "live.wait_model": "the run starts when the model is ready",
     "live.reading": "reading the prompt…",
     "live.running": "{n} tokens · {rate} tokens/s by the clock · {loops} loops a token",

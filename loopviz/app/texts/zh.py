@@ -147,7 +147,7 @@ TEXTS: dict[str, str] = {
     "stage.ready": "就绪",
     "live.idle": "输入提示词并点击“运行”。每个词会按它循环的次数着色。",
     "live.region": "生成的文字",
-    "live.queued": "等待空位：同时只进行两次运行",
+    "live.queued": "等待空位 · 前面还有 {n} 个 · 正在运行：{running}",
     "live.wait_model": "模型就绪后开始运行",
     "live.reading": "正在读提示词…",
     "live.running": "{n} 个词元 · 按时钟每秒 {rate} 个 · 平均循环 {loops} 次",

@@ -1,0 +1,79 @@
+"""The places in which runs are made, on all pages together, and the line before them: first come, first served.
+
+Gradio's own queue says nothing to those who wait in it, and nobody can leave it by a word; this one does both. Free of
+Gradio and torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+RUNS_AT_ONCE = 2  # on all pages together
+_LOOK = 0.2  # seconds between two looks at whether somebody who waits has gone
+
+
+class Ahead(NamedTuple):
+    """Who is before one in the line: how many wait, and on which pages those run that have a place."""
+
+    waiting: int
+    running: tuple[str, ...]
+
+
+class Places:
+    """The places of one server.
+
+    Args:
+        most: runs made at a time.
+    """
+
+    def __init__(self, most: int = RUNS_AT_ONCE) -> None:
+        self.most = most
+        self._changed = threading.Condition()
+        self._line: list[Place] = []  # those with a place, then those who wait, in the order in which they came
+
+    @contextmanager
+    def join(self, page: str) -> Iterator[Place]:
+        """Stand in line, and leave it, or the place, however the block ends. `page`: where from, a key of `PAGES`."""
+        place = Place(self, page)
+        with self._changed:
+            self._line.append(place)
+        try:
+            yield place
+        finally:
+            with self._changed:
+                self._line.remove(place)
+                self._changed.notify_all()
+
+    def taken(self) -> int:
+        """How many places are taken now."""
+        with self._changed:
+            return min(len(self._line), self.most)
+
+
+class Place:
+    """One who stands in line, or has a place."""
+
+    def __init__(self, places: Places, page: str) -> None:
+        self._places = places
+        self.page = page
+
+    def ahead(self) -> Ahead | None:
+        """Who is before this one; None once it has a place."""
+        with self._places._changed:
+            before = self._places._line[: self._places._line.index(self)]
+        if len(before) < self._places.most:
+            return None
+        return Ahead(len(before) - self._places.most, tuple(place.page for place in before[: self._places.most]))
+
+    def wait(self, gone: Callable[[], bool]) -> Iterator[Ahead]:
+        """Wait for a place, or until `gone()`; meanwhile each new state of the line."""
+        said = None
+        while (ahead := self.ahead()) is not None and not gone():
+            if ahead != said:
+                said = ahead
+                yield ahead
+            with self._places._changed:
+                self._places._changed.wait(_LOOK)

@@ -1,0 +1,53 @@
+"""What is said as something is started, waits, or gives way to another model; both languages."""
+
+from __future__ import annotations
+
+TEXTS: dict[str, dict[str, str]] = {
+    "en": {
+        # beside the buttons
+        "live.state.starting": "starting…",
+        "live.state.running": "writing · {n} words",
+        "live.queued.next": "waiting for a free place · you are next · running now: {running}",
+        # beside a control
+        "gave": "⚠ You had set {was}; {model} cannot have that, so this is its own value.",
+        "gave.card": "⚠ It was set to {was}; this model cannot have that, so this is its own value.",
+        "gave.true": "on",
+        "gave.false": "off",
+        # a prompt that is too long
+        "refused.beside": "Not started: see the ⚠ beside the prompt.",
+        "compare.prompt.hint": "Shift+Enter compares, Enter makes a line.",
+        "prompt.keep": "Keep the last {n} tokens",
+        # the run of a link
+        "live.linked": "This link holds a set-up, not a result",
+        "live.linked.prompt": "Prompt",
+        "live.linked.model": "Model",
+        "live.linked.loop": "How it loops",
+        "live.linked.run": "Run it",
+        "live.linked.recorded": "Show the recorded run",
+        # the same run once more
+        "live.rerun.same": "Run again with this run's own settings: they are put into the controls",
+        "live.rerun.lost": "This run's settings cannot be put into the controls: {names}.",
+        "live.rerun.gone": "The server no longer keeps this run, so its settings are not known.",
+    },
+    "zh": {
+        "live.state.starting": "正在开始…",
+        "live.state.running": "正在生成 · {n} 个词",
+        "live.queued.next": "等待空位 · 下一个就是您 · 正在运行：{running}",
+        "gave": "⚠ 您曾设为 {was}；{model} 无法这样设置，因此改用它自己的值。",
+        "gave.card": "⚠ 曾设为 {was}；此模型无法这样设置，因此改用它自己的值。",
+        "gave.true": "开",
+        "gave.false": "关",
+        "refused.beside": "未开始：见提示词旁边的 ⚠。",
+        "compare.prompt.hint": "按 Shift+Enter 比较，按 Enter 换行。",
+        "prompt.keep": "保留最后 {n} 个词元",
+        "live.linked": "这个链接保存的是设置，不是结果",
+        "live.linked.prompt": "提示词",
+        "live.linked.model": "模型",
+        "live.linked.loop": "如何循环",
+        "live.linked.run": "运行",
+        "live.linked.recorded": "显示录制的运行",
+        "live.rerun.same": "用这次运行自己的设置再运行一次：设置会填入各控件",
+        "live.rerun.lost": "这次运行的设置无法填入控件：{names}。",
+        "live.rerun.gone": "服务器已不再保存这次运行，因此不知道它的设置。",
+    },
+}

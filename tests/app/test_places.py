@@ -1,0 +1,64 @@
+"""The line before the places: first come, first served, and who waits knows how many are before."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+
+from loopviz.app.places import Ahead, Places
+
+
+def never() -> bool:
+    return False
+
+
+def test_who_waits_knows_how_many_are_before_and_who_runs() -> None:
+    """A30: "waiting for a free place" said neither."""
+    places = Places(2)
+    with ExitStack() as stack:
+        have = [stack.enter_context(places.join(page)) for page in ("explore", "lab")]
+        first, second = (stack.enter_context(places.join("explore")) for _ in range(2))
+        assert [place.ahead() for place in have] == [None, None]
+        assert first.ahead() == Ahead(0, ("explore", "lab"))
+        assert second.ahead() == Ahead(1, ("explore", "lab"))
+        assert list(have[0].wait(never)) == []
+
+
+def test_places_are_given_in_the_order_of_coming() -> None:
+    places, served, entered = Places(1), [], threading.Semaphore(0)
+    gates = [threading.Event() for _ in range(4)]
+
+    def visitor(n: int) -> None:
+        with places.join("explore") as place:
+            entered.release()
+            for _ in place.wait(never):
+                pass
+            served.append(n)
+            gates[n].wait(10)
+
+    threads = []
+    for n in range(4):
+        threads.append(threading.Thread(target=visitor, args=(n,)))
+        threads[-1].start()
+        entered.acquire()
+    for n in range(4):
+        for _ in range(1000):
+            if len(served) > n:
+                break
+            threading.Event().wait(0.01)
+        assert served == list(range(n + 1))
+        assert places.taken() == 1
+        gates[n].set()
+    for thread in threads:
+        thread.join(10)
+    assert places.taken() == 0
+
+
+def test_who_does_not_want_it_any_more_leaves_the_line() -> None:
+    places, gone = Places(1), threading.Event()
+    with places.join("explore"), places.join("compare") as place:
+        states = place.wait(gone.is_set)
+        assert next(states) == Ahead(0, ("explore",))
+        gone.set()
+        assert list(states) == []
+    assert places.taken() == 0

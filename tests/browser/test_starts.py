@@ -1,0 +1,203 @@
+"""Starting anything while something runs: the first ends, the second comes, and the page shows one state.
+
+Each kind once; `benchmarks/starts.py` tries them many times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from loopviz.app.presets import PRESETS
+from loopviz.app.texts import table
+from tests.browser.test_explore import Visit, data, ended, inside, reached, same_as_server, settle
+
+pytestmark = pytest.mark.browser
+
+LONG = 400  # new tokens of a run that is not to end by itself
+
+
+def idle(page: Page, how: str = "length") -> None:
+    """Wait until nothing runs, and the page shows a run that ended so."""
+    page.wait_for_function("() => document.querySelector('.lv').dataset.state === 'idle'")
+    ended(page, how)
+
+
+def words(page: Page) -> str:
+    return "".join(row[0] for row in inside(page, "page.tokens") if row[3])
+
+
+def long_run(page: Page) -> None:
+    """A run that goes on, begun by Run."""
+    settle(page, "sampling", "max_new_tokens", LONG)
+    page.fill("#ctl-prompt textarea", "The first")
+    page.click("#lv-run")
+    reached(page, 12)
+
+
+def by_preset(page: Page) -> None:
+    page.click("#lv-preset-one_slot")
+
+
+def by_example(page: Page) -> None:
+    page.locator(".lv-example").nth(1).click()
+
+
+def by_run(page: Page) -> None:
+    page.click("#lv-run")
+
+
+def by_keys(page: Page) -> None:
+    page.press("#ctl-prompt textarea", "Shift+Enter")
+
+
+STARTS: dict[str, Callable[[Page], None]] = {
+    "preset": by_preset,
+    "example": by_example,
+    "run": by_run,
+    "keys": by_keys,
+}
+
+
+@pytest.mark.parametrize("second", STARTS)
+def test_a_start_while_a_run_is_made_takes_its_place(visit: Visit, second: str) -> None:
+    """A3: 10 of 24 second starts were lost, with 500 and 422 in the console."""
+    page = visit()
+    long_run(page)
+    first = data(page, "run")
+    settle(page, "sampling", "max_new_tokens", 9)
+    if second in ("run", "keys"):
+        page.fill("#ctl-prompt textarea", "The second")
+    STARTS[second](page)
+    idle(page)
+    assert data(page, "run") not in ("", first)
+    assert words(page) == page.input_value("#ctl-prompt textarea") != ""
+    if second == "preset":
+        assert {row[1][0] for row in inside(page, "page.tokens")} == {4}
+        expect(page.locator("#lv-preset-one_slot")).to_have_class(re.compile("lv-on"))
+    same_as_server(page)
+
+
+def test_presets_clicked_one_after_the_other_end_with_the_last(visit: Visit) -> None:
+    """What the tour tells a newcomer to do; sometimes the second came before the first had its first token."""
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", LONG)
+    for preset in PRESETS:
+        page.click(f"#lv-preset-{preset.name}")
+    reached(page, 12)
+    assert data(page, "n") == str(len(PRESETS))
+    expect(page.locator(".lv-about")).to_contain_text("versions merged (ema)")
+    assert data(page, "state") == "running"
+    page.click("#lv-stop")
+    idle(page, "stopped")
+
+
+def test_five_clicks_are_one_run(visit: Visit) -> None:
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 20)
+    page.evaluate("for (let i = 0; i < 5; i++) document.querySelector('#lv-run').click()")
+    idle(page)
+    assert data(page, "n") == "5"
+    same_as_server(page)
+    assert len(inside(page, "page.tokens.filter((row) => !row[3])")) == 19
+
+
+def test_stop_ends_a_start_that_has_nothing_to_show_yet(visit: Visit) -> None:
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", LONG)
+    page.evaluate(
+        "document.querySelector('#lv-run').click(); document.querySelector('#lv-stop').disabled = false; document.querySelector('#lv-stop').click()"
+    )
+    page.wait_for_function("() => document.querySelector('.lv').dataset.state === 'idle'")
+    expect(page.locator(".lv-status")).to_contain_text("stopped")
+    settle(page, "sampling", "max_new_tokens", 5)
+    page.click("#lv-run")
+    idle(page)
+
+
+def test_who_waits_is_told_the_place_in_the_line(visit: Visit) -> None:
+    """A30."""
+    pages = [visit(apart=True) for _ in range(4)]  # a browser has six lines to a server for all its tabs
+    for page in pages[:2]:
+        settle(page, "sampling", "max_new_tokens", 900)
+        page.click("#lv-run")
+        reached(page, 12)
+    for place, page in enumerate(pages[2:]):
+        settle(page, "sampling", "max_new_tokens", 5)
+        page.click("#lv-run")
+        told = ["you are next", "1 before you"][place]
+        expect(page.locator(".lv-status")).to_contain_text(told)
+        expect(page.locator(".lv-status")).to_contain_text("running now: Explore, Explore")
+        expect(page.locator(".lv-state")).to_contain_text(told)
+    pages[2].click("#lv-stop")  # leaves the line
+    expect(pages[3].locator(".lv-status")).to_contain_text("you are next")
+    pages[0].click("#lv-stop")
+    idle(pages[3])
+    pages[1].click("#lv-stop")
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_prompt_s_keys_do_what_the_page_says(visit: Visit, lang: str) -> None:
+    """case_shift_enter: Shift+Enter runs, as the line beside the box and the list of keys say; Enter makes a line."""
+    page = visit(f"?lang={lang}", apart=True)
+    said = table(lang)["prompt.info"]
+    assert "Shift+Enter" in said
+    expect(page.locator("#ctl-prompt .info-text")).to_have_text(said)
+    page.keyboard.press("?")
+    expect(page.locator("dialog.lv-keys")).to_contain_text("Shift + Enter")
+    expect(page.locator("dialog.lv-keys")).to_contain_text(table(lang)["live.key.run"])
+    page.keyboard.press("Escape")
+    settle(page, "sampling", "max_new_tokens", 5)
+    box = page.locator("#ctl-prompt textarea")
+    box.fill("Lily")
+    box.press("Enter")
+    box.press_sequentially("had")
+    assert box.input_value() == "Lily\nhad"
+    assert data(page, "n") == "0", "Enter makes a line"
+    for n, key in enumerate(("Shift+Enter", "Control+Enter", "Meta+Enter"), 1):
+        box.press(key)
+        idle(page)
+        assert (data(page, "n"), box.input_value(), words(page)) == (str(n), "Lily\nhad", "Lily\nhad")
+
+
+def test_an_input_method_s_enter_is_its_own(visit: Visit) -> None:
+    page = visit()
+    box = page.locator("#ctl-prompt textarea")
+    box.fill("小")
+    for composing in ({"isComposing": True}, {"keyCode": 229}):
+        for shift in (True, False):
+            event = {"key": "Enter", "bubbles": True, "cancelable": True, "shiftKey": shift, **composing}
+            left = box.evaluate("(box, event) => box.dispatchEvent(new KeyboardEvent('keydown', event))", event)
+            assert left, "it is left to the input method"
+    assert data(page, "n") == "0"
+
+
+def test_every_key_of_the_list_does_something(visit: Visit) -> None:
+    """KINDS 8: what the page says about itself."""
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 12)
+    page.fill("#ctl-prompt textarea", "Once upon a time")
+    page.press("#ctl-prompt textarea", "Shift+Enter")
+    idle(page)
+    page.focus(".lv-text")
+
+    def seen() -> list[Any]:
+        return [data(page, "focus"), *inside(page, "[page.focus.step, page.focus.pins.length]")]
+
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowUp", "ArrowDown", "p", "p", "Escape"):
+        before = seen()
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "() => { const p = document.querySelector('.lv').page; return !p.looking && !p.asking; }"
+        )
+        assert seen() != before, key
+    page.keyboard.press(" ")
+    page.wait_for_function("() => document.querySelector('.lv').dataset.playing === '1'")
+    page.keyboard.press(" ")
+    page.wait_for_function("() => document.querySelector('.lv').dataset.playing === '0'")
+    page.keyboard.press("?")
+    expect(page.locator("dialog.lv-keys")).to_be_visible()
