@@ -361,6 +361,8 @@ def _clash(values: Mapping[str, Any]) -> str | None:
     pairs = [("block_start", "block_end")]
     pairs += [("min_loop_count" if _dynamic(values) else "loop_count", "max_loop_count")]
     pairs += [("virtual_layer_count", "min_loop_count")] if _dynamic(values) and _virtual(values) else []
+    if values["layer_chooser"] == "difficulty" and values["layer_threshold"] > 1:  # a share of what can be said
+        return "layer_threshold"
     return next((low for low, high in pairs if values[low] > values[high]), None)
 
 
