@@ -27,12 +27,17 @@ def data(page: Page, name: str) -> str:
 
 
 def settle(page: Page, group: str, control: str, value: float) -> None:
-    """Type a number into a control, opening its group first, and wait until the page has taken it."""
-    box = page.locator(f"#ctl-{control} input[type=number]")
+    """Type a number into a control, opening its group (on a phone the sheet, too), and wait until the page has taken it."""
+    box, sheet = page.locator(f"#ctl-{control} input[type=number]"), page.locator(".lv-sheet-open")
+    narrow = sheet.is_visible()
+    if narrow:
+        sheet.click()
     if not box.is_visible():
         page.click(f"#lv-group-{group} .label-wrap")
     box.fill(str(value))
     box.press("Tab")
+    if narrow:
+        page.click(".lv-sheet-close")
 
 
 def run(page: Page, prompt: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """Starting anything while something runs: the first ends, the second comes, and the page shows one state.
 
-Each kind once; `benchmarks/starts.py` tries them many times.
+Each kind once; `benchmarks/starts.py` tries them many times and prints a table.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def test_who_waits_is_told_the_place_in_the_line(visit: Visit) -> None:
     pages = [visit(apart=True) for _ in range(4)]  # a browser has six lines to a server for all its tabs
     for page in pages[:2]:
         settle(page, "sampling", "max_new_tokens", 900)
+        settle(page, "loop", "max_loop_count", 64)
+        settle(page, "loop", "loop_count", 32)  # long enough for two more to come and wait
         page.click("#lv-run")
         reached(page, 12)
     for place, page in enumerate(pages[2:]):
