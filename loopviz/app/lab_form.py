@@ -52,7 +52,8 @@ def _default(thing: dataclasses.Field[Any]) -> Any:
 def fields_of(task: Task) -> list[dict[str, Any]]:
     """The form's fields in order: name, title and words in both languages, kind, value, choices, the limit of text.
 
-    `value` is the task's for a first measurement, else the default; `json` says that a line holds loop settings.
+    `value` is the task's for a first measurement, else the default; `json` says that a line holds loop settings,
+    `loop` that they are one loop's, which a model may bring (not several configurations, each of its own).
     """
     hints = typing.get_type_hints(task.params)
     return [
@@ -65,7 +66,7 @@ def fields_of(task: Task) -> list[dict[str, Any]]:
             "choices": thing.metadata["choices"],
             "words": thing.metadata["words"],
             "limit": TEXT_LIMIT if kind in ("long", "file") else LINE_LIMIT,
-            "loop": thing.metadata["kind"] == "loop",
+            "loop": thing.metadata["kind"] == "loop" and isinstance(_default(thing), Mapping),
         }
         for thing in dataclasses.fields(task.params)
     ]

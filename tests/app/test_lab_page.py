@@ -458,3 +458,13 @@ def test_the_script_finds_every_text_it_asks_for_and_no_task() -> None:
     for lang in LANGUAGES:
         assert wanted | ends | {f"compare.file.{kind}" for kind in ("csv", "parquet", "json")} <= table(lang).keys()
     assert not any(f'"{name}"' in script for name in TASKS)
+
+
+def test_several_configurations_are_not_taken_for_one_loop():
+    """The manual's experiment was refused: a plain model's own loop was laid over its list of three."""
+    entry = next(field for field in fields_of(TASKS["experiment"]) if field["name"] == "loops")
+    assert entry["json"]
+    assert not entry["loop"]
+    assert isinstance(json.loads(entry["value"]), list)
+    one = next(field for field in fields_of(TASKS["perplexity"]) if field["name"] == "loop")
+    assert one["loop"]
