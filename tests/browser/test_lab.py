@@ -42,11 +42,14 @@ def test_the_manual_s_experiment_is_one_press(visit: Callable[..., Page], tmp_pa
     # the baseline has no loop to open; the others open with theirs
     page.locator(".lv-after button").first.click()
     expect(page.locator(".lv-status.lv-bad")).to_contain_text("Explore")
-    page.locator(".lv-after button").nth(2).click()
-    expect(page).to_have_url(re.compile(r"/\?s="))
-    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
-    expect(page.locator("#ctl-block_start input")).to_have_value("4")
-    expect(page.locator("#ctl-block_end input")).to_have_value("7")
+    with page.context.expect_page(lambda one: "?s=" in one.url or one.url == "about:blank") as tab:
+        page.locator(".lv-after button").nth(2).click()
+    explore = tab.value  # in a tab of its own: the measurement stays
+    expect(explore).to_have_url(re.compile(r"/\?s="))
+    explore.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    expect(explore.locator("#ctl-block_start input")).to_have_value("4")
+    expect(explore.locator("#ctl-block_end input")).to_have_value("7")
+    explore.close()
 
 
 def test_the_manual_s_experiment_can_be_ended_between_two_tokens(visit: Callable[..., Page]) -> None:
@@ -55,9 +58,21 @@ def test_the_manual_s_experiment_can_be_ended_between_two_tokens(visit: Callable
     page.locator(".lv-sizes button").last.click()
     page.wait_for_function("+document.querySelector('.lv-page').dataset.rows >= 1")
     for button in page.locator(".lv-sizes button").all():
-        expect(button).to_be_disabled()
+        expect(button).to_be_enabled()  # another start would take this one's place
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator('.lv-page[data-end="stopped"]')).to_be_visible()
     assert 1 <= page.locator(".lv-table tbody tr").count() < 4
-    for button in page.locator(".lv-sizes button").all():
-        expect(button).to_be_enabled()
+    # a start while one is made ends it and comes
+    page.locator(".lv-sizes button").last.click()
+    page.wait_for_function("document.querySelector('.lv-page').dataset.state === 'running'")
+    first = page.evaluate(
+        "document.querySelector('.lv-page').page?.run?.run ?? document.querySelector('.lv-page').dataset.run"
+    )
+    page.locator(".lv-sizes button").first.click()
+    expect(page.locator('.lv-page[data-end="done"]')).to_be_visible()
+    assert (
+        page.evaluate(
+            "document.querySelector('.lv-page').page?.run?.run ?? document.querySelector('.lv-page').dataset.run"
+        )
+        != first
+    )
