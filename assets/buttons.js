@@ -8,20 +8,23 @@ export class Buttons {
     this.line = el("p", "lv-state");
     this.line.setAttribute("aria-hidden", "true"); // the text's own line says it to screen readers
     this.shown = "";
+    document.addEventListener("click", ({ target }) => target.closest?.("#lv-stop") && page.halt());
   }
 
-  /** Gradio has built the buttons. */
-  follow() {
+  /** The buttons as they stand now; whether they are there. Gradio may build one later than its row, or anew. */
+  found() {
+    if (this.run?.isConnected && this.stop?.isConnected && this.line.isConnected) return true;
     [this.run, this.stop] = ["#lv-run", "#lv-stop"].map((id) => document.querySelector(id));
     document.querySelector("#lv-buttons")?.append(this.line);
     this.shown = "";
-    this.page.mark();
+    return Boolean(this.run && this.stop);
   }
 
   /** `state`: idle, starting or running. */
   show(state) {
-    const { page, run, stop, line } = this;
-    if (!run || !stop || !page.texts) return;
+    const { page, line } = this;
+    if (!page.texts || !this.found()) return;
+    const { run, stop } = this;
     const words = page.generated();
     const now = `${state} ${words} ${page.said}`;
     if (now === this.shown) return;

@@ -127,10 +127,9 @@ class Page {
     Object.assign(this, { server, tell });
     document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
     document.querySelector("#lv-learn .lv-learn")?.replaceChildren(this.tour.button, this.glossary.button);
-    document.querySelector("#lv-stop")?.addEventListener("click", () => this.halt());
     this.narrow.connect();
     this.nameHead();
-    this.buttons.follow();
+    this.buttons.found();
     followPrompt("#ctl-prompt", () => this.start());
     this.connecting();
     this.glossary.follow();
@@ -596,6 +595,7 @@ class Page {
     this.bad = Boolean(bad);
     this.statusLine.classList.toggle("lv-bad", this.bad);
     this.showStatus();
+    this.buttons?.show(this.root.dataset.state ?? "idle"); // the same words stand beside Run while a start waits
   }
 
   showStatus() {

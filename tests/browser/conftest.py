@@ -138,6 +138,9 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
         return page
 
     yield open_page
+    for shared in usual_context.pages:
+        own = shared.evaluate("setTimeout.toString().includes('[native code]')")
+        assert own, "a clock installed here would be every later test's clock: visit(apart=True)"
     for thing in opened:
         thing.close()
     assert wrong == []

@@ -92,7 +92,7 @@ def test_a10_on_a_phone_the_settings_are_a_press_away(visit: Visit) -> None:
 
 
 def test_a27_a_note_says_whose_it_is_and_goes(visit: Visit) -> None:
-    page = visit()
+    page = visit(apart=True)  # a clock is its whole context's: other visits' timers would stand still, or change places
     page.clock.install()
     note, switch = page.locator(".lv-shelf-note"), page.locator(".lv-switch[data-name=attention]")
     switch.click()
