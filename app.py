@@ -1,7 +1,9 @@
 """Open LoopViz: `python app.py`, here or as a Hugging Face Space.
 
 Options, or the environment variables beside them: --host (GRADIO_SERVER_NAME), --port (GRADIO_SERVER_PORT),
---model (LOOPVIZ_MODEL): the model loaded at the start; a name, a Hugging Face id, a folder or a .gguf file.
+--model (LOOPVIZ_MODEL): the model loaded at the start; a name, a Hugging Face id, a folder or a .gguf file;
+--profile (LOOPVIZ_PROFILE): what visitors may do, `local` or `public`. A server that others can reach is public unless told
+otherwise.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import argparse
 import os
 
 from loopviz.app.main import DEFAULT_MODEL, build, launch
+from loopviz.app.profile import PROFILES, profile_of
 
 
 def main() -> None:
@@ -19,9 +22,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT"))
     parser.add_argument("--model", default=os.environ.get("LOOPVIZ_MODEL", DEFAULT_MODEL))
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument("--profile", choices=PROFILES, help="what visitors may do")
     options = parser.parse_args()
-    # a Space is public: its visitors may not name the server's own files
-    page = build(options.model, local="SPACE_ID" not in os.environ)
+    try:
+        profile = profile_of(options.host, os.environ, options.profile)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"* Profile: {profile.name}", flush=True)
+    page = build(options.model, profile=profile)
     launch(page, host=options.host, port=options.port, browser=options.open)
 
 

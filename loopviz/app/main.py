@@ -14,6 +14,7 @@ from loopviz.app.lab import LabPage
 from loopviz.app.laboratory import Laboratory
 from loopviz.app.live import Registry
 from loopviz.app.models import ModelRoom
+from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.service import Service
 from loopviz.app.theme import theme
 
@@ -21,14 +22,14 @@ DEFAULT_MODEL = "stories-loop"
 WARM_AFTER = 15.0  # seconds until the model is loaded although nobody has opened the page
 
 
-def build(model: str = DEFAULT_MODEL, *, local: bool = True) -> ExplorePage:
+def build(model: str = DEFAULT_MODEL, *, profile: Profile = LOCAL) -> ExplorePage:
     """The pages, not yet served and nothing loaded; the first of them.
 
     Args:
         model: loaded when the app starts.
-        local: whether visitors may name folders and files of this machine.
+        profile: what visitors may do.
     """
-    service = Service(ModelRoom(model, local=local), Registry())
+    service = Service(ModelRoom(model, profile=profile), Registry())
     page = ExplorePage(service)
     ComparePage(page.demo, Comparisons(service))
     LabPage(page.demo, Laboratory(service))

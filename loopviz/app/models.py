@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.texts import table, text
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,8 @@ class ModelRoom:
 
     Args:
         default: the model loaded at the start and offered first.
-        local: whether visitors may name folders and files of this machine; the default model always may be one.
+        profile: what visitors may do. Folders and files of this machine are theirs to name only where it says so; the
+            default model always may be one.
         load: how to load a name; for tests.
     """
 
@@ -106,11 +108,11 @@ class ModelRoom:
         self,
         default: str,
         *,
-        local: bool = True,
+        profile: Profile = LOCAL,
         load: Callable[[str, Callable[[str, float | None], None], bool], Loaded] = _load,
     ) -> None:
         self.default = default
-        self.local = local
+        self.profile = profile
         self._load = load
         self._loading = threading.Lock()  # one at a time: two would need the memory of both
         self._lock = threading.Lock()
@@ -118,6 +120,11 @@ class ModelRoom:
         self._status: dict[str, Status] = {}
         self._wanted: set[str] = set()
         self._patience: threading.Timer | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether visitors may name folders and files of this machine."""
+        return self.profile.paths
 
     def warm_when_asked(self, latest: float) -> None:
         """Load the default model in the background once somebody asks how far it is, or after `latest` seconds.

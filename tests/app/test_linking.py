@@ -15,6 +15,7 @@ from loopviz.app import settings as st
 from loopviz.app.explore import ExplorePage
 from loopviz.app.live import Registry, Run
 from loopviz.app.models import Loaded, ModelRoom, Status
+from loopviz.app.profile import PUBLIC
 from loopviz.app.service import Service
 from loopviz.app.sharing import PREFIX, Sharing
 from loopviz.app.texts import text
@@ -293,7 +294,7 @@ def test_what_a_link_holds_is_said_until_its_run_is_made(page: ExplorePage) -> N
 
 
 def test_a_path_stays_on_its_machine(trace: Trace, registry: Registry) -> None:
-    public = ModelRoom("ours", local=False)
+    public = ModelRoom("ours", profile=PUBLIC)
     told = linking.message(asked(), "Once", values(model="/srv/secret"), "en", registry=registry, room=public)
     assert told["told"] == [SAID["en"]["kept_path"]]
     assert linking.read(told["word"], public, "en")[0].values["model"] == "ours"

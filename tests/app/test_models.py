@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from loopviz.app.models import KEEP, KEEP_SMALL, SMALL, Loaded, ModelRefused, ModelRoom, short_name
+from loopviz.app.profile import PUBLIC
 
 
 def _loaded(name: str) -> Loaded:
@@ -111,7 +112,7 @@ def test_visitors_of_a_public_page_may_not_name_files_but_its_owner_may() -> Non
         allowed[name] = local
         return _loaded(name)
 
-    room = ModelRoom("/models/own", local=False, load=load)
+    room = ModelRoom("/models/own", profile=PUBLIC, load=load)
     room.get("/models/own")
     room.get("/etc/other")
     assert allowed == {"/models/own": True, "/etc/other": False}

@@ -1,0 +1,123 @@
+"""What a server lets its visitors do: every limit, in one table, with its value for each kind of server.
+
+`local` is for the one who sits at the machine, `public` for anybody who finds the address. Free of Gradio and torch.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+GIB = 2**30
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The limits of one server.
+
+    Attributes:
+        name: "local" or "public".
+        paths: whether visitors may name folders and files of this machine.
+        any_model: whether visitors may name any model of the Hub.
+        named_models: those of the Hub that they may name all the same, by the host's own choice.
+        seconds_run, seconds_compare, seconds_lab: that a run, a comparison, a measurement may take; None: no end.
+        estimate_seconds: that one of these may be estimated to take before it begins; None: no end.
+        work_bytes: of K/V, states, attention and logits that one of these may hold at a time.
+        queue: of runs that may wait in all; who comes later is told so.
+        kept_bytes: of finished runs, comparisons, measurements and opened files together.
+        model_bytes: of parameters of the models held beside the default one.
+        download_bytes: of the files of a model that a visitor may fetch.
+        layers, vocabulary: of a model that a visitor may load.
+        tokenizer_seconds, tokenizer_bytes: that a stranger's tokenizer or template may take for one text.
+    """
+
+    name: str
+    paths: bool
+    any_model: bool
+    named_models: tuple[str, ...]
+    seconds_run: float | None
+    seconds_compare: float | None
+    seconds_lab: float | None
+    estimate_seconds: float | None
+    work_bytes: int
+    queue: int
+    kept_bytes: int
+    model_bytes: int
+    download_bytes: int
+    layers: int
+    vocabulary: int
+    tokenizer_seconds: float
+    tokenizer_bytes: int
+
+
+LOCAL = Profile(
+    name="local",
+    paths=True,
+    any_model=True,
+    named_models=(),
+    seconds_run=None,
+    seconds_compare=None,
+    seconds_lab=None,
+    estimate_seconds=None,
+    work_bytes=8 * GIB,
+    queue=64,
+    kept_bytes=2 * GIB,
+    model_bytes=8 * GIB,
+    download_bytes=64 * GIB,
+    layers=512,
+    vocabulary=1_000_000,
+    tokenizer_seconds=20.0,
+    tokenizer_bytes=1 * GIB,
+)
+PUBLIC = Profile(
+    name="public",
+    paths=False,
+    any_model=False,
+    named_models=(),
+    seconds_run=300.0,
+    seconds_compare=600.0,
+    seconds_lab=900.0,
+    estimate_seconds=1_800.0,
+    work_bytes=1 * GIB,
+    queue=64,
+    kept_bytes=512 * MIB,
+    model_bytes=2 * GIB,
+    download_bytes=4 * GIB,
+    layers=128,
+    vocabulary=300_000,
+    tokenizer_seconds=5.0,
+    tokenizer_bytes=512 * MIB,
+)
+PROFILES = {profile.name: profile for profile in (LOCAL, PUBLIC)}
+
+
+def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) -> Profile:
+    """The profile of a server that listens at `host`: as asked for, else `public` wherever others can reach it.
+
+    Args:
+        host: the address it listens at.
+        environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas.
+        asked: by the command line; counts before the environment.
+
+    Raises:
+        ValueError: no profile is called so.
+    """
+    wanted = asked or environ.get("LOOPVIZ_PROFILE") or ""
+    if wanted and wanted not in PROFILES:
+        raise ValueError(f"profile={wanted!r}: no such profile; choose one of {', '.join(PROFILES)}")
+    reached = "SPACE_ID" in environ or not is_loopback(host)
+    found = PROFILES[wanted or ("public" if reached else "local")]
+    named = tuple(name.strip() for name in environ.get("LOOPVIZ_NAMED_MODELS", "").split(",") if name.strip())
+    return replace(found, named_models=named) if named else found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address; names other than localhost may mean anything."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
