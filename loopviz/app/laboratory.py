@@ -19,7 +19,6 @@ from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Start, number
 from loopviz.app.wire import dumps
 
-LONGEST = 900.0  # seconds of a measurement on a public server
 GONE = dumps({"kind": "gone"})
 
 
@@ -98,8 +97,8 @@ class Laboratory:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        local = self.room.local
-        return LabRun(experiment, folder, session, ticket, lang, None if local else LONGEST, local)
+        profile = self.room.profile
+        return LabRun(experiment, folder, session, ticket, lang, profile.seconds_lab, profile.paths)
 
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""

@@ -23,6 +23,7 @@ from loopviz.app.laboratory import Laboratory
 from loopviz.app.library import OFFERED, sample_of
 from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
+from loopviz.app.profile import PUBLIC
 from loopviz.app.server import ASSETS
 from loopviz.app.service import Service
 from loopviz.app.texts import LANGUAGES, table
@@ -368,9 +369,8 @@ def test_what_is_stopped_keeps_its_rows(laboratory: Laboratory) -> None:
     assert not json.loads(base64.b64decode(manifest["data"]))["complete"]
 
 
-def test_a_public_server_ends_what_takes_too_long(loaded: Loaded, laboratory: Laboratory, monkeypatch: Any) -> None:
-    monkeypatch.setattr("loopviz.app.laboratory.LONGEST", 0.0)
-    laboratory.room.local = False
+def test_a_public_server_ends_what_takes_too_long(laboratory: Laboratory) -> None:
+    laboratory.room.profile = dataclasses.replace(PUBLIC, seconds_lab=0.0)
     page = put_together(said(laboratory.run(asked(), "me")))
     assert page["end"] == "time"
     assert len(page["rows"]) == 1
