@@ -2,6 +2,12 @@
 
 Python's ``csv`` quotes one only from 3.11.9, 3.12.3 and 3.13 on, unless it is part of the line end; ``pandas`` writes with
 ``csv``. So rows are written with both characters as line end, and leave here with ``\\n``.
+
+A spreadsheet computes a cell that begins with ``=``, ``+``, ``-`` or ``@``, and a model may write such text. So a cell of
+text that begins so, also after tabs and line ends, or in full width, or with a tab or a carriage return before anything
+that is not white space, is written with one ``'`` before it; so is one that has such a beginning after any number of
+``'``, so that the rule can be undone: one ``'`` is taken off wherever what follows it is covered by the rule.
+:func:`read_table` and :func:`reader` do. Numbers are numbers, and stay as they are.
 """
 
 from __future__ import annotations
@@ -9,6 +15,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loopviz import outputs
@@ -17,12 +25,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BOTH = "\r\n"
+_COMPUTED = re.compile(r"'*(?:[\t\r\n]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r](?=\s*\S))")
 
 
 class Writable(Protocol):
     """What takes text."""
 
     def write(self, text: str, /) -> Any: ...
+
+
+def neutral(cell: Any) -> Any:
+    """A cell as it is written: text that a spreadsheet might compute has a ``'`` before it; else it is what it was."""
+    return f"'{cell}" if isinstance(cell, str) and _COMPUTED.match(cell) else cell
+
+
+def restored(cell: Any) -> Any:
+    """Undo :func:`neutral`."""
+    return cell[1:] if isinstance(cell, str) and cell[:1] == "'" and _COMPUTED.match(cell[1:]) else cell
 
 
 class _Rows:
@@ -35,16 +54,71 @@ class _Rows:
         return self._file.write(row.removesuffix(_BOTH) + "\n")
 
 
-def writer(file: Writable) -> Any:
-    """As ``csv.writer(file)``; a file on disk must be opened with ``newline=""``."""
-    return csv.writer(_Rows(file), lineterminator=_BOTH)
+class Writer:
+    """As ``csv.writer(file)``, with cells as :func:`neutral` gives them; a file on disk must be opened with ``newline=""``."""
+
+    def __init__(self, file: Writable) -> None:
+        self._writer = csv.writer(_Rows(file), lineterminator=_BOTH)
+
+    def writerow(self, row: Iterable[Any]) -> None:
+        """Write one row."""
+        self._writer.writerow([neutral(cell) for cell in row])
+
+    def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Write rows."""
+        for row in rows:
+            self.writerow(row)
+
+
+def writer(file: Writable) -> Writer:
+    """What writes rows to ``file``."""
+    return Writer(file)
+
+
+def reader(file: Iterable[str]) -> Iterator[list[str]]:
+    """As ``csv.reader(file)``, with cells as they were before they were written."""
+    return ([restored(cell) for cell in row] for row in csv.reader(file))
+
+
+def dict_reader(file: Iterable[str]) -> Iterator[dict[str, str]]:
+    """As ``csv.DictReader(file)``, with names and cells as they were before they were written."""
+    rows = reader(file)
+    header = next(rows, [])
+    return (dict(zip(header, row, strict=False)) for row in rows)
 
 
 def table_bytes(table: pd.DataFrame) -> bytes:
     """``table`` as a CSV file, UTF-8, without its index; missing values are empty cells."""
     out = io.StringIO(newline="")
-    table.to_csv(_Rows(out), index=False, lineterminator=_BOTH)
+    shown = _each_text(table, neutral)
+    shown.to_csv(_Rows(out), index=False, lineterminator=_BOTH)
     return out.getvalue().encode()
+
+
+def read_table(source: str | os.PathLike[str] | bytes, **options: Any) -> pd.DataFrame:
+    """The table in a CSV file (its path, or its bytes) of this module's, its texts as they were.
+
+    Args:
+        source: the file.
+        options: of ``pandas.read_csv``; without any, ``NA`` and the like are texts, and empty cells are missing.
+    """
+    import pandas as pd
+
+    options = {"keep_default_na": False, "na_values": [""], **options}
+    return _each_text(pd.read_csv(io.BytesIO(source) if isinstance(source, bytes) else source, **options), restored)
+
+
+def _each_text(table: pd.DataFrame, change: Any) -> pd.DataFrame:
+    """``table`` with every text of it, its columns' names included, changed."""
+    import pandas as pd
+
+    changed = table.copy(deep=False)
+    for place, kind in enumerate(table.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_datetime64_any_dtype(kind):
+            column = [change(cell) for cell in table.iloc[:, place]]
+            changed.isetitem(place, pd.Series(column, index=table.index, dtype=object))
+    changed.columns = [change(name) for name in table.columns]
+    return changed
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:

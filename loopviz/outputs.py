@@ -1,7 +1,9 @@
 """Places to write to: looked at before the work, written whole or not at all, and another one found when that fails.
 
 A command calls :func:`check_file`, :func:`check_folder` or :func:`check_free` before it loads anything; whoever writes does
-it inside :func:`replacing`; and what cannot be written where it was wanted is put elsewhere by :func:`rescue`.
+it inside :func:`replacing` (several files of a library's own naming: :func:`filling`); and what cannot be written where it
+was wanted is put elsewhere by :func:`rescue`. What is not whole yet has a name that says which process makes it; what a kill
+left is found by that and swept (:func:`sweep`) by the next that writes there.
 
 On the ground floor: it imports nothing of LoopViz, and nothing heavy.
 """
@@ -9,15 +11,26 @@ On the ground floor: it imports nothing of LoopViz, and nothing heavy.
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
+import platform
+import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 PROBE = 64 * 1024  # bytes that a place must take before work for it begins
+STALE = 24 * 3600.0  # seconds after which a part of another machine's, or of nobody known, is left over
 _PREFIX = ".loopviz-"  # of files that are not whole yet
+_SCRATCH = "loopviz-lab-"  # of folders for a visitor's texts
+_PART = re.compile(
+    rf"(?:{re.escape(_PREFIX)}|{re.escape(_SCRATCH)})(?:(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-)?[a-z0-9_]{{8}}(?:\.part)?"
+)
+_swept: set[str] = set()  # folders this process has looked through
 
 
 class OutputError(OSError, ValueError):
@@ -117,7 +130,8 @@ def _check_room(folder: Path, option: str, path: Path) -> None:
     if not folder.is_dir():
         raise OutputError(f"{option} {path}: {folder} is a file, no folder")
     try:
-        handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
+        sweep(folder)
+        handle, name = tempfile.mkstemp(prefix=_mark(_PREFIX), dir=folder)
     except OSError as error:
         raise OutputError(f"{option} {path}: {folder} cannot be written to ({_reason(error)})") from error
     try:
@@ -143,7 +157,8 @@ def _fill(handle: int) -> None:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a file beside `path` to write to; put in its place when the block ends well, gone when it does not.
 
-    There is always a whole file: the old one, or the new one. Devices and pipes are given as they are.
+    There is always a whole file: the old one, or the new one, after a loss of power too. Devices and pipes are given as
+    they are.
 
     Raises:
         OutputError: the system would not write; the message names `path`.
@@ -154,12 +169,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if place.exists() and not place.is_file() and not place.is_dir():
             yield place
             return
-        handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=".part", dir=place.parent)
+        _sweep_once(place.parent)
+        handle, name = tempfile.mkstemp(prefix=_mark(_PREFIX), suffix=".part", dir=place.parent)
         os.close(handle)
         part = Path(name)
         yield part
-        os.chmod(part, stat.S_IMODE(place.stat().st_mode) if place.exists() else 0o666 & ~_umask())
-        os.replace(part, place)
+        _settle(part, place)
         part = None
     except Exception as error:
         if isinstance(error, OutputError) or not _is_writing(error):
@@ -171,10 +186,153 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def filling(folder: str | os.PathLike[str], keep: Iterable[str] = ()) -> Iterator[Path]:
+    """As :func:`replacing`, for a library that writes several files of its own naming: gives a folder to write them to,
+    of the same name.
+
+    Each of them is then put into `folder` (made if there is none), whole; what is there besides stays.
+
+    Args:
+        folder: where they belong.
+        keep: names of files that stay as they are when they are there already.
+    """
+    place = Path(os.path.realpath(folder))
+    part: Path | None = None
+    made_anew = not place.exists()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        _sweep_once(place)
+        part = Path(tempfile.mkdtemp(prefix=_mark(_PREFIX), suffix=".part", dir=place))
+        own = part / place.name
+        own.mkdir()
+        yield own
+        for made in sorted(path for path in own.rglob("*") if path.is_file()):
+            target = place / made.relative_to(own)
+            if made.name in keep and target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _settle(made, target)
+    except Exception as error:
+        if isinstance(error, OutputError) or not _is_writing(error):
+            raise
+        raise OutputError(f"{os.fspath(folder)}: cannot be written ({_reason(error)})") from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+        if made_anew:
+            with contextlib.suppress(OSError):  # what holds anything stays
+                place.rmdir()
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Gives a file in `folder` for what is needed on the way; gone when the block ends."""
+    _sweep_once(folder)
+    handle, name = tempfile.mkstemp(prefix=_mark(_PREFIX), suffix=".part", dir=folder)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def scratch_folder() -> Path:
+    """A new folder for temporary files, of a name by which :func:`sweep` knows whose it was."""
+    return Path(tempfile.mkdtemp(prefix=_mark(_SCRATCH)))
+
+
 def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path` as :func:`replacing` does."""
     with replacing(path) as part:
         part.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """:func:`write`, in UTF-8."""
+    write(path, text.encode())
+
+
+def _settle(part: Path, place: Path) -> None:
+    """Put a finished file in its place, its content on the disk before its name."""
+    os.chmod(part, stat.S_IMODE(place.stat().st_mode) if place.exists() else 0o666 & ~_umask())
+    handle = os.open(part, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)  # a disk that is full may say so only now
+    finally:
+        os.close(handle)
+    os.replace(part, place)
+    if hasattr(os, "O_DIRECTORY"):
+        with contextlib.suppress(OSError):  # not every file system has it
+            folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+# -- what a kill left ----------------------------------------------------------------------------------------------------
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove from `folder` the parts of files, and folders of temporary files, whose process is there no more.
+
+    Those of another machine (a network folder), or of an older LoopViz that did not say whose they are, when they are a
+    day old. What cannot be looked at or removed stays.
+    """
+    _swept.add(os.fspath(folder))
+    try:
+        found = [entry for entry in os.scandir(folder) if _PART.fullmatch(entry.name)]
+    except OSError:
+        return
+    for entry in found:
+        with contextlib.suppress(OSError):
+            if not _is_left_over(entry):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+
+
+def _sweep_once(folder: Path) -> None:
+    if os.fspath(folder) not in _swept:
+        sweep(folder)
+
+
+def _is_left_over(entry: os.DirEntry[str]) -> bool:
+    known = entry.stat(follow_symlinks=False)
+    if hasattr(os, "getuid") and known.st_uid != os.getuid():
+        return False
+    named = _PART.fullmatch(entry.name)
+    if named is not None and named["machine"] == _machine() and not _is_alive(int(named["process"])):
+        return True
+    return time.time() - known.st_mtime > STALE
+
+
+def _is_alive(process: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+def _mark(prefix: str) -> str:
+    """A name's beginning that says which process of which machine makes it."""
+    return f"{prefix}{_machine()}-{os.getpid()}-"
+
+
+@functools.cache
+def _machine() -> str:
+    """This machine, or the part of it (a container) whose numbers of processes are its own: 8 hex digits."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loopviz
-from loopviz.csv_file import table_bytes, write_table, writer
+from loopviz.csv_file import dict_reader, neutral, read_table, reader, restored, table_bytes, write_table, writer
 
 ODD = [
     "a\rb",
@@ -31,12 +31,34 @@ ODD = [
     "\x1a",
     "\u202e",
 ]
-texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\r\n",\0 '), max_size=8) | st.sampled_from(
-    ODD
-)
+COMPUTED = [
+    "=cmd|'/C calc'!A0",
+    "@SUM(1+1)",
+    "+1+1",
+    "-1+1",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\r\n\t-1",
+    "\tx",
+    "\r x",
+    "\uff1d1",
+    "\uff0b1",
+    "\uff0d1",
+    "\uff20A",
+]
+HARMLESS = ["", "a=1", "1-1", " ", "\t", "\r", "\r\n", "\n", "\nx", "'", "''", "'a", "a'=1"]
+texts = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from("\r\n\",\0 \t=+-@'\uff1d\uff20"), max_size=8
+) | st.sampled_from([*ODD, *COMPUTED, *HARMLESS])
 
 
 def read(data: bytes) -> list[list[str]]:
+    return list(reader(io.StringIO(data.decode(), newline="")))
+
+
+def plainly(data: bytes) -> list[list[str]]:
+    """As anybody's program reads it."""
     return list(csv.reader(io.StringIO(data.decode(), newline="")))
 
 
@@ -45,7 +67,7 @@ def read(data: bytes) -> list[list[str]]:
 def test_a_table_is_read_back_by_pandas_and_by_csv(values):
     data = table_bytes(pd.DataFrame({"n": range(len(values)), "text": values}))
     assert read(data) == [["n", "text"], *([str(n), value] for n, value in enumerate(values))]
-    assert pd.read_csv(io.BytesIO(data), keep_default_na=False, dtype={"text": str})["text"].tolist() == values
+    assert read_table(data, na_values=[], dtype={"text": str})["text"].tolist() == values
 
 
 @given(st.lists(texts, min_size=2, max_size=4))
@@ -94,3 +116,84 @@ def test_no_other_module_writes_csv():
         and re.search(r"\bcsv\.(Dict)?[wW]riter|to_csv\([^)]*(index|sep)=", path.read_text("utf-8"))
     ]
     assert wrong == []
+
+
+# -- cells_a_spreadsheet_computes ------------------------------------------------------------------------------------------
+
+
+def computes(cell: str) -> bool:
+    """Whether a cell begins a formula, whatever white space a reader takes off before it looks; written without our rule."""
+    bare = cell.lstrip("\t\r\n")
+    return bare[:1] in {"=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"} or (
+        cell[:1] in {"\t", "\r"} and bool(cell.strip())
+    )
+
+
+@given(texts)
+@settings(max_examples=500)
+def test_cells_a_spreadsheet_computes_are_written_so_that_none_does_and_read_as_they_were(text):
+    assert not computes(neutral(text))
+    assert restored(neutral(text)) == text
+    assert restored(neutral(neutral(text))) == neutral(text), "written and read twice"
+
+
+@pytest.mark.parametrize("text", COMPUTED)
+def test_a_cell_that_would_be_computed_has_one_apostrophe_more(text):
+    assert neutral(text) == f"'{text}"
+    assert neutral(f"'{text}") == f"''{text}"
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_a_cell_that_computes_nothing_stays_as_it_is(text):
+    assert neutral(text) == text
+    assert restored(text) == text
+
+
+@given(st.lists(texts, min_size=1, max_size=6), texts)
+@settings(max_examples=150, deadline=None)
+def test_a_table_of_formulas_comes_back_with_its_numbers_and_names(values, name):
+    numbers = [-1.5 * n for n in range(len(values))]
+    data = table_bytes(pd.DataFrame({"x": numbers, f"t{name}": values, f"={name}": values}))
+    header, *rows = plainly(data)
+    assert not any(computes(cell) for cell in header)
+    assert not any(computes(cell) for row in rows for cell in row[1:])
+    assert [float(row[0]) for row in rows] == numbers, "numbers are numbers to every program"
+    back = [*dict_reader(io.StringIO(data.decode(), newline=""))]
+    assert [row[f"={name}"] for row in back] == values
+    table = read_table(data, na_values=[], dtype={1: str, 2: str})
+    assert table.columns.tolist() == ["x", f"t{name}", f"={name}"]
+    assert table[f"={name}"].tolist() == values
+    assert table["x"].tolist() == numbers
+
+
+def test_no_table_of_a_trace_or_a_panel_begins_a_formula(tmp_path):
+    from loopviz.panel_data import panel_file
+    from loopviz.panels import PANELS
+    from loopviz.trace.io import to_csv
+    from loopviz.trace.schema import EXTRAS
+    from tests.trace.synthetic import random_trace
+
+    trace = random_trace(3, 4, blocks=[(0, 1)], extras=EXTRAS)
+    pieces = iter(["=cmd|'/C calc'!A0", "@SUM(1+1)", "+1+1", "-1+1"])
+    for frame in trace.frames:
+        frame["text"] = next(pieces)
+        frame["next_text"] = "=1+1"
+        for block in frame["blocks"]:
+            block["stop_reason"] = "-stop"
+            for name in ("topk_texts", "exit_topk_texts"):
+                block["steps"][name] = [["@A1" for _ in row] for row in block["steps"][name]]
+    to_csv(trace, tmp_path)
+    files = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
+    files |= {name: panel_file(trace, name, "csv")[1] for name in PANELS}
+    number = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.ASCII)
+    wrong = [
+        (name, cell)
+        for name, data in files.items()
+        for row in plainly(data)
+        for cell in row
+        if computes(cell) and not number.fullmatch(cell)
+    ]
+    assert wrong == []
+    tokens = read_table(tmp_path / "tokens.csv")
+    assert tokens["text"].tolist() == trace.tokens["text"].tolist()
+    assert tokens["next_logprob"].dtype == float, "numbers stay numbers"

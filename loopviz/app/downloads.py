@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,8 +17,5 @@ def file_of(experiment: Experiment, kind: Any) -> dict[str, str]:
     Anything else asked for is answered with the table as CSV.
     """
     wanted = kind if kind in KINDS else "csv"
-    with tempfile.TemporaryDirectory() as folder:
-        experiment.save(Path(folder) / "table")
-        data = (Path(folder) / f"table.{wanted}").read_bytes()
     name = f"loopviz-{experiment.task.name}.{wanted}"
-    return {"kind": "file", "name": name, "data": base64.b64encode(data).decode()}
+    return {"kind": "file", "name": name, "data": base64.b64encode(experiment.file(wanted)).decode()}

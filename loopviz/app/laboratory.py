@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from loopviz import outputs
 from loopviz.app import settings as st
 from loopviz.app.downloads import file_of
 from loopviz.app.kept_runs import KeptRuns
@@ -89,7 +88,7 @@ class Laboratory:
             raise ValueError(text(lang, "lab.unknown", names=", ".join(TASKS)))
         values = asked.get("values")
         subject = Subject(loaded.model, loaded.tokenizer, loaded.name, loaded.source)
-        folder = Path(tempfile.mkdtemp(prefix="loopviz-lab-"))
+        folder = outputs.scratch_folder()
         try:
             filled = brought(task, values if isinstance(values, dict) else {}, loaded.model.config)
             params = params_of(task, filled, folder, lang)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import gradio as gr
 
+from loopviz import outputs
 from loopviz.app import direct, server
 from loopviz.app.compare import ComparePage
 from loopviz.app.comparison import Comparisons
@@ -59,6 +61,7 @@ def launch(
     # Read by PyTorch when it is imported. A core is left to the server and, at home, to the browser: with every core
     # taken, each matrix product waits for its slowest thread, and two threads hardly beat one on a small model anyway.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+    outputs.sweep(tempfile.gettempdir())  # texts of visitors that a killed server left
     page.service.room.warm_when_asked(latest=WARM_AFTER)
     page.demo.queue(default_concurrency_limit=4)
     _poll_less(page.demo)

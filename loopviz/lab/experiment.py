@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -210,10 +211,20 @@ class Experiment:
             paths[0].parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:  # all three are whole before the first is put in its place
             csv, parquet, manifest = (stack.enter_context(outputs.replacing(path)) for path in paths)
-            csv.write_bytes(table_bytes(self.frame))
-            self.frame.to_parquet(parquet, index=False)
-            manifest.write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            csv.write_bytes(self.file("csv"))
+            parquet.write_bytes(self.file("parquet"))
+            manifest.write_bytes(self.file("json"))
         return paths
+
+    def file(self, kind: str) -> bytes:
+        """One of the files of :meth:`save`, by its ending: the table so far (csv, parquet) or the manifest (json)."""
+        if kind == "csv":
+            return table_bytes(self.frame)
+        if kind == "json":
+            return (json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n").encode()
+        out = io.BytesIO()
+        self.frame.to_parquet(out, index=False)
+        return out.getvalue()
 
 
 def versions() -> dict[str, str]:

@@ -627,7 +627,7 @@ def _run_cells(
 def _save(table: pd.DataFrame, out: Path, say: Callable[[str], None]) -> None:
     def save(stem: Path) -> None:
         with outputs.replacing(f"{stem}.csv") as csv, outputs.replacing(f"{stem}.parquet") as parquet:
-            csv.write_bytes(table_bytes(table))
+            csv.write_bytes(table_bytes(table))  # both are whole before the first is put in its place
             table.to_parquet(parquet, index=False)
 
     try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loopviz import outputs
+
 if TYPE_CHECKING:
     from .configuration import LoopLlamaConfig
 
@@ -51,4 +53,4 @@ def write_if_missing(folder: Path, config: LoopLlamaConfig) -> None:
     card = folder / "README.md"
     if not card.exists():
         front = ["---", f"library_name: {LIBRARY}", "pipeline_tag: text-generation", "tags:", f"  - {TAG}", "---", ""]
-        card.write_text("\n".join([*front, f"# {folder.resolve().name}", "", *usage(config), ""]), "utf-8")
+        outputs.write_text(card, "\n".join([*front, f"# {folder.resolve().name}", "", *usage(config), ""]))

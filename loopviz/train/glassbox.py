@@ -26,6 +26,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from loopviz import outputs
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM, LoopStep
 from loopviz.model.quiet import quiet_transformers
 
@@ -192,7 +193,8 @@ def save(folder: Path, rate: float = RATE) -> Check:
         OSError: the folder cannot be written.
     """
     with quiet_transformers():
-        build(rate).half().save_pretrained(str(folder))  # rates that are binary fractions are exact in float16
-        make_tokenizer().save_pretrained(str(folder))
+        with outputs.filling(folder, keep=["README.md"]) as part:
+            build(rate).half().save_pretrained(str(part))  # rates that are binary fractions are exact in float16
+            make_tokenizer().save_pretrained(str(part))
         saved = LoopLlamaForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
         return check(saved.eval())

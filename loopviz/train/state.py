@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +32,6 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     with outputs.replacing(path) as partial, partial.open("wb") as file:
         torch.save({"version": VERSION, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -124,7 +120,7 @@ class CsvLog:
         rows: list[list[str]] = []
         if after is not None and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                whole = [row for row in list(csv.reader(file))[1:] if len(row) == len(columns)]  # not half a row
+                whole = [row for row in list(csv_file.reader(file))[1:] if len(row) == len(columns)]  # not half a row
             rows = [row for row in whole if int(row[0]) <= after]
         with outputs.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             csv_file.writer(file).writerows([columns, *rows])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from loopviz import outputs
 from loopviz.model import LoopLlamaForCausalLM
 
 from . import arrows, text
@@ -106,8 +107,9 @@ class TextTask:
         tokenizer = text.train_tokenizer(data, self.recipe.vocab_size)
         tokenizer.model_max_length = self.recipe.length
         note.unlink(missing_ok=True)
-        tokenizer.save_pretrained(str(kept))
-        note.write_text(made_of, "utf-8")
+        with outputs.filling(kept) as part:
+            tokenizer.save_pretrained(str(part))
+        outputs.write_text(note, made_of)
         return tokenizer
 
     def batch(self, step: int) -> Batch:

@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from loopviz import text_file
+from loopviz import outputs, text_file
 from loopviz.engine.text import encode, text_begins_with
 from loopviz.text_file import END, TextError
 
@@ -94,27 +94,23 @@ def encode_file(path: Path, tokenizer: PreTrainedTokenizerFast, folder: Path, na
     before = text_begins_with(tokenizer)
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     documents = tokens = 0
-    raw = folder / f"{name}.partial"
-    with raw.open("wb") as file:
-        for piece in text_file.pieces(text_file.read_lines(path)):
-            own = encode(tokenizer, piece.text, add_special_tokens=False, verbose=False)
-            ids = before * piece.begins + own + end * piece.ends
-            np.asarray(ids, dtype=dtype).tofile(file)
-            documents += piece.ends
-            tokens += len(ids)
-    if not tokens:
-        raw.unlink()
-        raise TextError(f"{path}: holds no text")
-    partial = folder / f"{name}.partial.npy"
-    mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=(tokens,))
-    mapped[:] = np.memmap(raw, dtype=dtype, mode="r")
-    mapped.flush()
-    del mapped
-    raw.unlink()
+    with outputs.scratch(folder) as raw, outputs.replacing(target) as partial:
+        with raw.open("wb") as file:
+            for piece in text_file.pieces(text_file.read_lines(path)):
+                own = encode(tokenizer, piece.text, add_special_tokens=False, verbose=False)
+                ids = before * piece.begins + own + end * piece.ends
+                np.asarray(ids, dtype=dtype).tofile(file)
+                documents += piece.ends
+                tokens += len(ids)
+        if not tokens:
+            raise TextError(f"{path}: holds no text")
+        mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=(tokens,))
+        mapped[:] = np.memmap(raw, dtype=dtype, mode="r")
+        mapped.flush()
+        del mapped
+        note.unlink(missing_ok=True)  # killed between the two writes, the tokens are made again
     source = Source(path.name, path.stat().st_size, digest, documents, tokens)
-    note.unlink(missing_ok=True)  # killed between the two writes, the tokens are made again
-    os.replace(partial, target)
-    note.write_text(json.dumps({**asdict(source), "tokenizer": tokenizer_digest}), "utf-8")
+    outputs.write_text(note, json.dumps({**asdict(source), "tokenizer": tokenizer_digest}))
     return np.load(target, mmap_mode="r"), source
 
 
