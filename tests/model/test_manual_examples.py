@@ -277,7 +277,9 @@ def test_batch(manual):
     assert math.isfinite(float(names["batch_loss"]))
     together = names["outputs"].logits[0, :5].float()
     torch.testing.assert_close(together, alone[0], atol=0.05, rtol=0.05)  # bfloat16
-    assert torch.equal(together.argmax(-1), alone[0].argmax(-1))
+    best = alone[0].topk(2)
+    clear = best.values[:, 0] - best.values[:, 1] > 0.1  # nearer ones a processor's rounding may take for one another
+    assert torch.equal(together.argmax(-1)[clear], best.indices[clear, 0])
 
 
 def test_monitor_loop_steps(manual):
