@@ -38,6 +38,13 @@ export class Again {
     this.page.tell.again({ prompt });
   }
 
+  /** What a button offers as the way out (`act` of a figure, or of a refusal): a model that has what is lacking, or this run again. */
+  act({ model }) {
+    if (model === undefined) return this.same();
+    this.page.player.pause();
+    return this.page.tell.adopt({ model });
+  }
+
   /** The run on screen once more, with its own settings and the panels that are on now. */
   same() {
     this.page.player.pause();

@@ -3,7 +3,7 @@
 
 import { Again } from "./again.js";
 import { Buttons } from "./buttons.js";
-import { el, fill, name, sleep } from "./dom.js";
+import { el, fill, name, press, sleep } from "./dom.js";
 import { loadPlotly } from "./draw.js";
 import { stage, unstage } from "./early.js";
 import { nameFields } from "./fields.js";
@@ -26,6 +26,7 @@ const SILENCE_MS = 3000; // then the server is asked whether something got lost
 const ANEW = { token: null, step: null, pins: [], block: 0 }; // of a focus: what belonged to the run before
 const WORDED_MS = 120; // until Gradio has drawn what the beginning of a visit sets
 const UNSETTLED_MS = 2500; // without any word from the server
+const REFUSED_LOOKS = 30; // animation frames until Gradio has drawn a refusal and opened its group
 const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.RUN)
 
 /** Messages come with their two kinds of quotes exchanged (see loopviz.app.wire.wire). */
@@ -87,6 +88,8 @@ class Page {
     this.linked = new Linked(this);
     this.statusLine = el("span", "lv-status");
     this.statusLine.setAttribute("role", "status");
+    this.way = press("lv-quiet lv-out", () => this.again.act(this.way.act)); // out of what was refused
+    this.way.hidden = true;
     this.badge = el("span", "lv-badge");
     this.badge.hidden = true;
     this.about = el("span", "lv-about");
@@ -102,7 +105,7 @@ class Page {
       this.text,
       this.player.node,
       this.share.notice.node,
-      el("div", "lv-row", this.statusLine, this.words.legend),
+      el("div", "lv-row", this.statusLine, this.way, this.words.legend),
       this.words.held,
     );
     this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
@@ -256,6 +259,14 @@ class Page {
     if (message.over) this.starting = false;
     if (message.suit) this.tell.loaded(); // the controls show what the run was begun with
     this.say(message.text, message.bad);
+    this.offerWay(message.act);
+  }
+
+  /** A button beside what is said; none when there is nothing to offer. */
+  offerWay(act) {
+    this.way.act = act;
+    this.way.hidden = !act;
+    this.way.textContent = act?.label ?? "";
   }
 
   /** The server has a run for us; one that a later start has replaced meanwhile is not shown. */
@@ -269,12 +280,16 @@ class Page {
   }
 
   /** The run was refused: what is wrong is beside a control, which may be far away. */
-  showRefused() {
-    requestAnimationFrame(() => requestAnimationFrame(() => {
+  showRefused(looks = REFUSED_LOOKS) {
+    if (!looks) return;
+    requestAnimationFrame(() => {
       const refused = document.querySelector("#lv-page .lv-refused");
-      const box = refused?.getBoundingClientRect();
-      if (box && (box.top < 0 || box.bottom > innerHeight)) refused.scrollIntoView({ block: "center" });
-    }));
+      if (refused && !refused.checkVisibility()) this.narrow.show(true); // in the settings' sheet; or its group is opening
+      if (!refused?.checkVisibility()) return this.showRefused(looks - 1);
+      const [box, frame] = [refused, refused.closest("#lv-settings") ?? document.documentElement].map((node) => node.getBoundingClientRect());
+      const seen = box.top >= Math.max(0, frame.top) && box.bottom <= Math.min(innerHeight, frame.bottom);
+      if (!seen) refused.scrollIntoView({ block: "center" });
+    });
   }
 
   lineOf(run) {
@@ -593,6 +608,7 @@ class Page {
   say(text, bad = false) {
     this.said = text;
     this.bad = Boolean(bad);
+    this.offerWay();
     this.statusLine.classList.toggle("lv-bad", this.bad);
     this.showStatus();
     this.buttons?.show(this.root.dataset.state ?? "idle"); // the same words stand beside Run while a start waits

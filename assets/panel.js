@@ -86,7 +86,7 @@ export class Panel {
     this.title = el("h2");
     this.question = el("p", "lv-question");
     this.choices = el("div", "lv-choices");
-    this.act = press("lv-quiet lv-act", () => this.again.click()); // where a choice leads nowhere in this run
+    this.act = press("lv-quiet lv-act", () => page.again.act(this.figure.layout.meta.act)); // where this run leads nowhere
     this.act.hidden = true;
     this.hide = press("lv-icon", () => page.shelf.turn(this.name, false), "×");
     this.plot = el("div", "lv-plot");

@@ -13,7 +13,7 @@ import gradio as gr
 from loopviz.app import linking, recording
 from loopviz.app import settings as st
 from loopviz.app.faces import all_faces, example_faces, make, prompt_face
-from loopviz.app.library import EXAMPLES_SHOWN, OFFERS, OWN, offer_of
+from loopviz.app.library import EXAMPLES_SHOWN, OFFERED, OFFERS, OWN, Offer, is_example, offer_of
 from loopviz.app.page_config import page_config
 from loopviz.app.presets import PRESETS
 from loopviz.app.questions import View
@@ -74,14 +74,14 @@ _JS_TOUCH = """() => {
 _JS_BRING = """(word, chosen) => {
   const names = %(names)s;
   if (!word) return [];
-  const { model, changes, gave, whole, prompt } = JSON.parse(word);
+  const { model, changes, gave, whole, prompt, suits = model } = JSON.parse(word);
   const touched = (window.loopvizTouched ??= new Set());
   if (whole) touched.clear();
   else if (model !== String(chosen).trim()) return [];
   for (const name of Object.keys(gave)) touched.delete(name);
   window.loopvizGave = gave;
   const brought = names.map((name) => (name in changes && !touched.has(name) ? changes[name] : undefined));
-  return [model, whole ? model : undefined, whole ? prompt : undefined, ...brought];
+  return [suits, whole ? model : undefined, whole ? prompt : undefined, ...brought];
 }"""
 # Another model was chosen: its own prompts to try; a suggested prompt gives way to its suggestion. By a link, or with a
 # run taken over (`linked` is its model), the prompt stays.
@@ -301,7 +301,8 @@ class ExplorePage:
             said = {"names": json.dumps([*preset.values]), "values": json.dumps([*preset.values.values()])}
             button.click(None, None, controls, js=_JS_TOUCH % said, **quick).then(None, None, None, **start)
         # a run's own settings, once more; what cannot be taken over is said, and nothing starts
-        adopted = self.live.adopt(self._adopt, self.lang, [self.live, self.brought], **quick)
+        asked = [self.prompt, self.lang]
+        adopted = self.live.adopt(self._adopt, asked, [self.live, self.brought], **quick)
         adopted.then(None, *taking, js=bring, **quick).then(None, self.brought, None, **quick, js=_JS_ADOPTED)
         # going on from a run: a text that has been through the chat template once is not put into it again
         self.live.again(self._take, None, [self.prompt, self.controls["chat"]], **quick).then(None, None, None, **start)
@@ -397,9 +398,14 @@ class ExplorePage:
         """What is said beside a prompt that the model can hardly read."""
         return self.service.prompt_hint(str(named["model"]), prompt, lang)
 
-    def _adopt(self, event: gr.EventData, lang: str) -> list[Any]:
-        """Take over the settings of a run: those of the visitor's own form as it began, or those its trace tells of."""
-        lang, asked = pick_language(lang), event._data or {}
+    def _adopt(self, event: gr.EventData, prompt: str, lang: str) -> list[Any]:
+        """Take over the settings of a run: those of the visitor's own form as it began, or those its trace tells of.
+
+        Or those of a model of the list: what the page offers where only that one has what is asked for.
+        """
+        lang, asked = pick_language(lang), event._data if isinstance(event._data, dict) else {}
+        if (offer := OFFERED.get(str(asked.get("model")))) is not None:
+            return [gr.skip(), json.dumps(self._offered(offer, prompt))]
         found = self.service.settings_of(asked.get("run"))
         if found is None:
             return [status(text(lang, "live.rerun.gone"), bad=True), ""]
@@ -408,6 +414,16 @@ class ExplorePage:
             return [status(text(lang, "live.rerun.lost", names=", ".join(lost)), bad=True), ""]
         word = {"model": values["model"], "changes": values, "gave": {}, "whole": True, "prompt": prompt}
         return [gr.skip(), json.dumps(word)]
+
+    def _offered(self, offer: Offer, prompt: str) -> dict[str, Any]:
+        """What the page's script puts into the controls to run a model of the list with what it brings.
+
+        Nobody's settings stand in them then, so that they become the model's own as it arrives; a prompt we suggested gives
+        way to its suggestion.
+        """
+        word: dict[str, Any] = {"model": offer.name, "changes": {"model": offer.name}, "gave": {}, "whole": True}
+        suggested = (is_example(prompt) or prompt == self.opening_prompt) and prompt not in offer.examples
+        return word | {"suits": ""} | ({"prompt": offer.examples[0]} if suggested else {})
 
     def _run(self, request: gr.Request, event: gr.EventData, prompt: str, lang: str, *values: Any) -> Iterator[str]:
         asked = event._data if isinstance(event._data, dict) else {}

@@ -116,7 +116,7 @@ class Service:
         if loaded is not None and not found and _suited(values, cleaned["model"]):
             found = st.check_loop(cleaned, loaded.model, lang)
             if cleaned["chat"] and not _chats(loaded):
-                found.append(st.Problem("chat", text(lang, "refused.chat")))
+                found.append(st.Problem("chat", text(lang, "refused.chat"), st.HAS["chat"]))
         return found if prompt is _NOT_ASKED else [*st.check_prompt(prompt, lang), *found]
 
     def prompt_hint(self, model: str, prompt: str, lang: str) -> str:
@@ -228,7 +228,10 @@ class Service:
             line = text(wish.lang, "refused.beside")  # it is told there, with a way out
         else:
             line = text(wish.lang, "refused", reason=problems[0].reason)
-        yield status(line, True, n=wish.start.n, over=True)
+        way: dict[str, Any] = {}
+        if model := next((problem.model for problem in problems if problem.model), ""):
+            way["act"] = {"label": text(wish.lang, "refused.has", model=model), "model": model}
+        yield status(line, True, n=wish.start.n, over=True, **way)
 
     def _run(self, wish: Wish) -> Iterator[str]:
         lang, start = wish.lang, wish.start

@@ -27,10 +27,11 @@ MARKS_LIMIT = 4_000
 
 
 class Problem(NamedTuple):
-    """A refusal: the control it belongs to and what to say beside it."""
+    """A refusal: the control it belongs to, what to say beside it, and a model of the page's list that has what is lacking."""
 
     control: str
     reason: str
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,12 @@ _REGISTRIES = {
 BY_NAME: Mapping[str, Control] = {control.name: control for control in CONTROLS}
 GROUPS: tuple[str, ...] = ("model", "loop", "kv", "step", "sampling")
 
+# What not every model has, and one of the page's list that has it: the way out that a refusal offers.
+HAS: Mapping[str, str] = {
+    "loop_injection": "glassbox",
+    "loop_norm": "stories-loop",
+    "chat": "smollm2-135m-instruct",
+}
 # Fields of LoopLlamaConfig and StreamSettings that a control of another name decides.
 _FIELD_CONTROL = {"loop_layers": "block_start", "do_sample": "greedy", "prompt": "prompt"}
 
@@ -531,7 +538,7 @@ def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[
     problems = []
     for name, reason in (("loop_injection", "refused.linear"), ("loop_norm", "refused.norm")):
         if _impossible(name, values[name], model.config):
-            problems.append(Problem(name, text(lang, reason)))
+            problems.append(Problem(name, text(lang, reason), HAS[name]))
     if problems:
         return problems
     try:

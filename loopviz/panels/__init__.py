@@ -25,7 +25,8 @@ that the clicked point's ``x`` begins with a position (``parseInt(x, 10)``), ``{
 is a loop step. A point of a trace whose ``meta`` is ``{"select": {...}}`` follows that instead.
 
 ``layout.meta["act"]`` is a button a page offers with the panel, where the reader would else stand before a closed door:
-``{"label": str}`` runs again, looked at as now, so that what is lacking is recorded.
+``{"label": str}`` runs again, looked at as now, so that what is lacking is recorded; with ``"model": str`` it runs that
+model, with its own settings.
 
 ``layout.meta["choices"]`` are selects a page offers with the panel: ``{focus field: {"label": str, "options": [[value,
 label], ...], "value": the current one}}``.

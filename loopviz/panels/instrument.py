@@ -38,7 +38,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "source": "Exact: the weights of glassbox, by induction over its steps. Measured: cos, ‖Δ‖/‖s‖ and ‖s‖ as this run "
         "recorded them, by the same code as for every other model.",
         "no_data": "Nothing read yet",
-        "other": "Only the model glassbox has known answers: choose it under “Model” in the settings, and press Run",
+        "other": "Only the model glassbox has known answers, and this run is of another",
+        "act": "Run glassbox and check it",
         "changed": "Known answers hold for glassbox as it was built: one block, learned mix (linear), no loop norm",
         "cost": "Nothing beyond what every run records.",
         "step": "loop step r",
@@ -65,7 +66,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "units": "1 − cos 与收缩率：无单位。η：步长（阻尼）。撇号表示前一步。",
         "source": "精确值：由 glassbox 的权重对循环步归纳得出。测量值：本次运行记录的 cos、‖Δ‖/‖s‖ 与 ‖s‖，与其他模型用的是同一段代码。",
         "no_data": "尚未读入词元",
-        "other": "只有模型 glassbox 的答案是已知的：请在设置的“模型”中选择它，再按“运行”",
+        "other": "只有模型 glassbox 的答案是已知的，而这次运行用的是另一个模型",
+        "act": "运行 glassbox 并检验",
         "changed": "已知答案只适用于构造时的 glassbox：一个块，学习得到的混合（linear），没有循环归一化",
         "cost": "除每次运行本来就记录的内容之外，没有额外开销。",
         "step": "循环步 r",
@@ -173,6 +175,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "meta": {"select": {"step": "x"}},
     }
     if refusal:
+        layout["meta"]["act"] = {"label": words["act"], "model": MODEL}
         hidden = {"visible": False, "title": {"text": words["gap"]}}
         return {"data": [], "layout": layout | {"xaxis": hidden | {"title": {"text": words["step"]}}, "yaxis": hidden}}
     layout |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hs
 
 from loopviz.app import settings as st
+from loopviz.app.library import OFFERED
 from loopviz.app.texts import LANGUAGES, text
+from loopviz.model import LoopLlamaConfig
 from tests.model.tiny import build
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = build()
 LAYERS = MODEL.config.num_hidden_layers
 
@@ -237,3 +241,16 @@ def test_the_threshold_is_off_without_a_chooser_and_its_words_are_the_choosers()
         for name in ("influence", "difficulty")
     }
     assert len(infos) == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("loop_injection", "linear"), ("loop_norm", True)])
+def test_a24_the_model_a_refusal_offers_has_what_is_lacking(name: str, value: Any) -> None:
+    cleaned, _ = st.clean(st.defaults() | {"block_start": 1, "block_end": 2, "loop_damping": 0.5, name: value})
+    (problem,) = st.check_loop(cleaned, MODEL)
+    assert (problem.control, problem.model) == (name, st.HAS[name])
+    offered = LoopLlamaConfig.from_pretrained(ROOT / "assets" / "models" / problem.model)
+    assert st.brought(offered)[name] == value
+
+
+def test_a24_every_model_a_refusal_offers_is_one_of_the_list() -> None:
+    assert set(st.HAS.values()) <= set(OFFERED)

@@ -85,3 +85,9 @@ def test_where_nothing_is_known_it_says_so(built):
             assert shown["data"] == []
             assert shown["layout"]["annotations"][0]["visible"]
             assert panel.summary(trace, Focus(lang=lang))
+            # A24: a dead end has a way out, which a page makes a button of
+            assert shown["layout"]["meta"]["act"] == {"label": panel.TEXTS[lang]["act"], "model": panel.MODEL}
+
+
+def test_a24_where_answers_are_known_no_other_model_is_offered(built):
+    assert "act" not in panel.data(traced(built), Focus())["layout"]["meta"]

@@ -15,6 +15,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "gave.false": "off",
         # a prompt that is too long
         "refused.beside": "Not started: see the ⚠ beside the prompt.",
+        "refused.has": "Run {model}, which has it",
         "compare.prompt.hint": "Shift+Enter compares, Enter makes a line.",
         "prompt.keep": "Keep the last {n} tokens",
         # the run of a link
@@ -38,6 +39,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "gave.true": "开",
         "gave.false": "关",
         "refused.beside": "未开始：见提示词旁边的 ⚠。",
+        "refused.has": "改用具备此项的 {model} 运行",
         "compare.prompt.hint": "按 Shift+Enter 比较，按 Enter 换行。",
         "prompt.keep": "保留最后 {n} 个词元",
         "live.linked": "这个链接保存的是设置，不是结果",
