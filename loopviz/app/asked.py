@@ -53,6 +53,7 @@ class Asked:
         shared: the controls that are everybody's.
         suits: the model whose settings the cards hold; what was set for another one's may give way.
         n: its number among the page's starts.
+        linked: whether a link named the model, and the visitor has not agreed to it yet.
     """
 
     model: str
@@ -65,6 +66,7 @@ class Asked:
     ticket: str = ""
     suits: str = ""
     n: int | None = None
+    linked: bool = False
 
     @classmethod
     def read(cls, payload: Any, default_model: str) -> Asked:
@@ -92,6 +94,7 @@ class Asked:
             ticket=found["ticket"] if isinstance(found.get("ticket"), str) else "",
             suits=found["suits"] if isinstance(found.get("suits"), str) else model,
             n=number(found.get("n")),
+            linked=found.get("linked") is True,
         )
 
     def values(self, card: Card, config: Any = None) -> dict[str, Any]:

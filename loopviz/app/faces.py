@@ -146,7 +146,7 @@ def all_faces(
     values = {**values, **changed}  # where something gave way, that is in them
     cleaned, _ = st.clean(values)
     if problems is None:
-        problems = service.problems(values, lang) + service.model_problem(cleaned["model"])
+        problems = service.problems(values, lang) + service.model_problem(cleaned["model"], lang)
     chosen = matching(cleaned)
     look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(cleaned['model']).name or 'own'}"
     made = [gr.update(**prompt_face(problems, lang, hint))]

@@ -113,7 +113,9 @@ class Laboratory:
         return dumps({"kind": "tasks", "tasks": [describe(task) for task in TASKS.values()]})
 
     def model(self, question: Any) -> str:
-        """`{model, lang}`: where a model is, and the tokens it can read at once (`context`); one that is not here begins to be loaded.
+        """`{model, lang, linked}`: where a model is, and the tokens it can read at once (`context`).
+
+        One that is not here begins to be loaded; of one that a link named (`linked`) the visitor is asked first.
 
         `loop`: the loop fields it brings where a form says nothing of them (:func:`loopviz.app.lab_form.usual_loop`).
         """
@@ -122,7 +124,7 @@ class Laboratory:
         name, problems = st.clean_name(asked.get("model"), lang)
         if problems:
             return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        loaded, now = self.room.ready(name), self.room.want(name, lang)
+        loaded, now = self.room.ready(name), self.room.want(name, lang, linked=asked.get("linked") is True)
         answer = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
         if loaded is not None:
             answer |= {"loop": usual_loop(loaded.model.config), "context": loaded.model.config.max_position_embeddings}

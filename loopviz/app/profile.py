@@ -28,6 +28,8 @@ class Profile:
         queue: of runs that may wait in all; who comes later is told so.
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
         model_bytes: of parameters of the models held beside the default one.
+        one_model_bytes: of parameters of one model that a visitor names; what memory holds is asked besides.
+        model_loads: of models that visitors name, at a time; who comes later waits. Those offered never do.
         download_bytes: of the files of a model that a visitor may fetch.
         layers, vocabulary: of a model that a visitor may load.
         tokenizer_seconds, tokenizer_bytes: that a stranger's tokenizer or template may take for one text.
@@ -45,6 +47,8 @@ class Profile:
     queue: int
     kept_bytes: int
     model_bytes: int
+    one_model_bytes: int
+    model_loads: int
     download_bytes: int
     layers: int
     vocabulary: int
@@ -65,6 +69,8 @@ LOCAL = Profile(
     queue=64,
     kept_bytes=2 * GIB,
     model_bytes=8 * GIB,
+    one_model_bytes=1024 * GIB,
+    model_loads=2,
     download_bytes=64 * GIB,
     layers=512,
     vocabulary=1_000_000,
@@ -84,6 +90,8 @@ PUBLIC = Profile(
     queue=64,
     kept_bytes=512 * MIB,
     model_bytes=2 * GIB,
+    one_model_bytes=2 * GIB,
+    model_loads=2,
     download_bytes=4 * GIB,
     layers=128,
     vocabulary=300_000,

@@ -186,16 +186,20 @@ class Questions:
         return said[len(first) :] if marked and not trace.meta["settings"].get("chat") else said
 
     def model_status(self, question: Any) -> str:
-        """`{lang, model, again}`: where the model the visitor has chosen is; the one the page started with when none is named.
+        """`{lang, model, again, linked, look}`: where the model the visitor has chosen is; the one the page started with when none is named.
 
         Whoever asks wants it: it begins to be loaded; one that failed is tried once more if asked `again`.
+        `linked`: a link named it, and the visitor has not agreed to it yet. `look`: they do not want it (any more).
         """
         asked = read(question)
         lang = pick_language(asked.get("lang"))
         name, problems = st.clean_name(asked.get("model", self._room.default), lang)
         if problems:
             return dumps({"state": "failed", "text": problems[0].reason, "lang": lang})
-        now = self._room.want(name, lang, asked.get("again") is True)
+        if asked.get("look") is True:
+            now = self._room.status(name)
+        else:
+            now = self._room.want(name, lang, asked.get("again") is True, asked.get("linked") is True)
         return dumps({"state": now.state, "text": now.tell(lang), "lang": lang})
 
 

@@ -160,10 +160,10 @@ class Service:
         found = self.suited(values)
         return None if found is None else found[0]
 
-    def model_problem(self, name: str) -> list[st.Problem]:
+    def model_problem(self, name: str, lang: str = "en") -> list[st.Problem]:
         """Why the model could not be loaded, if it could not; Run tries again."""
         now = self.room.status(name)
-        return [st.Problem("model", now.step)] if now.state == "failed" else []
+        return [st.Problem("model", now.reason(lang))] if now.state == "failed" else []
 
     def refused(self, session: str) -> list[st.Problem]:
         """What the session's last run was refused for; told once."""
@@ -246,7 +246,7 @@ class Service:
                 yield status(f"{line} · {text(lang, 'live.wait_model')}", n=start.n)
             if over():
                 break
-            loaded = self.room.get(name, lang)
+            loaded = self.room.get(name, lang, over)
             with self.places.join("explore") as place:
                 for ahead in place.wait(over):
                     yield status(in_line(ahead, lang), n=start.n)
@@ -300,7 +300,7 @@ class Service:
     def _waiting(self, name: str, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[str]:
         """Load a model in a thread of its own; meanwhile, yield each new line about it. ModelRefused at the end.
 
-        Ends early when `gone()`: the model is loaded all the same, others may want it.
+        Ends early when `gone()`: the model is loaded all the same if others want it.
         """
         if self.room.ready(name) is not None:
             return
@@ -308,7 +308,7 @@ class Service:
 
         def fetch() -> None:
             try:
-                self.room.get(name, lang)
+                self.room.get(name, lang, gone)
             except ModelRefused as error:
                 refused.append(error)
 
@@ -321,7 +321,7 @@ class Service:
                 said = line
                 yield line
             thread.join(0.25)
-        if refused:
+        if refused and not gone():
             raise refused[0]
 
     # --- the settings of a run ---------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loopviz.worker import WorkerEnded
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded; the message names what is wrong with which value, and what to do."""
@@ -37,6 +39,7 @@ def reading(what: str | Path) -> Iterator[None]:
 
     Not a list of exception classes: parsers, converters and Rust libraries raise anything (a panic of theirs is not even
     an `Exception`). Only what is not about the files passes: Ctrl-C, the end of the interpreter, a task given up.
+    A process that worked for us and was ended is about the files, unless it was ended because nobody waits any more.
 
     Args:
         what: the file or checkpoint, for the message.
@@ -48,6 +51,10 @@ def reading(what: str | Path) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
+    except WorkerEnded as error:
+        if error.why == "over":
+            raise
+        raise CheckpointError(f"{what}: cannot be read ({error}); take another checkpoint") from error
     except MemoryError as error:
         raise CheckpointError(
             f"{what}: memory ran out while it was read; choose a smaller checkpoint, or close other programs"

@@ -6,7 +6,6 @@ otherwise end as a model that is half random: a missing shard, a missing tensor,
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -22,7 +21,9 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .checkpoint_errors import CheckpointError, Note, cause, reading
+from .checkpoint_json import read_json
 from .checkpoint_keys import CONFIG_KEYS, check_keys, shown
+from .checkpoint_limits import CheckpointLimits, count_weights
 from .configuration import LoopLlamaConfig
 
 SINGLE = "model.safetensors"
@@ -30,7 +31,8 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 MODEL_TYPES = ("llama", "loop_llama")
-_JSON_LIMIT = 64 * 2**20
+_SMALL_JSON = 4 * 2**20  # of files that only say things: no configuration is a tenth as long
+HELD = 4  # bytes of a number in float32, as a server holds models
 # Buffers that old exports stored beside the weights; transformers recomputes them.
 _DERIVED = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
@@ -72,8 +74,12 @@ class Inspection:
     notes: list[Note] = field(default_factory=list)
 
 
-def inspect_folder(folder: Path) -> Inspection:
+def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Inspection:
     """Check a folder of config.json and safetensors.
+
+    Args:
+        folder: holds them.
+        limits: what it may have.
 
     Raises:
         CheckpointError: not a Llama, quantised, only pickles, a file or shard missing or damaged, tensors missing,
@@ -81,7 +87,7 @@ def inspect_folder(folder: Path) -> Inspection:
     """
     with reading(folder):
         notes: list[Note] = []
-        config = read_config(folder, notes)
+        config = read_config(folder, notes, limits)
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes: set[str] = set()
         for file in weight_files(folder):
@@ -103,12 +109,13 @@ def inspect_folder(folder: Path) -> Inspection:
         return Inspection(folder, config, sum(sizes), max(sizes), "/".join(sorted(dtypes)), notes)
 
 
-def read_config(folder: Path, notes: list[Note] | None = None) -> LlamaConfig:
+def read_config(folder: Path, notes: list[Note] | None = None, limits: CheckpointLimits | None = None) -> LlamaConfig:
     """The configuration in `folder`, once its `model_type` is known to be a Llama's. Code it names is ignored.
 
     Args:
         folder: holds config.json.
         notes: what is dropped from the configuration is said here.
+        limits: what it may say; of the weights, what they will take in float32.
 
     Raises:
         CheckpointError: no config.json, not JSON, another architecture, quantised weights, values Llama refuses, a key
@@ -118,12 +125,14 @@ def read_config(folder: Path, notes: list[Note] | None = None) -> LlamaConfig:
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{folder}: there is no config.json; give the folder that holds it, or a .gguf file")
-    raw = read_json(file)
+    raw = read_json(file, _SMALL_JSON)
     model_type = raw.get("model_type")
     if model_type not in MODEL_TYPES:
         raise CheckpointError(
             f"model_type={shown(model_type)} in {file}: must be one of {', '.join(map(repr, MODEL_TYPES))}; choose {LLAMAS}"
         )
+    if limits is not None:
+        limits.check_counts(raw.get("num_hidden_layers"), raw.get("vocab_size"))
     check_keys(CONFIG_KEYS, raw, file)
     _check_architectures(raw, file)
     _check_rope(raw, file)
@@ -140,9 +149,12 @@ def read_config(folder: Path, notes: list[Note] | None = None) -> LlamaConfig:
     drop_ids(raw, raw.get("vocab_size", 32000), file, notes)
     kind = LoopLlamaConfig if model_type == "loop_llama" else LlamaConfig
     try:
-        return kind.from_dict(raw)
+        config = kind.from_dict(raw)
     except Exception as error:  # whatever the strict dataclass raises, it is about this file
         raise CheckpointError(f"{file}: not a Llama configuration: {cause(error)}") from error
+    if limits is not None:
+        limits.check_weights(count_weights(config), HELD, available_memory())
+    return config
 
 
 def drop_ids(raw: dict[str, Any], rows: Any, where: Path, notes: list[Note]) -> None:
@@ -248,27 +260,6 @@ def check_window(window: Any, context: Any, name: str, where: Path, *, used: boo
             f"{name}={shown(window)} in {where}: a Llama attends to the whole context of {shown(context)} tokens; the "
             "numbers of longer texts would be others"
         )
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from `file`.
-
-    Raises:
-        CheckpointError: unreadable, too large, not JSON, not an object.
-    """
-    try:
-        if file.stat().st_size > _JSON_LIMIT:
-            raise CheckpointError(f"{file}: larger than {_JSON_LIMIT >> 20} MiB, which no such file is; fetch it again")
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be opened ({cause(error)})") from error
-    except Exception as error:
-        raise CheckpointError(f"{file}: is not JSON ({cause(error)}); fetch it again") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}; fetch it again")
-    return value
 
 
 def weight_files(folder: Path) -> list[Path]:

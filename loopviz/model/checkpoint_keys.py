@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint_errors import CheckpointError
-from .configuration import LOOP_FIELDS
 
 READ, ONLY, HARMLESS, REFUSED = "read", "only", "harmless", "refused"
 NOTHING = (None, False, [], {}, "")
@@ -97,7 +96,7 @@ def _same(value: Any, other: Any) -> bool:
 _UNREAD = "a Llama here does not compute it, and left out it would change the numbers"
 _MOE = "a mixture of experts is not a Llama"
 
-CONFIG_KEYS: tuple[Key, ...] = (
+_CONFIG_KEYS: tuple[Key, ...] = (
     Key("model_type", READ, "'llama' or 'loop_llama'; anything else is another architecture", example="llama"),
     Key("architectures", READ, "a causal Llama; a classifier or a draft model is not one", example=["LlamaForCausalLM"]),
     Key("auto_map", READ, "code beside the weights: never run; said in the notes", example={"AutoConfig": "x.Config"}),
@@ -124,7 +123,6 @@ CONFIG_KEYS: tuple[Key, ...] = (
     Key("sliding_window", READ, "refused unless every position of the context is inside it", example=4096),
     Key("use_sliding_window", READ, "false: sliding_window is not used", example=False),
     Key("layer_types", READ, "refused unless every layer is 'full_attention'", example=["full_attention"] * 3),
-    *(Key(name, READ, "a field of LoopLlamaConfig") for name in LOOP_FIELDS),
     Key("partial_rotary_factor", ONLY, "Llama rotates whole heads", (1, 1.0), 0.5),
     Key("rotary_pct", ONLY, "Llama rotates whole heads", (1, 1.0), 0.25),
     Key("rope_interleaved", ONLY, "Llama in transformers rotates halves, not neighbours", (False,), True),
@@ -175,6 +173,17 @@ CONFIG_KEYS: tuple[Key, ...] = (
     Key("transformers_version", HARMLESS, "who wrote it", example="4.31.0"),
     Key("_name_or_path", HARMLESS, "who wrote it", example="somewhere/else"),
 )  # fmt: skip
+
+
+def __getattr__(name: str) -> tuple[Key, ...]:
+    """`CONFIG_KEYS`, made when it is asked for: the loop's fields bring torch, which who reads a tokenizer does not need."""
+    if name != "CONFIG_KEYS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .configuration import LOOP_FIELDS
+
+    return (*(Key(field, READ, "a field of LoopLlamaConfig") for field in LOOP_FIELDS), *_CONFIG_KEYS)
+
+
 """`config.json`. A key of no row is one that transformers' Llama does not read either."""
 
 _TRUE_WORDS = "the tokenizer of tokenizer.json is what is used, and it does not do this"

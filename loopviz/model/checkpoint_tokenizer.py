@@ -14,7 +14,7 @@ from tokenizers import processors
 from transformers import BatchEncoding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .checkpoint_errors import CheckpointError, Note, cause, reading
-from .checkpoint_files import read_json
+from .checkpoint_json import read_json
 from .checkpoint_keys import TOKENIZER_KEYS, check_keys, shown
 
 _CONFIG = "tokenizer_config.json"

@@ -21,9 +21,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from . import checkpoint_files
+from .apart_tokenizer import ApartTokenizer, TokenizerLimits
 from .checkpoint_errors import CheckpointError, Note, cause, reading
 from .checkpoint_files import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder
-from .checkpoint_sources import KNOWN, STAGES, KnownModel, Progress, cache_dir, locate
+from .checkpoint_limits import SPARE, CheckpointLimits, CheckpointTooLarge
+from .checkpoint_sources import FREE, KNOWN, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
 from .checkpoint_tokenizer import load_folder_tokenizer, within_rows
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .gguf_llama import inspect_gguf, load_gguf
@@ -34,14 +36,21 @@ from .smollm2_wheel import gguf_peak
 
 __all__ = [
     "STAGES",
+    "ApartTokenizer",
     "CheckpointError",
+    "CheckpointLimits",
+    "CheckpointTooLarge",
     "KnownModel",
     "LoadedCheckpoint",
     "Note",
+    "PreparedCheckpoint",
+    "Terms",
+    "TokenizerLimits",
     "as_loop_llama",
     "cache_dir",
     "known_models",
     "load_checkpoint",
+    "prepare_checkpoint",
     "to_loop_config",
 ]
 
@@ -120,6 +129,30 @@ def load_checkpoint(
             Whatever else its files bring up, too.
         ValueError: a loop field is unknown or breaks its rule.
     """
+    prepared = prepare_checkpoint(name_or_path, dtype=dtype, progress=progress, allow_paths=allow_paths, **loop_fields)
+    return prepared.load()
+
+
+def prepare_checkpoint(
+    name_or_path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+    allow_paths: bool = True,
+    terms: Terms = FREE,
+    apart: TokenizerLimits | None = None,
+    **loop_fields: Any,
+) -> PreparedCheckpoint:
+    """As :func:`load_checkpoint`, all but the weights: brought here, looked through, its tokenizer read.
+
+    Args:
+        terms: what may be fetched, and how.
+        apart: its tokenizer and templates run in a process of their own, with these limits; None: here.
+
+    Raises:
+        As :func:`load_checkpoint`, but for memory; `CheckpointTooLarge` beyond the limits of `terms`.
+        WorkerEnded: nobody waits for it any more.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(map(str, DTYPES))}")
     _check_field_names(loop_fields)
@@ -127,40 +160,75 @@ def load_checkpoint(
     name = os.fspath(name_or_path)
     shown_name = name if isinstance(name, str) else repr(name)
     with tell.passing_through(), reading(shown_name), quiet_transformers():
-        located = locate(name, tell, allow_paths=allow_paths)
+        located = locate(name, tell, allow_paths=allow_paths, terms=terms)
         is_gguf = located.path.is_file()
-        found = inspect_gguf(located.path) if is_gguf else inspect_folder(located.path)
+        found = (inspect_gguf if is_gguf else inspect_folder)(located.path, terms.limits)
         stored = to_loop_config(found.config)  # what it raises without fields of the caller's is about the files
     config = to_loop_config(found.config, **loop_fields)
     found.notes.extend(_loop_weights_notes(config, stored))
     with tell.passing_through(), reading(located.path), quiet_transformers():
         tell("tokenizer", None)
-        tokenizer = (load_gguf_tokenizer if is_gguf else load_folder_tokenizer)(located.path, found.notes)
+        rows = found.config.vocab_size
+        if apart is not None:
+            tokenizer = ApartTokenizer(located.path, is_gguf, rows, apart, found.notes)
+        else:
+            tokenizer = (load_gguf_tokenizer if is_gguf else load_folder_tokenizer)(located.path, found.notes)
         added = set(tokenizer.added_tokens_decoder)
         check_tokenizer(tokenizer.get_vocab(), added, found.config, located.path, found.notes)
-        tokenizer = within_rows(tokenizer, found.config.vocab_size)
-        n_bytes = found.n_weights * dtype.itemsize
-        need = gguf_peak(found.n_weights, found.largest, dtype.itemsize) if is_gguf else n_bytes + n_bytes // 10
-        check_memory(need, name, dtype, checkpoint_files.available_memory())
-        tell("weights", None)
-        if is_gguf:
-            model = as_loop_llama(load_gguf(located.path, found.config, dtype), **loop_fields)
-        else:
-            model = _load_folder(found, config, dtype)
-        _complete_generation(model, tokenizer, found)
-    model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
-    tell("ready", 1.0)
-    known = KNOWN.get(name)
-    return LoadedCheckpoint(
-        model.eval(),
-        tokenizer,
-        name,
-        located.source,
-        located.path,
-        found.stored,
-        known.license if known else None,
-        tuple(found.notes),
-    )
+        if apart is None:
+            tokenizer = within_rows(tokenizer, rows)
+    return PreparedCheckpoint(name, located, found, config, tokenizer, dtype, loop_fields, tell)
+
+
+@dataclass(frozen=True)
+class PreparedCheckpoint:
+    """A checkpoint of which all is known but its weights (:func:`prepare_checkpoint`)."""
+
+    name: str
+    located: Located
+    found: Inspection
+    config: LoopLlamaConfig
+    tokenizer: PreTrainedTokenizerBase | ApartTokenizer
+    dtype: torch.dtype
+    loop_fields: Mapping[str, Any]
+    tell: _Teller
+
+    @property
+    def need(self) -> int:
+        """Bytes of memory that :meth:`load` needs at its peak."""
+        if self.located.path.is_file():
+            return gguf_peak(self.found.n_weights, self.found.largest, self.dtype.itemsize)
+        n_bytes = self.found.n_weights * self.dtype.itemsize
+        return n_bytes + n_bytes // SPARE
+
+    def load(self) -> LoadedCheckpoint:
+        """Read the weights.
+
+        Raises:
+            CheckpointError: they do not fit in memory, or cannot be read after all.
+        """
+        found, path, name = self.found, self.located.path, self.name
+        with self.tell.passing_through(), reading(path), quiet_transformers():
+            check_memory(self.need, name, self.dtype, checkpoint_files.available_memory())
+            self.tell("weights", None)
+            if path.is_file():
+                model = as_loop_llama(load_gguf(path, found.config, self.dtype), **self.loop_fields)
+            else:
+                model = _load_folder(found, self.config, self.dtype)
+            _complete_generation(model, self.tokenizer, found)
+        model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
+        self.tell("ready", 1.0)
+        known = KNOWN.get(name)
+        return LoadedCheckpoint(
+            model.eval(),
+            self.tokenizer,
+            name,
+            self.located.source,
+            path,
+            found.stored,
+            known.license if known else None,
+            tuple(found.notes),
+        )
 
 
 def _loop_weights_notes(config: LoopLlamaConfig, stored: LoopLlamaConfig) -> list[Note]:

@@ -33,6 +33,9 @@ _SCALARS = {
     GGUFValueType.FLOAT64: "d",
 }
 _VERSIONS = (2, 3)
+# Far more than any Llama has: a list of a file's whole length would take many times the file's size.
+_MOST_VALUES = 4_000_000
+_MOST_ENTRIES = 200_000  # tensors, and keys
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ class _Walker:
     def header(self) -> Header:
         self.take("I")  # the version, known by now
         n_tensors, n_fields = self.take("Q"), self.take("Q")
+        if max(n_tensors, n_fields) > _MOST_ENTRIES:
+            raise _NotRead(f"it announces {n_tensors} tensors and {n_fields} keys, which no Llama has")
         fields: dict[str, Any] = {}
         for _ in range(n_fields):
             key = self.text()
@@ -162,6 +167,8 @@ class _Walker:
         kind, count = GGUFValueType(self.take("I")), self.take("Q")
         if kind == GGUFValueType.ARRAY:
             raise _NotRead("its metadata hold an array of arrays, which no Llama has")
+        if count > _MOST_VALUES:
+            raise _NotRead(f"its metadata hold a list of {count} values, which no Llama has")
         if kind == GGUFValueType.STRING:
             self.need(8 * count)
             return Array(kind, [self.text() for _ in range(count)])

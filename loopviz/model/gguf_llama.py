@@ -22,8 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from .checkpoint_errors import CheckpointError, Note, cause, reading
-from .checkpoint_files import LLAMAS, Inspection, check_tensors, check_window
+from .checkpoint_files import HELD, LLAMAS, Inspection, available_memory, check_tensors, check_window
 from .checkpoint_keys import GGUF_KEYS, check_keys, shown
+from .checkpoint_limits import CheckpointLimits, count_weights
 from .gguf_header import Array, Header, Tensor, read_header
 from .gguf_tokenizer import end_marks, special_ids
 
@@ -64,8 +65,12 @@ _ATTENTION_BIASES = re.compile(r"\.self_attn\.[qkvo]_proj\.bias$")
 _MLP_BIASES = re.compile(r"\.mlp\.\w+_proj\.bias$")
 
 
-def inspect_gguf(file: Path) -> Inspection:
+def inspect_gguf(file: Path, limits: CheckpointLimits | None = None) -> Inspection:
     """Check a GGUF file by its header.
+
+    Args:
+        file: to check.
+        limits: what it may have.
 
     Raises:
         CheckpointError: damaged, not a Llama, a mixture of experts, tensors missing, unexpected, of a wrong shape or in a
@@ -82,8 +87,14 @@ def inspect_gguf(file: Path) -> Inspection:
         check_keys(GGUF_KEYS, {key: _plain(value) for key, value in header.fields.items()}, file)
         if not isinstance(header.fields.get("tokenizer.ggml.tokens"), Array):
             raise CheckpointError(f"{file}: holds no tokenizer (tokenizer.ggml.tokens); take a GGUF file that does")
+        if limits is not None:
+            tokens = header.fields["tokenizer.ggml.tokens"].values
+            limits.check_counts(_plain(header.fields.get("llama.block_count")), len(tokens))
         tensors = _llama_tensors(header, file)
         config = _config(header, tensors, file, notes)
+        if limits is not None:
+            limits.check_counts(config.num_hidden_layers, config.vocab_size)
+            limits.check_weights(count_weights(config), HELD, available_memory())
         check_tensors({**_left_out_biases(tensors, config), **_shapes(tensors)}, config, file)
         sizes = [math.prod(shape) for shape in _shapes(tensors).values()]
         types = {tensor.type.name for tensor in tensors.values() if len(tensor.shape) > 1}

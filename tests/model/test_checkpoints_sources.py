@@ -50,7 +50,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise CheckpointError(f"checkpoint {repo!r}: no Hub here")
 
     monkeypatch.setattr(sources, "_ask_hub", ask)
-    monkeypatch.setattr(sources, "_hub_cached", lambda repo: None)
+    monkeypatch.setattr(sources, "_hub_cached", lambda repo, limits: None)
     return asked
 
 
@@ -132,7 +132,7 @@ def test_the_first_step_that_has_it_wins(
     tried: list[int] = []
 
     def step(number: int) -> Callable[..., Located | None]:
-        def run(model: Any, progress: Any) -> Located | None:
+        def run(model: Any, progress: Any, terms: Any) -> Located | None:
             tried.append(number)
             if number == winner:
                 return Located(llama_folder(), f"step {number}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loopviz.app.texts import compare, en, fields, lab, learn, play, preview, share, starts, steer, zh
+from loopviz.app.texts import compare, en, fields, lab, learn, models, play, preview, share, starts, steer, zh
 from loopviz.panels.labels import fill
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
@@ -17,6 +17,7 @@ _PARTS = (
     compare,
     lab,
     fields,
+    models,
     preview,
 )  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {

@@ -1,0 +1,36 @@
+"""The JSON files of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .checkpoint_errors import CheckpointError, cause
+
+_JSON_LIMIT = 64 * 2**20  # bytes
+
+
+def read_json(file: Path, most: int = _JSON_LIMIT) -> dict[str, Any]:
+    """A JSON object from `file`.
+
+    Args:
+        file: to read.
+        most: bytes.
+
+    Raises:
+        CheckpointError: unreadable, too large, not JSON, not an object.
+    """
+    try:
+        if file.stat().st_size > most:
+            raise CheckpointError(f"{file}: larger than {most >> 20} MiB, which no such file is; fetch it again")
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be opened ({cause(error)})") from error
+    except Exception as error:
+        raise CheckpointError(f"{file}: is not JSON ({cause(error)}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}; fetch it again")
+    return value
