@@ -20,6 +20,7 @@ from loopviz.worker import Told, Worker, WorkerEnded, WorkerRefused
 PATIENCE = 8.0
 """Seconds after which a Hub that has not answered counts as out of reach."""
 SMALL = 4 * 2**20  # bytes that a file may be longer than the Hub listed
+LOCKED = 0.1  # seconds after which a file counts as being fetched by somebody else
 STEP = 0.005  # of a download: told when so much more of it is there
 
 
@@ -116,7 +117,7 @@ def sweep(wanted: Wanted) -> None:
         lock = cache / ".locks" / name / f"{part.name.split('.')[0]}.lock"
         with contextlib.suppress(OSError, TimeoutError):  # being fetched by somebody else
             lock.parent.mkdir(parents=True, exist_ok=True)
-            with WeakFileLock(lock, timeout=0):
+            with WeakFileLock(lock, timeout=LOCKED):
                 part.unlink(missing_ok=True)
 
 
