@@ -1,6 +1,7 @@
 // The Compare page: configurations beside each other, their texts and curves as they come, a table and a Pareto plot.
 // The other half is loopviz/app/comparison.py; messages are listed in loopviz/app/comparison_run.py.
 
+import { AskModel } from "./ask_model.js";
 import { el, press } from "./dom.js";
 import { Card } from "./card.js";
 import { Field } from "./form.js";
@@ -43,6 +44,8 @@ class Page {
     this.status = el("span", "lv-status");
     this.status.setAttribute("role", "status");
     this.modelLine = el("span", "lv-model");
+    this.asking = new AskModel(() => this.check(0));
+    this.chosen = false; // whether the model is the visitor's own choice
     this.model = new Field({ name: "model", kind: "name" }, () => this.remodel());
     const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
     names.id = "lv-models";
@@ -75,6 +78,7 @@ class Page {
       "lv-card lv-asking",
       el("div", "lv-asked", this.prompt.node, this.after.node),
       el("div", "lv-card-row", el("div", "lv-buttons-row", this.go, this.halt), this.status, this.modelLine),
+      this.asking.node,
       el("details", "", this.sharedTitle, form),
       el("div", "lv-adders", this.addTitle, ...this.adders),
     );
@@ -200,6 +204,7 @@ class Page {
 
   /** Another model: its own prompt, unless the visitor wrote one. */
   remodel() {
+    this.chosen = true;
     const { offers } = this.frame.config;
     const offer = offers[this.model.value.trim()] ?? offers[""];
     const known = Object.values(offers);
@@ -212,6 +217,7 @@ class Page {
     return {
       lang: this.frame.lang,
       model: this.model.value,
+      linked: this.asking.linked(this.model.value, this.chosen),
       suits: this.suits,
       shared: this.shared,
       cards: this.cards.map((card) => card.asked()),
@@ -228,6 +234,7 @@ class Page {
       if (answer?.kind !== "checked" || JSON.stringify(asked) !== JSON.stringify(this.asked())) return this.check(answer ? 150 : 2000);
       this.modelLine.textContent = answer.model.text;
       this.modelLine.dataset.state = this.root.dataset.model = answer.model.state;
+      this.asking.show(this.model.value, answer.model, this.frame.text("live.model.load"));
       for (const [key, look] of Object.entries(answer.shared)) this.sharedFields.get(key).show(look);
       if (answer.base && answer.model.name !== this.suits) {
         // the model brings its settings; what was set on a card and cannot be had with it has given way
@@ -238,7 +245,7 @@ class Page {
       }
       this.cards.forEach((card, i) => card.checked(answer.cards[i]));
       this.mark();
-      return ["ready", "failed"].includes(answer.model.state) ? null : this.check(700);
+      return ["ready", "failed", "ask"].includes(answer.model.state) ? null : this.check(700);
     }, wait);
   }
 
@@ -248,6 +255,7 @@ class Page {
   compare() {
     if (this.running) this.stop();
     this.forget();
+    this.asking.agree(this.model.value); // to run it is to agree
     this.ticket = ticket();
     this.n += 1;
     this.running = true;

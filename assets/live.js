@@ -100,6 +100,7 @@ class Page {
       this.heading,
       this.tour.offer,
       el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.model.node, this.keys.open)),
+      this.model.asking.node,
       this.linked.node,
       this.words.idle,
       this.text,
@@ -233,6 +234,7 @@ class Page {
   start() {
     if (!this.tell) return;
     this.player.pause();
+    this.model.agree();
     this.n += 1;
     this.starting = true;
     this.bad = false;
@@ -298,7 +300,7 @@ class Page {
 
   /** Gradio's Stop goes through its queue; this tells the run at once. */
   halt() {
-    if (this.run && !this.end) fetch(this.lineOf(this.run), { method: "POST" }).catch(() => null);
+    if (this.run && !this.end) fetch(this.lineOf(this.run), { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).catch(() => null);
   }
 
   /** Listen to a run's own line; where there is none, Gradio brings the frames too. */

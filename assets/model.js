@@ -1,5 +1,6 @@
 // The line that says where the chosen model is: waited for, loading, ready or refused.
 
+import { AskModel } from "./ask_model.js";
 import { el } from "./dom.js";
 
 const AGAIN_MS = 700; // between two looks
@@ -10,11 +11,13 @@ export class ModelLine {
     this.page = page;
     this.node = el("span", "lv-model");
     this.watcher = null; // the newest watch
+    this.asking = new AskModel(() => this.watch(true));
     this.told = ""; // of which model, and state, the server was asked what it means
   }
 
-  show({ text, state }) {
+  show({ text, state }, name) {
     const { page, node } = this;
+    this.asking.show(name, { text, state }, page.texts["live.model.load"]);
     node.textContent = node.title = text;
     node.dataset.state = page.root.dataset.model = state;
   }
@@ -28,6 +31,13 @@ export class ModelLine {
     page.share.visited.then(() => setTimeout(() => page.tell.loaded(), 50));
   }
 
+  /** The visitor runs it: that is to agree. */
+  agree() {
+    if (this.asking.node.hidden) return;
+    this.asking.agree(window.loopvizModel);
+    this.watch(true);
+  }
+
   /** Follow the loading of the model that is chosen in the controls until it is there; the newest call does. */
   async watch(again = false) {
     const { config, server } = this.page;
@@ -36,14 +46,16 @@ export class ModelLine {
     if (again) this.told = "";
     for (let tries = 0; ; tries++) {
       let status = null;
-      const asked = { lang: config.lang, model: window.loopvizModel, again: again && !tries }; // see ExplorePage; left out until one was chosen
+      const asked = { lang: config.lang, model: window.loopvizModel, again: again && !tries, linked: false }; // see ExplorePage; left out until one was chosen
+      asked.linked = this.asking.linked(asked.model, window.loopvizTouched?.has("model"));
       try {
         status = JSON.parse(await server.model_status(JSON.stringify(asked)));
       } catch {
         status = null;
       }
       if (this.watcher !== watcher) return undefined; // another model, or another language
-      if (status) this.show(status);
+      if (status) this.show(status, asked.model);
+      if (status?.state === "ask") return undefined; // until the visitor agrees
       if (status?.state === "ready" || status?.state === "failed") return this.arrived(JSON.stringify([asked.model, status.state]));
       if (!status && tries > PATIENCE) return undefined;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));

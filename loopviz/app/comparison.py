@@ -14,9 +14,10 @@ from loopviz.app.comparison_run import SEND_EVERY, ComparisonRun, messages
 from loopviz.app.downloads import file_of
 from loopviz.app.drawing import about_loop
 from loopviz.app.faces import face
+from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.kept_runs import KeptRuns
 from loopviz.app.questions import read
-from loopviz.app.service import Service, in_line, over, status, unforeseen
+from loopviz.app.service import Service, in_line, over, status
 from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Start
 from loopviz.app.url_state import PageState, decode, encode
@@ -56,7 +57,7 @@ class Comparisons:
             yield from self._run(asked, session, start)
         except ValueError as error:
             yield over(asked.ticket, text(asked.lang, "refused", reason=str(error)))
-        except Exception as error:
+        except kinds() as error:
             reason = unforeseen(error, asked.lang, "comparison")
             yield over(asked.ticket, text(asked.lang, "refused", reason=reason))
 

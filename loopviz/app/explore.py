@@ -13,6 +13,7 @@ import gradio as gr
 from loopviz.app import linking, recording
 from loopviz.app import settings as st
 from loopviz.app.faces import all_faces, example_faces, make, prompt_face
+from loopviz.app.faults import guarded
 from loopviz.app.library import EXAMPLES_SHOWN, OFFERED, OFFERS, OWN, Offer, is_example, offer_of
 from loopviz.app.page_config import page_config
 from loopviz.app.presets import PRESETS
@@ -110,6 +111,11 @@ def _template() -> str:
     openings = html.escape(json.dumps(opening_urls()))
     # it is the page's part only once the script has taken it: the early one is there before
     return f'<div class="lv-place" {data} data-opening="{openings}"></div>'
+
+
+def _asked(event: gr.EventData) -> dict[str, Any]:
+    """What the page's script says with an event; nothing when it is not what the script sends."""
+    return event._data if isinstance(event._data, dict) else {}
 
 
 class ExplorePage:
@@ -254,14 +260,16 @@ class ExplorePage:
 
         # its first input carries what the visitor's browser remembers
         opened = [self.linked, *everything]
-        self.demo.load(self._open, opened, [self.lang, self.linked, self.suits, *words, *faces], js=_JS_OPEN, **quick)
-        self.lang.input(self._speak, everything, [*words, *faces], js=_JS_SPEAK, **quick)
+        self.demo.load(
+            guarded(self._open), opened, [self.lang, self.linked, self.suits, *words, *faces], js=_JS_OPEN, **quick
+        )
+        self.lang.input(guarded(self._speak), everything, [*words, *faces], js=_JS_SPEAK, **quick)
         self.dark.click(None, None, None, js=_JS_DARK, **quick)
         # by the visitor: what is set from here comes with its faces, and would be looked at half set
         for name, component in self.controls.items():
             component.input(None, None, None, js=_JS_TOUCH % {"names": json.dumps([name]), "values": "[]"}, **quick)
         changes = [component.input for component in order]
-        gr.on(changes, self._check, everything, [self.live, *faces], trigger_mode="always_last", **marked)
+        gr.on(changes, guarded(self._check), everything, [self.live, *faces], trigger_mode="always_last", **marked)
 
         model = self.controls["model"]
         offers = {offer.name: offer.examples for offer in (*OFFERS, OWN)}
@@ -273,17 +281,19 @@ class ExplorePage:
         introduced = [self.linked, self.prompt, *self.examples]
         model.change(None, [self.linked, self.prompt, model], introduced, js=introduce, **quick)
         model.change(None, model, None, js=_JS_CHOSEN, **quick)
-        arrived = self.live.loaded(self._suit, everything, [self.brought, *faces], trigger_mode="always_last", **marked)
+        arrived = self.live.loaded(
+            guarded(self._suit), everything, [self.brought, *faces], trigger_mode="always_last", **marked
+        )
         bring = _JS_BRING % {"names": json.dumps([control.name for control in st.CONTROLS])}
         taking = ([self.brought, model], [self.suits, self.linked, self.prompt, *order])
         arrived.then(None, *taking, js=bring, **quick)
 
-        self.live.link(self._link, everything, self.live, **marked)
+        self.live.link(guarded(self._link), everything, self.live, **marked)
         # the script puts the text of a run into the prompt, to be changed there
-        self.live.retype(self._retype, None, self.prompt, **quick)
-        self.keep.click(self._shorten, everything, [self.prompt, self.keep], **marked)
+        self.live.retype(guarded(self._retype), None, self.prompt, **quick)
+        self.keep.click(guarded(self._shorten), everything, [self.prompt, self.keep], **marked)
         self._starts(everything, faces, taking, bring)
-        self.demo.unload(self._leave)
+        self.demo.unload(guarded(self._leave))
 
     def _starts(self, everything: list[Any], faces: list[Any], taking: tuple[Any, Any], bring: str) -> None:
         """All that begins a run, and what ends one. A start first sets what it sets, then the script asks for the run.
@@ -302,12 +312,14 @@ class ExplorePage:
             button.click(None, None, controls, js=_JS_TOUCH % said, **quick).then(None, None, None, **start)
         # a run's own settings, once more; what cannot be taken over is said, and nothing starts
         asked = [self.prompt, self.lang]
-        adopted = self.live.adopt(self._adopt, asked, [self.live, self.brought], **quick)
+        adopted = self.live.adopt(guarded(self._adopt), asked, [self.live, self.brought], **quick)
         adopted.then(None, *taking, js=bring, **quick).then(None, self.brought, None, **quick, js=_JS_ADOPTED)
         # going on from a run: a text that has been through the chat template once is not put into it again
-        self.live.again(self._take, None, [self.prompt, self.controls["chat"]], **quick).then(None, None, None, **start)
+        self.live.again(guarded(self._take), None, [self.prompt, self.controls["chat"]], **quick).then(
+            None, None, None, **start
+        )
         run = self.live.start(
-            self._run,
+            guarded(self._run),
             everything,
             self.live,
             concurrency_limit=None,  # who comes waits in a line of ours (see loopviz.app.places)
@@ -315,10 +327,12 @@ class ExplorePage:
             trigger_mode="multiple",
             **PRIVATE,
         )
-        settled = run.then(self._settle, everything, [self.keep, *self.groups.values(), *faces], js=_JS_MARKS, **quick)
+        settled = run.then(
+            guarded(self._settle), everything, [self.keep, *self.groups.values(), *faces], js=_JS_MARKS, **quick
+        )
         settled.then(None, None, None, js=_JS_REFUSED, **quick)
         run.then(None, None, None, js=_JS_LOADED, **quick)  # it may have, or have tried in vain
-        self.stop.click(self._stop, self.marks, self.live, js=_JS_STOP, **quick)
+        self.stop.click(guarded(self._stop), self.marks, self.live, js=_JS_STOP, **quick)
 
     def _values(self, values: tuple[Any, ...]) -> dict[str, Any]:
         """The values mapping of an event's inputs: the controls', whose they are, and the page's marks."""
@@ -403,7 +417,7 @@ class ExplorePage:
 
         Or those of a model of the list: what the page offers where only that one has what is asked for.
         """
-        lang, asked = pick_language(lang), event._data if isinstance(event._data, dict) else {}
+        lang, asked = pick_language(lang), _asked(event)
         if (offer := OFFERED.get(str(asked.get("model")))) is not None:
             return [gr.skip(), json.dumps(self._offered(offer, prompt))]
         found = self.service.settings_of(asked.get("run"))
@@ -426,14 +440,14 @@ class ExplorePage:
         return word | {"suits": ""} | ({"prompt": offer.examples[0]} if suggested else {})
 
     def _run(self, request: gr.Request, event: gr.EventData, prompt: str, lang: str, *values: Any) -> Iterator[str]:
-        asked = event._data if isinstance(event._data, dict) else {}
+        asked = _asked(event)
         session, view, n = str(request.session_hash), View.read(asked.get("wishes")), number(asked.get("n"))
         yield from self.service.run(prompt, self._values(values), pick_language(lang), session, view, n)
 
     @staticmethod
     def _retype(event: gr.EventData) -> Any:
         """The prompt the page's script asks for; the one that is there when it asks for none."""
-        prompt = (event._data or {}).get("prompt")
+        prompt = _asked(event).get("prompt")
         return prompt if isinstance(prompt, str) else gr.skip()
 
     def _take(self, event: gr.EventData) -> list[Any]:

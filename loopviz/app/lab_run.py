@@ -9,7 +9,6 @@ Kinds of message (the page's script, `assets/lab.js`, is the other half of this)
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 import shutil
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app import settings as st
+from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.lab_form import column_words
 from loopviz.app.models import short_name
 from loopviz.app.texts import pick_language, text
@@ -28,7 +28,6 @@ from loopviz.app.wire import wire
 if TYPE_CHECKING:
     from loopviz.lab.experiment import Experiment
 
-log = logging.getLogger(__name__)
 SHOWN = 300  # rows on the page; all are in the files
 SEND_EVERY = 0.4  # seconds
 DRAW_EVERY = 2.0  # seconds; drawing takes time from the measurement
@@ -84,14 +83,8 @@ class LabRun:
                     break
         except ValueError as error:
             end, reason = "error", text(self.lang, "refused", reason=str(error))
-        except Exception as error:
-            if isinstance(error, MemoryError) or "allocate memory" in str(error):
-                said = text(self.lang, "refused.memory")
-            else:
-                ref = secrets.token_hex(4)
-                log.exception("measurement failed, reference %s", ref)
-                said = text(self.lang, "refused.unexpected", ref=ref)
-            end, reason = "error", text(self.lang, "refused", reason=said)
+        except kinds() as error:
+            end, reason = "error", text(self.lang, "refused", reason=unforeseen(error, self.lang, "measurement"))
         finally:
             self.experiment.close()
             self.end, self.reason = end, reason

@@ -9,11 +9,12 @@ from typing import Any
 from loopviz import outputs
 from loopviz.app import settings as st
 from loopviz.app.downloads import file_of
+from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.kept_runs import KeptRuns
 from loopviz.app.lab_form import brought, describe, params_of, usual_loop
 from loopviz.app.lab_run import SEND_EVERY, LabRun, messages
 from loopviz.app.questions import read
-from loopviz.app.service import Service, in_line, over, status, unforeseen
+from loopviz.app.service import Service, in_line, over, status
 from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Start, number
 from loopviz.app.wire import dumps
@@ -50,7 +51,7 @@ class Laboratory:
             yield from self._run(asked, session, start, lang)
         except ValueError as error:
             yield over(ticket, text(lang, "refused", reason=str(error)))
-        except Exception as error:
+        except kinds() as error:
             yield over(ticket, text(lang, "refused", reason=unforeseen(error, lang, "measurement")))
 
     def _run(self, asked: Mapping[str, Any], session: str, start: Start, lang: str) -> Iterator[str]:

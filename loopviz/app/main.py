@@ -11,6 +11,7 @@ from loopviz import outputs
 from loopviz.app import direct, server
 from loopviz.app.compare import ComparePage
 from loopviz.app.comparison import Comparisons
+from loopviz.app.door import rules_of
 from loopviz.app.explore import ExplorePage
 from loopviz.app.lab import LabPage
 from loopviz.app.laboratory import Laboratory
@@ -63,7 +64,11 @@ def launch(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
     outputs.sweep(tempfile.gettempdir())  # texts of visitors that a killed server left
     page.service.room.warm_when_asked(latest=WARM_AFTER)
-    page.demo.queue(default_concurrency_limit=4)
+    profile = page.service.room.profile
+    rules = rules_of(host, os.environ, profile)
+    page.demo.queue(default_concurrency_limit=4, max_size=profile.queue, api_open=False)
+    # else, on a Space, Gradio's script asks others for fonts and about the Space
+    page.demo.space_id = None
     _poll_less(page.demo)
     page.demo.launch(
         server_name=host,
@@ -71,6 +76,6 @@ def launch(
         inbrowser=browser,
         prevent_thread_lock=not wait,
         theme=theme(),
-        **server.launch_options(direct.route(page.service.registry), *page.sharing.routes()),
+        **server.launch_options(page.demo, rules, direct.route(page.service.registry), *page.sharing.routes()),
     )
     return page.demo

@@ -33,6 +33,9 @@ class Profile:
         download_bytes: of the files of a model that a visitor may fetch.
         layers, vocabulary: of a model that a visitor may load.
         tokenizer_seconds, tokenizer_bytes: that a stranger's tokenizer or template may take for one text.
+        body_bytes: of a call that a page makes; a text for the Lab is part of one.
+        question_bytes: of a question that a page's script asks.
+        body_seconds: that either may take to arrive.
     """
 
     name: str
@@ -54,6 +57,9 @@ class Profile:
     vocabulary: int
     tokenizer_seconds: float
     tokenizer_bytes: int
+    body_bytes: int
+    question_bytes: int
+    body_seconds: float
 
 
 LOCAL = Profile(
@@ -76,6 +82,9 @@ LOCAL = Profile(
     vocabulary=1_000_000,
     tokenizer_seconds=20.0,
     tokenizer_bytes=1 * GIB,
+    body_bytes=16 * MIB,
+    question_bytes=MIB // 2,
+    body_seconds=60.0,
 )
 PUBLIC = Profile(
     name="public",
@@ -97,6 +106,9 @@ PUBLIC = Profile(
     vocabulary=300_000,
     tokenizer_seconds=5.0,
     tokenizer_bytes=512 * MIB,
+    body_bytes=16 * MIB,
+    question_bytes=MIB // 2,
+    body_seconds=60.0,
 )
 PROFILES = {profile.name: profile for profile in (LOCAL, PUBLIC)}
 

@@ -31,9 +31,14 @@ def read(question: Any, limit: int = QUESTION_LIMIT) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(question)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and not has_halves(found) else {}
+
+
+def has_halves(asked: Any) -> bool:
+    """Whether half a character is somewhere in what was asked (JSON's own kinds): no answer could say it again."""
+    return bool(st.HALVES.search(json.dumps(asked, ensure_ascii=False)))
 
 
 def read_focus(asked: Any) -> Focus | None:

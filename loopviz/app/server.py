@@ -10,8 +10,9 @@ import gzip
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -21,8 +22,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loopviz import plotlyjs
-from loopviz.app import glossary, look, preview, recording, sources, tour
+from loopviz.app import glossary, look, policy, preview, recording, sources, tour
+from loopviz.app.door import Door, Known, Rules
 from loopviz.app.texts import LANGUAGES
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PREFIX = "loopviz-assets"
@@ -138,6 +143,8 @@ _OPEN_EARLY = """<script>(() => {
   });
   window.loopvizPlotly.catch(() => null);
   window.loopvizLater = () => {
+    // what Gradio needs first is there once the document has been read (assets/written.js)
+    if (document.readyState === "loading") return document.addEventListener("DOMContentLoaded", window.loopvizLater);
     const held = document.querySelector("script[data-held]");
     if (held) held.replaceWith(Object.assign(document.createElement("script"), { type: "module", crossOrigin: "", src: held.dataset.held }));
   };
@@ -191,10 +198,14 @@ class EarlyTags:
     """Middleware that makes the page's document :func:`early`, and settles the look of every page.
 
     Gradio's own `head` option is of no use here: its script adds those tags, so they come when Gradio is there anyway.
+
+    Args:
+        first: what stands in the head of every page before all else.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, first: str = "") -> None:
         self.app = app
+        self.first = first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on as it is, but for documents: a page's is small, and sent when it is whole."""
@@ -220,7 +231,10 @@ class EarlyTags:
             document = b"".join(parts).decode()
             document = look.settled(early(document) if at_root and early_tags() else document)
             if look.ELEMENT in document:
+                document = document.replace("<head>", "<head>" + self.first, 1)
                 document = preview.previewed(document, preview.tags(scope, asset_url(preview.IMAGE)))
+            if policy.NONCE in scope:
+                document = policy.marked(document, scope[policy.NONCE])
             body = document.encode()
             headers = MutableHeaders(raw=list(start["headers"]))
             headers["content-length"] = str(len(body))
@@ -230,10 +244,27 @@ class EarlyTags:
         await self.app(scope, receive, changed)
 
 
-def launch_options(*more: Route) -> dict[str, Any]:
-    """Options of `Blocks.launch` that every page of ours needs: private, quiet, nothing external, our routes and `more`."""
+def written_route(demo: gr.Blocks) -> tuple[Route, str]:
+    """Where the functions are that Gradio's script would make from text (:mod:`loopviz.app.policy`), and the tag for them."""
+    script = (_SCRIPTS["written.js"].read_text(encoding="utf-8") + policy.written(demo)).encode()
+    packed, mark = gzip.compress(script, 6, mtime=0), hashlib.sha256(script).hexdigest()[:16]
+    address = f"{PREFIX}/{mark}/written.js"
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding", "ETag": f'"{mark}"'}
+
+    async def answer(request: Request) -> Response:
+        fits = "gzip" in request.headers.get("accept-encoding", "")
+        more = {"Content-Encoding": "gzip"} if fits else {}
+        return Response(packed if fits else script, media_type=_TYPES[".js"], headers={**headers, **more})
+
+    return Route(f"/{address}", answer, methods=["GET", "HEAD"]), f'<script defer src="{address}"></script>'
+
+
+def launch_options(demo: gr.Blocks, rules: Rules, *more: Route) -> dict[str, Any]:
+    """Options of `Blocks.launch` that the pages of `demo` need: private, quiet, nothing external, our routes and `more`."""
+    written, tag = written_route(demo)
+    door = Middleware(Door, rules=replace(rules, known=rules.known or Known.of(demo)))
     return {
-        "app_kwargs": {"routes": [*routes(), *more], "middleware": [Middleware(EarlyTags)]},
+        "app_kwargs": {"routes": [written, *routes(), *more], "middleware": [door, Middleware(EarlyTags, first=tag)]},
         "css": css(),
         "show_error": False,
         "ssr_mode": False,

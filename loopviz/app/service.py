@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any
 
 from loopviz.app import recording, steer
 from loopviz.app import settings as st
+from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.live import SEND_EVERY, Registry, Run, messages
 from loopviz.app.models import Loaded, ModelRefused, ModelRoom, short_name
 from loopviz.app.places import Ahead, Places
@@ -19,8 +18,6 @@ from loopviz.app.readable import unread_share
 from loopviz.app.texts import text
 from loopviz.app.tickets import Start, Starts
 from loopviz.app.wire import wire
-
-log = logging.getLogger(__name__)
 
 _NOT_ASKED = object()
 
@@ -40,15 +37,6 @@ def in_line(ahead: Ahead, lang: str) -> str:
     running = ", ".join(text(lang, f"nav.{page}") for page in ahead.running)
     key = "live.queued" if ahead.waiting else "live.queued.next"
     return text(lang, key, n=ahead.waiting, running=running)
-
-
-def unforeseen(error: Exception, lang: str, what: str) -> str:
-    """What a visitor is told of an error in `what` that nobody foresaw; the log has it whole, under its reference."""
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):
-        return text(lang, "refused.memory")
-    ref = secrets.token_hex(4)
-    log.error("%s failed, reference %s", what, ref, exc_info=error)
-    return text(lang, "refused.unexpected", ref=ref)
 
 
 @dataclass
@@ -203,7 +191,7 @@ class Service:
         except (ModelRefused, ValueError) as error:
             control = "model" if isinstance(error, ModelRefused) else st.control_of(str(error))
             yield from self._refuse(wish, [st.Problem(control, str(error))])
-        except Exception as error:
+        except kinds() as error:
             yield from self._refuse(wish, [st.Problem("prompt", unforeseen(error, lang, "run"))])
         finally:
             if self._wishes.get(session) is wish:

@@ -22,6 +22,7 @@ from loopviz.app.texts import text
 # the controls the visitor has set on this page; and what of those gave way to a model that cannot have it, as it was.
 SUITS, TOUCHED, GAVE = "suits", "touched", "gave"
 PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
+HALVES = re.compile("[\ud800-\udfff]")  # of characters: no text can be written with them
 MODEL_NAME_LIMIT = 300
 MARKS_LIMIT = 4_000
 
@@ -158,6 +159,8 @@ def _clean_one(control: Control, value: Any, lang: str) -> Any:
         return value
     if not isinstance(value, str) or not 0 < len(value.strip()) <= MODEL_NAME_LIMIT:
         raise ValueError(text(lang, "refused.model_name", limit=MODEL_NAME_LIMIT))
+    if HALVES.search(value):
+        raise ValueError(text(lang, "refused.half", value=shown["value"]))
     return value.strip()
 
 

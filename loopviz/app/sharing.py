@@ -17,7 +17,6 @@ import base64
 import gzip
 import hmac
 import io
-import logging
 import re
 import secrets
 import zipfile
@@ -30,6 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from loopviz.app import drawing, linking, recording
+from loopviz.app.faults import kinds, noted
 from loopviz.app.live import Registry, Run
 from loopviz.app.models import ModelRoom
 from loopviz.app.questions import View
@@ -38,8 +38,6 @@ from loopviz.app.texts import pick_language, text
 from loopviz.app.wire import dumps, wire
 from loopviz.panels import PANELS
 from loopviz.trace import Trace
-
-log = logging.getLogger(__name__)
 
 TICKET = "x-loopviz-visit"  # the header a page shows its ticket in
 LARGEST = 48 * 2**20  # bytes of a file that is opened, packed and unpacked; read, it takes four to five times as much
@@ -127,10 +125,8 @@ class Sharing:
             status, reason = refused.status, str(refused)
         except ClientDisconnect:
             return Response(status_code=400)
-        except Exception:
-            ref = secrets.token_hex(4)
-            log.exception("%s failed, reference %s", request.url.path, ref)
-            status, reason = 500, text(lang, "share.unexpected", ref=ref)
+        except kinds() as error:
+            status, reason = 500, text(lang, "share.unexpected", ref=noted(error, request.url.path))
         return Response(reason, status_code=status, media_type=_PLAIN, headers=_KEPT)
 
     async def _link(self, request: Request) -> Response:

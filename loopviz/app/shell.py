@@ -10,11 +10,13 @@ from typing import Any, ClassVar, Protocol
 
 import gradio as gr
 
+from loopviz.app import questions
 from loopviz.app import settings as st
+from loopviz.app.faults import guarded, kinds, unforeseen
 from loopviz.app.library import OFFERED
 from loopviz.app.server import asset_url
-from loopviz.app.texts import LANGUAGES, table, text
-from loopviz.app.wire import wire
+from loopviz.app.texts import LANGUAGES, pick_language, table, text
+from loopviz.app.wire import dumps, wire
 from loopviz.panels import theme, toolbar
 
 # The pages in the order in which they are offered: name (`nav.<name>` in the texts) and address beside the root.
@@ -98,7 +100,12 @@ def askable(of: Any, *names: str) -> list[Callable[[str], str]]:
 
     def function(name: str) -> Callable[[str], str]:
         def ask(question: str) -> str:
-            return getattr(of, name)(question)
+            try:
+                return getattr(of, name)(question)
+            except kinds() as error:
+                asked = questions.read(question, len(question) if isinstance(question, str) else 0)
+                said = unforeseen(error, pick_language(asked.get("lang")), f"the question {name!r}")
+                return dumps({"kind": "failed", "text": said})
 
         ask.__name__ = name
         return ask
@@ -135,11 +142,16 @@ class ScriptedPage:
             self.live = element(f"{self.name}.js", data, askable(work, *self.questions), f"lv-{self.name}")
             # who comes waits in a line of ours, which says how long it is (see loopviz.app.places)
             limits = {"concurrency_limit": None, "trigger_mode": "multiple"}
-            self.live.begin(self._run, None, self.live, **limits, **PRIVATE)
-            demo.unload(self._leave)
+            self.live.begin(guarded(self._run), None, self.live, **limits, **PRIVATE)
+            demo.unload(guarded(self._leave))
 
     def _run(self, request: gr.Request, event: gr.EventData) -> Iterator[str]:
-        yield from self.work.run(event._data, str(request.session_hash))
+        asked = event._data if isinstance(event._data, dict) else {}
+        if questions.has_halves(asked):
+            lang = pick_language(asked.get("lang"))
+            yield wire({"kind": "status", "text": text(lang, "door.json"), "bad": True, "over": True})
+            return
+        yield from self.work.run(asked, str(request.session_hash))
 
     def _leave(self, request: gr.Request) -> None:
         self.work.forget(str(request.session_hash))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loopviz.app.texts import compare, en, fields, lab, learn, models, play, preview, share, starts, steer, zh
+from loopviz.app.texts import compare, door, en, fields, lab, learn, models, play, preview, share, starts, steer, zh
 from loopviz.panels.labels import fill
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
@@ -19,6 +19,7 @@ _PARTS = (
     fields,
     models,
     preview,
+    door,
 )  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {
     lang: {**first.TEXTS, **{key: said for part in _PARTS for key, said in part.TEXTS[lang].items()}}

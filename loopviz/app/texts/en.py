@@ -134,6 +134,7 @@ TEXTS: dict[str, str] = {
     "refused.whole": "{name}={value}: must be a whole number from {low} to {high}",
     "refused.choice": "{name}={value}: must be one of {choices}",
     "refused.flag": "{name}={value}: must be on or off",
+    "refused.half": "half a character is no text: {value}",
     "refused.model_name": "the name is empty or longer than {limit} characters",
     "refused.linear": "loop_injection='linear': this model has no learned mixing matrix (it was not trained as a loop); "
     "choose none or add",

@@ -24,6 +24,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.linked.model": "Model",
         "live.linked.loop": "How it loops",
         "live.linked.run": "Run it",
+        "live.model.load": "Load this model",
         "live.linked.recorded": "Show the recorded run",
         # the same run once more
         "live.rerun.same": "Run again with this run's own settings: they are put into the controls",
@@ -47,6 +48,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.linked.model": "模型",
         "live.linked.loop": "如何循环",
         "live.linked.run": "运行",
+        "live.model.load": "加载此模型",
         "live.linked.recorded": "显示录制的运行",
         "live.rerun.same": "用这次运行自己的设置再运行一次：设置会填入各控件",
         "live.rerun.lost": "这次运行的设置无法填入控件：{names}。",

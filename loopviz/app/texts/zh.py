@@ -126,6 +126,7 @@ TEXTS: dict[str, str] = {
     "refused.whole": "{name}={value}：须为 {low} 到 {high} 之间的整数",
     "refused.choice": "{name}={value}：须为以下之一：{choices}",
     "refused.flag": "{name}={value}：须为开或关",
+    "refused.half": "半个字符不是文本：{value}",
     "refused.model_name": "名称为空或超过 {limit} 个字符",
     "refused.linear": "loop_injection='linear'：该模型没有学习到的混合矩阵（它不是作为循环模型训练的），请选 none 或 add",
     "refused.norm": "loop_norm=True：该模型没有为循环学习过归一化（它不是作为循环模型训练的），请关闭",
