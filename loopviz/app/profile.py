@@ -27,6 +27,8 @@ class Profile:
         work_bytes: of K/V, states, attention and logits that one of these may hold at a time.
         queue: of runs that may wait in all; who comes later is told so.
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
+        run_bytes: that one of these may grow to while it is made.
+        trace_bytes, trace_tokens, trace_rows: of a file that is opened, packed and unpacked; its tokens; its tables' rows.
         model_bytes: of parameters of the models held beside the default one.
         one_model_bytes: of parameters of one model that a visitor names; what memory holds is asked besides.
         model_loads: of models that visitors name, at a time; who comes later waits. Those offered never do.
@@ -49,6 +51,10 @@ class Profile:
     work_bytes: int
     queue: int
     kept_bytes: int
+    run_bytes: int
+    trace_bytes: int
+    trace_tokens: int
+    trace_rows: int
     model_bytes: int
     one_model_bytes: int
     model_loads: int
@@ -74,6 +80,10 @@ LOCAL = Profile(
     work_bytes=8 * GIB,
     queue=64,
     kept_bytes=2 * GIB,
+    run_bytes=1 * GIB,
+    trace_bytes=48 * MIB,
+    trace_tokens=50_000,
+    trace_rows=2_000_000,
     model_bytes=8 * GIB,
     one_model_bytes=1024 * GIB,
     model_loads=2,
@@ -98,6 +108,10 @@ PUBLIC = Profile(
     work_bytes=1 * GIB,
     queue=64,
     kept_bytes=512 * MIB,
+    run_bytes=192 * MIB,
+    trace_bytes=48 * MIB,
+    trace_tokens=20_000,
+    trace_rows=1_000_000,
     model_bytes=2 * GIB,
     one_model_bytes=2 * GIB,
     model_loads=2,

@@ -443,8 +443,8 @@ def of_run(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if block["kv_mode"] == "virtual_layers":
             found["virtual_layer_count"] = block["slots"]
     names = ["max_new_tokens", "repetition_penalty", "chat"]
-    names += ["temperature", "top_k", "top_p", "min_p", "seed"] if settings["do_sample"] else []
-    found |= {name: settings[name] for name in names} | {"greedy": not settings["do_sample"]}
+    names += ["temperature", "top_k", "top_p", "min_p", "seed"] if settings.get("do_sample") else []
+    found |= {name: settings[name] for name in names if name in settings} | {"greedy": not settings.get("do_sample")}
     cleaned, problems = clean(found)
     lost = [problem.control for problem in problems if why_off(problem.control, cleaned) is None]
     return cleaned, lost if len(blocks) == 1 else ["loop_layers", *lost]

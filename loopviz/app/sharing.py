@@ -32,6 +32,7 @@ from loopviz.app import drawing, linking, recording
 from loopviz.app.faults import kinds, noted
 from loopviz.app.live import Registry, Run
 from loopviz.app.models import ModelRoom
+from loopviz.app.profile import Profile
 from loopviz.app.questions import View
 from loopviz.app.server import SHARE as PREFIX
 from loopviz.app.texts import pick_language, text
@@ -40,8 +41,6 @@ from loopviz.panels import PANELS
 from loopviz.trace import Trace
 
 TICKET = "x-loopviz-visit"  # the header a page shows its ticket in
-LARGEST = 48 * 2**20  # bytes of a file that is opened, packed and unpacked; read, it takes four to five times as much
-ROOM = 4 * LARGEST  # bytes, unpacked, of all files that are open; the oldest gives way
 MOST_AT_ONCE = 4  # files on their way
 PATIENCE = 300.0  # seconds a file may take to arrive
 _PLAIN = "text/plain; charset=utf-8"
@@ -85,7 +84,7 @@ class Sharing:
 
     def visit(self, session: str) -> dict[str, Any]:
         """What a page is told as its visit begins: the ticket to open files with, and how large they may be."""
-        return {"ticket": self._ticket(session), "largest": LARGEST}
+        return {"ticket": self._ticket(session), "largest": self._room.profile.trace_bytes}
 
     def link(self, asked: Any, prompt: Any, values: dict[str, Any], lang: str) -> str:
         """The message with a link to what is set up (:func:`loopviz.app.linking.message`)."""
@@ -178,7 +177,7 @@ class Sharing:
             view = View.read(request.query_params.get("view"))
             self._coming += 1
             try:
-                data = await _body(request, lang)
+                data = await _body(request, lang, self._room.profile.trace_bytes)
                 drawn = await anyio.to_thread.run_sync(self._take, data, session, view, lang, limiter=self._reading)
             finally:
                 self._coming -= 1
@@ -188,7 +187,7 @@ class Sharing:
 
     def _take(self, data: bytes, session: str, view: View, lang: str) -> dict[str, Any]:
         """Read a file, keep it as a run of the session in place of an earlier one, and draw it."""
-        trace = _read(data, lang)
+        trace = _read(data, lang, self._room.profile)
         run = Run(trace.meta, view.panels, session, view.fresh(lang))
         run.trace, run.end = trace, recording.ending(trace)
         run.opened = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(data)).infolist())
@@ -198,9 +197,6 @@ class Sharing:
             if other.opened:
                 self._registry.drop(other)
         self._registry.begin(run)
-        files = self._registry.opened()
-        while len(files) > 1 and sum(file.opened for file in files) > ROOM:
-            self._registry.drop(files.pop(0))
         return drawn
 
 
@@ -214,18 +210,18 @@ def _json(request: Request, value: Any) -> Response:
 # --- files that come ---------------------------------------------------------------------------------------------------
 
 
-async def _body(request: Request, lang: str) -> bytes:
+async def _body(request: Request, lang: str, most: int) -> bytes:
     """The request's body, of which no more is taken than a file may have."""
     declared = request.headers.get("content-length", "")
-    large = Refused(413, text(lang, "share.open.large", reason=f"> {LARGEST:,} bytes"))
-    if declared.isdigit() and int(declared) > LARGEST:
+    large = Refused(413, text(lang, "share.open.large", reason=f"> {most:,} bytes"))
+    if declared.isdigit() and int(declared) > most:
         raise large
     parts, size = [], 0
     try:
         with anyio.fail_after(PATIENCE):
             async for part in request.stream():
                 size += len(part)
-                if size > LARGEST:
+                if size > most:
                     raise large
                 parts.append(part)
     except TimeoutError as error:
@@ -233,12 +229,13 @@ async def _body(request: Request, lang: str) -> bytes:
     return b"".join(parts)
 
 
-def _read(data: bytes, lang: str) -> Trace:
+def _read(data: bytes, lang: str, profile: Profile) -> Trace:
     """The trace in a file that may come from anyone; Refused, in words, when there is none."""
     from loopviz.trace.io import TraceFileError, loads
 
     try:
-        trace = loads(data, max_bytes=LARGEST)
+        limits = {"max_tokens": profile.trace_tokens, "max_rows": profile.trace_rows}
+        trace = loads(data, max_bytes=profile.trace_bytes, **limits)
     except TraceFileError as error:
         reason = str(error)
         raise Refused(422, text(lang, f"share.open.{_fault(reason)}", reason=reason[:300])) from error
@@ -253,6 +250,8 @@ def _fault(reason: str) -> str:
     """What kind of refusal a reader's words are (:mod:`loopviz.trace.io`)."""
     if reason.startswith("not a trace file"):
         return "foreign"
+    if reason.startswith("cut short"):
+        return "short"
     if reason.startswith("version"):
         return "version"
     return "large" if "larger than" in reason or "over the limit" in reason else "damaged"

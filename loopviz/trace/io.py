@@ -4,7 +4,8 @@ The file is a zip: Parquet tables (:mod:`loopviz.trace.tables`), the states in s
 format's version and every member's size and SHA-256. Nothing in it is ever executed or unpickled, no member is ever
 written to disk under its own name, and no more is read than the limits allow: a file may come from anyone.
 
-The Parquet inside is plain and uncompressed: only the zip compresses, so its sizes bound what a reader will hold.
+The Parquet inside is plain and uncompressed: only the zip compresses, so its sizes bound what a reader will hold. A
+token costs more when it is read than it weighs in the file, so tokens and rows are counted before any is spelled out.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import hashlib
 import io
 import json
 import os
+import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +30,8 @@ from loopviz.trace.tables import INDEXES, PACKED, SINCE, TABLES, attention_sizes
 
 FORMAT = "loopviz-trace"
 MAX_BYTES = 256 * 2**20  # of the file, and of its members together when unpacked
-MAX_ROWS = 4_000_000  # of one table
+MAX_ROWS = 4_000_000  # of all tables together
+TOKEN_ROOM = 2_400  # bytes of the limit that a token takes, however little it weighs: read, it takes twice as much
 MAX_META = 4 * 2**20  # bytes of meta.json: Python's objects take many times the room of the JSON they come from
 _TABLES = [name for name in TABLES if name not in (*PACKED, "state_index")]
 _EXPORTED = [name for name in TABLES if name not in INDEXES]
@@ -93,32 +96,81 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
     outputs.write(path, dumps(trace))
 
 
-def load(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Trace:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_tokens: int | None = None,
+    max_rows: int | None = None,
+) -> Trace:
     """Read the trace at ``path``.
 
+    Args:
+        path: the file.
+        max_bytes: it may have, as a file and unpacked.
+        max_tokens: it may have; None: as many as ``max_bytes`` has room for (:data:`TOKEN_ROOM`).
+        max_rows: its tables may have together; None: :data:`MAX_ROWS`.
+
     Raises:
-        TraceFileError: not a trace, of another version, damaged, or larger than ``max_bytes`` (as a file or unpacked).
+        TraceFileError: not a trace, of another version, cut short, damaged, or larger than the limits.
         OSError: the file cannot be opened.
     """
     with open(path, "rb") as file:
         data = file.read(max_bytes + 1)
     try:
-        return loads(data, max_bytes=max_bytes)
+        return loads(data, max_bytes=max_bytes, max_tokens=max_tokens, max_rows=max_rows)
     except TraceFileError as error:
         raise TraceFileError(f"{os.fspath(path)}: {error}") from error
 
 
-def loads(data: bytes, *, max_bytes: int = MAX_BYTES) -> Trace:
-    """Undo :func:`dumps`; raises as :func:`load` does."""
+def loads(
+    data: bytes, *, max_bytes: int = MAX_BYTES, max_tokens: int | None = None, max_rows: int | None = None
+) -> Trace:
+    """Undo :func:`dumps`; limits and refusals as of :func:`load`."""
     if len(data) > max_bytes:
         raise TraceFileError(f"larger than {max_bytes:,} bytes, the most a trace file may have")
     try:
         header, members = _open(data, max_bytes)
-        return _assemble(header, members, max_bytes)
+        limits = _Limits(
+            max_bytes,
+            max_bytes // TOKEN_ROOM if max_tokens is None else max_tokens,
+            MAX_ROWS if max_rows is None else max_rows,
+        )
+        return _assemble(header, members, limits)
     except (TraceFileError, MemoryError):
         raise
     except Exception as error:  # the zip, JSON, Arrow and safetensors readers raise whatever they like
         raise TraceFileError(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+class _Limits(NamedTuple):
+    """What a file may hold."""
+
+    bytes: int  # of all tables' numbers, and of all texts, when they are spelled out
+    tokens: int
+    rows: int  # of all tables
+
+
+def _check_whole(data: bytes) -> None:
+    """Tell a file of ours that ends too early from one that is none."""
+    begins = b"PK\x03\x04"
+    ours = data[30:39] == b"meta.json"[: len(data[30:39])]  # the first member's name, as far as it is there
+    if not data or (data[:4] == begins[: len(data)] and ours):
+        raise TraceFileError(f"cut short: the file ends after {len(data):,} bytes, before its list of members")
+    raise TraceFileError("not a trace file (not a zip)")
+
+
+def _check_tiled(archive: zipfile.ZipFile, data: bytes) -> None:
+    """Members, list and end lie one after the other, with nothing before, between or after them."""
+    end = 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.header_offset != end or info.flag_bits & 0x8:
+            raise TraceFileError(f"not a trace file: bytes that belong to no member before {info.filename}")
+        name, extra = struct.unpack("<HH", data[end + 26 : end + 30])
+        end += 30 + name + extra + info.compress_size
+    listed = sum(46 + len(i.orig_filename.encode()) + len(i.extra) + len(i.comment) for i in archive.infolist())
+    if archive.start_dir != end or len(data) != end + listed + 22:
+        raise TraceFileError("not a trace file: bytes that belong to no member after the last one")
 
 
 def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -128,8 +180,8 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
         raise TraceFileError("not a trace file (a zip of far too many members)")
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except zipfile.BadZipFile as error:
-        raise TraceFileError("not a trace file (not a zip), or cut short") from error
+    except zipfile.BadZipFile:
+        _check_whole(data)
     with archive:
         infos = archive.infolist()
         names = [info.filename for info in infos]
@@ -144,11 +196,12 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
         for info in infos:
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 0x1:
                 raise TraceFileError(f"{info.filename}: compressed or encrypted in a way trace files are not")
+        _check_tiled(archive, data)
         header = json.loads(_member(archive, "meta.json", MAX_META))
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise TraceFileError("not a trace file (its meta.json is another program's)")
         version = header.get("version")
-        if version not in READABLE or not isinstance(version, int):
+        if version not in READABLE or type(version) is not int:
             readable = f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]}"
             raise TraceFileError(f"version {version!r}; this LoopViz reads versions {readable}")
         members = {}
@@ -169,7 +222,7 @@ def _members(version: int) -> list[str]:
 def _this_version(header: dict[str, Any]) -> dict[str, Any]:
     """The Meta of a readable file as one of this version; ValueError when it says another version than its file."""
     meta = header["meta"]
-    if meta["version"] != header["version"]:
+    if type(meta["version"]) is not int or meta["version"] != header["version"]:
         raise ValueError(f"meta.version={meta['version']!r} in a file of version {header['version']!r}")
     if meta["version"] >= SINCE["layers_run"]:
         return meta
@@ -193,17 +246,13 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     return data
 
 
-def _assemble(header: dict[str, Any], members: dict[str, bytes], max_bytes: int) -> Trace:
+def _assemble(header: dict[str, Any], members: dict[str, bytes], limits: _Limits) -> Trace:
     from safetensors.numpy import load as load_safetensors
 
     meta = _this_version(header)
     check_meta(meta)
     check_meta_sense(meta)
-    # a table the file's version lacks has no rows
-    tables = {name: {column: [] for column in TABLES[name]} for name in _TABLES}
-    for name in _TABLES:
-        if (data := members.get(f"{name}.parquet")) is not None:
-            tables[name] = _read_table(name, data, max_bytes, header["version"])
+    tables = _read_tables(members, limits, header["version"])
     check_steps(tables["blocks"]["n_steps"])
     states = load_safetensors(members["states.safetensors"])["states"]
     hidden, rows = meta["shape"]["hidden"], [n + 1 for n in _recorded(tables["blocks"])]
@@ -236,35 +285,67 @@ def _recorded(blocks: dict[str, list[Any]]) -> list[int]:
     return [n for n, has in zip(blocks["n_steps"], blocks["has_states"], strict=True) if has]
 
 
-def _read_table(name: str, data: bytes, max_bytes: int, version: int) -> dict[str, list[Any]]:
-    """One Parquet member as columns, empty ones that its version lacks; refuses other columns than ours, and contents larger than the limits."""
+def _read_tables(members: dict[str, bytes], limits: _Limits, version: int) -> dict[str, dict[str, list[Any]]]:
+    """The Parquet members as columns; one that the file's version lacks has no rows.
+
+    Everything that says how much they hold is looked at before any of them is read.
+    """
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    expected = _arrow_schema(name, version)
-    texts = [field.name for field in expected if field.type == pa.string()]
+    there = [name for name in _TABLES if f"{name}.parquet" in members]
+    schemas = {name: _arrow_schema(name, version) for name in there}
+    texts = {name: [field.name for field in schemas[name] if field.type == pa.string()] for name in there}
     # Dictionary-coded text can stand for far more than it weighs: read it coded, and weigh it before spelling it out.
-    file = pq.ParquetFile(io.BytesIO(data), read_dictionary=texts)
-    if file.metadata.num_rows > MAX_ROWS:
-        raise TraceFileError(f"{name}: {file.metadata.num_rows:,} rows, over the limit of {MAX_ROWS:,}")
-    if file.schema_arrow.names != expected.names:
-        raise TraceFileError(f"{name}: columns {file.schema_arrow.names}, where {expected.names} belong")
-    # Numbers can be coded to next to nothing as well: what they take when spelled out is known before.
-    spelled = 8 * file.metadata.num_rows * (len(expected.names) - len(texts))
-    if spelled > max_bytes:
-        raise TraceFileError(f"{name}: {spelled:,} bytes of numbers, over the limit of {max_bytes:,}")
-    table = file.read()
-    for text in texts:
-        weight = 0
-        for chunk in table[text].chunks:
-            if pa.types.is_dictionary(chunk.type):
-                weight += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
-        if weight > max_bytes:
-            raise TraceFileError(f"{name}: {weight:,} bytes of text in column {text}, over the limit of {max_bytes:,}")
-    columns = table.cast(expected).to_pydict()
-    lacking = [column for column in TABLES[name] if column not in columns]
-    return columns | {column: [None] * table.num_rows for column in lacking}
+    files = {
+        name: pq.ParquetFile(io.BytesIO(members[f"{name}.parquet"]), read_dictionary=texts[name]) for name in there
+    }
+    rows, spelled = 0, 0
+    for name, file in files.items():
+        count = file.metadata.num_rows
+        if name == "tokens" and count > limits.tokens:
+            raise TraceFileError(f"tokens: {count:,} of them, over the limit of {limits.tokens:,}")
+        if file.schema_arrow.names != schemas[name].names:
+            raise TraceFileError(f"{name}: columns {file.schema_arrow.names}, where {schemas[name].names} belong")
+        rows += count
+        if rows > limits.rows:
+            raise TraceFileError(f"{name}: {count:,} rows, with other tables' over the limit of {limits.rows:,}")
+        # Numbers can be coded to next to nothing as well: what they take when spelled out is known before.
+        numbers = 8 * count * (len(schemas[name].names) - len(texts[name]))
+        spelled += numbers
+        _check_room(name, numbers, spelled, "numbers", limits)
+    read, spelled = {}, 0
+    for name, file in files.items():
+        read[name] = file.read()
+        for column in texts[name]:
+            weight = _spelled(read[name][column])
+            spelled += weight
+            _check_room(name, weight, spelled, f"text in column {column}", limits)
+    tables: dict[str, dict[str, list[Any]]] = {name: {column: [] for column in TABLES[name]} for name in _TABLES}
+    for name in there:
+        table = read.pop(name)
+        columns = table.cast(schemas[name]).to_pydict()
+        lacking = [column for column in TABLES[name] if column not in columns]
+        tables[name] = columns | {column: [None] * table.num_rows for column in lacking}
+    return tables
+
+
+def _check_room(table: str, weight: int, together: int, what: str, limits: _Limits) -> None:
+    if together > limits.bytes:
+        more = "" if weight > limits.bytes else f", with what was before {together:,}"
+        raise TraceFileError(f"{table}: {weight:,} bytes of {what}{more}, over the limit of {limits.bytes:,}")
+
+
+def _spelled(text: Any) -> int:
+    """Bytes of a column of text when it is spelled out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    weight = 0
+    for chunk in text.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            weight += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
+    return weight
 
 
 def to_csv(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:

@@ -97,6 +97,8 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"meta.settings.{name}: {value!r} is not {kinds[-1].__name__}")
     if settings.get("do_sample") and not {"temperature", "seed"} <= settings.keys():
         raise ValueError("meta.settings: do_sample without temperature and seed")
+    if settings.get("record", "full") not in ("full", "off"):
+        raise ValueError(f"meta.settings.record: {settings['record']!r} is none of 'full', 'off'")
     extras = settings.get("extras", [])
     if not isinstance(extras, list) or any(name not in EXTRAS for name in extras):
         raise ValueError(f"meta.settings.extras: {extras!r} is not a list of {', '.join(EXTRAS)}")

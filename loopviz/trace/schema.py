@@ -182,20 +182,20 @@ class BlockMeta(TypedDict):
     """One looped block as configured; the fields are those of ``LoopLlamaConfig.loop_blocks()``."""
 
     layers: list[int]
-    strategy: str
+    strategy: Literal["fixed_count", "dynamic_stop"]
     count: int
     max_steps: int
     floor: int
     criterion: str
     cosine_threshold: float
     kl_threshold: float
-    kv_mode: str
+    kv_mode: Literal["virtual_layers", "merge_strategy"]
     slots: int
-    attention_mode: str
-    merge: str
+    attention_mode: Literal["parallel", "serial"]
+    merge: str  # a registered one, as the criterion and the chooser
     ema_alpha: float
     damping: float
-    injection: str
+    injection: Literal["none", "add", "linear"]
     norm: bool
     chooser: str  # of layers; "none": all of them run in every step
     layer_threshold: float  # what the chooser compares with

@@ -45,8 +45,8 @@ def check_type(value: Any, kind: Any, path: str) -> None:
             check_type(key, get_args(kind)[0], f"{path} key")
             check_type(entry, get_args(kind)[1], f"{path}.{key}")
     elif origin is Literal:
-        if value not in get_args(kind) or isinstance(value, bool):
-            raise ValueError(f"{path}: {value!r} is none of {get_args(kind)}")
+        if not any(type(value) is type(one) and value == one for one in get_args(kind)):
+            raise ValueError(f"{path}: {value!r} is none of {', '.join(map(repr, get_args(kind)))}")
     elif origin is Union:
         if value is not None:  # every union here is "or None"
             check_type(value, next(a for a in get_args(kind) if a is not type(None)), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -17,6 +18,7 @@ from starlette.testclient import TestClient
 from loopviz.app import recording, sharing
 from loopviz.app.live import Registry, Run
 from loopviz.app.models import ModelRoom
+from loopviz.app.profile import PUBLIC
 from loopviz.app.questions import Questions
 from loopviz.app.sharing import PREFIX, TICKET, Sharing
 from loopviz.app.texts import text
@@ -136,21 +138,6 @@ def test_an_opened_file_is_its_visitor_s(client: TestClient, shared: Sharing, re
     assert registry.get(yours) is not None
 
 
-def test_files_together_are_bounded(
-    client: TestClient, shared: Sharing, registry: Registry, trace: Trace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = dumps(trace)
-    unpacked = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(data)).infolist())
-    monkeypatch.setattr(sharing, "ROOM", 2 * unpacked)
-    made = kept(registry, trace, "older than all of them")
-    runs = [post(client, shared, data, f"visitor {i}").json()["run"] for i in range(4)]
-    assert [registry.get(run) is not None for run in runs] == [False, False, True, True]
-    assert registry.get(made.id) is made
-    monkeypatch.setattr(sharing, "ROOM", 1)
-    last = post(client, shared, data, "another").json()["run"]
-    assert [run.id for run in registry.opened()] == [last], "the one that has just come is kept"
-
-
 @pytest.mark.parametrize("ticket", ["", "bWU=", "bWU=.", "bWU=.00", "é.x", "{other}", "{swapped}"])
 def test_a_file_is_taken_only_from_a_page_of_this_server(
     client: TestClient, shared: Sharing, registry: Registry, trace: Trace, ticket: str
@@ -182,9 +169,15 @@ def _header(data: bytes, **change: Any) -> bytes:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "nothing": (lambda good: b"", "foreign"),
+    "nothing": (lambda good: b"", "short"),
     "a picture": (lambda good: b"\x89PNG\r\n\x1a\n" + bytes(300), "foreign"),
-    "half of one": (lambda good: good[: len(good) // 2], "foreign"),
+    "l15: half of one": (lambda good: good[: len(good) // 2], "short"),
+    "l9: one with bytes before it": (lambda good: b"x" + good, "foreign"),
+    "l9: one with bytes after it": (lambda good: good + b"x", "foreign"),
+    "l7: trace_unknown_attention_mode": (
+        lambda good: _repacked(good, meta=_header(good, meta=make_meta(attention_mode="sideways"))),
+        "damaged",
+    ),
     "a zip of something": (lambda good: _repacked(good, meta=None), "foreign"),
     "another version": (lambda good: _repacked(good, meta=_header(good, version=1)), "version"),
     "a changed table": (lambda good: _repacked(good, steps=b"PAR1"), "damaged"),
@@ -192,16 +185,17 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda good: _repacked(good, meta=_header(good, meta={**make_meta(), "prompt_tokens": -5})),
         "damaged",
     ),
-    "a bomb": (lambda good: _repacked(good, steps=bytes(sharing.LARGEST + 1)), "large"),
+    "a bomb": (lambda good: _repacked(good, steps=bytes(2**20 + 1)), "large"),
+    "m6: trace_120000_tokens": (lambda good: dumps(random_trace(1, 31, blocks=[])), "large"),
     "no tokens": (lambda good: dumps(Trace(make_meta())), "empty"),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_run_is_refused_in_words_and_takes_nothing_away(
-    client: TestClient, shared: Sharing, registry: Registry, trace: Trace, wrong: str, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, shared: Sharing, registry: Registry, trace: Trace, wrong: str
 ) -> None:
-    monkeypatch.setattr(sharing, "LARGEST", 2**20)
+    shared._room.profile = dataclasses.replace(PUBLIC, trace_bytes=2**20, trace_tokens=30)
     make, kind = WRONG[wrong]
     good = dumps(trace)
     mine, before = kept(registry, trace), post(client, shared, good).json()["run"]
@@ -216,9 +210,10 @@ def test_what_is_no_run_is_refused_in_words_and_takes_nothing_away(
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_file_that_is_too_large_is_not_taken_in(
-    client: TestClient, shared: Sharing, registry: Registry, declared: bool, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, shared: Sharing, registry: Registry, declared: bool
 ) -> None:
-    monkeypatch.setattr(sharing, "LARGEST", 1000)
+    shared._room.profile = dataclasses.replace(PUBLIC, trace_bytes=1000)
+    assert shared.visit("me")["largest"] == 1000, "the page knows before it sends"
     taken = []
 
     def parts() -> Any:

@@ -90,6 +90,9 @@ def in_header(change):
         (in_header(lambda h: h.update(version=99)), "version 99"),
         (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2, 3 and 4"),
         (in_header(lambda h: h.update(format="other")), "another program"),
+        (in_header(lambda h: h.update(version=4.0)), r"version 4\.0"),
+        (in_header(lambda h: h.update(version=True)), "version True"),
+        (in_header(lambda h: h["meta"].update(version=4.0)), r"meta\.version=4\.0"),
         (in_header(lambda h: h["members"].pop("states.safetensors")), "damaged"),
         (in_header(lambda h: h["meta"].pop("shape")), "shape"),
         (in_header(lambda h: h["meta"]["shape"].update(hidden=7)), "states"),
@@ -104,12 +107,78 @@ def test_not_a_zip_and_cut_short(tmp_path):
     (tmp_path / "x").write_bytes(b"hello")
     with pytest.raises(TraceFileError, match=r"x: not a trace file"):
         load(tmp_path / "x")
+    data = dumps(random_trace(0, 3))
+    for size in (0, 1, 3, 4, 29, 35, 38, 40, len(data) // 2, len(data) - 40, len(data) - 1):
+        with pytest.raises(TraceFileError, match=rf"^cut short: the file ends after {size:,} bytes"):  # L15
+            loads(data[:size])
     with pytest.raises(TraceFileError, match="not a trace file"):
-        loads(dumps(random_trace(0, 3))[:-40])
-    with pytest.raises(TraceFileError, match="not a trace file"):
-        loads(b"")
+        loads(b"PK\3\4" + bytes(26) + b"word/document.xml")
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: b"x" + data,
+        lambda data: b"#!/bin/sh\n" + data,
+        lambda data: data + b"x",
+        lambda data: data + bytes(1000),
+        lambda data: data[:-2] + b"\1\0x",  # as the archive's comment
+        lambda data: data + data,
+        lambda data: data[: data.rfind(b"PK\1\2")] + b"PK\1\2" + data[data.rfind(b"PK\1\2") :],
+        lambda data: data[: data.index(b"PK\3\4", 4)] + b"between" + data[data.index(b"PK\3\4", 4) :],
+    ],
+)
+def test_l9_bytes_before_between_and_after_the_members_are_refused(change):
+    data = dumps(random_trace(0, 3))
+    assert len(loads(data)) == 3
+    with pytest.raises(TraceFileError):
+        loads(change(data))
+
+
+def spread(tokens: int) -> bytes:
+    """A small file of very many tokens: as trace_120000_tokens."""
+    frames = random_trace(0, 1, blocks=[]).frames * tokens
+    trace = Trace(make_meta(blocks=[]), [{**frame, "index": i} for i, frame in enumerate(frames)])
+    return dumps(trace)
+
+
+def test_trace_120000_tokens_is_refused_by_name_before_a_table_is_spelled_out(monkeypatch):
+    data, lots = spread(300), 300 * trace_io.TOKEN_ROOM
+    assert len(loads(data)) == 300
+    assert len(loads(data, max_tokens=300)) == 300
+    monkeypatch.setattr(pq.ParquetFile, "read", None)  # no table is from here on
+    for limits, says in [
+        ({"max_tokens": 299}, "tokens: 300 of them, over the limit of 299"),
+        ({"max_bytes": lots - 1}, "tokens: 300 of them, over the limit of 299"),
+        ({"max_rows": 1000}, "next_topk: 1,500 rows, with other tables' over the limit of 1,000"),
+    ]:
+        with pytest.raises(TraceFileError, match=says):
+            loads(data, **limits)
+
+
+def test_trace_unknown_attention_mode_is_refused_by_name():
+    meta = make_meta(attention_mode="sideways")
+    with pytest.raises(
+        ValueError, match=r"meta\.blocks\[0\]\.attention_mode: 'sideways' is none of 'parallel', 'serial'"
+    ):
+        dumps(Trace(meta))
+    with pytest.raises(TraceFileError, match=r"attention_mode: 'sideways' is none of 'parallel', 'serial'"):
+        loads(rezip(dumps(Trace(make_meta())), in_header(lambda h: h["meta"]["blocks"][0].update(meta["blocks"][0]))))
+
+
+def test_what_a_block_may_be_is_what_the_model_can_do():
+    from typing import get_args, get_type_hints
+
+    from loopviz.model import configuration
+    from loopviz.trace.schema import BlockMeta
+
+    hints = get_type_hints(BlockMeta)
+    assert get_args(hints["strategy"]) == configuration.STRATEGIES
+    assert get_args(hints["kv_mode"]) == configuration.KV_MODES
+    assert get_args(hints["attention_mode"]) == configuration.ATTENTION_MODES
+    assert get_args(hints["injection"]) == configuration.INJECTIONS
 
 
 def test_size_limits(tmp_path):
@@ -215,7 +284,7 @@ def test_tables_that_unfold_beyond_the_limits_are_refused(monkeypatch):
     rows = 100_000
     kv = pa.table({name: pa.array([0] * rows, pa.int64()) for name in ("token", "layer", "slot", "tokens")})
     monkeypatch.setattr(trace_io, "MAX_ROWS", rows - 1)
-    with pytest.raises(TraceFileError, match="kv: 100,000 rows"):
+    with pytest.raises(TraceFileError, match="kv: 100,000 rows, with other tables' over the limit of 99,999"):
         loads(_replaced_table(data, "kv.parquet", kv))
     monkeypatch.undo()
     zeros = {name: pa.array([0] * rows, pa.int64()) for name in ("token", "block", "step", "place", "token_id")}
