@@ -34,6 +34,7 @@ export class Buttons {
     stop.disabled = state === "idle";
     const said = { idle: "", starting: page.said, running: fill(page.texts["live.state.running"], { n: words }) };
     line.textContent = line.title = said[state];
+    if (state === "idle" && page.full) line.textContent = line.title = page.said; // it did not even begin to wait
     line.dataset.state = state;
   }
 }

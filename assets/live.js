@@ -260,7 +260,7 @@ class Page {
     if (this.stale(message)) return;
     if (message.over) this.starting = false;
     if (message.suit) this.tell.loaded(); // the controls show what the run was begun with
-    this.say(message.text, message.bad);
+    this.say(message.text, message.bad, message.full);
     this.offerWay(message.act);
   }
 
@@ -607,8 +607,9 @@ class Page {
 
   // --- status ----------------------------------------------------------------------------------------------------
 
-  say(text, bad = false) {
+  say(text, bad = false, full = false) {
     this.said = text;
+    this.full = full; // whether there was no place to wait in
     this.bad = Boolean(bad);
     this.offerWay();
     this.statusLine.classList.toggle("lv-bad", this.bad);

@@ -16,8 +16,9 @@ from loopviz.app.drawing import about_loop
 from loopviz.app.faces import face
 from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.kept_runs import KeptRuns
+from loopviz.app.places import LineFull
 from loopviz.app.questions import read
-from loopviz.app.service import Service, in_line, over, status
+from loopviz.app.service import Service, full, in_line, over, status
 from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Start
 from loopviz.app.url_state import PageState, decode, encode
@@ -55,6 +56,8 @@ class Comparisons:
         start = self.service.starts.begin(session, asked.n, asked.ticket)
         try:
             yield from self._run(asked, session, start)
+        except LineFull:
+            yield over(asked.ticket, full(self.service.places, asked.lang), full=True)
         except ValueError as error:
             yield over(asked.ticket, text(asked.lang, "refused", reason=str(error)))
         except kinds() as error:

@@ -13,8 +13,9 @@ from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.kept_runs import KeptRuns
 from loopviz.app.lab_form import brought, describe, params_of, usual_loop
 from loopviz.app.lab_run import SEND_EVERY, LabRun, messages
+from loopviz.app.places import LineFull
 from loopviz.app.questions import read
-from loopviz.app.service import Service, in_line, over, status
+from loopviz.app.service import Service, full, in_line, over, status
 from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Start, number
 from loopviz.app.wire import dumps
@@ -49,6 +50,8 @@ class Laboratory:
         start = self.service.starts.begin(session, number(asked.get("n")), ticket)
         try:
             yield from self._run(asked, session, start, lang)
+        except LineFull:
+            yield over(ticket, full(self.service.places, lang), full=True)
         except ValueError as error:
             yield over(ticket, text(lang, "refused", reason=str(error)))
         except kinds() as error:

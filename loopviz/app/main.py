@@ -16,6 +16,7 @@ from loopviz.app.explore import ExplorePage
 from loopviz.app.lab import LabPage
 from loopviz.app.laboratory import Laboratory
 from loopviz.app.live import Registry
+from loopviz.app.mailbox import keep_mail
 from loopviz.app.models import ModelRoom
 from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.service import Service
@@ -67,6 +68,7 @@ def launch(
     profile = page.service.room.profile
     rules = rules_of(host, os.environ, profile)
     page.demo.queue(default_concurrency_limit=4, max_size=profile.queue, api_open=False)
+    keep_mail(page.demo._queue)
     # else, on a Space, Gradio's script asks others for fonts and about the Space
     page.demo.space_id = None
     _poll_less(page.demo)

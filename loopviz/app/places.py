@@ -22,21 +22,32 @@ class Ahead(NamedTuple):
     running: tuple[str, ...]
 
 
+class LineFull(Exception):
+    """Nobody more can wait: as many do as may."""
+
+
 class Places:
     """The places of one server.
 
     Args:
         most: runs made at a time.
+        longest: that may wait for a place; None: any number.
     """
 
-    def __init__(self, most: int = RUNS_AT_ONCE) -> None:
-        self.most = most
+    def __init__(self, most: int = RUNS_AT_ONCE, longest: int | None = None) -> None:
+        self.most, self.longest = most, longest
         self._changed = threading.Condition()
         self._line: list[Place] = []  # those with a place, then those who wait, in the order in which they came
 
     @contextmanager
     def join(self, page: str) -> Iterator[Place]:
-        """Stand in line, and leave it, or the place, however the block ends. `page`: where from, a key of `PAGES`."""
+        """Stand in line, and leave it, or the place, however the block ends. `page`: where from, a key of `PAGES`.
+
+        Raises LineFull when as many wait as may.
+        """
+        with self._changed:
+            if self.longest is not None and len(self._line) >= self.most + self.longest:
+                raise LineFull
         place = Place(self, page)
         with self._changed:
             self._line.append(place)

@@ -38,6 +38,7 @@ class Profile:
         body_bytes: of a call that a page makes; a text for the Lab is part of one.
         question_bytes: of a question that a page's script asks.
         body_seconds: that either may take to arrive.
+        pause_seconds: that a file on its way may rest.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Profile:
     body_bytes: int
     question_bytes: int
     body_seconds: float
+    pause_seconds: float
 
 
 LOCAL = Profile(
@@ -95,6 +97,7 @@ LOCAL = Profile(
     body_bytes=16 * MIB,
     question_bytes=MIB // 2,
     body_seconds=60.0,
+    pause_seconds=20.0,
 )
 PUBLIC = Profile(
     name="public",
@@ -123,6 +126,7 @@ PUBLIC = Profile(
     body_bytes=16 * MIB,
     question_bytes=MIB // 2,
     body_seconds=60.0,
+    pause_seconds=20.0,
 )
 PROFILES = {profile.name: profile for profile in (LOCAL, PUBLIC)}
 

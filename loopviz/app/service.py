@@ -12,7 +12,7 @@ from loopviz.app import settings as st
 from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.live import SEND_EVERY, Registry, Run, messages
 from loopviz.app.models import Loaded, ModelRefused, ModelRoom, short_name
-from loopviz.app.places import Ahead, Places
+from loopviz.app.places import Ahead, LineFull, Places
 from loopviz.app.questions import Questions, View
 from loopviz.app.readable import unread_share
 from loopviz.app.texts import text
@@ -37,6 +37,11 @@ def in_line(ahead: Ahead, lang: str) -> str:
     running = ", ".join(text(lang, f"nav.{page}") for page in ahead.running)
     key = "live.queued" if ahead.waiting else "live.queued.next"
     return text(lang, key, n=ahead.waiting, running=running)
+
+
+def full(places: Places, lang: str) -> str:
+    """What is said to one who cannot even wait."""
+    return text(lang, "live.full", n=places.longest)
 
 
 @dataclass
@@ -85,7 +90,7 @@ class Service:
         self.room = room
         self.registry = registry
         self.every = every
-        self.places = places or Places()
+        self.places = places or Places(longest=room.profile.queue)
         self.starts = Starts()
         self.questions = Questions(registry, room)
         self._wishes: dict[str, Wish] = {}  # by session: what it has asked for, until that has ended
@@ -188,6 +193,9 @@ class Service:
         self._wishes[session] = wish
         try:
             yield from self._run(wish)
+        except LineFull:
+            if not start.replaced:
+                yield status(full(self.places, lang), True, n=start.n, over=True, full=True)
         except (ModelRefused, ValueError) as error:
             control = "model" if isinstance(error, ModelRefused) else st.control_of(str(error))
             yield from self._refuse(wish, [st.Problem(control, str(error))])

@@ -20,7 +20,7 @@ import io
 import re
 import secrets
 import zipfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 import anyio
@@ -75,7 +75,7 @@ class Sharing:
         self._registry = registry
         self._room = room
         self._key = secrets.token_bytes(32)
-        self._coming = 0
+        self._coming: set[str] = set()  # whose file is on its way: one a visitor
         # threads of their own, few: reading and writing files must not take all that other visitors' events need
         self._reading = anyio.CapacityLimiter(1)
         self._making = anyio.CapacityLimiter(2)
@@ -172,15 +172,17 @@ class Sharing:
             session = self._session(request.headers.get(TICKET, ""))
             if session is None:
                 raise Refused(403, text(lang, "share.stranger"))
-            if self._coming >= MOST_AT_ONCE:
+            if session in self._coming:
+                raise Refused(409, text(lang, "share.busy.own"))
+            if len(self._coming) >= MOST_AT_ONCE:
                 raise Refused(503, text(lang, "share.busy"))
             view = View.read(request.query_params.get("view"))
-            self._coming += 1
+            self._coming.add(session)
             try:
-                data = await _body(request, lang, self._room.profile.trace_bytes)
+                data = await _body(request, lang, self._room.profile.trace_bytes, self._room.profile.pause_seconds)
                 drawn = await anyio.to_thread.run_sync(self._take, data, session, view, lang, limiter=self._reading)
             finally:
-                self._coming -= 1
+                self._coming.discard(session)
             return _json(request, drawn)
 
         return await self._answer(request, work)
@@ -210,7 +212,19 @@ def _json(request: Request, value: Any) -> Response:
 # --- files that come ---------------------------------------------------------------------------------------------------
 
 
-async def _body(request: Request, lang: str, most: int) -> bytes:
+async def _steady(request: Request, pause: float) -> AsyncIterator[bytes]:
+    """The parts of a request's body; TimeoutError when nothing comes for so many seconds."""
+    parts: AsyncGenerator[bytes, None] = request.stream()
+    while True:
+        try:
+            with anyio.fail_after(pause):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        yield part
+
+
+async def _body(request: Request, lang: str, most: int, pause: float) -> bytes:
     """The request's body, of which no more is taken than a file may have."""
     declared = request.headers.get("content-length", "")
     large = Refused(413, text(lang, "share.open.large", reason=f"> {most:,} bytes"))
@@ -219,7 +233,7 @@ async def _body(request: Request, lang: str, most: int) -> bytes:
     parts, size = [], 0
     try:
         with anyio.fail_after(PATIENCE):
-            async for part in request.stream():
+            async for part in _steady(request, pause):
                 size += len(part)
                 if size > most:
                     raise large

@@ -15,10 +15,17 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from loopviz.app import settings as st
+from loopviz.app.asked import Asked
+from loopviz.app.comparison import Comparisons
 from loopviz.app.door import API, JSON, USED, Door, Known, Rules, is_ours, rules_of
 from loopviz.app.explore import ExplorePage
+from loopviz.app.laboratory import Laboratory
+from loopviz.app.mailbox import Mailbox
 from loopviz.app.main import build, launch
+from loopviz.app.places import Places
 from loopviz.app.profile import LOCAL
+from tests.app.wire import unwire
 
 HERE = "http://127.0.0.1"
 
@@ -159,7 +166,7 @@ def test_a_frame_that_is_no_origin_is_refused_at_the_start() -> None:
 
 FOREIGN = [
     {"origin": "http://evil.test"},
-    {"origin": "http://127.0.0.1:7861"},
+    {"origin": "http://127.0.0.1:1"},
     {"origin": "null"},
     {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
     {"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"},
@@ -331,6 +338,41 @@ def test_a_call_that_no_page_makes_is_refused_in_words(client: httpx.Client, ask
         assert "reload the page" in answer.json()["detail"]
 
 
+# --- the queue's end -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lang", "words"), [("en", "2 runs are waiting already"), ("zh", "已有 2 个运行在等待")])
+def test_queue_without_an_end_refuses_by_name_and_who_waits_keeps_their_turn(
+    page: ExplorePage, monkeypatch: pytest.MonkeyPatch, lang: str, words: str
+) -> None:
+    service, served = page.service, []
+    monkeypatch.setattr(service, "places", Places(1, longest=2))
+    monkeypatch.setattr(service, "_waiting", lambda *_, **__: iter(()))
+    monkeypatch.setattr(service.room, "get", lambda *_, **__: None)
+    monkeypatch.setattr(service, "_make", lambda wish, loaded: iter([served.append(wish.session) or "made"]))
+
+    def run(session: str) -> Iterator[str]:
+        return service.run("Once upon a time", st.defaults(), lang, session)
+
+    with service.places.join("lab"):
+        waiting = {session: run(session) for session in ("first", "second")}
+        told = {session: unwire(next(messages)) for session, messages in waiting.items()}
+        assert not any(message.get("over") for message in told.values())
+        for n in range(100):
+            (refused,) = map(unwire, run(f"stranger {n}"))
+            assert words in refused["text"]
+            assert (refused["over"], refused["bad"], refused["full"]) == (True, True, True)
+    for messages in waiting.values():
+        assert list(messages)[-1] == "made"
+    assert served == ["first", "second"]
+
+
+def test_gradio_s_queue_has_an_end_too(page: ExplorePage) -> None:
+    queue = page.demo._queue
+    assert queue.max_size == LOCAL.queue
+    assert isinstance(queue.pending_messages_per_session, Mailbox)
+
+
 # --- errors --------------------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +431,27 @@ def test_an_event_that_fails_is_words_and_a_reference(
         assert answer.status_code < 500
         assert "secret" not in answer.text
         assert any(record.exc_info and record.exc_info[1] is error for record in caplog.records)
+
+
+def test_a_panic_of_a_tokenizer_ends_the_run_in_words_on_every_page(
+    page: ExplorePage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M7: it is no Exception, and the page waited for ever."""
+    service = page.service
+    monkeypatch.setattr(service.room, "get", _raise(PanicException("index out of bounds")))
+    monkeypatch.setattr(service, "_waiting", lambda *_, **__: iter(()))
+    monkeypatch.setattr(Asked, "problems", lambda self: [])
+    comparisons, laboratory = Comparisons(service), Laboratory(service)
+    for messages in (
+        service.run("Once", st.defaults(), "en", "panics"),
+        comparisons.run({"n": 1, "prompt": "Once"}, "panics too"),
+        laboratory.run({"n": 1, "task": "perplexity"}, "panics as well"),
+    ):
+        last = unwire(list(messages)[-1])
+        assert last["over"] is True
+        (ref,) = re.findall(r"\b[0-9a-f]{8}\b", last["text"])
+        assert ref in caplog.text
+        assert "bounds" not in last["text"]
 
 
 def _raise(error: BaseException) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 
-from loopviz.app.places import Ahead, Places
+import pytest
+
+from loopviz.app.places import Ahead, LineFull, Places
 
 
 def never() -> bool:
@@ -52,6 +54,18 @@ def test_places_are_given_in_the_order_of_coming() -> None:
     for thread in threads:
         thread.join(10)
     assert places.taken() == 0
+
+
+def test_the_line_has_an_end_and_who_waits_keeps_their_turn() -> None:
+    places = Places(1, longest=2)
+    with ExitStack() as stack:
+        places_held = [stack.enter_context(places.join("explore")) for _ in range(3)]
+        for _ in range(50):
+            with pytest.raises(LineFull), places.join("explore"):
+                pass
+        assert [place.ahead() for place in places_held] == [None, Ahead(0, ("explore",)), Ahead(1, ("explore",))]
+    with places.join("lab") as place:
+        assert place.ahead() is None
 
 
 def test_who_does_not_want_it_any_more_leaves_the_line() -> None:

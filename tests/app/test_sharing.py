@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from loopviz.app import recording, sharing
 from loopviz.app.live import Registry, Run
 from loopviz.app.models import ModelRoom
-from loopviz.app.profile import PUBLIC
+from loopviz.app.profile import LOCAL, PUBLIC
 from loopviz.app.questions import Questions
 from loopviz.app.sharing import PREFIX, TICKET, Sharing
 from loopviz.app.texts import text
@@ -227,7 +230,7 @@ def test_a_file_that_is_too_large_is_not_taken_in(
     assert answer.status_code == 413
     assert "1,000 bytes" in answer.text
     assert len(registry) == 0
-    assert shared._coming == 0
+    assert not shared._coming
 
 
 def test_only_so_many_files_come_at_once(
@@ -238,6 +241,55 @@ def test_only_so_many_files_come_at_once(
     monkeypatch.setattr(sharing, "MOST_AT_ONCE", 1)
     assert post(client, shared, b"nothing of use").status_code == 422
     assert post(client, shared, dumps(trace)).status_code == 200, "a refused one has given its place back"
+
+
+async def _slowly(shared: Sharing, session: str, parts: asyncio.Queue[bytes | None]) -> Response:
+    """Open a file whose parts come when they are put; None is its end."""
+
+    async def receive() -> dict[str, Any]:
+        part = await parts.get()
+        return {"type": "http.request", "body": part or b"", "more_body": part is not None}
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": f"/{PREFIX}/open",
+        "query_string": b"lang=en",
+        "headers": [(TICKET.encode(), shared.visit(session)["ticket"].encode())],
+    }
+    return await shared._open(Request(scope, receive))
+
+
+def test_four_slow_files_of_one_visitor_do_not_shut_the_others_out(shared: Sharing, trace: Trace) -> None:
+    """L6: one visitor has one file on its way, whatever the number of places."""
+
+    async def try_it() -> tuple[list[int], int, int]:
+        slow: asyncio.Queue[bytes | None] = asyncio.Queue()
+        slow.put_nowait(b"P")
+        first = asyncio.create_task(_slowly(shared, "me", slow))
+        await asyncio.sleep(0)
+        more = [await _slowly(shared, "me", slow) for _ in range(3)]
+        quick: asyncio.Queue[bytes | None] = asyncio.Queue()
+        for part in (dumps(trace), None):
+            quick.put_nowait(part)
+        other = await _slowly(shared, "you", quick)
+        slow.put_nowait(None)
+        return [answer.status_code for answer in more], other.status_code, (await first).status_code
+
+    assert asyncio.run(try_it()) == ([409] * 3, 200, 422)
+    assert not shared._coming
+
+
+def test_a_file_that_rests_on_its_way_is_not_waited_for(registry: Registry) -> None:
+    shared = Sharing(registry, ModelRoom("none", profile=replace(LOCAL, pause_seconds=0.01)))
+    parts: asyncio.Queue[bytes | None] = asyncio.Queue()
+    parts.put_nowait(b"P")
+
+    async def try_it() -> Response:
+        return await _slowly(shared, "me", parts)
+
+    assert asyncio.run(try_it()).status_code == 408
+    assert not shared._coming
 
 
 def test_a_run_that_cannot_be_drawn_is_not_kept(
