@@ -9,6 +9,7 @@ import gradio as gr
 from loopviz.app.asked import CARD_GROUPS, LEAST, MOST, NAME_LIMIT, PLAIN
 from loopviz.app.comparison import Comparisons
 from loopviz.app.library import OFFERS, OWN
+from loopviz.app.models import ModelRoom
 from loopviz.app.presets import PRESETS
 from loopviz.app.shell import ScriptedPage, page_data
 from loopviz.panels import theme
@@ -24,13 +25,13 @@ def _continuation(name: str) -> str:
     return next((words for start, words in CONTINUATIONS.items() if name.startswith(start)), "")
 
 
-def _data(default_model: str) -> dict[str, Any]:
+def _data(room: ModelRoom) -> dict[str, Any]:
     offers = {
         offer.name: {"examples": offer.examples, "continuation": _continuation(offer.name)} for offer in (*OFFERS, OWN)
     }
     return page_data(
         "compare",
-        default_model,
+        room,
         offers=offers,
         presets=[{"name": preset.name, "values": preset.values} for preset in PRESETS],
         plain=PLAIN,
@@ -49,4 +50,4 @@ class ComparePage(ScriptedPage):
     questions = ("check", "look", "stop", "download", "opening")
 
     def __init__(self, demo: gr.Blocks, comparisons: Comparisons) -> None:
-        super().__init__(demo, comparisons, _data(comparisons.room.default))
+        super().__init__(demo, comparisons, _data(comparisons.room))

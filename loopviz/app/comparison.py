@@ -59,7 +59,7 @@ class Comparisons:
         except LineFull:
             yield over(asked.ticket, full(self.service.places, asked.lang), full=True)
         except ValueError as error:
-            yield over(asked.ticket, text(asked.lang, "refused", reason=str(error)))
+            yield over(asked.ticket, text(asked.lang, "refused", reason=self.room.words(error)))
         except kinds() as error:
             reason = unforeseen(error, asked.lang, "comparison")
             yield over(asked.ticket, text(asked.lang, "refused", reason=reason))

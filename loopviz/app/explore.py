@@ -235,10 +235,10 @@ class ExplorePage:
                 if group == "loop":
                     with gr.Row(elem_classes="lv-pair"):
                         for control in members[:2]:
-                            self.controls[control.name] = make(control, lang, self.service.room.default, self.opening)
+                            self.controls[control.name] = make(control, lang, self.service.room, self.opening)
                     members = members[2:]
                 for control in members:
-                    self.controls[control.name] = make(control, lang, self.service.room.default, self.opening)
+                    self.controls[control.name] = make(control, lang, self.service.room, self.opening)
 
     # --- events ---------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from loopviz.app import settings as st
-from loopviz.app.library import EXAMPLES_SHOWN, OFFERED, offer_of
-from loopviz.app.models import short_name
+from loopviz.app.library import EXAMPLES_SHOWN, offer_of
+from loopviz.app.models import ModelRoom, short_name
 from loopviz.app.presets import PRESETS, matching
 from loopviz.app.texts import text
 
@@ -50,16 +50,17 @@ def face(
     lang: str,
     later: Mapping[str, str] | None = None,
     gave: Mapping[str, Any] | None = None,
+    models: str | None = None,
 ) -> dict[str, Any]:
     """What a control looks like under `values`: its words, whether it applies and why not, and what is refused.
 
     `later`: the controls whose values are for the next run, each with the text key of the reason. `gave`: what the
-    visitor had set and gave way to the model.
+    visitor had set and gave way to the model. `models`: what may be named as the model (:meth:`ModelRoom.told`).
     """
     later, gave = later or {}, gave or {}
     off = st.why_off(control.name, values)
     refused = next((problem.reason for problem in problems if problem.control == control.name), None)
-    info = _info(control, values, lang)
+    info = models if models is not None and control.name == "model" else _info(control, values, lang)
     if refused is not None:
         info = text(lang, "refused", reason=refused)
     elif control.name in gave:
@@ -88,14 +89,13 @@ def _shown(control: st.Control, value: Any, lang: str) -> str:
 
 
 def make(
-    control: st.Control, lang: str, default_model: str, opening: Mapping[str, Any] | None = None
+    control: st.Control, lang: str, room: ModelRoom, opening: Mapping[str, Any] | None = None
 ) -> gr.components.Component:
     """The Gradio component of a control; `opening`: the values the page opens with."""
     values = opening or st.defaults()
-    looks = face(control, values, [], lang) | {"elem_id": f"ctl-{control.name}"}
+    looks = face(control, values, [], lang, models=room.told(lang)) | {"elem_id": f"ctl-{control.name}"}
     if control.kind == "name":
-        names = [default_model, *(name for name in OFFERED if name != default_model)]
-        return gr.Dropdown(names, value=default_model, allow_custom_value=True, **looks)
+        return gr.Dropdown(room.names, value=room.default, allow_custom_value=True, **looks)
     if control.kind == "choice":
         kind = gr.Radio if len(control.choices) == 2 else gr.Dropdown
         return kind(value=values[control.name], **looks)
@@ -155,6 +155,6 @@ def all_faces(
         made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
     made.append(text(lang, look))
     for control in st.CONTROLS:
-        looks = face(control, cleaned, problems, lang, later, values.get(st.GAVE))
+        looks = face(control, cleaned, problems, lang, later, values.get(st.GAVE), service.room.told(lang))
         made.append(gr.update(**looks, **({"value": changed[control.name]} if control.name in changed else {})))
     return made

@@ -16,4 +16,4 @@ class LabPage(ScriptedPage):
     questions = ("tasks", "model", "look", "link", "stop", "download")
 
     def __init__(self, demo: gr.Blocks, laboratory: Laboratory) -> None:
-        super().__init__(demo, laboratory, page_data("lab", laboratory.room.default, samples=samples()))
+        super().__init__(demo, laboratory, page_data("lab", laboratory.room, samples=samples()))

@@ -53,7 +53,7 @@ class Laboratory:
         except LineFull:
             yield over(ticket, full(self.service.places, lang), full=True)
         except ValueError as error:
-            yield over(ticket, text(lang, "refused", reason=str(error)))
+            yield over(ticket, text(lang, "refused", reason=self.room.words(error)))
         except kinds() as error:
             yield over(ticket, text(lang, "refused", reason=unforeseen(error, lang, "measurement")))
 

@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import re
-import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -21,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from loopviz.app.faults import noted
 from loopviz.app.library import OFFERED
 from loopviz.app.private_paths import without_paths
 from loopviz.app.profile import LOCAL, Profile
@@ -141,7 +141,9 @@ class ModelRoom:
         profile: Profile = LOCAL,
         load: Callable[[str, Callable[[str, float | None], None], bool], Loaded] | None = None,
     ) -> None:
-        self.default = default
+        # What visitors call it is not where it lies on the machine, unless they may know.
+        self.default = default if profile.paths else short_name(default)
+        self._default_path = default
         self.profile = profile
         self._load = load
         self._lock = threading.Lock()
@@ -158,12 +160,17 @@ class ModelRoom:
         """Whether a model is ours, or the host's own choice: nobody is asked before it is loaded."""
         return name == self.default or name in OFFERED
 
+    @property
+    def names(self) -> list[str]:
+        """The models that a page lists: the default first, then ours, then those that the host allows."""
+        return [*dict.fromkeys([self.default, *OFFERED, *self.profile.named_models])]
+
     def refusal(self, name: str) -> Words | None:
         """Why a model may not be had here, by its name alone; None for one that may be asked for."""
         profile = self.profile
         if self.offered(name) or name in profile.named_models:
             return None
-        names = ", ".join(dict.fromkeys([short_name(self.default), *OFFERED, *profile.named_models]))
+        names = ", ".join(self.names)
         hub = _HUB_NAME.fullmatch(name) is not None and ".." not in name
         if hub and not profile.any_model:
             return lambda lang: text(lang, "model.not_offered", names=names)
@@ -218,6 +225,10 @@ class ModelRoom:
             gc.freeze()
         except ModelRefused:
             log.warning("%s", self.status(self.default).tell("en"))
+
+    def words(self, error: BaseException) -> str:
+        """An error's own words as visitors may read them: where they may name no paths, without the machine's."""
+        return str(error) if self.local else without_paths(str(error))
 
     # --- loading --------------------------------------------------------------------------------------------------
 
@@ -331,6 +342,7 @@ class ModelRoom:
     def _fetch(self, loading: _Loading) -> Loaded:
         name = loading.name
         local = self.profile.paths or name == self.default
+        path = self._default_path if name == self.default else name
 
         def progress(stage: str, share: float | None) -> None:
             if loading.unwanted():
@@ -338,7 +350,7 @@ class ModelRoom:
             self._status[name] = Status("loading", name, stage, share)
 
         if self._load is not None:
-            return self._load(name, progress, local)
+            return self._load(path, progress, local)
         from loopviz.hub_download import EndableFetch
         from loopviz.model.checkpoints import CheckpointLimits, Terms, TokenizerLimits, prepare_checkpoint
         from loopviz.worker import ended_by
@@ -349,11 +361,11 @@ class ModelRoom:
         terms = Terms(None if ours else limits, EndableFetch(loading.unwanted))
         with ended_by(loading.unwanted):
             prepared = prepare_checkpoint(
-                os.path.expanduser(name) if local else name,
+                os.path.expanduser(path) if local else path,
                 progress=progress,
                 allow_paths=local,
                 terms=terms,
-                apart=None if name in OFFERED else apart,
+                apart=None if path in OFFERED else apart,
             )
             with self._memory(prepared.need, loading):
                 found = prepared.load()
@@ -406,10 +418,9 @@ class ModelRoom:
         if isinstance(values, dict):  # CheckpointTooLarge
             return lambda lang: text(lang, f"limit.{code}", name=short_name(name), **values)
         if isinstance(error, (ValueError, OSError)):
-            said = str(error) if self.local else without_paths(str(error))
+            said = self.words(error)
             return lambda lang: said
-        ref = secrets.token_hex(4)
-        log.error("loading %r failed, reference %s", name, ref, exc_info=error)
+        ref = noted(error, f"loading {name!r}")
         return lambda lang: text(lang, "refused.unexpected", ref=ref)
 
     # --- letting go -----------------------------------------------------------------------------------------------

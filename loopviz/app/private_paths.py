@@ -14,8 +14,9 @@ _SNAPSHOT = re.compile(
 _CACHED = re.compile(r"(?:[A-Za-z]:)?[/\\][^\n'\"]*?models--([\w.-]+?)--([\w.-]+)")
 # Quoted: up to the other quote, blanks and all.
 _QUOTED = re.compile(r"(?P<quote>['\"`])(?:~[\w.-]*|[A-Za-z]:|\\\\)?[/\\](?P<path>[^\n'\"`]*)(?P=quote)")
+_PART = r"[^\s/\\'\"`:;,()\[\]<>|]+(?: [^\s/\\'\"`:;,()\[\]<>|]+(?=[/\\]))*"
 _BARE = re.compile(
-    r"(?<![\w./\\:~])(?:~[\w.-]*|[A-Za-z]:|\\)?(?:[/\\][^\s/\\'\"`:;,()\[\]<>|]+(?: [^\s/\\'\"`:;,()\[\]<>|]+(?=[/\\]))*)+[/\\]?"
+    rf"(?<![\w./\\:~])(?:(?:~[\w.-]*)?(?:/{_PART})+/?|(?:[A-Za-z]:|\\)(?:[/\\]{_PART})+[/\\]?)"  # Linux and macOS, Windows
 )
 
 

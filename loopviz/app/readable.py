@@ -22,9 +22,14 @@ def unread_share(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, 
     Returns:
         `("unknown", share of tokens that are the unknown one)`, `("foreign", pieces a character)` where most letters are of
         a script that is taken apart into bytes, or None where neither is so.
+
+    Raises:
+        ValueError: whatever the tokenizer raises.
     """
+    from loopviz.engine.text import encode
+
     prompt = prompt[:HINTED]
-    ids = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = encode(tokenizer, prompt, add_special_tokens=False, verbose=False)
     unknown = tokenizer.unk_token_id
     if ids and unknown is not None and unknown != tokenizer.eos_token_id:
         share = ids.count(unknown) / len(ids)
@@ -34,5 +39,5 @@ def unread_share(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, 
     foreign = "".join(char for char in letters if not char.isascii())
     if len(foreign) < max(LEAST, len(letters) / 2):
         return None
-    pieces = len(tokenizer(foreign, add_special_tokens=False, verbose=False)["input_ids"])
+    pieces = len(encode(tokenizer, foreign, add_special_tokens=False, verbose=False))
     return ("foreign", pieces / len(foreign)) if pieces >= BYTES * len(foreign.encode()) else None

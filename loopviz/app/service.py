@@ -18,6 +18,7 @@ from loopviz.app.readable import unread_share
 from loopviz.app.texts import text
 from loopviz.app.tickets import Start, Starts
 from loopviz.app.wire import wire
+from loopviz.worker import ended_by
 
 _NOT_ASKED = object()
 
@@ -63,12 +64,12 @@ def _chats(loaded: Loaded) -> bool:
 
 
 def _tokens(loaded: Loaded, prompt: str, chat: bool) -> int:
-    """How many tokens a prompt becomes, in the chat template if asked."""
+    """How many tokens a prompt becomes, in the chat template if asked; ValueError where the tokenizer cannot say."""
+    from loopviz.engine.text import chat_text, encode
+
     if chat and _chats(loaded):
-        messages = [{"role": "user", "content": prompt}]
-        made = loaded.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        return len(made["input_ids"])
-    return len(loaded.tokenizer(prompt)["input_ids"])
+        return len(encode(loaded.tokenizer, chat_text(loaded.tokenizer, prompt), add_special_tokens=False))
+    return len(encode(loaded.tokenizer, prompt))
 
 
 def _suited(values: Mapping[str, Any], model: str) -> bool:
@@ -120,7 +121,10 @@ class Service:
         loaded = self.room.ready(model)
         if loaded is None or not isinstance(prompt, str):
             return ""
-        share = unread_share(loaded.tokenizer, prompt)
+        try:
+            share = unread_share(loaded.tokenizer, prompt)
+        except ValueError:  # told in its own words as a run begins
+            share = None
         if share is None:
             return ""
         kind, value = share
@@ -197,8 +201,11 @@ class Service:
             if not start.replaced:
                 yield status(full(self.places, lang), True, n=start.n, over=True, full=True)
         except (ModelRefused, ValueError) as error:
+            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
+                yield from self._ended(start, lang)
+                return
             control = "model" if isinstance(error, ModelRefused) else st.control_of(str(error))
-            yield from self._refuse(wish, [st.Problem(control, str(error))])
+            yield from self._refuse(wish, [st.Problem(control, self.room.words(error))])
         except kinds() as error:
             yield from self._refuse(wish, [st.Problem("prompt", unforeseen(error, lang, "run"))])
         finally:
@@ -270,11 +277,13 @@ class Service:
         extras = view.extras_of(direct_lens_misleads(model.config, loaded.model.config))
         wanted = StreamSettings(record="full", extras=extras, **st.stream_fields(cleaned))
         named, steering = short_name(loaded.name), Steering()
-        meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=named, steering=steering)
+        with ended_by(start.over.is_set):
+            meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=named, steering=steering)
         run = Run(meta, view.panels, session, view.fresh(lang))
         run.values, run.steering, run.loop = cleaned, steering, steer.live_fields(cleaned, cleaned)
         run.n, run.stop = start.n, start.over
-        frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop, steering=steering)
+        with ended_by(start.over.is_set):
+            frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop, steering=steering)
         self.registry.begin(run)
         sent = 0
         try:
@@ -355,22 +364,34 @@ class Service:
         from loopviz.engine import context_length
 
         context = context_length(loaded.model)
-        if len(prompt) <= st.PROMPT_LIMIT and _tokens(loaded, prompt, cleaned["chat"]) <= context:
+        try:
+            if len(prompt) <= st.PROMPT_LIMIT and _tokens(loaded, prompt, cleaned["chat"]) <= context:
+                return None
+        except ValueError:  # told in its own words as a run begins
             return None
         return int(context - min(cleaned["max_new_tokens"], context // 2))
 
     def shortened(self, prompt: Any, values: Mapping[str, Any]) -> str | None:
         """The end of a prompt that is too long, of as many tokens as :meth:`too_long` says; None for one that fits."""
         keep = self.too_long(prompt, values)
-        if keep is None:
+        loaded = self.room.ready(st.clean(values)[0]["model"])
+        if keep is None or loaded is None:
             return None
-        cleaned, _ = st.clean(values)
-        loaded, tail = self.room.get(cleaned["model"]), prompt[-st.PROMPT_LIMIT :]
-        ids = loaded.tokenizer(tail, add_special_tokens=False)["input_ids"]
+        try:
+            return self._cut(loaded, prompt[-st.PROMPT_LIMIT :], keep, st.clean(values)[0]["chat"])
+        except ValueError:  # told in its own words as a run begins
+            return None
+
+    @staticmethod
+    def _cut(loaded: Loaded, tail: str, keep: int, chat: bool) -> str:
+        """The end of a text, of at most `keep` tokens."""
+        from loopviz.engine.text import decode, encode
+
+        ids = encode(loaded.tokenizer, tail, add_special_tokens=False)
         over = 0  # what the chat template adds, and what the cut changed
         for _ in range(8):
-            cut = loaded.tokenizer.decode(ids[-max(1, keep - over) :], skip_special_tokens=False).lstrip("\ufffd")
-            more = _tokens(loaded, cut, cleaned["chat"]) - keep
+            cut = decode(loaded.tokenizer, ids[-max(1, keep - over) :]).lstrip("\ufffd")
+            more = _tokens(loaded, cut, chat) - keep
             if more <= 0:
                 break
             over += more

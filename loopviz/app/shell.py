@@ -13,7 +13,7 @@ import gradio as gr
 from loopviz.app import questions
 from loopviz.app import settings as st
 from loopviz.app.faults import guarded, kinds, unforeseen
-from loopviz.app.library import OFFERED
+from loopviz.app.models import ModelRoom
 from loopviz.app.server import asset_url
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
 from loopviz.app.wire import dumps, wire
@@ -44,12 +44,14 @@ def nav(here: str, lang: str) -> str:
     return f'<nav class="lv-nav" aria-label="{text(lang, "nav.label")}">{"".join(links)}</nav>'
 
 
-def page_data(here: str, default_model: str, **more: Any) -> dict[str, Any]:
+def page_data(here: str, room: ModelRoom, **more: Any) -> dict[str, Any]:
     """What a page's script is told once."""
     # a name that somebody registered is its own word
     own = {f"{c.name}.{name}": name for c in st.CONTROLS for name in st.choices(c) if name not in c.choices}
     texts = {
-        lang: {key: value for key, value in table(lang).items() if not key.startswith(_ELSEWHERE)} | own
+        lang: {key: value for key, value in table(lang).items() if not key.startswith(_ELSEWHERE)}
+        | own
+        | {"model.info": room.told(lang)}
         for lang in LANGUAGES
     }
     controls = [
@@ -74,7 +76,7 @@ def page_data(here: str, default_model: str, **more: Any) -> dict[str, Any]:
         "toolbar": {lang: toolbar.dictionary(lang) for lang in LANGUAGES},
         "templates": {page: theme.template(page) for page in theme.PAGES},
         "controls": controls,
-        "models": [default_model, *(name for name in OFFERED if name != default_model)],
+        "models": room.names,
         **more,
     }
 

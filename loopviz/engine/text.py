@@ -31,7 +31,10 @@ def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool, context: int) -> l
     """
     limits.check_prompt_text(prompt, context)
     if chat:
-        ids = encode(tokenizer, chat_text(tokenizer, prompt), add_special_tokens=False)  # the template brings its own
+        prompt = chat_text(tokenizer, prompt)
+        if prompt:
+            limits.check_prompt_text(prompt, context)  # a template may make a text of any length
+        ids = encode(tokenizer, prompt, add_special_tokens=False)  # the template brings its own marks
     else:
         ids = encode(tokenizer, prompt)
     limits.check_prompt_tokens(len(ids), context)
@@ -51,7 +54,9 @@ def chat_text(tokenizer: Any, prompt: str) -> str:
     messages = [{"role": "user", "content": prompt}]
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except Exception as error:  # a template is a program that came with a checkpoint: it may raise anything
+    except BaseException as error:  # a template is a program that came with a checkpoint: it may raise anything
+        if not _from_tokenizer(error):
+            raise
         raise ValueError(
             f"chat=True: the model's chat template refuses this prompt ({_said(error)}); turn chat off"
         ) from error

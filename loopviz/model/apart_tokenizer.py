@@ -8,6 +8,7 @@ What it looks like from here is what the rest of LoopViz uses of a transformers 
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from typing import Any
 
 from tokenizers import decoders
 
-from loopviz.worker import Worker, WorkerRefused
+from loopviz.worker import Worker, WorkerEnded, WorkerRefused
 
 from .checkpoint_errors import CheckpointError, Note
 
+STRIKES = 3  # answers in a row that a process was ended for, after which no other is started for `REST` seconds
+REST = 60.0
 LOADING = 4  # times as much of both limits to be read: a large vocabulary takes seconds
 _ENVIRON = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -52,6 +55,7 @@ class ApartTokenizer:
 
     def __init__(self, path: Path, gguf: bool, rows: int, limits: TokenizerLimits, notes: list[Note]) -> None:
         self._rows, self._limits = rows, limits
+        self._strikes, self._struck = 0, 0.0
         load = {"do": "load", "path": os.fspath(path), "gguf": gguf, "rows": rows, "most": limits.vocabulary}
         first = (load, LOADING * limits.seconds, LOADING * limits.n_bytes)
         self._worker = Worker("loopviz.model.tokenizer_worker", first, _ENVIRON)
@@ -143,7 +147,16 @@ class ApartTokenizer:
         return self._ask({"do": "spell"})["text"]
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        return self._worker.ask(request, seconds=self._limits.seconds, n_bytes=self._limits.n_bytes)
+        if self._strikes >= STRIKES and time.monotonic() - self._struck < REST:
+            raise ValueError(f"it was ended {self._strikes} times in a row, for time or memory; wait a minute")
+        try:
+            answer = self._worker.ask(request, seconds=self._limits.seconds, n_bytes=self._limits.n_bytes)
+        except WorkerEnded as error:
+            if error.why != "over":
+                self._strikes, self._struck = self._strikes + 1, time.monotonic()
+            raise
+        self._strikes = 0
+        return answer
 
 
 class _Backend:

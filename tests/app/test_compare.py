@@ -303,7 +303,7 @@ def test_the_script_finds_every_text_it_asks_for() -> None:
         (ASSETS / name).read_text(encoding="utf-8")
         for name in ("compare.js", "results.js", "card.js", "frame.js", "plots.js")
     )
-    data = _data("tiny")
+    data = _data(ModelRoom("tiny"))
     for lang in LANGUAGES:
         known = data["texts"][lang].keys()
         wanted = set(re.findall(r"text\(\"([\w.]+)\"", script)) | set(re.findall(r"\"(compare\.[\w.]+)\"", script))

@@ -117,9 +117,11 @@ def test_visitors_of_a_public_page_may_not_name_files_but_its_owner_may() -> Non
         return _loaded(name)
 
     room = ModelRoom("/models/own", profile=PUBLIC, load=load)
-    room.get("/models/own")
-    with pytest.raises(ModelRefused, match="opens no files or folders"):
-        room.get("/etc/other")
+    assert (room.default, room.names[0]) == ("own", "own"), "where it lies is not said"
+    room.get("own")
+    for name in ("/etc/other", "/models/own"):
+        with pytest.raises(ModelRefused, match="opens no files or folders"):
+            room.get(name)
     room.get("glassbox")
     assert allowed == {"/models/own": True, "glassbox": False}
 
