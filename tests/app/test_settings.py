@@ -206,6 +206,7 @@ def test_to_let_a_loop_stop_by_itself_is_one_click() -> None:
 def test_what_people_register_by_name_can_be_chosen():
     """researcher, extension points: the page's lists were kept by hand."""
     from loopviz.app.faces import face
+    from loopviz.app.models import ModelRoom
     from loopviz.app.shell import page_data
     from loopviz.model import CHOOSERS, CRITERIA, MERGES, register_layer_chooser, register_merge
 
@@ -220,7 +221,7 @@ def test_what_people_register_by_name_can_be_chosen():
         assert st.loop_fields(values)["layer_chooser"] == "mine"
         assert face(st.BY_NAME["layer_chooser"], values, [], "zh")["choices"][-1] == ("mine", "mine")
         assert face(st.BY_NAME["layer_threshold"], values, [], "en")["interactive"]
-        told = page_data("compare", "m")
+        told = page_data("compare", ModelRoom("m"))
         assert told["texts"]["en"]["layer_chooser.mine"] == told["texts"]["zh"]["merge_strategy.ours"].replace(
             "ours", "mine"
         )

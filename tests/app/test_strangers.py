@@ -391,5 +391,5 @@ def test_what_is_offered_is_trusted_and_costs_nothing() -> None:
 def test_a_default_of_the_host_s_own_is_loaded_whatever_the_limits(llama_folder: Callable[..., Path]) -> None:
     folder = str(llama_folder(num_hidden_layers=5))
     room = ModelRoom(folder, profile=replace(PUBLIC, layers=3))
-    assert room.get(folder).layers == 5
+    assert room.get(room.default).layers == 5
     _close(room)
