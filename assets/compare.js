@@ -46,6 +46,7 @@ class Page {
     this.modelLine = el("span", "lv-model");
     this.asking = new AskModel(() => this.check(0));
     this.chosen = false; // whether the model is the visitor's own choice
+    this.resting = false; // whether Stop was pressed while it was on its way
     this.model = new Field({ name: "model", kind: "name" }, () => this.remodel());
     const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
     names.id = "lv-models";
@@ -205,6 +206,7 @@ class Page {
   /** Another model: its own prompt, unless the visitor wrote one. */
   remodel() {
     this.chosen = true;
+    this.resting = false;
     const { offers } = this.frame.config;
     const offer = offers[this.model.value.trim()] ?? offers[""];
     const known = Object.values(offers);
@@ -218,6 +220,7 @@ class Page {
       lang: this.frame.lang,
       model: this.model.value,
       linked: this.asking.linked(this.model.value, this.chosen),
+      look: this.resting,
       suits: this.suits,
       shared: this.shared,
       cards: this.cards.map((card) => card.asked()),
@@ -245,7 +248,8 @@ class Page {
       }
       this.cards.forEach((card, i) => card.checked(answer.cards[i]));
       this.mark();
-      return ["ready", "failed", "ask"].includes(answer.model.state) ? null : this.check(700);
+      const over = ["ready", "failed", "ask"].includes(answer.model.state) || (asked.look && answer.model.state === "waiting");
+      return over ? null : this.check(700);
     }, wait);
   }
 
@@ -256,6 +260,7 @@ class Page {
     if (this.running) this.stop();
     this.forget();
     this.asking.agree(this.model.value); // to run it is to agree
+    this.resting = false;
     this.ticket = ticket();
     this.n += 1;
     this.running = true;
@@ -268,6 +273,7 @@ class Page {
   /** End one configuration, or all. */
   stop(card = null) {
     this.frame.ask("stop", { ticket: this.ticket, place: card ? card.place : null });
+    if (!card) this.resting = this.root.dataset.model !== "ready";
   }
 
   receive(message) {

@@ -236,7 +236,7 @@ class Page {
   follow(wait = 0) {
     clearTimeout(this.following);
     this.following = setTimeout(async () => {
-      const asked = { model: this.model.value, lang: this.frame.lang };
+      const asked = { model: this.model.value, lang: this.frame.lang, look: this.resting === this.model.value };
       const answer = await this.frame.ask("model", asked);
       if (asked.model !== this.model.value || asked.lang !== this.frame.lang) return this.follow();
       if (answer?.kind === "model") {
@@ -245,7 +245,7 @@ class Page {
         this.context = answer.context;
         this.suit();
         this.bring(answer.loop);
-        if (["ready", "failed"].includes(answer.state)) return null;
+        if (["ready", "failed"].includes(answer.state) || (asked.look && answer.state === "waiting")) return null;
       }
       return this.follow(900);
     }, wait);
@@ -289,6 +289,8 @@ class Page {
     this.running = true;
     this.heard = performance.now();
     this.say(this.text("lab.waiting"));
+    if (this.resting) this.follow();
+    this.resting = null;
     const values = {};
     for (const [name, field] of this.fields) {
       const { value } = field;
@@ -300,6 +302,7 @@ class Page {
 
   stop() {
     this.frame.ask("stop", { ticket: this.ticket });
+    if (this.root.dataset.model !== "ready") this.resting = this.model.value; // it is not wanted any more
     this.say(this.text("lab.stopping"));
   }
 

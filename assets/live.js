@@ -247,6 +247,7 @@ class Page {
   /** Stop was pressed: up to which start. The server tells how it ended. */
   stopping() {
     this.starting = false;
+    this.model.rest();
     this.mark();
     return this.n;
   }

@@ -5,6 +5,7 @@ import { el } from "./dom.js";
 
 const AGAIN_MS = 700; // between two looks
 const PATIENCE = 20; // looks in vain
+const REST_MS = 2500; // until the server has given up what nobody wants
 
 export class ModelLine {
   constructor(page) {
@@ -31,22 +32,34 @@ export class ModelLine {
     page.share.visited.then(() => setTimeout(() => page.tell.loaded(), 50));
   }
 
-  /** The visitor runs it: that is to agree. */
+  /** The visitor runs it: that is to agree, and to want it again. */
   agree() {
-    if (this.asking.node.hidden) return;
+    if (this.asking.node.hidden && !this.resting) return;
     this.asking.agree(window.loopvizModel);
     this.watch(true);
   }
 
-  /** Follow the loading of the model that is chosen in the controls until it is there; the newest call does. */
-  async watch(again = false) {
+  /** Stop was pressed: what is being fetched for this visitor is not wanted any more. */
+  rest() {
+    if (!["waiting", "importing", "loading"].includes(this.node.dataset.state)) return;
+    const watcher = (this.watcher = {});
+    this.resting = true;
+    setTimeout(() => this.watcher === watcher && this.watch(false, true), REST_MS);
+  }
+
+  /**
+   * Follow the loading of the model that is chosen in the controls until it is there; the newest call does.
+   * `look`: without wanting it.
+   */
+  async watch(again = false, look = false) {
     const { config, server } = this.page;
     if (!config || !server) return undefined;
     const watcher = (this.watcher = {});
+    this.resting = look;
     if (again) this.told = "";
     for (let tries = 0; ; tries++) {
       let status = null;
-      const asked = { lang: config.lang, model: window.loopvizModel, again: again && !tries, linked: false }; // see ExplorePage; left out until one was chosen
+      const asked = { lang: config.lang, model: window.loopvizModel, again: again && !tries, linked: false, look }; // see ExplorePage; left out until one was chosen
       asked.linked = this.asking.linked(asked.model, window.loopvizTouched?.has("model"));
       try {
         status = JSON.parse(await server.model_status(JSON.stringify(asked)));
@@ -55,7 +68,7 @@ export class ModelLine {
       }
       if (this.watcher !== watcher) return undefined; // another model, or another language
       if (status) this.show(status, asked.model);
-      if (status?.state === "ask") return undefined; // until the visitor agrees
+      if (status?.state === "ask" || (look && status?.state === "waiting")) return undefined; // until the visitor agrees
       if (status?.state === "ready" || status?.state === "failed") return this.arrived(JSON.stringify([asked.model, status.state]));
       if (!status && tries > PATIENCE) return undefined;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));

@@ -54,6 +54,7 @@ class Asked:
         suits: the model whose settings the cards hold; what was set for another one's may give way.
         n: its number among the page's starts.
         linked: whether a link named the model, and the visitor has not agreed to it yet.
+        look: whether the visitor does not want the model (any more), and only looks where it is.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Asked:
     suits: str = ""
     n: int | None = None
     linked: bool = False
+    look: bool = False
 
     @classmethod
     def read(cls, payload: Any, default_model: str) -> Asked:
@@ -95,6 +97,7 @@ class Asked:
             suits=found["suits"] if isinstance(found.get("suits"), str) else model,
             n=number(found.get("n")),
             linked=found.get("linked") is True,
+            look=found.get("look") is True,
         )
 
     def values(self, card: Card, config: Any = None) -> dict[str, Any]:

@@ -143,12 +143,13 @@ class Comparisons:
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
 
     def check(self, question: Any) -> str:
-        """`{lang, model, linked, shared, cards}`, as for a comparison: where the model is, what applies, what would be refused.
+        """`{lang, model, linked, look, shared, cards}`, as for a comparison: where the model is, what applies, what would be refused.
 
         `base`: once the model is there, the values that suit it; `looped`: whether they are a loop of its own.
         """
         asked = Asked.read(read(question, CHECK_LIMIT), self.room.default)
-        loaded, now = self.room.ready(asked.model), self.room.want(asked.model, asked.lang, linked=asked.linked)
+        loaded = self.room.ready(asked.model)
+        now = self.room.want(asked.model, asked.lang, linked=asked.linked, look=asked.look)
         answer: dict[str, Any] = {
             "kind": "checked",
             "model": {"name": asked.model, "state": now.state, "text": now.tell(asked.lang)},

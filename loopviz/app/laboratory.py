@@ -117,9 +117,10 @@ class Laboratory:
         return dumps({"kind": "tasks", "tasks": [describe(task) for task in TASKS.values()]})
 
     def model(self, question: Any) -> str:
-        """`{model, lang, linked}`: where a model is, and the tokens it can read at once (`context`).
+        """`{model, lang, linked, look}`: where a model is, and the tokens it can read at once (`context`).
 
-        One that is not here begins to be loaded; of one that a link named (`linked`) the visitor is asked first.
+        One that is not here begins to be loaded; of one that a link named (`linked`) the visitor is asked first; who only
+        looks (`look`) does not want it.
 
         `loop`: the loop fields it brings where a form says nothing of them (:func:`loopviz.app.lab_form.usual_loop`).
         """
@@ -128,7 +129,8 @@ class Laboratory:
         name, problems = st.clean_name(asked.get("model"), lang)
         if problems:
             return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        loaded, now = self.room.ready(name), self.room.want(name, lang, linked=asked.get("linked") is True)
+        loaded = self.room.ready(name)
+        now = self.room.want(name, lang, linked=asked.get("linked") is True, look=asked.get("look") is True)
         answer = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
         if loaded is not None:
             answer |= {"loop": usual_loop(loaded.model.config), "context": loaded.model.config.max_position_embeddings}

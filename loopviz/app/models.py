@@ -250,7 +250,9 @@ class ModelRoom:
             return Status("failed", name, words("en"), words=words)
         return self._status.get(name, Status("waiting", name))
 
-    def want(self, name: str, lang: str = "en", again: bool = False, linked: bool = False) -> Status:
+    def want(
+        self, name: str, lang: str = "en", again: bool = False, linked: bool = False, look: bool = False
+    ) -> Status:
         """Where the model is now; one that is not here begins to be loaded, in the background.
 
         It is loaded for whoever asks as long as they go on asking: a page that was closed counts for `LINGER` seconds.
@@ -258,13 +260,14 @@ class ModelRoom:
         Args:
             again: try once more what has failed.
             linked: a link named it: what is neither here nor offered is not fetched or opened until the visitor agrees.
+            look: whoever asks does not want it (any more): nothing begins for them.
         """
         self._warm_now()
         if self.refusal(name) is not None:
             return self._now(name)
         with self._lock:
             now, loading = self._now(name), self._loads.get(name)
-            if name in self._held or (now.state == "failed" and not again):
+            if look or name in self._held or (now.state == "failed" and not again):
                 return now
             if linked and not self.offered(name):
                 return Status("ask", name) if loading is None else now

@@ -201,10 +201,8 @@ class Questions:
         name, problems = st.clean_name(asked.get("model", self._room.default), lang)
         if problems:
             return dumps({"state": "failed", "text": problems[0].reason, "lang": lang})
-        if asked.get("look") is True:
-            now = self._room.status(name)
-        else:
-            now = self._room.want(name, lang, asked.get("again") is True, asked.get("linked") is True)
+        how = {wish: asked.get(wish) is True for wish in ("again", "linked", "look")}
+        now = self._room.want(name, lang, **how)
         return dumps({"state": now.state, "text": now.tell(lang), "lang": lang})
 
 

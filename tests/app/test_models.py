@@ -373,6 +373,20 @@ def test_c3_a_page_that_was_closed_wants_nothing() -> None:
     assert _until(lambda: load.given_up == ["ok/slow"])
 
 
+def test_c3_who_pressed_stop_only_looks() -> None:
+    load = _Slow()
+    room = ModelRoom("a", load=load)
+    assert room.want("ok/slow", look=True).state == "waiting"
+    assert load.begun == []
+    room.want("ok/slow")
+    assert _until(lambda: load.begun)
+    until = room._loads["ok/slow"].until
+    assert room.want("ok/slow", look=True).state in ("importing", "loading")
+    assert room._loads["ok/slow"].until == until, "a look keeps nothing alive"
+    load.go.set()
+    assert _becomes(room, "ok/slow", "ready")
+
+
 def test_m7_a_panic_while_a_model_is_loaded_ends_as_words() -> None:
     """A panic of native code is no Exception: the page waited for ever."""
 

@@ -15,12 +15,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from loopviz.app import settings as st
+from loopviz.app.live import Registry
 from loopviz.app.models import LINGER, ModelRefused, ModelRoom
 from loopviz.app.profile import GIB, LOCAL, MIB, PUBLIC
+from loopviz.app.service import Service
 from tests.conftest import make_tokenizer
 from tests.hub import StandIn, llama_config, stand_in
 
+NEVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}x"
+HUGE = "{{ 'a' * 3000000000 }}"
 OPEN = replace(PUBLIC, any_model=True)  # a public server whose host lets visitors name any model of the Hub
+QUICK = replace(OPEN, tokenizer_seconds=2.0, tokenizer_bytes=300 * MIB)
 
 
 @pytest.fixture
@@ -217,6 +223,44 @@ def test_c3_a_download_ends_with_the_visit_that_asked_for_it(hub: StandIn, trial
     assert hub.sent <= sent + MIB, "nothing more is written but what was on its way"
 
 
+@pytest.mark.parametrize("how", ["stop", "leave"])
+def test_c3_stop_and_leaving_end_what_a_run_waits_for(hub: StandIn, how: str) -> None:
+    """A run that waits for its model is the visitor who wants it: 156 MB more were written 3 to 6 s after they left."""
+    service = Service(ModelRoom("stories-loop", profile=OPEN), Registry(), every=0)
+    name, told = _big(hub), []
+
+    def visit() -> None:
+        told.extend(service.run("Hi", st.defaults() | {"model": name}, "en", "me"))
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    assert _until(lambda: hub.sent > 0)
+    service.stop("me") if how == "stop" else service.leave("me")
+    thread.join(10)
+    assert _until(lambda: not _downloads(), 2 * LINGER + 5)
+    assert _until(lambda: name not in service.room._loads)
+    assert any("loading" in line for line in told)
+    assert ("stopped" in told[-1]) == (how == "stop")
+    assert not any("could not" in line or "Not possible" in line for line in told)
+
+
+@pytest.mark.parametrize("template", [NEVER, HUGE], ids=["never", "huge"])
+def test_hub_chat_template_that_never_ends_is_told_on_the_page(
+    hub: StandIn, llama_folder: Callable[..., Path], template: str
+) -> None:
+    """The page stopped answering: the place was lost, and nothing was said."""
+    service = Service(ModelRoom("stories-loop", profile=QUICK), Registry(), every=0)
+    name = _with_template(hub, llama_folder, template)
+    service.room.get(name)
+    values = st.defaults() | {"model": name, "chat": True, "block_start": 1, "block_end": 1}
+    lines = list(service.run("abc", values, "en", "me"))
+    assert "chat template refuses" in lines[-1]
+    assert service.too_long("abc", values) is None
+    assert service.shortened("abc", values) is None
+    assert service.prompt_hint(name, "abc", "en") == ""
+    _close(service.room)
+
+
 def test_c3_a_download_that_two_want_goes_on_when_one_leaves(hub: StandIn, hub_model: str) -> None:
     hub.pause = 0.2
     room, left = ModelRoom("stories-loop", profile=OPEN), threading.Event()
@@ -279,10 +323,6 @@ def test_m3_refusals_of_a_public_server_are_free_of_paths(hub: StandIn, hub_mode
 
 
 # --- tokenizers and templates -----------------------------------------------------------------------------------------
-
-NEVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}x"
-HUGE = "{{ 'a' * 3000000000 }}"
-QUICK = replace(OPEN, tokenizer_seconds=2.0, tokenizer_bytes=300 * MIB)
 
 
 def _with_template(hub: StandIn, llama_folder: Callable[..., Path], template: str) -> str:
