@@ -75,7 +75,7 @@ class Comparisons:
         if bad or gone():
             yield over(asked.ticket, said if bad else stopped, bad=bad)
             return
-        loaded = self.room.get(asked.model, lang)
+        loaded = self.room.get(asked.model, lang, gone)
         reasons = self.refused(asked, loaded)
         cards = [(place, card) for place, card in enumerate(asked.cards) if place not in reasons]
         if not cards:

@@ -69,7 +69,7 @@ class Laboratory:
         if bad or gone():
             yield over(ticket, said if bad else stopped, bad=bad)
             return
-        loaded = self.room.get(name, lang)
+        loaded = self.room.get(name, lang, gone)
         with self.service.places.join("lab") as place:
             for ahead in place.wait(gone):
                 yield status(in_line(ahead, lang), ticket=ticket)

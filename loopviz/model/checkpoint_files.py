@@ -21,7 +21,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .checkpoint_errors import CheckpointError, Note, cause, reading
-from .checkpoint_json import read_json
+from .checkpoint_json import SMALL_JSON, read_json
 from .checkpoint_keys import CONFIG_KEYS, check_keys, shown
 from .checkpoint_limits import CheckpointLimits, count_weights
 from .configuration import LoopLlamaConfig
@@ -31,7 +31,6 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 MODEL_TYPES = ("llama", "loop_llama")
-_SMALL_JSON = 4 * 2**20  # of files that only say things: no configuration is a tenth as long
 HELD = 4  # bytes of a number in float32, as a server holds models
 # Buffers that old exports stored beside the weights; transformers recomputes them.
 _DERIVED = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
@@ -88,6 +87,9 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
     with reading(folder):
         notes: list[Note] = []
         config = read_config(folder, notes, limits)
+        generation = folder / "generation_config.json"
+        if generation.is_file():
+            read_json(generation, SMALL_JSON)  # transformers reads it later, whatever its length
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes: set[str] = set()
         for file in weight_files(folder):
@@ -125,7 +127,7 @@ def read_config(folder: Path, notes: list[Note] | None = None, limits: Checkpoin
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{folder}: there is no config.json; give the folder that holds it, or a .gguf file")
-    raw = read_json(file, _SMALL_JSON)
+    raw = read_json(file, SMALL_JSON)
     model_type = raw.get("model_type")
     if model_type not in MODEL_TYPES:
         raise CheckpointError(
@@ -272,7 +274,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     if not (folder / INDEX).is_file():
         raise CheckpointError(_no_weights(folder))
-    weight_map = read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json(folder / INDEX, SMALL_JSON).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"weight_map in {folder / INDEX}: must name a file for each tensor; fetch the file again")
     shards = sorted({str(name) for name in weight_map.values()})

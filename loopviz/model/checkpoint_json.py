@@ -9,6 +9,7 @@ from typing import Any
 from .checkpoint_errors import CheckpointError, cause
 
 _JSON_LIMIT = 64 * 2**20  # bytes
+SMALL_JSON = 4 * 2**20  # of files that only say things: none that anybody uses is a tenth as long
 
 
 def read_json(file: Path, most: int = _JSON_LIMIT) -> dict[str, Any]:

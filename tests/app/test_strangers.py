@@ -20,8 +20,9 @@ from loopviz.app.live import Registry
 from loopviz.app.models import LINGER, ModelRefused, ModelRoom
 from loopviz.app.profile import GIB, LOCAL, MIB, PUBLIC
 from loopviz.app.service import Service
-from tests.conftest import make_tokenizer
+from tests.conftest import make_llama, make_tokenizer
 from tests.hub import StandIn, llama_config, stand_in
+from tests.model.test_checkpoints_gguf import write_gguf
 
 NEVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}x"
 HUGE = "{{ 'a' * 3000000000 }}"
@@ -164,6 +165,24 @@ def test_hub_8000_layers_in_8_megabytes_is_refused_before_anything_is_built(
     words = _refused(ModelRoom("stories-loop", profile=LOCAL), str(folder))
     assert "8000" in words.replace(",", "")
     assert "layers" in words
+
+
+def test_m8_a_gguf_file_of_8000_layers_is_refused_by_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopviz.model.checkpoint_files.expected_tensors", lambda config: pytest.fail("it was built"))
+    llama, depth = make_llama(num_hidden_layers=1), {"llama.block_count": 8_000}
+    file = write_gguf(tmp_path / "deep.gguf", llama, make_tokenizer(), lambda meta, tensors: meta.update(depth))
+    assert "8000 layers" in _refused(ModelRoom("stories-loop", profile=LOCAL), str(file)).replace(",", "")
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "model.safetensors.index.json"])
+def test_c3_a_file_that_only_says_things_is_short(llama_folder: Callable[..., Path], name: str) -> None:
+    """JSON of many megabytes takes many times as much memory, in the server's own process."""
+    folder = llama_folder(max_shard_size="20KB")
+    assert (folder / "model.safetensors.index.json").is_file()
+    (folder / name).write_text((folder / name).read_text() + " " * 5 * MIB)
+    assert "larger than 4 MiB" in _refused(ModelRoom("stories-loop", profile=LOCAL), str(folder))
 
 
 # --- a download belongs to its visitors ------------------------------------------------------------------------------
