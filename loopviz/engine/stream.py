@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from loopviz.engine.sampling import Sampler, StreamSettings
 from loopviz.engine.steering import Steering, block_metas
 from loopviz.engine.text import Pieces, TokenTexts, encode_prompt
 from loopviz.engine.usage import MemoryMeter, PassClock
+from loopviz.model.interrupt import until, within_operations
 from loopviz.trace.recorder import KVMeter, Reading, Recorder
 from loopviz.trace.schema import SCHEMA_VERSION, Frame, KVFrame, Trace
 
@@ -43,7 +44,7 @@ def stream(
         tokenizer: of the model, a transformers tokenizer.
         prompt: text; the model reads it in one pass.
         settings: default ``StreamSettings()``.
-        stop: once set, no further pass is started and the iterator ends; the last frame then has no ``finish``.
+        stop: once set, the iterator ends, in the middle of a pass too; the last frame then has no ``finish``.
         steering: changes the run's loop between two passes, when asked; one for every run.
 
     Raises:
@@ -55,7 +56,7 @@ def stream(
     settings, steering = settings or StreamSettings(), steering or Steering()
     ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
     steering.bind(model)
-    return _run(model.with_loop(), tokenizer, ids, settings, stop or threading.Event(), steering)
+    return until(stop or threading.Event(), _frames(model.with_loop(), tokenizer, ids, settings, steering))
 
 
 def check_model(model: Any) -> None:
@@ -72,22 +73,15 @@ def context_length(model: LoopLlamaForCausalLM) -> int:
     return model.config.max_position_embeddings
 
 
-def _run(
-    view: LoopLlamaForCausalLM,
-    tokenizer: Any,
-    ids: list[int],
-    settings: StreamSettings,
-    stop: threading.Event,
-    steering: Steering,
-) -> Iterator[Frame]:
+def _frames(
+    view: LoopLlamaForCausalLM, tokenizer: Any, ids: list[int], settings: StreamSettings, steering: Steering
+) -> Generator[Frame, None, None]:
     run = _Run(view, tokenizer, ids, settings, steering)
     try:
         tokens = ids
-        while not stop.is_set():
+        while True:
             for frame in run.read(tokens):
                 yield frame
-                if stop.is_set():
-                    return
             if frame["finish"] is not None:
                 return
             tokens = [frame["next_id"]]
@@ -150,7 +144,7 @@ class _Run:
         kv = self.meter.frames(self.cache.occupancy(), len(tokens), runs)
         same: dict[str, Any] = {"pass_tokens": len(tokens), "memory": self.memory.read()}
         while True:
-            with torch.inference_mode():
+            with torch.inference_mode(), within_operations(len(tokens)):
                 reading = next(readings, None)
                 if reading is None:
                     return

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import statistics
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from loopviz.lab.compare_result import Result, Scores
 from loopviz.lab.compare_table import COLUMNS, WORDS, plot
 from loopviz.lab.tasks import Row, Subject, Task, param, register
 from loopviz.model import LoopCache
+from loopviz.model.interrupt import until
 from loopviz.trace import metrics
 
 if TYPE_CHECKING:
@@ -137,8 +138,8 @@ class Comparison:
 
     Attributes:
         results: one a configuration, filling as :meth:`events` goes on.
-        stops: one a configuration; once set, that configuration ends at its next token with what is known by then, and
-            one that has not begun is left out.
+        stops: one a configuration; once set, that configuration ends at once, in the middle of a pass too, with what is
+            known by then, and one that has not begun is left out.
 
     Raises:
         ValueError: a prompt, or a continuation, that the model cannot read.
@@ -240,8 +241,8 @@ class Comparison:
         texts = {name: ids for name, ids in texts.items() if ids}
         if not texts:
             return
-        scored = yield from self._forced(i, view, list(texts.values()))
-        if scored is None:
+        scored = yield from until(self.stops[i], self._forced(i, view, list(texts.values())))
+        if scored is None:  # stopped
             return
         result, by_name = self.results[i], dict(zip(texts, scored, strict=True))
         first = scored[0]  # fidelity is measured on the continuation, or else on the baseline's text
@@ -254,10 +255,12 @@ class Comparison:
         if "greedy" in by_name:
             result.agreement = statistics.fmean(by_name["greedy"].chosen)
 
-    def _forced(self, i: int, view: LoopLlamaForCausalLM, texts: list[list[int]]) -> Iterator[Event]:
+    def _forced(
+        self, i: int, view: LoopLlamaForCausalLM, texts: list[list[int]]
+    ) -> Generator[Event, None, list[Scores]]:
         """Read the texts after the prompt, all in one batch: the prompt in one pass, as a run does, then token by token.
 
-        Returns (`yield from`) a Scores for each text, or None when it was stopped.
+        Returns (`yield from`) a Scores for each text.
         """
         start, longest = len(self.prompt), max(map(len, texts))
         full = [self._full(view, ids) for ids in texts]
@@ -267,8 +270,6 @@ class Comparison:
         scores = [Scores() for _ in texts]
         cache = LoopCache(view.config)
         for n in range(longest):
-            if self.stops[i].is_set():
-                return None
             yield Event(i, "stage", "scoring", n, longest)
             new = tokens[:, :start] if n == 0 else tokens[:, start + n - 1 : start + n]
             with torch.inference_mode():

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 
 if TYPE_CHECKING:
@@ -249,6 +250,7 @@ def _reduce(view: LoopLlamaForCausalLM, states: Tensor, cache: Any, unit: str, k
     own = []
     chunk = max(1, MAX_LOGITS // (view.config.vocab_size * (2 * N + 1)))
     for start in range(0, B * T, chunk):
+        check()
         some = slice(start, start + chunk)
         lens = metrics.log_probs(view.lens(flat[:, some]))  # [N + 1, C, V]
         said = metrics.log_probs(view.lm_head(exits[:, some]))  # [N, C, V]
@@ -337,6 +339,7 @@ def real_run(view: LoopLlamaForCausalLM, ids: Tensor, unit: str, own: list[Tenso
         kl, same = [], []
         chunk = max(1, MAX_LOGITS // (2 * view.config.vocab_size))
         for rows, log_p in zip(hidden.flatten(0, 1).split(chunk), before.flatten(0, 1).split(chunk), strict=True):
+            check()
             log_q = metrics.log_probs(view.lm_head(rows))
             kl.append(metrics.kl(log_p, log_q))
             same.append(log_p.argmax(-1) == log_q.argmax(-1))

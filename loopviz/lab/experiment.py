@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import transformers
 import loopviz
 from loopviz import imports, outputs
 from loopviz.csv_file import table_bytes
+from loopviz.model.interrupt import Interrupted, Stop, interruptible
 from loopviz.text_file import read_text
 
 from .tasks import Row, Subject, Task, params_from_json, params_to_json, plain_data
@@ -70,7 +72,7 @@ class Experiment:
     """A run of a task: iterate over it, and it fills.
 
     Iterating again goes on where the last iteration stopped; what has been yielded stays. It yields `None` where the
-    task has no new row but may be left.
+    task has no new row but may be left. Once its `stop` is set it ends, inside a pass too, and for good.
 
     Args:
         task: what to measure.
@@ -78,6 +80,7 @@ class Experiment:
         params: an instance of `task.params`.
         command: the command line that makes it, if there is one.
         folder: where text files are kept only as long as it runs; the manifest has the names of those alone.
+        stop: ends it from any thread; default: an event of its own.
 
     Raises:
         ValueError: parameters of another task, a model in training mode, or what the task refuses (a file that is not
@@ -85,7 +88,14 @@ class Experiment:
     """
 
     def __init__(
-        self, task: Task, subject: Subject, params: Any, command: str = "", *, folder: Path | None = None
+        self,
+        task: Task,
+        subject: Subject,
+        params: Any,
+        command: str = "",
+        *,
+        folder: Path | None = None,
+        stop: Stop | None = None,
     ) -> None:
         if not isinstance(params, task.params):
             raise ValueError(f"params={type(params).__name__}: task {task.name!r} takes {task.params.__name__}")
@@ -93,6 +103,7 @@ class Experiment:
             raise ValueError("model.training=True: dropout would make every run another; call model.eval() first")
         self.task, self.subject, self.params, self.command = task, subject, params, command
         self.sources, self._folder = sources(params), folder
+        self.stop: Stop = threading.Event() if stop is None else stop
         self.total = task.cells(subject, params)
         self.rows: list[Row] = []
         self.complete = False
@@ -104,12 +115,17 @@ class Experiment:
     def __iter__(self) -> Iterator[Row | None]:
         if self._running is None:
             self._running = iter(self.task.run(self.subject, self.params))
-        while not self.complete:
+        while not self.complete and not self.stop.is_set():
             started = time.perf_counter()
             try:
-                row = next(self._running)
+                with interruptible(self.stop):
+                    row = next(self._running)
             except StopIteration:
                 self.complete = True
+                return
+            except Interrupted:
+                if not self.stop.is_set():  # who runs this is to end
+                    raise
                 return
             finally:
                 self.seconds += time.perf_counter() - started

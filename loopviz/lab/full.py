@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
+from loopviz.model.interrupt import check
 
 HELD = 1 << 24  # logits that are held at once
 
@@ -81,6 +82,7 @@ def nats(model: LoopLlamaForCausalLM, hidden: Tensor, targets: Tensor) -> Tensor
     size = max(1, HELD // (B * model.config.vocab_size))
     parts = []
     for t in range(0, T, size):
+        check()
         logits = model.lm_head(hidden[:, t : t + size])  # [B, size, vocab]
         logits = logits if logits.dtype == torch.float64 else logits.float()
         # Vocabulary last, as it lies in memory: across it, strided sums are less exact.

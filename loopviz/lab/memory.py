@@ -14,6 +14,7 @@ from torch._C._profiler import _EventType
 from transformers import GenerationConfig
 
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
+from loopviz.model.interrupt import check
 
 NEW_TOKENS = 2  # after the prompt: the first comes of its pass, the second of a pass of one token
 _ONE_AT_A_TIME = threading.Lock()  # torch has one profiler, and a device one peak
@@ -69,7 +70,9 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int | None:
     Returns:
         The bytes; `None` on other devices, where nothing tells.
     """
-    with _ONE_AT_A_TIME:
+    while not _ONE_AT_A_TIME.acquire(timeout=0.1):
+        check()
+    try:
         if device.type == "cpu":
             return _peak_of_events(work)
         if device.type == "cuda":
@@ -81,6 +84,8 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int | None:
             return torch.cuda.max_memory_allocated(device) - before
         work()
         return None
+    finally:
+        _ONE_AT_A_TIME.release()
 
 
 def _peak_of_events(work: Callable[[], Any]) -> int:
@@ -95,6 +100,7 @@ def _peak_of_events(work: Callable[[], Any]) -> int:
     for event in sorted(
         _events(profile.profiler.kineto_results.experimental_event_tree()), key=lambda e: e.start_time_ns
     ):
+        check()
         if event.tag != _EventType.Allocation:
             continue
         address, size = event.extra_fields.ptr, event.extra_fields.alloc_size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 
 from .corpus import CorpusParams, batches, check_whole, token_ids
@@ -161,7 +162,10 @@ def compare(view: LoopLlamaForCausalLM, own: Tensor, other: Tensor) -> dict[str,
     for pair in zip(own, other, strict=True):
         hidden = torch.cat([view.exit_states(state[None], None) for state in pair]).flatten(1, 2)  # [2, B * T, H]
         chunk = max(1, MAX_LOGITS // (2 * view.config.vocab_size))
-        said = [metrics.log_probs(view.lm_head(rows)) for rows in hidden.split(chunk, dim=1)]  # [2, C, V]
+        said = []  # [2, C, V] each
+        for rows in hidden.split(chunk, dim=1):
+            check()
+            said.append(metrics.log_probs(view.lm_head(rows)))
         kl.append(torch.cat([metrics.kl(p, q) for p, q in said]))
         same.append(torch.cat([(p.argmax(-1) == q.argmax(-1)).float() for p, q in said]))
     found = {name: values.flatten(1) for name, values in found.items()}

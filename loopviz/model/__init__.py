@@ -5,6 +5,7 @@ from .choosers import CHOOSERS, ChooserContext, register_layer_chooser
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext, register_criterion
 from .events import LoopReport, LoopStep, PassSeconds
+from .interrupt import Interrupted, interruptible
 from .lenses import direct_lens_misleads
 from .merges import MERGES, register_merge
 from .modeling import LoopLlamaForCausalLM, LoopLlamaModel
@@ -19,6 +20,7 @@ __all__ = [
     "AttentionWatch",
     "ChooserContext",
     "CriterionContext",
+    "Interrupted",
     "KVOccupancy",
     "LayerOccupancy",
     "LoopBlock",
@@ -30,6 +32,7 @@ __all__ = [
     "LoopStep",
     "PassSeconds",
     "direct_lens_misleads",
+    "interruptible",
     "register_criterion",
     "register_layer_chooser",
     "register_merge",

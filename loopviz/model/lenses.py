@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
 from .cache import LoopCache
+from .interrupt import check, within_operations
 
 if TYPE_CHECKING:
     from .configuration import LoopLlamaConfig
@@ -104,14 +105,16 @@ def _run(
     view: _CodaView | None,
 ) -> Tensor:
     embeddings = model.rotary_emb(hidden, position_ids=position_ids)
-    for index in layers:
-        hidden = model.layers[index](
-            hidden,
-            attention_mask=mask,
-            position_ids=position_ids,
-            position_embeddings=embeddings,
-            past_key_values=view,
-        )
+    with within_operations(hidden.shape[:-1].numel()):
+        for index in layers:
+            check()
+            hidden = model.layers[index](
+                hidden,
+                attention_mask=mask,
+                position_ids=position_ids,
+                position_embeddings=embeddings,
+                past_key_values=view,
+            )
     return model.norm(hidden)
 
 

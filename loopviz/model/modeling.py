@@ -35,6 +35,7 @@ from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
 from .events import LoopReport, LoopStep, PassSeconds
+from .interrupt import check, within_operations
 from .lenses import exit_states
 from .registry import check_tensor
 from .watching import AttentionWatch, shallow
@@ -148,6 +149,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
 
         Raises:
             ValueError: a configuration or a cache that does not fit, by name.
+            Interrupted: under `interruptible`, whose stop was set; a `LoopCache` is then as it was before the pass.
         """
         started = time.perf_counter()
         if (input_ids is None) == (inputs_embeds is None):
@@ -205,7 +207,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         if isinstance(cache, LoopCache):
             cache.begin_pass(blocks)
         try:
-            state = self._run_layers(blocks, inputs_embeds, run)
+            with within_operations(B * T):
+                state = self._run_layers(blocks, inputs_embeds, run)
         except BaseException:
             if isinstance(cache, LoopCache):
                 cache.abort_pass()
@@ -238,6 +241,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         return state
 
     def _run_layer(self, index: int, state: Tensor, mask: Tensor | None, cache: Any, run: _Pass) -> Tensor:
+        check()
         if self.gradient_checkpointing and self.training and not isinstance(cache, StepSlots):
             cache = None
         return self.layers[index](state, attention_mask=mask, past_key_values=cache, **run.layer_kwargs)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 from loopviz.trace.recorder_attention import AttentionRecorder
 from loopviz.trace.recorder_keys import KeyRecorder
@@ -239,6 +240,7 @@ class Reading:
         frames: list[list[BlockFrame]] = [[] for _ in range(self.start, self.stop)]
         first = 0  # row of this block's s_0
         for run in self.runs:
+            check()
             columns: dict[str, list[Any]] = {}
             packed: list[str | None] = [None] * len(frames)
             if run.states:
@@ -352,6 +354,7 @@ class KVMeter:
         each = len(self.slots) + sum(made - layers for layers, made in runs)
         frames: list[KVFrame] = []
         for later in range(n_tokens - 1, -1, -1):
+            check()  # of a long prompt in many slots this takes seconds
             slots = [[max(tokens - later, 0) for tokens in layer] for layer in held]
             self.unrolled += each
             frames.append(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from loopviz.model.interrupt import check
 from loopviz.trace.metrics import plain, wide
 from loopviz.trace.packed import encode_floats
 
@@ -84,6 +85,7 @@ def _layer(
         weights, shares, changes = [], [], []
         before: Tensor | None = None
         for kept in steps:
+            check()
             if kept is None:
                 weights.append(torch.zeros(last - first, past + last, device=device))
                 shares.append(torch.zeros(last - first, slots, device=device))

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from loopviz.engine import StreamSettings, run, run_meta, stream
-from loopviz.model import LoopCache
-from loopviz.trace import EXTRAS, Trace, check_frame, check_meta
+from loopviz.model import Interrupted, LoopCache, interruptible
+from loopviz.trace import EXTRAS, Trace, check_frame, check_meta, recorder
 from tests.engine import tiny
 
 PROMPT = "Once 🙂 upon 从前"
@@ -191,6 +191,79 @@ def test_stop_before_the_start_runs_nothing():
     stop = threading.Event()
     stop.set()
     assert list(stream(tiny.model(), tiny.tokenizer(), PROMPT, stop=stop)) == []
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_h1_long_prompt_cannot_be_left(kind):
+    """A stop while the prompt is read: no layer begins any more, no frame comes, nothing is left behind."""
+    model, stop, ran = tiny.model(**LOOPS[kind]), threading.Event(), []
+
+    def begin(layer, given):
+        ran.append(layer)
+        if len(ran) == 4:
+            stop.set()
+
+    handles = [layer.register_forward_pre_hook(begin) for layer in model.model.layers]
+    caches_before = sum(type(thing) is LoopCache for thing in gc.get_objects())
+    settings = StreamSettings(extras=EXTRAS)
+    assert list(stream(model, tiny.tokenizer(), PROMPT, settings, stop=stop)) == []
+    assert len(ran) == 4
+    for handle in handles:
+        handle.remove()
+    gc.collect()
+    assert sum(type(thing) is LoopCache for thing in gc.get_objects()) == caches_before
+    again = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=3))
+    fresh = run(tiny.model(**LOOPS[kind]), tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=3))
+    assert [frame["next_id"] for frame in again.frames] == [frame["next_id"] for frame in fresh.frames]
+
+
+def test_h1_what_is_recorded_of_a_prompt_that_was_read_can_be_left(monkeypatch):
+    """With every panel on, the states and weights of a long prompt take longer than reading it."""
+    model, stop, heads = tiny.model(**LOOPS["serial"]), threading.Event(), []
+    monkeypatch.setattr(recorder, "MAX_ROWS", 1)  # a chunk a token
+
+    plain = recorder.head_logits
+
+    def head(*given):
+        heads.append(1)
+        if len(heads) == 2:
+            stop.set()
+        return plain(*given)
+
+    monkeypatch.setattr(recorder, "head_logits", head)
+    frames = list(stream(model, tiny.tokenizer(), PROMPT, StreamSettings(extras=EXTRAS), stop=stop))
+    assert len(heads) == 2
+    assert len(frames) == 1, "what was whole stays, what was being worked out does not come half"
+    assert frames[0]["finish"] is None
+    for frame in frames:
+        check_frame(frame)
+
+
+def test_h1_a_stop_acts_in_the_middle_of_a_token():
+    model, stop, ran = tiny.model(**LOOPS["serial"]), threading.Event(), []
+    length = len(tiny.tokenizer()(PROMPT)["input_ids"])
+    frames = stream(model, tiny.tokenizer(), PROMPT, StreamSettings(), stop=stop)
+    found = [next(frames) for _ in range(length + 2)]
+
+    def begin(layer, given):
+        ran.append(layer)
+        stop.set()
+
+    for layer in model.model.layers:
+        layer.register_forward_pre_hook(begin)
+    assert found + list(frames) == found
+    assert len(ran) == 1
+
+
+def test_a_stop_of_another_run_is_not_taken_for_ones_own():
+    """Who runs the stream is interrupted: it must hear of it, and not of a text that seems to have ended."""
+    outer = threading.Event()
+    frames = stream(tiny.model(), tiny.tokenizer(), PROMPT, StreamSettings())
+    next(frames)
+    outer.set()
+    with interruptible(outer), pytest.raises(Interrupted):
+        for _ in frames:
+            pass
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------------
