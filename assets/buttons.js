@@ -20,7 +20,7 @@ export class Buttons {
     return Boolean(this.run && this.stop);
   }
 
-  /** `state`: idle, starting or running. */
+  /** `state`: idle, starting, running or stopping. */
   show(state) {
     const { page, line } = this;
     if (!page.texts || !this.found()) return;
@@ -31,8 +31,8 @@ export class Buttons {
     this.shown = now;
     run.dataset.state = state;
     run.setAttribute("aria-busy", String(state !== "idle"));
-    stop.disabled = state === "idle";
-    const said = { idle: "", starting: page.said, running: fill(page.texts["live.state.running"], { n: words }) };
+    stop.disabled = state === "idle" || state === "stopping";
+    const said = { idle: "", starting: page.said, running: fill(page.texts["live.state.running"], { n: words }), stopping: page.texts["live.state.stopping"] };
     line.textContent = line.title = said[state];
     if (state === "idle" && page.full) line.textContent = line.title = page.said; // it did not even begin to wait
     line.dataset.state = state;

@@ -29,6 +29,7 @@ export class Card {
     Object.assign(this, { page, origin, plain, changes: { ...changes }, called, held, gave: { ...gave } });
     this.suited = {}; // every value, as the server has it
     this.result = null;
+    this.halting = false; // whether it is to end, and has not ended yet
     this.fields = new Map();
     this.build();
   }
@@ -163,7 +164,14 @@ export class Card {
   /** Another comparison begins. */
   reset() {
     this.result = null;
+    this.halting = false;
     this.text.replaceChildren();
+    this.show();
+  }
+
+  /** It is to end; it has when a message says so. */
+  halt() {
+    this.halting = true;
     this.show();
   }
 
@@ -185,13 +193,14 @@ export class Card {
     const { result, frame, page } = this;
     const stage = result?.stage ?? (this.refused ? "refused" : null);
     const values = { ...(result ?? {}), reason: result?.reason ?? this.refused };
-    this.status.textContent = stage ? frame.text(`compare.stage.${stage}`, values) : "";
+    const busy = page.running && result && !["done", "stopped", "refused"].includes(stage);
+    const said = busy && this.halting ? "compare.stopping" : `compare.stage.${stage}`;
+    this.status.textContent = stage ? frame.text(said, values) : "";
     this.status.classList.toggle("lv-bad", stage === "refused");
     this.node.dataset.stage = stage ?? "";
     this.node.setAttribute("aria-label", this.name);
     this.heading.textContent = this.name;
-    const busy = page.running && result && !["done", "stopped", "refused"].includes(stage);
-    this.stop.hidden = !busy;
+    this.stop.hidden = !busy || this.halting;
     this.open.hidden = !result?.link;
     if (result?.link) {
       this.open.href = `${frame.config.pages.explore}?s=${result.link}`;

@@ -274,6 +274,8 @@ class Page {
   stop(card = null) {
     this.frame.ask("stop", { ticket: this.ticket, place: card ? card.place : null });
     if (!card) this.resting = this.root.dataset.model !== "ready";
+    for (const one of card ? [card] : this.cards) one.halt();
+    if (!card) this.say(this.text("compare.stopping"));
   }
 
   receive(message) {

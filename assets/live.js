@@ -53,6 +53,7 @@ class Page {
     this.opening = false; // whether there is a recorded run
     this.n = 0; // of the latest start; what belongs to an earlier one is no news
     this.starting = false; // whether that one has nothing to show yet
+    this.halting = false; // whether it is to end, and has not ended yet
     this.past = new Set(); // runs that a later start has replaced
     this.reset(null);
     this.build();
@@ -237,6 +238,7 @@ class Page {
     this.model.agree();
     this.n += 1;
     this.starting = true;
+    this.halting = false;
     this.bad = false;
     this.linked.close();
     this.say(this.texts["live.state.starting"]);
@@ -244,10 +246,13 @@ class Page {
     this.tell.start({ n: this.n, wishes: this.wishes() });
   }
 
-  /** Stop was pressed: up to which start. The server tells how it ended. */
+  /** Stop was pressed: up to which start. It is being stopped until the server says that it has ended. */
   stopping() {
-    this.starting = false;
     this.model.rest();
+    if (this.starting || (this.run && !this.end)) {
+      this.halting = true;
+      this.say(this.texts["live.state.stopping"]);
+    }
     this.mark();
     return this.n;
   }
@@ -259,7 +264,8 @@ class Page {
 
   status(message) {
     if (this.stale(message)) return;
-    if (message.over) this.starting = false;
+    if (message.over) this.starting = this.halting = false;
+    else if (this.halting) return; // where it waits is no news any more
     if (message.suit) this.tell.loaded(); // the controls show what the run was begun with
     this.say(message.text, message.bad, message.full);
     this.offerWay(message.act);
@@ -416,6 +422,7 @@ class Page {
   finish(end) {
     if (end && !this.end && !this.bad && !this.starting) this.said = ""; // what was said while it ran
     this.end = end ?? null;
+    if (this.end && !this.starting) this.halting = false;
     if (this.end) this.line?.close();
     this.showStatus();
     this.player.show();
@@ -652,7 +659,7 @@ class Page {
     data.total = String(this.total);
     data.end = this.end ?? "";
     data.n = String(this.n);
-    data.state = this.starting ? "starting" : this.run && !this.end ? "running" : "idle";
+    data.state = this.halting ? "stopping" : this.starting ? "starting" : this.run && !this.end ? "running" : "idle";
     this.buttons?.show(data.state);
     data.playing = this.player?.playing ? "1" : "0";
     const drawn = [...this.panels.values()].filter((panel) => panel.figure);

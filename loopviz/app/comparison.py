@@ -20,7 +20,7 @@ from loopviz.app.places import LineFull
 from loopviz.app.questions import read
 from loopviz.app.service import Service, full, in_line, over, status
 from loopviz.app.texts import pick_language, text
-from loopviz.app.tickets import Start
+from loopviz.app.tickets import Start, is_ticket
 from loopviz.app.url_state import PageState, decode, encode
 from loopviz.app.wire import dumps
 
@@ -54,6 +54,8 @@ class Comparisons:
         """
         asked = Asked.read(payload, self.room.default)
         start = self.service.starts.begin(session, asked.n, asked.ticket)
+        if not start.replaced:
+            self.runs.stop(session)
         try:
             yield from self._run(asked, session, start)
         except LineFull:
@@ -199,12 +201,12 @@ class Comparisons:
     def stop(self, question: Any) -> str:
         """`{ticket, place}`: end the configuration of one card; without a place all, also what has not begun yet."""
         asked = read(question)
-        place = asked.get("place")
+        ticket, place = asked.get("ticket"), asked.get("place")
         place = place if isinstance(place, int) else None
         if place is None:
-            self.service.starts.cancel(asked.get("ticket"))
+            self.service.starts.cancel(ticket)
         for run in self.runs:
-            if run.ticket == asked.get("ticket"):
+            if is_ticket(ticket) and run.ticket == ticket:
                 run.stop(place)
         return dumps({"kind": "ok"})
 

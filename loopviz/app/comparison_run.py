@@ -74,7 +74,7 @@ class ComparisonRun:
         self._lock = threading.RLock()
 
     def stop(self, place: int | None = None) -> None:
-        """End the configuration of one card, or all, at the next token."""
+        """End the configuration of one card, or all, in the middle of a pass too. Its row says when it has."""
         self.halted = self.halted or place is None
         for i, at in enumerate(self.places):
             if place is None or place == at:

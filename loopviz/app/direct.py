@@ -83,7 +83,7 @@ async def gzipped(events: AsyncIterator[str]) -> AsyncIterator[bytes]:
 
 
 def route(registry: Registry) -> Route:
-    """The route of the lines to `registry`'s runs: GET listens, POST stops."""
+    """The route of the lines to `registry`'s runs: GET listens, POST stops, HEAD (which comes with GET) does nothing."""
 
     async def listen(request: Request) -> Response:
         run = registry.get(request.path_params["run"])
@@ -99,7 +99,8 @@ def route(registry: Registry) -> Route:
     async def answer(request: Request) -> Response:
         if request.method == "GET":
             return await listen(request)
-        if (run := registry.get(request.path_params["run"])) is not None:
+        run = registry.get(request.path_params["run"])
+        if request.method == "POST" and run is not None:
             run.stop.set()
         return Response(status_code=204)
 

@@ -21,9 +21,9 @@ from loopviz.app.questions import View
 from loopviz.app.server import opening_urls, places
 from loopviz.app.service import Service, status
 from loopviz.app.sharing import Sharing
-from loopviz.app.shell import PRIVATE, askable, nav
+from loopviz.app.shell import PRIVATE, askable, nav, session_of
 from loopviz.app.texts import LANGUAGES, pick_language, text
-from loopviz.app.tickets import number
+from loopviz.app.tickets import MOST_NUMBER, number
 from loopviz.app.url_state import QUERY, opens
 from loopviz.app.wire import wire
 from loopviz.panels import PANELS, formulas
@@ -360,7 +360,7 @@ class ExplorePage:
         asked, word = query.get("lang"), query.get(QUERY)
         header = (request.headers or {}).get("accept-language", "")
         lang = pick_language(asked if asked in LANGUAGES else remembered, header)
-        visit = self.sharing.visit(str(request.session_hash))
+        visit = self.sharing.visit(session_of(request))
         named = self._values(values)
         if not opens(word):
             words = self._words(lang, str(named["model"]), visit=visit)
@@ -387,7 +387,7 @@ class ExplorePage:
         lang, named = pick_language(lang), self._values(values)
         cleaned, problems = st.clean(named)
         changed = {} if problems else st.fitted(cleaned, named[st.TOUCHED])
-        said, later = self.service.steer({**named, **changed}, lang, str(request.session_hash))
+        said, later = self.service.steer({**named, **changed}, lang, session_of(request))
         if said is None and "virtual_layer_count" in changed:
             said = status(text(lang, "live.fitted", slots=changed["virtual_layer_count"]))
         return [
@@ -441,7 +441,7 @@ class ExplorePage:
 
     def _run(self, request: gr.Request, event: gr.EventData, prompt: str, lang: str, *values: Any) -> Iterator[str]:
         asked = _asked(event)
-        session, view, n = str(request.session_hash), View.read(asked.get("wishes")), number(asked.get("n"))
+        session, view, n = session_of(request), View.read(asked.get("wishes")), number(asked.get("n"))
         yield from self.service.run(prompt, self._values(values), pick_language(lang), session, view, n)
 
     @staticmethod
@@ -458,7 +458,7 @@ class ExplorePage:
     def _settle(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
         """A run has ended, or was refused: said beside the controls, in groups that are open then; and a way out."""
         lang, named = pick_language(lang), self._values(values)
-        refused = self.service.refused(str(request.session_hash))
+        refused = self.service.refused(session_of(request))
         keep = self.service.too_long(prompt, named) if any(p.control == "prompt" for p in refused) else None
         offered = {} if keep is None else {"value": text(lang, "prompt.keep", n=keep)}
         blamed = {st.BY_NAME[p.control].group for p in refused if p.control in st.BY_NAME}
@@ -475,9 +475,10 @@ class ExplorePage:
         words = prompt_face([], pick_language(lang))
         return [gr.update(**words, **({} if cut is None else {"value": cut})), gr.update(visible=False)]
 
-    def _stop(self, request: gr.Request, n: str) -> Any:
-        message = self.service.stop(str(request.session_hash), number(int(n)) if n.isdigit() else None)
-        return gr.skip() if message is None else message
+    def _stop(self, request: gr.Request, n: Any) -> Any:
+        counted = isinstance(n, str) and n.isascii() and n.isdigit() and len(n) <= len(str(MOST_NUMBER))
+        self.service.stop(session_of(request), number(int(n)) if counted else None)
+        return gr.skip()  # the run says it has ended when it has
 
     def _leave(self, request: gr.Request) -> None:
-        self.service.leave(str(request.session_hash))
+        self.service.leave(session_of(request))

@@ -48,11 +48,10 @@ class KeptRuns(Generic[R]):
         """The run of this id, which is not trusted."""
         return self._runs.get(run_id) if isinstance(run_id, str) else None
 
-    def begin(self, run: R, patience: float = 10.0) -> None:
-        """Register a run; the session's earlier ones are stopped, waited for, and forgotten."""
+    def begin(self, run: R) -> None:
+        """Register a run; the session's earlier ones are told to stop, and forgotten. Nobody waits for them."""
         for earlier in self.of_session(run.session):
             earlier.stop()
-            earlier.finished.wait(patience)
             self._drop(earlier)
         with self._lock:
             self._runs[run.id] = run
@@ -60,6 +59,11 @@ class KeptRuns(Generic[R]):
             old = [r for r in self._runs.values() if r.finished.is_set()][: max(0, over)]
         for one in old:
             self._drop(one)
+
+    def stop(self, session: str) -> None:
+        """End what runs for a session; what is there stays until it begins something else."""
+        for run in self.of_session(session):
+            run.stop()
 
     def of_session(self, session: str) -> list[R]:
         """The runs of one session, oldest first."""

@@ -9,6 +9,7 @@ Kinds of message (the page's script, `assets/lab.js`, is the other half of this)
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import shutil
 import threading
@@ -31,6 +32,38 @@ if TYPE_CHECKING:
 SHOWN = 300  # rows on the page; all are in the files
 SEND_EVERY = 0.4  # seconds
 DRAW_EVERY = 2.0  # seconds; drawing takes time from the measurement
+
+
+class Halt:
+    """What ends a measurement, by a word or by the clock.
+
+    Args:
+        limit: seconds from now; None: no clock.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self._word = threading.Event()
+        self._until = math.inf if limit is None else self.now() + limit
+
+    @staticmethod
+    def now() -> float:
+        """The clock, seconds."""
+        return time.monotonic()
+
+    def set(self) -> None:
+        """The word."""
+        self._word.set()
+
+    @property
+    def why(self) -> str | None:
+        """`stopped` or `time`; None as long as it may go on."""
+        if self._word.is_set():
+            return "stopped"
+        return "time" if self.now() > self._until else None
+
+    def is_set(self) -> bool:
+        """Whether it is to end now."""
+        return self.why is not None
 
 
 class LabRun:
@@ -57,30 +90,25 @@ class LabRun:
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.experiment, self.folder = experiment, folder
-        self.session, self.ticket, self.lang, self.limit = session, ticket, lang, limit
+        self.session, self.ticket, self.lang = session, ticket, lang
         self.local = local
         self.end: str | None = None  # done, stopped, time, error
         self.reason = ""
         self.finished = threading.Event()
-        self._stop = threading.Event()
+        self._halt = experiment.stop = Halt(limit)
         self._drawn = (-1, 0.0)  # rows in the figure, and when it was made
         self._began = time.monotonic()
 
     def stop(self) -> None:
-        """End it after the row that is being measured."""
-        self._stop.set()
+        """End it, in the middle of a pass too; `finished` is set when it has ended."""
+        self._halt.set()
 
     def work(self) -> None:
         """Measure, until the end or until it is stopped; never raises."""
         end, reason = "done", ""
         try:
-            for _ in self.experiment:
-                if self._stop.is_set():
-                    end = "done" if self.experiment.complete else "stopped"
-                    break
-                if self.limit is not None and time.monotonic() - self._began > self.limit:
-                    end = "time"
-                    break
+            self.experiment.run()
+            end = "done" if self.experiment.complete else self._halt.why or "stopped"
         except ValueError as error:
             end, reason = "error", text(self.lang, "refused", reason=str(error))
         except kinds() as error:
@@ -165,10 +193,24 @@ class LabRun:
         return self.snapshot()
 
 
-def messages(run: LabRun, *, every: float = SEND_EVERY, work: Callable[[], None] | None = None) -> Iterator[str]:
-    """A measurement's messages, from its beginning to its end. Closing this generator stops it after the row at hand."""
-    thread = threading.Thread(target=work or run.work, name="loopviz-lab", daemon=True)
-    thread.start()
+def messages(run: LabRun, *, every: float = SEND_EVERY, ended: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """A measurement's messages, from its beginning to its end. Closing this generator stops it, and does not wait for it.
+
+    Args:
+        ended: called, by the measurement's own thread, when nothing computes for it any more.
+    """
+
+    def work() -> None:
+        try:
+            run.work()
+        finally:
+            ended()
+
+    try:
+        threading.Thread(target=work, name="loopviz-lab", daemon=True).start()
+    except BaseException:
+        ended()
+        raise
     try:
         message = run.snapshot()
         sent = len(message["rows"])  # not what there is by now: it goes on while this is sent
@@ -180,4 +222,3 @@ def messages(run: LabRun, *, every: float = SEND_EVERY, work: Callable[[], None]
         yield wire(run.news(sent))
     finally:
         run.stop()
-        run.finished.wait(10)

@@ -17,7 +17,7 @@ from loopviz.app.places import LineFull
 from loopviz.app.questions import read
 from loopviz.app.service import Service, full, in_line, over, status
 from loopviz.app.texts import pick_language, text
-from loopviz.app.tickets import Start, number
+from loopviz.app.tickets import Start, is_ticket, number
 from loopviz.app.wire import dumps
 
 GONE = dumps({"kind": "gone"})
@@ -48,6 +48,8 @@ class Laboratory:
         lang = pick_language(asked.get("lang"))
         ticket = asked["ticket"] if isinstance(asked.get("ticket"), str) else ""
         start = self.service.starts.begin(session, number(asked.get("n")), ticket)
+        if not start.replaced:
+            self.runs.stop(session)
         try:
             yield from self._run(asked, session, start, lang)
         except LineFull:
@@ -80,7 +82,7 @@ class Laboratory:
             self.runs.begin(run)
             if gone():  # taken back as it began
                 run.stop()
-            yield from messages(run, every=self.every)
+            yield from messages(run, every=self.every, ended=place.keep())
 
     def _prepare(self, asked: Mapping[str, Any], loaded: Any, session: str, ticket: str, lang: str) -> LabRun:
         from loopviz.lab import TASKS
@@ -157,7 +159,7 @@ class Laboratory:
         ticket = read(question).get("ticket")
         self.service.starts.cancel(ticket)
         for run in self.runs:
-            if run.ticket == ticket:
+            if is_ticket(ticket) and run.ticket == ticket:
                 run.stop()
         return dumps({"kind": "ok"})
 

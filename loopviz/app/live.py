@@ -259,14 +259,13 @@ class Registry:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def begin(self, run: Run, patience: float = 10.0) -> None:
-        """Register `run`; an earlier one of its session is told to stop, and waited for, `patience` seconds.
+    def begin(self, run: Run) -> None:
+        """Register `run`; an earlier one of its session is told to stop. Nobody waits for it: it keeps its own place.
 
         The earlier one's result stays: it is on the visitor's screen until :meth:`supersede`.
         """
         for earlier in self.of_session(run.session):
             earlier.stop.set()
-            earlier.finished.wait(patience)
         with self._lock:
             self._runs[run.id] = run
             over = len(self._runs) - self._keep

@@ -51,6 +51,22 @@ def _poll_less(demo: gr.Blocks) -> None:
             setattr(demo._queue, name, seconds)
 
 
+SHORT = 32  # short events answered at a time: questions, changes of the form, Stop
+
+
+def threads(waiting: int, running: int) -> int:
+    """Threads for the pages' events: a run holds one while it waits and is made, and no short event may wait for runs.
+
+    Gradio has a pool of its own made only for a number that is not its usual one; else Starlette's is used, which the
+    pages themselves are served from.
+
+    Args:
+        waiting, running: runs that may wait, and be made, at a time.
+    """
+    usual, wanted = 40, waiting + running + SHORT
+    return wanted + (wanted == usual)
+
+
 def launch(
     page: ExplorePage, *, host: str = "127.0.0.1", port: int | None = None, browser: bool = False, wait: bool = True
 ) -> gr.Blocks:
@@ -77,6 +93,7 @@ def launch(
         server_port=port,
         inbrowser=browser,
         prevent_thread_lock=not wait,
+        max_threads=threads(page.service.room.profile.queue, page.service.places.most),
         theme=theme(),
         **server.launch_options(page.demo, rules, direct.route(page.service.registry), *page.sharing.routes()),
     )

@@ -51,12 +51,11 @@ class Places:
         place = Place(self, page)
         with self._changed:
             self._line.append(place)
+        leave = place.keep()
         try:
             yield place
         finally:
-            with self._changed:
-                self._line.remove(place)
-                self._changed.notify_all()
+            leave()
 
     def taken(self) -> int:
         """How many places are taken now."""
@@ -70,6 +69,22 @@ class Place:
     def __init__(self, places: Places, page: str) -> None:
         self._places = places
         self.page = page
+        self._kept: set[object] = set()  # by those who still need it
+
+    def keep(self) -> Callable[[], None]:
+        """Have it until what is returned is called: work in another thread may outlast the block that joined the line."""
+        mark = object()
+        with self._places._changed:
+            self._kept.add(mark)
+
+        def leave() -> None:
+            with self._places._changed:
+                self._kept.discard(mark)
+                if not self._kept and self in self._places._line:
+                    self._places._line.remove(self)
+                    self._places._changed.notify_all()
+
+        return leave
 
     def ahead(self) -> Ahead | None:
         """Who is before this one; None once it has a place."""

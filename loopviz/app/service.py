@@ -441,21 +441,15 @@ class Service:
         run.loop = wanted
         return status(steer.told(changed, lang)), later
 
-    def stop(self, session: str, n: int | None = None) -> str | None:
-        """Stop what the session runs or waits for, up to its start number `n`.
+    def stop(self, session: str, n: int | None = None) -> None:
+        """Tell what the session runs or waits for to end, up to its start number `n`; waits for nothing.
 
-        Returns the message that ends the run on the page, or None when nothing ran.
+        That it has ended is said by the run itself, when it has.
         """
         self.starts.stop(session, n)
-        last = None
         for run in self.registry.of_session(session):
-            if not run.finished.is_set() and (n is None or run.n <= n):
+            if n is None or run.n <= n:
                 run.stop.set()
-                run.finished.wait(10)
-                last = run
-        if last is None:
-            return None
-        return wire(last.ending()) if len(last) else status(text(last.focus.lang, "live.end.stopped"), n=last.n)
 
     def leave(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""

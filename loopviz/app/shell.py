@@ -5,6 +5,7 @@ The script gets everything as data (`page_data`), so the language changes withou
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -33,6 +34,11 @@ import(new URL(root.dataset.script, document.baseURI).href)
 """
 
 PRIVATE: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of every event
+
+
+def session_of(request: gr.Request) -> str:
+    """Whose request it is. One without a session is nobody else's: it gets one that no other request has."""
+    return request.session_hash or secrets.token_urlsafe(16)
 
 
 def nav(here: str, lang: str) -> str:
@@ -153,7 +159,7 @@ class ScriptedPage:
             lang = pick_language(asked.get("lang"))
             yield wire({"kind": "status", "text": text(lang, "door.json"), "bad": True, "over": True})
             return
-        yield from self.work.run(asked, str(request.session_hash))
+        yield from self.work.run(asked, session_of(request))
 
     def _leave(self, request: gr.Request) -> None:
-        self.work.forget(str(request.session_hash))
+        self.work.forget(session_of(request))

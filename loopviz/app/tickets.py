@@ -21,6 +21,11 @@ def number(asked: Any) -> int | None:
     return asked if whole and 0 < asked <= MOST_NUMBER else None
 
 
+def is_ticket(asked: Any) -> bool:
+    """Whether this can name one page's start; "" names nobody's, so that nothing is ended by it."""
+    return isinstance(asked, str) and 0 < len(asked) <= LONGEST
+
+
 class Start:
     """One thing a page asked to begin.
 
@@ -81,7 +86,7 @@ class Starts:
 
     def cancel(self, ticket: Any) -> None:
         """End what was asked for by this ticket, also when it is still on its way; what is no ticket is ignored."""
-        if not isinstance(ticket, str) or not 0 < len(ticket) <= LONGEST:
+        if not is_ticket(ticket):
             return
         with self._lock:
             self._back[ticket] = None

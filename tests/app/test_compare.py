@@ -184,6 +184,39 @@ def test_all_are_stopped_and_what_was_measured_stays(comparisons: Comparisons) -
     assert "row" not in page["cards"]["2"]
 
 
+@pytest.mark.parametrize("at", [5, 60, 100, 230])
+@pytest.mark.parametrize("how", ["stop", "leave"])
+def test_h1_a_comparison_is_left_in_the_middle_of_a_pass(
+    comparisons: Comparisons, loaded: Loaded, how: str, at: int
+) -> None:
+    """At once while the prompt is read, a text written, or tokens are scored; what was measured stays."""
+    ran: list[int] = []
+
+    def begin(layer: Any, given: Any) -> None:
+        ran.append(1)
+        if len(ran) == at:
+            comparisons.stop(json.dumps({"ticket": "t1"})) if how == "stop" else comparisons.forget("me")
+
+    handles = [layer.register_forward_pre_hook(begin) for layer in loaded.model.model.layers]
+    messages = said(comparisons.run(asked(None, BLOCK, EMA), "me"))
+    for handle in handles:
+        handle.remove()
+    assert len(ran) == at, "no layer begins after it"
+    assert put_together(messages)["end"] == "stopped"
+    assert comparisons.service.places.taken() == 0
+
+
+@pytest.mark.parametrize("nobody_s", ["", None, 0, [], "x" * 65])
+def test_l5_stop_without_a_ticket(comparisons: Comparisons, nobody_s: Any) -> None:
+    messages = []
+    for text in comparisons.run(asked(None, BLOCK, ticket=nobody_s), "me"):
+        messages.append(unwire(text))
+        comparisons.stop(json.dumps({"ticket": nobody_s}))
+        comparisons.stop(json.dumps({"ticket": ""}))
+        comparisons.stop(json.dumps({}))
+    assert put_together(messages)["end"] == "done"
+
+
 def test_what_waits_for_its_turn_can_be_taken_back(comparisons: Comparisons) -> None:
     comparisons.stop(json.dumps({"ticket": "t1"}))
     [last] = said(comparisons.run(asked(None, BLOCK), "me"))

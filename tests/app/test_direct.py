@@ -183,6 +183,15 @@ def test_a_word_by_the_line_stops_its_run_and_no_other() -> None:
     assert [run.stop.is_set() for run in runs] == [True, False]
 
 
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE"])
+def test_l4_head_on_the_run_line_stops_nothing(method: str) -> None:
+    registry, run = Registry(), Run(make_meta(), PANELS)
+    registry.begin(run)
+    client = TestClient(Starlette(routes=[direct.route(registry)]))
+    client.request(method, f"/{direct.PREFIX}/{run.id}")
+    assert not run.stop.is_set()
+
+
 def test_a_run_that_ended_meanwhile_hangs_up_at_once() -> None:
     run = Run(make_meta(), PANELS)
     run.finished.set()

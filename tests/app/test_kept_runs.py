@@ -47,6 +47,22 @@ def test_the_oldest_finished_runs_go_first(monkeypatch: pytest.MonkeyPatch) -> N
     assert [run.id for run in runs] == ["a", "c", "d"], "those at work are kept, however many"
 
 
+def test_h3_who_begins_waits_for_no_earlier_run() -> None:
+    class Busy(Measured):
+        def stop(self) -> None:
+            self.told = True
+
+    def waited(timeout: float | None = None) -> bool:
+        raise AssertionError("waited for a run")
+
+    runs, first = KeptRuns[Busy](), Busy("a", "me")
+    first.finished.wait = waited
+    runs.begin(first)
+    runs.begin(Busy("b", "me"))
+    assert first.told
+    assert not first.finished.is_set()
+
+
 @pytest.mark.parametrize("asked", [None, 3, ["a"], "", "b"])
 def test_a_run_is_found_by_its_id_alone(asked: Any) -> None:
     runs: KeptRuns[Measured] = KeptRuns()

@@ -68,6 +68,20 @@ def test_the_line_has_an_end_and_who_waits_keeps_their_turn() -> None:
         assert place.ahead() is None
 
 
+def test_c1_a_place_that_is_kept_is_given_on_when_the_last_who_needs_it_leaves() -> None:
+    places = Places(1)
+    with places.join("lab") as place:
+        leave = place.keep()
+    assert places.taken() == 1, "the block has ended, the work in it has not"
+    with places.join("explore") as waiting:
+        assert waiting.ahead() == Ahead(0, ("lab",))
+        leave()
+        assert waiting.ahead() is None
+        leave()
+        assert waiting.ahead() is None, "once is enough"
+    assert places.taken() == 0
+
+
 def test_who_does_not_want_it_any_more_leaves_the_line() -> None:
     places, gone = Places(1), threading.Event()
     with places.join("explore"), places.join("compare") as place:

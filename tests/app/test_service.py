@@ -263,25 +263,86 @@ def test_two_visitors_never_meet(service: Service) -> None:
     for name, loops in (("a", 4), ("b", 2)):
         assert {row[1][0] for message in shown(messages[name]) for row in message["tokens"]} == {loops}
     # stopping is by session: a cannot stop b
-    assert service.stop("nobody") is None
 
 
-def test_stop_ends_within_a_token_and_says_so(service: Service) -> None:
+def test_stop_ends_within_a_token_and_the_run_says_so(service: Service) -> None:
     stream = service.run("Once", values(max_new_tokens=100), "en", "me")
     while unwire(next(stream))["kind"] != "snapshot":
         pass
-    answers: list[str | None] = []
-    stopper = threading.Thread(target=lambda: answers.append(service.stop("me")))
     (run,) = service.registry.of_session("me")
-    stopper.start()
-    run.stop.wait(5)
     before = len(run)
+    service.stop("nobody")
+    assert not run.stop.is_set()
+    service.stop("me")
+    assert run.end is None, "it has not ended yet, and nobody says so"
     rest = said(stream)
-    stopper.join(5)
-    assert len(run) <= before + 1
+    assert len(run) == before
     assert rest[-1]["end"] == "stopped"
-    assert unwire(answers[0])["end"] == "stopped"
-    assert service.stop("me") is None, "nothing runs any more"
+    assert run.finished.is_set()
+
+
+class NeverWaitedFor(threading.Event):
+    """The end of a run, for which no request's thread may wait."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise AssertionError("waited for a run")
+
+
+def test_h3_80_stops_wait_for_no_run(service: Service) -> None:
+    """Each waited up to ten seconds in one of forty threads that the pages are served from as well."""
+    stream = service.run("Once", values(max_new_tokens=100), "en", "me")
+    while unwire(next(stream))["kind"] != "snapshot":
+        pass
+    (run,) = service.registry.of_session("me")
+    run.finished = NeverWaitedFor()
+    for _ in range(80):
+        service.stop("me")
+    assert not run.finished.is_set()
+    assert said(stream)[-1]["end"] == "stopped"
+
+
+def test_h3_a_run_that_begins_waits_for_no_other(service: Service) -> None:
+    first = service.run("Once", values(max_new_tokens=100), "en", "me")
+    while unwire(next(first))["kind"] != "snapshot":
+        pass
+    (run,) = service.registry.of_session("me")
+    run.finished = NeverWaitedFor()
+    second = shown(said(service.run("Again", values(), "en", "me")))
+    assert second[-1]["end"] == "length"
+    assert run.stop.is_set()
+    assert service.places.taken() == 1, "the first has its place until it has ended"
+    said(first)
+    assert service.places.taken() == 0
+
+
+@pytest.mark.parametrize("how", ["stop", "leave", "another run", "its own line"])
+def test_h1_long_prompt_cannot_be_left(service: Service, loaded: Loaded, how: str) -> None:
+    """Whatever ends a run ends it while its prompt is read: no layer begins any more, and its place is free."""
+    ran: list[int] = []
+
+    def begin(layer: Any, given: Any) -> None:
+        ran.append(1)
+        if len(ran) == 5:
+            if how == "stop":
+                service.stop("me")
+            elif how == "leave":
+                service.leave("me")
+            elif how == "another run":
+                service.starts.begin("me")
+            else:
+                service.registry.of_session("me")[0].stop.set()
+
+    handles = [layer.register_forward_pre_hook(begin) for layer in loaded.model.model.layers]
+    messages = said(service.run("Once upon a time", values(), "en", "me"))
+    for handle in handles:
+        handle.remove()
+    assert len(ran) == 5
+    assert shown(messages) == []
+    if how in ("stop", "its own line"):
+        assert (messages[-1]["text"], messages[-1]["over"]) == (text("en", "live.end.stopped"), True)
+    assert service.places.taken() == 0
+    assert len(service.registry) == 0
+    assert shown(said(service.run("Once", values(), "en", "me")))[-1]["end"] == "length"
 
 
 def test_running_again_keeps_the_old_result_until_the_new_one_speaks(service: Service) -> None:

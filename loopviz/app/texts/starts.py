@@ -8,6 +8,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.state.starting": "starting…",
         "live.state.running": "writing · {n} words",
         "live.full": "Not started: {n} runs are waiting already, and no more can. Try again in a minute.",
+        "live.state.stopping": "stopping…",
         "live.queued.next": "waiting for a free place · you are next · running now: {running}",
         # beside a control
         "gave": "⚠ You had set {was}; {model} cannot have that, so this is its own value.",
@@ -36,6 +37,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.state.starting": "正在开始…",
         "live.state.running": "正在生成 · {n} 个词",
         "live.full": "未开始：已有 {n} 个运行在等待，不能再多了。请过一分钟再试。",
+        "live.state.stopping": "正在停止…",
         "live.queued.next": "等待空位 · 下一个就是您 · 正在运行：{running}",
         "gave": "⚠ 您曾设为 {was}；{model} 无法这样设置，因此改用它自己的值。",
         "gave.card": "⚠ 曾设为 {was}；此模型无法这样设置，因此改用它自己的值。",
