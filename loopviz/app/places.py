@@ -45,11 +45,10 @@ class Places:
 
         Raises LineFull when as many wait as may.
         """
+        place = Place(self, page)
         with self._changed:
             if self.longest is not None and len(self._line) >= self.most + self.longest:
                 raise LineFull
-        place = Place(self, page)
-        with self._changed:
             self._line.append(place)
         leave = place.keep()
         try:
