@@ -43,7 +43,7 @@ class Comparisons:
 
     def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
         self.service, self.room, self.every = service, service.room, every
-        self.runs: KeptRuns[ComparisonRun] = KeptRuns()
+        self.runs: KeptRuns[ComparisonRun] = KeptRuns(keeper=service.registry.keeper)
 
     # --- running --------------------------------------------------------------------------------------------------
 

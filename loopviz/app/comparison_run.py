@@ -20,16 +20,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from loopviz.app.kept import Keeper
 from loopviz.app.lab_form import column_words
 from loopviz.app.models import short_name
 from loopviz.app.texts import pick_language, table, text
 from loopviz.app.wire import pack, wire
+from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
     from loopviz.lab.compare import Comparison, Event
     from loopviz.lab.experiment import Experiment
 
 SEND_EVERY = 0.12  # seconds
+WEIGH_EVERY = 1.0  # seconds
 
 
 class ComparisonRun:
@@ -64,14 +67,30 @@ class ComparisonRun:
         self.axes = FIRST_AXES if comparison.params.continuation.strip() else WORDLESS_AXES
         self.stages: list[dict[str, Any]] = [{"stage": "waiting"} for _ in places]
         self.rows: list[dict[str, Any] | None] = [None] * len(places)
-        self.end: str | None = None  # done, stopped, error
+        self.end: str | None = None  # done, stopped, memory, error
         self.halted = False
+        self.keeper: Keeper | None = None  # weighs it as it grows
+        self._weight, self._weigh_at = 0, 0.0  # bytes; when to weigh again
         self.finished = threading.Event()
         self.seq = 0
         self._sent = 0
         self._known = [0] * len(places)  # tokens of each configuration that the page has
         self._changed: set[int] = set()
         self._lock = threading.RLock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it takes: what is known of each configuration.
+
+        While it is made it is weighed now and then: all of it at a time, so the more seldom the longer that takes.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self.finished.is_set() or now >= self._weigh_at:
+                held = [self.comparison.results, self.rows, self.experiment.rows, self.links]
+                self._weight = deep_bytes([*held, dict(vars(self.comparison.params))])
+                self._weigh_at = now + WEIGH_EVERY + 20 * (time.monotonic() - now)
+            return self._weight
 
     def stop(self, place: int | None = None) -> None:
         """End the configuration of one card, or all, in the middle of a pass too. Its row says when it has."""
@@ -101,7 +120,11 @@ class ComparisonRun:
                 self.stages[i] = {"stage": "refused", "reason": event.reason}
             elif event.stage:
                 self.stages[i] = {"stage": event.stage, "done": event.done, "total": event.total}
-            return True
+        if self.keeper is not None and not self.keeper.weigh(self):
+            self.stop()
+            self.finish("memory")
+            return False
+        return True
 
     def finish(self, end: str) -> None:
         """Nothing computes for it any more."""
@@ -111,6 +134,8 @@ class ComparisonRun:
                 # a row that was stopped is kept, but it is not what the manifest would give again
                 self.experiment.complete = end == "done" and not any(stop.is_set() for stop in self.comparison.stops)
         self.finished.set()
+        if self.keeper is not None:
+            self.keeper.settled(self)
 
     # --- messages -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-KEEP = 32  # runs remembered in all; the oldest finished ones go first
+from loopviz.app.kept import Keeper
 
 
 class Run(Protocol):
@@ -16,6 +16,11 @@ class Run(Protocol):
     id: str  # unguessable: who knows it may look
     session: str
     finished: threading.Event
+    keeper: Keeper | None  # weighs it as it grows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes now."""
 
     def stop(self) -> None:
         """End it soon."""
@@ -29,10 +34,12 @@ class KeptRuns(Generic[R]):
 
     Args:
         forget: called with each run that is kept no longer.
+        keeper: says how much of them is kept, in bytes; the same for all pages of a server.
     """
 
-    def __init__(self, forget: Callable[[R], None] | None = None) -> None:
+    def __init__(self, forget: Callable[[R], None] | None = None, keeper: Keeper | None = None) -> None:
         self._forget = forget
+        self.keeper = keeper or Keeper()
         self._runs: OrderedDict[str, R] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -45,8 +52,11 @@ class KeptRuns(Generic[R]):
             return iter(list(self._runs.values()))
 
     def get(self, run_id: Any) -> R | None:
-        """The run of this id, which is not trusted."""
-        return self._runs.get(run_id) if isinstance(run_id, str) else None
+        """The run of this id, which is not trusted. Who asks for it needs it: others go before it when room is made."""
+        run = self._runs.get(run_id) if isinstance(run_id, str) else None
+        if run is not None:
+            self.keeper.touch(run)
+        return run
 
     def begin(self, run: R) -> None:
         """Register a run; the session's earlier ones are told to stop, and forgotten. Nobody waits for them."""
@@ -55,10 +65,8 @@ class KeptRuns(Generic[R]):
             self._drop(earlier)
         with self._lock:
             self._runs[run.id] = run
-            over = len(self._runs) - KEEP
-            old = [r for r in self._runs.values() if r.finished.is_set()][: max(0, over)]
-        for one in old:
-            self._drop(one)
+        run.keeper = self.keeper
+        self.keeper.enter(run, self._drop)
 
     def stop(self, session: str) -> None:
         """End what runs for a session; what is there stays until it begins something else."""
@@ -78,5 +86,6 @@ class KeptRuns(Generic[R]):
     def _drop(self, run: R) -> None:
         with self._lock:
             self._runs.pop(run.id, None)
+        self.keeper.leave(run)
         if self._forget is not None:
             self._forget(run)

@@ -12,6 +12,7 @@ import json
 import math
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app import settings as st
 from loopviz.app.faults import kinds, unforeseen
+from loopviz.app.kept import Keeper
 from loopviz.app.lab_form import column_words
 from loopviz.app.models import short_name
 from loopviz.app.texts import pick_language, text
 from loopviz.app.url_state import PageState, encode
 from loopviz.app.wire import wire
+from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
     from loopviz.lab.experiment import Experiment
@@ -92,12 +95,27 @@ class LabRun:
         self.experiment, self.folder = experiment, folder
         self.session, self.ticket, self.lang = session, ticket, lang
         self.local = local
-        self.end: str | None = None  # done, stopped, time, error
+        self.end: str | None = None  # done, stopped, time, memory, error
         self.reason = ""
+        self.keeper: Keeper | None = None  # weighs it as it grows
+        self._weighed, self._weight = 0, deep_bytes(dict(vars(experiment.params)))  # rows weighed; bytes
+        self._words: set[int] = set()
+        self._weighing = threading.Lock()
         self.finished = threading.Event()
         self._halt = experiment.stop = Halt(limit)
         self._drawn = (-1, 0.0)  # rows in the figure, and when it was made
         self._began = time.monotonic()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it takes: its rows, and the texts it reads."""
+        with self._weighing:
+            rows = self.experiment.rows
+            until = len(rows)
+            for row in rows[self._weighed : until]:
+                self._weight += deep_bytes(row, words=self._words)
+            self._weighed = until
+            return self._weight + sys.getsizeof(rows)
 
     def stop(self) -> None:
         """End it, in the middle of a pass too; `finished` is set when it has ended."""
@@ -107,8 +125,12 @@ class LabRun:
         """Measure, until the end or until it is stopped; never raises."""
         end, reason = "done", ""
         try:
-            self.experiment.run()
-            end = "done" if self.experiment.complete else self._halt.why or "stopped"
+            for _ in self.experiment:
+                if self.keeper is not None and not self.keeper.weigh(self):
+                    end = "memory"
+                    break
+            else:
+                end = "done" if self.experiment.complete else self._halt.why or "stopped"
         except ValueError as error:
             end, reason = "error", text(self.lang, "refused", reason=str(error))
         except kinds() as error:
@@ -117,6 +139,8 @@ class LabRun:
             self.experiment.close()
             self.end, self.reason = end, reason
             self.finished.set()
+            if self.keeper is not None:
+                self.keeper.settled(self)
 
     def forget(self) -> None:
         """Nobody will ask for it any more: its texts go."""

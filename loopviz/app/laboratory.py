@@ -32,7 +32,7 @@ class Laboratory:
 
     def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
         self.service, self.room, self.every = service, service.room, every
-        self.runs: KeptRuns[LabRun] = KeptRuns(LabRun.forget)
+        self.runs: KeptRuns[LabRun] = KeptRuns(LabRun.forget, service.registry.keeper)
 
     # --- running --------------------------------------------------------------------------------------------------
 

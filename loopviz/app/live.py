@@ -19,6 +19,7 @@ Free of Gradio and torch, so all of it is tested without a browser or a model.
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app import drawing, replay
 from loopviz.app.drawing import Panels, token_row
+from loopviz.app.kept import Keeper
 from loopviz.app.wire import dumps, wire
 from loopviz.panels import Focus
 from loopviz.trace import Frame, Trace, changes_of
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 SEND_EVERY = 0.08  # seconds; sending more often costs server time and no screen shows it
 SUMMARY_EVERY = 2.0  # seconds; a screen reader cannot follow more
-KEEP_RUNS = 64  # runs remembered in all; the oldest finished ones go first
 
 
 class Run:
@@ -61,8 +62,9 @@ class Run:
         self.values: Mapping[str, Any] = {}  # of the page's controls, as the run began
         self.steering: Steering | None = None  # to change its loop while it is made
         self.loop: dict[str, Any] = {}  # its loop fields that can change, as last asked for
-        self.opened = 0  # bytes of the file it was read from, unpacked; 0: it was made here
-        self.end: str | None = None  # eos, length, context, stopped, error
+        self.opened = False  # read from a visitor's file; else it was made here
+        self.end: str | None = None  # eos, length, context, stopped, memory, error
+        self.keeper: Keeper | None = None  # weighs it as it grows
         self.stop = threading.Event()
         self.finished = threading.Event()  # nothing computes for this run any more
         self._lock = threading.RLock()
@@ -76,6 +78,21 @@ class Run:
 
     def __len__(self) -> int:
         return len(self.trace)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it takes: its frames, which what is shown of it shares, and what was made to draw them."""
+        with self._lock:
+            shown = 0 if self._shown is self.trace else sys.getsizeof(self._shown.frames) + self._shown.own_bytes
+            return sys.getsizeof(self.values) + self.trace.nbytes + shown
+
+    def settle(self) -> None:
+        """Nothing is added to it any more: what is shown of it is the trace itself, and it is weighed a last time."""
+        with self._lock:
+            if len(self._shown) == len(self.trace):
+                self._shown = self.trace
+        if self.keeper is not None:
+            self.keeper.settled(self)
 
     def attach(self, send: Callable[[str | None], bool]) -> None:
         """From now on messages can go by this line; an earlier one is hung up."""
@@ -111,6 +128,8 @@ class Run:
             self.trace.append(frame)
             if frame["finish"]:
                 self.end = frame["finish"]
+        if self.keeper is not None and not self.keeper.weigh(self):
+            self.end = self.end or "memory"
 
     def snapshot(self, shown: int | None = None) -> dict[str, Any]:
         """Everything the page shows now; of a finished run, if asked, as it was after `shown` tokens.
@@ -120,6 +139,8 @@ class Run:
         with self._lock:
             for frame in self.trace.frames[len(self._shown) :]:
                 self._shown.append(frame)
+            if self.finished.is_set():
+                self._shown = self.trace
             self._told = self._title()
             shown = shown if self.finished.is_set() else None
             place = {"run": self.id, "epoch": self.epoch, "end": self.end}
@@ -246,13 +267,18 @@ def messages(
     finally:
         run.finished.set()
         run.hang_up()
+        run.settle()
 
 
 class Registry:
-    """The runs of all visitors. A run is found by its unguessable id, or by its own session; never by another's."""
+    """The runs of all visitors. A run is found by its unguessable id, or by its own session; never by another's.
 
-    def __init__(self, keep: int = KEEP_RUNS) -> None:
-        self._keep = keep
+    Args:
+        keeper: says how much of them is kept, in bytes; the same for all pages of a server.
+    """
+
+    def __init__(self, keeper: Keeper | None = None) -> None:
+        self.keeper = keeper or Keeper()
         self._lock = threading.Lock()
         self._runs: OrderedDict[str, Run] = OrderedDict()
 
@@ -268,13 +294,15 @@ class Registry:
             earlier.stop.set()
         with self._lock:
             self._runs[run.id] = run
-            over = len(self._runs) - self._keep
-            for old in [r for r in self._runs.values() if r.finished.is_set()][: max(0, over)]:
-                del self._runs[old.id]
+        run.keeper = self.keeper
+        self.keeper.enter(run, self.drop)
 
     def get(self, run_id: Any) -> Run | None:
-        """The run with this id, or None."""
-        return self._runs.get(run_id) if isinstance(run_id, str) else None
+        """The run with this id, or None. Who asks for it needs it: others go before it when room is made."""
+        run = self._runs.get(run_id) if isinstance(run_id, str) else None
+        if run is not None:
+            self.keeper.touch(run)
+        return run
 
     def of_session(self, session: str) -> list[Run]:
         """The runs of one session: the one computing, the one on screen; oldest first."""
@@ -305,6 +333,7 @@ class Registry:
         """Keep nothing of `run`."""
         with self._lock:
             self._runs.pop(run.id, None)
+        self.keeper.leave(run)
 
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs for them and keep nothing."""

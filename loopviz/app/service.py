@@ -90,6 +90,7 @@ class Service:
     ) -> None:
         self.room = room
         self.registry = registry
+        registry.keeper.profile = room.profile
         self.every = every
         self.places = places or Places(longest=room.profile.queue)
         self.starts = Starts()

@@ -13,6 +13,7 @@ step ``r`` (``s_0`` enters the block), ``p_r = softmax(lm_head(norm(s_r)))``, th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
@@ -23,6 +24,7 @@ from loopviz.trace.packed import decode_states as decode_states
 from loopviz.trace.packed import encode_floats as encode_floats
 from loopviz.trace.packed import encode_states as encode_states
 from loopviz.trace.typed import check_type
+from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -323,6 +325,8 @@ class Trace:
         self.meta: dict[str, Any] = dict(meta)
         self.frames: list[Frame] = []
         self._tables: dict[str, Any] = {}
+        self._weighed, self._weight = 0, 0  # frames weighed, and their bytes
+        self._words: set[int] = set()
         for frame in frames:
             self.append(frame)
 
@@ -339,6 +343,22 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it takes, frames and tables made of them: an estimate (:mod:`loopviz.trace.weight`).
+
+        Frames are weighed once: asked after each, it costs what that one does.
+        """
+        for frame in self.frames[self._weighed :]:
+            self._weight += deep_bytes(frame, words=self._words)
+        self._weighed = len(self.frames)
+        return self._weight + sys.getsizeof(self.frames) + deep_bytes(self.meta) + self.own_bytes
+
+    @property
+    def own_bytes(self) -> int:
+        """Those of :attr:`nbytes` that are no frames: another Trace of the same frames takes only so much more."""
+        return sys.getsizeof(self._words) + deep_bytes(dict(self._tables))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trace) and self.meta == other.meta and self.frames == other.frames

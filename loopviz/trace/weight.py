@@ -8,10 +8,11 @@ from typing import Any
 
 _GRAIN = 15  # Python hands out memory in steps of 16 bytes
 _FLOAT = 32
+_SHORT = 64  # characters
 _KEPT_INTS = range(-5, 257)  # Python has these once
 
 
-def deep_bytes(value: Any, seen: set[int] | None = None) -> int:
+def deep_bytes(value: Any, seen: set[int] | None = None, words: set[int] | None = None) -> int:
     """Bytes of memory that ``value`` takes with all that it is made of, each part once.
 
     An estimate, and rather too much than too little: numbers count whenever they are met, for most are objects of their
@@ -21,6 +22,7 @@ def deep_bytes(value: Any, seen: set[int] | None = None) -> int:
     Args:
         value: what to weigh; it must not change meanwhile.
         seen: identities of parts that have been counted elsewhere; those counted here are added.
+        words: as `seen`, of short texts alone: the same few come again in all that is weighed.
     """
     total, seen, stack = 0, set() if seen is None else seen, [value]
     while stack:
@@ -32,6 +34,10 @@ def deep_bytes(value: Any, seen: set[int] | None = None) -> int:
             total += 0 if part in _KEPT_INTS else sys.getsizeof(part) + _GRAIN & ~_GRAIN
         elif part is None or kind is bool:
             continue
+        elif words is not None and kind is str and len(part) <= _SHORT:
+            if id(part) not in words:
+                words.add(id(part))
+                total += sys.getsizeof(part) + _GRAIN & ~_GRAIN
         elif id(part) not in seen:
             seen.add(id(part))
             total += sys.getsizeof(part) + _GRAIN & ~_GRAIN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -19,6 +20,7 @@ from loopviz.app.compare import _data
 from loopviz.app.comparison import Comparisons
 from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
+from loopviz.app.profile import PUBLIC
 from loopviz.app.server import ASSETS
 from loopviz.app.service import Service
 from loopviz.app.shell import nav
@@ -100,6 +102,21 @@ def test_the_messages_add_up_to_everything_there_is(comparisons: Comparisons) ->
     assert {card["row"]["setup"] for card in page["cards"].values()} == {"c0", "c1", "c2"}
     assert {column["name"] for column in page["columns"]} == page["cards"]["0"]["row"].keys()
     assert [len(line["x"]) for line in page["figures"]["loops"]["data"]] == [5, 5, 5]
+
+
+def test_h2_a_comparison_is_weighed_as_it_grows_and_ends_where_the_server_has_no_more_room(
+    comparisons: Comparisons,
+) -> None:
+    keeper = comparisons.service.registry.keeper
+    page = put_together(said(comparisons.run(asked(None, BLOCK), "me")))
+    assert keeper.total == comparisons.runs.get(page["run"]).nbytes > 1_000
+    keeper.profile = dataclasses.replace(PUBLIC, run_bytes=1)
+    page = put_together(said(comparisons.run(asked(None, BLOCK), "you")))
+    assert page["end"] == "memory"
+    assert all(table(lang)["compare.memory"] for lang in LANGUAGES)
+    comparisons.forget("me")
+    comparisons.forget("you")
+    assert keeper.total == 0
 
 
 def test_what_is_refused_says_so_on_its_card_and_the_others_run(comparisons: Comparisons) -> None:

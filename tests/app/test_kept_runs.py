@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import Any
 
 import pytest
 
-from loopviz.app import kept_runs
+from loopviz.app.kept import Keeper
 from loopviz.app.kept_runs import KeptRuns
+from loopviz.app.profile import PUBLIC
 
 
 class Measured:
@@ -16,6 +18,7 @@ class Measured:
 
     def __init__(self, name: str, session: str) -> None:
         self.id, self.session, self.finished = name, session, threading.Event()
+        self.nbytes, self.keeper = 10, None
 
     def stop(self) -> None:
         self.finished.set()
@@ -37,9 +40,8 @@ def test_a_visitor_s_new_run_takes_the_place_of_the_one_before() -> None:
     assert (len(runs), runs.of_session("me"), runs.of_session("you")) == (1, [second], [])
 
 
-def test_the_oldest_finished_runs_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_runs, "KEEP", 2)
-    runs: KeptRuns[Measured] = KeptRuns()
+def test_the_oldest_finished_runs_go_first() -> None:
+    runs: KeptRuns[Measured] = KeptRuns(keeper=Keeper(dataclasses.replace(PUBLIC, kept_bytes=20)))
     made = [Measured(name, name) for name in "abcd"]
     made[1].finished.set()
     for run in made:

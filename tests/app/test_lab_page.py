@@ -376,6 +376,19 @@ def test_a_public_server_ends_what_takes_too_long(laboratory: Laboratory) -> Non
     assert page["rows"] == []
 
 
+def test_h2_a_measurement_is_weighed_as_it_grows_and_ends_where_the_server_has_no_more_room(
+    laboratory: Laboratory,
+) -> None:
+    page = put_together(said(laboratory.run(asked(), "me")))
+    run = laboratory.runs.get(page["run"])
+    assert laboratory.service.registry.keeper.total == run.nbytes > 0
+    laboratory.room.profile = laboratory.service.registry.keeper.profile = dataclasses.replace(PUBLIC, run_bytes=1)
+    page = put_together(said(laboratory.run(asked(), "you")))
+    assert page["end"] == "memory"
+    assert len(page["rows"]) == 1
+    assert all(table(lang)["lab.end.memory"] for lang in LANGUAGES)
+
+
 def test_an_error_on_the_way_keeps_the_rows_and_says_so(laboratory: Laboratory) -> None:
     page = put_together(said(laboratory.run(asked({"loud": True}), "me")))
     assert page["end"] == "error"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
+from loopviz.app.kept import Keeper
 from loopviz.app.live import Registry, Run, messages
+from loopviz.app.profile import PUBLIC
 from loopviz.app.wire import dumps, wire
 from loopviz.panels import METRICS, PANELS, Focus, apply
 from tests.app.wire import unpack, unwire
@@ -236,13 +239,13 @@ def test_leaving_forgets_everything_of_the_session() -> None:
 
 
 def test_the_registry_is_bounded() -> None:
-    registry = Registry(keep=5)
     running = _run("busy")
+    registry = Registry(Keeper(dataclasses.replace(PUBLIC, kept_bytes=6 * running.nbytes)))
     registry.begin(running)
     for i in range(20):
         run = _run(f"visitor {i}")
         run.finished.set()
         registry.begin(run)
-    assert len(registry) <= 6
+    assert 4 <= len(registry) <= 6
     assert registry.get(running.id) is running, "a run that computes is never dropped"
     assert registry.active() == 1

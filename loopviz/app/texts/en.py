@@ -167,6 +167,7 @@ TEXTS: dict[str, str] = {
     "live.end.length": "done: as many new tokens as asked for",
     "live.end.context": "done: the model's context is full",
     "live.end.stopped": "stopped",
+    "live.end.memory": "ended: what is recorded of this run takes as much room as one may have here (fewer panels, loops or tokens need less)",
     "live.end.error": "ended by an error",
     "live.legend": "loops a token took",
     "live.plain": "no looped block",

@@ -156,6 +156,7 @@ TEXTS: dict[str, str] = {
     "live.end.length": "完成：已达到要求的词元数",
     "live.end.context": "完成：模型的上下文已满",
     "live.end.stopped": "已停止",
+    "live.end.memory": "已结束：这次运行的记录已达到此处单次运行的容量上限（减少面板、循环或词元即可）",
     "live.end.error": "因错误结束",
     "live.legend": "每个词元的循环次数",
     "live.plain": "没有循环块",
