@@ -9,8 +9,10 @@ is told to end when it is more than one may be. Free of Gradio and torch.
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any, Protocol
 
 from loopviz.app.profile import LOCAL, Profile
 
-_TRIM_AFTER = 1.0  # seconds until freed memory is given back: what made a run must be gone by then
+_TRIM_EVERY = 2.0  # seconds between two times that freed memory is given back
 
 
 class Kept(Protocol):
@@ -52,7 +54,7 @@ class Keeper:
         self._lock = threading.RLock()
         self._places: OrderedDict[str, _Place] = OrderedDict()  # what was looked at last comes last
         self._total = 0
-        self._trimming = False
+        self._owed, self._trimmed = False, -_TRIM_EVERY  # whether memory is to be given back; when it was
 
     @property
     def total(self) -> int:
@@ -106,8 +108,7 @@ class Keeper:
             fits = self._total <= self.profile.kept_bytes and nbytes <= self.profile.run_bytes
         for victim in gone:
             victim.let_go(victim.item)
-        if gone:
-            self._give_back()
+        self._give_back(bool(gone))
         return fits
 
     def _pop(self, key: str) -> _Place | None:
@@ -131,22 +132,22 @@ class Keeper:
         hidden = [place for key, place in done if seen[place.item.session] != key]
         return hidden + [place for key, place in done if seen[place.item.session] == key]
 
-    def _give_back(self) -> None:
-        """Return freed memory to the system, soon: the C library keeps what many small objects leave between others."""
-        with self._lock:
-            if self._trimming:
-                return
-            self._trimming = True
-        timer = threading.Timer(_TRIM_AFTER, self._trim)
-        timer.daemon = True
-        timer.start()
+    def _give_back(self, freed: bool = True) -> None:
+        """Return freed memory to the system: the C library keeps what many small objects leave between others.
 
-    def _trim(self) -> None:
-        self._trimming = False
+        Not more often than it is worth; what is put off is done as the next is weighed, looked at or begun.
+        """
+        with self._lock:
+            self._owed = self._owed or freed
+            now = time.monotonic()
+            if not self._owed or now - self._trimmed < _TRIM_EVERY:
+                return
+            self._owed, self._trimmed = False, now
         if (trim := _trimmer()) is not None:
             trim(0)
 
 
+@functools.cache
 def _trimmer() -> Any:
     """glibc's `malloc_trim`; None where there is none."""
     if not sys.platform.startswith("linux"):
