@@ -291,7 +291,6 @@ WRITES = {
     "NamedTemporaryFile",
     "TemporaryDirectory",
     "symlink_to",
-    "touch",
 }
 WRITES_OF = {("json", "dump"), ("torch", "save"), ("np", "save"), ("os", "replace"), ("os", "open"), ("pickle", "dump")}
 INSIDE = {"replacing", "filling", "scratch"}  # of loopviz.outputs
