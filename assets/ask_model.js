@@ -8,7 +8,7 @@ export class AskModel {
     this.byLink = new URLSearchParams(location.search).has("s");
     this.agreed = new Set();
     this.said = el("p");
-    this.button = press("lv-go lv-load-model", () => {
+    this.button = press("lv-quiet lv-load-model", () => {
       this.agree(this.name);
       load();
     });

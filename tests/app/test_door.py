@@ -104,24 +104,24 @@ POST /gradio_api/vibe-starter-queries  POST /gradio_api/vibe-starter-queries/
 _FILLED = {"size": "192", "mark": "0a1b", "api_name": "predict"}
 
 
-def _listed(table: str) -> set[tuple[str, str]]:
+def listed(table: str) -> set[tuple[str, str]]:
     words = table.split()
     return set(zip(words[::2], words[1::2], strict=True))
 
 
-def _filled(path: str) -> str:
+def filled(path: str) -> str:
     return re.sub(r"\{(\w+)(?::path)?\}", lambda found: _FILLED.get(found[1], "word"), path)
 
 
 def test_every_address_of_the_app_is_either_used_or_closed(app: Any, client: httpx.Client) -> None:
     """An update of Gradio that brings another address must be looked at: what is not listed here fails."""
-    routes, used, closed = set(_every_route(app)), _listed(GRADIO_S_OPEN) | _listed(OURS_OPEN), _listed(CLOSED)
+    routes, used, closed = set(_every_route(app)), listed(GRADIO_S_OPEN) | listed(OURS_OPEN), listed(CLOSED)
     written = {(method, path) for method, path in routes if re.fullmatch(r"/loopviz-assets/\w{16}/written\.js", path)}
     assert {method for method, _ in written} == {"GET", "HEAD"}
     assert not used & closed
     assert routes - written == used | closed
     for method, path in closed:
-        answer = client.request(method, _filled(path), headers={"content-type": JSON})
+        answer = client.request(method, filled(path), headers={"content-type": JSON})
         assert answer.status_code in (404, 405), (method, path)
 
 
@@ -181,11 +181,11 @@ def test_visits_that_are_not_from_the_page_start_and_read_nothing(
     asked: list[str] = []
     page.service.questions.model_status, kept = asked.append, page.service.questions.model_status
     try:
-        for method, path in sorted(_listed(GRADIO_S_OPEN) | _listed(OURS_OPEN)):
+        for method, path in sorted(listed(GRADIO_S_OPEN) | listed(OURS_OPEN)):
             for kind in (JSON, "text/plain", "multipart/form-data; boundary=x"):
                 question = {"component_id": _live(page), "fn_name": "model_status", "session_hash": "x", "data": "{}"}
                 answer = client.request(
-                    method, _filled(path), headers={**said, "content-type": kind}, content=json.dumps(question)
+                    method, filled(path), headers={**said, "content-type": kind}, content=json.dumps(question)
                 )
                 assert answer.status_code == 403, (method, path)
     finally:
@@ -198,9 +198,9 @@ def test_visits_that_are_not_from_the_page_start_and_read_nothing(
 )
 def test_what_computes_takes_json_only(client: httpx.Client, page: ExplorePage, kind: str) -> None:
     question = {"component_id": _live(page), "fn_name": "model_status", "session_hash": "x", "data": "{}"}
-    for method, path in sorted(_listed(GRADIO_S_OPEN) | _listed(OURS_OPEN)):
+    for method, path in sorted(listed(GRADIO_S_OPEN) | listed(OURS_OPEN)):
         if method == "POST":
-            answer = client.post(_filled(path), headers={"content-type": kind}, content=json.dumps(question))
+            answer = client.post(filled(path), headers={"content-type": kind}, content=json.dumps(question))
             assert answer.status_code == 415, path
 
 

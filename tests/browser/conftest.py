@@ -133,8 +133,9 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
             page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
             return page
         page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+        # (a function: the page's policy lets no text be evaluated again and again)
         # the model's arrival settles the looped block: 4..5 of twelve layers
-        page.wait_for_function("document.querySelector('#ctl-block_end input').value === '5'")
+        page.wait_for_function("() => document.querySelector('#ctl-block_end input').value === '5'")
         return page
 
     yield open_page

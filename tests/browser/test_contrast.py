@@ -163,7 +163,7 @@ def test_a20_a_report_can_be_read(browser: Browser, tmp_path: Path, scheme: str)
     page.wait_for_selector("body[data-ready='1']")
     for article in page.locator("article").all():
         article.scroll_into_view_if_needed()
-    page.wait_for_function("[...document.querySelectorAll('article')].every((node) => node.dataset.drawn)")
+    page.wait_for_function("() => [...document.querySelectorAll('article')].every((node) => node.dataset.drawn)")
     found = faint(page)
     assert not found, "\n".join(map(str, found))
     page.context.close()

@@ -56,7 +56,7 @@ def test_the_manual_s_experiment_can_be_ended_between_two_tokens(visit: Callable
     page = visit(at="lab")
     page.locator("[data-field=text] textarea").fill(TEXT * 60)
     page.locator(".lv-sizes button").last.click()
-    page.wait_for_function("+document.querySelector('.lv-page').dataset.rows >= 1")
+    page.wait_for_function("() => +document.querySelector('.lv-page').dataset.rows >= 1")
     for button in page.locator(".lv-sizes button").all():
         expect(button).to_be_enabled()  # another start would take this one's place
     page.get_by_role("button", name="Stop", exact=True).click()
@@ -64,7 +64,7 @@ def test_the_manual_s_experiment_can_be_ended_between_two_tokens(visit: Callable
     assert 1 <= page.locator(".lv-table tbody tr").count() < 4
     # a start while one is made ends it and comes
     page.locator(".lv-sizes button").last.click()
-    page.wait_for_function("document.querySelector('.lv-page').dataset.state === 'running'")
+    page.wait_for_function("() => document.querySelector('.lv-page').dataset.state === 'running'")
     first = page.evaluate(
         "document.querySelector('.lv-page').page?.run?.run ?? document.querySelector('.lv-page').dataset.run"
     )

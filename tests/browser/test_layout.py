@@ -66,7 +66,7 @@ def test_a10_on_a_phone_a_run_is_brought_into_view(visit: Visit) -> None:
     page = visit(**PHONE)
     assert not inside(page, ".lv-status")
     run(page)
-    page.wait_for_function("document.querySelector('.lv-text').getBoundingClientRect().top < innerHeight / 2")
+    page.wait_for_function("() => document.querySelector('.lv-text').getBoundingClientRect().top < innerHeight / 2")
     ended(page)
     expect(page.locator(".lv-status")).to_be_in_viewport()
     assert inside(page, ".lv-text")

@@ -1,0 +1,266 @@
+"""In a real browser: the policy the pages run under, what another site can do (nothing), a link that names a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from playwright.sync_api import Browser, Page, expect
+
+from loopviz.app import settings as st
+from loopviz.app.url_state import QUERY, PageState, encode
+from loopviz.panels import state_trajectory
+from loopviz.trace.io import save
+from scripts.serving import served
+from tests.app.test_door import CLOSED, GRADIO_S_OPEN, OURS_OPEN, filled, listed
+from tests.browser.conftest import PATIENCE
+from tests.browser.test_explore import data, drawn, ended, inside, reached, run, settle
+from tests.browser.test_sharing import saved, short_run
+from tests.conftest import make_llama
+from tests.trace.synthetic import random_trace
+
+pytestmark = pytest.mark.browser
+
+Visit = Callable[..., Page]
+_WATCH = """window.broken = [];
+document.addEventListener('securitypolicyviolation', (e) => window.broken.push(`${e.effectiveDirective} ${e.blockedURI}`));"""
+
+
+def _watched(page: Page) -> Page:
+    """The page, once more, with every breach of its policy noted from the beginning."""
+    page.add_init_script(_WATCH)
+    page.reload()
+    page.wait_for_selector('[data-ready="1"][data-model="ready"]')
+    return page
+
+
+def _kept(page: Page) -> None:
+    assert page.evaluate("window.broken") == []
+
+
+# --- the policy ----------------------------------------------------------------------------------------------------------
+
+
+def test_explore_keeps_the_policy_it_runs_under(visit: Visit, tmp_path: Path) -> None:
+    page = _watched(visit("?lang=zh", apart=True))
+    short_run(page)
+    page.get_by_label(state_trajectory.TEXTS["zh"]["dims"], exact=True).select_option(
+        label=state_trajectory.TEXTS["zh"]["dims_3"]
+    )
+    expect(page.locator("[data-panel=state_trajectory] .gl-container canvas").first).to_be_attached()
+    _kept(page)
+    page = _watched(visit(apart=True))
+    short_run(page)
+    assert saved(page, "Report", tmp_path).stat().st_size > 10**5
+    file = saved(page, "Save run", tmp_path)
+    page.locator(".lv input[type=file]").set_input_files(file)
+    expect(page.locator(".lv-badge")).to_contain_text("opened file")
+    _kept(page)
+
+
+def test_compare_and_the_lab_keep_the_policy_they_run_under(visit: Visit, tmp_path: Path) -> None:
+    page = _watched(visit(at="compare", apart=True))
+    page.locator(".lv-asking summary").click()
+    page.locator("[data-field=max_new_tokens] input").fill("4")
+    page.locator(".lv-go").click()
+    expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
+    _kept(page)
+    page = _watched(visit(at="lab", apart=True))
+    page.locator("[data-field=text] textarea").fill("Once upon a time there was a little loop. " * 12)
+    page.locator(".lv-sizes button").first.click()
+    expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
+    for button in page.locator(".lv-files button").all():
+        with page.expect_download() as chosen:
+            button.click()
+        assert Path(chosen.value.path()).stat().st_size > 100
+    _kept(page)
+
+
+def test_no_text_becomes_a_script(visit: Visit) -> None:
+    page = visit(apart=True, refused=True)
+    made = """(source) => { try { return Function(source)(); } catch (error) { return error.name; } }"""
+    later = """async (source) => {
+      const Async = Object.getPrototypeOf(async function () {}).constructor;
+      try { return await Async(source)(); } catch (error) { return error.name; }
+    }"""
+    for attempt in (made, later):
+        assert page.evaluate(attempt, "return 'ran'") == "EvalError"
+        assert page.evaluate(attempt, "return `${1 + 1}`;") == "EvalError"
+    assert page.evaluate(made, 'return "words";') == "words", "a text without a field is what it says"
+
+
+@pytest.fixture(scope="module")
+def space_url() -> Iterator[str]:
+    """The app as a Space starts it."""
+    space = {"SYSTEM": "spaces", "SPACE_ID": "someone/loopviz", "SPACE_HOST": "someone-loopviz.hf.space"}
+    with served([sys.executable, "app.py"], env={**os.environ, **space, "OMP_NUM_THREADS": "1"}) as (url, _):
+        yield url
+
+
+def test_a_space_asks_nobody_else_for_anything(browser: Browser, space_url: str) -> None:
+    """L12: Gradio's script asked a font server, and the Hub about the Space."""
+    context = browser.new_context()
+    page, asked, said = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    for at, ready in (("", "#lv-run"), ("compare", ".lv-go"), ("lab", ".lv-tasks")):
+        page.goto(space_url + at)
+        page.wait_for_selector(f'[data-ready="1"] {ready}, {ready}', timeout=PATIENCE)
+        page.wait_for_load_state("load")
+    context.close()
+    assert [url for url in asked if not url.startswith((space_url, "data:", "blob:"))] == []
+    assert said == []
+
+
+# --- other sites ---------------------------------------------------------------------------------------------------------
+
+_ATTACK = """async ([base, addresses, question, run]) => {
+  const found = [];
+  const attempt = async (method, path, mode, type, body) => {
+    try {
+      const options = { method, mode, credentials: "include" };
+      if (method === "POST") Object.assign(options, { body, headers: { "Content-Type": type } });
+      const stop = AbortSignal.timeout(5000);
+      const answer = await fetch(base + path, { ...options, signal: stop });
+      if (answer.type !== "opaque") found.push([method, path, answer.status]);
+    } catch {}
+  };
+  const waiting = [];
+  for (const [method, path] of addresses) {
+    for (const mode of ["cors", "no-cors"]) {
+      for (const type of method === "POST" ? ["text/plain", "application/json", "application/octet-stream"] : [""]) {
+        const body = path.includes("component_server") ? question : JSON.stringify({ data: [], fn_index: 0, session_hash: "x" });
+        waiting.push(attempt(method, path, mode, type, body));
+      }
+    }
+  }
+  waiting.push(attempt("POST", `loopviz-run/${run}`, "no-cors", "text/plain", "{}"));
+  waiting.push(attempt("GET", `loopviz-run/${run}`, "cors", "", ""));
+  waiting.push(attempt("GET", `loopviz-share/${run}/trace`, "cors", "", ""));
+  await Promise.all(waiting);
+  const form = Object.assign(document.createElement("form"), { method: "POST", action: `${base}gradio_api/component_server`, enctype: "text/plain", target: "inner" });
+  form.append(Object.assign(document.createElement("input"), { name: question.slice(0, -1) + ', "x": "', value: '"}' }));
+  document.body.append(form);
+  form.submit();
+  return found;
+}"""
+
+
+class _Elsewhere(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"<!doctype html><title>another site</title><iframe name=inner width=600 height=400></iframe>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[int]:
+    """The port of another site."""
+    server = HTTPServer(("0.0.0.0", 0), _Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "127.0.0.1"])
+def test_visits_that_are_not_from_the_page_start_stop_and_read_nothing(
+    visit: Visit, browser: Browser, app_url: str, elsewhere: int, host: str
+) -> None:
+    """From another site, another name of this machine, another port of it: every address of the app."""
+    page = visit(apart=True)
+    settle(page, "sampling", "max_new_tokens", 60)
+    running = run(page, "Once upon a time")
+    reached(page, 8)
+    config = httpx.get(f"{app_url}config").json()
+    element = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "lv-live")
+    wanted = {"component_id": element, "fn_name": "model_status", "session_hash": "x"}
+    question = json.dumps({**wanted, "data": json.dumps({"model": "stories-noinject"})})
+    addresses = [
+        [m, filled(path)[1:]] for m, path in sorted(listed(GRADIO_S_OPEN) | listed(OURS_OPEN) | listed(CLOSED))
+    ]
+    context = browser.new_context()
+    evil = context.new_page()
+    evil.goto(f"http://{host}:{elsewhere}/")
+    found = evil.evaluate(_ATTACK, [app_url, addresses, question, running])
+    assert [one for one in found if one[2] != 403] == []
+    evil.evaluate("(base) => { document.querySelector('iframe').src = base; }", app_url)
+    evil.wait_for_timeout(1000)
+    assert all(frame.locator("gradio-app").count() == 0 for frame in evil.frames), "the page is framed"
+    context.close()
+    ended(page)  # it went on to its end
+    assert data(page, "run") == running
+    asked = {**wanted, "data": json.dumps({"model": "stories-noinject", "look": True})}
+    state = json.loads(httpx.post(f"{app_url}gradio_api/component_server", json=asked).json())["state"]
+    assert state == "waiting", "another site has begun to load a model"
+
+
+# --- links ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lang", "asks"), [("en", "This link asks for the model"), ("zh", "此链接要求使用模型")])
+def test_link_that_downloads_asks_first(
+    visit: Visit, browser: Browser, app_url: str, tmp_path: Path, tiny_tokenizer: Any, lang: str, asks: str
+) -> None:
+    folder = tmp_path / "driveby"
+    make_llama(num_hidden_layers=12, hidden_size=64, max_position_embeddings=1024).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    with torch.no_grad():
+        word, _ = encode(PageState({**st.defaults(), "model": str(folder), "max_new_tokens": 4}, "Once upon a time"))
+    config = httpx.get(f"{app_url}config").json()
+    element = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "lv-live")
+    asked = {"component_id": element, "fn_name": "model_status", "session_hash": "x"}
+    asked["data"] = json.dumps({"model": str(folder), "look": True})
+
+    def state() -> str:
+        return json.loads(httpx.post(f"{app_url}gradio_api/component_server", json=asked).json())["state"]
+
+    for at in ("", "compare"):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{app_url}{at}?{QUERY}={word}&lang={lang}")
+        asking = page.locator(".lv-ask-model")
+        expect(asking).to_contain_text(str(folder), timeout=PATIENCE)
+        if not at or lang == "en":
+            expect(asking).to_contain_text(asks)
+        page.wait_for_timeout(2000)
+        expect(asking).to_be_visible()
+        assert state() == "waiting", "the link has opened a folder"
+        if at:
+            asking.locator("button").click()
+            expect(asking).to_be_hidden()
+            page.wait_for_selector('[data-ready="1"][data-model="ready"]', timeout=PATIENCE)
+            assert state() == "ready"
+        context.close()
+
+
+# --- text ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_override_in_one_token_turns_no_other_around(visit: Visit, tmp_path: Path) -> None:
+    """L17: a token may end in an unclosed right-to-left override."""
+    trace = random_trace(3, 9)
+    for at, said in enumerate(("one ", "\u202etwo ", "three ", "four ")):
+        trace.frames[at]["text"] = said
+    save(trace, tmp_path / "override.loopviz")
+    page = visit(apart=True)
+    page.locator(".lv input[type=file]").set_input_files(tmp_path / "override.loopviz")
+    expect(page.locator(".lv-badge")).to_contain_text("opened file")
+    drawn(page)
+    lefts = [box["x"] for token in page.locator(".lv-tok").all()[:4] if (box := token.bounding_box())]
+    assert lefts == sorted(lefts)
+    assert len(lefts) == 4
+    assert inside(page, "page.tokens[1][0]") == "\u202etwo "
