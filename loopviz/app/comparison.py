@@ -23,6 +23,7 @@ from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Start, is_ticket
 from loopviz.app.url_state import PageState, decode, encode
 from loopviz.app.wire import dumps
+from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
 CHECK_LIMIT = 40_000  # characters of a question that holds all the page's settings
@@ -61,7 +62,10 @@ class Comparisons:
         except LineFull:
             yield over(asked.ticket, full(self.service.places, asked.lang), full=True)
         except ValueError as error:
-            yield over(asked.ticket, text(asked.lang, "refused", reason=self.room.words(error)))
+            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
+                yield over(asked.ticket, text(asked.lang, "live.end.stopped"), bad=False)
+            else:
+                yield over(asked.ticket, text(asked.lang, "refused", reason=self.room.words(error)))
         except kinds() as error:
             reason = unforeseen(error, asked.lang, "comparison")
             yield over(asked.ticket, text(asked.lang, "refused", reason=reason))
@@ -90,7 +94,8 @@ class Comparisons:
             if gone():
                 yield over(asked.ticket, stopped, bad=False)
                 return
-            run = self._prepare(asked, cards, loaded, session)
+            with ended_by(gone):
+                run = self._prepare(asked, cards, loaded, session)
             run.refused = reasons
             self.runs.begin(run)
             if gone():  # taken back as it began

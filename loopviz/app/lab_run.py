@@ -24,6 +24,7 @@ from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.kept import Keeper
 from loopviz.app.lab_form import column_words
 from loopviz.app.models import short_name
+from loopviz.app.private_paths import without_paths
 from loopviz.app.texts import pick_language, text
 from loopviz.app.url_state import PageState, encode
 from loopviz.app.wire import wire
@@ -132,7 +133,8 @@ class LabRun:
             else:
                 end = "done" if self.experiment.complete else self._halt.why or "stopped"
         except ValueError as error:
-            end, reason = "error", text(self.lang, "refused", reason=str(error))
+            said = str(error) if self.local else without_paths(str(error))
+            end, reason = "error", text(self.lang, "refused", reason=said)
         except kinds() as error:
             end, reason = "error", text(self.lang, "refused", reason=unforeseen(error, self.lang, "measurement"))
         finally:

@@ -19,6 +19,7 @@ from loopviz.app.service import Service, full, in_line, over, status
 from loopviz.app.texts import pick_language, text
 from loopviz.app.tickets import Start, is_ticket, number
 from loopviz.app.wire import dumps
+from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
 
@@ -55,7 +56,10 @@ class Laboratory:
         except LineFull:
             yield over(ticket, full(self.service.places, lang), full=True)
         except ValueError as error:
-            yield over(ticket, text(lang, "refused", reason=self.room.words(error)))
+            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
+                yield over(ticket, text(lang, "live.end.stopped"), bad=False)
+            else:
+                yield over(ticket, text(lang, "refused", reason=self.room.words(error)))
         except kinds() as error:
             yield over(ticket, text(lang, "refused", reason=unforeseen(error, lang, "measurement")))
 
@@ -78,7 +82,8 @@ class Laboratory:
             if gone():
                 yield over(ticket, stopped, bad=False)
                 return
-            run = self._prepare(asked, loaded, session, ticket, lang)
+            with ended_by(gone):
+                run = self._prepare(asked, loaded, session, ticket, lang)
             self.runs.begin(run)
             if gone():  # taken back as it began
                 run.stop()

@@ -15,6 +15,7 @@ from typing import Any
 from tokenizers import decoders
 
 from loopviz.engine import limits
+from loopviz.model.interrupt import Interrupted
 
 BROKEN = "\ufffd"  # what stands for bytes that are no character
 MOST_WORDS = 400  # characters of somebody else's error that are passed on
@@ -125,7 +126,9 @@ def _decoded(tokenizer: Any, ids: list[int], skip_special_tokens: bool = False) 
 
 
 def _from_tokenizer(error: BaseException) -> bool:
-    """Whether a tokenizer raised this: any Exception, and the panic of Rust code, which is none."""
+    """Whether a tokenizer raised this: any Exception, and the panic of Rust code, which is none. A stop is not its doing."""
+    if isinstance(error, Interrupted):
+        return False
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 

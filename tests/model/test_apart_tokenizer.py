@@ -15,7 +15,7 @@ import pytest
 from loopviz.app.library import OFFERED
 from loopviz.engine.text import Pieces, TokenTexts, chat_text, decode, encode, text_begins_with
 from loopviz.lab.windows import encode as encode_documents
-from loopviz.model import apart_tokenizer
+from loopviz.model import Interrupted, apart_tokenizer, interruptible
 from loopviz.model.apart_tokenizer import ApartTokenizer, TokenizerLimits
 from loopviz.model.checkpoints import CheckpointError, load_checkpoint, prepare_checkpoint
 from loopviz.worker import ended_by
@@ -159,6 +159,17 @@ def test_h6_who_waits_for_a_turn_can_leave_and_who_comes_later_is_served(llama_f
     slow.join(30)
     assert "it was stopped" in ended[1]
     assert chat_text(tokenizer, "quick") == "x"
+
+
+def test_h6_a_stop_inside_a_run_or_a_measurement_ends_it(llama_folder: MakeFolder, apart: Any) -> None:
+    tokenizer, stop = apart(_slow_template(llama_folder)), threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    with pytest.raises(Interrupted), interruptible(stop):
+        chat_text(tokenizer, "slow")
+    assert tokenizer.pid is None
+    with pytest.raises(Interrupted), interruptible(stop):
+        decode(tokenizer, [5])
+    assert decode(tokenizer, encode(tokenizer, "abc")) == "abc"
 
 
 def test_h6_a_tokenizer_that_is_ended_again_and_again_rests(
