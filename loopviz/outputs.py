@@ -11,6 +11,7 @@ On the ground floor: it imports nothing of LoopViz, and nothing heavy.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -101,6 +102,56 @@ def check_free(paths: Iterable[Path], option: str, why: str) -> None:
     for path in paths:
         if path.exists():
             raise OutputError(f"{option}: {path} is there already, {why}; name another place, or give --force")
+
+
+@contextlib.contextmanager
+def alone(path: Path, option: str, what: str) -> Iterator[None]:
+    """While the block runs, nobody else writes to `path` so: work that is done there bit by bit must not be done twice.
+
+    A lock beside it, which goes with the process that has it, also when that is killed, and when the block ends. On a file
+    system that knows no locks there is none.
+
+    Args:
+        path: what will be written; its folder is made if there is none, and removed again if it stays empty.
+        option: what gave it, for messages.
+        what: is done, for messages: "sweep".
+
+    Raises:
+        OutputError: somebody else has it.
+    """
+    from filelock import FileLock, Timeout
+
+    place = Path(os.path.realpath(path))
+    note = place.with_name(f".{place.name}.lock")
+    missing = [folder for folder in place.parents if not folder.exists()]
+    with _named(option, path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(note))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        whose = ""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            whose = note.read_text("utf-8")[:100]
+        raise OutputError(
+            f"{option} {path}: another {what} is writing there{f' ({whose})' if whose else ''}; "
+            "wait for its end, or name another place"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise OutputError(f"{option} {path}: cannot be written ({_reason(error)})") from error
+    try:
+        with contextlib.suppress(OSError):  # for those who find it taken
+            note.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # by whoever waits for it this is noticed
+                note.unlink()
+            lock.release()
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -525,8 +525,18 @@ def run(
     cells = read_grid(grid, device)
     task, path = TASKS[cells[0].task], Path(f"{out}.jsonl")
     modules = list(dict.fromkeys([*modules, *imports.load(_imports_of(grid), [grid.parent])]))
-    results = _place(out, grid, task, force)
+    _check_place(out, grid)
     pool: Pool = _Ray(ray_address, threads, modules) if ray_address else Workers(workers, modules)
+    with outputs.alone(path, "--out", "sweep"):
+        return _run_alone(cells, task, out, threads, pool, force, say)
+
+
+def _run_alone(
+    cells: Sequence[Cell], task: Task, out: Path, threads: int, pool: Pool, force: bool, say: Callable[[str], None]
+) -> int:
+    """The rest of :func:`run`, while no other sweep writes to `out`."""
+    path = Path(f"{out}.jsonl")
+    results = _known(out, task, force)
     with pool:
         try:
             cells = _looked_at(cells, threads, pool)
@@ -538,7 +548,6 @@ def run(
         again = Counter(changed(cell, results.before[cell.axes]) for cell in left if cell.axes in results.before)
         for reason, count in again.items():
             say(f"{count} finished before {'is' if count == 1 else 'are'} run again: {reason}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         failed = _run_cells(left, threads, pool, path, results, say)
     _save(to_table(task, cells, results.finished), out, say)
     if failed:
@@ -556,11 +565,15 @@ def _imports_of(grid: Path) -> list[str]:
     return grid_imports(read_yaml(read_file(grid), grid)[0])
 
 
-def _place(out: Path, grid: Path, task: Task, force: bool) -> Results:
-    """Look at the place for the results before any work; what is there already."""
-    path = Path(f"{out}.jsonl")
+def _check_place(out: Path, grid: Path) -> None:
+    """Look at the place for the results before any work."""
     for suffix in (".jsonl", *SUFFIXES):
         outputs.check_file(Path(f"{out}{suffix}"), "--out", inputs=[grid], parents=True)
+
+
+def _known(out: Path, task: Task, force: bool) -> Results:
+    """What is there already; refused where it is not this sweep's."""
+    path = Path(f"{out}.jsonl")
     results = read_results(path)
     if not force:
         others = sorted(results.tasks - {task.name})

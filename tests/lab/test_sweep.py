@@ -436,3 +436,48 @@ def test_a_line_separator_in_a_text_ends_no_line_of_results(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text(json.dumps(line, ensure_ascii=False) + "\n", "utf-8")
     assert sweep.read_results(path).finished == {}
+
+
+# -- L16: two sweeps on one --out ------------------------------------------------------------------------------------------
+
+
+def test_l16_a_second_sweep_on_one_out_is_told_in_words_and_does_no_work(grid, here, tmp_path):
+    told, refused = [], []
+
+    def say(line):
+        told.append(line)
+        if "1 of 4" in line and not refused:
+            with pytest.raises(
+                ValueError, match=r"--out .*r\.jsonl: another sweep is writing there \(process \d+ on .*\)"
+            ) as error:
+                sweep.run(grid, tmp_path / "r", say=told.append)
+            refused.append(error)
+
+    assert sweep.run(grid, tmp_path / "r", say=say) == 0
+    assert refused
+    lines = (tmp_path / "r.jsonl").read_text().splitlines()
+    assert len(lines) == len({json.loads(line)["key"] for line in lines}), "no cell was run twice"
+    assert not list(tmp_path.glob(".r*")), "the lock has gone with the sweep"
+    again = []
+    assert sweep.run(grid, tmp_path / "r", say=again.append) == 0
+    assert f"{len(lines)} of them finished before" in again[0]
+
+
+def test_l16_the_lock_of_a_sweep_that_was_killed_binds_nobody(grid, here, tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from loopviz import outputs\n"
+        f"with outputs.alone(Path({str(tmp_path / 'r.jsonl')!r}), '--out', 'sweep'): print('has it', flush=True); time.sleep(600)"
+    )
+    root = str(Path(__file__).parents[2])
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root)
+    try:
+        assert holder.stdout.readline() == "has it\n"
+        with pytest.raises(ValueError, match=rf"another sweep is writing there \(process {holder.pid} on"):
+            sweep.run(grid, tmp_path / "r")
+        assert here == []
+        assert not (tmp_path / "r.jsonl").exists()
+    finally:
+        holder.kill()
+        holder.wait()
+    assert sweep.run(grid, tmp_path / "r", say=lambda line: None) == 0
+    assert not list(tmp_path.glob(".r*"))
