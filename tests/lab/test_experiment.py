@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pandas as pd
 import pytest
@@ -26,6 +26,7 @@ from loopviz.lab.tasks import (
     register,
 )
 from tests.conftest import make_tokenizer
+from tests.lab.subject import subject as tiny_subject
 from tests.model.tiny import build
 
 
@@ -81,6 +82,36 @@ def test_rows_come_one_by_one_and_iteration_goes_on_where_it_stopped(subject):
     assert experiment.complete
     assert experiment.frame["loops"].tolist() == [1, 2, 3]
     assert list(experiment) == []
+
+
+@pytest.mark.parametrize("at", [3, 8])
+@pytest.mark.parametrize("name", list(lab.TASKS))
+def test_c1_every_task_is_stopped_in_the_middle_of_a_pass(name, at):
+    """No layer begins after the stop, and what was measured by then stays; the weights are as good as before."""
+    text = "Once upon a time there was a small dog. The dog saw the 3 dogs, and Lily ran. " * 12
+    thing = tiny_subject(loop_layers=(1, 3), loop_count=3)
+    task = TASKS[name]
+    known = {field.name for field in fields(task.params)}
+    values = {"text": text, "prompt": text[:60], "window": 16, "limit_tokens": 64, "new_tokens": 8, "batch": 2}
+    values = {field: value for field, value in values.items() if field in known}
+    if name == "compare":
+        values |= {"names": ("plain", "looped"), "loops": (None, {"loop_layers": (1, 3)})}
+    experiment, ran = Experiment(task, thing, task.params(**values)), []
+
+    def begin(layer, given):
+        ran.append(layer)
+        if len(ran) == at:
+            experiment.stop.set()
+
+    handles = [layer.register_forward_pre_hook(begin) for layer in thing.model.model.layers]
+    before = len(experiment.run().rows)
+    for handle in handles:
+        handle.remove()
+    assert len(ran) == at
+    assert not experiment.complete
+    assert not experiment.manifest["complete"]
+    assert len(experiment.run().rows) == before, "it has ended for good"
+    assert not thing.model.model._loop_hooks
 
 
 def test_cancelling_closes_the_task_and_keeps_what_it_yielded(subject):
