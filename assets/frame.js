@@ -3,6 +3,7 @@
 
 import { el, fill, kept, name, press } from "./dom.js";
 import { Glossary } from "./glossary.js";
+import { Tabs } from "./tabs.js";
 
 /** Messages come with their two kinds of quotes exchanged (see loopviz/app/wire.py). */
 export const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
@@ -45,6 +46,7 @@ export class Frame {
     this.tagline = el("p");
     this.nav = el("nav", "lv-nav", ...Object.keys(config.pages).map((to) => this.link(to)));
     this.glossary = new Glossary();
+    this.tabs = new Tabs(); // a page that runs with a line of its own is told that this one is here
     this.tongues = Object.entries(config.languages).map(([lang, label]) => {
       const button = press("lv-tongue", () => this.speak(lang), label);
       button.dataset.lang = lang;

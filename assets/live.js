@@ -18,6 +18,7 @@ import { followPrompt } from "./prompt_keys.js";
 import { Screen } from "./screen.js";
 import { Share } from "./share.js";
 import { Shelf } from "./shelf.js";
+import { Tabs } from "./tabs.js";
 import { TextView } from "./text.js";
 import { Ways } from "./ways.js";
 import { Tour } from "./tour.js";
@@ -71,6 +72,7 @@ class Page {
   // --- building --------------------------------------------------------------------------------------------------
 
   build() {
+    this.tabs = new Tabs(() => this.line?.close()); // Gradio brings the rest
     this.share = new Share(this);
     this.ways = new Ways(this);
     this.player = new Player(this);
@@ -100,7 +102,7 @@ class Page {
       "lv-card",
       this.heading,
       this.tour.offer,
-      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.model.node, this.keys.open)),
+      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", this.model.node, this.model.notes, this.keys.open)),
       this.model.asking.node,
       this.linked.node,
       this.words.idle,
@@ -310,9 +312,10 @@ class Page {
     if (this.run && !this.end) fetch(this.lineOf(this.run), { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).catch(() => null);
   }
 
-  /** Listen to a run's own line; where there is none, Gradio brings the frames too. */
+  /** Listen to a run's own line; where there is none, Gradio brings the frames too. None beside other pages of ours. */
   listen(run) {
     this.line?.close();
+    if (!this.tabs.alone) return;
     const line = new EventSource(this.lineOf(run));
     line.onmessage = (event) => {
       if (run === this.run) this.receive(JSON.parse(event.data));

@@ -1,7 +1,7 @@
 // The line that says where the chosen model is: waited for, loading, ready or refused.
 
 import { AskModel } from "./ask_model.js";
-import { el } from "./dom.js";
+import { el, name } from "./dom.js";
 
 const AGAIN_MS = 700; // between two looks
 const PATIENCE = 20; // looks in vain
@@ -11,16 +11,38 @@ export class ModelLine {
   constructor(page) {
     this.page = page;
     this.node = el("span", "lv-model");
+    this.count = el("summary");
+    this.list = el("ul", "lv-menu-list");
+    this.notes = el("details", "lv-menu lv-model-notes", this.count, this.list);
+    this.notes.hidden = true;
+    this.foldable();
     this.watcher = null; // the newest watch
     this.asking = new AskModel(() => this.watch(true));
     this.told = ""; // of which model, and state, the server was asked what it means
   }
 
-  show({ text, state }, name) {
+  show({ text, state, notes }, asked) {
     const { page, node } = this;
-    this.asking.show(name, { text, state }, page.texts["live.model.load"]);
+    this.asking.show(asked, { text, state }, page.texts["live.model.load"]);
     node.textContent = node.title = text;
     node.dataset.state = page.root.dataset.model = state;
+    this.notes.hidden = !notes;
+    if (!notes) return;
+    this.count.textContent = notes.count;
+    name(this.count, `${notes.count}. ${notes.about}`, notes.about);
+    this.list.replaceChildren(...notes.said.map((said) => el("li", "", said)));
+  }
+
+  /** What is opened over the text goes at a press elsewhere, or of Escape. */
+  foldable() {
+    const { notes } = this;
+    document.addEventListener("pointerdown", (event) => notes.contains(event.target) || (notes.open = false));
+    notes.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !notes.open) return;
+      notes.open = false;
+      this.count.focus();
+      event.stopPropagation();
+    });
   }
 
   /** The model is there, or cannot be had: the server is asked what that means for the controls. */

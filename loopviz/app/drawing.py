@@ -123,11 +123,12 @@ def about_loop(blocks: Iterable[Mapping[str, Any]], lang: str) -> list[str]:
     words = []
     for block in blocks:
         fields = {"a": block["layers"][0], "b": block["layers"][1], "n": block["max_steps"]}
+        one = ".one" if fields["a"] == fields["b"] else ""
         if block["strategy"] == "fixed_count":
-            words.append(text(lang, "about.fixed", **fields))
+            words.append(text(lang, f"about.fixed{one}", **fields))
         else:
             fields["criterion"] = block["criterion"]
-            words.append(text(lang, "about.dynamic", **fields))
+            words.append(text(lang, f"about.dynamic{one}", **fields))
         words.append(memory(block, lang))
         if (chooser := block.get("chooser", "none")) != "none":
             words.append(text(lang, "about.chooser", name=chooser, threshold=f"{block['layer_threshold']:g}"))

@@ -46,12 +46,16 @@ class GivenUp(Exception):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to run, with its tokenizer; `name` is what was asked for, `source` says where the weights came from."""
+    """A model ready to run, with its tokenizer; `name` is what was asked for, `source` says where the weights came from.
+
+    notes: what is to be known of it although it loads (`loopviz.model.checkpoints.Note`).
+    """
 
     name: str
     model: Any
     tokenizer: Any
     source: str = ""
+    notes: tuple[Any, ...] = ()
 
     @property
     def layers(self) -> int:
@@ -373,7 +377,7 @@ class ModelRoom:
             with self._memory(prepared.need, loading):
                 found = prepared.load()
         found.model.requires_grad_(False)
-        return Loaded(name, found.model, found.tokenizer, found.source)
+        return Loaded(name, found.model, found.tokenizer, found.source, found.notes)
 
     @contextmanager
     def _turn(self, loading: _Loading) -> Iterator[None]:

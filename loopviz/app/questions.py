@@ -14,8 +14,9 @@ from loopviz.app import drawing, recording
 from loopviz.app import replay as playing
 from loopviz.app import settings as st
 from loopviz.app.live import Registry, Run
-from loopviz.app.models import ModelRoom
-from loopviz.app.texts import pick_language
+from loopviz.app.models import ModelRoom, short_name
+from loopviz.app.notes import of_model
+from loopviz.app.texts import pick_language, text
 from loopviz.app.wire import dumps
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
@@ -203,7 +204,18 @@ class Questions:
             return dumps({"state": "failed", "text": problems[0].reason, "lang": lang})
         how = {wish: asked.get(wish) is True for wish in ("again", "linked", "look")}
         now = self._room.want(name, lang, **how)
-        return dumps({"state": now.state, "text": now.tell(lang), "lang": lang})
+        loaded = self._room.ready(name) if now.state == "ready" else None
+        notes = of_model(loaded, lang) if loaded else []
+        return dumps({"state": now.state, "text": now.tell(lang), "lang": lang, **self._noted(name, notes, lang)})
+
+    @staticmethod
+    def _noted(name: str, notes: list[str], lang: str) -> dict[str, Any]:
+        """What is to be known of a model that is there, with the words for how much that is; nothing when it is nothing."""
+        if not notes:
+            return {}
+        count = text(lang, "model.notes.one") if len(notes) == 1 else text(lang, "model.notes", n=len(notes))
+        about = text(lang, "model.notes.about", model=short_name(name))
+        return {"notes": {"count": count, "about": about, "said": notes}}
 
 
 _GONE = dumps({"kind": "gone"})

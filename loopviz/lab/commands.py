@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import shlex
+import sys
 import time
 import types
 import typing
@@ -27,6 +28,7 @@ from loopviz.command_line import (
     add_import,
     add_machine,
     check_threads,
+    idle_because,
     in_folder,
     load,
     option,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .experiment import Experiment
-    from .tasks import Task
+    from .tasks import Subject, Task
 
 SAVE_EVERY = 5.0  # seconds
 TELL_EVERY, TELL_SHARE = 10.0, 0.1  # seconds, and share of the work, between two lines of progress in a log
@@ -347,7 +349,37 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     subject = Subject.of(load(options.model, getattr(torch, options.dtype), {}, options.device))
+    for line in _idle(options.task, subject, values.get("loop")):
+        print(f"loopviz: note: {line}", file=sys.stderr)
     return Experiment(task, subject, params, command)
+
+
+_STOPPING = (
+    "loop_strategy",
+    "loop_count",
+    "min_loop_count",
+    "convergence_criterion",
+    "cosine_threshold",
+    "kl_threshold",
+)
+_KEEPING = ("kv_cache_mode", "virtual_layer_count", "virtual_attention_mode", "merge_strategy", "merge_ema_alpha")
+# Loop fields that a task sets for its rows by itself: whether they act is not the configuration's to say.
+_VARIED: dict[str, tuple[str, ...]] = {"exits": _STOPPING, "ablation": _KEEPING}
+
+
+def _idle(task: str, subject: Subject, loop: dict[str, Any] | None) -> list[str]:
+    """What was asked of the loop and changes nothing in the configuration that is measured, a line each."""
+    from loopviz.engine.steering import block_metas
+
+    given = [name for name in loop or {} if name not in _VARIED.get(task.replace("-", "_"), ())]
+    try:
+        blocks = block_metas(subject.view(loop).config) if given else []
+    except ValueError:  # told by the task, in its own words
+        return []
+    if given and not blocks:
+        alone = [option(name) for name in given if name != "loop_layers"]
+        return [f"{', '.join(alone)}: no effect without --loop-layers (nothing loops in this model)"] if alone else []
+    return [f"{option(name)}: no effect {why}" for name in given if (why := idle_because(name, blocks))]
 
 
 def _repeated(values: typing.Mapping[str, Any], options: argparse.Namespace, command: str) -> Experiment:

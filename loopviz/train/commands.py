@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz import outputs
 from loopviz.command_line import add_machine, check_threads, load, path
+from loopviz.text_file import STDIN
 
 from . import recipe as recipes
 
@@ -110,7 +111,11 @@ def _recipe(options: argparse.Namespace) -> recipes.Recipe:
         raise recipes.RecipeError(f"--data: recipe {recipe.name!r} needs a text file")
     if recipe.task == "arrows" and (options.data or options.held_out):
         raise recipes.RecipeError(f"--data: recipe {recipe.name!r} makes its own data; leave it out")
-    for file in (options.data, options.held_out):
+    for name, file in (("--data", options.data), ("--held-out", options.held_out)):
+        if file is not None and str(file) == STDIN:
+            raise recipes.RecipeError(
+                f"{name} -: training reads its text more than once, and again to resume; write it to a file and name that"
+            )
         if file is not None and not file.is_file():
             raise recipes.RecipeError(f"{file}: there is no such file")
     return recipe

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loopviz.app import drawing
+from loopviz.app import settings as st
+from loopviz.app.texts import LANGUAGES
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
 from tests.trace.synthetic import change_loop, random_trace
@@ -29,3 +31,14 @@ def test_a_chooser_set_during_a_run_brings_the_panel_from_then_on():
     early = Trace(trace.meta, trace.frames[:5])
     assert drawing.picture(early, Focus(), {})["brings"] == []
     assert drawing.picture(trace, Focus(), {})["brings"] == ["layers_run"]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("strategy", ["fixed_count", "dynamic_stop"])
+def test_a_block_of_one_layer_is_no_range(lang: str, strategy: str) -> None:
+    values = st.defaults() | {"block_start": 3, "block_end": 3, "loop_strategy": strategy}
+    said = drawing.about_loop([st.block_of(values)], lang)[0]
+    assert "3–3" not in said
+    assert "3" in said
+    wide = drawing.about_loop([st.block_of(values | {"block_end": 4})], lang)[0]
+    assert "3–4" in wide

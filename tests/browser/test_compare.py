@@ -58,6 +58,63 @@ def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callabl
     expect(page).to_have_url(re.compile(r"/compare\?s="))
 
 
+LONG = "300"
+
+
+def long_comparison(page: Page) -> str:
+    """A comparison that goes on; its id."""
+    page.locator(".lv-asking summary").click()
+    page.locator("[data-field=max_new_tokens] input").fill(LONG)
+    page.locator("[data-field=prompt] textarea").fill("The first")
+    page.locator(".lv-go").click()
+    page.wait_for_selector('.lv-page[data-state="running"]:not([data-run=""])')
+    expect(page.locator(".lv-setup .lv-card-text span").nth(3)).to_be_attached()
+    return page.locator(".lv-page").get_attribute("data-run") or ""
+
+
+def test_a_comparison_begun_while_one_runs_takes_its_place(visit: Callable[..., Page]) -> None:
+    page = visit(at="compare")
+    first = long_comparison(page)
+    page.locator("[data-field=max_new_tokens] input").fill("5")
+    page.locator("[data-field=prompt] textarea").fill("The second")
+    page.locator(".lv-go").click()
+    page.wait_for_selector(f'.lv-page[data-end="done"][data-state="idle"]:not([data-run="{first}"])')
+    for card in page.locator(".lv-setup").all():
+        expect(card).to_have_attribute("data-stage", "done")
+        expect(card.locator(".lv-card-text span")).to_have_count(5)
+    expect(page.locator(".lv-status")).not_to_have_class(re.compile("lv-bad"))
+    expect(page.locator(".lv-table[data-group=buys] tbody tr")).to_have_count(3)
+    # three at once, none of which has anything to show yet, are one
+    page.evaluate("for (let i = 0; i < 3; i++) document.querySelector('.lv-go').click()")
+    page.wait_for_selector('.lv-page[data-end="done"][data-state="idle"][data-rows="3"]')
+    expect(page.locator(".lv-table[data-group=buys] tbody tr")).to_have_count(3)
+
+
+def test_another_model_chosen_while_a_comparison_runs(visit: Callable[..., Page]) -> None:
+    """The comparison goes on with the model it began with; the next is of the new one, with what that one brings."""
+    page = visit(at="compare")
+    first = long_comparison(page)
+    card = page.locator(".lv-setup").nth(1)
+    page.locator("[data-field=model] input").fill("glassbox")
+    page.locator("[data-field=model] input").press("Tab")
+    expect(page.locator(".lv-asking .lv-model")).to_contain_text("glassbox is ready")
+    expect(card.locator(".lv-card-about")).to_contain_text("layer 0")  # its own block
+    shown = card.locator(".lv-card-text span")
+    assert page.locator(".lv-page").get_attribute("data-run") == first
+    page.wait_for_function(
+        "n => document.querySelectorAll('.lv-setup')[1].querySelectorAll('.lv-card-text span').length > n",
+        arg=shown.count(),
+    )
+    expect(page.locator(".lv-page")).to_have_attribute("data-state", "running")
+    page.locator("[data-field=max_new_tokens] input").fill("5")
+    page.locator("[data-field=prompt] textarea").fill("hal")
+    page.locator(".lv-go").click()
+    page.wait_for_selector(f'.lv-page[data-end="done"][data-state="idle"]:not([data-run="{first}"])')
+    for one in page.locator(".lv-setup").all():
+        expect(one).to_have_attribute("data-stage", "done")
+    expect(page.locator(".lv-status")).not_to_have_class(re.compile("lv-bad"))
+
+
 @pytest.mark.parametrize("width", [1440, 1280, 1024, 390])
 def test_a15_the_verdict_is_seen_or_said_to_be_further_right(visit: Callable[..., Page], width: int) -> None:
     page = visit(at="compare", viewport={"width": width, "height": 900})

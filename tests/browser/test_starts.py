@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from loopviz.app.presets import PRESETS
 from loopviz.app.texts import table
-from tests.browser.test_explore import Visit, data, ended, inside, reached, same_as_server, settle
+from tests.browser.test_explore import Visit, data, ended, inside, reached, run, same_as_server, settle
 
 pytestmark = pytest.mark.browser
 
@@ -34,8 +34,7 @@ def words(page: Page) -> str:
 def long_run(page: Page) -> None:
     """A run that goes on, begun by Run."""
     settle(page, "sampling", "max_new_tokens", LONG)
-    page.fill("#ctl-prompt textarea", "The first")
-    page.click("#lv-run")
+    run(page, "The first")
     reached(page, 12)
 
 
@@ -80,6 +79,134 @@ def test_a_start_while_a_run_is_made_takes_its_place(visit: Visit, second: str) 
         assert {row[1][0] for row in inside(page, "page.tokens")} == {4}
         expect(page.locator("#lv-preset-one_slot")).to_have_class(re.compile("lv-on"))
     same_as_server(page)
+
+
+def other_word(page: Page) -> None:
+    """Force another word after the third: what is offered there may be no whole character, which cannot be forced."""
+    page.locator(".lv-tok[data-i]").nth(2).click()
+    page.locator("[title^='Run again from here']:enabled").first.click()
+
+
+def test_another_word_forced_while_a_run_is_made_takes_its_place(visit: Visit) -> None:
+    """The run it goes on from is the one it ends."""
+    page = visit(apart=True)
+    settle(page, "sampling", "max_new_tokens", LONG)
+    first = run(page, "Once upon a time")
+    reached(page, 8)
+    assert data(page, "state") == "running"
+    settle(page, "sampling", "max_new_tokens", 4)
+    begun = inside(page, "page.tokens.slice(0, 3).map((row) => row[0]).join('')")
+    other_word(page)
+    page.wait_for_function("run => document.querySelector('.lv').dataset.run !== run", arg=first)
+    idle(page)
+    prompt = page.input_value("#ctl-prompt textarea")
+    assert words(page) == prompt
+    assert prompt.startswith(begun)
+    assert len(prompt) > len(begun), "it goes on from what the run had written"
+    assert inside(page, "page.generated()") == 3  # the fourth was chosen, not read
+    same_as_server(page)
+
+
+@pytest.mark.parametrize("first", ["run", "continue"])
+def test_going_on_while_a_start_has_nothing_to_show_yet_takes_its_place(visit: Visit, first: str) -> None:
+    """While a run is made there is no Continue; until its first word the one before is still to be gone on from."""
+    page = visit(apart=True)
+    settle(page, "sampling", "max_new_tokens", 5)
+    page.fill("#ctl-prompt textarea", "Once upon")
+    page.click("#lv-run")
+    page.wait_for_selector('.lv[data-n="1"]')
+    idle(page)
+    text = inside(page, "page.tokens.map((row) => row[0]).join('')") + page.locator(".lv-text .lv-unread").inner_text()
+    page.get_by_role("button", name="Continue").evaluate(
+        "(more, first) => { (first === 'run' ? document.querySelector('#lv-run') : more).click(); more.click(); }",
+        first,
+    )
+    page.wait_for_selector('.lv[data-n="3"]')
+    idle(page)
+    assert words(page) == text == page.input_value("#ctl-prompt textarea")
+    assert inside(page, "page.generated()") == 4
+    same_as_server(page)
+
+
+def test_two_tabs_of_one_visitor_run_at_once(visit: Visit) -> None:
+    """Each has a session of its own: neither ends, nor shows, the other's run."""
+    one, two = visit(), visit()
+    assert one.context is two.context
+    for page in (one, two):
+        settle(page, "sampling", "max_new_tokens", 900)
+        settle(page, "loop", "loop_count", 32)
+    for page, prompt in ((one, "The first"), (two, "The second")):
+        run(page, prompt)
+        page.wait_for_selector('.lv[data-state="running"]')
+        reached(page, 3)
+    assert data(one, "run") != data(two, "run")
+    assert [data(page, "state") for page in (one, two)] == ["running", "running"]
+    one.click("#lv-stop")
+    idle(one, "stopped")
+    reached(two, int(data(two, "t")) + 3)
+    assert data(two, "state") == "running", "the other goes on"
+    settle(one, "sampling", "max_new_tokens", 6)
+    settle(one, "loop", "loop_count", 2)
+    one.click("#lv-run")  # a second start of the one is no start of the other
+    idle(one)
+    reached(two, int(data(two, "t")) + 3)
+    assert data(two, "state") == "running"
+    two.click("#lv-stop")
+    idle(two, "stopped")
+    assert (words(one), words(two)) == ("The first", "The second")
+    for page in (one, two):
+        same_as_server(page)
+
+
+def test_a12_run_again_is_this_run_with_what_it_lacked(visit: Visit) -> None:
+    """A12: it ran what the controls said: another story."""
+    page = visit(apart=True)
+    settle(page, "sampling", "max_new_tokens", 10)
+    settle(page, "loop", "loop_count", 3)
+    page.fill("#ctl-prompt textarea", "Once upon a time")
+    page.click("#lv-run")
+    page.wait_for_selector('.lv[data-n="1"]')
+    idle(page)
+    first, text, loops = data(page, "run"), inside(page, "page.tokens.map((row) => row[0])"), 3
+    # the controls and the prompt say something else by now
+    settle(page, "loop", "loop_count", 7)
+    settle(page, "sampling", "max_new_tokens", 4)
+    page.fill("#ctl-prompt textarea", "Another")
+    page.locator(".lv-switch[data-name=attention]").click()
+    panel = page.locator(".lv-panel[data-panel=attention]")
+    panel.get_by_role("button", name="Run again").click()
+    page.wait_for_function("run => document.querySelector('.lv').dataset.run !== run", arg=first)
+    idle(page)
+    assert inside(page, "page.tokens.map((row) => row[0])") == text
+    assert {row[1][0] for row in inside(page, "page.tokens")} == {loops}
+    expect(page.locator("#ctl-loop_count input[type=number]")).to_have_value(str(loops))
+    expect(page.locator("#ctl-max_new_tokens input[type=number]")).to_have_value("10")
+    expect(page.locator("#ctl-prompt textarea")).to_have_value("Once upon a time")
+    assert inside(page, "page.panels.get('attention').figure.data.length") > 0, "with what it lacked"
+    expect(panel.locator(".lv-lacking")).to_be_hidden()
+
+
+def test_a25_the_buttons_say_what_goes_on(visit: Visit) -> None:
+    """A25: Run and Stop looked the same whether something ran or not."""
+    page = visit(apart=True)
+    go, stop, line = page.locator("#lv-run"), page.locator("#lv-stop"), page.locator(".lv-state")
+    expect(stop).to_be_disabled()
+    expect(line).to_be_empty()
+    still = go.evaluate("node => getComputedStyle(node, '::before').content")
+    long_run(page)
+    expect(go).to_have_attribute("data-state", "running")
+    expect(go).to_have_attribute("aria-busy", "true")
+    expect(stop).to_be_enabled()
+    expect(line).to_have_text(re.compile(r"^writing · \d+ words$"))
+    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")  # the text is off screen
+    moving = go.evaluate("node => getComputedStyle(node, '::before').content")
+    assert moving != still, "it can be seen, too"
+    page.click("#lv-stop")
+    idle(page, "stopped")
+    expect(go).to_have_attribute("data-state", "idle")
+    expect(go).to_have_attribute("aria-busy", "false")
+    expect(stop).to_be_disabled()
+    expect(line).to_be_empty()
 
 
 def test_presets_clicked_one_after_the_other_end_with_the_last(visit: Visit) -> None:

@@ -371,3 +371,28 @@ def test_b5_a_task_of_ones_own_is_known_after_import(model, here, capfd):
         assert "slow" in capfd.readouterr().out
     finally:
         TASKS.pop("slow", None)
+
+
+@pytest.mark.parametrize(
+    ("task", "loop", "idle"),
+    [
+        ("perplexity", ("--kl-threshold", "0.1"), "--kl-threshold: no effect without --loop-strategy dynamic_stop"),
+        (
+            "perplexity",
+            ("--merge-strategy", "last"),
+            "--merge-strategy: no effect without --kv-cache-mode merge_strategy",
+        ),
+        ("perplexity", ("--loop", '{"min_loop_count": 2}'), "--min-loop-count: no effect without --loop-strategy"),
+        ("ablation", ("--layer-threshold", "0.5"), "--layer-threshold: no effect without --layer-chooser"),
+        ("perplexity", ("--loop-damping", "0.5"), ""),
+        ("ablation", ("--merge-ema-alpha", "0.5"), ""),
+        ("exits", ("--min-loop-count", "1"), ""),
+    ],
+)
+def test_c4_loop_fields_that_do_nothing_are_told(model, here, monkeypatch, capfd, task, loop, idle):
+    """C4: an option that the configuration does not use was taken in silence."""
+    monkeypatch.setattr(commands, "_finish", lambda experiment, out: 0)  # what is said before the work
+    assert run(task, "--model", model, "--file", "t.txt", "--limit-tokens", 12, *loop) == 0
+    said = [line for line in capfd.readouterr().err.splitlines() if "no effect" in line]
+    assert len(said) == bool(idle)
+    assert idle in "".join(said)

@@ -229,3 +229,17 @@ def test_apply_edits_in_order():
 def test_apply_refuses_what_does_not_fit(op):
     with pytest.raises(ValueError, match=r"path|op="):
         apply({"data": [{"y": [1]}], "layout": {}}, [op])
+
+
+@pytest.mark.parametrize("name", PANELS)
+@pytest.mark.parametrize("blocks", [[(2, 5)], [(0, 1), (3, 4)]], ids=["one block", "two blocks"])
+def test_s4_a_figure_has_one_colour_bar_at_most(name, blocks):
+    """S4: colour bars were repeated where one would do."""
+    figure = PANELS[name].data(looped(blocks=blocks, extras=EXTRAS), Focus())
+    own = [trace for trace in figure["data"] if trace.get("type") == "heatmap" and "coloraxis" not in trace]
+    bars = [trace for trace in own if trace.get("showscale", True)]
+    bars += [trace for trace in figure["data"] if trace.get("marker", {}).get("showscale")]
+    axes = {trace["coloraxis"] for trace in figure["data"] if "coloraxis" in trace}
+    assert axes == {key for key in figure["layout"] if key.startswith("coloraxis")}
+    bars += [axis for axis in axes if figure["layout"][axis].get("showscale", True)]
+    assert len(bars) <= 1

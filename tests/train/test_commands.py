@@ -201,6 +201,11 @@ def test_a_model_that_is_not_there_is_what_is_refused(more, tmp_path, monkeypatc
         (["train", "nothing", "--out", "o"], "recipe='nothing': neither a file nor one of"),
         (["train", "arrows-loop", "--out", "o", "--data", "x"], "--data: recipe 'arrows-loop' makes its own data"),
         (["train", "stories-loop", "--out", "o", "--data", "x"], "x: there is no such file"),
+        (["train", "stories-loop", "--out", "o", "--data", "-"], "--data -: training reads its text more than once"),
+        (
+            ["train", "stories-loop", "--out", "o", "--data", __file__, "--held-out", "-"],
+            "--held-out -: training reads",
+        ),
         (["train", "arrows-loop", "--out", "o", "--set", "batch"], "--set batch: write FIELD=VALUE"),
         (["train", "arrows-loop", "--out", "o", "--set", "batch=0"], "batch=0: must be >= 1"),
         (["train", "arrows-loop", "--out", "o", "--set", "model.hidden=1"], "model.hidden=1: not a field"),

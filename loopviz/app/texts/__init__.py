@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loopviz.app.texts import compare, door, en, fields, lab, learn, models, play, preview, share, starts, steer, zh
+from loopviz.app.texts import (
+    compare,
+    door,
+    en,
+    fields,
+    lab,
+    learn,
+    models,
+    notes,
+    play,
+    preview,
+    share,
+    starts,
+    steer,
+    zh,
+)
 from loopviz.panels.labels import fill
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
@@ -20,6 +35,7 @@ _PARTS = (
     models,
     preview,
     door,
+    notes,
 )  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {
     lang: {**first.TEXTS, **{key: said for part in _PARTS for key, said in part.TEXTS[lang].items()}}

@@ -1,0 +1,47 @@
+"""What is to be known of a model that loads all the same, by the code of its note; both languages."""
+
+from __future__ import annotations
+
+TEXTS: dict[str, dict[str, str]] = {
+    "en": {
+        "model.notes.one": "1 note",
+        "model.notes": "{n} notes",
+        "model.notes.about": "To know about {model}",
+        "note.code_ignored": "It comes with program code of its own (auto_map). Code of a model's files is never run here.",
+        "note.dropped": "Its files name a special token that it does not have ({field}: {ids}; its {rows} tokens are "
+        "numbered from 0), so that one is left out.",
+        "note.tokens_without_row": "Its vocabulary lists words that it has no numbers for ({tokens}). A text with one of "
+        "them is refused.",
+        "note.mark.added": "Its settings ask for a special mark ({mark}) around texts, which its tokenizer file leaves out. "
+        "It is added, as the settings say.",
+        "note.mark.left_out": "Its settings ask for no special mark ({mark}) around texts, which its tokenizer file adds. "
+        "It is left out, as the settings say.",
+        "note.end_mark_added": "Its settings leave out the mark with which its answers end (token {id}). A text ends "
+        "there too.",
+        "note.pretokenizer_missing": "Its file does not say how it cuts text into pieces (tokenizer.ggml.pre). It is cut in "
+        "the usual way (llama.cpp's default), which may differ from how the model was trained.",
+        "note.untrained_loop_weights": "It has no learned weights for {field}: those used are as in a new model, and mean "
+        "nothing until they are trained.",
+        "note.trained_left_out": "It was trained with weights for {field}, which are left out here.",
+        "note.unheld": "It brings settings for its loop that the controls cannot hold ({fields}); the usual ones stand there "
+        "instead.",
+        "note.other": "Its files hold something that is read in another way here ({code}).",
+    },
+    "zh": {
+        "model.notes.one": "1 条说明",
+        "model.notes": "{n} 条说明",
+        "model.notes.about": "关于 {model} 需要知道的",
+        "note.code_ignored": "它附带了自己的程序代码（auto_map）。模型文件里的代码在这里从不运行。",
+        "note.dropped": "它的文件提到一个它没有的特殊词元（{field}：{ids}；它的词元从 0 起共 {rows} 个），因此略去。",
+        "note.tokens_without_row": "它的词表里有些词没有对应的数值（{tokens}）。含有这些词的文本会被拒绝。",
+        "note.mark.added": "它的设置要求在文本前后加特殊标记（{mark}），而分词器文件没有加。这里按设置加上。",
+        "note.mark.left_out": "它的设置要求文本不加特殊标记（{mark}），而分词器文件会加。这里按设置去掉。",
+        "note.end_mark_added": "它的设置漏掉了回答结束的标记（词元 {id}）。文本遇到它也会结束。",
+        "note.pretokenizer_missing": "它的文件没有说明如何切分文本（tokenizer.ggml.pre）。这里按通常方式（llama.cpp 的 default）切分，"
+        "可能与训练时不同。",
+        "note.untrained_loop_weights": "它没有学到 {field} 的权重：所用的权重如同新模型，训练之前没有意义。",
+        "note.trained_left_out": "它训练时带有 {field} 的权重，这里没有使用。",
+        "note.unheld": "它带来的循环设置中有控件无法容纳的内容（{fields}），因此改用通常的值。",
+        "note.other": "它的文件里有内容在这里以另一种方式读取（{code}）。",
+    },
+}

@@ -1,0 +1,51 @@
+"""What is to be known of a model that loads all the same stands beside its name, a press away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from loopviz.app.texts import table
+from tests.browser.test_explore import Visit
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.parametrize(("lang", "width"), [("en", 1280), ("zh", 390)])
+def test_a_model_s_notes_are_told_beside_its_name(
+    visit: Visit, llama_folder: Callable[..., Path], lang: str, width: int
+) -> None:
+    folder = llama_folder()
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": {"AutoModel": "mine.Model"}, "pad_token_id": 999}
+    (folder / "config.json").write_text(json.dumps(config))
+    page = visit(f"?lang={lang}", viewport={"width": width, "height": 900})
+    notes = page.locator(".lv-model-notes")
+    expect(notes).to_be_hidden()  # nothing is to be said of the first one
+    if width < 980:
+        page.locator(".lv-sheet-open").click()
+    page.fill("#ctl-model input", str(folder))
+    page.press("#ctl-model input", "Enter")
+    if width < 980:
+        page.locator(".lv-sheet-close").click()
+    words = table(lang)
+    expect(notes.locator("summary")).to_have_text(words["model.notes"].format(n=2))
+    listed = notes.locator("li")
+    expect(listed.first).to_be_hidden()
+    notes.locator("summary").press("Enter")
+    expect(listed.first).to_have_text(words["note.code_ignored"])
+    expect(listed.nth(1)).to_contain_text("pad_token_id")
+    box = notes.locator("ul").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width, "it does not stick out"
+    assert str(folder.parent) not in notes.inner_text(), "no path of the server's"
+    notes.locator("summary").press("Escape")
+    expect(listed.first).to_be_hidden()
+    notes.locator("summary").click()
+    expect(listed.first).to_be_visible()
+    page.mouse.click(5, 5)
+    expect(listed.first).to_be_hidden()
