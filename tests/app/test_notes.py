@@ -29,7 +29,7 @@ def written() -> list[str]:
     codes = []
     for file in MODEL.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note" and node.args:
                 code = node.args[0]
                 if isinstance(code, ast.JoinedStr):
                     codes.append(
