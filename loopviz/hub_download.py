@@ -19,7 +19,8 @@ from loopviz.worker import Told, Worker, WorkerEnded, WorkerRefused
 
 PATIENCE = 8.0
 """Seconds after which a Hub that has not answered counts as out of reach."""
-SMALL = 4 * 2**20  # bytes that a file may be longer than the Hub listed
+# A download is broken off beyond that many times the bytes that were listed, and so many more: the library's count is rough.
+ROUGHLY, SMALL = 2, 4 * 2**20
 LOCKED = 0.1  # seconds after which a file counts as being fetched by somebody else
 STEP = 0.005  # of a download: told when so much more of it is there
 
@@ -35,7 +36,7 @@ class Wanted:
         n_bytes: of all that, as the Hub listed them.
         endpoint: the Hub's address.
         cache: Hugging Face's cache.
-        strict: whether more than `n_bytes` are refused.
+        strict: whether it ends when far more than `n_bytes` arrive.
     """
 
     repo: str
@@ -152,7 +153,7 @@ def _bar(told: Callable[[float], None], wanted: Wanted) -> type[hub_tqdm]:
                 return
             with lock:
                 so_far[0] += n or 0  # a disabled bar does not count
-                if wanted.strict and so_far[0] > n_bytes + SMALL:
+                if wanted.strict and so_far[0] > ROUGHLY * n_bytes + SMALL:
                     raise ValueError(f"more arrived than the {n_bytes:,} bytes that were announced")
                 if n_bytes:
                     told(min(1.0, so_far[0] / n_bytes))

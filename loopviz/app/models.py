@@ -29,7 +29,7 @@ from loopviz.worker import WorkerEnded
 
 log = logging.getLogger(__name__)
 MOST_WANTED = 8  # loads that pages began by looking; a page whose model is not among them asks again
-LINGER = 1.5  # seconds that a page's look counts: it looks again in half of that while it is open
+LINGER = 1.8  # seconds that a page's look counts: it looks again in half of that while it is open
 LOOK = 0.2  # seconds between two looks of who waits
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+\.gguf)?", re.ASCII | re.IGNORECASE)
 
@@ -395,15 +395,19 @@ class ModelRoom:
 
     @contextmanager
     def _memory(self, need: int, loading: _Loading) -> Iterator[None]:
-        """Wait until memory holds `need` bytes beside what others are loading; other models make room first."""
+        """Wait until memory holds `need` bytes beside what others are loading; other models make room first.
+
+        Those that are offered do not wait: what others are loading has been counted before, and may be in memory by now.
+        """
         from loopviz.model.checkpoint_files import available_memory
 
         while True:
             with self._lock:
                 taken = sum(self._reserved.values())
-                while need + taken > available_memory() and self._let_go_one(keep=loading.name):
+                while need > available_memory() and self._let_go_one(keep=loading.name):
                     gc.collect()
-                if not self._reserved or need + taken <= available_memory():
+                alone = not taken or self.offered(loading.name)
+                if alone or need + taken <= available_memory():
                     self._reserved[loading.name] = need
                     break
             if loading.unwanted():

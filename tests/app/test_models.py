@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from loopviz.app import models
 from loopviz.app.models import Loaded, ModelRefused, ModelRoom, short_name
 from loopviz.app.profile import LOCAL, MIB, PUBLIC
 
@@ -331,6 +332,38 @@ def test_c3_loading_one_model_never_blocks_another() -> None:
     for thread in waiting:
         thread.join(5)
     assert all(room.ready(f"ok/slow-{n}") for n in range(3))
+
+
+def test_c3_loads_wait_for_memory_and_what_is_offered_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two large models at once would need the memory of both."""
+    monkeypatch.setattr("loopviz.model.checkpoint_files.available_memory", lambda: 1_000)
+    room, entered = ModelRoom("a", load=lambda name, *_: _loaded(name)), []
+
+    def take(name: str, need: int) -> None:
+        loading = models._Loading(name, waiters=1)
+        with room._memory(need, loading):
+            entered.append(name)
+
+    with room._memory(600, models._Loading("ok/big", waiters=1)):
+        second = threading.Thread(target=take, args=("ok/other", 600))
+        second.start()
+        take("arrows-loop", 600)
+        take("ok/small", 300)
+        assert entered == ["arrows-loop", "ok/small"]
+        with pytest.raises(models.GivenUp), room._memory(600, models._Loading("ok/left")):
+            pass
+    second.join(5)
+    assert entered == ["arrows-loop", "ok/small", "ok/other"]
+    assert room._reserved == {}
+
+
+def test_point_3_a_model_that_needs_memory_has_others_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = ModelRoom("a", load=lambda name, *_: _loaded(name))
+    for name in ("a", "old", "new"):
+        room.get(name)
+    monkeypatch.setattr("loopviz.model.checkpoint_files.available_memory", lambda: 500 if "old" in room._held else 900)
+    with room._memory(800, models._Loading("ok/big", waiters=1)):
+        assert [*room._held] == ["a", "new"], "what was needed least went, and no more than that"
 
 
 def test_c3_a_load_ends_with_the_last_visitor_who_waits_for_it() -> None:
