@@ -31,6 +31,7 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 MODEL_TYPES = ("llama", "loop_llama")
+HEADER_LIMIT = 16 * 2**20  # bytes of a safetensors file's header, which is read at once
 HELD = 4  # bytes of a number in float32, as a server holds models
 # Buffers that old exports stored beside the weights; transformers recomputes them.
 _DERIVED = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
@@ -309,9 +310,15 @@ def _no_weights(folder: Path) -> str:
 def _header(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each tensor; safetensors also checks that the file is as long as its header says."""
     try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+        if HEADER_LIMIT < length <= file.stat().st_size:  # a longer one is damaged, and told so below
+            raise CheckpointError(f"{file}: its header has {length:,} bytes, which no Llama's has; do not use it")
         with safe_open(str(file), framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
             return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be opened ({cause(error)})") from error
     except Exception as error:

@@ -33,9 +33,10 @@ _SCALARS = {
     GGUFValueType.FLOAT64: "d",
 }
 _VERSIONS = (2, 3)
-# Far more than any Llama has: a list of a file's whole length would take many times the file's size.
-_MOST_VALUES = 4_000_000
+# Far more than any Llama has: lists of a file's whole length would take many times the file's size.
+_MOST_VALUES = 4_000_000  # in all lists together
 _MOST_ENTRIES = 200_000  # tensors, and keys
+_MOST_BYTES = 64 * 2**20  # before the tensors' data
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class _Walker:
         self.data = data
         self.at = 4
         self.size = len(data)
+        self.values = 0  # in lists, so far
 
     def header(self) -> Header:
         self.take("I")  # the version, known by now
@@ -152,6 +154,8 @@ class _Walker:
     def text(self) -> str:
         length = self.take("Q")
         self.need(length)
+        if self.at + length > _MOST_BYTES:
+            raise _NotRead(f"its metadata are longer than {_MOST_BYTES >> 20} MiB, which no Llama's are")
         self.at += length
         # Token texts may be cut inside a character.
         return self.data[self.at - length : self.at].decode("utf-8", errors="replace")
@@ -167,8 +171,9 @@ class _Walker:
         kind, count = GGUFValueType(self.take("I")), self.take("Q")
         if kind == GGUFValueType.ARRAY:
             raise _NotRead("its metadata hold an array of arrays, which no Llama has")
-        if count > _MOST_VALUES:
-            raise _NotRead(f"its metadata hold a list of {count} values, which no Llama has")
+        self.values += count
+        if self.values > _MOST_VALUES:
+            raise _NotRead(f"its metadata hold lists of {self.values} values, which no Llama has")
         if kind == GGUFValueType.STRING:
             self.need(8 * count)
             return Array(kind, [self.text() for _ in range(count)])

@@ -185,6 +185,20 @@ def test_c3_a_file_that_only_says_things_is_short(llama_folder: Callable[..., Pa
     assert "larger than 4 MiB" in _refused(ModelRoom("stories-loop", profile=LOCAL), str(folder))
 
 
+def test_c3_a_header_that_is_read_at_once_is_short(llama_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = llama_folder()
+    weights = folder / "model.safetensors"
+    with weights.open("wb") as stream:
+        stream.write((17 * MIB).to_bytes(8, "little") + b"{}" + b" " * 17 * MIB)
+    assert "no Llama's has" in _refused(ModelRoom("stories-loop", profile=LOCAL), str(folder))
+    many = {"general.tags": [7] * 4_100_000}
+    file = write_gguf(tmp_path / "lists.gguf", make_llama(), make_tokenizer(), lambda meta, tensors: meta.update(many))
+    assert "lists of" in _refused(ModelRoom("stories-loop", profile=LOCAL), str(file))
+    long = {"general.description": "x" * 65 * MIB}
+    file = write_gguf(tmp_path / "long.gguf", make_llama(), make_tokenizer(), lambda meta, tensors: meta.update(long))
+    assert "longer than 64 MiB" in _refused(ModelRoom("stories-loop", profile=LOCAL), str(file))
+
+
 # --- a download belongs to its visitors ------------------------------------------------------------------------------
 
 
