@@ -284,6 +284,7 @@ class Page {
     if (message.kind === "status") {
       this.say(message.text, message.bad);
       if (message.reasons) this.refuse(message.reasons);
+      this.sharedFields.get(message.field)?.show({ info: message.text, bad: true });
       if (message.over) this.over();
     } else if (message.kind === "snapshot") this.snapshot(message);
     else if (message.kind === "news") this.news(message);

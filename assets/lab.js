@@ -224,8 +224,18 @@ class Page {
       const values = { name: file.name, n: file.fits ? file.text.length : file.size, limit: control.limit };
       info += ` ${this.text(file.fits ? "lab.chosen" : "lab.too_long", values)}`;
     }
+    if ("low" in control) info += ` ${this.text("bounds.from_to", { low: control.low.toLocaleString("en"), high: control.high.toLocaleString("en") })}`;
     if (control.choices && control.kind !== "choice") info += ` (${control.choices.join(", ")})`;
     field.show({ info, bad: Boolean(file && !file.fits) });
+  }
+
+  /** A parameter the server refused: it is said beside it too, until it is changed or measured again. */
+  refuse(name, reason) {
+    const field = this.fields.get(name);
+    if (!field) return;
+    field.show({ info: reason, bad: true });
+    if (this.more.contains(field.node)) this.details.open = true;
+    field.node.scrollIntoView({ block: "nearest" });
   }
 
   recolour() {
@@ -312,6 +322,7 @@ class Page {
     if (message.kind === "status") {
       this.say(message.text, message.bad);
       if (message.over) this.over();
+      this.refuse(message.field, message.text);
     } else if (message.kind === "snapshot") this.take(message, message.rows);
     else if (message.kind === "news") this.news(message);
     this.mark();

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from loopviz.app import bounds
 from loopviz.app import settings as st
 from loopviz.app.asked import CARD_GROUPS, Asked, Card
 from loopviz.app.comparison_run import SEND_EVERY, ComparisonRun, messages
@@ -82,11 +83,16 @@ class Comparisons:
             yield over(asked.ticket, said if bad else stopped, bad=bad)
             return
         loaded = self.room.get(asked.model, lang, gone)
-        reasons = self.refused(asked, loaded)
+        with ended_by(gone):
+            tokens = self._tokens(asked, loaded)
+        reasons = self.refused(asked, loaded, tokens)
         cards = [(place, card) for place, card in enumerate(asked.cards) if place not in reasons]
         if not cards:
             told = {str(place): said for place, said in reasons.items()}
             yield over(asked.ticket, text(lang, "compare.all_refused"), reasons=told)
+            return
+        if (problem := self._too_much(asked, [card for _, card in cards], loaded, tokens)) is not None:
+            yield over(asked.ticket, text(lang, "refused", reason=problem.reason), field=problem.control)
             return
         with self.service.places.join("compare") as place:
             for ahead in place.wait(gone):
@@ -100,10 +106,15 @@ class Comparisons:
             self.runs.begin(run)
             if gone():  # taken back as it began
                 run.stop()
-            yield from messages(run, every=self.every)
+            with bounds.deadline(self.room.profile.seconds_compare, lambda: run.stop(end="time")):
+                yield from messages(run, every=self.every)
 
-    def refused(self, asked: Asked, loaded: Any) -> dict[int, str]:
-        """Which cards the loaded model refuses, and why."""
+    def refused(self, asked: Asked, loaded: Any, tokens: tuple[int, int] = (1, 0)) -> dict[int, str]:
+        """Which cards the loaded model, or the server, refuses, and why.
+
+        Args:
+            tokens: of the prompt and the continuation.
+        """
         reasons = {}
         for place, card in enumerate(asked.cards):
             values, problems = st.clean(asked.values(card, loaded.model.config), asked.lang)
@@ -111,9 +122,34 @@ class Comparisons:
                 problems = st.check_loop(values, loaded.model, asked.lang)
             if not problems and values["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
                 problems = [st.Problem("chat", text(asked.lang, "refused.chat"))]
+            if not problems and (told := self._too_much(asked, [card], loaded, tokens)):
+                problems = [told]
             if problems:
                 reasons[place] = problems[0].reason
         return reasons
+
+    @staticmethod
+    def _tokens(asked: Asked, loaded: Any) -> tuple[int, int]:
+        """Tokens of the prompt and the continuation; of what cannot be read, which is told as it begins, as if short."""
+        from loopviz.engine import context_length, encode_prompt
+        from loopviz.engine.text import encode
+
+        chat = st.clean(asked.values(Card("", True, {})))[0]["chat"]
+        context, tokenizer = context_length(loaded.model), loaded.tokenizer
+        try:
+            prompt = len(encode_prompt(tokenizer, asked.prompt, chat=chat, context=context))
+            after = encode(tokenizer, asked.continuation, add_special_tokens=False) if asked.continuation else []
+        except ValueError:
+            return 1, 0
+        return prompt, len(after)
+
+    def _too_much(self, asked: Asked, cards: list[Card], loaded: Any, tokens: tuple[int, int]) -> st.Problem | None:
+        """What of these cards together is more than this server's limits allow."""
+        shapes = []
+        for card in cards:
+            values = st.clean(asked.values(card, loaded.model.config), asked.lang)[0]
+            shapes.append((bounds.shape_of(loaded, None if card.plain else values), values))
+        return bounds.of_comparison(shapes, loaded, *tokens, self.room.profile, asked.lang)
 
     def _prepare(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Any, session: str) -> ComparisonRun:
         from loopviz.lab import TASKS
@@ -207,7 +243,7 @@ class Comparisons:
         """`{ticket, place}`: end the configuration of one card; without a place all, also what has not begun yet."""
         asked = read(question)
         ticket, place = asked.get("ticket"), asked.get("place")
-        place = place if isinstance(place, int) else None
+        place = place if type(place) is int else None
         if place is None:
             self.service.starts.cancel(ticket)
         for run in self.runs:

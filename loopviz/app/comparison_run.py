@@ -67,8 +67,8 @@ class ComparisonRun:
         self.axes = FIRST_AXES if comparison.params.continuation.strip() else WORDLESS_AXES
         self.stages: list[dict[str, Any]] = [{"stage": "waiting"} for _ in places]
         self.rows: list[dict[str, Any] | None] = [None] * len(places)
-        self.end: str | None = None  # done, stopped, memory, error
-        self.halted = False
+        self.end: str | None = None  # done, stopped, time, memory, error
+        self.halted: str | None = None  # its end, if it is ended before it is done
         self.keeper: Keeper | None = None  # weighs it as it grows
         self._weight, self._weigh_at = 0, 0.0  # bytes; when to weigh again
         self.finished = threading.Event()
@@ -92,9 +92,14 @@ class ComparisonRun:
                 self._weigh_at = now + WEIGH_EVERY + 20 * (time.monotonic() - now)
             return self._weight
 
-    def stop(self, place: int | None = None) -> None:
-        """End the configuration of one card, or all, in the middle of a pass too. Its row says when it has."""
-        self.halted = self.halted or place is None
+    def stop(self, place: int | None = None, end: str = "stopped") -> None:
+        """End the configuration of one card, or all, in the middle of a pass too; its row says when it has.
+
+        Args:
+            end: why, if it is all.
+        """
+        if place is None:
+            self.halted = self.halted or end
         for i, at in enumerate(self.places):
             if place is None or place == at:
                 self.comparison.stops[i].set()
@@ -275,7 +280,7 @@ def messages(
                 if now - last >= every and (message := run.news()):
                     last = now
                     yield wire(message)
-        run.finish("stopped" if run.halted else "done")
+        run.finish(run.halted or "done")
         yield wire(run.news() or run.snapshot())
     except GeneratorExit:
         run.finish("stopped")

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz.app.bounds import TooMuch
 from loopviz.app.settings import brought as brought_settings
 from loopviz.app.texts import LANGUAGES, table, text
 from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
-    from loopviz.lab.tasks import Column, Task
+    from loopviz.lab.tasks import BeyondEnds, Column, Task
 
 TEXT_LIMIT = 2_000_000  # characters of a text or file
 LINE_LIMIT = 2_000  # characters of any other parameter
@@ -66,10 +67,22 @@ def fields_of(task: Task) -> list[dict[str, Any]]:
             "choices": thing.metadata["choices"],
             "words": thing.metadata["words"],
             "limit": TEXT_LIMIT if kind in ("long", "file") else LINE_LIMIT,
+            **_ends(thing, hints[thing.name]),
             "loop": thing.metadata["kind"] == "loop" and isinstance(_default(thing), Mapping),
         }
         for thing in dataclasses.fields(task.params)
     ]
+
+
+def _ends(thing: dataclasses.Field[Any], hint: Any) -> dict[str, float]:
+    """The ends of a number, or of each of several: `low` and `high`; nothing for what is none."""
+    from loopviz.lab.tasks import ends_of, options_of
+
+    kinds = {kind for option in options_of(hint) for kind in (option, *typing.get_args(option))}
+    if not kinds & {int, float} or thing.metadata["kind"] == "loop":
+        return {}
+    low, high = ends_of(thing.metadata)
+    return {"low": low, "high": high}
 
 
 def title_of(task: str, name: str, lang: str) -> str:
@@ -137,9 +150,9 @@ def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) ->
         folder: where files are kept while the task needs them.
 
     Raises:
-        ValueError: in words for the page, naming the parameter.
+        ValueError: in words for the page, naming the parameter; TooMuch for a number beyond its ends.
     """
-    from loopviz.lab.tasks import params_from_json
+    from loopviz.lab.tasks import BeyondEnds, params_from_json
 
     hints = typing.get_type_hints(task.params)
     values: dict[str, Any] = {}
@@ -149,7 +162,18 @@ def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) ->
             value = _read(thing.name, kind, filled[thing.name], hints[thing.name], folder, lang)
             if value is not _MISSING:
                 values[thing.name] = value
-    return params_from_json(task.params, values)
+    try:
+        return params_from_json(task.params, values)
+    except BeyondEnds as error:
+        raise TooMuch(error.name.partition(":")[0], _beyond(error, lang)) from None
+
+
+def _beyond(error: BeyondEnds, lang: str) -> str:
+    """What a number, or a list, beyond its ends is refused with."""
+    if error.low is None:
+        return text(lang, "bounds.entries", name=error.name, n=error.value, most=error.most)
+    ends = {name: f"{getattr(error, name):,.12g}" for name in ("low", "high")}
+    return text(lang, "bounds.ends", name=error.name, value=error.value, **ends)
 
 
 _MISSING: Any = object()
@@ -167,7 +191,7 @@ def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) 
             return value
         return _MISSING
     if isinstance(value, (int, float)):
-        value = str(int(value)) if value == int(value) and kind == "whole" else repr(value)
+        value = f"{value:.0f}" if kind == "whole" and isinstance(value, float) and value.is_integer() else repr(value)
     if not isinstance(value, str):
         raise ValueError(text(lang, "lab.type", name=name, kind=describe_type(hint)))
     limit = TEXT_LIMIT if kind == "long" else LINE_LIMIT

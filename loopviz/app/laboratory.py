@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from loopviz import outputs
+from loopviz.app import bounds
 from loopviz.app import settings as st
 from loopviz.app.downloads import file_of
 from loopviz.app.faults import kinds, unforeseen
@@ -55,6 +57,8 @@ class Laboratory:
             yield from self._run(asked, session, start, lang)
         except LineFull:
             yield over(ticket, full(self.service.places, lang), full=True)
+        except bounds.TooMuch as error:
+            yield over(ticket, text(lang, "refused", reason=str(error)), field=error.control)
         except ValueError as error:
             if start.over.is_set():  # a tokenizer, or a load, that was ended for it
                 yield over(ticket, text(lang, "live.end.stopped"), bad=False)
@@ -76,22 +80,34 @@ class Laboratory:
             yield over(ticket, said if bad else stopped, bad=bad)
             return
         loaded = self.room.get(name, lang, gone)
-        with self.service.places.join("lab") as place:
-            for ahead in place.wait(gone):
-                yield status(in_line(ahead, lang), ticket=ticket)
-            if gone():
-                yield over(ticket, stopped, bad=False)
-                return
+        folder = outputs.scratch_folder()
+        run: LabRun | None = None
+        try:
             with ended_by(gone):
-                run = self._prepare(asked, loaded, session, ticket, lang)
-            self.runs.begin(run)
-            if gone():  # taken back as it began
-                run.stop()
-            yield from messages(run, every=self.every, ended=place.keep())
+                task, subject, params = self._read(asked, loaded, folder, lang)  # refused now, and not after waiting
+            with self.service.places.join("lab") as place:
+                for ahead in place.wait(gone):
+                    yield status(in_line(ahead, lang), ticket=ticket)
+                if gone():
+                    yield over(ticket, stopped, bad=False)
+                    return
+                with ended_by(gone):
+                    run = self._prepare(task, subject, params, folder, session, ticket, lang)
+                self.runs.begin(run)
+                if gone():  # taken back as it began
+                    run.stop()
+                yield from messages(run, every=self.every, ended=place.keep())
+        finally:
+            if run is None:  # else it goes with the run
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def _prepare(self, asked: Mapping[str, Any], loaded: Any, session: str, ticket: str, lang: str) -> LabRun:
+    def _read(self, asked: Mapping[str, Any], loaded: Any, folder: Path, lang: str) -> tuple[Any, Any, Any]:
+        """The task, the model and the parameters that were asked for.
+
+        Raises:
+            ValueError: what is refused, before anything is made of it; TooMuch where a limit of the server's is why.
+        """
         from loopviz.lab import TASKS
-        from loopviz.lab.experiment import Experiment
         from loopviz.lab.tasks import Subject
 
         task = TASKS.get(asked.get("task")) if isinstance(asked.get("task"), str) else None
@@ -99,15 +115,17 @@ class Laboratory:
             raise ValueError(text(lang, "lab.unknown", names=", ".join(TASKS)))
         values = asked.get("values")
         subject = Subject(loaded.model, loaded.tokenizer, loaded.name, loaded.source)
-        folder = outputs.scratch_folder()
-        try:
-            filled = brought(task, values if isinstance(values, dict) else {}, loaded.model.config)
-            params = params_of(task, filled, folder, lang)
-            experiment = Experiment(task, subject, params, folder=folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        profile = self.room.profile
+        filled = brought(task, values if isinstance(values, dict) else {}, loaded.model.config)
+        params = params_of(task, filled, folder, lang)
+        bounds.check_measurement(task, subject, params, loaded, self.room.profile, lang)
+        return task, subject, params
+
+    def _prepare(
+        self, task: Any, subject: Any, params: Any, folder: Path, session: str, ticket: str, lang: str
+    ) -> LabRun:
+        from loopviz.lab.experiment import Experiment
+
+        profile, experiment = self.room.profile, Experiment(task, subject, params, folder=folder)
         return LabRun(experiment, folder, session, ticket, lang, profile.seconds_lab, profile.paths)
 
     def forget(self, session: str) -> None:

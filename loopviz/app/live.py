@@ -63,9 +63,10 @@ class Run:
         self.steering: Steering | None = None  # to change its loop while it is made
         self.loop: dict[str, Any] = {}  # its loop fields that can change, as last asked for
         self.opened = False  # read from a visitor's file; else it was made here
-        self.end: str | None = None  # eos, length, context, stopped, memory, error
+        self.end: str | None = None  # eos, length, context, stopped, time, memory, error
         self.keeper: Keeper | None = None  # weighs it as it grows
         self.stop = threading.Event()
+        self.halted = "stopped"  # its end if it is ended by `stop`
         self.finished = threading.Event()  # nothing computes for this run any more
         self._lock = threading.RLock()
         self._line: Callable[[str | None], bool] | None = None  # see loopviz.app.direct
@@ -93,6 +94,11 @@ class Run:
                 self._shown = self.trace
         if self.keeper is not None:
             self.keeper.settled(self)
+
+    def halt(self, end: str) -> None:
+        """End it soon, as `end` says; what there is stays."""
+        self.halted = end
+        self.stop.set()
 
     def attach(self, send: Callable[[str | None], bool]) -> None:
         """From now on messages can go by this line; an earlier one is hung up."""
@@ -251,7 +257,7 @@ def messages(
                     last = now
                     if (message := run.frames_message(clock)) and not run.post(message):
                         yield wire(message)
-        run.end = run.end or "stopped"
+        run.end = run.end or run.halted
         if begun:
             last_words = run.ending()
             # by the line the rest comes sooner; Gradio's way brings the end in any case
@@ -259,7 +265,7 @@ def messages(
         elif len(run):
             yield wire(run.snapshot())
     except GeneratorExit:
-        run.end = run.end or "stopped"
+        run.end = run.end or run.halted
         raise
     except BaseException:
         run.end = run.end or "error"

@@ -72,6 +72,12 @@ class Loaded:
         """Bytes of its parameters."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
+    def rate(self, *, doubted: bool = False) -> Any:
+        """How fast it is on this machine (`loopviz.engine.work.Rate`): measured as it arrives, and again if `doubted`."""
+        from loopviz.engine.rate import rate_of
+
+        return rate_of(self.model, doubted=doubted)
+
 
 @dataclass(frozen=True)
 class Status:
@@ -377,7 +383,9 @@ class ModelRoom:
             with self._memory(prepared.need, loading):
                 found = prepared.load()
         found.model.requires_grad_(False)
-        return Loaded(name, found.model, found.tokenizer, found.source, found.notes)
+        loaded = Loaded(name, found.model, found.tokenizer, found.source, found.notes)
+        loaded.rate()  # measured now, and not when somebody waits
+        return loaded
 
     @contextmanager
     def _turn(self, loading: _Loading) -> Iterator[None]:

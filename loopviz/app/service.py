@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loopviz.app import recording, steer
+from loopviz.app import bounds, recording, steer
 from loopviz.app import settings as st
 from loopviz.app.faults import kinds, unforeseen
 from loopviz.app.live import SEND_EVERY, Registry, Run, messages
@@ -100,11 +100,16 @@ class Service:
 
     # --- checking -------------------------------------------------------------------------------------------------
 
-    def problems(self, values: Mapping[str, Any], lang: str, prompt: Any = _NOT_ASKED) -> list[st.Problem]:
+    def problems(
+        self, values: Mapping[str, Any], lang: str, prompt: Any = _NOT_ASKED, extras: Collection[str] = ()
+    ) -> list[st.Problem]:
         """Everything that would be refused, as far as it can be known now.
 
         A model not loaded yet cannot say, nor is it asked of settings that were another's: they are about to become its
         own (:meth:`suited`).
+
+        Args:
+            extras: what would be recorded beyond what every run records.
         """
         cleaned, found = st.clean(values, lang)
         loaded = self.room.ready(cleaned["model"])
@@ -112,7 +117,24 @@ class Service:
             found = st.check_loop(cleaned, loaded.model, lang)
             if cleaned["chat"] and not _chats(loaded):
                 found.append(st.Problem("chat", text(lang, "refused.chat"), st.HAS["chat"]))
+            if not found:
+                found = self._too_much(loaded, cleaned, prompt, extras, lang)
         return found if prompt is _NOT_ASKED else [*st.check_prompt(prompt, lang), *found]
+
+    def _too_much(
+        self, loaded: Loaded, cleaned: Mapping[str, Any], prompt: Any, extras: Collection[str], lang: str
+    ) -> list[st.Problem]:
+        """What of a run is more than this server's limits allow; of one without a prompt, as if it were a token long."""
+        tokens = 1
+        if prompt is not _NOT_ASKED and not st.check_prompt(prompt, lang):
+            from loopviz.engine import context_length, encode_prompt
+
+            try:
+                context = context_length(loaded.model)
+                tokens = len(encode_prompt(loaded.tokenizer, prompt, chat=cleaned["chat"], context=context))
+            except ValueError:  # told in its own words as the run begins
+                return []
+        return bounds.of_run(loaded, cleaned, tokens, extras, self.room.profile, lang)
 
     def prompt_hint(self, model: str, prompt: str, lang: str) -> str:
         """What the model's own tokenizer says of a prompt that it can hardly read; "" of one that it can.
@@ -239,7 +261,9 @@ class Service:
 
     def _run(self, wish: Wish) -> Iterator[str]:
         lang, start = wish.lang, wish.start
-        if problems := self.problems(wish.values, lang, wish.prompt):
+        with ended_by(start.over.is_set):
+            problems = self.problems(wish.values, lang, wish.prompt, wish.view.extras)
+        if problems:
             yield from self._refuse(wish, problems)
             return
         over = start.over.is_set
@@ -267,7 +291,9 @@ class Service:
         if not _suited(values, cleaned["model"]):  # Run was pressed before it was there
             cleaned |= self._suit(cleaned, values.get(st.TOUCHED, ()), loaded)[0]
             values = {**values, **cleaned, st.SUITS: cleaned["model"]}
-        if problems := self.problems(values, lang, prompt):
+        with ended_by(start.over.is_set):
+            problems = self.problems(values, lang, prompt, view.extras)
+        if problems:
             yield from self._refuse(wish, problems)
             return
 
@@ -288,17 +314,18 @@ class Service:
         self.registry.begin(run)
         sent = 0
         try:
-            # the form shows what runs: it asks for the model's own settings if it has not got them yet
-            yield status(text(lang, "live.reading"), n=start.n, suit=True)
-            for message in messages(run, frames, every=self.every):
-                if not sent and not start.replaced:
-                    self.registry.supersede(run)
-                sent += 1
-                yield message
+            with bounds.deadline(self.room.profile.seconds_run, lambda: run.halt("time")):
+                # the form shows what runs: it asks for the model's own settings if it has not got them yet
+                yield status(text(lang, "live.reading"), n=start.n, suit=True)
+                for message in messages(run, frames, every=self.every):
+                    if not sent and not start.replaced:
+                        self.registry.supersede(run)
+                    sent += 1
+                    yield message
             if not sent and not start.replaced:
                 yield status(text(lang, f"live.end.{run.end}"), n=start.n, over=True)
         finally:
-            run.end = run.end or "stopped"
+            run.end = run.end or run.halted
             run.finished.set()
             if not len(run):
                 self.registry.drop(run)
@@ -428,8 +455,8 @@ class Service:
             values = {**values, **own, st.SUITS: st.clean(values)[0]["model"]}
         cleaned = st.clean(values)[0]
         later = steer.waiting(cleaned, run.values)
-        if self.problems(values, lang):  # told beside the controls
-            return None, later
+        if self.problems(values, lang, str(run.trace.meta["prompt"]), run.trace.meta["settings"]["extras"]):
+            return None, later  # told beside the controls
         same_model = cleaned["model"] == run.values["model"]
         wanted = steer.live_fields(cleaned, run.values) if same_model else run.loop
         changed = {name: value for name, value in wanted.items() if run.loop[name] != value}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 MAX_NEW_TOKENS = 100_000
+MAX_TEMPERATURE = 100.0
+MAX_TOP_K = 10_000_000
+MIN_PENALTY, MAX_PENALTY = 0.01, 100.0
+MAX_SEED = 2**63 - 1
 MAX_TOP_TOKENS = 100
 # Logits are divided by it in float32: much below, even usual ones leave its range and no distribution is left.
 MIN_TEMPERATURE = 1e-4
@@ -22,8 +25,8 @@ def whole(name: str, value: Any, low: int, high: int) -> None:
 
 def real(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
     """ValueError unless ``value`` is a finite number in ``low..high`` (``above``: greater than ``low``)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value > high or value < low or (above and value == low):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high or (above and value == low):  # nor is a NaN
         raise ValueError(
             f"{name}={value!r}: must be a finite number {'above' if above else 'from'} {low:g} to {high:g}"
         )

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from loopviz.engine.text import decode
+from loopviz.engine.work import NOTHING, Work
 from loopviz.model import LoopLlamaForCausalLM, register_merge
 
 from .bootstrap import draws_param, mean_interval, seed_param
 from .cached import CacheScores, scoring
 from .progress import Progress, layer_calls
-from .tasks import Column, Row, Subject, Task, check_counts, check_number, param, register
+from .tasks import MOST_LOOPS, MOST_TOKENS, Column, Row, Subject, Task, check_counts, check_number, param, register
 from .windows import TextParams, Windows
 
 if TYPE_CHECKING:
@@ -37,19 +38,25 @@ def first(merged: Tensor | None, new: Tensor, step: int, alpha: float) -> Tensor
 class AblationParams(TextParams):
     """Parameters of the task `ablation`."""
 
-    limit_tokens: int = param(2048, "Tokens to predict, at most.", "最多预测的词元数。")
+    limit_tokens: int = param(2048, "Tokens to predict, at most.", "最多预测的词元数。", low=1, high=MOST_TOKENS)
     loops: tuple[int, ...] = param(
         (),
         "Loop counts (under dynamic_stop: upper bounds); default: the setting's own.",
         "循环次数（dynamic_stop 下为上限）；默认用设置本身的值。",
+        low=1,
+        high=MOST_LOOPS,
     )
     modes: tuple[str, ...] = param(MODES, "Ways of keeping the steps' K/V.", "保存各步 K/V 的方式。", choices=MODES)
     slots: tuple[int, ...] = param(
         (),
         "V for serial and parallel; default: serial 1 to the loop count, parallel the loop count.",
         "serial 与 parallel 的 V；默认 serial 取 1 到循环次数，parallel 取循环次数。",
+        low=1,
+        high=MOST_LOOPS,
     )
-    alphas: tuple[float, ...] = param((0.3, 0.5, 0.7, 0.9), "Weights on the old value for ema.", "ema 中旧值的权重。")
+    alphas: tuple[float, ...] = param(
+        (0.3, 0.5, 0.7, 0.9), "Weights on the old value for ema.", "ema 中旧值的权重。", low=0, high=1
+    )
     loop: dict[str, Any] = param({}, "Loop fields to change.", "要更改的循环设置。", kind="loop")
     draws: int = draws_param()
     seed: int = seed_param()
@@ -111,6 +118,28 @@ def _plan(subject: Subject, params: AblationParams) -> list[_Cell]:
 
 def _plan_size(subject: Subject, params: AblationParams) -> int:
     return len(_plan(subject, params))
+
+
+def _work(subject: Subject, params: AblationParams) -> Work:
+    """Every row a reading through its cache and a whole pass; counted, not listed: there may be very many."""
+    base, reach = subject.view({**params.loop, "kv_cache_mode": "merge_strategy"}), params.reach(subject)
+    shape, found, rows = subject.shape(base), NOTHING, 0
+    for n in params.loops or (_steps(base),):
+        for mode in params.modes:
+            variants, slots = _count(mode, n, params)
+            kept = shape.at(n).keeping(slots, slots if mode == "parallel" else 1)
+            found += reach.cached(kept, fidelity=True).times(variants)
+            rows += variants
+    return found + reach.text + reach.intervals(rows, params.draws)
+
+
+def _count(mode: str, n: int, params: AblationParams) -> tuple[int, int]:
+    """How many variants of a mode there are at `n` loops, and the most slots one has."""
+    if mode == "serial":
+        return (len(params.slots), params.slots[-1]) if params.slots else (n, n)
+    if mode == "parallel":
+        return (len(params.slots), params.slots[-1]) if params.slots else (1, n)
+    return len(params.alphas) if mode == "ema" else 1, 1
 
 
 def _variants(mode: str, n: int, params: AblationParams) -> Iterator[tuple[int | None, float | None, dict[str, Any]]]:
@@ -302,4 +331,6 @@ def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, An
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 96, "window": 64, "slots": (1, 2, 4), "alphas": (0.5,)}
-ABLATION = register(Task("ablation", AblationParams, COLUMNS, _plan_size, _run, WORDS, plot, settings, first=FIRST))
+ABLATION = register(
+    Task("ablation", AblationParams, COLUMNS, _plan_size, _run, WORDS, plot, settings, first=FIRST, work=_work)
+)

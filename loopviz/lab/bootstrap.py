@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from loopviz.lab.tasks import param
+from loopviz.lab.tasks import MOST_SEED, param
 
+MOST_DRAWS = 100_000
+HELD = 2**20  # windows drawn at once
 DRAWS = 10_000  # of the ends of an interval of few windows only the outermost thousandths count
 FEWEST = (
     6  # windows: the whole range of fewer holds the median of such windows less than 95 times in 100 (1 - 2^(1 - W))
@@ -22,12 +24,14 @@ def draws_param() -> Any:
         DRAWS,
         "Resamplings of the bootstrap interval (95 %, over windows; none under 6 windows); 0: none.",
         "自助法区间（95 %，按窗口；少于 6 个窗口时不给出）的重抽样次数；0 表示不计算。",
+        low=0,
+        high=MOST_DRAWS,
     )
 
 
 def seed_param() -> Any:
     """A task's field `seed`, where it is of the resampling alone."""
-    return param(0, "Seed of the resampling.", "重抽样的随机种子。")
+    return param(0, "Seed of the resampling.", "重抽样的随机种子。", low=0, high=MOST_SEED)
 
 
 def mean_interval(
@@ -52,8 +56,12 @@ def mean_interval(
     W = len(sums)
     if W < FEWEST or draws < 1:
         return None, None
-    times = np.random.default_rng(seed).multinomial(W, np.full(W, 1 / W), size=draws)  # [draws, W]
-    means = (times @ sums) / (times @ counts)
+    generator, share, parts = np.random.default_rng(seed), np.full(W, 1 / W), max(1, HELD // W)
+    means = np.empty(draws)
+    for start in range(0, draws, parts):  # the same draws as all at once, and never the memory of all
+        some = slice(start, min(start + parts, draws))
+        times = generator.multinomial(W, share, size=some.stop - start)  # [<= parts, W]
+        means[some] = (times @ sums) / (times @ counts)
     outside = tail(W, confidence)
     low, high = np.quantile(means, (outside, 1 - outside))
     return float(low), float(high)

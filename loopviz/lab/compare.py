@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loopviz.engine import StreamSettings, stream
+from loopviz.engine import StreamSettings, limits, stream
 from loopviz.engine.stream import context_length
 from loopviz.engine.text import decode, encode, encode_prompt
+from loopviz.engine.work import NOTHING, Shape, Work, decoding, head, one_pass
+from loopviz.engine.work import run as runs
 from loopviz.lab.compare_result import Result, Scores
 from loopviz.lab.compare_table import COLUMNS, WORDS, plot
 from loopviz.lab.tasks import Row, Subject, Task, param, register
@@ -70,21 +72,49 @@ class CompareParams:
         "每个配置的循环设置：{} 表示模型自带的设置，null 表示不循环。",
         kind="loop",
     )
-    baseline: int = param(0, "Which configuration the others are compared with, from 0.", "作为基线的配置，从 0 数起。")
-    max_new_tokens: int = param(64, "Tokens to choose at most.", "最多生成的词元数。")
+    baseline: int = param(
+        0,
+        "Which configuration the others are compared with, from 0.",
+        "作为基线的配置，从 0 数起。",
+        low=0,
+        high=MOST - 1,
+    )
+    max_new_tokens: int = param(
+        64, "Tokens to choose at most.", "最多生成的词元数。", low=1, high=limits.MAX_NEW_TOKENS
+    )
     do_sample: bool = param(False, "Draw tokens at random; otherwise the likeliest.", "随机抽取词元；否则取最可能的。")
-    temperature: float = param(1.0, "Of sampling.", "采样温度。")
-    top_k: int = param(0, "Sample among the k likeliest; 0: all.", "只在最可能的 k 个中采样；0 表示全部。")
+    temperature: float = param(
+        1.0, "Of sampling.", "采样温度。", low=limits.MIN_TEMPERATURE, high=limits.MAX_TEMPERATURE
+    )
+    top_k: int = param(
+        0,
+        "Sample among the k likeliest; 0: all.",
+        "只在最可能的 k 个中采样；0 表示全部。",
+        low=0,
+        high=limits.MAX_TOP_K,
+    )
     top_p: float = param(
-        1.0, "Sample among the likeliest of this total probability.", "只在总概率达到此值的最可能者中采样。"
+        1.0,
+        "Sample among the likeliest of this total probability.",
+        "只在总概率达到此值的最可能者中采样。",
+        low=0,
+        high=1,
     )
     min_p: float = param(
-        0.0, "Leave out what is less likely than this share of the likeliest.", "去掉概率低于最可能者此比例的词元。"
+        0.0,
+        "Leave out what is less likely than this share of the likeliest.",
+        "去掉概率低于最可能者此比例的词元。",
+        low=0,
+        high=1,
     )
     repetition_penalty: float = param(
-        1.0, "Above 1: tokens already there become less likely.", "大于 1 时，已出现的词元变得不太可能。"
+        1.0,
+        "Above 1: tokens already there become less likely.",
+        "大于 1 时，已出现的词元变得不太可能。",
+        low=limits.MIN_PENALTY,
+        high=limits.MAX_PENALTY,
     )
-    seed: int = param(0, "Of sampling.", "采样的随机种子。")
+    seed: int = param(0, "Of sampling.", "采样的随机种子。", low=0, high=limits.MAX_SEED)
     chat: bool = param(False, "Put the prompt into the model's chat template.", "把提示词放入模型的对话模板。")
 
     def __post_init__(self) -> None:
@@ -288,6 +318,31 @@ class Comparison:
             return states[len(self.prompt) - 1 : -1]
 
 
+def work_of(shape: Shape, prompt: int, new: int, continuation: int, *, greedy: bool) -> Work:
+    """What one configuration costs: its text, recorded; its first tokens once more; texts read through its cache.
+
+    Args:
+        prompt, new, continuation: tokens.
+        greedy: the tokens that are held against the others' are those of the text itself, and not of a run of its own.
+    """
+    found = runs(shape, prompt, new) + runs(shape, prompt, min(new, TIMED), recorded=False)
+    if not greedy:
+        found += runs(shape, prompt, new, recorded=False)
+    longest = max(new, continuation)
+    texts = 2 if continuation else 1
+    full = one_pass(shape, prompt + longest, cached=False) + head(shape, longest)
+    forced = one_pass(shape, prompt, rows=texts) + decoding(shape, longest, rows=texts, past=prompt)
+    return found + full.times(texts) + forced + Work(heads=longest, head_tokens=longest * texts)
+
+
+def _work(subject: Subject, params: CompareParams) -> Work:
+    """The configurations, one after the other."""
+    prompt, after = (subject.tokens_in(text) for text in (params.prompt, params.continuation))
+    shapes = [subject.shape(subject.view(loop)) for loop in params.loops]
+    each = (work_of(shape, prompt, params.max_new_tokens, after, greedy=params.greedy) for shape in shapes)
+    return sum(each, NOTHING)
+
+
 def run(subject: Subject, params: CompareParams) -> Iterator[Row | None]:
     """The task: a row as soon as a configuration is done.
 
@@ -309,5 +364,6 @@ TASK = register(
         run=run,
         words=WORDS,
         plot=plot,
+        work=_work,
     )
 )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .experiment import read_file
-from .tasks import Subject, check_number, check_text, param
+from .reach import Reach
+from .tasks import MOST_BATCH, MOST_TOKENS, MOST_WINDOW, Subject, check_number, check_text, param
 from .windows import encode
 
 
@@ -22,16 +23,25 @@ class CorpusParams:
     file: str = param(
         "", "UTF-8 text file to measure on, instead of a text.", "用于测量的 UTF-8 文本文件（代替文本）。", kind="file"
     )
-    limit_tokens: int = param(512, "Tokens read at most.", "最多读入的词元数。")
+    limit_tokens: int = param(512, "Tokens read at most.", "最多读入的词元数。", low=2, high=MOST_TOKENS)
     window: int = param(
-        128, "Tokens a window; each window starts a text of its own.", "每个窗口的词元数；每个窗口都作为独立文本开始。"
+        128,
+        "Tokens a window; each window starts a text of its own.",
+        "每个窗口的词元数；每个窗口都作为独立文本开始。",
+        low=2,
+        high=MOST_WINDOW,
     )
-    batch: int = param(8, "Windows run at once.", "同时运行的窗口数。")
+    batch: int = param(8, "Windows run at once.", "同时运行的窗口数。", low=1, high=MOST_BATCH)
 
     def __post_init__(self) -> None:
         check_text(self.text, self.file)
         for name, least in (("limit_tokens", 2), ("window", 2), ("batch", 1)):
             check_whole(name, getattr(self, name), least)
+
+    def reach(self, subject: Subject) -> Reach:
+        """About how much of the text is read, in which windows; nothing is made of it."""
+        tokens = min(self.limit_tokens, subject.tokens_in(self.text or read_file(self.file)))
+        return Reach.of(tokens, self.window, 0, self.batch)
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
@@ -63,8 +73,8 @@ def batches(ids: list[int], window: int, batch: int) -> Iterator[tuple[int, Tens
         Place of the first token in ``ids``, and ``[<= batch, <= window]`` int64.
     """
     whole = len(ids) // window
-    rows = torch.tensor(ids[: whole * window]).view(whole, window)
     for start in range(0, whole, batch):
-        yield start * window, rows[start : start + batch]
+        part = ids[start * window : min(start + batch, whole) * window]
+        yield start * window, torch.tensor(part).view(-1, window)
     if len(ids) - whole * window > 1:
         yield whole * window, torch.tensor([ids[whole * window :]])

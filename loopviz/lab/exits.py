@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from loopviz.engine.work import Work
+
 from .corpus import CorpusParams, batches, check_whole, token_ids
 from .exit_replay import (
     POLICIES,
@@ -26,7 +28,8 @@ from .exit_replay import (
     record,
     settings_of,
 )
-from .tasks import Column, Row, Subject, Task, check_number, param, register
+from .reach import ROW_BYTES
+from .tasks import MOST_LOOPS, Column, Row, Subject, Task, check_number, param, register
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
 
 _FIXED = {"loop_strategy": "fixed_count", "loop_count": 1}
+SCORES_BYTES = 9 * 8 * 2  # of a step of a token, and once more where parts are joined
+MOST_SCORE = 1e6  # of a threshold
 MOST_KEPT = 2**28  # numbers of log-probabilities kept for a check: 1 GiB of float32
 
 
@@ -47,11 +52,15 @@ class ExitParams(CorpusParams):
         0,
         "Steps of the recorded run; 0: the configuration's max_loop_count.",
         "所记录运行的步数；0 表示配置中的 max_loop_count。",
+        low=0,
+        high=MOST_LOOPS,
     )
     floor: int = param(
         0,
         "First step that may stop; 0: min_loop_count (where virtual_layer_count is given and more: that).",
         "最早允许停止的步；0 表示 min_loop_count（若另行给出的 virtual_layer_count 更大，则为后者）。",
+        low=0,
+        high=MOST_LOOPS,
     )
     unit: str = param(
         "token",
@@ -63,29 +72,43 @@ class ExitParams(CorpusParams):
         (0.9, 0.95, 0.99, 0.999, 0.9999, 0.99999),
         "Stop at cos(s_r, s_{r-1}) >= this.",
         "cos(s_r, s_{r-1}) ≥ 此值时停止。",
+        low=-1,
+        high=1,
     )
     kl: tuple[float, ...] = param(
         (0.1, 0.01, 5e-4, 1e-4, 1e-5),
         "Stop at KL(p_{r-1} || p_r) <= this, nats.",
         "KL(p_{r-1} || p_r) ≤ 此值（nat）时停止。",
+        low=0,
+        high=MOST_SCORE,
     )
     rel_delta: tuple[float, ...] = param(
-        (0.3, 0.1, 0.03, 0.01, 0.003), "Stop at |Δ_r| / |s_r| <= this.", "|Δ_r| / |s_r| ≤ 此值时停止。"
+        (0.3, 0.1, 0.03, 0.01, 0.003),
+        "Stop at |Δ_r| / |s_r| <= this.",
+        "|Δ_r| / |s_r| ≤ 此值时停止。",
+        low=0,
+        high=MOST_SCORE,
     )
     acceleration: tuple[float, ...] = param(
         (0.3, 0.1, 0.03, 0.01, 0.003),
         "Stop at |Δ_r - Δ_{r-1}| / |s_r| <= this at two steps in a row.",
         "|Δ_r − Δ_{r−1}| / |s_r| 连续两步 ≤ 此值时停止。",
+        low=0,
+        high=MOST_SCORE,
     )
     argmax: tuple[int, ...] = param(
         (1, 2, 3, 5),
         "Stop when the likeliest token stayed the same for so many steps.",
         "最可能的词元连续这么多步不变时停止。",
+        low=1,
+        high=MOST_LOOPS,
     )
     entropy: tuple[float, ...] = param(
         (0.1, 0.01, 1e-3, 1e-4),
         "Stop at |H(p_r) - H(p_{r-1})| <= this, nats.",
         "|H(p_r) − H(p_{r−1})| ≤ 此值（nat）时停止。",
+        low=0,
+        high=MOST_SCORE,
     )
     check: bool = param(
         False,
@@ -148,6 +171,23 @@ class ExitParams(CorpusParams):
 
 def _cells(subject: Subject, params: ExitParams) -> int:
     return len(params.points(params.steps(subject)))
+
+
+def _work(subject: Subject, params: ExitParams) -> Work:
+    """One recorded run, every step read twice; with a check, a run a point that the model can run by itself."""
+    steps, reach = params.steps(subject), params.reach(subject)
+    shape = subject.shape(params.most(subject, steps))
+    read = reach.cached if params.unit == "token" else reach.whole
+    held = None if params.unit == "pass" else min(reach.batch, reach.windows)
+    run = read(shape) + reach.heads(shape, 2 * steps + 1) + reach.states(shape, held=held)
+    run += Work(layer_tokens=steps * reach.tokens * shape.loops[-1].coda)
+    points = steps + sum(len(getattr(params, name)) for name in POLICIES if name != "count")
+    replay = Work(python=2e-8 * points * reach.tokens * steps, kept=points * (ROW_BYTES + 8 * reach.tokens))
+    found = run + replay + reach.text + Work(kept=reach.tokens * steps * SCORES_BYTES)
+    if not params.check:
+        return found
+    real = steps + sum(len(getattr(params, name)) for name, policy in POLICIES.items() if policy.setting)
+    return found + read(shape).times(real) + Work(kept=4 * reach.tokens * shape.vocab)
 
 
 def _run(subject: Subject, params: ExitParams) -> Iterator[Row | None]:
@@ -358,4 +398,4 @@ def settings(subject: Subject, row: Row, params: ExitParams) -> dict[str, Any] |
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 128, "window": 64}
-register(Task("exits", ExitParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST))
+register(Task("exits", ExitParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work))

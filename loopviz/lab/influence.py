@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from loopviz.engine.work import Work
 from loopviz.model.choosers import NO_CHOOSER
 from loopviz.model.watching import shallow
 from loopviz.trace import metrics
@@ -21,6 +22,9 @@ from .tasks import Column, Row, Subject, Task, register
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+
+COSINE_BYTES = 4 + 3 * 8  # of a layer and token: as measured, and in double, sorted
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,12 @@ def _told(layer: nn.Module, watch: Callable[..., None]) -> nn.Module:
 
 def _cells(subject: Subject, params: InfluenceParams) -> int:
     return subject.model.config.num_hidden_layers
+
+
+def _work(subject: Subject, params: InfluenceParams) -> Work:
+    reach, plain = params.reach(subject), subject.shape().plain
+    cosines = reach.tokens * plain.layers * COSINE_BYTES
+    return reach.whole(plain, heads=0) + reach.text + Work(kept=cosines)
 
 
 def _run(subject: Subject, params: InfluenceParams) -> Iterator[Row | None]:
@@ -154,5 +164,6 @@ register(
         WORDS,
         plot,
         first=FIRST,
+        work=_work,
     )
 )

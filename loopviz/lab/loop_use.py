@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from loopviz.engine import Pieces
+from loopviz.engine.work import Work
 from loopviz.model import LoopCache
 
 from .corpus import CorpusParams, batches, token_ids
+from .reach import ROW_BYTES
 from .tasks import Column, Row, Subject, Task, param, register
 from .token_classes import CLASSES, RULES, token_classes
 
@@ -69,6 +71,12 @@ def _cells(subject: Subject, params: LoopUseParams) -> int:
     ids = token_ids(subject, params)
     read = sum(rows.numel() for _, rows in batches(ids, params.window, params.batch))
     return read * len(params.view(subject).config.loop_blocks())
+
+
+def _work(subject: Subject, params: LoopUseParams) -> Work:
+    """A reading through the cache, and a row a token and block."""
+    shape, reach = subject.shape(params.view(subject)), params.reach(subject)
+    return reach.cached(shape) + reach.text + Work(kept=reach.tokens * len(shape.loops) * ROW_BYTES)
 
 
 def _run(subject: Subject, params: LoopUseParams) -> Iterator[Row]:
@@ -290,4 +298,4 @@ def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 256, "window": 64}
-register(Task("loop_use", LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary, first=FIRST))
+register(Task("loop_use", LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary, first=FIRST, work=_work))

@@ -26,6 +26,7 @@ from transformers import GenerationConfig
 
 from loopviz.command_line import layers
 from loopviz.engine.text import decode
+from loopviz.engine.work import NOTHING, Work, decoding, one_pass
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.configuration import DEFAULT_FLOOR, LOOP_FIELDS
 
@@ -34,9 +35,21 @@ from .cached import CacheScores, finish, scoring
 from .corpus import check_whole
 from .memory import SequenceMemory, sequence_memory
 from .progress import Progress, layer_calls
-from .tasks import Column, Row, Size, Subject, Task, check_number, param, register
+from .tasks import (
+    MOST_BATCH,
+    MOST_TOKENS,
+    MOST_WINDOW,
+    Column,
+    Row,
+    Size,
+    Subject,
+    Task,
+    check_number,
+    param,
+    register,
+)
 from .text_scores import TOKENIZERS, score_all
-from .windows import TextParams, Windows
+from .windows import TextParams, TextWindows, Windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +83,7 @@ MANUAL_FIELDS: tuple[str, ...] = (
 )
 DEFAULTS = ("manual", "model")
 BARS = 0.8  # of a number of loops' place in the plot that bars take
+MOST_PROMPTS = 10_000
 CHUNK = 4  # tokens that are written between two moments at which the work may be left
 
 
@@ -90,9 +104,13 @@ class ManualParams(TextParams):
         "用于预测的文本，并从其中各文档的开头续写；不给文本也不给文件时，用 LoopViz 自带的小故事。",
         kind="text",
     )
-    limit_tokens: int = param(2048, "Tokens to predict, at most.", "最多预测的词元数。")
-    window: int = param(128, "Tokens a prediction may look back at most.", "一次预测最多回看的词元数。")
-    batch: int = param(32, "Windows, or prompts, in one pass.", "一次前向同时处理的窗口数或提示数。")
+    limit_tokens: int = param(2048, "Tokens to predict, at most.", "最多预测的词元数。", low=1, high=MOST_TOKENS)
+    window: int = param(
+        128, "Tokens a prediction may look back at most.", "一次预测最多回看的词元数。", low=2, high=MOST_WINDOW
+    )
+    batch: int = param(
+        32, "Windows, or prompts, in one pass.", "一次前向同时处理的窗口数或提示数。", low=1, high=MOST_BATCH
+    )
     names: tuple[str, ...] = param(
         (), "A name for each configuration; none: what it asks for.", "每个配置的名称；不填则用其所要求的设置。"
     )
@@ -114,11 +132,19 @@ class ManualParams(TextParams):
         "manual's 4-7 of 12.",
         "参与循环的层，首尾：10-14；默认用模型自带的；没有时取中间三分之一，如手册中 12 层的 4-7。",
     )
-    prompts: int = param(16, "Prompts at most: beginnings of documents.", "最多使用的提示数：各文档的开头。")
-    prompt_tokens: int = param(
-        32, "Tokens of a prompt, at most: it ends with a word.", "提示的最多词元数：在词尾处切断。"
+    prompts: int = param(
+        16, "Prompts at most: beginnings of documents.", "最多使用的提示数：各文档的开头。", low=1, high=MOST_PROMPTS
     )
-    new_tokens: int = param(48, "Tokens written after each, at most.", "每个提示之后最多生成的词元数。")
+    prompt_tokens: int = param(
+        32,
+        "Tokens of a prompt, at most: it ends with a word.",
+        "提示的最多词元数：在词尾处切断。",
+        low=1,
+        high=MOST_WINDOW,
+    )
+    new_tokens: int = param(
+        48, "Tokens written after each, at most.", "每个提示之后最多生成的词元数。", low=1, high=MOST_WINDOW
+    )
     tokenize: str = param(
         "auto",
         "Of BLEU: 13a; zh for Chinese; ja-mecab; char (of ROUGE too); auto: by the text's script.",
@@ -288,9 +314,21 @@ def _cells(subject: Subject, params: ManualParams) -> int:
     return len(params.setups(subject))
 
 
+def _work(subject: Subject, params: ManualParams) -> Work:
+    """Of each configuration: the windows through the cache, the texts written, one sequence for its memory."""
+    from .quality import work_of  # here, so that its task is offered in its place
+
+    reach, found = params.reach(subject), NOTHING
+    for setup in params.setups(subject):
+        shape = subject.shape(setup.view)
+        memory = one_pass(shape, reach.length) + decoding(shape, 2, past=reach.length)
+        found += reach.cached(shape) + memory + work_of(subject, shape, params, 1)
+    return found + reach.text + reach.intervals(2 * (len(params.loops) + 1), params.draws)
+
+
 def _run(subject: Subject, params: ManualParams) -> Iterator[Row | float]:
     setups, windows, found = params.setups(subject), params.windows(subject), params.exercises(subject)
-    length = windows.ids.shape[1]
+    length = windows.longest
     rounds = [math.ceil(len(some) / params.batch) for some in (windows, found)]
     calls = [layer_calls(setup.view) for setup in setups]
     progress = Progress(sum(n * (rounds[0] * length + rounds[1] * params.new_tokens) for n in calls))
@@ -314,14 +352,14 @@ def _run(subject: Subject, params: ManualParams) -> Iterator[Row | float]:
         baseline = sums if baseline is None else baseline
 
 
-def _memory_prompt(windows: Windows) -> torch.Tensor:
+def _memory_prompt(windows: TextWindows) -> torch.Tensor:
     """The first window, but for what is written after it and, of what was read, its last token, which is only predicted."""
-    ids = windows.ids[0, : int(windows.lengths[0])]
+    ids = windows.first()
     return ids[: max(1, len(ids) - 2)]
 
 
 def reading(
-    view: LoopLlamaForCausalLM, windows: Windows, batch: int
+    view: LoopLlamaForCausalLM, windows: TextWindows, batch: int
 ) -> Generator[float, None, list[tuple[Windows, CacheScores]]]:
     """The windows token by token through the cache, `batch` of them a pass.
 
@@ -413,8 +451,8 @@ def _about(setup: Setup) -> Row:
     }
 
 
-def _perplexity(windows: Windows, sums: np.ndarray, baseline: np.ndarray | None, params: ManualParams) -> Row:
-    counts = windows.counted.sum(1).numpy()
+def _perplexity(windows: TextWindows, sums: np.ndarray, baseline: np.ndarray | None, params: ManualParams) -> Row:
+    counts = windows.counts
     mean = float(sums.sum() / counts.sum())
     ends = mean_interval(sums, counts, params.draws, params.seed)
     row: Row = {"tokens": windows.tokens, "windows": len(windows), "nats": mean, "perplexity": _exp(mean)}
@@ -755,4 +793,6 @@ SIZES = (
     ),
 )
 
-EXPERIMENT = register(Task("experiment", ManualParams, COLUMNS, _cells, _run, WORDS, plot, settings, sizes=SIZES))
+EXPERIMENT = register(
+    Task("experiment", ManualParams, COLUMNS, _cells, _run, WORDS, plot, settings, sizes=SIZES, work=_work)
+)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loopviz.engine.work import NOTHING, Work
 from loopviz.model import LoopLlamaForCausalLM
 
 from .bootstrap import draws_param, mean_interval, seed_param
 from .cached import scoring
 from .full import fixed, score_full
 from .progress import Progress, layer_calls
-from .tasks import Column, Row, Subject, Task, check_counts, check_number, param, register
-from .windows import TextParams, Windows
+from .tasks import MOST_LOOPS, Column, Row, Subject, Task, check_counts, check_number, param, register
+from .windows import TextParams, TextWindows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,11 @@ class PerplexityParams(TextParams):
     """Parameters of the task `perplexity`."""
 
     loops: tuple[int, ...] = param(
-        (1, 2, 3, 4, 6, 8, 12, 16), "Loop counts, past the trained one too.", "循环次数，可超过训练时的次数。"
+        (1, 2, 3, 4, 6, 8, 12, 16),
+        "Loop counts, past the trained one too.",
+        "循环次数，可超过训练时的次数。",
+        low=1,
+        high=MOST_LOOPS,
     )
     paths: tuple[str, ...] = param(
         PATHS,
@@ -45,6 +50,8 @@ class PerplexityParams(TextParams):
         (),
         "Values of loop_damping to compare (default: the setting's own).",
         "要比较的 loop_damping 值（默认：用设置本身的值）。",
+        low=0,
+        high=1,
     )
     loop: dict[str, Any] | None = param(
         {},
@@ -82,6 +89,18 @@ def _cells(subject: Subject, params: PerplexityParams) -> int:
     return sum(len(_loops(model, params)) * len(params.paths) for model in _models(subject, params))
 
 
+def _work(subject: Subject, params: PerplexityParams) -> Work:
+    models, reach = _models(subject, params), params.reach(subject)
+    shape, loops = subject.shape(models[0]), _loops(models[0], params)
+    found = NOTHING
+    if "full" in params.paths:
+        found += reach.exits(shape, loops)
+    if "cache" in params.paths:  # what a count costs grows with it in a straight line
+        found += reach.cached(shape.at(sum(loops) / len(loops))).times(len(loops))
+    rows = len(models) * len(loops) * len(params.paths)
+    return found.times(len(models)) + reach.text + reach.intervals(rows, params.draws)
+
+
 def _costs(model: LoopLlamaForCausalLM, params: PerplexityParams) -> dict[str, list[float]]:
     """By path, what each part of the work costs: the full pass is one, through the cache every loop count is."""
     loops = _loops(model, params)
@@ -114,7 +133,7 @@ def _run(subject: Subject, params: PerplexityParams) -> Iterator[Row | float]:
 
 
 def by_full_pass(
-    model: LoopLlamaForCausalLM, windows: Windows, loops: tuple[int, ...], batch: int
+    model: LoopLlamaForCausalLM, windows: TextWindows, loops: tuple[int, ...], batch: int
 ) -> Generator[float, None, dict[int, np.ndarray]]:
     """Summed loss of each window, `[W]` nats, at every loop count, by whole passes of `batch` windows.
 
@@ -129,7 +148,7 @@ def by_full_pass(
     return {count: np.array(sums) for count, sums in found.items()}
 
 
-def by_cache(model: LoopLlamaForCausalLM, windows: Windows, batch: int) -> Generator[float, None, np.ndarray]:
+def by_cache(model: LoopLlamaForCausalLM, windows: TextWindows, batch: int) -> Generator[float, None, np.ndarray]:
     """Summed loss of each window, `[W]` nats, token by token through the cache, `batch` windows a pass.
 
     Yields:
@@ -147,12 +166,12 @@ def _row(
     path: str,
     model: LoopLlamaForCausalLM,
     count: int,
-    windows: Windows,
+    windows: TextWindows,
     sums: np.ndarray,
     seconds: float,
     params: PerplexityParams,
 ) -> Row:
-    counts = windows.counted.sum(1).numpy()
+    counts = windows.counts
     mean = float(sums.sum() / counts.sum())
     low, high = mean_interval(sums, counts, params.draws, params.seed, CONFIDENCE)
     damping = model.config.loop_damping if model.config.loop_blocks() else None
@@ -297,4 +316,6 @@ def settings(subject: Subject, row: Row, params: PerplexityParams) -> dict[str, 
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 512, "window": 64, "paths": ("full",)}
-PERPLEXITY = register(Task("perplexity", PerplexityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST))
+PERPLEXITY = register(
+    Task("perplexity", PerplexityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work)
+)

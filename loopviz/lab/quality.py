@@ -14,13 +14,29 @@ from transformers import GenerationConfig
 
 from loopviz.engine import context_length, encode_prompt
 from loopviz.engine.text import decode
-from loopviz.text_file import lines_of
+from loopviz.engine.work import Shape, Work, generating
+from loopviz.text_file import END, lines_of
 
 from .beginnings import beginnings
 from .corpus import check_whole
 from .experiment import read_file
 from .full import fixed
-from .tasks import Column, Row, Subject, Task, check_characters, check_counts, check_number, param, register
+from .reach import ROW_BYTES
+from .tasks import (
+    MOST_BATCH,
+    MOST_LOOPS,
+    MOST_SEED,
+    MOST_WINDOW,
+    Column,
+    Row,
+    Subject,
+    Task,
+    check_characters,
+    check_counts,
+    check_number,
+    param,
+    register,
+)
 from .text_scores import TOKENIZERS, distinct, repetition, score, score_all
 
 if TYPE_CHECKING:
@@ -28,6 +44,11 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from loopviz.model import LoopLlamaForCausalLM
+
+
+MOST_PROMPTS = 10_000
+MOST_TEMPERATURE = 100.0  # the engine's
+SCORE_SECONDS = 2e-6  # of a score against a reference, for each pair of its tokens and the text's
 
 
 @dataclass(frozen=True)
@@ -48,16 +69,20 @@ class QualityParams:
         kind="file",
     )
     chat: bool = param(False, "Put the prompts of pairs in the chat template.", "把 pairs 的提示放进对话模板。")
-    prompts: int = param(16, "Prompts at most.", "最多使用的提示数。")
+    prompts: int = param(16, "Prompts at most.", "最多使用的提示数。", low=1, high=MOST_PROMPTS)
     prompt_tokens: int = param(
         32,
         "Tokens of a prompt cut from a text, at most: it ends with a word.",
         "从文本切出的提示的最多词元数：在词尾处切断。",
+        low=1,
+        high=MOST_WINDOW,
     )
     new_tokens: int = param(
         48,
         "Tokens written at most; of a text, the length of the references too.",
         "最多生成的词元数；对文本也是参考的长度。",
+        low=1,
+        high=MOST_WINDOW,
     )
     loop: dict[str, Any] | None = param(
         {}, "Loop settings; null: without a loop.", "循环设置；null 表示不循环。", kind="loop"
@@ -66,20 +91,26 @@ class QualityParams:
         (),
         "Loop counts to compare (fixed); none: the setting as it is.",
         "要比较的（固定）循环次数；不填则按设置本身。",
+        low=1,
+        high=MOST_LOOPS,
     )
     do_sample: bool = param(False, "Sample (else the likeliest token each time).", "抽样（否则每次取最可能的词元）。")
-    temperature: float = param(1.0, "Of sampling.", "抽样温度。")
+    temperature: float = param(1.0, "Of sampling.", "抽样温度。", low=0, high=MOST_TEMPERATURE)
     top_p: float = param(
-        1.0, "Of sampling: smallest set of tokens with this probability.", "抽样：概率之和达到此值的最小词元集合。"
+        1.0,
+        "Of sampling: smallest set of tokens with this probability.",
+        "抽样：概率之和达到此值的最小词元集合。",
+        low=0,
+        high=1,
     )
-    seed: int = param(0, "Seed of sampling.", "抽样的随机种子。")
+    seed: int = param(0, "Seed of sampling.", "抽样的随机种子。", low=0, high=MOST_SEED)
     tokenize: str = param(
         "auto",
         "Of BLEU: 13a; zh for Chinese; ja-mecab; char (of ROUGE-L too); auto: by the references' script.",
         "BLEU 的分词：13a；中文用 zh；ja-mecab；char（也用于 ROUGE-L）；auto 按参考的文字选择。",
         choices=TOKENIZERS,
     )
-    batch: int = param(8, "Prompts at once.", "同时处理的提示数。")
+    batch: int = param(8, "Prompts at once.", "同时处理的提示数。", low=1, high=MOST_BATCH)
 
     def __post_init__(self) -> None:
         given = [name for name in ("text", "file", "pairs") if getattr(self, name)]
@@ -206,6 +237,31 @@ def _until(ids: list[int], ends: set[int]) -> list[int]:
 
 def _cells(subject: Subject, params: QualityParams) -> int:
     return len(params.views(subject)) * (len(exercises(subject, params)) + 1)
+
+
+def work_of(subject: Subject, shape: Shape, params: QualityParams, configurations: int) -> Work:
+    """Writing the prompts' continuations, and scoring them; `params`: of `quality`, or of a task that has its fields."""
+    room = max(1, shape.context - params.new_tokens)
+    prompts, length = params.prompts, min(params.prompt_tokens, room)
+    if getattr(params, "pairs", ""):
+        text = read_file(params.pairs)
+        prompts = min(prompts, 1 + text.count("\n"))
+        length = min(room, subject.tokens_in(text))
+    else:
+        text = params.text or read_file(params.file)
+        prompts = min(prompts, 1 + text.count(END))
+    new = min(params.new_tokens, shape.context)
+    scored = prompts * SCORE_SECONDS * new * new
+    written = generating(shape, prompts, length, new, params.batch).times(configurations)
+    rows = configurations * (prompts + 1)
+    return written + Work(python=configurations * scored, kept=rows * (ROW_BYTES + 40 * (length + 2 * new)))
+
+
+def _work(subject: Subject, params: QualityParams) -> Work:
+    view, counts = subject.view(params.loop), params.loops or (None,)
+    shape = subject.shape(view)
+    mean = None if counts[0] is None else sum(counts) / len(counts)
+    return work_of(subject, shape if mean is None else shape.at(mean), params, len(counts))
 
 
 def _run(subject: Subject, params: QualityParams) -> Iterator[Row]:
@@ -385,4 +441,4 @@ def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"prompts": 4, "new_tokens": 24}
-register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST))
+register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work))

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from loopviz.engine.work import Work
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 
 from .corpus import CorpusParams, batches, check_whole, token_ids
 from .exit_replay import MAX_LOGITS, max_loop_view, passes
-from .tasks import Column, Row, Subject, Task, check_number, param, register
+from .reach import ROW_BYTES
+from .tasks import MOST_LOOPS, MOST_SEED, MOST_TOKENS, Column, Row, Subject, Task, check_number, param, register
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +51,7 @@ class Start:
         return (drawn if self.kind == "random" else own + self.size * drawn).to(own.dtype)
 
 
+MOST_NOISE = 1e6
 MOST_DRAWS = 10_000  # each is a run of its own
 
 
@@ -56,16 +59,20 @@ MOST_DRAWS = 10_000  # each is a run of its own
 class StartsParams(CorpusParams):
     """Parameters of the path-independence measurement."""
 
-    limit_tokens: int = param(256, "Tokens read at most.", "最多读入的词元数。")
+    limit_tokens: int = param(256, "Tokens read at most.", "最多读入的词元数。", low=2, high=MOST_TOKENS)
     loop: dict[str, Any] = param({}, "Loop settings.", "循环设置。", kind="loop")
-    loops: int = param(16, "Steps to follow.", "跟踪的步数。")
+    loops: int = param(16, "Steps to follow.", "跟踪的步数。", low=1, high=MOST_LOOPS)
     noise: tuple[float, ...] = param(
-        (0.1, 1.0), "Sizes of the noise added to s_0, in units of its RMS.", "加到 s_0 上的噪声大小，以其 RMS 为单位。"
+        (0.1, 1.0),
+        "Sizes of the noise added to s_0, in units of its RMS.",
+        "加到 s_0 上的噪声大小，以其 RMS 为单位。",
+        low=0,
+        high=MOST_NOISE,
     )
     zeros: bool = param(True, "Start from zeros too.", "也从零开始。")
     random: bool = param(True, "Start from noise of s_0's RMS alone too.", "也从 RMS 与 s_0 相同的纯噪声开始。")
-    draws: int = param(2, "Draws of every random start.", "每种随机起点抽取的次数。")
-    seed: int = param(0, "Seed of the draws.", "抽取的随机种子。")
+    draws: int = param(2, "Draws of every random start.", "每种随机起点抽取的次数。", low=1, high=MOST_DRAWS)
+    seed: int = param(0, "Seed of the draws.", "抽取的随机种子。", low=0, high=MOST_SEED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +82,7 @@ class StartsParams(CorpusParams):
             check_whole(name, getattr(self, name), 1)
         check_number("draws", self.draws, 1, MOST_DRAWS)
         check_whole("seed", self.seed, 0)
-        if not self.starts():
+        if not (self.noise or self.random or self.zeros):
             raise ValueError("noise=(), zeros=False, random=False: nothing to start from; choose at least one")
 
     def starts(self) -> list[Start]:
@@ -92,6 +99,18 @@ def _view(subject: Subject, params: StartsParams) -> LoopLlamaForCausalLM:
 def _cells(subject: Subject, params: StartsParams) -> int:
     _view(subject, params)  # refuses what cannot be measured
     return len(params.starts()) * (params.loops + 1)
+
+
+def _work(subject: Subject, params: StartsParams) -> Work:
+    """The own run, and each start's, whose every step is read from beside the own: nothing is listed for it."""
+    shape, reach = subject.shape(_view(subject, params)), params.reach(subject)
+    starts = (len(params.noise) + params.random) * params.draws + params.zeros
+    read = 2 * (params.loops + 1)
+    through = Work(layer_tokens=read * reach.tokens * shape.loops[-1].coda)
+    each = reach.whole(shape) + reach.heads(shape, read) + through + reach.states(shape)
+    own = Work(kept=reach.states(shape, held=reach.tokens).states / 3)  # all windows' are held to the end
+    rows = Work(kept=starts * (params.loops + 1) * ROW_BYTES)
+    return each.times(starts) + reach.whole(shape) + own + rows + reach.text
 
 
 def _run(subject: Subject, params: StartsParams) -> Iterator[Row | None]:
@@ -275,4 +294,4 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"window": 64}
-register(Task("starts", StartsParams, COLUMNS, _cells, _run, WORDS, plot, first=FIRST))
+register(Task("starts", StartsParams, COLUMNS, _cells, _run, WORDS, plot, first=FIRST, work=_work))

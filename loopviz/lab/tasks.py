@@ -6,7 +6,7 @@ module's name in `loopviz.lab.MODULES`.
     @dataclass(frozen=True)
     class Params:
         file: str = param("", "Text file to measure on.", "用于测量的文本文件。", kind="file")
-        loops: tuple[int, ...] = param((1, 2, 4), "Loop counts.", "循环次数。")
+        loops: tuple[int, ...] = param((1, 2, 4), "Loop counts.", "循环次数。", low=1, high=MOST_LOOPS)
         def __post_init__(self) -> None: ...    # refuses: ValueError("loops=(0,): must be >= 1")
 """
 
@@ -16,12 +16,14 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loopviz.engine import weights_digest
+from loopviz.engine.text import encode
+from loopviz.engine.work import Shape, Work
 from loopviz.model import LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
@@ -37,6 +39,24 @@ Words = dict[str, str]  # "en", "zh"
 
 KINDS = ("value", "text", "file", "loop")
 
+# Ends of numbers, for everybody: what lies beyond is nonsense on any machine, and would be expanded before it is looked at.
+MOST_LOOPS = 1_024
+MOST_TOKENS = 10_000_000
+MOST_BATCH = 4_096
+MOST_WINDOW = 1_000_000
+MOST_SEED = 2**32 - 1
+MOST_SHOWN = 60  # characters of a value in a message
+SAMPLE = 2_000  # characters of a stretch of a text whose tokens are counted
+MOST_LISTED = 64  # entries of a list
+USUAL_ENDS = (-1e9, 1e9)  # of a number that states none
+# Numbers of a loop's fields; the model says what it takes between them.
+LOOP_ENDS: dict[str, tuple[float, float]] = {
+    "loop_count": (0, MOST_LOOPS),
+    "max_loop_count": (0, MOST_LOOPS),
+    "min_loop_count": (0, MOST_LOOPS),
+    "virtual_layer_count": (0, MOST_LOOPS),
+}
+
 
 class Params(Protocol):
     """A task's parameters: a frozen dataclass whose fields are made with :func:`param`.
@@ -48,7 +68,17 @@ class Params(Protocol):
     __dataclass_fields__: typing.ClassVar[dict[str, Any]]
 
 
-def param(default: Any, en: str, zh: str, *, kind: str = "value", choices: tuple[str, ...] | None = None) -> Any:
+def param(
+    default: Any,
+    en: str,
+    zh: str,
+    *,
+    kind: str = "value",
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    most: int = MOST_LISTED,
+) -> Any:
     """A field of a parameters dataclass, with the words that command line and page show beside it.
 
     Args:
@@ -57,10 +87,14 @@ def param(default: Any, en: str, zh: str, *, kind: str = "value", choices: tuple
         kind: "value"; "text": a text, given inline; "file": path of a UTF-8 text (the manifest keeps its hash);
             "loop": dict of `LoopLlamaConfig` loop fields, `{}` = the checkpoint's own, `None` = without a loop.
         choices: the only values allowed, for forms; `__post_init__` still has to refuse others.
+        low, high: ends of a number, or of each of several, inclusive; what lies beyond is refused before anything is made of
+            it. A number that states none has `USUAL_ENDS`.
+        most: entries of a list.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: must be one of {', '.join(KINDS)}")
     metadata = {"words": {"en": en, "zh": zh}, "kind": kind, "choices": choices}
+    metadata |= {"low": low, "high": high, "most": most}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -115,6 +149,8 @@ class Task:
         sizes: how much of it a page offers at one press, smallest first.
         first: parameters with which a form opens where the defaults, which are those of the command line, would take a
             newcomer's first measurement minutes.
+        work: `(subject, params)` -> what it costs (:mod:`loopviz.engine.work`), by arithmetic: nothing of the measurement is
+            made for it. Without it a server with limits cannot offer the task.
     """
 
     name: str
@@ -128,6 +164,7 @@ class Task:
     sizes: tuple[Size, ...] = ()
     summary: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     first: dict[str, Any] = field(default_factory=dict)
+    work: Callable[[Subject, Any], Work] | None = None
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):
@@ -167,6 +204,7 @@ class Subject:
     tokenizer: PreTrainedTokenizerBase
     name: str
     source: str
+    _lengths: dict[str, float] = field(default_factory=dict, compare=False, repr=False)  # see `tokens_in`
 
     @classmethod
     def of(cls, loaded: LoadedCheckpoint) -> Subject:
@@ -177,6 +215,22 @@ class Subject:
     def digest(self) -> str:
         """The model's hash (:func:`loopviz.engine.weights_digest`)."""
         return weights_digest(self.model)
+
+    def shape(self, view: LoopLlamaForCausalLM | None = None) -> Shape:
+        """What of the model, or of a view of it, decides what work costs."""
+        return Shape.of((view or self.model).config, self.model.dtype.itemsize)
+
+    def tokens_in(self, text: str) -> int:
+        """About how many tokens a text has, told from a few stretches of it."""
+        key = f"{len(text)} {hash(text)}"
+        if key not in self._lengths:
+            stretches = [text[at : at + SAMPLE] for at in (0, len(text) // 2, max(0, len(text) - SAMPLE))]
+            stretches = [text] if len(text) <= 3 * SAMPLE else stretches
+            tokens = sum(
+                len(encode(self.tokenizer, part, add_special_tokens=False, verbose=False)) for part in stretches
+            )
+            self._lengths[key] = tokens * len(text) / max(1, sum(map(len, stretches)))
+        return math.ceil(self._lengths[key])
 
     def view(self, loop: dict[str, Any] | None) -> LoopLlamaForCausalLM:
         """A model object of its own on the same weights with these loop fields (see :func:`param`, kind "loop").
@@ -199,7 +253,8 @@ def params_from_json(kind: type, values: dict[str, Any]) -> Any:
     """Parameters from JSON-able data; what is missing takes its default.
 
     Raises:
-        ValueError: an unknown name, a value of another type, or one that the dataclass refuses.
+        ValueError: an unknown name, a value of another type, one beyond its ends (:class:`BeyondEnds`), or one that the
+            dataclass refuses.
     """
     if not isinstance(values, dict):
         raise ValueError(f"params={values!r}: must be a mapping of names to values")
@@ -207,8 +262,12 @@ def params_from_json(kind: type, values: dict[str, Any]) -> Any:
     known = [thing.name for thing in dataclasses.fields(kind)]
     for name, value in values.items():
         if name not in known:
-            raise ValueError(f"{name}={value!r}: there is no such parameter; there are {', '.join(known)}")
-    return kind(**{name: _typed(name, value, hints[name]) for name, value in values.items()})
+            raise ValueError(f"{name}={shown(value)}: there is no such parameter; there are {', '.join(known)}")
+    typed = {name: _typed(name, value, hints[name]) for name, value in values.items()}
+    check_ends(kind, typed, above=True)
+    made = kind(**typed)  # says in its own words what is too little
+    check_ends(kind, typed)
+    return made
 
 
 def plain_data(value: Any) -> Any:
@@ -231,10 +290,13 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
                 return value
             continue
         if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:  # a whole number past the largest float
+                return math.inf if value > 0 else -math.inf
         if option in (str, int, bool) and type(value) is option:
             return value
-    raise ValueError(f"{name}={value!r}: must be {describe(hint)}")
+    raise ValueError(f"{name}={shown(value)}: must be {describe(hint)}")
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
@@ -252,6 +314,71 @@ def describe(hint: Any) -> str:
         else:
             said.append(words.get(option, "a mapping"))
     return " or ".join(said)
+
+
+# -- both ends of every number -----------------------------------------------------------------------------------------
+
+
+class BeyondEnds(ValueError):
+    """A number outside its ends, or a list that is too long.
+
+    Attributes:
+        name: of the parameter; for a loop's field `loop: loop_count`.
+        value: the number, shown; of a list that is too long, how many entries it has.
+        low, high: its ends; `None`: it is a list, and too long.
+        most: entries it may have.
+    """
+
+    def __init__(self, name: str, value: str, low: float | None, high: float | None, most: int) -> None:
+        self.name, self.value, self.low, self.high, self.most = name, value, low, high, most
+        rule = f"at most {most} are taken" if low is None else f"must be from {low:,.12g} to {high:,.12g}"
+        super().__init__(f"{name}: {value} entries; {rule}" if low is None else f"{name}={value}: {rule}")
+
+
+def check_ends(kind: type, values: Mapping[str, Any], *, above: bool = False) -> None:
+    """Refuse, before anything is made of them, values of parameters `kind` beyond the ends their fields state.
+
+    Args:
+        above: only what is too much, or no number.
+
+    Raises:
+        BeyondEnds: naming the parameter.
+    """
+    for thing in dataclasses.fields(kind):
+        if thing.name in values:
+            _check_within(thing.name, values[thing.name], thing.metadata, above)
+
+
+def ends_of(metadata: Mapping[str, Any]) -> tuple[float, float]:
+    """The ends that a field's metadata states, or the usual ones."""
+    low, high = (metadata.get(name) for name in ("low", "high"))
+    return (USUAL_ENDS[0] if low is None else low), (USUAL_ENDS[1] if high is None else high)
+
+
+def _check_within(name: str, value: Any, metadata: Mapping[str, Any], above: bool) -> None:
+    if isinstance(value, Mapping):
+        for field_name, item in value.items():
+            low, high = LOOP_ENDS.get(field_name, USUAL_ENDS)
+            _check_within(f"{name}: {field_name}", item, {"low": low, "high": high}, above)
+    elif isinstance(value, (list, tuple)):
+        most = metadata.get("most", MOST_LISTED)
+        if len(value) > most:
+            raise BeyondEnds(name, f"{len(value):,}", None, None, most)
+        for item in value:
+            _check_within(name, item, metadata, above)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high = ends_of(metadata)
+        least = min(low, USUAL_ENDS[0]) if above else low
+        if not least <= value <= high:  # nor is a NaN
+            raise BeyondEnds(name, shown(value), low, high, 1)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: not all of a long one."""
+    if isinstance(value, int) and abs(value) >= 10**40:  # more digits than may be spelled out
+        return f"{'-' * (value < 0)}10^{int(math.log10(abs(value)))} and more"
+    said = repr(value)
+    return said if len(said) <= MOST_SHOWN else said[: MOST_SHOWN - 1] + "…"
 
 
 # -- checks that parameters share --------------------------------------------------------------------------------------

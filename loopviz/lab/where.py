@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from loopviz.engine.work import Loop, Work
 from loopviz.model import LOOP_FIELDS, LoopLlamaConfig
 
 from .bootstrap import draws_param, mean_interval, seed_param
 from .corpus import check_whole
 from .full import nats
 from .progress import Progress
-from .tasks import Column, Row, Subject, Task, check_number, param, register
-from .windows import TextParams, Windows
+from .tasks import MOST_LOOPS, MOST_TOKENS, Column, Row, Subject, Task, check_number, param, register
+from .windows import TextParams, TextWindows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 COARSE_STARTS = 4  # the first round of the map tries at least so many starts
 FULL_COLOUR = 1.0  # nats at which the map's colours end: what is worse is as bad as it gets
+MOST_LAYERS = 10_000  # apart
 WRITTEN = 12  # layers up to which every cell says its value
 
 
@@ -43,20 +45,28 @@ def stock_fields(layers: Any, **settings: Any) -> dict[str, Any]:
 class WhereParams(TextParams):
     """Parameters of the map of ranges."""
 
-    limit_tokens: int = param(512, "Tokens to predict, at most.", "最多预测的词元数。")
-    loops: int = param(2, "Times the range runs.", "该范围运行的次数。")
+    limit_tokens: int = param(512, "Tokens to predict, at most.", "最多预测的词元数。", low=1, high=MOST_TOKENS)
+    loops: int = param(2, "Times the range runs.", "该范围运行的次数。", low=2, high=MOST_LOOPS)
     damping: float = param(
         1.0,
         "loop_damping in (0, 1]: part of each step that is taken; 1 is the plain loop.",
         "loop_damping，(0, 1]：每步采用的比例；1 为普通循环。",
+        low=0,
+        high=1,
     )
     coarsest: int = param(
         0,
         "Layers between the starts tried first; 0: so that there are at least four.",
         "最先尝试的起点之间的层数；0 表示至少有四个起点。",
+        low=0,
+        high=MOST_LAYERS,
     )
     finest: int = param(
-        1, "Layers between the starts tried last; 1: every range.", "最后尝试的起点之间的层数；1 表示全部范围。"
+        1,
+        "Layers between the starts tried last; 1: every range.",
+        "最后尝试的起点之间的层数；1 表示全部范围。",
+        low=1,
+        high=MOST_LAYERS,
     )
     draws: int = draws_param()
     seed: int = seed_param()
@@ -107,7 +117,7 @@ def range_order(layers: int, coarsest: int = 0, finest: int = 1) -> list[tuple[i
 
 
 @torch.no_grad()
-def text_nats(view: LoopLlamaForCausalLM, windows: Windows, batch: int) -> Generator[float, None, np.ndarray]:
+def text_nats(view: LoopLlamaForCausalLM, windows: TextWindows, batch: int) -> Generator[float, None, np.ndarray]:
     """Summed loss of each window's counted predictions, ``[W]`` nats, by full passes.
 
     Yields:
@@ -126,9 +136,19 @@ def _where_cells(subject: Subject, params: WhereParams) -> int:
     return len(params.order(subject))
 
 
+def _where_work(subject: Subject, params: WhereParams) -> Work:
+    """A reading of the text a range; all ranges of the finest grid, whose mean length is a third of the layers."""
+    reach, plain = params.reach(subject), subject.shape().plain
+    starts = math.ceil(plain.layers / params.finest)
+    ranges = starts * (starts + 1) / 2
+    mean = math.ceil(params.finest * (starts + 2) / 3)
+    looped = replace(plain, loops=(Loop(mean, params.loops, 1, 1, 0),))
+    return reach.whole(looped).times(ranges) + reach.whole(plain) + reach.text + reach.intervals(ranges, params.draws)
+
+
 def _where_run(subject: Subject, params: WhereParams) -> Iterator[Row | float]:
     windows, order = params.windows(subject), params.order(subject)
-    layers, counts = subject.model.config.num_hidden_layers, windows.counted.sum(1).numpy()
+    layers, counts = subject.model.config.num_hidden_layers, windows.counts
     costs = [layers + (params.loops - 1) * (end - start + 1) for _, start, end in order]
     progress = Progress(layers + sum(costs))
     unlooped = yield from progress.part(layers, text_nats(subject.view(stock_fields(None)), windows, params.batch))
@@ -352,5 +372,6 @@ register(
         where_plot,
         where_settings,
         first=WHERE_FIRST,
+        work=_where_work,
     )
 )

@@ -14,10 +14,12 @@ from transformers import PreTrainedTokenizerBase
 from loopviz.engine import context_length
 from loopviz.engine.text import encode as encode_text
 from loopviz.engine.text import text_begins_with
+from loopviz.engine.work import windows_of
 from loopviz.text_file import END, Piece, lines_of, pieces
 
 from .experiment import read_file
-from .tasks import Subject, check_number, check_text, param
+from .reach import Reach
+from .tasks import MOST_BATCH, MOST_TOKENS, MOST_WINDOW, Subject, check_number, check_text, param
 
 CHARACTERS_A_TOKEN = 8  # of a text that is read first; more is read if that was too little
 
@@ -28,14 +30,18 @@ class TextParams:
 
     text: str = param("", "The text to measure on (or a file).", "用于测量的文本（或用文件）。", kind="text")
     file: str = param("", "UTF-8 text file to measure on.", "用于测量的 UTF-8 文本文件。", kind="file")
-    limit_tokens: int = param(4096, "Tokens to predict, at most.", "最多预测的词元数。")
-    window: int = param(256, "Tokens a prediction may look back at most.", "一次预测最多回看的词元数。")
+    limit_tokens: int = param(4096, "Tokens to predict, at most.", "最多预测的词元数。", low=1, high=MOST_TOKENS)
+    window: int = param(
+        256, "Tokens a prediction may look back at most.", "一次预测最多回看的词元数。", low=2, high=MOST_WINDOW
+    )
     overlap: int | None = param(
         None,
         "Tokens a prediction looks back at least, except at the text's beginning (default: half a window).",
         "一次预测至少回看的词元数，文本开头除外（默认：窗口的一半）。",
+        low=0,
+        high=MOST_WINDOW,
     )
-    batch: int = param(16, "Windows in one pass.", "一次前向同时处理的窗口数。")
+    batch: int = param(16, "Windows in one pass.", "一次前向同时处理的窗口数。", low=1, high=MOST_BATCH)
 
     def __post_init__(self) -> None:
         check_text(self.text, self.file)
@@ -45,8 +51,18 @@ class TextParams:
         if self.overlap is not None:
             check_number("overlap", self.overlap, 0, self.window - 1)
 
-    def windows(self, subject: Subject) -> Windows:
-        """The text's windows for this model.
+    def reach(self, subject: Subject) -> Reach:
+        """About how much of the text is read, in which windows; nothing is made of it."""
+        text = self.text or read_file(self.file)
+        tokens = min(self.limit_tokens, subject.tokens_in(text))
+        return Reach.of(tokens, self.window, self._overlap, self.batch)
+
+    @property
+    def _overlap(self) -> int:
+        return self.window // 2 if self.overlap is None else self.overlap
+
+    def windows(self, subject: Subject) -> TextWindows:
+        """The text's windows for this model, made as they are read.
 
         Raises:
             ValueError: a window longer than the model's context, or a text of fewer than two tokens.
@@ -56,7 +72,7 @@ class TextParams:
             raise ValueError(f"window={self.window}: the model's context is {context} tokens; give a shorter window")
         text = self.text or read_file(self.file)
         ids = encode(subject.tokenizer, text, self.limit_tokens + 1)
-        return cut(ids, self.window, self.window // 2 if self.overlap is None else self.overlap)
+        return cut(ids, self.window, self._overlap)
 
 
 @dataclass(frozen=True)
@@ -83,23 +99,81 @@ class Windows:
         return len(self.ids)
 
     @property
-    def tokens(self) -> int:
-        """Predictions that count."""
-        return int(self.counted.sum())
-
-    def batches(self, size: int) -> Iterator[Windows]:
-        """At most `size` windows at a time, cut to the longest of them."""
-        for i in range(0, len(self), size):
-            lengths = self.lengths[i : i + size]
-            longest = int(lengths.max())
-            yield Windows(self.ids[i : i + size, :longest], lengths, self.counted[i : i + size, : longest - 1])
-
-    @property
     def mask(self) -> Tensor | None:
         """`[W, T - 1]` int64 for `attention_mask` of a pass over all tokens but the last; `None` without padding."""
         if bool((self.lengths == self.ids.shape[1]).all()):
             return None
         return (torch.arange(self.ids.shape[1] - 1) < (self.lengths - 1)[:, None]).long()
+
+
+class TextWindows:
+    """All windows of a text, none of them made before it is asked for: what is held is the text's tokens, once.
+
+    Args:
+        ids: `[n]` the text's tokens.
+        own: `[n - 1]` bool, which predictions count: prediction i is of token i + 1.
+        spans: by window, where it starts and ends, and how many of its first predictions another window has made.
+    """
+
+    def __init__(self, ids: np.ndarray, own: np.ndarray, spans: np.ndarray) -> None:
+        self._ids, self._own, self._spans = ids, own, spans  # spans: [W, 3] int64
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """`[W]` int64, predictions of each window that count."""
+        before = np.concatenate(([0], np.cumsum(self._own, dtype=np.int64)))
+        start, end, skip = self._spans.T
+        return before[end] - before[start + skip]
+
+    @property
+    def tokens(self) -> int:
+        """Predictions that count."""
+        return int(self.counts.sum())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest window."""
+        return int((self._spans[:, 1] - self._spans[:, 0]).max()) + 1
+
+    def first(self) -> Tensor:
+        """The first window's tokens, `[<= T]` int64."""
+        return next(self.batches(1)).ids[0]
+
+    def batches(self, size: int) -> Iterator[Windows]:
+        """At most `size` windows at a time, cut to the longest of them."""
+        for i in range(0, len(self), size):
+            yield self._made(self._spans[i : i + size].tolist())
+
+    def _made(self, spans: list[list[int]]) -> Windows:
+        lengths = [end + 1 - start for start, end, _ in spans]
+        ids = torch.zeros(len(spans), max(lengths), dtype=torch.int64)
+        counted = torch.zeros(len(spans), max(lengths) - 1, dtype=torch.bool)
+        for row, (start, end, skip) in enumerate(spans):
+            ids[row, : end + 1 - start] = torch.from_numpy(np.array(self._ids[start : end + 1], dtype=np.int64))
+            counted[row, skip : end - start] = torch.from_numpy(self._own[start + skip : end])
+        return Windows(ids, torch.tensor(lengths), counted)
+
+    def whole(self) -> Windows:
+        """All windows at once: of a short text."""
+        return next(self.batches(len(self)))
+
+    @property
+    def ids(self) -> Tensor:
+        """Of all windows at once, as :class:`Windows` has them."""
+        return self.whole().ids
+
+    @property
+    def lengths(self) -> Tensor:
+        """Of all windows at once."""
+        return self.whole().lengths
+
+    @property
+    def counted(self) -> Tensor:
+        """Of all windows at once."""
+        return self.whole().counted
 
 
 def spans(n: int, length: int, overlap: int) -> list[tuple[int, int, int]]:
@@ -111,16 +185,17 @@ def spans(n: int, length: int, overlap: int) -> list[tuple[int, int, int]]:
         overlap: tokens a window shares with the one before, in `0..length - 1`: what a prediction looks back at, at
             least, unless the text begins there.
     """
-    found, done = [], 0
-    while done < n:
-        start = max(0, done - overlap)
-        end = min(start + length, n)
-        found.append((start, end, done - start))
-        done = end
-    return found
+    return [(start, end, skip) for start, end, skip in _spans(n, length, overlap).tolist()]
 
 
-def cut(ids: np.ndarray, length: int, overlap: int) -> Windows:
+def _spans(n: int, length: int, overlap: int) -> np.ndarray:
+    """As :func:`spans`, `[W, 3]` int64."""
+    start = np.arange(windows_of(n, length, overlap), dtype=np.int64) * (length - overlap)
+    skip = np.where(start > 0, overlap, 0)
+    return np.stack((start, np.minimum(start + length, n), skip), axis=1)
+
+
+def cut(ids: np.ndarray, length: int, overlap: int) -> TextWindows:
     """Windows over tokens `[n]` (marks that :class:`TokenIds` knows are read and not predicted).
 
     Args:
@@ -135,14 +210,9 @@ def cut(ids: np.ndarray, length: int, overlap: int) -> Windows:
     own = np.ones(len(ids) - 1, dtype=bool) if given is None else ~given[1:]  # prediction i is of token i + 1
     if not own.any():
         raise ValueError(f"tokens={len(ids)}: nothing but marks of a beginning; give a longer text")
-    found = [span for span in spans(len(ids) - 1, length, overlap) if own[span[0] + span[2] : span[1]].any()]
-    T = max(end - start for start, end, _ in found) + 1
-    windows = torch.zeros(len(found), T, dtype=torch.int64)
-    counted = torch.zeros(len(found), T - 1, dtype=torch.bool)
-    for row, (start, end, skip) in enumerate(found):
-        windows[row, : end + 1 - start] = torch.from_numpy(np.asarray(ids[start : end + 1]))
-        counted[row, skip : end - start] = torch.from_numpy(own[start + skip : end])
-    return Windows(windows, torch.tensor([end + 1 - start for start, end, _ in found]), counted)
+    found = _spans(len(ids) - 1, length, overlap)
+    windows = TextWindows(np.asarray(ids), own, found)
+    return TextWindows(np.asarray(ids), own, found[windows.counts > 0])
 
 
 class TokenIds(np.ndarray):

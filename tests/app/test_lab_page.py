@@ -28,6 +28,7 @@ from loopviz.app.server import ASSETS
 from loopviz.app.service import Service
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.app.url_state import decode
+from loopviz.engine.work import NOTHING
 from loopviz.lab import TASKS, Column, Task, param, repeat
 from tests.app.wire import unwire
 from tests.conftest import make_llama
@@ -78,6 +79,7 @@ TOY = Task(
     {lang: {"title": "Toy", "question": "?", "how": "so", "cost": "nothing"} for lang in LANGUAGES},
     lambda frame, lang: go.Figure([{"type": "scatter", "y": frame["n"].tolist()}], {"title": {"text": lang}}),
     lambda subject, row, params: {"loop_layers": (1, 1), "loop_count": 2 + row["n"]} if row["n"] else None,
+    work=lambda subject, params: NOTHING,
 )
 
 

@@ -171,6 +171,8 @@ class OwnLoop:
 
     class Config:
         num_hidden_layers = 2
+        hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim = 8, 16, 2, 1, 4
+        vocab_size, max_position_embeddings = 40, 64
         loop_injection, loop_norm = "add", True
 
         @staticmethod
@@ -179,9 +181,11 @@ class OwnLoop:
             block |= {"cosine_threshold": 0.95, "kl_threshold": 0.01, "kv_mode": "virtual_layers", "slots": 1}
             block |= {"attention_mode": "serial", "merge": "ema", "ema_alpha": 0.7, "damping": 1.0, "floor": 1}
             block |= {"chooser": "none", "layer_threshold": 0.15}
-            return [SimpleNamespace(**block, injection="add", norm=True, dynamic=False)]
+            more = {"layers": range(2), "max_steps": 4, "parallel": False, "chosen": False}
+            return [SimpleNamespace(**block, **more, injection="add", norm=True, dynamic=False)]
 
     config = Config
+    dtype = SimpleNamespace(itemsize=4)
 
     def with_loop(self, **fields: Any) -> None:
         """It takes all settings but layers it does not have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loopviz.app.texts import (
+    bounds,
     compare,
     door,
     en,
@@ -24,6 +25,7 @@ from loopviz.panels.labels import fill
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
 _PARTS = (
+    bounds,
     play,
     learn,
     share,
