@@ -14,6 +14,7 @@ from loopviz.app.texts import table, text
 if TYPE_CHECKING:
     from loopviz.app.models import Loaded
 
+LONGEST = 80  # characters of a name that a stranger's file brings
 SHOWN = 3  # tokens named of those a note is about
 
 
@@ -58,4 +59,4 @@ def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _few(found: list[Any]) -> str:
-    return ", ".join(str(one) for one in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+    return ", ".join(str(one)[:LONGEST] for one in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")

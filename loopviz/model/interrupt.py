@@ -82,11 +82,6 @@ def check() -> None:
             raise Interrupted("stopped in the middle of the work")
 
 
-def stopped() -> bool:
-    """Whether the work at hand is to end: for work that waits for another process, which is ended then."""
-    return any(stop.is_set() for stop in _STOPS.get())
-
-
 def until(stop: Stop, steps: Generator[Y, None, R]) -> Generator[Y, None, R | None]:
     """The steps of a generator until `stop` is set, inside of a step too; closing this closes them.
 

@@ -86,3 +86,9 @@ def test_what_the_controls_cannot_hold_of_a_model_s_loop_is_told() -> None:
     wide = LoopLlamaConfig(num_hidden_layers=4, loop_layers=(1, 2), loop_count=60, max_loop_count=60)
     (said,) = _asked(_loaded(wide))["notes"]["said"]
     assert "loop_count" in said
+
+
+def test_c3_a_name_that_a_stranger_s_file_brings_is_not_sent_whole() -> None:
+    """A page asks again and again where a model is: a token's name of a megabyte went along each time."""
+    note = Note("tokens_without_row", "", {"tokens": {"x" * 10**6: 400}, "rows": 320})
+    assert len(notes.told([note], "en")[0]) < 1_000
