@@ -18,8 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from loopviz.worker import WorkerEnded, ended_by
-
 MANY = 256  # rows (tokens of all sequences) from which single operations are looked at; that costs some 1.5 us each
 PIECE = 2**31  # multiply-adds of one operation: about half a second of a slow core
 
@@ -46,33 +44,16 @@ _INSIDE: ContextVar[bool] = ContextVar("loopviz_inside_operations", default=Fals
 def interruptible(stop: Stop) -> Iterator[None]:
     """What this thread computes in the block ends as soon as `stop` is set; blocks may stand in each other.
 
-    So does a stranger's tokenizer that it asks (:mod:`loopviz.worker`).
-
     A generator must not yield in the block (its consumer would be interrupted too): see :func:`until`.
 
     Raises:
         Interrupted: from the work in the block.
     """
-    stops = (*_STOPS.get(), stop)
-    token = _STOPS.set(stops)
+    token = _STOPS.set((*_STOPS.get(), stop))
     try:
-        with ended_by(lambda: any(each.is_set() for each in stops)):
-            yield
-    except ValueError as error:
-        if _ended_for_it(error):
-            raise Interrupted("stopped in the middle of the work") from error
-        raise
+        yield
     finally:
         _STOPS.reset(token)
-
-
-def _ended_for_it(error: BaseException | None) -> bool:
-    """Whether a worker was ended by a stop, whatever it was called on the way here."""
-    while error is not None:
-        if isinstance(error, WorkerEnded) and error.why == "over":
-            return True
-        error = error.__cause__
-    return False
 
 
 def check() -> None:

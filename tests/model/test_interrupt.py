@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from loopviz.model import Interrupted, LoopCache, LoopLlamaForCausalLM, interrupt, interruptible
-from loopviz.worker import WorkerEnded
 from tests.engine import tiny
 
 NEVER = threading.Event()
@@ -253,21 +252,6 @@ def test_until_ends_a_generator_and_closes_it():
     assert returned == ["whole"]
     assert list(result(StopAt(4)))
     assert returned == ["whole", None]
-
-
-def test_a_tokenizer_that_is_ended_for_a_stop_is_an_interrupt_and_other_errors_are_not():
-    stop = threading.Event()
-
-    def ask(why: str) -> None:
-        try:
-            raise WorkerEnded(why, "ended")
-        except ValueError as error:
-            raise ValueError("the tokenizer refuses this text") from error
-
-    with pytest.raises(ValueError, match="refuses"), interruptible(stop):
-        ask("memory")
-    with pytest.raises(Interrupted), interruptible(stop):
-        ask("over")
 
 
 def test_until_leaves_its_consumer_alone():
