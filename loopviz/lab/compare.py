@@ -170,6 +170,8 @@ class Comparison:
         results: one a configuration, filling as :meth:`events` goes on.
         stops: one a configuration; once set, that configuration ends at once, in the middle of a pass too, with what is
             known by then, and one that has not begun is left out.
+        lock: held while a token is added to a result; who reads `results` from another thread takes it. Never held in
+            a pass.
 
     Raises:
         ValueError: a prompt, or a continuation, that the model cannot read.
@@ -177,6 +179,7 @@ class Comparison:
 
     def __init__(self, subject: Subject, params: CompareParams) -> None:
         self.subject, self.params = subject, params
+        self.lock = threading.RLock()
         self.stops = [threading.Event() for _ in params.loops]
         self.results = [Result() for _ in params.loops]
         model, tokenizer = subject.model, subject.tokenizer
@@ -234,7 +237,8 @@ class Comparison:
         result, total = self.results[i], self.params.max_new_tokens
         yield Event(i, "stage", "text", 0, total)
         for frame in self._frames(i, view, self.params.settings()):
-            result.take(frame)
+            with self.lock:
+                result.take(frame)
             yield Event(i, "token", "text", len(result.ids), total)
 
     def _timing(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -221,6 +222,26 @@ def test_h1_a_comparison_is_left_in_the_middle_of_a_pass(
     assert len(ran) == at, "no layer begins after it"
     assert put_together(messages)["end"] == "stopped"
     assert comparisons.service.places.taken() == 0
+
+
+def test_h3_a_question_about_a_comparison_waits_for_no_pass(comparisons: Comparisons, loaded: Loaded) -> None:
+    """A sibling: each look held a thread until the prompt of a configuration was read."""
+    answers: list[Any] = []
+
+    def begin(layer: Any, given: Any) -> None:
+        runs = comparisons.runs.of_session("me")
+        if runs and not answers:
+            asking = threading.Thread(target=lambda: answers.append(comparisons.look(json.dumps({"run": runs[0].id}))))
+            asking.start()
+            asking.join(20)
+            answers.append(None)
+
+    handles = [layer.register_forward_pre_hook(begin) for layer in loaded.model.model.layers]
+    said(comparisons.run(asked(None, BLOCK), "me"))
+    for handle in handles:
+        handle.remove()
+    assert answers[0] is not None, "no answer within the pass"
+    assert json.loads(answers[0])["kind"] == "snapshot"
 
 
 @pytest.mark.parametrize("nobody_s", ["", None, 0, [], "x" * 65])
