@@ -166,35 +166,36 @@ def _train(options: argparse.Namespace) -> int:
     check_buildable(recipe)
     device = str(resolve_device(options.device))
     beside = [read_beside(folder) for folder in options.beside]
-    with outputs.naming(run_folder):
-        run_folder.mkdir(parents=True, exist_ok=True)
-    with outputs.naming(run_folder):
-        task: Task = (
-            ArrowsTask(recipe)
-            if recipe.task == "arrows"
-            else TextTask(recipe, options.data, options.held_out, run_folder)
+    with outputs.alone(run_folder / STATE, "--out", "training"):
+        with outputs.naming(run_folder):
+            run_folder.mkdir(parents=True, exist_ok=True)
+        with outputs.naming(run_folder):
+            task: Task = (
+                ArrowsTask(recipe)
+                if recipe.task == "arrows"
+                else TextTask(recipe, options.data, options.held_out, run_folder)
+            )
+        with _Line(recipe.steps) as line:
+            trainer = Trainer(recipe, task, run_folder, device=device, resume=options.resume, say=line)
+            progress = trainer.run()
+        with outputs.naming(options.out):
+            model = save_model(trainer.model, recipe, task, options.out)
+        result = task.measure(model, final=True)
+        print(result_table(result), flush=True)  # before anything that may fail: it took long enough
+        write_card(
+            options.out,
+            recipe,
+            task,
+            progress,
+            result,
+            history=read_history(run_folder),
+            command=_typed(options),
+            data_note=options.data_note,
+            license=options.license,
+            beside=beside,
+            parameters=model.num_parameters(),
+            device=device,
         )
-    with _Line(recipe.steps) as line:
-        trainer = Trainer(recipe, task, run_folder, device=device, resume=options.resume, say=line)
-        progress = trainer.run()
-    with outputs.naming(options.out):
-        model = save_model(trainer.model, recipe, task, options.out)
-    result = task.measure(model, final=True)
-    print(result_table(result), flush=True)  # before anything that may fail: it took long enough
-    write_card(
-        options.out,
-        recipe,
-        task,
-        progress,
-        result,
-        history=read_history(run_folder),
-        command=_typed(options),
-        data_note=options.data_note,
-        license=options.license,
-        beside=beside,
-        parameters=model.num_parameters(),
-        device=device,
-    )
     return 0
 
 

@@ -331,3 +331,16 @@ def test_a_finished_run_is_prolonged_only_where_that_is_what_a_longer_run_had_be
     told = capfd.readouterr().err
     assert "the learning rate (trapezoid) of the 9 steps done depends on that" in told
     assert "train into another folder with steps=12" in told
+
+
+def test_l16_a_second_training_in_one_folder_is_told_in_words(tmp_path, recipe_file, capfd):
+    from loopviz import outputs
+
+    recipe, out = recipe_file(arrows_recipe()), tmp_path / "m"
+    with outputs.alone(out / "run" / "checkpoint.pt", "--out", "training"):
+        assert run("train", recipe, "--out", out) == 2
+    error = capfd.readouterr().err
+    assert "another training is writing there (process" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.rglob("*checkpoint*")) == []
+    assert not out.exists()
