@@ -4,6 +4,9 @@ Options, or the environment variables beside them: --host (GRADIO_SERVER_NAME), 
 --model (LOOPVIZ_MODEL): the model loaded at the start; a name, a Hugging Face id, a folder or a .gguf file;
 --profile (LOOPVIZ_PROFILE): what visitors may do, `local` or `public`. A server that others can reach is public unless told
 otherwise.
+
+More names by which the server is reached (a domain of yours; numbers, this machine's own name and a Space's are known):
+LOOPVIZ_HOSTS=loops.example.org,*.school.example. Sites whose pages may show it in a frame: LOOPVIZ_FRAMES=https://course.example
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from loopviz.app.door import rules_of
 from loopviz.app.main import DEFAULT_MODEL, build, launch
 from loopviz.app.profile import PROFILES, profile_of
 
@@ -26,6 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         profile = profile_of(options.host, os.environ, options.profile)
+        rules_of(options.host, os.environ)
     except ValueError as error:
         parser.error(str(error))
     print(f"* Profile: {profile.name}", flush=True)

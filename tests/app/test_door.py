@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -499,3 +500,75 @@ def test_a_question_nested_3000_deep_is_a_question_that_no_page_asks(client: htt
             answer = client.post(f"{API}/component_server", json=question)
             assert answer.status_code == 200, (name, data)
             assert json.loads(answer.json()).get("kind") != "failed", (name, data)
+
+
+# --- hostile calls -------------------------------------------------------------------------------------------------------
+
+ODD: list[Any] = [
+    None,
+    True,
+    -1,
+    10**18,
+    1e308,
+    "",
+    "x" * 30_000,
+    "\u202e\u0000",
+    "\ud800 half",
+    "../../etc/passwd",
+    "{{7*7}}${7*7}<script>",
+    "[" * 3000,
+    '{"model": 3, "run": [], "touched": {}, "gave": 1, "lang": []}',
+    [],
+    [[[]]],
+    {},
+    {"__type__": "update", "value": 1},
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    {"n": 10**15, "view": [], "wishes": {}, "values": 3, "cards": [1, {}], "model": {}, "task": [], "ticket": 3},
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hostile_calls_of_every_event_and_question_never_end_in_an_error_of_ours(
+    client: httpx.Client, page: ExplorePage, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance, known = random.Random(seed), Known.of(page.demo)
+    quick = [n for n in known.events if not page.demo.fns[n].queue]
+    queued = [n for n in known.events if page.demo.fns[n].queue and page.demo.fns[n].inputs]
+    assert len(quick) >= 10
+    calls: list[tuple[str, dict[str, Any]]] = []
+    for n in quick * 3:
+        usual = [None if callable(one.value) else one.value for one in page.demo.fns[n].inputs]
+        given = [chance.choice(ODD) if chance.random() < 0.3 else value for value in usual]
+        calls.append(("run/predict", {"fn_index": n, "data": given, "event_data": chance.choice(ODD)}))
+    calls += [("run/predict", {"fn_index": n, "data": [None] * known.events[n]}) for n in queued]
+    for element, name in _asked_of(page) * 3:
+        asked = chance.choice(
+            [*ODD, *(json.dumps({"lang": "zh", "run": "recorded", word: chance.choice(ODD)}) for word in WORDS)]
+        )
+        calls.append(("component_server", {"component_id": element, "fn_name": name, "data": asked}))
+    for path, body in calls:
+        answer = client.post(
+            f"{API}/{path}", content=json.dumps({"session_hash": f"fuzz{seed}", **body}), headers={"content-type": JSON}
+        )
+        assert answer.status_code < 500, (path, body)
+        assert not re.search(r"Traceback|site-packages|/loopviz/app|File \\?\"", answer.text), (path, body)
+    assert [record.getMessage() for record in caplog.records if "reference" in record.getMessage()] == []
+
+
+WORDS = (
+    "focus",
+    "panels",
+    "shown",
+    "from",
+    "to",
+    "epoch",
+    "token",
+    "piece",
+    "model",
+    "word",
+    "cards",
+    "shared",
+    "row",
+    "view",
+    "kind",
+)
