@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from loopviz.app import drawing
 from loopviz.app import settings as st
 from loopviz.app.texts import LANGUAGES
 from loopviz.panels import PANELS, Focus
-from loopviz.trace import Trace
+from loopviz.trace import EXTRAS, Trace
+from loopviz.trace.sanity import check_frames_sense, check_meta_sense
+from loopviz.trace.schema import check_meta
 from tests.trace.synthetic import change_loop, random_trace
 
 
@@ -42,3 +48,51 @@ def test_a_block_of_one_layer_is_no_range(lang: str, strategy: str) -> None:
     assert "3" in said
     wide = drawing.about_loop([st.block_of(values | {"block_end": 4})], lang)[0]
     assert "3–4" in wide
+
+
+# -- L7 trace_unknown_attention_mode ---------------------------------------------------------------------------------------
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where in a meta something stands that is neither list nor mapping."""
+    if isinstance(value, (dict, list)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(part, (*path, key))
+    else:
+        yield path
+
+
+def _drawn(meta: dict[str, Any], frames: list[Any]) -> str:
+    """What becomes of a stranger's meta: refused by name, or drawn in every language and its settings taken over."""
+    try:
+        check_meta(meta)
+        check_meta_sense(meta)
+        check_frames_sense(frames, meta)
+    except ValueError as error:
+        return str(error)
+    trace = Trace(meta, frames)
+    for lang in LANGUAGES:
+        drawing.picture(trace, Focus(lang=lang, token=2), PANELS)
+    st.of_run(meta)
+    return "drawn"
+
+
+def test_l7_every_field_of_a_stranger_s_meta_is_refused_by_name_or_can_be_drawn() -> None:
+    made = random_trace(5, 5, blocks=[(0, 1)], extras=EXTRAS, strategy="dynamic_stop")
+    refused = set()
+    for path in _leaves(made.meta):
+        for value in ("sideways", "", -1, 2**40, 0.5, None, True):
+            meta = copy.deepcopy(made.meta)
+            place = meta
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = value
+            told = _drawn(meta, made.frames)
+            if value == "sideways" and told != "drawn":
+                assert str([key for key in path if isinstance(key, str)][-1]) in told, "named"
+                refused.add(path[-1])
+    assert {"attention_mode", "kv_mode", "strategy", "injection", "version"} <= refused
+    for key in made.meta["settings"]:
+        meta = copy.deepcopy(made.meta)
+        del meta["settings"][key]
+        assert _drawn(meta, made.frames) == "drawn"
