@@ -309,6 +309,7 @@ class Page {
 
   /** Gradio's Stop goes through its queue; this tells the run at once. */
   halt() {
+    this.stopping();
     if (this.run && !this.end) fetch(this.lineOf(this.run), { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).catch(() => null);
   }
 

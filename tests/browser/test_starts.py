@@ -223,6 +223,26 @@ def test_presets_clicked_one_after_the_other_end_with_the_last(visit: Visit) -> 
     idle(page, "stopped")
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_h1_the_page_says_stopping_until_it_has_stopped(visit: Visit, lang: str) -> None:
+    """It said "stopped" while a prompt was still being read, for as long as that took."""
+    page = visit(f"?lang={lang}", apart=True)
+    long_run(page)
+    page.evaluate("""() => {
+      const root = document.querySelector('.lv'), line = document.querySelector('.lv-state');
+      const seen = (window.seen = []);
+      const look = () => {
+        const now = `${root.dataset.state}: ${line.textContent}`;
+        if (seen.at(-1) !== now) seen.push(now);
+      };
+      new MutationObserver(look).observe(root, { attributes: true, attributeFilter: ['data-state'] });
+    }""")
+    page.click("#lv-stop")
+    idle(page, "stopped")
+    assert page.evaluate("window.seen.slice(-2)") == [f"stopping: {table(lang)['live.state.stopping']}", "idle: "]
+    assert page.evaluate("document.querySelector('.lv-state').textContent") == ""
+
+
 def test_five_clicks_are_one_run(visit: Visit) -> None:
     page = visit()
     settle(page, "sampling", "max_new_tokens", 20)
