@@ -293,7 +293,7 @@ def test_settings_are_checked_as_they_are_changed(comparisons: Comparisons, load
     plain, dynamic, far = answer["cards"]
     assert plain["controls"] == {}
     assert not dynamic["controls"]["loop_count"]["on"]
-    assert "1–1" in dynamic["about"]
+    assert "layer 1 runs until" in dynamic["about"]
     assert dynamic["refused"] is None
     assert "layer 9" in far["refused"]
 
