@@ -21,6 +21,10 @@ KV_MODES = ("virtual_layers", "merge_strategy")
 ATTENTION_MODES = ("parallel", "serial")
 INJECTIONS = ("none", "add", "linear")
 
+# Far ends: a cache and a recorder keep account of every slot and step, before any of them is computed.
+MOST_STEPS = 65_536
+MOST_SLOTS = 4_096
+
 # Fields that decide which K/V a cache holds: a cache made under other values cannot be continued.
 LAYOUT_FIELDS = ("loop_layers", "kv_cache_mode", "virtual_layer_count")
 
@@ -229,7 +233,7 @@ class LoopLlamaConfig(LlamaConfig):
         virtual = kv_mode == "virtual_layers"
         minimum = pick("min_loop_count")
         floor = 1 if isinstance(minimum, _Default) and not virtual else int(_whole("min_loop_count", minimum))
-        slots = _whole("virtual_layer_count", pick("virtual_layer_count"))
+        slots = _whole("virtual_layer_count", pick("virtual_layer_count"), MOST_SLOTS)
         chooser = _one_of("layer_chooser", pick("layer_chooser"), (NO_CHOOSER, *CHOOSERS))
         block = LoopBlock(
             index=index,
@@ -348,9 +352,12 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _whole(name: str, value: Any) -> int:
+def _whole(name: str, value: Any, most: int = MOST_STEPS) -> int:
     if not _is_int(value) or value < 1:
         raise ValueError(f"{name}={value!r}: must be a whole number >= 1")
+    if value > most:
+        shown = value if value < 10**40 else "10^40 and more"
+        raise ValueError(f"{name}={shown}: must be <= {most:,}; every one of them is kept account of")
     return value
 
 

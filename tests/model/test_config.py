@@ -278,3 +278,12 @@ def test_a_model_of_two_blocks_can_be_taken_without_its_loop(fields, tmp_path):
     name = next(iter(fields))
     with pytest.raises(ValueError, match=name):
         LoopLlamaConfig(**{name: [*fields[name][:1], "nonsense"]})
+
+
+@pytest.mark.parametrize("name", ["loop_count", "max_loop_count", "min_loop_count", "virtual_layer_count"])
+@pytest.mark.parametrize("value", [10**9, 10**400])
+def test_c2_a_count_has_a_far_end_too(name: str, value: int) -> None:
+    """Slots and steps are accounted for one by one: a billion would fill the memory before anything is computed."""
+    with pytest.raises(ValueError, match=f"{name}=.*: must be <= ") as caught:
+        build({"loop_layers": (1, 2), "loop_strategy": "dynamic_stop", name: value})
+    assert len(str(caught.value)) < 120
