@@ -5,7 +5,6 @@ import { el, name } from "./dom.js";
 
 const AGAIN_MS = 700; // between two looks
 const PATIENCE = 20; // looks in vain
-const REST_MS = 2500; // until the server has given up what nobody wants
 
 export class ModelLine {
   constructor(page) {
@@ -18,6 +17,7 @@ export class ModelLine {
     this.foldable();
     this.watcher = null; // the newest watch
     this.asking = new AskModel(() => this.watch(true));
+    this.resting = false; // whether Stop was pressed while the model was on its way: it is looked for, and not wanted
     this.told = ""; // of which model, and state, the server was asked what it means
   }
 
@@ -63,25 +63,18 @@ export class ModelLine {
 
   /** Stop was pressed: what is being fetched for this visitor is not wanted any more. */
   rest() {
-    if (!["waiting", "importing", "loading"].includes(this.node.dataset.state)) return;
-    const watcher = (this.watcher = {});
-    this.resting = true;
-    setTimeout(() => this.watcher === watcher && this.watch(false, true), REST_MS);
+    this.resting = ["waiting", "importing", "loading"].includes(this.node.dataset.state);
   }
 
-  /**
-   * Follow the loading of the model that is chosen in the controls until it is there; the newest call does.
-   * `look`: without wanting it.
-   */
-  async watch(again = false, look = false) {
+  /** Follow the loading of the model that is chosen in the controls until it is there; the newest call does. */
+  async watch(again = false) {
     const { config, server } = this.page;
     if (!config || !server) return undefined;
     const watcher = (this.watcher = {});
-    this.resting = look;
-    if (again) this.told = "";
+    if (again) [this.told, this.resting] = ["", false];
     for (let tries = 0; ; tries++) {
       let status = null;
-      const asked = { lang: config.lang, model: window.loopvizModel, again: again && !tries, linked: false, look }; // see ExplorePage; left out until one was chosen
+      const asked = { lang: config.lang, model: window.loopvizModel, again: again && !tries, linked: false, look: Boolean(this.resting) }; // see ExplorePage; left out until one was chosen
       asked.linked = this.asking.linked(asked.model, window.loopvizTouched?.has("model"));
       try {
         status = JSON.parse(await server.model_status(JSON.stringify(asked)));
@@ -90,7 +83,7 @@ export class ModelLine {
       }
       if (this.watcher !== watcher) return undefined; // another model, or another language
       if (status) this.show(status, asked.model);
-      if (status?.state === "ask" || (look && status?.state === "waiting")) return undefined; // until the visitor agrees
+      if (status?.state === "ask" || (asked.look && status?.state === "waiting")) return undefined; // until the visitor agrees
       if (status?.state === "ready" || status?.state === "failed") return this.arrived(JSON.stringify([asked.model, status.state]));
       if (!status && tries > PATIENCE) return undefined;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
