@@ -1,0 +1,1 @@
+"""Attacks on servers of our own, over loopback, and what they do to them: `python benchmarks/attacks [ROW ...]`."""
