@@ -93,6 +93,7 @@ def launch(
         server_port=port,
         inbrowser=browser,
         prevent_thread_lock=not wait,
+        state_session_capacity=profile.sessions,
         max_threads=threads(profile.queue, page.service.places.most),
         theme=theme(),
         **server.launch_options(page.demo, rules, direct.route(page.service.registry), *page.sharing.routes()),

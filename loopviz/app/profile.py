@@ -39,6 +39,7 @@ class Profile:
         question_bytes: of a question that a page's script asks.
         body_seconds: that either may take to arrive.
         pause_seconds: that a file on its way may rest.
+        sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Profile:
     question_bytes: int
     body_seconds: float
     pause_seconds: float
+    sessions: int
 
 
 LOCAL = Profile(
@@ -98,6 +100,7 @@ LOCAL = Profile(
     question_bytes=MIB // 2,
     body_seconds=60.0,
     pause_seconds=20.0,
+    sessions=200,
 )
 PUBLIC = Profile(
     name="public",
@@ -127,6 +130,7 @@ PUBLIC = Profile(
     question_bytes=MIB // 2,
     body_seconds=60.0,
     pause_seconds=20.0,
+    sessions=200,
 )
 PROFILES = {profile.name: profile for profile in (LOCAL, PUBLIC)}
 
