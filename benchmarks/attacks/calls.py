@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from benchmarks.attacks.addresses import addresses, events, functions
+from benchmarks.attacks.far_ends import warm
 from benchmarks.attacks.finding import Finding, Options, most
 from benchmarks.attacks.serving import MIB, ROOT, Attacked, attacked
 from benchmarks.attacks.visiting import API, Answer, Visitor, ready, request
@@ -37,9 +38,7 @@ def row(options: Options) -> Finding:
     calls, wrong = options.trials or CALLS, []
     with attacked() as server:
         ready(server, "stories-loop")
-        first = Visitor(server)
-        first.run(("Once", {"max_new_tokens": 2}))
-        first.leave()
+        warm(server)
         server.rest()
         counts, before = server.counts(), server.held()
         answers = attack(server, calls, options.seed, wrong)
