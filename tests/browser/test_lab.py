@@ -76,3 +76,21 @@ def test_the_manual_s_experiment_can_be_ended_between_two_tokens(visit: Callable
         )
         != first
     )
+
+
+def test_c2_a_number_that_is_too_much_is_refused_beside_its_field(visit: Callable[..., Page]) -> None:
+    page = visit(at="lab")
+    page.locator('.lv-task[data-task="perplexity"]').click()
+    page.locator("[data-field=text] textarea").fill(TEXT * 8)
+    field = page.locator("[data-field=batch]")
+    expect(field.locator("input")).to_have_attribute("max", "4096")
+    expect(field.locator(".lv-field-info")).to_contain_text("1 to 4,096.")
+    field.locator("input").fill("100000")
+    field.locator("input").blur()
+    page.locator(".lv-go:visible").first.click()
+    expect(field).to_have_class(re.compile("lv-field-bad"))
+    expect(field.locator(".lv-field-info")).to_contain_text("batch=100000: must be from 1 to 4,096")
+    expect(page.locator(".lv-status.lv-bad")).to_contain_text("batch=100000")
+    field.locator("input").fill("8")
+    page.locator(".lv-go:visible").first.click()
+    expect(field).not_to_have_class(re.compile("lv-field-bad"))
