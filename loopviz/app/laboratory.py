@@ -80,6 +80,8 @@ class Laboratory:
             yield over(ticket, said if bad else stopped, bad=bad)
             return
         loaded = self.room.get(name, lang, gone)
+        from loopviz.model.interrupt import Interrupted, interruptible
+
         folder = outputs.scratch_folder()
         run: LabRun | None = None
         try:
@@ -91,8 +93,12 @@ class Laboratory:
                 if gone():
                     yield over(ticket, stopped, bad=False)
                     return
-                with ended_by(gone):
-                    run = self._prepare(task, subject, params, folder, session, ticket, lang)
+                try:
+                    with ended_by(gone), interruptible(start.over):
+                        run = self._prepare(task, subject, params, folder, session, ticket, lang)
+                except Interrupted:
+                    yield over(ticket, stopped, bad=False)
+                    return
                 self.runs.begin(run)
                 if gone():  # taken back as it began
                     run.stop()

@@ -9,6 +9,7 @@ from typing import Any
 import regex
 
 from loopviz.engine.text import encode, text_begins_with
+from loopviz.model.interrupt import check
 from loopviz.text_file import lines_of, pieces
 
 from .windows import CHARACTERS_A_TOKEN
@@ -39,6 +40,7 @@ def beginnings(tokenizer: Any, text: str, prompt_tokens: int, reference_tokens: 
     before = text_begins_with(tokenizer)
     room = prompt_tokens - len(before)
     for piece in pieces(lines_of(text)):
+        check()  # there may be a hundred thousand documents
         if not piece.begins:
             continue
         head, whole = _head(tokenizer, piece.text, room + reference_tokens)

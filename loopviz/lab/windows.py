@@ -15,6 +15,7 @@ from loopviz.engine import context_length
 from loopviz.engine.text import encode as encode_text
 from loopviz.engine.text import text_begins_with
 from loopviz.engine.work import windows_of
+from loopviz.model.interrupt import check
 from loopviz.text_file import END, Piece, lines_of, pieces
 
 from .experiment import read_file
@@ -272,6 +273,7 @@ def _encode_all(tokenizer: PreTrainedTokenizerBase, documents: list[Piece], befo
     ids: list[int] = []
     given: list[bool] = []
     for piece in documents:
+        check()
         marks = before * piece.begins
         own = encode_text(tokenizer, piece.text, add_special_tokens=False, verbose=False)
         own += end * (piece.marked or (piece.ends and whole))

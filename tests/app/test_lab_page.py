@@ -30,6 +30,7 @@ from loopviz.app.texts import LANGUAGES, table
 from loopviz.app.url_state import decode
 from loopviz.engine.work import NOTHING
 from loopviz.lab import TASKS, Column, Task, param, repeat
+from loopviz.lab.beginnings import beginnings
 from tests.app.wire import unwire
 from tests.conftest import make_llama
 from tests.lab.subject import subject
@@ -389,6 +390,29 @@ def test_h2_a_measurement_is_weighed_as_it_grows_and_ends_where_the_server_has_n
     assert page["end"] == "memory"
     assert len(page["rows"]) == 1
     assert all(table(lang)["lab.end.memory"] for lang in LANGUAGES)
+
+
+def test_c1_what_is_stopped_while_its_text_is_looked_at_ends_there(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first row a text of a hundred thousand documents is cut into prompts."""
+    seen: list[int] = []
+
+    def counted(subject: Any, params: Any) -> int:
+        for _ in beginnings(
+            subject.tokenizer, "A dog ran to the park and played all day.\n<|endoftext|>\n" * 500, 16, 8
+        ):
+            seen.append(1)
+            if len(seen) == 3:
+                laboratory.stop(json.dumps({"ticket": "t1"}))
+        return 1
+
+    monkeypatch.setitem(TASKS, "toy", dataclasses.replace(TOY, cells=counted))
+    last = said(laboratory.run(asked(), "me"))[-1]
+    assert (last["text"], last["over"], last["bad"]) == (table("en")["live.end.stopped"], True, False)
+    assert len(seen) == 3
+    assert len(laboratory.runs) == 0
+    assert laboratory.service.places.taken() == 0
 
 
 def test_an_error_on_the_way_keeps_the_rows_and_says_so(laboratory: Laboratory) -> None:
