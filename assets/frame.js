@@ -111,7 +111,10 @@ export class Frame {
   /** Ask the server; null when no answer came. */
   async ask(about, question) {
     try {
-      return JSON.parse(await this.server[about](JSON.stringify(question)));
+      const answer = JSON.parse(await this.server[about](JSON.stringify(question)));
+      if (answer.kind !== "failed") return answer;
+      this.page.say(answer.text, true); // nobody foresaw it: the words name where the log has it
+      return null;
     } catch {
       return null;
     }

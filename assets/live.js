@@ -466,6 +466,7 @@ class Page {
     if (message.kind === "snapshot" && name === "resync") this.begun(message);
     else if (message.kind === "snapshot") this.snapshot(message);
     else if (message.kind === "current") this.finish(message.end);
+    else if (message.kind === "failed") this.say(message.text, true);
     else if (message.kind === "gone") {
       this.held = [];
       if (this.own === asked) this.own = null;

@@ -421,7 +421,7 @@ class Answer:
         if self.path.startswith(API):  # Gradio's script reads these
             made = JSONResponse({"detail": said, "error": said}, status)
         headers = policy.added(made.raw_headers, {**self._safe, "Cache-Control": "no-store"})
-        if status in (405, 415, 413, 408):  # what was not read is not waited for
+        if self.scope["method"] == "POST" and status not in (400, 422):  # what was not read is not waited for
             headers = policy.added(headers, {"Connection": "close"})
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         body = b"" if self.scope["method"] == "HEAD" else made.body

@@ -113,7 +113,7 @@ def askable(of: Any, *names: str) -> list[Callable[[str], str]]:
             except kinds() as error:
                 asked = questions.read(question, len(question) if isinstance(question, str) else 0)
                 said = unforeseen(error, pick_language(asked.get("lang")), f"the question {name!r}")
-                return dumps({"kind": "failed", "text": said})
+                return dumps({"kind": "failed", "state": "failed", "text": said})
 
         ask.__name__ = name
         return ask

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -124,6 +125,16 @@ def test_every_address_of_the_app_is_either_used_or_closed(app: Any, client: htt
     for method, path in closed:
         answer = client.request(method, filled(path), headers={"content-type": JSON})
         assert answer.status_code in (404, 405), (method, path)
+
+
+def test_upload_that_nothing_uses_takes_nothing(client: httpx.Client, app: Any) -> None:
+    folder = Path(app.uploaded_file_dir)
+    before = set(folder.rglob("*")) if folder.exists() else set()
+    for path in ("upload", "upload?upload_id=x", "run/predict", "component_server"):
+        answer = client.post(f"{API}/{path}", files={"files": ("big.bin", b"x" * 2**20)})
+        assert answer.status_code in (404, 415)
+        assert str(folder) not in answer.text
+    assert (set(folder.rglob("*")) if folder.exists() else set()) == before
 
 
 # --- hosts ---------------------------------------------------------------------------------------------------------------
@@ -471,7 +482,7 @@ def test_a_question_that_fails_is_words_and_a_reference(
         answer = client.post(f"{API}/component_server", json=question)
         assert answer.status_code == 200
         told = json.loads(answer.json())
-        assert told["kind"] == "failed"
+        assert (told["kind"], told["state"]) == ("failed", "failed")
         (ref,) = re.findall(r"\b[0-9a-f]{8}\b", told["text"])
         assert ref in caplog.text
         assert "secret" not in answer.text

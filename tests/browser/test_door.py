@@ -264,3 +264,29 @@ def test_an_override_in_one_token_turns_no_other_around(visit: Visit, tmp_path: 
     assert lefts == sorted(lefts)
     assert len(lefts) == 4
     assert inside(page, "page.tokens[1][0]") == "\u202etwo "
+
+
+# --- errors --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_question_that_failed_is_told_with_its_reference(visit: Visit) -> None:
+    failed = json.dumps({"kind": "failed", "state": "failed", "text": "something went wrong. Reference 0a1b2c3d"})
+    page = visit(at="compare", apart=True)
+    page.route("**/component_server**", lambda route: route.fulfill(json=failed))
+    page.evaluate("document.querySelector('.lv-page').page.check(0)")
+    expect(page.locator(".lv-asking .lv-status.lv-bad")).to_contain_text("0a1b2c3d")
+    page = visit(apart=True)
+    page.route("**/component_server**", lambda route: route.fulfill(json=failed))
+    inside(page, "page.look({ token: 1 })")
+    page.wait_for_function("() => document.querySelector('.lv').page.said.includes('0a1b2c3d')")
+
+
+def test_a_line_that_is_full_is_said_beside_run(visit: Visit) -> None:
+    page = visit(apart=True)
+    inside(
+        page, "page.status({ text: 'Not started: 64 runs are waiting', bad: true, over: true, full: true, n: page.n })"
+    )
+    inside(page, "page.mark()")
+    expect(page.locator("#lv-buttons .lv-state")).to_have_text("Not started: 64 runs are waiting")
+    short_run(page)
+    expect(page.locator("#lv-buttons .lv-state")).not_to_contain_text("Not started")
