@@ -12,7 +12,6 @@ Nothing here knows what is asked. A program that is no browser sends no `Origin`
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import ipaddress
 import json
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import gradio as gr
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -272,7 +272,7 @@ async def _whole_body(receive: Receive, headers: Headers, most: int, seconds: fl
         raise Refused(413, "door.large", limit=f"{most:,}")
     parts, size = [], 0
     try:
-        async with asyncio.timeout(seconds):
+        with anyio.fail_after(seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -351,7 +351,7 @@ class Door:
         most = profile.body_bytes if _CALLS.fullmatch(path) else profile.question_bytes
         body = await _whole_body(receive, headers, most, profile.body_seconds)
         if path.startswith(API):
-            asked = await asyncio.to_thread(read_json, body, bool(_CALLS.fullmatch(path)))
+            asked = await anyio.to_thread.run_sync(read_json, body, bool(_CALLS.fullmatch(path)))
             if rules.known is not None:
                 check_call(path, asked, rules.known)
         return _again(body, receive)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +324,26 @@ def test_a_body_has_an_end_declared_or_not(client: httpx.Client, path: str) -> N
     address, kind = path.removesuffix("/?"), {"content-type": JSON}
     assert client.post(address, content=b" " * (most + 1), headers=kind).status_code == 413
     assert client.post(address, content=iter([b" " * most, b" "]), headers=kind).status_code == 413
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    async def try_it() -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"127.0.0.1"), (b"content-type", JSON.encode())]
+        scope = {"type": "http", "method": "POST", "path": f"{API}/cancel", "query_string": b"", "headers": headers}
+        await Door(Starlette(), Rules(profile=replace(LOCAL, body_seconds=0.01)))(scope, receive, send)
+        return sent
+
+    start, body = asyncio.run(try_it())
+    assert start["status"] == 408
+    assert b"in time" in body["body"]
 
 
 @pytest.mark.parametrize(
