@@ -78,6 +78,7 @@ _PAGES = re.compile("|".join(f"(?:{page})" for page in PAGES))
 # Bodies that are calls of events: as large as a text for the Lab may be; the others are short.
 _CALLS = re.compile(rf"{API}/(?:queue/join|run/predict/?)")
 _QUESTIONS = re.compile(rf"{API}/component_server/?")
+SHORT = 2**16  # bytes of a body that is read at once: no Stop waits for a thread
 NESTING = 64  # of JSON in JSON; the pages' own is some ten deep
 LARGEST_WHOLE = 2**63  # beyond it nothing here counts
 
@@ -351,7 +352,11 @@ class Door:
         most = profile.body_bytes if _CALLS.fullmatch(path) else profile.question_bytes
         body = await _whole_body(receive, headers, most, profile.body_seconds)
         if path.startswith(API):
-            asked = await anyio.to_thread.run_sync(read_json, body, bool(_CALLS.fullmatch(path)))
+            halves = bool(_CALLS.fullmatch(path))
+            if len(body) <= SHORT:
+                asked = read_json(body, halves)
+            else:
+                asked = await anyio.to_thread.run_sync(read_json, body, halves)
             if rules.known is not None:
                 check_call(path, asked, rules.known)
         return _again(body, receive)
