@@ -75,6 +75,8 @@ def attack(server: Attacked, calls: int, seed: int, wrong: list[str]) -> list[An
         answer = request(server, method, path, body, headers, patience=LATE + 3, most=2_000_000)
         answers.append(answer)
         said = fault(method, path, answer)
+        if said and (reference := re.search(r"[Rr]eference (\w+)", answer.text)):
+            said += f"; in the log: {cause(server, reference.group(1))}"
         if said:
             shown = (body or b"")[:160].decode("utf-8", "replace")
             wrong.append(f"call {number} {method} {path[:120]} {headers.get('Content-Type', '')} {shown!r}: {said}")
@@ -85,6 +87,15 @@ def attack(server: Attacked, calls: int, seed: int, wrong: list[str]) -> list[An
             visitor = Visitor(server)
     visitor.leave()
     return answers
+
+
+def cause(server: Attacked, reference: str) -> str:
+    """The end of what the log says under a reference: the lines of our code, and the error."""
+    logged = server.words().partition(reference)[2][:20_000]
+    lines = logged.splitlines()
+    last = next((n for n, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception|Warning|Exit)?: ", line)), 0)
+    own = [line.strip() for line in lines[:last] if "File " in line]
+    return " < ".join([lines[last][:200] if lines else "nothing", *own[-3:][::-1]])
 
 
 def fault(method: str, path: str, answer: Answer) -> str:

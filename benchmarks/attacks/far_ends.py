@@ -18,6 +18,7 @@ from benchmarks.attacks.visiting import Answer, Visitor, is_refusal, ready, requ
 MODEL = "stories-loop"
 SENTENCE = "Once upon a time, there was a little girl named Lily. She loved to play with her toys. One day, Lily saw a big dog in the park. "
 WHOLE, REAL = (10**18, -(10**18)), (1e30, -1e30)
+WRITTEN = (10**20, -(10**20))  # in the Lab, where numbers come as text: a seed may have 64 bits
 BAR = 1.0  # seconds until it is refused
 IDLE = 0.05  # cores that may be busy beyond what an idle server takes
 KEPT = 64 * MIB  # that its memory may have grown by, of all of them together
@@ -198,7 +199,7 @@ def of_the_lab() -> Iterator[tuple[str, Attack]]:
         base = {"text": SENTENCE * 3} if "text" in hints else {}
         for thing in dataclasses.fields(task.params):
             kind = numbers_in(hints[thing.name]) if thing.metadata["kind"] == "value" else None
-            for far in () if kind is None else WHOLE if kind is int else REAL:
+            for far in () if kind is None else WRITTEN if kind is int else REAL:
                 written = str(far) if kind is int else repr(far)
                 values = {**base, thing.name: written}
                 yield f"lab {task.name} {thing.name}={written}", measurement(task.name, values, thing.name)
@@ -208,7 +209,7 @@ def of_the_lab() -> Iterator[tuple[str, Attack]]:
             for field, value in loop.items():
                 if isinstance(value, bool) or not isinstance(value, (int, float, tuple)):
                     continue
-                for far in WHOLE if not isinstance(value, float) else REAL:
+                for far in WRITTEN if not isinstance(value, float) else REAL:
                     made = {field: [0, far] if isinstance(value, tuple) else far}
                     values = {**base, thing.name: json.dumps([made] * 2 if several else made)}
                     yield f"lab {task.name} {thing.name} {made}", measurement(task.name, values, field)
