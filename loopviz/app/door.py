@@ -38,7 +38,7 @@ from loopviz.app.texts import pick_language, text
 
 API = "/gradio_api"
 _WORD = r"[A-Za-z0-9_-]{1,64}"
-_FILE = r"[\w.@/-]+"
+_FILE = r"[A-Za-z0-9_.@/-]{1,200}"  # longer than a file system's names, Gradio fails
 JSON, FILE = "application/json", "application/octet-stream"
 # A page's own addresses: another site may lead here, and nothing happens there.
 PAGES = ("/", "/compare/?", "/lab/?")
@@ -326,7 +326,11 @@ class Door:
             if not answer.begun:
                 await answer.words(error.status_code, text(answer.lang, "door.call"))
         except kinds() as error:
-            await answer.failed(error)
+            if isinstance(error, UnicodeEncodeError) and _CALLS.fullmatch(path):
+                # half a character, where no prompt is: Gradio has refused it, and failed to say so
+                await answer.words(422, text(answer.lang, "door.call"))
+            else:
+                await answer.failed(error)
 
     async def _admit(self, scope: Scope, headers: Headers, path: str, receive: Receive) -> Receive:
         """Raises Refused, or gives what the app reads the request by."""

@@ -588,6 +588,38 @@ def test_hostile_calls_of_every_event_and_question_never_end_in_an_error_of_ours
     assert [record.getMessage() for record in caplog.records if "reference" in record.getMessage()] == []
 
 
+def test_question_with_half_a_character_in_any_value_of_any_event_ends_in_words(
+    client: httpx.Client, page: ExplorePage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A prompt may hold one, and is told so beside it; Gradio's refusal of any other value failed as it was written."""
+    known, half = Known.of(page.demo), "\ud800"
+    calls: list[dict[str, Any]] = []
+    for n in (n for n in known.events if not page.demo.fns[n].queue):
+        usual = [None if callable(one.value) else one.value for one in page.demo.fns[n].inputs]
+        for place in range(len(usual)):
+            calls.append({"fn_index": n, "data": [*usual[:place], half, *usual[place + 1 :]]})
+        for name in ("event_data", "trigger_id", "simple_format", "event_id", "batched"):
+            calls.append({"fn_index": n, "data": usual, name: half})
+    assert len(calls) > 100
+    for body in calls:
+        for path in ("run/predict", "queue/join"):
+            if path == "queue/join" and "trigger_id" not in body:
+                continue
+            sent = json.dumps({"session_hash": "half", **body})
+            answer = client.post(f"{API}/{path}", content=sent, headers={"content-type": JSON})
+            assert answer.status_code < 500, (path, body)
+    assert [record.getMessage() for record in caplog.records if "reference" in record.getMessage()] == []
+
+
+@pytest.mark.parametrize("place", ["static", "assets"])
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 5_000, "\u9875" * 190, "a/" * 99 + "a" * 300])
+def test_a_file_s_name_longer_than_names_can_be_is_not_looked_for(
+    client: httpx.Client, place: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert client.get(f"/{place}/{name}").status_code == 404
+    assert [record.getMessage() for record in caplog.records if "reference" in record.getMessage()] == []
+
+
 WORDS = (
     "focus",
     "panels",
