@@ -74,6 +74,22 @@ def test_a_run_from_prompt_to_end(service: Service) -> None:
     assert service.registry.active() == 0
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_behind_a_measurement_nobody_says_wait(service: Service, lang: str) -> None:
+    """Only Explore's runs were counted: behind two measurements nothing was said at all."""
+    lab = text(lang, "nav.lab")
+    with service.places.join("lab"), service.places.join("lab"):
+        second = service.run("Once upon", values(), lang, "second")
+        first = service.run("Once upon", values(), lang, "first")
+        for stream, key, ahead in ((first, "live.queued.next", 0), (second, "live.queued", 1)):
+            lines = (message["text"] for message in map(unwire, stream) if message["kind"] == "status")
+            line = next(line for line in lines if lab in line)
+            assert line == text(lang, key, n=ahead, running=f"{lab}, {lab}")
+        assert service.places.taken() == 2
+        first.close()
+        second.close()
+
+
 def test_loops_reach_the_model(service: Service) -> None:
     messages = shown(said(service.run("Once", values(loop_count=7, virtual_layer_count=2), "en", "me")))
     assert {tuple(row[1]) for message in messages for row in message["tokens"]} == {(7,)}
