@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -25,6 +26,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores, an
 # Whoever starts the tests in the background of a script has them ignore Ctrl-C, and all they start with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is no fault.
+settings.register_profile("loopviz", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loopviz")
 
 TEXT = [
     "Once upon a time there was a little loop that went round and round.",

@@ -20,7 +20,7 @@ from tokenizers import decoders
 from loopviz.worker import Worker, WorkerEnded, WorkerRefused
 
 from .checkpoint_errors import CheckpointError, Note
-from .interrupt import check
+from .interrupt import check, stopped
 
 STRIKES = 3  # answers in a row that a process was ended for, after which no other is started for `REST` seconds
 REST = 60.0
@@ -151,7 +151,7 @@ class ApartTokenizer:
         if self._strikes >= STRIKES and time.monotonic() - self._struck < REST:
             raise ValueError(f"it was ended {self._strikes} times in a row, for time or memory; wait a minute")
         try:
-            answer = self._worker.ask(request, seconds=self._limits.seconds, n_bytes=self._limits.n_bytes)
+            answer = self._worker.ask(request, seconds=self._limits.seconds, n_bytes=self._limits.n_bytes, over=stopped)
         except WorkerEnded as error:
             if error.why == "over":
                 check()  # of who runs under `interruptible`: the work is left as any other

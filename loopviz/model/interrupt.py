@@ -56,11 +56,15 @@ def interruptible(stop: Stop) -> Iterator[None]:
         _STOPS.reset(token)
 
 
+def stopped() -> bool:
+    """Whether the work at hand is to end; outside of `interruptible` it never is."""
+    return any(stop.is_set() for stop in _STOPS.get())
+
+
 def check() -> None:
     """Raises Interrupted where the work at hand is to end; outside of `interruptible` there is nothing to look at."""
-    for stop in _STOPS.get():
-        if stop.is_set():
-            raise Interrupted("stopped in the middle of the work")
+    if stopped():
+        raise Interrupted("stopped in the middle of the work")
 
 
 def until(stop: Stop, steps: Generator[Y, None, R]) -> Generator[Y, None, R | None]:

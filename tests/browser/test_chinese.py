@@ -6,12 +6,9 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable
 
-import pytest
 from playwright.sync_api import Page
 
 from tests.browser.test_explore import drawn, ended, run
-
-pytestmark = pytest.mark.browser
 
 ALL_ON = "localStorage.setItem('loopviz.panels', JSON.stringify({ instrument: true, key_similarity: true, attention: true, kv_projection: true }))"
 NAMES = {

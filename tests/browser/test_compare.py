@@ -10,8 +10,6 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.browser
-
 PLAIN, SLOT = 0, 1  # of the cards a visit begins with, once the second has been taken away
 
 

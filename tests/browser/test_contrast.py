@@ -19,8 +19,6 @@ from tests.browser.conftest import PATIENCE
 from tests.browser.contrast import contrast, faint
 from tests.test_report import hostile
 
-pytestmark = pytest.mark.browser
-
 ALL_ON = "localStorage.setItem('loopviz.panels', JSON.stringify({ instrument: true, key_similarity: true, attention: true, kv_projection: true }))"
 STILL = "() => { const d = document.querySelector('.lv').dataset; return d.end && d.drawn === d.t; }"
 DRAWN = """() => { const page = document.querySelector('.lv-page');

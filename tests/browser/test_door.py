@@ -28,8 +28,6 @@ from tests.browser.test_sharing import saved, short_run
 from tests.conftest import make_llama
 from tests.trace.synthetic import random_trace
 
-pytestmark = pytest.mark.browser
-
 Visit = Callable[..., Page]
 _WATCH = """window.broken = [];
 document.addEventListener('securitypolicyviolation', (e) => window.broken.push(`${e.effectiveDirective} ${e.blockedURI}`));"""

@@ -17,7 +17,6 @@ from loopviz.panels import PANELS
 # those that are on until a visitor says otherwise
 SHOWN = [name for name, panel in PANELS.items() if drawing.usual(panel)]
 
-pytestmark = pytest.mark.browser
 
 Visit = Callable[..., Page]
 

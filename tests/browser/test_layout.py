@@ -13,8 +13,6 @@ from playwright.sync_api import Page, expect
 from loopviz.panels import PANELS
 from tests.browser.test_explore import drawn, ended, run
 
-pytestmark = pytest.mark.browser
-
 Visit = Callable[..., Page]
 WIDE = [(1440, 900), (1280, 720), (1024, 1366)]
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_explore import Visit, data, drawn, ended, inside, reached, run, same_as_server, settle
-
-pytestmark = pytest.mark.browser
 
 COVERS = """() => {
   const [card, ring] = ['.lv-tour', '.lv-tour-ring'].map((at) => document.querySelector(at).getBoundingClientRect());

@@ -12,8 +12,6 @@ from playwright.sync_api import expect
 from loopviz.app.texts import table
 from tests.browser.test_explore import Visit
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.mark.parametrize(("lang", "width"), [("en", 1280), ("zh", 390)])
 def test_a_model_s_notes_are_told_beside_its_name(

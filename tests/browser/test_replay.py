@@ -13,8 +13,6 @@ from loopviz.panels import PANELS
 from tests.browser.conftest import PATIENCE
 from tests.browser.test_explore import SHOWN, Visit, data, drawn, ended, inside, run, same_as_server, settle
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture
 def first_sight(browser: Browser, app_url: str) -> Iterator[Callable[[], Page]]:

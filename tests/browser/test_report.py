@@ -14,7 +14,6 @@ from loopviz.panels import PANELS, Focus
 from tests.test_report import hostile
 from tests.trace.synthetic import random_trace
 
-pytestmark = pytest.mark.browser
 PATIENCE = 120_000  # milliseconds; generous, the machine may be busy
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from loopviz.trace.io import load
 from tests.browser.conftest import PATIENCE
 from tests.browser.test_explore import Visit, data, drawn, ended, inside, run, same_as_server, settle
-
-pytestmark = pytest.mark.browser
 
 
 def chosen(page: Page, what: str, menu: str = "Save & share") -> None:

@@ -16,8 +16,6 @@ from loopviz.app.presets import PRESETS
 from loopviz.app.texts import table
 from tests.browser.test_explore import Visit, data, ended, inside, reached, run, same_as_server, settle
 
-pytestmark = pytest.mark.browser
-
 LONG = 400  # new tokens of a run that is not to end by itself
 
 

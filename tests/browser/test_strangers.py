@@ -18,7 +18,6 @@ from scripts.serving import served
 from tests.browser.conftest import PATIENCE
 from tests.hub import StandIn, llama_config, stand_in
 
-pytestmark = pytest.mark.browser
 NAME = "slow/slow"
 
 
