@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from loopviz.engine import StreamSettings, run
 from loopviz.engine.provenance import provenance
-from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model import Interrupted, LoopLlamaForCausalLM, interruptible
 from loopviz.model.devices import resolve_device
 from loopviz.trace import EXTRAS
 from loopviz.trace.packed import decode_floats
@@ -160,6 +161,19 @@ def test_a_measurement_is_the_cpu_s(task: str) -> None:
     for name in one.columns:
         if one[name].dtype.kind == "f" and not any(word in name for word in ("seconds", "second", "ms", "bytes")):
             np.testing.assert_allclose(other[name].to_numpy(), one[name].to_numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_long_pass_that_can_be_stopped_has_the_values_of_one_that_cannot() -> None:
+    model = build(LOOP, max_position_embeddings=1024).to("cuda")
+    tokens, stop = ids(600, rows=2).cuda(), threading.Event()
+    with torch.no_grad():
+        free = model(tokens, use_cache=False).logits
+        with interruptible(stop):
+            assert torch.equal(model(tokens, use_cache=False).logits, free)
+        stop.set()
+        with pytest.raises(Interrupted), interruptible(stop):
+            model(tokens, use_cache=False)
+        assert torch.equal(model(tokens, use_cache=False).logits, free)
 
 
 def test_auto_means_the_gpu() -> None:
