@@ -56,9 +56,12 @@ def request(
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=patience)
     status, told = 0, {}
     try:
-        connection.request(
-            method, path, body, {"Origin": server.url, "Sec-Fetch-Site": "same-origin", **(headers or {})}
-        )
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # refused before all was sent: there is an answer
+            connection.request(
+                method, path, body, {"Origin": server.url, "Sec-Fetch-Site": "same-origin", **(headers or {})}
+            )
         answer = connection.getresponse()
         status, told = answer.status, {name.lower(): value for name, value in answer.getheaders()}
         endless = told.get("content-type", "").startswith("text/event-stream")
