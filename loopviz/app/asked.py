@@ -8,7 +8,7 @@ from typing import Any
 
 from loopviz.app import settings as st
 from loopviz.app.texts import pick_language, text
-from loopviz.app.tickets import number
+from loopviz.app.tickets import is_ticket, number
 
 LEAST, MOST = 2, 6  # configurations
 NAME_LIMIT = 40  # characters of a configuration's name
@@ -93,7 +93,7 @@ class Asked:
             cards=cards,
             baseline=baseline,
             lang=lang,
-            ticket=found["ticket"] if isinstance(found.get("ticket"), str) else "",
+            ticket=found["ticket"] if is_ticket(found.get("ticket")) else "",
             suits=found["suits"] if isinstance(found.get("suits"), str) else model,
             n=number(found.get("n")),
             linked=found.get("linked") is True,

@@ -93,10 +93,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Known:
-    """What the pages may call: of each event, how many values it takes; of each element, which functions it answers."""
+    """What the pages may call: of each event, how many values it takes; of each element, which functions it answers.
+
+    long: the events that may bring a text for the Lab. Of all others Gradio remembers, a page, what they brought.
+    """
 
     events: Mapping[int, int] = field(default_factory=dict)
     functions: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    long: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, demo: gr.Blocks) -> Known:
@@ -106,7 +110,8 @@ class Known:
             n: frozenset(name for name, value in vars(block).items() if getattr(value, "_is_server_fn", False))
             for n, block in demo.blocks.items()
         }
-        return cls(events, {n: names for n, names in functions.items() if names})
+        long = frozenset(n for n in events if demo.fns[n].queue and not events[n])
+        return cls(events, {n: names for n, names in functions.items() if names}, long)
 
 
 @dataclass(frozen=True)
@@ -363,6 +368,8 @@ class Door:
                 asked = await anyio.to_thread.run_sync(read_json, body, halves)
             if rules.known is not None:
                 check_call(path, asked, rules.known)
+                if len(body) > profile.question_bytes and asked["fn_index"] not in rules.known.long:
+                    raise Refused(413, "door.large", limit=f"{profile.question_bytes:,}")
         return _again(body, receive)
 
 

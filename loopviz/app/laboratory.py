@@ -49,7 +49,7 @@ class Laboratory:
         """
         asked = payload if isinstance(payload, dict) else {}
         lang = pick_language(asked.get("lang"))
-        ticket = asked["ticket"] if isinstance(asked.get("ticket"), str) else ""
+        ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""  # kept with the page: no other is
         start = self.service.starts.begin(session, number(asked.get("n")), ticket)
         if not start.replaced:
             self.runs.stop(session)

@@ -36,7 +36,7 @@ class Profile:
         layers, vocabulary: of a model that a visitor may load.
         tokenizer_seconds, tokenizer_bytes: that a stranger's tokenizer or template may take for one text.
         body_bytes: of a call that a page makes; a text for the Lab is part of one.
-        question_bytes: of a question that a page's script asks.
+        question_bytes: of a question that a page's script asks, and of any other call.
         body_seconds: that either may take to arrive.
         pause_seconds: that a file on its way may rest.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.

@@ -255,6 +255,11 @@ def test_l5_stop_without_a_ticket(comparisons: Comparisons, nobody_s: Any) -> No
     assert put_together(messages)["end"] == "done"
 
 
+def test_a_ticket_of_ten_megabytes_is_none_and_is_not_kept(comparisons: Comparisons) -> None:
+    assert put_together(said(comparisons.run(asked(None, BLOCK, ticket="t" * 10_000_000), "me")))["end"] == "done"
+    assert [start.ticket for start in comparisons.service.starts._newest.values()] == [""]
+
+
 def test_what_waits_for_its_turn_can_be_taken_back(comparisons: Comparisons) -> None:
     comparisons.stop(json.dumps({"ticket": "t1"}))
     [last] = said(comparisons.run(asked(None, BLOCK), "me"))

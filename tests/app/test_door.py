@@ -326,6 +326,22 @@ def test_a_body_has_an_end_declared_or_not(client: httpx.Client, path: str) -> N
     assert client.post(address, content=iter([b" " * most, b" "]), headers=kind).status_code == 413
 
 
+def test_a_call_is_short_unless_it_may_bring_a_text_for_the_lab(client: httpx.Client, page: ExplorePage) -> None:
+    """Gradio remembers of each page what its form was sent with: prompts of ten megabytes were kept, of every page."""
+    known, text = Known.of(page.demo), "x" * LOCAL.question_bytes
+    long = [n for n in known.long if page.demo.fns[n].name.startswith("_run")]
+    assert len(long) == 2, "of Compare and the Lab"
+    for n, values in known.events.items():
+        asked = {"fn_index": n, "data": [text] + [None] * (values - 1) if values else [], "session_hash": "long"}
+        asked |= {} if values else {"event_data": {"task": "none", "values": {"text": text}, "cards": []}}
+        answer = client.post(f"{API}/queue/join", json=asked)
+        if n not in known.long:
+            assert answer.status_code == 413, n
+            assert f"{LOCAL.question_bytes:,}" in answer.json()["detail"]
+        elif n in long:
+            assert answer.status_code == 200, n
+
+
 def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     async def receive() -> Any:
         await asyncio.sleep(60)

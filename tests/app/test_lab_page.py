@@ -560,6 +560,14 @@ def test_l5_stop_without_a_ticket(laboratory: Laboratory, nobody_s: Any) -> None
     assert (page["end"], len(page["rows"])) == ("done", 4)
 
 
+def test_a_ticket_of_ten_megabytes_is_none_and_is_not_kept(laboratory: Laboratory) -> None:
+    """It was kept with its page, and pages are remembered by the thousand."""
+    messages = said(laboratory.run(asked({"times": 1}, ticket="t" * 10_000_000), "me"))
+    assert put_together(messages)["end"] == "done"
+    assert {message["ticket"] for message in messages if "ticket" in message} == {""}
+    assert [start.ticket for start in laboratory.service.starts._newest.values()] == [""]
+
+
 def test_a_long_table_is_shown_in_part(laboratory: Laboratory, monkeypatch: Any) -> None:
     monkeypatch.setattr(lab_run, "SHOWN", 5)
     page = put_together(said(laboratory.run(asked({"times": 12}), "me")))
