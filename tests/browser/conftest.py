@@ -150,6 +150,6 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
     for shared in usual_context.pages:
         own = shared.evaluate("setTimeout.toString().includes('[native code]')")
         assert own, "a clock installed here would be every later test's clock: visit(apart=True)"
-    for thing in opened:
+    for thing in [*opened, *usual_context.pages]:  # also what a page has opened in a tab of its own
         thing.close()
     assert wrong == []

@@ -396,3 +396,10 @@ def test_c4_loop_fields_that_do_nothing_are_told(model, here, monkeypatch, capfd
     said = [line for line in capfd.readouterr().err.splitlines() if "no effect" in line]
     assert len(said) == bool(idle)
     assert idle in "".join(said)
+
+
+def test_the_tasks_stand_in_one_order_whatever_was_imported_first() -> None:
+    """Who had compared before saw the Lab open on another measurement than the one it offers first."""
+    said = "import loopviz.lab.quality, loopviz.lab.compare; from loopviz.lab import TASKS, TITLES; assert [*TASKS] == [*TITLES], [*TASKS]"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
