@@ -13,7 +13,7 @@ export class ModelLine {
     this.count = el("summary");
     this.list = el("ul", "lv-menu-list");
     this.notes = el("details", "lv-menu lv-model-notes", this.count, this.list);
-    this.notes.hidden = true;
+    this.notes.hidden = this.list.hidden = true; // the list too: keys go by which menus are open
     this.foldable();
     this.watcher = null; // the newest watch
     this.asking = new AskModel(() => this.watch(true));
@@ -35,7 +35,8 @@ export class ModelLine {
 
   /** What is opened over the text goes at a press elsewhere, or of Escape. */
   foldable() {
-    const { notes } = this;
+    const { notes, list } = this;
+    notes.addEventListener("toggle", () => (list.hidden = !notes.open));
     document.addEventListener("pointerdown", (event) => notes.contains(event.target) || (notes.open = false));
     notes.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || !notes.open) return;
