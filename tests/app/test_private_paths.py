@@ -12,7 +12,7 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        (f"model_type='gpt2' in /root/.cache/hub/models--ok--gpt2/snapshots/{HASH}/config.json: x", "model_type='gpt2' in ok/gpt2/config.json: x"),
+        (f"model_type='gpt2' in /home/me/.cache/hub/models--ok--gpt2/snapshots/{HASH}/config.json: x", "model_type='gpt2' in ok/gpt2/config.json: x"),
         (f"/srv/John Doe/hf/models--ok--m.x/snapshots/{HASH}: there is none", "ok/m.x: there is none"),
         (f"C:\\Users\\me\\hf\\models--ok--m\\snapshots\\{HASH}\\tokenizer.json: bad", "ok/m\\tokenizer.json: bad"),
         ("[Errno 28] No space left on device: '/tmp/loopviz-lab-x/a b.csv'", "[Errno 28] No space left on device: 'a b.csv'"),
