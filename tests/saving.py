@@ -1,20 +1,37 @@
 """Every kind of file that LoopViz writes, saved over and over by processes that are killed: run by `test_outputs`.
 
-`python -m tests.saving FOLDER TRIALS SEED`: prints what was found cut, one a line, and how many saves there were.
+`python -m tests.saving FOLDER TRIALS SEED`: prints what was found cut, one a line, and how many kills there were.
+
+A trial is a forked process, so that fifty cost no fifty starts of torch. This one therefore saves nothing itself: locks
+go along into a fork, the threads that hold them do not, and one lock (tqdm's) is even shared between processes: who is
+killed while drawing a progress bar holds it for ever. It starts no thread, which is looked at before every fork.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+
+# Before whatever reads them is imported: no thread but this one.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    JE_ARROW_MALLOC_CONF="background_thread:false",
+)
+
 import random
 import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
+from tqdm import tqdm
 
 from loopviz import csv_file, outputs, panel_data, report
 from loopviz.lab import sweep
@@ -27,7 +44,9 @@ from tests.lab import test_experiment as toy
 from tests.lab.subject import subject
 from tests.trace.synthetic import random_trace
 
+THREADS_AT_START = psutil.Process().num_threads()
 STATES = 2  # contents a file may have
+LONGEST = 120.0  # seconds that one save may take before it counts as stuck
 
 
 def kinds() -> dict[str, Callable[[Path, int], object]]:
@@ -79,6 +98,71 @@ def left_over(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.name.startswith(".loopviz-")]
 
 
+def fork(work: Callable[[], object]) -> int:
+    """A process that does `work` and ends, with 1 if it raises; returns its number."""
+    threads = psutil.Process().num_threads()
+    if threads > THREADS_AT_START:
+        raise RuntimeError(f"{threads} threads, {THREADS_AT_START} at the start: not safe to fork")
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        tqdm.set_lock(threading.RLock())  # of its own
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def save_once(save: Callable[[Path, int], object], folder: Path, n: int) -> float:
+    """Save content `n` in a process of its own; returns the seconds it took.
+
+    Raises:
+        RuntimeError: it failed, or did not end.
+    """
+    begun = time.perf_counter()
+    child = fork(lambda: save(folder, n))
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        spent = time.perf_counter() - begun
+        if ended:
+            break
+        if spent > LONGEST:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise RuntimeError(f"{folder.name}: a save did not end in {LONGEST:.0f} s")
+        time.sleep(0.001)
+    if status:
+        raise RuntimeError(f"{folder.name}: a save failed (its traceback is above)")
+    return spent
+
+
+def save_and_kill(save: Callable[[Path, int], object], folder: Path, seconds: float) -> None:
+    """Save one content after the other in a process of its own, and kill that after `seconds`.
+
+    Raises:
+        RuntimeError: it had ended before, because a save failed.
+    """
+
+    parent = os.getpid()
+
+    def forever() -> None:
+        n = 0
+        while os.getppid() == parent:  # whoever ends this one means its children too
+            save(folder, n % STATES)
+            n += 1
+
+    child = fork(forever)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    if os.waitpid(child, 0)[1] != signal.SIGKILL:
+        raise RuntimeError(f"{folder.name}: a save failed (its traceback is above)")
+
+
 def main(root: Path, trials: int, seed: int) -> int:
     rng, wrong, killed = random.Random(seed), 0, 0
     made = kinds()
@@ -88,23 +172,13 @@ def main(root: Path, trials: int, seed: int) -> int:
         (root / name).mkdir()
         whole[name] = []
         for n in range(STATES):
-            begun = time.perf_counter()
-            save(root / name, n)
-            spent[name] = time.perf_counter() - begun
+            spent[name] = save_once(save, root / name, n)
             whole[name].append(sums(root / name))
         assert whole[name][0] != whole[name][1], f"{name}: both contents are the same, so nothing could be seen"
     names = list(made)
     for trial in range(trials):
         name = names[trial % len(names)]
-        child = os.fork()
-        if not child:
-            n = 0
-            while True:
-                made[name](root / name, n % STATES)
-                n += 1
-        time.sleep(rng.uniform(0, 3 * spent[name] + 0.005))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        save_and_kill(made[name], root / name, rng.uniform(0, 3 * spent[name] + 0.005))
         killed += bool(left_over(root / name))
         found = {file: mark for file, mark in sums(root / name).items() if "/.loopviz-" not in f"/{file}"}
         known = {file: {state.get(file) for state in whole[name]} for file in whole[name][0] | whole[name][1]}
@@ -117,7 +191,7 @@ def main(root: Path, trials: int, seed: int) -> int:
         if rest := left_over(root / name):
             print(f"not swept: {name}: {rest}")
             wrong += 1
-        made[name](root / name, 0)  # the next save finds its place as it should be
+        save_once(made[name], root / name, 0)  # the next save finds its place as it should be
         if sums(root / name) != whole[name][0]:
             print(f"not as saved: {name}")
             wrong += 1

@@ -165,6 +165,7 @@ def test_a_disk_that_fills_leaves_no_half_file(here):
 # -- M5 saved_table_is_replaced_by_half_a_table: kills, and what they leave ------------------------------------------------
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a trial is a forked process")
 def test_saved_table_is_replaced_by_half_a_table_files_of_every_kind_are_old_or_new_after_a_kill(here):
     """Processes that save in a loop are killed at random moments: 52 times, every kind of file four times."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])

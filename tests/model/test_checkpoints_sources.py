@@ -415,30 +415,36 @@ def test_a_cache_that_cannot_be_written(tiny_wheel: Path, tmp_path: Path, monkey
         load_checkpoint(SMOLLM2.name)
 
 
-def _convert_and_count(folder: Path, counter: Path) -> None:
+def _convert_and_count(folder: Path, notes: Path, sha256: str) -> None:
+    """In a process of its own: a fork would take the locks of this one's threads along, without the threads."""
     make = wheel._make
 
     def counted(*args: Any) -> None:
-        with counter.open("a") as log:
-            log.write(f"{os.getpid()}\n")
-        time.sleep(0.5)  # long enough for the other process to come and find the lock taken
+        (notes / f"makes-{os.getpid()}").touch()
+        while len(list(notes.glob("comes-*"))) < 2:
+            time.sleep(0.01)
+        time.sleep(0.2)  # the other one is on its way to the lock
         make(*args)
 
     wheel._make = counted
+    wheel.WHEEL_SHA256 = sha256
+    (notes / f"comes-{os.getpid()}").touch()
     wheel.convert_wheel(folder, silent)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork: the processes share this test's wheel")
 def test_two_processes_convert_once(tiny_wheel: Path, own_cache: Path, tmp_path: Path) -> None:
-    folder, counter = wheel.copy_folder(own_cache, SMOLLM2.name), tmp_path / "count"
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_convert_and_count, args=(folder, counter)) for _ in range(2)]
+    folder, notes = wheel.copy_folder(own_cache, SMOLLM2.name), tmp_path / "notes"
+    notes.mkdir()
+    spawn = multiprocessing.get_context("spawn")
+    work = (folder, notes, wheel.WHEEL_SHA256)
+    processes = [spawn.Process(target=_convert_and_count, args=work, daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(counter.read_text().splitlines()) == 1
+    assert len(list(notes.glob("comes-*"))) == 2
+    assert len(list(notes.glob("makes-*"))) == 1
     assert load_checkpoint(SMOLLM2.name).model(IDS).logits.isfinite().all()
 
 
