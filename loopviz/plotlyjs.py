@@ -14,7 +14,9 @@ from typing import Any
 
 import plotly
 
-SMALL = Path(__file__).resolve().parents[1] / "assets" / "vendor" / "plotly-cartesian.min.js"
+from loopviz.paths import ASSETS
+
+SMALL = ASSETS / "vendor" / "plotly-cartesian.min.js"
 WHOLE = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 SMALL_DRAWS = frozenset({"scatter", "bar", "heatmap"})  # of its traces, those that our figures have (assets/draw.js)
 

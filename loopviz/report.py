@@ -17,16 +17,15 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import loopviz
 from loopviz import outputs, plotlyjs
 from loopviz.panels import PANELS, Focus, figure_json, formulas, labels, theme, toolbar
+from loopviz.paths import ASSETS
 from loopviz.trace import Frame, Trace, changes_of
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 # unsafe-eval: parts of Plotly build functions from text. Neither can reach a network under `default-src 'none'`.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "

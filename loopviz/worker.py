@@ -23,18 +23,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import psutil
+
+from loopviz.paths import PACKAGE
 
 LOOK = 0.05  # seconds between two looks at a process that is waited for
 LONGEST_LINE = 64 * 2**20  # bytes of an answer
 LONGEST_START = 120.0  # seconds until a process has imported its module
 IDLE = 60.0  # seconds after which a process that is asked nothing ends
 LONGEST_END = 5.0  # seconds that a killed process is waited for
-_ROOT = Path(__file__).resolve().parents[1]
 _over: ContextVar[Callable[[], bool]] = ContextVar("over", default=lambda: False)
 
 Told = Callable[[dict[str, Any]], None]
@@ -221,7 +221,7 @@ class Worker:
             return self._process
         self.end()
         self._said = queue.SimpleQueue()
-        path = os.pathsep.join(part for part in (str(_ROOT), os.environ.get("PYTHONPATH")) if part)
+        path = os.pathsep.join(part for part in (str(PACKAGE.parent), os.environ.get("PYTHONPATH")) if part)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "loopviz.worker", self._module],
             stdin=subprocess.PIPE,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+
+from loopviz.paths import ASSETS
 
 EXAMPLES_SHOWN = 4
-_TEXTS = Path(__file__).resolve().parents[2] / "assets" / "texts"
+_TEXTS = ASSETS / "texts"
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from loopviz.app.page_config import page_config
 from loopviz.app.settings import of_run
 from loopviz.app.wire import dumps
 from loopviz.panels import PANELS, Focus
+from loopviz.paths import ASSETS
 from loopviz.trace import Trace
 
 log = logging.getLogger(__name__)
 
-FILE = Path(__file__).resolve().parents[2] / "assets" / "runs" / "first.loopviz"
+FILE = ASSETS / "runs" / "first.loopviz"
 RUN = "recorded"  # its id on every page; ids of visitors' runs are longer and random
 
 

@@ -25,11 +25,11 @@ from loopviz import plotlyjs
 from loopviz.app import glossary, look, policy, preview, recording, sources, tour
 from loopviz.app.door import Door, Known, Rules
 from loopviz.app.texts import LANGUAGES
+from loopviz.paths import ASSETS
 
 if TYPE_CHECKING:
     import gradio as gr
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PREFIX = "loopviz-assets"
 LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.direct)
 SHARE = "loopviz-share"  # where links and files are (see loopviz.app.sharing)

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from loopviz.paths import PACKAGE
+
 PREFIX = "loopviz-source"
 
 _HEADERS = {

@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from loopviz.engine.text import decode
 from loopviz.engine.work import NOTHING, Work, decoding, one_pass
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.configuration import DEFAULT_FLOOR, LOOP_FIELDS
+from loopviz.paths import ASSETS
 
 from .bootstrap import draws_param, mean_interval, seed_param
 from .cached import CacheScores, finish, scoring
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from .quality import Exercise
 
 BASELINE = "baseline"
-STORIES = Path(__file__).resolve().parents[2] / "assets" / "texts" / "little-stories.txt"
+STORIES = ASSETS / "texts" / "little-stories.txt"
 
 # The manual's own configurations, as written there.
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (

@@ -41,6 +41,7 @@ import pandas as pd
 from loopviz import imports, outputs, signals
 from loopviz.command_line import DTYPES, check_threads
 from loopviz.csv_file import table_bytes
+from loopviz.paths import PACKAGE
 from loopviz.text_file import lines_of
 
 from .experiment import read_file, sources, to_frame, versions
@@ -671,9 +672,7 @@ class _Ray:
         self._running: dict[Any, Job] = {}
 
     def __enter__(self) -> _Ray:
-        import loopviz
-
-        runtime_env = {"py_modules": [str(Path(loopviz.__file__).parent)]}
+        runtime_env = {"py_modules": [str(PACKAGE)]}
         self._context = _connected(self.ray, self.address, runtime_env)
         self._context.__enter__()
         return self

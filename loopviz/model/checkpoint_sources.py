@@ -19,6 +19,7 @@ import huggingface_hub
 
 from loopviz import hub_download
 from loopviz.hub_download import HubError, Wanted
+from loopviz.paths import ASSETS
 from loopviz.worker import WorkerEnded
 
 from .checkpoint_errors import CheckpointError
@@ -85,7 +86,7 @@ BUNDLED = (
     ),
 )
 KNOWN = {model.name: model for model in (*BUNDLED, SMOLLM2)}
-BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "models"
+BUNDLED_FOLDER = ASSETS / "models"
 
 
 @dataclass(frozen=True)
