@@ -21,3 +21,4 @@ def assets_of(package: Path) -> Path:
 
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = assets_of(PACKAGE)
+WEB = ASSETS / "web"  # scripts and styles: a folder a page, and those that pages share

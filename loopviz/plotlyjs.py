@@ -18,7 +18,7 @@ from loopviz.paths import ASSETS
 
 SMALL = ASSETS / "vendor" / "plotly-cartesian.min.js"
 WHOLE = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-SMALL_DRAWS = frozenset({"scatter", "bar", "heatmap"})  # of its traces, those that our figures have (assets/draw.js)
+SMALL_DRAWS = frozenset({"scatter", "bar", "heatmap"})  # of its traces, those that our figures have (core/plotly.js)
 
 
 def version(script: bytes) -> str:

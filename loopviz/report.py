@@ -23,7 +23,7 @@ from typing import Any
 import loopviz
 from loopviz import outputs, plotlyjs
 from loopviz.panels import PANELS, Focus, figure_json, formulas, labels, theme, toolbar
-from loopviz.paths import ASSETS
+from loopviz.paths import WEB
 from loopviz.trace import Frame, Trace, changes_of
 
 # unsafe-eval: parts of Plotly build functions from text. Neither can reach a network under `default-src 'none'`.
@@ -180,7 +180,7 @@ def check_panels(names: Iterable[str] | None) -> None:
 
 
 def _asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
+    return (WEB / "report" / name).read_text(encoding="utf-8")
 
 
 def _escape(text: Any) -> str:

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from loopviz import plotlyjs
 from loopviz.panels import PANELS, Focus
+from loopviz.paths import WEB
 from tests.trace.synthetic import random_trace
 
 
@@ -55,7 +56,7 @@ def test_small_is_enough_for_every_panel_but_states_in_three_dimensions() -> Non
 
 
 def test_the_page_s_script_has_the_same_list() -> None:
-    script = (plotlyjs.SMALL.parents[1] / "draw.js").read_text(encoding="utf-8")
+    script = (WEB / "core" / "plotly.js").read_text(encoding="utf-8")
     listed = re.search(r"SMALL_DRAWS = new Set\(\[([^\]]*)\]\)", script)
     assert listed is not None
     assert set(re.findall(r'"(\w+)"', listed[1])) == plotlyjs.SMALL_DRAWS

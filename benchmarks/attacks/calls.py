@@ -197,7 +197,7 @@ WORDS += (
     "None",
     "-1",
     "1e400",
-    "live.js",
+    "explore/main.js",
     "{{7*7}}",
 )
 

@@ -1,6 +1,6 @@
 """One visitor's comparison: what it has found, and the messages that bring it to the page.
 
-Kinds of message (the page's script, `assets/compare.js`, is the other half of this):
+Kinds of message (the page's script, `assets/web/compare/main.js`, is the other half of this):
 
 * `{"kind": "status", "text", "bad"}`: a line of text; what is shown stays. With `over` nothing more will come; `reasons`
   say by place why cards are refused.

@@ -45,7 +45,7 @@ PAGES = ("/", "/compare/?", "/lab/?")
 # Every address that is open: its path, the methods it takes, and what a body must be.
 USED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     **dict.fromkeys(PAGES, (("GET", "HEAD"), None)),
-    r"/loopviz-assets/[0-9a-f]+/[\w.-]+": (("GET", "HEAD"), None),
+    r"/loopviz-assets/[0-9a-f]+/(?:\w+/)?[\w.-]+": (("GET", "HEAD"), None),
     r"/loopviz-source/[\w./-]+": (("GET", "HEAD"), None),
     r"/loopviz-run/[^/]+": (("GET", "POST"), JSON),
     r"/loopviz-share/link": (("GET",), None),

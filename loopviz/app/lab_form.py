@@ -28,7 +28,7 @@ UNITS = ("loops", "nats", "steps", "tokens", "windows")  # that are words
 
 
 def _kind(thing: dataclasses.Field[Any], hint: Any) -> str:
-    """What the page's script shows a parameter as (see `assets/form.js`); a value that may be absent is a line of text."""
+    """What the page's script shows a parameter as (see `assets/web/widgets/form.js`); a value that may be absent is a line of text."""
     kind = thing.metadata["kind"]
     if kind in ("text", "file"):
         return {"text": "long", "file": "file"}[kind]

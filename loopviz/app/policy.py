@@ -1,7 +1,7 @@
 """What a browser may do with our answers: headers of safety, and the Content-Security-Policy the pages run under.
 
 Scripts come from here, or carry the answer's nonce; none is made from text. Gradio makes functions from text in three
-ways, and all its texts are known before the page is served: `assets/written.js`, with :func:`written`, gives it the
+ways, and all its texts are known before the page is served: `assets/web/core/gradio_functions.js`, with :func:`written`, gives it the
 functions instead. Fonts, pictures and answers come from here and nowhere else, whatever Gradio's script asks for.
 """
 
@@ -90,7 +90,7 @@ def marked(document: str, nonce: str) -> str:
 
 
 def written(demo: gr.Blocks) -> str:
-    """The functions that Gradio would make from text, as a script: what `assets/written.js` finds them in, by their texts.
+    """The functions that Gradio would make from text, as a script: what `assets/web/core/gradio_functions.js` finds them in, by their texts.
 
     The events' (an expression each), and what an element does once it is there (a function's body).
     """

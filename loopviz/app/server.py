@@ -9,6 +9,7 @@ import functools
 import gzip
 import hashlib
 import json
+import posixpath
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from loopviz import plotlyjs
 from loopviz.app import glossary, look, policy, preview, recording, sources, tour
 from loopviz.app.door import Door, Known, Rules
 from loopviz.app.texts import LANGUAGES
-from loopviz.paths import ASSETS
+from loopviz.paths import ASSETS, WEB
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -34,7 +35,7 @@ PREFIX = "loopviz-assets"
 LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.direct)
 SHARE = "loopviz-share"  # where links and files are (see loopviz.app.sharing)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json", ".png": "image/png"}
-_SCRIPTS: dict[str, Path] = {path.name: path for path in sorted(ASSETS.glob("*.js"))}
+_SCRIPTS: dict[str, Path] = {path.relative_to(WEB).as_posix(): path for path in sorted(WEB.rglob("*.js"))}
 _PLOTLY = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
 # made when they are first asked for; their addresses carry no fingerprint of theirs
 _MADE = {
@@ -104,12 +105,12 @@ async def _asset(request: Request) -> Response:
 
 def routes() -> list[Route]:
     """The routes to add to Gradio's application (`app_kwargs={"routes": routes()}`)."""
-    return [Route(f"/{PREFIX}/{{mark}}/{{name}}", _asset, methods=["GET", "HEAD"]), sources.route()]
+    return [Route(f"/{PREFIX}/{{mark}}/{{name:path}}", _asset, methods=["GET", "HEAD"]), sources.route()]
 
 
 def css() -> str:
     """The page's own style sheet."""
-    return (ASSETS / "page.css").read_text(encoding="utf-8")
+    return (WEB / "styles" / "page.css").read_text(encoding="utf-8")
 
 
 _MEDIA = re.compile(r"(@media[^{]*\{)((?:[^{}]*\{[^{}]*\})*)\s*\}")
@@ -143,7 +144,7 @@ _OPEN_EARLY = """<script>(() => {
   });
   window.loopvizPlotly.catch(() => null);
   window.loopvizLater = () => {
-    // what Gradio needs first is there once the document has been read (assets/written.js)
+    // what Gradio needs first is there once the document has been read (core/gradio_functions.js)
     if (document.readyState === "loading") return document.addEventListener("DOMContentLoaded", window.loopvizLater);
     const held = document.querySelector("script[data-held]");
     if (held) held.replaceWith(Object.assign(document.createElement("script"), { type: "module", crossOrigin: "", src: held.dataset.held }));
@@ -158,13 +159,15 @@ def _imported(name: str) -> list[str]:
     found = [name]
     for script in found:  # grows
         text = _SCRIPTS[script].read_text(encoding="utf-8")
-        found += [other for other in re.findall(r'^import .*from "\./([\w.]+)";', text, re.M) if other not in found]
+        for address in re.findall(r'^import .*from "(\.[\w./]+)";', text, re.M):
+            other = posixpath.normpath(posixpath.join(posixpath.dirname(script), address))
+            found += [other] * (other not in found)
     return found
 
 
 def places() -> dict[str, str]:
     """The addresses the page's script needs."""
-    own = {"script": "live.js", "plotly": "plotly.js", "whole": "plotly-whole.js"}
+    own = {"script": "explore/main.js", "plotly": "plotly.js", "whole": "plotly-whole.js"}
     return {**{place: asset_url(name) for place, name in own.items()}, "line": LINES, "share": SHARE}
 
 
@@ -174,7 +177,7 @@ def early_tags() -> str:
     openings = opening_urls()
     if not openings:
         return ""
-    preloads = [f'<link rel="modulepreload" href="{asset_url(name)}">' for name in _imported("live.js")]
+    preloads = [f'<link rel="modulepreload" href="{asset_url(name)}">' for name in _imported("explore/main.js")]
     script = _OPEN_EARLY % {
         "openings": json.dumps(openings),
         "places": json.dumps(places()),
@@ -187,7 +190,7 @@ def early_tags() -> str:
 def early(document: str) -> str:
     """The page's document with :func:`early_tags`, and with Gradio's script held back until the first panels are drawn.
 
-    That script keeps the browser busy for a second or two; it is fetched meanwhile. `assets/screen.js` lets it go, or
+    That script keeps the browser busy for a second or two; it is fetched meanwhile. `core/draw_scheduler.js` lets it go, or
     the clock does. A document in which it is written otherwise keeps it as it is.
     """
     held = r'<link rel="modulepreload" crossorigin href="\1"><script data-held="\1" type="text/plain"></script>'
@@ -244,11 +247,14 @@ class EarlyTags:
         await self.app(scope, receive, changed)
 
 
+_FUNCTIONS = "core/gradio_functions.js"
+
+
 def written_route(demo: gr.Blocks) -> tuple[Route, str]:
     """Where the functions are that Gradio's script would make from text (:mod:`loopviz.app.policy`), and the tag for them."""
-    script = (_SCRIPTS["written.js"].read_text(encoding="utf-8") + policy.written(demo)).encode()
+    script = (_SCRIPTS[_FUNCTIONS].read_text(encoding="utf-8") + policy.written(demo)).encode()
     packed, mark = gzip.compress(script, 6, mtime=0), hashlib.sha256(script).hexdigest()[:16]
-    address = f"{PREFIX}/{mark}/written.js"
+    address = f"{PREFIX}/{mark}/{_FUNCTIONS}"
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding", "ETag": f'"{mark}"'}
 
     async def answer(request: Request) -> Response:

@@ -140,14 +140,14 @@ class ScriptedPage:
         data: what its script is told once (`page_data`).
     """
 
-    name: ClassVar[str]  # as in PAGES; its script is `<name>.js`
+    name: ClassVar[str]  # as in PAGES; its script is `<name>/main.js`
     title: ClassVar[str]
     questions: ClassVar[tuple[str, ...]]  # the methods of `work` that the script may ask
 
     def __init__(self, demo: gr.Blocks, work: Work, data: Mapping[str, Any]) -> None:
         self.work = work
         with demo.route(self.title, PAGES[self.name].removeprefix("."), show_in_navbar=False):
-            self.live = element(f"{self.name}.js", data, askable(work, *self.questions), f"lv-{self.name}")
+            self.live = element(f"{self.name}/main.js", data, askable(work, *self.questions), f"lv-{self.name}")
             # who comes waits in a line of ours, which says how long it is (see loopviz.app.places)
             limits = {"concurrency_limit": None, "trigger_mode": "multiple"}
             self.live.begin(guarded(self._run), None, self.live, **limits, **PRIVATE)

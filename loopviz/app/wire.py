@@ -1,6 +1,6 @@
 """How a message is written: as JSON, as Gradio's string, and edits of figures packed short.
 
-The page's script undoes what is done here: quotes in `assets/live.js`, edits in `assets/panel.js`.
+The page's script undoes what is done here: quotes in `assets/web/explore/main.js`, edits in `assets/web/explore/panel.js`.
 """
 
 from __future__ import annotations

@@ -22,13 +22,13 @@ from loopviz.app.comparison import Comparisons
 from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.profile import PUBLIC
-from loopviz.app.server import ASSETS
 from loopviz.app.service import Service
 from loopviz.app.shell import nav
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.app.url_state import PageState, decode, encode
 from loopviz.lab import Subject, repeat
 from loopviz.panels import apply
+from loopviz.paths import WEB
 from tests.app.wire import unpack, unwire
 from tests.conftest import make_llama
 
@@ -376,8 +376,14 @@ def test_a15_the_comparison_opens_on_memory_against_perplexity(comparisons: Comp
 
 def test_the_script_finds_every_text_it_asks_for() -> None:
     script = "".join(
-        (ASSETS / name).read_text(encoding="utf-8")
-        for name in ("compare.js", "results.js", "card.js", "frame.js", "plots.js")
+        (WEB / name).read_text(encoding="utf-8")
+        for name in (
+            "compare/main.js",
+            "compare/results.js",
+            "compare/configuration_card.js",
+            "core/page_head.js",
+            "core/plot.js",
+        )
     )
     data = _data(ModelRoom("tiny"))
     for lang in LANGUAGES:

@@ -24,13 +24,13 @@ from loopviz.app.library import OFFERED, sample_of
 from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.profile import PUBLIC
-from loopviz.app.server import ASSETS
 from loopviz.app.service import Service
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.app.url_state import decode
 from loopviz.engine.work import NOTHING
 from loopviz.lab import TASKS, Column, Task, param, repeat
 from loopviz.lab.beginnings import beginnings
+from loopviz.paths import WEB
 from tests.app.wire import unwire
 from tests.conftest import make_llama
 from tests.lab.subject import subject
@@ -588,7 +588,7 @@ def test_every_task_is_offered_and_the_model_is_followed(laboratory: Laboratory)
 
 
 def test_the_script_finds_every_text_it_asks_for_and_no_task() -> None:
-    script = (ASSETS / "lab.js").read_text(encoding="utf-8")
+    script = (WEB / "lab" / "main.js").read_text(encoding="utf-8")
     wanted = set(re.findall(r"text\(\"([\w.]+)\"", script)) | set(re.findall(r"\"((?:lab|compare)\.[\w.]+)\"", script))
     ends = {f"lab.end.{end}" for end in ("done", "stopped", "time", "error")}
     for lang in LANGUAGES:

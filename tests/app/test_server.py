@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from starlette.applications import Starlette
@@ -36,13 +37,15 @@ def test_plotly_is_compressed_and_kept(client: TestClient, name: str, script: Ca
 
 
 def test_scripts_find_each_other_at_an_address_that_is_kept(client: TestClient) -> None:
-    folder = server.asset_url("live.js").rsplit("/", 1)[0]
-    for name in re.findall(r'from "\./([\w.]+)"', client.get("/" + server.asset_url("live.js")).text):
-        assert "immutable" in client.get(f"/{folder}/{name}").headers["cache-control"]
+    script = "/" + server.asset_url("explore/main.js")
+    imported = re.findall(r'from "([\w./]+)"', client.get(script).text)
+    assert imported
+    for address in imported:
+        assert "immutable" in client.get(urljoin(script, address)).headers["cache-control"]
 
 
 def test_an_old_address_gets_the_new_file_but_does_not_keep_it(client: TestClient) -> None:
-    response = client.get(f"/{server.PREFIX}/0123456789abcdef/live.js")
+    response = client.get(f"/{server.PREFIX}/0123456789abcdef/explore/main.js")
     assert response.status_code == 200
     assert "immutable" not in response.headers["cache-control"]
 
@@ -89,12 +92,12 @@ def test_the_document_brings_what_draws_the_recorded_run_before_gradio_s_own_tag
     answer = _paged("text/html").get("/")
     tags = answer.text.partition("<title>")[0]
     assert answer.headers["content-length"] == str(len(answer.content))
-    assert all(url in tags for url in (server.asset_url("live.js"), server.asset_url("plotly.js")))
+    assert all(url in tags for url in (server.asset_url("explore/main.js"), server.asset_url("plotly.js")))
     assert all(url in tags for url in server.opening_urls().values())
     assert "</title>" in answer.text
     # all of the scripts that the first one imports, and no others
-    assert re.findall(r'modulepreload" href="[^"]*/(\w+\.js)"', tags)[:1] == ["live.js"]
-    assert {"panel.js", "dom.js", "player.js"} < set(re.findall(r"(\w+\.js)", tags))
+    assert re.findall(r'modulepreload" href="[^"]*/(\w+/\w+\.js)"', tags)[:1] == ["explore/main.js"]
+    assert {"explore/panel.js", "core/dom.js", "explore/replay.js"} < set(re.findall(r"(\w+/\w+\.js)", tags))
     assert "report.js" not in tags
 
 

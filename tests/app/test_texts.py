@@ -9,8 +9,8 @@ import pytest
 
 from loopviz.app import settings as st
 from loopviz.app.presets import PRESETS
-from loopviz.app.server import ASSETS
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
+from loopviz.paths import WEB
 
 
 def _places(value: str) -> set[str]:
@@ -42,7 +42,7 @@ def test_every_control_and_group_is_worded(lang: str) -> None:
 
 
 def test_the_script_asks_only_for_texts_that_exist() -> None:
-    script = "".join(path.read_text(encoding="utf-8") for path in ASSETS.glob("*.js"))
+    script = "".join(path.read_text(encoding="utf-8") for path in WEB.rglob("*.js"))
     asked = set(re.findall(r"\"(live\.[\w.]+)\"", script))
     assert {"live.play", "live.key.step"} <= asked
     assert asked <= table("en").keys()

@@ -18,6 +18,7 @@ from loopviz.app.texts.glossary import BY_KEY
 from loopviz.app.texts.tour import STEPS, Step
 from loopviz.panels import PANELS, Focus, theme
 from loopviz.panels.paths import ending
+from loopviz.paths import WEB
 from loopviz.trace import Trace, decode_states
 from tests.trace.synthetic import random_trace
 
@@ -302,7 +303,7 @@ def test_a_token_is_text_whatever_it_is() -> None:
 
 def _page() -> str:
     """Everything that gives the page its ids and classes."""
-    made = [path.read_text(encoding="utf-8") for path in server.ASSETS.glob("*.js")]
+    made = [path.read_text(encoding="utf-8") for path in WEB.rglob("*.js")]
     return "".join(made) + (recording.FILE.parents[2] / "loopviz/app/explore.py").read_text(encoding="utf-8")
 
 

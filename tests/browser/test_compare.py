@@ -136,7 +136,7 @@ def test_a15_the_verdict_is_seen_or_said_to_be_further_right(visit: Callable[...
 def test_s4_rounding_is_not_called_best(visit: Callable[..., Page]) -> None:
     page = visit(at="compare")
     best = """async ([values, column]) => {
-      const { best } = await import(new URL(document.querySelector('.lv-page').dataset.script.replace('compare.js', 'table.js'), document.baseURI));
+      const { best } = await import(new URL(document.querySelector('.lv-page').dataset.script.replace('compare/main.js', 'widgets/table.js'), document.baseURI));
       return best(values, column); }"""
     exact = {"better": "low", "noise": [1e-5, 1e-3]}
     assert page.evaluate(best, [[2.76e-8, 3.26e-8, 0], exact]) == []

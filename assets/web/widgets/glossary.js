@@ -2,7 +2,7 @@
 // An entry's address is `#term-<key>`, on any page address. Texts are ours, formulas made by our server; text reaches the
 // page through textContent only.
 
-import { el, fill, name, press } from "./dom.js";
+import { el, fill, name, press } from "../core/dom.js";
 
 const ANCHOR = "#term-";
 
@@ -108,7 +108,7 @@ export class Glossary {
     const lang = this.wanted;
     if (this.lang === lang) return true;
     try {
-      const answer = await fetch(new URL(`./glossary.${lang}.json`, import.meta.url));
+      const answer = await fetch(new URL(`../glossary.${lang}.json`, import.meta.url));
       const { terms } = await answer.json();
       if (lang !== this.wanted || lang === this.lang) return this.lang === this.wanted;
       this.build(terms);

@@ -1,12 +1,12 @@
 // The Lab page: a task, its parameters, its table and plot as they come. Knows no task by name.
 // The other half is loopviz/app/laboratory.py; messages are listed in loopviz/app/lab_run.py.
 
-import { el, press } from "./dom.js";
-import { Field } from "./form.js";
-import { Frame, save, start, ticket } from "./frame.js";
-import { Plot, Plots } from "./plots.js";
-import { followPrompt } from "./prompt_keys.js";
-import { Table } from "./table.js";
+import { el, press } from "../core/dom.js";
+import { Field } from "../widgets/form.js";
+import { Frame, save, start, ticket } from "../core/page_head.js";
+import { Plot, Plots } from "../core/plot.js";
+import { followPrompt } from "../widgets/prompt_keys.js";
+import { Table } from "../widgets/table.js";
 
 const SILENCE_MS = 8000; // then the server is asked whether something got lost
 const WIDE = new Set(["long", "line"]);

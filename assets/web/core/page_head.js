@@ -2,8 +2,8 @@
 // Text reaches the page through textContent only.
 
 import { el, fill, kept, name, press } from "./dom.js";
-import { Glossary } from "./glossary.js";
-import { Tabs } from "./tabs.js";
+import { Glossary } from "../widgets/glossary.js";
+import { Tabs } from "./open_tabs.js";
 
 /** Messages come with their two kinds of quotes exchanged (see loopviz/app/wire.py). */
 export const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
@@ -36,7 +36,7 @@ export function save({ name: called, data }) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** The page's head, its words, and how it talks with the server. `page` draws: see compare.js and lab.js. */
+/** The page's head, its words, and how it talks with the server. `page` draws: see compare/main.js and lab/main.js. */
 export class Frame {
   constructor({ root, server, begin }, config, page) {
     Object.assign(this, { root, server, begin, config, page });

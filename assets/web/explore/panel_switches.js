@@ -1,6 +1,6 @@
 // Which panels are on: a switch each, remembered in this browser. A panel that is off costs nothing, here or on the server.
 
-import { el, fill, kept, press } from "./dom.js";
+import { el, fill, kept, press } from "../core/dom.js";
 
 const NOTED_MS = 12_000; // that a note stays; what it says also stands in the panel
 

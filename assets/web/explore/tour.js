@@ -2,8 +2,8 @@
 // way, rings the element it explains and puts its card beside it. The page stays usable meanwhile; whoever was looking at a
 // run of their own gets it back. Where it was left is remembered in this browser.
 
-import { el, fill, kept, name, press } from "./dom.js";
-import { termed } from "./glossary.js";
+import { el, fill, kept, name, press } from "../core/dom.js";
+import { termed } from "../widgets/glossary.js";
 
 const GAP = 14; // pixels between what is explained and the card
 const EDGE = 10; // between either and the edge of the window
@@ -97,7 +97,7 @@ export class Tour {
     const lang = this.wanted;
     if (this.lang === lang) return true;
     try {
-      const answer = await fetch(new URL(`./tour.${lang}.json`, import.meta.url));
+      const answer = await fetch(new URL(`../tour.${lang}.json`, import.meta.url));
       this.steps = (await answer.json()).steps;
       this.lang = lang;
     } catch {

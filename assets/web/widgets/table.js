@@ -1,6 +1,6 @@
 // A table of results: columns with heading, unit and explanation, rows as they come. Numbers are shown short.
 
-import { el } from "./dom.js";
+import { el } from "../core/dom.js";
 
 const UNITS = [
   ["TB", 1e12],

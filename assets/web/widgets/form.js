@@ -1,7 +1,7 @@
 // Fields of a form from plain descriptions: `{name, kind, low, high, step, choices, value, limit}`; words come from the page.
 // Kinds: whole, number, choice, flag, name and line (a line of text), long (a text), file (a text file, as {name, data}: its bytes in base64).
 
-import { el } from "./dom.js";
+import { el } from "../core/dom.js";
 
 const base64 = (blob) =>
   new Promise((resolve, reject) => {

@@ -1,6 +1,6 @@
 // Replay of a finished run: play, pause, a scrubber over its tokens, and a speed.
 
-import { el, fill, kept, name, press, sleep } from "./dom.js";
+import { el, fill, kept, name, press, sleep } from "../core/dom.js";
 
 const RATE = 8; // tokens a second at 1×
 const SPEEDS = [0.5, 1, 2, 4];

@@ -1,6 +1,6 @@
 // A stand-in for Gradio's layout: what the page opens with can be seen a second or two before Gradio has built its part.
 
-import { el } from "./dom.js";
+import { el } from "../core/dom.js";
 
 const BUILDING = "lv-building";
 

@@ -1,6 +1,6 @@
 // What a link holds, in the text's place, until its run has been made: a link never holds a result.
 
-import { el, press } from "./dom.js";
+import { el, press } from "../core/dom.js";
 
 export class Linked {
   constructor(page) {

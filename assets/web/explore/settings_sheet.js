@@ -1,7 +1,7 @@
 // On a narrow window the settings are a sheet over the page, a press away from everywhere, and whoever starts a run is
 // taken to the text that it writes.
 
-import { el, name, press } from "./dom.js";
+import { el, name, press } from "../core/dom.js";
 
 export const NARROW = "(max-width: 980px)"; // as in page.css
 const STARTS = "#lv-run, .lv-example, .lv-preset";

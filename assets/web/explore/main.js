@@ -1,26 +1,26 @@
 // The live part of the page: text and panels of one run, kept up to date from messages (see loopviz/app/live.py).
 // Text from a visitor or a model reaches the page through textContent only.
 
-import { Again } from "./again.js";
-import { Buttons } from "./buttons.js";
-import { el, fill, name, press, sleep } from "./dom.js";
-import { loadPlotly } from "./draw.js";
-import { stage, unstage } from "./early.js";
-import { nameFields } from "./fields.js";
-import { Glossary } from "./glossary.js";
-import { Keys } from "./keys.js";
-import { Linked } from "./linked.js";
-import { ModelLine } from "./model.js";
-import { Narrow } from "./narrow.js";
+import { Again } from "./continue_run.js";
+import { Buttons } from "./run_buttons.js";
+import { el, fill, name, press, sleep } from "../core/dom.js";
+import { loadPlotly } from "../core/plotly.js";
+import { stage, unstage } from "./first_paint.js";
+import { nameFields } from "./control_names.js";
+import { Glossary } from "../widgets/glossary.js";
+import { Keys } from "./keyboard.js";
+import { Linked } from "./opened_link.js";
+import { ModelLine } from "../widgets/model_status.js";
+import { Narrow } from "./settings_sheet.js";
 import { Panel, applyOps } from "./panel.js";
-import { Player } from "./player.js";
-import { followPrompt } from "./prompt_keys.js";
-import { Screen } from "./screen.js";
+import { Player } from "./replay.js";
+import { followPrompt } from "../widgets/prompt_keys.js";
+import { Screen } from "../core/draw_scheduler.js";
 import { Share } from "./share.js";
-import { Shelf } from "./shelf.js";
-import { Tabs } from "./tabs.js";
-import { TextView } from "./text.js";
-import { Ways } from "./ways.js";
+import { Shelf } from "./panel_switches.js";
+import { Tabs } from "../core/open_tabs.js";
+import { TextView } from "./run_text.js";
+import { Ways } from "./to_compare.js";
 import { Tour } from "./tour.js";
 
 const SILENCE_MS = 3000; // then the server is asked whether something got lost

@@ -1,7 +1,7 @@
 // A configuration of the Compare page: its name, its settings, and what it wrote.
 
-import { el, name, press } from "./dom.js";
-import { Field } from "./form.js";
+import { el, name, press } from "../core/dom.js";
+import { Field } from "../widgets/form.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "11 4", longdashdot: "11 3 2 3" };

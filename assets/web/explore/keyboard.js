@@ -1,6 +1,6 @@
 // Keys for what the mouse does: they are left alone while somebody types or uses a control.
 
-import { el, press } from "./dom.js";
+import { el, press } from "../core/dom.js";
 
 const TYPING = "input, textarea, select, [contenteditable], dialog";
 const PRESSING = "button, summary, a, [role=button], [role=tab]"; // space and enter belong to these

@@ -1,6 +1,6 @@
 // The text of a run: a word a token, coloured by its loops; the word held, what else could follow it, and pinned words.
 
-import { el, fill, name, press, shown } from "./dom.js";
+import { el, fill, name, press, shown } from "../core/dom.js";
 
 const MOST_PINS = 6; // as loopviz.panels.focus.MOST_PINS
 const MOST_SWATCHES = 12;

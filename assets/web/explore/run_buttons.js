@@ -1,6 +1,6 @@
 // Run and Stop: whether something runs can be seen beside them, wherever the text is.
 
-import { el, fill } from "./dom.js";
+import { el, fill } from "../core/dom.js";
 
 export class Buttons {
   constructor(page) {

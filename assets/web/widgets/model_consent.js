@@ -1,6 +1,6 @@
 // A link may name a model that is not on the server: nothing is fetched or opened until the visitor agrees.
 
-import { el, press } from "./dom.js";
+import { el, press } from "../core/dom.js";
 
 export class AskModel {
   /** `load()`: the visitor agrees to the model that was asked for. */

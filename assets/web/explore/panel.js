@@ -1,9 +1,9 @@
 // One panel of the live part: its words, its plot, and the edits that keep its figure's data up to date.
 // Knows no panel by name. Text reaches the page through textContent only.
 
-import { el, fill, name, press } from "./dom.js";
-import { plotlyFor } from "./draw.js";
-import { codeLinks, termed } from "./glossary.js";
+import { el, fill, name, press } from "../core/dom.js";
+import { plotlyFor } from "../core/plotly.js";
+import { codeLinks, termed } from "../widgets/glossary.js";
 
 const UNDER_HEAD = 24; // px above a plot, for the captions and column heads that stay when its title goes
 // A finger scrolls the page, where a mouse zooms the plot.

@@ -1,6 +1,6 @@
 // Two small things of ours: a button that opens a list of actions, and a notice beside it for what came of them.
 
-import { el, press } from "./dom.js";
+import { el, press } from "../core/dom.js";
 
 /** A button and the actions it opens: `[{ key, act }]`; words are put in place by `label`. `end`: it opens to the left. */
 export class Menu {
