@@ -44,13 +44,29 @@ def test_scripts_find_each_other_at_an_address_that_is_kept(client: TestClient) 
         assert "immutable" in client.get(urljoin(script, address)).headers["cache-control"]
 
 
+def test_whatever_a_script_imports_is_there() -> None:
+    for script in server._SCRIPTS:
+        assert set(server._imported(script)) <= server._SCRIPTS.keys(), script
+
+
 def test_an_old_address_gets_the_new_file_but_does_not_keep_it(client: TestClient) -> None:
     response = client.get(f"/{server.PREFIX}/0123456789abcdef/explore/main.js")
     assert response.status_code == 200
     assert "immutable" not in response.headers["cache-control"]
 
 
-@pytest.mark.parametrize("name", ["secrets.txt", "..%2f..%2fapp.py", "page.css%00"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "secrets.txt",
+        "..%2f..%2fapp.py",
+        "page.css%00",
+        "core",
+        "core/nothing.js",
+        "core/..%2f..%2fmodels",
+        "styles/page.css",
+    ],
+)
 def test_nothing_else_is_served(client: TestClient, name: str) -> None:
     assert client.get(f"/{server.PREFIX}/x/{name}").status_code == 404
 
