@@ -1,6 +1,6 @@
 """How a message is written: as JSON, as Gradio's string, and edits of figures packed short.
 
-The page's script undoes what is done here: quotes in `assets/web/explore/main.js`, edits in `assets/web/explore/panel.js`.
+The page's script undoes what is done here: `assets/web/core/messages.js`.
 """
 
 from __future__ import annotations

@@ -49,6 +49,12 @@ def test_whatever_a_script_imports_is_there() -> None:
         assert set(server._imported(script)) <= server._SCRIPTS.keys(), script
 
 
+@pytest.mark.parametrize("page", ["explore", "compare", "lab"])
+def test_a_page_needs_no_script_of_another_page(page: str) -> None:
+    folders = {script.partition("/")[0] for script in server._imported(f"{page}/main.js")}
+    assert folders == {page, "core", "widgets"}
+
+
 def test_an_old_address_gets_the_new_file_but_does_not_keep_it(client: TestClient) -> None:
     response = client.get(f"/{server.PREFIX}/0123456789abcdef/explore/main.js")
     assert response.status_code == 200

@@ -1,12 +1,12 @@
 // The Compare page: configurations beside each other, their texts and curves as they come, a table and a Pareto plot.
 // The other half is loopviz/app/comparison.py; messages are listed in loopviz/app/comparison_run.py.
 
-import { AskModel } from "../widgets/model_consent.js";
 import { el, press } from "../core/dom.js";
-import { Card } from "./configuration_card.js";
-import { Field } from "../widgets/form.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";
+import { Field } from "../widgets/form.js";
+import { AskModel } from "../widgets/model_consent.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
+import { Card } from "./configuration_card.js";
 import { Results } from "./results.js";
 
 const SILENCE_MS = 5000; // then the server is asked whether something got lost

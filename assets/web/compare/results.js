@@ -1,10 +1,10 @@
 // What a comparison found: curves, the table with its files, and any two columns of it against each other.
 
 import { el, press } from "../core/dom.js";
-import { swatch } from "./configuration_card.js";
-import { applyOps } from "../explore/panel.js";
+import { applyOps } from "../core/messages.js";
 import { Plot, Plots } from "../core/plot.js";
 import { Table } from "../widgets/table.js";
+import { swatch } from "./configuration_card.js";
 
 const CURVES = ["convergence", "loops", "kv"];
 const GROUPS = ["buys", "costs", "ran"]; // of the table's columns, as loopviz/lab/compare_table.py

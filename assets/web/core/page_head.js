@@ -1,12 +1,10 @@
 // What every page beside Explore shares: its head with the ways to the other pages, its language, its look, its messages.
 // Text reaches the page through textContent only.
 
-import { el, fill, kept, name, press } from "./dom.js";
 import { Glossary } from "../widgets/glossary.js";
+import { el, fill, kept, name, press } from "./dom.js";
+import { unwire } from "./messages.js";
 import { Tabs } from "./open_tabs.js";
-
-/** Messages come with their two kinds of quotes exchanged (see loopviz/app/wire.py). */
-export const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
 
 /** The language asked for by the address, chosen last time, or preferred by the browser; the first three pages agree. */
 function pickLanguage(languages) {

@@ -1,8 +1,7 @@
 // Plots from plain plotly data, drawn one at a time with pauses between, in the page's colours.
 
 import { el } from "./dom.js";
-import { loadPlotly, plotlyFor } from "./plotly.js";
-import { containers, headline, plotConfig, untitled } from "../explore/panel.js";
+import { containers, headline, loadPlotly, plotConfig, plotlyFor, untitled } from "./plotly.js";
 
 /** A plot with its title and question. `figure` is plain data; `touch` says it changed. */
 export class Plot {

@@ -1,6 +1,8 @@
 // Our Plotly.js: a small one that draws what nearly every figure has, and the whole one, fetched for a figure that needs it.
 // Gradio's bundle may put another version at window.Plotly later, so the references are kept.
 
+import { el } from "./dom.js";
+
 const SMALL_DRAWS = new Set(["scatter", "bar", "heatmap"]); // as loopviz/plotlyjs.py
 
 /** The Plotly at `url`, asked for once a document. */
@@ -34,4 +36,50 @@ export function plotlyFor(figure, small, root, there, lost) {
     lost();
   });
   return null;
+}
+
+// --- what it is given ------------------------------------------------------------------------------
+
+const UNDER_HEAD = 24; // px above a plot, for the captions and column heads that stay when its title goes
+// A finger scrolls the page, where a mouse zooms the plot.
+export const TOUCH = window.matchMedia("(hover: none)").matches;
+
+const PLOT_CONFIG = {
+  displaylogo: false,
+  displayModeBar: TOUCH ? false : "hover",
+  responsive: true,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud", "sendDataToCloud"],
+  // Plotly 4 offers to upload the chart to its makers' cloud: not from this page
+  showSendToCloud: false,
+  plotlyServerURL: "",
+};
+
+/** What a figure says of itself in its title, as nodes; Plotly would cut it where the plot is narrow. */
+export function headline(layout) {
+  const markup = new DOMParser().parseFromString((layout.title?.text ?? "").trim().replace(/<br>/g, "\n"), "text/html");
+  return [...markup.body.childNodes].map((node) => (node.nodeName === "SUB" ? el("sub", "", node.textContent) : node.textContent));
+}
+
+/** The layout without its title, and without the room that was for it. */
+export function untitled(layout) {
+  if (layout.title?.text === undefined) return layout;
+  const { title, margin, height, ...rest } = layout;
+  const room = Math.max(0, margin.t - UNDER_HEAD);
+  // what stands at the figure's foot is placed by shares of its height
+  return { ...rest, margin: { ...margin, t: margin.t - room }, height: height - room };
+}
+
+const configs = new Map(); // by language; one object each, for Plotly compares
+
+/** Plotly's options, with our words on its buttons. `dictionary`: of the language, by Plotly's own English names. */
+export function plotConfig(lang, dictionary) {
+  const locale = lang === "zh" ? "zh-CN" : lang;
+  if (!configs.has(lang)) configs.set(lang, { ...PLOT_CONFIG, locale, locales: { [locale]: { dictionary, format: {} } } });
+  return configs.get(lang);
+}
+
+/** A copy of a trace's containers, sharing its arrays: Plotly writes into, and prunes, the containers it is given. */
+export function containers(value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, containers(inner)]));
 }

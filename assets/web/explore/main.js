@@ -1,25 +1,26 @@
 // The live part of the page: text and panels of one run, kept up to date from messages (see loopviz/app/live.py).
 // Text from a visitor or a model reaches the page through textContent only.
 
-import { Again } from "./continue_run.js";
-import { Buttons } from "./run_buttons.js";
 import { el, fill, name, press, sleep } from "../core/dom.js";
+import { Screen } from "../core/draw_scheduler.js";
+import { applyOps, unwire } from "../core/messages.js";
+import { Tabs } from "../core/open_tabs.js";
 import { loadPlotly } from "../core/plotly.js";
-import { stage, unstage } from "./first_paint.js";
-import { nameFields } from "./control_names.js";
 import { Glossary } from "../widgets/glossary.js";
+import { ModelLine } from "../widgets/model_status.js";
+import { followPrompt } from "../widgets/prompt_keys.js";
+import { Again } from "./continue_run.js";
+import { nameFields } from "./control_names.js";
+import { stage, unstage } from "./first_paint.js";
 import { Keys } from "./keyboard.js";
 import { Linked } from "./opened_link.js";
-import { ModelLine } from "../widgets/model_status.js";
-import { Narrow } from "./settings_sheet.js";
-import { Panel, applyOps } from "./panel.js";
-import { Player } from "./replay.js";
-import { followPrompt } from "../widgets/prompt_keys.js";
-import { Screen } from "../core/draw_scheduler.js";
-import { Share } from "./share.js";
+import { Panel } from "./panel.js";
 import { Shelf } from "./panel_switches.js";
-import { Tabs } from "../core/open_tabs.js";
+import { Player } from "./replay.js";
+import { Buttons } from "./run_buttons.js";
 import { TextView } from "./run_text.js";
+import { Narrow } from "./settings_sheet.js";
+import { Share } from "./share.js";
 import { Ways } from "./to_compare.js";
 import { Tour } from "./tour.js";
 
@@ -29,9 +30,6 @@ const WORDED_MS = 120; // until Gradio has drawn what the beginning of a visit s
 const UNSETTLED_MS = 2500; // without any word from the server
 const REFUSED_LOOKS = 30; // animation frames until Gradio has drawn a refusal and opened its group
 const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.RUN)
-
-/** Messages come with their two kinds of quotes exchanged (see loopviz.app.wire.wire). */
-const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
 
 class Page {
   constructor(root) {

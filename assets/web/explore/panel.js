@@ -2,68 +2,8 @@
 // Knows no panel by name. Text reaches the page through textContent only.
 
 import { el, fill, name, press } from "../core/dom.js";
-import { plotlyFor } from "../core/plotly.js";
+import { TOUCH, containers, headline, plotConfig, plotlyFor, untitled } from "../core/plotly.js";
 import { codeLinks, termed } from "../widgets/glossary.js";
-
-const UNDER_HEAD = 24; // px above a plot, for the captions and column heads that stay when its title goes
-// A finger scrolls the page, where a mouse zooms the plot.
-const TOUCH = window.matchMedia("(hover: none)").matches;
-
-export const PLOT_CONFIG = {
-  displaylogo: false,
-  displayModeBar: TOUCH ? false : "hover",
-  responsive: true,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud", "sendDataToCloud"],
-  // Plotly 4 offers to upload the chart to its makers' cloud: not from this page
-  showSendToCloud: false,
-  plotlyServerURL: "",
-};
-
-/** Fold packed edits into a figure; throws when a path is not in it. The Python fold is loopviz.panels.apply. */
-export function applyOps(figure, packed) {
-  let path = [];
-  for (const [code, shared, ...rest] of packed) {
-    const value = rest.pop();
-    path = path.slice(0, shared).concat(rest);
-    let place = figure;
-    for (const key of path.slice(0, -1)) place = place[key];
-    const last = path[path.length - 1];
-    if (code === 1) place[last].push(...value);
-    else if (code === 0) place[last] = value;
-    else if (code === 2) place.splice(last, value.length, ...value);
-    else throw new Error(`unknown op ${code}`);
-  }
-}
-
-/** What a figure says of itself in its title, as nodes; Plotly would cut it where the plot is narrow. */
-export function headline(layout) {
-  const markup = new DOMParser().parseFromString((layout.title?.text ?? "").trim().replace(/<br>/g, "\n"), "text/html");
-  return [...markup.body.childNodes].map((node) => (node.nodeName === "SUB" ? el("sub", "", node.textContent) : node.textContent));
-}
-
-/** The layout without its title, and without the room that was for it. */
-export function untitled(layout) {
-  if (layout.title?.text === undefined) return layout;
-  const { title, margin, height, ...rest } = layout;
-  const room = Math.max(0, margin.t - UNDER_HEAD);
-  // what stands at the figure's foot is placed by shares of its height
-  return { ...rest, margin: { ...margin, t: margin.t - room }, height: height - room };
-}
-
-const configs = new Map(); // by language; one object each, for Plotly compares
-
-/** Plotly's options, with our words on its buttons. `dictionary`: of the language, by Plotly's own English names. */
-export function plotConfig(lang, dictionary) {
-  const locale = lang === "zh" ? "zh-CN" : lang;
-  if (!configs.has(lang)) configs.set(lang, { ...PLOT_CONFIG, locale, locales: { [locale]: { dictionary, format: {} } } });
-  return configs.get(lang);
-}
-
-/** A copy of a trace's containers, sharing its arrays: Plotly writes into, and prunes, the containers it is given. */
-export function containers(value) {
-  if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, containers(inner)]));
-}
 
 /** One panel: its frame on the page, its figure's data, and when it was last drawn. */
 export class Panel {

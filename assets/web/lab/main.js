@@ -2,9 +2,9 @@
 // The other half is loopviz/app/laboratory.py; messages are listed in loopviz/app/lab_run.py.
 
 import { el, press } from "../core/dom.js";
-import { Field } from "../widgets/form.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Plot, Plots } from "../core/plot.js";
+import { Field } from "../widgets/form.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { Table } from "../widgets/table.js";
 

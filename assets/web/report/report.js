@@ -36,7 +36,7 @@ function applyOps(figure, ops) {
   }
 }
 
-const UNDER_HEAD = 24; // as in explore/panel.js, and so the next two
+const UNDER_HEAD = 24; // as in core/plotly.js, and so the next two
 
 /** What a figure says of itself in its title, as nodes; Plotly would cut it where the plot is narrow. */
 function headline(layout) {

@@ -1,7 +1,7 @@
 // The line that says where the chosen model is: waited for, loading, ready or refused.
 
-import { AskModel } from "./model_consent.js";
 import { el, name } from "../core/dom.js";
+import { AskModel } from "./model_consent.js";
 
 const AGAIN_MS = 700; // between two looks
 const PATIENCE = 20; // looks in vain
