@@ -11,32 +11,7 @@ LOOPVIZ_HOSTS=loops.example.org,*.school.example. Sites whose pages may show it 
 
 from __future__ import annotations
 
-import argparse
-import os
-
-from loopviz.app.door import rules_of
-from loopviz.app.main import DEFAULT_MODEL, build, launch
-from loopviz.app.profile import PROFILES, profile_of
-
-
-def main() -> None:
-    """Read the settings and serve until interrupted."""
-    parser = argparse.ArgumentParser(description="LoopViz: watch a looped language model think, in the browser.")
-    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
-    parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT"))
-    parser.add_argument("--model", default=os.environ.get("LOOPVIZ_MODEL", DEFAULT_MODEL))
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    parser.add_argument("--profile", choices=PROFILES, help="what visitors may do")
-    options = parser.parse_args()
-    try:
-        profile = profile_of(options.host, os.environ, options.profile)
-        rules_of(options.host, os.environ)
-    except ValueError as error:
-        parser.error(str(error))
-    print(f"* Profile: {profile.name}", flush=True)
-    page = build(options.model, profile=profile)
-    launch(page, host=options.host, port=options.port, browser=options.open)
-
+from loopviz.app.command import serve
 
 if __name__ == "__main__":
-    main()
+    serve()

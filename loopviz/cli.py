@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from loopviz.trace import Trace
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+COMMANDS = ("run", "export", "train", "evaluate", *measuring.COMMANDS)
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "seed")
 # A terminal must show what a model says, not obey it.
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}

@@ -38,6 +38,7 @@ from typing import Any, Protocol, get_type_hints
 
 import pandas as pd
 
+import loopviz
 from loopviz import imports, outputs, signals
 from loopviz.command_line import DTYPES, check_threads
 from loopviz.csv_file import table_bytes
@@ -686,7 +687,9 @@ class _Ray:
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Jobs with their results, as they come."""
         remote = self.ray.remote(num_cpus=self.threads, max_retries=2)(_on_ray)
-        self._running = {remote.remote(self.modules, job.function, job.arguments): job for job in jobs}
+        self._running = {
+            remote.remote(loopviz.__version__, self.modules, job.function, job.arguments): job for job in jobs
+        }
         while self._running:
             done, _ = self.ray.wait(list(self._running))
             yield from self._results(done)
@@ -705,7 +708,8 @@ class _Ray:
                 yield job, Died(f"was lost ({type(error).__name__})")
 
 
-def _on_ray(modules: Sequence[str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _on_ray(version: str, modules: Sequence[str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    loopviz.__version__ = version  # the package's folder is sent, and what says its release is beside it
     imports.load(modules)
     return function(*arguments)
 

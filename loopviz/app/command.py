@@ -1,0 +1,54 @@
+"""Opening the app from a command line: `python app.py`, and `loopviz` without a command.
+
+Nothing heavy is imported before the options are known to be well-formed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from loopviz.app.profile import PROFILES, profile_of
+
+
+def serve(arguments: Sequence[str] | None = None, *, program: str | None = None, more: str | None = None) -> None:
+    """Read the options and serve until interrupted; options that are refused end the process with 2, as argparse does.
+
+    Args:
+        arguments: of the command line; None takes the process's own.
+        program: as the help calls it; None takes the process's own name.
+        more: what stands at the end of the help.
+    """
+    parser = _parser(program, more)
+    options = parser.parse_args(arguments)
+    try:
+        profile = profile_of(options.host, os.environ, options.profile)
+        from loopviz.app.door import rules_of
+
+        rules_of(options.host, os.environ)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"* Profile: {profile.name}", flush=True)
+    from loopviz.app.main import DEFAULT_MODEL, build, launch
+
+    page = build(options.model or DEFAULT_MODEL, profile=profile)
+    launch(page, host=options.host, port=options.port, browser=options.open)
+
+
+def _parser(program: str | None, more: str | None) -> argparse.ArgumentParser:
+    """Of the app's options, each with the environment variable beside it."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="LoopViz: watch a looped language model think, in the browser.",
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    host, port = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), os.environ.get("GRADIO_SERVER_PORT")
+    parser.add_argument("--host", default=host, help="address to serve at (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=port, help="default: the first free one from 7860")
+    told = "loaded at the start: a name, a Hugging Face id, a folder or a .gguf file"
+    parser.add_argument("--model", default=os.environ.get("LOOPVIZ_MODEL"), help=told)
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument("--profile", choices=PROFILES, help="what visitors may do")
+    return parser
