@@ -103,7 +103,8 @@ def preview(page: Any, url: str) -> None:
     still(page)
     words = page.evaluate("document.querySelector('.lv-text').innerHTML")
     legend = page.evaluate("document.querySelector('.lv-legend').innerHTML")
-    sheet = (ROOT / "assets" / "web" / "styles" / "page.css").read_text(encoding="utf-8")
+    styles = ROOT / "assets" / "web" / "styles"
+    sheet = "".join((styles / f"{name}.css").read_text(encoding="utf-8") for name in ("base", "explore"))
     own = """body { margin: 0; width: 1200px; height: 630px; box-sizing: border-box; padding: 52px 64px; overflow: hidden; background: #f6f7f9; color: #1f2733 }
       h1 { font: 650 62px/1.1 system-ui; margin: 0 } p { font: 30px/1.4 system-ui; margin: 8px 0 26px; color: #5b6675 }
       .lv-text { font: 33px/1.75 system-ui !important; height: auto !important; max-height: 285px; overflow: hidden !important; resize: none !important }

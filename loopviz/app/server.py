@@ -108,9 +108,33 @@ def routes() -> list[Route]:
     return [Route(f"/{PREFIX}/{{mark}}/{{name:path}}", _asset, methods=["GET", "HEAD"]), sources.route()]
 
 
-def css() -> str:
-    """The page's own style sheet."""
-    return (WEB / "styles" / "page.css").read_text(encoding="utf-8")
+# Of a page, by its address: our style sheets, in the order in which they count.
+STYLES = {
+    "": ("base", "learn", "explore"),
+    "compare": ("base", "learn", "forms", "compare"),
+    "lab": ("base", "learn", "forms", "lab"),
+}
+
+
+@functools.cache
+def css(page: str | None = None) -> str:
+    """A page's style sheets as one; without `page`, those of all pages."""
+    names = dict.fromkeys(name for sheets in STYLES.values() for name in sheets) if page is None else STYLES[page]
+    return "".join((WEB / "styles" / f"{name}.css").read_text(encoding="utf-8") for name in names)
+
+
+_IN_SCRIPTS = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&'"})
+
+
+@functools.cache
+def _written_css(page: str | None = None) -> str:
+    """:func:`css` as Gradio writes it into a document."""
+    return json.dumps(css(page), ensure_ascii=False).translate(_IN_SCRIPTS)
+
+
+def styled(document: str, page: str) -> str:
+    """The document with the style sheets of its own page alone: Gradio has one for all pages."""
+    return document.replace(_written_css(), _written_css(page), 1) if page in STYLES else document
 
 
 _MEDIA = re.compile(r"(@media[^{]*\{)((?:[^{}]*\{[^{}]*\})*)\s*\}")
@@ -122,7 +146,7 @@ def early_css() -> str:
     Gradio repeats every rule as it stands, later in the document, but those for some widths only under its element. Here
     these count for more, so that they hold outside of it as well.
     """
-    return _MEDIA.sub(r"\1 :root:root { \2 } }", css())
+    return _MEDIA.sub(r"\1 :root:root { \2 } }", css(""))
 
 
 PATIENCE = 4_000  # ms after which Gradio's script is let go whatever has been drawn
@@ -215,7 +239,7 @@ class EarlyTags:
         if scope["type"] != "http" or scope["method"] != "GET":
             await self.app(scope, receive, send)
             return
-        at_root = scope["path"].removeprefix(scope.get("root_path", "")) in ("", "/")
+        page = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
         start: Message = {}
         parts: list[bytes] = []
 
@@ -232,8 +256,9 @@ class EarlyTags:
             if message.get("more_body"):
                 return
             document = b"".join(parts).decode()
-            document = look.settled(early(document) if at_root and early_tags() else document)
+            document = look.settled(early(document) if not page and early_tags() else document)
             if look.ELEMENT in document:
+                document = styled(document, page)
                 document = document.replace("<head>", "<head>" + self.first, 1)
                 document = preview.previewed(document, preview.tags(scope, asset_url(preview.IMAGE)))
             if policy.NONCE in scope:

@@ -8,7 +8,7 @@ PAGE = {"light": "#f6f7f9", "dark": "#0d1117"}  # what everything lies on
 
 
 def theme() -> gr.themes.Base:
-    """The theme; what it cannot say is in `assets/web/styles/page.css`."""
+    """The theme; what it cannot say is in `assets/web/styles/base.css`."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "sans-serif"]
     base = gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,

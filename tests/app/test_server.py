@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urljoin
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from loopviz import plotlyjs
 from loopviz.app import look, server
+from loopviz.app.main import build, launch
+from loopviz.paths import WEB
 from loopviz.trace.io import save
 from tests.trace.synthetic import random_trace
 
@@ -158,3 +162,37 @@ def test_every_page_s_look_is_settled_before_all_else() -> None:
 def test_a_page_with_nothing_to_open_with_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "early_tags", lambda: "")
     assert "loopviz" not in _paged("text/html").get("/").text
+
+
+# --- styles -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def documents() -> dict[str, str]:
+    """The pages' documents as they are served, by address."""
+    page = build()
+    launch(page, wait=False)
+    try:
+        return {name: httpx.get(page.demo.local_url + name, timeout=120).text for name in server.STYLES}
+    finally:
+        page.demo.close()
+
+
+@pytest.mark.parametrize("name", list(server.STYLES))
+def test_a_page_brings_its_own_styles_and_no_other_page_s(documents: dict[str, str], name: str) -> None:
+    (config,) = re.findall(r"window\.gradio_config = (\{.*?\});</script>", documents[name], re.S)
+    assert json.loads(config)["css"] == server.css(name)
+    own = {"": ".lv-player", "compare": ".lv-setups", "lab": ".lv-tasks"}
+    for page, rule in own.items():
+        assert (rule in server.css(name)) == (page == name), rule
+
+
+def test_every_style_sheet_is_some_page_s() -> None:
+    sheets = {path.stem for path in (WEB / "styles").glob("*.css")}
+    assert sheets == {name for names in server.STYLES.values() for name in names}
+
+
+def test_what_is_unknown_has_the_styles_of_all_pages() -> None:
+    document = server._written_css()
+    assert server.styled(document, "elsewhere") == document
+    assert server.styled(document, "lab") != document

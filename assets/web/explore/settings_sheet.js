@@ -3,7 +3,7 @@
 
 import { el, name, press } from "../core/dom.js";
 
-export const NARROW = "(max-width: 980px)"; // as in page.css
+export const NARROW = "(max-width: 980px)"; // as in styles/explore.css
 const STARTS = "#lv-run, .lv-example, .lv-preset";
 
 export class Narrow {
