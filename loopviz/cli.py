@@ -39,6 +39,7 @@ from loopviz.train import commands as training
 
 if TYPE_CHECKING:
     from loopviz.trace import Trace
+    from loopviz.trace.schema import BlockMeta
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 COMMANDS = ("run", "export", "train", "evaluate", *measuring.COMMANDS)
@@ -269,9 +270,10 @@ def _run(options: argparse.Namespace) -> int:
     idle = [option(name) for name in loop if name != "loop_layers"]
     if idle and not loaded.model.config.loop_blocks():
         raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")
-    steering = Steering() if options.change else None
+    changes = Steering()
     for token in sorted({token for token, _, _ in options.change}):
-        steering.set_loop(token=token, **{name: value for at, name, value in options.change if at == token})
+        changes.set_loop(token=token, **{name: value for at, name, value in options.change if at == token})
+    steering = changes if options.change else None
     frames = stream(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
     meta = run_meta(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
     trace = Trace(meta)
@@ -354,7 +356,7 @@ def _notes(options: argparse.Namespace, loaded: Any, loop: dict[str, Any], trace
     return notes
 
 
-def _block_metas(model: Any, fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _block_metas(model: Any, fields: dict[str, Any]) -> list[BlockMeta]:
     from loopviz.engine.steering import block_metas
 
     return block_metas(model.with_loop(**fields).config)

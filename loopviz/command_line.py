@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from loopviz import imports
 
 if TYPE_CHECKING:
     from loopviz.model.checkpoints import LoadedCheckpoint
+    from loopviz.trace.schema import BlockMeta
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 FEWEST_MOST_THREADS = 64  # that may be asked for, on a machine with few processors
@@ -136,12 +137,12 @@ def check_threads(threads: int | None) -> None:
 _COSINE, _KL = ("kl",), ("cosine",)  # criteria that do not look at the cosine, at KL
 
 
-def idle_because(name: str, blocks: list[dict[str, Any]]) -> str:
+def idle_because(name: str, blocks: Sequence[BlockMeta]) -> str:
     """Why a loop option changes nothing in a run whose blocks (as a Meta writes them) are these; "" if it does.
 
     `max_loop_count` is a bound under both strategies, and never idle.
     """
-    needs: dict[str, tuple[Callable[[dict[str, Any]], bool], str]] = {
+    needs: dict[str, tuple[Callable[[BlockMeta], bool], str]] = {
         "loop_count": (lambda b: b["strategy"] == "fixed_count", "under dynamic_stop, whose bound is max_loop_count"),
         "min_loop_count": (_dynamic, "without --loop-strategy dynamic_stop"),
         "convergence_criterion": (_dynamic, "without --loop-strategy dynamic_stop"),
@@ -168,11 +169,11 @@ def idle_because(name: str, blocks: list[dict[str, Any]]) -> str:
     return "" if any(used(block) for block in blocks) else why
 
 
-def _dynamic(block: dict[str, Any]) -> bool:
+def _dynamic(block: BlockMeta) -> bool:
     return block["strategy"] == "dynamic_stop"
 
 
-def _merging(block: dict[str, Any]) -> bool:
+def _merging(block: BlockMeta) -> bool:
     return block["kv_mode"] == "merge_strategy"
 
 

@@ -118,7 +118,9 @@ def _along(trace: Mapping[str, Any], which: str, count: int) -> list[Any]:
 
 def _list(trace: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Points given as lists of one length."""
-    columns = [trace.get(key) if isinstance(trace.get(key), list) else [] for key in ("z", "text", "customdata")]
+    columns: list[list[Any]] = [
+        held if isinstance(held := trace.get(key), list) else [] for key in ("z", "text", "customdata")
+    ]
     count = max([len(column) for column in columns] + [len(trace.get(which) or []) for which in "xy"])
     if not count or not any(trace.get(key) for key in "xyz"):
         return

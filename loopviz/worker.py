@@ -168,7 +168,7 @@ class Worker:
         process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(LONGEST_END)
-        for pipe in (process.stdin, process.stdout):
+        for pipe in filter(None, (process.stdin, process.stdout)):
             with contextlib.suppress(OSError):  # what could not be written any more
                 pipe.close()
 
@@ -252,6 +252,7 @@ class Worker:
 
 def _write(process: subprocess.Popen[bytes], line: bytes) -> None:
     with contextlib.suppress(OSError, ValueError):  # it has ended: that is found when it is waited for
+        assert process.stdin is not None
         process.stdin.write(line)
         process.stdin.flush()
 
@@ -259,6 +260,7 @@ def _write(process: subprocess.Popen[bytes], line: bytes) -> None:
 def _read(process: subprocess.Popen[bytes], said: queue.SimpleQueue[bytes | None]) -> None:
     """Hand on what the process says, line by line; None when it is over."""
     with contextlib.suppress(OSError, ValueError):
+        assert process.stdout is not None
         while line := process.stdout.readline(LONGEST_LINE):
             said.put(line)
             if not line.endswith(b"\n"):
@@ -306,6 +308,7 @@ def _alone(name: str) -> ModuleType:
     package = name.rpartition(".")[0]
     if package not in ("", "loopviz"):
         spec = importlib.util.find_spec(package)
+        assert spec is not None
         sys.modules[package] = importlib.util.module_from_spec(spec)
     return importlib.import_module(name)
 

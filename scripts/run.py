@@ -1,9 +1,12 @@
 """Set LoopViz up and open it, or set it up and test it. Standard library only.
 
     python3 scripts/run.py [options of app.py]        make .venv if needed, install requirements.txt, open the app
-    python3 scripts/run.py test [options of pytest]   the same with requirements-dev.txt and a Chromium, then ruff and pytest
+    python3 scripts/run.py test                       the same with requirements-dev.txt and a Chromium, then all checks
+    python3 scripts/run.py test tests/model -k merge  only these tests (any options of pytest); a Chromium is not looked
+                                                      for unless one of them drives it
 
-`.venv` is reused as long as the requirements and the Python release are the ones it was made with.
+The checks are ruff and mypy (see pyproject.toml), and pytest. `.venv` is reused as long as the requirements and the Python
+release are the ones it was made with.
 """
 
 from __future__ import annotations
@@ -27,6 +30,19 @@ PHASES = (
     ("-m", "not browser", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"),
     ("-m", "browser"),
 )
+
+CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."))
+
+# Run where the tests are: ends with CHOSEN when one of those that the arguments select is marked as driving a browser.
+CHOSEN = 100
+ASK = f"""
+import os, sys, pytest
+class Looking:
+    def pytest_collection_finish(self, session):
+        os._exit({CHOSEN} * any(item.get_closest_marker("browser") for item in session.items))
+sys.stdout = sys.stderr = open(os.devnull, "w")
+pytest.main(["--collect-only", *sys.argv[1:]], plugins=[Looking()])
+"""
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM_PATHS = (
@@ -66,16 +82,21 @@ def run_app(arguments: list[str]) -> int:
 
 
 def run_tests(arguments: list[str]) -> int:
-    """Ruff, then pytest: all of it, or what `arguments` select. Returns pytest's exit code; 1 if only ruff complains."""
+    """Ruff, mypy and pytest: all of it, or what `arguments` select. Returns pytest's exit code; 1 if only another complains."""
     python = make_environment("requirements-dev.txt")
-    ensure_chromium(python)
-    lint = subprocess.call([str(python), "-m", "ruff", "check", "."], cwd=ROOT)
-    style = subprocess.call([str(python), "-m", "ruff", "format", "--check", "."], cwd=ROOT)
+    if not arguments or drive_a_browser(python, arguments):
+        ensure_chromium(python)
+    types = start_mypy(python)
+    complaining = [
+        check for check, *options in CHECKS if subprocess.call([str(python), "-m", check, *options], cwd=ROOT)
+    ]
     phases = [arguments] if arguments else PHASES
     codes = [subprocess.call([str(python), "-m", "pytest", *options], cwd=ROOT) for options in phases]
     tests = next((code for code in codes if code), 0)
-    if tests == 0 and (lint or style):
-        print("The tests pass, but ruff does not (see above).", file=sys.stderr)
+    print(types.communicate()[0], end="", flush=True)
+    complaining += ["mypy"] * bool(types.returncode)
+    if tests == 0 and complaining:
+        print(f"The tests pass; {', '.join(dict.fromkeys(complaining))} complained (see above).", file=sys.stderr)
         return 1
     return tests
 
@@ -191,6 +212,17 @@ def _runs(program: str) -> bool:
         return subprocess.run([program, "--version"], capture_output=True, timeout=60, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
+
+
+def start_mypy(python: Path) -> subprocess.Popen[str]:
+    """mypy beside the tests: the first time it reads for some seconds, and tests often wait."""
+    command = [str(python), "-m", "mypy"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def drive_a_browser(python: Path, arguments: list[str]) -> bool:
+    """Whether one of the tests that these arguments of pytest select drives a browser."""
+    return subprocess.run([str(python), "-c", ASK, *arguments], cwd=ROOT, check=False).returncode == CHOSEN
 
 
 def ensure_chromium(python: Path) -> None:

@@ -26,7 +26,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LONGEST = 60  # seconds that anything here is waited for
+LONGEST = 120  # seconds that anything here is waited for
 # Writes down what a process opens of the checkout's package and assets; Python runs it before all else.
 WATCH = """
 import os, sys

@@ -83,14 +83,17 @@ def test_the_app_gets_the_arguments(
 
 
 @pytest.mark.parametrize(
-    ("ruff", "tests", "expected"), [(0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 2, 2), (0, 5, 5)], ids=str
+    ("ruff", "mypy", "tests", "expected"),
+    [(0, 0, 0, 0), (1, 0, 0, 1), (0, 1, 0, 1), (0, 0, 1, 1), (1, 1, 2, 2), (0, 0, 5, 5)],
+    ids=str,
 )
-def test_the_exit_code_is_pytests_unless_only_ruff_complains(
-    run: ModuleType, monkeypatch: pytest.MonkeyPatch, ruff: int, tests: int, expected: int
+def test_the_exit_code_is_pytests_unless_only_another_check_complains(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, ruff: int, mypy: int, tests: int, expected: int
 ) -> None:
     codes = {"ruff": ruff, "pytest": tests, "pip": 0}
     seen: list[list[str]] = []
-    monkeypatch.setattr(run, "ensure_chromium", lambda python: None)
+    monkeypatch.setattr(run, "drive_a_browser", lambda python, arguments: False)
+    monkeypatch.setattr(run, "start_mypy", lambda python: _mypy(mypy))
     monkeypatch.setattr(run.subprocess, "call", lambda command, **kw: seen.append(command[1:]) or codes[command[2]])
     assert run.main(["test", "-k", "panels"]) == expected
     assert seen[-1] == ["-m", "pytest", "-k", "panels"]
@@ -101,6 +104,7 @@ def test_without_arguments_every_test_is_in_one_of_two_phases_and_a_failure_of_e
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(run, "ensure_chromium", lambda python: None)
+    monkeypatch.setattr(run, "start_mypy", lambda python: _mypy(0))
     for failing in ("not browser", "browser"):
         monkeypatch.setattr(
             run.subprocess,
@@ -110,6 +114,60 @@ def test_without_arguments_every_test_is_in_one_of_two_phases_and_a_failure_of_e
         assert run.main(["test"]) == 1
     chosen = [command[command.index("pytest") + 2] for command in seen if "pytest" in command]
     assert chosen == ["not browser", "browser"] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["unit.py"], False),
+        (["-k", "other", "."], False),
+        (["page.py"], True),
+        (["page.py", "-m", "not browser"], False),
+        (["page.py", "-k", "nothing"], False),
+        (["."], True),
+        (["missing.py"], False),
+    ],
+    ids=str,
+)
+def test_a_chromium_is_looked_for_only_when_a_chosen_test_drives_one(
+    run: ModuleType,
+    calls: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    wanted: bool,
+) -> None:
+    """Whoever runs one unit test had a browser installed for it."""
+    tests = {"unit.py": "def test_one(): pass", "page.py": "import pytest\n@pytest.mark.browser\ndef test_page(): pass"}
+    for name, text in tests.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\npython_files = unit.py page.py\nmarkers =\n    browser: drives one\n"
+    )
+    made: list[str] = []
+    monkeypatch.setattr(run, "make_environment", lambda requirements: Path(sys.executable))
+    monkeypatch.setattr(run, "ensure_chromium", lambda python: made.append("chromium"))
+    monkeypatch.setattr(run, "start_mypy", lambda python: _mypy(0))
+    run.run_tests(arguments)
+    assert made == ["chromium"] * wanted
+    assert calls[-1] == ["-m", "pytest", *arguments]
+
+
+def test_what_mypy_says_is_shown_after_the_tests(
+    run: ModuleType, calls: list[list[str]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "drive_a_browser", lambda python, arguments: False)
+    monkeypatch.setattr(run, "start_mypy", lambda python: _mypy(1))
+    assert run.main(["test", "unit.py"]) == 1
+    shown = capfd.readouterr()
+    assert "what mypy says" in shown.out
+    assert "mypy complained" in shown.err
+
+
+def _mypy(code: int) -> subprocess.Popen[str]:
+    """Something that ends as mypy does."""
+    command = [sys.executable, "-c", f"print('what mypy says'); raise SystemExit({code})"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def _program(file: Path, exit_code: int) -> str:

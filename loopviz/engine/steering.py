@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loopviz.engine.limits import whole
@@ -12,17 +13,30 @@ from loopviz.trace.sanity import LAYOUT
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
     from loopviz.trace import Change
+    from loopviz.trace.schema import BlockMeta
 
 FURTHEST_TOKEN = 10**9
-_BLOCK_FIELDS = ("strategy", "count", "max_steps", "floor", "criterion", "cosine_threshold", "kl_threshold", "kv_mode")
+_BLOCK_FIELDS: tuple[str, ...] = (
+    "strategy",
+    "count",
+    "max_steps",
+    "floor",
+    "criterion",
+    "cosine_threshold",
+    "kl_threshold",
+    "kv_mode",
+)
 _BLOCK_FIELDS += ("slots", "attention_mode", "merge", "ema_alpha", "damping", "injection", "norm")
 _BLOCK_FIELDS += ("chooser", "layer_threshold")
 
 
-def block_metas(config: LoopLlamaConfig) -> list[dict[str, Any]]:
+def block_metas(config: LoopLlamaConfig) -> list[BlockMeta]:
     """The looped blocks of ``config`` as a Meta writes them."""
     return [
-        {"layers": [block.a, block.b], **{name: getattr(block, name) for name in _BLOCK_FIELDS}}
+        {
+            "layers": [block.a, block.b],
+            **{name: getattr(block, name) for name in _BLOCK_FIELDS},  # type: ignore[typeddict-item]  # computed keys
+        }
         for block in config.loop_blocks()
     ]
 
@@ -48,7 +62,7 @@ class Steering:
         self.changes: list[Change] = []
         self._lock = threading.Lock()
         self._view: LoopLlamaForCausalLM | None = None  # has the settings as they will be after all that was asked
-        self._asked: deque[tuple[int, dict[str, Any], list[dict[str, Any]]]] = deque()
+        self._asked: deque[tuple[int, dict[str, Any], list[BlockMeta]]] = deque()
         self._early: list[tuple[int, dict[str, Any]]] = []  # asked for before there was a run to check them on
 
     def bind(self, model: LoopLlamaForCausalLM) -> None:
@@ -109,7 +123,7 @@ class Steering:
             change: Change | None = None
             while self._asked and self._asked[0][0] <= token:
                 _, fields, blocks = self._asked.popleft()
-                earlier = change["loop"] if change else {}
+                earlier: dict[str, Any] = change["loop"] if change else {}
                 change = {"index": token, "loop": {**earlier, **fields}, "blocks": blocks}
             return change
 
@@ -122,7 +136,7 @@ def _check_names(fields: dict[str, Any]) -> None:
             raise ValueError(f"{name}={value!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}")
 
 
-def _layout(blocks: list[dict[str, Any]]) -> list[list[Any]]:
+def _layout(blocks: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     return [[block[name] for name in LAYOUT] for block in blocks]
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -126,6 +126,8 @@ class _Run:
 
     def read(self, tokens: list[int]) -> Iterator[Frame]:
         """One forward pass over ``tokens``: their frames, the last with the token chosen after it."""
+        cache = self.cache
+        assert cache is not None  # it goes with close(), and nobody reads on then
         if self.began is None:
             self.began = time.perf_counter()
         change = self.steering.take(self.read_tokens)
@@ -134,14 +136,15 @@ class _Run:
         with torch.inference_mode():
             self.recorder.begin()
             ids = torch.tensor([tokens], device=self.view.device)  # [1, T]
-            out = self.view.model(input_ids=ids, past_key_values=self.cache, use_cache=True)
-            clock = PassClock(self.view.last_pass.seconds)
+            out = self.view.model(input_ids=ids, past_key_values=cache, use_cache=True)
             report = self.view.last_pass
+            assert report.seconds is not None  # of the pass that has just been made
+            clock = PassClock(report.seconds)
             runs = [(layers, int(report.layer_runs(i, layers)[0])) for i, layers in enumerate(self.blocks)]
-            readings = self.recorder.read(out.last_hidden_state, self.cache, clock.head)
+            readings = self.recorder.read(out.last_hidden_state, cache, clock.head)
         if change is not None:  # now that tokens have been read under it
             self.steering.changes.append(change)
-        kv = self.meter.frames(self.cache.occupancy(), len(tokens), runs)
+        kv = self.meter.frames(cache.occupancy(), len(tokens), runs)
         same: dict[str, Any] = {"pass_tokens": len(tokens), "memory": self.memory.read()}
         while True:
             with torch.inference_mode(), within_operations(len(tokens)):
@@ -181,20 +184,20 @@ class _Run:
                     "next_id": next_id,
                     "next_text": self.piece,
                     "next_logprob": logprobs[c],
-                    **likeliest[c],
+                    **likeliest[c],  # type: ignore[typeddict-item]  # the keys are NEXT_LISTS
                     **same,
                     "memory": same["memory"].copy(),
                     "blocks": blocks[c],
                     "kv": kv[reading.start + c],
                     "finish": None,
-                }  # type: ignore[typeddict-item]
+                }
             )
             self.read_tokens += 1
         if reading.stop == len(tokens):
             frames[-1]["finish"] = self._finish(following[-1])
         return frames
 
-    def _finish(self, chosen: int) -> str | None:
+    def _finish(self, chosen: int) -> Literal["eos", "length", "context"] | None:
         if chosen in self.sampler.eos:
             return "eos"
         if self.read_tokens < self.finish_at:

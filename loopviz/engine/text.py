@@ -186,7 +186,7 @@ class Pieces:
 
 def _byte_level(tokenizer: Any) -> Callable[[int], bytes | None] | None:
     """How a byte-level tokenizer (GPT-2, Llama 3) spells a token; None for any other."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(getattr(backend, "decoder", None), decoders.ByteLevel):
         return None
     alphabet = _alphabet()

@@ -61,16 +61,14 @@ class Work:
 
     def __add__(self, other: Work) -> Work:
         """One after the other: of what is held for a while, the most."""
-        return Work(
-            *(getattr(self, name) + getattr(other, name) for name in _COUNTED),
-            *(max(getattr(self, name), getattr(other, name)) for name in _HELD),
-            self.kept + other.kept,
-        )
+        counted = [getattr(self, name) + getattr(other, name) for name in _COUNTED]
+        held = [max(getattr(self, name), getattr(other, name)) for name in _HELD]
+        return Work(*[*counted, *held, self.kept + other.kept])
 
     def times(self, n: float) -> Work:
         """The same `n` times, one after the other."""
-        held = (getattr(self, name) for name in _HELD)
-        return Work(*(n * getattr(self, name) for name in _COUNTED), *held, n * self.kept)
+        held = [getattr(self, name) for name in _HELD]
+        return Work(*[*(n * getattr(self, name) for name in _COUNTED), *held, n * self.kept])
 
     @property
     def bytes(self) -> float:

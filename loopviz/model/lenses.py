@@ -33,10 +33,10 @@ class _CodaView:
 
     def update(self, k: Tensor, v: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         layer = self.cache.layers[layer_idx]
-        past = (x[:, :, : self.past, 0] for x in (layer.keys, layer.values))
+        keys, values = (x[:, :, : self.past, 0] for x in (layer.keys, layer.values))
         if self.repeats > 1:
-            past = (x.repeat(self.repeats, 1, 1, 1) for x in past)
-        return tuple(torch.cat(pair, dim=2) for pair in zip(past, (k, v), strict=True))
+            keys, values = (x.repeat(self.repeats, 1, 1, 1) for x in (keys, values))
+        return torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2)
 
 
 def exit_states(
@@ -60,7 +60,7 @@ def exit_states(
     if position_ids is None:
         position_ids = (torch.arange(T, device=states.device) + past).unsqueeze(0)
     side_by_side = T == 1 and past > 0 and model.config._attn_implementation in ("sdpa", "eager")
-    if side_by_side and (attention_mask is None or attention_mask.ndim == 2):
+    if cache is not None and side_by_side and (attention_mask is None or attention_mask.ndim == 2):
         # One new token: its steps stand side by side as queries, so that the past is read once and not R times.
         mask = _steps_mask(model, states, past, attention_mask)
         hidden = states[:, :, 0].transpose(0, 1)  # [B, R, H]

@@ -251,7 +251,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         B = state.shape[0]
         entry = state  # e, the prelude's output
         if self.loop_start is not None:
-            state = self._other_start(block, entry)
+            state = self._other_start(self.loop_start, block, entry)
         criterion = CRITERIA[block.criterion] if block.dynamic else None
         memory: dict[str, Any] = {}
         measured: dict[int, dict[str, Tensor]] = {}
@@ -328,15 +328,15 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
     ) -> Tensor:
         """One step: s_r = s_{r-1} + alpha (g(x_r) - s_{r-1}), `[B, T, H]`."""
         state = self._step_input(block, previous, entry)
-        mask = run.mask
-        if block.parallel and choice is None:
-            mask = kv.parallel_mask(block, run.parallel_mask, state.shape[1], run.graph)
+        mask, slots = run.mask, kv if block.parallel else None
+        if slots is not None and choice is None:
+            mask = slots.parallel_mask(block, run.parallel_mask, state.shape[1], run.graph)
         for place, index in enumerate(block.layers):
             before, rows = state, True if choice is None else choice.rows(place)
             if rows is not False:
-                if block.parallel and choice is not None:
-                    mask = kv.parallel_mask(block, run.parallel_mask, state.shape[1], run.graph, index)
-                seen = StepSlots(kv.layers[index]) if block.parallel and run.graph else kv
+                if slots is not None and choice is not None:
+                    mask = slots.parallel_mask(block, run.parallel_mask, state.shape[1], run.graph, index)
+                seen = StepSlots(slots.layers[index]) if slots is not None and run.graph else kv
                 state = self._run_layer(index, before, mask, seen, run)
                 if rows is not True:
                     state = torch.where(rows[:, None, None], state, before)
@@ -377,11 +377,9 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             )
         return max(block.max_steps - k, 0)
 
-    def _other_start(self, block: LoopBlock, entry: Tensor) -> Tensor:
-        state = self.loop_start(block.index, entry)
-        check_tensor(
-            "loop_start", f"block {block.index}", self.loop_start, state, tuple(entry.shape), entry.dtype, entry
-        )
+    def _other_start(self, start: Callable[[int, Tensor], Tensor], block: LoopBlock, entry: Tensor) -> Tensor:
+        state = start(block.index, entry)
+        check_tensor("loop_start", f"block {block.index}", start, state, tuple(entry.shape), entry.dtype, entry)
         return state
 
     def _step_input(self, block: LoopBlock, previous: Tensor, entry: Tensor) -> Tensor:

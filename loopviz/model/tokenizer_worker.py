@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,4 +85,10 @@ def _spell() -> dict[str, Any]:
     return {"text": _here[0].backend_tokenizer.to_str()}
 
 
-_DO = {"load": _load, "encode": _encode, "decode": _decode, "template": _template, "spell": _spell}
+_DO: dict[str, Callable[..., dict[str, Any]]] = {
+    "load": _load,
+    "encode": _encode,
+    "decode": _decode,
+    "template": _template,
+    "spell": _spell,
+}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import eager_attention_forward
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, eager_attention_forward
 
 from .cache import LoopCache
 from .configuration import LoopBlock
@@ -21,6 +21,7 @@ from .configuration import LoopBlock
 if TYPE_CHECKING:
     from .modeling import LoopLlamaModel
 
+M = TypeVar("M", bound=nn.Module)
 _NAME = "loopviz_watched"
 
 
@@ -71,7 +72,8 @@ class AttentionWatch:
         """End it; once is enough."""
         if self._model is not None:
             self._model.layers = self._plain
-            self._model._attention_watch = self._model = None
+            self._model._attention_watch = None
+            self._model = None
             self._noted.clear()
 
     def reads(self, block: LoopBlock, step: int, cache: LoopCache | None) -> dict[int, AttentionRead]:
@@ -81,15 +83,16 @@ class AttentionWatch:
             if index not in self._noted:  # every row left it out
                 continue
             query, keys, mask, scaling = self._noted.pop(index)
-            past = 0 if cache is None else cache.layers[index].length
-            held = cache.layers[index].slots if block.parallel else 1
+            layer = None if cache is None else cache.layers[index]
+            past = 0 if layer is None else layer.length
+            held = layer.slots if layer is not None and block.parallel else 1
             own = (keys.shape[2] - past * held) // query.shape[2]
             slot = None if block.parallel else (step - 1) % block.slots
             found[index] = AttentionRead(query, keys, mask, scaling, past, held, own, slot)
         return found
 
 
-def _watched_twin(layer: nn.Module, noted: dict[int, Any]) -> nn.Module:
+def _watched_twin(layer: LlamaDecoderLayer, noted: dict[int, Any]) -> LlamaDecoderLayer:
     """A decoder layer over the same parameters whose attention notes in `noted` what it reads."""
     twin, attention = shallow(layer), shallow(layer.self_attn)
     twin._modules["self_attn"] = attention
@@ -102,7 +105,7 @@ def _watched_twin(layer: nn.Module, noted: dict[int, Any]) -> nn.Module:
 
 
 def _watched_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: LlamaAttention, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """An attention function of transformers' that notes what it is given and calls the one it stands for."""
     module.loop_noted[module.layer_idx] = (query, key, attention_mask, kwargs["scaling"])
@@ -112,7 +115,7 @@ def _watched_attention(
     return plain(module, query, key, value, attention_mask, **kwargs)
 
 
-def shallow(module: nn.Module) -> nn.Module:
+def shallow(module: M) -> M:
     """A new module object over the same parameters, buffers and children."""
     twin = module.__class__.__new__(module.__class__)
     twin.__dict__.update(module.__dict__)

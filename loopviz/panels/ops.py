@@ -62,7 +62,7 @@ def apply(figure: dict[str, Any], ops: Iterable[Op]) -> dict[str, Any]:
             if op["op"] == "append":
                 place[last].extend(copy.deepcopy(op["value"]))
             elif op["op"] == "splice":
-                if not 0 <= last <= len(place) - len(op["value"]):
+                if not isinstance(last, int) or not 0 <= last <= len(place) - len(op["value"]):
                     raise IndexError(f"{len(place)} values")
                 place[last : last + len(op["value"])] = copy.deepcopy(op["value"])
             elif op["op"] == "set":

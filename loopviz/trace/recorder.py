@@ -213,7 +213,7 @@ class Reading:
     @property
     def last_logits(self) -> Tensor:
         """The model's own logits of the last token, float32 ``[1, V]``."""
-        return self.logits[-1, -1:]
+        return _made(self.logits)[-1, -1:]
 
     def next_logprobs(self, next_ids: Tensor) -> list[float | None]:
         """``log p(next)`` of each token under the model's own distribution, nats; None where no logits were made.
@@ -227,8 +227,8 @@ class Reading:
 
     def next_topk(self) -> list[dict[str, list[Any]]]:
         """Per token the model's own likeliest next tokens, by the Frame's keys; empty lists when that is not recorded."""
-        count, full = self.stop - self.start, self.log_p is not None and self.recorder.full
-        if not full:
+        count = self.stop - self.start
+        if self.log_p is None or not self.recorder.full:
             return [{name: [] for name in NEXT_LISTS} for _ in range(count)]
         values, ids = metrics.top_k(self.log_p[-1], self.recorder.top_k)  # [C, k]
         best, text = ids.tolist(), self.recorder.token_text
@@ -253,10 +253,13 @@ class Reading:
                             columns[name][0][r - 1] = float(value[0])
                 if self.recorder.exit and run is self.runs[-1]:
                     columns |= self._exit_columns(next_ids)
-            keys, attention = (
-                [empty] * len(frames) if extra is None else extra.columns(run.block, self.start, self.stop)
-                for extra, empty in ((self.recorder.keys, []), (self.recorder.attention, None))
+            place, of_keys, of_attention = (
+                (run.block, self.start, self.stop),
+                self.recorder.keys,
+                self.recorder.attention,
             )
+            keys = [[] for _ in frames] if of_keys is None else of_keys.columns(*place)
+            attention = [None for _ in frames] if of_attention is None else of_attention.columns(*place)
             for c, frame in enumerate(frames):
                 steps = empty_steps() | {name: column[c] for name, column in columns.items()}
                 if columns:
@@ -278,14 +281,14 @@ class Reading:
 
     def _exit_rows(self, values: Tensor) -> Tensor:
         """Of rows like the logits' those of the exit lens at the last block's steps 1..N."""
-        direct, n = len(self.states), self.runs[-1].n_steps
+        direct, n = len(_made(self.states)), self.runs[-1].n_steps
         if len(values) > direct + 1:
             return values[direct:]
         return torch.cat((values[direct - n : direct - 1], values[-1:]))  # no coda: the direct lens is the exit lens
 
     def _columns(self, rows: slice, next_ids: Tensor) -> dict[str, list[Any]]:
         """Every quantity of one block whose s_0..s_N are ``rows``: name to a list by token of lists by step."""
-        states, log_p = self.states[rows], self.log_p[rows]  # [N + 1, C, H], [N + 1, C, V]
+        states, log_p = _made(self.states)[rows], _made(self.log_p)[rows]  # [N + 1, C, H], [N + 1, C, V]
         new, old = states[1:], states[:-1]
         p = log_p.exp()
         numbers = {
@@ -296,14 +299,14 @@ class Reading:
             "entropy": metrics.entropy(log_p[1:], p[1:]),
         }  # each [N, C]
         columns: dict[str, list[Any]] = {name: metrics.plain(value.transpose(0, 1)) for name, value in numbers.items()}
-        return columns | self._lens_columns("", log_p[1:], self.logits[rows][1:], next_ids)
+        return columns | self._lens_columns("", log_p[1:], _made(self.logits)[rows][1:], next_ids)
 
     def _exit_columns(self, next_ids: Tensor) -> dict[str, list[Any]]:
         """What the exit lens says of the last block's steps."""
-        log_p = self._exit_rows(self.log_p)  # [N, C, V]
+        log_p = self._exit_rows(_made(self.log_p))  # [N, C, V]
         chosen = log_p.gather(-1, next_ids.expand(len(log_p), -1).unsqueeze(-1)).squeeze(-1)  # [N, C]
         columns = {"exit_logprob": metrics.plain(chosen.transpose(0, 1))}
-        return columns | self._lens_columns("exit_", log_p, self._exit_rows(self.logits), next_ids)
+        return columns | self._lens_columns("exit_", log_p, self._exit_rows(_made(self.logits)), next_ids)
 
     def _lens_columns(self, prefix: str, log_p: Tensor, logits: Tensor, next_ids: Tensor) -> dict[str, list[Any]]:
         """What a lens says at steps 1..N (``[N, C, V]`` both): name to a list by token of lists by step."""
@@ -316,10 +319,16 @@ class Reading:
             f"{prefix}topk_texts": [[[text(i) for i in step] for step in token] for token in best],
         }
 
-    def _packed(self, rows: slice) -> list[str]:
+    def _packed(self, rows: slice) -> list[str | None]:
         """The block's states by token, packed."""
-        states = self.states[rows].transpose(0, 1).float().cpu().numpy()  # [C, N + 1, H]
+        states = _made(self.states)[rows].transpose(0, 1).float().cpu().numpy()  # [C, N + 1, H]
         return [encode_states(token) for token in states]
+
+
+def _made(values: Tensor | None) -> Tensor:
+    """What a reading holds, asked for only where it was made."""
+    assert values is not None
+    return values
 
 
 class KVMeter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from loopviz.trace.packed import encode_floats
 
 if TYPE_CHECKING:
     from loopviz.model import AttentionRead, LoopBlock, LoopStep
+    from loopviz.trace.schema import Attention, LayerAttention
 
 MAX_WEIGHTS = 2**23  # numbers of one layer's and step's weights computed at once (heads x tokens x keys)
 
@@ -59,23 +60,23 @@ class AttentionRecorder:
             keys = read.keys[0]
             self._kept.setdefault(layer, []).append(_Kept(read, keys[:, :past], keys[:, past:].clone()))
 
-    def columns(self, block: int, start: int, stop: int) -> list[dict[str, Any] | None]:
+    def columns(self, block: int, start: int, stop: int) -> list[Attention | None]:
         """The block's ``attention`` for each of the pass's tokens ``start .. stop - 1``; None where it was skipped."""
         spec = self._blocks[block]
         kept = [self._kept.get(layer, []) for layer in spec.layers]
         some = next((step.read for steps in kept for step in steps if step is not None), None)
         if some is None:
             return [None] * (stop - start)
-        tokens: list[dict[str, Any]] = [{"layers": []} for _ in range(start, stop)]
+        tokens: list[Attention] = [{"layers": []} for _ in range(start, stop)]
         for steps in kept:
             for frame, seen in zip(tokens, _layer(steps, some, spec.slots, start, stop), strict=True):
                 frame["layers"].append(seen)
-        return tokens
+        return [*tokens]
 
 
 def _layer(
     steps: list[_Kept | None], read: AttentionRead, slots: int, start: int, stop: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[LayerAttention]:
     """One layer's entry for each token; ``read``: any of the block's in this pass; ``slots``: those the layer owns."""
     heads, past, device = read.query.shape[1], read.past, read.query.device
     widest = max((kept.read.keys.shape[2] for kept in steps if kept is not None), default=1)

@@ -49,7 +49,7 @@ class KeyRecorder:
             ran = [r for r, keys in enumerate(steps) if keys is not None]
             columns: list[list[float | None]] = [[None] * len(steps) for _ in tokens]
             if len(ran) > 1:
-                keys = torch.stack([steps[r][start:stop] for r in ran], dim=1)  # [C, runs, K * D]
+                keys = torch.stack([keys[start:stop] for keys in steps if keys is not None], dim=1)  # [C, runs, K * D]
                 cosines = metrics.plain(metrics.cosine(keys[:, 1:], keys[:, :-1]))  # [C][runs - 1]
                 for column, found in zip(columns, cosines, strict=True):
                     for r, value in zip(ran[1:], found, strict=True):

@@ -126,15 +126,17 @@ def check_frames_sense(frames: Sequence[Frame], meta: Mapping[str, Any]) -> None
 def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
     blocks, vocab = meta["blocks"], meta["shape"]["vocab"]
     for name in ("token_id", "next_id"):
-        _within(name, frame[name], 0, vocab - 1)  # type: ignore[literal-required]
+        _within(name, frame[name], 0, vocab - 1)
     _all_within("next_logprob", [frame["next_logprob"]], -LARGEST, ROUNDING)
     _check_likeliest("next_topk", [[frame[name]] for name in NEXT_LISTS], meta)  # type: ignore[literal-required]
     _within("pass_tokens", frame["pass_tokens"], 1, MOST)
     _all_within("pass_ms", [frame["pass_ms"]], 0, MOST_MS)
     _all_within("wall_ms", [frame["wall_ms"]], 0, MOST_MS)
+    parts: Mapping[str, Any] = frame["parts"]
     for part in PARTS:
-        _all_within(f"parts.{part}", [frame["parts"][part]], 0, MOST_MS)
-    for name, value in frame["memory"].items():
+        _all_within(f"parts.{part}", [parts[part]], 0, MOST_MS)
+    memory: Mapping[str, Any] = frame["memory"]
+    for name, value in memory.items():
         _all_within(f"memory.{name}", [value], 0, MOST)
     _check_kv(frame, meta["shape"]["layers"])
     if [block["layers"] for block in frame["blocks"]] != [block["layers"] for block in blocks]:
@@ -151,7 +153,8 @@ def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
 
 def _check_kv(frame: Frame, layers: int) -> None:
     held = frame["kv"]["slots"]
-    for name, value in frame["kv"].items():
+    kv: Mapping[str, Any] = frame["kv"]
+    for name, value in kv.items():
         if name != "slots":  # what a plain Llama would hold is what others are compared with
             _within(f"kv.{name}", value, 1 if name == "bytes_plain" else 0, MOST)
     if len(held) != layers:

@@ -248,7 +248,7 @@ def check_frame(frame: Mapping[str, Any], hidden: int | None = None) -> None:
     check_type(frame, Frame, "")
     if not all(frame["kv"]["slots"]):
         raise ValueError("kv.slots: a layer without slots")
-    if len(set(map(len, (frame[name] for name in NEXT_LISTS)))) != 1:  # type: ignore[literal-required]
+    if len(set(map(len, (frame[name] for name in NEXT_LISTS)))) != 1:
         raise ValueError(f"{', '.join(NEXT_LISTS)}: lists of different lengths")
     for i, block in enumerate(frame["blocks"]):
         try:
@@ -260,15 +260,16 @@ def check_frame(frame: Mapping[str, Any], hidden: int | None = None) -> None:
 def _check_block(block: BlockFrame, frame: Mapping[str, Any], hidden: int | None) -> None:
     """The lengths of one block's columns; ValueError names the column."""
     n = block["n_steps"]
+    steps: Mapping[str, Any] = block["steps"]
     if len(block["layers"]) != 2:
         raise ValueError(f"layers: {block['layers']!r} is not [a, b]")
     for names in ((*STEP_NUMBERS, *STEP_LISTS), (*EXIT_NUMBERS, *EXIT_LISTS)):
-        lengths = {name: len(block["steps"][name]) for name in names}
+        lengths = {name: len(steps[name]) for name in names}
         if set(lengths.values()) not in ({n}, {0}):
             raise ValueError(f"steps: {lengths} entries for n_steps={n}")
     for lists in (STEP_LISTS, EXIT_LISTS):
-        for r in range(len(block["steps"][lists[0]])):
-            sizes = {name: len(block["steps"][name][r]) for name in lists}
+        for r in range(len(steps[lists[0]])):
+            sizes = {name: len(steps[name][r]) for name in lists}
             if len(set(sizes.values())) != 1:
                 raise ValueError(f"steps: top-k lists of step {r + 1} differ in length: {sizes}")
     if hidden is not None and block["states"] is not None:

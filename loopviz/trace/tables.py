@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -105,9 +105,10 @@ def _rows(frames: Sequence[Frame], table: str) -> Iterator[tuple[Any, ...]]:
     for frame in frames:
         t = frame["index"]
         if table == "tokens":
-            kv, parts, memory = frame["kv"], frame["parts"], frame["memory"]
+            whole: Mapping[str, Any] = frame
+            kv, parts, memory = whole["kv"], whole["parts"], whole["memory"]
             yield (
-                *(frame[key] for key in _FRAME_KEYS),
+                *(whole[key] for key in _FRAME_KEYS),
                 frame["finish"],
                 *(kv[key] for key in _BYTES),
                 *(parts[part] for part in PARTS),
@@ -171,7 +172,7 @@ def columns(frames: Sequence[Frame], table: str) -> dict[str, Any]:
 
 def packed(frames: Iterable[Frame], table: str) -> Iterator[tuple[tuple[int, int, int], np.ndarray]]:
     """The arrays behind a table of :data:`PACKED`: ``(token, block, layer)`` and float16 ``[N, positions or slots]``."""
-    key = "weights" if table == "attention" else "slots"
+    key: Literal["weights", "slots"] = "weights" if table == "attention" else "slots"
     for frame in frames:
         for block in frame["blocks"]:
             if block["attention"] is not None:
@@ -215,14 +216,14 @@ def frames_from(
         frames.append(
             {
                 "version": SCHEMA_VERSION,
-                **{key: row[key] for key in _FRAME_KEYS},
+                **{key: row[key] for key in _FRAME_KEYS},  # type: ignore[typeddict-item]  # computed keys
                 **{name: [] for name in NEXT_LISTS},
                 "parts": {part: row[f"{part}_ms"] for part in PARTS},
                 "memory": {"process": row["memory_process"], "device": row["memory_device"]},
                 "blocks": [],
                 "kv": {"slots": [], **{key: row[key] for key in _BYTES}},
                 "finish": row["finish"],
-            }  # type: ignore[typeddict-item]
+            }
         )
         if row["index"] != len(frames) - 1:
             raise ValueError(f"tokens: index {row['index']} in row {len(frames) - 1}")

@@ -343,7 +343,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if task == BUILT:
         from . import glassbox
 
-        result: Any = glassbox.check(loaded.model, *(loops or ())[-1:])
+        result: Any = glassbox.check(loaded.model, **({"loops": loops[-1]} if loops else {}))
         table = _check_table(result)
     else:
         from .card import result_table
