@@ -50,7 +50,7 @@ def deep_bytes(value: Any, seen: set[int] | None = None, words: set[int] | None 
                 stack += part
             else:
                 total += _buffer(part, seen)
-                if not callable(part) and not hasattr(part, "dtype"):
+                if not callable(part) and not hasattr(part, "dtype") and not hasattr(part, "memory_usage"):
                     stack += getattr(part, "__dict__", {}).values()
     return total
 
