@@ -9,7 +9,7 @@ __version__: str
 def __getattr__(name: str) -> object:
     """``loopviz.explore``, imported when it is asked for, and ``loopviz.__version__``, read then."""
     if name == "explore":
-        from loopviz.notebook import explore
+        from loopviz.export.notebook import explore
 
         return explore
     if name == "__version__":

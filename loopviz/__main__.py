@@ -1,8 +1,8 @@
-"""``python -m loopviz COMMAND`` (see :mod:`loopviz.cli`), and ``loopviz``, which opens the app when it is given no command."""
+"""``python -m loopviz COMMAND`` (see :mod:`loopviz.cli.main`), and ``loopviz``, which opens the app when it is given no command."""
 
 import sys
 
-from loopviz.cli import COMMANDS, main
+from loopviz.cli.main import COMMANDS, main
 
 MORE = f"""without a browser: loopviz COMMAND (loopviz COMMAND --help says more)
   {", ".join(COMMANDS)}"""

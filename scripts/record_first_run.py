@@ -26,9 +26,9 @@ DEFAULTS += ["--virtual-layer-count", "1", "--virtual-attention-mode", "serial",
 
 def main(options: list[str]) -> int:
     """Record, then read the file as the page will; returns the exit code."""
-    from loopviz import cli
     from loopviz.app import recording
     from loopviz.app.library import offer_of
+    from loopviz.cli import main as cli
 
     recording.FILE.parent.mkdir(parents=True, exist_ok=True)
     # argparse takes the last of what is said twice

@@ -33,7 +33,8 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from loopviz import csv_file, outputs, panel_data, report
+from loopviz import csv_file, outputs
+from loopviz.export import panel_table, report
 from loopviz.lab import sweep
 from loopviz.lab.experiment import Experiment
 from loopviz.trace import io
@@ -75,7 +76,7 @@ def kinds() -> dict[str, Callable[[Path, int], object]]:
         "trace_tables": lambda folder, n: io.to_csv(traces[n], folder),
         "trace_parquet": lambda folder, n: io.to_parquet(traces[n], folder),
         "trace_json": lambda folder, n: io.to_json(traces[n], folder / "run.json"),
-        "panel": lambda folder, n: panel_data.save_panel(traces[n], "token_loop_map", folder / "panel.csv"),
+        "panel": lambda folder, n: panel_table.save_panel(traces[n], "token_loop_map", folder / "panel.csv"),
         "report": lambda folder, n: report.save(traces[n], folder / "report.html", replay=False),
         "lab": lambda folder, n: experiments[n].save(folder / "table"),
         "sweep": lambda folder, n: sweep._save(experiments[n].frame, folder / "all", lambda line: None),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from loopviz import __main__, cli
+from loopviz import __main__
 from loopviz.app import command
+from loopviz.cli import main
 
 
 @pytest.fixture
@@ -43,14 +44,14 @@ def test_without_a_command_the_app_opens(
 
 def test_every_command_is_named_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["nonsense"])
+        main.main(["nonsense"])
     choices = re.search(r"choose from (.*)\)", capsys.readouterr().err)
     assert choices is not None
-    assert set(re.findall(r"\w+", choices[1])) == set(cli.COMMANDS)
+    assert set(re.findall(r"\w+", choices[1])) == set(main.COMMANDS)
 
 
 def test_python_m_without_a_command_still_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([])
+        main.main([])
     assert ended.value.code == 2
     assert "required: command" in capsys.readouterr().err

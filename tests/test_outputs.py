@@ -297,9 +297,9 @@ WRITES_OF = {("json", "dump"), ("torch", "save"), ("np", "save"), ("os", "replac
 INSIDE = {"replacing", "filling", "scratch"}  # of loopviz.outputs
 # What may write without them, and why.
 DIRECT = {
-    "cli.py": {"_open_streams": "to nowhere", "_mute_stdout": "to nowhere", "_export": "calls our own"},
+    "cli/main.py": {"_open_streams": "to nowhere", "_mute_stdout": "to nowhere", "_export": "calls our own"},
     "csv_file.py": {"table_bytes": "into memory"},
-    "panel_data.py": {"panel_file": "into memory"},
+    "export/panel_table.py": {"panel_file": "into memory"},
     "lab/experiment.py": {"file": "into memory", "save": "inside replacing, three of them on a stack"},
     "lab/loop_use.py": {"distribution": "a column's name"},
     "lab/sweep.py": {

@@ -12,7 +12,7 @@ from loopviz.app.library import OFFERS, OWN
 from loopviz.app.models import ModelRoom
 from loopviz.app.presets import PRESETS
 from loopviz.app.shell import ScriptedPage, page_data
-from loopviz.panels import theme
+from loopviz.figures import theme
 
 # Something to measure perplexity on, for the first prompt offered with a model.
 CONTINUATIONS = {

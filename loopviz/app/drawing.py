@@ -13,10 +13,10 @@ from typing import Any
 
 from loopviz.app.texts import text
 from loopviz.app.wire import pack
+from loopviz.figures.labels import changed
+from loopviz.figures.theme import tints_of
 from loopviz.panels import PANELS, Focus, passing
-from loopviz.panels.labels import changed
-from loopviz.panels.shared import said
-from loopviz.panels.theme import tints_of
+from loopviz.panels.kit.follower import said
 from loopviz.trace import Frame, Trace, changes_of
 from loopviz.trace.changes import as_of
 

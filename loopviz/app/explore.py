@@ -26,7 +26,8 @@ from loopviz.app.texts import LANGUAGES, pick_language, text
 from loopviz.app.tickets import MOST_NUMBER, number
 from loopviz.app.url_state import QUERY, opens
 from loopviz.app.wire import wire
-from loopviz.panels import PANELS, formulas
+from loopviz.panels import PANELS
+from loopviz.panels.kit import formulas
 
 _JS_ON_LOAD = """
 const root = element.querySelector('.lv-place');

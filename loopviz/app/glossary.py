@@ -62,7 +62,7 @@ def document(lang: str) -> bytes:
 
     A formula is MathML, as in the offline report; "" when a term has none.
     """
-    from loopviz.report import formula
+    from loopviz.export.report import formula
 
     terms = []
     for term in GLOSSARY:

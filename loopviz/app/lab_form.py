@@ -181,7 +181,7 @@ _MISSING: Any = object()
 
 def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) -> Any:
     """One value; `_MISSING` for one that was left empty."""
-    from loopviz.lab.commands import read_value
+    from loopviz.cli.measure import read_value
     from loopviz.lab.tasks import describe as describe_type
 
     if kind == "file":

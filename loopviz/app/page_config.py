@@ -6,8 +6,10 @@ from typing import Any
 
 from loopviz.app import drawing, glossary, sources
 from loopviz.app.texts import table
-from loopviz.panels import PANELS, formulas, toolbar
-from loopviz.panels.theme import template
+from loopviz.figures import toolbar
+from loopviz.figures.theme import template
+from loopviz.panels import PANELS
+from loopviz.panels.kit import formulas
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
 _TERMED = ("how", "units", "source")  # sent in pieces: the glossary's terms are links

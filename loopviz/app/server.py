@@ -1,6 +1,6 @@
 """What the web server does besides Gradio: our scripts, Plotly and the recorded run, compressed once, cacheable for ever.
 
-One version of Plotly.js everywhere (:mod:`loopviz.plotlyjs`). Nothing is fetched from anywhere else.
+One version of Plotly.js everywhere (:mod:`loopviz.figures.plotlyjs`). Nothing is fetched from anywhere else.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz import plotlyjs
 from loopviz.app import glossary, look, policy, preview, recording, sources, tour
 from loopviz.app.door import Door, Known, Rules
 from loopviz.app.texts import LANGUAGES
+from loopviz.figures import plotlyjs
 from loopviz.paths import ASSETS, WEB
 
 if TYPE_CHECKING:

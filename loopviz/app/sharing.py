@@ -290,7 +290,7 @@ def _run_file(trace: Trace, view: View, kind: Any, lang: str) -> File:
 
         return File(".loopviz", "application/octet-stream", pack(trace))
     if kind == "report":
-        from loopviz.report import to_html
+        from loopviz.export.report import to_html
 
         page = to_html(trace, view.focus, panels=list(view.panels))
         return File("-report.html", "text/html; charset=utf-8", page.encode())
@@ -298,7 +298,7 @@ def _run_file(trace: Trace, view: View, kind: Any, lang: str) -> File:
 
 
 def _panel_file(trace: Trace, view: View, panel: Any, kind: Any, lang: str) -> File:
-    from loopviz.panel_data import KINDS, panel_file
+    from loopviz.export.panel_table import KINDS, panel_file
 
     if panel not in PANELS or kind not in KINDS:
         raise Refused(404, text(lang, "share.no_panel"))

@@ -18,7 +18,7 @@ from loopviz.app.models import ModelRoom
 from loopviz.app.server import asset_url
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
 from loopviz.app.wire import dumps, wire
-from loopviz.panels import theme, toolbar
+from loopviz.figures import theme, toolbar
 
 # The pages in the order in which they are offered: name (`nav.<name>` in the texts) and address beside the root.
 PAGES: Mapping[str, str] = {"explore": "./", "compare": "./compare", "lab": "./lab"}

@@ -19,7 +19,7 @@ from loopviz.app.texts import table, text
 from loopviz.app.texts.tour import STEPS, Step
 from loopviz.app.wire import dumps
 from loopviz.panels import PANELS, Focus
-from loopviz.panels.shared import lens_of
+from loopviz.panels.kit.follower import lens_of
 from loopviz.trace import Frame, Trace
 
 _LINK = re.compile(r"\[([^\]]+)\]\(#(\w+)\)")

@@ -289,8 +289,8 @@ WORDS = {
 
 def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
     """Perplexity over bytes a token, a mark a configuration, a colour and symbol a mode."""
-    from .drawing import figure as drawn
-    from .plots import line_styles
+    from loopviz.figures.line_styles import line_styles
+    from loopviz.figures.table_figures import figure as drawn
 
     words = WORDS[lang]
     figure = drawn([], x=words["x"], y=words["y"])

@@ -1,6 +1,6 @@
 """The curves of a comparison, one line a configuration: convergence, loops a token, cache bytes; and how they grow.
 
-As with a panel: a figure is plain plotly data, and edits (:mod:`loopviz.panels.ops`) take it from one token to the next.
+As with a panel: a figure is plain plotly data, and edits (:mod:`loopviz.figures.edits`) take it from one token to the next.
 Law: folding the edits of a comparison over its empty figures gives :func:`figures` of the whole.
 """
 
@@ -10,9 +10,9 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loopviz.panels import theme
-from loopviz.panels.labels import FLOOR, escape, sig
-from loopviz.panels.ops import Op, append, put
+from loopviz.figures import theme
+from loopviz.figures.edits import Op, append, put
+from loopviz.figures.labels import FLOOR, escape, sig
 
 if TYPE_CHECKING:
     from loopviz.lab.compare_result import Result

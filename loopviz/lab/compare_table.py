@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
+from loopviz.figures import theme
+from loopviz.figures.labels import escape
 from loopviz.lab.tasks import Column
-from loopviz.panels import theme
-from loopviz.panels.labels import escape
 
 if TYPE_CHECKING:
     import pandas as pd

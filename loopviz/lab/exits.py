@@ -356,12 +356,10 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     """Loops saved against KL paid: a curve a policy, and the front."""
     import plotly.graph_objects as go
 
-    from loopviz.panels import theme
-
-    from . import drawing
+    from loopviz.figures import table_figures, theme
 
     if table.empty:
-        return drawing.empty(lang)
+        return table_figures.empty(lang)
     words, traces = _PLOT[lang], []
     for index, policy in enumerate(name for name in POLICIES if name in set(table["policy"])):
         rows = table[table["policy"] == policy].sort_values("saved")
@@ -379,7 +377,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
                 name=policy,
                 text=hover,
                 hovertemplate="%{text}<extra></extra>",
-                **drawing.series(index),
+                **table_figures.series(index),
             )
         )
     front = table[table["pareto_kl"].astype(bool)].sort_values("saved")
@@ -387,7 +385,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     x, y = front["saved"].tolist(), front["kl_mean"].clip(lower=LOWEST).tolist()
     traces.append(go.Scatter(x=x, y=y, mode="markers", name=words["front"], marker=ring, hoverinfo="skip"))
     axes = {"xaxis": {"tickformat": ".0%"}, "yaxis": {"type": "log", "exponentformat": "power"}}
-    return drawing.figure(traces, x=words["x"], y=words["y"], **axes)
+    return table_figures.figure(traces, x=words["x"], y=words["y"], **axes)
 
 
 def settings(subject: Subject, row: Row, params: ExitParams) -> dict[str, Any] | None:

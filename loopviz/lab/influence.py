@@ -130,11 +130,11 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     """Influence by layer, with the spread over tokens."""
     import plotly.graph_objects as go
 
-    from . import drawing
+    from loopviz.figures import table_figures
 
     if table.empty:
-        return drawing.empty(lang)
-    words, style = _PLOT[lang], drawing.series(0)
+        return table_figures.empty(lang)
+    words, style = _PLOT[lang], table_figures.series(0)
     x = table["layer"].tolist()
     bars = {
         "type": "data",
@@ -149,7 +149,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     )
     title = f"{words['mean']}, {words['band']}"
     few = {"dtick": 1} if len(x) <= 12 else {}
-    return drawing.figure([line], x=words["x"], y=words["y"], title=title, xaxis=few, showlegend=False)
+    return table_figures.figure([line], x=words["x"], y=words["y"], title=title, xaxis=few, showlegend=False)
 
 
 # Some seconds with a model of this project, on the story that the Lab offers.

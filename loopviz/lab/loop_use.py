@@ -221,13 +221,13 @@ _PLOT = {
 
 def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     """Left: how the tokens of each class spread over numbers of loops. Right: mean loops along the window."""
-    from . import drawing
+    from loopviz.figures import table_figures
 
     if table.empty:
-        return drawing.empty(lang)
+        return table_figures.empty(lang)
     words = _PLOT[lang]
     right = {"title": {"text": words["position"]}, "domain": [0.58, 1.0], "anchor": "y2"}
-    return drawing.figure(
+    return table_figures.figure(
         [*_bars(table, words), _line(table, words)],
         x=words["share"],
         y="",
@@ -242,7 +242,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 def _bars(table: pd.DataFrame, words: dict[str, str]) -> list[go.Bar]:
     import plotly.graph_objects as go
 
-    from loopviz.panels import theme
+    from loopviz.figures import theme
 
     counts = distribution(table, "class")
     total = counts.groupby("group")["tokens"].sum()
@@ -273,7 +273,7 @@ def _bars(table: pd.DataFrame, words: dict[str, str]) -> list[go.Bar]:
 def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
     import plotly.graph_objects as go
 
-    from . import drawing
+    from loopviz.figures import table_figures
 
     counts = distribution(table, "position")
     means = (counts["loops"] * counts["share"]).groupby(counts["group"]).sum()
@@ -292,7 +292,7 @@ def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
         showlegend=False,
         text=hover,
         hovertemplate="%{text}<extra></extra>",
-        **drawing.series(0),
+        **table_figures.series(0),
     )
 
 

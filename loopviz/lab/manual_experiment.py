@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from loopviz.command_line import layers
+from loopviz.cli.options import layers
 from loopviz.engine.text import decode
 from loopviz.engine.work import NOTHING, Work, decoding, one_pass
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
@@ -693,15 +693,15 @@ _PLOT = {
 
 def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     """Above: how the tokens spread over numbers of loops. Below: perplexity against time and against the cache."""
-    from . import drawing
+    from loopviz.figures import table_figures
 
     if table.empty:
-        return drawing.empty(lang)
+        return table_figures.empty(lang)
     words, rows = _PLOT[lang], table.to_dict("records")
     traces = [trace for index, row in enumerate(rows) for trace in _traces(row, index, len(rows), words)]
     most = max(int(n) for row in rows for n in counts_of(row["loops"]))
     y = {"title": {"text": words["perplexity"]}, "domain": [0.0, 0.42], "anchor": "x2"}
-    return drawing.figure(
+    return table_figures.figure(
         traces,
         x=words["loops"],
         y=words["share"],
@@ -721,11 +721,10 @@ def _traces(row: Row, index: int, of: int, words: dict[str, str]) -> list[Any]:
     """A configuration's bars, beside those of the others at each number of loops, and its two points."""
     import plotly.graph_objects as go
 
-    from loopviz.panels.labels import escape
+    from loopviz.figures import table_figures
+    from loopviz.figures.labels import escape
 
-    from . import drawing
-
-    name, style = escape(row["configuration"]), drawing.series(index)
+    name, style = escape(row["configuration"]), table_figures.series(index)
     counts = counts_of(row["loops"])
     total = sum(counts.values())
     hover = [

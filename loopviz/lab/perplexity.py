@@ -273,8 +273,8 @@ WORDS = {
 
 def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
     """Perplexity over loops, a line a path and damping, with its interval."""
-    from .drawing import figure as drawn
-    from .plots import line_styles
+    from loopviz.figures.line_styles import line_styles
+    from loopviz.figures.table_figures import figure as drawn
 
     words = WORDS[lang]
     figure = drawn([], x=words["x"], y=words["y"])

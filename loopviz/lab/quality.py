@@ -397,11 +397,11 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     """Scores of all prompts together by loops: against references on the left axis, of the text alone on the right."""
     import plotly.graph_objects as go
 
-    from . import drawing
+    from loopviz.figures import table_figures
 
     rows = table[table["prompt"].isna()]
     if rows.empty:
-        return drawing.empty(lang)
+        return table_figures.empty(lang)
     words, traces = _PLOT[lang], []
     x = [words["set"] if value != value or value is None else str(int(value)) for value in rows["loops"].astype(object)]
     for index, name in enumerate(("bleu", "rouge_l", "chrf", "distinct_1", "distinct_2", "repetition_4")):
@@ -415,7 +415,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
                 mode="lines+markers",
                 yaxis="y2" if alone else "y",
                 hovertemplate="%{x}: %{y:.3g}",
-                **drawing.series(index),
+                **table_figures.series(index),
             )
         )
     right = {
@@ -427,7 +427,9 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
         "tickmode": "auto",
     }
     axis = {"type": "category"}
-    return drawing.figure(traces, x=words["x"], y=words["y"], xaxis=axis, yaxis={"rangemode": "tozero"}, yaxis2=right)
+    return table_figures.figure(
+        traces, x=words["x"], y=words["y"], xaxis=axis, yaxis={"rangemode": "tozero"}, yaxis2=right
+    )
 
 
 def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any] | None:

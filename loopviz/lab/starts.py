@@ -270,10 +270,10 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     """Distance from the run's own states by loops, a line a start and draw."""
     import plotly.graph_objects as go
 
-    from . import drawing
+    from loopviz.figures import table_figures
 
     if table.empty:
-        return drawing.empty(lang)
+        return table_figures.empty(lang)
     words, traces = _PLOT[lang], []
     groups = table.groupby(["start", "size", "draw"], dropna=False, sort=False)
     for index, ((kind, size, draw), rows) in enumerate(groups):
@@ -285,11 +285,11 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
                 name=words[kind].format(size=size, draw=draw),
                 text=[f"{value:.3g}" for value in rows["distance"]],
                 hovertemplate="r = %{x}: %{text}",
-                **drawing.series(index),
+                **table_figures.series(index),
             )
         )
     axis = {"type": "log", "exponentformat": "power"}
-    return drawing.figure(traces, x=words["x"], y=words["y"], yaxis=axis)
+    return table_figures.figure(traces, x=words["x"], y=words["y"], yaxis=axis)
 
 
 # Some seconds with a model of this project, on the story that the Lab offers.

@@ -40,7 +40,7 @@ import pandas as pd
 
 import loopviz
 from loopviz import imports, outputs, signals
-from loopviz.command_line import DTYPES, check_threads
+from loopviz.cli.options import DTYPES, check_threads
 from loopviz.csv_file import table_bytes
 from loopviz.paths import PACKAGE
 from loopviz.text_file import lines_of

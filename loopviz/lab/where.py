@@ -272,12 +272,10 @@ def where_plot(table: pd.DataFrame, lang: str) -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    from loopviz.panels import theme
-
-    from . import drawing
+    from loopviz.figures import table_figures, theme
 
     if table.empty:
-        return drawing.empty(lang)
+        return table_figures.empty(lang)
     words = _WHERE_PLOT[lang]
     rows = table.to_dict("records")
     layers = int(table["end"].max()) + 1  # of every round, the first ranges end at the last layer
@@ -315,7 +313,7 @@ def where_plot(table: pd.DataFrame, lang: str) -> go.Figure:
     said = words["best" if good else "none"].format(**_said(best, words))
     title = words["title"].format(best=f"{said} · {words['better']}" if good else said)
     axis = {"range": [-0.5, layers - 0.5], "tickformat": "d", "dtick": max(1, round(layers / 10)), "tick0": 0}
-    return drawing.figure([measured, stars], x=words["x"], y=words["y"], title=title, xaxis=axis, yaxis=axis)
+    return table_figures.figure([measured, stars], x=words["x"], y=words["y"], title=title, xaxis=axis, yaxis=axis)
 
 
 def _map(

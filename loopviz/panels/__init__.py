@@ -1,4 +1,4 @@
-"""Panels: pictures of a Trace. One module a panel, found by being in this folder.
+"""Panels: pictures of a Trace. One module a panel, found by being in a folder of its subject (``loop/``).
 
 A panel module has
 
@@ -38,12 +38,12 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from loopviz.panels.focus import LANGUAGES, METRICS, Focus
-from loopviz.panels.ops import Op, apply, figure_json
-from loopviz.panels.shared import passing
+from loopviz.figures.edits import Op, apply, figure_json
+from loopviz.panels.kit.focus import LANGUAGES, METRICS, Focus
+from loopviz.panels.kit.follower import passing
 
 TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "cost", "no_data")
-_HELPERS = {"focus", "formulas", "labels", "ops", "parts", "paths", "routes", "running", "shared", "theme", "toolbar"}
+_KIT = "kit"  # what panels are built with; every other folder here holds panels
 
 
 def _check(module: ModuleType) -> ModuleType:
@@ -60,8 +60,10 @@ def _check(module: ModuleType) -> ModuleType:
 
 
 def _discover() -> dict[str, ModuleType]:
-    names = [entry.name for entry in pkgutil.iter_modules(__path__) if entry.name not in _HELPERS]
-    modules = [_check(importlib.import_module(f"{__name__}.{name}")) for name in names]
+    subjects = [entry.name for entry in pkgutil.iter_modules(__path__) if entry.ispkg and entry.name != _KIT]
+    folders = [importlib.import_module(f"{__name__}.{subject}") for subject in subjects]
+    found = [f"{folder.__name__}.{entry.name}" for folder in folders for entry in pkgutil.iter_modules(folder.__path__)]
+    modules = [_check(importlib.import_module(name)) for name in found]
     return {module.NAME: module for module in sorted(modules, key=lambda module: (module.ORDER, module.NAME))}
 
 

@@ -28,7 +28,7 @@ from loopviz.engine.work import Rate, Shape, Work
 from loopviz.lab import TASKS
 from loopviz.lab.tasks import param
 from loopviz.panels import PANELS, Focus
-from loopviz.panels.focus import BATCHES, CONTEXTS, MOST_PINS
+from loopviz.panels.kit.focus import BATCHES, CONTEXTS, MOST_PINS
 from tests.app.by_hand import ByHand
 from tests.app.wire import unwire
 from tests.conftest import make_llama

@@ -15,10 +15,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from loopviz import plotlyjs
 from loopviz.app import look, server
 from loopviz.app.main import build, launch
 from loopviz.paths import WEB
+from loopviz.figures import plotlyjs
 from loopviz.trace.io import save
 from tests.trace.synthetic import random_trace
 

@@ -25,7 +25,7 @@ from loopviz.app.profile import LOCAL, PUBLIC
 from loopviz.app.questions import Questions
 from loopviz.app.sharing import PREFIX, TICKET, Sharing
 from loopviz.app.texts import text
-from loopviz.panel_data import panel_table
+from loopviz.export.panel_table import panel_table
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
 from loopviz.trace.io import dumps, loads

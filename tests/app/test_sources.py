@@ -27,7 +27,7 @@ def client() -> TestClient:
 def test_a_panel_names_what_computes_it(name: str) -> None:
     assert PANELS[name].CODE
     own, *functions = sources.of_panel(PANELS[name])
-    assert own.path == f"loopviz/panels/{name}.py"
+    assert own.path == f"loopviz/panels/loop/{name}.py"
     assert len(set(functions)) == len(functions) == len(PANELS[name].CODE)
 
 
@@ -92,7 +92,7 @@ def test_every_file_served_is_python_inside_the_package() -> None:
 def test_what_does_not_exist_is_refused_by_name(reference: str) -> None:
     with pytest.raises(LookupError, match=re.escape(reference)):
         sources.locate(reference)
-    panel = types.ModuleType("loopviz.panels.cost")
+    panel = types.ModuleType("loopviz.panels.loop.cost")
     panel.CODE = (reference,)
     with pytest.raises(LookupError, match=re.escape(reference)):
         sources.of_panel(panel)

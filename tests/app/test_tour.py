@@ -16,8 +16,9 @@ from loopviz.app import recording, server, tour
 from loopviz.app.texts import LANGUAGES
 from loopviz.app.texts.glossary import BY_KEY
 from loopviz.app.texts.tour import STEPS, Step
-from loopviz.panels import PANELS, Focus, theme
-from loopviz.panels.paths import ending
+from loopviz.figures import theme
+from loopviz.panels import PANELS, Focus
+from loopviz.panels.kit.trajectories import ending
 from loopviz.paths import WEB
 from loopviz.trace import Trace, decode_states
 from tests.trace.synthetic import random_trace

@@ -17,7 +17,7 @@ from loopviz.app import url_state
 from loopviz.app.texts.links import TEXTS
 from loopviz.app.url_state import DEFAULTS, MOST_CHARACTERS, MOST_UNPACKED, PageState, decode, encode
 from loopviz.panels import METRICS, Focus
-from loopviz.panels.focus import BATCHES, CONTEXTS
+from loopviz.panels.kit.focus import BATCHES, CONTEXTS
 
 CHARACTERS = hy.characters(exclude_categories=())  # halves of surrogate pairs too
 SOME = settings(

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
-from loopviz import report
+from loopviz.export import report
 from loopviz.panels import Focus
 from scripts.serving import served
 from tests.browser.conftest import PATIENCE
 from tests.browser.contrast import contrast, faint
-from tests.test_report import hostile
+from tests.export.test_report import hostile
 
 ALL_ON = "localStorage.setItem('loopviz.panels', JSON.stringify({ instrument: true, key_similarity: true, attention: true, kv_projection: true }))"
 STILL = "() => { const d = document.querySelector('.lv').dataset; return d.end && d.drawn === d.t; }"

@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Browser, Frame, Page
 
 import loopviz
-from loopviz import report
+from loopviz.export import report
 from loopviz.panels import PANELS, Focus
-from tests.test_report import hostile
+from tests.export.test_report import hostile
 from tests.trace.synthetic import random_trace
 
 PATIENCE = 120_000  # milliseconds; generous, the machine may be busy

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from loopviz.figures import theme
 from loopviz.lab import TASKS, Experiment
 from loopviz.lab.exits import ExitParams, plot
-from loopviz.panels import theme
 
 from .subject import TEXT, subject
 

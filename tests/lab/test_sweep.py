@@ -15,7 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from loopviz import cli
+from loopviz.cli import main
 from loopviz.lab import perplexity, sweep
 from loopviz.lab.experiment import Experiment
 from loopviz.lab.perplexity import PERPLEXITY, PerplexityParams
@@ -148,7 +148,7 @@ def test_the_command_runs_cells_in_processes(grid, here, tmp_path, monkeypatch, 
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "few.yaml").write_text(grid.read_text().replace("  own: {}\n", ""))
-    assert cli.main(["sweep", "few.yaml", "--out", "new/few", "--workers", "1"]) == 0
+    assert main.main(["sweep", "few.yaml", "--out", "new/few", "--workers", "1"]) == 0
     assert "2 of 2" in capfd.readouterr().err
     assert len(pd.read_csv("new/few.csv")) == 2
     assert (
@@ -194,10 +194,10 @@ def test_refusals(grid, here, tmp_path, old, new, says):
 
 def test_what_is_no_result_is_not_written_over(grid, here, tmp_path, capfd):
     (tmp_path / "r.jsonl").write_text("a diary\n")
-    assert cli.main(["sweep", str(grid), "--out", "r"]) == 2
+    assert main.main(["sweep", str(grid), "--out", "r"]) == 2
     assert "not the results of a sweep" in capfd.readouterr().err
     assert (tmp_path / "r.jsonl").read_text() == "a diary\n"
-    assert cli.main(["sweep", str(grid), "--out", "r", "--workers", "0"]) == 2
+    assert main.main(["sweep", str(grid), "--out", "r", "--workers", "0"]) == 2
     assert "--workers 0" in capfd.readouterr().err
 
 
@@ -361,9 +361,9 @@ def test_b7_a_place_that_cannot_be_written_is_refused_before_any_model_is_loaded
 
 def test_b7_a_folder_takes_the_results_under_the_grids_name(grid, here, tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
-    assert cli.main(["sweep", str(grid), "--out", "results"]) == 0
+    assert main.main(["sweep", str(grid), "--out", "results"]) == 0
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["grid.csv", "grid.jsonl", "grid.parquet"]
-    assert cli.main(["sweep", str(grid), "--out", "r.jsonl"]) == 2
+    assert main.main(["sweep", str(grid), "--out", "r.jsonl"]) == 2
 
 
 def test_b7_a_line_that_the_disk_does_not_take_is_put_elsewhere_and_named(grid, here, tmp_path, monkeypatch):

@@ -181,7 +181,7 @@ def test_auto_means_the_gpu() -> None:
 
 
 def test_the_command_runs_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from loopviz.cli import main
+    from loopviz.cli.main import main
 
     told = {}
     for device in ("cpu", "cuda"):

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from loopviz.panels import LANGUAGES, METRICS, PANELS, Focus
-from loopviz.panels.focus import BATCHES, CONTEXTS, LENSES
+from loopviz.panels.kit.focus import BATCHES, CONTEXTS, LENSES
 from loopviz.trace import Trace
 from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 

@@ -10,8 +10,8 @@ import types
 import pytest
 
 import loopviz.panels as panels
+from loopviz.figures.labels import COMMON
 from loopviz.panels import LANGUAGES, METRICS, PANELS, TEXT_KEYS, Focus, apply, figure_json
-from loopviz.panels.labels import COMMON
 from loopviz.trace import EXTRAS
 from tests.panels.cases import looped
 

@@ -8,9 +8,9 @@ import math
 
 import pytest
 
+from loopviz.figures.labels import COMMON, FLOOR
 from loopviz.panels import LANGUAGES, METRICS, PANELS, Focus, figure_json
-from loopviz.panels.labels import COMMON, FLOOR
-from loopviz.panels.shared import contraction
+from loopviz.panels.kit.follower import contraction
 from loopviz.trace import Trace
 from tests.panels.cases import looped
 
@@ -276,7 +276,7 @@ def test_a_tokens_characters_are_shown_as_characters(text):
     ],
 )
 def test_show_token(text, shown):
-    from loopviz.panels.labels import show_token
+    from loopviz.figures.labels import show_token
 
     assert show_token(text, width=10) == shown
 

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loopviz.panels import LANGUAGES, PANELS, Focus, labels, shared
+from loopviz.figures import labels
+from loopviz.panels import LANGUAGES, PANELS, Focus
+from loopviz.panels.kit import follower
 from loopviz.trace import Trace
 from tests.panels.cases import focuses, looped, wild_traces
 
@@ -99,7 +101,7 @@ def test_what_a_summary_counts_is_what_the_trace_holds(trace: Trace, token: int,
     for size in ("used", "allocated", "plain", "unrolled"):
         assert labels.show_bytes(frame["kv"][f"bytes_{size}"]) in said["kv_occupancy"]
     assert numbers(r"of the (\d+) tokens? read", said["kv_occupancy"]) == (str(token + 1),)
-    ids = shared.said(ran, shared.lens_of(trace.meta, focus)).ids
+    ids = follower.said(ran, follower.lens_of(trace.meta, focus)).ids
     if any(ids):
         flips = sum(one[:1] != other[:1] for one, other in pairwise(ids))
         assert numbers(r"It changes (\d+) times?", said["would_say"]) == (str(flips),)

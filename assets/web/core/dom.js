@@ -22,7 +22,7 @@ export function name(node, label, hint = label) {
   node.setAttribute("aria-label", label);
 }
 
-/** Fill `{name}` places of our own texts; of one thing in the singular, as loopviz.panels.labels.fill. */
+/** Fill `{name}` places of our own texts; of one thing in the singular, as loopviz.figures.labels.fill. */
 const COUNTED = /\{(\w+)\}((?: generated)? )(token|loop step|loop|time)s\b/g;
 const counted = (text, values) =>
   text.replace(COUNTED, (whole, key, between, thing) => (String(values[key]) === "1" ? `{${key}}${between}${thing}` : whole));

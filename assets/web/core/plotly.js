@@ -3,7 +3,7 @@
 
 import { el } from "./dom.js";
 
-const SMALL_DRAWS = new Set(["scatter", "bar", "heatmap"]); // as loopviz/plotlyjs.py
+const SMALL_DRAWS = new Set(["scatter", "bar", "heatmap"]); // as loopviz/figures/plotlyjs.py
 
 /** The Plotly at `url`, asked for once a document. */
 function load(kept, url) {

@@ -2,7 +2,7 @@
 
 import { el, fill, name, press, shown } from "../core/dom.js";
 
-const MOST_PINS = 6; // as loopviz.panels.focus.MOST_PINS
+const MOST_PINS = 6; // as loopviz.panels.kit.focus.MOST_PINS
 const MOST_SWATCHES = 12;
 
 export class TextView {

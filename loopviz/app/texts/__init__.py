@@ -21,7 +21,7 @@ from loopviz.app.texts import (
     steer,
     zh,
 )
-from loopviz.panels.labels import fill
+from loopviz.figures.labels import fill
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
 _PARTS = (

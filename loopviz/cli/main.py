@@ -1,0 +1,424 @@
+"""LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``,
+(in ``loopviz.lab``) ``eval``, ``sweep``.
+
+The generated text goes to stdout, everything else (progress, the closing table, errors) to stderr. Exit codes: 0 done;
+2 refused, or could not be written (one line says why); 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was
+closed (what was made until then is still summed up and saved); 1 cells of a sweep failed, or a bug of LoopViz's.
+
+Heavy imports wait until the arguments are known to be well-formed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import loopviz
+from loopviz import imports, outputs, signals
+from loopviz.cli import measure as measuring
+from loopviz.cli import train as training
+from loopviz.cli.options import (
+    DTYPES,
+    LOOP_OPTIONS,
+    UsageError,
+    add_import,
+    add_machine,
+    check_threads,
+    idle_because,
+    load,
+    option,
+    path,
+)
+from loopviz.text_file import read_text
+
+if TYPE_CHECKING:
+    from loopviz.trace import Trace
+    from loopviz.trace.schema import BlockMeta
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+COMMANDS = ("run", "export", "train", "evaluate", *measuring.COMMANDS)
+SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "seed")
+# A terminal must show what a model says, not obey it.
+CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def change(text: str) -> tuple[int, str, Any]:
+    """``40:loop_count=8`` as (40, "loop_count", 8)."""
+    token, colon, setting = text.partition(":")
+    name, equals, value = (part.strip() for part in setting.partition("="))
+    name = name.replace("-", "_")
+    if not (colon and equals and token.strip().isdecimal() and name in LOOP_OPTIONS):
+        raise argparse.ArgumentTypeError(f"{text!r}: write the token, a loop setting and its value, as 40:loop_count=8")
+    try:
+        return int(token), name, LOOP_OPTIONS[name][0](value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is no value of {name}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loopviz", description=loopviz.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"loopviz {loopviz.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser(
+        "run",
+        help="continue a prompt with a looped model and say how its loops ran",
+        epilog="arrows-loop answers where a chain of arrows ends: --model arrows-loop --prompt 'b>c f>a a>b c>d f?'",
+    )
+    run.add_argument("--prompt", required=True, help="the text to continue; - reads it from stdin")
+    run.add_argument(
+        "--model", default=DEFAULT_MODEL, help="named model, Hub id, folder or GGUF file (default: %(default)s)"
+    )
+    run.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")
+    add_machine(run)
+    run.add_argument("--save", metavar="FILE", type=path, help="save the trace of the run")
+    loop = run.add_argument_group("loops", "with several blocks, one value for all or one a block: 4,6")
+    for name, (kind, text) in LOOP_OPTIONS.items():
+        loop.add_argument(option(name), type=kind, default=None, metavar="X", help=text)
+    told = "change a loop setting when this token is read: 40:loop_count=8 (may be given several times)"
+    loop.add_argument("--change", type=change, action="append", default=[], metavar="TOKEN:SETTING=X", help=told)
+    how = run.add_argument_group("sampling and recording")
+    how.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens to add at most (default: 64)")
+    how.add_argument(
+        "--sample", dest="do_sample", action="store_true", help="draw tokens instead of taking the likeliest"
+    )
+    how.add_argument("--temperature", type=float, metavar="X", help="with --sample (default: 1)")
+    how.add_argument("--top-k", type=int, metavar="N", help="with --sample: keep the N likeliest tokens; 0 keeps all")
+    how.add_argument("--top-p", type=float, metavar="X", help="with --sample: keep the likeliest that reach X together")
+    how.add_argument(
+        "--min-p", type=float, metavar="X", help="with --sample: keep those at least X times as likely as the best"
+    )
+    how.add_argument("--seed", type=int, metavar="N", help="with --sample (default: 0)")
+    how.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: repeat less (default: 1)")
+    how.add_argument(
+        "--chat", action="store_true", help="send the prompt as a chat message (models with a chat template)"
+    )
+    how.add_argument("--no-record", action="store_true", help="loop counts only: no per-step numbers, no states")
+    how.add_argument(
+        "--extras",
+        type=lambda text: tuple(part.strip() for part in text.split(",")),
+        metavar="X",
+        help="record more of every step, each at a cost: exit, keys, attention, or several with commas",
+    )
+    how.add_argument("--top-tokens", type=int, metavar="N", help="likeliest tokens to record of each step (default: 5)")
+
+    export = commands.add_parser("export", help="turn a saved trace into tables, JSON or a report")
+    export.add_argument("file", type=path, help="a trace saved by run --save")
+    export.add_argument("--csv", metavar="DIR", type=path, help="write a CSV file a table into this folder")
+    export.add_argument("--parquet", metavar="DIR", type=path, help="write a Parquet file a table into this folder")
+    export.add_argument("--json", metavar="FILE", type=path, help="write everything as one JSON file")
+    panel = "write what a panel draws; the file's ending, .csv or .parquet, says how (may be given several times)"
+    export.add_argument("--panel", metavar=("NAME", "FILE"), nargs=2, action="append", default=[], help=panel)
+    export.add_argument("--html", metavar="FILE", type=path, help="write a report: one page that works offline")
+    export.add_argument("--lang", default="en", choices=("en", "zh"), help="language of the report (default: en)")
+    add_import(export)
+
+    training.add_parsers(commands)
+    measuring.add_parsers(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    _open_streams()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, "reconfigure"):
+            output.reconfigure(errors="replace")  # a terminal that cannot show a character shows that it cannot
+    try:
+        with signals.terminating():
+            code = _command(arguments)
+            with outputs.naming("stdout"):
+                sys.stdout.flush()  # what it has against that is told, and not when Python ends
+            return code
+    except BrokenPipeError:
+        # The reader of stdout is gone (| head): nobody is left to tell. Python would complain once more at exit.
+        _mute_stdout()
+        return 0
+    except KeyboardInterrupt as error:
+        return signals.exit_code(error)
+    except (ValueError, OSError, MemoryError, OverflowError) as error:
+        return _refused(" ".join(str(error).split()) or type(error).__name__)
+    except RuntimeError as error:
+        if not _is_memory(error):
+            raise
+        return _refused(
+            f"not enough memory ({' '.join(str(error).split())[:200]}); a smaller batch or model needs less"
+        )
+
+
+def _command(arguments: list[str]) -> int:
+    for argument in arguments:
+        if re.fullmatch(r"--[a-z-]+=--", argument):  # argparse makes an empty list of it
+            raise UsageError(f"{argument}: -- is no value; leave the option out")
+    modules = imports.named(arguments)
+    if modules and arguments[0] in measuring.COMMANDS:
+        from loopviz.lab import TASKS  # LoopViz's own names are taken before anybody else's
+
+        assert TASKS
+    imports.load(modules)
+    options = _parser().parse_args(arguments)
+    return {"run": _run, "export": _export, **measuring.COMMANDS}.get(options.command, training.run)(options)
+
+
+def _refused(text: str) -> int:
+    """One line on stderr, and the exit code that goes with it."""
+    print(f"loopviz: {text}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _mute_stdout()
+    return 2
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Torch speaks of memory in RuntimeErrors of its own."""
+    told = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+    return any(part in str(error) for part in told)
+
+
+def _open_streams() -> None:
+    """Standard streams that the caller has closed (`>&-`) lead nowhere: else the next file opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+        nowhere = open(os.devnull, "w" if number else "r", encoding="utf-8")  # noqa: SIM115  for as long as we run
+        setattr(sys, name, nowhere)
+
+
+def _mute_stdout() -> None:
+    """Nothing more goes to a stdout that does not take it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _export(options: argparse.Namespace) -> int:
+    wanted = (options.csv, options.parquet, options.json, options.html, *options.panel)
+    if not any(wanted):
+        raise UsageError("export: nothing to write; give --csv DIR, --parquet DIR, --json FILE, --panel or --html FILE")
+    for name in ("csv", "parquet"):
+        if getattr(options, name) is not None:
+            outputs.check_folder(getattr(options, name), option(name))
+    files = [(option(name), getattr(options, name)) for name in ("json", "html") if getattr(options, name)]
+    for name, file in [*files, *(("--panel", Path(file)) for _, file in options.panel)]:
+        outputs.check_file(file, name, inputs=[options.file])
+    from loopviz.trace import io
+
+    trace = io.load(options.file)
+    if options.csv is not None:
+        io.to_csv(trace, options.csv)
+    if options.parquet is not None:
+        io.to_parquet(trace, options.parquet)
+    if options.json is not None:
+        io.to_json(trace, options.json)
+    if options.panel:
+        from loopviz.export.panel_table import save_panel
+
+        for name, file in options.panel:
+            save_panel(trace, name, file)
+    if options.html is not None:
+        from loopviz.export import report
+        from loopviz.panels import Focus
+
+        report.save(trace, options.html, Focus(lang=options.lang))
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given, as fields of StreamSettings."""
+    names = ("max_new_tokens", "repetition_penalty", "top_tokens", "extras", *SAMPLING_ONLY)
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    idle = [option(name) for name in SAMPLING_ONLY if name in given]
+    if idle and not options.do_sample:
+        raise UsageError(f"{', '.join(idle)}: no effect without --sample")
+    return given | {
+        "do_sample": options.do_sample,
+        "chat": options.chat,
+        "record": "off" if options.no_record else "full",
+    }
+
+
+def _run(options: argparse.Namespace) -> int:
+    loop = {name: getattr(options, name) for name in LOOP_OPTIONS if getattr(options, name) is not None}
+    fields = _settings(options)
+    check_threads(options.threads)
+    if options.save is not None:
+        outputs.check_file(options.save, "--save", inputs=[options.model])
+        _check_is_trace(options.save)
+    prompt = read_text("-", "--prompt -") if options.prompt == "-" else options.prompt
+
+    import torch
+
+    from loopviz.engine import Steering, StreamSettings, run_meta, stream
+    from loopviz.trace import Trace
+
+    settings = StreamSettings(**fields)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    loaded = load(options.model, getattr(torch, options.dtype), loop, options.device)
+    idle = [option(name) for name in loop if name != "loop_layers"]
+    if idle and not loaded.model.config.loop_blocks():
+        raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")
+    changes = Steering()
+    for token in sorted({token for token, _, _ in options.change}):
+        changes.set_loop(token=token, **{name: value for at, name, value in options.change if at == token})
+    steering = changes if options.change else None
+    frames = stream(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
+    meta = run_meta(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
+    trace = Trace(meta)
+    _check_changes(options.change, trace, settings.max_new_tokens)
+    for note in _notes(options, loaded, loop, trace):
+        print(f"loopviz: note: {note}", file=sys.stderr)
+    ended = _print_text(frames, trace, echo=not settings.chat)
+    if len(trace):
+        _table(trace, ended is not None)
+        _tell_unmade(options.change, trace)
+    if options.save is not None and len(trace):
+        _save(trace, loaded.model, options.save)
+    if ended is not None:
+        raise ended
+    return 0
+
+
+def _check_is_trace(file: Path) -> None:
+    """Refuse to write a trace over something else."""
+    if file.is_file() and (start := file.open("rb").read(2)) and start != b"PK":
+        raise UsageError(f"--save {file}: is there already and is no trace; name another file")
+
+
+def _save(trace: Trace, model: Any, file: Path) -> None:
+    """Save the trace, with what its numbers come from; where that fails, elsewhere."""
+    from loopviz.engine import provenance
+    from loopviz.trace import io
+
+    trace.meta["provenance"] = provenance(model)
+    try:
+        io.save(trace, file)
+    except outputs.OutputError as error:
+        place = outputs.rescue(file, lambda other: io.save(trace, other))
+        kept = f"the trace is in {place} instead" if place else "and no other place took the trace; the text is above"
+        raise outputs.OutputError(f"--save {error}; {kept}") from None
+    print(f"trace saved: {file}", file=sys.stderr)
+
+
+def _check_changes(changes: Sequence[tuple[int, str, Any]], trace: Trace, new: int) -> None:
+    """Refuse a change that waits for a token this run cannot read."""
+    read = trace.meta["prompt_tokens"] + new - 1  # the last token chosen is never read
+    for token, name, value in changes:
+        if token >= read:
+            raise UsageError(
+                f"--change {token}:{name}={value}: this run reads tokens 0 to {read - 1} at most "
+                f"({trace.meta['prompt_tokens']} of prompt, --max-new-tokens {new}); give an earlier token"
+            )
+
+
+def _tell_unmade(changes: Sequence[tuple[int, str, Any]], trace: Trace) -> None:
+    """Changes whose token was not reached: the model ended the text, or somebody did."""
+    for token, name, value in changes:
+        if token >= len(trace):
+            print(f"loopviz: note: --change {token}:{name}={value}: not made, the run ended before", file=sys.stderr)
+
+
+def _notes(options: argparse.Namespace, loaded: Any, loop: dict[str, Any], trace: Trace) -> list[str]:
+    """What was asked for and will not be so, a line each."""
+    from loopviz.engine import unknown_words
+
+    blocks = [trace.meta["blocks"]]  # as they will be, one after the other
+    for token in sorted({token for token, _, _ in options.change}):
+        fields = {name: value for at, name, value in options.change if at <= token}
+        blocks.append(_block_metas(loaded.model, fields))
+    notes = [
+        f"{option(name)}: no effect {why}"
+        for name in loop
+        if (why := idle_because(name, [block for some in blocks for block in some]))
+    ]
+    notes += [
+        f"--change {token}:{name}={value}: token {token} is in the prompt, which is read in one pass: made at token "
+        f"{trace.meta['prompt_tokens']}"
+        for token, name, value in options.change
+        if 0 < token < trace.meta["prompt_tokens"]
+    ]
+    unknown = [] if options.chat else unknown_words(loaded.tokenizer, trace.meta["prompt"])
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+        notes.append(f"prompt: {shown}: not in the model's vocabulary, read as {loaded.tokenizer.unk_token}")
+    return notes
+
+
+def _block_metas(model: Any, fields: dict[str, Any]) -> list[BlockMeta]:
+    from loopviz.engine.steering import block_metas
+
+    return block_metas(model.with_loop(**fields).config)
+
+
+def _print_text(frames: Any, trace: Trace, echo: bool) -> BaseException | None:
+    """Print pieces as they come into ``trace``.
+
+    Returns:
+        What ended it before its end: Ctrl-C, SIGTERM, a reader that is gone, an error. What was made until then is in the
+        trace.
+    """
+    first = trace.meta["prompt_tokens"] - 1
+    safe = (lambda text: text.translate(CONTROLS)) if sys.stdout.isatty() else str
+    try:
+        with outputs.naming("stdout"), closing(frames):
+            for frame in frames:
+                trace.append(frame)
+                if echo and frame["index"] <= first:
+                    sys.stdout.write(safe(frame["text"]))
+                if frame["index"] >= first and frame["finish"] != "eos":
+                    sys.stdout.write(safe(frame["next_text"]))
+                sys.stdout.flush()
+        with outputs.naming("stdout"):
+            print(flush=True)
+    except (KeyboardInterrupt, Exception) as error:
+        if not isinstance(error, OSError):
+            print(flush=True)
+        return error
+    return None
+
+
+def _table(trace: Trace, interrupted: bool) -> None:
+    """The closing table, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from loopviz.engine import summarize
+
+    summary = summarize(trace)
+    table = Table("", "", show_header=False)
+    ended = (
+        "interrupted"
+        if interrupted
+        else {"eos": "the model ended the text", "length": "max_new_tokens reached"}.get(
+            summary.finish or "", "the model's context is full"
+        )
+    )
+    table.add_row("tokens", f"{summary.prompt_tokens} of prompt, {summary.new_tokens} new ({ended})")
+    for block in summary.blocks:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in block.reasons.items())
+        table.add_row(
+            f"loops of layers {block.layers[0]}-{block.layers[1]}",
+            f"mean {block.mean_steps:.2f}, max {block.max_steps}; stopped by: {reasons} (tokens)",
+        )
+    table.add_row("KV cache", f"{summary.bytes_used:,} bytes used, {summary.bytes_allocated:,} allocated")
+    table.add_row("", f"plain Llama {summary.bytes_plain:,}, unrolled {summary.bytes_unrolled:,}")
+    if summary.tokens_per_second is not None:
+        off = "off" if trace.meta["settings"]["record"] == "off" else "on"
+        table.add_row(
+            "speed", f"{summary.tokens_per_second:.2f} tokens/s by the clock, after the prompt; recorder {off}"
+        )
+    if summary.model_tokens_per_second is not None:
+        table.add_row("", f"{summary.model_tokens_per_second:.2f} passes/s in the model alone")
+    Console(stderr=True).print(table)

@@ -1,0 +1,1 @@
+"""A run taken elsewhere: one HTML file, a notebook's cell, a panel's numbers as a table."""

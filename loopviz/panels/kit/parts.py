@@ -1,0 +1,105 @@
+"""Pieces of figures that several panels have: what is missing in words, an outlined row, a caption, a flat colour bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loopviz.figures import labels, theme
+from loopviz.figures.edits import Path
+from loopviz.trace.changes import changes_of
+
+MARKS = 24  # changes marked at most, the latest: a slider dragged during a run makes one a token
+
+
+def notice(missing: str, place: int = 0) -> dict[Path, Any]:
+    """By path: the annotation at ``place`` says ``missing``, or is not there when that is empty."""
+    return {
+        ("layout", "annotations", place, "text"): labels.wrapped(missing),
+        ("layout", "annotations", place, "visible"): bool(missing),
+    }
+
+
+def row_outline(xref: str = "x domain", x1: float = 1, width: float = 2, half: float = 0.5) -> dict[str, Any]:
+    """The shape around the row of the step pointed at; nowhere yet (see :func:`row_outlined`)."""
+    return {
+        "type": "rect",
+        "xref": xref,
+        "yref": "y",
+        "x0": 0,
+        "x1": x1,
+        "y0": -2 - half,
+        "y1": -2 + half,
+        "visible": False,
+        "line": {"color": theme.SELECTED, "width": width},
+    }
+
+
+def row_outlined(row: int | None, half: float = 0.5) -> dict[Path, Any]:
+    """By path: the first shape, a :func:`row_outline`, is around this row, 0-based, ``half`` a row to each side; None:
+    around none."""
+    at = -2 if row is None else row
+    return {
+        ("layout", "shapes", 0, "y0"): at - half,
+        ("layout", "shapes", 0, "y1"): at + half,
+        ("layout", "shapes", 0, "visible"): row is not None,
+    }
+
+
+def caption(text: str, xref: str, yref: str) -> dict[str, Any]:
+    """A title over one of several maps."""
+    return {
+        "text": text,
+        "showarrow": False,
+        "xref": xref,
+        "yref": yref,
+        "x": 0,
+        "xanchor": "left",
+        "y": 1,
+        "yanchor": "bottom",
+        "font": {"size": 12},
+    }
+
+
+def flat_bar(title: str, tickvals: list[float], length: float = 0.9, **more: Any) -> dict[str, Any]:
+    """A colour bar along the figure's foot, ``length`` of its width."""
+    return {
+        "orientation": "h",
+        "thickness": 8,
+        "outlinewidth": 0,
+        "len": length,
+        "x": 0,
+        "xanchor": "left",
+        "y": 0,
+        "yref": "container",
+        "yanchor": "bottom",
+        "ypad": 4,
+        "tickvals": tickvals,
+        "tickfont": {"size": 11},
+        "title": {"text": title, "side": "right", "font": {"size": 11}},
+        **more,
+    }
+
+
+def change_marks(meta: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
+    """Shapes for a figure whose x are positions: a line where the loop's settings changed, and what they changed to."""
+    return [
+        {
+            "type": "line",
+            "xref": "x",
+            "yref": "y domain",
+            "x0": change["index"] - 0.5,
+            "x1": change["index"] - 0.5,
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": theme.INK, "width": 1, "dash": "dash"},
+            "label": {
+                "text": labels.changed(change["loop"]),
+                "textposition": "end",
+                "textangle": -90,
+                "xanchor": "right",
+                "font": {"size": 10},
+            },
+        }
+        for change in changes_of(meta, tokens)[-MARKS:]
+    ]

@@ -1,0 +1,537 @@
+"""The command line on a tiny model in a folder: text to stdout, the rest to stderr, refusals in one line."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from loopviz import outputs, text_file
+from loopviz.cli import main
+from loopviz.engine import StreamSettings
+from loopviz.trace import io
+from tests.engine import tiny
+from tests.engine.test_stream import generated
+
+LOOP = ["--loop-layers", "1-2", "--loop-count", "3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny model")
+    tiny.model(seed=1).save_pretrained(path)
+    tiny.tokenizer().save_pretrained(path)
+    return str(path)
+
+
+def run(*arguments) -> int:
+    return main.main(["run", *map(str, arguments)])
+
+
+def test_run_prints_the_text_and_the_table(folder, capfd, tmp_path):
+    saved = tmp_path / "run.loopviz"
+    code = run("--prompt", "Once 🙂 upon", "--model", folder, *LOOP, "--max-new-tokens", 12, "--save", saved)
+    out, err = capfd.readouterr()
+    assert code == 0
+    trace = io.load(saved)
+    assert out == trace.text + "\n"
+    assert out.startswith("Once 🙂 upon")
+    settings = StreamSettings(max_new_tokens=12)
+    expected = generated(tiny.model(seed=1, loop_layers=(1, 2), loop_count=3), settings, "Once 🙂 upon")
+    assert [f["next_id"] for f in trace.frames[trace.meta["prompt_tokens"] - 1 :]] == expected
+    last = trace.frames[-1]["kv"]
+    for part in (
+        "loops of layers 1-2",
+        "mean 3.00, max 3",
+        f"count {len(trace)}",
+        "tokens/s by the clock",
+        "in the model alone",
+        "12 new",
+        "max_new_tokens",
+    ):
+        assert part in err
+    for name in ("bytes_used", "bytes_allocated", "bytes_plain", "bytes_unrolled"):
+        assert f"{last[name]:,}" in err
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Give bytes to standard input."""
+
+    def give(data):
+        text_file._stdin.cache_clear()
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(data)))
+
+    yield give
+    text_file._stdin.cache_clear()
+
+
+def test_a_prompt_from_stdin_is_read_as_a_text_file_is(folder, capfd, stdin):
+    stdin(b"\xef\xbb\xbfOnce\r\nupon \xf0\x9f\x99\x82")
+    assert run("--prompt", "-", "--model", folder, "--max-new-tokens", 2) == 0
+    assert capfd.readouterr().out.startswith("Once\nupon 🙂")
+
+
+def test_stdin_that_is_no_text_is_refused_as_the_prompt(folder, capfd, stdin):
+    stdin(b"Once \xff")
+    assert run("--prompt", "-", "--model", folder) == 2
+    assert capfd.readouterr().err == (
+        "loopviz: --prompt -: not a UTF-8 text (byte 5: invalid start byte); save it as UTF-8\n"
+    )
+
+
+def test_a_chat_template_that_refuses_ends_in_one_line(tmp_path, capfd):
+    tiny.model(seed=1).save_pretrained(tmp_path)
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.chat_template = "{{ raise_exception('System role required') }}"
+    tokenizer.save_pretrained(tmp_path)
+    capfd.readouterr()
+    assert run("--prompt", "hi", "--chat", "--model", tmp_path) == 2
+    error = capfd.readouterr().err
+    assert "System role required" in error
+    assert error.count("\n") == 1
+
+
+def test_every_option_reaches_the_run(folder, capfd, tmp_path):
+    saved = tmp_path / "t"
+    code = run(
+        *("--prompt", "a dog", "--model", folder, "--save", saved, "--threads", 1, "--dtype", "float64"),
+        *(
+            "--loop-layers",
+            "0-1,3-4",
+            "--loop-strategy",
+            "dynamic_stop",
+            "--max-loop-count",
+            "7,8",
+            "--min-loop-count",
+            "2",
+        ),
+        *("--cosine-threshold", "0.9,0.99", "--kl-threshold", "0.5", "--convergence-criterion", "both"),
+        *("--kv-cache-mode", "merge_strategy,virtual_layers", "--virtual-layer-count", "2"),
+        *("--virtual-attention-mode", "serial", "--merge-strategy", "average", "--merge-ema-alpha", "0.5"),
+        *("--loop-damping", "0.5", "--loop-injection", "add", "--loop-norm", "no"),
+        *("--layer-chooser", "influence,none", "--layer-threshold", "0.2,5"),
+        *(
+            "--max-new-tokens",
+            3,
+            "--sample",
+            "--temperature",
+            0.5,
+            "--top-k",
+            9,
+            "--top-p",
+            0.8,
+            "--min-p",
+            0.1,
+            "--seed",
+            4,
+        ),
+        *("--repetition-penalty", 1.1, "--no-record", "--top-tokens", 3),
+    )
+    assert code == 0, capfd.readouterr().err
+    meta = io.load(saved).meta
+    assert meta["settings"] == {
+        **{
+            "max_new_tokens": 3,
+            "do_sample": True,
+            "temperature": 0.5,
+            "top_k": 9,
+            "top_p": 0.8,
+            "min_p": 0.1,
+            "seed": 4,
+        },
+        **{"repetition_penalty": 1.1, "record": "off", "top_tokens": 3, "chat": False, "extras": []},
+    }
+    assert meta["shape"]["itemsize"] == 8
+    loop = meta["loop"]
+    assert loop.pop("loop_count") == 3
+    assert loop == {
+        "loop_layers": [[0, 1], [3, 4]],
+        "loop_strategy": "dynamic_stop",
+        "max_loop_count": [7, 8],
+        "min_loop_count": 2,
+        "cosine_threshold": [0.9, 0.99],
+        "kl_threshold": 0.5,
+        "convergence_criterion": "both",
+        "kv_cache_mode": ["merge_strategy", "virtual_layers"],
+        "virtual_layer_count": 2,
+        "virtual_attention_mode": "serial",
+        "merge_strategy": "average",
+        "merge_ema_alpha": 0.5,
+        "loop_damping": 0.5,
+        "loop_injection": "add",
+        "loop_norm": False,
+        "layer_chooser": ["influence", "none"],
+        "layer_threshold": [0.2, 5.0],
+    }
+
+
+def test_export(folder, capfd, tmp_path):
+    saved = tmp_path / "t"
+    options = ("--max-new-tokens", 2, "--extras", "attention, exit", "--save", saved)
+    assert run("--prompt", "a dog", "--model", folder, *LOOP, *options) == 0
+    assert main.main(["export", str(saved), "--csv", str(tmp_path / "csv"), "--json", str(tmp_path / "t.json")]) == 0
+    trace = io.load(saved)
+    assert trace.meta["settings"]["extras"] == ["exit", "attention"]
+    rows = {name: len(pd.read_csv(tmp_path / "csv" / f"{name}.csv")) for name in ("steps", "exit", "keys", "attention")}
+    positions = len(trace) * (len(trace) + 1) // 2
+    assert rows == {"steps": 3 * len(trace), "exit": 3 * len(trace), "keys": 0, "attention": 2 * 3 * positions}
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["frames"] == trace.frames
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--prompt", ""], "prompt: empty"),
+        (["--prompt", "x", "--loop-layers", "3-9"], "layer 9 is not in a 5-layer model"),
+        (["--prompt", "x", "--loop-layers", "1-2", "--loop-count", "0"], "loop_count=0"),
+        (["--prompt", "x", "--loop-count", "3"], "--loop-count: no effect without --loop-layers"),
+        (["--prompt", "x", "--top-p", "0.5"], "--top-p: no effect without --sample"),
+        (["--prompt", "x", "--sample", "--temperature", "nan"], "temperature=nan"),
+        (["--prompt", "x", "--max-new-tokens", "0"], "max_new_tokens=0"),
+        (["--prompt", "x", "--chat"], "chat template"),
+        (["--prompt", "x", "--extras", "exit,smell"], "extras=('exit', 'smell')"),
+        (["--prompt", "x", "--extras", "exit", "--no-record"], "record='off'"),
+        (["--prompt", "x", "--threads", "0"], "--threads 0"),
+        (["--prompt", "x", "--save", "/no/such/folder/t"], "/no/such/folder"),
+        (["--prompt", "word " * 400], "context is 256 tokens"),
+        (
+            ["--prompt", "x", "--loop-layers", "1-2", "--loop-strategy", "dynamic_stop", "--kl-threshold", "inf"],
+            "kl_threshold=inf",
+        ),
+    ],
+)
+def test_a_refusal_is_one_line(folder, capfd, arguments, says):
+    assert run("--model", folder, *arguments) == 2
+    out, err = capfd.readouterr()
+    assert says in err
+    assert err.count("\n") == 1
+    assert err.startswith("loopviz: ")
+    assert out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--loop-layers", "ten"], ["--loop-count", "x"], ["--dtype", "int8"]])
+def test_malformed_options_are_refused_before_anything_is_loaded(capfd, arguments):
+    with pytest.raises(SystemExit) as refused:
+        run("--prompt", "x", *arguments)
+    assert refused.value.code == 2
+    assert arguments[0] in capfd.readouterr().err
+
+
+def test_a_model_that_is_not_there(capfd, tmp_path):
+    assert run("--prompt", "x", "--model", tmp_path / "none") == 2
+    assert "none" in capfd.readouterr().err
+
+
+def test_export_refuses_what_is_no_trace(tmp_path, capfd):
+    (tmp_path / "x").write_bytes(b"PK nonsense")
+    assert main.main(["export", str(tmp_path / "x"), "--json", str(tmp_path / "y")]) == 2
+    assert "not a trace file" in capfd.readouterr().err
+    assert main.main(["export", str(tmp_path / "x")]) == 2
+    assert "--csv" in capfd.readouterr().err
+    assert not (tmp_path / "y").exists()
+
+
+def test_ctrl_c_keeps_what_was_made(folder, capfd, tmp_path, monkeypatch):
+    import loopviz.engine
+
+    def interrupted(*args, **settings):
+        for frame in stream(*args, **settings):
+            if frame["phase"] == "generated":
+                raise KeyboardInterrupt
+            yield frame
+
+    stream = loopviz.engine.stream
+    monkeypatch.setattr(loopviz.engine, "stream", interrupted)
+    saved = tmp_path / "t"
+    assert run("--prompt", "a dog", "--model", folder, *LOOP, "--save", saved) == 130
+    assert "interrupted" in capfd.readouterr().err
+    assert len(io.load(saved)) == io.load(saved).meta["prompt_tokens"]
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, loopviz.cli.main as c\ntry: c.main(['run', '--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--loop-layers" in done.stdout
+
+
+def test_a_closed_pipe_ends_quietly(folder):
+    command = [sys.executable, "-m", "loopviz", "run", "--prompt", "a dog", "--model", folder, "--max-new-tokens", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        err = process.stderr.read().decode()
+        assert process.wait() == 0
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+def test_a_loop_is_changed_on_the_way(folder, tmp_path, capfd):
+    saved = tmp_path / "run.loopviz"
+    asked = ("--change", "4:loop-count=5", "--change", "4:loop_damping=0.5", "--change", "6:loop_count=2")
+    words = ("--prompt", "a dog", "--model", folder, "--max-new-tokens", 8, "--loop-layers", "1-2", "--save", saved)
+    assert run(*words, *asked) == 0, capfd.readouterr().err
+    trace = io.load(saved)
+    assert [(change["index"], change["loop"]) for change in trace.meta["changes"]] == [
+        (4, {"loop_count": 5, "loop_damping": 0.5}),
+        (6, {"loop_count": 2}),
+    ]
+    counts = [frame["blocks"][0]["n_steps"] for frame in trace.frames]
+    assert counts == [3] * 4 + [5] * 2 + [2] * (len(trace) - 6)
+    assert run(*words, "--change", "4:virtual_layer_count=2") == 2
+    assert "start a new run" in capfd.readouterr().err
+    for wrong in ("loop_count=2", "4:loops=2", "x:loop_count=2", "4:loop_count=many"):
+        with pytest.raises(SystemExit):
+            run(*words, "--change", wrong)
+
+
+@pytest.mark.parametrize("asked", [["--loop-injection", "linear"], ["--loop-norm", "yes"]])
+def test_a_loop_with_weights_nobody_trained_is_refused(folder, capfd, asked):
+    """researcher A2: `run --loop-injection linear` ran an untrained injection, exit 0, no warning."""
+    assert main.main(["run", "--model", str(folder), "--prompt", "a", "--loop-layers", "0-1", *asked]) == 2
+    said = capfd.readouterr().err
+    assert asked[0][2:].replace("-", "_") in said
+    assert "trained" in said
+
+
+# -- issue 10 ----------------------------------------------------------------------------------------------------------
+
+PROMPT = ("--prompt", "a dog")
+
+
+def test_b7_what_cannot_be_written_is_refused_before_a_model_is_loaded(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "load", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("my notes")
+    for place, says in (
+        ("folder", "is a folder"),
+        ("notes.txt/x", "is no folder"),
+        ("no/x", "there is no such folder"),
+        ("notes.txt", "is no trace"),
+    ):
+        assert run(*PROMPT, "--save", place) == 2
+        assert says in capfd.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "my notes"
+    with pytest.raises(SystemExit):
+        run(*PROMPT, "--save", "")
+    assert "--save: empty" in capfd.readouterr().err
+    (tmp_path / "t").write_bytes(b"PK")
+    for arguments, says in (
+        (["--csv", "notes.txt"], "--csv notes.txt: is a file"),
+        (["--json", "folder"], "--json folder: is a folder"),
+        (["--html", "no/x"], "--html no/x"),
+        (["--json", "t"], "--json t: is the file that is read"),
+        (["--panel", "steps", "folder"], "--panel folder: is a folder"),
+    ):
+        assert main.main(["export", "t", *arguments]) == 2
+        assert says in capfd.readouterr().err
+
+
+def full_disk(path, *_):
+    """Writes as to a full disk, but into a rescue folder."""
+    if "loopviz-rescued" not in str(path):
+        raise outputs.OutputError(f"{path}: cannot be written (No space left on device)")
+
+
+def test_b7_a_trace_that_cannot_be_saved_at_the_end_is_put_elsewhere_and_named(folder, capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    save = io.save
+    monkeypatch.setattr(io, "save", lambda trace, path: full_disk(path) or save(trace, path))
+    assert run(*PROMPT, "--model", folder, "--max-new-tokens", 3, "--save", tmp_path / "t") == 2
+    out, err = capfd.readouterr()
+    assert out.startswith("a dog")
+    assert "3 new" in err, "the table comes first"
+    told = err.splitlines()[-1]
+    assert "No space left on device" in told
+    assert len(io.load(told.partition("the trace is in ")[2].removesuffix(" instead"))) > 0
+
+
+def test_b7_an_error_on_the_way_keeps_the_trace(folder, capfd, tmp_path, monkeypatch):
+    import loopviz.engine
+
+    stream = loopviz.engine.stream
+
+    def blows_up(*args, **settings):
+        for frame in stream(*args, **settings):
+            if frame["phase"] == "generated":
+                raise ValueError("its state has blown up")
+            yield frame
+
+    monkeypatch.setattr(loopviz.engine, "stream", blows_up)
+    assert run(*PROMPT, "--model", folder, "--save", tmp_path / "t") == 2
+    assert capfd.readouterr().err.splitlines()[-1] == "loopviz: its state has blown up"
+    assert len(io.load(tmp_path / "t")) == io.load(tmp_path / "t").meta["prompt_tokens"]
+
+
+def command_line(folder, tmp_path, *arguments, **how) -> subprocess.Popen:
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    command = [sys.executable, "-m", "loopviz", "run", *PROMPT, "--model", folder, *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, **how
+    )
+
+
+def test_b9_sigterm_keeps_the_trace_and_exits_143(folder, tmp_path):
+    long = ("--max-new-tokens", 250, "--save", "t", "--extras", "exit,keys,attention", *LOOP)
+    with command_line(folder, tmp_path, *long, stdout=subprocess.PIPE) as process:
+        process.stdout.read(8)  # it has begun to speak
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate()[1].decode()
+    assert process.returncode == 143, told
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert 0 < len(io.load(tmp_path / "t")) < 250
+
+
+def test_b8_a_closed_stdout_ends_without_a_traceback_and_the_trace_is_saved(folder, tmp_path):
+    code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    command = ["-m", "loopviz", "run", *PROMPT, "--model", folder, "--max-new-tokens", "2", "--save", "t"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(io.load(tmp_path / "t")) > 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_b8_a_full_stdout_is_told_in_one_line_and_the_trace_is_saved(folder, tmp_path):
+    with (
+        open("/dev/full", "w") as full,
+        command_line(folder, tmp_path, "--max-new-tokens", 2, "--save", "t", stdout=full) as process,
+    ):
+        told = process.stderr.read().decode()
+    assert process.returncode == 2
+    assert told.splitlines()[-1] == "loopviz: stdout: cannot be written (No space left on device)"
+    assert len(io.load(tmp_path / "t")) > 0
+
+
+def test_b8_a_plain_llama_is_refused_by_name():
+    from loopviz.engine import run as run_model
+    from tests.conftest import make_llama
+
+    with pytest.raises(ValueError, match=r"model=LlamaForCausalLM: no LoopLlama.*as_loop_llama"):
+        run_model(make_llama(), tiny.tokenizer(), "a dog")
+
+
+def test_b4_a_device_is_refused_by_name_in_every_command(folder, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("a dog and a cat\n" * 9)
+    (tmp_path / "g.yaml").write_text(f"task: perplexity\nmodels: [{json.dumps(folder)}]\nparams: {{file: t.txt}}\n")
+    for arguments in (
+        ["run", *PROMPT, "--model", folder],
+        ["eval", "perplexity", "--model", folder, "--file", "t.txt"],
+        ["evaluate", folder, "--data", "t.txt"],
+        ["sweep", "g.yaml", "--out", "r"],
+        ["train", "arrows-loop", "--out", "new"],
+    ):
+        assert main.main([*arguments, "--device", "cuda:99"]) == 2
+        err = capfd.readouterr().err
+        assert "device='cuda:99'" in err
+        assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.yaml", "t.txt"]
+
+
+def test_b5_a_merge_of_ones_own_is_known_after_import(folder, capfd, tmp_path):
+    from loopviz.model.merges import MERGES
+
+    (tmp_path / "first_step_merge.py").write_text(
+        "from loopviz.model.merges import register_merge\n"
+        "@register_merge('first_step')\n"
+        "def first_step(merged, new, step, alpha):\n"
+        "    return new if merged is None else merged\n"
+    )
+    options = ("--model", folder, *LOOP, "--kv-cache-mode", "merge_strategy", "--merge-strategy", "first_step")
+    assert run(*PROMPT, *options, "--max-new-tokens", 2) == 2
+    assert "merge_strategy='first_step'" in capfd.readouterr().err
+    try:
+        added = ("--import", tmp_path / "first_step_merge.py")
+        assert run(*PROMPT, *options, "--max-new-tokens", 2, *added) == 0, capfd.readouterr().err
+    finally:
+        MERGES.pop("first_step", None)
+    (tmp_path / "bad.py").write_text("\n1 / 0\n")
+    capfd.readouterr()
+    assert run(*PROMPT, "--import", tmp_path / "bad.py") == 2
+    assert capfd.readouterr().err == "loopviz: --import bad.py: bad.py, line 2: ZeroDivisionError: division by zero\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--merge-strategy", "last"), "--merge-strategy: no effect without --kv-cache-mode merge_strategy"),
+        (("--cosine-threshold", "0.9"), "--cosine-threshold: no effect without --loop-strategy dynamic_stop"),
+        (("--layer-threshold", "0.5"), "--layer-threshold: no effect without --layer-chooser"),
+        (("--min-loop-count", "99"), "--min-loop-count: no effect without --loop-strategy dynamic_stop"),
+        (
+            ("--loop-strategy", "dynamic_stop", "--convergence-criterion", "kl", "--cosine-threshold", "0.9"),
+            "--cosine-threshold: no effect without --loop-strategy dynamic_stop and a criterion that looks at the cosine",
+        ),
+        (("--kv-cache-mode", "merge_strategy", "--virtual-layer-count", "2"), "--virtual-layer-count: no effect under"),
+        (("--change", "1:loop_count=2"), "--change 1:loop_count=2: token 1 is in the prompt"),
+    ],
+)
+def test_c4_an_option_without_effect_is_told_in_one_line(folder, capfd, given, told):
+    loop = LOOP[:2] if "dynamic_stop" in given else LOOP
+    assert run(*PROMPT, "--model", folder, *loop, "--max-new-tokens", 2, *given) == 0
+    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("loopviz: note: ")]
+    assert len(notes) == 1, notes
+    assert told in notes[0]
+
+
+def test_c4_what_has_an_effect_later_is_not_told(folder, capfd):
+    later = ("--cosine-threshold", "0.9", "--change", "7:loop_strategy=dynamic_stop")
+    assert run(*PROMPT, "--model", folder, *LOOP, "--max-new-tokens", 9, *later) == 0
+    assert "note" not in capfd.readouterr().err
+
+
+def test_c4_a_change_that_no_token_of_the_run_waits_for_is_refused(folder, capfd):
+    assert run(*PROMPT, "--model", folder, *LOOP, "--max-new-tokens", 2, "--change", "500:loop_count=2") == 2
+    assert "--change 500:loop_count=2: this run reads tokens 0 to" in capfd.readouterr().err
+
+
+def test_c5_a_trace_names_the_model_without_its_folder_and_says_what_it_was_made_of(folder, capfd, tmp_path):
+    from loopviz.engine import run as run_model
+    from loopviz.engine import weights_digest
+    from loopviz.model.checkpoints import load_checkpoint
+
+    saved = tmp_path / "t"
+    assert run(*PROMPT, "--model", folder, "--max-new-tokens", 2, "--save", saved) == 0
+    meta = io.load(saved).meta
+    assert meta["model"] == Path(folder).name
+    assert meta["provenance"] == {
+        "weights": weights_digest(load_checkpoint(folder).model),
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    bundled = load_checkpoint("arrows-loop")
+    settings = StreamSettings(max_new_tokens=1)
+    meta = run_model(bundled.model, bundled.tokenizer, "a>b a?", settings).meta
+    assert meta["model"] == "arrows-loop"
+    assert str(Path.cwd()) not in json.dumps(meta)
+
+
+def test_c7_words_that_the_model_has_not_are_named_and_its_help_shows_a_prompt(capfd):
+    assert run("--prompt", "b>c f>a a>b c>d who f?", "--model", "arrows-loop", "--max-new-tokens", 2) == 0
+    assert "note: prompt: 'who': not in the model's vocabulary, read as <unk>" in capfd.readouterr().err
+    assert run("--prompt", "b>c f>a a>b c>d f?", "--model", "arrows-loop", "--max-new-tokens", 2) == 0
+    assert "note" not in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        run("--help")
+    assert "b>c f>a a>b c>d f?" in " ".join(capfd.readouterr().out.split())
+
+
+def test_more_threads_than_a_machine_starts_are_refused_as_threads(capfd):
+    for command in (["run", *PROMPT], ["train", "arrows-loop", "--out", "o"], ["evaluate", "m", "--data", "d"]):
+        assert main.main([*command, "--threads", "100000"]) == 2
+        assert "--threads 100000: at most" in capfd.readouterr().err
