@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loopviz.engine import StreamSettings, stream
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
-from loopviz.model.checkpoints import load_checkpoint
+from loopviz.model.checkpoints.load import load_checkpoint
 
 BLOCK = {"loop_layers": (10, 14), "loop_count": 4}
 PROMPT = (

@@ -264,7 +264,7 @@ def main() -> None:
         import torch
         from playwright.sync_api import sync_playwright
 
-        from loopviz.model.checkpoints import load_checkpoint
+        from loopviz.model.checkpoints.load import load_checkpoint
         from scripts.run import find_chromium
 
         torch.set_num_threads(options.threads)

@@ -17,8 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from loopviz.model import checkpoints, gguf_tokenizer  # noqa: E402
-from loopviz.model.checkpoints import CheckpointError  # noqa: E402
+from loopviz.model.checkpoints import gguf_tokenizer  # noqa: E402
+from loopviz.model.checkpoints import load as checkpoints  # noqa: E402
+from loopviz.model.checkpoints.load import CheckpointError  # noqa: E402
 
 KINDS = {
     "test_checkpoints_keys.py::test_read_in_config": "config.json: keys that are read",

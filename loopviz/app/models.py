@@ -48,7 +48,7 @@ class GivenUp(Exception):
 class Loaded:
     """A model ready to run, with its tokenizer; `name` is what was asked for, `source` says where the weights came from.
 
-    notes: what is to be known of it although it loads (`loopviz.model.checkpoints.Note`).
+    notes: what is to be known of it although it loads (`loopviz.model.checkpoints.load.Note`).
     """
 
     name: str
@@ -365,7 +365,7 @@ class ModelRoom:
         if self._load is not None:
             return self._load(path, progress, local)
         from loopviz.hub_download import EndableFetch
-        from loopviz.model.checkpoints import CheckpointLimits, Terms, TokenizerLimits, prepare_checkpoint
+        from loopviz.model.checkpoints.load import CheckpointLimits, Terms, TokenizerLimits, prepare_checkpoint
         from loopviz.worker import ended_by
 
         profile, ours = self.profile, self.offered(name)
@@ -407,7 +407,7 @@ class ModelRoom:
 
         Those that are offered do not wait: what others are loading has been counted before, and may be in memory by now.
         """
-        from loopviz.model.checkpoint_files import available_memory
+        from loopviz.model.checkpoints.inspect import available_memory
 
         while True:
             with self._lock:

@@ -1,4 +1,4 @@
-"""What is to be known of a model that loads all the same (`loopviz.model.checkpoints.Note`), in words for a visitor.
+"""What is to be known of a model that loads all the same (`loopviz.model.checkpoints.load.Note`), in words for a visitor.
 
 A note's own sentence names files of the server; a visitor is told by its code and values, in either language.
 """

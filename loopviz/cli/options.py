@@ -15,6 +15,7 @@ from loopviz import imports
 if TYPE_CHECKING:
     from loopviz.model.checkpoints import LoadedCheckpoint
     from loopviz.trace.schema import BlockMeta
+    from loopviz.model.checkpoints.load import LoadedCheckpoint
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 FEWEST_MOST_THREADS = 64  # that may be asked for, on a machine with few processors
@@ -188,7 +189,7 @@ def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> Lo
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from loopviz.model.checkpoints import UNTRAINED, load_checkpoint
+    from loopviz.model.checkpoints.load import UNTRAINED, load_checkpoint
     from loopviz.model.devices import resolve_device
 
     place = resolve_device(device, dtype)

@@ -356,7 +356,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _folder_of(model: str) -> Path:
     """Where the recipe of a model is, if it has one: with the weights, for a bundled name too."""
-    from loopviz.model.checkpoint_sources import BUNDLED, BUNDLED_FOLDER
+    from loopviz.model.checkpoints.find import BUNDLED, BUNDLED_FOLDER
 
     named = model in [known.name for known in BUNDLED]
     return BUNDLED_FOLDER / model if named else Path(model).expanduser()

@@ -295,7 +295,7 @@ def repeat(
     params = params_from_json(task.params, {**values["params"], **(files or {})})
     _check_texts(values["texts"], sources(params))
     if subject is None:
-        from loopviz.model.checkpoints import load_checkpoint
+        from loopviz.model.checkpoints.load import load_checkpoint
 
         dtype = getattr(torch, values["model"]["dtype"])
         subject = Subject.of(load_checkpoint(values["model"]["name"], dtype=dtype))

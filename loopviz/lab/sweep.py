@@ -255,7 +255,7 @@ def _subject(model: str, dtype: str, device: str) -> Any:
     """A process's model, kept for its next cell."""
     import torch
 
-    from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.checkpoints.load import load_checkpoint
 
     from .tasks import Subject
 

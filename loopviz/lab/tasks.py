@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from transformers import PreTrainedTokenizerBase
 
-    from loopviz.model.checkpoints import LoadedCheckpoint
+    from loopviz.model.checkpoints.load import LoadedCheckpoint
 
 Value = str | int | float | bool | None
 Row = dict[str, Value]

@@ -5,8 +5,8 @@ from .choosers import CHOOSERS, ChooserContext, register_layer_chooser
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext, register_criterion
 from .events import LoopReport, LoopStep, PassSeconds
+from .exit_lens import direct_lens_misleads
 from .interrupt import Interrupted, interruptible
-from .lenses import direct_lens_misleads
 from .merges import MERGES, register_merge
 from .modeling import LoopLlamaForCausalLM, LoopLlamaModel
 from .watching import AttentionRead, AttentionWatch

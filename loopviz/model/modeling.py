@@ -35,8 +35,8 @@ from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
 from .events import LoopReport, LoopStep, PassSeconds
+from .exit_lens import exit_states
 from .interrupt import check, within_operations
-from .lenses import exit_states
 from .registry import check_tensor
 from .watching import AttentionWatch, shallow
 

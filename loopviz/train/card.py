@@ -17,7 +17,7 @@ import torch
 
 from loopviz import __version__, csv_file, outputs
 from loopviz.model import LoopLlamaForCausalLM, model_card
-from loopviz.model.quiet import quiet_transformers
+from loopviz.model.checkpoints.quiet import quiet_transformers
 
 from . import arrows
 from .evaluate import ArrowsResult, TextResult

@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerFast
 
 from loopviz import outputs
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM, LoopStep
-from loopviz.model.quiet import quiet_transformers
+from loopviz.model.checkpoints.quiet import quiet_transformers
 
 SYMBOLS = ascii_lowercase + digits
 UNKNOWN = "<unk>"

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from loopviz import signals
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
-from loopviz.model.checkpoint_files import available_memory
+from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.configuration import LOOP_FIELDS
 from loopviz.signals import Terminated
 

@@ -43,7 +43,7 @@ FAR: tuple[Any, ...] = (
 
 @pytest.fixture(scope="module")
 def loaded(tiny_tokenizer: Any) -> Loaded:
-    from loopviz.model.checkpoints import as_loop_llama
+    from loopviz.model.checkpoints.load import as_loop_llama
 
     model = as_loop_llama(make_llama(num_hidden_layers=6, eos_token_id=None, max_position_embeddings=4096)).eval()
     model.generation_config.eos_token_id = None

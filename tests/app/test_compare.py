@@ -40,7 +40,7 @@ TOO_FAR = {"block_start": 1, "block_end": 9}
 @pytest.fixture(scope="module")
 def loaded(tiny_tokenizer: Any) -> Loaded:
     """A tiny random model of three layers that never ends its text by itself."""
-    from loopviz.model.checkpoints import as_loop_llama
+    from loopviz.model.checkpoints.load import as_loop_llama
 
     model = as_loop_llama(make_llama(eos_token_id=None)).eval()
     model.generation_config.eos_token_id = None

@@ -86,7 +86,7 @@ TOY = Task(
 
 @pytest.fixture(scope="module")
 def loaded(tiny_tokenizer: Any) -> Loaded:
-    from loopviz.model.checkpoints import as_loop_llama
+    from loopviz.model.checkpoints.load import as_loop_llama
 
     return Loaded("tiny", as_loop_llama(make_llama()).eval(), tiny_tokenizer, "made here")
 
@@ -173,7 +173,7 @@ def test_a14_a_plug_in_s_field_without_words_keeps_its_name() -> None:
 @pytest.mark.parametrize("name", [*OFFERED, ""])
 def test_a14_a_text_of_ours_is_there_to_measure_every_model_on(name: str) -> None:
     from loopviz.lab.windows import encode
-    from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.checkpoints.load import load_checkpoint
 
     text = sample_of(name)
     assert len(text) > 150

@@ -8,7 +8,7 @@ import pytest
 
 from loopviz.app.library import EXAMPLES_SHOWN, OFFERS, OWN, Offer, is_example, offer_of
 from loopviz.app.texts import LANGUAGES, text
-from loopviz.model.checkpoints import known_models
+from loopviz.model.checkpoints.load import known_models
 from loopviz.train import arrows, glassbox
 from loopviz.train.recipe import Recipe
 

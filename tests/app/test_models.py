@@ -336,7 +336,7 @@ def test_c3_loading_one_model_never_blocks_another() -> None:
 
 def test_c3_loads_wait_for_memory_and_what_is_offered_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two large models at once would need the memory of both."""
-    monkeypatch.setattr("loopviz.model.checkpoint_files.available_memory", lambda: 1_000)
+    monkeypatch.setattr("loopviz.model.checkpoints.inspect.available_memory", lambda: 1_000)
     room, entered = ModelRoom("a", load=lambda name, *_: _loaded(name)), []
 
     def take(name: str, need: int) -> None:
@@ -361,7 +361,9 @@ def test_point_3_a_model_that_needs_memory_has_others_make_room(monkeypatch: pyt
     room = ModelRoom("a", load=lambda name, *_: _loaded(name))
     for name in ("a", "old", "new"):
         room.get(name)
-    monkeypatch.setattr("loopviz.model.checkpoint_files.available_memory", lambda: 500 if "old" in room._held else 900)
+    monkeypatch.setattr(
+        "loopviz.model.checkpoints.inspect.available_memory", lambda: 500 if "old" in room._held else 900
+    )
     with room._memory(800, models._Loading("ok/big", waiters=1)):
         assert [*room._held] == ["a", "new"], "what was needed least went, and no more than that"
 

@@ -16,7 +16,7 @@ from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.questions import Questions
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.model import LoopLlamaConfig
-from loopviz.model.checkpoints import UNTRAINED, Note
+from loopviz.model.checkpoints.load import UNTRAINED, Note
 
 MODEL = Path(notes.__file__).resolve().parents[1] / "model"
 DROPPED = Note("pad_token_id_dropped", "in /srv/m", {"field": "pad_token_id", "ids": [32000], "rows": 32000})

@@ -16,7 +16,7 @@ def set_to(preset: Preset, **others: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_a_preset_is_taken_by_any_model_whatever_was_set_before(preset: Preset) -> None:
-    from loopviz.model.checkpoints import as_loop_llama
+    from loopviz.model.checkpoints.load import as_loop_llama
 
     model = as_loop_llama(make_llama())
     before = {"max_loop_count": 1, "min_loop_count": 9, "virtual_layer_count": 16, "kv_cache_mode": "merge_strategy"}

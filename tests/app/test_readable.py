@@ -11,7 +11,7 @@ from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.readable import unread_share
 from loopviz.app.service import Service
-from loopviz.model.checkpoints import load_checkpoint
+from loopviz.model.checkpoints.load import load_checkpoint
 
 CHINESE = "从前有一个小机器人，它住在山里。"
 

@@ -27,7 +27,7 @@ from tests.conftest import make_llama
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
     """A tiny random model of six layers that never ends its text by itself."""
-    from loopviz.model.checkpoints import as_loop_llama
+    from loopviz.model.checkpoints.load import as_loop_llama
     from tests.conftest import make_tokenizer
 
     tokenizer = make_tokenizer()

@@ -22,7 +22,7 @@ from loopviz.app.profile import GIB, LOCAL, MIB, PUBLIC
 from loopviz.app.service import Service
 from tests.conftest import make_llama, make_tokenizer
 from tests.hub import StandIn, llama_config, stand_in
-from tests.model.test_checkpoints_gguf import write_gguf
+from tests.model.checkpoints.test_gguf import write_gguf
 
 NEVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}x"
 HUGE = "{{ 'a' * 3000000000 }}"
@@ -93,7 +93,7 @@ def test_c3_a_model_larger_than_a_public_server_holds_is_refused(hub: StandIn) -
 
 
 def test_c3_files_that_do_not_fit_on_the_disk_are_not_begun(hub: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopviz.model.checkpoint_limits.free_disk", lambda folder: 10**6)
+    monkeypatch.setattr("loopviz.model.checkpoints.limits.free_disk", lambda folder: 10**6)
     hub.add("ok/tiny", {"config.json": llama_config(), "model.safetensors": 2 * 10**6})
     said = _refused(ModelRoom("stories-loop", profile=OPEN), "ok/tiny")
     assert "0.001 GB are free on this server's disk" in said
@@ -160,7 +160,9 @@ def test_hub_8000_layers_in_8_megabytes_is_refused_before_anything_is_built(
     tmp_path: Path, said: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """M8: more than 40 seconds under the loading lock."""
-    monkeypatch.setattr("loopviz.model.checkpoint_files.expected_tensors", lambda config: pytest.fail("it was built"))
+    monkeypatch.setattr(
+        "loopviz.model.checkpoints.inspect.expected_tensors", lambda config: pytest.fail("it was built")
+    )
     folder = _deep_folder(tmp_path / "deep", 8_000, said)
     words = _refused(ModelRoom("stories-loop", profile=LOCAL), str(folder))
     assert "8000" in words.replace(",", "")
@@ -170,7 +172,9 @@ def test_hub_8000_layers_in_8_megabytes_is_refused_before_anything_is_built(
 def test_m8_a_gguf_file_of_8000_layers_is_refused_by_its_header(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loopviz.model.checkpoint_files.expected_tensors", lambda config: pytest.fail("it was built"))
+    monkeypatch.setattr(
+        "loopviz.model.checkpoints.inspect.expected_tensors", lambda config: pytest.fail("it was built")
+    )
     llama, depth = make_llama(num_hidden_layers=1), {"llama.block_count": 8_000}
     file = write_gguf(tmp_path / "deep.gguf", llama, make_tokenizer(), lambda meta, tensors: meta.update(depth))
     assert "8000 layers" in _refused(ModelRoom("stories-loop", profile=LOCAL), str(file)).replace(",", "")
@@ -440,7 +444,7 @@ def test_m7_a_tokenizer_s_panic_ends_as_words(hub: StandIn, llama_folder: Callab
 def test_a_stranger_s_model_runs_as_it_would_at_home(hub: StandIn, hub_model: str, tmp_path: Path) -> None:
     """Apart, the tokenizer does the same: the texts of a run are equal to the token."""
     from loopviz.engine import StreamSettings, run
-    from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.checkpoints.load import load_checkpoint
 
     room = ModelRoom("stories-loop", profile=OPEN)
     loaded = room.get(hub_model)

@@ -23,7 +23,7 @@ from loopviz.app.live import Registry
 from loopviz.app.models import Loaded, ModelRoom
 from loopviz.app.presets import PRESETS
 from loopviz.app.service import Service
-from loopviz.model.checkpoints import load_checkpoint
+from loopviz.model.checkpoints.load import load_checkpoint
 from tests.app.wire import unwire
 from tests.conftest import make_llama, make_tokenizer
 

@@ -226,7 +226,7 @@ def test_every_word_and_number_of_the_tour_is_the_runs(lang: str, trace: Trace, 
 def test_with_two_slots_odd_and_even_loops_may_never_agree() -> None:
     """What the tour and the trajectory say of taking turns: easy words run to the bound, their likeliest word unmoved."""
     from loopviz.engine import StreamSettings, run
-    from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.checkpoints.load import load_checkpoint
 
     loaded, found = load_checkpoint("stories-loop"), []
     for slots in (1, 2):

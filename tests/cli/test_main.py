@@ -503,7 +503,7 @@ def test_c4_a_change_that_no_token_of_the_run_waits_for_is_refused(folder, capfd
 def test_c5_a_trace_names_the_model_without_its_folder_and_says_what_it_was_made_of(folder, capfd, tmp_path):
     from loopviz.engine import run as run_model
     from loopviz.engine import weights_digest
-    from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.checkpoints.load import load_checkpoint
 
     saved = tmp_path / "t"
     assert run(*PROMPT, "--model", folder, "--max-new-tokens", 2, "--save", saved) == 0

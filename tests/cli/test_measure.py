@@ -17,7 +17,7 @@ from loopviz.lab import MODULES, perplexity
 from loopviz.lab.experiment import Experiment
 from loopviz.lab.perplexity import PERPLEXITY, PerplexityParams
 from loopviz.lab.tasks import Subject
-from loopviz.model.checkpoints import load_checkpoint
+from loopviz.model.checkpoints.load import load_checkpoint
 from tests.lab.small import TEXT, save
 
 

@@ -15,7 +15,7 @@ import torch
 import loopviz
 from loopviz import text_file
 from loopviz.cli import main
-from loopviz.model.checkpoints import load_checkpoint
+from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.train.state import load_state
 from tests.train.small import arrows_recipe, story, text_recipe
 

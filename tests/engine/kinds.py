@@ -90,7 +90,7 @@ class Raising(Slow):
 @lru_cache
 def kinds() -> dict[str, Any]:
     """Every kind by its name."""
-    from loopviz.model.checkpoints import load_checkpoint
+    from loopviz.model.checkpoints.load import load_checkpoint
 
     return {
         "bytes": tiny.tokenizer(),

@@ -37,7 +37,7 @@ from loopviz.lab.progress import drained
 from loopviz.lab.quality import QualityParams, write
 from loopviz.lab.text_scores import score, score_all
 from loopviz.model import LoopCache, LoopLlamaConfig
-from loopviz.model.checkpoints import load_checkpoint
+from loopviz.model.checkpoints.load import load_checkpoint
 
 from .subject import subject
 

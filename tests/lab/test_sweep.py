@@ -20,7 +20,7 @@ from loopviz.lab import perplexity, sweep
 from loopviz.lab.experiment import Experiment
 from loopviz.lab.perplexity import PERPLEXITY, PerplexityParams
 from loopviz.lab.tasks import Subject
-from loopviz.model.checkpoints import load_checkpoint
+from loopviz.model.checkpoints.load import load_checkpoint
 
 from .small import TEXT, save
 from .test_workers import gone, wait_for

@@ -10,8 +10,8 @@ import torch
 
 from loopviz.engine import StreamSettings, run
 from loopviz.model import model_card
-from loopviz.model.checkpoint_sources import BUNDLED, BUNDLED_FOLDER
-from loopviz.model.checkpoints import LoadedCheckpoint, load_checkpoint
+from loopviz.model.checkpoints.find import BUNDLED, BUNDLED_FOLDER
+from loopviz.model.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from loopviz.train import glassbox
 from loopviz.train.arrows import example
 from loopviz.train.card import ask_lines

@@ -19,7 +19,7 @@ ORDER = 22
 CODE: tuple[str, ...] = (
     "loopviz.panels.loop.text_by_loop:rows",
     "loopviz.trace.recorder:Reading._lens_columns",
-    "loopviz.model.lenses:exit_states",
+    "loopviz.model.exit_lens:exit_states",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
 LENS = True  # a page then records the exit lens by itself where the direct one misleads

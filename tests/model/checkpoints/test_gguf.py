@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from loopviz.model import checkpoint_files, gguf_llama
-from loopviz.model.checkpoints import CheckpointError, load_checkpoint
+from loopviz.model.checkpoints import gguf as gguf_llama
+from loopviz.model.checkpoints import inspect
+from loopviz.model.checkpoints.load import CheckpointError, load_checkpoint
 from tests.conftest import make_llama, make_tokenizer
 
 IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])
@@ -243,7 +244,7 @@ def test_too_little_memory(
     tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_gguf(tmp_path / "tiny.gguf", make_llama(), tiny_tokenizer)
-    monkeypatch.setattr(checkpoint_files, "available_memory", lambda: 10**6)
+    monkeypatch.setattr(inspect, "available_memory", lambda: 10**6)
     with pytest.raises(CheckpointError, match=r"GB of memory and 0\.00 GB are free"):
         load_checkpoint(file)
 

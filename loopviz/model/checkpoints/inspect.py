@@ -20,11 +20,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from .checkpoint_errors import CheckpointError, Note, cause, reading
-from .checkpoint_json import SMALL_JSON, read_json
-from .checkpoint_keys import CONFIG_KEYS, check_keys, shown
-from .checkpoint_limits import CheckpointLimits, count_weights
-from .configuration import LoopLlamaConfig
+from loopviz.model.configuration import LoopLlamaConfig
+
+from .errors import CheckpointError, Note, cause, reading
+from .json_files import SMALL_JSON, read_json
+from .keys import CONFIG_KEYS, check_keys, shown
+from .limits import CheckpointLimits, count_weights
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -381,7 +382,7 @@ def expected_tensors(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor in the state dict of a model of `config`, by name. Builds it without memory."""
     of_it = LlamaForCausalLM
     if isinstance(config, LoopLlamaConfig):
-        from .modeling import LoopLlamaForCausalLM
+        from loopviz.model.modeling import LoopLlamaForCausalLM
 
         of_it = LoopLlamaForCausalLM
     try:
@@ -398,7 +399,7 @@ def check_tokenizer(
     """Refuse a tokenizer that could ask for rows the embedding does not have, or that lacks the model's own marks.
 
     A mark added to the tokenizer and never to the embedding ([PAD], usually) is only said: no ordinary text holds it, and
-    a text that does is refused (`checkpoint_tokenizer.BoundedTokenizer`).
+    a text that does is refused (`tokenizer.BoundedTokenizer`).
 
     Args:
         vocabulary: id of each token.

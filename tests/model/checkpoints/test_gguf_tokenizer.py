@@ -15,13 +15,13 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from loopviz.model.checkpoints import load_checkpoint
-from loopviz.model.gguf_pretokenizers import PRETOKENIZERS
-from loopviz.model.gguf_tokenizer import load_gguf_tokenizer
+from loopviz.model.checkpoints.gguf_pretokenizers import PRETOKENIZERS
+from loopviz.model.checkpoints.gguf_tokenizer import load_gguf_tokenizer
+from loopviz.model.checkpoints.load import load_checkpoint
 from tests.conftest import make_llama, make_tokenizer
-from tests.model.test_checkpoints_gguf import write_gguf
+from tests.model.checkpoints.test_gguf import write_gguf
 
-RECORDED = json.loads((Path(__file__).parent / "data" / "llama_cpp_token_ids.json").read_text(encoding="utf-8"))
+RECORDED = json.loads((Path(__file__).parents[1] / "data" / "llama_cpp_token_ids.json").read_text(encoding="utf-8"))
 BYTES, PIECES = RECORDED["byte_level"], RECORDED["sentencepiece"]
 # Where llama.cpp says of itself that it approximates a published tokenizer.json, and the published expression is used here:
 # combining marks belong to words (tekken, gpt-4o), and a wide blank is a mark and no blank (deepseek).

@@ -17,10 +17,10 @@ from typing import Any
 
 from tokenizers import decoders
 
+from loopviz.model.interrupt import check, stopped
 from loopviz.worker import Worker, WorkerEnded, WorkerRefused
 
-from .checkpoint_errors import CheckpointError, Note
-from .interrupt import check, stopped
+from .errors import CheckpointError, Note
 
 STRIKES = 3  # answers in a row that a process was ended for, after which no other is started for `REST` seconds
 REST = 60.0
@@ -59,7 +59,7 @@ class ApartTokenizer:
         self._strikes, self._struck = 0, 0.0
         load = {"do": "load", "path": os.fspath(path), "gguf": gguf, "rows": rows, "most": limits.vocabulary}
         first = (load, LOADING * limits.seconds, LOADING * limits.n_bytes)
-        self._worker = Worker("loopviz.model.tokenizer_worker", first, _ENVIRON)
+        self._worker = Worker("loopviz.model.checkpoints.tokenizer_worker", first, _ENVIRON)
         self._end = weakref.finalize(self, self._worker.end)
         try:
             found = self._worker.ask(None)

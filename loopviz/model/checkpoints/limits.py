@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from .checkpoint_errors import CheckpointError
+from .errors import CheckpointError
 
 SPARE = 10  # a load needs a tenth more memory than the weights it leaves
 

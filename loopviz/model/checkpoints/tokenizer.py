@@ -13,9 +13,9 @@ from jinja2 import Environment, TemplateSyntaxError
 from tokenizers import processors
 from transformers import BatchEncoding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .checkpoint_errors import CheckpointError, Note, cause, reading
-from .checkpoint_json import read_json
-from .checkpoint_keys import TOKENIZER_KEYS, check_keys, shown
+from .errors import CheckpointError, Note, cause, reading
+from .json_files import read_json
+from .keys import TOKENIZER_KEYS, check_keys, shown
 
 _CONFIG = "tokenizer_config.json"
 # transformers' own tag around what an assistant says; it changes no text

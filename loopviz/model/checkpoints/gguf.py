@@ -2,7 +2,7 @@
 
 The header is read here and not by transformers, whose reader leaves out what llama.cpp does: scaled positions, Llama 3's
 frequency factors, biases, end marks. Only the blocks of a tensor are left to gguf's own `dequantize`. What a key means is
-what llama.cpp makes of it in the architecture 'llama'; `checkpoint_keys.GGUF_KEYS` lists them all.
+what llama.cpp makes of it in the architecture 'llama'; `keys.GGUF_KEYS` lists them all.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from gguf.quants import dequantize
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from .checkpoint_errors import CheckpointError, Note, cause, reading
-from .checkpoint_files import HELD, LLAMAS, Inspection, available_memory, check_tensors, check_window
-from .checkpoint_keys import GGUF_KEYS, check_keys, shown
-from .checkpoint_limits import CheckpointLimits, count_weights
+from .errors import CheckpointError, Note, cause, reading
 from .gguf_header import Array, Header, Tensor, read_header
 from .gguf_tokenizer import end_marks, special_ids
+from .inspect import HELD, LLAMAS, Inspection, available_memory, check_tensors, check_window
+from .keys import GGUF_KEYS, check_keys, shown
+from .limits import CheckpointLimits, count_weights
 
 _NAMES = {
     "token_embd": "model.embed_tokens",

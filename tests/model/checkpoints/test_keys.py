@@ -16,13 +16,13 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from loopviz.model import checkpoint_keys
-from loopviz.model.checkpoint_keys import CONFIG_KEYS, GGUF_KEYS, TOKENIZER_KEYS, Key
-from loopviz.model.checkpoints import CheckpointError, LoadedCheckpoint, load_checkpoint
+from loopviz.model.checkpoints import keys
+from loopviz.model.checkpoints.keys import CONFIG_KEYS, GGUF_KEYS, TOKENIZER_KEYS, Key
+from loopviz.model.checkpoints.load import CheckpointError, LoadedCheckpoint, load_checkpoint
 from loopviz.model.configuration import LOOP_FIELDS
 from tests.conftest import make_llama, make_tokenizer
-from tests.model.test_checkpoints import edit_json
-from tests.model.test_checkpoints_gguf import write_gguf
+from tests.model.checkpoints.test_gguf import write_gguf
+from tests.model.checkpoints.test_load import edit_json
 
 IDS = torch.arange(2, 82)[None]  # long enough for every rule of positions to show
 TEXT = "The loop went round, 12 times 循环"
@@ -114,13 +114,13 @@ def test_an_unknown_key_of_no_family_is_let_through(tmp_path: Path) -> None:
 # --- config.json -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", rows(CONFIG_KEYS, checkpoint_keys.HARMLESS))
+@pytest.mark.parametrize("key", rows(CONFIG_KEYS, keys.HARMLESS))
 def test_harmless_in_config(tmp_path: Path, key: Key) -> None:
     llama = make_llama()
     assert same(load_checkpoint(folder_of(llama, tmp_path / "f", **{spelled(key): key.example})), llama)
 
 
-@pytest.mark.parametrize("key", [*rows(CONFIG_KEYS, checkpoint_keys.REFUSED), *rows(CONFIG_KEYS, checkpoint_keys.ONLY)])
+@pytest.mark.parametrize("key", [*rows(CONFIG_KEYS, keys.REFUSED), *rows(CONFIG_KEYS, keys.ONLY)])
 def test_refused_in_config(tmp_path: Path, key: Key) -> None:
     llama, name = make_llama(), spelled(key)
     folder = folder_of(llama, tmp_path / "f", **{name: key.example})
@@ -361,14 +361,14 @@ def tokenizer_folder(place: Path, **said: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("key", rows(TOKENIZER_KEYS, checkpoint_keys.HARMLESS))
+@pytest.mark.parametrize("key", rows(TOKENIZER_KEYS, keys.HARMLESS))
 def test_harmless_in_tokenizer_config(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, key: Key) -> None:
     tokenizer = load_checkpoint(tokenizer_folder(tmp_path / "f", **{spelled(key): key.example})).tokenizer
     for text in (TEXT, TEXT * 3):
         assert tokenizer(text).input_ids == tiny_tokenizer(text).input_ids
 
 
-@pytest.mark.parametrize("key", rows(TOKENIZER_KEYS, checkpoint_keys.REFUSED))
+@pytest.mark.parametrize("key", rows(TOKENIZER_KEYS, keys.REFUSED))
 def test_refused_in_tokenizer_config(tmp_path: Path, key: Key) -> None:
     folder = tokenizer_folder(tmp_path / "f", **{spelled(key): key.example})
     with pytest.raises(
@@ -457,7 +457,7 @@ def gguf_value(key: Key, value: Any) -> dict[str, Any]:
     return {spelled(key).replace(".", "__"): value}
 
 
-@pytest.mark.parametrize("key", rows(GGUF_KEYS, checkpoint_keys.HARMLESS))
+@pytest.mark.parametrize("key", rows(GGUF_KEYS, keys.HARMLESS))
 def test_harmless_in_gguf(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, key: Key) -> None:
     llama = make_llama()
     loaded = load_checkpoint(gguf_of(tmp_path, llama, tokenizer__ggml__pre="gpt-2", **gguf_value(key, key.example)))
@@ -465,7 +465,7 @@ def test_harmless_in_gguf(tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFas
     assert loaded.tokenizer(TEXT).input_ids == tiny_tokenizer(TEXT).input_ids
 
 
-@pytest.mark.parametrize("key", [*rows(GGUF_KEYS, checkpoint_keys.REFUSED), *rows(GGUF_KEYS, checkpoint_keys.ONLY)])
+@pytest.mark.parametrize("key", [*rows(GGUF_KEYS, keys.REFUSED), *rows(GGUF_KEYS, keys.ONLY)])
 def test_refused_in_gguf(tmp_path: Path, key: Key) -> None:
     llama, name = make_llama(), spelled(key)
     with pytest.raises(CheckpointError, match=rf"^{re.escape(name)}=.* in .*tiny\.gguf: "):

@@ -17,7 +17,7 @@ from typing import Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from .checkpoint_errors import CheckpointError, cause
+from .errors import CheckpointError, cause
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",

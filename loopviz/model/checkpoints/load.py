@@ -20,19 +20,20 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from . import checkpoint_files
+from loopviz.model.configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
+from loopviz.model.modeling import LoopLlamaForCausalLM
+
+from . import inspect
 from .apart_tokenizer import ApartTokenizer, TokenizerLimits
-from .checkpoint_errors import CheckpointError, Note, cause, reading
-from .checkpoint_files import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder
-from .checkpoint_limits import SPARE, CheckpointLimits, CheckpointTooLarge
-from .checkpoint_sources import FREE, KNOWN, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
-from .checkpoint_tokenizer import load_folder_tokenizer, within_rows
-from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
-from .gguf_llama import inspect_gguf, load_gguf
+from .errors import CheckpointError, Note, cause, reading
+from .find import FREE, KNOWN, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
+from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
-from .modeling import LoopLlamaForCausalLM
+from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder
+from .limits import SPARE, CheckpointLimits, CheckpointTooLarge
 from .quiet import quiet_transformers
 from .smollm2_wheel import gguf_peak
+from .tokenizer import load_folder_tokenizer, within_rows
 
 __all__ = [
     "STAGES",
@@ -209,7 +210,7 @@ class PreparedCheckpoint:
         """
         found, path, name = self.found, self.located.path, self.name
         with self.tell.passing_through(), reading(path), quiet_transformers():
-            check_memory(self.need, name, self.dtype, checkpoint_files.available_memory())
+            check_memory(self.need, name, self.dtype, inspect.available_memory())
             self.tell("weights", None)
             if path.is_file():
                 model = as_loop_llama(load_gguf(path, found.config, self.dtype), **self.loop_fields)
@@ -309,7 +310,7 @@ def as_loop_llama(llama: LlamaForCausalLM, **loop_fields: Any) -> LoopLlamaForCa
     Raises:
         ValueError: `llama` is no `LlamaForCausalLM`; a loop field is unknown or breaks its rule.
     """
-    if not isinstance(llama, LlamaForCausalLM) or llama.config.model_type not in checkpoint_files.MODEL_TYPES:
+    if not isinstance(llama, LlamaForCausalLM) or llama.config.model_type not in inspect.MODEL_TYPES:
         raise ValueError(f"llama={type(llama).__name__}: must be a LlamaForCausalLM; load it with load_checkpoint")
     config = to_loop_config(llama.config, **loop_fields)
     config._attn_implementation = llama.config._attn_implementation
@@ -356,7 +357,7 @@ def _complete_generation(model: LoopLlamaForCausalLM, tokenizer: PreTrainedToken
     generation, rows = model.generation_config, model.config.vocab_size
     raw = {"bos_token_id": generation.bos_token_id, "eos_token_id": generation.eos_token_id}
     raw["pad_token_id"] = generation.pad_token_id
-    checkpoint_files.drop_ids(raw, rows, found.path / "generation_config.json", found.notes)
+    inspect.drop_ids(raw, rows, found.path / "generation_config.json", found.notes)
     ends = as_ids(raw["eos_token_id"], "eos_token_id", found.path)
     own = tokenizer.eos_token_id
     if own is not None and own < rows and own not in ends:

@@ -9,7 +9,7 @@ Weights are checked by name and shape elsewhere; these tables are the same for w
 * **refused**: it stands for something a Llama here does not compute; refused by name unless it says "nothing" (null,
   false, an empty list).
 
-`tests/model/test_checkpoints_keys.py` has a test for each row, and fails for a row without one. Names may hold `*`.
+`tests/model/checkpoints/test_keys.py` has a test for each row, and fails for a row without one. Names may hold `*`.
 The meaning of a `config.json` is what transformers' Llama makes of it, that of a GGUF file what llama.cpp makes of it.
 """
 
@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .checkpoint_errors import CheckpointError
+from .errors import CheckpointError
 
 READ, ONLY, HARMLESS, REFUSED = "read", "only", "harmless", "refused"
 NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
@@ -179,7 +179,7 @@ def __getattr__(name: str) -> tuple[Key, ...]:
     """`CONFIG_KEYS`, made when it is asked for: the loop's fields bring torch, which who reads a tokenizer does not need."""
     if name != "CONFIG_KEYS":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .configuration import LOOP_FIELDS
+    from loopviz.model.configuration import LOOP_FIELDS
 
     return (*(Key(field, READ, "a field of LoopLlamaConfig") for field in LOOP_FIELDS), *_CONFIG_KEYS)
 

@@ -15,14 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GPT2Config, LlamaForCausalLM
 
 from loopviz.engine import StreamSettings, run
-from loopviz.model import LoopLlamaForCausalLM, checkpoint_files
-from loopviz.model.checkpoints import (
-    UNTRAINED,
-    CheckpointError,
-    as_loop_llama,
-    load_checkpoint,
-    to_loop_config,
-)
+from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model.checkpoints import inspect
+from loopviz.model.checkpoints.load import UNTRAINED, CheckpointError, as_loop_llama, load_checkpoint, to_loop_config
 from tests.conftest import make_llama, make_tokenizer
 
 IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])
@@ -136,7 +131,7 @@ class TestRefused:
         (folder / "evil.py").write_text("raise SystemExit('this must never run')")
         edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"})
         edit_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", "evil.T"]})
-        config = checkpoint_files.read_config(folder)
+        config = inspect.read_config(folder)
         assert not hasattr(config, "auto_map")
         assert "auto_map" not in to_loop_config(config).to_dict()
         with pytest.raises(pytest.fail.Exception, match="weights were read"):  # so it would load, as a Llama
@@ -264,10 +259,10 @@ class TestRefused:
     def test_too_little_memory(self, llama_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = llama_folder()
         n_bytes = 4 * sum(p.numel() for p in make_llama().parameters())
-        monkeypatch.setattr(checkpoint_files, "available_memory", lambda: n_bytes)
+        monkeypatch.setattr(inspect, "available_memory", lambda: n_bytes)
         with pytest.raises(CheckpointError, match=r"dtype=torch\.float32: .* needs about .* GB of memory"):
             load_checkpoint(folder)
-        monkeypatch.setattr(checkpoint_files, "available_memory", lambda: 2 * n_bytes)
+        monkeypatch.setattr(inspect, "available_memory", lambda: 2 * n_bytes)
         with pytest.raises(pytest.fail.Exception, match="weights were read"):
             load_checkpoint(folder)
 
@@ -285,9 +280,9 @@ def test_available_memory_is_that_of_the_container(tmp_path: Path, monkeypatch: 
     real_read = Path.read_text
     limits = {"/sys/fs/cgroup/memory.max": "1000000\n", "/sys/fs/cgroup/memory.current": "400000\n"}
     monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: limits.get(str(self)) or real_read(self, *a, **k))
-    assert checkpoint_files.available_memory() == 600_000
+    assert inspect.available_memory() == 600_000
     limits["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert checkpoint_files.available_memory() > 600_000
+    assert inspect.available_memory() > 600_000
 
 
 # --- as_loop_llama -----------------------------------------------------------------------------------------------

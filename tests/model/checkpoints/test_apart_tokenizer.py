@@ -15,12 +15,13 @@ import pytest
 from loopviz.app.library import OFFERED
 from loopviz.engine.text import Pieces, TokenTexts, chat_text, decode, encode, text_begins_with
 from loopviz.lab.windows import encode as encode_documents
-from loopviz.model import Interrupted, apart_tokenizer, interruptible
-from loopviz.model.apart_tokenizer import ApartTokenizer, TokenizerLimits
-from loopviz.model.checkpoints import CheckpointError, load_checkpoint, prepare_checkpoint
+from loopviz.model import Interrupted, interruptible
+from loopviz.model.checkpoints import apart_tokenizer
+from loopviz.model.checkpoints.apart_tokenizer import ApartTokenizer, TokenizerLimits
+from loopviz.model.checkpoints.load import CheckpointError, load_checkpoint, prepare_checkpoint
 from loopviz.worker import ended_by
 from tests.conftest import make_llama, make_tokenizer
-from tests.model.test_checkpoints_gguf import write_gguf
+from tests.model.checkpoints.test_gguf import write_gguf
 
 MakeFolder = Callable[..., Path]
 GENEROUS = TokenizerLimits(seconds=120.0, n_bytes=2**31, vocabulary=10**6)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .checkpoint_errors import CheckpointError, cause
+from .errors import CheckpointError, cause
 
 _JSON_LIMIT = 64 * 2**20  # bytes
 SMALL_JSON = 4 * 2**20  # of files that only say things: none that anybody uses is a tenth as long

@@ -13,11 +13,11 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .checkpoint_errors import CheckpointError, Note, reading
-from .checkpoint_keys import shown
-from .checkpoint_tokenizer import check_templates, marks_around
+from .errors import CheckpointError, Note, reading
 from .gguf_header import Array, Header, read_header
 from .gguf_pretokenizers import PRETOKENIZERS, byte_level
+from .keys import shown
+from .tokenizer import check_templates, marks_around
 
 _PREFIX = "tokenizer.ggml."
 _SPACE = "▁"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig
 
-from loopviz.model.checkpoint_files import expected_tensors
-from loopviz.model.checkpoint_limits import CheckpointLimits, CheckpointTooLarge, count_weights
-from loopviz.model.checkpoints import CheckpointError
+from loopviz.model.checkpoints.inspect import expected_tensors
+from loopviz.model.checkpoints.limits import CheckpointLimits, CheckpointTooLarge, count_weights
+from loopviz.model.checkpoints.load import CheckpointError
 
 LIMITS = CheckpointLimits(layers=10, vocabulary=1_000, weight_bytes=10**6, download_bytes=10**6)
 
@@ -72,7 +72,7 @@ def test_c3_what_a_limit_allows_passes() -> None:
 
 
 def test_c3_what_is_on_the_disk_already_needs_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopviz.model.checkpoint_limits.free_disk", lambda folder: 100)
+    monkeypatch.setattr("loopviz.model.checkpoints.limits.free_disk", lambda folder: 100)
     LIMITS.check_download({"a": 1_000}, Path("/"), 900)
     with pytest.raises(CheckpointTooLarge, match="free on the disk"):
         LIMITS.check_download({"a": 1_000}, Path("/"), 899)

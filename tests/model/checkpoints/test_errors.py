@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loopviz.engine import StreamSettings, run
-from loopviz.model import checkpoints
-from loopviz.model.checkpoint_errors import reading
-from loopviz.model.checkpoints import CheckpointError, load_checkpoint
+from loopviz.model.checkpoints import load
+from loopviz.model.checkpoints.errors import reading
+from loopviz.model.checkpoints.load import CheckpointError, load_checkpoint
 from tests.conftest import make_llama, make_tokenizer
-from tests.model.test_checkpoints_gguf import write_gguf
+from tests.model.checkpoints.test_gguf import write_gguf
 
 MakeFolder = Callable[..., Path]
 VALUES: tuple[Any, ...] = (
@@ -225,7 +225,7 @@ def test_an_error_of_the_loader_below_is_one_too(llama_folder: MakeFolder, monke
     def broken(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("of a library's own")
 
-    monkeypatch.setattr(checkpoints.LoopLlamaForCausalLM, "from_pretrained", broken)
+    monkeypatch.setattr(load.LoopLlamaForCausalLM, "from_pretrained", broken)
     with pytest.raises(CheckpointError, match="ZeroDivisionError: of a library's own"):
         load_checkpoint(llama_folder())
 
