@@ -37,7 +37,7 @@ from loopviz import csv_file, outputs
 from loopviz.export import panel_table, report
 from loopviz.lab import sweep
 from loopviz.lab.experiment import Experiment
-from loopviz.trace import io
+from loopviz.trace import file as io
 from loopviz.train import text
 from loopviz.train.state import CsvLog, save_state
 from tests.conftest import make_tokenizer

@@ -87,7 +87,7 @@ def test_a_carriage_return_stands_in_quotes_and_lines_end_in_one_character(tmp_p
 def test_every_table_of_the_project_keeps_a_carriage_return(tmp_path, text):
     """Traces, panels, measurements, training logs: one writer."""
     from loopviz.export.panel_table import panel_file, table
-    from loopviz.trace.io import to_csv
+    from loopviz.trace.file import to_csv
     from loopviz.train.state import CsvLog
     from tests.trace.synthetic import random_trace
 
@@ -169,7 +169,7 @@ def test_a_table_of_formulas_comes_back_with_its_numbers_and_names(values, name)
 def test_no_table_of_a_trace_or_a_panel_begins_a_formula(tmp_path):
     from loopviz.export.panel_table import panel_file
     from loopviz.panels import PANELS
-    from loopviz.trace.io import to_csv
+    from loopviz.trace.file import to_csv
     from loopviz.trace.schema import EXTRAS
     from tests.trace.synthetic import random_trace
 

@@ -132,7 +132,7 @@ class Comparisons:
     def _tokens(asked: Asked, loaded: Any) -> tuple[int, int]:
         """Tokens of the prompt and the continuation; of what cannot be read, which is told as it begins, as if short."""
         from loopviz.engine import context_length, encode_prompt
-        from loopviz.engine.text import encode
+        from loopviz.engine.pieces import encode
 
         chat = st.clean(asked.values(Card("", True, {})))[0]["chat"]
         context, tokenizer = context_length(loaded.model), loaded.tokenizer

@@ -26,7 +26,7 @@ def unread_share(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, 
     Raises:
         ValueError: whatever the tokenizer raises.
     """
-    from loopviz.engine.text import encode
+    from loopviz.engine.pieces import encode
 
     prompt = prompt[:HINTED]
     ids = encode(tokenizer, prompt, add_special_tokens=False, verbose=False)

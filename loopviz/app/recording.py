@@ -37,7 +37,7 @@ def ending(trace: Trace) -> str:
 @functools.cache
 def stored(path: Path = FILE) -> Trace | None:
     """The stored run; None when there is none that this version can read, and the log says why."""
-    from loopviz.trace.io import load
+    from loopviz.trace.file import load
 
     try:
         return load(path)

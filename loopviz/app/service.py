@@ -65,7 +65,7 @@ def _chats(loaded: Loaded) -> bool:
 
 def _tokens(loaded: Loaded, prompt: str, chat: bool) -> int:
     """How many tokens a prompt becomes, in the chat template if asked; ValueError where the tokenizer cannot say."""
-    from loopviz.engine.text import chat_text, encode
+    from loopviz.engine.pieces import chat_text, encode
 
     if chat and _chats(loaded):
         return len(encode(loaded.tokenizer, chat_text(loaded.tokenizer, prompt), add_special_tokens=False))
@@ -413,7 +413,7 @@ class Service:
     @staticmethod
     def _cut(loaded: Loaded, tail: str, keep: int, chat: bool) -> str:
         """The end of a text, of at most `keep` tokens."""
-        from loopviz.engine.text import decode, encode
+        from loopviz.engine.pieces import decode, encode
 
         ids = encode(loaded.tokenizer, tail, add_special_tokens=False)
         over = 0  # what the chat template adds, and what the cut changed

@@ -243,7 +243,7 @@ async def _body(request: Request, lang: str, most: int, pause: float) -> bytes:
 
 def _read(data: bytes, lang: str, profile: Profile) -> Trace:
     """The trace in a file that may come from anyone; Refused, in words, when there is none."""
-    from loopviz.trace.io import TraceFileError, loads
+    from loopviz.trace.file import TraceFileError, loads
 
     try:
         limits = {"max_tokens": profile.trace_tokens, "max_rows": profile.trace_rows}
@@ -259,7 +259,7 @@ def _read(data: bytes, lang: str, profile: Profile) -> Trace:
 
 
 def _fault(reason: str) -> str:
-    """What kind of refusal a reader's words are (:mod:`loopviz.trace.io`)."""
+    """What kind of refusal a reader's words are (:mod:`loopviz.trace.file`)."""
     if reason.startswith("not a trace file"):
         return "foreign"
     if reason.startswith("cut short"):
@@ -286,7 +286,7 @@ def _base(trace: Trace) -> str:
 
 def _run_file(trace: Trace, view: View, kind: Any, lang: str) -> File:
     if kind == "trace":
-        from loopviz.trace.io import dumps as pack
+        from loopviz.trace.file import dumps as pack
 
         return File(".loopviz", "application/octet-stream", pack(trace))
     if kind == "report":

@@ -213,7 +213,7 @@ def _export(options: argparse.Namespace) -> int:
     files = [(option(name), getattr(options, name)) for name in ("json", "html") if getattr(options, name)]
     for name, file in [*files, *(("--panel", Path(file)) for _, file in options.panel)]:
         outputs.check_file(file, name, inputs=[options.file])
-    from loopviz.trace import io
+    from loopviz.trace import file as io
 
     trace = io.load(options.file)
     if options.csv is not None:
@@ -300,7 +300,7 @@ def _check_is_trace(file: Path) -> None:
 def _save(trace: Trace, model: Any, file: Path) -> None:
     """Save the trace, with what its numbers come from; where that fails, elsewhere."""
     from loopviz.engine import provenance
-    from loopviz.trace import io
+    from loopviz.trace import file as io
 
     trace.meta["provenance"] = provenance(model)
     try:

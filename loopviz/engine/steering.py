@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loopviz.engine.limits import whole
-from loopviz.trace.sanity import LAYOUT
+from loopviz.trace.plausible import LAYOUT
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM

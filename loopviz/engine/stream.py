@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 import loopviz
+from loopviz.engine.pieces import Pieces, TokenTexts, encode_prompt
 from loopviz.engine.provenance import shown_name
 from loopviz.engine.sampling import Sampler, StreamSettings
 from loopviz.engine.steering import Steering, block_metas
-from loopviz.engine.text import Pieces, TokenTexts, encode_prompt
 from loopviz.engine.usage import MemoryMeter, PassClock
 from loopviz.model.interrupt import until, within_operations
-from loopviz.trace.recorder import KVMeter, Reading, Recorder
+from loopviz.trace.recording.recorder import KVMeter, Reading, Recorder
 from loopviz.trace.schema import SCHEMA_VERSION, Frame, KVFrame, Trace
 
 if TYPE_CHECKING:

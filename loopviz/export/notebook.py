@@ -80,7 +80,7 @@ def explore(
     """
     if not isinstance(trace, Trace):
         raise ValueError(
-            f"trace: {type(trace).__name__} where a loopviz.trace.Trace belongs (trace.io.load reads a file)"
+            f"trace: {type(trace).__name__} where a loopviz.trace.Trace belongs (trace.file.load reads a file)"
         )
     if isinstance(height, bool) or not isinstance(height, int) or height < 200:
         raise ValueError(f"height={height!r}: must be a whole number of pixels, at least 200")

@@ -1,7 +1,7 @@
 """The numbers a panel draws, as one tidy table: a row a drawn point, for CSV, Parquet and pandas.
 
 A figure draws four significant digits, and floors what a log axis cannot show; the exact value stands in ``text`` where the
-panel says it there. All of a run in full precision is in its trace: :mod:`loopviz.trace.io`.
+panel says it there. All of a run in full precision is in its trace: :mod:`loopviz.trace.file`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loopviz.engine.text import decode
+from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work
 from loopviz.model import LoopLlamaForCausalLM, register_merge
 

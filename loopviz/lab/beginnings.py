@@ -8,7 +8,7 @@ from typing import Any
 
 import regex
 
-from loopviz.engine.text import encode, text_begins_with
+from loopviz.engine.pieces import encode, text_begins_with
 from loopviz.model.interrupt import check
 from loopviz.text_file import lines_of, pieces
 

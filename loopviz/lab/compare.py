@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from loopviz.engine import StreamSettings, limits, stream
+from loopviz.engine.pieces import decode, encode, encode_prompt
 from loopviz.engine.stream import context_length
-from loopviz.engine.text import decode, encode, encode_prompt
 from loopviz.engine.work import NOTHING, Shape, Work, decoding, head, one_pass
 from loopviz.engine.work import run as runs
 from loopviz.lab.compare_result import Result, Scores

@@ -24,7 +24,7 @@ import torch
 from transformers import GenerationConfig
 
 from loopviz.cli.options import layers
-from loopviz.engine.text import decode
+from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work, decoding, one_pass
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.configuration import DEFAULT_FLOOR, LOOP_FIELDS

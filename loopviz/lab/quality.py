@@ -13,7 +13,7 @@ import torch
 from transformers import GenerationConfig
 
 from loopviz.engine import context_length, encode_prompt
-from loopviz.engine.text import decode
+from loopviz.engine.pieces import decode
 from loopviz.engine.work import Shape, Work, generating
 from loopviz.text_file import END, lines_of
 

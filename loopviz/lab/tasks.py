@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loopviz.engine import weights_digest
-from loopviz.engine.text import encode
+from loopviz.engine.pieces import encode
 from loopviz.engine.work import Shape, Work
 from loopviz.model import LoopLlamaForCausalLM
 

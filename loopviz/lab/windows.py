@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from loopviz.engine import context_length
-from loopviz.engine.text import encode as encode_text
-from loopviz.engine.text import text_begins_with
+from loopviz.engine.pieces import encode as encode_text
+from loopviz.engine.pieces import text_begins_with
 from loopviz.engine.work import windows_of
 from loopviz.model.interrupt import check
 from loopviz.text_file import END, Piece, lines_of, pieces

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from loopviz import outputs, text_file
-from loopviz.engine.text import encode, text_begins_with
+from loopviz.engine.pieces import encode, text_begins_with
 from loopviz.text_file import END, TextError
 
 

@@ -13,7 +13,7 @@ from loopviz.app import settings as st
 from loopviz.app.texts import LANGUAGES
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import EXTRAS, Trace
-from loopviz.trace.sanity import check_frames_sense, check_meta_sense
+from loopviz.trace.plausible import check_frames_sense, check_meta_sense
 from loopviz.trace.schema import check_meta
 from tests.trace.synthetic import change_loop, random_trace
 

@@ -15,7 +15,7 @@ from loopviz.app.page_config import page_config
 from loopviz.app.questions import Questions
 from loopviz.panels import PANELS
 from loopviz.trace import Trace
-from loopviz.trace.io import save
+from loopviz.trace.file import save
 from tests.trace.synthetic import random_trace
 
 

@@ -19,7 +19,7 @@ from loopviz.app import look, server
 from loopviz.app.main import build, launch
 from loopviz.paths import WEB
 from loopviz.figures import plotlyjs
-from loopviz.trace.io import save
+from loopviz.trace.file import save
 from tests.trace.synthetic import random_trace
 
 

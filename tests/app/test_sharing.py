@@ -28,7 +28,7 @@ from loopviz.app.texts import text
 from loopviz.export.panel_table import panel_table
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
-from loopviz.trace.io import dumps, loads
+from loopviz.trace.file import dumps, loads
 from tests.trace.synthetic import make_meta, random_trace
 
 

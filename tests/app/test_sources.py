@@ -87,7 +87,8 @@ def test_every_file_served_is_python_inside_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["loopviz.trace.metrics:sine", "loopviz.trace.nothing:x", "os:system", "loopviz.trace.recorder:cosine"]
+    "reference",
+    ["loopviz.trace.metrics:sine", "loopviz.trace.nothing:x", "os:system", "loopviz.trace.recording.recorder:cosine"],
 )
 def test_what_does_not_exist_is_refused_by_name(reference: str) -> None:
     with pytest.raises(LookupError, match=re.escape(reference)):

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from loopviz.app import settings as st
 from loopviz.app.url_state import QUERY, PageState, encode
 from loopviz.panels.loop import state_trajectory
-from loopviz.trace.io import save
+from loopviz.trace.file import save
 from scripts.serving import served
 from tests.app.test_door import CLOSED, GRADIO_S_OPEN, OURS_OPEN, filled, listed
 from tests.browser.conftest import PATIENCE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from playwright.sync_api import Browser, Page, expect
 
-from loopviz.trace.io import load
+from loopviz.trace.file import load
 from tests.browser.conftest import PATIENCE
 from tests.browser.test_explore import Visit, data, drawn, ended, inside, run, same_as_server, settle
 

@@ -18,7 +18,7 @@ import pytest
 from loopviz import outputs, text_file
 from loopviz.cli import main
 from loopviz.engine import StreamSettings
-from loopviz.trace import io
+from loopviz.trace import file
 from tests.engine import tiny
 from tests.engine.test_stream import generated
 
@@ -42,7 +42,7 @@ def test_run_prints_the_text_and_the_table(folder, capfd, tmp_path):
     code = run("--prompt", "Once 🙂 upon", "--model", folder, *LOOP, "--max-new-tokens", 12, "--save", saved)
     out, err = capfd.readouterr()
     assert code == 0
-    trace = io.load(saved)
+    trace = file.load(saved)
     assert out == trace.text + "\n"
     assert out.startswith("Once 🙂 upon")
     settings = StreamSettings(max_new_tokens=12)
@@ -138,7 +138,7 @@ def test_every_option_reaches_the_run(folder, capfd, tmp_path):
         *("--repetition-penalty", 1.1, "--no-record", "--top-tokens", 3),
     )
     assert code == 0, capfd.readouterr().err
-    meta = io.load(saved).meta
+    meta = file.load(saved).meta
     assert meta["settings"] == {
         **{
             "max_new_tokens": 3,
@@ -180,7 +180,7 @@ def test_export(folder, capfd, tmp_path):
     options = ("--max-new-tokens", 2, "--extras", "attention, exit", "--save", saved)
     assert run("--prompt", "a dog", "--model", folder, *LOOP, *options) == 0
     assert main.main(["export", str(saved), "--csv", str(tmp_path / "csv"), "--json", str(tmp_path / "t.json")]) == 0
-    trace = io.load(saved)
+    trace = file.load(saved)
     assert trace.meta["settings"]["extras"] == ["exit", "attention"]
     rows = {name: len(pd.read_csv(tmp_path / "csv" / f"{name}.csv")) for name in ("steps", "exit", "keys", "attention")}
     positions = len(trace) * (len(trace) + 1) // 2
@@ -255,7 +255,7 @@ def test_ctrl_c_keeps_what_was_made(folder, capfd, tmp_path, monkeypatch):
     saved = tmp_path / "t"
     assert run("--prompt", "a dog", "--model", folder, *LOOP, "--save", saved) == 130
     assert "interrupted" in capfd.readouterr().err
-    assert len(io.load(saved)) == io.load(saved).meta["prompt_tokens"]
+    assert len(file.load(saved)) == file.load(saved).meta["prompt_tokens"]
 
 
 def test_help_does_not_wait_for_torch():
@@ -280,7 +280,7 @@ def test_a_loop_is_changed_on_the_way(folder, tmp_path, capfd):
     asked = ("--change", "4:loop-count=5", "--change", "4:loop_damping=0.5", "--change", "6:loop_count=2")
     words = ("--prompt", "a dog", "--model", folder, "--max-new-tokens", 8, "--loop-layers", "1-2", "--save", saved)
     assert run(*words, *asked) == 0, capfd.readouterr().err
-    trace = io.load(saved)
+    trace = file.load(saved)
     assert [(change["index"], change["loop"]) for change in trace.meta["changes"]] == [
         (4, {"loop_count": 5, "loop_damping": 0.5}),
         (6, {"loop_count": 2}),
@@ -345,15 +345,15 @@ def full_disk(path, *_):
 
 def test_b7_a_trace_that_cannot_be_saved_at_the_end_is_put_elsewhere_and_named(folder, capfd, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    save = io.save
-    monkeypatch.setattr(io, "save", lambda trace, path: full_disk(path) or save(trace, path))
+    save = file.save
+    monkeypatch.setattr(file, "save", lambda trace, path: full_disk(path) or save(trace, path))
     assert run(*PROMPT, "--model", folder, "--max-new-tokens", 3, "--save", tmp_path / "t") == 2
     out, err = capfd.readouterr()
     assert out.startswith("a dog")
     assert "3 new" in err, "the table comes first"
     told = err.splitlines()[-1]
     assert "No space left on device" in told
-    assert len(io.load(told.partition("the trace is in ")[2].removesuffix(" instead"))) > 0
+    assert len(file.load(told.partition("the trace is in ")[2].removesuffix(" instead"))) > 0
 
 
 def test_b7_an_error_on_the_way_keeps_the_trace(folder, capfd, tmp_path, monkeypatch):
@@ -370,7 +370,7 @@ def test_b7_an_error_on_the_way_keeps_the_trace(folder, capfd, tmp_path, monkeyp
     monkeypatch.setattr(loopviz.engine, "stream", blows_up)
     assert run(*PROMPT, "--model", folder, "--save", tmp_path / "t") == 2
     assert capfd.readouterr().err.splitlines()[-1] == "loopviz: its state has blown up"
-    assert len(io.load(tmp_path / "t")) == io.load(tmp_path / "t").meta["prompt_tokens"]
+    assert len(file.load(tmp_path / "t")) == file.load(tmp_path / "t").meta["prompt_tokens"]
 
 
 def command_line(folder, tmp_path, *arguments, **how) -> subprocess.Popen:
@@ -390,7 +390,7 @@ def test_b9_sigterm_keeps_the_trace_and_exits_143(folder, tmp_path):
     assert process.returncode == 143, told
     assert "interrupted" in told
     assert "Traceback" not in told
-    assert 0 < len(io.load(tmp_path / "t")) < 250
+    assert 0 < len(file.load(tmp_path / "t")) < 250
 
 
 def test_b8_a_closed_stdout_ends_without_a_traceback_and_the_trace_is_saved(folder, tmp_path):
@@ -402,7 +402,7 @@ def test_b8_a_closed_stdout_ends_without_a_traceback_and_the_trace_is_saved(fold
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(io.load(tmp_path / "t")) > 1
+    assert len(file.load(tmp_path / "t")) > 1
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
@@ -414,7 +414,7 @@ def test_b8_a_full_stdout_is_told_in_one_line_and_the_trace_is_saved(folder, tmp
         told = process.stderr.read().decode()
     assert process.returncode == 2
     assert told.splitlines()[-1] == "loopviz: stdout: cannot be written (No space left on device)"
-    assert len(io.load(tmp_path / "t")) > 0
+    assert len(file.load(tmp_path / "t")) > 0
 
 
 def test_b8_a_plain_llama_is_refused_by_name():
@@ -507,7 +507,7 @@ def test_c5_a_trace_names_the_model_without_its_folder_and_says_what_it_was_made
 
     saved = tmp_path / "t"
     assert run(*PROMPT, "--model", folder, "--max-new-tokens", 2, "--save", saved) == 0
-    meta = io.load(saved).meta
+    meta = file.load(saved).meta
     assert meta["model"] == Path(folder).name
     assert meta["provenance"] == {
         "weights": weights_digest(load_checkpoint(folder).model),

@@ -11,7 +11,7 @@ import torch
 
 from loopviz.engine import Steering, StreamSettings, run, run_meta, stream
 from loopviz.model import LoopCache
-from loopviz.trace import Trace, check_meta, io
+from loopviz.trace import Trace, check_meta, file
 from tests.engine.tiny import model, tokenizer
 
 LOOP: dict[str, Any] = {"loop_layers": (1, 2), "loop_count": 3, "virtual_layer_count": 4}
@@ -193,8 +193,8 @@ def test_changes_from_another_thread_while_frames_come() -> None:
 def test_the_change_is_in_the_file(tmp_path: Any) -> None:
     trace = steered({8: {"loop_count": 6}})
     check_meta(trace.meta)
-    io.save(trace, tmp_path / "run.loopviz")
-    assert io.load(tmp_path / "run.loopviz") == trace
+    file.save(trace, tmp_path / "run.loopviz")
+    assert file.load(tmp_path / "run.loopviz") == trace
     assert json.loads(json.dumps(trace.meta)) == trace.meta
 
 

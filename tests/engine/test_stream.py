@@ -12,7 +12,8 @@ import torch
 
 from loopviz.engine import StreamSettings, run, run_meta, stream
 from loopviz.model import Interrupted, LoopCache, interruptible
-from loopviz.trace import EXTRAS, Trace, check_frame, check_meta, recorder
+from loopviz.trace import EXTRAS, Trace, check_frame, check_meta
+from loopviz.trace.recording import recorder
 from tests.engine import tiny
 
 PROMPT = "Once 🙂 upon 从前"

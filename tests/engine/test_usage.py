@@ -10,7 +10,8 @@ import torch
 
 from loopviz.engine import StreamSettings, run, stream
 from loopviz.engine.usage import MemoryMeter
-from loopviz.trace import EXTRAS, check_frame, recorder
+from loopviz.trace import EXTRAS, check_frame
+from loopviz.trace.recording import recorder
 from tests.engine import tiny
 from tests.engine.test_stream import LOOPS, PROMPT
 

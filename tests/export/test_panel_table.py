@@ -13,7 +13,7 @@ from loopviz.cli import main
 from loopviz.export.panel_table import KINDS, panel_file, panel_table, save_panel, table
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
-from loopviz.trace import io as trace_io
+from loopviz.trace import file as trace_io
 from tests.trace.synthetic import random_trace, traces
 
 

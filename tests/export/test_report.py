@@ -16,7 +16,7 @@ from loopviz.cli import main
 from loopviz.export import report
 from loopviz.figures import plotlyjs
 from loopviz.panels import PANELS, Focus, apply, figure_json
-from loopviz.trace import Trace, io
+from loopviz.trace import Trace, file
 from tests.trace.synthetic import make_meta, random_trace, traces
 
 PAYLOADS = [
@@ -266,7 +266,7 @@ def test_both_languages_say_the_same() -> None:
 
 def test_from_the_command_line(tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
     trace = random_trace(5, 4)
-    io.save(trace, tmp_path / "t")
+    file.save(trace, tmp_path / "t")
     assert main.main(["export", str(tmp_path / "t"), "--html", str(tmp_path / "r.html"), "--lang", "zh"]) == 0
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert text == report.to_html(trace, Focus(lang="zh"))

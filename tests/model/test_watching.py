@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from loopviz.model import LoopCache
-from loopviz.trace.recorder_attention import attention_weights
+from loopviz.trace.recording.attention import attention_weights
 
 from .tiny import LOOP, MODES, build, close, ids
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loopviz.trace import Trace, as_of, blocks_at, changed_at, changes_of
-from loopviz.trace.io import dumps, loads
+from loopviz.trace.file import dumps, loads
 from tests.trace.synthetic import change_loop, make_meta, random_frames
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from loopviz.engine import StreamSettings, run, stream
 from loopviz.trace import check_frame, check_meta, decode_floats, encode_floats
-from loopviz.trace.io import dumps, loads
-from loopviz.trace.sanity import check_frames_sense, check_meta_sense
+from loopviz.trace.file import dumps, loads
+from loopviz.trace.plausible import check_frames_sense, check_meta_sense
 from tests.engine import tiny
 from tests.model.choosing import REFERENCES, by_tokens_model, plan, registered
 from tests.model.tiny import MODES, any_loop, build, ids, loop_weights, plain_weights, precision, random_shapes
 from tests.model.watched_reference import WatchedReference
-from tests.trace.test_extras import check_attention, check_keys, record
+from tests.trace.recording.test_extras import check_attention, check_keys, record
 
 PLAN = [[True, True, True], [False, True, True], [True, False, False]]
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 NAME = "attention"
 ORDER = 60
 CODE: tuple[str, ...] = (
-    "loopviz.trace.recorder_attention:attention_weights",
-    "loopviz.trace.recorder_attention:_layer",
+    "loopviz.trace.recording.attention:attention_weights",
+    "loopviz.trace.recording.attention:_layer",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ("attention",)
 ROWS = 16  # steps shown at most

@@ -17,7 +17,7 @@ ORDER = 10
 CODE: tuple[str, ...] = (
     "loopviz.model.measures:cosine",
     "loopviz.model.measures:kl",
-    "loopviz.trace.recorder:Reading._columns",
+    "loopviz.trace.recording.recorder:Reading._columns",
     "loopviz.model.criteria:CriterionContext.cosine_holds",
     "loopviz.model.criteria:CriterionContext.kl_holds",
 )  # what computes it; the page links there

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NAME = "key_similarity"
 ORDER = 32
 CODE: tuple[str, ...] = (
-    "loopviz.trace.recorder_keys:KeyRecorder.columns",
+    "loopviz.trace.recording.keys:KeyRecorder.columns",
     "loopviz.panels.loop.key_similarity:means",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ("keys",)

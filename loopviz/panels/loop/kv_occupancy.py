@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NAME = "kv_occupancy"
 ORDER = 30
 CODE: tuple[str, ...] = (
-    "loopviz.trace.recorder:KVMeter.frames",
+    "loopviz.trace.recording.recorder:KVMeter.frames",
     "loopviz.model.cache:LoopCache.occupancy",
 )  # what computes it; the page links there
 

@@ -24,7 +24,7 @@ ORDER = 15
 CODE: tuple[str, ...] = (
     "loopviz.panels.kit.trajectories:fit",
     "loopviz.panels.kit.trajectories:ending",
-    "loopviz.trace.recorder:Reading._packed",
+    "loopviz.trace.recording.recorder:Reading._packed",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
 HEIGHT = 460

@@ -18,7 +18,7 @@ NAME = "text_by_loop"
 ORDER = 22
 CODE: tuple[str, ...] = (
     "loopviz.panels.loop.text_by_loop:rows",
-    "loopviz.trace.recorder:Reading._lens_columns",
+    "loopviz.trace.recording.recorder:Reading._lens_columns",
     "loopviz.model.exit_lens:exit_states",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen

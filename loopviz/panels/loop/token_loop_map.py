@@ -23,7 +23,7 @@ CODE: tuple[str, ...] = (
     "loopviz.trace.metrics:entropy",
     "loopviz.trace.metrics:rank",
     "loopviz.trace.metrics:norm",
-    "loopviz.trace.recorder:Reading._columns",
+    "loopviz.trace.recording.recorder:Reading._columns",
 )  # what computes it; the page links there
 
 TEXTS: dict[str, dict[str, str]] = {

@@ -18,7 +18,7 @@ ORDER = 20
 CODE: tuple[str, ...] = (
     "loopviz.model.measures:log_probs",
     "loopviz.trace.metrics:top_k",
-    "loopviz.trace.recorder:Reading._lens_columns",
+    "loopviz.trace.recording.recorder:Reading._lens_columns",
     "loopviz.model.exit_lens:exit_states",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen

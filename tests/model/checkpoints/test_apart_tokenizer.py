@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from loopviz.app.library import OFFERED
-from loopviz.engine.text import Pieces, TokenTexts, chat_text, decode, encode, text_begins_with
+from loopviz.engine.pieces import Pieces, TokenTexts, chat_text, decode, encode, text_begins_with
 from loopviz.lab.windows import encode as encode_documents
 from loopviz.model import Interrupted, interruptible
 from loopviz.model.checkpoints import apart_tokenizer

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.trace import EXTRAS, Trace
-from loopviz.trace import io as trace_io
-from loopviz.trace.io import TraceFileError, dumps, load, loads, save, to_csv, to_json
+from loopviz.trace import file as trace_io
+from loopviz.trace.file import TraceFileError, dumps, load, loads, save, to_csv, to_json
 from tests.trace.synthetic import change_loop, make_meta, random_trace, traces
 
 

@@ -8,8 +8,9 @@ import torch
 
 from loopviz.engine import StreamSettings, TokenTexts, run
 from loopviz.model import MERGES
-from loopviz.trace import check_frame, decode_states, recorder
-from loopviz.trace.recorder import KVMeter
+from loopviz.trace import check_frame, decode_states
+from loopviz.trace.recording import recorder
+from loopviz.trace.recording.recorder import KVMeter
 from tests.engine import tiny
 
 PROMPT = "Once upon 从前 a small 🙂"

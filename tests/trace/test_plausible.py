@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from loopviz.panels import PANELS, Focus, apply, figure_json
 from loopviz.trace import SCHEMA_VERSION, Trace, encode_floats
-from loopviz.trace import io as trace_io
-from loopviz.trace.io import TraceFileError, dumps, loads
+from loopviz.trace import file as trace_io
+from loopviz.trace.file import TraceFileError, dumps, loads
 from tests.trace.synthetic import make_meta, random_trace
-from tests.trace.test_io import in_header, replaced_member, rezip
+from tests.trace.test_file import in_header, replaced_member, rezip
 
 
 def with_lying_member(data: bytes, name: str, content: bytes) -> bytes:
@@ -79,7 +79,7 @@ def test_a_meta_of_many_megabytes_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_numbers_coded_to_nothing_are_weighed_before_they_are_spelled_out() -> None:
     import pyarrow as pa
 
-    from tests.trace.test_io import _replaced_table
+    from tests.trace.test_file import _replaced_table
 
     rows = 2_000_000
     kv = pa.table({name: pa.array([0] * rows, pa.int64()) for name in ("token", "layer", "slot", "tokens")})
@@ -253,7 +253,7 @@ def _change(frame: Any) -> list[list[Any]]:
 def test_a_number_of_steps_is_bounded_before_room_is_made_for_them() -> None:
     import pyarrow as pa
 
-    from tests.trace.test_io import _replaced_table
+    from tests.trace.test_file import _replaced_table
 
     trace = random_trace(0, 3, record="off", states=False)
     blocks = pa.table({name: values.tolist() for name, values in trace.blocks.items()})

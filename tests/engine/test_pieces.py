@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.engine import Pieces, StreamSettings, TokenTexts, encode_prompt, run
-from loopviz.engine.text import HELD, decode
+from loopviz.engine.pieces import HELD, decode
 from tests.engine import kinds, tiny
 
 KINDS = kinds.kinds()
@@ -108,7 +108,7 @@ def test_a_decoder_that_raises_ends_no_text(name, data):
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "sentencepiece, slow"])
 @pytest.mark.parametrize("same", [False, True], ids=["any tokens", "one token"])
 def test_a_token_costs_the_same_however_long_the_text_is(name, same, monkeypatch):
-    from loopviz.engine import text as module
+    from loopviz.engine import pieces as module
 
     real, seen = module._decoded, []
     monkeypatch.setattr(
@@ -124,7 +124,7 @@ def test_a_token_costs_the_same_however_long_the_text_is(name, same, monkeypatch
 
 
 def test_a_text_of_half_characters_costs_no_more_than_any_other(monkeypatch):
-    from loopviz.engine import text as module
+    from loopviz.engine import pieces as module
 
     seen, real = [], module._decoded
     monkeypatch.setattr(

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
-from loopviz.trace.recorder_attention import AttentionRecorder
-from loopviz.trace.recorder_keys import KeyRecorder
+from loopviz.trace.recording.attention import AttentionRecorder
+from loopviz.trace.recording.keys import KeyRecorder
 from loopviz.trace.schema import NEXT_LISTS, BlockFrame, KVFrame, empty_steps, encode_states
 
 if TYPE_CHECKING:

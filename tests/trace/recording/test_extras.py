@@ -10,9 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from loopviz.model import LoopCache
-from loopviz.trace import EXTRAS, decode_floats, recorder_attention
-from loopviz.trace import recorder as recorder_module
-from loopviz.trace.recorder import Recorder
+from loopviz.trace import EXTRAS, decode_floats
+from loopviz.trace.recording import attention as recorder_attention
+from loopviz.trace.recording import recorder as recorder_module
+from loopviz.trace.recording.recorder import Recorder
 from tests.model.tiny import MODES, any_loop, build, ids, loop_weights, plain_weights, precision, random_shapes
 from tests.model.watched_reference import WatchedReference
 

@@ -24,7 +24,7 @@ import numpy as np
 from loopviz import outputs
 from loopviz.csv_file import write_table
 from loopviz.trace.packed import encode_floats
-from loopviz.trace.sanity import check_frames_sense, check_meta_sense, check_steps
+from loopviz.trace.plausible import check_frames_sense, check_meta_sense, check_steps
 from loopviz.trace.schema import READABLE, SCHEMA_VERSION, Trace, check_frame, check_meta, encode_states
 from loopviz.trace.tables import INDEXES, PACKED, SINCE, TABLES, attention_sizes, columns, frames_from, packed
 
