@@ -19,8 +19,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from loopviz.lab.cached import score_cached
-from loopviz.lab.windows import cut, encode
+from loopviz.lab.reading.cached import score_cached
+from loopviz.lab.reading.windows import cut, encode
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.text_file import read_text
 

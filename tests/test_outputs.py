@@ -301,7 +301,7 @@ DIRECT = {
     "csv_file.py": {"table_bytes": "into memory"},
     "export/panel_table.py": {"panel_file": "into memory"},
     "lab/experiment.py": {"file": "into memory", "save": "inside replacing, three of them on a stack"},
-    "lab/loop_use.py": {"distribution": "a column's name"},
+    "lab/tasks/loop_use.py": {"distribution": "a column's name"},
     "lab/sweep.py": {
         "_append": "adds a line to a growing file; half a line is taken off",
         "read_results": "takes off half a line",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loopviz import text_file
 from loopviz.lab.experiment import read_file
-from loopviz.lab.windows import encode
+from loopviz.lab.reading.windows import encode
 from loopviz.text_file import END, TextError, lines_of, pieces, read_lines, read_text
 from loopviz.train.text import encode_file
 from tests.conftest import make_tokenizer

@@ -272,7 +272,7 @@ def of_comparison(
         prompt, continuation: tokens.
     """
     from loopviz.engine.work import NOTHING
-    from loopviz.lab.compare import work_of
+    from loopviz.lab.tasks.compare import work_of
 
     if not shapes or prompt + continuation > shapes[0][0].context:  # told in its own words
         return None
@@ -322,7 +322,7 @@ def check_measurement(task: Any, subject: Any, params: Any, loaded: Loaded, prof
 def _ways(task: Any, subject: Any, params: Any, lang: str) -> list[Way]:
     """Its whole numbers, and the largest of several; those furthest from what they usually are first."""
     from loopviz.app.lab_form import title_of
-    from loopviz.lab.tasks import ends_of
+    from loopviz.lab.task import ends_of
 
     found = []
     for thing in dataclasses.fields(params):

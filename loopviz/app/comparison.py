@@ -1,6 +1,6 @@
 """What the Compare page's events do: comparisons checked, started, stopped, asked about.
 
-Importing this needs no torch; the measurements are `loopviz.lab.compare`'s.
+Importing this needs no torch; the measurements are `loopviz.lab.tasks.compare`'s.
 """
 
 from __future__ import annotations
@@ -153,9 +153,9 @@ class Comparisons:
 
     def _prepare(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Any, session: str) -> ComparisonRun:
         from loopviz.lab import TASKS
-        from loopviz.lab.compare import Comparison
         from loopviz.lab.experiment import Experiment
-        from loopviz.lab.tasks import Subject
+        from loopviz.lab.task import Subject
+        from loopviz.lab.tasks.compare import Comparison
 
         task, places = TASKS["compare"], [place for place, _ in cards]
         values = [st.clean(asked.values(card, loaded.model.config), asked.lang)[0] for _, card in cards]

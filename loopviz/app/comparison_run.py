@@ -8,7 +8,7 @@ Kinds of message (the page's script, `assets/web/compare/main.js`, is the other 
 * `{"kind": "news", "run", "first", "last", ...}`: what events `first..last-1` brought. A page that has not `first` events
   asks for a snapshot.
 
-Importing this needs no torch; the measurements are `loopviz.lab.compare`'s.
+Importing this needs no torch; the measurements are `loopviz.lab.tasks.compare`'s.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from loopviz.app.wire import pack, wire
 from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
-    from loopviz.lab.compare import Comparison, Event
     from loopviz.lab.experiment import Experiment
+    from loopviz.lab.tasks.compare import Comparison, Event
 
 SEND_EVERY = 0.12  # seconds
 WEIGH_EVERY = 1.0  # seconds
@@ -57,7 +57,7 @@ class ComparisonRun:
         lang: str = "en",
         ticket: str = "",
     ) -> None:
-        from loopviz.lab.compare_table import FIRST_AXES, WORDLESS_AXES
+        from loopviz.lab.comparison.table import FIRST_AXES, WORDLESS_AXES
 
         self.id = secrets.token_urlsafe(16)
         self.comparison, self.experiment, self.places, self.links = comparison, experiment, places, links
@@ -159,14 +159,14 @@ class ComparisonRun:
         return card
 
     def _pareto(self) -> dict[str, Any]:
-        from loopviz.lab.compare_table import pareto
+        from loopviz.lab.comparison.table import pareto
 
         known = [(row, place) for row, place in zip(self.rows, self.places, strict=True) if row is not None]
         return pareto([row for row, _ in known], *self.axes, self.lang, [place for _, place in known])
 
     def snapshot(self) -> dict[str, Any]:
         """Everything there is."""
-        from loopviz.lab.compare_curves import TEXTS, figures
+        from loopviz.lab.comparison.curves import TEXTS, figures
 
         with self._lock:
             params, results = self.comparison.params, self.comparison.results
@@ -195,7 +195,7 @@ class ComparisonRun:
 
     def news(self) -> dict[str, Any] | None:
         """What came since the last message; None when nothing did."""
-        from loopviz.lab.compare_curves import edits
+        from loopviz.lab.comparison.curves import edits
 
         with self._lock:
             if self._sent == self.seq and self.end is None:
@@ -218,8 +218,8 @@ class ComparisonRun:
 
     def look(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The page wants another language, quantity or pair of columns: a snapshot drawn so."""
-        from loopviz.lab.compare_curves import VIEWS
-        from loopviz.lab.compare_table import AXES
+        from loopviz.lab.comparison.curves import VIEWS
+        from loopviz.lab.comparison.table import AXES
 
         with self._lock:
             self.lang = pick_language(asked.get("lang"))
@@ -253,7 +253,7 @@ def columns(lang: str) -> list[dict[str, Any]]:
 
     `noise`: what two values may differ by, absolutely or as a share, and still be the same.
     """
-    from loopviz.lab.compare_table import BETTER, COLUMNS, GROUPS, NOISE
+    from loopviz.lab.comparison.table import BETTER, COLUMNS, GROUPS, NOISE
 
     groups = {name: group for group, names in GROUPS.items() for name in names}
     return [

@@ -19,7 +19,7 @@ from loopviz.app.texts import LANGUAGES, table, text
 from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
-    from loopviz.lab.tasks import BeyondEnds, Column, Task
+    from loopviz.lab.task import BeyondEnds, Column, Task
 
 TEXT_LIMIT = 2_000_000  # characters of a text or file
 LINE_LIMIT = 2_000  # characters of any other parameter
@@ -76,7 +76,7 @@ def fields_of(task: Task) -> list[dict[str, Any]]:
 
 def _ends(thing: dataclasses.Field[Any], hint: Any) -> dict[str, float]:
     """The ends of a number, or of each of several: `low` and `high`; nothing for what is none."""
-    from loopviz.lab.tasks import ends_of, options_of
+    from loopviz.lab.task import ends_of, options_of
 
     kinds = {kind for option in options_of(hint) for kind in (option, *typing.get_args(option))}
     if not kinds & {int, float} or thing.metadata["kind"] == "loop":
@@ -152,7 +152,7 @@ def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) ->
     Raises:
         ValueError: in words for the page, naming the parameter; TooMuch for a number beyond its ends.
     """
-    from loopviz.lab.tasks import BeyondEnds, params_from_json
+    from loopviz.lab.task import BeyondEnds, params_from_json
 
     hints = typing.get_type_hints(task.params)
     values: dict[str, Any] = {}
@@ -182,7 +182,7 @@ _MISSING: Any = object()
 def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) -> Any:
     """One value; `_MISSING` for one that was left empty."""
     from loopviz.cli.measure import read_value
-    from loopviz.lab.tasks import describe as describe_type
+    from loopviz.lab.task import describe as describe_type
 
     if kind == "file":
         return _keep(name, value, folder, lang) if value else _MISSING

@@ -114,7 +114,7 @@ class Laboratory:
             ValueError: what is refused, before anything is made of it; TooMuch where a limit of the server's is why.
         """
         from loopviz.lab import TASKS
-        from loopviz.lab.tasks import Subject
+        from loopviz.lab.task import Subject
 
         task = TASKS.get(asked.get("task")) if isinstance(asked.get("task"), str) else None
         if task is None:

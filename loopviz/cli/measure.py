@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from loopviz.lab.experiment import Experiment
-    from loopviz.lab.tasks import Subject, Task
+    from loopviz.lab.task import Subject, Task
 
 SAVE_EVERY = 5.0  # seconds
 TELL_EVERY, TELL_SHARE = 10.0, 0.1  # seconds, and share of the work, between two lines of progress in a log
@@ -231,7 +231,7 @@ def _reader(name: str, hint: Any) -> Any:
         try:
             return read_value(text, hint)
         except ValueError as error:
-            from loopviz.lab.tasks import describe
+            from loopviz.lab.task import describe
 
             raise argparse.ArgumentTypeError(f"{text!r}: {name} must be {describe(hint)}") from error
 
@@ -334,7 +334,7 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
 
     from loopviz.lab import TASKS
     from loopviz.lab.experiment import Experiment
-    from loopviz.lab.tasks import Subject, params_from_json
+    from loopviz.lab.task import Subject, params_from_json
 
     given = vars(options)
     values = {name.removeprefix("param_"): value for name, value in given.items() if name.startswith("param_")}
@@ -386,7 +386,7 @@ def _repeated(values: typing.Mapping[str, Any], options: argparse.Namespace, com
     import torch
 
     from loopviz.lab.experiment import repeat
-    from loopviz.lab.tasks import Subject
+    from loopviz.lab.task import Subject
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)

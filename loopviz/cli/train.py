@@ -17,7 +17,7 @@ from loopviz.text_file import STDIN
 from loopviz.train import recipe as recipes
 
 if TYPE_CHECKING:
-    from loopviz.train.tasks import Task
+    from loopviz.train.data_tasks import Task
     from loopviz.train.trainer import Progress
 
 BUILT = "glassbox"
@@ -157,7 +157,7 @@ def _train(options: argparse.Namespace) -> int:
 
     from loopviz.model.devices import resolve_device
     from loopviz.train.card import read_beside, read_history, result_table, save_model, write_card
-    from loopviz.train.tasks import ArrowsTask, TextTask
+    from loopviz.train.data_tasks import ArrowsTask, TextTask
     from loopviz.train.trainer import Trainer, build_config, check_buildable
 
     build_config(recipe, finished=True)  # what can be refused is refused before any work
@@ -363,8 +363,8 @@ def _folder_of(model: str) -> Path:
 
 
 def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | None, loops: Any) -> Any:
+    from loopviz.train.data_tasks import PROBLEMS
     from loopviz.train.evaluate import evaluate_arrows, evaluate_text
-    from loopviz.train.tasks import PROBLEMS
 
     how = recipe.evaluation if recipe else recipes.Evaluation()
     if recipe is not None and recipe.arrows is not None:
@@ -377,7 +377,7 @@ def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | 
             dynamic=True,
         )
     from loopviz.engine import context_length
-    from loopviz.lab.windows import encode
+    from loopviz.lab.reading.windows import encode
     from loopviz.text_file import read_text
 
     context = context_length(loaded.model)

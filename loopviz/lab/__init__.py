@@ -8,25 +8,14 @@ manifest that repeats it.
     for row in experiment: ...           # each row as soon as it is known; stop whenever you like
     experiment.save("results/perplexity")    # .csv, .parquet, .json
 
-    tasks       what a task and its parameters are; the registry
+    task        what a task and its parameters are; the registry
     experiment  a task's table so far, its manifest, and how to repeat it
-    windows     a text as token windows; the parameters of every measurement on a text
-    full        scoring tokens by whole passes
-    cached      scoring tokens through the cache, many windows at once
-    bootstrap   intervals of means over windows
-    progress    how much of a measurement is done
-    plots       what the plots share
-    commands    `python -m loopviz eval` and `sweep`
     sweep       a task over a grid of models, configurations and texts
-    perplexity  perplexity by loops
-    exits       exit policies replayed on one run (exit_replay: what a replay can know)
-    influence   how much each layer changes the state
-    where       the map of ranges of layers
-    starts      path independence: other states to start from
-    quality     what a configuration writes (text_scores: the scores)
-    loop_use    loops by kind of word (token_classes: the rules) and position
-    ablation    every cache mode: cost and fidelity
-    manual_experiment  the manual's experiment: without a loop against configurations (memory: what a sequence takes)
+    progress    how much of a measurement is done
+    memory      how much a computation takes at its peak
+    reading/    ways to read a text: windows, full_pass, cached, exit_replay; intervals, scores, kinds of words
+    tasks/      one file a measurement, found by its name in `MODULES`
+    comparison/ what the task `compare` needs besides: a result, the table, the curves
 
 Kept free of heavy imports, so that the command line's help stays quick: `TASKS` (and the other names) are imported when
 they are asked for.
@@ -35,7 +24,7 @@ they are asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# Modules that register tasks, in the order in which tasks are offered.
+# Modules of `tasks/`, in the order in which tasks are offered.
 MODULES: tuple[str, ...] = (
     "manual_experiment",
     "perplexity",
@@ -64,13 +53,13 @@ TITLES: dict[str, str] = {
 }
 
 _EXPORTS = {
-    "Column": "tasks",
-    "Params": "tasks",
-    "Row": "tasks",
-    "Subject": "tasks",
-    "Task": "tasks",
-    "param": "tasks",
-    "register": "tasks",
+    "Column": "task",
+    "Params": "task",
+    "Row": "task",
+    "Subject": "task",
+    "Task": "task",
+    "param": "task",
+    "register": "task",
     "Experiment": "experiment",
     "repeat": "experiment",
 }
@@ -84,10 +73,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> object:
     if name == "TASKS":
-        from .tasks import TASKS
+        from .task import TASKS
 
         for module in MODULES:
-            import_module(f".{module}", __name__)
+            import_module(f".tasks.{module}", __name__)
         ours = list(TITLES)
         if list(TASKS)[: len(ours)] != ours:  # one of them was imported before the others
             for task in [TASKS[name] for name in (*ours, *(name for name in TASKS if name not in TITLES))]:

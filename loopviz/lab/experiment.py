@@ -29,7 +29,7 @@ from loopviz.csv_file import table_bytes
 from loopviz.model.interrupt import Interrupted, Stop, interruptible
 from loopviz.text_file import read_text
 
-from .tasks import Row, Subject, Task, params_from_json, params_to_json, plain_data
+from .task import Row, Subject, Task, params_from_json, params_to_json, plain_data
 
 SCHEMA = 1
 SUFFIXES = (".csv", ".parquet", ".json")

@@ -47,7 +47,7 @@ from loopviz.text_file import lines_of
 
 from .experiment import read_file, sources, to_frame, versions
 from .grid_yaml import Path_, meant_as_boolean, read_yaml
-from .tasks import TASKS, Task, options_of, params_from_json, params_to_json
+from .task import TASKS, Task, options_of, params_from_json, params_to_json
 from .workers import Died, Job, Workers
 
 FIELDS = ("task", "models", "configurations", "texts", "params", "dtype", "device", "imports")
@@ -257,7 +257,7 @@ def _subject(model: str, dtype: str, device: str) -> Any:
 
     from loopviz.model.checkpoints.load import load_checkpoint
 
-    from .tasks import Subject
+    from .task import Subject
 
     loaded = load_checkpoint(model, dtype=getattr(torch, dtype))
     loaded.model.to(device)

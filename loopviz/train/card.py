@@ -20,9 +20,9 @@ from loopviz.model import LoopLlamaForCausalLM, model_card
 from loopviz.model.checkpoints.quiet import quiet_transformers
 
 from . import arrows
+from .data_tasks import Task
 from .evaluate import ArrowsResult, TextResult
 from .recipe import Recipe, RecipeError
-from .tasks import Task
 from .trainer import Progress, build_config
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loopviz.lab.full import each_exit
-from loopviz.lab.windows import spans
+from loopviz.lab.reading.full_pass import each_exit
+from loopviz.lab.reading.windows import spans
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
 
 from .arrows import draw_problems
@@ -112,7 +112,7 @@ def evaluate_text(
 ) -> TextResult:
     """Loss on a text, in windows (:func:`spans`): every token but the first is predicted once.
 
-    A document's beginning mark is no prediction (`given` of :class:`loopviz.lab.windows.TokenIds`).
+    A document's beginning mark is no prediction (`given` of :class:`loopviz.lab.reading.windows.TokenIds`).
 
     Args:
         model: with one looped block, or none; put into eval mode.

@@ -24,11 +24,11 @@ from loopviz.model.configuration import LOOP_FIELDS
 from loopviz.signals import Terminated
 
 from .arrows import IGNORE, sequence_length
+from .data_tasks import DROPOUT, Task
 from .evaluate import ArrowsResult, TextResult
 from .optim import make_optimizers, rate
 from .recipe import Recipe, RecipeError
 from .state import CsvLog, StateError, check_same, load_state, save_state
-from .tasks import DROPOUT, Task
 
 STATE = "checkpoint.pt"
 COLUMNS = ("step", "tokens", "seconds", "loss", "loops", "lr", "gradient_norm")

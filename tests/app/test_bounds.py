@@ -26,7 +26,7 @@ from loopviz.app.service import Service
 from loopviz.app.texts import LANGUAGES
 from loopviz.engine.work import Rate, Shape, Work
 from loopviz.lab import TASKS
-from loopviz.lab.tasks import param
+from loopviz.lab.task import param
 from loopviz.panels import PANELS, Focus
 from loopviz.panels.kit.focus import BATCHES, CONTEXTS, MOST_PINS
 from tests.app.by_hand import ByHand

@@ -29,7 +29,7 @@ from loopviz.app.texts import LANGUAGES, table
 from loopviz.app.url_state import decode
 from loopviz.engine.work import NOTHING
 from loopviz.lab import TASKS, Column, Task, param, repeat
-from loopviz.lab.beginnings import beginnings
+from loopviz.lab.reading.beginnings import beginnings
 from loopviz.paths import WEB
 from tests.app.wire import unwire
 from tests.conftest import make_llama
@@ -172,7 +172,7 @@ def test_a14_a_plug_in_s_field_without_words_keeps_its_name() -> None:
 
 @pytest.mark.parametrize("name", [*OFFERED, ""])
 def test_a14_a_text_of_ours_is_there_to_measure_every_model_on(name: str) -> None:
-    from loopviz.lab.windows import encode
+    from loopviz.lab.reading.windows import encode
     from loopviz.model.checkpoints.load import load_checkpoint
 
     text = sample_of(name)
@@ -311,7 +311,7 @@ def test_a_row_opens_in_explore_with_its_model_s_loop(laboratory: Laboratory) ->
 def test_a_model_that_explore_cannot_hold_does_not_open_as_another(
     laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import loopviz.lab.ablation  # noqa: F401  registers the merge
+    import loopviz.lab.tasks.ablation  # noqa: F401  registers the merge
 
     merge = {"loop_layers": (1, 1), "kv_cache_mode": "merge_strategy", "merge_strategy": "first"}
     fields = iter(

@@ -42,7 +42,7 @@ def code() -> set[str]:
     """Names of parameters and the values one writes for them: the Lab speaks of them as they are to be written."""
     from loopviz.app import settings as st
     from loopviz.lab import TASKS
-    from loopviz.lab.tasks import plain_data
+    from loopviz.lab.task import plain_data
 
     found = {"null", "torch", "CUDA", "sacrebleu", "chrF", "rouge", "distinct", "ja", "count", "baseline", "reference"}
     for task in TASKS.values():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from playwright.sync_api import Page, expect
 
-from loopviz.lab.manual_experiment import CONFIGURATIONS, SIZES
+from loopviz.lab.tasks.manual_experiment import CONFIGURATIONS, SIZES
 
 TEXT = "Once upon a time there was a little loop that went round and round. The loop thought again, and again. "
 

@@ -13,10 +13,11 @@ import pytest
 
 from loopviz import outputs, signals
 from loopviz.cli import main, measure
-from loopviz.lab import MODULES, perplexity
+from loopviz.lab import MODULES
 from loopviz.lab.experiment import Experiment
-from loopviz.lab.perplexity import PERPLEXITY, PerplexityParams
-from loopviz.lab.tasks import Subject
+from loopviz.lab.task import Subject
+from loopviz.lab.tasks import perplexity
+from loopviz.lab.tasks.perplexity import PERPLEXITY, PerplexityParams
 from loopviz.model.checkpoints.load import load_checkpoint
 from tests.lab.small import TEXT, save
 
@@ -240,7 +241,7 @@ def test_titles_are_the_tasks_own():
 
     own = {name: task.words["en"]["title"] for name, task in TASKS.items() if name in TITLES}
     assert own == TITLES
-    assert {module.__name__ for module in map(_module_of, TITLES)} <= {f"loopviz.lab.{name}" for name in MODULES}
+    assert {module.__name__ for module in map(_module_of, TITLES)} <= {f"loopviz.lab.tasks.{name}" for name in MODULES}
 
 
 def _module_of(name):
@@ -358,7 +359,7 @@ def test_b9_whatever_ends_a_measurement_its_rows_are_printed_and_kept(model, her
 
 
 def test_b5_a_task_of_ones_own_is_known_after_import(model, here, capfd):
-    from loopviz.lab.tasks import TASKS
+    from loopviz.lab.task import TASKS
     from tests.lab.test_sweep import SLOW
 
     (here / "slow_task.py").write_text(SLOW)
@@ -399,6 +400,6 @@ def test_c4_loop_fields_that_do_nothing_are_told(model, here, monkeypatch, capfd
 
 def test_the_tasks_stand_in_one_order_whatever_was_imported_first() -> None:
     """Who had compared before saw the Lab open on another measurement than the one it offers first."""
-    said = "import loopviz.lab.quality, loopviz.lab.compare; from loopviz.lab import TASKS, TITLES; assert [*TASKS] == [*TITLES], [*TASKS]"
+    said = "import loopviz.lab.tasks.quality, loopviz.lab.tasks.compare; from loopviz.lab import TASKS, TITLES; assert [*TASKS] == [*TITLES], [*TASKS]"
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

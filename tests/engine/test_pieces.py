@@ -201,8 +201,8 @@ def test_every_way_to_run_a_prompt_refuses_what_its_template_refuses():
     """The engine, Compare and the measurements that write; pages show what these say."""
     from loopviz.engine import stream
     from loopviz.engine.stream import run_meta
-    from loopviz.lab.compare import CompareParams, Comparison
-    from loopviz.lab.tasks import Subject
+    from loopviz.lab.task import Subject
+    from loopviz.lab.tasks.compare import CompareParams, Comparison
 
     model, tokenizer = tiny.model(loop_layers=(1, 2)), copy.deepcopy(tiny.tokenizer())
     tokenizer.chat_template = "{{ raise_exception('Only \\ud83d systems, ' + messages[0]['content'] * 1000) }}"

@@ -17,9 +17,9 @@ from loopviz.engine import StreamSettings, stream, work
 from loopviz.engine import rate as rate_module
 from loopviz.engine.rate import rate_of
 from loopviz.engine.work import NOTHING, Rate, Shape, Work
-from loopviz.lab.cached import score_cached
-from loopviz.lab.full import score_full
 from loopviz.lab.memory import peak_bytes
+from loopviz.lab.reading.cached import score_cached
+from loopviz.lab.reading.full_pass import score_full
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from tests.engine import tiny
 

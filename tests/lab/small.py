@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loopviz.lab.tasks import Subject
+from loopviz.lab.task import Subject
 from tests.conftest import make_tokenizer
 from tests.model.tiny import build
 

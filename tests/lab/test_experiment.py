@@ -12,7 +12,7 @@ import torch
 
 from loopviz import lab
 from loopviz.lab.experiment import Experiment, repeat
-from loopviz.lab.tasks import (
+from loopviz.lab.task import (
     TASKS,
     Column,
     Subject,

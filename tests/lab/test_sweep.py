@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from loopviz.cli import main
-from loopviz.lab import perplexity, sweep
+from loopviz.lab import sweep
 from loopviz.lab.experiment import Experiment
-from loopviz.lab.perplexity import PERPLEXITY, PerplexityParams
-from loopviz.lab.tasks import Subject
+from loopviz.lab.task import Subject
+from loopviz.lab.tasks import perplexity
+from loopviz.lab.tasks.perplexity import PERPLEXITY, PerplexityParams
 from loopviz.model.checkpoints.load import load_checkpoint
 
 from .small import TEXT, save

@@ -10,7 +10,7 @@ import pytest
 
 from loopviz.lab import TASKS, Subject
 from loopviz.lab.experiment import check_manifest
-from loopviz.lab.tasks import params_from_json, params_to_json
+from loopviz.lab.task import params_from_json, params_to_json
 from loopviz.model.checkpoints.load import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

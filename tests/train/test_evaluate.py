@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from loopviz.lab.windows import TokenIds
+from loopviz.lab.reading.windows import TokenIds
 from loopviz.train.arrows import draw_problems
 from loopviz.train.evaluate import evaluate_arrows, evaluate_text, exits, spans
 from loopviz.train.recipe import Arrows

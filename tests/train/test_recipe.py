@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.train import recipe as recipes
+from loopviz.train.data_tasks import BATCHES
 from loopviz.train.loops import draw_loops
 from loopviz.train.optim import decay_start, rate
 from loopviz.train.recipe import Loops, Recipe, RecipeError, Schedule
-from loopviz.train.tasks import BATCHES
 from loopviz.train.trainer import build_config
 
 MODEL = {"hidden_size": 32, "loop_layers": [0, 1], "loop_injection": "add"}

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from loopviz.train import state as states
+from loopviz.train.data_tasks import ArrowsTask, TextTask
 from loopviz.train.recipe import RecipeError
 from loopviz.train.state import CsvLog, StateError, load_state, save_state
-from loopviz.train.tasks import ArrowsTask, TextTask
 from loopviz.train.text import TextError
 from loopviz.train.trainer import STATE, Trainer, TrainingError
 

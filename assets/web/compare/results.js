@@ -7,7 +7,7 @@ import { Table } from "../widgets/table.js";
 import { swatch } from "./configuration_card.js";
 
 const CURVES = ["convergence", "loops", "kv"];
-const GROUPS = ["buys", "costs", "ran"]; // of the table's columns, as loopviz/lab/compare_table.py
+const GROUPS = ["buys", "costs", "ran"]; // of the table's columns, as loopviz/lab/comparison/table.py
 
 export class Results {
   /** `look` asks for the comparison drawn otherwise, `download` for a file of this kind. */

@@ -14,7 +14,7 @@ import pytest
 
 from loopviz.app.library import OFFERED
 from loopviz.engine.pieces import Pieces, TokenTexts, chat_text, decode, encode, text_begins_with
-from loopviz.lab.windows import encode as encode_documents
+from loopviz.lab.reading.windows import encode as encode_documents
 from loopviz.model import Interrupted, interruptible
 from loopviz.model.checkpoints import apart_tokenizer
 from loopviz.model.checkpoints.apart_tokenizer import ApartTokenizer, TokenizerLimits

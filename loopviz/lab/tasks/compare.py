@@ -1,0 +1,373 @@
+"""Configurations side by side: the same prompt and seed, each one's text, cost, and what it differs in from a baseline.
+
+What a configuration's row holds, and how it comes about:
+
+* its own text, with everything recorded; loops, stop reasons and cache bytes are those of the passes that chose its tokens;
+* its speed, from a second run of the first tokens with nothing recorded (recording costs time);
+* teacher-forced, token by token through its cache: the perplexity of a given continuation; cache fidelity,
+  `KL(p_full || p_cached)` at every token scored, against one full pass of the same configuration; and the share of the
+  baseline's greedy tokens that it would choose as well, given the baseline's text before each.
+
+:class:`Comparison` tells what happens as it happens; the task `compare` keeps the rows.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loopviz.engine import StreamSettings, limits, stream
+from loopviz.engine.pieces import decode, encode, encode_prompt
+from loopviz.engine.stream import context_length
+from loopviz.engine.work import NOTHING, Shape, Work, decoding, head, one_pass
+from loopviz.engine.work import run as runs
+from loopviz.lab.comparison.result import Result, Scores
+from loopviz.lab.comparison.table import COLUMNS, WORDS, plot
+from loopviz.lab.task import Row, Subject, Task, param, register
+from loopviz.model import LoopCache
+from loopviz.model.interrupt import until
+from loopviz.trace import metrics
+
+if TYPE_CHECKING:
+    from loopviz.model import LoopLlamaForCausalLM
+    from loopviz.trace import Frame
+
+MOST = 6  # configurations: as many as there are colours that stay apart
+TIMED = 33  # passes of the timed run at most, the prompt's included
+TIMED_LEAST = 3  # one-token passes, or the speed is not known
+_SETTINGS = (
+    "max_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "chat",
+)
+
+
+@dataclass(frozen=True)
+class CompareParams:
+    """What is compared, and on what. `names[i]` is `loops[i]`'s."""
+
+    prompt: str = param("Once upon a time, there was a little", "Text to continue.", "要续写的文字。", kind="text")
+    continuation: str = param(
+        "",
+        "Text whose perplexity after the prompt is measured; without one, none is.",
+        "测量其在提示词之后的困惑度的文字；留空则不测量。",
+        kind="text",
+    )
+    names: tuple[str, ...] = param(("plain", "own"), "A name for each configuration.", "每个配置的名称。")
+    loops: tuple[dict[str, Any] | None, ...] = param(
+        (None, {}),
+        "Loop fields of each configuration: {} the model's own, null the model without its loop.",
+        "每个配置的循环设置：{} 表示模型自带的设置，null 表示不循环。",
+        kind="loop",
+    )
+    baseline: int = param(
+        0,
+        "Which configuration the others are compared with, from 0.",
+        "作为基线的配置，从 0 数起。",
+        low=0,
+        high=MOST - 1,
+    )
+    max_new_tokens: int = param(
+        64, "Tokens to choose at most.", "最多生成的词元数。", low=1, high=limits.MAX_NEW_TOKENS
+    )
+    do_sample: bool = param(False, "Draw tokens at random; otherwise the likeliest.", "随机抽取词元；否则取最可能的。")
+    temperature: float = param(
+        1.0, "Of sampling.", "采样温度。", low=limits.MIN_TEMPERATURE, high=limits.MAX_TEMPERATURE
+    )
+    top_k: int = param(
+        0,
+        "Sample among the k likeliest; 0: all.",
+        "只在最可能的 k 个中采样；0 表示全部。",
+        low=0,
+        high=limits.MAX_TOP_K,
+    )
+    top_p: float = param(
+        1.0,
+        "Sample among the likeliest of this total probability.",
+        "只在总概率达到此值的最可能者中采样。",
+        low=0,
+        high=1,
+    )
+    min_p: float = param(
+        0.0,
+        "Leave out what is less likely than this share of the likeliest.",
+        "去掉概率低于最可能者此比例的词元。",
+        low=0,
+        high=1,
+    )
+    repetition_penalty: float = param(
+        1.0,
+        "Above 1: tokens already there become less likely.",
+        "大于 1 时，已出现的词元变得不太可能。",
+        low=limits.MIN_PENALTY,
+        high=limits.MAX_PENALTY,
+    )
+    seed: int = param(0, "Of sampling.", "采样的随机种子。", low=0, high=limits.MAX_SEED)
+    chat: bool = param(False, "Put the prompt into the model's chat template.", "把提示词放入模型的对话模板。")
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.loops) <= MOST:
+            raise ValueError(f"loops: {len(self.loops)} configurations; 1 to {MOST} can be compared")
+        if len(self.names) != len(self.loops):
+            raise ValueError(f"names={self.names!r}: {len(self.loops)} configurations, so as many names")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"names={self.names!r}: two are the same; give each configuration a name of its own")
+        if not 0 <= self.baseline < len(self.loops):
+            raise ValueError(f"baseline={self.baseline!r}: must be one of 0..{len(self.loops) - 1}")
+        self.settings()
+
+    def settings(self, **changes: Any) -> StreamSettings:
+        """How tokens are chosen, with `changes`; ValueError names the field that is refused."""
+        same = {name: getattr(self, name) for name in _SETTINGS}
+        return StreamSettings(**{**same, "top_tokens": 1, **changes})
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the runs' own tokens are the likeliest, by nothing but the model's distribution."""
+        return not self.do_sample and self.repetition_penalty == 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a configuration.
+
+    Attributes:
+        setup: which, from 0.
+        kind: "begin"; "token": one more in its result; "stage": `stage` begins or goes on, `done` of `total` passes;
+            "row": `row` is its row, the last of its events; "refused": it cannot be had, `reason` says why.
+        stage: "text", "timing", "greedy" (the baseline's greedy tokens) or "scoring".
+    """
+
+    setup: int
+    kind: str
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    reason: str = ""
+    row: Row | None = None
+
+
+class Comparison:
+    """Configurations compared on one prompt, the baseline first.
+
+    Args:
+        subject: the model.
+        params: what is compared.
+
+    Attributes:
+        results: one a configuration, filling as :meth:`events` goes on.
+        stops: one a configuration; once set, that configuration ends at once, in the middle of a pass too, with what is
+            known by then, and one that has not begun is left out.
+        lock: held while a token is added to a result; who reads `results` from another thread takes it. Never held in
+            a pass.
+
+    Raises:
+        ValueError: a prompt, or a continuation, that the model cannot read.
+    """
+
+    def __init__(self, subject: Subject, params: CompareParams) -> None:
+        self.subject, self.params = subject, params
+        self.lock = threading.RLock()
+        self.stops = [threading.Event() for _ in params.loops]
+        self.results = [Result() for _ in params.loops]
+        model, tokenizer = subject.model, subject.tokenizer
+        context = context_length(model)
+        self.prompt = encode_prompt(tokenizer, params.prompt, chat=params.chat, context=context)
+        after = encode(tokenizer, params.continuation, add_special_tokens=False) if params.continuation else []
+        self.continuation: list[int] = after
+        if len(self.prompt) + len(self.continuation) > context:
+            raise ValueError(
+                f"continuation: {len(self.continuation):,} tokens after a prompt of {len(self.prompt):,}, and the model's "
+                f"context is {context:,} tokens; shorten it"
+            )
+        self.greedy: list[int] | None = None  # the baseline's greedy tokens
+
+    @property
+    def order(self) -> list[int]:
+        """The configurations in the order in which they are measured."""
+        first = self.params.baseline
+        return [first, *(i for i in range(len(self.params.loops)) if i != first)]
+
+    def events(self) -> Iterator[Event]:
+        """Run everything, telling what happens. Closing this generator ends the work at the next token."""
+        for i in self.order:
+            if self.stops[i].is_set():
+                continue
+            yield Event(i, "begin")
+            try:
+                view = self.subject.view(self.params.loops[i])
+            except ValueError as error:
+                yield Event(i, "refused", reason=str(error))
+                continue
+            yield from self._measure(i, view)
+            self._compare_texts(i)
+            yield Event(i, "row", row=self.results[i].row(self.params.names[i], i == self.params.baseline))
+
+    def _compare_texts(self, i: int) -> None:
+        baseline = self.results[self.params.baseline].ids
+        if baseline:
+            self.results[i].against(baseline)
+
+    def _measure(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+        for part in (self._text, self._timing, self._greedy, self._scores):
+            if self.stops[i].is_set():
+                return
+            yield from part(i, view)
+
+    def _frames(self, i: int, view: LoopLlamaForCausalLM, settings: StreamSettings) -> Iterator[Frame]:
+        """The passes that choose tokens."""
+        for frame in stream(view, self.subject.tokenizer, self.params.prompt, settings, self.stops[i]):
+            if frame["index"] >= len(self.prompt) - 1:
+                yield frame
+
+    def _text(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+        """The configuration's own text, recorded."""
+        result, total = self.results[i], self.params.max_new_tokens
+        yield Event(i, "stage", "text", 0, total)
+        for frame in self._frames(i, view, self.params.settings()):
+            with self.lock:
+                result.take(frame)
+            yield Event(i, "token", "text", len(result.ids), total)
+
+    def _timing(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+        """The first tokens again, with nothing recorded: the median of the passes of one token."""
+        total = min(TIMED, len(self.results[i].ids))
+        spent: list[float] = []
+        yield Event(i, "stage", "timing", 0, total)
+        settings = self.params.settings(record="off", max_new_tokens=max(1, total))
+        for done, frame in enumerate(self._frames(i, view, settings), 1):
+            if frame["pass_tokens"] == 1 and frame["pass_ms"] is not None:
+                spent.append(frame["pass_ms"])
+            yield Event(i, "stage", "timing", done, total)
+        if len(spent) >= TIMED_LEAST:
+            self.results[i].ms = statistics.median(spent)
+
+    def _greedy(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+        """The baseline's greedy tokens, unless they are its text's."""
+        if i != self.params.baseline:
+            return
+        if self.params.greedy:
+            self.greedy = list(self.results[i].ids)
+            return
+        total, found = self.params.max_new_tokens, []
+        settings = self.params.settings(record="off", do_sample=False, repetition_penalty=1.0)
+        for frame in self._frames(i, view, settings):
+            found.append(frame["next_id"])
+            yield Event(i, "stage", "greedy", len(found), total)
+        if not self.stops[i].is_set():
+            self.greedy = found
+
+    def _scores(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+        """Perplexity, fidelity and agreement, teacher-forced through the cache."""
+        texts = {"continuation": self.continuation, "greedy": self.greedy or []}
+        texts = {name: ids for name, ids in texts.items() if ids}
+        if not texts:
+            return
+        scored = yield from until(self.stops[i], self._forced(i, view, list(texts.values())))
+        if scored is None:  # stopped
+            return
+        result, by_name = self.results[i], dict(zip(texts, scored, strict=True))
+        first = scored[0]  # fidelity is measured on the continuation, or else on the baseline's text
+        result.fidelity = first.kl
+        worst = max(range(len(first.kl)), key=first.kl.__getitem__)
+        result.worst = decode(self.subject.tokenizer, [next(iter(texts.values()))[worst]])
+        if "continuation" in by_name:
+            nats = by_name["continuation"].nats
+            result.perplexity = math.exp(min(700.0, statistics.fmean(nats)))
+        if "greedy" in by_name:
+            result.agreement = statistics.fmean(by_name["greedy"].chosen)
+
+    def _forced(
+        self, i: int, view: LoopLlamaForCausalLM, texts: list[list[int]]
+    ) -> Generator[Event, None, list[Scores]]:
+        """Read the texts after the prompt, all in one batch: the prompt in one pass, as a run does, then token by token.
+
+        Returns (`yield from`) a Scores for each text.
+        """
+        start, longest = len(self.prompt), max(map(len, texts))
+        full = [self._full(view, ids) for ids in texts]
+        # a row that has ended goes on with its last token: what comes later changes nothing before it
+        rows = [self.prompt + ids + ids[-1:] * (longest - len(ids)) for ids in texts]
+        tokens = torch.tensor(rows, device=view.device)  # [B, T]
+        scores = [Scores() for _ in texts]
+        cache = LoopCache(view.config)
+        for n in range(longest):
+            yield Event(i, "stage", "scoring", n, longest)
+            new = tokens[:, :start] if n == 0 else tokens[:, start + n - 1 : start + n]
+            with torch.inference_mode():
+                states = view.model(input_ids=new, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
+                cached = metrics.log_probs(view.lm_head(states))  # [B, vocab]
+                for b, ids in enumerate(texts):
+                    if n < len(ids):
+                        scores[b].add(metrics.log_probs(view.lm_head(full[b][n])), cached[b], ids[n])
+        return scores
+
+    def _full(self, view: LoopLlamaForCausalLM, ids: list[int]) -> torch.Tensor:
+        """The states that predict each scored token, before the head, from one full pass: [N, H]."""
+        with torch.inference_mode():
+            tokens = torch.tensor([self.prompt + ids], device=view.device)  # [1, T]
+            states = view.model(input_ids=tokens, use_cache=False).last_hidden_state[0]  # [T, H]
+            return states[len(self.prompt) - 1 : -1]
+
+
+def work_of(shape: Shape, prompt: int, new: int, continuation: int, *, greedy: bool) -> Work:
+    """What one configuration costs: its text, recorded; its first tokens once more; texts read through its cache.
+
+    Args:
+        prompt, new, continuation: tokens.
+        greedy: the tokens that are held against the others' are those of the text itself, and not of a run of its own.
+    """
+    found = runs(shape, prompt, new) + runs(shape, prompt, min(new, TIMED), recorded=False)
+    if not greedy:
+        found += runs(shape, prompt, new, recorded=False)
+    longest = max(new, continuation)
+    texts = 2 if continuation else 1
+    full = one_pass(shape, prompt + longest, cached=False) + head(shape, longest)
+    forced = one_pass(shape, prompt, rows=texts) + decoding(shape, longest, rows=texts, past=prompt)
+    return found + full.times(texts) + forced + Work(heads=longest, head_tokens=longest * texts)
+
+
+def _work(subject: Subject, params: CompareParams) -> Work:
+    """The configurations, one after the other."""
+    prompt, after = (subject.tokens_in(text) for text in (params.prompt, params.continuation))
+    shapes = [subject.shape(subject.view(loop)) for loop in params.loops]
+    each = (work_of(shape, prompt, params.max_new_tokens, after, greedy=params.greedy) for shape in shapes)
+    return sum(each, NOTHING)
+
+
+def run(subject: Subject, params: CompareParams) -> Iterator[Row | None]:
+    """The task: a row as soon as a configuration is done.
+
+    Raises:
+        ValueError: what a configuration is refused for; nothing is left out silently.
+    """
+    for event in Comparison(subject, params).events():
+        if event.kind == "refused":
+            raise ValueError(f"{params.names[event.setup]}: {event.reason}")
+        yield event.row  # None: work may be left here
+
+
+TASK = register(
+    Task(
+        name="compare",
+        params=CompareParams,
+        columns=COLUMNS,
+        cells=lambda subject, params: len(params.loops),
+        run=run,
+        words=WORDS,
+        plot=plot,
+        work=_work,
+    )
+)

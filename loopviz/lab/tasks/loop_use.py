@@ -1,0 +1,300 @@
+"""How many loops a model that stops by itself gives each token: by the kind of word, and by position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loopviz.engine import Pieces
+from loopviz.engine.work import Work
+from loopviz.lab.reading.corpus import CorpusParams, batches, token_ids
+from loopviz.lab.reading.reach import ROW_BYTES
+from loopviz.lab.reading.token_classes import CLASSES, RULES, token_classes
+from loopviz.lab.task import Column, Row, Subject, Task, param, register
+from loopviz.model import LoopCache
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from loopviz.model import LoopLlamaForCausalLM
+
+BINS = 16  # positions are drawn in at most so many groups
+# Huginn's threshold (arXiv 2502.05171); one entry a token, so that a token may stop after its first step.
+USUAL = {
+    "loop_strategy": "dynamic_stop",
+    "convergence_criterion": "kl",
+    "kl_threshold": 5e-4,
+    "kv_cache_mode": "merge_strategy",
+    "merge_strategy": "last",
+}
+
+
+@dataclass(frozen=True)
+class LoopUseParams(CorpusParams):
+    """Parameters of the loop-count distribution."""
+
+    loop: dict[str, Any] = param(
+        USUAL,
+        "Loop settings; loop_strategy must be dynamic_stop. The usual threshold is tight enough to tell tokens apart.",
+        "循环设置；loop_strategy 必须为 dynamic_stop。默认阈值足够严，能区分各词元。",
+        kind="loop",
+    )
+
+    def view(self, subject: Subject) -> LoopLlamaForCausalLM:
+        """The model as it is measured.
+
+        Raises:
+            ValueError: no looped block that stops by itself, or more KV slots than steps that every token runs.
+        """
+        try:
+            view = subject.view(self.loop)
+        except ValueError as error:
+            if not str(error).startswith("virtual_layer_count="):
+                raise
+            raise ValueError(
+                f"{error}; or keep one entry a token, with kv_cache_mode='merge_strategy' and merge_strategy='last'"
+            ) from None
+        if not any(block.dynamic for block in view.config.loop_blocks()):
+            raise ValueError(
+                f"loop_strategy={view.config.loop_strategy!r}, loop_layers={view.config.loop_layers!r}: every token runs "
+                "the same number of loops; set loop_layers and loop_strategy='dynamic_stop'"
+            )
+        return view
+
+
+def _cells(subject: Subject, params: LoopUseParams) -> int:
+    ids = token_ids(subject, params)
+    read = sum(rows.numel() for _, rows in batches(ids, params.window, params.batch))
+    return read * len(params.view(subject).config.loop_blocks())
+
+
+def _work(subject: Subject, params: LoopUseParams) -> Work:
+    """A reading through the cache, and a row a token and block."""
+    shape, reach = subject.shape(params.view(subject)), params.reach(subject)
+    return reach.cached(shape) + reach.text + Work(kept=reach.tokens * len(shape.loops) * ROW_BYTES)
+
+
+def _run(subject: Subject, params: LoopUseParams) -> Iterator[Row]:
+    view = params.view(subject)
+    ids = token_ids(subject, params)
+    pieces = Pieces(subject.tokenizer)
+    texts = [pieces.add(token) for token in ids]
+    special = set(subject.tokenizer.all_special_ids)
+    classes = token_classes(texts, [token in special for token in ids])
+    for first, rows in batches(ids, params.window, params.batch):
+        cache = LoopCache(view.config)
+        for position in range(rows.shape[1]):
+            with torch.no_grad():
+                tokens = rows[:, position : position + 1].to(view.device)  # [B, 1]
+                view.model(input_ids=tokens, past_key_values=cache, use_cache=True)
+            report = view.last_pass
+            steps = [block.tolist() for block in report.steps]
+            for row in range(len(rows)):
+                index = first + row * rows.shape[1] + position
+                for block, (loops, reasons) in enumerate(zip(steps, report.reasons, strict=True)):
+                    yield {
+                        "index": index,
+                        "position": position,
+                        "token": texts[index],
+                        "class": classes[index],
+                        "block": block,
+                        "loops": loops[row],
+                        "reason": reasons[row],
+                    }
+
+
+def distribution(table: pd.DataFrame, by: str, bins: int = BINS) -> pd.DataFrame:
+    """How often each number of loops occurs in each group.
+
+    Args:
+        table: of the task.
+        by: ``"class"``, or ``"position"`` in at most ``bins`` groups of equal width.
+
+    Returns:
+        Columns ``group`` (a class, or the group's first position), ``loops``, ``tokens``, ``share`` (of the group).
+
+    Raises:
+        ValueError: another ``by``.
+    """
+    if by not in ("class", "position"):
+        raise ValueError(f"by={by!r}: must be 'class' or 'position'")
+    group = table["class"]
+    if by == "position" and len(table):
+        width = -(-(int(table["position"].max()) + 1) // bins)
+        group = table["position"] // width * width
+    counts = table.groupby([group.rename("group"), "loops"]).size().rename("tokens").reset_index()
+    counts["share"] = counts["tokens"] / counts.groupby("group")["tokens"].transform("sum")
+    return counts
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """How long each class of words is looped over, and all of them: a row a block and class that occurs.
+
+    Columns: block, class, tokens, ``mean_loops`` and its standard error (as if tokens were independent; empty for one
+    token), and for every number of loops that occurs the percentage of the class that ran so many.
+    """
+    import pandas as pd
+
+    counts = sorted(set(table["loops"].tolist()))
+    rows = []
+    for block, own in table.groupby("block"):
+        for name in (*CLASSES, "all"):
+            loops = own["loops"] if name == "all" else own.loc[own["class"] == name, "loops"]
+            if len(loops):
+                shares = {f"{n} loops, %": round(100 * float((loops == n).mean()), 1) for n in counts}
+                error = float(loops.astype("float64").sem()) if len(loops) > 1 else None
+                mean = float(loops.mean())
+                rows.append(
+                    {"block": block, "class": name, "tokens": len(loops), "mean_loops": mean, "error": error, **shares}
+                )
+    return pd.DataFrame(
+        rows, columns=["block", "class", "tokens", "mean_loops", "error", *(f"{n} loops, %" for n in counts)]
+    )
+
+
+COLUMNS = tuple(
+    Column(name, "", {"en": en, "zh": zh})
+    for name, en, zh in (
+        ("index", "Place: of the token in the text read, from 0", "位置：词元在所读文本中的序号，从 0 起"),
+        ("position", "Position: in its window, from 0", "窗口内位置：从 0 起"),
+        ("token", "Token: the text it adds", "词元：它带来的文本"),
+        ("class", "Class: the kind of word it belongs to", "类别：所属词的种类"),
+        ("block", "Block: looped block, from 0", "块：循环块编号，从 0 起"),
+        ("loops", "Loops: steps the block ran", "循环数：块运行的步数"),
+        ("reason", "Stopped by: the rule that held, or max", "停止原因：成立的规则，或 max"),
+    )
+)
+
+WORDS = {
+    "en": {
+        "title": "Loops by kind of word",
+        "question": "Which tokens does the model loop over longer, and does it matter where they stand?",
+        "how": "The text is read token by token through the cache, in windows that each start afresh, and the model stops by "
+        "its own rule (dynamic_stop) at each token. " + RULES["en"],
+        "cost": "One decode of the text, several windows at once.",
+    },
+    "zh": {
+        "title": "各类词的循环数",
+        "question": "模型对哪些词元循环得更久？与它们所处的位置有关吗？",
+        "how": "经缓存逐个词元读入文本，各窗口都从头开始；模型在每个词元上按自己的规则（dynamic_stop）停止。"
+        + RULES["zh"],
+        "cost": "对文本做一次解码，多个窗口同时进行。",
+    },
+}
+
+_PLOT = {
+    "en": {
+        "punctuation": "punctuation",
+        "function": "function word",
+        "name": "name",
+        "number": "number",
+        "other": "other",
+        "share": "share of the class",
+        "loops": "loops",
+        "series": "{n} loops",
+        "position": "position in the window",
+        "mean": "mean loops",
+        "hover": "{group}: {tokens} of {all} tokens ran {n} loops ({share:.1%})",
+        "hover_position": "positions {first} to {last}: {mean:.2f} loops on average",
+    },
+    "zh": {
+        "punctuation": "标点",
+        "function": "虚词",
+        "name": "专名",
+        "number": "数字",
+        "other": "其他",
+        "share": "占该类的比例",
+        "loops": "循环数",
+        "series": "{n} 步",
+        "position": "窗口内位置",
+        "mean": "平均循环数",
+        "hover": "{group}：{all} 个词元中有 {tokens} 个循环 {n} 步（{share:.1%}）",
+        "hover_position": "位置 {first} 到 {last}：平均 {mean:.2f} 步",
+    },
+}
+
+
+def plot(table: pd.DataFrame, lang: str) -> go.Figure:
+    """Left: how the tokens of each class spread over numbers of loops. Right: mean loops along the window."""
+    from loopviz.figures import table_figures
+
+    if table.empty:
+        return table_figures.empty(lang)
+    words = _PLOT[lang]
+    right = {"title": {"text": words["position"]}, "domain": [0.58, 1.0], "anchor": "y2"}
+    return table_figures.figure(
+        [*_bars(table, words), _line(table, words)],
+        x=words["share"],
+        y="",
+        barmode="stack",
+        xaxis={"domain": [0.0, 0.46], "tickformat": ".0%", "range": [0, 1]},
+        xaxis2=right,
+        yaxis2={"title": {"text": words["mean"]}, "anchor": "x2"},
+        legend={"orientation": "h", "traceorder": "normal"},
+    )
+
+
+def _bars(table: pd.DataFrame, words: dict[str, str]) -> list[go.Bar]:
+    import plotly.graph_objects as go
+
+    from loopviz.figures import theme
+
+    counts = distribution(table, "class")
+    total = counts.groupby("group")["tokens"].sum()
+    tints = theme.loop_tints(int(counts["loops"].max()))
+    bars = []
+    for n in sorted(set(counts["loops"].tolist())):
+        rows = counts[counts["loops"] == n].set_index("group")
+        rows = rows.loc[[name for name in reversed(CLASSES) if name in rows.index]]
+        hover = [
+            words["hover"].format(group=words[name], tokens=row["tokens"], all=total[name], n=n, share=row["share"])
+            for name, row in rows.iterrows()
+        ]
+        bars.append(
+            go.Bar(
+                y=[words[name] for name in rows.index],
+                x=rows["share"].tolist(),
+                orientation="h",
+                name=words["series"].format(n=n),
+                marker={"color": tints[n - 1]},
+                text=hover,
+                textposition="none",
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    return bars
+
+
+def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    from loopviz.figures import table_figures
+
+    counts = distribution(table, "position")
+    means = (counts["loops"] * counts["share"]).groupby(counts["group"]).sum()
+    firsts = means.index.tolist()
+    lasts = [*(first - 1 for first in firsts[1:]), int(table["position"].max())]
+    hover = [
+        words["hover_position"].format(first=first, last=last, mean=mean)
+        for first, last, mean in zip(firsts, lasts, means, strict=True)
+    ]
+    return go.Scatter(
+        x=[(first + last) / 2 for first, last in zip(firsts, lasts, strict=True)],
+        y=means.tolist(),
+        mode="lines+markers",
+        xaxis="x2",
+        yaxis="y2",
+        showlegend=False,
+        text=hover,
+        hovertemplate="%{text}<extra></extra>",
+        **table_figures.series(0),
+    )
+
+
+# Some seconds with a model of this project, on the story that the Lab offers.
+FIRST = {"limit_tokens": 256, "window": 64}
+register(Task("loop_use", LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary, first=FIRST, work=_work))

@@ -1,0 +1,153 @@
+"""The exit bench as a task: its rows, its check against really running, its words and its plot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from loopviz.figures import theme
+from loopviz.lab import TASKS, Experiment
+from loopviz.lab.tasks.exits import ExitParams, plot
+from tests.lab.subject import TEXT, subject
+
+TASK = TASKS["exits"]
+LOOP = {"loop_layers": (1, 3), "loop_damping": 0.5, "virtual_layer_count": 2, "min_loop_count": 2}
+PARAMS = {"text": TEXT, "limit_tokens": 20, "window": 8, "batch": 2, "loop": LOOP, "max_loops": 5}
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    params = ExitParams(
+        **PARAMS, unit="pass", check=True, cosine=(0.935, 0.97, 0.98, 0.991), kl=(0.16, 0.087, 0.05, 0.02)
+    )
+    experiment = Experiment(TASK, subject(), params)
+    experiment.run()
+    assert experiment.done == experiment.total
+    return experiment.frame
+
+
+def test_a_pass_really_runs_as_replayed(table: pd.DataFrame) -> None:
+    checked = table[table["policy"].isin(["count", "cosine", "kl"])]
+    assert (checked["real_agrees"] == 1).all()
+    assert checked["real_kl_mean"].to_numpy() == pytest.approx(checked["kl_mean"].to_numpy(), abs=1e-5)
+    assert checked["real_kl_worst"].to_numpy() == pytest.approx(checked["kl_worst"].to_numpy(), abs=1e-4)
+    assert checked["real_changed"].to_list() == checked["changed"].to_list()
+    assert checked["mean_loops"].nunique() > 5
+    assert table.loc[~table["policy"].isin(["count", "cosine", "kl"]), "real_loops"].isna().all()
+
+
+def test_every_policy_and_threshold_has_its_row(table: pd.DataFrame) -> None:
+    assert table[table["policy"] == "count"]["threshold"].to_list() == [1, 2, 3, 4, 5]
+    assert set(table["policy"]) == {"count", "cosine", "kl", "rel_delta", "acceleration", "argmax", "entropy"}
+    rules = table[table["policy"] != "count"]
+    assert (rules["mean_loops"] >= 2).all(), "the floor holds for every rule"
+    assert table["saved"].to_list() == pytest.approx((1 - table["mean_loops"] / 5).to_list())
+    last = table[table["threshold"].eq(5) & table["policy"].eq("count")].iloc[0]
+    assert (last["saved"], last["changed"], last["pareto_kl"]) == (0, 0, True)
+
+
+def test_decoding_is_measured_against_the_replay_token_by_token() -> None:
+    params = ExitParams(
+        **PARAMS, check=True, cosine=(0.96,), kl=(), rel_delta=(), acceleration=(), argmax=(), entropy=()
+    )
+    frame = Experiment(TASK, subject(), params).run().frame
+    cosine = frame[frame["policy"] == "cosine"].iloc[0]
+    assert 2 < cosine["mean_loops"] < 5
+    assert abs(cosine["real_kl_mean"] - cosine["kl_mean"]) > 1e-4, (
+        "earlier tokens that stop too leave other keys behind"
+    )
+    assert frame[frame["threshold"] == 5].iloc[0]["real_kl_mean"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_floor_and_the_most_loops_are_the_models_own_unless_given() -> None:
+    loop = {**LOOP, "max_loop_count": 4}
+    params = ExitParams(text=TEXT, limit_tokens=6, window=6, loop=loop)
+    assert TASK.cells(subject(), params) == 4 + 6 + 5 + 5 + 5 + 4 + 4
+    rows = Experiment(TASK, subject(), ExitParams(text=TEXT, limit_tokens=6, window=6, loop=loop, floor=3)).run().frame
+    assert rows[rows["policy"] != "count"]["mean_loops"].min() >= 3
+
+
+def test_a_models_own_slots_do_not_lift_the_floor() -> None:
+    """With a slot a loop (the bundled models), 13 of 29 rules had stopped at exactly that many loops."""
+    bundled = subject(loop_layers=(1, 3), loop_damping=0.5, virtual_layer_count=8, loop_count=8, min_loop_count=2)
+    params = ExitParams(
+        text=TEXT, limit_tokens=12, window=6, max_loops=8, check=True, cosine=(0.9, 0.96), kl=(0.1, 0.01)
+    )
+    frame = Experiment(TASK, bundled, params).run().frame
+    rules = frame[frame["policy"] != "count"]
+    assert set(rules["floor"]) == {2}
+    assert rules["mean_loops"].min() < 4
+    one = Experiment(TASK, bundled, replace(params, loop={"virtual_layer_count": 1})).run().frame
+    pd.testing.assert_frame_equal(frame, one)  # what is measured is the model with one slot
+    for row in frame.to_dict("records"):
+        found = TASK.settings(bundled, row, params)
+        if found is not None:
+            assert found["virtual_layer_count"] == 1
+            bundled.view(found)
+    asked = ExitParams(text=TEXT, limit_tokens=12, window=6, max_loops=8, loop={"virtual_layer_count": 4})
+    rules = Experiment(TASK, bundled, asked).run().frame.query("policy != 'count'")
+    assert set(rules["floor"]) == {4}
+
+
+def test_fewer_loops_than_the_models_slots_and_floor_can_be_asked_for() -> None:
+    """`--max-loops 3` was refused for a virtual_layer_count that nobody had set."""
+    plain = subject()
+    params = ExitParams(text=TEXT, limit_tokens=8, window=8, loop={"loop_layers": (1, 2)}, max_loops=3)
+    frame = Experiment(TASK, plain, params).run().frame
+    assert set(frame.query("policy != 'count'")["floor"]) == {3}
+    frame = Experiment(TASK, plain, replace(params, floor=1)).run().frame
+    assert frame.query("policy != 'count'")["mean_loops"].min() < 3
+
+
+def test_a_model_that_stops_by_itself_is_recorded_whatever_its_slots_are() -> None:
+    thing = subject(loop_layers=(1, 2), virtual_layer_count=5, min_loop_count=5, loop_strategy="dynamic_stop")
+    assert len(
+        Experiment(TASK, thing, ExitParams(text=TEXT, limit_tokens=6, window=6, floor=2, max_loops=6)).run().rows
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"unit": "text"}, "unit='text'"),
+        ({"cosine": (1.5,)}, "cosine=1.5"),
+        ({"argmax": (0,)}, "argmax=0"),
+        ({"max_loops": -1}, "max_loops=-1"),
+        ({"window": 1}, "window=1"),
+        ({"file": "x"}, "exactly one"),
+    ],
+)
+def test_wrong_parameters_are_refused_by_name(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExitParams(**{**PARAMS, **wrong})
+
+
+def test_settings_that_cannot_run_are_refused_before_anything_is_run() -> None:
+    with pytest.raises(ValueError, match="virtual_layer_count=2: must be <= min_loop_count=1"):
+        next(TASK.run(subject(), ExitParams(**{**PARAMS, "floor": 1})))
+    with pytest.raises(ValueError, match="0 looped blocks"):
+        TASK.cells(subject(), ExitParams(**{**PARAMS, "loop": None}))
+    with pytest.raises(ValueError, match="window=300: must be <= 256"):
+        next(TASK.run(subject(), ExitParams(**{**PARAMS, "window": 300})))
+
+
+def test_the_recording_can_be_left_before_there_is_a_row() -> None:
+    experiment = Experiment(TASK, subject(), ExitParams(**PARAMS))
+    assert next(iter(experiment)) is None
+    experiment.close()
+    assert experiment.done == 0
+    assert not experiment.complete
+    assert plot(experiment.frame, "en").layout.annotations[0].text == "No rows yet"
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_plot_has_a_curve_a_policy_and_rings_the_front(table: pd.DataFrame, lang: str) -> None:
+    figure = plot(table, lang)
+    policies = list(dict.fromkeys(table["policy"]))
+    assert [trace.name for trace in figure.data[:-1]] == policies
+    front = table[table["pareto_kl"].astype(bool)]
+    assert sorted(figure.data[-1].x) == sorted(front["saved"])
+    assert figure.layout.template.layout.paper_bgcolor == theme.template()["layout"]["paper_bgcolor"]
+    assert not plot(table.iloc[:0], lang).data

@@ -1,0 +1,127 @@
+"""Every number of every task has both ends, and is held against them before anything is made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from typing import Any
+
+import pytest
+
+from loopviz.lab import TASKS, Subject
+from loopviz.lab.task import (
+    LOOP_ENDS,
+    MOST_LISTED,
+    BeyondEnds,
+    check_ends,
+    ends_of,
+    options_of,
+    param,
+    params_from_json,
+)
+from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
+from tests.engine import kinds
+from tests.model.tiny import build
+
+FAR = (1e9 + 1, 10**400, -(10**400), math.nan, math.inf, -math.inf)
+FIELDS = [(task, thing) for task in TASKS.values() for thing in dataclasses.fields(task.params)]
+
+
+def numbers(task: Any, thing: Any) -> set[Any]:
+    """Whether a field holds whole numbers or others, alone or several."""
+    hint = typing.get_type_hints(task.params)[thing.name]
+    return {kind for option in options_of(hint) for kind in (option, *typing.get_args(option))} & {int, float}
+
+
+def several(task: Any, thing: Any) -> bool:
+    hint = typing.get_type_hints(task.params)[thing.name]
+    return any(typing.get_origin(option) is tuple for option in options_of(hint))
+
+
+NUMBERED = [(task, thing) for task, thing in FIELDS if numbers(task, thing)]
+
+
+@pytest.mark.parametrize(("task", "thing"), NUMBERED, ids=[f"{task.name}.{thing.name}" for task, thing in NUMBERED])
+def test_every_number_states_both_ends(task: Any, thing: Any) -> None:
+    low, high = thing.metadata["low"], thing.metadata["high"]
+    assert None not in (low, high), f"{thing.name}: param(..., low=, high=)"
+    assert -math.inf < low < high < math.inf
+    default = thing.default
+    for value in default if isinstance(default, tuple) else (default,):
+        assert value is None or low <= value <= high
+
+
+@pytest.mark.parametrize(("task", "thing"), NUMBERED, ids=[f"{task.name}.{thing.name}" for task, thing in NUMBERED])
+def test_c2_a_number_beyond_its_ends_is_refused_before_anything_is_made_of_it(
+    task: Any, thing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expanded(self: Any) -> None:
+        raise AssertionError(f"{task.name}: parameters were made of it")
+
+    monkeypatch.setattr(task.params, "__post_init__", expanded)
+    low, high = ends_of(thing.metadata)
+    for value in (high + 1, *FAR):
+        if numbers(task, thing) == {int} and isinstance(value, float):
+            value = 10**30 if value > 0 else -(10**30)
+        with pytest.raises(BeyondEnds) as caught:
+            params_from_json(task.params, {thing.name: (value,) if several(task, thing) else value})
+        assert caught.value.name == thing.name
+        assert len(str(caught.value)) < 200
+    monkeypatch.setattr(task.params, "__post_init__", lambda self: None)
+    with pytest.raises(BeyondEnds):
+        params_from_json(task.params, {thing.name: (low - 1,) if several(task, thing) else low - 1})
+
+
+@pytest.mark.parametrize(("task", "thing"), [pair for pair in FIELDS if several(*pair)])
+def test_every_list_has_an_end(task: Any, thing: Any) -> None:
+    inner = next(
+        typing.get_args(option)[0]
+        for option in options_of(typing.get_type_hints(task.params)[thing.name])
+        if typing.get_origin(option) is tuple
+    )
+    one = "x" if inner is str else {} if inner not in (int, float) else inner(max(1, thing.metadata["low"]))
+    with pytest.raises(BeyondEnds, match=f"{thing.name}: 1,000 entries; at most {thing.metadata['most']} are taken"):
+        params_from_json(task.params, {thing.name: [one] * 1000})
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_every_task_states_what_it_costs(task: Any) -> None:
+    assert task.work is not None
+
+
+def test_every_whole_number_of_a_loop_has_ends() -> None:
+    usual = {name: getattr(LoopLlamaConfig, name) for name in LOOP_FIELDS}
+    assert {name for name, value in usual.items() if isinstance(value, int) and type(value) is not bool} == set(
+        LOOP_ENDS
+    )
+
+
+@pytest.mark.parametrize("name", LOOP_ENDS)
+@pytest.mark.parametrize("value", [10**9, 10**400, [2, 10**9], [[[10**9]]]])
+def test_c2_a_loops_numbers_have_ends_too(name: str, value: Any) -> None:
+    with pytest.raises(BeyondEnds, match=f"loop: {name}="):
+        check_ends(TASKS["perplexity"].params, {"loop": {name: value}})
+    with pytest.raises(BeyondEnds, match=f"loops: {name}="):
+        check_ends(TASKS["compare"].params, {"loops": ({name: value},)})
+
+
+def test_a_number_that_states_no_ends_has_the_usual_ones_and_a_list_an_end() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Params:
+        n: int = param(1, "n", "n")
+        many: tuple[float, ...] = param((), "many", "many")
+
+    assert params_from_json(Params, {"n": 10**9, "many": [1] * MOST_LISTED}).n == 10**9
+    for values in ({"n": 10**9 + 1}, {"many": [10**400]}, {"many": [0] * (MOST_LISTED + 1)}):
+        with pytest.raises(BeyondEnds):
+            params_from_json(Params, values)
+
+
+def test_tokens_are_told_from_stretches_of_a_long_text() -> None:
+    subject = Subject(build(), kinds.sentencepiece(), "tiny", "made up")
+    text = "hello world " * 20_000
+    exact = len(subject.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    assert subject.tokens_in(text) == pytest.approx(exact, rel=0.02)
+    assert subject.tokens_in("hello") == len(subject.tokenizer("hello", add_special_tokens=False)["input_ids"])
+    assert subject.tokens_in("") == 0
