@@ -134,7 +134,7 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
     """One run with the page open."""
     import psutil
 
-    from loopviz.app import direct
+    from loopviz.app.explore import event_stream
 
     page = browser.new_page(viewport={"width": 1280, "height": 1600})
     page.set_default_timeout(600_000)
@@ -146,7 +146,7 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
     streams: set[str] = set()
 
     def asked(event: dict[str, Any]) -> None:
-        if any(part in event["request"]["url"] for part in ("queue/data", direct.PREFIX)):
+        if any(part in event["request"]["url"] for part in ("queue/data", event_stream.PREFIX)):
             streams.add(event["requestId"])
 
     def came(event: dict[str, Any]) -> None:
@@ -220,7 +220,7 @@ def growth(draws: dict[str, list[tuple[int, float]]], tokens: int) -> float:
 
 def watched_panels(options: argparse.Namespace) -> dict[str, Any]:
     """The panels that are on, by name."""
-    from loopviz.app.recording import usual_panels
+    from loopviz.app.explore.first_run import usual_panels
     from loopviz.panels import PANELS
 
     return dict(PANELS if options.panels == "all" else usual_panels())
@@ -228,9 +228,9 @@ def watched_panels(options: argparse.Namespace) -> dict[str, Any]:
 
 def engine_run(loaded: Any, options: argparse.Namespace) -> dict[str, float]:
     """The same run by the engine alone, in this process; and the share of building messages without sending them."""
-    from loopviz.app import settings as st
-    from loopviz.app.drawing import needs
-    from loopviz.app.live import Run, messages
+    from loopviz.app.controls import settings as st
+    from loopviz.app.explore.run import Run, messages
+    from loopviz.app.explore.snapshot import needs
     from loopviz.engine import StreamSettings, run_meta, stream
 
     panels = watched_panels(options)

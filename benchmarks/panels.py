@@ -7,10 +7,10 @@ No model runs: the frames are drawn at random (tests/trace/synthetic.py), so not
 panel the median over the first and over the last tokens of the run, of
 
 * `ms`: CPU of `panel.patch` in the server, and of writing its ops as they are sent;
-* `bytes`: those ops as sent, packed JSON (loopviz.app.wire), before any compression.
+* `bytes`: those ops as sent, packed JSON (loopviz.app.sessions.messages), before any compression.
 
 The last rows are all panels together, as a page with all of them on pays it: what is made, and what goes over the wire,
-where each message continues the gzip stream of a run's own line (loopviz.app.direct).
+where each message continues the gzip stream of a run's own line (loopviz.app.explore.event_stream).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ Costs = dict[str, list[tuple[float, int]]]  # by end of the run ("first", "last"
 
 def measure(options: argparse.Namespace) -> tuple[dict[str, Costs], Costs]:
     """What each panel costs, by name; and what squeezing their messages adds to the time and makes of the bytes."""
-    from loopviz.app.direct import squeezer
-    from loopviz.app.wire import dumps, pack
+    from loopviz.app.explore.event_stream import squeezer
+    from loopviz.app.sessions.messages import dumps, pack
     from loopviz.panels import PANELS, Focus
     from loopviz.trace import EXTRAS, Trace
     from tests.trace.synthetic import make_meta, random_frames

@@ -26,22 +26,22 @@ DEFAULTS += ["--virtual-layer-count", "1", "--virtual-attention-mode", "serial",
 
 def main(options: list[str]) -> int:
     """Record, then read the file as the page will; returns the exit code."""
-    from loopviz.app import recording
-    from loopviz.app.library import offer_of
+    from loopviz.app.controls.examples import offer_of
+    from loopviz.app.explore import first_run
     from loopviz.cli import main as cli
 
-    recording.FILE.parent.mkdir(parents=True, exist_ok=True)
+    first_run.FILE.parent.mkdir(parents=True, exist_ok=True)
     # argparse takes the last of what is said twice
     prompt = offer_of(DEFAULTS[1]).examples[0]
-    code = cli.main(["run", *DEFAULTS, "--prompt", prompt, *options, "--save", str(recording.FILE)])
+    code = cli.main(["run", *DEFAULTS, "--prompt", prompt, *options, "--save", str(first_run.FILE)])
     if code:
         return code
-    trace, first = recording.stored(), recording.opening("en")
+    trace, first = first_run.stored(), first_run.opening("en")
     if trace is None or first is None:
         return 1
-    size = recording.FILE.stat().st_size
+    size = first_run.FILE.stat().st_size
     print(
-        f"{recording.FILE.relative_to(ROOT)}: {len(trace)} tokens, {size:,} bytes; the page opens with {len(first):,} bytes"
+        f"{first_run.FILE.relative_to(ROOT)}: {len(trace)} tokens, {size:,} bytes; the page opens with {len(first):,} bytes"
     )
     return 0
 

@@ -97,7 +97,7 @@ def arrows(page: Any, url: str) -> None:
 
 
 def preview(page: Any, url: str) -> None:
-    """What a link shows where it is posted (`loopviz.app.preview`): the recorded run's words in their colours."""
+    """What a link shows where it is posted (`loopviz.app.server.link_preview`): the recorded run's words in their colours."""
     page.goto(url)
     page.wait_for_selector(READY)
     still(page)

@@ -169,8 +169,8 @@ def rebinding(browser: Any, server: Attacked, wrong: list[str]) -> int:
 
 def linked(browser: Any, server: Attacked, hub: list[str], wrong: list[str]) -> None:
     """A link that names a model of the Hub, followed: nothing is fetched before anything is clicked."""
-    from loopviz.app import settings as st
-    from loopviz.app.url_state import PageState, encode
+    from loopviz.app.controls import settings as st
+    from loopviz.app.controls.link_word import PageState, encode
 
     word, _ = encode(PageState(values={**st.defaults(), "model": TEMPLATE}, prompt="hello"))
     for path in (f"/?s={word}", f"/compare?s={word}", f"/lab?s={word}"):

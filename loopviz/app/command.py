@@ -24,7 +24,7 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
     options = parser.parse_args(arguments)
     try:
         profile = profile_of(options.host, os.environ, options.profile)
-        from loopviz.app.door import rules_of
+        from loopviz.app.server.request_guard import rules_of
 
         rules_of(options.host, os.environ)
     except ValueError as error:

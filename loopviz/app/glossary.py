@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import re
 
+from loopviz.app.sessions.messages import dumps
 from loopviz.app.texts.glossary import GLOSSARY, Wording
-from loopviz.app.wire import dumps
 
 Piece = str | list[str]  # some text, or [text, the key of the term it names]
 

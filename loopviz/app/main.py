@@ -8,18 +8,19 @@ import tempfile
 import gradio as gr
 
 from loopviz import outputs
-from loopviz.app import direct, server
-from loopviz.app.compare import ComparePage
-from loopviz.app.comparison import Comparisons
-from loopviz.app.door import rules_of
-from loopviz.app.explore import ExplorePage
-from loopviz.app.lab import LabPage
-from loopviz.app.laboratory import Laboratory
-from loopviz.app.live import Registry
-from loopviz.app.mailbox import keep_mail
-from loopviz.app.models import ModelRoom
+from loopviz.app.compare.page import ComparePage
+from loopviz.app.compare.service import Comparisons
+from loopviz.app.explore import event_stream
+from loopviz.app.explore.page import ExplorePage
+from loopviz.app.explore.run import Registry
+from loopviz.app.explore.service import Service
+from loopviz.app.lab.page import LabPage
+from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import LOCAL, Profile
-from loopviz.app.service import Service
+from loopviz.app.server import assets
+from loopviz.app.server.request_guard import rules_of
+from loopviz.app.sessions.mailbox import keep_mail
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.theme import theme
 
 DEFAULT_MODEL = "stories-loop"
@@ -96,6 +97,6 @@ def launch(
         state_session_capacity=profile.sessions,
         max_threads=threads(profile.queue, page.service.places.most),
         theme=theme(),
-        **server.launch_options(page.demo, rules, direct.route(page.service.registry), *page.sharing.routes()),
+        **assets.launch_options(page.demo, rules, event_stream.route(page.service.registry), *page.sharing.routes()),
     )
     return page.demo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loopviz.app import bounds
+from loopviz.app.sessions import bounds
 from tests.app.by_hand import ByHand
 
 

@@ -9,8 +9,9 @@ from latex2mathml.converter import convert
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from loopviz.app import glossary, server
-from loopviz.app.page_config import page_config
+from loopviz.app import glossary
+from loopviz.app.explore.config import page_config
+from loopviz.app.server import assets
 from loopviz.app.texts.glossary import BY_KEY, GLOSSARY, Term
 from loopviz.panels import PANELS
 
@@ -62,7 +63,7 @@ def test_both_languages_explain_the_same_letters(term: Term) -> None:
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_page_gets_every_entry_with_its_formula_typeset(lang: str) -> None:
-    answer = TestClient(Starlette(routes=server.routes())).get(f"/{server.PREFIX}/x/glossary.{lang}.json")
+    answer = TestClient(Starlette(routes=assets.routes())).get(f"/{assets.PREFIX}/x/glossary.{lang}.json")
     assert "immutable" not in answer.headers["cache-control"]  # its address stays when it changes
     terms = answer.json()["terms"]
     assert [term["key"] for term in terms] == [term.key for term in GLOSSARY]

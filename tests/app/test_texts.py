@@ -7,8 +7,8 @@ import string
 
 import pytest
 
-from loopviz.app import settings as st
-from loopviz.app.presets import PRESETS
+from loopviz.app.controls import settings as st
+from loopviz.app.controls.presets import PRESETS
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
 from loopviz.paths import WEB
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from loopviz.app import settings as st
-from loopviz.app.url_state import QUERY, PageState, encode
+from loopviz.app.controls import settings as st
+from loopviz.app.controls.link_word import QUERY, PageState, encode
 from loopviz.panels.loop import state_trajectory
 from loopviz.trace.file import save
 from scripts.serving import served
-from tests.app.test_door import CLOSED, GRADIO_S_OPEN, OURS_OPEN, filled, listed
+from tests.app.server.test_request_guard import CLOSED, GRADIO_S_OPEN, OURS_OPEN, filled, listed
 from tests.browser.conftest import PATIENCE
 from tests.browser.test_explore import data, drawn, ended, inside, reached, run, settle
 from tests.browser.test_sharing import saved, short_run

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from loopviz.app import drawing
-from loopviz.app.direct import PREFIX
+from loopviz.app.explore import snapshot
+from loopviz.app.explore.event_stream import PREFIX
 from loopviz.panels import PANELS
 
 # those that are on until a visitor says otherwise
-SHOWN = [name for name, panel in PANELS.items() if drawing.usual(panel)]
+SHOWN = [name for name, panel in PANELS.items() if snapshot.usual(panel)]
 
 
 Visit = Callable[..., Page]

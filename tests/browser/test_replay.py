@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from loopviz.app import recording
+from loopviz.app.explore import first_run
 from loopviz.panels import PANELS
 from tests.browser.conftest import PATIENCE
 from tests.browser.test_explore import SHOWN, Visit, data, drawn, ended, inside, run, same_as_server, settle
@@ -58,7 +58,7 @@ def titles(page: Page) -> str:
 
 
 def test_the_recorded_run_is_there_before_anything_is_asked(first_sight: Callable[[], Page]) -> None:
-    trace = recording.stored()
+    trace = first_run.stored()
     assert trace is not None
     page = first_sight()
     expect(page.get_by_text("recorded run", exact=True).first).to_be_visible()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from loopviz.app.presets import PRESETS
+from loopviz.app.controls.presets import PRESETS
 from loopviz.app.texts import table
 from tests.browser.test_explore import Visit, data, ended, inside, reached, run, same_as_server, settle
 

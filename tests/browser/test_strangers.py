@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from loopviz.app.models import LINGER
 from loopviz.app.profile import MIB
+from loopviz.app.sessions.models import LINGER
 from scripts.serving import served
 from tests.browser.conftest import PATIENCE
 from tests.hub import StandIn, llama_config, stand_in

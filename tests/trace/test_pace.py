@@ -61,7 +61,7 @@ def test_messages_live_changes_and_stop_do_not_change_it(monkeypatch):
 
 def test_the_page_and_the_cost_panel_say_what_the_trace_says():
     """The page's script computes it from the rows it is sent; the panel and the summary from the frames."""
-    from loopviz.app.drawing import token_row
+    from loopviz.app.explore.snapshot import token_row
     from loopviz.panels import PANELS, Focus
 
     trace = random_trace(1, 9, prompt_tokens=4)

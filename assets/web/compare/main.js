@@ -1,5 +1,5 @@
 // The Compare page: configurations beside each other, their texts and curves as they come, a table and a Pareto plot.
-// The other half is loopviz/app/comparison.py; messages are listed in loopviz/app/comparison_run.py.
+// The other half is loopviz/app/compare/service.py; messages are listed in loopviz/app/compare/run.py.
 
 import { el, press } from "../core/dom.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";

@@ -1,6 +1,6 @@
 // Gradio makes functions from text: an event's own script, what an element does once it is there, and an element's template.
 // The page's Content-Security-Policy forbids that, so that no text of a stranger can ever become one. All these texts are
-// known when the server starts: it writes their functions as a script (loopviz/app/policy.py, `written`), and here they are
+// known when the server starts: it writes their functions as a script (loopviz/app/server/security_headers.py, `written`), and here they are
 // found by their text. What is not known is refused, as the policy would.
 //
 // A classic script: it must have run before Gradio's own.

@@ -1,6 +1,6 @@
 // Messages from the server: how they come, and how the edits in them are folded into figures.
 
-/** Messages come with their two kinds of quotes exchanged (see loopviz.app.wire.wire). */
+/** Messages come with their two kinds of quotes exchanged (see loopviz.app.sessions.messages.wire). */
 export const unwire = (text) => JSON.parse(text.replace(/["']/g, (quote) => (quote === '"' ? "'" : '"')));
 
 /** Fold packed edits into a figure; throws when a path is not in it. The Python fold is loopviz.panels.apply. */

@@ -1,4 +1,4 @@
-// The live part of the page: text and panels of one run, kept up to date from messages (see loopviz/app/live.py).
+// The live part of the page: text and panels of one run, kept up to date from messages (see loopviz/app/explore/run.py).
 // Text from a visitor or a model reaches the page through textContent only.
 
 import { el, fill, name, press, sleep } from "../core/dom.js";
@@ -29,7 +29,7 @@ const ANEW = { token: null, step: null, pins: [], block: 0 }; // of a focus: wha
 const WORDED_MS = 120; // until Gradio has drawn what the beginning of a visit sets
 const UNSETTLED_MS = 2500; // without any word from the server
 const REFUSED_LOOKS = 30; // animation frames until Gradio has drawn a refusal and opened its group
-const RECORDED = "recorded"; // the id of the stored run (loopviz.app.recording.RUN)
+const RECORDED = "recorded"; // the id of the stored run (loopviz.app.explore.first_run.RUN)
 
 class Page {
   constructor(root) {

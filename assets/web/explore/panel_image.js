@@ -6,7 +6,7 @@ const SIDE = 8;
 const FONT = "system-ui, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif";
 const SHARP = 2; // pixels of a PNG a px
 
-/** A name as part of a file's name (as loopviz.app.sharing._slug). */
+/** A name as part of a file's name (as loopviz.app.explore.files._slug). */
 export const slug = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 60);
 
 /** A Blob of the panel's plot. `kind`: "png" or "svg"; `lines`: its title, and what run it is of. */

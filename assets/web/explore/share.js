@@ -1,12 +1,12 @@
 // Links to what is set up, and files: a run saved or opened, a report, a panel's picture or data.
-// The server's half: loopviz/app/sharing.py and linking.py.
+// The server's half: loopviz/app/explore/files.py and linking.py.
 
 import { el, fill, name, press } from "../core/dom.js";
 import { Menu, Notice } from "../widgets/menu.js";
 import { picture, slug } from "./panel_image.js";
 
 const PATIENCE_MS = 10_000; // for the word of a link
-const TICKET = "x-loopviz-visit"; // as loopviz.app.sharing.TICKET
+const TICKET = "x-loopviz-visit"; // as loopviz.app.explore.files.TICKET
 
 /** Keep a file: the browser asks, or knows, where. */
 function keep(blob, file) {

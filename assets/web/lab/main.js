@@ -1,5 +1,5 @@
 // The Lab page: a task, its parameters, its table and plot as they come. Knows no task by name.
-// The other half is loopviz/app/laboratory.py; messages are listed in loopviz/app/lab_run.py.
+// The other half is loopviz/app/lab/service.py; messages are listed in loopviz/app/lab/run.py.
 
 import { el, press } from "../core/dom.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";

@@ -1,4 +1,4 @@
-"""What the server says to whom it does not let in (:mod:`loopviz.app.door`), in English and Chinese."""
+"""What the server says to whom it does not let in (:mod:`loopviz.app.server.request_guard`), in English and Chinese."""
 
 from __future__ import annotations
 

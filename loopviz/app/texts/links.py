@@ -1,4 +1,4 @@
-"""What is said about a link to the page (:mod:`loopviz.app.url_state`), in English and Chinese."""
+"""What is said about a link to the page (:mod:`loopviz.app.controls.link_word`), in English and Chinese."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the preview of a link says (see loopviz.app.preview); both languages."""
+"""What the preview of a link says (see loopviz.app.server.link_preview); both languages."""
 
 from __future__ import annotations
 

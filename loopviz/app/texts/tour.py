@@ -1,7 +1,7 @@
 """The tour: its steps as data. What a step points at, how the recorded run is looked at meanwhile, what it says.
 
 Nothing here knows which run is stored: a word of the run, a number of loops, a place is a `{fact}` found in it by rule
-(:mod:`loopviz.app.tour`), and a step whose `claims` do not hold for it is left out. So a text states no number of its own.
+(:mod:`loopviz.app.explore.tour`), and a step whose `claims` do not hold for it is left out. So a text states no number of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Step:
     shown: the fact that says how many tokens the slider shows; "" for all.
     play: whether the replay runs on from there.
     panels: panels that are on meanwhile, whatever the visitor switched; "@name" is that fact.
-    claims: of :data:`loopviz.app.tour.CLAIMS`: what the words take for granted of the run.
+    claims: of :data:`loopviz.app.explore.tour.CLAIMS`: what the words take for granted of the run.
     """
 
     key: str

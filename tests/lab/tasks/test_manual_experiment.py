@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from loopviz.app.lab_form import describe, params_of
+from loopviz.app.lab.form import describe, params_of
 from loopviz.lab import TASKS, Experiment, Subject, repeat
 from loopviz.lab.progress import drained
 from loopviz.lab.reading.intervals import mean_interval

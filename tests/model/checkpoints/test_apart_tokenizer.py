@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from loopviz.app.library import OFFERED
+from loopviz.app.controls.examples import OFFERED
 from loopviz.engine.pieces import Pieces, TokenTexts, chat_text, decode, encode, text_begins_with
 from loopviz.lab.reading.windows import encode as encode_documents
 from loopviz.model import Interrupted, interruptible

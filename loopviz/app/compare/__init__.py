@@ -1,0 +1,1 @@
+"""The Compare page: two to six configurations on the same prompt, side by side."""

@@ -1,0 +1,53 @@
+"""The Compare page: two to six configurations on the same prompt, side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from loopviz.app.compare.request import CARD_GROUPS, LEAST, MOST, NAME_LIMIT, PLAIN
+from loopviz.app.compare.service import Comparisons
+from loopviz.app.controls.examples import OFFERS, OWN
+from loopviz.app.controls.presets import PRESETS
+from loopviz.app.page import ScriptedPage, page_data
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.figures import theme
+
+# Something to measure perplexity on, for the first prompt offered with a model.
+CONTINUATIONS = {
+    "stories": " went to the park with his mom. He liked to play outside in the sun. Then he saw a big red ball under a tree.",
+    "smollm2": " lived in a quiet workshop at the edge of the town. Every morning it swept the floor and watered the plants.",
+}
+
+
+def _continuation(name: str) -> str:
+    return next((words for start, words in CONTINUATIONS.items() if name.startswith(start)), "")
+
+
+def _data(room: ModelRoom) -> dict[str, Any]:
+    offers = {
+        offer.name: {"examples": offer.examples, "continuation": _continuation(offer.name)} for offer in (*OFFERS, OWN)
+    }
+    return page_data(
+        "compare",
+        room,
+        offers=offers,
+        presets=[{"name": preset.name, "values": preset.values} for preset in PRESETS],
+        plain=PLAIN,
+        groups=CARD_GROUPS,
+        limits={"least": LEAST, "most": MOST, "name": NAME_LIMIT},
+        colours=theme.SETUP_COLOURS,
+        dashes=theme.SETUP_DASHES,
+        symbols=theme.SETUP_SYMBOLS,
+    )
+
+
+class ComparePage(ScriptedPage):
+    """The Compare page."""
+
+    name, title = "compare", "Compare"
+    questions = ("check", "look", "stop", "download", "opening")
+
+    def __init__(self, demo: gr.Blocks, comparisons: Comparisons) -> None:
+        super().__init__(demo, comparisons, _data(comparisons.room))

@@ -1,0 +1,157 @@
+"""What a visitor of the Compare page asks for, read from what the page's script sends; nothing in it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loopviz.app.controls import settings as st
+from loopviz.app.sessions.tickets import is_ticket, number
+from loopviz.app.texts import pick_language, text
+
+LEAST, MOST = 2, 6  # configurations
+NAME_LIMIT = 40  # characters of a configuration's name
+CARD_GROUPS = ("loop", "kv", "step")  # the controls a card has of its own; the others are everybody's
+
+# The plain model in the words of the controls: one loop, of which nothing is kept but what every layer keeps.
+PLAIN: Mapping[str, Any] = {
+    "loop_strategy": "fixed_count",
+    "loop_count": 1,
+    "max_loop_count": 10,
+    "kv_cache_mode": "virtual_layers",
+    "virtual_layer_count": 1,
+    "virtual_attention_mode": "serial",
+    "loop_damping": 1.0,
+    "loop_injection": "none",
+    "loop_norm": False,
+    "layer_chooser": "none",
+}
+_OWN = tuple(control.name for control in st.CONTROLS if control.group in CARD_GROUPS)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A configuration: its name, the controls that were set for it, and whether it is the model without its loop.
+
+    `base`: what a link set for its model, `base_model`; what was not set otherwise is so while that model is chosen.
+    """
+
+    name: str
+    plain: bool
+    values: Mapping[str, Any]
+    base: Mapping[str, Any] = field(default_factory=dict)
+    base_model: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A comparison as asked for.
+
+    Attributes:
+        baseline: a place in `cards`.
+        shared: the controls that are everybody's.
+        suits: the model whose settings the cards hold; what was set for another one's may give way.
+        n: its number among the page's starts.
+        linked: whether a link named the model, and the visitor has not agreed to it yet.
+        look: whether the visitor does not want the model (any more), and only looks where it is.
+    """
+
+    model: str
+    prompt: Any
+    continuation: str
+    shared: Mapping[str, Any]
+    cards: tuple[Card, ...]
+    baseline: int
+    lang: str
+    ticket: str = ""
+    suits: str = ""
+    n: int | None = None
+    linked: bool = False
+    look: bool = False
+
+    @classmethod
+    def read(cls, payload: Any, default_model: str) -> Asked:
+        """From the script's data; what is not well-formed is left to :meth:`problems`, or takes its usual value."""
+        found = payload if isinstance(payload, dict) else {}
+        lang = pick_language(found.get("lang"))
+        name = found.get("model")
+        model, _ = st.clean_name(name if isinstance(name, str) and name.strip() else default_model, lang)
+        given = found.get("cards")
+        cards = (
+            tuple(_card(one) for one in given[: MOST + 1] if isinstance(one, dict)) if isinstance(given, list) else ()
+        )
+        place = found.get("baseline")
+        baseline = place if isinstance(place, int) and 0 <= place < len(cards) else 0
+        continuation = found.get("continuation")
+        shared = found.get("shared")
+        return cls(
+            model=model,
+            prompt=found.get("prompt"),
+            continuation=continuation if isinstance(continuation, str) else "",
+            shared=shared if isinstance(shared, dict) else {},
+            cards=cards,
+            baseline=baseline,
+            lang=lang,
+            ticket=found["ticket"] if is_ticket(found.get("ticket")) else "",
+            suits=found["suits"] if isinstance(found.get("suits"), str) else model,
+            n=number(found.get("n")),
+            linked=found.get("linked") is True,
+            look=found.get("look") is True,
+        )
+
+    def values(self, card: Card, config: Any = None) -> dict[str, Any]:
+        """Every control's value for a card, not yet checked; once the model is there (`config`), as it brings them."""
+        return self.suited(card, config)[0]
+
+    def suited(self, card: Card, config: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As :meth:`values`, and what gave way to the model, as it was set."""
+        shared = {c.name: self.shared[c.name] for c in st.CONTROLS if c.group == "sampling" and c.name in self.shared}
+        own, linked = ({name: at[name] for name in _OWN if name in at} for at in (card.values, card.base))
+        brought = {} if config is None else st.brought(config)
+        base = linked if card.base_model == self.model else brought
+        values = {**st.defaults(), **shared, **base, **own, "model": self.model}
+        if card.plain:
+            return values | PLAIN, {}
+        cleaned, problems = st.clean(values)
+        if problems:
+            return values, {}
+        if config is None or self.suits == self.model:
+            return values | st.fitted(cleaned, own), {}
+        return st.suited(cleaned, config, own) if base is brought else (values, {})
+
+    def names(self) -> list[str]:
+        """The cards' names; one that is empty or taken gets a number."""
+        found: list[str] = []
+        for place, card in enumerate(self.cards):
+            name, n = card.name or str(place + 1), 2
+            while name in found:
+                name, n = f"{card.name or place + 1} ({n})", n + 1
+            found.append(name)
+        return found
+
+    def problems(self) -> list[st.Problem]:
+        """What is wrong before any model is asked: the prompt, the texts' lengths, the number of cards, what is shared."""
+        problems = st.check_prompt(self.prompt, self.lang)
+        if len(self.continuation) > st.PROMPT_LIMIT:
+            n, limit = len(self.continuation), st.PROMPT_LIMIT
+            problems.append(st.Problem("continuation", text(self.lang, "compare.long", n=n, limit=limit)))
+        if not LEAST <= len(self.cards) <= MOST:
+            problems.append(
+                st.Problem("cards", text(self.lang, "compare.count", n=len(self.cards), least=LEAST, most=MOST))
+            )
+        shared, own = {c.name for c in st.CONTROLS if c.group == "sampling"}, Card("", True, {})
+        problems += [problem for problem in st.clean(self.values(own), self.lang)[1] if problem.control in shared]
+        return problems
+
+
+def _card(found: Mapping[str, Any]) -> Card:
+    name, values, base = found.get("name"), found.get("values"), found.get("base")
+    base = base if isinstance(base, dict) else {}
+    return Card(
+        name=name.strip()[:NAME_LIMIT] if isinstance(name, str) else "",
+        plain=found.get("plain") is True,
+        values=values if isinstance(values, dict) else {},
+        base=base["values"] if isinstance(base.get("values"), dict) else {},
+        base_model=base["model"].strip() if isinstance(base.get("model"), str) else "",
+    )

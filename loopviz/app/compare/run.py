@@ -1,0 +1,292 @@
+"""One visitor's comparison: what it has found, and the messages that bring it to the page.
+
+Kinds of message (the page's script, `assets/web/compare/main.js`, is the other half of this):
+
+* `{"kind": "status", "text", "bad"}`: a line of text; what is shown stays. With `over` nothing more will come; `reasons`
+  say by place why cards are refused.
+* `{"kind": "snapshot", "run", "seq", ...}`: everything there is of a comparison.
+* `{"kind": "news", "run", "first", "last", ...}`: what events `first..last-1` brought. A page that has not `first` events
+  asks for a snapshot.
+
+Importing this needs no torch; the measurements are `loopviz.lab.tasks.compare`'s.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from loopviz.app.lab.form import column_words
+from loopviz.app.sessions.memory_budget import Keeper
+from loopviz.app.sessions.messages import pack, wire
+from loopviz.app.sessions.models import short_name
+from loopviz.app.texts import pick_language, table, text
+from loopviz.trace.weight import deep_bytes
+
+if TYPE_CHECKING:
+    from loopviz.lab.experiment import Experiment
+    from loopviz.lab.tasks.compare import Comparison, Event
+
+SEND_EVERY = 0.12  # seconds
+WEIGH_EVERY = 1.0  # seconds
+
+
+class ComparisonRun:
+    """One comparison of one visitor. Its methods may be called from any thread.
+
+    Args:
+        comparison: what is measured.
+        experiment: the table it fills.
+        places: of each configuration, the place of its card on the page.
+        links: by place, the word that opens the card's settings in Explore; None where no address can hold it.
+        session: whose it is; compared, never sent.
+        ticket: the page's own name for what it asked for; it may end it.
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        experiment: Experiment,
+        places: list[int],
+        links: Mapping[int, str | None],
+        session: str = "",
+        lang: str = "en",
+        ticket: str = "",
+    ) -> None:
+        from loopviz.lab.comparison.table import FIRST_AXES, WORDLESS_AXES
+
+        self.id = secrets.token_urlsafe(16)
+        self.comparison, self.experiment, self.places, self.links = comparison, experiment, places, links
+        self.session, self.lang, self.ticket = session, lang, ticket
+        self.refused: Mapping[int, str] = {}  # by place, why a card is not among them
+        self.view = "cosine"
+        self.axes = FIRST_AXES if comparison.params.continuation.strip() else WORDLESS_AXES
+        self.stages: list[dict[str, Any]] = [{"stage": "waiting"} for _ in places]
+        self.rows: list[dict[str, Any] | None] = [None] * len(places)
+        self.end: str | None = None  # done, stopped, time, memory, error
+        self.halted: str | None = None  # its end, if it is ended before it is done
+        self.keeper: Keeper | None = None  # weighs it as it grows
+        self._weight, self._weigh_at = 0, 0.0  # bytes; when to weigh again
+        self.finished = threading.Event()
+        self.seq = 0
+        self._sent = 0
+        self._known = [0] * len(places)  # tokens of each configuration that the page has
+        self._changed: set[int] = set()
+        self._lock = comparison.lock
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it takes: what is known of each configuration.
+
+        While it is made it is weighed now and then: all of it at a time, so the more seldom the longer that takes.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self.finished.is_set() or now >= self._weigh_at:
+                held = [self.comparison.results, self.rows, self.experiment.rows, self.links]
+                self._weight = deep_bytes([*held, dict(vars(self.comparison.params))])
+                self._weigh_at = now + WEIGH_EVERY + 20 * (time.monotonic() - now)
+            return self._weight
+
+    def stop(self, place: int | None = None, end: str = "stopped") -> None:
+        """End the configuration of one card, or all, in the middle of a pass too; its row says when it has.
+
+        Args:
+            end: why, if it is all.
+        """
+        if place is None:
+            self.halted = self.halted or end
+        for i, at in enumerate(self.places):
+            if place is None or place == at:
+                self.comparison.stops[i].set()
+                if self.stages[i]["stage"] == "waiting":
+                    self.stages[i] = {"stage": "stopped"}
+
+    def advance(self, events: Iterator[Event]) -> bool:
+        """Take the next event; False when there is none."""
+        started = time.perf_counter()
+        event = next(events, None)  # without the lock: a question must not wait for a pass
+        with self._lock:
+            self.experiment.seconds += time.perf_counter() - started
+            if event is None:
+                return False
+            self.seq += 1
+            i = event.setup
+            self._changed.add(i)
+            if event.row is not None:
+                self.rows[i] = event.row
+                self.experiment.rows.append(event.row)
+                self.stages[i] = {"stage": "stopped" if self.comparison.stops[i].is_set() else "done"}
+            elif event.kind == "refused":
+                self.stages[i] = {"stage": "refused", "reason": event.reason}
+            elif event.stage:
+                self.stages[i] = {"stage": event.stage, "done": event.done, "total": event.total}
+        if self.keeper is not None and not self.keeper.weigh(self):
+            self.stop()
+            self.finish("memory")
+            return False
+        return True
+
+    def finish(self, end: str) -> None:
+        """Nothing computes for it any more."""
+        with self._lock:
+            if self.end is None:
+                self.end = end
+                # a row that was stopped is kept, but it is not what the manifest would give again
+                self.experiment.complete = end == "done" and not any(stop.is_set() for stop in self.comparison.stops)
+        self.finished.set()
+        if self.keeper is not None:
+            self.keeper.settled(self)
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def _card(self, i: int, known: int = 0) -> dict[str, Any]:
+        """What the page shows on a configuration's card, its text from the token `known` on."""
+        result, row = self.comparison.results[i], self.rows[i]
+        card: dict[str, Any] = {**self.stages[i], "from": known, "pieces": result.pieces[known:]}
+        if row is not None:
+            card |= {
+                "row": row,
+                "said": said_of(row, self.lang),
+                "differs": result.differs,
+                "same": result.same_until,
+                "link": self.links[self.places[i]],
+            }
+        return card
+
+    def _pareto(self) -> dict[str, Any]:
+        from loopviz.lab.comparison.table import pareto
+
+        known = [(row, place) for row, place in zip(self.rows, self.places, strict=True) if row is not None]
+        return pareto([row for row, _ in known], *self.axes, self.lang, [place for _, place in known])
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything there is."""
+        from loopviz.lab.comparison.curves import TEXTS, figures
+
+        with self._lock:
+            params, results = self.comparison.params, self.comparison.results
+            self._sent, self._changed = self.seq, set()
+            self._known = [len(result.ids) for result in results]
+            return {
+                "kind": "snapshot",
+                "run": self.id,
+                "ticket": self.ticket,
+                "seq": self.seq,
+                "end": self.end,
+                "model": short_name(self.comparison.subject.name),
+                "prompt": params.prompt,
+                "names": {str(place): name for name, place in zip(params.names, self.places, strict=True)},
+                "baseline": self.places[params.baseline],
+                "refused": {str(place): reason for place, reason in self.refused.items()},
+                "cards": {str(place): self._card(i) for i, place in enumerate(self.places)},
+                "figures": figures(params.names, results, self.lang, self.view, self.places),
+                "pareto": self._pareto(),
+                "columns": columns(self.lang),
+                "words": {name: words for name, words in TEXTS[self.lang].items() if isinstance(words, dict)},
+                "choose": TEXTS[self.lang]["choose"],
+                "view": self.view,
+                "axes": self.axes,
+            }
+
+    def news(self) -> dict[str, Any] | None:
+        """What came since the last message; None when nothing did."""
+        from loopviz.lab.comparison.curves import edits
+
+        with self._lock:
+            if self._sent == self.seq and self.end is None:
+                return None
+            cards, ops, rows = {}, {}, False
+            for i in sorted(self._changed) if self.end is None else range(len(self.places)):
+                result, known = self.comparison.results[i], self._known[i]
+                cards[str(self.places[i])] = self._card(i, known)
+                rows = rows or self.rows[i] is not None
+                for name, made in edits(i, result, known, self.view).items():
+                    ops.setdefault(name, []).extend(made)
+                self._known[i] = len(result.ids)
+            message = {"kind": "news", "run": self.id, "ticket": self.ticket, "end": self.end}
+            message |= {"first": self._sent, "last": self.seq}
+            message |= {"cards": cards, "ops": {name: pack(made) for name, made in ops.items()}}
+            if rows:
+                message["pareto"] = self._pareto()
+            self._sent, self._changed = self.seq, set()
+            return message
+
+    def look(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The page wants another language, quantity or pair of columns: a snapshot drawn so."""
+        from loopviz.lab.comparison.curves import VIEWS
+        from loopviz.lab.comparison.table import AXES
+
+        with self._lock:
+            self.lang = pick_language(asked.get("lang"))
+            if asked.get("view") in VIEWS:
+                self.view = asked["view"]
+            axes = asked.get("axes")
+            if isinstance(axes, list) and len(axes) == 2 and all(name in AXES for name in axes):
+                self.axes = (axes[0], axes[1])
+            return self.snapshot()
+
+
+def said_of(row: Mapping[str, Any], lang: str) -> dict[str, str]:
+    """A row's cells that are words, in the page's language: how the text ended, and why its passes stopped."""
+    said = {}
+    if row.get("finish"):
+        said["finish"] = table(lang).get(f"compare.finish.{row['finish']}", row["finish"])
+    reasons = [part.rpartition(" ") for part in str(row.get("stops") or "").split(", ") if part]
+    if reasons:
+        words = table(lang)
+        said["stops"] = text(lang, "compare.and").join(
+            f"{words.get(f'live.reason.{reason}', reason)} × {count}"
+            if reason
+            else words.get(f"compare.stops.{count}", count)
+            for reason, _, count in reasons
+        )
+    return said
+
+
+def columns(lang: str) -> list[dict[str, Any]]:
+    """The table's columns as the page shows them: name, unit, heading, what it is, its group, which way is better.
+
+    `noise`: what two values may differ by, absolutely or as a share, and still be the same.
+    """
+    from loopviz.lab.comparison.table import BETTER, COLUMNS, GROUPS, NOISE
+
+    groups = {name: group for group, names in GROUPS.items() for name in names}
+    return [
+        {
+            **column_words(column, lang),
+            "better": BETTER.get(column.name),
+            "group": groups.get(column.name),
+            "noise": NOISE.get(column.name, (0.0, 0.0)),
+        }
+        for column in sorted(COLUMNS, key=lambda column: [*groups].index(column.name) if column.name in groups else -1)
+    ]
+
+
+def messages(
+    run: ComparisonRun, *, every: float = SEND_EVERY, clock: Callable[[], float] = time.monotonic
+) -> Iterator[str]:
+    """A comparison's messages: a snapshot, then what is new every `every` seconds, and its end."""
+    last = clock()
+    try:
+        with closing(run.comparison.events()) as events:
+            yield wire(run.snapshot())
+            while run.advance(events):
+                now = clock()
+                if now - last >= every and (message := run.news()):
+                    last = now
+                    yield wire(message)
+        run.finish(run.halted or "done")
+        yield wire(run.news() or run.snapshot())
+    except GeneratorExit:
+        run.finish("stopped")
+        raise
+    except BaseException:
+        run.finish("error")
+        raise
+    finally:
+        run.finish("stopped")

@@ -1,0 +1,258 @@
+"""What the Compare page's events do: comparisons checked, started, stopped, asked about.
+
+Importing this needs no torch; the measurements are `loopviz.lab.tasks.compare`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loopviz.app.compare.request import CARD_GROUPS, Asked, Card
+from loopviz.app.compare.run import SEND_EVERY, ComparisonRun, messages
+from loopviz.app.controls import settings as st
+from loopviz.app.controls.link_word import PageState, decode, encode
+from loopviz.app.explore.answers import read
+from loopviz.app.explore.controls_view import face
+from loopviz.app.explore.service import Service, full, in_line, over, status
+from loopviz.app.explore.snapshot import about_loop
+from loopviz.app.sessions import bounds
+from loopviz.app.sessions.faults import kinds, unforeseen
+from loopviz.app.sessions.messages import dumps
+from loopviz.app.sessions.registry import KeptRuns
+from loopviz.app.sessions.table_file import file_of
+from loopviz.app.sessions.tickets import Start, is_ticket
+from loopviz.app.sessions.waiting_line import LineFull
+from loopviz.app.texts import pick_language, text
+from loopviz.worker import ended_by
+
+GONE = dumps({"kind": "gone"})
+CHECK_LIMIT = 40_000  # characters of a question that holds all the page's settings
+
+
+def _face(control: st.Control, values: Mapping[str, Any], problems: list[st.Problem], lang: str) -> dict[str, Any]:
+    """A control as the page's script shows it: the line under it, whether it applies, whether it is refused."""
+    made = face(control, values, problems, lang)
+    return {"info": made["info"], "on": made["interactive"], "bad": bool(made["elem_classes"])}
+
+
+class Comparisons:
+    """The comparisons of a page's visitors: checked, started, watched, stopped.
+
+    Args:
+        service: of the Explore page; its models are shared.
+    """
+
+    def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
+        self.service, self.room, self.every = service, service.room, every
+        self.runs: KeptRuns[ComparisonRun] = KeptRuns(keeper=service.registry.keeper)
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run(self, payload: Any, session: str) -> Iterator[str]:
+        """One comparison: messages for the page. Whatever goes wrong becomes a message.
+
+        What the session compared or waited for before is over as this begins.
+        """
+        asked = Asked.read(payload, self.room.default)
+        start = self.service.starts.begin(session, asked.n, asked.ticket)
+        if not start.replaced:
+            self.runs.stop(session)
+        try:
+            yield from self._run(asked, session, start)
+        except LineFull:
+            yield over(asked.ticket, full(self.service.places, asked.lang), full=True)
+        except ValueError as error:
+            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
+                yield over(asked.ticket, text(asked.lang, "live.end.stopped"), bad=False)
+            else:
+                yield over(asked.ticket, text(asked.lang, "refused", reason=self.room.words(error)))
+        except kinds() as error:
+            reason = unforeseen(error, asked.lang, "comparison")
+            yield over(asked.ticket, text(asked.lang, "refused", reason=reason))
+
+    def _run(self, asked: Asked, session: str, start: Start) -> Iterator[str]:
+        lang, stopped, gone = asked.lang, text(asked.lang, "live.end.stopped"), start.over.is_set
+        if problems := asked.problems():
+            yield over(asked.ticket, text(lang, "refused", reason=problems[0].reason))
+            return
+        said, bad = stopped, False
+        for said, bad in () if gone() else self.service.load(asked.model, lang, gone):
+            yield status(said, bad, ticket=asked.ticket)
+        if bad or gone():
+            yield over(asked.ticket, said if bad else stopped, bad=bad)
+            return
+        loaded = self.room.get(asked.model, lang, gone)
+        with ended_by(gone):
+            tokens = self._tokens(asked, loaded)
+        reasons = self.refused(asked, loaded, tokens)
+        cards = [(place, card) for place, card in enumerate(asked.cards) if place not in reasons]
+        if not cards:
+            told = {str(place): said for place, said in reasons.items()}
+            yield over(asked.ticket, text(lang, "compare.all_refused"), reasons=told)
+            return
+        if (problem := self._too_much(asked, [card for _, card in cards], loaded, tokens)) is not None:
+            yield over(asked.ticket, text(lang, "refused", reason=problem.reason), field=problem.control)
+            return
+        with self.service.places.join("compare") as place:
+            for ahead in place.wait(gone):
+                yield status(in_line(ahead, lang), ticket=asked.ticket)
+            if gone():
+                yield over(asked.ticket, stopped, bad=False)
+                return
+            with ended_by(gone):
+                run = self._prepare(asked, cards, loaded, session)
+            run.refused = reasons
+            self.runs.begin(run)
+            if gone():  # taken back as it began
+                run.stop()
+            with bounds.deadline(self.room.profile.seconds_compare, lambda: run.stop(end="time")):
+                yield from messages(run, every=self.every)
+
+    def refused(self, asked: Asked, loaded: Any, tokens: tuple[int, int] = (1, 0)) -> dict[int, str]:
+        """Which cards the loaded model, or the server, refuses, and why.
+
+        Args:
+            tokens: of the prompt and the continuation.
+        """
+        reasons = {}
+        for place, card in enumerate(asked.cards):
+            values, problems = st.clean(asked.values(card, loaded.model.config), asked.lang)
+            if not problems and not card.plain:
+                problems = st.check_loop(values, loaded.model, asked.lang)
+            if not problems and values["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
+                problems = [st.Problem("chat", text(asked.lang, "refused.chat"))]
+            if not problems and (told := self._too_much(asked, [card], loaded, tokens)):
+                problems = [told]
+            if problems:
+                reasons[place] = problems[0].reason
+        return reasons
+
+    @staticmethod
+    def _tokens(asked: Asked, loaded: Any) -> tuple[int, int]:
+        """Tokens of the prompt and the continuation; of what cannot be read, which is told as it begins, as if short."""
+        from loopviz.engine import context_length, encode_prompt
+        from loopviz.engine.pieces import encode
+
+        chat = st.clean(asked.values(Card("", True, {})))[0]["chat"]
+        context, tokenizer = context_length(loaded.model), loaded.tokenizer
+        try:
+            prompt = len(encode_prompt(tokenizer, asked.prompt, chat=chat, context=context))
+            after = encode(tokenizer, asked.continuation, add_special_tokens=False) if asked.continuation else []
+        except ValueError:
+            return 1, 0
+        return prompt, len(after)
+
+    def _too_much(self, asked: Asked, cards: list[Card], loaded: Any, tokens: tuple[int, int]) -> st.Problem | None:
+        """What of these cards together is more than this server's limits allow."""
+        shapes = []
+        for card in cards:
+            values = st.clean(asked.values(card, loaded.model.config), asked.lang)[0]
+            shapes.append((bounds.shape_of(loaded, None if card.plain else values), values))
+        return bounds.of_comparison(shapes, loaded, *tokens, self.room.profile, asked.lang)
+
+    def _prepare(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Any, session: str) -> ComparisonRun:
+        from loopviz.lab import TASKS
+        from loopviz.lab.experiment import Experiment
+        from loopviz.lab.task import Subject
+        from loopviz.lab.tasks.compare import Comparison
+
+        task, places = TASKS["compare"], [place for place, _ in cards]
+        values = [st.clean(asked.values(card, loaded.model.config), asked.lang)[0] for _, card in cards]
+        sampling = st.stream_fields(values[0])
+        params = task.params(
+            prompt=asked.prompt,
+            continuation=asked.continuation,
+            names=tuple(asked.names()[place] for place in places),
+            loops=tuple(None if card.plain else st.loop_fields(v) for v, (_, card) in zip(values, cards, strict=True)),
+            baseline=places.index(asked.baseline) if asked.baseline in places else 0,
+            **sampling,
+        )
+        subject = Subject(loaded.model, loaded.tokenizer, loaded.name, loaded.source)
+        links = {place: self._link(v, asked) for v, place in zip(values, places, strict=True)}
+        comparison = Comparison(subject, params)
+        experiment = Experiment(task, subject, params)
+        return ComparisonRun(comparison, experiment, places, links, session, asked.lang, asked.ticket)
+
+    def _link(self, values: Mapping[str, Any], asked: Asked) -> str | None:
+        """The word of the address that opens a configuration in Explore."""
+        return encode(PageState(values=values, prompt=asked.prompt), local=self.room.local, lang=asked.lang)[0]
+
+    def forget(self, session: str) -> None:
+        """A visitor left: stop what runs or waits for them and keep nothing."""
+        self.service.starts.leave(session)
+        self.runs.forget(session)
+
+    # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
+
+    def check(self, question: Any) -> str:
+        """`{lang, model, linked, look, shared, cards}`, as for a comparison: where the model is, what applies, what would be refused.
+
+        `base`: once the model is there, the values that suit it; `looped`: whether they are a loop of its own.
+        """
+        asked = Asked.read(read(question, CHECK_LIMIT), self.room.default)
+        loaded = self.room.ready(asked.model)
+        now = self.room.want(asked.model, asked.lang, linked=asked.linked, look=asked.look)
+        answer: dict[str, Any] = {
+            "kind": "checked",
+            "model": {"name": asked.model, "state": now.state, "text": now.tell(asked.lang)},
+        }
+        config = None if loaded is None else loaded.model.config
+        answer["base"] = None if config is None else st.defaults() | st.brought(config)
+        answer["looped"] = loaded is None or bool(loaded.model.config.loop_blocks())
+        reasons = {} if loaded is None else self.refused(asked, loaded)
+        answer["cards"] = [
+            self._checked(asked, card, reasons.get(place), config) for place, card in enumerate(asked.cards)
+        ]
+        shared = [control for control in st.CONTROLS if control.group == "sampling"]
+        values, problems = st.clean(asked.values(Card("", True, {})), asked.lang)
+        answer["shared"] = {control.name: _face(control, values, problems, asked.lang) for control in shared}
+        return dumps(answer)
+
+    @staticmethod
+    def _checked(asked: Asked, card: Card, refused: str | None, config: Any = None) -> dict[str, Any]:
+        """What a card shows of its settings: a line about them, each control as it stands, and what gave way."""
+        suited, gave = asked.suited(card, config)
+        values, problems = st.clean(suited, asked.lang)
+        own = [control for control in st.CONTROLS if control.group in CARD_GROUPS]
+        if refused is None and problems:
+            refused = problems[0].reason
+        return {
+            "about": " · ".join(about_loop([] if card.plain else [st.block_of(values)], asked.lang)),
+            "refused": refused,
+            "values": {} if card.plain or problems else {c.name: values[c.name] for c in own},
+            "gave": gave,
+            "controls": {} if card.plain else {c.name: _face(c, values, problems, asked.lang) for c in own},
+        }
+
+    def opening(self, question: Any) -> str:
+        """`{word, lang}`: what a link to the page (see `loopviz.app.controls.link_word`) brings: values and prompt."""
+        asked = read(question, CHECK_LIMIT)
+        lang = pick_language(asked.get("lang"))
+        state, problems = decode(asked.get("word"), default_model=self.room.default, local=self.room.local, lang=lang)
+        said = [problem.reason for problem in problems]
+        return dumps({"kind": "opening", "values": state.values, "prompt": state.prompt, "said": said})
+
+    def look(self, question: Any) -> str:
+        """`{run, lang, view, axes}`: everything of the comparison, drawn so."""
+        asked = read(question)
+        run = self.runs.get(asked.get("run"))
+        return GONE if run is None else dumps(run.look(asked))
+
+    def stop(self, question: Any) -> str:
+        """`{ticket, place}`: end the configuration of one card; without a place all, also what has not begun yet."""
+        asked = read(question)
+        ticket, place = asked.get("ticket"), asked.get("place")
+        place = place if type(place) is int else None
+        if place is None:
+            self.service.starts.cancel(ticket)
+        for run in self.runs:
+            if is_ticket(ticket) and run.ticket == ticket:
+                run.stop(place)
+        return dumps({"kind": "ok"})
+
+    def download(self, question: Any) -> str:
+        """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""
+        asked = read(question)
+        run = self.runs.get(asked.get("run"))
+        return GONE if run is None else dumps(file_of(run.experiment, asked.get("kind")))

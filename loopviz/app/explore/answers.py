@@ -1,0 +1,221 @@
+"""What the page's script may ask, and what it is told: strings of JSON both ways, and nothing in a question is trusted.
+
+A run is found by its unguessable id, or is the recorded one, which is everybody's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from loopviz.app.controls import settings as st
+from loopviz.app.explore import first_run, snapshot
+from loopviz.app.explore import replay as playing
+from loopviz.app.explore.run import Registry, Run
+from loopviz.app.sessions.messages import dumps
+from loopviz.app.sessions.model_notes import of_model
+from loopviz.app.sessions.models import ModelRoom, short_name
+from loopviz.app.texts import pick_language, text
+from loopviz.panels import PANELS, Focus
+from loopviz.trace import Trace
+
+QUESTION_LIMIT = 4_000  # characters of a question
+LARGEST_POSITION = 1_000_000
+LONGEST_PIECE = 400  # characters of one token
+
+
+def read(question: Any, limit: int = QUESTION_LIMIT) -> dict[str, Any]:
+    """The question as a dict; an empty one when it is not what our script sends, or longer than `limit` characters."""
+    if not isinstance(question, str) or len(question) > limit:
+        return {}
+    try:
+        found = json.loads(question)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and not has_halves(found) else {}
+
+
+def has_halves(asked: Any) -> bool:
+    """Whether half a character is somewhere in what was asked (JSON's own kinds): no answer could say it again."""
+    return bool(st.HALVES.search(json.dumps(asked, ensure_ascii=False)))
+
+
+def read_focus(asked: Any) -> Focus | None:
+    """A focus as asked for; None when it is none, or points beyond any run."""
+    try:
+        focus = Focus.from_json(asked)
+    except (ValueError, TypeError):
+        return None
+    far = max(focus.token or 0, focus.block, focus.step or 0, focus.layer or 0, *focus.pins, 0) > LARGEST_POSITION
+    return None if far else focus
+
+
+def read_panels(asked: Any) -> snapshot.Panels:
+    """The panels asked for, in the page's order; the usual ones when nothing well-formed was asked."""
+    if not isinstance(asked, list):
+        return first_run.usual_panels()
+    return {name: panel for name, panel in PANELS.items() if name in asked}
+
+
+def _place(asked: Mapping[str, Any], key: str, default: int) -> int:
+    value = asked.get(key)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= LARGEST_POSITION else default
+
+
+@dataclass(frozen=True)
+class View:
+    """How a visitor looks at runs: with which panels, and from where."""
+
+    panels: snapshot.Panels = field(default_factory=first_run.usual_panels)
+    focus: Focus = field(default_factory=Focus)
+
+    @classmethod
+    def read(cls, wishes: Any) -> View:
+        """From what the page's script keeps for the next run: `{panels, focus}`; whatever is not well-formed is usual."""
+        asked = read(wishes)
+        return cls(read_panels(asked.get("panels")), read_focus(asked.get("focus")) or Focus())
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What a run must record to be looked at so, beyond what every run records; nothing for a panel that is off."""
+        lens = {"exit"} if self.focus.lens == "exit" else set()
+        return tuple(sorted(lens.union(*map(snapshot.needs, self.panels.values()))))
+
+    def extras_of(self, misleads: bool) -> tuple[str, ...]:
+        """:attr:`extras`, and the exit lens where the direct one `misleads` and a panel that is on reads words through one.
+
+        A visitor who has chosen the direct lens is shown that, and the run spared the other.
+        """
+        reads = self.focus.lens is None and any(getattr(panel, "LENS", False) for panel in self.panels.values())
+        return tuple(sorted({*self.extras, "exit"})) if misleads and reads else self.extras
+
+    def fresh(self, lang: str) -> Focus:
+        """Where a new run is looked at from: as before, but for what belonged to the old run's tokens and blocks."""
+        return replace(self.focus, token=None, step=None, pins=(), block=0, lang=lang)
+
+
+class Questions:
+    """The page's questions, each answered from a string to a string."""
+
+    def __init__(self, registry: Registry, room: ModelRoom) -> None:
+        self._registry = registry
+        self._room = room
+
+    def _trace(self, run_id: Any) -> Trace | None:
+        if run_id == first_run.RUN:
+            return first_run.stored()
+        run = self._registry.get(run_id)
+        return None if run is None else run.trace
+
+    def resync(self, question: Any) -> str:
+        """`{run, epoch, seq}`: what the page lacks of the run."""
+        asked = read(question)
+        run = self._registry.get(asked.get("run"))
+        if run is None:
+            return _GONE
+        return dumps(run.since(asked.get("epoch"), asked.get("seq")))
+
+    def focus(self, question: Any) -> str:
+        """`{run, focus, panels, shown, epoch}`: the run drawn as seen from there, by these panels.
+
+        `shown`: of a finished run, how many of its tokens; null for all.
+        """
+        asked = read(question)
+        run, stored = self._registry.get(asked.get("run")), self._recorded(asked)
+        if run is None and stored is None:
+            return _GONE
+        focus = read_focus(asked.get("focus"))
+        shown = _place(asked, "shown", LARGEST_POSITION)
+        panels = read_panels(asked["panels"]) if "panels" in asked else None
+        if stored is not None:
+            return dumps(playing.snapshot(stored, **self._view(asked, 1), shown=shown))
+        return dumps(run.since(-1, -1) if focus is None else run.look(focus, panels, shown))
+
+    def advance(self, question: Any) -> str:
+        """`{run, epoch, from, to, split, focus, panels}`: go through a finished run, forward by edits, back by a snapshot."""
+        asked = read(question)
+        run, stored = self._registry.get(asked.get("run")), self._recorded(asked)
+        way = {"first": _place(asked, "from", 0), "last": _place(asked, "to", LARGEST_POSITION)}
+        way["split"] = asked.get("split") is True
+        if stored is not None:
+            return dumps(playing.advance(stored, **self._view(asked, 0), **way))
+        return _GONE if run is None else dumps(self._of(run, asked, way))
+
+    @staticmethod
+    def _of(run: Run, asked: Mapping[str, Any], way: dict[str, Any]) -> dict[str, Any]:
+        # edits fit only the figures they were made for
+        return run.advance(**way) if asked.get("epoch") == run.epoch else run.since(-1, -1)
+
+    @staticmethod
+    def _recorded(asked: Mapping[str, Any]) -> Trace | None:
+        return first_run.stored() if asked.get("run") == first_run.RUN else None
+
+    @staticmethod
+    def _view(asked: Mapping[str, Any], later: int) -> dict[str, Any]:
+        """How the stored run is looked at: all of it is in the question, for the server keeps nothing of its visitors."""
+        trace = first_run.stored()
+        return {
+            "focus": read_focus(asked.get("focus")) or Focus(),
+            "panels": read_panels(asked.get("panels")),
+            "run": first_run.RUN,
+            "epoch": _place(asked, "epoch", 0) + later,
+            "end": None if trace is None else first_run.ending(trace),
+        }
+
+    def text_until(self, question: Any) -> str:
+        """`{run, token, piece}`: the run's text as a prompt to go on from: `{"prompt"}`.
+
+        All of it, or up to and with `token`, and then `piece`. Without the beginning-of-text mark that the tokenizer
+        would add once more.
+        """
+        asked = read(question)
+        trace = self._trace(asked.get("run"))
+        if trace is None or not len(trace):
+            return _GONE
+        piece = asked.get("piece")
+        token = _place(asked, "token", len(trace) - 1)
+        if isinstance(piece, str) and len(piece) <= LONGEST_PIECE:
+            said = "".join(frame["text"] for frame in trace.frames[: token + 1]) + piece
+        else:
+            said = trace.text
+        return dumps({"kind": "text", "prompt": self._as_prompt(trace, said)})
+
+    @staticmethod
+    def _as_prompt(trace: Trace, said: str) -> str:
+        """`said`, a beginning of the run's text and perhaps something more, without a mark that was not typed."""
+        typed, first = trace.meta["prompt"].strip(), trace.frames[0]["text"]
+        begins = "".join(frame["text"] for frame in trace.frames[1:9]).strip()[: len(typed)]
+        marked = first.strip() and begins and not typed.startswith(first.strip()) and typed.startswith(begins)
+        return said[len(first) :] if marked and not trace.meta["settings"].get("chat") else said
+
+    def model_status(self, question: Any) -> str:
+        """`{lang, model, again, linked, look}`: where the model the visitor has chosen is; the one the page started with when none is named.
+
+        Whoever asks wants it: it begins to be loaded; one that failed is tried once more if asked `again`.
+        `linked`: a link named it, and the visitor has not agreed to it yet. `look`: they do not want it (any more).
+        """
+        asked = read(question)
+        lang = pick_language(asked.get("lang"))
+        name, problems = st.clean_name(asked.get("model", self._room.default), lang)
+        if problems:
+            return dumps({"state": "failed", "text": problems[0].reason, "lang": lang})
+        how = {wish: asked.get(wish) is True for wish in ("again", "linked", "look")}
+        now = self._room.want(name, lang, **how)
+        loaded = self._room.ready(name) if now.state == "ready" else None
+        notes = of_model(loaded, lang) if loaded else []
+        return dumps({"state": now.state, "text": now.tell(lang), "lang": lang, **self._noted(name, notes, lang)})
+
+    @staticmethod
+    def _noted(name: str, notes: list[str], lang: str) -> dict[str, Any]:
+        """What is to be known of a model that is there, with the words for how much that is; nothing when it is nothing."""
+        if not notes:
+            return {}
+        count = text(lang, "model.notes.one") if len(notes) == 1 else text(lang, "model.notes", n=len(notes))
+        about = text(lang, "model.notes.about", model=short_name(name))
+        return {"notes": {"count": count, "about": about, "said": notes}}
+
+
+_GONE = dumps({"kind": "gone"})

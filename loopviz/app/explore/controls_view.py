@@ -1,0 +1,160 @@
+"""What the Explore page's parts look like: the component of each control, its words, whether it applies, what is refused.
+
+Beside the controls: the prompt, the prompts to try, the presets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from loopviz.app.controls import settings as st
+from loopviz.app.controls.examples import EXAMPLES_SHOWN, offer_of
+from loopviz.app.controls.presets import PRESETS, matching
+from loopviz.app.sessions.models import ModelRoom, short_name
+from loopviz.app.texts import text
+
+if TYPE_CHECKING:
+    from loopviz.app.explore.service import Service
+
+
+def _info(control: st.Control, values: Mapping[str, Any], lang: str) -> str:
+    """The line under a control that applies."""
+    name = control.name
+    if name == "cosine_threshold":
+        cos = st.cosine_of(values[name])
+        return text(lang, f"{name}.info", cos=f"{cos:.7g}", gap=f"{1 - cos:.2g}")
+    if name == "kl_threshold":
+        return text(lang, f"{name}.info", kl=f"{st.kl_of(values[name]):g}")
+    if name == "virtual_layer_count" and values["loop_strategy"] == "dynamic_stop":
+        return text(lang, f"{name}.info.dynamic", most=values["min_loop_count"])
+    if name == "layer_threshold" and values["layer_chooser"] in st.BY_NAME["layer_chooser"].choices:
+        return text(lang, f"{name}.info.{values['layer_chooser']}")
+    return text(lang, f"{name}.info")
+
+
+def _choices(control: st.Control, lang: str) -> list[tuple[str, str]]:
+    return [
+        # a name that somebody registered is its own word
+        (text(lang, f"{control.name}.{choice}") if choice in control.choices else choice, choice)
+        for choice in st.choices(control)
+    ]
+
+
+def face(
+    control: st.Control,
+    values: Mapping[str, Any],
+    problems: list[st.Problem],
+    lang: str,
+    later: Mapping[str, str] | None = None,
+    gave: Mapping[str, Any] | None = None,
+    models: str | None = None,
+) -> dict[str, Any]:
+    """What a control looks like under `values`: its words, whether it applies and why not, and what is refused.
+
+    `later`: the controls whose values are for the next run, each with the text key of the reason. `gave`: what the
+    visitor had set and gave way to the model. `models`: what may be named as the model (:meth:`ModelRoom.told`).
+    """
+    later, gave = later or {}, gave or {}
+    off = st.why_off(control.name, values)
+    refused = next((problem.reason for problem in problems if problem.control == control.name), None)
+    info = models if models is not None and control.name == "model" else _info(control, values, lang)
+    if refused is not None:
+        info = text(lang, "refused", reason=refused)
+    elif control.name in gave:
+        info = text(lang, "gave", was=_shown(control, gave[control.name], lang), model=short_name(values["model"]))
+    elif off is not None:
+        info = text(lang, off)
+    elif control.name in later:
+        info = text(lang, "later", reason=text(lang, later[control.name]))
+    marked = ["lv-later"] if control.name in {*later, *gave} else []
+    looks: dict[str, Any] = {
+        "label": text(lang, f"{control.name}.label"),
+        "info": info,
+        "interactive": off is None,
+        "elem_classes": ["lv-refused"] if refused is not None else marked,
+    }
+    if control.kind == "choice":
+        looks["choices"] = _choices(control, lang)
+    return looks
+
+
+def _shown(control: st.Control, value: Any, lang: str) -> str:
+    """A control's value in words."""
+    if control.kind == "choice":
+        return text(lang, f"{control.name}.{value}")
+    return text(lang, f"gave.{str(value).lower()}") if control.kind == "flag" else f"{value:g}"
+
+
+def make(
+    control: st.Control, lang: str, room: ModelRoom, opening: Mapping[str, Any] | None = None
+) -> gr.components.Component:
+    """The Gradio component of a control; `opening`: the values the page opens with."""
+    values = opening or st.defaults()
+    looks = face(control, values, [], lang, models=room.told(lang)) | {"elem_id": f"ctl-{control.name}"}
+    if control.kind == "name":
+        return gr.Dropdown(room.names, value=room.default, allow_custom_value=True, **looks)
+    if control.kind == "choice":
+        kind = gr.Radio if len(control.choices) == 2 else gr.Dropdown
+        return kind(value=values[control.name], **looks)
+    if control.kind == "flag":
+        return gr.Checkbox(value=values[control.name], **looks)
+    if control.high > 999:  # a range too long to slide over
+        return gr.Number(value=values[control.name], precision=0, **looks)
+    if control.name in ("block_start", "block_end"):
+        return gr.Number(value=values[control.name], precision=0, minimum=0, **looks)
+    return gr.Slider(control.low, control.high, value=values[control.name], step=control.step, buttons=[], **looks)
+
+
+def prompt_face(problems: list[st.Problem], lang: str, hint: str = "") -> dict[str, Any]:
+    """What the prompt's box looks like: its words, what is refused, and what the model makes of the prompt (`hint`)."""
+    refused = next((problem.reason for problem in problems if problem.control == "prompt"), None)
+    return {
+        "label": text(lang, "prompt.label"),
+        "placeholder": text(lang, "prompt.placeholder"),
+        "info": hint or text(lang, "prompt.info") if refused is None else text(lang, "refused", reason=refused),
+        "elem_classes": [] if refused is None else ["lv-refused"],
+    }
+
+
+def example_faces(model: str) -> list[Any]:
+    """The prompts to try with a model."""
+    offer = offer_of(model)
+    shown = [*offer.examples, *[None] * (EXAMPLES_SHOWN - len(offer.examples))]
+    return [gr.update(value=example or "", visible=example is not None) for example in shown]
+
+
+def all_faces(
+    service: Service,
+    values: Mapping[str, Any],
+    lang: str,
+    problems: list[st.Problem] | None = None,
+    changed: Mapping[str, Any] | None = None,
+    later: Mapping[str, str] | None = None,
+    hint: str = "",
+) -> list[Any]:
+    """Updates of the prompt, the presets, what to look for, and every control; no value but those `changed`.
+
+    Args:
+        problems: what is refused; None for all that would be, as far as it is known.
+        later: as :func:`face` has it.
+        hint: as :func:`prompt_face` has it.
+    """
+    changed = changed or {}
+    values = {**values, **changed}  # where something gave way, that is in them
+    cleaned, _ = st.clean(values)
+    if problems is None:
+        problems = service.problems(values, lang) + service.model_problem(cleaned["model"], lang)
+    chosen = matching(cleaned)
+    look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(cleaned['model']).name or 'own'}"
+    made = [gr.update(**prompt_face(problems, lang, hint))]
+    for preset in PRESETS:
+        marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
+        made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
+    made.append(text(lang, look))
+    for control in st.CONTROLS:
+        looks = face(control, cleaned, problems, lang, later, values.get(st.GAVE), service.room.told(lang))
+        made.append(gr.update(**looks, **({"value": changed[control.name]} if control.name in changed else {})))
+    return made

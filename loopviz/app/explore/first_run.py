@@ -1,0 +1,72 @@
+"""The stored run a page opens with: finished, drawn at once, and nobody's in particular.
+
+Reading it needs neither torch nor a model, so it is there before either.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+from loopviz.app.controls.settings import of_run
+from loopviz.app.explore import replay, snapshot
+from loopviz.app.explore.config import page_config
+from loopviz.app.sessions.messages import dumps
+from loopviz.panels import PANELS, Focus
+from loopviz.paths import ASSETS
+from loopviz.trace import Trace
+
+log = logging.getLogger(__name__)
+
+FILE = ASSETS / "runs" / "first.loopviz"
+RUN = "recorded"  # its id on every page; ids of visitors' runs are longer and random
+
+
+def usual_panels() -> snapshot.Panels:
+    """The panels that are on until a visitor says otherwise."""
+    return {name: panel for name, panel in PANELS.items() if snapshot.usual(panel)}
+
+
+def ending(trace: Trace) -> str:
+    """Why the run of a finished trace ended."""
+    return (trace.frames[-1]["finish"] if trace.frames else None) or "stopped"
+
+
+@functools.cache
+def stored(path: Path = FILE) -> Trace | None:
+    """The stored run; None when there is none that this version can read, and the log says why."""
+    from loopviz.trace.file import load
+
+    try:
+        return load(path)
+    except (OSError, ValueError) as error:
+        log.warning("no recorded run to open with: %s", error)
+        return None
+
+
+def settings(model: str) -> tuple[dict[str, Any], str] | None:
+    """The controls' values and the prompt under which the stored run was made, for a page that opens on `model`.
+
+    None when there is no stored run, or it is of another model, or of settings that the controls cannot hold.
+    """
+    trace = stored()
+    if trace is None or trace.meta["model"] != model:
+        return None
+    values, lost = of_run(trace.meta)
+    return None if lost else (values, str(trace.meta["prompt"]))
+
+
+@functools.cache
+def opening(lang: str) -> bytes | None:
+    """What a page opens with, before anything else is there: `{"config", "snapshot"}` as JSON.
+
+    The page's words, and the stored run, all of it shown by the usual panels. None when there is no stored run.
+    """
+    trace = stored()
+    if trace is None:
+        return None
+    place = {"run": RUN, "epoch": 0, "end": ending(trace)}
+    drawn = replay.snapshot(trace, Focus(lang=lang), usual_panels(), **place)
+    return dumps({"config": page_config(lang), "snapshot": drawn}).encode()

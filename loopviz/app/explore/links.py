@@ -1,0 +1,114 @@
+"""Links to the page: made of what a visitor has set up, and opened again. The words themselves: loopviz.app.controls.link_word.
+
+A link never holds a result. What it was made on is said with it: the recorded run is everybody's and is shown again at
+once; on a run of the visitor's own the link's view waits for the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from loopviz.app.controls import link_word
+from loopviz.app.controls import settings as st
+from loopviz.app.controls.link_word import PageState
+from loopviz.app.controls.settings import Problem
+from loopviz.app.explore import first_run, replay
+from loopviz.app.explore import snapshot as drawing
+from loopviz.app.explore.answers import View
+from loopviz.app.explore.run import Registry, Run
+from loopviz.app.sessions.models import ModelRoom, short_name
+from loopviz.app.texts import text
+from loopviz.panels import PANELS, Focus
+
+RECORDED = first_run.FILE.stem  # the stored run's name in links
+
+
+def message(
+    asked: Any, prompt: Any, values: Mapping[str, Any], lang: str, *, registry: Registry, room: ModelRoom
+) -> dict[str, Any]:
+    """The link to what is set up: `{"kind": "link", "n", "word", "told"}`; no word when no link can be made, and why.
+
+    Args:
+        asked: what the page's script says with its wish: `{n, run, view}`; nothing in it is trusted.
+        prompt, values: as they stand in the page's controls.
+    """
+    asked = asked if isinstance(asked, Mapping) else {}
+    told: list[str] = []
+    word = None
+    if room.status(st.clean(values)[0]["model"]).state in ("importing", "loading"):
+        told.append(text(lang, "share.link.loading"))
+    elif isinstance(prompt, str) and len(prompt) > st.PROMPT_LIMIT:
+        told.append(st.check_prompt(prompt, lang)[0].reason)
+    else:
+        state, told = _state(asked, prompt, values, lang, registry)
+        word, problems = link_word.encode(state, local=room.local, lang=lang)
+        told += [problem.reason for problem in problems]
+    n = asked.get("n")
+    return {"kind": "link", "n": n if isinstance(n, int) else 0, "word": word, "told": told}
+
+
+def _state(
+    asked: Mapping[str, Any], prompt: Any, values: Mapping[str, Any], lang: str, registry: Registry
+) -> tuple[PageState, list[str]]:
+    """What is set up, and what is to be said of the run it was made on."""
+    view, run = View.read(asked.get("view")), registry.get(asked.get("run"))
+    focus, told = view.focus, []
+    recorded = RECORDED if asked.get("run") == first_run.RUN else None
+    if run is not None and run.opened:
+        focus = replace(focus, token=None, step=None, pins=())  # of words that are not in the link
+        told.append(text(lang, "share.link.file"))
+    elif run is not None and _changed(run, prompt, values):
+        told.append(text(lang, "share.link.changed"))
+    prompt = prompt if isinstance(prompt, str) else None
+    return PageState(values, prompt, focus, tuple(view.panels), recorded), told
+
+
+def _changed(run: Run, prompt: Any, values: Mapping[str, Any]) -> bool:
+    return run.trace.meta["prompt"] != prompt or dict(run.values) != st.clean(values)[0]
+
+
+def read(word: Any, room: ModelRoom, lang: str) -> tuple[PageState, list[Problem]]:
+    """What a link asks of this server, and what of it could not be used; in `lang`. Never raises."""
+    known = [RECORDED] if first_run.stored() is not None else []
+    return link_word.decode(
+        word, default_model=room.default, local=room.local, lang=lang, panels=PANELS, recorded=known
+    )
+
+
+def opening(word: Any, room: ModelRoom, lang: str) -> dict[str, Any]:
+    """What the page's script does with the link it was opened by: `{"panels", "focus", "told", "snapshot", "holds"}`.
+
+    `panels`: names of those that are on, null for the usual ones. `snapshot`: the recorded run, looked at as the link
+    asks; null when the view waits for the visitor's next run. The controls are set by the server (`ExplorePage._open`).
+    `holds`: in words what the link holds, `{"prompt", "model", "loop"}`; null when it cannot be read, or shows a run.
+    """
+    state, problems = read(word, room, lang)
+    told = [problem.reason for problem in problems]
+    focus, snapshot, trace = state.focus, None, first_run.stored()
+    if state.recorded is not None and trace is not None:
+        focus, lost = _within(focus, len(trace))
+        if lost:
+            told.append(text(lang, "share.link.beyond", names=", ".join(map(str, lost))))
+        names = first_run.usual_panels() if state.panels is None else state.panels
+        panels = {name: PANELS[name] for name in PANELS if name in names}
+        place = {"run": first_run.RUN, "epoch": 1, "end": first_run.ending(trace)}
+        snapshot = replay.snapshot(trace, focus, panels, **place)
+    panels_on = None if state.panels is None else list(state.panels)
+    holds = None
+    if snapshot is None and link_word.opens(word):
+        # settings of a model that cannot be had here are not those that will run
+        loop = None if state.foreign else " · ".join(drawing.about_loop([st.block_of(state.values)], lang))
+        holds = {"prompt": state.prompt, "model": short_name(state.values["model"]), "loop": loop}
+    said = {"panels": panels_on, "focus": focus.to_json(), "told": list(dict.fromkeys(told))}
+    return {**said, "snapshot": snapshot, "holds": holds}
+
+
+def _within(focus: Focus, tokens: int) -> tuple[Focus, list[int]]:
+    """The focus without words that a run of so many tokens does not have, and which those were."""
+    lost = sorted({at for at in (focus.token, *focus.pins) if at is not None and at >= tokens})
+    kept = tuple(pin for pin in focus.pins if pin < tokens)
+    if focus.token in lost:
+        return replace(focus, token=None, step=None, pins=kept), lost
+    return replace(focus, pins=kept), lost

@@ -1,0 +1,237 @@
+"""A task's form: its parameters as fields, and what a visitor filled in as parameters. Knows no task by name.
+
+Importing this needs no torch; `loopviz.lab` is imported when a task is at hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loopviz.app.controls.settings import brought as brought_settings
+from loopviz.app.sessions.bounds import TooMuch
+from loopviz.app.texts import LANGUAGES, table, text
+from loopviz.text_file import read_text
+
+if TYPE_CHECKING:
+    from loopviz.lab.task import BeyondEnds, Column, Task
+
+TEXT_LIMIT = 2_000_000  # characters of a text or file
+LINE_LIMIT = 2_000  # characters of any other parameter
+FILE_NAME_LIMIT = 80
+UNITS = ("loops", "nats", "steps", "tokens", "windows")  # that are words
+
+
+def _kind(thing: dataclasses.Field[Any], hint: Any) -> str:
+    """What the page's script shows a parameter as (see `assets/web/widgets/form.js`); a value that may be absent is a line of text."""
+    kind = thing.metadata["kind"]
+    if kind in ("text", "file"):
+        return {"text": "long", "file": "file"}[kind]
+    if thing.metadata["choices"] and hint is str:
+        return "choice"
+    return {bool: "flag", int: "whole", float: "number"}.get(hint, "line")
+
+
+def _shown(value: Any) -> Any:
+    """A default as it stands in its field; the inverse of reading it."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, tuple) and all(isinstance(item, (int, float, str)) for item in value):
+        return ", ".join(str(item) for item in value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _default(thing: dataclasses.Field[Any]) -> Any:
+    return thing.default if thing.default is not dataclasses.MISSING else thing.default_factory()  # type: ignore[misc]
+
+
+def fields_of(task: Task) -> list[dict[str, Any]]:
+    """The form's fields in order: name, title and words in both languages, kind, value, choices, the limit of text.
+
+    `value` is the task's for a first measurement, else the default; `json` says that a line holds loop settings,
+    `loop` that they are one loop's, which a model may bring (not several configurations, each of its own).
+    """
+    hints = typing.get_type_hints(task.params)
+    return [
+        {
+            "name": thing.name,
+            "kind": (kind := _kind(thing, hints[thing.name])),
+            "titles": {lang: title_of(task.name, thing.name, lang) for lang in LANGUAGES},
+            "value": _shown(task.first.get(thing.name, _default(thing))),
+            "json": thing.metadata["kind"] == "loop",
+            "choices": thing.metadata["choices"],
+            "words": thing.metadata["words"],
+            "limit": TEXT_LIMIT if kind in ("long", "file") else LINE_LIMIT,
+            **_ends(thing, hints[thing.name]),
+            "loop": thing.metadata["kind"] == "loop" and isinstance(_default(thing), Mapping),
+        }
+        for thing in dataclasses.fields(task.params)
+    ]
+
+
+def _ends(thing: dataclasses.Field[Any], hint: Any) -> dict[str, float]:
+    """The ends of a number, or of each of several: `low` and `high`; nothing for what is none."""
+    from loopviz.lab.task import ends_of, options_of
+
+    kinds = {kind for option in options_of(hint) for kind in (option, *typing.get_args(option))}
+    if not kinds & {int, float} or thing.metadata["kind"] == "loop":
+        return {}
+    low, high = ends_of(thing.metadata)
+    return {"low": low, "high": high}
+
+
+def title_of(task: str, name: str, lang: str) -> str:
+    """What a field is called: in words, with the parameter's name in brackets; without words, the name alone."""
+    words = table(lang)
+    title = words.get(f"field.{task}.{name}") or words.get(f"field.{name}")
+    return name if title is None else text(lang, "field.titled", title=title, name=name)
+
+
+def usual_loop(config: Any) -> dict[str, Any]:
+    """The loop fields that a measurement of the model of `config` has where nothing is said of them.
+
+    None for a model that is a loop itself. Another is looped as everywhere on the pages: a block in the middle.
+    """
+    if config.loop_blocks():
+        return {}
+    own = brought_settings(config)
+    return {"loop_layers": [own["block_start"], own["block_end"]], "loop_count": own["loop_count"]}
+
+
+def brought(task: Task, filled: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """What a visitor filled in, with the model's own loop where they left the task's loop fields as they were."""
+    found, usual = dict(filled), usual_loop(config)
+    for entry in fields_of(task):
+        name = entry["name"]
+        if usual and entry["loop"] and found.get(name, entry["value"]) == entry["value"] and entry["value"] is not None:
+            found[name] = json.dumps({**usual, **json.loads(entry["value"])})
+    return found
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """A task for the page's script: name, words, fields, and the sizes it is offered in."""
+    sizes = [
+        {"words": size.words, "values": {name: _shown(value) for name, value in size.values.items()}}
+        for size in task.sizes
+    ]
+    return {"name": task.name, "words": task.words, "fields": fields_of(task), "sizes": sizes}
+
+
+def column_words(column: Column, lang: str) -> dict[str, Any]:
+    """A column for the page's script: the heading is what comes before the colon of its words."""
+    words = column.words[lang]
+    at = min((place for place in (words.find(": "), words.find("：")) if place > 0), default=len(words))
+    head, says = words[:at], words[at + 1 :].strip() or words
+    return {
+        "name": column.name,
+        "unit": column.unit,
+        "called": unit_words(column.unit, lang),
+        "head": head,
+        "says": says,
+    }
+
+
+def unit_words(unit: str, lang: str) -> str:
+    """A unit as the page writes it; symbols are the same in every language."""
+    return text(lang, f"unit.{unit}") if unit in UNITS else unit
+
+
+def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) -> Any:
+    """The parameters a visitor filled in; what is missing takes its default.
+
+    Args:
+        filled: by name: text as it stands in a field, a switch as bool, a file as `{"name", "data"}` (its bytes, base64) or
+            `{"name", "text"}`.
+        folder: where files are kept while the task needs them.
+
+    Raises:
+        ValueError: in words for the page, naming the parameter; TooMuch for a number beyond its ends.
+    """
+    from loopviz.lab.task import BeyondEnds, params_from_json
+
+    hints = typing.get_type_hints(task.params)
+    values: dict[str, Any] = {}
+    for thing in dataclasses.fields(task.params):
+        if thing.name in filled:
+            kind = _kind(thing, hints[thing.name])
+            value = _read(thing.name, kind, filled[thing.name], hints[thing.name], folder, lang)
+            if value is not _MISSING:
+                values[thing.name] = value
+    try:
+        return params_from_json(task.params, values)
+    except BeyondEnds as error:
+        raise TooMuch(error.name.partition(":")[0], _beyond(error, lang)) from None
+
+
+def _beyond(error: BeyondEnds, lang: str) -> str:
+    """What a number, or a list, beyond its ends is refused with."""
+    if error.low is None:
+        return text(lang, "bounds.entries", name=error.name, n=error.value, most=error.most)
+    ends = {name: f"{getattr(error, name):,.12g}" for name in ("low", "high")}
+    return text(lang, "bounds.ends", name=error.name, value=error.value, **ends)
+
+
+_MISSING: Any = object()
+
+
+def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) -> Any:
+    """One value; `_MISSING` for one that was left empty."""
+    from loopviz.cli.measure import read_value
+    from loopviz.lab.task import describe as describe_type
+
+    if kind == "file":
+        return _keep(name, value, folder, lang) if value else _MISSING
+    if isinstance(value, bool) or value is None:
+        if kind == "flag" and value is not None:
+            return value
+        return _MISSING
+    if isinstance(value, (int, float)):
+        value = f"{value:.0f}" if kind == "whole" and isinstance(value, float) and value.is_integer() else repr(value)
+    if not isinstance(value, str):
+        raise ValueError(text(lang, "lab.type", name=name, kind=describe_type(hint)))
+    limit = TEXT_LIMIT if kind == "long" else LINE_LIMIT
+    if len(value) > limit:
+        raise ValueError(text(lang, "lab.long", name=name, n=len(value), limit=limit))
+    if kind == "long":
+        return value
+    if not value.strip():
+        return () if typing.get_origin(hint) is tuple else _MISSING
+    try:
+        return read_value(value.strip(), hint)
+    except ValueError:
+        raise ValueError(text(lang, "lab.type", name=f"{name}={value[:60]!r}", kind=describe_type(hint))) from None
+
+
+def _keep(name: str, value: Any, folder: Path, lang: str) -> str:
+    """Write a file that a visitor chose; its path. Its name is kept, without any folder."""
+    called = value.get("name") if isinstance(value, Mapping) else None
+    content = _content(value) if isinstance(called, str) else None
+    if content is None:
+        raise ValueError(text(lang, "lab.file", name=name))
+    if len(content) > 4 * TEXT_LIMIT:  # no character takes more bytes
+        raise ValueError(text(lang, "lab.long", name=name, n=len(content), limit=TEXT_LIMIT))
+    safe = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in called)[-FILE_NAME_LIMIT:]
+    safe = safe.strip(". ") or "text"
+    place = folder / name
+    place.mkdir(exist_ok=True)
+    path = place / safe
+    path.write_bytes(content)
+    length = len(read_text(path, f"{name}={safe!r}"))  # refused now, and not by where it is kept
+    if length > TEXT_LIMIT:
+        raise ValueError(text(lang, "lab.long", name=name, n=length, limit=TEXT_LIMIT))
+    return str(path)
+
+
+def _content(value: Mapping[str, Any]) -> bytes | None:
+    """The bytes of a chosen file, however they came; None for what is none."""
+    if isinstance(value.get("text"), str):
+        return value["text"].encode("utf-8", "replace")
+    try:
+        return base64.b64decode(value.get("data"), validate=True)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,19 @@
+"""The Lab page: any measurement of `loopviz.lab`, its table and plot as they come, its files."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from loopviz.app.controls.examples import samples
+from loopviz.app.lab.service import Laboratory
+from loopviz.app.page import ScriptedPage, page_data
+
+
+class LabPage(ScriptedPage):
+    """The Lab page."""
+
+    name, title = "lab", "Lab"
+    questions = ("tasks", "model", "look", "link", "stop", "download")
+
+    def __init__(self, demo: gr.Blocks, laboratory: Laboratory) -> None:
+        super().__init__(demo, laboratory, page_data("lab", laboratory.room, samples=samples()))

@@ -1,0 +1,250 @@
+"""One visitor's measurement: an experiment in a thread of its own, and the messages that bring its rows to the page.
+
+Kinds of message (the page's script, `assets/web/lab/main.js`, is the other half of this):
+
+* `{"kind": "snapshot", "run", "rows", "figure", "columns", ...}`: everything there is, but only the first rows of many.
+* `{"kind": "news", "run", "first", "rows", ...}`: rows from number `first` on, as far as they are shown, and how far it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loopviz.app.controls import settings as st
+from loopviz.app.controls.link_word import PageState, encode
+from loopviz.app.lab.form import column_words
+from loopviz.app.sessions.faults import kinds, unforeseen
+from loopviz.app.sessions.memory_budget import Keeper
+from loopviz.app.sessions.messages import wire
+from loopviz.app.sessions.models import short_name
+from loopviz.app.sessions.private_paths import without_paths
+from loopviz.app.texts import pick_language, text
+from loopviz.trace.weight import deep_bytes
+
+if TYPE_CHECKING:
+    from loopviz.lab.experiment import Experiment
+
+SHOWN = 300  # rows on the page; all are in the files
+SEND_EVERY = 0.4  # seconds
+DRAW_EVERY = 2.0  # seconds; drawing takes time from the measurement
+
+
+class Halt:
+    """What ends a measurement, by a word or by the clock.
+
+    Args:
+        limit: seconds from now; None: no clock.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self._word = threading.Event()
+        self._until = math.inf if limit is None else self.now() + limit
+
+    @staticmethod
+    def now() -> float:
+        """The clock, seconds."""
+        return time.monotonic()
+
+    def set(self) -> None:
+        """The word."""
+        self._word.set()
+
+    @property
+    def why(self) -> str | None:
+        """`stopped` or `time`; None as long as it may go on."""
+        if self._word.is_set():
+            return "stopped"
+        return "time" if self.now() > self._until else None
+
+    def is_set(self) -> bool:
+        """Whether it is to end now."""
+        return self.why is not None
+
+
+class LabRun:
+    """A measurement. Its methods may be called from any thread.
+
+    Args:
+        experiment: what is measured.
+        folder: of the texts it reads; goes with it.
+        session: whose it is; compared, never sent.
+        ticket: the page's own name for what it asked for; it may end it.
+        limit: seconds after which it ends by itself, with the rows it has; None: never.
+        local: whether links may name folders and files of this machine.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        session: str = "",
+        ticket: str = "",
+        lang: str = "en",
+        limit: float | None = None,
+        local: bool = True,
+    ) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.experiment, self.folder = experiment, folder
+        self.session, self.ticket, self.lang = session, ticket, lang
+        self.local = local
+        self.end: str | None = None  # done, stopped, time, memory, error
+        self.reason = ""
+        self.keeper: Keeper | None = None  # weighs it as it grows
+        self._weighed, self._weight = 0, deep_bytes(dict(vars(experiment.params)))  # rows weighed; bytes
+        self._words: set[int] = set()
+        self._weighing = threading.Lock()
+        self.finished = threading.Event()
+        self._halt = experiment.stop = Halt(limit)
+        self._drawn = (-1, 0.0)  # rows in the figure, and when it was made
+        self._began = time.monotonic()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it takes: its rows, and the texts it reads."""
+        with self._weighing:
+            rows = self.experiment.rows
+            until = len(rows)
+            for row in rows[self._weighed : until]:
+                self._weight += deep_bytes(row, words=self._words)
+            self._weighed = until
+            return self._weight + sys.getsizeof(rows)
+
+    def stop(self) -> None:
+        """End it, in the middle of a pass too; `finished` is set when it has ended."""
+        self._halt.set()
+
+    def work(self) -> None:
+        """Measure, until the end or until it is stopped; never raises."""
+        end, reason = "done", ""
+        try:
+            for _ in self.experiment:
+                if self.keeper is not None and not self.keeper.weigh(self):
+                    end = "memory"
+                    break
+            else:
+                end = "done" if self.experiment.complete else self._halt.why or "stopped"
+        except ValueError as error:
+            said = str(error) if self.local else without_paths(str(error))
+            end, reason = "error", text(self.lang, "refused", reason=said)
+        except kinds() as error:
+            end, reason = "error", text(self.lang, "refused", reason=unforeseen(error, self.lang, "measurement"))
+        finally:
+            self.experiment.close()
+            self.end, self.reason = end, reason
+            self.finished.set()
+            if self.keeper is not None:
+                self.keeper.settled(self)
+
+    def forget(self) -> None:
+        """Nobody will ask for it any more: its texts go."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def link(self, at: Any) -> str | None:
+        """The word of the address that opens in Explore the model that row `at` speaks of; None when there is none."""
+        task, rows = self.experiment.task, self.experiment.rows
+        if task.settings is None or not isinstance(at, int) or not 0 <= at < len(rows):
+            return None
+        fields = task.settings(self.experiment.subject, rows[at], self.experiment.params)
+        if fields is None:
+            return None
+        values = {**st.defaults(), "model": self.experiment.subject.name}
+        config = self.experiment.subject.view(fields).config
+        if st.unheld(config):  # a model that is only nearly the row's would be a wrong answer
+            return None
+        return encode(PageState(values={**values, **st.suit_model(values, config)}), local=self.local)[0]
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        """How far it is."""
+        experiment = self.experiment
+        return {
+            "run": self.id,
+            "ticket": self.ticket,
+            "done": experiment.done,
+            "total": experiment.total,
+            "seconds": time.monotonic() - self._began if self.end is None else experiment.seconds,
+            "share": experiment.share,
+            "eta": experiment.eta if self.end is None else None,
+            "end": self.end,
+            "reason": self.reason,
+        }
+
+    def figure(self) -> dict[str, Any] | None:
+        """The task's plot of the rows so far, as plain data; None for a task without one."""
+        plot = self.experiment.task.plot
+        if plot is None:
+            return None
+        made = json.loads(plot(self.experiment.frame, self.lang).to_json())
+        made["layout"].pop("template", None)  # the page has its own, for its look
+        return made
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything there is."""
+        experiment = self.experiment
+        self._drawn = (experiment.done, time.monotonic())
+        rows = list(experiment.rows[:SHOWN])
+        return {
+            "kind": "snapshot",
+            **self._state(),
+            "task": experiment.task.name,
+            "model": short_name(experiment.subject.name),
+            "columns": [column_words(column, self.lang) for column in experiment.task.columns],
+            "rows": rows,
+            "opens": experiment.task.settings is not None,
+            "figure": self.figure(),
+        }
+
+    def news(self, first: int) -> dict[str, Any]:
+        """What came since the page had `first` rows."""
+        message = {"kind": "news", **self._state(), "first": first, "rows": list(self.experiment.rows[first:SHOWN])}
+        drawn, at = self._drawn
+        if drawn != self.experiment.done and (self.end or time.monotonic() - at > DRAW_EVERY):
+            self._drawn = (self.experiment.done, time.monotonic())
+            message["figure"] = self.figure()
+        return message
+
+    def look(self, lang: Any) -> dict[str, Any]:
+        """Everything, in another language."""
+        self.lang = pick_language(lang)
+        return self.snapshot()
+
+
+def messages(run: LabRun, *, every: float = SEND_EVERY, ended: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """A measurement's messages, from its beginning to its end. Closing this generator stops it, and does not wait for it.
+
+    Args:
+        ended: called, by the measurement's own thread, when nothing computes for it any more.
+    """
+
+    def work() -> None:
+        try:
+            run.work()
+        finally:
+            ended()
+
+    try:
+        threading.Thread(target=work, name="loopviz-lab", daemon=True).start()
+    except BaseException:
+        ended()
+        raise
+    try:
+        message = run.snapshot()
+        sent = len(message["rows"])  # not what there is by now: it goes on while this is sent
+        yield wire(message)
+        while not run.finished.wait(every):
+            message = run.news(sent)
+            sent = message["first"] + len(message["rows"])
+            yield wire(message)
+        yield wire(run.news(sent))
+    finally:
+        run.stop()

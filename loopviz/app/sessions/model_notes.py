@@ -1,0 +1,62 @@
+"""What is to be known of a model that loads all the same (`loopviz.model.checkpoints.load.Note`), in words for a visitor.
+
+A note's own sentence names files of the server; a visitor is told by its code and values, in either language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loopviz.app.controls import settings as st
+from loopviz.app.texts import table, text
+
+if TYPE_CHECKING:
+    from loopviz.app.sessions.models import Loaded
+
+LONGEST = 80  # characters of a name that a stranger's file brings
+SHOWN = 3  # tokens named of those a note is about
+
+
+class Noted(Protocol):
+    """What is read of a `Note`."""
+
+    code: str
+    values: dict[str, Any]
+
+
+def key_of(code: str, values: Mapping[str, Any]) -> str:
+    """The key of a note's text. Codes that begin with a mark's name (`pad_token_id_dropped`) share one."""
+    if code.endswith("_dropped"):
+        return "note.dropped"
+    if code.endswith("_as_configured"):
+        return "note.mark.added" if values.get("asked") else "note.mark.left_out"
+    return f"note.{code}"
+
+
+def of_model(loaded: Loaded, lang: str) -> list[str]:
+    """What is to be known of a model that is there: what its files' reader noted, and what the page cannot hold of its loop."""
+    config = loaded.model.config
+    said = told(loaded.notes, lang)
+    if not config.loop_blocks() or not (names := st.unheld(config)):
+        return said
+    return [*said, text(lang, "note.unheld", fields=", ".join(names))]
+
+
+def told(notes: Iterable[Noted], lang: str) -> list[str]:
+    """Each note as a sentence in `lang`, once; one whose code has no words yet is said by its code."""
+    said = []
+    for note in notes:
+        key = key_of(note.code, note.values)
+        known = key in table(lang)
+        said.append(text(lang, key if known else "note.other", code=note.code, **_shown(note.values)))
+    return list(dict.fromkeys(said))
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A note's values as text: of a list or a table the first few."""
+    return {name: _few([*value]) if isinstance(value, (list, tuple, dict)) else value for name, value in values.items()}
+
+
+def _few(found: list[Any]) -> str:
+    return ", ".join(str(one)[:LONGEST] for one in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")

@@ -1,0 +1,460 @@
+"""The models a server holds: loaded once, in the background, shared by every run.
+
+Importing this module needs no torch: PyTorch and transformers are imported by the thread that loads the first model,
+after the page can already be seen. A run makes its own `model.with_loop(**fields)` of a shared model.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from loopviz.app.controls.examples import OFFERED
+from loopviz.app.profile import LOCAL, Profile
+from loopviz.app.sessions.faults import noted
+from loopviz.app.sessions.private_paths import without_paths
+from loopviz.app.texts import table, text
+from loopviz.worker import WorkerEnded
+
+log = logging.getLogger(__name__)
+MOST_WANTED = 8  # loads that pages began by looking; a page whose model is not among them asks again
+LINGER = 1.8  # seconds that a page's look counts: it looks again in half of that while it is open
+LOOK = 0.2  # seconds between two looks of who waits
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+\.gguf)?", re.ASCII | re.IGNORECASE)
+
+Words = Callable[[str], str]  # a sentence, in a language
+
+
+class ModelRefused(ValueError):
+    """A model that cannot be had; the message says why and what to do."""
+
+
+class GivenUp(Exception):
+    """Nobody wants a model any more that is being loaded."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run, with its tokenizer; `name` is what was asked for, `source` says where the weights came from.
+
+    notes: what is to be known of it although it loads (`loopviz.model.checkpoints.load.Note`).
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    source: str = ""
+    notes: tuple[Any, ...] = ()
+
+    @property
+    def layers(self) -> int:
+        """Physical decoder layers, L."""
+        return self.model.config.num_hidden_layers
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @cached_property
+    def n_bytes(self) -> int:
+        """Bytes of its parameters."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
+    def rate(self, *, doubted: bool = False) -> Any:
+        """How fast it is on this machine (`loopviz.engine.work.Rate`): measured as it arrives, and again if `doubted`."""
+        from loopviz.engine.rate import rate_of
+
+        return rate_of(self.model, doubted=doubted)
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a model is: `state` waiting, importing, loading, ready, failed, or ask: its visitor is to agree first.
+
+    step: while loading, a stage of the loader; once failed, why. share: how much of the stage is done, 0 to 1, or None.
+    words: why it failed, in any language.
+    """
+
+    state: str
+    name: str
+    step: str = ""
+    share: float | None = None
+    layers: int = 0
+    parameters: int = 0
+    words: Words | None = field(default=None, compare=False)
+
+    def reason(self, lang: str) -> str:
+        """Why it failed."""
+        return self.step if self.words is None else self.words(lang)
+
+    def tell(self, lang: str) -> str:
+        """One line for the page."""
+        key, step = f"model.{self.state}", self.reason(lang)
+        if self.state == "loading":
+            step = table(lang).get(f"stage.{step}", step)
+            step += "" if self.share is None else f" {self.share:.0%}"
+        name = self.name if self.state == "ask" else short_name(self.name)  # what is agreed to is said in full
+        shown = {"name": name, "step": step, "reason": step}
+        return text(lang, key, **shown, layers=self.layers, params=f"{self.parameters / 1e6:.3g}")
+
+
+def short_name(name: str) -> str:
+    """A model's name as shown: of a path on this machine, the last part only."""
+    return Path(name).name if name.startswith(("/", ".", "~")) or "\\" in name else name
+
+
+@dataclass
+class _Loading:
+    """A model being loaded, and who wants it. `until`: when a page's look at it stops counting."""
+
+    name: str
+    waiters: int = 0
+    until: float = 0.0
+    done: threading.Event = field(default_factory=threading.Event)
+    loaded: Loaded | None = None
+    words: Words | None = None  # why it cannot be had; None with no model: it was given up
+
+    def unwanted(self) -> bool:
+        """Whether nobody waits for it, and no page has looked lately."""
+        return not self.waiters and time.monotonic() > self.until
+
+
+class ModelRoom:
+    """The models of one server.
+
+    Each is loaded in a thread of its own, so that none waits for another: those that visitors name take turns, and all see
+    to it that memory holds what is being loaded together. What nobody wants any more is given up, its download included.
+
+    Args:
+        default: the model loaded at the start and offered first.
+        profile: what visitors may do. Folders and files of this machine are theirs to name only where it says so; the
+            default model always may be one.
+        load: how to load a name (with what to tell of it, and whether it may be a path); for tests.
+    """
+
+    def __init__(
+        self,
+        default: str,
+        *,
+        profile: Profile = LOCAL,
+        load: Callable[[str, Callable[[str, float | None], None], bool], Loaded] | None = None,
+    ) -> None:
+        # What visitors call it is not where it lies on the machine, unless they may know.
+        self.default = default if profile.paths else short_name(default)
+        self._default_path = default
+        self.profile = profile
+        self._load = load
+        self._lock = threading.Lock()
+        self._held: OrderedDict[str, Loaded] = OrderedDict()  # the last is the one needed last
+        self._loads: dict[str, _Loading] = {}
+        self._status: dict[str, Status] = {}
+        self._turns = threading.BoundedSemaphore(profile.model_loads)
+        self._reserved: dict[str, int] = {}  # bytes of memory that loads are about to take
+        self._patience: threading.Timer | None = None
+
+    # --- what may be had ------------------------------------------------------------------------------------------
+
+    def offered(self, name: str) -> bool:
+        """Whether a model is ours, or the host's own choice: nobody is asked before it is loaded."""
+        return name == self.default or name in OFFERED
+
+    @property
+    def names(self) -> list[str]:
+        """The models that a page lists: the default first, then ours, then those that the host allows."""
+        return [*dict.fromkeys([self.default, *OFFERED, *self.profile.named_models])]
+
+    def refusal(self, name: str) -> Words | None:
+        """Why a model may not be had here, by its name alone; None for one that may be asked for."""
+        profile = self.profile
+        if self.offered(name) or name in profile.named_models:
+            return None
+        names = ", ".join(self.names)
+        hub = _HUB_NAME.fullmatch(name) is not None and ".." not in name
+        if hub and not profile.any_model:
+            return lambda lang: text(lang, "model.not_offered", names=names)
+        if hub or profile.paths:
+            return None
+        key = "model.no_hub_id" if profile.any_model else "model.no_paths"
+        return lambda lang: text(lang, key, names=names)
+
+    def told(self, lang: str) -> str:
+        """What is said under the field for a model's name: what may be named here."""
+        profile = self.profile
+        if profile.any_model:
+            return text(lang, "model.info" if profile.paths else "model.info.hub")
+        if profile.named_models:
+            return text(lang, "model.info.named", names=", ".join(profile.named_models))
+        return text(lang, "model.info.offered")
+
+    @property
+    def local(self) -> bool:
+        """Whether visitors may name folders and files of this machine."""
+        return self.profile.paths
+
+    def warm_when_asked(self, latest: float) -> None:
+        """Load the default model in the background once somebody asks how far it is, or after `latest` seconds.
+
+        Importing PyTorch takes a core for some seconds. A page asks when it stands; until then the core is better spent
+        on sending and drawing it.
+        """
+        self._patience = threading.Timer(latest, self._warm_now)
+        self._patience.daemon = True
+        self._patience.start()
+
+    def _warm_now(self) -> None:
+        with self._lock:
+            timer, self._patience = self._patience, None
+        if timer is not None:  # only the first who comes
+            timer.cancel()
+            self.warm()
+
+    def warm(self) -> threading.Thread:
+        """Start loading the default model in the background, and return at once."""
+        self._status[self.default] = Status("importing", self.default)
+        thread = threading.Thread(target=self._warm, name="loopviz-model", daemon=True)
+        thread.start()
+        return thread
+
+    def _warm(self) -> None:
+        try:
+            self.get(self.default)
+            # a million objects of PyTorch and Gradio that stay: looking through them for cycles takes a fifth of a second,
+            # in which no token is made and nothing is sent
+            gc.freeze()
+        except ModelRefused:
+            log.warning("%s", self.status(self.default).tell("en"))
+
+    def words(self, error: BaseException) -> str:
+        """An error's own words as visitors may read them: where they may name no paths, without the machine's."""
+        return str(error) if self.local else without_paths(str(error))
+
+    # --- loading --------------------------------------------------------------------------------------------------
+
+    def ready(self, name: str) -> Loaded | None:
+        """The model if it is loaded; never waits."""
+        with self._lock:
+            if name in self._held:
+                self._held.move_to_end(name)  # somebody works with it
+            return self._held.get(name)
+
+    def status(self, name: str) -> Status:
+        """Where the model is now. Whoever asks is there to see it: what was to wait for that begins."""
+        self._warm_now()
+        return self._now(name)
+
+    def _now(self, name: str) -> Status:
+        words = self.refusal(name)
+        if words is not None:
+            return Status("failed", name, words("en"), words=words)
+        return self._status.get(name, Status("waiting", name))
+
+    def want(
+        self, name: str, lang: str = "en", again: bool = False, linked: bool = False, look: bool = False
+    ) -> Status:
+        """Where the model is now; one that is not here begins to be loaded, in the background.
+
+        It is loaded for whoever asks as long as they go on asking: a page that was closed counts for `LINGER` seconds.
+
+        Args:
+            again: try once more what has failed.
+            linked: a link named it: what is neither here nor offered is not fetched or opened until the visitor agrees.
+            look: whoever asks does not want it (any more): nothing begins for them.
+        """
+        self._warm_now()
+        if self.refusal(name) is not None:
+            return self._now(name)
+        with self._lock:
+            now, loading = self._now(name), self._loads.get(name)
+            if look or name in self._held or (now.state == "failed" and not again):
+                return now
+            if linked and not self.offered(name):
+                return Status("ask", name) if loading is None else now
+            if loading is None:
+                if len(self._loads) < MOST_WANTED:
+                    self._begin(name)
+                return Status("waiting", name)
+            loading.until = max(loading.until, time.monotonic() + LINGER)
+            return self._now(name)
+
+    def get(self, name: str, lang: str = "en", gone: Callable[[], bool] = lambda: False) -> Loaded:
+        """The model, loaded first if need be (this waits).
+
+        Args:
+            gone: once it says so, nobody waits here any more.
+
+        Raises:
+            ModelRefused: the name is not allowed here, the model cannot be loaded, or `gone()`.
+        """
+        words = self.refusal(name)
+        if words is not None:
+            raise ModelRefused(words(lang))
+        while True:
+            with self._lock:
+                if name in self._held:
+                    self._held.move_to_end(name)
+                    return self._held[name]
+                loading = self._loads.get(name) or self._begin(name)
+                loading.waiters += 1
+            try:
+                while not loading.done.wait(LOOK):
+                    if gone():
+                        raise ModelRefused(text(lang, "model.given_up", name=short_name(name)))
+            finally:
+                with self._lock:
+                    loading.waiters -= 1
+            if loading.loaded is not None:
+                return loading.loaded
+            if loading.words is not None:
+                raise ModelRefused(loading.words(lang))
+            # given up just as we came: once more
+
+    def _begin(self, name: str) -> _Loading:
+        """Load a model in a thread of its own. Called with the lock."""
+        loading = self._loads[name] = _Loading(name, until=time.monotonic() + LINGER)
+        if name == self.default:
+            loading.until = float("inf")
+        self._status[name] = Status("importing" if not self._held else "loading", name, "resolve")
+        threading.Thread(target=self._work, args=(loading,), name="loopviz-load", daemon=True).start()
+        return loading
+
+    def _work(self, loading: _Loading) -> None:
+        """A load's thread: whatever happens ends as a model, as words, or as given up."""
+        name, status = loading.name, None
+        try:
+            with self._turn(loading):
+                loaded = self._fetch(loading)
+            status = Status("ready", name, layers=loaded.layers, parameters=loaded.parameters)
+        except BaseException as error:  # panics of native code are no Exception
+            loading.words = self._why(name, error)
+        with self._lock:
+            if status is not None:
+                loading.loaded = self._held[name] = loaded
+                self._let_go(self.profile.model_bytes, keep=name)
+            elif loading.words is not None:
+                status = Status("failed", name, loading.words("en"), words=loading.words)
+            self._status.pop(name, None)
+            if status is not None:
+                self._status[name] = status
+            for old in [n for n, s in self._status.items() if s.state == "failed"][:-32]:
+                del self._status[old]
+            del self._loads[name]
+        loading.done.set()
+
+    def _fetch(self, loading: _Loading) -> Loaded:
+        name = loading.name
+        local = self.profile.paths or name == self.default
+        path = self._default_path if name == self.default else name
+
+        def progress(stage: str, share: float | None) -> None:
+            if loading.unwanted():
+                raise GivenUp
+            self._status[name] = Status("loading", name, stage, share)
+
+        if self._load is not None:
+            return self._load(path, progress, local)
+        from loopviz.hub_download import EndableFetch
+        from loopviz.model.checkpoints.load import CheckpointLimits, Terms, TokenizerLimits, prepare_checkpoint
+        from loopviz.worker import ended_by
+
+        profile, ours = self.profile, self.offered(name)
+        limits = CheckpointLimits(profile.layers, profile.vocabulary, profile.one_model_bytes, profile.download_bytes)
+        apart = TokenizerLimits(profile.tokenizer_seconds, profile.tokenizer_bytes, 2 * profile.vocabulary)
+        terms = Terms(None if ours else limits, EndableFetch(loading.unwanted))
+        with ended_by(loading.unwanted):
+            prepared = prepare_checkpoint(
+                os.path.expanduser(path) if local else path,
+                progress=progress,
+                allow_paths=local,
+                terms=terms,
+                apart=None if path in OFFERED else apart,
+            )
+            with self._memory(prepared.need, loading):
+                found = prepared.load()
+        found.model.requires_grad_(False)
+        loaded = Loaded(name, found.model, found.tokenizer, found.source, found.notes)
+        loaded.rate()  # measured now, and not when somebody waits
+        return loaded
+
+    @contextmanager
+    def _turn(self, loading: _Loading) -> Iterator[None]:
+        """Models that visitors name are loaded a few at a time; ours wait for nobody."""
+        if self.offered(loading.name):
+            yield
+            return
+        while not self._turns.acquire(timeout=LOOK):
+            if loading.unwanted():
+                raise GivenUp
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    @contextmanager
+    def _memory(self, need: int, loading: _Loading) -> Iterator[None]:
+        """Wait until memory holds `need` bytes beside what others are loading; other models make room first.
+
+        Those that are offered do not wait: what others are loading has been counted before, and may be in memory by now.
+        """
+        from loopviz.model.checkpoints.inspect import available_memory
+
+        while True:
+            with self._lock:
+                taken = sum(self._reserved.values())
+                while need > available_memory() and self._let_go_one(keep=loading.name):
+                    gc.collect()
+                alone = not taken or self.offered(loading.name)
+                if alone or need + taken <= available_memory():
+                    self._reserved[loading.name] = need
+                    break
+            if loading.unwanted():
+                raise GivenUp
+            time.sleep(LOOK)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._reserved[loading.name]
+
+    def _why(self, name: str, error: BaseException) -> Words | None:
+        """What a visitor is told of an error; None of a load that was given up."""
+        if isinstance(error, GivenUp) or (isinstance(error, WorkerEnded) and error.why == "over"):
+            return None
+        code, values = getattr(error, "code", None), getattr(error, "values", None)
+        if isinstance(error, MemoryError):
+            return lambda lang: text(lang, "refused.memory")
+        if isinstance(values, dict):  # CheckpointTooLarge
+            return lambda lang: text(lang, f"limit.{code}", name=short_name(name), **values)
+        if isinstance(error, (ValueError, OSError)):
+            said = self.words(error)
+            return lambda lang: said
+        ref = noted(error, f"loading {name!r}")
+        return lambda lang: text(lang, "refused.unexpected", ref=ref)
+
+    # --- letting go -----------------------------------------------------------------------------------------------
+
+    def _let_go(self, most: int, keep: str) -> None:
+        """Hold no more than so many bytes beside the default model: what is needed least goes first."""
+        while sum(held.n_bytes for name, held in self._held.items() if name != self.default) > most:
+            if not self._let_go_one(keep):
+                return
+
+    def _let_go_one(self, keep: str) -> bool:
+        """Let go of the model that was needed least lately; never the default, nor `keep`. One in use by a run lives on."""
+        gone = next((name for name in self._held if name not in (self.default, keep)), None)
+        if gone is None:
+            return False
+        del self._held[gone]
+        self._status.pop(gone, None)
+        return True

@@ -1,0 +1,511 @@
+"""Runs as the page starts them: refused in words, stopped within a token, never seen by another, gone when they end."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from loopviz.app.controls import settings as st
+from loopviz.app.controls.presets import PRESETS
+from loopviz.app.explore import first_run
+from loopviz.app.explore.answers import View
+from loopviz.app.explore.run import Registry
+from loopviz.app.explore.service import Service
+from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.texts import text
+from loopviz.panels import PANELS, Focus
+from tests.app.page_double import unwire
+from tests.conftest import make_llama
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    """A tiny random model of six layers that never ends its text by itself."""
+    from loopviz.model.checkpoints.load import as_loop_llama
+    from tests.conftest import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    model = as_loop_llama(make_llama(num_hidden_layers=6, eos_token_id=None)).eval()
+    model.generation_config.eos_token_id = None
+    return Loaded("tiny", model, tokenizer)
+
+
+@pytest.fixture
+def service(loaded: Loaded) -> Service:
+    """A service whose models are the tiny one, by the name of "tiny", and none other."""
+
+    def load(name: str, progress: Callable[..., None], local: bool) -> Loaded:
+        progress("weights", 0.5)
+        if name != "tiny":
+            raise ValueError(f"checkpoint {name!r}: no such file or folder")
+        return loaded
+
+    return Service(ModelRoom("tiny", load=load), Registry(), every=0)
+
+
+def values(**change: Any) -> dict[str, Any]:
+    return st.defaults() | {"model": "tiny", "block_start": 2, "block_end": 3, "max_new_tokens": 12} | change
+
+
+def said(stream: Iterator[str]) -> list[dict[str, Any]]:
+    return [unwire(text) for text in stream]
+
+
+def shown(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages that change what is on screen."""
+    return [message for message in messages if message["kind"] != "status"]
+
+
+def test_a_run_from_prompt_to_end(service: Service) -> None:
+    messages = shown(said(service.run("Once upon", values(), "en", "me")))
+    assert messages[0]["kind"] == "snapshot"
+    assert messages[-1]["end"] == "length"
+    assert set(messages[0]["figures"]) == set(first_run.usual_panels())
+    prompt = sum(row[3] for message in messages for row in message["tokens"])
+    tokens = sum(len(message["tokens"]) for message in messages)
+    assert tokens == prompt + 12 - 1
+    assert len(service.registry) == 1
+    assert service.registry.active() == 0
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_behind_a_measurement_nobody_says_wait(service: Service, lang: str) -> None:
+    """Only Explore's runs were counted: behind two measurements nothing was said at all."""
+    lab = text(lang, "nav.lab")
+    with service.places.join("lab"), service.places.join("lab"):
+        second = service.run("Once upon", values(), lang, "second")
+        first = service.run("Once upon", values(), lang, "first")
+        for stream, key, ahead in ((first, "live.queued.next", 0), (second, "live.queued", 1)):
+            lines = (message["text"] for message in map(unwire, stream) if message["kind"] == "status")
+            line = next(line for line in lines if lab in line)
+            assert line == text(lang, key, n=ahead, running=f"{lab}, {lab}")
+        assert service.places.taken() == 2
+        first.close()
+        second.close()
+
+
+def test_loops_reach_the_model(service: Service) -> None:
+    messages = shown(said(service.run("Once", values(loop_count=7, virtual_layer_count=2), "en", "me")))
+    assert {tuple(row[1]) for message in messages for row in message["tokens"]} == {(7,)}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "change", "control", "words"),
+    [
+        ("", {}, "prompt", "empty"),
+        ("   ", {}, "prompt", "empty"),
+        (None, {}, "prompt", "empty"),
+        ("x" * 100_000, {}, "prompt", "100000"),
+        ("word " * 400, {}, "prompt", "context is 128 tokens"),
+        ("half \ud800 pair", {}, "prompt", "surrogate"),
+        ("a", {"model": "no/such-model"}, "model", "no such"),
+        ("a", {"model": ""}, "model", "empty"),
+        ("a", {"model": 7}, "model", "empty"),
+        ("a", {"block_end": 6}, "block_end", "0..5"),
+        ("a", {"block_start": -1}, "block_start", "-1"),
+        ("a", {"block_start": 4}, "block_start", "comes after"),
+        ("a", {"block_start": 2.5}, "block_start", "2.5"),
+        ("a", {"loop_count": 11}, "loop_count", "max_loop_count=10"),
+        ("a", {"loop_count": 0}, "loop_count", "whole number"),
+        ("a", {"loop_strategy": "dynamic_stop", "virtual_layer_count": 9}, "virtual_layer_count", "min_loop_count=5"),
+        ("a", {"loop_strategy": "forever"}, "loop_strategy", "fixed_count"),
+        ("a", {"loop_strategy": "dynamic_stop", "cosine_threshold": float("nan")}, "cosine_threshold", "nan"),
+        ("a", {"kl_threshold": float("inf")}, "kl_threshold", "inf"),
+        ("a", {"max_new_tokens": 10**9}, "max_new_tokens", "1024"),
+        ("a", {"temperature": "hot"}, "temperature", "'hot'"),
+        ("a", {"seed": None}, "seed", "None"),
+        ("a", {"loop_injection": "linear"}, "loop_injection", "not trained"),
+    ],
+)
+def test_bad_input_is_told_beside_its_control_and_leaves_the_screen(
+    service: Service, prompt: Any, change: dict[str, Any], control: str, words: str
+) -> None:
+    good = shown(said(service.run("Once", values(max_new_tokens=1), "en", "me")))
+    messages = said(service.run(prompt, values(**change), "en", "me"))
+    assert shown(messages) == []
+    assert messages[-1]["bad"]
+    refused = service.refused("me")
+    assert [problem.control for problem in refused] == [control]
+    assert words in refused[0].reason
+    assert service.refused("me") == [], "told once"
+    # what was on screen can still be asked about
+    assert service.registry.active() == 0
+    assert (
+        json.loads(service.questions.focus(json.dumps({"run": good[0]["run"], "focus": {"token": 1}})))["kind"]
+        == "snapshot"
+    )
+
+
+def test_everything_refused_is_told_at_once(service: Service) -> None:
+    service.room.get("tiny")
+    messages = said(service.run("", values(block_end=77, loop_injection="none"), "en", "me"))
+    assert "2 settings" in messages[-1]["text"]
+    assert {problem.control for problem in service.refused("me")} == {"prompt", "block_end"}
+
+
+def test_a_model_that_failed_is_tried_again(service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = service.room._load, []
+
+    def once(name: str, progress: Any, local: bool) -> Loaded:
+        calls.append(name)
+        if len(calls) == 1:
+            raise OSError("the network is down")
+        return plain(name, progress, local)
+
+    monkeypatch.setattr(service.room, "_load", once)
+    assert shown(said(service.run("Once", values(), "en", "me"))) == []
+    assert [problem.control for problem in service.model_problem("tiny")] == ["model"]
+    assert shown(said(service.run("Once", values(), "en", "me")))[-1]["end"] == "length"
+    assert service.model_problem("tiny") == []
+
+
+def test_refusals_lead_in_the_visitor_s_language(service: Service) -> None:
+    messages = said(service.run("", values(), "zh", "me"))
+    assert "提示词为空" in messages[-1]["text"]
+
+
+def test_chat_without_a_template_is_refused(service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", None)
+    said(service.run("Hello", values(chat=True), "en", "me"))
+    assert [problem.control for problem in service.refused("me")] == ["chat"]
+
+
+def test_an_unforeseen_error_is_a_message_with_a_reference_not_a_trace(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopviz.engine.stream", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("secret /path")))
+    messages = said(service.run("Once", values(), "en", "me"))
+    assert "secret" not in messages[-1]["text"]
+    assert messages[-1]["bad"]
+    assert service.registry.active() == 0
+
+
+def streaming(service: Service, **change: Any) -> Iterator[str]:
+    """A run of "me" whose first words have come."""
+    stream = service.run("Once", values(**{"max_new_tokens": 100, **change}), "en", "me")
+    while unwire(next(stream))["kind"] != "snapshot":
+        pass
+    return stream
+
+
+def loops(service: Service) -> list[int]:
+    (run,) = service.registry.of_session("me")
+    return [frame["blocks"][0]["n_steps"] for frame in run.trace.frames]
+
+
+def test_a_run_begun_before_its_model_is_there_is_of_its_own_settings(service: Service) -> None:
+    """All but what the visitor touched: until the model arrives the form holds settings for none in particular."""
+    early = values(block_start=10, block_end=14) | {st.SUITS: ""} | PRESETS[0].values
+    early[st.TOUCHED] = tuple(PRESETS[0].values)
+    assert said(service.run("Once upon", early, "en", "s"))[-1]["end"] == "length"
+    (run,) = service.registry.of_session("s")
+    assert run.trace.meta["loop"]["loop_layers"] == [2, 2]
+    assert run.values == st.clean(early)[0] | {"block_start": 2, "block_end": 2}
+    assert service.own_settings(early | {st.SUITS: "tiny"}) is None, "they stay from then on"
+    assert "layer 10 is not in" in said(service.run("Once upon", early | {st.SUITS: "tiny"}, "en", "s"))[-1]["text"]
+
+
+def test_a_loop_changed_during_a_run_changes_that_run(service: Service) -> None:
+    assert service.steer(values(loop_count=2), "en", "me") == (None, {}), "nothing runs"
+    stream = streaming(service)
+    assert service.steer(values(max_new_tokens=100), "en", "me") == (None, {}), "nothing was changed"
+    said, later = service.steer(values(max_new_tokens=100, loop_count=7), "en", "me")
+    assert "loop_count=7" in unwire(said)["text"]
+    assert later == {}
+    messages = shown(unwire(next(stream)) for _ in range(4))
+    (run,) = service.registry.of_session("me")
+    had = run.trace.meta["changes"][0]["index"]
+    assert loops(service) == [4] * had + [7] * (len(run) - had)
+    assert had < len(run)
+    told = [message for message in messages if "about" in message]
+    assert f"from token {had}: loop_count=7" in told[-1]["about"]
+    assert [i + 1 for i, colour in enumerate(told[-1]["palette"]) if colour] == [4, 7]
+    assert service.steer(values(max_new_tokens=100, loop_count=7), "en", "me") == (None, {}), "it has it already"
+    stream.close()
+    assert service.steer(values(loop_count=2), "en", "me") == (None, {})
+
+
+def test_what_a_run_cannot_change_is_for_the_next_and_says_why(service: Service) -> None:
+    stream = streaming(service)
+    changed = values(max_new_tokens=100, virtual_layer_count=2, greedy=False, loop_damping=0.5)
+    said, later = service.steer(changed, "en", "me")
+    assert "loop_damping=0.5" in unwire(said)["text"], "the rest is changed"
+    assert later["virtual_layer_count"] == "later.layout"
+    assert later["greedy"] == "later.sampling"
+    said, later = service.steer(changed | {"model": "another", "loop_damping": 0.25}, "en", "me")
+    assert "loop_damping" not in unwire(said)["text"]
+    assert later["loop_damping"] == later["model"] == "later.model"
+    stream.close()
+    (run,) = service.registry.of_session("me")
+    assert {change["blocks"][0]["slots"] for change in run.trace.meta["changes"]} <= {5}
+
+
+def test_nobody_changes_another_s_run_nor_to_what_is_refused(service: Service) -> None:
+    stream = streaming(service)
+    assert service.steer(values(loop_count=2), "en", "somebody else") == (None, {})
+    assert service.steer(values(max_new_tokens=100, loop_count=11), "en", "me") == (None, {}), "told beside the control"
+    assert service.steer(values(max_new_tokens=100, loop_damping="much"), "en", "me") == (None, {})
+    few = values(max_new_tokens=100, loop_strategy="dynamic_stop", min_loop_count=2, virtual_layer_count=2)
+    said, _ = service.steer(few, "en", "me")
+    assert unwire(said)["bad"], "the form would do, but this run's cache has five slots"
+    assert "virtual_layer_count=5" in unwire(said)["text"]
+    for _ in range(3):
+        next(stream)
+    assert set(loops(service)) == {4}
+    stream.close()
+
+
+def test_two_visitors_never_meet(service: Service) -> None:
+    streams = {
+        "a": service.run("Once upon", values(seed=1), "en", "a"),
+        "b": service.run("从前有", values(loop_count=2), "en", "b"),
+    }
+    messages: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
+    while streams:
+        for name, stream in list(streams.items()):
+            if (text := next(stream, None)) is None:
+                del streams[name]
+            else:
+                messages[name].append(unwire(text))
+    runs = {name: {message["run"] for message in shown(found)} for name, found in messages.items()}
+    assert len(runs["a"]) == len(runs["b"]) == 1
+    assert runs["a"].isdisjoint(runs["b"])
+    for name, loops in (("a", 4), ("b", 2)):
+        assert {row[1][0] for message in shown(messages[name]) for row in message["tokens"]} == {loops}
+    # stopping is by session: a cannot stop b
+
+
+def test_stop_ends_within_a_token_and_the_run_says_so(service: Service) -> None:
+    stream = service.run("Once", values(max_new_tokens=100), "en", "me")
+    while unwire(next(stream))["kind"] != "snapshot":
+        pass
+    (run,) = service.registry.of_session("me")
+    before = len(run)
+    service.stop("nobody")
+    assert not run.stop.is_set()
+    service.stop("me")
+    assert run.end is None, "it has not ended yet, and nobody says so"
+    rest = said(stream)
+    assert len(run) == before
+    assert rest[-1]["end"] == "stopped"
+    assert run.finished.is_set()
+
+
+class NeverWaitedFor(threading.Event):
+    """The end of a run, for which no request's thread may wait."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise AssertionError("waited for a run")
+
+
+def test_h3_80_stops_wait_for_no_run(service: Service) -> None:
+    """Each waited up to ten seconds in one of forty threads that the pages are served from as well."""
+    stream = service.run("Once", values(max_new_tokens=100), "en", "me")
+    while unwire(next(stream))["kind"] != "snapshot":
+        pass
+    (run,) = service.registry.of_session("me")
+    run.finished = NeverWaitedFor()
+    for _ in range(80):
+        service.stop("me")
+    assert not run.finished.is_set()
+    assert said(stream)[-1]["end"] == "stopped"
+
+
+def test_h3_a_run_that_begins_waits_for_no_other(service: Service) -> None:
+    first = service.run("Once", values(max_new_tokens=100), "en", "me")
+    while unwire(next(first))["kind"] != "snapshot":
+        pass
+    (run,) = service.registry.of_session("me")
+    run.finished = NeverWaitedFor()
+    second = shown(said(service.run("Again", values(), "en", "me")))
+    assert second[-1]["end"] == "length"
+    assert run.stop.is_set()
+    assert service.places.taken() == 1, "the first has its place until it has ended"
+    said(first)
+    assert service.places.taken() == 0
+
+
+@pytest.mark.parametrize("how", ["stop", "leave", "another run", "its own line"])
+def test_h1_long_prompt_cannot_be_left(service: Service, loaded: Loaded, how: str) -> None:
+    """Whatever ends a run ends it while its prompt is read: no layer begins any more, and its place is free."""
+    ran: list[int] = []
+
+    def begin(layer: Any, given: Any) -> None:
+        ran.append(1)
+        if len(ran) == 5:
+            if how == "stop":
+                service.stop("me")
+            elif how == "leave":
+                service.leave("me")
+            elif how == "another run":
+                service.starts.begin("me")
+            else:
+                service.registry.of_session("me")[0].stop.set()
+
+    handles = [layer.register_forward_pre_hook(begin) for layer in loaded.model.model.layers]
+    messages = said(service.run("Once upon a time", values(), "en", "me"))
+    for handle in handles:
+        handle.remove()
+    assert len(ran) == 5
+    assert shown(messages) == []
+    if how in ("stop", "its own line"):
+        assert (messages[-1]["text"], messages[-1]["over"]) == (text("en", "live.end.stopped"), True)
+    assert service.places.taken() == 0
+    assert len(service.registry) == 0
+    assert shown(said(service.run("Once", values(), "en", "me")))[-1]["end"] == "length"
+
+
+def test_running_again_keeps_the_old_result_until_the_new_one_speaks(service: Service) -> None:
+    (first,) = {message["run"] for message in shown(said(service.run("Once", values(), "en", "me")))}
+    stream = service.run("Again", values(), "en", "me")
+    next(stream)  # a status: nothing to show yet
+    assert service.registry.get(first) is not None
+    while (message := unwire(next(stream)))["kind"] != "snapshot":
+        pass
+    assert service.registry.get(first) is None
+    stream.close()
+    assert service.registry.get(message["run"]).end == "stopped"
+
+
+def test_a_run_is_looked_at_as_the_page_wishes(service: Service) -> None:
+    wishes = {
+        "panels": ["convergence"],
+        "focus": {"metric": "entropy", "token": 2, "step": 3, "pins": [1], "lang": "en"},
+    }
+    stream = service.run("Once", values(), "zh", "me", View.read(json.dumps(wishes)))
+    first = shown(said(stream))[0]
+    assert set(first["figures"]) == {"convergence"}
+    focus = first["focus"]
+    assert (focus["metric"], focus["lang"]) == ("entropy", "zh")
+    assert (focus["token"], focus["step"], focus["pins"]) == (None, None, []), (
+        "the old run's words are not the new one's"
+    )
+
+
+@pytest.mark.parametrize("on", [[], *([name] for name, panel in PANELS.items() if getattr(panel, "NEEDS", ()))])
+def test_what_a_panel_needs_is_recorded_only_while_it_is_on(service: Service, on: list[str]) -> None:
+    view = View.read(json.dumps({"panels": ["convergence", *on]}))
+    first = shown(said(service.run("Once", values(max_new_tokens=2), "en", "me", view)))[0]
+    assert set(first["extras"]) == {extra for name in on for extra in PANELS[name].NEEDS}
+    assert set(first["figures"]) == {"convergence", *on}
+
+
+def test_a_lens_that_is_looked_through_is_recorded(service: Service) -> None:
+    view = View.read(json.dumps({"panels": [], "focus": {"lens": "exit"}}))
+    assert shown(said(service.run("Once", values(max_new_tokens=1), "en", "me", view)))[0]["extras"] == ["exit"]
+
+
+def test_the_exit_lens_is_recorded_by_itself_where_the_direct_one_misleads(service: Service) -> None:
+    """A6: layers follow the block, and the model was not trained as that loop."""
+    plain = service.room.get("tiny").model.config
+    assert not plain.loop_blocks(), "the tests' model is a plain Llama"
+    middle, last = (1, 1), (plain.num_hidden_layers - 1,) * 2
+    for layers, panels, lens, extras in (
+        (middle, ["would_say"], None, ["exit"]),
+        (middle, ["text_by_loop"], None, ["exit"]),
+        (middle, ["convergence"], None, []),
+        (middle, ["would_say"], "direct", []),
+        (last, ["would_say"], None, []),
+    ):
+        view = View.read(json.dumps({"panels": panels, "focus": {"lens": lens}}))
+        form = values(max_new_tokens=1, block_start=layers[0], block_end=layers[1])
+        assert shown(said(service.run("Once", form, "en", "me", view)))[0]["extras"] == extras, (layers, panels, lens)
+
+
+@pytest.mark.parametrize("wishes", ["", "{", None, "[]", '{"panels": 3, "focus": {"metric": "x"}}', "x" * 9999])
+def test_wishes_that_are_none_are_the_usual_ones(service: Service, wishes: Any) -> None:
+    view = View.read(wishes)
+    assert view.panels.keys() == first_run.usual_panels().keys()
+    assert view.focus == Focus()
+
+
+def test_fifty_abandoned_runs_leave_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    import loopviz.model
+
+    caches: list[weakref.ref[Any]] = []
+    made = loopviz.model.LoopCache.__init__
+
+    def remember(self: Any, *args: Any, **kwargs: Any) -> None:
+        caches.append(weakref.ref(self))
+        made(self, *args, **kwargs)
+
+    monkeypatch.setattr(loopviz.model.LoopCache, "__init__", remember)
+    loaded = service.room.get("tiny")
+    threads = set(threading.enumerate())
+    for i in range(50):
+        stream = service.run("Once upon a time", values(), "en", f"visitor {i}")
+        for _ in range(i % 5 + 1):
+            next(stream)
+        stream.close()
+        service.registry.forget(f"visitor {i}")
+    del stream
+    gc.collect()
+    assert len(caches) >= 40
+    assert [cache() for cache in caches if cache() is not None] == []
+    assert len(service.registry) == 0
+    assert {thread for thread in threading.enumerate() if thread.is_alive()} <= threads
+    assert len(loaded.model.model._loop_hooks) == 0
+
+
+def test_questions_of_strangers_get_no_answer(service: Service) -> None:
+    (run,) = {message["run"] for message in shown(said(service.run("Once", values(), "en", "me")))}
+    for question in (
+        "",
+        "{",
+        "[]",
+        "null",
+        3,
+        None,
+        "x" * 10_000,
+        '{"run": "guess"}',
+        '{"run": null}',
+        '{"run": ["a"]}',
+    ):
+        assert json.loads(service.questions.resync(question)) == {"kind": "gone"}
+        assert json.loads(service.questions.focus(question)) == {"kind": "gone"}
+    for focus in (
+        None,
+        [],
+        {"token": 10**30},
+        {"token": -1},
+        {"token": 1e300},
+        {"metric": "x"},
+        {"lang": "../x"},
+        {"nope": 1},
+    ):
+        answer = json.loads(service.questions.focus(json.dumps({"run": run, "focus": focus})))
+        assert answer["kind"] == "snapshot"
+        assert answer["focus"]["token"] is None
+
+
+def test_the_model_s_state_is_told_in_both_languages(service: Service) -> None:
+    assert json.loads(service.questions.model_status('{"lang": "en"}'))["state"] == "waiting"
+    service.room.get("tiny")
+    for lang in ("en", "zh"):
+        answer = json.loads(service.questions.model_status(json.dumps({"lang": lang})))
+        assert (answer["state"], answer["lang"]) == ("ready", lang)
+        assert "tiny" in answer["text"]
+
+
+def test_the_model_s_state_is_of_the_one_the_visitor_has_chosen(service: Service) -> None:
+    def told(**asked: Any) -> tuple[str, str]:
+        answer = json.loads(service.questions.model_status(json.dumps({"lang": "en", **asked})))
+        return answer["state"], answer["text"]
+
+    service.room.get("tiny")
+    assert told(model="other") == ("waiting", "other is not loaded yet")
+    *_, last = service.load(" other ", "en")
+    assert last[1], "it was refused"
+    for name in ("other", " other "):
+        state, line = told(model=name)
+        assert (state, line.startswith("other could not be loaded")) == ("failed", True)
+    assert told(model="tiny") == told(), "another visitor's model is still what it was"
+    assert told()[0] == "ready"
+    for name in ("", None, 3, "x" * 301):
+        assert told(model=name) == ("failed", text("en", "refused.model_name", limit=st.MODEL_NAME_LIMIT))

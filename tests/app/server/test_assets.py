@@ -1,0 +1,200 @@
+"""What the server serves beside Gradio, and what importing the page may not import."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from loopviz.app import look, server
+from loopviz.app.main import build, launch
+from loopviz.paths import WEB
+from loopviz.app.server import assets
+from loopviz.app.server import document as look
+from loopviz.figures import plotlyjs
+from loopviz.trace.file import save
+from tests.trace.synthetic import random_trace
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    return TestClient(Starlette(routes=assets.routes()))
+
+
+@pytest.mark.parametrize(("name", "script"), [("plotly.js", plotlyjs.small), ("plotly-whole.js", plotlyjs.whole)])
+def test_plotly_is_compressed_and_kept(client: TestClient, name: str, script: Callable[[], bytes]) -> None:
+    response = client.get("/" + assets.asset_url(name), headers={"accept-encoding": "gzip"})
+    assert response.status_code == 200
+    assert response.headers["content-encoding"] == "gzip"
+    assert "immutable" in response.headers["cache-control"]
+    assert int(response.headers["content-length"]) < len(response.content) / 3
+    assert response.content == script()
+    plain = client.get("/" + assets.asset_url(name), headers={"accept-encoding": "identity"})
+    assert plain.content == response.content
+
+
+def test_scripts_find_each_other_at_an_address_that_is_kept(client: TestClient) -> None:
+    script = "/" + assets.asset_url("explore/main.js")
+    imported = re.findall(r'from "([\w./]+)"', client.get(script).text)
+    assert imported
+    for address in imported:
+        assert "immutable" in client.get(urljoin(script, address)).headers["cache-control"]
+
+
+def test_whatever_a_script_imports_is_there() -> None:
+    for script in assets._SCRIPTS:
+        assert set(assets._imported(script)) <= assets._SCRIPTS.keys(), script
+
+
+@pytest.mark.parametrize("page", ["explore", "compare", "lab"])
+def test_a_page_needs_no_script_of_another_page(page: str) -> None:
+    folders = {script.partition("/")[0] for script in assets._imported(f"{page}/main.js")}
+    assert folders == {page, "core", "widgets"}
+
+
+def test_an_old_address_gets_the_new_file_but_does_not_keep_it(client: TestClient) -> None:
+    response = client.get(f"/{assets.PREFIX}/0123456789abcdef/explore/main.js")
+    assert response.status_code == 200
+    assert "immutable" not in response.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "secrets.txt",
+        "..%2f..%2fapp.py",
+        "page.css%00",
+        "core",
+        "core/nothing.js",
+        "core/..%2f..%2fmodels",
+        "styles/page.css",
+    ],
+)
+def test_nothing_else_is_served(client: TestClient, name: str) -> None:
+    assert client.get(f"/{assets.PREFIX}/x/{name}").status_code == 404
+
+
+def test_the_first_paint_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    """Building the page, reading a stored run and serving it: all that is needed until somebody runs a prompt."""
+    stored = tmp_path / "run.loopviz"
+    save(random_trace(1, 12), stored)
+    code = (
+        "import functools, json, pathlib, sys\n"
+        "from starlette.applications import Starlette\n"
+        "from starlette.testclient import TestClient\n"
+        "from loopviz.app import recording, server\n"
+        "from loopviz.app.main import build\n"
+        "recording.stored = functools.partial(recording.stored, pathlib.Path(sys.argv[1]))\n"
+        "build()\n"
+        "client = TestClient(Starlette(routes=server.routes()))\n"
+        "shown = client.get('/' + server.opening_urls()['en']).json()['snapshot']\n"
+        "assert shown['seq'] > 0 and shown['figures'], 'nothing to draw'\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'gguf', 'accelerate'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(stored)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _paged(*types: str, document: str = "<html><head><title>x</title></head></html>") -> TestClient:
+    """A server behind the middleware, whose `/`, `/0`, `/1` ... answer a document of each media type."""
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    def route(path: str, media: str) -> Route:
+        return Route(path, lambda _: Response(document, media_type=media))
+
+    routes = [route("/", types[0]), *(route(f"/{i}", media) for i, media in enumerate(types))]
+    return TestClient(assets.EarlyTags(Starlette(routes=routes)))
+
+
+def test_the_document_brings_what_draws_the_recorded_run_before_gradio_s_own_tags() -> None:
+    answer = _paged("text/html").get("/")
+    tags = answer.text.partition("<title>")[0]
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert all(url in tags for url in (assets.asset_url("explore/main.js"), assets.asset_url("plotly.js")))
+    assert all(url in tags for url in assets.opening_urls().values())
+    assert "</title>" in answer.text
+    # all of the scripts that the first one imports, and no others
+    assert re.findall(r'modulepreload" href="[^"]*/(\w+/\w+\.js)"', tags)[:1] == ["explore/main.js"]
+    assert {"explore/panel.js", "core/dom.js", "explore/replay.js"} < set(re.findall(r"(\w+/\w+\.js)", tags))
+    assert "report.js" not in tags
+
+
+def test_gradio_s_script_is_fetched_but_held_until_the_first_sight() -> None:
+    import gradio
+
+    document = (Path(gradio.__file__).parent / "templates" / "frontend" / "index.html").read_text(encoding="utf-8")
+    (address,) = re.findall(r'<script type="module" crossorigin src="([^"]+)"', document)
+    changed = assets.early(document)
+    assert f'src="{address}"' not in changed
+    assert f'<link rel="modulepreload" crossorigin href="{address}">' in changed
+    assert f'data-held="{address}"' in changed
+    assert "setTimeout(window.loopvizLater" in changed, "it is let go in any case"
+    other = document.replace('type="module" crossorigin', 'type="module"')
+    assert f'src="{address}"' in assets.early(other), "a document written otherwise keeps its script"
+
+
+def test_only_the_page_s_own_document_is_changed() -> None:
+    assert "loopviz" not in _paged("text/html").get("/0").text
+    assert "loopviz" not in _paged("application/json").get("/").text
+
+
+def test_every_page_s_look_is_settled_before_all_else() -> None:
+    page = "<html><head><title>x</title></head><body><gradio-app></gradio-app></body></html>"
+    client = _paged("text/html", "text/html", "application/json", document=page)
+    for path, others in (("/", True), ("/1", False)):
+        answer = client.get(path)
+        tags = answer.text.partition("<title>")[0]
+        before, _, _ = tags.partition(look.TAGS)
+        assert re.fullmatch(r"<html><head>(<meta [^>]*>)+", before), "nothing but what a preview reads"
+        assert ("modulepreload" in tags) == others
+        assert answer.headers["content-length"] == str(len(answer.content))
+    assert client.get("/2").text == page, "not a page"
+
+
+def test_a_page_with_nothing_to_open_with_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "early_tags", lambda: "")
+    assert "loopviz" not in _paged("text/html").get("/").text
+
+
+# --- styles -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def documents() -> dict[str, str]:
+    """The pages' documents as they are served, by address."""
+    page = build()
+    launch(page, wait=False)
+    try:
+        return {name: httpx.get(page.demo.local_url + name, timeout=120).text for name in server.STYLES}
+    finally:
+        page.demo.close()
+
+
+@pytest.mark.parametrize("name", list(server.STYLES))
+def test_a_page_brings_its_own_styles_and_no_other_page_s(documents: dict[str, str], name: str) -> None:
+    (config,) = re.findall(r"window\.gradio_config = (\{.*?\});</script>", documents[name], re.S)
+    assert json.loads(config)["css"] == server.css(name)
+    own = {"": ".lv-player", "compare": ".lv-setups", "lab": ".lv-tasks"}
+    for page, rule in own.items():
+        assert (rule in server.css(name)) == (page == name), rule
+
+
+def test_every_style_sheet_is_some_page_s() -> None:
+    sheets = {path.stem for path in (WEB / "styles").glob("*.css")}
+    assert sheets == {name for names in server.STYLES.values() for name in names}
+
+
+def test_what_is_unknown_has_the_styles_of_all_pages() -> None:
+    document = server._written_css()
+    assert server.styled(document, "elsewhere") == document
+    assert server.styled(document, "lab") != document

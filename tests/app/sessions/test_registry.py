@@ -1,0 +1,73 @@
+"""What is remembered of visitors' runs, and for how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+import pytest
+
+from loopviz.app.profile import PUBLIC
+from loopviz.app.sessions.memory_budget import Keeper
+from loopviz.app.sessions.registry import KeptRuns
+
+
+class Measured:
+    """A run that ends when it is told to."""
+
+    def __init__(self, name: str, session: str) -> None:
+        self.id, self.session, self.finished = name, session, threading.Event()
+        self.nbytes, self.keeper = 10, None
+
+    def stop(self) -> None:
+        self.finished.set()
+
+
+def test_a_visitor_s_new_run_takes_the_place_of_the_one_before() -> None:
+    gone: list[Measured] = []
+    runs = KeptRuns(gone.append)
+    first, other, second = Measured("a", "me"), Measured("b", "you"), Measured("c", "me")
+    for run in (first, other, second):
+        runs.begin(run)
+    assert gone == [first]
+    assert first.finished.is_set()
+    assert not other.finished.is_set()
+    assert [*runs] == [other, second]
+    runs.forget("you")
+    assert gone == [first, other]
+    assert other.finished.is_set()
+    assert (len(runs), runs.of_session("me"), runs.of_session("you")) == (1, [second], [])
+
+
+def test_the_oldest_finished_runs_go_first() -> None:
+    runs: KeptRuns[Measured] = KeptRuns(keeper=Keeper(dataclasses.replace(PUBLIC, kept_bytes=20)))
+    made = [Measured(name, name) for name in "abcd"]
+    made[1].finished.set()
+    for run in made:
+        runs.begin(run)
+    assert [run.id for run in runs] == ["a", "c", "d"], "those at work are kept, however many"
+
+
+def test_h3_who_begins_waits_for_no_earlier_run() -> None:
+    class Busy(Measured):
+        def stop(self) -> None:
+            self.told = True
+
+    def waited(timeout: float | None = None) -> bool:
+        raise AssertionError("waited for a run")
+
+    runs, first = KeptRuns[Busy](), Busy("a", "me")
+    first.finished.wait = waited
+    runs.begin(first)
+    runs.begin(Busy("b", "me"))
+    assert first.told
+    assert not first.finished.is_set()
+
+
+@pytest.mark.parametrize("asked", [None, 3, ["a"], "", "b"])
+def test_a_run_is_found_by_its_id_alone(asked: Any) -> None:
+    runs: KeptRuns[Measured] = KeptRuns()
+    runs.begin(Measured("a", "me"))
+    assert runs.get(asked) is None
+    assert runs.get("a").id == "a"
