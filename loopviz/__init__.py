@@ -3,7 +3,11 @@
 Kept free of heavy imports: the page's first paint must not wait for torch.
 """
 
+from loopviz import moved
+
 __version__: str
+
+moved.install()
 
 
 def __getattr__(name: str) -> object:

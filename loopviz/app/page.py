@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol
 import gradio as gr
 
 from loopviz.app.controls import settings as st
-from loopviz.app.explore import answers
 from loopviz.app.server.assets import asset_url
+from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.faults import guarded, kinds, unforeseen
 from loopviz.app.sessions.messages import dumps, wire
 from loopviz.app.sessions.models import ModelRoom
@@ -111,7 +111,7 @@ def askable(of: Any, *names: str) -> list[Callable[[str], str]]:
             try:
                 return getattr(of, name)(question)
             except kinds() as error:
-                asked = answers.read(question, len(question) if isinstance(question, str) else 0)
+                asked = untrusted.read(question, len(question) if isinstance(question, str) else 0)
                 said = unforeseen(error, pick_language(asked.get("lang")), f"the question {name!r}")
                 return dumps({"kind": "failed", "state": "failed", "text": said})
 
@@ -155,7 +155,7 @@ class ScriptedPage:
 
     def _run(self, request: gr.Request, event: gr.EventData) -> Iterator[str]:
         asked = event._data if isinstance(event._data, dict) else {}
-        if answers.has_halves(asked):
+        if untrusted.has_halves(asked):
             lang = pick_language(asked.get("lang"))
             yield wire({"kind": "status", "text": text(lang, "door.json"), "bad": True, "over": True})
             return

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from loopviz.app.lab.form import column_words
+from loopviz.app.controls.model_name import short_name
+from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import pack, wire
-from loopviz.app.sessions.models import short_name
 from loopviz.app.texts import pick_language, table, text
 from loopviz.trace.weight import deep_bytes
 

@@ -11,17 +11,17 @@ from typing import Any
 from loopviz.app.compare.request import CARD_GROUPS, Asked, Card
 from loopviz.app.compare.run import SEND_EVERY, ComparisonRun, messages
 from loopviz.app.controls import settings as st
+from loopviz.app.controls.about import about_loop
+from loopviz.app.controls.face import face
 from loopviz.app.controls.link_word import PageState, decode, encode
-from loopviz.app.explore.answers import read
-from loopviz.app.explore.controls_view import face
-from loopviz.app.explore.service import Service, full, in_line, over, status
-from loopviz.app.explore.snapshot import about_loop
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.faults import kinds, unforeseen
+from loopviz.app.sessions.job import Jobs, full, in_line, over, status
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.registry import KeptRuns
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import Start, is_ticket
+from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import LineFull
 from loopviz.app.texts import pick_language, text
 from loopviz.worker import ended_by
@@ -40,12 +40,12 @@ class Comparisons:
     """The comparisons of a page's visitors: checked, started, watched, stopped.
 
     Args:
-        service: of the Explore page; its models are shared.
+        jobs: what all pages of the server share.
     """
 
-    def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
-        self.service, self.room, self.every = service, service.room, every
-        self.runs: KeptRuns[ComparisonRun] = KeptRuns(keeper=service.registry.keeper)
+    def __init__(self, jobs: Jobs, every: float = SEND_EVERY) -> None:
+        self.jobs, self.room, self.every = jobs, jobs.room, every
+        self.runs: KeptRuns[ComparisonRun] = KeptRuns(keeper=jobs.keeper)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -55,13 +55,13 @@ class Comparisons:
         What the session compared or waited for before is over as this begins.
         """
         asked = Asked.read(payload, self.room.default)
-        start = self.service.starts.begin(session, asked.n, asked.ticket)
+        start = self.jobs.starts.begin(session, asked.n, asked.ticket)
         if not start.replaced:
             self.runs.stop(session)
         try:
             yield from self._run(asked, session, start)
         except LineFull:
-            yield over(asked.ticket, full(self.service.places, asked.lang), full=True)
+            yield over(asked.ticket, full(self.jobs.places, asked.lang), full=True)
         except ValueError as error:
             if start.over.is_set():  # a tokenizer, or a load, that was ended for it
                 yield over(asked.ticket, text(asked.lang, "live.end.stopped"), bad=False)
@@ -77,7 +77,7 @@ class Comparisons:
             yield over(asked.ticket, text(lang, "refused", reason=problems[0].reason))
             return
         said, bad = stopped, False
-        for said, bad in () if gone() else self.service.load(asked.model, lang, gone):
+        for said, bad in () if gone() else self.jobs.load(asked.model, lang, gone):
             yield status(said, bad, ticket=asked.ticket)
         if bad or gone():
             yield over(asked.ticket, said if bad else stopped, bad=bad)
@@ -94,7 +94,7 @@ class Comparisons:
         if (problem := self._too_much(asked, [card for _, card in cards], loaded, tokens)) is not None:
             yield over(asked.ticket, text(lang, "refused", reason=problem.reason), field=problem.control)
             return
-        with self.service.places.join("compare") as place:
+        with self.jobs.places.join("compare") as place:
             for ahead in place.wait(gone):
                 yield status(in_line(ahead, lang), ticket=asked.ticket)
             if gone():
@@ -180,7 +180,7 @@ class Comparisons:
 
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
-        self.service.starts.leave(session)
+        self.jobs.starts.leave(session)
         self.runs.forget(session)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
@@ -245,7 +245,7 @@ class Comparisons:
         ticket, place = asked.get("ticket"), asked.get("place")
         place = place if type(place) is int else None
         if place is None:
-            self.service.starts.cancel(ticket)
+            self.jobs.starts.cancel(ticket)
         for run in self.runs:
             if is_ticket(ticket) and run.ticket == ticket:
                 run.stop(place)

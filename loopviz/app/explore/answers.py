@@ -5,41 +5,25 @@ A run is found by its unguessable id, or is the recorded one, which is everybody
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loopviz.app.controls import settings as st
+from loopviz.app.controls.model_name import short_name
 from loopviz.app.explore import first_run, snapshot
 from loopviz.app.explore import replay as playing
 from loopviz.app.explore.run import Registry, Run
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.model_notes import of_model
-from loopviz.app.sessions.models import ModelRoom, short_name
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.sessions.untrusted import read
 from loopviz.app.texts import pick_language, text
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
 
-QUESTION_LIMIT = 4_000  # characters of a question
 LARGEST_POSITION = 1_000_000
 LONGEST_PIECE = 400  # characters of one token
-
-
-def read(question: Any, limit: int = QUESTION_LIMIT) -> dict[str, Any]:
-    """The question as a dict; an empty one when it is not what our script sends, or longer than `limit` characters."""
-    if not isinstance(question, str) or len(question) > limit:
-        return {}
-    try:
-        found = json.loads(question)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) and not has_halves(found) else {}
-
-
-def has_halves(asked: Any) -> bool:
-    """Whether half a character is somewhere in what was asked (JSON's own kinds): no answer could say it again."""
-    return bool(st.HALVES.search(json.dumps(asked, ensure_ascii=False)))
 
 
 def read_focus(asked: Any) -> Focus | None:

@@ -12,80 +12,13 @@ import gradio as gr
 
 from loopviz.app.controls import settings as st
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, offer_of
+from loopviz.app.controls.face import face
 from loopviz.app.controls.presets import PRESETS, matching
-from loopviz.app.sessions.models import ModelRoom, short_name
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import text
 
 if TYPE_CHECKING:
     from loopviz.app.explore.service import Service
-
-
-def _info(control: st.Control, values: Mapping[str, Any], lang: str) -> str:
-    """The line under a control that applies."""
-    name = control.name
-    if name == "cosine_threshold":
-        cos = st.cosine_of(values[name])
-        return text(lang, f"{name}.info", cos=f"{cos:.7g}", gap=f"{1 - cos:.2g}")
-    if name == "kl_threshold":
-        return text(lang, f"{name}.info", kl=f"{st.kl_of(values[name]):g}")
-    if name == "virtual_layer_count" and values["loop_strategy"] == "dynamic_stop":
-        return text(lang, f"{name}.info.dynamic", most=values["min_loop_count"])
-    if name == "layer_threshold" and values["layer_chooser"] in st.BY_NAME["layer_chooser"].choices:
-        return text(lang, f"{name}.info.{values['layer_chooser']}")
-    return text(lang, f"{name}.info")
-
-
-def _choices(control: st.Control, lang: str) -> list[tuple[str, str]]:
-    return [
-        # a name that somebody registered is its own word
-        (text(lang, f"{control.name}.{choice}") if choice in control.choices else choice, choice)
-        for choice in st.choices(control)
-    ]
-
-
-def face(
-    control: st.Control,
-    values: Mapping[str, Any],
-    problems: list[st.Problem],
-    lang: str,
-    later: Mapping[str, str] | None = None,
-    gave: Mapping[str, Any] | None = None,
-    models: str | None = None,
-) -> dict[str, Any]:
-    """What a control looks like under `values`: its words, whether it applies and why not, and what is refused.
-
-    `later`: the controls whose values are for the next run, each with the text key of the reason. `gave`: what the
-    visitor had set and gave way to the model. `models`: what may be named as the model (:meth:`ModelRoom.told`).
-    """
-    later, gave = later or {}, gave or {}
-    off = st.why_off(control.name, values)
-    refused = next((problem.reason for problem in problems if problem.control == control.name), None)
-    info = models if models is not None and control.name == "model" else _info(control, values, lang)
-    if refused is not None:
-        info = text(lang, "refused", reason=refused)
-    elif control.name in gave:
-        info = text(lang, "gave", was=_shown(control, gave[control.name], lang), model=short_name(values["model"]))
-    elif off is not None:
-        info = text(lang, off)
-    elif control.name in later:
-        info = text(lang, "later", reason=text(lang, later[control.name]))
-    marked = ["lv-later"] if control.name in {*later, *gave} else []
-    looks: dict[str, Any] = {
-        "label": text(lang, f"{control.name}.label"),
-        "info": info,
-        "interactive": off is None,
-        "elem_classes": ["lv-refused"] if refused is not None else marked,
-    }
-    if control.kind == "choice":
-        looks["choices"] = _choices(control, lang)
-    return looks
-
-
-def _shown(control: st.Control, value: Any, lang: str) -> str:
-    """A control's value in words."""
-    if control.kind == "choice":
-        return text(lang, f"{control.name}.{value}")
-    return text(lang, f"gave.{str(value).lower()}") if control.kind == "flag" else f"{value:g}"
 
 
 def make(

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from loopviz.app.controls import link_word
+from loopviz.app.controls import about, link_word
 from loopviz.app.controls import settings as st
 from loopviz.app.controls.link_word import PageState
+from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.settings import Problem
 from loopviz.app.explore import first_run, replay
-from loopviz.app.explore import snapshot as drawing
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Registry, Run
-from loopviz.app.sessions.models import ModelRoom, short_name
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import text
 from loopviz.panels import PANELS, Focus
 
@@ -99,7 +99,7 @@ def opening(word: Any, room: ModelRoom, lang: str) -> dict[str, Any]:
     holds = None
     if snapshot is None and link_word.opens(word):
         # settings of a model that cannot be had here are not those that will run
-        loop = None if state.foreign else " · ".join(drawing.about_loop([st.block_of(state.values)], lang))
+        loop = None if state.foreign else " · ".join(about.about_loop([st.block_of(state.values)], lang))
         holds = {"prompt": state.prompt, "model": short_name(state.values["model"]), "loop": loop}
     said = {"panels": panels_on, "focus": focus.to_json(), "told": list(dict.fromkeys(told))}
     return {**said, "snapshot": snapshot, "holds": holds}

@@ -14,15 +14,20 @@ from loopviz.app.controls import settings as st
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, OFFERED, OFFERS, OWN, Offer, is_example, offer_of
 from loopviz.app.controls.link_word import QUERY, opens
 from loopviz.app.controls.presets import PRESETS
-from loopviz.app.explore import first_run, links
+from loopviz.app.explore import (
+    first_run,
+    links,
+    served,  # noqa: F401  what this page has the server serve
+)
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.config import page_config
 from loopviz.app.explore.controls_view import all_faces, example_faces, make, prompt_face
 from loopviz.app.explore.files import Sharing
-from loopviz.app.explore.service import Service, status
+from loopviz.app.explore.service import Service
 from loopviz.app.page import PRIVATE, askable, nav, session_of
 from loopviz.app.server.assets import opening_urls, places
 from loopviz.app.sessions.faults import guarded
+from loopviz.app.sessions.job import status
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.tickets import MOST_NUMBER, number
 from loopviz.app.texts import LANGUAGES, pick_language, text

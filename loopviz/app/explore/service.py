@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from loopviz.app.controls import settings as st
+from loopviz.app.controls.model_name import short_name
 from loopviz.app.explore import first_run, live_changes
 from loopviz.app.explore.answers import Questions, View
 from loopviz.app.explore.prompt_words import unread_share
 from loopviz.app.explore.run import SEND_EVERY, Registry, Run, messages
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.faults import kinds, unforeseen
-from loopviz.app.sessions.messages import wire
-from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom, short_name
-from loopviz.app.sessions.tickets import Start, Starts
-from loopviz.app.sessions.waiting_line import Ahead, LineFull, Places
+from loopviz.app.sessions.job import Jobs, full, in_line, status
+from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
+from loopviz.app.sessions.tickets import Start
+from loopviz.app.sessions.waiting_line import LineFull, Places
 from loopviz.app.texts import text
 from loopviz.worker import ended_by
 
 _NOT_ASKED = object()
-
-
-def status(line: str, bad: bool = False, **more: Any) -> str:
-    """The message that shows one line; what the page shows otherwise stays."""
-    return wire({"kind": "status", "text": line, "bad": bad, **more})
-
-
-def over(ticket: str, line: str, bad: bool = True, **more: Any) -> str:
-    """The message that ends what a page asked for by `ticket` before there was anything to show."""
-    return status(line, bad, over=True, ticket=ticket, **more)
-
-
-def in_line(ahead: Ahead, lang: str) -> str:
-    """What is said to one who waits for a place: how many are before, and who runs."""
-    running = ", ".join(text(lang, f"nav.{page}") for page in ahead.running)
-    key = "live.queued" if ahead.waiting else "live.queued.next"
-    return text(lang, key, n=ahead.waiting, running=running)
-
-
-def full(places: Places, lang: str) -> str:
-    """What is said to one who cannot even wait."""
-    return text(lang, "live.full", n=places.longest)
 
 
 @dataclass
@@ -78,7 +56,7 @@ def _suited(values: Mapping[str, Any], model: str) -> bool:
     return values.get(st.SUITS, model) == model
 
 
-class Service:
+class Service(Jobs):
     """The runs of a page's visitors: checked, started, watched, stopped.
 
     Args:
@@ -89,12 +67,9 @@ class Service:
     def __init__(
         self, room: ModelRoom, registry: Registry, every: float = SEND_EVERY, places: Places | None = None
     ) -> None:
-        self.room = room
+        super().__init__(room, registry.keeper, places)
         self.registry = registry
-        registry.keeper.profile = room.profile
         self.every = every
-        self.places = places or Places(longest=room.profile.queue)
-        self.starts = Starts()
         self.questions = Questions(registry, room)
         self._wishes: dict[str, Wish] = {}  # by session: what it has asked for, until that has ended
         self._refused: dict[str, list[st.Problem]] = {}  # by session, from a run to the event that shows them
@@ -271,7 +246,7 @@ class Service:
         while not over():
             # what is waited for is the form as it stands: it may be changed meanwhile, the model too
             name = st.clean(wish.values, lang)[0]["model"]
-            for line in self._waiting(name, lang, over):
+            for line in self.waiting(name, lang, over):
                 yield status(f"{line} · {text(lang, 'live.wait_model')}", n=start.n)
             if over():
                 break
@@ -330,33 +305,6 @@ class Service:
             run.finished.set()
             if not len(run):
                 self.registry.drop(run)
-
-    def _waiting(self, name: str, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[str]:
-        """Load a model in a thread of its own; meanwhile, yield each new line about it. ModelRefused at the end.
-
-        Ends early when `gone()`: the model is loaded all the same if others want it.
-        """
-        if self.room.ready(name) is not None:
-            return
-        refused: list[ModelRefused] = []
-
-        def fetch() -> None:
-            try:
-                self.room.get(name, lang, gone)
-            except ModelRefused as error:
-                refused.append(error)
-
-        thread = threading.Thread(target=fetch, name="loopviz-load", daemon=True)
-        thread.start()
-        said = None
-        while thread.is_alive() and not gone():
-            line = self.room.status(name).tell(lang)
-            if line != said:
-                said = line
-                yield line
-            thread.join(0.25)
-        if refused and not gone():
-            raise refused[0]
 
     # --- the settings of a run ---------------------------------------------------------------------------------------
 
@@ -426,23 +374,11 @@ class Service:
             over += more
         return cut
 
-    def load(self, name: Any, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, bool]]:
-        """Load a model a visitor named, or wait until `gone()`: lines to show, each with whether it is bad news."""
-        name, problems = st.clean_name(name, lang)
-        if problems:
-            return
-        try:
-            for line in self._waiting(name, lang, gone):
-                yield line, False
-            yield "", False
-        except ModelRefused as error:
-            yield text(lang, "refused", reason=str(error)), True
-
     def steer(self, values: Mapping[str, Any], lang: str, session: str) -> tuple[str | None, dict[str, str]]:
         """The form was changed: a run of the session being made takes of it what it can take.
 
         Returns:
-            What to say, or None; and the controls whose values are for the next run (see :func:`steer.waiting`).
+            What to say, or None; and the controls whose values are for the next run (see :func:`live_changes.waiting`).
         """
         wish = self._wishes.get(session)
         if wish is not None and not wish.begun:  # it starts with what the form shows then

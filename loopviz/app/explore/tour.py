@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from loopviz.app.controls import about
 from loopviz.app.explore import first_run, snapshot
 from loopviz.app.glossary import Piece
 from loopviz.app.sessions.messages import dumps
@@ -127,7 +128,7 @@ def facts(trace: Trace, lang: str) -> dict[str, Any]:
         "hidden": trace.meta["shape"]["hidden"],
         "panel_name": name,
         "panel": table(lang).get(f"panel.{name}", name),
-        "memory": " · ".join(snapshot.memory(block, lang) for block in trace.meta["blocks"]),
+        "memory": " · ".join(about.memory(block, lang) for block in trace.meta["blocks"]),
         "ways": text(lang, "presets"),
         "run": text(lang, "run"),
         "how": text(lang, "live.details"),

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app.controls.settings import brought as brought_settings
 from loopviz.app.sessions.bounds import TooMuch
-from loopviz.app.texts import LANGUAGES, table, text
+from loopviz.app.sessions.columns import title_of
+from loopviz.app.texts import LANGUAGES, text
 from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
-    from loopviz.lab.task import BeyondEnds, Column, Task
+    from loopviz.lab.task import BeyondEnds, Task
 
 TEXT_LIMIT = 2_000_000  # characters of a text or file
 LINE_LIMIT = 2_000  # characters of any other parameter
 FILE_NAME_LIMIT = 80
-UNITS = ("loops", "nats", "steps", "tokens", "windows")  # that are words
 
 
 def _kind(thing: dataclasses.Field[Any], hint: Any) -> str:
@@ -85,13 +85,6 @@ def _ends(thing: dataclasses.Field[Any], hint: Any) -> dict[str, float]:
     return {"low": low, "high": high}
 
 
-def title_of(task: str, name: str, lang: str) -> str:
-    """What a field is called: in words, with the parameter's name in brackets; without words, the name alone."""
-    words = table(lang)
-    title = words.get(f"field.{task}.{name}") or words.get(f"field.{name}")
-    return name if title is None else text(lang, "field.titled", title=title, name=name)
-
-
 def usual_loop(config: Any) -> dict[str, Any]:
     """The loop fields that a measurement of the model of `config` has where nothing is said of them.
 
@@ -120,25 +113,6 @@ def describe(task: Task) -> dict[str, Any]:
         for size in task.sizes
     ]
     return {"name": task.name, "words": task.words, "fields": fields_of(task), "sizes": sizes}
-
-
-def column_words(column: Column, lang: str) -> dict[str, Any]:
-    """A column for the page's script: the heading is what comes before the colon of its words."""
-    words = column.words[lang]
-    at = min((place for place in (words.find(": "), words.find("：")) if place > 0), default=len(words))
-    head, says = words[:at], words[at + 1 :].strip() or words
-    return {
-        "name": column.name,
-        "unit": column.unit,
-        "called": unit_words(column.unit, lang),
-        "head": head,
-        "says": says,
-    }
-
-
-def unit_words(unit: str, lang: str) -> str:
-    """A unit as the page writes it; symbols are the same in every language."""
-    return text(lang, f"unit.{unit}") if unit in UNITS else unit
 
 
 def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) -> Any:

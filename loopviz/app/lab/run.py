@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app.controls import settings as st
 from loopviz.app.controls.link_word import PageState, encode
-from loopviz.app.lab.form import column_words
+from loopviz.app.controls.model_name import short_name
+from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
-from loopviz.app.sessions.models import short_name
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import pick_language, text
 from loopviz.trace.weight import deep_bytes

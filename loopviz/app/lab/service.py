@@ -9,16 +9,16 @@ from typing import Any
 
 from loopviz import outputs
 from loopviz.app.controls import settings as st
-from loopviz.app.explore.answers import read
-from loopviz.app.explore.service import Service, full, in_line, over, status
 from loopviz.app.lab.form import brought, describe, params_of, usual_loop
 from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.faults import kinds, unforeseen
+from loopviz.app.sessions.job import Jobs, full, in_line, over, status
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.registry import KeptRuns
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import Start, is_ticket, number
+from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import LineFull
 from loopviz.app.texts import pick_language, text
 from loopviz.worker import ended_by
@@ -30,12 +30,12 @@ class Laboratory:
     """The measurements of a page's visitors.
 
     Args:
-        service: of the Explore page; its models are shared.
+        jobs: what all pages of the server share.
     """
 
-    def __init__(self, service: Service, every: float = SEND_EVERY) -> None:
-        self.service, self.room, self.every = service, service.room, every
-        self.runs: KeptRuns[LabRun] = KeptRuns(LabRun.forget, service.registry.keeper)
+    def __init__(self, jobs: Jobs, every: float = SEND_EVERY) -> None:
+        self.jobs, self.room, self.every = jobs, jobs.room, every
+        self.runs: KeptRuns[LabRun] = KeptRuns(LabRun.forget, jobs.keeper)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -50,13 +50,13 @@ class Laboratory:
         asked = payload if isinstance(payload, dict) else {}
         lang = pick_language(asked.get("lang"))
         ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""  # kept with the page: no other is
-        start = self.service.starts.begin(session, number(asked.get("n")), ticket)
+        start = self.jobs.starts.begin(session, number(asked.get("n")), ticket)
         if not start.replaced:
             self.runs.stop(session)
         try:
             yield from self._run(asked, session, start, lang)
         except LineFull:
-            yield over(ticket, full(self.service.places, lang), full=True)
+            yield over(ticket, full(self.jobs.places, lang), full=True)
         except bounds.TooMuch as error:
             yield over(ticket, text(lang, "refused", reason=str(error)), field=error.control)
         except ValueError as error:
@@ -74,7 +74,7 @@ class Laboratory:
         if problems:
             raise ValueError(problems[0].reason)
         said, bad = stopped, False
-        for said, bad in () if gone() else self.service.load(name, lang, gone):
+        for said, bad in () if gone() else self.jobs.load(name, lang, gone):
             yield status(said, bad, ticket=ticket)
         if bad or gone():
             yield over(ticket, said if bad else stopped, bad=bad)
@@ -87,7 +87,7 @@ class Laboratory:
         try:
             with ended_by(gone):
                 task, subject, params = self._read(asked, loaded, folder, lang)  # refused now, and not after waiting
-            with self.service.places.join("lab") as place:
+            with self.jobs.places.join("lab") as place:
                 for ahead in place.wait(gone):
                     yield status(in_line(ahead, lang), ticket=ticket)
                 if gone():
@@ -136,7 +136,7 @@ class Laboratory:
 
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
-        self.service.starts.leave(session)
+        self.jobs.starts.leave(session)
         self.runs.forget(session)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
@@ -186,7 +186,7 @@ class Laboratory:
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
         ticket = read(question).get("ticket")
-        self.service.starts.cancel(ticket)
+        self.jobs.starts.cancel(ticket)
         for run in self.runs:
             if is_ticket(ticket) and run.ticket == ticket:
                 run.stop()

@@ -11,6 +11,7 @@ import hashlib
 import json
 import posixpath
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz.app import glossary
-from loopviz.app.explore import first_run, tour
 from loopviz.app.server import document as look
 from loopviz.app.server import link_preview, security_headers, source_code
 from loopviz.app.server.request_guard import Door, Known, Rules
@@ -40,13 +39,19 @@ SHARE = "loopviz-share"  # where links and files are (see loopviz.app.explore.fi
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 _SCRIPTS: dict[str, Path] = {path.relative_to(WEB).as_posix(): path for path in sorted(WEB.rglob("*.js"))}
 _PLOTLY = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
-# made when they are first asked for; their addresses carry no fingerprint of theirs
-_MADE = {
-    f"{name}.{lang}.json": functools.partial(make, lang)
-    for name, make in (("glossary", glossary.document), ("tour", tour.document))
-    for lang in LANGUAGES
-}
-_OPENINGS = {f"opening.{lang}.json": lang for lang in LANGUAGES}
+_OPENINGS = {f"opening.{lang}.json": lang for lang in LANGUAGES}  # what the first page opens with
+# by name: what is made when it is first asked for (`offer`)
+_MADE: dict[str, Callable[[], bytes | None]] = {}
+
+
+def offer(made: Mapping[str, Callable[[], bytes | None]]) -> None:
+    """Have more served: by name, what makes it when it is first asked for. This package knows no page; pages hand it in.
+
+    Args:
+        made: each gives the bytes of a file of that name, or None when there is no such thing after all.
+    """
+    _MADE.update(made)
+    _content.cache_clear()
 
 
 @functools.cache
@@ -65,8 +70,6 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
         raw = _PLOTLY[name]()
     elif name in _MADE:
         raw = _MADE[name]()
-    elif name in _OPENINGS:
-        raw = first_run.opening(_OPENINGS[name])
     else:
         raw = None
     if raw is None:

@@ -321,7 +321,7 @@ def check_measurement(task: Any, subject: Any, params: Any, loaded: Loaded, prof
 
 def _ways(task: Any, subject: Any, params: Any, lang: str) -> list[Way]:
     """Its whole numbers, and the largest of several; those furthest from what they usually are first."""
-    from loopviz.app.lab.form import title_of
+    from loopviz.app.sessions.columns import title_of
     from loopviz.lab.task import ends_of
 
     found = []

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from loopviz.app.controls.examples import OFFERED
+from loopviz.app.controls.model_name import short_name
 from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.private_paths import without_paths
@@ -108,11 +108,6 @@ class Status:
         name = self.name if self.state == "ask" else short_name(self.name)  # what is agreed to is said in full
         shown = {"name": name, "step": step, "reason": step}
         return text(lang, key, **shown, layers=self.layers, params=f"{self.parameters / 1e6:.3g}")
-
-
-def short_name(name: str) -> str:
-    """A model's name as shown: of a path on this machine, the last part only."""
-    return Path(name).name if name.startswith(("/", ".", "~")) or "\\" in name else name
 
 
 @dataclass

@@ -108,7 +108,7 @@ def test_the_messages_add_up_to_everything_there_is(comparisons: Comparisons) ->
 def test_h2_a_comparison_is_weighed_as_it_grows_and_ends_where_the_server_has_no_more_room(
     comparisons: Comparisons,
 ) -> None:
-    keeper = comparisons.service.registry.keeper
+    keeper = comparisons.jobs.keeper
     page = put_together(said(comparisons.run(asked(None, BLOCK), "me")))
     assert keeper.total == comparisons.runs.get(page["run"]).nbytes > 1_000
     keeper.profile = dataclasses.replace(PUBLIC, run_bytes=1)
@@ -221,7 +221,7 @@ def test_h1_a_comparison_is_left_in_the_middle_of_a_pass(
         handle.remove()
     assert len(ran) == at, "no layer begins after it"
     assert put_together(messages)["end"] == "stopped"
-    assert comparisons.service.places.taken() == 0
+    assert comparisons.jobs.places.taken() == 0
 
 
 def test_h3_a_question_about_a_comparison_waits_for_no_pass(comparisons: Comparisons, loaded: Loaded) -> None:
@@ -257,7 +257,7 @@ def test_l5_stop_without_a_ticket(comparisons: Comparisons, nobody_s: Any) -> No
 
 def test_a_ticket_of_ten_megabytes_is_none_and_is_not_kept(comparisons: Comparisons) -> None:
     assert put_together(said(comparisons.run(asked(None, BLOCK, ticket="t" * 10_000_000), "me")))["end"] == "done"
-    assert [start.ticket for start in comparisons.service.starts._newest.values()] == [""]
+    assert [start.ticket for start in comparisons.jobs.starts._newest.values()] == [""]
 
 
 def test_what_waits_for_its_turn_can_be_taken_back(comparisons: Comparisons) -> None:

@@ -205,7 +205,7 @@ def test_to_let_a_loop_stop_by_itself_is_one_click() -> None:
 
 def test_what_people_register_by_name_can_be_chosen():
     """researcher, extension points: the page's lists were kept by hand."""
-    from loopviz.app.explore.controls_view import face
+    from loopviz.app.controls.face import face
     from loopviz.app.page import page_data
     from loopviz.app.sessions.models import ModelRoom
     from loopviz.model import CHOOSERS, CRITERIA, MERGES, register_layer_chooser, register_merge
@@ -232,7 +232,7 @@ def test_what_people_register_by_name_can_be_chosen():
 
 
 def test_the_threshold_is_off_without_a_chooser_and_its_words_are_the_choosers():
-    from loopviz.app.explore.controls_view import face
+    from loopviz.app.controls.face import face
 
     control = st.BY_NAME["layer_threshold"]
     off = face(control, st.defaults(), [], "en")

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from loopviz.app.explore import first_run
+from loopviz.app.explore import (
+    first_run,
+    served,  # noqa: F401  (hands the server what it serves)
+)
 from loopviz.app.explore.answers import Questions
 from loopviz.app.explore.config import page_config
 from loopviz.app.explore.run import Registry, Run, messages

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from loopviz.app.controls import settings as st
+from loopviz.app.controls.about import about_loop
 from loopviz.app.explore import snapshot
 from loopviz.app.texts import LANGUAGES
 from loopviz.panels import PANELS, Focus
@@ -43,10 +44,10 @@ def test_a_chooser_set_during_a_run_brings_the_panel_from_then_on():
 @pytest.mark.parametrize("strategy", ["fixed_count", "dynamic_stop"])
 def test_a_block_of_one_layer_is_no_range(lang: str, strategy: str) -> None:
     values = st.defaults() | {"block_start": 3, "block_end": 3, "loop_strategy": strategy}
-    said = snapshot.about_loop([st.block_of(values)], lang)[0]
+    said = about_loop([st.block_of(values)], lang)[0]
     assert "3–3" not in said
     assert "3" in said
-    wide = snapshot.about_loop([st.block_of(values | {"block_end": 4})], lang)[0]
+    wide = about_loop([st.block_of(values | {"block_end": 4})], lang)[0]
     assert "3–4" in wide
 
 

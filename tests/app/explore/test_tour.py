@@ -12,7 +12,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from loopviz.app.explore import first_run, tour
+from loopviz.app.explore import (
+    first_run,
+    served,  # noqa: F401  (hands the server what it serves)
+    tour,
+)
 from loopviz.app.server import assets
 from loopviz.app.texts import LANGUAGES
 from loopviz.app.texts.glossary import BY_KEY

@@ -22,9 +22,10 @@ from loopviz.app.controls.link_word import decode
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab import run as lab_run
-from loopviz.app.lab.form import FILE_NAME_LIMIT, column_words, describe, fields_of, params_of
+from loopviz.app.lab.form import FILE_NAME_LIMIT, describe, fields_of, params_of
 from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import PUBLIC
+from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.models import Loaded, ModelRoom
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.engine.work import NOTHING
@@ -384,8 +385,8 @@ def test_h2_a_measurement_is_weighed_as_it_grows_and_ends_where_the_server_has_n
 ) -> None:
     page = put_together(said(laboratory.run(asked(), "me")))
     run = laboratory.runs.get(page["run"])
-    assert laboratory.service.registry.keeper.total == run.nbytes > 0
-    laboratory.room.profile = laboratory.service.registry.keeper.profile = dataclasses.replace(PUBLIC, run_bytes=1)
+    assert laboratory.jobs.keeper.total == run.nbytes > 0
+    laboratory.room.profile = laboratory.jobs.keeper.profile = dataclasses.replace(PUBLIC, run_bytes=1)
     page = put_together(said(laboratory.run(asked(), "you")))
     assert page["end"] == "memory"
     assert len(page["rows"]) == 1
@@ -412,7 +413,7 @@ def test_c1_what_is_stopped_while_its_text_is_looked_at_ends_there(
     assert (last["text"], last["over"], last["bad"]) == (table("en")["live.end.stopped"], True, False)
     assert len(seen) == 3
     assert len(laboratory.runs) == 0
-    assert laboratory.service.places.taken() == 0
+    assert laboratory.jobs.places.taken() == 0
 
 
 def test_an_error_on_the_way_keeps_the_rows_and_says_so(laboratory: Laboratory) -> None:
@@ -524,7 +525,7 @@ def test_c1_the_time_limit_holds_inside_a_pass(laboratory: Laboratory, monkeypat
 def assert_free(laboratory: Laboratory) -> None:
     """Every place is free, as soon as the measurement's thread has said so."""
     for _ in range(2000):
-        if not laboratory.service.places.taken():
+        if not laboratory.jobs.places.taken():
             return
         threading.Event().wait(0.01)
     raise AssertionError("a place is still taken")
@@ -539,7 +540,7 @@ def test_c1_the_place_of_one_who_left_is_free_when_the_work_has_ended(laboratory
     laboratory.forget("me")
     stream.close()
     assert not kept.finished.is_set()
-    assert laboratory.service.places.taken() == 1
+    assert laboratory.jobs.places.taken() == 1
     GATE.set()
     assert kept.finished.wait(20)
     assert_free(laboratory)
@@ -565,7 +566,7 @@ def test_a_ticket_of_ten_megabytes_is_none_and_is_not_kept(laboratory: Laborator
     messages = said(laboratory.run(asked({"times": 1}, ticket="t" * 10_000_000), "me"))
     assert put_together(messages)["end"] == "done"
     assert {message["ticket"] for message in messages if "ticket" in message} == {""}
-    assert [start.ticket for start in laboratory.service.starts._newest.values()] == [""]
+    assert [start.ticket for start in laboratory.jobs.starts._newest.values()] == [""]
 
 
 def test_a_long_table_is_shown_in_part(laboratory: Laboratory, monkeypatch: Any) -> None:

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from loopviz.app import look, server
 from loopviz.app.main import build, launch
 from loopviz.paths import WEB
+from loopviz.app.explore import served  # noqa: F401  (hands the server what it serves)
 from loopviz.app.server import assets
 from loopviz.app.server import document as look
 from loopviz.figures import plotlyjs
@@ -91,12 +92,13 @@ def test_the_first_paint_imports_neither_torch_nor_transformers(tmp_path: Path) 
         "import functools, json, pathlib, sys\n"
         "from starlette.applications import Starlette\n"
         "from starlette.testclient import TestClient\n"
-        "from loopviz.app import recording, server\n"
+        "from loopviz.app.explore import first_run, served\n"
+        "from loopviz.app.server import assets\n"
         "from loopviz.app.main import build\n"
-        "recording.stored = functools.partial(recording.stored, pathlib.Path(sys.argv[1]))\n"
+        "first_run.stored = functools.partial(first_run.stored, pathlib.Path(sys.argv[1]))\n"
         "build()\n"
-        "client = TestClient(Starlette(routes=server.routes()))\n"
-        "shown = client.get('/' + server.opening_urls()['en']).json()['snapshot']\n"
+        "client = TestClient(Starlette(routes=assets.routes()))\n"
+        "shown = client.get('/' + assets.opening_urls()['en']).json()['snapshot']\n"
         "assert shown['seq'] > 0 and shown['figures'], 'nothing to draw'\n"
         "sys.exit(', '.join({'torch', 'transformers', 'gguf', 'accelerate'} & set(sys.modules)) or None)"
     )

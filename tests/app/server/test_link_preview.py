@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from loopviz.app.explore import served  # noqa: F401  (hands the server what it serves)
 from loopviz.app.server import assets, link_preview
 from loopviz.app.texts import text
 

@@ -401,7 +401,7 @@ def test_queue_without_an_end_refuses_by_name_and_who_waits_keeps_their_turn(
 ) -> None:
     service, served = page.service, []
     monkeypatch.setattr(service, "places", Places(1, longest=2))
-    monkeypatch.setattr(service, "_waiting", lambda *_, **__: iter(()))
+    monkeypatch.setattr(service, "waiting", lambda *_, **__: iter(()))
     monkeypatch.setattr(service.room, "get", lambda *_, **__: None)
     monkeypatch.setattr(service, "_make", lambda wish, loaded: iter([served.append(wish.session) or "made"]))
 
@@ -493,7 +493,7 @@ def test_a_panic_of_a_tokenizer_ends_the_run_in_words_on_every_page(
     """M7: it is no Exception, and the page waited for ever."""
     service = page.service
     monkeypatch.setattr(service.room, "get", _raise(PanicException("index out of bounds")))
-    monkeypatch.setattr(service, "_waiting", lambda *_, **__: iter(()))
+    monkeypatch.setattr(service, "waiting", lambda *_, **__: iter(()))
     monkeypatch.setattr(Asked, "problems", lambda self: [])
     comparisons, laboratory = Comparisons(service), Laboratory(service)
     for messages in (

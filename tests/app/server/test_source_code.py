@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from loopviz.app.explore import served  # noqa: F401  (hands the server what it serves)
 from loopviz.app.explore.config import page_config
 from loopviz.app.server import assets, source_code
 from loopviz.panels import PANELS

@@ -268,7 +268,7 @@ def test_c1_c2_a_measurement_that_is_too_much_is_refused_by_name_before_anything
     assert line["field"] == field
     assert field in line["text"]
     assert len(laboratory.runs) == 0
-    assert laboratory.service.places.taken() == 0
+    assert laboratory.jobs.places.taken() == 0
 
 
 def test_a_task_that_states_no_work_is_offered_only_where_nothing_bounds_it(

@@ -18,7 +18,7 @@ from loopviz.app.texts import LANGUAGES, table
 from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints.load import UNTRAINED, Note
 
-MODEL = Path(model_notes.__file__).resolve().parents[1] / "model"
+MODEL = Path(model_notes.__file__).resolve().parents[2] / "model"
 DROPPED = Note("pad_token_id_dropped", "in /srv/m", {"field": "pad_token_id", "ids": [32000], "rows": 32000})
 MARK = Note("bos_as_configured", "in /srv/m", {"mark": "bos", "asked": True})
 WORDS = Note("tokens_without_row", "…", {"tokens": {"<x>": 9, "<y>": 10, "<z>": 11, "<w>": 12}, "rows": 9})
@@ -27,7 +27,7 @@ WORDS = Note("tokens_without_row", "…", {"tokens": {"<x>": 9, "<y>": 10, "<z>"
 def written() -> list[str]:
     """The codes of all notes in the model package's source; of one that is put together, with "pad" or "bos" in it."""
     codes = []
-    for file in MODEL.glob("*.py"):
+    for file in MODEL.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note" and node.args:
                 code = node.args[0]

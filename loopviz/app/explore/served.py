@@ -1,0 +1,24 @@
+"""What the web server has for this page's script, made when it is first asked for: words, the tour, the run it opens with."""
+
+from __future__ import annotations
+
+import functools
+
+from loopviz.app import glossary
+from loopviz.app.explore import first_run, tour
+from loopviz.app.server import assets
+from loopviz.app.texts import LANGUAGES
+
+
+def _opening(lang: str) -> bytes | None:
+    return first_run.opening(lang)
+
+
+for _lang in LANGUAGES:
+    assets.offer(
+        {
+            f"glossary.{_lang}.json": functools.partial(glossary.document, _lang),
+            f"tour.{_lang}.json": functools.partial(tour.document, _lang),
+            f"opening.{_lang}.json": functools.partial(_opening, _lang),
+        }
+    )
