@@ -24,9 +24,9 @@ def _version(folder: Path) -> str:
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """A folder with the package's two files that say the release."""
+    """A folder with the package's files that say the release."""
     (tmp_path / "loopviz").mkdir()
-    for name in ("__init__.py", "paths.py"):
+    for name in ("__init__.py", "moved.py", "paths.py"):
         shutil.copy(PACKAGE / name, tmp_path / "loopviz")
     return tmp_path
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from loopviz import imports
 
 if TYPE_CHECKING:
-    from loopviz.model.checkpoints import LoadedCheckpoint
-    from loopviz.trace.schema import BlockMeta
     from loopviz.model.checkpoints.load import LoadedCheckpoint
+    from loopviz.trace.schema import BlockMeta
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 FEWEST_MOST_THREADS = 64  # that may be asked for, on a machine with few processors

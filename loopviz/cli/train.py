@@ -340,7 +340,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if task == BUILT:
         from loopviz.train import glassbox
 
-        result: Any = glassbox.check(loaded.model, **({"loops": loops[-1]} if loops else {}))
+        asked: dict[str, Any] = {"loops": loops[-1]} if loops else {}
+        result: Any = glassbox.check(loaded.model, **asked)
         table = _check_table(result)
     else:
         from loopviz.train.card import result_table

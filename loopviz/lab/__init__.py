@@ -68,7 +68,7 @@ __all__ = ["MODULES", "TASKS", "TITLES", *_EXPORTS]
 
 
 if TYPE_CHECKING:
-    from .tasks import TASKS
+    from .task import TASKS
 
 
 def __getattr__(name: str) -> object:

@@ -15,13 +15,12 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from loopviz.app import look, server
-from loopviz.app.main import build, launch
-from loopviz.paths import WEB
 from loopviz.app.explore import served  # noqa: F401  (hands the server what it serves)
+from loopviz.app.main import build, launch
 from loopviz.app.server import assets
 from loopviz.app.server import document as look
 from loopviz.figures import plotlyjs
+from loopviz.paths import WEB
 from loopviz.trace.file import save
 from tests.trace.synthetic import random_trace
 
@@ -177,26 +176,26 @@ def documents() -> dict[str, str]:
     page = build()
     launch(page, wait=False)
     try:
-        return {name: httpx.get(page.demo.local_url + name, timeout=120).text for name in server.STYLES}
+        return {name: httpx.get(page.demo.local_url + name, timeout=120).text for name in assets.STYLES}
     finally:
         page.demo.close()
 
 
-@pytest.mark.parametrize("name", list(server.STYLES))
+@pytest.mark.parametrize("name", list(assets.STYLES))
 def test_a_page_brings_its_own_styles_and_no_other_page_s(documents: dict[str, str], name: str) -> None:
     (config,) = re.findall(r"window\.gradio_config = (\{.*?\});</script>", documents[name], re.S)
-    assert json.loads(config)["css"] == server.css(name)
+    assert json.loads(config)["css"] == assets.css(name)
     own = {"": ".lv-player", "compare": ".lv-setups", "lab": ".lv-tasks"}
     for page, rule in own.items():
-        assert (rule in server.css(name)) == (page == name), rule
+        assert (rule in assets.css(name)) == (page == name), rule
 
 
 def test_every_style_sheet_is_some_page_s() -> None:
     sheets = {path.stem for path in (WEB / "styles").glob("*.css")}
-    assert sheets == {name for names in server.STYLES.values() for name in names}
+    assert sheets == {name for names in assets.STYLES.values() for name in names}
 
 
 def test_what_is_unknown_has_the_styles_of_all_pages() -> None:
-    document = server._written_css()
-    assert server.styled(document, "elsewhere") == document
-    assert server.styled(document, "lab") != document
+    document = assets._written_css()
+    assert assets.styled(document, "elsewhere") == document
+    assert assets.styled(document, "lab") != document
