@@ -340,8 +340,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if task == BUILT:
         from loopviz.train import glassbox
 
-        asked: dict[str, Any] = {"loops": loops[-1]} if loops else {}
-        result: Any = glassbox.check(loaded.model, **asked)
+        result: Any = glassbox.check(loaded.model, loops[-1]) if loops else glassbox.check(loaded.model)
         table = _check_table(result)
     else:
         from loopviz.train.card import result_table

@@ -89,11 +89,12 @@ class TextTask:
         self.recipe = recipe
         self.tokenizer = self._tokenizer(data, folder / "tokenizer")
         self.train, self.train_source = text.encode_file(data, self.tokenizer, folder, "train")
+        self.test_source: text.Source | None = None
         if held_out is not None:
             self.test, self.test_source = text.encode_file(held_out, self.tokenizer, folder, "held_out")
         else:
             cut = len(self.train) - int(len(self.train) * recipe.held_out)
-            self.train, self.test, self.test_source = self.train[:cut], self.train[cut:], None
+            self.train, self.test = self.train[:cut], self.train[cut:]
         if len(self.test) < 2:
             raise text.TextError(f"held_out={recipe.held_out}: leaves {len(self.test)} tokens to measure on; give more")
         text.windows(self.train, 1, recipe.length, np.random.default_rng(0))  # refuses now what is too short
@@ -157,6 +158,7 @@ class ArrowsTask:
     """
 
     def __init__(self, recipe: Recipe) -> None:
+        assert recipe.arrows is not None  # the recipe has checked it
         self.recipe, self.task = recipe, recipe.arrows
         self.depth = self.task.start_hops
         self.tokenizer = arrows.make_tokenizer(self.task.nodes)

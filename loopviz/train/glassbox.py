@@ -101,13 +101,20 @@ def build(rate: float = RATE, loop_count: int = 12) -> LoopLlamaForCausalLM:
     step[:vocab, :vocab] = 0
     for token in range(vocab):
         step[successor(token), token] = 1
-    model.model.loop_injections["0"].weight.copy_(torch.cat((rate * torch.eye(H), (1 - rate) * step), dim=1))
+    _injection(model).copy_(torch.cat((rate * torch.eye(H), (1 - rate) * step), dim=1))
     return model.eval()
 
 
 def rate_of(model: LoopLlamaForCausalLM) -> float:
     """rho of a glassbox, read from its weights."""
-    return float(model.model.loop_injections["0"].weight[0, 0])
+    return float(_injection(model)[0, 0])
+
+
+def _injection(model: LoopLlamaForCausalLM) -> Tensor:
+    """The weights that make a step's input of state and entry, `[H, 2 H]`."""
+    linear = model.model.loop_injections["0"]
+    assert isinstance(linear, torch.nn.Linear)
+    return linear.weight
 
 
 def exact_state(model: LoopLlamaForCausalLM, ids: Tensor, step: int | None) -> Tensor:

@@ -292,11 +292,11 @@ class Recipe:
             )
         if (self.task == "arrows") != (self.arrows is not None):
             raise RecipeError(f"task={self.task!r}: arrows settings belong to task='arrows', and only to it")
-        hops = self.loops is not None and self.loops.sampler == "hops"
-        if hops and self.task != "arrows":
+        hops = self.loops if self.loops is not None and self.loops.sampler == "hops" else None
+        if hops is not None and self.arrows is None:
             raise RecipeError("loops.sampler='hops': only arrows problems have hops; use 'poisson'")
-        if hops and self.loops.max < self.arrows.max_hops:
-            raise RecipeError(f"loops.max={self.loops.max}: must be >= arrows.max_hops={self.arrows.max_hops}")
+        if hops is not None and self.arrows is not None and hops.max < self.arrows.max_hops:
+            raise RecipeError(f"loops.max={hops.max}: must be >= arrows.max_hops={self.arrows.max_hops}")
         if self.backprop_steps is None:
             return
         if self.loops is None:
@@ -387,7 +387,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     """`value` as the field's type, if it is of it."""
     if isinstance(hint, UnionType):
         return None if value is None else _typed(name, value, next(t for t in get_args(hint) if t is not type(None)))
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise RecipeError(f"{name}={value!r}: must be an object with fields")
         return _build(hint, value, f"{name}.")

@@ -67,7 +67,7 @@ def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
     if new["steps"] != old["steps"]:
         _check_longer(recipe, old["steps"], step)
         old["steps"] = new["steps"]
-    if old["loops"] and new["loops"] and _not_yet(recipe.loops, old["loops"], step):
+    if old["loops"] and recipe.loops is not None and _not_yet(recipe.loops, old["loops"], step):
         old["loops"] = {**old["loops"], **{key: new["loops"][key] for key in LATER}}
     for name in new:
         if name not in FREE and new[name] != old.get(name):

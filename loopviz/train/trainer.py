@@ -347,7 +347,9 @@ def rows(result: TextResult | ArrowsResult) -> list[tuple[int | str, int | str, 
     """An evaluation as rows of hops, loops, metric and value; what does not apply is empty."""
     loops: tuple[int | str, ...] = result.loops or ("",)
     if isinstance(result, TextResult):
-        losses = [("", r, "loss", loss) for r, loss in zip(loops, result.loss, strict=True)]
+        losses: list[tuple[int | str, int | str, str, float]] = [
+            ("", r, "loss", loss) for r, loss in zip(loops, result.loss, strict=True)
+        ]
         return losses + [("", r, "cosine_gap", gap) for r, gap in enumerate(result.cosine_gap, start=1)]
     return [
         (hops, r, "accuracy", value)
