@@ -54,14 +54,14 @@ class PassClock:
         """The parts so far; ends the stretch of work that the last :meth:`resume` began."""
         self._work += time.perf_counter() - self._since
         recording = self.forward.hooks + self._work - self.seconds_head
-        seconds = {
-            "prelude": self.forward.prelude,
-            "block": self.forward.block,
-            "coda": self.forward.coda,
-            "head": self.seconds_head,
-            "recording": recording,
+        ms: Parts = {
+            "prelude": 1000 * self.forward.prelude,
+            "block": 1000 * self.forward.block,
+            "coda": 1000 * self.forward.coda,
+            "head": 1000 * self.seconds_head,
+            "recording": 1000 * recording,
         }
-        return {name: 1000 * value for name, value in seconds.items()}  # type: ignore[return-value]
+        return ms
 
 
 class MemoryMeter:

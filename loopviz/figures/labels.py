@@ -12,7 +12,7 @@ import textwrap
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 from loopviz.figures.theme import stop_kind
 
@@ -123,7 +123,7 @@ def percent(probability: float | None, lang: str) -> str:
     return COMMON[lang]["undefined"] if probability is None else f"{100 * probability:.3g} %"
 
 
-def token_label(frame: dict[str, Any], lang: str, width: int = 24) -> str:
+def token_label(frame: Mapping[str, Any], lang: str, width: int = 24) -> str:
     """``token 12 “cat”``."""
     return COMMON[lang]["token"].format(index=frame["index"], text=show_token(frame["text"], width))
 
@@ -135,6 +135,12 @@ def stop_label(reason: str, lang: str) -> str:
     return f"{words} {escape(reason)}" if kind == "other" else words
 
 
+@overload
+def sig(value: float, digits: int = 4) -> float: ...
+@overload
+def sig(value: None, digits: int = 4) -> None: ...
+@overload
+def sig(value: float | None, digits: int = 4) -> float | None: ...
 def sig(value: float | None, digits: int = 4) -> float | None:
     """``value`` rounded to ``digits`` significant digits: what is drawn; None stays None."""
     return None if value is None else float(f"{value:.{digits}g}")
@@ -155,6 +161,10 @@ def log_y(value: float | None, digits: int = 4) -> float | None:
     return None if value is None else sig(max(value, FLOOR), digits)
 
 
+@overload
+def log_z(value: float) -> float: ...
+@overload
+def log_z(value: float | None) -> float | None: ...
 def log_z(value: float | None) -> float | None:
     """``log10(value)`` for a colour, never below ``log10(FLOOR)``."""
     return None if value is None else round(math.log10(max(value, FLOOR)), 3)
@@ -168,7 +178,7 @@ def show_bytes(count: int) -> str:
     return f"{count} B"
 
 
-def missing_block(meta: dict[str, Any], block: int, lang: str) -> str | None:
+def missing_block(meta: Mapping[str, Any], block: int, lang: str) -> str | None:
     """What to say when ``block`` is not in this run; None when it is."""
     blocks = len(meta["blocks"])
     if not blocks:
@@ -178,7 +188,7 @@ def missing_block(meta: dict[str, Any], block: int, lang: str) -> str | None:
     return None
 
 
-def block_label(spec: dict[str, Any], block: int, lang: str) -> str:
+def block_label(spec: Mapping[str, Any], block: int, lang: str) -> str:
     """``block 0 (layers 10–14)``."""
     return COMMON[lang]["block"].format(block=block, a=spec["layers"][0], b=spec["layers"][1])
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopviz.trace.schema import Frame
@@ -28,7 +28,7 @@ class Pace:
     tokens: int = 0
     until: float | None = None
 
-    def plus(self, frame: Frame) -> Pace:
+    def plus(self, frame: Mapping[str, Any]) -> Pace:
         """With one more frame."""
         if frame["phase"] == "prompt":
             return Pace(frame["wall_ms"], 0, frame["wall_ms"])

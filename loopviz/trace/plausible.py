@@ -125,10 +125,11 @@ def check_frames_sense(frames: Sequence[Frame], meta: Mapping[str, Any]) -> None
 
 def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
     blocks, vocab = meta["blocks"], meta["shape"]["vocab"]
+    whole: Mapping[str, Any] = frame
     for name in ("token_id", "next_id"):
         _within(name, frame[name], 0, vocab - 1)
     _all_within("next_logprob", [frame["next_logprob"]], -LARGEST, ROUNDING)
-    _check_likeliest("next_topk", [[frame[name]] for name in NEXT_LISTS], meta)  # type: ignore[literal-required]
+    _check_likeliest("next_topk", [[whole[name]] for name in NEXT_LISTS], meta)
     _within("pass_tokens", frame["pass_tokens"], 1, MOST)
     _all_within("pass_ms", [frame["pass_ms"]], 0, MOST_MS)
     _all_within("wall_ms", [frame["wall_ms"]], 0, MOST_MS)
@@ -167,7 +168,8 @@ def _check_kv(frame: Frame, layers: int) -> None:
 
 def _check_steps(block: BlockFrame, meta: Mapping[str, Any]) -> None:
     """Every number of every step of one block, both ends."""
-    steps, vocab = block["steps"], meta["shape"]["vocab"]
+    steps: Mapping[str, Any] = block["steps"]
+    vocab = meta["shape"]["vocab"]
     ends = {
         "cosine": (-1 - ROUNDING, 1 + ROUNDING),
         "kl": (-ROUNDING, LARGEST),
@@ -180,9 +182,9 @@ def _check_steps(block: BlockFrame, meta: Mapping[str, Any]) -> None:
         "exit_logprob": (-LARGEST, ROUNDING),
     }
     for name, (low, high) in ends.items():
-        _all_within(f"steps.{name}", steps[name], low, high)  # type: ignore[literal-required]
+        _all_within(f"steps.{name}", steps[name], low, high)
     for prefix in ("topk", "exit_topk"):
-        lists = [steps[f"{prefix}_{name}"] for name in ("ids", "logprobs", "texts")]  # type: ignore[literal-required]
+        lists = [steps[f"{prefix}_{name}"] for name in ("ids", "logprobs", "texts")]
         _check_likeliest(f"steps.{prefix}", lists, meta)
     for column in block["key_cosine"]:
         _all_within("key_cosine", column, -1 - ROUNDING, 1 + ROUNDING)
@@ -204,9 +206,9 @@ def _check_attention(block: BlockFrame, frame: Frame, heads: int) -> None:
         for row in layer["change"]:
             _within("attention: heads", len(row), heads, heads)
             _all_within("attention.change", row, 0, 1 + ROUNDING)
-        widths = {"weights": frame["index"] + 1, "slots": len(frame["kv"]["slots"][first + j])}
-        for name, width in widths.items():
-            shares = decode_floats(layer[name], width)  # type: ignore[literal-required]
+        slots = len(frame["kv"]["slots"][first + j])
+        for name, text, width in (("weights", layer["weights"], frame["index"] + 1), ("slots", layer["slots"], slots)):
+            shares = decode_floats(text, width)
             # float16: a share may be rounded up, and a NaN is within nothing
             if shares.size and not (shares.min() >= 0 and shares.max() <= 1 + 4 * ROUNDING):
                 raise ValueError(f"attention.{name}: {shares.min()} to {shares.max()} where shares of 1 belong")

@@ -71,7 +71,7 @@ class StepColumns(TypedDict):
 
 def empty_steps() -> StepColumns:
     """Columns of which nothing is recorded."""
-    return {name: [] for name in StepColumns.__annotations__}  # type: ignore[return-value]
+    return {name: [] for name in StepColumns.__annotations__}  # type: ignore[return-value]  # all of its keys
 
 
 class LayerAttention(TypedDict):

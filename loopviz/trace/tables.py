@@ -116,7 +116,8 @@ def _rows(frames: Sequence[Frame], table: str) -> Iterator[tuple[Any, ...]]:
                 memory["device"],
             )
         elif table == "next_topk":
-            said = zip(*(frame[name] for name in NEXT_LISTS), strict=True)  # type: ignore[literal-required]
+            likeliest: Mapping[str, Any] = frame
+            said = zip(*(likeliest[name] for name in NEXT_LISTS), strict=True)
             yield from ((t, place, *entry) for place, entry in enumerate(said))
         elif table == "kv":
             for layer, slots in enumerate(frame["kv"]["slots"]):
@@ -231,10 +232,10 @@ def frames_from(
     _add_layers_run(frames, tables["layers_run"])
     _add_steps(frames, tables)
     for row in _by_row(tables["next_topk"]):
-        said = _frame_of(frames, row)
+        said: Mapping[str, Any] = _frame_of(frames, row)
         _expect("next_topk", row, "place", len(said["next_topk_ids"]))
         for name, column in zip(NEXT_LISTS, ("token_id", "logprob", "text"), strict=True):
-            said[name].append(row[column])  # type: ignore[literal-required]
+            said[name].append(row[column])
     for row in _by_row(tables["kv"]):
         layers = _frame_of(frames, row)["kv"]["slots"]
         if row["slot"] == 0:

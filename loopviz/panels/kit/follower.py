@@ -168,7 +168,7 @@ def redrawn(data: Callable[[Trace, Focus], dict[str, Any]], layout_only: bool = 
         def patched(trace: Trace, frame: Frame, focus: Focus) -> list[Op]:
             if not changed_at(trace.meta, frame["index"]) and not _outgrown(trace, frame, focus):
                 return patch(trace, frame, focus)
-            shown = data(Trace(trace.meta, [*trace.frames, frame]), focus)  # type: ignore[list-item]
+            shown = data(Trace(trace.meta, [*trace.frames, frame]), focus)  # type: ignore[list-item]  # a Frame, seen as a mapping
             layout = put(("layout",), shown["layout"])
             if not layout_only:
                 return [put(("data",), shown["data"]), layout]

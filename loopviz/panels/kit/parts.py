@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loopviz.figures import labels, theme
@@ -61,7 +61,7 @@ def caption(text: str, xref: str, yref: str) -> dict[str, Any]:
     }
 
 
-def flat_bar(title: str, tickvals: list[float], length: float = 0.9, **more: Any) -> dict[str, Any]:
+def flat_bar(title: str, tickvals: Sequence[float], length: float = 0.9, **more: Any) -> dict[str, Any]:
     """A colour bar along the figure's foot, ``length`` of its width."""
     return {
         "orientation": "h",

@@ -62,8 +62,11 @@ class Running(Generic[S]):
         ):
             memory = blocks[block] = _Memory(self.start(trace.meta, block))
         for frame in frames[memory.frames :]:
-            known = memory.peeked is not None and memory.peeked[0] is frame
-            memory.value = memory.peeked[1] if known else self.step(memory.value, trace.meta, block, frame)
+            peeked = memory.peeked
+            if peeked is not None and peeked[0] is frame:
+                memory.value = peeked[1]
+            else:
+                memory.value = self.step(memory.value, trace.meta, block, frame)
             memory.frames, memory.last, memory.peeked = memory.frames + 1, frame, None
         return memory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -116,7 +117,7 @@ class Seen(NamedTuple):
     change: list[list[float | None]]  # [rows][heads]
 
 
-def layer_of(spec: dict[str, Any], focus: Focus) -> int:
+def layer_of(spec: Mapping[str, Any], focus: Focus) -> int:
     """The physical layer shown: the one in focus if the block has it, else the block's first."""
     a, b = spec["layers"]
     return focus.layer if focus.layer is not None and a <= focus.layer <= b else a
@@ -129,17 +130,17 @@ def shown_steps(count: int) -> list[int]:
     return [1 + round(i * (count - 1) / (ROWS - 1)) for i in range(ROWS)]
 
 
-def _parallel(spec: dict[str, Any]) -> bool:
+def _parallel(spec: Mapping[str, Any]) -> bool:
     """Whether a step reads several slots at once."""
     return spec["kv_mode"] == "virtual_layers" and spec["attention_mode"] == "parallel" and spec["slots"] > 1
 
 
-def columns(spec: dict[str, Any], most: int) -> int:
+def columns(spec: Mapping[str, Any], most: int) -> int:
     """How many columns, of at most ``most``, a map of this block has."""
     return max(8, min(most, CELLS // min(spec["room"], ROWS)))
 
 
-def _read(frame: dict[str, Any], spec: dict[str, Any], focus: Focus) -> Seen:
+def _read(frame: Mapping[str, Any], spec: Mapping[str, Any], focus: Focus) -> Seen:
     block, layer = frame["blocks"][focus.block], layer_of(spec, focus) - spec["layers"][0]
     recorded = block["attention"]["layers"][layer]
     weights = decode_floats(recorded["weights"], frame["index"] + 1)
@@ -168,7 +169,9 @@ def _percent(values: np.ndarray) -> list[list[float | None]]:
     return [[None if v != v else int(v) if v.is_integer() else v for v in row] for row in rounded]
 
 
-def _positions(seen: Seen, frames: list[dict[str, Any]], count: int, lang: str) -> tuple[list[str], list[list[float]]]:
+def _positions(
+    seen: Seen, frames: Sequence[Mapping[str, Any]], count: int, lang: str
+) -> tuple[list[str], list[list[float | None]]]:
     """Column names and per cents of the map; ``frames`` are those of all positions."""
     kept = most_attended(seen.weights, count)
     names = [f"{p} {labels.show_token(frames[p]['text'], width=8)}" for p in kept]
@@ -180,7 +183,7 @@ def _positions(seen: Seen, frames: list[dict[str, Any]], count: int, lang: str) 
     return names, _percent(shares)
 
 
-def _by_slot(seen: Seen, lang: str) -> tuple[list[str], list[list[float]]]:
+def _by_slot(seen: Seen, lang: str) -> tuple[list[str], list[list[float | None]]]:
     """Column names and per cents of the slots."""
     owned, shares = seen.slots.shape[1], seen.slots
     if owned <= SLOTS:
@@ -203,7 +206,7 @@ def _by_head(seen: Seen, count: int, lang: str) -> tuple[list[str], list[list[fl
     return names, _percent(shown)
 
 
-def _missing(frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
+def _missing(frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> str:
     """What to say instead of the maps; "" when there is something to show."""
     words = TEXTS[focus.lang]
     if frame is None:
@@ -217,7 +220,7 @@ def _missing(frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
     return ""
 
 
-def _most(seen: Seen, frames: list[dict[str, Any]], lang: str, count: int) -> list[dict[str, str]]:
+def _most(seen: Seen, frames: Sequence[Mapping[str, Any]], lang: str, count: int) -> list[dict[str, str]]:
     """The positions the last step attends to most, best first: position, text, share."""
     ran = seen.weights[np.isfinite(seen.weights[:, 0])]  # the steps shown in which the layer ran
     last = ran[-1] if len(ran) else np.zeros(seen.weights.shape[1])
@@ -231,9 +234,11 @@ def _most(seen: Seen, frames: list[dict[str, Any]], lang: str, count: int) -> li
     ]
 
 
-def _maps(spec: dict[str, Any], frames: list[dict[str, Any]], seen: Seen | None, lang: str) -> dict[Path, Any]:
+def _maps(
+    spec: Mapping[str, Any], frames: Sequence[Mapping[str, Any]], seen: Seen | None, lang: str
+) -> dict[Path, Any]:
     """The maps' data by path; empty ones without ``seen``."""
-    empty: tuple[list[str], list[list[float]]] = [], []
+    empty: tuple[list[str], list[list[float | None]]] = [], []
     found = {
         MAP: _positions(seen, frames, columns(spec, POSITIONS), lang) if seen else empty,
         HEADS: _by_head(seen, columns(spec, CELLS), lang) if seen else empty,
@@ -248,7 +253,7 @@ def _maps(spec: dict[str, Any], frames: list[dict[str, Any]], seen: Seen | None,
 
 
 def _chosen(
-    spec: dict[str, Any], trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus
+    spec: Mapping[str, Any], trace: Trace, count: int, frame: Mapping[str, Any] | None, focus: Focus
 ) -> dict[Path, Any]:
     """All that depends on which token is selected, by path, when ``count`` frames are there.
 
@@ -275,7 +280,7 @@ def _chosen(
     }
 
 
-def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
+def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
     words = TEXTS[lang]
     kinds = [("map", "", "", {"token": "x", "step": "y"}), ("heads", "2", "2", {"step": "y"})]
     kinds += [("slots", "3", "2", {"step": "y"})] if _parallel(spec) else []
@@ -298,7 +303,7 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
     ]
 
 
-def _axes(spec: dict[str, Any], rows: int, height: int, words: dict[str, str]) -> dict[str, Any]:
+def _axes(spec: Mapping[str, Any], rows: int, height: int, words: dict[str, str]) -> dict[str, Any]:
     """The axes of the maps: one above, one or two side by side below."""
     map_px = height - 52 - 80 - GAP  # of both maps together
     below = map_px / 2 / (map_px + GAP)
@@ -320,14 +325,14 @@ def _axes(spec: dict[str, Any], rows: int, height: int, words: dict[str, str]) -
 GAP = 138  # px between the maps above and below: names of positions, an axis title, a caption
 
 
-def _choice(spec: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _choice(spec: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     words = TEXTS[focus.lang]
     layers = range(spec["layers"][0], spec["layers"][1] + 1)
     options = [(layer, words["one_layer"].format(layer=layer)) for layer in layers]
     return follower.choice(words["choose"], options, layer_of(spec, focus))
 
 
-def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
     words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
     layout: dict[str, Any] = {
@@ -354,7 +359,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
         "coloraxis": {
             "cmin": 0,
             "cmax": 100,
-            "colorscale": [[at * at, colour] for at, colour in theme.SCALE],  # by the square root
+            "colorscale": [[float(at) * float(at), colour] for at, colour in theme.SCALE],  # by the square root
             "colorbar": parts.flat_bar(words["bar"], [0, 10, 25, 50, 100]),
         },
         "shapes": [parts.row_outline()],
@@ -379,7 +384,7 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its own attention, when it is selected."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
@@ -396,6 +401,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     frame = None if at is None else trace.frames[at]
     if missing := _missing(len(trace), frame, focus):
         return missing
+    assert frame is not None  # else that is what is missing
     spec = trace.meta["blocks"][focus.block]
     seen = _read(frame, spec, focus)
     known = [v for v in seen.change[-1] if v is not None]

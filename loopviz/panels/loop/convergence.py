@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
@@ -123,13 +124,13 @@ def faded_curves(max_steps: int) -> int:
     return max(1, min(CURVES, POINTS // (max_steps + 1)))
 
 
-def _values(quantity: str, block: dict[str, Any]) -> list[float | None]:
+def _values(quantity: str, block: Mapping[str, Any]) -> list[float | None]:
     """The raw values drawn, one a step: ``1 - cos``, KL or ``|Delta| / |s|``; rounding may make them negative by float noise."""
     column = block["steps"][quantity]
     return [None if v is None else 1 - v for v in column] if quantity == "cosine" else list(column)
 
 
-def _texts(quantity: str, block: dict[str, Any], lang: str) -> list[str]:
+def _texts(quantity: str, block: Mapping[str, Any], lang: str) -> list[str]:
     """Hover texts of one curve: the exact value (even where the axis floors it), and at the end why it stopped.
 
     The predictions' curve says as well what each step would say.
@@ -147,7 +148,7 @@ def _texts(quantity: str, block: dict[str, Any], lang: str) -> list[str]:
     return out
 
 
-def _head(frame: dict[str, Any], block: dict[str, Any], lang: str) -> str:
+def _head(frame: Mapping[str, Any], block: Mapping[str, Any], lang: str) -> str:
     words = TEXTS[lang]
     return labels.fill(
         words["head"],
@@ -159,17 +160,17 @@ def _head(frame: dict[str, Any], block: dict[str, Any], lang: str) -> str:
     )
 
 
-def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on which token is selected, by path; ``frame`` is that token's, None when there is none."""
     lang = focus.lang
     block = None if frame is None else frame["blocks"][focus.block]
     missing = ""
     if frame is None:
         missing = follower.unread(frames, focus, TEXTS[lang]["no_data"])
-    elif not block["steps"]["cosine"]:
+    elif block is not None and not block["steps"]["cosine"]:
         missing = follower.skipped(block, focus) or labels.COMMON[lang]["not_recorded"]
     out: dict[Path, Any] = {
-        ("layout", "title", "text"): " " if block is None else _head(frame, block, lang),
+        ("layout", "title", "text"): " " if frame is None or block is None else _head(frame, block, lang),
         **parts.notice(missing),
     }
     kind = theme.stop_kind(block["stop_reason"]) if block else "count"
@@ -184,7 +185,7 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
     return out
 
 
-def _faded_values(quantity: str, spec: dict[str, Any], block: dict[str, Any]) -> list[float | None]:
+def _faded_values(quantity: str, spec: Mapping[str, Any], block: Mapping[str, Any]) -> list[float | None]:
     """One earlier token's curve, padded with gaps to the block's maximum and one more, which separates curves.
 
     To three digits: faint lines are read by their shape.
@@ -193,7 +194,7 @@ def _faded_values(quantity: str, spec: dict[str, Any], block: dict[str, Any]) ->
     return drawn + [None] * (spec["room"] + 1 - len(drawn))
 
 
-def _threshold(i: int, spec: dict[str, Any], lang: str) -> dict[str, Any]:
+def _threshold(i: int, spec: Mapping[str, Any], lang: str) -> dict[str, Any]:
     """The line of one threshold: coloured where it may stop the loop, dotted grey with the reason where it may not."""
     words, quantity = TEXTS[lang], QUANTITIES[i]
     value = 1 - spec["cosine_threshold"] if quantity == "cosine" else spec["kl_threshold"]
@@ -229,7 +230,7 @@ def _threshold(i: int, spec: dict[str, Any], lang: str) -> dict[str, Any]:
     }
 
 
-def _unchecked(i: int, spec: dict[str, Any], lang: str) -> dict[str, Any]:
+def _unchecked(i: int, spec: Mapping[str, Any], lang: str) -> dict[str, Any]:
     """A shade over the steps before the floor, at which the criterion is not asked."""
     return {
         "type": "rect",
@@ -259,7 +260,7 @@ def _step_line(i: int, step: int) -> dict[str, Any]:
     }
 
 
-def _shapes(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
+def _shapes(spec: Mapping[str, Any], focus: Focus) -> list[dict[str, Any]]:
     shapes = [_threshold(i, spec, focus.lang) for i in (0, 1)]  # no rule stops a loop by the third
     if spec["strategy"] == "dynamic_stop" and spec["floor"] > 1:
         shapes += [_unchecked(i, spec, focus.lang) for i in ALL]
@@ -268,7 +269,7 @@ def _shapes(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
     return shapes
 
 
-def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
+def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
     words, count = TEXTS[lang], faded_curves(spec["room"])
     axes = [{"xaxis": "x", "yaxis": axis} for axis in AXES]
     faded_x = [*range(1, spec["room"] + 1), None] * count
@@ -336,7 +337,7 @@ def _axis(title: str, low: float, high: float) -> dict[str, Any]:
     }
 
 
-def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
     words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
     layout: dict[str, Any] = {
@@ -386,7 +387,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
 figure = follower.checked(data)
 
 
-def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> list[Op]:
+def _fade(spec: Mapping[str, Any], frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits that draw an earlier token. Its place is reused once ``faded_curves`` more tokens have come."""
     start = frame["index"] % faded_curves(spec["room"]) * (spec["room"] + 1)
     block = frame["blocks"][focus.block]
@@ -397,13 +398,13 @@ def _fade(spec: dict[str, Any], frame: dict[str, Any], focus: Focus) -> list[Op]
 
 
 @follower.redrawn(data)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its curve when it is selected, a faint one when it comes before the selected token."""
     meta, frames = follower.settled(trace, focus, frame), trace.frames
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
     spec = meta["blocks"][focus.block]
-    fading = None  # the token that joins the faint ones
+    fading: Mapping[str, Any] | None = None  # the token that joins the faint ones
     if focus.token is None:
         fading = frames[-1] if frames else None
     elif focus.token - faded_curves(spec["room"]) <= frame["index"] < focus.token:

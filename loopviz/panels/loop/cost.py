@@ -270,7 +270,7 @@ def _speed(frame: Frame, before: Frame | None) -> float | None:
     """Tokens a second from the frame before to this one, by the clock; None for the prompt's."""
     if before is None or frame["phase"] != "generated":
         return None
-    return labels.sig(Pace().plus({**before, "phase": "prompt"}).plus(frame).rate, 3)  # type: ignore[arg-type]
+    return labels.sig(Pace().plus({**before, "phase": "prompt"}).plus(frame).rate, 3)
 
 
 def _held(frame: Frame, lang: str) -> str:
@@ -286,7 +286,7 @@ def _shown(meta: Mapping[str, Any], spent: Spent, frames: Sequence[Frame], focus
     words = TEXTS[lang]
     whole = None if at is None else _whole(frames, at)
     missing, no_steps, head = "", "", _rate(spent, lang)
-    if at is None:
+    if at is None or whole is None:
         missing = follower.unread(len(frames), focus, words["no_data"])
     else:
         head = f"{head}<br>{_took(frames[at], whole, lang)}<br>{_held(frames[at], lang)}"
@@ -454,7 +454,7 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data, layout_only=True)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: a point a line, the means, and the selected pass when it moves or grows."""
     had = len(trace)
     spent = (RUNNING.over(trace, focus.block), RUNNING.after(trace, focus.block, frame))

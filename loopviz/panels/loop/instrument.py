@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
@@ -88,12 +89,12 @@ HEIGHT = 440
 _FOLLOWER = follower.Follower()
 
 
-def applies(meta: dict[str, Any]) -> bool:
+def applies(meta: Mapping[str, Any]) -> bool:
     """Whether this run's model is the one with known answers; a page need not show the panel for others."""
     return meta["model"] == MODEL
 
 
-def _refusal(meta: dict[str, Any], lang: str) -> str | None:
+def _refusal(meta: Mapping[str, Any], lang: str) -> str | None:
     """Why there are no exact values for this run."""
     if not applies(meta):
         return TEXTS[lang]["other"]
@@ -116,7 +117,7 @@ def exact_gap(rate: float, step: int) -> float:
     return sine * sine / (1 + cosine)
 
 
-def _difference(block: dict[str, Any], rate: float | None) -> float | None:
+def _difference(block: Mapping[str, Any], rate: float | None) -> float | None:
     """Largest |measured cos - exact|; of a symbol that stays (`rate` None) the exact cos is 1."""
     gaps = [
         abs(cosine - (1 - (0 if rate is None else exact_gap(rate, r))))
@@ -133,7 +134,7 @@ def _measured(rates: list[float | None], lang: str) -> str:
     return f"{min(known):.6f}–{max(known):.6f}"
 
 
-def _words(meta: dict[str, Any], frame: dict[str, Any], lang: str, kind: str) -> str:
+def _words(meta: Mapping[str, Any], frame: Mapping[str, Any], lang: str, kind: str) -> str:
     block, rate = frame["blocks"][0], exact_rate(meta["blocks"][0]["damping"])
     stays = frame["token_id"] == UNKNOWN
     return TEXTS[lang]["stays" if stays else kind].format(
@@ -144,28 +145,28 @@ def _words(meta: dict[str, Any], frame: dict[str, Any], lang: str, kind: str) ->
     )
 
 
-def _chosen(meta: dict[str, Any], focus: Focus, frames: int, frame: dict[str, Any] | None) -> dict[Path, Any]:
+def _chosen(meta: Mapping[str, Any], focus: Focus, frames: int, frame: Mapping[str, Any] | None) -> dict[Path, Any]:
     lang, block = focus.lang, None if frame is None else frame["blocks"][0]
     missing = ""
     if frame is None:
         missing = follower.unread(frames, focus, TEXTS[lang]["no_data"])
-    elif not block["steps"]["cosine"]:
+    elif block is not None and not block["steps"]["cosine"]:
         missing = follower.skipped(block, focus) or labels.COMMON[lang]["not_recorded"]
-    drawn = block is not None and frame["token_id"] != UNKNOWN and not missing
-    steps = range(1, block["n_steps"] + 1) if drawn else range(0)
+    drawn = None if frame is None or frame["token_id"] == UNKNOWN or missing else frame["blocks"][0]
+    steps = range(1, drawn["n_steps"] + 1) if drawn else range(0)
     rate = exact_rate(meta["blocks"][0]["damping"])
-    measured = [None if cosine is None else 1 - cosine for cosine in block["steps"]["cosine"]] if drawn else []
+    measured = [None if cosine is None else 1 - cosine for cosine in drawn["steps"]["cosine"]] if drawn else []
     return {
         ("layout", "title", "text"): " " if frame is None or missing else _words(meta, frame, lang, "head"),
         **parts.notice(missing),
         ("data", EXACT_GAP, "y"): [labels.log_y(exact_gap(rate, r)) for r in steps],
         ("data", GAP, "y"): [labels.log_y(value) for value in measured],
         ("data", EXACT_RATE, "y"): [rate for _ in steps[1:]],
-        ("data", MEASURED_RATE, "y"): [labels.sig(value, 7) for value in follower.contraction(block)] if drawn else [],
+        ("data", MEASURED_RATE, "y"): [labels.sig(value, 7) for value in follower.contraction(drawn)] if drawn else [],
     }
 
 
-def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     words, refusal = TEXTS[focus.lang], _refusal(meta, focus.lang)
     layout: dict[str, Any] = {
         "template": theme.template(),
@@ -231,7 +232,7 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings, when it is the selected one."""
     meta = follower.settled(trace, focus, frame)
     if _refusal(meta, focus.lang):

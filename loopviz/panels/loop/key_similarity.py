@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
@@ -92,12 +93,12 @@ CHOSEN, MEAN = 0, 1  # traces
 Sums = list[list[tuple[float, int]]]  # per layer and step (entry r - 1): the sum of 1 - cos, and over how many tokens
 
 
-def _nothing(meta: dict[str, Any], block: int) -> Sums:
+def _nothing(meta: Mapping[str, Any], block: int) -> Sums:
     spec = meta["blocks"][block]
     return [[] for _ in range(spec["layers"][0], spec["layers"][1] + 1)]
 
 
-def _more(sums: Sums, meta: dict[str, Any], block: int, frame: dict[str, Any]) -> Sums:
+def _more(sums: Sums, meta: Mapping[str, Any], block: int, frame: Mapping[str, Any]) -> Sums:
     """The sums with ``frame`` as well; a step that token did not run, or an undefined cosine, adds nothing."""
     recorded = frame["blocks"][block]["key_cosine"]
     if not recorded:
@@ -115,7 +116,7 @@ _FOLLOWER = follower.Follower()
 RUNNING: Running[Sums] = Running(start=_nothing, step=_more)
 
 
-def shown_steps(spec: dict[str, Any]) -> list[int]:
+def shown_steps(spec: Mapping[str, Any]) -> list[int]:
     """The steps (from 2) that get a column: all, or evenly spaced ones when they are too many for the block's layers."""
     last = spec["room"]
     most = max(2, CELLS // (spec["layers"][1] - spec["layers"][0] + 1))
@@ -137,7 +138,7 @@ def _padded(row: list[float | None], steps: int) -> list[float | None]:
     return row[:steps] + [None] * (steps - len(row))
 
 
-def _distances(block: dict[str, Any] | None, spec: dict[str, Any]) -> list[list[float | None]]:
+def _distances(block: Mapping[str, Any] | None, spec: Mapping[str, Any]) -> list[list[float | None]]:
     """One token's 1 - cos per layer and step, padded to the block's maximum; None where there is none."""
     layers, last = spec["layers"][1] - spec["layers"][0] + 1, spec["room"]
     recorded = block["key_cosine"] if block else []
@@ -146,11 +147,11 @@ def _distances(block: dict[str, Any] | None, spec: dict[str, Any]) -> list[list[
 
 def _largest(rows: list[list[float | None]], step: int, first: int) -> tuple[float, int] | None:
     """The largest value at ``step`` and its physical layer (``first`` is the block's first); None when there is none."""
-    found = [(row[step - 1], first + i) for i, row in enumerate(rows) if row[step - 1] is not None]
+    found = [(value, first + i) for i, row in enumerate(rows) if (value := row[step - 1]) is not None]
     return max(found, default=None)
 
 
-def _missing(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
+def _missing(meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> str:
     """What to say instead of the maps; "" when there is something to show."""
     words = TEXTS[focus.lang]
     if frame is None:
@@ -160,7 +161,7 @@ def _missing(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, fo
     return words["one_step"] if meta["blocks"][focus.block]["max_steps"] < 2 else ""
 
 
-def _head(spec: dict[str, Any], frame: dict[str, Any], rows: list[list[float | None]], focus: Focus) -> str:
+def _head(spec: Mapping[str, Any], frame: Mapping[str, Any], rows: list[list[float | None]], focus: Focus) -> str:
     words, token = TEXTS[focus.lang], labels.token_label(frame, focus.lang, width=12)
     worst = _largest(rows, frame["blocks"][focus.block]["n_steps"], spec["layers"][0])
     if worst is None:
@@ -171,7 +172,7 @@ def _head(spec: dict[str, Any], frame: dict[str, Any], rows: list[list[float | N
 
 
 def _chosen(
-    meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, sums: Sums, focus: Focus
+    meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | None, sums: Sums, focus: Focus
 ) -> dict[Path, Any]:
     """All that depends on which token is selected, by path; ``sums`` are those up to it."""
     spec = meta["blocks"][focus.block]
@@ -183,7 +184,7 @@ def _chosen(
     }
     head = " " if frame is None else labels.token_label(frame, focus.lang, width=12)
     out: dict[Path, Any] = {
-        ("layout", "title", "text"): _head(spec, frame, both[MEAN], focus) if block else head,
+        ("layout", "title", "text"): _head(spec, frame, both[MEAN], focus) if block and frame is not None else head,
         **parts.notice(missing),
     }
     steps = shown_steps(spec)
@@ -192,7 +193,7 @@ def _chosen(
     return out
 
 
-def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
+def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
     words, steps = TEXTS[lang], shown_steps(spec)
     layers = range(spec["layers"][0], spec["layers"][1] + 1)
     written = len(steps) * len(layers) <= WRITTEN and len(steps) <= 6
@@ -222,7 +223,7 @@ def _data(spec: dict[str, Any], lang: str) -> list[dict[str, Any]]:
     return maps
 
 
-def _shapes(spec: dict[str, Any], focus: Focus) -> list[dict[str, Any]]:
+def _shapes(spec: Mapping[str, Any], focus: Focus) -> list[dict[str, Any]]:
     """The outline of the step pointed at, in both maps."""
     steps = shown_steps(spec)
     if focus.step not in steps:
@@ -249,7 +250,7 @@ def _bar(lang: str) -> dict[str, Any]:
     return parts.flat_bar(TEXTS[lang]["bar"], powers, ticktext=texts)
 
 
-def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
     words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
     layout: dict[str, Any] = {
@@ -317,14 +318,14 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings when it is selected: its own map, and the rows of the mean that moved."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
     meta = follower.settled(trace, focus, frame)
 
-    def chosen(count: int, selected: dict[str, Any] | None) -> dict[Path, Any]:
-        if selected is frame:
+    def chosen(count: int, selected: Mapping[str, Any] | None) -> dict[Path, Any]:
+        if selected is not None and selected is frame:
             sums = RUNNING.after(trace, focus.block, frame)
         else:
             sums = _sums_at(trace, None if selected is None else selected["index"], focus.block)
@@ -342,6 +343,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     frame, meta = None if at is None else trace.frames[at], follower.settled(trace, focus)
     if missing := _missing(meta, len(trace), frame, focus):
         return missing
+    assert frame is not None  # else that is what is missing
     spec = meta["blocks"][focus.block]
     rows = means(_sums_at(trace, at, focus.block), spec["room"])
     worst = [(step, _largest(rows, step, spec["layers"][0])) for step in shown_steps(spec)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
@@ -89,18 +90,18 @@ HERE = 0  # the shape at the selected token
 _FOLLOWER = follower.Follower()
 
 
-def _slots(meta: dict[str, Any]) -> int:
+def _slots(meta: Mapping[str, Any]) -> int:
     """Slots of the layer that owns most: rows of the grid."""
     owned = [spec["slots"] if spec["kv_mode"] == "virtual_layers" else 1 for spec in meta["blocks"]]
     return max([1, *owned])
 
 
-def _head(frame: dict[str, Any], lang: str, words: str = "head") -> str:
+def _head(frame: Mapping[str, Any], lang: str, words: str = "head") -> str:
     sizes = {name: labels.show_bytes(frame["kv"][f"bytes_{name}"]) for name in LINES}
     return labels.fill(TEXTS[lang][words], token=labels.token_label(frame, lang), tokens=frame["index"] + 1, **sizes)
 
 
-def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on which token is selected, by path.
 
     The grid's ``z`` is one short list a layer (drawn transposed), so layers without slots to spare cost two characters.
@@ -121,7 +122,7 @@ def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Pat
     }
 
 
-def _data(meta: dict[str, Any], lang: str) -> list[dict[str, Any]]:
+def _data(meta: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
     words, written = TEXTS[lang], meta["shape"]["layers"] * _slots(meta) <= WRITTEN
     grid = {
         "type": "heatmap",
@@ -165,7 +166,7 @@ def _data(meta: dict[str, Any], lang: str) -> list[dict[str, Any]]:
     return [grid, *lines]
 
 
-def _shapes(meta: dict[str, Any], lang: str) -> list[dict[str, Any]]:
+def _shapes(meta: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
     here = {
         "type": "line",
         "xref": "x2",
@@ -199,7 +200,7 @@ def _shapes(meta: dict[str, Any], lang: str) -> list[dict[str, Any]]:
     return [here, *blocks]
 
 
-def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token."""
     words, layers, slots = TEXTS[focus.lang], meta["shape"]["layers"], _slots(meta)
     grid = max(40, min(22 * slots, 200))  # px
@@ -248,8 +249,9 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: slots held at the selected token above, bytes over all tokens below."""
     frames, shown = trace.frames, _skeleton(trace.meta, focus)
+    held: list[Mapping[str, Any]] = [frame["kv"] for frame in frames]
     for name, place in LINES.items():
-        shown["data"][place]["y"] = [frame["kv"][f"bytes_{name}"] for frame in frames]
+        shown["data"][place]["y"] = [kv[f"bytes_{name}"] for kv in held]
     at = focus.selected(len(frames))
     return fill(shown, _chosen(len(frames), None if at is None else frames[at], focus))
 
@@ -257,7 +259,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
 figure = follower.checked(data)
 
 
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: a point a line; the grid and the line across when the newest token is followed."""
     ops = [append(("data", place, "y"), [frame["kv"][f"bytes_{name}"]]) for name, place in LINES.items()]
     return ops + _FOLLOWER.patch(trace, frame, focus, lambda count, chosen: _chosen(count, chosen, focus))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
@@ -109,20 +110,20 @@ def plain_bytes(model: str, context: int, batch: int) -> int:
     return 2 * dim * heads * ITEMSIZE * layers * context * batch
 
 
-def factors(frame: dict[str, Any]) -> dict[str, float]:
+def factors(frame: Mapping[str, Any]) -> dict[str, float]:
     """How many times a plain Llama's bytes each way of ``KINDS`` takes in this run, up to ``frame``."""
     kv = frame["kv"]
     return {kind: kv[f"bytes_{kind}"] / kv["bytes_plain"] for kind in KINDS}
 
 
-def _sizes(kind: str, frame: dict[str, Any], focus: Focus) -> list[int]:
+def _sizes(kind: str, frame: Mapping[str, Any], focus: Focus) -> list[int]:
     """A bar's bytes for every model: exact for plain, else to four digits."""
     factor = factors(frame)[kind]
     exact = [plain_bytes(model, focus.context, focus.batch) for model in MODELS]
     return [size if factor == 1 else int(labels.sig(size * factor)) for size in exact]
 
 
-def _chosen(frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on which token is selected, by path."""
     words = TEXTS[focus.lang]
     missing, head = "", " "
@@ -216,7 +217,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
 figure = follower.checked(data)
 
 
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: bars whose factor has moved, when the newest token is followed."""
     return _FOLLOWER.patch(trace, frame, focus, lambda frames, chosen: _chosen(frames, chosen, focus))
 

@@ -183,7 +183,7 @@ def _chosen(meta: Mapping[str, Any], tally: Tally, frame: Frame | None, focus: F
     words, spec = TEXTS[focus.lang], meta["blocks"][focus.block]
     missing = "" if tally.tokens else words["no_data"]
     at = -1 if frame is None else frame["index"]
-    ran = [[] for _ in range(spec["layers"][0], spec["layers"][1] + 1)]
+    ran: list[list[int]] = [[] for _ in range(spec["layers"][0], spec["layers"][1] + 1)]
     if frame is not None:
         ran = steps_of(frame["blocks"][focus.block])
     said = {} if missing else _words(meta, tally, frame, focus)
@@ -330,7 +330,7 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: one more column, the sums, and the steps of the newest token when it is followed."""
     meta, had = follower.settled(trace, focus, frame), len(trace)
     if labels.missing_block(meta, focus.block, focus.lang):

@@ -348,7 +348,7 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its bar, one more in the counts, the mean and what was saved."""
     meta, had = follower.settled(trace, focus, frame), len(trace)
     if labels.missing_block(meta, focus.block, focus.lang):

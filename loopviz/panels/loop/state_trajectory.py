@@ -145,7 +145,7 @@ TEXTS: dict[str, dict[str, str]] = {
 REST, PINNED, CHOSEN, STARTS, ENDS = range(5)  # traces: other tokens' ends, pinned paths, the selected one, marks
 _TRACES = ("others", "pinned", "selected", "starts", "ends")
 SYMBOLS_3D = {**theme.STOP_SYMBOLS, "max": "cross", "other": "x"}  # plotly draws fewer symbols in 3-D
-_SIZES = {  # px of marks; perspective makes those in space look larger
+_SIZES: dict[int, dict[str, float]] = {  # px of marks; perspective makes those in space look larger
     2: {"others": 4, "pinned": 4, "selected": 6, "starts": 11, "ends": 11},
     3: {"others": 2.5, "pinned": 2.5, "selected": 4, "starts": 7, "ends": 7},
 }
@@ -219,6 +219,7 @@ def _chosen(meta: Mapping[str, Any], seen: Seen, frames: Sequence[Frame], focus:
         missing = words["fitting"]
     else:
         block, route = frame["blocks"][focus.block], route_of(meta, focus.block, frame, seen.basis)
+        assert route is not None  # the states are there
         head = labels.fill(
             words["head"],
             token=labels.token_label(frame, focus.lang, width=12),
@@ -330,8 +331,9 @@ def _meet(one: tuple[float, float, float, float], other: tuple[float, float, flo
 
 def _rest(meta: Mapping[str, Any], seen: Seen, shown: Sequence[Frame], focus: Focus) -> dict[Path, Any]:
     """The end points of ``shown``, other tokens than the selected one. A token without states leaves a gap."""
-    shown = [] if seen.basis is None else shown
-    routes = [route_of(meta, focus.block, frame, seen.basis) for frame in shown]
+    basis = seen.basis
+    shown = [] if basis is None else shown
+    routes = [] if basis is None else [route_of(meta, focus.block, frame, basis) for frame in shown]
     return {
         **_points(REST, _joined(routes, slice(-1, None)), focus.dims),
         ("data", REST, "text"): [_name(frame) for frame in shown],
@@ -357,7 +359,7 @@ def _first_around(token: int) -> int:
 
 def _axes(seen: Seen, view: View, focus: Focus) -> dict[Path, Any]:
     """The axes' titles and ranges."""
-    words, out = TEXTS[focus.lang], {}
+    words, out = TEXTS[focus.lang], dict[Path, Any]()
     place: Path = ("layout",) if focus.dims == 2 else ("layout", "scene")
     for i in range(focus.dims):
         axis, title = (*place, f"{'xyz'[i]}axis"), words[f"axis_{i + 1}"]
@@ -473,7 +475,7 @@ def _joins(meta: Mapping[str, Any], seen: Seen, frame: Frame, focus: Focus) -> l
     return [append(path, value) for path, value in values.items()]
 
 
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its path when it is shown, an end point when it is one of the others, wider axes."""
     meta = trace.meta
     if labels.missing_block(meta, focus.block, focus.lang):
@@ -512,6 +514,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     if seen.basis is None:
         return words["fitting"]
     route = route_of(trace.meta, focus.block, frame, seen.basis)
+    assert route is not None  # the states are there
     share = sum(seen.basis.shares[: focus.dims]) if seen.basis.shares else None
     shown = labels.fill(
         words["summary"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -117,7 +118,7 @@ class Row(NamedTuple):
         return sum(other for _, other in self.pieces)
 
 
-def _said(frame: dict[str, Any], block: int, lens: str) -> follower.Said:
+def _said(frame: Mapping[str, Any], block: int, lens: str) -> follower.Said:
     """What ``frame`` would have chosen after every step; a token that skipped the block chose once, as the model did."""
     if frame["blocks"][block]["n_steps"]:
         return follower.said(frame["blocks"][block], lens)
@@ -141,7 +142,7 @@ def _name(first: int, last: int, final: bool) -> str:
     return f"{first}+" if final else f"{first}–{last}"
 
 
-def rows(frames: list[dict[str, Any]], block: int, lens: str, written: str = "written") -> list[Row]:
+def rows(frames: Sequence[Mapping[str, Any]], block: int, lens: str, written: str = "written") -> list[Row]:
     """The texts of ``frames``: what they would have chosen after every step, and what was written if it differs.
 
     Args:
@@ -229,17 +230,17 @@ def _fitting(found: list[Row]) -> tuple[list[Row], list[list[str]]]:
 
 
 def _window(
-    meta: dict[str, Any], frames: list[dict[str, Any]], at: int, coming: dict[str, Any]
-) -> list[dict[str, Any]]:
+    meta: Mapping[str, Any], frames: Sequence[Mapping[str, Any]], at: int, coming: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
     """The last frames up to position ``at`` whose next token was generated, at most ``CHOICES``.
 
     ``coming`` is the frame of position ``len(frames)``, for ``at`` there.
     """
     start = max(meta["prompt_tokens"] - 1, at + 1 - CHOICES, 0)
-    return frames[start : at + 1] + [coming] * (at == len(frames) and start <= at)
+    return [*frames[start : at + 1], *[coming] * (at == len(frames) and start <= at)]
 
 
-def _missing(meta: dict[str, Any], count: int, frame: dict[str, Any] | None, focus: Focus) -> str:
+def _missing(meta: Mapping[str, Any], count: int, frame: Mapping[str, Any] | None, focus: Focus) -> str:
     """What to say instead of texts; "" when there are some."""
     words = TEXTS[focus.lang]
     if frame is None:
@@ -250,7 +251,7 @@ def _missing(meta: dict[str, Any], count: int, frame: dict[str, Any] | None, foc
     return words["prompt"].format(token=frame["index"]) if inside else ""
 
 
-def _chosen(trace: Trace, count: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(trace: Trace, count: int, frame: Mapping[str, Any] | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on which token is selected, by path, when ``count`` frames are there.
 
     ``frame`` is the selected one: of ``trace``, or the one that comes next.
@@ -292,7 +293,7 @@ def _height(count: int) -> dict[Path, Any]:
     return {("layout", "height"): height, ("layout", "title", "y"): 1 - 20 / height}
 
 
-def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
     words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
     layout: dict[str, Any] = {
@@ -346,7 +347,7 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: the texts one place further, when the newest token is followed."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
@@ -362,6 +363,8 @@ def summary(trace: Trace, focus: Focus) -> str:
     frame = None if at is None else trace.frames[at]
     if missing := _missing(trace.meta, len(trace), frame, focus):
         return missing
+    assert at is not None  # else that is what is missing
+    assert frame is not None
     found, lines = _fitting(
         rows(
             _window(trace.meta, trace.frames, at, frame),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
@@ -143,11 +144,11 @@ MARK_SIZES = ((48, 9), (120, 6), (300, 4))  # up to so many tokens: mark size, p
 EDGED = 200  # up to so many tokens marks have an edge; more crowded, edges would hide them
 
 
-def _recorded(metric: str, block: dict[str, Any]) -> bool:
+def _recorded(metric: str, block: Mapping[str, Any]) -> bool:
     return bool(block["steps"]["rel_delta" if metric == "contraction" else metric])
 
 
-def _raw(metric: str, block: dict[str, Any]) -> list[float | None]:
+def _raw(metric: str, block: Mapping[str, Any]) -> list[float | None]:
     """The metric at every step that ran, None where it is undefined or was not recorded."""
     if metric == "contraction":
         column = [None, *follower.contraction(block)] if _recorded(metric, block) else []
@@ -161,12 +162,12 @@ def _colour(metric: str, value: float | None) -> float | None:
     return labels.sig(value) if metric in LINEAR else labels.log_z(value)
 
 
-def _column(frame: dict[str, Any]) -> str:
+def _column(frame: Mapping[str, Any]) -> str:
     """A column's name on the axis: its position makes it unique, and an axis of names thins its own labels."""
     return f"{frame['index']} {labels.show_token(frame['text'], width=10)}"
 
 
-def _texts(metric: str, block: dict[str, Any], lang: str) -> list[str]:
+def _texts(metric: str, block: Mapping[str, Any], lang: str) -> list[str]:
     """Hover texts of a column: the value, what the step would say, and in the last one why it stopped."""
     words, steps = TEXTS[lang], block["steps"]
     floor = labels.FLOOR if metric in FLOORED else None
@@ -187,7 +188,7 @@ def _mark_size(tokens: int) -> int:
     return next((size for limit, size in MARK_SIZES if tokens <= limit), 3)
 
 
-def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on how many tokens there are and which is selected, by path."""
     words = TEXTS[focus.lang]
     missing = "" if frames else words["no_data"]
@@ -213,7 +214,7 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
     return out
 
 
-def _head(frame: dict[str, Any], focus: Focus) -> str:
+def _head(frame: Mapping[str, Any], focus: Focus) -> str:
     words, block = TEXTS[focus.lang], frame["blocks"][focus.block]
     head = labels.fill(
         words["head"],
@@ -297,7 +298,7 @@ def _outline(y0: float, y1: float, width: float) -> dict[str, Any]:
     }
 
 
-def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
     words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
     layout: dict[str, Any] = {
@@ -337,7 +338,7 @@ def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
     return {"data": _data(focus), "layout": layout}
 
 
-def _added(frame: dict[str, Any], focus: Focus) -> list[Op]:
+def _added(frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """What one token appends: its cells, in column form (a cell that is not there is blank), and its mark."""
     block = frame["blocks"][focus.block]
     name, values = _column(frame), _raw(focus.metric, block)
@@ -370,7 +371,7 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data, layout_only=True)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: one more column and mark; the outline moves when the newest token is followed."""
     meta = follower.settled(trace, focus, frame)
     if labels.missing_block(meta, focus.block, focus.lang):

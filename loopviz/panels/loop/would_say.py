@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
@@ -101,7 +102,7 @@ WINNER, OTHERS, FLIPS = 0, 1, 2  # traces
 _FOLLOWER = follower.Follower()
 
 
-def places(meta: dict[str, Any], max_steps: int) -> int:
+def places(meta: Mapping[str, Any], max_steps: int) -> int:
     """How many words a step are shown for a block of ``max_steps`` steps."""
     fit = max(3, min(PLACES, CELLS // min(max_steps, ROWS)))
     return max(1, min(fit, meta["top_k"]))
@@ -133,25 +134,21 @@ def _note(logprob: float | None, whole: str, cut: str, came: bool, lang: str) ->
     return value if not more else f"{labels.number(logprob, lang)}<br>{'<br>'.join(more)}"
 
 
-def _cells(
-    frame: dict[str, Any], said: follower.Said, steps: list[int], count: int, lang: str
-) -> dict[str, list[list]]:
-    """The heatmap's matrices, a row a step of ``steps``, ``count`` places each."""
+def _cells(came: int | None, said: follower.Said, steps: list[int], count: int, lang: str) -> dict[str, list[list]]:
+    """The heatmap's matrices, a row a step of ``steps``, ``count`` places each; ``came``: the token that came next."""
     cells: dict[str, list[list]] = {"z": [], "text": [], "customdata": []}
     for r in steps:
-        ids, logs, texts = (column[r - 1][:count] for column in said)
+        ids, logs, texts = said.ids[r - 1][:count], said.logprobs[r - 1][:count], said.texts[r - 1][:count]
         cut = [labels.show_piece(text, WIDTHS[place > 0]) for place, text in enumerate(texts)]
         whole = [labels.show_piece(text) for text in texts]
         cells["z"].append([labels.sig(_probability(value), 2) for value in logs])
         cells["text"].append(cut)
         notes = zip(ids, logs, whole, cut, strict=True)
-        cells["customdata"].append(
-            [_note(log, full, short, token == frame["next_id"], lang) for token, log, full, short in notes]
-        )
+        cells["customdata"].append([_note(log, full, short, token == came, lang) for token, log, full, short in notes])
     return cells
 
 
-def _head(meta: dict[str, Any], frame: dict[str, Any], said: follower.Said, focus: Focus) -> str:
+def _head(meta: Mapping[str, Any], frame: Mapping[str, Any], said: follower.Said, focus: Focus) -> str:
     words, last = TEXTS[focus.lang], len(said.ids)
     since = max(flips(said.ids), default=1)
     return labels.fill(
@@ -172,7 +169,7 @@ def _since(since: int, last: int, words: dict[str, str]) -> str:
     return words["always"] if since == 1 else words["since"].format(step=since)
 
 
-def _missing(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> str:
+def _missing(meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> str:
     """What to say instead of words; "" when there are some."""
     words = TEXTS[focus.lang]
     if frame is None:
@@ -180,7 +177,7 @@ def _missing(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, fo
     return follower.silent(meta, frame, focus, words["not_recorded"])
 
 
-def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on which token is selected, by path."""
     missing = _missing(meta, frames, frame, focus)
     said, steps, head = follower.Said([], [], []), [], " "
@@ -193,7 +190,8 @@ def _chosen(meta: dict[str, Any], frames: int, frame: dict[str, Any] | None, foc
     count = places(meta, meta["blocks"][focus.block]["room"])
     names = [str(r) for r in steps]
     turns = [r for r in flips(said.ids) if r in steps]
-    cells = _cells(frame, said, steps, count, focus.lang)
+    came = None if frame is None else frame["next_id"]
+    cells = _cells(came, said, steps, count, focus.lang)
     return {
         ("data", WINNER, "y"): names,
         **{("data", WINNER, key): [row[:1] for row in rows] for key, rows in cells.items()},
@@ -256,7 +254,7 @@ def _data(lang: str, count: int) -> list[dict[str, Any]]:
     return [winner, others, marks]
 
 
-def _skeleton(meta: dict[str, Any], focus: Focus) -> dict[str, Any]:
+def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
     words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
     layout: dict[str, Any] = {
@@ -315,7 +313,7 @@ figure = follower.checked(data)
 
 
 @follower.redrawn(data)
-def patch(trace: Trace, frame: dict[str, Any], focus: Focus) -> list[Op]:
+def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its own words, when the newest token is followed."""
     if labels.missing_block(trace.meta, focus.block, focus.lang):
         return []
@@ -338,6 +336,7 @@ def summary(trace: Trace, focus: Focus) -> str:
     frame = None if at is None else trace.frames[at]
     if missing := _missing(trace.meta, len(trace), frame, focus):
         return missing
+    assert frame is not None  # else that is what is missing
     said = follower.said(frame["blocks"][focus.block], follower.lens_of(trace.meta, focus))
     winners = [
         words["one"].format(

@@ -271,7 +271,7 @@ class Reading:
                         "n_steps": run.n_steps,
                         "stop_reason": run.reason,
                         "layers_run": [list(layers) for layers in run.layers_run],
-                        "steps": steps,  # type: ignore[typeddict-item]
+                        "steps": steps,  # type: ignore[typeddict-item]  # StepColumns, some of them replaced
                         "states": packed[c],
                         "key_cosine": list(keys[c]),
                         "attention": attention[c],
