@@ -78,7 +78,7 @@ export class Panel {
     );
     if (words.cost) this.detailsBody.append(row(texts["live.cost"], words.cost));
     this.detailsBody.append(codeLinks(code, texts));
-    this.page.adoptFormulas();
+    this.page.formulas.adopt();
   }
 
   /** Show or hide the panel; one that is off holds no figure and no plot. */

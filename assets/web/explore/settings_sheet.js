@@ -4,6 +4,7 @@
 import { el, name, press } from "../core/dom.js";
 
 export const NARROW = "(max-width: 980px)"; // as in styles/explore.css
+const REFUSED_LOOKS = 30; // animation frames until Gradio has drawn a refusal and opened its group
 const STARTS = "#lv-run, .lv-example, .lv-preset";
 
 export class Narrow {
@@ -57,6 +58,19 @@ export class Narrow {
     if (event.key !== "Escape" || !this.shown) return;
     this.show(false);
     event.stopPropagation();
+  }
+
+  /** The run was refused: bring the control that says why into view; it may be in the sheet, or its group is opening. */
+  showRefused(looks = REFUSED_LOOKS) {
+    if (!looks) return;
+    requestAnimationFrame(() => {
+      const refused = document.querySelector("#lv-page .lv-refused");
+      if (refused && !refused.checkVisibility()) this.show(true);
+      if (!refused?.checkVisibility()) return this.showRefused(looks - 1);
+      const [box, frame] = [refused, refused.closest("#lv-settings") ?? document.documentElement].map((node) => node.getBoundingClientRect());
+      const seen = box.top >= Math.max(0, frame.top) && box.bottom <= Math.min(innerHeight, frame.bottom);
+      if (!seen) refused.scrollIntoView({ block: "center" });
+    });
   }
 
   /** Bring the text, and what is said of its run, into view. */

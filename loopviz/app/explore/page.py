@@ -57,7 +57,7 @@ _JS_DARK = """() => {
 # The page's script says where the model is that this visitor has chosen.
 _JS_CHOSEN = "(name) => { window.loopvizModel = name; document.querySelector('.lv')?.page?.model.watch(true); }"
 _JS_LOADED = "() => document.querySelector('.lv')?.page?.model.watch()"
-# Begin a run: the page's script numbers it and asks for it, with what is wished for it (see `assets/web/explore/main.js`).
+# Begin a run: the page's script numbers it and asks for it, with what is wished for it (see `assets/web/explore/run_starts.js`).
 _JS_START = "() => { document.querySelector('.lv')?.page?.start(); }"
 _JS_ADOPTED = "(word) => { if (word) document.querySelector('.lv')?.page?.start(); }"
 _JS_STOP = "() => String(document.querySelector('.lv')?.page?.stopping() ?? '')"

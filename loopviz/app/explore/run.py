@@ -3,7 +3,7 @@
 A :class:`Run` holds one visitor's run: its trace, where the visitor is looking, and what has not been sent yet.
 
 :func:`messages` turns the engine's frames into strings (:func:`loopviz.app.sessions.messages.wire`), one a yield. Kinds of message
-(the page's script, `assets/web/explore/main.js`, is the other half of this):
+(the page's script, `assets/web/explore/run_view.js`, is the other half of this):
 
 * `{"kind": "status", "text"}`: a line of text; what is shown stays.
 * `{"kind": "snapshot", "run", "epoch", "seq", "total", "end", ...}` and all that :func:`loopviz.app.explore.snapshot.picture`

@@ -22,7 +22,7 @@ from tests.trace.synthetic import make_meta, random_trace
 
 
 class Page:
-    """What `assets/web/explore/main.js` keeps, without the drawing: it takes messages in order and mends nothing."""
+    """What `assets/web/explore/run_view.js` keeps, without the drawing: it takes messages in order and mends nothing."""
 
     def __init__(self) -> None:
         self.run = None

@@ -1,0 +1,332 @@
+// The Explore page: its parts, and what each message, answer and wish of the visitor does to them. The run that is shown, and
+// where the visitor looks, is its state (run_state.js, run_view.js). Text from a visitor or a model reaches the page through textContent only.
+
+import { el, name } from "../core/dom.js";
+import { Screen } from "../core/draw_scheduler.js";
+import { Tabs } from "../core/open_tabs.js";
+import { loadPlotly } from "../core/plotly.js";
+import { Server } from "../core/server.js";
+import { Glossary } from "../widgets/glossary.js";
+import { ModelLine } from "../widgets/model_status.js";
+import { followPrompt } from "../widgets/prompt_keys.js";
+import { Again } from "./continue_run.js";
+import { Formulas, nameFields } from "./gradio_parts.js";
+import { Keys } from "./keyboard.js";
+import { Linked } from "./opened_link.js";
+import { Panel } from "./panel.js";
+import { Shelf } from "./panel_switches.js";
+import { Player } from "./replay.js";
+import { Buttons } from "./run_buttons.js";
+import { RunStarts } from "./run_starts.js";
+import { TextView } from "./run_text.js";
+import { RunView } from "./run_view.js";
+import { Narrow } from "./settings_sheet.js";
+import { Share } from "./share.js";
+import { StatusLine } from "./status_line.js";
+import { Ways } from "./to_compare.js";
+import { Tour } from "./tour.js";
+
+export class Page extends RunView {
+  /** @type {object | null} words, panels, templates (loopviz.app.explore.config); null before the page has any */
+  config = null;
+  /** @type {Record<string, string> | undefined} the words of `config` */
+  texts = undefined;
+  /** @type {object | null} what the page opened with */
+  stored = null;
+  /** @type {boolean} whether there is a recorded run */
+  opening = false;
+  /** @type {Record<string, (asked?: object) => void> | null} Gradio's events; null until Gradio is there */
+  tell = null;
+  /** @type {Map<string, Panel>} by name */
+  panels = new Map();
+  /** @type {object | null} the Plotly that panels begin with */
+  Plotly = null;
+  /** @type {boolean} whether it could not be had */
+  plotless = false;
+  /** @type {boolean} whether Gradio's fields have their names */
+  named = false;
+  constructor(root) {
+    super();
+    this.root = root;
+    this.connection = new Server(root.dataset.line, this);
+    this.starts = new RunStarts(this);
+    this.build();
+  }
+
+  // What stands elsewhere, and other parts of the page ask it for.
+
+  /** What may be asked; null until Gradio is there. */
+  get server() {
+    return this.connection.functions;
+  }
+
+  get connected() {
+    return this.connection.connected;
+  }
+
+  get asking() {
+    return this.connection.asking;
+  }
+
+  get line() {
+    return this.connection.line;
+  }
+
+  /** The number of the latest start. */
+  get n() {
+    return this.starts.n;
+  }
+
+  get said() {
+    return this.statusLine.said;
+  }
+
+  get full() {
+    return this.statusLine.full;
+  }
+
+  // --- building --------------------------------------------------------------------------------------------------
+
+  build() {
+    this.tabs = new Tabs(() => this.connection.close()); // Gradio brings the rest
+    this.share = new Share(this);
+    this.ways = new Ways(this);
+    this.player = new Player(this);
+    this.words = new TextView(this);
+    this.text = this.words.region;
+    this.shelf = new Shelf(this);
+    this.keys = new Keys(this);
+    this.screen = new Screen(this);
+    this.glossary = new Glossary();
+    this.tour = new Tour(this);
+    this.model = new ModelLine(this);
+    this.again = new Again(this);
+    this.narrow = new Narrow(this);
+    this.heading = el("h2", "lv-sr");
+    this.buttons = new Buttons(this);
+    this.linked = new Linked(this);
+    this.statusLine = new StatusLine(this);
+    this.formulas = new Formulas(this);
+    this.badge = el("span", "lv-badge");
+    this.badge.hidden = true;
+    this.about = el("span", "lv-about");
+    this.grid = el("div", "lv-grid");
+    this.layOut();
+    setInterval(() => this.watch(), 1000);
+    this.loadPlotly();
+    this.mark();
+  }
+
+  layOut() {
+    const { model, words } = this;
+    const card = el(
+      "section",
+      "lv-card",
+      this.heading,
+      this.tour.offer,
+      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", model.node, model.notes, this.keys.open)),
+      model.asking.node,
+      this.linked.node,
+      words.idle,
+      this.text,
+      this.player.node,
+      this.share.notice.node,
+      el("div", "lv-row", this.statusLine.node, this.statusLine.way, words.legend),
+      words.held,
+    );
+    this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
+  }
+
+  loadPlotly() {
+    loadPlotly(this.root).then(
+      (Plotly) => {
+        this.Plotly = Plotly;
+        this.mark();
+        this.screen.wake();
+      },
+      () => {
+        this.plotless = true;
+        window.loopvizLater?.();
+        if (this.config) this.say(this.texts["live.noplot"], true);
+      },
+    );
+  }
+
+  /** Gradio is there: questions can be asked, runs begun. */
+  connect({ server, tell }) {
+    this.tell = tell;
+    document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
+    document.querySelector("#lv-learn .lv-learn")?.replaceChildren(this.tour.button, this.glossary.button);
+    this.narrow.connect();
+    this.nameHead();
+    this.buttons.found();
+    followPrompt("#ctl-prompt", () => this.start());
+    this.connection.connect(server);
+    this.glossary.follow();
+    this.player.show();
+    if (this.config) this.model.watch();
+  }
+
+  /** Gradio's button for the look has a sign for a label. */
+  nameHead() {
+    const look = document.querySelector("#lv-dark");
+    const settings = document.querySelector("#lv-settings");
+    if (look && this.texts) name(look, this.texts["page.dark"]);
+    if (settings && this.texts && !this.named) nameFields(settings, () => this.texts);
+    this.named ||= Boolean(settings && this.texts);
+  }
+
+  theme() {
+    return document.body.classList.contains("dark") ? "dark" : "light";
+  }
+
+  /** The page's words, panels and templates; sent at the start and when the language changes. */
+  configure(config) {
+    this.config = config;
+    this.texts = config.texts;
+    document.documentElement.lang = config.lang;
+    for (const entry of config.panels) {
+      let panel = this.panels.get(entry.name);
+      if (!panel) {
+        panel = new Panel(entry.name, this);
+        this.panels.set(entry.name, panel);
+        this.grid.append(panel.node);
+        this.screen.observer.observe(panel.node);
+      }
+      panel.label(entry, this.texts);
+    }
+    for (const part of [this.words, this.player, this.keys, this.narrow, this.linked]) part.configure(this.texts);
+    this.heading.textContent = this.texts["live.region"];
+    this.nameHead();
+    for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);
+    this.share.configure(this.texts, config.lang);
+    if (this.plotless) this.say(this.texts["live.noplot"], true);
+    if (this.run && this.focus.lang !== config.lang) this.look({ lang: config.lang });
+    this.focus.lang = config.lang;
+    this.statusLine.show();
+    this.model.watch();
+    this.mark();
+  }
+
+  /** What the page opens with: its words and the recorded run, fetched before anything else was there. */
+  open(opening) {
+    if (!opening) return;
+    this.opening = true;
+    if (!this.config) this.configure(opening.config);
+    this.stored = opening;
+    if (this.share.word === null) this.showOpening(); // a link says what is to be seen
+  }
+
+  /** Show the recorded run, as it came with the page. */
+  showOpening() {
+    const opening = this.stored;
+    if (this.run || !opening) return; // somebody was quicker than the network
+    this.snapshot(opening.snapshot);
+    const usual = new Set(Object.keys(opening.snapshot.figures));
+    const wanted = this.shelf.on();
+    if (wanted.length !== usual.size || wanted.some((panel) => !usual.has(panel))) this.redraw();
+  }
+
+  // --- messages --------------------------------------------------------------------------------------------------
+
+  receive(message) {
+    this.lastMessage = performance.now();
+    if (message.visit) this.share.visit(message.visit);
+    if (message.kind === "config") this.configure(message);
+    else if (message.kind === "link") this.ways.took(message) || this.share.linked(message);
+    else if (message.kind === "status") this.status(message);
+    else if (message.kind === "snapshot") this.begun(message);
+    else if (message.kind === "frames" && !this.starts.past.has(message.run)) this.frames(message);
+    this.mark();
+  }
+
+  // --- starting --------------------------------------------------------------------------------------------------
+
+  /** Ask for a run of what the controls show. */
+  start() {
+    this.starts.start();
+  }
+
+  /** Stop was pressed: up to which start. */
+  stopping() {
+    return this.starts.stop();
+  }
+
+  status(message) {
+    if (!this.starts.heard(message)) return;
+    if (message.suit) this.tell.loaded(); // the controls show what the run was begun with
+    this.say(message.text, message.bad, message.full);
+    this.statusLine.offer(message.act);
+  }
+
+  /** The server has a run for us. */
+  begun(message) {
+    if (this.starts.begun(message)) this.snapshot(message);
+  }
+
+  /** The run was refused: what is wrong is beside a control, which may be far away. */
+  showRefused() {
+    this.narrow.showRefused();
+  }
+
+  /** Stop was pressed: the run is told at once. */
+  halt() {
+    this.stopping();
+    if (this.run && !this.end) this.connection.stop(this.run);
+  }
+
+  /** Listen to a run's own line; where there is none, Gradio brings the frames too. None beside other pages of ours. */
+  listen(run) {
+    this.connection.close();
+    if (this.tabs.alone) this.connection.listen(run, () => run === this.run);
+  }
+
+  // --- questions -------------------------------------------------------------------------------------------------
+
+  /** Ask the server something; one question after the other, and messages wait for the answer. Null when none came. */
+  ask(name, question) {
+    return this.connection.ask(name, question);
+  }
+
+  answered(answer, question, name) {
+    this.answer(answer, question.run, name);
+  }
+
+  /** The server answers again. */
+  reached() {
+    this.say("");
+  }
+
+  /** No answer came, `again` and again. */
+  unreached(again) {
+    if (again || this.end) this.say(this.texts["live.offline"], true);
+  }
+
+  showSelection() {
+    this.words.showHeld();
+    this.root.dataset.focus = this.focus.token ?? "";
+  }
+
+  // --- status ----------------------------------------------------------------------------------------------------
+
+  say(text, bad = false, full = false) {
+    this.statusLine.say(text, bad, full);
+    this.buttons?.show(this.root.dataset.state ?? "idle"); // the same words stand beside Run while a start waits
+  }
+
+  /** What tests and tools read. */
+  mark() {
+    const data = this.root.dataset;
+    data.ready = this.config && this.Plotly ? "1" : "0";
+    data.run = this.run ?? "";
+    data.t = String(this.seq);
+    data.total = String(this.total);
+    data.end = this.end ?? "";
+    data.n = String(this.n);
+    data.state = this.starts.state;
+    this.buttons?.show(data.state);
+    data.playing = this.player?.playing ? "1" : "0";
+    const drawn = [...this.panels.values()].filter((panel) => panel.figure);
+    data.drawn = String(drawn.length ? Math.min(...drawn.map((panel) => (panel.dirtySince === null ? panel.drawn : -1))) : -1);
+  }
+}

@@ -1,0 +1,71 @@
+// Starting and stopping: a run that is asked for takes the place of the one before, and news of an earlier start are none.
+
+export class RunStarts {
+  /** @type {number} of the latest start */
+  n = 0;
+  /** @type {boolean} whether that one has nothing to show yet */
+  starting = false;
+  /** @type {boolean} whether it is to end, and has not ended yet */
+  halting = false;
+  /** @type {Set<string>} runs that a later start has replaced */
+  past = new Set();
+
+  constructor(page) {
+    this.page = page;
+  }
+
+  /** Ask for a run of what the controls show. It takes the place of the one that is being made, or waits to be. */
+  start() {
+    const { page } = this;
+    if (!page.tell) return;
+    page.player.pause();
+    page.model.agree();
+    this.n += 1;
+    this.starting = true;
+    this.halting = false;
+    page.linked.close();
+    page.say(page.texts["live.state.starting"]);
+    page.mark();
+    page.tell.start({ n: this.n, wishes: page.wishes() });
+  }
+
+  /** Stop was pressed: up to which start. It is being stopped until the server says that it has ended. */
+  stop() {
+    const { page } = this;
+    page.model.rest();
+    if (this.starting || (page.run && !page.end)) {
+      this.halting = true;
+      page.say(page.texts["live.state.stopping"]);
+    }
+    page.mark();
+    return this.n;
+  }
+
+  /** Whether a message is of an earlier start than the latest. */
+  stale({ n }) {
+    return n !== undefined && n < this.n;
+  }
+
+  /** What the server says of a start; whether that is news. */
+  heard(message) {
+    if (this.stale(message)) return false;
+    if (message.over) this.starting = this.halting = false;
+    return message.over || !this.halting; // where it waits is no news any more
+  }
+
+  /** The server has a run for us; whether it is to be shown: one that a later start has replaced meanwhile is not. */
+  begun(message) {
+    if (this.stale(message) && message.run !== this.page.run) {
+      this.past.add(message.run);
+      return false;
+    }
+    if (message.n === this.n) this.starting = false;
+    return true;
+  }
+
+  /** `idle`, `starting`, `running` or `stopping`. */
+  get state() {
+    const { run, end } = this.page;
+    return this.halting ? "stopping" : this.starting ? "starting" : run && !end ? "running" : "idle";
+  }
+}
