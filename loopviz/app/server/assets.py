@@ -77,6 +77,10 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
     return raw, gzip.compress(raw, 6, mtime=0), hashlib.sha256(marked or raw).hexdigest()[:16]
 
 
+def _is_asset(name: str) -> bool:
+    return name == link_preview.IMAGE or name in _SCRIPTS or name in _PLOTLY or name in _MADE
+
+
 def asset_url(name: str) -> str:
     """Where the page finds an asset, relative to its own address; a changed file has another address.
 
@@ -95,7 +99,7 @@ def opening_urls() -> dict[str, str]:
 
 async def _asset(request: Request) -> Response:
     name = request.path_params["name"]
-    found = _content(name)
+    found = _content(name) if _is_asset(name) else None  # what is found is remembered: nothing of names made up by visitors
     if found is None:
         return Response("not found", status_code=404)
     raw, compressed, mark = found

@@ -83,6 +83,13 @@ def test_nothing_else_is_served(client: TestClient, name: str) -> None:
     assert client.get(f"/{assets.PREFIX}/x/{name}").status_code == 404
 
 
+def test_a_name_that_a_visitor_made_up_is_not_remembered(client: TestClient) -> None:
+    before = assets._content.cache_info().currsize
+    for number in range(20):
+        assert client.get(f"/{assets.PREFIX}/0/made-up-{number}.js").status_code == 404
+    assert assets._content.cache_info().currsize == before
+
+
 def test_the_first_paint_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
     """Building the page, reading a stored run and serving it: all that is needed until somebody runs a prompt."""
     stored = tmp_path / "run.loopviz"
