@@ -99,9 +99,8 @@ def opening_urls() -> dict[str, str]:
 
 async def _asset(request: Request) -> Response:
     name = request.path_params["name"]
-    found = (
-        _content(name) if _is_asset(name) else None
-    )  # what is found is remembered: nothing of names made up by visitors
+    # answers are remembered for ever: none to a name that a visitor made up
+    found = _content(name) if _is_asset(name) else None
     if found is None:
         return Response("not found", status_code=404)
     raw, compressed, mark = found
