@@ -17,30 +17,11 @@ def __getattr__(name: str) -> object:
 
         return explore
     if name == "__version__":
-        return globals().setdefault(name, _version())
+        from loopviz.version import version
+
+        return version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), "explore", "__version__"})
-
-
-def _version() -> str:
-    """The release. It is written once, in `pyproject.toml`: a checkout reads it there, an installed package in its metadata.
-
-    "unknown" for a package's folder that somebody has copied without either.
-    """
-    import re
-    from importlib import metadata
-
-    from loopviz.paths import PACKAGE
-
-    project = PACKAGE.parent / "pyproject.toml"  # first: another release may be installed beside this checkout
-    text = project.read_text(encoding="utf-8") if project.is_file() else ""
-    written = re.search(r'^name = "loopviz"\nversion = "(.+)"$', text, re.M)
-    if written:
-        return written[1]
-    try:
-        return metadata.version("loopviz")
-    except metadata.PackageNotFoundError:
-        return "unknown"

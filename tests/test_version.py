@@ -26,7 +26,7 @@ def _version(folder: Path) -> str:
 def copied(tmp_path: Path) -> Path:
     """A folder with the package's files that say the release."""
     (tmp_path / "loopviz").mkdir()
-    for name in ("__init__.py", "moved.py", "paths.py"):
+    for name in ("__init__.py", "moved.py", "paths.py", "version.py"):
         shutil.copy(PACKAGE / name, tmp_path / "loopviz")
     return tmp_path
 

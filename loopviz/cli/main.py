@@ -24,18 +24,17 @@ from loopviz import imports, outputs, signals
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.cli.options import (
-    DTYPES,
     LOOP_OPTIONS,
-    UsageError,
     add_import,
     add_machine,
-    check_threads,
     idle_because,
     load,
     option,
     path,
 )
+from loopviz.machine import DTYPES, UsageError, check_threads
 from loopviz.text_file import read_text
+from loopviz.version import version
 
 if TYPE_CHECKING:
     from loopviz.trace import Trace
@@ -63,7 +62,7 @@ def change(text: str) -> tuple[int, str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loopviz", description=loopviz.__doc__.splitlines()[0])
-    parser.add_argument("--version", action="version", version=f"loopviz {loopviz.__version__}")
+    parser.add_argument("--version", action="version", version=f"loopviz {version()}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     run = commands.add_parser(

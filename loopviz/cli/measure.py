@@ -15,19 +15,15 @@ import json
 import shlex
 import sys
 import time
-import types
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz import imports, outputs
 from loopviz.cli.options import (
-    DTYPES,
     LOOP_OPTIONS,
-    UsageError,
     add_import,
     add_machine,
-    check_threads,
     idle_because,
     in_folder,
     load,
@@ -35,6 +31,8 @@ from loopviz.cli.options import (
     path,
     stem,
 )
+from loopviz.fields import read_value
+from loopviz.machine import DTYPES, UsageError, check_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,49 +234,6 @@ def _reader(name: str, hint: Any) -> Any:
             raise argparse.ArgumentTypeError(f"{text!r}: {name} must be {describe(hint)}") from error
 
     return read
-
-
-def read_value(text: str, hint: Any) -> Any:
-    """A parameter's value from an option's text.
-
-    Args:
-        text: as typed: a value, several with commas, or JSON for lists and mappings.
-        hint: the parameter's type.
-
-    Raises:
-        ValueError: it is not of that type.
-    """
-    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-        if kind is type(None) and text in ("null", "none", "None"):
-            return None
-        if typing.get_origin(kind) is tuple:
-            inner = typing.get_args(kind)[0]
-            if text.lstrip().startswith("["):
-                return _json(text)
-            return [read_value(part.strip(), inner) for part in text.split(",")] if text else []
-        if kind is dict or typing.get_origin(kind) is dict:
-            if text.lstrip().startswith("{"):
-                return _json(text)
-            continue
-        if kind is bool:
-            known = {"yes": True, "true": True, "no": False, "false": False}
-            if text.lower() in known:
-                return known[text.lower()]
-            continue
-        if kind is str:
-            return text
-        try:
-            return kind(text)
-        except (TypeError, ValueError):
-            continue
-    raise ValueError(text)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -11,29 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz import imports
+from loopviz.fields import layers
 
 if TYPE_CHECKING:
     from loopviz.model.checkpoints.load import LoadedCheckpoint
     from loopviz.trace.schema import BlockMeta
-
-DTYPES = ("float32", "bfloat16", "float16", "float64")
-FEWEST_MOST_THREADS = 64  # that may be asked for, on a machine with few processors
-
-
-class UsageError(ValueError):
-    """Options that contradict each other."""
-
-
-def layers(text: str) -> Any:
-    """``10-14``, ``3`` or ``2-3,6-7`` as what ``loop_layers`` takes."""
-    pairs = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        try:
-            pairs.append((int(first), int(last) if dash else int(first)))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r}: write 10-14, or 2-3,6-7 for several blocks") from None
-    return pairs[0] if len(pairs) == 1 else pairs
 
 
 def per_block(kind: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -124,14 +106,6 @@ def add_import(parser: Any) -> None:
     parser.add_argument(
         imports.OPTION, dest="imports", action="append", default=[], metavar="MODULE", help=imports.HELP
     )
-
-
-def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads that is none, or that no machine like this one starts."""
-    most = max(FEWEST_MOST_THREADS, 4 * (os.cpu_count() or 1))
-    if threads is not None and not 1 <= threads <= most:
-        rule = "must be at least 1" if threads < 1 else f"at most {most} on this machine ({os.cpu_count()} processors)"
-        raise UsageError(f"--threads {threads}: {rule}")
 
 
 _COSINE, _KL = ("kl",), ("cosine",)  # criteria that do not look at the cosine, at KL

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz import outputs
-from loopviz.cli.options import add_machine, check_threads, load, path
+from loopviz.cli.options import add_machine, load, path
+from loopviz.machine import check_threads
 from loopviz.text_file import STDIN
 from loopviz.train import recipe as recipes
 

@@ -6,12 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-import loopviz
 from loopviz.engine.pieces import Pieces, TokenTexts, encode_prompt
 from loopviz.engine.provenance import shown_name
 from loopviz.engine.sampling import Sampler, StreamSettings
@@ -19,7 +18,9 @@ from loopviz.engine.steering import Steering, block_metas
 from loopviz.engine.usage import MemoryMeter, PassClock
 from loopviz.model.interrupt import until, within_operations
 from loopviz.trace.recording.recorder import KVMeter, Reading, Recorder
-from loopviz.trace.schema import SCHEMA_VERSION, Frame, KVFrame, Trace
+from loopviz.trace.schema import SCHEMA_VERSION, Frame, KVFrame
+from loopviz.trace.trace import Trace
+from loopviz.version import version
 
 if TYPE_CHECKING:
     from loopviz.model import LoopCache, LoopLlamaForCausalLM
@@ -242,9 +243,9 @@ def run_meta(
         "settings": settings.to_dict(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
-            "loopviz": loopviz.__version__,
+            "loopviz": version(),
             "torch": torch.__version__,
-            "transformers": version("transformers"),
+            "transformers": metadata.version("transformers"),
         },
         **({} if steering is None else {"changes": steering.changes}),
     }

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from loopviz.trace.pace import tokens_per_second
-from loopviz.trace.schema import Trace
+from loopviz.trace.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import loopviz
 from loopviz import outputs
 from loopviz.figures import labels, plotlyjs, theme, toolbar
 from loopviz.panels import PANELS, Focus, figure_json
 from loopviz.panels.kit import formulas
 from loopviz.paths import WEB
 from loopviz.trace import Frame, Trace, changes_of
+from loopviz.version import version
 
 # unsafe-eval: parts of Plotly build functions from text. Neither can reach a network under `default-src 'none'`.
 POLICY = (
@@ -366,7 +366,7 @@ def _settings(trace: Trace, words: Mapping[str, str]) -> str:
     parts += [(words["changed"].format(t=change["index"]), _rows(change["loop"])) for change in changes_of(meta)]
     parts += [
         (words["shape"], _rows({"model": meta["model"], **meta["shape"], "prompt_tokens": meta["prompt_tokens"]})),
-        (words["versions"], _rows({**meta["versions"], "created": meta["created"], "report": loopviz.__version__})),
+        (words["versions"], _rows({**meta["versions"], "created": meta["created"], "report": version()})),
     ]
     columns = "".join(f"<div><h3>{title}</h3>{table}</div>" for title, table in parts)
     return (

@@ -23,11 +23,11 @@ import pandas as pd
 import torch
 import transformers
 
-import loopviz
 from loopviz import imports, outputs
 from loopviz.csv_file import table_bytes
 from loopviz.model.interrupt import Interrupted, Stop, interruptible
 from loopviz.text_file import read_text
+from loopviz.version import version
 
 from .task import Row, Subject, Task, params_from_json, params_to_json, plain_data
 
@@ -245,8 +245,9 @@ class Experiment:
 
 def versions() -> dict[str, str]:
     """Of what a result depends on."""
-    modules: Sequence[Any] = (loopviz, torch, transformers, np, pd)
-    return {module.__name__: str(module.__version__) for module in modules} | {"python": platform.python_version()}
+    modules: Sequence[Any] = (torch, transformers, np, pd)
+    others = {module.__name__: str(module.__version__) for module in modules}
+    return {"loopviz": version()} | others | {"python": platform.python_version()}
 
 
 def to_frame(task: Task, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

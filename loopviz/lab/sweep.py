@@ -38,12 +38,12 @@ from typing import Any, Protocol, get_type_hints
 
 import pandas as pd
 
-import loopviz
 from loopviz import imports, outputs, signals
-from loopviz.cli.options import DTYPES, check_threads
 from loopviz.csv_file import table_bytes
+from loopviz.machine import DTYPES, check_threads
 from loopviz.paths import PACKAGE
 from loopviz.text_file import lines_of
+from loopviz.version import tell, version
 
 from .experiment import read_file, sources, to_frame, versions
 from .grid_yaml import Path_, meant_as_boolean, read_yaml
@@ -687,9 +687,7 @@ class _Ray:
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Jobs with their results, as they come."""
         remote = self.ray.remote(num_cpus=self.threads, max_retries=2)(_on_ray)
-        self._running = {
-            remote.remote(loopviz.__version__, self.modules, job.function, job.arguments): job for job in jobs
-        }
+        self._running = {remote.remote(version(), self.modules, job.function, job.arguments): job for job in jobs}
         while self._running:
             done, _ = self.ray.wait(list(self._running))
             yield from self._results(done)
@@ -708,8 +706,8 @@ class _Ray:
                 yield job, Died(f"was lost ({type(error).__name__})")
 
 
-def _on_ray(version: str, modules: Sequence[str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    loopviz.__version__ = version  # the package's folder is sent, and what says its release is beside it
+def _on_ray(release: str, modules: Sequence[str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    tell(release)  # the package's folder is sent, and what says its release is beside it
     imports.load(modules)
     return function(*arguments)
 

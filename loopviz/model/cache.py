@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from .configuration import LAYOUT_FIELDS, LoopBlock, LoopLlamaConfig
+from .block import LoopBlock
+from .configuration import LAYOUT_FIELDS, LoopLlamaConfig
 from .merges import merge_step
 
 SMALLEST_CAPACITY = 64  # tokens; the first allocation of a buffer

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from . import measures
+from .block import NO_CHOOSER
 from .registry import check_tensor, take_name
 
 if TYPE_CHECKING:
-    from .configuration import LoopBlock
+    from .block import LoopBlock
 
-NO_CHOOSER = "none"  # every layer of the block runs in every step
 LENS_CHUNK = 256  # tokens whose vocabulary distributions are held at once
 
 

@@ -18,7 +18,7 @@ from . import measures
 from .registry import check_tensor, comes_with_loopviz, take_name
 
 if TYPE_CHECKING:
-    from .configuration import LoopBlock
+    from .block import LoopBlock
 
 # Tokens whose vocabulary distributions are held at once: bounds the memory of a long prefill (256 x 49,152 x 4 B = 50 MB).
 KL_CHUNK = 256

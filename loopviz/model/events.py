@@ -7,7 +7,32 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .cache import LoopCache
-from .watching import AttentionRead
+
+
+@dataclass(frozen=True)
+class AttentionRead:
+    """What one layer's attention read in one loop step. The tensors are those the attention itself was given.
+
+    The keys' columns are `past` earlier tokens with `held` slots each, side by side, and after them the pass's T tokens
+    with `own` slots each: `S = past * held + T * own`. Where a step reads a single slot, `held = own = 1`.
+
+    Attributes:
+        query: after RoPE, `[B, H, T, D]`.
+        keys: after RoPE, `[B, K, S, D]`; views into the cache, which a later step may overwrite for the pass's tokens.
+        mask: `[B, 1, T, S]`, bool (True = visible) or additive float; `None`: a token sees itself and earlier ones.
+        scaling: factor on the scores.
+        past, held, own: see above.
+        slot: the slot read, `None` when every column `c` of a token's is slot `c`.
+    """
+
+    query: Tensor
+    keys: Tensor
+    mask: Tensor | None
+    scaling: float
+    past: int
+    held: int
+    own: int
+    slot: int | None
 
 
 @dataclass(frozen=True)

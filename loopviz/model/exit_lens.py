@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import LlamaModel
 from transformers.masking_utils import create_causal_mask
 
 from .cache import LoopCache
 from .interrupt import check, within_operations
 
 if TYPE_CHECKING:
+    from .block import LoopBlock
     from .configuration import LoopLlamaConfig
-    from .modeling import LoopLlamaModel
 
 
 class _CodaView:
@@ -40,7 +42,8 @@ class _CodaView:
 
 
 def exit_states(
-    model: LoopLlamaModel,
+    model: LlamaModel,
+    blocks: Sequence[LoopBlock],
     states: Tensor,
     cache: LoopCache | None,
     attention_mask: Tensor | None,
@@ -48,10 +51,13 @@ def exit_states(
 ) -> Tensor:
     """Normed last hidden states `[R, B, T, H]` that the coda makes of states `[R, B, T, H]` of the last block.
 
+    Args:
+        model: a `LoopLlamaModel`.
+        blocks: its looped blocks.
+
     Raises:
         ValueError: the model has no looped block.
     """
-    blocks = model.config.loop_blocks()
     if not blocks:
         raise ValueError("loop_layers=None: a plain Llama has no loop to exit from")
     R, B, T, _ = states.shape
@@ -80,7 +86,7 @@ def exit_states(
     return _run(model, coda, hidden, mask, position_ids, view).unflatten(0, (R, B))
 
 
-def _steps_mask(model: LoopLlamaModel, states: Tensor, past: int, attention_mask: Tensor | None) -> Tensor:
+def _steps_mask(model: LlamaModel, states: Tensor, past: int, attention_mask: Tensor | None) -> Tensor:
     """`[B or 1, 1, R, past + R]`: a step of one new token sees the real earlier tokens and itself, no other step."""
     R, device = states.shape[0], states.device
     if attention_mask is None:
@@ -97,7 +103,7 @@ def _steps_mask(model: LoopLlamaModel, states: Tensor, past: int, attention_mask
 
 
 def _run(
-    model: LoopLlamaModel,
+    model: LlamaModel,
     layers: range,
     hidden: Tensor,
     mask: Tensor | None,

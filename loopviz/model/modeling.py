@@ -30,9 +30,10 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from . import model_card
+from .block import LoopBlock
 from .cache import LoopCache, StepSlots, check_fits
 from .choosers import LayerChoice
-from .configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
+from .configuration import LOOP_FIELDS, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
 from .events import LoopReport, LoopStep, PassSeconds
 from .exit_lens import exit_states
@@ -448,7 +449,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         """
         if self._attention_watch is not None:
             raise ValueError("watch_attention: this model object is watched already; watch a view of it (with_loop())")
-        self._attention_watch = AttentionWatch(self)
+        self._attention_watch = AttentionWatch(self, self.config.loop_blocks())
         return self._attention_watch
 
     def _tell_hooks(
@@ -601,7 +602,7 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         position_ids: Tensor | None = None,
     ) -> Tensor:
         """As `exit_lens`, before the head: the last hidden states after the final norm, `[R, B, T, H]`."""
-        return exit_states(self.model, states, cache, attention_mask, position_ids)
+        return exit_states(self.model, self.config.loop_blocks(), states, cache, attention_mask, position_ids)
 
     # -- generate ------------------------------------------------------------------------------------------------------
 

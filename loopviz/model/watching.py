@@ -8,57 +8,35 @@ notes its query, keys and mask before it goes on exactly as it would have. Other
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from transformers import LlamaModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, eager_attention_forward
 
+from .block import LoopBlock
 from .cache import LoopCache
-from .configuration import LoopBlock
-
-if TYPE_CHECKING:
-    from .modeling import LoopLlamaModel
+from .events import AttentionRead
 
 M = TypeVar("M", bound=nn.Module)
 _NAME = "loopviz_watched"
 
 
-@dataclass(frozen=True)
-class AttentionRead:
-    """What one layer's attention read in one loop step. The tensors are those the attention itself was given.
+class AttentionWatch:
+    """The handle of a watched model: `remove()` gives it its plain layers back.
 
-    The keys' columns are `past` earlier tokens with `held` slots each, side by side, and after them the pass's T tokens
-    with `own` slots each: `S = past * held + T * own`. Where a step reads a single slot, `held = own = 1`.
-
-    Attributes:
-        query: after RoPE, `[B, H, T, D]`.
-        keys: after RoPE, `[B, K, S, D]`; views into the cache, which a later step may overwrite for the pass's tokens.
-        mask: `[B, 1, T, S]`, bool (True = visible) or additive float; `None`: a token sees itself and earlier ones.
-        scaling: factor on the scores.
-        past, held, own: see above.
-        slot: the slot read, `None` when every column `c` of a token's is slot `c`.
+    Args:
+        model: a `LoopLlamaModel`.
+        blocks: its looped blocks.
     """
 
-    query: Tensor
-    keys: Tensor
-    mask: Tensor | None
-    scaling: float
-    past: int
-    held: int
-    own: int
-    slot: int | None
-
-
-class AttentionWatch:
-    """The handle of a watched model: `remove()` gives it its plain layers back."""
-
-    def __init__(self, model: LoopLlamaModel) -> None:
-        self._model: LoopLlamaModel | None = model
+    def __init__(self, model: LlamaModel, blocks: Iterable[LoopBlock]) -> None:
+        self._model: LlamaModel | None = model
         self._plain = model.layers
         self._noted: dict[int, tuple[Tensor, Tensor, Tensor | None, float]] = {}
-        looped = {index for block in model.config.loop_blocks() for index in block.layers}
+        looped = {index for block in blocks for index in block.layers}
         model.layers = nn.ModuleList(
             _watched_twin(layer, self._noted) if index in looped else layer for index, layer in enumerate(self._plain)
         )

@@ -12,12 +12,12 @@ from loopviz.trace.schema import (
     KVFrame,
     Meta,
     StepColumns,
-    Trace,
     check_frame,
     check_meta,
     decode_states,
     encode_states,
 )
+from loopviz.trace.trace import Trace
 
 __all__ = [
     "EXTRAS",

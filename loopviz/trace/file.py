@@ -25,8 +25,9 @@ from loopviz import outputs
 from loopviz.csv_file import write_table
 from loopviz.trace.packed import encode_floats
 from loopviz.trace.plausible import check_frames_sense, check_meta_sense, check_steps
-from loopviz.trace.schema import READABLE, SCHEMA_VERSION, Trace, check_frame, check_meta, encode_states
+from loopviz.trace.schema import READABLE, SCHEMA_VERSION, check_frame, check_meta, encode_states
 from loopviz.trace.tables import INDEXES, PACKED, SINCE, TABLES, attention_sizes, columns, frames_from, packed
+from loopviz.trace.trace import Trace
 
 FORMAT = "loopviz-trace"
 MAX_BYTES = 256 * 2**20  # of the file, and of its members together when unpacked

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from loopviz import __version__, csv_file, outputs
+from loopviz import csv_file, outputs
 from loopviz.model import LoopLlamaForCausalLM, model_card
 from loopviz.model.checkpoints.quiet import quiet_transformers
+from loopviz.version import version
 
 from . import arrows
 from .data_tasks import Task
@@ -178,7 +179,7 @@ def write_card(
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "loopviz": __version__,
+        "loopviz": version(),
     }
     record = {
         "command": command,

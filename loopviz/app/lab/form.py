@@ -155,7 +155,7 @@ _MISSING: Any = object()
 
 def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) -> Any:
     """One value; `_MISSING` for one that was left empty."""
-    from loopviz.cli.measure import read_value
+    from loopviz.fields import read_value
     from loopviz.lab.task import describe as describe_type
 
     if kind == "file":

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from loopviz.cli.options import layers
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work, decoding, one_pass
+from loopviz.fields import layers
 from loopviz.lab.memory import SequenceMemory, sequence_memory
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import CacheScores, finish, scoring

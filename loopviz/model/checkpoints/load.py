@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from loopviz.model.configuration import LOOP_FIELDS, LoopBlock, LoopLlamaConfig
+from loopviz.model.block import LoopBlock
+from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
 from loopviz.model.modeling import LoopLlamaForCausalLM
 
 from . import inspect

@@ -17,7 +17,7 @@ from loopviz.figures import labels
 from loopviz.figures.edits import Op, Path, changes, put
 from loopviz.panels.kit.running import Running
 from loopviz.trace.changes import as_of, changed_at
-from loopviz.trace.schema import Trace
+from loopviz.trace.trace import Trace
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus

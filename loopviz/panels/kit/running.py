@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from loopviz.trace.schema import Trace
+    from loopviz.trace.trace import Trace
 
 Frame = Mapping[str, Any]
 S = TypeVar("S")

@@ -14,7 +14,7 @@ from loopviz.trace import decode_floats
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
-    from loopviz.trace.schema import Trace
+    from loopviz.trace.trace import Trace
 
 NAME = "attention"
 ORDER = 60

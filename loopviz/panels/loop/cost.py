@@ -15,7 +15,7 @@ from loopviz.trace.schema import PARTS
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
-    from loopviz.trace.schema import Trace
+    from loopviz.trace.trace import Trace
 
 NAME = "cost"
 ORDER = 90

@@ -11,7 +11,7 @@ from loopviz.panels.kit import follower, parts
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
-    from loopviz.trace.schema import Trace
+    from loopviz.trace.trace import Trace
 
 NAME = "kv_occupancy"
 ORDER = 30

@@ -14,7 +14,7 @@ from loopviz.trace.changes import blocks_at
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
-    from loopviz.trace.schema import Trace
+    from loopviz.trace.trace import Trace
 
 NAME = "layers_run"
 ORDER = 27

@@ -17,7 +17,7 @@ from loopviz.panels.kit.routes import RUNNING, Route, Seen, route_of
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
-    from loopviz.trace.schema import Trace
+    from loopviz.trace.trace import Trace
 
 NAME = "state_trajectory"
 ORDER = 15

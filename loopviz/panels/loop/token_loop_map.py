@@ -13,7 +13,7 @@ from loopviz.panels.kit.focus import METRICS
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
-    from loopviz.trace.schema import Trace
+    from loopviz.trace.trace import Trace
 
 NAME = "token_loop_map"
 ORDER = 20

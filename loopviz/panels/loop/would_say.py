@@ -12,7 +12,7 @@ from loopviz.panels.kit import follower, parts
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
-    from loopviz.trace.schema import Trace
+    from loopviz.trace.trace import Trace
 
 NAME = "would_say"
 ORDER = 20

@@ -1,0 +1,23 @@
+"""What a command may ask of the machine: threads, and formats of numbers.
+
+On the ground floor: it imports nothing of LoopViz, and nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+FEWEST_MOST_THREADS = 64  # that may be asked for, on a machine with few processors
+
+
+class UsageError(ValueError):
+    """Options that contradict each other."""
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that is none, or that no machine like this one starts."""
+    most = max(FEWEST_MOST_THREADS, 4 * (os.cpu_count() or 1))
+    if threads is not None and not 1 <= threads <= most:
+        rule = "must be at least 1" if threads < 1 else f"at most {most} on this machine ({os.cpu_count()} processors)"
+        raise UsageError(f"--threads {threads}: {rule}")

@@ -1,0 +1,63 @@
+"""One looped block with every setting resolved: what cache, criteria, choosers and model read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NO_CHOOSER = "none"  # every layer of the block runs in every step
+
+
+@dataclass(frozen=True)
+class LoopBlock:
+    """One looped block `[a, b]` with every setting resolved for it (see `LoopLlamaConfig` for their meaning)."""
+
+    index: int
+    a: int
+    b: int
+    strategy: str
+    count: int
+    max_count: int
+    floor: int
+    criterion: str
+    cosine_threshold: float
+    kl_threshold: float
+    kv_mode: str
+    slots: int  # V; 1 in merge_strategy mode
+    attention_mode: str
+    merge: str
+    ema_alpha: float
+    damping: float
+    injection: str
+    norm: bool
+    chooser: str = NO_CHOOSER
+    layer_threshold: float = 0.0
+
+    @property
+    def layers(self) -> range:
+        """The physical layers of the block, `a..b` inclusive."""
+        return range(self.a, self.b + 1)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the number of steps depends on the input."""
+        return self.strategy == "dynamic_stop"
+
+    @property
+    def max_steps(self) -> int:
+        """Steps after which the block stops at the latest."""
+        return self.max_count if self.dynamic else self.count
+
+    @property
+    def written_slots(self) -> int:
+        """KV slots a pass fills: under `fixed_count` with `loop_count < V` the later slots stay empty."""
+        return self.slots if self.dynamic else min(self.slots, self.count)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a step attends to every slot (otherwise to one)."""
+        return self.kv_mode == "virtual_layers" and self.attention_mode == "parallel"
+
+    @property
+    def chosen(self) -> bool:
+        """Whether a chooser says which layers run in a step (otherwise all do)."""
+        return self.chooser != NO_CHOOSER
