@@ -142,7 +142,7 @@ class ScriptedPage:
 
     name: ClassVar[str]  # as in PAGES; its script is `<name>/main.js`
     title: ClassVar[str]
-    answers: ClassVar[tuple[str, ...]]  # the methods of `work` that the script may ask
+    questions: ClassVar[tuple[str, ...]]  # the methods of `work` that the script may ask
 
     def __init__(self, demo: gr.Blocks, work: Work, data: Mapping[str, Any]) -> None:
         self.work = work

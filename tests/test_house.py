@@ -1,0 +1,179 @@
+"""The house stands as `docs/architecture.md` says: who imports whom, no circles, a page's two folders, an ordered ground floor."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+
+import pytest
+
+from loopviz.paths import PACKAGE, WEB
+
+ROOT = PACKAGE.parent
+DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+# What everybody may import. A new file here is a new thing that everybody must know: first look for its room.
+GROUND = {
+    "csv_file",
+    "fields",
+    "hub_download",
+    "imports",
+    "machine",
+    "moved",
+    "outputs",
+    "paths",
+    "signals",
+    "text_file",
+    "version",
+    "worker",
+}
+ABOVE = {"loopviz", "loopviz.__main__"}
+ARROWS = 40  # between rooms of the app, at most
+
+
+def modules() -> dict[str, tuple[str, bool]]:
+    """Source of every module of the package by its name, and whether it is a package's own."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        own = parts[-1] == "__init__"
+        found[".".join(parts[:-1] if own else parts)] = (path.read_text(encoding="utf-8"), own)
+    return found
+
+
+def imports_of(name: str, text: str, own: bool, known: set[str]) -> set[str]:
+    """The modules in `known` that a module imports, wherever in it, for types alone too."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = name.split(".")[: None if own else -1]
+                base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+            for alias in node.names:
+                found.add(f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base)
+    return (found & known) - {name}
+
+
+@functools.cache
+def graph() -> dict[str, set[str]]:
+    found = modules()
+    return {name: imports_of(name, text, own, set(found)) for name, (text, own) in found.items()}
+
+
+def room(module: str) -> str:
+    """As the table calls it: `ground`, `model`, `app/explore`."""
+    parts = module.split(".")[1:]
+    if not parts or parts[0] in GROUND:
+        return "ground"
+    return "/".join(parts[:2]) if parts[0] == "app" and len(parts) > 1 else parts[0]
+
+
+@functools.cache
+def table() -> dict[str, set[str]]:
+    """The rooms that each room may import, as the document says."""
+    part = DOCUMENT.split("## Who may import whom")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split("|") for line in part.splitlines() if line.startswith("| ")]
+    return {row[0].strip(): {name.strip() for name in "".join(row[1:]).split(",") if name.strip()} for row in rows[1:]}
+
+
+def allowed(here: str, there: str) -> bool:
+    """Whether the room `here` may import the room `there`."""
+    if there in (here, "ground"):
+        return True
+    if here.startswith("app/") and not there.startswith("app"):
+        return there in table()["app"]
+    return there in table()[here]
+
+
+def test_the_table_knows_every_room():
+    assert {room(module) for module in graph() if module not in ABOVE} == set(table()) | {"ground"}
+
+
+@pytest.mark.parametrize("module", sorted(set(graph()) - ABOVE))
+def test_a_module_imports_only_what_its_room_may(module):
+    wrong = {other for other in graph()[module] - ABOVE if not allowed(room(module), room(other))}
+    assert wrong == set()
+    assert graph()[module] & ABOVE <= ({"loopviz"} if room(module) == "cli" else set())
+
+
+def test_the_table_allows_nothing_that_nobody_needs():
+    """Else it would say less from year to year."""
+    used = {(room(a), room(b)) for a in graph() for b in graph()[a] if a not in ABOVE}
+    unused = {
+        (here, there)
+        for here, others in table().items()
+        for there in others
+        if (here, there) not in used and not (here == "app" and any(a.startswith("app/") and b == there for a, b in used))
+    }
+    assert unused == set()
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """Every module that can be reached from itself."""
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = list(arrows[start])
+        while todo:
+            if (here := todo.pop()) not in seen:
+                seen.add(here)
+                todo += arrows[here]
+        return seen
+
+    return sorted(name for name in arrows if name in reach(name))
+
+
+def test_no_import_runs_in_a_circle():
+    """A package's own file offers what is in it, so who imports a module in it does not import that file's offers."""
+    assert circles(graph()) == []
+
+
+def test_rooms_of_the_app_know_few_others():
+    arrows = {(room(a), room(b)) for a in graph() for b in graph()[a]}
+    between = {(a, b) for a, b in arrows if a != b and a.startswith("app/") and b.startswith("app/")}
+    assert len(between) <= ARROWS
+
+
+def test_nothing_new_stands_at_the_root():
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert files == GROUND
+
+
+def test_a_page_is_two_folders_of_one_name():
+    from loopviz.app.page import PAGES
+
+    for page in PAGES:
+        assert {"page", "service", "run"} <= {path.stem for path in (PACKAGE / "app" / page).glob("*.py")}, page
+        assert (WEB / page / "main.js").is_file(), page
+    shared = {"core", "widgets", "styles", "report"}
+    assert {path.name for path in WEB.iterdir() if path.is_dir()} == set(PAGES) | shared
+
+
+def test_every_measurement_is_offered_and_every_panel_found():
+    from loopviz.lab import MODULES
+    from loopviz.panels import PANELS
+
+    assert {path.stem for path in (PACKAGE / "lab" / "tasks").glob("*.py")} - {"__init__"} == set(MODULES)
+    files = {path.stem for path in (PACKAGE / "panels").glob("*/*.py") if path.parent.name != "kit"} - {"__init__"}
+    assert files == {panel.__name__.rsplit(".", 1)[-1] for panel in PANELS.values()}
+
+
+def test_what_the_documents_name_is_there():
+    """A path in the documents that leads nowhere is worse than none."""
+    for name in ("architecture.md", "adding.md"):
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        for path in set(re.findall(r"`((?:loopviz|assets|tests|docs|scripts|benchmarks)/[\w./-]*)`", text)):
+            assert (ROOT / path).exists(), f"{name}: {path}"
+
+
+def test_a_forbidden_import_a_circle_and_an_import_in_a_function_would_be_seen():
+    text = "def f() -> None:\n    from loopviz.app import main\n    from . import run\n"
+    known = {"loopviz.app.main", "loopviz.panels.run", "loopviz.panels"}
+    assert imports_of("loopviz.panels.cost", text, False, known) == {"loopviz.app.main", "loopviz.panels.run"}
+    assert not allowed("panels", "app/main")
+    assert not allowed("app/explore", "app/compare")
+    assert not allowed("app/explore", "train")
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
