@@ -29,6 +29,11 @@ def test_no_old_name_stands_in_the_way_of_a_file():
     assert [old for old in MOVED if MOVED[old] in MOVED] == []
 
 
+def test_the_changelog_has_the_whole_table():
+    told = (PACKAGE.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert [old for old, new in MOVED.items() if f"| `{old}` | `{new}` |" not in told] == []
+
+
 def test_in_a_fresh_process_as_a_script_of_somebody_would():
     code = (
         "from loopviz.report import to_html; from loopviz.trace.io import loads; from loopviz.lab.tasks import TASKS, param\n"
