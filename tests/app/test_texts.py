@@ -9,6 +9,10 @@ import pytest
 
 from loopviz.app.controls import settings as st
 from loopviz.app.controls.presets import PRESETS
+from loopviz.app.explore.config import page_config
+from loopviz.app.page import PAGES, page_data
+from loopviz.app.server import assets
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
 from loopviz.paths import WEB
 
@@ -41,16 +45,34 @@ def test_every_control_and_group_is_worded(lang: str) -> None:
         assert text(lang, f"group.{group}")
 
 
-def test_the_script_asks_only_for_texts_that_exist() -> None:
-    script = "".join(path.read_text(encoding="utf-8") for path in WEB.rglob("*.js"))
-    asked = set(re.findall(r"\"(live\.[\w.]+)\"", script))
-    assert {"live.play", "live.key.step"} <= asked
-    assert asked <= table("en").keys()
-    # and what it puts together itself
-    made = set(re.findall(r"texts\[`(live\.[\w.]+)\$\{", script))
-    assert made
-    for start in made:
-        assert any(key.startswith(start) for key in table("en")), start
+def told(page: str, lang: str) -> set[str]:
+    """The keys of the texts that a page's script is told."""
+    if page == "explore":
+        return set(page_config(lang)["texts"])
+    return set(page_data(page, ModelRoom("stories-loop"))["texts"][lang])
+
+
+def asked(page: str) -> tuple[set[str], set[str]]:
+    """The keys a page's scripts ask for, as they stand; and patterns of those they put together of parts."""
+    spaces = "|".join(sorted({key.split(".")[0] for key in table("en")}))
+    script = "".join((WEB / name).read_text(encoding="utf-8") for name in assets._imported(f"{page}/main.js"))
+    script += "".join(
+        path.read_text(encoding="utf-8") for path in (WEB / page).glob("*.js")
+    )  # those imported later, too
+    keys = set(re.findall(rf"[\"']((?:{spaces})\.[a-z][\w.]*)[\"']", script))
+    made = set(re.findall(rf"`((?:{spaces})\.[^`\s/]*\$\{{[^`\s]*)`", script))
+    return keys, {re.sub(r"\\\$\\\{.*?\\\}", r"[\\w.]+", re.escape(key)) for key in made}
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_s_scripts_ask_only_for_texts_that_the_page_is_told(page: str, lang: str) -> None:
+    """A key that is missing would stand on the page as it is."""
+    known, (keys, patterns) = told(page, lang), asked(page)
+    assert len(keys) > 30
+    assert patterns
+    assert {key for key in keys if key not in known} == set()
+    assert {pattern for pattern in patterns if not any(re.fullmatch(pattern, key) for key in known)} == set()
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
