@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from loopviz.checks import ABSENT, FieldError
+
 MAX_NEW_TOKENS = 100_000
 MAX_TEMPERATURE = 100.0
 MAX_TOP_K = 10_000_000
@@ -20,62 +22,54 @@ MIN_CHARACTERS = 200_000
 def whole(name: str, value: Any, low: int, high: int) -> None:
     """ValueError unless ``value`` is an int in ``low..high``."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r}: must be a whole number from {low} to {high:,}")
+        raise FieldError(name, value, "whole_in", low=low, high=f"{high:,}")
 
 
 def real(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
     """ValueError unless ``value`` is a finite number in ``low..high`` (``above``: greater than ``low``)."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not low <= value <= high or (above and value == low):  # nor is a NaN
-        raise ValueError(
-            f"{name}={value!r}: must be a finite number {'above' if above else 'from'} {low:g} to {high:g}"
-        )
+        raise FieldError(name, value, "finite_above" if above else "finite_from", low=f"{low:g}", high=f"{high:g}")
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, choices))}")
+        raise FieldError(name, value, "one_of", choices=", ".join(map(repr, choices)))
 
 
 def some_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """ValueError unless ``value`` is a tuple (or list) of some of ``choices``."""
     if not isinstance(value, (tuple, list)) or any(item not in choices for item in value):
-        raise ValueError(f"{name}={value!r}: must be a tuple of some of {', '.join(map(repr, choices))}")
+        raise FieldError(name, value, "some_of", choices=", ".join(map(repr, choices)))
 
 
 def flag(name: str, value: Any) -> None:
     """ValueError unless ``value`` is a bool."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}: must be True or False")
+        raise FieldError(name, value, "yes_no")
 
 
 def check_prompt_text(prompt: Any, context: int) -> None:
     """ValueError unless ``prompt`` is non-empty text that may be worth tokenising for a ``context`` of tokens."""
     if not isinstance(prompt, str):
-        raise ValueError(f"prompt: {type(prompt).__name__}, where text belongs")
+        raise FieldError("prompt", ABSENT, "prompt_type", type=type(prompt).__name__)
     if not prompt:
-        raise ValueError("prompt: empty; write at least one character")
+        raise FieldError("prompt", ABSENT, "prompt_empty")
     most = max(MIN_CHARACTERS, CHARACTERS_PER_TOKEN * context)
     if len(prompt) > most:
-        raise ValueError(
-            f"prompt: {len(prompt):,} characters, and at most {most:,} are read (the model's context is {context:,} tokens); "
-            "shorten the prompt"
-        )
+        sizes = {"n": f"{len(prompt):,}", "most": f"{most:,}", "context": f"{context:,}"}
+        raise FieldError("prompt", ABSENT, "prompt_characters", **sizes)
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"prompt: half a surrogate pair at character {error.start}, which is no text; remove it"
-        ) from error
+        raise FieldError("prompt", ABSENT, "prompt_half", place=error.start) from error
 
 
 def check_prompt_tokens(tokens: int, context: int) -> None:
     """ValueError unless 1..``context`` tokens."""
     if tokens < 1:
-        raise ValueError("prompt: the tokenizer makes no token of it; write something else")
+        raise FieldError("prompt", ABSENT, "prompt_no_token")
     if tokens > context:
-        raise ValueError(
-            f"prompt: {tokens:,} tokens, and the model's context is {context:,} tokens; "
-            f"shorten the prompt by at least {tokens - context:,} tokens"
-        )
+        sizes = {"n": f"{tokens:,}", "context": f"{context:,}", "over": f"{tokens - context:,}"}
+        raise FieldError("prompt", ABSENT, "prompt_tokens", **sizes)

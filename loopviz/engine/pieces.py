@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import decoders
 
+from loopviz.checks import ABSENT, FieldError
 from loopviz.engine import limits
 from loopviz.model.interrupt import Interrupted
 
@@ -49,20 +50,16 @@ def chat_text(tokenizer: Any, prompt: str) -> str:
         ValueError: there is no template, or it refuses or breaks (its own words are in the message), or gives no text.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
-            "chat=True: this tokenizer has no chat template (a base model, not a chat model); turn chat off"
-        )
+        raise FieldError("chat", True, "chat_none")
     messages = [{"role": "user", "content": prompt}]
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except BaseException as error:  # a template is a program that came with a checkpoint: it may raise anything
         if not _from_tokenizer(error):
             raise
-        raise ValueError(
-            f"chat=True: the model's chat template refuses this prompt ({_said(error)}); turn chat off"
-        ) from error
+        raise FieldError("chat", True, "chat_refuses", said=_said(error)) from error
     if not isinstance(text, str) or not is_text(text):
-        raise ValueError("chat=True: the model's chat template gives no text; turn chat off")
+        raise FieldError("chat", True, "chat_no_text")
     return text
 
 
@@ -80,7 +77,7 @@ def encode(tokenizer: Any, text: str, **how: Any) -> list[int]:
     except BaseException as error:
         if not _from_tokenizer(error):
             raise
-        raise ValueError(f"text: the model's tokenizer cannot read it ({_said(error)}); give another text") from error
+        raise FieldError("text", ABSENT, "text_unreadable", said=_said(error)) from error
 
 
 def text_begins_with(tokenizer: Any) -> list[int]:

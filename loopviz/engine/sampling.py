@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from loopviz.checks import ABSENT, FieldError
 from loopviz.engine import limits
 from loopviz.trace.schema import EXTRAS
 
@@ -126,10 +127,7 @@ class Sampler:
         """
         scores = self.processors(self._ids[:, : self._length], logits)
         if bool(torch.isnan(scores).any()):
-            raise ValueError(
-                "the model's logits are not numbers any more (NaN): its state has blown up; "
-                "fewer loops, a smaller loop_damping or loop_norm keep it in bounds"
-            )
+            raise FieldError("", ABSENT, "logits_nan")
         if self.do_sample:
             token = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1, generator=self.generator)[0]  # [1]
         else:

@@ -65,7 +65,7 @@ def check_model(model: Any) -> None:
     if not hasattr(model, "with_loop"):
         raise ValueError(
             f"model={type(model).__name__}: no LoopLlama, so nothing can loop or be watched; load it with "
-            "loopviz.model.checkpoints.load.load_checkpoint, or make one of it with as_loop_llama(model)"
+            "loopviz.model.checkpoints.load_checkpoint, or make one of it with as_loop_llama(model)"
         )
 
 

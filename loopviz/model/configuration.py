@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
+
+from loopviz.checks import FieldError
 
 from .block import NO_CHOOSER, LoopBlock
 from .choosers import CHOOSERS
@@ -167,10 +169,7 @@ class LoopLlamaConfig(LlamaConfig):
             if not isinstance(value, (list, tuple)):
                 return value
             if len(value) != n_blocks:
-                raise ValueError(
-                    f"{name}={value!r}: a list needs one value a block, and there "
-                    f"{'is 1 block' if n_blocks == 1 else f'are {n_blocks} blocks'}; give one value, or {n_blocks}"
-                )
+                raise FieldError(name, value, "list_for_one_block" if n_blocks == 1 else "list_for_blocks", n=n_blocks)
             return value[index]
 
         kv_mode = _one_of("kv_cache_mode", pick("kv_cache_mode"), KV_MODES)
@@ -188,14 +187,14 @@ class LoopLlamaConfig(LlamaConfig):
             max_count=_whole("max_loop_count", pick("max_loop_count")),
             floor=floor,
             criterion=_one_of("convergence_criterion", pick("convergence_criterion"), tuple(CRITERIA)),
-            cosine_threshold=_real("cosine_threshold", pick("cosine_threshold"), "in (0, 1]", lambda x: 0 < x <= 1),
-            kl_threshold=_real("kl_threshold", pick("kl_threshold"), ">= 0 nats", lambda x: x >= 0),
+            cosine_threshold=_real("cosine_threshold", pick("cosine_threshold"), lambda x: 0 < x <= 1, range="(0, 1]"),
+            kl_threshold=_real("kl_threshold", pick("kl_threshold"), lambda x: x >= 0, "finite_nats"),
             kv_mode=kv_mode,
             slots=slots if virtual else 1,
             attention_mode=_one_of("virtual_attention_mode", pick("virtual_attention_mode"), ATTENTION_MODES),
             merge=_one_of("merge_strategy", pick("merge_strategy"), tuple(MERGES)),
-            ema_alpha=_real("merge_ema_alpha", pick("merge_ema_alpha"), "in (0, 1)", lambda x: 0 < x < 1),
-            damping=_real("loop_damping", pick("loop_damping"), "in (0, 1]", lambda x: 0 < x <= 1),
+            ema_alpha=_real("merge_ema_alpha", pick("merge_ema_alpha"), lambda x: 0 < x < 1, range="(0, 1)"),
+            damping=_real("loop_damping", pick("loop_damping"), lambda x: 0 < x <= 1, range="(0, 1]"),
             injection=_one_of("loop_injection", pick("loop_injection"), INJECTIONS),
             norm=_flag("loop_norm", pick("loop_norm")),
             chooser=chooser,
@@ -231,12 +230,8 @@ def _check_registered(fields: dict[str, Any], imports: dict[str, Any]) -> None:
         for name in _each(fields.get(field)):
             if name in registry or not isinstance(module := imports.get(name), str):
                 continue
-            where = "in a notebook or script" if module == "__main__" else f"by the module {module}"
-            what = "run that first" if module == "__main__" else f"import {module} first (commands: --import {module})"
-            raise ValueError(
-                f"{field}={name!r}: not known here; this model was saved with it, registered {where}; {what}. "
-                f"Known are {', '.join(map(repr, registry))}"
-            )
+            rule = "registered_in_notebook" if module == "__main__" else "registered_by_module"
+            raise FieldError(field, name, rule, module=module, known=", ".join(map(repr, registry)))
 
 
 def block_ranges(loop_layers: Any, n_layers: int) -> list[tuple[int, int]]:
@@ -249,16 +244,16 @@ def block_ranges(loop_layers: Any, n_layers: int) -> list[tuple[int, int]]:
     if layers is None:
         return []
     pairs = list(layers) if isinstance(layers, list) else [layers]
-    shown = f"loop_layers={loop_layers!r}"
     for a, b in pairs:
-        for layer in (a, b):
+        for layer, part in ((a, "start"), (b, "end")):
             if not 0 <= layer < n_layers:
-                raise ValueError(f"{shown}: layer {layer} is not in a {n_layers}-layer model (0..{n_layers - 1})")
+                wrong = {"layer": layer, "n": n_layers, "last": n_layers - 1}
+                raise FieldError("loop_layers", loop_layers, "layer_outside", part=part, **wrong)
         if a > b:
-            raise ValueError(f"{shown}: the first layer, {a}, comes after the last, {b}; write ({b}, {a})")
+            raise FieldError("loop_layers", loop_layers, "first_after_last", part="start", a=a, b=b)
     for (a, b), (c, d) in pairwise(pairs):
         if c <= b:
-            raise ValueError(f"{shown}: blocks must ascend and not overlap, but ({a}, {b}) is followed by ({c}, {d})")
+            raise FieldError("loop_layers", loop_layers, "blocks_overlap", one=(a, b), other=(c, d))
     return pairs
 
 
@@ -266,15 +261,14 @@ def _tidy_layers(value: Any) -> Any:
     """`None`, one pair of ints, or a list of pairs (JSON knows no tuples)."""
     if value is None:
         return None
-    rule = "expected None, a pair (first, last) of layer numbers, or a list of such pairs"
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"loop_layers={value!r}: {rule}")
+        raise FieldError("loop_layers", value, "layers_shape")
     if len(value) == 0:
-        raise ValueError(f"loop_layers={value!r}: {rule}; for a plain Llama write None")
+        raise FieldError("loop_layers", value, "layers_empty")
 
     def pair(item: Any) -> tuple[int, int]:
         if not isinstance(item, (list, tuple)) or len(item) != 2 or not all(_is_int(x) for x in item):
-            raise ValueError(f"loop_layers={value!r}: {rule}")
+            raise FieldError("loop_layers", value, "layers_shape")
         return (int(item[0]), int(item[1]))
 
     if any(isinstance(item, (list, tuple)) for item in value):
@@ -298,17 +292,17 @@ def _is_int(value: Any) -> bool:
 
 def _whole(name: str, value: Any, most: int = MOST_STEPS) -> int:
     if not _is_int(value) or value < 1:
-        raise ValueError(f"{name}={value!r}: must be a whole number >= 1")
+        raise FieldError(name, value, "whole_from_one")
     if value > most:
-        shown = value if value < 10**40 else "10^40 and more"
-        raise ValueError(f"{name}={shown}: must be <= {most:,}; every one of them is kept account of")
+        shown = None if value < 10**40 else "10^40 and more"
+        raise FieldError(name, value, "at_most_kept", shown=shown, most=f"{most:,}")
     return value
 
 
-def _real(name: str, value: Any, rule: str, holds: Any) -> float:
+def _real(name: str, value: Any, holds: Callable[[float], bool], rule: str = "finite_in", **places: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not holds(value):
-        raise ValueError(f"{name}={value!r}: must be a finite number {rule}".rstrip())
+        raise FieldError(name, value, rule, **places)
     return float(value)
 
 
@@ -316,38 +310,30 @@ def _layer_threshold(chooser: str, value: Any) -> float:
     """The threshold of a chooser of layers, whose range is the chooser's own."""
     known = CHOOSERS.get(chooser)
     if known is None or (known.low, known.high) == (-math.inf, math.inf):
-        return _real("layer_threshold", value, "", lambda x: True)
-    rule = f"in [{known.low:g}, {known.high:g}] for layer_chooser={chooser!r}"
-    return _real("layer_threshold", value, rule, lambda x: known.low <= x <= known.high)
+        return _real("layer_threshold", value, lambda x: True, "finite")
+    low, high = known.low, known.high
+    own = {"range": f"[{low:g}, {high:g}]", "chooser": repr(chooser)}
+    return _real("layer_threshold", value, lambda x: low <= x <= high, "finite_in_for", **own)
 
 
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}: must be True or False")
+        raise FieldError(name, value, "yes_no")
     return value
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name}={value!r}: must be one of {', '.join(repr(k) for k in known)}")
+        raise FieldError(name, value, "one_of", choices=", ".join(map(repr, known)))
     return value
 
 
 def _check_counts(block: LoopBlock) -> None:
     if not block.dynamic:
         if block.count > block.max_count:
-            raise ValueError(
-                f"loop_count={block.count}: must be <= max_loop_count={block.max_count}; "
-                "raise max_loop_count or lower loop_count"
-            )
+            raise FieldError("loop_count", block.count, "count_over_max", most=block.max_count)
         return
     if block.max_count < block.floor:
-        raise ValueError(
-            f"max_loop_count={block.max_count}: must be >= min_loop_count={block.floor} under dynamic_stop; "
-            "raise max_loop_count or lower min_loop_count"
-        )
+        raise FieldError("max_loop_count", block.max_count, "max_under_floor", floor=block.floor)
     if block.kv_mode == "virtual_layers" and block.slots > block.floor:
-        raise ValueError(
-            f"virtual_layer_count={block.slots}: must be <= min_loop_count={block.floor} under dynamic_stop, so that "
-            "every slot is written in every pass; lower virtual_layer_count or raise min_loop_count"
-        )
+        raise FieldError("virtual_layer_count", block.slots, "slots_over_floor", floor=block.floor)

@@ -42,7 +42,16 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal traces make equal files
 
 
 class TraceFileError(ValueError):
-    """A file that is not a readable trace; the message says what is wrong with it."""
+    """A file that is not a readable trace; the message says what is wrong with it.
+
+    Args:
+        fault: of which kind that is: "foreign" (no trace), "short" (cut short), "version" (of another one), "large" (beyond
+            a limit) or "damaged".
+    """
+
+    def __init__(self, message: str, fault: str = "damaged") -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 def _arrow_schema(table: str, version: int = SCHEMA_VERSION) -> Any:
@@ -121,7 +130,7 @@ def load(
     try:
         return loads(data, max_bytes=max_bytes, max_tokens=max_tokens, max_rows=max_rows)
     except TraceFileError as error:
-        raise TraceFileError(f"{os.fspath(path)}: {error}") from error
+        raise TraceFileError(f"{os.fspath(path)}: {error}", error.fault) from error
 
 
 def loads(
@@ -129,7 +138,7 @@ def loads(
 ) -> Trace:
     """Undo :func:`dumps`; limits and refusals as of :func:`load`."""
     if len(data) > max_bytes:
-        raise TraceFileError(f"larger than {max_bytes:,} bytes, the most a trace file may have")
+        raise TraceFileError(f"larger than {max_bytes:,} bytes, the most a trace file may have", "large")
     try:
         header, members = _open(data, max_bytes)
         limits = _Limits(
@@ -157,8 +166,8 @@ def _check_whole(data: bytes) -> None:
     begins = b"PK\x03\x04"
     ours = data[30:39] == b"meta.json"[: len(data[30:39])]  # the first member's name, as far as it is there
     if not data or (data[:4] == begins[: len(data)] and ours):
-        raise TraceFileError(f"cut short: the file ends after {len(data):,} bytes, before its list of members")
-    raise TraceFileError("not a trace file (not a zip)")
+        raise TraceFileError(f"cut short: the file ends after {len(data):,} bytes, before its list of members", "short")
+    raise TraceFileError("not a trace file (not a zip)", "foreign")
 
 
 def _check_tiled(archive: zipfile.ZipFile, data: bytes) -> None:
@@ -166,19 +175,19 @@ def _check_tiled(archive: zipfile.ZipFile, data: bytes) -> None:
     end = 0
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
         if info.header_offset != end or info.flag_bits & 0x8:
-            raise TraceFileError(f"not a trace file: bytes that belong to no member before {info.filename}")
+            raise TraceFileError(f"not a trace file: bytes that belong to no member before {info.filename}", "foreign")
         name, extra = struct.unpack("<HH", data[end + 26 : end + 30])
         end += 30 + name + extra + info.compress_size
     listed = sum(46 + len(i.orig_filename.encode()) + len(i.extra) + len(i.comment) for i in archive.infolist())
     if archive.start_dir != end or len(data) != end + listed + 22:
-        raise TraceFileError("not a trace file: bytes that belong to no member after the last one")
+        raise TraceFileError("not a trace file: bytes that belong to no member after the last one", "foreign")
 
 
 def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Check the zip from outside in, and return its header and checked members."""
     # A central directory may list millions of members in few bytes, and zipfile makes an object of each.
     if data.count(b"PK\x01\x02") > 100 * len(_MEMBERS):
-        raise TraceFileError("not a trace file (a zip of far too many members)")
+        raise TraceFileError("not a trace file (a zip of far too many members)", "foreign")
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile:
@@ -187,24 +196,24 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
         infos = archive.infolist()
         names = [info.filename for info in infos]
         if "meta.json" not in names:
-            raise TraceFileError("not a trace file (a zip without meta.json)")
+            raise TraceFileError("not a trace file (a zip without meta.json)", "foreign")
         foreign = sorted(set(names) - {"meta.json", *_MEMBERS})
         if foreign or len(names) != len(set(names)):
-            raise TraceFileError(f"not a trace file: it holds {foreign or 'the same member twice'}")
+            raise TraceFileError(f"not a trace file: it holds {foreign or 'the same member twice'}", "foreign")
         declared = sum(info.file_size for info in infos)
         if declared > max_bytes:
-            raise TraceFileError(f"unpacks to {declared:,} bytes, over the limit of {max_bytes:,}")
+            raise TraceFileError(f"unpacks to {declared:,} bytes, over the limit of {max_bytes:,}", "large")
         for info in infos:
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 0x1:
                 raise TraceFileError(f"{info.filename}: compressed or encrypted in a way trace files are not")
         _check_tiled(archive, data)
         header = json.loads(_member(archive, "meta.json", MAX_META))
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise TraceFileError("not a trace file (its meta.json is another program's)")
+            raise TraceFileError("not a trace file (its meta.json is another program's)", "foreign")
         version = header.get("version")
         if version not in READABLE or type(version) is not int:
             readable = f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]}"
-            raise TraceFileError(f"version {version!r}; this LoopViz reads versions {readable}")
+            raise TraceFileError(f"version {version!r}; this LoopViz reads versions {readable}", "version")
         members = {}
         for name in _members(version):
             if name not in names:
@@ -239,7 +248,7 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """One member. ``ZipFile.read`` would unpack a gigabyte before it compares the size with the declared one."""
     size = archive.getinfo(name).file_size
     if size > limit:
-        raise TraceFileError(f"{name}: {size:,} bytes, over the limit of {limit:,}")
+        raise TraceFileError(f"{name}: {size:,} bytes, over the limit of {limit:,}", "large")
     with archive.open(name) as member:
         data = member.read(size)
         if len(data) != size or member.read(1):
@@ -305,12 +314,14 @@ def _read_tables(members: dict[str, bytes], limits: _Limits, version: int) -> di
     for name, file in files.items():
         count = file.metadata.num_rows
         if name == "tokens" and count > limits.tokens:
-            raise TraceFileError(f"tokens: {count:,} of them, over the limit of {limits.tokens:,}")
+            raise TraceFileError(f"tokens: {count:,} of them, over the limit of {limits.tokens:,}", "large")
         if file.schema_arrow.names != schemas[name].names:
             raise TraceFileError(f"{name}: columns {file.schema_arrow.names}, where {schemas[name].names} belong")
         rows += count
         if rows > limits.rows:
-            raise TraceFileError(f"{name}: {count:,} rows, with other tables' over the limit of {limits.rows:,}")
+            raise TraceFileError(
+                f"{name}: {count:,} rows, with other tables' over the limit of {limits.rows:,}", "large"
+            )
         # Numbers can be coded to next to nothing as well: what they take when spelled out is known before.
         numbers = 8 * count * (len(schemas[name].names) - len(texts[name]))
         spelled += numbers
@@ -334,7 +345,7 @@ def _read_tables(members: dict[str, bytes], limits: _Limits, version: int) -> di
 def _check_room(table: str, weight: int, together: int, what: str, limits: _Limits) -> None:
     if together > limits.bytes:
         more = "" if weight > limits.bytes else f", with what was before {together:,}"
-        raise TraceFileError(f"{table}: {weight:,} bytes of {what}{more}, over the limit of {limits.bytes:,}")
+        raise TraceFileError(f"{table}: {weight:,} bytes of {what}{more}, over the limit of {limits.bytes:,}", "large")
 
 
 def _spelled(text: Any) -> int:

@@ -66,7 +66,7 @@ class Comparisons:
             if start.over.is_set():  # a tokenizer, or a load, that was ended for it
                 yield over(asked.ticket, text(asked.lang, "live.end.stopped"), bad=False)
             else:
-                yield over(asked.ticket, text(asked.lang, "refused", reason=self.room.words(error)))
+                yield over(asked.ticket, text(asked.lang, "refused", reason=self.room.words(error, asked.lang)))
         except kinds() as error:
             reason = unforeseen(error, asked.lang, "comparison")
             yield over(asked.ticket, text(asked.lang, "refused", reason=reason))

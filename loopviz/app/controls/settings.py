@@ -16,7 +16,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from loopviz.app.controls.refusal import told
 from loopviz.app.texts import text
+from loopviz.checks import FieldError
 
 # Beside the controls in a values mapping: the model whose settings they are, where that may be another one than chosen;
 # the controls the visitor has set on this page; and what of those gave way to a model that cannot have it, as it was.
@@ -515,21 +517,14 @@ def fitted(values: Mapping[str, Any], touched: Collection[str] = BROUGHT) -> dic
     return {name: value for name, value in found.items() if values[name] != value}
 
 
-def control_of(message: str) -> str:
-    """The control an error message speaks of, by the field it begins with; the prompt's when it names none of ours."""
-    match = re.match(r"\s*(\w+)\s*[=:]", message)
-    field = match.group(1) if match else ""
-    if field == "loop_layers":
-        return "block_end" if "comes after the last" not in message and _blames_end(message) else "block_start"
-    name = _FIELD_CONTROL.get(field, field)
+def control_of(error: BaseException) -> str:
+    """The control of the field an error is about; the prompt's when it is about none of ours."""
+    if not isinstance(error, FieldError):
+        return "prompt"
+    if error.field == "loop_layers":
+        return "block_end" if error.part == "end" else "block_start"
+    name = _FIELD_CONTROL.get(error.field, error.field)
     return name if name in BY_NAME else "prompt"
-
-
-def _blames_end(message: str) -> bool:
-    """Whether the layer a `loop_layers=(a, b): layer n is not in ...` message complains of is `b`."""
-    pair = re.search(r"\((\d+), (\d+)\)", message)
-    layer = re.search(r"layer (-?\d+) is not", message)
-    return bool(pair and layer and layer.group(1) == pair.group(2) and pair.group(1) != pair.group(2))
 
 
 def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[Problem]:
@@ -547,5 +542,5 @@ def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[
     try:
         model.with_loop(**loop_fields(values))
     except ValueError as error:
-        problems.append(Problem(control_of(str(error)), str(error)))
+        problems.append(Problem(control_of(error), told(error, lang)))
     return problems

@@ -249,24 +249,12 @@ def _read(data: bytes, lang: str, profile: Profile) -> Trace:
         limits = {"max_tokens": profile.trace_tokens, "max_rows": profile.trace_rows}
         trace = loads(data, max_bytes=profile.trace_bytes, **limits)
     except TraceFileError as error:
-        reason = str(error)
-        raise Refused(422, text(lang, f"share.open.{_fault(reason)}", reason=reason[:300])) from error
+        raise Refused(422, text(lang, f"share.open.{error.fault}", reason=str(error)[:300])) from error
     except MemoryError as error:
         raise Refused(413, text(lang, "share.open.large", reason="MemoryError")) from error
     if not len(trace):
         raise Refused(422, text(lang, "share.open.empty"))
     return trace
-
-
-def _fault(reason: str) -> str:
-    """What kind of refusal a reader's words are (:mod:`loopviz.trace.file`)."""
-    if reason.startswith("not a trace file"):
-        return "foreign"
-    if reason.startswith("cut short"):
-        return "short"
-    if reason.startswith("version"):
-        return "version"
-    return "large" if "larger than" in reason or "over the limit" in reason else "damaged"
 
 
 # --- files that go -----------------------------------------------------------------------------------------------------

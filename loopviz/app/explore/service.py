@@ -8,6 +8,7 @@ from typing import Any
 
 from loopviz.app.controls import settings as st
 from loopviz.app.controls.model_name import short_name
+from loopviz.app.controls.refusal import told
 from loopviz.app.explore import first_run, live_changes
 from loopviz.app.explore.answers import Questions, View
 from loopviz.app.explore.prompt_words import unread_share
@@ -203,8 +204,8 @@ class Service(Jobs):
             if start.over.is_set():  # a tokenizer, or a load, that was ended for it
                 yield from self._ended(start, lang)
                 return
-            control = "model" if isinstance(error, ModelRefused) else st.control_of(str(error))
-            yield from self._refuse(wish, [st.Problem(control, self.room.words(error))])
+            control = "model" if isinstance(error, ModelRefused) else st.control_of(error)
+            yield from self._refuse(wish, [st.Problem(control, self.room.words(error, lang))])
         except kinds() as error:
             yield from self._refuse(wish, [st.Problem("prompt", unforeseen(error, lang, "run"))])
         finally:
@@ -402,7 +403,7 @@ class Service(Jobs):
         try:
             run.steering.set_loop(**changed)
         except ValueError as error:
-            return status(text(lang, "live.not_now", reason=str(error)), bad=True), later
+            return status(text(lang, "live.not_now", reason=told(error, lang)), bad=True), later
         run.loop = wanted
         return status(live_changes.told(changed, lang)), later
 

@@ -63,7 +63,7 @@ class Laboratory:
             if start.over.is_set():  # a tokenizer, or a load, that was ended for it
                 yield over(ticket, text(lang, "live.end.stopped"), bad=False)
             else:
-                yield over(ticket, text(lang, "refused", reason=self.room.words(error)))
+                yield over(ticket, text(lang, "refused", reason=self.room.words(error, lang)))
         except kinds() as error:
             yield over(ticket, text(lang, "refused", reason=unforeseen(error, lang, "measurement")))
 

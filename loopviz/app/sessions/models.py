@@ -21,6 +21,7 @@ from typing import Any
 
 from loopviz.app.controls.examples import OFFERED
 from loopviz.app.controls.model_name import short_name
+from loopviz.app.controls.refusal import told
 from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.private_paths import without_paths
@@ -231,9 +232,9 @@ class ModelRoom:
         except ModelRefused:
             log.warning("%s", self.status(self.default).tell("en"))
 
-    def words(self, error: BaseException) -> str:
-        """An error's own words as visitors may read them: where they may name no paths, without the machine's."""
-        return str(error) if self.local else without_paths(str(error))
+    def words(self, error: BaseException, lang: str = "en") -> str:
+        """An error's words as visitors may read them: where they may name no paths, without the machine's."""
+        return told(error, lang) if self.local else without_paths(told(error, lang))
 
     # --- loading --------------------------------------------------------------------------------------------------
 

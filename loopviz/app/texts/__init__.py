@@ -16,6 +16,7 @@ from loopviz.app.texts import (
     notes,
     play,
     preview,
+    rules,
     share,
     starts,
     steer,
@@ -36,6 +37,7 @@ _PARTS = (
     fields,
     models,
     preview,
+    rules,
     door,
     notes,
 )  # texts that have both languages in one module

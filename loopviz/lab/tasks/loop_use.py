@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from loopviz.checks import FieldError
 from loopviz.engine import Pieces
 from loopviz.engine.work import Work
 from loopviz.lab.reading.corpus import CorpusParams, batches, token_ids
@@ -52,8 +53,8 @@ class LoopUseParams(CorpusParams):
         """
         try:
             view = subject.view(self.loop)
-        except ValueError as error:
-            if not str(error).startswith("virtual_layer_count="):
+        except FieldError as error:
+            if error.field != "virtual_layer_count":
                 raise
             raise ValueError(
                 f"{error}; or keep one entry a token, with kv_cache_mode='merge_strategy' and merge_strategy='last'"
