@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from playwright.sync_api import Browser, Page, expect
@@ -64,6 +65,33 @@ def test_a_link_reopens_what_was_set_up(visit: Visit) -> None:
     untimed = "page.tokens.map((row) => row.slice(0, 5))"
     assert inside(other, untimed) == inside(page, untimed)
     same_as_server(other)
+
+
+def test_a_link_that_is_run_at_once_runs_what_it_holds(visit: Visit) -> None:
+    """On a slow connection its words are there before the controls are: they are waited for, and Stop ends that."""
+    page = visit(apart=True)
+    settle(page, "loop", "loop_count", 3)
+    short_run(page, "The loop thought")
+    chosen(page, "Copy link")
+    word = page.get_by_label("Link to what is set up here").input_value().partition("?")[2]
+    held: list[Any] = []
+    free: list[bool] = []
+    page.route("**/run/predict**", lambda route: route.continue_() if free else held.append(route))
+    page.goto(f"{page.url.partition('?')[0]}?{word}")
+    page.locator(".lv-link-run").click()
+    page.wait_for_selector('.lv[data-state="starting"]')
+    page.evaluate("() => document.querySelector('.lv').page.stopping()")
+    page.wait_for_selector('.lv[data-state="idle"]')
+    page.evaluate("() => document.querySelector('.lv').page.start()")
+    page.wait_for_selector('.lv[data-state="starting"]')
+    while not held:  # Gradio comes later than our own script
+        page.wait_for_timeout(100)
+    free.append(True)
+    for route in held:
+        route.continue_()
+    ended(page)
+    assert inside(page, "page.tokens.map((row) => row[1][0])") == [3] * len(inside(page, "page.tokens"))
+    assert "".join(inside(page, "page.tokens.map((row) => row[0])")).startswith("The loop thought")
 
 
 def test_a_damaged_link_is_told_and_the_page_opens_all_the_same(visit: Visit) -> None:

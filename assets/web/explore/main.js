@@ -5,7 +5,6 @@ import { unwire } from "../core/messages.js";
 import { stage, unstage } from "./first_paint.js";
 import { Page } from "./page.js";
 
-const WORDED_MS = 120; // until Gradio has drawn what the beginning of a visit sets
 const UNSETTLED_MS = 2500; // without any word from the server
 
 let page = null; // the one of this document
@@ -30,8 +29,7 @@ export function mount({ element, server, props, watch, tell }) {
   const place = element.querySelector(".lv-place");
   if (page) {
     // once the visit's language, settings and words are in Gradio's parts: until then these change their sizes
-    const settled = page.share.visited.then(() => sleep(WORDED_MS));
-    Promise.race([settled, sleep(UNSETTLED_MS)]).then(() => unstage(early, page.root, place));
+    Promise.race([page.share.settled, sleep(UNSETTLED_MS)]).then(() => unstage(early, page.root, place));
   } else {
     place.className = "lv";
     page = place.page = new Page(place);

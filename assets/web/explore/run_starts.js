@@ -7,6 +7,8 @@ export class RunStarts {
   starting = false;
   /** @type {boolean} whether it is to end, and has not ended yet */
   halting = false;
+  /** @type {boolean} whether the latest start waits for what a link sets */
+  held = false;
   /** @type {Set<string>} runs that a later start has replaced */
   past = new Set();
 
@@ -17,7 +19,7 @@ export class RunStarts {
   /** Ask for a run of what the controls show. It takes the place of the one that is being made, or waits to be. */
   start() {
     const { page } = this;
-    if (!page.tell) return;
+    if (!page.tell && page.share.opened) return;
     page.player.pause();
     page.model.agree();
     this.n += 1;
@@ -26,14 +28,28 @@ export class RunStarts {
     page.linked.close();
     page.say(page.texts["live.state.starting"]);
     page.mark();
-    page.tell.start({ n: this.n, wishes: page.wishes() });
+    if (page.share.opened) page.tell.start({ n: this.n, wishes: page.wishes() });
+    else this.hold(this.n);
+  }
+
+  /** Whoever opens a link and runs it at once means what the link holds, and not what the controls show until it is there. */
+  async hold(n) {
+    const { page } = this;
+    this.held = true;
+    await page.share.settled;
+    if (!this.held || n !== this.n) return;
+    this.held = false;
+    page.tell.start({ n, wishes: page.wishes() });
   }
 
   /** Stop was pressed: up to which start. It is being stopped until the server says that it has ended. */
   stop() {
     const { page } = this;
     page.model.rest();
-    if (this.starting || (page.run && !page.end)) {
+    if (this.held) {
+      this.held = this.starting = false; // the server knows nothing of it yet
+      page.say(page.texts["live.end.stopped"]);
+    } else if (this.starting || (page.run && !page.end)) {
       this.halting = true;
       page.say(page.texts["live.state.stopping"]);
     }

@@ -1,11 +1,12 @@
 // Links to what is set up, and files: a run saved or opened, a report, a panel's picture or data.
-// The server's half: loopviz/app/explore/files.py and linking.py.
+// The server's half: loopviz/app/explore/files.py and links.py.
 
-import { el, fill, name, press } from "../core/dom.js";
+import { el, fill, name, press, sleep } from "../core/dom.js";
 import { Menu, Notice } from "../widgets/menu.js";
 import { picture, slug } from "./panel_image.js";
 
 const PATIENCE_MS = 10_000; // for the word of a link
+const WORDED_MS = 120; // until Gradio has drawn what the beginning of a visit sets
 const TICKET = "x-loopviz-visit"; // as loopviz.app.explore.files.TICKET
 
 /** Keep a file: the browser asks, or knows, where. */
@@ -26,6 +27,9 @@ export class Share {
     this.wish = 0;
     this.word = new URLSearchParams(location.search).get("s");
     this.visited = new Promise((resolve) => (this.visiting = resolve));
+    this.settled = this.visited.then(() => sleep(WORDED_MS)); // the controls show what a link has set
+    this.opened = this.word === null; // whether they do
+    this.settled.then(() => (this.opened = true));
     this.menu = new Menu("lv-quiet lv-share", [
       { key: "link", act: () => this.copy() },
       { key: "save", act: () => this.fetch("trace", "live.share.save", this.notice) },

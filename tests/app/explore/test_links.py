@@ -22,6 +22,7 @@ from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.models import Loaded, ModelRoom, Status
 from loopviz.app.texts import text
 from loopviz.app.texts.links import TEXTS as SAID
+from loopviz.model.configuration import block_ranges
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
 from tests.app.page_double import unwire
@@ -190,9 +191,7 @@ class OwnLoop:
 
     def with_loop(self, **fields: Any) -> None:
         """It takes all settings but layers it does not have."""
-        first, last = fields["loop_layers"]
-        if last > 1:
-            raise ValueError(f"loop_layers=({first}, {last}): layer {first} is not in a 2-layer model (0..1)")
+        block_ranges(fields["loop_layers"], 2)
 
     def parameters(self) -> list[Any]:
         return []
