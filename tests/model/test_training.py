@@ -71,6 +71,14 @@ def test_gradients_equal_the_references(mode, options, use_cache):
             assert weights[name].grad.abs().max() > 0
 
 
+def recompute(model, options):
+    """Switch gradient checkpointing on, by the name that this transformers has for it."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("options", list(OPTIONS))
 @pytest.mark.parametrize("mode", list(MODES))
@@ -82,7 +90,7 @@ def test_gradient_checkpointing_changes_nothing(mode, options, reentrant):
     mask = torch.ones_like(tokens)
     mask[1, :2] = 0
     loss, expected = gradients(model, tokens, attention_mask=mask)
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
+    recompute(model, {"use_reentrant": reentrant})
     if reentrant and mode.startswith("parallel"):
         with pytest.raises(ValueError, match="use_reentrant"):
             model(tokens)
