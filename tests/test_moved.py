@@ -51,3 +51,11 @@ def test_what_never_was_is_not_found():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert importlib.util.find_spec("loopviz.lab.task") is not None
+
+
+def test_the_folder_of_checkpoints_offers_what_loading_does():
+    from loopviz.model import checkpoints
+    from loopviz.model.checkpoints import load
+
+    assert checkpoints.__all__ == load.__all__
+    assert all(getattr(checkpoints, name) is getattr(load, name) for name in load.__all__)

@@ -52,6 +52,7 @@ def offer(made: Mapping[str, Callable[[], bytes | None]]) -> None:
     """
     _MADE.update(made)
     _content.cache_clear()
+    early_tags.cache_clear()
 
 
 @functools.cache

@@ -206,3 +206,17 @@ def test_what_is_unknown_has_the_styles_of_all_pages() -> None:
     document = assets._written_css()
     assert assets.styled(document, "elsewhere") == document
     assert assets.styled(document, "lab") != document
+
+
+def test_what_is_offered_later_counts_whatever_was_asked_before() -> None:
+    before = dict(assets._MADE)
+    try:
+        for name in assets._OPENINGS:
+            del assets._MADE[name]
+        assets.offer({})
+        assert assets.early_tags() == ""
+        assets.offer({name: before[name] for name in assets._OPENINGS})
+        assert assets.opening_urls()
+        assert assets.early_tags() != ""
+    finally:
+        assets.offer(before)
