@@ -45,6 +45,8 @@ export class Page extends RunView {
   plotless = false;
   /** @type {boolean} whether Gradio's fields have their names */
   named = false;
+  /** @type {{ beside: Record<string, string>, open: string[], keep?: string } | null} why the last start was refused, until its controls say so */
+  refusal = null;
   constructor(root) {
     super();
     this.root = root;
@@ -254,6 +256,7 @@ export class Page extends RunView {
 
   status(message) {
     if (!this.starts.heard(message)) return;
+    if (message.over) this.refusal = message.beside ? message : null;
     if (message.suit) this.tell.loaded(); // the controls show what the run was begun with
     this.say(message.text, message.bad, message.full);
     this.statusLine.offer(message.act);
@@ -264,9 +267,20 @@ export class Page extends RunView {
     if (this.starts.begun(message)) this.snapshot(message);
   }
 
-  /** The run was refused: what is wrong is beside a control, which may be far away. */
-  showRefused() {
+  /**
+   * What a refusal puts into Gradio's parts: the prompt, the button that shortens it, `groups` and controls (`names`); nothing
+   * when the last start was not refused. What is wrong is beside a control, which may be far away.
+   */
+  refusals(groups, names) {
+    const { refusal } = this;
+    this.refusal = null;
+    if (!refusal) return undefined;
     this.narrow.showRefused();
+    const update = (props) => ({ __type__: "update", ...props });
+    const blamed = (name) => (name in refusal.beside ? update({ info: refusal.beside[name], elem_classes: ["lv-refused"] }) : undefined);
+    const keep = refusal.keep ? update({ value: refusal.keep, visible: true }) : undefined;
+    const opened = groups.map((group) => (refusal.open.includes(group) ? update({ open: true }) : undefined));
+    return [blamed("prompt"), keep, ...opened, ...names.map(blamed)];
   }
 
   /** Stop was pressed: the run is told at once. */

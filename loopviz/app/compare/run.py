@@ -69,6 +69,7 @@ class ComparisonRun:
         self.rows: list[dict[str, Any] | None] = [None] * len(places)
         self.end: str | None = None  # done, stopped, time, memory, error
         self.halted: str | None = None  # its end, if it is ended before it is done
+        self.opened = False
         self.keeper: Keeper | None = None  # weighs it as it grows
         self._weight, self._weigh_at = 0, 0.0  # bytes; when to weigh again
         self.finished = threading.Event()
@@ -92,16 +93,16 @@ class ComparisonRun:
                 self._weigh_at = now + WEIGH_EVERY + 20 * (time.monotonic() - now)
             return self._weight
 
-    def stop(self, place: int | None = None, end: str = "stopped") -> None:
-        """End the configuration of one card, or all, in the middle of a pass too; its row says when it has.
+    def halt(self, end: str = "stopped") -> None:
+        """End all of it, as `end` says, in the middle of a pass too; what was measured stays."""
+        self.halted = self.halted or end
+        for place in self.places:
+            self.stop(place)
 
-        Args:
-            end: why, if it is all.
-        """
-        if place is None:
-            self.halted = self.halted or end
+    def stop(self, place: int) -> None:
+        """End the configuration of one card, in the middle of a pass too; its row says when it has."""
         for i, at in enumerate(self.places):
-            if place is None or place == at:
+            if place == at:
                 self.comparison.stops[i].set()
                 if self.stages[i]["stage"] == "waiting":
                     self.stages[i] = {"stage": "stopped"}
@@ -126,7 +127,7 @@ class ComparisonRun:
             elif event.stage:
                 self.stages[i] = {"stage": event.stage, "done": event.done, "total": event.total}
         if self.keeper is not None and not self.keeper.weigh(self):
-            self.stop()
+            self.halt("memory")
             self.finish("memory")
             return False
         return True

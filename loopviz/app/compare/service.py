@@ -15,14 +15,14 @@ from loopviz.app.controls.about import about_loop
 from loopviz.app.controls.face import face
 from loopviz.app.controls.link_word import PageState, decode, encode
 from loopviz.app.sessions import bounds
-from loopviz.app.sessions.faults import kinds, unforeseen
-from loopviz.app.sessions.job import Jobs, full, in_line, over, status
+from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
-from loopviz.app.sessions.registry import KeptRuns
+from loopviz.app.sessions.models import Loaded
+from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
-from loopviz.app.sessions.tickets import Start, is_ticket
+from loopviz.app.sessions.tickets import is_ticket
 from loopviz.app.sessions.untrusted import read
-from loopviz.app.sessions.waiting_line import LineFull
+from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
 from loopviz.worker import ended_by
 
@@ -36,6 +36,47 @@ def _face(control: st.Control, values: Mapping[str, Any], problems: list[st.Prob
     return {"info": made["info"], "on": made["interactive"], "bad": bool(made["elem_classes"])}
 
 
+class ComparisonJob(Job):
+    """A comparison that was asked for.
+
+    Attributes:
+        reasons: by place, why a card is refused; the others are compared.
+        cards: those, each with its place.
+    """
+
+    page, what = "compare", "comparison"
+
+    def __init__(self, service: Comparisons, asked: Asked, session: str) -> None:
+        super().__init__(service.runs, asked.lang, session, asked.n, asked.ticket)
+        self.service, self.asked, self.model = service, asked, asked.model
+        self.reasons: dict[int, str] = {}
+        self.cards: list[tuple[int, Card]] = []
+
+    def check(self) -> None:
+        """Refuse what no model needs to be asked about."""
+        if problems := self.asked.problems():
+            raise Refused(problems[0])
+
+    def prepare(self, loaded: Loaded) -> None:
+        """Refuse cards by themselves; all of it when none is left, or those that are left are too much together."""
+        service, asked = self.service, self.asked
+        tokens = service.tokens(asked, loaded)
+        self.reasons = service.refused(asked, loaded, tokens)
+        self.cards = [(place, card) for place, card in enumerate(asked.cards) if place not in self.reasons]
+        if not self.cards:
+            line, reasons = text(self.lang, "compare.all_refused"), {str(at): said for at, said in self.reasons.items()}
+            raise Refused(st.Problem("", line), line=line, reasons=reasons)
+        if (problem := service.too_much(asked, [card for _, card in self.cards], loaded, tokens)) is not None:
+            raise Refused(problem)
+
+    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+        """Compare."""
+        with ended_by(self.start.over.is_set):
+            run = self.service.prepared(self.asked, self.cards, loaded, self.session)
+        run.refused = self.reasons
+        return self.show(run, messages(run, every=self.service.every), self.service.room.profile.seconds_compare)
+
+
 class Comparisons:
     """The comparisons of a page's visitors: checked, started, watched, stopped.
 
@@ -45,7 +86,7 @@ class Comparisons:
 
     def __init__(self, jobs: Jobs, every: float = SEND_EVERY) -> None:
         self.jobs, self.room, self.every = jobs, jobs.room, every
-        self.runs: KeptRuns[ComparisonRun] = KeptRuns(keeper=jobs.keeper)
+        self.runs: Registry[ComparisonRun] = Registry(jobs.keeper)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -54,60 +95,7 @@ class Comparisons:
 
         What the session compared or waited for before is over as this begins.
         """
-        asked = Asked.read(payload, self.room.default)
-        start = self.jobs.starts.begin(session, asked.n, asked.ticket)
-        if not start.replaced:
-            self.runs.stop(session)
-        try:
-            yield from self._run(asked, session, start)
-        except LineFull:
-            yield over(asked.ticket, full(self.jobs.places, asked.lang), full=True)
-        except ValueError as error:
-            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
-                yield over(asked.ticket, text(asked.lang, "live.end.stopped"), bad=False)
-            else:
-                yield over(asked.ticket, text(asked.lang, "refused", reason=self.room.words(error, asked.lang)))
-        except kinds() as error:
-            reason = unforeseen(error, asked.lang, "comparison")
-            yield over(asked.ticket, text(asked.lang, "refused", reason=reason))
-
-    def _run(self, asked: Asked, session: str, start: Start) -> Iterator[str]:
-        lang, stopped, gone = asked.lang, text(asked.lang, "live.end.stopped"), start.over.is_set
-        if problems := asked.problems():
-            yield over(asked.ticket, text(lang, "refused", reason=problems[0].reason))
-            return
-        said, bad = stopped, False
-        for said, bad in () if gone() else self.jobs.load(asked.model, lang, gone):
-            yield status(said, bad, ticket=asked.ticket)
-        if bad or gone():
-            yield over(asked.ticket, said if bad else stopped, bad=bad)
-            return
-        loaded = self.room.get(asked.model, lang, gone)
-        with ended_by(gone):
-            tokens = self._tokens(asked, loaded)
-        reasons = self.refused(asked, loaded, tokens)
-        cards = [(place, card) for place, card in enumerate(asked.cards) if place not in reasons]
-        if not cards:
-            told = {str(place): said for place, said in reasons.items()}
-            yield over(asked.ticket, text(lang, "compare.all_refused"), reasons=told)
-            return
-        if (problem := self._too_much(asked, [card for _, card in cards], loaded, tokens)) is not None:
-            yield over(asked.ticket, text(lang, "refused", reason=problem.reason), field=problem.control)
-            return
-        with self.jobs.places.join("compare") as place:
-            for ahead in place.wait(gone):
-                yield status(in_line(ahead, lang), ticket=asked.ticket)
-            if gone():
-                yield over(asked.ticket, stopped, bad=False)
-                return
-            with ended_by(gone):
-                run = self._prepare(asked, cards, loaded, session)
-            run.refused = reasons
-            self.runs.begin(run)
-            if gone():  # taken back as it began
-                run.stop()
-            with bounds.deadline(self.room.profile.seconds_compare, lambda: run.stop(end="time")):
-                yield from messages(run, every=self.every)
+        return self.jobs.carry_out(ComparisonJob(self, Asked.read(payload, self.room.default), session))
 
     def refused(self, asked: Asked, loaded: Any, tokens: tuple[int, int] = (1, 0)) -> dict[int, str]:
         """Which cards the loaded model, or the server, refuses, and why.
@@ -122,14 +110,14 @@ class Comparisons:
                 problems = st.check_loop(values, loaded.model, asked.lang)
             if not problems and values["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
                 problems = [st.Problem("chat", text(asked.lang, "refused.chat"))]
-            if not problems and (told := self._too_much(asked, [card], loaded, tokens)):
+            if not problems and (told := self.too_much(asked, [card], loaded, tokens)):
                 problems = [told]
             if problems:
                 reasons[place] = problems[0].reason
         return reasons
 
     @staticmethod
-    def _tokens(asked: Asked, loaded: Any) -> tuple[int, int]:
+    def tokens(asked: Asked, loaded: Any) -> tuple[int, int]:
         """Tokens of the prompt and the continuation; of what cannot be read, which is told as it begins, as if short."""
         from loopviz.engine import context_length, encode_prompt
         from loopviz.engine.pieces import encode
@@ -143,7 +131,7 @@ class Comparisons:
             return 1, 0
         return prompt, len(after)
 
-    def _too_much(self, asked: Asked, cards: list[Card], loaded: Any, tokens: tuple[int, int]) -> st.Problem | None:
+    def too_much(self, asked: Asked, cards: list[Card], loaded: Any, tokens: tuple[int, int]) -> st.Problem | None:
         """What of these cards together is more than this server's limits allow."""
         shapes = []
         for card in cards:
@@ -151,7 +139,8 @@ class Comparisons:
             shapes.append((bounds.shape_of(loaded, None if card.plain else values), values))
         return bounds.of_comparison(shapes, loaded, *tokens, self.room.profile, asked.lang)
 
-    def _prepare(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Any, session: str) -> ComparisonRun:
+    def prepared(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Any, session: str) -> ComparisonRun:
+        """The comparison of these cards, not begun yet."""
         from loopviz.lab import TASKS
         from loopviz.lab.experiment import Experiment
         from loopviz.lab.task import Subject
@@ -180,8 +169,7 @@ class Comparisons:
 
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
-        self.jobs.starts.leave(session)
-        self.runs.forget(session)
+        self.jobs.forget(session, self.runs)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
 
@@ -248,7 +236,7 @@ class Comparisons:
             self.jobs.starts.cancel(ticket)
         for run in self.runs:
             if is_ticket(ticket) and run.ticket == ticket:
-                run.stop(place)
+                run.halt() if place is None else run.stop(place)
         return dumps({"kind": "ok"})
 
     def download(self, question: Any) -> str:

@@ -13,7 +13,7 @@ from loopviz.app.controls import settings as st
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.explore import first_run, snapshot
 from loopviz.app.explore import replay as playing
-from loopviz.app.explore.run import Registry, Run
+from loopviz.app.explore.run import Run, Runs
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.model_notes import of_model
 from loopviz.app.sessions.models import ModelRoom
@@ -84,7 +84,7 @@ class View:
 class Questions:
     """The page's questions, each answered from a string to a string."""
 
-    def __init__(self, registry: Registry, room: ModelRoom) -> None:
+    def __init__(self, registry: Runs, room: ModelRoom) -> None:
         self._registry = registry
         self._room = room
 

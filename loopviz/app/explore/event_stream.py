@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from loopviz.app.explore.run import Registry, Run
+from loopviz.app.explore.run import Run, Runs
 from loopviz.app.server.assets import LINES as PREFIX
 
 KEEP_ALIVE = 10.0  # seconds; also how late a closed tab is noticed when nothing is sent
@@ -82,7 +82,7 @@ async def gzipped(events: AsyncIterator[str]) -> AsyncIterator[bytes]:
     yield squeeze(b"")
 
 
-def route(registry: Registry) -> Route:
+def route(registry: Runs) -> Route:
     """The route of the lines to `registry`'s runs: GET listens, POST stops, HEAD (which comes with GET) does nothing."""
 
     async def listen(request: Request) -> Response:

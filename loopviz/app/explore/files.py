@@ -28,7 +28,7 @@ from starlette.routing import Route
 
 from loopviz.app.explore import first_run, links, snapshot
 from loopviz.app.explore.answers import View
-from loopviz.app.explore.run import Registry, Run
+from loopviz.app.explore.run import Run, Runs
 from loopviz.app.profile import Profile
 from loopviz.app.server.assets import SHARE as PREFIX
 from loopviz.app.sessions.faults import kinds, noted
@@ -69,7 +69,7 @@ class Sharing:
         room: the models, for what a link may name.
     """
 
-    def __init__(self, registry: Registry, room: ModelRoom) -> None:
+    def __init__(self, registry: Runs, room: ModelRoom) -> None:
         self._registry = registry
         self._room = room
         self._key = secrets.token_bytes(32)

@@ -17,7 +17,7 @@ from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.settings import Problem
 from loopviz.app.explore import first_run, replay
 from loopviz.app.explore.answers import View
-from loopviz.app.explore.run import Registry, Run
+from loopviz.app.explore.run import Run, Runs
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import text
 from loopviz.panels import PANELS, Focus
@@ -26,7 +26,7 @@ RECORDED = first_run.FILE.stem  # the stored run's name in links
 
 
 def message(
-    asked: Any, prompt: Any, values: Mapping[str, Any], lang: str, *, registry: Registry, room: ModelRoom
+    asked: Any, prompt: Any, values: Mapping[str, Any], lang: str, *, registry: Runs, room: ModelRoom
 ) -> dict[str, Any]:
     """The link to what is set up: `{"kind": "link", "n", "word", "told"}`; no word when no link can be made, and why.
 
@@ -50,7 +50,7 @@ def message(
 
 
 def _state(
-    asked: Mapping[str, Any], prompt: Any, values: Mapping[str, Any], lang: str, registry: Registry
+    asked: Mapping[str, Any], prompt: Any, values: Mapping[str, Any], lang: str, registry: Runs
 ) -> tuple[PageState, list[str]]:
     """What is set up, and what is to be said of the run it was made on."""
     view, run = View.read(asked.get("view")), registry.get(asked.get("run"))

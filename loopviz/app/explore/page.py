@@ -61,7 +61,7 @@ _JS_LOADED = "() => document.querySelector('.lv')?.page?.model.watch()"
 _JS_START = "() => { document.querySelector('.lv')?.page?.start(); }"
 _JS_ADOPTED = "(word) => { if (word) document.querySelector('.lv')?.page?.start(); }"
 _JS_STOP = "() => String(document.querySelector('.lv')?.page?.stopping() ?? '')"
-_JS_REFUSED = "() => { document.querySelector('.lv')?.page?.showRefused(); }"
+_JS_REFUSED = "() => document.querySelector('.lv')?.page?.refusals(%(groups)s, %(names)s)"
 # Which controls the visitor has touched, and what gave way to a model, is known in the page alone, so that no answer that
 # is on its way can be behind: it goes along with every question as its last part.
 _JS_MARKS = """(...values) => {
@@ -333,10 +333,10 @@ class ExplorePage:
             trigger_mode="multiple",
             **PRIVATE,
         )
-        settled = run.then(
-            guarded(self._settle), everything, [self.keep, *self.groups.values(), *faces], js=_JS_MARKS, **quick
-        )
-        settled.then(None, None, None, js=_JS_REFUSED, **quick)
+        settled = run.then(guarded(self._settle), everything, [self.keep, *faces], js=_JS_MARKS, **quick)
+        refused = _JS_REFUSED % {"groups": json.dumps([*self.groups]), "names": json.dumps([*self.controls])}
+        blamed = [self.prompt, self.keep, *self.groups.values(), *self.controls.values()]
+        settled.then(None, None, blamed, js=refused, **quick)
         run.then(None, None, None, js=_JS_LOADED, **quick)  # it may have, or have tried in vain
         self.stop.click(guarded(self._stop), self.marks, self.live, js=_JS_STOP, **quick)
 
@@ -461,19 +461,11 @@ class ExplorePage:
         prompt = self._retype(event)
         return [prompt, False if isinstance(prompt, str) else gr.skip()]
 
-    def _settle(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
-        """A run has ended, or was refused: said beside the controls, in groups that are open then; and a way out."""
+    def _settle(self, prompt: str, lang: str, *values: Any) -> list[Any]:
+        """A run has ended: the form as it is without one. Of one that was refused the script knows what to say where."""
         lang, named = pick_language(lang), self._values(values)
-        refused = self.service.refused(session_of(request))
-        keep = self.service.too_long(prompt, named) if any(p.control == "prompt" for p in refused) else None
-        offered = {} if keep is None else {"value": text(lang, "prompt.keep", n=keep)}
-        blamed = {st.BY_NAME[p.control].group for p in refused if p.control in st.BY_NAME}
-        opened = [gr.update(open=True) if group in blamed else gr.skip() for group in self.groups]
-        return [
-            gr.update(visible=keep is not None, **offered),
-            *opened,
-            *all_faces(self.service, named, lang, refused or None, hint=self._hint(named, prompt, lang)),
-        ]
+        faces = all_faces(self.service, named, lang, hint=self._hint(named, prompt, lang))
+        return [gr.update(visible=False), *faces]
 
     def _shorten(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """The prompt's end, as much of it as the model can hold; the refusal beside it goes."""

@@ -22,7 +22,6 @@ import secrets
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from loopviz.app.explore import snapshot as drawing
 from loopviz.app.explore.snapshot import Panels, token_row
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import dumps, wire
+from loopviz.app.sessions.registry import Registry
 from loopviz.panels import Focus
 from loopviz.trace import Frame, Trace, changes_of
 
@@ -98,9 +98,10 @@ class Run:
         if self.keeper is not None:
             self.keeper.settled(self)
 
-    def halt(self, end: str) -> None:
-        """End it soon, as `end` says; what there is stays."""
-        self.halted = end
+    def halt(self, end: str = "stopped") -> None:
+        """End it soon, as `end` says unless it is ending already; what there is stays."""
+        if not self.stop.is_set():
+            self.halted = end
         self.stop.set()
 
     def attach(self, send: Callable[[str | None], bool]) -> None:
@@ -279,73 +280,4 @@ def messages(
         run.settle()
 
 
-class Registry:
-    """The runs of all visitors. A run is found by its unguessable id, or by its own session; never by another's.
-
-    Args:
-        keeper: says how much of them is kept, in bytes; the same for all pages of a server.
-    """
-
-    def __init__(self, keeper: Keeper | None = None) -> None:
-        self.keeper = keeper or Keeper()
-        self._lock = threading.Lock()
-        self._runs: OrderedDict[str, Run] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def begin(self, run: Run) -> None:
-        """Register `run`; an earlier one of its session is told to stop. Nobody waits for it: it keeps its own place.
-
-        The earlier one's result stays: it is on the visitor's screen until :meth:`supersede`.
-        """
-        for earlier in self.of_session(run.session):
-            earlier.stop.set()
-        with self._lock:
-            self._runs[run.id] = run
-        run.keeper = self.keeper
-        self.keeper.enter(run, self.drop)
-
-    def get(self, run_id: Any) -> Run | None:
-        """The run with this id, or None. Who asks for it needs it: others go before it when room is made."""
-        run = self._runs.get(run_id) if isinstance(run_id, str) else None
-        if run is not None:
-            self.keeper.touch(run)
-        return run
-
-    def of_session(self, session: str) -> list[Run]:
-        """The runs of one session: the one computing, the one on screen; oldest first."""
-        with self._lock:
-            return [run for run in self._runs.values() if run.session == session]
-
-    def active(self) -> int:
-        """How many runs are computing now."""
-        with self._lock:
-            return sum(not run.finished.is_set() for run in self._runs.values())
-
-    def opened(self) -> list[Run]:
-        """The runs that were read from visitors' files, oldest first."""
-        with self._lock:
-            return [run for run in self._runs.values() if run.opened]
-
-    def supersede(self, run: Run) -> None:
-        """`run` has something to show: its session's other runs are no longer on screen, and are dropped.
-
-        The file a visitor opened stays: they may go back to it.
-        """
-        for other in self.of_session(run.session):
-            if other is not run and not other.opened:
-                other.stop.set()
-                self.drop(other)
-
-    def drop(self, run: Run) -> None:
-        """Keep nothing of `run`."""
-        with self._lock:
-            self._runs.pop(run.id, None)
-        self.keeper.leave(run)
-
-    def forget(self, session: str) -> None:
-        """A visitor left: stop what runs for them and keep nothing."""
-        for run in self.of_session(session):
-            run.stop.set()
-            self.drop(run)
+Runs = Registry[Run]  # of all visitors

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loopviz.app.controls import settings as st
 from loopviz.app.controls.model_name import short_name
@@ -12,30 +11,105 @@ from loopviz.app.controls.refusal import told
 from loopviz.app.explore import first_run, live_changes
 from loopviz.app.explore.answers import Questions, View
 from loopviz.app.explore.prompt_words import unread_share
-from loopviz.app.explore.run import SEND_EVERY, Registry, Run, messages
+from loopviz.app.explore.run import SEND_EVERY, Run, Runs, messages
 from loopviz.app.sessions import bounds
-from loopviz.app.sessions.faults import kinds, unforeseen
-from loopviz.app.sessions.job import Jobs, full, in_line, status
+from loopviz.app.sessions.job import Job, Jobs, Refused, status
 from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
-from loopviz.app.sessions.tickets import Start
-from loopviz.app.sessions.waiting_line import LineFull, Places
+from loopviz.app.sessions.waiting_line import Place, Places
 from loopviz.app.texts import text
 from loopviz.worker import ended_by
+
+if TYPE_CHECKING:
+    from loopviz.trace import Frame
 
 _NOT_ASKED = object()
 
 
-@dataclass
-class Wish:
-    """A run as it was asked for; its values are those of the form, until the run has begun."""
+class Wish(Job):
+    """A run that was asked for.
 
-    prompt: str
-    values: Mapping[str, Any]
-    lang: str
-    session: str
-    view: View
-    start: Start
-    begun: bool = False
+    Attributes:
+        values: of the form, which may be changed until the run has begun; the model too.
+        view: how its visitor looks at runs.
+        begun: whether changes of the form go to the run from now on (:meth:`Service.steer`).
+    """
+
+    page, what = "explore", "run"
+
+    def __init__(
+        self,
+        service: Service,
+        prompt: Any,
+        values: Mapping[str, Any],
+        lang: str,
+        session: str,
+        view: View,
+        n: int | None = None,
+    ) -> None:
+        super().__init__(service.registry, lang, session, n)
+        self.service, self.prompt, self.values, self.view, self.begun = service, prompt, values, view, False
+
+    @property
+    def model(self) -> str:
+        """Of the form as it stands."""
+        return str(st.clean(self.values)[0]["model"])
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """Its number among its page's starts."""
+        return {"n": self.start.n}
+
+    def check(self) -> None:
+        """Refuse what is known to be wrong with the form."""
+        self.service.wishes[self.session] = self
+        self.refuse(self.values)
+
+    def refuse(self, values: Mapping[str, Any]) -> None:
+        """Raise Refused for all that is wrong with `values`, and the prompt."""
+        with ended_by(self.start.over.is_set):
+            problems = self.service.problems(values, self.lang, self.prompt, self.view.extras)
+        if problems:
+            raise Refused(*problems)
+
+    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+        """Run the form as it stands."""
+        return self.service._make(self, loaded)
+
+    def close(self) -> None:
+        """The form's changes are no run's any more."""
+        if self.service.wishes.get(self.session) is self:
+            del self.service.wishes[self.session]
+
+    def beside(self, error: BaseException) -> str:
+        """The model's name, the control of a field, or else the prompt."""
+        return "model" if isinstance(error, ModelRefused) else st.control_of(error)
+
+    def waits(self, line: str) -> str:
+        """That it begins by itself."""
+        return f"{line} · {text(self.lang, 'live.wait_model')}"
+
+    def refused(self, refused: Refused) -> Iterator[str]:
+        """Its last message, with what is told beside the controls, and a way out where there is one.
+
+        `beside`: by control, what it says; `open`: the groups of controls that say something; `keep`: what a button says
+        that shortens the prompt; `act`: a button, and the model that it runs.
+        """
+        problems, lang = refused.problems, self.lang
+        beside = {problem.control: text(lang, "refused", reason=problem.reason) for problem in reversed(problems)}
+        opened = [group for group in st.GROUPS if any(c.group == group and c.name in beside for c in st.CONTROLS)]
+        more: dict[str, Any] = {"beside": beside, "open": opened}
+        keep = self.service.too_long(self.prompt, self.values) if "prompt" in beside else None
+        if keep is not None:
+            more["keep"] = text(lang, "prompt.keep", n=keep)
+        if len(problems) > 1:
+            line = text(lang, "refused.several", n=len(problems))
+        elif keep is not None:
+            line = text(lang, "refused.beside")  # it is told there, with a way out
+        else:
+            line = beside[problems[0].control]
+        if model := next((problem.model for problem in problems if problem.model), ""):
+            more["act"] = {"label": text(lang, "refused.has", model=model), "model": model}
+        return self.last(line, True, **more)
 
 
 def _chats(loaded: Loaded) -> bool:
@@ -66,14 +140,13 @@ class Service(Jobs):
     """
 
     def __init__(
-        self, room: ModelRoom, registry: Registry, every: float = SEND_EVERY, places: Places | None = None
+        self, room: ModelRoom, registry: Runs, every: float = SEND_EVERY, places: Places | None = None
     ) -> None:
         super().__init__(room, registry.keeper, places)
         self.registry = registry
         self.every = every
         self.questions = Questions(registry, room)
-        self._wishes: dict[str, Wish] = {}  # by session: what it has asked for, until that has ended
-        self._refused: dict[str, list[st.Problem]] = {}  # by session, from a run to the event that shows them
+        self.wishes: dict[str, Wish] = {}  # by session: what it has asked for, until that has ended
 
     # --- checking -------------------------------------------------------------------------------------------------
 
@@ -162,10 +235,6 @@ class Service(Jobs):
         now = self.room.status(name)
         return [st.Problem("model", now.reason(lang))] if now.state == "failed" else []
 
-    def refused(self, session: str) -> list[st.Problem]:
-        """What the session's last run was refused for; told once."""
-        return self._refused.pop(session, [])
-
     # --- running --------------------------------------------------------------------------------------------------
 
     def run(
@@ -185,127 +254,44 @@ class Service(Jobs):
             view: the panels to draw, and how to look at them; what only a panel that is on needs is recorded for it.
             n: the start's number on its page, which comes back with the messages; None for the next.
         """
-        start = self.starts.begin(session, n)
-        for earlier in self.registry.of_session(session):
-            if not start.replaced:
-                earlier.stop.set()
-        if start.over.is_set():
-            yield from self._ended(start, lang)
-            return
-        self._refused.pop(session, None)
-        wish = Wish(prompt, values, lang, session, view or View(), start)
-        self._wishes[session] = wish
-        try:
-            yield from self._run(wish)
-        except LineFull:
-            if not start.replaced:
-                yield status(full(self.places, lang), True, n=start.n, over=True, full=True)
-        except (ModelRefused, ValueError) as error:
-            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
-                yield from self._ended(start, lang)
-                return
-            control = "model" if isinstance(error, ModelRefused) else st.control_of(error)
-            yield from self._refuse(wish, [st.Problem(control, self.room.words(error, lang))])
-        except kinds() as error:
-            yield from self._refuse(wish, [st.Problem("prompt", unforeseen(error, lang, "run"))])
-        finally:
-            if self._wishes.get(session) is wish:
-                del self._wishes[session]
-
-    @staticmethod
-    def _ended(start: Start, lang: str) -> Iterator[str]:
-        """The last word of a start that came to nothing; none when another has taken its place."""
-        if not start.replaced:
-            yield status(text(lang, "live.end.stopped"), n=start.n, over=True)
-
-    def _refuse(self, wish: Wish, problems: list[st.Problem]) -> Iterator[str]:
-        if wish.start.replaced:
-            return
-        while len(self._refused) > 1000:  # sessions that never came back
-            self._refused.pop(next(iter(self._refused)), None)
-        self._refused[wish.session] = problems
-        about_prompt = problems[0].control == "prompt"
-        if len(problems) > 1:
-            line = text(wish.lang, "refused.several", n=len(problems))
-        elif about_prompt and self.too_long(wish.prompt, wish.values) is not None:
-            line = text(wish.lang, "refused.beside")  # it is told there, with a way out
-        else:
-            line = text(wish.lang, "refused", reason=problems[0].reason)
-        way: dict[str, Any] = {}
-        if model := next((problem.model for problem in problems if problem.model), ""):
-            way["act"] = {"label": text(wish.lang, "refused.has", model=model), "model": model}
-        yield status(line, True, n=wish.start.n, over=True, **way)
-
-    def _run(self, wish: Wish) -> Iterator[str]:
-        lang, start = wish.lang, wish.start
-        with ended_by(start.over.is_set):
-            problems = self.problems(wish.values, lang, wish.prompt, wish.view.extras)
-        if problems:
-            yield from self._refuse(wish, problems)
-            return
-        over = start.over.is_set
-        while not over():
-            # what is waited for is the form as it stands: it may be changed meanwhile, the model too
-            name = st.clean(wish.values, lang)[0]["model"]
-            for line in self.waiting(name, lang, over):
-                yield status(f"{line} · {text(lang, 'live.wait_model')}", n=start.n)
-            if over():
-                break
-            loaded = self.room.get(name, lang, over)
-            with self.places.join("explore") as place:
-                for ahead in place.wait(over):
-                    yield status(in_line(ahead, lang), n=start.n)
-                if not over() and st.clean(wish.values, lang)[0]["model"] == name:
-                    yield from self._make(wish, loaded)
-                    return
-        yield from self._ended(start, lang)
+        return self.carry_out(Wish(self, prompt, values, lang, session, view or View(), n))
 
     def _make(self, wish: Wish, loaded: Loaded) -> Iterator[str]:
         """The run itself, of the form as it stands now: from here on changes go by :meth:`steer`."""
-        prompt, lang, session, view, start = wish.prompt, wish.lang, wish.session, wish.view, wish.start
         wish.begun, values = True, wish.values
-        cleaned, _ = st.clean(values, lang)
+        cleaned, _ = st.clean(values, wish.lang)
         if not _suited(values, cleaned["model"]):  # Run was pressed before it was there
             cleaned |= self._suit(cleaned, values.get(st.TOUCHED, ()), loaded)[0]
             values = {**values, **cleaned, st.SUITS: cleaned["model"]}
-        with ended_by(start.over.is_set):
-            problems = self.problems(values, lang, prompt, view.extras)
-        if problems:
-            yield from self._refuse(wish, problems)
-            return
-
-        from loopviz.engine import Steering, StreamSettings, run_meta, stream
-        from loopviz.model import direct_lens_misleads
-
-        model = loaded.model.with_loop(**st.loop_fields(cleaned))
-        extras = view.extras_of(direct_lens_misleads(model.config, loaded.model.config))
-        wanted = StreamSettings(record="full", extras=extras, **st.stream_fields(cleaned))
-        named, steering = short_name(loaded.name), Steering()
-        with ended_by(start.over.is_set):
-            meta = run_meta(model, loaded.tokenizer, prompt, wanted, model_name=named, steering=steering)
-        run = Run(meta, view.panels, session, view.fresh(lang))
-        run.values, run.steering, run.loop = cleaned, steering, live_changes.live_fields(cleaned, cleaned)
-        run.n, run.stop = start.n, start.over
-        with ended_by(start.over.is_set):
-            frames = stream(model, loaded.tokenizer, prompt, wanted, stop=run.stop, steering=steering)
-        self.registry.begin(run)
-        sent = 0
+        wish.refuse(values)
+        run, frames = self._begin(wish, cleaned, loaded)
+        # the form shows what runs: it asks for the model's own settings if it has not got them yet
+        opening = wish.say(text(wish.lang, "live.reading"), suit=True)
+        told = messages(run, frames, every=self.every)
         try:
-            with bounds.deadline(self.room.profile.seconds_run, lambda: run.halt("time")):
-                # the form shows what runs: it asks for the model's own settings if it has not got them yet
-                yield status(text(lang, "live.reading"), n=start.n, suit=True)
-                for message in messages(run, frames, every=self.every):
-                    if not sent and not start.replaced:
-                        self.registry.supersede(run)
-                    sent += 1
-                    yield message
-            if not sent and not start.replaced:
-                yield status(text(lang, f"live.end.{run.end}"), n=start.n, over=True)
+            yield from wish.show(run, told, self.room.profile.seconds_run, opening)
         finally:
             run.end = run.end or run.halted
             run.finished.set()
             if not len(run):
                 self.registry.drop(run)
+
+    @staticmethod
+    def _begin(wish: Wish, cleaned: Mapping[str, Any], loaded: Loaded) -> tuple[Run, Iterator[Frame]]:
+        """A run of a form that is for `loaded`, and the frames that will be its."""
+        from loopviz.engine import Steering, StreamSettings, run_meta, stream
+        from loopviz.model import direct_lens_misleads
+
+        model, steering, view = loaded.model.with_loop(**st.loop_fields(cleaned)), Steering(), wish.view
+        extras = view.extras_of(direct_lens_misleads(model.config, loaded.model.config))
+        wanted = StreamSettings(record="full", extras=extras, **st.stream_fields(cleaned))
+        made: tuple[Any, ...] = (model, loaded.tokenizer, wish.prompt, wanted)
+        with ended_by(wish.start.over.is_set):
+            meta = run_meta(*made, model_name=short_name(loaded.name), steering=steering)
+            run = Run(meta, view.panels, wish.session, view.fresh(wish.lang))
+            run.values, run.steering, run.loop = cleaned, steering, live_changes.live_fields(cleaned, cleaned)
+            run.n, run.stop = wish.start.n, wish.start.over
+            return run, stream(*made, stop=run.stop, steering=steering)
 
     # --- the settings of a run ---------------------------------------------------------------------------------------
 
@@ -381,7 +367,7 @@ class Service(Jobs):
         Returns:
             What to say, or None; and the controls whose values are for the next run (see :func:`live_changes.waiting`).
         """
-        wish = self._wishes.get(session)
+        wish = self.wishes.get(session)
         if wish is not None and not wish.begun:  # it starts with what the form shows then
             wish.values = values
             return None, {}
@@ -419,5 +405,4 @@ class Service(Jobs):
 
     def leave(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
-        self.starts.leave(session)
-        self.registry.forget(session)
+        self.forget(session, self.registry)

@@ -46,7 +46,7 @@ class Halt:
     """
 
     def __init__(self, limit: float | None) -> None:
-        self._word = threading.Event()
+        self._word: str | None = None
         self._until = math.inf if limit is None else self.now() + limit
 
     @staticmethod
@@ -54,16 +54,14 @@ class Halt:
         """The clock, seconds."""
         return time.monotonic()
 
-    def set(self) -> None:
-        """The word."""
-        self._word.set()
+    def set(self, word: str = "stopped") -> None:
+        """The word; the first counts."""
+        self._word = self._word or word
 
     @property
     def why(self) -> str | None:
-        """`stopped` or `time`; None as long as it may go on."""
-        if self._word.is_set():
-            return "stopped"
-        return "time" if self.now() > self._until else None
+        """The word, or `time`; None as long as it may go on."""
+        return self._word or ("time" if self.now() > self._until else None)
 
     def is_set(self) -> bool:
         """Whether it is to end now."""
@@ -98,6 +96,7 @@ class LabRun:
         self.local = local
         self.end: str | None = None  # done, stopped, time, memory, error
         self.reason = ""
+        self.opened = False
         self.keeper: Keeper | None = None  # weighs it as it grows
         self._weighed, self._weight = 0, deep_bytes(dict(vars(experiment.params)))  # rows weighed; bytes
         self._words: set[int] = set()
@@ -118,9 +117,9 @@ class LabRun:
             self._weighed = until
             return self._weight + sys.getsizeof(rows)
 
-    def stop(self) -> None:
-        """End it, in the middle of a pass too; `finished` is set when it has ended."""
-        self._halt.set()
+    def halt(self, end: str = "stopped") -> None:
+        """End it, as `end` says, in the middle of a pass too; `finished` is set when it has ended."""
+        self._halt.set(end)
 
     def work(self) -> None:
         """Measure, until the end or until it is stopped; never raises."""
@@ -247,4 +246,4 @@ def messages(run: LabRun, *, every: float = SEND_EVERY, ended: Callable[[], None
             yield wire(message)
         yield wire(run.news(sent))
     finally:
-        run.stop()
+        run.halt()

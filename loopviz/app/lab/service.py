@@ -12,18 +12,72 @@ from loopviz.app.controls import settings as st
 from loopviz.app.lab.form import brought, describe, params_of, usual_loop
 from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
 from loopviz.app.sessions import bounds
-from loopviz.app.sessions.faults import kinds, unforeseen
-from loopviz.app.sessions.job import Jobs, full, in_line, over, status
+from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
-from loopviz.app.sessions.registry import KeptRuns
+from loopviz.app.sessions.models import Loaded
+from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
-from loopviz.app.sessions.tickets import Start, is_ticket, number
+from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import read
-from loopviz.app.sessions.waiting_line import LineFull
+from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
+
+
+class MeasurementJob(Job):
+    """A measurement that was asked for.
+
+    Attributes:
+        folder: of the texts that came with it; it goes with the run, or with this if there is none.
+    """
+
+    page, what = "lab", "measurement"
+
+    def __init__(self, service: Laboratory, asked: Mapping[str, Any], session: str) -> None:
+        ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""  # kept with the page: no other is
+        super().__init__(service.runs, pick_language(asked.get("lang")), session, number(asked.get("n")), ticket)
+        self.service, self.asked = service, asked
+        self.model, self._problems = st.clean_name(asked.get("model") or service.room.default, self.lang)
+        self.folder: Path | None = None
+        self.wanted: tuple[Any, Any, Any] | None = None  # task, subject, parameters
+
+    def check(self) -> None:
+        """Refuse a name that is none."""
+        if self._problems:
+            raise Refused(*self._problems)
+
+    def prepare(self, loaded: Loaded) -> None:
+        """Refuse now, and not after waiting, what cannot be measured."""
+        self.folder = outputs.scratch_folder()
+        self.wanted = self.service.read(self.asked, loaded, self.folder, self.lang)
+
+    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+        """Measure."""
+        from loopviz.model.interrupt import Interrupted, interruptible
+
+        try:
+            with ended_by(self.start.over.is_set), interruptible(self.start.over):
+                run = self._prepared()
+        except Interrupted:
+            return self.stopped()
+        # the place is kept until the measurement's own thread has ended
+        return self.show(run, messages(run, every=self.service.every, ended=place.keep()), None)
+
+    def _prepared(self) -> LabRun:
+        from loopviz.lab.experiment import Experiment
+
+        profile, folder = self.service.room.profile, self.folder
+        experiment = Experiment(*self.wanted, folder=folder)
+        run = LabRun(experiment, folder, self.session, self.ticket, self.lang, profile.seconds_lab, profile.paths)
+        self.folder = None
+        return run
+
+    def close(self) -> None:
+        """Its texts go, unless a run has them."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Laboratory:
@@ -35,7 +89,7 @@ class Laboratory:
 
     def __init__(self, jobs: Jobs, every: float = SEND_EVERY) -> None:
         self.jobs, self.room, self.every = jobs, jobs.room, every
-        self.runs: KeptRuns[LabRun] = KeptRuns(LabRun.forget, jobs.keeper)
+        self.runs: Registry[LabRun] = Registry(jobs.keeper, LabRun.forget)
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -47,67 +101,9 @@ class Laboratory:
         Args:
             payload: `{lang, ticket, n, model, task, values}` from the page's script; nothing in it is trusted.
         """
-        asked = payload if isinstance(payload, dict) else {}
-        lang = pick_language(asked.get("lang"))
-        ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""  # kept with the page: no other is
-        start = self.jobs.starts.begin(session, number(asked.get("n")), ticket)
-        if not start.replaced:
-            self.runs.stop(session)
-        try:
-            yield from self._run(asked, session, start, lang)
-        except LineFull:
-            yield over(ticket, full(self.jobs.places, lang), full=True)
-        except bounds.TooMuch as error:
-            yield over(ticket, text(lang, "refused", reason=str(error)), field=error.control)
-        except ValueError as error:
-            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
-                yield over(ticket, text(lang, "live.end.stopped"), bad=False)
-            else:
-                yield over(ticket, text(lang, "refused", reason=self.room.words(error, lang)))
-        except kinds() as error:
-            yield over(ticket, text(lang, "refused", reason=unforeseen(error, lang, "measurement")))
+        return self.jobs.carry_out(MeasurementJob(self, payload if isinstance(payload, dict) else {}, session))
 
-    def _run(self, asked: Mapping[str, Any], session: str, start: Start, lang: str) -> Iterator[str]:
-        ticket, stopped, gone = start.ticket, text(lang, "live.end.stopped"), start.over.is_set
-        given = asked.get("model")
-        name, problems = st.clean_name(given if given else self.room.default, lang)
-        if problems:
-            raise ValueError(problems[0].reason)
-        said, bad = stopped, False
-        for said, bad in () if gone() else self.jobs.load(name, lang, gone):
-            yield status(said, bad, ticket=ticket)
-        if bad or gone():
-            yield over(ticket, said if bad else stopped, bad=bad)
-            return
-        loaded = self.room.get(name, lang, gone)
-        from loopviz.model.interrupt import Interrupted, interruptible
-
-        folder = outputs.scratch_folder()
-        run: LabRun | None = None
-        try:
-            with ended_by(gone):
-                task, subject, params = self._read(asked, loaded, folder, lang)  # refused now, and not after waiting
-            with self.jobs.places.join("lab") as place:
-                for ahead in place.wait(gone):
-                    yield status(in_line(ahead, lang), ticket=ticket)
-                if gone():
-                    yield over(ticket, stopped, bad=False)
-                    return
-                try:
-                    with ended_by(gone), interruptible(start.over):
-                        run = self._prepare(task, subject, params, folder, session, ticket, lang)
-                except Interrupted:
-                    yield over(ticket, stopped, bad=False)
-                    return
-                self.runs.begin(run)
-                if gone():  # taken back as it began
-                    run.stop()
-                yield from messages(run, every=self.every, ended=place.keep())
-        finally:
-            if run is None:  # else it goes with the run
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _read(self, asked: Mapping[str, Any], loaded: Any, folder: Path, lang: str) -> tuple[Any, Any, Any]:
+    def read(self, asked: Mapping[str, Any], loaded: Any, folder: Path, lang: str) -> tuple[Any, Any, Any]:
         """The task, the model and the parameters that were asked for.
 
         Raises:
@@ -126,18 +122,9 @@ class Laboratory:
         bounds.check_measurement(task, subject, params, loaded, self.room.profile, lang)
         return task, subject, params
 
-    def _prepare(
-        self, task: Any, subject: Any, params: Any, folder: Path, session: str, ticket: str, lang: str
-    ) -> LabRun:
-        from loopviz.lab.experiment import Experiment
-
-        profile, experiment = self.room.profile, Experiment(task, subject, params, folder=folder)
-        return LabRun(experiment, folder, session, ticket, lang, profile.seconds_lab, profile.paths)
-
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
-        self.jobs.starts.leave(session)
-        self.runs.forget(session)
+        self.jobs.forget(session, self.runs)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
 
@@ -189,7 +176,7 @@ class Laboratory:
         self.jobs.starts.cancel(ticket)
         for run in self.runs:
             if is_ticket(ticket) and run.ticket == ticket:
-                run.stop()
+                run.halt()
         return dumps({"kind": "ok"})
 
     def download(self, question: Any) -> str:

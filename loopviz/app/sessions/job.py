@@ -1,28 +1,35 @@
-"""What every page's work has in common before it runs: a model to wait for, a place in the line, and what is said meanwhile."""
+"""Wait, refuse, run, end: what becomes of anything a page asks for, the same on every page.
+
+A :class:`Job` is one thing that was asked for. :meth:`Jobs.carry_out` takes it from its start to its end: what the session
+asked for before is over, what can be refused is, its model is waited for, then a place among the runs that are made, and
+its messages are sent. A page's own job says what is checked and what is made.
+
+What ends it is in its last message, `over`: refusals too, each beside its field.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import closing
+from typing import Any, ClassVar
 
 from loopviz.app.controls import settings as st
+from loopviz.app.sessions import bounds
+from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
-from loopviz.app.sessions.models import ModelRefused, ModelRoom
-from loopviz.app.sessions.tickets import Starts
-from loopviz.app.sessions.waiting_line import Ahead, Places
+from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
+from loopviz.app.sessions.registry import Registry
+from loopviz.app.sessions.tickets import Start, Starts
+from loopviz.app.sessions.waiting_line import Ahead, LineFull, Place, Places
 from loopviz.app.texts import text
+from loopviz.worker import ended_by
 
 
 def status(line: str, bad: bool = False, **more: Any) -> str:
     """The message that shows one line; what the page shows otherwise stays."""
     return wire({"kind": "status", "text": line, "bad": bad, **more})
-
-
-def over(ticket: str, line: str, bad: bool = True, **more: Any) -> str:
-    """The message that ends what a page asked for by `ticket` before there was anything to show."""
-    return status(line, bad, over=True, ticket=ticket, **more)
 
 
 def in_line(ahead: Ahead, lang: str) -> str:
@@ -32,9 +39,114 @@ def in_line(ahead: Ahead, lang: str) -> str:
     return text(lang, key, n=ahead.waiting, running=running)
 
 
-def full(places: Places, lang: str) -> str:
-    """What is said to one who cannot even wait."""
-    return text(lang, "live.full", n=places.longest)
+class Refused(Exception):
+    """What was asked for is not done.
+
+    Args:
+        problems: why, and beside which field.
+        line: what the page says of it; None: the first of them.
+        more: what else its message says.
+    """
+
+    def __init__(self, *problems: st.Problem, line: str | None = None, **more: Any) -> None:
+        super().__init__(line or problems[0].reason)
+        self.problems, self.line, self.more = problems, line, more
+
+
+class Job:
+    """One thing that a page asked for, from its start to its end.
+
+    Args:
+        runs: where the page's runs are kept.
+        session: whose it is.
+        n: its number among the page's starts; None for the next.
+        ticket: the page's own name for it; "" for none.
+
+    Attributes:
+        model: the name of the model it needs; it may be another one while it waits.
+        start: what :class:`Starts` knows of it.
+    """
+
+    page: ClassVar[str]  # where from, a key of `PAGES`
+    what: ClassVar[str]  # it is called in the log
+    model: str
+
+    def __init__(self, runs: Registry[Any], lang: str, session: str, n: int | None = None, ticket: str = "") -> None:
+        self.runs, self.lang, self.session, self.n, self.ticket = runs, lang, session, n, ticket
+        self.start = Start(0, ticket)
+
+    # --- what differs from page to page -----------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Refuse what can be refused at once; raises Refused, or ValueError. It is its session's newest now."""
+
+    def prepare(self, loaded: Loaded) -> None:
+        """Refuse what the model or the server refuses, before a place is waited for; raises as :meth:`check`."""
+
+    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+        """It has a place: its messages (:meth:`show`). Raises as :meth:`check`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """It has ended, however it did."""
+
+    def beside(self, error: BaseException) -> str:
+        """The field that an error is told beside; "" for none."""
+        return str(getattr(error, "control", ""))
+
+    def waits(self, line: str) -> str:
+        """What is said while its model is loaded; `line` says how far that is."""
+        return line
+
+    # --- what is the same -------------------------------------------------------------------------------------------
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """By what the page knows that a message is about this."""
+        return {"ticket": self.ticket}
+
+    def say(self, line: str, bad: bool = False, **more: Any) -> str:
+        """The message that says something of it."""
+        return status(line, bad, **self.mark, **more)
+
+    def last(self, line: str, bad: bool = False, **more: Any) -> Iterator[str]:
+        """The message after which nothing comes; none when another start has taken its place."""
+        if not self.start.replaced:
+            yield self.say(line, bad, over=True, **more)
+
+    def stopped(self) -> Iterator[str]:
+        """Its last message when it came to nothing."""
+        return self.last(text(self.lang, "live.end.stopped"))
+
+    def refused(self, refused: Refused) -> Iterator[str]:
+        """Its last message when it is not done."""
+        first = refused.problems[0]
+        line = refused.line or text(self.lang, "refused", reason=first.reason)
+        return self.last(line, True, **({"field": first.control} if first.control else {}), **refused.more)
+
+    def show(
+        self, run: Any, messages: Iterator[str], seconds: float | None, opening: str | None = None
+    ) -> Iterator[str]:
+        """Keep a run, and send its messages; with the first of them it takes the place of the session's earlier ones.
+
+        Args:
+            seconds: after which it ends by itself; None: never.
+            opening: a message that says of it that it begins.
+        """
+        self.runs.begin(run)
+        if self.start.over.is_set():  # taken back as it began
+            run.halt()
+        shown = False
+        with closing(messages), bounds.deadline(seconds, lambda: run.halt("time")):
+            if opening is not None:
+                yield opening
+            for message in messages:
+                if not shown and not self.start.replaced:
+                    self.runs.supersede(run)
+                shown = True
+                yield message
+        if not shown:
+            yield from self.last(text(self.lang, f"live.end.{run.end}"))
 
 
 class Jobs:
@@ -51,17 +163,49 @@ class Jobs:
         self.places = places or Places(longest=room.profile.queue)
         self.starts = Starts()
 
-    def load(self, name: Any, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, bool]]:
-        """Load a model a visitor named, or wait until `gone()`: lines to show, each with whether it is bad news."""
-        name, problems = st.clean_name(name, lang)
-        if problems:
-            return
+    def carry_out(self, job: Job) -> Iterator[str]:
+        """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""
+        start = job.start = self.starts.begin(job.session, job.n, job.ticket)
+        if not start.replaced:
+            job.runs.stop(job.session)
         try:
-            for line in self.waiting(name, lang, gone):
-                yield line, False
-            yield "", False
-        except ModelRefused as error:
-            yield text(lang, "refused", reason=str(error)), True
+            yield from job.stopped() if start.over.is_set() else self._steps(job)
+        except LineFull:
+            line = text(job.lang, "live.full", n=self.places.longest)
+            yield from job.last(line, True, full=True)
+        except Refused as refused:
+            yield from job.refused(refused)
+        except ValueError as error:
+            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
+                yield from job.stopped()
+            else:
+                yield from job.refused(Refused(st.Problem(job.beside(error), self.room.words(error, job.lang))))
+        except kinds() as error:
+            yield from job.refused(Refused(st.Problem(job.beside(error), unforeseen(error, job.lang, job.what))))
+        finally:
+            job.close()
+
+    def _steps(self, job: Job) -> Iterator[str]:
+        """Check, wait for the model, wait for a place, make."""
+        gone = job.start.over.is_set
+        with ended_by(gone):
+            job.check()
+        while not gone():
+            name = job.model
+            for line in self.waiting(name, job.lang, gone):
+                yield job.say(job.waits(line))
+            if gone():
+                break
+            loaded = self.room.get(name, job.lang, gone)
+            with ended_by(gone):
+                job.prepare(loaded)
+            with self.places.join(job.page) as place:
+                for ahead in place.wait(gone):
+                    yield job.say(in_line(ahead, job.lang))
+                if not gone() and job.model == name:
+                    yield from job.make(loaded, place)
+                    return
+        yield from job.stopped()
 
     def waiting(self, name: str, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[str]:
         """Load a model in a thread of its own; meanwhile, yield each new line about it. ModelRefused at the end.
@@ -89,3 +233,8 @@ class Jobs:
             thread.join(0.25)
         if refused and not gone():
             raise refused[0]
+
+    def forget(self, session: str, runs: Registry[Any]) -> None:
+        """A visitor left: stop what runs or waits for them, and keep nothing of their `runs`."""
+        self.starts.leave(session)
+        runs.forget(session)

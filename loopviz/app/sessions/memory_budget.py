@@ -1,9 +1,9 @@
 """What a server keeps of its visitors' work, in bytes: runs, comparisons, measurements and opened files together.
 
-Each page has its own list of what it keeps (:class:`loopviz.app.explore.run.Registry`, :class:`loopviz.app.sessions.registry.KeptRuns`);
-what they keep is weighed here, also while it is still being made, and when it is too much the least needed goes: what is
-finished and on nobody's screen, then what is finished and was looked at least recently. What is being made never goes; it
-is told to end when it is more than one may be. Free of Gradio and torch.
+Each page has its own list of what it keeps (:class:`loopviz.app.sessions.registry.Registry`); what they keep is weighed
+here, also while it is still being made, and when it is too much the least needed goes: what is finished and on nobody's
+screen, then what is finished and was looked at least recently. What is being made never goes; it is told to end when it is
+more than one may be. Free of Gradio and torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a page of measurements remembers of them: one at a time for each visitor, forgotten as the visitor leaves."""
+"""What a page remembers of its visitors' runs: found by an unguessable id, stopped, replaced, forgotten as the visitor leaves."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from loopviz.app.sessions.memory_budget import Keeper
 
 
 class Run(Protocol):
-    """What is asked of a run here."""
+    """What is asked of a run, a comparison, a measurement here."""
 
     id: str  # unguessable: who knows it may look
     session: str
-    finished: threading.Event
+    finished: threading.Event  # nothing computes for it any more
+    opened: bool  # read from a visitor's file; else it was made here
     keeper: Keeper | None  # weighs it as it grows
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that it takes now."""
 
-    def stop(self) -> None:
-        """End it soon."""
+    def halt(self, end: str = "stopped") -> None:
+        """End it soon, as `end` says; what there is of it stays. Waits for nothing."""
 
 
 R = TypeVar("R", bound=Run)
 
 
-class KeptRuns(Generic[R]):
-    """The runs of a page's visitors.
+class Registry(Generic[R]):
+    """The runs of one page's visitors. Each is found by its id, or by its own session; never by another's.
 
     Args:
-        forget: called with each run that is kept no longer.
         keeper: says how much of them is kept, in bytes; the same for all pages of a server.
+        forget: called with each run that is kept no longer.
     """
 
-    def __init__(self, forget: Callable[[R], None] | None = None, keeper: Keeper | None = None) -> None:
-        self._forget = forget
+    def __init__(self, keeper: Keeper | None = None, forget: Callable[[R], None] | None = None) -> None:
         self.keeper = keeper or Keeper()
-        self._runs: OrderedDict[str, R] = OrderedDict()
+        self._forget = forget
         self._lock = threading.Lock()
+        self._runs: OrderedDict[str, R] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -58,34 +59,54 @@ class KeptRuns(Generic[R]):
             self.keeper.touch(run)
         return run
 
+    def of_session(self, session: str) -> list[R]:
+        """The runs of one session: the one computing, the one on screen; oldest first."""
+        return [run for run in self if run.session == session]
+
+    def active(self) -> int:
+        """How many runs are computing now."""
+        return sum(not run.finished.is_set() for run in self)
+
+    def opened(self) -> list[R]:
+        """The runs that were read from visitors' files, oldest first."""
+        return [run for run in self if run.opened]
+
     def begin(self, run: R) -> None:
-        """Register a run; the session's earlier ones are told to stop, and forgotten. Nobody waits for them."""
-        for earlier in self.of_session(run.session):
-            earlier.stop()
-            self._drop(earlier)
+        """Register `run`; earlier ones of its session are told to stop. Nobody waits for them: each keeps its own place.
+
+        Their results stay: one is on the visitor's screen until :meth:`supersede`.
+        """
+        self.stop(run.session)
         with self._lock:
             self._runs[run.id] = run
         run.keeper = self.keeper
-        self.keeper.enter(run, self._drop)
+        self.keeper.enter(run, self.drop)
+
+    def supersede(self, run: R) -> None:
+        """`run` has something to show: its session's other runs are no longer on screen, and are dropped.
+
+        The file a visitor opened stays: they may go back to it.
+        """
+        for other in self.of_session(run.session):
+            if other is not run and not other.opened:
+                other.halt()
+                self.drop(other)
 
     def stop(self, session: str) -> None:
         """End what runs for a session; what is there stays until it begins something else."""
         for run in self.of_session(session):
-            run.stop()
+            run.halt()
 
-    def of_session(self, session: str) -> list[R]:
-        """The runs of one session, oldest first."""
-        return [run for run in self if run.session == session]
-
-    def forget(self, session: str) -> None:
-        """A visitor left: stop what runs for them and keep nothing."""
-        for run in self.of_session(session):
-            run.stop()
-            self._drop(run)
-
-    def _drop(self, run: R) -> None:
+    def drop(self, run: R) -> None:
+        """Keep nothing of `run`."""
         with self._lock:
             self._runs.pop(run.id, None)
         self.keeper.leave(run)
         if self._forget is not None:
             self._forget(run)
+
+    def forget(self, session: str) -> None:
+        """A visitor left: stop what runs for them and keep nothing."""
+        for run in self.of_session(session):
+            run.halt()
+            self.drop(run)

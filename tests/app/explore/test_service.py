@@ -17,7 +17,7 @@ from loopviz.app.explore import first_run
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
 from loopviz.app.texts import text
 from loopviz.panels import PANELS, Focus
 from tests.app.page_double import unwire
@@ -130,10 +130,8 @@ def test_bad_input_is_told_beside_its_control_and_leaves_the_screen(
     messages = said(service.run(prompt, values(**change), "en", "me"))
     assert shown(messages) == []
     assert messages[-1]["bad"]
-    refused = service.refused("me")
-    assert [problem.control for problem in refused] == [control]
-    assert words in refused[0].reason
-    assert service.refused("me") == [], "told once"
+    assert [*messages[-1]["beside"]] == [control]
+    assert words in messages[-1]["beside"][control]
     # what was on screen can still be asked about
     assert service.registry.active() == 0
     assert (
@@ -146,7 +144,8 @@ def test_everything_refused_is_told_at_once(service: Service) -> None:
     service.room.get("tiny")
     messages = said(service.run("", values(block_end=77, loop_injection="none"), "en", "me"))
     assert "2 settings" in messages[-1]["text"]
-    assert {problem.control for problem in service.refused("me")} == {"prompt", "block_end"}
+    assert messages[-1]["beside"].keys() == {"prompt", "block_end"}
+    assert messages[-1]["open"] == ["loop"], "the groups that are to be seen"
 
 
 def test_a_model_that_failed_is_tried_again(service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,8 +171,7 @@ def test_refusals_lead_in_the_visitor_s_language(service: Service) -> None:
 
 def test_chat_without_a_template_is_refused(service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded.tokenizer, "chat_template", None)
-    said(service.run("Hello", values(chat=True), "en", "me"))
-    assert [problem.control for problem in service.refused("me")] == ["chat"]
+    assert [*said(service.run("Hello", values(chat=True), "en", "me"))[-1]["beside"]] == ["chat"]
 
 
 def test_an_unforeseen_error_is_a_message_with_a_reference_not_a_trace(
@@ -500,8 +498,8 @@ def test_the_model_s_state_is_of_the_one_the_visitor_has_chosen(service: Service
 
     service.room.get("tiny")
     assert told(model="other") == ("waiting", "other is not loaded yet")
-    *_, last = service.load(" other ", "en")
-    assert last[1], "it was refused"
+    with pytest.raises(ModelRefused):
+        list(service.waiting("other", "en"))
     for name in ("other", " other "):
         state, line = told(model=name)
         assert (state, line.startswith("other could not be loaded")) == ("failed", True)

@@ -10,7 +10,7 @@ import pytest
 
 from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.memory_budget import Keeper
-from loopviz.app.sessions.registry import KeptRuns
+from loopviz.app.sessions.registry import Registry
 
 
 class Measured:
@@ -18,20 +18,22 @@ class Measured:
 
     def __init__(self, name: str, session: str) -> None:
         self.id, self.session, self.finished = name, session, threading.Event()
-        self.nbytes, self.keeper = 10, None
+        self.nbytes, self.keeper, self.opened = 10, None, False
 
-    def stop(self) -> None:
+    def halt(self, end: str = "stopped") -> None:
         self.finished.set()
 
 
 def test_a_visitor_s_new_run_takes_the_place_of_the_one_before() -> None:
     gone: list[Measured] = []
-    runs = KeptRuns(gone.append)
+    runs = Registry(forget=gone.append)
     first, other, second = Measured("a", "me"), Measured("b", "you"), Measured("c", "me")
     for run in (first, other, second):
         runs.begin(run)
-    assert gone == [first]
     assert first.finished.is_set()
+    assert gone == [], "it is on the screen until the new one has something to show"
+    runs.supersede(second)
+    assert gone == [first]
     assert not other.finished.is_set()
     assert [*runs] == [other, second]
     runs.forget("you")
@@ -41,7 +43,7 @@ def test_a_visitor_s_new_run_takes_the_place_of_the_one_before() -> None:
 
 
 def test_the_oldest_finished_runs_go_first() -> None:
-    runs: KeptRuns[Measured] = KeptRuns(keeper=Keeper(dataclasses.replace(PUBLIC, kept_bytes=20)))
+    runs: Registry[Measured] = Registry(Keeper(dataclasses.replace(PUBLIC, kept_bytes=20)))
     made = [Measured(name, name) for name in "abcd"]
     made[1].finished.set()
     for run in made:
@@ -51,13 +53,13 @@ def test_the_oldest_finished_runs_go_first() -> None:
 
 def test_h3_who_begins_waits_for_no_earlier_run() -> None:
     class Busy(Measured):
-        def stop(self) -> None:
+        def halt(self, end: str = "stopped") -> None:
             self.told = True
 
     def waited(timeout: float | None = None) -> bool:
         raise AssertionError("waited for a run")
 
-    runs, first = KeptRuns[Busy](), Busy("a", "me")
+    runs, first = Registry[Busy](), Busy("a", "me")
     first.finished.wait = waited
     runs.begin(first)
     runs.begin(Busy("b", "me"))
@@ -67,7 +69,7 @@ def test_h3_who_begins_waits_for_no_earlier_run() -> None:
 
 @pytest.mark.parametrize("asked", [None, 3, ["a"], "", "b"])
 def test_a_run_is_found_by_its_id_alone(asked: Any) -> None:
-    runs: KeptRuns[Measured] = KeptRuns()
+    runs: Registry[Measured] = Registry()
     runs.begin(Measured("a", "me"))
     assert runs.get(asked) is None
     assert runs.get("a").id == "a"

@@ -1,0 +1,187 @@
+"""One skeleton for every page: wait, refuse, run, end, whatever is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from loopviz.app.controls.settings import Problem
+from loopviz.app.sessions.job import Job, Jobs, Refused
+from loopviz.app.sessions.memory_budget import Keeper
+from loopviz.app.sessions.messages import wire
+from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
+from loopviz.app.sessions.registry import Registry
+from loopviz.app.sessions.waiting_line import Place, Places
+from tests.app.page_double import unwire
+
+
+class Work:
+    """A run that is told to end."""
+
+    def __init__(self, session: str) -> None:
+        self.id, self.session, self.finished = f"{session}-{id(self)}", session, threading.Event()
+        self.nbytes, self.keeper, self.opened, self.end = 1, None, False, "stopped"
+
+    def halt(self, end: str = "stopped") -> None:
+        self.finished.set()
+
+
+class Toy(Job):
+    """Sends so many messages."""
+
+    page, what, model = "lab", "toy", "tiny"
+
+    def __init__(self, runs: Registry[Work], says: int = 2, session: str = "me", **more: Any) -> None:
+        super().__init__(runs, "en", session, **more)
+        self.says, self.did = says, []
+        self.wrong: dict[str, BaseException] = {}
+
+    def check(self) -> None:
+        self._do("check")
+
+    def prepare(self, loaded: Loaded) -> None:
+        self._do("prepare")
+
+    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+        self._do("make")
+        self.run = Work(self.session)
+        return self.show(self.run, (wire({"kind": "news", "n": n}) for n in range(self.says)), None)
+
+    def close(self) -> None:
+        self.did.append("close")
+
+    def _do(self, step: str) -> None:
+        self.did.append(step)
+        if step in self.wrong:
+            raise self.wrong[step]
+
+
+@pytest.fixture
+def runs() -> Registry[Work]:
+    return Registry()
+
+
+@pytest.fixture
+def jobs(tiny_tokenizer: Any) -> Jobs:
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        if name != "tiny":
+            raise ValueError(f"no such model as {name}")
+        return Loaded(name, _Nothing(), tiny_tokenizer)
+
+    return Jobs(ModelRoom("tiny", load=load), Keeper(), Places(1, longest=1))
+
+
+class _Nothing:
+    """No model is asked anything here."""
+
+    def parameters(self) -> list[Any]:
+        return []
+
+    class config:
+        num_hidden_layers = 1
+
+
+def said(stream: Iterator[str]) -> list[dict[str, Any]]:
+    return [unwire(text) for text in stream]
+
+
+def test_a_job_is_checked_waits_and_is_made(jobs: Jobs, runs: Registry[Work]) -> None:
+    job = Toy(runs)
+    told = said(jobs.carry_out(job))
+    assert job.did == ["check", "prepare", "make", "close"]
+    assert [message["kind"] for message in told][-2:] == ["news", "news"]
+    assert runs.of_session("me") == [job.run]
+    assert jobs.places.taken() == 0
+
+
+@pytest.mark.parametrize("step", ["check", "prepare", "make"])
+@pytest.mark.parametrize(
+    ("error", "field", "words"),
+    [
+        (Refused(Problem("prompt", "it is empty"), keep="some"), "prompt", "it is empty"),
+        (Refused(Problem("", "one"), Problem("seed", "two"), line="two things"), None, "two things"),
+        (ModelRefused("no such model"), None, "no such model"),
+        (RuntimeError("/secret"), None, "Reference"),
+    ],
+)
+def test_a_refusal_is_in_the_message_that_ends_it(
+    jobs: Jobs, runs: Registry[Work], step: str, error: BaseException, field: str | None, words: str
+) -> None:
+    """It was put into a dictionary by session, and fetched by a later event, if one came."""
+    job = Toy(runs, n=3, ticket="mine")
+    job.wrong[step] = error
+    last = said(jobs.carry_out(job))[-1]
+    assert (last["over"], last["bad"], last["ticket"], last.get("field")) == (True, True, "mine", field)
+    assert words in last["text"]
+    assert "secret" not in last["text"]
+    assert last.get("keep") == (error.more.get("keep") if isinstance(error, Refused) else None)
+    assert job.did[-1] == "close"
+    assert (len(runs), jobs.places.taken()) == (0, 0)
+
+
+def test_a_model_that_cannot_be_had_is_refused(jobs: Jobs, runs: Registry[Work]) -> None:
+    job = Toy(runs)
+    job.model = "other"
+    assert "no such model as other" in said(jobs.carry_out(job))[-1]["text"]
+    assert job.did == ["check", "close"]
+
+
+def test_what_was_shown_stays_until_the_next_has_something_to_show(jobs: Jobs, runs: Registry[Work]) -> None:
+    """On Compare and the Lab it was gone as the next began."""
+    first, second = Toy(runs), Toy(runs)
+    said(jobs.carry_out(first))
+    stream = jobs.carry_out(second)
+    news = next(message for message in map(unwire, stream) if message["kind"] == "news")
+    assert news["n"] == 0
+    assert first.run.finished.is_set()
+    assert runs.of_session("me") == [second.run]
+    refused = Toy(runs)
+    refused.wrong["check"] = ValueError("no")
+    said(jobs.carry_out(refused))
+    assert runs.of_session("me") == [second.run]
+
+
+def test_who_is_replaced_says_nothing_more(jobs: Jobs, runs: Registry[Work]) -> None:
+    """The page listens to the later start alone."""
+    first = Toy(runs, n=1)
+    with jobs.places.join("lab"):
+        stream = jobs.carry_out(first)
+        assert "waiting for a free place" in next(message for message in stream if "free place" in message)
+        jobs.starts.begin("me", 2)
+        assert list(stream) == []
+    assert first.did == ["check", "prepare", "close"]
+
+
+def test_a_start_that_was_overtaken_does_nothing(jobs: Jobs, runs: Registry[Work]) -> None:
+    newest, late = Toy(runs, n=2), Toy(runs, n=1)
+    said(jobs.carry_out(newest))
+    assert said(jobs.carry_out(late)) == []
+    assert late.did == ["close"]
+    assert not newest.start.over.is_set()
+
+
+def test_a_line_that_is_full_is_said(jobs: Jobs, runs: Registry[Work]) -> None:
+    with jobs.places.join("lab"), jobs.places.join("lab"):
+        [last] = [message for message in said(jobs.carry_out(Toy(runs))) if message.get("over")]
+    assert (last["full"], last["bad"]) == (True, True)
+
+
+def test_what_has_nothing_to_show_says_how_it_ended(jobs: Jobs, runs: Registry[Work]) -> None:
+    last = said(jobs.carry_out(Toy(runs, says=0)))[-1]
+    assert (last["text"], last["over"], last["bad"]) == ("stopped", True, False)
+
+
+def test_what_is_taken_back_as_it_begins_is_told_to_end(jobs: Jobs, runs: Registry[Work]) -> None:
+    job = Toy(runs)
+    made = job.make
+
+    def make(loaded: Loaded, place: Place) -> Iterator[str]:
+        jobs.starts.stop("me")
+        return made(loaded, place)
+
+    job.make = make
+    said(jobs.carry_out(job))
+    assert job.run.finished.is_set()
