@@ -62,7 +62,7 @@ def visit(browser: Any, model: str | None) -> dict[str, float]:
 
     command = [sys.executable, "app.py", *(["--model", model] if model else [])]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(viewport={"width": 1280, "height": 1800})  # tall enough for the first panels
     context.set_default_timeout(600_000)
     began = time.perf_counter()
     try:

@@ -13,11 +13,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -179,6 +181,28 @@ def test_the_pinned_packages_are_those_of_the_metadata_within_its_ranges(file: s
         (exact,) = pin.specifier
         assert exact.operator == "=="
         assert ranges[pin.name.lower()].contains(exact.version), f"{pin} is outside {ranges[pin.name.lower()]}"
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt", "requirements-ray.txt"])
+def test_a_pin_is_for_every_python_that_it_is_given_to(file: str) -> None:
+    """`pip install -r requirements.txt` stopped on Python 3.10: a release of one package was made for newer ones only."""
+    pythons = [f"3.{minor}" for minor in range(10, 14)]
+    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(pythons[0]), "the oldest that is promised"
+    wrong = []
+    for pin in map(Requirement, _pinned(file)):
+        try:
+            installed = metadata.distribution(pin.name)
+        except metadata.PackageNotFoundError:
+            continue  # Ray is not everywhere
+        if pin.specifier.contains(installed.version):
+            made_for = SpecifierSet(installed.metadata["Requires-Python"] or "")
+            given_to = [
+                python for python in pythons if not pin.marker or pin.marker.evaluate({"python_version": python})
+            ]
+            wrong += [
+                f"{pin} on {python}: it is for {made_for}" for python in given_to if not made_for.contains(python)
+            ]
+    assert not wrong
 
 
 def _pinned(file: str) -> list[str]:

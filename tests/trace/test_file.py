@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loopviz import csv_file
 from loopviz.trace import EXTRAS, Trace
 from loopviz.trace import file as trace_io
 from loopviz.trace.file import TraceFileError, dumps, load, loads, save, to_csv, to_json
@@ -418,9 +419,13 @@ def test_any_text_comes_back_from_every_kind_of_file(tmp_path, text):
     assert load(tmp_path / "t") == trace
     expected = [frame["text"] for frame in trace.frames]
     to_csv(trace, tmp_path / "csv")
-    assert pd.read_csv(tmp_path / "csv" / "tokens.csv", keep_default_na=False)["text"].tolist() == expected
+    assert csv_file.read_table(tmp_path / "csv" / "tokens.csv", na_values=[])["text"].tolist() == expected
     with (tmp_path / "csv" / "tokens.csv").open(newline="", encoding="utf-8") as file:
-        assert [row["text"] for row in csv.DictReader(file)] == expected
+        assert [row["text"] for row in csv_file.dict_reader(file)] == expected
+    if "\0" not in text:  # which neither reads everywhere: pandas from 3 on, csv from Python 3.11 on
+        assert pd.read_csv(tmp_path / "csv" / "tokens.csv", keep_default_na=False)["text"].tolist() == expected
+        with (tmp_path / "csv" / "tokens.csv").open(newline="", encoding="utf-8") as file:
+            assert [row["text"] for row in csv.DictReader(file)] == expected
     trace_io.to_parquet(trace, tmp_path / "parquet")
     assert pd.read_parquet(tmp_path / "parquet" / "tokens.parquet")["text"].tolist() == expected
     to_json(trace, tmp_path / "t.json")
