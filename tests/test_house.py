@@ -30,6 +30,35 @@ GROUND = {
 }
 ABOVE = {"loopviz", "loopviz.__main__"}
 ARROWS = 40  # between rooms of the app, at most
+# Of a model the app knows its engine, and nothing behind it. What it may import of the packages that know models:
+ENGINE = {
+    "loopviz.engine.engine": "",  # plain data
+    "loopviz.engine.work": "",  # arithmetic on plain data
+    "loopviz.engine.local": "app/sessions/models.py app/controls/settings.py",  # where an engine is made
+}
+BEHIND_AN_ENGINE = {"torch", "transformers", "tokenizers", "safetensors", "gguf", "accelerate"}
+# What only a model, its configuration or its tokenizer has.
+OF_A_MODEL = {
+    "apply_chat_template",
+    "bos_token_id",
+    "chat_template",
+    "config",
+    "eos_token_id",
+    "forward",
+    "generate",
+    "generation_config",
+    "last_pass",
+    "lm_head",
+    "named_parameters",
+    "register_loop_hook",
+    "requires_grad_",
+    "set_loop",
+    "state_dict",
+    "tokenizer",
+    "unk_token_id",
+    "with_loop",
+}
+NAMES_OF_MODELS = {"asked", "options", "problem", "self"}  # whose `.model` is a model's name
 
 
 def modules() -> dict[str, tuple[str, bool]]:
@@ -137,6 +166,47 @@ def test_rooms_of_the_app_know_few_others():
     arrows = {(room(a), room(b)) for a in graph() for b in graph()[a]}
     between = {(a, b) for a, b in arrows if a != b and a.startswith("app/") and b.startswith("app/")}
     assert len(between) <= ARROWS
+
+
+def touched(text: str) -> set[str]:
+    """What of a model a module's source touches: attributes, by name too, and packages that only a model needs."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.partition(".")[0] in BEHIND_AN_ENGINE}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in BEHIND_AN_ENGINE:
+            found.add(str(node.module))
+        elif isinstance(node, ast.Attribute):
+            base = getattr(node.value, "id", "")
+            if node.attr in OF_A_MODEL or (node.attr == "model" and base not in NAMES_OF_MODELS):
+                found.add(f"{base}.{node.attr}")
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "setattr"):
+            name = getattr(node.args[1], "value", "")
+            found |= {f"{ast.unparse(node.args[0])}.{name}"} if name in {*OF_A_MODEL, "model"} else set()
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "app").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_page_touches_a_model(path):
+    """Change 9: 15 places of 5 files did, so nothing but a model of this process could stand behind a page."""
+    here = path.relative_to(PACKAGE).as_posix()
+    assert touched(path.read_text(encoding="utf-8")) == set()
+    module = ".".join(("loopviz", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for other in graph()[module]:
+        assert room(other) != "model", f"{here} imports {other}"
+        if room(other) == "engine":
+            assert other in ENGINE, f"{here} imports {other}"
+            assert here in (ENGINE[other] or here), f"{here} imports {other}"
+
+
+def test_a_touch_of_a_model_would_be_seen():
+    seen = touched(
+        "import torch.nn\nfrom transformers import LlamaConfig\ndef f(loaded, asked):\n"
+        "    return loaded.model, asked.model, loaded.model.config, getattr(loaded.tokenizer, 'chat_template', None)\n"
+    )
+    assert {"torch.nn", "transformers", "loaded.model", ".config", "loaded.tokenizer"} <= seen
+    assert "loaded.tokenizer.chat_template" in seen
+    assert not any(name.startswith("asked") for name in seen)
 
 
 def test_nothing_new_stands_at_the_root():

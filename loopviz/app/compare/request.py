@@ -9,6 +9,7 @@ from typing import Any
 from loopviz.app.controls import settings as st
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.texts import pick_language, text
+from loopviz.engine.engine import Description
 
 LEAST, MOST = 2, 6  # configurations
 NAME_LIMIT = 40  # characters of a configuration's name
@@ -100,15 +101,15 @@ class Asked:
             look=found.get("look") is True,
         )
 
-    def values(self, card: Card, config: Any = None) -> dict[str, Any]:
-        """Every control's value for a card, not yet checked; once the model is there (`config`), as it brings them."""
-        return self.suited(card, config)[0]
+    def values(self, card: Card, described: Description | None = None) -> dict[str, Any]:
+        """Every control's value for a card, not yet checked; once the model is there (`described`), as it brings them."""
+        return self.suited(card, described)[0]
 
-    def suited(self, card: Card, config: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def suited(self, card: Card, described: Description | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """As :meth:`values`, and what gave way to the model, as it was set."""
         shared = {c.name: self.shared[c.name] for c in st.CONTROLS if c.group == "sampling" and c.name in self.shared}
         own, linked = ({name: at[name] for name in _OWN if name in at} for at in (card.values, card.base))
-        brought = {} if config is None else st.brought(config)
+        brought = {} if described is None else st.brought(described)
         base = linked if card.base_model == self.model else brought
         values = {**st.defaults(), **shared, **base, **own, "model": self.model}
         if card.plain:
@@ -116,9 +117,9 @@ class Asked:
         cleaned, problems = st.clean(values)
         if problems:
             return values, {}
-        if config is None or self.suits == self.model:
+        if described is None or self.suits == self.model:
             return values | st.fitted(cleaned, own), {}
-        return st.suited(cleaned, config, own) if base is brought else (values, {})
+        return st.suited(cleaned, described, own) if base is brought else (values, {})
 
     def names(self) -> list[str]:
         """The cards' names; one that is empty or taken gets a number."""

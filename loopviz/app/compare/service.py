@@ -17,13 +17,13 @@ from loopviz.app.controls.link_word import PageState, decode, encode
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
-from loopviz.app.sessions.models import Loaded
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import is_ticket
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
+from loopviz.engine.engine import Description, Engine
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
@@ -57,7 +57,7 @@ class ComparisonJob(Job):
         if problems := self.asked.problems():
             raise Refused(problems[0])
 
-    def prepare(self, loaded: Loaded) -> None:
+    def prepare(self, loaded: Engine) -> None:
         """Refuse cards by themselves; all of it when none is left, or those that are left are too much together."""
         service, asked = self.service, self.asked
         tokens = service.tokens(asked, loaded)
@@ -69,7 +69,7 @@ class ComparisonJob(Job):
         if (problem := service.too_much(asked, [card for _, card in self.cards], loaded, tokens)) is not None:
             raise Refused(problem)
 
-    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+    def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Compare."""
         with ended_by(self.start.over.is_set):
             run = self.service.prepared(self.asked, self.cards, loaded, self.session)
@@ -97,18 +97,18 @@ class Comparisons:
         """
         return self.jobs.carry_out(ComparisonJob(self, Asked.read(payload, self.room.default), session))
 
-    def refused(self, asked: Asked, loaded: Any, tokens: tuple[int, int] = (1, 0)) -> dict[int, str]:
+    def refused(self, asked: Asked, loaded: Engine, tokens: tuple[int, int] = (1, 0)) -> dict[int, str]:
         """Which cards the loaded model, or the server, refuses, and why.
 
         Args:
             tokens: of the prompt and the continuation.
         """
-        reasons = {}
+        reasons, described = {}, loaded.describe()
         for place, card in enumerate(asked.cards):
-            values, problems = st.clean(asked.values(card, loaded.model.config), asked.lang)
+            values, problems = st.clean(asked.values(card, described), asked.lang)
             if not problems and not card.plain:
-                problems = st.check_loop(values, loaded.model, asked.lang)
-            if not problems and values["chat"] and not getattr(loaded.tokenizer, "chat_template", None):
+                problems = st.check_loop(values, loaded, asked.lang)
+            if not problems and values["chat"] and not described.chats:
                 problems = [st.Problem("chat", text(asked.lang, "refused.chat"))]
             if not problems and (told := self.too_much(asked, [card], loaded, tokens)):
                 problems = [told]
@@ -117,37 +117,33 @@ class Comparisons:
         return reasons
 
     @staticmethod
-    def tokens(asked: Asked, loaded: Any) -> tuple[int, int]:
+    def tokens(asked: Asked, loaded: Engine) -> tuple[int, int]:
         """Tokens of the prompt and the continuation; of what cannot be read, which is told as it begins, as if short."""
-        from loopviz.engine import context_length, encode_prompt
-        from loopviz.engine.pieces import encode
-
         chat = st.clean(asked.values(Card("", True, {})))[0]["chat"]
-        context, tokenizer = context_length(loaded.model), loaded.tokenizer
         try:
-            prompt = len(encode_prompt(tokenizer, asked.prompt, chat=chat, context=context))
-            after = encode(tokenizer, asked.continuation, add_special_tokens=False) if asked.continuation else []
+            prompt = loaded.prompt_tokens(asked.prompt, chat=chat)
+            after = loaded.tokens(asked.continuation, marks=False) if asked.continuation else 0
         except ValueError:
             return 1, 0
-        return prompt, len(after)
+        return prompt, after
 
-    def too_much(self, asked: Asked, cards: list[Card], loaded: Any, tokens: tuple[int, int]) -> st.Problem | None:
+    def too_much(self, asked: Asked, cards: list[Card], loaded: Engine, tokens: tuple[int, int]) -> st.Problem | None:
         """What of these cards together is more than this server's limits allow."""
-        shapes = []
+        shapes, described = [], loaded.describe()
         for card in cards:
-            values = st.clean(asked.values(card, loaded.model.config), asked.lang)[0]
+            values = st.clean(asked.values(card, described), asked.lang)[0]
             shapes.append((bounds.shape_of(loaded, None if card.plain else values), values))
         return bounds.of_comparison(shapes, loaded, *tokens, self.room.profile, asked.lang)
 
-    def prepared(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Any, session: str) -> ComparisonRun:
+    def prepared(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Engine, session: str) -> ComparisonRun:
         """The comparison of these cards, not begun yet."""
         from loopviz.lab import TASKS
         from loopviz.lab.experiment import Experiment
-        from loopviz.lab.task import Subject
+        from loopviz.lab.measure import subject_of
         from loopviz.lab.tasks.compare import Comparison
 
-        task, places = TASKS["compare"], [place for place, _ in cards]
-        values = [st.clean(asked.values(card, loaded.model.config), asked.lang)[0] for _, card in cards]
+        task, places, described = TASKS["compare"], [place for place, _ in cards], loaded.describe()
+        values = [st.clean(asked.values(card, described), asked.lang)[0] for _, card in cards]
         sampling = st.stream_fields(values[0])
         params = task.params(
             prompt=asked.prompt,
@@ -157,7 +153,7 @@ class Comparisons:
             baseline=places.index(asked.baseline) if asked.baseline in places else 0,
             **sampling,
         )
-        subject = Subject(loaded.model, loaded.tokenizer, loaded.name, loaded.source)
+        subject = subject_of(loaded)
         links = {place: self._link(v, asked) for v, place in zip(values, places, strict=True)}
         comparison = Comparison(subject, params)
         experiment = Experiment(task, subject, params)
@@ -185,12 +181,12 @@ class Comparisons:
             "kind": "checked",
             "model": {"name": asked.model, "state": now.state, "text": now.tell(asked.lang)},
         }
-        config = None if loaded is None else loaded.model.config
-        answer["base"] = None if config is None else st.defaults() | st.brought(config)
-        answer["looped"] = loaded is None or bool(loaded.model.config.loop_blocks())
+        described = None if loaded is None else loaded.describe()
+        answer["base"] = None if described is None else st.defaults() | st.brought(described)
+        answer["looped"] = described is None or bool(described.blocks)
         reasons = {} if loaded is None else self.refused(asked, loaded)
         answer["cards"] = [
-            self._checked(asked, card, reasons.get(place), config) for place, card in enumerate(asked.cards)
+            self._checked(asked, card, reasons.get(place), described) for place, card in enumerate(asked.cards)
         ]
         shared = [control for control in st.CONTROLS if control.group == "sampling"]
         values, problems = st.clean(asked.values(Card("", True, {})), asked.lang)
@@ -198,9 +194,9 @@ class Comparisons:
         return dumps(answer)
 
     @staticmethod
-    def _checked(asked: Asked, card: Card, refused: str | None, config: Any = None) -> dict[str, Any]:
+    def _checked(asked: Asked, card: Card, refused: str | None, described: Description | None = None) -> dict[str, Any]:
         """What a card shows of its settings: a line about them, each control as it stands, and what gave way."""
-        suited, gave = asked.suited(card, config)
+        suited, gave = asked.suited(card, described)
         values, problems = st.clean(suited, asked.lang)
         own = [control for control in st.CONTROLS if control.group in CARD_GROUPS]
         if refused is None and problems:

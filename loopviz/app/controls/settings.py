@@ -528,19 +528,21 @@ def control_of(error: BaseException) -> str:
 
 
 def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[Problem]:
-    """What `model` (a `LoopLlamaForCausalLM`) refuses of cleaned `values`: its own words, beside the control they name.
+    """What `model` refuses of cleaned `values`: its own words, beside the control they name.
 
     What only a model trained as a loop has (a mixing matrix, a loop norm) is refused on others in plain words: fresh
     weights would be noise, or nothing, and look like a setting that works.
+
+    Args:
+        model: an engine (:class:`loopviz.engine.engine.Engine`); a script may have a LoopLlama at hand instead.
     """
-    problems = []
+    from loopviz.engine.local import engine_of
+
+    engine, problems = engine_of(model), []
+    described = engine.describe()
     for name, reason in (("loop_injection", "refused.linear"), ("loop_norm", "refused.norm")):
-        if _impossible(name, values[name], model.config):
+        if _impossible(name, values[name], described):
             problems.append(Problem(name, text(lang, reason), HAS[name]))
     if problems:
         return problems
-    try:
-        model.with_loop(**loop_fields(values))
-    except ValueError as error:
-        problems.append(Problem(control_of(error), told(error, lang)))
-    return problems
+    return [Problem(control_of(error), told(error, lang)) for error in engine.check(loop_fields(values))]

@@ -1,6 +1,6 @@
 """A form changed while a run is being made: what the run takes at once, and what is for the next one, and why.
 
-What the run's model can change between two passes, it changes (:class:`loopviz.engine.Steering`). What decides how its
+What the run's model can change between two passes, it changes (`loopviz.engine.engine.Handle.steer`). What decides how its
 cache is laid out it cannot: the cache holds the words read so far. Which model it is, and how words are chosen, was
 settled as the run began.
 

@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loopviz.app.explore import replay
 from loopviz.app.explore import snapshot as drawing
@@ -34,9 +34,6 @@ from loopviz.app.sessions.messages import dumps, wire
 from loopviz.app.sessions.registry import Registry
 from loopviz.panels import Focus
 from loopviz.trace import Frame, Trace, changes_of
-
-if TYPE_CHECKING:
-    from loopviz.engine import Steering
 
 SEND_EVERY = 0.08  # seconds; sending more often costs server time and no screen shows it
 LOST = 8  # of so many bytes one more is lost between the many small objects of a run (measured: 7 to 12 %)
@@ -62,7 +59,7 @@ class Run:
         self.focus = focus or Focus()
         self.epoch = 0
         self.values: Mapping[str, Any] = {}  # of the page's controls, as the run began
-        self.steering: Steering | None = None  # to change its loop while it is made
+        self.steer: Callable[..., None] | None = None  # changes its loop while it is made
         self.loop: dict[str, Any] = {}  # its loop fields that can change, as last asked for
         self.opened = False  # read from a visitor's file; else it was made here
         self.end: str | None = None  # eos, length, context, stopped, time, memory, error

@@ -10,13 +10,13 @@ from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
 from loopviz.app.explore import first_run, live_changes
 from loopviz.app.explore.answers import Questions, View
-from loopviz.app.explore.prompt_words import unread_share
 from loopviz.app.explore.run import SEND_EVERY, Run, Runs, messages
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.job import Job, Jobs, Refused, status
-from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
+from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.waiting_line import Place, Places
 from loopviz.app.texts import text
+from loopviz.engine.engine import Engine, Request
 from loopviz.worker import ended_by
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Wish(Job):
         if problems:
             raise Refused(*problems)
 
-    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+    def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Run the form as it stands."""
         return self.service._make(self, loaded)
 
@@ -112,20 +112,6 @@ class Wish(Job):
         return self.last(line, True, **more)
 
 
-def _chats(loaded: Loaded) -> bool:
-    """Whether the model has a chat template."""
-    return bool(getattr(loaded.tokenizer, "chat_template", None))
-
-
-def _tokens(loaded: Loaded, prompt: str, chat: bool) -> int:
-    """How many tokens a prompt becomes, in the chat template if asked; ValueError where the tokenizer cannot say."""
-    from loopviz.engine.pieces import chat_text, encode
-
-    if chat and _chats(loaded):
-        return len(encode(loaded.tokenizer, chat_text(loaded.tokenizer, prompt), add_special_tokens=False))
-    return len(encode(loaded.tokenizer, prompt))
-
-
 def _suited(values: Mapping[str, Any], model: str) -> bool:
     """Whether the settings are for `model`: it has been there, or a link has set them; so they are where nothing is said."""
     return values.get(st.SUITS, model) == model
@@ -164,24 +150,21 @@ class Service(Jobs):
         cleaned, found = st.clean(values, lang)
         loaded = self.room.ready(cleaned["model"])
         if loaded is not None and not found and _suited(values, cleaned["model"]):
-            found = st.check_loop(cleaned, loaded.model, lang)
-            if cleaned["chat"] and not _chats(loaded):
+            found = st.check_loop(cleaned, loaded, lang)
+            if cleaned["chat"] and not loaded.describe().chats:
                 found.append(st.Problem("chat", text(lang, "refused.chat"), st.HAS["chat"]))
             if not found:
                 found = self._too_much(loaded, cleaned, prompt, extras, lang)
         return found if prompt is _NOT_ASKED else [*st.check_prompt(prompt, lang), *found]
 
     def _too_much(
-        self, loaded: Loaded, cleaned: Mapping[str, Any], prompt: Any, extras: Collection[str], lang: str
+        self, loaded: Engine, cleaned: Mapping[str, Any], prompt: Any, extras: Collection[str], lang: str
     ) -> list[st.Problem]:
         """What of a run is more than this server's limits allow; of one without a prompt, as if it were a token long."""
         tokens = 1
         if prompt is not _NOT_ASKED and not st.check_prompt(prompt, lang):
-            from loopviz.engine import context_length, encode_prompt
-
             try:
-                context = context_length(loaded.model)
-                tokens = len(encode_prompt(loaded.tokenizer, prompt, chat=cleaned["chat"], context=context))
+                tokens = loaded.prompt_tokens(prompt, chat=cleaned["chat"])
             except ValueError:  # told in its own words as the run begins
                 return []
         return bounds.of_run(loaded, cleaned, tokens, extras, self.room.profile, lang)
@@ -195,7 +178,7 @@ class Service(Jobs):
         if loaded is None or not isinstance(prompt, str):
             return ""
         try:
-            share = unread_share(loaded.tokenizer, prompt)
+            share = loaded.unread_share(prompt)
         except ValueError:  # told in its own words as a run begins
             share = None
         if share is None:
@@ -217,10 +200,11 @@ class Service(Jobs):
 
     @staticmethod
     def _suit(
-        cleaned: Mapping[str, Any], touched: Collection[str], loaded: Loaded
+        cleaned: Mapping[str, Any], touched: Collection[str], loaded: Engine
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        found, gave = st.suited(cleaned, loaded.model.config, touched)
-        if cleaned["chat"] and not _chats(loaded):  # set by the visitor, or by a link for another model
+        described = loaded.describe()
+        found, gave = st.suited(cleaned, described, touched)
+        if cleaned["chat"] and not described.chats:  # set by the visitor, or by a link for another model
             found["chat"] = False
             gave |= {"chat": True} if "chat" in touched else {}
         return {name: value for name, value in found.items() if cleaned[name] != value}, gave
@@ -256,7 +240,7 @@ class Service(Jobs):
         """
         return self.carry_out(Wish(self, prompt, values, lang, session, view or View(), n))
 
-    def _make(self, wish: Wish, loaded: Loaded) -> Iterator[str]:
+    def _make(self, wish: Wish, loaded: Engine) -> Iterator[str]:
         """The run itself, of the form as it stands now: from here on changes go by :meth:`steer`."""
         wish.begun, values = True, wish.values
         cleaned, _ = st.clean(values, wish.lang)
@@ -277,21 +261,17 @@ class Service(Jobs):
                 self.registry.drop(run)
 
     @staticmethod
-    def _begin(wish: Wish, cleaned: Mapping[str, Any], loaded: Loaded) -> tuple[Run, Iterator[Frame]]:
+    def _begin(wish: Wish, cleaned: Mapping[str, Any], loaded: Engine) -> tuple[Run, Iterator[Frame]]:
         """A run of a form that is for `loaded`, and the frames that will be its."""
-        from loopviz.engine import Steering, StreamSettings, run_meta, stream
-        from loopviz.model import direct_lens_misleads
-
-        model, steering, view = loaded.model.with_loop(**st.loop_fields(cleaned)), Steering(), wish.view
-        extras = view.extras_of(direct_lens_misleads(model.config, loaded.model.config))
-        wanted = StreamSettings(record="full", extras=extras, **st.stream_fields(cleaned))
-        made: tuple[Any, ...] = (model, loaded.tokenizer, wish.prompt, wanted)
+        loop, view = st.loop_fields(cleaned), wish.view
+        extras = view.extras_of(loaded.describe(loop).lens_misleads)
+        settings = {"record": "full", "extras": extras, **st.stream_fields(cleaned)}
         with ended_by(wish.start.over.is_set):
-            meta = run_meta(*made, model_name=short_name(loaded.name), steering=steering)
-            run = Run(meta, view.panels, wish.session, view.fresh(wish.lang))
-            run.values, run.steering, run.loop = cleaned, steering, live_changes.live_fields(cleaned, cleaned)
-            run.n, run.stop = wish.start.n, wish.start.over
-            return run, stream(*made, stop=run.stop, steering=steering)
+            made = loaded.start(Request(wish.prompt, loop, settings, short_name(loaded.name)), wish.start.over)
+        run = Run(made.meta, view.panels, wish.session, view.fresh(wish.lang))
+        run.values, run.steer, run.loop = cleaned, made.steer, live_changes.live_fields(cleaned, cleaned)
+        run.n, run.stop = wish.start.n, wish.start.over
+        return run, made.frames
 
     # --- the settings of a run ---------------------------------------------------------------------------------------
 
@@ -325,11 +305,9 @@ class Service(Jobs):
             prompt.encode()
         except UnicodeEncodeError:  # no text, and told so
             return None
-        from loopviz.engine import context_length
-
-        context = context_length(loaded.model)
+        context = loaded.describe().max_position_embeddings
         try:
-            if len(prompt) <= st.PROMPT_LIMIT and _tokens(loaded, prompt, cleaned["chat"]) <= context:
+            if len(prompt) <= st.PROMPT_LIMIT and loaded.tokens(prompt, chat=cleaned["chat"]) <= context:
                 return None
         except ValueError:  # told in its own words as a run begins
             return None
@@ -342,24 +320,9 @@ class Service(Jobs):
         if keep is None or loaded is None:
             return None
         try:
-            return self._cut(loaded, prompt[-st.PROMPT_LIMIT :], keep, st.clean(values)[0]["chat"])
+            return loaded.end_of(prompt[-st.PROMPT_LIMIT :], keep, chat=st.clean(values)[0]["chat"])
         except ValueError:  # told in its own words as a run begins
             return None
-
-    @staticmethod
-    def _cut(loaded: Loaded, tail: str, keep: int, chat: bool) -> str:
-        """The end of a text, of at most `keep` tokens."""
-        from loopviz.engine.pieces import decode, encode
-
-        ids = encode(loaded.tokenizer, tail, add_special_tokens=False)
-        over = 0  # what the chat template adds, and what the cut changed
-        for _ in range(8):
-            cut = decode(loaded.tokenizer, ids[-max(1, keep - over) :]).lstrip("\ufffd")
-            more = _tokens(loaded, cut, chat) - keep
-            if more <= 0:
-                break
-            over += more
-        return cut
 
     def steer(self, values: Mapping[str, Any], lang: str, session: str) -> tuple[str | None, dict[str, str]]:
         """The form was changed: a run of the session being made takes of it what it can take.
@@ -372,7 +335,7 @@ class Service(Jobs):
             wish.values = values
             return None, {}
         runs = [run for run in self.registry.of_session(session) if not run.finished.is_set()]
-        if not runs or runs[-1].steering is None:
+        if not runs or runs[-1].steer is None:
             return None, {}
         run = runs[-1]
         if (own := self.own_settings(values)) is not None:  # about to become those of its model
@@ -387,7 +350,7 @@ class Service(Jobs):
         if not changed:
             return (status(text(lang, "live.later")) if later else None), later
         try:
-            run.steering.set_loop(**changed)
+            run.steer(**changed)
         except ValueError as error:
             return status(text(lang, "live.not_now", reason=told(error, lang)), bad=True), later
         run.loop = wanted

@@ -20,6 +20,7 @@ from loopviz.app.texts import LANGUAGES, text
 from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
+    from loopviz.engine.engine import Description
     from loopviz.lab.task import BeyondEnds, Task
 
 TEXT_LIMIT = 2_000_000  # characters of a text or file
@@ -85,20 +86,20 @@ def _ends(thing: dataclasses.Field[Any], hint: Any) -> dict[str, float]:
     return {"low": low, "high": high}
 
 
-def usual_loop(config: Any) -> dict[str, Any]:
-    """The loop fields that a measurement of the model of `config` has where nothing is said of them.
+def usual_loop(described: Description) -> dict[str, Any]:
+    """The loop fields that a measurement of a model has where nothing is said of them.
 
     None for a model that is a loop itself. Another is looped as everywhere on the pages: a block in the middle.
     """
-    if config.loop_blocks():
+    if described.loop_blocks():
         return {}
-    own = brought_settings(config)
+    own = brought_settings(described)
     return {"loop_layers": [own["block_start"], own["block_end"]], "loop_count": own["loop_count"]}
 
 
-def brought(task: Task, filled: Mapping[str, Any], config: Any) -> dict[str, Any]:
+def brought(task: Task, filled: Mapping[str, Any], described: Description) -> dict[str, Any]:
     """What a visitor filled in, with the model's own loop where they left the task's loop fields as they were."""
-    found, usual = dict(filled), usual_loop(config)
+    found, usual = dict(filled), usual_loop(described)
     for entry in fields_of(task):
         name = entry["name"]
         if usual and entry["loop"] and found.get(name, entry["value"]) == entry["value"] and entry["value"] is not None:

@@ -149,17 +149,16 @@ class LabRun:
 
     def link(self, at: Any) -> str | None:
         """The word of the address that opens in Explore the model that row `at` speaks of; None when there is none."""
-        task, rows = self.experiment.task, self.experiment.rows
-        if task.settings is None or not isinstance(at, int) or not 0 <= at < len(rows):
+        from loopviz.lab.measure import model_of_row
+
+        experiment, rows = self.experiment, self.experiment.rows
+        if experiment.task.settings is None or not isinstance(at, int) or not 0 <= at < len(rows):
             return None
-        fields = task.settings(self.experiment.subject, rows[at], self.experiment.params)
-        if fields is None:
+        described = model_of_row(experiment.task, experiment.subject, rows[at], experiment.params)
+        if described is None or st.unheld(described):  # one that is only nearly the row's would be a wrong answer
             return None
-        values = {**st.defaults(), "model": self.experiment.subject.name}
-        config = self.experiment.subject.view(fields).config
-        if st.unheld(config):  # a model that is only nearly the row's would be a wrong answer
-            return None
-        return encode(PageState(values={**values, **st.suit_model(values, config)}), local=self.local)[0]
+        values = {**st.defaults(), "model": described.name}
+        return encode(PageState(values={**values, **st.suit_model(values, described)}), local=self.local)[0]
 
     # --- messages -------------------------------------------------------------------------------------------------
 

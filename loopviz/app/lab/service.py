@@ -14,13 +14,13 @@ from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
-from loopviz.app.sessions.models import Loaded
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
+from loopviz.engine.engine import Engine
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
@@ -48,28 +48,28 @@ class MeasurementJob(Job):
         if self._problems:
             raise Refused(*self._problems)
 
-    def prepare(self, loaded: Loaded) -> None:
+    def prepare(self, loaded: Engine) -> None:
         """Refuse now, and not after waiting, what cannot be measured."""
         self.folder = outputs.scratch_folder()
         self.wanted = self.service.read(self.asked, loaded, self.folder, self.lang)
 
-    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+    def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Measure."""
-        from loopviz.model.interrupt import Interrupted, interruptible
-
-        try:
-            with ended_by(self.start.over.is_set), interruptible(self.start.over):
-                run = self._prepared()
-        except Interrupted:
+        with ended_by(self.start.over.is_set):
+            run = self._prepared()
+        if run is None:
             return self.stopped()
         # the place is kept until the measurement's own thread has ended
         return self.show(run, messages(run, every=self.service.every, ended=place.keep()), None)
 
-    def _prepared(self) -> LabRun:
-        from loopviz.lab.experiment import Experiment
+    def _prepared(self) -> LabRun | None:
+        """The measurement, not begun yet; None when it was taken back meanwhile."""
+        from loopviz.lab.measure import begin
 
         profile, folder = self.service.room.profile, self.folder
-        experiment = Experiment(*self.wanted, folder=folder)
+        experiment = begin(*self.wanted, folder, self.start.over)
+        if experiment is None:
+            return None
         run = LabRun(experiment, folder, self.session, self.ticket, self.lang, profile.seconds_lab, profile.paths)
         self.folder = None
         return run
@@ -103,21 +103,21 @@ class Laboratory:
         """
         return self.jobs.carry_out(MeasurementJob(self, payload if isinstance(payload, dict) else {}, session))
 
-    def read(self, asked: Mapping[str, Any], loaded: Any, folder: Path, lang: str) -> tuple[Any, Any, Any]:
+    def read(self, asked: Mapping[str, Any], loaded: Engine, folder: Path, lang: str) -> tuple[Any, Any, Any]:
         """The task, the model and the parameters that were asked for.
 
         Raises:
             ValueError: what is refused, before anything is made of it; TooMuch where a limit of the server's is why.
         """
         from loopviz.lab import TASKS
-        from loopviz.lab.task import Subject
+        from loopviz.lab.measure import subject_of
 
         task = TASKS.get(asked.get("task")) if isinstance(asked.get("task"), str) else None
         if task is None:
             raise ValueError(text(lang, "lab.unknown", names=", ".join(TASKS)))
         values = asked.get("values")
-        subject = Subject(loaded.model, loaded.tokenizer, loaded.name, loaded.source)
-        filled = brought(task, values if isinstance(values, dict) else {}, loaded.model.config)
+        subject = subject_of(loaded)
+        filled = brought(task, values if isinstance(values, dict) else {}, loaded.describe())
         params = params_of(task, filled, folder, lang)
         bounds.check_measurement(task, subject, params, loaded, self.room.profile, lang)
         return task, subject, params
@@ -151,7 +151,8 @@ class Laboratory:
         now = self.room.want(name, lang, linked=asked.get("linked") is True, look=asked.get("look") is True)
         answer = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
         if loaded is not None:
-            answer |= {"loop": usual_loop(loaded.model.config), "context": loaded.model.config.max_position_embeddings}
+            described = loaded.describe()
+            answer |= {"loop": usual_loop(described), "context": described.max_position_embeddings}
         return dumps(answer)
 
     def look(self, question: Any) -> str:

@@ -18,7 +18,7 @@ from loopviz.app.profile import GIB, MIB, Profile
 from loopviz.app.texts import text
 
 if TYPE_CHECKING:
-    from loopviz.app.sessions.models import Loaded
+    from loopviz.engine.engine import Engine
     from loopviz.engine.work import Rate, Shape, Work
 
 WAYS = 2  # that are told to one who asked for too much
@@ -70,7 +70,7 @@ def excess(work: Work, rate: Rate | None, profile: Profile) -> Excess | None:
     return _too_long("bounds.seconds", work, rate, profile.estimate_seconds)
 
 
-def _rate(loaded: Loaded, work: Work, limit: float | None) -> Rate | None:
+def _rate(loaded: Engine, work: Work, limit: float | None) -> Rate | None:
     """The model's rate; measured anew where by the one that is known the work would be refused. None: nobody asks."""
     if limit is None:
         return None
@@ -160,7 +160,7 @@ def size(amount: float, _lang: str) -> str:
 
 
 def of_run(
-    loaded: Loaded,
+    loaded: Engine,
     values: Mapping[str, Any],
     prompt: int,
     extras: Collection[str],
@@ -202,12 +202,11 @@ def of_run(
     return [] if problem is None else [problem]
 
 
-def shape_of(loaded: Loaded, values: Mapping[str, Any] | None) -> Shape:
+def shape_of(loaded: Engine, values: Mapping[str, Any] | None) -> Shape:
     """What of a model under cleaned values decides what a run costs; None: without a loop."""
-    from loopviz.engine.work import Loop, Shape
+    from loopviz.engine.work import Loop
 
-    model = loaded.model
-    plain = Shape.of(model.config, model.dtype.itemsize).plain
+    plain = loaded.describe().shape.plain
     if values is None:
         return plain
     used = st.effective(values)
@@ -259,7 +258,7 @@ class _Asked:
 
 def of_comparison(
     shapes: Sequence[tuple[Shape, Mapping[str, Any]]],
-    loaded: Loaded,
+    loaded: Engine,
     prompt: int,
     continuation: int,
     profile: Profile,
@@ -299,7 +298,7 @@ def of_comparison(
 # -- Lab ---------------------------------------------------------------------------------------------------------------
 
 
-def check_measurement(task: Any, subject: Any, params: Any, loaded: Loaded, profile: Profile, lang: str) -> None:
+def check_measurement(task: Any, subject: Any, params: Any, loaded: Engine, profile: Profile, lang: str) -> None:
     """Refuse a measurement of the Lab that is more than the server's limits allow.
 
     Raises:

@@ -19,11 +19,12 @@ from loopviz.app.sessions import bounds
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
-from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
+from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import Start, Starts
 from loopviz.app.sessions.waiting_line import Ahead, LineFull, Place, Places
 from loopviz.app.texts import text
+from loopviz.engine.engine import Engine
 from loopviz.worker import ended_by
 
 
@@ -80,10 +81,10 @@ class Job:
     def check(self) -> None:
         """Refuse what can be refused at once; raises Refused, or ValueError. It is its session's newest now."""
 
-    def prepare(self, loaded: Loaded) -> None:
+    def prepare(self, loaded: Engine) -> None:
         """Refuse what the model or the server refuses, before a place is waited for; raises as :meth:`check`."""
 
-    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+    def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """It has a place: its messages (:meth:`show`). Raises as :meth:`check`."""
         raise NotImplementedError
 
@@ -160,8 +161,8 @@ class Jobs:
         self.room = room
         self.keeper = keeper
         keeper.profile = room.profile
-        self.places = places or Places(longest=room.profile.queue)
-        self.starts = Starts()
+        self.places = places or Places(room.profile.runs_at_once, room.profile.queue)
+        self.starts = Starts(room.profile.pages)
 
     def carry_out(self, job: Job) -> Iterator[str]:
         """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""

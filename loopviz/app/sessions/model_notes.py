@@ -12,7 +12,7 @@ from loopviz.app.controls import settings as st
 from loopviz.app.texts import table, text
 
 if TYPE_CHECKING:
-    from loopviz.app.sessions.models import Loaded
+    from loopviz.engine.engine import Engine
 
 LONGEST = 80  # characters of a name that a stranger's file brings
 SHOWN = 3  # tokens named of those a note is about
@@ -34,11 +34,11 @@ def key_of(code: str, values: Mapping[str, Any]) -> str:
     return f"note.{code}"
 
 
-def of_model(loaded: Loaded, lang: str) -> list[str]:
+def of_model(loaded: Engine, lang: str) -> list[str]:
     """What is to be known of a model that is there: what its files' reader noted, and what the page cannot hold of its loop."""
-    config = loaded.model.config
-    said = told(loaded.notes, lang)
-    if not config.loop_blocks() or not (names := st.unheld(config)):
+    found = loaded.describe()
+    said = told(found.notes, lang)
+    if not found.blocks or not (names := st.unheld(found)):
         return said
     return [*said, text(lang, "note.unheld", fields=", ".join(names))]
 

@@ -1,14 +1,14 @@
 """The models a server holds: loaded once, in the background, shared by every run.
 
-Importing this module needs no torch: PyTorch and transformers are imported by the thread that loads the first model,
-after the page can already be seen. A run makes its own `model.with_loop(**fields)` of a shared model.
+What is held of each is its engine (:class:`loopviz.engine.engine.Engine`), and nothing here looks behind it. Importing this
+module needs no torch: PyTorch and transformers are imported by the thread that loads the first model, after the page can
+already be seen.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-import os
 import re
 import threading
 import time
@@ -16,8 +16,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
 
 from loopviz.app.controls.examples import OFFERED
 from loopviz.app.controls.model_name import short_name
@@ -26,7 +24,8 @@ from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import table, text
-from loopviz.worker import WorkerEnded
+from loopviz.engine.engine import Engine, LoadLimits
+from loopviz.worker import WorkerEnded, ended_by
 
 log = logging.getLogger(__name__)
 MOST_WANTED = 8  # loads that pages began by looking; a page whose model is not among them asks again
@@ -45,39 +44,13 @@ class GivenUp(Exception):
     """Nobody wants a model any more that is being loaded."""
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model ready to run, with its tokenizer; `name` is what was asked for, `source` says where the weights came from.
+def __getattr__(name: str) -> object:
+    """`Loaded`, the engine of a model that was loaded here, is imported when it is asked for: it needs torch."""
+    if name == "Loaded":
+        from loopviz.engine.local import LocalEngine
 
-    notes: what is to be known of it although it loads (`loopviz.model.checkpoints.load.Note`).
-    """
-
-    name: str
-    model: Any
-    tokenizer: Any
-    source: str = ""
-    notes: tuple[Any, ...] = ()
-
-    @property
-    def layers(self) -> int:
-        """Physical decoder layers, L."""
-        return self.model.config.num_hidden_layers
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters the model has."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-    @cached_property
-    def n_bytes(self) -> int:
-        """Bytes of its parameters."""
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
-
-    def rate(self, *, doubted: bool = False) -> Any:
-        """How fast it is on this machine (`loopviz.engine.work.Rate`): measured as it arrives, and again if `doubted`."""
-        from loopviz.engine.rate import rate_of
-
-        return rate_of(self.model, doubted=doubted)
+        return LocalEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True)
@@ -119,7 +92,7 @@ class _Loading:
     waiters: int = 0
     until: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
-    loaded: Loaded | None = None
+    loaded: Engine | None = None
     words: Words | None = None  # why it cannot be had; None with no model: it was given up
 
     def unwanted(self) -> bool:
@@ -145,7 +118,7 @@ class ModelRoom:
         default: str,
         *,
         profile: Profile = LOCAL,
-        load: Callable[[str, Callable[[str, float | None], None], bool], Loaded] | None = None,
+        load: Callable[[str, Callable[[str, float | None], None], bool], Engine] | None = None,
     ) -> None:
         # What visitors call it is not where it lies on the machine, unless they may know.
         self.default = default if profile.paths else short_name(default)
@@ -153,7 +126,7 @@ class ModelRoom:
         self.profile = profile
         self._load = load
         self._lock = threading.Lock()
-        self._held: OrderedDict[str, Loaded] = OrderedDict()  # the last is the one needed last
+        self._held: OrderedDict[str, Engine] = OrderedDict()  # the last is the one needed last
         self._loads: dict[str, _Loading] = {}
         self._status: dict[str, Status] = {}
         self._turns = threading.BoundedSemaphore(profile.model_loads)
@@ -238,7 +211,7 @@ class ModelRoom:
 
     # --- loading --------------------------------------------------------------------------------------------------
 
-    def ready(self, name: str) -> Loaded | None:
+    def ready(self, name: str) -> Engine | None:
         """The model if it is loaded; never waits."""
         with self._lock:
             if name in self._held:
@@ -284,7 +257,7 @@ class ModelRoom:
             loading.until = max(loading.until, time.monotonic() + LINGER)
             return self._now(name)
 
-    def get(self, name: str, lang: str = "en", gone: Callable[[], bool] = lambda: False) -> Loaded:
+    def get(self, name: str, lang: str = "en", gone: Callable[[], bool] = lambda: False) -> Engine:
         """The model, loaded first if need be (this waits).
 
         Args:
@@ -348,7 +321,7 @@ class ModelRoom:
             del self._loads[name]
         loading.done.set()
 
-    def _fetch(self, loading: _Loading) -> Loaded:
+    def _fetch(self, loading: _Loading) -> Engine:
         name = loading.name
         local = self.profile.paths or name == self.default
         path = self._default_path if name == self.default else name
@@ -360,28 +333,35 @@ class ModelRoom:
 
         if self._load is not None:
             return self._load(path, progress, local)
-        from loopviz.hub_download import EndableFetch
-        from loopviz.model.checkpoints.load import CheckpointLimits, Terms, TokenizerLimits, prepare_checkpoint
-        from loopviz.worker import ended_by
+        from loopviz.engine.local import prepare
 
-        profile, ours = self.profile, self.offered(name)
-        limits = CheckpointLimits(profile.layers, profile.vocabulary, profile.one_model_bytes, profile.download_bytes)
-        apart = TokenizerLimits(profile.tokenizer_seconds, profile.tokenizer_bytes, 2 * profile.vocabulary)
-        terms = Terms(None if ours else limits, EndableFetch(loading.unwanted))
         with ended_by(loading.unwanted):
-            prepared = prepare_checkpoint(
-                os.path.expanduser(path) if local else path,
-                progress=progress,
+            prepared = prepare(
+                name,
+                path,
+                self._load_limits(),
+                bounded=not self.offered(name),
+                apart=path not in OFFERED,
                 allow_paths=local,
-                terms=terms,
-                apart=None if path in OFFERED else apart,
+                progress=progress,
+                unwanted=loading.unwanted,
             )
             with self._memory(prepared.need, loading):
-                found = prepared.load()
-        found.model.requires_grad_(False)
-        loaded = Loaded(name, found.model, found.tokenizer, found.source, found.notes)
+                loaded = prepared.load()
         loaded.rate()  # measured now, and not when somebody waits
         return loaded
+
+    def _load_limits(self) -> LoadLimits:
+        """What a stranger's model may be here."""
+        profile = self.profile
+        return LoadLimits(
+            layers=profile.layers,
+            vocabulary=profile.vocabulary,
+            weight_bytes=profile.one_model_bytes,
+            download_bytes=profile.download_bytes,
+            tokenizer_seconds=profile.tokenizer_seconds,
+            tokenizer_bytes=profile.tokenizer_bytes,
+        )
 
     @contextmanager
     def _turn(self, loading: _Loading) -> Iterator[None]:
@@ -403,15 +383,15 @@ class ModelRoom:
 
         Those that are offered do not wait: what others are loading has been counted before, and may be in memory by now.
         """
-        from loopviz.model.checkpoints.inspect import available_memory
+        from loopviz.engine.local import free_memory
 
         while True:
             with self._lock:
                 taken = sum(self._reserved.values())
-                while need > available_memory() and self._let_go_one(keep=loading.name):
+                while need > free_memory() and self._let_go_one(keep=loading.name):
                     gc.collect()
                 alone = not taken or self.offered(loading.name)
-                if alone or need + taken <= available_memory():
+                if alone or need + taken <= free_memory():
                     self._reserved[loading.name] = need
                     break
             if loading.unwanted():

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from loopviz.app.controls.examples import OFFERS, offer_of
-from loopviz.app.explore.prompt_words import unread_share
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.engine.prompt_words import unread_share
 from loopviz.model.checkpoints.load import load_checkpoint
 
 CHINESE = "从前有一个小机器人，它住在山里。"

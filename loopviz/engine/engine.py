@@ -1,0 +1,202 @@
+"""How anybody reaches a model, wherever it runs: what it is, what it refuses, a run of it. Plain data both ways.
+
+    loaded.describe()               what a page says of the model, before anything runs
+    loaded.check(loop)              what it refuses of loop settings
+    loaded.start(request)           a run: its Meta, its Frames, a wheel and a brake
+
+An engine is of one model, and whoever holds it keeps the model. :class:`loopviz.engine.local.LocalEngine` is that of a model
+in this process; another process, or a cluster, is reached by the same methods, for nothing of a model passes them: a
+:class:`Request`, a :class:`Description`, a refusal and a Frame can be pickled, and can be written as JSON.
+
+Importing this needs no torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loopviz.engine.work import Rate, Shape
+
+if TYPE_CHECKING:
+    from loopviz.model.block import LoopBlock
+    from loopviz.model.checkpoints.errors import Note
+    from loopviz.trace import Frame
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model as plain data: all that is said of it before anything runs.
+
+    It has the names of a `LoopLlamaConfig` for what it shares with one, so that a rule about loop settings reads either.
+
+    Attributes:
+        name: what was asked for.
+        source: where its weights came from, for people to read.
+        notes: what is to be known of it although it loads.
+        shape: its sizes, and its loop's: what decides what work costs.
+        blocks: its looped blocks with every setting resolved, in order; none for a plain Llama.
+        loop_injection, loop_norm: which loop weights it has, one value or one a block.
+        dtype: of its parameters, "float32".
+        parameters: how many.
+        n_bytes: of them all.
+        chats: whether it has a chat template.
+        lens_misleads: whether the direct lens shows words that it would not say
+            (:func:`loopviz.model.direct_lens_misleads`).
+    """
+
+    name: str
+    source: str
+    notes: tuple[Note, ...]
+    shape: Shape
+    blocks: tuple[LoopBlock, ...]
+    loop_injection: Any
+    loop_norm: Any
+    dtype: str
+    parameters: int
+    n_bytes: int
+    chats: bool
+    lens_misleads: bool = False
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Physical decoder layers, L."""
+        return self.shape.layers
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Tokens it can read at most."""
+        return self.shape.context
+
+    def loop_blocks(self) -> list[LoopBlock]:
+        """As `LoopLlamaConfig.loop_blocks`."""
+        return list(self.blocks)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run that is asked for.
+
+    Attributes:
+        prompt: text.
+        loop: fields of `LoopLlamaConfig`; what is not given stays as the model has it.
+        settings: fields of `StreamSettings`.
+        name: what the run's Meta calls the model; "": what it was loaded as.
+    """
+
+    prompt: str
+    loop: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A run that has begun.
+
+    Attributes:
+        meta: its Meta; `meta["changes"]` grows there as its loop is changed, before the first Frame made under the change.
+        frames: one a token, as they come; closing this ends the run.
+        steer: `steer(loop_count=8)` changes loop fields from the next pass on; ValueError for what the run refuses.
+        stop: end it at once, in the middle of a pass too. Like `steer`, from any thread.
+    """
+
+    meta: dict[str, Any]
+    frames: Iterator[Frame]
+    steer: Callable[..., None]
+    stop: Callable[[], None]
+
+
+class Engine(Protocol):
+    """One model, to be described, asked and run. Its methods may be called from any thread."""
+
+    @property
+    def name(self) -> str:
+        """What was asked for."""
+
+    @property
+    def layers(self) -> int:
+        """Physical decoder layers, L."""
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that keeping it takes."""
+
+    def describe(self, loop: Mapping[str, Any] | None = None) -> Description:
+        """What the model is; with loop fields, what it would be under them.
+
+        Raises:
+            ValueError: what :meth:`check` gives.
+        """
+
+    def check(self, loop: Mapping[str, Any]) -> list[ValueError]:
+        """Why the model refuses these loop fields: :class:`~loopviz.checks.FieldError`, the configuration's own; [] if it takes them."""
+
+    def start(self, request: Request, stop: threading.Event | None = None) -> Handle:
+        """Begin a run.
+
+        Args:
+            stop: ends the run once it is set, as `Handle.stop` does.
+
+        Raises:
+            ValueError: here, not at the first Frame: loop fields, settings or a prompt that are refused.
+        """
+
+    def rate(self, *, doubted: bool = False) -> Rate:
+        """How fast it is where it runs; measured anew if `doubted`."""
+
+    def prompt_tokens(self, prompt: str, *, chat: bool = False) -> int:
+        """Tokens of a prompt as a run reads it; ValueError where a run would refuse it."""
+
+    def tokens(self, text: str, *, chat: bool = False, marks: bool = True) -> int:
+        """Tokens of a text, however many.
+
+        Args:
+            chat: put it into the chat template first, if there is one.
+            marks: with what the tokenizer puts before every text.
+
+        Raises:
+            ValueError: the tokenizer cannot read it.
+        """
+
+    def end_of(self, text: str, most: int, *, chat: bool = False) -> str:
+        """The end of a text, of at most so many tokens when it is read as a prompt; ValueError as :meth:`tokens`."""
+
+    def unread_share(self, prompt: str) -> tuple[str, float] | None:
+        """What of a prompt the tokenizer has no words for (:func:`loopviz.engine.prompt_words.unread_share`)."""
+
+
+@dataclass(frozen=True)
+class LoadLimits:
+    """How large a model may be that a stranger names, and what its tokenizer may take.
+
+    Attributes:
+        layers, vocabulary: at most.
+        weight_bytes: of its parameters as they are held.
+        download_bytes: of the files that are fetched.
+        tokenizer_seconds, tokenizer_bytes: for one text.
+    """
+
+    layers: int
+    vocabulary: int
+    weight_bytes: int
+    download_bytes: int
+    tokenizer_seconds: float
+    tokenizer_bytes: int
+
+
+class Prepared(Protocol):
+    """A model of which all is here but its weights."""
+
+    @property
+    def need(self) -> int:
+        """Bytes of memory that :meth:`load` needs at its peak."""
+
+    def load(self) -> Engine:
+        """Read the weights; ValueError where they cannot be had after all."""

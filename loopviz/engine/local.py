@@ -1,0 +1,221 @@
+"""The engine of a model in this process, and how a model becomes one: found, looked into, its weights read."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from loopviz.engine.engine import Description, Engine, Handle, LoadLimits, Request
+from loopviz.engine.pieces import chat_text, decode, encode, encode_prompt
+from loopviz.engine.prompt_words import unread_share
+from loopviz.engine.rate import rate_of
+from loopviz.engine.sampling import StreamSettings
+from loopviz.engine.steering import Steering
+from loopviz.engine.work import Rate, Shape
+from loopviz.hub_download import EndableFetch
+from loopviz.model.checkpoints import inspect
+from loopviz.model.checkpoints.load import (
+    CheckpointLimits,
+    Note,
+    PreparedCheckpoint,
+    Terms,
+    TokenizerLimits,
+    prepare_checkpoint,
+)
+from loopviz.model.exit_lens import direct_lens_misleads
+
+if TYPE_CHECKING:
+    from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+
+CUTS = 8  # tries at the end of a text: what the template adds, and what the cut changed, are known only afterwards
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """A model of this process, ready to run, and shared by all who run it: a run makes a view of its own.
+
+    Attributes:
+        name: what was asked for.
+        model: never changed.
+        tokenizer: of the model.
+        source: where the weights came from, for people to read.
+        notes: what is to be known of it although it loads.
+    """
+
+    name: str
+    model: LoopLlamaForCausalLM
+    tokenizer: Any
+    source: str = ""
+    notes: tuple[Note, ...] = ()
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> int:
+        """Physical decoder layers, L."""
+        return self.model.config.num_hidden_layers
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @cached_property
+    def n_bytes(self) -> int:
+        """Bytes of its parameters."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
+    @property
+    def chats(self) -> bool:
+        """Whether it has a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def describe(self, loop: Mapping[str, Any] | None = None) -> Description:
+        """What the model is; with loop fields, what it would be under them. ValueError as :meth:`check`."""
+        return self.described((self.model if loop is None else self.model.with_loop(**loop)).config)
+
+    def described(self, config: LoopLlamaConfig) -> Description:
+        """What a view of the model is, by its configuration."""
+        first = next(iter(self.model.parameters()), None)
+        return Description(
+            name=self.name,
+            source=self.source,
+            notes=self.notes,
+            shape=Shape.of(config, 0 if first is None else first.element_size()),
+            blocks=tuple(config.loop_blocks()),
+            loop_injection=config.loop_injection,
+            loop_norm=config.loop_norm,
+            dtype="" if first is None else str(first.dtype).removeprefix("torch."),
+            parameters=self.parameters,
+            n_bytes=self.n_bytes,
+            chats=self.chats,
+            lens_misleads=direct_lens_misleads(config, self.model.config),
+        )
+
+    def check(self, loop: Mapping[str, Any]) -> list[ValueError]:
+        """Why the model refuses these loop fields; [] if it takes them."""
+        try:
+            self.model.with_loop(**loop)
+        except ValueError as error:
+            return [error]
+        return []
+
+    def rate(self, *, doubted: bool = False) -> Rate:
+        """How fast it is on this machine: measured as it arrives, and again if `doubted`."""
+        return rate_of(self.model, doubted=doubted)
+
+    # -- a run ---------------------------------------------------------------------------------------------------------
+
+    def start(self, request: Request, stop: threading.Event | None = None) -> Handle:
+        """Begin a run on a view of the model; raises as :func:`loopviz.engine.stream`."""
+        from loopviz.engine import run_meta, stream  # by these names: who measures runs puts its own there
+
+        stop = threading.Event() if stop is None else stop
+        view, settings, steering = self.model.with_loop(**request.loop), StreamSettings(**request.settings), Steering()
+        which = (view, self.tokenizer, request.prompt, settings)
+        meta = run_meta(*which, model_name=request.name or None, steering=steering)
+        return Handle(meta, stream(*which, stop=stop, steering=steering), steering.set_loop, stop.set)
+
+    # -- its words -----------------------------------------------------------------------------------------------------
+
+    def prompt_tokens(self, prompt: str, *, chat: bool = False) -> int:
+        """Tokens of a prompt as a run reads it; ValueError where a run would refuse it."""
+        context = self.model.config.max_position_embeddings
+        return len(encode_prompt(self.tokenizer, prompt, chat=chat, context=context))
+
+    def tokens(self, text: str, *, chat: bool = False, marks: bool = True) -> int:
+        """Tokens of a text, however many; in the chat template if there is one. ValueError: it cannot be read."""
+        if chat and self.chats:
+            return len(encode(self.tokenizer, chat_text(self.tokenizer, text), add_special_tokens=False))
+        return len(encode(self.tokenizer, text, **({} if marks else {"add_special_tokens": False})))
+
+    def end_of(self, text: str, most: int, *, chat: bool = False) -> str:
+        """The end of a text, of at most so many tokens when it is read as a prompt; ValueError: it cannot be read."""
+        ids = encode(self.tokenizer, text, add_special_tokens=False)
+        over = 0  # what the chat template adds, and what the cut changed
+        for _ in range(CUTS):
+            cut = decode(self.tokenizer, ids[-max(1, most - over) :]).lstrip("\ufffd")
+            more = self.tokens(cut, chat=chat) - most
+            if more <= 0:
+                break
+            over += more
+        return cut
+
+    def unread_share(self, prompt: str) -> tuple[str, float] | None:
+        """What of a prompt the tokenizer has no words for; ValueError: it cannot read it."""
+        return unread_share(self.tokenizer, prompt)
+
+
+def engine_of(model: Any) -> Engine:
+    """`model` as an engine: itself if it is one, else (a LoopLlama that a script has at hand) one without a tokenizer."""
+    return model if hasattr(model, "describe") else LocalEngine("", model, None)
+
+
+# -- how a model becomes one -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LocalPrepared:
+    """A model of which all is here but its weights; `name` is what was asked for."""
+
+    name: str
+    checkpoint: PreparedCheckpoint
+
+    @property
+    def need(self) -> int:
+        """Bytes of memory that :meth:`load` needs at its peak."""
+        return self.checkpoint.need
+
+    def load(self) -> LocalEngine:
+        """Read the weights; CheckpointError where they do not fit, or cannot be read after all."""
+        found = self.checkpoint.load()
+        found.model.requires_grad_(False)
+        return LocalEngine(self.name, found.model, found.tokenizer, found.source, found.notes)
+
+
+def prepare(
+    name: str,
+    path: str,
+    limits: LoadLimits,
+    *,
+    bounded: bool,
+    apart: bool,
+    allow_paths: bool,
+    progress: Callable[[str, float | None], None],
+    unwanted: Callable[[], bool],
+) -> LocalPrepared:
+    """Bring a model here and look through it: all but the weights.
+
+    Args:
+        name: what was asked for.
+        path: what that is: a known model, a folder, a .gguf file, an id of the Hub.
+        limits: of a stranger's model.
+        bounded: whether they hold for this one.
+        apart: whether its tokenizer is a stranger's, and runs in a process of its own.
+        allow_paths: whether folders and files of this machine may be named.
+        progress: told the stage, and the share done of it.
+        unwanted: once it says so, a download ends.
+
+    Raises:
+        CheckpointError: it cannot be had, or is more than the limits allow (CheckpointTooLarge).
+        WorkerEnded: nobody waits for it any more.
+    """
+    largest = CheckpointLimits(limits.layers, limits.vocabulary, limits.weight_bytes, limits.download_bytes)
+    texts = TokenizerLimits(limits.tokenizer_seconds, limits.tokenizer_bytes, 2 * limits.vocabulary)
+    prepared = prepare_checkpoint(
+        os.path.expanduser(path) if allow_paths else path,
+        progress=progress,
+        allow_paths=allow_paths,
+        terms=Terms(largest if bounded else None, EndableFetch(unwanted)),
+        apart=texts if apart else None,
+    )
+    return LocalPrepared(name, prepared)
+
+
+def free_memory() -> int:
+    """Bytes of memory that a model may take here now."""
+    return inspect.available_memory()

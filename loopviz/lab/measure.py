@@ -1,0 +1,53 @@
+"""How a page has a model measured: the one door from an engine to the Lab's tasks.
+
+A task reads states, logits and caches as it likes, so it takes the model itself, and runs where the model is. An engine goes
+in; out comes a :class:`~loopviz.lab.task.Subject`, which a page hands to a task and never looks into, and then rows, which
+are plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loopviz.engine.local import LocalEngine
+from loopviz.lab.experiment import Experiment
+from loopviz.lab.task import Row, Subject, Task
+from loopviz.model.interrupt import Interrupted, Stop, interruptible
+
+if TYPE_CHECKING:
+    from loopviz.engine.engine import Description, Engine
+
+
+def subject_of(engine: Engine) -> Subject:
+    """The model behind an engine, as the thing that is measured.
+
+    Raises:
+        ValueError: the model is not in this process.
+    """
+    if not isinstance(engine, LocalEngine):
+        raise ValueError(f"engine={type(engine).__name__}: its model runs elsewhere; measure it where it runs")
+    return Subject(engine.model, engine.tokenizer, engine.name, engine.source)
+
+
+def begin(task: Task, subject: Subject, params: Any, folder: Path, stop: Stop) -> Experiment | None:
+    """An experiment, nothing of it measured yet: the model's hash takes a while. None: `stop` was set meanwhile.
+
+    Args:
+        folder: of the texts it reads.
+    """
+    try:
+        with interruptible(stop):
+            return Experiment(task, subject, params, folder=folder)
+    except Interrupted:
+        return None
+
+
+def model_of_row(task: Task, subject: Subject, row: Row, params: Any) -> Description | None:
+    """The model that a row speaks of; None where it is no model's, or the task's rows are none."""
+    fields: Mapping[str, Any] | None = None if task.settings is None else task.settings(subject, row, params)
+    if fields is None:
+        return None
+    engine = LocalEngine(subject.name, subject.model, subject.tokenizer, subject.source)
+    return engine.described(subject.view(dict(fields)).config)
