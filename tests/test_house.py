@@ -58,7 +58,7 @@ OF_A_MODEL = {
     "unk_token_id",
     "with_loop",
 }
-NAMES_OF_MODELS = {"asked", "options", "problem", "self"}  # whose `.model` is a model's name
+NAMES_OF_MODELS = {"asked", "job", "options", "problem", "self"}  # whose `.model` is a model's name
 
 
 def modules() -> dict[str, tuple[str, bool]]:

@@ -52,10 +52,7 @@ def _poll_less(demo: gr.Blocks) -> None:
             setattr(demo._queue, name, seconds)
 
 
-SHORT = 32  # short events answered at a time: questions, changes of the form, Stop
-
-
-def threads(waiting: int, running: int) -> int:
+def threads(waiting: int, running: int, short: int = LOCAL.short_events) -> int:
     """Threads for the pages' events: a run holds one while it waits and is made, and no short event may wait for runs.
 
     Gradio has a pool of its own made only for a number that is not its usual one; else Starlette's is used, which the
@@ -63,8 +60,9 @@ def threads(waiting: int, running: int) -> int:
 
     Args:
         waiting, running: runs that may wait, and be made, at a time.
+        short: events answered at a time that no run holds up: questions, changes of the form, Stop.
     """
-    usual, wanted = 40, waiting + running + SHORT
+    usual, wanted = 40, waiting + running + short
     return wanted + (wanted == usual)
 
 
@@ -84,7 +82,7 @@ def launch(
     page.service.room.warm_when_asked(latest=WARM_AFTER)
     profile = page.service.room.profile
     rules = rules_of(host, os.environ, profile)
-    page.demo.queue(default_concurrency_limit=4, max_size=profile.queue, api_open=False)
+    page.demo.queue(default_concurrency_limit=profile.events_at_once, max_size=profile.queue, api_open=False)
     keep_mail(page.demo._queue)
     # else, on a Space, Gradio's script asks others for fonts and about the Space
     page.demo.space_id = None
@@ -95,7 +93,7 @@ def launch(
         inbrowser=browser,
         prevent_thread_lock=not wait,
         state_session_capacity=profile.sessions,
-        max_threads=threads(profile.queue, page.service.places.most),
+        max_threads=threads(profile.queue, page.service.places.most, profile.short_events),
         theme=theme(),
         **assets.launch_options(page.demo, rules, event_stream.route(page.service.registry), *page.sharing.routes()),
     )

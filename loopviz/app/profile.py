@@ -25,6 +25,7 @@ class Profile:
         seconds_run, seconds_compare, seconds_lab: that a run, a comparison, a measurement may take; None: no end.
         estimate_seconds: that one of these may be estimated to take before it begins; None: no end.
         work_bytes: of K/V, states, attention and logits that one of these may hold at a time.
+        runs_at_once: runs, comparisons and measurements made at a time, on all pages together.
         queue: of runs that may wait in all; who comes later is told so.
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
         run_bytes: that one of these may grow to while it is made.
@@ -32,13 +33,21 @@ class Profile:
         model_bytes: of parameters of the models held beside the default one.
         one_model_bytes: of parameters of one model that a visitor names; what memory holds is asked besides.
         model_loads: of models that visitors name, at a time; who comes later waits. Those offered never do.
+        models_wanted: loads begun because a page looked at a model; one whose model is not among them asks again.
         download_bytes: of the files of a model that a visitor may fetch.
         layers, vocabulary: of a model that a visitor may load.
         tokenizer_seconds, tokenizer_bytes: that a stranger's tokenizer or template may take for one text.
         body_bytes: of a call that a page makes; a text for the Lab is part of one.
         question_bytes: of a question that a page's script asks, and of any other call.
         body_seconds: that either may take to arrive.
-        pause_seconds: that a file on its way may rest.
+        question_characters: of a question; settings_characters: of one that holds all of a page's settings.
+        files_at_once: that visitors open, on their way at a time; files_made_at_once: that are made for them.
+        file_seconds: that a file may take to arrive; pause_seconds: that it may rest on its way.
+        text_characters: of a text or file for the Lab; line_characters: of any other field there.
+        rows_shown: of a measurement, on the page; its files have all.
+        line_messages: that wait for a page which reads too slowly; answer_messages: of one answer.
+        events_at_once: of one kind of a page's events, answered at a time; short_events: of those that no run holds up.
+        pages: whose starts are remembered, the least recently heard of goes first.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
 
@@ -51,6 +60,7 @@ class Profile:
     seconds_lab: float | None
     estimate_seconds: float | None
     work_bytes: int
+    runs_at_once: int
     queue: int
     kept_bytes: int
     run_bytes: int
@@ -60,6 +70,7 @@ class Profile:
     model_bytes: int
     one_model_bytes: int
     model_loads: int
+    models_wanted: int
     download_bytes: int
     layers: int
     vocabulary: int
@@ -69,6 +80,19 @@ class Profile:
     question_bytes: int
     body_seconds: float
     pause_seconds: float
+    events_at_once: int
+    short_events: int
+    pages: int
+    line_messages: int
+    answer_messages: int
+    files_at_once: int
+    files_made_at_once: int
+    file_seconds: float
+    text_characters: int
+    line_characters: int
+    rows_shown: int
+    settings_characters: int
+    question_characters: int
     sessions: int
 
 
@@ -82,6 +106,7 @@ LOCAL = Profile(
     seconds_lab=None,
     estimate_seconds=None,
     work_bytes=8 * GIB,
+    runs_at_once=2,
     queue=64,
     kept_bytes=2 * GIB,
     run_bytes=1 * GIB,
@@ -91,6 +116,7 @@ LOCAL = Profile(
     model_bytes=8 * GIB,
     one_model_bytes=1024 * GIB,
     model_loads=2,
+    models_wanted=8,
     download_bytes=64 * GIB,
     layers=512,
     vocabulary=1_000_000,
@@ -100,6 +126,19 @@ LOCAL = Profile(
     question_bytes=MIB // 2,
     body_seconds=60.0,
     pause_seconds=20.0,
+    events_at_once=4,
+    short_events=32,
+    pages=4_096,
+    line_messages=200,
+    answer_messages=32,
+    files_at_once=4,
+    files_made_at_once=2,
+    file_seconds=300.0,
+    text_characters=2_000_000,
+    line_characters=2_000,
+    rows_shown=300,
+    settings_characters=40_000,
+    question_characters=4_000,
     sessions=200,
 )
 PUBLIC = Profile(
@@ -112,6 +151,7 @@ PUBLIC = Profile(
     seconds_lab=900.0,
     estimate_seconds=1_800.0,
     work_bytes=1 * GIB,
+    runs_at_once=2,
     queue=64,
     kept_bytes=512 * MIB,
     run_bytes=192 * MIB,
@@ -121,6 +161,7 @@ PUBLIC = Profile(
     model_bytes=2 * GIB,
     one_model_bytes=2 * GIB,
     model_loads=2,
+    models_wanted=8,
     download_bytes=4 * GIB,
     layers=128,
     vocabulary=300_000,
@@ -130,6 +171,19 @@ PUBLIC = Profile(
     question_bytes=MIB // 2,
     body_seconds=60.0,
     pause_seconds=20.0,
+    events_at_once=4,
+    short_events=32,
+    pages=4_096,
+    line_messages=200,
+    answer_messages=32,
+    files_at_once=4,
+    files_made_at_once=2,
+    file_seconds=300.0,
+    text_characters=2_000_000,
+    line_characters=2_000,
+    rows_shown=300,
+    settings_characters=40_000,
+    question_characters=4_000,
     sessions=200,
 )
 PROFILES = {profile.name: profile for profile in (LOCAL, PUBLIC)}

@@ -28,7 +28,6 @@ from loopviz.engine.engine import Engine, LoadLimits
 from loopviz.worker import WorkerEnded, ended_by
 
 log = logging.getLogger(__name__)
-MOST_WANTED = 8  # loads that pages began by looking; a page whose model is not among them asks again
 LINGER = 1.8  # seconds that a page's look counts: it looks again in half of that while it is open
 LOOK = 0.2  # seconds between two looks of who waits
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+\.gguf)?", re.ASCII | re.IGNORECASE)
@@ -251,7 +250,7 @@ class ModelRoom:
             if linked and not self.offered(name):
                 return Status("ask", name) if loading is None else now
             if loading is None:
-                if len(self._loads) < MOST_WANTED:
+                if len(self._loads) < self.profile.models_wanted:
                     self._begin(name)
                 return Status("waiting", name)
             loading.until = max(loading.until, time.monotonic() + LINGER)

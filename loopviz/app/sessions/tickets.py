@@ -10,7 +10,8 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-KEEP = 4096  # pages remembered, the least recently heard of goes first
+from loopviz.app.profile import LOCAL
+
 LONGEST = 64  # characters of a ticket
 MOST_NUMBER = 2**53  # what a page's script can count to
 
@@ -44,7 +45,7 @@ class Start:
 class Starts:
     """The newest start of each page, by its session. Its methods may be called from any thread."""
 
-    def __init__(self, keep: int = KEEP) -> None:
+    def __init__(self, keep: int = LOCAL.pages) -> None:
         self._keep = keep
         self._lock = threading.Lock()
         self._newest: OrderedDict[str, Start] = OrderedDict()

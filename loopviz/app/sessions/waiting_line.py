@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-RUNS_AT_ONCE = 2  # on all pages together
+from loopviz.app.profile import LOCAL
+
 _LOOK = 0.2  # seconds between two looks at whether somebody who waits has gone
 
 
@@ -34,7 +35,7 @@ class Places:
         longest: that may wait for a place; None: any number.
     """
 
-    def __init__(self, most: int = RUNS_AT_ONCE, longest: int | None = None) -> None:
+    def __init__(self, most: int = LOCAL.runs_at_once, longest: int | None = None) -> None:
         self.most, self.longest = most, longest
         self._changed = threading.Condition()
         self._line: list[Place] = []  # those with a place, then those who wait, in the order in which they came

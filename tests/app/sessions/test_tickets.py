@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from loopviz.app.sessions.tickets import KEEP, Starts, number
+from loopviz.app.profile import LOCAL, PUBLIC
+from loopviz.app.sessions.tickets import Starts, number
 
 
 def test_a_later_start_replaces_the_former() -> None:
@@ -83,7 +84,7 @@ def test_no_more_pages_are_remembered_than_fit() -> None:
         starts.stop(f"page {n}", 1)
         starts.cancel(f"ticket {n}")
     assert len(starts._newest) == len(starts._halted) == len(starts._back) == 10
-    assert KEEP > 1000
+    assert min(LOCAL.pages, PUBLIC.pages) > 1000
 
 
 @pytest.mark.parametrize(("asked", "read"), [(1, 1), (0, None), (-1, None), (True, None), ("1", None), (1.5, None), (2**60, None), (None, None)])  # fmt: skip
