@@ -40,7 +40,6 @@ class Profile:
         body_bytes: of a call that a page makes; a text for the Lab is part of one.
         question_bytes: of a question that a page's script asks, and of any other call.
         body_seconds: that either may take to arrive.
-        question_characters: of a question; settings_characters: of one that holds all of a page's settings.
         files_at_once: that visitors open, on their way at a time; files_made_at_once: that are made for them.
         file_seconds: that a file may take to arrive; pause_seconds: that it may rest on its way.
         text_characters: of a text or file for the Lab; line_characters: of any other field there.
@@ -91,8 +90,6 @@ class Profile:
     text_characters: int
     line_characters: int
     rows_shown: int
-    settings_characters: int
-    question_characters: int
     sessions: int
 
 
@@ -137,8 +134,6 @@ LOCAL = Profile(
     text_characters=2_000_000,
     line_characters=2_000,
     rows_shown=300,
-    settings_characters=40_000,
-    question_characters=4_000,
     sessions=200,
 )
 PUBLIC = Profile(
@@ -182,8 +177,6 @@ PUBLIC = Profile(
     text_characters=2_000_000,
     line_characters=2_000,
     rows_shown=300,
-    settings_characters=40_000,
-    question_characters=4_000,
     sessions=200,
 )
 PROFILES = {profile.name: profile for profile in (LOCAL, PUBLIC)}

@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import json
+import re
+import threading
+from pathlib import Path
 
 import pytest
 
+from loopviz.app.explore import first_run
+from loopviz.app.explore.run import Registry
+from loopviz.app.explore.service import Service
+from loopviz.app.lab.form import params_of
+from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import LOCAL, PROFILES, PUBLIC, profile_of
+from loopviz.app.sessions.bounds import Sizes
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.lab import TASKS
+from loopviz.paths import PACKAGE
+
+APP = PACKAGE / "app"
+# Numbers of a module of the app that are no limits of a server, and why.
+NO_LIMITS = {
+    "how often something is done, or looked at": """
+        main.WARM_AFTER compare.run.SEND_EVERY compare.run.WEIGH_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
+        explore.event_stream.KEEP_ALIVE lab.run.SEND_EVERY lab.run.DRAW_EVERY sessions.models.LINGER sessions.models.LOOK
+        sessions.waiting_line._LOOK sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
+    "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
+        compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
+        controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
+        controls.link_word.LARGEST_POSITION controls.settings.PROMPT_LIMIT controls.settings.MODEL_NAME_LIMIT
+        controls.settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT
+        server.link_preview._LONGEST server.request_guard.NESTING server.request_guard.LARGEST_WHOLE
+        sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT""",
+    "how much of something is shown": """
+        controls.examples.EXAMPLES_SHOWN server.link_preview.SIZE sessions.bounds.WAYS sessions.model_notes.LONGEST
+        sessions.model_notes.SHOWN""",
+    "how a thing is done, and not whether": """
+        explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT""",
+}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]"])
@@ -43,3 +78,74 @@ def test_no_limit_of_a_public_server_is_wider_than_a_local_one_s() -> None:
             assert one or not other, field.name
         elif field.name not in ("name", "named_models"):
             assert one is None or (other is not None and other <= one), field.name
+
+
+def is_number(node: ast.expr | None) -> bool:
+    """Whether an expression is made of numbers alone."""
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
+    if isinstance(node, ast.BinOp):
+        return is_number(node.left) and is_number(node.right)
+    if isinstance(node, ast.UnaryOp):
+        return is_number(node.operand)
+    return isinstance(node, ast.Tuple) and bool(node.elts) and all(map(is_number, node.elts))
+
+
+def numbers_of(source: str) -> set[str]:
+    """The names of a module that stand for numbers."""
+    found = set()
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if is_number(getattr(node, "value", None)):
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
+
+
+def test_no_limit_of_a_server_stands_anywhere_else() -> None:
+    """Some 30 stood in 17 files; three were called KEEP, two LONGEST, and none could be set for a public server alone."""
+    found = set()
+    for path in APP.rglob("*.py"):
+        module = ".".join(path.relative_to(APP).with_suffix("").parts)
+        found |= {f"{module}.{name}" for name in numbers_of(path.read_text(encoding="utf-8")) if module != "profile"}
+    listed = [name for names in NO_LIMITS.values() for name in names.split()]
+    assert found - set(listed) == set(), "a limit belongs into the profile; what is none, into the list above"
+    assert set(listed) - found == set(), "these are there no more"
+
+
+def test_a_number_of_a_module_would_be_seen() -> None:
+    source = (
+        "KEEP = 4 * 2**10\nLEAST, MOST = 2, 6\nWAIT: float = -1.5\nNAMES = ('a',)\nOFF = False\ndef f():\n    N = 3\n"
+    )
+    assert numbers_of(source) == {"KEEP", "LEAST", "MOST", "WAIT"}
+
+
+def test_every_limit_is_asked_for_somewhere() -> None:
+    asked = "".join(path.read_text(encoding="utf-8") for path in APP.rglob("*.py") if path.name != "profile.py")
+    for field in dataclasses.fields(LOCAL):
+        assert re.search(rf"\.{field.name}\b", asked), field.name
+
+
+def test_a_servers_own_limits_are_those_that_count() -> None:
+    """Some stood in modules, where every server had the same."""
+    few = dataclasses.replace(
+        PUBLIC, runs_at_once=1, pages=3, answer_messages=2, models_wanted=1, text_characters=9, line_characters=7
+    )
+    wait = threading.Event()
+    room = ModelRoom("none", profile=few, load=lambda *_: wait.wait(5))
+    service = Service(room, Registry())
+    assert (service.places.most, service.places.longest, service.starts._keep) == (1, few.queue, 3)
+
+    for name in ("glassbox", "arrows-loop"):
+        room.want(name)
+    assert [*room._loads] == ["glassbox"], "one more is begun when its page asks again"
+    wait.set()
+
+    asked = {"run": first_run.RUN, "from": 0, "to": 9, "split": True, "panels": []}
+    assert len(json.loads(service.questions.advance(json.dumps(asked)))["steps"]) == 2
+
+    laboratory = Laboratory(service)
+    offered = {task["name"]: task["fields"] for task in json.loads(laboratory.tasks("{}"))["tasks"]}
+    assert {field["limit"] for field in offered["perplexity"]} == {9, 7}
+    for filled, told in ({"text": "a" * 10}, "at most 9"), ({"loops": "1" * 8}, "at most 7"):
+        with pytest.raises(ValueError, match=told):
+            params_of(TASKS["perplexity"], filled, Path(), "en", Sizes.of(few))

@@ -123,6 +123,7 @@ class Questions:
         asked = read(question)
         run, stored = self._registry.get(asked.get("run")), self._recorded(asked)
         way = {"first": _place(asked, "from", 0), "last": _place(asked, "to", LARGEST_POSITION)}
+        way["most"] = self._room.profile.answer_messages
         way["split"] = asked.get("split") is True
         if stored is not None:
             return dumps(playing.advance(stored, **self._view(asked, 0), **way))

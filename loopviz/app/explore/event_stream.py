@@ -22,23 +22,28 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from loopviz.app.explore.run import Run, Runs
+from loopviz.app.profile import LOCAL
 from loopviz.app.server.assets import LINES as PREFIX
 
 KEEP_ALIVE = 10.0  # seconds; also how late a closed tab is noticed when nothing is sent
 _QUICK = 1  # zlib's level: measured on streams of 4 to 16 loops, 0.1 to 0.2 ms a token make a quarter to a third of it
-MOST_WAITING = 200  # messages; a page that reads slower than that is sent nothing more
 
 
 class Line:
-    """Messages on their way to one page. `send` may be called from any thread; the rest belongs to the event loop."""
+    """Messages on their way to one page. `send` may be called from any thread; the rest belongs to the event loop.
 
-    def __init__(self) -> None:
+    Args:
+        most: messages that wait for it; a page that reads slower than that is sent nothing more.
+    """
+
+    def __init__(self, most: int = LOCAL.line_messages) -> None:
+        self._most = most
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
 
     def send(self, text: str | None) -> bool:
         """Take a message, or None to hang up. False when the line is of no use: nothing was taken."""
-        if self._waiting.qsize() >= MOST_WAITING:
+        if self._waiting.qsize() >= self._most:
             return False
         try:
             self._loop.call_soon_threadsafe(self._waiting.put_nowait, text)
@@ -91,7 +96,7 @@ def route(registry: Runs) -> Route:
             return Response(status_code=204)  # tells a browser not to ask again; a quick run may be over by now
         # buffered by a proxy, the text would come in jumps
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept-Encoding"}
-        events: AsyncIterator[str] | AsyncIterator[bytes] = Line().events(run)
+        events: AsyncIterator[str] | AsyncIterator[bytes] = Line(registry.keeper.profile.line_messages).events(run)
         if "gzip" in request.headers.get("accept-encoding", ""):
             headers["Content-Encoding"], events = "gzip", gzipped(events)
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)

@@ -39,8 +39,6 @@ from loopviz.panels import PANELS
 from loopviz.trace import Trace
 
 TICKET = "x-loopviz-visit"  # the header a page shows its ticket in
-MOST_AT_ONCE = 4  # files on their way
-PATIENCE = 300.0  # seconds a file may take to arrive
 _PLAIN = "text/plain; charset=utf-8"
 _KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -76,7 +74,7 @@ class Sharing:
         self._coming: set[str] = set()  # whose file is on its way: one a visitor
         # threads of their own, few: reading and writing files must not take all that other visitors' events need
         self._reading = anyio.CapacityLimiter(1)
-        self._making = anyio.CapacityLimiter(2)
+        self._making = anyio.CapacityLimiter(room.profile.files_made_at_once)
 
     # --- what the page's events ask -------------------------------------------------------------------------------
 
@@ -172,12 +170,12 @@ class Sharing:
                 raise Refused(403, text(lang, "share.stranger"))
             if session in self._coming:
                 raise Refused(409, text(lang, "share.busy.own"))
-            if len(self._coming) >= MOST_AT_ONCE:
+            if len(self._coming) >= self._room.profile.files_at_once:
                 raise Refused(503, text(lang, "share.busy"))
             view = View.read(request.query_params.get("view"))
             self._coming.add(session)
             try:
-                data = await _body(request, lang, self._room.profile.trace_bytes, self._room.profile.pause_seconds)
+                data = await _body(request, lang, self._room.profile)
                 drawn = await anyio.to_thread.run_sync(self._take, data, session, view, lang, limiter=self._reading)
             finally:
                 self._coming.discard(session)
@@ -222,16 +220,16 @@ async def _steady(request: Request, pause: float) -> AsyncIterator[bytes]:
         yield part
 
 
-async def _body(request: Request, lang: str, most: int, pause: float) -> bytes:
+async def _body(request: Request, lang: str, profile: Profile) -> bytes:
     """The request's body, of which no more is taken than a file may have."""
-    declared = request.headers.get("content-length", "")
+    declared, most = request.headers.get("content-length", ""), profile.trace_bytes
     large = Refused(413, text(lang, "share.open.large", reason=f"> {most:,} bytes"))
     if declared.isdigit() and int(declared) > most:
         raise large
     parts, size = [], 0
     try:
-        with anyio.fail_after(PATIENCE):
-            async for part in _steady(request, pause):
+        with anyio.fail_after(profile.file_seconds):
+            async for part in _steady(request, profile.pause_seconds):
                 size += len(part)
                 if size > most:
                     raise large

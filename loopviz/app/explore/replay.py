@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from loopviz.app.explore import snapshot as drawing
+from loopviz.app.profile import LOCAL
 from loopviz.panels import Focus
 from loopviz.trace import Trace
-
-MOST_STEPS = 32  # messages of one answer
 
 
 def snapshot(
@@ -56,17 +55,18 @@ def advance(
     first: int,
     last: int,
     split: bool = False,
+    most: int = LOCAL.answer_messages,
 ) -> dict[str, Any]:
     """Go from `first` tokens shown to `last`: edits when that is forward, a snapshot of the next epoch when it is not.
 
     Args:
-        split: a message a token, to be shown one after the other (at most `MOST_STEPS` of them); else one for all.
+        split: a message a token, to be shown one after the other (at most `most` of them); else one for all.
     """
     first, last = (min(max(n, 0), len(trace)) for n in (first, last))
     if last < first:
         return snapshot(trace, focus, panels, run=run, epoch=epoch + 1, end=end, shown=last)
     if split:
-        last = min(last, first + MOST_STEPS)
+        last = min(last, first + most)
     seen = Trace(trace.meta, trace.frames[:first])
     stops = range(first + 1, last + 1) if split else [last]
     steps = [_step(seen, trace, stop, focus, panels) for stop in stops]

@@ -210,13 +210,13 @@ class Run:
             self.epoch += 1
             return self.snapshot(shown)
 
-    def advance(self, first: int, last: int, split: bool = False) -> dict[str, Any]:
+    def advance(self, first: int, last: int, split: bool = False, **how: int) -> dict[str, Any]:
         """Move through a finished run: see :func:`loopviz.app.explore.replay.advance`. One still being made answers as it is."""
         with self._lock:
             if not self.finished.is_set():
                 return self.snapshot()
             place = {"run": self.id, "epoch": self.epoch, "end": self.end, "first": first, "last": last, "split": split}
-            answer = replay.advance(self.trace, self.focus, self.panels, **place)
+            answer = replay.advance(self.trace, self.focus, self.panels, **place, **how)
             self.epoch = answer["epoch"]
             return answer
 

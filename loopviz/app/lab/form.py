@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.controls.settings import brought as brought_settings
-from loopviz.app.sessions.bounds import TooMuch
+from loopviz.app.sessions.bounds import SIZES, Sizes, TooMuch
 from loopviz.app.sessions.columns import title_of
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.text_file import read_text
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from loopviz.engine.engine import Description
     from loopviz.lab.task import BeyondEnds, Task
 
-TEXT_LIMIT = 2_000_000  # characters of a text or file
-LINE_LIMIT = 2_000  # characters of any other parameter
 FILE_NAME_LIMIT = 80
 
 
@@ -51,7 +49,7 @@ def _default(thing: dataclasses.Field[Any]) -> Any:
     return thing.default if thing.default is not dataclasses.MISSING else thing.default_factory()  # type: ignore[misc]
 
 
-def fields_of(task: Task) -> list[dict[str, Any]]:
+def fields_of(task: Task, sizes: Sizes = SIZES) -> list[dict[str, Any]]:
     """The form's fields in order: name, title and words in both languages, kind, value, choices, the limit of text.
 
     `value` is the task's for a first measurement, else the default; `json` says that a line holds loop settings,
@@ -67,7 +65,7 @@ def fields_of(task: Task) -> list[dict[str, Any]]:
             "json": thing.metadata["kind"] == "loop",
             "choices": thing.metadata["choices"],
             "words": thing.metadata["words"],
-            "limit": TEXT_LIMIT if kind in ("long", "file") else LINE_LIMIT,
+            "limit": sizes.text if kind in ("long", "file") else sizes.line,
             **_ends(thing, hints[thing.name]),
             "loop": thing.metadata["kind"] == "loop" and isinstance(_default(thing), Mapping),
         }
@@ -107,16 +105,16 @@ def brought(task: Task, filled: Mapping[str, Any], described: Description) -> di
     return found
 
 
-def describe(task: Task) -> dict[str, Any]:
+def describe(task: Task, sizes: Sizes = SIZES) -> dict[str, Any]:
     """A task for the page's script: name, words, fields, and the sizes it is offered in."""
-    sizes = [
+    offered = [
         {"words": size.words, "values": {name: _shown(value) for name, value in size.values.items()}}
         for size in task.sizes
     ]
-    return {"name": task.name, "words": task.words, "fields": fields_of(task), "sizes": sizes}
+    return {"name": task.name, "words": task.words, "fields": fields_of(task, sizes), "sizes": offered}
 
 
-def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) -> Any:
+def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str, sizes: Sizes = SIZES) -> Any:
     """The parameters a visitor filled in; what is missing takes its default.
 
     Args:
@@ -134,7 +132,7 @@ def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str) ->
     for thing in dataclasses.fields(task.params):
         if thing.name in filled:
             kind = _kind(thing, hints[thing.name])
-            value = _read(thing.name, kind, filled[thing.name], hints[thing.name], folder, lang)
+            value = _read(thing.name, kind, filled[thing.name], hints[thing.name], folder, lang, sizes)
             if value is not _MISSING:
                 values[thing.name] = value
     try:
@@ -154,13 +152,13 @@ def _beyond(error: BeyondEnds, lang: str) -> str:
 _MISSING: Any = object()
 
 
-def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) -> Any:
+def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str, sizes: Sizes) -> Any:
     """One value; `_MISSING` for one that was left empty."""
     from loopviz.fields import read_value
     from loopviz.lab.task import describe as describe_type
 
     if kind == "file":
-        return _keep(name, value, folder, lang) if value else _MISSING
+        return _keep(name, value, folder, lang, sizes.text) if value else _MISSING
     if isinstance(value, bool) or value is None:
         if kind == "flag" and value is not None:
             return value
@@ -169,7 +167,7 @@ def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) 
         value = f"{value:.0f}" if kind == "whole" and isinstance(value, float) and value.is_integer() else repr(value)
     if not isinstance(value, str):
         raise ValueError(text(lang, "lab.type", name=name, kind=describe_type(hint)))
-    limit = TEXT_LIMIT if kind == "long" else LINE_LIMIT
+    limit = sizes.text if kind == "long" else sizes.line
     if len(value) > limit:
         raise ValueError(text(lang, "lab.long", name=name, n=len(value), limit=limit))
     if kind == "long":
@@ -182,14 +180,14 @@ def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str) 
         raise ValueError(text(lang, "lab.type", name=f"{name}={value[:60]!r}", kind=describe_type(hint))) from None
 
 
-def _keep(name: str, value: Any, folder: Path, lang: str) -> str:
+def _keep(name: str, value: Any, folder: Path, lang: str, most: int) -> str:
     """Write a file that a visitor chose; its path. Its name is kept, without any folder."""
     called = value.get("name") if isinstance(value, Mapping) else None
     content = _content(value) if isinstance(called, str) else None
     if content is None:
         raise ValueError(text(lang, "lab.file", name=name))
-    if len(content) > 4 * TEXT_LIMIT:  # no character takes more bytes
-        raise ValueError(text(lang, "lab.long", name=name, n=len(content), limit=TEXT_LIMIT))
+    if len(content) > 4 * most:  # no character takes more bytes
+        raise ValueError(text(lang, "lab.long", name=name, n=len(content), limit=most))
     safe = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in called)[-FILE_NAME_LIMIT:]
     safe = safe.strip(". ") or "text"
     place = folder / name
@@ -197,8 +195,8 @@ def _keep(name: str, value: Any, folder: Path, lang: str) -> str:
     path = place / safe
     path.write_bytes(content)
     length = len(read_text(path, f"{name}={safe!r}"))  # refused now, and not by where it is kept
-    if length > TEXT_LIMIT:
-        raise ValueError(text(lang, "lab.long", name=name, n=length, limit=TEXT_LIMIT))
+    if length > most:
+        raise ValueError(text(lang, "lab.long", name=name, n=length, limit=most))
     return str(path)
 
 

@@ -33,7 +33,6 @@ from loopviz.trace.weight import deep_bytes
 if TYPE_CHECKING:
     from loopviz.lab.experiment import Experiment
 
-SHOWN = 300  # rows on the page; all are in the files
 SEND_EVERY = 0.4  # seconds
 DRAW_EVERY = 2.0  # seconds; drawing takes time from the measurement
 
@@ -78,6 +77,7 @@ class LabRun:
         ticket: the page's own name for what it asked for; it may end it.
         limit: seconds after which it ends by itself, with the rows it has; None: never.
         local: whether links may name folders and files of this machine.
+        shown: rows on the page, at most; all are in the files. None: all.
     """
 
     def __init__(
@@ -89,11 +89,12 @@ class LabRun:
         lang: str = "en",
         limit: float | None = None,
         local: bool = True,
+        shown: int | None = None,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.experiment, self.folder = experiment, folder
         self.session, self.ticket, self.lang = session, ticket, lang
-        self.local = local
+        self.local, self.shown = local, shown
         self.end: str | None = None  # done, stopped, time, memory, error
         self.reason = ""
         self.opened = False
@@ -190,7 +191,7 @@ class LabRun:
         """Everything there is."""
         experiment = self.experiment
         self._drawn = (experiment.done, time.monotonic())
-        rows = list(experiment.rows[:SHOWN])
+        rows = list(experiment.rows[: self.shown])
         return {
             "kind": "snapshot",
             **self._state(),
@@ -204,7 +205,12 @@ class LabRun:
 
     def news(self, first: int) -> dict[str, Any]:
         """What came since the page had `first` rows."""
-        message = {"kind": "news", **self._state(), "first": first, "rows": list(self.experiment.rows[first:SHOWN])}
+        message = {
+            "kind": "news",
+            **self._state(),
+            "first": first,
+            "rows": list(self.experiment.rows[first : self.shown]),
+        }
         drawn, at = self._drawn
         if drawn != self.experiment.done and (self.end or time.monotonic() - at > DRAW_EVERY):
             self._drawn = (self.experiment.done, time.monotonic())

@@ -70,7 +70,8 @@ class MeasurementJob(Job):
         experiment = begin(*self.wanted, folder, self.start.over)
         if experiment is None:
             return None
-        run = LabRun(experiment, folder, self.session, self.ticket, self.lang, profile.seconds_lab, profile.paths)
+        bounded = (profile.seconds_lab, profile.paths, profile.rows_shown)
+        run = LabRun(experiment, folder, self.session, self.ticket, self.lang, *bounded)
         self.folder = None
         return run
 
@@ -118,7 +119,7 @@ class Laboratory:
         values = asked.get("values")
         subject = subject_of(loaded)
         filled = brought(task, values if isinstance(values, dict) else {}, loaded.describe())
-        params = params_of(task, filled, folder, lang)
+        params = params_of(task, filled, folder, lang, bounds.Sizes.of(self.room.profile))
         bounds.check_measurement(task, subject, params, loaded, self.room.profile, lang)
         return task, subject, params
 
@@ -132,7 +133,8 @@ class Laboratory:
         """What can be measured: every task's words and fields. The first answer waits for PyTorch."""
         from loopviz.lab import TASKS
 
-        return dumps({"kind": "tasks", "tasks": [describe(task) for task in TASKS.values()]})
+        sizes = bounds.Sizes.of(self.room.profile)
+        return dumps({"kind": "tasks", "tasks": [describe(task, sizes) for task in TASKS.values()]})
 
     def model(self, question: Any) -> str:
         """`{model, lang, linked, look}`: where a model is, and the tokens it can read at once (`context`).

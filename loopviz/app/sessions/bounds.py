@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loopviz.app.controls import settings as st
-from loopviz.app.profile import GIB, MIB, Profile
+from loopviz.app.profile import GIB, LOCAL, MIB, Profile
 from loopviz.app.texts import text
 
 if TYPE_CHECKING:
@@ -23,6 +23,21 @@ if TYPE_CHECKING:
 
 WAYS = 2  # that are told to one who asked for too much
 _UNITS = ((90, 1, "s"), (5_400, 60, "min"), (172_800, 3_600, "h"), (31_536_000, 86_400, "d"))
+
+
+class Sizes(NamedTuple):
+    """How long what a visitor writes into a form of the Lab may be, in characters: a text or file; any other field."""
+
+    text: int
+    line: int
+
+    @classmethod
+    def of(cls, profile: Profile) -> Sizes:
+        """As a server allows."""
+        return cls(profile.text_characters, profile.line_characters)
+
+
+SIZES = Sizes.of(LOCAL)
 
 
 @dataclass(frozen=True)

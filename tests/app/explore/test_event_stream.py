@@ -17,8 +17,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from loopviz.app.explore import event_stream
-from loopviz.app.explore.event_stream import MOST_WAITING, Line
+from loopviz.app.explore.event_stream import Line
 from loopviz.app.explore.run import Registry, Run, messages
+from loopviz.app.profile import LOCAL
 from loopviz.app.sessions.messages import dumps, wire
 from loopviz.panels import PANELS
 from loopviz.trace import Frame
@@ -146,7 +147,7 @@ def test_a_squeezed_line_that_is_left_gives_the_line_back() -> None:
 def test_a_line_nobody_reads_takes_no_more() -> None:
     async def main() -> None:
         line = Line()
-        for _ in range(MOST_WAITING):
+        for _ in range(LOCAL.line_messages):
             assert line.send("x")
             await asyncio.sleep(0)
         assert not line.send("x")

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
-from loopviz.app.explore import files, first_run
+from loopviz.app.explore import first_run
 from loopviz.app.explore.answers import Questions
 from loopviz.app.explore.files import PREFIX, TICKET, Sharing
 from loopviz.app.explore.run import Registry, Run
@@ -233,12 +233,10 @@ def test_a_file_that_is_too_large_is_not_taken_in(
     assert not shared._coming
 
 
-def test_only_so_many_files_come_at_once(
-    client: TestClient, shared: Sharing, trace: Trace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "MOST_AT_ONCE", 0)
+def test_only_so_many_files_come_at_once(client: TestClient, shared: Sharing, trace: Trace) -> None:
+    shared._room.profile = dataclasses.replace(PUBLIC, files_at_once=0)
     assert post(client, shared, dumps(trace)).status_code == 503
-    monkeypatch.setattr(files, "MOST_AT_ONCE", 1)
+    shared._room.profile = dataclasses.replace(PUBLIC, files_at_once=1)
     assert post(client, shared, b"nothing of use").status_code == 422
     assert post(client, shared, dumps(trace)).status_code == 200, "a refused one has given its place back"
 

@@ -570,7 +570,8 @@ def test_a_ticket_of_ten_megabytes_is_none_and_is_not_kept(laboratory: Laborator
 
 
 def test_a_long_table_is_shown_in_part(laboratory: Laboratory, monkeypatch: Any) -> None:
-    monkeypatch.setattr(lab_run, "SHOWN", 5)
+    few = dataclasses.replace(laboratory.room.profile, rows_shown=5)
+    monkeypatch.setattr(laboratory.room, "profile", few)
     page = put_together(said(laboratory.run(asked({"times": 12}), "me")))
     assert (page["done"], len(page["rows"])) == (12, 5)
 
