@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,14 @@ class LocalEngine:
 
     def describe(self, loop: Mapping[str, Any] | None = None) -> Description:
         """What the model is; with loop fields, what it would be under them. ValueError as :meth:`check`."""
-        return self.described((self.model if loop is None else self.model.with_loop(**loop)).config)
+        if loop is not None:
+            return self.described(self.model.with_loop(**loop).config)
+        return replace(self._own, chats=self.chats)
+
+    @cached_property
+    def _own(self) -> Description:
+        """What the model is: asked at every keystroke, several times."""
+        return self.described(self.model.config)
 
     def described(self, config: LoopLlamaConfig) -> Description:
         """What a view of the model is, by its configuration."""
