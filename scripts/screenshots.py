@@ -54,6 +54,7 @@ def held_word(page: Any, url: str) -> None:
 
 def solved(page: Any, problem: int) -> str:
     """One of the suggested chains of arrows, followed until the state settles: the chain, and how its question settled."""
+    page.set_viewport_size(WIDE)  # where every control is in sight
     before = page.evaluate("document.querySelector('.lv').dataset.run")
     page.locator(".lv-example").nth(problem).click()
     page.wait_for_function(
@@ -63,6 +64,8 @@ def solved(page: Any, problem: int) -> str:
       page.look({ token: page.tokens.findIndex((row) => row[0].endsWith('?')) }); }""")
     page.wait_for_function("() => !document.querySelector('.lv').page.looking")
     still(page)
+    page.set_viewport_size({"width": 416, "height": 1250})
+    page.wait_for_timeout(1000)  # until the plot has the narrow panel's size
     panel = page.locator('.lv-panel[data-panel="convergence"]')
     panel.scroll_into_view_if_needed()
     page.mouse.move(0, 0)  # off the plot's buttons
@@ -119,7 +122,7 @@ def preview(page: Any, url: str) -> None:
 SHOTS: dict[str, tuple[Callable[[Any, str], None], dict[str, Any]]] = {
     "explore": (first_sight, {"viewport": WIDE}),
     "explore-dark-zh": (held_word, {"viewport": WIDE, "color_scheme": "dark"}),
-    "arrows": (arrows, {"viewport": {"width": 416, "height": 1250}}),
+    "arrows": (arrows, {"viewport": WIDE}),
     "preview": (preview, {"viewport": {"width": 1200, "height": 630}}),
     "phone": (first_sight, {"viewport": {"width": 390, "height": 1250}, "has_touch": True, "is_mobile": True}),
 }

@@ -133,6 +133,22 @@ def test_a22_what_a_plot_says_of_itself_is_never_cut_nor_covered(visit: Visit, s
         assert covered == [], name
 
 
+def test_a_window_made_narrow_after_a_run_leaves_no_plot_over_what_is_under_it(visit: Visit) -> None:
+    """Plotly forgets a plot's height when the window's size changes: panels drawn again in a run had none and lay over others."""
+    page = visit(viewport={"width": 1400, "height": 1250})
+    run(page)
+    ended(page)
+    drawn(page)
+    for width in (416, 1400, 416):
+        page.set_viewport_size({"width": width, "height": 1250})
+        page.wait_for_function("""() => { const plots = [...document.querySelectorAll('.lv-panel:not([hidden]) .main-svg')];
+          return plots.every((plot) => Math.abs(plot.clientWidth - plot.closest('.lv-plot').clientWidth) < 2); }""")
+        over = page.evaluate("""() => [...document.querySelectorAll('.lv-panel:not([hidden]) .main-svg')].filter((plot) =>
+          plot.getBoundingClientRect().bottom > plot.closest('.lv-plot-wrap').getBoundingClientRect().bottom + 1)
+          .map((plot) => plot.closest('.lv-panel').dataset.panel)""")
+        assert over == [], width
+
+
 @pytest.mark.parametrize("size", [*WIDE, (960, 540), (390, 844)], ids=str)
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_s4_the_head_s_line_is_whole_or_not_there(visit: Visit, size: tuple[int, int], lang: str) -> None:

@@ -55,6 +55,11 @@ def test_a_report_opens_offline_and_replays_the_run(page: Page, tmp_path: Path) 
     drawn(page, "convergence", "5")
     assert page.locator(".tok.here").get_attribute("data-i") == "4"
     assert page.locator(".tok.later").count() == len(trace) - 5
+    page.set_viewport_size({"width": 500, "height": 900})
+    page.wait_for_function("document.querySelector('article .main-svg').clientWidth < 500")
+    over = page.evaluate("""() => [...document.querySelectorAll('article .main-svg')].filter((plot) =>
+      plot.getBoundingClientRect().bottom > plot.closest('.plot').getBoundingClientRect().bottom + 1).length""")
+    assert over == 0, "a plot keeps its height in a window made narrow"
     summary = page.locator("article[data-panel='convergence'] .summary").text_content()
     trace_then = type(trace)(trace.meta, trace.frames[:5])
     assert summary == PANELS["convergence"].summary(trace_then, Focus(lang="zh"))

@@ -161,6 +161,7 @@ export class Panel {
   /** Without a plot, which another Plotly may then draw. */
   forget() {
     this.drawer?.purge(this.plot);
+    this.plot.style.height = "";
     this.drawer = null;
     this.wired = false;
     this.plot.removeAllListeners?.("plotly_click");
@@ -184,6 +185,7 @@ export class Panel {
     if (TOUCH) layout.dragmode = false;
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });
     const data = figure.data.map(containers);
+    this.plot.style.height = `${layout.height}px`; // its own, as Plotly's part of it is 100 % high after a window's change of size
     this.said.replaceChildren(...headline(figure.layout));
     await Plotly.react(this.plot, data, layout, plotConfig(page.config.lang, page.config.toolbar));
     if (this.figure === null) return; // turned off meanwhile

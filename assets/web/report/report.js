@@ -97,6 +97,7 @@ class Panel {
     const layout = structuredClone({ ...untitled(figure.layout), template, autosize: true });
     this.said.replaceChildren(...headline(figure.layout));
     layout.uirevision = 1;
+    this.plot.style.height = `${layout.height}px`; // its own, as Plotly's part of it is 100 % high after a window's change of size
     const svg = { name: "SVG", icon: Plotly.Icons.disk, click: (plot) => this.save(plot) };
     const { lang, toolbar } = this.report;
     const config = { ...CONFIG, locale: lang, locales: { [lang]: { dictionary: toolbar, format: {} } }, modeBarButtonsToAdd: [svg], toImageButtonOptions: { filename: this.name, scale: 2 } };
