@@ -1,22 +1,27 @@
-"""A field that may not have a value: one error, which says what is wrong as data, and one list of rules in words.
+"""A field that may not have a value: one error, which says what is wrong as data, one list of rules in words, the checks.
 
     raise FieldError("loop_count", 0, "whole_from_one")     # loop_count=0: must be a whole number >= 1
+    check_number("draws", -1, 0)                            # draws=-1: must be >= 0
 
 Who shows it to people asks for its parts, and never reads the sentence. On the ground floor: it imports nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 ABSENT: Any = object()  # there is no value to show
+MOST_SHOWN = 60  # characters of a value that somebody typed, in a message
 
 # By key, with places; pages have the same keys in other languages (loopviz.app.texts.rules).
 RULES: Mapping[str, str] = MappingProxyType(
     {
         "whole_from_one": "must be a whole number >= 1",
+        "whole_from": "must be a whole number >= {low}",
         "at_most_kept": "must be <= {most}; every one of them is kept account of",
         "whole_in": "must be a whole number from {low} to {high}",
         "finite": "must be a finite number",
@@ -26,8 +31,27 @@ RULES: Mapping[str, str] = MappingProxyType(
         "finite_from": "must be a finite number from {low} to {high}",
         "finite_above": "must be a finite number above {low} to {high}",
         "yes_no": "must be True or False",
+        "at_least": "must be >= {low}",
+        "at_least_or_null": "must be >= {low}, or null",
+        "at_most": "must be <= {high}",
+        "above": "must be > {low}",
+        "within": "must be in {low}..{high}",
+        "in_range": "must be in {range}",
+        "from_to": "must be from {low} to {high}",
+        "entries": "{n} entries; at most {most} are taken",
+        "ascending": "must be ascending whole numbers >= {low}, at least one",
         "one_of": "must be one of {choices}",
         "some_of": "must be a tuple of some of {choices}",
+        "kind": "must be {kind}",
+        "missing": "is missing",
+        "no_parameter": "there is no such parameter; there are {known}",
+        "not_a_field": "not a field; there are {known}",
+        "not_a_loop_field": "not a loop field; there are {known}",
+        "one_text_both": "give exactly one of them; both are given",
+        "one_text_neither": "give exactly one of them; neither is given",
+        "one_text_several": "give exactly one of them; given: {given}",
+        "one_text_none": "give exactly one of them; given: none",
+        "half_pair": "half a surrogate pair at character {place}, which is no text; remove it",
         "list_for_one_block": "a list needs one value a block, and there is 1 block; give one value, or 1",
         "list_for_blocks": "a list needs one value a block, and there are {n} blocks; give one value, or {n}",
         "registered_in_notebook": "not known here; this model was saved with it, registered in a notebook or script; "
@@ -45,11 +69,12 @@ RULES: Mapping[str, str] = MappingProxyType(
         "min_loop_count",
         "slots_over_floor": "must be <= min_loop_count={floor} under dynamic_stop, so that every slot is written in "
         "every pass; lower virtual_layer_count or raise min_loop_count",
+        "no_weights": "block {block} has no weights for it. They are created when a model is built or loaded with this "
+        "setting (and then need training); a live model cannot grow them",
         "prompt_type": "{type}, where text belongs",
         "prompt_empty": "empty; write at least one character",
         "prompt_characters": "{n} characters, and at most {most} are read (the model's context is {context} tokens); "
         "shorten the prompt",
-        "prompt_half": "half a surrogate pair at character {place}, which is no text; remove it",
         "prompt_no_token": "the tokenizer makes no token of it; write something else",
         "prompt_tokens": "{n} tokens, and the model's context is {context} tokens; shorten the prompt by at least "
         "{over} tokens",
@@ -57,10 +82,88 @@ RULES: Mapping[str, str] = MappingProxyType(
         "chat_refuses": "the model's chat template refuses this prompt ({said}); turn chat off",
         "chat_no_text": "the model's chat template gives no text; turn chat off",
         "text_unreadable": "the model's tokenizer cannot read it ({said}); give another text",
+        "characters": "{n} characters; at most {most} are taken",
+        "choose_file": "choose a text file",
+        "window_over_context": "the model's context is {context} tokens; give a shorter window",
+        "window_in_context": "must be <= {context}, the model's context",
+        "text_too_short": "{n} token(s), but at least 2 are needed; give a longer text",
+        "tokens_too_few": "at least 2 are needed to predict one; give a longer text",
+        "tokens_only_marks": "nothing but marks of a beginning; give a longer text",
+        "text_no_document": "no document is longer than a prompt, and a prompt and its reference take {each} tokens; give a "
+        "longer text, or fewer prompt_tokens",
+        "prompt_over_context": "with new_tokens={new} more than the model's context of {context}; give fewer",
+        "continuation_over_context": "{n} tokens after a prompt of {prompt}, and the model's context is {context} tokens; "
+        "shorten it",
+        "pairs_empty": "holds no prompt",
+        "pairs_shape": 'must be {{"prompt": text}}, with "reference": text or without',
+        "not_json": "not JSON ({said})",
+        "layers_typed": "write 10-14, or 2-3,6-7 for several blocks",
+        "must_be_some": "must be some of {choices}",
+        "one_or_both": "must be one or both of {choices}",
+        "ema_needs_alphas": "ema needs at least one weight in (0, 1); or leave ema out of modes",
+        "damping_each": "each must be in (0, 1]; 1 is the plain loop",
+        "damping_zero": "must be in (0, 1]; at 0 a step changes nothing",
+        "above_sampling": "must be > 0; for the likeliest token leave do_sample off",
+        "coarsest_under_finest": "must be >= finest={finest}, or 0",
+        "no_start": "nothing to start from; choose at least one",
+        "check_keeps": "a check keeps {n} log-probabilities, more than {most}; read fewer tokens, or leave check out",
+        "none_against_baseline": "give at least one configuration to hold against the baseline",
+        "as_many_names": "{n} configurations, so as many names",
+        "as_many_names_or_none": "{n} configurations, so as many names, or none",
+        "two_names_same": "two are the same; give each configuration a name of its own",
+        "name_twice": "{name} is there twice; each row has a name of its own",
+        "configurations": "{n} configurations; 1 to {most} can be compared",
+        "one_of_range": "must be one of 0..{last}",
+        "nothing_loops_ablation": 'nothing loops, so there are no cache modes to compare; set "loop_layers" in loop',
+        "no_loop_for_counts": "this model has no loop; set loop_layers, or leave loops empty",
+        "no_block": "0 looped blocks, and {what} for exactly one (nothing loops in this model: set loop_layers)",
+        "several_blocks": "{n} looped blocks, and {what} for exactly one (stopping one changes what the next is given, so it "
+        "would have to be run again)",
+        "chooser_of_layers": "{what} where every layer runs in every step; set layer_chooser='none'",
+        "slots_over_floor_or_last": "must be <= min_loop_count={floor} under dynamic_stop, so that every slot is written in "
+        "every pass; lower virtual_layer_count or raise min_loop_count; or keep one entry a token, with "
+        "kv_cache_mode='merge_strategy' and merge_strategy='last'",
+        "nothing_stops_by_itself": "every token runs the same number of loops; set loop_layers and "
+        "loop_strategy='dynamic_stop'",
         "logits_nan": "the model's logits are not numbers any more (NaN): its state has blown up; "
         "fewer loops, a smaller loop_damping or loop_norm keep it in bounds",
     }
 )
+
+
+# What fills a place of a rule and is no number or name: words by key, as pages have them in other languages.
+TERMS: Mapping[str, str] = MappingProxyType(
+    {
+        "text": "text",
+        "whole": "a whole number",
+        "finite": "a finite number",
+        "yes_no": "true or false",
+        "null": "null",
+        "mapping": "a mapping",
+        "list": "a list, each entry {of}",
+        "list_of": "a list of {n}, each entry {of}",
+        "or": " or ",
+        "exit_replayed": "an exit can be replayed",
+        "starts_compared": "starts can be compared",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Term:
+    """Words of :data:`TERMS` in a place of a rule, one key or several that are joined by "or"; in English by itself."""
+
+    keys: tuple[str, ...]
+    of: Term | None = None  # the entries of a list
+    n: int | None = None  # how many there are
+
+    def said(self, terms: Mapping[str, str]) -> str:
+        """In the words of some language."""
+        of = "" if self.of is None else self.of.said(terms)
+        return terms["or"].join(terms[key].format(of=of, n=self.n) for key in self.keys)
+
+    def __str__(self) -> str:
+        return self.said(TERMS)
 
 
 class FieldError(ValueError):
@@ -71,27 +174,142 @@ class FieldError(ValueError):
         value: what was wanted of it; :data:`ABSENT` where it would say nothing.
         rule: a key of :data:`RULES`.
         part: of the field, where it has parts: "start" or "end" of `loop_layers`.
+        also: other fields that the rule is about as well.
+        within: what the field belongs to, if it is not alone: a parameter that holds it, a configuration's name.
         shown: the value in other words than its own.
-        places: what fills the rule's places.
+        places: what fills the rule's places; a :class:`Term` for words.
     """
 
     def __init__(
-        self, field: str, value: Any, rule: str, *, part: str = "", shown: str | None = None, **places: object
+        self,
+        field: str,
+        value: Any,
+        rule: str,
+        *,
+        part: str = "",
+        also: Sequence[str] = (),
+        within: str = "",
+        shown: str | None = None,
+        **places: object,
     ) -> None:
         self.field, self.value, self.rule, self.part, self.places = field, value, rule, part, places
-        self.shown = shown if shown is not None or value is ABSENT else repr(value)
+        self.also, self.within = tuple(also), within
+        self.shown = shown if shown is not None or value is ABSENT else spelled(value)
         super().__init__(f"{self.subject()}{RULES[rule].format(**places)}")
 
     def subject(self, colon: str = ": ") -> str:
-        """What the sentence begins with: the field, and the value where there is one."""
+        """What the sentence begins with: what the field belongs to, the field, and the value where there is one."""
         if not self.field:
             return ""
-        return f"{self.field}{colon}" if self.shown is None else f"{self.field}={self.shown}{colon}"
+        names = ", ".join((self.field, *self.also))
+        of = f"{self.within}{colon}" if self.within else ""
+        return f"{of}{names}{colon}" if self.shown is None else f"{of}{names}={self.shown}{colon}"
+
+    def inside(self, name: str) -> FieldError:
+        """The same of a field that belongs to `name`."""
+        within = f"{name}: {self.within}" if self.within else name
+        more = {"part": self.part, "also": self.also, "within": within}
+        return _again(type(self), self.field, self.rule, more | {"shown": self.shown} | dict(self.places))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.field, self.shown, self.rule, self.part, self.places)
+        more = {"part": self.part, "also": self.also, "within": self.within, "shown": self.shown}
+        return _again, (type(self), self.field, self.rule, more | self.places)
 
 
-def _again(field: str, shown: str | None, rule: str, part: str, places: Mapping[str, object]) -> FieldError:
-    """The error in another process: the value may not go there, its words do."""
-    return FieldError(field, ABSENT, rule, part=part, shown=shown, **places)
+def inside(name: str, error: ValueError) -> ValueError:
+    """A refusal of what belongs to `name`: the same, its words after that name."""
+    return error.inside(name) if isinstance(error, FieldError) else ValueError(f"{name}: {error}")
+
+
+def _again(kind: type[FieldError], field: str, rule: str, more: Mapping[str, Any]) -> FieldError:
+    """The error anew, in another process too: the value may not go there, its words do."""
+    return kind(field, ABSENT, rule, **more)
+
+
+def spelled(value: Any) -> str:
+    """A value as a message shows it; a whole number of more digits than may be spelled out by how large it is."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return f"{'-' * (value < 0)}10^{int(math.log10(abs(value)))} and more"
+    return repr(value)
+
+
+def shortened(value: Any) -> str:
+    """As :func:`spelled`, but not all of a long one."""
+    said = spelled(value)
+    return said if len(said) <= MOST_SHOWN else said[: MOST_SHOWN - 1] + "…"
+
+
+# -- the checks --------------------------------------------------------------------------------------------------------
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, and not a truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, and not a truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """FieldError unless `value` is a whole number >= `low`, and <= `high` if there is one."""
+    if is_whole(value) and low <= value and (high is None or value <= high):
+        return
+    if high is None:
+        raise FieldError(name, value, "whole_from", low=low)
+    raise FieldError(name, value, "whole_in", low=low, high=f"{high:,}")
+
+
+def check_real(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
+    """FieldError unless `value` is a finite number in `low..high` (`above`: greater than `low`)."""
+    if not is_number(value) or not low <= value <= high or (above and value == low):  # nor is a NaN
+        raise FieldError(name, value, "finite_above" if above else "finite_from", low=f"{low:g}", high=f"{high:g}")
+
+
+def check_number(
+    name: str, value: Any, low: float, high: float = math.inf, *, above: bool = False, below: bool = False
+) -> None:
+    """FieldError unless `value` is a number in `low..high` (`above`: greater than `low`; `below`: less than `high`)."""
+    inside = is_number(value) and low <= value <= high  # a NaN is not
+    if inside and not (above and value == low) and not (below and value == high):
+        return
+    if high == math.inf:
+        raise FieldError(name, value, "above" if above else "at_least", low=low)
+    if above or below:
+        ends = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+        raise FieldError(name, value, "in_range", range=ends)
+    raise FieldError(name, value, "within", low=low, high=high)
+
+
+def check_one_of(name: str, value: Any, known: Collection[str], *, quoted: bool = True) -> None:
+    """FieldError unless `value` is one of the texts `known`, named in quotes or as they are."""
+    if not isinstance(value, str) or value not in known:
+        raise FieldError(name, value, "one_of", choices=", ".join(map(repr, known) if quoted else known))
+
+
+def check_some_of(name: str, value: Any, known: Collection[str]) -> None:
+    """FieldError unless `value` is a tuple (or list) of some of `known`."""
+    if not isinstance(value, (tuple, list)) or any(item not in known for item in value):
+        raise FieldError(name, value, "some_of", choices=", ".join(map(repr, known)))
+
+
+def check_flag(name: str, value: Any) -> None:
+    """FieldError unless `value` is a truth value."""
+    if not isinstance(value, bool):
+        raise FieldError(name, value, "yes_no")
+
+
+def check_counts(name: str, values: Sequence[int], least: int = 1) -> None:
+    """FieldError unless there are some, all whole numbers >= `least`, each larger than the one before."""
+    good = bool(values) and all(is_whole(value) for value in values)
+    if not good or values[0] < least or list(values) != sorted(set(values)):
+        raise FieldError(name, values, "ascending", low=least)
+
+
+def check_characters(name: str, text: str) -> None:
+    """FieldError where a text holds what no file can: half of a character that is written as two."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FieldError(name, ABSENT, "half_pair", place=error.start) from None

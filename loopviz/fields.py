@@ -1,15 +1,20 @@
-"""Values from text as people type them in options and forms, by the type they belong to.
+"""Values of a dataclass's fields by the types they are declared with: from text as people type it, from JSON.
 
-On the ground floor: it imports nothing of LoopViz, and nothing heavy.
+On the ground floor: it imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
+
+from loopviz.checks import ABSENT, FieldError, Term, shortened
 
 
 def layers(text: str) -> Any:
@@ -34,7 +39,7 @@ def read_value(text: str, hint: Any) -> Any:
     Raises:
         ValueError: it is not of that type.
     """
-    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+    for kind in options_of(hint):
         if kind is type(None) and text in ("null", "none", "None"):
             return None
         if typing.get_origin(kind) is tuple:
@@ -65,3 +70,85 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one type."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def kind_of(hint: Any) -> Term:
+    """A type in words, for messages."""
+    options = options_of(hint)
+    lists = [option for option in options if typing.get_origin(option) is tuple]
+    if not lists:
+        return Term(tuple(_WORDS.get(option, "mapping") for option in options))
+    args = typing.get_args(lists[0])
+    n = None if args[-1] is Ellipsis else len(args)
+    key = "list" if n is None else "list_of"
+    return Term(
+        tuple(key if option in lists else _WORDS.get(option, "mapping") for option in options), kind_of(args[0]), n
+    )
+
+
+_WORDS = {str: "text", int: "whole", float: "finite", bool: "yes_no", type(None): "null"}
+
+
+def typed_values(
+    kind: type, values: Mapping[str, Any], *, prefix: str = "", unknown: str = "not_a_field"
+) -> dict[str, Any]:
+    """What JSON holds for a dataclass, as its fields are declared: what is missing takes its default.
+
+    Args:
+        kind: the dataclass; its fields may be others.
+        prefix: before a field's name in messages: `section.`.
+        unknown: the rule for a name that it has no field of.
+
+    Raises:
+        FieldError: an unknown name, a field that must be given and is not, a value of another type.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {thing.name: thing for thing in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in fields:
+            known = ", ".join(prefix + known for known in fields)
+            raise FieldError(f"{prefix}{name}", value, unknown, shown=shortened(value), known=known)
+    for name, thing in fields.items():
+        required = thing.default is dataclasses.MISSING and thing.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise FieldError(f"{prefix}{name}", ABSENT, "missing")
+    return {name: typed(f"{prefix}{name}", value, hints[name]) for name, value in values.items()}
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """`value`, as JSON has it, as what `hint` says: lists as tuples, whole numbers as floats where a float is wanted.
+
+    Raises:
+        FieldError: it is not of that type.
+    """
+    for option in options_of(hint):
+        if option is type(None) and value is None:
+            return None
+        origin, args = typing.get_origin(option), typing.get_args(option)
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return option(**typed_values(option, value, prefix=f"{name}."))  # type: ignore[operator]
+        if origin is tuple and isinstance(value, (list, tuple)) and (args[-1] is Ellipsis or len(value) == len(args)):
+            return tuple(typed(name, item, args[0]) for item in value)
+        if (origin is dict or option is dict) and isinstance(value, Mapping):
+            return dict(value)
+        if option is float and (number := _finite(value)) is not None:
+            return number
+        if option in (str, int, bool) and type(value) is option:
+            return value
+    raise FieldError(name, value, "kind", shown=shortened(value), kind=kind_of(hint))
+
+
+def _finite(value: Any) -> float | None:
+    """A finite number as a float; None for what is none, or lies past the largest float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

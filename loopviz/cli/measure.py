@@ -31,7 +31,7 @@ from loopviz.cli.options import (
     path,
     stem,
 )
-from loopviz.fields import read_value
+from loopviz.fields import kind_of, read_value
 from loopviz.machine import DTYPES, UsageError, check_threads
 
 if TYPE_CHECKING:
@@ -229,9 +229,7 @@ def _reader(name: str, hint: Any) -> Any:
         try:
             return read_value(text, hint)
         except ValueError as error:
-            from loopviz.lab.task import describe
-
-            raise argparse.ArgumentTypeError(f"{text!r}: {name} must be {describe(hint)}") from error
+            raise argparse.ArgumentTypeError(f"{text!r}: {name} must be {kind_of(hint)}") from error
 
     return read
 
@@ -303,29 +301,16 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     subject = Subject.of(load(options.model, getattr(torch, options.dtype), {}, options.device))
-    for line in _idle(options.task, subject, values.get("loop")):
+    for line in _idle(task, subject, values.get("loop")):
         print(f"loopviz: note: {line}", file=sys.stderr)
     return Experiment(task, subject, params, command)
 
 
-_STOPPING = (
-    "loop_strategy",
-    "loop_count",
-    "min_loop_count",
-    "convergence_criterion",
-    "cosine_threshold",
-    "kl_threshold",
-)
-_KEEPING = ("kv_cache_mode", "virtual_layer_count", "virtual_attention_mode", "merge_strategy", "merge_ema_alpha")
-# Loop fields that a task sets for its rows by itself: whether they act is not the configuration's to say.
-_VARIED: dict[str, tuple[str, ...]] = {"exits": _STOPPING, "ablation": _KEEPING}
-
-
-def _idle(task: str, subject: Subject, loop: dict[str, Any] | None) -> list[str]:
+def _idle(task: Task, subject: Subject, loop: dict[str, Any] | None) -> list[str]:
     """What was asked of the loop and changes nothing in the configuration that is measured, a line each."""
     from loopviz.engine.steering import block_metas
 
-    given = [name for name in loop or {} if name not in _VARIED.get(task.replace("-", "_"), ())]
+    given = [name for name in loop or {} if name not in task.varies]
     try:
         blocks = block_metas(subject.view(loop).config) if given else []
     except ValueError:  # told by the task, in its own words

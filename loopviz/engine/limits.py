@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loopviz.checks import ABSENT, FieldError
+from loopviz.checks import ABSENT, FieldError, check_characters
 
 MAX_NEW_TOKENS = 100_000
 MAX_TEMPERATURE = 100.0
@@ -19,37 +19,6 @@ CHARACTERS_PER_TOKEN = 32
 MIN_CHARACTERS = 200_000
 
 
-def whole(name: str, value: Any, low: int, high: int) -> None:
-    """ValueError unless ``value`` is an int in ``low..high``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise FieldError(name, value, "whole_in", low=low, high=f"{high:,}")
-
-
-def real(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
-    """ValueError unless ``value`` is a finite number in ``low..high`` (``above``: greater than ``low``)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high or (above and value == low):  # nor is a NaN
-        raise FieldError(name, value, "finite_above" if above else "finite_from", low=f"{low:g}", high=f"{high:g}")
-
-
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise FieldError(name, value, "one_of", choices=", ".join(map(repr, choices)))
-
-
-def some_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """ValueError unless ``value`` is a tuple (or list) of some of ``choices``."""
-    if not isinstance(value, (tuple, list)) or any(item not in choices for item in value):
-        raise FieldError(name, value, "some_of", choices=", ".join(map(repr, choices)))
-
-
-def flag(name: str, value: Any) -> None:
-    """ValueError unless ``value`` is a bool."""
-    if not isinstance(value, bool):
-        raise FieldError(name, value, "yes_no")
-
-
 def check_prompt_text(prompt: Any, context: int) -> None:
     """ValueError unless ``prompt`` is non-empty text that may be worth tokenising for a ``context`` of tokens."""
     if not isinstance(prompt, str):
@@ -60,10 +29,7 @@ def check_prompt_text(prompt: Any, context: int) -> None:
     if len(prompt) > most:
         sizes = {"n": f"{len(prompt):,}", "most": f"{most:,}", "context": f"{context:,}"}
         raise FieldError("prompt", ABSENT, "prompt_characters", **sizes)
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise FieldError("prompt", ABSENT, "prompt_half", place=error.start) from error
+    check_characters("prompt", prompt)
 
 
 def check_prompt_tokens(tokens: int, context: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from loopviz.checks import ABSENT, FieldError
+from loopviz.checks import ABSENT, FieldError, check_flag, check_one_of, check_real, check_some_of, check_whole
 from loopviz.engine import limits
 from loopviz.trace.schema import EXTRAS
 
@@ -53,18 +53,18 @@ class StreamSettings:
     extras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        limits.whole("max_new_tokens", self.max_new_tokens, 1, limits.MAX_NEW_TOKENS)
-        limits.flag("do_sample", self.do_sample)
-        limits.real("temperature", self.temperature, limits.MIN_TEMPERATURE, limits.MAX_TEMPERATURE)
-        limits.whole("top_k", self.top_k, 0, limits.MAX_TOP_K)
-        limits.real("top_p", self.top_p, 0, 1, above=True)
-        limits.real("min_p", self.min_p, 0, 1)
-        limits.real("repetition_penalty", self.repetition_penalty, limits.MIN_PENALTY, limits.MAX_PENALTY)
-        limits.whole("seed", self.seed, 0, limits.MAX_SEED)
-        limits.one_of("record", self.record, ("full", "off"))
-        limits.whole("top_tokens", self.top_tokens, 1, limits.MAX_TOP_TOKENS)
-        limits.flag("chat", self.chat)
-        limits.some_of("extras", self.extras, EXTRAS)
+        check_whole("max_new_tokens", self.max_new_tokens, 1, limits.MAX_NEW_TOKENS)
+        check_flag("do_sample", self.do_sample)
+        check_real("temperature", self.temperature, limits.MIN_TEMPERATURE, limits.MAX_TEMPERATURE)
+        check_whole("top_k", self.top_k, 0, limits.MAX_TOP_K)
+        check_real("top_p", self.top_p, 0, 1, above=True)
+        check_real("min_p", self.min_p, 0, 1)
+        check_real("repetition_penalty", self.repetition_penalty, limits.MIN_PENALTY, limits.MAX_PENALTY)
+        check_whole("seed", self.seed, 0, limits.MAX_SEED)
+        check_one_of("record", self.record, ("full", "off"))
+        check_whole("top_tokens", self.top_tokens, 1, limits.MAX_TOP_TOKENS)
+        check_flag("chat", self.chat)
+        check_some_of("extras", self.extras, EXTRAS)
         if self.extras and self.record == "off":
             raise ValueError(
                 f"extras={tuple(self.extras)!r}: nothing is recorded with record='off'; set record='full' or extras=()"

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loopviz.engine.limits import whole
+from loopviz.checks import FieldError, check_whole
 from loopviz.trace.plausible import LAYOUT
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Steering:
                 out, which holds the run's tokens. Nothing is changed then. Before the run has begun only a field that
                 there is not is refused here, and the rest by ``stream``.
         """
-        whole("token", token, 0, FURTHEST_TOKEN)
+        check_whole("token", token, 0, FURTHEST_TOKEN)
         with self._lock:
             if self._view is None:
                 _check_names(fields)
@@ -133,7 +133,7 @@ def _check_names(fields: dict[str, Any]) -> None:
 
     for name, value in fields.items():
         if name not in LOOP_FIELDS:
-            raise ValueError(f"{name}={value!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}")
+            raise FieldError(name, value, "not_a_loop_field", known=", ".join(LOOP_FIELDS))
 
 
 def _layout(blocks: Sequence[Mapping[str, Any]]) -> list[list[Any]]:

@@ -14,7 +14,7 @@ manifest that repeats it.
     progress    how much of a measurement is done
     memory      how much a computation takes at its peak
     reading/    ways to read a text: windows, full_pass, cached, exit_replay; intervals, scores, kinds of words
-    tasks/      one file a measurement, found by its name in `MODULES`
+    tasks/      one file a measurement, found by being there (catalogue)
     comparison/ what the task `compare` needs besides: a result, the table, the curves
 
 Kept free of heavy imports, so that the command line's help stays quick: `TASKS` (and the other names) are imported when
@@ -22,35 +22,8 @@ they are asked for.
 """
 
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING
-
-# Modules of `tasks/`, in the order in which tasks are offered.
-MODULES: tuple[str, ...] = (
-    "manual_experiment",
-    "perplexity",
-    "ablation",
-    "compare",
-    "exits",
-    "influence",
-    "where",
-    "starts",
-    "quality",
-    "loop_use",
-)
-
-# What `eval --help` says of each, without importing it; the tasks' own words are the same.
-TITLES: dict[str, str] = {
-    "experiment": "The manual's experiment",
-    "perplexity": "Perplexity by loops",
-    "ablation": "Cache ablation",
-    "compare": "Configurations side by side",
-    "exits": "Exit policies",
-    "influence": "Block influence",
-    "where": "Where to loop",
-    "starts": "Path independence",
-    "quality": "Generation quality",
-    "loop_use": "Loops by kind of word",
-}
 
 _EXPORTS = {
     "Column": "task",
@@ -70,18 +43,25 @@ __all__ = ["MODULES", "TASKS", "TITLES", *_EXPORTS]
 if TYPE_CHECKING:
     from .task import TASKS
 
+    MODULES: tuple[str, ...]
+    TITLES: dict[str, str]
+
 
 def __getattr__(name: str) -> object:
-    if name == "TASKS":
+    if name == "TASKS":  # all of them, in their order, whatever was imported first
+        from .catalogue import load
         from .task import TASKS
 
-        for module in MODULES:
-            import_module(f".tasks.{module}", __name__)
-        ours = list(TITLES)
-        if list(TASKS)[: len(ours)] != ours:  # one of them was imported before the others
-            for task in [TASKS[name] for name in (*ours, *(name for name in TASKS if name not in TITLES))]:
-                TASKS[task.name] = TASKS.pop(task.name)
+        places = load()
+        ordered = sorted(TASKS, key=lambda name: places.get(name, inf))  # who states none comes after them
+        if list(TASKS) != ordered:
+            for task in ordered:
+                TASKS[task] = TASKS.pop(task)
         return TASKS
+    if name == "MODULES":  # the files of `tasks/`
+        return tuple(entry.module for entry in import_module(".catalogue", __name__).entries())
+    if name == "TITLES":  # what `eval --help` says of each, without importing it; the tasks' own words are the same
+        return import_module(".catalogue", __name__).titles()
     if name in _EXPORTS:
         return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

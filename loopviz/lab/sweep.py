@@ -39,6 +39,7 @@ from typing import Any, Protocol, get_type_hints
 import pandas as pd
 
 from loopviz import imports, outputs, signals
+from loopviz.checks import FieldError
 from loopviz.csv_file import table_bytes
 from loopviz.machine import DTYPES, check_threads
 from loopviz.paths import PACKAGE
@@ -139,7 +140,7 @@ def read_grid(path: Path, device: str | None = None) -> list[Cell]:
         except ValueError as error:
             places = (("configurations", configuration), ("texts", text), ("params",))
             where = f"configuration {configuration!r}, text {text!r}"
-            raise ValueError(f"{where}: {error}{_line_of(str(error), places, lines)}") from None
+            raise ValueError(f"{where}: {error}{_line_of(error, places, lines)}") from None
         found.append((configuration, text, params_to_json(params), tuple(source.sha256 for source in texts)))
     folder = os.getcwd()
     return [
@@ -162,9 +163,9 @@ def _at(lines: Mapping[Path_, int], *keys: str) -> str:
     return f" (line {lines[keys]})" if keys in lines else ""
 
 
-def _line_of(message: str, places: Sequence[Path_], lines: Mapping[Path_, int]) -> str:
-    """The line of the field that a refusal, `field=value: ...`, speaks of."""
-    field = message.partition("=")[0]
+def _line_of(error: ValueError, places: Sequence[Path_], lines: Mapping[Path_, int]) -> str:
+    """The line of the field that a refusal speaks of."""
+    field = error.field if isinstance(error, FieldError) else ""
     found = [at for place in places for at in lines if at[: len(place)] == place and at[-1] == field]
     return f" (line {lines[found[0]]})" if found else ""
 
@@ -213,7 +214,7 @@ def _check_loop_fields(values: Mapping[str, Any], task: Task) -> None:
         for loop in value if isinstance(value, list) else [value]:
             for name in loop if isinstance(loop, dict) else ():
                 if name not in LOOP_FIELDS:
-                    raise ValueError(f"{name}={loop[name]!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}")
+                    raise FieldError(name, loop[name], "not_a_loop_field", known=", ".join(LOOP_FIELDS))
 
 
 def _task(name: Any) -> Task:

@@ -1,30 +1,36 @@
 """What a measurement is: a task takes a model and parameters and yields rows.
 
-A new measurement is one module: a parameters dataclass, a generator of rows, the columns' words, `register`, and the
-module's name in `loopviz.lab.MODULES`.
+A new measurement is one module in `loopviz/lab/tasks/`: a parameters dataclass, a generator of rows, the columns' words,
+`register`.
 
     @dataclass(frozen=True)
     class Params:
         file: str = param("", "Text file to measure on.", "用于测量的文本文件。", kind="file")
         loops: tuple[int, ...] = param((1, 2, 4), "Loop counts.", "循环次数。", low=1, high=MOST_LOOPS)
-        def __post_init__(self) -> None: ...    # refuses: ValueError("loops=(0,): must be >= 1")
+        def __post_init__(self) -> None: check_counts("loops", self.loops)    # FieldError: loops=(0,): must be ascending ...
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from loopviz.checks import ABSENT, FieldError, Term, check_characters, is_number, shortened
+from loopviz.checks import check_counts as check_counts  # offered here too, to who writes a task
+from loopviz.checks import check_number as check_number
+from loopviz.checks import check_whole as check_whole
 from loopviz.engine import weights_digest
 from loopviz.engine.pieces import encode
 from loopviz.engine.work import Shape, Work
+from loopviz.fields import options_of as options_of
+from loopviz.fields import typed_values
 from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model.configuration import LOOP_FIELDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +51,6 @@ MOST_TOKENS = 10_000_000
 MOST_BATCH = 4_096
 MOST_WINDOW = 1_000_000
 MOST_SEED = 2**32 - 1
-MOST_SHOWN = 60  # characters of a value in a message
 SAMPLE = 2_000  # characters of a stretch of a text whose tokens are counted
 MOST_LISTED = 64  # entries of a list
 USUAL_ENDS = (-1e9, 1e9)  # of a number that states none
@@ -62,7 +67,7 @@ class Params(Protocol):
     """A task's parameters: a frozen dataclass whose fields are made with :func:`param`.
 
     Fields are str, int, float, bool, `None`, tuples of these, or (kind "loop") dicts of loop fields; all have defaults.
-    `__post_init__` checks them and raises `ValueError` naming the field, its value and the rule.
+    `__post_init__` checks them and raises `FieldError` (:mod:`loopviz.checks`) with the field, its value and the rule.
     """
 
     __dataclass_fields__: typing.ClassVar[dict[str, Any]]
@@ -92,7 +97,7 @@ def param(
         most: entries of a list.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}: must be one of {', '.join(KINDS)}")
+        raise FieldError("kind", kind, "one_of", choices=", ".join(KINDS))
     metadata = {"words": {"en": en, "zh": zh}, "kind": kind, "choices": choices}
     metadata |= {"low": low, "high": high, "most": most}
     if isinstance(default, (dict, list)):
@@ -151,6 +156,7 @@ class Task:
             newcomer's first measurement minutes.
         work: `(subject, params)` -> what it costs (:mod:`loopviz.engine.work`), by arithmetic: nothing of the measurement is
             made for it. Without it a server with limits cannot offer the task.
+        varies: loop fields that it sets for its rows by itself: whether they act is not the configuration's to say.
     """
 
     name: str
@@ -165,6 +171,7 @@ class Task:
     summary: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     first: dict[str, Any] = field(default_factory=dict)
     work: Callable[[Subject, Any], Work] | None = None
+    varies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):
@@ -253,21 +260,25 @@ def params_from_json(kind: type, values: dict[str, Any]) -> Any:
     """Parameters from JSON-able data; what is missing takes its default.
 
     Raises:
-        ValueError: an unknown name, a value of another type, one beyond its ends (:class:`BeyondEnds`), or one that the
+        FieldError: an unknown name, a value of another type, one beyond its ends (:class:`BeyondEnds`), or one that the
             dataclass refuses.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"params={values!r}: must be a mapping of names to values")
-    hints = typing.get_type_hints(kind)
-    known = [thing.name for thing in dataclasses.fields(kind)]
-    for name, value in values.items():
-        if name not in known:
-            raise ValueError(f"{name}={shown(value)}: there is no such parameter; there are {', '.join(known)}")
-    typed = {name: _typed(name, value, hints[name]) for name, value in values.items()}
-    check_ends(kind, typed, above=True)
-    made = kind(**typed)  # says in its own words what is too little
-    check_ends(kind, typed)
+        raise FieldError("params", values, "kind", kind=Term(("mapping",)))
+    check_ends(kind, values, above=True)
+    made = kind(**typed_values(kind, values, unknown="no_parameter"))  # says in its own words what is too little
+    check_ends(kind, vars(made))
     return made
+
+
+def param_of(kind: type, error: FieldError) -> str:
+    """The parameter that a refusal speaks of: the field itself, or the one that holds loop settings; "" for none."""
+    kinds = {thing.name: thing.metadata["kind"] for thing in dataclasses.fields(kind)}
+    if error.within in kinds:
+        return error.within
+    if error.field in kinds and not error.within:  # else it is a configuration's own, whatever it is called
+        return error.field
+    return next((name for name, kind in kinds.items() if kind == "loop" and error.field in LOOP_FIELDS), "")
 
 
 def plain_data(value: Any) -> Any:
@@ -277,62 +288,16 @@ def plain_data(value: Any) -> Any:
     return [plain_data(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` as what `hint` says, JSON's lists as tuples and whole numbers as floats where a float is wanted."""
-    for option in options_of(hint):
-        if option is type(None) and value is None:
-            return None
-        if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)):
-            inner = typing.get_args(option)[0]
-            return tuple(_typed(name, item, inner) for item in value)
-        if typing.get_origin(option) is dict or option is dict:
-            if isinstance(value, dict):
-                return value
-            continue
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except OverflowError:  # a whole number past the largest float
-                return math.inf if value > 0 else -math.inf
-        if option in (str, int, bool) and type(value) is option:
-            return value
-    raise ValueError(f"{name}={shown(value)}: must be {describe(hint)}")
-
-
-def options_of(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the one type."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def describe(hint: Any) -> str:
-    """A type in words, for messages."""
-    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    said = []
-    for option in options_of(hint):
-        if typing.get_origin(option) is tuple:
-            said.append(f"a list, each entry {describe(typing.get_args(option)[0])}")
-        else:
-            said.append(words.get(option, "a mapping"))
-    return " or ".join(said)
-
-
 # -- both ends of every number -----------------------------------------------------------------------------------------
 
 
-class BeyondEnds(ValueError):
-    """A number outside its ends, or a list that is too long.
+class BeyondEnds(FieldError):
+    """A number outside its ends, or a list that is too long."""
 
-    Attributes:
-        name: of the parameter; for a loop's field `loop: loop_count`.
-        value: the number, shown; of a list that is too long, how many entries it has.
-        low, high: its ends; `None`: it is a list, and too long.
-        most: entries it may have.
-    """
-
-    def __init__(self, name: str, value: str, low: float | None, high: float | None, most: int) -> None:
-        self.name, self.value, self.low, self.high, self.most = name, value, low, high, most
-        rule = f"at most {most} are taken" if low is None else f"must be from {low:,.12g} to {high:,.12g}"
-        super().__init__(f"{name}: {value} entries; {rule}" if low is None else f"{name}={value}: {rule}")
+    @property
+    def name(self) -> str:
+        """Of the parameter; for a loop's field `loop: loop_count`."""
+        return f"{self.within}: {self.field}" if self.within else self.field
 
 
 def check_ends(kind: type, values: Mapping[str, Any], *, above: bool = False) -> None:
@@ -355,62 +320,27 @@ def ends_of(metadata: Mapping[str, Any]) -> tuple[float, float]:
     return (USUAL_ENDS[0] if low is None else low), (USUAL_ENDS[1] if high is None else high)
 
 
-def _check_within(name: str, value: Any, metadata: Mapping[str, Any], above: bool) -> None:
+def _check_within(name: str, value: Any, metadata: Mapping[str, Any], above: bool, within: str = "") -> None:
     if isinstance(value, Mapping):
         for field_name, item in value.items():
             low, high = LOOP_ENDS.get(field_name, USUAL_ENDS)
-            _check_within(f"{name}: {field_name}", item, {"low": low, "high": high}, above)
+            _check_within(str(field_name), item, {"low": low, "high": high}, above, within=name)
     elif isinstance(value, (list, tuple)):
         most = metadata.get("most", MOST_LISTED)
         if len(value) > most:
-            raise BeyondEnds(name, f"{len(value):,}", None, None, most)
+            raise BeyondEnds(name, ABSENT, "entries", within=within, n=f"{len(value):,}", most=most)
         for item in value:
-            _check_within(name, item, metadata, above)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            _check_within(name, item, metadata, above, within)
+    elif is_number(value):
         low, high = ends_of(metadata)
         least = min(low, USUAL_ENDS[0]) if above else low
         if not least <= value <= high:  # nor is a NaN
-            raise BeyondEnds(name, shown(value), low, high, 1)
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: not all of a long one."""
-    if isinstance(value, int) and abs(value) >= 10**40:  # more digits than may be spelled out
-        return f"{'-' * (value < 0)}10^{int(math.log10(abs(value)))} and more"
-    said = repr(value)
-    return said if len(said) <= MOST_SHOWN else said[: MOST_SHOWN - 1] + "…"
-
-
-# -- checks that parameters share --------------------------------------------------------------------------------------
-
-
-def check_counts(name: str, values: tuple[int, ...], least: int = 1) -> None:
-    """Refuse a tuple that is empty, or not ascending whole numbers >= `least`."""
-    good = bool(values) and all(type(value) is int for value in values)
-    if not good or values[0] < least or list(values) != sorted(set(values)):
-        raise ValueError(f"{name}={values!r}: must be ascending whole numbers >= {least}, at least one")
-
-
-def check_number(name: str, value: Any, least: float, most: float = math.inf) -> None:
-    """Refuse a number outside `least..most`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        limit = f">= {least}" if most == math.inf else f"in {least}..{most}"
-        raise ValueError(f"{name}={value!r}: must be {limit}")
+            ends = {"low": f"{low:,.12g}", "high": f"{high:,.12g}"}
+            raise BeyondEnds(name, value, "from_to", within=within, shown=shortened(value), **ends)
 
 
 def check_text(text: str, file: str) -> None:
     """Refuse parameters that name no text, or two, or one that is none."""
     if bool(text) == bool(file):
-        given = "both are given" if text else "neither is given"
-        raise ValueError(f"text, file: give exactly one of them; {given}")
+        raise FieldError("text", ABSENT, "one_text_both" if text else "one_text_neither", also=("file",))
     check_characters("text", text)
-
-
-def check_characters(name: str, text: str) -> None:
-    """Refuse a text that no file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{name}: half a surrogate pair at character {error.start}, which is no text; remove it"
-        ) from None

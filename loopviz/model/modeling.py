@@ -29,6 +29,8 @@ from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from loopviz.checks import FieldError
+
 from . import model_card
 from .block import LoopBlock
 from .cache import LoopCache, StepSlots, check_fits
@@ -414,9 +416,9 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
     def _check_modules(self, blocks: list[LoopBlock]) -> None:
         for block in blocks:
             if block.injection == "linear" and str(block.index) not in self.loop_injections:
-                raise ValueError(_no_weights("loop_injection", "linear", block.index))
+                raise FieldError("loop_injection", "linear", "no_weights", block=block.index)
             if block.norm and str(block.index) not in self.loop_norms:
-                raise ValueError(_no_weights("loop_norm", True, block.index))
+                raise FieldError("loop_norm", True, "no_weights", block=block.index)
 
     def _check_parallel(self) -> None:
         known = ("sdpa", "eager")
@@ -534,9 +536,7 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
     def _checked_loop(self, fields: dict[str, Any]) -> LoopLlamaConfig:
         unknown = [name for name in fields if name not in LOOP_FIELDS]
         if unknown:
-            raise ValueError(
-                f"{unknown[0]}={fields[unknown[0]]!r}: not a loop field; there are {', '.join(LOOP_FIELDS)}"
-            )
+            raise FieldError(unknown[0], fields[unknown[0]], "not_a_loop_field", known=", ".join(LOOP_FIELDS))
         config = copy.deepcopy(self.config)
         for name, value in fields.items():
             setattr(config, name, value)
@@ -643,13 +643,6 @@ def _real_tokens(attention_mask: Any, n_tokens: int) -> Tensor | None:
         return None
     real = attention_mask[:, -n_tokens:].bool()
     return None if bool(real.all()) else real
-
-
-def _no_weights(name: str, value: Any, block: int) -> str:
-    return (
-        f"{name}={value!r}: block {block} has no weights for it. They are created when a model is built or loaded with "
-        f"this setting (and then need training); a live model cannot grow them"
-    )
 
 
 AutoConfig.register("loop_llama", LoopLlamaConfig, exist_ok=True)

@@ -8,24 +8,52 @@ stands in `notes`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
+
+from loopviz.checks import FieldError, check_counts, check_number, check_one_of, check_whole
+from loopviz.fields import typed_values
 
 TASKS = ("text", "arrows")
 SAMPLERS = ("fixed", "poisson", "lognormal_poisson", "hops")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "trapezoid")
 DTYPES = ("float32", "float16", "bfloat16")
+PRECISIONS = ("float32", "bfloat16")
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be trained: the message names the field, its value and the rule."""
+
+
+def _as_recipe(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A section's `__post_init__`, whose refusals are the recipe's."""
+
+    @functools.wraps(check)
+    def checked(section: Any) -> None:
+        try:
+            check(section)
+        except FieldError as error:
+            raise RecipeError(str(error)) from None
+
+    return checked
+
+
+def _check_or_null(name: str, value: int | float | None, low: float) -> None:
+    """Refuse a number below `low`; null says something else."""
+    if value is not None and value < low:
+        raise FieldError(name, value, "at_least_or_null", low=low)
+
+
+def _check_at_most(name: str, value: float, high: float, called: str) -> None:
+    """Refuse a number above another field's."""
+    if value > high:
+        raise FieldError(name, value, "at_most", high=f"{called}={high}")
 
 
 @dataclass(frozen=True)
@@ -55,18 +83,19 @@ class Loops:
     later_mean: float = 8.0
     later_max: int = 16
 
+    @_as_recipe
     def __post_init__(self) -> None:
-        _one_of("loops.sampler", self.sampler, SAMPLERS)
-        _check("loops.mean", self.mean, self.mean >= 1, ">= 1")
-        _check("loops.sigma", self.sigma, self.sigma > 0, "> 0")
-        _check("loops.max", self.max, self.max >= 1, ">= 1")
-        _check("loops.extra", self.extra, self.extra >= 0, ">= 0")
-        if self.sampler == "fixed":
-            _check("loops.mean", self.mean, self.mean == int(self.mean), "a whole number with loops.sampler='fixed'")
+        check_one_of("loops.sampler", self.sampler, SAMPLERS)
+        check_number("loops.mean", self.mean, 1)
+        check_number("loops.sigma", self.sigma, 0, above=True)
+        check_number("loops.max", self.max, 1)
+        check_number("loops.extra", self.extra, 0)
+        if self.sampler == "fixed" and self.mean != int(self.mean):
+            raise RecipeError(f"loops.mean={self.mean!r}: must be a whole number with loops.sampler='fixed'")
         if self.sampler != "hops":
-            _check("loops.mean", self.mean, self.mean <= self.max, f"<= loops.max={self.max}")
+            _check_at_most("loops.mean", self.mean, self.max, "loops.max")
         if self.later_from is not None:
-            _check("loops.later_from", self.later_from, self.later_from >= 0, ">= 0, or null")
+            _check_or_null("loops.later_from", self.later_from, 0)
             if self.sampler == "hops":
                 raise RecipeError(
                     f"loops.later_from={self.later_from}: with loops.sampler='hops' the depth decides; use null"
@@ -108,13 +137,15 @@ class Optimizer:
     weight_decay: float = 0.1
     clip: float = 1.0
 
+    @_as_recipe
     def __post_init__(self) -> None:
-        _one_of("optimizer.name", self.name, OPTIMIZERS)
-        _check("optimizer.lr", self.lr, self.lr > 0, "> 0")
-        _check("optimizer.betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
-        _check("optimizer.momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
-        _check("optimizer.weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
-        _check("optimizer.clip", self.clip, self.clip > 0, "> 0")
+        check_one_of("optimizer.name", self.name, OPTIMIZERS)
+        check_number("optimizer.lr", self.lr, 0, above=True)
+        for beta in self.betas:
+            check_number("optimizer.betas", beta, 0, 1, below=True)
+        check_number("optimizer.momentum", self.momentum, 0, 1, below=True)
+        check_number("optimizer.weight_decay", self.weight_decay, 0)
+        check_number("optimizer.clip", self.clip, 0, above=True)
 
 
 @dataclass(frozen=True)
@@ -133,11 +164,12 @@ class Schedule:
     decay: float = 0.3
     final: float = 0.05
 
+    @_as_recipe
     def __post_init__(self) -> None:
-        _one_of("schedule.name", self.name, SCHEDULES)
-        _check("schedule.warmup", self.warmup, self.warmup >= 0, ">= 0")
-        _check("schedule.decay", self.decay, 0 < self.decay <= 1, "in (0, 1]")
-        _check("schedule.final", self.final, 0 <= self.final <= 1, "in [0, 1]")
+        check_one_of("schedule.name", self.name, SCHEDULES)
+        check_number("schedule.warmup", self.warmup, 0)
+        check_number("schedule.decay", self.decay, 0, 1, above=True)
+        check_number("schedule.final", self.final, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -158,13 +190,11 @@ class Evaluation:
     problems: int = 100
     final_problems: int = 500
 
+    @_as_recipe
     def __post_init__(self) -> None:
-        _check("evaluation.every", self.every, self.every >= 1, ">= 1")
-        ascending = list(self.loops) == sorted(set(self.loops)) and bool(self.loops) and self.loops[0] >= 1
-        _check("evaluation.loops", self.loops, ascending, "ascending whole numbers >= 1")
-        for name in ("tokens", "problems", "final_problems"):
-            value = getattr(self, name)
-            _check(f"evaluation.{name}", value, value >= 1, ">= 1")
+        check_counts("evaluation.loops", self.loops)
+        for name in ("every", "tokens", "problems", "final_problems"):
+            check_number(f"evaluation.{name}", getattr(self, name), 1)
 
 
 @dataclass(frozen=True)
@@ -187,17 +217,19 @@ class Arrows:
     promote_at: float = 0.95
     rehearsal: float = 0.5
 
+    @_as_recipe
     def __post_init__(self) -> None:
-        _check("arrows.nodes", self.nodes, 3 <= self.nodes <= 26, "in 3..26")
-        rule = (
-            f"in arrows.max_hops={self.max_hops}..arrows.nodes - 2={self.nodes - 2} (another node must be an end too)"
-        )
-        _check("arrows.arrows", self.arrows, self.max_hops <= self.arrows <= self.nodes - 2, rule)
-        _check("arrows.max_hops", self.max_hops, self.max_hops >= 1, ">= 1")
-        rule = f"in 1..arrows.max_hops={self.max_hops}"
-        _check("arrows.start_hops", self.start_hops, 1 <= self.start_hops <= self.max_hops, rule)
-        _check("arrows.promote_at", self.promote_at, 0 < self.promote_at <= 1, "in (0, 1]")
-        _check("arrows.rehearsal", self.rehearsal, 0 <= self.rehearsal <= 1, "in [0, 1]")
+        check_number("arrows.nodes", self.nodes, 3, 26)
+        if not self.max_hops <= self.arrows <= self.nodes - 2:
+            raise RecipeError(
+                f"arrows.arrows={self.arrows}: must be in arrows.max_hops={self.max_hops}..arrows.nodes - 2="
+                f"{self.nodes - 2} (another node must be an end too)"
+            )
+        check_number("arrows.max_hops", self.max_hops, 1)
+        check_number("arrows.start_hops", self.start_hops, 1)
+        _check_at_most("arrows.start_hops", self.start_hops, self.max_hops, "arrows.max_hops")
+        check_number("arrows.promote_at", self.promote_at, 0, 1, above=True)
+        check_number("arrows.rehearsal", self.rehearsal, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -258,21 +290,21 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     arrows: Arrows | None = None
 
+    @_as_recipe
     def __post_init__(self) -> None:
-        _one_of("task", self.task, TASKS)
-        _one_of("save_dtype", self.save_dtype, DTYPES)
-        _one_of("precision", self.precision, ("float32", "bfloat16"))
+        check_one_of("task", self.task, TASKS)
+        check_one_of("save_dtype", self.save_dtype, DTYPES)
+        check_one_of("precision", self.precision, PRECISIONS)
         for name, least in {"steps": 1, "batch": 1, "length": 2, "vocab_size": 257, "checkpoint_every": 1}.items():
-            _check(name, getattr(self, name), getattr(self, name) >= least, f">= {least}")
+            check_number(name, getattr(self, name), least)
         for name in ("backprop_steps", "threads"):
-            value = getattr(self, name)
-            _check(name, value, value is None or value >= 1, ">= 1, or null")
-        _check("held_out", self.held_out, 0 < self.held_out < 1, "in (0, 1)")
-        rms = self.embedding_rms
-        _check("embedding_rms", rms, rms is None or rms > 0, "> 0, or null")
-        _check("dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)")
-        _check("seed", self.seed, 0 <= self.seed < 2**63, "in 0..2^63 - 1")
-        _check("schedule.warmup", self.schedule.warmup, self.schedule.warmup <= self.steps, f"<= steps={self.steps}")
+            _check_or_null(name, getattr(self, name), 1)
+        check_number("held_out", self.held_out, 0, 1, above=True, below=True)
+        if self.embedding_rms is not None and not self.embedding_rms > 0:
+            raise RecipeError(f"embedding_rms={self.embedding_rms!r}: must be > 0, or null")
+        check_number("dropout", self.dropout, 0, 1, below=True)
+        check_whole("seed", self.seed, 0, 2**63 - 1)
+        _check_at_most("schedule.warmup", self.schedule.warmup, self.steps, "steps")
         self._check_loops()
 
     def _check_loops(self) -> None:
@@ -316,7 +348,10 @@ class Recipe:
         Raises:
             RecipeError: an unknown or missing field, a value of another type, or one that breaks a rule.
         """
-        return _build(cls, values, "")
+        try:
+            return cls(**typed_values(cls, values))
+        except FieldError as error:
+            raise RecipeError(str(error)) from None
 
     @classmethod
     def load(cls, name_or_file: str | Path) -> Recipe:
@@ -364,55 +399,3 @@ def names() -> list[str]:
         for item in (resources.files(__package__) / "recipes").iterdir()
         if item.name.endswith(".json")
     )
-
-
-# -- checks ------------------------------------------------------------------------------------------------------------
-
-
-def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
-    hints = get_type_hints(kind)
-    for name, value in values.items():
-        if name not in hints:
-            raise RecipeError(
-                f"{prefix}{name}={value!r}: not a field; there are {', '.join(prefix + n for n in hints)}"
-            )
-    for item in dataclasses.fields(kind):
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if required and item.name not in values:
-            raise RecipeError(f"{prefix}{item.name}: is missing")
-    return kind(**{name: _typed(prefix + name, value, hints[name]) for name, value in values.items()})
-
-
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the field's type, if it is of it."""
-    if isinstance(hint, UnionType):
-        return None if value is None else _typed(name, value, next(t for t in get_args(hint) if t is not type(None)))
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise RecipeError(f"{name}={value!r}: must be an object with fields")
-        return _build(hint, value, f"{name}.")
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        if not isinstance(value, (list, tuple)) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
-            raise RecipeError(f"{name}={value!r}: must be a list{'' if kinds[-1] is Ellipsis else f' of {len(kinds)}'}")
-        return tuple(_typed(name, item, kinds[0]) for item in value)
-    if get_origin(hint) is dict:
-        if not isinstance(value, Mapping):
-            raise RecipeError(f"{name}={value!r}: must be an object with fields")
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        spoken = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}[hint]
-        raise RecipeError(f"{name}={value!r}: must be {spoken}")
-    return value
-
-
-def _check(name: str, value: Any, holds: bool | Callable[[], bool], rule: str) -> None:
-    if not holds:
-        raise RecipeError(f"{name}={value!r}: must be {rule}")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise RecipeError(f"{name}={value!r}: must be one of {', '.join(map(repr, known))}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loopviz.checks import FieldError
 from loopviz.lab import TASKS, Subject
 from loopviz.lab.task import (
     LOOP_ENDS,
@@ -18,6 +19,7 @@ from loopviz.lab.task import (
     ends_of,
     options_of,
     param,
+    param_of,
     params_from_json,
 )
 from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
@@ -125,3 +127,13 @@ def test_tokens_are_told_from_stretches_of_a_long_text() -> None:
     assert subject.tokens_in(text) == pytest.approx(exact, rel=0.02)
     assert subject.tokens_in("hello") == len(subject.tokenizer("hello", add_special_tokens=False)["input_ids"])
     assert subject.tokens_in("") == 0
+
+
+def test_a_refusal_of_a_configurations_own_field_stands_beside_the_configurations() -> None:
+    """The manual's experiment has a parameter `loop_layers` and configurations that may have one."""
+    params = TASKS["experiment"].params
+    layers = FieldError("loop_layers", "x", "layers_typed")
+    assert param_of(params, layers) == "loop_layers"
+    assert param_of(params, layers.inside("mine")) == "loops"
+    assert param_of(TASKS["perplexity"].params, FieldError("loop_damping", 2, "finite_in", range="(0, 1]")) == "loop"
+    assert param_of(TASKS["perplexity"].params, FieldError("tokens", 1, "tokens_too_few")) == ""

@@ -21,6 +21,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.controls.model_name import short_name
+from loopviz.app.controls.refusal import told
 from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import pack, wire
@@ -122,8 +123,8 @@ class ComparisonRun:
                 self.rows[i] = event.row
                 self.experiment.rows.append(event.row)
                 self.stages[i] = {"stage": "stopped" if self.comparison.stops[i].is_set() else "done"}
-            elif event.kind == "refused":
-                self.stages[i] = {"stage": "refused", "reason": event.reason}
+            elif event.error is not None:
+                self.stages[i] = {"stage": "refused", "reason": told(event.error, self.lang)}
             elif event.stage:
                 self.stages[i] = {"stage": event.stage, "done": event.done, "total": event.total}
         if self.keeper is not None and not self.keeper.weigh(self):

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.controls.settings import brought as brought_settings
-from loopviz.app.sessions.bounds import SIZES, Sizes, TooMuch
+from loopviz.app.sessions.bounds import SIZES, Sizes
 from loopviz.app.sessions.columns import title_of
-from loopviz.app.texts import LANGUAGES, text
+from loopviz.app.texts import LANGUAGES
+from loopviz.checks import ABSENT, FieldError, shortened
+from loopviz.fields import kind_of, options_of, read_value
 from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
     from loopviz.engine.engine import Description
-    from loopviz.lab.task import BeyondEnds, Task
+    from loopviz.lab.task import Task
 
 FILE_NAME_LIMIT = 80
 
@@ -75,7 +77,7 @@ def fields_of(task: Task, sizes: Sizes = SIZES) -> list[dict[str, Any]]:
 
 def _ends(thing: dataclasses.Field[Any], hint: Any) -> dict[str, float]:
     """The ends of a number, or of each of several: `low` and `high`; nothing for what is none."""
-    from loopviz.lab.task import ends_of, options_of
+    from loopviz.lab.task import ends_of
 
     kinds = {kind for option in options_of(hint) for kind in (option, *typing.get_args(option))}
     if not kinds & {int, float} or thing.metadata["kind"] == "loop":
@@ -114,51 +116,39 @@ def describe(task: Task, sizes: Sizes = SIZES) -> dict[str, Any]:
     return {"name": task.name, "words": task.words, "fields": fields_of(task, sizes), "sizes": offered}
 
 
-def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str, sizes: Sizes = SIZES) -> Any:
+def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str = "en", sizes: Sizes = SIZES) -> Any:
     """The parameters a visitor filled in; what is missing takes its default.
 
     Args:
+        lang: of the page; a refusal says what is wrong as data, and its words are made where it is shown.
         filled: by name: text as it stands in a field, a switch as bool, a file as `{"name", "data"}` (its bytes, base64) or
             `{"name", "text"}`.
         folder: where files are kept while the task needs them.
 
     Raises:
-        ValueError: in words for the page, naming the parameter; TooMuch for a number beyond its ends.
+        FieldError: naming the parameter, or what a mapping in it holds.
+        ValueError: a file that is no text.
     """
-    from loopviz.lab.task import BeyondEnds, params_from_json
+    from loopviz.lab.task import params_from_json
 
     hints = typing.get_type_hints(task.params)
     values: dict[str, Any] = {}
     for thing in dataclasses.fields(task.params):
         if thing.name in filled:
             kind = _kind(thing, hints[thing.name])
-            value = _read(thing.name, kind, filled[thing.name], hints[thing.name], folder, lang, sizes)
+            value = _read(thing.name, kind, filled[thing.name], hints[thing.name], folder, sizes)
             if value is not _MISSING:
                 values[thing.name] = value
-    try:
-        return params_from_json(task.params, values)
-    except BeyondEnds as error:
-        raise TooMuch(error.name.partition(":")[0], _beyond(error, lang)) from None
-
-
-def _beyond(error: BeyondEnds, lang: str) -> str:
-    """What a number, or a list, beyond its ends is refused with."""
-    if error.low is None:
-        return text(lang, "bounds.entries", name=error.name, n=error.value, most=error.most)
-    ends = {name: f"{getattr(error, name):,.12g}" for name in ("low", "high")}
-    return text(lang, "bounds.ends", name=error.name, value=error.value, **ends)
+    return params_from_json(task.params, values)
 
 
 _MISSING: Any = object()
 
 
-def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str, sizes: Sizes) -> Any:
+def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, sizes: Sizes) -> Any:
     """One value; `_MISSING` for one that was left empty."""
-    from loopviz.fields import read_value
-    from loopviz.lab.task import describe as describe_type
-
     if kind == "file":
-        return _keep(name, value, folder, lang, sizes.text) if value else _MISSING
+        return _keep(name, value, folder, sizes.text) if value else _MISSING
     if isinstance(value, bool) or value is None:
         if kind == "flag" and value is not None:
             return value
@@ -166,10 +156,10 @@ def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str, 
     if isinstance(value, (int, float)):
         value = f"{value:.0f}" if kind == "whole" and isinstance(value, float) and value.is_integer() else repr(value)
     if not isinstance(value, str):
-        raise ValueError(text(lang, "lab.type", name=name, kind=describe_type(hint)))
+        raise FieldError(name, ABSENT, "kind", kind=kind_of(hint))
     limit = sizes.text if kind == "long" else sizes.line
     if len(value) > limit:
-        raise ValueError(text(lang, "lab.long", name=name, n=len(value), limit=limit))
+        raise _too_long(name, len(value), limit)
     if kind == "long":
         return value
     if not value.strip():
@@ -177,17 +167,21 @@ def _read(name: str, kind: str, value: Any, hint: Any, folder: Path, lang: str, 
     try:
         return read_value(value.strip(), hint)
     except ValueError:
-        raise ValueError(text(lang, "lab.type", name=f"{name}={value[:60]!r}", kind=describe_type(hint))) from None
+        raise FieldError(name, value, "kind", shown=shortened(value), kind=kind_of(hint)) from None
 
 
-def _keep(name: str, value: Any, folder: Path, lang: str, most: int) -> str:
+def _too_long(name: str, n: int, most: int) -> FieldError:
+    return FieldError(name, ABSENT, "characters", n=f"{n:,}", most=f"{most:,}")
+
+
+def _keep(name: str, value: Any, folder: Path, most: int) -> str:
     """Write a file that a visitor chose; its path. Its name is kept, without any folder."""
     called = value.get("name") if isinstance(value, Mapping) else None
     content = _content(value) if isinstance(called, str) else None
     if content is None:
-        raise ValueError(text(lang, "lab.file", name=name))
+        raise FieldError(name, ABSENT, "choose_file")
     if len(content) > 4 * most:  # no character takes more bytes
-        raise ValueError(text(lang, "lab.long", name=name, n=len(content), limit=most))
+        raise _too_long(name, len(content), most)
     safe = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in called)[-FILE_NAME_LIMIT:]
     safe = safe.strip(". ") or "text"
     place = folder / name
@@ -196,7 +190,7 @@ def _keep(name: str, value: Any, folder: Path, lang: str, most: int) -> str:
     path.write_bytes(content)
     length = len(read_text(path, f"{name}={safe!r}"))  # refused now, and not by where it is kept
     if length > most:
-        raise ValueError(text(lang, "lab.long", name=name, n=length, limit=most))
+        raise _too_long(name, length, most)
     return str(path)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from loopviz.app.controls import settings as st
 from loopviz.app.controls.link_word import PageState, encode
 from loopviz.app.controls.model_name import short_name
+from loopviz.app.controls.refusal import told
 from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper
@@ -133,7 +134,8 @@ class LabRun:
             else:
                 end = "done" if self.experiment.complete else self._halt.why or "stopped"
         except ValueError as error:
-            said = str(error) if self.local else without_paths(str(error))
+            words = told(error, self.lang)
+            said = words if self.local else without_paths(words)
             end, reason = "error", text(self.lang, "refused", reason=said)
         except kinds() as error:
             end, reason = "error", text(self.lang, "refused", reason=unforeseen(error, self.lang, "measurement"))

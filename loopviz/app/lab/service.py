@@ -20,10 +20,19 @@ from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
+from loopviz.checks import FieldError
 from loopviz.engine.engine import Engine
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
+
+
+def task_of(asked: Mapping[str, Any]) -> Any:
+    """The task that was asked for; None where there is none of that name."""
+    from loopviz.lab import TASKS
+
+    name = asked.get("task")
+    return TASKS.get(name) if isinstance(name, str) else None
 
 
 class MeasurementJob(Job):
@@ -75,6 +84,15 @@ class MeasurementJob(Job):
         self.folder = None
         return run
 
+    def beside(self, error: BaseException) -> str:
+        """The form's field that a refusal is told beside; "" for none."""
+        task = task_of(self.asked)
+        if task is None or not isinstance(error, FieldError):
+            return super().beside(error)
+        from loopviz.lab.task import param_of
+
+        return param_of(task.params, error)
+
     def close(self) -> None:
         """Its texts go, unless a run has them."""
         if self.folder is not None:
@@ -113,7 +131,7 @@ class Laboratory:
         from loopviz.lab import TASKS
         from loopviz.lab.measure import subject_of
 
-        task = TASKS.get(asked.get("task")) if isinstance(asked.get("task"), str) else None
+        task = task_of(asked)
         if task is None:
             raise ValueError(text(lang, "lab.unknown", names=", ".join(TASKS)))
         values = asked.get("values")

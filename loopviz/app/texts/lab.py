@@ -41,9 +41,6 @@ TEXTS: dict[str, dict[str, str]] = {
         "unit.steps": "steps",
         "unit.tokens": "tokens",
         "unit.windows": "windows",
-        "lab.type": "{name}: must be {kind}",
-        "lab.long": "{name}: {n} characters; at most {limit} are taken here",
-        "lab.file": "{name}: choose a text file",
         "lab.unknown": "there is no such measurement; there are {names}",
     },
     "zh": {
@@ -84,9 +81,6 @@ TEXTS: dict[str, dict[str, str]] = {
         "unit.steps": "步",
         "unit.tokens": "词元",
         "unit.windows": "窗口",
-        "lab.type": "{name}：必须是 {kind}",
-        "lab.long": "{name}：有 {n} 个字符，这里最多接受 {limit} 个",
-        "lab.file": "{name}：请选择一个文本文件",
         "lab.unknown": "没有这项测量；现有 {names}",
     },
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from loopviz.checks import RULES
+from collections.abc import Mapping
+
+from loopviz.checks import RULES, TERMS
 
 _ZH = {
     "whole_from_one": "须为不小于 1 的整数",
     "at_most_kept": "须 ≤ {most}；每一个都要占用记录",
+    "whole_from": "须为不小于 {low} 的整数",
     "whole_in": "须为 {low} 到 {high} 之间的整数",
     "finite": "须为有限的数",
     "finite_nats": "须为有限且 ≥ 0 的数（nats）",
@@ -15,8 +18,27 @@ _ZH = {
     "finite_from": "须为 {low} 到 {high} 之间的有限数",
     "finite_above": "须为大于 {low}、不超过 {high} 的有限数",
     "yes_no": "须为开（True）或关（False）",
+    "at_least": "须 ≥ {low}",
+    "at_least_or_null": "须 ≥ {low}，或为空（null）",
+    "at_most": "须 ≤ {high}",
+    "above": "须 > {low}",
+    "within": "须在 {low}..{high} 之内",
+    "in_range": "须在 {range} 之内",
+    "from_to": "必须在 {low} 到 {high} 之间",
+    "entries": "有 {n} 项；最多接受 {most} 项",
+    "ascending": "须为依次递增、不小于 {low} 的整数，至少一个",
     "one_of": "须为以下之一：{choices}",
     "some_of": "须为由以下若干项组成的元组：{choices}",
+    "kind": "须为{kind}",
+    "missing": "缺少该项",
+    "no_parameter": "没有这个参数；有的是 {known}",
+    "not_a_field": "没有这个字段；有的是 {known}",
+    "not_a_loop_field": "不是循环的设置；有的是 {known}",
+    "one_text_both": "请恰好给其中一个；两个都给了",
+    "one_text_neither": "请恰好给其中一个；一个也没有给",
+    "one_text_several": "请恰好给其中一个；给了 {given}",
+    "one_text_none": "请恰好给其中一个；一个也没有给",
+    "half_pair": "第 {place} 个字符是半个代理对，不是文本；请删去",
     "list_for_one_block": "列表须每个循环块一个值，而这里只有 1 个块；请只给一个值",
     "list_for_blocks": "列表须每个循环块一个值，而这里有 {n} 个块；请给一个值，或 {n} 个值",
     "registered_in_notebook": "这里不认识它；保存该模型时它由笔记本或脚本注册，请先运行那段代码。已知的有 {known}",
@@ -30,17 +52,72 @@ _ZH = {
     "max_under_floor": "动态停止（dynamic_stop）时须 ≥ min_loop_count={floor}；请调高 max_loop_count 或调低 min_loop_count",
     "slots_over_floor": "动态停止（dynamic_stop）时须 ≤ min_loop_count={floor}，这样每次前向都会写入每个槽；"
     "请调低 virtual_layer_count 或调高 min_loop_count",
+    "no_weights": "第 {block} 块没有与之相应的权重。权重在以该设置建立或加载模型时创建（之后还须训练）；已在运行的模型不能再长出权重",
     "prompt_type": "这里须为文本，而不是 {type}",
     "prompt_empty": "为空；请至少输入一个字符",
     "prompt_characters": "有 {n} 个字符，最多读取 {most} 个（模型的上下文为 {context} 个词元）；请缩短提示词",
-    "prompt_half": "第 {place} 个字符是半个代理对，不是文本；请删去",
     "prompt_no_token": "分词器从中得不到任何词元；请换一段文字",
     "prompt_tokens": "有 {n} 个词元，而模型的上下文为 {context} 个词元；请至少缩短 {over} 个词元",
     "chat_none": "该分词器没有对话模板（这是基础模型，不是对话模型）；请关闭对话",
     "chat_refuses": "模型的对话模板拒绝了这段提示词（{said}）；请关闭对话",
     "chat_no_text": "模型的对话模板没有给出文本；请关闭对话",
     "text_unreadable": "模型的分词器读不了它（{said}）；请换一段文本",
+    "characters": "有 {n} 个字符；最多接受 {most} 个",
+    "choose_file": "请选择一个文本文件",
+    "window_over_context": "模型的上下文为 {context} 个词元；请用更短的窗口",
+    "window_in_context": "须 ≤ {context}，即模型的上下文",
+    "text_too_short": "只有 {n} 个词元，至少需要 2 个；请给更长的文本",
+    "tokens_too_few": "要预测一个词元至少需要 2 个；请给更长的文本",
+    "tokens_only_marks": "只有表示开头的标记；请给更长的文本",
+    "text_no_document": "没有一个文档长于一个提示，而提示及其参考共需 {each} 个词元；请给更长的文本，或减少 prompt_tokens",
+    "prompt_over_context": "与 new_tokens={new} 相加超出模型的上下文 {context}；请减少",
+    "continuation_over_context": "{prompt} 个词元的提示之后还有 {n} 个词元，而模型的上下文为 {context} 个词元；请缩短",
+    "pairs_empty": "其中没有提示",
+    "pairs_shape": '须为 {{"prompt": 文本}}，可带 "reference": 文本',
+    "not_json": "不是 JSON（{said}）",
+    "layers_typed": "请写 10-14，多个块请写 2-3,6-7",
+    "must_be_some": "须为以下若干项：{choices}",
+    "one_or_both": "须为以下一项或两项：{choices}",
+    "ema_needs_alphas": "ema 至少需要一个 (0, 1) 内的权重；或从 modes 中去掉 ema",
+    "damping_each": "每个须在 (0, 1] 内；1 为普通循环",
+    "damping_zero": "须在 (0, 1] 内；为 0 时一步什么也不改变",
+    "above_sampling": "须 > 0；要取最可能的词元，请关闭 do_sample",
+    "coarsest_under_finest": "须 ≥ finest={finest}，或为 0",
+    "no_start": "没有可用的起点；请至少选择一个",
+    "check_keeps": "核对要保留 {n} 个对数概率，多于 {most} 个；请少读一些词元，或不做核对",
+    "none_against_baseline": "请至少给一个与基线比较的配置",
+    "as_many_names": "有 {n} 个配置，名称也须有这么多",
+    "as_many_names_or_none": "有 {n} 个配置，名称也须有这么多，或一个也不给",
+    "two_names_same": "有两个相同；请给每个配置各自的名称",
+    "name_twice": "{name} 出现了两次；每行须有自己的名称",
+    "configurations": "有 {n} 个配置；可比较 1 到 {most} 个",
+    "one_of_range": "须为 0..{last} 之一",
+    "nothing_loops_ablation": '没有循环，因而没有缓存方式可比较；请在 loop 中设置 "loop_layers"',
+    "no_loop_for_counts": "该模型没有循环；请设置 loop_layers，或不填 loops",
+    "no_block": "有 0 个循环块，而只有恰好一个时{what}（该模型没有循环：请设置 loop_layers）",
+    "several_blocks": "有 {n} 个循环块，而只有恰好一个时{what}（停止其中一个会改变下一个的输入，须重新运行）",
+    "chooser_of_layers": "每一步都运行每一层时{what}；请设置 layer_chooser='none'",
+    "slots_over_floor_or_last": "动态停止（dynamic_stop）时须 ≤ min_loop_count={floor}，这样每次前向都会写入每个槽；"
+    "请调低 virtual_layer_count 或调高 min_loop_count；或每个词元只保留一项：kv_cache_mode='merge_strategy' 且 "
+    "merge_strategy='last'",
+    "nothing_stops_by_itself": "每个词元的循环次数都相同；请设置 loop_layers 和 loop_strategy='dynamic_stop'",
     "logits_nan": "模型的 logits 已不是数（NaN）：它的状态发散了；减少循环、减小 loop_damping 或打开 loop_norm 可使其保持在界内",
 }
 
+# Words in a place of a rule (:data:`loopviz.checks.TERMS`), under the same keys.
+_TERMS_ZH = {
+    "text": "文本",
+    "whole": "整数",
+    "finite": "有限的数",
+    "yes_no": "开（true）或关（false）",
+    "null": "空（null）",
+    "mapping": "名称与值的对应（mapping）",
+    "list": "列表，每项为{of}",
+    "list_of": "{n} 项的列表，每项为{of}",
+    "or": "或",
+    "exit_replayed": "才能重放退出",
+    "starts_compared": "才能比较起点",
+}
+
+TERMS_IN: dict[str, Mapping[str, str]] = {"en": TERMS, "zh": _TERMS_ZH}
 TEXTS = {lang: {f"rule.{key}": said for key, said in rules.items()} for lang, rules in (("en", RULES), ("zh", _ZH))}

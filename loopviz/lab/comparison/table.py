@@ -130,7 +130,6 @@ NEAR = (0.2, 0.1)  # of the plot's width and height: names of points nearer than
 
 WORDS: dict[str, dict[str, str]] = {
     "en": {
-        "title": "Configurations side by side",
         "question": "What does each way to loop, to stop and to remember cost, and what does it buy?",
         "how": "Every configuration continues the same prompt with the same seed. Its speed is that of a second run with "
         "nothing recorded. Then the continuation, and the baseline's greedy tokens, are read after the prompt as a run "
@@ -139,7 +138,6 @@ WORDS: dict[str, dict[str, str]] = {
         "pass for each token of the longer of the two texts.",
     },
     "zh": {
-        "title": "配置对比",
         "question": "每种循环、停止与记忆方式要付出什么，又换来什么？",
         "how": "每个配置以相同的种子续写同一提示词。速度取自第二次不做记录的运行。然后在提示词之后，像运行时那样读入给定续文以及基线的贪心词元："
         "提示词一次前向读入，其后逐词元经缓存读入。",

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from loopviz.checks import FieldError, Term
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 
@@ -132,7 +133,7 @@ def exit_steps(run: ExitRun, policy: str, threshold: float, floor: int = 1) -> n
         ValueError: an unknown policy.
     """
     if policy not in POLICIES:
-        raise ValueError(f"policy={policy!r}: must be one of {', '.join(POLICIES)}")
+        raise FieldError("policy", policy, "one_of", choices=", ".join(POLICIES))
     N = run.steps
     if policy == "count":
         return np.full(len(run.unit), min(int(threshold), N))
@@ -178,12 +179,12 @@ def pareto(saved: Iterable[float], paid: Iterable[float]) -> list[bool]:
 
 
 def max_loop_view(
-    model: LoopLlamaForCausalLM, loop: dict[str, Any], steps: int, what: str = "an exit can be replayed"
+    model: LoopLlamaForCausalLM, loop: dict[str, Any], steps: int, what: str = "exit_replayed"
 ) -> LoopLlamaForCausalLM:
     """A view of the model that always runs ``steps`` loop steps.
 
     Args:
-        what: is done with it, for the refusal.
+        what: can be done with it, a key of :data:`loopviz.checks.TERMS`, for the refusal.
 
     Raises:
         ValueError: not exactly one looped block: with several, stopping one changes what the next is given. A chooser of
@@ -192,18 +193,10 @@ def max_loop_view(
     view = model.with_loop(**{**loop, "loop_strategy": "fixed_count", "loop_count": steps, "max_loop_count": steps})
     blocks = view.config.loop_blocks()
     if len(blocks) != 1:
-        how = (
-            "stopping one changes what the next is given, so it would have to be run again"
-            if blocks
-            else "nothing loops in this model: set loop_layers"
-        )
-        raise ValueError(
-            f"loop_layers={view.config.loop_layers!r}: {len(blocks)} looped blocks, and {what} for exactly one ({how})"
-        )
+        layers, places = view.config.loop_layers, {"what": Term((what,)), "n": len(blocks)}
+        raise FieldError("loop_layers", layers, "several_blocks" if blocks else "no_block", **places)
     if blocks[0].chosen:
-        raise ValueError(
-            f"layer_chooser={blocks[0].chooser!r}: {what} where every layer runs in every step; set layer_chooser='none'"
-        )
+        raise FieldError("layer_chooser", blocks[0].chooser, "chooser_of_layers", what=Term((what,)))
     return view
 
 

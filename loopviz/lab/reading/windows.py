@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from loopviz.checks import ABSENT, FieldError, check_number, check_whole
 from loopviz.engine import context_length
 from loopviz.engine.pieces import encode as encode_text
 from loopviz.engine.pieces import text_begins_with
 from loopviz.engine.work import windows_of
 from loopviz.lab.experiment import read_file
-from loopviz.lab.task import MOST_BATCH, MOST_TOKENS, MOST_WINDOW, Subject, check_number, check_text, param
+from loopviz.lab.task import MOST_BATCH, MOST_TOKENS, MOST_WINDOW, Subject, check_text, param
 from loopviz.model.interrupt import check
 from loopviz.text_file import END, Piece, lines_of, pieces
 
@@ -26,8 +28,59 @@ CHARACTERS_A_TOKEN = 8  # of a text that is read first; more is read if that was
 
 
 @dataclass(frozen=True)
-class TextParams:
-    """Parameters of every measurement on a text: which text, how much of it, in which windows."""
+class CorpusParams:
+    """Parameters of every measurement that reads a text: which, how much of it, in which windows. Here they share no token."""
+
+    text: str = param("", "Text to measure on.", "用于测量的文本。", kind="text")
+    file: str = param(
+        "", "UTF-8 text file to measure on, instead of a text.", "用于测量的 UTF-8 文本文件（代替文本）。", kind="file"
+    )
+    limit_tokens: int = param(512, "Tokens read at most.", "最多读入的词元数。", low=2, high=MOST_TOKENS)
+    window: int = param(
+        128,
+        "Tokens a window; each window starts a text of its own.",
+        "每个窗口的词元数；每个窗口都作为独立文本开始。",
+        low=2,
+        high=MOST_WINDOW,
+    )
+    batch: int = param(8, "Windows run at once.", "同时运行的窗口数。", low=1, high=MOST_BATCH)
+
+    def __post_init__(self) -> None:
+        check_text(self.text, self.file)
+        for thing in dataclasses.fields(self):
+            if thing.name in ("limit_tokens", "window", "batch"):
+                check_whole(thing.name, getattr(self, thing.name), thing.metadata["low"])
+
+    def reach(self, subject: Subject) -> Reach:
+        """About how much of the text is read, in which windows; nothing is made of it."""
+        tokens = min(self.limit_tokens, subject.tokens_in(self._read()))
+        return Reach.of(tokens, self.window, self._overlap, self.batch)
+
+    def windows(self, subject: Subject) -> TextWindows:
+        """The text's windows for this model, made as they are read.
+
+        Raises:
+            FieldError: a window longer than the model's context, or a text of fewer than two tokens.
+        """
+        context = context_length(subject.model)
+        if self.window > context:
+            raise FieldError("window", self.window, "window_in_context", context=context)
+        ids = encode(subject.tokenizer, self._read(), self.limit_tokens)
+        if len(ids) < 2:
+            raise FieldError("text", ABSENT, "text_too_short", n=len(ids))
+        return apart(ids, self.window)
+
+    def _read(self) -> str:
+        return self.text or read_file(self.file)
+
+    @property
+    def _overlap(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class TextParams(CorpusParams):
+    """Parameters of every measurement that predicts a text: windows share tokens, so that a prediction can look back."""
 
     text: str = param("", "The text to measure on (or a file).", "用于测量的文本（或用文件）。", kind="text")
     file: str = param("", "UTF-8 text file to measure on.", "用于测量的 UTF-8 文本文件。", kind="file")
@@ -35,6 +88,7 @@ class TextParams:
     window: int = param(
         256, "Tokens a prediction may look back at most.", "一次预测最多回看的词元数。", low=2, high=MOST_WINDOW
     )
+    batch: int = param(16, "Windows in one pass.", "一次前向同时处理的窗口数。", low=1, high=MOST_BATCH)
     overlap: int | None = param(
         None,
         "Tokens a prediction looks back at least, except at the text's beginning (default: half a window).",
@@ -42,37 +96,22 @@ class TextParams:
         low=0,
         high=MOST_WINDOW,
     )
-    batch: int = param(16, "Windows in one pass.", "一次前向同时处理的窗口数。", low=1, high=MOST_BATCH)
 
     def __post_init__(self) -> None:
-        check_text(self.text, self.file)
-        check_number("limit_tokens", self.limit_tokens, 1)
-        check_number("window", self.window, 2)
-        check_number("batch", self.batch, 1)
+        super().__post_init__()
         if self.overlap is not None:
             check_number("overlap", self.overlap, 0, self.window - 1)
-
-    def reach(self, subject: Subject) -> Reach:
-        """About how much of the text is read, in which windows; nothing is made of it."""
-        text = self.text or read_file(self.file)
-        tokens = min(self.limit_tokens, subject.tokens_in(text))
-        return Reach.of(tokens, self.window, self._overlap, self.batch)
 
     @property
     def _overlap(self) -> int:
         return self.window // 2 if self.overlap is None else self.overlap
 
     def windows(self, subject: Subject) -> TextWindows:
-        """The text's windows for this model, made as they are read.
-
-        Raises:
-            ValueError: a window longer than the model's context, or a text of fewer than two tokens.
-        """
+        """As :meth:`CorpusParams.windows`; every token but the first is predicted once."""
         context = context_length(subject.model)
         if self.window > context:
-            raise ValueError(f"window={self.window}: the model's context is {context} tokens; give a shorter window")
-        text = self.text or read_file(self.file)
-        ids = encode(subject.tokenizer, text, self.limit_tokens + 1)
+            raise FieldError("window", self.window, "window_over_context", context=context)
+        ids = encode(subject.tokenizer, self._read(), self.limit_tokens + 1)
         return cut(ids, self.window, self._overlap)
 
 
@@ -81,19 +120,21 @@ class Windows:
     """Stretches of a text, each measured from an empty cache.
 
     Attributes:
+        starts: `[W]` int64, the place in the text of each one's first token.
         ids: `[W, T]` int64; shorter windows are filled with 0 at the right.
         lengths: `[W]` int64, tokens of each.
         counted: `[W, T - 1]` bool: prediction t of a window (of token t + 1, from tokens 0..t) counts. Every token of
             the text but the first is counted exactly once, and a document's beginning mark never.
     """
 
+    starts: Tensor
     ids: Tensor
     lengths: Tensor
     counted: Tensor
 
     def __post_init__(self) -> None:
         W, T = self.ids.shape
-        assert self.lengths.shape == (W,)
+        assert self.lengths.shape == self.starts.shape == (W,)
         assert self.counted.shape == (W, T - 1)
 
     def __len__(self) -> int:
@@ -143,10 +184,21 @@ class TextWindows:
         """The first window's tokens, `[<= T]` int64."""
         return next(self.batches(1)).ids[0]
 
-    def batches(self, size: int) -> Iterator[Windows]:
-        """At most `size` windows at a time, cut to the longest of them."""
-        for i in range(0, len(self), size):
-            yield self._made(self._spans[i : i + size].tolist())
+    @property
+    def text(self) -> np.ndarray:
+        """`[n]` the text's tokens."""
+        return self._ids
+
+    def batches(self, size: int, *, unpadded: bool = False) -> Iterator[Windows]:
+        """At most `size` windows at a time, cut to the longest of them.
+
+        Args:
+            unpadded: only windows of one length together, so that none is filled.
+        """
+        ends = np.flatnonzero(np.diff(self._spans[:, 1] - self._spans[:, 0])) + 1 if unpadded else []
+        for part in np.split(self._spans, ends):
+            for i in range(0, len(part), size):
+                yield self._made(part[i : i + size].tolist())
 
     def _made(self, spans: list[list[int]]) -> Windows:
         lengths = [end + 1 - start for start, end, _ in spans]
@@ -155,7 +207,7 @@ class TextWindows:
         for row, (start, end, skip) in enumerate(spans):
             ids[row, : end + 1 - start] = torch.from_numpy(np.array(self._ids[start : end + 1], dtype=np.int64))
             counted[row, skip : end - start] = torch.from_numpy(self._own[start + skip : end])
-        return Windows(ids, torch.tensor(lengths), counted)
+        return Windows(torch.tensor([start for start, _, _ in spans]), ids, torch.tensor(lengths), counted)
 
     def whole(self) -> Windows:
         """All windows at once: of a short text."""
@@ -196,6 +248,14 @@ def _spans(n: int, length: int, overlap: int) -> np.ndarray:
     return np.stack((start, np.minimum(start + length, n), skip), axis=1)
 
 
+def apart(ids: np.ndarray, length: int) -> TextWindows:
+    """Windows that share no token, over tokens `[n]`, n >= 2; a last one of a single token is left out."""
+    start = np.arange(0, len(ids), length, dtype=np.int64)
+    end = np.minimum(start + length, len(ids)) - 1
+    found = np.stack((start, end, np.zeros_like(start)), axis=1)
+    return TextWindows(np.asarray(ids), np.ones(len(ids) - 1, dtype=bool), found[end > start])
+
+
 def cut(ids: np.ndarray, length: int, overlap: int) -> TextWindows:
     """Windows over tokens `[n]` (marks that :class:`TokenIds` knows are read and not predicted).
 
@@ -206,11 +266,11 @@ def cut(ids: np.ndarray, length: int, overlap: int) -> TextWindows:
         ValueError: no token to predict.
     """
     if len(ids) < 2:
-        raise ValueError(f"tokens={len(ids)}: at least 2 are needed to predict one; give a longer text")
+        raise FieldError("tokens", len(ids), "tokens_too_few")
     given = getattr(ids, "given", None)
     own = np.ones(len(ids) - 1, dtype=bool) if given is None else ~given[1:]  # prediction i is of token i + 1
     if not own.any():
-        raise ValueError(f"tokens={len(ids)}: nothing but marks of a beginning; give a longer text")
+        raise FieldError("tokens", len(ids), "tokens_only_marks")
     found = _spans(len(ids) - 1, length, overlap)
     windows = TextWindows(np.asarray(ids), own, found)
     return TextWindows(np.asarray(ids), own, found[windows.counts > 0])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loopviz.checks import FieldError, check_counts, check_number
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work
 from loopviz.lab.progress import Progress, layer_calls
@@ -24,8 +25,6 @@ from loopviz.lab.task import (
     Row,
     Subject,
     Task,
-    check_counts,
-    check_number,
     param,
     register,
 )
@@ -34,6 +33,9 @@ from loopviz.model import LoopLlamaForCausalLM, register_merge
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+NAME, ORDER = "ablation", 30
+TITLE = {"en": "Cache ablation", "zh": "缓存消融"}
 
 MODES = ("serial", "parallel", "ema", "average", "last", "first")
 
@@ -77,9 +79,9 @@ class AblationParams(TextParams):
             if getattr(self, name):
                 check_counts(name, getattr(self, name))
         if not self.modes or not set(self.modes) <= set(MODES):
-            raise ValueError(f"modes={self.modes!r}: must be some of {', '.join(MODES)}")
+            raise FieldError("modes", self.modes, "must_be_some", choices=", ".join(MODES))
         if "ema" in self.modes and not self.alphas:
-            raise ValueError("alphas=(): ema needs at least one weight in (0, 1); or leave ema out of modes")
+            raise FieldError("alphas", self.alphas, "ema_needs_alphas")
         check_number("draws", self.draws, 0)
 
 
@@ -102,9 +104,7 @@ def _steps(model: LoopLlamaForCausalLM) -> int:
     """
     blocks = model.config.loop_blocks()
     if not blocks:
-        raise ValueError(
-            'loop_layers=None: nothing loops, so there are no cache modes to compare; set "loop_layers" in loop'
-        )
+        raise FieldError("loop_layers", None, "nothing_loops_ablation")
     return max(block.max_steps for block in blocks)
 
 
@@ -270,7 +270,7 @@ COLUMNS = (
 
 WORDS = {
     "en": {
-        "title": "Cache ablation",
+        "title": TITLE["en"],
         "question": "What does each way of keeping the loops' keys and values cost, and how much of the answer does it keep?",
         "how": (
             "The same text, teacher-forced token by token through each cache, against one full pass of the same "
@@ -283,7 +283,7 @@ WORDS = {
         "loops": "loops",
     },
     "zh": {
-        "title": "缓存消融",
+        "title": TITLE["zh"],
         "question": "每种保存循环 K/V 的方式代价多大，又保留了多少答案？",
         "how": (
             "同一文本逐词元（教师强制）经过每种缓存，与同一配置的一次完整前向相比：两者的困惑度、KL(p_full ‖ p_cached) "
@@ -339,8 +339,22 @@ def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, An
     return {**params.loop, **cells[named].fields}
 
 
+# Set anew for every row.
+VARIES = ("kv_cache_mode", "virtual_layer_count", "virtual_attention_mode", "merge_strategy", "merge_ema_alpha")
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 96, "window": 64, "slots": (1, 2, 4), "alphas": (0.5,)}
 ABLATION = register(
-    Task("ablation", AblationParams, COLUMNS, _plan_size, _run, WORDS, plot, settings, first=FIRST, work=_work)
+    Task(
+        NAME,
+        AblationParams,
+        COLUMNS,
+        _plan_size,
+        _run,
+        WORDS,
+        plot,
+        settings,
+        first=FIRST,
+        work=_work,
+        varies=VARIES,
+    )
 )

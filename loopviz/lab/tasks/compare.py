@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from loopviz.checks import ABSENT, FieldError, inside
 from loopviz.engine import StreamSettings, limits, stream
 from loopviz.engine.pieces import decode, encode, encode_prompt
 from loopviz.engine.stream import context_length
@@ -37,6 +38,9 @@ from loopviz.trace import metrics
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
     from loopviz.trace import Frame
+
+NAME, ORDER = "compare", 40
+TITLE = {"en": "Configurations side by side", "zh": "配置对比"}
 
 MOST = 6  # configurations: as many as there are colours that stay apart
 TIMED = 33  # passes of the timed run at most, the prompt's included
@@ -119,13 +123,13 @@ class CompareParams:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.loops) <= MOST:
-            raise ValueError(f"loops: {len(self.loops)} configurations; 1 to {MOST} can be compared")
+            raise FieldError("loops", ABSENT, "configurations", n=len(self.loops), most=MOST)
         if len(self.names) != len(self.loops):
-            raise ValueError(f"names={self.names!r}: {len(self.loops)} configurations, so as many names")
+            raise FieldError("names", self.names, "as_many_names", n=len(self.loops))
         if len(set(self.names)) < len(self.names):
-            raise ValueError(f"names={self.names!r}: two are the same; give each configuration a name of its own")
+            raise FieldError("names", self.names, "two_names_same")
         if not 0 <= self.baseline < len(self.loops):
-            raise ValueError(f"baseline={self.baseline!r}: must be one of 0..{len(self.loops) - 1}")
+            raise FieldError("baseline", self.baseline, "one_of_range", last=len(self.loops) - 1)
         self.settings()
 
     def settings(self, **changes: Any) -> StreamSettings:
@@ -146,7 +150,7 @@ class Event:
     Attributes:
         setup: which, from 0.
         kind: "begin"; "token": one more in its result; "stage": `stage` begins or goes on, `done` of `total` passes;
-            "row": `row` is its row, the last of its events; "refused": it cannot be had, `reason` says why.
+            "row": `row` is its row, the last of its events; "refused": it cannot be had, `error` says why.
         stage: "text", "timing", "greedy" (the baseline's greedy tokens) or "scoring".
     """
 
@@ -155,8 +159,13 @@ class Event:
     stage: str = ""
     done: int = 0
     total: int = 0
-    reason: str = ""
+    error: ValueError | None = None
     row: Row | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot be had, in English."""
+        return "" if self.error is None else str(self.error)
 
 
 class Comparison:
@@ -188,10 +197,8 @@ class Comparison:
         after = encode(tokenizer, params.continuation, add_special_tokens=False) if params.continuation else []
         self.continuation: list[int] = after
         if len(self.prompt) + len(self.continuation) > context:
-            raise ValueError(
-                f"continuation: {len(self.continuation):,} tokens after a prompt of {len(self.prompt):,}, and the model's "
-                f"context is {context:,} tokens; shorten it"
-            )
+            sizes = {"n": f"{len(self.continuation):,}", "prompt": f"{len(self.prompt):,}", "context": f"{context:,}"}
+            raise FieldError("continuation", ABSENT, "continuation_over_context", **sizes)
         self.greedy: list[int] | None = None  # the baseline's greedy tokens
 
     @property
@@ -209,7 +216,7 @@ class Comparison:
             try:
                 view = self.subject.view(self.params.loops[i])
             except ValueError as error:
-                yield Event(i, "refused", reason=str(error))
+                yield Event(i, "refused", error=error)
                 continue
             yield from self._measure(i, view)
             self._compare_texts(i)
@@ -354,19 +361,19 @@ def run(subject: Subject, params: CompareParams) -> Iterator[Row | None]:
         ValueError: what a configuration is refused for; nothing is left out silently.
     """
     for event in Comparison(subject, params).events():
-        if event.kind == "refused":
-            raise ValueError(f"{params.names[event.setup]}: {event.reason}")
+        if event.error is not None:
+            raise inside(params.names[event.setup], event.error)
         yield event.row  # None: work may be left here
 
 
 TASK = register(
     Task(
-        name="compare",
+        name=NAME,
         params=CompareParams,
         columns=COLUMNS,
         cells=lambda subject, params: len(params.loops),
         run=run,
-        words=WORDS,
+        words={lang: {"title": TITLE[lang], **words} for lang, words in WORDS.items()},
         plot=plot,
         work=_work,
     )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from loopviz.checks import FieldError, check_number, check_one_of, check_whole
 from loopviz.engine.work import Work
-from loopviz.lab.reading.corpus import CorpusParams, batches, check_whole, token_ids
 from loopviz.lab.reading.exit_replay import (
     POLICIES,
     UNITS,
@@ -28,13 +28,17 @@ from loopviz.lab.reading.exit_replay import (
     settings_of,
 )
 from loopviz.lab.reading.reach import ROW_BYTES
-from loopviz.lab.task import MOST_LOOPS, Column, Row, Subject, Task, check_number, param, register
+from loopviz.lab.reading.windows import CorpusParams
+from loopviz.lab.task import MOST_LOOPS, Column, Row, Subject, Task, param, register
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
     from loopviz.model import LoopLlamaForCausalLM
+
+NAME, ORDER = "exits", 50
+TITLE = {"en": "Exit policies", "zh": "退出策略"}
 
 _FIXED = {"loop_strategy": "fixed_count", "loop_count": 1}
 SCORES_BYTES = 9 * 8 * 2  # of a step of a token, and once more where parts are joined
@@ -119,8 +123,7 @@ class ExitParams(CorpusParams):
         super().__post_init__()
         for name in ("max_loops", "floor"):
             check_whole(name, getattr(self, name), 0)
-        if self.unit not in UNITS:
-            raise ValueError(f"unit={self.unit!r}: must be one of {', '.join(UNITS)}")
+        check_one_of("unit", self.unit, UNITS, quoted=False)
         for name, most in (("cosine", 1.0), *((name, float("inf")) for name in ("kl", "rel_delta", "entropy"))):
             for value in getattr(self, name):
                 check_number(name, value, -1.0 if name == "cosine" else 0.0, most)
@@ -194,14 +197,11 @@ def _run(subject: Subject, params: ExitParams) -> Iterator[Row | None]:
     most = params.most(subject, steps)
     floor = params.floor or own_floor(most)
     most.with_loop(**settings_of("cosine", 1.0, floor, steps))  # refuses what could not be run
-    ids = token_ids(subject, params)
-    kept_numbers = len(ids) * most.config.vocab_size
+    text = params.windows(subject)
+    kept_numbers = len(text.text) * most.config.vocab_size
     if params.check and kept_numbers > MOST_KEPT:
-        raise ValueError(
-            f"limit_tokens={params.limit_tokens}: a check keeps {kept_numbers} log-probabilities, more than "
-            f"{MOST_KEPT}; read fewer tokens, or leave check out"
-        )
-    windows = [rows.to(most.device) for _, rows in batches(ids, params.window, params.batch)]
+        raise FieldError("limit_tokens", params.limit_tokens, "check_keeps", n=kept_numbers, most=MOST_KEPT)
+    windows = [part.ids.to(most.device) for part in text.batches(params.batch, unpadded=True)]
     kept: list[list[Tensor]] = [[] for _ in windows]
     recorded = []
     for rows, own in zip(windows, kept, strict=True):
@@ -300,7 +300,7 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": "Exit policies",
+        "title": TITLE["en"],
         "question": "When could each token have stopped looping, and what would that have cost?",
         "how": "The text is run once with all N steps. Every rule is then replayed on that one run: the first step (from "
         "the floor on) at which it holds, the mean over a pass's tokens deciding for all of them. What a token pays is "
@@ -320,7 +320,7 @@ WORDS = {
         "token. Rules and thresholds cost nothing more; check runs the text once more for each count, cosine and KL row.",
     },
     "zh": {
-        "title": "退出策略",
+        "title": TITLE["zh"],
         "question": "每个词元本可以在何时停止循环，代价是什么？",
         "how": "文本以全部 N 步运行一次，然后在这一次运行上重放每条规则：从下限起规则首次成立的那一步，一次前向中由各词元的平均值共同决定。"
         "词元付出的是 KL(p_N || p_r)：p_r 是模型在第 r 步之后停止时真正会说的（状态经过块之后的各层），p_N 是全部步数之后所说的。"
@@ -393,6 +393,29 @@ def settings(subject: Subject, row: Row, params: ExitParams) -> dict[str, Any] |
     return None if found is None else {**params.loop, **params.slots(subject, row["max_loops"]), **found}
 
 
+# Fixed, or swept, whatever is asked for.
+VARIES = (
+    "loop_strategy",
+    "loop_count",
+    "min_loop_count",
+    "convergence_criterion",
+    "cosine_threshold",
+    "kl_threshold",
+)
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 128, "window": 64}
-register(Task("exits", ExitParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work))
+register(
+    Task(
+        NAME,
+        ExitParams,
+        COLUMNS,
+        _cells,
+        _run,
+        WORDS,
+        plot,
+        settings,
+        first=FIRST,
+        work=_work,
+        varies=VARIES,
+    )
+)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from loopviz.engine.work import Work
-from loopviz.lab.reading.corpus import CorpusParams, batches, token_ids
 from loopviz.lab.reading.full_pass import fixed
+from loopviz.lab.reading.windows import CorpusParams
 from loopviz.lab.task import Column, Row, Subject, Task, register
 from loopviz.model.choosers import NO_CHOOSER
 from loopviz.model.watching import shallow
@@ -21,6 +21,9 @@ from loopviz.trace import metrics
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+NAME, ORDER = "influence", 60
+TITLE = {"en": "Block influence", "zh": "层的影响"}
 
 
 COSINE_BYTES = 4 + 3 * 8  # of a layer and token: as measured, and in double, sorted
@@ -68,10 +71,9 @@ def _work(subject: Subject, params: InfluenceParams) -> Work:
 
 
 def _run(subject: Subject, params: InfluenceParams) -> Iterator[Row | None]:
-    ids = token_ids(subject, params)
     parts = []
-    for _, rows in batches(ids, params.window, params.batch):
-        parts.append(layer_cosines(subject, rows).flatten(1))
+    for part in params.windows(subject).batches(params.batch, unpadded=True):
+        parts.append(layer_cosines(subject, part.ids).flatten(1))
         yield None
     influence = 1 - torch.cat(parts, dim=1).double()  # [L, M]
     low, high = influence.quantile(torch.tensor([0.05, 0.95], dtype=influence.dtype), dim=1)
@@ -90,7 +92,7 @@ COLUMNS = tuple(
     for name, en, zh in (
         ("layer", "Layer: from 0", "层：从 0 起"),
         (
-            "influence",
+            NAME,
             "Influence: 1 - mean cos of the layer's input and output, in a block at its first loop step",
             "影响：1 − 该层输入与输出的平均余弦；块内取第一个循环步",
         ),
@@ -102,7 +104,7 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": "Block influence",
+        "title": TITLE["en"],
         "question": "How much does each layer change the state that passes through it?",
         "how": "BI_i = 1 - E[cos(X_i, X_{i+1})]: X_i enters layer i, X_{i+1} leaves it, the mean is over tokens (ShortGPT, "
         "arXiv 2403.03853). Full passes, every layer once and as the model runs it: in a looped block the first loop step, with "
@@ -111,7 +113,7 @@ WORDS = {
         "cost": "One pass over the text.",
     },
     "zh": {
-        "title": "层的影响",
+        "title": TITLE["zh"],
         "question": "每一层对经过它的状态改变了多少？",
         "how": "BI_i = 1 − E[cos(X_i, X_{i+1})]：X_i 进入第 i 层，X_{i+1} 离开它，对词元取平均（ShortGPT，arXiv 2403.03853）。"
         "整段前向，每层运行一次，且与模型实际运行时相同：循环块内为第一个循环步，包含其注入和步前的归一化。数值低的层对状态转动很小：循环它可能害处不大；是否如此由范围图来测量。",

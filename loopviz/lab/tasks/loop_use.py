@@ -11,9 +11,9 @@ import torch
 from loopviz.checks import FieldError
 from loopviz.engine import Pieces
 from loopviz.engine.work import Work
-from loopviz.lab.reading.corpus import CorpusParams, batches, token_ids
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.token_classes import CLASSES, RULES, token_classes
+from loopviz.lab.reading.windows import CorpusParams
 from loopviz.lab.task import Column, Row, Subject, Task, param, register
 from loopviz.model import LoopCache
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from loopviz.model import LoopLlamaForCausalLM
+
+NAME, ORDER = "loop_use", 100
+TITLE = {"en": "Loops by kind of word", "zh": "各类词的循环数"}
 
 BINS = 16  # positions are drawn in at most so many groups
 # Huginn's threshold (arXiv 2502.05171); one entry a token, so that a token may stop after its first step.
@@ -54,22 +57,19 @@ class LoopUseParams(CorpusParams):
         try:
             view = subject.view(self.loop)
         except FieldError as error:
-            if error.field != "virtual_layer_count":
+            if error.rule != "slots_over_floor":
                 raise
-            raise ValueError(
-                f"{error}; or keep one entry a token, with kv_cache_mode='merge_strategy' and merge_strategy='last'"
-            ) from None
+            raise FieldError(error.field, error.value, "slots_over_floor_or_last", **error.places) from None
         if not any(block.dynamic for block in view.config.loop_blocks()):
-            raise ValueError(
-                f"loop_strategy={view.config.loop_strategy!r}, loop_layers={view.config.loop_layers!r}: every token runs "
-                "the same number of loops; set loop_layers and loop_strategy='dynamic_stop'"
-            )
+            strategy, layers = view.config.loop_strategy, view.config.loop_layers
+            both = f"{strategy!r}, loop_layers={layers!r}"
+            raise FieldError("loop_strategy", strategy, "nothing_stops_by_itself", shown=both)
         return view
 
 
 def _cells(subject: Subject, params: LoopUseParams) -> int:
-    ids = token_ids(subject, params)
-    read = sum(rows.numel() for _, rows in batches(ids, params.window, params.batch))
+    windows = params.windows(subject)
+    read = sum(part.ids.numel() for part in windows.batches(params.batch, unpadded=True))
     return read * len(params.view(subject).config.loop_blocks())
 
 
@@ -81,21 +81,23 @@ def _work(subject: Subject, params: LoopUseParams) -> Work:
 
 def _run(subject: Subject, params: LoopUseParams) -> Iterator[Row]:
     view = params.view(subject)
-    ids = token_ids(subject, params)
+    windows = params.windows(subject)
+    ids = windows.text.tolist()
     pieces = Pieces(subject.tokenizer)
     texts = [pieces.add(token) for token in ids]
     special = set(subject.tokenizer.all_special_ids)
     classes = token_classes(texts, [token in special for token in ids])
-    for first, rows in batches(ids, params.window, params.batch):
+    for part in windows.batches(params.batch, unpadded=True):
         cache = LoopCache(view.config)
-        for position in range(rows.shape[1]):
+        starts = part.starts.tolist()
+        for position in range(part.ids.shape[1]):
             with torch.no_grad():
-                tokens = rows[:, position : position + 1].to(view.device)  # [B, 1]
+                tokens = part.ids[:, position : position + 1].to(view.device)  # [B, 1]
                 view.model(input_ids=tokens, past_key_values=cache, use_cache=True)
             report = view.last_pass
             steps = [block.tolist() for block in report.steps]
-            for row in range(len(rows)):
-                index = first + row * rows.shape[1] + position
+            for row, start in enumerate(starts):
+                index = start + position
                 for block, (loops, reasons) in enumerate(zip(steps, report.reasons, strict=True)):
                     yield {
                         "index": index,
@@ -122,7 +124,7 @@ def distribution(table: pd.DataFrame, by: str, bins: int = BINS) -> pd.DataFrame
         ValueError: another ``by``.
     """
     if by not in ("class", "position"):
-        raise ValueError(f"by={by!r}: must be 'class' or 'position'")
+        raise FieldError("by", by, "one_of", choices="'class', 'position'")
     group = table["class"]
     if by == "position" and len(table):
         width = -(-(int(table["position"].max()) + 1) // bins)
@@ -172,14 +174,14 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": "Loops by kind of word",
+        "title": TITLE["en"],
         "question": "Which tokens does the model loop over longer, and does it matter where they stand?",
         "how": "The text is read token by token through the cache, in windows that each start afresh, and the model stops by "
         "its own rule (dynamic_stop) at each token. " + RULES["en"],
         "cost": "One decode of the text, several windows at once.",
     },
     "zh": {
-        "title": "各类词的循环数",
+        "title": TITLE["zh"],
         "question": "模型对哪些词元循环得更久？与它们所处的位置有关吗？",
         "how": "经缓存逐个词元读入文本，各窗口都从头开始；模型在每个词元上按自己的规则（dynamic_stop）停止。"
         + RULES["zh"],
@@ -298,4 +300,4 @@ def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 256, "window": 64}
-register(Task("loop_use", LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary, first=FIRST, work=_work))
+register(Task(NAME, LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary, first=FIRST, work=_work))

@@ -11,6 +11,7 @@ it. Where a field that nobody asked for contradicts one that was asked for, the 
 
 from __future__ import annotations
 
+import argparse
 import functools
 import math
 import time
@@ -23,13 +24,13 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
+from loopviz.checks import ABSENT, FieldError, check_number, check_one_of, check_whole, inside
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work, decoding, one_pass
 from loopviz.fields import layers
 from loopviz.lab.memory import SequenceMemory, sequence_memory
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import CacheScores, finish, scoring
-from loopviz.lab.reading.corpus import check_whole
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.text_scores import TOKENIZERS, score_all
 from loopviz.lab.reading.windows import TextParams, TextWindows, Windows
@@ -42,7 +43,6 @@ from loopviz.lab.task import (
     Size,
     Subject,
     Task,
-    check_number,
     param,
     register,
 )
@@ -50,11 +50,14 @@ from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.configuration import DEFAULT_FLOOR, LOOP_FIELDS
 from loopviz.paths import ASSETS
 
+from .quality import Exercise, QualityParams, exercises, work_of
+
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from .quality import Exercise
+NAME, ORDER = "experiment", 10
+TITLE = {"en": "The manual's experiment", "zh": "手册的实验"}
 
 BASELINE = "baseline"
 STORIES = ASSETS / "texts" / "little-stories.txt"
@@ -160,22 +163,24 @@ class ManualParams(TextParams):
         for name in ("prompts", "prompt_tokens", "new_tokens"):
             check_whole(name, getattr(self, name), 1)
         check_number("draws", self.draws, 0)
-        for name, known in (("defaults", DEFAULTS), ("tokenize", TOKENIZERS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(known)}")
+        check_one_of("defaults", self.defaults, DEFAULTS, quoted=False)
+        check_one_of("tokenize", self.tokenize, TOKENIZERS, quoted=False)
+        self._check_configurations()
+
+    def _check_configurations(self) -> None:
         if not self.loops:
-            raise ValueError("loops=(): give at least one configuration to hold against the baseline")
+            raise FieldError("loops", self.loops, "none_against_baseline")
         if self.names and len(self.names) != len(self.loops):
-            raise ValueError(f"names={self.names!r}: {len(self.loops)} configurations, so as many names, or none")
+            raise FieldError("names", self.names, "as_many_names_or_none", n=len(self.loops))
         called = self.called()
         twice = [name for name, times in Counter((BASELINE, *called)).items() if times > 1]
         if twice:
-            raise ValueError(f"names, loops: {twice[0]!r} is there twice; each row has a name of its own")
+            raise FieldError("names", ABSENT, "name_twice", also=("loops",), name=repr(twice[0]))
         if self.loop_layers:
             try:
                 layers(self.loop_layers)
-            except Exception as error:
-                raise ValueError(f"loop_layers={self.loop_layers!r}: {error}") from None
+            except argparse.ArgumentTypeError:
+                raise FieldError("loop_layers", self.loop_layers, "layers_typed") from None
 
     def called(self) -> tuple[str, ...]:
         """The configurations' names."""
@@ -194,7 +199,7 @@ class ManualParams(TextParams):
             try:
                 found.append(self._setup(subject, name, asked))
             except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+                raise inside(name, error) from None
         return found
 
     def _setup(self, subject: Subject, name: str, asked: dict[str, Any]) -> Setup:
@@ -223,8 +228,6 @@ class ManualParams(TextParams):
         Raises:
             ValueError: a text too short, or more tokens than the model's context.
         """
-        from .quality import QualityParams, exercises  # here, so that its task is offered in its place
-
         same = ("text", "file", "prompts", "prompt_tokens", "new_tokens")
         return exercises(subject, QualityParams(**{name: getattr(self, name) for name in same}))
 
@@ -315,8 +318,6 @@ def _cells(subject: Subject, params: ManualParams) -> int:
 
 def _work(subject: Subject, params: ManualParams) -> Work:
     """Of each configuration: the windows through the cache, the texts written, one sequence for its memory."""
-    from .quality import work_of  # here, so that its task is offered in its place
-
     reach, found = params.reach(subject), NOTHING
     for setup in params.setups(subject):
         shape = subject.shape(setup.view)
@@ -646,7 +647,7 @@ COLUMNS = (
 
 WORDS = {
     "en": {
-        "title": "The manual's experiment",
+        "title": TITLE["en"],
         "question": "What do loops buy, and what do they cost, against the same model without them?",
         "how": "One row without a loop, every layer once (what a model was trained with to enter each step, and the norm before it, is "
         "left out there), and one for each configuration, by default the manual's three as written, with the manual's defaults for what "
@@ -657,7 +658,7 @@ WORDS = {
         "cost": "For each row: a pass for each token of a window, windows side by side, and one for each token written.",
     },
     "zh": {
-        "title": "手册的实验",
+        "title": TITLE["zh"],
         "question": "与不循环的同一模型相比，循环带来什么，代价又是什么？",
         "how": "一行不循环，每层只过一次（训练时每步注入的内容与步前的归一化在此略去）；每个配置一行，默认即手册所写的三个，未写明的字段取手册的默认值；"
         "哪些层循环、每步注入什么仍按模型自带。各行都逐词元经缓存读入同一文本，每个词元之前给的都是真实词元（困惑度、与基线的成对差、循环次数、读入速度），"
@@ -791,6 +792,4 @@ SIZES = (
     ),
 )
 
-EXPERIMENT = register(
-    Task("experiment", ManualParams, COLUMNS, _cells, _run, WORDS, plot, settings, sizes=SIZES, work=_work)
-)
+EXPERIMENT = register(Task(NAME, ManualParams, COLUMNS, _cells, _run, WORDS, plot, settings, sizes=SIZES, work=_work))

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loopviz.checks import FieldError, check_counts, check_number
 from loopviz.engine.work import NOTHING, Work
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import scoring
 from loopviz.lab.reading.full_pass import fixed, score_full
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams, TextWindows
-from loopviz.lab.task import MOST_LOOPS, Column, Row, Subject, Task, check_counts, check_number, param, register
+from loopviz.lab.task import MOST_LOOPS, Column, Row, Subject, Task, param, register
 from loopviz.model import LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+NAME, ORDER = "perplexity", 20
+TITLE = {"en": "Perplexity by loops", "zh": "困惑度随循环次数的变化"}
 
 PATHS = ("full", "cache")
 CONFIDENCE = 0.95
@@ -65,10 +69,10 @@ class PerplexityParams(TextParams):
         super().__post_init__()
         check_counts("loops", self.loops)
         if not self.paths or not set(self.paths) <= set(PATHS) or len(set(self.paths)) < len(self.paths):
-            raise ValueError(f"paths={self.paths!r}: must be one or both of {', '.join(PATHS)}")
+            raise FieldError("paths", self.paths, "one_or_both", choices=", ".join(PATHS))
         for value in self.dampings:
             if not 0 < value <= 1:
-                raise ValueError(f"dampings={self.dampings!r}: each must be in (0, 1]; 1 is the plain loop")
+                raise FieldError("dampings", self.dampings, "damping_each")
         check_number("draws", self.draws, 0)
 
 
@@ -238,7 +242,7 @@ COLUMNS = (
 
 WORDS = {
     "en": {
-        "title": "Perplexity by loops",
+        "title": TITLE["en"],
         "question": "Does thinking longer help on this text, and does it hold past the trained number of loops?",
         "how": (
             "The text is cut into windows; every token but the first is predicted once. Path full reads a window in "
@@ -255,7 +259,7 @@ WORDS = {
         "damped": "damping",
     },
     "zh": {
-        "title": "困惑度随循环次数的变化",
+        "title": TITLE["zh"],
         "question": "在这段文本上多想几步有帮助吗？超过训练时的循环次数还成立吗？",
         "how": (
             "文本被切成窗口，除第一个外每个词元都预测一次。full 路径一次前向读完一个窗口，用出口透镜得到每个循环次数的结果；"
@@ -316,5 +320,5 @@ def settings(subject: Subject, row: Row, params: PerplexityParams) -> dict[str, 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 512, "window": 64, "paths": ("full",)}
 PERPLEXITY = register(
-    Task("perplexity", PerplexityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work)
+    Task(NAME, PerplexityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work)
 )

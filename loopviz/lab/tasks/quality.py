@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig
 
+from loopviz.checks import (
+    ABSENT,
+    FieldError,
+    check_characters,
+    check_counts,
+    check_number,
+    check_one_of,
+    check_whole,
+    inside,
+)
 from loopviz.engine import context_length, encode_prompt
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import Shape, Work, generating
 from loopviz.lab.experiment import read_file
 from loopviz.lab.reading.beginnings import beginnings
-from loopviz.lab.reading.corpus import check_whole
 from loopviz.lab.reading.full_pass import fixed
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.text_scores import TOKENIZERS, distinct, repetition, score, score_all
@@ -30,9 +39,6 @@ from loopviz.lab.task import (
     Row,
     Subject,
     Task,
-    check_characters,
-    check_counts,
-    check_number,
     param,
     register,
 )
@@ -43,6 +49,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from loopviz.model import LoopLlamaForCausalLM
+
+NAME, ORDER = "quality", 90
+TITLE = {"en": "Generation quality", "zh": "生成质量"}
 
 
 MOST_PROMPTS = 10_000
@@ -114,7 +123,8 @@ class QualityParams:
     def __post_init__(self) -> None:
         given = [name for name in ("text", "file", "pairs") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(f"text, file, pairs: give exactly one of them; given: {', '.join(given) or 'none'}")
+            rule = "one_text_several" if given else "one_text_none"
+            raise FieldError("text", ABSENT, rule, also=("file", "pairs"), given=", ".join(given))
         check_characters("text", self.text)
         for name in ("prompts", "prompt_tokens", "new_tokens", "batch"):
             check_whole(name, getattr(self, name), 1)
@@ -124,9 +134,8 @@ class QualityParams:
         for name, most in (("temperature", float("inf")), ("top_p", 1.0)):
             check_number(name, getattr(self, name), 0.0, most)
             if getattr(self, name) == 0:
-                raise ValueError(f"{name}=0: must be > 0; for the likeliest token leave do_sample off")
-        if self.tokenize not in TOKENIZERS:
-            raise ValueError(f"tokenize={self.tokenize!r}: must be one of {', '.join(TOKENIZERS)}")
+                raise FieldError(name, getattr(self, name), "above_sampling", shown="0")
+        check_one_of("tokenize", self.tokenize, TOKENIZERS, quoted=False)
 
     def views(self, subject: Subject) -> list[tuple[int | None, LoopLlamaForCausalLM]]:
         """What is measured: loop count (None: as set) and a view.
@@ -136,7 +145,7 @@ class QualityParams:
         """
         view = subject.view(self.loop)
         if self.loops and not view.config.loop_blocks():
-            raise ValueError(f"loops={self.loops!r}: this model has no loop; set loop_layers, or leave loops empty")
+            raise FieldError("loops", self.loops, "no_loop_for_counts")
         return [(count, fixed(view, count)) for count in self.loops] or [(None, view)]
 
 
@@ -160,13 +169,12 @@ def exercises(subject: Subject, params: QualityParams) -> list[Exercise]:
         lines = [(n, line) for n, line in enumerate(lines_of(read_file(params.pairs)), 1) if line.strip()]
         found = [_exercise(subject, params, n, line, context) for n, line in lines[: params.prompts]]
         if not found:
-            raise ValueError(f"pairs={Path(params.pairs).name!r}: holds no prompt")
+            raise FieldError("pairs", Path(params.pairs).name, "pairs_empty")
         return found
     if params.prompt_tokens > context:
-        raise ValueError(
-            f"prompt_tokens={params.prompt_tokens}: with new_tokens={params.new_tokens} more than the model's context "
-            f"of {context_length(subject.model)}; give fewer"
-        )
+        whole = context_length(subject.model)
+        new = params.new_tokens
+        raise FieldError("prompt_tokens", params.prompt_tokens, "prompt_over_context", new=new, context=whole)
     each = params.prompt_tokens + params.new_tokens
     text = params.text or read_file(params.file)
     found = [
@@ -174,26 +182,23 @@ def exercises(subject: Subject, params: QualityParams) -> list[Exercise]:
         for pair in islice(beginnings(subject.tokenizer, text, params.prompt_tokens, params.new_tokens), params.prompts)
     ]
     if not found:
-        raise ValueError(
-            f"text: no document is longer than a prompt, and a prompt and its reference take {each} tokens; give a longer "
-            "text, or fewer prompt_tokens"
-        )
+        raise FieldError("text", ABSENT, "text_no_document", each=each)
     return found
 
 
 def _exercise(subject: Subject, params: QualityParams, number: int, line: str, context: int) -> Exercise:
-    where = f"pairs={Path(params.pairs).name!r}, line {number}"
+    where = f"{Path(params.pairs).name!r}, line {number}"
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from None
+        raise FieldError("pairs", ABSENT, "not_json", shown=where, said=error) from None
     reference = value.get("reference") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str) or not isinstance(reference, str | None):
-        raise ValueError(f'{where}: must be {{"prompt": text}}, with "reference": text or without')
+        raise FieldError("pairs", ABSENT, "pairs_shape", shown=where)
     try:
         ids = encode_prompt(subject.tokenizer, value["prompt"], chat=params.chat, context=context)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise inside(f"pairs={where}", error) from None
     return Exercise(ids, reference)
 
 
@@ -366,7 +371,7 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": "Generation quality",
+        "title": TITLE["en"],
         "question": "Is what the model writes near to the references, and does it repeat itself?",
         "how": "The model continues each prompt. With references: BLEU and chrF of sacrebleu (a row: of the single text; the "
         "last row: of all texts as one corpus, which is not the mean) and ROUGE-L of rouge-score. A text's own continuation "
@@ -376,7 +381,7 @@ WORDS = {
         "cost": "One generation a prompt and loop count, several prompts at once.",
     },
     "zh": {
-        "title": "生成质量",
+        "title": TITLE["zh"],
         "question": "模型写出的内容与参考接近吗？会不会重复自己？",
         "how": "模型续写每个提示。有参考时：sacrebleu 的 BLEU 与 chrF（每行为单个文本；最后一行为全部文本作为一个语料，并非平均值），以及 rouge-score 的 ROUGE-L。"
         "文本自身的后文只是众多好的续写之一，所以这些分数偏低，用于比较不同设置。无参考时：distinct-n（arXiv 1510.03055）和重复的四词元片段比例"
@@ -442,4 +447,4 @@ def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"prompts": 4, "new_tokens": 24}
-register(Task("quality", QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work))
+register(Task(NAME, QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from loopviz.checks import FieldError, check_number, check_whole
 from loopviz.engine.work import Work
-from loopviz.lab.reading.corpus import CorpusParams, batches, check_whole, token_ids
 from loopviz.lab.reading.exit_replay import MAX_LOGITS, max_loop_view, passes
 from loopviz.lab.reading.reach import ROW_BYTES
+from loopviz.lab.reading.windows import CorpusParams
 from loopviz.lab.task import (
     MOST_LOOPS,
     MOST_SEED,
@@ -21,7 +22,6 @@ from loopviz.lab.task import (
     Row,
     Subject,
     Task,
-    check_number,
     param,
     register,
 )
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from loopviz.model import LoopLlamaForCausalLM
+
+NAME, ORDER = "starts", 80
+TITLE = {"en": "Path independence", "zh": "路径无关性"}
 
 KINDS = ("noise", "random", "zeros")
 
@@ -93,7 +96,7 @@ class StartsParams(CorpusParams):
         check_number("draws", self.draws, 1, MOST_DRAWS)
         check_whole("seed", self.seed, 0)
         if not (self.noise or self.random or self.zeros):
-            raise ValueError("noise=(), zeros=False, random=False: nothing to start from; choose at least one")
+            raise FieldError("noise", (), "no_start", shown="(), zeros=False, random=False")
 
     def starts(self) -> list[Start]:
         """The starts in the order in which they are run."""
@@ -103,7 +106,7 @@ class StartsParams(CorpusParams):
 
 
 def _view(subject: Subject, params: StartsParams) -> LoopLlamaForCausalLM:
-    return max_loop_view(subject.view(params.loop), {}, params.loops, "starts can be compared")
+    return max_loop_view(subject.view(params.loop), {}, params.loops, "starts_compared")
 
 
 def _cells(subject: Subject, params: StartsParams) -> int:
@@ -125,7 +128,7 @@ def _work(subject: Subject, params: StartsParams) -> Work:
 
 def _run(subject: Subject, params: StartsParams) -> Iterator[Row | None]:
     view = _view(subject, params)
-    windows = [rows.to(view.device) for _, rows in batches(token_ids(subject, params), params.window, params.batch)]
+    windows = [part.ids.to(view.device) for part in params.windows(subject).batches(params.batch, unpadded=True)]
     own = []
     for rows in windows:
         own.append(states_from(view, rows))
@@ -238,7 +241,7 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": "Path independence",
+        "title": TITLE["en"],
         "question": "Does the loop reach the same state from wherever it starts?",
         "how": "Each window is run in one full pass from its own s_0 (what the layers before the block give), and again from "
         "other starts: s_0 with normal noise of the stated size in units of each token's RMS of s_0, noise of that RMS "
@@ -248,7 +251,7 @@ WORDS = {
         "cost": "One pass of all steps a start, and two readings of the output head a token, step and start.",
     },
     "zh": {
-        "title": "路径无关性",
+        "title": TITLE["zh"],
         "question": "无论从哪里开始，循环都会到达同一个状态吗？",
         "how": "每个窗口先从自身的 s_0（块之前各层的输出）做一次完整前向，再从其他起点各做一次：s_0 加正态噪声（大小以每个词元 s_0 的 RMS 为单位）、"
         "仅有同样 RMS 的噪声，或零。只替换 s_0：若模型每步有注入，注入的内容不变。距离降到舍入误差，说明所有起点通向同一个不动点"
@@ -304,4 +307,4 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"window": 64}
-register(Task("starts", StartsParams, COLUMNS, _cells, _run, WORDS, plot, first=FIRST, work=_work))
+register(Task(NAME, StartsParams, COLUMNS, _cells, _run, WORDS, plot, first=FIRST, work=_work))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from loopviz.checks import FieldError, check_number, check_whole
 from loopviz.engine.work import Loop, Work
 from loopviz.lab.progress import Progress
-from loopviz.lab.reading.corpus import check_whole
 from loopviz.lab.reading.full_pass import nats
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams, TextWindows
-from loopviz.lab.task import MOST_LOOPS, MOST_TOKENS, Column, Row, Subject, Task, check_number, param, register
+from loopviz.lab.task import MOST_LOOPS, MOST_TOKENS, Column, Row, Subject, Task, param, register
 from loopviz.model import LOOP_FIELDS, LoopLlamaConfig
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from loopviz.model import LoopLlamaForCausalLM
+
+NAME, ORDER = "where", 70
+TITLE = {"en": "Where to loop", "zh": "在哪里循环"}
 
 COARSE_STARTS = 4  # the first round of the map tries at least so many starts
 FULL_COLOUR = 1.0  # nats at which the map's colours end: what is worse is as bad as it gets
@@ -75,11 +78,11 @@ class WhereParams(TextParams):
         check_whole("loops", self.loops, 2)
         check_number("damping", self.damping, 0.0, 1.0)
         if self.damping == 0:
-            raise ValueError("damping=0: must be in (0, 1]; at 0 a step changes nothing")
+            raise FieldError("damping", self.damping, "damping_zero", shown="0")
         check_whole("coarsest", self.coarsest, 0)
         check_whole("finest", self.finest, 1)
         if self.coarsest and self.coarsest < self.finest:
-            raise ValueError(f"coarsest={self.coarsest}: must be >= finest={self.finest}, or 0")
+            raise FieldError("coarsest", self.coarsest, "coarsest_under_finest", finest=self.finest)
         check_whole("draws", self.draws, 0)
         check_whole("seed", self.seed, 0)
 
@@ -218,7 +221,7 @@ WHERE_COLUMNS = tuple(
 
 WHERE_WORDS = {
     "en": {
-        "title": "Where to loop",
+        "title": TITLE["en"],
         "question": "Which range of layers can run again without spoiling what the model predicts?",
         "how": "Each range (start, end) of the model's layers runs the given number of times, everything else once, nothing "
         "injected; perplexity of the text by full passes, minus that of the plain model. Coarse ranges first, then finer "
@@ -227,7 +230,7 @@ WHERE_WORDS = {
         "cost": "One run of the text a range, L (L + 1) / 2 ranges in an L-layer model at the finest grid.",
     },
     "zh": {
-        "title": "在哪里循环",
+        "title": TITLE["zh"],
         "question": "哪一段层可以再运行一遍而不破坏模型的预测？",
         "how": "每个范围（起点，终点）的层运行给定次数，其余各层一次，不注入任何东西；用整段前向测文本的困惑度，再减去不循环时的困惑度。"
         "先测粗的范围，再逐步变细：画面够清楚时随时可以停止。没有为循环训练过的模型通常会变差；阻尼可以限制它："
@@ -360,7 +363,7 @@ def _hover(row: dict[str, Any], words: dict[str, str]) -> str:
 WHERE_FIRST = {"window": 64}
 register(
     Task(
-        "where",
+        NAME,
         WhereParams,
         WHERE_COLUMNS,
         _where_cells,

@@ -449,6 +449,32 @@ def test_what_cannot_be_asked_is_refused_and_leaves_nothing(
     assert said(laboratory.run(None, "me"))[-1]["over"]
 
 
+@pytest.mark.parametrize(
+    ("values", "field", "says"),
+    [
+        ({"times": "x"}, "times", "times='x'：须为整数"),
+        ({"counts": "1, x"}, "counts", "counts='1, x'：须为列表，每项为整数"),
+        ({"times": 1e12}, "times", "times=1000000000000：必须在 -1,000,000,000 到 1,000,000,000 之间"),
+        ({"counts": "1," * 99 + "1"}, "counts", "counts：有 100 项；最多接受 64 项"),
+        ({"loop": '{"loop_count": 1e9}'}, "loop", "loop：loop_count=1000000000.0：必须在 0 到 1,024 之间"),
+        ({"loop": '{"loop_layers": [1, 9]}'}, "loop", "第 9 层"),
+        ({"file": {"name": "a", "data": "?"}}, "file", "file：请选择一个文本文件"),
+        ({"text": "x" * 2_000_001}, "text", "text：有 2,000,001 个字符；最多接受 2,000,000 个"),
+    ],
+)
+def test_a_refused_value_is_told_beside_its_field_in_the_pages_language(
+    laboratory: Laboratory, values: dict[str, Any], field: str, says: str, monkeypatch: Any
+) -> None:
+    def looked_at(subject: Any, params: ToyParams) -> int:
+        subject.view(params.loop)
+        return 1
+
+    monkeypatch.setitem(TASKS, "toy", dataclasses.replace(TOY, cells=looked_at))
+    last = said(laboratory.run(asked(values, lang="zh"), "me"))[-1]
+    assert says in last["text"]
+    assert (last["over"], last["field"]) == (True, field)
+
+
 def test_who_leaves_leaves_nothing(laboratory: Laboratory, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     GATE.clear()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import processors
 
-from loopviz.lab.reading.windows import TextParams, TokenIds, cut, encode
+from loopviz.lab.reading.windows import CorpusParams, TextParams, TokenIds, apart, cut, encode
 from loopviz.lab.task import Subject
 from loopviz.train.text import encode_file
 from tests.conftest import make_tokenizer
@@ -123,3 +123,36 @@ def test_a_tokenizer_that_ends_every_text_itself_ends_it_once():
     ids = encode(tokenizer, "hello\n<|endoftext|>\nworld\n<|endoftext|>\n", None).tolist()
     assert (ids.count(begin), ids.count(end)) == (2, 2)
     assert ids[-1] == end
+
+
+@pytest.mark.parametrize(
+    ("n", "parts"),
+    [
+        (11, [([0, 4], [[0, 1, 2, 3], [4, 5, 6, 7]]), ([8], [[8, 9, 10]])]),
+        (9, [([0, 4], [[0, 1, 2, 3], [4, 5, 6, 7]])]),  # a single token at the end says nothing
+        (3, [([0], [[0, 1, 2]])]),
+        (12, [([0, 4], [[0, 1, 2, 3], [4, 5, 6, 7]]), ([8], [[8, 9, 10, 11]])]),
+    ],
+)
+def test_windows_that_share_no_token_are_the_text_cut_and_none_is_filled(n, parts):
+    windows = apart(np.arange(n), 4)
+    found = list(windows.batches(2, unpadded=True))
+    assert [(part.starts.tolist(), part.ids.tolist()) for part in found] == parts
+    assert all(part.mask is None for part in found)
+    assert windows.text.tolist() == list(range(n))
+
+
+def test_a_measurement_that_reads_names_what_it_cannot_read():
+    for values, says in (
+        ({"text": "a", "window": 1}, "window=1: must be a whole number >= 2"),
+        ({"text": "a", "limit_tokens": 1}, "limit_tokens=1: must be a whole number >= 2"),
+        ({"text": "a", "batch": 1.5}, "batch=1.5: must be a whole number >= 1"),
+        ({"text": "a", "file": "b"}, "text, file: give exactly one of them; both are given"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            CorpusParams(**values)
+    subject = Subject(build(), make_tokenizer(), "tiny", "made up")
+    with pytest.raises(ValueError, match="window=129: must be <= 128, the model's context"):
+        CorpusParams(text="abc", window=129).windows(subject)
+    with pytest.raises(ValueError, match=r"text: 1 token\(s\), but at least 2 are needed"):
+        CorpusParams(text="a").windows(subject)
