@@ -40,7 +40,7 @@ class Profile:
         body_bytes: of a call that a page makes; a text for the Lab is part of one.
         question_bytes: of a question that a page's script asks, and of any other call.
         body_seconds: that either may take to arrive.
-        files_at_once: that visitors open, on their way at a time; files_made_at_once: that are made for them.
+        files_at_once: that visitors open, on their way at a time; files_read_at_once: of these; files_made_at_once: for them.
         file_seconds: that a file may take to arrive; pause_seconds: that it may rest on its way.
         text_characters: of a text or file for the Lab; line_characters: of any other field there.
         rows_shown: of a measurement, on the page; its files have all.
@@ -85,6 +85,7 @@ class Profile:
     line_messages: int
     answer_messages: int
     files_at_once: int
+    files_read_at_once: int
     files_made_at_once: int
     file_seconds: float
     text_characters: int
@@ -129,6 +130,7 @@ LOCAL = Profile(
     line_messages=200,
     answer_messages=32,
     files_at_once=4,
+    files_read_at_once=1,
     files_made_at_once=2,
     file_seconds=300.0,
     text_characters=2_000_000,
@@ -172,6 +174,7 @@ PUBLIC = Profile(
     line_messages=200,
     answer_messages=32,
     files_at_once=4,
+    files_read_at_once=1,
     files_made_at_once=2,
     file_seconds=300.0,
     text_characters=2_000_000,

@@ -32,7 +32,7 @@ def subject_of(engine: Engine) -> Subject:
 
 
 def begin(task: Task, subject: Subject, params: Any, folder: Path, stop: Stop) -> Experiment | None:
-    """An experiment, nothing of it measured yet: the model's hash takes a while. None: `stop` was set meanwhile.
+    """An experiment, nothing of it measured yet: to count what will be read may take a while. None: `stop` was set meanwhile.
 
     Args:
         folder: of the texts it reads.

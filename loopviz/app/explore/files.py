@@ -73,7 +73,7 @@ class Sharing:
         self._key = secrets.token_bytes(32)
         self._coming: set[str] = set()  # whose file is on its way: one a visitor
         # threads of their own, few: reading and writing files must not take all that other visitors' events need
-        self._reading = anyio.CapacityLimiter(1)
+        self._reading = anyio.CapacityLimiter(room.profile.files_read_at_once)
         self._making = anyio.CapacityLimiter(room.profile.files_made_at_once)
 
     # --- what the page's events ask -------------------------------------------------------------------------------
