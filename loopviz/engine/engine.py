@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from loopviz.checks import FieldError
 from loopviz.engine.work import Rate, Shape
 
 if TYPE_CHECKING:
@@ -132,11 +133,11 @@ class Engine(Protocol):
         """What the model is; with loop fields, what it would be under them.
 
         Raises:
-            ValueError: what :meth:`check` gives.
+            FieldError: what :meth:`check` gives.
         """
 
-    def check(self, loop: Mapping[str, Any]) -> list[ValueError]:
-        """Why the model refuses these loop fields: :class:`~loopviz.checks.FieldError`, the configuration's own; [] if it takes them."""
+    def check(self, loop: Mapping[str, Any]) -> list[FieldError]:
+        """Why the model refuses these loop fields, in its configuration's own words; [] if it takes them."""
 
     def start(self, request: Request, stop: threading.Event | None = None) -> Handle:
         """Begin a run.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from loopviz.checks import FieldError
 from loopviz.engine.engine import Description, Engine, Handle, LoadLimits, Request
 from loopviz.engine.pieces import chat_text, decode, encode, encode_prompt
 from loopviz.engine.prompt_words import unread_share
@@ -75,7 +76,7 @@ class LocalEngine:
         return bool(getattr(self.tokenizer, "chat_template", None))
 
     def describe(self, loop: Mapping[str, Any] | None = None) -> Description:
-        """What the model is; with loop fields, what it would be under them. ValueError as :meth:`check`."""
+        """What the model is; with loop fields, what it would be under them. FieldError as :meth:`check`."""
         if loop is not None:
             return self.described(self.model.with_loop(**loop).config)
         return replace(self._own, chats=self.chats)
@@ -103,11 +104,11 @@ class LocalEngine:
             lens_misleads=direct_lens_misleads(config, self.model.config),
         )
 
-    def check(self, loop: Mapping[str, Any]) -> list[ValueError]:
+    def check(self, loop: Mapping[str, Any]) -> list[FieldError]:
         """Why the model refuses these loop fields; [] if it takes them."""
         try:
             self.model.with_loop(**loop)
-        except ValueError as error:
+        except FieldError as error:
             return [error]
         return []
 

@@ -90,7 +90,9 @@ def test_refusals_are_the_configurations_own_and_keep_their_words_on_the_way(eng
     assert (error.field, error.rule, error.part) == ("loop_layers", "layer_outside", "end")
     assert str(error) == "loop_layers=(3, 9): layer 9 is not in a 5-layer model (0..4)"
     (error,) = engine.check({"loops": 4})
-    assert str(error).startswith("loops=4: ")
+    assert (error.field, error.rule) == ("loops", "not_a_loop_field")
+    (error,) = engine.check({"loop_norm": True})
+    assert (error.field, error.rule) == ("loop_norm", "no_weights")
 
 
 def test_a_run_by_its_handle_alone_is_the_run_that_stream_makes(engine: Engine, here: LocalEngine) -> None:
