@@ -130,8 +130,8 @@ def typed(name: str, value: Any, hint: Any) -> Any:
         if option is type(None) and value is None:
             return None
         origin, args = typing.get_origin(option), typing.get_args(option)
-        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-            return option(**typed_values(option, value, prefix=f"{name}."))  # type: ignore[operator]
+        if isinstance(option, type) and dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return option(**typed_values(option, value, prefix=f"{name}."))
         if origin is tuple and isinstance(value, (list, tuple)) and (args[-1] is Ellipsis or len(value) == len(args)):
             return tuple(typed(name, item, args[0]) for item in value)
         if (origin is dict or option is dict) and isinstance(value, Mapping):
