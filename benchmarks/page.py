@@ -228,7 +228,7 @@ def watched_panels(options: argparse.Namespace) -> dict[str, Any]:
 
 def engine_run(loaded: Any, options: argparse.Namespace) -> dict[str, float]:
     """The same run by the engine alone, in this process; and the share of building messages without sending them."""
-    from loopviz.app.controls import settings as st
+    from loopviz.app import controls as st
     from loopviz.app.explore.run import Run, messages
     from loopviz.app.explore.snapshot import needs
     from loopviz.engine import StreamSettings, run_meta, stream

@@ -30,7 +30,9 @@ RULES: Mapping[str, str] = MappingProxyType(
         "finite_in_for": "must be a finite number in {range} for layer_chooser={chooser}",
         "finite_from": "must be a finite number from {low} to {high}",
         "finite_above": "must be a finite number above {low} to {high}",
+        "number_in": "must be a number from {low} to {high}",
         "yes_no": "must be True or False",
+        "on_off": "must be on or off",
         "at_least": "must be >= {low}",
         "at_least_or_null": "must be >= {low}, or null",
         "at_most": "must be <= {high}",
@@ -71,6 +73,10 @@ RULES: Mapping[str, str] = MappingProxyType(
         "every pass; lower virtual_layer_count or raise min_loop_count",
         "no_weights": "block {block} has no weights for it. They are created when a model is built or loaded with this "
         "setting (and then need training); a live model cannot grow them",
+        "model_name": "the name is empty or longer than {limit} characters",
+        "half_text": "half a character is no text: {value}",
+        "prompt_blank": "the prompt is empty; type a few words",
+        "prompt_long": "the prompt has {n} characters; at most {limit} are taken here",
         "prompt_type": "{type}, where text belongs",
         "prompt_empty": "empty; write at least one character",
         "prompt_characters": "{n} characters, and at most {most} are read (the model's context is {context} tokens); "
@@ -130,6 +136,9 @@ RULES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+
+# Rules that say by themselves what they are about: their sentence does not begin with the field.
+WHOLE_SENTENCES = frozenset({"model_name", "half_text", "prompt_blank", "prompt_long"})
 
 # What fills a place of a rule and is no number or name: words by key, as pages have them in other languages.
 TERMS: Mapping[str, str] = MappingProxyType(
@@ -199,7 +208,7 @@ class FieldError(ValueError):
 
     def subject(self, colon: str = ": ") -> str:
         """What the sentence begins with: what the field belongs to, the field, and the value where there is one."""
-        if not self.field:
+        if not self.field or self.rule in WHOLE_SENTENCES:
             return ""
         names = ", ".join((self.field, *self.also))
         of = f"{self.within}{colon}" if self.within else ""
@@ -280,6 +289,36 @@ def check_number(
         ends = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
         raise FieldError(name, value, "in_range", range=ends)
     raise FieldError(name, value, "within", low=low, high=high)
+
+
+def check_kept(name: str, value: Any, most: int) -> None:
+    """FieldError unless `value` is a whole number >= 1 of something that is kept account of: at most `most`."""
+    if not is_whole(value) or value < 1:
+        raise FieldError(name, value, "whole_from_one")
+    if value > most:
+        raise FieldError(name, value, "at_most_kept", most=f"{most:,}")
+
+
+def check_finite(
+    name: str, value: Any, low: float, high: float, *, above: bool = False, below: bool = False, rule: str = ""
+) -> None:
+    """FieldError unless `value` is a finite number that a float can hold, between two ends, either of which may be infinite.
+
+    Args:
+        above, below: `low`, or `high`, does not belong to it.
+        rule: what is said instead of the ends.
+    """
+    try:
+        number = float(value) if is_number(value) else math.nan
+    except OverflowError:
+        number = math.inf
+    inside = math.isfinite(number) and low <= number <= high
+    if inside and not (above and number == low) and not (below and number == high):
+        return
+    if rule or math.isinf(low) or math.isinf(high):
+        raise FieldError(name, value, rule or "finite")
+    ends = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+    raise FieldError(name, value, "finite_in", range=ends)
 
 
 def check_one_of(name: str, value: Any, known: Collection[str], *, quoted: bool = True) -> None:

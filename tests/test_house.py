@@ -19,6 +19,7 @@ GROUND = {
     "fields",
     "hub_download",
     "imports",
+    "loop_fields",
     "machine",
     "moved",
     "outputs",

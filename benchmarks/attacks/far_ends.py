@@ -190,7 +190,7 @@ def numbers_in(hint: Any) -> type | None:
 
 def of_the_lab() -> Iterator[tuple[str, Attack]]:
     """Every number of every task, and of the loop that a task takes."""
-    from loopviz.app.controls import settings as st
+    from loopviz.app import controls as st
     from loopviz.lab import TASKS
 
     loop = st.loop_fields(st.defaults())
@@ -217,7 +217,7 @@ def of_the_lab() -> Iterator[tuple[str, Attack]]:
 
 def of_the_controls() -> Iterator[tuple[str, Attack]]:
     """Every number of the form of a run."""
-    from loopviz.app.controls import settings as st
+    from loopviz.app import controls as st
 
     for control in st.CONTROLS:
         for far in {"whole": WHOLE, "number": REAL}.get(control.kind, ()):
@@ -236,8 +236,8 @@ def comparison(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 def of_comparisons() -> Iterator[tuple[str, Attack]]:
     """Every number of a comparison's cards, and of what they share."""
+    from loopviz.app import controls as st
     from loopviz.app.compare.request import CARD_GROUPS
-    from loopviz.app.controls import settings as st
 
     for control in st.CONTROLS:
         for far in {"whole": WHOLE, "number": REAL}.get(control.kind, ()):
@@ -286,7 +286,7 @@ def bad_answer(answer: Answer) -> str:
 
 def of_links() -> Iterator[tuple[str, Attack]]:
     """Every number in a link."""
-    from loopviz.app.controls import settings as st
+    from loopviz.app import controls as st
     from loopviz.app.controls.link_word import FOCUS, VERSION, _pack
 
     for control in st.CONTROLS:

@@ -169,7 +169,7 @@ def rebinding(browser: Any, server: Attacked, wrong: list[str]) -> int:
 
 def linked(browser: Any, server: Attacked, hub: list[str], wrong: list[str]) -> None:
     """A link that names a model of the Hub, followed: nothing is fetched before anything is clicked."""
-    from loopviz.app.controls import settings as st
+    from loopviz.app import controls as st
     from loopviz.app.controls.link_word import PageState, encode
 
     word, _ = encode(PageState(values={**st.defaults(), "model": TEMPLATE}, prompt="hello"))

@@ -155,7 +155,7 @@ class Visitor:
 
     def form(self, prompt: str, values: Mapping[str, Any]) -> list[Any]:
         """Explore's form, with these values of its controls and the others at their defaults."""
-        from loopviz.app.controls import settings as st
+        from loopviz.app import controls as st
 
         event = self.event(ELEMENTS["explore"], "start")
         parts = {c["id"]: c["props"] for c in self.server.config["components"]}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import gradio as gr
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.server.assets import asset_url
 from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.faults import guarded, kinds, unforeseen
@@ -24,7 +24,7 @@ from loopviz.figures import theme, toolbar
 PAGES: Mapping[str, str] = {"explore": "./", "compare": "./compare", "lab": "./lab"}
 
 # Of all texts, those that are about other pages' things.
-_ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused")
+_ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.")
 
 _JS_ON_LOAD = """
 const root = element.querySelector('.lv');

@@ -24,14 +24,15 @@ from loopviz import imports, outputs, signals
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.cli.options import (
-    LOOP_OPTIONS,
     add_import,
     add_machine,
     idle_because,
     load,
+    loop_options,
     option,
     path,
 )
+from loopviz.loop_fields import NAMES
 from loopviz.machine import DTYPES, UsageError, check_threads
 from loopviz.text_file import read_text
 from loopviz.version import version
@@ -52,10 +53,10 @@ def change(text: str) -> tuple[int, str, Any]:
     token, colon, setting = text.partition(":")
     name, equals, value = (part.strip() for part in setting.partition("="))
     name = name.replace("-", "_")
-    if not (colon and equals and token.strip().isdecimal() and name in LOOP_OPTIONS):
+    if not (colon and equals and token.strip().isdecimal() and name in NAMES):
         raise argparse.ArgumentTypeError(f"{text!r}: write the token, a loop setting and its value, as 40:loop_count=8")
     try:
-        return int(token), name, LOOP_OPTIONS[name][0](value)
+        return int(token), name, loop_options()[name][0](value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is no value of {name}") from None
 
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add_machine(run)
     run.add_argument("--save", metavar="FILE", type=path, help="save the trace of the run")
     loop = run.add_argument_group("loops", "with several blocks, one value for all or one a block: 4,6")
-    for name, (kind, text) in LOOP_OPTIONS.items():
+    for name, (kind, text) in loop_options().items():
         loop.add_argument(option(name), type=kind, default=None, metavar="X", help=text)
     told = "change a loop setting when this token is read: 40:loop_count=8 (may be given several times)"
     loop.add_argument("--change", type=change, action="append", default=[], metavar="TOKEN:SETTING=X", help=told)
@@ -249,7 +250,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    loop = {name: getattr(options, name) for name in LOOP_OPTIONS if getattr(options, name) is not None}
+    loop = {name: getattr(options, name) for name in NAMES if getattr(options, name) is not None}
     fields = _settings(options)
     check_threads(options.threads)
     if options.save is not None:

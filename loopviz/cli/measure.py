@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz import imports, outputs
 from loopviz.cli.options import (
-    LOOP_OPTIONS,
     add_import,
     add_machine,
     idle_because,
     in_folder,
     load,
+    loop_options,
     option,
     path,
     stem,
@@ -203,7 +203,7 @@ def _add_params(parser: argparse.ArgumentParser, task: Task) -> None:
         )
     if "loop" in hints:
         loop = parser.add_argument_group("loops", "fields of the parameter loop, one by one")
-        for name, (kind, text) in LOOP_OPTIONS.items():
+        for name, (kind, text) in loop_options().items():
             loop.add_argument(
                 option(name), dest=f"loop_field_{name}", type=kind, metavar="X", default=argparse.SUPPRESS, help=text
             )

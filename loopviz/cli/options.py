@@ -6,12 +6,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz import imports
 from loopviz.fields import layers
+from loopviz.loop_fields import BY_NAME, FIELDS, LoopField
 
 if TYPE_CHECKING:
     from loopviz.model.checkpoints.load import LoadedCheckpoint
@@ -41,26 +42,22 @@ def boolean(text: str) -> bool:
     return known[text.lower()]
 
 
-LOOP_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "loop_layers": (layers, "layers to repeat, first and last: 10-14; several blocks: 2-3,6-7"),
-    "loop_strategy": (per_block(str), "fixed_count or dynamic_stop"),
-    "loop_count": (per_block(int), "loop steps under fixed_count"),
-    "max_loop_count": (per_block(int), "upper bound of loop steps"),
-    "min_loop_count": (per_block(int), "steps before dynamic_stop may stop"),
-    "cosine_threshold": (per_block(float), "dynamic_stop: stop at this cosine between steps"),
-    "kl_threshold": (per_block(float), "dynamic_stop: stop at this KL between steps (nats)"),
-    "convergence_criterion": (per_block(str), "cosine, kl, either or both"),
-    "kv_cache_mode": (per_block(str), "virtual_layers or merge_strategy"),
-    "virtual_layer_count": (per_block(int), "KV slots of a looped layer, V"),
-    "virtual_attention_mode": (per_block(str), "parallel or serial"),
-    "merge_strategy": (per_block(str), "ema, average or last"),
-    "merge_ema_alpha": (per_block(float), "weight kept on the old value"),
-    "loop_damping": (per_block(float), "part of each step that is taken, in (0, 1]"),
-    "loop_injection": (per_block(str), "none, add or linear"),
-    "loop_norm": (per_block(boolean), "an RMSNorm before each step: yes or no"),
-    "layer_chooser": (per_block(str), "which layers of a block run in a step: none (all), influence, difficulty"),
-    "layer_threshold": (per_block(float), "what the chooser compares with: influence in [0, 2], difficulty in [0, 1]"),
-}
+_KINDS: dict[str, Callable[[str], Any]] = {"choice": str, "whole": int, "number": float, "flag": boolean}
+
+
+def loop_options() -> dict[str, tuple[Callable[[str], Any], str]]:
+    """How each loop field's text is read, and its help; with the names that people have registered by now."""
+    found = {}
+    for field in FIELDS:
+        kind = layers if field.kind == "layers" else per_block(_KINDS[field.kind])
+        found[field.name] = (kind, f"{field.words}: {said}" if (said := _choices(field)) else field.words)
+    return found
+
+
+def _choices(field: LoopField) -> str:
+    """``ema, average or last``."""
+    names = ("yes", "no") if field.kind == "flag" else field.names
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if names else ""
 
 
 def option(name: str) -> str:
@@ -108,47 +105,17 @@ def add_import(parser: Any) -> None:
     )
 
 
-_COSINE, _KL = ("kl",), ("cosine",)  # criteria that do not look at the cosine, at KL
-
-
 def idle_because(name: str, blocks: Sequence[BlockMeta]) -> str:
-    """Why a loop option changes nothing in a run whose blocks (as a Meta writes them) are these; "" if it does.
-
-    `max_loop_count` is a bound under both strategies, and never idle.
-    """
-    needs: dict[str, tuple[Callable[[BlockMeta], bool], str]] = {
-        "loop_count": (lambda b: b["strategy"] == "fixed_count", "under dynamic_stop, whose bound is max_loop_count"),
-        "min_loop_count": (_dynamic, "without --loop-strategy dynamic_stop"),
-        "convergence_criterion": (_dynamic, "without --loop-strategy dynamic_stop"),
-        "cosine_threshold": (
-            lambda b: _dynamic(b) and b["criterion"] not in _COSINE,
-            "without --loop-strategy dynamic_stop and a criterion that looks at the cosine",
-        ),
-        "kl_threshold": (
-            lambda b: _dynamic(b) and b["criterion"] not in _KL,
-            "without --loop-strategy dynamic_stop and a criterion that looks at KL",
-        ),
-        "virtual_layer_count": (lambda b: not _merging(b), "under --kv-cache-mode merge_strategy"),
-        "virtual_attention_mode": (lambda b: not _merging(b), "under --kv-cache-mode merge_strategy"),
-        "merge_strategy": (_merging, "without --kv-cache-mode merge_strategy"),
-        "merge_ema_alpha": (
-            lambda b: _merging(b) and b["merge"] not in ("average", "last"),
-            "without --kv-cache-mode merge_strategy and a merge that weighs, as ema",
-        ),
-        "layer_threshold": (lambda b: b["chooser"] != "none", "without --layer-chooser"),
-    }
-    if name not in needs or not blocks:
+    """Why a loop option changes nothing in a run whose blocks (as a Meta writes them) are these; "" if it does."""
+    needs = BY_NAME[name].needs
+    if any(all(need.holds(_value(block, need.field)) for need in needs) for block in blocks):
         return ""
-    used, why = needs[name]
-    return "" if any(used(block) for block in blocks) else why
+    return BY_NAME[name].idle if blocks else ""
 
 
-def _dynamic(block: BlockMeta) -> bool:
-    return block["strategy"] == "dynamic_stop"
-
-
-def _merging(block: BlockMeta) -> bool:
-    return block["kv_mode"] == "merge_strategy"
+def _value(block: BlockMeta, name: str) -> Any:
+    settings: Mapping[str, Any] = block
+    return settings[BY_NAME[name].meta]
 
 
 def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> LoadedCheckpoint:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import FieldError, check_whole
+from loopviz.loop_fields import BLOCK_FIELDS, LAYOUT_FIELDS, NAMES
 from loopviz.trace.plausible import LAYOUT
 
 if TYPE_CHECKING:
@@ -16,18 +17,6 @@ if TYPE_CHECKING:
     from loopviz.trace.schema import BlockMeta
 
 FURTHEST_TOKEN = 10**9
-_BLOCK_FIELDS: tuple[str, ...] = (
-    "strategy",
-    "count",
-    "max_steps",
-    "floor",
-    "criterion",
-    "cosine_threshold",
-    "kl_threshold",
-    "kv_mode",
-)
-_BLOCK_FIELDS += ("slots", "attention_mode", "merge", "ema_alpha", "damping", "injection", "norm")
-_BLOCK_FIELDS += ("chooser", "layer_threshold")
 
 
 def block_metas(config: LoopLlamaConfig) -> list[BlockMeta]:
@@ -35,7 +24,7 @@ def block_metas(config: LoopLlamaConfig) -> list[BlockMeta]:
     return [
         {
             "layers": [block.a, block.b],
-            **{name: getattr(block, name) for name in _BLOCK_FIELDS},  # type: ignore[typeddict-item]  # computed keys
+            **{field.meta: getattr(block, field.meta) for field in BLOCK_FIELDS},  # type: ignore[typeddict-item]  # computed keys
         }
         for block in config.loop_blocks()
     ]
@@ -129,11 +118,9 @@ class Steering:
 
 
 def _check_names(fields: dict[str, Any]) -> None:
-    from loopviz.model.configuration import LOOP_FIELDS
-
     for name, value in fields.items():
-        if name not in LOOP_FIELDS:
-            raise FieldError(name, value, "not_a_loop_field", known=", ".join(LOOP_FIELDS))
+        if name not in NAMES:
+            raise FieldError(name, value, "not_a_loop_field", known=", ".join(NAMES))
 
 
 def _layout(blocks: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
@@ -142,8 +129,6 @@ def _layout(blocks: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
 
 def _refusal(before: LoopLlamaConfig, after: LoopLlamaConfig, fields: dict[str, Any]) -> str:
     """Names the field that would change the cache's layout."""
-    from loopviz.model.configuration import LAYOUT_FIELDS
-
     name = next(name for name in LAYOUT_FIELDS if name in fields and getattr(before, name) != getattr(after, name))
     return (
         f"{name}={fields[name]!r}: decides how the KV cache is laid out, and the cache holds this run's tokens under "

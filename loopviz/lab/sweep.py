@@ -41,6 +41,7 @@ import pandas as pd
 from loopviz import imports, outputs, signals
 from loopviz.checks import FieldError
 from loopviz.csv_file import table_bytes
+from loopviz.loop_fields import BLOCK_FIELDS
 from loopviz.machine import DTYPES, check_threads
 from loopviz.paths import PACKAGE
 from loopviz.text_file import lines_of
@@ -54,6 +55,7 @@ from .workers import Died, Job, Workers
 FIELDS = ("task", "models", "configurations", "texts", "params", "dtype", "device", "imports")
 AXES = ("model", "configuration", "text")
 VERSIONS = ("loopviz", "torch", "transformers")  # those that can change a number
+_FLAGS = {field.name for field in BLOCK_FIELDS if field.kind == "flag"}
 SUFFIXES = (".csv", ".parquet")  # of the tables beside STEM.jsonl
 FAILED = 1  # exit code when cells failed, which nothing could know before they ran
 
@@ -196,11 +198,13 @@ def _meant(values: dict[str, Any], task: Task) -> dict[str, Any]:
 def _in_loops(value: Any) -> Any:
     if isinstance(value, list):
         return [_in_loops(item) for item in value]
-    if not isinstance(value, dict) or "loop_norm" not in value:
+    if not isinstance(value, dict):
         return value
-    norm = value["loop_norm"]
-    norm = [meant_as_boolean(item) for item in norm] if isinstance(norm, list) else meant_as_boolean(norm)
-    return {**value, "loop_norm": norm}
+    meant = dict(value)
+    for name in _FLAGS & value.keys():
+        flag = value[name]
+        meant[name] = [meant_as_boolean(item) for item in flag] if isinstance(flag, list) else meant_as_boolean(flag)
+    return meant
 
 
 def _check_loop_fields(values: Mapping[str, Any], task: Task) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +29,7 @@ from loopviz.engine.pieces import encode
 from loopviz.engine.work import Shape, Work
 from loopviz.fields import options_of as options_of
 from loopviz.fields import typed_values
+from loopviz.loop_fields import BLOCK_FIELDS
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.configuration import LOOP_FIELDS
 
@@ -56,10 +57,7 @@ MOST_LISTED = 64  # entries of a list
 USUAL_ENDS = (-1e9, 1e9)  # of a number that states none
 # Numbers of a loop's fields; the model says what it takes between them.
 LOOP_ENDS: dict[str, tuple[float, float]] = {
-    "loop_count": (0, MOST_LOOPS),
-    "max_loop_count": (0, MOST_LOOPS),
-    "min_loop_count": (0, MOST_LOOPS),
-    "virtual_layer_count": (0, MOST_LOOPS),
+    field.name: (0, MOST_LOOPS) for field in BLOCK_FIELDS if field.kind == "whole"
 }
 
 
@@ -79,7 +77,7 @@ def param(
     zh: str,
     *,
     kind: str = "value",
-    choices: tuple[str, ...] | None = None,
+    choices: Sequence[str] | Callable[[], Sequence[str]] | None = None,
     low: float | None = None,
     high: float | None = None,
     most: int = MOST_LISTED,
@@ -91,7 +89,8 @@ def param(
         en, zh: one sentence on what it does, with the unit.
         kind: "value"; "text": a text, given inline; "file": path of a UTF-8 text (the manifest keeps its hash);
             "loop": dict of `LoopLlamaConfig` loop fields, `{}` = the checkpoint's own, `None` = without a loop.
-        choices: the only values allowed, for forms; `__post_init__` still has to refuse others.
+        choices: the only values allowed, for forms (:func:`choices_of`), or what gives them where people register more;
+            `__post_init__` still has to refuse others.
         low, high: ends of a number, or of each of several, inclusive; what lies beyond is refused before anything is made of
             it. A number that states none has `USUAL_ENDS`.
         most: entries of a list.
@@ -103,6 +102,12 @@ def param(
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def choices_of(metadata: Mapping[str, Any]) -> Sequence[str] | None:
+    """The values that a parameter may have, from its field's metadata; None where any may."""
+    choices = metadata["choices"]
+    return choices() if callable(choices) else choices  # type: ignore[no-any-return]  # as `param` took it
 
 
 @dataclass(frozen=True)

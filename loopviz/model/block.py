@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NO_CHOOSER = "none"  # every layer of the block runs in every step
+from loopviz.loop_fields import NO_CHOOSER as NO_CHOOSER
+from loopviz.loop_fields import LoopSettings
 
 
 @dataclass(frozen=True)
-class LoopBlock:
-    """One looped block `[a, b]` with every setting resolved for it (see `LoopLlamaConfig` for their meaning)."""
+class LoopBlock(LoopSettings):
+    """One looped block `[a, b]` with every setting resolved for it: those of the table `loopviz.loop_fields.LoopSettings`.
+
+    (`LoopLlamaConfig` says what they mean.) Attributes of its own:
+        index: of the block, from 0.
+        a, b: its first and last physical layer.
+        slots: V; 1 in `merge_strategy` mode.
+    """
 
     index: int
     a: int
     b: int
-    strategy: str
-    count: int
-    max_count: int
-    floor: int
-    criterion: str
-    cosine_threshold: float
-    kl_threshold: float
-    kv_mode: str
-    slots: int  # V; 1 in merge_strategy mode
-    attention_mode: str
-    merge: str
-    ema_alpha: float
-    damping: float
-    injection: str
-    norm: bool
-    chooser: str = NO_CHOOSER
-    layer_threshold: float = 0.0
 
     @property
     def layers(self) -> range:

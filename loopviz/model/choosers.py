@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from loopviz.loop_fields import NO_CHOOSER, registry
+
 from . import measures
-from .block import NO_CHOOSER
 from .registry import check_tensor, take_name
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class RegisteredChooser:
         return found
 
 
-CHOOSERS: dict[str, RegisteredChooser] = {}
+CHOOSERS: dict[str, RegisteredChooser] = registry("layer_chooser")
 
 
 def register_layer_chooser(

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
-from loopviz.checks import FieldError
+from loopviz.checks import FieldError, check_finite
+from loopviz.loop_fields import ATTENTION_MODES as ATTENTION_MODES  # offered here too, with the three below
+from loopviz.loop_fields import BLOCK_FIELDS, BY_NAME, NAMES, NO_CHOOSER, comes_with_loopviz
+from loopviz.loop_fields import INJECTIONS as INJECTIONS
+from loopviz.loop_fields import KV_MODES as KV_MODES
+from loopviz.loop_fields import LAYOUT_FIELDS as LAYOUT_FIELDS
+from loopviz.loop_fields import STRATEGIES as STRATEGIES
 
-from .block import NO_CHOOSER, LoopBlock
+from . import criteria, merges  # noqa: F401  they register LoopViz's own
+from .block import LoopBlock
 from .choosers import CHOOSERS
-from .criteria import CRITERIA
-from .merges import MERGES
-from .registry import comes_with_loopviz
-
-STRATEGIES = ("fixed_count", "dynamic_stop")
-KV_MODES = ("virtual_layers", "merge_strategy")
-ATTENTION_MODES = ("parallel", "serial")
-INJECTIONS = ("none", "add", "linear")
-
-# Far ends: a cache and a recorder keep account of every slot and step, before any of them is computed.
-MOST_STEPS = 65_536
-MOST_SLOTS = 4_096
-
-# Fields that decide which K/V a cache holds: a cache made under other values cannot be continued.
-LAYOUT_FIELDS = ("loop_layers", "kv_cache_mode", "virtual_layer_count")
 
 
 class _Default(int):
@@ -73,7 +65,8 @@ class LoopLlamaConfig(LlamaConfig):
 
     model_type = "loop_llama"
 
-    # `Any`: the values are checked, with messages that name the rule, in `loop_blocks`.
+    # What the table in `loopviz.loop_fields` says. `Any`: the values are checked, with messages that name the rule, in
+    # `loop_blocks`.
     loop_layers: Any = None
     loop_strategy: Any = "fixed_count"
     loop_count: Any = 3
@@ -172,47 +165,28 @@ class LoopLlamaConfig(LlamaConfig):
                 raise FieldError(name, value, "list_for_one_block" if n_blocks == 1 else "list_for_blocks", n=n_blocks)
             return value[index]
 
-        kv_mode = _one_of("kv_cache_mode", pick("kv_cache_mode"), KV_MODES)
-        virtual = kv_mode == "virtual_layers"
-        minimum = pick("min_loop_count")
-        floor = 1 if isinstance(minimum, _Default) and not virtual else int(_whole("min_loop_count", minimum))
-        slots = _whole("virtual_layer_count", pick("virtual_layer_count"), MOST_SLOTS)
-        chooser = _one_of("layer_chooser", pick("layer_chooser"), (NO_CHOOSER, *CHOOSERS))
-        block = LoopBlock(
-            index=index,
-            a=pair[0],
-            b=pair[1],
-            strategy=_one_of("loop_strategy", pick("loop_strategy"), STRATEGIES),
-            count=_whole("loop_count", pick("loop_count")),
-            max_count=_whole("max_loop_count", pick("max_loop_count")),
-            floor=floor,
-            criterion=_one_of("convergence_criterion", pick("convergence_criterion"), tuple(CRITERIA)),
-            cosine_threshold=_real("cosine_threshold", pick("cosine_threshold"), lambda x: 0 < x <= 1, range="(0, 1]"),
-            kl_threshold=_real("kl_threshold", pick("kl_threshold"), lambda x: x >= 0, "finite_nats"),
-            kv_mode=kv_mode,
-            slots=slots if virtual else 1,
-            attention_mode=_one_of("virtual_attention_mode", pick("virtual_attention_mode"), ATTENTION_MODES),
-            merge=_one_of("merge_strategy", pick("merge_strategy"), tuple(MERGES)),
-            ema_alpha=_real("merge_ema_alpha", pick("merge_ema_alpha"), lambda x: 0 < x < 1, range="(0, 1)"),
-            damping=_real("loop_damping", pick("loop_damping"), lambda x: 0 < x <= 1, range="(0, 1]"),
-            injection=_one_of("loop_injection", pick("loop_injection"), INJECTIONS),
-            norm=_flag("loop_norm", pick("loop_norm")),
-            chooser=chooser,
-            layer_threshold=_layer_threshold(chooser, pick("layer_threshold")),
-        )
+        found: dict[str, Any] = {
+            field.block: field.check(pick(field.name)) for field in BLOCK_FIELDS if field.name != "layer_threshold"
+        }
+        # what other fields have a say in
+        if found["kv_mode"] != "virtual_layers":
+            found["slots"] = 1
+            if isinstance(pick("min_loop_count"), _Default):
+                found["floor"] = 1
+        found["floor"] = int(found["floor"])
+        found["layer_threshold"] = _layer_threshold(found["chooser"], pick("layer_threshold"))
+        block = LoopBlock(index=index, a=pair[0], b=pair[1], **found)
         _check_counts(block)
         return block
 
 
 # Fields whose values are names of registered functions, and where those are registered.
 REGISTRIES: dict[str, Mapping[str, Any]] = {
-    "convergence_criterion": CRITERIA,
-    "merge_strategy": MERGES,
-    "layer_chooser": CHOOSERS,
+    field.name: field.registered for field in BLOCK_FIELDS if field.registered is not None
 }
 IMPORTS = "loop_imports"  # in a saved configuration: the module that registers each name that is not LoopViz's own
 
-LOOP_FIELDS = tuple(name for name in LoopLlamaConfig.__annotations__ if name not in LlamaConfig.__dataclass_fields__)
+LOOP_FIELDS = NAMES
 
 
 def _each(value: Any) -> list[str]:
@@ -290,42 +264,18 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _whole(name: str, value: Any, most: int = MOST_STEPS) -> int:
-    if not _is_int(value) or value < 1:
-        raise FieldError(name, value, "whole_from_one")
-    if value > most:
-        shown = None if value < 10**40 else "10^40 and more"
-        raise FieldError(name, value, "at_most_kept", shown=shown, most=f"{most:,}")
-    return value
-
-
-def _real(name: str, value: Any, holds: Callable[[float], bool], rule: str = "finite_in", **places: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not holds(value):
-        raise FieldError(name, value, rule, **places)
-    return float(value)
-
-
 def _layer_threshold(chooser: str, value: Any) -> float:
     """The threshold of a chooser of layers, whose range is the chooser's own."""
+    field = BY_NAME["layer_threshold"]
     known = CHOOSERS.get(chooser)
     if known is None or (known.low, known.high) == (-math.inf, math.inf):
-        return _real("layer_threshold", value, lambda x: True, "finite")
-    low, high = known.low, known.high
-    own = {"range": f"[{low:g}, {high:g}]", "chooser": repr(chooser)}
-    return _real("layer_threshold", value, lambda x: low <= x <= high, "finite_in_for", **own)
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise FieldError(name, value, "yes_no")
-    return value
-
-
-def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in known:
-        raise FieldError(name, value, "one_of", choices=", ".join(map(repr, known)))
-    return value
+        return float(field.check(value))
+    try:
+        check_finite(field.name, value, known.low, known.high)
+    except FieldError:
+        own = {"range": f"[{known.low:g}, {known.high:g}]", "chooser": repr(chooser)}
+        raise FieldError(field.name, value, "finite_in_for", **own) from None
+    return float(value)
 
 
 def _check_counts(block: LoopBlock) -> None:

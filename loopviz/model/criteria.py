@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from loopviz.loop_fields import registry
+
 from . import measures
 from .registry import check_tensor, comes_with_loopviz, take_name
 
@@ -140,7 +142,7 @@ class RegisteredCriterion:
         return found
 
 
-CRITERIA: dict[str, RegisteredCriterion] = {}
+CRITERIA: dict[str, RegisteredCriterion] = registry("convergence_criterion")
 
 
 def register_criterion(

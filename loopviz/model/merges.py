@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from loopviz.loop_fields import registry
+
 from .registry import check_finite, check_tensor, comes_with_loopviz, take_name
 
 Merge = Callable[["Tensor | None", Tensor, int, float], Tensor]
 
-MERGES: dict[str, Merge] = {}
+MERGES: dict[str, Merge] = registry("merge_strategy")
 
 
 def register_merge(name: str, *, replace: bool = False) -> Callable[[Merge], Merge]:
@@ -68,3 +70,9 @@ def average(merged: Tensor | None, new: Tensor, step: int, alpha: float) -> Tens
 def last(merged: Tensor | None, new: Tensor, step: int, alpha: float) -> Tensor:
     """m_r = kv_r: only the last step's K/V is kept."""
     return new
+
+
+@register_merge("first")
+def first(merged: Tensor | None, new: Tensor, step: int, alpha: float) -> Tensor:
+    """m_r = kv_1: only the first step's K/V is kept. What Ouro (arXiv 2510.25741) found to ruin decoding."""
+    return new if merged is None else merged

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loopviz.loop_fields import comes_with_loopviz as comes_with_loopviz
+
 
 def take_name(
     registry: MutableMapping[str, Any], register: str, name: Any, function: Callable[..., Any], replace: bool
@@ -39,11 +41,6 @@ def take_name(
             f"{register}({name!r}): this name is taken by {_address(held)}; choose another, "
             f"or write {register}({name!r}, replace=True)"
         )
-
-
-def comes_with_loopviz(function: Callable[..., Any]) -> bool:
-    """Whether a registered function is one of this package's own."""
-    return (getattr(function, "__module__", None) or "").partition(".")[0] == "loopviz"
 
 
 def check_tensor(

@@ -23,6 +23,7 @@ import numpy as np
 
 from loopviz import outputs
 from loopviz.csv_file import write_table
+from loopviz.loop_fields import before
 from loopviz.trace.packed import encode_floats
 from loopviz.trace.plausible import check_frames_sense, check_meta_sense, check_steps
 from loopviz.trace.schema import READABLE, SCHEMA_VERSION, check_frame, check_meta, encode_states
@@ -37,7 +38,6 @@ MAX_META = 4 * 2**20  # bytes of meta.json: Python's objects take many times the
 _TABLES = [name for name in TABLES if name not in (*PACKED, "state_index")]
 _EXPORTED = [name for name in TABLES if name not in INDEXES]
 _MEMBERS = [*(f"{name}.parquet" for name in _TABLES), "states.safetensors", "attention.safetensors"]
-_NO_CHOOSER = {"chooser": "none", "layer_threshold": 0.0}  # of blocks before version 4
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal traces make equal files
 
 
@@ -234,12 +234,13 @@ def _this_version(header: dict[str, Any]) -> dict[str, Any]:
     meta = header["meta"]
     if type(meta["version"]) is not int or meta["version"] != header["version"]:
         raise ValueError(f"meta.version={meta['version']!r} in a file of version {header['version']!r}")
-    if meta["version"] >= SINCE["layers_run"]:
+    if meta["version"] >= SCHEMA_VERSION:
         return meta
-    older = {**meta, "version": SCHEMA_VERSION, "blocks": [{**block, **_NO_CHOOSER} for block in meta["blocks"]]}
+    lacking = before(meta["version"])
+    older = {**meta, "version": SCHEMA_VERSION, "blocks": [{**block, **lacking} for block in meta["blocks"]]}
     if "changes" in meta:
         older["changes"] = [
-            {**change, "blocks": [{**block, **_NO_CHOOSER} for block in change["blocks"]]} for change in meta["changes"]
+            {**change, "blocks": [{**block, **lacking} for block in change["blocks"]]} for change in meta["changes"]
         ]
     return older
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from loopviz.loop_fields import FIELDS
 from loopviz.trace.packed import decode_floats
 from loopviz.trace.schema import EXTRAS, NEXT_LISTS, PARTS, BlockFrame, Frame
 
@@ -39,7 +40,7 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
     "top_tokens": (int,),
     "record": (str,),
 }
-LAYOUT = ("layers", "kv_mode", "slots")  # of a block: what the cache's layout follows from
+LAYOUT = tuple(field.meta for field in FIELDS if field.layout)  # of a block: what the cache's layout follows from
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

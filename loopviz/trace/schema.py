@@ -16,18 +16,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
+from loopviz.loop_fields import NEWEST, BlockSettings
 from loopviz.trace.packed import decode_floats as decode_floats  # offered here too: a Frame's reader needs them
 from loopviz.trace.packed import decode_states as decode_states
 from loopviz.trace.packed import encode_floats as encode_floats
 from loopviz.trace.packed import encode_states as encode_states
 from loopviz.trace.typed import check_type
 
+SCHEMA_VERSION = max(4, NEWEST)
+# Of files. What version 2 lacks is read as not recorded; loop fields that came later as what changes nothing.
+READABLE = tuple(range(2, SCHEMA_VERSION + 1))
 if TYPE_CHECKING:
-    pass
-
-SCHEMA_VERSION = 4
-# Of files. What version 2 lacks is read as not recorded; before version 4 every layer of a block ran in every step.
-READABLE = (2, 3, 4)
+    Version = int
+else:
+    Version = Literal[SCHEMA_VERSION]
 EXTRAS = ("exit", "keys", "attention")  # what a run records only when asked, see StepColumns and BlockFrame
 STEP_NUMBERS = ("cosine", "kl", "rel_delta", "norm", "entropy", "rank", "ms")
 STEP_LISTS = ("topk_ids", "topk_logprobs", "topk_texts")
@@ -141,7 +143,7 @@ class Memory(TypedDict):
 class Frame(TypedDict):
     """Everything one token adds to a Trace."""
 
-    version: Literal[4]
+    version: Version
     index: int  # position t, 0-based, prompt included
     phase: Literal["prompt", "generated"]
     token_id: int
@@ -176,27 +178,10 @@ class Shape(TypedDict):
     vocab: int
 
 
-class BlockMeta(TypedDict):
-    """One looped block as configured; the fields are those of ``LoopLlamaConfig.loop_blocks()``."""
+class BlockMeta(BlockSettings):
+    """One looped block as configured: the fields of ``LoopLlamaConfig.loop_blocks()``, declared in :mod:`loopviz.loop_fields`."""
 
     layers: list[int]
-    strategy: Literal["fixed_count", "dynamic_stop"]
-    count: int
-    max_steps: int
-    floor: int
-    criterion: str
-    cosine_threshold: float
-    kl_threshold: float
-    kv_mode: Literal["virtual_layers", "merge_strategy"]
-    slots: int
-    attention_mode: Literal["parallel", "serial"]
-    merge: str  # a registered one, as the criterion and the chooser
-    ema_alpha: float
-    damping: float
-    injection: Literal["none", "add", "linear"]
-    norm: bool
-    chooser: str  # of layers; "none": all of them run in every step
-    layer_threshold: float  # what the chooser compares with
 
 
 class Change(TypedDict):
@@ -222,7 +207,7 @@ class _Provenance(TypedDict, total=False):
 class Meta(_Changes, _Provenance):
     """What the whole run was: model, prompt, settings (those it began with)."""
 
-    version: Literal[4]
+    version: Version
     model: str
     prompt: str
     prompt_tokens: int

@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.explore.config import page_config
 from loopviz.app.page import PAGES, page_data

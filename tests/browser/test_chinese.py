@@ -40,7 +40,7 @@ _SAID = """(own) => { const said = [], shown = (node) => node.checkVisibility({ 
 
 def code() -> set[str]:
     """Names of parameters and the values one writes for them: the Lab speaks of them as they are to be written."""
-    from loopviz.app.controls import settings as st
+    from loopviz.app import controls as st
     from loopviz.lab import TASKS
     from loopviz.lab.task import plain_data
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.link_word import QUERY, PageState, encode
 from loopviz.panels.loop import state_trajectory
 from loopviz.trace.file import save

@@ -6,7 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from loopviz.app.compare.request import CARD_GROUPS, LEAST, MOST, NAME_LIMIT, PLAIN
+from loopviz.app import controls as st
+from loopviz.app.compare.request import LEAST, MOST, NAME_LIMIT
 from loopviz.app.compare.service import Comparisons
 from loopviz.app.controls.examples import OFFERS, OWN
 from loopviz.app.controls.presets import PRESETS
@@ -34,8 +35,8 @@ def _data(room: ModelRoom) -> dict[str, Any]:
         room,
         offers=offers,
         presets=[{"name": preset.name, "values": preset.values} for preset in PRESETS],
-        plain=PLAIN,
-        groups=CARD_GROUPS,
+        plain=st.NEUTRAL,
+        groups=st.LOOP_GROUPS,
         limits={"least": LEAST, "most": MOST, "name": NAME_LIMIT},
         colours=theme.SETUP_COLOURS,
         dashes=theme.SETUP_DASHES,

@@ -6,29 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.texts import pick_language, text
 from loopviz.engine.engine import Description
 
 LEAST, MOST = 2, 6  # configurations
 NAME_LIMIT = 40  # characters of a configuration's name
-CARD_GROUPS = ("loop", "kv", "step")  # the controls a card has of its own; the others are everybody's
-
-# The plain model in the words of the controls: one loop, of which nothing is kept but what every layer keeps.
-PLAIN: Mapping[str, Any] = {
-    "loop_strategy": "fixed_count",
-    "loop_count": 1,
-    "max_loop_count": 10,
-    "kv_cache_mode": "virtual_layers",
-    "virtual_layer_count": 1,
-    "virtual_attention_mode": "serial",
-    "loop_damping": 1.0,
-    "loop_injection": "none",
-    "loop_norm": False,
-    "layer_chooser": "none",
-}
-_OWN = tuple(control.name for control in st.CONTROLS if control.group in CARD_GROUPS)
+PLAIN = st.NEUTRAL  # the plain model in the words of the controls
 
 
 @dataclass(frozen=True)
@@ -108,7 +93,7 @@ class Asked:
     def suited(self, card: Card, described: Description | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """As :meth:`values`, and what gave way to the model, as it was set."""
         shared = {c.name: self.shared[c.name] for c in st.CONTROLS if c.group == "sampling" and c.name in self.shared}
-        own, linked = ({name: at[name] for name in _OWN if name in at} for at in (card.values, card.base))
+        own, linked = ({name: at[name] for name in st.BROUGHT if name in at} for at in (card.values, card.base))
         brought = {} if described is None else st.brought(described)
         base = linked if card.base_model == self.model else brought
         values = {**st.defaults(), **shared, **base, **own, "model": self.model}

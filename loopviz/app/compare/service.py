@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loopviz.app.compare.request import CARD_GROUPS, Asked, Card
+from loopviz.app import controls as st
+from loopviz.app.compare.request import Asked, Card
 from loopviz.app.compare.run import SEND_EVERY, ComparisonRun, messages
-from loopviz.app.controls import settings as st
 from loopviz.app.controls.about import about_loop
 from loopviz.app.controls.face import face
 from loopviz.app.controls.link_word import PageState, decode, encode
@@ -198,7 +198,7 @@ class Comparisons:
         """What a card shows of its settings: a line about them, each control as it stands, and what gave way."""
         suited, gave = asked.suited(card, described)
         values, problems = st.clean(suited, asked.lang)
-        own = [control for control in st.CONTROLS if control.group in CARD_GROUPS]
+        own = [control for control in st.CONTROLS if control.group in st.LOOP_GROUPS]
         if refused is None and problems:
             refused = problems[0].reason
         return {
@@ -215,7 +215,7 @@ class Comparisons:
         lang = pick_language(asked.get("lang"))
         state, problems = decode(asked.get("word"), default_model=self.room.default, local=self.room.local, lang=lang)
         said = [problem.reason for problem in problems]
-        return dumps({"kind": "opening", "values": state.values, "prompt": state.prompt, "said": said})
+        return dumps({"kind": "opening", "values": dict(state.values), "prompt": state.prompt, "said": said})
 
     def look(self, question: Any) -> str:
         """`{run, lang, view, axes}`: everything of the comparison, drawn so."""

@@ -5,38 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loopviz.app.controls import settings as st
+from loopviz.app.controls.controls import BY_NAME, Control, choices, own_choices, why_off
+from loopviz.app.controls.loop_values import cosine_of, kl_of
 from loopviz.app.controls.model_name import short_name
+from loopviz.app.controls.refusal import Problem
 from loopviz.app.texts import text
 
 
-def _info(control: st.Control, values: Mapping[str, Any], lang: str) -> str:
+def _info(control: Control, values: Mapping[str, Any], lang: str) -> str:
     """The line under a control that applies."""
     name = control.name
     if name == "cosine_threshold":
-        cos = st.cosine_of(values[name])
+        cos = cosine_of(values[name])
         return text(lang, f"{name}.info", cos=f"{cos:.7g}", gap=f"{1 - cos:.2g}")
     if name == "kl_threshold":
-        return text(lang, f"{name}.info", kl=f"{st.kl_of(values[name]):g}")
+        return text(lang, f"{name}.info", kl=f"{kl_of(values[name]):g}")
     if name == "virtual_layer_count" and values["loop_strategy"] == "dynamic_stop":
         return text(lang, f"{name}.info.dynamic", most=values["min_loop_count"])
-    if name == "layer_threshold" and values["layer_chooser"] in st.BY_NAME["layer_chooser"].choices:
+    if name == "layer_threshold" and values["layer_chooser"] in BY_NAME["layer_chooser"].choices:
         return text(lang, f"{name}.info.{values['layer_chooser']}")
     return text(lang, f"{name}.info")
 
 
-def _choices(control: st.Control, lang: str) -> list[tuple[str, str]]:
-    return [
-        # a name that somebody registered is its own word
-        (text(lang, f"{control.name}.{choice}") if choice in control.choices else choice, choice)
-        for choice in st.choices(control)
-    ]
+def _choices(control: Control, value: Any, lang: str) -> list[tuple[str, str]]:
+    """What can be chosen, each with its word; and the value there is, where it is not in the list but accepted."""
+    offered = choices(control)
+    return [(_word(control, choice, lang), choice) for choice in (*offered, *{value} - {*offered})]
+
+
+def _word(control: Control, choice: str, lang: str) -> str:
+    """A choice in words; a name that somebody registered is its own word."""
+    return text(lang, f"{control.name}.{choice}") if choice in own_choices(control) else choice
 
 
 def face(
-    control: st.Control,
+    control: Control,
     values: Mapping[str, Any],
-    problems: list[st.Problem],
+    problems: list[Problem],
     lang: str,
     later: Mapping[str, str] | None = None,
     gave: Mapping[str, Any] | None = None,
@@ -48,7 +53,7 @@ def face(
     visitor had set and gave way to the model. `models`: what may be named as the model (:meth:`ModelRoom.told`).
     """
     later, gave = later or {}, gave or {}
-    off = st.why_off(control.name, values)
+    off = why_off(control.name, values)
     refused = next((problem.reason for problem in problems if problem.control == control.name), None)
     info = models if models is not None and control.name == "model" else _info(control, values, lang)
     if refused is not None:
@@ -67,12 +72,12 @@ def face(
         "elem_classes": ["lv-refused"] if refused is not None else marked,
     }
     if control.kind == "choice":
-        looks["choices"] = _choices(control, lang)
+        looks["choices"] = _choices(control, values[control.name], lang)
     return looks
 
 
-def _shown(control: st.Control, value: Any, lang: str) -> str:
+def _shown(control: Control, value: Any, lang: str) -> str:
     """A control's value in words."""
     if control.kind == "choice":
-        return text(lang, f"{control.name}.{value}")
+        return _word(control, value, lang)
     return text(lang, f"gave.{str(value).lower()}") if control.kind == "flag" else f"{value:g}"

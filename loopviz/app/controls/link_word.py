@@ -17,8 +17,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from loopviz.app.controls import settings as st
-from loopviz.app.controls.settings import Problem
+from loopviz.app.controls.controls import BY_NAME, NEUTRAL, defaults
+from loopviz.app.controls.refusal import Problem
+from loopviz.app.controls.run_settings import PROMPT_LIMIT, RunSettings, check_prompt, clean, default_settings
 from loopviz.app.texts.links import TEXTS
 from loopviz.panels import Focus
 
@@ -31,6 +32,8 @@ LARGEST_POSITION = 1_000_000
 
 # Version 1's defaults and dictionary. Never change them: links in the world are read by them.
 DEFAULTS: Mapping[str, Any] = {
+    **defaults(),  # of a control that came after the links that do not have it,
+    **NEUTRAL,  # what was so before; of those below, this is what links mean
     "model": "stories-loop",
     "block_start": 10,
     "block_end": 14,
@@ -49,7 +52,7 @@ DEFAULTS: Mapping[str, Any] = {
     "loop_damping": 1.0,
     "loop_injection": "none",
     "loop_norm": False,
-    "layer_chooser": "none",  # these two came later: no link before them has another
+    "layer_chooser": "none",
     "layer_threshold": 0.15,
     "max_new_tokens": 64,
     "greedy": True,
@@ -97,7 +100,7 @@ class PageState:
     """What a link reopens.
 
     Args:
-        values: one entry per control (``settings.CONTROLS``).
+        values: one entry per control (``controls.CONTROLS``).
         prompt: None leaves the page's own.
         focus: the selection and view; its language is not in a link, a reader has one of their own.
         panels: names of the panels that are on; None leaves the page's own choice.
@@ -105,7 +108,7 @@ class PageState:
         foreign: whether the settings were made for a model that cannot be named here, and another stands in its place.
     """
 
-    values: Mapping[str, Any] = field(default_factory=st.defaults)
+    values: Mapping[str, Any] = field(default_factory=default_settings)
     prompt: str | None = None
     focus: Focus = field(default_factory=Focus)
     panels: tuple[str, ...] | None = None
@@ -127,7 +130,7 @@ def encode(state: PageState, *, local: bool = True, lang: str = "en") -> tuple[s
     Returns:
         None for a state that no address can hold (a prompt too long), with the reason.
     """
-    values, problems = st.clean(state.values, lang)
+    values, problems = clean(state.values, lang)
     problems = [Problem(p.control, _say(lang, "value", reason=p.reason)) for p in problems]
     stored = {name: value for name, value in values.items() if name not in DEFAULTS or value != DEFAULTS[name]}
     if not local and is_path(values["model"]):
@@ -163,7 +166,7 @@ def decode(
         panels: the panels there are; None takes any name that could be one.
         recorded: the stored runs there are; None takes any name that could be one.
     """
-    nothing = PageState(values={**st.defaults(), "model": default_model})
+    nothing = PageState(values=RunSettings({**defaults(), "model": default_model}))
     if not isinstance(word, str) or not word:
         return nothing, [Problem("link", _say(lang, "damaged"))]
     if word[0] != VERSION:
@@ -178,8 +181,8 @@ def decode(
     named = stored.get("model", DEFAULTS["model"]) if isinstance(stored, dict) else None
     foreign = not isinstance(named, str) or values["model"] != named.strip()
     prompt = data.pop("prompt", None)
-    if not (prompt is None or isinstance(prompt, str)) or len(prompt or "") > st.PROMPT_LIMIT:
-        reason = st.check_prompt(prompt, lang)[0].reason
+    if not (prompt is None or isinstance(prompt, str)) or len(prompt or "") > PROMPT_LIMIT:
+        reason = check_prompt(prompt, lang)[0].reason
         problems.append(Problem("prompt", _say(lang, "value", reason=reason)))
         prompt = None
     focus = _focus(data.pop("focus", {}), lang, problems)
@@ -251,20 +254,20 @@ def _whole(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def _values(stored: Any, default_model: str, local: bool, lang: str, problems: list[Problem]) -> dict[str, Any]:
+def _values(stored: Any, default_model: str, local: bool, lang: str, problems: list[Problem]) -> RunSettings:
     """Every control's value; ``problems`` is told of those that could not be taken."""
     if not isinstance(stored, dict):
         problems.append(Problem("link", _say(lang, "unknown", names="values")))
         stored = {}
     stored = dict(stored)
-    if unknown := sorted(stored.keys() - st.BY_NAME.keys()):
+    if unknown := sorted(stored.keys() - BY_NAME.keys()):
         problems.append(Problem("link", _say(lang, "unknown", names=_names(unknown))))
-    values, refused = st.clean({**st.defaults(), **DEFAULTS, **stored}, lang)
+    values, refused = clean({**DEFAULTS, **stored}, lang)
     if "model" in stored and stored["model"] is None:  # the sender's server would not name its own
-        values["model"] = default_model
+        values = RunSettings(values | {"model": default_model})
         refused = [problem for problem in refused if problem.control != "model"]
-    elif not local and is_path(values["model"]):
-        values["model"] = default_model
+    elif not local and is_path(values.model):
+        values = RunSettings(values | {"model": default_model})
         problems.append(Problem("model", _say(lang, "path")))
     problems += [Problem(p.control, _say(lang, "value", reason=p.reason)) for p in refused]
     return values

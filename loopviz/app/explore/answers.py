@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.explore import first_run, snapshot
 from loopviz.app.explore import replay as playing

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, offer_of
 from loopviz.app.controls.face import face
 from loopviz.app.controls.presets import PRESETS, matching

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from loopviz.app.controls.settings import of_run
+from loopviz.app.controls import of_run
 from loopviz.app.explore import replay, snapshot
 from loopviz.app.explore.config import page_config
 from loopviz.app.sessions.messages import dumps

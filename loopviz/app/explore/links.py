@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from loopviz.app.controls import about, link_word
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
+from loopviz.app.controls import Problem, about, link_word
 from loopviz.app.controls.link_word import PageState
 from loopviz.app.controls.model_name import short_name
-from loopviz.app.controls.settings import Problem
 from loopviz.app.explore import first_run, replay
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs

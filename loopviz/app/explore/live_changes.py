@@ -12,10 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.texts import text
+from loopviz.loop_fields import LAYOUT_FIELDS
 
-LAYOUT = ("block_start", "block_end", "kv_cache_mode", "virtual_layer_count")  # controls that decide the cache's layout
+LAYOUT = (
+    *st.LAYERS,
+    *(name for name in LAYOUT_FIELDS if name in st.BY_NAME),
+)  # controls that decide the cache's layout
 
 
 def _why_later(control: st.Control) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, OFFERED, OFFERS, OWN, Offer, is_example, offer_of
 from loopviz.app.controls.link_word import QUERY, opens
 from loopviz.app.controls.presets import PRESETS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
 from loopviz.app.explore import first_run, live_changes
@@ -188,7 +188,7 @@ class Service(Jobs):
         return text(lang, f"prompt.{kind}", share=shown)
 
     def suited(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The values to change as the model arrives (:func:`loopviz.app.controls.settings.suited`), and those that gave way.
+        """The values to change as the model arrives (:func:`loopviz.app.controls.suited`), and those that gave way.
 
         None when it is not there, or the settings are for it already.
         """
@@ -205,7 +205,7 @@ class Service(Jobs):
         described = loaded.describe()
         found, gave = st.suited(cleaned, described, touched)
         if cleaned["chat"] and not described.chats:  # set by the visitor, or by a link for another model
-            found["chat"] = False
+            found = found.changed({"chat": False})
             gave |= {"chat": True} if "chat" in touched else {}
         return {name: value for name, value in found.items() if cleaned[name] != value}, gave
 
@@ -288,7 +288,7 @@ class Service(Jobs):
         if run is not None and run.values:
             return dict(run.values), str(trace.meta["prompt"]), []
         values, lost = st.of_run(trace.meta)
-        return values, str(trace.meta["prompt"]), lost
+        return dict(values), str(trace.meta["prompt"]), lost
 
     # --- a prompt that is too long ------------------------------------------------------------------------------------
 

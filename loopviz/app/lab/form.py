@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loopviz.app.controls.settings import brought as brought_settings
+from loopviz.app.controls import brought as brought_settings
 from loopviz.app.sessions.bounds import SIZES, Sizes
 from loopviz.app.sessions.columns import title_of
 from loopviz.app.texts import LANGUAGES
@@ -57,6 +57,8 @@ def fields_of(task: Task, sizes: Sizes = SIZES) -> list[dict[str, Any]]:
     `value` is the task's for a first measurement, else the default; `json` says that a line holds loop settings,
     `loop` that they are one loop's, which a model may bring (not several configurations, each of its own).
     """
+    from loopviz.lab.task import choices_of
+
     hints = typing.get_type_hints(task.params)
     return [
         {
@@ -65,7 +67,7 @@ def fields_of(task: Task, sizes: Sizes = SIZES) -> list[dict[str, Any]]:
             "titles": {lang: title_of(task.name, thing.name, lang) for lang in LANGUAGES},
             "value": _shown(task.first.get(thing.name, _default(thing))),
             "json": thing.metadata["kind"] == "loop",
-            "choices": thing.metadata["choices"],
+            "choices": choices_of(thing.metadata),
             "words": thing.metadata["words"],
             "limit": sizes.text if kind in ("long", "file") else sizes.line,
             **_ends(thing, hints[thing.name]),

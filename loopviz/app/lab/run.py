@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.link_word import PageState, encode
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loopviz import outputs
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.lab.form import brought, describe, params_of, usual_loop
 from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
 from loopviz.app.sessions import bounds

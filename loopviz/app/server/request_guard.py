@@ -30,7 +30,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz.app.controls.settings import HALVES
+from loopviz.app.controls import HALVES
 from loopviz.app.profile import LOCAL, Profile, is_loopback
 from loopviz.app.server import security_headers
 from loopviz.app.sessions.faults import kinds, unforeseen

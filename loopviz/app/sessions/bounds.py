@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.profile import GIB, LOCAL, MIB, Profile
 from loopviz.app.texts import text
 
@@ -185,7 +185,7 @@ def of_run(
     """Why a run may not begin: it would hold too much, or take too long, or do nothing but read its prompt.
 
     Args:
-        values: cleaned, and such as the model takes them (:func:`loopviz.app.controls.settings.check_loop`).
+        values: cleaned, and such as the model takes them (:func:`loopviz.app.controls.check_loop`).
         prompt: its tokens.
         extras: what is recorded beyond what every run records.
     """

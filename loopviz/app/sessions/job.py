@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, ClassVar
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper

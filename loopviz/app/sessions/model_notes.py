@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.texts import table, text
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 
 QUESTION_LIMIT = 4_000  # characters of a question
 

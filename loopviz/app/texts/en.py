@@ -76,6 +76,7 @@ TEXTS: dict[str, str] = {
     "merge_strategy.ema": "moving average (ema)",
     "merge_strategy.average": "plain average (average)",
     "merge_strategy.last": "keep the last (last)",
+    "merge_strategy.first": "keep the first (first)",
     "merge_ema_alpha.label": "Weight of the old version (α)",
     "merge_ema_alpha.info": "m ← α·m + (1 − α)·new",
     "loop_damping.label": "Step size (damping)",
@@ -128,14 +129,6 @@ TEXTS: dict[str, str] = {
     # refusals
     "refused": "⚠ Not possible: {reason}",
     "refused.several": "{n} settings need another value: see the ⚠ beside them.",
-    "refused.empty": "the prompt is empty; type a few words",
-    "refused.long": "the prompt has {n} characters; at most {limit} are taken here",
-    "refused.number": "{name}={value}: must be a number from {low} to {high}",
-    "refused.whole": "{name}={value}: must be a whole number from {low} to {high}",
-    "refused.choice": "{name}={value}: must be one of {choices}",
-    "refused.flag": "{name}={value}: must be on or off",
-    "refused.half": "half a character is no text: {value}",
-    "refused.model_name": "the name is empty or longer than {limit} characters",
     "refused.linear": "loop_injection='linear': this model has no learned mixing matrix (it was not trained as a loop); "
     "choose none or add",
     "refused.norm": "loop_norm=True: this model has no learned norm for its loop (it was not trained as a loop); leave it off",

@@ -28,7 +28,7 @@ from loopviz.lab.task import (
     param,
     register,
 )
-from loopviz.model import LoopLlamaForCausalLM, register_merge
+from loopviz.model import MERGES, LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,13 +37,12 @@ if TYPE_CHECKING:
 NAME, ORDER = "ablation", 30
 TITLE = {"en": "Cache ablation", "zh": "缓存消融"}
 
-MODES = ("serial", "parallel", "ema", "average", "last", "first")
+MODES = ("serial", "parallel", "ema", "average", "last", "first")  # LoopViz's own
 
 
-@register_merge("first")
-def first(merged: Tensor | None, new: Tensor, step: int, alpha: float) -> Tensor:
-    """m_r = kv_1: only the first step's K/V is kept. What Ouro (arXiv 2510.25741) found to ruin decoding."""
-    return new if merged is None else merged
+def modes() -> tuple[str, ...]:
+    """Every way of keeping the steps' K/V: LoopViz's, and the merges that people have registered."""
+    return (*MODES, *(name for name in MERGES if name not in MODES))
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class AblationParams(TextParams):
         low=1,
         high=MOST_LOOPS,
     )
-    modes: tuple[str, ...] = param(MODES, "Ways of keeping the steps' K/V.", "保存各步 K/V 的方式。", choices=MODES)
+    modes: tuple[str, ...] = param(MODES, "Ways of keeping the steps' K/V.", "保存各步 K/V 的方式。", choices=modes)
     slots: tuple[int, ...] = param(
         (),
         "V for serial and parallel; default: serial 1 to the loop count, parallel the loop count.",
@@ -78,8 +77,8 @@ class AblationParams(TextParams):
         for name in ("loops", "slots"):
             if getattr(self, name):
                 check_counts(name, getattr(self, name))
-        if not self.modes or not set(self.modes) <= set(MODES):
-            raise FieldError("modes", self.modes, "must_be_some", choices=", ".join(MODES))
+        if not self.modes or not set(self.modes) <= set(modes()):
+            raise FieldError("modes", self.modes, "must_be_some", choices=", ".join(modes()))
         if "ema" in self.modes and not self.alphas:
             raise FieldError("alphas", self.alphas, "ema_needs_alphas")
         check_number("draws", self.draws, 0)
@@ -305,7 +304,8 @@ def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
     words = WORDS[lang]
     figure = drawn([], x=words["x"], y=words["y"])
     measured = table[table["perplexity"].notna()]
-    for mode, style in zip(MODES, line_styles(len(MODES)), strict=True):
+    shown = (*MODES, *(mode for mode in dict.fromkeys(measured["mode"]) if mode not in MODES))
+    for mode, style in zip(shown, line_styles(len(shown)), strict=True):
         part = measured[measured["mode"] == mode]
         if part.empty:
             continue

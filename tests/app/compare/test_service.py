@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 import torch
 
+from loopviz.app import controls as st
 from loopviz.app.compare.page import _data
 from loopviz.app.compare.request import PLAIN, Asked
 from loopviz.app.compare.service import Comparisons
-from loopviz.app.controls import settings as st
 from loopviz.app.controls.link_word import PageState, decode, encode
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service

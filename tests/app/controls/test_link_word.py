@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hy
 
+from loopviz.app import controls as st
 from loopviz.app.controls import link_word
-from loopviz.app.controls import settings as st
 from loopviz.app.controls.link_word import DEFAULTS, MOST_CHARACTERS, MOST_UNPACKED, PageState, decode, encode
 from loopviz.app.texts.links import TEXTS
 from loopviz.panels import METRICS, Focus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.presets import PRESETS, Preset, matching
 from loopviz.app.explore import first_run
 from tests.conftest import make_llama

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hs
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.examples import OFFERED
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.model import LoopLlamaConfig
@@ -148,7 +148,8 @@ def test_the_log_slider_keeps_its_precision(exponent: float) -> None:
 
 
 def test_reasons_for_being_off_are_worded_in_both_languages() -> None:
-    reasons = {reason for rules in st._RULES.values() for _, reason in rules}
+    reasons = {f"off.{need.why}" for control in st.CONTROLS for need in control.needs}
+    assert len(reasons) == 9
     assert all(text(lang, reason) for lang in LANGUAGES for reason in reasons)
 
 

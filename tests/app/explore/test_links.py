@@ -10,8 +10,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from loopviz.app import controls as st
 from loopviz.app.controls import link_word
-from loopviz.app.controls import settings as st
 from loopviz.app.controls.link_word import PageState, encode
 from loopviz.app.explore import first_run, links
 from loopviz.app.explore.files import PREFIX, Sharing

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.explore import first_run
 from loopviz.app.explore.answers import View
@@ -506,4 +506,4 @@ def test_the_model_s_state_is_of_the_one_the_visitor_has_chosen(service: Service
     assert told(model="tiny") == told(), "another visitor's model is still what it was"
     assert told()[0] == "ready"
     for name in ("", None, 3, "x" * 301):
-        assert told(model=name) == ("failed", text("en", "refused.model_name", limit=st.MODEL_NAME_LIMIT))
+        assert told(model=name) == ("failed", text("en", "rule.model_name", limit=st.MODEL_NAME_LIMIT))

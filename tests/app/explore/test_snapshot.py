@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.about import about_loop
 from loopviz.app.explore import snapshot
 from loopviz.app.texts import LANGUAGES

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as hs
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.controls.examples import OFFERED
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.explore.run import Registry

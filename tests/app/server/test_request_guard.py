@@ -19,9 +19,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from loopviz.app import controls as st
 from loopviz.app.compare.request import Asked
 from loopviz.app.compare.service import Comparisons
-from loopviz.app.controls import settings as st
 from loopviz.app.explore.page import ExplorePage
 from loopviz.app.lab.service import Laboratory
 from loopviz.app.main import build, launch

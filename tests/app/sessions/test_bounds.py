@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as how
 from hypothesis import strategies as hy
 
+from loopviz.app import controls as st
 from loopviz.app.compare.request import MOST
 from loopviz.app.compare.service import Comparisons
-from loopviz.app.controls import settings as st
 from loopviz.app.explore import answers
 from loopviz.app.explore.answers import Questions, View
 from loopviz.app.explore.run import Registry

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from loopviz.app.controls import settings as st
+from loopviz.app import controls as st
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.profile import GIB, LOCAL, MIB, PUBLIC

@@ -1,0 +1,208 @@
+"""What a visitor, a link, a preset or a command asks of a run, read once: every value of a control checked and typed.
+
+Raw values come from anywhere, and nothing in them is trusted. :func:`parse` makes a :class:`RunSettings` of them, and says
+what it could not take; who is handed a `RunSettings` need not look again. Free of torch, transformers and Gradio.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from loopviz.app.controls.controls import BY_NAME, CONTROLS, Control, accepted, choices, defaults
+from loopviz.app.controls.refusal import Problem, told
+from loopviz.checks import ABSENT, FieldError
+
+# Beside the controls in raw values: the model whose settings they are, where that may be another one than chosen;
+# the controls the visitor has set on this page; and what of those gave way to a model that cannot have it, as it was.
+SUITS, TOUCHED, GAVE = "suits", "touched", "gave"
+PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
+HALVES = re.compile("[\ud800-\udfff]")  # of characters: no text can be written with them
+MODEL_NAME_LIMIT = 300
+MARKS_LIMIT = 4_000
+
+
+class RunSettings(dict[str, Any]):
+    """The settings of a run: a value for every control, each one that the control can hold. Never changed.
+
+    Made by :func:`parse` (of anything) and :meth:`changed`. A dict, so that it can be sent as it is; what is made of it with
+    `|` or `{**settings}` is raw again.
+    """
+
+    def _frozen(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("settings do not change; make others with changed(), or raw ones with |")
+
+    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = _frozen
+
+    def __ior__(self, more: Any) -> Any:
+        return self | more
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunSettings, (dict(self),)
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return str(self["model"])
+
+    @property
+    def chat(self) -> bool:
+        """Whether the prompt is sent as a chat message."""
+        return bool(self["chat"])
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Tokens to add at most."""
+        return int(self["max_new_tokens"])
+
+    def changed(self, changes: Mapping[str, Any]) -> RunSettings:
+        """With other values of some controls.
+
+        Raises:
+            FieldError: a control cannot hold one of them.
+            KeyError: there is no such control.
+        """
+        return RunSettings(self | {name: read_control(BY_NAME[name], value) for name, value in changes.items()})
+
+
+def _show(value: object) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number that Python refuses to write out
+        shown = type(value).__name__
+    return shown if len(shown) <= 40 else shown[:39] + "…"
+
+
+def _number(value: Any) -> float | None:
+    """A finite number as a float; None for anything else."""
+    try:
+        number = None if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+    except OverflowError:
+        return None
+    return number if number is not None and math.isfinite(number) else None
+
+
+def read_control(control: Control, value: Any) -> Any:
+    """A control's value from what was sent for it, as the control's own type.
+
+    Raises:
+        FieldError: it is of another type, or outside the limits.
+    """
+    return _READERS[control.kind](control, value)
+
+
+def _whole(control: Control, value: Any) -> int:
+    number = _number(value)
+    if number is None or number != int(number) or not control.low <= number <= control.high:
+        ends = {"low": int(control.low), "high": int(control.high)}
+        raise FieldError(control.name, value, "whole_in", shown=_show(value), **ends)
+    return int(number)
+
+
+def _real(control: Control, value: Any) -> float:
+    number = _number(value)
+    if number is None or not control.low <= number <= control.high:
+        ends = {"low": f"{control.low:g}", "high": f"{control.high:g}"}
+        raise FieldError(control.name, value, "number_in", shown=_show(value), **ends)
+    return number
+
+
+def _choice(control: Control, value: Any) -> str:
+    if not isinstance(value, str) or value not in accepted(control):
+        raise FieldError(control.name, value, "one_of", shown=_show(value), choices=", ".join(choices(control)))
+    return value
+
+
+def _flag(control: Control, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise FieldError(control.name, value, "on_off", shown=_show(value))
+    return value
+
+
+def _name(control: Control, value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value.strip()) <= MODEL_NAME_LIMIT:
+        raise FieldError(control.name, ABSENT, "model_name", limit=MODEL_NAME_LIMIT)
+    if HALVES.search(value):
+        raise FieldError(control.name, ABSENT, "half_text", value=_show(value))
+    return value.strip()
+
+
+_READERS = {"whole": _whole, "number": _real, "choice": _choice, "flag": _flag, "name": _name}
+
+
+def parse(values: Mapping[str, Any]) -> tuple[RunSettings, list[FieldError]]:
+    """Raw values, one for each control, as settings; and an error for each that its control cannot hold.
+
+    A refused value is replaced by the control's default, so that the rest can still be checked.
+    """
+    if isinstance(values, RunSettings):
+        return values, []
+    found: dict[str, Any] = {}
+    errors: list[FieldError] = []
+    for control in CONTROLS:
+        try:
+            found[control.name] = read_control(control, values.get(control.name))
+        except FieldError as error:
+            found[control.name] = control.default
+            errors.append(error)
+    return RunSettings(found), errors
+
+
+def clean(values: Mapping[str, Any], lang: str = "en") -> tuple[RunSettings, list[Problem]]:
+    """As :func:`parse`, with what is to be said beside the controls in `lang`."""
+    found, errors = parse(values)
+    return found, [Problem(error.field, told(error, lang)) for error in errors]
+
+
+def clean_name(name: Any, lang: str = "en") -> tuple[str, list[Problem]]:
+    """A model's name without blanks around it, or a problem and the default's."""
+    control = BY_NAME["model"]
+    try:
+        return read_control(control, name), []
+    except FieldError as error:
+        return control.default, [Problem(control.name, told(error, lang))]
+
+
+def default_settings() -> RunSettings:
+    """What a page starts with."""
+    return RunSettings(defaults())
+
+
+def check_prompt(prompt: Any, lang: str = "en") -> list[Problem]:
+    """What is wrong with the prompt before any model sees it."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        return [Problem("prompt", told(FieldError("prompt", ABSENT, "prompt_blank"), lang))]
+    if len(prompt) > PROMPT_LIMIT:
+        error = FieldError("prompt", ABSENT, "prompt_long", n=len(prompt), limit=PROMPT_LIMIT)
+        return [Problem("prompt", told(error, lang))]
+    return []
+
+
+def marks(word: Any) -> dict[str, Any]:
+    """What the page's script says of the controls, as parts of raw values: which were touched, what gave way.
+
+    Args:
+        word: JSON, `{"touched": [name, ...], "gave": {name: value}}`; what is not well-formed is left out.
+    """
+    try:
+        found = json.loads(word) if isinstance(word, str) and len(word) <= MARKS_LIMIT else {}
+    except (ValueError, RecursionError):
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    touched, gave = found.get("touched"), found.get("gave")
+    return {
+        TOUCHED: tuple(n for n in BY_NAME if n in touched) if isinstance(touched, list) else (),
+        GAVE: {n: v for n, v in gave.items() if _is_value(n, v)} if isinstance(gave, dict) else {},
+    }
+
+
+def _is_value(name: str, value: Any) -> bool:
+    """Whether a control could hold this value."""
+    try:
+        read_control(BY_NAME[name], value)
+    except (KeyError, FieldError):
+        return False
+    return True
