@@ -86,7 +86,7 @@ for wrong in (1.5, "much", True):
         LoopLlamaConfig(**shape, **loop, loop_sway=wrong)
 
 # commands: an option with its help; said where it changes nothing
-options = _parser().parse_args(["run", "p", "--loop-sway", "0.25"])
+options = _parser().parse_args(["run", "--prompt", "p", "--loop-sway", "0.25"])
 assert options.loop_sway == 0.25
 assert idle_because("loop_sway", block_metas(LoopLlamaConfig(**shape, loop_layers=(1, 2)))) == "without --loop-strategy dynamic_stop"
 assert idle_because("loop_sway", block_metas(config)) == ""

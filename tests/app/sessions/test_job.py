@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loopviz.app.controls.settings import Problem
+from loopviz.app.controls import Problem
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
