@@ -35,7 +35,7 @@ ARROWS = 40  # between rooms of the app, at most
 ENGINE = {
     "loopviz.engine.engine": "",  # plain data
     "loopviz.engine.work": "",  # arithmetic on plain data
-    "loopviz.engine.local": "app/sessions/models.py app/controls/settings.py",  # where an engine is made
+    "loopviz.engine.local": "app/sessions/models.py app/controls/loop_values.py",  # where an engine is made
 }
 BEHIND_AN_ENGINE = {"torch", "transformers", "tokenizers", "safetensors", "gguf", "accelerate"}
 # What only a model, its configuration or its tokenizer has.
@@ -59,7 +59,7 @@ OF_A_MODEL = {
     "unk_token_id",
     "with_loop",
 }
-NAMES_OF_MODELS = {"asked", "job", "options", "problem", "self"}  # whose `.model` is a model's name
+NAMES_OF_MODELS = {"asked", "form", "job", "options", "problem", "self", "settings"}  # whose `.model` is a model's name
 
 
 def modules() -> dict[str, tuple[str, bool]]:

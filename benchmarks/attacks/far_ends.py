@@ -237,12 +237,11 @@ def comparison(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 def of_comparisons() -> Iterator[tuple[str, Attack]]:
     """Every number of a comparison's cards, and of what they share."""
     from loopviz.app import controls as st
-    from loopviz.app.compare.request import CARD_GROUPS
 
     for control in st.CONTROLS:
         for far in {"whole": WHOLE, "number": REAL}.get(control.kind, ()):
             values = {control.name: far}
-            payload = comparison({}, values) if control.group in CARD_GROUPS else comparison(values, {})
+            payload = comparison({}, values) if control.group in st.LOOP_GROUPS else comparison(values, {})
 
             def attack(server: Attacked, payload: Any = payload, name: str = control.name) -> tuple[float, str]:
                 return begun(server, "compare", payload, name)

@@ -32,8 +32,8 @@ NO_LIMITS = {
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
-        controls.link_word.LARGEST_POSITION controls.settings.PROMPT_LIMIT controls.settings.MODEL_NAME_LIMIT
-        controls.settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT
+        controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
+        controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT
         server.link_preview._LONGEST server.request_guard.NESTING server.request_guard.LARGEST_WHOLE
         sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT""",
     "how much of something is shown": """

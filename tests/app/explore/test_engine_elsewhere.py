@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from loopviz.app import controls as st
 from loopviz.app.compare.service import Comparisons
-from loopviz.app.controls import settings as st
 from loopviz.app.explore.answers import Questions
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
