@@ -262,15 +262,15 @@ def _values(stored: Any, default_model: str, local: bool, lang: str, problems: l
     stored = dict(stored)
     if unknown := sorted(stored.keys() - BY_NAME.keys()):
         problems.append(Problem("link", _say(lang, "unknown", names=_names(unknown))))
-    values, refused = clean({**DEFAULTS, **stored}, lang)
+    settings, refused = clean({**DEFAULTS, **stored}, lang)
     if "model" in stored and stored["model"] is None:  # the sender's server would not name its own
-        values = RunSettings(values | {"model": default_model})
+        settings = RunSettings(settings | {"model": default_model})
         refused = [problem for problem in refused if problem.control != "model"]
-    elif not local and is_path(values.model):
-        values = RunSettings(values | {"model": default_model})
+    elif not local and is_path(settings.model):
+        settings = RunSettings(settings | {"model": default_model})
         problems.append(Problem("model", _say(lang, "path")))
     problems += [Problem(p.control, _say(lang, "value", reason=p.reason)) for p in refused]
-    return values
+    return settings
 
 
 def _focus(stored: Any, lang: str, problems: list[Problem]) -> Focus:
