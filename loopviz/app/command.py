@@ -9,6 +9,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from loopviz import imports
 from loopviz.app.profile import PROFILES, profile_of
 
 
@@ -30,10 +31,24 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
     except ValueError as error:
         parser.error(str(error))
     print(f"* Profile: {profile.name}", flush=True)
-    from loopviz.app.main import DEFAULT_MODEL, build, launch
+    from loopviz.app.main import DEFAULT_MODEL, build, launch, spare_a_core
 
+    spare_a_core()
+    try:
+        _import(options.imports)
+    except imports.ImportingError as error:
+        parser.error(str(error))
     page = build(options.model or DEFAULT_MODEL, profile=profile)
     launch(page, host=options.host, port=options.port, browser=options.open)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """The modules that visitors find the names of in the pages' lists; importing what they register with takes seconds."""
+    if modules:
+        from loopviz.lab import TASKS  # LoopViz's own names are taken before anybody else's
+
+        assert TASKS
+    imports.load(modules)
 
 
 def _parser(program: str | None, more: str | None) -> argparse.ArgumentParser:
@@ -51,4 +66,8 @@ def _parser(program: str | None, more: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--model", default=os.environ.get("LOOPVIZ_MODEL"), help=told)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument("--profile", choices=PROFILES, help="what visitors may do")
+    named = [name.strip() for name in os.environ.get("LOOPVIZ_IMPORT", "").split(",") if name.strip()]
+    parser.add_argument(
+        imports.OPTION, dest="imports", action="append", default=named, metavar="MODULE", help=imports.HELP
+    )
     return parser

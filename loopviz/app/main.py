@@ -66,6 +66,15 @@ def threads(waiting: int, running: int, short: int = LOCAL.short_events) -> int:
     return wanted + (wanted == usual)
 
 
+def spare_a_core() -> None:
+    """Before PyTorch is imported, which reads it then: leave a core to the server and, at home, to the browser.
+
+    With every core taken, each matrix product waits for its slowest thread, and two threads hardly beat one on a small model
+    anyway.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+
+
 def launch(
     page: ExplorePage, *, host: str = "127.0.0.1", port: int | None = None, browser: bool = False, wait: bool = True
 ) -> gr.Blocks:
@@ -75,9 +84,7 @@ def launch(
         port: None takes the first free one from 7860.
         wait: return only when the server has ended.
     """
-    # Read by PyTorch when it is imported. A core is left to the server and, at home, to the browser: with every core
-    # taken, each matrix product waits for its slowest thread, and two threads hardly beat one on a small model anyway.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+    spare_a_core()
     outputs.sweep(tempfile.gettempdir())  # texts of visitors that a killed server left
     page.service.room.warm_when_asked(latest=WARM_AFTER)
     profile = page.service.room.profile

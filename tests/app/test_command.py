@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loopviz.app import command, main
+from loopviz.paths import PACKAGE
 
 
 @pytest.fixture
@@ -17,7 +20,15 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     made: dict[str, Any] = {}
     monkeypatch.setattr(main, "build", lambda model, *, profile: made.update(model=model, profile=profile.name))
     monkeypatch.setattr(main, "launch", lambda page, **options: made.update(options))
-    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "LOOPVIZ_MODEL", "LOOPVIZ_PROFILE", "SPACE_ID"):
+    monkeypatch.setattr(main, "spare_a_core", lambda: None)
+    for name in (
+        "GRADIO_SERVER_NAME",
+        "GRADIO_SERVER_PORT",
+        "LOOPVIZ_MODEL",
+        "LOOPVIZ_PROFILE",
+        "LOOPVIZ_IMPORT",
+        "SPACE_ID",
+    ):
         monkeypatch.delenv(name, raising=False)
     return made
 
@@ -75,3 +86,72 @@ def test_help_does_not_wait_for_gradio() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--profile" in done.stdout
+
+
+MINE = """
+import torch
+from loopviz.model import register_criterion, register_layer_chooser, register_merge
+
+@register_criterion("my_criterion")
+def criterion(ctx):
+    return ctx.cosine_holds()
+
+@register_merge("my_merge")
+def merge(merged, new, step, alpha):
+    return new
+
+@register_layer_chooser("my_chooser")
+def chooser(ctx):
+    return ctx.all_layers()
+"""
+LISTED = """
+import sys
+from loopviz.app import command, main
+from loopviz.paths import PACKAGE
+from loopviz.app.page import page_data
+from loopviz.lab import TASKS
+from loopviz.app.lab.form import fields_of
+
+def launch(page, **options):
+    offered = {name: [value for _, value in page.controls[name].choices] for name in NAMES}
+    told = {entry["name"]: list(entry["choices"]) for entry in page_data("compare", page.service.room)["controls"]}
+    for name, mine in NAMES.items():
+        assert offered[name][-1] == told[name][-1] == mine, (name, offered[name], told[name])
+    modes = next(entry for entry in fields_of(TASKS["ablation"]) if entry["name"] == "modes")
+    assert modes["choices"][-1] == "my_merge"
+    print("listed")
+
+NAMES = {"convergence_criterion": "my_criterion", "merge_strategy": "my_merge", "layer_chooser": "my_chooser"}
+main.launch = launch
+command.serve(sys.argv[1:])
+"""
+
+
+def test_names_that_a_module_of_ones_own_registers_are_in_every_list(tmp_path: Path) -> None:
+    """The app had no `--import`: what somebody registers could be chosen in scripts alone."""
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", LISTED, "--import", "mine.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert done.stdout.endswith("listed\n"), done.stderr
+
+
+def test_the_environment_names_modules_too(opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(command.imports, "load", asked.append)
+    monkeypatch.setenv("LOOPVIZ_IMPORT", "one, two.py,")
+    command.serve([])
+    command.serve(["--import", "three"])
+    assert asked == [["one", "two.py"], ["one", "two.py", "three"]]
+
+
+def test_a_module_that_cannot_be_imported_is_named(opened: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.serve(["--import", "no_such_module_of_mine"])
+    assert ended.value.code == 2
+    assert "--import no_such_module_of_mine: there is no such module" in capsys.readouterr().err
+    assert not opened

@@ -535,3 +535,18 @@ def test_more_threads_than_a_machine_starts_are_refused_as_threads(capfd):
     for command in (["run", *PROMPT], ["train", "arrows-loop", "--out", "o"], ["evaluate", "m", "--data", "d"]):
         assert main.main([*command, "--threads", "100000"]) == 2
         assert "--threads 100000: at most" in capfd.readouterr().err
+
+
+def test_the_help_of_an_option_names_what_people_have_registered(capsys):
+    from loopviz.cli.options import loop_options
+    from loopviz.model import MERGES, register_merge
+
+    register_merge("of_mine")(lambda merged, new, step, alpha: new)
+    try:
+        with pytest.raises(SystemExit):
+            main.main(["run", "--help"])
+    finally:
+        del MERGES["of_mine"]
+    told = " ".join(capsys.readouterr().out.split())
+    assert "how the steps' K/V become one entry: ema, average, last, first or of_mine" in told
+    assert "of_mine" not in loop_options()["merge_strategy"][1]

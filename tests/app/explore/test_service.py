@@ -507,3 +507,74 @@ def test_the_model_s_state_is_of_the_one_the_visitor_has_chosen(service: Service
     assert told()[0] == "ready"
     for name in ("", None, 3, "x" * 301):
         assert told(model=name) == ("failed", text("en", "rule.model_name", limit=st.MODEL_NAME_LIMIT))
+
+
+@pytest.fixture
+def mine() -> Iterator[dict[str, list[Any]]]:
+    """What the functions that somebody has registered by the names of "mine" were given."""
+    from loopviz.model import CHOOSERS, CRITERIA, MERGES, register_criterion, register_layer_chooser, register_merge
+
+    given: dict[str, list[Any]] = {"criterion": [], "merge": [], "chooser": []}
+
+    @register_criterion("mine")
+    def criterion(ctx: Any) -> Any:
+        given["criterion"].append(ctx.block.cosine_threshold)
+        return ctx.cosine_holds() | True
+
+    @register_merge("mine")
+    def merge(merged: Any, new: Any, step: int, alpha: float) -> Any:
+        given["merge"].append(alpha)
+        return new if merged is None else merged.lerp(new, 1 - alpha)
+
+    @register_layer_chooser("mine")
+    def chooser(ctx: Any) -> Any:
+        given["chooser"].append(ctx.block.layer_threshold)
+        return ctx.all_layers()
+
+    yield given
+    del CRITERIA["mine"], MERGES["mine"], CHOOSERS["mine"]
+
+
+def test_a_run_uses_what_people_register_by_name(service: Service, mine: dict[str, list[Any]]) -> None:
+    own = {"convergence_criterion": "mine", "merge_strategy": "mine", "layer_chooser": "mine"}
+    how = {
+        "loop_strategy": "dynamic_stop",
+        "min_loop_count": 3,
+        "cosine_threshold": -0.5,
+        "kv_cache_mode": "merge_strategy",
+    }
+    asked = values(**own, **how, merge_ema_alpha=0.25, layer_threshold=1.5)
+    assert service.problems(asked, "en") == []
+    shown(said(service.run("Once upon", asked, "en", "me")))
+    (run,) = service.registry.of_session("me")
+    (block,) = run.trace.meta["blocks"]
+    assert (block["criterion"], block["merge"], block["chooser"]) == ("mine", "mine", "mine")
+    assert {frame["blocks"][0]["stop_reason"] for frame in run.trace.frames} == {"mine"}
+    assert {frame["blocks"][0]["n_steps"] for frame in run.trace.frames} == {3}
+    assert set(mine["criterion"]) == {st.cosine_of(-0.5)}
+    assert set(mine["chooser"]) == {1.5}
+    # the page switched the weight off for all but ema, and the function got the default
+    assert set(mine["merge"]) == {0.25}
+
+
+def test_what_gave_way_is_called_by_its_own_name(mine: dict[str, list[Any]]) -> None:
+    """A name that somebody registered has no word in the texts: the page's answer was a KeyError."""
+    from loopviz.app.controls.face import face
+
+    looks = face(st.BY_NAME["merge_strategy"], values(), [], "zh", gave={"merge_strategy": "mine"})
+    assert "mine" in looks["info"]
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_merge_first_is_valid_whoever_has_opened_the_lab(service: Service, lang: str) -> None:
+    """It was registered when the Lab was first opened. Not in the list: it is known to ruin what the model says."""
+    from loopviz.app.controls.face import face
+
+    asked = values(kv_cache_mode="merge_strategy", merge_strategy="first")
+    assert service.problems(asked, lang) == []
+    control = st.BY_NAME["merge_strategy"]
+    assert "first" not in st.choices(control)
+    assert face(control, asked, [], lang)["choices"][-1] == (text(lang, "merge_strategy.first"), "first")
+    shown(said(service.run("Once upon", asked, lang, "me")))
+    (run,) = service.registry.of_session("me")
+    assert run.trace.meta["blocks"][0]["merge"] == "first"
