@@ -14,7 +14,7 @@ from typing import Any
 
 from loopviz.app.controls.controls import BY_NAME, CONTROLS, Control, accepted, choices, defaults
 from loopviz.app.controls.refusal import Problem, told
-from loopviz.checks import ABSENT, FieldError
+from loopviz.checks import ABSENT, FieldError, shortened
 
 # Beside the controls in raw values: the model whose settings they are, where that may be another one than chosen;
 # the controls the visitor has set on this page; and what of those gave way to a model that cannot have it, as it was.
@@ -68,14 +68,6 @@ class RunSettings(dict[str, Any]):
         return RunSettings(self | {name: read_control(BY_NAME[name], value) for name, value in changes.items()})
 
 
-def _show(value: object) -> str:
-    try:
-        shown = repr(value)
-    except ValueError:  # a whole number that Python refuses to write out
-        shown = type(value).__name__
-    return shown if len(shown) <= 40 else shown[:39] + "…"
-
-
 def _number(value: Any) -> float | None:
     """A finite number as a float; None for anything else."""
     try:
@@ -98,7 +90,7 @@ def _whole(control: Control, value: Any) -> int:
     number = _number(value)
     if number is None or number != int(number) or not control.low <= number <= control.high:
         ends = {"low": int(control.low), "high": int(control.high)}
-        raise FieldError(control.name, value, "whole_in", shown=_show(value), **ends)
+        raise FieldError(control.name, value, "whole_in", shown=shortened(value), **ends)
     return int(number)
 
 
@@ -106,19 +98,19 @@ def _real(control: Control, value: Any) -> float:
     number = _number(value)
     if number is None or not control.low <= number <= control.high:
         ends = {"low": f"{control.low:g}", "high": f"{control.high:g}"}
-        raise FieldError(control.name, value, "number_in", shown=_show(value), **ends)
+        raise FieldError(control.name, value, "number_in", shown=shortened(value), **ends)
     return number
 
 
 def _choice(control: Control, value: Any) -> str:
     if not isinstance(value, str) or value not in accepted(control):
-        raise FieldError(control.name, value, "one_of", shown=_show(value), choices=", ".join(choices(control)))
+        raise FieldError(control.name, value, "one_of", shown=shortened(value), choices=", ".join(choices(control)))
     return value
 
 
 def _flag(control: Control, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise FieldError(control.name, value, "on_off", shown=_show(value))
+        raise FieldError(control.name, value, "on_off", shown=shortened(value))
     return value
 
 
@@ -126,7 +118,7 @@ def _name(control: Control, value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value.strip()) <= MODEL_NAME_LIMIT:
         raise FieldError(control.name, ABSENT, "model_name", limit=MODEL_NAME_LIMIT)
     if HALVES.search(value):
-        raise FieldError(control.name, ABSENT, "half_text", value=_show(value))
+        raise FieldError(control.name, ABSENT, "half_text", value=shortened(value))
     return value.strip()
 
 
