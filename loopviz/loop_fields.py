@@ -58,7 +58,7 @@ class Dial:
     default: what the control starts at; UNSAID: the field's own default.
     low, high, step: of a number.
     scale: of a number whose slider shows the power of ten: of the value ("log"), or of how much it lacks to 1 ("log_gap").
-    kept_back: choices that may be set but are not in the list.
+    kept_back: choices that are not for pages: what commands and measurements may set.
     """
 
     group: Literal["loop", "kv", "step"]

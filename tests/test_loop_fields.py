@@ -234,3 +234,13 @@ def test_the_table_is_light():
     code = "import sys, loopviz.loop_fields; print({'torch', 'transformers', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_the_merge_first_is_valid_whoever_has_opened_the_lab():
+    """`lab/ablation.py` registered it, so that a model saved with it loaded only after somebody had measured something."""
+    code = (
+        "import sys\nfrom loopviz.model import LoopLlamaConfig\nLoopLlamaConfig(merge_strategy='first')\n"
+        "print([name for name in sys.modules if name.startswith('loopviz.lab')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "[]\n", done.stderr

@@ -15,7 +15,6 @@ const base64 = (blob) =>
 export class Field {
   constructor(control, changed) {
     this.control = control;
-    this.called = (choice) => choice; // what a choice is called
     this.input = this.make(control);
     this.title = el("span", "lv-field-title");
     this.info = el("span", "lv-field-info");
@@ -62,23 +61,12 @@ export class Field {
   set value(value) {
     if (this.control.kind === "file") return;
     if (this.control.kind === "flag") this.input.checked = Boolean(value);
-    else if (document.activeElement !== this.input) {
-      if (this.control.kind === "choice") this.admit(value);
-      this.input.value = value ?? "";
-    }
-  }
-
-  /** A choice that comes with a model or a link although the list does not have it. */
-  admit(choice) {
-    const { options } = this.input;
-    if (typeof choice === "string" && ![...options].some((option) => option.value === choice))
-      this.input.append(Object.assign(el("option"), { value: choice, textContent: this.called(choice) }));
+    else if (document.activeElement !== this.input) this.input.value = value ?? "";
   }
 
   /** Put words in place: the title, and for a choice what each is called. */
   label(title, called = (choice) => choice) {
     this.title.textContent = title;
-    this.called = called;
     if (this.control.kind === "choice") for (const option of this.input.options) option.textContent = called(option.value);
   }
 

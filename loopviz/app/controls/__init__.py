@@ -14,11 +14,9 @@ from loopviz.app.controls.controls import (
     LOOP_GROUPS,
     NEUTRAL,
     Control,
-    accepted,
     choices,
     defaults,
     effective,
-    own_choices,
     why_off,
 )
 from loopviz.app.controls.loop_values import (
@@ -76,7 +74,6 @@ __all__ = [
     "Control",
     "Problem",
     "RunSettings",
-    "accepted",
     "block_of",
     "brought",
     "check_loop",
@@ -96,7 +93,6 @@ __all__ = [
     "loop_fields",
     "marks",
     "of_run",
-    "own_choices",
     "parse",
     "read_control",
     "stream_fields",

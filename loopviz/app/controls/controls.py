@@ -85,17 +85,6 @@ def choices(control: Control) -> tuple[str, ...]:
     return (*control.choices, *(name for name, one in registered.items() if not comes_with_loopviz(one)))
 
 
-def own_choices(control: Control) -> tuple[str, ...]:
-    """LoopViz's own values of a choice, each of which has a word; those too that are not in the list."""
-    field = table.BY_NAME.get(control.name)
-    return field.choices if field else control.choices
-
-
-def accepted(control: Control) -> tuple[str, ...]:
-    """As :func:`choices`, and those that are not in the list but may come with a model, a link or a run."""
-    return tuple(dict.fromkeys((*own_choices(control), *choices(control))))
-
-
 def defaults() -> dict[str, Any]:
     """The values a page starts with."""
     return {control.name: control.default for control in CONTROLS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loopviz.app.controls.controls import BY_NAME, Control, choices, own_choices, why_off
+from loopviz.app.controls.controls import BY_NAME, Control, choices, why_off
 from loopviz.app.controls.loop_values import cosine_of, kl_of
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import Problem
@@ -27,15 +27,9 @@ def _info(control: Control, values: Mapping[str, Any], lang: str) -> str:
     return text(lang, f"{name}.info")
 
 
-def _choices(control: Control, value: Any, lang: str) -> list[tuple[str, str]]:
-    """What can be chosen, each with its word; and the value there is, where it is not in the list but accepted."""
-    offered = choices(control)
-    return [(_word(control, choice, lang), choice) for choice in (*offered, *{value} - {*offered})]
-
-
 def _word(control: Control, choice: str, lang: str) -> str:
     """A choice in words; a name that somebody registered is its own word."""
-    return text(lang, f"{control.name}.{choice}") if choice in own_choices(control) else choice
+    return text(lang, f"{control.name}.{choice}") if choice in control.choices else choice
 
 
 def face(
@@ -72,7 +66,7 @@ def face(
         "elem_classes": ["lv-refused"] if refused is not None else marked,
     }
     if control.kind == "choice":
-        looks["choices"] = _choices(control, values[control.name], lang)
+        looks["choices"] = [(_word(control, choice, lang), choice) for choice in choices(control)]
     return looks
 
 

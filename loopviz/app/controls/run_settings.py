@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from loopviz.app.controls.controls import BY_NAME, CONTROLS, Control, accepted, choices, defaults
+from loopviz.app.controls.controls import BY_NAME, CONTROLS, Control, choices, defaults
 from loopviz.app.controls.refusal import Problem, told
 from loopviz.checks import ABSENT, FieldError, shortened
 
@@ -103,7 +103,7 @@ def _real(control: Control, value: Any) -> float:
 
 
 def _choice(control: Control, value: Any) -> str:
-    if not isinstance(value, str) or value not in accepted(control):
+    if not isinstance(value, str) or value not in choices(control):
         raise FieldError(control.name, value, "one_of", shown=shortened(value), choices=", ".join(choices(control)))
     return value
 

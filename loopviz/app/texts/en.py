@@ -76,7 +76,6 @@ TEXTS: dict[str, str] = {
     "merge_strategy.ema": "moving average (ema)",
     "merge_strategy.average": "plain average (average)",
     "merge_strategy.last": "keep the last (last)",
-    "merge_strategy.first": "keep the first (first)",
     "merge_ema_alpha.label": "Weight of the old version (α)",
     "merge_ema_alpha.info": "m ← α·m + (1 − α)·new",
     "loop_damping.label": "Step size (damping)",

@@ -70,7 +70,6 @@ TEXTS: dict[str, str] = {
     "merge_strategy.ema": "滑动平均（ema）",
     "merge_strategy.average": "普通平均（average）",
     "merge_strategy.last": "保留最后一个（last）",
-    "merge_strategy.first": "保留第一个（first）",
     "merge_ema_alpha.label": "旧版本的权重（α）",
     "merge_ema_alpha.info": "m ← α·m + (1 − α)·新值",
     "loop_damping.label": "步长（阻尼）",

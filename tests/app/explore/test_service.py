@@ -563,18 +563,3 @@ def test_what_gave_way_is_called_by_its_own_name(mine: dict[str, list[Any]]) -> 
 
     looks = face(st.BY_NAME["merge_strategy"], values(), [], "zh", gave={"merge_strategy": "mine"})
     assert "mine" in looks["info"]
-
-
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_the_merge_first_is_valid_whoever_has_opened_the_lab(service: Service, lang: str) -> None:
-    """It was registered when the Lab was first opened. Not in the list: it is known to ruin what the model says."""
-    from loopviz.app.controls.face import face
-
-    asked = values(kv_cache_mode="merge_strategy", merge_strategy="first")
-    assert service.problems(asked, lang) == []
-    control = st.BY_NAME["merge_strategy"]
-    assert "first" not in st.choices(control)
-    assert face(control, asked, [], lang)["choices"][-1] == (text(lang, "merge_strategy.first"), "first")
-    shown(said(service.run("Once upon", asked, lang, "me")))
-    (run,) = service.registry.of_session("me")
-    assert run.trace.meta["blocks"][0]["merge"] == "first"
