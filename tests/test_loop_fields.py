@@ -125,7 +125,7 @@ assert decode(sys.argv[2])[0].values["loop_sway"] == 0.5
 
 # Compare: a card of its own
 asked = Asked.read({"lang": "en", "cards": [{"name": "a", "values": {"loop_sway": 0.25}}]}, "m")
-assert asked.values(asked.cards[0])["loop_sway"] == 0.25
+assert asked.form(asked.cards[0]).settings["loop_sway"] == 0.25
 assert "loop_sway" not in PLAIN  # off in the plain model
 print("known everywhere")
 """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from loopviz.app import controls as st
 from loopviz.app.sessions.tickets import is_ticket, number
@@ -14,6 +14,7 @@ from loopviz.engine.engine import Description
 LEAST, MOST = 2, 6  # configurations
 NAME_LIMIT = 40  # characters of a configuration's name
 PLAIN = st.NEUTRAL  # the plain model in the words of the controls
+_SHARED = tuple(control.name for control in st.CONTROLS if control.group == "sampling")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Card:
     values: Mapping[str, Any]
     base: Mapping[str, Any] = field(default_factory=dict)
     base_model: str = ""
+
+
+class Setup(NamedTuple):
+    """A card in its place, with its controls read."""
+
+    place: int
+    card: Card
+    form: st.Form
+
+    @property
+    def loop(self) -> dict[str, Any] | None:
+        """The loop fields it asks for; None: the model without its loop."""
+        return None if self.card.plain else st.loop_fields(self.form.settings)
 
 
 @dataclass(frozen=True)
@@ -86,25 +100,35 @@ class Asked:
             look=found.get("look") is True,
         )
 
-    def values(self, card: Card, described: Description | None = None) -> dict[str, Any]:
-        """Every control's value for a card, not yet checked; once the model is there (`described`), as it brings them."""
-        return self.suited(card, described)[0]
-
-    def suited(self, card: Card, described: Description | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As :meth:`values`, and what gave way to the model, as it was set."""
-        shared = {c.name: self.shared[c.name] for c in st.CONTROLS if c.group == "sampling" and c.name in self.shared}
+    def form(self, card: Card, described: Description | None = None) -> st.Form:
+        """A card's controls as they stand, read; once the model is there (`described`), as it brings them."""
         own, linked = ({name: at[name] for name in st.BROUGHT if name in at} for at in (card.values, card.base))
         brought = {} if described is None else st.brought(described)
         base = linked if card.base_model == self.model else brought
-        values = {**st.defaults(), **shared, **base, **own, "model": self.model}
+        values = {**st.defaults(), **self._shared, **base, **own, "model": self.model}
         if card.plain:
-            return values | PLAIN, {}
-        cleaned, problems = st.clean(values)
-        if problems:
-            return values, {}
+            return st.Form.read(values | PLAIN)
+        form = st.Form.read(values)
+        if form.errors:
+            return form
         if described is None or self.suits == self.model:
-            return values | st.fitted(cleaned, own), {}
-        return st.suited(cleaned, described, own) if base is brought else (values, {})
+            return form.changed(st.fitted(form.settings, own))
+        if base is not brought:
+            return form
+        settings, gave = st.suited(form.settings, described, own)
+        return replace(form, settings=settings, gave=gave)
+
+    def setups(self, described: Description | None) -> list[Setup]:
+        """Every card, read (:meth:`form`)."""
+        return [Setup(place, card, self.form(card, described)) for place, card in enumerate(self.cards)]
+
+    def everybodys(self) -> st.Form:
+        """The controls that no card has of its own."""
+        return self.form(Card("", True, {}))
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        return {name: self.shared[name] for name in _SHARED if name in self.shared}
 
     def names(self) -> list[str]:
         """The cards' names; one that is empty or taken gets a number."""
@@ -126,9 +150,7 @@ class Asked:
             problems.append(
                 st.Problem("cards", text(self.lang, "compare.count", n=len(self.cards), least=LEAST, most=MOST))
             )
-        shared, own = {c.name for c in st.CONTROLS if c.group == "sampling"}, Card("", True, {})
-        problems += [problem for problem in st.clean(self.values(own), self.lang)[1] if problem.control in shared]
-        return problems
+        return problems + [problem for problem in self.everybodys().problems(self.lang) if problem.control in _SHARED]
 
 
 def _card(found: Mapping[str, Any]) -> Card:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loopviz.app import controls as st
-from loopviz.app.compare.request import Asked, Card
+from loopviz.app.compare.request import Asked, Setup
 from loopviz.app.compare.run import SEND_EVERY, ComparisonRun, messages
 from loopviz.app.controls.about import about_loop
 from loopviz.app.controls.face import face
@@ -23,7 +23,7 @@ from loopviz.app.sessions.tickets import is_ticket
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
-from loopviz.engine.engine import Description, Engine
+from loopviz.engine.engine import Engine
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
@@ -41,7 +41,7 @@ class ComparisonJob(Job):
 
     Attributes:
         reasons: by place, why a card is refused; the others are compared.
-        cards: those, each with its place.
+        setups: those.
     """
 
     page, what = "compare", "comparison"
@@ -50,7 +50,7 @@ class ComparisonJob(Job):
         super().__init__(service.runs, asked.lang, session, asked.n, asked.ticket)
         self.service, self.asked, self.model = service, asked, asked.model
         self.reasons: dict[int, str] = {}
-        self.cards: list[tuple[int, Card]] = []
+        self.setups: list[Setup] = []
 
     def check(self) -> None:
         """Refuse what no model needs to be asked about."""
@@ -60,19 +60,19 @@ class ComparisonJob(Job):
     def prepare(self, loaded: Engine) -> None:
         """Refuse cards by themselves; all of it when none is left, or those that are left are too much together."""
         service, asked = self.service, self.asked
-        tokens = service.tokens(asked, loaded)
-        self.reasons = service.refused(asked, loaded, tokens)
-        self.cards = [(place, card) for place, card in enumerate(asked.cards) if place not in self.reasons]
-        if not self.cards:
+        setups, tokens = asked.setups(loaded.describe()), service.tokens(asked, loaded)
+        self.reasons = service.refused(setups, loaded, self.lang, tokens)
+        self.setups = [setup for setup in setups if setup.place not in self.reasons]
+        if not self.setups:
             line, reasons = text(self.lang, "compare.all_refused"), {str(at): said for at, said in self.reasons.items()}
             raise Refused(st.Problem("", line), line=line, reasons=reasons)
-        if (problem := service.too_much(asked, [card for _, card in self.cards], loaded, tokens)) is not None:
+        if (problem := service.too_much(self.setups, loaded, self.lang, tokens)) is not None:
             raise Refused(problem)
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Compare."""
         with ended_by(self.start.over.is_set):
-            run = self.service.prepared(self.asked, self.cards, loaded, self.session)
+            run = self.service.prepared(self.asked, self.setups, loaded, self.session)
         run.refused = self.reasons
         return self.show(run, messages(run, every=self.service.every), self.service.room.profile.seconds_compare)
 
@@ -97,71 +97,70 @@ class Comparisons:
         """
         return self.jobs.carry_out(ComparisonJob(self, Asked.read(payload, self.room.default), session))
 
-    def refused(self, asked: Asked, loaded: Engine, tokens: tuple[int, int] = (1, 0)) -> dict[int, str]:
+    def refused(
+        self, setups: list[Setup], loaded: Engine, lang: str, tokens: tuple[int, int] = (1, 0)
+    ) -> dict[int, str]:
         """Which cards the loaded model, or the server, refuses, and why.
 
         Args:
             tokens: of the prompt and the continuation.
         """
-        reasons, described = {}, loaded.describe()
-        for place, card in enumerate(asked.cards):
-            values, problems = st.clean(asked.values(card, described), asked.lang)
-            if not problems and not card.plain:
-                problems = st.check_loop(values, loaded, asked.lang)
-            if not problems and values["chat"] and not described.chats:
-                problems = [st.Problem("chat", text(asked.lang, "refused.chat"))]
-            if not problems and (told := self.too_much(asked, [card], loaded, tokens)):
+        reasons, chats = {}, loaded.describe().chats
+        for setup in setups:
+            settings, problems = setup.form.settings, setup.form.problems(lang)
+            if not problems and not setup.card.plain:
+                problems = st.check_loop(settings, loaded, lang)
+            if not problems and settings.chat and not chats:
+                problems = [st.Problem("chat", text(lang, "refused.chat"))]
+            if not problems and (told := self.too_much([setup], loaded, lang, tokens)):
                 problems = [told]
             if problems:
-                reasons[place] = problems[0].reason
+                reasons[setup.place] = problems[0].reason
         return reasons
 
     @staticmethod
     def tokens(asked: Asked, loaded: Engine) -> tuple[int, int]:
         """Tokens of the prompt and the continuation; of what cannot be read, which is told as it begins, as if short."""
-        chat = st.clean(asked.values(Card("", True, {})))[0]["chat"]
         try:
-            prompt = loaded.prompt_tokens(asked.prompt, chat=chat)
+            prompt = loaded.prompt_tokens(asked.prompt, chat=asked.everybodys().settings.chat)
             after = loaded.tokens(asked.continuation, marks=False) if asked.continuation else 0
         except ValueError:
             return 1, 0
         return prompt, after
 
-    def too_much(self, asked: Asked, cards: list[Card], loaded: Engine, tokens: tuple[int, int]) -> st.Problem | None:
+    def too_much(self, setups: list[Setup], loaded: Engine, lang: str, tokens: tuple[int, int]) -> st.Problem | None:
         """What of these cards together is more than this server's limits allow."""
-        shapes, described = [], loaded.describe()
-        for card in cards:
-            values = st.clean(asked.values(card, described), asked.lang)[0]
-            shapes.append((bounds.shape_of(loaded, None if card.plain else values), values))
-        return bounds.of_comparison(shapes, loaded, *tokens, self.room.profile, asked.lang)
+        shapes = []
+        for _, card, form in setups:
+            shapes.append((bounds.shape_of(loaded, None if card.plain else form.settings), form.settings))
+        return bounds.of_comparison(shapes, loaded, *tokens, self.room.profile, lang)
 
-    def prepared(self, asked: Asked, cards: list[tuple[int, Card]], loaded: Engine, session: str) -> ComparisonRun:
+    def prepared(self, asked: Asked, setups: list[Setup], loaded: Engine, session: str) -> ComparisonRun:
         """The comparison of these cards, not begun yet."""
         from loopviz.lab import TASKS
         from loopviz.lab.experiment import Experiment
         from loopviz.lab.measure import subject_of
         from loopviz.lab.tasks.compare import Comparison
 
-        task, places, described = TASKS["compare"], [place for place, _ in cards], loaded.describe()
-        values = [st.clean(asked.values(card, described), asked.lang)[0] for _, card in cards]
-        sampling = st.stream_fields(values[0])
+        task, places = TASKS["compare"], [setup.place for setup in setups]
+        sampling = st.stream_fields(setups[0].form.settings)
         params = task.params(
             prompt=asked.prompt,
             continuation=asked.continuation,
             names=tuple(asked.names()[place] for place in places),
-            loops=tuple(None if card.plain else st.loop_fields(v) for v, (_, card) in zip(values, cards, strict=True)),
+            loops=tuple(setup.loop for setup in setups),
             baseline=places.index(asked.baseline) if asked.baseline in places else 0,
             **sampling,
         )
         subject = subject_of(loaded)
-        links = {place: self._link(v, asked) for v, place in zip(values, places, strict=True)}
+        links = {setup.place: self._link(setup.form.settings, asked) for setup in setups}
         comparison = Comparison(subject, params)
         experiment = Experiment(task, subject, params)
         return ComparisonRun(comparison, experiment, places, links, session, asked.lang, asked.ticket)
 
-    def _link(self, values: Mapping[str, Any], asked: Asked) -> str | None:
+    def _link(self, settings: st.RunSettings, asked: Asked) -> str | None:
         """The word of the address that opens a configuration in Explore."""
-        return encode(PageState(values=values, prompt=asked.prompt), local=self.room.local, lang=asked.lang)[0]
+        return encode(PageState(values=settings, prompt=asked.prompt), local=self.room.local, lang=asked.lang)[0]
 
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
@@ -184,29 +183,28 @@ class Comparisons:
         described = None if loaded is None else loaded.describe()
         answer["base"] = None if described is None else st.defaults() | st.brought(described)
         answer["looped"] = described is None or bool(described.blocks)
-        reasons = {} if loaded is None else self.refused(asked, loaded)
-        answer["cards"] = [
-            self._checked(asked, card, reasons.get(place), described) for place, card in enumerate(asked.cards)
-        ]
+        setups = asked.setups(described)
+        reasons = {} if loaded is None else self.refused(setups, loaded, asked.lang)
+        answer["cards"] = [self._checked(setup, reasons.get(setup.place), asked.lang) for setup in setups]
         shared = [control for control in st.CONTROLS if control.group == "sampling"]
-        values, problems = st.clean(asked.values(Card("", True, {})), asked.lang)
-        answer["shared"] = {control.name: _face(control, values, problems, asked.lang) for control in shared}
+        form = asked.everybodys()
+        problems = form.problems(asked.lang)
+        answer["shared"] = {control.name: _face(control, form.settings, problems, asked.lang) for control in shared}
         return dumps(answer)
 
     @staticmethod
-    def _checked(asked: Asked, card: Card, refused: str | None, described: Description | None = None) -> dict[str, Any]:
+    def _checked(setup: Setup, refused: str | None, lang: str) -> dict[str, Any]:
         """What a card shows of its settings: a line about them, each control as it stands, and what gave way."""
-        suited, gave = asked.suited(card, described)
-        values, problems = st.clean(suited, asked.lang)
+        plain, settings, problems = setup.card.plain, setup.form.settings, setup.form.problems(lang)
         own = [control for control in st.CONTROLS if control.group in st.LOOP_GROUPS]
         if refused is None and problems:
             refused = problems[0].reason
         return {
-            "about": " · ".join(about_loop([] if card.plain else [st.block_of(values)], asked.lang)),
+            "about": " · ".join(about_loop([] if plain else [st.block_of(settings)], lang)),
             "refused": refused,
-            "values": {} if card.plain or problems else {c.name: values[c.name] for c in own},
-            "gave": gave,
-            "controls": {} if card.plain else {c.name: _face(c, values, problems, asked.lang) for c in own},
+            "values": {} if plain or problems else {c.name: settings[c.name] for c in own},
+            "gave": setup.form.gave,
+            "controls": {} if plain else {c.name: _face(c, settings, problems, lang) for c in own},
         }
 
     def opening(self, question: Any) -> str:

@@ -13,7 +13,7 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -131,7 +131,7 @@ def encode(state: PageState, *, local: bool = True, lang: str = "en") -> tuple[s
         None for a state that no address can hold (a prompt too long), with the reason.
     """
     values, problems = clean(state.values, lang)
-    problems = [Problem(p.control, _say(lang, "value", reason=p.reason)) for p in problems]
+    problems = left_out(problems, lang)
     stored = {name: value for name, value in values.items() if name not in DEFAULTS or value != DEFAULTS[name]}
     if not local and is_path(values["model"]):
         stored["model"] = None
@@ -199,6 +199,11 @@ def decode(
     if unknown:
         problems.append(Problem("link", _say(lang, "unknown", names=_names(unknown))))
     return PageState(values, prompt, focus, shown, run, foreign), problems
+
+
+def left_out(refused: Iterable[Problem], lang: str) -> list[Problem]:
+    """What is said of values that no control can hold, and that are therefore not in a link, or not taken from it."""
+    return [Problem(problem.control, _say(lang, "value", reason=problem.reason)) for problem in refused]
 
 
 def opens(word: Any) -> bool:
@@ -269,7 +274,7 @@ def _values(stored: Any, default_model: str, local: bool, lang: str, problems: l
     elif not local and is_path(settings.model):
         settings = RunSettings(settings | {"model": default_model})
         problems.append(Problem("model", _say(lang, "path")))
-    problems += [Problem(p.control, _say(lang, "value", reason=p.reason)) for p in refused]
+    problems += left_out(refused, lang)
     return settings
 
 

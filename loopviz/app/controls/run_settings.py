@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loopviz.app.controls.controls import BY_NAME, CONTROLS, Control, choices, defaults
@@ -141,6 +142,55 @@ def parse(values: Mapping[str, Any]) -> tuple[RunSettings, list[FieldError]]:
             found[control.name] = control.default
             errors.append(error)
     return RunSettings(found), errors
+
+
+@dataclass(frozen=True)
+class Form:
+    """The controls of a page, or of a card, as they stand: read once, and handed on.
+
+    Attributes:
+        settings: what they ask for; a default in place of what was refused.
+        errors: what was refused.
+        chosen: the model's name as it was typed; suits: the model whose settings they are.
+        touched: the controls the visitor has set; gave: what of those gave way to a model that cannot have it, as it was.
+    """
+
+    settings: RunSettings
+    errors: tuple[FieldError, ...] = ()
+    chosen: str = ""
+    suits: Any = None
+    touched: tuple[str, ...] = ()
+    gave: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any] | Form) -> Form:
+        """Of raw values, and what is beside the controls among them; where nothing is said, settings are the chosen model's."""
+        if isinstance(values, Form):
+            return values
+        settings, errors = parse(values)
+        beside = {"touched": values.get(TOUCHED, ()), "gave": values.get(GAVE) or {}}
+        chosen = str(values.get("model"))
+        return cls(settings, tuple(errors), chosen, values.get(SUITS, settings.model), **beside)
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is chosen."""
+        return self.settings.model
+
+    @property
+    def suited(self) -> bool:
+        """Whether the settings are for the chosen model: it has been there, or a link has set them."""
+        return bool(self.suits == self.model)
+
+    def problems(self, lang: str) -> list[Problem]:
+        """What was refused, in `lang`."""
+        return [Problem(error.field, told(error, lang)) for error in self.errors]
+
+    def changed(self, changes: Mapping[str, Any], **beside: Any) -> Form:
+        """With other values of some controls, and other attributes of its own."""
+        settings, errors = parse(self.settings | changes)
+        still = (error for error in self.errors if error.field not in changes)
+        return replace(self, settings=settings, errors=(*still, *errors), **beside)
 
 
 def clean(values: Mapping[str, Any], lang: str = "en") -> tuple[RunSettings, list[Problem]]:

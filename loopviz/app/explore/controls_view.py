@@ -61,7 +61,7 @@ def example_faces(model: str) -> list[Any]:
 
 def all_faces(
     service: Service,
-    values: Mapping[str, Any],
+    values: Mapping[str, Any] | st.Form,
     lang: str,
     problems: list[st.Problem] | None = None,
     changed: Mapping[str, Any] | None = None,
@@ -76,18 +76,17 @@ def all_faces(
         hint: as :func:`prompt_face` has it.
     """
     changed = changed or {}
-    values = {**values, **changed}  # where something gave way, that is in them
-    cleaned, _ = st.clean(values)
+    form = st.Form.read(values).changed(changed)  # where something gave way, that is in it
     if problems is None:
-        problems = service.problems(values, lang) + service.model_problem(cleaned["model"], lang)
-    chosen = matching(cleaned)
-    look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(cleaned['model']).name or 'own'}"
+        problems = service.problems(form, lang) + service.model_problem(form.model, lang)
+    chosen = matching(form.settings)
+    look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(form.model).name or 'own'}"
     made = [gr.update(**prompt_face(problems, lang, hint))]
     for preset in PRESETS:
         marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
         made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
     made.append(text(lang, look))
     for control in st.CONTROLS:
-        looks = face(control, cleaned, problems, lang, later, values.get(st.GAVE), service.room.told(lang))
+        looks = face(control, form.settings, problems, lang, later, form.gave, service.room.told(lang))
         made.append(gr.update(**looks, **({"value": changed[control.name]} if control.name in changed else {})))
     return made

@@ -18,7 +18,7 @@ import gzip
 import hmac
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import anyio
@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from loopviz.app.controls import Form
 from loopviz.app.explore import first_run, links, snapshot
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs
@@ -82,7 +83,7 @@ class Sharing:
         """What a page is told as its visit begins: the ticket to open files with, and how large they may be."""
         return {"ticket": self._ticket(session), "largest": self._room.profile.trace_bytes}
 
-    def link(self, asked: Any, prompt: Any, values: dict[str, Any], lang: str) -> str:
+    def link(self, asked: Any, prompt: Any, values: Mapping[str, Any] | Form, lang: str) -> str:
         """The message with a link to what is set up (:func:`loopviz.app.explore.links.message`)."""
         return wire(links.message(asked, prompt, values, lang, registry=self._registry, room=self._room))
 

@@ -25,7 +25,7 @@ RECORDED = first_run.FILE.stem  # the stored run's name in links
 
 
 def message(
-    asked: Any, prompt: Any, values: Mapping[str, Any], lang: str, *, registry: Runs, room: ModelRoom
+    asked: Any, prompt: Any, values: Mapping[str, Any] | st.Form, lang: str, *, registry: Runs, room: ModelRoom
 ) -> dict[str, Any]:
     """The link to what is set up: `{"kind": "link", "n", "word", "told"}`; no word when no link can be made, and why.
 
@@ -35,21 +35,21 @@ def message(
     """
     asked = asked if isinstance(asked, Mapping) else {}
     told: list[str] = []
-    word = None
-    if room.status(st.clean(values)[0]["model"]).state in ("importing", "loading"):
+    form, word = st.Form.read(values), None
+    if room.status(form.model).state in ("importing", "loading"):
         told.append(text(lang, "share.link.loading"))
     elif isinstance(prompt, str) and len(prompt) > st.PROMPT_LIMIT:
         told.append(st.check_prompt(prompt, lang)[0].reason)
     else:
-        state, told = _state(asked, prompt, values, lang, registry)
+        state, told = _state(asked, prompt, form.settings, lang, registry)
         word, problems = link_word.encode(state, local=room.local, lang=lang)
-        told += [problem.reason for problem in problems]
+        told += [problem.reason for problem in (*link_word.left_out(form.problems(lang), lang), *problems)]
     n = asked.get("n")
     return {"kind": "link", "n": n if isinstance(n, int) else 0, "word": word, "told": told}
 
 
 def _state(
-    asked: Mapping[str, Any], prompt: Any, values: Mapping[str, Any], lang: str, registry: Runs
+    asked: Mapping[str, Any], prompt: Any, settings: st.RunSettings, lang: str, registry: Runs
 ) -> tuple[PageState, list[str]]:
     """What is set up, and what is to be said of the run it was made on."""
     view, run = View.read(asked.get("view")), registry.get(asked.get("run"))
@@ -58,14 +58,14 @@ def _state(
     if run is not None and run.opened:
         focus = replace(focus, token=None, step=None, pins=())  # of words that are not in the link
         told.append(text(lang, "share.link.file"))
-    elif run is not None and _changed(run, prompt, values):
+    elif run is not None and _changed(run, prompt, settings):
         told.append(text(lang, "share.link.changed"))
     prompt = prompt if isinstance(prompt, str) else None
-    return PageState(values, prompt, focus, tuple(view.panels), recorded), told
+    return PageState(settings, prompt, focus, tuple(view.panels), recorded), told
 
 
-def _changed(run: Run, prompt: Any, values: Mapping[str, Any]) -> bool:
-    return run.trace.meta["prompt"] != prompt or dict(run.values) != st.clean(values)[0]
+def _changed(run: Run, prompt: Any, settings: st.RunSettings) -> bool:
+    return run.trace.meta["prompt"] != prompt or run.values != settings
 
 
 def read(word: Any, room: ModelRoom, lang: str) -> tuple[PageState, list[Problem]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -340,11 +340,12 @@ class ExplorePage:
         run.then(None, None, None, js=_JS_LOADED, **quick)  # it may have, or have tried in vain
         self.stop.click(guarded(self._stop), self.marks, self.live, js=_JS_STOP, **quick)
 
-    def _values(self, values: tuple[Any, ...]) -> dict[str, Any]:
-        """The values mapping of an event's inputs: the controls', whose they are, and the page's marks."""
+    @staticmethod
+    def _form(values: tuple[Any, ...]) -> st.Form:
+        """What an event's inputs say: the controls, whose they are, and the page's marks. Read here, and nowhere after."""
         *own, marks = values
         named = dict(zip((*(control.name for control in st.CONTROLS), st.SUITS), own, strict=True))
-        return {**named, **st.marks(marks)}
+        return st.Form.read({**named, **st.marks(marks)})
 
     def _words(self, lang: str, model: str, **more: Any) -> list[Any]:
         return [
@@ -367,12 +368,12 @@ class ExplorePage:
         header = (request.headers or {}).get("accept-language", "")
         lang = pick_language(asked if asked in LANGUAGES else remembered, header)
         visit = self.sharing.visit(session_of(request))
-        named = self._values(values)
+        form = self._form(values)
         if not opens(word):
-            words = self._words(lang, str(named["model"]), visit=visit)
-            return [lang, "", gr.skip(), *words, *all_faces(self.service, named, lang)]
+            words = self._words(lang, form.chosen, visit=visit)
+            return [lang, "", gr.skip(), *words, *all_faces(self.service, form, lang)]
         state, _ = links.read(word, self.service.room, lang)
-        prompt, named = prompt if state.prompt is None else state.prompt, dict(state.values)
+        prompt, named = prompt if state.prompt is None else state.prompt, state.values
         faces, model = all_faces(self.service, named, lang, changed=named), named["model"]
         faces[0]["value"] = prompt
         # settings of a model that this server does not name are no other model's
@@ -381,42 +382,41 @@ class ExplorePage:
 
     def _speak(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         lang = pick_language(lang)
-        named = self._values(values)
-        return [*self._words(lang, str(named["model"])), *all_faces(self.service, named, lang)]
+        form = self._form(values)
+        return [*self._words(lang, form.chosen), *all_faces(self.service, form, lang)]
 
     def _link(self, event: gr.EventData, prompt: str, lang: str, *values: Any) -> str:
         """The message with a link to what is set up."""
-        return self.sharing.link(event._data, prompt, self._values(values), pick_language(lang))
+        return self.sharing.link(event._data, prompt, self._form(values), pick_language(lang))
 
     def _check(self, request: gr.Request, prompt: str, lang: str, *values: Any) -> list[Any]:
         """A control was changed: what applies now, what is refused; and what a run being made takes of it."""
-        lang, named = pick_language(lang), self._values(values)
-        cleaned, problems = st.clean(named)
-        changed = {} if problems else st.fitted(cleaned, named[st.TOUCHED])
-        said, later = self.service.steer({**named, **changed}, lang, session_of(request))
+        lang, form = pick_language(lang), self._form(values)
+        changed = {} if form.errors else st.fitted(form.settings, form.touched)
+        said, later = self.service.steer(form.changed(changed), lang, session_of(request))
         if said is None and "virtual_layer_count" in changed:
             said = status(text(lang, "live.fitted", slots=changed["virtual_layer_count"]))
         return [
             gr.skip() if said is None else said,
-            *all_faces(self.service, named, lang, changed=changed, later=later),
+            *all_faces(self.service, form, lang, changed=changed, later=later),
         ]
 
     def _suit(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """The model has arrived: what it brings, for the page's script to put into the controls; and the faces."""
-        lang, named = pick_language(lang), self._values(values)
-        found = self.service.suited(named)
-        if found is None and not self.service.model_problem(st.clean(named)[0]["model"]):
+        lang, form = pick_language(lang), self._form(values)
+        found = self.service.suited(form)
+        if found is None and not self.service.model_problem(form.model):
             return ["", *[gr.skip()] * (2 + len(PRESETS) + len(st.CONTROLS))]  # what is said stays
         if found is None:
-            return ["", *all_faces(self.service, named, lang)]
+            return ["", *all_faces(self.service, form, lang)]
         changes, gave = found
-        named |= {**changes, st.SUITS: st.clean(named)[0]["model"], st.GAVE: gave}
-        word = json.dumps({"model": named[st.SUITS], "changes": changes, "gave": gave})
-        return [word, *all_faces(self.service, named, lang)]
+        form = form.changed(changes, suits=form.model, gave=gave)
+        word = json.dumps({"model": form.model, "changes": changes, "gave": gave})
+        return [word, *all_faces(self.service, form, lang)]
 
-    def _hint(self, named: Mapping[str, Any], prompt: str, lang: str) -> str:
+    def _hint(self, form: st.Form, prompt: str, lang: str) -> str:
         """What is said beside a prompt that the model can hardly read."""
-        return self.service.prompt_hint(str(named["model"]), prompt, lang)
+        return self.service.prompt_hint(form.chosen, prompt, lang)
 
     def _adopt(self, event: gr.EventData, prompt: str, lang: str) -> list[Any]:
         """Take over the settings of a run: those of the visitor's own form as it began, or those its trace tells of.
@@ -448,7 +448,7 @@ class ExplorePage:
     def _run(self, request: gr.Request, event: gr.EventData, prompt: str, lang: str, *values: Any) -> Iterator[str]:
         asked = _asked(event)
         session, view, n = session_of(request), View.read(asked.get("wishes")), number(asked.get("n"))
-        yield from self.service.run(prompt, self._values(values), pick_language(lang), session, view, n)
+        yield from self.service.run(prompt, self._form(values), pick_language(lang), session, view, n)
 
     @staticmethod
     def _retype(event: gr.EventData) -> Any:
@@ -463,13 +463,13 @@ class ExplorePage:
 
     def _settle(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """A run has ended: the form as it is without one. Of one that was refused the script knows what to say where."""
-        lang, named = pick_language(lang), self._values(values)
-        faces = all_faces(self.service, named, lang, hint=self._hint(named, prompt, lang))
+        lang, form = pick_language(lang), self._form(values)
+        faces = all_faces(self.service, form, lang, hint=self._hint(form, prompt, lang))
         return [gr.update(visible=False), *faces]
 
     def _shorten(self, prompt: str, lang: str, *values: Any) -> list[Any]:
         """The prompt's end, as much of it as the model can hold; the refusal beside it goes."""
-        cut = self.service.shortened(prompt, self._values(values))
+        cut = self.service.shortened(prompt, self._form(values))
         words = prompt_face([], pick_language(lang))
         return [gr.update(**words, **({} if cut is None else {"value": cut})), gr.update(visible=False)]
 

@@ -29,7 +29,7 @@ class Wish(Job):
     """A run that was asked for.
 
     Attributes:
-        values: of the form, which may be changed until the run has begun; the model too.
+        form: which may be changed until the run has begun; the model too.
         view: how its visitor looks at runs.
         begun: whether changes of the form go to the run from now on (:meth:`Service.steer`).
     """
@@ -40,19 +40,19 @@ class Wish(Job):
         self,
         service: Service,
         prompt: Any,
-        values: Mapping[str, Any],
+        form: st.Form,
         lang: str,
         session: str,
         view: View,
         n: int | None = None,
     ) -> None:
         super().__init__(service.registry, lang, session, n)
-        self.service, self.prompt, self.values, self.view, self.begun = service, prompt, values, view, False
+        self.service, self.prompt, self.form, self.view, self.begun = service, prompt, form, view, False
 
     @property
     def model(self) -> str:
         """Of the form as it stands."""
-        return str(st.clean(self.values)[0]["model"])
+        return self.form.model
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -62,12 +62,12 @@ class Wish(Job):
     def check(self) -> None:
         """Refuse what is known to be wrong with the form."""
         self.service.wishes[self.session] = self
-        self.refuse(self.values)
+        self.refuse(self.form)
 
-    def refuse(self, values: Mapping[str, Any]) -> None:
-        """Raise Refused for all that is wrong with `values`, and the prompt."""
+    def refuse(self, form: st.Form) -> None:
+        """Raise Refused for all that is wrong with a form, and the prompt."""
         with ended_by(self.start.over.is_set):
-            problems = self.service.problems(values, self.lang, self.prompt, self.view.extras)
+            problems = self.service.problems(form, self.lang, self.prompt, self.view.extras)
         if problems:
             raise Refused(*problems)
 
@@ -98,7 +98,7 @@ class Wish(Job):
         beside = {problem.control: text(lang, "refused", reason=problem.reason) for problem in reversed(problems)}
         opened = [group for group in st.GROUPS if any(c.group == group and c.name in beside for c in st.CONTROLS)]
         more: dict[str, Any] = {"beside": beside, "open": opened}
-        keep = self.service.too_long(self.prompt, self.values) if "prompt" in beside else None
+        keep = self.service.too_long(self.prompt, self.form) if "prompt" in beside else None
         if keep is not None:
             more["keep"] = text(lang, "prompt.keep", n=keep)
         if len(problems) > 1:
@@ -110,11 +110,6 @@ class Wish(Job):
         if model := next((problem.model for problem in problems if problem.model), ""):
             more["act"] = {"label": text(lang, "refused.has", model=model), "model": model}
         return self.last(line, True, **more)
-
-
-def _suited(values: Mapping[str, Any], model: str) -> bool:
-    """Whether the settings are for `model`: it has been there, or a link has set them; so they are where nothing is said."""
-    return values.get(st.SUITS, model) == model
 
 
 class Service(Jobs):
@@ -137,7 +132,7 @@ class Service(Jobs):
     # --- checking -------------------------------------------------------------------------------------------------
 
     def problems(
-        self, values: Mapping[str, Any], lang: str, prompt: Any = _NOT_ASKED, extras: Collection[str] = ()
+        self, values: Mapping[str, Any] | st.Form, lang: str, prompt: Any = _NOT_ASKED, extras: Collection[str] = ()
     ) -> list[st.Problem]:
         """Everything that would be refused, as far as it can be known now.
 
@@ -147,27 +142,29 @@ class Service(Jobs):
         Args:
             extras: what would be recorded beyond what every run records.
         """
-        cleaned, found = st.clean(values, lang)
-        loaded = self.room.ready(cleaned["model"])
-        if loaded is not None and not found and _suited(values, cleaned["model"]):
-            found = st.check_loop(cleaned, loaded, lang)
-            if cleaned["chat"] and not loaded.describe().chats:
+        form = st.Form.read(values)
+        wrong = [] if prompt is _NOT_ASKED else st.check_prompt(prompt, lang)
+        found, loaded = form.problems(lang), self.room.ready(form.model)
+        if loaded is not None and not found and form.suited:
+            found = st.check_loop(form.settings, loaded, lang)
+            if form.settings.chat and not loaded.describe().chats:
                 found.append(st.Problem("chat", text(lang, "refused.chat"), st.HAS["chat"]))
             if not found:
-                found = self._too_much(loaded, cleaned, prompt, extras, lang)
-        return found if prompt is _NOT_ASKED else [*st.check_prompt(prompt, lang), *found]
+                asked = None if prompt is _NOT_ASKED or wrong else prompt
+                found = self._too_much(loaded, form.settings, asked, extras, lang)
+        return [*wrong, *found]
 
     def _too_much(
-        self, loaded: Engine, cleaned: Mapping[str, Any], prompt: Any, extras: Collection[str], lang: str
+        self, loaded: Engine, settings: st.RunSettings, prompt: str | None, extras: Collection[str], lang: str
     ) -> list[st.Problem]:
         """What of a run is more than this server's limits allow; of one without a prompt, as if it were a token long."""
         tokens = 1
-        if prompt is not _NOT_ASKED and not st.check_prompt(prompt, lang):
+        if prompt is not None:
             try:
-                tokens = loaded.prompt_tokens(prompt, chat=cleaned["chat"])
+                tokens = loaded.prompt_tokens(prompt, chat=settings.chat)
             except ValueError:  # told in its own words as the run begins
                 return []
-        return bounds.of_run(loaded, cleaned, tokens, extras, self.room.profile, lang)
+        return bounds.of_run(loaded, settings, tokens, extras, self.room.profile, lang)
 
     def prompt_hint(self, model: str, prompt: str, lang: str) -> str:
         """What the model's own tokenizer says of a prompt that it can hardly read; "" of one that it can.
@@ -187,29 +184,25 @@ class Service(Jobs):
         shown = f"{value:.0%}" if kind == "unknown" else f"{value:.1f}"
         return text(lang, f"prompt.{kind}", share=shown)
 
-    def suited(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def suited(self, values: Mapping[str, Any] | st.Form) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The values to change as the model arrives (:func:`loopviz.app.controls.suited`), and those that gave way.
 
         None when it is not there, or the settings are for it already.
         """
-        cleaned, _ = st.clean(values)
-        loaded = self.room.ready(cleaned["model"])
-        if loaded is None or _suited(values, cleaned["model"]):
-            return None
-        return self._suit(cleaned, values.get(st.TOUCHED, ()), loaded)
+        form = st.Form.read(values)
+        loaded = self.room.ready(form.model)
+        return None if loaded is None or form.suited else self._suit(form, loaded)
 
     @staticmethod
-    def _suit(
-        cleaned: Mapping[str, Any], touched: Collection[str], loaded: Engine
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _suit(form: st.Form, loaded: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
         described = loaded.describe()
-        found, gave = st.suited(cleaned, described, touched)
-        if cleaned["chat"] and not described.chats:  # set by the visitor, or by a link for another model
+        found, gave = st.suited(form.settings, described, form.touched)
+        if form.settings.chat and not described.chats:  # set by the visitor, or by a link for another model
             found = found.changed({"chat": False})
-            gave |= {"chat": True} if "chat" in touched else {}
-        return {name: value for name, value in found.items() if cleaned[name] != value}, gave
+            gave |= {"chat": True} if "chat" in form.touched else {}
+        return {name: value for name, value in found.items() if form.settings[name] != value}, gave
 
-    def own_settings(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    def own_settings(self, values: Mapping[str, Any] | st.Form) -> dict[str, Any] | None:
         """As :meth:`suited`: the values to change only."""
         found = self.suited(values)
         return None if found is None else found[0]
@@ -224,7 +217,7 @@ class Service(Jobs):
     def run(
         self,
         prompt: str,
-        values: Mapping[str, Any],
+        values: Mapping[str, Any] | st.Form,
         lang: str,
         session: str,
         view: View | None = None,
@@ -238,17 +231,15 @@ class Service(Jobs):
             view: the panels to draw, and how to look at them; what only a panel that is on needs is recorded for it.
             n: the start's number on its page, which comes back with the messages; None for the next.
         """
-        return self.carry_out(Wish(self, prompt, values, lang, session, view or View(), n))
+        return self.carry_out(Wish(self, prompt, st.Form.read(values), lang, session, view or View(), n))
 
     def _make(self, wish: Wish, loaded: Engine) -> Iterator[str]:
         """The run itself, of the form as it stands now: from here on changes go by :meth:`steer`."""
-        wish.begun, values = True, wish.values
-        cleaned, _ = st.clean(values, wish.lang)
-        if not _suited(values, cleaned["model"]):  # Run was pressed before it was there
-            cleaned |= self._suit(cleaned, values.get(st.TOUCHED, ()), loaded)[0]
-            values = {**values, **cleaned, st.SUITS: cleaned["model"]}
-        wish.refuse(values)
-        run, frames = self._begin(wish, cleaned, loaded)
+        wish.begun, form = True, wish.form
+        if not form.suited:  # Run was pressed before it was there
+            form = form.changed(self._suit(form, loaded)[0], suits=form.model)
+        wish.refuse(form)
+        run, frames = self._begin(wish, form.settings, loaded)
         # the form shows what runs: it asks for the model's own settings if it has not got them yet
         opening = wish.say(text(wish.lang, "live.reading"), suit=True)
         told = messages(run, frames, every=self.every)
@@ -261,15 +252,15 @@ class Service(Jobs):
                 self.registry.drop(run)
 
     @staticmethod
-    def _begin(wish: Wish, cleaned: Mapping[str, Any], loaded: Engine) -> tuple[Run, Iterator[Frame]]:
+    def _begin(wish: Wish, asked: st.RunSettings, loaded: Engine) -> tuple[Run, Iterator[Frame]]:
         """A run of a form that is for `loaded`, and the frames that will be its."""
-        loop, view = st.loop_fields(cleaned), wish.view
+        loop, view = st.loop_fields(asked), wish.view
         extras = view.extras_of(loaded.describe(loop).lens_misleads)
-        settings = {"record": "full", "extras": extras, **st.stream_fields(cleaned)}
+        settings = {"record": "full", "extras": extras, **st.stream_fields(asked)}
         with ended_by(wish.start.over.is_set):
             made = loaded.start(Request(wish.prompt, loop, settings, short_name(loaded.name)), wish.start.over)
         run = Run(made.meta, view.panels, wish.session, view.fresh(wish.lang))
-        run.values, run.steer, run.loop = cleaned, made.steer, live_changes.live_fields(cleaned, cleaned)
+        run.values, run.steer, run.loop = asked, made.steer, live_changes.live_fields(asked, asked)
         run.n, run.stop = wish.start.n, wish.start.over
         return run, made.frames
 
@@ -292,13 +283,13 @@ class Service(Jobs):
 
     # --- a prompt that is too long ------------------------------------------------------------------------------------
 
-    def too_long(self, prompt: Any, values: Mapping[str, Any]) -> int | None:
+    def too_long(self, prompt: Any, values: Mapping[str, Any] | st.Form) -> int | None:
         """How many tokens of a prompt can be kept that the model's context cannot hold; None for one that fits.
 
         As many as leave room for the new tokens asked for, or for half of the context.
         """
-        cleaned, _ = st.clean(values)
-        loaded = self.room.ready(cleaned["model"])
+        settings = st.Form.read(values).settings
+        loaded = self.room.ready(settings.model)
         if loaded is None or not isinstance(prompt, str) or not prompt.strip():
             return None
         try:
@@ -307,45 +298,44 @@ class Service(Jobs):
             return None
         context = loaded.describe().max_position_embeddings
         try:
-            if len(prompt) <= st.PROMPT_LIMIT and loaded.tokens(prompt, chat=cleaned["chat"]) <= context:
+            if len(prompt) <= st.PROMPT_LIMIT and loaded.tokens(prompt, chat=settings.chat) <= context:
                 return None
         except ValueError:  # told in its own words as a run begins
             return None
-        return int(context - min(cleaned["max_new_tokens"], context // 2))
+        return int(context - min(settings.max_new_tokens, context // 2))
 
-    def shortened(self, prompt: Any, values: Mapping[str, Any]) -> str | None:
+    def shortened(self, prompt: Any, values: Mapping[str, Any] | st.Form) -> str | None:
         """The end of a prompt that is too long, of as many tokens as :meth:`too_long` says; None for one that fits."""
-        keep = self.too_long(prompt, values)
-        loaded = self.room.ready(st.clean(values)[0]["model"])
+        form = st.Form.read(values)
+        keep, loaded = self.too_long(prompt, form), self.room.ready(form.model)
         if keep is None or loaded is None:
             return None
         try:
-            return loaded.end_of(prompt[-st.PROMPT_LIMIT :], keep, chat=st.clean(values)[0]["chat"])
+            return loaded.end_of(prompt[-st.PROMPT_LIMIT :], keep, chat=form.settings.chat)
         except ValueError:  # told in its own words as a run begins
             return None
 
-    def steer(self, values: Mapping[str, Any], lang: str, session: str) -> tuple[str | None, dict[str, str]]:
+    def steer(self, values: Mapping[str, Any] | st.Form, lang: str, session: str) -> tuple[str | None, dict[str, str]]:
         """The form was changed: a run of the session being made takes of it what it can take.
 
         Returns:
             What to say, or None; and the controls whose values are for the next run (see :func:`live_changes.waiting`).
         """
-        wish = self.wishes.get(session)
+        form, wish = st.Form.read(values), self.wishes.get(session)
         if wish is not None and not wish.begun:  # it starts with what the form shows then
-            wish.values = values
+            wish.form = form
             return None, {}
         runs = [run for run in self.registry.of_session(session) if not run.finished.is_set()]
         if not runs or runs[-1].steer is None:
             return None, {}
         run = runs[-1]
-        if (own := self.own_settings(values)) is not None:  # about to become those of its model
-            values = {**values, **own, st.SUITS: st.clean(values)[0]["model"]}
-        cleaned = st.clean(values)[0]
-        later = live_changes.waiting(cleaned, run.values)
-        if self.problems(values, lang, str(run.trace.meta["prompt"]), run.trace.meta["settings"]["extras"]):
+        if (own := self.own_settings(form)) is not None:  # about to become those of its model
+            form = form.changed(own, suits=form.model)
+        later = live_changes.waiting(form.settings, run.values)
+        if self.problems(form, lang, str(run.trace.meta["prompt"]), run.trace.meta["settings"]["extras"]):
             return None, later  # told beside the controls
-        same_model = cleaned["model"] == run.values["model"]
-        wanted = live_changes.live_fields(cleaned, run.values) if same_model else run.loop
+        same_model = form.model == run.values["model"]
+        wanted = live_changes.live_fields(form.settings, run.values) if same_model else run.loop
         changed = {name: value for name, value in wanted.items() if run.loop[name] != value}
         if not changed:
             return (status(text(lang, "live.later")) if later else None), later
