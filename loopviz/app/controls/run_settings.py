@@ -175,7 +175,7 @@ class Form:
     @property
     def model(self) -> str:
         """The name of the model that is chosen."""
-        return self.settings.model
+        return str(self.settings["model"])
 
     @property
     def suited(self) -> bool:

@@ -52,7 +52,8 @@ class Wish(Job):
     @property
     def model(self) -> str:
         """Of the form as it stands."""
-        return self.form.model
+        form = self.form
+        return form.model
 
     @property
     def mark(self) -> dict[str, Any]:
