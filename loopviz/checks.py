@@ -74,7 +74,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "no_weights": "block {block} has no weights for it. They are created when a model is built or loaded with this "
         "setting (and then need training); a live model cannot grow them",
         "model_name": "the name is empty or longer than {limit} characters",
-        "half_text": "half a character is no text: {value}",
+        "half_text": "half a character is no text: {said}",
         "prompt_blank": "the prompt is empty; type a few words",
         "prompt_long": "the prompt has {n} characters; at most {limit} are taken here",
         "prompt_type": "{type}, where text belongs",

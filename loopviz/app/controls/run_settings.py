@@ -119,7 +119,7 @@ def _name(control: Control, value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value.strip()) <= MODEL_NAME_LIMIT:
         raise FieldError(control.name, ABSENT, "model_name", limit=MODEL_NAME_LIMIT)
     if HALVES.search(value):
-        raise FieldError(control.name, ABSENT, "half_text", value=shortened(value))
+        raise FieldError(control.name, ABSENT, "half_text", said=shortened(value))
     return value.strip()
 
 
@@ -188,6 +188,8 @@ class Form:
 
     def changed(self, changes: Mapping[str, Any], **beside: Any) -> Form:
         """With other values of some controls, and other attributes of its own."""
+        if not changes:
+            return replace(self, **beside) if beside else self
         settings, errors = parse(self.settings | changes)
         still = (error for error in self.errors if error.field not in changes)
         return replace(self, settings=settings, errors=(*still, *errors), **beside)

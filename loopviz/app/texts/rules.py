@@ -56,7 +56,7 @@ _ZH = {
     "no_weights": "第 {block} 块没有与之相应的权重。权重在以该设置建立或加载模型时创建（之后还须训练）；已在运行的模型不能再长出权重",
     "on_off": "须为开或关",
     "model_name": "名称为空或超过 {limit} 个字符",
-    "half_text": "半个字符不是文本：{value}",
+    "half_text": "半个字符不是文本：{said}",
     "prompt_blank": "提示词为空，请输入几个词",
     "prompt_long": "提示词有 {n} 个字符，这里最多接受 {limit} 个",
     "prompt_type": "这里须为文本，而不是 {type}",
