@@ -58,6 +58,9 @@ def test_every_rule_is_said_in_chinese_with_the_same_places(rule):
     said = text("zh", f"rule.{rule}")
     assert re.search(r"[\u4e00-\u9fff]", said)
     assert places(said) == places(RULES[rule])
+    assert not places(said) & set(inspect.signature(FieldError).parameters), (
+        "a place is not called as what an error is made of"
+    )
     assert text("en", f"rule.{rule}") == RULES[rule]
 
 
