@@ -159,9 +159,10 @@ class Visitor:
 
         event = self.event(ELEMENTS["explore"], "start")
         parts = {c["id"]: c["props"] for c in self.server.config["components"]}
-        own = {"ctl-prompt": prompt, "lv-marks": json.dumps({"touched": list(values), "gave": {}}), "lv-lang": "en"}
-        values = {**st.defaults(), **values}
-        own |= {"lv-suits": values["model"], **{f"ctl-{name}": value for name, value in values.items()}}
+        touched, values = list(values), {**st.defaults(), **values}
+        word = json.dumps({"touched": touched, "gave": {}, "suits": values["model"]})
+        own = {"ctl-prompt": prompt, ELEMENTS["explore"]: word, "lv-lang": "en"}
+        own |= {f"ctl-{name}": value for name, value in values.items()}
         return [own.get(parts[n].get("elem_id"), parts[n].get("value")) for n in event["inputs"]]
 
     def begin(self, payload: Any, wishes: Any = None) -> Answer:
@@ -201,7 +202,7 @@ class Visitor:
         """Press Stop."""
         if self.page != "explore":
             return self.ask("stop", {"ticket": self.ticket}, patience=patience)
-        return self.call(self.event("lv-stop", "click"), [str(self._n)], patience=patience)
+        return self.call(self.event(ELEMENTS["explore"], "halt"), [], {"n": self._n}, patience=patience)
 
     def leave(self) -> None:
         """Close the tab."""

@@ -10,6 +10,7 @@ import { Glossary } from "../widgets/glossary.js";
 import { ModelLine } from "../widgets/model_status.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { Again } from "./continue_run.js";
+import { form } from "./form_state.js";
 import { Formulas, nameFields } from "./gradio_parts.js";
 import { Keys } from "./keyboard.js";
 import { Linked } from "./opened_link.js";
@@ -45,11 +46,13 @@ export class Page extends RunView {
   plotless = false;
   /** @type {boolean} whether Gradio's fields have their names */
   named = false;
-  /** @type {{ beside: Record<string, string>, open: string[], keep?: string } | null} why the last start was refused, until its controls say so */
-  refusal = null;
+  /** @type {import("./form_state.js").FormState} what is known of the form of settings */
+  form = form;
+
   constructor(root) {
     super();
     this.root = root;
+    form.page = this;
     this.connection = new Server(root.dataset.line, this);
     this.starts = new RunStarts(this);
     this.build();
@@ -233,9 +236,13 @@ export class Page extends RunView {
 
   receive(message) {
     this.lastMessage = performance.now();
-    if (message.visit) this.share.visit(message.visit);
+    if (message.visit) {
+      this.form.visit(message.visit);
+      this.share.visit(message.visit);
+    }
     if (message.kind === "config") this.configure(message);
     else if (message.kind === "link") this.ways.took(message) || this.share.linked(message);
+    else if (message.kind === "brought") this.form.take(message);
     else if (message.kind === "status") this.status(message);
     else if (message.kind === "snapshot") this.begun(message);
     else if (message.kind === "frames" && !this.starts.past.has(message.run)) this.frames(message);
@@ -249,14 +256,9 @@ export class Page extends RunView {
     this.starts.start();
   }
 
-  /** Stop was pressed: up to which start. */
-  stopping() {
-    return this.starts.stop();
-  }
-
   status(message) {
     if (!this.starts.heard(message)) return;
-    if (message.over) this.refusal = message.beside ? message : null;
+    if (message.over) this.form.refuse(message.beside ? message : null);
     if (message.suit) this.tell.loaded(); // the controls show what the run was begun with
     this.say(message.text, message.bad, message.full);
     this.statusLine.offer(message.act);
@@ -267,25 +269,14 @@ export class Page extends RunView {
     if (this.starts.begun(message)) this.snapshot(message);
   }
 
-  /**
-   * What a refusal puts into Gradio's parts: the prompt, the button that shortens it, `groups` and controls (`names`); nothing
-   * when the last start was not refused. What is wrong is beside a control, which may be far away.
-   */
-  refusals(groups, names) {
-    const { refusal } = this;
-    this.refusal = null;
-    if (!refusal) return undefined;
-    this.narrow.showRefused();
-    const update = (props) => ({ __type__: "update", ...props });
-    const blamed = (name) => (name in refusal.beside ? update({ info: refusal.beside[name], elem_classes: ["lv-refused"] }) : undefined);
-    const keep = refusal.keep ? update({ value: refusal.keep, visible: true }) : undefined;
-    const opened = groups.map((group) => (refusal.open.includes(group) ? update({ open: true }) : undefined));
-    return [blamed("prompt"), keep, ...opened, ...names.map(blamed)];
+  /** Nothing that was asked for is wanted any more: up to which start. */
+  stopping() {
+    return this.starts.stop();
   }
 
-  /** Stop was pressed: the run is told at once. */
+  /** Stop was pressed: the run is told at once, and the server up to which start. */
   halt() {
-    this.stopping();
+    this.tell?.halt({ n: this.stopping() });
     if (this.run && !this.end) this.connection.stop(this.run);
   }
 

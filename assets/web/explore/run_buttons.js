@@ -8,7 +8,10 @@ export class Buttons {
     this.line = el("p", "lv-state");
     this.line.setAttribute("aria-hidden", "true"); // the text's own line says it to screen readers
     this.shown = "";
-    document.addEventListener("click", ({ target }) => target.closest?.("#lv-stop") && page.halt());
+    document.addEventListener("click", ({ target }) => {
+      if (target.closest?.("#lv-run")) page.start();
+      else if (target.closest?.("#lv-stop")) page.halt();
+    });
   }
 
   /** The buttons as they stand now; whether they are there. Gradio may build one later than its row, or anew. */

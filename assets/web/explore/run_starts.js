@@ -25,7 +25,7 @@ export class RunStarts {
     this.n += 1;
     this.starting = true;
     this.halting = false;
-    page.refusal = null;
+    page.form.refuse(null);
     page.linked.close();
     page.say(page.texts["live.state.starting"]);
     page.mark();

@@ -58,7 +58,7 @@ export class ModelLine {
   /** The visitor runs it: that is to agree, and to want it again. */
   agree() {
     if (this.asking.node.hidden && !this.resting) return;
-    this.asking.agree(window.loopvizModel);
+    this.asking.agree(this.page.form.model);
     this.watch(true);
   }
 
@@ -69,14 +69,14 @@ export class ModelLine {
 
   /** Follow the loading of the model that is chosen in the controls until it is there; the newest call does. */
   async watch(again = false) {
-    const { config, server } = this.page;
+    const { config, server, form } = this.page;
     if (!config || !server) return undefined;
     const watcher = (this.watcher = {});
     if (again) [this.told, this.resting] = ["", false];
     for (let tries = 0; ; tries++) {
       let status = null;
-      const asked = { lang: config.lang, model: window.loopvizModel, again: again && !tries, linked: false, look: Boolean(this.resting) }; // see ExplorePage; left out until one was chosen
-      asked.linked = this.asking.linked(asked.model, window.loopvizTouched?.has("model"));
+      const asked = { lang: config.lang, model: form.model, again: again && !tries, linked: false, look: Boolean(this.resting) }; // left out until one was chosen
+      asked.linked = this.asking.linked(asked.model, form.touched.has("model"));
       try {
         status = JSON.parse(await server.model_status(JSON.stringify(asked)));
       } catch {

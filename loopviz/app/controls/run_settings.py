@@ -226,18 +226,20 @@ def check_prompt(prompt: Any, lang: str = "en") -> list[Problem]:
 
 
 def marks(word: Any) -> dict[str, Any]:
-    """What the page's script says of the controls, as parts of raw values: which were touched, what gave way.
+    """What the page's script says of the controls, as parts of raw values: which were touched, what gave way, and whose
+    settings they hold, where it says so.
 
     Args:
-        word: JSON, `{"touched": [name, ...], "gave": {name: value}}`; what is not well-formed is left out.
+        word: JSON, `{"touched": [name, ...], "gave": {name: value}, "suits": name}`; what is not well-formed is left out.
     """
     try:
         found = json.loads(word) if isinstance(word, str) and len(word) <= MARKS_LIMIT else {}
     except (ValueError, RecursionError):
         found = {}
     found = found if isinstance(found, dict) else {}
-    touched, gave = found.get("touched"), found.get("gave")
+    touched, gave, suits = (found.get(key) for key in ("touched", "gave", "suits"))
     return {
+        **({SUITS: suits} if isinstance(suits, str) else {}),
         TOUCHED: tuple(n for n in BY_NAME if n in touched) if isinstance(touched, list) else (),
         GAVE: {n: v for n, v in gave.items() if _is_value(n, v)} if isinstance(gave, dict) else {},
     }

@@ -1,24 +1,17 @@
-"""What the Explore page's parts look like: the component of each control, its words, whether it applies, what is refused.
-
-Beside the controls: the prompt, the prompts to try, the presets.
-"""
+"""What the Explore page's form is made of: the component of each control, the words of the prompt, the prompts to try."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from loopviz.app import controls as st
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, offer_of
 from loopviz.app.controls.face import face
-from loopviz.app.controls.presets import PRESETS, matching
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import text
-
-if TYPE_CHECKING:
-    from loopviz.app.explore.service import Service
 
 
 def make(
@@ -52,41 +45,7 @@ def prompt_face(problems: list[st.Problem], lang: str, hint: str = "") -> dict[s
     }
 
 
-def example_faces(model: str) -> list[Any]:
-    """The prompts to try with a model."""
-    offer = offer_of(model)
-    shown = [*offer.examples, *[None] * (EXAMPLES_SHOWN - len(offer.examples))]
-    return [gr.update(value=example or "", visible=example is not None) for example in shown]
-
-
-def all_faces(
-    service: Service,
-    values: Mapping[str, Any] | st.Form,
-    lang: str,
-    problems: list[st.Problem] | None = None,
-    changed: Mapping[str, Any] | None = None,
-    later: Mapping[str, str] | None = None,
-    hint: str = "",
-) -> list[Any]:
-    """Updates of the prompt, the presets, what to look for, and every control; no value but those `changed`.
-
-    Args:
-        problems: what is refused; None for all that would be, as far as it is known.
-        later: as :func:`face` has it.
-        hint: as :func:`prompt_face` has it.
-    """
-    changed = changed or {}
-    form = st.Form.read(values).changed(changed)  # where something gave way, that is in it
-    if problems is None:
-        problems = service.problems(form, lang) + service.model_problem(form.model, lang)
-    chosen = matching(form.settings)
-    look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(form.model).name or 'own'}"
-    made = [gr.update(**prompt_face(problems, lang, hint))]
-    for preset in PRESETS:
-        marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
-        made.append(gr.update(value=text(lang, f"preset.{preset.name}.label"), elem_classes=marks))
-    made.append(text(lang, look))
-    for control in st.CONTROLS:
-        looks = face(control, form.settings, problems, lang, later, form.gave, service.room.told(lang))
-        made.append(gr.update(**looks, **({"value": changed[control.name]} if control.name in changed else {})))
-    return made
+def examples_of(model: str) -> list[str | None]:
+    """The prompts to try with a model, as many as there are buttons; None for a button without one."""
+    offered = offer_of(model).examples
+    return [*offered, *[None] * (EXAMPLES_SHOWN - len(offered))]

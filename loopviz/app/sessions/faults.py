@@ -10,7 +10,7 @@ import functools
 import inspect
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.texts import pick_language, text
@@ -44,14 +44,20 @@ def unforeseen(error: BaseException, lang: str, what: str) -> str:
     return text(lang, "refused.unexpected", ref=noted(error, what))
 
 
-def guarded(event: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler of a Gradio event whose unforeseen errors become words on the page."""
+def guarded(
+    event: Callable[..., Any], spoken: Callable[[Mapping[str, Any]], Any] = lambda named: named.get("lang")
+) -> Callable[..., Any]:
+    """A handler of a Gradio event whose unforeseen errors become words on the page.
+
+    Args:
+        spoken: finds the page's language among what the handler is given, by its parameters' names.
+    """
     names = inspect.signature(event)
 
     def told(error: BaseException, args: tuple[Any, ...], more: dict[str, Any]) -> gr.Error:
         import gradio as gr
 
-        lang = pick_language(names.bind_partial(*args, **more).arguments.get("lang"))
+        lang = pick_language(spoken(names.bind_partial(*args, **more).arguments))
         return gr.Error(unforeseen(error, lang, event.__qualname__), print_exception=False)
 
     if inspect.isgeneratorfunction(event):

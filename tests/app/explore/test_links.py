@@ -203,34 +203,42 @@ def page() -> ExplorePage:
     return ExplorePage(Service(room, Registry()))
 
 
-def put(faces: list[Any]) -> dict[str, Any]:
-    """The values that updates ending with those of all controls put into them."""
-    looks = faces[-len(st.CONTROLS) :]
-    return {c.name: face["value"] for c, face in zip(st.CONTROLS, looks, strict=True) if "value" in face}
+def given(page: ExplorePage, values: dict[str, Any], suits: str | None = None, prompt: str = "Once") -> dict[Any, Any]:
+    """A form as Gradio hands it in: by component; the script's word stands in the live element's place."""
+    parts = page.parts
+    word = "" if suits is None else json.dumps({"touched": [], "gave": {}, "suits": suits})
+    form = {component: values[name] for name, component in parts.controls.items()}
+    return {**form, parts.prompt: prompt, parts.lang: "en", page.live: word}
 
 
-def opened(page: ExplorePage, query: dict[str, str]) -> tuple[str, list[Any], dict[str, Any], Any]:
-    """What a visit sets: the linked model, the words, the values put into controls, and the prompt put into its box."""
+def opened(page: ExplorePage, query: dict[str, str]) -> tuple[str, dict[Any, Any], dict[str, Any], Any]:
+    """What a visit sets: the linked model, all updates, the values put into controls, and the prompt put into its box."""
     request = SimpleNamespace(query_params=query, headers={"accept-language": "en"}, session_hash="visitor")
-    start = [values()[control.name] if control.name == "model" else control.default for control in st.CONTROLS]
-    lang, linked, suits, *rest = page._open(request, "", "a suggestion", "en", *start, "", "")
-    assert suits == linked if linked else not isinstance(suits, str), "a link's settings are for its model"
-    config = next(unwire(said) for said in rest if isinstance(said, str) and "'kind'" in said)
-    assert config["lang"] == lang
+    start = st.defaults() | {"model": values()["model"]}
+    found = page._open(request, given(page, start, prompt="a suggestion") | {page.parts.lang: None})
+    config = unwire(found[page.live])
+    linked, suits = config["visit"]["linked"], config["visit"]["suits"]
+    assert suits == (linked or page.suits), "a link's settings are for its model"
+    assert config["lang"] == found[page.parts.lang]
     assert page.sharing._session(config["visit"]["ticket"]) == "visitor"
-    prompt = rest[len(rest) - len(st.CONTROLS) - 2 - len(page.presets)]
-    return linked, rest, put(rest), prompt.get("value")
+    put = {name: found[component] for name, component in page.parts.controls.items()}
+    return (
+        linked,
+        found,
+        {name: face["value"] for name, face in put.items() if "value" in face},
+        found[page.parts.prompt].get("value"),
+    )
 
 
 def test_a_visit_with_a_link_finds_everything_set(page: ExplorePage) -> None:
     wanted = values(model="another", block_start=1, block_end=1, loop_count=9, greedy=False, seed=5)
     word = encode(PageState(wanted, "Lily saw a bird"))[0]
     for lang in ("en", "zh"):
-        linked, rest, values_put, prompt = opened(page, {"s": word, "lang": lang})
+        linked, found, values_put, prompt = opened(page, {"s": word, "lang": lang})
         assert linked == "another"
         assert values_put == wanted
         assert prompt == "Lily saw a bird"
-        assert any(isinstance(face, dict) and face.get("value") == text(lang, "run") for face in rest)
+        assert found[page.parts.run]["value"] == text(lang, "run")
     _, _, _, prompt = opened(page, {"s": encode(PageState(wanted))[0]})
     assert prompt == "a suggestion", "a link without a prompt leaves the one that is there"
 
@@ -246,8 +254,8 @@ def test_a_link_s_settings_stay_when_its_model_arrives(page: ExplorePage) -> Non
     page.service.room.get("ours")
 
     def suited(suits: str) -> dict[str, Any]:
-        word, *_ = page._suit("Once", "en", *wanted.values(), suits, "")
-        brought = json.loads(word) if word else {"changes": {}, "model": "ours"}
+        found = page._suit(given(page, wanted, suits))
+        brought = unwire(found[page.live]) if page.live in found else {"changes": {}, "model": "ours"}
         assert brought["model"] == "ours"
         return brought["changes"]
 
@@ -262,23 +270,19 @@ def test_settings_of_no_model_yet_are_not_refused_but_become_its_own(page: Explo
     start = values(block_start=10, block_end=14)
     here = SimpleNamespace(query_params={}, headers={}, session_hash="late")
 
-    def words(faces: list[Any]) -> str:
-        return faces[-len(st.CONTROLS) :][[c.name for c in st.CONTROLS].index("block_start")]["info"]
-
-    word, *_ = page._suit("Once", "en", *start.values(), "", "")
-    assert json.loads(word)["changes"]["block_end"] == 1
+    brought = unwire(page._suit(given(page, start, ""))[page.live])
+    assert brought["changes"]["block_end"] == 1
     for model, refused in (("", False), ("another", False), ("ours", True)):
-        faces = page._check(here, "Once", "en", *start.values(), model, "")
-        assert ("layer 10 is not in" in words(faces)) == refused
+        faces = page._check(here, given(page, start, model))
+        assert ("layer 10 is not in" in faces[page.parts.controls["block_start"]]["info"]) == refused
 
 
 def test_settings_for_a_model_that_a_server_does_not_name_are_no_other_s(page: ExplorePage) -> None:
     """A link from a server whose model has no name here opens on this one's: with its own settings, once it is there."""
     word = encode(PageState(values(model="/home/me/model", block_start=20, block_end=25)), local=False)[0]
     request = SimpleNamespace(query_params={"s": word}, headers={}, session_hash="visitor")
-    start = [control.default for control in st.CONTROLS]
-    _, linked, suits, *_ = page._open(request, "", "a suggestion", "en", *start, "", "")
-    assert (linked, suits) == ("ours", "")
+    visit = unwire(page._open(request, given(page, st.defaults()))[page.live])["visit"]
+    assert (visit["linked"], visit["suits"]) == ("ours", "")
     assert links.opening(word, page.service.room, "en")["holds"]["loop"] is None
 
 

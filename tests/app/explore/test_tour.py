@@ -310,7 +310,7 @@ def test_a_token_is_text_whatever_it_is() -> None:
 def _page() -> str:
     """Everything that gives the page its ids and classes."""
     made = [path.read_text(encoding="utf-8") for path in WEB.rglob("*.js")]
-    return "".join(made) + (first_run.FILE.parents[2] / "loopviz/app/explore/page.py").read_text(encoding="utf-8")
+    return "".join(made) + (first_run.FILE.parents[2] / "loopviz/app/explore/layout.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.key)

@@ -1,0 +1,134 @@
+// What the page knows of its form of settings beyond what stands in it: whose settings these are, what the visitor touched, what
+// gave way to a model. It is known here alone, so that no answer that is on its way can be behind. Gradio's events call the
+// methods (loopviz/app/explore/page.py): for what goes along with a question, and for what an answer puts into the form.
+
+import { unwire } from "../core/messages.js";
+
+const update = (props) => ({ __type__: "update", ...props });
+
+export class FormState {
+  /** @type {any} the page; null until there is one */
+  page = null;
+  /** @type {string | undefined} the model that was chosen; undefined: the one the page began with */
+  model = undefined;
+  /** @type {string | undefined} the model whose settings the form holds, "" for none's; undefined until the visit has begun */
+  suits = undefined;
+  /** @type {string | null} the model whose prompt a link, or a run taken over, has set; null: a link is still being opened */
+  linked = new URLSearchParams(location.search).has("s") ? null : "";
+  /** @type {Set<string>} controls that the visitor has set */
+  touched = new Set();
+  /** @type {Record<string, unknown>} what of these gave way to the model, as it was */
+  gave = {};
+  /** @type {any} what a model, or a run that is taken over, brings; null when it stands in the form */
+  brings = null;
+  /** @type {string} the message that was put into the form last */
+  brought = "";
+  /** @type {boolean} whether a run of what was brought is to start */
+  starting = false;
+  /** @type {{ beside: Record<string, string>, open: string[], keep?: string } | null} why the last start was refused */
+  refusal = null;
+
+  /** What goes along with a question. */
+  word() {
+    return JSON.stringify({ touched: [...this.touched], gave: this.gave, suits: this.suits });
+  }
+
+  /** The visit has begun: what the form holds is for the model `suits`; a link has set the prompt for `linked`. */
+  visit({ suits, linked }) {
+    this.suits = suits;
+    this.linked = linked;
+  }
+
+  /** The visitor has set these controls; what is to be put into them. */
+  touch(values) {
+    for (const name of Object.keys(values)) {
+      this.touched.add(name);
+      delete this.gave[name];
+    }
+    return Object.values(values);
+  }
+
+  /**
+   * Another model stands in the form: where it is is followed, its own prompts are offered, and a suggested prompt gives way to
+   * its suggestion. By a link, or with a run taken over, the prompt stays.
+   */
+  choose({ offers, opening, shown }, prompt, model) {
+    this.model = model;
+    this.page?.model.watch(true);
+    const examples = offers[String(model)] ?? offers[""];
+    const buttons = Array.from({ length: shown }, (_, i) => update({ value: examples[i] ?? "", visible: i < examples.length }));
+    if (this.linked === null || (this.linked && this.linked === model)) return [undefined, ...buttons];
+    this.linked = "";
+    const suggested = [opening, ...Object.values(offers).flat()].includes(prompt) && !examples.includes(prompt);
+    return [suggested ? examples[0] : undefined, ...buttons];
+  }
+
+  /** A model has brought its settings, or a run's own are taken over: `bring` puts them into the form. */
+  take(message) {
+    this.brings = message;
+  }
+
+  /** What is to be put into the prompt and the controls (`names`), of what was brought; what the visitor touched meanwhile stays. */
+  bring(names, word, chosen) {
+    const found = this.found(word);
+    this.brings = null;
+    if (!found || found.id === this.brought) return [];
+    const { id, model, changes, gave, whole, prompt, suits = model } = found;
+    this.brought = id;
+    if (!whole && model !== String(chosen).trim()) return []; // another one was chosen meanwhile
+    if (whole) this.touched.clear();
+    for (const name of Object.keys(gave)) this.touched.delete(name);
+    this.gave = gave;
+    this.suits = suits;
+    if (whole) this.linked = model;
+    this.starting = whole;
+    return [prompt, ...names.map((name) => (name in changes && !this.touched.has(name) ? changes[name] : undefined))];
+  }
+
+  /** What was brought last: it may stand in the live element still, or another message has come after it. */
+  found(word) {
+    try {
+      const message = unwire(word);
+      if (message.kind === "brought") return message;
+    } catch {
+      // no message
+    }
+    return this.brings;
+  }
+
+  /** What was brought stands in the form: if it was to be run, it is. */
+  adopted() {
+    if (this.starting) this.start();
+    this.starting = false;
+  }
+
+  /** Begin a run of what the form shows: the page numbers it and asks for it. */
+  start() {
+    this.page?.start();
+  }
+
+  /** The last start was refused, or was not (null): its controls are to say so. */
+  refuse(message) {
+    this.refusal = message;
+  }
+
+  /**
+   * A start has come to its end. What a refusal puts into Gradio's parts: the prompt, the button that shortens it, the groups and
+   * the controls; nothing when it was not refused.
+   */
+  settled(groups, names) {
+    const { refusal, page } = this;
+    this.refusal = null;
+    page?.model.watch(); // it may have, or have tried in vain
+    if (!refusal) return undefined;
+    page?.narrow.showRefused(); // what is wrong is beside a control, which may be far away
+    const { beside, open, keep } = refusal;
+    const blamed = (name) => (name in beside ? update({ info: beside[name], elem_classes: ["lv-refused"] }) : undefined);
+    const opened = groups.map((group) => (open.includes(group) ? update({ open: true }) : undefined));
+    return [blamed("prompt"), keep ? update({ value: keep, visible: true }) : undefined, ...opened, ...names.map(blamed)];
+  }
+}
+
+/** The one of this document. */
+export const form = new FormState();
+/** @type {any} */ (window).loopvizForm = form;

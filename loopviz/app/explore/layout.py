@@ -1,0 +1,236 @@
+"""What stands on the Explore page: Gradio's components, and their words and looks under a form's values, by component."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio.components import Component
+
+from loopviz.app import controls as st
+from loopviz.app.controls.examples import offer_of
+from loopviz.app.controls.face import face
+from loopviz.app.controls.presets import PRESETS, matching
+from loopviz.app.explore.answers import Questions
+from loopviz.app.explore.config import page_config
+from loopviz.app.explore.controls_view import examples_of, make, prompt_face
+from loopviz.app.page import askable, nav
+from loopviz.app.server.assets import opening_urls, places
+from loopviz.app.sessions.messages import wire
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.texts import LANGUAGES, text
+from loopviz.panels import PANELS
+from loopviz.panels.kit import formulas
+
+Updates = dict[Block, Any]  # what an event answers with: by component, what changes of it
+
+_JS_ON_LOAD = """
+const root = element.querySelector('.lv-place');
+const told = ['loaded', 'start', 'halt', 'again', 'adopt', 'retype', 'link'];
+import(new URL(root.dataset.script, document.baseURI).href)
+  .then((live) => live.mount({ element, server, props, watch, tell: Object.fromEntries(told.map((name) => [name, (asked) => trigger(name, asked)])) }))
+  .catch((error) => { console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; });
+"""
+# What the page's script may ask, of `Questions`.
+_QUESTIONS = ("resync", "focus", "advance", "text_until", "model_status")
+
+
+def _title(lang: str) -> str:
+    return f"<h1>LoopViz</h1>{nav('explore', lang)}<p>{text(lang, 'page.tagline')}</p>"
+
+
+def _template() -> str:
+    """The live part's element, with the addresses its script needs."""
+    data = " ".join(f'data-{name}="{url}"' for name, url in places().items())
+    openings = html.escape(json.dumps(opening_urls()))
+    # it is the page's part only once the script has taken it: the early one is there before
+    return f'<div class="lv-place" {data} data-opening="{openings}"></div>'
+
+
+class Layout:
+    """The page's components, made where they stand.
+
+    Args:
+        room: the models.
+        questions: what the page's script may ask.
+        lang: the language of the first paint.
+        opening: the controls' values, and the prompt, of what the page opens with; None: the usual ones.
+
+    Attributes:
+        live: holds text and panels, and nothing of Gradio's is inside it. Its value is the last message to the page's script;
+            on the way to the server it is what that script knows of the form (`assets/web/explore/form_state.js`).
+    """
+
+    def __init__(
+        self, room: ModelRoom, questions: Questions, lang: str, opening: tuple[dict[str, Any] | None, str | None]
+    ) -> None:
+        self.room = room
+        self._opening, self._prompt = opening
+        self._head(lang)
+        with gr.Row(elem_id="lv-page"):
+            with gr.Column(elem_id="lv-ask"):
+                self._ask(lang)
+            with gr.Column(elem_id="lv-settings"):
+                self._settings(lang)
+            with gr.Column(elem_id="lv-live-column"):
+                self.live = gr.HTML(
+                    wire(page_config(lang)),
+                    html_template=_template(),
+                    js_on_load=_JS_ON_LOAD,
+                    apply_default_css=False,
+                    elem_id="lv-live",
+                    server_functions=askable(questions, *_QUESTIONS),
+                )
+        self._formulas()
+
+    # --- where what stands ----------------------------------------------------------------------------------------
+
+    def _head(self, lang: str) -> None:
+        with gr.Row(elem_id="lv-head"):
+            self.title = gr.HTML(_title(lang), elem_id="lv-title")
+            # the script puts the tour and the glossary here
+            gr.HTML('<div class="lv-learn"></div>', elem_id="lv-learn")
+            self.lang = gr.Radio(
+                [(name, key) for key, name in LANGUAGES.items()],
+                value=lang,
+                label=" / ".join(LANGUAGES.values()),
+                show_label=False,
+                container=False,
+                elem_id="lv-lang",
+            )
+            self.dark = gr.Button("◐", elem_id="lv-dark", size="sm", variant="secondary")
+
+    def _ask(self, lang: str) -> None:
+        offer = offer_of(self.room.default)
+        with gr.Row(elem_id="lv-prompt-row"):
+            prompt = self._prompt or offer.examples[0]
+            self.prompt = gr.Textbox(value=prompt, lines=1, max_lines=8, elem_id="ctl-prompt", **prompt_face([], lang))
+            with gr.Column(elem_id="lv-buttons", scale=0):  # the script listens to them
+                self.run = gr.Button(text(lang, "run"), variant="primary", elem_id="lv-run")
+                self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id="lv-stop")
+        self.keep = gr.Button(visible=False, size="sm", elem_id="lv-keep")
+        self.kinds: dict[str, gr.HTML] = {}
+        with gr.Row(elem_id="lv-examples"):
+            self.kinds["examples"] = gr.HTML(text(lang, "examples"), elem_classes="lv-what")
+            # worded from the beginning, as are the presets: what is worded later moves what is below it
+            self.examples = [
+                gr.Button(example or "", size="sm", elem_classes="lv-example", visible=example is not None)
+                for example in examples_of(self.room.default)
+            ]
+        with gr.Row(elem_id="lv-presets"):
+            self.kinds["presets"] = gr.HTML(text(lang, "presets"), elem_classes="lv-what")
+            self.presets = {
+                preset.name: gr.Button(
+                    text(lang, f"preset.{preset.name}.label"),
+                    size="sm",
+                    elem_classes="lv-preset",
+                    elem_id=f"lv-preset-{preset.name}",
+                )
+                for preset in PRESETS
+            }
+        self.look = gr.HTML(text(lang, f"look.{offer.name or 'own'}"), elem_id="lv-look")
+
+    def _settings(self, lang: str) -> None:
+        self.controls: dict[str, Component] = {}
+        self.groups: dict[str, gr.Accordion] = {}
+        for group in st.GROUPS:
+            opened = group in ("model", "loop")
+            with gr.Accordion(text(lang, f"group.{group}"), open=opened, elem_id=f"lv-group-{group}") as self.groups[
+                group
+            ]:
+                members = [control for control in st.CONTROLS if control.group == group]
+                if group == "loop":
+                    with gr.Row(elem_classes="lv-pair"):
+                        self._make(members[:2], lang)
+                    members = members[2:]
+                self._make(members, lang)
+
+    def _make(self, controls: list[st.Control], lang: str) -> None:
+        for control in controls:
+            self.controls[control.name] = make(control, lang, self.room, self._opening)
+
+    @staticmethod
+    def _formulas() -> None:
+        """Gradio typesets these with the KaTeX it ships; the panels show copies."""
+        with gr.Column(elem_id="lv-formulas"):
+            for lang, (name, panel) in itertools.product(LANGUAGES, PANELS.items()):
+                gr.Markdown(
+                    f"$${formulas.spoken(panel.TEXTS['en']['formula'], lang)}$$",
+                    elem_id=f"lv-formula-{lang}-{name}",
+                    latex_delimiters=[{"left": "$$", "right": "$$", "display": True}],
+                )
+
+    # --- sets of them, for events -----------------------------------------------------------------------------------
+
+    @property
+    def form(self) -> set[Component]:
+        """What a visitor has set, and what the page's script knows of it: `live`."""
+        return {self.prompt, self.lang, *self.controls.values(), self.live}
+
+    @property
+    def worded(self) -> set[Block]:
+        """What :meth:`words` answers for."""
+        return {
+            self.title,
+            self.run,
+            self.stop,
+            *self.kinds.values(),
+            *self.examples,
+            *self.groups.values(),
+            self.live,
+        }
+
+    @property
+    def faced(self) -> set[Block]:
+        """What :meth:`faces` answers for."""
+        return {self.prompt, *self.presets.values(), self.look, *self.controls.values()}
+
+    # --- words and looks ---------------------------------------------------------------------------------------------
+
+    def words(self, lang: str, model: str, **more: Any) -> Updates:
+        """What is said in `lang`, whatever stands in the form; `more` goes to the page's script."""
+        examples = [gr.update(value=words or "", visible=words is not None) for words in examples_of(model)]
+        return {
+            self.title: _title(lang),
+            self.run: gr.update(value=text(lang, "run")),
+            self.stop: gr.update(value=text(lang, "stop")),
+            **{component: text(lang, key) for key, component in self.kinds.items()},
+            **dict(zip(self.examples, examples, strict=True)),
+            **{group: gr.update(label=text(lang, f"group.{name}")) for name, group in self.groups.items()},
+            self.live: wire(page_config(lang) | more),
+        }
+
+    def faces(
+        self,
+        form: st.Form,
+        problems: list[st.Problem],
+        lang: str,
+        changed: Mapping[str, Any] | None = None,
+        later: Mapping[str, str] | None = None,
+        hint: str = "",
+    ) -> Updates:
+        """How the prompt, the presets, what to look for, and every control look; no value but those `changed`.
+
+        Args:
+            form: as it stands, with what is changed.
+            problems: what is refused.
+            later: as :func:`loopviz.app.controls.face.face` has it.
+            hint: as :func:`prompt_face` has it.
+        """
+        changed, chosen, models = changed or {}, matching(form.settings), self.room.told(lang)
+        look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(form.model).name or 'own'}"
+        made: Updates = {self.prompt: gr.update(**prompt_face(problems, lang, hint)), self.look: text(lang, look)}
+        for preset in PRESETS:
+            marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
+            label = text(lang, f"preset.{preset.name}.label")
+            made[self.presets[preset.name]] = gr.update(value=label, elem_classes=marks)
+        for control in st.CONTROLS:
+            looks = face(control, form.settings, problems, lang, later, form.gave, models)
+            value = {"value": changed[control.name]} if control.name in changed else {}
+            made[self.controls[control.name]] = gr.update(**looks, **value)
+        return made
