@@ -9,6 +9,7 @@ These three stand in the file as they are, so that they can be told without runn
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import math
@@ -79,6 +80,7 @@ def _source(module: str) -> str:
     return (get_source(f"{tasks.__name__}.{module}") if get_source else None) or ""
 
 
+@functools.lru_cache(maxsize=128)
 def _literals(source: str) -> dict[str, Any]:
     """What is assigned to names at the top of a module and can be read as it stands."""
     found: dict[str, Any] = {}
