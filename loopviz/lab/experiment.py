@@ -101,7 +101,8 @@ class Experiment:
             raise ValueError(f"params={type(params).__name__}: task {task.name!r} takes {task.params.__name__}")
         if subject.model.training:
             raise ValueError("model.training=True: dropout would make every run another; call model.eval() first")
-        self.task, self.subject, self.params, self.command = task, subject, params, command
+        self.task, self.subject, self.command = task, subject, command
+        self.params: Any = params
         self.sources, self._folder = sources(params), folder
         self.stop: Stop = threading.Event() if stop is None else stop
         self.total = task.cells(subject, params)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from loopviz.model.checkpoints.load import LoadedCheckpoint
 
 Value = str | int | float | bool | None
-Row = dict[str, Value]
+Row = dict[str, Any]  # of Value
 Words = dict[str, str]  # "en", "zh"
 
 KINDS = ("value", "text", "file", "loop")
@@ -97,7 +97,7 @@ def param(
     """
     if kind not in KINDS:
         raise FieldError("kind", kind, "one_of", choices=", ".join(KINDS))
-    metadata = {"words": {"en": en, "zh": zh}, "kind": kind, "choices": choices}
+    metadata: dict[str, Any] = {"words": {"en": en, "zh": zh}, "kind": kind, "choices": choices}
     metadata |= {"low": low, "high": high, "most": most}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -107,7 +107,7 @@ def param(
 def choices_of(metadata: Mapping[str, Any]) -> Sequence[str] | None:
     """The values that a parameter may have, from its field's metadata; None where any may."""
     choices = metadata["choices"]
-    return choices() if callable(choices) else choices  # type: ignore[no-any-return]  # as `param` took it
+    return choices() if callable(choices) else choices  # as `param` took it
 
 
 @dataclass(frozen=True)

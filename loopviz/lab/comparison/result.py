@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -57,8 +57,9 @@ class Result:
         self.kv_bytes.append(frame["kv"]["bytes_used"])
         self.held, self.finish = frame["index"] + 1, frame["finish"]
         for block in frame["blocks"][:1]:
+            columns: Mapping[str, Any] = block["steps"]
             for name, curve in self.curves.items():
-                for r, value in enumerate(block["steps"][name]):
+                for r, value in enumerate(columns[name]):
                     if r == len(curve):
                         curve.append([])
                     if value is not None:

@@ -46,6 +46,12 @@ class CacheScores:
     seconds: float
 
     @property
+    def gaps(self) -> Tensor:
+        """`nats` less `full_nats`; only where fidelity was asked for."""
+        assert self.full_nats is not None
+        return self.nats - self.full_nats
+
+    @property
     def bytes_per_token(self) -> float:
         """Bytes of keys and values one token holds, over all layers and slots."""
         return self.bytes_used / self.nats.numel()
@@ -138,11 +144,11 @@ def scoring(
         return torch.cat(parts, dim=1).cpu() if parts else None
 
     return CacheScores(
-        nats=joined(losses),
+        nats=torch.cat(losses, dim=1).cpu(),
         full_nats=joined(full_losses),
         kl=joined(divergences),
         agree=joined(agreements),
-        loops=[joined(list(block)) for block in zip(*steps, strict=True)],
+        loops=[torch.cat(list(block), dim=1).cpu() for block in zip(*steps, strict=True)],
         reasons=[np.concatenate(block, axis=1) for block in zip(*reasons, strict=True)],
         bytes_used=cache.occupancy().bytes_used,
         seconds=seconds,

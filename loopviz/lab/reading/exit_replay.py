@@ -193,8 +193,8 @@ def max_loop_view(
     view = model.with_loop(**{**loop, "loop_strategy": "fixed_count", "loop_count": steps, "max_loop_count": steps})
     blocks = view.config.loop_blocks()
     if len(blocks) != 1:
-        layers, places = view.config.loop_layers, {"what": Term((what,)), "n": len(blocks)}
-        raise FieldError("loop_layers", layers, "several_blocks" if blocks else "no_block", **places)
+        layers, rule = view.config.loop_layers, "several_blocks" if blocks else "no_block"
+        raise FieldError("loop_layers", layers, rule, what=Term((what,)), n=len(blocks))
     if blocks[0].chosen:
         raise FieldError("layer_chooser", blocks[0].chooser, "chooser_of_layers", what=Term((what,)))
     return view

@@ -162,11 +162,9 @@ def score(text: str, reference: str, tokenize: str = "auto") -> ReferenceScores:
         ValueError: ``"ja-mecab"`` where its dictionary is not installed.
     """
     bleu, _, chrf = _metrics(tokenizer_for([reference]) if tokenize == "auto" else tokenize)
-    return ReferenceScores(
-        bleu.sentence_score(text, [reference]).score,
-        *_rouge(tokenize, text, reference),
-        chrf.sentence_score(text, [reference]).score,
-    )
+    rouge_1, rouge_2, rouge_l = _rouge(tokenize, text, reference)
+    of_words, of_characters = (found.sentence_score(text, [reference]).score for found in (bleu, chrf))
+    return ReferenceScores(of_words, rouge_1, rouge_2, rouge_l, of_characters)
 
 
 def score_all(texts: Sequence[str], references: Sequence[str], tokenize: str = "auto") -> tuple[ReferenceScores, str]:
@@ -182,12 +180,9 @@ def score_all(texts: Sequence[str], references: Sequence[str], tokenize: str = "
         raise ValueError(f"texts: {len(texts)}, with {len(references)} references; give as many, at least one")
     _, bleu, chrf = _metrics(tokenizer_for(references) if tokenize == "auto" else tokenize)
     rouge = [_rouge(tokenize, *pair) for pair in zip(texts, references, strict=True)]
-    found = ReferenceScores(
-        bleu.corpus_score(list(texts), [list(references)]).score,
-        *(sum(values) / len(texts) for values in zip(*rouge, strict=True)),
-        chrf.corpus_score(list(texts), [list(references)]).score,
-    )
-    return found, str(bleu.get_signature())
+    rouge_1, rouge_2, rouge_l = (sum(values) / len(texts) for values in zip(*rouge, strict=True))
+    of_words, of_characters = (found.corpus_score(list(texts), [list(references)]).score for found in (bleu, chrf))
+    return ReferenceScores(of_words, rouge_1, rouge_2, rouge_l, of_characters), str(bleu.get_signature())
 
 
 # -- of the text alone -------------------------------------------------------------------------------------------------

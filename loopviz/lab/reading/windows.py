@@ -195,8 +195,8 @@ class TextWindows:
         Args:
             unpadded: only windows of one length together, so that none is filled.
         """
-        ends = np.flatnonzero(np.diff(self._spans[:, 1] - self._spans[:, 0])) + 1 if unpadded else []
-        for part in np.split(self._spans, ends):
+        lengths = self._spans[:, 1] - self._spans[:, 0]
+        for part in np.split(self._spans, np.flatnonzero(np.diff(lengths)) + 1) if unpadded else [self._spans]:
             for i in range(0, len(part), size):
                 yield self._made(part[i : i + size].tolist())
 
@@ -322,7 +322,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, limit: int | None, *, 
         documents = list(pieces(lines_of(part))) if several else [Piece(part, True, False, False)] * bool(part)
         found = _encode_all(tokenizer, documents, before, whole)
         # A cut may change the tokens just before it.
-        if whole or len(found) > limit + 32:
+        if whole or limit is None or len(found) > limit + 32:
             return found[:limit]
         taken *= 2
 

@@ -190,7 +190,7 @@ def _measured(subject: Subject, parts: list[tuple[Windows, CacheScores]], params
 
     nats, full, kl = pick("nats"), pick("full_nats"), pick("kl")
     tokens = torch.cat([part.ids[:, 1:][part.counted] for part, _ in parts])
-    gaps = [(scores.nats - scores.full_nats).masked_fill(~part.counted, 0.0).sum(1).numpy() for part, scores in parts]
+    gaps = [scores.gaps.masked_fill(~part.counted, 0.0).sum(1).numpy() for part, scores in parts]
     counts = [part.counted.sum(1).numpy() for part, _ in parts]
     low, high = mean_interval(np.concatenate(gaps), np.concatenate(counts), params.draws, params.seed)
     steps = torch.cat([torch.stack([n[part.counted] for n in scores.loops]) for part, scores in parts], dim=1)
@@ -334,9 +334,8 @@ def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, An
     """The loop fields of the model that a row speaks of; None for one that the model refused."""
     if row["reason"] is not None:
         return None
-    named = tuple(row[name] for name in ("mode", "slots", "alpha", "loops"))
     cells = {(cell.mode, cell.slots, cell.alpha, cell.loops): cell for cell in _plan(subject, params)}
-    return {**params.loop, **cells[named].fields}
+    return {**params.loop, **cells[row["mode"], row["slots"], row["alpha"], row["loops"]].fields}
 
 
 # Set anew for every row.

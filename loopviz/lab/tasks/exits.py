@@ -196,7 +196,7 @@ def _run(subject: Subject, params: ExitParams) -> Iterator[Row | None]:
     steps = params.steps(subject)
     most = params.most(subject, steps)
     floor = params.floor or own_floor(most)
-    most.with_loop(**settings_of("cosine", 1.0, floor, steps))  # refuses what could not be run
+    most.with_loop(**(settings_of("cosine", 1.0, floor, steps) or {}))  # refuses what could not be run
     text = params.windows(subject)
     kept_numbers = len(text.text) * most.config.vocab_size
     if params.check and kept_numbers > MOST_KEPT:
@@ -383,7 +383,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     ring = {"symbol": "circle-open", "size": 15, "color": theme.INK, "line": {"width": 1.5}}
     x, y = front["saved"].tolist(), front["kl_mean"].clip(lower=LOWEST).tolist()
     traces.append(go.Scatter(x=x, y=y, mode="markers", name=words["front"], marker=ring, hoverinfo="skip"))
-    axes = {"xaxis": {"tickformat": ".0%"}, "yaxis": {"type": "log", "exponentformat": "power"}}
+    axes: dict[str, Any] = {"xaxis": {"tickformat": ".0%"}, "yaxis": {"type": "log", "exponentformat": "power"}}
     return table_figures.figure(traces, x=words["x"], y=words["y"], **axes)
 
 

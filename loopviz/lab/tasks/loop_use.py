@@ -59,7 +59,8 @@ class LoopUseParams(CorpusParams):
         except FieldError as error:
             if error.rule != "slots_over_floor":
                 raise
-            raise FieldError(error.field, error.value, "slots_over_floor_or_last", **error.places) from None
+            floor = error.places["floor"]
+            raise FieldError(error.field, error.value, "slots_over_floor_or_last", floor=floor) from None
         if not any(block.dynamic for block in view.config.loop_blocks()):
             strategy, layers = view.config.loop_strategy, view.config.loop_layers
             both = f"{strategy!r}, loop_layers={layers!r}"

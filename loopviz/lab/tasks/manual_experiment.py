@@ -404,7 +404,8 @@ def writing(
         longest = max(map(len, some))
         ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in some], device=view.device)
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in some], device=view.device)
-        cache, rows = LoopCache(view.config), [[] for _ in some]
+        cache = LoopCache(view.config)
+        rows: list[list[int]] = [[] for _ in some]
         while (done := ids.shape[1] - longest) < new_tokens and not all(ends & set(row) for row in rows):
             yield (first + len(some) * done / new_tokens) / len(prompts)
             started = time.perf_counter()

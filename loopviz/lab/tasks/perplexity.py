@@ -124,7 +124,10 @@ def _run(subject: Subject, params: PerplexityParams) -> Iterator[Row | float]:
         for path in params.paths:
             if path == "full":
                 started = time.perf_counter()
-                found = yield from progress.part(*costs[path], by_full_pass(model, windows, loops, params.batch))
+                (cost,) = costs[path]
+                found: dict[int, Any] = yield from progress.part(
+                    cost, by_full_pass(model, windows, loops, params.batch)
+                )
                 seconds = time.perf_counter() - started
                 for count in loops:
                     yield _row(path, model, count, windows, found[count], seconds, params)

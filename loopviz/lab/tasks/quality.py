@@ -243,7 +243,7 @@ def _cells(subject: Subject, params: QualityParams) -> int:
     return len(params.views(subject)) * (len(exercises(subject, params)) + 1)
 
 
-def work_of(subject: Subject, shape: Shape, params: QualityParams, configurations: int) -> Work:
+def work_of(subject: Subject, shape: Shape, params: Any, configurations: int) -> Work:
     """Writing the prompts' continuations, and scoring them; `params`: of `quality`, or of a task that has its fields."""
     room = max(1, shape.context - params.new_tokens)
     prompts, length = params.prompts, min(params.prompt_tokens, room)
@@ -311,7 +311,8 @@ def _total(
     known = [
         (_decode(subject, ids), x.reference) for x, ids in zip(found, written, strict=True) if x.reference is not None
     ]
-    scores, signature = score_all(*zip(*known, strict=True), params.tokenize) if known else (None, None)
+    texts, references = [text for text, _ in known], [reference for _, reference in known]
+    scores, signature = score_all(texts, references, params.tokenize) if known else (None, None)
     repeated = [value for value in (repetition(ids, 4) for ids in written) if value is not None]
     return {
         "loops": count,

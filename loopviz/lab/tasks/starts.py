@@ -61,7 +61,7 @@ class Start:
             return torch.zeros_like(own)
         rms = own.float().square().mean(-1, keepdim=True).sqrt()  # [B, T, 1]
         drawn = torch.randn(own.shape, generator=generator).to(own.device) * rms
-        return (drawn if self.kind == "random" else own + self.size * drawn).to(own.dtype)
+        return (drawn if self.size is None else own + self.size * drawn).to(own.dtype)
 
 
 MOST_NOISE = 1e6
