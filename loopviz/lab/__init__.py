@@ -10,12 +10,14 @@ manifest that repeats it.
 
     task        what a task and its parameters are; the registry
     experiment  a task's table so far, its manifest, and how to repeat it
-    sweep       a task over a grid of models, configurations and texts
+    grid        a sweep's file, as cells; read as it was meant by grid_yaml
+    sweep       the cells of a grid, run and kept; in processes (workers) or on a Ray cluster (ray_cluster)
     progress    how much of a measurement is done
     memory      how much a computation takes at its peak
     reading/    ways to read a text: windows, full_pass, cached, exit_replay; intervals, scores, kinds of words
     tasks/      one file a measurement, found by being there (catalogue)
     comparison/ what the task `compare` needs besides: a result, the table, the curves
+    manual/     what the task `experiment` needs besides: the manual's configurations, the table
 
 Kept free of heavy imports, so that the command line's help stays quick: `TASKS` (and the other names) are imported when
 they are asked for.

@@ -24,232 +24,34 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol
 
 import pandas as pd
 
 from loopviz import imports, outputs, signals
-from loopviz.checks import FieldError
 from loopviz.csv_file import table_bytes
-from loopviz.loop_fields import BLOCK_FIELDS
-from loopviz.machine import DTYPES, check_threads
-from loopviz.paths import PACKAGE
+from loopviz.machine import check_threads
 from loopviz.text_file import lines_of
-from loopviz.version import tell, version
 
-from .experiment import read_file, sources, to_frame, versions
-from .grid_yaml import Path_, meant_as_boolean, read_yaml
-from .task import TASKS, Task, options_of, params_from_json, params_to_json
+from .experiment import read_file, to_frame, versions
+from .grid import AXES, Cell, grid_imports, read_grid, task_named
+from .grid_yaml import read_yaml
+from .ray_cluster import RayCluster
+from .task import TASKS, Task, params_from_json
 from .workers import Died, Job, Workers
 
-FIELDS = ("task", "models", "configurations", "texts", "params", "dtype", "device", "imports")
-AXES = ("model", "configuration", "text")
 VERSIONS = ("loopviz", "torch", "transformers")  # those that can change a number
-_FLAGS = {field.name for field in BLOCK_FIELDS if field.kind == "flag"}
 SUFFIXES = (".csv", ".parquet")  # of the tables beside STEM.jsonl
 FAILED = 1  # exit code when cells failed, which nothing could know before they ran
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One experiment of a grid, as data that travels to a process or a machine.
-
-    Attributes:
-        model, configuration, text: names, the grid's axes.
-        task: the task's name.
-        params: its parameters, JSON-able.
-        dtype: of the weights.
-        device: where it runs.
-        texts: sha256 of the texts it reads.
-        folder: that relative paths are relative to.
-        made_of: everything that decides the result, JSON-able; `{}` until the model has been looked at.
-    """
-
-    model: str
-    configuration: str
-    text: str
-    task: str
-    params: dict[str, Any]
-    dtype: str
-    device: str
-    texts: tuple[str, ...]
-    folder: str
-    made_of: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """sha256 of everything that decides the result."""
-        return hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """Its place in the grid."""
-        return tuple(getattr(self, name) for name in AXES)
-
-    @property
-    def name(self) -> str:
-        """Its place in the grid, to be read."""
-        return " / ".join(filter(None, self.axes))
-
-
-# -- the grid ----------------------------------------------------------------------------------------------------------
-
-
-def read_grid(path: Path, device: str | None = None) -> list[Cell]:
-    """The cells of a grid file, models outermost, so that a process seldom loads another model.
-
-    Args:
-        path: the YAML file; what it `imports` is imported now, for it may register the task.
-        device: instead of the file's.
-
-    Raises:
-        ValueError: not YAML, or a grid that is refused, by field and line.
-    """
-    values, lines = read_yaml(read_file(path), path)
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: must be a mapping with {', '.join(FIELDS)}")
-    for name in values:
-        if name not in FIELDS:
-            raise ValueError(f"{name}: no field of a grid{_at(lines, name)}; there are {', '.join(FIELDS)}")
-    imports.load(grid_imports(values), [path.parent])
-    task = _task(values.get("task"))
-    dtype = values.get("dtype", "float32")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}{_at(lines, 'dtype')}: must be one of {', '.join(DTYPES)}")
-    device = _device(values.get("device", "cpu") if device is None else device, dtype)
-    models = values.get("models")
-    if not isinstance(models, list) or not models or not all(isinstance(name, str) and name for name in models):
-        raise ValueError(f"models={models!r}{_at(lines, 'models')}: must be a list of names or folders, at least one")
-    common = _mapping("params", values.get("params"))
-    groups = [_named(name, values.get(name)) for name in ("configurations", "texts")]
-    found = []
-    for (configuration, changes), (text, source) in itertools.product(*(group.items() for group in groups)):
-        try:
-            merged = _meant(_merged(common, source, changes), task)
-            _check_loop_fields(merged, task)
-            params = params_from_json(task.params, merged)
-            texts = sources(params)
-        except ValueError as error:
-            places = (("configurations", configuration), ("texts", text), ("params",))
-            where = f"configuration {configuration!r}, text {text!r}"
-            raise ValueError(f"{where}: {error}{_line_of(error, places, lines)}") from None
-        found.append((configuration, text, params_to_json(params), tuple(source.sha256 for source in texts)))
-    folder = os.getcwd()
-    return [
-        Cell(model, configuration, text, task.name, params, dtype, device, texts, folder)
-        for model in dict.fromkeys(models)
-        for configuration, text, params, texts in found
-    ]
-
-
-def grid_imports(values: Mapping[str, Any]) -> list[str]:
-    """What a grid `imports`."""
-    names = values.get("imports") or []
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"imports={names!r}: must be a list of modules or .py files")
-    return names
-
-
-def _at(lines: Mapping[Path_, int], *keys: str) -> str:
-    return f" (line {lines[keys]})" if keys in lines else ""
-
-
-def _line_of(error: ValueError, places: Sequence[Path_], lines: Mapping[Path_, int]) -> str:
-    """The line of the field that a refusal speaks of."""
-    field = error.field if isinstance(error, FieldError) else ""
-    found = [at for place in places for at in lines if at[: len(place)] == place and at[-1] == field]
-    return f" (line {lines[found[0]]})" if found else ""
-
-
-def _device(name: Any, dtype: str) -> str:
-    import torch
-
-    from loopviz.model.devices import resolve_device
-
-    if not isinstance(name, str):
-        raise ValueError(f"device={name!r}: must be text, like cpu or cuda:1")
-    return str(resolve_device(name, getattr(torch, dtype)))
-
-
-def _meant(values: dict[str, Any], task: Task) -> dict[str, Any]:
-    """`yes` and `no` as booleans where the task or the loop wants one."""
-    hints, kinds = get_type_hints(task.params), {f.name: f.metadata["kind"] for f in dataclasses.fields(task.params)}
-    meant = {}
-    for name, value in values.items():
-        if kinds.get(name) == "loop":
-            value = _in_loops(value)
-        elif bool in options_of(hints.get(name)):
-            value = meant_as_boolean(value)
-        meant[name] = value
-    return meant
-
-
-def _in_loops(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_in_loops(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    meant = dict(value)
-    for name in _FLAGS & value.keys():
-        flag = value[name]
-        meant[name] = [meant_as_boolean(item) for item in flag] if isinstance(flag, list) else meant_as_boolean(flag)
-    return meant
-
-
-def _check_loop_fields(values: Mapping[str, Any], task: Task) -> None:
-    """Names of loop fields that there are none of, told before a model is loaded."""
-    from loopviz.model.configuration import LOOP_FIELDS
-
-    for thing in dataclasses.fields(task.params):
-        value = values.get(thing.name)
-        if thing.metadata["kind"] != "loop" or value is None:
-            continue
-        for loop in value if isinstance(value, list) else [value]:
-            for name in loop if isinstance(loop, dict) else ():
-                if name not in LOOP_FIELDS:
-                    raise FieldError(name, loop[name], "not_a_loop_field", known=", ".join(LOOP_FIELDS))
-
-
-def _task(name: Any) -> Task:
-    from . import TASKS as known
-
-    if name not in known:
-        raise ValueError(f"task={name!r}: unknown; there are {', '.join(known)}")
-    return known[name]
-
-
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}={value!r}: must be a mapping")
-    return value
-
-
-def _named(name: str, value: Any) -> dict[str, dict[str, Any]]:
-    """Parameters by name; without any, one entry that changes nothing."""
-    groups = {str(key): _mapping(f"{name}.{key}", item) for key, item in _mapping(name, value).items()}
-    return groups or {"": {}}
-
-
-def _merged(*groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Later values win; of mappings (loop settings) field by field."""
-    merged: dict[str, Any] = {}
-    for name, value in itertools.chain.from_iterable(group.items() for group in groups):
-        old = merged.get(name)
-        merged[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
 
 
 # -- one cell ----------------------------------------------------------------------------------------------------------
@@ -276,7 +78,7 @@ def _prepared(cell: Cell, threads: int) -> tuple[Task, Any, Any]:
     torch.set_num_threads(threads)
     if os.path.isdir(cell.folder):
         os.chdir(cell.folder)
-    task = _task(cell.task)
+    task = task_named(cell.task)
     return task, _subject(cell.model, cell.dtype, cell.device), params_from_json(task.params, cell.params)
 
 
@@ -533,7 +335,7 @@ def run(
     task, path = TASKS[cells[0].task], Path(f"{out}.jsonl")
     modules = list(dict.fromkeys([*modules, *imports.load(_imports_of(grid), [grid.parent])]))
     _check_place(out, grid)
-    pool: Pool = _Ray(ray_address, threads, modules) if ray_address else Workers(workers, modules)
+    pool: Pool = RayCluster(ray_address, threads, modules) if ray_address else Workers(workers, modules)
     with outputs.alone(path, "--out", "sweep"):
         return _run_alone(cells, task, out, threads, pool, force, say)
 
@@ -657,77 +459,3 @@ def _save(table: pd.DataFrame, out: Path, say: Callable[[str], None]) -> None:
         kept = f"the table is in {place}.csv, .parquet instead" if place else f"every cell is in {out}.jsonl"
         raise outputs.OutputError(f"{error}; {kept}") from None
     say(f"saved: {out}.csv, .parquet ({len(table)} rows); manifests of the cells are in {out}.jsonl")
-
-
-class _Ray:
-    """Cells as tasks of a Ray cluster. Its machines need LoopViz's requirements and must see the same files; LoopViz itself
-    is sent to them.
-
-    Args:
-        address: of the cluster.
-        threads: CPUs of a cell.
-        modules: what `--import` named; the cluster's machines must find them as this one does.
-    """
-
-    def __init__(self, address: str, threads: int, modules: Sequence[str]) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise ValueError("--ray: Ray is not installed; pip install ray") from None
-        self.ray, self.address, self.threads, self.modules = ray, address, threads, tuple(modules)
-        self._running: dict[Any, Job] = {}
-
-    def __enter__(self) -> _Ray:
-        runtime_env = {"py_modules": [str(PACKAGE)]}
-        self._context = _connected(self.ray, self.address, runtime_env)
-        self._context.__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        for task in self._running:
-            self.ray.cancel(task, force=True)
-        self._running.clear()
-        self._context.__exit__(None, None, None)
-
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
-        """Jobs with their results, as they come."""
-        remote = self.ray.remote(num_cpus=self.threads, max_retries=2)(_on_ray)
-        self._running = {remote.remote(version(), self.modules, job.function, job.arguments): job for job in jobs}
-        while self._running:
-            done, _ = self.ray.wait(list(self._running))
-            yield from self._results(done)
-
-    def finished(self) -> Iterator[tuple[Job, Any]]:
-        """Results that have come in and have not been handed out."""
-        done, _ = self.ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        yield from self._results(done)
-
-    def _results(self, done: Sequence[Any]) -> Iterator[tuple[Job, Any]]:
-        for task in done:
-            job = self._running.pop(task)
-            try:
-                yield job, self.ray.get(task)
-            except self.ray.exceptions.RayError as error:
-                yield job, Died(f"was lost ({type(error).__name__})")
-
-
-def _on_ray(release: str, modules: Sequence[str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    tell(release)  # the package's folder is sent, and what says its release is beside it
-    imports.load(modules)
-    return function(*arguments)
-
-
-@contextmanager
-def _connected(ray: Any, address: str, runtime_env: dict[str, Any]) -> Iterator[None]:
-    own = not ray.is_initialized()
-    if own:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that somebody sweeps
-        try:
-            ray.init(address=address, runtime_env=runtime_env, log_to_driver=False)
-        except ConnectionError as error:
-            raise ValueError(f"--ray {address}: no cluster there ({' '.join(str(error).split())})") from None
-    try:
-        yield
-    finally:
-        if own:
-            ray.shutdown()

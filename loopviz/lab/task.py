@@ -201,6 +201,11 @@ def register(task: Task) -> Task:
     return task
 
 
+def titled(title: Words, words: Mapping[str, Words]) -> dict[str, Words]:
+    """A task's words with its title among them, by language."""
+    return {lang: {"title": title[lang], **said} for lang, said in words.items()}
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model as the thing that is measured.

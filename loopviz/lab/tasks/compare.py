@@ -30,7 +30,7 @@ from loopviz.engine.work import NOTHING, Shape, Work, decoding, head, one_pass
 from loopviz.engine.work import run as runs
 from loopviz.lab.comparison.result import Result, Scores
 from loopviz.lab.comparison.table import COLUMNS, WORDS, plot
-from loopviz.lab.task import Row, Subject, Task, param, register
+from loopviz.lab.task import Row, Subject, Task, param, register, titled
 from loopviz.model import LoopCache
 from loopviz.model.interrupt import until
 from loopviz.trace import metrics
@@ -373,7 +373,7 @@ TASK = register(
         columns=COLUMNS,
         cells=lambda subject, params: len(params.loops),
         run=run,
-        words={lang: {"title": TITLE[lang], **words} for lang, words in WORDS.items()},
+        words=titled(TITLE, WORDS),
         plot=plot,
         work=_work,
     )
