@@ -38,7 +38,7 @@ class RunSettings(dict[str, Any]):
 
     __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = _frozen
 
-    def __ior__(self, more: Any) -> Any:
+    def __ior__(self, more: Any) -> Any:  # type: ignore[misc]  # not in place: `settings |= ...` gives another
         return self | more
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,7 +90,7 @@ def read_control(control: Control, value: Any) -> Any:
 def _whole(control: Control, value: Any) -> int:
     number = _number(value)
     if number is None or number != int(number) or not control.low <= number <= control.high:
-        ends = {"low": int(control.low), "high": int(control.high)}
+        ends: dict[str, Any] = {"low": int(control.low), "high": int(control.high)}
         raise FieldError(control.name, value, "whole_in", shown=shortened(value), **ends)
     return int(number)
 
@@ -190,7 +190,7 @@ class Form:
         """With other values of some controls, and other attributes of its own."""
         if not changes:
             return replace(self, **beside) if beside else self
-        settings, errors = parse(self.settings | changes)
+        settings, errors = parse({**self.settings, **changes})
         still = (error for error in self.errors if error.field not in changes)
         return replace(self, settings=settings, errors=(*still, *errors), **beside)
 
