@@ -127,7 +127,7 @@ def test_a_form_is_read_once_and_says_what_stands_beside_its_controls() -> None:
 
 def test_whoever_reads_a_form_again_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`clean` was called in 25 places of 9 files, because clean values had the same type as raw ones."""
-    from loopviz.app.explore.controls_view import all_faces
+    from loopviz.app.explore.page import ExplorePage
     from loopviz.app.explore.run import Registry
     from loopviz.app.explore.service import Service
     from loopviz.app.sessions.models import ModelRoom
@@ -140,7 +140,8 @@ def test_whoever_reads_a_form_again_reads_nothing(monkeypatch: pytest.MonkeyPatc
         return reader(control, value)
 
     monkeypatch.setattr(run_settings, "read_control", counted)
-    service = Service(ModelRoom("tiny"), Registry())
+    page = ExplorePage(service := Service(ModelRoom("tiny"), Registry()))
+    read.clear()
     form = st.Form.read(st.defaults() | {"model": "tiny"})
     service.problems(form, "en", "Once")
     service.suited(form)
@@ -148,5 +149,5 @@ def test_whoever_reads_a_form_again_reads_nothing(monkeypatch: pytest.MonkeyPatc
     service.too_long("Once", form)
     service.shortened("Once", form)
     assert set(read.values()) == {1}
-    all_faces(service, form, "en")
+    page._faces(form, "en")
     assert set(read.values()) == {1}
