@@ -33,7 +33,8 @@ from loopviz.checks import FieldError
 
 from . import model_card
 from .block import LoopBlock
-from .cache import LoopCache, StepSlots, check_fits
+from .cache import LoopCache, check_fits
+from .cache_layer import StepSlots
 from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
@@ -155,18 +156,9 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             Interrupted: under `interruptible`, whose stop was set; a `LoopCache` is then as it was before the pass.
         """
         started = time.perf_counter()
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("input_ids, inputs_embeds: give exactly one of them")
         blocks = self.config.loop_blocks()
         self._check_modules(blocks)
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
-        if inputs_embeds.ndim != 3 or 0 in inputs_embeds.shape:
-            given = inputs_embeds if input_ids is None else input_ids
-            name, rule = ("inputs_embeds", "[B, T, H]") if input_ids is None else ("input_ids", "[B, T]")
-            raise ValueError(
-                f"{name} of shape {list(given.shape)}: must be {rule}, with at least one row and one token"
-            )
+        inputs_embeds = self._embedded(input_ids, inputs_embeds)
         B, T, _ = inputs_embeds.shape
 
         if self.gradient_checkpointing and self.training and use_cache:
@@ -179,19 +171,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         if position_ids is None:
             past = cache.get_seq_length() if cache is not None else 0
             position_ids = (torch.arange(T, device=inputs_embeds.device) + past).unsqueeze(0)
-        mask_args = {
-            "config": self.config,
-            "inputs_embeds": inputs_embeds,
-            "attention_mask": attention_mask,
-            "past_key_values": cache,
-            "position_ids": position_ids,
-        }
-        mask = parallel_mask = create_causal_mask(**mask_args)
-        if any(block.parallel for block in blocks):
-            self._check_parallel()
-            if mask is None and T > 1:
-                parallel_mask = create_causal_mask(**mask_args, allow_is_causal_skip=False)
-
+        mask, parallel_mask = self._masks(blocks, inputs_embeds, attention_mask, cache, position_ids)
         run = _Pass(
             cache=cache,
             layer_kwargs={
@@ -224,6 +204,37 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             last_hidden_state=normed,
             past_key_values=cache if use_cache or past_key_values is not None else None,
         )
+
+    def _embedded(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """The pass's input as embeddings `[B, T, H]`."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("input_ids, inputs_embeds: give exactly one of them")
+        embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if embeds.ndim != 3 or 0 in embeds.shape:
+            given = embeds if input_ids is None else input_ids
+            name, rule = ("inputs_embeds", "[B, T, H]") if input_ids is None else ("input_ids", "[B, T]")
+            raise ValueError(
+                f"{name} of shape {list(given.shape)}: must be {rule}, with at least one row and one token"
+            )
+        return embeds
+
+    def _masks(
+        self, blocks: list[LoopBlock], embeds: Tensor, attention_mask: Any, cache: Cache | None, position_ids: Tensor
+    ) -> tuple[Any, Any]:
+        """The causal mask of a pass, and of layers that see several slots: there it must be written out."""
+        given = {
+            "config": self.config,
+            "inputs_embeds": embeds,
+            "attention_mask": attention_mask,
+            "past_key_values": cache,
+            "position_ids": position_ids,
+        }
+        mask = parallel_mask = create_causal_mask(**given)
+        if any(block.parallel for block in blocks):
+            self._check_parallel()
+            if mask is None and embeds.shape[1] > 1:
+                parallel_mask = create_causal_mask(**given, allow_is_causal_skip=False)
+        return mask, parallel_mask
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
