@@ -7,6 +7,7 @@ from typing import Any
 
 from loopviz.figures import labels, theme
 from loopviz.figures.edits import Path
+from loopviz.panels.kit.focus import Focus
 from loopviz.trace.changes import changes_of
 
 MARKS = 24  # changes marked at most, the latest: a slider dragged during a run makes one a token
@@ -103,3 +104,35 @@ def change_marks(meta: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
         }
         for change in changes_of(meta, tokens)[-MARKS:]
     ]
+
+
+def block_layout(
+    meta: Mapping[str, Any],
+    focus: Focus,
+    words: Mapping[str, str],
+    height: float,
+    margin: Mapping[str, int],
+    asks: Mapping[str, Any],
+) -> tuple[dict[str, Any], bool]:
+    """What the layout of a figure of one looped block begins with, and whether the run has that block.
+
+    Without it there is nothing to draw: no axes, only the words that say so.
+
+    Args:
+        words: the panel's.
+        height: px.
+        margin: px, by side.
+        asks: `layout.meta`, what a page makes of a click.
+    """
+    absent = labels.missing_block(meta, focus.block, focus.lang)
+    layout: dict[str, Any] = {
+        "template": theme.template(),
+        "height": height,
+        "margin": margin,
+        "title": {"text": " "},
+        "annotations": [labels.message(absent or words["no_data"])],
+        "meta": asks,
+    }
+    if absent:
+        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    return layout, not absent

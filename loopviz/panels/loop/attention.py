@@ -334,17 +334,12 @@ def _choice(spec: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
 
 def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
-    words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
-    layout: dict[str, Any] = {
-        "template": theme.template(),
-        "height": 300,
-        "margin": {"l": 44, "r": 8, "t": 52, "b": 80},
-        "title": {"text": " "},
-        "annotations": [labels.message(absent or words["no_data"])],
-        "meta": follower.asks(meta, focus, {"token": "x", "step": "y"}),
-    }
-    if absent:
-        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    words = TEXTS[focus.lang]
+    margin = {"l": 44, "r": 8, "t": 52, "b": 80}
+    layout, there = parts.block_layout(
+        meta, focus, words, 300, margin, follower.asks(meta, focus, {"token": "x", "step": "y"})
+    )
+    if not there:
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
     rows = min(spec["room"], ROWS)

@@ -339,17 +339,12 @@ def _axis(title: str, low: float, high: float) -> dict[str, Any]:
 
 def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
-    words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
-    layout: dict[str, Any] = {
-        "template": theme.template(),
-        "height": HEIGHT,
-        "margin": {"l": 52, "r": 12, "t": 52, "b": 10},
-        "title": {"text": " ", "y": 1 - 20 / HEIGHT},
-        "annotations": [labels.message(absent or words["no_data"]) | {"y": 0.65}],
-        "meta": follower.asks(meta, focus, {"step": "x"}),
-    }
-    if absent:
-        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    words = TEXTS[focus.lang]
+    margin = {"l": 52, "r": 12, "t": 52, "b": 10}
+    layout, there = parts.block_layout(meta, focus, words, HEIGHT, margin, follower.asks(meta, focus, {"step": "x"}))
+    layout["title"]["y"] = 1 - 20 / HEIGHT
+    layout["annotations"][0]["y"] = 0.65
+    if not there:
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
     layout |= {

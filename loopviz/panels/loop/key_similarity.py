@@ -252,17 +252,10 @@ def _bar(lang: str) -> dict[str, Any]:
 
 def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
-    words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
-    layout: dict[str, Any] = {
-        "template": theme.template(),
-        "height": 260,
-        "margin": {"l": 44, "r": 8, "t": 72, "b": 84},
-        "title": {"text": " "},
-        "annotations": [labels.message(absent or words["no_data"])],
-        "meta": follower.asks(meta, focus, {"step": "x"}),
-    }
-    if absent:
-        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    words = TEXTS[focus.lang]
+    margin = {"l": 44, "r": 8, "t": 72, "b": 84}
+    layout, there = parts.block_layout(meta, focus, words, 260, margin, follower.asks(meta, focus, {"step": "x"}))
+    if not there:
         return {"data": [], "layout": layout}
     spec = meta["blocks"][focus.block]
     a, b = spec["layers"]

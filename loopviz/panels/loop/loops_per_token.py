@@ -282,17 +282,11 @@ def _shapes() -> list[dict[str, Any]]:
 
 def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
-    words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
-    layout: dict[str, Any] = {
-        "template": theme.template(),
-        "height": HEIGHT,
-        "margin": {"l": 44, "r": 12, "t": 72, "b": 10},
-        "title": {"text": " ", "y": 1 - 20 / HEIGHT},
-        "annotations": [labels.message(absent or words["no_data"])],
-        "meta": follower.asks(meta, focus, {"token": "x"}),
-    }
-    if absent:
-        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    words = TEXTS[focus.lang]
+    margin = {"l": 44, "r": 12, "t": 72, "b": 10}
+    layout, there = parts.block_layout(meta, focus, words, HEIGHT, margin, follower.asks(meta, focus, {"token": "x"}))
+    layout["title"]["y"] = 1 - 20 / HEIGHT
+    if not there:
         return {"data": [], "layout": layout}
     layout |= {
         "barmode": "stack",

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from loopviz.figures import labels, theme
+from loopviz.figures import labels
 from loopviz.figures.edits import Op, Path, fill
 from loopviz.panels.kit import follower, parts
 
@@ -295,17 +295,10 @@ def _height(count: int) -> dict[Path, Any]:
 
 def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
-    words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
-    layout: dict[str, Any] = {
-        "template": theme.template(),
-        "height": 260,
-        "margin": {"l": 44, "r": 4, "t": 52, "b": 10},
-        "title": {"text": " "},
-        "annotations": [labels.message(absent or words["no_data"])],
-        "meta": follower.lens_asks(meta, focus),
-    }
-    if absent:
-        layout |= {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    words = TEXTS[focus.lang]
+    margin = {"l": 44, "r": 4, "t": 52, "b": 10}
+    layout, there = parts.block_layout(meta, focus, words, 260, margin, follower.lens_asks(meta, focus))
+    if not there:
         return {"data": [], "layout": layout}
     layout |= {
         "xaxis": {

@@ -300,18 +300,14 @@ def _outline(y0: float, y1: float, width: float) -> dict[str, Any]:
 
 def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
-    words, absent = TEXTS[focus.lang], labels.missing_block(meta, focus.block, focus.lang)
-    layout: dict[str, Any] = {
-        "template": theme.template(),
-        "height": 300,
-        "margin": {"l": 40, "r": 8, "t": 76, "b": 10},
-        "title": {"text": words[focus.metric]},
-        "annotations": [labels.message(absent or words["no_data"])],
-        "meta": follower.asks(meta, focus, {"token": "x", "step": "y"}, metric=_choice(focus)),
-    }
-    if absent:
-        layout |= {"title": {"text": " "}, "xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    words = TEXTS[focus.lang]
+    margin = {"l": 40, "r": 8, "t": 76, "b": 10}
+    layout, there = parts.block_layout(
+        meta, focus, words, 300, margin, follower.asks(meta, focus, {"token": "x", "step": "y"}, metric=_choice(focus))
+    )
+    if not there:
         return {"data": [], "layout": layout}
+    layout["title"]["text"] = words[focus.metric]
     spec = meta["blocks"][focus.block]
     rows, step = spec["room"], focus.step or 1
     height = 240 + max(90, min(16 * rows, 320))
