@@ -190,7 +190,7 @@ class Form:
         """With other values of some controls, and other attributes of its own."""
         if not changes:
             return replace(self, **beside) if beside else self
-        settings, errors = parse({**self.settings, **changes})
+        settings, errors = parse(self.settings | dict(changes))
         still = (error for error in self.errors if error.field not in changes)
         return replace(self, settings=settings, errors=(*still, *errors), **beside)
 

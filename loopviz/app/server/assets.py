@@ -38,7 +38,7 @@ LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.explore.even
 SHARE = "loopviz-share"  # where links and files are (see loopviz.app.explore.files)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 _SCRIPTS: dict[str, Path] = {path.relative_to(WEB).as_posix(): path for path in sorted(WEB.rglob("*.js"))}
-_PLOTLY = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
+_PLOTLY: dict[str, Callable[[], bytes]] = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
 _OPENINGS = {f"opening.{lang}.json": lang for lang in LANGUAGES}  # what the first page opens with
 # by name: what is made when it is first asked for (`offer`)
 _MADE: dict[str, Callable[[], bytes | None]] = {}
@@ -61,7 +61,8 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
 
     Our scripts share one fingerprint: they import each other by relative addresses, which keep it.
     """
-    marked = None
+    marked: bytes | None = None
+    raw: bytes | None = None
     if name == link_preview.IMAGE:
         raw = (ASSETS / name).read_bytes()
     elif name in _SCRIPTS:
@@ -71,8 +72,6 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
         raw = _PLOTLY[name]()
     elif name in _MADE:
         raw = _MADE[name]()
-    else:
-        raw = None
     if raw is None:
         return None
     return raw, gzip.compress(raw, 6, mtime=0), hashlib.sha256(marked or raw).hexdigest()[:16]

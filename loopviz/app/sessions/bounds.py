@@ -329,8 +329,8 @@ def check_measurement(task: Any, subject: Any, params: Any, loaded: Engine, prof
     over = lambda some: excess(some, rate, profile)  # noqa: E731
     if over(work) is None:
         return
-    problem = refused(over, work, _ways(task, subject, params, lang), lang, control="")
-    raise TooMuch(problem.control, problem.reason)
+    if problem := refused(over, work, _ways(task, subject, params, lang), lang, control=""):
+        raise TooMuch(problem.control, problem.reason)
 
 
 def _ways(task: Any, subject: Any, params: Any, lang: str) -> list[Way]:

@@ -10,7 +10,7 @@ What ends it is in its last message, `over`: refusals too, each beside its field
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any, ClassVar
 
@@ -126,7 +126,7 @@ class Job:
         return self.last(line, True, **({"field": first.control} if first.control else {}), **refused.more)
 
     def show(
-        self, run: Any, messages: Iterator[str], seconds: float | None, opening: str | None = None
+        self, run: Any, messages: Generator[str, None, None], seconds: float | None, opening: str | None = None
     ) -> Iterator[str]:
         """Keep a run, and send its messages; with the first of them it takes the place of the session's earlier ones.
 

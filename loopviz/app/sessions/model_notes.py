@@ -21,8 +21,11 @@ SHOWN = 3  # tokens named of those a note is about
 class Noted(Protocol):
     """What is read of a `Note`."""
 
-    code: str
-    values: dict[str, Any]
+    @property
+    def code(self) -> str: ...
+
+    @property
+    def values(self) -> Mapping[str, Any]: ...
 
 
 def key_of(code: str, values: Mapping[str, Any]) -> str:
