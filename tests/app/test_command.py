@@ -113,7 +113,7 @@ from loopviz.lab import TASKS
 from loopviz.app.lab.form import fields_of
 
 def launch(page, **options):
-    offered = {name: [value for _, value in page.controls[name].choices] for name in NAMES}
+    offered = {name: [value for _, value in page.parts.controls[name].choices] for name in NAMES}
     told = {entry["name"]: list(entry["choices"]) for entry in page_data("compare", page.service.room)["controls"]}
     for name, mine in NAMES.items():
         assert offered[name][-1] == told[name][-1] == mine, (name, offered[name], told[name])
