@@ -11,7 +11,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-UNCHECKED = {"loopviz.app.*"}  # take out what has become clean; nothing is added
+UNCHECKED = {"loopviz.app.compare.*", "loopviz.app.explore.*"}  # take out what has become clean; nothing is added
 
 
 def test_the_list_of_what_is_not_checked_is_not_longer() -> None:

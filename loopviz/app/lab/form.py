@@ -48,7 +48,8 @@ def _shown(value: Any) -> Any:
 
 
 def _default(thing: dataclasses.Field[Any]) -> Any:
-    return thing.default if thing.default is not dataclasses.MISSING else thing.default_factory()  # type: ignore[misc]
+    make: Any = thing.default_factory
+    return thing.default if thing.default is not dataclasses.MISSING else make()
 
 
 def fields_of(task: Task, sizes: Sizes = SIZES) -> list[dict[str, Any]]:
@@ -180,7 +181,7 @@ def _keep(name: str, value: Any, folder: Path, most: int) -> str:
     """Write a file that a visitor chose; its path. Its name is kept, without any folder."""
     called = value.get("name") if isinstance(value, Mapping) else None
     content = _content(value) if isinstance(called, str) else None
-    if content is None:
+    if content is None or not isinstance(called, str):
         raise FieldError(name, ABSENT, "choose_file")
     if len(content) > 4 * most:  # no character takes more bytes
         raise _too_long(name, len(content), most)
@@ -198,9 +199,10 @@ def _keep(name: str, value: Any, folder: Path, most: int) -> str:
 
 def _content(value: Mapping[str, Any]) -> bytes | None:
     """The bytes of a chosen file, however they came; None for what is none."""
-    if isinstance(value.get("text"), str):
-        return value["text"].encode("utf-8", "replace")
+    text, data = value.get("text"), value.get("data")
+    if isinstance(text, str):
+        return text.encode("utf-8", "replace")
     try:
-        return base64.b64decode(value.get("data"), validate=True)
-    except (TypeError, ValueError):
+        return base64.b64decode(data, validate=True) if isinstance(data, str) else None
+    except ValueError:
         return None

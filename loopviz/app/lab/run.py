@@ -15,7 +15,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +225,9 @@ class LabRun:
         return self.snapshot()
 
 
-def messages(run: LabRun, *, every: float = SEND_EVERY, ended: Callable[[], None] = lambda: None) -> Iterator[str]:
+def messages(
+    run: LabRun, *, every: float = SEND_EVERY, ended: Callable[[], None] = lambda: None
+) -> Generator[str, None, None]:
     """A measurement's messages, from its beginning to its end. Closing this generator stops it, and does not wait for it.
 
     Args:

@@ -76,6 +76,8 @@ class MeasurementJob(Job):
         from loopviz.lab.measure import begin
 
         profile, folder = self.service.room.profile, self.folder
+        assert folder is not None  # `prepare` has been here
+        assert self.wanted is not None
         experiment = begin(*self.wanted, folder, self.start.over)
         if experiment is None:
             return None
@@ -169,7 +171,7 @@ class Laboratory:
             return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
         loaded = self.room.ready(name)
         now = self.room.want(name, lang, linked=asked.get("linked") is True, look=asked.get("look") is True)
-        answer = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
+        answer: dict[str, Any] = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
         if loaded is not None:
             described = loaded.describe()
             answer |= {"loop": usual_loop(described), "context": described.max_position_embeddings}
