@@ -1,0 +1,198 @@
+"""The check agrees where both compute the same, says so where they do not, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM as TheirLlama
+
+from loopviz.anatomy import llama, parity
+from loopviz.model.checkpoints.load import as_loop_llama, load_checkpoint
+from loopviz.paths import ASSETS
+from tests.anatomy.pairs import LLAMA_3, configuration, pair, tokens
+from tests.conftest import make_llama
+
+SMALL = {
+    "vocab_size": 211,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+}
+BUNDLED = sorted(folder.name for folder in (ASSETS / "models").iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_the_articles_kind_agrees_in_every_dtype(dtype):
+    rows = parity.compare(parity.article(**SMALL), dtype)
+    assert [row.attention for row in rows] == ["eager", "sdpa"]
+    for row in rows:
+        assert row.agrees, row.why()
+        assert row.logits == 4 * 125 * 211
+        assert row.equal == (row.why() == "every bit agrees")
+        assert row.equal or row.why().startswith("rounding: ")
+    if dtype == torch.float64:
+        assert rows[1].max_delta_logit < 1e-10
+        assert rows[1].delta_loss < 1e-10
+    assert rows[0].own_delta_logit is None
+    assert rows[1].own_delta_logit is not None
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_bundled_model_agrees_as_plain_llama(name):
+    loaded = load_checkpoint(name)
+    for row in parity.compare(parity.of_model(loaded.model, name), torch.float64):
+        assert row.agrees, row.why()
+        assert row.attention == "eager" or row.max_delta_logit < 1e-10
+
+
+def test_a_loop_is_left_out_with_its_weights():
+    plain = make_llama(seed=3)
+    looped = as_loop_llama(plain, loop_layers=(1, 1), loop_count=4, loop_injection="linear", loop_norm=True)
+    ids = torch.arange(9)
+    theirs, ours = parity.build(parity.of_model(looped, "m", ids), torch.float32, torch.device("cpu"))
+    assert type(theirs) is TheirLlama
+    with torch.no_grad():
+        assert torch.equal(theirs(ids[None]).logits, plain(ids[None]).logits)
+        assert not torch.allclose(ours(ids[None])[1], looped(ids[None]).logits, atol=1e-3)
+    assert not hasattr(parity.plain_config(looped.config), "loop_layers")
+
+
+def test_weights_are_shared_and_not_held_twice():
+    model = make_llama(tie_word_embeddings=True)
+    theirs, ours = parity.build(parity.of_model(model, "m"), torch.float32, torch.device("cpu"))
+    held = {weight.data_ptr() for weight in model.parameters()}
+    assert {weight.data_ptr() for weight in ours.parameters()} == held
+    assert {weight.data_ptr() for weight in theirs.parameters()} == held
+
+
+def test_another_dtype_leaves_the_model_as_it_was():
+    model = make_llama()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    subject = parity.of_model(model, "m")
+    parity.compare(subject, torch.bfloat16)
+    list(parity.positions(subject, torch.float64))
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert model.dtype == torch.float32
+
+
+def test_llama_3_positions_agree_too():
+    model, _ = pair(configuration(rope_parameters=dict(LLAMA_3)), torch.float32)
+    for row in parity.compare(parity.of_model(model, "m"), torch.float64):
+        assert row.agrees, row.why()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "fault", ["neighbours turned", "heads dealt out in turn", "a norm that takes the mean away", "no residual"]
+)
+def test_a_llama_that_computes_something_else_is_seen(monkeypatch, fault, dtype):
+    from loopviz.anatomy import rope
+
+    if fault == "neighbours turned":
+        right = llama.rotate
+        order, back = rope.halves_order(8), rope.pairs_order(8)
+        monkeypatch.setattr(llama, "rotate", lambda x, cos, sin: right(x[..., order], cos, sin)[..., back])
+    elif fault == "heads dealt out in turn":
+        monkeypatch.setattr(llama, "repeat_kv", lambda x, times: x.repeat(1, times, 1, 1))
+    elif fault == "a norm that takes the mean away":
+        right = llama.LlamaRMSNorm.forward
+        monkeypatch.setattr(llama.LlamaRMSNorm, "forward", lambda self, x: right(self, x - x.mean(-1, keepdim=True)))
+    else:
+        monkeypatch.setattr(
+            llama.LlamaDecoderLayer, "forward", lambda self, x, *more: x + self.mlp(self.post_attention_layernorm(x))
+        )
+    for row in parity.compare(parity.of_model(make_llama(seed=1), "m"), dtype):
+        assert not row.agrees
+        assert not row.equal
+        assert "do not compute the same" in row.why()
+
+
+def test_a_nan_is_no_agreement():
+    (row, _) = parity.compare(parity.article(**SMALL), torch.float32)
+    assert row.agrees
+    assert not dataclasses.replace(row, max_delta_logit=float("nan"), equal=False).agrees
+
+
+def test_a_loss_that_differs_alone_is_no_agreement():
+    (row, _) = parity.compare(parity.article(**SMALL), torch.float32)
+    assert not dataclasses.replace(row, loss_ours=row.loss_theirs + 0.01).agrees
+    assert not dataclasses.replace(row, real_ours=row.real_theirs + 0.01).agrees
+
+
+def test_padding_is_left_out_of_the_loss_on_either_side():
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]])
+    labels = torch.arange(10).view(2, 5)
+    made = parity._real_labels(parity.Batch(labels, mask, labels))
+    assert made.tolist() == [[-100, -100, -100, 3, 4], [-100, 6, 7, -100, -100]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_does_not_fit_is_refused_before_weights_are_made(monkeypatch, dtype):
+    made = []
+    subject = dataclasses.replace(parity.article(), weights=made.append)
+    need = parity.memory(subject, dtype)
+    monkeypatch.setattr(parity, "available_memory", lambda: need - 1)
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(ValueError, match=rf"article, {kind}: needs [\d.]+ GB of memory and [\d.]+ GB are free"):
+        parity.compare(subject, dtype)
+    assert made == []
+
+
+def test_memory_counts_weights_logits_and_what_is_held_already():
+    article = parity.article()
+    need = parity.memory(article, torch.float32)
+    weights, logits = 4 * 449_324_032, 4 * 4 * 125 * 128256
+    assert weights + 5 * logits <= need <= 1.2 * (weights + 5 * logits)  # three of logits, two in the loss
+    assert parity.memory(article, torch.float64) > need > parity.memory(article, torch.bfloat16)
+    model = make_llama()
+    subject = parity.of_model(model, "m")
+    more = parity.memory(dataclasses.replace(subject, held=lambda dtype: 0), torch.float32)
+    assert more > parity.memory(subject, torch.float32)
+
+
+def test_weights_of_the_article_are_the_same_every_time_and_in_every_dtype():
+    config = parity.article(**SMALL).config
+    one, other = parity.random_weights(config, torch.float32), parity.random_weights(config, torch.float32)
+    half = parity.random_weights(config, torch.bfloat16)
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+    assert all(torch.equal(weight.bfloat16(), half[name]) for name, weight in one.items())
+    assert one["model.layers.0.mlp.up_proj.weight"].std() == pytest.approx(0.02, rel=0.05)
+    assert (one["model.norm.weight"] == 1).all()
+
+
+def test_a_model_with_a_rule_of_positions_that_is_not_written_is_refused_by_name():
+    yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0, "original_max_position_embeddings": 32}
+    with pytest.raises(ValueError, match="rope_type='yarn': must be one of default, linear, llama3"):
+        parity.of_model(TheirLlama(configuration(rope_parameters=yarn)), "m")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_laws_of_positions_hold_on_a_models_own_queries_and_keys(dtype):
+    model, _ = pair(configuration(attention_bias=True, num_key_value_heads=1), torch.float32)
+    pairs, distance, sinusoidal = parity.positions(parity.of_model(model, "m"), dtype)
+    assert pairs.holds
+    assert distance.holds
+    assert not sinusoidal.holds
+    assert sinusoidal.as_expected, "nothing says that it must"
+    assert pairs.scores > 0.1
+
+
+def test_a_broken_law_of_positions_is_seen(monkeypatch):
+    from loopviz.anatomy import rope
+
+    monkeypatch.setattr(rope, "projection_to_pairs", lambda projection, n_heads: projection)
+    model, _ = pair(configuration(), torch.float32)
+    pairs, _, _ = parity.positions(parity.of_model(model, "m"), torch.float32)
+    assert not pairs.as_expected
+
+
+def test_a_prompt_is_read_as_it_is():
+    ids = tokens(1, 9)[0]
+    subject = parity.of_model(make_llama(), "m", ids)
+    assert torch.equal(subject.batch.input_ids, ids[None])
+    assert subject.batch.attention_mask.all()
+    for row in parity.compare(subject, torch.float32):
+        assert row.agrees, row.why()
