@@ -292,29 +292,28 @@ def compare(subject: Subject, dtype: torch.dtype, device: torch.device | None = 
     theirs, ours = build(subject, dtype, device)
     batch = Batch(*(each.to(device) for each in vars(subject.batch).values()))
     real_ours, found = ours(batch.input_ids, batch.attention_mask, batch.labels)
-    loss_ours = shifted_loss(found, batch.labels)
-    real_labels = _real_labels(batch)
+    losses_ours = (shifted_loss(found, batch.labels), real_ours)
+    labels = (batch.labels, _real_labels(batch))
     rows, kept = [], []
     for attention in ATTENTIONS:
         theirs.set_attn_implementation(attention)
-        out = theirs(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        losses = [theirs.loss_function(out.logits, of, subject.config.vocab_size) for of in (batch.labels, real_labels)]
-        kept.append(out.logits)
-        same = torch.equal(out.logits, found) and torch.equal(losses[0], loss_ours)
+        logits = theirs(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        losses = [theirs.loss_function(logits, wanted, subject.config.vocab_size) for wanted in labels]
+        kept.append(logits)
         rows.append(
             Row(
-                subject.name,
-                dtype,
-                attention,
-                out.logits.numel(),
-                same,
-                _largest(out.logits, found),
-                _largest(out.logits),
-                float(losses[0]),
-                float(loss_ours),
-                float(losses[1]),
-                float(real_ours),
-                None if len(kept) < len(ATTENTIONS) else _largest(*kept),
+                subject=subject.name,
+                dtype=dtype,
+                attention=attention,
+                logits=logits.numel(),
+                equal=torch.equal(logits, found) and all(map(torch.equal, losses, losses_ours)),
+                max_delta_logit=_largest(logits, found),
+                largest_logit=_largest(logits),
+                loss_theirs=float(losses[0]),
+                loss_ours=float(losses_ours[0]),
+                real_theirs=float(losses[1]),
+                real_ours=float(losses_ours[1]),
+                own_delta_logit=None if len(kept) < len(ATTENTIONS) else _largest(*kept),
             )
         )
     return rows
