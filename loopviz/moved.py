@@ -136,6 +136,8 @@ MOVED: Mapping[str, str] = MappingProxyType(
         "loopviz.app.bounds": "loopviz.app.sessions.bounds",
         "loopviz.app.faults": "loopviz.app.sessions.faults",
         "loopviz.app.private_paths": "loopviz.app.sessions.private_paths",
+        "loopviz.app.glossary": "loopviz.app.server.glossary",
+        "loopviz.app.theme": "loopviz.app.server.theme",
         "loopviz.app.look": "loopviz.app.server.document",
         "loopviz.app.preview": "loopviz.app.server.link_preview",
         "loopviz.app.sources": "loopviz.app.server.source_code",

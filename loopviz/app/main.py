@@ -19,9 +19,9 @@ from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.server import assets
 from loopviz.app.server.request_guard import rules_of
+from loopviz.app.server.theme import theme
 from loopviz.app.sessions.mailbox import keep_mail
 from loopviz.app.sessions.models import ModelRoom
-from loopviz.app.theme import theme
 
 DEFAULT_MODEL = "stories-loop"
 WARM_AFTER = 15.0  # seconds until the model is loaded although nobody has opened the page

@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Protocol
 
 import gradio as gr
 
+from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.contract import PAGES as PAGES  # a page is named `nav.<name>` in the texts
 from loopviz.app.server.assets import asset_url
 from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.faults import guarded, kinds, unforeseen
@@ -19,9 +21,6 @@ from loopviz.app.sessions.messages import dumps, wire
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
 from loopviz.figures import theme, toolbar
-
-# The pages in the order in which they are offered: name (`nav.<name>` in the texts) and address beside the root.
-PAGES: Mapping[str, str] = {"explore": "./", "compare": "./compare", "lab": "./lab"}
 
 # Of all texts, those that are about other pages' things.
 _ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.")
@@ -111,7 +110,7 @@ def askable(of: Any, *names: str) -> list[Callable[[str], str]]:
             try:
                 return getattr(of, name)(question)
             except kinds() as error:
-                asked = untrusted.read(question, len(question) if isinstance(question, str) else 0)
+                asked = untrusted.read(question, contract.InLanguage, len(question) if isinstance(question, str) else 0)
                 said = unforeseen(error, pick_language(asked.get("lang")), f"the question {name!r}")
                 return dumps({"kind": "failed", "state": "failed", "text": said})
 
@@ -140,14 +139,17 @@ class ScriptedPage:
         data: what its script is told once (`page_data`).
     """
 
-    name: ClassVar[str]  # as in PAGES; its script is `<name>/main.js`
+    name: ClassVar[
+        str
+    ]  # as in PAGES; its script is `<name>/main.js`, what it may ask of `work` is in `contract.QUESTIONS`
     title: ClassVar[str]
-    questions: ClassVar[tuple[str, ...]]  # the methods of `work` that the script may ask
 
     def __init__(self, demo: gr.Blocks, work: Work, data: Mapping[str, Any]) -> None:
         self.work = work
         with demo.route(self.title, PAGES[self.name].removeprefix("."), show_in_navbar=False):
-            self.live = element(f"{self.name}/main.js", data, askable(work, *self.questions), f"lv-{self.name}")
+            self.live = element(
+                f"{self.name}/main.js", data, askable(work, *contract.QUESTIONS[self.name]), f"lv-{self.name}"
+            )
             # who comes waits in a line of ours, which says how long it is (see loopviz.app.sessions.waiting_line)
             limits = {"concurrency_limit": None, "trigger_mode": "multiple"}
             self.live.begin(guarded(self._run), None, self.live, **limits, **PRIVATE)

@@ -17,11 +17,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from loopviz import outputs
 from loopviz.figures import labels, plotlyjs, theme, toolbar
+from loopviz.figures.edits import pack
 from loopviz.panels import PANELS, Focus, figure_json
 from loopviz.panels.kit import formulas
 from loopviz.paths import WEB
@@ -145,14 +147,14 @@ def to_html(
         f"</main><footer><p>{words['offline']}</p></footer>",
         f"<script type='text/plain' id='lv-data'>{_pack(data.encode())}</script>",
         f"<script type='text/plain' id='lv-plotly'>{_plotly(small)}</script>",
-        f"<script>{_asset('report.js')}</script>",
+        f"<script>{_script()}</script>",
     ]
     head = [
         "<meta charset='utf-8'>",
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>{words['title']} · {_escape(trace.meta['model'])}</title>",
-        f"<style>{_asset('report.css')}</style>",
+        f"<style>{(WEB / 'report' / 'report.css').read_text(encoding='utf-8')}</style>",
     ]
     page = f"<!doctype html>\n<html lang='{lang}'><head>{''.join(head)}</head>\n<body>{''.join(body)}</body></html>\n"
     return page.encode("utf-8", "replace").decode()  # half a character cannot be in a file
@@ -181,8 +183,22 @@ def check_panels(names: Iterable[str] | None) -> None:
         raise ValueError(f"panels: {unknown[0]!r} is no panel; there are {', '.join(PANELS)}")
 
 
-def _asset(name: str) -> str:
-    return (WEB / "report" / name).read_text(encoding="utf-8")
+_IMPORT = re.compile(r'^import .* from "(\.[\w./]+)";\n', re.M)
+
+
+@functools.cache
+def _script() -> str:
+    """The report's script with what it imports of the pages' scripts: a single file has no others beside it."""
+    return f'(() => {{\n"use strict";\n{_inlined(WEB / "report" / "report.js", set())}}})();\n'
+
+
+def _inlined(path: Path, known: set[Path]) -> str:
+    """A script and, before it, whatever it imports that is not in `known`, as parts of one."""
+    known.add(path)
+    text = path.read_text(encoding="utf-8")
+    beside = [(path.parent / address).resolve() for address in _IMPORT.findall(text)]
+    before = "".join(_inlined(other, known) for other in beside if other not in known)
+    return before + re.sub(r"^export ", "", _IMPORT.sub("", text), flags=re.M)
 
 
 def _escape(text: Any) -> str:
@@ -233,14 +249,10 @@ def _growth(trace: Trace, panel: ModuleType, focus: Focus) -> dict[str, Any]:
     empty = figure_json(panel.figure(seen, focus))
     said = [panel.summary(seen, focus)]
     for frame in trace.frames:
-        edits = panel.patch(seen, frame, focus)
-        ops.append([[_CODES[op["op"]], op["path"], op["value"]] for op in edits])
+        ops.append(pack(panel.patch(seen, frame, focus)))
         seen.append(frame)
         said.append(panel.summary(seen, focus))
     return {"empty": empty, "ops": ops, "summaries": said}
-
-
-_CODES = {"set": 0, "append": 1, "splice": 2}  # of the report's script
 
 
 def _made(trace: Trace, words: Mapping[str, str]) -> str:

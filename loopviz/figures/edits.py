@@ -6,6 +6,8 @@ An Op is data, so the same list can be applied here (tests, exports) and by the 
 * ``{"op": "splice", "path": [..., start], "value": [...]}`` replaces as many values of the list, from index ``start`` on;
 * ``{"op": "set", "path": [...], "value": ...}`` replaces what is at ``path``, or adds that key to a dict; an index of a
   list must exist.
+
+Pages and reports get them packed (:func:`pack`) and fold them in `assets/web/core/messages.js`, which does as :func:`apply`.
 """
 
 from __future__ import annotations
@@ -72,6 +74,26 @@ def apply(figure: dict[str, Any], ops: Iterable[Op]) -> dict[str, Any]:
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(f"path={op['path']!r}: not in this figure ({error})") from error
     return figure
+
+
+CODES = {"set": 0, "append": 1, "splice": 2}  # what a packed edit begins with
+
+
+def pack(ops: Iterable[Op]) -> list[list[Any]]:
+    """Ops as short as they can simply be written: `[code, shared, *rest of the path, value]`.
+
+    `code` is of `CODES`; `shared` counts the path's leading parts that are those of the op before.
+    """
+    packed: list[list[Any]] = []
+    before: list[str | int] = []
+    for op in ops:
+        path = op["path"]
+        shared = 0
+        while shared < min(len(path), len(before)) and path[shared] == before[shared]:
+            shared += 1
+        packed.append([CODES[op["op"]], shared, *path[shared:], op["value"]])
+        before = path
+    return packed
 
 
 def fill(figure: dict[str, Any], values: Mapping[Path, Any]) -> dict[str, Any]:

@@ -5,25 +5,30 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HINTS: dict[type, dict[str, Any]] = {}
 
 
-def _hints(kind: type) -> dict[str, Any]:
+def hints_of(kind: type) -> dict[str, Any]:
+    """The type of each key of a TypedDict."""
     if kind not in _HINTS:
         _HINTS[kind] = get_type_hints(kind)
     return _HINTS[kind]
 
 
 def check_type(value: Any, kind: Any, path: str) -> None:
-    """Raise ValueError, naming ``path``, unless ``value`` has the type ``kind`` (TypedDicts: their keys and no others)."""
+    """Raise ValueError, naming ``path``, unless ``value`` has the type ``kind``.
+
+    Of a TypedDict: its keys and no others. A tuple is written as JSON does, as a list of so many entries.
+    """
     origin = get_origin(kind)
     if kind is Any:
         return
     if is_typeddict(kind):
-        hints = _hints(kind)
+        hints = hints_of(kind)
         if not isinstance(value, Mapping):
             raise ValueError(f"{path}: {type(value).__name__} where a mapping {kind.__name__} belongs")
         missing, unknown = kind.__required_keys__ - value.keys(), value.keys() - hints.keys()
@@ -47,9 +52,14 @@ def check_type(value: Any, kind: Any, path: str) -> None:
     elif origin is Literal:
         if not any(type(value) is type(one) and value == one for one in get_args(kind)):
             raise ValueError(f"{path}: {value!r} is none of {', '.join(map(repr, get_args(kind)))}")
-    elif origin is Union:
-        if value is not None:  # every union here is "or None"
-            check_type(value, next(a for a in get_args(kind) if a is not type(None)), path)
+    elif origin is tuple:
+        if not isinstance(value, list) or len(value) != len(get_args(kind)):
+            raise ValueError(f"{path}: {value!r:.80} where a list of {len(get_args(kind))} belongs")
+        for i, (entry, item) in enumerate(zip(value, get_args(kind), strict=True)):
+            check_type(entry, item, f"{path}[{i}]")
+    elif origin in (Union, UnionType):
+        if value is not None or type(None) not in get_args(kind):
+            _check_either(value, [one for one in get_args(kind) if one is not type(None)], path)
     elif kind is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"{path}: {value!r} is not a finite number")
@@ -57,3 +67,17 @@ def check_type(value: Any, kind: Any, path: str) -> None:
         raise ValueError(f"{path}: {value!r} is not {kind.__name__}")
     elif kind is str and _SURROGATE.search(value):
         raise ValueError(f"{path}: half a character (a lone surrogate), which no file can hold")
+
+
+def _check_either(value: Any, kinds: list[Any], path: str) -> None:
+    """Raise ValueError, naming ``path``, unless ``value`` has one of these types."""
+    if len(kinds) == 1:
+        return check_type(value, kinds[0], path)
+    for kind in kinds:
+        try:
+            return check_type(value, kind, path)
+        except ValueError:
+            continue
+    raise ValueError(
+        f"{path}: {value!r:.80} is none of {', '.join(getattr(kind, '__name__', str(kind)) for kind in kinds)}"
+    )

@@ -1,10 +1,15 @@
-"""Messages as the page's script reads them: the other half of `loopviz.app.explore.run.wire` and `pack`."""
+"""Messages as the pages' scripts read them, each checked against the contract; tests/browser/test_messages.py holds it to the scripts."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from loopviz.app import contract
+from loopviz.figures.edits import CODES, Op
+
+_ANY = tuple(dict.fromkeys(kind for kinds in contract.MESSAGES.values() for kind in kinds))
+_NAMES = {code: name for name, code in CODES.items()}
 _SWAP = str.maketrans("\"'", "'\"")
 
 
@@ -14,13 +19,16 @@ def unwire(text: str) -> dict[str, Any]:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    return json.loads(text.translate(_SWAP), parse_constant=refuse)
+    message = json.loads(text.translate(_SWAP), parse_constant=refuse)
+    contract.check(message, _ANY, "message")
+    return message
 
 
-def unpack(packed: list[list[Any]]) -> list[dict[str, Any]]:
+def unpack(packed: list[list[Any]]) -> list[Op]:
     """Ops from their packed form."""
-    ops, path = [], []
+    ops: list[Op] = []
+    path: list[str | int] = []
     for code, shared, *rest, value in packed:
         path = [*path[:shared], *rest]
-        ops.append({"op": ("set", "append", "splice")[code], "path": path, "value": value})
+        ops.append({"op": _NAMES[code], "path": path, "value": value})
     return ops

@@ -31,6 +31,7 @@ NO_LIMITS = {
         sessions.waiting_line._LOOK sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
+        contract.MOST_SLUG
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
         controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
         controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT

@@ -17,7 +17,8 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 
 from loopviz.app import controls as st
-from loopviz.app.controls.link_word import QUERY, PageState, encode
+from loopviz.app.contract import QUERIES
+from loopviz.app.controls.link_word import PageState, encode
 from loopviz.panels.loop import state_trajectory
 from loopviz.trace.file import save
 from scripts.serving import served
@@ -229,7 +230,7 @@ def test_link_that_downloads_asks_first(
     for at in ("", "compare"):
         context = browser.new_context()
         page = context.new_page()
-        page.goto(f"{app_url}{at}?{QUERY}={word}&lang={lang}")
+        page.goto(f"{app_url}{at}?{QUERIES['link']}={word}&lang={lang}")
         asking = page.locator(".lv-ask-model")
         expect(asking).to_contain_text(str(folder), timeout=PATIENCE)
         if not at or lang == "en":

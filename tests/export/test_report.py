@@ -17,6 +17,7 @@ from loopviz.export import report
 from loopviz.figures import plotlyjs
 from loopviz.panels import PANELS, Focus, apply, figure_json
 from loopviz.trace import Trace, file
+from tests.app.page_double import unpack
 from tests.trace.synthetic import make_meta, random_trace, traces
 
 PAYLOADS = [
@@ -194,11 +195,7 @@ def test_the_replay_shows_each_panel_as_it_was_after_every_token(focus: Focus) -
         assert found["figure"] == plain_json(panel.figure(trace, focus))
         for count in range(len(trace) + 1):
             if count:
-                codes = {0: "set", 1: "append", 2: "splice"}
-                ops = [
-                    {"op": codes[code], "path": path, "value": value} for code, path, value in found["ops"][count - 1]
-                ]
-                apply(figure, ops)
+                apply(figure, unpack(found["ops"][count - 1]))
             seen = Trace(trace.meta, trace.frames[:count])
             assert figure == plain_json(panel.figure(seen, then)), (name, count)
             assert found["summaries"][count] == panel.summary(seen, then)

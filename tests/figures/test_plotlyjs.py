@@ -56,7 +56,7 @@ def test_small_is_enough_for_every_panel_but_states_in_three_dimensions() -> Non
 
 
 def test_the_page_s_script_has_the_same_list() -> None:
-    script = (WEB / "core" / "plotly.js").read_text(encoding="utf-8")
-    listed = re.search(r"SMALL_DRAWS = new Set\(\[([^\]]*)\]\)", script)
+    script = (WEB / "core" / "contract.js").read_text(encoding="utf-8")
+    listed = re.search(r"SMALL_DRAWS = \[([^\]]*)\]", script)
     assert listed is not None
     assert set(re.findall(r'"(\w+)"', listed[1])) == plotlyjs.SMALL_DRAWS

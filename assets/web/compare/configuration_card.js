@@ -1,17 +1,30 @@
 // A configuration of the Compare page: its name, its settings, and what it wrote.
 
+import { QUERIES } from "../core/contract.js";
 import { el, name, press } from "../core/dom.js";
 import { Field } from "../widgets/form.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "11 4", longdashdot: "11 3 2 3" };
 
-/** The line that stands for a configuration in every plot. */
+/** @import { CardAsked, CardNews, CheckedCard, CompareConfig, CompareQuestions, Compare as Begin, Values } from "../core/contract.js" */
+/** @import { Frame } from "../core/page_head.js" */
+/**
+ * What a configuration is made of. `origin`: where its name comes from when the visitor gave none, a key of our texts;
+ * `plain`: the model without its loop; `changes`: what was set for it; `held`: what a link holds; `gave`: what gave way to the model.
+ * @typedef {{ origin?: string | null, plain?: boolean, changes?: Values, called?: string, held?: CardAsked["base"], gave?: Record<string, any> }} Setup
+ */
+
+/**
+ * The line that stands for a configuration in every plot.
+ * @param {CompareConfig} config
+ * @param {number} place
+ */
 export function swatch({ colours, dashes }, place) {
   const svg = document.createElementNS(SVG, "svg");
   const line = document.createElementNS(SVG, "line");
   for (const [key, value] of Object.entries({ x1: 1, x2: 33, y1: 5, y2: 5, stroke: colours[place], "stroke-width": 3, "stroke-dasharray": DASH[dashes[place]] })) {
-    line.setAttribute(key, value);
+    line.setAttribute(key, String(value));
   }
   svg.setAttribute("viewBox", "0 0 34 10");
   svg.setAttribute("class", "lv-swatch-line");
@@ -21,19 +34,33 @@ export function swatch({ colours, dashes }, place) {
 }
 
 export class Card {
+  /** @type {Values} every value, as the server has it */
+  suited = {};
+  /** @type {string | null | undefined} why it is refused */
+  refused = null;
+  /** @type {Partial<CardNews> | null} all that messages have said of it */
+  result = null;
+  /** @type {boolean} whether it is to end, and has not ended yet */
+  halting = false;
+  /** @type {Map<string, Field<CompareConfig["controls"][number]>>} by control */
+  fields = new Map();
+
   /**
-   * `origin`: where its name comes from when the visitor gave none: a key of our texts, or nothing;
-   * `plain`: the model without its loop; `changes`: what was set for it; `held`: `{model, values}` that a link holds.
+   * @param {import("./main.js").Page} page
+   * @param {Setup} setup
    */
   constructor(page, { origin = null, plain = false, changes = {}, called = "", held = null, gave = {} }) {
-    Object.assign(this, { page, origin, plain, changes: { ...changes }, called, held, gave: { ...gave } });
-    this.suited = {}; // every value, as the server has it
-    this.result = null;
-    this.halting = false; // whether it is to end, and has not ended yet
-    this.fields = new Map();
+    this.page = page;
+    this.origin = origin;
+    this.plain = plain;
+    this.changes = { ...changes };
+    this.called = called;
+    this.held = held;
+    this.gave = { ...gave };
     this.build();
   }
 
+  /** @returns {Frame<CompareConfig, CompareQuestions, Begin>} */
   get frame() {
     return this.page.frame;
   }
@@ -91,13 +118,14 @@ export class Card {
     }
   }
 
-  /** A control's value: as the server has it, as it was set, as a link holds it for its model, as the model brings it. */
+  /** A control's value: as the server has it, as it was set, as a link holds it for its model, as the model brings it. @param {string} key */
   value(key) {
+    /** @type {Values} */
     const linked = this.held?.model === this.page.model.value.trim() ? this.held.values : {};
     return this.suited[key] ?? this.changes[key] ?? linked[key] ?? this.page.base[key];
   }
 
-  /** Another model has come: what of its settings gave way to it. */
+  /** Another model has come: what of its settings gave way to it. @param {CheckedCard["gave"]} gave */
   suit(gave) {
     for (const key of Object.keys(gave)) delete this.changes[key];
     this.gave = gave;
@@ -112,6 +140,7 @@ export class Card {
     return this.page.cards.indexOf(this);
   }
 
+  /** @returns {CardAsked} */
   asked() {
     return { name: this.name, plain: this.plain, values: this.plain ? {} : this.changes, base: this.held };
   }
@@ -119,14 +148,15 @@ export class Card {
   /** Put its words and place in place. */
   label() {
     const { frame, page } = this;
+    /** @type {(key: string, values?: Record<string, any>) => string} */
     const text = (key, values) => frame.text(key, values);
-    this.node.dataset.place = this.place;
+    this.node.dataset.place = String(this.place);
     this.mark.replaceChildren(swatch(frame.config, this.place));
     if (document.activeElement !== this.title) this.title.value = this.name;
     this.title.setAttribute("aria-label", text("compare.name"));
     this.base.checked = page.baseline === this;
     this.baseText.textContent = text("compare.baseline");
-    this.baseText.parentNode.title = text("compare.baseline.hint");
+    this.baseText.parentElement.title = text("compare.baseline.hint");
     this.copy.textContent = text("compare.copy");
     this.copy.disabled = page.full;
     name(this.remove, text("compare.remove"));
@@ -142,7 +172,7 @@ export class Card {
     this.show();
   }
 
-  /** What the server says of its settings. */
+  /** What the server says of its settings. @param {CheckedCard} card */
   checked({ about, refused, controls, values }) {
     this.refused = refused;
     this.suited = values;
@@ -155,7 +185,11 @@ export class Card {
     this.show();
   }
 
-  /** A value in words. */
+  /**
+   * A value in words.
+   * @param {string} key
+   * @param {unknown} value
+   */
   said(key, value) {
     if (typeof value === "boolean") return this.frame.text(`gave.${value}`);
     return typeof value === "string" ? this.frame.text(`${key}.${value}`) : String(value);
@@ -175,7 +209,7 @@ export class Card {
     this.show();
   }
 
-  /** What a message says of it. */
+  /** What a message says of it. @param {CardNews} news */
   take(news) {
     const before = this.result;
     this.result = { ...(before ?? {}), ...news };
@@ -203,7 +237,7 @@ export class Card {
     this.stop.hidden = !busy || this.halting;
     this.open.hidden = !result?.link;
     if (result?.link) {
-      this.open.href = `${frame.config.pages.explore}?s=${result.link}`;
+      this.open.href = `${frame.config.pages.explore}?${QUERIES.link}=${result.link}`;
       this.open.title = frame.text("compare.open.hint");
     }
     this.text.dataset.idle = this.text.childElementCount ? "" : frame.text("compare.idle");

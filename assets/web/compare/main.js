@@ -1,9 +1,11 @@
 // The Compare page: configurations beside each other, their texts and curves as they come, a table and a Pareto plot.
 // The other half is loopviz/app/compare/service.py; messages are listed in loopviz/app/compare/run.py.
 
+import { QUERIES, USUAL_PRESET } from "../core/contract.js";
 import { el, press } from "../core/dom.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Field } from "../widgets/form.js";
+import { Glossary } from "../widgets/glossary.js";
 import { AskModel } from "../widgets/model_consent.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { Card } from "./configuration_card.js";
@@ -11,31 +13,77 @@ import { Results } from "./results.js";
 
 const SILENCE_MS = 5000; // then the server is asked whether something got lost
 
-class Page {
+/** @import { Check, Compare, CompareConfig, CompareMessage, CompareNews, CompareQuestions, CompareSnapshot, Control, Values } from "../core/contract.js" */
+/** @import { Parts } from "../core/page_globals.js" */
+/** @import { Setup } from "./configuration_card.js" */
+/** @import { FileKind } from "./results.js" */
+
+export class Page {
+  /** @type {Card[]} */
+  cards = [];
+  /** @type {Card | null} the one that the others are compared with */
+  baseline = null;
+  /** @type {Values} of everybody's controls */
+  shared = {};
+  /** @type {Map<string, Field<Control>>} everybody's, by control */
+  sharedFields = new Map();
+  /** @type {boolean} whether the model has a loop of its own */
+  looped = true;
+  /** @type {string} the model whose settings the cards hold */
+  suits = "";
+  /** @type {boolean} whether the model is the visitor's own choice */
+  chosen = false;
+  /** @type {boolean} whether Stop was pressed while it was on its way */
+  resting = false;
+  /** @type {number} of the latest start */
+  n = 0;
+  /** @type {string | null} of that one, unguessable */
+  ticket = null;
+  /** @type {string | null} the comparison shown */
+  run = null;
+  /** @type {CompareSnapshot["end"]} why it ended */
+  end = null;
+  /** @type {boolean} whether one is made */
+  running = false;
+  /** @type {number} what has been heard of it */
+  seq = 0;
+  /** @type {number} when */
+  heard = 0;
+  /** @type {boolean} whether it is asked for anew */
+  looking = false;
+  /** @type {number | undefined} until what is set up is checked */
+  checking = undefined;
+  /** @type {string} what is said; "": how far it is */
+  said = "";
+  /** @type {boolean} whether that is bad news */
+  bad = false;
+
+  /**
+   * @param {Parts<Compare>} parts
+   * @param {CompareConfig} config
+   */
   constructor(parts, config) {
-    this.frame = new Frame(parts, config, this);
+    /** @type {Frame<CompareConfig, CompareQuestions, Compare>} */
+    this.frame = new Frame(parts, config, this, new Glossary());
     this.root = parts.root;
-    this.cards = [];
+    /** @type {Values} as the model brings them */
     this.base = Object.fromEntries(config.controls.map((control) => [control.name, control.value]));
-    this.shared = {};
-    this.looped = true; // whether the model has a loop of its own
-    this.suits = ""; // the model whose settings the cards hold
-    this.n = 0; // of the latest start
-    this.run = null; // the comparison shown
-    this.running = false;
-    this.seq = 0;
-    this.heard = 0;
     this.build(config);
     this.open();
     setInterval(() => this.watch(), 1000);
   }
 
+  /**
+   * @param {string} key
+   * @param {Record<string, any>} [values]
+   */
   text(key, values) {
     return this.frame.text(key, values);
   }
 
   // --- building --------------------------------------------------------------------------------------------------
 
+  /** @param {CompareConfig} config */
   build(config) {
     this.prompt = new Field({ name: "prompt", kind: "long" }, () => {});
     this.after = new Field({ name: "continuation", kind: "long" }, () => {});
@@ -45,14 +93,11 @@ class Page {
     this.status.setAttribute("role", "status");
     this.modelLine = el("span", "lv-model");
     this.asking = new AskModel(() => this.check(0));
-    this.chosen = false; // whether the model is the visitor's own choice
-    this.resting = false; // whether Stop was pressed while it was on its way
     this.model = new Field({ name: "model", kind: "name" }, () => this.remodel());
     const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
     names.id = "lv-models";
     this.model.input.setAttribute("list", names.id);
     this.model.value = config.models[0];
-    this.sharedFields = new Map();
     const form = el("div", "lv-form", this.model.node, names);
     for (const control of config.controls.filter((one) => one.group === "sampling")) {
       const field = new Field(control, (value) => {
@@ -64,11 +109,13 @@ class Page {
       form.append(field.node);
     }
     this.sharedTitle = el("summary");
-    this.adders = [
+    /** @type {[string, Setup][]} */
+    const offered = [
       ["compare.plain", { plain: true, origin: "compare.plain" }],
       ["compare.own", { origin: "compare.own" }],
-      ...config.presets.map((preset) => [`preset.${preset.name}.label`, { origin: `preset.${preset.name}.label`, changes: preset.values }]),
-    ].map(([key, card]) => {
+      ...config.presets.map((preset) => /** @type {[string, Setup]} */ ([`preset.${preset.name}.label`, { origin: `preset.${preset.name}.label`, changes: preset.values }])),
+    ];
+    this.adders = offered.map(([key, card]) => {
       const button = press("lv-preset-button", () => this.add(card));
       button.dataset.key = key;
       return button;
@@ -92,20 +139,21 @@ class Page {
   /** The first cards: those of a link, or usual ones. */
   async open() {
     const { config } = this.frame;
-    const word = new URLSearchParams(location.search).get("s");
+    const word = new URLSearchParams(location.search).get(QUERIES.link);
     const offer = config.offers[config.models[0]] ?? config.offers[""];
     this.prompt.value = offer.examples[0];
     this.after.value = offer.continuation;
     const own = { origin: "compare.own" };
-    const slot = config.presets.find((preset) => preset.name === "one_slot");
-    const cards = [{ plain: true, origin: "compare.plain" }, own, { origin: "preset.one_slot.label", changes: slot.values }];
+    const slot = config.presets.find((preset) => preset.name === USUAL_PRESET);
+    /** @type {Setup[]} */
+    const cards = [{ plain: true, origin: "compare.plain" }, own, { origin: `preset.${USUAL_PRESET}.label`, changes: slot.values }];
     const opened = word ? await this.frame.ask("opening", { word, lang: this.frame.lang }) : null;
     if (opened?.kind === "opening") {
       this.model.value = opened.values.model;
       if (opened.prompt !== null) [this.prompt.value, this.after.value] = [opened.prompt, ""];
       for (const [key, field] of this.sharedFields) field.value = this.shared[key] = opened.values[key];
       const values = Object.fromEntries(config.controls.filter(({ group }) => config.groups.includes(group)).map(({ name }) => [name, opened.values[name]]));
-      cards.splice(1, 2, { origin: "compare.current", held: { model: opened.values.model, values } }, own);
+      cards.splice(1, 2, { origin: "compare.current", held: { model: String(opened.values.model), values } }, own);
       if (opened.said.length) this.say(opened.said.join(" "), true);
     }
     this.cards = cards.map((card) => new Card(this, card));
@@ -124,6 +172,7 @@ class Page {
   }
 
   label() {
+    /** @type {(key: string, values?: Record<string, any>) => string} */
     const text = (key, values) => this.text(key, values);
     this.prompt.label(text("compare.prompt"));
     this.prompt.show({ info: text("compare.prompt.hint") });
@@ -146,7 +195,7 @@ class Page {
     this.showState();
   }
 
-  /** What a card of this origin is called: a model that has no loop of its own takes the usual one. */
+  /** What a card of this origin is called: a model that has no loop of its own takes the usual one. @param {string} origin */
   called(origin) {
     return this.text(origin === "compare.own" && !this.looped ? "compare.usual" : origin);
   }
@@ -180,6 +229,7 @@ class Page {
     for (const card of this.cards) card.reset();
   }
 
+  /** @param {Setup} made */
   add(made) {
     if (this.full) return;
     const card = new Card(this, made);
@@ -188,12 +238,14 @@ class Page {
     card.node.scrollIntoView({ block: "nearest" });
   }
 
+  /** @param {Card} card */
   drop(card) {
     this.cards = this.cards.filter((one) => one !== card);
     if (this.baseline === card) this.baseline = this.cards[0];
     this.changed();
   }
 
+  /** @param {Card} card */
   rebase(card) {
     this.baseline = card;
     this.label();
@@ -215,6 +267,7 @@ class Page {
     this.check();
   }
 
+  /** @returns {Check} */
   asked() {
     return {
       lang: this.frame.lang,
@@ -270,7 +323,7 @@ class Page {
     this.label();
   }
 
-  /** End one configuration, or all. */
+  /** End one configuration, or all. @param {Card | null} card */
   stop(card = null) {
     this.frame.ask("stop", { ticket: this.ticket, place: card ? card.place : null });
     if (!card) this.resting = this.root.dataset.model !== "ready";
@@ -278,6 +331,7 @@ class Page {
     if (!card) this.say(this.text("compare.stopping"));
   }
 
+  /** @param {CompareMessage} message */
   receive(message) {
     this.heard = performance.now();
     if ("ticket" in message && message.ticket !== this.ticket) return; // of a comparison that another has replaced
@@ -296,17 +350,19 @@ class Page {
     this.label();
   }
 
+  /** @param {Record<string, string>} reasons by place */
   refuse(reasons) {
-    for (const [place, reason] of Object.entries(reasons)) this.cards[place]?.take({ stage: "refused", reason, from: 0, pieces: [] });
+    for (const [place, reason] of Object.entries(reasons)) this.cards[Number(place)]?.take({ stage: "refused", reason, from: 0, pieces: [] });
   }
 
+  /** @param {CompareSnapshot} message */
   snapshot(message) {
     this.run = message.run;
     this.seq = message.seq;
     this.refuse(message.refused);
     for (const [place, card] of Object.entries(message.cards)) {
-      this.cards[place]?.text.replaceChildren();
-      this.cards[place]?.take(card);
+      this.cards[Number(place)]?.text.replaceChildren();
+      this.cards[Number(place)]?.take(card);
     }
     this.results.take(message);
     this.said = "";
@@ -314,18 +370,20 @@ class Page {
     this.results.rows(this.cards);
   }
 
+  /** @param {CompareNews} message @returns {void} */
   news(message) {
     if (message.run !== this.run || message.first > this.seq) return void this.look({}, message.run);
     if (message.last < this.seq || (message.last === this.seq && !message.end)) return undefined; // a snapshot has it
     if (message.first < this.seq) return void this.look({}, message.run);
     this.seq = message.last;
-    for (const [place, card] of Object.entries(message.cards)) this.cards[place]?.take(card);
+    for (const [place, card] of Object.entries(message.cards)) this.cards[Number(place)]?.take(card);
     this.results.add(message);
     this.finish(message.end);
     if (message.pareto || message.end) this.results.rows(this.cards);
     return undefined;
   }
 
+  /** @param {CompareSnapshot["end"]} end */
   finish(end) {
     this.end = end;
     if (end && this.running) {
@@ -334,7 +392,10 @@ class Page {
     } else this.showState();
   }
 
-  /** Everything of the comparison anew, in another language or by another quantity. */
+  /**
+   * Everything of the comparison anew, in another language or by another quantity.
+   * @param {{ view?: string, axes?: string[] }} change
+   */
   async look(change, run = this.run) {
     if (!run || this.looking) return;
     this.looking = true;
@@ -355,6 +416,7 @@ class Page {
     }
   }
 
+  /** @param {FileKind} kind */
   async download(kind) {
     const answer = await this.frame.ask("download", { run: this.run, kind });
     if (answer?.kind === "file") save(answer);
@@ -363,6 +425,7 @@ class Page {
 
   // --- what is shown -----------------------------------------------------------------------------------------------
 
+  /** @param {string} text */
   say(text, bad = false) {
     this.said = text;
     this.bad = bad;
@@ -396,4 +459,5 @@ class Page {
   }
 }
 
+/** @param {Parts<Compare>} parts */
 export const mount = (parts) => start(parts, Page);

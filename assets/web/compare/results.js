@@ -1,16 +1,27 @@
 // What a comparison found: curves, the table with its files, and any two columns of it against each other.
 
+import { CURVES, QUERIES, TABLE_FILES, TABLE_GROUPS } from "../core/contract.js";
 import { el, press } from "../core/dom.js";
 import { applyOps } from "../core/messages.js";
 import { Plot, Plots } from "../core/plot.js";
 import { Table } from "../widgets/table.js";
 import { swatch } from "./configuration_card.js";
 
-const CURVES = ["convergence", "loops", "kv"];
-const GROUPS = ["buys", "costs", "ran"]; // of the table's columns, as loopviz/lab/comparison/table.py
+/** @import { Compare, CompareConfig, CompareNews, CompareQuestions, CompareSnapshot, Row } from "../core/contract.js" */
+/** @import { Frame } from "../core/page_head.js" */
+/** @import { Card } from "./configuration_card.js" */
+/** @typedef {typeof TABLE_FILES[number]} FileKind */
 
 export class Results {
-  /** `look` asks for the comparison drawn otherwise, `download` for a file of this kind. */
+  /** @type {CompareSnapshot["columns"]} of the table */
+  columns = [];
+
+  /**
+   * @param {Frame<CompareConfig, CompareQuestions, Compare>} frame
+   * @param {object} asks
+   * @param {(change: { view?: string, axes?: string[] }) => void} asks.look for the comparison drawn otherwise
+   * @param {(kind: FileKind) => void} asks.download for a file
+   */
   constructor(frame, { look, download }) {
     this.frame = frame;
     this.plots = new Plots(frame);
@@ -27,20 +38,24 @@ export class Results {
       this.pareto.choices.append(el("label", "lv-axis", title, select));
       return select;
     });
-    this.tables = GROUPS.map((group) => {
+    this.tables = TABLE_GROUPS.map((group) => {
       const table = new Table();
       table.scroller.dataset.group = group;
       return { group, table, title: el("h3") };
     });
     this.tableTitle = el("h2");
     this.tableHint = el("p", "lv-question");
-    this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => download(kind)), { value: kind }));
+    this.files = TABLE_FILES.map((kind) => Object.assign(press("lv-quiet", () => download(kind)), { value: kind }));
     const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, ...this.tables.flatMap(({ title, table }) => [title, table.node]), el("div", "lv-files", ...this.files));
     const grid = el("div", "lv-grid", ...Object.values(this.curves).map((plot) => plot.node));
     this.node = el("div", "lv-results", grid, rows, this.pareto.node);
     this.node.hidden = true;
   }
 
+  /**
+   * @param {string} key
+   * @param {Record<string, any>} [values]
+   */
   text(key, values) {
     return this.frame.text(key, values);
   }
@@ -57,7 +72,7 @@ export class Results {
     for (const select of this.axes) select.previousSibling.textContent = `${this.text(`compare.axis.${select.dataset.axis}`)} `;
   }
 
-  /** Everything anew, from a snapshot. */
+  /** Everything anew, from a snapshot. @param {CompareSnapshot} message */
   take({ columns, words, figures, pareto, view, choose, axes }) {
     this.columns = columns;
     this.node.hidden = false;
@@ -71,13 +86,19 @@ export class Results {
     this.axes.forEach((select, i) => this.choices(select, offered, axes[i], this.text(`compare.axis.${select.dataset.axis}`)));
   }
 
+  /**
+   * @param {HTMLSelectElement} select
+   * @param {string[][]} options value and words
+   * @param {string} value
+   * @param {string} label
+   */
   choices(select, options, value, label) {
     select.replaceChildren(...options.map(([key, text]) => Object.assign(el("option", "", text), { value: key })));
     select.value = value;
     select.setAttribute("aria-label", label);
   }
 
-  /** What came since. */
+  /** What came since. @param {CompareNews} message */
   add({ ops, pareto }) {
     for (const [called, edits] of Object.entries(ops)) {
       applyOps(this.curves[called].figure, edits);
@@ -86,20 +107,22 @@ export class Results {
     if (pareto) this.pareto.take(pareto);
   }
 
-  /** The rows of the cards that have one. */
+  /** The rows of the cards that have one. @param {Card[]} cards */
   rows(cards) {
     const done = cards.filter((card) => card.result?.row);
     const words = { yes: this.text("compare.yes"), none: this.text("compare.none"), best: this.text("compare.best") };
+    /** @type {(row: Row, i: number) => Node | string} */
     const after = (row, i) => {
       const { link } = done[i].result;
       if (!link) return this.text("compare.no_link");
       const open = el("a", "", this.text("compare.open"));
-      open.href = `${this.frame.config.pages.explore}?s=${link}`;
+      open.href = `${this.frame.config.pages.explore}?${QUERIES.link}=${link}`;
       return open;
     };
+    /** @type {(row: Row, i: number) => (Node | string)[]} */
     const mark = (row, i) => [swatch(this.frame.config, done[i].place), " "];
     for (const { group, table } of this.tables) {
-      const columns = this.columns.filter((column) => [null, group].includes(column.group));
+      const columns = this.columns.filter((column) => column.group === null || column.group === group);
       table.show(columns, done.map(({ result }) => ({ ...result.row, ...result.said })), words, group === "ran" ? { mark, after } : { mark });
     }
     for (const button of this.files) button.disabled = !done.length;

@@ -1,6 +1,13 @@
 // Small things every part of the page uses. Text reaches the page through textContent only.
 
-/** A new element with a class and children; strings become text. */
+/**
+ * A new element with a class and children; strings become text, nothing is left out.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {string} [cls]
+ * @param {...(Node | string | null)} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
 export function el(tag, cls, ...children) {
   const node = document.createElement(tag);
   if (cls) node.className = cls;
@@ -8,7 +15,12 @@ export function el(tag, cls, ...children) {
   return node;
 }
 
-/** A button; its label is put in place by whoever knows the language. */
+/**
+ * A button; its label is put in place by whoever knows the language.
+ * @param {string} cls
+ * @param {(event: MouseEvent) => unknown} act
+ * @param {...(Node | string)} children
+ */
 export function press(cls, act, ...children) {
   const node = el("button", cls, ...children);
   node.type = "button";
@@ -16,7 +28,11 @@ export function press(cls, act, ...children) {
   return node;
 }
 
-/** What a button does, for the eye and for a screen reader. */
+/**
+ * What a button does, for the eye and for a screen reader.
+ * @param {HTMLElement} node
+ * @param {string} label
+ */
 export function name(node, label, hint = label) {
   node.title = hint;
   node.setAttribute("aria-label", label);
@@ -24,27 +40,38 @@ export function name(node, label, hint = label) {
 
 /** Fill `{name}` places of our own texts; of one thing in the singular, as loopviz.figures.labels.fill. */
 const COUNTED = /\{(\w+)\}((?: generated)? )(token|loop step|loop|time)s\b/g;
+/** @type {(text: string, values: Record<string, any>) => string} */
 const counted = (text, values) =>
   text.replace(COUNTED, (whole, key, between, thing) => (String(values[key]) === "1" ? `{${key}}${between}${thing}` : whole));
+/** @type {(text: string, values: Record<string, any>) => string} */
 export const fill = (text, values) => counted(text, values).replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
 
-/** A token as one line of text. */
+/** A token as one line of text. @param {string} text */
 export const shown = (text) => text.replace(/\n/g, "↵");
 
+/** @param {number} ms @returns {Promise<void>} */
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** What this browser remembers of the visitor's choices; a browser that may not remember forgets. */
+/** What this browser remembers of the visitor's choices, by a key of `STORED`; a browser that may not remember forgets. */
 export const kept = {
+  /**
+   * @param {string} key
+   * @param {any} usual
+   */
   get(key, usual) {
     try {
-      return JSON.parse(localStorage.getItem(`loopviz.${key}`)) ?? usual;
+      return JSON.parse(localStorage.getItem(key)) ?? usual;
     } catch {
       return usual;
     }
   },
+  /**
+   * @param {string} key
+   * @param {unknown} value
+   */
   set(key, value) {
     try {
-      localStorage.setItem(`loopviz.${key}`, JSON.stringify(value));
+      localStorage.setItem(key, JSON.stringify(value));
     } catch {
       /* it will be asked again */
     }

@@ -5,14 +5,19 @@ const LONGEST_REST = 25; // ms; but a draw that took long is not waited for as l
 const SETTLED = 500; // ms after a visitor looked elsewhere, and may again, until what is not on screen is drawn
 
 export class Screen {
+  /** @type {boolean} whether it looks again by itself */
+  scheduled = false;
+  /** @type {number} when something was drawn */
+  lastDraw = 0;
+  /** @type {number} ms that it took */
+  lastCost = 0;
+
+  /** @param {import("../explore/page.js").Page} page */
   constructor(page) {
     this.page = page;
-    this.scheduled = false;
-    this.lastDraw = 0;
-    this.lastCost = 0;
     this.observer = new IntersectionObserver((entries) => {
       for (const entry of entries) {
-        const panel = page.panels.get(entry.target.dataset.panel);
+        const panel = page.panels.get(/** @type {HTMLElement} */ (entry.target).dataset.panel);
         if (panel) panel.onScreen = entry.isIntersecting;
       }
       this.wake();
@@ -32,7 +37,7 @@ export class Screen {
     requestAnimationFrame(() => this.tick());
   }
 
-  /** Look again in `ms`. */
+  /** Look again in `ms`. @param {number} ms */
   later(ms) {
     this.scheduled = true;
     setTimeout(() => requestAnimationFrame(() => this.tick()), ms);

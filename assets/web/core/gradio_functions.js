@@ -10,12 +10,13 @@
   const expressions = new Map();
   const bodies = new Map();
 
+  /** @type {(text: unknown) => never} */
   const refuse = (text) => {
     throw new EvalError(`This page makes no functions from text: ${String(text).slice(0, 120)}`);
   };
 
   /** Handlebars' function for a template without a single field: `return "the template";`. */
-  const constant = (body) => {
+  const constant = (/** @type {string} */ body) => {
     const found = /^\s*(?:"use strict";\s*)?return ("(?:[^"\\]|\\.)*");\s*$/.exec(body);
     if (!found) return null;
     const value = JSON.parse(found[1].replace(/\\'/g, "'"));
@@ -23,14 +24,15 @@
   };
 
   /** Gradio's function for a template: a template literal, of which names are filled in and nothing is computed. */
-  const template = (names, body) => {
+  const template = (/** @type {string[]} */ names, /** @type {string} */ body) => {
     const found = /^return `([^`\\]*)`;$/.exec(body);
     if (!found) return null;
     const parts = found[1].split(/\$\{(\w+)\}/);
     if (parts.some((part, i) => (i % 2 ? !names.includes(part) : part.includes("${")))) return null;
-    return (...values) => parts.map((part, i) => (i % 2 ? String(values[names.indexOf(part)]) : part)).join("");
+    return (/** @type {unknown[]} */ ...values) => parts.map((part, i) => (i % 2 ? String(values[names.indexOf(part)]) : part)).join("");
   };
 
+  /** @param {...unknown} args */
   function made(...args) {
     const body = String(args.pop() ?? "");
     const names = args.map(String);
@@ -38,8 +40,9 @@
   }
   made.prototype = Native.prototype; // what is a function stays one, for whoever asks
   Object.setPrototypeOf(made, Native);
-  window.Function = made;
+  window.Function = /** @type {FunctionConstructor} */ (/** @type {unknown} */ (made));
 
+  /** @param {unknown} body */
   function later(body) {
     const found = expressions.get(/^return \(\n([^]*)\n\);$/.exec(String(body))?.[1]);
     if (!found) return refuse(body);

@@ -4,9 +4,12 @@
 const [WHO, HERE, GONE] = ["who", "here", "gone"];
 
 export class Tabs {
-  /** `crowded`: called when another page is found. */
+  /** @type {boolean} whether no other page has answered */
+  alone = true;
+
+  /** @param {() => unknown} crowded called when another page is found */
   constructor(crowded = () => null) {
-    this.alone = true;
+    /** @type {BroadcastChannel | null} */
     this.channel = "BroadcastChannel" in window ? new BroadcastChannel("loopviz.tabs") : null;
     this.channel?.addEventListener("message", ({ data }) => {
       if (data === GONE) return this.ask();

@@ -1,21 +1,34 @@
 // What every page beside Explore shares: its head with the ways to the other pages, its language, its look, its messages.
 // Text reaches the page through textContent only.
 
-import { Glossary } from "../widgets/glossary.js";
+import { QUERIES, STORED } from "./contract.js";
 import { el, fill, kept, name, press } from "./dom.js";
 import { unwire } from "./messages.js";
 import { Tabs } from "./open_tabs.js";
 
-/** The language asked for by the address, chosen last time, or preferred by the browser; the first three pages agree. */
+/** @import { CompareConfig, LabConfig, Lang, TableFile } from "./contract.js" */
+/** @import { Functions, Parts } from "./page_globals.js" */
+
+/**
+ * A page, as its head sees it.
+ * @template Message
+ * @typedef {{ recolour(): void, speak(): void, say(text: string, bad?: boolean): void, receive(message: Message): void }} OfPage
+ */
+
+/**
+ * The language asked for by the address, chosen last time, or preferred by the browser; the first three pages agree.
+ * @param {Record<string, string>} languages
+ * @returns {Lang}
+ */
 function pickLanguage(languages) {
-  const asked = new URLSearchParams(location.search).get("lang");
+  const asked = new URLSearchParams(location.search).get(QUERIES.lang);
   let remembered = null;
   try {
-    remembered = localStorage.getItem("loopviz.lang");
+    remembered = localStorage.getItem(STORED.lang);
   } catch {
     /* not remembered */
   }
-  const found = [asked, remembered].find((lang) => lang in languages);
+  const found = /** @type {Lang | undefined} */ ([asked, remembered].find((lang) => lang in languages));
   return found ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 }
 
@@ -24,7 +37,7 @@ export function ticket() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Hand the visitor a file: `{name, data}`, base64. */
+/** Hand the visitor a file. @param {TableFile} file */
 export function save({ name: called, data }) {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const link = el("a");
@@ -34,19 +47,35 @@ export function save({ name: called, data }) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** The page's head, its words, and how it talks with the server. `page` draws: see compare/main.js and lab/main.js. */
+/**
+ * The page's head, its words, and how it talks with the server.
+ * @template {CompareConfig | LabConfig} Config
+ * @template {Record<string, { asked: object, answer: object }>} Questions
+ * @template Begin
+ */
 export class Frame {
-  constructor({ root, server, begin }, config, page) {
-    Object.assign(this, { root, server, begin, config, page });
+  /**
+   * @param {Parts<Begin>} parts
+   * @param {Config} config
+   * @param {OfPage<any>} page draws: see compare/main.js and lab/main.js
+   * @param {import("../widgets/glossary.js").Glossary} glossary
+   */
+  constructor({ root, server, begin }, config, page, glossary) {
+    this.root = root;
+    /** @type {Functions} */
+    this.server = server;
+    this.begin = begin;
+    this.config = config;
+    this.page = page;
+    this.glossary = glossary;
     this.lang = pickLanguage(config.languages);
     this.title = el("h1");
     this.title.append(this.link("explore", "LoopViz"));
     this.tagline = el("p");
     this.nav = el("nav", "lv-nav", ...Object.keys(config.pages).map((to) => this.link(to)));
-    this.glossary = new Glossary();
     this.tabs = new Tabs(); // a page that runs with a line of its own is told that this one is here
     this.tongues = Object.entries(config.languages).map(([lang, label]) => {
-      const button = press("lv-tongue", () => this.speak(lang), label);
+      const button = press("lv-tongue", () => this.speak(/** @type {Lang} */ (lang)), label);
       button.dataset.lang = lang;
       button.lang = lang;
       return button;
@@ -57,11 +86,16 @@ export class Frame {
     new MutationObserver(() => page.recolour()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   }
 
+  /** @returns {Record<string, string>} */
   get texts() {
     return this.config.texts[this.lang];
   }
 
-  /** One of our texts, its places filled. */
+  /**
+   * One of our texts, its places filled.
+   * @param {string} key
+   * @param {Record<string, any>} values
+   */
   text(key, values = {}) {
     return fill(this.texts[key] ?? key, values);
   }
@@ -70,6 +104,7 @@ export class Frame {
     return document.body.classList.contains("dark") ? "dark" : "light";
   }
 
+  /** @param {string} to */
   link(to, label = "") {
     const link = el("a", "lv-way", label);
     link.href = this.config.pages[to];
@@ -80,13 +115,14 @@ export class Frame {
 
   turn() {
     const dark = document.body.classList.toggle("dark");
-    kept.set("dark", dark ? 1 : 0);
+    kept.set(STORED.dark, dark ? 1 : 0);
   }
 
+  /** @param {Lang} lang */
   speak(lang) {
     this.lang = lang;
     try {
-      localStorage.setItem("loopviz.lang", lang);
+      localStorage.setItem(STORED.lang, lang);
     } catch {
       /* it will be asked again */
     }
@@ -100,13 +136,19 @@ export class Frame {
     document.title = `LoopViz · ${this.text(`nav.${this.config.page}`)}`;
     this.tagline.textContent = this.text(`${this.config.page}.tagline`);
     this.nav.setAttribute("aria-label", this.text("nav.label"));
-    for (const link of this.nav.children) link.textContent = this.text(`nav.${link.dataset.page}`);
+    for (const link of /** @type {Iterable<HTMLAnchorElement>} */ (this.nav.children)) link.textContent = this.text(`nav.${link.dataset.page}`);
     for (const button of this.tongues) button.setAttribute("aria-pressed", String(button.dataset.lang === this.lang));
     name(this.dark, this.text("page.dark"));
     this.glossary.configure({ texts: this.texts, lang: this.lang });
   }
 
-  /** Ask the server; null when no answer came. */
+  /**
+   * Ask the server; null when no answer came.
+   * @template {string & keyof Questions} Q
+   * @param {Q} about
+   * @param {Questions[Q]["asked"]} question
+   * @returns {Promise<Exclude<Questions[Q]["answer"], { kind: "failed" }> | null>}
+   */
   async ask(about, question) {
     try {
       const answer = JSON.parse(await this.server[about](JSON.stringify(question)));
@@ -119,10 +161,16 @@ export class Frame {
   }
 }
 
-/** Start a page of ours in the element Gradio made for it; messages go to `page.receive`. */
+/**
+ * Start a page of ours in the element Gradio made for it; messages go to `page.receive`.
+ * @template {Parts<any>} P
+ * @template {OfPage<any>} Page
+ * @param {P} parts
+ * @param {new (parts: P, config: any) => Page} Page
+ */
 export function start(parts, Page) {
   const { root, props, watch } = parts;
-  const page = new Page(parts, unwire(props.value));
+  const page = new Page(parts, unwire(String(props.value)));
   root.page = page;
   watch("value", () => {
     if (typeof props.value !== "string" || !props.value) return;

@@ -3,13 +3,24 @@
 import { el } from "./dom.js";
 import { containers, headline, loadPlotly, plotConfig, plotlyFor, untitled } from "./plotly.js";
 
-/** A plot with its title and question. `figure` is plain data; `touch` says it changed. */
+/** @import { Figure } from "./contract.js" */
+/** @import { Plotly } from "./page_globals.js" */
+
+/** A plot with its title and question; `touch` says that its figure has changed. */
 export class Plot {
+  /** @type {Figure | null} */
+  figure = null;
+  /** @type {boolean} whether it is another than is drawn */
+  dirty = false;
+  /** @type {number} */
+  revision = 0;
+
+  /**
+   * @param {string} called
+   * @param {Plots} plots
+   */
   constructor(called, plots) {
     this.plots = plots;
-    this.figure = null;
-    this.dirty = false;
-    this.revision = 0;
     this.title = el("h2");
     this.question = el("p", "lv-question");
     this.choices = el("div", "lv-choices");
@@ -21,12 +32,17 @@ export class Plot {
     plots.all.push(this);
   }
 
+  /**
+   * @param {string} title
+   * @param {string} question
+   */
   label(title, question) {
     this.title.textContent = title;
     this.question.textContent = question;
     this.plot.setAttribute("aria-label", `${title}. ${question}`);
   }
 
+  /** @param {Figure} figure */
   take(figure) {
     this.figure = figure;
     this.touch();
@@ -37,11 +53,16 @@ export class Plot {
     this.plots.wake();
   }
 
+  /**
+   * @param {Plotly} small
+   * @param {object} template
+   */
   async draw(small, template) {
     this.dirty = false;
     const Plotly = plotlyFor(this.figure, small, this.plots.frame.root, () => this.touch(), () => this.plots.lost());
     if (!Plotly) return;
     const { config, lang } = this.plots.frame;
+    /** @type {Figure["layout"]} */
     const layout = structuredClone({ ...untitled(this.figure.layout), template });
     Object.assign(layout, { autosize: true, uirevision: "1", datarevision: ++this.revision });
     this.plot.style.height = `${layout.height}px`; // what it takes is known before it is drawn
@@ -52,11 +73,16 @@ export class Plot {
 
 /** All plots of a page. */
 export class Plots {
+  /** @type {Plot[]} */
+  all = [];
+  /** @type {Plotly | null} */
+  Plotly = null;
+  /** @type {boolean} whether it draws by itself */
+  awake = false;
+
+  /** @param {import("./page_head.js").Frame<any, any, any>} frame */
   constructor(frame) {
     this.frame = frame;
-    this.all = [];
-    this.Plotly = null;
-    this.awake = false;
     loadPlotly(frame.root).then(
       (Plotly) => {
         this.Plotly = Plotly;

@@ -1,11 +1,21 @@
 // Our Plotly.js: a small one that draws what nearly every figure has, and the whole one, fetched for a figure that needs it.
 // Gradio's bundle may put another version at window.Plotly later, so the references are kept.
 
+import { SMALL_DRAWS } from "./contract.js";
 import { el } from "./dom.js";
 
-const SMALL_DRAWS = new Set(["scatter", "bar", "heatmap"]); // as loopviz/figures/plotlyjs.py
+/** @import { Figure } from "./contract.js" */
+/** @import { Plotly } from "./page_globals.js" */
 
-/** The Plotly at `url`, asked for once a document. */
+/** @type {Set<string>} */
+const SMALL = new Set(SMALL_DRAWS);
+
+/**
+ * The Plotly at `url`, asked for once a document.
+ * @param {"loopvizPlotly" | "loopvizWholePlotly"} kept
+ * @param {string} url
+ * @returns {Promise<Plotly>}
+ */
 function load(kept, url) {
   window[kept] ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
@@ -17,16 +27,24 @@ function load(kept, url) {
   return window[kept];
 }
 
-/** The one that pages start with; the document's head may have asked for it already. */
+/** The one that pages start with; the document's head may have asked for it already. @param {HTMLElement} root */
 export function loadPlotly(root) {
   return load("loopvizPlotly", new URL(root.dataset.plotly, document.baseURI).href);
 }
 
+/** @type {Plotly | null} */
 let whole = null;
 
-/** The Plotly that draws `figure`: `small`, or the whole one. Null while that is on its way: then `there` or `lost` is called. */
+/**
+ * The Plotly that draws `figure`: `small`, or the whole one. Null while that is on its way: then `there` or `lost` is called.
+ * @param {Figure} figure
+ * @param {Plotly} small
+ * @param {HTMLElement} root
+ * @param {() => void} there
+ * @param {() => void} lost
+ */
 export function plotlyFor(figure, small, root, there, lost) {
-  if (figure.data.every(({ type = "scatter" }) => SMALL_DRAWS.has(type))) return small;
+  if (figure.data.every(({ type = "scatter" }) => SMALL.has(type))) return small;
   if (whole) return whole;
   load("loopvizWholePlotly", new URL(root.dataset.whole, document.baseURI).href).then((Plotly) => {
     whole = Plotly;
@@ -54,13 +72,20 @@ const PLOT_CONFIG = {
   plotlyServerURL: "",
 };
 
-/** What a figure says of itself in its title, as nodes; Plotly would cut it where the plot is narrow. */
+/**
+ * What a figure says of itself in its title, as nodes; Plotly would cut it where the plot is narrow.
+ * @param {Figure["layout"]} layout
+ */
 export function headline(layout) {
   const markup = new DOMParser().parseFromString((layout.title?.text ?? "").trim().replace(/<br>/g, "\n"), "text/html");
   return [...markup.body.childNodes].map((node) => (node.nodeName === "SUB" ? el("sub", "", node.textContent) : node.textContent));
 }
 
-/** The layout without its title, and without the room that was for it. */
+/**
+ * The layout without its title, and without the room that was for it.
+ * @param {Figure["layout"]} layout
+ * @returns {Figure["layout"]}
+ */
 export function untitled(layout) {
   if (layout.title?.text === undefined) return layout;
   const { title, margin, height, ...rest } = layout;
@@ -69,16 +94,25 @@ export function untitled(layout) {
   return { ...rest, margin: { ...margin, t: margin.t - room }, height: height - room };
 }
 
+/** @type {Map<string, object>} */
 const configs = new Map(); // by language; one object each, for Plotly compares
 
-/** Plotly's options, with our words on its buttons. `dictionary`: of the language, by Plotly's own English names. */
+/**
+ * Plotly's options, with our words on its buttons.
+ * @param {string} lang
+ * @param {Record<string, string>} dictionary of the language, by Plotly's own English names
+ */
 export function plotConfig(lang, dictionary) {
   const locale = lang === "zh" ? "zh-CN" : lang;
   if (!configs.has(lang)) configs.set(lang, { ...PLOT_CONFIG, locale, locales: { [locale]: { dictionary, format: {} } } });
   return configs.get(lang);
 }
 
-/** A copy of a trace's containers, sharing its arrays: Plotly writes into, and prunes, the containers it is given. */
+/**
+ * A copy of a trace's containers, sharing its arrays: Plotly writes into, and prunes, the containers it is given.
+ * @param {any} value
+ * @returns {any}
+ */
 export function containers(value) {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, containers(inner)]));

@@ -3,18 +3,26 @@
 
 const OFFLINE = 2; // questions without an answer that nobody needs to hear of
 
+/** @import { ExploreMessage, ExploreQuestions } from "./contract.js" */
+/** @import { Functions } from "./page_globals.js" */
+
 /**
+ * @typedef {{ [Q in keyof ExploreQuestions]: ExploreQuestions[Q]["answer"] }[keyof ExploreQuestions]} Answer
+ *
  * Who is told: `receive(message)` of a message, `answered(answer, question, name)` of an answer, `reached()` that the server
  * is there again, `unreached(again)` that there was no answer, `again` when that has happened more than twice.
- * @typedef {{ receive: Function, answered: Function, reached: Function, unreached: Function }} Listener
+ * @typedef {{
+ *   receive(message: ExploreMessage): void, answered(answer: Answer, question: any, name: keyof ExploreQuestions): void,
+ *   reached(): void, unreached(again: boolean): void,
+ * }} Listener
  */
 
 export class Server {
-  /** @type {Record<string, (question: string) => Promise<string>> | null} what it answers, by name; null until Gradio is there */
+  /** @type {Functions | null} what it answers, by name; null until Gradio is there */
   functions = null;
   /** @type {boolean} whether an answer is awaited */
   asking = false;
-  /** @type {object[]} messages that wait for it */
+  /** @type {ExploreMessage[]} messages that wait for it */
   held = [];
   /** @type {number} questions without an answer, one after the other */
   offline = 0;
@@ -23,27 +31,44 @@ export class Server {
   /** @type {Promise<unknown>} settles when the last question has been answered */
   turn = Promise.resolve();
 
-  /** `address`: where runs have their lines, relative to the document; `listener`: see `Listener`. */
+  /**
+   * @param {string} address where runs have their lines, relative to the document
+   * @param {Listener} listener
+   */
   constructor(address, listener) {
     this.address = address;
     this.listener = listener;
+    /** @type {() => void} */
+    this.connecting = null;
     /** @type {Promise<void>} questions wait for it */
     this.connected = new Promise((resolve) => (this.connecting = resolve));
   }
 
-  /** Questions can be asked from now on. */
+  /** Questions can be asked from now on. @param {Functions} functions */
   connect(functions) {
     this.functions = functions;
     this.connecting();
   }
 
-  /** Ask something: `question()` is made when its turn comes. Null when no answer came. */
+  /**
+   * Ask something. Null when no answer came.
+   * @template {keyof ExploreQuestions} Q
+   * @param {Q} name
+   * @param {() => ExploreQuestions[Q]["asked"]} question made when its turn comes
+   * @returns {Promise<ExploreQuestions[Q]["answer"] | null>}
+   */
   ask(name, question) {
     const asked = this.turn.then(() => this.askNow(name, question()));
-    this.turn = asked.catch(() => null);
+    this.turn = asked.catch(() => {});
     return asked;
   }
 
+  /**
+   * @template {keyof ExploreQuestions} Q
+   * @param {Q} name
+   * @param {ExploreQuestions[Q]["asked"]} question
+   * @returns {Promise<ExploreQuestions[Q]["answer"] | null>}
+   */
   async askNow(name, question) {
     await this.connected;
     this.asking = true;
@@ -62,7 +87,7 @@ export class Server {
     return answer;
   }
 
-  /** A message comes again once the answer is there. */
+  /** A message comes again once the answer is there. @param {ExploreMessage} message */
   hold(message) {
     this.held.push(message);
   }
@@ -72,11 +97,16 @@ export class Server {
     this.held = [];
   }
 
+  /** @param {string} run */
   lineOf(run) {
     return new URL(`${this.address}/${run}`, document.baseURI).href;
   }
 
-  /** Listen to a run's own line, while it is `wanted(run)`. */
+  /**
+   * Listen to a run's own line, while it is `wanted(run)`.
+   * @param {string} run
+   * @param {(run: string) => boolean} wanted
+   */
   listen(run, wanted) {
     const line = new EventSource(this.lineOf(run));
     line.onmessage = (event) => {
@@ -90,8 +120,8 @@ export class Server {
     this.line?.close();
   }
 
-  /** Tell a run to stop at once: Gradio's Stop goes through its queue. */
+  /** Tell a run to stop at once: Gradio's Stop goes through its queue. @param {string} run */
   stop(run) {
-    fetch(this.lineOf(run), { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).catch(() => null);
+    fetch(this.lineOf(run), { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }).catch(() => {});
   }
 }

@@ -1,11 +1,16 @@
 // Going on from a run: more of it, its text to edit, another word at one place; and the same once more.
 
+import { ELEMENTS } from "../core/contract.js";
+
+/** @import { Act } from "../core/contract.js" */
+
 export class Again {
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
   }
 
-  /** The run's text as a prompt; null when it cannot be had. */
+  /** The run's text as a prompt; null when it cannot be had. @param {{ token?: number, piece?: string }} question */
   async textOf(question) {
     const { run } = this.page;
     const answer = await this.page.ask("text_until", () => ({ run, ...question }));
@@ -21,24 +26,32 @@ export class Again {
     const prompt = await this.textOf({});
     if (prompt === null) return;
     this.page.tell.retype({ prompt });
-    const box = document.querySelector("#ctl-prompt textarea");
+    /** @type {HTMLTextAreaElement | null} */
+    const box = document.querySelector(`#${ELEMENTS.prompt} textarea`);
     box?.scrollIntoView({ block: "center" });
     box?.focus();
   }
 
-  /** Run again up to `token`, with `piece` after it. */
+  /**
+   * Run again up to `token`, with `piece` after it.
+   * @param {number} token
+   * @param {string} piece
+   */
   async force(token, piece) {
     const prompt = await this.textOf({ token, piece });
     if (prompt !== null) this.run(prompt);
   }
 
-  /** Run a text as the prompt, with the controls as they stand. */
+  /** Run a text as the prompt, with the controls as they stand. @param {string} prompt */
   run(prompt) {
     this.page.player.pause();
     this.page.tell.again({ prompt });
   }
 
-  /** What a button offers as the way out (`act` of a figure, or of a refusal): a model that has what is lacking, or this run again. */
+  /**
+   * What a button offers as the way out (`act` of a figure, or of a refusal): a model that has what is lacking, or this run again.
+   * @param {Act} way
+   */
   act({ model }) {
     if (model === undefined) return this.same();
     this.page.player.pause();

@@ -2,30 +2,34 @@
 // gave way to a model. It is known here alone, so that no answer that is on its way can be behind. Gradio's events call the
 // methods (loopviz/app/explore/page.py): for what goes along with a question, and for what an answer puts into the form.
 
+import { CLASSES, QUERIES } from "../core/contract.js";
 import { unwire } from "../core/messages.js";
 
+/** @import { Brought, ExploreStatus, Visit } from "../core/contract.js" */
+
+/** @param {object} props */
 const update = (props) => ({ __type__: "update", ...props });
 
 export class FormState {
-  /** @type {any} the page; null until there is one */
+  /** @type {import("./page.js").Page | null} the page; null until there is one */
   page = null;
   /** @type {string | undefined} the model that was chosen; undefined: the one the page began with */
   model = undefined;
   /** @type {string | undefined} the model whose settings the form holds, "" for none's; undefined until the visit has begun */
   suits = undefined;
   /** @type {string | null} the model whose prompt a link, or a run taken over, has set; null: a link is still being opened */
-  linked = new URLSearchParams(location.search).has("s") ? null : "";
+  linked = new URLSearchParams(location.search).has(QUERIES.link) ? null : "";
   /** @type {Set<string>} controls that the visitor has set */
   touched = new Set();
   /** @type {Record<string, unknown>} what of these gave way to the model, as it was */
   gave = {};
-  /** @type {any} what a model, or a run that is taken over, brings; null when it stands in the form */
+  /** @type {Brought | null} what a model, or a run that is taken over, brings; null when it stands in the form */
   brings = null;
   /** @type {string} the message that was put into the form last */
   brought = "";
   /** @type {boolean} whether a run of what was brought is to start */
   starting = false;
-  /** @type {{ beside: Record<string, string>, open: string[], keep?: string } | null} why the last start was refused */
+  /** @type {ExploreStatus | null} why the last start was refused */
   refusal = null;
 
   /** What goes along with a question. */
@@ -33,13 +37,13 @@ export class FormState {
     return JSON.stringify({ touched: [...this.touched], gave: this.gave, suits: this.suits });
   }
 
-  /** The visit has begun: what the form holds is for the model `suits`; a link has set the prompt for `linked`. */
+  /** The visit has begun: what the form holds is for the model `suits`; a link has set the prompt for `linked`. @param {Visit} visit */
   visit({ suits, linked }) {
     this.suits = suits;
     this.linked = linked;
   }
 
-  /** The visitor has set these controls; what is to be put into them. */
+  /** The visitor has set these controls; what is to be put into them. @param {Record<string, unknown>} values */
   touch(values) {
     for (const name of Object.keys(values)) {
       this.touched.add(name);
@@ -51,6 +55,10 @@ export class FormState {
   /**
    * Another model stands in the form: where it is is followed, its own prompts are offered, and a suggested prompt gives way to
    * its suggestion. By a link, or with a run taken over, the prompt stays.
+   * @param {{ offers: Record<string, string[]>, opening: string | null, shown: number }} known prompts by model, the one the page opens with, buttons
+   * @param {string} prompt
+   * @param {string} model
+   * @returns {unknown[]}
    */
   choose({ offers, opening, shown }, prompt, model) {
     this.model = model;
@@ -63,12 +71,17 @@ export class FormState {
     return [suggested ? examples[0] : undefined, ...buttons];
   }
 
-  /** A model has brought its settings, or a run's own are taken over: `bring` puts them into the form. */
+  /** A model has brought its settings, or a run's own are taken over: `bring` puts them into the form. @param {Brought} message */
   take(message) {
     this.brings = message;
   }
 
-  /** What is to be put into the prompt and the controls (`names`), of what was brought; what the visitor touched meanwhile stays. */
+  /**
+   * What is to be put into the prompt and the controls (`names`), of what was brought; what the visitor touched meanwhile stays.
+   * @param {string[]} names
+   * @param {string} word
+   * @param {unknown} chosen
+   */
   bring(names, word, chosen) {
     const found = this.found(word);
     this.brings = null;
@@ -85,7 +98,11 @@ export class FormState {
     return [prompt, ...names.map((name) => (name in changes && !this.touched.has(name) ? changes[name] : undefined))];
   }
 
-  /** What was brought last: it may stand in the live element still, or another message has come after it. */
+  /**
+   * What was brought last: it may stand in the live element still, or another message has come after it.
+   * @param {string} word
+   * @returns {Brought | null}
+   */
   found(word) {
     try {
       const message = unwire(word);
@@ -107,7 +124,7 @@ export class FormState {
     this.page?.start();
   }
 
-  /** The last start was refused, or was not (null): its controls are to say so. */
+  /** The last start was refused, or was not (null): its controls are to say so. @param {ExploreStatus | null} message */
   refuse(message) {
     this.refusal = message;
   }
@@ -115,6 +132,8 @@ export class FormState {
   /**
    * A start has come to its end. What a refusal puts into Gradio's parts: the prompt, the button that shortens it, the groups and
    * the controls; nothing when it was not refused.
+   * @param {string[]} groups
+   * @param {string[]} names
    */
   settled(groups, names) {
     const { refusal, page } = this;
@@ -123,7 +142,8 @@ export class FormState {
     if (!refusal) return undefined;
     page?.narrow.showRefused(); // what is wrong is beside a control, which may be far away
     const { beside, open, keep } = refusal;
-    const blamed = (name) => (name in beside ? update({ info: beside[name], elem_classes: ["lv-refused"] }) : undefined);
+    /** @param {string} name */
+    const blamed = (name) => (name in beside ? update({ info: beside[name], elem_classes: [CLASSES.refused] }) : undefined);
     const opened = groups.map((group) => (open.includes(group) ? update({ open: true }) : undefined));
     return [blamed("prompt"), keep ? update({ value: keep, visible: true }) : undefined, ...opened, ...names.map(blamed)];
   }
@@ -131,4 +151,4 @@ export class FormState {
 
 /** The one of this document. */
 export const form = new FormState();
-/** @type {any} */ (window).loopvizForm = form;
+window.loopvizForm = form;

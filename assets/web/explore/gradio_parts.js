@@ -1,9 +1,15 @@
 // What Gradio builds, and this page makes fit for its visitors: names of its fields, and the formulas that it typesets.
 
+import { ELEMENTS } from "../core/contract.js";
+
 // Names of sliders and number fields for a screen reader: Gradio has them in English whatever the page speaks.
 const OF_GRADIO = /^(number input|range slider) for (.+)$/s;
 
-/** Rename the fields inside `node`, now and whenever Gradio names one anew; `texts` gives the page's words, null before they came. */
+/**
+ * Rename the fields inside `node`, now and whenever Gradio names one anew.
+ * @param {HTMLElement} node
+ * @param {() => Record<string, string> | null} texts the page's words, null before they came
+ */
 export function nameFields(node, texts) {
   const rename = () => {
     if (!texts()) return;
@@ -28,6 +34,7 @@ export class Formulas {
   /** @type {number | undefined} */
   timer = undefined;
 
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
   }
@@ -36,7 +43,7 @@ export class Formulas {
     const { config, panels } = this.page;
     for (const [name, panel] of panels) {
       const place = panel.detailsBody.querySelector("[data-formula]");
-      const made = document.querySelector(`#lv-formula-${config.lang}-${name} .katex`);
+      const made = document.querySelector(`#${ELEMENTS.formula}${config.lang}-${name} .katex`);
       if (place && made && !place.querySelector(".katex")) place.replaceChildren(made.cloneNode(true));
     }
     const left = [...panels.values()].some((p) => p.detailsBody.querySelector("[data-formula]:not(:has(.katex))"));

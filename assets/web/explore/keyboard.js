@@ -5,6 +5,7 @@ import { el, press } from "../core/dom.js";
 const TYPING = "input, textarea, select, [contenteditable], dialog";
 const PRESSING = "button, summary, a, [role=button], [role=tab]"; // space and enter belong to these
 
+/** @type {[string[], string][]} keys, or texts that name them; what they do */
 const KEYS = [
   [["live.key.space"], "live.key.play"],
   [["←", "→"], "live.key.token"],
@@ -16,6 +17,10 @@ const KEYS = [
 ];
 
 export class Keys {
+  /** @type {Record<string, string> | undefined} */
+  texts = undefined;
+
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
     this.open = press("lv-icon lv-keys-open", () => this.help(), "?");
@@ -26,6 +31,7 @@ export class Keys {
     document.addEventListener("keydown", (event) => this.pressed(event));
   }
 
+  /** @param {Record<string, string>} texts */
   configure(texts) {
     this.texts = texts;
     this.open.title = texts["live.keys"];
@@ -43,6 +49,7 @@ export class Keys {
     if (!this.dialog.open) this.dialog.showModal();
   }
 
+  /** @param {KeyboardEvent} event */
   pressed(event) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !this.page.config) return;
     const at = event.target instanceof Element ? event.target : document.body;
@@ -51,7 +58,12 @@ export class Keys {
     if (this.act(event.key, Boolean(at.closest(PRESSING)), inside)) event.preventDefault();
   }
 
-  /** Do what the key says; whether it said anything. */
+  /**
+   * Do what the key says; whether it said anything.
+   * @param {string} key
+   * @param {boolean} onButton
+   * @param {boolean} inside the live part
+   */
   act(key, onButton, inside) {
     const { page } = this;
     const way = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1 }[key];

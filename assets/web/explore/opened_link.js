@@ -2,7 +2,15 @@
 
 import { el, press } from "../core/dom.js";
 
+/** @import { Holds } from "../core/contract.js" */
+
 export class Linked {
+  /** @type {Record<string, string> | undefined} */
+  texts = undefined;
+  /** @type {Holds | undefined} what the link holds */
+  holds = undefined;
+
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
     this.title = el("h3");
@@ -16,6 +24,7 @@ export class Linked {
     this.node.hidden = true;
   }
 
+  /** @param {Record<string, string>} texts */
   configure(texts) {
     this.texts = texts;
     this.title.textContent = texts["live.linked"];
@@ -24,7 +33,7 @@ export class Linked {
     this.show();
   }
 
-  /** `{prompt, model, loop}` of a link. */
+  /** @param {Holds} holds */
   open(holds) {
     this.holds = holds;
     this.node.hidden = false;

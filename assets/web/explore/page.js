@@ -1,6 +1,7 @@
 // The Explore page: its parts, and what each message, answer and wish of the visitor does to them. The run that is shown, and
 // where the visitor looks, is its state (run_state.js, run_view.js). Text from a visitor or a model reaches the page through textContent only.
 
+import { CLASSES, ELEMENTS } from "../core/contract.js";
 import { el, name } from "../core/dom.js";
 import { Screen } from "../core/draw_scheduler.js";
 import { Tabs } from "../core/open_tabs.js";
@@ -27,20 +28,24 @@ import { StatusLine } from "./status_line.js";
 import { Ways } from "./to_compare.js";
 import { Tour } from "./tour.js";
 
+/** @import { ExploreConfig, ExploreMessage, ExploreQuestions, ExploreSnapshot, ExploreStatus, Opening } from "../core/contract.js" */
+/** @import { Functions, Plotly, Tell } from "../core/page_globals.js" */
+/** @import { Answer } from "../core/server.js" */
+
 export class Page extends RunView {
-  /** @type {object | null} words, panels, templates (loopviz.app.explore.config); null before the page has any */
+  /** @type {ExploreConfig | null} words, panels, templates; null before the page has any */
   config = null;
   /** @type {Record<string, string> | undefined} the words of `config` */
   texts = undefined;
-  /** @type {object | null} what the page opened with */
+  /** @type {Opening | null} what the page opened with */
   stored = null;
   /** @type {boolean} whether there is a recorded run */
   opening = false;
-  /** @type {Record<string, (asked?: object) => void> | null} Gradio's events; null until Gradio is there */
+  /** @type {Tell | null} Gradio's events; null until Gradio is there */
   tell = null;
   /** @type {Map<string, Panel>} by name */
   panels = new Map();
-  /** @type {object | null} the Plotly that panels begin with */
+  /** @type {Plotly | null} the Plotly that panels begin with */
   Plotly = null;
   /** @type {boolean} whether it could not be had */
   plotless = false;
@@ -49,6 +54,7 @@ export class Page extends RunView {
   /** @type {import("./form_state.js").FormState} what is known of the form of settings */
   form = form;
 
+  /** @param {HTMLElement} root */
   constructor(root) {
     super();
     this.root = root;
@@ -157,15 +163,15 @@ export class Page extends RunView {
     );
   }
 
-  /** Gradio is there: questions can be asked, runs begun. */
+  /** Gradio is there: questions can be asked, runs begun. @param {{ server: Functions, tell: Tell }} gradio */
   connect({ server, tell }) {
     this.tell = tell;
-    document.querySelector("#lv-formulas")?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
-    document.querySelector("#lv-learn .lv-learn")?.replaceChildren(this.tour.button, this.glossary.button);
+    document.getElementById(ELEMENTS.formulas)?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
+    document.querySelector(`#${ELEMENTS.learn} .${CLASSES.learn}`)?.replaceChildren(this.tour.button, this.glossary.button);
     this.narrow.connect();
     this.nameHead();
     this.buttons.found();
-    followPrompt("#ctl-prompt", () => this.start());
+    followPrompt(`#${ELEMENTS.prompt}`, () => this.start());
     this.connection.connect(server);
     this.glossary.follow();
     this.player.show();
@@ -174,8 +180,8 @@ export class Page extends RunView {
 
   /** Gradio's button for the look has a sign for a label. */
   nameHead() {
-    const look = document.querySelector("#lv-dark");
-    const settings = document.querySelector("#lv-settings");
+    const look = document.getElementById(ELEMENTS.dark);
+    const settings = document.getElementById(ELEMENTS.settings);
     if (look && this.texts) name(look, this.texts["page.dark"]);
     if (settings && this.texts && !this.named) nameFields(settings, () => this.texts);
     this.named ||= Boolean(settings && this.texts);
@@ -185,7 +191,7 @@ export class Page extends RunView {
     return document.body.classList.contains("dark") ? "dark" : "light";
   }
 
-  /** The page's words, panels and templates; sent at the start and when the language changes. */
+  /** The page's words, panels and templates; sent at the start and when the language changes. @param {ExploreConfig} config */
   configure(config) {
     this.config = config;
     this.texts = config.texts;
@@ -213,7 +219,7 @@ export class Page extends RunView {
     this.mark();
   }
 
-  /** What the page opens with: its words and the recorded run, fetched before anything else was there. */
+  /** What the page opens with: its words and the recorded run, fetched before anything else was there. @param {Opening | null} opening */
   open(opening) {
     if (!opening) return;
     this.opening = true;
@@ -234,9 +240,10 @@ export class Page extends RunView {
 
   // --- messages --------------------------------------------------------------------------------------------------
 
+  /** @param {ExploreMessage} message */
   receive(message) {
     this.lastMessage = performance.now();
-    if (message.visit) {
+    if ("visit" in message) {
       this.form.visit(message.visit);
       this.share.visit(message.visit);
     }
@@ -256,6 +263,7 @@ export class Page extends RunView {
     this.starts.start();
   }
 
+  /** @param {ExploreStatus} message */
   status(message) {
     if (!this.starts.heard(message)) return;
     if (message.over) this.form.refuse(message.beside ? message : null);
@@ -264,7 +272,7 @@ export class Page extends RunView {
     this.statusLine.offer(message.act);
   }
 
-  /** The server has a run for us. */
+  /** The server has a run for us. @param {ExploreSnapshot} message */
   begun(message) {
     if (this.starts.begun(message)) this.snapshot(message);
   }
@@ -280,7 +288,7 @@ export class Page extends RunView {
     if (this.run && !this.end) this.connection.stop(this.run);
   }
 
-  /** Listen to a run's own line; where there is none, Gradio brings the frames too. None beside other pages of ours. */
+  /** Listen to a run's own line; where there is none, Gradio brings the frames too. None beside other pages of ours. @param {string} run */
   listen(run) {
     this.connection.close();
     if (this.tabs.alone) this.connection.listen(run, () => run === this.run);
@@ -288,11 +296,21 @@ export class Page extends RunView {
 
   // --- questions -------------------------------------------------------------------------------------------------
 
-  /** Ask the server something; one question after the other, and messages wait for the answer. Null when none came. */
+  /**
+   * Ask the server something; one question after the other, and messages wait for the answer. Null when none came.
+   * @template {keyof ExploreQuestions} Q
+   * @param {Q} name
+   * @param {() => ExploreQuestions[Q]["asked"]} question
+   */
   ask(name, question) {
     return this.connection.ask(name, question);
   }
 
+  /**
+   * @param {Answer} answer
+   * @param {{ run?: string | null }} question
+   * @param {keyof ExploreQuestions} name
+   */
   answered(answer, question, name) {
     this.answer(answer, question.run, name);
   }
@@ -302,18 +320,19 @@ export class Page extends RunView {
     this.say("");
   }
 
-  /** No answer came, `again` and again. */
+  /** No answer came, `again` and again. @param {boolean} again */
   unreached(again) {
     if (again || this.end) this.say(this.texts["live.offline"], true);
   }
 
   showSelection() {
     this.words.showHeld();
-    this.root.dataset.focus = this.focus.token ?? "";
+    this.root.dataset.focus = String(this.focus.token ?? "");
   }
 
   // --- status ----------------------------------------------------------------------------------------------------
 
+  /** @param {string} text */
   say(text, bad = false, full = false) {
     this.statusLine.say(text, bad, full);
     this.buttons?.show(this.root.dataset.state ?? "idle"); // the same words stand beside Run while a start waits

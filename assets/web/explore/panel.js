@@ -5,30 +5,55 @@ import { el, fill, name, press } from "../core/dom.js";
 import { TOUCH, containers, headline, plotConfig, plotlyFor, untitled } from "../core/plotly.js";
 import { codeLinks, termed } from "../widgets/glossary.js";
 
+/** @import { Figure, PanelEntry, PanelWords } from "../core/contract.js" */
+/** @import { Drawn, Plotly, Point } from "../core/page_globals.js" */
+/** @typedef {{ label: string, options: [any, string][], value: any }} Choice what a figure lets its reader choose */
+
 /** One panel: its frame on the page, its figure's data, and when it was last drawn. */
 export class Panel {
+  /** @type {boolean} whether it is shown */
+  on = true;
+  /** @type {string[]} extras that a run must have recorded for it */
+  needs = [];
+  /** @type {PanelWords | undefined} */
+  words = undefined;
+  /** @type {Figure | null} */
+  figure = null;
+  /** @type {number | null} when it first differed from what is drawn */
+  dirtySince = null;
+  /** @type {number} frames in the figure */
+  seq = -1;
+  /** @type {number} frames in what is drawn */
+  drawn = -1;
+  /** @type {number} of the figure, for Plotly */
+  revision = 0;
+  /** @type {boolean} whether it can be seen */
+  onScreen = true;
+  /** @type {boolean} whether the plot is being dragged */
+  dragging = false;
+  /** @type {Plotly | null} the one that drew it */
+  drawer = null;
+  /** @type {boolean} whether it waits for one that is on its way */
+  waiting = false;
+  /** @type {boolean} whether clicks on it are heard */
+  wired = false;
+  /** @type {string} the choices its head shows, as JSON */
+  offered = "";
+
+  /**
+   * @param {string} panelName
+   * @param {import("./page.js").Page} page
+   */
   constructor(panelName, page) {
     this.name = panelName;
     this.page = page;
-    this.on = true;
-    this.needs = [];
-    this.figure = null;
-    this.dirtySince = null; // when it first differed from what is drawn
-    this.seq = -1; // frames in the figure
-    this.drawn = -1; // frames in what is drawn
-    this.revision = 0;
-    this.onScreen = true;
-    this.dragging = false;
-    this.drawer = null; // the Plotly that drew it
-    this.waiting = false; // for one that is on its way
-    this.wired = false;
-    this.offered = ""; // the choices its head shows, as JSON
     this.title = el("h2");
     this.question = el("p", "lv-question");
     this.choices = el("div", "lv-choices");
     this.act = press("lv-quiet lv-act", () => page.again.act(this.figure.layout.meta.act)); // where this run leads nowhere
     this.act.hidden = true;
     this.hide = press("lv-icon", () => page.shelf.turn(this.name, false), "×");
+    /** @type {Drawn} */
     this.plot = el("div", "lv-plot");
     const { menu, notice } = page.share.exporter(this);
     this.said = el("p", "lv-headline");
@@ -52,7 +77,11 @@ export class Panel {
     });
   }
 
-  /** Put the panel's words in place. */
+  /**
+   * Put the panel's words in place.
+   * @param {PanelEntry} entry
+   * @param {Record<string, string>} texts
+   */
   label({ words, needs, code }, texts) {
     this.needs = needs;
     this.words = words;
@@ -69,6 +98,7 @@ export class Panel {
     this.detailsTitle.textContent = texts["live.details"];
     const formula = el("div", "lv-formula", words.formula);
     formula.dataset.formula = this.name;
+    /** @type {(label: string, value: string | PanelWords["how"]) => HTMLElement} */
     const row = (label, value) => el("p", "", el("b", "", `${label} `), ...termed([value].flat()));
     this.detailsBody.replaceChildren(
       el("p", "", ...termed(words.how)),
@@ -81,7 +111,7 @@ export class Panel {
     this.page.formulas.adopt();
   }
 
-  /** Show or hide the panel; one that is off holds no figure and no plot. */
+  /** Show or hide the panel; one that is off holds no figure and no plot. @param {boolean} on */
   turn(on) {
     this.on = on;
     this.node.hidden = !on;
@@ -109,7 +139,11 @@ export class Panel {
     this.lacking.hidden = false;
   }
 
-  /** Take a whole figure. */
+  /**
+   * Take a whole figure.
+   * @param {Figure} figure
+   * @param {number} seq frames in it
+   */
   take(figure, seq) {
     this.figure = figure;
     this.waiting = false; // this one may be drawn by what is there
@@ -121,19 +155,23 @@ export class Panel {
     this.touch(seq);
   }
 
-  /** Selects for what the figure lets its reader choose (see loopviz/panels/__init__.py). */
+  /** Selects for what the figure lets its reader choose (see loopviz/panels/__init__.py). @param {Record<string, Choice>} choices */
   offer(choices) {
     const offered = JSON.stringify(Object.entries(choices).map(([field, { label, options }]) => [field, label, options]));
     if (offered !== this.offered) {
       this.offered = offered;
       this.choices.replaceChildren(...Object.entries(choices).map(([field, choice]) => this.choice(field, choice)));
     }
-    for (const select of this.choices.children) {
+    for (const select of /** @type {Iterable<HTMLSelectElement>} */ (this.choices.children)) {
       const { options, value } = choices[select.dataset.field];
       select.value = String(options.findIndex(([offer]) => offer === value));
     }
   }
 
+  /**
+   * @param {string} field
+   * @param {Choice} choice
+   */
   choice(field, { label, options }) {
     const select = el("select", "lv-choice");
     select.dataset.field = field;
@@ -147,12 +185,13 @@ export class Panel {
     return select;
   }
 
+  /** @param {number} seq */
   touch(seq) {
     this.seq = seq;
     this.dirtySince ??= performance.now();
   }
 
-  /** Tokens came that change nothing here. */
+  /** Tokens came that change nothing here. @param {number} seq */
   keep(seq) {
     this.seq = seq;
     if (this.dirtySince === null) this.drawn = seq;
@@ -181,6 +220,7 @@ export class Panel {
     if (this.drawer !== Plotly) this.forget();
     this.drawer = Plotly;
     this.dirtySince = null;
+    /** @type {Figure["layout"]} */
     const layout = structuredClone({ ...untitled(figure.layout), template: page.config.templates[page.theme()] });
     if (TOUCH) layout.dragmode = false;
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });
@@ -200,12 +240,13 @@ export class Panel {
     this.plot.on("plotly_click", (event) => this.clicked(event.points[0]));
   }
 
-  /** What a click selects is said by the figure itself (see loopviz/panels/__init__.py). */
+  /** What a click selects is said by the figure itself (see loopviz/panels/__init__.py). @param {Point} point */
   clicked(point) {
     const select = this.figure?.data[point?.curveNumber]?.meta?.select ?? this.figure?.layout.meta?.select;
     if (!select) return;
+    /** @type {{ token?: number, step?: number }} */
     const change = {};
-    for (const key of ["token", "step"]) {
+    for (const key of /** @type {const} */ (["token", "step"])) {
       const at = parseInt(point[select[key]], 10);
       if (select[key] && Number.isFinite(at)) change[key] = at;
     }

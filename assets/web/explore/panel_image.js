@@ -1,15 +1,22 @@
 // A panel as a picture of its own: what is drawn now, under its title, on the page's background instead of none.
 
+import { MOST_SLUG } from "../core/contract.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const LEAST = 640; // px; a phone's plot is drawn wider, so that the picture can be read elsewhere
 const SIDE = 8;
 const FONT = "system-ui, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif";
 const SHARP = 2; // pixels of a PNG a px
 
-/** A name as part of a file's name (as loopviz.app.explore.files._slug). */
-export const slug = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 60);
+/** A name as part of a file's name (as loopviz.app.explore.files._slug). @param {string} name */
+export const slug = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, MOST_SLUG);
 
-/** A Blob of the panel's plot. `kind`: "png" or "svg"; `lines`: its title, and what run it is of. */
+/**
+ * A Blob of the panel's plot.
+ * @param {import("./panel.js").Panel} panel
+ * @param {string} kind "png" or "svg"
+ * @param {[string, string]} lines its title, and what run it is of
+ */
 export async function picture(panel, kind, [title, about]) {
   const said = panel.said.innerText;
   if (panel.drawn < 0 || panel.dirtySince !== null) await panel.draw();
@@ -21,7 +28,11 @@ export async function picture(panel, kind, [title, about]) {
   return kind === "svg" ? vector : raster(vector, Number(svg.getAttribute("width")), Number(svg.getAttribute("height")));
 }
 
-/** The plot's SVG under a heading, on an opaque background: it is read on white slides and on dark ones. */
+/**
+ * The plot's SVG under a heading, on an opaque background: it is read on white slides and on dark ones.
+ * @param {string} drawn
+ * @param {{ width: number, height: number, title: string, about: string, said: string }} of
+ */
 function compose(drawn, { width, height, title, about, said }) {
   const look = getComputedStyle(document.querySelector(".lv-panel"));
   const [card, ink, soft] = ["--lv-card", "--lv-ink", "--lv-soft"].map((part) => look.getPropertyValue(part).trim());
@@ -32,9 +43,10 @@ function compose(drawn, { width, height, title, about, said }) {
     ...said.split("\n").flatMap((line) => wrap(line, `13px ${FONT}`, room)).map((text) => ({ text, size: 13, weight: 400, fill: ink, step: 18 })),
   ];
   const svg = document.createElementNS(SVG, "svg");
+  /** @type {(tag: string, attributes: Record<string, string | number>) => SVGElement} */
   const add = (tag, attributes) => {
     const node = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
     svg.append(node);
     return node;
   };
@@ -47,16 +59,21 @@ function compose(drawn, { width, height, title, about, said }) {
   y += 10;
   const inner = new DOMParser().parseFromString(drawn, "image/svg+xml").documentElement;
   if (inner.nodeName !== "svg") throw new Error("svg");
-  inner.setAttribute("y", y);
+  inner.setAttribute("y", String(y));
   inner.style.removeProperty("background");
   svg.append(document.importNode(inner, true));
   const whole = y + height + 8;
-  ground.setAttribute("height", whole);
-  for (const [key, value] of Object.entries({ width, height: whole, viewBox: `0 0 ${width} ${whole}` })) svg.setAttribute(key, value);
+  ground.setAttribute("height", String(whole));
+  for (const [key, value] of Object.entries({ width, height: whole, viewBox: `0 0 ${width} ${whole}` })) svg.setAttribute(key, String(value));
   return svg;
 }
 
-/** Text in lines no wider than `room`; a text without spaces (Chinese) may be broken anywhere. */
+/**
+ * Text in lines no wider than `room`; a text without spaces (Chinese) may be broken anywhere.
+ * @param {string} text
+ * @param {string} font
+ * @param {number} room
+ */
 function wrap(text, font, room) {
   const pen = document.createElement("canvas").getContext("2d");
   pen.font = font;
@@ -69,7 +86,13 @@ function wrap(text, font, room) {
   return lines.map((line) => line.trimEnd()).filter(Boolean);
 }
 
-/** The SVG in pixels. */
+/**
+ * The SVG in pixels.
+ * @param {Blob} vector
+ * @param {number} width
+ * @param {number} height
+ * @returns {Promise<Blob>}
+ */
 async function raster(vector, width, height) {
   const url = URL.createObjectURL(vector);
   try {

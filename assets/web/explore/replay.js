@@ -1,5 +1,6 @@
 // Replay of a finished run: play, pause, a scrubber over its tokens, and a speed.
 
+import { STORED } from "../core/contract.js";
 import { el, fill, kept, name, press, sleep } from "../core/dom.js";
 
 const RATE = 8; // tokens a second at 1×
@@ -7,11 +8,18 @@ const SPEEDS = [0.5, 1, 2, 4];
 const AHEAD = 10; // steps still to be shown when the next are asked for
 
 export class Player {
+  /** @type {boolean} */
+  playing = false;
+  /** @type {number | null} where the scrubber was last dragged to */
+  want = null;
+  /** @type {boolean} whether the way there is being asked for */
+  moving = false;
+  /** @type {Record<string, string> | undefined} words, once they are known */
+  texts = undefined;
+
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
-    this.playing = false;
-    this.want = null; // where the scrubber was last dragged to
-    this.moving = false;
     this.button = press("lv-play", () => this.toggle());
     this.bar = el("input", "lv-scrub");
     Object.assign(this.bar, { type: "range", min: 1, max: 1, value: 1, step: 1 });
@@ -23,9 +31,9 @@ export class Player {
       option.value = String(speed);
       this.speed.append(option);
     }
-    const remembered = kept.get("speed", 1);
+    const remembered = kept.get(STORED.speed, 1);
     this.speed.value = String(SPEEDS.includes(remembered) ? remembered : 1);
-    this.speed.addEventListener("change", () => kept.set("speed", Number(this.speed.value)));
+    this.speed.addEventListener("change", () => kept.set(STORED.speed, Number(this.speed.value)));
     this.more = press("lv-quiet", () => page.again.goOn());
     this.edit = press("lv-quiet", () => page.again.edit());
     this.recorded = press("lv-quiet lv-show-recorded", () => page.showRecorded());
@@ -34,11 +42,12 @@ export class Player {
     this.node = el("div", "lv-player", track, el("div", "lv-actions", this.more, this.edit, page.share.menu.node, this.back, page.share.back, this.recorded));
   }
 
+  /** @param {Record<string, string>} texts */
   configure(texts) {
     this.texts = texts;
     this.bar.setAttribute("aria-label", texts["live.scrub"]);
     name(this.speed, texts["live.speed"], `${texts["live.speed"]}: ${fill(texts["live.speed.hint"], { rate: RATE })}`);
-    for (const [node, key] of [[this.more, "continue"], [this.edit, "edit"]]) {
+    for (const [node, key] of /** @type {[HTMLElement, string][]} */ ([[this.more, "continue"], [this.edit, "edit"]])) {
       node.textContent = texts[`live.${key}`];
       node.title = texts[`live.${key}.hint`];
     }
@@ -63,7 +72,7 @@ export class Player {
     this.bar.max = String(Math.max(1, page.total));
     if (this.want === null && !this.moving) this.bar.value = String(page.seq);
     const n = Number(this.bar.value);
-    this.bar.style.setProperty("--share", page.total > 1 ? (n - 1) / (page.total - 1) : 1);
+    this.bar.style.setProperty("--share", String(page.total > 1 ? (n - 1) / (page.total - 1) : 1));
     const said = fill(texts["live.position"], { n, total: page.total });
     this.place.textContent = `${n} / ${page.total}`;
     this.place.title = said;
@@ -80,7 +89,7 @@ export class Player {
     return Math.max(1, Math.min(this.page.promptTokens, this.page.total - 1));
   }
 
-  /** Show the run as it was after `place` tokens; while that is being asked for, only the latest wish counts. */
+  /** Show the run as it was after `place` tokens; while that is being asked for, only the latest wish counts. @param {number} place */
   async go(place) {
     if (!this.can) return;
     this.pause();
@@ -127,10 +136,13 @@ export class Player {
     }
   }
 
-  /** Show token after token, asking for the next ones before they are due. */
+  /** Show token after token, asking for the next ones before they are due. @param {() => boolean} goesOn */
   async steps(goesOn) {
     const { page } = this;
-    let [waiting, coming, epoch] = [[], null, page.epoch];
+    /** @typedef {import("./run_view.js").Edits} Edits */
+    let waiting = /** @type {Edits[]} */ ([]);
+    let coming = /** @type {Promise<Edits[] | null> | null} */ (null);
+    let { epoch } = page;
     let due = performance.now();
     while (goesOn()) {
       if (page.epoch !== epoch) [waiting, coming, epoch] = [[], null, page.epoch]; // drawn anew: other figures, other edits

@@ -1,5 +1,7 @@
 // Starting and stopping: a run that is asked for takes the place of the one before, and news of an earlier start are none.
 
+/** @import { ExploreSnapshot, ExploreStatus } from "../core/contract.js" */
+
 export class RunStarts {
   /** @type {number} of the latest start */
   n = 0;
@@ -12,6 +14,7 @@ export class RunStarts {
   /** @type {Set<string>} runs that a later start has replaced */
   past = new Set();
 
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
   }
@@ -33,7 +36,7 @@ export class RunStarts {
     else this.hold(this.n);
   }
 
-  /** Whoever opens a link and runs it at once means what the link holds, and not what the controls show until it is there. */
+  /** Whoever opens a link and runs it at once means what the link holds, and not what the controls show until it is there. @param {number} n */
   async hold(n) {
     const { page } = this;
     this.held = true;
@@ -58,19 +61,19 @@ export class RunStarts {
     return this.n;
   }
 
-  /** Whether a message is of an earlier start than the latest. */
+  /** Whether a message is of an earlier start than the latest. @param {{ n?: number }} message */
   stale({ n }) {
     return n !== undefined && n < this.n;
   }
 
-  /** What the server says of a start; whether that is news. */
+  /** What the server says of a start; whether that is news. @param {ExploreStatus} message */
   heard(message) {
     if (this.stale(message)) return false;
     if (message.over) this.starting = this.halting = false;
     return message.over || !this.halting; // where it waits is no news any more
   }
 
-  /** The server has a run for us; whether it is to be shown: one that a later start has replaced meanwhile is not. */
+  /** The server has a run for us; whether it is to be shown: one that a later start has replaced meanwhile is not. @param {ExploreSnapshot} message */
   begun(message) {
     if (this.stale(message) && message.run !== this.page.run) {
       this.past.add(message.run);

@@ -1,17 +1,11 @@
 // The run on screen: all that the page knows of it, in one list, and the ways to change it. Nothing here draws or asks.
 
-export const RECORDED = "recorded"; // the id of the stored run (loopviz.app.explore.first_run.RUN)
-/** Of a focus: what belonged to the run before. */
+import { RECORDED } from "../core/contract.js";
+
+/** Of a focus: what belonged to the run before. @type {Focus} */
 export const ANEW = { token: null, step: null, pins: [], block: 0 };
 
-/**
- * Where the visitor looks: the token held (null: the newest), the block, the loop step, the metric, the language, tokens pinned.
- * @typedef {{ token: number | null, block: number, step: number | null, metric: string, lang: string, pins: number[] }} Focus
- *
- * What is known of a token (loopviz.app.explore.snapshot.token_row): its text, the loops of each block, why each stopped, whether it
- * is of the prompt, log p of what came next, milliseconds since the run began.
- * @typedef {[string, number[], string[], 0 | 1, number | null, number | null]} TokenRow
- */
+/** @import { Alternatives, ExploreSnapshot, Focus, Step, TokenRow } from "../core/contract.js" */
 
 export class RunState {
   /** @type {string | null} its id; null: there is none yet */
@@ -22,22 +16,22 @@ export class RunState {
   seq = 0;
   /** @type {number} tokens there are */
   total = 0;
-  /** @type {string | null} why it ended; null while it is made */
+  /** @type {ExploreSnapshot["end"]} why it ended; null while it is made */
   end = null;
   /** @type {boolean} whether the server has it no more */
   lost = false;
   /** @type {TokenRow[]} those shown */
   tokens = [];
-  /** @type {{ token: number, said: string, rows: [string, number | null, boolean][] } | null} what might have come after the token held */
+  /** @type {Alternatives | null} what might have come after the token held */
   alternatives = null;
   /** @type {(string | null)[]} the colour of one loop, of two ... */
   palette = [];
   /** @type {number} tokens of its prompt */
   promptTokens = 0;
-  /** @type {Focus} */
+  /** @type {Focus} where the visitor looks; without a token held: at the newest */
   focus = { token: null, block: 0, step: null, metric: "cosine", lang: "en", pins: [] };
 
-  /** Another run takes its place; where the visitor looks stays. */
+  /** Another run takes its place; where the visitor looks stays. @param {string} run */
   reset(run) {
     this.run = run;
     this.epoch = -1;
@@ -48,12 +42,15 @@ export class RunState {
     this.lost = false;
   }
 
-  /** A message says how much of it is shown, anew. The words of a run stay the same: `dropTokens` lets go of the rest. */
+  /**
+   * A message says how much of it is shown, anew. The words of a run stay the same: `dropTokens` lets go of the rest.
+   * @param {ExploreSnapshot} message
+   */
   applySnapshot({ epoch, seq, total, alternatives, prompt_tokens: promptTokens }) {
     Object.assign(this, { epoch, seq, total, alternatives, promptTokens });
   }
 
-  /** Edits have led on to `last` tokens. */
+  /** Edits have led on to `last` tokens. @param {Step} step */
   applyStep({ last }) {
     this.seq = last;
     this.total = Math.max(this.total, last);
@@ -65,14 +62,14 @@ export class RunState {
     return this.tokens.length;
   }
 
-  /** Look elsewhere; whether that is anywhere else. */
+  /** Look elsewhere; whether that is anywhere else. @param {Focus} change */
   setFocus(change) {
     const before = JSON.stringify(this.focus);
     this.focus = { ...this.focus, ...change };
     return JSON.stringify(this.focus) !== before;
   }
 
-  /** The colours of its loops; whether they are others. */
+  /** The colours of its loops; whether they are others. @param {(string | null)[]} palette */
   setPalette(palette) {
     if (JSON.stringify(palette) === JSON.stringify(this.palette)) return false;
     this.palette = palette;

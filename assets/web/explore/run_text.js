@@ -1,11 +1,21 @@
 // The text of a run: a word a token, coloured by its loops; the word held, what else could follow it, and pinned words.
 
+import { MOST_PINS } from "../core/contract.js";
 import { el, fill, name, press, shown } from "../core/dom.js";
 
-const MOST_PINS = 6; // as loopviz.panels.kit.focus.MOST_PINS
 const MOST_SWATCHES = 12;
 
+/** @import { TokenRow } from "../core/contract.js" */
+
 export class TextView {
+  /** @type {Record<string, string> | undefined} words, once they are known */
+  texts = undefined;
+  /** @type {HTMLElement | null} the token chosen and not read yet */
+  unread = null;
+  /** @type {HTMLElement | null} the word held */
+  selected = null;
+
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
     this.legend = el("div", "lv-legend");
@@ -20,14 +30,14 @@ export class TextView {
     this.next = el("div", "lv-next");
     this.pins = el("div", "lv-pins");
     this.region.addEventListener("click", (event) => {
-      const token = event.target.closest?.("[data-i]");
+      /** @type {HTMLElement | null} */
+      const token = event.target instanceof Element ? event.target.closest("[data-i]") : null;
       if (token) page.look({ token: Number(token.dataset.i), step: null });
     });
     this.held = el("div", "lv-held", el("div", "lv-chosen", this.chosen, this.pinning, this.follow), this.next, this.pins);
-    this.unread = null;
-    this.selected = null;
   }
 
+  /** @param {Record<string, string>} texts */
   configure(texts) {
     this.texts = texts;
     this.idle.textContent = texts["live.idle"];
@@ -38,13 +48,18 @@ export class TextView {
     if (this.unread) this.unread.title = texts["live.unread"];
   }
 
-  /** Keep only the first words. */
+  /** Keep only the first words. @param {number} count */
   cut(count) {
-    while (this.region.lastChild && !(Number(this.region.lastChild.dataset.i) < count)) this.region.lastChild.remove();
+    const last = () => /** @type {HTMLElement | null} */ (this.region.lastElementChild);
+    while (last() && !(Number(last().dataset.i) < count)) last().remove();
     this.unread = null;
     if (this.selected && Number(this.selected.dataset.i) >= count) this.selected = null;
   }
 
+  /**
+   * @param {TokenRow[]} rows
+   * @param {string | null} next
+   */
   add(rows, next) {
     const { region, page } = this;
     const nearEnd = region.scrollHeight - region.scrollTop - region.clientHeight < 60;
@@ -65,6 +80,7 @@ export class TextView {
     this.showHeld();
   }
 
+  /** @param {string} text */
   piece(text) {
     const span = el("span", "lv-tok", text);
     if (text === "" || text === " ") span.classList.add("lv-blank");
@@ -72,10 +88,14 @@ export class TextView {
     return span;
   }
 
+  /**
+   * @param {TokenRow} row
+   * @param {number} i
+   */
   word(row, i) {
     const span = this.piece(row[0]);
     const loops = Math.max(0, ...row[1]);
-    span.dataset.i = i;
+    span.dataset.i = String(i);
     span.id = `lv-word-${i}`;
     span.setAttribute("role", "option");
     if (row[3]) span.classList.add("lv-prompt");
@@ -86,13 +106,17 @@ export class TextView {
     return span;
   }
 
+  /**
+   * @param {HTMLElement} span
+   * @param {number} loops
+   */
   colour(span, loops) {
     span.style.setProperty("--tint", this.page.palette?.[loops - 1] ?? "transparent");
   }
 
   /** The colours of the loops are others now. */
   recolour() {
-    for (const span of this.region.querySelectorAll("[data-loops]")) {
+    for (const span of /** @type {NodeListOf<HTMLElement>} */ (this.region.querySelectorAll("[data-loops]"))) {
       this.colour(span, Math.max(...span.dataset.loops.split("+").map(Number)));
     }
   }
@@ -100,6 +124,7 @@ export class TextView {
   /** The word held, what else could come after it, and the pins. */
   showHeld() {
     const { focus } = this.page;
+    /** @type {HTMLElement | null} */
     const now = focus.token === null ? null : this.region.querySelector(`[data-i="${focus.token}"]`);
     if (this.selected !== now) {
       this.selected?.classList.remove("lv-selected");
@@ -112,7 +137,7 @@ export class TextView {
       this.selected = now;
     }
     const pinned = new Set(focus.pins);
-    for (const word of this.region.querySelectorAll(".lv-pinned")) {
+    for (const word of /** @type {NodeListOf<HTMLElement>} */ (this.region.querySelectorAll(".lv-pinned"))) {
       if (!pinned.has(Number(word.dataset.i))) word.classList.remove("lv-pinned");
     }
     for (const pin of pinned) this.region.querySelector(`[data-i="${pin}"]`)?.classList.add("lv-pinned");
@@ -122,7 +147,7 @@ export class TextView {
     this.showPins();
   }
 
-  /** Scroll the text, and not the page, until the word can be seen. */
+  /** Scroll the text, and not the page, until the word can be seen. @param {HTMLElement | null} word */
   reveal(word) {
     if (!word) return;
     const { region } = this;

@@ -1,9 +1,14 @@
 // What is shown of the run on screen: messages and answers bring it, in order and without gaps, and the visitor's wishes to look
 // elsewhere are asked for. The parts that are told (`words`, `panels`, `player` ...) are the page's (page.js).
 
+import { RECORDED } from "../core/contract.js";
 import { el } from "../core/dom.js";
 import { applyOps } from "../core/messages.js";
-import { ANEW, RECORDED, RunState } from "./run_state.js";
+import { ANEW, RunState } from "./run_state.js";
+
+/** @import { ExploreSnapshot, Focus, Frames, Step, TokenRow } from "../core/contract.js" */
+/** @import { Answer } from "../core/server.js" */
+/** @typedef {Step & Partial<Frames>} Edits a step of a replay, or what a run has brought */
 
 const SILENCE_MS = 3000; // then the server is asked whether something got lost
 
@@ -23,15 +28,22 @@ export class RunView extends RunState {
   /** @type {number} when silence was looked into */
   lastAsked = 0;
 
+  /** @returns {import("./page.js").Page} itself: its other parts, and who is asked, are the page's */
+  get page() {
+    return /** @type {any} */ (this);
+  }
+
   // --- what comes --------------------------------------------------------------------------------------------------
 
+  /** @param {Frames} message */
   frames(message) {
-    if (this.asking) {
-      this.connection.hold(message);
+    const { connection } = this.page;
+    if (connection.asking) {
+      connection.hold(message);
       return;
     }
     if (message.run !== this.run || message.first > this.seq || message.epoch > this.epoch) {
-      this.connection.hold(message);
+      connection.hold(message);
       this.resync(message.run);
       return;
     }
@@ -45,121 +57,141 @@ export class RunView extends RunState {
     this.finish(message.end);
   }
 
-  /** Go from `first` to `last` tokens by edits; false when these are not the next. */
+  /** Go from `first` to `last` tokens by edits; false when these are not the next. @param {Edits} message */
   step(message) {
+    const { page } = this;
     if (message.first !== this.seq) return false;
     for (const [name, ops] of Object.entries(message.ops)) {
-      const panel = this.panels.get(name);
+      const panel = page.panels.get(name);
       if (panel?.figure) applyOps(panel.figure, ops);
     }
     this.applyStep(message);
     if (message.about) this.describe(message);
     this.addTokens(message.tokens, message.next);
-    for (const [name, panel] of this.panels) {
+    for (const [name, panel] of page.panels) {
       if (!panel.figure || message.last === message.first) continue;
       if (message.ops[name]) panel.touch(this.seq);
       else panel.keep(this.seq);
     }
     this.summaries(message.summaries);
-    this.player.show();
-    this.screen.wake();
-    this.mark();
+    page.player.show();
+    page.screen.wake();
+    page.mark();
     return true;
   }
 
+  /** @param {ExploreSnapshot} message */
   snapshot(message) {
+    const { page } = this;
     if (message.run === this.run && message.epoch < this.epoch) return;
     const fresh = message.run !== this.run;
     if (fresh) {
-      if (this.run !== null && this.run === this.own) this.starts.past.add(this.run);
-      this.starts.past.delete(message.run);
+      if (this.run !== null && this.run === this.own) page.starts.past.add(this.run);
+      page.starts.past.delete(message.run);
       this.reset(message.run);
-      this.linked.close();
-      this.words.cut(0);
-      this.say("");
-      if (message.run !== RECORDED && !this.share.isFile(message.run)) this.own = message.run;
-      if (!message.end && this.config) this.listen(message.run);
-      this.tour.moved();
+      page.linked.close();
+      page.words.cut(0);
+      page.say("");
+      if (message.run !== RECORDED && !page.share.isFile(message.run)) this.own = message.run;
+      if (!message.end && page.config) page.listen(message.run);
+      page.tour.moved();
     }
     this.applySnapshot(message);
     this.describe(message);
     // what the visitor asked for meanwhile outranks what the server knew
     if (!this.wanted) this.focus = { ...message.focus };
-    this.words.cut(this.dropTokens()); // the words of a run stay the same
+    page.words.cut(this.dropTokens()); // the words of a run stay the same
     this.addTokens(message.tokens.slice(this.tokens.length), message.next);
-    if (fresh && message.end) this.text.scrollTop = 0; // a text that is there is read from its beginning
-    for (const [name, panel] of this.panels) {
+    if (fresh && message.end) page.text.scrollTop = 0; // a text that is there is read from its beginning
+    for (const [name, panel] of page.panels) {
       const figure = message.figures[name];
       if (!panel.on) continue;
       if (figure) panel.take(figure, this.seq);
       else if (panel.needs.some((extra) => !message.extras.includes(extra))) panel.lack();
     }
-    this.share.show();
+    page.share.show();
     this.summaries(message.summaries);
     this.finish(message.end);
-    this.showSelection();
-    this.screen.wake();
-    if (this.config && message.focus.lang !== this.config.lang) this.look({ lang: this.config.lang });
+    page.showSelection();
+    page.screen.wake();
+    if (page.config && message.focus.lang !== page.config.lang) this.look({ lang: page.config.lang });
   }
 
-  /** What is said of the run's settings, and the colours of its loops; both may change while it is made. */
+  /**
+   * What is said of the run's settings, and the colours of its loops; both may change while it is made.
+   * @param {Pick<Frames, "model" | "about" | "palette" | "brings">} message
+   */
   describe({ model, about, palette, brings }) {
-    this.about.replaceChildren(el("b", "", model), ` · ${about}`);
-    if (this.setPalette(palette)) this.words.recolour();
-    this.words.showLegend();
-    if (this.config && this.shelf.bring(brings ?? [])) this.redraw();
+    const { page } = this;
+    page.about.replaceChildren(el("b", "", model), ` · ${about}`);
+    if (this.setPalette(palette)) page.words.recolour();
+    page.words.showLegend();
+    if (page.config && page.shelf.bring(brings ?? [])) this.redraw();
   }
 
+  /** @param {Record<string, string> | undefined} summaries */
   summaries(summaries) {
     for (const [name, text] of Object.entries(summaries ?? {})) {
-      const panel = this.panels.get(name);
+      const panel = this.page.panels.get(name);
       if (panel) panel.summary.textContent = text;
     }
   }
 
+  /** @param {ExploreSnapshot["end"]} end */
   finish(end) {
-    const { starts, statusLine } = this;
+    const { connection, player, share, starts, statusLine, tour } = this.page;
     if (end && !this.end && !statusLine.bad && !starts.starting) statusLine.said = ""; // what was said while it ran
     this.end = end ?? null;
     if (this.end && !starts.starting) starts.halting = false;
-    if (this.end) this.connection.close();
+    if (this.end) connection.close();
     statusLine.show();
-    this.player.show();
-    this.tour.show();
-    this.share.saw();
+    player.show();
+    tour.show();
+    share.saw();
   }
 
+  /**
+   * @param {TokenRow[]} rows
+   * @param {string | null} next
+   */
   addTokens(rows, next) {
     this.tokens.push(...rows);
-    this.words.add(rows, next);
-    this.statusLine.show();
+    this.page.words.add(rows, next);
+    this.page.statusLine.show();
   }
 
+  /**
+   * @param {Answer} message
+   * @param {string | null} asked the run that was asked for
+   * @param {string} name of the question
+   */
   answer(message, asked, name = "") {
-    if (message.kind === "snapshot" && name === "resync") this.begun(message);
+    const { page } = this;
+    if (!("kind" in message)) return; // where a model is: who asked sees to that
+    if (message.kind === "snapshot" && name === "resync") page.begun(message);
     else if (message.kind === "snapshot") this.snapshot(message);
     else if (message.kind === "current") this.finish(message.end);
-    else if (message.kind === "failed") this.say(message.text, true);
+    else if (message.kind === "failed") page.say(message.text, true);
     else if (message.kind === "gone") {
-      this.connection.dropHeld();
+      page.connection.dropHeld();
       if (this.own === asked) this.own = null;
-      this.share.forget(asked);
+      page.share.forget(asked);
       if (asked === this.run) {
         this.lost = true;
         this.finish(this.end ?? "stopped");
       } else {
-        this.starts.past.add(asked);
-        this.player.show();
+        page.starts.past.add(asked);
+        page.player.show();
       }
       // a run that has been replaced is not missed
-      if (asked === this.run || name !== "resync") this.say(this.texts["live.gone"]);
+      if (asked === this.run || name !== "resync") page.say(page.texts["live.gone"]);
     }
-    this.mark();
+    page.mark();
   }
 
   resync(run = this.run) {
-    if (this.asking || !run) return null;
-    return this.ask("resync", () => {
+    if (this.page.connection.asking || !run) return null;
+    return this.page.ask("resync", () => {
       const same = run === this.run;
       return { run, epoch: same ? this.epoch : -1, seq: same ? this.seq : -1 };
     });
@@ -167,8 +199,8 @@ export class RunView extends RunState {
 
   /** The server may have gone on without us (hidden tab, lost connection): silence is looked into. */
   watch() {
-    if (!this.run || this.end || this.asking) return;
-    const patience = SILENCE_MS * (1 + this.connection.offline);
+    if (!this.run || this.end || this.page.connection.asking) return;
+    const patience = SILENCE_MS * (1 + this.page.connection.offline);
     if (performance.now() - Math.max(this.lastMessage, this.lastAsked) < patience) return;
     this.lastAsked = performance.now();
     this.resync();
@@ -178,18 +210,22 @@ export class RunView extends RunState {
 
   /** What is being looked at, for a question. */
   view() {
-    return { run: this.run, epoch: this.epoch, focus: this.focus, panels: this.shelf.on() };
+    return { run: this.run, epoch: this.epoch, focus: this.focus, panels: this.page.shelf.on() };
   }
 
   /** What is wished for the next run: the panels that are on, and the view without the old run's words. */
   wishes() {
-    return JSON.stringify({ panels: this.shelf.on(), focus: { ...this.focus, ...ANEW } });
+    return JSON.stringify({ panels: this.page.shelf.on(), focus: { ...this.focus, ...ANEW } });
   }
 
-  /** Look elsewhere: another token, step, metric or language. The latest wish is asked for when the last is answered. */
+  /**
+   * Look elsewhere: another token, step, metric or language. The latest wish is asked for when the last is answered.
+   * @param {Focus} change
+   * @param {number | null} place
+   */
   async look(change, place = null) {
     const elsewhere = this.setFocus(change);
-    this.showSelection();
+    this.page.showSelection();
     if (!this.run || this.lost || (!elsewhere && place === null)) return;
     this.place = place ?? this.place;
     this.lookedAt = performance.now();
@@ -197,7 +233,7 @@ export class RunView extends RunState {
     if (this.looking) return;
     this.looking = true;
     while (this.wanted) {
-      await this.ask("focus", () => {
+      await this.page.ask("focus", () => {
         this.wanted = false;
         const shown = this.place ?? (this.end && this.seq < this.total ? this.seq : null);
         this.place = null;
@@ -205,7 +241,7 @@ export class RunView extends RunState {
       });
     }
     this.looking = false;
-    this.screen.wake(); // which waited for the answer
+    this.page.screen.wake(); // which waited for the answer
   }
 
   /** Draw everything anew: panels were switched. */
@@ -213,7 +249,7 @@ export class RunView extends RunState {
     return this.look({}, this.end ? this.seq : this.total);
   }
 
-  /** Of a finished run, show what there was after `place` tokens. */
+  /** Of a finished run, show what there was after `place` tokens. @param {number} place */
   async moveTo(place) {
     if (place === this.seq || !this.end) return;
     // to move is to follow: a word held would stand still, or not be there yet
@@ -224,21 +260,31 @@ export class RunView extends RunState {
     }
   }
 
-  /** The edits that lead on from `from` tokens: one for each token, or one to `to`; null when a snapshot came instead. */
+  /**
+   * The edits that lead on from `from` tokens: one for each token, or one to `to`; null when a snapshot came instead.
+   * @param {number} from
+   * @param {number | null} to
+   * @returns {Promise<Edits[] | null>}
+   */
   async fetchSteps(from, to = null) {
     const { run, epoch } = this;
-    const answer = await this.ask("advance", () => ({ ...this.view(), from, to, split: to === null }));
+    const answer = await this.page.ask("advance", () => ({ ...this.view(), from, to, split: to === null }));
     if (answer?.kind !== "steps" || answer.run !== this.run || answer.epoch !== this.epoch) return null;
     if (run !== this.run || epoch !== this.epoch) return null;
-    const last = answer.steps[answer.steps.length - 1];
-    if (last) last.summaries = answer.summaries;
-    return answer.steps;
+    const steps = /** @type {Edits[]} */ (answer.steps);
+    if (steps.length) steps[steps.length - 1].summaries = answer.summaries;
+    return steps;
   }
 
-  /** Go to another finished run: to all of it and none of its words, unless something else is asked for. */
+  /**
+   * Go to another finished run: to all of it and none of its words, unless something else is asked for.
+   * @param {string | null} run
+   * @param {Focus} focus
+   * @param {number | null} shown
+   */
   async showRun(run, focus = { ...this.focus, ...ANEW }, shown = null) {
-    this.player.pause();
-    await this.ask("focus", () => ({ ...this.view(), run, epoch: 0, focus, shown }));
+    this.page.player.pause();
+    await this.page.ask("focus", () => ({ ...this.view(), run, epoch: 0, focus, shown }));
   }
 
   showRecorded() {
@@ -249,12 +295,14 @@ export class RunView extends RunState {
     return this.showRun(this.own);
   }
 
+  /** @param {number} way */
   stepToken(way) {
     const at = this.current() + way;
-    if (at >= this.tokens.length && this.seq < this.total) this.player.go(this.seq + 1);
+    if (at >= this.tokens.length && this.seq < this.total) this.page.player.go(this.seq + 1);
     else this.look({ token: Math.min(Math.max(at, 0), this.tokens.length - 1), step: null });
   }
 
+  /** @param {number} way */
   stepLoop(way) {
     const steps = this.tokens[this.current()]?.[1][this.focus.block] ?? 0;
     if (!steps) return;
@@ -267,6 +315,6 @@ export class RunView extends RunState {
     const { pins } = this.focus;
     if (token < 0) return;
     if (pins.includes(token)) this.look({ pins: pins.filter((pin) => pin !== token) });
-    else if (this.words.roomForPin()) this.look({ pins: [...pins, token].sort((a, b) => a - b) });
+    else if (this.page.words.roomForPin()) this.look({ pins: [...pins, token].sort((a, b) => a - b) });
   }
 }

@@ -1,15 +1,24 @@
 // Links to what is set up, and files: a run saved or opened, a report, a panel's picture or data.
 // The server's half: loopviz/app/explore/files.py and links.py.
 
+import { PANEL_FILES, QUERIES, TICKET_HEADER } from "../core/contract.js";
 import { el, fill, name, press, sleep } from "../core/dom.js";
 import { Menu, Notice } from "../widgets/menu.js";
 import { picture, slug } from "./panel_image.js";
 
 const PATIENCE_MS = 10_000; // for the word of a link
+const PICTURES = ["png", "svg"];
 const WORDED_MS = 120; // until Gradio has drawn what the beginning of a visit sets
-const TICKET = "x-loopviz-visit"; // as loopviz.app.explore.files.TICKET
 
-/** Keep a file: the browser asks, or knows, where. */
+/** @import { ExploreSnapshot, Focus, LinkMade, OpenedLink, Visit } from "../core/contract.js" */
+/** @import { Panel } from "./panel.js" */
+/** @typedef {{ notice: Notice, menu: Menu, panel: Panel }} Export a panel's menu, and where it says what came of it */
+
+/**
+ * Keep a file: the browser asks, or knows, where.
+ * @param {Blob} blob
+ * @param {string} file
+ */
 function keep(blob, file) {
   const link = el("a");
   Object.assign(link, { href: URL.createObjectURL(blob), download: file });
@@ -20,12 +29,36 @@ function keep(blob, file) {
 }
 
 export class Share {
+  /** @type {Record<string, string> | undefined} words, once they are known */
+  texts = undefined;
+  /** @type {string | undefined} of the words */
+  lang = undefined;
+  /** @type {{ run: string, name: string } | null} the file that was opened */
+  file = null;
+  /** @type {Pick<Focus, "token" | "step" | "pins"> | null} the view of a link, until there is a run of the visitor's to look at so */
+  awaited = null;
+  /** @type {number} of the latest link that was wished for */
+  wish = 0;
+  /** @type {number | undefined} until that takes too long */
+  late = undefined;
+  /** @type {string | undefined} the language in which the link of the address was told of */
+  followed = undefined;
+  /** @type {HTMLElement | undefined} what is told of it */
+  telling = undefined;
+  /** @type {number} bytes of a file, at most */
+  largest = 0;
+  /** @type {string} to open files with */
+  ticket = "";
+  /** @type {Export[]} a panel each */
+  exports = [];
+
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
-    this.file = null; // the file that was opened: { run, name }
-    this.awaited = null; // the view of a link, until there is a run of the visitor's to look at so
-    this.wish = 0;
-    this.word = new URLSearchParams(location.search).get("s");
+    this.word = new URLSearchParams(location.search).get(QUERIES.link);
+    /** @type {() => void} */
+    this.visiting = null;
+    /** @type {Promise<void>} */
     this.visited = new Promise((resolve) => (this.visiting = resolve));
     this.settled = this.visited.then(() => sleep(WORDED_MS)); // the controls show what a link has set
     this.opened = this.word === null; // whether they do
@@ -50,11 +83,15 @@ export class Share {
     this.notice = new Notice();
   }
 
+  /**
+   * @param {Record<string, string>} texts
+   * @param {string} lang
+   */
   configure(texts, lang) {
     Object.assign(this, { texts, lang });
     this.menu.button.textContent = texts["live.share"];
     this.back.textContent = texts["live.share.show"];
-    for (const { notice, menu, panel } of this.exports ?? []) {
+    for (const { notice, menu, panel } of this.exports) {
       name(notice.close, texts["live.share.close"]);
       name(menu.button, fill(texts["live.export.of"], { panel: panel.words.name }), texts["live.export"]);
     }
@@ -86,26 +123,31 @@ export class Share {
     if (this.file) this.back.title = this.file.name;
   }
 
+  /** @param {string} run */
   isFile(run) {
     return this.file?.run === run;
   }
 
-  /** The server keeps this run no longer. */
+  /** The server keeps this run no longer. @param {string} run */
   forget(run) {
     if (this.isFile(run)) this.file = null;
     this.show();
   }
 
-  /** Gradio knows the visitor: files can be opened. */
+  /** Gradio knows the visitor: files can be opened. @param {Visit} visit */
   visit(visit) {
     this.largest = visit.largest;
     this.ticket = visit.ticket;
     this.visiting();
   }
 
+  /**
+   * @param {string} path
+   * @param {Record<string, string>} query
+   */
   address(path, query) {
     const url = new URL(`${this.page.root.dataset.share}/${path}`, document.baseURI);
-    url.search = new URLSearchParams({ lang: this.lang, ...query });
+    url.search = String(new URLSearchParams({ [QUERIES.lang]: this.lang, ...query }));
     return url;
   }
 
@@ -126,7 +168,7 @@ export class Share {
     page.tell.link({ n: wish, run, view: this.view() });
   }
 
-  /** The server's word for what is set up. */
+  /** The server's word for what is set up. @param {LinkMade} message */
   async linked({ n, word, told }) {
     if (n !== this.wish) return; // of an earlier wish
     clearTimeout(this.late);
@@ -135,7 +177,7 @@ export class Share {
       return;
     }
     const url = new URL(location.href);
-    Object.assign(url, { search: `?s=${word}`, hash: "" });
+    Object.assign(url, { search: `?${QUERIES.link}=${word}`, hash: "" });
     const field = el("input", "lv-link");
     Object.assign(field, { readOnly: true, value: url.href });
     field.setAttribute("aria-label", this.texts["live.share.address"]);
@@ -147,6 +189,10 @@ export class Share {
     said.textContent = this.texts[copied ? "live.share.copied" : "live.share.select"];
   }
 
+  /**
+   * @param {string} text
+   * @param {HTMLInputElement} field
+   */
   async toClipboard(text, field) {
     try {
       await navigator.clipboard.writeText(text); // not there on plain http
@@ -164,9 +210,10 @@ export class Share {
     if (this.followed === lang) return;
     const first = this.followed === undefined;
     this.followed = lang;
+    /** @type {OpenedLink | null} */
     let found = null;
     try {
-      const answer = await fetch(this.address("link", { s: word }));
+      const answer = await fetch(this.address("link", { [QUERIES.link]: word }));
       if (answer.ok) found = await answer.json();
     } catch {
       found = null;
@@ -183,6 +230,7 @@ export class Share {
     }
   }
 
+  /** @param {OpenedLink} link */
   apply({ panels, focus, snapshot, holds }) {
     const { page } = this;
     page.shelf.follow(panels);
@@ -216,7 +264,12 @@ export class Share {
 
   // --- files -----------------------------------------------------------------------------------------------------
 
-  /** Ask the server for a file of the run on screen, and keep it. */
+  /**
+   * Ask the server for a file of the run on screen, and keep it.
+   * @param {string} path
+   * @param {string} what the key of its name
+   * @param {Notice} notice
+   */
   async fetch(path, what, notice) {
     const { page, texts } = this;
     notice.say([fill(texts["live.share.preparing"], { name: texts[what] })]);
@@ -234,14 +287,14 @@ export class Share {
     }
   }
 
-  /** Why an answer is none, in the server's words; something in between may have answered in its own. */
+  /** Why an answer is none, in the server's words; something in between may have answered in its own. @param {Response} answer */
   async reason(answer) {
     const plain = (answer.headers.get("content-type") ?? "").startsWith("text/plain");
     const said = plain ? (await answer.text()).slice(0, 600) : "";
     return said || this.texts["live.share.failed"];
   }
 
-  /** A file let go of over the page; elsewhere the browser would leave the page for it. */
+  /** A file let go of over the page; elsewhere the browser would leave the page for it. @param {DragEvent} event */
   dropped(event) {
     const [file] = event.dataTransfer?.files ?? [];
     if (!file || !this.texts) return;
@@ -250,9 +303,10 @@ export class Share {
     else this.open(file);
   }
 
-  /** Show a run from a file of the visitor's. */
+  /** Show a run from a file of the visitor's. @param {File} file */
   async open(file) {
     const { page, texts } = this;
+    /** @param {number} bytes */
     const megabytes = (bytes) => (bytes / 2 ** 20).toFixed(0);
     this.notice.say([fill(texts["live.share.reading"], { file: file.name })]);
     await this.visited;
@@ -262,12 +316,13 @@ export class Share {
       return;
     }
     try {
-      const request = { method: "POST", body: file, headers: { [TICKET]: this.ticket, "content-type": "application/octet-stream" } };
+      const request = { method: "POST", body: file, headers: { [TICKET_HEADER]: this.ticket, "content-type": "application/octet-stream" } };
       const answer = await fetch(this.address("open", { view: this.view() }), request);
       if (!answer.ok) {
         this.notice.say([`${file.name}: ${await this.reason(answer)}`], true);
         return;
       }
+      /** @type {ExploreSnapshot} */
       const snapshot = await answer.json();
       this.file = { run: snapshot.run, name: file.name };
       page.player.pause();
@@ -281,39 +336,51 @@ export class Share {
 
   // --- a panel's export --------------------------------------------------------------------------------------------
 
-  /** The menu of a panel, and where it says what came of it. */
+  /** The menu of a panel, and where it says what came of it. @param {Panel} panel */
   exporter(panel) {
     const notice = new Notice();
+    /** @param {string} kind */
     const data = (kind) => ({ key: kind, act: () => this.fetch(`panel/${panel.name}/${kind}`, `live.export.${kind}`, notice) });
+    /** @param {string} kind */
     const drawn = (kind) => ({ key: kind, act: () => this.draw(panel, kind, notice) });
-    const menu = new Menu("lv-icon lv-export", [drawn("png"), drawn("svg"), data("csv"), data("parquet")], true);
+    const menu = new Menu("lv-icon lv-export", [...PICTURES.map(drawn), ...PANEL_FILES.map(data)], true);
     menu.button.textContent = "⤓";
     menu.opening = () => this.labelExport(panel, menu);
     const made = { notice, menu, panel };
-    (this.exports ??= []).push(made);
+    this.exports.push(made);
     return made;
   }
 
+  /**
+   * @param {Panel} panel
+   * @param {Menu} menu
+   */
   labelExport(panel, menu) {
     const { page, texts } = this;
     const empty = panel.figure ? null : texts["live.export.nothing"];
-    for (const kind of ["png", "svg"]) menu.label(kind, texts[`live.export.${kind}`], texts["live.export.picture"], empty);
+    for (const kind of PICTURES) menu.label(kind, texts[`live.export.${kind}`], texts["live.export.picture"], empty);
     const off = empty ?? (page.end ? null : texts["live.share.running"]);
-    for (const kind of ["csv", "parquet"]) menu.label(kind, texts[`live.export.${kind}`], texts["live.export.data"], off);
+    for (const kind of PANEL_FILES) menu.label(kind, texts[`live.export.${kind}`], texts["live.export.data"], off);
   }
 
+  /**
+   * @param {Panel} panel
+   * @param {string} kind
+   * @param {Notice} notice
+   */
   async draw(panel, kind, notice) {
     const { page, texts } = this;
     try {
       const model = page.about.querySelector("b")?.textContent ?? "";
       const at = page.current();
       const file = [slug(model) || "run", panel.name, ...(at < 0 ? [] : [`token-${at}`])].join("-");
+      /** @type {[string, string]} */
       const lines = [panel.words.title, page.about.textContent];
       keep(await picture(panel, kind, lines), `${file}.${kind}`);
       notice.pass(fill(texts["live.share.saved"], { file: `${file}.${kind}` }));
     } catch (error) {
       console.error(`picture of ${panel.name}`, error);
-      notice.say([fill(texts["live.export.undrawn"], { reason: error.message })], true);
+      notice.say([fill(texts["live.export.undrawn"], { reason: /** @type {Error} */ (error).message })], true);
     }
   }
 }

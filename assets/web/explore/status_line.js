@@ -2,6 +2,8 @@
 
 import { el, fill, press } from "../core/dom.js";
 
+/** @import { Act } from "../core/contract.js" */
+
 export class StatusLine {
   /** @type {string} what is said; "": the counts */
   said = "";
@@ -10,14 +12,19 @@ export class StatusLine {
   /** @type {boolean} whether there was no place to wait in */
   full = false;
 
+  /** @type {Act | undefined} the way out that is offered */
+  act = undefined;
+
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
     this.node = el("span", "lv-status");
     this.node.setAttribute("role", "status");
-    this.way = press("lv-quiet lv-out", () => page.again.act(this.way.act));
+    this.way = press("lv-quiet lv-out", () => page.again.act(this.act));
     this.way.hidden = true;
   }
 
+  /** @param {string} text */
   say(text, bad = false, full = false) {
     this.said = text;
     this.full = full;
@@ -27,9 +34,9 @@ export class StatusLine {
     this.show();
   }
 
-  /** A button beside what is said; none when there is nothing to offer. */
+  /** A button beside what is said; none when there is nothing to offer. @param {Act} [act] */
   offer(act) {
-    this.way.act = act;
+    this.act = act;
     this.way.hidden = !act;
     this.way.textContent = act?.label ?? "";
   }
@@ -43,6 +50,7 @@ export class StatusLine {
     const { page } = this;
     const { texts, tokens } = page;
     if (!page.run || !tokens.length) return "";
+    /** @type {Record<string, string | number>} */
     const values = { n: tokens.length, loops: page.loopsPerToken().toFixed(2).replace(/\.?0+$/, "") };
     if (page.onRecorded || page.share.isFile(page.run) || page.seq < page.total) return fill(texts["live.counts"], values);
     values.rate = page.rate()?.toFixed(1) ?? "–";

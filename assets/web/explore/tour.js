@@ -2,6 +2,7 @@
 // way, rings the element it explains and puts its card beside it. The page stays usable meanwhile; whoever was looking at a
 // run of their own gets it back. Where it was left is remembered in this browser.
 
+import { STORED } from "../core/contract.js";
 import { el, fill, kept, name, press } from "../core/dom.js";
 import { termed } from "../widgets/glossary.js";
 
@@ -9,15 +10,37 @@ const GAP = 14; // pixels between what is explained and the card
 const EDGE = 10; // between either and the edge of the window
 const SETTLES = 2500; // milliseconds in which panels that are being drawn may still move what is explained
 
+/** @import { ExploreConfig, Focus, Tour as Told, TourStep } from "../core/contract.js" */
+
 export class Tour {
+  /** @type {Record<string, string> | undefined} words, once they are known */
+  texts = undefined;
+  /** @type {string | undefined} the page's language */
+  wanted = undefined;
+  /** @type {TourStep[]} */
+  steps = [];
+  /** @type {string | null} the language of the steps that are there */
+  lang = null;
+  /** @type {boolean} whether it is taken now */
+  on = false;
+  /** @type {boolean} whether it is about to begin */
+  beginning = false;
+  /** @type {number} the step shown */
+  at = 0;
+  /** @type {number} counts the steps taken, so that one left meanwhile does nothing more */
+  turn = 0;
+  /** @type {number} when what is explained stands still */
+  until = 0;
+  /** @type {string} all that its buttons show */
+  looks = "";
+  /** @type {{ run: string | null, focus: Focus, shown: number, all: boolean, top: number } | null} what the visitor looked at */
+  before = null;
+
+  /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
-    this.on = false;
-    this.at = 0;
-    this.turn = 0; // so that a step left meanwhile does nothing more
-    this.before = null; // what the visitor looked at
-    this.lang = null; // of the steps that are there
-    this.kept = { at: 0, seen: false, ...kept.get("tour", {}) };
+    /** @type {{ at: number, seen: boolean }} */
+    this.kept = { at: 0, seen: false, ...kept.get(STORED.tour, {}) };
     this.button = press("lv-quiet lv-tour-open", () => (this.on ? this.leave() : this.begin()));
     this.offered = el("span");
     this.accept = press("lv-quiet", () => this.begin());
@@ -50,6 +73,7 @@ export class Tour {
     this.card.setAttribute("aria-describedby", this.words.id);
   }
 
+  /** @param {ExploreConfig} config */
   configure({ texts, lang }) {
     this.texts = texts;
     this.wanted = lang;
@@ -61,9 +85,10 @@ export class Tour {
     if (this.on && this.lang !== lang) this.fetch().then((there) => there && this.on && this.write());
   }
 
+  /** @param {{ at?: number, seen?: boolean }} change */
   remember(change) {
     this.kept = { ...this.kept, ...change };
-    kept.set("tour", this.kept);
+    kept.set(STORED.tour, this.kept);
     this.show();
   }
 
@@ -98,7 +123,9 @@ export class Tour {
     if (this.lang === lang) return true;
     try {
       const answer = await fetch(new URL(`../tour.${lang}.json`, import.meta.url));
-      this.steps = (await answer.json()).steps;
+      /** @type {Told} */
+      const { steps } = await answer.json();
+      this.steps = steps;
       this.lang = lang;
     } catch {
       this.page.say(this.texts["live.tour.failed"], true);
@@ -158,6 +185,7 @@ export class Tour {
     this.remember({ at: this.at });
   }
 
+  /** @param {KeyboardEvent} event */
   pressed(event) {
     if (!this.on || event.isComposing || document.querySelector("dialog[open], .lv-menu-list:not([hidden])")) return;
     if (event.key === "Escape") this.leave();
@@ -174,6 +202,7 @@ export class Tour {
     return this.leave({ done: true });
   }
 
+  /** @param {number} at */
   async go(at) {
     const { page } = this;
     const turn = ++this.turn;
@@ -219,6 +248,7 @@ export class Tour {
     const box = { left: seen.left + window.scrollX, top: seen.top + window.scrollY, width: seen.width, height: seen.height };
     Object.assign(ring.style, { left: `${box.left - 4}px`, top: `${box.top - 4}px`, width: `${box.width + 8}px`, height: `${box.height + 8}px` });
     const { offsetWidth: w, offsetHeight: h } = card;
+    /** @type {Record<string, number>} */
     const room = { right: wide - seen.right, left: seen.left };
     const beside = box.height > h / 2 && ["right", "left"].find((side) => room[side] >= w + GAP + EDGE);
     const above = box.top - GAP - h; // where the card would be
@@ -230,7 +260,12 @@ export class Tour {
     if (performance.now() < this.until) this.reveal(Math.min(box.top, top), Math.max(box.top + box.height, top + h), high);
   }
 
-  /** Scroll the page until `from` to `to` can be seen; when they are too far apart, from `from` on. */
+  /**
+   * Scroll the page until `from` to `to` can be seen; when they are too far apart, from `from` on.
+   * @param {number} from
+   * @param {number} to
+   * @param {number} high the window's height
+   */
   reveal(from, to, high) {
     if (from >= window.scrollY + EDGE / 2 && to <= window.scrollY + high) return;
     const spare = high - (to - from);

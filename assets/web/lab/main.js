@@ -1,10 +1,12 @@
 // The Lab page: a task, its parameters, its table and plot as they come. Knows no task by name.
 // The other half is loopviz/app/lab/service.py; messages are listed in loopviz/app/lab/run.py.
 
+import { QUERIES, TABLE_FILES } from "../core/contract.js";
 import { el, press } from "../core/dom.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Plot, Plots } from "../core/plot.js";
 import { Field } from "../widgets/form.js";
+import { Glossary } from "../widgets/glossary.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { Table } from "../widgets/table.js";
 
@@ -13,7 +15,7 @@ const WIDE = new Set(["long", "line"]);
 const TEXTS = new Set(["long", "file"]); // what a measurement is made on: always in sight
 const LOOP_EXAMPLE = '{"loop_count": 4, "loop_damping": 0.5}';
 
-/** Seconds as people say them. */
+/** Seconds as people say them. @param {number} seconds */
 function duration(seconds) {
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
@@ -21,18 +23,58 @@ function duration(seconds) {
   return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-class Page {
+/** @import { LabConfig, LabMessage, LabNews, LabQuestions, LabSnapshot, LabTask, Measure, Row, TaskField, TaskSize } from "../core/contract.js" */
+/** @import { Parts } from "../core/page_globals.js" */
+/** @typedef {typeof TABLE_FILES[number]} FileKind */
+
+export class Page {
+  /** @type {LabTask[]} all that there are */
+  tasks = [];
+  /** @type {HTMLButtonElement[]} one each */
+  buttons = [];
+  /** @type {LabTask | null} the one that is chosen */
+  task = null;
+  /** @type {Map<string, Field<TaskField>>} its parameters */
+  fields = new Map();
+  /** @type {Record<string, Record<string, any>>} by task, what the visitor changed */
+  filled = {};
+  /** @type {LabSnapshot | null} the measurement shown, as far as messages have brought it */
+  run = null;
+  /** @type {Row[]} of it */
+  rows = [];
+  /** @type {LabSnapshot["figure"]} that is drawn */
+  drawn = null;
+  /** @type {boolean} whether one is made */
+  running = false;
+  /** @type {number} when something was heard of it */
+  heard = 0;
+  /** @type {boolean} whether it is asked for anew */
+  looking = false;
+  /** @type {number} of the latest start */
+  n = 0;
+  /** @type {string | null} of that one, unguessable */
+  ticket = null;
+  /** @type {string | null} the model that is not wanted any more: Stop was pressed while it was on its way */
+  resting = null;
+  /** @type {number | undefined} until the model is looked for again */
+  following = undefined;
+  /** @type {number | undefined} tokens that the model can read at once */
+  context = undefined;
+  /** @type {Record<string, any> | undefined} the model's own loop */
+  loop = undefined;
+  /** @type {string} what is said; "": how far it is */
+  said = "";
+  /** @type {boolean} whether that is bad news */
+  bad = false;
+
+  /**
+   * @param {Parts<Measure>} parts
+   * @param {LabConfig} config
+   */
   constructor(parts, config) {
-    this.frame = new Frame(parts, config, this);
+    /** @type {Frame<LabConfig, LabQuestions, Measure>} */
+    this.frame = new Frame(parts, config, this, new Glossary());
     this.root = parts.root;
-    this.tasks = [];
-    this.task = null;
-    this.fields = new Map();
-    this.filled = {}; // by task, what the visitor changed
-    this.run = null; // the last message's state of the measurement shown
-    this.rows = [];
-    this.running = false;
-    this.heard = 0;
     this.plots = new Plots(this.frame);
     this.build(config);
     this.frame.label();
@@ -41,12 +83,17 @@ class Page {
     setInterval(() => this.watch(), 1000);
   }
 
+  /**
+   * @param {string} key
+   * @param {Record<string, any>} [values]
+   */
   text(key, values) {
     return this.frame.text(key, values);
   }
 
   // --- building --------------------------------------------------------------------------------------------------
 
+  /** @param {LabConfig} config */
   build(config) {
     this.model = new Field({ name: "model", kind: "name" }, () => this.follow());
     const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
@@ -79,7 +126,7 @@ class Page {
     this.table = new Table();
     this.tableTitle = el("h2");
     this.tableHint = el("p", "lv-question");
-    this.files = ["csv", "parquet", "json"].map((kind) => Object.assign(press("lv-quiet", () => this.download(kind)), { value: kind }));
+    this.files = TABLE_FILES.map((kind) => Object.assign(press("lv-quiet", () => this.download(kind)), { value: kind }));
     this.repeat = el("p", "lv-question");
     const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, this.table.node, el("div", "lv-files", ...this.files), this.repeat);
     this.results = el("div", "lv-results", this.plot.node, rows);
@@ -102,11 +149,12 @@ class Page {
       return button;
     });
     this.list.replaceChildren(...this.buttons);
-    const asked = new URLSearchParams(location.search).get("task");
+    const asked = new URLSearchParams(location.search).get(QUERIES.task);
     this.choose(this.tasks.find((task) => task.name === asked) ?? this.tasks[0]);
     this.follow();
   }
 
+  /** @param {LabTask | undefined} task */
   choose(task) {
     if (!task) return;
     this.task = task;
@@ -127,6 +175,7 @@ class Page {
       }),
     );
     const texts = task.fields.filter(({ kind }) => !task.sizes.length || TEXTS.has(kind)).map(({ name }) => name);
+    /** @param {boolean} wanted */
     const nodes = (wanted) => [...this.fields].filter(([name]) => texts.includes(name) === wanted).map(([, field]) => field.node);
     this.form.replaceChildren(...nodes(true));
     this.more.replaceChildren(...nodes(false));
@@ -148,7 +197,9 @@ class Page {
   suit() {
     if (!this.task) return;
     const filled = this.filled[this.task.name];
+    /** @type {(part: number) => (value: any) => any} */
     const within = (part) => (value) => Math.min(value, Math.floor((this.context ?? Infinity) * part));
+    /** @type {Record<string, (value: any) => any>} */
     const suits = { text: () => this.sample(), window: within(1), prompt_tokens: within(1 / 4), new_tokens: within(1 / 2) };
     for (const [key, suited] of Object.entries(suits)) {
       const field = this.fields.get(key);
@@ -176,6 +227,7 @@ class Page {
   }
 
   label() {
+    /** @type {(key: string, values?: Record<string, any>) => string} */
     const text = (key, values) => this.text(key, values);
     const { lang } = this.frame;
     this.listTitle.textContent = text("lab.tasks");
@@ -188,7 +240,7 @@ class Page {
     this.table.label(text("lab.table"), text("table.scrolls"));
     this.repeat.textContent = this.task ? text("lab.repeat", { task: this.task.name }) : "";
     for (const button of this.files) button.textContent = `${text("lab.download")}: ${text(`compare.file.${button.value}`)}`;
-    for (const button of this.buttons ?? []) {
+    for (const button of this.buttons) {
       const { words, name } = this.tasks.find((task) => task.name === button.dataset.task);
       button.replaceChildren(el("b", "", words[lang].title ?? name), el("small", "", words[lang].question ?? ""));
       button.setAttribute("aria-pressed", String(this.task?.name === name));
@@ -202,7 +254,7 @@ class Page {
       this.plot.label(text("lab.plot"), words.question ?? "");
       for (const field of this.fields.values()) this.inform(field);
       this.task.sizes.forEach(({ words: called, values }, i) => {
-        const button = this.sizes.children[i];
+        const button = /** @type {HTMLButtonElement} */ (this.sizes.children[i]);
         button.textContent = called[lang];
         button.title = Object.entries(values).map(([name, value]) => `${name} ${value}`).join(", ");
       });
@@ -214,7 +266,7 @@ class Page {
     this.show();
   }
 
-  /** A parameter's words; of a file, which was chosen. */
+  /** A parameter's words; of a file, which was chosen. @param {Field<TaskField>} field */
   inform(field) {
     const { control, file } = field;
     field.label(control.titles[this.frame.lang], (choice) => this.frame.texts[`choice.${choice}`] ?? choice);
@@ -229,7 +281,11 @@ class Page {
     field.show({ info, bad: Boolean(file && !file.fits) });
   }
 
-  /** A parameter the server refused: it is said beside it too, until it is changed or measured again. */
+  /**
+   * A parameter the server refused: it is said beside it too, until it is changed or measured again.
+   * @param {string | undefined} name
+   * @param {string} reason
+   */
   refuse(name, reason) {
     const field = this.fields.get(name);
     if (!field) return;
@@ -261,7 +317,7 @@ class Page {
     }, wait);
   }
 
-  /** The model's own loop, in the fields of loop settings that the visitor left as they were. */
+  /** The model's own loop, in the fields of loop settings that the visitor left as they were. @param {Record<string, any> | undefined} loop */
   bring(loop) {
     this.loop = loop;
     for (const [name, field] of this.fields) {
@@ -270,15 +326,15 @@ class Page {
     }
   }
 
-  /** What a field holds until the visitor fills it. */
+  /** What a field holds until the visitor fills it. @param {TaskField} field */
   usual({ loop, value }) {
     const own = this.loop ?? {};
-    return loop && value !== null && Object.keys(own).length ? JSON.stringify({ ...own, ...JSON.parse(value) }) : value;
+    return loop && value !== null && Object.keys(own).length ? JSON.stringify({ ...own, ...JSON.parse(String(value)) }) : value;
   }
 
   // --- running -----------------------------------------------------------------------------------------------------
 
-  /** Measure as much as a size says: its parameters are filled in, and stay to be read and changed. */
+  /** Measure as much as a size says: its parameters are filled in, and stay to be read and changed. @param {TaskSize} size */
   measureAs(size) {
     for (const [name, value] of Object.entries(size.values)) this.fields.get(name).value = this.filled[this.task.name][name] = value;
     this.measure();
@@ -295,12 +351,13 @@ class Page {
     }
     this.forget();
     this.ticket = ticket();
-    this.n = (this.n ?? 0) + 1;
+    this.n += 1;
     this.running = true;
     this.heard = performance.now();
     this.say(this.text("lab.waiting"));
     if (this.resting) this.follow();
     this.resting = null;
+    /** @type {Record<string, any>} */
     const values = {};
     for (const [name, field] of this.fields) {
       const { value } = field;
@@ -316,6 +373,7 @@ class Page {
     this.say(this.text("lab.stopping"));
   }
 
+  /** @param {LabMessage} message */
   receive(message) {
     this.heard = performance.now();
     if ("ticket" in message && message.ticket !== this.ticket) return; // of a measurement that another has replaced
@@ -328,12 +386,17 @@ class Page {
     this.mark();
   }
 
+  /** @param {LabNews} message @returns {void} */
   news(message) {
     if (message.run !== this.run?.run || message.first > this.rows.length) return void this.look(message.run);
-    this.take({ ...this.run, ...message }, [...this.rows.slice(0, message.first), ...message.rows]);
+    this.take({ ...this.run, ...message, kind: "snapshot" }, [...this.rows.slice(0, message.first), ...message.rows]);
     return undefined;
   }
 
+  /**
+   * @param {LabSnapshot} message
+   * @param {Row[]} rows
+   */
   take(message, rows) {
     const grown = rows.length !== this.rows.length || message.columns !== this.run?.columns;
     this.run = message;
@@ -346,6 +409,7 @@ class Page {
       this.plot.take(message.figure);
     }
     const words = { yes: this.text("lab.yes"), none: this.text("lab.none"), best: "" };
+    /** @type {(row: Row, i: number) => Node} */
     const after = (row, i) => press("lv-quiet", () => this.openRow(i), this.text("compare.open"));
     if (grown) this.table.show(message.columns, rows, words, message.opens ? { after } : {});
     if (message.end && this.running) this.over();
@@ -379,17 +443,19 @@ class Page {
     }
   }
 
-  /** Open the model that a row speaks of in Explore. */
+  /** Open the model that a row speaks of in Explore. @param {number} row */
   async openRow(row) {
     const tab = window.open("", "_blank"); // at once: later the browser would not let us; the measurement stays
     const answer = await this.frame.ask("link", { run: this.run?.run, row, lang: this.frame.lang });
-    const url = answer?.word ? new URL(`${this.frame.config.pages.explore}?s=${answer.word}`, document.baseURI).href : null;
+    const word = answer?.kind === "link" ? answer.word : null;
+    const url = word ? new URL(`${this.frame.config.pages.explore}?${QUERIES.link}=${word}`, document.baseURI).href : null;
     if (url && tab) tab.location.href = url;
     else if (url) location.href = url;
     else tab?.close();
-    if (!url) this.say(answer?.text || this.text("lab.gone"), true);
+    if (!url) this.say((answer?.kind === "link" && answer.text) || this.text("lab.gone"), true);
   }
 
+  /** @param {FileKind} kind */
   async download(kind) {
     const answer = await this.frame.ask("download", { run: this.run?.run, kind });
     if (answer?.kind === "file") save(answer);
@@ -398,6 +464,7 @@ class Page {
 
   // --- what is shown -----------------------------------------------------------------------------------------------
 
+  /** @param {string} text */
   say(text, bad = false) {
     this.said = text;
     this.bad = bad;
@@ -417,7 +484,7 @@ class Page {
     this.bar.hidden = !this.running || !run;
     this.status.textContent = [this.said, this.bad || !this.said ? shown : ""].filter(Boolean).join(" · ");
     this.status.classList.toggle("lv-bad", Boolean(this.said && this.bad));
-    for (const button of [this.go, ...this.sizes.children]) button.disabled = !this.task;
+    for (const button of /** @type {HTMLButtonElement[]} */ ([this.go, ...this.sizes.children])) button.disabled = !this.task;
     this.root.dataset.state = this.running ? (run ? "running" : "starting") : "idle";
     this.go.dataset.state = this.root.dataset.state;
     this.go.setAttribute("aria-busy", String(this.running));
@@ -435,4 +502,5 @@ class Page {
   }
 }
 
+/** @param {Parts<Measure>} parts */
 export const mount = (parts) => start(parts, Page);

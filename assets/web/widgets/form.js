@@ -3,31 +3,47 @@
 
 import { el } from "../core/dom.js";
 
+/** @import { Face } from "../core/contract.js" */
+/** @typedef {{ name: string, kind: string, low?: number, high?: number, step?: number, choices?: string[] | null, value?: any, limit?: number }} Described a field, as a page describes it */
+/** @typedef {{ name: string, text: string, data: string, size: number, fits: boolean }} Chosen a file, with its text and its bytes in base64 */
+
+/** @type {(blob: Blob) => Promise<string>} */
 const base64 = (blob) =>
   new Promise((resolve, reject) => {
     const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onload = () => resolve(String(reader.result).replace(/^[^,]*,/, ""));
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(blob);
   });
 
-/** One field. `changed(value)` is told what the visitor chose; a number that is none is told as it stands, for the server to refuse. */
+/**
+ * One field. `changed(value)` is told what the visitor chose; a number that is none is told as it stands, for the server to refuse.
+ * @template {Described} Control
+ */
 export class Field {
+  /** @type {Chosen | null} */
+  file = null;
+
+  /**
+   * @param {Control} control
+   * @param {(value: any) => void} changed
+   */
   constructor(control, changed) {
     this.control = control;
-    this.input = this.make(control);
+    /** @type {HTMLInputElement} a select and a textarea have what is used of one */
+    this.input = /** @type {any} */ (this.make(control));
     this.title = el("span", "lv-field-title");
     this.info = el("span", "lv-field-info");
     this.node = el("label", "lv-field", this.title, this.input, this.info);
     this.node.dataset.field = control.name;
     if (control.kind === "flag") this.node.classList.add("lv-field-flag");
-    this.file = null;
     this.input.addEventListener(control.kind === "long" ? "input" : "change", async () => {
       if (control.kind === "file") await this.read();
       changed(this.value);
     });
   }
 
+  /** @param {Described} control */
   make({ kind, low, high, step, choices }) {
     if (kind === "choice") return el("select", "lv-input", ...choices.map((choice) => Object.assign(el("option"), { value: choice })));
     if (kind === "long") return Object.assign(el("textarea", "lv-input"), { rows: 3 });
@@ -50,6 +66,7 @@ export class Field {
     this.file = { name: chosen.name, text: fits ? await chosen.text() : "", data: fits ? await base64(chosen) : "", size: chosen.size, fits };
   }
 
+  /** @returns {any} a text, a number or null, a flag, a file: as its kind is */
   get value() {
     const { kind } = this.control;
     if (kind === "file") return this.file;
@@ -64,13 +81,16 @@ export class Field {
     else if (document.activeElement !== this.input) this.input.value = value ?? "";
   }
 
-  /** Put words in place: the title, and for a choice what each is called. */
-  label(title, called = (choice) => choice) {
+  /**
+   * Put words in place: the title, and for a choice what each is called.
+   * @param {string} title
+   */
+  label(title, called = (/** @type {string} */ choice) => choice) {
     this.title.textContent = title;
-    if (this.control.kind === "choice") for (const option of this.input.options) option.textContent = called(option.value);
+    if (this.control.kind === "choice") for (const option of this.node.querySelectorAll("option")) option.textContent = called(option.value);
   }
 
-  /** How it stands: the line under it, whether it applies, whether it is refused. */
+  /** How it stands: the line under it, whether it applies, whether it is refused. @param {Partial<Face>} face */
   show({ info, on = true, bad = false }) {
     this.info.textContent = info;
     this.input.disabled = !on;

@@ -6,7 +6,13 @@ import { el, fill, name, press } from "../core/dom.js";
 
 const ANCHOR = "#term-";
 
-/** Where a panel is drawn and where its numbers come from, as links to the files this very installation runs. */
+/** @import { Glossary as Told, Pieces, Place, Term } from "../core/contract.js" */
+
+/**
+ * Where a panel is drawn and where its numbers come from, as links to the files this very installation runs.
+ * @param {Place[]} code
+ * @param {Record<string, string>} texts
+ */
 export function codeLinks(code, texts) {
   const row = el("p", "lv-code", el("b", "", texts["live.code"]));
   for (const { name: called, at, url } of code) {
@@ -17,7 +23,7 @@ export function codeLinks(code, texts) {
   return row;
 }
 
-/** A text in pieces (see loopviz/app/glossary.py): the terms in it lead to the glossary. */
+/** A text in pieces (see loopviz/app/server/glossary.py): the terms in it lead to the glossary. @param {Pieces} pieces */
 export function termed(pieces) {
   return pieces.map((piece) => {
     if (typeof piece === "string") return piece;
@@ -27,22 +33,31 @@ export function termed(pieces) {
   });
 }
 
-/** A formula our server made of our own text, as nodes. */
+/** A formula our server made of our own text, as nodes. @param {string} markup */
 function typeset(markup) {
   const made = new DOMParser().parseFromString(markup, "text/html");
   return [...made.body.childNodes].map((node) => document.importNode(node, true));
 }
 
-/** Letters with indices: `s_r`, `p_{r−1}`. */
+/** Letters with indices: `s_r`, `p_{r−1}`. @param {string} text */
 const lettered = (text) => text.split(/_(\{[^}]*\}|[A-Za-z0-9]+)/).map((part, i) => (i % 2 ? el("sub", "", part.replace(/[{}]/g, "")) : part));
 
+/** @param {string} text */
 const plain = (text) => text.normalize("NFKC").toLowerCase();
 
 export class Glossary {
+  /** @type {Record<string, string> | undefined} words, once they are known */
+  texts = undefined;
+  /** @type {string | undefined} the page's language */
+  wanted = undefined;
+  /** @type {string | null} the language of the entries that are there */
+  lang = null;
+  /** @type {HTMLAnchorElement | null} the link that opened it */
+  from = null;
+  /** @type {Map<string, HTMLElement>} by key */
+  sections = new Map();
+
   constructor() {
-    this.lang = null; // of the entries that are there
-    this.from = null; // the link that opened it
-    this.sections = new Map(); // by key
     this.title = el("h2");
     this.close = press("lv-icon", () => this.dialog.close(), "×");
     this.search = el("input", "lv-glossary-search");
@@ -65,6 +80,7 @@ export class Glossary {
     this.button.setAttribute("aria-haspopup", "dialog");
     document.addEventListener("click", (event) => {
       // the address of an entry that is open already would change nothing
+      /** @type {HTMLAnchorElement | null} */
       const link = event.target instanceof Element ? event.target.closest(`a[href^="${ANCHOR}"]`) : null;
       if (link && !this.dialog.contains(link)) this.from = link;
       if (link && link.hash === location.hash) this.follow();
@@ -72,6 +88,7 @@ export class Glossary {
     window.addEventListener("hashchange", () => this.follow());
   }
 
+  /** @param {{ texts: Record<string, string>, lang: string }} config */
   configure({ texts, lang }) {
     this.texts = texts;
     this.wanted = lang;
@@ -90,7 +107,7 @@ export class Glossary {
     else if (this.dialog.open) this.dialog.close();
   }
 
-  /** Show the glossary, at the entry `key` if one is named. */
+  /** Show the glossary, at the entry `key` if one is named. @param {string | null} key */
   async open(key = null) {
     if (!this.dialog.open) this.dialog.showModal();
     if (key !== null) this.search.value = "";
@@ -100,7 +117,7 @@ export class Glossary {
     if (!section) return;
     section.classList.add("lv-here");
     section.scrollIntoView({ block: "start" });
-    section.firstChild.focus({ preventScroll: true });
+    section.querySelector("h3").focus({ preventScroll: true });
   }
 
   /** Fetch and build the entries in the page's language; whether they are there. */
@@ -109,6 +126,7 @@ export class Glossary {
     if (this.lang === lang) return true;
     try {
       const answer = await fetch(new URL(`../glossary.${lang}.json`, import.meta.url));
+      /** @type {Told} */
       const { terms } = await answer.json();
       if (lang !== this.wanted || lang === this.lang) return this.lang === this.wanted;
       this.build(terms);
@@ -120,6 +138,7 @@ export class Glossary {
     return true;
   }
 
+  /** @param {Term[]} terms */
   build(terms) {
     const names = new Map(terms.map((term) => [term.key, term.name]));
     this.sections.clear();

@@ -6,7 +6,17 @@ import { AskModel } from "./model_consent.js";
 const AGAIN_MS = 700; // between two looks
 const PATIENCE = 20; // looks in vain
 
+/** @import { AskModel as Asked, ModelStatus } from "../core/contract.js" */
+
 export class ModelLine {
+  /** @type {object | null} the newest watch */
+  watcher = null;
+  /** @type {boolean} whether Stop was pressed while the model was on its way: it is looked for, and not wanted */
+  resting = false;
+  /** @type {string} of which model, and state, the server was asked what it means */
+  told = "";
+
+  /** @param {import("../explore/page.js").Page} page */
   constructor(page) {
     this.page = page;
     this.node = el("span", "lv-model");
@@ -15,12 +25,13 @@ export class ModelLine {
     this.notes = el("details", "lv-menu lv-model-notes", this.count, this.list);
     this.notes.hidden = this.list.hidden = true; // the list too: keys go by which menus are open
     this.foldable();
-    this.watcher = null; // the newest watch
     this.asking = new AskModel(() => this.watch(true));
-    this.resting = false; // whether Stop was pressed while the model was on its way: it is looked for, and not wanted
-    this.told = ""; // of which model, and state, the server was asked what it means
   }
 
+  /**
+   * @param {ModelStatus} status
+   * @param {string | undefined} asked the model's name
+   */
   show({ text, state, notes }, asked) {
     const { page, node } = this;
     this.asking.show(asked, { text, state }, page.texts["live.model.load"]);
@@ -37,7 +48,7 @@ export class ModelLine {
   foldable() {
     const { notes, list } = this;
     notes.addEventListener("toggle", () => (list.hidden = !notes.open));
-    document.addEventListener("pointerdown", (event) => notes.contains(event.target) || (notes.open = false));
+    document.addEventListener("pointerdown", (event) => notes.contains(/** @type {Node} */ (event.target)) || (notes.open = false));
     notes.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || !notes.open) return;
       notes.open = false;
@@ -46,7 +57,7 @@ export class ModelLine {
     });
   }
 
-  /** The model is there, or cannot be had: the server is asked what that means for the controls. */
+  /** The model is there, or cannot be had: the server is asked what that means for the controls. @param {string} now */
   arrived(now) {
     const { page } = this;
     if (this.told === now) return;
@@ -74,7 +85,9 @@ export class ModelLine {
     const watcher = (this.watcher = {});
     if (again) [this.told, this.resting] = ["", false];
     for (let tries = 0; ; tries++) {
+      /** @type {ModelStatus | null} */
       let status = null;
+      /** @type {Asked} */
       const asked = { lang: config.lang, model: form.model, again: again && !tries, linked: false, look: Boolean(this.resting) }; // left out until one was chosen
       asked.linked = this.asking.linked(asked.model, form.touched.has("model"));
       try {

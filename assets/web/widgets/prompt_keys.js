@@ -1,8 +1,13 @@
 // The keys of a box that a prompt is typed into, the same on every page: Shift+Enter runs (Ctrl and ⌘ too), Enter makes
 // a line. A key that an input method takes to choose a word is none of these.
 
-/** Follow the keys of the boxes inside what `selector` finds, whenever it is built; `run` is told when one runs. */
+/**
+ * Follow the keys of the boxes inside what `selector` finds, whenever it is built; `run` is told when one runs.
+ * @param {string} selector
+ * @param {() => void} run
+ */
 export function followPrompt(selector, run) {
+  /** @param {KeyboardEvent} event */
   const pressed = (event) => {
     const box = event.key === "Enter" && event.target instanceof Element && event.target.matches("textarea");
     if (!box || !event.target.closest(selector)) return;
@@ -12,5 +17,5 @@ export function followPrompt(selector, run) {
     event.preventDefault();
     if (!event.repeat) run();
   };
-  for (const kind of ["keydown", "keypress", "keyup"]) document.addEventListener(kind, pressed, true);
+  for (const kind of /** @type {const} */ (["keydown", "keypress", "keyup"])) document.addEventListener(kind, pressed, true);
 }

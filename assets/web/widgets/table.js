@@ -2,6 +2,10 @@
 
 import { el } from "../core/dom.js";
 
+/** @import { Column, CompareColumn, Row } from "../core/contract.js" */
+/** @typedef {Column & Partial<CompareColumn>} Shown a column; of some it is known which way is better */
+
+/** @type {[string, number][]} */
 const UNITS = [
   ["TB", 1e12],
   ["GB", 1e9],
@@ -9,7 +13,7 @@ const UNITS = [
   ["kB", 1e3],
 ];
 
-/** A number to about four digits, the way its unit is read. */
+/** A number to about four digits, the way its unit is read. @param {number} value */
 export function short(value, unit = "") {
   if (unit === "bytes") {
     const found = UNITS.find(([, size]) => Math.abs(value) >= size);
@@ -22,7 +26,12 @@ export function short(value, unit = "") {
   return String(Number(value.toPrecision(4)));
 }
 
-/** What a cell shows; `words` has the page's words for yes and for nothing. */
+/**
+ * What a cell shows.
+ * @param {unknown} value
+ * @param {string} unit
+ * @param {Record<string, string>} words the page's, for yes and for nothing
+ */
 function cell(value, unit, words) {
   if (value === null || value === undefined || value === "") return words.none;
   if (typeof value === "boolean") return value ? words.yes : "";
@@ -31,15 +40,23 @@ function cell(value, unit, words) {
 
 const SHOWN = 5e-4; // as a share: what `short` does not show is no difference either
 
-/** Which values of a column are best: those that differ from the best one by noise alone; none when all do. */
+/**
+ * Which values of a column are best: those that differ from the best one by noise alone; none when all do.
+ * @param {unknown[]} values
+ * @param {Partial<Shown>} column
+ * @returns {boolean[]}
+ */
 export function best(values, { better, noise = [0, 0] }) {
   const numbers = values.filter((value) => typeof value === "number");
   if (!better || numbers.length < 2) return [];
   const first = better === "low" ? Math.min(...numbers) : Math.max(...numbers);
   const [absolute, share] = noise;
+  /** @param {unknown} value */
   const near = (value) => typeof value === "number" && Math.abs(value - first) <= Math.max(absolute, Math.max(share, SHOWN) * Math.abs(first));
   return numbers.every(near) ? [] : values.map(near);
 }
+
+/** @typedef {{ mark?: (row: Row, i: number) => (Node | string)[], after?: (row: Row, i: number) => Node | string | null }} Cells nodes for the first cell, before its text; a last cell */
 
 export class Table {
   constructor() {
@@ -53,7 +70,11 @@ export class Table {
     new ResizeObserver(() => this.measure()).observe(this.scroller);
   }
 
-  /** What the table is called, and what is said where it does not fit. */
+  /**
+   * What the table is called, and what is said where it does not fit.
+   * @param {string} called
+   * @param {string} scrolls
+   */
   label(called, scrolls) {
     this.scroller.setAttribute("aria-label", called);
     this.hint.textContent = scrolls;
@@ -68,10 +89,13 @@ export class Table {
   }
 
   /**
-   * Show rows. `mark(row, i)`: nodes for the first cell, before its text; `after(row, i)`: a last cell, or null.
-   * `columns`: `{name, unit, called, head, says, better, noise}`; `called`: the unit in the page's language.
+   * Show rows.
+   * @param {Shown[]} columns
+   * @param {Row[]} rows
+   * @param {Record<string, string>} words for yes, for nothing, for what is best
+   * @param {Cells} more
    */
-  show(columns, rows, words, { mark = () => [], after = null } = {}) {
+  show(columns, rows, words, { mark = null, after = null } = {}) {
     const titles = columns.map(({ head, says, unit, called = unit }) => {
       const title = el("th", "", head);
       title.scope = "col";
@@ -86,7 +110,7 @@ export class Table {
       ...rows.map((row, i) => {
         const cells = columns.map(({ name, unit }, c) => {
           const value = row[name];
-          const made = el(c ? "td" : "th", typeof value === "number" ? "lv-number" : "", ...(c ? [] : mark(row, i)), cell(value, unit, words));
+          const made = el(c ? "td" : "th", typeof value === "number" ? "lv-number" : "", ...(c || !mark ? [] : mark(row, i)), cell(value, unit, words));
           if (!c) made.scope = "row";
           if (bests[c][i]) {
             made.classList.add("lv-best");

@@ -48,7 +48,6 @@ class ComparePage(ScriptedPage):
     """The Compare page."""
 
     name, title = "compare", "Compare"
-    questions = ("check", "look", "stop", "download", "opening")
 
     def __init__(self, demo: gr.Blocks, comparisons: Comparisons) -> None:
         super().__init__(demo, comparisons, _data(comparisons.room))

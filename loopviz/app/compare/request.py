@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from loopviz.app import controls as st
+from loopviz.app.contract import CardAsked, Compare
 from loopviz.app.sessions.tickets import is_ticket, number
+from loopviz.app.sessions.untrusted import fitting
 from loopviz.app.texts import pick_language, text
 from loopviz.engine.engine import Description
 
@@ -73,31 +75,25 @@ class Asked:
     @classmethod
     def read(cls, payload: Any, default_model: str) -> Asked:
         """From the script's data; what is not well-formed is left to :meth:`problems`, or takes its usual value."""
-        found = payload if isinstance(payload, dict) else {}
+        found = fitting(payload, Compare)
         lang = pick_language(found.get("lang"))
         name = found.get("model")
         model, _ = st.clean_name(name if isinstance(name, str) and name.strip() else default_model, lang)
-        given = found.get("cards")
-        cards = (
-            tuple(_card(one) for one in given[: MOST + 1] if isinstance(one, dict)) if isinstance(given, list) else ()
-        )
-        place = found.get("baseline")
-        baseline = place if isinstance(place, int) and 0 <= place < len(cards) else 0
-        continuation = found.get("continuation")
-        shared = found.get("shared")
+        cards = tuple(_card(one) for one in found.get("cards", [])[: MOST + 1])
+        place = found.get("baseline", 0)
         return cls(
             model=model,
             prompt=found.get("prompt"),
-            continuation=continuation if isinstance(continuation, str) else "",
-            shared=shared if isinstance(shared, dict) else {},
+            continuation=found.get("continuation", ""),
+            shared=found.get("shared", {}),
             cards=cards,
-            baseline=baseline,
+            baseline=place if 0 <= place < len(cards) else 0,
             lang=lang,
             ticket=found["ticket"] if is_ticket(found.get("ticket")) else "",
-            suits=found["suits"] if isinstance(found.get("suits"), str) else model,
+            suits=found.get("suits", model),
             n=number(found.get("n")),
-            linked=found.get("linked") is True,
-            look=found.get("look") is True,
+            linked=found.get("linked", False),
+            look=found.get("look", False),
         )
 
     def form(self, card: Card, described: Description | None = None) -> st.Form:
@@ -153,13 +149,12 @@ class Asked:
         return problems + [problem for problem in self.everybodys().problems(self.lang) if problem.control in _SHARED]
 
 
-def _card(found: Mapping[str, Any]) -> Card:
-    name, values, base = found.get("name"), found.get("values"), found.get("base")
-    base = base if isinstance(base, dict) else {}
+def _card(found: CardAsked) -> Card:
+    base = found.get("base") or {"model": "", "values": {}}
     return Card(
-        name=name.strip()[:NAME_LIMIT] if isinstance(name, str) else "",
-        plain=found.get("plain") is True,
-        values=values if isinstance(values, dict) else {},
-        base=base["values"] if isinstance(base.get("values"), dict) else {},
-        base_model=base["model"].strip() if isinstance(base.get("model"), str) else "",
+        name=found.get("name", "").strip()[:NAME_LIMIT],
+        plain=found.get("plain", False),
+        values=found.get("values", {}),
+        base=base["values"],
+        base_model=base["model"].strip(),
     )

@@ -227,8 +227,8 @@ class ComparisonRun:
             self.lang = pick_language(asked.get("lang"))
             if asked.get("view") in VIEWS:
                 self.view = asked["view"]
-            axes = asked.get("axes")
-            if isinstance(axes, list) and len(axes) == 2 and all(name in AXES for name in axes):
+            axes = asked.get("axes", [])
+            if len(axes) == 2 and all(name in AXES for name in axes):
                 self.axes = (axes[0], axes[1])
             return self.snapshot()
 

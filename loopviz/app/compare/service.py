@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from loopviz.app import contract
 from loopviz.app import controls as st
 from loopviz.app.compare.request import Asked, Setup
 from loopviz.app.compare.run import SEND_EVERY, ComparisonRun, messages
@@ -173,7 +174,7 @@ class Comparisons:
 
         `base`: once the model is there, the values that suit it; `looped`: whether they are a loop of its own.
         """
-        asked = Asked.read(read(question, CHECK_LIMIT), self.room.default)
+        asked = Asked.read(read(question, contract.Compare, CHECK_LIMIT), self.room.default)
         loaded = self.room.ready(asked.model)
         now = self.room.want(asked.model, asked.lang, linked=asked.linked, look=asked.look)
         answer: dict[str, Any] = {
@@ -209,7 +210,7 @@ class Comparisons:
 
     def opening(self, question: Any) -> str:
         """`{word, lang}`: what a link to the page (see `loopviz.app.controls.link_word`) brings: values and prompt."""
-        asked = read(question, CHECK_LIMIT)
+        asked = read(question, contract.OpenLink, CHECK_LIMIT)
         lang = pick_language(asked.get("lang"))
         state, problems = decode(asked.get("word"), default_model=self.room.default, local=self.room.local, lang=lang)
         said = [problem.reason for problem in problems]
@@ -217,15 +218,14 @@ class Comparisons:
 
     def look(self, question: Any) -> str:
         """`{run, lang, view, axes}`: everything of the comparison, drawn so."""
-        asked = read(question)
+        asked = read(question, contract.LookCompared)
         run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(run.look(asked))
 
     def stop(self, question: Any) -> str:
         """`{ticket, place}`: end the configuration of one card; without a place all, also what has not begun yet."""
-        asked = read(question)
+        asked = read(question, contract.StopCompared)
         ticket, place = asked.get("ticket"), asked.get("place")
-        place = place if type(place) is int else None
         if place is None:
             self.jobs.starts.cancel(ticket)
         for run in self.runs:
@@ -235,6 +235,6 @@ class Comparisons:
 
     def download(self, question: Any) -> str:
         """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""
-        asked = read(question)
+        asked = read(question, contract.Download)
         run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(file_of(run.experiment, asked.get("kind")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loopviz.app.contract import CLASSES
 from loopviz.app.controls.controls import BY_NAME, Control, choices, why_off
 from loopviz.app.controls.loop_values import cosine_of, kl_of
 from loopviz.app.controls.model_name import short_name
@@ -63,7 +64,7 @@ def face(
         "label": text(lang, f"{control.name}.label"),
         "info": info,
         "interactive": off is None,
-        "elem_classes": ["lv-refused"] if refused is not None else marked,
+        "elem_classes": [CLASSES["refused"]] if refused is not None else marked,
     }
     if control.kind == "choice":
         looks["choices"] = [(_word(control, choice, lang), choice) for choice in choices(control)]

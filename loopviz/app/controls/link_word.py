@@ -23,7 +23,6 @@ from loopviz.app.controls.run_settings import PROMPT_LIMIT, RunSettings, check_p
 from loopviz.app.texts.links import TEXTS
 from loopviz.panels import Focus
 
-QUERY = "s"
 VERSION = "1"
 MOST_CHARACTERS = 7_000  # of the word: common proxies take a request line of 8 kB
 MOST_UNPACKED = 120_000  # bytes of JSON: the longest prompt in the widest script, escapes included

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from loopviz.app import contract
 from loopviz.app import controls as st
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.explore import first_run, snapshot
@@ -45,8 +46,7 @@ def read_panels(asked: Any) -> snapshot.Panels:
 
 def _place(asked: Mapping[str, Any], key: str, default: int) -> int:
     value = asked.get(key)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 <= value <= LARGEST_POSITION else default
+    return value if value is not None and 0 <= value <= LARGEST_POSITION else default
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class View:
     @classmethod
     def read(cls, wishes: Any) -> View:
         """From what the page's script keeps for the next run: `{panels, focus}`; whatever is not well-formed is usual."""
-        asked = read(wishes)
+        asked = read(wishes, contract.View)
         return cls(read_panels(asked.get("panels")), read_focus(asked.get("focus")) or Focus())
 
     @property
@@ -96,7 +96,7 @@ class Questions:
 
     def resync(self, question: Any) -> str:
         """`{run, epoch, seq}`: what the page lacks of the run."""
-        asked = read(question)
+        asked = read(question, contract.Resync)
         run = self._registry.get(asked.get("run"))
         if run is None:
             return _GONE
@@ -107,7 +107,7 @@ class Questions:
 
         `shown`: of a finished run, how many of its tokens; null for all.
         """
-        asked = read(question)
+        asked = read(question, contract.Look)
         run, stored = self._registry.get(asked.get("run")), self._recorded(asked)
         if run is None and stored is None:
             return _GONE
@@ -120,11 +120,11 @@ class Questions:
 
     def advance(self, question: Any) -> str:
         """`{run, epoch, from, to, split, focus, panels}`: go through a finished run, forward by edits, back by a snapshot."""
-        asked = read(question)
+        asked = read(question, contract.Advance)
         run, stored = self._registry.get(asked.get("run")), self._recorded(asked)
         way = {"first": _place(asked, "from", 0), "last": _place(asked, "to", LARGEST_POSITION)}
         way["most"] = self._room.profile.answer_messages
-        way["split"] = asked.get("split") is True
+        way["split"] = asked.get("split", False)
         if stored is not None:
             return dumps(playing.advance(stored, **self._view(asked, 0), **way))
         return _GONE if run is None else dumps(self._of(run, asked, way))
@@ -156,13 +156,13 @@ class Questions:
         All of it, or up to and with `token`, and then `piece`. Without the beginning-of-text mark that the tokenizer
         would add once more.
         """
-        asked = read(question)
+        asked = read(question, contract.TextUntil)
         trace = self._trace(asked.get("run"))
         if trace is None or not len(trace):
             return _GONE
         piece = asked.get("piece")
         token = _place(asked, "token", len(trace) - 1)
-        if isinstance(piece, str) and len(piece) <= LONGEST_PIECE:
+        if piece is not None and len(piece) <= LONGEST_PIECE:
             said = "".join(frame["text"] for frame in trace.frames[: token + 1]) + piece
         else:
             said = trace.text
@@ -182,12 +182,12 @@ class Questions:
         Whoever asks wants it: it begins to be loaded; one that failed is tried once more if asked `again`.
         `linked`: a link named it, and the visitor has not agreed to it yet. `look`: they do not want it (any more).
         """
-        asked = read(question)
+        asked = read(question, contract.AskModel)
         lang = pick_language(asked.get("lang"))
         name, problems = st.clean_name(asked.get("model", self._room.default), lang)
         if problems:
             return dumps({"state": "failed", "text": problems[0].reason, "lang": lang})
-        how = {wish: asked.get(wish) is True for wish in ("again", "linked", "look")}
+        how = {wish: asked.get(wish, False) for wish in ("again", "linked", "look")}
         now = self._room.want(name, lang, **how)
         loaded = self._room.ready(name) if now.state == "ready" else None
         notes = of_model(loaded, lang) if loaded else []

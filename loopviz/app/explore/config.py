@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loopviz.app import glossary
 from loopviz.app.explore import snapshot
-from loopviz.app.server import source_code
+from loopviz.app.server import glossary, source_code
 from loopviz.app.texts import table
 from loopviz.figures import toolbar
 from loopviz.figures.theme import template

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from loopviz.app import controls as st
+from loopviz.app.contract import CLASSES
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, offer_of
 from loopviz.app.controls.face import face
 from loopviz.app.sessions.models import ModelRoom
@@ -41,7 +42,7 @@ def prompt_face(problems: list[st.Problem], lang: str, hint: str = "") -> dict[s
         "label": text(lang, "prompt.label"),
         "placeholder": text(lang, "prompt.placeholder"),
         "info": hint or text(lang, "prompt.info") if refused is None else text(lang, "refused", reason=refused),
-        "elem_classes": [] if refused is None else ["lv-refused"],
+        "elem_classes": [] if refused is None else [CLASSES["refused"]],
     }
 
 

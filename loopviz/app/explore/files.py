@@ -26,11 +26,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from loopviz.app.contract import MOST_SLUG
+from loopviz.app.contract import TICKET_HEADER as TICKET
 from loopviz.app.controls import Form
 from loopviz.app.explore import first_run, links, snapshot
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs
-from loopviz.app.profile import Profile
 from loopviz.app.server.assets import SHARE as PREFIX
 from loopviz.app.sessions.faults import kinds, noted
 from loopviz.app.sessions.messages import dumps, wire
@@ -39,7 +40,6 @@ from loopviz.app.texts import pick_language, text
 from loopviz.panels import PANELS
 from loopviz.trace import Trace
 
-TICKET = "x-loopviz-visit"  # the header a page shows its ticket in
 _PLAIN = "text/plain; charset=utf-8"
 _KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -176,7 +176,7 @@ class Sharing:
             view = View.read(request.query_params.get("view"))
             self._coming.add(session)
             try:
-                data = await _body(request, lang, self._room.profile)
+                data = await _body(request, lang, self._room)
                 drawn = await anyio.to_thread.run_sync(self._take, data, session, view, lang, limiter=self._reading)
             finally:
                 self._coming.discard(session)
@@ -186,7 +186,7 @@ class Sharing:
 
     def _take(self, data: bytes, session: str, view: View, lang: str) -> dict[str, Any]:
         """Read a file, keep it as a run of the session in place of an earlier one, and draw it."""
-        trace = _read(data, lang, self._room.profile)
+        trace = _read(data, lang, self._room)
         run = Run(trace.meta, view.panels, session, view.fresh(lang))
         run.trace, run.end = trace, first_run.ending(trace)
         run.opened = True
@@ -221,9 +221,10 @@ async def _steady(request: Request, pause: float) -> AsyncIterator[bytes]:
         yield part
 
 
-async def _body(request: Request, lang: str, profile: Profile) -> bytes:
+async def _body(request: Request, lang: str, room: ModelRoom) -> bytes:
     """The request's body, of which no more is taken than a file may have."""
-    declared, most = request.headers.get("content-length", ""), profile.trace_bytes
+    profile, declared = room.profile, request.headers.get("content-length", "")
+    most = profile.trace_bytes
     large = Refused(413, text(lang, "share.open.large", reason=f"> {most:,} bytes"))
     if declared.isdigit() and int(declared) > most:
         raise large
@@ -240,13 +241,13 @@ async def _body(request: Request, lang: str, profile: Profile) -> bytes:
     return b"".join(parts)
 
 
-def _read(data: bytes, lang: str, profile: Profile) -> Trace:
+def _read(data: bytes, lang: str, room: ModelRoom) -> Trace:
     """The trace in a file that may come from anyone; Refused, in words, when there is none."""
     from loopviz.trace.file import TraceFileError, loads
 
     try:
-        limits = {"max_tokens": profile.trace_tokens, "max_rows": profile.trace_rows}
-        trace = loads(data, max_bytes=profile.trace_bytes, **limits)
+        limits = {"max_tokens": room.profile.trace_tokens, "max_rows": room.profile.trace_rows}
+        trace = loads(data, max_bytes=room.profile.trace_bytes, **limits)
     except TraceFileError as error:
         raise Refused(422, text(lang, f"share.open.{error.fault}", reason=str(error)[:300])) from error
     except MemoryError as error:
@@ -261,7 +262,7 @@ def _read(data: bytes, lang: str, profile: Profile) -> Trace:
 
 def _slug(name: str) -> str:
     """A stranger's name as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60].strip("-.")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:MOST_SLUG].strip("-.")
 
 
 def _base(trace: Trace) -> str:

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from loopviz.app import contract
 from loopviz.app.controls import of_run
 from loopviz.app.explore import replay, snapshot
 from loopviz.app.explore.config import page_config
@@ -21,7 +22,7 @@ from loopviz.trace import Trace
 log = logging.getLogger(__name__)
 
 FILE = ASSETS / "runs" / "first.loopviz"
-RUN = "recorded"  # its id on every page; ids of visitors' runs are longer and random
+RUN = contract.RECORDED
 
 
 def usual_panels() -> snapshot.Panels:

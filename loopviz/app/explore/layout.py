@@ -12,7 +12,9 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
 
+from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.contract import CLASSES, ELEMENTS
 from loopviz.app.controls.examples import offer_of
 from loopviz.app.controls.face import face
 from loopviz.app.controls.presets import PRESETS, matching
@@ -29,15 +31,13 @@ from loopviz.panels.kit import formulas
 
 Updates = dict[Block, Any]  # what an event answers with: by component, what changes of it
 
-_JS_ON_LOAD = """
+_JS_ON_LOAD = f"""
 const root = element.querySelector('.lv-place');
-const told = ['loaded', 'start', 'halt', 'again', 'adopt', 'retype', 'link'];
+const told = {json.dumps([*contract.EVENTS["explore"]])};
 import(new URL(root.dataset.script, document.baseURI).href)
-  .then((live) => live.mount({ element, server, props, watch, tell: Object.fromEntries(told.map((name) => [name, (asked) => trigger(name, asked)])) }))
-  .catch((error) => { console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; });
+  .then((live) => live.mount({{ element, server, props, watch, tell: Object.fromEntries(told.map((name) => [name, (asked) => trigger(name, asked)])) }}))
+  .catch((error) => {{ console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; }});
 """
-# What the page's script may ask, of `Questions`.
-_QUESTIONS = ("resync", "focus", "advance", "text_until", "model_status")
 
 
 def _title(lang: str) -> str:
@@ -72,10 +72,10 @@ class Layout:
         self.room = room
         self._opening, self._prompt = opening
         self._head(lang)
-        with gr.Row(elem_id="lv-page"):
+        with gr.Row(elem_id=ELEMENTS["page"]):
             with gr.Column(elem_id="lv-ask"):
                 self._ask(lang)
-            with gr.Column(elem_id="lv-settings"):
+            with gr.Column(elem_id=ELEMENTS["settings"]):
                 self._settings(lang)
             with gr.Column(elem_id="lv-live-column"):
                 self.live = gr.HTML(
@@ -84,7 +84,7 @@ class Layout:
                     js_on_load=_JS_ON_LOAD,
                     apply_default_css=False,
                     elem_id="lv-live",
-                    server_functions=askable(questions, *_QUESTIONS),
+                    server_functions=askable(questions, *contract.QUESTIONS["explore"]),
                 )
         self._formulas()
 
@@ -94,7 +94,8 @@ class Layout:
         with gr.Row(elem_id="lv-head"):
             self.title = gr.HTML(_title(lang), elem_id="lv-title")
             # the script puts the tour and the glossary here
-            gr.HTML('<div class="lv-learn"></div>', elem_id="lv-learn")
+            learn = CLASSES["learn"]
+            gr.HTML(f'<div class="{learn}"></div>', elem_id=ELEMENTS["learn"])
             self.lang = gr.Radio(
                 [(name, key) for key, name in LANGUAGES.items()],
                 value=lang,
@@ -103,23 +104,25 @@ class Layout:
                 container=False,
                 elem_id="lv-lang",
             )
-            self.dark = gr.Button("◐", elem_id="lv-dark", size="sm", variant="secondary")
+            self.dark = gr.Button("◐", elem_id=ELEMENTS["dark"], size="sm", variant="secondary")
 
     def _ask(self, lang: str) -> None:
         offer = offer_of(self.room.default)
         with gr.Row(elem_id="lv-prompt-row"):
             prompt = self._prompt or offer.examples[0]
-            self.prompt = gr.Textbox(value=prompt, lines=1, max_lines=8, elem_id="ctl-prompt", **prompt_face([], lang))
-            with gr.Column(elem_id="lv-buttons", scale=0):  # the script listens to them
-                self.run = gr.Button(text(lang, "run"), variant="primary", elem_id="lv-run")
-                self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id="lv-stop")
+            self.prompt = gr.Textbox(
+                value=prompt, lines=1, max_lines=8, elem_id=ELEMENTS["prompt"], **prompt_face([], lang)
+            )
+            with gr.Column(elem_id=ELEMENTS["buttons"], scale=0):  # the script listens to them
+                self.run = gr.Button(text(lang, "run"), variant="primary", elem_id=ELEMENTS["run"])
+                self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id=ELEMENTS["stop"])
         self.keep = gr.Button(visible=False, size="sm", elem_id="lv-keep")
         self.kinds: dict[str, gr.HTML] = {}
         with gr.Row(elem_id="lv-examples"):
             self.kinds["examples"] = gr.HTML(text(lang, "examples"), elem_classes="lv-what")
             # worded from the beginning, as are the presets: what is worded later moves what is below it
             self.examples = [
-                gr.Button(example or "", size="sm", elem_classes="lv-example", visible=example is not None)
+                gr.Button(example or "", size="sm", elem_classes=CLASSES["example"], visible=example is not None)
                 for example in examples_of(self.room.default)
             ]
         with gr.Row(elem_id="lv-presets"):
@@ -128,7 +131,7 @@ class Layout:
                 preset.name: gr.Button(
                     text(lang, f"preset.{preset.name}.label"),
                     size="sm",
-                    elem_classes="lv-preset",
+                    elem_classes=CLASSES["preset"],
                     elem_id=f"lv-preset-{preset.name}",
                 )
                 for preset in PRESETS
@@ -157,11 +160,11 @@ class Layout:
     @staticmethod
     def _formulas() -> None:
         """Gradio typesets these with the KaTeX it ships; the panels show copies."""
-        with gr.Column(elem_id="lv-formulas"):
+        with gr.Column(elem_id=ELEMENTS["formulas"]):
             for lang, (name, panel) in itertools.product(LANGUAGES, PANELS.items()):
                 gr.Markdown(
                     f"$${formulas.spoken(panel.TEXTS['en']['formula'], lang)}$$",
-                    elem_id=f"lv-formula-{lang}-{name}",
+                    elem_id=f"{ELEMENTS['formula']}{lang}-{name}",
                     latex_delimiters=[{"left": "$$", "right": "$$", "display": True}],
                 )
 
@@ -226,7 +229,7 @@ class Layout:
         look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(form.model).name or 'own'}"
         made: Updates = {self.prompt: gr.update(**prompt_face(problems, lang, hint)), self.look: text(lang, look)}
         for preset in PRESETS:
-            marks = ["lv-preset", "lv-on"] if preset is chosen else ["lv-preset"]
+            marks = [CLASSES["preset"], "lv-on"] if preset is chosen else [CLASSES["preset"]]
             label = text(lang, f"preset.{preset.name}.label")
             made[self.presets[preset.name]] = gr.update(value=label, elem_classes=marks)
         for control in st.CONTROLS:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from loopviz.app import contract
 from loopviz.app import controls as st
 from loopviz.app.controls import Problem, about, link_word
 from loopviz.app.controls.link_word import PageState
@@ -18,6 +19,7 @@ from loopviz.app.explore import first_run, replay
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs
 from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.sessions.untrusted import fitting
 from loopviz.app.texts import text
 from loopviz.panels import PANELS, Focus
 
@@ -33,7 +35,7 @@ def message(
         asked: what the page's script says with its wish: `{n, run, view}`; nothing in it is trusted.
         prompt, values: as they stand in the page's controls.
     """
-    asked = asked if isinstance(asked, Mapping) else {}
+    asked = fitting(asked, contract.MakeLink)
     told: list[str] = []
     form, word = st.Form.read(values), None
     if room.status(form.model).state in ("importing", "loading"):
@@ -44,8 +46,7 @@ def message(
         state, told = _state(asked, prompt, form.settings, lang, registry)
         word, problems = link_word.encode(state, local=room.local, lang=lang)
         told += [problem.reason for problem in (*link_word.left_out(form.problems(lang), lang), *problems)]
-    n = asked.get("n")
-    return {"kind": "link", "n": n if isinstance(n, int) else 0, "word": word, "told": told}
+    return {"kind": "link", "n": asked.get("n", 0), "word": word, "told": told}
 
 
 def _state(

@@ -15,9 +15,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.contract import QUERIES, STORED
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, OFFERED, OFFERS, OWN, Offer, is_example
-from loopviz.app.controls.link_word import QUERY, opens
+from loopviz.app.controls.link_word import opens
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.explore import (
     first_run,
@@ -34,18 +36,19 @@ from loopviz.app.sessions import faults
 from loopviz.app.sessions.job import status
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.tickets import number
+from loopviz.app.sessions.untrusted import fitting
 from loopviz.app.texts import LANGUAGES, pick_language, text
 
 Given = Mapping[Component, Any]  # a form, by component
 
 # The look (see loopviz.app.server.document) is remembered where the visitor is, not on the server; so is the language.
-_JS_DARK = """() => {
+_JS_DARK = f"""() => {{
   const dark = document.body.classList.toggle('dark');
-  try { localStorage.setItem('loopviz.dark', dark ? '1' : '0'); } catch {}
-}"""
+  try {{ localStorage.setItem('{STORED["dark"]}', dark ? '1' : '0'); }} catch {{}}
+}}"""
 _JS_OPEN = """(...values) => {
   let kept = null;
-  try { kept = localStorage.getItem('loopviz.lang'); } catch {}
+  try { kept = localStorage.getItem('%(stored)s'); } catch {}
   values[%(lang)d] = %(languages)s.includes(kept) ? kept : null;
   values[%(live)d] = '';
   return values;
@@ -57,7 +60,7 @@ _JS_FORM = """(...values) => {
   values[%(live)d] = form ? form.word() : '';
   return values;
 }"""
-_JS_SPEAK = "try { localStorage.setItem('loopviz.lang', values[%(lang)d]); } catch {}"
+_JS_SPEAK = "try { localStorage.setItem('%(stored)s', values[%(lang)d]); } catch {}"
 
 
 def _script(method: str, *known: Any) -> str:
@@ -68,9 +71,9 @@ def _script(method: str, *known: Any) -> str:
     return f"(...values) => window.loopvizForm?.{method}({''.join(f'{json.dumps(one)}, ' for one in known)}...values)"
 
 
-def _asked(event: gr.EventData) -> dict[str, Any]:
-    """What the page's script says with an event; nothing when it is not what the script sends."""
-    return event._data if isinstance(event._data, dict) else {}
+def _asked(event: gr.EventData, kind: type) -> dict[str, Any]:
+    """What the page's script says with an event, one of `contract.EVENTS`; nothing when it is not what the script sends."""
+    return fitting(event._data, kind)
 
 
 class ExplorePage:
@@ -109,7 +112,8 @@ class ExplorePage:
     def _with_form(self, first: str = _JS_FORM, then: str = "") -> dict[str, Any]:
         """Input and script of an event that goes by the form."""
         order = sorted(component._id for component in self.parts.form)  # Gradio's
-        place = {name: order.index(getattr(self.parts, name)._id) for name in ("live", "lang")}
+        place: dict[str, Any] = {name: order.index(getattr(self.parts, name)._id) for name in ("live", "lang")}
+        place["stored"] = STORED["lang"]
         more = {"languages": json.dumps([*LANGUAGES]), "first": then % place if then else ""}
         return {"inputs": self.parts.form, "js": first % (place | more)}
 
@@ -199,7 +203,7 @@ class ExplorePage:
         What a link in the address asks for is set; what it could not set, the page's script says.
         """
         query = dict(request.query_params or {})
-        asked, word = query.get("lang"), query.get(QUERY)
+        asked, word = query.get(QUERIES["lang"]), query.get(QUERIES["link"])
         header = (request.headers or {}).get("accept-language", "")
         lang = pick_language(asked if asked in LANGUAGES else given[self.parts.lang], header)
         visit = {"linked": "", "suits": self.suits, **self.sharing.visit(session_of(request))}
@@ -266,7 +270,7 @@ class ExplorePage:
 
         Or those of a model of the list: what the page offers where only that one has what is asked for.
         """
-        lang, asked = pick_language(given[self.parts.lang]), _asked(event)
+        lang, asked = pick_language(given[self.parts.lang]), _asked(event, contract.Adopt)
         if (offer := OFFERED.get(str(asked.get("model")))) is not None:
             return self._offered(offer, given[self.parts.prompt])
         found = self.service.settings_of(asked.get("run"))
@@ -291,24 +295,23 @@ class ExplorePage:
 
     def _run(self, request: gr.Request, event: gr.EventData, given: Given) -> Iterator[str]:
         """A run: its messages."""
-        asked, (prompt, lang, form) = _asked(event), self._read(given)
+        asked, (prompt, lang, form) = _asked(event, contract.Start), self._read(given)
         session, view, n = session_of(request), View.read(asked.get("wishes")), number(asked.get("n"))
         yield from self.service.run(prompt, form, lang, session, view, n)
 
     @staticmethod
     def _retype(event: gr.EventData) -> Any:
         """The prompt the page's script asks for; the one that is there when it asks for none."""
-        prompt = _asked(event).get("prompt")
-        return prompt if isinstance(prompt, str) else gr.skip()
+        return _asked(event, contract.Retype).get("prompt", gr.skip())
 
     def _take(self, event: gr.EventData) -> Updates:
         """As :meth:`_retype`; a text that has been through the chat template once is not put into it again."""
-        prompt = _asked(event).get("prompt")
-        return {self.parts.prompt: prompt, self.parts.controls["chat"]: False} if isinstance(prompt, str) else gr.skip()
+        prompt = _asked(event, contract.Retype).get("prompt")
+        return gr.skip() if prompt is None else {self.parts.prompt: prompt, self.parts.controls["chat"]: False}
 
     def _stop(self, request: gr.Request, event: gr.EventData) -> None:
         """Stop was pressed; the run says it has ended when it has."""
-        self.service.stop(session_of(request), number(_asked(event).get("n")))
+        self.service.stop(session_of(request), number(_asked(event, contract.Halt).get("n")))
 
     def _leave(self, request: gr.Request) -> None:
         self.service.leave(session_of(request))

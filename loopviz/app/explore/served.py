@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from loopviz.app import glossary
 from loopviz.app.explore import first_run, tour
-from loopviz.app.server import assets
+from loopviz.app.server import assets, glossary
 from loopviz.app.texts import LANGUAGES
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from loopviz.app.controls import about
 from loopviz.app.explore import first_run, snapshot
-from loopviz.app.glossary import Piece
+from loopviz.app.server.glossary import Piece
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.texts import table, text
 from loopviz.app.texts.tour import STEPS, Step

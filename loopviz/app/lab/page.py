@@ -13,7 +13,6 @@ class LabPage(ScriptedPage):
     """The Lab page."""
 
     name, title = "lab", "Lab"
-    questions = ("tasks", "model", "look", "link", "stop", "download")
 
     def __init__(self, demo: gr.Blocks, laboratory: Laboratory) -> None:
         super().__init__(demo, laboratory, page_data("lab", laboratory.room, samples=samples()))

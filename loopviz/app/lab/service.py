@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loopviz import outputs
+from loopviz.app import contract
 from loopviz.app import controls as st
 from loopviz.app.lab.form import brought, describe, params_of, usual_loop
 from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
@@ -17,7 +18,7 @@ from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import is_ticket, number
-from loopviz.app.sessions.untrusted import read
+from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
 from loopviz.checks import FieldError
@@ -122,7 +123,7 @@ class Laboratory:
         Args:
             payload: `{lang, ticket, n, model, task, values}` from the page's script; nothing in it is trusted.
         """
-        return self.jobs.carry_out(MeasurementJob(self, payload if isinstance(payload, dict) else {}, session))
+        return self.jobs.carry_out(MeasurementJob(self, fitting(payload, contract.Measure), session))
 
     def read(self, asked: Mapping[str, Any], loaded: Engine, folder: Path, lang: str) -> tuple[Any, Any, Any]:
         """The task, the model and the parameters that were asked for.
@@ -136,9 +137,8 @@ class Laboratory:
         task = task_of(asked)
         if task is None:
             raise ValueError(text(lang, "lab.unknown", names=", ".join(TASKS)))
-        values = asked.get("values")
         subject = subject_of(loaded)
-        filled = brought(task, values if isinstance(values, dict) else {}, loaded.describe())
+        filled = brought(task, asked.get("values", {}), loaded.describe())
         params = params_of(task, filled, folder, lang, bounds.Sizes.of(self.room.profile))
         bounds.check_measurement(task, subject, params, loaded, self.room.profile, lang)
         return task, subject, params
@@ -164,13 +164,13 @@ class Laboratory:
 
         `loop`: the loop fields it brings where a form says nothing of them (:func:`loopviz.app.lab.form.usual_loop`).
         """
-        asked = read(question)
+        asked = read(question, contract.AskLabModel)
         lang = pick_language(asked.get("lang"))
         name, problems = st.clean_name(asked.get("model"), lang)
         if problems:
             return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
         loaded = self.room.ready(name)
-        now = self.room.want(name, lang, linked=asked.get("linked") is True, look=asked.get("look") is True)
+        now = self.room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
         answer: dict[str, Any] = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
         if loaded is not None:
             described = loaded.describe()
@@ -179,13 +179,13 @@ class Laboratory:
 
     def look(self, question: Any) -> str:
         """`{run, lang}`: everything of a measurement."""
-        asked = read(question)
+        asked = read(question, contract.LookMeasured)
         run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(run.look(asked.get("lang")))
 
     def link(self, question: Any) -> str:
         """`{run, row, lang}`: the word of the address that opens a row's model in Explore, or why there is none."""
-        asked = read(question)
+        asked = read(question, contract.LinkRow)
         run = self.runs.get(asked.get("run"))
         if run is None:
             return GONE
@@ -195,7 +195,7 @@ class Laboratory:
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
-        ticket = read(question).get("ticket")
+        ticket = read(question, contract.StopMeasured).get("ticket")
         self.jobs.starts.cancel(ticket)
         for run in self.runs:
             if is_ticket(ticket) and run.ticket == ticket:
@@ -204,6 +204,6 @@ class Laboratory:
 
     def download(self, question: Any) -> str:
         """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""
-        asked = read(question)
+        asked = read(question, contract.Download)
         run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(file_of(run.experiment, asked.get("kind")))

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loopviz.app.contract import QUERIES, STORED
 from loopviz.app.server import document as look
 from loopviz.app.server import link_preview, security_headers, source_code
 from loopviz.app.server.request_guard import Door, Known, Rules
@@ -165,8 +166,8 @@ _GRADIO = re.compile(r'<script type="module" crossorigin src="(\./assets/index-[
 # What the page opens with is asked for, and drawn, before Gradio's own scripts have built anything. The language is
 # guessed as the server will pick it. The reference to our Plotly is kept: Gradio brings another.
 _OPEN_EARLY = """<script>(() => {
-  let lang = new URLSearchParams(location.search).get("lang");
-  try { lang ??= localStorage.getItem("loopviz.lang"); } catch {}
+  let lang = new URLSearchParams(location.search).get("%(query)s");
+  try { lang ??= localStorage.getItem("%(stored)s"); } catch {}
   const urls = %(openings)s;
   if (!(lang in urls)) lang = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
   window.loopvizPlaces = %(places)s;
@@ -217,6 +218,8 @@ def early_tags() -> str:
         "openings": json.dumps(openings),
         "places": json.dumps(places()),
         "patience": PATIENCE,
+        "query": QUERIES["lang"],
+        "stored": STORED["lang"],
         **places(),
     }
     return "".join([*preloads, f"<style>{early_css()}</style>", script])

@@ -6,17 +6,18 @@ the first and the last, and only seconds later: it is told through the attribute
 
 from __future__ import annotations
 
-from loopviz.app.theme import PAGE
+from loopviz.app.contract import QUERIES, STORED
+from loopviz.app.server.theme import PAGE
 
 # Documents of other things have no such element and are left alone.
 ELEMENT = "<gradio-app"
 # Watching the document grow is the one way to reach its body before it is painted, and Gradio's element before Gradio.
 TAGS = f"""<style>html body {{ background: {PAGE["light"]}; }} html body.dark {{ background: {PAGE["dark"]}; }}</style>
 <script>(() => {{
-  let look = new URLSearchParams(location.search).get("__theme");
+  let look = new URLSearchParams(location.search).get("{QUERIES["look"]}");
   if (look !== "dark" && look !== "light") {{
     look = null;
-    try {{ look = {{ 0: "light", 1: "dark" }}[localStorage.getItem("loopviz.dark")]; }} catch {{}}
+    try {{ look = {{ 0: "light", 1: "dark" }}[localStorage.getItem("{STORED["dark"]}")]; }} catch {{}}
   }}
   const dark = look ? look === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   let body = null;

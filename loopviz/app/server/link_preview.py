@@ -13,12 +13,11 @@ from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
-from loopviz.app.controls.link_word import QUERY
+from loopviz.app.contract import PAGES, QUERIES
 from loopviz.app.texts import pick_language, text
 
 IMAGE = "preview.png"  # the asset; its size is told, so that the first who post a link see it at once
 SIZE = (1200, 630)
-_PAGES = ("compare", "lab")  # beside Explore, which is at the root
 _LONGEST = 4_000  # characters of an address that is repeated
 # Gradio's tags may be broken over several lines.
 _FOREIGN = re.compile(r"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*")
@@ -48,8 +47,8 @@ def tags(scope: Scope, image: str) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     asked = parse_qs(query)
     lang = pick_language(asked.get("lang", [None])[0], _header(scope, b"accept-language"))
-    page = next((name for name in _PAGES if path.strip("/") == name), "explore")
-    kind = "state" if QUERY in asked and page != "lab" else page
+    page = next((name for name, beside in PAGES.items() if path.rstrip("/") == beside[1:].rstrip("/")), "explore")
+    kind = "state" if QUERIES["link"] in asked and page != "lab" else page
     title, said = text(lang, f"preview.{kind}.title"), text(lang, f"preview.{kind}")
     origin = _origin(scope)
     address = f"{origin}{root}{path}{'?' + query if query else ''}"

@@ -30,10 +30,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz.app.controls import HALVES
+from loopviz.app import contract
 from loopviz.app.profile import LOCAL, Profile, is_loopback
 from loopviz.app.server import security_headers
 from loopviz.app.sessions.faults import kinds, unforeseen
+from loopviz.app.sessions.untrusted import HALVES
 from loopviz.app.texts import pick_language, text
 
 API = "/gradio_api"
@@ -41,7 +42,7 @@ _WORD = r"[A-Za-z0-9_-]{1,64}"
 _FILE = r"[A-Za-z0-9_.@/-]{1,200}"  # longer than a file system's names, Gradio fails
 JSON, FILE = "application/json", "application/octet-stream"
 # A page's own addresses: another site may lead here, and nothing happens there.
-PAGES = ("/", "/compare/?", "/lab/?")
+PAGES = tuple("/" if beside == "./" else f"{beside[1:]}/?" for beside in contract.PAGES.values())
 # Every address that is open: its path, the methods it takes, and what a body must be.
 USED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     **dict.fromkeys(PAGES, (("GET", "HEAD"), None)),

@@ -1,6 +1,6 @@
 """How a message is written: as JSON, as Gradio's string, and edits of figures packed short.
 
-The page's script undoes what is done here: `assets/web/core/messages.js`.
+The page's script undoes what is done here: `assets/web/core/messages.js`. What is in messages: :mod:`loopviz.app.contract`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from loopviz.panels import Op
+from loopviz.figures.edits import pack as pack
 
 
 def dumps(value: Any) -> str:
@@ -18,24 +18,6 @@ def dumps(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
-def pack(ops: list[Op]) -> list[list[Any]]:
-    """Ops as short as they can simply be written: `[code, shared, *rest of the path, value]`.
-
-    `code` 0 sets, 1 appends, 2 splices; `shared` counts the path's leading parts that are those of the op before.
-    """
-    packed: list[list[Any]] = []
-    before: list[Any] = []
-    for op in ops:
-        path = op["path"]
-        shared = 0
-        while shared < min(len(path), len(before)) and path[shared] == before[shared]:
-            shared += 1
-        packed.append([CODES[op["op"]], shared, *path[shared:], op["value"]])
-        before = path
-    return packed
-
-
-CODES = {"set": 0, "append": 1, "splice": 2}
 _SWAP = str.maketrans("\"'", "'\"")
 
 

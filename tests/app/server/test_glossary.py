@@ -9,10 +9,9 @@ from latex2mathml.converter import convert
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from loopviz.app import glossary
 from loopviz.app.explore import served  # noqa: F401  (hands the server what it serves)
 from loopviz.app.explore.config import page_config
-from loopviz.app.server import assets
+from loopviz.app.server import assets, glossary
 from loopviz.app.texts.glossary import BY_KEY, GLOSSARY, Term
 from loopviz.panels import PANELS
 

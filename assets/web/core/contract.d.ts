@@ -1,0 +1,914 @@
+// Made of loopviz/app/contract.py by scripts/contract.py: change it there.
+
+export const OPS: { readonly set: 0; readonly append: 1; readonly splice: 2; };
+export const SMALL_DRAWS: readonly ["bar", "heatmap", "scatter"];
+export const RECORDED: "recorded";
+export const PAGES: { readonly explore: "./"; readonly compare: "./compare"; readonly lab: "./lab"; };
+export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task: "task"; readonly look: "__theme"; };
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; };
+export const TICKET_HEADER: "x-loopviz-visit";
+export const MOST_PINS: 6;
+export const USUAL_PRESET: "one_slot";
+export const CURVES: readonly ["convergence", "loops", "kv"];
+export const TABLE_GROUPS: readonly ["buys", "costs", "ran"];
+export const TABLE_FILES: readonly ["csv", "parquet", "json"];
+export const PANEL_FILES: readonly ["csv", "parquet"];
+export const MOST_SLUG: 60;
+export const ELEMENTS: { readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly formulas: "lv-formulas"; readonly formula: "lv-formula-"; };
+export const CLASSES: { readonly example: "lv-example"; readonly preset: "lv-preset"; readonly refused: "lv-refused"; readonly learn: "lv-learn"; };
+
+export type Lang = "en" | "zh";
+export type Row = Record<string, any>;
+export type TokenRow = [string, number[], string[], 0 | 1, number | null, number | null];
+export type Pieces = (string | string[])[];
+export type Values = Record<string, boolean | number | string>;
+
+/** A figure as plain Plotly data. */
+export interface Figure {
+  data: Record<string, any>[];
+  layout: Record<string, any>;
+}
+
+/** Plotly's templates, by look. */
+export interface Templates {
+  light: Record<string, any>;
+  dark: Record<string, any>;
+}
+
+/** Where a visitor looks: :class:`loopviz.panels.Focus`; a page's script knows what it has been told. */
+export interface Focus {
+  token?: number | null;
+  block?: number;
+  step?: number | null;
+  metric?: "cosine" | "kl" | "rel_delta" | "contraction" | "entropy" | "rank" | "norm";
+  lang?: "en" | "zh";
+  pins?: number[];
+  layer?: number | null;
+  lens?: "direct" | "exit" | null;
+  dims?: number;
+  context?: number;
+  batch?: number;
+}
+
+/** A button that leads out of what was refused, or lacks: another model, or without one this run again. */
+export interface Act {
+  label: string;
+  model?: string;
+}
+
+/** An answer that nobody foresaw: words for the visitor, with a reference to the log. */
+export interface Failed {
+  kind: "failed";
+  state: "failed";
+  text: string;
+}
+
+/** An answer: the server has no such run (any more). */
+export interface Gone {
+  kind: "gone";
+}
+
+/** Whatever is asked: the language in which an answer is wanted. */
+export interface InLanguage {
+  lang?: "en" | "zh";
+}
+
+/** An answer: it is done. */
+export interface Done {
+  kind: "ok";
+}
+
+/** An answer: a file to keep, its bytes in base64. */
+export interface TableFile {
+  kind: "file";
+  name: string;
+  data: string;
+}
+
+/** A question: the table of a run so far, as a file. */
+export interface Download {
+  run: string | null;
+  kind: "csv" | "parquet" | "json";
+}
+
+/** A place in our source code. */
+export interface Place {
+  name: string;
+  at: string;
+  url: string;
+}
+
+/** What a panel says of itself. */
+export interface PanelWords {
+  name: string;
+  title: string;
+  question: string;
+  how: (string | string[])[];
+  units: (string | string[])[];
+  source: (string | string[])[];
+  formula: string;
+  no_data: string;
+  cost?: string;
+  not_recorded?: string;
+}
+
+/** A panel that there is. */
+export interface PanelEntry {
+  name: string;
+  words: PanelWords;
+  /** extras that a run must have recorded */
+  needs: string[];
+  /** whether it is on until a visitor says otherwise */
+  usual: boolean;
+  code: Place[];
+}
+
+/** What a page is told as its visit begins. */
+export interface Visit {
+  /** to open files with */
+  ticket: string;
+  /** bytes of one */
+  largest: number;
+}
+
+/** The page's words, panels and colours, in one language. */
+export interface ExploreConfig {
+  kind: "config";
+  lang: "en" | "zh";
+  texts: Record<string, string>;
+  panels: PanelEntry[];
+  toolbar: Record<string, string>;
+  templates: Templates;
+  visit?: Visit;
+}
+
+/** A line of text; what is shown stays. */
+export interface ExploreStatus {
+  kind: "status";
+  text: string;
+  bad: boolean;
+  /** of which start */
+  n?: number;
+  /** nothing more will come of that one */
+  over?: boolean;
+  /** there was no place to wait in */
+  full?: boolean;
+  /** the controls are to show what the run was begun with */
+  suit?: boolean;
+  act?: Act;
+  /** that it is refused for */
+  field?: string;
+  /** by control, what is said there of a refusal */
+  beside?: Record<string, string>;
+  /** groups of controls in which something is said */
+  open?: string[];
+  /** what a button says that shortens the prompt */
+  keep?: string;
+}
+
+/** What might have come after the token held, best first: its text, log p, whether it did come. */
+export interface Alternatives {
+  token: number;
+  said: string;
+  rows: ([string, number | null, boolean])[];
+}
+
+/** All that the page shows of a run; begins one, and mends a page that missed something. */
+export interface ExploreSnapshot {
+  model: string;
+  /** settings in a line */
+  about: string;
+  /** the colour of one loop, of two ..., of those that tokens took */
+  palette: (string | null)[];
+  /** panels that are on for this run */
+  brings: string[];
+  kind: "snapshot";
+  run: string;
+  epoch: number;
+  /** frames shown */
+  seq: number;
+  /** frames there are */
+  total: number;
+  end: "eos" | "length" | "context" | "stopped" | "time" | "memory" | "error" | null;
+  tokens: ([string, number[], string[], 0 | 1, number | null, number | null])[];
+  /** chosen, not read yet */
+  next: string | null;
+  figures: Record<string, Figure>;
+  summaries: Record<string, string>;
+  alternatives: Alternatives | null;
+  prompt_tokens: number;
+  /** recorded */
+  extras: string[];
+  focus: Focus;
+  /** of the start that made it */
+  n?: number;
+}
+
+/** Tokens `first` to `last - 1`, by edits of the figures. */
+export interface Step {
+  first: number;
+  last: number;
+  tokens: ([string, number[], string[], 0 | 1, number | null, number | null])[];
+  next: string | null;
+  ops: Record<string, any[][]>;
+}
+
+/** What a run has brought since the last message. Its title, where that is another now. */
+export interface Frames {
+  first: number;
+  last: number;
+  tokens: ([string, number[], string[], 0 | 1, number | null, number | null])[];
+  next: string | null;
+  ops: Record<string, any[][]>;
+  kind: "frames";
+  run: string;
+  /** of the figures: a new one begins whenever the visitor looks elsewhere */
+  epoch: number;
+  end: "eos" | "length" | "context" | "stopped" | "time" | "memory" | "error" | null;
+  summaries?: Record<string, string>;
+  model?: string;
+  about?: string;
+  palette?: (string | null)[];
+  brings?: string[];
+}
+
+/** The word of a link to what is set up, and what is to be said of it; no word where none can be made. */
+export interface LinkMade {
+  kind: "link";
+  /** of which wish */
+  n: number;
+  word: string | null;
+  told: string[];
+}
+
+/** An answer: the way through a finished run, by edits. */
+export interface Steps {
+  kind: "steps";
+  run: string;
+  epoch: number;
+  steps: Step[];
+  /** after the last */
+  summaries: Record<string, string>;
+}
+
+/** An answer: a run's text as a prompt. */
+export interface Prompt {
+  kind: "text";
+  prompt: string;
+}
+
+/** An answer: the page has everything. */
+export interface Current {
+  kind: "current";
+  run: string;
+  seq: number;
+  end: "eos" | "length" | "context" | "stopped" | "time" | "memory" | "error" | null;
+}
+
+/** What is to be known of a model that is there. */
+export interface Notes {
+  count: string;
+  about: string;
+  said: string[];
+}
+
+/** An answer: where the model is. */
+export interface ModelStatus {
+  state: "waiting" | "importing" | "loading" | "ready" | "failed" | "ask";
+  text: string;
+  lang: "en" | "zh";
+  notes?: Notes;
+}
+
+/** How runs are looked at: with which panels, from where. Sent inside of other things, as JSON of its own. */
+export interface View {
+  panels?: string[];
+  focus?: Focus;
+}
+
+/** What does the page lack of a run? */
+export interface Resync {
+  run: string;
+  /** -1: of another run than is shown */
+  epoch: number;
+  seq: number;
+}
+
+/** The run seen from elsewhere. */
+export interface Look {
+  panels?: string[];
+  focus?: Focus;
+  run: string | null;
+  epoch: number;
+  /** tokens, of a finished run; None: all */
+  shown: number | null;
+}
+
+/** The way through a finished run; `split`: a step a token. */
+export interface Advance {
+  run: string | null;
+  epoch: number;
+  panels: string[];
+  focus: Focus;
+  from: number;
+  to: number | null;
+  split: boolean;
+}
+
+/** A run's text to go on from: all of it, or up to and with `token`, and then `piece`. */
+export interface TextUntil {
+  run: string | null;
+  token?: number;
+  piece?: string;
+}
+
+/** Where is the model? Without a name the one that the page began with. */
+export interface AskModel {
+  lang: "en" | "zh";
+  /** one that failed is tried once more */
+  again: boolean;
+  /** a link named it, and the visitor has not agreed yet */
+  linked: boolean;
+  /** it is not wanted (any more) */
+  look: boolean;
+  model?: string;
+}
+
+/** A run of what the controls show. */
+export interface Start {
+  /** its number among the page's starts */
+  n: number;
+  /** View */
+  wishes: string;
+}
+
+/** A text for the prompt. */
+export interface Retype {
+  prompt: string;
+}
+
+/** The settings of a run, or of a model of the list, for the next run. */
+export interface Adopt {
+  run?: string | null;
+  model?: string;
+}
+
+/** A link to what is set up. */
+export interface MakeLink {
+  n: number;
+  run: string | null;
+  /** View, or "" */
+  view: string;
+}
+
+/** What the page opens with. */
+export interface Opening {
+  config: ExploreConfig;
+  snapshot: ExploreSnapshot;
+}
+
+/** What a link holds, in words. */
+export interface Holds {
+  prompt: string | null;
+  model: string;
+  loop: string | null;
+}
+
+/** What a link asks of the page's script. */
+export interface OpenedLink {
+  /** None: the usual ones */
+  panels: string[] | null;
+  focus: Focus;
+  told: string[];
+  /** None: the view waits for the visitor's next run */
+  snapshot: ExploreSnapshot | null;
+  holds: Holds | null;
+}
+
+/** A step of the tour. */
+export interface TourStep {
+  key: string;
+  /** a CSS selector */
+  target: string;
+  title: string;
+  words: (string | string[])[];
+  /** but for the language */
+  focus: Focus;
+  /** tokens; None: all */
+  shown: number | null;
+  play: boolean;
+  panels: string[];
+}
+
+/** The tour, in one language. */
+export interface Tour {
+  steps: TourStep[];
+}
+
+/** An entry of the glossary. */
+export interface Term {
+  key: string;
+  name: string;
+  plain: string;
+  symbols: string;
+  /** MathML */
+  formula: string;
+  see: string[];
+}
+
+/** The glossary, in one language. */
+export interface Glossary {
+  terms: Term[];
+}
+
+/** A field of a form. */
+export interface Control {
+  name: string;
+  kind: "whole" | "number" | "choice" | "flag" | "name";
+  group: string;
+  low: number;
+  high: number;
+  step: number;
+  choices: string[];
+  value: boolean | number | string;
+}
+
+/** What the script of a page beside Explore is told once, in both languages. */
+export interface ScriptedConfig {
+  kind: "config";
+  page: "explore" | "compare" | "lab";
+  pages: Record<string, string>;
+  languages: Record<string, string>;
+  texts: Record<string, Record<string, string>>;
+  toolbar: Record<string, Record<string, string>>;
+  templates: Templates;
+  controls: Control[];
+  models: string[];
+}
+
+/** A column of a table. */
+export interface Column {
+  name: string;
+  unit: string;
+  /** the unit, in the page's language */
+  called: string;
+  head: string;
+  says: string;
+}
+
+/** A line of text; what is shown stays. */
+export interface MeasureStatus {
+  kind: "status";
+  text: string;
+  bad: boolean;
+  /** of what was asked for */
+  ticket?: string;
+  /** nothing more will come of it */
+  over?: boolean;
+  /** there was no place to wait in */
+  full?: boolean;
+  /** that it is about */
+  field?: string;
+  /** by place, why cards are refused */
+  reasons?: Record<string, string>;
+}
+
+/** What to try with a model. */
+export interface Offer {
+  examples: string[];
+  continuation: string;
+}
+
+/** Settings with a name. */
+export interface Preset {
+  name: string;
+  values: Record<string, boolean | number | string>;
+}
+
+/** How many configurations there may be, and how long a name. */
+export interface CardLimits {
+  least: number;
+  most: number;
+  name: number;
+}
+
+/** What the script of the Compare page is told once. */
+export interface CompareConfig {
+  kind: "config";
+  page: "explore" | "compare" | "lab";
+  pages: Record<string, string>;
+  languages: Record<string, string>;
+  texts: Record<string, Record<string, string>>;
+  toolbar: Record<string, Record<string, string>>;
+  templates: Templates;
+  controls: Control[];
+  models: string[];
+  /** by model; "": of any other */
+  offers: Record<string, Offer>;
+  presets: Preset[];
+  /** the model without its loop */
+  plain: Record<string, boolean | number | string>;
+  /** of the controls that a card has of its own */
+  groups: string[];
+  limits: CardLimits;
+  colours: string[];
+  dashes: ("solid" | "dash" | "dot" | "dashdot" | "longdash" | "longdashdot")[];
+  symbols: string[];
+}
+
+/** What is new of a configuration: its text from token `from` on. */
+export interface CardNews {
+  stage: "waiting" | "text" | "timing" | "greedy" | "scoring" | "done" | "stopped" | "refused";
+  pieces: string[];
+  from: number;
+  done?: number;
+  total?: number;
+  /** why it is refused */
+  reason?: string;
+  row?: Record<string, any>;
+  /** cells that are words */
+  said?: Record<string, string>;
+  /** a token each: from the baseline's text */
+  differs?: boolean[] | null;
+  /** tokens before the first that differs */
+  same?: number | null;
+  /** the word that opens it in Explore */
+  link?: string | null;
+}
+
+/** A column of a comparison's table. */
+export interface CompareColumn {
+  name: string;
+  unit: string;
+  /** the unit, in the page's language */
+  called: string;
+  head: string;
+  says: string;
+  better: "low" | "high" | null;
+  group: string | null;
+  /** absolute, or as a share: what is no difference */
+  noise: [number, number];
+}
+
+/** The words of the curves. */
+export interface CurveWords {
+  titles: Record<string, string>;
+  questions: Record<string, string>;
+  views: Record<string, string>;
+  choices: Record<string, string>;
+}
+
+/** All there is of a comparison. Cards are named by their places. */
+export interface CompareSnapshot {
+  kind: "snapshot";
+  run: string;
+  ticket: string;
+  seq: number;
+  end: "done" | "stopped" | "time" | "memory" | "error" | null;
+  model: string;
+  prompt: string;
+  names: Record<string, string>;
+  baseline: number;
+  refused: Record<string, string>;
+  cards: Record<string, CardNews>;
+  figures: Record<string, Figure>;
+  pareto: Figure;
+  columns: CompareColumn[];
+  words: CurveWords;
+  choose: string;
+  view: string;
+  axes: [string, string];
+}
+
+/** What events `first` to `last - 1` brought. A page that has not `first` of them asks for a snapshot. */
+export interface CompareNews {
+  kind: "news";
+  run: string;
+  ticket: string;
+  end: "done" | "stopped" | "time" | "memory" | "error" | null;
+  first: number;
+  last: number;
+  cards: Record<string, CardNews>;
+  ops: Record<string, any[][]>;
+  pareto?: Figure;
+}
+
+/** How a control stands: the line under it, whether it applies, whether it is refused. */
+export interface Face {
+  info: string;
+  on: boolean;
+  bad: boolean;
+}
+
+/** Where a comparison's model is. */
+export interface CheckedModel {
+  name: string;
+  state: "waiting" | "importing" | "loading" | "ready" | "failed" | "ask";
+  text: string;
+}
+
+/** What a configuration comes to. */
+export interface CheckedCard {
+  about: string;
+  refused: string | null;
+  values: Record<string, boolean | number | string>;
+  /** what was set and has given way to the model */
+  gave: Record<string, any>;
+  controls: Record<string, Face>;
+}
+
+/** An answer: what applies, and what would be refused. */
+export interface Checked {
+  kind: "checked";
+  model: CheckedModel;
+  /** what suits the model; None: it is not there yet */
+  base: Record<string, boolean | number | string> | null;
+  /** whether that is a loop of its own */
+  looped: boolean;
+  cards: CheckedCard[];
+  shared: Record<string, Face>;
+}
+
+/** An answer: what a link brings to the page. */
+export interface OpenedComparison {
+  kind: "opening";
+  values: Record<string, boolean | number | string>;
+  prompt: string | null;
+  said: string[];
+}
+
+/** What a link has set for a model. */
+export interface LinkedValues {
+  model: string;
+  values: Record<string, any>;
+}
+
+/** A configuration as it is set up. */
+export interface CardAsked {
+  name: string;
+  /** the model without its loop */
+  plain: boolean;
+  /** set here */
+  values: Record<string, any>;
+  base: LinkedValues | null;
+}
+
+/** All that is set up: what applies, what would be refused? */
+export interface Check {
+  lang: "en" | "zh";
+  model: string;
+  linked: boolean;
+  look: boolean;
+  /** the model whose settings the cards hold */
+  suits: string;
+  shared: Record<string, any>;
+  cards: CardAsked[];
+  /** a place */
+  baseline: number;
+}
+
+/** A comparison. */
+export interface Compare {
+  lang: "en" | "zh";
+  model: string;
+  linked: boolean;
+  look: boolean;
+  /** the model whose settings the cards hold */
+  suits: string;
+  shared: Record<string, any>;
+  cards: CardAsked[];
+  /** a place */
+  baseline: number;
+  prompt: string;
+  continuation: string;
+  ticket: string;
+  n: number;
+}
+
+/** What does a link bring? */
+export interface OpenLink {
+  word: string;
+  lang: "en" | "zh";
+}
+
+/** A comparison anew: in another language, by another quantity, with other axes. */
+export interface LookCompared {
+  run: string | null;
+  lang: "en" | "zh";
+  view?: string;
+  axes?: string[];
+}
+
+/** End a comparison, or one configuration of it. */
+export interface StopCompared {
+  ticket: string | null;
+  place: number | null;
+}
+
+/** Texts to measure on: which one suits a model ("": any other), and the texts. */
+export interface Samples {
+  of: Record<string, string>;
+  texts: Record<string, string>;
+}
+
+/** What the script of the Lab page is told once. */
+export interface LabConfig {
+  kind: "config";
+  page: "explore" | "compare" | "lab";
+  pages: Record<string, string>;
+  languages: Record<string, string>;
+  texts: Record<string, Record<string, string>>;
+  toolbar: Record<string, Record<string, string>>;
+  templates: Templates;
+  controls: Control[];
+  models: string[];
+  samples: Samples;
+}
+
+/** A parameter of a measurement; the ends of a number. */
+export interface TaskField {
+  name: string;
+  kind: "long" | "file" | "choice" | "flag" | "whole" | "number" | "line";
+  /** by language, as the next */
+  titles: Record<string, string>;
+  words: Record<string, string>;
+  value: boolean | number | string | null;
+  /** a line that holds loop settings */
+  json: boolean;
+  /** one loop's, which a model may bring */
+  loop: boolean;
+  choices: string[] | null;
+  /** characters */
+  limit: number;
+  low?: number;
+  high?: number;
+}
+
+/** How much of a measurement, at one press. */
+export interface TaskSize {
+  /** by language */
+  words: Record<string, string>;
+  values: Record<string, any>;
+}
+
+/** A measurement that there is. */
+export interface LabTask {
+  name: string;
+  /** by language: title, question, how, cost, and those of its figure */
+  words: Record<string, Record<string, string>>;
+  fields: TaskField[];
+  sizes: TaskSize[];
+}
+
+/** An answer: what can be measured. */
+export interface LabTasks {
+  kind: "tasks";
+  tasks: LabTask[];
+}
+
+/** An answer: where the model is, its own loop, and the tokens that it can read at once. */
+export interface LabModel {
+  kind: "model";
+  name: string;
+  state: "waiting" | "importing" | "loading" | "ready" | "failed" | "ask";
+  text: string;
+  loop?: Record<string, any>;
+  context?: number;
+}
+
+/** All there is of a measurement, but only the first rows of many. */
+export interface LabSnapshot {
+  run: string;
+  ticket: string;
+  done: number;
+  total: number | null;
+  seconds: number;
+  /** of the work that is done */
+  share: number;
+  /** seconds */
+  eta: number | null;
+  end: "done" | "stopped" | "time" | "memory" | "error" | null;
+  reason: string;
+  kind: "snapshot";
+  task: string;
+  model: string;
+  columns: Column[];
+  rows: Record<string, any>[];
+  /** whether a row's model can be opened in Explore */
+  opens: boolean;
+  figure: Figure | null;
+}
+
+/** Rows from number `first` on, and how far it is. */
+export interface LabNews {
+  run: string;
+  ticket: string;
+  done: number;
+  total: number | null;
+  seconds: number;
+  /** of the work that is done */
+  share: number;
+  /** seconds */
+  eta: number | null;
+  end: "done" | "stopped" | "time" | "memory" | "error" | null;
+  reason: string;
+  kind: "news";
+  first: number;
+  rows: Record<string, any>[];
+  figure?: Figure | null;
+}
+
+/** An answer: the word that opens a row's model in Explore, or why there is none. */
+export interface RowLink {
+  kind: "link";
+  word: string | null;
+  text: string;
+}
+
+/** What can be measured? */
+export interface ListTasks {
+}
+
+/** Where is the model? As on Explore. */
+export interface AskLabModel {
+  model: string;
+  lang: "en" | "zh";
+  look: boolean;
+  linked?: boolean;
+}
+
+/** A measurement anew, in another language. */
+export interface LookMeasured {
+  run: string | null;
+  lang: "en" | "zh";
+}
+
+/** A link to a row's model. */
+export interface LinkRow {
+  run: string | null;
+  row: number;
+  lang: "en" | "zh";
+}
+
+/** End a measurement. */
+export interface StopMeasured {
+  ticket: string | null;
+}
+
+/** A measurement. */
+export interface Measure {
+  lang: "en" | "zh";
+  ticket: string;
+  n: number;
+  model: string;
+  task: string;
+  values: Record<string, any>;
+}
+
+export type ExploreMessage = ExploreConfig | ExploreStatus | ExploreSnapshot | Frames | LinkMade;
+
+export type ExploreQuestions = {
+  resync: { asked: Resync; answer: ExploreSnapshot | Current | Gone | Failed };
+  focus: { asked: Look; answer: ExploreSnapshot | Gone | Failed };
+  advance: { asked: Advance; answer: Steps | ExploreSnapshot | Gone | Failed };
+  text_until: { asked: TextUntil; answer: Prompt | Gone | Failed };
+  model_status: { asked: AskModel; answer: ModelStatus | Failed };
+};
+
+export interface ExploreEvents {
+  loaded: void;
+  start: Start;
+  again: Retype;
+  adopt: Adopt;
+  retype: Retype;
+  link: MakeLink;
+}
+
+export type CompareMessage = CompareConfig | MeasureStatus | CompareSnapshot | CompareNews;
+
+export type CompareQuestions = {
+  check: { asked: Check; answer: Checked | Failed };
+  look: { asked: LookCompared; answer: CompareSnapshot | Gone | Failed };
+  stop: { asked: StopCompared; answer: Done | Failed };
+  download: { asked: Download; answer: TableFile | Gone | Failed };
+  opening: { asked: OpenLink; answer: OpenedComparison | Failed };
+};
+
+export interface CompareEvents {
+  begin: Compare;
+}
+
+export type LabMessage = LabConfig | MeasureStatus | LabSnapshot | LabNews;
+
+export type LabQuestions = {
+  tasks: { asked: ListTasks; answer: LabTasks | Failed };
+  model: { asked: AskLabModel; answer: LabModel | Failed };
+  look: { asked: LookMeasured; answer: LabSnapshot | Gone | Failed };
+  link: { asked: LinkRow; answer: RowLink | Gone | Failed };
+  stop: { asked: StopMeasured; answer: Done | Failed };
+  download: { asked: Download; answer: TableFile | Gone | Failed };
+};
+
+export interface LabEvents {
+  begin: Measure;
+}

@@ -1,0 +1,18 @@
+// Made of loopviz/app/contract.py by scripts/contract.py: change it there.
+
+export const OPS = { set: 0, append: 1, splice: 2 };
+export const SMALL_DRAWS = ["bar", "heatmap", "scatter"];
+export const RECORDED = "recorded";
+export const PAGES = { explore: "./", compare: "./compare", lab: "./lab" };
+export const QUERIES = { link: "s", lang: "lang", task: "task", look: "__theme" };
+export const STORED = { lang: "loopviz.lang", dark: "loopviz.dark", panels: "loopviz.panels", speed: "loopviz.speed", tour: "loopviz.tour" };
+export const TICKET_HEADER = "x-loopviz-visit";
+export const MOST_PINS = 6;
+export const USUAL_PRESET = "one_slot";
+export const CURVES = ["convergence", "loops", "kv"];
+export const TABLE_GROUPS = ["buys", "costs", "ran"];
+export const TABLE_FILES = ["csv", "parquet", "json"];
+export const PANEL_FILES = ["csv", "parquet"];
+export const MOST_SLUG = 60;
+export const ELEMENTS = { prompt: "ctl-prompt", run: "lv-run", stop: "lv-stop", buttons: "lv-buttons", page: "lv-page", settings: "lv-settings", dark: "lv-dark", learn: "lv-learn", formulas: "lv-formulas", formula: "lv-formula-" };
+export const CLASSES = { example: "lv-example", preset: "lv-preset", refused: "lv-refused", learn: "lv-learn" };
