@@ -16,6 +16,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from loopviz.paths import WEB
 from tests.conftest import make_llama
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,3 +154,23 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
     for thing in [*opened, *usual_context.pages]:  # also what a page has opened in a tab of its own
         thing.close()
     assert wrong == []
+
+
+@pytest.fixture(scope="session")
+def scripts(browser: Browser) -> Iterator[Page]:
+    """An empty page on which our scripts can be imported by their names: `import("/core/messages.js")`. No app is there."""
+    context = browser.new_context()
+    where = "http://scripts.test"
+
+    def serve(route: Any) -> None:
+        path = WEB / route.request.url.removeprefix(where).lstrip("/")
+        if path.is_file():
+            route.fulfill(path=path, content_type="text/javascript")
+        else:
+            route.fulfill(body="<!doctype html><title>scripts</title>", content_type="text/html")
+
+    context.route(f"{where}/**", serve)
+    page = context.new_page()
+    page.goto(where)
+    yield page
+    context.close()

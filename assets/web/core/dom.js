@@ -39,7 +39,7 @@ export function name(node, label, hint = label) {
 }
 
 /** Fill `{name}` places of our own texts; of one thing in the singular, as loopviz.figures.labels.fill. */
-const COUNTED = /\{(\w+)\}((?: generated)? )(token|loop step|loop|time)s\b/g;
+const COUNTED = /\{(\w+)\}((?: generated)? )(token|loop step|loop|time|layer pass)e?s\b/g;
 /** @type {(text: string, values: Record<string, any>) => string} */
 const counted = (text, values) =>
   text.replace(COUNTED, (whole, key, between, thing) => (String(values[key]) === "1" ? `{${key}}${between}${thing}` : whole));

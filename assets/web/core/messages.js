@@ -21,6 +21,8 @@ export function applyOps(figure, packed) {
     let place = figure;
     for (const key of path.slice(0, -1)) place = place[key];
     const last = path[path.length - 1];
+    const until = code === OPS.append ? 0 : Number(last) + (code === OPS.splice ? value.length : 1);
+    if (Array.isArray(place) && !(until <= place.length)) throw new RangeError(`${path} is not in this figure`);
     if (code === OPS.append) place[last].push(...value);
     else if (code === OPS.set) place[last] = value;
     else if (code === OPS.splice) place.splice(last, value.length, ...value);

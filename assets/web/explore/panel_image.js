@@ -9,7 +9,7 @@ const FONT = "system-ui, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-se
 const SHARP = 2; // pixels of a PNG a px
 
 /** A name as part of a file's name (as loopviz.app.explore.files._slug). @param {string} name */
-export const slug = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, MOST_SLUG);
+export const slug = (name) => name.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-.]+/, "").slice(0, MOST_SLUG).replace(/[-.]+$/, "");
 
 /**
  * A Blob of the panel's plot.
