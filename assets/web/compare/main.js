@@ -1,5 +1,5 @@
 // The Compare page: configurations beside each other, their texts and curves as they come, a table and a Pareto plot.
-// The other half is loopviz/app/compare/service.py; messages are listed in loopviz/app/compare/run.py.
+// The other half is loopviz/app/compare/service.py; messages are stated in loopviz/app/contract.py.
 
 import { QUERIES, USUAL_PRESET } from "../core/contract.js";
 import { el, press } from "../core/dom.js";

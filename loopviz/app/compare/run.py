@@ -1,12 +1,6 @@
 """One visitor's comparison: what it has found, and the messages that bring it to the page.
 
-Kinds of message (the page's script, `assets/web/compare/main.js`, is the other half of this):
-
-* `{"kind": "status", "text", "bad"}`: a line of text; what is shown stays. With `over` nothing more will come; `reasons`
-  say by place why cards are refused.
-* `{"kind": "snapshot", "run", "seq", ...}`: everything there is of a comparison.
-* `{"kind": "news", "run", "first", "last", ...}`: what events `first..last-1` brought. A page that has not `first` events
-  asks for a snapshot.
+The messages: :mod:`loopviz.app.contract`. The page's script: `assets/web/compare/main.js`.
 
 Importing this needs no torch; the measurements are `loopviz.lab.tasks.compare`'s.
 """

@@ -2,16 +2,8 @@
 
 A :class:`Run` holds one visitor's run: its trace, where the visitor is looking, and what has not been sent yet.
 
-:func:`messages` turns the engine's frames into strings (:func:`loopviz.app.sessions.messages.wire`), one a yield. Kinds of message
-(the page's script, `assets/web/explore/run_view.js`, is the other half of this):
-
-* `{"kind": "status", "text"}`: a line of text; what is shown stays.
-* `{"kind": "snapshot", "run", "epoch", "seq", "total", "end", ...}` and all that :func:`loopviz.app.explore.snapshot.picture`
-  says: everything up to frame `seq` of `total`; begins a run, and mends a page that missed something.
-* `{"kind": "frames", "run", "epoch", "first", "last", "tokens", "next", "ops", "summaries"?, "end"}`: frames
-  `first..last-1`. `ops` (:func:`loopviz.app.sessions.messages.pack`) edit the figures of `epoch`; an epoch begins whenever the visitor
-  looks elsewhere. Where the loop's settings changed, or a token took a number of loops that none had taken, also what
-  :func:`loopviz.app.explore.snapshot.title` says.
+:func:`messages` turns the engine's frames into messages (:mod:`loopviz.app.contract`: a snapshot, frames, an end), written as strings
+(:func:`loopviz.app.sessions.messages.wire`), one a yield. An epoch of figures begins whenever the visitor looks elsewhere.
 
 Free of Gradio and torch, so all of it is tested without a browser or a model.
 """

@@ -1,9 +1,6 @@
 """One visitor's measurement: an experiment in a thread of its own, and the messages that bring its rows to the page.
 
-Kinds of message (the page's script, `assets/web/lab/main.js`, is the other half of this):
-
-* `{"kind": "snapshot", "run", "rows", "figure", "columns", ...}`: everything there is, but only the first rows of many.
-* `{"kind": "news", "run", "first", "rows", ...}`: rows from number `first` on, as far as they are shown, and how far it is.
+The messages: :mod:`loopviz.app.contract`. The page's script: `assets/web/lab/main.js`.
 """
 
 from __future__ import annotations
