@@ -84,6 +84,15 @@ def browser(chromium_executable: str | None) -> Iterator[Browser]:
         # root in a container has no user namespaces for the sandbox
         arguments = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
         launched = playwright.chromium.launch(executable_path=chromium_executable, args=arguments)
+        usual = launched.new_context
+
+        def strict(**options: Any) -> BrowserContext:
+            """A context in whose pages a text that is missing is an error (`worded` of core/dom.js)."""
+            context = usual(**options)
+            context.add_init_script("window.loopvizStrict = true")
+            return context
+
+        launched.new_context = strict
         yield launched
         launched.close()
 

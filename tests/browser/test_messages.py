@@ -220,3 +220,21 @@ def test_tokens_a_second_are_counted_alike(scripts: Page) -> None:
     wanted = [tokens_per_second(trace.frames) for trace in traces]
     assert any(wanted)
     assert scripts.evaluate(asked, rows) == pytest.approx(wanted)
+
+
+def test_a_text_that_is_missing_is_an_error_in_tests_and_its_key_for_a_visitor(scripts: Page) -> None:
+    """Every page of these tests has its words so: a key that nobody worded would stand there, and no test would say so."""
+    asked = """async (strict) => {
+      window.loopvizStrict = strict;
+      const { textOr, worded } = await import("/core/dom.js");
+      const texts = worded({ "live.run": "Run" });
+      try {
+        return [texts["live.run"], textOr(texts, "live.none", "none"), texts["live.none"] ?? "live.none"];
+      } finally {
+        window.loopvizStrict = true;
+      }
+    }"""
+    assert scripts.evaluate("window.loopvizStrict"), "every context of the browser's has it"
+    assert scripts.evaluate(asked, False) == ["Run", "none", "live.none"]
+    with pytest.raises(Error, match=r"no text: live\.none"):
+        scripts.evaluate(asked, True)

@@ -46,6 +46,28 @@ const counted = (text, values) =>
 /** @type {(text: string, values: Record<string, any>) => string} */
 export const fill = (text, values) => counted(text, values).replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
 
+/**
+ * A page's words. Where a visitor would read the key of one that is missing, or nothing, a test gets an error.
+ * @param {Record<string, string>} texts
+ */
+export function worded(texts) {
+  if (!window.loopvizStrict) return texts;
+  return new Proxy(texts, {
+    get(known, key) {
+      if (typeof key === "string" && !(key in known)) throw new Error(`no text: ${key}`);
+      return Reflect.get(known, key);
+    },
+  });
+}
+
+/**
+ * A text that need not be one of ours, as of a criterion that somebody registered: then `otherwise`.
+ * @param {Record<string, string>} texts
+ * @param {string} key
+ * @param {string} otherwise
+ */
+export const textOr = (texts, key, otherwise) => (key in texts ? texts[key] : otherwise);
+
 /** A token as one line of text. @param {string} text */
 export const shown = (text) => text.replace(/\n/g, "↵");
 

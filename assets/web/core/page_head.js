@@ -2,7 +2,7 @@
 // Text reaches the page through textContent only.
 
 import { QUERIES, STORED } from "./contract.js";
-import { el, fill, kept, name, press } from "./dom.js";
+import { el, fill, kept, name, press, worded } from "./dom.js";
 import { unwire } from "./messages.js";
 import { Tabs } from "./open_tabs.js";
 
@@ -65,7 +65,7 @@ export class Frame {
     /** @type {Functions} */
     this.server = server;
     this.begin = begin;
-    this.config = config;
+    this.config = { ...config, texts: Object.fromEntries(Object.entries(config.texts).map(([lang, texts]) => [lang, worded(texts)])) };
     this.page = page;
     this.glossary = glossary;
     this.lang = pickLanguage(config.languages);

@@ -1,6 +1,6 @@
 // Keys for what the mouse does: they are left alone while somebody types or uses a control.
 
-import { el, press } from "../core/dom.js";
+import { el, press, textOr } from "../core/dom.js";
 
 const TYPING = "input, textarea, select, [contenteditable], dialog";
 const PRESSING = "button, summary, a, [role=button], [role=tab]"; // space and enter belong to these
@@ -38,7 +38,7 @@ export class Keys {
     this.open.setAttribute("aria-label", texts["live.keys"]);
     this.dialog.setAttribute("aria-label", texts["live.keys"]);
     const rows = KEYS.map(([keys, what]) => [
-      el("dt", "", ...keys.map((key) => el("kbd", "", texts[key] ?? key))),
+      el("dt", "", ...keys.map((key) => el("kbd", "", textOr(texts, key, key)))),
       el("dd", "", texts[what]),
     ]);
     const close = press("lv-quiet", () => this.dialog.close(), texts["live.close"]);

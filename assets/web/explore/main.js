@@ -1,6 +1,6 @@
 // The beginning of the Explore page: what is seen before Gradio is there, and what joins it when it is.
 
-import { el, sleep } from "../core/dom.js";
+import { el, sleep, worded } from "../core/dom.js";
 import { unwire } from "../core/messages.js";
 import { stage, unstage } from "./first_paint.js";
 import { Page } from "./page.js";
@@ -24,7 +24,7 @@ export async function open() {
   }
   const root = el("div", "lv");
   Object.assign(root.dataset, window.loopvizPlaces);
-  early = stage(root, opening.config.texts);
+  early = stage(root, worded(opening.config.texts));
   page = root.page = new Page(root);
   page.open(opening);
 }

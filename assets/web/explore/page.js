@@ -2,7 +2,7 @@
 // where the visitor looks, is its state (run_state.js, run_view.js). Text from a visitor or a model reaches the page through textContent only.
 
 import { CLASSES, ELEMENTS } from "../core/contract.js";
-import { el, name } from "../core/dom.js";
+import { el, name, worded } from "../core/dom.js";
 import { Screen } from "../core/draw_scheduler.js";
 import { Tabs } from "../core/open_tabs.js";
 import { loadPlotly } from "../core/plotly.js";
@@ -191,8 +191,9 @@ export class Page extends RunView {
     return document.body.classList.contains("dark") ? "dark" : "light";
   }
 
-  /** The page's words, panels and templates; sent at the start and when the language changes. @param {ExploreConfig} config */
-  configure(config) {
+  /** The page's words, panels and templates; sent at the start and when the language changes. @param {ExploreConfig} sent */
+  configure(sent) {
+    const config = { ...sent, texts: worded(sent.texts) };
     this.config = config;
     this.texts = config.texts;
     document.documentElement.lang = config.lang;

@@ -1,7 +1,7 @@
 // The text of a run: a word a token, coloured by its loops; the word held, what else could follow it, and pinned words.
 
 import { MOST_PINS } from "../core/contract.js";
-import { el, fill, name, press, shown } from "../core/dom.js";
+import { el, fill, name, press, shown, textOr } from "../core/dom.js";
 
 const MOST_SWATCHES = 12;
 
@@ -168,7 +168,7 @@ export class TextView {
     this.pinning.setAttribute("aria-pressed", String(pinned));
     this.chosen.textContent = "";
     if (row) {
-      const reason = [...new Set(row[2])].map((key) => this.texts[`live.reason.${key}`] ?? key).join(", ");
+      const reason = [...new Set(row[2])].map((key) => textOr(this.texts, `live.reason.${key}`, key)).join(", ");
       this.chosen.textContent = fill(this.texts["live.selected"], {
         t: focus.token,
         text: shown(row[0]),

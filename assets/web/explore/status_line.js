@@ -1,6 +1,6 @@
 // The line under the text: what there is to say, else the run's counts; beside it a way out of what was refused.
 
-import { el, fill, press } from "../core/dom.js";
+import { el, fill, press, textOr } from "../core/dom.js";
 
 /** @import { Act } from "../core/contract.js" */
 
@@ -54,7 +54,7 @@ export class StatusLine {
     const values = { n: tokens.length, loops: page.loopsPerToken().toFixed(2).replace(/\.?0+$/, "") };
     if (page.onRecorded || page.share.isFile(page.run) || page.seq < page.total) return fill(texts["live.counts"], values);
     values.rate = page.rate()?.toFixed(1) ?? "–";
-    const end = page.end ? `${texts[`live.end.${page.end}`] ?? page.end} · ` : "";
+    const end = page.end ? `${textOr(texts, `live.end.${page.end}`, page.end)} · ` : "";
     return end + fill(texts["live.running"], values);
   }
 }

@@ -2,7 +2,7 @@
 // The other half is loopviz/app/lab/service.py; messages are stated in loopviz/app/contract.py.
 
 import { QUERIES, TABLE_FILES } from "../core/contract.js";
-import { el, press } from "../core/dom.js";
+import { el, press, textOr } from "../core/dom.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Plot, Plots } from "../core/plot.js";
 import { Field } from "../widgets/form.js";
@@ -269,7 +269,7 @@ export class Page {
   /** A parameter's words; of a file, which was chosen. @param {Field<TaskField>} field */
   inform(field) {
     const { control, file } = field;
-    field.label(control.titles[this.frame.lang], (choice) => this.frame.texts[`choice.${choice}`] ?? choice);
+    field.label(control.titles[this.frame.lang], (choice) => textOr(this.frame.texts, `choice.${choice}`, choice));
     let info = control.words[this.frame.lang];
     if (control.json) info += ` ${this.text("field.loop.hint", { empty: "{}", example: LOOP_EXAMPLE })}`;
     if (control.kind === "file" && file) {
