@@ -2,18 +2,16 @@
 // The other half is loopviz/app/lab/service.py; messages are stated in loopviz/app/contract.py.
 
 import { QUERIES, TABLE_FILES } from "../core/contract.js";
-import { el, press, textOr } from "../core/dom.js";
+import { el, press } from "../core/dom.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Plot, Plots } from "../core/plot.js";
 import { Field } from "../widgets/form.js";
 import { Glossary } from "../widgets/glossary.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { Table } from "../widgets/table.js";
+import { TaskForm } from "./task_form.js";
 
 const SILENCE_MS = 8000; // then the server is asked whether something got lost
-const WIDE = new Set(["long", "line"]);
-const TEXTS = new Set(["long", "file"]); // what a measurement is made on: always in sight
-const LOOP_EXAMPLE = '{"loop_count": 4, "loop_damping": 0.5}';
 
 /** Seconds as people say them. @param {number} seconds */
 function duration(seconds) {
@@ -23,7 +21,7 @@ function duration(seconds) {
   return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** @import { LabConfig, LabMessage, LabNews, LabQuestions, LabSnapshot, LabTask, Measure, Row, TaskField, TaskSize } from "../core/contract.js" */
+/** @import { LabConfig, LabMessage, LabNews, LabQuestions, LabSnapshot, LabTask, Measure, Row } from "../core/contract.js" */
 /** @import { Parts } from "../core/page_globals.js" */
 /** @typedef {typeof TABLE_FILES[number]} FileKind */
 
@@ -34,10 +32,6 @@ export class Page {
   buttons = [];
   /** @type {LabTask | null} the one that is chosen */
   task = null;
-  /** @type {Map<string, Field<TaskField>>} its parameters */
-  fields = new Map();
-  /** @type {Record<string, Record<string, any>>} by task, what the visitor changed */
-  filled = {};
   /** @type {LabSnapshot | null} the measurement shown, as far as messages have brought it */
   run = null;
   /** @type {Row[]} of it */
@@ -58,10 +52,6 @@ export class Page {
   resting = null;
   /** @type {number | undefined} until the model is looked for again */
   following = undefined;
-  /** @type {number | undefined} tokens that the model can read at once */
-  context = undefined;
-  /** @type {Record<string, any> | undefined} the model's own loop */
-  loop = undefined;
   /** @type {string} what is said; "": how far it is */
   said = "";
   /** @type {boolean} whether that is bad news */
@@ -107,19 +97,15 @@ export class Page {
     this.question = el("p", "lv-task-question");
     this.how = el("p", "lv-question");
     this.cost = el("p", "lv-question");
-    this.form = el("div", "lv-form lv-params");
-    this.more = el("div", "lv-form lv-params"); // of a task offered in sizes: what these decide
-    this.moreTitle = el("summary");
-    this.details = el("details", "", this.moreTitle, this.more);
-    this.sizes = el("span", "lv-buttons-row lv-sizes");
+    this.form = new TaskForm(this.frame, () => this.model.value.trim(), () => this.measure());
     this.go = press("lv-go", () => this.measure());
     this.halt = press("lv-halt", () => this.stop());
     this.status = el("span", "lv-status");
     this.status.setAttribute("role", "status");
     this.bar = el("progress", "lv-progress");
-    const buttons = el("div", "lv-buttons-row", this.sizes, this.go, this.halt);
+    const buttons = el("div", "lv-buttons-row", this.form.sizes, this.go, this.halt);
     const chosen = el("section", "lv-card lv-asking", this.title, this.question, this.how, this.cost);
-    chosen.append(el("div", "lv-form", this.model.node, names, this.modelLine), this.form, el("div", "lv-card-row", buttons, this.status), this.bar, this.details);
+    chosen.append(el("div", "lv-form", this.model.node, names, this.modelLine), this.form.node, el("div", "lv-card-row", buttons, this.status), this.bar, this.form.details);
     followPrompt(".lv-asking", () => this.measure());
     const side = el("section", "lv-card lv-side", this.listTitle, this.list);
     this.plot = new Plot("plot", this.plots);
@@ -158,59 +144,9 @@ export class Page {
   choose(task) {
     if (!task) return;
     this.task = task;
-    this.filled[task.name] ??= {};
-    const filled = this.filled[task.name];
-    this.fields = new Map(
-      task.fields.map((described) => {
-        const { name } = described;
-        const field = new Field(described, (value) => {
-          filled[name] = value;
-          this.suit();
-          this.inform(field);
-        });
-        if (described.kind === "file") field.file = filled[name] ?? null;
-        else field.value = filled[name] ?? this.usual(described);
-        if (WIDE.has(described.kind)) field.node.classList.add("lv-field-wide");
-        return [name, field];
-      }),
-    );
-    const texts = task.fields.filter(({ kind }) => !task.sizes.length || TEXTS.has(kind)).map(({ name }) => name);
-    /** @param {boolean} wanted */
-    const nodes = (wanted) => [...this.fields].filter(([name]) => texts.includes(name) === wanted).map(([, field]) => field.node);
-    this.form.replaceChildren(...nodes(true));
-    this.more.replaceChildren(...nodes(false));
-    this.details.hidden = !task.sizes.length;
-    this.sizes.replaceChildren(...task.sizes.map((size) => press("lv-go", () => this.measureAs(size))));
+    this.form.choose(task);
     if (!this.running && this.run?.task !== task.name) this.forget();
-    this.suit();
     this.label();
-  }
-
-  /** The text our page offers for the model; of a form without one, or when a file was chosen instead, "". */
-  sample() {
-    const { samples } = this.frame.config;
-    const chosen = [...this.fields.values()].some((field) => field.control.kind === "file" && field.file);
-    return chosen ? "" : samples.texts[samples.of[this.model.value.trim()] ?? samples.of[""]];
-  }
-
-  /** What the visitor left as it was suits the model: a text of the kind it knows, windows no longer than it can read. */
-  suit() {
-    if (!this.task) return;
-    const filled = this.filled[this.task.name];
-    /** @type {(part: number) => (value: any) => any} */
-    const within = (part) => (value) => Math.min(value, Math.floor((this.context ?? Infinity) * part));
-    /** @type {Record<string, (value: any) => any>} */
-    const suits = { text: () => this.sample(), window: within(1), prompt_tokens: within(1 / 4), new_tokens: within(1 / 2) };
-    for (const [key, suited] of Object.entries(suits)) {
-      const field = this.fields.get(key);
-      if (field && filled[key] === undefined) field.value = suited(field.control.value);
-    }
-  }
-
-  /** Whether there is a text to measure on, where one is wanted. */
-  get worded() {
-    const text = this.fields.get("text");
-    return !text || text.value.trim() !== "" || [...this.fields.values()].some((field) => field.control.kind === "file" && field.file);
   }
 
   forget() {
@@ -252,46 +188,12 @@ export class Page {
       this.how.replaceChildren(el("b", "", `${text("lab.how")}: `), words.how ?? "");
       this.cost.replaceChildren(el("b", "", `${text("lab.cost")}: `), words.cost ?? "");
       this.plot.label(text("lab.plot"), words.question ?? "");
-      for (const field of this.fields.values()) this.inform(field);
-      this.task.sizes.forEach(({ words: called, values }, i) => {
-        const button = /** @type {HTMLButtonElement} */ (this.sizes.children[i]);
-        button.textContent = called[lang];
-        button.title = Object.entries(values).map(([name, value]) => `${name} ${value}`).join(", ");
-      });
     }
-    this.moreTitle.textContent = text("lab.params");
+    this.form.label();
     // beside sizes, the parameters as they stand are the quieter choice
     this.go.className = this.task?.sizes.length ? "lv-halt" : "lv-go";
     this.go.textContent = text(this.task?.sizes.length ? "lab.run.as_set" : "lab.run");
     this.show();
-  }
-
-  /** A parameter's words; of a file, which was chosen. @param {Field<TaskField>} field */
-  inform(field) {
-    const { control, file } = field;
-    field.label(control.titles[this.frame.lang], (choice) => textOr(this.frame.texts, `choice.${choice}`, choice));
-    let info = control.words[this.frame.lang];
-    if (control.json) info += ` ${this.text("field.loop.hint", { empty: "{}", example: LOOP_EXAMPLE })}`;
-    if (control.kind === "file" && file) {
-      const values = { name: file.name, n: file.fits ? file.text.length : file.size, limit: control.limit };
-      info += ` ${this.text(file.fits ? "lab.chosen" : "lab.too_long", values)}`;
-    }
-    if ("low" in control) info += ` ${this.text("bounds.from_to", { low: control.low.toLocaleString("en"), high: control.high.toLocaleString("en") })}`;
-    if (control.choices && control.kind !== "choice") info += ` (${control.choices.join(", ")})`;
-    field.show({ info, bad: Boolean(file && !file.fits) });
-  }
-
-  /**
-   * A parameter the server refused: it is said beside it too, until it is changed or measured again.
-   * @param {string | undefined} name
-   * @param {string} reason
-   */
-  refuse(name, reason) {
-    const field = this.fields.get(name);
-    if (!field) return;
-    field.show({ info: reason, bad: true });
-    if (this.more.contains(field.node)) this.details.open = true;
-    field.node.scrollIntoView({ block: "nearest" });
   }
 
   recolour() {
@@ -308,45 +210,22 @@ export class Page {
       if (answer?.kind === "model") {
         this.modelLine.textContent = answer.text;
         this.modelLine.dataset.state = this.root.dataset.model = answer.state;
-        this.context = answer.context;
-        this.suit();
-        this.bring(answer.loop);
+        this.form.bring(answer);
         if (["ready", "failed"].includes(answer.state) || (asked.look && answer.state === "waiting")) return null;
       }
       return this.follow(900);
     }, wait);
   }
 
-  /** The model's own loop, in the fields of loop settings that the visitor left as they were. @param {Record<string, any> | undefined} loop */
-  bring(loop) {
-    this.loop = loop;
-    for (const [name, field] of this.fields) {
-      const { loop: looping, value } = field.control;
-      if (looping && value !== null && this.filled[this.task.name][name] === undefined) field.value = this.usual(field.control);
-    }
-  }
-
-  /** What a field holds until the visitor fills it. @param {TaskField} field */
-  usual({ loop, value }) {
-    const own = this.loop ?? {};
-    return loop && value !== null && Object.keys(own).length ? JSON.stringify({ ...own, ...JSON.parse(String(value)) }) : value;
-  }
-
   // --- running -----------------------------------------------------------------------------------------------------
-
-  /** Measure as much as a size says: its parameters are filled in, and stay to be read and changed. @param {TaskSize} size */
-  measureAs(size) {
-    for (const [name, value] of Object.entries(size.values)) this.fields.get(name).value = this.filled[this.task.name][name] = value;
-    this.measure();
-  }
 
   /** Begin a measurement, in place of one that runs. */
   measure() {
     if (!this.task) return;
     if (this.running) this.stop();
-    if (!this.worded) {
+    if (!this.form.worded) {
       this.say(this.text("lab.no_text"), true);
-      this.fields.get("text").input.focus();
+      this.form.fields.get("text").input.focus();
       return;
     }
     this.forget();
@@ -357,13 +236,7 @@ export class Page {
     this.say(this.text("lab.waiting"));
     if (this.resting) this.follow();
     this.resting = null;
-    /** @type {Record<string, any>} */
-    const values = {};
-    for (const [name, field] of this.fields) {
-      const { value } = field;
-      values[name] = field.control.kind === "file" && value ? { name: value.name, data: value.data } : value;
-    }
-    this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, n: this.n, model: this.model.value, task: this.task.name, values });
+    this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, n: this.n, model: this.model.value, task: this.task.name, values: this.form.values() });
     this.label();
   }
 
@@ -380,7 +253,7 @@ export class Page {
     if (message.kind === "status") {
       this.say(message.text, message.bad);
       if (message.over) this.over();
-      this.refuse(message.field, message.text);
+      this.form.refuse(message.field, message.text);
     } else if (message.kind === "snapshot") this.take(message, message.rows);
     else if (message.kind === "news") this.news(message);
     this.mark();
@@ -484,7 +357,7 @@ export class Page {
     this.bar.hidden = !this.running || !run;
     this.status.textContent = [this.said, this.bad || !this.said ? shown : ""].filter(Boolean).join(" · ");
     this.status.classList.toggle("lv-bad", Boolean(this.said && this.bad));
-    for (const button of /** @type {HTMLButtonElement[]} */ ([this.go, ...this.sizes.children])) button.disabled = !this.task;
+    for (const button of [this.go, ...this.form.buttons]) button.disabled = !this.task;
     this.root.dataset.state = this.running ? (run ? "running" : "starting") : "idle";
     this.go.dataset.state = this.root.dataset.state;
     this.go.setAttribute("aria-busy", String(this.running));

@@ -1,0 +1,183 @@
+// The form of a task: its parameters as fields, in the sizes it is offered in. Knows no task by name.
+
+import { el, press, textOr } from "../core/dom.js";
+import { Field } from "../widgets/form.js";
+
+const WIDE = new Set(["long", "line"]);
+const TEXTS = new Set(["long", "file"]); // what a measurement is made on: always in sight
+const LOOP_EXAMPLE = '{"loop_count": 4, "loop_damping": 0.5}';
+
+/** @import { LabConfig, LabModel, LabQuestions, LabTask, Measure, TaskField, TaskSize } from "../core/contract.js" */
+/** @import { Frame } from "../core/page_head.js" */
+
+export class TaskForm {
+  /** @type {LabTask | null} the one that is chosen */
+  task = null;
+  /** @type {Map<string, Field<TaskField>>} its parameters */
+  fields = new Map();
+  /** @type {Record<string, Record<string, any>>} by task, what the visitor changed */
+  filled = {};
+  /** @type {number | undefined} tokens that the model can read at once */
+  context = undefined;
+  /** @type {Record<string, any>} the model's own loop */
+  loop = {};
+
+  /**
+   * @param {Frame<LabConfig, LabQuestions, Measure>} frame
+   * @param {() => string} model the one that is chosen
+   * @param {() => void} measure with the parameters as they stand
+   */
+  constructor(frame, model, measure) {
+    this.frame = frame;
+    this.model = model;
+    this.measure = measure;
+    this.node = el("div", "lv-form lv-params");
+    this.more = el("div", "lv-form lv-params"); // of a task offered in sizes: what these decide
+    this.moreTitle = el("summary");
+    this.details = el("details", "", this.moreTitle, this.more);
+    this.sizes = el("span", "lv-buttons-row lv-sizes");
+  }
+
+  /** What the visitor changed of the task's parameters. */
+  get own() {
+    return this.filled[this.task.name];
+  }
+
+  /** @param {LabTask} task */
+  choose(task) {
+    this.task = task;
+    this.filled[task.name] ??= {};
+    this.fields = new Map(task.fields.map((described) => [described.name, this.field(described)]));
+    const texts = task.fields.filter(({ kind }) => !task.sizes.length || TEXTS.has(kind)).map(({ name }) => name);
+    /** @param {boolean} wanted */
+    const nodes = (wanted) => [...this.fields].filter(([name]) => texts.includes(name) === wanted).map(([, field]) => field.node);
+    this.node.replaceChildren(...nodes(true));
+    this.more.replaceChildren(...nodes(false));
+    this.details.hidden = !task.sizes.length;
+    this.sizes.replaceChildren(...task.sizes.map((size) => press("lv-go", () => this.measureAs(size))));
+    this.suit();
+  }
+
+  /** @param {TaskField} described */
+  field(described) {
+    const { name } = described;
+    const filled = this.own;
+    const field = new Field(described, (value) => {
+      filled[name] = value;
+      this.suit();
+      this.inform(field);
+    });
+    if (described.kind === "file") field.file = filled[name] ?? null;
+    else field.value = filled[name] ?? this.usual(described);
+    if (WIDE.has(described.kind)) field.node.classList.add("lv-field-wide");
+    return field;
+  }
+
+  /** The text our page offers for the model; of a form without one, or when a file was chosen instead, "". */
+  sample() {
+    const { samples } = this.frame.config;
+    const chosen = [...this.fields.values()].some((field) => field.control.kind === "file" && field.file);
+    return chosen ? "" : samples.texts[samples.of[this.model()] ?? samples.of[""]];
+  }
+
+  /** What the visitor left as it was suits the model: a text of the kind it knows, windows no longer than it can read. */
+  suit() {
+    if (!this.task) return;
+    const filled = this.own;
+    /** @type {(part: number) => (value: any) => any} */
+    const within = (part) => (value) => Math.min(value, Math.floor((this.context ?? Infinity) * part));
+    /** @type {Record<string, (value: any) => any>} */
+    const suits = { text: () => this.sample(), window: within(1), prompt_tokens: within(1 / 4), new_tokens: within(1 / 2) };
+    for (const [key, suited] of Object.entries(suits)) {
+      const field = this.fields.get(key);
+      if (field && filled[key] === undefined) field.value = suited(field.control.value);
+    }
+  }
+
+  /** Whether there is a text to measure on, where one is wanted. */
+  get worded() {
+    const text = this.fields.get("text");
+    return !text || text.value.trim() !== "" || [...this.fields.values()].some((field) => field.control.kind === "file" && field.file);
+  }
+
+  /** The model is there: what it brings. @param {LabModel} model */
+  bring({ context, loop }) {
+    this.context = context;
+    this.loop = loop ?? {};
+    this.suit();
+    if (!this.task) return;
+    for (const [name, field] of this.fields) {
+      const { loop: looping, value } = field.control;
+      if (looping && value !== null && this.own[name] === undefined) field.value = this.usual(field.control);
+    }
+  }
+
+  /** What a field holds until the visitor fills it: of loop settings that he left as they were, the model's own. @param {TaskField} field */
+  usual({ loop, value }) {
+    const own = this.loop;
+    return loop && value !== null && Object.keys(own).length ? JSON.stringify({ ...own, ...JSON.parse(String(value)) }) : value;
+  }
+
+  /** Measure as much as a size says: its parameters are filled in, and stay to be read and changed. @param {TaskSize} size */
+  measureAs(size) {
+    for (const [name, value] of Object.entries(size.values)) this.fields.get(name).value = this.own[name] = value;
+    this.measure();
+  }
+
+  /** What is filled in, by parameter. */
+  values() {
+    /** @type {Measure["values"]} */
+    const values = {};
+    for (const [name, field] of this.fields) {
+      const { value } = field;
+      values[name] = field.control.kind === "file" && value ? { name: value.name, data: value.data } : value;
+    }
+    return values;
+  }
+
+  /** Words in the page's language. */
+  label() {
+    const { lang } = this.frame;
+    this.moreTitle.textContent = this.frame.text("lab.params");
+    if (!this.task) return;
+    for (const field of this.fields.values()) this.inform(field);
+    this.task.sizes.forEach(({ words, values }, i) => {
+      const button = this.buttons[i];
+      button.textContent = words[lang];
+      button.title = Object.entries(values).map(([name, value]) => `${name} ${value}`).join(", ");
+    });
+  }
+
+  /** The sizes, to be pressed. */
+  get buttons() {
+    return /** @type {HTMLButtonElement[]} */ ([...this.sizes.children]);
+  }
+
+  /** A parameter's words; of a file, which was chosen. @param {Field<TaskField>} field */
+  inform(field) {
+    const { control, file } = field;
+    field.label(control.titles[this.frame.lang], (choice) => textOr(this.frame.texts, `choice.${choice}`, choice));
+    let info = control.words[this.frame.lang];
+    if (control.json) info += ` ${this.frame.text("field.loop.hint", { empty: "{}", example: LOOP_EXAMPLE })}`;
+    if (control.kind === "file" && file) {
+      const values = { name: file.name, n: file.fits ? file.text.length : file.size, limit: control.limit };
+      info += ` ${this.frame.text(file.fits ? "lab.chosen" : "lab.too_long", values)}`;
+    }
+    if ("low" in control) info += ` ${this.frame.text("bounds.from_to", { low: control.low.toLocaleString("en"), high: control.high.toLocaleString("en") })}`;
+    if (control.choices && control.kind !== "choice") info += ` (${control.choices.join(", ")})`;
+    field.show({ info, bad: Boolean(file && !file.fits) });
+  }
+
+  /**
+   * A parameter the server refused: it is said beside it too, until it is changed or measured again.
+   * @param {string | undefined} name
+   * @param {string} reason
+   */
+  refuse(name, reason) {
+    const field = this.fields.get(name);
+    if (!field) return;
+    field.show({ info: reason, bad: true });
+    if (this.more.contains(field.node)) this.details.open = true;
+    field.node.scrollIntoView({ block: "nearest" });
+  }
+}
