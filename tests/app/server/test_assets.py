@@ -55,6 +55,27 @@ def test_whatever_a_script_imports_is_there() -> None:
         assert set(assets._imported(script)) <= assets._SCRIPTS.keys(), script
 
 
+@pytest.mark.parametrize("name", sorted(assets._SCRIPTS))
+def test_a_script_is_sent_without_its_comments_and_every_line_of_code_where_it_stands(name: str) -> None:
+    """Types for `tsc` stand in comments: they made the first paint 7 kB heavier."""
+    written = assets._SCRIPTS[name].read_text(encoding="utf-8").split("\n")
+    sent = assets._content(name)[0].decode().split("\n")
+    assert len(sent) == len(written)
+    assert {line for line in sent if line} <= set(written)
+    gone = [line.strip() for line, now in zip(written, sent, strict=True) if line and not now]
+    assert all(line.startswith(("//", "/**", "*")) for line in gone), gone
+    assert not any(line.lstrip().startswith(("//", "/** @param", "/**\n")) for line in sent)
+
+
+def test_what_pages_share_knows_no_page_and_no_part_of_one() -> None:
+    """core/page_head.js imported a widget."""
+    for name in assets._SCRIPTS:
+        folder = name.partition("/")[0]
+        if folder in ("core", "widgets"):
+            known = {other.partition("/")[0] for other in assets._imported(name)}
+            assert known <= {"core": {"core"}, "widgets": {"core", "widgets"}}[folder], name
+
+
 @pytest.mark.parametrize("page", ["explore", "compare", "lab"])
 def test_a_page_needs_no_script_of_another_page(page: str) -> None:
     folders = {script.partition("/")[0] for script in assets._imported(f"{page}/main.js")}
