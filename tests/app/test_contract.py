@@ -26,6 +26,7 @@ from loopviz.app.explore.files import Sharing
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab.service import Laboratory
+from loopviz.app.main import build
 from loopviz.app.page import askable, page_data
 from loopviz.app.server import glossary
 from loopviz.app.sessions import untrusted
@@ -92,6 +93,15 @@ def test_a_page_says_asks_and_hears_by_one_list_each() -> None:
     asked = {"explore": service.questions, "compare": Comparisons(service), "lab": Laboratory(service)}
     for page, questions in contract.QUESTIONS.items():
         assert all(callable(getattr(asked[page], name)) for name in questions)
+
+
+def test_every_event_of_a_page_is_heard() -> None:
+    demo = build("none").demo
+    for page, events in contract.EVENTS.items():
+        own = {"explore": "lv-live"}.get(page, f"lv-{page}")
+        (live,) = [block for block in demo.blocks.values() if getattr(block, "elem_id", None) == own]
+        heard = {event for fn in demo.fns.values() for block, event in fn.targets if block == live._id}
+        assert heard == set(events), page
 
 
 def _written(value: Any) -> Iterable[str]:
