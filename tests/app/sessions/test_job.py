@@ -15,7 +15,7 @@ from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.waiting_line import Place, Places
-from tests.app.page_double import unwire
+from tests.app.page_double import unwire_any as unwire
 
 
 class Work:
