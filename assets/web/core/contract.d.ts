@@ -129,6 +129,10 @@ export interface Visit {
   ticket: string;
   /** bytes of one */
   largest: number;
+  /** the model for which a link has set the prompt */
+  linked: string;
+  /** the model whose settings the form holds */
+  suits: string;
 }
 
 /** The page's words, panels and colours, in one language. */
@@ -241,6 +245,22 @@ export interface LinkMade {
   told: string[];
 }
 
+/** What a model brings into the form, or a run whose settings are taken over. */
+export interface Brought {
+  kind: "brought";
+  /** no two are equal */
+  id: string;
+  model: string;
+  changes: Record<string, boolean | number | string>;
+  /** what has given way to the model, as it was */
+  gave: Record<string, any>;
+  /** it takes the place of everything that was set, and a run of it starts */
+  whole: boolean;
+  prompt?: string;
+  /** whose settings these are, if not the model's */
+  suits?: string;
+}
+
 /** An answer: the way through a finished run, by edits. */
 export interface Steps {
   kind: "steps";
@@ -340,6 +360,12 @@ export interface Start {
   n: number;
   /** View */
   wishes: string;
+}
+
+/** Nothing that was begun is wanted any more. */
+export interface Halt {
+  /** up to which start */
+  n: number;
 }
 
 /** A text for the prompt. */
@@ -865,7 +891,7 @@ export interface Measure {
   values: Record<string, any>;
 }
 
-export type ExploreMessage = ExploreConfig | ExploreStatus | ExploreSnapshot | Frames | LinkMade;
+export type ExploreMessage = ExploreConfig | ExploreStatus | ExploreSnapshot | Frames | LinkMade | Brought;
 
 export type ExploreQuestions = {
   resync: { asked: Resync; answer: ExploreSnapshot | Current | Gone | Failed };
@@ -878,6 +904,7 @@ export type ExploreQuestions = {
 export interface ExploreEvents {
   loaded: void;
   start: Start;
+  halt: Halt;
   again: Retype;
   adopt: Adopt;
   retype: Retype;
