@@ -161,7 +161,8 @@ def main(arguments: list[str]) -> int:
     made = {"contract.js": script(), "contract.d.ts": declarations()}
     stale = [name for name, text in made.items() if not _is(FOLDER / name, text)]
     if arguments == ["--check"]:
-        print(*(f"assets/web/core/{name} is not what loopviz/app/contract.py says" for name in stale), sep="\n")
+        for name in stale:
+            print(f"assets/web/core/{name} is not what loopviz/app/contract.py says")
         return 1 if stale else 0
     for name in stale:
         (FOLDER / name).write_text(made[name], encoding="utf-8")

@@ -17,8 +17,7 @@ from typing import Any, Literal, TypedDict, Union, get_args
 
 from loopviz.figures.edits import CODES
 from loopviz.figures.plotlyjs import SMALL_DRAWS as SMALL_PLOTLY_DRAWS
-from loopviz.panels import METRICS
-from loopviz.panels.kit.focus import LENSES, MOST_PINS
+from loopviz.panels.kit.focus import MOST_PINS
 from loopviz.trace.typed import check_type, hints_of
 
 # --- constants ----------------------------------------------------------------------------------------------------------
@@ -108,8 +107,9 @@ MeasureEnd = Literal["done", "stopped", "time", "memory", "error", None]
 # A token of the text: its text, the loops of each block, why each stopped, whether it is of the prompt, log p of what came
 # next (nats), milliseconds since the run began.
 TokenRow = tuple[str, list[int], list[str], Literal[0, 1], Number, Number]
-Metric = Literal[METRICS]
-Lens = Literal[(*LENSES, None)]
+Metric = Literal["cosine", "kl", "rel_delta", "contraction", "entropy", "rank", "norm"]
+Lens = Literal["direct", "exit", None]
+TableFile = Literal["csv", "parquet", "json"]
 
 
 class Figure(TypedDict):
@@ -178,7 +178,7 @@ class Done(TypedDict):
     kind: Literal["ok"]
 
 
-class TableFile(TypedDict):
+class KeptFile(TypedDict):
     """An answer: a file to keep, its bytes in base64."""
 
     kind: Literal["file"]
@@ -190,7 +190,7 @@ class Download(TypedDict):
     """A question: the table of a run so far, as a file."""
 
     run: Text
-    kind: Literal[TABLE_FILES]
+    kind: TableFile
 
 
 class _Status(TypedDict):
@@ -1032,7 +1032,7 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "check": (Check, (Checked, Failed)),
         "look": (LookCompared, (CompareSnapshot, Gone, Failed)),
         "stop": (StopCompared, (Done, Failed)),
-        "download": (Download, (TableFile, Gone, Failed)),
+        "download": (Download, (KeptFile, Gone, Failed)),
         "opening": (OpenLink, (OpenedComparison, Failed)),
     },
     "lab": {
@@ -1041,7 +1041,7 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "look": (LookMeasured, (LabSnapshot, Gone, Failed)),
         "link": (LinkRow, (RowLink, Gone, Failed)),
         "stop": (StopMeasured, (Done, Failed)),
-        "download": (Download, (TableFile, Gone, Failed)),
+        "download": (Download, (KeptFile, Gone, Failed)),
     },
 }
 # By page, what the script has Gradio say; None: no more than that.

@@ -35,7 +35,8 @@ from loopviz.app.sessions.models import Loaded, ModelRoom
 from loopviz.app.sessions.table_file import KINDS as TABLE_KINDS
 from loopviz.app.texts import LANGUAGES
 from loopviz.export.panel_table import KINDS as PANEL_KINDS
-from loopviz.panels import PANELS, Focus
+from loopviz.panels import METRICS, PANELS, Focus
+from loopviz.panels.kit.focus import LENSES
 from loopviz.paths import PACKAGE, WEB
 from tests.app.page_double import unwire
 from tests.conftest import make_llama
@@ -84,6 +85,9 @@ def test_constants_of_others_are_theirs() -> None:
     assert tuple(PANEL_KINDS) == contract.PANEL_FILES
     assert contract.USUAL_PRESET in {preset.name for preset in PRESETS}
     assert get_args(contract.Lang) == tuple(LANGUAGES)
+    assert get_args(contract.Metric) == METRICS
+    assert get_args(contract.Lens) == (*LENSES, None)
+    assert get_args(contract.TableFile) == contract.TABLE_FILES
     assert get_args(contract.PageName) == tuple(contract.PAGES)
     assert set(get_type_hints(contract.Focus)) == {field.name for field in dataclasses.fields(Focus)}
 

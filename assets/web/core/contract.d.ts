@@ -79,7 +79,7 @@ export interface Done {
 }
 
 /** An answer: a file to keep, its bytes in base64. */
-export interface TableFile {
+export interface KeptFile {
   kind: "file";
   name: string;
   data: string;
@@ -917,7 +917,7 @@ export type CompareQuestions = {
   check: { asked: Check; answer: Checked | Failed };
   look: { asked: LookCompared; answer: CompareSnapshot | Gone | Failed };
   stop: { asked: StopCompared; answer: Done | Failed };
-  download: { asked: Download; answer: TableFile | Gone | Failed };
+  download: { asked: Download; answer: KeptFile | Gone | Failed };
   opening: { asked: OpenLink; answer: OpenedComparison | Failed };
 };
 
@@ -933,7 +933,7 @@ export type LabQuestions = {
   look: { asked: LookMeasured; answer: LabSnapshot | Gone | Failed };
   link: { asked: LinkRow; answer: RowLink | Gone | Failed };
   stop: { asked: StopMeasured; answer: Done | Failed };
-  download: { asked: Download; answer: TableFile | Gone | Failed };
+  download: { asked: Download; answer: KeptFile | Gone | Failed };
 };
 
 export interface LabEvents {

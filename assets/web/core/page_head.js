@@ -6,7 +6,7 @@ import { el, fill, kept, name, press, worded } from "./dom.js";
 import { unwire } from "./messages.js";
 import { Tabs } from "./open_tabs.js";
 
-/** @import { CompareConfig, LabConfig, Lang, TableFile } from "./contract.js" */
+/** @import { CompareConfig, LabConfig, KeptFile, Lang } from "./contract.js" */
 /** @import { Functions, Parts } from "./page_globals.js" */
 
 /**
@@ -37,7 +37,7 @@ export function ticket() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Hand the visitor a file. @param {TableFile} file */
+/** Hand the visitor a file. @param {KeptFile} file */
 export function save({ name: called, data }) {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const link = el("a");
