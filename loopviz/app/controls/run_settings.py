@@ -169,7 +169,8 @@ class Form:
             return values
         settings, errors = parse(values)
         beside = {"touched": values.get(TOUCHED, ()), "gave": values.get(GAVE) or {}}
-        chosen = str(values.get("model"))
+        chosen = values.get("model")
+        chosen = chosen if isinstance(chosen, str) else ""
         return cls(settings, tuple(errors), chosen, values.get(SUITS, settings.model), **beside)
 
     @property

@@ -100,6 +100,7 @@ def test_a_refused_value_is_a_field_and_a_rule_in_both_languages(
 )
 def test_a_value_beyond_all_measure_is_refused_shortly(value: Any) -> None:
     """Python refuses to write out a whole number of so many digits, in words of its own."""
+    assert st.Form.read(st.defaults() | {"model": value}).errors[0].field == "model"
     for name in ("loop_count", "loop_damping", "greedy", "layer_chooser"):
         _, [error] = st.parse(st.defaults() | {name: value})
         assert error.field == name
