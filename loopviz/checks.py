@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 ABSENT: Any = object()  # there is no value to show
 MOST_SHOWN = 60  # characters of a value that somebody typed, in a message
@@ -251,12 +251,12 @@ def shortened(value: Any) -> str:
 # -- the checks --------------------------------------------------------------------------------------------------------
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
     """Whether it is a whole number, and not a truth value."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether it is a number, and not a truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

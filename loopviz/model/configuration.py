@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
-from loopviz.checks import FieldError, check_finite
+from loopviz.checks import FieldError, check_finite, is_whole
 from loopviz.loop_fields import ATTENTION_MODES as ATTENTION_MODES  # offered here too, with the three below
 from loopviz.loop_fields import BLOCK_FIELDS, BY_NAME, NAMES, NO_CHOOSER, comes_with_loopviz
 from loopviz.loop_fields import INJECTIONS as INJECTIONS
@@ -241,7 +241,7 @@ def _tidy_layers(value: Any) -> Any:
         raise FieldError("loop_layers", value, "layers_empty")
 
     def pair(item: Any) -> tuple[int, int]:
-        if not isinstance(item, (list, tuple)) or len(item) != 2 or not all(_is_int(x) for x in item):
+        if not isinstance(item, (list, tuple)) or len(item) != 2 or not all(is_whole(x) for x in item):
             raise FieldError("loop_layers", value, "layers_shape")
         return (int(item[0]), int(item[1]))
 
@@ -258,10 +258,6 @@ def _strip_default(value: Any) -> Any:
     if isinstance(value, list):
         return [_strip_default(item) for item in value]
     return int(value) if isinstance(value, _Default) else value
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _layer_threshold(chooser: str, value: Any) -> float:

@@ -19,7 +19,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -36,6 +36,7 @@ from loopviz.app.server import security_headers
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.untrusted import HALVES
 from loopviz.app.texts import pick_language, text
+from loopviz.checks import is_whole
 
 API = "/gradio_api"
 _WORD = r"[A-Za-z0-9_-]{1,64}"
@@ -248,10 +249,6 @@ def read_json(body: bytes, halves: bool = False) -> Any:
     return found
 
 
-def _whole(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def check_call(path: str, asked: Any, known: Known) -> None:
     """Raises Refused for a call that no page makes: of another event, with more or fewer values, for no session."""
     if not isinstance(asked, dict):
@@ -262,12 +259,12 @@ def check_call(path: str, asked: Any, known: Known) -> None:
         raise Refused(422, "door.call")
     if _CALLS.fullmatch(path):
         fn, data = asked.get("fn_index"), asked.get("data")
-        fits = _whole(fn) and isinstance(data, list) and known.events.get(fn) == len(data)
+        fits = is_whole(fn) and isinstance(data, list) and known.events.get(fn) == len(data)
         if not fits or (session is None and path.endswith("/join")):
             raise Refused(422, "door.call")
     elif _QUESTIONS.fullmatch(path):
         element, name = asked.get("component_id"), asked.get("fn_name")
-        there = _whole(element) and isinstance(name, str) and name in known.functions.get(element, ())
+        there = is_whole(element) and isinstance(name, str) and name in known.functions.get(element, ())
         if not there or not isinstance(session, str) or "data" not in asked:
             raise Refused(422, "door.call")
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import Any
 
 from loopviz.app.profile import LOCAL
+from loopviz.checks import is_whole
 
 LONGEST = 64  # characters of a ticket
 MOST_NUMBER = 2**53  # what a page's script can count to
@@ -18,8 +19,7 @@ MOST_NUMBER = 2**53  # what a page's script can count to
 
 def number(asked: Any) -> int | None:
     """The number of a start as a page's script sends it, or None."""
-    whole = isinstance(asked, int) and not isinstance(asked, bool)
-    return asked if whole and 0 < asked <= MOST_NUMBER else None
+    return asked if is_whole(asked) and 0 < asked <= MOST_NUMBER else None
 
 
 def is_ticket(asked: Any) -> bool:

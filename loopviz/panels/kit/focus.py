@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from loopviz.checks import is_whole
+
 METRICS = ("cosine", "kl", "rel_delta", "contraction", "entropy", "rank", "norm")
 LANGUAGES = ("en", "zh")
 LENSES = ("direct", "exit")
@@ -68,7 +70,7 @@ class Focus:
         rule = f"must be at most {MOST_PINS} different whole numbers >= 0"
         if not isinstance(self.pins, (list, tuple)):
             raise ValueError(f"focus.pins={self.pins!r}: {rule}")
-        whole = all(isinstance(pin, int) and not isinstance(pin, bool) and pin >= 0 for pin in self.pins)
+        whole = all(is_whole(pin) and pin >= 0 for pin in self.pins)
         if not whole or len(set(self.pins)) != len(self.pins) or len(self.pins) > MOST_PINS:
             raise ValueError(f"focus.pins={self.pins!r}: {rule}")
         return tuple(self.pins)
