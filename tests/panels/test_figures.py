@@ -81,7 +81,6 @@ def test_faint_curves_are_the_24_tokens_before_the_selected_one(focus, shown):
         ("dynamic_stop", "both", (0, 1)),
         ("dynamic_stop", "cosine", (0,)),
         ("dynamic_stop", "kl", (1,)),
-        ("dynamic_stop", "acceleration", ()),
     ],
 )
 def test_a_threshold_that_cannot_stop_the_loop_is_not_drawn_as_one_that_can(strategy, criterion, used):
@@ -94,6 +93,14 @@ def test_a_threshold_that_cannot_stop_the_loop_is_not_drawn_as_one_that_can(stra
         assert str(value) in label
         if i not in used:
             assert (strategy if strategy == "fixed_count" else criterion) in label
+
+
+def test_whether_a_registered_rule_reads_a_threshold_is_not_claimed():
+    """It was said not to be used, also where the rule read it."""
+    shapes = drawn(convergence, looped(strategy="dynamic_stop", criterion="acceleration"))["layout"]["shapes"]
+    for shape, value in zip(shapes, ("0.05", "0.01"), strict=False):
+        assert shape["line"]["dash"] == "dot"
+        assert shape["label"]["text"] == f"{value}, if acceleration uses it"
 
 
 def test_a_threshold_of_zero_says_that_a_log_axis_cannot_show_it():

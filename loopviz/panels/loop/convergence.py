@@ -64,6 +64,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "stopped": "stopped here, by {why}",
         "used": "stops at ≤ {value}",
         "unused": "{value}, not used by {what}",
+        "own": "{value}, if {what} uses it",
         "zero": "{value}, below the axis",
         "unchecked": "not checked",
         "head": "{token}{many}<br>{steps} loops, stopped by {why} · next: “{text}”",
@@ -103,6 +104,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "stopped": "在此停止：{why}",
         "used": "≤ {value} 时停止",
         "unused": "{value}，不使用（{what}）",
+        "own": "{value}，是否使用由 {what} 决定",
         "zero": "{value}，低于坐标轴",
         "unchecked": "不检查",
         "head": "{token}{many}<br>循环 {steps} 步，停止原因：{why} · 下一个：“{text}”",
@@ -195,18 +197,18 @@ def _faded_values(quantity: str, spec: Mapping[str, Any], block: Mapping[str, An
 
 
 def _threshold(i: int, spec: Mapping[str, Any], lang: str) -> dict[str, Any]:
-    """The line of one threshold: coloured where it may stop the loop, dotted grey with the reason where it may not."""
+    """The line of one threshold: coloured where it may stop the loop, dotted grey with the reason where it may not, or nobody says."""
     words, quantity = TEXTS[lang], QUANTITIES[i]
     value = 1 - spec["cosine_threshold"] if quantity == "cosine" else spec["kl_threshold"]
     dynamic = spec["strategy"] == "dynamic_stop"
     used = dynamic and spec["criterion"] in (quantity, "either", "both")
-    shown = f"{value:.3g}"
-    if used:
-        text = words["used"].format(value=shown)
-    else:
-        text = words["unused"].format(
-            value=shown, what=labels.escape(spec["criterion"] if dynamic else spec["strategy"])
-        )
+    own = dynamic and spec["criterion"] not in (
+        *QUANTITIES[:2],
+        "either",
+        "both",
+    )  # what somebody registered reads, only it knows
+    what = labels.escape(spec["criterion"] if dynamic else spec["strategy"])
+    text = words["used" if used else "own" if own else "unused"].format(value=f"{value:.3g}", what=what)
     if value < labels.FLOOR:
         text = words["zero"].format(value=text)
     y = labels.log_y(value)
