@@ -238,6 +238,13 @@ def _traces(row: Row, index: int, of: int, words: dict[str, str]) -> list[Any]:
         textposition="none",
         hovertemplate="%{text}<extra></extra>",
     )
+    return [bars, *_costs_of(row, name, style, words)]
+
+
+def _costs_of(row: Row, name: str, style: dict[str, Any], words: dict[str, str]) -> list[Any]:
+    """A configuration's perplexity over each of its two costs, with the interval where there is one."""
+    import plotly.graph_objects as go
+
     known = row["low"] is not None and row["low"] == row["low"]
     interval = words["interval"].format(low=row["low"], high=row["high"]) if known else ""
     bar = None
@@ -268,4 +275,4 @@ def _traces(row: Row, index: int, of: int, words: dict[str, str]) -> list[Any]:
                 marker={**style["marker"], "color": style["line"]["color"], "size": 11},
             )
         )
-    return [bars, *points]
+    return points
