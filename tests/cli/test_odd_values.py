@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loopviz.cli import main
+from loopviz.cli import anatomy, main
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.lab import sweep
@@ -69,7 +69,7 @@ def nothing_runs(monkeypatch, tmp_path):
     def reached(*args, **options):
         raise ValueError(REACHED)
 
-    for module in (main, measuring, training):
+    for module in (anatomy, main, measuring, training):
         monkeypatch.setattr(module, "load", reached)
     monkeypatch.setattr(trainer.Trainer, "__init__", reached)
     monkeypatch.setattr(sweep, "Workers", reached)
@@ -119,12 +119,22 @@ REQUIRED = {
     "train": ["train", "arrows-loop", "--out", "new"],
     "evaluate": ["evaluate", "m", "--data", "file"],
     "sweep": ["sweep", "grid.yaml", "--out", "new"],
+    "anatomy check": ["anatomy", "check", "--only", "model"],
+    "anatomy families": ["anatomy", "families"],
 }
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Of a command, or of a command's part."""
+    parser = main._parser()
+    for word in name.split():
+        parser = commands_of(parser)[word]
+    return parser
 
 
 @pytest.mark.parametrize("name", list(REQUIRED))
 def test_b8_no_value_of_any_option_ends_in_a_traceback(name, nothing_runs, capfd):
-    parser, command = commands_of(main._parser())[name], REQUIRED[name]
+    parser, command = parser_of(name), REQUIRED[name]
     wrong = []
     for action in options_of(parser):
         values = [*FEW, "folder", "file/x"] if action.dest in SLOW else nothing_runs
@@ -136,7 +146,8 @@ def test_b8_no_value_of_any_option_ends_in_a_traceback(name, nothing_runs, capfd
 
 
 def test_every_command_is_tried():
-    assert set(commands_of(main._parser())) == {*REQUIRED, "eval"}
+    assert set(commands_of(main._parser())) == {*(name.split()[0] for name in REQUIRED), "eval"}
+    assert {f"anatomy {part}" for part in commands_of(parser_of("anatomy"))} <= set(REQUIRED)
 
 
 def test_b8_no_value_of_any_parameter_of_eval_ends_in_a_traceback(nothing_runs, capfd):
