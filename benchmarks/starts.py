@@ -123,9 +123,10 @@ def switch(page: Page, model: str) -> str:
         return f"{name}: {str(error).splitlines()[0]} ({refused.strip()[:160]})"
     about = page.locator(".lv-about").text_content() or ""
     dynamic = page.is_checked("#ctl-loop_strategy input[value=dynamic_stop]")
+    first, last = value(page, "block_start"), value(page, "block_end")
     wanted = [
         name,
-        f"{value(page, 'block_start')}–{value(page, 'block_end')}",
+        f"layer {first} " if first == last else f"layers {first}–{last} ",
         f"{value(page, 'max_loop_count' if dynamic else 'loop_count')} times",
     ]
     missing = [part for part in wanted if part not in about]
