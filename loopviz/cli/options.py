@@ -55,8 +55,8 @@ def loop_options() -> dict[str, tuple[Callable[[str], Any], str]]:
 
 
 def _choices(field: LoopField) -> str:
-    """``ema, average or last``."""
-    names = ("yes", "no") if field.kind == "flag" else field.names
+    """``ema, average or last``, as argparse takes them."""
+    names = [name.replace("%", "%%") for name in (("yes", "no") if field.kind == "flag" else field.names)]
     return " or ".join([", ".join(names[:-1]), names[-1]]) if names else ""
 
 

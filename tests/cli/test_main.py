@@ -550,3 +550,20 @@ def test_the_help_of_an_option_names_what_people_have_registered(capsys):
     told = " ".join(capsys.readouterr().out.split())
     assert "how the steps' K/V become one entry: ema, average, last, first or of_mine" in told
     assert "of_mine" not in loop_options()["merge_strategy"][1]
+
+
+def test_a_registered_name_with_a_percent_sign_does_not_end_the_help(capsys):
+    """argparse fills places in help texts: `run --help` and `eval ablation --help` were a ValueError."""
+    from loopviz.model import MERGES, register_merge
+
+    register_merge("50%")(lambda merged, new, step, alpha: new)
+    try:
+        for command in (["run"], ["eval", "ablation"]):
+            with pytest.raises(SystemExit) as ended:
+                main.main([*command, "--help"])
+            assert ended.value.code == 0
+            told = " ".join(capsys.readouterr().out.split())
+            assert "ema, average, last, first or 50%" in told
+            assert "50%%" not in told
+    finally:
+        del MERGES["50%"]
