@@ -9,6 +9,7 @@ Who shows it to people asks for its parts, and never reads the sentence. On the 
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -236,10 +237,25 @@ def _again(kind: type[FieldError], field: str, rule: str, more: Mapping[str, Any
 
 
 def spelled(value: Any) -> str:
-    """A value as a message shows it; a whole number of more digits than may be spelled out by how large it is."""
+    """A value as a message in any language shows it; a whole number of more digits than may be spelled out by how large it is."""
     if isinstance(value, int) and abs(value) >= 10**40:
-        return f"{'-' * (value < 0)}10^{int(math.log10(abs(value)))} and more"
-    return repr(value)
+        power = int(math.log10(abs(value)))
+        power -= abs(value) < 10**power  # rounded up
+        return f"{'≥' if value > 0 else '≤-'}10^{power}"
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):  # lists deep in lists, or such a number in one
+        return _SPELLING.repr(value)
+
+
+class _Spelling(reprlib.Repr):
+    """What of a value can be spelled out."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return spelled(x)
+
+
+_SPELLING = _Spelling()
 
 
 def shortened(value: Any) -> str:

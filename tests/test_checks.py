@@ -29,6 +29,7 @@ from loopviz.checks import (
     check_some_of,
     check_whole,
     inside,
+    spelled,
 )
 from loopviz.paths import PACKAGE
 
@@ -42,9 +43,16 @@ def test_a_sentence_names_the_field_the_value_and_the_rule():
     assert str(error) == "loop_count=0: must be a whole number >= 1"
     assert str(FieldError("prompt", ABSENT, "prompt_empty")) == "prompt: empty; write at least one character"
     assert str(FieldError("", ABSENT, "logits_nan")).startswith("the model's logits")
-    big = FieldError("loop_count", 10**50, "at_most_kept", shown="10^40 and more", most="65,536")
-    assert str(big) == "loop_count=10^40 and more: must be <= 65,536; every one of them is kept account of"
+    big = FieldError("loop_count", 10**50, "at_most_kept", shown="≥10^40", most="65,536")
+    assert str(big) == "loop_count=≥10^40: must be <= 65,536; every one of them is kept account of"
     assert isinstance(error, ValueError)
+
+
+def test_a_number_of_too_many_digits_is_said_without_words():
+    """It was "10^400 and more", English on a Chinese page."""
+    assert [spelled(value) for value in (10**400, -(10**400), 10**41 - 1)] == ["≥10^400", "≤-10^400", "≥10^40"]
+    assert spelled([10**5000, 3]) == "[≥10^5000, 3]"
+    assert told(FieldError("n", 10**400, "whole_from", low=1), "zh") == "n=≥10^400：须为不小于 1 的整数"
 
 
 def test_it_goes_to_another_process_whole_whatever_the_value():
@@ -129,7 +137,7 @@ def test_what_a_field_belongs_to_stands_before_it_and_other_fields_beside_it():
         (lambda: check_whole("n", 2.0, 1), "n=2.0: must be a whole number >= 1"),
         (lambda: check_whole("n", True, 0), "n=True: must be a whole number >= 0"),
         (lambda: check_whole("n", 10**5, 1, 9_999), "n=100000: must be a whole number from 1 to 9,999"),
-        (lambda: check_whole("n", -(10**400), 1), "n=-10^400 and more: must be a whole number >= 1"),
+        (lambda: check_whole("n", -(10**400), 1), "n=≤-10^400: must be a whole number >= 1"),
         (lambda: check_number("x", math.nan, 0), "x=nan: must be >= 0"),
         (lambda: check_number("x", 0, 0, above=True), "x=0: must be > 0"),
         (lambda: check_number("x", 2, 0, 1), "x=2: must be in 0..1"),

@@ -226,7 +226,7 @@ def test_a_number_that_no_float_can_hold_is_refused_by_name():
     from loopviz.model import LoopLlamaConfig
 
     for name in ("loop_damping", "kl_threshold", "layer_threshold", "cosine_threshold"):
-        with pytest.raises(FieldError, match=rf"{name}=10\^5000 and more: must be a finite number"):
+        with pytest.raises(FieldError, match=rf"{name}=≥10\^5000: must be a finite number"):
             LoopLlamaConfig(**{name: 10**5000})
 
 
