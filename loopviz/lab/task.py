@@ -275,20 +275,37 @@ def params_from_json(kind: type, values: dict[str, Any]) -> Any:
     """
     if not isinstance(values, dict):
         raise FieldError("params", values, "kind", kind=Term(("mapping",)))
-    check_ends(kind, values, above=True)
-    made = kind(**typed_values(kind, values, unknown="no_parameter"))  # says in its own words what is too little
+    hints = typing.get_type_hints(kind)
+    floats = {name: value for name, value in values.items() if _may_be_float(value, hints.get(name))}
+    check_ends(kind, floats, above=True)  # by its ends is refused, too, what no float can hold
+    typed = typed_values(kind, values, unknown="no_parameter")
+    check_ends(kind, typed, above=True)
+    made = kind(**typed)  # says in its own words what is too little
     check_ends(kind, vars(made))
     return made
 
 
+def _may_be_float(value: Any, hint: Any) -> bool:
+    """Whether it is a number, or a list, where a parameter's type has one with a fraction, or several."""
+    wanted = (float,) if is_number(value) else (tuple[float, ...],) if isinstance(value, (list, tuple)) else ()
+    return any(option in wanted for option in options_of(hint))
+
+
 def param_of(kind: type, error: FieldError) -> str:
-    """The parameter that a refusal speaks of: the field itself, or the one that holds loop settings; "" for none."""
+    """The parameter that a refusal speaks of: the field itself, or the one that holds it; "" for none.
+
+    What a refusal is within is a parameter of loop settings, a configuration by its name, or a line of a file (`pairs='a', ...`).
+    """
     kinds = {thing.name: thing.metadata["kind"] for thing in dataclasses.fields(kind)}
-    if error.within in kinds:
+    if kinds.get(error.within) == "loop":
         return error.within
-    if error.field in kinds and not error.within:  # else it is a configuration's own, whatever it is called
+    if error.field in kinds and not error.within:  # else it is a configuration's own, whatever the two are called
         return error.field
-    return next((name for name, kind in kinds.items() if kind == "loop" and error.field in LOOP_FIELDS), "")
+    of_loop = error.field in LOOP_FIELDS or error.rule == "not_a_loop_field"
+    file = error.within.partition("=")[0]
+    if not of_loop and kinds.get(file) == "file":
+        return file
+    return next((name for name, kind in kinds.items() if kind == "loop" and (of_loop or error.within)), "")
 
 
 def plain_data(value: Any) -> Any:
@@ -303,11 +320,6 @@ def plain_data(value: Any) -> Any:
 
 class BeyondEnds(FieldError):
     """A number outside its ends, or a list that is too long."""
-
-    @property
-    def name(self) -> str:
-        """Of the parameter; for a loop's field `loop: loop_count`."""
-        return f"{self.within}: {self.field}" if self.within else self.field
 
 
 def check_ends(kind: type, values: Mapping[str, Any], *, above: bool = False) -> None:
@@ -330,23 +342,28 @@ def ends_of(metadata: Mapping[str, Any]) -> tuple[float, float]:
     return (USUAL_ENDS[0] if low is None else low), (USUAL_ENDS[1] if high is None else high)
 
 
-def _check_within(name: str, value: Any, metadata: Mapping[str, Any], above: bool, within: str = "") -> None:
-    if isinstance(value, Mapping):
-        for field_name, item in value.items():
-            low, high = LOOP_ENDS.get(field_name, USUAL_ENDS)
-            _check_within(str(field_name), item, {"low": low, "high": high}, above, within=name)
-    elif isinstance(value, (list, tuple)):
-        most = metadata.get("most", MOST_LISTED)
-        if len(value) > most:
-            raise BeyondEnds(name, ABSENT, "entries", within=within, n=f"{len(value):,}", most=most)
-        for item in value:
-            _check_within(name, item, metadata, above, within)
-    elif is_number(value):
-        low, high = ends_of(metadata)
-        least = min(low, USUAL_ENDS[0]) if above else low
-        if not least <= value <= high:  # nor is a NaN
-            ends = {"low": f"{low:,.12g}", "high": f"{high:,.12g}"}
-            raise BeyondEnds(name, value, "from_to", within=within, shown=shortened(value), **ends)
+def _check_within(name: str, value: Any, metadata: Mapping[str, Any], above: bool) -> None:
+    left = [(name, value, metadata, "")]  # however deep lists are in lists
+    while left:
+        name, value, metadata, within = left.pop()
+        if isinstance(value, Mapping):
+            ends = {key: LOOP_ENDS.get(key, USUAL_ENDS) for key in reversed(value)}
+            left += [(str(key), value[key], {"low": low, "high": high}, name) for key, (low, high) in ends.items()]
+        elif isinstance(value, (list, tuple)):
+            most = metadata.get("most", MOST_LISTED)
+            if len(value) > most:
+                raise BeyondEnds(name, ABSENT, "entries", within=within, n=f"{len(value):,}", most=most)
+            left += [(name, item, metadata, within) for item in reversed(value)]
+        elif is_number(value):
+            _check_number(name, value, metadata, above, within)
+
+
+def _check_number(name: str, value: float, metadata: Mapping[str, Any], above: bool, within: str) -> None:
+    low, high = ends_of(metadata)
+    least = min(low, USUAL_ENDS[0]) if above else low
+    if not least <= value <= high:  # nor is a NaN
+        ends = {"low": f"{low:,.12g}", "high": f"{high:,.12g}"}
+        raise BeyondEnds(name, value, "from_to", within=within, shown=shortened(value), **ends)
 
 
 def check_text(text: str, file: str) -> None:

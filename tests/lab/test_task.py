@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from loopviz.checks import FieldError
+from loopviz.checks import ABSENT, FieldError
 from loopviz.lab import TASKS, Subject
 from loopviz.lab.task import (
     LOOP_ENDS,
@@ -68,7 +68,7 @@ def test_c2_a_number_beyond_its_ends_is_refused_before_anything_is_made_of_it(
             value = 10**30 if value > 0 else -(10**30)
         with pytest.raises(BeyondEnds) as caught:
             params_from_json(task.params, {thing.name: (value,) if several(task, thing) else value})
-        assert caught.value.name == thing.name
+        assert caught.value.field == thing.name
         assert len(str(caught.value)) < 200
     monkeypatch.setattr(task.params, "__post_init__", lambda self: None)
     with pytest.raises(BeyondEnds):
@@ -137,3 +137,55 @@ def test_a_refusal_of_a_configurations_own_field_stands_beside_the_configuration
     assert param_of(params, layers.inside("mine")) == "loops"
     assert param_of(TASKS["perplexity"].params, FieldError("loop_damping", 2, "finite_in", range="(0, 1]")) == "loop"
     assert param_of(TASKS["perplexity"].params, FieldError("tokens", 1, "tokens_too_few")) == ""
+
+
+def test_a_refusal_within_a_configuration_stands_beside_the_configurations_whatever_they_are_called() -> None:
+    """A configuration called as a parameter, `seed`, had its refusals beside that parameter."""
+    params = TASKS["experiment"].params
+    assert param_of(params, FieldError("loop_count", 0, "whole_from_one").inside("seed")) == "loops"
+    assert param_of(params, FieldError("", ABSENT, "logits_nan").inside("mine")) == "loops"
+    assert param_of(params, FieldError("", ABSENT, "logits_nan")) == ""
+
+
+def test_a_refusal_of_an_unknown_loop_field_stands_beside_the_loop_settings() -> None:
+    """It stood beside nothing."""
+    unknown = FieldError("foo", 1, "not_a_loop_field", known="loop_layers")
+    assert param_of(TASKS["perplexity"].params, unknown) == "loop"
+    assert param_of(TASKS["experiment"].params, unknown.inside("mine")) == "loops"
+
+
+def test_a_refusal_of_a_line_of_a_file_stands_beside_the_file() -> None:
+    blank = FieldError("prompt", ABSENT, "prompt_empty").inside("pairs='a.jsonl', line 3")
+    assert param_of(TASKS["quality"].params, blank) == "pairs"
+
+
+def deep(value: Any, times: int = 3000) -> Any:
+    for _ in range(times):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "said"),
+    [
+        ("perplexity", {"text": 1e12}, "text=1000000000000.0: must be text"),
+        ("perplexity", {"text": list(range(70))}, "text=[0, 1, 2, 3"),
+        ("perplexity", {"window": [10**5000]}, "window=[≥10^5000]: must be a whole number"),
+        ("perplexity", {"window": deep(1)}, "window=[[[[[["),
+        ("where", {"damping": deep(1)}, "damping=[[[[[["),
+        ("where", {"damping": [0.5] * 70}, "damping=[0.5, 0.5"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_as_that(task: str, values: dict[str, Any], said: str) -> None:
+    """Ends were looked at first: {"text": 1e12} "must be from -1,000,000,000", a list deep in lists was a RecursionError."""
+    with pytest.raises(FieldError) as caught:
+        params_from_json(TASKS[task].params, values)
+    assert caught.value.rule == "kind"
+    assert str(caught.value).startswith(said)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", [deep(10**9), {"loop_count": deep(10**9)}])
+def test_a_number_deep_in_lists_of_loop_settings_has_ends_too(value: Any) -> None:
+    with pytest.raises(FieldError, match="loop"):
+        params_from_json(TASKS["perplexity"].params, {"loop": value})
