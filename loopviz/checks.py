@@ -277,6 +277,15 @@ def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def finite(value: Any) -> float | None:
+    """A finite number as a float; None for what is none, or lies past the largest float."""
+    try:
+        number = float(value) if is_number(value) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
     """FieldError unless `value` is a whole number >= `low`, and <= `high` if there is one."""
     if is_whole(value) and low <= value and (high is None or value <= high):
@@ -296,23 +305,35 @@ def check_number(
     name: str, value: Any, low: float, high: float = math.inf, *, above: bool = False, below: bool = False
 ) -> None:
     """FieldError unless `value` is a number in `low..high` (`above`: greater than `low`; `below`: less than `high`)."""
-    inside = is_number(value) and low <= value <= high  # a NaN is not
-    if inside and not (above and value == low) and not (below and value == high):
+    if is_number(value) and _between(value, low, high, above, below):
         return
     if high == math.inf:
         raise FieldError(name, value, "above" if above else "at_least", low=low)
     if above or below:
-        ends = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
-        raise FieldError(name, value, "in_range", range=ends)
+        raise FieldError(name, value, "in_range", range=_interval(low, high, above, below))
     raise FieldError(name, value, "within", low=low, high=high)
 
 
-def check_kept(name: str, value: Any, most: int) -> None:
-    """FieldError unless `value` is a whole number >= 1 of something that is kept account of: at most `most`."""
-    if not is_whole(value) or value < 1:
-        raise FieldError(name, value, "whole_from_one")
+def _between(value: float, low: float, high: float, above: bool, below: bool) -> bool:
+    inside = low <= value <= high  # a NaN is not
+    return inside and not (above and value == low) and not (below and value == high)
+
+
+def _interval(low: float, high: float, above: bool, below: bool) -> str:
+    """``[0, 1)``."""
+    return f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+
+
+def check_kept(name: str, value: Any, low: float, most: float) -> None:
+    """FieldError unless `value` is a whole number of something that is kept account of, from `low` to `most`, if there are."""
+    if not is_whole(value) or value < low:
+        if low == 1:
+            raise FieldError(name, value, "whole_from_one")
+        if low == -math.inf:
+            raise FieldError(name, value, "kind", kind=Term(("whole",)))
+        raise FieldError(name, value, "whole_from", low=f"{low:,.12g}")
     if value > most:
-        raise FieldError(name, value, "at_most_kept", most=f"{most:,}")
+        raise FieldError(name, value, "at_most_kept", most=f"{most:,.12g}")
 
 
 def check_finite(
@@ -324,17 +345,12 @@ def check_finite(
         above, below: `low`, or `high`, does not belong to it.
         rule: what is said instead of the ends.
     """
-    try:
-        number = float(value) if is_number(value) else math.nan
-    except OverflowError:
-        number = math.inf
-    inside = math.isfinite(number) and low <= number <= high
-    if inside and not (above and number == low) and not (below and number == high):
+    number = finite(value)
+    if number is not None and _between(number, low, high, above, below):
         return
     if rule or math.isinf(low) or math.isinf(high):
         raise FieldError(name, value, rule or "finite")
-    ends = f"{'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
-    raise FieldError(name, value, "finite_in", range=ends)
+    raise FieldError(name, value, "finite_in", range=_interval(low, high, above, below))
 
 
 def check_one_of(name: str, value: Any, known: Collection[str], *, quoted: bool = True) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
-from loopviz.checks import ABSENT, FieldError, Term, shortened
+from loopviz.checks import ABSENT, FieldError, Term, finite, shortened
 
 
 def layers(text: str) -> Any:
@@ -136,19 +135,8 @@ def typed(name: str, value: Any, hint: Any) -> Any:
             return tuple(typed(name, item, args[0]) for item in value)
         if (origin is dict or option is dict) and isinstance(value, Mapping):
             return dict(value)
-        if option is float and (number := _finite(value)) is not None:
+        if option is float and (number := finite(value)) is not None:
             return number
         if option in (str, int, bool) and type(value) is option:
             return value
     raise FieldError(name, value, "kind", shown=shortened(value), kind=kind_of(hint))
-
-
-def _finite(value: Any) -> float | None:
-    """A finite number as a float; None for what is none, or lies past the largest float."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None

@@ -129,7 +129,7 @@ class LoopField:
         elif self.kind == "flag":
             checks.check_flag(self.name, value)
         elif self.kind == "whole":
-            checks.check_kept(self.name, value, int(self.high))
+            checks.check_kept(self.name, value, self.low, self.high)
         else:
             ends = {"above": "(" in self.open, "below": ")" in self.open}
             checks.check_finite(self.name, value, self.low, self.high, rule=self.rule, **ends)

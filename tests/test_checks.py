@@ -28,6 +28,7 @@ from loopviz.checks import (
     check_real,
     check_some_of,
     check_whole,
+    finite,
     inside,
     spelled,
 )
@@ -53,6 +54,12 @@ def test_a_number_of_too_many_digits_is_said_without_words():
     assert [spelled(value) for value in (10**400, -(10**400), 10**41 - 1)] == ["≥10^400", "≤-10^400", "≥10^40"]
     assert spelled([10**5000, 3]) == "[≥10^5000, 3]"
     assert told(FieldError("n", 10**400, "whole_from", low=1), "zh") == "n=≥10^400：须为不小于 1 的整数"
+
+
+@pytest.mark.parametrize("value", [True, "1", None, math.nan, -math.inf, 10**400, [1]])
+def test_what_no_float_can_hold_is_no_finite_number(value):
+    assert finite(value) is None
+    assert (finite(3), finite(-0.5)) == (3.0, -0.5)
 
 
 def test_it_goes_to_another_process_whole_whatever_the_value():

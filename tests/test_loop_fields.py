@@ -230,6 +230,26 @@ def test_a_number_that_no_float_can_hold_is_refused_by_name():
             LoopLlamaConfig(**{name: 10**5000})
 
 
+def test_a_whole_number_has_the_ends_that_its_row_states():
+    """`low` was not looked at, and a row without `high` was an OverflowError."""
+    from loopviz.checks import FieldError
+
+    def row(**ends):
+        return table.LoopField("loop_pause", "whole", 1, "steps of rest", table.Dial("step"), **ends)
+
+    assert row().check(10**400) == 10**400
+    assert row(low=0).check(0) == 0
+    for field, value, said in (
+        (row(), 1.5, "loop_pause=1.5: must be a whole number"),
+        (row(low=0), -1, "loop_pause=-1: must be a whole number >= 0"),
+        (row(low=1), 0, "loop_pause=0: must be a whole number >= 1"),
+        (row(low=0, high=65_536), 10**5, "loop_pause=100000: must be <= 65,536; every one of them is kept account of"),
+    ):
+        with pytest.raises(FieldError) as refused:
+            field.check(value)
+        assert str(refused.value) == said
+
+
 def test_the_table_is_light():
     code = "import sys, loopviz.loop_fields; print({'torch', 'transformers', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

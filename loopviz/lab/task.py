@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from loopviz.checks import ABSENT, FieldError, Term, check_characters, is_number, shortened
+from loopviz.checks import ABSENT, FieldError, Term, check_characters, check_one_of, is_number, shortened
 from loopviz.checks import check_counts as check_counts  # offered here too, to who writes a task
 from loopviz.checks import check_number as check_number
 from loopviz.checks import check_whole as check_whole
@@ -95,8 +95,7 @@ def param(
             it. A number that states none has `USUAL_ENDS`.
         most: entries of a list.
     """
-    if kind not in KINDS:
-        raise FieldError("kind", kind, "one_of", choices=", ".join(KINDS))
+    check_one_of("kind", kind, KINDS, quoted=False)
     metadata: dict[str, Any] = {"words": {"en": en, "zh": zh}, "kind": kind, "choices": choices}
     metadata |= {"low": low, "high": high, "most": most}
     if isinstance(default, (dict, list)):

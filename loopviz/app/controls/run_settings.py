@@ -7,7 +7,6 @@ what it could not take; who is handed a `RunSettings` need not look again. Free 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 from loopviz.app.controls.controls import BY_NAME, CONTROLS, Control, choices, defaults
 from loopviz.app.controls.refusal import Problem, told
-from loopviz.checks import ABSENT, FieldError, shortened
+from loopviz.checks import ABSENT, FieldError, finite, shortened
 
 # Beside the controls in raw values: the model whose settings they are, where that may be another one than chosen;
 # the controls the visitor has set on this page; and what of those gave way to a model that cannot have it, as it was.
@@ -69,15 +68,6 @@ class RunSettings(dict[str, Any]):
         return RunSettings(self | {name: read_control(BY_NAME[name], value) for name, value in changes.items()})
 
 
-def _number(value: Any) -> float | None:
-    """A finite number as a float; None for anything else."""
-    try:
-        number = None if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
-    except OverflowError:
-        return None
-    return number if number is not None and math.isfinite(number) else None
-
-
 def read_control(control: Control, value: Any) -> Any:
     """A control's value from what was sent for it, as the control's own type.
 
@@ -88,7 +78,7 @@ def read_control(control: Control, value: Any) -> Any:
 
 
 def _whole(control: Control, value: Any) -> int:
-    number = _number(value)
+    number = finite(value)
     if number is None or number != int(number) or not control.low <= number <= control.high:
         ends: dict[str, Any] = {"low": int(control.low), "high": int(control.high)}
         raise FieldError(control.name, value, "whole_in", shown=shortened(value), **ends)
@@ -96,7 +86,7 @@ def _whole(control: Control, value: Any) -> int:
 
 
 def _real(control: Control, value: Any) -> float:
-    number = _number(value)
+    number = finite(value)
     if number is None or not control.low <= number <= control.high:
         ends = {"low": f"{control.low:g}", "high": f"{control.high:g}"}
         raise FieldError(control.name, value, "number_in", shown=shortened(value), **ends)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loopviz.checks import FieldError, Term
+from loopviz.checks import FieldError, Term, check_one_of
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 
@@ -132,8 +132,7 @@ def exit_steps(run: ExitRun, policy: str, threshold: float, floor: int = 1) -> n
     Raises:
         ValueError: an unknown policy.
     """
-    if policy not in POLICIES:
-        raise FieldError("policy", policy, "one_of", choices=", ".join(POLICIES))
+    check_one_of("policy", policy, POLICIES, quoted=False)
     N = run.steps
     if policy == "count":
         return np.full(len(run.unit), min(int(threshold), N))

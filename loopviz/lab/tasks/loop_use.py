@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loopviz.checks import FieldError
+from loopviz.checks import FieldError, check_one_of
 from loopviz.engine import Pieces
 from loopviz.engine.work import Work
 from loopviz.lab.reading.reach import ROW_BYTES
@@ -124,8 +124,7 @@ def distribution(table: pd.DataFrame, by: str, bins: int = BINS) -> pd.DataFrame
     Raises:
         ValueError: another ``by``.
     """
-    if by not in ("class", "position"):
-        raise FieldError("by", by, "one_of", choices="'class', 'position'")
+    check_one_of("by", by, ("class", "position"))
     group = table["class"]
     if by == "position" and len(table):
         width = -(-(int(table["position"].max()) + 1) // bins)
