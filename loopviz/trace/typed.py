@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from loopviz.checks import finite, spelled
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HINTS: dict[type, dict[str, Any]] = {}
@@ -61,8 +62,8 @@ def check_type(value: Any, kind: Any, path: str) -> None:
         if value is not None or type(None) not in get_args(kind):
             _check_either(value, [one for one in get_args(kind) if one is not type(None)], path)
     elif kind is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{path}: {value!r} is not a finite number")
+        if finite(value) is None:
+            raise ValueError(f"{path}: {spelled(value)} is not a finite number")
     elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{path}: {value!r} is not {kind.__name__}")
     elif kind is str and _SURROGATE.search(value):

@@ -215,3 +215,11 @@ def test_text_is_the_pieces_and_the_last_choice():
     assert trace.text == "".join(pieces) + trace.frames[-1]["next_text"]
     trace.frames[-1]["finish"] = "eos"
     assert trace.text == "".join(pieces)
+
+
+def test_a_number_that_no_float_can_hold_is_refused_by_name():
+    """A whole number of 400 digits where a number belongs was an OverflowError."""
+    meta = make_meta()
+    meta["blocks"][0]["damping"] = 10**400
+    with pytest.raises(ValueError, match=r"damping: ≥10\^400 is not a finite number"):
+        check_meta(meta)

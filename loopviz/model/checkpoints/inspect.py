@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from loopviz.checks import finite
 from loopviz.model.configuration import LoopLlamaConfig
 
 from .errors import CheckpointError, Note, cause, reading
@@ -253,7 +254,7 @@ def _check_rope_numbers(rope: Mapping[str, Any], name: str, file: Path) -> None:
         if value is None or key in ("rope_type", "type", "truncate", "finetuned"):
             continue
         numbers = value if isinstance(value, list) else [value]
-        if not all(type(number) in (int, float) and math.isfinite(number) and number > 0 for number in numbers):
+        if not all((finite(number) or 0) > 0 for number in numbers):
             raise CheckpointError(f"{name}: {key}={shown(value)} in {file}: must be a number above 0")
 
 

@@ -666,3 +666,10 @@ READ_GGUF: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("name", READ_GGUF)
 def test_read_in_gguf(tmp_path: Path, name: str) -> None:
     READ_GGUF[name](tmp_path)
+
+
+def test_a_rope_number_that_no_float_can_hold_is_refused_by_name(tmp_path: Path) -> None:
+    """It was an OverflowError."""
+    folder = folder_of(make_llama(), tmp_path / "f", rope_parameters={**YARN, "rope_theta": 10**400})
+    with pytest.raises(CheckpointError, match=r"rope_theta=10+.* must be a number above 0"):
+        load_checkpoint(folder)
