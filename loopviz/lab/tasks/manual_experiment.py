@@ -39,7 +39,6 @@ from loopviz.lab.manual.configurations import (
     shown_value,
 )
 from loopviz.lab.manual.table import COLUMNS, WORDS, counted_text, plot
-from loopviz.lab.manual.table import counts_of as counts_of
 from loopviz.lab.memory import SequenceMemory, sequence_memory
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import CacheScores, finish, scoring

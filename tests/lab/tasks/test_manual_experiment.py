@@ -19,6 +19,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from loopviz.app.lab.form import describe, params_of
 from loopviz.lab import TASKS, Experiment, Subject, repeat
+from loopviz.lab.manual.table import counts_of
 from loopviz.lab.progress import drained
 from loopviz.lab.reading.intervals import mean_interval
 from loopviz.lab.reading.text_scores import score, score_all
@@ -28,7 +29,6 @@ from loopviz.lab.tasks.manual_experiment import (
     MANUAL_FIELDS,
     ManualParams,
     counted_text,
-    counts_of,
     giving_way,
     middle_third,
     plot,
