@@ -124,6 +124,11 @@ class Column:
     words: Words
 
 
+def column(name: str, unit: str, en: str, zh: str) -> Column:
+    """A column with its words in both languages."""
+    return Column(name, unit, {"en": en, "zh": zh})
+
+
 @dataclass(frozen=True)
 class Size:
     """How much of a measurement: parameters that a page fills in and runs at one press.

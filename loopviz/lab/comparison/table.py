@@ -9,85 +9,81 @@ import plotly.graph_objects as go
 
 from loopviz.figures import theme
 from loopviz.figures.labels import escape
-from loopviz.lab.task import Column
+from loopviz.lab.task import Column, column
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def _column(name: str, unit: str, en: str, zh: str) -> Column:
-    return Column(name, unit, {"en": en, "zh": zh})
-
-
 COLUMNS: tuple[Column, ...] = (
-    _column("setup", "", "configuration: its name", "配置：其名称"),
-    _column("baseline", "", "baseline: the one the others are compared with", "基线：其他配置与之比较"),
-    _column(
+    column("setup", "", "configuration: its name", "配置：其名称"),
+    column("baseline", "", "baseline: the one the others are compared with", "基线：其他配置与之比较"),
+    column(
         "loops_mean",
         "loops",
         "loops, mean: loop steps of the passes that chose the new tokens; 1 without a loop",
         "平均循环次数：选出新词元的各次前向的循环步数；不循环时为 1",
     ),
-    _column("loops_max", "loops", "loops, most: of any such pass", "最多循环次数：这些前向中的最大值"),
-    _column(
+    column("loops_max", "loops", "loops, most: of any such pass", "最多循环次数：这些前向中的最大值"),
+    column(
         "stops",
         "",
         "why it stopped: stop reasons, and how many passes each",
         "停止原因：各原因及其次数",
     ),
-    _column("new_tokens", "tokens", "new tokens: how many it chose", "新词元数：共选出多少个"),
-    _column(
+    column("new_tokens", "tokens", "new tokens: how many it chose", "新词元数：共选出多少个"),
+    column(
         "finish",
         "",
         "text ended by: eos, length, context or stopped",
         "文本如何结束：模型自行结束、达到要求的长度、上下文已满，或被停止",
     ),
-    _column(
+    column(
         "tokens_per_second",
         "1/s",
         "tokens a second: 1000 / ms a token",
         "每秒词元数：1000 / 每词元毫秒数",
     ),
-    _column(
+    column(
         "ms_per_token",
         "ms",
         "ms a token: median pass of one token, in a second run of the first tokens with nothing recorded",
         "每词元毫秒数：不做记录重跑开头若干词元，取单词元前向时间的中位数",
     ),
-    _column(
+    column(
         "kv_bytes_per_token",
         "bytes",
         "KV cache a token: bytes in use in the cache at the end, over the tokens it holds",
         "每词元 KV 缓存：结束时缓存占用的字节数除以其中的词元数",
     ),
-    _column(
+    column(
         "perplexity",
         "",
         "perplexity of the continuation: exp of its mean loss, read token by token through the cache after the prompt",
         "续文困惑度：在提示词之后逐词元经缓存读入续文，平均损失的指数",
     ),
-    _column(
+    column(
         "fidelity_mean",
         "nats",
         "cache error, mean: KL(p_full ‖ p_cached) over the tokens read through the cache; 0 is exact",
         "缓存误差，平均：经缓存读入的各词元上的 KL(p_full ‖ p_cached)；0 为精确",
     ),
-    _column(
+    column(
         "fidelity_worst", "nats", "cache error, worst: of any one of those tokens", "缓存误差，最大：其中最大的一个词元"
     ),
-    _column(
+    column(
         "worst_token",
         "",
         "worst token: the one whose prediction the cache changed most",
         "误差最大的词元：缓存对其预测改变最大",
     ),
-    _column(
+    column(
         "agreement",
         "share",
         "agreement: share of the baseline's greedy tokens that it would choose as well, given the baseline's text before each",
         "一致率：给定基线此前的文本，它也会选出的基线贪心词元所占比例",
     ),
-    _column(
+    column(
         "same_until",
         "tokens",
         "same as the baseline for: tokens of its own text before the first that differs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from loopviz.lab.task import Column, Row
+from loopviz.lab.task import Row, column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,71 +24,63 @@ def counts_of(cell: str) -> dict[str, int]:
     return {name: int(times) for name, _, times in (part.rpartition(": ") for part in cell.split(", "))}
 
 
-def _column(name: str, unit: str, en: str, zh: str) -> Column:
-    return Column(name, unit, {"en": en, "zh": zh})
-
-
 COLUMNS = (
-    _column(
-        "configuration", "", "configuration: baseline is the model without a loop", "配置：baseline 为不循环的模型"
-    ),
-    _column("perplexity", "", "perplexity: through the cache, token by token", "困惑度：逐词元经过缓存"),
-    _column(
+    column("configuration", "", "configuration: baseline is the model without a loop", "配置：baseline 为不循环的模型"),
+    column("perplexity", "", "perplexity: through the cache, token by token", "困惑度：逐词元经过缓存"),
+    column(
         "difference",
         "nats",
         "against the baseline: loss less the baseline's, on the same tokens; below 0 the loop helps",
         "与基线之差：同样词元上的损失减去基线的损失；小于 0 表示循环有帮助",
     ),
-    _column(
+    column(
         "difference_low",
         "nats",
         "difference, low: lower end of its 95 % interval, windows drawn in pairs",
         "差的下限：其 95 % 区间的下端，窗口成对抽取",
     ),
-    _column("difference_high", "nats", "difference, high: upper end of it", "差的上限：该区间的上端"),
-    _column(
+    column("difference_high", "nats", "difference, high: upper end of it", "差的上限：该区间的上端"),
+    column(
         "bleu",
         "0-100",
         "BLEU: sacrebleu, of all continuations as one corpus, against the texts' own",
         "BLEU：sacrebleu，全部续写作为一个语料，对照文本自身的后文",
     ),
-    _column("rouge_1", "0-100", "ROUGE-1: F1 of the words in common; mean", "ROUGE-1：共有词的 F1；平均"),
-    _column(
-        "rouge_2", "0-100", "ROUGE-2: F1 of the pairs of words in common; mean", "ROUGE-2：共有二元词组的 F1；平均"
-    ),
-    _column(
+    column("rouge_1", "0-100", "ROUGE-1: F1 of the words in common; mean", "ROUGE-1：共有词的 F1；平均"),
+    column("rouge_2", "0-100", "ROUGE-2: F1 of the pairs of words in common; mean", "ROUGE-2：共有二元词组的 F1；平均"),
+    column(
         "rouge_l",
         "0-100",
         "ROUGE-L: F1 of the longest common subsequence of words; mean",
         "ROUGE-L：最长公共词子序列的 F1；平均",
     ),
-    _column("chrf", "0-100", "chrF: character n-grams shared with the reference", "chrF：与参考共有的字符 n 元组"),
-    _column(
+    column("chrf", "0-100", "chrF: character n-grams shared with the reference", "chrF：与参考共有的字符 n 元组"),
+    column(
         "mean_loops",
         "loops",
         "mean loops: steps a looped block ran at a token; 1 without a loop",
         "平均循环：循环块在每个词元上运行的步数；不循环时为 1",
     ),
-    _column("loops", "", "loops: how many tokens ran how many steps", "循环分布：多少词元运行了多少步"),
-    _column(
+    column("loops", "", "loops: how many tokens ran how many steps", "循环分布：多少词元运行了多少步"),
+    column(
         "reasons",
         "",
         "stopped by: count, or the rule that held, or max, and at how many tokens",
         "停止原因：count（次数）、成立的规则或 max，以及各有多少词元",
     ),
-    _column(
+    column(
         "tokens_per_second",
         "tokens/s",
         "reading speed: tokens a second, all windows of a pass together",
         "读入速度：每秒词元数，同一前向的所有窗口合计",
     ),
-    _column(
+    column(
         "write_tokens_per_second",
         "tokens/s",
         "writing speed: tokens a second, all prompts of a pass together",
         "生成速度：每秒词元数，同一前向的所有提示合计",
     ),
-    _column(
+    column(
         "peak_bytes",
         "bytes",
         "peak memory: most that torch held at once, on top of the weights, for one window as a prompt and two new tokens; CPU: "
@@ -96,45 +88,45 @@ COLUMNS = (
         "内存峰值：以一个窗口为提示并生成两个新词元时，torch 在权重之外同时占用的最大字节数；CPU 上由其性能分析器逐次统计分配，"
         "CUDA 上为 max_memory_allocated",
     ),
-    _column(
+    column(
         "kv_bytes_per_token",
         "bytes",
         "KV cache a token: keys and values in use, over all layers and slots",
         "每词元 KV 缓存：所有层与槽中在用的键与值",
     ),
-    _column("kv_bytes", "bytes", "KV cache: of that window, in use at the end", "KV 缓存：该窗口结束时在用的字节数"),
-    _column(
+    column("kv_bytes", "bytes", "KV cache: of that window, in use at the end", "KV 缓存：该窗口结束时在用的字节数"),
+    column(
         "low",
         "",
         "perplexity, low: lower end of its 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
         "困惑度下限：其按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
     ),
-    _column("high", "", "perplexity, high: upper end of it", "困惑度上限：该区间的上端"),
-    _column("nats", "nats", "loss: mean -log p of a token", "损失：每个词元 -log p 的平均值"),
-    _column(
+    column("high", "", "perplexity, high: upper end of it", "困惑度上限：该区间的上端"),
+    column("nats", "nats", "loss: mean -log p of a token", "损失：每个词元 -log p 的平均值"),
+    column(
         "seconds",
         "s",
         "seconds: of reading, the same passes in every row; with others at work on this machine it says little",
         "秒：读入用时，每行的前向次数相同；机器上另有任务时说明不了什么",
     ),
-    _column("tokens", "tokens", "tokens: how many were predicted", "词元：预测的数量"),
-    _column(
+    column("tokens", "tokens", "tokens: how many were predicted", "词元：预测的数量"),
+    column(
         "windows",
         "windows",
         "windows: stretches of the text, each from an empty cache",
         "窗口：文本分成的段数，每段从空缓存开始",
     ),
-    _column("prompts", "", "prompts: that were continued", "提示：被续写的数量"),
-    _column("written_tokens", "tokens", "written: tokens, end marks left out", "所写：词元数，不含结束符"),
-    _column("signature", "", "signature: how BLEU was computed", "签名：BLEU 的计算方式"),
-    _column("asked", "", "asked for: the configuration as it was written", "所要求的：配置原文"),
-    _column(
+    column("prompts", "", "prompts: that were continued", "提示：被续写的数量"),
+    column("written_tokens", "tokens", "written: tokens, end marks left out", "所写：词元数，不含结束符"),
+    column("signature", "", "signature: how BLEU was computed", "签名：BLEU 的计算方式"),
+    column("asked", "", "asked for: the configuration as it was written", "所要求的：配置原文"),
+    column(
         "own",
         "",
         "the model's own: fields that stay with the weights",
         "模型自带：随权重保留的字段",
     ),
-    _column(
+    column(
         "gave_way",
         "",
         "gave way: fields that nobody asked for and that had to change; of the baseline: what it leaves out",

@@ -18,16 +18,8 @@ from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import CacheScores, scoring
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams, Windows
-from loopviz.lab.task import (
-    MOST_LOOPS,
-    MOST_TOKENS,
-    Column,
-    Row,
-    Subject,
-    Task,
-    param,
-    register,
-)
+from loopviz.lab.task import MOST_LOOPS, MOST_TOKENS, Row, Subject, Task, column, param, register, titled
+from loopviz.loop_fields import FIELDS
 from loopviz.model import MERGES, LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
@@ -214,62 +206,57 @@ def _measured(subject: Subject, parts: list[tuple[Windows, CacheScores]], params
     }
 
 
-def _column(name: str, unit: str, en: str, zh: str) -> Column:
-    return Column(name, unit, {"en": en, "zh": zh})
-
-
 COLUMNS = (
-    _column("mode", "", "mode: how the steps' K/V are kept", "模式：各步 K/V 的保存方式"),
-    _column("slots", "", "V: KV slots of a looped layer", "V：循环层的 KV 槽数"),
-    _column("alpha", "", "alpha: weight on the old value", "α：旧值的权重"),
-    _column("loops", "steps", "loops: steps, or their upper bound", "循环：步数或其上限"),
-    _column("mean_loops", "steps", "mean loops: steps that really ran, by token", "平均循环：每个词元实际运行的步数"),
-    _column("tokens", "tokens", "tokens: how many were predicted", "词元：预测的数量"),
-    _column("perplexity", "", "perplexity: through the cache, token by token", "困惑度：逐词元经过缓存"),
-    _column(
+    column("mode", "", "mode: how the steps' K/V are kept", "模式：各步 K/V 的保存方式"),
+    column("slots", "", "V: KV slots of a looped layer", "V：循环层的 KV 槽数"),
+    column("alpha", "", "alpha: weight on the old value", "α：旧值的权重"),
+    column("loops", "steps", "loops: steps, or their upper bound", "循环：步数或其上限"),
+    column("mean_loops", "steps", "mean loops: steps that really ran, by token", "平均循环：每个词元实际运行的步数"),
+    column("tokens", "tokens", "tokens: how many were predicted", "词元：预测的数量"),
+    column("perplexity", "", "perplexity: through the cache, token by token", "困惑度：逐词元经过缓存"),
+    column(
         "full_perplexity",
         "",
         "full perplexity: the same configuration in one full pass",
         "完整困惑度：同一配置的一次完整前向",
     ),
-    _column(
+    column(
         "gap",
         "nats",
         "gap: loss through the cache less that of the full pass",
         "差距：经过缓存的损失减去完整前向的损失",
     ),
-    _column(
+    column(
         "gap_low",
         "nats",
         "gap, low: lower end of its 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
         "差距下限：其按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
     ),
-    _column("gap_high", "nats", "gap, high: upper end of it", "差距上限：该区间的上端"),
-    _column("kl_mean", "nats", "fidelity: mean KL(p_full ‖ p_cached)", "保真度：KL(p_full ‖ p_cached) 的平均值"),
-    _column("kl_worst", "nats", "worst fidelity: the largest KL of a token", "最差保真度：单个词元的最大 KL"),
-    _column("worst_token", "", "worst token: what was to be predicted there", "最差词元：该处要预测的词元"),
-    _column(
+    column("gap_high", "nats", "gap, high: upper end of it", "差距上限：该区间的上端"),
+    column("kl_mean", "nats", "fidelity: mean KL(p_full ‖ p_cached)", "保真度：KL(p_full ‖ p_cached) 的平均值"),
+    column("kl_worst", "nats", "worst fidelity: the largest KL of a token", "最差保真度：单个词元的最大 KL"),
+    column("worst_token", "", "worst token: what was to be predicted there", "最差词元：该处要预测的词元"),
+    column(
         "worst_position", "", "worst position: its place in the text, from 0", "最差位置：它在文本中的位置，从 0 起"
     ),
-    _column(
+    column(
         "agreement",
         "",
         "agreement: share of tokens with the same likeliest next one",
         "一致率：最可能的下一词元相同的比例",
     ),
-    _column("bytes_per_token", "bytes", "bytes a token: of K/V, over all layers", "每词元字节：所有层的 K/V"),
-    _column(
+    column("bytes_per_token", "bytes", "bytes a token: of K/V, over all layers", "每词元字节：所有层的 K/V"),
+    column(
         "tokens_per_second",
         "tokens/s",
         "speed: tokens read a second, all windows of a pass together",
         "速度：每秒读取的词元数，同一前向的所有窗口合计",
     ),
-    _column("reason", "", "refused: why the model does not allow it", "拒绝：模型不允许的原因"),
+    column("reason", "", "refused: why the model does not allow it", "拒绝：模型不允许的原因"),
 )
 
 WORDS = {
     "en": {
-        "title": TITLE["en"],
         "question": "What does each way of keeping the loops' keys and values cost, and how much of the answer does it keep?",
         "how": (
             "The same text, teacher-forced token by token through each cache, against one full pass of the same "
@@ -282,7 +269,6 @@ WORDS = {
         "loops": "loops",
     },
     "zh": {
-        "title": TITLE["zh"],
         "question": "每种保存循环 K/V 的方式代价多大，又保留了多少答案？",
         "how": (
             "同一文本逐词元（教师强制）经过每种缓存，与同一配置的一次完整前向相比：两者的困惑度、KL(p_full ‖ p_cached) "
@@ -339,7 +325,7 @@ def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, An
 
 
 # Set anew for every row.
-VARIES = ("kv_cache_mode", "virtual_layer_count", "virtual_attention_mode", "merge_strategy", "merge_ema_alpha")
+VARIES = tuple(entry.name for entry in FIELDS if entry.dial.group == "kv")
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 96, "window": 64, "slots": (1, 2, 4), "alphas": (0.5,)}
 ABLATION = register(
@@ -349,7 +335,7 @@ ABLATION = register(
         COLUMNS,
         _plan_size,
         _run,
-        WORDS,
+        titled(TITLE, WORDS),
         plot,
         settings,
         first=FIRST,

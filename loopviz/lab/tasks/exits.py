@@ -29,7 +29,7 @@ from loopviz.lab.reading.exit_replay import (
 )
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.windows import CorpusParams
-from loopviz.lab.task import MOST_LOOPS, Column, Row, Subject, Task, param, register
+from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, column, param, register, titled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,8 +252,8 @@ _KL = "KL(p_N || p) with p_N after all N steps"
 _REALLY = "really run, every token stopping by the rule"
 _ZH_REALLY = "真正运行，每个词元都按规则停止"
 COLUMNS = tuple(
-    Column(name, unit, {"en": en, "zh": zh})
-    for name, unit, en, zh in (
+    column(*told)
+    for told in (
         ("policy", "", "Policy: what is watched; count is a fixed number of steps", "策略：观察什么；count 为固定步数"),
         (
             "threshold",
@@ -300,7 +300,6 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": TITLE["en"],
         "question": "When could each token have stopped looping, and what would that have cost?",
         "how": "The text is run once with all N steps. Every rule is then replayed on that one run: the first step (from "
         "the floor on) at which it holds, the mean over a pass's tokens deciding for all of them. What a token pays is "
@@ -320,7 +319,6 @@ WORDS = {
         "token. Rules and thresholds cost nothing more; check runs the text once more for each count, cosine and KL row.",
     },
     "zh": {
-        "title": TITLE["zh"],
         "question": "每个词元本可以在何时停止循环，代价是什么？",
         "how": "文本以全部 N 步运行一次，然后在这一次运行上重放每条规则：从下限起规则首次成立的那一步，一次前向中由各词元的平均值共同决定。"
         "词元付出的是 KL(p_N || p_r)：p_r 是模型在第 r 步之后停止时真正会说的（状态经过块之后的各层），p_N 是全部步数之后所说的。"
@@ -411,7 +409,7 @@ register(
         COLUMNS,
         _cells,
         _run,
-        WORDS,
+        titled(TITLE, WORDS),
         plot,
         settings,
         first=FIRST,

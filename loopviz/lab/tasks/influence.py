@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from loopviz.engine.work import Work
 from loopviz.lab.reading.full_pass import fixed
 from loopviz.lab.reading.windows import CorpusParams
-from loopviz.lab.task import Column, Row, Subject, Task, register
+from loopviz.lab.task import Row, Subject, Task, column, register, titled
 from loopviz.model.choosers import NO_CHOOSER
 from loopviz.model.watching import shallow
 from loopviz.trace import metrics
@@ -88,11 +88,11 @@ def _run(subject: Subject, params: InfluenceParams) -> Iterator[Row | None]:
 
 
 COLUMNS = tuple(
-    Column(name, "", {"en": en, "zh": zh})
+    column(name, "", en, zh)
     for name, en, zh in (
         ("layer", "Layer: from 0", "层：从 0 起"),
         (
-            NAME,
+            "influence",
             "Influence: 1 - mean cos of the layer's input and output, in a block at its first loop step",
             "影响：1 − 该层输入与输出的平均余弦；块内取第一个循环步",
         ),
@@ -104,7 +104,6 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": TITLE["en"],
         "question": "How much does each layer change the state that passes through it?",
         "how": "BI_i = 1 - E[cos(X_i, X_{i+1})]: X_i enters layer i, X_{i+1} leaves it, the mean is over tokens (ShortGPT, "
         "arXiv 2403.03853). Full passes, every layer once and as the model runs it: in a looped block the first loop step, with "
@@ -113,7 +112,6 @@ WORDS = {
         "cost": "One pass over the text.",
     },
     "zh": {
-        "title": TITLE["zh"],
         "question": "每一层对经过它的状态改变了多少？",
         "how": "BI_i = 1 − E[cos(X_i, X_{i+1})]：X_i 进入第 i 层，X_{i+1} 离开它，对词元取平均（ShortGPT，arXiv 2403.03853）。"
         "整段前向，每层运行一次，且与模型实际运行时相同：循环块内为第一个循环步，包含其注入和步前的归一化。数值低的层对状态转动很小：循环它可能害处不大；是否如此由范围图来测量。",
@@ -162,7 +160,7 @@ register(
         COLUMNS,
         _cells,
         _run,
-        WORDS,
+        titled(TITLE, WORDS),
         plot,
         first=FIRST,
         work=_work,

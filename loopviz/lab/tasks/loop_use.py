@@ -14,7 +14,7 @@ from loopviz.engine.work import Work
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.token_classes import CLASSES, RULES, token_classes
 from loopviz.lab.reading.windows import CorpusParams
-from loopviz.lab.task import Column, Row, Subject, Task, param, register
+from loopviz.lab.task import Row, Subject, Task, column, param, register, titled
 from loopviz.model import LoopCache
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 COLUMNS = tuple(
-    Column(name, "", {"en": en, "zh": zh})
+    column(name, "", en, zh)
     for name, en, zh in (
         ("index", "Place: of the token in the text read, from 0", "位置：词元在所读文本中的序号，从 0 起"),
         ("position", "Position: in its window, from 0", "窗口内位置：从 0 起"),
@@ -174,14 +174,12 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": TITLE["en"],
         "question": "Which tokens does the model loop over longer, and does it matter where they stand?",
         "how": "The text is read token by token through the cache, in windows that each start afresh, and the model stops by "
         "its own rule (dynamic_stop) at each token. " + RULES["en"],
         "cost": "One decode of the text, several windows at once.",
     },
     "zh": {
-        "title": TITLE["zh"],
         "question": "模型对哪些词元循环得更久？与它们所处的位置有关吗？",
         "how": "经缓存逐个词元读入文本，各窗口都从头开始；模型在每个词元上按自己的规则（dynamic_stop）停止。"
         + RULES["zh"],
@@ -300,4 +298,8 @@ def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 256, "window": 64}
-register(Task(NAME, LoopUseParams, COLUMNS, _cells, _run, WORDS, plot, summary=summary, first=FIRST, work=_work))
+register(
+    Task(
+        NAME, LoopUseParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, summary=summary, first=FIRST, work=_work
+    )
+)

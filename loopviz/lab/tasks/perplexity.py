@@ -17,7 +17,7 @@ from loopviz.lab.reading.cached import scoring
 from loopviz.lab.reading.full_pass import fixed, score_full
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams, TextWindows
-from loopviz.lab.task import MOST_LOOPS, Column, Row, Subject, Task, param, register
+from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, column, param, register, titled
 from loopviz.model import LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
@@ -196,56 +196,45 @@ def _row(
 
 
 COLUMNS = (
-    Column(
+    column(
         "path",
         "",
-        {
-            "en": "path: full = one pass a window; cache = token by token through the KV cache",
-            "zh": "路径：full 为每个窗口一次前向；cache 为逐词元经过 KV 缓存",
-        },
+        "path: full = one pass a window; cache = token by token through the KV cache",
+        "路径：full 为每个窗口一次前向；cache 为逐词元经过 KV 缓存",
     ),
-    Column(
+    column(
         "damping",
         "",
-        {
-            "en": "damping: part of each step that is taken; empty without a loop",
-            "zh": "阻尼：每步采用的比例；无循环时为空",
-        },
+        "damping: part of each step that is taken; empty without a loop",
+        "阻尼：每步采用的比例；无循环时为空",
     ),
-    Column("loops", "steps", {"en": "loops: steps of every looped block", "zh": "循环：每个循环块的步数"}),
-    Column("tokens", "tokens", {"en": "tokens: how many were predicted", "zh": "词元：预测的数量"}),
-    Column(
+    column("loops", "steps", "loops: steps of every looped block", "循环：每个循环块的步数"),
+    column("tokens", "tokens", "tokens: how many were predicted", "词元：预测的数量"),
+    column(
         "windows",
         "windows",
-        {
-            "en": "windows: stretches of the text, each from an empty cache",
-            "zh": "窗口：文本分成的段数，每段从空缓存开始",
-        },
+        "windows: stretches of the text, each from an empty cache",
+        "窗口：文本分成的段数，每段从空缓存开始",
     ),
-    Column("nats", "nats", {"en": "loss: mean -log p of a token", "zh": "损失：每个词元 -log p 的平均值"}),
-    Column("perplexity", "", {"en": "perplexity: exp of the loss", "zh": "困惑度：损失的指数"}),
-    Column(
+    column("nats", "nats", "loss: mean -log p of a token", "损失：每个词元 -log p 的平均值"),
+    column("perplexity", "", "perplexity: exp of the loss", "困惑度：损失的指数"),
+    column(
         "low",
         "",
-        {
-            "en": "low: lower end of the 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
-            "zh": "下限：按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
-        },
+        "low: lower end of the 95 % bootstrap interval over windows; empty under 6 windows, too few to tell",
+        "下限：按窗口自助法 95 % 区间的下端；少于 6 个窗口时为空，不足以判断",
     ),
-    Column("high", "", {"en": "high: upper end of it", "zh": "上限：该区间的上端"}),
-    Column(
+    column("high", "", "high: upper end of it", "上限：该区间的上端"),
+    column(
         "seconds",
         "s",
-        {
-            "en": "seconds: of the measurement; one full pass measures all its loop counts together",
-            "zh": "秒：测量用时；完整前向一次测完所有循环次数",
-        },
+        "seconds: of the measurement; one full pass measures all its loop counts together",
+        "秒：测量用时；完整前向一次测完所有循环次数",
     ),
 )
 
 WORDS = {
     "en": {
-        "title": TITLE["en"],
         "question": "Does thinking longer help on this text, and does it hold past the trained number of loops?",
         "how": (
             "The text is cut into windows; every token but the first is predicted once. Path full reads a window in "
@@ -262,7 +251,6 @@ WORDS = {
         "damped": "damping",
     },
     "zh": {
-        "title": TITLE["zh"],
         "question": "在这段文本上多想几步有帮助吗？超过训练时的循环次数还成立吗？",
         "how": (
             "文本被切成窗口，除第一个外每个词元都预测一次。full 路径一次前向读完一个窗口，用出口透镜得到每个循环次数的结果；"
@@ -323,5 +311,5 @@ def settings(subject: Subject, row: Row, params: PerplexityParams) -> dict[str, 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 512, "window": 64, "paths": ("full",)}
 PERPLEXITY = register(
-    Task(NAME, PerplexityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work)
+    Task(NAME, PerplexityParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, settings, first=FIRST, work=_work)
 )

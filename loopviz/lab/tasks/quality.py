@@ -35,12 +35,13 @@ from loopviz.lab.task import (
     MOST_LOOPS,
     MOST_SEED,
     MOST_WINDOW,
-    Column,
     Row,
     Subject,
     Task,
+    column,
     param,
     register,
+    titled,
 )
 from loopviz.text_file import END, lines_of
 
@@ -332,8 +333,8 @@ def _total(
 
 
 COLUMNS = tuple(
-    Column(name, unit, {"en": en, "zh": zh})
-    for name, unit, en, zh in (
+    column(*told)
+    for told in (
         ("loops", "", "Loops: fixed count; empty: as set", "循环数：固定次数；空为按设置"),
         ("prompt", "", "Prompt: from 0; empty: all together", "提示：从 0 起；空为全部合计"),
         ("bleu", "0-100", "BLEU: sacrebleu, against the reference", "BLEU：sacrebleu，对照参考"),
@@ -372,7 +373,6 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": TITLE["en"],
         "question": "Is what the model writes near to the references, and does it repeat itself?",
         "how": "The model continues each prompt. With references: BLEU and chrF of sacrebleu (a row: of the single text; the "
         "last row: of all texts as one corpus, which is not the mean) and ROUGE-L of rouge-score. A text's own continuation "
@@ -382,7 +382,6 @@ WORDS = {
         "cost": "One generation a prompt and loop count, several prompts at once.",
     },
     "zh": {
-        "title": TITLE["zh"],
         "question": "模型写出的内容与参考接近吗？会不会重复自己？",
         "how": "模型续写每个提示。有参考时：sacrebleu 的 BLEU 与 chrF（每行为单个文本；最后一行为全部文本作为一个语料，并非平均值），以及 rouge-score 的 ROUGE-L。"
         "文本自身的后文只是众多好的续写之一，所以这些分数偏低，用于比较不同设置。无参考时：distinct-n（arXiv 1510.03055）和重复的四词元片段比例"
@@ -448,4 +447,6 @@ def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"prompts": 4, "new_tokens": 24}
-register(Task(NAME, QualityParams, COLUMNS, _cells, _run, WORDS, plot, settings, first=FIRST, work=_work))
+register(
+    Task(NAME, QualityParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, settings, first=FIRST, work=_work)
+)

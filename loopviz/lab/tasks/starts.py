@@ -14,17 +14,7 @@ from loopviz.engine.work import Work
 from loopviz.lab.reading.exit_replay import MAX_LOGITS, max_loop_view, passes
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.windows import CorpusParams
-from loopviz.lab.task import (
-    MOST_LOOPS,
-    MOST_SEED,
-    MOST_TOKENS,
-    Column,
-    Row,
-    Subject,
-    Task,
-    param,
-    register,
-)
+from loopviz.lab.task import MOST_LOOPS, MOST_SEED, MOST_TOKENS, Row, Subject, Task, column, param, register, titled
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 
@@ -205,8 +195,8 @@ def compare(view: LoopLlamaForCausalLM, own: Tensor, other: Tensor) -> dict[str,
 
 
 COLUMNS = tuple(
-    Column(name, unit, {"en": en, "zh": zh})
-    for name, unit, en, zh in (
+    column(*told)
+    for told in (
         ("start", "", "Start: noise added to s_0, random alone, or zeros", "起点：s_0 加噪声、纯随机或零"),
         ("size", "RMS", "Size: of the noise, in units of the RMS of s_0", "大小：噪声大小，以 s_0 的 RMS 为单位"),
         ("draw", "", "Draw: number of the random draw", "抽取：随机抽取的编号"),
@@ -241,7 +231,6 @@ COLUMNS = tuple(
 
 WORDS = {
     "en": {
-        "title": TITLE["en"],
         "question": "Does the loop reach the same state from wherever it starts?",
         "how": "Each window is run in one full pass from its own s_0 (what the layers before the block give), and again from "
         "other starts: s_0 with normal noise of the stated size in units of each token's RMS of s_0, noise of that RMS "
@@ -251,7 +240,6 @@ WORDS = {
         "cost": "One pass of all steps a start, and two readings of the output head a token, step and start.",
     },
     "zh": {
-        "title": TITLE["zh"],
         "question": "无论从哪里开始，循环都会到达同一个状态吗？",
         "how": "每个窗口先从自身的 s_0（块之前各层的输出）做一次完整前向，再从其他起点各做一次：s_0 加正态噪声（大小以每个词元 s_0 的 RMS 为单位）、"
         "仅有同样 RMS 的噪声，或零。只替换 s_0：若模型每步有注入，注入的内容不变。距离降到舍入误差，说明所有起点通向同一个不动点"
@@ -307,4 +295,4 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"window": 64}
-register(Task(NAME, StartsParams, COLUMNS, _cells, _run, WORDS, plot, first=FIRST, work=_work))
+register(Task(NAME, StartsParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, first=FIRST, work=_work))

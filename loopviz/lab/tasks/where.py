@@ -16,7 +16,7 @@ from loopviz.lab.progress import Progress
 from loopviz.lab.reading.full_pass import nats
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams, TextWindows
-from loopviz.lab.task import MOST_LOOPS, MOST_TOKENS, Column, Row, Subject, Task, param, register
+from loopviz.lab.task import MOST_LOOPS, MOST_TOKENS, Row, Subject, Task, column, param, register, titled
 from loopviz.model import LOOP_FIELDS, LoopLlamaConfig
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def _exp(loss: float) -> float:
 
 
 WHERE_COLUMNS = tuple(
-    Column(name, unit, {"en": en, "zh": zh})
-    for name, unit, en, zh in (
+    column(*told)
+    for told in (
         ("start", "", "Start: first layer of the range", "起点：范围的第一层"),
         ("end", "", "End: last layer of the range", "终点：范围的最后一层"),
         ("layers", "", "Layers: in the range", "层数：范围内的"),
@@ -221,7 +221,6 @@ WHERE_COLUMNS = tuple(
 
 WHERE_WORDS = {
     "en": {
-        "title": TITLE["en"],
         "question": "Which range of layers can run again without spoiling what the model predicts?",
         "how": "Each range (start, end) of the model's layers runs the given number of times, everything else once, nothing "
         "injected; perplexity of the text by full passes, minus that of the plain model. Coarse ranges first, then finer "
@@ -230,7 +229,6 @@ WHERE_WORDS = {
         "cost": "One run of the text a range, L (L + 1) / 2 ranges in an L-layer model at the finest grid.",
     },
     "zh": {
-        "title": TITLE["zh"],
         "question": "哪一段层可以再运行一遍而不破坏模型的预测？",
         "how": "每个范围（起点，终点）的层运行给定次数，其余各层一次，不注入任何东西；用整段前向测文本的困惑度，再减去不循环时的困惑度。"
         "先测粗的范围，再逐步变细：画面够清楚时随时可以停止。没有为循环训练过的模型通常会变差；阻尼可以限制它："
@@ -368,7 +366,7 @@ register(
         WHERE_COLUMNS,
         _where_cells,
         _where_run,
-        WHERE_WORDS,
+        titled(TITLE, WHERE_WORDS),
         where_plot,
         where_settings,
         first=WHERE_FIRST,

@@ -12,7 +12,7 @@ import torch
 from loopviz.lab.experiment import Experiment, to_frame
 from loopviz.lab.reading.cached import score_cached, through_cache
 from loopviz.lab.reading.windows import encode
-from loopviz.lab.tasks.ablation import ABLATION, COLUMNS, MODES, AblationParams
+from loopviz.lab.tasks.ablation import ABLATION, COLUMNS, MODES, AblationParams, settings
 from loopviz.model import LoopCache
 from tests.lab.small import SMALL, TEXT, subject
 from tests.model.tiny import build, ids
@@ -90,6 +90,14 @@ def test_what_the_model_refuses_is_a_row_with_the_reason():
 def test_loops_past_the_upper_bound_raise_it():
     frame = table(subject(loop_count=2), loops=(1, 12), modes=("last",), limit_tokens=10)
     assert frame["mean_loops"].tolist() == [1.0, 12.0]
+
+
+def test_every_field_of_keeping_kv_is_set_anew_by_some_row():
+    """What is said to vary is what rows set: no field of the table's group is forgotten, none is in it for nothing."""
+    thing, params = subject(), AblationParams(text=TEXT, **{**SMALL, "limit_tokens": 8})
+    rows = Experiment(ABLATION, thing, params).run().rows
+    found = {name for row in rows for name in settings(thing, row, params) or {}}
+    assert found - {"loop_count", "max_loop_count"} == set(ABLATION.varies)
 
 
 def test_first_keeps_the_first_steps_keys():
