@@ -270,7 +270,6 @@ class ExploreStatus(_Status, total=False):
     full: bool  # there was no place to wait in
     suit: bool  # the controls are to show what the run was begun with
     act: Act
-    field: str  # that it is refused for
     beside: Texts  # by control, what is said there of a refusal
     open: list[str]  # groups of controls in which something is said
     keep: str  # what a button says that shortens the prompt

@@ -5,6 +5,7 @@ The script gets everything as data (`page_data`), so the language changes withou
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
@@ -14,6 +15,7 @@ import gradio as gr
 from loopviz.app import contract
 from loopviz.app import controls as st
 from loopviz.app.contract import PAGES as PAGES  # a page is named `nav.<name>` in the texts
+from loopviz.app.contract import QUERIES
 from loopviz.app.server.assets import asset_url
 from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.faults import guarded, kinds, unforeseen
@@ -25,11 +27,18 @@ from loopviz.figures import theme, toolbar
 # Of all texts, those that are about other pages' things.
 _ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.")
 
-_JS_ON_LOAD = """
+# What the place says when its script cannot be had: nobody has told the page its language then but the address, or the browser.
+JS_LOST = f"""(error) => {{
+    const said = {json.dumps({lang: text(lang, "page.lost") for lang in LANGUAGES})};
+    const asked = new URLSearchParams(location.search).get({json.dumps(QUERIES["lang"])}) ?? navigator.language.slice(0, 2);
+    console.error(error);
+    root.textContent = said[asked] ?? said.en;
+  }}"""
+_JS_ON_LOAD = f"""
 const root = element.querySelector('.lv');
 import(new URL(root.dataset.script, document.baseURI).href)
-  .then((page) => page.mount({ root, server, props, watch, begin: (asked) => trigger('begin', asked) }))
-  .catch((error) => { console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; });
+  .then((page) => page.mount({{ root, server, props, watch, begin: (asked) => trigger('begin', asked) }}))
+  .catch({JS_LOST});
 """
 
 PRIVATE: Mapping[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of every event

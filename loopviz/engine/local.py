@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import FieldError
-from loopviz.engine.engine import Description, Engine, Handle, LoadLimits, Request
+from loopviz.engine.engine import Description, Engine, Handle, LoadLimits, Prepared, Request
 from loopviz.engine.pieces import chat_text, decode, encode, encode_prompt
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
@@ -195,7 +195,7 @@ def prepare(
     allow_paths: bool,
     progress: Callable[[str, float | None], None],
     unwanted: Callable[[], bool],
-) -> LocalPrepared:
+) -> Prepared:
     """Bring a model here and look through it: all but the weights.
 
     Args:

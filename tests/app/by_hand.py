@@ -1,9 +1,9 @@
-"""Timers that go off when a test says so."""
+"""What stands in for a server's own: timers that go off when a test says so, one model instead of all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ByHand:
@@ -20,3 +20,15 @@ class ByHand:
 
     def cancel(self) -> None:
         self.cancelled = True
+
+
+def only(loaded: Any) -> Callable[..., Any]:
+    """What loads models of a room: this one by the name of "tiny", and none other."""
+
+    def load(name: str, progress: Callable[..., None], local: bool) -> Any:
+        progress("weights", 0.5)
+        if name != "tiny":
+            raise ValueError(f"checkpoint {name!r}: no such file or folder")
+        return loaded
+
+    return load

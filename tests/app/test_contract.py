@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
@@ -31,15 +31,16 @@ from loopviz.app.main import build
 from loopviz.app.page import askable, page_data
 from loopviz.app.server import glossary
 from loopviz.app.sessions import untrusted
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.table_file import KINDS as TABLE_KINDS
 from loopviz.app.texts import LANGUAGES
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.export.panel_table import KINDS as PANEL_KINDS
 from loopviz.panels import METRICS, PANELS, Focus
 from loopviz.panels.kit.focus import LENSES
 from loopviz.paths import PACKAGE, WEB
+from tests.app.by_hand import only
 from tests.app.page_double import unwire
-from tests.conftest import make_llama
 
 BLOCK = {"block_start": 1, "block_end": 1}
 
@@ -165,23 +166,9 @@ class Heard:
         assert self.seen == kinds - {"failed"}
 
 
-@pytest.fixture(scope="module")
-def loaded(tiny_tokenizer: Any) -> Loaded:
-    from loopviz.model.checkpoints.load import as_loop_llama
-
-    model = as_loop_llama(make_llama(eos_token_id=None)).eval()
-    model.generation_config.eos_token_id = None
-    return Loaded("tiny", model, tiny_tokenizer, "made here")
-
-
 @pytest.fixture
-def service(loaded: Loaded) -> Service:
-    def load(name: str, progress: Callable[..., None], local: bool) -> Loaded:
-        if name != "tiny":
-            raise ValueError(f"checkpoint {name!r}: no such file or folder")
-        return loaded
-
-    return Service(ModelRoom("tiny", load=load), Registry(), every=0)
+def service(endless: Loaded) -> Service:
+    return Service(ModelRoom("tiny", load=only(endless)), Registry(), every=0)
 
 
 def _values(**change: Any) -> dict[str, Any]:

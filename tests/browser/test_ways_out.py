@@ -91,6 +91,41 @@ def test_a24_a_refusal_offers_a_model_that_has_it(visit: Visit) -> None:
     same_as_server(page)
 
 
+def test_why_a_start_was_refused_stays_when_the_run_before_it_ends_later(visit: Visit) -> None:
+    """The end of the earlier run, if it came last, took away what was said beside the prompt, and the button that helps."""
+    found = visit(apart=True).evaluate("""() => {
+      const form = new window.loopvizForm.constructor();
+      form.page = { model: { watch() {} }, narrow: { showRefused() {} } };
+      form.refuse({ beside: { prompt: "too long" }, open: [], keep: "Keep the end" });
+      const [own, earlier] = [form.settled([], []), form.settled([], [])];
+      form.refuse(null);
+      return { own, earlier, next: form.settled([], []) ?? null };
+    }""")
+    assert found["own"] == found["earlier"]
+    assert [found["own"][0]["info"], found["own"][1]["value"]] == ["too long", "Keep the end"]
+    assert found["next"] is None, "until the next start"
+
+
+def test_what_a_model_has_brought_is_not_taken_back_when_it_is_said_again(visit: Visit) -> None:
+    """A model chosen and run at once is asked twice what it brings; the second answer forgot what gave way, and whether to start."""
+    page = visit(apart=True)
+    found = page.evaluate("""() => {
+      const form = new window.loopvizForm.constructor(), started = [];
+      form.page = { start: () => started.push(1) };
+      form.suits = "a";
+      const said = (more) => JSON.stringify({ kind: "brought", model: "m", changes: { loop_count: 3 }, gave: {}, whole: false, prompt: null, ...more })
+        .replace(/["']/g, (quote) => (quote === '"' ? "'" : '"'));
+      form.bring(["loop_count"], said({ id: "1", gave: { loop_damping: 0.5 } }), "m");
+      const second = form.bring(["loop_count"], said({ id: "2" }), "m");
+      const kept = form.gave;
+      form.bring(["loop_count"], said({ id: "3", whole: true, changes: { loop_count: 7 } }), "m");
+      const late = form.bring(["loop_count"], said({ id: "4" }), "m");
+      form.adopted();
+      return { second, kept, late, started };
+    }""")
+    assert found == {"second": [], "kept": {"loop_damping": 0.5}, "late": [], "started": [1]}
+
+
 def test_a26_a_prompt_that_is_too_long_can_be_cut_to_its_end(visit: Visit) -> None:
     page = visit(apart=True)
     settle(page, "sampling", "max_new_tokens", 8)

@@ -9,7 +9,8 @@ import pytest
 from loopviz.app.controls.examples import OFFERS, offer_of
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.engine.prompt_words import unread_share
 from loopviz.model.checkpoints.load import load_checkpoint
 

@@ -160,8 +160,6 @@ export interface ExploreStatus {
   /** the controls are to show what the run was begun with */
   suit?: boolean;
   act?: Act;
-  /** that it is refused for */
-  field?: string;
   /** by control, what is said there of a refusal */
   beside?: Record<string, string>;
   /** groups of controls in which something is said */

@@ -88,13 +88,15 @@ export class FormState {
     if (!found || found.id === this.brought) return [];
     const { id, model, changes, gave, whole, prompt, suits = model } = found;
     this.brought = id;
-    if (!whole && model !== String(chosen).trim()) return []; // another one was chosen meanwhile
+    if (!whole && (model !== String(chosen).trim() || model === this.suits)) return []; // another one was chosen, or it has brought them
     if (whole) this.touched.clear();
     for (const name of Object.keys(gave)) this.touched.delete(name);
     this.gave = gave;
     this.suits = suits;
-    if (whole) this.linked = model;
-    this.starting = whole;
+    if (whole) {
+      this.linked = model;
+      this.starting = true; // until it has: a model's settings may come between
+    }
     return [prompt, ...names.map((name) => (name in changes && !this.touched.has(name) ? changes[name] : undefined))];
   }
 
@@ -130,14 +132,14 @@ export class FormState {
   }
 
   /**
-   * A start has come to its end. What a refusal puts into Gradio's parts: the prompt, the button that shortens it, the groups and
-   * the controls; nothing when it was not refused.
+   * A start has come to its end. What the refusal of the last one puts into Gradio's parts: the prompt, the button that shortens
+   * it, the groups and the controls; nothing when it was not refused. It stands until the next start: a run that was made
+   * meanwhile may end later.
    * @param {string[]} groups
    * @param {string[]} names
    */
   settled(groups, names) {
     const { refusal, page } = this;
-    this.refusal = null;
     page?.model.watch(); // it may have, or have tried in vain
     if (!refusal) return undefined;
     page?.narrow.showRefused(); // what is wrong is beside a control, which may be far away

@@ -15,7 +15,6 @@ from loopviz.engine.engine import Description
 
 LEAST, MOST = 2, 6  # configurations
 NAME_LIMIT = 40  # characters of a configuration's name
-PLAIN = st.NEUTRAL  # the plain model in the words of the controls
 _SHARED = tuple(control.name for control in st.CONTROLS if control.group == "sampling")
 
 
@@ -76,6 +75,8 @@ class Asked:
     def read(cls, payload: Any, default_model: str) -> Asked:
         """From the script's data; what is not well-formed is left to :meth:`problems`, or takes its usual value."""
         found = fitting(payload, Compare)
+        # what was typed as it came: half a character in it is refused in words, beside it, and not left out
+        prompt, continuation = (payload.get(name) if found else None for name in ("prompt", "continuation"))
         lang = pick_language(found.get("lang"))
         name = found.get("model")
         model, _ = st.clean_name(name if isinstance(name, str) and name.strip() else default_model, lang)
@@ -83,8 +84,8 @@ class Asked:
         place = found.get("baseline", 0)
         return cls(
             model=model,
-            prompt=found.get("prompt"),
-            continuation=found.get("continuation", ""),
+            prompt=prompt,
+            continuation=continuation if isinstance(continuation, str) else "",
             shared=found.get("shared", {}),
             cards=cards,
             baseline=place if 0 <= place < len(cards) else 0,
@@ -103,7 +104,7 @@ class Asked:
         base = linked if card.base_model == self.model else brought
         values = {**st.defaults(), **self._shared, **base, **own, "model": self.model}
         if card.plain:
-            return st.Form.read(values | PLAIN)
+            return st.Form.read(values | st.NEUTRAL)  # the plain model in the words of the controls
         form = st.Form.read(values)
         if form.errors:
             return form
@@ -142,6 +143,7 @@ class Asked:
         if len(self.continuation) > st.PROMPT_LIMIT:
             n, limit = len(self.continuation), st.PROMPT_LIMIT
             problems.append(st.Problem("continuation", text(self.lang, "compare.long", n=n, limit=limit)))
+        problems += st.check_text("continuation", self.continuation, self.lang)
         if not LEAST <= len(self.cards) <= MOST:
             problems.append(
                 st.Problem("cards", text(self.lang, "compare.count", n=len(self.cards), least=LEAST, most=MOST))

@@ -14,7 +14,7 @@ from typing import Any
 
 from loopviz.app.controls.controls import BY_NAME, CONTROLS, Control, choices, defaults
 from loopviz.app.controls.refusal import Problem, told
-from loopviz.checks import ABSENT, FieldError, finite, shortened
+from loopviz.checks import ABSENT, FieldError, check_characters, finite, shortened
 
 # Beside the controls in raw values: the model whose settings they are, where that may be another one than chosen;
 # the controls the visitor has set on this page; and what of those gave way to a model that cannot have it, as it was.
@@ -213,6 +213,15 @@ def check_prompt(prompt: Any, lang: str = "en") -> list[Problem]:
     if len(prompt) > PROMPT_LIMIT:
         error = FieldError("prompt", ABSENT, "prompt_long", n=len(prompt), limit=PROMPT_LIMIT)
         return [Problem("prompt", told(error, lang))]
+    return check_text("prompt", prompt, lang)
+
+
+def check_text(name: str, typed: str, lang: str) -> list[Problem]:
+    """What is wrong with the characters of a text that was typed beside the control `name`."""
+    try:
+        check_characters(name, typed)
+    except FieldError as error:
+        return [Problem(name, told(error, lang))]
     return []
 
 

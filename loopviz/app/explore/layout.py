@@ -21,7 +21,7 @@ from loopviz.app.controls.presets import PRESETS, matching
 from loopviz.app.explore.answers import Questions
 from loopviz.app.explore.config import page_config
 from loopviz.app.explore.controls_view import examples_of, make, prompt_face
-from loopviz.app.page import askable, nav
+from loopviz.app.page import JS_LOST, askable, nav
 from loopviz.app.server.assets import opening_urls, places
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRoom
@@ -36,7 +36,7 @@ const root = element.querySelector('.lv-place');
 const told = {json.dumps([*contract.EVENTS["explore"]])};
 import(new URL(root.dataset.script, document.baseURI).href)
   .then((live) => live.mount({{ element, server, props, watch, tell: Object.fromEntries(told.map((name) => [name, (asked) => trigger(name, asked)])) }}))
-  .catch((error) => {{ console.error(error); root.textContent = 'The page script could not be loaded. Reload the page.'; }});
+  .catch({JS_LOST});
 """
 
 

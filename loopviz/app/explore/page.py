@@ -123,7 +123,9 @@ class ExplorePage:
         everything = {parts.lang, *parts.worded, *parts.faced}
         self.demo.load(self._guarded(self._open), outputs=everything, **self._with_form(_JS_OPEN), **quick)
         spoken = self._with_form(then=_JS_SPEAK)
-        parts.lang.input(self._guarded(self._speak), outputs=parts.worded | parts.faced, **spoken, **quick)
+        parts.lang.input(
+            self._guarded(self._speak), outputs=parts.worded | parts.faced | {parts.keep}, **spoken, **quick
+        )
         parts.dark.click(None, None, None, js=_JS_DARK, **quick)
         # by the visitor: what is set from here comes with its faces, and would be looked at half set
         for name, component in parts.controls.items():
@@ -220,9 +222,10 @@ class ExplorePage:
         return {self.parts.lang: lang, **self.parts.words(lang, model, visit=visit), **faces}
 
     def _speak(self, given: Given) -> Updates:
-        """Another language."""
+        """Another language. What was said of a start in the other one goes, and so does the button beside it."""
         _, lang, form = self._read(given)
-        return self.parts.words(lang, form.chosen) | self._faces(form, lang)
+        hidden = {self.parts.keep: gr.update(visible=False)}
+        return self.parts.words(lang, form.chosen) | self._faces(form, lang) | hidden
 
     def _check(self, request: gr.Request, given: Given) -> Updates:
         """A control was changed: what applies now, what is refused; and what a run being made takes of it."""

@@ -46,7 +46,7 @@ def tags(scope: Scope, image: str) -> str:
     path = scope["path"].removeprefix(root) or "/"
     query = scope.get("query_string", b"").decode("latin-1")
     asked = parse_qs(query)
-    lang = pick_language(asked.get("lang", [None])[0], _header(scope, b"accept-language"))
+    lang = pick_language(asked.get(QUERIES["lang"], [None])[0], _header(scope, b"accept-language"))
     page = next((name for name, beside in PAGES.items() if path.rstrip("/") == beside[1:].rstrip("/")), "explore")
     kind = "state" if QUERIES["link"] in asked and page != "lab" else page
     title, said = text(lang, f"preview.{kind}.title"), text(lang, f"preview.{kind}")

@@ -43,15 +43,6 @@ class GivenUp(Exception):
     """Nobody wants a model any more that is being loaded."""
 
 
-def __getattr__(name: str) -> object:
-    """`Loaded`, the engine of a model that was loaded here, is imported when it is asked for: it needs torch."""
-    if name == "Loaded":
-        from loopviz.engine.local import LocalEngine
-
-        return LocalEngine
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 @dataclass(frozen=True)
 class Status:
     """Where a model is: `state` waiting, importing, loading, ready, failed, or ask: its visitor is to agree first.

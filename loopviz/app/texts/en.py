@@ -5,6 +5,7 @@ from __future__ import annotations
 TEXTS: dict[str, str] = {
     # head of the page
     "page.title": "LoopViz · watch a looped language model think",
+    "page.lost": "The page's script could not be loaded. Reload the page.",
     "page.tagline": "Watch a language model read every word several times over.",
     "page.language": "Language",
     "page.dark": "Light / dark",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TEXTS: dict[str, str] = {
     "page.title": "LoopViz · 看循环语言模型如何思考",
+    "page.lost": "页面脚本未能加载，请刷新页面。",
     "page.tagline": "这个语言模型会把每个词反复读几遍。实时观看每一遍。",
     "page.language": "语言",
     "page.dark": "浅色 / 深色",

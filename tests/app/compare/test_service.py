@@ -8,7 +8,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -17,44 +17,30 @@ import torch
 
 from loopviz.app import controls as st
 from loopviz.app.compare.page import _data
-from loopviz.app.compare.request import PLAIN, Asked
+from loopviz.app.compare.request import Asked
 from loopviz.app.compare.service import Comparisons
 from loopviz.app.controls.link_word import PageState, decode, encode
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.page import nav
 from loopviz.app.profile import PUBLIC
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, table
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.lab import Subject, repeat
 from loopviz.panels import apply
 from loopviz.paths import WEB
+from tests.app.by_hand import only
 from tests.app.page_double import unpack, unwire
-from tests.conftest import make_llama
 
 BLOCK = {"block_start": 1, "block_end": 1}
 EMA = {**BLOCK, "loop_count": 3, "kv_cache_mode": "merge_strategy"}
 TOO_FAR = {"block_start": 1, "block_end": 9}
 
 
-@pytest.fixture(scope="module")
-def loaded(tiny_tokenizer: Any) -> Loaded:
-    """A tiny random model of three layers that never ends its text by itself."""
-    from loopviz.model.checkpoints.load import as_loop_llama
-
-    model = as_loop_llama(make_llama(eos_token_id=None)).eval()
-    model.generation_config.eos_token_id = None
-    return Loaded("tiny", model, tiny_tokenizer, "made here")
-
-
 @pytest.fixture
-def comparisons(loaded: Loaded) -> Comparisons:
-    def load(name: str, progress: Callable[..., None], local: bool) -> Loaded:
-        if name != "tiny":
-            raise ValueError(f"checkpoint {name!r}: no such file or folder")
-        return loaded
-
-    return Comparisons(Service(ModelRoom("tiny", load=load), Registry()), every=0)
+def comparisons(endless: Loaded) -> Comparisons:
+    return Comparisons(Service(ModelRoom("tiny", load=only(endless)), Registry()), every=0)
 
 
 def asked(*cards: dict[str, Any] | None, **change: Any) -> dict[str, Any]:
@@ -141,6 +127,8 @@ def test_what_is_refused_says_so_on_its_card_and_the_others_run(comparisons: Com
         ({"prompt": "x" * 30_000}, "30000"),
         ({"continuation": "x" * 30_000}, "30000"),
         ({"continuation": " and on" * 400}, "continuation: "),
+        ({"prompt": "Once \ud83d"}, "prompt: half a surrogate pair at character 5"),
+        ({"continuation": " a \ud83d time"}, "continuation: half a surrogate pair at character 3"),
         ({"cards": []}, "0 configurations"),
         ({"cards": [{}] * 7}, "7 configurations"),
         ({"cards": "many"}, "0 configurations"),
@@ -205,7 +193,7 @@ def test_all_are_stopped_and_what_was_measured_stays(comparisons: Comparisons) -
 @pytest.mark.parametrize("at", [5, 60, 100, 230])
 @pytest.mark.parametrize("how", ["stop", "leave"])
 def test_h1_a_comparison_is_left_in_the_middle_of_a_pass(
-    comparisons: Comparisons, loaded: Loaded, how: str, at: int
+    comparisons: Comparisons, endless: Loaded, how: str, at: int
 ) -> None:
     """At once while the prompt is read, a text written, or tokens are scored; what was measured stays."""
     ran: list[int] = []
@@ -215,7 +203,7 @@ def test_h1_a_comparison_is_left_in_the_middle_of_a_pass(
         if len(ran) == at:
             comparisons.stop(json.dumps({"ticket": "t1"})) if how == "stop" else comparisons.forget("me")
 
-    handles = [layer.register_forward_pre_hook(begin) for layer in loaded.model.model.layers]
+    handles = [layer.register_forward_pre_hook(begin) for layer in endless.model.model.layers]
     messages = said(comparisons.run(asked(None, BLOCK, EMA), "me"))
     for handle in handles:
         handle.remove()
@@ -224,7 +212,7 @@ def test_h1_a_comparison_is_left_in_the_middle_of_a_pass(
     assert comparisons.jobs.places.taken() == 0
 
 
-def test_h3_a_question_about_a_comparison_waits_for_no_pass(comparisons: Comparisons, loaded: Loaded) -> None:
+def test_h3_a_question_about_a_comparison_waits_for_no_pass(comparisons: Comparisons, endless: Loaded) -> None:
     """A sibling: each look held a thread until the prompt of a configuration was read."""
     answers: list[Any] = []
 
@@ -236,7 +224,7 @@ def test_h3_a_question_about_a_comparison_waits_for_no_pass(comparisons: Compari
             asking.join(20)
             answers.append(None)
 
-    handles = [layer.register_forward_pre_hook(begin) for layer in loaded.model.model.layers]
+    handles = [layer.register_forward_pre_hook(begin) for layer in endless.model.model.layers]
     said(comparisons.run(asked(None, BLOCK), "me"))
     for handle in handles:
         handle.remove()
@@ -286,14 +274,14 @@ def test_who_leaves_leaves_nothing_and_who_starts_anew_ends_the_old(comparisons:
     assert len(comparisons.runs) == 2
 
 
-def test_settings_are_checked_as_they_are_changed(comparisons: Comparisons, loaded: Loaded) -> None:
+def test_settings_are_checked_as_they_are_changed(comparisons: Comparisons, endless: Loaded) -> None:
     question = json.dumps(asked(None, {**BLOCK, "loop_strategy": "dynamic_stop"}, TOO_FAR))
     before = json.loads(comparisons.check(question))
     assert before["base"] is None, "the model is not there yet"
     comparisons.room.get("tiny")
     answer = json.loads(comparisons.check(question))
     assert answer["model"]["state"] == "ready"
-    assert answer["base"]["block_end"] < loaded.layers
+    assert answer["base"]["block_end"] < endless.layers
     assert answer["looped"] is False, "this model has no loop to call its own"
     plain, dynamic, far = answer["cards"]
     assert plain["controls"] == {}
@@ -303,18 +291,18 @@ def test_settings_are_checked_as_they_are_changed(comparisons: Comparisons, load
     assert "layer 9" in far["refused"]
 
 
-def test_a_card_opens_in_explore_as_it_was(comparisons: Comparisons, loaded: Loaded) -> None:
+def test_a_card_opens_in_explore_as_it_was(comparisons: Comparisons, endless: Loaded) -> None:
     page = put_together(said(comparisons.run(asked(None, {**EMA, "loop_damping": 0.5}), "me")))
     states = [decode(page["cards"][place]["link"], default_model="x")[0] for place in "01"]
     assert [state.prompt for state in states] == ["Once upon"] * 2
-    assert {**PLAIN}.items() <= states[0].values.items()
+    assert {**st.NEUTRAL}.items() <= states[0].values.items()
     assert st.loop_fields(states[1].values)["merge_strategy"] == "ema"
     assert st.loop_fields(states[1].values)["loop_damping"] == 0.5
     # Explore has no switch for "no loop": its one loop must be the same model
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.inference_mode():
-        one = loaded.model.with_loop(**st.loop_fields({**states[0].values, **BLOCK}))(ids).logits
-        none = loaded.model.with_loop(loop_layers=None)(ids).logits
+        one = endless.model.with_loop(**st.loop_fields({**states[0].values, **BLOCK}))(ids).logits
+        none = endless.model.with_loop(loop_layers=None)(ids).logits
     assert torch.equal(one, none)
 
 
@@ -327,7 +315,7 @@ def test_the_page_opens_with_what_a_link_says(comparisons: Comparisons) -> None:
     assert (broken["values"]["model"], broken["prompt"], len(broken["said"])) == ("tiny", None, 1)
 
 
-def test_the_table_comes_as_files_that_repeat_it(comparisons: Comparisons, loaded: Loaded) -> None:
+def test_the_table_comes_as_files_that_repeat_it(comparisons: Comparisons, endless: Loaded) -> None:
     page = put_together(said(comparisons.run(asked(None, BLOCK), "me")))
 
     def file(kind: str) -> bytes:
@@ -344,7 +332,7 @@ def test_the_table_comes_as_files_that_repeat_it(comparisons: Comparisons, loade
     assert manifest["params"]["loops"][0] is None
     assert manifest["model"]["source"] == "made here"
     times = {"tokens_per_second", "ms_per_token"}
-    again = repeat(manifest, subject=Subject(loaded.model, loaded.tokenizer, "tiny", "made here")).run().rows
+    again = repeat(manifest, subject=Subject(endless.model, endless.tokenizer, "tiny", "made here")).run().rows
     assert [{k: v for k, v in row.items() if k not in times} for row in again] == [
         {k: pytest.approx(v) if isinstance(v, float) else v for k, v in row.items() if k not in times} for row in rows
     ]

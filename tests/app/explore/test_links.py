@@ -19,9 +19,10 @@ from loopviz.app.explore.page import ExplorePage
 from loopviz.app.explore.run import Registry, Run
 from loopviz.app.explore.service import Service
 from loopviz.app.profile import PUBLIC
-from loopviz.app.sessions.models import Loaded, ModelRoom, Status
+from loopviz.app.sessions.models import ModelRoom, Status
 from loopviz.app.texts import text
 from loopviz.app.texts.links import TEXTS as SAID
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.model.configuration import block_ranges
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace

@@ -17,7 +17,8 @@ from loopviz.app.explore import page as pages
 from loopviz.app.explore.page import ExplorePage
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.engine.local import LocalEngine as Loaded
 from tests.app.page_double import unwire
 from tests.conftest import make_llama, make_tokenizer
 
@@ -70,7 +71,7 @@ def test_a_press_of_run_is_one_event_and_what_follows_its_end(page: ExplorePage)
 @pytest.mark.parametrize(
     ("answer", "outputs"),
     [
-        (lambda page: page._speak(form(page)), lambda parts: parts.worded | parts.faced),
+        (lambda page: page._speak(form(page)), lambda parts: {parts.keep, *parts.worded, *parts.faced}),
         (lambda page: page._settle(form(page)), lambda parts: {parts.keep, *parts.faced}),
         (lambda page: page._shorten(form(page)), lambda parts: {parts.prompt, parts.keep}),
         (lambda page: page._suit(form(page, json.dumps({"suits": ""}))), lambda parts: {parts.live, *parts.faced}),

@@ -6,7 +6,7 @@ import gc
 import json
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,9 +17,11 @@ from loopviz.app.explore import first_run
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
+from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.texts import text
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.panels import PANELS, Focus
+from tests.app.by_hand import only
 from tests.app.page_double import unwire
 from tests.conftest import make_llama
 
@@ -39,14 +41,7 @@ def loaded() -> Loaded:
 @pytest.fixture
 def service(loaded: Loaded) -> Service:
     """A service whose models are the tiny one, by the name of "tiny", and none other."""
-
-    def load(name: str, progress: Callable[..., None], local: bool) -> Loaded:
-        progress("weights", 0.5)
-        if name != "tiny":
-            raise ValueError(f"checkpoint {name!r}: no such file or folder")
-        return loaded
-
-    return Service(ModelRoom("tiny", load=load), Registry(), every=0)
+    return Service(ModelRoom("tiny", load=only(loaded)), Registry(), every=0)
 
 
 def values(**change: Any) -> dict[str, Any]:

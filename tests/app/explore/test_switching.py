@@ -22,7 +22,8 @@ from loopviz.app.controls.examples import OFFERED
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.model.checkpoints.load import load_checkpoint
 from tests.app.page_double import unwire
 from tests.conftest import make_llama, make_tokenizer

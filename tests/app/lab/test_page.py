@@ -26,12 +26,14 @@ from loopviz.app.lab.form import FILE_NAME_LIMIT, describe, fields_of, params_of
 from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.columns import column_words
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, table
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.engine.work import NOTHING
 from loopviz.lab import TASKS, Column, Task, param, repeat
 from loopviz.lab.reading.beginnings import beginnings
 from loopviz.paths import WEB
+from tests.app.by_hand import only
 from tests.app.page_double import unwire
 from tests.conftest import make_llama
 from tests.lab.subject import subject
@@ -94,14 +96,9 @@ def loaded(tiny_tokenizer: Any) -> Loaded:
 
 @pytest.fixture
 def laboratory(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
-    def load(name: str, progress: Callable[..., None], local: bool) -> Loaded:
-        if name != "tiny":
-            raise ValueError(f"checkpoint {name!r}: no such file or folder")
-        return loaded
-
     monkeypatch.setitem(TASKS, "toy", TOY)
     GATE.set()
-    return Laboratory(Service(ModelRoom("tiny", load=load), Registry()), every=0.01)
+    return Laboratory(Service(ModelRoom("tiny", load=only(loaded)), Registry()), every=0.01)
 
 
 def asked(values: dict[str, Any] | None = None, **change: Any) -> dict[str, Any]:

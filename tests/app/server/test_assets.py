@@ -61,6 +61,8 @@ def test_a_script_is_sent_without_its_comments_and_every_line_of_code_where_it_s
     written = assets._SCRIPTS[name].read_text(encoding="utf-8").split("\n")
     sent = assets._content(name)[0].decode().split("\n")
     assert len(sent) == len(written)
+    # a text over several lines might have one that looks like a comment
+    assert not [line for line in written if line.count("`") % 2 and "/^return `" not in line]
     assert {line for line in sent if line} <= set(written)
     gone = [line.strip() for line, now in zip(written, sent, strict=True) if line and not now]
     assert all(line.startswith(("//", "/**", "*")) for line in gone), gone

@@ -23,8 +23,9 @@ from loopviz.app.explore.service import Service
 from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import GIB, LOCAL, PUBLIC, Profile
 from loopviz.app.sessions import bounds
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.engine.work import Rate, Shape, Work
 from loopviz.lab import TASKS
 from loopviz.lab.task import param

@@ -12,9 +12,10 @@ from loopviz.app.controls import Problem
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
-from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom
+from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.waiting_line import Place, Places
+from loopviz.engine.local import LocalEngine as Loaded
 from tests.app.page_double import unwire_any as unwire
 
 

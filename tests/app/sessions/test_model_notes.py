@@ -13,8 +13,9 @@ import pytest
 from loopviz.app.explore.answers import Questions
 from loopviz.app.explore.run import Registry
 from loopviz.app.sessions import model_notes
-from loopviz.app.sessions.models import Loaded, ModelRoom
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, table
+from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints.load import UNTRAINED, Note
 

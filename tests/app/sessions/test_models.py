@@ -14,7 +14,8 @@ import pytest
 
 from loopviz.app.profile import LOCAL, MIB, PUBLIC
 from loopviz.app.sessions import models
-from loopviz.app.sessions.models import Loaded, ModelRefused, ModelRoom, short_name
+from loopviz.app.sessions.models import ModelRefused, ModelRoom, short_name
+from loopviz.engine.local import LocalEngine as Loaded
 
 
 def _loaded(name: str) -> Loaded:
