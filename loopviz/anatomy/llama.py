@@ -57,13 +57,13 @@ def rotary_frequencies(config: Any) -> Tensor:
     """
     rule, width = rope_rule(config), head_width(config)
     frequencies = 1.0 / (rule["rope_theta"] ** (torch.arange(0, width, 2).float() / width))
-    slower = frequencies / rule.get("factor", 1.0)
+    slower = frequencies / (rule.get("factor") or 1.0)
     if rule["rope_type"] != "llama3":
         return frequencies if rule["rope_type"] == "default" else slower
     trained = rule.get("original_max_position_embeddings") or config.max_position_embeddings
     low, high = rule["low_freq_factor"], rule["high_freq_factor"]
     share = (trained / (2 * math.pi / frequencies) - low) / (high - low)  # of the way from slow to quick
-    between = (1 - share) * frequencies / rule["factor"] + share * frequencies
+    between = (1 - share) * slower + share * frequencies
     return torch.where(share < 0, slower, torch.where(share > 1, frequencies, between))
 
 
@@ -208,10 +208,10 @@ def shifted_loss(logits: Tensor, labels: Tensor, attention_mask: Maybe = None) -
         logits, labels: `[B, T, V]`, `[B, T]`; a label `IGNORED` (-100) is left out.
         attention_mask: `[B, T]`; where it is 0 neither the token nor what is said of the next counts. None: all count.
     """
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # [B, T]; what follows the last is not known
+    targets = F.pad(labels, (0, 1), value=IGNORED)[:, 1:]  # [B, T]; what follows the last is not known
     if attention_mask is not None:
         real = attention_mask.bool()
-        targets = targets.masked_fill(~(real & F.pad(real[:, 1:], (0, 1))), IGNORED)
+        targets = targets.masked_fill(~(real & F.pad(real, (0, 1))[:, 1:]), IGNORED)
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
@@ -251,7 +251,7 @@ class LlamaForCausalLM(nn.Module):
             past: what was read before; it grows by these tokens.
         """
         logits = self.lm_head(self.model(input_ids, attention_mask, past))
-        mask = None if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
+        mask = None if attention_mask is None else attention_mask[:, attention_mask.shape[1] - input_ids.shape[1] :]
         return None if labels is None else shifted_loss(logits, labels, mask), logits
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -282,11 +282,10 @@ class LlamaForCausalLM(nn.Module):
             ends: tokens that end a sequence; while others go on, it repeats its own.
             use_cache: False reads everything again for every token: the same tokens for S times the work.
         """
-        ids, fresh, mask = (
-            input_ids,
-            input_ids,
-            torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-        )
+        ids = fresh = input_ids
+        mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+        if not (ids.numel() and mask[:, -1:].all()):
+            raise ValueError("attention_mask: each prompt must end in a token; pad on the left")
         past, stops = KVCache() if use_cache else None, torch.tensor(ends, dtype=ids.dtype, device=ids.device)
         ended = torch.zeros_like(ids[:, :1], dtype=torch.bool)
         for _ in range(max_new_tokens):

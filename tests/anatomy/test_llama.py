@@ -86,6 +86,15 @@ def test_frequencies_of_every_rule_are_those_of_transformers(rope):
     assert torch.equal(rotary_frequencies(old), rotary_frequencies(config)), "the older spelling"
 
 
+def test_a_factor_of_none_under_the_default_rule_is_none():
+    plain = {"rope_type": "default", "rope_theta": 10000.0}
+    one, other = (
+        SimpleNamespace(hidden_size=24, num_attention_heads=4, rope_parameters=rule)
+        for rule in (plain, {**plain, "factor": None})
+    )
+    assert torch.equal(rotary_frequencies(one), rotary_frequencies(other))
+
+
 def test_llama_3_slows_slow_pairs_leaves_quick_ones_and_mixes_between():
     config = configuration(rope_parameters=dict(LLAMA_3), head_dim=16)
     plain = configuration(rope_parameters={"rope_type": "default", "rope_theta": 100.0}, head_dim=16)
@@ -122,6 +131,19 @@ def test_the_loss_of_a_cached_part_leaves_its_own_padding_out():
     assert loss == shifted_loss(logits, ids[:, 4:], mask[:, 4:])
 
 
+@pytest.mark.parametrize("cached", [0, 4])
+def test_the_loss_of_no_token_after_a_past_is_none(cached):
+    """`-0:` took all of the mask."""
+    _, ours = pair(configuration())
+    ids, past = tokens(3, cached), KVCache()
+    with torch.no_grad():
+        if cached:
+            ours(ids, past=past)
+        loss, logits = ours(ids[:, :0], torch.ones(3, cached), ids[:, :0], past)
+    assert logits.shape == (3, 0, 67)
+    assert loss.isnan()
+
+
 def test_the_shifted_loss_by_hand():
     logits, labels = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0)), tokens(2, 5) % 7
     mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
@@ -142,6 +164,21 @@ def test_greedy_generation_is_that_of_transformers(side, use_cache):
     ids, mask = tokens(3, 11), padded(side)
     told = theirs.generate(ids, attention_mask=mask, max_new_tokens=15, do_sample=False, pad_token_id=0)
     assert torch.equal(ours.generate(ids, 15, mask, use_cache=use_cache), told)
+
+
+@pytest.mark.parametrize("mask", [padded("right"), torch.zeros(3, 11, dtype=torch.long)], ids=["right", "all padding"])
+def test_a_prompt_that_ends_in_padding_is_refused(mask):
+    """Its next token would be told by padding."""
+    _, ours = pair(configuration())
+    with pytest.raises(ValueError, match="attention_mask: each prompt must end in a token; pad on the left"):
+        ours.generate(tokens(3, 11), 2, mask)
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(2, 0, dtype=torch.long)], ids=["no mask", "its mask"])
+def test_an_empty_prompt_is_refused(mask):
+    _, ours = pair(configuration())
+    with pytest.raises(ValueError, match="each prompt must end in a token"):
+        ours.generate(tokens(2, 0), 2, mask)
 
 
 def test_a_sequence_that_ended_repeats_its_end_while_others_go_on():
