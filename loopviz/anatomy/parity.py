@@ -29,7 +29,10 @@ from . import families, rope
 from .llama import IGNORED, LlamaForCausalLM, repeat_kv, rotary_frequencies, shifted_loss
 
 ATTENTIONS = ("eager", "sdpa")
-ROUNDINGS = 32  # so many units in the last place of the largest logit count as rounding
+OWN = 4  # so many times what transformers' own two ways are apart are rounding (40 tiny models of 3 kinds: at most 1)
+UNITS = 2  # where those two are equal: so many units in the last place of the largest logit
+ROUNDINGS = 32  # so many units in the last place of a loss or a score count as rounding
+FURTHEST = 8192  # position: an angle of a later one has too few digits left in float32 to tell one law from another
 HELD_LOGITS = 3  # ours and both of theirs
 SPARE = 0.1  # of the memory, for what is not counted
 SEED = 0
@@ -72,7 +75,7 @@ class Row:
         largest_logit: by size; what rounding is relative to.
         loss_theirs, loss_ours: of all labels, as the article counts it.
         real_theirs, real_ours: with padding left out.
-        own_delta_logit: largest difference between transformers' own two ways; None before both are known.
+        own_delta_logit: largest difference between transformers' own two ways, the same in both rows.
     """
 
     subject: str
@@ -86,7 +89,7 @@ class Row:
     loss_ours: float
     real_theirs: float
     real_ours: float
-    own_delta_logit: float | None
+    own_delta_logit: float
 
     @property
     def delta_loss(self) -> float:
@@ -96,20 +99,24 @@ class Row:
 
     @property
     def bound(self) -> float:
-        """How large a difference is still rounding."""
-        return ROUNDINGS * self._rounded_in[1] * self.largest_logit
+        """How large a difference is still rounding, by the yardstick of transformers' own two ways.
+
+        In half precision a fault may be as small as that where attention hardly matters: of a new model that is 64 wide,
+        frequencies that are half as large move no bfloat16 logit further. The same fault is seen in float32.
+        """
+        return max(OWN * self.own_delta_logit, UNITS * self._eps * self.largest_logit)
 
     @property
     def agrees(self) -> bool:
-        """Whether whatever differs is rounding."""
-        loss = 2 * self.bound + ROUNDINGS * torch.finfo(torch.float32).eps * abs(self.loss_theirs)
+        """Whether whatever differs is rounding. A loss moves by at most twice what a logit does; it is float32 always."""
+        own = ROUNDINGS * torch.finfo(torch.float32).eps * (abs(self.loss_theirs) + self.largest_logit)
+        loss = 2 * self.max_delta_logit + own
         return self.max_delta_logit <= self.bound and self.delta_loss <= loss  # a NaN is not
 
     @property
-    def _rounded_in(self) -> tuple[str, float]:
-        """The coarsest dtype on the way, and its unit in the last place."""
-        coarse = torch.float32 if self.dtype == torch.float64 else self.dtype
-        return str(coarse).removeprefix("torch."), torch.finfo(coarse).eps
+    def _eps(self) -> float:
+        """A unit in the last place of the coarsest dtype on the way; the eager softmax is float32 in float64 too."""
+        return torch.finfo(torch.float32 if self.dtype == torch.float64 else self.dtype).eps
 
     def why(self) -> str:
         """Why it is as it is, in a sentence."""
@@ -118,10 +125,8 @@ class Row:
         if not self.agrees:
             return f"more than rounding ({self.bound:.1e}): the two do not compute the same"
         if self.attention == "sdpa":
-            own = (
-                "" if self.own_delta_logit is None else f"; its own eager differs from it by {self.own_delta_logit:.1e}"
-            )
-            return f"rounding: the fused attention adds in another order{own}"
+            own = f"its own eager differs from it by {self.own_delta_logit:.1e}"
+            return f"rounding: the fused attention adds in another order; {own}"
         if self.dtype == torch.float64:
             return "rounding: eager attention takes its softmax in float32 even here, llama.py in float64"
         return "rounding: the same operations; this processor's matrix product depends on how a matrix lies in memory"
@@ -245,18 +250,29 @@ def seconds(subject: Subject, dtype: torch.dtype, device: torch.device) -> float
     return HELD_LOGITS * rows * tokens * families.flops(subject.config, tokens) / rate
 
 
-def check_memory(subject: Subject, dtype: torch.dtype) -> None:
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free: a CUDA device's own, else this machine's (of MPS it is the same memory; of other devices their
+    own is not asked)."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory()
+
+
+def check_memory(subject: Subject, dtype: torch.dtype, device: torch.device | None = None) -> None:
     """Refuse what does not fit.
 
+    Args:
+        device: where it is computed; None: the CPU.
+
     Raises:
-        ValueError: with what is needed and what is free.
+        ValueError: with what is needed and what is free, and where.
     """
-    need, free = memory(subject, dtype), available_memory()
+    device = device or torch.device("cpu")
+    need, free = memory(subject, dtype), free_memory(device)
     if need > free:
         kind = str(dtype).removeprefix("torch.")
+        where = {"cpu": "", "cuda": f" on {device}"}.get(device.type, f" on this machine ({device}'s own is not asked)")
         raise ValueError(
-            f"{subject.name}, {kind}: needs {gigabytes(need)} of memory and {gigabytes(free)} are free; leave it out, or "
-            "choose a smaller dtype"
+            f"{subject.name}, {kind}: needs {gigabytes(need)} of memory and {gigabytes(free)} are free{where}; leave it out, "
+            "or choose a smaller dtype"
         )
 
 
@@ -287,19 +303,21 @@ def compare(subject: Subject, dtype: torch.dtype, device: torch.device | None = 
     Raises:
         ValueError: it does not fit in memory.
     """
-    check_memory(subject, dtype)
     device = device or torch.device("cpu")
+    check_memory(subject, dtype, device)
     theirs, ours = build(subject, dtype, device)
     batch = Batch(*(each.to(device) for each in vars(subject.batch).values()))
     real_ours, found = ours(batch.input_ids, batch.attention_mask, batch.labels)
     losses_ours = (shifted_loss(found, batch.labels), real_ours)
     labels = (batch.labels, _real_labels(batch))
-    rows, kept = [], []
+    kept = {}
     for attention in ATTENTIONS:
         theirs.set_attn_implementation(attention)
-        logits = theirs(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        kept[attention] = theirs(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+    own = _largest(*kept.values())
+    rows = []
+    for attention, logits in kept.items():
         losses = [theirs.loss_function(logits, wanted, subject.config.vocab_size) for wanted in labels]
-        kept.append(logits)
         rows.append(
             Row(
                 subject=subject.name,
@@ -313,7 +331,7 @@ def compare(subject: Subject, dtype: torch.dtype, device: torch.device | None = 
                 loss_ours=float(losses_ours[0]),
                 real_theirs=float(losses[1]),
                 real_ours=float(losses_ours[1]),
-                own_delta_logit=None if len(kept) < len(ATTENTIONS) else _largest(*kept),
+                own_delta_logit=own,
             )
         )
     return rows
@@ -328,9 +346,10 @@ def _real_labels(batch: Batch) -> Tensor:
 
 
 def _largest(logits: Tensor, other: Tensor | None = None) -> float:
-    """The largest absolute value of logits, or of their difference, row by row: a copy of all would be large."""
+    """The largest absolute value of logits, or of their difference, row by row: a copy of all would be large. NaN if one
+    is."""
     rows = (row if other is None else row.double() - other[place].double() for place, row in enumerate(logits))
-    return max(float(row.abs().max()) for row in rows)
+    return float(torch.stack([row.abs().max() for row in rows]).max())  # Python's max would pass over a NaN
 
 
 # -- positions ---------------------------------------------------------------------------------------------------------
@@ -345,6 +364,7 @@ class PositionRow:
         dtype: of angles and products.
         largest: difference of a score.
         scores: the largest score, by size.
+        furthest: the last position that was looked at.
         holds: whether the difference is rounding.
         absolute: of positions that are added to the state: nothing says that the law holds there.
     """
@@ -353,6 +373,7 @@ class PositionRow:
     dtype: torch.dtype
     largest: float
     scores: float
+    furthest: int
     holds: bool
     absolute: bool = False
 
@@ -366,6 +387,9 @@ class PositionRow:
 def positions(subject: Subject, dtype: torch.dtype) -> Iterator[PositionRow]:
     """RoPE's two forms agree once permuted; a score depends on distance alone; with sinusoidal positions it does not.
 
+    Distances are looked at from the first position on, in the middle and at the end of the context, of :data:`FURTHEST` at
+    most.
+
     Args:
         subject: its first layer's real q_proj and k_proj, on the embeddings of the batch's first row.
         dtype: of what is computed; angles of float32 lose digits as positions grow.
@@ -377,23 +401,23 @@ def positions(subject: Subject, dtype: torch.dtype) -> Iterator[PositionRow]:
     ids = subject.batch.input_ids[0, :16]
     x = layer.input_layernorm(ours.model.embed_tokens(ids).to(dtype))
     heads = _Heads(layer.self_attn, x, rotary_frequencies(config).to(dtype))
-    n, last = len(ids), max(config.max_position_embeddings - len(ids), 0)
+    n, last = len(ids), max(min(config.max_position_embeddings, FURTHEST) - len(ids), 0)
     here, away = torch.arange(n), [torch.arange(n) + start for start in (last // 2, last)]
     rotated = heads.rotated(here)
     size = float(rotated.abs().max())
     unit = torch.finfo(dtype).eps
-    yield _law("pairs (Meta) = halves (transformers)", dtype, heads.rotated_pairs(here) - rotated, size, unit * n)
+    yield _law("pairs (Meta) = halves (transformers)", dtype, heads.rotated_pairs(here) - rotated, size, unit, n)
     moved = torch.stack([heads.rotated(place) for place in away]) - rotated
-    yield _law("RoPE: score of a distance, anywhere", dtype, moved, size, unit * (last + n))
+    yield _law("RoPE: score of a distance, anywhere", dtype, moved, size, unit, last + n)
     absolute = torch.stack([heads.absolute(place) for place in away]) - heads.absolute(here)
-    yield replace(
-        _law("sinusoidal: score of a distance, anywhere", dtype, absolute, size, unit * (last + n)), absolute=True
-    )
+    law = _law("sinusoidal: score of a distance, anywhere", dtype, absolute, size, unit, last + n)
+    yield replace(law, absolute=True)
 
 
-def _law(law: str, dtype: torch.dtype, difference: Tensor, size: float, unit: float) -> PositionRow:
+def _law(law: str, dtype: torch.dtype, difference: Tensor, size: float, unit: float, n: int) -> PositionRow:
+    """Of the first `n` positions: the digits that an angle loses grow with it."""
     largest = float(difference.abs().max())
-    return PositionRow(law, dtype, largest, size, largest <= ROUNDINGS * unit * size)
+    return PositionRow(law, dtype, largest, size, n - 1, largest <= ROUNDINGS * unit * n * size)
 
 
 class _Heads:
