@@ -1,13 +1,14 @@
 """LLaMA 1, 2 and 3: the published sizes, each with its source, and what they cost, computed.
 
-Functions take a published size or any configuration with transformers' field names.
+Functions take a published size or any configuration with transformers' field names; what it leaves out is read as
+`llama.py` reads it. Llama 3.1 405B's scaling of its positions is not part of a size: it costs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from loopviz.model.checkpoints.limits import count_weights
@@ -15,11 +16,25 @@ from loopviz.model.checkpoints.limits import count_weights
 from .llama import head_width
 
 T = 10**12
-LLAMA_1 = "Touvron et al. 2023, arXiv:2302.13971, Table 2; vocabulary, ff and theta: the released code and params.json"
-LLAMA_2 = "Touvron et al. 2023, arXiv:2307.09288, Table 1; layers, widths and heads: the released params.json"
-LLAMA_2_34B = "arXiv:2307.09288, Table 1 (never released); layers, widths and heads: Code Llama 34B's config.json"
+LLAMA_1 = (
+    "Touvron et al. 2023, arXiv:2302.13971, Table 2 (layers, width, heads, tokens); context, ff and theta: the released "
+    "code (max_seq_len of ModelArgs) and params.json; vocabulary: the released tokenizer"
+)
+LLAMA_2 = (
+    "Touvron et al. 2023, arXiv:2307.09288, Table 1 (context, grouped queries, tokens) and section 2.2 (vocabulary); "
+    "layers, widths and heads: the released params.json; theta: the released code"
+)
+LLAMA_2_34B = (
+    "arXiv:2307.09288, Table 1 (never released) and section 2.2; layers, widths and heads: Code Llama 34B's config.json, "
+    "whose theta of 1,000,000 is not taken; theta: the released code of Llama 2"
+)
 LLAMA_3 = (
-    "Grattafiori et al. 2024, arXiv:2407.21783, Table 3 (ff: as released, config.json); 128,256 rows with the marks"
+    "Grattafiori et al. 2024, arXiv:2407.21783, Table 3 (ff: as released, config.json); 128,256 rows with the marks; "
+    "context and tokens (over 15 T): the model card of April 2024"
+)
+LLAMA_31_405B = (
+    "Grattafiori et al. 2024, arXiv:2407.21783, Table 3 (ff: as released, config.json) and text (15.6 T tokens, a context "
+    "of 128K); 128,256 rows with the marks; 131,072: config.json"
 )
 
 
@@ -32,6 +47,7 @@ class PublishedSize:
         max_position_embeddings: the context it was published with.
         tokens: it was trained on.
         source: where these numbers stand.
+        tokens_or_more: whether only a floor of `tokens` was published.
     """
 
     name: str
@@ -49,6 +65,7 @@ class PublishedSize:
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
+    tokens_or_more: bool = False
 
 
 def _sizes() -> dict[str, PublishedSize]:
@@ -64,9 +81,9 @@ def _sizes() -> dict[str, PublishedSize]:
         PublishedSize("Llama 2 13B", 2, 40, 5120, 40, 40, 13824, *of_2, 2.0 * T, LLAMA_2),
         PublishedSize("Llama 2 34B", 2, 48, 8192, 64, 8, 22016, *of_2, 2.0 * T, LLAMA_2_34B),
         PublishedSize("Llama 2 70B", 2, 80, 8192, 64, 8, 28672, *of_2, 2.0 * T, LLAMA_2),
-        PublishedSize("Llama 3 8B", 3, 32, 4096, 32, 8, 14336, *of_3, 15.0 * T, LLAMA_3),
-        PublishedSize("Llama 3 70B", 3, 80, 8192, 64, 8, 28672, *of_3, 15.0 * T, LLAMA_3),
-        PublishedSize("Llama 3.1 405B", 3, 126, 16384, 128, 8, 53248, *of_31, 15.6 * T, LLAMA_3),
+        PublishedSize("Llama 3 8B", 3, 32, 4096, 32, 8, 14336, *of_3, 15.0 * T, LLAMA_3, tokens_or_more=True),
+        PublishedSize("Llama 3 70B", 3, 80, 8192, 64, 8, 28672, *of_3, 15.0 * T, LLAMA_3, tokens_or_more=True),
+        PublishedSize("Llama 3.1 405B", 3, 126, 16384, 128, 8, 53248, *of_31, 15.6 * T, LLAMA_31_405B),
     )
     return {row.name: row for row in rows}
 
@@ -74,14 +91,31 @@ def _sizes() -> dict[str, PublishedSize]:
 SIZES: Mapping[str, PublishedSize] = MappingProxyType(_sizes())
 
 
+def key_value_heads(config: Any) -> int:
+    """K: `num_key_value_heads` where the configuration has one, else N, a key and a value for every query head."""
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
 def parameters(config: Any) -> int:
-    """Numbers in all its weights, a tied head once."""
-    return count_weights(config)
+    """Numbers in all its weights, a tied head once.
+
+    Raises:
+        CheckpointError: sizes that no Llama can have.
+    """
+    needed = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "intermediate_size")
+    flags = ("attention_bias", "mlp_bias", "tie_word_embeddings")
+    shape: Any = SimpleNamespace(
+        **{name: getattr(config, name) for name in needed},
+        **{name: bool(getattr(config, name, False)) for name in flags},
+        head_dim=getattr(config, "head_dim", None),
+        num_key_value_heads=key_value_heads(config),
+    )
+    return count_weights(shape)
 
 
 def kv_bytes(config: Any, itemsize: int = 2) -> int:
     """Bytes that a token leaves in the cache: a key and a value for each K/V head of each layer."""
-    return 2 * int(config.num_hidden_layers) * int(config.num_key_value_heads) * head_width(config) * itemsize
+    return 2 * int(config.num_hidden_layers) * key_value_heads(config) * head_width(config) * itemsize
 
 
 def flops(config: Any, context: int = 0) -> int:
@@ -92,7 +126,7 @@ def flops(config: Any, context: int = 0) -> int:
         context: tokens it looks back on, itself among them; 0 leaves the attention's own products out.
     """
     hidden, head = config.hidden_size, head_width(config)
-    projections = 2 * hidden * head * (config.num_attention_heads + config.num_key_value_heads)
+    projections = 2 * hidden * head * (config.num_attention_heads + key_value_heads(config))
     layer = projections + 3 * hidden * config.intermediate_size + 2 * config.num_attention_heads * head * context
     return 2 * int(config.num_hidden_layers * layer + hidden * config.vocab_size)
 
@@ -127,6 +161,6 @@ def lora_parameters(rows: int, columns: int, rank: int) -> int:
 def lora_total(config: Any, rank: int) -> int:
     """The same of the four attention projections of every layer, those that Alpaca-LoRA trains."""
     hidden, head = int(config.hidden_size), head_width(config)
-    queries, keys = int(config.num_attention_heads) * head, int(config.num_key_value_heads) * head
+    queries, keys = int(config.num_attention_heads) * head, key_value_heads(config) * head
     layer = 2 * lora_parameters(hidden, queries, rank) + 2 * lora_parameters(hidden, keys, rank)
     return int(config.num_hidden_layers) * layer

@@ -48,6 +48,41 @@ def test_every_size_says_where_its_numbers_stand_and_has_whole_heads():
         assert size.generation in (1, 2, 3)
 
 
+def test_sources_say_which_number_stands_where():
+    """Table 2 of LLaMA has no context, and Code Llama's theta is another; "over 15 T" is no paper's figure."""
+    sources = {name: size.source for name, size in families.SIZES.items()}
+    assert "context, ff and theta: the released code (max_seq_len" in sources["LLaMA 7B"]
+    assert "section 2.2 (vocabulary)" in sources["Llama 2 7B"]
+    assert "whose theta of 1,000,000 is not taken" in sources["Llama 2 34B"]
+    assert families.SIZES["Llama 2 34B"].rope_theta == 10_000
+    for name in ("Llama 3 8B", "Llama 3 70B"):
+        assert "(over 15 T): the model card" in sources[name]
+        assert families.SIZES[name].tokens_or_more
+    assert "15.6 T tokens" in sources["Llama 3.1 405B"]
+    assert "131,072: config.json" in sources["Llama 3.1 405B"]
+    assert not families.SIZES["Llama 3.1 405B"].tokens_or_more
+
+
+@pytest.mark.parametrize("left_out", [True, False], ids=["left out", "None"])
+def test_a_configuration_without_key_value_heads_has_one_for_every_query(left_out):
+    """As `llama.py` reads it; and no bias and no tie where nothing is said of them."""
+    fields = {
+        "vocab_size": 67,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "rms_norm_eps": 1e-6,
+    }
+    config = SimpleNamespace(**fields, **({} if left_out else {"num_key_value_heads": None}))
+    whole = configuration(num_key_value_heads=4)
+    weights = LlamaForCausalLM(config).state_dict().values()
+    assert families.parameters(config) == families.parameters(whole) == sum(weight.numel() for weight in weights)
+    assert families.kv_bytes(config) == families.kv_bytes(whole)
+    assert families.flops(config, 5) == families.flops(whole, 5)
+    assert families.lora_total(config, 2) == families.lora_total(whole, 2)
+
+
 def test_the_training_of_405b_costs_what_its_paper_says():
     """3.8e25 FLOPs, by the paper's own count of 6 a parameter and token: shape and tokens fit together."""
     size = families.SIZES["Llama 3.1 405B"]
