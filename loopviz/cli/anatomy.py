@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BUNDLED = "stories-loop"
 PARTS = ("article", "model")
+MOST_TOKENS = 10**9
+MOST_RANK = 10**6
 
 
 def add_parsers(commands: Any) -> None:
@@ -36,9 +38,7 @@ def add_parsers(commands: Any) -> None:
         "the reproduction article's configuration (needs about 4 GB in float32) and of a model, whose loop is not run. "
         "Exit code 1 if they differ by more than rounding.",
     )
-    check.add_argument(
-        "--model", default=BUNDLED, help="named model, Hub id, folder or GGUF file (default: %(default)s)"
-    )
+    check.add_argument("--model", help=f"named model, Hub id, folder or GGUF file (default: {BUNDLED})")
     check.add_argument("--only", choices=PARTS, help="the article's configuration alone, or the model alone")
     check.add_argument("--prompt", help="the model reads this text instead of random tokens")
     check.add_argument(
@@ -90,6 +90,8 @@ def dtypes(text: str) -> tuple[str, ...]:
 def _check(options: argparse.Namespace) -> int:
     if options.prompt is not None and options.only == "article":
         raise UsageError("--prompt: no effect with --only article, which reads the article's random tokens")
+    if options.model is not None and options.only == "article":
+        raise UsageError("--model: no effect with --only article")
     check_threads(options.threads)
 
     import torch
@@ -106,42 +108,57 @@ def _check(options: argparse.Namespace) -> int:
     subjects = []
     if options.only != "model":
         subjects.append(parity.article())
-        for kind in kinds:
-            parity.check_memory(subjects[0], kind)
+        _check_memory(subjects, kinds, device)  # before a model is loaded
     if options.only != "article":
-        subjects.append(_model(options))
-    rows = [row for subject in subjects for kind in kinds for row in _rows(subject, kind, device)]
-    print(_agreement(rows), flush=True)
+        subjects.append(_model(BUNDLED if options.model is None else options.model, options))
+        _check_memory(subjects, kinds, device)
+    rows: list[Row] = []
+    try:
+        for subject in subjects:
+            for kind in kinds:
+                rows += _rows(subject, kind, device)
+    finally:  # what is known is not lost where the next one fails
+        if rows:
+            print(_agreement(rows), flush=True)
     laws = [] if options.only == "article" else [row for kind in _wide(kinds) for row in _laws(subjects[-1], kind)]
     if laws:
         print("\n" + _positions(laws), flush=True)
+    if options.only != "article" and (narrow := [_short(kind) for kind in kinds if kind not in _wide(kinds)]):
+        print(f"loopviz: note: no positions in {', '.join(narrow)}: only in float32 and float64", file=sys.stderr)
     return 0 if all(row.agrees for row in rows) and all(law.as_expected for law in laws) else 1
 
 
-def _model(options: argparse.Namespace) -> Subject:
+def _check_memory(subjects: Sequence[Subject], kinds: Sequence[torch.dtype], device: torch.device) -> None:
+    from loopviz.anatomy import parity
+
+    for subject in subjects:
+        for kind in kinds:
+            parity.check_memory(subject, kind, device)
+
+
+def _model(name: str, options: argparse.Namespace) -> Subject:
     import torch
 
     from loopviz.anatomy import parity
+    from loopviz.engine import context_length, encode_prompt
 
-    loaded = load(options.model, torch.float32, {}, options.device)
+    loaded = load(name, torch.float32, {}, options.device)
     if loaded.model.config.loop_blocks():
-        print(f"loopviz: note: {options.model}: its loop is not run; each layer runs once", file=sys.stderr)
+        print(f"loopviz: note: {name}: its loop is not run; each layer runs once", file=sys.stderr)
     if options.prompt is None:
-        return parity.of_model(loaded.model, options.model)
-    ids = loaded.tokenizer(options.prompt)["input_ids"]
-    most = loaded.model.config.max_position_embeddings
-    if not 2 <= len(ids) <= most:
-        raise ValueError(f"prompt: {len(ids)} tokens; 2 to {most} are read, the model's context")
-    return parity.of_model(loaded.model, f"{options.model}, prompt", torch.tensor(ids))
+        return parity.of_model(loaded.model, name)
+    ids = encode_prompt(loaded.tokenizer, options.prompt, chat=False, context=context_length(loaded.model))
+    if len(ids) < 2:
+        raise ValueError("prompt: 1 token; must be at least 2, for the loss is that of a token after another")
+    return parity.of_model(loaded.model, f"{name}, prompt", torch.tensor(ids))
 
 
 def _rows(subject: Subject, kind: torch.dtype, device: torch.device) -> list[Row]:
     from loopviz.anatomy import families, parity
-    from loopviz.model.checkpoints.inspect import available_memory
     from loopviz.model.checkpoints.limits import gigabytes
 
-    parity.check_memory(subject, kind)
-    need, free = gigabytes(parity.memory(subject, kind)), gigabytes(available_memory())
+    parity.check_memory(subject, kind, device)
+    need, free = gigabytes(parity.memory(subject, kind)), gigabytes(parity.free_memory(device))
     print(
         f"loopviz: {subject.name}, {_short(kind)}: {families.parameters(subject.config):,} parameters; needs {need} of "
         f"memory ({free} are free) and about {parity.seconds(subject, kind, device):.0f} s",
@@ -192,8 +209,9 @@ def _positions(laws: Sequence[PositionRow]) -> str:
 
     table = pd.DataFrame(
         {
-            "positions": row.law,
+            "law of positions": row.law,
             "dtype": _short(row.dtype),
+            "positions up to": f"{row.furthest:,}",
             "max |Δscore|": f"{row.largest:.1e}",
             "of scores up to": f"{row.scores:.3g}",
             "equal": "yes" if row.holds else "no",
@@ -207,8 +225,8 @@ def _positions(laws: Sequence[PositionRow]) -> str:
 
 
 def _families(options: argparse.Namespace) -> int:
-    check_whole("context", options.context, 1)
-    check_whole("rank", options.rank, 1)
+    check_whole("context", options.context, 1, MOST_TOKENS)
+    check_whole("rank", options.rank, 1, MOST_RANK)
 
     import pandas as pd
     import torch
@@ -230,7 +248,7 @@ def _families(options: argparse.Namespace) -> int:
             "vocabulary": size.vocab_size,
             "context": size.max_position_embeddings,
             "theta": f"{size.rope_theta:g}",
-            "trained on": f"{size.tokens / families.T:g} T",
+            "trained on": f"{'>= ' * size.tokens_or_more}{size.tokens / families.T:g} T",
             "parameters": f"{count:,}",
             "KV bytes/token": f"{families.kv_bytes(size, itemsize):,}",
             "GFLOPs/token": f"{families.flops(size, context) / 1e9:.1f}",

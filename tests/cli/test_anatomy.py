@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from loopviz.anatomy import families, llama, parity
 from loopviz.cli import main
@@ -69,17 +70,69 @@ def test_memory_that_lacks_is_refused_before_any_model_is_loaded(capfd, monkeypa
     assert err.count("\n") == 1
 
 
+def test_memory_that_lacks_in_a_later_dtype_is_refused_before_anything_is_computed(llama_folder, capfd, monkeypatch):
+    folder = llama_folder()
+    need = parity.memory
+
+    def memory(subject, dtype):
+        return 10**15 if dtype == torch.float64 else need(subject, dtype)
+
+    monkeypatch.setattr(parity, "memory", memory)
+    monkeypatch.setattr(parity, "compare", lambda *args: pytest.fail("computed"))
+    assert run("check", "--only", "model", "--model", folder, "--dtype", "float32,float64") == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "float64: needs 1e+06 GB of memory" in err
+
+
+def test_what_is_known_is_printed_where_a_later_dtype_fails(llama_folder, capfd, monkeypatch):
+    right = parity.compare
+
+    def compare(subject, dtype, device):
+        if dtype == torch.float64:
+            raise ValueError("no room is left")
+        return right(subject, dtype, device)
+
+    monkeypatch.setattr(parity, "compare", compare)
+    assert run("check", "--only", "model", "--model", llama_folder(), "--dtype", "float32,float64") == 2
+    out, err = capfd.readouterr()
+    rows = [line.split() for line in out.splitlines() if " eager " in line or " sdpa " in line]
+    assert [row[-7:-5] for row in rows if row[-1] in ("yes", "no")] == [["float32", "eager"], ["float32", "sdpa"]]
+    assert err.splitlines()[-1] == "loopviz: no room is left"
+
+
+@pytest.mark.parametrize(("kinds", "noted"), [("bfloat16,float32", True), ("float32", False)])
+def test_that_half_precision_has_no_positions_is_said_in_a_line(kinds, noted, llama_folder, capfd):
+    assert run("check", "--only", "model", "--model", llama_folder(), "--dtype", kinds) == 0
+    out, err = capfd.readouterr()
+    assert err.count("loopviz: note: no positions in bfloat16: only in float32 and float64\n") == noted
+    assert "RoPE: score of a distance, anywhere" in out
+
+
+def test_the_positions_that_are_looked_at_are_in_the_table(llama_folder, capfd):
+    assert run("check", "--only", "model", "--model", llama_folder(max_position_embeddings=131_072)) == 0
+    out = capfd.readouterr().out
+    assert "positions up to" in out
+    (line,) = (line for line in out.splitlines() if "RoPE: score of a distance" in line)
+    assert " 8,191 " in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("check", "--only", "article", "--prompt", "a"), "--prompt: no effect with --only article"),
         (("check", "--only", "model", "--model", "no such model"), "no such model"),
-        (("check", "--only", "model", "--prompt", ""), "prompt: 0 tokens; 2 to 256 are read, the model's context"),
-        (("check", "--only", "model", "--prompt", "a " * 300), "tokens; 2 to 256 are read"),
+        (("check", "--only", "article", "--model", "glassbox"), "--model: no effect with --only article"),
+        (("check", "--only", "model", "--prompt", ""), "prompt: empty; write at least one character"),
+        (("check", "--only", "model", "--prompt", "\ud83d"), "prompt: half a surrogate pair at character 0"),
+        (("check", "--only", "model", "--prompt", "a " * 300), "tokens, and the model's context is 256 tokens"),
+        (("check", "--only", "model", "--model", "glassbox", "--prompt", "a"), "prompt: 1 token; must be at least 2"),
         (("check", "--threads", "0"), "--threads 0: must be at least 1"),
         (("check", "--device", "abacus"), "device='abacus'"),
         (("families", "--context", "0"), "context=0: must be a whole number"),
+        (("families", "--context", str(10**400)), "context=10^400 and more: must be a whole number"),
         (("families", "--rank", "0"), "rank=0: must be a whole number"),
+        (("families", "--rank", str(10**400)), "rank=10^400 and more: must be a whole number"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )
@@ -107,6 +160,7 @@ def test_families_prints_every_size_with_its_source(capfd):
         assert f"{families.parameters(size):,}" in line
         assert f"{families.kv_bytes(size):,}" in line
         assert size.source in out
+        assert f" {'>= ' if size.name in ('Llama 3 8B', 'Llama 3 70B') else ''}{size.tokens / families.T:g} T " in line
 
 
 def test_families_count_in_the_dtype_context_and_rank_that_are_given(capfd):
