@@ -249,6 +249,10 @@ def test_a_broken_law_of_positions_is_seen(monkeypatch):
 def test_sinusoids_in_the_place_of_rotations_are_seen_at_any_context(context, monkeypatch):
     """A law of 131,072 positions in float32 would allow half of a score: no further than 8,192 is looked at."""
     model, _ = pair(configuration(max_position_embeddings=context), torch.float32)
+    attention = model.model.layers[0].self_attn
+    with torch.no_grad():  # scores as large as a trained model's: what is added is a fifth of them
+        attention.q_proj.weight.mul_(6)
+        attention.k_proj.weight.mul_(6)
     subject = parity.of_model(model, "m")
     _, distance, sinusoidal = parity.positions(subject, torch.float32)
     assert distance.holds
