@@ -53,7 +53,7 @@ import json, sys, tempfile
 import pytest
 from loopviz import app, loop_fields
 from loopviz.app import controls as st
-from loopviz.app.compare.request import PLAIN, Asked
+from loopviz.app.compare.request import Asked
 from loopviz.app.controls.face import face
 from loopviz.app.controls.link_word import PageState, decode, encode
 from loopviz.app.page import page_data
@@ -126,7 +126,7 @@ assert decode(sys.argv[2])[0].values["loop_sway"] == 0.5
 # Compare: a card of its own
 asked = Asked.read({"lang": "en", "cards": [{"name": "a", "values": {"loop_sway": 0.25}}]}, "m")
 assert asked.form(asked.cards[0]).settings["loop_sway"] == 0.25
-assert "loop_sway" not in PLAIN  # off in the plain model
+assert "loop_sway" not in st.NEUTRAL  # off in the plain model
 print("known everywhere")
 """
 
