@@ -76,9 +76,10 @@ def written(page: Page) -> frozenset[str]:
     return frozenset(re.findall("[A-Za-z'-]{2,}", " ".join(tokens) + " " + "".join(tokens)))
 
 
-def typed(page: Page) -> frozenset[str]:
-    """Pieces of the words a comparison reads: its table names the token whose prediction the cache changed most."""
+def compared(page: Page) -> frozenset[str]:
+    """Tokens of a comparison's texts: its table names the one whose prediction the cache changed most."""
     texts = page.evaluate("[...document.querySelectorAll('textarea')].map((field) => field.value)")
+    texts += page.evaluate("[...document.querySelectorAll('.lv-card-text *')].map((token) => token.textContent)")
     words = re.findall("[A-Za-z]+", " ".join(texts))
     return frozenset(word[i:j] for word in words for i in range(len(word)) for j in range(i + 2, len(word) + 1))
 
@@ -139,7 +140,7 @@ def test_a23_compare_is_chinese(visit: Callable[..., Page]) -> None:
     page.locator(".lv-setup summary").nth(1).click()
     page.locator(".lv-go").click()
     page.wait_for_selector('.lv-page[data-end="done"][data-drawn="true"]')
-    chinese(page, typed(page))
+    chinese(page, compared(page))
 
 
 def test_a23_the_lab_is_chinese(visit: Callable[..., Page]) -> None:
