@@ -1,0 +1,127 @@
+"""Why decoding is bound by reading weights: this machine's two limits, and where a token stands under them.
+
+A token of a decode reads every weight once (a looped layer's once a step), and multiplies each by one number; a prompt's pass
+multiplies it by one number a token. The machine moves so many bytes and does so many operations a second: whichever takes
+longer is the limit (Williams, Waterman, Patterson 2009, "Roofline").
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from . import families
+from .llama import head_width
+
+READ = 2**28  # bytes that are read to measure the bandwidth: more than any cache of a processor here
+SQUARE = 1024  # side of the matrices that are multiplied to measure operations
+TRIES = 5  # the quickest counts: other work only ever makes a machine look slower
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine can do at most, as measured.
+
+    Attributes:
+        bytes_per_second: read from memory.
+        flops_per_second: of a product of large matrices.
+    """
+
+    bytes_per_second: float
+    flops_per_second: float
+
+    @property
+    def balance(self) -> float:
+        """Operations for each byte at which both limits take as long: work with less is bound by memory."""
+        return self.flops_per_second / self.bytes_per_second
+
+
+@cache
+def measure(kind: str = "cpu", dtype: torch.dtype = torch.float32) -> Machine:
+    """This machine, by reading many bytes and multiplying two matrices with torch, with the threads it has; a second or less.
+
+    Args:
+        kind: of device, as torch calls it.
+        dtype: of the numbers.
+    """
+    device = torch.device(kind)
+    many = torch.ones(READ // dtype.itemsize, dtype=dtype, device=device)
+    vector = torch.ones(SQUARE, dtype=dtype, device=device)
+    rows = many.view(-1, SQUARE)
+    square = torch.ones(SQUARE, SQUARE, dtype=dtype, device=device)
+    return Machine(
+        bytes_per_second=READ / _quickest(lambda: rows @ vector, device),  # reads each byte once, as a decode does
+        flops_per_second=2 * SQUARE**3 / _quickest(lambda: square @ square, device),
+    )
+
+
+def _quickest(work: Callable[[], Any], device: torch.device) -> float:
+    found = []
+    for _ in range(TRIES):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass costs.
+
+    Attributes:
+        bytes: read: weights, and the keys and values of the tokens before.
+        flops: operations of its products of matrices.
+    """
+
+    bytes: float
+    flops: float
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte."""
+        return self.flops / self.bytes
+
+    def seconds(self, machine: Machine) -> float:
+        """What it takes at least."""
+        return max(self.bytes / machine.bytes_per_second, self.flops / machine.flops_per_second)
+
+    def bound(self, machine: Machine) -> str:
+        """`memory` or `arithmetic`: which of the two limits it meets."""
+        return "memory" if self.intensity < machine.balance else "arithmetic"
+
+
+def pass_of(config: Any, itemsize: int, *, tokens: int, past: int, layer_runs: int) -> Pass:
+    """A pass of a Llama: a prompt's (`tokens` many) or a decode's (1).
+
+    Args:
+        config: sizes with transformers' names.
+        itemsize: bytes of a weight and of a cached number.
+        tokens: read by the pass.
+        past: tokens before, whose keys and values are read.
+        layer_runs: runs of a layer: L, and more where layers loop. Each reads its weights anew, for they do not fit into a
+            processor's cache, and one slot of keys and values.
+    """
+    layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
+    embedding = int(config.vocab_size) * hidden
+    outside = embedding if getattr(config, "tie_word_embeddings", False) else 2 * embedding
+    layer = (families.parameters(config) - outside - hidden) / layers  # numbers of one layer
+    cached = 2 * families.key_value_heads(config) * head_width(config)  # of one token and layer
+    read = layer_runs * (layer + cached * (past + tokens)) + embedding  # all of the head, and of the embeddings a row
+    pairs = tokens * past + tokens * (tokens + 1) / 2
+    products = layer_runs * (tokens * layer + 2 * pairs * int(config.num_attention_heads) * head_width(config))
+    return Pass(bytes=itemsize * read, flops=2 * (products + embedding))
+
+
+def passes(config: Any, itemsize: int, layer_runs: int, context: int) -> Mapping[str, Pass]:
+    """A prompt of `context` tokens, and a token after it."""
+    return {
+        "prefill": pass_of(config, itemsize, tokens=context, past=0, layer_runs=layer_runs),
+        "decode": pass_of(config, itemsize, tokens=1, past=context, layer_runs=layer_runs),
+    }

@@ -1,0 +1,112 @@
+"""A run's tokens read again are the run's: its states, norms and log-probabilities, whatever was set, changed, asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loopviz.anatomy.reread import Reread, memory
+from loopviz.engine import Steering, StreamSettings, run
+from loopviz.trace import Trace
+from tests.engine import tiny
+from tests.model.tiny import DYNAMIC, LOOP, MODES, TWO
+
+KINDS: dict[str, dict[str, Any]] = {
+    **{name: {**LOOP, **mode} for name, mode in MODES.items()},
+    "dynamic": {**DYNAMIC, "cosine_threshold": 0.9},
+    "two blocks": TWO,
+    "plain": {},
+}
+PROMPT = "Once upon a time"
+
+
+def made(kind: str, **more: Any) -> tuple[Any, Trace]:
+    model = tiny.model(**KINDS[kind])
+    return model, run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=6, record="full", seed=1, **more))
+
+
+def is_the_runs(reread: Reread, position: int) -> None:
+    found = reread.agreement(reread.probe(position))
+    assert found.steps
+    assert found.states is None or found.states < 1.1  # of float16's rounding, and a little of float32's
+    assert found.norm is None or found.norm < 1e-4
+    assert found.logprob is not None
+    assert found.logprob < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_token_is_the_runs(kind):
+    model, trace = made(kind)
+    reread = Reread(model, trace)
+    for position in range(len(trace)):
+        is_the_runs(reread, position)
+
+
+@given(kind=st.sampled_from([*KINDS]), order=st.lists(st.integers(0, 9), min_size=2, max_size=5))
+@settings(max_examples=15)
+def test_in_any_order(kind, order):
+    model, trace = made(kind)
+    reread, fresh = Reread(model, trace), {}
+    for position in (each % len(trace) for each in order):
+        found = reread.probe(position)
+        if position not in fresh:
+            fresh[position] = Reread(model, trace).probe(position)
+        assert torch.equal(found.logits, fresh[position].logits)
+        for mine, other in zip(found.layers, fresh[position].layers, strict=True):
+            assert torch.equal(mine.result, other.result)
+            assert torch.equal(mine.keys, other.keys)
+
+
+def test_each_token_under_the_settings_it_was_read_under():
+    model, steering = tiny.model(**{**LOOP, "virtual_layer_count": 1, "virtual_attention_mode": "serial"}), Steering()
+    steering.set_loop(token=7, loop_count=5)
+    steering.set_loop(token=9, loop_count=1)
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=12, record="full"), steering=steering)
+    assert {frame["blocks"][0]["n_steps"] for frame in trace.frames} == {3, 5, 1}
+    reread = Reread(model, trace)
+    for position in (10, 4, 8, 6, 9, 7):
+        is_the_runs(reread, position)
+
+
+def test_what_is_not_the_runs_is_seen():
+    _model, trace = made("serial")
+    other = tiny.model(seed=1, **KINDS["serial"])
+    reread = Reread(other, trace)  # of the same sizes
+    found = reread.agreement(reread.probe(5))
+    assert found.states is not None
+    assert found.states > 100
+
+
+@pytest.mark.parametrize(("place", "named"), [(-1, "position=-1"), (99, "position=99")])
+def test_a_token_outside_the_run_is_refused(place, named):
+    model, trace = made("plain")
+    with pytest.raises(ValueError, match=named):
+        Reread(model, trace).probe(place)
+
+
+def test_a_model_of_other_sizes_is_refused():
+    _, trace = made("plain")
+    with pytest.raises(ValueError, match=r"layers=3: .* 5"):
+        Reread(tiny.model(layers=3), trace)
+
+
+def test_a_run_that_ended_inside_its_prompt_is_refused():
+    model, trace = made("serial")
+    with pytest.raises(ValueError, match="prompt"):
+        Reread(model, Trace(trace.meta, trace.frames[:2]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_is_what_the_tensors_take(kind):
+    model, trace = made(kind)
+    found = Reread(model, trace).probe(len(trace) - 1)
+    runs = found.layers
+    taken = sum(value.nbytes for each in runs for value in vars(each).values() if isinstance(value, torch.Tensor))
+    said = memory(
+        trace.meta["shape"], len(runs), max(len(each.visible) for each in runs), model.config.intermediate_size
+    )
+    assert taken <= said <= 3 * taken
