@@ -1,4 +1,4 @@
-"""`python -m loopviz anatomy check` and `anatomy families`. Nothing heavy is imported before the arguments are known to be
+"""`python -m loopviz anatomy check`, `families` and (in `anatomy_stages.py`) `stages`. Nothing heavy is imported before the arguments are known to be
 well-formed.
 
 Tables go to stdout, what a check needs and its progress to stderr.
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import check_whole
+from loopviz.cli import anatomy_stages
 from loopviz.cli.measure import printed
 from loopviz.cli.options import add_machine, load
 from loopviz.machine import DTYPES, UsageError, check_threads
@@ -29,7 +30,9 @@ MOST_RANK = 10**6
 
 def add_parsers(commands: Any) -> None:
     """Add the sub-commands to the command line's parser."""
-    anatomy = commands.add_parser("anatomy", help="a Llama from scratch: is it one, and what the published sizes cost")
+    anatomy = commands.add_parser(
+        "anatomy", help="a Llama from scratch: is it one, what one layer computed, and what the published sizes cost"
+    )
     parts = anatomy.add_subparsers(dest="part", required=True)
     check = parts.add_parser(
         "check",
@@ -61,6 +64,7 @@ def add_parsers(commands: Any) -> None:
         "--dtype", default="float16", choices=DTYPES, help="of keys and values (default: %(default)s)"
     )
     families.add_argument("--rank", type=int, default=16, metavar="R", help="of LoRA's matrices (default: %(default)s)")
+    anatomy_stages.add_parser(parts)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: an option, a checkpoint, or a configuration that does not fit in memory.
     """
-    return _check(options) if options.part == "check" else _families(options)
+    parts = {"check": _check, "families": _families, "stages": anatomy_stages.run}
+    return parts[options.part](options)
 
 
 COMMANDS = {"anatomy": run}
