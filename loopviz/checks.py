@@ -134,6 +134,21 @@ RULES: Mapping[str, str] = MappingProxyType(
         "loop_strategy='dynamic_stop'",
         "logits_nan": "the model's logits are not numbers any more (NaN): its state has blown up; "
         "fewer loops, a smaller loop_damping or loop_norm keep it in bounds",
+        "lesson_run": "no run of this step is called so; there are {known}",
+        "lesson_measure": "nothing is measured under this name; there are {known}",
+        "lesson_kind": "is {found}, and {wanted} is needed here; name another measurement",
+        "lesson_twice": "is there twice; give each its own",
+        "lesson_entries": "{n} entries; give {low} to {high}",
+        "lesson_name": "write a short name: small letters, digits, - and _, a letter first, at most {most} characters",
+        "lesson_blank": "is empty; write something",
+        "lesson_overlap": "a number of this choice belongs to an earlier one too, so that two would be right; keep them apart",
+        "lesson_layers": "write the first and the last layer that loop, as [0, 1], or null for none",
+        "lesson_no_word": "is there {n} times in the run's text, {text}; name a word that is there, or a smaller nth",
+        "lesson_no_loop": "nothing loops in this run, so there is no loop to look into; set loop_layers",
+        "lesson_few_loops": "there are {n} loops; ask for one of them, or let it run more",
+        "lesson_undefined": "is not defined at this loop; ask for another",
+        "lesson_one_token": "the prompt has one token, and none after it to be predicted; write a longer one",
+        "lesson_cut_short": "ended before its prompt was read; run it again",
     }
 )
 
@@ -153,6 +168,11 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "list": "a list, each entry {of}",
         "list_of": "a list of {n}, each entry {of}",
         "or": " or ",
+        "measured_text": "a text",
+        "measured_number": "a number",
+        "measured_flag": "a yes or no",
+        "measured_words": "a word a loop",
+        "measured_curve": "a curve, a number a loop",
         "exit_replayed": "an exit can be replayed",
         "starts_compared": "starts can be compared",
     }

@@ -17,6 +17,22 @@ from typing import Any, Literal, TypedDict, Union, get_args
 
 from loopviz.figures.edits import CODES
 from loopviz.figures.plotlyjs import SMALL_DRAWS as SMALL_PLOTLY_DRAWS
+from loopviz.lessons.schema import (
+    LONGEST_FILE,
+    BlindPrediction,
+    Choice,
+    ChoicePrediction,
+    Lesson,
+    LessonMeasure,
+    LessonRun,
+    LessonStep,
+    LinePrediction,
+    NumberPrediction,
+    Right,
+    Sampling,
+    WhatIf,
+    Words,
+)
 from loopviz.panels.kit.focus import MOST_PINS
 from loopviz.trace.typed import check_type, hints_of
 
@@ -25,13 +41,17 @@ from loopviz.trace.typed import check_type, hints_of
 OPS: Mapping[str, int] = CODES  # the first entry of a packed edit
 SMALL_DRAWS = tuple(sorted(SMALL_PLOTLY_DRAWS))  # kinds of traces that the Plotly which pages open with draws
 RECORDED = "recorded"  # the id of the recorded run on every page; ids of visitors' runs are longer and random
-PAGES: Mapping[str, str] = {"explore": "./", "compare": "./compare", "lab": "./lab"}  # in their order, beside the root
+# In their order, beside the root.
+PAGES: Mapping[str, str] = {"learn": "./learn", "explore": "./", "compare": "./compare", "lab": "./lab"}
 QUERIES: Mapping[str, str] = {
     "link": "s",
     "lang": "lang",
     "task": "task",
+    "lesson": "lesson",  # the id of one of ours
+    "name": "name",  # of who answers, or of a class
     "look": "__theme",
 }  # the last one is Gradio's
+OWN_LESSON = "own"  # behind the # of an address, where no server sees it: a teacher's own lesson, packed
 # What a browser remembers. The language is written as it is, the rest as JSON.
 STORED: Mapping[str, str] = {
     "lang": "loopviz.lang",
@@ -39,6 +59,8 @@ STORED: Mapping[str, str] = {
     "panels": "loopviz.panels",
     "speed": "loopviz.speed",
     "tour": "loopviz.tour",
+    "lessons": "loopviz.lessons",
+    "student": "loopviz.student",
 }
 TICKET_HEADER = "x-loopviz-visit"  # in which a page shows its ticket as it opens a file
 USUAL_PRESET = "one_slot"  # what Compare opens with beside the model as it is and without its loop
@@ -46,6 +68,8 @@ CURVES = ("convergence", "loops", "kv")  # of a comparison
 TABLE_GROUPS = ("buys", "costs", "ran")  # of a comparison's columns, each a table of its own
 TABLE_FILES = ("csv", "parquet", "json")  # of a comparison or measurement: its table twice, and how it was made
 PANEL_FILES = ("csv", "parquet")  # of a panel's numbers
+ANSWER_FILES = ("csv", "json")  # of a lesson's answers
+MOST_STUDENT = 80  # characters of a name in an answer file
 MOST_SLUG = 60  # characters of a stranger's name in a file's name
 # Elements that Gradio builds and the script looks for, by their ids.
 ELEMENTS: Mapping[str, str] = {
@@ -74,6 +98,7 @@ CONSTANTS: Mapping[str, Any] = {
     "RECORDED": RECORDED,
     "PAGES": PAGES,
     "QUERIES": QUERIES,
+    "OWN_LESSON": OWN_LESSON,
     "STORED": STORED,
     "TICKET_HEADER": TICKET_HEADER,
     "MOST_PINS": MOST_PINS,
@@ -82,6 +107,9 @@ CONSTANTS: Mapping[str, Any] = {
     "TABLE_GROUPS": TABLE_GROUPS,
     "TABLE_FILES": TABLE_FILES,
     "PANEL_FILES": PANEL_FILES,
+    "ANSWER_FILES": ANSWER_FILES,
+    "MOST_STUDENT": MOST_STUDENT,
+    "LONGEST_LESSON": LONGEST_FILE,
     "MOST_SLUG": MOST_SLUG,
     "ELEMENTS": ELEMENTS,
     "CLASSES": CLASSES,
@@ -99,7 +127,7 @@ PackedEdit = list[Any]  # [code, parts of the path that it shares with the edit 
 PackedEdits = dict[str, list[PackedEdit]]  # by figure
 Texts = dict[str, str]  # by key
 Pieces = list[Union[str, list[str]]]  # noqa: UP007  # a text; a term in it is [its words, the glossary's key]
-PageName = Literal["explore", "compare", "lab"]
+PageName = Literal["learn", "explore", "compare", "lab"]
 Lang = Literal["en", "zh"]
 ModelState = Literal["waiting", "importing", "loading", "ready", "failed", "ask"]
 RunEnd = Literal["eos", "length", "context", "stopped", "time", "memory", "error", None]  # None: it is being made
@@ -1008,18 +1036,226 @@ class Measure(TypedDict):
     values: dict[str, Any]
 
 
+# --- Learn ------------------------------------------------------------------------------------------------------------------
+
+# A lesson as its file has it is a message too: these are the types it is made of.
+LESSON: tuple[type, ...] = (
+    Lesson,
+    LessonStep,
+    LessonRun,
+    LessonMeasure,
+    Sampling,
+    Words,
+    WhatIf,
+    ChoicePrediction,
+    Choice,
+    Right,
+    NumberPrediction,
+    LinePrediction,
+    BlindPrediction,
+)
+
+
+class LessonEntry(TypedDict):
+    """A lesson of the list."""
+
+    id: str
+    title: Words
+    about: Words
+    minutes: int
+    steps: int
+    version: int
+
+
+class LearnConfig(ScriptedConfig):
+    """What the script of the Learn page is told once."""
+
+    lessons: list[LessonEntry]
+    shown: Texts  # by what is measured, how its numbers are written: loops, mean, share, bytes or plain
+    colours: list[str]  # of several curves
+    dashes: list[Literal["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]]
+
+
+class LessonFault(TypedDict):
+    """Something that is wrong with a lesson file: where, and in words."""
+
+    field: str
+    text: str
+
+
+class OpenedLesson(TypedDict):
+    """An answer: a lesson, or all that is wrong with it."""
+
+    kind: Literal["lesson"]
+    lesson: Union[Lesson, None]  # noqa: UP007
+    source: str  # of one that is not ours: its JSON
+    models: list[str]  # that it needs
+    faults: list[LessonFault]
+
+
+class _LessonState(TypedDict):
+    run: str
+    ticket: str
+    step: str
+    what_if: bool
+    texts: Texts  # by run, what it has written
+
+
+class LessonProgress(_LessonState):
+    """How far a step's runs are."""
+
+    kind: Literal["progress"]
+    making: str  # the run that is made
+    done: int  # tokens of all of them
+    total: int  # at most
+
+
+class MeasuredValue(TypedDict):
+    """Something measured."""
+
+    kind: Literal["text", "number", "flag", "words", "curve"]
+    value: Any
+    said: Words
+
+
+class LessonResult(_LessonState):
+    """What a step's runs have come to."""
+
+    kind: Literal["result"]
+    end: MeasureEnd
+    measured: dict[str, MeasuredValue]
+    says: Words  # of a what-if: its sentence
+    made_with: Texts  # versions, and where each model came from
+
+
+class Judged(TypedDict):
+    """An answer: how a guess stands to what was measured."""
+
+    kind: Literal["judged"]
+    right: Union[bool, None]  # noqa: UP007  # None: nothing that was offered is right
+    score: float  # 0 to 1
+    said: Words  # the verdict
+    choice: Whole  # the place of the right choice
+    why: Words
+    guess: Words
+    measured: Words
+
+
+class PackedLesson(TypedDict):
+    """An answer: the word of a link that holds a lesson, or why there is none."""
+
+    kind: Literal["packed"]
+    word: Text
+    text: str
+
+
+class LinkCode(TypedDict):
+    """An answer: a QR code, as the path of its dark squares in a drawing of `size` by `size`; none of what is too long."""
+
+    kind: Literal["code"]
+    size: int
+    path: str
+    text: str
+
+
+class _OpenLesson(TypedDict):
+    lang: Lang
+
+
+class OpenLesson(_OpenLesson, total=False):
+    """A lesson: one of ours by its id, or a teacher's own, as the text of its file or the word of a link."""
+
+    id: str
+    source: str
+    word: str
+
+
+class TryLesson(TypedDict):
+    """A step's runs."""
+
+    lang: Lang
+    ticket: str
+    n: int
+    id: str  # of one of ours; "": it is in `source`
+    source: str
+    step: str
+    what_if: bool
+
+
+class LookTried(TypedDict):
+    """What has a step come to?"""
+
+    run: Text
+
+
+class JudgeGuess(TypedDict):
+    """How does a guess stand to what was measured?"""
+
+    run: Text
+    guess: Any  # a choice's place, a number, a number a loop, the name of a run
+
+
+class PackLesson(TypedDict):
+    """A link to a teacher's own lesson."""
+
+    source: str
+    lang: Lang
+
+
+class DrawCode(TypedDict):
+    """A link as a QR code."""
+
+    url: str
+    lang: Lang
+
+
+class LessonAnswer(TypedDict):
+    """What was answered to a step, in words."""
+
+    step: str
+    question: str
+    guess: str
+    measured: str
+    right: Union[bool, None]  # noqa: UP007
+    score: float
+    when: str
+
+
+class AnswersAsked(TypedDict):
+    """A file of answers."""
+
+    kind: Literal["csv", "json"]
+    student: str
+    lesson: str
+    version: int
+    title: str
+    made_with: Texts
+    answers: list[LessonAnswer]
+
+
 # Types that scripts use by name, beside those of messages.
 TYPES: Mapping[str, Any] = {"Lang": Lang, "Row": Row, "TokenRow": TokenRow, "Pieces": Pieces, "Values": Values}
 
 # --- who says what ----------------------------------------------------------------------------------------------------------
 
 MESSAGES: Mapping[str, tuple[type, ...]] = {
+    "learn": (LearnConfig, MeasureStatus, LessonProgress, LessonResult),
     "explore": (ExploreConfig, ExploreStatus, ExploreSnapshot, Frames, LinkMade, Brought),
     "compare": (CompareConfig, MeasureStatus, CompareSnapshot, CompareNews),
     "lab": (LabConfig, MeasureStatus, LabSnapshot, LabNews),
 }
 # By page and the method that answers: what is asked, and the answers there may be.
 QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
+    "learn": {
+        "lesson": (OpenLesson, (OpenedLesson, Failed)),
+        "model": (AskLabModel, (LabModel, Failed)),
+        "look": (LookTried, (LessonResult, Gone, Failed)),
+        "judge": (JudgeGuess, (Judged, Gone, Failed)),
+        "stop": (StopMeasured, (Done, Failed)),
+        "pack": (PackLesson, (PackedLesson, Failed)),
+        "code": (DrawCode, (LinkCode, Failed)),
+        "answers": (AnswersAsked, (KeptFile, Failed)),
+    },
     "explore": {
         "resync": (Resync, (ExploreSnapshot, Current, Gone, Failed)),
         "focus": (Look, (ExploreSnapshot, Gone, Failed)),
@@ -1054,6 +1290,7 @@ EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
         "retype": Retype,
         "link": MakeLink,
     },
+    "learn": {"begin": TryLesson},
     "compare": {"begin": Compare},
     "lab": {"begin": Measure},
 }

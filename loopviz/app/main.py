@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from importlib import import_module
 
 import gradio as gr
 
 from loopviz import outputs
-from loopviz.app.compare.page import ComparePage
-from loopviz.app.compare.service import Comparisons
+from loopviz.app.contract import PAGES
 from loopviz.app.explore import event_stream
 from loopviz.app.explore.page import ExplorePage
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.lab.page import LabPage
-from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.server import assets
 from loopviz.app.server.request_guard import rules_of
@@ -24,6 +22,7 @@ from loopviz.app.sessions.mailbox import keep_mail
 from loopviz.app.sessions.models import ModelRoom
 
 DEFAULT_MODEL = "stories-loop"
+OPENING = "explore"  # the page at the app's root, which makes the app
 WARM_AFTER = 15.0  # seconds until the model is loaded although nobody has opened the page
 
 
@@ -36,8 +35,9 @@ def build(model: str = DEFAULT_MODEL, *, profile: Profile = LOCAL) -> ExplorePag
     """
     service = Service(ModelRoom(model, profile=profile), Registry())
     page = ExplorePage(service)
-    ComparePage(page.demo, Comparisons(service))
-    LabPage(page.demo, Laboratory(service))
+    for name in PAGES:
+        if name != OPENING:  # each by its name alone: a page more is no arrow more
+            import_module(f"loopviz.app.{name}.page").add(page.demo, service)
     return page
 
 

@@ -26,6 +26,7 @@ from loopviz.figures import theme, toolbar
 
 # Of all texts, those that are about other pages' things.
 _ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.")
+_OWN = {"lesson.": "learn"}  # texts that are one page's alone, by how their keys begin
 
 # What the place says when its script cannot be had: nobody has told the page its language then but the address, or the browser.
 JS_LOST = f"""(error) => {{
@@ -62,8 +63,9 @@ def page_data(here: str, room: ModelRoom, **more: Any) -> dict[str, Any]:
     """What a page's script is told once."""
     # a name that somebody registered is its own word
     own = {f"{c.name}.{name}": name for c in st.CONTROLS for name in st.choices(c) if name not in c.choices}
+    elsewhere = (*_ELSEWHERE, *(key for key, page in _OWN.items() if page != here))
     texts = {
-        lang: {key: value for key, value in table(lang).items() if not key.startswith(_ELSEWHERE)}
+        lang: {key: value for key, value in table(lang).items() if not key.startswith(elsewhere)}
         | own
         | {"model.info": room.told(lang)}
         for lang in LANGUAGES
@@ -152,13 +154,13 @@ class ScriptedPage:
         str
     ]  # as in PAGES; its script is `<name>/main.js`, what it may ask of `work` is in `contract.QUESTIONS`
     title: ClassVar[str]
+    element_id: ClassVar[str] = ""  # of its one component; "": `lv-` and its name
 
     def __init__(self, demo: gr.Blocks, work: Work, data: Mapping[str, Any]) -> None:
         self.work = work
         with demo.route(self.title, PAGES[self.name].removeprefix("."), show_in_navbar=False):
-            self.live = element(
-                f"{self.name}/main.js", data, askable(work, *contract.QUESTIONS[self.name]), f"lv-{self.name}"
-            )
+            functions = askable(work, *contract.QUESTIONS[self.name])
+            self.live = element(f"{self.name}/main.js", data, functions, self.element_id or f"lv-{self.name}")
             # who comes waits in a line of ours, which says how long it is (see loopviz.app.sessions.waiting_line)
             limits = {"concurrency_limit": None, "trigger_mode": "multiple"}
             self.live.begin(guarded(self._run), None, self.live, **limits, **PRIVATE)

@@ -27,6 +27,8 @@ from loopviz.app.explore.page import _brings
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab.service import Laboratory
+from loopviz.app.learn.page import data as learn_data
+from loopviz.app.learn.service import Lessons
 from loopviz.app.main import build
 from loopviz.app.page import askable, page_data
 from loopviz.app.server import glossary
@@ -41,6 +43,7 @@ from loopviz.panels.kit.focus import LENSES
 from loopviz.paths import PACKAGE, WEB
 from tests.app.by_hand import only
 from tests.app.page_double import unwire
+from tests.lessons.toy import toy
 
 BLOCK = {"block_start": 1, "block_end": 1}
 
@@ -97,6 +100,7 @@ def test_a_page_says_asks_and_hears_by_one_list_each() -> None:
     assert contract.PAGES.keys() == contract.MESSAGES.keys() == contract.QUESTIONS.keys() == contract.EVENTS.keys()
     service = Service(ModelRoom("none"), Registry())
     asked = {"explore": service.questions, "compare": Comparisons(service), "lab": Laboratory(service)}
+    asked["learn"] = Lessons(service)
     for page, questions in contract.QUESTIONS.items():
         assert all(callable(getattr(asked[page], name)) for name in questions)
 
@@ -104,7 +108,7 @@ def test_a_page_says_asks_and_hears_by_one_list_each() -> None:
 def test_every_event_of_a_page_is_heard() -> None:
     demo = build("none").demo
     for page, events in contract.EVENTS.items():
-        own = {"explore": "lv-live"}.get(page, f"lv-{page}")
+        own = {"explore": "lv-live", "learn": "lv-lessons"}.get(page, f"lv-{page}")
         (live,) = [block for block in demo.blocks.values() if getattr(block, "elem_id", None) == own]
         heard = {event for fn in demo.fns.values() for block, event in fn.targets if block == live._id}
         assert heard == set(events), page
@@ -259,6 +263,32 @@ def test_the_lab_says_what_the_contract_states(service: Service, lang: str) -> N
     for kind in contract.TABLE_FILES:
         heard.ask(laboratory, "download", run=run, kind=kind)
     heard.ask(laboratory, "stop", ticket=None)
+    heard.everything()
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_learn_says_what_the_contract_states(service: Service, lang: str) -> None:
+    heard, lessons = Heard("learn"), Lessons(service, every=0)
+    heard.message(learn_data(service.room))
+    source = json.dumps(toy())
+    begin = {"lang": lang, "ticket": "t1", "n": 1, "id": "", "source": source, "step": "count", "what_if": False}
+    contract.check(begin, (contract.TryLesson,), "begin")
+    run = heard.run(lessons.run(begin, "me"))[-1]["run"]
+    heard.run(lessons.run({**begin, "source": "", "id": "none", "n": 2}, "you"))
+    heard.ask(lessons, "lesson", lang=lang, source=source)
+    heard.ask(lessons, "lesson", lang=lang, id="none")
+    heard.ask(lessons, "model", model="tiny", lang=lang, look=False)
+    heard.ask(lessons, "look", run=run)
+    heard.ask(lessons, "look", run=None)
+    heard.ask(lessons, "judge", run=run, guess=0)
+    heard.ask(lessons, "judge", run="none", guess=0)
+    heard.ask(lessons, "pack", source=source, lang=lang)
+    heard.ask(lessons, "code", url="https://example.org/learn", lang=lang)
+    answer = {"step": "count", "question": "?", "guess": "", "measured": "", "right": None, "score": 0.5, "when": "now"}
+    same = {"student": "", "lesson": "toy", "version": 1, "title": "", "made_with": {}, "answers": [answer]}
+    for kind in contract.ANSWER_FILES:
+        heard.ask(lessons, "answers", kind=kind, **same)
+    heard.ask(lessons, "stop", ticket=None)
     heard.everything()
 
 

@@ -3,9 +3,10 @@
 export const OPS: { readonly set: 0; readonly append: 1; readonly splice: 2; };
 export const SMALL_DRAWS: readonly ["bar", "heatmap", "scatter"];
 export const RECORDED: "recorded";
-export const PAGES: { readonly explore: "./"; readonly compare: "./compare"; readonly lab: "./lab"; };
-export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task: "task"; readonly look: "__theme"; };
-export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; };
+export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly compare: "./compare"; readonly lab: "./lab"; };
+export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task: "task"; readonly lesson: "lesson"; readonly name: "name"; readonly look: "__theme"; };
+export const OWN_LESSON: "own";
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; };
 export const TICKET_HEADER: "x-loopviz-visit";
 export const MOST_PINS: 6;
 export const USUAL_PRESET: "one_slot";
@@ -13,6 +14,9 @@ export const CURVES: readonly ["convergence", "loops", "kv"];
 export const TABLE_GROUPS: readonly ["buys", "costs", "ran"];
 export const TABLE_FILES: readonly ["csv", "parquet", "json"];
 export const PANEL_FILES: readonly ["csv", "parquet"];
+export const ANSWER_FILES: readonly ["csv", "json"];
+export const MOST_STUDENT: 80;
+export const LONGEST_LESSON: 60000;
 export const MOST_SLUG: 60;
 export const ELEMENTS: { readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly formulas: "lv-formulas"; readonly formula: "lv-formula-"; };
 export const CLASSES: { readonly example: "lv-example"; readonly preset: "lv-preset"; readonly refused: "lv-refused"; readonly learn: "lv-learn"; };
@@ -22,6 +26,129 @@ export type Row = Record<string, any>;
 export type TokenRow = [string, number[], string[], 0 | 1, number | null, number | null];
 export type Pieces = (string | string[])[];
 export type Values = Record<string, boolean | number | string>;
+
+/** The runs are made first and shown without their names, in an order of chance: which one is `find`? */
+export interface BlindPrediction {
+  kind: "blind";
+  runs: string[];
+  find: string;
+}
+
+/** One of the answers offered. */
+export interface Choice {
+  text: Words;
+  value?: boolean | number | string;
+  low?: number;
+  high?: number;
+}
+
+/** One of two to five answers. */
+export interface ChoicePrediction {
+  kind: "choice";
+  choices: Choice[];
+  right: Right;
+}
+
+/** A lesson. */
+export interface Lesson {
+  format: 1;
+  id: string;
+  version: number;
+  title: Words;
+  about: Words;
+  minutes: number;
+  model: string;
+  steps: LessonStep[];
+}
+
+/** Something measured of a run (see :data:`loopviz.lessons.measurements.MEASUREMENTS`). */
+export interface LessonMeasure {
+  what: "text" | "answer" | "guess" | "guesses" | "settles" | "lost" | "loops" | "mean_loops" | "hardest_word" | "chance" | "change" | "kl" | "perplexity" | "best_loop" | "same_text" | "orbit" | "memory";
+  run: string;
+  word?: string;
+  nth?: number;
+  loop?: number;
+  other?: string;
+}
+
+/** A run. What is not said of its loop stays as the model has it. */
+export interface LessonRun {
+  prompt: string;
+  called?: Words;
+  model?: string;
+  loop?: Record<string, any>;
+  sampling?: Sampling;
+}
+
+/** A question, and what answers it. */
+export interface LessonStep {
+  runs: Record<string, LessonRun>;
+  measure: Record<string, LessonMeasure>;
+  show?: string[];
+  id: string;
+  question: Words;
+  predict: ChoicePrediction | NumberPrediction | LinePrediction | BlindPrediction;
+  why: Words;
+  about?: Words;
+  what_if?: WhatIf;
+  notes?: Words;
+}
+
+/** A line drawn over the loops, to be held against a measured curve. */
+export interface LinePrediction {
+  kind: "line";
+  of: string;
+  loops: number;
+  low: number;
+  high: number;
+  scale: "linear" | "log";
+  axis: Words;
+}
+
+/** A number; right where it is no further than `near` from what was measured. */
+export interface NumberPrediction {
+  kind: "number";
+  of: string;
+  low: number;
+  high: number;
+  step: number;
+  near: number;
+  unit: Words;
+}
+
+/** How the right choice follows from what was measured. `value`: the choice whose `value` it is. `between`: the choice between whose `low` and `high` it lies, both included. `largest`, `smallest`: the choice whose `value` is the name of the largest, or smallest, of several. */
+export interface Right {
+  rule: "value" | "between" | "largest" | "smallest";
+  of: string[];
+}
+
+/** How a prompt is continued, as in :class:`loopviz.engine.StreamSettings`, but for one new token where nothing is said. */
+export interface Sampling {
+  max_new_tokens?: number;
+  do_sample?: boolean;
+  temperature?: number;
+  top_k?: number;
+  top_p?: number;
+  min_p?: number;
+  repetition_penalty?: number;
+  seed?: number;
+  chat?: boolean;
+}
+
+/** The same with something changed. */
+export interface WhatIf {
+  runs: Record<string, LessonRun>;
+  measure: Record<string, LessonMeasure>;
+  show?: string[];
+  ask: Words;
+  says: Words;
+}
+
+/** A sentence, in each language of the page. */
+export interface Words {
+  en: string;
+  zh: string;
+}
 
 /** A figure as plain Plotly data. */
 export interface Figure {
@@ -460,7 +587,7 @@ export interface Control {
 /** What the script of a page beside Explore is told once, in both languages. */
 export interface ScriptedConfig {
   kind: "config";
-  page: "explore" | "compare" | "lab";
+  page: "learn" | "explore" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -519,7 +646,7 @@ export interface CardLimits {
 /** What the script of the Compare page is told once. */
 export interface CompareConfig {
   kind: "config";
-  page: "explore" | "compare" | "lab";
+  page: "learn" | "explore" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -738,7 +865,7 @@ export interface Samples {
 /** What the script of the Lab page is told once. */
 export interface LabConfig {
   kind: "config";
-  page: "explore" | "compare" | "lab";
+  page: "learn" | "explore" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -887,6 +1014,207 @@ export interface Measure {
   model: string;
   task: string;
   values: Record<string, any>;
+}
+
+/** A lesson of the list. */
+export interface LessonEntry {
+  id: string;
+  title: Words;
+  about: Words;
+  minutes: number;
+  steps: number;
+  version: number;
+}
+
+/** What the script of the Learn page is told once. */
+export interface LearnConfig {
+  kind: "config";
+  page: "learn" | "explore" | "compare" | "lab";
+  pages: Record<string, string>;
+  languages: Record<string, string>;
+  texts: Record<string, Record<string, string>>;
+  toolbar: Record<string, Record<string, string>>;
+  templates: Templates;
+  controls: Control[];
+  models: string[];
+  lessons: LessonEntry[];
+  /** by what is measured, how its numbers are written: loops, mean, share, bytes or plain */
+  shown: Record<string, string>;
+  /** of several curves */
+  colours: string[];
+  dashes: ("solid" | "dash" | "dot" | "dashdot" | "longdash" | "longdashdot")[];
+}
+
+/** Something that is wrong with a lesson file: where, and in words. */
+export interface LessonFault {
+  field: string;
+  text: string;
+}
+
+/** An answer: a lesson, or all that is wrong with it. */
+export interface OpenedLesson {
+  kind: "lesson";
+  lesson: Lesson | null;
+  /** of one that is not ours: its JSON */
+  source: string;
+  /** that it needs */
+  models: string[];
+  faults: LessonFault[];
+}
+
+/** How far a step's runs are. */
+export interface LessonProgress {
+  run: string;
+  ticket: string;
+  step: string;
+  what_if: boolean;
+  /** by run, what it has written */
+  texts: Record<string, string>;
+  kind: "progress";
+  /** the run that is made */
+  making: string;
+  /** tokens of all of them */
+  done: number;
+  /** at most */
+  total: number;
+}
+
+/** Something measured. */
+export interface MeasuredValue {
+  kind: "text" | "number" | "flag" | "words" | "curve";
+  value: any;
+  said: Words;
+}
+
+/** What a step's runs have come to. */
+export interface LessonResult {
+  run: string;
+  ticket: string;
+  step: string;
+  what_if: boolean;
+  /** by run, what it has written */
+  texts: Record<string, string>;
+  kind: "result";
+  end: "done" | "stopped" | "time" | "memory" | "error" | null;
+  measured: Record<string, MeasuredValue>;
+  /** of a what-if: its sentence */
+  says: Words;
+  /** versions, and where each model came from */
+  made_with: Record<string, string>;
+}
+
+/** An answer: how a guess stands to what was measured. */
+export interface Judged {
+  kind: "judged";
+  /** None: nothing that was offered is right */
+  right: boolean | null;
+  /** 0 to 1 */
+  score: number;
+  /** the verdict */
+  said: Words;
+  /** the place of the right choice */
+  choice: number | null;
+  why: Words;
+  guess: Words;
+  measured: Words;
+}
+
+/** An answer: the word of a link that holds a lesson, or why there is none. */
+export interface PackedLesson {
+  kind: "packed";
+  word: string | null;
+  text: string;
+}
+
+/** An answer: a QR code, as the path of its dark squares in a drawing of `size` by `size`; none of what is too long. */
+export interface LinkCode {
+  kind: "code";
+  size: number;
+  path: string;
+  text: string;
+}
+
+/** A lesson: one of ours by its id, or a teacher's own, as the text of its file or the word of a link. */
+export interface OpenLesson {
+  lang: "en" | "zh";
+  id?: string;
+  source?: string;
+  word?: string;
+}
+
+/** A step's runs. */
+export interface TryLesson {
+  lang: "en" | "zh";
+  ticket: string;
+  n: number;
+  /** of one of ours; "": it is in `source` */
+  id: string;
+  source: string;
+  step: string;
+  what_if: boolean;
+}
+
+/** What has a step come to? */
+export interface LookTried {
+  run: string | null;
+}
+
+/** How does a guess stand to what was measured? */
+export interface JudgeGuess {
+  run: string | null;
+  /** a choice's place, a number, a number a loop, the name of a run */
+  guess: any;
+}
+
+/** A link to a teacher's own lesson. */
+export interface PackLesson {
+  source: string;
+  lang: "en" | "zh";
+}
+
+/** A link as a QR code. */
+export interface DrawCode {
+  url: string;
+  lang: "en" | "zh";
+}
+
+/** What was answered to a step, in words. */
+export interface LessonAnswer {
+  step: string;
+  question: string;
+  guess: string;
+  measured: string;
+  right: boolean | null;
+  score: number;
+  when: string;
+}
+
+/** A file of answers. */
+export interface AnswersAsked {
+  kind: "csv" | "json";
+  student: string;
+  lesson: string;
+  version: number;
+  title: string;
+  made_with: Record<string, string>;
+  answers: LessonAnswer[];
+}
+
+export type LearnMessage = LearnConfig | MeasureStatus | LessonProgress | LessonResult;
+
+export type LearnQuestions = {
+  lesson: { asked: OpenLesson; answer: OpenedLesson | Failed };
+  model: { asked: AskLabModel; answer: LabModel | Failed };
+  look: { asked: LookTried; answer: LessonResult | Gone | Failed };
+  judge: { asked: JudgeGuess; answer: Judged | Gone | Failed };
+  stop: { asked: StopMeasured; answer: Done | Failed };
+  pack: { asked: PackLesson; answer: PackedLesson | Failed };
+  code: { asked: DrawCode; answer: LinkCode | Failed };
+  answers: { asked: AnswersAsked; answer: KeptFile | Failed };
+};
+
+export interface LearnEvents {
+  begin: TryLesson;
 }
 
 export type ExploreMessage = ExploreConfig | ExploreStatus | ExploreSnapshot | Frames | LinkMade | Brought;

@@ -12,6 +12,7 @@ from loopviz.app.compare.service import Comparisons
 from loopviz.app.controls.examples import OFFERS, OWN
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.page import ScriptedPage, page_data
+from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.figures import theme
 
@@ -51,3 +52,8 @@ class ComparePage(ScriptedPage):
 
     def __init__(self, demo: gr.Blocks, comparisons: Comparisons) -> None:
         super().__init__(demo, comparisons, _data(comparisons.room))
+
+
+def add(demo: gr.Blocks, jobs: Jobs) -> None:
+    """The page, as one of the app's."""
+    ComparePage(demo, Comparisons(jobs))

@@ -7,6 +7,7 @@ import gradio as gr
 from loopviz.app.controls.examples import samples
 from loopviz.app.lab.service import Laboratory
 from loopviz.app.page import ScriptedPage, page_data
+from loopviz.app.sessions.job import Jobs
 
 
 class LabPage(ScriptedPage):
@@ -16,3 +17,8 @@ class LabPage(ScriptedPage):
 
     def __init__(self, demo: gr.Blocks, laboratory: Laboratory) -> None:
         super().__init__(demo, laboratory, page_data("lab", laboratory.room, samples=samples()))
+
+
+def add(demo: gr.Blocks, jobs: Jobs) -> None:
+    """The page, as one of the app's."""
+    LabPage(demo, Laboratory(jobs))

@@ -48,7 +48,7 @@ def tags(scope: Scope, image: str) -> str:
     asked = parse_qs(query)
     lang = pick_language(asked.get(QUERIES["lang"], [None])[0], _header(scope, b"accept-language"))
     page = next((name for name, beside in PAGES.items() if path.rstrip("/") == beside[1:].rstrip("/")), "explore")
-    kind = "state" if QUERIES["link"] in asked and page != "lab" else page
+    kind = "state" if QUERIES["link"] in asked and page in ("explore", "compare") else page
     title, said = text(lang, f"preview.{kind}.title"), text(lang, f"preview.{kind}")
     origin = _origin(scope)
     address = f"{origin}{root}{path}{'?' + query if query else ''}"

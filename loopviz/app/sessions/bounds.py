@@ -7,6 +7,7 @@ Explore, Compare and Lab ask it before anything runs; it never makes anything of
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from loopviz.app.profile import GIB, LOCAL, MIB, Profile
 from loopviz.app.texts import text
 
 if TYPE_CHECKING:
-    from loopviz.engine.engine import Engine
+    from loopviz.engine.engine import Engine, Request
     from loopviz.engine.work import Rate, Shape, Work
 
 WAYS = 2  # that are told to one who asked for too much
@@ -308,6 +309,31 @@ def of_comparison(
     asked = costs(prompt, new)
     rate = _rate(loaded, asked, profile.estimate_seconds)
     return refused(lambda work: excess(work, rate, profile), asked, ways, lang)
+
+
+# -- Learn -------------------------------------------------------------------------------------------------------------
+
+
+def of_requests(asked: Sequence[tuple[Engine, Request, int]], profile: Profile, lang: str) -> st.Problem | None:
+    """Why runs may not be made, one after the other; None when they may.
+
+    Args:
+        asked: of each the engine, what that is asked for, and the tokens of its prompt.
+    """
+    from loopviz.engine import work as cost
+
+    whole: dict[str, tuple[Engine, Work]] = {}
+    for loaded, request, prompt in asked:
+        shape, settings = loaded.describe(request.loop).shape, request.settings
+        if prompt <= shape.context:  # else it is told in its own words
+            work = cost.run(shape, prompt, settings["max_new_tokens"], extras=settings["extras"])
+            before = whole.get(loaded.name)
+            whole[loaded.name] = loaded, work if before is None else before[1] + work
+    for loaded, work in whole.values():
+        over = functools.partial(excess, rate=_rate(loaded, work, profile.estimate_seconds), profile=profile)
+        if problem := refused(over, work, [], lang):
+            return problem
+    return None
 
 
 # -- Lab ---------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "preview.explore.title": "LoopViz: watch a looped language model think",
         "preview.explore": "Type a prompt and see, word by word and loop by loop, how a language model that reads every word several "
         "times over comes to its answer.",
+        "preview.learn.title": "LoopViz: lessons on looped language models",
+        "preview.learn": "Guess first, then look: short lessons in which a small language model answers, loop by loop, on this very page.",
         "preview.compare.title": "LoopViz: ways to loop, side by side",
         "preview.compare": "The same prompt, up to six ways to loop a language model: what each costs, and what it buys.",
         "preview.lab.title": "LoopViz: measure a looped language model",
@@ -18,6 +20,8 @@ TEXTS: dict[str, dict[str, str]] = {
     "zh": {
         "preview.explore.title": "LoopViz：看循环语言模型如何思考",
         "preview.explore": "输入提示词，逐词逐步地看一个把每个词反复读几遍的语言模型如何得出答案。",
+        "preview.learn.title": "LoopViz：循环语言模型小课",
+        "preview.learn": "先猜，再看：几分钟一课，由一个小语言模型在这一页上逐次循环地给出答案。",
         "preview.compare.title": "LoopViz：并排对比各种循环方式",
         "preview.compare": "同一提示词，最多六种循环方式：各自付出什么，又换来什么。",
         "preview.lab.title": "LoopViz：测量循环语言模型",

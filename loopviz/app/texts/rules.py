@@ -108,6 +108,21 @@ _ZH = {
     "merge_strategy='last'",
     "nothing_stops_by_itself": "每个词元的循环次数都相同；请设置 loop_layers 和 loop_strategy='dynamic_stop'",
     "logits_nan": "模型的 logits 已不是数（NaN）：它的状态发散了；减少循环、减小 loop_damping 或打开 loop_norm 可使其保持在界内",
+    "lesson_run": "这一步没有叫这个名字的运行；有的是 {known}",
+    "lesson_measure": "没有以这个名字测量任何东西；有的是 {known}",
+    "lesson_kind": "是{found}，而这里需要{wanted}；请换一个测量",
+    "lesson_twice": "出现了两次；请各用各的",
+    "lesson_entries": "有 {n} 项；请给 {low} 到 {high} 项",
+    "lesson_name": "请写一个短名称：小写字母、数字、- 和 _，以字母开头，最多 {most} 个字符",
+    "lesson_blank": "为空；请写些什么",
+    "lesson_overlap": "这个选项里有的数也属于前面的某个选项，那样就有两个是对的；请把它们分开",
+    "lesson_layers": "请写出循环的首层和末层，如 [0, 1]；不循环则写 null",
+    "lesson_no_word": "在这次运行的文本 {text} 中出现 {n} 次；请写其中有的词，或更小的 nth",
+    "lesson_no_loop": "这次运行中没有循环，因而没有哪一次循环可看；请设置 loop_layers",
+    "lesson_few_loops": "共有 {n} 次循环；请写其中的一次，或让它多循环几次",
+    "lesson_undefined": "在这一次循环没有定义；请换一次",
+    "lesson_one_token": "提示词只有一个词元，后面没有可预测的；请写长一些",
+    "lesson_cut_short": "还没读完提示词就结束了；请再运行一次",
 }
 
 # Words in a place of a rule (:data:`loopviz.checks.TERMS`), under the same keys.
@@ -121,6 +136,11 @@ _TERMS_ZH = {
     "list": "列表，每项为{of}",
     "list_of": "{n} 项的列表，每项为{of}",
     "or": "或",
+    "measured_text": "一段文字",
+    "measured_number": "一个数",
+    "measured_flag": "是或否",
+    "measured_words": "每次循环一个词",
+    "measured_curve": "一条曲线（每次循环一个数）",
     "exit_replayed": "才能重放退出",
     "starts_compared": "才能比较起点",
 }

@@ -24,7 +24,10 @@ DOCUMENT = (Path(gradio.__file__).parent / "templates" / "frontend" / "index.htm
 @pytest.fixture
 def client() -> TestClient:
     """Gradio's own document at the pages' addresses, behind our middleware, with our assets."""
-    pages = [Route(path, lambda _: Response(DOCUMENT, media_type="text/html")) for path in ("/", "/compare", "/lab")]
+    pages = [
+        Route(path, lambda _: Response(DOCUMENT, media_type="text/html"))
+        for path in ("/", "/learn", "/compare", "/lab")
+    ]
     return TestClient(assets.EarlyTags(Starlette(routes=[*pages, *assets.routes()])), base_url="http://loops.example")
 
 
@@ -34,7 +37,8 @@ def cards(document: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "address", ["/", "/?s=abc", "/compare", "/compare?s=abc", "/lab", "/?lang=zh", "/?s=abc&lang=zh"]
+    "address",
+    ["/", "/?s=abc", "/compare", "/compare?s=abc", "/lab", "/?lang=zh", "/?s=abc&lang=zh", "/learn?lesson=arrows"],
 )
 def test_a_link_s_preview_is_ours_and_nobody_else_s(client: TestClient, address: str) -> None:
     document = client.get(address).text
@@ -68,9 +72,11 @@ def test_the_preview_s_picture_is_served_by_us(client: TestClient) -> None:
 
 def test_a_preview_says_which_page_and_whether_something_is_set_up(client: TestClient) -> None:
     titles = {
-        address: dict(cards(client.get(address).text))["og:title"] for address in ("/", "/?s=abc", "/compare", "/lab")
+        address: dict(cards(client.get(address).text))["og:title"]
+        for address in ("/", "/?s=abc", "/compare", "/lab", "/learn?lesson=arrows&s=abc")
     }
-    assert len(set(titles.values())) == 4
+    assert len(set(titles.values())) == 5
+    assert titles["/learn?lesson=arrows&s=abc"] == text("en", "preview.learn.title")
     assert titles["/?s=abc"] == text("en", "preview.state.title")
     asked = dict(cards(client.get("/", headers={"accept-language": "zh-CN,zh"}).text))
     assert asked["og:title"] == text("zh", "preview.explore.title")

@@ -1,0 +1,76 @@
+// What was answered to a lesson, and the file of it.
+
+import { ANSWER_FILES } from "../core/contract.js";
+import { el, press } from "../core/dom.js";
+import { save } from "../core/page_head.js";
+
+/** @typedef {import("./main.js").Page} Page */
+
+export class ScoreCard {
+  /** @param {Page} page */
+  constructor(page) {
+    this.page = page;
+    this.title = el("h3", "lv-step-question");
+    this.title.tabIndex = -1;
+    this.said = el("p", "lv-score");
+    this.rows = el("tbody");
+    this.heads = el("tr");
+    const table = el("table", "", el("thead", "", this.heads), this.rows);
+    this.download = el("b");
+    this.files = ANSWER_FILES.map((kind) => Object.assign(press("lv-quiet", () => this.keep(kind)), { value: kind }));
+    this.again = press("lv-quiet", () => page.restart());
+    this.another = press("lv-go", () => page.another());
+    const files = el("div", "lv-files", this.download, ...this.files);
+    this.node = el("article", "lv-step lv-score-card", this.title, this.said, el("div", "lv-table", table), files, el("div", "lv-step-ways", this.again, this.another));
+    this.label();
+  }
+
+  label() {
+    const { page } = this;
+    const { steps } = page.lesson;
+    const { answers } = page.record;
+    const right = steps.filter((step) => answers[step.id]?.right).length;
+    this.title.textContent = page.text("lesson.score");
+    this.said.textContent = page.text("lesson.score.said", { right, n: steps.length });
+    this.heads.replaceChildren(...["question", "guess", "measured", "verdict"].map((key) => el("th", "", page.text(`lesson.score.${key}`))));
+    this.rows.replaceChildren(...steps.map((step) => this.row(step)));
+    this.download.textContent = page.text("lesson.download");
+    for (const button of this.files) button.textContent = page.text(`lesson.download.${button.value}`);
+    this.again.textContent = page.text("lesson.again");
+    const next = page.nextEntry();
+    this.another.hidden = !next;
+    this.another.textContent = next ? page.text("lesson.another", { title: next.title[page.frame.lang] }) : "";
+  }
+
+  /** @param {import("../core/contract.js").LessonStep} step */
+  row(step) {
+    const { page } = this;
+    const answer = page.record.answers[step.id];
+    const question = el("th", "", step.question[page.frame.lang]);
+    if (!answer) return el("tr", "", question, Object.assign(el("td", "", page.text("lesson.score.open")), { colSpan: 3 }));
+    const near = answer.right || !answer.score ? "" : ` ${page.text("lesson.score.near", { percent: Math.round(100 * answer.score) })}`;
+    const mark = el("td", "", `${answer.right === null ? "–" : answer.right ? "✓" : "✗"}${near}`);
+    mark.dataset.judged = answer.right ? "right" : "wrong";
+    const { lang } = page.frame;
+    return el("tr", "", question, el("td", "", answer.guess[lang]), el("td", "", answer.measured[lang]), mark);
+  }
+
+  /** @param {typeof ANSWER_FILES[number]} kind */
+  async keep(kind) {
+    const { page } = this;
+    const { lesson, record } = page;
+    const { lang } = page.frame;
+    const answers = lesson.steps.flatMap((step) => {
+      const answer = record.answers[step.id];
+      if (!answer) return [];
+      const { right, score, when } = answer;
+      const said = { question: step.question[lang], guess: answer.guess[lang], measured: answer.measured[lang] };
+      return [{ step: step.id, ...said, right, score, when }];
+    });
+    const title = lesson.title[lang];
+    const asked = { kind, student: page.student.value, lesson: lesson.id, version: lesson.version, title, made_with: record.made_with ?? {}, answers };
+    const file = await page.frame.ask("answers", asked);
+    if (file?.kind === "file") save(file);
+    else page.say(page.text("lesson.gone"), true);
+  }
+}
