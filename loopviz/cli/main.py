@@ -117,7 +117,15 @@ def _parser() -> argparse.ArgumentParser:
     panel = "write what a panel draws; the file's ending, .csv or .parquet, says how (may be given several times)"
     export.add_argument("--panel", metavar=("NAME", "FILE"), nargs=2, action="append", default=[], help=panel)
     export.add_argument("--html", metavar="FILE", type=path, help="write a report: one page that works offline")
-    export.add_argument("--lang", default="en", choices=("en", "zh"), help="language of the report (default: en)")
+    told = "write Python that makes the run again: the library's call with its very settings"
+    export.add_argument("--python", metavar="FILE", type=path, help=told)
+    told = "write a Jupyter notebook (.ipynb) that makes the run again, loads its trace and draws three panels"
+    export.add_argument("--notebook", metavar="FILE", type=path, help=told)
+    export.add_argument(
+        "--model", metavar="NAME", help="with --python, --notebook: what to load, if not as the trace says"
+    )
+    told = "language of the report and the notebook (default: en)"
+    export.add_argument("--lang", default="en", choices=("en", "zh"), help=told)
     add_import(export)
 
     training.add_parsers(commands)
@@ -208,13 +216,27 @@ def _mute_stdout() -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    wanted = (options.csv, options.parquet, options.json, options.html, *options.panel)
+    again = ("python", "notebook")
+    wanted = (
+        options.csv,
+        options.parquet,
+        options.json,
+        options.html,
+        options.python,
+        options.notebook,
+        *options.panel,
+    )
     if not any(wanted):
-        raise UsageError("export: nothing to write; give --csv DIR, --parquet DIR, --json FILE, --panel or --html FILE")
+        raise UsageError(
+            "export: nothing to write; give --csv DIR, --parquet DIR, --json FILE, --panel, --html FILE, --python FILE or "
+            "--notebook FILE"
+        )
+    if options.model is not None and not any(getattr(options, name) for name in again):
+        raise UsageError("--model: no effect without --python or --notebook")
     for name in ("csv", "parquet"):
         if getattr(options, name) is not None:
             outputs.check_folder(getattr(options, name), option(name))
-    files = [(option(name), getattr(options, name)) for name in ("json", "html") if getattr(options, name)]
+    files = [(option(name), getattr(options, name)) for name in ("json", "html", *again) if getattr(options, name)]
     for name, file in [*files, *(("--panel", Path(file)) for _, file in options.panel)]:
         outputs.check_file(file, name, inputs=[options.file])
     from loopviz.trace import file as io
@@ -236,6 +258,14 @@ def _export(options: argparse.Namespace) -> int:
         from loopviz.panels import Focus
 
         report.save(trace, options.html, Focus(lang=options.lang))
+    if options.python is not None:
+        from loopviz.export.python_code import python_code
+
+        outputs.write(options.python, python_code(trace, options.model).encode("utf-8", "replace"))
+    if options.notebook is not None:
+        from loopviz.export.jupyter import notebook_bytes
+
+        outputs.write(options.notebook, notebook_bytes(trace, options.model, options.lang))
     return 0
 
 

@@ -188,6 +188,24 @@ def test_export(folder, capfd, tmp_path):
     assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["frames"] == trace.frames
 
 
+def test_export_writes_python_and_a_notebook_of_the_run(folder, capfd, tmp_path):
+    saved, script, book = (tmp_path / name for name in ("t", "again.py", "again.ipynb"))
+    options = ("--max-new-tokens", 3, "--sample", "--seed", 4, "--save", saved)
+    assert run("--prompt", "a dog", "--model", folder, *LOOP, *options) == 0
+    capfd.readouterr()
+    again = ["--python", str(script), "--notebook", str(book), "--model", str(folder), "--lang", "zh"]
+    assert main.main(["export", str(saved), *again]) == 0
+    names = {}
+    exec(compile(script.read_text(encoding="utf-8"), "again.py", "exec"), names)
+    trace = file.load(saved)
+    assert names["trace"].text == trace.text == capfd.readouterr().out.removesuffix("\n")
+    cells = json.loads(book.read_text(encoding="utf-8"))["cells"]
+    assert any(str(folder) in "".join(cell["source"]) for cell in cells)
+    assert "重新生成" in "".join(cells[0]["source"])
+    assert main.main(["export", str(saved), "--json", str(tmp_path / "t.json"), "--model", "x"]) == 2
+    assert "--model: no effect without --python or --notebook" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -330,6 +348,8 @@ def test_b7_what_cannot_be_written_is_refused_before_a_model_is_loaded(tmp_path,
         (["--csv", "notes.txt"], "--csv notes.txt: is a file"),
         (["--json", "folder"], "--json folder: is a folder"),
         (["--html", "no/x"], "--html no/x"),
+        (["--python", "no/x"], "--python no/x"),
+        (["--notebook", "folder"], "--notebook folder: is a folder"),
         (["--json", "t"], "--json t: is the file that is read"),
         (["--panel", "steps", "folder"], "--panel folder: is a folder"),
     ):

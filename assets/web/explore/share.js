@@ -67,6 +67,8 @@ export class Share {
       { key: "link", act: () => this.copy() },
       { key: "save", act: () => this.fetch("trace", "live.share.save", this.notice) },
       { key: "report", act: () => this.fetch("report", "live.share.report", this.notice) },
+      { key: "python", act: () => this.python() },
+      { key: "notebook", act: () => this.fetch("notebook", "live.share.notebook", this.notice) },
       { key: "open", act: () => this.input.click() },
     ]);
     this.menu.opening = () => this.label();
@@ -105,7 +107,7 @@ export class Share {
   label() {
     const { page, texts } = this;
     const off = page.run && page.end ? null : texts["live.share.running"];
-    for (const key of ["link", "save", "report", "open"]) {
+    for (const key of ["link", "save", "report", "python", "notebook", "open"]) {
       const free = key === "link" || (key === "open" && !page.run);
       this.menu.label(key, texts[`live.share.${key}`], texts[`live.share.${key}.hint`], free ? null : off);
     }
@@ -191,7 +193,7 @@ export class Share {
 
   /**
    * @param {string} text
-   * @param {HTMLInputElement} field
+   * @param {HTMLInputElement | HTMLTextAreaElement} field
    */
   async toClipboard(text, field) {
     try {
@@ -284,6 +286,28 @@ export class Share {
       notice.pass(fill(texts["live.share.saved"], { file }));
     } catch {
       notice.say([texts["live.share.failed"]], true);
+    }
+  }
+
+  /** The run on screen as Python, into the clipboard, and to be seen. */
+  async python() {
+    const { page, texts } = this;
+    this.notice.say([fill(texts["live.share.preparing"], { name: texts["live.share.python"] })]);
+    try {
+      const answer = await fetch(this.address(`${page.run}/python`, {}));
+      if (!answer.ok) {
+        this.notice.say([await this.reason(answer)], true);
+        return;
+      }
+      const field = el("textarea", "lv-link lv-python");
+      Object.assign(field, { readOnly: true, value: await answer.text(), rows: 8, spellcheck: false });
+      field.setAttribute("aria-label", texts["live.share.python.label"]);
+      const said = el("p");
+      this.notice.say([said, field]);
+      const copied = await this.toClipboard(field.value, field);
+      said.textContent = texts[copied ? "live.share.python.copied" : "live.share.python.select"];
+    } catch {
+      this.notice.say([texts["live.share.failed"]], true);
     }
   }
 

@@ -4,7 +4,8 @@ Routes of our own beside Gradio's (`/loopviz-share/...`):
 
 * `GET link?s=<word>&lang=`: what a link asks the page's script to do (:func:`loopviz.app.explore.links.opening`).
 * `POST open?lang=&view=`: a trace file, as the request's body; answers with a snapshot of the run it becomes.
-* `GET <run>/trace`, `<run>/report`, `<run>/panel/<name>/<csv or parquet>`, with `?lang=&view=`: a file to keep.
+* `GET <run>/trace`, `<run>/report`, `<run>/python`, `<run>/notebook`, `<run>/panel/<name>/<csv or parquet>`, with
+  `?lang=&view=`: a file to keep.
 
 A run is found by its unguessable id, or is the recorded one. A file may be opened by a page that Gradio knows: it shows
 the ticket it was given as its visit began. What is read becomes a run of that visitor's, which nobody else can find, and
@@ -138,11 +139,13 @@ class Sharing:
 
         async def work(lang: str) -> Response:
             run, panel, kind = (request.path_params.get(key) for key in ("run", "panel", "kind"))
-            trace = self._finished(run, lang)
+            trace, model = self._finished(run, lang), self._model_of(run)
             view = View.read(request.query_params.get("view"))
 
             def make() -> tuple[str, File]:
-                file = _panel_file(trace, view, panel, kind, lang) if panel else _run_file(trace, view, kind, lang)
+                file = (
+                    _panel_file(trace, view, panel, kind, lang) if panel else _run_file(trace, view, kind, lang, model)
+                )
                 return f"{_base(trace)}{file.ending}", file
 
             name, file = await anyio.to_thread.run_sync(make, limiter=self._making)
@@ -161,6 +164,12 @@ class Sharing:
         if not run.finished.is_set():
             raise Refused(409, text(lang, "share.running"))
         return run.trace
+
+    def _model_of(self, run_id: Any) -> str | None:
+        """What to load to make a run again: the model's whole name, where visitors may name places of this machine."""
+        run = self._registry.get(run_id)
+        name = run.values.get("model") if run is not None and run.values and self._room.profile.paths else None
+        return name if isinstance(name, str) else None
 
     async def _open(self, request: Request) -> Response:
         """A visitor's file becomes a run of theirs."""
@@ -272,7 +281,7 @@ def _base(trace: Trace) -> str:
     return "-".join(filter(None, [_slug(trace.meta["model"]) or "run", made[:8], made[8:]]))
 
 
-def _run_file(trace: Trace, view: View, kind: Any, lang: str) -> File:
+def _run_file(trace: Trace, view: View, kind: Any, lang: str, model: str | None) -> File:
     if kind == "trace":
         from loopviz.trace.file import dumps as pack
 
@@ -282,6 +291,14 @@ def _run_file(trace: Trace, view: View, kind: Any, lang: str) -> File:
 
         page = to_html(trace, view.focus, panels=list(view.panels))
         return File("-report.html", "text/html; charset=utf-8", page.encode())
+    if kind == "python":
+        from loopviz.export.python_code import python_code
+
+        return File(".py", _PLAIN, python_code(trace, model).encode("utf-8", "replace"))
+    if kind == "notebook":
+        from loopviz.export.jupyter import notebook_bytes
+
+        return File(".ipynb", "application/x-ipynb+json", notebook_bytes(trace, model, lang))
     raise Refused(404, text(lang, "share.gone"))
 
 

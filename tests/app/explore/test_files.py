@@ -306,7 +306,7 @@ def test_a_run_that_cannot_be_drawn_is_not_kept(
 
 # --- files of a run -----------------------------------------------------------------------------------------------------
 
-PATHS = ["trace", "report", "panel/convergence/csv", "panel/convergence/parquet"]
+PATHS = ["trace", "report", "python", "notebook", "panel/convergence/csv", "panel/convergence/parquet"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -355,6 +355,25 @@ def test_there_is_no_data_of_what_is_no_panel_or_was_not_recorded(client: TestCl
     answer = get(client, f"{mine.id}/panel/{needing}/csv", lang="zh")
     assert (answer.status_code, answer.text) == (409, text("zh", "share.not_recorded"))
     assert get(client, f"{mine.id}/nothing").status_code == 404
+
+
+def test_python_and_notebook_load_what_the_visitor_named_but_a_public_server_names_no_folder(
+    registry: Registry, trace: Trace
+) -> None:
+    mine = kept(registry, trace)
+    mine.values = {"model": "/home/me/models/mine"}
+    for profile, named in ((LOCAL, "/home/me/models/mine"), (PUBLIC, trace.meta["model"])):
+        client = TestClient(Starlette(routes=Sharing(registry, ModelRoom("none", profile=profile)).routes()))
+        code = get(client, f"{mine.id}/python")
+        assert file_name(code).endswith(".py")
+        assert f"load_checkpoint({named!r})" in code.text
+        book = get(client, f"{mine.id}/notebook", lang="zh")
+        assert file_name(book).endswith(".ipynb")
+        assert book.headers["content-type"] == "application/x-ipynb+json"
+        cells = json.loads(book.text)["cells"]
+        assert f"load_checkpoint({named!r})" in "".join(cells[2]["source"])
+        assert "模型" in "".join(cells[1]["source"])
+    assert get(client, f"{first_run.RUN}/python").status_code == 200, "the recorded run is everybody's"
 
 
 def test_the_report_is_of_the_panels_that_are_on_and_the_selection(
