@@ -18,6 +18,7 @@ from loopviz.app.controls.model_name import short_name
 from loopviz.app.explore import first_run, replay
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs
+from loopviz.app.server.link_card import Card
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.untrusted import fitting
 from loopviz.app.texts import text
@@ -103,6 +104,21 @@ def opening(word: Any, room: ModelRoom, lang: str) -> dict[str, Any]:
         holds = {"prompt": state.prompt, "model": short_name(state.values["model"]), "loop": loop}
     said = {"panels": panels_on, "focus": focus.to_json(), "told": list(dict.fromkeys(told))}
     return {**said, "snapshot": snapshot, "holds": holds}
+
+
+def card(word: str, lang: str) -> Card | None:
+    """What the picture of a link says; None for a word that cannot be read. Names no place of this machine. Never raises."""
+    if not link_word.opens(word):
+        return None
+    state, _ = link_word.decode(word, local=False, lang=lang, panels=PANELS)
+    facts, loops, above = [], 0, ""
+    if not state.foreign:  # settings of a model that cannot be named here are not those that will run
+        block = st.block_of(state.values)
+        facts += about.about_loop([block], lang)[:1]
+        loops = block["max_steps"]
+        above = "" if block["strategy"] == "fixed_count" else text(lang, "preview.card.most")
+        facts.append(text(lang, "preview.card.model", model=short_name(state.values["model"])))
+    return Card(text(lang, "preview.card"), state.prompt, tuple(facts), loops, text(lang, "preview.card.loops"), above)
 
 
 def _within(focus: Focus, tokens: int) -> tuple[Focus, list[int]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from loopviz.app.explore import first_run, tour
-from loopviz.app.server import assets, glossary
+from loopviz.app.explore import first_run, links, tour
+from loopviz.app.server import assets, glossary, link_preview
 from loopviz.app.texts import LANGUAGES
 
 
@@ -21,3 +21,5 @@ for _lang in LANGUAGES:
             f"opening.{_lang}.json": functools.partial(_opening, _lang),
         }
     )
+
+link_preview.describes(links.card)

@@ -2,25 +2,102 @@
 
 Gradio's document has two blocks of such tags, both Gradio's own. They go; ours come first in the head, for the programs that
 make such previews read only the beginning of a document, and run none of its scripts.
+
+A link to a set-up is told in its own words (:func:`describes`), and its picture is drawn of them (`link_card`) when it is first asked
+for: one at a time, the latest kept. Only what the link's word holds comes into it, cut to a length. Where there is no room to
+wait, or no word that can be read, the picture is the one of all pages.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html import escape
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
+import anyio
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 from starlette.types import Scope
 
 from loopviz.app.contract import PAGES, QUERIES
-from loopviz.app.texts import pick_language, text
+from loopviz.app.server.link_card import SIZE as SIZE
+from loopviz.app.server.link_card import Card, draw, settled
+from loopviz.app.texts import LANGUAGES, pick_language, text
 
 IMAGE = "preview.png"  # the asset; its size is told, so that the first who post a link see it at once
-SIZE = (1200, 630)
+CARD = "loopviz-card"  # where the pictures of links are
+MOST_WORD = 1_500  # characters of a link's word that has a picture of its own: programs cut longer addresses
+KEPT_CARDS = 64  # some 40 kB each
+WAITING_CARDS = 8  # that may wait to be drawn; who comes then gets the picture of all pages
+TITLE_PROMPT = 70  # characters of the prompt in a title
 _LONGEST = 4_000  # characters of an address that is repeated
 # Gradio's tags may be broken over several lines.
 _FOREIGN = re.compile(r"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*")
+
+
+# What reads a link's word: given by the page that links open. This package knows none.
+_describe: Callable[[str, str], Card | None] | None = None
+
+
+def describes(reader: Callable[[str, str], Card | None]) -> None:
+    """Have links told in their own words.
+
+    Args:
+        reader: what a link's word holds, in a language; None for a word that cannot be read. Never raises.
+    """
+    global _describe
+    _describe = reader
+    _picture.cache_clear()
+
+
+def _card(word: str, lang: str) -> Card | None:
+    """What a link says; None where it says nothing that can be read, or more than an address carries."""
+    return _describe(word, lang) if _describe is not None and 0 < len(word) <= MOST_WORD else None
+
+
+@functools.lru_cache(maxsize=KEPT_CARDS)
+def _picture(word: str, lang: str) -> bytes | None:
+    card = _card(word, lang)
+    return None if card is None else draw(card)
+
+
+class Cards:
+    """The route of links' pictures.
+
+    Args:
+        other: address of the picture of all pages, below the app's root.
+    """
+
+    def __init__(self, other: Callable[[], str]) -> None:
+        self._other = other
+        self._drawing: anyio.CapacityLimiter | None = None
+
+    def route(self) -> Route:
+        """To add to Gradio's application."""
+        return Route(f"/{CARD}", self._answer, methods=["GET", "HEAD"])
+
+    async def _answer(self, request: Request) -> Response:
+        word, lang = request.query_params.get(QUERIES["link"], ""), request.query_params.get(QUERIES["lang"])
+        lang = lang if lang in LANGUAGES else next(iter(LANGUAGES))
+        made: bytes | None = None
+        self._drawing = self._drawing or anyio.CapacityLimiter(1)
+        if 0 < len(word) <= MOST_WORD and self._drawing.statistics().tasks_waiting < WAITING_CARDS:
+            made = await anyio.to_thread.run_sync(_picture, word, lang, limiter=self._drawing)
+        if made is None:
+            return RedirectResponse(f"{request.scope.get('root_path', '')}/{self._other()}", 302)
+        headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+        return Response(made, media_type="image/png", headers=headers)
+
+
+def _told(card: Card, lang: str) -> tuple[str, str]:
+    """Title and sentence of a link, in its own words."""
+    prompt = settled(card.prompt or "", TITLE_PROMPT)
+    loops = card.facts[0] if card.facts else ""
+    title = text(lang, "preview.link.title", loop=loops, prompt=prompt) if prompt else text(lang, "preview.state.title")
+    return title, text(lang, "preview.link", facts=" · ".join(card.facts))
 
 
 def _header(scope: Scope, name: bytes) -> str:
@@ -49,7 +126,13 @@ def tags(scope: Scope, image: str) -> str:
     lang = pick_language(asked.get(QUERIES["lang"], [None])[0], _header(scope, b"accept-language"))
     page = next((name for name, beside in PAGES.items() if path.rstrip("/") == beside[1:].rstrip("/")), "explore")
     kind = "state" if QUERIES["link"] in asked and page in ("explore", "compare") else page
-    title, said = text(lang, f"preview.{kind}.title"), text(lang, f"preview.{kind}")
+    title, said, alt = text(lang, f"preview.{kind}.title"), text(lang, f"preview.{kind}"), text(lang, "preview.image")
+    word = asked.get(QUERIES["link"], [""])[0]
+    card = _card(word, lang) if page == "explore" else None
+    if card is not None:
+        title, said = _told(card, lang)
+        alt = title
+        image = f"{CARD}?{QUERIES['link']}={quote(word)}&{QUERIES['lang']}={lang}"
     origin = _origin(scope)
     address = f"{origin}{root}{path}{'?' + query if query else ''}"
     picture = f"{origin}{root}/{image}"
@@ -62,7 +145,7 @@ def tags(scope: Scope, image: str) -> str:
         ("og:image:type", "image/png"),
         ("og:image:width", str(SIZE[0])),
         ("og:image:height", str(SIZE[1])),
-        ("og:image:alt", text(lang, "preview.image")),
+        ("og:image:alt", alt),
     ]
     if len(address) <= _LONGEST:
         properties.append(("og:url", address))
@@ -72,7 +155,7 @@ def tags(scope: Scope, image: str) -> str:
         ("twitter:title", title),
         ("twitter:description", said),
         ("twitter:image", picture),
-        ("twitter:image:alt", text(lang, "preview.image")),
+        ("twitter:image:alt", alt),
     ]
     return '<meta charset="utf-8">' + _written("property", properties) + _written("name", names)
 

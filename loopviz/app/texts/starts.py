@@ -22,6 +22,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "prompt.keep": "Keep the last {n} tokens",
         # the run of a link
         "live.linked": "This link holds a set-up, not a result",
+        "live.linked.of": "This link: {loop}, “{prompt}”",
+        "live.linked.why": "A link holds a set-up and no result, and runs nothing by itself: press Run it, and the run waits for a free "
+        "place like any other and can be stopped.",
         "live.linked.prompt": "Prompt",
         "live.linked.model": "Model",
         "live.linked.loop": "How it loops",
@@ -48,6 +51,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "compare.prompt.hint": "按 Shift+Enter 比较，按 Enter 换行。",
         "prompt.keep": "保留最后 {n} 个词元",
         "live.linked": "这个链接保存的是设置，不是结果",
+        "live.linked.of": "此链接：{loop}，“{prompt}”",
+        "live.linked.why": "链接保存的是设置而不是结果，也不会自行运行任何内容：点击“运行”后，它与其他运行一样等待空位，并可随时停止。",
         "live.linked.prompt": "提示词",
         "live.linked.model": "模型",
         "live.linked.loop": "如何循环",

@@ -79,7 +79,7 @@ POST /gradio_api/cancel  POST /gradio_api/reset  POST /gradio_api/reset/
 """
 OURS_OPEN = """
 GET /loopviz-assets/{mark}/{name:path}  HEAD /loopviz-assets/{mark}/{name:path}
-GET /loopviz-source/{path:path}  HEAD /loopviz-source/{path:path}
+GET /loopviz-source/{path:path}  HEAD /loopviz-source/{path:path}  GET /loopviz-card  HEAD /loopviz-card
 GET /loopviz-run/{run}  POST /loopviz-run/{run}  GET /loopviz-share/link  POST /loopviz-share/open
 GET /loopviz-share/{run}/{kind}  GET /loopviz-share/{run}/panel/{panel}/{kind}
 """
