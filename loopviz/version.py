@@ -1,4 +1,4 @@
-"""The release.
+"""The release, and where its source is.
 
 On the ground floor.
 """
@@ -39,3 +39,26 @@ def _written() -> str:
         return metadata.version("loopviz")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+_SOURCES = ("Source", "Repository", "Source Code", "Homepage")  # as metadata calls it, the best first
+
+
+@functools.cache
+def repository() -> str | None:
+    """The public address of the source, as `[project.urls]` in `pyproject.toml` has it; None while it has none.
+
+    Nothing stands here in its place: an address that nobody answers at is worse than none.
+    """
+    project = PACKAGE.parent / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    if re.search(r'^name = "loopviz"$', text, re.M):
+        part = re.search(r"^\[project\.urls\]\n((?:(?!\[).*\n?)*)", text, re.M)
+        found = dict(re.findall(r'^"?([\w ]+?)"? = "(https?://[^"\s]+)"$', part[1] if part else "", re.M))
+    else:
+        try:
+            urls = metadata.metadata("loopviz").get_all("Project-URL") or []
+        except metadata.PackageNotFoundError:
+            urls = []
+        found = {name.strip(): url.strip() for name, _, url in (line.partition(",") for line in urls)}
+    return next((found[name] for name in _SOURCES if found.get(name, "").startswith(("https://", "http://"))), None)

@@ -57,3 +57,35 @@ def _metadata(folder: Path, version: str) -> None:
     info = folder / f"loopviz-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: loopviz\nVersion: {version}\n")
+
+
+def _repository(folder: Path) -> str:
+    code = "from loopviz.version import repository; print(repository())"
+    environ = {"PYTHONPATH": str(folder), "PATH": ""}
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=folder, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+PROJECT = '[project]\nname = "loopviz"\nversion = "9.8.7"\n'
+
+
+def test_the_source_s_address_is_the_one_in_the_metadata_and_none_is_made_up(copied: Path) -> None:
+    assert _repository(copied) == "None"
+    (copied / "pyproject.toml").write_text(PROJECT + '[project.scripts]\nSource = "https://not.example"\n')
+    assert _repository(copied) == "None"
+    urls = '[project.urls]\nHomepage = "https://home.example"\nSource = "https://code.example/loopviz"\n[tool.x]\n'
+    (copied / "pyproject.toml").write_text(PROJECT + urls)
+    assert _repository(copied) == "https://code.example/loopviz"
+    (copied / "pyproject.toml").write_text(PROJECT + '[project.urls]\nSource = "javascript:alert(1)"\n')
+    assert _repository(copied) == "None"
+
+
+def test_an_installed_package_s_source_is_its_metadata_s(copied: Path) -> None:
+    _metadata(copied, "1.0")
+    assert _repository(copied) == "None"
+    with (copied / "loopviz-1.0.dist-info" / "METADATA").open("a") as file:
+        file.write(
+            "Project-URL: Documentation, https://docs.example\nProject-URL: Repository, https://code.example/a\n"
+        )
+    assert _repository(copied) == "https://code.example/a"

@@ -52,6 +52,9 @@ QUERIES: Mapping[str, str] = {
     "look": "__theme",
 }  # the last one is Gradio's
 OWN_LESSON = "own"  # behind the # of an address, where no server sees it: a teacher's own lesson, packed
+# What a link of our own pages asks of Explore as it opens: to run what the link holds, or the check of the instrument.
+HASHES: Mapping[str, str] = {"run": "run", "check": "check"}
+FOOTER = "lv-foot"  # the class of every page's foot
 # What a browser remembers. The language is written as it is, the rest as JSON.
 STORED: Mapping[str, str] = {
     "lang": "loopviz.lang",
@@ -99,6 +102,8 @@ CONSTANTS: Mapping[str, Any] = {
     "PAGES": PAGES,
     "QUERIES": QUERIES,
     "OWN_LESSON": OWN_LESSON,
+    "HASHES": HASHES,
+    "FOOTER": FOOTER,
     "STORED": STORED,
     "TICKET_HEADER": TICKET_HEADER,
     "MOST_PINS": MOST_PINS,

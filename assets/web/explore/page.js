@@ -15,6 +15,7 @@ import { form } from "./form_state.js";
 import { Formulas, nameFields } from "./gradio_parts.js";
 import { Keys } from "./keyboard.js";
 import { Linked } from "./opened_link.js";
+import { followOwnLink } from "./own_links.js";
 import { Panel } from "./panel.js";
 import { Shelf } from "./panel_switches.js";
 import { Player } from "./replay.js";
@@ -176,6 +177,19 @@ export class Page extends RunView {
     this.glossary.follow();
     this.player.show();
     if (this.config) this.model.watch();
+    followOwnLink(this);
+  }
+
+  /**
+   * Show the panel that holds the instrument against known answers, and run the model that has them.
+   * @param {DOMStringMap} which panel and model
+   * @param {boolean} [run] whether it is run, or only offered (the panel has a button)
+   */
+  check({ panel, model }, run = true) {
+    if (!this.config || !this.panels.has(panel)) return;
+    this.shelf.turn(panel, true);
+    if (run) this.again.act({ label: "", model });
+    this.panels.get(panel).node.scrollIntoView({ block: "center", behavior: "smooth" });
   }
 
   /** Gradio's button for the look has a sign for a label. */

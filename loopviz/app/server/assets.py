@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loopviz.app.contract import QUERIES, STORED
 from loopviz.app.server import document as look
-from loopviz.app.server import link_preview, security_headers, source_code
+from loopviz.app.server import footer, link_preview, security_headers, source_code
 from loopviz.app.server.request_guard import Door, Known, Rules
 from loopviz.app.texts import LANGUAGES
 from loopviz.figures import plotlyjs
@@ -126,7 +126,8 @@ async def _asset(request: Request) -> Response:
 
 def routes() -> list[Route]:
     """The routes to add to Gradio's application (`app_kwargs={"routes": routes()}`)."""
-    return [Route(f"/{PREFIX}/{{mark}}/{{name:path}}", _asset, methods=["GET", "HEAD"]), source_code.route()]
+    files = Route(f"/{PREFIX}/{{mark}}/{{name:path}}", _asset, methods=["GET", "HEAD"])
+    return [files, source_code.route(), link_preview.Cards(lambda: asset_url(link_preview.IMAGE)).route()]
 
 
 # Of a page, by its address: our style sheets, in the order in which they count.
@@ -284,6 +285,7 @@ class EarlyTags:
             if look.ELEMENT in document:
                 document = styled(document, page)
                 document = document.replace("<head>", "<head>" + self.first, 1)
+                document = document.replace("</body>", footer.html(asset_url("widgets/footer.js")) + "</body>", 1)
                 document = link_preview.previewed(document, link_preview.tags(scope, asset_url(link_preview.IMAGE)))
             if security_headers.NONCE in scope:
                 document = security_headers.marked(document, scope[security_headers.NONCE])

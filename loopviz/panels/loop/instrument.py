@@ -127,6 +127,34 @@ def _difference(block: Mapping[str, Any], rate: float | None) -> float | None:
     return max(gaps, default=None)
 
 
+def largest_differences(trace: Trace) -> tuple[float, float]:
+    """How far a run of glassbox is from exact at most, over all its tokens: of cosines, and of the rate.
+
+    A rate is a quotient of two steps: looked at as long as the step is more than a thousandth of the state, below which float32 has
+    not the digits for it.
+
+    Raises:
+        ValueError: a run of another model, or under other settings than the known answers hold for.
+    """
+    if (refusal := _refusal(trace.meta, "en")) is not None:
+        raise ValueError(f"trace: {refusal}")
+    rate = exact_rate(trace.meta["blocks"][0]["damping"])
+    cosines, rates = [], []
+    for frame in trace.frames:
+        block, stays = frame["blocks"][0], frame["token_id"] == UNKNOWN
+        if (gap := _difference(block, None if stays else rate)) is not None:
+            cosines.append(gap)
+        if stays:
+            continue
+        measured, steps = follower.contraction(block), block["steps"]["rel_delta"]
+        rates += [
+            abs(m - rate)
+            for m, step in zip(measured, steps[1:], strict=False)
+            if m is not None and step and step > 1e-3
+        ]
+    return max(cosines, default=0.0), max(rates, default=0.0)
+
+
 def _measured(rates: list[float | None], lang: str) -> str:
     known = [rate for rate in rates if rate is not None]
     if not known:

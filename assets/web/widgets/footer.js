@@ -1,0 +1,49 @@
+// The foot of every page is in its document (loopviz/app/server/footer.py): here it is shown once the page stands above it, its BibTeX
+// is copied, and its badge runs the check of the instrument, in place where the page can.
+
+import { FOOTER } from "../core/contract.js";
+
+const LOOK_MS = 300; // between two looks whether the page is there
+const SAID_MS = 4000; // that "copied" stands
+
+/**
+ * Copy a text; whether that was possible.
+ * @param {string} text
+ */
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text); // not there on plain http
+    return true;
+  } catch {
+    const field = Object.assign(document.createElement("textarea"), { value: text, readOnly: true });
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy"); // old, but needs no https
+    field.remove();
+    return done;
+  }
+}
+
+/** @type {HTMLElement | null} */
+const foot = document.querySelector(`.${FOOTER}`);
+if (foot) {
+  const waiting = setInterval(() => {
+    if (!document.querySelector('.lv[data-ready="1"]') || document.querySelector(".lv-early")) return;
+    clearInterval(waiting);
+    foot.hidden = false;
+  }, LOOK_MS);
+  foot.addEventListener("click", async (event) => {
+    const { target } = event;
+    if (!(target instanceof HTMLElement)) return;
+    if (target.matches(".lv-cite")) {
+      const words = target.textContent;
+      const { bibtex } = foot.dataset;
+      if (await copied(bibtex)) target.textContent = target.dataset.done;
+      else window.prompt("BibTeX", bibtex); // to be copied by hand
+      setTimeout(() => (target.textContent = words), SAID_MS);
+    } else if (target.matches(".lv-verified") && window.loopvizForm?.page) {
+      event.preventDefault(); // the page is here already
+      window.loopvizForm.page.check(target.dataset);
+    }
+  });
+}

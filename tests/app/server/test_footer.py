@@ -1,0 +1,90 @@
+"""The foot of every page: both languages, no address that nobody has, and a number that was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import gradio
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from loopviz.app.contract import FOOTER, PAGES
+from loopviz.app.explore import served  # noqa: F401  (hands the server what it serves)
+from loopviz.app.server import assets, citation, footer
+from loopviz.panels.loop import instrument
+from loopviz.version import version
+from scripts.verify_instrument import measured
+
+DOCUMENT = (Path(gradio.__file__).parent / "templates" / "frontend" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_has_one_foot(page: str) -> None:
+    path = PAGES[page].removeprefix(".")
+    routes = [Route(path, lambda _: Response(DOCUMENT, media_type="text/html")), *assets.routes()]
+    client = TestClient(assets.EarlyTags(Starlette(routes=routes)))
+    document = client.get(path).text
+    assert document.count(f'class="{FOOTER}"') == 1
+    assert version() in document
+    script = re.search(r'src="([^"]+widgets/footer\.js)"', document)
+    assert script
+    assert client.get(script[1]).status_code == 200
+
+
+def test_it_says_both_languages_the_licence_and_how_to_cite(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = footer.html("x.js")
+    for lang in ("en", "zh-Hans"):
+        assert f'<div lang="{lang}">' in made
+    assert unescape(re.search(r'data-bibtex="([^"]*)"', made)[1]) == citation.bibtex()  # type: ignore[index]
+    assert citation.LICENSE in made
+
+
+def test_no_address_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footer, "repository", lambda: None)
+    monkeypatch.setattr(citation, "repository", lambda: None)
+    assert "://" not in footer.html("x.js")
+    monkeypatch.setattr(footer, "repository", lambda: "https://code.example/loopviz")
+    monkeypatch.setattr(citation, "repository", lambda: "https://code.example/loopviz")
+    made = footer.html("x.js")
+    assert 'href="https://code.example/loopviz"' in made
+    assert "url     = {https://code.example/loopviz}" in unescape(made)
+
+
+def test_the_badge_is_what_the_instrument_measures() -> None:
+    """Recorded with this release; and measured again here, on whatever processor this is, it is as small."""
+    recorded = json.loads(footer.VERIFIED.read_text(encoding="utf-8"))
+    assert recorded["version"] == version(), "record it again: python scripts/verify_instrument.py"
+    assert (recorded["model"], recorded["panel"]) == (instrument.MODEL, instrument.NAME)
+    again = measured()
+    assert again["tokens"] == recorded["tokens"] == 36
+    for name in ("cosine", "rate"):
+        assert 0 < again[name] < 10 * recorded[name], name
+
+
+def test_the_badge_is_not_shown_without_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(footer, "VERIFIED", tmp_path / "none.json")
+    footer.verified.cache_clear()
+    try:
+        assert "lv-verified" not in footer.html("x.js")
+    finally:
+        monkeypatch.undo()
+        footer.verified.cache_clear()
+    found = footer.verified()
+    assert found is not None
+    largest = footer.number(max(found["cosine"], found["rate"]))
+    assert f"exact to {largest}<" in footer.html("x.js"), "the worse of the two"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(7e-7, "7e-7"), (1.2e-7, "1.2e-7"), (1.21e-7, "1.3e-7"), (2.3841858e-07, "2.4e-7"), (9.96e-7, "1e-6")],
+)
+def test_a_number_is_never_told_smaller_than_it_is(value: float, said: str) -> None:
+    assert footer.number(value) == said
+    assert float(said) >= value * (1 - 1e-6)

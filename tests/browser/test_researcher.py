@@ -1,0 +1,137 @@
+"""The researcher's door and links that show: Python and a notebook of a run, a link's two ways out, the foot, the badge."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from loopviz.app import controls as st
+from loopviz.app.contract import FOOTER
+from loopviz.app.controls.link_word import PageState, encode
+from loopviz.app.server import citation
+from tests.browser.conftest import PATIENCE
+from tests.browser.test_explore import Visit, data, ended, inside, reached, settle
+from tests.browser.test_sharing import chosen, saved, short_run
+
+
+def test_python_of_a_run_is_copied_and_a_notebook_downloaded(visit: Visit, browser: Browser, tmp_path: Path) -> None:
+    page = visit(apart=True, permissions=["clipboard-read", "clipboard-write"])
+    settle(page, "loop", "loop_count", 3)
+    short_run(page, "The loop thought")
+    chosen(page, "Copy as Python")
+    field = page.get_by_label("Python that makes this run again")
+    expect(field).to_be_visible()
+    expect(page.locator(".lv-notice").first).to_contain_text("was copied")
+    code = field.input_value()
+    assert page.evaluate("navigator.clipboard.readText()") == code
+    assert "loop_count=3" in code
+    names: dict[str, Any] = {}
+    exec(compile(code, "run.py", "exec"), names)
+    read = "".join(inside(page, "page.tokens.map((row) => row[0])"))
+    assert names["trace"].text.startswith(read)
+    assert len(names["trace"]) == int(data(page, "t"))
+    book = saved(page, "Notebook", tmp_path)
+    assert book.suffix == ".ipynb"
+    cells = json.loads(book.read_text(encoding="utf-8"))["cells"]
+    assert any("loop_count=3" in "".join(cell["source"]) for cell in cells)
+
+
+@pytest.mark.parametrize(("lang", "says"), [("en", "This link: "), ("zh", "此链接：")])
+def test_a_link_says_what_it_is_runs_nothing_and_has_two_ways_out(visit: Visit, lang: str, says: str) -> None:
+    page = visit(apart=True)
+    settle(page, "loop", "loop_count", 2)
+    settle(page, "sampling", "max_new_tokens", 6)
+    short_run(page, "Once there was a robot who lived in the very middle of a wood and thought all day")
+    chosen(page, "Copy link")
+    word = page.get_by_label("Link to what is set up here").input_value().partition("?")[2]
+    other = visit(f"?{word}&lang={lang}#run", apart=True)  # what only our own pages may ask for
+    card = other.locator(".lv-linked")
+    expect(card.locator("h3")).to_contain_text(says)
+    expect(card.locator("h3")).to_contain_text("Once there was a robot")
+    other.wait_for_timeout(1500)
+    assert data(other, "run") == "", "a link that somebody posted has begun a run"
+    card.locator(".lv-link-recorded").click()
+    other.wait_for_function("() => document.querySelector('.lv').dataset.run === 'recorded'")
+    expect(card).to_be_hidden()
+    other = visit(f"?{word}&lang={lang}", apart=True)
+    other.locator(".lv-link-run").click()
+    ended(other)
+    assert inside(other, "page.tokens.map((row) => row.slice(0, 5))") == inside(
+        page, "page.tokens.map((row) => row.slice(0, 5))"
+    )
+
+
+def test_a_press_on_a_page_of_ours_runs_what_its_link_holds_and_stop_ends_it(visit: Visit, app_url: str) -> None:
+    page = visit(at="lab", apart=True)
+    word, _ = encode(
+        PageState(
+            {**st.defaults(), "model": "stories-loop", "max_new_tokens": 200, "block_start": 0, "block_end": 1}, "Once"
+        )
+    )
+    page.evaluate("(word) => { location.href = `./?s=${word}#run`; }", word)
+    page.wait_for_selector('.lv[data-ready="1"]')
+    reached(page, 4)
+    page.locator("#lv-stop").click()
+    page.wait_for_function("() => document.querySelector('.lv').dataset.end === 'stopped'")
+    assert "#" not in page.url, "to load it again is not to ask again"
+
+
+@pytest.mark.parametrize("at", ["", "compare", "lab"])
+def test_every_page_has_its_foot_in_its_language(visit: Visit, at: str) -> None:
+    page = visit(at=at, apart=True, permissions=["clipboard-read", "clipboard-write"])
+    foot = page.locator(f".{FOOTER}")
+    expect(foot).to_be_visible()
+    expect(foot).to_contain_text("MIT licence")
+    expect(foot.locator('[lang="zh-Hans"]')).to_be_hidden()
+    foot.get_by_role("button", name="Cite (BibTeX)").click()
+    expect(foot.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == citation.bibtex()
+    page.goto(f"{page.url.partition('?')[0]}?lang=zh")
+    expect(page.locator(f".{FOOTER}")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(f".{FOOTER}")).to_contain_text("许可证")
+    expect(page.locator(f'.{FOOTER} [lang="en"]')).to_be_hidden()
+    below = page.evaluate(
+        "(name) => document.querySelector(`.${name}`).getBoundingClientRect().top - document.querySelector('gradio-app').getBoundingClientRect().bottom",
+        FOOTER,
+    )
+    assert below > -2, "it stands below everything else"
+
+
+def _checked(page: Page) -> None:
+    """The check of the instrument has run, and its panel says so."""
+    page.wait_for_function(
+        "() => document.querySelector('.lv').page.about?.textContent && document.querySelector('.lv').dataset.end === 'length'"
+    )
+    panel = page.locator('.lv-panel[data-panel="instrument"]')
+    expect(panel).to_be_visible()
+    expect(panel).to_contain_text("rate: exact 0.75")
+
+
+def test_the_badge_runs_the_check_and_opens_its_panel(visit: Visit) -> None:
+    page = visit(apart=True)
+    badge = page.locator(f'.{FOOTER} [lang="en"] .lv-verified')
+    expect(badge).to_have_text(re.compile(r"verified: measured = exact to \d(\.\d)?e-\d"))
+    badge.click()
+    _checked(page)
+
+
+def test_the_badge_of_another_page_leads_there(visit: Visit, app_url: str) -> None:
+    page = visit(at="lab", apart=True)
+    page.locator(f'.{FOOTER} [lang="en"] .lv-verified').click()
+    page.wait_for_selector('.lv[data-ready="1"]')
+    _checked(page)
+
+
+def test_an_address_that_asks_for_the_check_only_offers_it_when_it_comes_from_elsewhere(
+    visit: Visit, app_url: str
+) -> None:
+    page = visit("#check", apart=True)
+    panel = page.locator('.lv-panel[data-panel="instrument"]')
+    expect(panel).to_be_visible()
+    expect(panel).to_contain_text("Run glassbox and check it")
+    assert data(page, "run") == "recorded"
