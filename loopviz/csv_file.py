@@ -92,9 +92,9 @@ def writer(file: Writable) -> Writer:
     return Writer(file)
 
 
-def reader(file: Iterable[str]) -> Iterator[list[str]]:
-    """As ``csv.reader(file)``, with cells as they were before they were written."""
-    return ([restored(_spelt(cell)) for cell in row] for row in csv.reader(map(_spell, file)))
+def reader(file: Iterable[str], **options: Any) -> Iterator[list[str]]:
+    """As ``csv.reader(file, **options)``, with cells as they were before they were written."""
+    return ([restored(_spelt(cell)) for cell in row] for row in csv.reader(map(_spell, file), **options))
 
 
 def dict_reader(file: Iterable[str]) -> Iterator[dict[str, str]]:

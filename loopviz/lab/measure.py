@@ -28,7 +28,9 @@ def subject_of(engine: Engine) -> Subject:
     """
     if not isinstance(engine, LocalEngine):
         raise ValueError(f"engine={type(engine).__name__}: its model runs elsewhere; measure it where it runs")
-    return Subject(engine.model, engine.tokenizer, engine.name, engine.source)
+    return Subject(
+        engine.model, engine.tokenizer, engine.name, engine.source, tuple(note.code for note in engine.notes)
+    )
 
 
 def begin(task: Task, subject: Subject, params: Any, folder: Path, stop: Stop) -> Experiment | None:

@@ -219,18 +219,22 @@ class Subject:
         tokenizer: of the model.
         name: what was asked for (`load_checkpoint`'s name, so that a manifest can ask for it again).
         source: where the weights came from, for people to read.
+        notes: what its files' reader noted although it loaded, by code (`loopviz.model.checkpoints.load.Note`).
     """
 
     model: LoopLlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
     name: str
     source: str
+    notes: tuple[str, ...] = ()
     _lengths: dict[str, float] = field(default_factory=dict, compare=False, repr=False)  # see `tokens_in`
 
     @classmethod
     def of(cls, loaded: LoadedCheckpoint) -> Subject:
         """The subject a loaded checkpoint is."""
-        return cls(loaded.model, loaded.tokenizer, loaded.name, loaded.source)
+        return cls(
+            loaded.model, loaded.tokenizer, loaded.name, loaded.source, tuple(note.code for note in loaded.notes)
+        )
 
     @cached_property
     def digest(self) -> str:

@@ -93,6 +93,7 @@ def test_c1_every_task_is_stopped_in_the_middle_of_a_pass(name, at):
     task = TASKS[name]
     known = {field.name for field in fields(task.params)}
     values = {"text": text, "prompt": text[:60], "window": 16, "limit_tokens": 64, "new_tokens": 8, "batch": 2}
+    values |= {"csv": f"prompt\n{text[:60]}\n"}
     values = {field: value for field, value in values.items() if field in known}
     if name == "compare":
         values |= {"names": ("plain", "looped"), "loops": (None, {"loop_layers": (1, 3)})}

@@ -10,6 +10,9 @@ TEXTS: dict[str, dict[str, str]] = {
     "en": {
         "field.text": "Text to measure on",
         "field.file": "Or a text file of yours",
+        "field.csv": "Prompts, a row each (CSV)",
+        "field.rows": "Prompts used, at most",
+        "field.prompts.file": "Or a CSV file of yours",
         "field.limit_tokens": "Tokens used, at most",
         "field.window": "Tokens in a window",
         "field.overlap": "Tokens two windows share",
@@ -78,6 +81,9 @@ TEXTS: dict[str, dict[str, str]] = {
     "zh": {
         "field.text": "用于测量的文本",
         "field.file": "或您的文本文件",
+        "field.csv": "提示，每行一个（CSV）",
+        "field.rows": "最多使用的提示数",
+        "field.prompts.file": "或您的 CSV 文件",
         "field.limit_tokens": "最多使用的词元数",
         "field.window": "每个窗口的词元数",
         "field.overlap": "相邻窗口共有的词元数",

@@ -529,5 +529,28 @@ GLOSSARY: tuple[Term, ...] = (
         r"\mathrm{PPL}=\exp\Bigl(-\frac{1}{T-1}\sum_{t=1}^{T-1}\ln p(x_t\mid x_0,\dots,x_{t-1})\Bigr)",
         ("decode",),
     ),
+    Term(
+        "bootstrap",
+        Wording(
+            "bootstrap interval",
+            "How far another sample of such text might put a mean: the windows (or prompts) that were measured are drawn anew with "
+            "replacement, as many as there are, thousands of times with a fixed seed; between the ends lie 95 % of the means so "
+            "found. For few windows the ends are moved outwards, as Student's t says; under 6 there is none. Whole windows are "
+            "drawn, for the tokens of one are not independent.",
+            "W: windows; x_w, n_w: a window's summed values and how many; k_w: how often it was drawn; F: how the means m so found are "
+            "spread; Φ: the normal distribution; t: Student's quantile.",
+            also=("bootstrap",),
+        ),
+        Wording(
+            "自助法区间",
+            "换一份同类文本，平均值可能偏到哪里：把测过的窗口（或提示）有放回地重新抽取，抽取数与原数相同，用固定种子重复数千次；所得平均值的 95% 落在区间两端之间。"
+            "窗口较少时按学生 t 分布把两端向外移；少于 6 个时不给出。抽取的是整个窗口，因为同一窗口的词元并不独立。",
+            "W：窗口数；x_w、n_w：一个窗口的数值之和与个数；k_w：它被抽中的次数；F：如此得到的平均值 m 的分布；Φ：正态分布；t：学生 t 分位数。",
+            also=("自助法",),
+        ),
+        r"m=\frac{\sum_w k_w x_w}{\sum_w k_w n_w},\qquad \left[F^{-1}(\alpha),\ F^{-1}(1-\alpha)\right],\qquad "
+        r"\alpha=\Phi\left(-\sqrt{\frac{W}{W-1}}\;t_{0.975}\right)",
+        ("perplexity",),
+    ),
 )
 BY_KEY: dict[str, Term] = {term.key: term for term in GLOSSARY}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
@@ -16,6 +17,9 @@ DRAWS = 10_000  # of the ends of an interval of few windows only the outermost t
 FEWEST = (
     6  # windows: the whole range of fewer holds the median of such windows less than 95 times in 100 (1 - 2^(1 - W))
 )
+
+
+FIGURE_DRAWS = 2_000  # resamplings of an interval that a figure makes of a table's rows, with seed 0
 
 
 def draws_param() -> Any:
@@ -64,6 +68,23 @@ def mean_interval(
         means[some] = (times @ sums) / (times @ counts)
     outside = tail(W, confidence)
     low, high = np.quantile(means, (outside, 1 - outside))
+    return float(low), float(high)
+
+
+def interval_of(
+    statistic: Callable[[np.ndarray], float], n: int, draws: int, seed: int, confidence: float = 0.95
+) -> tuple[float | None, float | None]:
+    """As :func:`mean_interval`, of any statistic of `n` things that are drawn anew, with replacement.
+
+    Args:
+        statistic: of how often each was drawn, `[n]` int64 that sum to `n`.
+    """
+    if n < FEWEST or draws < 1:
+        return None, None
+    generator, share = np.random.default_rng(seed), np.full(n, 1 / n)
+    found = np.array([statistic(generator.multinomial(n, share)) for _ in range(draws)])
+    outside = tail(n, confidence)
+    low, high = np.quantile(found, (outside, 1 - outside))
     return float(low), float(high)
 
 

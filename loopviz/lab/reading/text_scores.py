@@ -185,6 +185,38 @@ def score_all(texts: Sequence[str], references: Sequence[str], tokenize: str = "
     return ReferenceScores(of_words, rouge_1, rouge_2, rouge_l, of_characters), str(bleu.get_signature())
 
 
+def bleu_interval(
+    texts: Sequence[str], references: Sequence[str], draws: int, seed: int, tokenize: str = "auto"
+) -> tuple[float | None, float | None]:
+    """Interval of the corpus's BLEU when texts are drawn anew with their references (Koehn 2004).
+
+    BLEU is no mean: each draw's matches and lengths are added up, and the score is made of the sums.
+    """
+    import numpy as np
+    from sacrebleu.metrics import BLEU
+
+    from loopviz.lab.reading.intervals import interval_of
+
+    bleu, corpus, _ = _metrics(tokenizer_for(references) if tokenize == "auto" else tokenize)
+    found = [bleu.sentence_score(*pair) for pair in zip(texts, [[one] for one in references], strict=True)]
+    matches = np.array([one.counts for one in found])  # [n, orders]
+    ngrams = np.array([one.totals for one in found])
+    lengths = np.array([(one.sys_len, one.ref_len) for one in found])  # [n, 2]
+
+    def score_of(times: np.ndarray) -> float:
+        of_texts, of_references = (times @ lengths).tolist()
+        made = BLEU.compute_bleu(
+            (times @ matches).tolist(),
+            (times @ ngrams).tolist(),
+            of_texts,
+            of_references,
+            smooth_method=corpus.smooth_method,
+        )
+        return float(made.score)
+
+    return interval_of(score_of, len(found), draws, seed)
+
+
 # -- of the text alone -------------------------------------------------------------------------------------------------
 
 

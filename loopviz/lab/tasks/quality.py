@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import GenerationConfig
 
@@ -28,8 +29,9 @@ from loopviz.engine.work import Shape, Work, generating
 from loopviz.lab.experiment import read_file
 from loopviz.lab.reading.beginnings import beginnings
 from loopviz.lab.reading.full_pass import fixed
+from loopviz.lab.reading.intervals import FIGURE_DRAWS, mean_interval
 from loopviz.lab.reading.reach import ROW_BYTES
-from loopviz.lab.reading.text_scores import TOKENIZERS, distinct, repetition, score, score_all
+from loopviz.lab.reading.text_scores import TOKENIZERS, bleu_interval, distinct, repetition, score, score_all
 from loopviz.lab.task import (
     MOST_BATCH,
     MOST_LOOPS,
@@ -56,6 +58,7 @@ TITLE = {"en": "Generation quality", "zh": "生成质量"}
 
 
 MOST_PROMPTS = 10_000
+BLEU_DRAWS = 500  # of the interval that the figure has: each draw is a corpus scored anew
 MOST_TEMPERATURE = 100.0  # the engine's
 SCORE_SECONDS = 2e-6  # of a score against a reference, for each pair of its tokens and the text's
 
@@ -378,14 +381,18 @@ WORDS = {
         "last row: of all texts as one corpus, which is not the mean) and ROUGE-L of rouge-score. A text's own continuation "
         "is one of many good ones, so these scores stay low and serve to compare settings. Without: distinct-n (arXiv "
         "1510.03055) and the share of repeated runs of four tokens (seq-rep-4, arXiv 1908.04319), both on the model's own "
-        "tokens: models with different tokenizers cannot be compared by them.",
+        "tokens: models with different tokenizers cannot be compared by them. The figure's bars are 95 % bootstrap intervals over "
+        "prompts (seed 0; none under 6 prompts), for the means and for BLEU, whose parts are added up anew (Koehn 2004); chrF and "
+        "distinct-n have none.",
         "cost": "One generation a prompt and loop count, several prompts at once.",
     },
     "zh": {
         "question": "模型写出的内容与参考接近吗？会不会重复自己？",
         "how": "模型续写每个提示。有参考时：sacrebleu 的 BLEU 与 chrF（每行为单个文本；最后一行为全部文本作为一个语料，并非平均值），以及 rouge-score 的 ROUGE-L。"
         "文本自身的后文只是众多好的续写之一，所以这些分数偏低，用于比较不同设置。无参考时：distinct-n（arXiv 1510.03055）和重复的四词元片段比例"
-        "（seq-rep-4，arXiv 1908.04319），两者都按模型自己的词元计算：分词器不同的模型不能用它们比较。",
+        "（seq-rep-4，arXiv 1908.04319），两者都按模型自己的词元计算：分词器不同的模型不能用它们比较。"
+        "图中的误差线为按提示重抽样的 95% 自助法区间（种子 0；少于 6 个提示时不给出），用于平均值以及 BLEU（重新累加各部分，Koehn 2004）；"
+        "chrF 与 distinct-n 没有区间。",
         "cost": "每个提示、每个循环次数生成一次，多个提示同时进行。",
     },
 }
@@ -415,6 +422,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
             go.Scatter(
                 x=x,
                 y=values,
+                error_y=_arms(table, rows, name, values),
                 name=_NAMES.get(name) or words[name],
                 mode="lines+markers",
                 yaxis="y2" if alone else "y",
@@ -434,6 +442,30 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     return table_figures.figure(
         traces, x=words["x"], y=words["y"], xaxis=axis, yaxis={"rangemode": "tozero"}, yaxis2=right
     )
+
+
+def _arms(table: pd.DataFrame, totals: pd.DataFrame, name: str, values: list[float | None]) -> dict[str, Any]:
+    """The bootstrap intervals over prompts as the arms of marks; of scores that can be had of parts of a corpus."""
+    if name not in ("bleu", "rouge_l", "repetition_4"):
+        return {"visible": False}
+    up, down = [], []
+    for (_, total), value in zip(totals.iterrows(), values, strict=True):
+        loops = total["loops"]
+        same = table["loops"].isna() if loops is None or loops != loops else table["loops"] == loops
+        low, high = _interval(table[same & table["prompt"].notna()], name)
+        known = value is not None and low is not None and high is not None
+        up.append(max(0.0, high - value) if known else 0.0)  # type: ignore[operator]  # known
+        down.append(max(0.0, value - low) if known else 0.0)  # type: ignore[operator]
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
+
+
+def _interval(rows: pd.DataFrame, name: str) -> tuple[float | None, float | None]:
+    """Of one loop count's rows, a prompt each."""
+    if name == "bleu":
+        pairs = rows[rows["reference"].notna()]
+        return bleu_interval(pairs["written"].tolist(), pairs["reference"].tolist(), BLEU_DRAWS, 0)
+    found = rows[name].dropna().astype("float64").to_numpy()
+    return mean_interval(found, np.ones(len(found)), FIGURE_DRAWS, 0)
 
 
 def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from loopviz.lab.reading.intervals import FEWEST, mean_interval, student, tail
+from loopviz.lab.reading.intervals import FEWEST, interval_of, mean_interval, student, tail
 
 
 def test_the_interval_is_that_of_a_mean_over_windows():
@@ -60,3 +60,12 @@ def test_intervals_of_few_windows_hold_the_truth_as_often_as_they_say():
     found = [mean_interval(rng.normal(0, 1, 8), counts, 2000, seed) for seed in range(400)]
     assert sum(low < 0 < high for low, high in found) / 400 == pytest.approx(0.94, abs=0.025)
     assert tail(8, 0.95) < NormalDist().cdf(-2.4) < tail(500, 0.95) < 0.025
+
+
+def test_the_interval_of_any_statistic_is_that_of_a_mean_where_it_is_one():
+    rng = np.random.default_rng(2)
+    counts, sums = rng.integers(3, 9, 30), rng.normal(20, 5, 30)
+    found = interval_of(lambda times: (times @ sums) / (times @ counts), 30, 3000, seed=4)
+    assert found == pytest.approx(mean_interval(sums, counts, 3000, seed=4), rel=1e-9)
+    assert interval_of(lambda times: 1.0, FEWEST - 1, 100, seed=0) == (None, None)
+    assert interval_of(lambda times: 1.0, FEWEST, 0, seed=0) == (None, None)

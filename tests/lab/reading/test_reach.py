@@ -27,6 +27,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "starts": {**SMALL, "loops": 3},
     "quality": {"prompts": 2, "prompt_tokens": 6, "new_tokens": 4},
     "loop_use": SMALL,
+    "prompts": {"csv": f"prompt\n{TEXT[:40]}\n{TEXT[:20]}\n", "max_new_tokens": 4},
+    "checkpoint": {"limit_tokens": 40, "window": 12},
 }
 
 

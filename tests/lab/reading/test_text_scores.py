@@ -7,12 +7,22 @@ import random
 import string
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize as rouge_tokenize
 from sacrebleu.metrics import BLEU, CHRF
 
-from loopviz.lab.reading.text_scores import distinct, repetition, score, score_all, tokenizer_for, words
+from loopviz.lab.reading import intervals
+from loopviz.lab.reading.text_scores import (
+    bleu_interval,
+    distinct,
+    repetition,
+    score,
+    score_all,
+    tokenizer_for,
+    words,
+)
 
 SAID = {  # a text of each language, and the tokenization that suits it
     "Russian": ("Жила-была маленькая девочка, и звали её Ёлка.", "13a"),
@@ -160,3 +170,34 @@ def test_distinct_and_repetition_count_ngrams() -> None:
     assert repetition([1, 2, 3, 4, 5], 4) == 0
     assert distinct([[1]], 2) is None
     assert repetition([1, 2, 3], 4) is None
+
+
+def test_the_interval_of_bleu_is_of_corpora_scored_anew() -> None:
+    texts = [
+        "the dog ran to the park today",
+        "a cat sat on it",
+        "she saw the big red ball there",
+        "he was sad",
+        "no",
+        "the end of it all",
+    ]
+    references = [
+        "the dog ran to a park today",
+        "a cat sat on the mat",
+        "she saw a big red ball",
+        "he was happy",
+        "yes",
+        "the end of it all",
+    ]
+    for tokenize in ("auto", "char"):
+        low, high = bleu_interval(texts, references, 400, 1, tokenize)
+        assert low is not None
+        assert high is not None
+        assert 0 <= low < score_all(texts, references, tokenize)[0].bleu < high <= 100
+        assert bleu_interval(texts, references, 400, 1, tokenize) == (low, high)
+        # each as often as it is there: the corpus itself
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(intervals, "interval_of", lambda score_of, n, draws, seed: (score_of(np.ones(n, int)), None))
+            whole, _ = bleu_interval(texts, references, 1, 0, tokenize)
+        assert whole == pytest.approx(score_all(texts, references, tokenize)[0].bleu)
+    assert bleu_interval(texts[:5], references[:5], 400, 1) == (None, None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from loopviz.lab import TASKS, Experiment
+from loopviz.lab.reading.intervals import FIGURE_DRAWS, mean_interval
 from loopviz.lab.reading.token_classes import CLASSES, token_classes
-from loopviz.lab.tasks.loop_use import LoopUseParams, distribution, plot
+from loopviz.lab.tasks.loop_use import LoopUseParams, distribution, means, plot
 from loopviz.model import LoopCache
 from tests.lab.subject import TEXT, subject
 
@@ -123,3 +125,39 @@ def test_each_block_has_its_summary(table: pd.DataFrame) -> None:
     two = pd.concat([table, table.assign(block=1, loops=1)])
     found = TASK.summary(two)
     assert found[found["block"] == 1]["mean_loops"].tolist() == [1.0] * (len(found) // 2)
+
+
+@pytest.mark.parametrize("by", ["class", "position"])
+def test_means_have_intervals_over_windows(by: str) -> None:
+    """Whole windows are drawn: a figure of 160 rows is one of a few means, each with how sure it is."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "index": 10 * window + position,
+            "position": position,
+            "class": ("name", "other")[position % 2],
+            "loops": int(loops),
+        }
+        for window in range(16)
+        for position, loops in enumerate(rng.integers(1, 6, 10) + window % 3)
+    ]
+    table = pd.DataFrame(rows).assign(token="x", block=0, reason="kl")
+    found = means(table, by, bins=5).set_index("group")
+    for name, own in found.iterrows():
+        same = table[table["class"] == name] if by == "class" else table[table["position"] // 2 * 2 == name]
+        by_window = same.groupby(same["index"] // 10)["loops"]
+        wanted = mean_interval(by_window.sum().to_numpy(float), by_window.count().to_numpy(), FIGURE_DRAWS, 0)
+        assert own["mean"] == pytest.approx(same["loops"].mean())
+        assert (own["low"], own["high"]) == pytest.approx(wanted)
+    figure = plot(table, "en")
+    line = figure.data[-1]
+    drawn = means(table, "position")
+    assert list(line.error_y.array) == pytest.approx((drawn["high"] - drawn["mean"]).tolist())
+    assert list(line.error_y.arrayminus) == pytest.approx((drawn["mean"] - drawn["low"]).tolist())
+    named = means(table, "class").set_index("group").loc["name"]
+    assert f"name<br>{named['mean']:.2f} ({named['low']:.2f}–{named['high']:.2f})" in figure.data[0].y
+
+
+def test_of_few_windows_there_is_no_interval(table: pd.DataFrame) -> None:
+    assert means(table, "class")[["low", "high"]].isna().all(axis=None)
+    assert set(plot(table, "en").data[-1].error_y.array) == {0.0}

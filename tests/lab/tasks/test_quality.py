@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from loopviz.engine import StreamSettings, run
 from loopviz.lab import TASKS, Experiment
+from loopviz.lab.reading.intervals import FIGURE_DRAWS, mean_interval
 from loopviz.lab.reading.text_scores import distinct, repetition, score
 from loopviz.lab.tasks.quality import QualityParams, exercises, plot, write
 from tests.lab.subject import TEXT, subject
@@ -153,3 +155,42 @@ def test_the_plot_has_a_line_a_score_over_loops(table: pd.DataFrame, lang: str) 
     assert list(figure.data[2].x) == ["1", "3"]
     assert list(figure.data[2].y) == total["chrf"].to_list()
     assert not plot(table.iloc[:1], lang).data
+
+
+def test_the_figure_has_the_intervals_of_what_can_be_drawn_anew() -> None:
+    """165 rows are a picture: a mark a loop count and score, with how far another sample of prompts might put it."""
+    texts = [f"the dog {n} ran to the park and saw a ball" for n in range(8)]
+    rows = [
+        {
+            "loops": loops,
+            "prompt": n,
+            "written": f"{text} {loops}",
+            "reference": text,
+            "rouge_l": 50.0 + n * loops,
+            "repetition_4": n / 10,
+        }
+        for loops in (1, 3)
+        for n, text in enumerate(texts)
+    ]
+    totals = [
+        {
+            "loops": loops,
+            "bleu": 60.0,
+            "rouge_l": 50.0 + 3.5 * loops,
+            "chrf": 5.0,
+            "distinct_1": 0.5,
+            "repetition_4": 0.35,
+        }
+        for loops in (1, 3)
+    ]
+    table = pd.DataFrame([*rows, *totals]).reindex(columns=[column.name for column in TASK.columns])
+    traces = {trace.name: trace for trace in plot(table, "en").data}
+    low, high = mean_interval(50.0 + 3.0 * np.arange(8), np.ones(8), FIGURE_DRAWS, 0)
+    assert traces["ROUGE-L"].error_y.array[1] == pytest.approx(high - 60.5)
+    assert traces["ROUGE-L"].error_y.arrayminus[1] == pytest.approx(60.5 - low)
+    assert traces["BLEU"].error_y.visible is not False
+    assert traces["chrF"].error_y.visible is False
+    assert traces["distinct-1"].error_y.visible is False
+    assert set(plot(table[table["prompt"].isna() | (table["prompt"] < 4)], "en").data[1].error_y.array) == {0.0}, (
+        "of 4 there is none"
+    )
