@@ -135,3 +135,26 @@ def test_an_address_that_asks_for_the_check_only_offers_it_when_it_comes_from_el
     expect(panel).to_be_visible()
     expect(panel).to_contain_text("Run glassbox and check it")
     assert data(page, "run") == "recorded"
+
+
+def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_intervals_a_click_away(
+    visit: Visit, tmp_path: Path
+) -> None:
+    page = visit("?task=prompts", at="lab", apart=True)
+    page.locator("[data-field=csv] textarea").fill("prompt\n" + "".join(f"Once upon a {word}\n" for word in "abcdefg"))
+    page.locator(".lv-sizes button, .lv-go").first.click()
+    page.wait_for_selector('.lv-page[data-end="done"]')
+    figure = page.locator(".lv-panel", has=page.locator(".lv-of-figure"))
+    with page.expect_download() as waited:
+        figure.get_by_role("button", name="Manifest of this figure").click()
+    waited.value.save_as(tmp_path / "m.json")
+    manifest = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert (manifest["task"], manifest["rows"], manifest["complete"]) == ("prompts", 7, True)
+    figure.get_by_role("link", name="How its intervals are made").click()
+    term = page.locator(".lv-glossary .lv-here")
+    expect(term).to_contain_text("bootstrap interval")
+    expect(term.locator("math").first).to_be_visible()
+    page.locator("[data-field=csv] textarea").fill("prompt,name\nOnce,a\n,b\n")
+    page.keyboard.press("Escape")
+    page.locator(".lv-sizes button, .lv-go").first.click()
+    expect(page.locator(".lv-asking .lv-status.lv-bad")).to_contain_text("row 3, column prompt: empty")

@@ -54,8 +54,8 @@ export class Linked {
     if (!this.texts || !this.holds) return;
     const { prompt, model, loop } = this.holds;
     const begins = prompt && shortened(prompt);
-    // "This link: layers 0-1 run 8 times ..., “Once there was a robot …”"
-    this.title.textContent = begins && loop ? fill(this.texts["live.linked.of"], { loop, prompt: begins }) : this.texts["live.linked"];
+    // "This link: layers 0-1 run 8 times, “Once there was a robot …”"; all of how it loops stands below
+    this.title.textContent = begins && loop ? fill(this.texts["live.linked.of"], { loop: loop.split(" · ")[0], prompt: begins }) : this.texts["live.linked"];
     const rows = [["live.linked.prompt", prompt], ["live.linked.model", model], ["live.linked.loop", loop]].filter(([, said]) => said);
     this.list.replaceChildren(...rows.flatMap(([key, said]) => [el("dt", "", this.texts[key]), el("dd", "", said)]));
     this.recorded.hidden = !this.page.opening;

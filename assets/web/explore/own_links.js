@@ -9,8 +9,8 @@ const fromOurs = () => document.referrer.startsWith(`${location.origin}/`);
 
 /** @param {import("./page.js").Page} page */
 export async function followOwnLink(page) {
-  const asked = location.hash.slice(1);
-  if (!Object.values(HASHES).includes(asked)) return;
+  const asked = Object.values(HASHES).find((hash) => `#${hash}` === location.hash);
+  if (!asked) return;
   const ours = fromOurs();
   history.replaceState(history.state, "", location.pathname + location.search); // to load it again is not to ask again
   await page.share.settled; // the controls show what a link has set

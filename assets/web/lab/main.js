@@ -109,6 +109,10 @@ export class Page {
     followPrompt(".lv-asking", () => this.measure());
     const side = el("section", "lv-card lv-side", this.listTitle, this.list);
     this.plot = new Plot("plot", this.plots);
+    this.manifest = press("lv-quiet", () => this.download("json"));
+    this.intervals = el("a", "lv-term");
+    this.intervals.href = "#term-bootstrap";
+    this.plot.node.append(el("p", "lv-files lv-of-figure", this.manifest, this.intervals));
     this.table = new Table();
     this.tableTitle = el("h2");
     this.tableHint = el("p", "lv-question");
@@ -187,6 +191,11 @@ export class Page {
       this.question.textContent = words.question ?? "";
       this.how.replaceChildren(el("b", "", `${text("lab.how")}: `), words.how ?? "");
       this.cost.replaceChildren(el("b", "", `${text("lab.cost")}: `), words.cost ?? "");
+      // its formula is one click away: in the glossary
+      this.intervals.hidden = !/bootstrap|自助法/.test(words.how ?? "");
+      this.intervals.textContent = text("lab.intervals");
+      this.manifest.textContent = text("lab.manifest");
+      this.manifest.title = text("lab.repeat", { task: this.task.name });
       this.plot.label(text("lab.plot"), words.question ?? "");
     }
     this.form.label();

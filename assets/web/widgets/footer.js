@@ -41,9 +41,11 @@ if (foot) {
       if (await copied(bibtex)) target.textContent = target.dataset.done;
       else window.prompt("BibTeX", bibtex); // to be copied by hand
       setTimeout(() => (target.textContent = words), SAID_MS);
-    } else if (target.matches(".lv-verified") && window.loopvizForm?.page) {
-      event.preventDefault(); // the page is here already
-      window.loopvizForm.page.check(target.dataset);
+    } else if (target.matches(".lv-verified")) {
+      const { page } = /** @type {{ page?: import("../explore/page.js").Page | null }} */ (window.loopvizForm ?? {});
+      if (!page?.tell) return; // of another page the link leads there
+      event.preventDefault();
+      page.check(target.dataset);
     }
   });
 }

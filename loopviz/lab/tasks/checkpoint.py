@@ -221,7 +221,12 @@ COLUMNS = tuple(
     column(*told)
     for told in (
         ("check", "", "Check: what was looked at", "检查项：查看的内容"),
-        ("verdict", "", "Verdict: fine; note, to be known; problem", "结论：fine 正常；note 需知道；problem 有问题"),
+        (
+            "verdict",
+            "",
+            "Verdict: fine; note, to be known; problem",
+            "结论：正常（fine）、需知道（note）、有问题（problem）",
+        ),
         ("value", "", "Found: as the files say, or as it came out", "结果：文件所写，或测得"),
         (
             "number",
@@ -239,7 +244,7 @@ WORDS = {
         "metadata asks for what a Llama here does not compute (such a key is refused by name as it loads). Then: every weight must "
         "be a finite number; a text is read once plain and once looped, and its perplexity must be a number; 32 tokens "
         "are read at once and one by one through the cache, and what it says next must agree. A loss near that of a blind guess "
-        "over the vocabulary is noted: the wrong tokenizer looks like that. `notes` are what its files' reader noted, `controls` "
+        "over the vocabulary is noted: the wrong tokenizer looks like that. “notes” are what its files' reader noted, “controls” "
         "the loop settings that Explore's controls cannot hold.",
         "cost": "Some seconds: two passes over 256 tokens, and 32 tokens one by one.",
     },
@@ -247,8 +252,8 @@ WORDS = {
         "question": "这个检查点完整吗？计算正常吗？页面能容纳它的哪些设置？",
         "how": "它能加载就已说明：它是 Llama，每个张量都在且形状与配置一致，元数据中没有任何键要求这里的 Llama 不计算的内容（这样的键在加载时会按名称被拒绝）。"
         "此外：每个权重都须为有限数；同一文本分别不循环与循环地读一遍，困惑度须为数值；32 个词元一次读入与经缓存逐个读入，"
-        "所说的下一个词须一致。若损失接近对词表的盲猜则加以提示：分词器不对时就会这样。`notes` 是读取其文件时的说明，"
-        "`controls` 是“探索”页的控件无法容纳的循环设置。",
+        "所说的下一个词须一致。若损失接近对词表的盲猜则加以提示：分词器不对时就会这样。“notes”是读取其文件时的说明，"
+        "“controls”是“探索”页的控件无法容纳的循环设置。",
         "cost": "几秒：对 256 个词元前向两次，再逐个读 32 个词元。",
     },
 }

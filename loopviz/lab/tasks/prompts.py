@@ -45,7 +45,7 @@ class PromptsParams:
     csv: str = param(
         "",
         "A table with a column prompt, a prompt a row (and name, if you like); parted by commas, semicolons or tabs.",
-        "含 prompt 列的表格，每行一个提示（可另有 name 列）；以逗号、分号或制表符分隔。",
+        "含“prompt”列的表格，每行一个提示（可另有“name”列）；以逗号、分号或制表符分隔。",
         kind="text",
     )
     file: str = param("", "The same from a CSV file; it is used in place of the table above.", "同上，来自 CSV 文件；给出时代替上面的表格。", kind="file")  # fmt: skip
@@ -206,7 +206,7 @@ COLUMNS = tuple(
         ),
         ("prompt_tokens", "tokens", "Prompt's tokens: read", "提示词元数：读入的"),
         ("tokens", "tokens", "Tokens: written, end mark left out", "词元数：所写的，不含结束符"),
-        ("end", "", "End: eos, the model ended it; length, as many as asked; context, it was full", "结束：eos 模型自行结束；length 达到数量；context 上下文已满"),
+        ("end", "", "End: eos, the model ended it; length, as many as asked; context, it was full", "结束：模型自行结束（eos）、达到数量（length）、上下文已满（context）"),
         ("prompt", "", "Prompt: as the file has it", "提示：文件中所写"),
         ("written", "", "Written: the model's continuation", "所写：模型的续写"),
     )
