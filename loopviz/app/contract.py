@@ -82,6 +82,7 @@ ELEMENTS: Mapping[str, str] = {
     "buttons": "lv-buttons",
     "page": "lv-page",
     "settings": "lv-settings",
+    "model": "lv-group-model",
     "dark": "lv-dark",
     "learn": "lv-learn",
     "formulas": "lv-formulas",

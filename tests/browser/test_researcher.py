@@ -158,3 +158,20 @@ def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_i
     page.keyboard.press("Escape")
     page.locator(".lv-sizes button, .lv-go").first.click()
     expect(page.locator(".lv-asking .lv-status.lv-bad")).to_contain_text("row 3, column prompt: empty")
+
+
+def test_where_a_model_is_chosen_it_can_be_looked_over(visit: Visit, app_url: str) -> None:
+    page = visit(apart=True)
+    page.fill("#ctl-model input", "glassbox")
+    page.press("#ctl-model input", "Enter")
+    page.wait_for_function("() => document.querySelector('.lv-model').textContent.startsWith('glassbox is ready')")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Check this checkpoint").click()
+    lab = opened.value
+    lab.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]', timeout=PATIENCE)
+    expect(lab.locator("[data-field=model] input")).to_have_value("glassbox")
+    lab.locator(".lv-sizes button, .lv-go").first.click()
+    lab.wait_for_selector('.lv-page[data-end="done"]', timeout=PATIENCE)
+    expect(lab.locator(".lv-rows tbody tr")).to_have_count(12)
+    named = visit("#model=stories-loop", at="lab", apart=True)
+    expect(named.locator("[data-field=model] input")).not_to_have_value("stories-loop")  # nobody else's link names one

@@ -20,5 +20,5 @@ export const ANSWER_FILES = ["csv", "json"];
 export const MOST_STUDENT = 80;
 export const LONGEST_LESSON = 60000;
 export const MOST_SLUG = 60;
-export const ELEMENTS = { prompt: "ctl-prompt", run: "lv-run", stop: "lv-stop", buttons: "lv-buttons", page: "lv-page", settings: "lv-settings", dark: "lv-dark", learn: "lv-learn", formulas: "lv-formulas", formula: "lv-formula-" };
+export const ELEMENTS = { prompt: "ctl-prompt", run: "lv-run", stop: "lv-stop", buttons: "lv-buttons", page: "lv-page", settings: "lv-settings", model: "lv-group-model", dark: "lv-dark", learn: "lv-learn", formulas: "lv-formulas", formula: "lv-formula-" };
 export const CLASSES = { example: "lv-example", preset: "lv-preset", refused: "lv-refused", learn: "lv-learn" };

@@ -10,6 +10,7 @@ import { Server } from "../core/server.js";
 import { Glossary } from "../widgets/glossary.js";
 import { ModelLine } from "../widgets/model_status.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
+import { CheckModel } from "./check_model.js";
 import { Again } from "./continue_run.js";
 import { form } from "./form_state.js";
 import { Formulas, nameFields } from "./gradio_parts.js";
@@ -119,6 +120,7 @@ export class Page extends RunView {
     this.linked = new Linked(this);
     this.statusLine = new StatusLine(this);
     this.formulas = new Formulas(this);
+    this.checkModel = new CheckModel(this);
     this.badge = el("span", "lv-badge");
     this.badge.hidden = true;
     this.about = el("span", "lv-about");
@@ -199,6 +201,7 @@ export class Page extends RunView {
     if (look && this.texts) name(look, this.texts["page.dark"]);
     if (settings && this.texts && !this.named) nameFields(settings, () => this.texts);
     this.named ||= Boolean(settings && this.texts);
+    this.checkModel.show(this.texts);
   }
 
   theme() {

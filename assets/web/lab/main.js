@@ -139,6 +139,9 @@ export class Page {
       return button;
     });
     this.list.replaceChildren(...this.buttons);
+    // Explore sends the model that stands there; from anywhere else a link names none
+    const model = new URLSearchParams(location.hash.slice(1)).get("model");
+    if (model && document.referrer.startsWith(`${location.origin}/`)) this.model.value = model;
     const asked = new URLSearchParams(location.search).get(QUERIES.task);
     this.choose(this.tasks.find((task) => task.name === asked) ?? this.tasks[0]);
     this.follow();

@@ -30,6 +30,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.linked.loop": "How it loops",
         "live.linked.run": "Run it",
         "live.model.load": "Load this model",
+        "live.model.check": "Check this checkpoint",
+        "live.model.check.hint": "In the Lab: what it is, whether every weight is a number, its perplexity plain and looped. Some seconds.",
         "live.linked.recorded": "Show the recorded run",
         # the same run once more
         "live.rerun.same": "Run again with this run's own settings: they are put into the controls",
@@ -58,6 +60,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.linked.loop": "如何循环",
         "live.linked.run": "运行",
         "live.model.load": "加载此模型",
+        "live.model.check": "检查这个检查点",
+        "live.model.check.hint": "在实验室中：它是什么、每个权重是否为数值、不循环与循环时的困惑度。只需几秒。",
         "live.linked.recorded": "显示录制的运行",
         "live.rerun.same": "用这次运行自己的设置再运行一次：设置会填入各控件",
         "live.rerun.lost": "这次运行的设置无法填入控件：{names}。",
