@@ -112,7 +112,7 @@ export class Page {
     this.manifest = press("lv-quiet", () => this.download("json"));
     this.intervals = el("a", "lv-term");
     this.intervals.href = "#term-bootstrap";
-    this.plot.node.append(el("p", "lv-files lv-of-figure", this.manifest, this.intervals));
+    this.plot.node.append(el("p", "lv-of-figure", this.manifest, this.intervals));
     this.table = new Table();
     this.tableTitle = el("h2");
     this.tableHint = el("p", "lv-question");
