@@ -16,7 +16,7 @@ NAMES = {
     "LoopViz", "LoopLlama", "Llama", "SmolLM2", "stories-loop", "stories-noinject", "arrows-loop", "glassbox", "smollm2-135m-instruct",
     "tiny",
     "stories", "English", "Hugging", "Face", "Transformers", "transformers", "PyTorch", "Python", "Plotly", "Gradio", "TinyStories",
-    "Huginn", "Ouro", "Geiping", "Elhoushi", "Koehn", "MIT", "BibTeX", "DynamicCache", "Mistral", "Qwen", "Instruct", "Base", "cividis", "loopviz", "eval",
+    "Huginn", "Ouro", "Geiping", "Elhoushi", "Koehn", "MIT", "BibTeX", "Jupyter", "DynamicCache", "Mistral", "Qwen", "Instruct", "Base", "cividis", "loopviz", "eval",
     # in the panels' formulas, explained in Chinese beside them
     "criterion", "itemsize", "kv", "next", "slots",
     # symbols, formats, units, keys
