@@ -154,8 +154,9 @@ def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_i
     term = page.locator(".lv-glossary .lv-here")
     expect(term).to_contain_text("bootstrap interval")
     expect(term.locator("math").first).to_be_visible()
-    page.locator("[data-field=csv] textarea").fill("prompt,name\nOnce,a\n,b\n")
     page.keyboard.press("Escape")
+    expect(page.locator(".lv-glossary")).to_be_hidden()
+    page.locator("[data-field=csv] textarea").fill("prompt,name\nOnce,a\n,b\n")
     page.locator(".lv-sizes button, .lv-go").first.click()
     expect(page.locator(".lv-asking .lv-status.lv-bad")).to_contain_text("row 3, column prompt: empty")
 
