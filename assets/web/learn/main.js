@@ -112,7 +112,7 @@ export class Page {
     this.place = el("div", "lv-place");
     this.line = el("p", "lv-status");
     this.line.setAttribute("role", "status");
-    this.main = el("section", "lv-card lv-lesson", el("div", "lv-lesson-head", this.title, this.badge), this.about, this.line, this.who, this.modelLine, this.dots, this.place);
+    this.main = el("section", "lv-card lv-lesson", el("div", "lv-lesson-head", this.title, this.badge), this.about, this.line, this.dots, this.place, this.who, this.modelLine);
     this.root.replaceChildren(this.frame.head, el("div", "lv-learning", side, this.main), this.frame.glossary.dialog);
   }
 
@@ -242,8 +242,8 @@ export class Page {
     this.badge.textContent = lesson && this.source ? this.text(this.linked ? "lesson.link.badge" : "lesson.own.badge") : "";
     this.about.textContent = lesson ? lesson.about[lang] : wrong ? "" : this.text("lesson.choose");
     if (lesson) this.class.label();
-    const shown = this.view?.node ?? this.card?.node ?? (wrong ? this.faults() : null);
-    if (shown !== this.place.firstElementChild) this.place.replaceChildren(...(shown ? [shown] : []));
+    const shown = this.view?.node ?? this.card?.node ?? (wrong ? this.faults() : this.overview());
+    if (shown !== this.place.firstElementChild) this.place.replaceChildren(shown);
     this.marks();
     this.mark();
   }
@@ -274,6 +274,16 @@ export class Page {
       return el("li", "", dot);
     });
     return this.dots.replaceChildren(...dots);
+  }
+
+  /** All lessons, what each is about: as long as none is open. */
+  overview() {
+    const { lang, config } = this.frame;
+    const cards = config.lessons.map(({ id, title, about, minutes }) => {
+      const words = [el("b", "", title[lang]), el("span", "", about[lang]), el("small", "", this.text("lesson.minutes", { n: minutes }))];
+      return el("li", "", press("lv-lesson-card", () => this.choose(id), ...words));
+    });
+    return el("ol", "lv-lesson-cards", ...cards);
   }
 
   /** All that is wrong with a lesson file. */

@@ -222,7 +222,7 @@ class BlindGuess {
   texts(texts) {
     this.radios.node.hidden = false;
     this.hint.hidden = true;
-    this.letters.forEach(({ words }, i) => (words.lastElementChild.textContent = texts[this.order[i]] ?? ""));
+    this.letters.forEach(({ words }, i) => (words.lastElementChild.textContent = (texts[this.order[i]] ?? "").trim()));
   }
 
   get guess() {

@@ -52,7 +52,9 @@ export class ScoreCard {
     const mark = el("td", "", `${answer.right === null ? "–" : answer.right ? "✓" : "✗"}${near}`);
     mark.dataset.judged = answer.right ? "right" : "wrong";
     const { lang } = page.frame;
-    return el("tr", "", question, el("td", "", answer.guess[lang]), el("td", "", answer.measured[lang]), mark);
+    // of a line its two ends: all of it is in the file
+    const brief = (/** @type {string} */ said) => (step.predict.kind === "line" ? said.replace(/^([^,]*),.*, ([^,]*)$/, "$1 → $2") : said);
+    return el("tr", "", question, el("td", "", brief(answer.guess[lang])), el("td", "", brief(answer.measured[lang])), mark);
   }
 
   /** @param {typeof ANSWER_FILES[number]} kind */

@@ -69,9 +69,9 @@ export class StepView {
     this.back = press("lv-quiet", () => this.page.go(this.place - 1));
     const details = el("details", "lv-plan-fold", this.summary, this.plan);
     const buttons = el("div", "lv-buttons-row", this.go, this.reveal, this.halt);
-    const run = el("div", "lv-card-row", buttons, this.status);
+    this.row = el("div", "lv-card-row", buttons, this.status);
     const ways = el("div", "lv-step-ways", this.back, this.next);
-    this.node = el("article", "lv-step", this.count, this.title, this.about, this.prediction.node, details, run, this.bar, this.outcome, this.what_if, ways);
+    this.node = el("article", "lv-step", this.count, this.title, this.about, this.prediction.node, details, this.row, this.bar, this.outcome, this.what_if, ways);
   }
 
   // --- words ---------------------------------------------------------------------------------------------------------
@@ -225,6 +225,7 @@ export class StepView {
     this.go.dataset.state = running && !this.trying ? "running" : "idle";
     this.node.dataset.state = running ? "running" : done ? "done" : this.result ? "guessing" : "asking";
     this.status.textContent = this.page.said;
+    this.row.classList.toggle("lv-at-rest", done && !running && !this.page.said); // its line stays, for screen readers
     this.status.classList.toggle("lv-bad", this.page.bad && Boolean(this.page.said));
   }
 }
