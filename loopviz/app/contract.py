@@ -73,6 +73,8 @@ TABLE_FILES = ("csv", "parquet", "json")  # of a comparison or measurement: its 
 PANEL_FILES = ("csv", "parquet")  # of a panel's numbers
 ANSWER_FILES = ("csv", "json")  # of a lesson's answers
 MOST_STUDENT = 80  # characters of a name in an answer file
+# The task that one model of the list was trained on, "follow the arrows" (its recipe.json): letters, arrows a problem, the deepest chain.
+ARROW_TASK: Mapping[str, Union[str, int]] = {"model": "arrows-loop", "nodes": 16, "arrows": 12, "hops": 8}  # noqa: UP007
 MOST_SLUG = 60  # characters of a stranger's name in a file's name
 # Elements that Gradio builds and the script looks for, by their ids.
 ELEMENTS: Mapping[str, str] = {
@@ -87,6 +89,7 @@ ELEMENTS: Mapping[str, str] = {
     "learn": "lv-learn",
     "formulas": "lv-formulas",
     "formula": "lv-formula-",  # and `<lang>-<panel>`
+    "control": "ctl-",  # and the control's name
 }
 # ... and by their classes: what begins a run by itself, a control that is refused, the place for tour and glossary.
 CLASSES: Mapping[str, str] = {
@@ -116,6 +119,7 @@ CONSTANTS: Mapping[str, Any] = {
     "ANSWER_FILES": ANSWER_FILES,
     "MOST_STUDENT": MOST_STUDENT,
     "LONGEST_LESSON": LONGEST_FILE,
+    "ARROW_TASK": ARROW_TASK,
     "MOST_SLUG": MOST_SLUG,
     "ELEMENTS": ELEMENTS,
     "CLASSES": CLASSES,
@@ -418,6 +422,15 @@ class Prompt(TypedDict):
     prompt: str
 
 
+class Guesses(TypedDict):
+    """An answer: the likeliest next word after each loop of a token's last block, and its probability."""
+
+    kind: Literal["guesses"]
+    run: str
+    token: int
+    steps: list[tuple[str, Number]]  # none of a token that is not there, or did not loop
+
+
 class Current(TypedDict):
     """An answer: the page has everything."""
 
@@ -486,6 +499,13 @@ class TextUntil(_TextUntil, total=False):
 
     token: int
     piece: str
+
+
+class AskGuesses(TypedDict):
+    """What would a token have said after each of its loops?"""
+
+    run: Text
+    token: int
 
 
 class _AskModel(TypedDict):
@@ -1267,6 +1287,7 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "focus": (Look, (ExploreSnapshot, Gone, Failed)),
         "advance": (Advance, (Steps, ExploreSnapshot, Gone, Failed)),
         "text_until": (TextUntil, (Prompt, Gone, Failed)),
+        "guesses": (AskGuesses, (Guesses, Gone, Failed)),
         "model_status": (AskModel, (ModelStatus, Failed)),
     },
     "compare": {

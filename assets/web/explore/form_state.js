@@ -43,6 +43,11 @@ export class FormState {
     this.linked = linked;
   }
 
+  /** Something else stands in the prompt. @param {string} prompt */
+  typed(prompt) {
+    this.page?.arrows.typed(prompt);
+  }
+
   /** The visitor has set these controls; what is to be put into them. @param {Record<string, unknown>} values */
   touch(values) {
     for (const name of Object.keys(values)) {

@@ -11,6 +11,7 @@ import { Glossary } from "../widgets/glossary.js";
 import { ModelLine } from "../widgets/model_status.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { CheckModel } from "./check_model.js";
+import { Playground } from "./arrow_playground.js";
 import { Again } from "./continue_run.js";
 import { form } from "./form_state.js";
 import { Formulas, nameFields } from "./gradio_parts.js";
@@ -118,6 +119,7 @@ export class Page extends RunView {
     this.heading = el("h2", "lv-sr");
     this.buttons = new Buttons(this);
     this.linked = new Linked(this);
+    this.arrows = new Playground(this);
     this.statusLine = new StatusLine(this);
     this.formulas = new Formulas(this);
     this.checkModel = new CheckModel(this);
@@ -148,7 +150,7 @@ export class Page extends RunView {
       el("div", "lv-row", this.statusLine.node, this.statusLine.way, words.legend),
       words.held,
     );
-    this.root.replaceChildren(card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
+    this.root.replaceChildren(this.arrows.node, card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
   }
 
   loadPlotly() {
@@ -224,7 +226,7 @@ export class Page extends RunView {
       }
       panel.label(entry, this.texts);
     }
-    for (const part of [this.words, this.player, this.keys, this.narrow, this.linked]) part.configure(this.texts);
+    for (const part of [this.words, this.player, this.keys, this.narrow, this.linked, this.arrows]) part.configure(this.texts);
     this.heading.textContent = this.texts["live.region"];
     this.nameHead();
     for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);
@@ -345,6 +347,7 @@ export class Page extends RunView {
 
   showSelection() {
     this.words.showHeld();
+    this.arrows.follow();
     this.root.dataset.focus = String(this.focus.token ?? "");
   }
 
@@ -369,6 +372,7 @@ export class Page extends RunView {
     this.buttons?.show(data.state);
     data.playing = this.player?.playing ? "1" : "0";
     const drawn = [...this.panels.values()].filter((panel) => panel.figure);
+    this.arrows.follow();
     data.drawn = String(drawn.length ? Math.min(...drawn.map((panel) => (panel.dirtySince === null ? panel.drawn : -1))) : -1);
   }
 }

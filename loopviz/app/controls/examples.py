@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loopviz.app.contract import ARROW_TASK
 from loopviz.paths import ASSETS
 
 EXAMPLES_SHOWN = 4
@@ -35,7 +36,7 @@ OFFERS = (
     Offer("stories-loop", STORIES),
     Offer("stories-noinject", STORIES),
     Offer(
-        "arrows-loop",
+        str(ARROW_TASK["model"]),
         (
             "j>i k>c f>j d>i e>c c>n p>o l>o b>f m>b h>b g>p h?",  # 4 arrows to follow
             "g>m d>b h>d o>e j>n b>k i>c e>h a>m m>j p>n c>l m?",  # 2

@@ -5,6 +5,7 @@ A run is found by its unguessable id, or is the recorded one, which is everybody
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,7 @@ from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.texts import pick_language, text
 from loopviz.panels import PANELS, Focus
+from loopviz.panels.kit.follower import lens_of, said
 from loopviz.trace import Trace
 
 LARGEST_POSITION = 1_000_000
@@ -176,6 +178,19 @@ class Questions:
         marked = first.strip() and begins and not typed.startswith(first.strip()) and typed.startswith(begins)
         return said[len(first) :] if marked and not trace.meta["settings"].get("chat") else said
 
+    def guesses(self, question: Any) -> str:
+        """`{run, token}`: the likeliest next word after each loop of a token's last block, all of them: `{"steps"}`.
+
+        Read through the lens that panels begin with. A strip shows no more loops than fit; a graph to follow needs each.
+        """
+        asked = read(question, contract.AskGuesses)
+        trace = self._trace(asked.get("run"))
+        if trace is None:
+            return _GONE
+        token = _place(asked, "token", LARGEST_POSITION)
+        steps = _guesses(trace, token) if token < len(trace) else []
+        return dumps({"kind": "guesses", "run": asked["run"], "token": token, "steps": steps})
+
     def model_status(self, question: Any) -> str:
         """`{lang, model, again, linked, look}`: where the model the visitor has chosen is; the one the page started with when none is named.
 
@@ -201,6 +216,16 @@ class Questions:
         count = text(lang, "model.notes.one") if len(notes) == 1 else text(lang, "model.notes", n=len(notes))
         about = text(lang, "model.notes.about", model=short_name(name))
         return {"notes": {"count": count, "about": about, "said": notes}}
+
+
+def _guesses(trace: Trace, token: int) -> list[tuple[str, float | None]]:
+    """The likeliest next piece after each loop of a token's last block, with its probability."""
+    blocks = trace.frames[token]["blocks"]
+    if not blocks:
+        return []
+    words = said(blocks[-1], lens_of(trace.meta, Focus(block=len(blocks) - 1)))
+    rows = zip(words.texts, words.logprobs, strict=True)
+    return [(texts[0], None if logs[0] is None else round(math.exp(logs[0]), 4)) for texts, logs in rows if texts]
 
 
 _GONE = dumps({"kind": "gone"})

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from loopviz.app import controls as st
-from loopviz.app.contract import CLASSES
+from loopviz.app.contract import CLASSES, ELEMENTS
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, offer_of
 from loopviz.app.controls.face import face
 from loopviz.app.sessions.models import ModelRoom
@@ -20,7 +20,7 @@ def make(
 ) -> gr.components.Component:
     """The Gradio component of a control; `opening`: the values the page opens with."""
     values = opening or st.defaults()
-    looks = face(control, values, [], lang, models=room.told(lang)) | {"elem_id": f"ctl-{control.name}"}
+    looks = face(control, values, [], lang, models=room.told(lang)) | {"elem_id": ELEMENTS["control"] + control.name}
     if control.kind == "name":
         return gr.Dropdown(room.names, value=room.default, allow_custom_value=True, **looks)
     if control.kind == "choice":

@@ -134,6 +134,8 @@ class ExplorePage:
         latest = {"trigger_mode": "always_last", **quick}
         gr.on(changed, self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **latest)
         self.live.link(self._guarded(self._link), outputs=self.live, **form, **quick)
+        # what is typed, or put there, is drawn where the model has a picture of it
+        parts.prompt.change(None, parts.prompt, None, js=_script("typed"), **quick)
         # the script puts the text of a run into the prompt, to be changed there
         self.live.retype(faults.guarded(self._retype), None, parts.prompt, **quick)
         parts.keep.click(self._guarded(self._shorten), outputs={parts.prompt, parts.keep}, **form, **quick)

@@ -132,8 +132,8 @@ def routes() -> list[Route]:
 
 # Of a page, by its address: our style sheets, in the order in which they count.
 STYLES = {
-    "": ("base", "learn", "explore"),
-    "learn": ("base", "learn", "forms", "lessons"),
+    "learn": ("base", "learn", "forms", "lessons", "arrows"),
+    "": ("base", "learn", "explore", "arrows"),
     "compare": ("base", "learn", "forms", "compare"),
     "lab": ("base", "learn", "forms", "lab"),
 }

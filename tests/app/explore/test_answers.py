@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from loopviz.app.explore.config import page_config
 from loopviz.app.explore.run import Registry, Run, messages
 from loopviz.app.server import assets
 from loopviz.app.sessions.models import ModelRoom
-from loopviz.panels import PANELS
+from loopviz.panels import PANELS, Focus
+from loopviz.panels.kit.follower import lens_of, said
 from loopviz.trace import Trace
 from loopviz.trace.file import save
 from tests.trace.synthetic import random_trace
@@ -125,6 +127,22 @@ def test_a_text_to_go_on_from(questions: Questions, trace: Trace) -> None:
     assert ask(questions.text_until, run="recorded", token=3, piece=" else")["prompt"] == "".join(pieces[:4]) + " else"
     assert ask(questions.text_until, run="recorded", token=3, piece="x" * 1000)["prompt"] == trace.text, "no token"
     assert ask(questions.text_until, run="guess")["kind"] == "gone"
+
+
+def test_the_guesses_of_a_token_are_all_that_were_recorded(questions: Questions, trace: Trace) -> None:
+    """Of a strip there are only so many; a graph on which one is followed needs the guess of every loop."""
+    for token, frame in enumerate(trace.frames):
+        answer = ask(questions.guesses, run="recorded", token=token)
+        assert (answer["run"], answer["token"]) == ("recorded", token)
+        steps = frame["blocks"][-1]["steps"]
+        words = said(frame["blocks"][-1], lens_of(trace.meta, Focus(block=len(frame["blocks"]) - 1)))
+        assert len(answer["steps"]) == len(words.texts) <= len(steps["norm"])
+        for (piece, share), texts, logs in zip(answer["steps"], words.texts, words.logprobs, strict=True):
+            assert piece == texts[0]
+            assert logs[0] is None or share == pytest.approx(math.exp(logs[0]), abs=1e-4)
+    assert ask(questions.guesses, run="recorded", token=len(trace))["steps"] == []
+    assert ask(questions.guesses, run="recorded", token=-3)["steps"] == []
+    assert ask(questions.guesses, run="guess", token=0)["kind"] == "gone"
 
 
 @pytest.mark.parametrize(

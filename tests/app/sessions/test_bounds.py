@@ -364,7 +364,7 @@ def test_a_far_end_in_a_question_is_answered(service: Service, far: Any) -> None
     except ValueError:
         return
     some = Questions(service.registry, service.room)
-    for ask in (some.resync, some.focus, some.advance, some.text_until, some.model_status):
+    for ask in (some.resync, some.focus, some.advance, some.text_until, some.guesses, some.model_status):
         assert isinstance(json.loads(ask(question)), dict)
 
 
