@@ -226,7 +226,7 @@ class Graph:
 
     def show(self, guesses: list[tuple[str, float]], prompt: str = CHAIN) -> None:
         self.page.evaluate(
-            "([prompt, guesses]) => window.graph.show({ prompt, guesses: guesses.map(([text, p]) => ({ text, p })) })",
+            "([prompt, guesses]) => window.graph.show({ id: String(Math.random()), prompt, guesses: guesses.map(([text, p]) => ({ text, p })) })",
             [prompt, guesses],
         )
 

@@ -109,7 +109,7 @@ export class Playground {
     const prompt = page.tokens.slice(0, page.promptTokens).map(([text]) => text.trim()).join(" ");
     const answer = await page.ask("guesses", () => ({ run, token: this.question }));
     if (this.asked !== run) return;
-    if (answer?.kind === "guesses") this.graph.show({ prompt, guesses: answer.steps.map(([text, p]) => ({ text, p })) });
+    if (answer?.kind === "guesses") this.graph.show({ id: run, prompt, guesses: answer.steps.map(([text, p]) => ({ text, p })) });
     else this.graph.show(null);
   }
 

@@ -7,7 +7,7 @@ import { filled, letters, moves, outside, parse, puzzle, walk, write } from "./a
 
 /** @import { Arrow, Move, Problem, Task, Word } from "./arrow_problem.js" */
 /** @typedef {{ text: string, p: number | null }} Guess the likeliest word after a loop, and its probability */
-/** @typedef {{ prompt: string, guesses: Guess[] }} Told a run: its prompt, and the guesses of the word that asks, loop by loop */
+/** @typedef {{ id: string, prompt: string, guesses: Guess[] }} Told a run: which one, its prompt, and the guesses of the word that asks, loop by loop */
 /** @typedef {{ low: number, high: number, value: number }} Bound how many loops there may be */
 /** @typedef {[number, number]} Point */
 
@@ -16,8 +16,9 @@ const SIZE = 380;
 const [AROUND, NODE, HEAD] = [158, 17, 8]; // radius of the circle, radius of a node, length of an arrow's head
 const REACH = 27; // from a node's middle: there it is meant
 const BEND = { arrow: 0.11, jump: -0.24 }; // of the length: an arrow there and one back lie apart, and a jump lies on neither
-const HOP_MS = 420; // on its way
-const LOOP_MS = 900; // from one loop to the next: at reading pace
+const LOOP_MS = 900; // from one loop to the next, at reading pace
+const LONGEST_MS = 10_000; // for all of them: of many each is shorter
+const MOVING = 0.5; // of that it is on its way
 const calm = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** Of all graphs on a page: their instructions have ids. */
@@ -67,6 +68,8 @@ export class ArrowGraph {
   typing = false;
   /** @type {string} the node that Tab leads to */
   at = "a";
+  /** @type {Record<string, string>} by part, of what it was made last */
+  made = {};
 
   /**
    * @param {{ task: Task, onChange?: (prompt: string) => void, onSelect?: (step: number) => void, onBound?: (loops: number) => void }} options
@@ -107,6 +110,7 @@ export class ArrowGraph {
   /** Its words, again whenever they change: `arrows.` of loopviz/app/texts/arrows.py. @param {Record<string, string>} texts */
   label(texts) {
     this.texts = texts;
+    this.made = {};
     this.svg.setAttribute("aria-label", texts["arrows.graph"]);
     this.hint.replaceChildren(texts["arrows.hint"], " ", el("span", "lv-arrows-keys", texts["arrows.keys"]));
     this.another.textContent = texts["arrows.puzzle"];
@@ -284,19 +288,35 @@ export class ArrowGraph {
     return draw("g", { class: `lv-arrows-move lv-arrows-${kind}`, "data-loop": i + 1 }, draw("path", { d: path }), draw("polygon", { points: head }), badge);
   }
 
+  /**
+   * Make a part anew where that of which it is made has changed: else whoever is in it would be put out, and told it again.
+   * @param {string} part
+   * @param {unknown} of
+   * @param {() => void} make
+   */
+  anew(part, of, make) {
+    const now = JSON.stringify(of);
+    if (this.made[part] === now) return;
+    this.made[part] = now;
+    make();
+  }
+
   /** Everything as it is now. */
   paint() {
     const { problem, texts } = this;
     if (!texts) return;
     this.node.classList.toggle("lv-arrows-old", this.wrong !== null);
-    this.lines.replaceChildren(...problem.arrows.map((arrow) => this.arrow(arrow)));
-    const drawn = this.moves.slice(0, this.step).map((move, i) => (move.kind === "hop" || move.kind === "jump" ? this.lit(move, i) : null));
-    this.ways.replaceChildren(...drawn.filter((one) => one !== null));
+    this.anew("lines", problem.arrows, () => this.lines.replaceChildren(...problem.arrows.map((arrow) => this.arrow(arrow))));
+    const passed = this.moves.slice(0, this.step);
+    this.anew("ways", passed, () => {
+      const drawn = passed.map((move, i) => (move.kind === "hop" || move.kind === "jump" ? this.lit(move, i) : null));
+      this.ways.replaceChildren(...drawn.filter((one) => one !== null));
+    });
     this.paintNodes();
     this.paintToken();
     this.paintWords();
-    this.paintHops();
-    this.paintList();
+    this.paintRun();
+    this.anew("list", problem.arrows, () => this.paintList());
   }
 
   paintNodes() {
@@ -343,27 +363,31 @@ export class ArrowGraph {
     const { problem, task, texts, wrong } = this;
     const { word, bad } = wrong ? { word: wrong, bad: true } : (this.told ?? { word: null, bad: false });
     const says = word ? fill(texts[`arrows.${word.key}`], word.values) : "";
-    this.said.textContent = wrong ? `${texts["arrows.wrong"]} ${says}` : says;
+    this.anew("said", [says, wrong], () => (this.said.textContent = wrong ? `${texts["arrows.wrong"]} ${says}` : says));
     this.said.classList.toggle("lv-bad", bad);
     this.asked.textContent = problem.start === null ? texts["arrows.unasked"] : fill(texts["arrows.asked"], { start: problem.start });
     this.fill.disabled = problem.arrows.length >= task.arrows;
     this.clear.disabled = !problem.arrows.length && problem.start === null;
     const found = problem.arrows.length ? outside(problem, task) : [];
-    const words = found.map(({ key, values }) => el("li", "", fill(texts[`arrows.${key}`], values)));
-    this.outside.replaceChildren(...(words.length ? [el("p", "", texts["arrows.outside"]), el("ul", "", ...words)] : []));
+    this.anew("outside", found, () => {
+      const words = found.map(({ key, values }) => el("li", "", fill(texts[`arrows.${key}`], values)));
+      this.outside.replaceChildren(...(words.length ? [el("p", "", texts["arrows.outside"]), el("ul", "", ...words)] : []));
+    });
   }
 
-  paintHops() {
+  paintRun() {
     const { moves: made, run, texts } = this;
     this.again.hidden = this.hops.hidden = !made.length;
-    this.hops.replaceChildren(...made.map((move, i) => el("li", "", this.hop(move, i, run.guesses[i]))));
-    const says = this.seen && made.length ? this.judged() : null;
-    this.verdict.className = `lv-arrows-verdict lv-arrows-${says?.kind ?? "waiting"}`;
-    const signs = { right: "✓", wrong: "✗", endless: "∞" };
-    const sign = says && el("b", "", signs[says.kind]);
-    sign?.setAttribute("aria-hidden", "true");
-    this.verdict.replaceChildren(...(says ? [sign, el("span", "", says.words)] : []));
-    if (!made.length && run && !this.wrong && this.problem.start !== null) this.verdict.replaceChildren(texts["arrows.stale"]);
+    this.anew("hops", [made, made.length && run.guesses], () => this.hops.replaceChildren(...made.map((move, i) => el("li", "", this.hop(move, i, run.guesses[i])))));
+    for (const chip of this.hops.querySelectorAll("button")) chip.setAttribute("aria-pressed", String(chip.dataset.loop === String(this.step)));
+    const stale = !made.length && run && !this.wrong && this.problem.start !== null;
+    const says = this.seen && made.length ? this.judged() : { kind: "waiting", sign: "", words: stale ? texts["arrows.stale"] : "" };
+    this.anew("verdict", says, () => {
+      this.verdict.className = `lv-arrows-verdict lv-arrows-${says.kind}`;
+      const sign = says.sign ? el("b", "", says.sign) : null;
+      sign?.setAttribute("aria-hidden", "true"); // the words say it too
+      this.verdict.replaceChildren(...(sign ? [sign] : []), ...(says.words ? [el("span", "", says.words)] : []));
+    });
   }
 
   /**
@@ -376,7 +400,6 @@ export class ArrowGraph {
     const says = node ?? text.trim();
     const made = press(`lv-chip lv-arrows-${kind}`, () => this.chosen(i + 1), el("span", "", `↻${i + 1}`), ` ${says}`, el("small", "", ` ${percent(p)}`));
     made.dataset.loop = String(i + 1);
-    made.setAttribute("aria-pressed", String(i + 1 === this.step));
     name(made, fill(this.texts[`arrows.move.${kind}`], { loop: i + 1, from, node: says, p: percent(p) }));
     return made;
   }
@@ -393,12 +416,12 @@ export class ArrowGraph {
       const circle = path.slice(path.indexOf(back));
       const before = path.length - circle.length;
       const there = loops < path.length ? path[loops] : circle[(loops - before) % circle.length];
-      return { kind: /** @type {const} */ ("endless"), words: fill(this.texts["arrows.endless"], { ...values, there, way: [...path, back].join(" → ") }) };
+      return { kind: "endless", sign: "∞", words: fill(this.texts["arrows.endless"], { ...values, there, way: [...path, back].join(" → ") }) };
     }
-    if (said === end) return { kind: /** @type {const} */ ("right"), words: fill(this.texts["arrows.right"], values) };
+    if (said === end) return { kind: "right", sign: "✓", words: fill(this.texts["arrows.right"], values) };
     const done = path.indexOf(said);
     const more = done >= 0 ? ` ${fill(this.texts["arrows.short"], { ...values, done })}` : "";
-    return { kind: /** @type {const} */ ("wrong"), words: fill(this.texts["arrows.wrong_end"], values) + more };
+    return { kind: "wrong", sign: "✗", words: fill(this.texts["arrows.wrong_end"], values) + more };
   }
 
   paintList() {
@@ -437,8 +460,12 @@ export class ArrowGraph {
   /** A loop of the list was pressed. @param {number} step */
   chosen(step) {
     this.select(step);
-    /** @type {HTMLElement | null} */ (this.hops.querySelector(`[data-loop="${step}"]`))?.focus({ preventScroll: true }); // the list is a new one
     this.onSelect(step);
+  }
+
+  /** Milliseconds for a loop. */
+  get pace() {
+    return Math.min(LOOP_MS, LONGEST_MS / this.moves.length);
   }
 
   /** From the start on, a loop after the other. */
@@ -452,9 +479,9 @@ export class ArrowGraph {
       this.timer = null;
       if (this.step >= this.moves.length) return;
       this.go(this.step + 1);
-      this.timer = window.setTimeout(next, LOOP_MS);
+      this.timer = window.setTimeout(next, this.pace);
     };
-    this.timer = window.setTimeout(next, LOOP_MS);
+    this.timer = window.setTimeout(next, this.pace);
   }
 
   /** The token stays where it is. */
@@ -487,7 +514,7 @@ export class ArrowGraph {
     const length = path.getTotalLength();
     const on = () => {
       if (way !== this.way) return;
-      const share = Math.min(1, (performance.now() - since) / HOP_MS);
+      const share = Math.min(1, (performance.now() - since) / (MOVING * this.pace));
       const { x, y } = path.getPointAtLength(length * share);
       this.put([x, y]);
       if (share < 1) requestAnimationFrame(on);
