@@ -19,8 +19,9 @@ export const PANEL_FILES: readonly ["csv", "parquet"];
 export const ANSWER_FILES: readonly ["csv", "json"];
 export const MOST_STUDENT: 80;
 export const LONGEST_LESSON: 60000;
+export const ARROW_TASK: { readonly model: "arrows-loop"; readonly nodes: 16; readonly arrows: 12; readonly hops: 8; };
 export const MOST_SLUG: 60;
-export const ELEMENTS: { readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly model: "lv-group-model"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly formulas: "lv-formulas"; readonly formula: "lv-formula-"; };
+export const ELEMENTS: { readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly model: "lv-group-model"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly formulas: "lv-formulas"; readonly formula: "lv-formula-"; readonly control: "ctl-"; };
 export const CLASSES: { readonly example: "lv-example"; readonly preset: "lv-preset"; readonly refused: "lv-refused"; readonly learn: "lv-learn"; };
 
 export type Lang = "en" | "zh";
@@ -404,6 +405,15 @@ export interface Prompt {
   prompt: string;
 }
 
+/** An answer: the likeliest next word after each loop of a token's last block, and its probability. */
+export interface Guesses {
+  kind: "guesses";
+  run: string;
+  token: number;
+  /** none of a token that is not there, or did not loop */
+  steps: ([string, number | null])[];
+}
+
 /** An answer: the page has everything. */
 export interface Current {
   kind: "current";
@@ -467,6 +477,12 @@ export interface TextUntil {
   run: string | null;
   token?: number;
   piece?: string;
+}
+
+/** What would a token have said after each of its loops? */
+export interface AskGuesses {
+  run: string | null;
+  token: number;
 }
 
 /** Where is the model? Without a name the one that the page began with. */
@@ -1226,6 +1242,7 @@ export type ExploreQuestions = {
   focus: { asked: Look; answer: ExploreSnapshot | Gone | Failed };
   advance: { asked: Advance; answer: Steps | ExploreSnapshot | Gone | Failed };
   text_until: { asked: TextUntil; answer: Prompt | Gone | Failed };
+  guesses: { asked: AskGuesses; answer: Guesses | Gone | Failed };
   model_status: { asked: AskModel; answer: ModelStatus | Failed };
 };
 
