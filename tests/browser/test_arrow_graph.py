@@ -254,8 +254,9 @@ def drag(page: Page, start: str, end: str) -> None:
 def graph(scripts: Page) -> Iterator[Callable[..., Graph]]:
     """`graph(prompt=CHAIN, lang="en")` on the page of our scripts."""
     scripts.set_viewport_size({"width": 1000, "height": 800})
+    scripts.emulate_media(reduced_motion="no-preference")
     yield lambda prompt=CHAIN, lang="en": Graph(scripts, lang, prompt)
-    scripts.emulate_media(reduced_motion=None)
+    scripts.emulate_media(reduced_motion="no-preference")
 
 
 def test_a_drag_draws_an_arrow_and_a_second_one_takes_it_away(graph: Callable[..., Graph]) -> None:
@@ -290,7 +291,8 @@ def test_a_press_asks_about_a_node_and_a_press_on_an_arrow_removes_it(graph: Cal
     node(made.page, "a").click()
     assert made.prompt == "a>e a?"
     expect(made.asked).to_have_text("Where do the arrows from a end?")
-    made.page.locator("[data-arrow='a>e'] .lv-arrows-hit").click()
+    middle_of = """(path) => { const { x, y } = path.getPointAtLength(path.getTotalLength() / 2).matrixTransform(path.getScreenCTM()); return [x, y]; }"""
+    made.page.mouse.click(*made.page.locator("[data-arrow='a>e'] .lv-arrows-hit").evaluate(middle_of))
     assert made.prompt == "a?"
     node(made.page, "a").click()
     assert made.told["prompts"] == ["a>e a?", "a?", ""]
@@ -333,22 +335,18 @@ def test_by_keyboard_alone(graph: Callable[..., Graph]) -> None:
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Remove the arrow from c to d"
 
 
-def test_by_finger(browser: Browser, scripts: Page) -> None:
+def test_by_finger(browser: Browser) -> None:
     """A touch that begins on a node draws; the page does not scroll away under it."""
     context = browser.new_context(**PHONE)
-    context.route(
-        "http://scripts.test/**",
-        lambda route: route.fulfill(
-            **(
-                {
-                    "path": WEB / route.request.url.removeprefix("http://scripts.test/"),
-                    "content_type": "text/javascript",
-                }
-                if route.request.url.endswith(".js")
-                else {"body": "", "content_type": "text/html"}
-            )
-        ),
-    )
+
+    def serve(route: Any) -> None:
+        path = WEB / route.request.url.removeprefix("http://scripts.test/")
+        if path.is_file():
+            route.fulfill(path=path, content_type="text/javascript")
+        else:
+            route.fulfill(body="", content_type="text/html")
+
+    context.route("http://scripts.test/**", serve)
     page = context.new_page()
     page.goto("http://scripts.test")
     made = Graph(page, "zh", "a>b a?")

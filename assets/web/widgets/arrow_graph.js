@@ -221,6 +221,8 @@ export class ArrowGraph {
     this.nodes = new Map(this.names.map((node) => [node, this.knot(node)]));
     const shown = [this.lines, this.ways, this.ghost, ...this.nodes.values(), this.token];
     this.svg = draw("svg", { class: "lv-arrows-svg", viewBox: `0 0 ${SIZE} ${SIZE}`, role: "group", "aria-describedby": this.id }, ...shown);
+    // a finger that begins on a node draws, and does not scroll the page: `touch-action` is not heeded inside of pictures everywhere
+    this.svg.addEventListener("touchstart", (event) => this.knotAt(event) && event.preventDefault(), { passive: false });
     this.svg.addEventListener("pointerdown", (event) => this.grasp(event));
     this.svg.addEventListener("pointermove", (event) => this.drag(event));
     this.svg.addEventListener("pointerup", (event) => this.drop(event));
@@ -539,9 +541,14 @@ export class ArrowGraph {
     });
   }
 
+  /** The node's element where something happened. @param {Event} event @returns {SVGGElement | null} */
+  knotAt({ target }) {
+    return target instanceof Element ? target.closest("[data-node]") : null;
+  }
+
   /** @param {PointerEvent} event */
   grasp(event) {
-    const knot = event.button === 0 && event.target instanceof Element ? event.target.closest("[data-node]") : null;
+    const knot = event.button === 0 ? this.knotAt(event) : null;
     if (!knot) return;
     event.preventDefault(); // nothing is selected meanwhile
     this.svg.setPointerCapture(event.pointerId);
@@ -550,7 +557,7 @@ export class ArrowGraph {
     this.at = this.from;
     this.told = null;
     this.paint();
-    /** @type {any} */ (knot).focus({ preventScroll: true });
+    knot.focus({ preventScroll: true });
   }
 
   /** @param {PointerEvent} event */
