@@ -423,12 +423,13 @@ class Prompt(TypedDict):
 
 
 class Guesses(TypedDict):
-    """An answer: the likeliest next word after each loop of a token's last block, and its probability."""
+    """An answer: what a token's state says after each loop of its last block, and what the model said; with probabilities."""
 
     kind: Literal["guesses"]
     run: str
     token: int
-    steps: list[tuple[str, Number]]  # none of a token that is not there, or did not loop
+    steps: list[tuple[str, Number]]  # straight from the state; none of a token that is not there, or did not loop
+    said: tuple[str, Number]  # by all layers: the word that came
 
 
 class Current(TypedDict):
@@ -502,7 +503,7 @@ class TextUntil(_TextUntil, total=False):
 
 
 class AskGuesses(TypedDict):
-    """What would a token have said after each of its loops?"""
+    """What did a token's state say after each of its loops, and what did the model say then?"""
 
     run: Text
     token: int

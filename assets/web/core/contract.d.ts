@@ -405,13 +405,15 @@ export interface Prompt {
   prompt: string;
 }
 
-/** An answer: the likeliest next word after each loop of a token's last block, and its probability. */
+/** An answer: what a token's state says after each loop of its last block, and what the model said; with probabilities. */
 export interface Guesses {
   kind: "guesses";
   run: string;
   token: number;
-  /** none of a token that is not there, or did not loop */
+  /** straight from the state; none of a token that is not there, or did not loop */
   steps: ([string, number | null])[];
+  /** by all layers: the word that came */
+  said: [string, number | null];
 }
 
 /** An answer: the page has everything. */
@@ -479,7 +481,7 @@ export interface TextUntil {
   piece?: string;
 }
 
-/** What would a token have said after each of its loops? */
+/** What did a token's state say after each of its loops, and what did the model say then? */
 export interface AskGuesses {
   run: string | null;
   token: number;

@@ -109,7 +109,9 @@ export class Playground {
     const prompt = page.tokens.slice(0, page.promptTokens).map(([text]) => text.trim()).join(" ");
     const answer = await page.ask("guesses", () => ({ run, token: this.question }));
     if (this.asked !== run) return;
-    if (answer?.kind === "guesses") this.graph.show({ id: run, prompt, guesses: answer.steps.map(([text, p]) => ({ text, p })) });
+    /** @type {(guess: [string, number | null]) => import("../widgets/arrow_graph.js").Guess} */
+    const told = ([text, p]) => ({ text, p });
+    if (answer?.kind === "guesses") this.graph.show({ id: run, prompt, guesses: answer.steps.map(told), said: told(answer.said) });
     else this.graph.show(null);
   }
 

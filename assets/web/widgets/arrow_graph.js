@@ -6,8 +6,12 @@ import { el, fill, name, press } from "../core/dom.js";
 import { filled, letters, moves, outside, parse, puzzle, walk, write } from "./arrow_problem.js";
 
 /** @import { Arrow, Move, Problem, Task, Word } from "./arrow_problem.js" */
-/** @typedef {{ text: string, p: number | null }} Guess the likeliest word after a loop, and its probability */
-/** @typedef {{ id: string, prompt: string, guesses: Guess[] }} Told a run: which one, its prompt, and the guesses of the word that asks, loop by loop */
+/** @typedef {{ text: string, p: number | null }} Guess a word, and its probability */
+/**
+ * A run: which one, its prompt, and of the word that asks the likeliest next word after each loop, straight from its state; and what
+ * the model said in the end, by all of its layers. These may differ: what comes after the loop can go on from where its state stands.
+ * @typedef {{ id: string, prompt: string, guesses: Guess[], said: Guess }} Told
+ */
 /** @typedef {{ low: number, high: number, value: number }} Bound how many loops there may be */
 /** @typedef {[number, number]} Point */
 
@@ -16,6 +20,11 @@ const SIZE = 380;
 const [AROUND, NODE, HEAD] = [158, 17, 8]; // radius of the circle, radius of a node, length of an arrow's head
 const REACH = 27; // from a node's middle: there it is meant
 const BEND = { arrow: 0.11, jump: -0.24 }; // of the length: an arrow there and one back lie apart, and a jump lies on neither
+// Between near nodes lines bend to the inside instead, away from the nodes they pass, by how many nodes on: there, and back.
+/** @type {Record<number, Point>} */
+const INSIDE = { 1: [6, 26], 2: [30, 50], 3: [14, 34] };
+const FURTHER = 40; // and a jump by so much more
+const ASIDE = 17; // of the number of a loop, where its arrow is no longer than that number
 const LOOP_MS = 900; // from one loop to the next, at reading pace
 const LONGEST_MS = 10_000; // for all of them: of many each is shorter
 const MOVING = 0.5; // of that it is on its way
@@ -94,13 +103,17 @@ export class ArrowGraph {
     this.tools.append(this.another, this.fill, this.clear);
     this.outside = el("div", "lv-arrows-outside");
     this.slider();
+    this.legend = el("p", "lv-arrows-legend");
+    this.legend.id = `${this.id}-hops`;
     this.hops = el("ol", "lv-arrows-hops");
+    this.hops.setAttribute("aria-labelledby", this.legend.id);
+    this.answer = el("p", "lv-arrows-answer");
     this.again = press("lv-quiet lv-arrows-again", () => this.play());
     this.verdict = el("p", "lv-arrows-verdict");
     this.verdict.setAttribute("role", "status");
     this.listed = el("p", "lv-arrows-listed");
     this.list = el("ul", "lv-arrows-list");
-    const run = el("div", "lv-arrows-run", this.bounding, this.hops, this.verdict, this.again);
+    const run = el("div", "lv-arrows-run", this.bounding, this.legend, this.hops, this.answer, this.verdict, this.again);
     const side = el("div", "lv-arrows-side", this.asked, this.tools, this.said, this.outside, run, this.listed, this.list);
     this.node = el("div", "lv-arrows", el("div", "lv-arrows-picture", /** @type {any} */ (this.svg), this.hint), side);
   }
@@ -117,7 +130,7 @@ export class ArrowGraph {
     this.fill.textContent = fill(texts["arrows.fill"], { trained: this.task.arrows });
     this.clear.textContent = texts["arrows.clear"];
     this.again.textContent = texts["arrows.again"];
-    this.hops.setAttribute("aria-label", texts["arrows.hops"]);
+    this.legend.textContent = texts["arrows.hops"];
     this.show(this.run);
   }
 
@@ -233,7 +246,7 @@ export class ArrowGraph {
   /** @param {string} node */
   knot(node) {
     const [x, y] = this.place(node);
-    const flag = draw("text", { class: "lv-arrows-flag", x: x + NODE, y: y - NODE + 5 }, "⚑");
+    const flag = draw("text", { class: "lv-arrows-flag", x: x + NODE + 5, y: y - NODE - 2 }, "⚑");
     const shape = draw("circle", { cx: x, cy: y, r: NODE });
     const made = draw("g", { class: "lv-arrows-node", role: "button", tabindex: -1, "data-node": node }, shape, draw("text", { x, y }, node), flag);
     made.addEventListener("focus", () => (this.at = node));
@@ -249,15 +262,50 @@ export class ArrowGraph {
     return [SIZE / 2 + AROUND * Math.cos(turn), SIZE / 2 + AROUND * Math.sin(turn)];
   }
 
+  /** How many nodes on a node is from another, the shorter way round: clockwise above 0. @param {string} from @param {string} to */
+  steps(from, to) {
+    const { names } = this;
+    const on = (names.indexOf(to) - names.indexOf(from) + names.length) % names.length;
+    return on > names.length / 2 ? on - names.length : on;
+  }
+
   /**
-   * The line from a node to a node: its path, its middle, and its head.
+   * From the middle between two nodes towards the middle of the picture.
+   * @param {Point} from
+   * @param {number} by
+   * @returns {Point}
+   */
+  inward([x, y], by) {
+    const [dx, dy] = [SIZE / 2 - x, SIZE / 2 - y];
+    return [x + (by * dx) / Math.hypot(dx, dy), y + (by * dy) / Math.hypot(dx, dy)];
+  }
+
+  /**
+   * What a line between two nodes is bent towards.
    * @param {string} from
    * @param {string} to
-   * @param {number} bend
+   * @param {keyof BEND} kind
+   * @returns {Point}
    */
-  line(from, to, bend = BEND.arrow) {
+  bent(from, to, kind) {
     const [[ax, ay], [bx, by]] = [this.place(from), this.place(to)];
-    const [cx, cy] = [(ax + bx) / 2 - bend * (by - ay), (ay + by) / 2 + bend * (bx - ax)];
+    /** @type {Point} */
+    const between = [(ax + bx) / 2, (ay + by) / 2];
+    const steps = this.steps(from, to);
+    const near = INSIDE[Math.abs(steps)];
+    if (near) return this.inward(between, near[steps > 0 ? 0 : 1] + (kind === "jump" ? FURTHER : 0));
+    return [between[0] - BEND[kind] * (by - ay), between[1] + BEND[kind] * (bx - ax)];
+  }
+
+  /**
+   * The line from a node to a node: its path, where its number stands, and its head.
+   * @param {string} from
+   * @param {string} to
+   * @param {keyof BEND} kind
+   */
+  line(from, to, kind = "arrow") {
+    const [[ax, ay], [bx, by]] = [this.place(from), this.place(to)];
+    const [cx, cy] = this.bent(from, to, kind);
     /** @type {(x: number, y: number) => Point} */
     const unit = (x, y) => [x / Math.hypot(x, y), y / Math.hypot(x, y)];
     const [[ux, uy], [vx, vy]] = [unit(cx - ax, cy - ay), unit(bx - cx, by - cy)];
@@ -267,7 +315,8 @@ export class ArrowGraph {
     const wing = 0.55 * HEAD;
     const head = `${tx},${ty} ${hx - wing * vy},${hy + wing * vx} ${hx + wing * vy},${hy - wing * vx}`;
     /** @type {Point} */
-    const middle = [(sx + 2 * cx + hx) / 4, (sy + 2 * cy + hy) / 4];
+    const on = [(sx + 2 * cx + hx) / 4, (sy + 2 * cy + hy) / 4];
+    const middle = Math.abs(this.steps(from, to)) === 1 ? this.inward(on, ASIDE) : on;
     return { path: `M${sx},${sy} Q${cx},${cy} ${hx},${hy}`, whole: `M${ax},${ay} Q${cx},${cy} ${bx},${by}`, middle, head };
   }
 
@@ -285,8 +334,8 @@ export class ArrowGraph {
    * @param {number} i
    */
   lit({ from, node, kind }, i) {
-    const { path, head, middle } = this.line(from, node, BEND[kind === "jump" ? "jump" : "arrow"]);
-    const badge = draw("g", { class: "lv-arrows-loop" }, draw("circle", { cx: middle[0], cy: middle[1], r: 9 }), draw("text", { x: middle[0], y: middle[1] }, String(i + 1)));
+    const { path, head, middle } = this.line(from, node, kind === "jump" ? "jump" : "arrow");
+    const badge = draw("g", { class: "lv-arrows-loop" }, draw("circle", { cx: middle[0], cy: middle[1], r: 9.5 }), draw("text", { x: middle[0], y: middle[1] }, String(i + 1)));
     return draw("g", { class: `lv-arrows-move lv-arrows-${kind}`, "data-loop": i + 1 }, draw("path", { d: path }), draw("polygon", { points: head }), badge);
   }
 
@@ -335,7 +384,7 @@ export class ArrowGraph {
       const says = [fill(texts[leads.has(node) ? "arrows.node" : "arrows.node.none"], { node, to: leads.get(node) })];
       if (start) says.push(texts["arrows.node.start"]);
       if (node === end) says.push(texts["arrows.node.end"]);
-      knot.setAttribute("aria-label", says.join(texts["arrows.comma"]));
+      knot.setAttribute("aria-label", says.join(""));
       knot.setAttribute("aria-pressed", String(start));
     }
     if (this.from === null || this.typing) this.ghost.setAttribute("d", "");
@@ -379,9 +428,11 @@ export class ArrowGraph {
 
   paintRun() {
     const { moves: made, run, texts } = this;
-    this.again.hidden = this.hops.hidden = !made.length;
+    this.again.hidden = this.hops.hidden = this.legend.hidden = !made.length;
     this.anew("hops", [made, made.length && run.guesses], () => this.hops.replaceChildren(...made.map((move, i) => el("li", "", this.hop(move, i, run.guesses[i])))));
     for (const chip of this.hops.querySelectorAll("button")) chip.setAttribute("aria-pressed", String(chip.dataset.loop === String(this.step)));
+    const { text, p } = run?.said ?? { text: "", p: null };
+    this.answer.textContent = this.seen && made.length ? fill(texts["arrows.said"], { said: text.trim(), p: percent(p) }) : "";
     const stale = !made.length && run && !this.wrong && this.problem.start !== null;
     const says = this.seen && made.length ? this.judged() : { kind: "waiting", sign: "", words: stale ? texts["arrows.stale"] : "" };
     this.anew("verdict", says, () => {
@@ -411,19 +462,21 @@ export class ArrowGraph {
     const { arrows, start } = this.problem;
     const { path, end, back } = walk(arrows, start);
     const loops = this.moves.length;
-    const { text, p } = this.run.guesses[loops - 1];
-    const said = text.trim();
-    const values = { start, end, said, loops, p: percent(p), hops: path.length - 1, way: path.join(" → ") };
+    const said = this.run.said.text.trim();
+    const stands = this.standing(loops);
+    const values = { start, end, said, stands, loops, p: percent(this.run.said.p), hops: path.length - 1, way: path.join(" → ") };
     if (end === null) {
       const circle = path.slice(path.indexOf(back));
       const before = path.length - circle.length;
       const there = loops < path.length ? path[loops] : circle[(loops - before) % circle.length];
       return { kind: "endless", sign: "∞", words: fill(this.texts["arrows.endless"], { ...values, there, way: [...path, back].join(" → ") }) };
     }
-    if (said === end) return { kind: "right", sign: "✓", words: fill(this.texts["arrows.right"], values) };
-    const done = path.indexOf(said);
-    const more = done >= 0 ? ` ${fill(this.texts["arrows.short"], { ...values, done })}` : "";
-    return { kind: "wrong", sign: "✗", words: fill(this.texts["arrows.wrong_end"], values) + more };
+    // how far the loop itself had come; the layers after it may have gone on
+    const done = path.indexOf(stands);
+    const short = done >= 0 && done < path.length - 1;
+    const more = short ? ` ${fill(this.texts[said === stands ? "arrows.short" : "arrows.ahead"], { ...values, done })}` : "";
+    const right = said === end;
+    return { kind: right ? "right" : "wrong", sign: right ? "✓" : "✗", words: fill(this.texts[right ? "arrows.right" : "arrows.wrong_end"], values) + more };
   }
 
   paintList() {
@@ -512,7 +565,7 @@ export class ArrowGraph {
    * @param {number} since
    */
   travel({ from, node, kind }, way, since) {
-    const path = /** @type {SVGPathElement} */ (/** @type {unknown} */ (draw("path", { d: this.line(from, node, BEND[kind === "jump" ? "jump" : "arrow"]).whole })));
+    const path = /** @type {SVGPathElement} */ (/** @type {unknown} */ (draw("path", { d: this.line(from, node, kind === "jump" ? "jump" : "arrow").whole })));
     const length = path.getTotalLength();
     const on = () => {
       if (way !== this.way) return;

@@ -22,8 +22,8 @@ from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.texts import pick_language, text
 from loopviz.panels import PANELS, Focus
-from loopviz.panels.kit.follower import lens_of, said
-from loopviz.trace import Trace
+from loopviz.panels.kit.follower import said
+from loopviz.trace import Frame, Trace
 
 LARGEST_POSITION = 1_000_000
 LONGEST_PIECE = 400  # characters of one token
@@ -179,17 +179,18 @@ class Questions:
         return said[len(first) :] if marked and not trace.meta["settings"].get("chat") else said
 
     def guesses(self, question: Any) -> str:
-        """`{run, token}`: the likeliest next word after each loop of a token's last block, all of them: `{"steps"}`.
+        """`{run, token}`: what a token's state says after each loop of its last block, and what the model said then.
 
-        Read through the lens that panels begin with. A strip shows no more loops than fit; a graph to follow needs each.
+        All loops: a strip shows no more than fit, a graph to follow needs each. Straight from the state (the direct lens): where
+        a loop has come to. The layers after it may go on from there by themselves, and what they say is the answer.
         """
         asked = read(question, contract.AskGuesses)
         trace = self._trace(asked.get("run"))
         if trace is None:
             return _GONE
         token = _place(asked, "token", LARGEST_POSITION)
-        steps = _guesses(trace, token) if token < len(trace) else []
-        return dumps({"kind": "guesses", "run": asked["run"], "token": token, "steps": steps})
+        steps, came = _guesses(trace.frames[token]) if token < len(trace) else ([], ("", None))
+        return dumps({"kind": "guesses", "run": asked["run"], "token": token, "steps": steps, "said": came})
 
     def model_status(self, question: Any) -> str:
         """`{lang, model, again, linked, look}`: where the model the visitor has chosen is; the one the page started with when none is named.
@@ -218,14 +219,21 @@ class Questions:
         return {"notes": {"count": count, "about": about, "said": notes}}
 
 
-def _guesses(trace: Trace, token: int) -> list[tuple[str, float | None]]:
-    """The likeliest next piece after each loop of a token's last block, with its probability."""
-    blocks = trace.frames[token]["blocks"]
-    if not blocks:
-        return []
-    words = said(blocks[-1], lens_of(trace.meta, Focus(block=len(blocks) - 1)))
-    rows = zip(words.texts, words.logprobs, strict=True)
-    return [(texts[0], None if logs[0] is None else round(math.exp(logs[0]), 4)) for texts, logs in rows if texts]
+Guess = tuple[str, float | None]  # a piece, and its probability
+
+
+def _guess(piece: str, logprob: float | None) -> Guess:
+    return piece, None if logprob is None else round(math.exp(logprob), 4)
+
+
+def _guesses(frame: Frame) -> tuple[list[Guess], Guess]:
+    """The likeliest next piece after each loop of a token's last block, by its state alone; and the piece that came."""
+    steps = []
+    if frame["blocks"]:
+        words = said(frame["blocks"][-1], "direct")
+        rows = zip(words.texts, words.logprobs, strict=True)
+        steps = [_guess(texts[0], logs[0]) for texts, logs in rows if texts]
+    return steps, _guess(frame["next_text"], frame["next_logprob"])
 
 
 _GONE = dumps({"kind": "gone"})

@@ -132,8 +132,8 @@ def routes() -> list[Route]:
 
 # Of a page, by its address: our style sheets, in the order in which they count.
 STYLES = {
-    "learn": ("base", "learn", "forms", "lessons", "arrows"),
     "": ("base", "learn", "explore", "arrows"),
+    "learn": ("base", "learn", "forms", "lessons", "arrows"),
     "compare": ("base", "learn", "forms", "compare"),
     "lab": ("base", "learn", "forms", "lab"),
 }

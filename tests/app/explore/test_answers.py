@@ -18,8 +18,7 @@ from loopviz.app.explore.config import page_config
 from loopviz.app.explore.run import Registry, Run, messages
 from loopviz.app.server import assets
 from loopviz.app.sessions.models import ModelRoom
-from loopviz.panels import PANELS, Focus
-from loopviz.panels.kit.follower import lens_of, said
+from loopviz.panels import PANELS
 from loopviz.trace import Trace
 from loopviz.trace.file import save
 from tests.trace.synthetic import random_trace
@@ -135,11 +134,12 @@ def test_the_guesses_of_a_token_are_all_that_were_recorded(questions: Questions,
         answer = ask(questions.guesses, run="recorded", token=token)
         assert (answer["run"], answer["token"]) == ("recorded", token)
         steps = frame["blocks"][-1]["steps"]
-        words = said(frame["blocks"][-1], lens_of(trace.meta, Focus(block=len(frame["blocks"]) - 1)))
-        assert len(answer["steps"]) == len(words.texts) <= len(steps["norm"])
-        for (piece, share), texts, logs in zip(answer["steps"], words.texts, words.logprobs, strict=True):
-            assert piece == texts[0]
-            assert logs[0] is None or share == pytest.approx(math.exp(logs[0]), abs=1e-4)
+        assert len(answer["steps"]) == len(steps["topk_texts"]) == len(steps["norm"])
+        rows = [*answer["steps"], answer["said"]]
+        pieces = [*(texts[0] for texts in steps["topk_texts"]), frame["next_text"]]
+        logs = [*(row[0] for row in steps["topk_logprobs"]), frame["next_logprob"]]
+        assert [piece for piece, _ in rows] == pieces
+        assert [p for _, p in rows] == [None if log is None else pytest.approx(math.exp(log), abs=1e-4) for log in logs]
     assert ask(questions.guesses, run="recorded", token=len(trace))["steps"] == []
     assert ask(questions.guesses, run="recorded", token=-3)["steps"] == []
     assert ask(questions.guesses, run="guess", token=0)["kind"] == "gone"
