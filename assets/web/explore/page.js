@@ -191,7 +191,8 @@ export class Page extends RunView {
    */
   check({ panel, model }, run = true) {
     if (!this.config || !this.panels.has(panel)) return;
-    this.shelf.turn(panel, true);
+    this.shelf.lend([panel]); // what the visitor switched stays remembered
+    this.redraw();
     if (run) this.again.act({ label: "", model });
     this.panels.get(panel).node.scrollIntoView({ block: "center", behavior: "smooth" });
   }
