@@ -154,7 +154,7 @@ def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_i
     term = page.locator(".lv-glossary .lv-here")
     expect(term).to_contain_text("bootstrap interval")
     expect(term.locator("math").first).to_be_visible()
-    page.keyboard.press("Escape")
+    page.locator(".lv-glossary header button").click()
     expect(page.locator(".lv-glossary")).to_be_hidden()
     page.locator("[data-field=csv] textarea").fill("prompt,name\nOnce,a\n,b\n")
     page.locator(".lv-sizes button, .lv-go").first.click()
