@@ -150,7 +150,7 @@ def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_i
     waited.value.save_as(tmp_path / "m.json")
     manifest = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
     assert (manifest["task"], manifest["rows"], manifest["complete"]) == ("prompts", 7, True)
-    figure.get_by_role("link", name="How its intervals are made").click()
+    figure.get_by_role("button", name="How its intervals are made").click()
     term = page.locator(".lv-glossary .lv-here")
     expect(term).to_contain_text("bootstrap interval")
     expect(term.locator("math").first).to_be_visible()

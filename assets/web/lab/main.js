@@ -110,8 +110,7 @@ export class Page {
     const side = el("section", "lv-card lv-side", this.listTitle, this.list);
     this.plot = new Plot("plot", this.plots);
     this.manifest = press("lv-quiet", () => this.download("json"));
-    this.intervals = el("a", "lv-term");
-    this.intervals.href = "#term-bootstrap";
+    this.intervals = press("lv-quiet", () => this.frame.glossary.open("bootstrap"));
     this.plot.node.append(el("p", "lv-of-figure", this.manifest, this.intervals));
     this.table = new Table();
     this.tableTitle = el("h2");
