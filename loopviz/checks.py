@@ -123,6 +123,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "none_against_baseline": "give at least one configuration to hold against the baseline",
         "as_many_names": "{n} configurations, so as many names",
         "as_many_names_or_none": "{n} configurations, so as many names, or none",
+        "sweeps_at_most": "{n} configurations, so at most as many numbers",
+        "sweep_of_plain": "a configuration without a loop cannot be measured at several numbers of loops; use 0 for it",
         "two_names_same": "two are the same; give each configuration a name of its own",
         "name_twice": "{name} is there twice; each row has a name of its own",
         "configurations": "{n} configurations; 1 to {most} can be compared",

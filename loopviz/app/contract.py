@@ -696,6 +696,29 @@ class CardLimits(TypedDict):
     least: int
     most: int
     name: int
+    sweep: int  # loops of a sweep as it is added
+    sweep_least: int
+    sweep_most: int
+
+
+class RecordedCard(TypedDict):
+    """A card of the recorded comparison; `origin`: the text that it is called by."""
+
+    origin: str
+    plain: bool
+    values: Values
+    sweep: int
+
+
+class RecordedCards(TypedDict):
+    """What the recorded comparison was made of."""
+
+    model: str
+    prompt: str
+    continuation: str
+    shared: Values
+    cards: list[RecordedCard]
+    baseline: int
 
 
 class CompareConfig(ScriptedConfig):
@@ -709,10 +732,11 @@ class CompareConfig(ScriptedConfig):
     colours: list[str]
     dashes: list[Literal["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]]
     symbols: list[str]
+    recorded: Union[RecordedCards, None]  # noqa: UP007  # what the comparison that comes along was made of
 
 
 class _CardNews(TypedDict):
-    stage: Literal["waiting", "text", "timing", "greedy", "scoring", "done", "stopped", "refused"]
+    stage: Literal["waiting", "text", "timing", "greedy", "scoring", "sweep", "done", "stopped", "refused"]
     pieces: list[str]
 
 
@@ -729,6 +753,7 @@ class CardNews(_CardNews, _CardFrom, total=False):
     said: Texts  # cells that are words
     differs: Union[list[bool], None]  # noqa: UP007  # a token each: from the baseline's text
     same: Whole  # tokens before the first that differs
+    rows: list[Row]  # of a sweep, with the cells that are words in place
     link: Text  # the word that opens it in Explore
 
 
@@ -737,6 +762,7 @@ class CompareColumn(Column):
 
     better: Literal["low", "high", None]
     group: Text
+    first: bool  # shown until all are asked for
     noise: tuple[float, float]  # absolute, or as a share: what is no difference
 
 
@@ -770,6 +796,7 @@ class CompareSnapshot(TypedDict):
     choose: str
     view: str
     axes: tuple[str, str]
+    verdict: str  # what it comes to, so far
 
 
 class _CompareNews(TypedDict):
@@ -787,6 +814,7 @@ class CompareNews(_CompareNews, total=False):
     """What events `first` to `last - 1` brought. A page that has not `first` of them asks for a snapshot."""
 
     pareto: Figure
+    verdict: str
 
 
 class Face(TypedDict):
@@ -813,6 +841,7 @@ class CheckedCard(TypedDict):
     values: Values
     gave: dict[str, Any]  # what was set and has given way to the model
     controls: dict[str, Face]
+    cost: str  # about how long it takes here
 
 
 class Checked(TypedDict):
@@ -824,6 +853,7 @@ class Checked(TypedDict):
     looped: bool  # whether that is a loop of its own
     cards: list[CheckedCard]
     shared: dict[str, Face]
+    cost: str  # about how long all of them take here
 
 
 class OpenedComparison(TypedDict):
@@ -849,6 +879,7 @@ class CardAsked(TypedDict):
     plain: bool  # the model without its loop
     values: dict[str, Any]  # set here
     base: Union[LinkedValues, None]  # noqa: UP007
+    sweep: int  # up to how many loops it is measured; 0: once, as it is
 
 
 class Check(TypedDict):
@@ -862,6 +893,7 @@ class Check(TypedDict):
     shared: dict[str, Any]
     cards: list[CardAsked]
     baseline: int  # a place
+    lengths: list[int]  # characters of prompt and continuation
 
 
 class Compare(Check):
@@ -948,6 +980,34 @@ class LabTask(TypedDict):
     words: dict[str, Texts]  # by language: title, question, how, cost, and those of its figure
     fields: list[TaskField]
     sizes: list[TaskSize]
+    asks: list[str]  # fields that are in sight beside the text
+    kept: bool  # whether a recorded one comes along
+
+
+class Sized(TypedDict):
+    """How much a size is here: what it sets, and about how long it takes; "" where that is not known."""
+
+    values: dict[str, Any]
+    text: str
+
+
+class LabSizes(TypedDict):
+    """An answer: the sizes of a task with this model on this server, and what is filled in as it stands."""
+
+    kind: Literal["sizes"]
+    task: str
+    sizes: list[Sized]
+    as_set: str
+
+
+class AskSizes(TypedDict):
+    """About how long would the sizes of a task take?"""
+
+    lang: Lang
+    model: str
+    task: str
+    values: dict[str, Any]
+    cut: bool  # whether a text among them is only the beginning of one
 
 
 class LabTasks(TypedDict):
@@ -991,6 +1051,7 @@ class LabSnapshot(_LabState):
     model: str
     columns: list[Column]
     rows: list[Row]
+    headline: str  # its result in words, so far
     opens: bool  # whether a row's model can be opened in Explore
     figure: Union[Figure, None]  # noqa: UP007
 
@@ -1004,6 +1065,7 @@ class _LabNews(_LabState):
 class LabNews(_LabNews, total=False):
     """Rows from number `first` on, and how far it is."""
 
+    headline: str
     figure: Union[Figure, None]  # noqa: UP007
 
 
@@ -1301,6 +1363,7 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
     "lab": {
         "tasks": (ListTasks, (LabTasks, Failed)),
         "model": (AskLabModel, (LabModel, Failed)),
+        "sizes": (AskSizes, (LabSizes, Failed)),
         "look": (LookMeasured, (LabSnapshot, Gone, Failed)),
         "link": (LinkRow, (RowLink, Gone, Failed)),
         "stop": (StopMeasured, (Done, Failed)),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -235,13 +235,30 @@ class Experiment:
 
     def file(self, kind: str) -> bytes:
         """One of the files of :meth:`save`, by its ending: the table so far (csv, parquet) or the manifest (json)."""
-        if kind == "csv":
-            return table_bytes(self.frame)
-        if kind == "json":
-            return (json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n").encode()
-        out = io.BytesIO()
-        self.frame.to_parquet(out, index=False)
-        return out.getvalue()
+        return file_of(self, kind)
+
+
+class Filed(Protocol):
+    """What has a table and the manifest that repeats it."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """How it came about."""
+
+
+def file_of(found: Filed, kind: str) -> bytes:
+    """The table of a measurement (csv, parquet), or its manifest (json), as a file."""
+    if kind == "csv":
+        return table_bytes(found.frame)
+    if kind == "json":
+        return (json.dumps(found.manifest, indent=2, ensure_ascii=False) + "\n").encode()
+    out = io.BytesIO()
+    found.frame.to_parquet(out, index=False)
+    return out.getvalue()
 
 
 def versions() -> dict[str, str]:

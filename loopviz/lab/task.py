@@ -131,15 +131,23 @@ def column(name: str, unit: str, en: str, zh: str) -> Column:
 
 @dataclass(frozen=True)
 class Size:
-    """How much of a measurement: parameters that a page fills in and runs at one press.
+    """How much of a measurement: parameters that a page fills in and runs at one press, and says about how long it takes.
 
     Attributes:
-        words: by language, what the press is called, with about how long it takes.
+        words: by language, what the press is called.
         values: by name; the others stay as the visitor left them.
+        seconds: that it may take on the machine at hand; None: as long as it takes.
+        fits: whole numbers among its parameters that are lowered, each in turn, until it does.
     """
 
     words: Words
     values: dict[str, Any]
+    seconds: float | None = None
+    fits: tuple[str, ...] = ()
+
+
+QUICK, FULL = {"en": "Quick", "zh": "快速"}, {"en": "Full", "zh": "完整"}  # the words of the two sizes
+QUICK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -157,14 +165,20 @@ class Task:
             where it can.
         words: by language: "title", "question" (what it answers), "how" (how it is measured), "cost".
         plot: `(table, lang)` -> figure of a table, finished or not; `None` without one.
+        headline: `(rows, language)` -> the result in a sentence or two, by rules from the rows there are (:mod:`loopviz.lab.headline`);
+            "" where they say nothing yet. It never raises.
         summary: table -> the table that the command line prints instead, where rows are too many to read; files have all.
         settings: `(subject, row, params)` -> the loop fields (:func:`param`, kind "loop") of the model that the row speaks of, so
             that a page can open it; `None` for a row that is no model's. `None` where no row is.
-        sizes: how much of it a page offers at one press, smallest first.
+        sizes: how much of it a page offers at one press, smallest first; made of `first` where it states none: quick with
+            these, and full with the defaults instead.
+        fits: of these the numbers that quick lowers where it would take too long.
+        asks: the parameters that a page asks for beside model and text; the others are for who repeats a measurement.
         first: parameters with which a form opens where the defaults, which are those of the command line, would take a
             newcomer's first measurement minutes.
         work: `(subject, params)` -> what it costs (:mod:`loopviz.engine.work`), by arithmetic: nothing of the measurement is
             made for it. Without it a server with limits cannot offer the task.
+        over_loops: whether the figure's x is numbers of loops, so that those the model was trained at can be marked on it.
         varies: loop fields that it sets for its rows by itself: whether they act is not the configuration's to say.
     """
 
@@ -181,13 +195,35 @@ class Task:
     first: dict[str, Any] = field(default_factory=dict)
     work: Callable[[Subject, Any], Work] | None = None
     varies: tuple[str, ...] = ()
+    headline: Callable[[Sequence[Row], str], str] | None = None
+    fits: tuple[str, ...] = ("limit_tokens",)
+    asks: tuple[str, ...] = ()
+    over_loops: bool = False
 
     def __post_init__(self) -> None:
         for thing in dataclasses.fields(self.params):
             if thing.metadata.get("kind") not in KINDS:
                 raise ValueError(f"{self.params.__name__}.{thing.name}: make this field with loopviz.lab.param()")
-        if unknown := set(self.first) - {thing.name for thing in dataclasses.fields(self.params)}:
-            raise ValueError(f"first={sorted(unknown)}: {self.params.__name__} has no such parameters")
+        names = {thing.name for thing in dataclasses.fields(self.params)}
+        for field_name, named in (("first", self.first), ("asks", self.asks)):
+            if unknown := set(named) - names:
+                raise ValueError(f"{field_name}={sorted(unknown)}: {self.params.__name__} has no such parameters")
+        if self.first and not self.sizes:
+            kinds = {thing.name: thing.metadata["kind"] for thing in dataclasses.fields(self.params)}
+            quick = {
+                name: value for name, value in self.first.items() if kinds[name] == "value"
+            }  # texts stay the visitor's
+            defaults = {name: default_of(self.params, name) for name in quick}
+            fits = tuple(name for name in self.fits if name in names)
+            sizes = Size(QUICK, quick, QUICK_SECONDS, fits), Size(FULL, defaults)
+            object.__setattr__(self, "sizes", sizes)
+
+
+def default_of(params: type, name: str) -> Any:
+    """The default of one parameter."""
+    thing = next(thing for thing in dataclasses.fields(params) if thing.name == name)
+    make: Any = thing.default_factory
+    return thing.default if thing.default is not dataclasses.MISSING else make()
 
 
 TASKS: dict[str, Task] = {}  # what has been imported so far; `loopviz.lab.TASKS` imports all

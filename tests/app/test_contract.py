@@ -218,9 +218,14 @@ def test_compare_says_what_the_contract_states(service: Service, lang: str) -> N
     heard, comparisons = Heard("compare"), Comparisons(service, every=0)
     heard.message(compare_data(service.room))
     own = {"name": "mine", "plain": False, "values": BLOCK, "base": {"model": "tiny", "values": {"loop_count": 3}}}
-    cards = [{"name": "plain", "plain": True, "values": {}, "base": None}, own, {**own, "values": {"block_end": 9}}]
+    own["sweep"] = 2
+    cards = [
+        {"name": "plain", "plain": True, "values": {}, "base": None, "sweep": 0},
+        own,
+        {**own, "values": {"block_end": 9}},
+    ]
     setup = {"lang": lang, "model": "tiny", "linked": False, "look": False, "suits": "tiny", "cards": cards}
-    setup |= {"baseline": 0, "shared": {"max_new_tokens": 5}}
+    setup |= {"baseline": 0, "shared": {"max_new_tokens": 5}, "lengths": [9, 7]}
     begin = {**setup, "prompt": "Once upon", "continuation": " a time", "ticket": "t1", "n": 1}
     contract.check(begin, (contract.Compare,), "begin")
     told = heard.run(comparisons.run(begin, "me"))
@@ -263,6 +268,8 @@ def test_the_lab_says_what_the_contract_states(service: Service, lang: str) -> N
     heard.ask(laboratory, "link", run=run, row=0, lang=lang)
     for kind in contract.TABLE_FILES:
         heard.ask(laboratory, "download", run=run, kind=kind)
+    asked = {"lang": lang, "model": "tiny", "task": "perplexity", "values": values, "cut": False}
+    assert all(one["text"] for one in heard.ask(laboratory, "sizes", **asked)["sizes"])
     heard.ask(laboratory, "stop", ticket=None)
     heard.everything()
 

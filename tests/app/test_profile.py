@@ -31,6 +31,7 @@ NO_LIMITS = {
         sessions.waiting_line._LOOK sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
+        compare.request.SWEEP_LEAST compare.request.SWEEP_MOST compare.request.SWEEP lab.service.SIZES_LIMIT
         contract.MOST_SLUG
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
         controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
@@ -41,7 +42,7 @@ NO_LIMITS = {
         controls.examples.EXAMPLES_SHOWN server.link_preview.SIZE sessions.bounds.WAYS sessions.model_notes.LONGEST
         sessions.model_notes.SHOWN""",
     "how a thing is done, and not whether": """
-        explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT""",
+        compare.service.CHARACTERS_A_TOKEN explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT""",
 }
 
 

@@ -133,6 +133,85 @@ def test_a15_the_verdict_is_seen_or_said_to_be_further_right(visit: Callable[...
           return cell.contains(document.elementFromPoint(now.right - 4, now.top + 6)); }""")
 
 
+def test_b10_compare_opens_finished_and_the_verdict_changes_with_a_run(visit: Callable[..., Page]) -> None:
+    page = visit(at="compare", apart=True)
+    results = page.locator(".lv-results")
+    expect(results).to_have_attribute("data-kind", "recorded")
+    expect(page.locator(".lv-found .lv-badge")).to_have_text("recorded")
+    verdict = page.locator(".lv-verdict")
+    expect(verdict).to_contain_text("→")
+    recorded = verdict.inner_text()
+    expect(page.locator('[data-panel="pareto"] .scatterlayer .points path').nth(8)).to_be_attached()  # a sweep's too
+    expect(page.locator('[data-panel="pareto"] .xtitle')).to_contain_text("KV")
+    expect(page.locator('[data-panel="pareto"] .ytitle')).to_contain_text("perplexity")
+    # cost and quality, six columns beside the name, none of them out of sight
+    for group, columns in (("costs", 4), ("buys", 4)):
+        expect(page.locator(f".lv-table[data-group={group}] thead th")).to_have_count(columns)
+    expect(page.locator(".lv-group[data-group=ran]")).to_be_hidden()
+    every = page.get_by_role("button", name="All columns")
+    every.click()
+    expect(every).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".lv-group[data-group=ran]")).to_be_visible()
+    expect(page.locator(".lv-table[data-group=buys] thead th")).to_have_count(7)
+    links = page.locator(".lv-table[data-group=ran] .lv-after a")
+    assert all(link.get_attribute("target") == "_blank" for link in links.all())
+    assert links.count() >= 3
+    every.click()
+    # it speaks Chinese too
+    page.locator("[data-lang=zh]").click()
+    expect(verdict).to_contain_text("困惑度")
+    page.locator("[data-lang=en]").click()
+    expect(verdict).to_have_text(recorded)
+
+    before = page.locator(".lv-found").bounding_box()
+    page.locator(".lv-asking summary").click()
+    page.locator("[data-field=max_new_tokens] input").fill("4")
+    page.locator(".lv-asking summary").click()
+    page.locator(".lv-go").click()
+    expect(page.locator('.lv-page[data-end="done"][data-shown="own"][data-drawn="true"]')).to_be_visible()
+    expect(page.locator(".lv-found .lv-badge")).to_be_hidden()
+    expect(verdict).not_to_have_text(recorded)
+    after = page.locator(".lv-found").bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(before["y"] - after["y"]) <= 2, "what is found takes the recorded one's place"
+    # what is set up is another comparison now: what is shown says so, and stays
+    shown = verdict.inner_text()
+    page.locator(".lv-adders button").nth(1).click()
+    expect(results).to_have_attribute("data-kind", "old")
+    expect(page.locator(".lv-found .lv-badge")).to_be_visible()
+    expect(verdict).to_have_text(shown)
+
+
+def test_b10_a_sweep_of_the_loops_is_a_card_a_curve_and_rows(visit: Callable[..., Page]) -> None:
+    page = visit(at="compare")
+    cards = page.locator(".lv-setup")
+    cards.nth(2).locator(".lv-card-head button").click()
+    page.get_by_role("button", name="+ Loops 1 … 16, as a curve").click()
+    sweep = cards.nth(2)
+    expect(sweep.locator(".lv-card-about")).to_contain_text(re.compile(r"takes about \d+ s here"))
+    expect(page.locator(".lv-cost")).to_contain_text("All together: about")
+    field = sweep.locator("[data-field=sweep] input")
+    field.fill("999")
+    field.blur()
+    expect(sweep.locator(".lv-card-status")).to_contain_text("sweep=999: must be a whole number from 2 to 256")
+    field.fill("4")
+    field.blur()
+    expect(sweep.locator(".lv-card-name")).to_have_value("Loops 1 … 4")
+    expect(sweep.locator(".lv-card-status")).to_be_empty()
+    page.locator(".lv-asking summary").click()
+    page.locator("[data-field=max_new_tokens] input").fill("4")
+    page.locator(".lv-go").click()
+    expect(page.locator('.lv-page[data-end="done"][data-shown="own"][data-drawn="true"]')).to_be_visible()
+    expect(page.locator(".lv-table[data-group=buys] tbody tr")).to_have_count(6)
+    expect(page.locator(".lv-table[data-group=buys] tbody th").nth(2)).to_contain_text("Loops 1 … 4: 1")
+    expect(sweep.locator(".lv-swept")).to_have_count(4)
+    expect(sweep).to_have_attribute("data-stage", "done")
+    expect(page.locator('[data-panel="pareto"] .scatterlayer .js-line')).to_have_count(
+        2
+    )  # what is not beaten, and the curve
+
+
 def test_s4_rounding_is_not_called_best(visit: Callable[..., Page]) -> None:
     page = visit(at="compare")
     best = """async ([values, column]) => {
@@ -152,22 +231,23 @@ def test_a_measurement_fills_its_table_and_is_kept_as_a_file(visit: Callable[...
     expect(page.locator('.lv-task[data-task="perplexity"]')).to_have_attribute("aria-pressed", "true")
     fields = {"text textarea": "Once upon a time there was a loop. " * 4, "loops input": "1, 3", "paths input": "full"}
     fields |= {"window input": "16", "loop input": '{"loop_layers": [4, 5]}'}
+    page.locator(".lv-asking > details > summary").click()
     for name, value in fields.items():
         kind, _, tag = name.partition(" ")
         page.locator(f"[data-field={kind}] {tag}").fill(value)
-    page.locator(".lv-go").click()
+    page.locator(".lv-as-set").click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
     expect(page.locator(".lv-table tbody tr")).to_have_count(2)
     expect(page.locator('[data-panel="plot"] .main-svg').first).to_be_visible()
     with page.expect_download() as chosen:
-        page.locator(".lv-files button").first.click()
+        page.locator(".lv-rows .lv-files button").first.click()
     chosen.value.save_as(tmp_path / "table.csv")
     assert pd.read_csv(tmp_path / "table.csv")["loops"].tolist() == [1, 3]
     # what is refused says so, and the page is ready for another try
     page.locator("[data-field=loops] input").fill("3, 1")
-    page.locator(".lv-go").click()
+    page.locator(".lv-as-set").click()
     expect(page.locator(".lv-status.lv-bad")).to_contain_text("loops")
-    expect(page.locator(".lv-go")).to_be_enabled()
+    expect(page.locator(".lv-as-set")).to_be_enabled()
 
 
 def test_a_chosen_file_is_measured_whoever_saved_it_and_refused_if_it_is_no_text(
@@ -178,21 +258,22 @@ def test_a_chosen_file_is_measured_whoever_saved_it_and_refused_if_it_is_no_text
     words = "Once upon a time there was a loop.\n" * 4
     (tmp_path / "notepad.txt").write_bytes(words.replace("\n", "\r\n").encode("utf-16"))
     (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n")
+    page.locator(".lv-asking > details > summary").click()
     for kind, value in {"loops": "1", "paths": "full", "window": "16", "loop": '{"loop_layers": [4, 5]}'}.items():
         page.locator(f"[data-field={kind}] input").fill(value)
     page.locator("[data-field=file] input").set_input_files(tmp_path / "notepad.txt")
     expect(page.locator("[data-field=file]")).to_contain_text("notepad.txt")
-    page.locator(".lv-go").click()
+    page.locator(".lv-as-set").click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
     from_file = page.locator(".lv-table tbody tr").inner_text().split("\t")[:6]
     page.locator("[data-field=file] input").set_input_files([])
     page.locator("[data-field=text] textarea").fill(words)
     page.locator("[data-field=loops] input").fill("1, 3")
-    page.locator(".lv-go").click()
+    page.locator(".lv-as-set").click()
     expect(page.locator(".lv-table tbody tr")).to_have_count(2)
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
     assert page.locator(".lv-table tbody tr").first.inner_text().split("\t")[:6] == from_file
     page.locator("[data-field=text] textarea").fill("")
     page.locator("[data-field=file] input").set_input_files(tmp_path / "picture.txt")
-    page.locator(".lv-go").click()
+    page.locator(".lv-as-set").click()
     expect(page.locator(".lv-status.lv-bad")).to_contain_text("file='picture.txt': not a UTF-8 text (byte 0")

@@ -18,7 +18,7 @@ def test_the_manual_s_experiment_is_one_press(visit: Callable[..., Page], tmp_pa
     page = visit(at="lab")
     expect(page.locator('.lv-task[data-task="experiment"]')).to_have_attribute("aria-pressed", "true")
     sizes = page.locator(".lv-sizes button")
-    expect(sizes).to_have_text([size.words["en"] for size in SIZES])
+    expect(sizes).to_have_text([re.compile(rf"^{size.words['en']}( · about .+)?$") for size in SIZES])
     page.locator("[data-field=text] textarea").fill(TEXT * 8)
     sizes.first.click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
@@ -31,10 +31,12 @@ def test_the_manual_s_experiment_is_one_press(visit: Callable[..., Page], tmp_pa
     expect(bars).to_have_count(4)
     # what was pressed can be read
     page.locator(".lv-asking > details > summary").click()
-    for name in ("limit_tokens", "window", "prompts", "prompt_tokens", "new_tokens"):
+    for name in ("window", "prompt_tokens", "new_tokens"):
         expect(page.locator(f"[data-field={name}] input")).to_have_value(str(SIZES[0].values[name]))
+    for name in SIZES[0].fits:  # as much as some seconds allow here
+        assert 1 <= int(page.locator(f"[data-field={name}] input").input_value()) <= SIZES[0].values[name]
     with page.expect_download() as chosen:
-        page.locator(".lv-files button").first.click()
+        page.locator(".lv-rows .lv-files button").first.click()
     chosen.value.save_as(tmp_path / "table.csv")
     table = pd.read_csv(tmp_path / "table.csv")
     assert table["mean_loops"].tolist()[:3] == [1, 3, 5]
@@ -82,15 +84,70 @@ def test_c2_a_number_that_is_too_much_is_refused_beside_its_field(visit: Callabl
     page = visit(at="lab")
     page.locator('.lv-task[data-task="perplexity"]').click()
     page.locator("[data-field=text] textarea").fill(TEXT * 8)
+    page.locator(".lv-asking > details > summary").click()
     field = page.locator("[data-field=batch]")
     expect(field.locator("input")).to_have_attribute("max", "4096")
     expect(field.locator(".lv-field-info")).to_contain_text("1 to 4,096.")
     field.locator("input").fill("100000")
     field.locator("input").blur()
-    page.locator(".lv-go:visible").first.click()
+    page.locator(".lv-as-set").click()
     expect(field).to_have_class(re.compile("lv-field-bad"))
     expect(field.locator(".lv-field-info")).to_contain_text("batch=100000: must be from 1 to 4,096")
     expect(page.locator(".lv-status.lv-bad")).to_contain_text("batch=100000")
     field.locator("input").fill("8")
-    page.locator(".lv-go:visible").first.click()
+    page.locator(".lv-as-set").click()
     expect(field).not_to_have_class(re.compile("lv-field-bad"))
+
+
+def test_b11_the_lab_opens_finished_and_quick_comes_to_a_headline_with_no_field_touched(
+    visit: Callable[..., Page],
+) -> None:
+    page = visit("?task=perplexity", at="lab", apart=True)
+    results = page.locator(".lv-results")
+    expect(results).to_have_attribute("data-kind", "recorded")
+    expect(page.locator(".lv-found .lv-badge")).to_have_text("recorded")
+    recorded = page.locator(".lv-verdict").inner_text()
+    assert "loops" in recorded
+    expect(page.locator('[data-panel="plot"] .main-svg').first).to_be_visible()
+    expect(page.locator('[data-panel="plot"] .main-svg').first).to_contain_text("trained: 1 to 16 loops")
+    expect(page.locator(".lv-table tbody tr").first).to_be_visible()
+    # text and model, and what is asked: the others are under More
+    visible = page.locator(".lv-asking .lv-field:visible")
+    assert {one.get_attribute("data-field") for one in visible.all()} == {"model", "loops", "text"}
+    assert page.locator("[data-field=text] textarea").input_value().strip()
+    quick, full = page.locator(".lv-sizes button").all()
+    for button, size in ((quick, "Quick"), (full, "Full")):
+        expect(button).to_have_text(re.compile(rf"^{size} · about \d+ (s|min|h)$"))
+    before = page.locator(".lv-found").bounding_box()
+    quick.click()
+    expect(page.locator('.lv-page[data-end="done"][data-shown="own"]')).to_be_visible()
+    expect(page.locator(".lv-verdict")).not_to_have_text(recorded)
+    expect(page.locator(".lv-verdict")).to_contain_text("Best at")
+    expect(page.locator(".lv-found .lv-badge")).to_be_hidden()
+    after = page.locator(".lv-found").bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(before["y"] - after["y"]) <= 2, "what is measured takes the recorded one's place"
+    # in the other language the same result
+    page.locator("[data-lang=zh]").click()
+    expect(page.locator(".lv-verdict")).to_contain_text("最好的是")
+    # another measurement opens with its own
+    page.locator('.lv-task[data-task="influence"]').click()
+    expect(results).to_have_attribute("data-kind", "recorded")
+    expect(page.locator(".lv-verdict")).to_contain_text("第")
+
+
+def test_b11_a_text_of_ones_own_is_one_press_away(visit: Callable[..., Page]) -> None:
+    page = visit("?task=influence", at="lab")
+    expect(page.locator(".lv-story")).to_contain_text("story")
+    page.get_by_role("button", name="Use my own text").click()
+    text = page.locator("[data-field=text] textarea")
+    expect(text).to_be_focused()
+    expect(text).to_have_value("")
+    expect(page.locator("[data-field=file] input")).to_be_visible()
+    page.locator(".lv-sizes button").first.click()
+    expect(page.locator(".lv-status.lv-bad")).to_contain_text("There is no text")
+    text.fill("Once upon a time there was a loop. " * 8)
+    expect(page.get_by_role("button", name="Use my own text")).to_be_hidden()
+    page.locator(".lv-sizes button").first.click()
+    expect(page.locator('.lv-page[data-end="done"][data-shown="own"]')).to_be_visible()

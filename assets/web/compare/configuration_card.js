@@ -3,6 +3,7 @@
 import { QUERIES } from "../core/contract.js";
 import { el, name, press } from "../core/dom.js";
 import { Field } from "../widgets/form.js";
+import { short } from "../widgets/table.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "11 4", longdashdot: "11 3 2 3" };
@@ -10,9 +11,9 @@ const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash:
 /** @import { CardAsked, CardNews, CheckedCard, CompareConfig, CompareQuestions, Compare as Begin, Values } from "../core/contract.js" */
 /** @import { Frame } from "../core/page_head.js" */
 /**
- * What a configuration is made of. `origin`: where its name comes from when the visitor gave none, a key of our texts;
+ * What a configuration is made of. `sweep`: up to how many loops it is measured, 0: once. `origin`: where its name comes from when the visitor gave none, a key of our texts;
  * `plain`: the model without its loop; `changes`: what was set for it; `held`: what a link holds; `gave`: what gave way to the model.
- * @typedef {{ origin?: string | null, plain?: boolean, changes?: Values, called?: string, held?: CardAsked["base"], gave?: Record<string, any> }} Setup
+ * @typedef {{ origin?: string | null, plain?: boolean, changes?: Values, called?: string, sweep?: number, held?: CardAsked["base"], gave?: Record<string, any> }} Setup
  */
 
 /**
@@ -42,6 +43,8 @@ export class Card {
   result = null;
   /** @type {boolean} whether it is to end, and has not ended yet */
   halting = false;
+  /** @type {Field<import("../widgets/form.js").Described> | undefined} of a sweep: up to how many loops */
+  most = undefined;
   /** @type {Map<string, Field<CompareConfig["controls"][number]>>} by control */
   fields = new Map();
 
@@ -49,12 +52,13 @@ export class Card {
    * @param {import("./main.js").Page} page
    * @param {Setup} setup
    */
-  constructor(page, { origin = null, plain = false, changes = {}, called = "", held = null, gave = {} }) {
+  constructor(page, { origin = null, plain = false, changes = {}, called = "", sweep = 0, held = null, gave = {} }) {
     this.page = page;
     this.origin = origin;
     this.plain = plain;
     this.changes = { ...changes };
     this.called = called;
+    this.sweep = sweep;
     this.held = held;
     this.gave = { ...gave };
     this.build();
@@ -78,7 +82,7 @@ export class Card {
     Object.assign(this.base, { type: "radio", name: "lv-baseline" });
     this.base.addEventListener("change", () => this.page.rebase(this));
     this.baseText = el("span");
-    this.copy = press("lv-quiet", () => this.page.add({ changes: this.plain ? this.frame.config.plain : this.changes, called: `${this.name} ·`, held: this.held, gave: this.gave }));
+    this.copy = press("lv-quiet", () => this.page.add({ changes: this.plain ? this.frame.config.plain : this.changes, called: `${this.name} ·`, sweep: this.sweep, held: this.held, gave: this.gave }));
     this.remove = press("lv-icon", () => this.page.drop(this), "×");
     this.about = el("p", "lv-card-about");
     this.status = el("p", "lv-card-status");
@@ -94,6 +98,17 @@ export class Card {
     const base = el("label", "lv-card-base", this.base, this.baseText);
     const head = el("div", "lv-card-head", this.mark, this.title, this.remove);
     const row = el("div", "lv-card-row", base, this.copy);
+    if (this.sweep) {
+      const { sweep_least: low, sweep_most: high } = this.frame.config.limits;
+      this.most = new Field({ name: "sweep", kind: "whole", low, high, value: this.sweep }, (value) => {
+        this.sweep = Number.isInteger(value) ? value : -1; // for the server to refuse
+        this.page.label();
+        this.page.check();
+      });
+      this.most.value = this.sweep;
+      this.most.node.classList.add("lv-sweep");
+      row.prepend(this.most.node);
+    }
     const state = el("div", "lv-card-row", this.status, this.stop, this.open);
     this.node = el("section", "lv-card lv-setup", this.heading, head, this.about, row, this.details, this.text, this.same, state);
     this.node.dataset.plain = this.plain ? "1" : "0";
@@ -133,7 +148,7 @@ export class Card {
   }
 
   get name() {
-    return this.called || (this.origin ? this.page.called(this.origin) : String(this.place + 1));
+    return this.called || (this.origin ? this.page.called(this.origin, this.sweep) : String(this.place + 1));
   }
 
   get place() {
@@ -142,7 +157,7 @@ export class Card {
 
   /** @returns {CardAsked} */
   asked() {
-    return { name: this.name, plain: this.plain, values: this.plain ? {} : this.changes, base: this.held };
+    return { name: this.name, plain: this.plain, values: this.plain ? {} : this.changes, base: this.held, sweep: this.sweep };
   }
 
   /** Put its words and place in place. */
@@ -161,6 +176,7 @@ export class Card {
     this.copy.disabled = page.full;
     name(this.remove, text("compare.remove"));
     this.remove.disabled = page.cards.length <= frame.config.limits.least;
+    this.most?.label(text("compare.sweep"));
     this.more.textContent = text("compare.edit");
     this.stop.textContent = text("compare.stop_one");
     this.open.textContent = text("compare.open");
@@ -173,10 +189,13 @@ export class Card {
   }
 
   /** What the server says of its settings. @param {CheckedCard} card */
-  checked({ about, refused, controls, values }) {
+  checked({ about, refused, controls, values, cost }) {
     this.refused = refused;
     this.suited = values;
-    this.about.textContent = this.plain ? this.frame.text("compare.plain.about") : about;
+    const { sweep_least: low, sweep_most: high } = this.frame.config.limits;
+    const what = this.plain ? this.frame.text("compare.plain.about") : this.sweep ? this.frame.text("compare.sweep.hint", { low, high }) : about;
+    this.about.textContent = [what, cost ? this.frame.text("compare.cost", { time: cost }) : ""].filter(Boolean).join(" · ");
+    this.most?.show({ info: "", bad: Boolean(refused) });
     for (const [key, look] of Object.entries(controls)) {
       const gave = key in this.gave ? this.frame.text("gave.card", { was: this.said(key, this.gave[key]) }) : null;
       this.fields.get(key)?.show(gave ? { ...look, info: gave } : look);
@@ -217,9 +236,16 @@ export class Card {
     if (news.from < known) this.text.replaceChildren();
     const atEnd = this.text.scrollTop + this.text.clientHeight >= this.text.scrollHeight - 8;
     this.text.append(...news.pieces.map((piece) => el("span", "", piece)));
-    if (atEnd) this.text.scrollTop = this.text.scrollHeight;
+    if (news.rows) this.text.replaceChildren(...news.rows.map((row) => this.line(row)));
+    if (atEnd && !news.rows) this.text.scrollTop = this.text.scrollHeight;
     if (news.differs) [...this.text.children].forEach((span, i) => span.classList.toggle("lv-differs", news.differs[i]));
     this.show();
+  }
+
+  /** A row of a sweep as a line of its text. @param {import("../core/contract.js").Row} row */
+  line({ swept, perplexity }) {
+    const value = typeof perplexity === "number" ? short(perplexity) : this.frame.text("compare.none");
+    return el("span", "lv-swept", this.frame.text("compare.swept.line", { n: swept, perplexity: value }));
   }
 
   /** Its state in words. */

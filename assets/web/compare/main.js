@@ -1,7 +1,7 @@
 // The Compare page: configurations beside each other, their texts and curves as they come, a table and a Pareto plot.
 // The other half is loopviz/app/compare/service.py; messages are stated in loopviz/app/contract.py.
 
-import { QUERIES, USUAL_PRESET } from "../core/contract.js";
+import { QUERIES, RECORDED, USUAL_PRESET } from "../core/contract.js";
 import { el, press } from "../core/dom.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Field } from "../widgets/form.js";
@@ -41,6 +41,8 @@ export class Page {
   ticket = null;
   /** @type {string | null} the comparison shown */
   run = null;
+  /** @type {boolean} whether the cards are those of the recorded comparison, which is shown */
+  ofRecorded = false;
   /** @type {CompareSnapshot["end"]} why it ended */
   end = null;
   /** @type {boolean} whether one is made */
@@ -91,6 +93,7 @@ export class Page {
     this.halt = press("lv-halt", () => this.stop());
     this.status = el("span", "lv-status");
     this.status.setAttribute("role", "status");
+    this.cost = el("span", "lv-cost");
     this.modelLine = el("span", "lv-model");
     this.asking = new AskModel(() => this.check(0));
     this.model = new Field({ name: "model", kind: "name" }, () => this.remodel());
@@ -113,6 +116,7 @@ export class Page {
     const offered = [
       ["compare.plain", { plain: true, origin: "compare.plain" }],
       ["compare.own", { origin: "compare.own" }],
+      ["compare.sweep.add", { origin: "compare.sweep.name", sweep: config.limits.sweep }],
       ...config.presets.map((preset) => /** @type {[string, Setup]} */ ([`preset.${preset.name}.label`, { origin: `preset.${preset.name}.label`, changes: preset.values }])),
     ];
     this.adders = offered.map(([key, card]) => {
@@ -125,20 +129,21 @@ export class Page {
       "section",
       "lv-card lv-asking",
       el("div", "lv-asked", this.prompt.node, this.after.node),
-      el("div", "lv-card-row", el("div", "lv-buttons-row", this.go, this.halt), this.status, this.modelLine),
+      el("div", "lv-card-row", el("div", "lv-buttons-row", this.go, this.halt), this.cost, this.status, this.modelLine),
       this.asking.node,
       el("details", "", this.sharedTitle, form),
-      el("div", "lv-adders", this.addTitle, ...this.adders),
     );
     followPrompt(".lv-asking", () => this.compare());
     this.setups = el("div", "lv-setups");
     this.results = new Results(this.frame, { look: (change) => this.look(change), download: (kind) => this.download(kind) });
-    this.root.replaceChildren(this.frame.head, asking, this.setups, this.results.node, this.frame.glossary.dialog);
+    const adding = el("div", "lv-adders", this.addTitle, ...this.adders);
+    this.root.replaceChildren(this.frame.head, asking, this.results.node, adding, this.setups, this.results.grid, this.frame.glossary.dialog);
   }
 
-  /** The first cards: those of a link, or usual ones. */
+  /** The first cards: those of a link, of the recorded comparison where it is of this model, or usual ones. */
   async open() {
     const { config } = this.frame;
+    const { recorded } = config;
     const word = new URLSearchParams(location.search).get(QUERIES.link);
     const offer = config.offers[config.models[0]] ?? config.offers[""];
     this.prompt.value = offer.examples[0];
@@ -146,7 +151,12 @@ export class Page {
     const own = { origin: "compare.own" };
     const slot = config.presets.find((preset) => preset.name === USUAL_PRESET);
     /** @type {Setup[]} */
-    const cards = [{ plain: true, origin: "compare.plain" }, own, { origin: `preset.${USUAL_PRESET}.label`, changes: slot.values }];
+    let cards = [{ plain: true, origin: "compare.plain" }, own, { origin: `preset.${USUAL_PRESET}.label`, changes: slot.values }];
+    if (recorded && !word && recorded.model === config.models[0]) {
+      [this.prompt.value, this.after.value] = [recorded.prompt, recorded.continuation];
+      cards = recorded.cards.map(({ origin, plain, values, sweep }) => ({ origin, plain, changes: values, sweep }));
+      this.ofRecorded = true;
+    }
     const opened = word ? await this.frame.ask("opening", { word, lang: this.frame.lang }) : null;
     if (opened?.kind === "opening") {
       this.model.value = opened.values.model;
@@ -159,8 +169,11 @@ export class Page {
     this.cards = cards.map((card) => new Card(this, card));
     this.baseline = this.cards[0];
     this.setups.replaceChildren(...this.cards.map((card) => card.node));
+    this.results.expect(Boolean(recorded) && !word);
     this.frame.label();
-    this.speak();
+    this.label();
+    this.check();
+    if (recorded && !word) await this.look({}, RECORDED);
     this.mark();
   }
 
@@ -168,7 +181,7 @@ export class Page {
   speak() {
     this.label();
     this.check();
-    if (this.run) this.look({});
+    if (this.results.run) this.look({}, this.results.run);
   }
 
   label() {
@@ -196,8 +209,8 @@ export class Page {
   }
 
   /** What a card of this origin is called: a model that has no loop of its own takes the usual one. @param {string} origin */
-  called(origin) {
-    return this.text(origin === "compare.own" && !this.looped ? "compare.usual" : origin);
+  called(origin, most = this.frame.config.limits.sweep) {
+    return this.text(origin === "compare.own" && !this.looped ? "compare.usual" : origin, { most });
   }
 
   recolour() {
@@ -223,9 +236,11 @@ export class Page {
     this.check();
   }
 
+  /** What is shown is not of what is set up: it stays, and says so, until there is something in its place. */
   forget() {
     this.run = null;
-    this.results.node.hidden = true;
+    this.ofRecorded = false;
+    this.results.age();
     for (const card of this.cards) card.reset();
   }
 
@@ -278,6 +293,7 @@ export class Page {
       shared: this.shared,
       cards: this.cards.map((card) => card.asked()),
       baseline: this.baseline.place,
+      lengths: [this.prompt.value.length, this.after.value.length],
     };
   }
 
@@ -300,6 +316,7 @@ export class Page {
         return this.check(0);
       }
       this.cards.forEach((card, i) => card.checked(answer.cards[i]));
+      this.cost.textContent = answer.cost ? this.text("compare.cost.all", { time: answer.cost }) : "";
       this.mark();
       const over = ["ready", "failed", "ask"].includes(answer.model.state) || (asked.look && answer.model.state === "waiting");
       return over ? null : this.check(700);
@@ -364,10 +381,29 @@ export class Page {
       this.cards[Number(place)]?.text.replaceChildren();
       this.cards[Number(place)]?.take(card);
     }
-    this.results.take(message);
+    this.results.take(message, "own");
     this.said = "";
     this.finish(message.end);
-    this.results.rows(this.cards);
+    this.results.rows(this.found());
+  }
+
+  /** What the cards have found, by their places. */
+  found() {
+    return this.cards.filter((card) => card.result).map(({ place, result }) => ({ place, news: result }));
+  }
+
+  /** The recorded comparison, or one whose cards have changed since. @param {CompareSnapshot} message */
+  retake(message) {
+    const recorded = message.run === RECORDED;
+    this.results.take(message, recorded ? RECORDED : "old");
+    if (recorded && this.ofRecorded && !this.running) {
+      for (const [place, news] of Object.entries(message.cards)) {
+        this.cards[Number(place)]?.text.replaceChildren();
+        this.cards[Number(place)]?.take(news);
+      }
+    }
+    this.results.rows(Object.entries(message.cards).map(([place, news]) => ({ place: Number(place), news })));
+    this.mark();
   }
 
   /** @param {CompareNews} message @returns {void} */
@@ -379,7 +415,7 @@ export class Page {
     for (const [place, card] of Object.entries(message.cards)) this.cards[Number(place)]?.take(card);
     this.results.add(message);
     this.finish(message.end);
-    if (message.pareto || message.end) this.results.rows(this.cards);
+    if (message.pareto || message.end) this.results.rows(this.found());
     return undefined;
   }
 
@@ -396,13 +432,18 @@ export class Page {
    * Everything of the comparison anew, in another language or by another quantity.
    * @param {{ view?: string, axes?: string[] }} change
    */
-  async look(change, run = this.run) {
+  async look(change, run = this.run ?? this.results.run) {
     if (!run || this.looking) return;
     this.looking = true;
-    const answer = await this.frame.ask("look", { run, lang: this.frame.lang, ...change });
+    const axes = run === RECORDED ? { view: this.results.chosen?.view, axes: this.results.chosen?.axes } : {}; // nobody keeps them for us
+    const answer = await this.frame.ask("look", { run, lang: this.frame.lang, ...axes, ...change });
     this.looking = false;
-    if (answer?.kind === "snapshot" && (run === this.run || this.running)) this.receive(answer);
-    else if (answer?.kind === "gone") {
+    const shown = run === RECORDED || run === this.results.run;
+    if (answer?.kind === "snapshot" && run !== RECORDED && (run === this.run || (this.running && !shown))) this.receive(answer);
+    else if (answer?.kind === "snapshot" && shown) {
+      if (!this.run) this.retake(answer);
+    } else if (run === RECORDED) this.results.expect(false); // the page is as good without it
+    else if (answer?.kind === "gone" && (run === this.run || !this.running)) {
       this.say(this.text("compare.gone"));
       this.over();
     }
@@ -418,7 +459,7 @@ export class Page {
 
   /** @param {FileKind} kind */
   async download(kind) {
-    const answer = await this.frame.ask("download", { run: this.run, kind });
+    const answer = await this.frame.ask("download", { run: this.run ?? this.results.run, kind });
     if (answer?.kind === "file") save(answer);
     else this.say(this.text("compare.gone"), true);
   }
@@ -455,6 +496,7 @@ export class Page {
     dataset.running = this.running ? "1" : "0";
     dataset.run = this.run ?? "";
     dataset.end = this.run && this.end ? this.end : "";
+    dataset.shown = this.results.kind;
     dataset.rows = String(this.cards.filter((card) => card.result?.row).length);
   }
 }

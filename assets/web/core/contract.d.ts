@@ -661,6 +661,28 @@ export interface CardLimits {
   least: number;
   most: number;
   name: number;
+  /** loops of a sweep as it is added */
+  sweep: number;
+  sweep_least: number;
+  sweep_most: number;
+}
+
+/** A card of the recorded comparison; `origin`: the text that it is called by. */
+export interface RecordedCard {
+  origin: string;
+  plain: boolean;
+  values: Record<string, boolean | number | string>;
+  sweep: number;
+}
+
+/** What the recorded comparison was made of. */
+export interface RecordedCards {
+  model: string;
+  prompt: string;
+  continuation: string;
+  shared: Record<string, boolean | number | string>;
+  cards: RecordedCard[];
+  baseline: number;
 }
 
 /** What the script of the Compare page is told once. */
@@ -685,11 +707,13 @@ export interface CompareConfig {
   colours: string[];
   dashes: ("solid" | "dash" | "dot" | "dashdot" | "longdash" | "longdashdot")[];
   symbols: string[];
+  /** what the comparison that comes along was made of */
+  recorded: RecordedCards | null;
 }
 
 /** What is new of a configuration: its text from token `from` on. */
 export interface CardNews {
-  stage: "waiting" | "text" | "timing" | "greedy" | "scoring" | "done" | "stopped" | "refused";
+  stage: "waiting" | "text" | "timing" | "greedy" | "scoring" | "sweep" | "done" | "stopped" | "refused";
   pieces: string[];
   from: number;
   done?: number;
@@ -703,6 +727,8 @@ export interface CardNews {
   differs?: boolean[] | null;
   /** tokens before the first that differs */
   same?: number | null;
+  /** of a sweep, with the cells that are words in place */
+  rows?: Record<string, any>[];
   /** the word that opens it in Explore */
   link?: string | null;
 }
@@ -717,6 +743,8 @@ export interface CompareColumn {
   says: string;
   better: "low" | "high" | null;
   group: string | null;
+  /** shown until all are asked for */
+  first: boolean;
   /** absolute, or as a share: what is no difference */
   noise: [number, number];
 }
@@ -749,6 +777,8 @@ export interface CompareSnapshot {
   choose: string;
   view: string;
   axes: [string, string];
+  /** what it comes to, so far */
+  verdict: string;
 }
 
 /** What events `first` to `last - 1` brought. A page that has not `first` of them asks for a snapshot. */
@@ -762,6 +792,7 @@ export interface CompareNews {
   cards: Record<string, CardNews>;
   ops: Record<string, any[][]>;
   pareto?: Figure;
+  verdict?: string;
 }
 
 /** How a control stands: the line under it, whether it applies, whether it is refused. */
@@ -786,6 +817,8 @@ export interface CheckedCard {
   /** what was set and has given way to the model */
   gave: Record<string, any>;
   controls: Record<string, Face>;
+  /** about how long it takes here */
+  cost: string;
 }
 
 /** An answer: what applies, and what would be refused. */
@@ -798,6 +831,8 @@ export interface Checked {
   looped: boolean;
   cards: CheckedCard[];
   shared: Record<string, Face>;
+  /** about how long all of them take here */
+  cost: string;
 }
 
 /** An answer: what a link brings to the page. */
@@ -822,6 +857,8 @@ export interface CardAsked {
   /** set here */
   values: Record<string, any>;
   base: LinkedValues | null;
+  /** up to how many loops it is measured; 0: once, as it is */
+  sweep: number;
 }
 
 /** All that is set up: what applies, what would be refused? */
@@ -836,6 +873,8 @@ export interface Check {
   cards: CardAsked[];
   /** a place */
   baseline: number;
+  /** characters of prompt and continuation */
+  lengths: number[];
 }
 
 /** A comparison. */
@@ -850,6 +889,8 @@ export interface Compare {
   cards: CardAsked[];
   /** a place */
   baseline: number;
+  /** characters of prompt and continuation */
+  lengths: number[];
   prompt: string;
   continuation: string;
   ticket: string;
@@ -929,6 +970,34 @@ export interface LabTask {
   words: Record<string, Record<string, string>>;
   fields: TaskField[];
   sizes: TaskSize[];
+  /** fields that are in sight beside the text */
+  asks: string[];
+  /** whether a recorded one comes along */
+  kept: boolean;
+}
+
+/** How much a size is here: what it sets, and about how long it takes; "" where that is not known. */
+export interface Sized {
+  values: Record<string, any>;
+  text: string;
+}
+
+/** An answer: the sizes of a task with this model on this server, and what is filled in as it stands. */
+export interface LabSizes {
+  kind: "sizes";
+  task: string;
+  sizes: Sized[];
+  as_set: string;
+}
+
+/** About how long would the sizes of a task take? */
+export interface AskSizes {
+  lang: "en" | "zh";
+  model: string;
+  task: string;
+  values: Record<string, any>;
+  /** whether a text among them is only the beginning of one */
+  cut: boolean;
 }
 
 /** An answer: what can be measured. */
@@ -965,6 +1034,8 @@ export interface LabSnapshot {
   model: string;
   columns: Column[];
   rows: Record<string, any>[];
+  /** its result in words, so far */
+  headline: string;
   /** whether a row's model can be opened in Explore */
   opens: boolean;
   figure: Figure | null;
@@ -986,6 +1057,7 @@ export interface LabNews {
   kind: "news";
   first: number;
   rows: Record<string, any>[];
+  headline?: string;
   figure?: Figure | null;
 }
 
@@ -1277,6 +1349,7 @@ export type LabMessage = LabConfig | MeasureStatus | LabSnapshot | LabNews;
 export type LabQuestions = {
   tasks: { asked: ListTasks; answer: LabTasks | Failed };
   model: { asked: AskLabModel; answer: LabModel | Failed };
+  sizes: { asked: AskSizes; answer: LabSizes | Failed };
   look: { asked: LookMeasured; answer: LabSnapshot | Gone | Failed };
   link: { asked: LinkRow; answer: RowLink | Gone | Failed };
   stop: { asked: StopMeasured; answer: Done | Failed };

@@ -1,7 +1,7 @@
 // The Lab page: a task, its parameters, its table and plot as they come. Knows no task by name.
 // The other half is loopviz/app/lab/service.py; messages are stated in loopviz/app/contract.py.
 
-import { QUERIES, TABLE_FILES } from "../core/contract.js";
+import { QUERIES, RECORDED, TABLE_FILES } from "../core/contract.js";
 import { el, press } from "../core/dom.js";
 import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Plot, Plots } from "../core/plot.js";
@@ -32,10 +32,14 @@ export class Page {
   buttons = [];
   /** @type {LabTask | null} the one that is chosen */
   task = null;
-  /** @type {LabSnapshot | null} the measurement shown, as far as messages have brought it */
+  /** @type {LabSnapshot | null} the measurement that the visitor asked for, as far as messages have brought it */
   run = null;
   /** @type {Row[]} of it */
   rows = [];
+  /** @type {LabSnapshot | null} the measurement that is shown: that one, or the recorded one, or the one before */
+  shown = null;
+  /** @type {boolean} whether it is of another asking than the latest */
+  old = false;
   /** @type {LabSnapshot["figure"]} that is drawn */
   drawn = null;
   /** @type {boolean} whether one is made */
@@ -98,14 +102,18 @@ export class Page {
     this.how = el("p", "lv-question");
     this.cost = el("p", "lv-question");
     this.form = new TaskForm(this.frame, () => this.model.value.trim(), () => this.measure());
-    this.go = press("lv-go", () => this.measure());
+    this.go = press("lv-halt lv-as-set", () => this.measure());
     this.halt = press("lv-halt", () => this.stop());
     this.status = el("span", "lv-status");
     this.status.setAttribute("role", "status");
     this.bar = el("progress", "lv-progress");
-    const buttons = el("div", "lv-buttons-row", this.form.sizes, this.go, this.halt);
-    const chosen = el("section", "lv-card lv-asking", this.title, this.question, this.how, this.cost);
-    chosen.append(el("div", "lv-form", this.model.node, names, this.modelLine), this.form.node, el("div", "lv-card-row", buttons, this.status), this.bar, this.form.details);
+    this.model.node.append(this.modelLine, names);
+    this.form.node.prepend(this.model.node);
+    this.form.details.append(this.how, this.cost);
+    this.only = el("span", "lv-only"); // of a measurement that comes in one size
+    const buttons = el("div", "lv-buttons-row", this.form.sizes, this.only, this.halt);
+    const chosen = el("section", "lv-card lv-asking", this.title, this.question);
+    chosen.append(this.form.node, el("div", "lv-card-row", buttons, this.status), this.bar, this.form.details);
     followPrompt(".lv-asking", () => this.measure());
     const side = el("section", "lv-card lv-side", this.listTitle, this.list);
     this.plot = new Plot("plot", this.plots);
@@ -118,7 +126,12 @@ export class Page {
     this.files = TABLE_FILES.map((kind) => Object.assign(press("lv-quiet", () => this.download(kind)), { value: kind }));
     this.repeat = el("p", "lv-question");
     const rows = el("section", "lv-panel lv-rows", this.tableTitle, this.tableHint, this.table.node, el("div", "lv-files", ...this.files), this.repeat);
-    this.results = el("div", "lv-results", this.plot.node, rows);
+    this.verdict = el("p", "lv-verdict");
+    this.verdict.setAttribute("role", "status");
+    this.badge = el("span", "lv-badge");
+    this.note = el("p", "lv-question");
+    const said = el("section", "lv-card lv-found", el("div", "lv-found-head", this.badge, this.verdict), this.note);
+    this.results = el("div", "lv-results", said, this.plot.node, rows);
     this.results.hidden = true;
     this.bar.hidden = true;
     const main = el("div", "lv-main", chosen, this.results);
@@ -151,20 +164,49 @@ export class Page {
     if (!task) return;
     this.task = task;
     this.form.choose(task);
-    if (!this.running && this.run?.task !== task.name) this.forget();
+    if (this.form.sized) this.form.more.after(this.go);
+    else this.only.append(this.go);
+    if (!this.running && this.run?.task !== task.name) {
+      this.forget();
+      this.clear();
+      if (task.kept) this.record();
+    }
     this.label();
   }
 
+  /** What the visitor asks for now is another measurement; what is shown stays until that one has something to show. */
   forget() {
     this.run = null;
     this.rows = [];
     this.said = "";
-    this.results.hidden = true;
+    this.old = this.shown !== null;
+    this.whose();
+  }
+
+  /** Nothing is shown; where a recorded measurement is on its way its place is kept. */
+  clear() {
+    this.shown = null;
+    this.old = false;
+    this.drawn = null;
+    this.results.hidden = !this.task.kept;
+    this.verdict.textContent = "";
+    this.table.show([], [], {}, {});
+  }
+
+  /** The recorded measurement of the task that is chosen, until there is one of the visitor's. */
+  async record() {
+    const { task } = this;
+    const answer = await this.frame.ask("look", { run: `${RECORDED}:${task.name}`, lang: this.frame.lang });
+    if (this.task !== task || this.run || (this.running && this.shown)) return;
+    if (answer?.kind === "snapshot") this.draw(answer, answer.rows);
+    else this.results.hidden = true;
   }
 
   speak() {
     this.label();
     if (this.run) this.look();
+    else if (this.shown?.run.startsWith(`${RECORDED}:`)) this.record();
+    else if (this.shown) this.relook();
     if (this.tasks.length) this.follow();
   }
 
@@ -198,12 +240,13 @@ export class Page {
       this.intervals.textContent = text("lab.intervals");
       this.manifest.textContent = text("lab.manifest");
       this.manifest.title = text("lab.repeat", { task: this.task.name });
-      this.plot.label(text("lab.plot"), words.question ?? "");
+      this.plot.label(words.title ?? this.task.name, words.question ?? "");
     }
     this.form.label();
     // beside sizes, the parameters as they stand are the quieter choice
-    this.go.className = this.task?.sizes.length ? "lv-halt" : "lv-go";
-    this.go.textContent = text(this.task?.sizes.length ? "lab.run.as_set" : "lab.run");
+    this.go.className = this.form.sized ? "lv-halt lv-as-set" : "lv-go lv-as-set";
+    this.go.textContent = text(this.form.sized ? "lab.run.as_set" : "lab.run");
+    this.whose();
     this.show();
   }
 
@@ -282,9 +325,26 @@ export class Page {
    * @param {Row[]} rows
    */
   take(message, rows) {
-    const grown = rows.length !== this.rows.length || message.columns !== this.run?.columns;
     this.run = message;
     this.rows = rows;
+    if (rows.length || message.end) this.draw(message, rows);
+    if (message.end && this.running) this.over();
+    if (message.done && !message.end && this.said !== this.text("lab.stopping")) this.said = "";
+    if (message.end) this.said = "";
+    if (message.reason) this.say(message.reason, true);
+    this.show();
+  }
+
+  /**
+   * A measurement in words, as a figure, as a table.
+   * @param {LabSnapshot} message
+   * @param {Row[]} rows
+   */
+  draw(message, rows) {
+    const another = message.run !== this.shown?.run;
+    const grown = another || rows.length !== this.table.body.childElementCount || message.columns !== this.shown?.columns;
+    this.shown = message;
+    this.old = false;
     this.results.hidden = !rows.length;
     this.plot.node.hidden = !message.figure;
     if (message.figure && message.figure !== this.drawn) {
@@ -296,11 +356,21 @@ export class Page {
     /** @type {(row: Row, i: number) => Node} */
     const after = (row, i) => press("lv-quiet", () => this.openRow(i), this.text("compare.open"));
     if (grown) this.table.show(message.columns, rows, words, message.opens ? { after } : {});
-    if (message.end && this.running) this.over();
-    if (message.done && !message.end && this.said !== this.text("lab.stopping")) this.said = "";
-    if (message.end) this.said = "";
-    if (message.reason) this.say(message.reason, true);
-    this.show();
+    this.tableHint.textContent = message.done > rows.length ? this.text("lab.more", { shown: rows.length, done: message.done }) : "";
+    this.whose();
+  }
+
+  /** What is shown comes to, and whose it is. */
+  whose() {
+    const { shown } = this;
+    const recorded = Boolean(shown?.run.startsWith(`${RECORDED}:`));
+    this.results.dataset.kind = shown ? (recorded ? RECORDED : this.old ? "old" : "own") : "";
+    this.verdict.textContent = shown?.headline || this.text("lab.headline.waits");
+    this.badge.hidden = !recorded && !this.old;
+    this.badge.textContent = this.badge.hidden ? "" : this.text(recorded ? "lab.recorded" : "lab.old");
+    const quick = this.task?.sizes[0]?.words[this.frame.lang] ?? this.text("lab.run");
+    this.note.textContent = recorded ? this.text("lab.recorded.hint", { model: shown.model, quick }) : "";
+    this.root.dataset.shown = this.results.dataset.kind;
   }
 
   over() {
@@ -320,6 +390,16 @@ export class Page {
     }
   }
 
+  /** The measurement before, in another language. */
+  async relook() {
+    const { shown } = this;
+    const answer = await this.frame.ask("look", { run: shown.run, lang: this.frame.lang });
+    if (answer?.kind !== "snapshot" || this.shown !== shown) return;
+    this.draw(answer, answer.rows);
+    this.old = true;
+    this.whose();
+  }
+
   watch() {
     if (this.running && this.run && performance.now() - this.heard > SILENCE_MS) {
       this.heard = performance.now();
@@ -330,7 +410,7 @@ export class Page {
   /** Open the model that a row speaks of in Explore. @param {number} row */
   async openRow(row) {
     const tab = window.open("", "_blank"); // at once: later the browser would not let us; the measurement stays
-    const answer = await this.frame.ask("link", { run: this.run?.run, row, lang: this.frame.lang });
+    const answer = await this.frame.ask("link", { run: this.shown?.run, row, lang: this.frame.lang });
     const word = answer?.kind === "link" ? answer.word : null;
     const url = word ? new URL(`${this.frame.config.pages.explore}?${QUERIES.link}=${word}`, document.baseURI).href : null;
     if (url && tab) tab.location.href = url;
@@ -341,7 +421,7 @@ export class Page {
 
   /** @param {FileKind} kind */
   async download(kind) {
-    const answer = await this.frame.ask("download", { run: this.run?.run, kind });
+    const answer = await this.frame.ask("download", { run: this.shown?.run, kind });
     if (answer?.kind === "file") save(answer);
     else this.say(this.text("lab.gone"), true);
   }
@@ -362,7 +442,6 @@ export class Page {
       const { done, total, eta, seconds, end } = run;
       const values = { done, total, seconds: duration(seconds), eta: eta === null ? "" : duration(eta) };
       shown = this.text(end ? `lab.end.${end}` : eta === null ? "lab.progress.first" : "lab.progress", values);
-      this.tableHint.textContent = done > this.rows.length ? this.text("lab.more", { shown: this.rows.length, done }) : "";
       this.bar.value = run.share; // of the work: a row may take long
     }
     this.bar.hidden = !this.running || !run;

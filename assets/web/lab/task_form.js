@@ -4,10 +4,11 @@ import { el, press, textOr } from "../core/dom.js";
 import { Field } from "../widgets/form.js";
 
 const WIDE = new Set(["long", "line"]);
-const TEXTS = new Set(["long", "file"]); // what a measurement is made on: always in sight
+const CUT = 20_000; // characters of a text by which is told how long it would take
+const ESTIMATE_MS = 400; // after the last change
 const LOOP_EXAMPLE = '{"loop_count": 4, "loop_damping": 0.5}';
 
-/** @import { LabConfig, LabModel, LabQuestions, LabTask, Measure, TaskField, TaskSize } from "../core/contract.js" */
+/** @import { LabConfig, LabModel, LabQuestions, LabTask, Measure, Sized, TaskField } from "../core/contract.js" */
 /** @import { Frame } from "../core/page_head.js" */
 
 export class TaskForm {
@@ -21,6 +22,12 @@ export class TaskForm {
   context = undefined;
   /** @type {Record<string, any>} the model's own loop */
   loop = {};
+  /** @type {boolean} whether the model is there */
+  ready = false;
+  /** @type {Sized[]} what the sizes come to with this model here */
+  told = [];
+  /** @type {number | undefined} until that is asked for */
+  asking = undefined;
 
   /**
    * @param {Frame<LabConfig, LabQuestions, Measure>} frame
@@ -36,6 +43,10 @@ export class TaskForm {
     this.moreTitle = el("summary");
     this.details = el("details", "", this.moreTitle, this.more);
     this.sizes = el("span", "lv-buttons-row lv-sizes");
+    this.whole = el("div", "lv-form lv-params"); // what a task asks for
+    this.node.append(this.whole);
+    this.story = el("span", "lv-story");
+    this.mine = press("lv-quiet", () => this.useOwn());
   }
 
   /** What the visitor changed of the task's parameters. */
@@ -48,14 +59,84 @@ export class TaskForm {
     this.task = task;
     this.filled[task.name] ??= {};
     this.fields = new Map(task.fields.map((described) => [described.name, this.field(described)]));
-    const texts = task.fields.filter(({ kind }) => !task.sizes.length || TEXTS.has(kind)).map(({ name }) => name);
+    const inSight = task.fields.filter(({ name, kind }) => !this.sized || task.asks.includes(name) || (kind === "long" && name === "text")).map(({ name }) => name);
     /** @param {boolean} wanted */
-    const nodes = (wanted) => [...this.fields].filter(([name]) => texts.includes(name) === wanted).map(([, field]) => field.node);
-    this.node.replaceChildren(...nodes(true));
+    const nodes = (wanted) => [...this.fields].filter(([name]) => inSight.includes(name) === wanted).map(([, field]) => field.node);
+    this.whole.replaceChildren(...nodes(true).reverse()); // what is asked first, the text, which is long, last
     this.more.replaceChildren(...nodes(false));
-    this.details.hidden = !task.sizes.length;
-    this.sizes.replaceChildren(...task.sizes.map((size) => press("lv-go", () => this.measureAs(size))));
+    this.fields.get("text")?.node.append(el("span", "lv-own-text", this.story, this.mine));
+    this.details.hidden = !this.sized;
+    this.sizes.replaceChildren(...task.sizes.map((_, i) => press(i ? "lv-halt" : "lv-go", () => this.measureAs(i))));
+    this.told = [];
     this.suit();
+  }
+
+  /** Whether the task is offered in sizes. */
+  get sized() {
+    return Boolean(this.task?.sizes.length);
+  }
+
+  /** An empty place for a text of the visitor's own; a file of his stands among the rest. */
+  useOwn() {
+    const field = this.fields.get("text");
+    field.input.value = this.own.text = "";
+    this.details.open = this.task.fields.some(({ kind }) => kind === "file");
+    field.input.focus();
+    this.tell();
+  }
+
+  /** Of which story the text is, or that it is the visitor's own. */
+  tell() {
+    const field = this.fields.get("text");
+    if (!field) return;
+    const sample = this.sample();
+    const ours = Boolean(sample) && field.value === sample;
+    this.story.textContent = ours ? this.frame.text("lab.story", { beginning: sample.trim().split(/\s+/).slice(0, 6).join(" ") }) : "";
+    this.mine.textContent = this.frame.text("lab.own_text");
+    this.mine.hidden = !ours;
+  }
+
+  /** What the sizes take here, asked for soon: they wait for the model, and follow what is filled in. */
+  estimate() {
+    clearTimeout(this.asking);
+    if (!this.ready || !this.sized) return;
+    this.asking = setTimeout(async () => {
+      const { task } = this;
+      const { values, cut } = this.beginnings();
+      const asked = { lang: this.frame.lang, model: this.model(), task: task.name, values, cut };
+      const answer = await this.frame.ask("sizes", asked);
+      if (answer?.kind !== "sizes" || this.task !== task || asked.lang !== this.frame.lang || asked.model !== this.model()) return;
+      this.told = answer.sizes;
+      this.name();
+    }, ESTIMATE_MS);
+  }
+
+  /** What is filled in, of long texts only the beginning: enough to tell how long it takes. */
+  beginnings() {
+    /** @type {Measure["values"]} */
+    const values = {};
+    let cut = false;
+    for (const [name, field] of this.fields) {
+      const { value } = field;
+      const isFile = field.control.kind === "file";
+      const text = isFile ? value?.text : field.control.kind === "long" ? value : null;
+      if (typeof text === "string" && text.length > CUT) cut = true;
+      values[name] = typeof text === "string" ? (isFile ? { name: value.name, text: text.slice(0, CUT) } : text.slice(0, CUT)) : value;
+    }
+    return { values, cut };
+  }
+
+  /** The sizes' buttons: what each is called, and about how long it takes. */
+  name() {
+    const { lang } = this.frame;
+    this.task?.sizes.forEach(({ words, values }, i) => {
+      const button = this.buttons[i];
+      const time = this.told[i]?.text;
+      button.textContent = time ? this.frame.text("lab.size", { size: words[lang], time }) : words[lang];
+      const set = Object.entries(this.told[i]?.values ?? values).map(([name, value]) => `${name} ${value}`).join(", ");
+      button.title = this.frame.text("lab.size.hint", { values: set });
+      button.dataset.time = time ?? "";
+    });
   }
 
   /** @param {TaskField} described */
@@ -66,6 +147,7 @@ export class TaskForm {
       filled[name] = value;
       this.suit();
       this.inform(field);
+      this.estimate();
     });
     if (described.kind === "file") field.file = filled[name] ?? null;
     else field.value = filled[name] ?? this.usual(described);
@@ -92,6 +174,8 @@ export class TaskForm {
       const field = this.fields.get(key);
       if (field && filled[key] === undefined) field.value = suited(field.control.value);
     }
+    this.tell();
+    this.estimate();
   }
 
   /** Whether there is a text to measure on, where one is wanted. */
@@ -101,7 +185,8 @@ export class TaskForm {
   }
 
   /** The model is there: what it brings. @param {LabModel} model */
-  bring({ context, loop }) {
+  bring({ context, loop, state }) {
+    this.ready = state === "ready";
     this.context = context;
     this.loop = loop ?? {};
     this.suit();
@@ -118,9 +203,10 @@ export class TaskForm {
     return loop && value !== null && Object.keys(own).length ? JSON.stringify({ ...own, ...JSON.parse(String(value)) }) : value;
   }
 
-  /** Measure as much as a size says: its parameters are filled in, and stay to be read and changed. @param {TaskSize} size */
-  measureAs(size) {
-    for (const [name, value] of Object.entries(size.values)) this.fields.get(name).value = this.own[name] = value;
+  /** Measure as much as a size says: its parameters are filled in, and stay to be read and changed. @param {number} i */
+  measureAs(i) {
+    const values = this.told[i]?.values ?? this.task.sizes[i].values;
+    for (const [name, value] of Object.entries(values)) this.fields.get(name).value = this.own[name] = value;
     this.measure();
   }
 
@@ -137,15 +223,13 @@ export class TaskForm {
 
   /** Words in the page's language. */
   label() {
-    const { lang } = this.frame;
     this.moreTitle.textContent = this.frame.text("lab.params");
     if (!this.task) return;
     for (const field of this.fields.values()) this.inform(field);
-    this.task.sizes.forEach(({ words, values }, i) => {
-      const button = this.buttons[i];
-      button.textContent = words[lang];
-      button.title = Object.entries(values).map(([name, value]) => `${name} ${value}`).join(", ");
-    });
+    this.tell();
+    this.told = this.told.map(({ values }) => ({ values, text: "" }));
+    this.name();
+    this.estimate();
   }
 
   /** The sizes, to be pressed. */

@@ -7,7 +7,9 @@ from typing import Any
 import gradio as gr
 
 from loopviz.app import controls as st
-from loopviz.app.compare.request import LEAST, MOST, NAME_LIMIT
+from loopviz.app.compare import recorded
+from loopviz.app.compare.opening import continuation
+from loopviz.app.compare.request import LEAST, MOST, NAME_LIMIT, SWEEP, SWEEP_LEAST, SWEEP_MOST
 from loopviz.app.compare.service import Comparisons
 from loopviz.app.controls.examples import OFFERS, OWN
 from loopviz.app.controls.presets import PRESETS
@@ -16,20 +18,10 @@ from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.figures import theme
 
-# Something to measure perplexity on, for the first prompt offered with a model.
-CONTINUATIONS = {
-    "stories": " went to the park with his mom. He liked to play outside in the sun. Then he saw a big red ball under a tree.",
-    "smollm2": " lived in a quiet workshop at the edge of the town. Every morning it swept the floor and watered the plants.",
-}
-
-
-def _continuation(name: str) -> str:
-    return next((words for start, words in CONTINUATIONS.items() if name.startswith(start)), "")
-
 
 def _data(room: ModelRoom) -> dict[str, Any]:
     offers = {
-        offer.name: {"examples": offer.examples, "continuation": _continuation(offer.name)} for offer in (*OFFERS, OWN)
+        offer.name: {"examples": offer.examples, "continuation": continuation(offer.name)} for offer in (*OFFERS, OWN)
     }
     return page_data(
         "compare",
@@ -38,7 +30,15 @@ def _data(room: ModelRoom) -> dict[str, Any]:
         presets=[{"name": preset.name, "values": preset.values} for preset in PRESETS],
         plain=st.NEUTRAL,
         groups=st.LOOP_GROUPS,
-        limits={"least": LEAST, "most": MOST, "name": NAME_LIMIT},
+        limits={
+            "least": LEAST,
+            "most": MOST,
+            "name": NAME_LIMIT,
+            "sweep": SWEEP,
+            "sweep_least": SWEEP_LEAST,
+            "sweep_most": SWEEP_MOST,
+        },
+        recorded=recorded.cards(),
         colours=theme.SETUP_COLOURS,
         dashes=theme.SETUP_DASHES,
         symbols=theme.SETUP_SYMBOLS,

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 from loopviz.app import controls as st
 from loopviz.app.contract import CardAsked, Compare
+from loopviz.app.controls.refusal import told
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import fitting
 from loopviz.app.texts import pick_language, text
+from loopviz.checks import FieldError
 from loopviz.engine.engine import Description
 
 LEAST, MOST = 2, 6  # configurations
+SWEEP_LEAST, SWEEP_MOST, SWEEP = 2, 256, 16  # loops that a sweep reaches: at least, at most, as it is added
 NAME_LIMIT = 40  # characters of a configuration's name
 _SHARED = tuple(control.name for control in st.CONTROLS if control.group == "sampling")
 
@@ -22,6 +25,7 @@ _SHARED = tuple(control.name for control in st.CONTROLS if control.group == "sam
 class Card:
     """A configuration: its name, the controls that were set for it, and whether it is the model without its loop.
 
+    `sweep`: up to how many loops it is measured, as a curve; 0: once, as it is set.
     `base`: what a link set for its model, `base_model`; what was not set otherwise is so while that model is chosen.
     """
 
@@ -30,6 +34,7 @@ class Card:
     values: Mapping[str, Any]
     base: Mapping[str, Any] = field(default_factory=dict)
     base_model: str = ""
+    sweep: int = 0
 
 
 class Setup(NamedTuple):
@@ -44,6 +49,14 @@ class Setup(NamedTuple):
         """The loop fields it asks for; None: the model without its loop."""
         return None if self.card.plain else st.loop_fields(self.form.settings)
 
+    def problems(self, lang: str) -> list[st.Problem]:
+        """What of its controls, or of its sweep, is wrong by itself."""
+        most = self.card.sweep
+        if most and not SWEEP_LEAST <= most <= SWEEP_MOST:
+            rule = FieldError("sweep", most, "whole_in", low=SWEEP_LEAST, high=f"{SWEEP_MOST:,}")
+            return [st.Problem("sweep", told(rule, lang))]
+        return self.form.problems(lang)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -55,6 +68,7 @@ class Asked:
         suits: the model whose settings the cards hold; what was set for another one's may give way.
         n: its number among the page's starts.
         linked: whether a link named the model, and the visitor has not agreed to it yet.
+        lengths: characters of prompt and continuation, of who only asks what it would cost.
         look: whether the visitor does not want the model (any more), and only looks where it is.
     """
 
@@ -70,6 +84,7 @@ class Asked:
     n: int | None = None
     linked: bool = False
     look: bool = False
+    lengths: tuple[int, int] = (0, 0)
 
     @classmethod
     def read(cls, payload: Any, default_model: str) -> Asked:
@@ -95,6 +110,7 @@ class Asked:
             n=number(found.get("n")),
             linked=found.get("linked", False),
             look=found.get("look", False),
+            lengths=_lengths(found.get("lengths", ())),
         )
 
     def form(self, card: Card, described: Description | None = None) -> st.Form:
@@ -151,6 +167,12 @@ class Asked:
         return problems + [problem for problem in self.everybodys().problems(self.lang) if problem.control in _SHARED]
 
 
+def _lengths(found: Any) -> tuple[int, int]:
+    if len(found) != 2 or not all(0 <= n <= st.PROMPT_LIMIT for n in found):
+        return (0, 0)
+    return found[0], found[1]
+
+
 def _card(found: CardAsked) -> Card:
     base = found.get("base") or {"model": "", "values": {}}
     return Card(
@@ -159,4 +181,5 @@ def _card(found: CardAsked) -> Card:
         values=found.get("values", {}),
         base=base["values"],
         base_model=base["model"].strip(),
+        sweep=0 if found.get("plain", False) else found.get("sweep", 0),
     )

@@ -23,7 +23,9 @@ from loopviz.app.texts import pick_language, table, text
 from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
+    from loopviz.lab.comparison.stored import Finished
     from loopviz.lab.experiment import Experiment
+    from loopviz.lab.kept import Kept
     from loopviz.lab.tasks.compare import Comparison, Event
 
 SEND_EVERY = 0.12  # seconds
@@ -36,7 +38,7 @@ class ComparisonRun:
     Args:
         comparison: what is measured.
         experiment: the table it fills.
-        places: of each configuration, the place of its card on the page.
+        places: of each configuration, the place of its card on the page; all of a sweep's rows are of one card.
         links: by place, the word that opens the card's settings in Explore; None where no address can hold it.
         session: whose it is; compared, never sent.
         ticket: the page's own name for what it asked for; it may end it.
@@ -44,8 +46,8 @@ class ComparisonRun:
 
     def __init__(
         self,
-        comparison: Comparison,
-        experiment: Experiment,
+        comparison: Comparison | Finished,
+        experiment: Experiment | Kept,
         places: list[int],
         links: Mapping[int, str | None],
         session: str = "",
@@ -55,13 +57,16 @@ class ComparisonRun:
         from loopviz.lab.comparison.table import FIRST_AXES, WORDLESS_AXES
 
         self.id = secrets.token_urlsafe(16)
-        self.comparison, self.experiment, self.places, self.links = comparison, experiment, places, links
+        self.comparison, self.experiment, self.links = comparison, experiment, links
+        self.places = [places[setup.of] for setup in comparison.setups]  # of each setup
+        # curves are of configurations: of a sweep only its points are drawn, against each other
+        self.lines = [i for i, setup in enumerate(comparison.setups) if setup.swept is None]
         self.session, self.lang, self.ticket = session, lang, ticket
         self.refused: Mapping[int, str] = {}  # by place, why a card is not among them
         self.view = "cosine"
         self.axes = FIRST_AXES if comparison.params.continuation.strip() else WORDLESS_AXES
-        self.stages: list[dict[str, Any]] = [{"stage": "waiting"} for _ in places]
-        self.rows: list[dict[str, Any] | None] = [None] * len(places)
+        self.stages: list[dict[str, Any]] = [{"stage": "waiting"} for _ in self.places]
+        self.rows: list[dict[str, Any] | None] = [None] * len(self.places)
         self.end: str | None = None  # done, stopped, time, memory, error
         self.halted: str | None = None  # its end, if it is ended before it is done
         self.opened = False
@@ -70,7 +75,7 @@ class ComparisonRun:
         self.finished = threading.Event()
         self.seq = 0
         self._sent = 0
-        self._known = [0] * len(places)  # tokens of each configuration that the page has
+        self._known = [0] * len(self.places)  # tokens of each setup that the page has
         self._changed: set[int] = set()
         self._lock = comparison.lock
 
@@ -91,7 +96,7 @@ class ComparisonRun:
     def halt(self, end: str = "stopped") -> None:
         """End all of it, as `end` says, in the middle of a pass too; what was measured stays."""
         self.halted = self.halted or end
-        for place in self.places:
+        for place in {*self.places}:
             self.stop(place)
 
     def stop(self, place: int) -> None:
@@ -154,6 +159,29 @@ class ComparisonRun:
             }
         return card
 
+    def _news_of(self, place: int, known: Mapping[int, int] | None = None) -> dict[str, Any]:
+        """What the page shows on the card at a place; `known`: tokens that it has of each setup."""
+        own = [i for i, at in enumerate(self.places) if at == place]
+        if self.comparison.setups[own[0]].swept is None:
+            return self._card(own[0], (known or {}).get(own[0], 0))
+        rows = [{**row, **said_of(row, self.lang)} for i in own if (row := self.rows[i]) is not None]
+        stages = [self.stages[i] for i in own]
+        ended = [stage for stage in stages if stage["stage"] in ("refused", "stopped", "done")]
+        refused = next((stage for stage in stages if stage["stage"] == "refused"), None)
+        if len(ended) == len(own):
+            now = refused if refused and not rows else ended[-1]
+        else:
+            now = {"stage": "sweep" if ended or stages[0]["stage"] != "waiting" else "waiting"}
+        return {**now, "done": len(rows), "total": len(own), "from": 0, "pieces": [], "rows": rows, "link": None}
+
+    def _verdict(self) -> str:
+        from loopviz.lab.comparison.verdict import verdict
+
+        rows = [row for row in self.rows if row is not None]
+        setups = self.comparison.setups
+        without = [setups[i].name for i, row in enumerate(self.rows) if row is None] if self.end else []
+        return verdict(rows, self.lang, list(dict.fromkeys(without)))
+
     def _pareto(self) -> dict[str, Any]:
         from loopviz.lab.comparison.table import pareto
 
@@ -174,19 +202,28 @@ class ComparisonRun:
                 "ticket": self.ticket,
                 "seq": self.seq,
                 "end": self.end,
-                "model": short_name(self.comparison.subject.name),
+                "model": short_name(self.comparison.model_name),
                 "prompt": params.prompt,
-                "names": {str(place): name for name, place in zip(params.names, self.places, strict=True)},
-                "baseline": self.places[params.baseline],
+                "names": {
+                    str(place): setup.name for setup, place in zip(self.comparison.setups, self.places, strict=True)
+                },
+                "baseline": self.places[self.comparison.baseline],
                 "refused": {str(place): reason for place, reason in self.refused.items()},
-                "cards": {str(place): self._card(i) for i, place in enumerate(self.places)},
-                "figures": figures(params.names, results, self.lang, self.view, self.places),
+                "cards": {str(place): self._news_of(place) for place in dict.fromkeys(self.places)},
+                "figures": figures(
+                    [self.comparison.setups[i].name for i in self.lines],
+                    [results[i] for i in self.lines],
+                    self.lang,
+                    self.view,
+                    [self.places[i] for i in self.lines],
+                ),
                 "pareto": self._pareto(),
                 "columns": columns(self.lang),
                 "words": {name: words for name, words in TEXTS[self.lang].items() if isinstance(words, dict)},
                 "choose": TEXTS[self.lang]["choose"],
                 "view": self.view,
                 "axes": self.axes,
+                "verdict": self._verdict(),
             }
 
     def news(self) -> dict[str, Any] | None:
@@ -199,16 +236,17 @@ class ComparisonRun:
             cards, ops, rows = {}, {}, False
             for i in sorted(self._changed) if self.end is None else range(len(self.places)):
                 result, known = self.comparison.results[i], self._known[i]
-                cards[str(self.places[i])] = self._card(i, known)
+                cards[str(self.places[i])] = self._news_of(self.places[i], {i: known})
                 rows = rows or self.rows[i] is not None
-                for name, made in edits(i, result, known, self.view).items():
-                    ops.setdefault(name, []).extend(made)
+                if i in self.lines:
+                    for name, made in edits(self.lines.index(i), result, known, self.view).items():
+                        ops.setdefault(name, []).extend(made)
                 self._known[i] = len(result.ids)
             message = {"kind": "news", "run": self.id, "ticket": self.ticket, "end": self.end}
             message |= {"first": self._sent, "last": self.seq}
             message |= {"cards": cards, "ops": {name: pack(made) for name, made in ops.items()}}
-            if rows:
-                message["pareto"] = self._pareto()
+            if rows or self.end is not None:
+                message |= {"pareto": self._pareto(), "verdict": self._verdict()}
             self._sent, self._changed = self.seq, set()
             return message
 
@@ -233,6 +271,8 @@ def said_of(row: Mapping[str, Any], lang: str) -> dict[str, str]:
     if row.get("finish"):
         said["finish"] = table(lang).get(f"compare.finish.{row['finish']}", row["finish"])
     reasons = [part.rpartition(" ") for part in str(row.get("stops") or "").split(", ") if part]
+    if row.get("swept") is not None:
+        said["setup"] = text(lang, "compare.swept", name=row["setup"], n=row["swept"])
     if reasons:
         words = table(lang)
         said["stops"] = text(lang, "compare.and").join(
@@ -247,9 +287,9 @@ def said_of(row: Mapping[str, Any], lang: str) -> dict[str, str]:
 def columns(lang: str) -> list[dict[str, Any]]:
     """The table's columns as the page shows them: name, unit, heading, what it is, its group, which way is better.
 
-    `noise`: what two values may differ by, absolutely or as a share, and still be the same.
+    `first`: whether it is in sight until all are asked for; `noise`: what two values may differ by, absolutely or as a share, and still be the same.
     """
-    from loopviz.lab.comparison.table import BETTER, COLUMNS, GROUPS, NOISE
+    from loopviz.lab.comparison.table import BETTER, COLUMNS, FIRST_SHOWN, GROUPS, NOISE
 
     groups = {name: group for group, names in GROUPS.items() for name in names}
     return [
@@ -257,6 +297,7 @@ def columns(lang: str) -> list[dict[str, Any]]:
             **column_words(column, lang),
             "better": BETTER.get(column.name),
             "group": groups.get(column.name),
+            "first": column.name in FIRST_SHOWN,
             "noise": NOISE.get(column.name, (0.0, 0.0)),
         }
         for column in sorted(COLUMNS, key=lambda column: [*groups].index(column.name) if column.name in groups else -1)

@@ -5,11 +5,13 @@ Importing this needs no torch; the measurements are `loopviz.lab.tasks.compare`'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.compare import recorded
 from loopviz.app.compare.request import Asked, Setup
 from loopviz.app.compare.run import SEND_EVERY, ComparisonRun, messages
 from loopviz.app.controls.about import about_loop
@@ -28,6 +30,7 @@ from loopviz.engine.engine import Engine
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
+CHARACTERS_A_TOKEN = 4  # about, of a text whose cost is told before it is read
 CHECK_LIMIT = 40_000  # characters of a question that holds all the page's settings
 
 
@@ -108,7 +111,7 @@ class Comparisons:
         """
         reasons, chats = {}, loaded.describe().chats
         for setup in setups:
-            settings, problems = setup.form.settings, setup.form.problems(lang)
+            settings, problems = setup.form.settings, setup.problems(lang)
             if not problems and not setup.card.plain:
                 problems = st.check_loop(settings, loaded, lang)
             if not problems and settings.chat and not chats:
@@ -131,10 +134,15 @@ class Comparisons:
 
     def too_much(self, setups: list[Setup], loaded: Engine, lang: str, tokens: tuple[int, int]) -> st.Problem | None:
         """What of these cards together is more than this server's limits allow."""
-        shapes = []
-        for _, card, form in setups:
-            shapes.append((bounds.shape_of(loaded, None if card.plain else form.settings), form.settings))
-        return bounds.of_comparison(shapes, loaded, *tokens, self.room.profile, lang)
+        return bounds.of_comparison(self.costs(setups, loaded), loaded, *tokens, self.room.profile, lang)
+
+    @staticmethod
+    def costs(setups: list[Setup], loaded: Engine) -> list[bounds.Compared]:
+        """What of each card decides its cost."""
+        return [
+            bounds.Compared(bounds.shape_of(loaded, None if card.plain else form.settings), form.settings, card.sweep)
+            for _, card, form in setups
+        ]
 
     def prepared(self, asked: Asked, setups: list[Setup], loaded: Engine, session: str) -> ComparisonRun:
         """The comparison of these cards, not begun yet."""
@@ -150,6 +158,7 @@ class Comparisons:
             continuation=asked.continuation,
             names=tuple(asked.names()[place] for place in places),
             loops=tuple(setup.loop for setup in setups),
+            sweeps=tuple(setup.card.sweep for setup in setups) if any(setup.card.sweep for setup in setups) else (),
             baseline=places.index(asked.baseline) if asked.baseline in places else 0,
             **sampling,
         )
@@ -186,17 +195,34 @@ class Comparisons:
         answer["looped"] = described is None or bool(described.blocks)
         setups = asked.setups(described)
         reasons = {} if loaded is None else self.refused(setups, loaded, asked.lang)
-        answer["cards"] = [self._checked(setup, reasons.get(setup.place), asked.lang) for setup in setups]
+        costs = {} if loaded is None else self.seconds(asked, setups, reasons, loaded)
+        tell = lambda seconds: bounds.about(seconds, asked.lang)  # noqa: E731
+        answer["cards"] = [
+            self._checked(setup, reasons.get(setup.place), asked.lang)
+            | {"cost": tell(costs[setup.place]) if setup.place in costs else ""}
+            for setup in setups
+        ]
+        answer["cost"] = tell(sum(costs.values())) if costs else ""
         shared = [control for control in st.CONTROLS if control.group == "sampling"]
         form = asked.everybodys()
         problems = form.problems(asked.lang)
         answer["shared"] = {control.name: _face(control, form.settings, problems, asked.lang) for control in shared}
         return dumps(answer)
 
+    def seconds(
+        self, asked: Asked, setups: list[Setup], reasons: Mapping[int, str], loaded: Engine
+    ) -> dict[int, float]:
+        """About how long each card that is not refused takes here, by place."""
+        prompt, after = (math.ceil(n / CHARACTERS_A_TOKEN) for n in asked.lengths)
+        taken = [setup for setup in setups if setup.place not in reasons and not setup.form.errors]
+        works = [card.work(max(1, prompt), card.values["max_new_tokens"], after) for card in self.costs(taken, loaded)]
+        rate = loaded.rate()
+        return {setup.place: work.seconds(rate) for setup, work in zip(taken, works, strict=True)}
+
     @staticmethod
     def _checked(setup: Setup, refused: str | None, lang: str) -> dict[str, Any]:
         """What a card shows of its settings: a line about them, each control as it stands, and what gave way."""
-        plain, settings, problems = setup.card.plain, setup.form.settings, setup.form.problems(lang)
+        plain, settings, problems = setup.card.plain, setup.form.settings, setup.problems(lang)
         own = [control for control in st.CONTROLS if control.group in st.LOOP_GROUPS]
         if refused is None and problems:
             refused = problems[0].reason
@@ -216,10 +242,16 @@ class Comparisons:
         said = [problem.reason for problem in problems]
         return dumps({"kind": "opening", "values": dict(state.values), "prompt": state.prompt, "said": said})
 
+    def _kept(self, asked: Mapping[str, Any]) -> ComparisonRun | None:
+        """The comparison that a question is about: a visitor's own, or the recorded one."""
+        if asked.get("run") == recorded.RUN:
+            return recorded.run_in(pick_language(asked.get("lang")), self.room.local)
+        return self.runs.get(asked.get("run"))
+
     def look(self, question: Any) -> str:
         """`{run, lang, view, axes}`: everything of the comparison, drawn so."""
         asked = read(question, contract.LookCompared)
-        run = self.runs.get(asked.get("run"))
+        run = self._kept(asked)
         return GONE if run is None else dumps(run.look(asked))
 
     def stop(self, question: Any) -> str:
@@ -236,5 +268,5 @@ class Comparisons:
     def download(self, question: Any) -> str:
         """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""
         asked = read(question, contract.Download)
-        run = self.runs.get(asked.get("run"))
+        run = self._kept(asked)
         return GONE if run is None else dumps(file_of(run.experiment, asked.get("kind")))

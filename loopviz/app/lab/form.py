@@ -116,7 +116,18 @@ def describe(task: Task, sizes: Sizes = SIZES) -> dict[str, Any]:
         {"words": size.words, "values": {name: _shown(value) for name, value in size.values.items()}}
         for size in task.sizes
     ]
-    return {"name": task.name, "words": task.words, "fields": fields_of(task, sizes), "sizes": offered}
+    made = {"name": task.name, "words": task.words, "fields": fields_of(task, sizes), "sizes": offered}
+    return made | {"asks": list(task.asks)}
+
+
+def suited(values: Mapping[str, Any], context: int) -> dict[str, Any]:
+    """Values of a form, windows and texts in it no longer than a model can read; as `assets/web/lab/task_form.js` suits its fields."""
+    parts = {"window": 1, "prompt_tokens": 4, "new_tokens": 2}
+    found = dict(values)
+    for name, part in parts.items():
+        if type(found.get(name)) is int:
+            found[name] = min(found[name], context // part)
+    return found
 
 
 def params_of(task: Task, filled: Mapping[str, Any], folder: Path, lang: str = "en", sizes: Sizes = SIZES) -> Any:

@@ -30,6 +30,7 @@ from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
     from loopviz.lab.experiment import Experiment
+    from loopviz.lab.kept import Kept
 
 SEND_EVERY = 0.4  # seconds
 DRAW_EVERY = 2.0  # seconds; drawing takes time from the measurement
@@ -76,6 +77,7 @@ class LabRun:
         limit: seconds after which it ends by itself, with the rows it has; None: never.
         local: whether links may name folders and files of this machine.
         shown: rows on the page, at most; all are in the files. None: all.
+        trained: numbers of loops that its model was trained at, first and last; None: not known.
     """
 
     def __init__(
@@ -88,11 +90,12 @@ class LabRun:
         limit: float | None = None,
         local: bool = True,
         shown: int | None = None,
+        trained: tuple[int, int] | None = None,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.experiment, self.folder = experiment, folder
         self.session, self.ticket, self.lang = session, ticket, lang
-        self.local, self.shown = local, shown
+        self.local, self.shown, self.trained = local, shown, trained
         self.end: str | None = None  # done, stopped, time, memory, error
         self.reason = ""
         self.opened = False
@@ -179,12 +182,7 @@ class LabRun:
 
     def figure(self) -> dict[str, Any] | None:
         """The task's plot of the rows so far, as plain data; None for a task without one."""
-        plot = self.experiment.task.plot
-        if plot is None:
-            return None
-        made = json.loads(plot(self.experiment.frame, self.lang).to_json())
-        made["layout"].pop("template", None)  # the page has its own, for its look
-        return made
+        return drawn(self.experiment, self.lang, self.trained)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything there is."""
@@ -198,6 +196,7 @@ class LabRun:
             "model": short_name(experiment.subject.name),
             "columns": [column_words(column, self.lang) for column in experiment.task.columns],
             "rows": rows,
+            "headline": said_of(experiment, self.lang),
             "opens": experiment.task.settings is not None,
             "figure": self.figure(),
         }
@@ -213,13 +212,30 @@ class LabRun:
         drawn, at = self._drawn
         if drawn != self.experiment.done and (self.end or time.monotonic() - at > DRAW_EVERY):
             self._drawn = (self.experiment.done, time.monotonic())
-            message["figure"] = self.figure()
+            message |= {"figure": self.figure(), "headline": said_of(self.experiment, self.lang)}
         return message
 
     def look(self, lang: Any) -> dict[str, Any]:
         """Everything, in another language."""
         self.lang = pick_language(lang)
         return self.snapshot()
+
+
+def drawn(found: Experiment | Kept, lang: str, trained: tuple[int, int] | None) -> dict[str, Any] | None:
+    """The figure of a measurement's rows so far, as plain data; None for a task without one."""
+    from loopviz.lab.trained import figure_of
+
+    figure = figure_of(found.task, found.frame, lang, trained)
+    if figure is None:
+        return None
+    made = json.loads(figure.to_json())
+    made["layout"].pop("template", None)  # the page has its own, for its look
+    return made
+
+
+def said_of(found: Experiment | Kept, lang: str) -> str:
+    """What the rows so far come to, in words; "" where they say nothing yet."""
+    return found.task.headline(list(found.rows), lang) if found.task.headline is not None else ""
 
 
 def messages(

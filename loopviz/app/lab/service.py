@@ -10,6 +10,7 @@ from typing import Any
 from loopviz import outputs
 from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.lab import recorded
 from loopviz.app.lab.form import brought, describe, params_of, usual_loop
 from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
 from loopviz.app.sessions import bounds
@@ -26,6 +27,7 @@ from loopviz.engine.engine import Engine
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
+SIZES_LIMIT = 200_000  # characters of a question that holds a form, and the beginning of a text
 
 
 def task_of(asked: Mapping[str, Any]) -> Any:
@@ -75,6 +77,7 @@ class MeasurementJob(Job):
     def _prepared(self) -> LabRun | None:
         """The measurement, not begun yet; None when it was taken back meanwhile."""
         from loopviz.lab.measure import begin
+        from loopviz.lab.trained import trained_loops
 
         profile, folder = self.service.room.profile, self.folder
         assert folder is not None  # `prepare` has been here
@@ -83,7 +86,8 @@ class MeasurementJob(Job):
         if experiment is None:
             return None
         bounded = (profile.seconds_lab, profile.paths, profile.rows_shown)
-        run = LabRun(experiment, folder, self.session, self.ticket, self.lang, *bounded)
+        trained = trained_loops(experiment.subject)
+        run = LabRun(experiment, folder, self.session, self.ticket, self.lang, *bounded, trained)
         self.folder = None
         return run
 
@@ -154,7 +158,37 @@ class Laboratory:
         from loopviz.lab import TASKS
 
         sizes = bounds.Sizes.of(self.room.profile)
-        return dumps({"kind": "tasks", "tasks": [describe(task, sizes) for task in TASKS.values()]})
+        tasks = [describe(task, sizes) | {"kept": recorded.path_of(task.name).is_file()} for task in TASKS.values()]
+        return dumps({"kind": "tasks", "tasks": tasks})
+
+    def sizes(self, question: Any) -> str:
+        """`{lang, model, task, values, cut}`: what the sizes of a task come to with a model that is here, and about how long each takes.
+
+        `values`: the form, as for a measurement; long texts only their beginning, which `cut` says.
+        """
+        from loopviz.app.lab.sizes import sized
+
+        asked = read(question, contract.AskSizes, SIZES_LIMIT)
+        lang, task = pick_language(asked.get("lang")), task_of(asked)
+        name, problems = st.clean_name(asked.get("model"), lang)
+        loaded = None if problems or task is None else self.room.ready(name)
+        if task is None or loaded is None:
+            unknown = [] if task is None else [{"values": {}, "text": ""} for _ in task.sizes]
+            return dumps({"kind": "sizes", "task": str(asked.get("task", "")), "sizes": unknown, "as_set": ""})
+        folder = outputs.scratch_folder()
+        try:
+            found = sized(
+                task,
+                asked.get("values", {}),
+                loaded,
+                folder,
+                lang,
+                bounds.Sizes.of(self.room.profile),
+                cut=asked.get("cut", False),
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return dumps({"kind": "sizes", "task": task.name, **found})
 
     def model(self, question: Any) -> str:
         """`{model, lang, linked, look}`: where a model is, and the tokens it can read at once (`context`).
@@ -180,6 +214,9 @@ class Laboratory:
     def look(self, question: Any) -> str:
         """`{run, lang}`: everything of a measurement."""
         asked = read(question, contract.LookMeasured)
+        if (task := recorded.task_of(asked.get("run"))) is not None:
+            drawn = recorded.snapshot(task, pick_language(asked.get("lang")), self.room.profile.rows_shown)
+            return GONE if drawn is None else dumps(drawn)
         run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(run.look(asked.get("lang")))
 
@@ -205,5 +242,8 @@ class Laboratory:
     def download(self, question: Any) -> str:
         """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""
         asked = read(question, contract.Download)
+        if (task := recorded.task_of(asked.get("run"))) is not None:
+            kept = recorded.stored(task)
+            return GONE if kept is None else dumps(file_of(kept, asked.get("kind")))
         run = self.runs.get(asked.get("run"))
         return GONE if run is None else dumps(file_of(run.experiment, asked.get("kind")))

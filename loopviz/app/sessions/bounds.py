@@ -272,8 +272,26 @@ class _Asked:
 # -- Compare -----------------------------------------------------------------------------------------------------------
 
 
+class Compared(NamedTuple):
+    """A configuration of a comparison: what decides its cost, its cleaned values, and up to how many loops it is swept (0: not)."""
+
+    shape: Shape
+    values: Mapping[str, Any]
+    sweep: int = 0
+
+    def work(self, prompt: int, new: int, continuation: int) -> Work:
+        """What all its rows cost."""
+        from loopviz.engine.work import NOTHING
+        from loopviz.lab.comparison.setups import shapes_of
+        from loopviz.lab.tasks.compare import work_of
+
+        greedy = self.values["greedy"] and self.values["repetition_penalty"] == 1
+        shapes = shapes_of(self.shape, self.sweep)
+        return sum((work_of(shape, prompt, new, continuation, greedy=greedy) for shape in shapes), NOTHING)
+
+
 def of_comparison(
-    shapes: Sequence[tuple[Shape, Mapping[str, Any]]],
+    cards: Sequence[Compared | tuple[Shape, Mapping[str, Any]]],
     loaded: Engine,
     prompt: int,
     continuation: int,
@@ -283,28 +301,30 @@ def of_comparison(
     """Why configurations may not be compared, one after the other; None when they may.
 
     Args:
-        shapes: of each configuration, with its cleaned values.
+        cards: each configuration's shape, cleaned values and, if it is swept, up to how many loops.
         prompt, continuation: tokens.
     """
     from loopviz.engine.work import NOTHING
-    from loopviz.lab.tasks.compare import work_of
 
-    if not shapes or prompt + continuation > shapes[0][0].context:  # told in its own words
+    made = [Compared(*card) for card in cards]
+    if not made or prompt + continuation > made[0].shape.context:  # told in its own words
         return None
-    first, values = shapes[0]
-    new, greedy = values["max_new_tokens"], values["greedy"] and values["repetition_penalty"] == 1
+    first, new = made[0], made[0].values["max_new_tokens"]
 
-    def costs(prompt: int, new: int, only: Shape | None = None) -> Work:
-        all_of_them = [shape for shape, _ in shapes] if only is None else [only]
-        each = (work_of(shape, prompt, new, continuation, greedy=greedy) for shape in all_of_them)
+    def costs(prompt: int, new: int, only: Compared | None = None) -> Work:
+        each = (card.work(prompt, new, continuation) for card in (made if only is None else [only]))
         return sum(each, NOTHING)
 
     ways = []
-    if len(shapes) == 1:
-        ways += _Asked(first, values, prompt, lang).ways(lambda shape, prompt: costs(prompt, new, shape))
+    if len(made) == 1 and first.sweep:
+        title = text(lang, "compare.sweep")
+        ways.append(Way("sweep", title, first.sweep, 2, lambda n: costs(prompt, new, first._replace(sweep=n))))
+    elif len(made) == 1:
+        asked_of = _Asked(first.shape, first.values, prompt, lang)
+        ways += asked_of.ways(lambda shape, prompt: costs(prompt, new, first._replace(shape=shape)))
     title = text(lang, "max_new_tokens.label")
     ways.insert(1, Way("max_new_tokens", title, new, 1, lambda n: costs(prompt, n)))
-    if len(shapes) > 1:
+    if len(made) > 1:
         ways.append(Way("prompt", text(lang, "bounds.prompt.title"), prompt, 1, lambda n: costs(n, new)))
     asked = costs(prompt, new)
     rate = _rate(loaded, asked, profile.estimate_seconds)
@@ -357,6 +377,42 @@ def check_measurement(task: Any, subject: Any, params: Any, loaded: Engine, prof
         return
     if problem := refused(over, work, _ways(task, subject, params, lang), lang, control=""):
         raise TooMuch(problem.control, problem.reason)
+
+
+def estimate(task: Any, subject: Any, params: Any, loaded: Engine) -> float | None:
+    """About how many seconds a measurement takes here, by its work and the model's speed; None where it does not tell its work.
+
+    Raises:
+        ValueError: what the task refuses by itself.
+    """
+    return None if task.work is None else float(task.work(subject, params).seconds(loaded.rate()))
+
+
+def within(task: Any, subject: Any, params: Any, size: Any, loaded: Engine) -> Any:
+    """The parameters of a size, its numbers lowered, each in turn, until the measurement takes no longer than the size may.
+
+    Raises:
+        ValueError: what the task refuses by itself.
+    """
+    rate = loaded.rate()
+
+    def over(work: Work) -> Excess | None:
+        return _too_long("bounds.seconds", work, rate, size.seconds)
+
+    for name in size.fits:
+        if task.work is None or over(task.work(subject, params)) is None:
+            break
+        thing = next(thing for thing in dataclasses.fields(params) if thing.name == name)
+        least = max(1, int(thing.metadata["low"] or 1), params.window if name == "limit_tokens" else 1)
+        way = Way(name, name, getattr(params, name), least, _with(task, subject, params, name, False))
+        params = dataclasses.replace(params, **{name: _most(way, over) or min(least, way.value)})
+    return params
+
+
+def about(seconds: float, lang: str) -> str:
+    """An estimate as people say it: in steps as coarse as it is."""
+    step = 1 if seconds < 10 else 5 if seconds < 60 else 30
+    return text(lang, "bounds.about", time=duration(max(step, round(seconds / step) * step), lang))
 
 
 def _ways(task: Any, subject: Any, params: Any, lang: str) -> list[Way]:

@@ -9,7 +9,7 @@ from loopviz.app.texts import table, text
 if TYPE_CHECKING:
     from loopviz.lab.task import Column
 
-UNITS = ("loops", "nats", "steps", "tokens", "windows")  # that are words
+UNITS = ("loops", "nats", "steps", "tokens", "tokens/s", "windows")  # that are words
 
 
 def title_of(task: str, name: str, lang: str) -> str:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopviz.lab.experiment import Experiment
+    from loopviz.lab.kept import Kept
 
 KINDS = ("csv", "parquet", "json")
 
 
-def file_of(experiment: Experiment, kind: Any) -> dict[str, str]:
+def file_of(experiment: Experiment | Kept, kind: Any) -> dict[str, str]:
     """`{"kind": "file", "name", "data"}`: the table so far as `csv` or `parquet`, or the manifest as `json`; base64.
 
     Anything else asked for is answered with the table as CSV.

@@ -100,6 +100,8 @@ _ZH = {
     "none_against_baseline": "请至少给一个与基线比较的配置",
     "as_many_names": "有 {n} 个配置，名称也须有这么多",
     "as_many_names_or_none": "有 {n} 个配置，名称也须有这么多，或一个也不给",
+    "sweeps_at_most": "有 {n} 个配置，最多给这么多个数",
+    "sweep_of_plain": "不循环的配置不能按多个循环次数测量；请对它使用 0",
     "two_names_same": "有两个相同；请给每个配置各自的名称",
     "name_twice": "{name} 出现了两次；每行须有自己的名称",
     "configurations": "有 {n} 个配置；可比较 1 到 {most} 个",

@@ -15,6 +15,7 @@ from loopviz.lab.task import Row
 from loopviz.trace import metrics
 
 if TYPE_CHECKING:
+    from loopviz.lab.comparison.setups import Setup
     from loopviz.trace import Frame
 
 QUANTITIES = ("cosine", "kl", "rel_delta")  # of a loop step; cosine is drawn as 1 - cosine
@@ -76,11 +77,12 @@ class Result:
             (i for i, (one, other) in enumerate(pairs) if one != other), min(len(baseline), len(self.ids))
         )
 
-    def row(self, name: str, baseline: bool) -> Row:
-        """The configuration's row of the table, so far."""
+    def row(self, setup: Setup, baseline: bool) -> Row:
+        """The setup's row of the table, so far."""
         n = len(self.ids)
         return {
-            "setup": name,
+            "setup": setup.name,
+            "swept": setup.swept,
             "baseline": baseline,
             "loops_mean": sum(self.loops) / n if n else None,
             "loops_max": max(self.loops, default=None),

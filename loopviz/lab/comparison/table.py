@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 COLUMNS: tuple[Column, ...] = (
     column("setup", "", "configuration: its name", "配置：其名称"),
+    column(
+        "swept",
+        "loops",
+        "sweep: loops that this row of a sweep runs; empty for what is none",
+        "扫描：扫描中这一行的循环次数；不是扫描时为空",
+    ),
     column("baseline", "", "baseline: the one the others are compared with", "基线：其他配置与之比较"),
     column(
         "loops_mean",
@@ -106,10 +112,12 @@ BETTER: dict[str, str] = {
 AXES = tuple(column.name for column in COLUMNS if column.name in BETTER)
 # What the page shows together, each with the configuration's name: the verdict first.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "buys": ("perplexity", "agreement", "same_until", "fidelity_mean", "fidelity_worst", "worst_token"),
-    "costs": ("kv_bytes_per_token", "ms_per_token", "tokens_per_second", "loops_mean", "loops_max"),
-    "ran": ("baseline", "new_tokens", "finish", "stops"),
+    "buys": ("perplexity", "agreement", "fidelity_mean", "fidelity_worst", "worst_token", "same_until"),
+    "costs": ("loops_mean", "ms_per_token", "kv_bytes_per_token", "tokens_per_second", "loops_max"),
+    "ran": ("baseline", "swept", "new_tokens", "finish", "stops"),
 }
+# In sight until all are asked for, three of each of the first two groups.
+FIRST_SHOWN = ("setup", "kv_bytes_per_token", "ms_per_token", "loops_mean", "perplexity", "agreement", "fidelity_mean")
 # What differs by no more than this, absolutely or as a share of the better value, does not differ: a time by what else the
 # machine does, a divergence by the rounding of float32.
 NOISE: dict[str, tuple[float, float]] = {
@@ -122,6 +130,7 @@ NOISE: dict[str, tuple[float, float]] = {
 FIRST_AXES = ("kv_bytes_per_token", "perplexity")  # the two between which looping has something to win
 WORDLESS_AXES = ("ms_per_token", "agreement")  # without a continuation there is no perplexity
 LABELS = ("top center", "bottom center", "middle left", "middle right")
+EDGE = 0.1  # of the plot's width: a name centred on a point nearer to its end may not fit
 NEAR = (0.2, 0.1)  # of the plot's width and height: names of points nearer than this would overlap
 
 WORDS: dict[str, dict[str, str]] = {
@@ -148,6 +157,7 @@ _SAID: dict[str, dict[str, str]] = {
         "high": "{name} (higher is better)",
         "empty": "Nothing to draw yet: a point appears with each row that has both values",
         "missing": "without a value here: {names}",
+        "loops": "%{customdata} loops",
     },
     "zh": {
         "front": "两项上都不被超越",
@@ -156,6 +166,7 @@ _SAID: dict[str, dict[str, str]] = {
         "high": "{name}（越高越好）",
         "empty": "暂无可画：每有一行两个值都齐全，就出现一个点",
         "missing": "此处没有数值：{names}",
+        "loops": "循环 %{customdata} 次",
     },
 }
 
@@ -209,9 +220,21 @@ def pareto(
             "hoverinfo": "skip",
         }
     ]
-    for (row, place), point, where in zip(known, points, label_places(points), strict=True):
-        data.append(_point(row["setup"], place, point, x, y, lang) | {"textposition": where})
-    missing = [escape(row["setup"]) for row in rows if row[x] is None or row[y] is None]
+    swept: dict[int, list[int]] = {}  # by place, the points of a sweep in the order of its loops
+    for i, (row, place) in enumerate(known):
+        if row.get("swept") is not None:
+            swept.setdefault(place, []).append(i)
+    named = [i for i, (row, place) in enumerate(known) if row.get("swept") is None or i == swept[place][-1]]
+    shown = [points[i] for i in named]
+    wheres = dict(zip(named, inward(shown, label_places(shown), points), strict=True))
+    for place, own in swept.items():
+        data.append(
+            _curve([(known[i][0], points[i]) for i in own], place, x, y, lang) | {"textposition": wheres[own[-1]]}
+        )
+    for i, (row, place) in enumerate(known):
+        if row.get("swept") is None:
+            data.append(_point(row["setup"], place, points[i], x, y, lang) | {"textposition": wheres[i]})
+    missing = dict.fromkeys(escape(row["setup"]) for row in rows if row[x] is None or row[y] is None)
     note = said["empty"] if not known else said["missing"].format(names=", ".join(missing)) if missing else ""
     layout = {
         "height": 380,
@@ -238,6 +261,19 @@ def label_places(points: Sequence[tuple[float, float]]) -> list[str]:
     return places
 
 
+def inward(
+    named: Sequence[tuple[float, float]], places: Sequence[str], points: Sequence[tuple[float, float]]
+) -> list[str]:
+    """The places of names, those of points at an end of the plot turned to its middle: else they would be cut off."""
+    low, high = min((x for x, _ in points), default=0), max((x for x, _ in points), default=0)
+    sides = {True: "left", False: "right"}
+    at_end = [high > low and not EDGE < (x - low) / (high - low) < 1 - EDGE for x, _ in named]
+    turned = [sides[x > (low + high) / 2] for x, _ in named]
+    return [
+        where.replace("center", side) if end else where for where, side, end in zip(places, turned, at_end, strict=True)
+    ]
+
+
 def _point(name: str, place: int, point: tuple[float, float], x: str, y: str, lang: str) -> dict[str, Any]:
     hover = f"<b>{escape(name)}</b><br>{heading(x, lang)}: %{{x:.4g}}<br>{heading(y, lang)}: %{{y:.4g}}<extra></extra>"
     return {
@@ -259,6 +295,25 @@ def _point(name: str, place: int, point: tuple[float, float], x: str, y: str, la
     }
 
 
+def _curve(
+    rows: Sequence[tuple[Mapping[str, Any], tuple[float, float]]], place: int, x: str, y: str, lang: str
+) -> dict[str, Any]:
+    """A sweep: its points joined in the order of its loops; the last one carries its name."""
+    name, loops = rows[0][0]["setup"], [row["swept"] for row, _ in rows]
+    made = _point(name, place, rows[0][1], x, y, lang)
+    colour = theme.SETUP_COLOURS[place]
+    return made | {
+        "mode": "lines+markers+text",
+        "x": [point[0] for _, point in rows],
+        "y": [point[1] for _, point in rows],
+        "text": ["" for _ in loops[1:]] + [escape(name)],
+        "customdata": loops,
+        "line": {"color": colour, "width": 2, "dash": theme.SETUP_DASHES[place]},
+        "marker": made["marker"] | {"size": 8},
+        "hovertemplate": made["hovertemplate"].replace("</b>", f"</b>, {_SAID[lang]['loops']}", 1),
+    }
+
+
 def _note(text: str, y: float) -> dict[str, Any]:
     return {
         "text": text,
@@ -276,5 +331,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     """The task's own plot: KV cache a token against perplexity; without a continuation, time against agreement."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     scored = any(row["perplexity"] is not None for row in rows)
-    figure = go.Figure(pareto(rows, *(FIRST_AXES if scored else WORDLESS_AXES), lang))
+    names = list(dict.fromkeys(row["setup"] for row in rows))
+    places = [names.index(row["setup"]) for row in rows]  # rows of a sweep are one curve
+    figure = go.Figure(pareto(rows, *(FIRST_AXES if scored else WORDLESS_AXES), lang, places))
     return figure.update_layout(template=theme.template())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from loopviz.lab.headline import known, least, number, same
 from loopviz.lab.task import Row, column
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+BASELINE = "baseline"  # the configuration without a loop
 BARS = 0.8  # of a number of loops' place in the plot that bars take
 
 
@@ -202,6 +204,40 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
         height=640,
         legend={"orientation": "h", "y": 1.04, "yanchor": "bottom"},
     )
+
+
+_HEADLINE = {
+    "en": {
+        "better": "Best: {name}, perplexity {plain} → {best} against no loop, with {loops} loops a token.",
+        "even": "No configuration changes the perplexity of {plain} without a loop; {name} stands at {best}.",
+        "worse": "No configuration beats the model without a loop ({plain}); nearest: {name} with {best}.",
+        "alone": "Without a loop: perplexity {best}.",
+        "only": "{name}: perplexity {best}.",
+    },
+    "zh": {
+        "better": "最好：{name}，与不循环相比困惑度 {plain} → {best}，每个词元循环 {loops} 步。",
+        "even": "没有配置改变不循环时的困惑度 {plain}；{name} 为 {best}。",
+        "worse": "没有配置胜过不循环的模型（{plain}）；最接近的是 {name}：{best}。",
+        "alone": "不循环：困惑度 {best}。",
+        "only": "{name}：困惑度 {best}。",
+    },
+}
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """The configuration of the least perplexity against the baseline; of those that look the same, of the fewest loops."""
+    found = known(rows, "perplexity", "mean_loops")
+    if not found:
+        return ""
+    words, plain = _HEADLINE[lang], next((row for row in found if row["configuration"] == BASELINE), None)
+    others = [row for row in found if row is not plain]
+    best = least(others or found, lambda row: row["perplexity"], lambda row: row["mean_loops"])
+    said = {"name": best["configuration"], "best": number(best["perplexity"]), "loops": number(best["mean_loops"])}
+    if plain is None or not others:
+        return words["alone" if best is plain else "only"].format(**said)
+    alike = same(best["perplexity"], plain["perplexity"])
+    key = "even" if alike else "better" if best["perplexity"] < plain["perplexity"] else "worse"
+    return words[key].format(**said, plain=number(plain["perplexity"]))
 
 
 def _traces(row: Row, index: int, of: int, words: dict[str, str]) -> list[Any]:

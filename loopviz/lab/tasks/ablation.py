@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from loopviz.checks import FieldError, check_counts, check_number
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work
+from loopviz.lab.headline import byte_words, known, least, number
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import CacheScores, scoring
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
@@ -324,6 +325,33 @@ def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, An
     return {**params.loop, **cells[row["mode"], row["slots"], row["alpha"], row["loops"]].fields}
 
 
+_HEADLINE = {
+    "en": {
+        "one": "Perplexity {p} with {bytes} of cache a token ({name}).",
+        "both": "{name} is best, and nothing needs less: perplexity {p} with {bytes} of cache a token.",
+        "trade": "Best: {name}, perplexity {p} with {bytes} of cache a token. Least cache: {other}, perplexity {q} with {less}.",
+    },
+    "zh": {
+        "one": "困惑度 {p}，每词元缓存 {bytes}（{name}）。",
+        "both": "{name} 最好，缓存也最小：困惑度 {p}，每词元缓存 {bytes}。",
+        "trade": "最好：{name}，困惑度 {p}，每词元缓存 {bytes}。缓存最小：{other}，困惑度 {q}，每词元 {less}。",
+    },
+}
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """The way to remember whose perplexity is best, and the one that needs the least cache."""
+    found = known(rows, "perplexity", "bytes_per_token")
+    if not found:
+        return ""
+    best = least(found, lambda row: row["perplexity"], lambda row: row["bytes_per_token"])
+    small = least(found, lambda row: row["bytes_per_token"], lambda row: row["perplexity"])
+    words, key = WORDS[lang], "one" if len(found) == 1 else "both" if best is small else "trade"
+    said = {"name": _label(best, words), "p": number(best["perplexity"]), "bytes": byte_words(best["bytes_per_token"])}
+    said |= {"other": _label(small, words), "q": number(small["perplexity"])}
+    return _HEADLINE[lang][key].format(**said, less=byte_words(small["bytes_per_token"]))
+
+
 # Set anew for every row.
 VARIES = tuple(entry.name for entry in FIELDS if entry.dial.group == "kv")
 # Some seconds with a model of this project, on the story that the Lab offers.
@@ -339,6 +367,8 @@ ABLATION = register(
         plot,
         settings,
         first=FIRST,
+        headline=headline,
+        asks=("modes",),
         work=_work,
         varies=VARIES,
     )

@@ -324,6 +324,8 @@ register(
         lambda subject, params: 12,
         _run,
         titled(TITLE, WORDS),
+        first={"limit_tokens": 128, "window": 64},
         work=_work,
+        headline=headline,
     )
 )

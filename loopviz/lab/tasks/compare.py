@@ -29,8 +29,10 @@ from loopviz.engine.stream import context_length
 from loopviz.engine.work import NOTHING, Shape, Work, decoding, head, one_pass
 from loopviz.engine.work import run as runs
 from loopviz.lab.comparison.result import Result, Scores
+from loopviz.lab.comparison.setups import Setup, setups_of
 from loopviz.lab.comparison.table import COLUMNS, WORDS, plot
-from loopviz.lab.task import Row, Subject, Task, param, register, titled
+from loopviz.lab.comparison.verdict import verdict
+from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, param, register, titled
 from loopviz.model import LoopCache
 from loopviz.model.interrupt import until
 from loopviz.trace import metrics
@@ -75,6 +77,14 @@ class CompareParams:
         "Loop fields of each configuration: {} the model's own, null the model without its loop.",
         "每个配置的循环设置：{} 表示模型自带的设置，null 表示不循环。",
         kind="loop",
+    )
+    sweeps: tuple[int, ...] = param(
+        (),
+        "For each configuration: up to how many loops it is measured, at 1, 2, 3, 4, 6, 8 and so on; 0 or nothing: once, as it is.",
+        "每个配置：从 1、2、3、4、6、8 起测到多少次循环；0 或留空：按原样只测一次。",
+        low=0,
+        high=MOST_LOOPS,
+        most=MOST,
     )
     baseline: int = param(
         0,
@@ -128,9 +138,18 @@ class CompareParams:
             raise FieldError("names", self.names, "as_many_names", n=len(self.loops))
         if len(set(self.names)) < len(self.names):
             raise FieldError("names", self.names, "two_names_same")
+        if len(self.sweeps) > len(self.loops):
+            raise FieldError("sweeps", self.sweeps, "sweeps_at_most", n=len(self.loops))
+        for most, loop in zip(self.sweeps, self.loops, strict=False):
+            if most and loop is None:
+                raise FieldError("sweeps", self.sweeps, "sweep_of_plain")
         if not 0 <= self.baseline < len(self.loops):
             raise FieldError("baseline", self.baseline, "one_of_range", last=len(self.loops) - 1)
         self.settings()
+
+    def setups(self) -> list[Setup]:
+        """What is measured, a row each."""
+        return setups_of(self.names, self.loops, self.sweeps)
 
     def settings(self, **changes: Any) -> StreamSettings:
         """How tokens are chosen, with `changes`; ValueError names the field that is refused."""
@@ -148,7 +167,7 @@ class Event:
     """Something that happened to a configuration.
 
     Attributes:
-        setup: which, from 0.
+        setup: which of the comparison's setups, from 0.
         kind: "begin"; "token": one more in its result; "stage": `stage` begins or goes on, `done` of `total` passes;
             "row": `row` is its row, the last of its events; "refused": it cannot be had, `error` says why.
         stage: "text", "timing", "greedy" (the baseline's greedy tokens) or "scoring".
@@ -176,8 +195,9 @@ class Comparison:
         params: what is compared.
 
     Attributes:
-        results: one a configuration, filling as :meth:`events` goes on.
-        stops: one a configuration; once set, that configuration ends at once, in the middle of a pass too, with what is
+        setups: what is measured, a row each: every configuration, or each number of loops of one that is swept.
+        results: one a setup, filling as :meth:`events` goes on.
+        stops: one a setup; once set, that one ends at once, in the middle of a pass too, with what is
             known by then, and one that has not begun is left out.
         lock: held while a token is added to a result; who reads `results` from another thread takes it. Never held in
             a pass.
@@ -189,8 +209,9 @@ class Comparison:
     def __init__(self, subject: Subject, params: CompareParams) -> None:
         self.subject, self.params = subject, params
         self.lock = threading.RLock()
-        self.stops = [threading.Event() for _ in params.loops]
-        self.results = [Result() for _ in params.loops]
+        self.setups = params.setups()
+        self.stops = [threading.Event() for _ in self.setups]
+        self.results = [Result() for _ in self.setups]
         model, tokenizer = subject.model, subject.tokenizer
         context = context_length(model)
         self.prompt = encode_prompt(tokenizer, params.prompt, chat=params.chat, context=context)
@@ -202,10 +223,20 @@ class Comparison:
         self.greedy: list[int] | None = None  # the baseline's greedy tokens
 
     @property
+    def model_name(self) -> str:
+        """The model's name."""
+        return self.subject.name
+
+    @property
+    def baseline(self) -> int:
+        """The setup that the others are compared with: of a baseline that is swept, the one of fewest loops."""
+        return next(i for i, setup in enumerate(self.setups) if setup.of == self.params.baseline)
+
+    @property
     def order(self) -> list[int]:
-        """The configurations in the order in which they are measured."""
-        first = self.params.baseline
-        return [first, *(i for i in range(len(self.params.loops)) if i != first)]
+        """The setups in the order in which they are measured."""
+        first = self.baseline
+        return [first, *(i for i in range(len(self.setups)) if i != first)]
 
     def events(self) -> Iterator[Event]:
         """Run everything, telling what happens. Closing this generator ends the work at the next token."""
@@ -214,16 +245,16 @@ class Comparison:
                 continue
             yield Event(i, "begin")
             try:
-                view = self.subject.view(self.params.loops[i])
+                view = self.setups[i].view(self.subject)
             except ValueError as error:
                 yield Event(i, "refused", error=error)
                 continue
             yield from self._measure(i, view)
             self._compare_texts(i)
-            yield Event(i, "row", row=self.results[i].row(self.params.names[i], i == self.params.baseline))
+            yield Event(i, "row", row=self.results[i].row(self.setups[i], i == self.baseline))
 
     def _compare_texts(self, i: int) -> None:
-        baseline = self.results[self.params.baseline].ids
+        baseline = self.results[self.baseline].ids
         if baseline:
             self.results[i].against(baseline)
 
@@ -263,7 +294,7 @@ class Comparison:
 
     def _greedy(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
         """The baseline's greedy tokens, unless they are its text's."""
-        if i != self.params.baseline:
+        if i != self.baseline:
             return
         if self.params.greedy:
             self.greedy = list(self.results[i].ids)
@@ -349,7 +380,7 @@ def work_of(shape: Shape, prompt: int, new: int, continuation: int, *, greedy: b
 def _work(subject: Subject, params: CompareParams) -> Work:
     """The configurations, one after the other."""
     prompt, after = (subject.tokens_in(text) for text in (params.prompt, params.continuation))
-    shapes = [subject.shape(subject.view(loop)) for loop in params.loops]
+    shapes = [subject.shape(setup.view(subject)) for setup in params.setups()]
     each = (work_of(shape, prompt, params.max_new_tokens, after, greedy=params.greedy) for shape in shapes)
     return sum(each, NOTHING)
 
@@ -360,9 +391,10 @@ def run(subject: Subject, params: CompareParams) -> Iterator[Row | None]:
     Raises:
         ValueError: what a configuration is refused for; nothing is left out silently.
     """
-    for event in Comparison(subject, params).events():
+    comparison = Comparison(subject, params)
+    for event in comparison.events():
         if event.error is not None:
-            raise inside(params.names[event.setup], event.error)
+            raise inside(comparison.setups[event.setup].name, event.error)
         yield event.row  # None: work may be left here
 
 
@@ -371,10 +403,14 @@ TASK = register(
         name=NAME,
         params=CompareParams,
         columns=COLUMNS,
-        cells=lambda subject, params: len(params.loops),
+        cells=lambda subject, params: len(params.setups()),
         run=run,
         words=titled(TITLE, WORDS),
         plot=plot,
         work=_work,
+        headline=verdict,
+        first={"max_new_tokens": 24},
+        fits=("max_new_tokens",),
+        asks=("prompt", "continuation"),
     )
 )

@@ -5,7 +5,7 @@ One run at the most loops, every policy and threshold replayed on it; what a rep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from loopviz.checks import FieldError, check_number, check_one_of, check_whole
 from loopviz.engine.work import Work
+from loopviz.lab.headline import known, number, percent
 from loopviz.lab.reading.exit_replay import (
     POLICIES,
     UNITS,
@@ -391,6 +392,37 @@ def settings(subject: Subject, row: Row, params: ExitParams) -> dict[str, Any] |
     return None if found is None else {**params.loop, **params.slots(subject, row["max_loops"]), **found}
 
 
+_HEADLINE = {
+    "en": {
+        "saves": "{policy} at {threshold} stops after {loops} of {most} loops on average: {saved} saved, {changed} of the words change.",
+        "none": "No rule tried saves a loop: every token runs all {most}.",
+    },
+    "zh": {
+        "saves": "{policy}（阈值 {threshold}）平均在 {most} 步中的第 {loops} 步停止：节省 {saved}，{changed} 的词改变。",
+        "none": "试过的规则都没有节省循环：每个词元都运行全部 {most} 步。",
+    },
+}
+FEW_CHANGED = 0.02  # of the words: a rule that changes more is not called a saving while another changes less
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """The rule that saves most among those that change few words; if all change many, the one that changes fewest."""
+    found = known(rows, "saved", "changed", "mean_loops", "threshold")
+    if not found:
+        return ""
+    saving = [row for row in found if row["saved"] > 0]
+    few = [row for row in saving if row["changed"] <= FEW_CHANGED]
+    if not saving:
+        return _HEADLINE[lang]["none"].format(most=max(row["max_loops"] for row in found))
+    if few:
+        best = max(few, key=lambda row: (row["saved"], -row["changed"]))
+    else:
+        best = min(saving, key=lambda row: (row["changed"], -row["saved"]))
+    said = {"loops": number(best["mean_loops"]), "saved": percent(best["saved"]), "changed": percent(best["changed"])}
+    threshold = number(best["threshold"])
+    return _HEADLINE[lang]["saves"].format(policy=best["policy"], threshold=threshold, most=best["max_loops"], **said)
+
+
 # Fixed, or swept, whatever is asked for.
 VARIES = (
     "loop_strategy",
@@ -413,6 +445,8 @@ register(
         plot,
         settings,
         first=FIRST,
+        headline=headline,
+        asks=("max_loops",),
         work=_work,
         varies=VARIES,
     )

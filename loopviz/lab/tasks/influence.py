@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loopviz.engine.work import Work
+from loopviz.lab.headline import known, number, same
 from loopviz.lab.reading.full_pass import fixed
 from loopviz.lab.reading.windows import CorpusParams
 from loopviz.lab.task import Row, Subject, Task, column, register, titled
@@ -151,6 +152,32 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     return table_figures.figure([line], x=words["x"], y=words["y"], title=title, xaxis=few, showlegend=False)
 
 
+_HEADLINE = {
+    "en": {
+        "both": "Layer {low} turns the state least: {least}. Layer {high} most: {most}.",
+        "same": "All {n} layers turn the state alike: {least}.",
+        "one": "Its one layer turns the state by {least}.",
+    },
+    "zh": {
+        "both": "第 {low} 层对状态转动最小：{least}。第 {high} 层最大：{most}。",
+        "same": "全部 {n} 层对状态的转动相同：{least}。",
+        "one": "唯一的一层对状态的转动：{least}。",
+    },
+}
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """The layer that turns the state least, and the one that turns it most."""
+    found = known(rows, "influence")
+    if not found:
+        return ""
+    low, high = (choose(found, key=lambda row: row["influence"]) for choose in (min, max))
+    alike = same(low["influence"], high["influence"])
+    key = "one" if len(found) == 1 else "same" if alike else "both"
+    said = {"least": number(low["influence"]), "most": number(high["influence"]), "n": len(found)}
+    return _HEADLINE[lang][key].format(low=low["layer"], high=high["layer"], **said)
+
+
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"window": 64}
 register(
@@ -164,5 +191,6 @@ register(
         plot,
         first=FIRST,
         work=_work,
+        headline=headline,
     )
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from loopviz.checks import FieldError, check_one_of
 from loopviz.engine import Pieces
 from loopviz.engine.work import Work
+from loopviz.lab.headline import number, same
 from loopviz.lab.reading.intervals import FIGURE_DRAWS, mean_interval
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.token_classes import CLASSES, RULES, token_classes
@@ -336,10 +338,49 @@ def _line(table: pd.DataFrame, words: dict[str, str]) -> go.Scatter:
     )
 
 
+_HEADLINE = {
+    "en": {
+        "classes": "Longest over {high}: {most} loops on average. Shortest over {low}: {least}. All tokens: {mean}.",
+        "alike": "All tokens are looped over alike: {mean} loops on average.",
+    },
+    "zh": {
+        "classes": "{high}循环最久：平均 {most} 步。{low}最短：{least} 步。全部词元：{mean} 步。",
+        "alike": "所有词元的循环都一样：平均 {mean} 步。",
+    },
+}
+PLURALS = {"punctuation": "punctuation", "function": "function words", "name": "names", "number": "numbers"}
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """The class of words that is looped over longest, and the shortest; by the mean over its tokens."""
+    if not rows:
+        return ""
+    loops: dict[str, list[int]] = {}
+    for row in rows:
+        loops.setdefault(row["class"], []).append(row["loops"])
+    means = {name: statistics.fmean(found) for name, found in loops.items()}
+    low, high = min(means, key=lambda name: means[name]), max(means, key=lambda name: means[name])
+    called = {**_PLOT[lang], **({"other": "other words"} | PLURALS if lang == "en" else {"other": "其他词"})}
+    key = "alike" if same(means[low], means[high]) else "classes"
+    said = {"least": number(means[low]), "most": number(means[high])}
+    mean = number(statistics.fmean(row["loops"] for row in rows))
+    return _HEADLINE[lang][key].format(low=called[low], high=called[high], mean=mean, **said)
+
+
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 256, "window": 64}
 register(
     Task(
-        NAME, LoopUseParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, summary=summary, first=FIRST, work=_work
+        NAME,
+        LoopUseParams,
+        COLUMNS,
+        _cells,
+        _run,
+        titled(TITLE, WORDS),
+        plot,
+        summary=summary,
+        first=FIRST,
+        work=_work,
+        headline=headline,
     )
 )

@@ -38,7 +38,7 @@ from loopviz.lab.manual.configurations import (
     own_fields,
     shown_value,
 )
-from loopviz.lab.manual.table import COLUMNS, WORDS, counted_text, plot
+from loopviz.lab.manual.table import BASELINE, COLUMNS, WORDS, counted_text, headline, plot
 from loopviz.lab.memory import SequenceMemory, sequence_memory
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import CacheScores, finish, scoring
@@ -46,9 +46,12 @@ from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.text_scores import TOKENIZERS, score_all
 from loopviz.lab.reading.windows import TextParams, TextWindows, Windows
 from loopviz.lab.task import (
+    FULL,
     MOST_BATCH,
     MOST_TOKENS,
     MOST_WINDOW,
+    QUICK,
+    QUICK_SECONDS,
     Row,
     Size,
     Subject,
@@ -65,7 +68,6 @@ from .quality import Exercise, QualityParams, exercises, work_of
 NAME, ORDER = "experiment", 10
 TITLE = {"en": "The manual's experiment", "zh": "手册的实验"}
 
-BASELINE = "baseline"
 STORIES = ASSETS / "texts" / "little-stories.txt"
 
 DEFAULTS = ("manual", "model")
@@ -434,15 +436,29 @@ def settings(subject: Subject, row: Row, params: ManualParams) -> dict[str, Any]
 
 SIZES = (
     Size(
-        {"en": "Quick (some seconds)", "zh": "快速（数秒）"},
+        QUICK,
         {"limit_tokens": 512, "window": 64, "prompts": 8, "prompt_tokens": 24, "new_tokens": 24},
+        seconds=QUICK_SECONDS,
+        fits=("limit_tokens", "prompts"),
     ),
     Size(
-        {"en": "Full (a minute or more)", "zh": "完整（一分钟以上）"},
+        FULL,
         {"limit_tokens": 4096, "window": 128, "prompts": 32, "prompt_tokens": 32, "new_tokens": 48},
     ),
 )
 
 EXPERIMENT = register(
-    Task(NAME, ManualParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, settings, sizes=SIZES, work=_work)
+    Task(
+        NAME,
+        ManualParams,
+        COLUMNS,
+        _cells,
+        _run,
+        titled(TITLE, WORDS),
+        plot,
+        settings,
+        sizes=SIZES,
+        work=_work,
+        headline=headline,
+    )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from loopviz.checks import FieldError, check_counts, check_number
 from loopviz.engine.work import NOTHING, Work
+from loopviz.lab.headline import known, least, number, same
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import scoring
 from loopviz.lab.reading.full_pass import fixed, score_full
@@ -308,8 +309,76 @@ def settings(subject: Subject, row: Row, params: PerplexityParams) -> dict[str, 
     return {**(params.loop or {}), **counts, **damping}
 
 
+_HEADLINE = {
+    "en": {
+        "best": "Best at {at}: {best}. {other}: {rest}.",
+        "same": "The same at every number of loops tried: {best}.",
+        "alone": "Perplexity {best} at {at}.",
+        "plain": "Perplexity {best}, without a loop.",
+        "one": "one loop",
+        "loops": "{n} loops",
+        "damped": " with damping {damping}",
+        "cache": " (through the cache)",
+    },
+    "zh": {
+        "best": "最好的是{at}：{best}。{other}：{rest}。",
+        "same": "试过的各循环次数都一样：{best}。",
+        "alone": "{at}时的困惑度：{best}。",
+        "plain": "不循环时的困惑度：{best}。",
+        "one": "循环 1 次",
+        "loops": "循环 {n} 次",
+        "damped": "（阻尼 {damping}）",
+        "cache": "（经过缓存）",
+    },
+}
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """Where the perplexity is best, and what the fewest loops give: of full passes, where there are any."""
+    words, found = _HEADLINE[lang], known(rows, "perplexity")
+    if not found:
+        return ""
+    found = [row for row in found if row["path"] == "full"] or found
+    best = least(found, lambda row: row["perplexity"], lambda row: row["loops"])
+    fewest = min(found, key=lambda row: row["loops"])
+    several = len({row["damping"] for row in found}) > 1
+
+    def at(row: Row) -> str:
+        count = words["one"] if row["loops"] == 1 else words["loops"].format(n=row["loops"])
+        damped = words["damped"].format(damping=row["damping"]) if several else ""
+        return count + damped
+
+    cached = words["cache"] if best["path"] == "cache" else ""
+    said = {"best": number(best["perplexity"]) + cached, "rest": number(fewest["perplexity"]), "at": at(best)}
+    if all(row["damping"] is None for row in found):
+        return words["plain"].format(**said)
+    if len(found) == 1:
+        return words["alone"].format(**said)
+    if all(same(row["perplexity"], best["perplexity"]) for row in found):
+        return words["same"].format(**said)
+    if best is fewest:
+        fewest = max(found, key=lambda row: row["loops"])
+        said["rest"] = number(fewest["perplexity"])
+    other = at(fewest)
+    return words["best"].format(**said, other=other[:1].upper() + other[1:])
+
+
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 512, "window": 64, "paths": ("full",)}
 PERPLEXITY = register(
-    Task(NAME, PerplexityParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, settings, first=FIRST, work=_work)
+    Task(
+        NAME,
+        PerplexityParams,
+        COLUMNS,
+        _cells,
+        _run,
+        titled(TITLE, WORDS),
+        plot,
+        settings,
+        first=FIRST,
+        work=_work,
+        headline=headline,
+        asks=("loops",),
+        over_loops=True,
+    )
 )

@@ -18,6 +18,7 @@ from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work, head, one_pass
 from loopviz.engine.work import run as run_work
 from loopviz.lab.experiment import read_file
+from loopviz.lab.headline import same
 from loopviz.lab.reading.full_pass import nats
 from loopviz.lab.reading.intervals import mean_interval
 from loopviz.lab.reading.prompt_rows import PromptRow, place_of, prompt_rows
@@ -311,11 +312,13 @@ def settings(subject: Subject, row: Row, params: PromptsParams) -> dict[str, Any
 _HEADLINE = {
     "en": {
         "one": "{loops} loops on average over the words written after the one prompt; perplexity of what was written: {ppl}.",
+        "even": "{n} prompts: {loops} loops over each of them. Surest in row {sure}: perplexity {ppl}.",
         "many": "{n} prompts: {loops} loops on average; least over row {low} ({least}), most over row {high} ({most}). Surest in row {sure}: "
         "perplexity {ppl}.",
     },
     "zh": {
         "one": "一个提示之后所写的词平均循环 {loops} 次；所写文本的困惑度：{ppl}。",
+        "even": "{n} 个提示：每个都循环 {loops} 次。第 {sure} 行最确定：困惑度 {ppl}。",
         "many": "{n} 个提示：平均循环 {loops} 次；第 {low} 行最少（{least}），第 {high} 行最多（{most}）。第 {sure} 行最确定：困惑度 {ppl}。",
     },
 }
@@ -329,7 +332,8 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     low, high = (pick(found, key=lambda row: row["loops_mean"]) for pick in (min, max))
     sure = min(found, key=lambda row: row["perplexity"])
     mean = f"{statistics.fmean(row['loops_mean'] for row in found):.3g}"
-    return _HEADLINE[lang]["many" if len(found) > 1 else "one"].format(
+    alike = same(low["loops_mean"], high["loops_mean"])
+    return _HEADLINE[lang]["one" if len(found) == 1 else "even" if alike else "many"].format(
         n=len(found),
         loops=mean,
         low=low["row"],
@@ -344,5 +348,19 @@ def headline(rows: Sequence[Row], lang: str) -> str:
 # Some seconds with a model of this project.
 FIRST = {"csv": SAMPLE, "max_new_tokens": 24}
 register(
-    Task(NAME, PromptsParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, settings, first=FIRST, work=_work)
+    Task(
+        NAME,
+        PromptsParams,
+        COLUMNS,
+        _cells,
+        _run,
+        titled(TITLE, WORDS),
+        plot,
+        settings,
+        first=FIRST,
+        work=_work,
+        headline=headline,
+        fits=("rows",),
+        asks=("csv",),
+    )
 )

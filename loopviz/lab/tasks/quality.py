@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from loopviz.engine import context_length, encode_prompt
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import Shape, Work, generating
 from loopviz.lab.experiment import read_file
+from loopviz.lab.headline import known, least, number, percent, same
 from loopviz.lab.reading.beginnings import beginnings
 from loopviz.lab.reading.full_pass import fixed
 from loopviz.lab.reading.intervals import FIGURE_DRAWS, mean_interval
@@ -477,8 +478,73 @@ def settings(subject: Subject, row: Row, params: QualityParams) -> dict[str, Any
     return {**(params.loop or {}), **{name: getattr(view.config, name) for name in counts}}
 
 
+_HEADLINE = {
+    "en": {
+        "near": "Nearest to the references {at}: ROUGE-L {best}.",
+        "repeats": "It repeats itself least {at}: {best} of its runs of four tokens.",
+        "near_alone": "Against the references, {at}: ROUGE-L {best}.",
+        "repeats_alone": "It repeats {best} of its runs of four tokens, {at}.",
+        "far": " Farthest {at}: {worst}.",
+        "even": " Every number of loops does as well.",
+        "set": "as set",
+        "one": "with one loop",
+        "loops": "with {n} loops",
+    },
+    "zh": {
+        "near": "{at}最接近参考：ROUGE-L {best}。",
+        "repeats": "{at}重复最少：四词元片段中的 {best}。",
+        "near_alone": "对照参考（{at}）：ROUGE-L {best}。",
+        "repeats_alone": "四词元片段中有 {best} 是重复（{at}）。",
+        "far": "{at}最差：{worst}。",
+        "even": "各循环次数都一样。",
+        "set": "按设置",
+        "one": "循环 1 次时",
+        "loops": "循环 {n} 次时",
+    },
+}
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """Of all prompts together: the loops that come nearest to the references; without these, that repeat least."""
+    words, totals = _HEADLINE[lang], [row for row in rows if row["prompt"] is None]
+    near = known(totals, "rouge_l")
+    found, name, sign = (near, "rouge_l", -1) if near else (known(totals, "repetition_4"), "repetition_4", 1)
+    if not found:
+        return ""
+
+    def at(row: Row) -> str:
+        count = row["loops"]
+        return words["set"] if count is None else words["one"] if count == 1 else words["loops"].format(n=count)
+
+    def shown(row: Row) -> str:
+        return number(row[name]) if near else percent(row[name])
+
+    best = least(found, lambda row: sign * row[name], lambda row: row["loops"] or 0)
+    worst = max(found, key=lambda row: sign * row[name])
+    alone = "_alone" if len(found) == 1 else ""
+    told = words[("near" if near else "repeats") + alone].format(at=at(best), best=shown(best))
+    if len(found) > 1:
+        alike = same(best[name], worst[name])
+        told += words["even"] if alike else words["far"].format(at=at(worst), worst=shown(worst))
+    return told
+
+
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"prompts": 4, "new_tokens": 24}
 register(
-    Task(NAME, QualityParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, settings, first=FIRST, work=_work)
+    Task(
+        NAME,
+        QualityParams,
+        COLUMNS,
+        _cells,
+        _run,
+        titled(TITLE, WORDS),
+        plot,
+        settings,
+        first=FIRST,
+        work=_work,
+        headline=headline,
+        fits=("prompts",),
+        asks=("loops",),
+    )
 )

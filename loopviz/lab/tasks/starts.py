@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loopviz.checks import FieldError, check_number, check_whole
 from loopviz.engine.work import Work
+from loopviz.lab.headline import known, number, percent
 from loopviz.lab.reading.exit_replay import MAX_LOGITS, max_loop_view, passes
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.windows import CorpusParams
@@ -290,9 +291,54 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
             )
         )
     axis = {"type": "log", "exponentformat": "power"}
-    return table_figures.figure(traces, x=words["x"], y=words["y"], yaxis=axis)
+    # loops are whole numbers: a short axis would have ticks between them
+    whole = {"tickformat": "d", **({"dtick": 1} if int(table["loops"].max()) <= 20 else {})}
+    return table_figures.figure(traces, x=words["x"], y=words["y"], xaxis=whole, yaxis=axis)
+
+
+_HEADLINE = {
+    "en": {
+        "one": "Wherever it starts it ends in one place: after {n} loops no other start is farther than {far} (of the state's length).",
+        "apart": "Where it starts still matters after {n} loops: up to {far} (of the state's length) apart.",
+        "same": "In the worst case {same} of the words are the same.",
+    },
+    "zh": {
+        "one": "无论从哪里开始都到达同一处：循环 {n} 次后，其他起点的距离都不超过 {far}（以状态长度为单位）。",
+        "apart": "循环 {n} 次后，从哪里开始仍有影响：距离最大为 {far}（以状态长度为单位）。",
+        "same": "最差时有 {same} 的词相同。",
+    },
+}
+ONE_PLACE = 0.01  # of the state's length: so near are two runs that end in one place
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """How far the farthest start is when its run ends, and how many words are the same."""
+    found = known(rows, "distance", "same")
+    if not found:
+        return ""
+    last = max(row["loops"] for row in found)
+    ends = [row for row in found if row["loops"] == last]
+    far, alike = max(row["distance"] for row in ends), min(row["same"] for row in ends)
+    words = _HEADLINE[lang]
+    told = words["one" if far < ONE_PLACE else "apart"].format(n=last, far=number(far))
+    return told + ("" if lang == "zh" else " ") + words["same"].format(same=percent(alike))
 
 
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"window": 64}
-register(Task(NAME, StartsParams, COLUMNS, _cells, _run, titled(TITLE, WORDS), plot, first=FIRST, work=_work))
+register(
+    Task(
+        NAME,
+        StartsParams,
+        COLUMNS,
+        _cells,
+        _run,
+        titled(TITLE, WORDS),
+        plot,
+        first=FIRST,
+        work=_work,
+        headline=headline,
+        asks=("loops",),
+        over_loops=True,
+    )
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 
 from loopviz.checks import FieldError, check_number, check_whole
 from loopviz.engine.work import Loop, Work
+from loopviz.lab.headline import known, least, number, same
 from loopviz.lab.progress import Progress
 from loopviz.lab.reading.full_pass import nats
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
@@ -357,6 +358,32 @@ def _hover(row: dict[str, Any], words: dict[str, str]) -> str:
     return words["hover"].format(**_said(row, words), change=row["delta_perplexity"], grid=row["grid"])
 
 
+_HEADLINE = {
+    "en": {
+        "better": "Looping layers {a} to {b} helps most: perplexity {plain} → {now} ({nats} nats a token).",
+        "even": "No range changes the perplexity of {plain} for the better; layers {a} to {b} leave it at {now}.",
+        "worse": "No range helps: the least harm is done by layers {a} to {b}, perplexity {plain} → {now}.",
+    },
+    "zh": {
+        "better": "循环第 {a} 到 {b} 层帮助最大：困惑度 {plain} → {now}（每个词元 {nats} nat）。",
+        "even": "没有哪个范围让困惑度（{plain}）变好；循环第 {a} 到 {b} 层时为 {now}。",
+        "worse": "没有哪个范围有帮助：损害最小的是第 {a} 到 {b} 层，困惑度 {plain} → {now}。",
+    },
+}
+
+
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """The range that helps most, or harms least; of those that look the same, the shortest."""
+    found = known(rows, "delta_nats", "perplexity", "plain_perplexity")
+    if not found:
+        return ""
+    best = least(found, lambda row: row["perplexity"], lambda row: row["layers"])
+    alike = same(best["perplexity"], best["plain_perplexity"])
+    key = "even" if alike else "better" if best["delta_nats"] < 0 else "worse"
+    said = {"plain": number(best["plain_perplexity"]), "now": number(best["perplexity"])}
+    return _HEADLINE[lang][key].format(a=best["start"], b=best["end"], nats=number(best["delta_nats"]), **said)
+
+
 # Some seconds with a model of this project, on the story that the Lab offers.
 WHERE_FIRST = {"window": 64}
 register(
@@ -371,5 +398,7 @@ register(
         where_settings,
         first=WHERE_FIRST,
         work=_where_work,
+        headline=headline,
+        asks=("loops",),
     )
 )

@@ -69,7 +69,7 @@ def put_together(messages: list[dict[str, Any]]) -> dict[str, Any]:
     for news in of_kind(messages, "news"):
         assert news["first"] == page["seq"]
         page["seq"], page["end"] = news["last"], news["end"]
-        page["pareto"] = news.get("pareto", page["pareto"])
+        page |= {name: news[name] for name in ("pareto", "verdict") if name in news}
         for place, card in news["cards"].items():
             before = page["cards"][place]["pieces"]
             assert card["from"] == len(before)

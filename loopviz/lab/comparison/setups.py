@@ -1,0 +1,73 @@
+"""What a comparison measures one after the other: each configuration once, or one at several numbers of loops (a sweep)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from loopviz.engine.work import Shape
+from loopviz.lab.reading.full_pass import fixed
+
+if TYPE_CHECKING:
+    from loopviz.lab.task import Subject
+    from loopviz.model import LoopLlamaForCausalLM
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One row's worth of a comparison.
+
+    Attributes:
+        of: the configuration it is of, from 0.
+        name: that one's.
+        loop: its loop fields; None: without a loop.
+        swept: how many loops it runs, of a sweep; None: as `loop` says.
+    """
+
+    of: int
+    name: str
+    loop: dict[str, Any] | None
+    swept: int | None = None
+
+    def view(self, subject: Subject) -> LoopLlamaForCausalLM:
+        """The model so configured. A sweep keeps no more notes of a token than it runs loops, where none that is left out is read.
+
+        Raises:
+            ValueError: a field that the model refuses.
+        """
+        view = subject.view(self.loop)
+        if self.swept is None:
+            return view
+        config = view.config
+        # read in turn (serial), slots beyond the last loop would be copies that nobody reads
+        if config.kv_cache_mode == "virtual_layers" and config.virtual_attention_mode == "serial":
+            view = view.with_loop(virtual_layer_count=min(config.virtual_layer_count, self.swept))
+        return fixed(view, self.swept)
+
+
+def counts_to(most: int) -> list[int]:
+    """The numbers of loops of a sweep: powers of two, the middle between two of them, and `most`: 1, 2, 3, 4, 6, 8, 12, 16."""
+    found, power = {most}, 1
+    while power <= most:
+        found |= {count for count in (power, power * 3 // 2) if count <= most}
+        power *= 2
+    return sorted(found)
+
+
+def setups_of(names: Sequence[str], loops: Sequence[dict[str, Any] | None], sweeps: Sequence[int]) -> list[Setup]:
+    """Every configuration, those that are swept at each number of loops.
+
+    Args:
+        sweeps: of each configuration up to how many loops it is swept, 0: not; what is missing is 0.
+    """
+    found: list[Setup] = []
+    for i, (name, loop) in enumerate(zip(names, loops, strict=True)):
+        most = sweeps[i] if i < len(sweeps) else 0
+        found += [Setup(i, name, loop, count) for count in counts_to(most)] if most else [Setup(i, name, loop)]
+    return found
+
+
+def shapes_of(shape: Shape, sweep: int) -> list[Shape]:
+    """What decides the cost of each row of a configuration, swept up to so many loops (0: not at all)."""
+    return [shape.at(count) for count in counts_to(sweep)] if sweep else [shape]
