@@ -30,10 +30,18 @@ from tests.conftest import make_llama, make_tokenizer  # noqa: E402
 
 READY = '.lv[data-ready="1"][data-model="ready"]'
 PROMPT = "#ctl-prompt textarea"
+
+
+def _listed(page: Page, drop: str, item: str) -> None:
+    """Choose from a list under a button."""
+    page.click(f"{drop} .lv-drop-open")
+    page.locator(item).click()
+
+
 KINDS: dict[str, Callable[[Page], None]] = {
-    "preset": lambda page: page.click("#lv-preset-one_slot"),
-    "other preset": lambda page: page.click("#lv-preset-ema"),
-    "example": lambda page: page.locator(".lv-example").nth(1).click(),
+    "preset": lambda page: _listed(page, "#lv-ways", "#lv-preset-one_slot"),
+    "other preset": lambda page: _listed(page, "#lv-ways", "#lv-preset-ema"),
+    "example": lambda page: _listed(page, "#lv-try", ".lv-example >> nth=1"),
     "Run": lambda page: page.click("#lv-run"),
     "Shift+Enter": lambda page: page.press(PROMPT, "Shift+Enter"),
 }

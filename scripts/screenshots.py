@@ -56,6 +56,7 @@ def solved(page: Any, problem: int) -> str:
     """One of the suggested chains of arrows, followed until the state settles: the chain, and how its question settled."""
     page.set_viewport_size(WIDE)  # where every control is in sight
     before = page.evaluate("document.querySelector('.lv').dataset.run")
+    page.click("#lv-try .lv-drop-open")
     page.locator(".lv-example").nth(problem).click()
     page.wait_for_function(
         "(before) => { const d = document.querySelector('.lv').dataset; return d.run !== before && d.end; }", arg=before
@@ -107,7 +108,7 @@ def preview(page: Any, url: str) -> None:
     words = page.evaluate("document.querySelector('.lv-text').innerHTML")
     legend = page.evaluate("document.querySelector('.lv-legend').innerHTML")
     styles = ROOT / "assets" / "web" / "styles"
-    sheet = "".join((styles / f"{name}.css").read_text(encoding="utf-8") for name in ("base", "explore"))
+    sheet = "".join((styles / f"{name}.css").read_text(encoding="utf-8") for name in ("base", "explore", "hero"))
     own = """body { margin: 0; width: 1200px; height: 630px; box-sizing: border-box; padding: 52px 64px; overflow: hidden; background: #f6f7f9; color: #1f2733 }
       h1 { font: 650 62px/1.1 system-ui; margin: 0 } p { font: 30px/1.4 system-ui; margin: 8px 0 26px; color: #5b6675 }
       .lv-text { font: 33px/1.75 system-ui !important; height: auto !important; max-height: 285px; overflow: hidden !important; resize: none !important }

@@ -67,6 +67,7 @@ STORED: Mapping[str, str] = {
 }
 TICKET_HEADER = "x-loopviz-visit"  # in which a page shows its ticket as it opens a file
 USUAL_PRESET = "one_slot"  # what Compare opens with beside the model as it is and without its loop
+DIALS = ("loop_count", "max_loop_count", "loop_damping")  # controls that have a slider above the panels as well
 CURVES = ("convergence", "loops", "kv")  # of a comparison
 TABLE_GROUPS = ("buys", "costs", "ran")  # of a comparison's columns, each a table of its own
 TABLE_FILES = ("csv", "parquet", "json")  # of a comparison or measurement: its table twice, and how it was made
@@ -91,10 +92,13 @@ ELEMENTS: Mapping[str, str] = {
     "formula": "lv-formula-",  # and `<lang>-<panel>`
     "control": "ctl-",  # and the control's name
 }
-# ... and by their classes: what begins a run by itself, a control that is refused, the place for tour and glossary.
+# ... and by their classes: what begins a run by itself, a button and the list it opens, a control that is refused, the place
+# for tour and glossary.
 CLASSES: Mapping[str, str] = {
     "example": "lv-example",
     "preset": "lv-preset",
+    "drop": "lv-drop",
+    "opens": "lv-drop-open",
     "refused": "lv-refused",
     "learn": "lv-learn",
 }
@@ -112,6 +116,7 @@ CONSTANTS: Mapping[str, Any] = {
     "TICKET_HEADER": TICKET_HEADER,
     "MOST_PINS": MOST_PINS,
     "USUAL_PRESET": USUAL_PRESET,
+    "DIALS": DIALS,
     "CURVES": CURVES,
     "TABLE_GROUPS": TABLE_GROUPS,
     "TABLE_FILES": TABLE_FILES,
@@ -292,6 +297,7 @@ class _ExploreConfig(TypedDict):
     panels: list[PanelEntry]
     toolbar: Texts
     templates: Templates
+    dials: dict[str, list[float]]  # of each of DIALS: its least, its most, and between two values
 
 
 class ExploreConfig(_ExploreConfig, total=False):
@@ -328,6 +334,47 @@ class Alternatives(TypedDict):
     rows: list[tuple[str, Number, bool]]
 
 
+class Stack(TypedDict):
+    """What a word goes through: how many layers, and the first and last of every looped block."""
+
+    layers: int
+    blocks: list[list[int]]
+
+
+class Hero(TypedDict):
+    """What one word thought loop by loop: :mod:`loopviz.panels.hero.strip`, which says what each is."""
+
+    token: Whole
+    lens: Literal["direct", "exit", "same"]
+    silent: str
+    steps: list[int]
+    says: list[Text]
+    p: list[Number]
+    moved: list[Number]
+    measure: Literal["kl", "cosine"]
+    why: str
+    settled: Number
+    limit: Number
+    ran: list[list[int]]
+    next: str
+
+
+class Branch(TypedDict):
+    """What can be tried from a word: the run up to and with this token, with so many loops."""
+
+    token: int
+    loops: int
+
+
+class Explained(TypedDict):
+    """What is said of one word in one block, and what can be tried there."""
+
+    token: int
+    block: int
+    text: str
+    branch: Union[Branch, None]  # noqa: UP007
+
+
 class _ExploreSnapshot(_Title):
     kind: Literal["snapshot"]
     run: str
@@ -340,6 +387,9 @@ class _ExploreSnapshot(_Title):
     figures: dict[str, Figure]
     summaries: Texts
     alternatives: Union[Alternatives, None]  # noqa: UP007
+    stack: Stack
+    hero: Hero
+    explained: Union[Explained, None]  # noqa: UP007
     prompt_tokens: int
     extras: list[str]  # recorded
     focus: Focus
@@ -349,6 +399,7 @@ class ExploreSnapshot(_ExploreSnapshot, total=False):
     """All that the page shows of a run; begins one, and mends a page that missed something."""
 
     n: int  # of the start that made it
+    telling: Whole  # of one that has ended: the word to look at, unless the visitor looks at one
 
 
 class _Step(TypedDict):
@@ -357,6 +408,7 @@ class _Step(TypedDict):
     tokens: list[TokenRow]
     next: Text
     ops: PackedEdits
+    hero: list[PackedEdit]  # of what stands above the panels
 
 
 class Step(_Step):
@@ -378,6 +430,7 @@ class Frames(_Frames, total=False):
     about: str
     palette: list[Text]
     brings: list[str]
+    telling: Whole  # with the end: the word to look at, unless the visitor looks at one
 
 
 class LinkMade(TypedDict):
@@ -468,6 +521,22 @@ class View(TypedDict, total=False):
     focus: Focus
 
 
+class Told(TypedDict):
+    """An answer: what is said of a word; None where there is nothing to say."""
+
+    kind: Literal["told"]
+    run: str
+    explained: Union[Explained, None]  # noqa: UP007
+
+
+class Explain(TypedDict):
+    """What is to be said of the word in focus, or of the newest of those shown?"""
+
+    run: Text
+    focus: Focus
+    shown: Whole
+
+
 class Resync(TypedDict):
     """What does the page lack of a run?"""
 
@@ -542,10 +611,15 @@ class Retype(TypedDict):
 
 
 class Adopt(TypedDict, total=False):
-    """The settings of a run, or of a model of the list, for the next run."""
+    """The settings of a run, or of a model of the list, for the next run.
+
+    With `token` and `loops`: to go on from the run's text up to and with that token, with so many loops.
+    """
 
     run: Text
     model: str
+    token: int
+    loops: int
 
 
 class MakeLink(TypedDict):
@@ -1349,6 +1423,7 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "resync": (Resync, (ExploreSnapshot, Current, Gone, Failed)),
         "focus": (Look, (ExploreSnapshot, Gone, Failed)),
         "advance": (Advance, (Steps, ExploreSnapshot, Gone, Failed)),
+        "explain": (Explain, (Told, Gone, Failed)),
         "text_until": (TextUntil, (Prompt, Gone, Failed)),
         "guesses": (AskGuesses, (Guesses, Gone, Failed)),
         "model_status": (AskModel, (ModelStatus, Failed)),
@@ -1378,6 +1453,7 @@ EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
         "halt": Halt,
         "again": Retype,
         "adopt": Adopt,
+        "dial": None,
         "retype": Retype,
         "link": MakeLink,
     },

@@ -81,18 +81,30 @@ def off(colour: str) -> str:
     return "#000000" if on(colour) == "#FFFFFF" else "#FFFFFF"
 
 
+# How long a word looped: one warm colour of growing strength, so that few loops are faint and many strong on a light page
+# and on a dark one alike; both pages' ink can be read on every one of them.
+_GLOW = ("#FFC53D", "#F98B1D", "#EE5A12")
+_FAINT, _DEEP = 0.14, 0.68  # opacity of the fewest loops, and of the most
+
+
 def loop_tints(steps: int) -> list[str]:
-    """A colour for each number of loops 1..``steps``: few loops pale, many deep.
+    """A colour for each number of loops 1..``steps``: few loops faint, many strong. Each is ``rgba(r, g, b, opacity)``.
 
     Most tokens take few of many loops allowed, so the colours of few loops are further apart.
     """
     if steps < 1:
         return []
-    return sample_colorscale(SCALE, [0.95 - 0.85 * (i / max(1, steps - 1)) ** 0.6 for i in range(steps)])
+    shares = [(i / max(1, steps - 1)) ** 0.7 for i in range(steps)]
+    hues = sample_colorscale([[i / 2, colour] for i, colour in enumerate(_GLOW)], shares)
+    strengths = [_FAINT + share * (_DEEP - _FAINT) for share in shares]
+    return [
+        f"rgba{hue.removeprefix('rgb').removesuffix(')')}, {strength:.3g})"
+        for hue, strength in zip(hues, strengths, strict=True)
+    ]
 
 
 def tints_of(taken: Iterable[int]) -> list[str | None]:
-    """A colour for each number of loops that tokens of a run took (``taken``, 0 for none), pale for few, deep for many.
+    """A colour for each number of loops that tokens of a run took (``taken``, 0 for none), faint for few, strong for many.
 
     By their order within the run: 2 and 3 loops are told apart in a run of 2 and 3, whatever it might have taken.
 

@@ -43,7 +43,8 @@ from loopviz.panels.kit.focus import LANGUAGES, METRICS, Focus
 from loopviz.panels.kit.follower import passing
 
 TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "cost", "no_data")
-_KIT = "kit"  # what panels are built with; every other folder here holds panels
+# What panels are built with, and what a page says of one word above them; every other folder here holds panels.
+_NO_PANELS = ("kit", "hero")
 
 
 def _check(module: ModuleType) -> ModuleType:
@@ -60,7 +61,7 @@ def _check(module: ModuleType) -> ModuleType:
 
 
 def _discover() -> dict[str, ModuleType]:
-    subjects = [entry.name for entry in pkgutil.iter_modules(__path__) if entry.ispkg and entry.name != _KIT]
+    subjects = [entry.name for entry in pkgutil.iter_modules(__path__) if entry.ispkg and entry.name not in _NO_PANELS]
     folders = [importlib.import_module(f"{__name__}.{subject}") for subject in subjects]
     found = [f"{folder.__name__}.{entry.name}" for folder in folders for entry in pkgutil.iter_modules(folder.__path__)]
     modules = [_check(importlib.import_module(name)) for name in found]

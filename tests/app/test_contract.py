@@ -205,6 +205,7 @@ def test_explore_says_what_the_contract_states(service: Service, lang: str) -> N
     way = {**view, "run": run, "epoch": seen["epoch"], "focus": {}}
     assert heard.ask(questions, "advance", **way, **{"from": 2, "to": None, "split": True})["kind"] == "steps"
     assert heard.ask(questions, "advance", **way, **{"from": 4, "to": 2, "split": False})["kind"] == "snapshot"
+    assert heard.ask(questions, "explain", run=run, focus={"token": 3, "lang": lang}, shown=None)["explained"]["text"]
     heard.ask(questions, "text_until", run=run, token=2, piece=" and")
     assert heard.ask(questions, "guesses", run=run, token=2)["steps"]
     asking = {"lang": lang, "again": False, "linked": False, "look": False}

@@ -49,6 +49,25 @@ def run(page: Page, prompt: str | None = None) -> str:
     return data(page, "run")
 
 
+def way(page: Page, preset: str) -> None:
+    """Choose a way to loop from its list; a run starts."""
+    page.click("#lv-ways .lv-drop-open")
+    page.click(f"#lv-preset-{preset}")
+
+
+def example(page: Page, i: int) -> None:
+    """Choose a prompt to try from its list; a run starts."""
+    page.click("#lv-try .lv-drop-open")
+    page.locator(".lv-example").nth(i).click()
+
+
+def looked(page: Page) -> None:
+    """Wait until the page looks at the word that a run which has ended is looked at from, and nothing is asked any more."""
+    page.wait_for_function(
+        "() => { const { page } = document.querySelector('.lv'); return page.end && page.focus.token !== null && !page.looking; }"
+    )
+
+
 def ended(page: Page, how: str = "length") -> None:
     page.wait_for_selector(f'.lv[data-end="{how}"]')
 
@@ -210,10 +229,12 @@ def test_a_click_selects_everywhere(visit: Visit) -> None:
     page = visit(height=2200)
     run(page, "Once upon a time")
     ended(page)
+    looked(page)
     drawn(page)
+    first = inside(page, "page.epoch")
     titles = "[...page.panels.values()].map((panel) => panel.figure?.layout.title?.text ?? '')"
     page.click('.lv-tok[data-i="3"]')
-    page.wait_for_function("() => document.querySelector('.lv').page.epoch === 1")
+    page.wait_for_function("before => document.querySelector('.lv').page.epoch === before + 1", arg=first)
     assert data(page, "focus") == "3"
     expect(page.locator(".lv-selected")).to_have_attribute("data-i", "3")
     assert sum("token 3 " in title for title in inside(page, titles)) >= 2
@@ -222,7 +243,7 @@ def test_a_click_selects_everywhere(visit: Visit) -> None:
     # a column of the map
     page.mouse.click(*middle(page, "token_loop_map", 0.5, 0.6))
     page.wait_for_function("() => !['', '3'].includes(document.querySelector('.lv').dataset.focus)")
-    page.wait_for_function("() => document.querySelector('.lv').page.epoch === 2")
+    page.wait_for_function("before => document.querySelector('.lv').page.epoch === before + 2", arg=first)
     chosen = data(page, "focus")
     expect(page.locator(".lv-selected")).to_have_attribute("data-i", chosen)
     assert sum(f"token {chosen} " in title for title in inside(page, titles)) >= 2

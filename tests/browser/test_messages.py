@@ -135,7 +135,7 @@ def test_a_run_s_messages_make_of_the_real_page_what_they_make_of_the_tests_doub
         shown = json.loads(scripts.evaluate(REAL, [sent, list(PANELS)]))
         assert shown.pop("asked") == 0, "it missed something"
         assert shown == {
-            name: getattr(double, name) for name in ("run", "epoch", "seq", "end", "tokens", "next", "figures")
+            name: getattr(double, name) for name in ("run", "epoch", "seq", "end", "tokens", "next", "figures", "hero")
         }
         double.same_as(run)
 
@@ -143,7 +143,7 @@ def test_a_run_s_messages_make_of_the_real_page_what_they_make_of_the_tests_doub
 # The page's run without what draws it: its parts are told, and do nothing.
 REAL = """async ([sent, names]) => {
   const { RunView } = await import("/explore/run_view.js");
-  const { unwire } = await import("/core/messages.js");
+  const { applyOps, unwire } = await import("/core/messages.js");
   const nothing = () => null;
   class Bare extends RunView {
     asked = 0;
@@ -151,6 +151,7 @@ REAL = """async ([sent, names]) => {
     text = {};
     about = { replaceChildren: nothing };
     connection = { asking: false, offline: 0, hold: nothing, close: nothing };
+    hero = { word: null, tell: nothing, take({ hero }) { this.word = hero; }, fold({ hero }) { applyOps(this.word, hero); } };
     linked = { close: nothing };
     player = { show: nothing };
     screen = { wake: nothing };
@@ -159,9 +160,10 @@ REAL = """async ([sent, names]) => {
     starts = { past: new Set(), starting: false, halting: false };
     statusLine = { show: nothing, said: "", bad: false };
     tour = { moved: nothing, show: nothing };
-    words = { add: (rows, next) => (this.next = next), cut: nothing, recolour: nothing, showLegend: nothing };
+    words = { add: (rows, next) => (this.next = next), cut: nothing, toBeginning: nothing, recolour: nothing, showLegend: nothing };
     panels = new Map(names.map((name) => [name, { on: true, needs: [], figure: null, summary: {}, take(figure) { this.figure = figure; }, lack: nothing, touch: nothing, keep: nothing }]));
     ask() { this.asked += 1; return Promise.resolve(null); }
+    look() {}
     say() {}
     mark() {}
     listen() {}
@@ -171,7 +173,7 @@ REAL = """async ([sent, names]) => {
   for (const message of sent.map(unwire)) message.kind === "snapshot" ? page.snapshot(message) : page.frames(message);
   const { run, epoch, seq, end, tokens, next, asked } = page;
   const figures = Object.fromEntries([...page.panels].filter(([, panel]) => panel.figure).map(([name, panel]) => [name, panel.figure]));
-  return JSON.stringify({ run, epoch, seq, end, tokens, next, asked, figures });
+  return JSON.stringify({ run, epoch, seq, end, tokens, next, asked, figures, hero: page.hero.word });
 }"""
 
 

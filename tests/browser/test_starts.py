@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.texts import table
-from tests.browser.test_explore import Visit, data, ended, inside, reached, run, same_as_server, settle
+from tests.browser.test_explore import Visit, data, ended, example, inside, reached, run, same_as_server, settle, way
 
 LONG = 400  # new tokens of a run that is not to end by itself
 
@@ -37,11 +37,11 @@ def long_run(page: Page) -> None:
 
 
 def by_preset(page: Page) -> None:
-    page.click("#lv-preset-one_slot")
+    way(page, "one_slot")
 
 
 def by_example(page: Page) -> None:
-    page.locator(".lv-example").nth(1).click()
+    example(page, 1)
 
 
 def by_run(page: Page) -> None:
@@ -212,7 +212,7 @@ def test_presets_clicked_one_after_the_other_end_with_the_last(visit: Visit) -> 
     page = visit()
     settle(page, "sampling", "max_new_tokens", LONG)
     for preset in PRESETS:
-        page.click(f"#lv-preset-{preset.name}")
+        way(page, preset.name)
     reached(page, 12)
     assert data(page, "n") == str(len(PRESETS))
     expect(page.locator(".lv-about")).to_contain_text("versions merged (ema)")

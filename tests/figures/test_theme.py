@@ -134,3 +134,22 @@ def test_two_and_three_loops_of_thirty_two_are_told_apart():
     assert theme.tints_of([3, 3]) == [None, None, *theme.loop_tints(1)]
     assert theme.tints_of([2, 16, 3, 0]) == [None, *theme.loop_tints(3)[:2], *[None] * 12, theme.loop_tints(3)[2]]
     assert theme.tints_of([0, 0]) == theme.tints_of([]) == []
+
+
+def over(tint, page):
+    """A translucent colour on a page: `#rrggbb`."""
+    *parts, strength = (float(part) for part in re.findall(r"[\d.]+", tint))
+    ground = [int(page[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(strength * a + (1 - strength) * b):02x}" for a, b in zip(parts, ground, strict=True))
+
+
+@pytest.mark.parametrize("page", theme.PAGES)
+def test_b2_few_loops_are_faint_and_many_strong_in_both_looks(page):
+    """Every word's letters can be read on its colour, and a colour of more loops is further from the page's own."""
+    ground, ink = theme.PAGES[page]["page"], {"light": "#1f2733", "dark": "#e6eaf0"}[page]
+    for steps in (2, 3, 5, 8, 16):
+        tints = [over(tint, ground) for tint in theme.loop_tints(steps)]
+        assert min(contrast(ink, tint) for tint in tints) >= 4.5
+        away = [apart(tint, ground, "full") for tint in tints]
+        assert all(b > a for a, b in itertools.pairwise(away)), away
+        assert away[-1] > 2.5 * away[0]

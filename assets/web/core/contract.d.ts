@@ -12,6 +12,7 @@ export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.da
 export const TICKET_HEADER: "x-loopviz-visit";
 export const MOST_PINS: 6;
 export const USUAL_PRESET: "one_slot";
+export const DIALS: readonly ["loop_count", "max_loop_count", "loop_damping"];
 export const CURVES: readonly ["convergence", "loops", "kv"];
 export const TABLE_GROUPS: readonly ["buys", "costs", "ran"];
 export const TABLE_FILES: readonly ["csv", "parquet", "json"];
@@ -22,7 +23,7 @@ export const LONGEST_LESSON: 60000;
 export const ARROW_TASK: { readonly model: "arrows-loop"; readonly nodes: 16; readonly arrows: 12; readonly hops: 8; };
 export const MOST_SLUG: 60;
 export const ELEMENTS: { readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly model: "lv-group-model"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly formulas: "lv-formulas"; readonly formula: "lv-formula-"; readonly control: "ctl-"; };
-export const CLASSES: { readonly example: "lv-example"; readonly preset: "lv-preset"; readonly refused: "lv-refused"; readonly learn: "lv-learn"; };
+export const CLASSES: { readonly example: "lv-example"; readonly preset: "lv-preset"; readonly drop: "lv-drop"; readonly opens: "lv-drop-open"; readonly refused: "lv-refused"; readonly learn: "lv-learn"; };
 
 export type Lang = "en" | "zh";
 export type Row = Record<string, any>;
@@ -273,6 +274,8 @@ export interface ExploreConfig {
   panels: PanelEntry[];
   toolbar: Record<string, string>;
   templates: Templates;
+  /** of each of DIALS: its least, its most, and between two values */
+  dials: Record<string, number[]>;
   visit?: Visit;
 }
 
@@ -305,6 +308,43 @@ export interface Alternatives {
   rows: ([string, number | null, boolean])[];
 }
 
+/** What a word goes through: how many layers, and the first and last of every looped block. */
+export interface Stack {
+  layers: number;
+  blocks: number[][];
+}
+
+/** What one word thought loop by loop: :mod:`loopviz.panels.hero.strip`, which says what each is. */
+export interface Hero {
+  token: number | null;
+  lens: "direct" | "exit" | "same";
+  silent: string;
+  steps: number[];
+  says: (string | null)[];
+  p: (number | null)[];
+  moved: (number | null)[];
+  measure: "kl" | "cosine";
+  why: string;
+  settled: number | null;
+  limit: number | null;
+  ran: number[][];
+  next: string;
+}
+
+/** What can be tried from a word: the run up to and with this token, with so many loops. */
+export interface Branch {
+  token: number;
+  loops: number;
+}
+
+/** What is said of one word in one block, and what can be tried there. */
+export interface Explained {
+  token: number;
+  block: number;
+  text: string;
+  branch: Branch | null;
+}
+
 /** All that the page shows of a run; begins one, and mends a page that missed something. */
 export interface ExploreSnapshot {
   model: string;
@@ -328,12 +368,17 @@ export interface ExploreSnapshot {
   figures: Record<string, Figure>;
   summaries: Record<string, string>;
   alternatives: Alternatives | null;
+  stack: Stack;
+  hero: Hero;
+  explained: Explained | null;
   prompt_tokens: number;
   /** recorded */
   extras: string[];
   focus: Focus;
   /** of the start that made it */
   n?: number;
+  /** of one that has ended: the word to look at, unless the visitor looks at one */
+  telling?: number | null;
 }
 
 /** Tokens `first` to `last - 1`, by edits of the figures. */
@@ -343,6 +388,8 @@ export interface Step {
   tokens: ([string, number[], string[], 0 | 1, number | null, number | null])[];
   next: string | null;
   ops: Record<string, any[][]>;
+  /** of what stands above the panels */
+  hero: any[][];
 }
 
 /** What a run has brought since the last message. Its title, where that is another now. */
@@ -352,6 +399,8 @@ export interface Frames {
   tokens: ([string, number[], string[], 0 | 1, number | null, number | null])[];
   next: string | null;
   ops: Record<string, any[][]>;
+  /** of what stands above the panels */
+  hero: any[][];
   kind: "frames";
   run: string;
   /** of the figures: a new one begins whenever the visitor looks elsewhere */
@@ -362,6 +411,8 @@ export interface Frames {
   about?: string;
   palette?: (string | null)[];
   brings?: string[];
+  /** with the end: the word to look at, unless the visitor looks at one */
+  telling?: number | null;
 }
 
 /** The word of a link to what is set up, and what is to be said of it; no word where none can be made. */
@@ -445,6 +496,20 @@ export interface View {
   focus?: Focus;
 }
 
+/** An answer: what is said of a word; None where there is nothing to say. */
+export interface Told {
+  kind: "told";
+  run: string;
+  explained: Explained | null;
+}
+
+/** What is to be said of the word in focus, or of the newest of those shown? */
+export interface Explain {
+  run: string | null;
+  focus: Focus;
+  shown: number | null;
+}
+
 /** What does the page lack of a run? */
 export interface Resync {
   run: string;
@@ -518,10 +583,12 @@ export interface Retype {
   prompt: string;
 }
 
-/** The settings of a run, or of a model of the list, for the next run. */
+/** The settings of a run, or of a model of the list, for the next run. With `token` and `loops`: to go on from the run's text up to and with that token, with so many loops. */
 export interface Adopt {
   run?: string | null;
   model?: string;
+  token?: number;
+  loops?: number;
 }
 
 /** A link to what is set up. */
@@ -1315,6 +1382,7 @@ export type ExploreQuestions = {
   resync: { asked: Resync; answer: ExploreSnapshot | Current | Gone | Failed };
   focus: { asked: Look; answer: ExploreSnapshot | Gone | Failed };
   advance: { asked: Advance; answer: Steps | ExploreSnapshot | Gone | Failed };
+  explain: { asked: Explain; answer: Told | Gone | Failed };
   text_until: { asked: TextUntil; answer: Prompt | Gone | Failed };
   guesses: { asked: AskGuesses; answer: Guesses | Gone | Failed };
   model_status: { asked: AskModel; answer: ModelStatus | Failed };
@@ -1326,6 +1394,7 @@ export interface ExploreEvents {
   halt: Halt;
   again: Retype;
   adopt: Adopt;
+  dial: void;
   retype: Retype;
   link: MakeLink;
 }

@@ -29,6 +29,10 @@ export class FormState {
   brought = "";
   /** @type {boolean} whether a run of what was brought is to start */
   starting = false;
+  /** @type {Record<string, unknown>} what the controls stand at that have a slider above the panels, and how the loop is stopped */
+  dials = {};
+  /** @type {Record<string, unknown>} what one of these sliders is to be set to */
+  turned = {};
   /** @type {ExploreStatus | null} why the last start was refused */
   refusal = null;
 
@@ -55,6 +59,30 @@ export class FormState {
       delete this.gave[name];
     }
     return Object.values(values);
+  }
+
+  /** A slider above the panels was moved: its control is set by Gradio's own event. @param {Record<string, unknown>} values */
+  turn(values) {
+    if (!this.page?.tell) return;
+    this.touch(values);
+    this.turned = values;
+    this.page.tell.dial();
+  }
+
+  /** What is to be put into the controls (`names`) that a slider was moved for. @param {string[]} names */
+  dial(names) {
+    const { turned } = this;
+    return names.map((name) => turned[name]);
+  }
+
+  /**
+   * Somebody has set these controls: their sliders above the panels follow.
+   * @param {string[]} names
+   * @param {...unknown} values
+   */
+  follow(names, ...values) {
+    names.forEach((name, i) => (this.dials[name] = values[i]));
+    this.page?.hero.dials.show();
   }
 
   /**

@@ -13,8 +13,10 @@ import { followPrompt } from "../widgets/prompt_keys.js";
 import { Playground } from "./arrow_playground.js";
 import { CheckModel } from "./check_model.js";
 import { Again } from "./continue_run.js";
+import { Drops } from "./drops.js";
 import { form } from "./form_state.js";
 import { Formulas, nameFields } from "./gradio_parts.js";
+import { Hero } from "./hero.js";
 import { Keys } from "./keyboard.js";
 import { Linked } from "./opened_link.js";
 import { followOwnLink } from "./own_links.js";
@@ -108,6 +110,8 @@ export class Page extends RunView {
     this.player = new Player(this);
     this.words = new TextView(this);
     this.text = this.words.region;
+    this.hero = new Hero(this);
+    this.drops = new Drops();
     this.shelf = new Shelf(this);
     this.keys = new Keys(this);
     this.screen = new Screen(this);
@@ -134,21 +138,20 @@ export class Page extends RunView {
   }
 
   layOut() {
-    const { model, words } = this;
+    const { model, words, player } = this;
+    this.hero.layOut(words.idle, this.text, words.legend, player.node);
     const card = el(
       "section",
       "lv-card",
       this.heading,
-      this.tour.offer,
       el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", model.node, model.notes, this.keys.open)),
       model.asking.node,
       this.linked.node,
-      words.idle,
-      this.text,
-      this.player.node,
+      this.hero.node,
       this.share.notice.node,
-      el("div", "lv-row", this.statusLine.node, this.statusLine.way, words.legend),
+      el("div", "lv-row", player.actions, el("div", "lv-said", this.statusLine.node, this.statusLine.way)),
       words.held,
+      this.tour.offer,
     );
     this.root.replaceChildren(this.arrows.node, card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
   }
@@ -174,6 +177,7 @@ export class Page extends RunView {
     document.getElementById(ELEMENTS.formulas)?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
     document.querySelector(`#${ELEMENTS.learn} .${CLASSES.learn}`)?.replaceChildren(this.tour.button, this.glossary.button);
     this.narrow.connect();
+    this.drops.connect();
     this.nameHead();
     this.buttons.found();
     followPrompt(`#${ELEMENTS.prompt}`, () => this.start());
@@ -227,7 +231,7 @@ export class Page extends RunView {
       }
       panel.label(entry, this.texts);
     }
-    for (const part of [this.words, this.player, this.keys, this.narrow, this.linked, this.arrows]) part.configure(this.texts);
+    for (const part of [this.words, this.hero, this.player, this.keys, this.narrow, this.linked, this.arrows]) part.configure(this.texts);
     this.heading.textContent = this.texts["live.region"];
     this.nameHead();
     for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);
@@ -348,6 +352,7 @@ export class Page extends RunView {
 
   showSelection() {
     this.words.showHeld();
+    this.hero.point();
     this.arrows.follow();
     this.root.dataset.focus = String(this.focus.token ?? "");
   }

@@ -3,8 +3,8 @@
 import { STORED } from "../core/contract.js";
 import { el, fill, kept, name, press, sleep } from "../core/dom.js";
 
-const RATE = 8; // tokens a second at 1×
-const SPEEDS = [0.5, 1, 2, 4];
+const RATE = 4; // tokens a second at 1×: as fast as people read
+const SPEEDS = [0.25, 0.5, 1, 2, 4];
 const AHEAD = 10; // steps still to be shown when the next are asked for
 
 export class Player {
@@ -38,8 +38,8 @@ export class Player {
     this.edit = press("lv-quiet", () => page.again.edit());
     this.recorded = press("lv-quiet lv-show-recorded", () => page.showRecorded());
     this.back = press("lv-quiet lv-back", () => page.showOwn());
-    const track = el("div", "lv-track", this.button, this.bar, this.place, this.speed);
-    this.node = el("div", "lv-player", track, el("div", "lv-actions", this.more, this.edit, page.share.menu.node, this.back, page.share.back, this.recorded));
+    this.node = el("div", "lv-player", el("div", "lv-track", this.button, this.bar, this.place, this.speed));
+    this.actions = el("div", "lv-actions", this.more, this.edit, page.share.menu.node, this.back, page.share.back, this.recorded);
   }
 
   /** @param {Record<string, string>} texts */
@@ -65,7 +65,7 @@ export class Player {
   show() {
     const { page, texts } = this;
     if (!texts) return;
-    this.node.hidden = !page.run;
+    this.node.hidden = this.actions.hidden = !page.run;
     name(this.button, texts[this.playing ? "live.pause" : "live.play"]);
     this.button.dataset.playing = this.playing ? "1" : "0";
     for (const node of [this.button, this.bar, this.speed]) node.disabled = !this.can;
@@ -82,6 +82,11 @@ export class Player {
     this.recorded.hidden = !page.opening || page.onRecorded || !page.end;
     this.back.hidden = !page.own || page.run === page.own || !page.end;
     page.share.show();
+  }
+
+  /** How long a word is shown, in milliseconds. */
+  get wordMs() {
+    return 1000 / (RATE * Number(this.speed.value));
   }
 
   /** Where a replay begins: the prompt has been read. */
@@ -116,6 +121,7 @@ export class Player {
     this.playing = false;
     this.show();
     this.page.screen.wake(); // what was off screen can now be drawn
+    this.page.hero.tell();
     this.page.mark();
   }
 
@@ -166,7 +172,7 @@ export class Player {
         await sleep(Math.min(due - now, 50));
         continue;
       }
-      due = Math.max(due, now - 200) + 1000 / (RATE * Number(this.speed.value));
+      due = Math.max(due, now - 200) + this.wordMs;
       const step = waiting.shift();
       if (coming && !waiting.length) {
         waiting = (await coming) ?? [];

@@ -3,7 +3,7 @@
 import { MOST_PINS } from "../core/contract.js";
 import { el, fill, name, press, shown, textOr } from "../core/dom.js";
 
-const MOST_SWATCHES = 12;
+const MOST_SWATCHES = 6;
 
 /** @import { TokenRow } from "../core/contract.js" */
 
@@ -111,7 +111,7 @@ export class TextView {
    * @param {number} loops
    */
   colour(span, loops) {
-    span.style.setProperty("--tint", this.page.palette?.[loops - 1] ?? "transparent");
+    tint(span, this.page.palette ?? [], loops);
   }
 
   /** The colours of the loops are others now. */
@@ -145,6 +145,12 @@ export class TextView {
     this.showChosen();
     this.showNext();
     this.showPins();
+  }
+
+  /** Scroll to the text's beginning, as far as the word held can still be seen. */
+  toBeginning() {
+    this.region.scrollTop = 0;
+    this.reveal(this.selected);
   }
 
   /** Scroll the text, and not the page, until the word can be seen. @param {HTMLElement | null} word */
@@ -219,23 +225,40 @@ export class TextView {
     return room;
   }
 
+  /** From few loops to many, by the numbers of loops that words of this run took; of many only some. */
   showLegend() {
     if (!this.texts || !this.page.run) return;
     const colours = this.page.palette ?? [];
     this.legend.replaceChildren();
-    // the numbers of loops that words of this run took; of many only some, the least and the most among them
-    const taken = [...colours.keys()].filter((i) => colours[i]);
+    const taken = [...colours.keys()].filter((i) => colours[i]).map((i) => i + 1);
     if (!taken.length) {
       this.legend.append(this.texts["live.plain"]);
       return;
     }
-    const few = [0, ...[1, 2, 3].map((k) => Math.round((k * (taken.length - 1)) / 3))].map((k) => taken[k]);
-    this.legend.append(el("span", "", this.texts["live.legend"]));
-    for (const i of taken.length <= MOST_SWATCHES ? taken : few) {
-      const swatch = el("span", "lv-swatch", String(i + 1));
-      swatch.style.setProperty("--tint", colours[i]);
-      this.legend.append(swatch);
+    const ways = MOST_SWATCHES - 1;
+    const few = [...new Set(Array.from({ length: MOST_SWATCHES }, (_, k) => taken[Math.round((k * (taken.length - 1)) / ways)]))];
+    const scale = el("span", "lv-scale");
+    for (const loops of few) {
+      const swatch = el("span", "lv-swatch", String(loops));
+      tint(swatch, colours, loops);
+      scale.append(swatch);
     }
-    this.legend.append(el("span", "lv-swatch lv-unread", this.texts["live.unread"]));
+    scale.setAttribute("role", "img");
+    name(scale, fill(this.texts["live.hero.scale"], { least: taken[0], most: taken[taken.length - 1] }));
+    this.legend.append(el("span", "", this.texts["live.hero.few"]), scale, el("span", "", this.texts["live.hero.many"]));
   }
+}
+
+/**
+ * The colour of so many loops, and how strong it is among those of the run: a second sign of it is the line under the word.
+ * @param {HTMLElement} node
+ * @param {(string | null)[]} colours
+ * @param {number} loops
+ */
+function tint(node, colours, loops) {
+  const colour = colours[loops - 1] ?? null;
+  const taken = colours.filter(Boolean);
+  const place = colour === null ? 0 : colours.slice(0, loops).filter(Boolean).length - 1;
+  node.style.setProperty("--tint", colour ?? "transparent");
+  node.style.setProperty("--deep", taken.length > 1 ? (place / (taken.length - 1)).toFixed(2) : "0.5");
 }

@@ -50,11 +50,11 @@ export class RunView extends RunState {
     if (message.first < this.seq || message.epoch < this.epoch) {
       // a snapshot overtook it; it can only still bring the news that the run has ended
       if (message.last > this.seq) this.resync(message.run);
-      else if (message.last === this.seq && message.end) this.finish(message.end);
+      else if (message.last === this.seq && message.end) this.finish(message.end, message.telling);
       return;
     }
     this.step(message);
-    this.finish(message.end);
+    this.finish(message.end, message.telling);
   }
 
   /** Go from `first` to `last` tokens by edits; false when these are not the next. @param {Edits} message */
@@ -68,6 +68,7 @@ export class RunView extends RunState {
     this.applyStep(message);
     if (message.about) this.describe(message);
     this.addTokens(message.tokens, message.next);
+    page.hero.fold(message);
     for (const [name, panel] of page.panels) {
       if (!panel.figure || message.last === message.first) continue;
       if (message.ops[name]) panel.touch(this.seq);
@@ -102,7 +103,8 @@ export class RunView extends RunState {
     if (!this.wanted) this.focus = { ...message.focus };
     page.words.cut(this.dropTokens()); // the words of a run stay the same
     this.addTokens(message.tokens.slice(this.tokens.length), message.next);
-    if (fresh && message.end) page.text.scrollTop = 0; // a text that is there is read from its beginning
+    if (fresh && message.end) page.words.toBeginning(); // a text that is there is read from its beginning
+    page.hero.take(message);
     for (const [name, panel] of page.panels) {
       const figure = message.figures[name];
       if (!panel.on) continue;
@@ -111,7 +113,7 @@ export class RunView extends RunState {
     }
     page.share.show();
     this.summaries(message.summaries);
-    this.finish(message.end);
+    this.finish(message.end, message.telling);
     page.showSelection();
     page.screen.wake();
     if (page.config && message.focus.lang !== page.config.lang) this.look({ lang: page.config.lang });
@@ -124,6 +126,7 @@ export class RunView extends RunState {
   describe({ model, about, palette, brings }) {
     const { page } = this;
     page.about.replaceChildren(el("b", "", model), ` · ${about}`);
+    page.about.title = `${model} · ${about}`;
     if (this.setPalette(palette)) page.words.recolour();
     page.words.showLegend();
     if (page.config && page.shelf.bring(brings ?? [])) this.redraw();
@@ -137,8 +140,12 @@ export class RunView extends RunState {
     }
   }
 
-  /** @param {ExploreSnapshot["end"]} end */
-  finish(end) {
+  /**
+   * @param {ExploreSnapshot["end"]} end
+   * @param {number | null} [telling] of a run that has just ended: the word to look at, unless the visitor looks at one
+   */
+  finish(end, telling = null) {
+    const ends = Boolean(end) && !this.end;
     const { connection, player, share, starts, statusLine, tour } = this.page;
     if (end && !this.end && !statusLine.bad && !starts.starting) statusLine.said = ""; // what was said while it ran
     this.end = end ?? null;
@@ -148,6 +155,8 @@ export class RunView extends RunState {
     player.show();
     tour.show();
     share.saw();
+    if (ends && telling !== null && this.focus.token === null && !tour.on && this.seq === this.total) this.look({ token: telling, step: null });
+    else this.page.hero.tell();
   }
 
   /**
@@ -288,7 +297,8 @@ export class RunView extends RunState {
   }
 
   showRecorded() {
-    return this.showRun(RECORDED);
+    const token = this.page.stored?.snapshot.focus.token ?? null; // as the page opened with it
+    return this.showRun(RECORDED, { ...this.focus, ...ANEW, token });
   }
 
   showOwn() {

@@ -21,7 +21,7 @@ from loopviz.app.sessions.model_notes import of_model
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.texts import pick_language, text
-from loopviz.panels import PANELS, Focus
+from loopviz.panels import PANELS, Focus, hero
 from loopviz.panels.kit.follower import said
 from loopviz.trace import Frame, Trace
 
@@ -51,6 +51,19 @@ def _place(asked: Mapping[str, Any], key: str, default: int) -> int:
     return value if value is not None and 0 <= value <= LARGEST_POSITION else default
 
 
+def text_up_to(trace: Trace, token: int) -> str:
+    """The run's text up to and with a token."""
+    return "".join(frame["text"] for frame in trace.frames[: token + 1])
+
+
+def as_prompt(trace: Trace, said: str) -> str:
+    """`said`, a beginning of the run's text and perhaps something more, without a mark that was not typed."""
+    typed, first = trace.meta["prompt"].strip(), trace.frames[0]["text"]
+    begins = "".join(frame["text"] for frame in trace.frames[1:9]).strip()[: len(typed)]
+    marked = first.strip() and begins and not typed.startswith(first.strip()) and typed.startswith(begins)
+    return said[len(first) :] if marked and not trace.meta["settings"].get("chat") else said
+
+
 @dataclass(frozen=True)
 class View:
     """How a visitor looks at runs: with which panels, and from where."""
@@ -71,12 +84,11 @@ class View:
         return tuple(sorted(lens.union(*map(snapshot.needs, self.panels.values()))))
 
     def extras_of(self, misleads: bool) -> tuple[str, ...]:
-        """:attr:`extras`, and the exit lens where the direct one `misleads` and a panel that is on reads words through one.
+        """:attr:`extras`, and the exit lens where the direct one `misleads`: words are read above the panels, whichever are on.
 
         A visitor who has chosen the direct lens is shown that, and the run spared the other.
         """
-        reads = self.focus.lens is None and any(getattr(panel, "LENS", False) for panel in self.panels.values())
-        return tuple(sorted({*self.extras, "exit"})) if misleads and reads else self.extras
+        return tuple(sorted({*self.extras, "exit"})) if misleads and self.focus.lens is None else self.extras
 
     def fresh(self, lang: str) -> Focus:
         """Where a new run is looked at from: as before, but for what belonged to the old run's tokens and blocks."""
@@ -86,11 +98,14 @@ class View:
 class Questions:
     """The page's questions, each answered from a string to a string."""
 
+    _as_prompt = staticmethod(as_prompt)
+
     def __init__(self, registry: Runs, room: ModelRoom) -> None:
         self._registry = registry
         self._room = room
 
-    def _trace(self, run_id: Any) -> Trace | None:
+    def trace(self, run_id: Any) -> Trace | None:
+        """The trace of a run that the page knows by this id; the recorded one is everybody's."""
         if run_id == first_run.RUN:
             return first_run.stored()
         run = self._registry.get(run_id)
@@ -152,6 +167,17 @@ class Questions:
             "end": None if trace is None else first_run.ending(trace),
         }
 
+    def explain(self, question: Any) -> str:
+        """`{run, focus, shown}`: what is said of the word in focus, or of the newest of the tokens shown."""
+        asked = read(question, contract.Explain)
+        trace = self.trace(asked.get("run"))
+        if trace is None:
+            return _GONE
+        shown = _place(asked, "shown", LARGEST_POSITION)
+        focus = read_focus(asked.get("focus")) or Focus()
+        told = hero.explain(snapshot.until(trace, shown), focus)
+        return dumps({"kind": "told", "run": asked["run"], "explained": told})
+
     def text_until(self, question: Any) -> str:
         """`{run, token, piece}`: the run's text as a prompt to go on from: `{"prompt"}`.
 
@@ -159,24 +185,14 @@ class Questions:
         would add once more.
         """
         asked = read(question, contract.TextUntil)
-        trace = self._trace(asked.get("run"))
+        trace = self.trace(asked.get("run"))
         if trace is None or not len(trace):
             return _GONE
         piece = asked.get("piece")
         token = _place(asked, "token", len(trace) - 1)
-        if piece is not None and len(piece) <= LONGEST_PIECE:
-            said = "".join(frame["text"] for frame in trace.frames[: token + 1]) + piece
-        else:
-            said = trace.text
-        return dumps({"kind": "text", "prompt": self._as_prompt(trace, said)})
-
-    @staticmethod
-    def _as_prompt(trace: Trace, said: str) -> str:
-        """`said`, a beginning of the run's text and perhaps something more, without a mark that was not typed."""
-        typed, first = trace.meta["prompt"].strip(), trace.frames[0]["text"]
-        begins = "".join(frame["text"] for frame in trace.frames[1:9]).strip()[: len(typed)]
-        marked = first.strip() and begins and not typed.startswith(first.strip()) and typed.startswith(begins)
-        return said[len(first) :] if marked and not trace.meta["settings"].get("chat") else said
+        short = piece is not None and len(piece) <= LONGEST_PIECE
+        until = text_up_to(trace, token) + piece if short else trace.text
+        return dumps({"kind": "text", "prompt": as_prompt(trace, until)})
 
     def guesses(self, question: Any) -> str:
         """`{run, token}`: what a token's state says after each loop of its last block, and what the model said then.
@@ -185,7 +201,7 @@ class Questions:
         a loop has come to. The layers after it may go on from there by themselves, and what they say is the answer.
         """
         asked = read(question, contract.AskGuesses)
-        trace = self._trace(asked.get("run"))
+        trace = self.trace(asked.get("run"))
         if trace is None:
             return _GONE
         token = _place(asked, "token", LARGEST_POSITION)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from loopviz.app.contract import DIALS
+from loopviz.app.controls import BY_NAME
 from loopviz.app.explore import snapshot
 from loopviz.app.server import glossary, source_code
 from loopviz.app.texts import table
@@ -38,4 +40,5 @@ def page_config(lang: str) -> dict[str, Any]:
         "panels": panels,
         "toolbar": toolbar.dictionary(lang),
         "templates": {page: template(page) for page in ("light", "dark")},
+        "dials": {name: [of.low, of.high, of.step] for name, of in BY_NAME.items() if name in DIALS},
     }

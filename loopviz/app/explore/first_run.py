@@ -15,7 +15,7 @@ from loopviz.app.controls import of_run
 from loopviz.app.explore import replay, snapshot
 from loopviz.app.explore.config import page_config
 from loopviz.app.sessions.messages import dumps
-from loopviz.panels import PANELS, Focus
+from loopviz.panels import PANELS, Focus, hero
 from loopviz.paths import ASSETS
 from loopviz.trace import Trace
 
@@ -63,11 +63,12 @@ def settings(model: str) -> tuple[dict[str, Any], str] | None:
 def opening(lang: str) -> bytes | None:
     """What a page opens with, before anything else is there: `{"config", "snapshot"}` as JSON.
 
-    The page's words, and the stored run, all of it shown by the usual panels. None when there is no stored run.
+    The page's words, and the stored run, all of it shown by the usual panels, from the word that tells most of loops. None
+    when there is no stored run.
     """
     trace = stored()
     if trace is None:
         return None
     place = {"run": RUN, "epoch": 0, "end": ending(trace)}
-    drawn = replay.snapshot(trace, Focus(lang=lang), usual_panels(), **place)
+    drawn = replay.snapshot(trace, Focus(lang=lang, token=hero.telling(trace)), usual_panels(), **place)
     return dumps({"config": page_config(lang), "snapshot": drawn}).encode()

@@ -17,7 +17,7 @@ from loopviz.app import controls as st
 from loopviz.app.contract import CLASSES, ELEMENTS
 from loopviz.app.controls.examples import offer_of
 from loopviz.app.controls.face import face
-from loopviz.app.controls.presets import PRESETS, matching
+from loopviz.app.controls.presets import PRESETS, Preset, matching
 from loopviz.app.explore.answers import Questions
 from loopviz.app.explore.config import page_config
 from loopviz.app.explore.controls_view import examples_of, make, prompt_face
@@ -50,6 +50,17 @@ def _template() -> str:
     openings = html.escape(json.dumps(opening_urls()))
     # it is the page's part only once the script has taken it: the early one is there before
     return f'<div class="lv-place" {data} data-opening="{openings}"></div>'
+
+
+def _ways(chosen: Preset | None, lang: str) -> str:
+    """What the button says that opens the presets: what it is for, and the one that is set."""
+    return f"{text(lang, 'presets')}\n{text(lang, f'preset.{chosen.name}.label' if chosen else 'presets.own')}"
+
+
+def _preset_face(preset: Preset, chosen: bool, lang: str) -> dict[str, Any]:
+    """A preset's name, and what it does in a line; lit when the settings are its."""
+    words = f"{text(lang, f'preset.{preset.name}.label')}\n{text(lang, f'preset.{preset.name}.line')}"
+    return {"value": words, "elem_classes": [CLASSES["preset"], "lv-on"] if chosen else [CLASSES["preset"]]}
 
 
 class Layout:
@@ -116,26 +127,29 @@ class Layout:
             with gr.Column(elem_id=ELEMENTS["buttons"], scale=0):  # the script listens to them
                 self.run = gr.Button(text(lang, "run"), variant="primary", elem_id=ELEMENTS["run"])
                 self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id=ELEMENTS["stop"])
+            # what can be asked instead, and how else to loop: each a list under its button (assets/web/explore/drops.js)
+            with gr.Column(elem_id="lv-try", elem_classes=CLASSES["drop"], scale=0):
+                self.tries = gr.Button(text(lang, "examples"), elem_classes=CLASSES["opens"])
+                with gr.Column(elem_id="lv-examples"):
+                    self.examples = [
+                        gr.Button(
+                            example or "", size="sm", elem_classes=CLASSES["example"], visible=example is not None
+                        )
+                        for example in examples_of(self.room.default)
+                    ]
+            with gr.Column(elem_id="lv-ways", elem_classes=CLASSES["drop"], scale=0):
+                values = self._opening or st.defaults()
+                self.ways = gr.Button(_ways(matching(values), lang), elem_classes=CLASSES["opens"])
+                with gr.Column(elem_id="lv-presets"):
+                    self.presets = {
+                        preset.name: gr.Button(
+                            size="sm",
+                            elem_id=f"lv-preset-{preset.name}",
+                            **_preset_face(preset, preset is matching(values), lang),
+                        )
+                        for preset in PRESETS
+                    }
         self.keep = gr.Button(visible=False, size="sm", elem_id="lv-keep")
-        self.kinds: dict[str, gr.HTML] = {}
-        with gr.Row(elem_id="lv-examples"):
-            self.kinds["examples"] = gr.HTML(text(lang, "examples"), elem_classes="lv-what")
-            # worded from the beginning, as are the presets: what is worded later moves what is below it
-            self.examples = [
-                gr.Button(example or "", size="sm", elem_classes=CLASSES["example"], visible=example is not None)
-                for example in examples_of(self.room.default)
-            ]
-        with gr.Row(elem_id="lv-presets"):
-            self.kinds["presets"] = gr.HTML(text(lang, "presets"), elem_classes="lv-what")
-            self.presets = {
-                preset.name: gr.Button(
-                    text(lang, f"preset.{preset.name}.label"),
-                    size="sm",
-                    elem_classes=CLASSES["preset"],
-                    elem_id=f"lv-preset-{preset.name}",
-                )
-                for preset in PRESETS
-            }
         self.look = gr.HTML(text(lang, f"look.{offer.name or 'own'}"), elem_id="lv-look")
 
     def _settings(self, lang: str) -> None:
@@ -182,7 +196,7 @@ class Layout:
             self.title,
             self.run,
             self.stop,
-            *self.kinds.values(),
+            self.tries,
             *self.examples,
             *self.groups.values(),
             self.live,
@@ -191,7 +205,7 @@ class Layout:
     @property
     def faced(self) -> set[Block]:
         """What :meth:`faces` answers for."""
-        return {self.prompt, *self.presets.values(), self.look, *self.controls.values()}
+        return {self.prompt, self.ways, *self.presets.values(), self.look, *self.controls.values()}
 
     # --- words and looks ---------------------------------------------------------------------------------------------
 
@@ -202,7 +216,7 @@ class Layout:
             self.title: _title(lang),
             self.run: gr.update(value=text(lang, "run")),
             self.stop: gr.update(value=text(lang, "stop")),
-            **{component: text(lang, key) for key, component in self.kinds.items()},
+            self.tries: gr.update(value=text(lang, "examples")),
             **dict(zip(self.examples, examples, strict=True)),
             **{group: gr.update(label=text(lang, f"group.{name}")) for name, group in self.groups.items()},
             self.live: wire(page_config(lang) | more),
@@ -228,10 +242,9 @@ class Layout:
         changed, chosen, models = changed or {}, matching(form.settings), self.room.told(lang)
         look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(form.model).name or 'own'}"
         made: Updates = {self.prompt: gr.update(**prompt_face(problems, lang, hint)), self.look: text(lang, look)}
+        made[self.ways] = gr.update(value=_ways(chosen, lang))
         for preset in PRESETS:
-            marks = [CLASSES["preset"], "lv-on"] if preset is chosen else [CLASSES["preset"]]
-            label = text(lang, f"preset.{preset.name}.label")
-            made[self.presets[preset.name]] = gr.update(value=label, elem_classes=marks)
+            made[self.presets[preset.name]] = gr.update(**_preset_face(preset, preset is chosen, lang))
         for control in st.CONTROLS:
             looks = face(control, form.settings, problems, lang, later, form.gave, models)
             value = {"value": changed[control.name]} if control.name in changed else {}

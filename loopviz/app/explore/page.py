@@ -17,7 +17,7 @@ from gradio.components import Component
 
 from loopviz.app import contract
 from loopviz.app import controls as st
-from loopviz.app.contract import QUERIES, STORED
+from loopviz.app.contract import DIALS, QUERIES, STORED
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, OFFERED, OFFERS, OWN, Offer, is_example
 from loopviz.app.controls.link_word import opens
 from loopviz.app.controls.presets import PRESETS
@@ -117,11 +117,22 @@ class ExplorePage:
         more = {"languages": json.dumps([*LANGUAGES]), "first": then % place if then else ""}
         return {"inputs": self.parts.form, "js": first % (place | more)}
 
+    @property
+    def _dialled(self) -> list[Component]:
+        """The controls of which a page's script must know the values."""
+        return [self.parts.controls[name] for name in (*DIALS, "loop_strategy")]
+
+    @property
+    def _follow(self) -> dict[str, Any]:
+        """Of an event whose inputs are :attr:`_dialled`: the script is told. A control in a closed group says no change itself."""
+        return {"js": _script("follow", [*DIALS, "loop_strategy"]), **self._quick}
+
     def _form_events(self) -> None:
         """A visit begins, the form is changed, a link to it is wished for."""
         parts, quick, form = self.parts, self._quick, self._with_form()
         everything = {parts.lang, *parts.worded, *parts.faced}
-        self.demo.load(self._guarded(self._open), outputs=everything, **self._with_form(_JS_OPEN), **quick)
+        opened = self.demo.load(self._guarded(self._open), outputs=everything, **self._with_form(_JS_OPEN), **quick)
+        opened.then(None, self._dialled, None, **self._follow)
         spoken = self._with_form(then=_JS_SPEAK)
         parts.lang.input(
             self._guarded(self._speak), outputs=parts.worded | parts.faced | {parts.keep}, **spoken, **quick
@@ -133,6 +144,12 @@ class ExplorePage:
         changed = [component.input for component in parts.controls.values()]
         latest = {"trigger_mode": "always_last", **quick}
         gr.on(changed, self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **latest)
+        # the sliders above the panels are these controls: what is set there is set here, whoever sets these is told there
+        dials = [parts.controls[name] for name in DIALS]
+        turned = self.live.dial(None, None, dials, js=_script("dial", [*DIALS]), **quick)
+        turned.then(self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **quick)
+        gr.on([one.change for one in self._dialled], None, self._dialled, None, **self._follow)
+        turned.then(None, self._dialled, None, **self._follow)
         self.live.link(self._guarded(self._link), outputs=self.live, **form, **quick)
         # what is typed, or put there, is drawn where the model has a picture of it
         parts.prompt.change(None, parts.prompt, None, js=_script("typed"), **quick)
@@ -152,10 +169,12 @@ class ExplorePage:
         brought = {"js": _script("bring", [*parts.controls]), **quick}
         latest = {"trigger_mode": "always_last", **quick}
         arrived = self.live.loaded(self._guarded(self._suit), outputs={self.live, *parts.faced}, **form, **latest)
-        arrived.then(None, [self.live, model], [parts.prompt, *order], **brought)
+        put = arrived.then(None, [self.live, model], [parts.prompt, *order], **brought)
+        put.then(None, self._dialled, None, **self._follow)
         # a run's own settings, once more; what cannot be taken over is said, and nothing starts
         adopted = self.live.adopt(self._guarded(self._adopt), {parts.prompt, parts.lang}, self.live, **quick)
         taken = adopted.then(None, [self.live, model], [parts.prompt, *order], **brought)
+        taken.then(None, self._dialled, None, **self._follow)
         taken.then(None, None, None, js=_script("adopted"), **quick)
 
     def _starts(self) -> None:
@@ -174,6 +193,7 @@ class ExplorePage:
             pressed = parts.presets[preset.name].click(
                 None, None, controls, js=_script("touch", preset.values), **quick
             )
+            pressed.then(None, self._dialled, None, **self._follow)
             pressed.then(None, None, None, **start)
         # going on from a run: a text that has been through the chat template once is not put into it again
         goes_on = {parts.prompt, parts.controls["chat"]}
@@ -273,7 +293,8 @@ class ExplorePage:
     def _adopt(self, event: gr.EventData, given: Given) -> str:
         """Take over the settings of a run: those of the visitor's own form as it began, or those its trace tells of.
 
-        Or those of a model of the list: what the page offers where only that one has what is asked for.
+        Or those of a model of the list: what the page offers where only that one has what is asked for. Or those of a run
+        at one of its words, with another number of loops, to go on from there.
         """
         lang, asked = pick_language(given[self.parts.lang]), _asked(event, contract.Adopt)
         if (offer := OFFERED.get(str(asked.get("model")))) is not None:
@@ -284,6 +305,11 @@ class ExplorePage:
         values, prompt, lost = found
         if lost:
             return status(text(lang, "live.rerun.lost", names=", ".join(lost)), bad=True)
+        if "token" in asked and "loops" in asked:
+            branch = self.service.branched(asked.get("run"), values, asked["token"], asked["loops"])
+            if branch is None:
+                return status(text(lang, "live.rerun.gone"), bad=True)
+            values, prompt = branch
         return _brings(values["model"], values, whole=True, prompt=prompt)
 
     def _offered(self, offer: Offer, prompt: str) -> str:

@@ -39,9 +39,9 @@ def snapshot(
 def _step(seen: Trace, trace: Trace, last: int, focus: Focus, panels: drawing.Panels) -> dict[str, Any]:
     """The message that takes `seen`, a beginning of `trace`, to its first `last` tokens; `seen` grows to that."""
     first = len(seen)
-    ops = drawing.fold(seen, trace.frames[first:last], focus, panels)
+    edits = drawing.fold(seen, trace.frames[first:last], focus, panels)
     rows = [drawing.token_row(frame) for frame in trace.frames[first:last]]
-    return {"first": first, "last": last, "tokens": rows, "next": drawing.next_text(seen), "ops": ops}
+    return {"first": first, "last": last, "tokens": rows, "next": drawing.next_text(seen), **edits}
 
 
 def advance(

@@ -24,7 +24,7 @@ from loopviz.app.explore.snapshot import Panels, token_row
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import dumps, wire
 from loopviz.app.sessions.registry import Registry
-from loopviz.panels import Focus
+from loopviz.panels import Focus, hero
 from loopviz.trace import Frame, Trace, changes_of
 
 SEND_EVERY = 0.08  # seconds; sending more often costs server time and no screen shows it
@@ -144,7 +144,8 @@ class Run:
             shown = shown if self.finished.is_set() else None
             place = {"run": self.id, "epoch": self.epoch, "end": self.end}
             drawn = replay.snapshot(self._shown, self.focus, self.panels, shown=shown, **place)
-            return drawn | ({"n": self.n} if self.n else {})
+            telling = {"telling": hero.telling(self.trace)} if self.end and self.focus.token is None else {}
+            return drawn | telling | ({"n": self.n} if self.n else {})
 
     def frames_message(self, clock: Callable[[], float] = time.monotonic) -> dict[str, Any] | None:
         """What happened since the last message, or None when nothing did."""
@@ -161,7 +162,7 @@ class Run:
                 "last": last,
                 "tokens": [token_row(frame) for frame in frames],
                 "next": drawing.next_text(self.trace),
-                "ops": drawing.fold(self._shown, frames, self.focus, self.panels),
+                **drawing.fold(self._shown, frames, self.focus, self.panels),
                 "end": self.end,
             }
             if self._told != (title := self._title()):
@@ -170,6 +171,8 @@ class Run:
             if self.end or clock() - self._said > SUMMARY_EVERY:
                 self._said = clock()
                 message["summaries"] = drawing.summaries(self.trace, self.focus, self.panels)
+            if self.end:
+                message["telling"] = hero.telling(self.trace)
             return message
 
     def _title(self) -> tuple[int, list[str | None]]:
@@ -189,7 +192,9 @@ class Run:
                 "tokens": [],
                 "next": drawing.next_text(self.trace),
                 "ops": {},
+                "hero": [],
                 "summaries": drawing.summaries(self.trace, self.focus, self.panels),
+                "telling": hero.telling(self.trace),
                 "end": self.end,
             }
 

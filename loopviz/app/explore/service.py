@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from loopviz.app import controls as st
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
-from loopviz.app.explore import first_run, live_changes
-from loopviz.app.explore.answers import Questions, View
+from loopviz.app.explore import live_changes
+from loopviz.app.explore.answers import Questions, View, as_prompt, text_up_to
 from loopviz.app.explore.run import SEND_EVERY, Run, Runs, messages
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.job import Job, Jobs, Refused, status
@@ -273,14 +273,36 @@ class Service(Jobs):
         Args:
             run_id: as the page knows it; the recorded run is everybody's.
         """
-        run = self.registry.get(run_id)
-        trace = first_run.stored() if run_id == first_run.RUN else None if run is None else run.trace
+        run, trace = self.registry.get(run_id), self.questions.trace(run_id)
         if trace is None:
             return None
         if run is not None and run.values:
             return dict(run.values), str(trace.meta["prompt"]), []
         values, lost = st.of_run(trace.meta)
         return dict(values), str(trace.meta["prompt"]), lost
+
+    def branched(
+        self, run_id: Any, values: Mapping[str, Any], token: int, loops: int
+    ) -> tuple[dict[str, Any], str] | None:
+        """The values and the prompt that go on from a token of a run with so many loops; None: it has no such token.
+
+        Where words stop by themselves, `loops` is the most that any may take: fewer remain possible.
+
+        Args:
+            values: those under which the run was made (:meth:`settings_of`).
+            token: the last one that is read again.
+            loops: held to what the controls offer.
+        """
+        trace = self.questions.trace(run_id)
+        if trace is None or not 0 <= token < len(trace):
+            return None
+        count = st.BY_NAME["loop_count"]
+        loops = int(min(max(loops, count.low), count.high))
+        changed: dict[str, Any] = {"loop_count": loops, "chat": False}  # the text has been through the template once
+        if values["loop_strategy"] == "dynamic_stop":
+            changed = {"max_loop_count": loops, "min_loop_count": min(loops, values["min_loop_count"]), "chat": False}
+        settings = {**values, **changed}
+        return settings | st.fitted(settings), as_prompt(trace, text_up_to(trace, token))
 
     # --- a prompt that is too long ------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from loopviz.app.sessions.messages import pack
 from loopviz.app.texts import text
 from loopviz.figures.labels import changed
 from loopviz.figures.theme import tints_of
-from loopviz.panels import PANELS, Focus, passing
+from loopviz.panels import PANELS, Focus, hero, passing
 from loopviz.panels.kit.follower import said
 from loopviz.trace import Frame, Trace, changes_of
 from loopviz.trace.changes import as_of
@@ -155,6 +155,9 @@ def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:
         "figures": {name: panel.data(trace, focus) for name, panel in panels.items()},
         "summaries": summaries(trace, focus, panels),
         "alternatives": alternatives(trace, focus),
+        "stack": hero.stack(meta),
+        "hero": hero.data(trace, focus),
+        "explained": hero.explain(trace, focus),
         **title(trace, focus.lang),
         "prompt_tokens": meta["prompt_tokens"],
         "extras": recorded(trace),
@@ -162,13 +165,17 @@ def picture(trace: Trace, focus: Focus, panels: Panels) -> dict[str, Any]:
     }
 
 
-def fold(trace: Trace, frames: Iterable[Frame], focus: Focus, panels: Panels) -> dict[str, list[Any]]:
-    """Append `frames` to `trace`; return what that changes in each panel's figure, packed."""
-    panels, ops, frames = drawable(trace, panels), {}, list(frames)
+def fold(trace: Trace, frames: Iterable[Frame], focus: Focus, panels: Panels) -> dict[str, Any]:
+    """Append `frames` to `trace`; return what that changes: in each panel's figure (`ops`, by its name), and in what stands above
+    them (`hero`), packed."""
+    panels, frames = drawable(trace, panels), list(frames)
+    ops: dict[str, list[Any]] = {}
+    above: list[Any] = []
     for frame in frames:
         with passing(frame is not frames[-1]):
             for name, panel in panels.items():
                 if found := panel.patch(trace, frame, focus):
                     ops.setdefault(name, []).extend(found)
+            above += hero.patch(trace, frame, focus)
         trace.append(frame)
-    return {name: pack(found) for name, found in ops.items()}
+    return {"ops": {name: pack(found) for name, found in ops.items()}, "hero": pack(above)}

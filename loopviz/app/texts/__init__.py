@@ -12,6 +12,7 @@ from loopviz.app.texts import (
     en,
     fields,
     footer,
+    hero,
     lab,
     learn,
     lessons,
@@ -31,6 +32,7 @@ LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
 _PARTS = (
     bounds,
     play,
+    hero,
     learn,
     lessons,
     share,

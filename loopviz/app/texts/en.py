@@ -21,7 +21,7 @@ TEXTS: dict[str, str] = {
     "prompt.placeholder": "The little robot opened the door and",
     "run": "Run",
     "stop": "Stop",
-    "examples": "Prompts to try",
+    "examples": "Try",
     # what to look for with a model
     "look.stories-loop": "Two layers, trained to be run again and again. Watch 1 − cos fall in a straight line on its log axis, and the guess change while it settles; then try 1 loop and 12.",
     "look.stories-noinject": "The same size and data as stories-loop, but no step is reminded of the input. It was trained with 5 loops on average and is best near 6; try 24 and watch it drift.",
@@ -162,7 +162,6 @@ TEXTS: dict[str, str] = {
     "live.end.stopped": "stopped",
     "live.end.memory": "ended: what is recorded of this run takes as much room as one may have here (fewer panels, loops or tokens need less)",
     "live.end.error": "ended by an error",
-    "live.legend": "loops a token took",
     "live.plain": "no looped block",
     "live.unread": "dashed: chosen, not read yet",
     "live.prompt": "prompt",

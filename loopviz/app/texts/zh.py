@@ -17,7 +17,7 @@ TEXTS: dict[str, str] = {
     "prompt.placeholder": "在此输入提示词",
     "run": "运行",
     "stop": "停止",
-    "examples": "试试提示词",
+    "examples": "试试",
     # what to look for with a model
     "look.stories-loop": "只有两层，训练时就反复运行。看 1 − cos 在对数轴上沿直线下降，猜测在收敛途中改变；再试试 1 步和 12 步循环。",
     "look.stories-noinject": "与 stories-loop 同样大小、同样的数据，但每一步都不再提醒输入。训练时平均循环 5 次，在约 6 次时表现最好；试试 24 次，看它漂走。",
@@ -151,7 +151,6 @@ TEXTS: dict[str, str] = {
     "live.end.stopped": "已停止",
     "live.end.memory": "已结束：这次运行的记录已达到此处单次运行的容量上限（减少面板、循环或词元即可）",
     "live.end.error": "因错误结束",
-    "live.legend": "每个词元的循环次数",
     "live.plain": "没有循环块",
     "live.unread": "虚线：已选出，尚未读入",
     "live.prompt": "提示词",

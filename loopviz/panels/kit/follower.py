@@ -243,6 +243,15 @@ def said(block: Mapping[str, Any], lens: str) -> Said:
     return Said(steps[ids], steps[logprobs], steps[texts])
 
 
+def chosen_by(frame: Mapping[str, Any], block: int, lens: str) -> Said:
+    """What ``frame`` would have chosen after every step; a token that skipped the block chose once, as the model did."""
+    if block < len(frame["blocks"]) and frame["blocks"][block]["n_steps"]:
+        return said(frame["blocks"][block], lens)
+    if frame["next_topk_ids"]:
+        return Said([frame["next_topk_ids"]], [frame["next_topk_logprobs"]], [frame["next_topk_texts"]])
+    return Said([[frame["next_id"]]], [[frame["next_logprob"]]], [[frame["next_text"]]])
+
+
 def lens_of(meta: Mapping[str, Any], focus: Focus) -> str:
     """The lens through which the block in focus is read: "direct", "exit", or "same" where both are one.
 

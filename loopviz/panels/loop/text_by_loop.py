@@ -118,15 +118,6 @@ class Row(NamedTuple):
         return sum(other for _, other in self.pieces)
 
 
-def _said(frame: Mapping[str, Any], block: int, lens: str) -> follower.Said:
-    """What ``frame`` would have chosen after every step; a token that skipped the block chose once, as the model did."""
-    if frame["blocks"][block]["n_steps"]:
-        return follower.said(frame["blocks"][block], lens)
-    if frame["next_topk_ids"]:
-        return follower.Said([frame["next_topk_ids"]], [frame["next_topk_logprobs"]], [frame["next_topk_texts"]])
-    return follower.Said([[frame["next_id"]]], [[frame["next_logprob"]]], [[frame["next_text"]]])
-
-
 def _steps_that_choose_anew(said: list[follower.Said]) -> list[int]:
     """The steps, 1 first, at which at least one place changes its choice: each begins a row."""
     starts = {1}
@@ -150,7 +141,7 @@ def rows(frames: Sequence[Mapping[str, Any]], block: int, lens: str, written: st
         block, lens: where the choices are read.
         written: the name of the row of the text really written.
     """
-    said = [_said(frame, block, lens) for frame in frames]
+    said = [follower.chosen_by(frame, block, lens) for frame in frames]
     starts = _steps_that_choose_anew(said)
     ends = [*(start - 1 for start in starts[1:]), max(len(column.ids) for column in said)]
     stretches = list(zip(starts, ends, strict=True))

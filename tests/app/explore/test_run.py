@@ -31,7 +31,7 @@ class Page:
         message = unwire(text)
         if message["kind"] == "snapshot":
             self.run, self.epoch, self.seq = message["run"], message["epoch"], message["seq"]
-            self.figures, self.tokens = message["figures"], message["tokens"]
+            self.figures, self.tokens, self.hero = message["figures"], message["tokens"], message["hero"]
         elif message["kind"] == "frames":
             assert message["run"] == self.run
             if message["last"] <= self.seq and (message["first"], message["last"]) != (self.seq, self.seq):
@@ -39,6 +39,7 @@ class Page:
             assert (message["first"], message["epoch"]) == (self.seq, self.epoch), "a gap"
             for name, ops in message["ops"].items():
                 apply(self.figures[name], unpack(ops))
+            apply(self.hero, unpack(message["hero"]))
             self.tokens += message["tokens"]
             self.seq = message["last"]
         self.next, self.end = message["next"], message["end"]
@@ -49,6 +50,7 @@ class Page:
         assert self.next == whole["next"]
         assert self.end == whole["end"]
         assert self.figures == whole["figures"]
+        assert self.hero == whole["hero"]
 
 
 class Clock:
