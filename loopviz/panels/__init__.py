@@ -9,7 +9,6 @@ A panel module has
   says what recording for this panel costs a run;
 * ``CODE`` (optional): the functions that compute what it shows, as ``"loopviz.model.measures:cosine"``: a page links there,
   and to the panel's own file;
-* ``LENS`` (optional): True when it reads words through the lens in focus;
 * ``USUAL`` (optional): False when a page shows it only if asked; ``tells_of(meta) -> bool`` (optional): the runs for which
   it is on all the same;
 * ``data(trace, focus) -> dict``: the figure as plain JSON data, pure; ``figure(trace, focus)`` is the same as a

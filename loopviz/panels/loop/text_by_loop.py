@@ -23,7 +23,6 @@ CODE: tuple[str, ...] = (
     "loopviz.model.exit_lens:exit_states",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
-LENS = True  # a page then records the exit lens by itself where the direct one misleads
 CHOICES = 24  # places of the text shown at most
 ROWS = 8  # different texts shown at most, beside the one written; of more, one row says how many are left out
 LEAST_ROWS = 4  # rows there is room for from the start

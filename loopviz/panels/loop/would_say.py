@@ -23,7 +23,6 @@ CODE: tuple[str, ...] = (
     "loopviz.model.exit_lens:exit_states",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
-LENS = True  # a page then records the exit lens by itself where the direct one misleads
 ROWS = 16  # steps shown at most
 PLACES = 5  # words a step at most
 CELLS = 48  # words in all, about: what a token costs to send

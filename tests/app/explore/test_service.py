@@ -383,7 +383,7 @@ def test_a_run_is_looked_at_as_the_page_wishes(service: Service) -> None:
 
 @pytest.mark.parametrize("on", [[], *([name] for name, panel in PANELS.items() if getattr(panel, "NEEDS", ()))])
 def test_what_a_panel_needs_is_recorded_only_while_it_is_on(service: Service, on: list[str]) -> None:
-    view = View.read(json.dumps({"panels": ["convergence", *on]}))
+    view = View.read(json.dumps({"panels": ["convergence", *on], "focus": {"lens": "direct"}}))
     first = shown(said(service.run("Once", values(max_new_tokens=2), "en", "me", view)))[0]
     assert set(first["extras"]) == {extra for name in on for extra in PANELS[name].NEEDS}
     assert set(first["figures"]) == {"convergence", *on}
@@ -402,7 +402,8 @@ def test_the_exit_lens_is_recorded_by_itself_where_the_direct_one_misleads(servi
     for layers, panels, lens, extras in (
         (middle, ["would_say"], None, ["exit"]),
         (middle, ["text_by_loop"], None, ["exit"]),
-        (middle, ["convergence"], None, []),
+        (middle, ["convergence"], None, ["exit"]),  # words are read above the panels, whichever are on
+        (middle, ["convergence"], "direct", []),
         (middle, ["would_say"], "direct", []),
         (last, ["would_say"], None, []),
     ):
