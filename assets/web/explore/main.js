@@ -38,7 +38,10 @@ export function mount({ element, server, props, watch, tell }) {
   const place = element.querySelector(".lv-place");
   if (page) {
     // once the visit's language, settings and words are in Gradio's parts: until then these change their sizes
-    Promise.race([page.share.settled, sleep(UNSETTLED_MS)]).then(() => unstage(early, page.root, place));
+    Promise.race([page.share.settled, sleep(UNSETTLED_MS)]).then(() => {
+      unstage(early, page.root, place);
+      page.words.reveal(page.words.selected); // what is moved is scrolled to its beginning
+    });
   } else {
     place.className = "lv";
     page = place.page = new Page(place);
