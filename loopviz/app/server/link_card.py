@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -123,11 +124,26 @@ def _ring(pen: ImageDraw, card: Card) -> None:
     gap = 0 if n == 1 else min(8.0, 120 / n)
     for i, tint in enumerate(theme.loop_tints(n)):
         begin, end = -90 + 360 * i / n + gap / 2, -90 + 360 * (i + 1) / n - gap / 2
-        pen.arc((x - radius, y - radius, x + radius, y + radius), begin, end, fill=tint, width=34)
+        pen.arc((x - radius, y - radius, x + radius, y + radius), begin, end, fill=_opaque(tint), width=34)
     number = str(card.loops)
     pen.text((x, y - 8), number, fill=INK, font=_font(76 if len(number) < 4 else 54), anchor="mm")
     _line(pen, settled(card.above, 24), x - 80, y - 82, 160, 24, SOFT, centred=True)
     _line(pen, settled(card.caption, 24), x - 80, y + 36, 160, 26, SOFT, centred=True)
+
+
+def _opaque(colour: str) -> tuple[int, int, int]:
+    """A colour of the page's, `#rrggbb`, `rgb()` or `rgba()`, as it looks on the card."""
+    if colour.startswith("#"):
+        return _hex(colour)
+    *parts, last = (float(part) for part in re.findall(r"[\d.]+", colour))
+    solid, alpha = (parts, last) if len(parts) == 3 else ([*parts, last], 1.0)
+    red, green, blue = (round(alpha * ink + (1 - alpha) * page) for ink, page in zip(solid, _hex(PAGE), strict=True))
+    return red, green, blue
+
+
+def _hex(colour: str) -> tuple[int, int, int]:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return red, green, blue
 
 
 def _pieces(text: str) -> Iterator[str]:

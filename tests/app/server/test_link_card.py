@@ -95,3 +95,16 @@ def test_a_long_text_ends_in_dots_and_stays_inside() -> None:
 def test_no_text_breaks_it(text: str) -> None:
     assert opened(draw(card(text))).size == link_card.SIZE
     assert all(ord(char) >= 32 for char in settled(text, 50))
+
+
+@pytest.mark.parametrize(
+    ("colour", "seen"),
+    [
+        ("#0a0b0c", (10, 11, 12)),
+        ("rgb(10, 11, 12)", (10, 11, 12)),
+        ("rgba(0, 0, 0, 0.5)", (123, 124, 124)),
+        ("rgba(10,11,12,1)", (10, 11, 12)),
+    ],
+)
+def test_the_page_s_tints_are_seen_on_the_card_s_ground(colour: str, seen: tuple[int, int, int]) -> None:
+    assert link_card._opaque(colour) == pytest.approx(seen, abs=1)
