@@ -38,6 +38,17 @@ export function name(node, label, hint = label) {
   node.setAttribute("aria-label", label);
 }
 
+/**
+ * What may be wider than its place is scrolled by the keyboard too, while it is.
+ * @param {HTMLElement} node
+ * @param {string} label
+ */
+export function scrollable(node, label) {
+  node.setAttribute("role", "group");
+  node.setAttribute("aria-label", label);
+  new ResizeObserver(() => (node.tabIndex = node.scrollWidth > node.clientWidth + 1 ? 0 : -1)).observe(node);
+}
+
 /** Fill `{name}` places of our own texts; of one thing in the singular, as loopviz.figures.labels.fill. */
 const COUNTED = /\{(\w+)\}((?: generated)? )(token|loop step|loop|time|layer pass)e?s\b/g;
 /** @type {(text: string, values: Record<string, any>) => string} */

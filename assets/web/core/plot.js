@@ -26,7 +26,7 @@ export class Plot {
     this.choices = el("div", "lv-choices");
     this.said = el("p", "lv-headline");
     this.plot = el("div", "lv-plot");
-    this.plot.setAttribute("role", "img");
+    this.plot.setAttribute("role", "group"); // and no picture: its buttons can be reached
     this.node = el("section", "lv-panel", el("div", "lv-panel-head", el("div", "", this.title, this.question), this.choices), this.said, this.plot);
     this.node.dataset.panel = called;
     plots.all.push(this);

@@ -1,7 +1,7 @@
 // One panel of the live part: its words, its plot, and the edits that keep its figure's data up to date.
 // Knows no panel by name. Text reaches the page through textContent only.
 
-import { el, fill, name, press } from "../core/dom.js";
+import { el, fill, name, press, scrollable } from "../core/dom.js";
 import { TOUCH, containers, headline, plotConfig, plotlyFor, untitled } from "../core/plotly.js";
 import { codeLinks, termed } from "../widgets/glossary.js";
 
@@ -90,7 +90,7 @@ export class Panel {
     this.node.setAttribute("aria-label", words.name);
     this.empty.textContent = words.no_data;
     this.plot.setAttribute("aria-label", `${words.title}. ${words.question}`);
-    this.plot.setAttribute("role", "img");
+    this.plot.setAttribute("role", "group"); // and no picture: its buttons can be reached
     this.lacks.textContent = texts["live.needs"];
     this.again.textContent = texts["live.rerun"];
     this.again.title = texts["live.rerun.same"];
@@ -98,6 +98,7 @@ export class Panel {
     this.detailsTitle.textContent = texts["live.details"];
     const formula = el("div", "lv-formula", words.formula);
     formula.dataset.formula = this.name;
+    scrollable(formula, words.name);
     /** @type {(label: string, value: string | PanelWords["how"]) => HTMLElement} */
     const row = (label, value) => el("p", "", el("b", "", `${label} `), ...termed([value].flat()));
     this.detailsBody.replaceChildren(

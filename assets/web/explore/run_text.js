@@ -85,6 +85,7 @@ export class TextView {
     const span = el("span", "lv-tok", text);
     if (text === "" || text === " ") span.classList.add("lv-blank");
     if (/^\s*\n/.test(text)) span.classList.add("lv-newline");
+    if (!text.trim()) span.setAttribute("aria-label", shown(text).replaceAll(" ", "␣") || "…"); // else it would have no name
     return span;
   }
 

@@ -2,7 +2,7 @@
 // An entry's address is `#term-<key>`, on any page address. Texts are ours, formulas made by our server; text reaches the
 // page through textContent only.
 
-import { el, fill, name, press } from "../core/dom.js";
+import { el, fill, name, press, scrollable } from "../core/dom.js";
 
 const ANCHOR = "#term-";
 
@@ -148,6 +148,7 @@ export class Glossary {
       const section = el("section", "", title, el("p", "", words));
       section.id = ANCHOR.slice(1) + key;
       if (formula) section.append(...typeset(formula), el("p", "lv-symbols", ...lettered(symbols)));
+      for (const wide of /** @type {NodeListOf<HTMLElement>} */ (section.querySelectorAll(".formula"))) scrollable(wide, called);
       if (see.length) {
         const links = termed(see.map((other) => [names.get(other), other]));
         section.append(el("p", "lv-see", `${this.texts["live.glossary.see"]} `, ...links.flatMap((link, i) => (i ? [" · ", link] : [link]))));

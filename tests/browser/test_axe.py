@@ -1,0 +1,110 @@
+"""axe-core finds nothing serious on any page, in either language and look; headings are in order (WCAG 2.2 A and AA)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from scripts.serving import served
+from tests.browser.conftest import PATIENCE
+from tests.browser.test_contrast import ALL_ON, STILL, turned
+
+AXE = Axe()
+SERIOUS = {"serious", "critical"}
+# Of less weight by axe's own measure, and still meant: a page is found through its headings and landmarks.
+ALSO = {"heading-order", "page-has-heading-one", "empty-heading", "landmark-one-main", "landmark-unique"}
+OPTIONS: dict[str, Any] = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+# Gradio's own markup, which this app does not write: (rule, part of the element's address or source) -> why it stays.
+OF_GRADIO: dict[tuple[str, str], str] = {}
+LANGS = ("en", "zh")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The address of the app with the models it comes with."""
+    with served([sys.executable, "app.py"], env={**os.environ, "OMP_NUM_THREADS": "1"}) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module", params=LANGS)
+def explore(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """Explore with every panel on, for all tests of it one after the other."""
+    page = opened(browser)
+    page.goto(f"{url}?lang={request.param}")
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    page.wait_for_function(STILL)
+    yield page
+    page.context.close()
+
+
+def opened(browser: Browser) -> Page:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.add_init_script(ALL_ON)
+    return page
+
+
+def findings(page: Page) -> list[str]:
+    """What axe finds, a line an element."""
+    found = []
+    for broken in AXE.run(page, options=OPTIONS).response["violations"]:
+        if broken["impact"] not in SERIOUS and broken["id"] not in ALSO:
+            continue
+        for node in broken["nodes"]:
+            at = " ".join(map(str, node["target"]))
+            if not any(rule == broken["id"] and (part in at or part in node["html"]) for rule, part in OF_GRADIO):
+                says = " ".join(node.get("failureSummary", "").split())
+                found.append(f"{broken['id']} ({broken['impact']}) at {at}: {says} {node['html'][:160]}")
+    return found
+
+
+def passes(page: Page) -> None:
+    """In light and in dark; no colour is on its way from one to the other."""
+    page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important }")
+    found = []
+    for _ in range(2):
+        look = "dark" if page.evaluate("document.body.classList.contains('dark')") else "light"
+        found += [f"{look}: {one}" for one in findings(page)]
+        turned(page)
+    assert not found, f"{len(found)} findings:\n" + "\n".join(found[:60])
+
+
+def test_axe_sees_a_fault(browser: Browser) -> None:
+    """Else nothing would be found on any page."""
+    page = opened(browser)
+    page.set_content(
+        "<!doctype html><html lang=en><title>t</title><main><h1>a</h1><h3>b</h3><button></button><p style='color:#aaa'>grey</p></main>"
+    )
+    assert {one.split()[0] for one in findings(page)} == {"heading-order", "button-name", "color-contrast"}
+    page.context.close()
+
+
+def test_the_recorded_run(explore: Page) -> None:
+    passes(explore)
+
+
+def test_a_word_held_and_every_group_of_settings_open(explore: Page) -> None:
+    explore.evaluate("document.querySelectorAll('#lv-settings .label-wrap:not(.open)').forEach((node) => node.click())")
+    explore.evaluate("document.querySelector('.lv').page.look({ token: 12, step: 1, pins: [3] })")
+    explore.wait_for_function("() => !document.querySelector('.lv').page.looking")
+    explore.wait_for_function(STILL)
+    explore.evaluate("document.querySelectorAll('.lv-panel details').forEach((node) => (node.open = true))")
+    passes(explore)
+
+
+@pytest.mark.parametrize("lang", LANGS)
+@pytest.mark.parametrize("at", ["compare", "lab"])
+def test_a_page_as_it_opens(browser: Browser, url: str, at: str, lang: str) -> None:
+    page = opened(browser)
+    page.goto(f"{url}{at}?lang={lang}")
+    page.wait_for_selector('.lv-page[data-ready="1"]')
+    page.evaluate("document.querySelectorAll('.lv details').forEach((node) => (node.open = true))")
+    passes(page)
+    page.context.close()
