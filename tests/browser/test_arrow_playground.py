@@ -107,6 +107,7 @@ def test_what_is_drawn_is_in_the_prompt_and_what_is_typed_is_drawn(page: Page) -
     expect(page.locator(".lv-arrows-said")).to_contain_text("The prompt is no graph")
     assert graph(page) == "a>b b>k a?"
     # a prompt that Gradio puts there itself, by a button
+    page.click("#lv-try .lv-drop-open")
     page.locator(".lv-example").nth(1).click()
     page.wait_for_function("() => document.querySelector('.lv').page.arrows.graph.problem.start === 'm'")
     assert graph(page) == page.input_value(PROMPT)
