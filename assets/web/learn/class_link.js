@@ -74,11 +74,12 @@ export class ClassLink {
 
   async take() {
     this.address.select();
+    let done = true;
     try {
-      await navigator.clipboard.writeText(this.address.value);
-      this.told.textContent = this.page.text("lesson.class.copied");
+      await navigator.clipboard.writeText(this.address.value); // not there on plain http
     } catch {
-      /* it is selected: the visitor copies it */
+      done = document.execCommand("copy"); // old, but needs no https; else it is selected, to be copied by hand
     }
+    if (done) this.told.textContent = this.page.text("lesson.class.copied");
   }
 }
