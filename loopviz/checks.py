@@ -156,6 +156,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "lesson_few_loops": "there are {n} loops; ask for one of them, or let it run more",
         "lesson_undefined": "is not defined at this loop; ask for another",
         "lesson_one_token": "the prompt has one token, and none after it to be predicted; write a longer one",
+        "lesson_no_arrows": "the first run's prompt is no problem of arrows, such as a>b b>c a?; write one, or leave the picture out",
         "lesson_cut_short": "ended before its prompt was read; run it again",
     }
 )

@@ -1281,6 +1281,14 @@ class MeasuredValue(TypedDict):
     said: Words
 
 
+class LessonWay(TypedDict):
+    """The way of a run through a problem of arrows."""
+
+    prompt: str
+    steps: list[tuple[str, Number]]  # where its state stands after each loop
+    said: tuple[str, Number]  # what the model said
+
+
 class LessonResult(_LessonState):
     """What a step's runs have come to."""
 
@@ -1288,6 +1296,7 @@ class LessonResult(_LessonState):
     end: MeasureEnd
     measured: dict[str, MeasuredValue]
     says: Words  # of a what-if: its sentence
+    way: Union[LessonWay, None]  # noqa: UP007  # of the first run, where the step has that picture
     made_with: Texts  # versions, and where each model came from
 
 

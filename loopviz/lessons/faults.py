@@ -44,6 +44,7 @@ from loopviz.trace.typed import hints_of
 
 MOST_FAULTS = 40  # that are told at once
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
+ARROWS = re.compile(r"(?:[a-z]>[a-z]\s+)*[a-z]\?")  # a problem of the task "follow the arrows"
 PLACE = re.compile(r"\{(\w+)\}")  # of a measured value, in a sentence
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS: Mapping[Any, Term] = {
@@ -222,6 +223,9 @@ def _step(step: LessonStep, path: str) -> Iterator[FieldError]:
         if name in step:
             yield from _words(f"{path}.{name}", step[name])
     yield from _part(step, path)
+    first = next(iter(step["runs"].values()), None)
+    if "picture" in step and first is not None and not ARROWS.fullmatch(first["prompt"].strip()):
+        yield _fault(f"{path}.picture", step["picture"], "lesson_no_arrows")
     yield from _predict(step["predict"], step, f"{path}.predict")
     yield from _words(f"{path}.why", step["why"], step["measure"])
     if "what_if" in step:

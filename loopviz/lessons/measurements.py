@@ -129,6 +129,24 @@ def guesses_of(trace: Trace, asked: LessonMeasure) -> list[str]:
     return [texts[0].strip(" ") for texts in block["steps"]["exit_topk_texts"]]
 
 
+def stands(trace: Trace) -> tuple[list[tuple[str, float | None]], tuple[str, float | None]]:
+    """After the prompt: where each loop's state stands (the direct lens), and what the model said then; with probabilities.
+
+    For a picture of the way: what would be said, the exit lens, is further on where layers after the loop go on by themselves.
+    """
+    frame = frame_at(trace, {"what": "guesses", "run": ""})
+    steps = frame["blocks"][-1]["steps"] if frame["blocks"] else {"topk_texts": [], "topk_logprobs": []}
+    pairs = zip(steps["topk_texts"], steps["topk_logprobs"], strict=True)
+    return [(texts[0].strip(), _share(logs[0])) for texts, logs in pairs], (
+        frame["next_text"].strip(),
+        _share(frame["next_logprob"]),
+    )
+
+
+def _share(logprob: float | None) -> float | None:
+    return None if logprob is None else math.exp(logprob)
+
+
 def _guesses(trace: Trace, asked: LessonMeasure, other: Any) -> Any:
     return _at(asked, guesses_of(trace, asked))
 

@@ -48,6 +48,9 @@ What = Literal[
 ]
 
 
+Picture = Literal["arrow_graph"]  # the problem of arrows that the first run's prompt is
+
+
 class Words(TypedDict):
     """A sentence, in each language of the page."""
 
@@ -202,6 +205,7 @@ class LessonStep(_LessonStep, total=False):
     """A question, and what answers it."""
 
     about: Words  # what is to be known before it
+    picture: Picture  # beside the question, and of the run once it is made
     what_if: WhatIf
     notes: Words  # for who presents it
 

@@ -26,13 +26,15 @@ APP = PACKAGE / "app"
 # Numbers of a module of the app that are no limits of a server, and why.
 NO_LIMITS = {
     "how often something is done, or looked at": """
-        main.WARM_AFTER compare.run.SEND_EVERY compare.run.WEIGH_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
+        main.WARM_AFTER compare.run.SEND_EVERY compare.run.WEIGH_EVERY learn.run.SEND_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
         explore.event_stream.KEEP_ALIVE lab.run.SEND_EVERY lab.run.DRAW_EVERY sessions.models.LINGER sessions.models.LOOK
         sessions.waiting_line._LOOK sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
         compare.request.SWEEP_LEAST compare.request.SWEEP_MOST compare.request.SWEEP lab.service.SIZES_LIMIT
-        contract.MOST_SLUG
+        contract.MOST_SLUG contract.MOST_STUDENT
+        learn.answer_file.LONGEST learn.answer_file.MOST learn.lesson_link.MOST_CHARACTERS learn.lesson_link.MOST_IN_CODE
+        learn.lesson_link._MOST_BYTES
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
         controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
         controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT

@@ -187,6 +187,17 @@ def test_a_line_is_drawn_by_keyboard_and_by_pointer(visit: Callable[..., Page]) 
     expect(page.locator(".lv-numbers tbody tr")).to_have_count(8)
 
 
+def test_the_arrows_of_a_lesson_are_a_picture_and_the_token_goes_the_way_of_the_run(visit: Callable[..., Page]) -> None:
+    page = visit("?lesson=arrows", at="learn", apart=True, reduced_motion="reduce")
+    page.wait_for_selector('.lv-page[data-lesson="arrows"] .lv-arrows-svg')
+    assert page.locator(".lv-arrows-hops li").count() == 0, "nothing is given away"
+    page.locator(".lv-choice-entry").nth(2).click()
+    page.click(".lv-step .lv-go:visible")
+    expect(page.locator(".lv-verdict")).to_have_text("Right.")
+    expect(page.locator(".lv-arrows-hops li")).to_have_count(5)
+    expect(page.locator(".lv-arrows-verdict")).to_contain_text("c → f → n → g → i")
+
+
 def test_a_blind_step_shows_texts_without_names_and_names_them_after_the_guess(visit: Callable[..., Page]) -> None:
     page = visit("?lesson=slots", at="learn", apart=True)
     page.wait_for_selector('.lv-page[data-lesson="slots"]')

@@ -82,6 +82,8 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], None], str, str]] = {
     "an empty prompt": (put("steps[0].runs.run.prompt", ""), "steps[0].runs.run.prompt", "lesson_blank"),
     "a parameter that a measurement does not take": (put("steps[0].measure.loops.loop", 2), "steps[0].measure.loops.loop", "not_a_field"),
     "a parameter that a measurement needs": (cut("steps[3].measure.same.other"), "steps[3].measure.same.other", "missing"),
+    "a picture of what is no problem of arrows": (put("steps[0].picture", "arrow_graph"), "steps[0].picture", "lesson_no_arrows"),
+    "a picture that there is not": (put("steps[0].picture", "cat"), "steps[0].picture", "one_of"),
     "a format of tomorrow": (put("format", 2), "format", "one_of"),
 }  # fmt: skip
 

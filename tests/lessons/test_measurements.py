@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loopviz.checks import FieldError
-from loopviz.lessons.measurements import MEASUREMENTS, kind_of, measure, word_ends
+from loopviz.lessons.measurements import MEASUREMENTS, kind_of, measure, stands, word_ends
 from loopviz.lessons.schema import What
 from loopviz.trace import Trace, encode_states
 from tests.trace.synthetic import make_meta, random_frames
@@ -75,6 +75,14 @@ def test_loops_of_a_word_of_all_words_and_the_hardest() -> None:
     assert found("loops", word=">") == 3
     assert found("mean_loops") == pytest.approx((1 + 3 + 2 + 4 + 2) / 5)
     assert found("hardest_word") == "h"
+
+
+def test_where_the_state_stands_is_read_straight_from_it() -> None:
+    steps, said = stands(RUN)
+    columns = RUN.frames[3]["blocks"][0]["steps"]
+    assert [word for word, _ in steps] == [texts[0].strip() for texts in columns["topk_texts"]]
+    assert [p for _, p in steps] == pytest.approx([math.exp(logs[0]) for logs in columns["topk_logprobs"]])
+    assert said == ("?", pytest.approx(math.exp(RUN.frames[3]["next_logprob"])))
 
 
 def test_chance_change_and_kl_by_loop_or_at_one() -> None:

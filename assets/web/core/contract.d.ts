@@ -94,6 +94,7 @@ export interface LessonStep {
   predict: ChoicePrediction | NumberPrediction | LinePrediction | BlindPrediction;
   why: Words;
   about?: Words;
+  picture?: "arrow_graph";
   what_if?: WhatIf;
   notes?: Words;
 }
@@ -1245,6 +1246,15 @@ export interface MeasuredValue {
   said: Words;
 }
 
+/** The way of a run through a problem of arrows. */
+export interface LessonWay {
+  prompt: string;
+  /** where its state stands after each loop */
+  steps: ([string, number | null])[];
+  /** what the model said */
+  said: [string, number | null];
+}
+
 /** What a step's runs have come to. */
 export interface LessonResult {
   run: string;
@@ -1258,6 +1268,8 @@ export interface LessonResult {
   measured: Record<string, MeasuredValue>;
   /** of a what-if: its sentence */
   says: Words;
+  /** of the first run, where the step has that picture */
+  way: LessonWay | null;
   /** versions, and where each model came from */
   made_with: Record<string, string>;
 }

@@ -1,5 +1,6 @@
 // A step of a lesson on screen: question, guess, what is run, what was measured, why, and what if.
 
+import { ARROW_TASK } from "../core/contract.js";
 import { el, press } from "../core/dom.js";
 import { measuredNodes, written } from "./measured.js";
 import { predictionOf } from "./prediction.js";
@@ -9,6 +10,8 @@ import { predictionOf } from "./prediction.js";
 /** @typedef {import("./measured.js").Part} Part */
 
 export class StepView {
+  /** @type {import("../widgets/arrow_graph.js").ArrowGraph | null} the problem as a picture */
+  graph = null;
   /** @type {LessonResult | null} what its runs came to */
   result = null;
   /** @type {Judged | null} how the guess stands to that */
@@ -51,6 +54,8 @@ export class StepView {
     this.status = el("span", "lv-status");
     this.status.setAttribute("role", "status");
     this.bar = el("progress", "lv-progress");
+    this.pictured = el("div", "lv-step-picture");
+    if (this.step.picture) this.draw();
     this.verdict = el("p", "lv-verdict");
     this.heading = el("h4", "lv-step-result");
     this.heading.tabIndex = -1;
@@ -71,7 +76,28 @@ export class StepView {
     const buttons = el("div", "lv-buttons-row", this.go, this.reveal, this.halt);
     this.row = el("div", "lv-card-row", buttons, this.status);
     const ways = el("div", "lv-step-ways", this.back, this.next);
-    this.node = el("article", "lv-step", this.count, this.title, this.about, this.prediction.node, details, this.row, this.bar, this.outcome, this.what_if, ways);
+    this.node = el("article", "lv-step", this.count, this.title, this.about, this.pictured, this.prediction.node, details, this.row, this.bar, this.outcome, this.what_if, ways);
+  }
+
+  /** The problem of arrows as a graph: to be looked at, for what is run is the lesson's own. */
+  async draw() {
+    const { ArrowGraph } = await import("../widgets/arrow_graph.js");
+    const { prompt } = Object.values(this.step.runs)[0];
+    this.graph = new ArrowGraph({ task: ARROW_TASK });
+    this.graph.label(this.page.frame.texts);
+    this.graph.set(prompt);
+    this.pictured.replaceChildren(this.graph.node);
+    /** @type {HTMLElement} */ (this.graph.node.firstElementChild).inert = true;
+    this.outcomeWords();
+  }
+
+  /** The token goes the way of the run. */
+  hop() {
+    const { way, run } = this.result;
+    if (!this.graph || !way) return;
+    /** @type {(guess: [string, number | null]) => import("../widgets/arrow_graph.js").Guess} */
+    const told = ([text, p]) => ({ text, p });
+    this.graph.show({ id: run, prompt: way.prompt, guesses: way.steps.map(told), said: told(way.said) });
   }
 
   // --- words ---------------------------------------------------------------------------------------------------------
@@ -113,6 +139,7 @@ export class StepView {
     this.back.textContent = this.text("lesson.back");
     this.next.textContent = this.text(place + 1 < total ? "lesson.next" : "lesson.finish");
     this.prediction.label();
+    this.graph?.label(this.page.frame.texts);
     this.outcomeWords();
     this.show();
   }
@@ -202,6 +229,7 @@ export class StepView {
       this.found.replaceChildren(...measuredNodes(this, step, result, own));
       this.why.replaceChildren(this.whyTitle, this.said(judged.why));
       this.prediction.show(result, judged);
+      this.hop();
     }
     if (tried?.end === "done") this.trial.replaceChildren(el("p", "lv-says", this.said(tried.says)), ...measuredNodes(this, step.what_if, tried));
     else this.trial.replaceChildren();

@@ -16,7 +16,7 @@ from loopviz.app.controls.model_name import short_name
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
 from loopviz.app.texts import LANGUAGES
-from loopviz.lessons.measurements import Measured, kind_of
+from loopviz.lessons.measurements import Measured, kind_of, stands
 from loopviz.lessons.play import Planned, make, measure_part, part_of
 from loopviz.lessons.schema import Lesson, LessonStep, Part
 from loopviz.lessons.sentences import filled, said
@@ -58,6 +58,7 @@ class Attempt:
         self.texts: dict[str, str] = {}
         self.measured: dict[str, Measured] = {}
         self.made_with: dict[str, str] = {}
+        self.way: dict[str, Any] | None = None  # through a problem of arrows, where the step has that picture
         self.making, self.done = "", 0
         self.total = sum(run.request.settings["max_new_tokens"] for run, _ in runs)
         self.end: str | None = None  # done, stopped, time, memory, error
@@ -92,6 +93,10 @@ class Attempt:
             if self.stop.is_set():
                 return
         self.measured = measure_part(self.part, self._traces)
+        if "picture" in self.part:
+            first = self._traces[self.runs[0][0].name]
+            steps, came = stands(first)
+            self.way = {"prompt": first.meta["prompt"], "steps": steps, "said": came}
 
     def _take(self, run: Planned, trace: Trace) -> None:
         """A token more of a run."""
@@ -131,6 +136,7 @@ class Attempt:
             "end": self.end,
             "measured": {name: self._measured(name, value) for name, value in self.measured.items()},
             "says": self.sentence(self.step["what_if"]["says"] if self.what_if else dict.fromkeys(LANGUAGES, "")),
+            "way": self.way,
             "made_with": self.made_with,
         }
 

@@ -130,6 +130,7 @@ _ZH = {
     "lesson_few_loops": "共有 {n} 次循环；请写其中的一次，或让它多循环几次",
     "lesson_undefined": "在这一次循环没有定义；请换一次",
     "lesson_one_token": "提示词只有一个词元，后面没有可预测的；请写长一些",
+    "lesson_no_arrows": "第一个运行的提示词不是箭头题（如 a>b b>c a?）；请写一道，或去掉这幅图",
     "lesson_cut_short": "还没读完提示词就结束了；请再运行一次",
 }
 

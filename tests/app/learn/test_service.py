@@ -157,6 +157,17 @@ def test_a_what_if_is_run_and_says_its_sentence(lessons: Lessons) -> None:
     assert tried(lessons, what_if=True)["says"] == {"en": "Now 2.", "zh": "现在 2 次。"}
 
 
+def test_a_step_with_a_picture_of_arrows_brings_the_way_of_its_first_run(lessons: Lessons) -> None:
+    lesson = toy()
+    step(lesson, "count")["picture"] = "arrow_graph"
+    step(lesson, "count")["runs"]["run"]["prompt"] = "a>b b>c a?"
+    assert tried(lessons)["way"] is None
+    way = tried(lessons, lesson=lesson)["way"]
+    assert way["prompt"] == "a>b b>c a?"
+    assert len(way["steps"]) == 4
+    assert 0 < way["said"][1] <= 1
+
+
 def test_how_far_it_is_is_told_meanwhile(lessons: Lessons) -> None:
     told = [message for message in said(lessons.run(asked("blind"), "me")) if message["kind"] == "progress"]
     assert told[0]["done"] == 0
