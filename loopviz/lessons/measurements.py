@@ -135,12 +135,10 @@ def stands(trace: Trace) -> tuple[list[tuple[str, float | None]], tuple[str, flo
     For a picture of the way: what would be said, the exit lens, is further on where layers after the loop go on by themselves.
     """
     frame = frame_at(trace, {"what": "guesses", "run": ""})
-    steps = frame["blocks"][-1]["steps"] if frame["blocks"] else {"topk_texts": [], "topk_logprobs": []}
-    pairs = zip(steps["topk_texts"], steps["topk_logprobs"], strict=True)
-    return [(texts[0].strip(), _share(logs[0])) for texts, logs in pairs], (
-        frame["next_text"].strip(),
-        _share(frame["next_logprob"]),
-    )
+    steps = frame["blocks"][-1]["steps"] if frame["blocks"] else None
+    pairs = zip(steps["topk_texts"], steps["topk_logprobs"], strict=True) if steps is not None else ()
+    said = frame["next_text"].strip(), _share(frame["next_logprob"])
+    return [(texts[0].strip(), _share(logs[0])) for texts, logs in pairs], said
 
 
 def _share(logprob: float | None) -> float | None:
