@@ -34,7 +34,6 @@ NO_LIMITS = {
         compare.request.SWEEP_LEAST compare.request.SWEEP_MOST compare.request.SWEEP lab.service.SIZES_LIMIT
         contract.MOST_SLUG contract.MOST_STUDENT
         learn.answer_file.LONGEST learn.answer_file.MOST learn.lesson_link.MOST_CHARACTERS learn.lesson_link.MOST_IN_CODE
-        learn.lesson_link._MOST_BYTES
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
         controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
         controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT
