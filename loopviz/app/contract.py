@@ -52,8 +52,7 @@ QUERIES: Mapping[str, str] = {
     "look": "__theme",
 }  # the last one is Gradio's
 OWN_LESSON = "own"  # behind the # of an address, where no server sees it: a teacher's own lesson, packed
-# What a link of our own pages asks of Explore as it opens: to run what the link holds, or the check of the instrument.
-HASHES: Mapping[str, str] = {"run": "run", "check": "check"}
+CHECK = "check"  # behind the # of Explore's address: the check of the instrument is asked for
 FOOTER = "lv-foot"  # the class of every page's foot
 # What a browser remembers. The language is written as it is, the rest as JSON.
 STORED: Mapping[str, str] = {
@@ -110,7 +109,7 @@ CONSTANTS: Mapping[str, Any] = {
     "PAGES": PAGES,
     "QUERIES": QUERIES,
     "OWN_LESSON": OWN_LESSON,
-    "HASHES": HASHES,
+    "CHECK": CHECK,
     "FOOTER": FOOTER,
     "STORED": STORED,
     "TICKET_HEADER": TICKET_HEADER,

@@ -6,7 +6,7 @@ export const RECORDED: "recorded";
 export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly compare: "./compare"; readonly lab: "./lab"; };
 export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task: "task"; readonly lesson: "lesson"; readonly name: "name"; readonly look: "__theme"; };
 export const OWN_LESSON: "own";
-export const HASHES: { readonly run: "run"; readonly check: "check"; };
+export const CHECK: "check";
 export const FOOTER: "lv-foot";
 export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; };
 export const TICKET_HEADER: "x-loopviz-visit";

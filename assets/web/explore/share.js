@@ -41,6 +41,8 @@ export class Share {
   wish = 0;
   /** @type {number | undefined} until that takes too long */
   late = undefined;
+  /** @type {Promise<void>} until the link of the address has been read */
+  read = Promise.resolve();
   /** @type {string | undefined} the language in which the link of the address was told of */
   followed = undefined;
   /** @type {HTMLElement | undefined} what is told of it */
@@ -100,7 +102,7 @@ export class Share {
     name(this.notice.close, texts["live.share.close"]);
     this.label();
     this.show();
-    if (this.word !== null) this.follow();
+    if (this.word !== null) this.read = this.follow();
   }
 
   /** The words of the menu, as the run on screen has them. */

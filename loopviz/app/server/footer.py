@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from loopviz.app.contract import FOOTER, HASHES, PAGES
+from loopviz.app.contract import CHECK, FOOTER, PAGES
 from loopviz.app.server import citation, source_code
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.paths import ASSETS
@@ -80,9 +80,7 @@ def _words(lang: str) -> str:
         hint = escape(text(lang, "foot.verified.hint", **told, **more), quote=True)
         extra = f' class="lv-verified" title="{hint}" data-model="{escape(found["model"], quote=True)}"'
         extra += f' data-panel="{escape(found["panel"], quote=True)}"'
-        parts.append(
-            _link(f"{PAGES['explore']}#{HASHES['check']}", text(lang, "foot.verified", most=more["most"]), extra)
-        )
+        parts.append(_link(f"{PAGES['explore']}#{CHECK}", text(lang, "foot.verified", most=more["most"]), extra))
     return "".join(parts)
 
 
