@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from loopviz.app.explore import first_run
 from loopviz.panels import PANELS
 from tests.browser.conftest import PATIENCE
-from tests.browser.test_explore import SHOWN, Visit, data, drawn, ended, inside, run, same_as_server, settle
+from tests.browser.test_explore import SHOWN, Visit, data, drawn, ended, inside, run, same_as_server, settle, way
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_a_preset_sets_the_loop_and_runs(visit: Visit) -> None:
     settle(page, "sampling", "max_new_tokens", 10)
     page.get_by_role("textbox", name="Prompt").first.fill("Once upon a time")
     before = data(page, "run")
-    page.get_by_role("button", name="One shared slot").click()
+    way(page, "one_slot")
     page.wait_for_function("before => !['', before].includes(document.querySelector('.lv').dataset.run)", arg=before)
     ended(page)
     assert inside(page, "page.tokens[0][1]") == [4]
