@@ -296,6 +296,7 @@ export class Page {
 
   recolour() {
     this.view?.outcomeWords();
+    this.mark();
   }
 
   // --- running ---------------------------------------------------------------------------------------------------
@@ -407,6 +408,7 @@ export class Page {
   mark() {
     this.root.dataset.state = this.running ? "running" : "idle";
     this.root.dataset.lesson = this.lesson?.id ?? "";
+    this.root.dataset.drawn = "true"; // pictures are, as soon as there are numbers
     this.root.dataset.ready = "1";
   }
 }
