@@ -1,7 +1,7 @@
 """What watching costs: the page in a real Chromium beside the engine alone, on the same model, prompt and settings.
 
     python benchmarks/page.py                                  a random model of about two million parameters
-    python benchmarks/page.py --panels all --rate 20           every panel switched on, no faster than 20 tokens a second
+    python benchmarks/page.py --panels all --rate 20           every panel of the open group switched on, no faster than 20 tokens a second
     python benchmarks/page.py --model smollm2-135m-instruct --start 10 --end 14 --tokens 48
 
 Prints medians over the repeats: bytes over the wire a token, plot nodes rebuilt while streaming, milliseconds from the
@@ -48,7 +48,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loops", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=200, help="new tokens of a run")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--panels", choices=("usual", "all"), default="usual", help="which are switched on")
+    parser.add_argument(
+        "--panels", choices=("usual", "all"), default="usual", help="which of the group are switched on"
+    )
+    parser.add_argument(
+        "--group", default="thinking", help="the group of panels that is open: thinking, words, memory, cost"
+    )
     parser.add_argument("--rate", type=float, help="tokens a second at most, as a larger model would make them")
     parser.add_argument("--serve", metavar="FILE", help=argparse.SUPPRESS)  # what this script starts itself with
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -138,8 +143,8 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
 
     page = browser.new_page(viewport={"width": 1280, "height": 1600})
     page.set_default_timeout(600_000)
-    if options.panels == "all":
-        page.add_init_script(page_script.ALL_PANELS % json.dumps(list(watched_panels(options))))
+    on, group = (json.dumps(shown) for shown in (list(watched_panels(options)), options.group))
+    page.add_init_script(page_script.PANELS_ON % (on, group))
     wire = {"bytes": 0.0}
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
@@ -219,11 +224,12 @@ def growth(draws: dict[str, list[tuple[int, float]]], tokens: int) -> float:
 
 
 def watched_panels(options: argparse.Namespace) -> dict[str, Any]:
-    """The panels that are on, by name."""
+    """The panels that are drawn, by name: those of the open group that are on."""
     from loopviz.app.explore.first_run import usual_panels
     from loopviz.panels import PANELS
 
-    return dict(PANELS if options.panels == "all" else usual_panels())
+    there = PANELS if options.panels == "all" else usual_panels()
+    return {name: panel for name, panel in there.items() if options.group == panel.GROUP}
 
 
 def engine_run(loaded: Any, options: argparse.Namespace) -> dict[str, float]:

@@ -85,7 +85,8 @@ STOP = """
 })
 """
 
-# Every panel switched on, as a visitor's browser remembers it.
-ALL_PANELS = """
+# These panels switched on and this group open, as a visitor's browser remembers it.
+PANELS_ON = """
 localStorage.setItem('loopviz.panels', JSON.stringify(Object.fromEntries(%s.map((name) => [name, true]))));
+localStorage.setItem('loopviz.group', JSON.stringify(%s));
 """

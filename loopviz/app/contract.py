@@ -59,6 +59,7 @@ STORED: Mapping[str, str] = {
     "lang": "loopviz.lang",
     "dark": "loopviz.dark",
     "panels": "loopviz.panels",
+    "group": "loopviz.group",
     "speed": "loopviz.speed",
     "tour": "loopviz.tour",
     "lessons": "loopviz.lessons",
@@ -78,6 +79,7 @@ ARROW_TASK: Mapping[str, Union[str, int]] = {"model": "arrows-loop", "nodes": 16
 MOST_SLUG = 60  # characters of a stranger's name in a file's name
 # Elements that Gradio builds and the script looks for, by their ids.
 ELEMENTS: Mapping[str, str] = {
+    "control": "ctl-",  # and `<control>`
     "prompt": "ctl-prompt",
     "run": "lv-run",
     "stop": "lv-stop",
@@ -274,6 +276,7 @@ class PanelEntry(TypedDict):
     """A panel that there is."""
 
     name: str
+    group: str  # one of the page's `groups`
     words: PanelWords
     needs: list[str]  # extras that a run must have recorded
     usual: bool  # whether it is on until a visitor says otherwise
@@ -293,6 +296,7 @@ class _ExploreConfig(TypedDict):
     kind: Literal["config"]
     lang: Lang
     texts: Texts
+    groups: list[str]  # of panels: a tab each
     panels: list[PanelEntry]
     toolbar: Texts
     templates: Templates
@@ -516,7 +520,8 @@ class ModelStatus(_ModelStatus, total=False):
 class View(TypedDict, total=False):
     """How runs are looked at: with which panels, from where. Sent inside of other things, as JSON of its own."""
 
-    panels: list[str]
+    panels: list[str]  # those of the open group that are on: what is drawn
+    on: list[str]  # those of all groups: what is recorded, what a report holds
     focus: Focus
 
 
@@ -650,7 +655,8 @@ class Holds(TypedDict):
 class OpenedLink(TypedDict):
     """What a link asks of the page's script."""
 
-    panels: Union[list[str], None]  # noqa: UP007  # None: the usual ones
+    panels: Union[list[str], None]  # noqa: UP007  # None: the usual ones; as they are in a group of which none is named
+    group: Text  # the one to open; None: the page's own choice
     focus: Focus
     told: list[str]
     snapshot: Union[ExploreSnapshot, None]  # noqa: UP007  # None: the view waits for the visitor's next run

@@ -2,7 +2,7 @@
 
 A panel module has
 
-* ``NAME``: its identifier; ``ORDER``: its place on a page;
+* ``NAME``: its identifier; ``GROUP``: the one of ``GROUPS`` it stands in, each a tab of a page; ``ORDER``: its place there;
 * ``NEEDS`` (optional): the extras a run must have recorded for it; then ``TEXTS`` has ``not_recorded`` as well, which is
   what its figure says of a run that has not;
 * ``TEXTS``: ``{"en": {...}, "zh": {...}}`` with the keys of ``TEXT_KEYS`` and its own axis and hover labels; ``cost``
@@ -35,21 +35,26 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Collection
 from types import ModuleType
 
 from loopviz.figures.edits import Op, apply, figure_json
 from loopviz.panels.kit.focus import LANGUAGES, METRICS, Focus
 from loopviz.panels.kit.follower import passing
 
+# What the panels of a page are about: tabs, in this order; a page opens on the first. Their words: ``live.group.<name>``.
+GROUPS = ("thinking", "words", "memory", "cost")
 TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "cost", "no_data")
 # What panels are built with, and what a page says of one word above them; every other folder here holds panels.
 _NO_PANELS = ("kit", "hero")
 
 
 def _check(module: ModuleType) -> ModuleType:
-    for attribute in ("NAME", "ORDER", "TEXTS", "data", "figure", "patch", "summary"):
+    for attribute in ("NAME", "GROUP", "ORDER", "TEXTS", "data", "figure", "patch", "summary"):
         if not hasattr(module, attribute):
             raise ImportError(f"{module.__name__}: a panel must have {attribute}")
+    if module.GROUP not in GROUPS:
+        raise ImportError(f"{module.__name__}: GROUP={module.GROUP!r} must be one of {', '.join(GROUPS)}")
     for lang in LANGUAGES:
         lacking = [key for key in TEXT_KEYS if not module.TEXTS.get(lang, {}).get(key)]
         if getattr(module, "NEEDS", ()) and not module.TEXTS.get(lang, {}).get("not_recorded"):
@@ -69,4 +74,22 @@ def _discover() -> dict[str, ModuleType]:
 
 PANELS: dict[str, ModuleType] = _discover()
 
-__all__ = ["LANGUAGES", "METRICS", "PANELS", "TEXT_KEYS", "Focus", "Op", "apply", "figure_json", "passing"]
+
+def group_of(names: Collection[str]) -> str:
+    """The group in which panels of these names are to be seen: the first that holds one of them, else the first there is."""
+    return next((group for group in GROUPS if any(group == PANELS[name].GROUP for name in names)), GROUPS[0])
+
+
+__all__ = [
+    "GROUPS",
+    "LANGUAGES",
+    "METRICS",
+    "PANELS",
+    "TEXT_KEYS",
+    "Focus",
+    "Op",
+    "apply",
+    "figure_json",
+    "group_of",
+    "passing",
+]

@@ -109,7 +109,11 @@ def test_a23_explore_is_chinese(visit: Callable[..., Page]) -> None:
     chinese(page, written(page))
     run(page)
     ended(page)
-    drawn(page)
+    for tab in reversed(page.locator(".lv-tab").all()):
+        tab.click()
+        page.wait_for_function("() => !document.querySelector('.lv').page.looking")
+        drawn(page)
+        chinese(page, written(page))
     page.locator(".lv-share").click()
     chinese(page, written(page))
     page.keyboard.press("Escape")

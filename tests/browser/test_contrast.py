@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,13 +14,13 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from loopviz.export import report
-from loopviz.panels import Focus
+from loopviz.panels import PANELS, Focus
 from scripts.serving import served
 from tests.browser.conftest import PATIENCE
 from tests.browser.contrast import contrast, faint
 from tests.export.test_report import hostile
 
-ALL_ON = "localStorage.setItem('loopviz.panels', JSON.stringify({ instrument: true, key_similarity: true, attention: true, kv_projection: true }))"
+ALL_ON = f"localStorage.setItem('loopviz.panels', JSON.stringify({json.dumps(dict.fromkeys(PANELS, True))}))"
 STILL = "() => { const d = document.querySelector('.lv').dataset; return d.end && d.drawn === d.t; }"
 DRAWN = """() => { const page = document.querySelector('.lv-page');
   return page ? page.dataset.drawn === 'true' : (({ drawn, t }) => drawn === t)(document.querySelector('.lv').dataset); }"""
@@ -67,7 +68,17 @@ def turned(page: Page) -> None:
 
 
 def read(page: Page) -> None:
-    """All of the page can be read, in light and in dark."""
+    """All of the page can be read, in light and in dark; of Explore's panels every group."""
+    read_as_it_is(page)
+    for tab in page.locator(".lv-tab[aria-selected=false]").all():
+        tab.click()
+        page.wait_for_function("() => !document.querySelector('.lv').page.looking")
+        page.wait_for_function(STILL)
+        read_as_it_is(page)
+
+
+def read_as_it_is(page: Page) -> None:
+    """What of the page is shown can be read, in light and in dark."""
     found = []
     for _ in range(2):
         look = "dark" if page.evaluate("document.body.classList.contains('dark')") else "light"
@@ -105,11 +116,11 @@ def test_a20_the_recorded_run_and_a_word_held_can_be_read(explore: Page) -> None
 def test_a20_glossary_and_tour_can_be_read(explore: Page) -> None:
     explore.click("#lv-learn .lv-glossary-open")
     explore.wait_for_selector(".lv-glossary section")
-    read(explore)
+    read_as_it_is(explore)
     explore.keyboard.press("Escape")
     explore.click("#lv-learn .lv-tour-open")
     explore.wait_for_selector(".lv-tour")
-    read(explore)
+    read_as_it_is(explore)
     explore.keyboard.press("Escape")
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from loopviz.app.explore import snapshot
+from loopviz.app.explore import first_run
 from loopviz.app.explore.event_stream import PREFIX
-from loopviz.panels import PANELS
+from loopviz.panels import GROUPS, PANELS
 
-# those that are on until a visitor says otherwise
-SHOWN = [name for name, panel in PANELS.items() if snapshot.usual(panel)]
+USUAL = [*first_run.usual_panels()]  # those that are on until a visitor says otherwise
+SHOWN = [*first_run.opening_panels()]  # and of these the open group's
 
 
 Visit = Callable[..., Page]
@@ -83,6 +83,16 @@ def drawn(page: Page) -> None:
     )
 
 
+def show(page: Page, *panels: str) -> None:
+    """Open the group of these panels and switch them on; both are remembered in the browser: for a visit of its own."""
+    for name in panels:
+        page.click(f"#lv-tab-{PANELS[name].GROUP}")
+        switch = page.locator(f".lv-switch[data-name={name}]")
+        if switch.get_attribute("aria-pressed") != "true":
+            switch.click()
+    page.wait_for_function("() => !document.querySelector('.lv').page.looking")
+
+
 def inside(page: Page, script: str, arg: Any = None) -> Any:
     """Evaluate with `page` as the page's own object."""
     return page.evaluate(f"(arg) => {{ const page = document.querySelector('.lv').page; return {script}; }}", arg)
@@ -118,11 +128,11 @@ def same_as_server(page: Page) -> None:
 
 
 def test_opens_alone_and_explains_itself(visit: Visit) -> None:
-    page = visit()
+    page = visit(apart=True)
     expect(page.locator(".lv-panel")).to_have_count(len(PANELS))
-    for name, panel in PANELS.items():
-        if name not in SHOWN:
-            continue
+    for name in USUAL:
+        panel = PANELS[name]
+        show(page, name)
         section = page.locator(f'.lv-panel[data-panel="{name}"]')
         expect(section.locator("h2")).to_have_text(panel.TEXTS["en"]["title"])
         section.locator("summary").click()
@@ -132,7 +142,7 @@ def test_opens_alone_and_explains_itself(visit: Visit) -> None:
 
 
 def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
-    page = visit()
+    page = visit(apart=True)
     page.evaluate("document.querySelectorAll('.lv-plot').forEach((node, i) => { node.mark = i; })")
     run(page, "Once upon a time")
     ended(page)
@@ -144,16 +154,6 @@ def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
     assert total == sum(row[3] for row in rows) + 64 - 1
     assert {row[1][0] for row in rows} == {4}
     expect(page.locator(".lv-text .lv-unread")).to_have_count(1)
-    # something is drawn in every panel, by the nodes that were there before
-    for name in SHOWN:
-        plot = page.locator(f'.lv-panel[data-panel="{name}"] .lv-plot')
-        assert plot.locator(".main-svg").count() >= 1
-        assert (
-            plot.locator(".scatterlayer path, .scatterlayer text, .heatmaplayer image, .barlayer path").count() >= 1
-        ), name
-    assert page.evaluate("[...document.querySelectorAll('.lv-plot')].map((node) => node.mark)") == [*range(len(PANELS))]
-    for name in SHOWN:
-        assert page.locator(f'.lv-panel[data-panel="{name}"] .lv-sr').inner_text()
     # Plotly would offer to upload the chart to its makers' cloud
     offered = page.evaluate("[...document.querySelectorAll('.modebar-btn')].map((button) => button.dataset.title)")
     assert offered
@@ -161,7 +161,20 @@ def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
     assert page.evaluate(
         "[...document.querySelectorAll('.lv-plot.js-plotly-plot')].map((node) => node._context.plotlyServerURL)"
     ) == [""] * len(SHOWN)
-    same_as_server(page)
+    # something is drawn in every panel of every group, by the nodes that were there before
+    for group in GROUPS:
+        page.click(f"#lv-tab-{group}")
+        page.wait_for_function("() => !document.querySelector('.lv').page.looking")
+        drawn(page)
+        for name in [name for name in USUAL if group == PANELS[name].GROUP]:
+            plot = page.locator(f'.lv-panel[data-panel="{name}"] .lv-plot')
+            assert plot.locator(".main-svg").count() >= 1
+            assert (
+                plot.locator(".scatterlayer path, .scatterlayer text, .heatmaplayer image, .barlayer path").count() >= 1
+            ), name
+            assert page.locator(f'.lv-panel[data-panel="{name}"] .lv-sr').inner_text()
+        same_as_server(page)
+    assert page.evaluate("[...document.querySelectorAll('.lv-plot')].map((node) => node.mark)") == [*range(len(PANELS))]
 
 
 def at(page: Page, tokens: int) -> None:
@@ -183,7 +196,8 @@ def middle(page: Page, panel: str, x: float, y: float) -> tuple[float, float]:
 
 def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
     """Zoom, a trace hidden in the legend, the hover label; and no plot node is replaced."""
-    page = visit(height=2200)
+    page = visit(height=2200, apart=True)
+    show(page, "token_loop_map")
     settle(page, "sampling", "max_new_tokens", 120)
     run(page)
     ended(page)
@@ -226,7 +240,8 @@ def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
 
 
 def test_a_click_selects_everywhere(visit: Visit) -> None:
-    page = visit(height=2200)
+    page = visit(height=2200, apart=True)
+    show(page, "token_loop_map")
     run(page, "Once upon a time")
     ended(page)
     looked(page)
@@ -541,8 +556,9 @@ def test_events_are_private(visit: Visit, app_url: str) -> None:
 
 
 def test_a_chooser_of_layers_brings_its_panel_until_it_is_switched_off(visit: Visit) -> None:
-    page = visit()
+    page = visit(apart=True)
     shown = "() => document.querySelector('.lv').page.panels.get('layers_run').on"
+    show(page, "would_say")  # of the same group
     assert not page.evaluate(shown)
     page.click("#lv-group-step .label-wrap")
     page.locator("#ctl-layer_chooser input").click()

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from loopviz.panels import PANELS
-from tests.browser.test_explore import drawn, ended, run
+from tests.browser.test_explore import drawn, ended, run, show
 
 Visit = Callable[..., Page]
 WIDE = [(1440, 900), (1280, 720), (1024, 1366)]
@@ -39,7 +39,8 @@ def inside(page: Page, selector: str) -> bool:
 @pytest.mark.parametrize(("width", "height"), WIDE)
 def test_a7_the_settings_stay_beside_every_panel(visit: Visit, width: int, height: int) -> None:
     page = visit(viewport={"width": width, "height": height})
-    for name in ("state_trajectory", "kv_projection"):
+    show(page, "token_loop_map", "loops_per_token")
+    for name in ("state_trajectory", "loops_per_token"):
         page.evaluate(f"document.querySelector('.lv-panel[data-panel={name}]').scrollIntoView()")
         assert page.evaluate("scrollY") > height / 2
         for control in ("ctl-model", "ctl-loop_count"):
@@ -92,6 +93,7 @@ def test_a10_on_a_phone_the_settings_are_a_press_away(visit: Visit) -> None:
 def test_a27_a_note_says_whose_it_is_and_goes(visit: Visit) -> None:
     page = visit(apart=True)  # a clock is its whole context's: other visits' timers would stand still, or change places
     page.clock.install()
+    page.click("#lv-tab-words")
     note, switch = page.locator(".lv-shelf-note"), page.locator(".lv-switch[data-name=attention]")
     switch.click()
     expect(note).to_have_text(re.compile("^Attention, "))
@@ -108,8 +110,9 @@ def test_a27_a_note_says_whose_it_is_and_goes(visit: Visit) -> None:
 @pytest.mark.parametrize("size", [*WIDE, (390, 844)], ids=str)
 def test_a22_what_a_plot_says_of_itself_is_never_cut_nor_covered(visit: Visit, size: tuple[int, int]) -> None:
     page = visit(viewport={"width": size[0], "height": size[1]})
-    drawn(page)
     for name in ("convergence", "kv_occupancy", "loops_per_token", "token_loop_map"):
+        show(page, name)
+        drawn(page)
         panel = page.locator(f".lv-panel[data-panel={name}]")
         panel.scroll_into_view_if_needed()
         said = panel.locator(".lv-headline")

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from loopviz.app.explore import first_run
 from loopviz.panels import PANELS
 from tests.browser.conftest import PATIENCE
-from tests.browser.test_explore import SHOWN, Visit, data, drawn, ended, inside, run, same_as_server, settle, way
+from tests.browser.test_explore import SHOWN, Visit, data, drawn, ended, inside, run, same_as_server, settle, show, way
 
 
 @pytest.fixture
@@ -240,6 +240,7 @@ def test_going_on_changing_and_forcing_a_word(visit: Visit) -> None:
 def test_the_line_and_the_cost_panel_say_one_rate_whatever_was_said_meanwhile(visit: Visit) -> None:
     """A4: after a message during a run the line said 198 tokens/s of 11.5, and the panel another."""
     page = visit(apart=True)
+    show(page, "cost")
     settle(page, "sampling", "max_new_tokens", 40)
     run(page, "Once upon a time")
     inside(page, "page.say('something is said')")

@@ -14,7 +14,19 @@ from playwright.sync_api import Page, expect
 
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.texts import table
-from tests.browser.test_explore import Visit, data, ended, example, inside, reached, run, same_as_server, settle, way
+from tests.browser.test_explore import (
+    Visit,
+    data,
+    ended,
+    example,
+    inside,
+    reached,
+    run,
+    same_as_server,
+    settle,
+    show,
+    way,
+)
 
 LONG = 400  # new tokens of a run that is not to end by itself
 
@@ -170,7 +182,7 @@ def test_a12_run_again_is_this_run_with_what_it_lacked(visit: Visit) -> None:
     settle(page, "loop", "loop_count", 7)
     settle(page, "sampling", "max_new_tokens", 4)
     page.fill("#ctl-prompt textarea", "Another")
-    page.locator(".lv-switch[data-name=attention]").click()
+    show(page, "attention")
     panel = page.locator(".lv-panel[data-panel=attention]")
     panel.get_by_role("button", name="Run again").click()
     page.wait_for_function("run => document.querySelector('.lv').dataset.run !== run", arg=first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_explore import Visit, data, drawn, ended, inside, run, same_as_server, settle
+from tests.browser.test_explore import Visit, data, drawn, ended, inside, run, same_as_server, settle, show
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 MODEL = "#ctl-model input"
@@ -29,7 +29,7 @@ def test_a24_the_instrument_s_panel_runs_the_model_it_speaks_of(visit: Visit) ->
     settle(page, "loop", "loop_count", 3)  # of another model; glassbox comes with its own
     before = run(page)
     ended(page)
-    page.locator(".lv-switch[data-name=instrument]").click()
+    show(page, "instrument")
     panel = page.locator(".lv-panel[data-panel=instrument]")
     assert inside(page, "page.panels.get('instrument').figure?.data.length ?? 0") == 0
     panel.get_by_role("button", name="Run glassbox and check it").click()
@@ -47,7 +47,7 @@ def test_a24_the_instrument_s_panel_runs_the_model_it_speaks_of(visit: Visit) ->
 
 def test_a24_a_prompt_of_the_visitor_s_own_stays(visit: Visit) -> None:
     page = visit(apart=True)
-    page.locator(".lv-switch[data-name=instrument]").click()
+    show(page, "instrument")
     page.fill("#ctl-prompt textarea", "loop")
     before = data(page, "run")
     page.locator(".lv-panel[data-panel=instrument] .lv-act").click()

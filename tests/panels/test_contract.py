@@ -11,7 +11,7 @@ import pytest
 
 import loopviz.panels as panels
 from loopviz.figures.labels import COMMON
-from loopviz.panels import LANGUAGES, METRICS, PANELS, TEXT_KEYS, Focus, apply, figure_json
+from loopviz.panels import GROUPS, LANGUAGES, METRICS, PANELS, TEXT_KEYS, Focus, apply, figure_json, group_of
 from loopviz.trace import EXTRAS
 from tests.panels.cases import looped
 
@@ -23,19 +23,38 @@ def test_panels_are_found_in_page_order():
     assert [name for name in PANELS if name in ORDERED] == ORDERED
 
 
-@pytest.mark.parametrize("lack", ["NAME", "ORDER", "TEXTS", "data", "figure", "patch", "summary"])
+@pytest.mark.parametrize("lack", ["NAME", "GROUP", "ORDER", "TEXTS", "data", "figure", "patch", "summary"])
 def test_a_module_that_is_not_a_panel_is_refused_by_name(lack):
     words = {lang: dict.fromkeys(TEXT_KEYS, "x") for lang in LANGUAGES}
-    whole = {"NAME": "n", "ORDER": 1, "TEXTS": words, "data": len, "figure": len, "patch": len, "summary": len}
+    whole = {"NAME": "n", "GROUP": GROUPS[0], "ORDER": 1, "TEXTS": words}
+    whole |= {"data": len, "figure": len, "patch": len, "summary": len}
     module = types.ModuleType("loopviz.panels.mine")
     module.__dict__.update({key: value for key, value in whole.items() if key != lack})
     with pytest.raises(ImportError, match=rf"loopviz\.panels\.mine.*{lack}"):
         panels._check(module)
 
 
+def test_b8_a_panel_of_no_group_is_refused_by_name():
+    module = types.ModuleType("loopviz.panels.mine")
+    words = {lang: dict.fromkeys(TEXT_KEYS, "x") for lang in LANGUAGES}
+    module.__dict__.update(NAME="n", GROUP="misc", ORDER=1, TEXTS=words, data=len, figure=len, patch=len, summary=len)
+    with pytest.raises(ImportError, match=r"panels\.mine: GROUP='misc'.*thinking, words, memory, cost"):
+        panels._check(module)
+
+
+def test_b8_panels_stand_in_four_groups_and_names_lead_to_theirs():
+    assert set(GROUPS) == {panel.GROUP for panel in PANELS.values()}
+    assert len(GROUPS) == 4
+    assert group_of([]) == GROUPS[0]
+    for name, panel in PANELS.items():
+        assert group_of([name]) == panel.GROUP
+    assert group_of(["cost", "kv_occupancy", "attention"]) == "words", "the first group of which one is named"
+    assert group_of(list(PANELS)) == GROUPS[0]
+
+
 def test_a_panel_without_a_language_is_refused():
     module = types.ModuleType("loopviz.panels.mine")
-    module.__dict__.update(NAME="n", ORDER=1, data=len, figure=len, patch=len, summary=len)
+    module.__dict__.update(NAME="n", GROUP=GROUPS[0], ORDER=1, data=len, figure=len, patch=len, summary=len)
     module.TEXTS = {"en": dict.fromkeys(TEXT_KEYS, "x"), "zh": {**dict.fromkeys(TEXT_KEYS, "x"), "how": ""}}
     with pytest.raises(ImportError, match=r"'zh'.*how"):
         panels._check(module)
@@ -45,7 +64,7 @@ def test_a_panel_that_needs_an_extra_must_say_when_it_is_not_there():
     module = types.ModuleType("loopviz.panels.mine")
     words = {lang: dict.fromkeys(TEXT_KEYS, "x") for lang in LANGUAGES}
     module.__dict__.update(
-        NAME="n", ORDER=1, TEXTS=words, data=len, figure=len, patch=len, summary=len, NEEDS=("keys",)
+        NAME="n", GROUP=GROUPS[0], ORDER=1, TEXTS=words, data=len, figure=len, patch=len, summary=len, NEEDS=("keys",)
     )
     with pytest.raises(ImportError, match="not_recorded"):
         panels._check(module)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 
 import pytest
+from plotly.colors import sample_colorscale
 
 from loopviz.figures.labels import COMMON, FLOOR
 from loopviz.panels import LANGUAGES, METRICS, PANELS, Focus, figure_json
 from loopviz.panels.kit.follower import contraction
-from loopviz.trace import Trace
+from loopviz.trace import EXTRAS, Trace
 from tests.panels.cases import looped
 
 convergence, token_map, kv = (PANELS[name] for name in ("convergence", "token_loop_map", "kv_occupancy"))
@@ -330,3 +332,36 @@ def test_a_slot_map_of_two_layers_says_what_it_holds(layers, blocks, slots, writ
     assert (figure["data"][0].get("texttemplate") == "%{z}") == written
     a, b = blocks[0]
     assert f"layers {a}–{b} loop" in figure["layout"]["shapes"][1]["label"]["text"]
+
+
+# --- words on colours
+
+
+def _colours(figure, trace):
+    """What a heatmap's cells may be painted with, finely."""
+    scale = trace.get("colorscale") or figure["layout"][trace["coloraxis"]]["colorscale"]
+    return sample_colorscale(scale, [i / 200 for i in range(201)])
+
+
+def _luminance(colour):
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)] if colour.startswith("rgb") else []
+    parts = parts or [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
+@pytest.mark.parametrize("layers", [6, 2], ids=["usual", "few layers"])
+def test_b7_words_on_cells_and_bars_can_be_read_on_every_colour(panel, layers):
+    """WCAG AA, 4.5:1: a cell may have any colour of its scale."""
+    figure = panel.data(looped(extras=EXTRAS, layers=layers, blocks=[(0, 1)]), Focus())
+    for trace in figure["data"]:
+        if "texttemplate" not in trace or trace.get("textposition") == "outside":
+            continue
+        if trace["type"] == "heatmap":
+            ink, under = trace["textfont"]["color"], _colours(figure, trace)
+        else:
+            ink, under = trace["insidetextfont"]["color"], [trace["marker"]["color"]]
+        for colour in under:
+            light, dark = sorted((_luminance(ink), _luminance(colour)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (panel.NAME, ink, colour)

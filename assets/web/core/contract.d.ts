@@ -8,7 +8,7 @@ export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task
 export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
-export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; };
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; };
 export const TICKET_HEADER: "x-loopviz-visit";
 export const MOST_PINS: 6;
 export const USUAL_PRESET: "one_slot";
@@ -22,7 +22,7 @@ export const MOST_STUDENT: 80;
 export const LONGEST_LESSON: 60000;
 export const ARROW_TASK: { readonly model: "arrows-loop"; readonly nodes: 16; readonly arrows: 12; readonly hops: 8; };
 export const MOST_SLUG: 60;
-export const ELEMENTS: { readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly model: "lv-group-model"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly formulas: "lv-formulas"; readonly formula: "lv-formula-"; readonly control: "ctl-"; };
+export const ELEMENTS: { readonly control: "ctl-"; readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly model: "lv-group-model"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly formulas: "lv-formulas"; readonly formula: "lv-formula-"; };
 export const CLASSES: { readonly example: "lv-example"; readonly preset: "lv-preset"; readonly drop: "lv-drop"; readonly opens: "lv-drop-open"; readonly refused: "lv-refused"; readonly learn: "lv-learn"; };
 
 export type Lang = "en" | "zh";
@@ -247,6 +247,8 @@ export interface PanelWords {
 /** A panel that there is. */
 export interface PanelEntry {
   name: string;
+  /** one of the page's `groups` */
+  group: string;
   words: PanelWords;
   /** extras that a run must have recorded */
   needs: string[];
@@ -272,6 +274,8 @@ export interface ExploreConfig {
   kind: "config";
   lang: "en" | "zh";
   texts: Record<string, string>;
+  /** of panels: a tab each */
+  groups: string[];
   panels: PanelEntry[];
   toolbar: Record<string, string>;
   templates: Templates;
@@ -493,7 +497,10 @@ export interface ModelStatus {
 
 /** How runs are looked at: with which panels, from where. Sent inside of other things, as JSON of its own. */
 export interface View {
+  /** those of the open group that are on: what is drawn */
   panels?: string[];
+  /** those of all groups: what is recorded, what a report holds */
+  on?: string[];
   focus?: Focus;
 }
 
@@ -521,7 +528,10 @@ export interface Resync {
 
 /** The run seen from elsewhere. */
 export interface Look {
+  /** those of the open group that are on: what is drawn */
   panels?: string[];
+  /** those of all groups: what is recorded, what a report holds */
+  on?: string[];
   focus?: Focus;
   run: string | null;
   epoch: number;
@@ -615,8 +625,10 @@ export interface Holds {
 
 /** What a link asks of the page's script. */
 export interface OpenedLink {
-  /** None: the usual ones */
+  /** None: the usual ones; as they are in a group of which none is named */
   panels: string[] | null;
+  /** the one to open; None: the page's own choice */
+  group: string | null;
   focus: Focus;
   told: string[];
   /** None: the view waits for the visitor's next run */

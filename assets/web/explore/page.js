@@ -14,6 +14,7 @@ import { Playground } from "./arrow_playground.js";
 import { CheckModel } from "./check_model.js";
 import { Again } from "./continue_run.js";
 import { Drops } from "./drops.js";
+import { FollowBar } from "./follow_bar.js";
 import { form } from "./form_state.js";
 import { Formulas, nameFields } from "./gradio_parts.js";
 import { Hero } from "./hero.js";
@@ -131,6 +132,7 @@ export class Page extends RunView {
     this.badge.hidden = true;
     this.about = el("span", "lv-about");
     this.grid = el("div", "lv-grid");
+    this.bar = new FollowBar(this);
     this.layOut();
     setInterval(() => this.watch(), 1000);
     this.loadPlotly();
@@ -153,7 +155,7 @@ export class Page extends RunView {
       words.held,
       this.tour.offer,
     );
-    this.root.replaceChildren(this.arrows.node, card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
+    this.root.replaceChildren(this.bar.node, this.arrows.node, card, this.shelf.node, this.grid, this.keys.dialog, this.glossary.dialog);
   }
 
   loadPlotly() {
@@ -231,7 +233,7 @@ export class Page extends RunView {
       }
       panel.label(entry, this.texts);
     }
-    for (const part of [this.words, this.hero, this.player, this.keys, this.narrow, this.linked, this.arrows]) part.configure(this.texts);
+    for (const part of [this.words, this.hero, this.player, this.keys, this.narrow, this.linked, this.arrows, this.bar]) part.configure(this.texts);
     this.heading.textContent = this.texts["live.region"];
     this.nameHead();
     for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);
@@ -354,6 +356,7 @@ export class Page extends RunView {
     this.words.showHeld();
     this.hero.point();
     this.arrows.follow();
+    this.bar.show();
     this.root.dataset.focus = String(this.focus.token ?? "");
   }
 
@@ -377,6 +380,7 @@ export class Page extends RunView {
     data.state = this.starts.state;
     this.buttons?.show(data.state);
     data.playing = this.player?.playing ? "1" : "0";
+    this.bar?.show();
     const drawn = [...this.panels.values()].filter((panel) => panel.figure);
     this.arrows.follow();
     data.drawn = String(drawn.length ? Math.min(...drawn.map((panel) => (panel.dirtySince === null ? panel.drawn : -1))) : -1);

@@ -5,6 +5,8 @@ import { el, fill, name, press, scrollable } from "../core/dom.js";
 import { TOUCH, containers, headline, plotConfig, plotlyFor, untitled } from "../core/plotly.js";
 import { codeLinks, termed } from "../widgets/glossary.js";
 
+const SAME = 2; // pixels that are no other height
+
 /** @import { Figure, PanelEntry, PanelWords } from "../core/contract.js" */
 /** @import { Drawn, Plotly, Point } from "../core/page_globals.js" */
 /** @typedef {{ label: string, options: [any, string][], value: any }} Choice what a figure lets its reader choose */
@@ -37,6 +39,8 @@ export class Panel {
   waiting = false;
   /** @type {boolean} whether clicks on it are heard */
   wired = false;
+  /** @type {number} pixels that its figure asks for */
+  asked = 0;
   /** @type {string} the choices its head shows, as JSON */
   offered = "";
 
@@ -68,8 +72,10 @@ export class Panel {
     this.detailsTitle = el("summary");
     this.detailsBody = el("div", "lv-how");
     const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), menu.node, this.hide, this.choices, this.act, notice.node);
-    const wrap = el("div", "lv-plot-wrap", this.empty, this.lacking, this.plot);
-    this.node = el("section", "lv-panel", head, this.said, wrap, this.summary, el("details", "", this.detailsTitle, this.detailsBody));
+    this.wrap = el("div", "lv-plot-wrap", this.empty, this.lacking, this.plot);
+    new ResizeObserver(() => this.refit()).observe(this.wrap);
+    this.details = el("details", "", this.detailsTitle, this.detailsBody);
+    this.node = el("section", "lv-panel", head, this.said, this.wrap, this.summary, this.details);
     this.node.dataset.panel = panelName;
     this.plot.addEventListener("pointerdown", () => (this.dragging = true));
     window.addEventListener("pointerup", () => {
@@ -127,6 +133,7 @@ export class Panel {
     this.act.hidden = true;
     this.choices.replaceChildren();
     this.forget();
+    this.wrap.style.minHeight = "";
     this.said.replaceChildren();
     this.empty.hidden = false;
     this.lacking.hidden = true;
@@ -153,6 +160,7 @@ export class Panel {
     const act = figure.layout.meta?.act;
     this.act.hidden = !act;
     this.act.textContent = act?.label ?? "";
+    this.ask();
     this.touch(seq);
   }
 
@@ -184,6 +192,31 @@ export class Panel {
     });
     select.addEventListener("change", () => this.page.look({ [field]: options[Number(select.value)][0] }));
     return select;
+  }
+
+  /** Ask for the height that the figure needs. */
+  ask() {
+    this.asked = untitled(this.figure.layout).height;
+    this.wrap.style.minHeight = `${this.asked}px`;
+  }
+
+  /** What stands around the plot, without what was unfolded. */
+  get chrome() {
+    return this.node.offsetHeight - this.wrap.offsetHeight - (this.details.open ? this.detailsBody.offsetHeight : 0);
+  }
+
+  /** The height that the plot has room for: of the panels of a row the tallest decides, so that none leaves white under it. */
+  get room() {
+    const row = [...this.page.panels.values()].filter((panel) => panel.figure && panel.node.offsetTop === this.node.offsetTop);
+    return Math.round(Math.max(...row.map((panel) => panel.chrome + panel.asked)) - this.chrome);
+  }
+
+  /** The row has become higher or lower. */
+  refit() {
+    if (!this.drawer || !this.figure || this.dirtySince !== null) return;
+    if (Math.abs(this.room - this.plot.clientHeight) < SAME) return;
+    this.touch(this.seq);
+    this.page.screen.wake();
   }
 
   /** @param {number} seq */
@@ -226,6 +259,8 @@ export class Panel {
     if (TOUCH) layout.dragmode = false;
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });
     const data = figure.data.map(containers);
+    this.ask();
+    layout.height = this.room;
     this.plot.style.height = `${layout.height}px`; // its own, as Plotly's part of it is 100 % high after a window's change of size
     this.said.replaceChildren(...headline(figure.layout));
     await Plotly.react(this.plot, data, layout, plotConfig(page.config.lang, page.config.toolbar));
@@ -249,7 +284,7 @@ export class Panel {
     const change = {};
     for (const key of /** @type {const} */ (["token", "step"])) {
       const at = parseInt(point[select[key]], 10);
-      if (select[key] && Number.isFinite(at)) change[key] = at;
+      if (select[key] && Number.isFinite(at) && (key === "token" || at > 0)) change[key] = at; // s₀ stands before the first step
     }
     this.page.look(change);
   }

@@ -222,9 +222,10 @@ export class RunView extends RunState {
     return { run: this.run, epoch: this.epoch, focus: this.focus, panels: this.page.shelf.on() };
   }
 
-  /** What is wished for the next run: the panels that are on, and the view without the old run's words. */
+  /** What is wished for the next run: the panels that are drawn and those that are on, and the view without the old run's words. */
   wishes() {
-    return JSON.stringify({ panels: this.page.shelf.on(), focus: { ...this.focus, ...ANEW } });
+    const { shelf } = this.page;
+    return JSON.stringify({ panels: shelf.on(), on: shelf.chosen(), focus: { ...this.focus, ...ANEW } });
   }
 
   /**

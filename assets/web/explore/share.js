@@ -156,7 +156,8 @@ export class Share {
   }
 
   view() {
-    return JSON.stringify({ panels: this.page.shelf.on(), focus: { ...this.page.focus, ...this.awaited } });
+    const { focus, shelf } = this.page;
+    return JSON.stringify({ panels: shelf.on(), on: shelf.chosen(), focus: { ...focus, ...this.awaited } });
   }
 
   // --- links -----------------------------------------------------------------------------------------------------
@@ -235,16 +236,17 @@ export class Share {
   }
 
   /** @param {OpenedLink} link */
-  apply({ panels, focus, snapshot, holds }) {
+  apply({ panels, group, focus, snapshot, holds }) {
     const { page } = this;
-    page.shelf.follow(panels);
+    page.shelf.follow(panels, group);
     if (!snapshot && holds && page.run === null) page.linked.open(holds);
     else if (!snapshot) page.showOpening();
     const { token, step, pins, lang, ...view } = focus;
     if (snapshot) {
       if (page.run !== null && !page.onRecorded) return; // the visitor was quicker
       page.snapshot(snapshot);
-      if (page.looking) page.redraw(); // an answer is on its way that knows nothing of the link
+      // an answer is on its way that knows nothing of the link, or it leaves to this browser which group is open
+      if (page.looking || page.shelf.on().some((panel) => !(panel in snapshot.figures))) page.redraw();
       return;
     }
     this.awaited = { token, step, pins };

@@ -40,9 +40,9 @@ def read_focus(asked: Any) -> Focus | None:
 
 
 def read_panels(asked: Any) -> snapshot.Panels:
-    """The panels asked for, in the page's order; the usual ones when nothing well-formed was asked."""
+    """The panels asked for, in the page's order; those a page opens with when nothing well-formed was asked."""
     if not isinstance(asked, list):
-        return first_run.usual_panels()
+        return first_run.opening_panels()
     return {name: panel for name, panel in PANELS.items() if name in asked}
 
 
@@ -66,22 +66,37 @@ def as_prompt(trace: Trace, said: str) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """How a visitor looks at runs: with which panels, and from where."""
+    """How a visitor looks at runs.
 
-    panels: snapshot.Panels = field(default_factory=first_run.usual_panels)
+    Args:
+        panels: those that are drawn: of the open group those that are on.
+        focus: from where.
+        on: those that are on in groups that are not open, at least.
+    """
+
+    panels: snapshot.Panels = field(default_factory=first_run.opening_panels)
     focus: Focus = field(default_factory=Focus)
+    on: snapshot.Panels = field(default_factory=first_run.usual_panels)
 
     @classmethod
     def read(cls, wishes: Any) -> View:
-        """From what the page's script keeps for the next run: `{panels, focus}`; whatever is not well-formed is usual."""
+        """From what the page's script keeps for the next run: `{panels, focus, on}`; whatever is not well-formed is usual."""
         asked = read(wishes, contract.View)
-        return cls(read_panels(asked.get("panels")), read_focus(asked.get("focus")) or Focus())
+        if "panels" not in asked:
+            asked["panels"], asked["on"] = list(first_run.opening_panels()), list(first_run.usual_panels())
+        on = read_panels(asked.get("on", []))
+        return cls(read_panels(asked["panels"]), read_focus(asked.get("focus")) or Focus(), on)
+
+    @property
+    def every(self) -> snapshot.Panels:
+        """All panels that are on, in the page's order."""
+        return {name: panel for name, panel in PANELS.items() if name in self.panels or name in self.on}
 
     @property
     def extras(self) -> tuple[str, ...]:
         """What a run must record to be looked at so, beyond what every run records; nothing for a panel that is off."""
         lens = {"exit"} if self.focus.lens == "exit" else set()
-        return tuple(sorted(lens.union(*map(snapshot.needs, self.panels.values()))))
+        return tuple(sorted(lens.union(*map(snapshot.needs, self.every.values()))))
 
     def extras_of(self, misleads: bool) -> tuple[str, ...]:
         """:attr:`extras`, and the exit lens where the direct one `misleads`: words are read above the panels, whichever are on.

@@ -11,7 +11,7 @@ from loopviz.app.server import glossary, source_code
 from loopviz.app.texts import table
 from loopviz.figures import toolbar
 from loopviz.figures.theme import template
-from loopviz.panels import PANELS
+from loopviz.panels import GROUPS, PANELS
 from loopviz.panels.kit import formulas
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
@@ -30,13 +30,13 @@ def page_config(lang: str) -> dict[str, Any]:
         for key in _TERMED:
             shown[key] = glossary.linked(shown[key], lang, told)
         shown["name"] = words.get(f"panel.{name}", shown["title"])
-        entry = {"name": name, "words": shown, "needs": sorted(snapshot.needs(panel)), "usual": snapshot.usual(panel)}
-        entry["code"] = source_code.listed(panel)
-        panels.append(entry)
+        entry = {"name": name, "group": panel.GROUP, "words": shown, "needs": sorted(snapshot.needs(panel))}
+        panels.append(entry | {"usual": snapshot.usual(panel), "code": source_code.listed(panel)})
     return {
         "kind": "config",
         "lang": lang,
         "texts": {key: value for key, value in words.items() if key.startswith(_SHOWN)},
+        "groups": list(GROUPS),
         "panels": panels,
         "toolbar": toolbar.dictionary(lang),
         "templates": {page: template(page) for page in ("light", "dark")},

@@ -289,7 +289,7 @@ def _run_file(trace: Trace, view: View, kind: Any, lang: str, model: str | None)
     if kind == "report":
         from loopviz.export.report import to_html
 
-        page = to_html(trace, view.focus, panels=list(view.panels))
+        page = to_html(trace, view.focus, panels=list(view.every))
         return File("-report.html", "text/html; charset=utf-8", page.encode())
     if kind == "python":
         from loopviz.export.python_code import python_code

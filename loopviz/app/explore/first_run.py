@@ -15,7 +15,7 @@ from loopviz.app.controls import of_run
 from loopviz.app.explore import replay, snapshot
 from loopviz.app.explore.config import page_config
 from loopviz.app.sessions.messages import dumps
-from loopviz.panels import PANELS, Focus, hero
+from loopviz.panels import GROUPS, PANELS, Focus, group_of, hero
 from loopviz.paths import ASSETS
 from loopviz.trace import Trace
 
@@ -26,8 +26,13 @@ RUN = contract.RECORDED
 
 
 def usual_panels() -> snapshot.Panels:
-    """The panels that are on until a visitor says otherwise."""
+    """The panels that are on until a visitor says otherwise, of all groups."""
     return {name: panel for name, panel in PANELS.items() if snapshot.usual(panel)}
+
+
+def opening_panels() -> snapshot.Panels:
+    """Those of them that are drawn as a page opens: its first group's."""
+    return {name: panel for name, panel in usual_panels().items() if group_of([name]) == GROUPS[0]}
 
 
 def ending(trace: Trace) -> str:
@@ -63,12 +68,12 @@ def settings(model: str) -> tuple[dict[str, Any], str] | None:
 def opening(lang: str) -> bytes | None:
     """What a page opens with, before anything else is there: `{"config", "snapshot"}` as JSON.
 
-    The page's words, and the stored run, all of it shown by the usual panels, from the word that tells most of loops. None
+    The page's words, and the stored run, all of it shown by the panels it opens with, from the word that tells most of loops. None
     when there is no stored run.
     """
     trace = stored()
     if trace is None:
         return None
     place = {"run": RUN, "epoch": 0, "end": ending(trace)}
-    drawn = replay.snapshot(trace, Focus(lang=lang, token=hero.telling(trace)), usual_panels(), **place)
+    drawn = replay.snapshot(trace, Focus(lang=lang, token=hero.telling(trace)), opening_panels(), **place)
     return dumps({"config": page_config(lang), "snapshot": drawn}).encode()

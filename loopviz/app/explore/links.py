@@ -6,7 +6,7 @@ once; on a run of the visitor's own the link's view waits for the next run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,14 @@ from loopviz.app import controls as st
 from loopviz.app.controls import Problem, about, link_word
 from loopviz.app.controls.link_word import PageState
 from loopviz.app.controls.model_name import short_name
-from loopviz.app.explore import first_run, replay
+from loopviz.app.explore import first_run, replay, snapshot
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs
 from loopviz.app.server.link_card import Card
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.untrusted import fitting
 from loopviz.app.texts import text
-from loopviz.panels import PANELS, Focus
+from loopviz.panels import PANELS, Focus, group_of
 
 RECORDED = first_run.FILE.stem  # the stored run's name in links
 
@@ -79,31 +79,40 @@ def read(word: Any, room: ModelRoom, lang: str) -> tuple[PageState, list[Problem
 
 
 def opening(word: Any, room: ModelRoom, lang: str) -> dict[str, Any]:
-    """What the page's script does with the link it was opened by: `{"panels", "focus", "told", "snapshot", "holds"}`.
+    """What the page's script does with the link it was opened by: `{"panels", "group", "focus", "told", "snapshot", "holds"}`.
 
-    `panels`: names of those that are on, null for the usual ones. `snapshot`: the recorded run, looked at as the link
+    `panels`: names of those that are on, null for the usual ones; of a group of which none is named the usual ones are.
+    `group`: the one to open, null for the page's own choice. `snapshot`: the recorded run, looked at as the link
     asks; null when the view waits for the visitor's next run. The controls are set by the server (`ExplorePage._open`).
     `holds`: in words what the link holds, `{"prompt", "model", "loop"}`; null when it cannot be read, or shows a run.
     """
     state, problems = read(word, room, lang)
     told = [problem.reason for problem in problems]
-    focus, snapshot, trace = state.focus, None, first_run.stored()
+    focus, drawn, trace = state.focus, None, first_run.stored()
     if state.recorded is not None and trace is not None:
         focus, lost = _within(focus, len(trace))
         if lost:
             told.append(text(lang, "share.link.beyond", names=", ".join(map(str, lost))))
-        names = first_run.usual_panels() if state.panels is None else state.panels
-        panels = {name: PANELS[name] for name in PANELS if name in names}
+        panels = _drawn(state.panels)
         place = {"run": first_run.RUN, "epoch": 1, "end": first_run.ending(trace)}
-        snapshot = replay.snapshot(trace, focus, panels, **place)
-    panels_on = None if state.panels is None else list(state.panels)
+        drawn = replay.snapshot(trace, focus, panels, **place)
+    named = state.panels
+    looks = {"panels": None if named is None else list(named), "group": group_of(named) if named else None}
     holds = None
-    if snapshot is None and link_word.opens(word):
+    if drawn is None and link_word.opens(word):
         # settings of a model that cannot be had here are not those that will run
         loop = None if state.foreign else " · ".join(about.about_loop([st.block_of(state.values)], lang))
         holds = {"prompt": state.prompt, "model": short_name(state.values["model"]), "loop": loop}
-    said = {"panels": panels_on, "focus": focus.to_json(), "told": list(dict.fromkeys(told))}
-    return {**said, "snapshot": snapshot, "holds": holds}
+    said = {**looks, "focus": focus.to_json(), "told": list(dict.fromkeys(told))}
+    return {**said, "snapshot": drawn, "holds": holds}
+
+
+def _drawn(named: Collection[str] | None) -> snapshot.Panels:
+    """The panels of a link that are drawn: of the group that it opens those it names; None: the usual ones."""
+    if named is None:
+        return first_run.opening_panels()
+    group = group_of(named)
+    return {name: panel for name, panel in PANELS.items() if name in named and group == panel.GROUP}
 
 
 def card(word: str, lang: str) -> Card | None:

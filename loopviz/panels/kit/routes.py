@@ -71,6 +71,11 @@ class Route:
         """How the path ends, judged on the states themselves."""
         return trajectories.ending(decode_states(self.packed, self.hidden))
 
+    @cached_property
+    def to_last(self) -> list[float | None]:
+        """How far each state but the last is from that, as part of its length."""
+        return trajectories.to_last(decode_states(self.packed, self.hidden))
+
 
 @lru_cache(maxsize=1024)
 def _unpacked(packed: str, hidden: int, basis: trajectories.Basis) -> Route:

@@ -142,6 +142,14 @@ def ending(states: np.ndarray) -> Ending:
     return Ending(kind, period, parts, turned)
 
 
+def to_last(states: np.ndarray) -> list[float | None]:
+    """``|s_r - s_N| / |s_N|`` for r = 0..N-1 of the path ``states`` (``[N + 1, H]``); None everywhere when s_N is zero."""
+    states = np.asarray(states, dtype=np.float64)
+    length = float(np.linalg.norm(states[-1]))
+    away = _lengths(states[:-1] - states[-1]).tolist()
+    return [value / length if length > 0 else None for value in away]
+
+
 def _kind(states: np.ndarray, moved: np.ndarray, length: float) -> tuple[str, int | None]:
     d2, d1, d = (float(step) for step in moved[-3:])
     if d <= REST * length:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "attention"
+GROUP = "words"
 ORDER = 60
 CODE: tuple[str, ...] = (
     "loopviz.trace.recording.attention:attention_weights",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "convergence"
+GROUP = "thinking"
 ORDER = 10
 CODE: tuple[str, ...] = (
     "loopviz.model.measures:cosine",
@@ -22,7 +23,7 @@ CODE: tuple[str, ...] = (
     "loopviz.model.criteria:CriterionContext.cosine_holds",
     "loopviz.model.criteria:CriterionContext.kl_holds",
 )  # what computes it; the page links there
-HEIGHT = 560
+HEIGHT = 440
 CURVES = 24  # earlier tokens kept on screen: what a redraw costs grows with them
 POINTS = 768  # and at most so many points of them a subplot, for blocks of many steps
 

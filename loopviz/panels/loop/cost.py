@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "cost"
+GROUP = "cost"
 ORDER = 90
 CODE: tuple[str, ...] = (
     "loopviz.engine.usage:PassClock",

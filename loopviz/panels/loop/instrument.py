@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "instrument"
+GROUP = "cost"
 ORDER = 5
 CODE: tuple[str, ...] = (
     "loopviz.panels.loop.instrument:exact_gap",
@@ -92,6 +93,11 @@ _FOLLOWER = follower.Follower()
 def applies(meta: Mapping[str, Any]) -> bool:
     """Whether this run's model is the one with known answers; a page need not show the panel for others."""
     return meta["model"] == MODEL
+
+
+def tells_of(meta: Mapping[str, Any]) -> bool:
+    """Whether it is on by itself: for a run of its model."""
+    return applies(meta)
 
 
 def _refusal(meta: Mapping[str, Any], lang: str) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "key_similarity"
+GROUP = "memory"
 ORDER = 32
 CODE: tuple[str, ...] = (
     "loopviz.trace.recording.keys:KeyRecorder.columns",

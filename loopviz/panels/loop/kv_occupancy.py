@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "kv_occupancy"
+GROUP = "memory"
 ORDER = 30
 CODE: tuple[str, ...] = (
     "loopviz.trace.recording.recorder:KVMeter.frames",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "kv_projection"
+GROUP = "memory"
 ORDER = 34
 CODE: tuple[str, ...] = (
     "loopviz.panels.loop.kv_projection:plain_bytes",

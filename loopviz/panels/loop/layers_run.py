@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "layers_run"
+GROUP = "words"
 ORDER = 27
 CODE: tuple[str, ...] = (
     "loopviz.model.choosers:influence",

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "loops_per_token"
+GROUP = "thinking"
 ORDER = 25
+USUAL = False  # a page opens with two pictures of its first group, and this is a switch away
 CODE: tuple[str, ...] = (
     "loopviz.panels.loop.loops_per_token:layer_passes",
     "loopviz.model.modeling:LoopLlamaModel._run_block",

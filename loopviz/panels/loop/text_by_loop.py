@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "text_by_loop"
+GROUP = "words"
 ORDER = 22
 CODE: tuple[str, ...] = (
     "loopviz.panels.loop.text_by_loop:rows",

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "token_loop_map"
+GROUP = "thinking"
 ORDER = 20
+USUAL = False  # a page opens with two pictures of its first group, and this is a switch away
 CODE: tuple[str, ...] = (
     "loopviz.model.measures:cosine",
     "loopviz.model.measures:kl",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "would_say"
+GROUP = "words"
 ORDER = 20
 CODE: tuple[str, ...] = (
     "loopviz.model.measures:log_probs",
@@ -24,6 +25,7 @@ CODE: tuple[str, ...] = (
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()  # the exit lens needs "exit"; without it the panel says so when that lens is chosen
 ROWS = 16  # steps shown at most
+MANY = 8  # more rows than these are lower
 PLACES = 5  # words a step at most
 CELLS = 48  # words in all, about: what a token costs to send
 WIDTHS = (10, 6)  # columns of text the winner's cell and the others hold on a phone
@@ -33,7 +35,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "What would it say if it stopped here?",
         "question": "Which next words are most likely after each loop step of the selected token, and when does the winner change?",
         "how": "A row is a loop step, from the top down; left to right stand the most likely next words after it, best "
-        "first. The brighter a cell, the more likely the word. The wide column is the winner: what the model would "
+        "first, each with its probability. The brighter a cell, the more likely the word; the brightest is the likeliest shown. The "
+        "wide column is the winner: what the model would "
         "say if it stopped there; a triangle marks a step at which the winner changed. ␣ is a space, ↵ a new line, … a "
         "part of a character. The exit lens goes on through the "
         "layers after the block, as the model itself would: it shows what the model would really say. The direct lens reads the "
@@ -69,7 +72,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "zh": {
         "title": "如果停在这里，它会说什么？",
         "question": "所选词元的每个循环步之后，最可能的下一个词是哪些？第一名何时改变？",
-        "how": "一行是一个循环步，自上而下；从左到右是该步之后最可能的下一个词，最可能的在最前。格子越亮，概率越高。最宽的一列是第一名："
+        "how": "一行是一个循环步，自上而下；从左到右是该步之后最可能的下一个词及其概率，最可能的在最前。格子越亮，概率越高；最亮的是所显示的最高概率。最宽的一列是第一名："
         "若停在该步，模型会说的词；三角标出第一名改变的步。␣ 是空格，↵ 是换行，… 是字符的一部分。出口透镜像模型本身那样走完块之后的各层：显示的是模型真正会说的。"
         "直接透镜立即用最后的归一化与输出头读出状态：若之后的层没有为此训练过，读出的词可能毫无意义；这种情况下页面会自动记录出口透镜。最多显示 16 步：超出时取第一步、最后一步、第一名改变的步，其余取最早的。"
         "每步最多五个词，块的步数较多时减到三个。",
@@ -125,6 +128,12 @@ def _probability(logprob: float | None) -> float | None:
     return None if logprob is None else math.exp(logprob)
 
 
+def _share(logprob: float | None) -> float | None:
+    """A probability as a cell says it: two digits, and of what is hardly possible no more than a hundredth of a per cent."""
+    value = _probability(logprob)
+    return value if value is None else labels.sig(value, 2) if value >= 0.001 else round(value, 4)
+
+
 def _note(logprob: float | None, whole: str, cut: str, came: bool, lang: str) -> float | str | None:
     """A cell's last hover line: log p, and the whole word where the cell cuts it, and whether it came next."""
     words, value = TEXTS[lang], labels.sig(logprob, 3)
@@ -140,7 +149,7 @@ def _cells(came: int | None, said: follower.Said, steps: list[int], count: int, 
         ids, logs, texts = said.ids[r - 1][:count], said.logprobs[r - 1][:count], said.texts[r - 1][:count]
         cut = [labels.show_piece(text, WIDTHS[place > 0]) for place, text in enumerate(texts)]
         whole = [labels.show_piece(text) for text in texts]
-        cells["z"].append([labels.sig(_probability(value), 2) for value in logs])
+        cells["z"].append([_share(value) for value in logs])
         cells["text"].append(cut)
         notes = zip(ids, logs, whole, cut, strict=True)
         cells["customdata"].append([_note(log, full, short, token == came, lang) for token, log, full, short in notes])
@@ -191,7 +200,10 @@ def _chosen(meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | Non
     turns = [r for r in flips(said.ids) if r in steps]
     came = None if frame is None else frame["next_id"]
     cells = _cells(came, said, steps, count, focus.lang)
+    most = max((p for row in cells["z"] for p in row if p), default=1)
     return {
+        ("layout", "coloraxis", "cmax"): most,
+        ("layout", "coloraxis", "colorbar", "tickvals"): [0, most],
         ("data", WINNER, "y"): names,
         **{("data", WINNER, key): [row[:1] for row in rows] for key, rows in cells.items()},
         ("data", OTHERS, "y"): names,
@@ -201,6 +213,10 @@ def _chosen(meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | Non
         ("data", FLIPS, "text"): [
             " → ".join(f"“{labels.show_piece(said.texts[step - 1][0])}”" for step in (r - 1, r)) for r in turns
         ],
+        ("layout", "yaxis", "range"): [
+            max(len(steps), follower.LEAST_ROOM) - 0.5,
+            -0.5,
+        ],  # the first above: text is read down
         **parts.row_outlined(steps.index(focus.step) if focus.step in steps else None),
         ("layout", "title", "text"): head,
         **parts.notice(missing),
@@ -212,7 +228,7 @@ def _gutter(count: int) -> float:
     return 0.06 * (count + 0.5)
 
 
-def _data(lang: str, count: int) -> list[dict[str, Any]]:
+def _data(lang: str, count: int, few: bool) -> list[dict[str, Any]]:
     words = TEXTS[lang]
     grid = {
         "type": "heatmap",
@@ -220,7 +236,7 @@ def _data(lang: str, count: int) -> list[dict[str, Any]]:
         "z": [],
         "text": [],
         "customdata": [],
-        "texttemplate": "%{text}",
+        "texttemplate": "“%{text}”<br>%{z:.2~p}",
         "coloraxis": "coloraxis",
         "xgap": 2,
         "ygap": 2,
@@ -230,7 +246,7 @@ def _data(lang: str, count: int) -> list[dict[str, Any]]:
     winner = {
         **grid,
         "x": [0, 1.5],  # edges
-        "textfont": {**font, "size": 13, "weight": 600},
+        "textfont": {**font, "size": 12 if few else 11, "weight": 600},
         "hovertemplate": words["hover_winner"] + "<extra></extra>",
     }
     others = {
@@ -262,7 +278,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         return {"data": [], "layout": layout}
     steps = meta["blocks"][focus.block]["room"]
     rows, count = min(steps, ROWS), places(meta, steps)
-    height = 52 + 80 + max(26 * rows, 110)
+    height = 52 + 80 + max((36 if rows <= MANY else 29) * rows, 150)
     layout |= {
         "height": height,
         "title": {"text": " ", "y": 1 - 20 / height},
@@ -276,20 +292,19 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         "yaxis": {
             "type": "category",
             "title": {"text": words["step"]},
-            "range": [rows - 0.5, -0.5],  # the first step above: text is read downwards
             "showgrid": False,
         },
         "coloraxis": {
             "cmin": 0,
             "cmax": 1,
             "colorscale": theme.LIGHT_SCALE,
-            "colorbar": parts.flat_bar(words["bar"], [0, 0.5, 1], length=0.5),
+            "colorbar": parts.flat_bar(words["bar"], [0, 1], length=0.5, tickformat=".2~p"),
         },
         "shapes": [parts.row_outline("x", count + 0.5)],
         "showlegend": True,
         "legend": {"x": 1, "xanchor": "right", "y": 0, "yref": "container", "yanchor": "bottom"},
     }
-    return {"data": _data(focus.lang, count), "layout": layout}
+    return {"data": _data(focus.lang, count, rows <= MANY), "layout": layout}
 
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:

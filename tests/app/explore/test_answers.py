@@ -48,14 +48,17 @@ def test_the_stored_run_in_the_repository_can_be_read() -> None:
     assert first_run.ending(stored) in ("eos", "length", "context")
 
 
-def test_a_page_opens_with_words_and_every_usual_panel(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_opens_with_words_and_the_usual_panels_of_its_first_group(
+    trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(first_run, "stored", lambda: trace)
     for lang in ("en", "zh"):
         opening = json.loads(first_run.opening.__wrapped__(lang))
         assert opening["config"] == json.loads(json.dumps(page_config(lang)))
         shown = opening["snapshot"]
         assert (shown["run"], shown["seq"], shown["total"], shown["focus"]["lang"]) == ("recorded", 9, 9, lang)
-        assert shown["figures"].keys() == first_run.usual_panels().keys()
+        assert shown["figures"].keys() == first_run.opening_panels().keys()
+        assert len(shown["figures"]) == 2, "of the first group two pictures: the page is short as it opens"
 
 
 def test_without_a_stored_run_the_page_opens_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -390,6 +390,16 @@ def test_the_report_is_of_the_panels_that_are_on_and_the_selection(
     assert PANELS["convergence"].summary(trace, Focus(token=3, lang="zh")) in page.replace("&quot;", '"')
 
 
+def test_b8_a_report_holds_the_panels_of_all_groups_that_are_on(
+    client: TestClient, registry: Registry, trace: Trace
+) -> None:
+    """Whichever group is open as it is saved."""
+    mine, every = kept(registry, trace), ["convergence", "would_say", "kv_occupancy", "cost"]
+    looking = json.dumps({"panels": ["kv_occupancy"], "on": every, "focus": {}})
+    page = get(client, f"{mine.id}/report", view=looking).text
+    assert re.findall(r"<article data-panel='(\w+)'", page) == sorted(every, key=list(PANELS).index)
+
+
 def _unpacked(page: str) -> str:
     """The report's own data, as its script reads it."""
     import base64

@@ -97,7 +97,34 @@ def test_a_link_made_on_the_recorded_run_shows_it_again(trace: Trace, registry: 
     shown = links.opening(word, room, "zh")["snapshot"]
     assert (shown["run"], shown["seq"], shown["total"]) == (first_run.RUN, 9, 9)
     assert shown["focus"] == Focus(token=5, pins=(2,), lang="zh").to_json()
-    assert shown["figures"].keys() == {"convergence", "cost"}
+    assert shown["figures"].keys() == {"convergence"}, "of the group that is open"
+
+
+@pytest.mark.parametrize(
+    ("named", "group", "drawn"),
+    [
+        (["kv_occupancy"], "memory", {"kv_occupancy"}),
+        (["cost", "attention", "would_say"], "words", {"would_say"}),  # attention was not recorded
+        (["instrument", "convergence", "token_loop_map", "cost"], "thinking", {"convergence", "token_loop_map"}),
+        ([], None, set()),
+    ],
+)
+def test_b8_an_old_link_that_names_panels_opens_their_group(
+    trace: Trace, registry: Registry, room: ModelRoom, named: list[str], group: str | None, drawn: set[str]
+) -> None:
+    """Links of before named the panels of the whole page; those of now the open group's."""
+    state = PageState(values(), "Once", Focus(), tuple(named), links.RECORDED)
+    opened = links.opening(encode(state)[0], room, "en")
+    assert (opened["panels"], opened["group"]) == (named, group)
+    assert opened["snapshot"]["figures"].keys() == drawn
+
+
+def test_b8_a_link_that_names_no_panels_leaves_the_group_to_the_page(
+    trace: Trace, registry: Registry, room: ModelRoom
+) -> None:
+    opened = links.opening(encode(PageState(values(), "Once", recorded=links.RECORDED))[0], room, "en")
+    assert (opened["panels"], opened["group"]) == (None, None)
+    assert opened["snapshot"]["figures"].keys() == first_run.opening_panels().keys()
 
 
 def test_words_the_recorded_run_does_not_have_are_told(trace: Trace, registry: Registry, room: ModelRoom) -> None:
@@ -150,7 +177,7 @@ def test_a_wish_that_is_none_still_gives_a_link(trace: Trace, registry: Registry
     assert told["n"] == 0
     state, problems = links.read(told["word"], room, "en")
     assert problems == []
-    assert set(state.panels) == set(first_run.usual_panels())
+    assert set(state.panels) == set(first_run.opening_panels())
 
 
 # --- a page opened with a link ------------------------------------------------------------------------------------------

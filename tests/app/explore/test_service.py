@@ -61,7 +61,7 @@ def test_a_run_from_prompt_to_end(service: Service) -> None:
     messages = shown(said(service.run("Once upon", values(), "en", "me")))
     assert messages[0]["kind"] == "snapshot"
     assert messages[-1]["end"] == "length"
-    assert set(messages[0]["figures"]) == set(first_run.usual_panels())
+    assert set(messages[0]["figures"]) == set(first_run.opening_panels())
     prompt = sum(row[3] for message in messages for row in message["tokens"])
     tokens = sum(len(message["tokens"]) for message in messages)
     assert tokens == prompt + 12 - 1
@@ -415,8 +415,21 @@ def test_the_exit_lens_is_recorded_by_itself_where_the_direct_one_misleads(servi
 @pytest.mark.parametrize("wishes", ["", "{", None, "[]", '{"panels": 3, "focus": {"metric": "x"}}', "x" * 9999])
 def test_wishes_that_are_none_are_the_usual_ones(service: Service, wishes: Any) -> None:
     view = View.read(wishes)
-    assert view.panels.keys() == first_run.usual_panels().keys()
+    assert view.panels.keys() == first_run.opening_panels().keys()
+    assert view.every.keys() == first_run.usual_panels().keys()
     assert view.focus == Focus()
+
+
+def test_b8_a_panel_that_is_on_in_a_closed_group_is_recorded_for_but_not_drawn(service: Service) -> None:
+    """Else whoever opens its group after a run would find that nothing was recorded for it."""
+    view = View.read(
+        json.dumps({"panels": ["convergence"], "on": ["convergence", "attention", "would_say"], "focus": {}})
+    )
+    assert list(view.every) == ["convergence", "would_say", "attention"]
+    form = values(max_new_tokens=2, block_start=1, block_end=1)
+    snapshot = shown(said(service.run("Once", form, "en", "me", view)))[0]
+    assert snapshot["figures"].keys() == {"convergence"}
+    assert set(snapshot["extras"]) == {"attention", "exit"}
 
 
 def test_fifty_abandoned_runs_leave_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from loopviz.app.texts.tour import STEPS, Step
 from loopviz.figures import theme
 from loopviz.panels import PANELS, Focus
 from loopviz.panels.kit.trajectories import ending
+from loopviz.panels.loop.state_trajectory import CHOSEN, ENDS, PINNED, STARTS
 from loopviz.paths import WEB
 from loopviz.trace import Trace, decode_states
 from tests.trace.synthetic import random_trace
@@ -198,7 +199,7 @@ def test_two_words_have_two_paths_in_view(
 ) -> None:
     """The step "Two words, two paths" showed neither."""
     figure = PANELS["state_trajectory"].data(trace, focused(played, "path", lang))
-    _, pinned, chosen, starts, ends = figure["data"]
+    pinned, chosen, starts, ends = (figure["data"][place] for place in (PINNED, CHOSEN, STARTS, ENDS))
     assert len(chosen["x"]) == loops(trace, known["hard"]) + 1
     assert [x is None for x in pinned["x"]] == [False] * (loops(trace, known["easy"]) + 1) + [True]
     assert [text.split()[0] for text in ends["text"]] == [str(known["hard"]), str(known["easy"])]

@@ -203,3 +203,20 @@ def test_neither_units_nor_the_order_of_dimensions_matter(states, scale, rng):
 @pytest.mark.parametrize("states", [geometric(0.5, 8), rotation(72, 9), walk(0.1, 9), geometric(0.75, 6, start=8.0)])
 def test_what_float16_keeps_of_the_states_is_enough(states):
     assert kind(states.astype(np.float16)) == kind(states)
+
+
+# --- how far from where it ended
+
+
+def test_b7_the_distance_to_the_last_state_by_hand():
+    away = trajectories.to_last(np.array([[3.0, 4.0, 0.0], [0.0, 4.0, 3.0], [0.0, 4.0, 0.0]]))
+    assert away == [pytest.approx(3 / 4), pytest.approx(3 / 4)]
+    assert trajectories.to_last(np.array([[1.0, 2.0]])) == []
+    assert trajectories.to_last(np.array([[1.0, 2.0], [0.0, 0.0]])) == [None], "of no length nothing is a part"
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.5, 0.9])
+def test_b7_a_path_that_comes_to_rest_at_a_steady_rate_falls_at_that_rate(rate):
+    end, way = np.array([1.0, 2.0, -1.0, 0.5]), np.array([0.3, 0.0, 0.4, -0.2])
+    away = trajectories.to_last(np.array([end + way * rate**r for r in range(60)]))
+    assert away[:6] == pytest.approx([rate**r * away[0] for r in range(6)], rel=0.02)

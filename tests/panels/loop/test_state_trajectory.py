@@ -13,7 +13,21 @@ from hypothesis import strategies as st
 from loopviz.figures import theme
 from loopviz.panels import LANGUAGES, PANELS, Focus, apply, figure_json
 from loopviz.panels.kit import trajectories
-from loopviz.panels.loop.state_trajectory import CHOSEN, ENDS, OTHERS, PINNED, REST, STARTS, _box, _outside
+from loopviz.panels.kit.rest_distance import ROUNDING
+from loopviz.panels.kit.view import box, outside
+from loopviz.panels.loop.state_trajectory import (
+    AWAY,
+    AWAY_PINNED,
+    CHOSEN,
+    ENDS,
+    MAPPED,
+    NEAR,
+    NEIGHBOURS,
+    OTHERS,
+    PINNED,
+    REST,
+    STARTS,
+)
 from loopviz.trace import Trace, decode_states, encode_states
 from tests.panels.cases import looped, smollm2, wire_size
 from tests.trace.synthetic import random_trace
@@ -124,8 +138,8 @@ def test_names_of_ends_stay_inside_the_plot(seed, pins):
     ends = figure["data"][ENDS]
     for x, y, name, place in zip(ends["x"], ends["y"], ends["text"], ends["textposition"], strict=True):
         (left, right), (low, high) = (figure["layout"][f"{axis}axis"]["range"] for axis in "xy")
-        box = _box(place, (x - left) / (right - left), (y - low) / (high - low), len(name))
-        assert _outside(box) == 0
+        taken = box(place, (x - left) / (right - left), (y - low) / (high - low), len(name))
+        assert outside(taken) == 0
 
 
 def test_names_of_ends_keep_apart():
@@ -219,8 +233,8 @@ def test_steps_are_numbered_and_a_click_on_one_selects_it():
     put_states(trace, 6, [[3.0, 4.0] + [0] * 6, [3.0, 3.0] + [0] * 6, [0.0] * 8])
     figure = drawn(trace, token=6, step=1)
     chosen = figure["data"][CHOSEN]
-    assert chosen["text"] == ["s₀", f"1: {1 / math.sqrt(18):.3g}", "2: undefined"]
-    assert chosen["meta"]["select"] == {"step": "text"}
+    assert chosen["customdata"] == ["s₀", f"1: {1 / math.sqrt(18):.3g}", "2: undefined"]
+    assert chosen["meta"]["select"] == {"step": "customdata"}
     small, large, last = chosen["marker"]["size"]
     assert small == last < large
     for place in (REST, PINNED, STARTS, ENDS):
@@ -233,7 +247,8 @@ def test_dimensions_are_a_choice_the_page_can_offer():
         choices = figure["layout"]["meta"]["choices"]["dims"]
         assert choices["value"] == dims
         assert [value for value, _ in choices["options"]] == [2, 3]
-        assert {trace["type"] for trace in figure["data"]} == {kind}
+        paths = [figure["data"][place] for place in (NEIGHBOURS, PINNED, CHOSEN, STARTS, ENDS)]
+        assert {trace["type"] for trace in paths} == {kind}
         for value, _ in choices["options"]:
             assert Focus.from_json({"dims": value}).dims == value
 
@@ -251,7 +266,7 @@ def test_states_that_were_not_recorded_are_not_made_up(record, lang):
     trace = looped(**record)
     figure = drawn(trace, lang=lang, pins=(1,))
     assert notice(figure).replace(" ", "") == panel.TEXTS[lang]["not_recorded"].replace(" ", "")
-    assert not any(data["x"] for data in figure["data"])
+    assert not any(value is not None for data in figure["data"] for key in "xy" for value in data.get(key, []))
     assert panel.summary(trace, Focus(lang=lang)) == panel.TEXTS[lang]["not_recorded"]
 
 
@@ -285,3 +300,88 @@ def test_a_fixed_selection_stays_while_others_come():
     for place in (PINNED, CHOSEN, STARTS):
         assert shown["data"][place] == before["data"][place]
     assert shown["layout"]["title"] == before["layout"]["title"]
+
+
+# --- numbers on the path, neighbours, the whole small, how far from where it ended
+
+
+def test_b7_points_of_a_path_bear_their_steps_where_there_is_room():
+    trace = looped(tokens=8)
+    far = np.random.default_rng(3).normal(size=(6, 8))
+    put_states(trace, 6, far)
+    figure = drawn(trace, token=6)
+    text = figure["data"][CHOSEN]["text"]
+    assert "text" in figure["data"][CHOSEN]["mode"]
+    assert text[0] == text[-1] == "", "its ends have marks and names of their own"
+    assert {r for r in text if r} <= set("1234")
+    assert len([r for r in text if r]) >= 2
+    put_states(trace, 6, [far[0], *[far[1] + 1e-3 * r for r in range(9)], far[2]])
+    assert len([r for r in drawn(trace, token=6)["data"][CHOSEN]["text"] if r]) < 9, (
+        "on top of each other none could be read"
+    )
+
+
+def paths(figure):
+    """The neighbours' paths, each a list of points."""
+    out, path = [], []
+    for one in coordinates(figure, NEIGHBOURS):
+        if None not in one:
+            path.append(one)
+        elif path:
+            out, path = [*out, path], []
+    return out
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [(None, range(27, 39)), (20, [*range(14, 20), *range(21, 27)]), (0, range(1, 13)), (39, range(33, 39))],
+)
+def test_b7_twelve_neighbours_are_faint_paths_of_their_own_states(token, shown):
+    trace = looped(tokens=40)
+    assert NEAR == 12
+    mine = sorted(paths(drawn(trace, token=token)))
+    assert mine == sorted(coordinates(drawn(trace, token=other), CHOSEN) for other in shown)
+
+
+def test_b7_the_small_map_holds_the_whole_and_frames_the_view():
+    trace = looped(tokens=30)
+    figure = drawn(trace, token=11)
+    rest, path = figure["data"][REST], figure["data"][MAPPED]
+    assert len(rest["x"]) == 29
+    assert rest["xaxis"] == path["xaxis"] == "x3"
+    assert coordinates(figure, MAPPED) == coordinates(figure, CHOSEN)
+    frame = figure["layout"]["shapes"][0]
+    assert (frame["xref"], frame["yref"], frame["visible"]) == ("x3", "y3", True)
+    assert [frame["x0"], frame["x1"]] == figure["layout"]["xaxis"]["range"]
+    assert [frame["y0"], frame["y1"]] == figure["layout"]["yaxis"]["range"]
+    assert not drawn(Trace(trace.meta))["layout"]["shapes"][0]["visible"]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_b7_how_far_from_where_it_ended_is_of_the_recorded_states(dims):
+    trace = looped(tokens=12)
+    figure = drawn(trace, token=7, pins=(3,), dims=dims)
+    away, pinned = figure["data"][AWAY], figure["data"][AWAY_PINNED]
+    for token, shown in ((7, away["y"]), (3, pinned["y"][:-1])):
+        path = states(trace, token)
+        wanted = [np.linalg.norm(state - path[-1]) / np.linalg.norm(path[-1]) for state in path[:-1]]
+        assert shown == pytest.approx(wanted, rel=5e-3)
+    assert (away["x0"], away["dx"]) == (0, 1), "s₀ first"
+    assert pinned["x"] == [*range(len(states(trace, 3)) - 1), None]
+    axis = figure["layout"]["yaxis2"]
+    assert axis["type"] == "log"
+    assert away["yaxis"] == "y2"
+    assert figure["layout"]["shapes"][1]["y0"] == ROUNDING, "below it there is only the rounding of float16"
+
+
+def test_b7_the_steps_there_is_room_for_are_those_that_were_taken():
+    trace = looped(tokens=8)
+    for steps, room in ((3, 4), (4, 4), (9, 9)):
+        put_states(trace, 6, np.random.default_rng(1).normal(size=(steps + 1, 8)))
+        assert drawn(trace, token=6)["layout"]["xaxis2"]["range"] == [-0.5, room + 0.5]
+
+
+def test_b7_many_steps_leave_room_for_fewer_neighbours():
+    figure = drawn(looped(tokens=40, strategy="fixed_count", max_steps=64))
+    assert 1 <= len(paths(figure)) < NEAR
+    assert len(figure["data"][NEIGHBOURS]["x"]) <= 400

@@ -61,6 +61,38 @@ def test_words_and_probabilities_by_hand():
     assert marks["text"] == ["“␣the” → “␣a”", "“␣a” → “␣dog”"]
 
 
+def test_b7_cells_say_the_word_in_quotes_and_its_probability():
+    winner, others, _ = told()["data"]
+    for trace in (winner, others):
+        assert trace["texttemplate"] == "“%{text}”<br>%{z:.2~p}"
+
+
+def test_b7_the_scale_reaches_from_nothing_to_the_likeliest_shown():
+    axis = told()["layout"]["coloraxis"]
+    assert (axis["cmin"], axis["cmax"]) == (0, pytest.approx(0.9))
+    assert axis["colorbar"]["tickvals"] == [0, axis["cmax"]]
+    trace = looped(top_k=2)
+    speak(trace, 7, [[("a", 0.04), ("b", 0.01)]])
+    assert drawn(trace)["layout"]["coloraxis"]["cmax"] == pytest.approx(0.04), (
+        "of hardly likely words the best is bright too"
+    )
+
+
+def test_b7_its_rows_fill_the_frame_whatever_other_words_took():
+    """A8: of a frame for 16 steps, 6 filled a third."""
+    for rows, room in ((STORY[:2], 4), (STORY, 4), ([*STORY, *STORY[:2]], 6)):
+        trace = looped(top_k=3, max_steps=16)
+        speak(trace, 7, rows)
+        assert drawn(trace, token=7)["layout"]["yaxis"]["range"] == [room - 0.5, -0.5]
+
+
+def test_b7_what_is_hardly_possible_is_told_in_few_characters():
+    trace = looped(top_k=3)
+    speak(trace, 7, [[("a", 0.5), ("b", 3.14e-4), ("c", 1e-7)]])
+    _, others, _ = drawn(trace)["data"]
+    assert others["z"] == [[0.0003, 0.0]]
+
+
 def test_the_word_that_came_next_is_named_where_it_stands():
     winner = told()["data"][0]
     assert "came next" in winner["customdata"][3][0]
