@@ -159,7 +159,7 @@ export class Shelf {
     this.none.textContent = texts["live.panels.none"];
     const held = document.activeElement?.id;
     this.tabs.replaceChildren(...groups.map((group) => this.makeTab(group, texts)));
-    if (held) [...this.tabs.children].find(({ id }) => id === held)?.focus(); // the words are others, the place is not
+    if (held?.startsWith("lv-tab-")) document.getElementById(held)?.focus(); // the words are others, the place is not
     this.switches.replaceChildren(
       ...panels.map(({ name, words }) => {
         const node = press("lv-switch", () => this.turn(name, !this.isOn(this.find(name))), words.name);
