@@ -68,7 +68,6 @@ def test_b8_groups_are_tabs_for_mouse_and_keyboard(visit: Visit, lang: str) -> N
         expect(panel).to_have_attribute("aria-labelledby", tab.get_attribute("id") or "")
         switches = page.locator(".lv-switch:visible").evaluate_all("(all) => all.map((node) => node.dataset.name)")
         assert switches == [name for name in PANELS if group == PANELS[name].GROUP]
-        same_as_server(page)
     token = data(page, "focus")
     for key, at in (("ArrowRight", 0), ("ArrowRight", 1), ("ArrowLeft", 0), ("ArrowLeft", 3), ("Home", 0), ("End", 3)):
         page.keyboard.press(key)
@@ -99,7 +98,7 @@ def test_b8_group_and_switches_are_remembered_and_a_group_may_be_empty(visit: Vi
     page.click("#lv-tab-memory")
     for name in USUAL["memory"]:
         page.click(f".lv-switch[data-name={name}]")
-    settled(page)
+    page.wait_for_function("() => !document.querySelector('.lv').page.looking")
     assert on_screen(page) == []
     expect(page.locator(".lv-shelf-none")).to_be_visible()
     page.reload()
