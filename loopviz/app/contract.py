@@ -79,7 +79,6 @@ ARROW_TASK: Mapping[str, Union[str, int]] = {"model": "arrows-loop", "nodes": 16
 MOST_SLUG = 60  # characters of a stranger's name in a file's name
 # Elements that Gradio builds and the script looks for, by their ids.
 ELEMENTS: Mapping[str, str] = {
-    "control": "ctl-",  # and `<control>`
     "prompt": "ctl-prompt",
     "run": "lv-run",
     "stop": "lv-stop",
