@@ -23,7 +23,7 @@ CODE: tuple[str, ...] = (
     "loopviz.model.criteria:CriterionContext.cosine_holds",
     "loopviz.model.criteria:CriterionContext.kl_holds",
 )  # what computes it; the page links there
-HEIGHT = 440
+HEIGHT = 400
 CURVES = 24  # earlier tokens kept on screen: what a redraw costs grows with them
 POINTS = 768  # and at most so many points of them a subplot, for blocks of many steps
 

@@ -38,7 +38,7 @@ CODE: tuple[str, ...] = (
     "loopviz.trace.recording.recorder:Reading._packed",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
-HEIGHT = 420
+HEIGHT = 390
 OTHERS = 64  # end points of other tokens on the small map
 NEAR = 12  # paths of other tokens kept on screen
 POINTS = 400  # and at most so many points of them, for blocks of many steps
