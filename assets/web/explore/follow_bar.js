@@ -7,7 +7,6 @@ import { RealSlider } from "./real_slider.js";
 
 const AROUND = 6; // words to each side
 const HIGH = 48; // pixels of the window that it takes: a text of which no more is seen would lie under it
-const LOOK_MS = 400; // Gradio sets its controls without an event
 
 export class FollowBar {
   /** @type {Record<string, string> | undefined} words, once they are known */
@@ -27,8 +26,7 @@ export class FollowBar {
       const word = target instanceof Element ? /** @type {HTMLElement | null} */ (target.closest("[data-word]")) : null;
       if (word) page.look({ token: Number(word.dataset.word), step: null });
     });
-    // the bound of a loop that settles by itself stands in another control
-    this.sliders = [new RealSlider("loops", ["loop_count", "max_loop_count"]), new RealSlider("damping", ["loop_damping"])];
+    this.sliders = [new RealSlider(page, () => page.hero.dials.counted), new RealSlider(page, () => "loop_damping")];
     this.run = press("lv-reach-run", () => page.start());
     this.stop = press("lv-reach-stop", () => page.halt());
     const row = el("div", "lv-reach-row", this.play, this.words, ...this.sliders.map((slider) => slider.node), this.run, this.stop);
@@ -40,7 +38,6 @@ export class FollowBar {
       this.past = !entry.isIntersecting && bottom <= HIGH && height > 0;
       this.show();
     }, { rootMargin: `-${HIGH}px 0px 0px` }).observe(page.text);
-    setInterval(() => this.node.hidden || this.sliders.forEach((slider) => slider.follow()), LOOK_MS);
   }
 
   /** @param {Record<string, string>} texts */

@@ -83,6 +83,7 @@ export class FormState {
   follow(names, ...values) {
     names.forEach((name, i) => (this.dials[name] = values[i]));
     this.page?.hero.dials.show();
+    this.page?.bar.show();
   }
 
   /**
