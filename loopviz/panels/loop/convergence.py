@@ -23,7 +23,7 @@ CODE: tuple[str, ...] = (
     "loopviz.model.criteria:CriterionContext.cosine_holds",
     "loopviz.model.criteria:CriterionContext.kl_holds",
 )  # what computes it; the page links there
-HEIGHT = 400
+HEIGHT = 322
 CURVES = 24  # earlier tokens kept on screen: what a redraw costs grows with them
 POINTS = 768  # and at most so many points of them a subplot, for blocks of many steps
 
@@ -54,9 +54,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "earlier": "earlier tokens (last {count})",
         "stop": "stopped here",
         "step": "loop step r",
-        "cosine": "1 − cos(s<sub>r</sub>,s<sub>r−1</sub>)",
         "kl": "KL, nats",
-        "rel_delta": "‖s<sub>r</sub>−s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖",
         "hover_cosine": "step r = %{x}<br>1 − cos = %{text}",
         "hover_kl": "step r = %{x}<br>KL(p<sub>r−1</sub> ‖ p<sub>r</sub>) = %{text}",
         "hover_rel_delta": "step r = %{x}<br>‖Δ‖/‖s‖ = %{text}",
@@ -94,9 +92,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "earlier": "之前的词元（最近 {count} 个）",
         "stop": "在此停止",
         "step": "循环步 r",
-        "cosine": "1 − cos(s<sub>r</sub>,s<sub>r−1</sub>)",
         "kl": "KL（nat）",
-        "rel_delta": "‖s<sub>r</sub>−s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖",
         "hover_cosine": "第 %{x} 步<br>1 − cos = %{text}",
         "hover_kl": "第 %{x} 步<br>KL(p<sub>r−1</sub> ‖ p<sub>r</sub>) = %{text}",
         "hover_rel_delta": "第 %{x} 步<br>‖Δ‖/‖s‖ = %{text}",
@@ -297,6 +293,7 @@ def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
             "mode": "lines+markers",
             **axes[i],
             "name": words[f"curve_{quantity}"],
+            "showlegend": False,  # its axis says it
             "x0": 1,
             "dx": 1,
             "y": [],
@@ -336,7 +333,7 @@ def _axis(title: str, low: float, high: float) -> dict[str, Any]:
         "domain": [low, high],
         "title": {"text": title},
         "exponentformat": "power",
-        "nticks": 4,
+        "nticks": 3,
     }
 
 
@@ -358,12 +355,12 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
             "tick0": 1,
             "dtick": -(-spec["room"] // 12),
         },
-        "yaxis": _axis(words["cosine"], 0.7, 1),
+        "yaxis": _axis(words["curve_cosine"], 0.7, 1),
         "yaxis2": _axis(words["kl"], 0.35, 0.65),
-        "yaxis3": _axis(words["rel_delta"], 0, 0.3),
+        "yaxis3": _axis(words["curve_rel_delta"], 0, 0.3),
         "shapes": _shapes(spec, focus),
         "showlegend": True,
-        "legend": {"y": -0.12, "yanchor": "top", "x": 0},
+        "legend": {"y": -0.2, "yanchor": "top", "x": 0},
     }
     return {"data": _data(spec, focus.lang), "layout": layout}
 

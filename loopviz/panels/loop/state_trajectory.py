@@ -38,7 +38,7 @@ CODE: tuple[str, ...] = (
     "loopviz.trace.recording.recorder:Reading._packed",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
-HEIGHT = 390
+HEIGHT = 326
 OTHERS = 64  # end points of other tokens on the small map
 NEAR = 12  # paths of other tokens kept on screen
 POINTS = 400  # and at most so many points of them, for blocks of many steps
@@ -191,7 +191,7 @@ _NOWHERE: tuple[list[float], ...] = ([],) * trajectories.AXES
 _FOLLOWER = Follower()
 Frame = Mapping[str, Any]
 LARGE, SIDE = (0, 0.58), (0.76, 1)  # of the figure's width: the paths, and what is beside them
-DISTANCE, MAP = (0.5, 1), (0, 0.28)  # of its height: the distance, and the small map below it
+DISTANCE, MAP = (0.52, 1), (0, 0.26)  # of its height: the distance, and the small map below it
 
 
 # --- one token, in words and numbers
@@ -481,7 +481,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
             "camera": copy.deepcopy(_VIEW),
             "domain": {"x": list(LARGE), "y": [0, 1]},
         }
-    layout |= {"showlegend": True, "legend": {"y": -0.16, "yanchor": "top", "x": 0}}
+    layout |= {"showlegend": True, "legend": {"y": -0.22, "yanchor": "top", "x": 0}}
     return {"data": _data(focus), "layout": layout}
 
 
