@@ -208,7 +208,8 @@ export class Panel {
   /** The height that the plot has room for: of the panels of a row the tallest decides, so that none leaves white under it. */
   get room() {
     const row = [...this.page.panels.values()].filter((panel) => panel.figure && panel.node.offsetTop === this.node.offsetTop);
-    return Math.round(Math.max(...row.map((panel) => panel.chrome + panel.asked)) - this.chrome);
+    const fair = Math.round(Math.max(...row.map((panel) => panel.chrome + panel.asked)) - this.chrome);
+    return Math.max(this.asked, Math.min(fair, this.wrap.clientHeight)); // unfolded words of its own leave it no more than it asks for
   }
 
   /** The row has become higher or lower. */
