@@ -662,6 +662,22 @@ class OpenedLink(TypedDict):
     holds: Union[Holds, None]  # noqa: UP007
 
 
+class TourTold(TypedDict):
+    """What is said of an answer."""
+
+    right: Pieces
+    wrong: Pieces
+
+
+class TourQuestion(TypedDict):
+    """What a step of the tour asks."""
+
+    answers: list[str]
+    right: int  # from 0
+    focus: Focus  # but for the language: how the run is looked at once one is chosen
+    told: TourTold
+
+
 class TourStep(TypedDict):
     """A step of the tour."""
 
@@ -673,6 +689,7 @@ class TourStep(TypedDict):
     shown: Whole  # tokens; None: all
     play: bool
     panels: list[str]
+    asks: TourQuestion | None
 
 
 class Tour(TypedDict):

@@ -636,6 +636,22 @@ export interface OpenedLink {
   holds: Holds | null;
 }
 
+/** What is said of an answer. */
+export interface TourTold {
+  right: (string | string[])[];
+  wrong: (string | string[])[];
+}
+
+/** What a step of the tour asks. */
+export interface TourQuestion {
+  answers: string[];
+  /** from 0 */
+  right: number;
+  /** but for the language: how the run is looked at once one is chosen */
+  focus: Focus;
+  told: TourTold;
+}
+
 /** A step of the tour. */
 export interface TourStep {
   key: string;
@@ -649,6 +665,7 @@ export interface TourStep {
   shown: number | null;
   play: boolean;
   panels: string[];
+  asks: TourQuestion | null;
 }
 
 /** The tour, in one language. */

@@ -2,7 +2,7 @@
 // way, rings the element it explains and puts its card beside it. The page stays usable meanwhile; whoever was looking at a
 // run of their own gets it back. Where it was left is remembered in this browser.
 
-import { STORED } from "../core/contract.js";
+import { PAGES, STORED } from "../core/contract.js";
 import { el, fill, kept, name, press } from "../core/dom.js";
 import { termed } from "../widgets/glossary.js";
 
@@ -33,6 +33,8 @@ export class Tour {
   until = 0;
   /** @type {string} all that its buttons show */
   looks = "";
+  /** @type {boolean} whether steps are read aloud */
+  aloud = false;
   /** @type {{ run: string | null, focus: Focus, shown: number, all: boolean, top: number } | null} what the visitor looked at */
   before = null;
 
@@ -64,7 +66,12 @@ export class Tour {
     this.back = press("lv-quiet", () => this.go(this.at - 1));
     this.next = press("lv-quiet lv-tour-next", () => this.forward());
     this.quit = press("lv-icon", () => this.leave(), "×");
-    this.card = el("section", "lv-tour", this.title, this.words, el("div", "lv-tour-row", this.count, this.back, this.next), this.quit);
+    this.question = el("div", "lv-tour-question");
+    this.told = el("p", "lv-tour-told");
+    this.told.setAttribute("role", "status");
+    this.voice = press("lv-icon lv-tour-voice", () => this.speak(), "🔈");
+    this.voice.hidden = !("speechSynthesis" in window); // the browser's own: nothing is sent anywhere by us
+    this.card = el("section", "lv-tour", this.title, this.words, this.question, this.told, this.voice, el("div", "lv-tour-row", this.count, this.back, this.next), this.quit);
     this.card.setAttribute("role", "dialog");
     this.card.tabIndex = -1;
     this.title.id = "lv-tour-title";
@@ -81,6 +88,7 @@ export class Tour {
     name(this.refuse, texts["live.tour.refuse"]);
     this.back.textContent = texts["live.tour.back"];
     name(this.quit, texts["live.tour.leave"], texts["live.tour.leave.hint"]);
+    this.nameVoice();
     this.show();
     if (this.on && this.lang !== lang) this.fetch().then((there) => there && this.on && this.write());
   }
@@ -158,6 +166,7 @@ export class Tour {
   close() {
     this.on = false;
     this.turn += 1;
+    this.hush();
     this.ring.remove();
     this.card.remove();
     this.page.shelf.lend([]);
@@ -230,7 +239,63 @@ export class Tour {
     this.count.textContent = fill(texts["live.tour.place"], { n: at + 1, total: steps.length });
     this.back.disabled = at === 0;
     this.next.textContent = texts[at + 1 < steps.length ? "live.tour.next" : "live.tour.done"];
+    this.ask();
+    if (this.aloud) this.read();
     this.place();
+  }
+
+  // --- a question, and reading aloud ---------------------------------------------------------------------------------
+
+  /** The answers of a step that asks, none chosen yet. */
+  ask() {
+    const { asks } = this.steps[this.at];
+    this.told.replaceChildren();
+    this.question.hidden = !asks;
+    this.question.replaceChildren(...(asks?.answers ?? []).map((answer, i) => press("lv-quiet", () => this.answer(i), answer)));
+  }
+
+  /** The reader chose: what holds is marked with a sign, said, and shown in the run. @param {number} chosen */
+  answer(chosen) {
+    const { asks } = this.steps[this.at];
+    [...this.question.children].forEach((button, i) => {
+      button.setAttribute("aria-pressed", String(i === chosen));
+      button.textContent = `${i === asks.right ? "✓ " : i === chosen ? "✗ " : ""}${asks.answers[i]}`;
+    });
+    const lessons = el("a", "", this.texts["live.tour.lessons"]);
+    lessons.href = PAGES.learn;
+    this.told.replaceChildren(...termed(asks.told[chosen === asks.right ? "right" : "wrong"]), " ", lessons);
+    if (this.aloud) this.read();
+    this.page.look({ ...asks.focus }, this.page.total);
+    this.place();
+  }
+
+  nameVoice() {
+    name(this.voice, this.texts[this.aloud ? "live.tour.hush" : "live.tour.speak"]);
+    this.voice.setAttribute("aria-pressed", String(this.aloud));
+  }
+
+  /** Read this step aloud and those that follow, or no more. */
+  speak() {
+    if (this.aloud) this.hush();
+    else {
+      this.aloud = true;
+      this.read();
+    }
+    this.nameVoice();
+  }
+
+  /** What the card says now, by the browser's own voice. */
+  read() {
+    window.speechSynthesis.cancel();
+    const said = new SpeechSynthesisUtterance(this.told.textContent || `${this.title.textContent}. ${this.words.textContent}`);
+    said.lang = { en: "en-US", zh: "zh-CN" }[this.lang] ?? this.lang;
+    window.speechSynthesis.speak(said);
+  }
+
+  hush() {
+    if (this.aloud) window.speechSynthesis.cancel();
+    this.aloud = false;
+    if (this.texts) this.nameVoice();
   }
 
   /** What the step explains; the text where that is not on the page. */

@@ -18,7 +18,7 @@ from loopviz.app.explore import first_run, snapshot
 from loopviz.app.server.glossary import Piece
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.texts import table, text
-from loopviz.app.texts.tour import STEPS, Step
+from loopviz.app.texts.tour import STEPS, Question, Step
 from loopviz.panels import PANELS, Focus
 from loopviz.panels.kit.follower import lens_of
 from loopviz.trace import Frame, Trace
@@ -143,12 +143,35 @@ def facts(trace: Trace, lang: str) -> dict[str, Any]:
         known = f"live.reason.{reason}"
         made[f"{role}_why"] = table(lang).get(known, reason)  # a registered criterion's name
     if found.turn is not None:
-        winners = _winners(trace.frames[found.turn])
-        final = len(winners)
-        while final > 1 and winners[final - 2] == winners[-1]:
-            final -= 1
-        made |= {"turn_first": _shown(winners[0]), "turn_last": _shown(winners[-1]), "turn_step": final}
+        made |= _turn_facts(_winners(trace.frames[found.turn]))
+    if trace.meta["blocks"]:
+        first, last = trace.meta["blocks"][0]["layers"]
+        made["looped"] = last - first + 1
     return made
+
+
+def _turn_facts(winners: list[str]) -> dict[str, Any]:
+    """Of the word after which the guess changed: where it came to stay, and what an earlier end would have given.
+
+    The loop asked about is the last whose guess is neither the first nor the last one, where there is one: else the first.
+    """
+    final = len(winners)
+    while final > 1 and winners[final - 2] == winners[-1]:
+        final -= 1
+    between = [r for r, winner in enumerate(winners, start=1) if winner not in (winners[0], winners[-1])]
+    cut = between[-1] if between else 1
+    answers = list(dict.fromkeys(map(_shown, winners)))
+    chosen = [_shown(winners[0]), _shown(winners[cut - 1]), _shown(winners[-1])]
+    answers = [answer for answer in answers if answer in chosen]
+    return {
+        "turn_first": _shown(winners[0]),
+        "turn_last": _shown(winners[-1]),
+        "turn_step": final,
+        "cut": cut,
+        "cut_text": _shown(winners[cut - 1]),
+        "cut_answers": answers,
+        "cut_right": answers.index(_shown(winners[cut - 1])),
+    }
 
 
 def steps(trace: Trace) -> list[Step]:
@@ -175,22 +198,38 @@ def _valued(value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def played(step: Step, known: Mapping[str, Any], lang: str) -> dict[str, Any]:
-    """A step as the page plays it: `{key, target, title, words, focus, shown, play, panels}`.
+    """A step as the page plays it: `{key, target, title, words, focus, shown, play, panels, asks}`.
 
     `focus` is whole, but for the language; `shown` is the number of tokens, null for all.
     """
-    focus = Focus.from_json({name: _valued(value, known) for name, value in step.focus.items()}).to_json()
-    del focus["lang"]
     said = step.said(lang)
     return {
         "key": step.key,
         "target": step.target.format(**known),
         "title": said.title,
         "words": _pieces(said.words, known),
-        "focus": focus,
+        "focus": _focused(step.focus, known),
         "shown": known[step.shown] if step.shown else None,
         "play": step.play,
         "panels": [_valued(name, known) for name in step.panels],
+        "asks": None if step.asks is None else _asked(step.asks, known, lang),
+    }
+
+
+def _focused(focus: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole focus but for its language, of the fields that are not as on a page just opened."""
+    whole = Focus.from_json({name: _valued(value, known) for name, value in focus.items()}).to_json()
+    del whole["lang"]
+    return whole
+
+
+def _asked(question: Question, known: Mapping[str, Any], lang: str) -> dict[str, Any]:
+    right, wrong = (_pieces(words, known) for words in question.said(lang))
+    return {
+        "answers": known[question.answers],
+        "right": known[question.right],
+        "focus": _focused(question.focus, known),
+        "told": {"right": right, "wrong": wrong},
     }
 
 

@@ -24,6 +24,27 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What a step asks: the answers to choose from, and what is said of one chosen.
+
+    answers: the fact that lists them, in order.
+    right: the fact that says which of them holds, from 0.
+    focus: as a step's: how the run is looked at once one is chosen.
+    en, zh: what is said then, when it was right and when not.
+    """
+
+    answers: str
+    right: str
+    focus: Mapping[str, Any]
+    en: tuple[str, str]
+    zh: tuple[str, str]
+
+    def said(self, lang: str) -> tuple[str, str]:
+        """What is said in `lang`: when right, when not."""
+        return {"en": self.en, "zh": self.zh}[lang]
+
+
+@dataclass(frozen=True)
 class Step:
     """One step.
 
@@ -35,6 +56,7 @@ class Step:
     play: whether the replay runs on from there.
     panels: panels that are on meanwhile, whatever the visitor switched; "@name" is that fact.
     claims: of :data:`loopviz.app.explore.tour.CLAIMS`: what the words take for granted of the run.
+    asks: a question that the reader answers before going on, or not.
     """
 
     key: str
@@ -46,6 +68,7 @@ class Step:
     play: bool = False
     panels: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
+    asks: Question | None = None
 
     def said(self, lang: str) -> Said:
         """The words in `lang`, "en" or "zh"."""
@@ -53,6 +76,25 @@ class Step:
 
 
 STEPS: tuple[Step, ...] = (
+    Step(
+        "why",
+        ".lv-ring",
+        Said(
+            "Thinking longer with the same layers",
+            "A language model usually sends each word once through its layers, and then must say what comes next, however hard "
+            "that is. This one may send it round again through the same {looped} layers ([looped block](#block)): no new "
+            "weight, only more thinking. Here “{turn_text}” goes round {turn_loops} times. In the middle is the loop it is in; the "
+            "row of guesses beside it says what the model would answer if it stopped there.",
+        ),
+        Said(
+            "用同样的层想得更久",
+            "语言模型通常让每个词只经过各层一遍，然后就必须说出下一个词，不管这有多难。这个模型可以让词再一次通过同样的 {looped} 层"
+            "（[循环块](#block)）：不增加任何权重，只是多想一会儿。这里“{turn_text}”循环了 {turn_loops} 次。圆环中间是当前的循环；"
+            "旁边一排猜测，是模型若停在那里会给出的回答。",
+        ),
+        focus={"token": "@turn"},
+        claims=("loops", "turns", "true_lens"),
+    ),
     Step(
         "text",
         ".lv-text",
@@ -169,12 +211,12 @@ STEPS: tuple[Step, ...] = (
             "“{easy_text}” took only {easy_loops} loops, “{hard_text}” took {hard_loops}. Both are pinned, so both stay "
             "in sight: the pink path is that of “{hard_text}”, the grey one that of “{easy_text}”. A path shows where the "
             "[state](#state) goes, loop by loop, from an open circle to a filled mark: a list of {hidden} numbers, drawn along "
-            "the two directions in which states differ most. The choice at the top adds a third.",
+            "the two directions in which states differ most.",
         ),
         Said(
             "两个词，两条路径",
             "“{easy_text}”只循环了 {easy_loops} 次，“{hard_text}”循环了 {hard_loops} 次。两个词都已固定，所以会一直显示：粉色的是“{hard_text}”的路径，灰色的是“{easy_text}”的路径。"
-            "路径表示[状态](#state)随每次循环从空心圆走到实心标记：状态是 {hidden} 个数字，这里沿差别最大的两个方向画出。用上方的选项可以增加第三个方向。",
+            "路径表示[状态](#state)随每次循环从空心圆走到实心标记：状态是 {hidden} 个数字，这里沿差别最大的两个方向画出。",
         ),
         focus={"token": "@hard", "pins": ("@easy", "@hard")},
         panels=("state_trajectory",),
@@ -242,6 +284,35 @@ STEPS: tuple[Step, ...] = (
         Said(
             "随时查阅",
             "术语表解释每一个术语，并附公式。面板底部的“{how}”一直通向代码本身。按 ? 键可列出全部按键。这个导览也可以从这里再走一遍。",
+        ),
+    ),
+    Step(
+        "question",
+        ".lv-strip",
+        Said(
+            "One question before you go",
+            "Look at “{turn_text}” once more. Had its loop been ended after {cut} of its {turn_loops} loops, what would the model "
+            "have said next?",
+        ),
+        Said(
+            "走之前的一个问题",
+            "再看一眼“{turn_text}”。它一共循环了 {turn_loops} 次；如果在第 {cut} 次循环之后就停下，模型接下来会说什么？",
+        ),
+        focus={"token": "@turn"},
+        claims=("turns", "true_lens"),
+        asks=Question(
+            "cut_answers",
+            "cut_right",
+            {"token": "@turn", "step": "@cut"},
+            (
+                "Yes: “{cut_text}”. After all its loops it says “{turn_last}”. The lessons ask more such questions.",
+                "After loop {cut} it says “{cut_text}”; it is marked in the row now. After all its loops it says “{turn_last}”. "
+                "The lessons ask more such questions.",
+            ),
+            (
+                "对，是“{cut_text}”。全部循环之后它说的是“{turn_last}”。课程里还有更多这样的问题。",
+                "第 {cut} 次循环之后它会说“{cut_text}”，现在那一排里已标出。全部循环之后它说的是“{turn_last}”。课程里还有更多这样的问题。",
+            ),
         ),
     ),
 )

@@ -116,6 +116,49 @@ def test_a_word_changes_its_mind(trace: Trace, known: dict[str, Any], played: di
     assert played["en"]["guess"]["focus"]["token"] == at
 
 
+def test_it_begins_with_why_and_ends_with_a_question(played: dict[str, Any]) -> None:
+    for lang in LANGUAGES:
+        steps = list(played[lang].values())
+        assert (steps[0]["key"], steps[0]["target"]) == ("why", ".lv-ring")
+        assert [bool(step["asks"]) for step in steps] == [False] * (len(steps) - 1) + [True]
+
+
+def test_the_right_answer_is_what_the_model_would_have_said(
+    trace: Trace, known: dict[str, Any], played: dict[str, Any]
+) -> None:
+    won, asks = winners(trace, known["turn"]), played["en"]["question"]["asks"]
+    cut = known["cut"]
+    assert asks["answers"][asks["right"]] == won[cut - 1]
+    assert len(asks["answers"]) == len(set(asks["answers"])) >= 2
+    assert set(asks["answers"]) <= set(won), "the others were guesses of other loops"
+    assert won[-1] in asks["answers"], "what it does say is among them"
+    assert won[cut - 1] != won[-1], "an earlier end changes what is said"
+    assert asks["focus"]["token"] == known["turn"]
+    assert asks["focus"]["step"] == cut
+    assert f"after {cut} of its {len(won)} loops" in plain(played["en"]["question"])
+    for told in asks["told"].values():
+        said = "".join(piece if isinstance(piece, str) else piece[0] for piece in told)
+        assert f"“{won[cut - 1]}”" in said
+        assert f"“{won[-1]}”" in said
+
+
+@pytest.mark.parametrize(
+    ("won", "cut", "answers"),
+    [
+        (["a", "b", "c"], 2, ["a", "b", "c"]),
+        (["a", "a", "c", "c"], 1, ["a", "c"]),
+        (["a", "b", "a", "d", "c", "c"], 4, ["a", "d", "c"]),
+        (["a", "c", "a", "c"], 1, ["a", "c"]),
+    ],
+)
+def test_a_question_has_one_right_answer_whatever_the_guesses_were(
+    won: list[str], cut: int, answers: list[str]
+) -> None:
+    facts = tour._turn_facts(won)
+    assert (facts["cut"], facts["cut_answers"]) == (cut, answers)
+    assert answers[facts["cut_right"]] == won[cut - 1] != won[-1]
+
+
 def test_an_easy_word_takes_fewer_loops(trace: Trace, known: dict[str, Any], played: dict[str, Any]) -> None:
     easy, hard = known["easy"], known["hard"]
     written = [t for t, frame in enumerate(trace.frames) if frame["phase"] == "generated"]
