@@ -12,6 +12,7 @@ const KEYS = [
   [["↑", "↓"], "live.key.step"],
   [["P"], "live.key.pin"],
   [["Esc"], "live.key.follow"],
+  [["F"], "live.key.present"],
   [["?"], "live.key.help"],
   [["Shift + Enter"], "live.key.run"],
 ];

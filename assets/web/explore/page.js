@@ -23,6 +23,7 @@ import { Linked } from "./opened_link.js";
 import { followOwnLink } from "./own_links.js";
 import { Panel } from "./panel.js";
 import { Shelf } from "./panel_switches.js";
+import { Present } from "./present.js";
 import { Player } from "./replay.js";
 import { Buttons } from "./run_buttons.js";
 import { RunStarts } from "./run_starts.js";
@@ -114,6 +115,7 @@ export class Page extends RunView {
     this.hero = new Hero(this);
     this.drops = new Drops();
     this.shelf = new Shelf(this);
+    this.present = new Present(this); // before the keys: while it is on, some mean other things
     this.keys = new Keys(this);
     this.screen = new Screen(this);
     this.glossary = new Glossary();
@@ -146,7 +148,7 @@ export class Page extends RunView {
       "section",
       "lv-card",
       this.heading,
-      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", model.node, model.notes, this.keys.open)),
+      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", model.node, model.notes, this.present.open, this.keys.open)),
       model.asking.node,
       this.linked.node,
       this.hero.node,
@@ -233,7 +235,7 @@ export class Page extends RunView {
       }
       panel.label(entry, this.texts);
     }
-    for (const part of [this.words, this.hero, this.player, this.keys, this.narrow, this.linked, this.arrows, this.bar]) part.configure(this.texts);
+    for (const part of [this.words, this.hero, this.player, this.present, this.keys, this.narrow, this.linked, this.arrows, this.bar]) part.configure(this.texts);
     this.heading.textContent = this.texts["live.region"];
     this.nameHead();
     for (const part of [this.shelf, this.glossary, this.tour]) part.configure(config);

@@ -207,6 +207,8 @@ export class Panel {
 
   /** The height that the plot has room for: of the panels of a row the tallest decides, so that none leaves white under it. */
   get room() {
+    const presented = this.page.present.room(this);
+    if (presented !== undefined) return presented;
     const row = [...this.page.panels.values()].filter((panel) => panel.figure && panel.node.offsetTop === this.node.offsetTop);
     const fair = Math.round(Math.max(...row.map((panel) => panel.chrome + panel.asked)) - this.chrome);
     return Math.max(this.asked, Math.min(fair, this.wrap.clientHeight)); // unfolded words of its own leave it no more than it asks for

@@ -132,7 +132,7 @@ def routes() -> list[Route]:
 
 # Of a page, by its address: our style sheets, in the order in which they count.
 STYLES = {
-    "": ("base", "learn", "explore", "hero", "arrows", "panels"),
+    "": ("base", "learn", "explore", "hero", "arrows", "panels", "present"),
     "learn": ("base", "learn", "forms", "lessons", "arrows"),
     "compare": ("base", "learn", "forms", "compare"),
     "lab": ("base", "learn", "forms", "lab"),
