@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import FieldError
 from loopviz.cli.options import load, path
-from loopviz.lessons.faults import read_lesson
-from loopviz.lessons.schema import Lesson, LessonStep
 from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
     from loopviz.engine.engine import Engine
+    from loopviz.lessons.schema import Lesson, LessonStep
 
 
 def add_parsers(commands: Any) -> None:
@@ -53,6 +52,8 @@ COMMANDS = {"lesson": run}
 
 
 def _checked(file: Any, played: bool) -> int:
+    from loopviz.lessons.faults import read_lesson
+
     lesson, faults = read_lesson(read_text(file))
     for fault in faults:
         print(f"{file}: {fault}")

@@ -37,11 +37,15 @@ NO_LIMITS = {
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
         controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
         controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT
-        server.link_preview._LONGEST server.request_guard.NESTING server.request_guard.LARGEST_WHOLE
+        server.link_preview._LONGEST server.link_preview.MOST_WORD server.request_guard.NESTING server.request_guard.LARGEST_WHOLE
         sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT""",
     "how much of something is shown": """
-        controls.examples.EXAMPLES_SHOWN server.link_preview.SIZE sessions.bounds.WAYS sessions.model_notes.LONGEST
+        controls.examples.EXAMPLES_SHOWN server.link_preview.TITLE_PROMPT server.link_card.SIZE
+        server.link_card.MOST_PROMPT server.link_card.MOST_FACT server.link_card.MOST_SEGMENTS server.link_card.LEFT
+        server.link_card.RIGHT server.link_card.LINES sessions.bounds.WAYS sessions.model_notes.LONGEST
         sessions.model_notes.SHOWN""",
+    "how a thing is done, and not whether: who comes beyond it gets the picture of all pages": """
+        server.link_preview.KEPT_CARDS server.link_preview.WAITING_CARDS""",
     "how a thing is done, and not whether": """
         compare.service.CHARACTERS_A_TOKEN explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT""",
 }

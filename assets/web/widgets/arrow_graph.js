@@ -284,7 +284,7 @@ export class ArrowGraph {
    * What a line between two nodes is bent towards.
    * @param {string} from
    * @param {string} to
-   * @param {keyof BEND} kind
+   * @param {"arrow" | "jump"} kind
    * @returns {Point}
    */
   bent(from, to, kind) {
@@ -301,7 +301,7 @@ export class ArrowGraph {
    * The line from a node to a node: its path, where its number stands, and its head.
    * @param {string} from
    * @param {string} to
-   * @param {keyof BEND} kind
+   * @param {"arrow" | "jump"} kind
    */
   line(from, to, kind = "arrow") {
     const [[ax, ay], [bx, by]] = [this.place(from), this.place(to)];

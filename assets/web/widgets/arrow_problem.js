@@ -99,7 +99,9 @@ export function moves(arrows, start, guesses, { nodes }) {
   return guesses.map((guess) => {
     const said = guess.trim();
     const from = at;
-    if (!names.includes(said)) return { node: null, kind: "none", from };
+    /** @type {Move} */
+    const none = { node: null, kind: "none", from };
+    if (!names.includes(said)) return none;
     at = said;
     return { node: said, kind: said === from ? "stay" : leads.get(from) === said ? "hop" : "jump", from };
   });

@@ -460,7 +460,7 @@ def test_whatever_goes_wrong_ends_as_words_and_a_reference_that_is_in_the_log(
 def _call(client: httpx.Client, page: ExplorePage, name: str, event_data: Any) -> Any:
     """The event `name` as the page calls it, with another event data."""
     fns = page.demo.fns
-    (at,) = (n for n, fn in fns.items() if getattr(fn.fn, "__name__", "") == name and n < 72)
+    at = min(n for n, fn in fns.items() if getattr(fn.fn, "__name__", "") == name)
     data = [component.value if not callable(component.value) else None for component in fns[at].inputs]
     body = {"fn_index": at, "data": data, "session_hash": "x", "event_data": event_data, "trigger_id": _live(page)}
     return client.post(f"{API}/run/predict", json=body)

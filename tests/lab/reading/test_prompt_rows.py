@@ -68,5 +68,8 @@ def test_where_a_prompt_stands_is_told_for_the_model_s_own_refusals() -> None:
 )
 def test_what_a_csv_writer_wrote_is_read_again(prompts: list[str]) -> None:
     out = io.StringIO(newline="")
-    csv.writer(out, lineterminator="\n").writerows([["prompt"], *([f"x{prompt}"] for prompt in prompts)])
+    # all in quotes: Python's csv leaves a carriage return without them before 3.11.9
+    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(
+        [["prompt"], *([f"x{prompt}"] for prompt in prompts)]
+    )
     assert [row.prompt for row in rows(out.getvalue())] == [f"x{prompt}" for prompt in prompts]
