@@ -300,8 +300,8 @@ DIRECT = {
     "cli/main.py": {"_open_streams": "to nowhere", "_mute_stdout": "to nowhere", "_export": "calls our own"},
     "csv_file.py": {"table_bytes": "into memory"},
     "export/panel_table.py": {"panel_file": "into memory"},
-    "lab/experiment.py": {"file": "into memory", "save": "inside replacing, three of them on a stack"},
-    "lab/tasks/loop_use.py": {"distribution": "a column's name"},
+    "lab/experiment.py": {"file_of": "into memory", "save": "inside replacing, three of them on a stack"},
+    "lab/tasks/loop_use.py": dict.fromkeys(["distribution", "means"], "a column's name"),
     "lab/sweep.py": {
         "_append": "adds a line to a growing file; half a line is taken off",
         "read_results": "takes off half a line",

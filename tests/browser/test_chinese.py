@@ -26,7 +26,7 @@ NAMES = {
 }  # fmt: skip
 # What a model wrote or a visitor typed, code and addresses, the options of lists of models.
 OWN = """.lv-text, .lv-cells b, .lv-ring-line, .lv-card-text, .lv-next, .lv-pins, .lv-code, .lv-held .lv-chosen-words, textarea, .katex, math, #lv-formulas, .lv-example, datalist,
-  .lv-tongue, #lv-lang, .lv-model, .lv-about, .lv-repeat, script, style, .lv-link, .xtick, .ytick, .hoverlayer,
+  .lv-tongue, .lv-tour-question, #lv-lang, .lv-model, .lv-about, .lv-repeat, script, style, .lv-link, .xtick, .ytick, .hoverlayer,
   .heatmap-label, [data-panel="text_by_loop"] .textpoint"""
 _SAID = """(own) => { const said = [], shown = (node) => node.checkVisibility({ visibilityProperty: true });
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
