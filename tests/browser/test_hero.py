@@ -13,7 +13,19 @@ from loopviz.app.explore import first_run
 from loopviz.app.texts import text
 from loopviz.panels import Focus, hero
 from loopviz.panels.kit.follower import lens_of, said
-from tests.browser.test_explore import Visit, data, drawn, ended, inside, looked, reached, run, same_as_server, settle
+from tests.browser.test_explore import (
+    Visit,
+    data,
+    drawn,
+    ended,
+    inside,
+    looked,
+    reached,
+    run,
+    same_as_server,
+    settle,
+    show,
+)
 from tests.browser.test_layout import PHONE, shift
 
 SIZES: list[dict[str, Any]] = [
@@ -96,7 +108,9 @@ def test_every_number_of_the_hero_is_the_trace_s(visit: Visit) -> None:
 
 
 def test_a_cell_selects_its_step_everywhere(visit: Visit) -> None:
-    page = visit()
+    page = visit(apart=True)
+    drawn(page)
+    show(page, "would_say")
     drawn(page)
     epoch = inside(page, "page.epoch")
     cell = page.locator(".lv-cell").nth(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -33,22 +34,30 @@ def shares(view: View, points: Sequence[Sequence[float]]) -> list[tuple[float, f
 
 
 def beside(paths: Sequence[Sequence[tuple[float, float]]], names: Sequence[str]) -> list[str]:
-    """Where the name of each path's end goes, as Plotly's ``textposition``: inside the plot, off the other ends and names,
-    else away from its start.
+    """Where the name of each path's end goes, as Plotly's ``textposition``: inside the plot, off the other ends and names and
+    the paths themselves, else away from its start.
 
     Args:
-        paths: start and end of each, in shares.
+        paths: the points of each, in shares.
     """
-    taken: list[Box] = [_mark(x, y) for path in paths for x, y in path]
+    taken: list[Box] = [_mark(*point) for path in paths for point in (path[0], path[-1])]
+    along = [point for path in paths for point in _between(path)]
     out = []
     for i, name in enumerate(names):
-        (from_x, from_y), (x, y) = paths[i]
+        (from_x, from_y), (x, y) = paths[i][0], paths[i][-1]
         ups = ("top", "bottom") if y >= from_y else ("bottom", "top")
         sides = ("right", "left") if x >= from_x else ("left", "right")
         places = [f"{up} {side}" for side in sides for up in (*ups, "middle")]
         boxes = {place: box(place, x, y, labels.columns(labels.plain(name))) for place in places}
         others = [one for j, one in enumerate(taken) if j != 2 * i + 1]
-        best = min(places, key=lambda place: (outside(boxes[place]), sum(_meet(boxes[place], one) for one in others)))
+        best = min(
+            places,
+            key=lambda place: (
+                outside(boxes[place]),
+                sum(_meet(boxes[place], one) for one in others),
+                sum(_holds(boxes[place], point) for point in along),
+            ),
+        )
         taken.append(boxes[best])
         out.append(best)
     return out
@@ -85,6 +94,18 @@ def box(place: str, x: float, y: float, columns: int) -> Box:
 def outside(one: Box) -> float:
     """How far a box sticks out of the plot."""
     return max(0.0, -one[0]) + max(0.0, one[1] - 1) + max(0.0, -one[2]) + max(0.0, one[3] - 1)
+
+
+def _between(path: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points along a path's straight pieces."""
+    found = []
+    for (ax, ay), (bx, by) in pairwise(path):
+        found += [(ax + share * (bx - ax), ay + share * (by - ay)) for share in (0.25, 0.5, 0.75, 1.0)]
+    return found
+
+
+def _holds(one: Box, point: tuple[float, float]) -> bool:
+    return one[0] < point[0] < one[1] and one[2] < point[1] < one[3]
 
 
 def _mark(x: float, y: float) -> Box:

@@ -297,7 +297,7 @@ def _marks(
         kinds.append(theme.stop_kind(frame["blocks"][focus.block]["stop_reason"]))
         ends.append(_ends(route.ending, focus.lang)["kind"])
     routes, symbols = [route for _, route in whole_ones], theme.STOP_SYMBOLS if focus.dims == 2 else SYMBOLS_3D
-    both = [view.shares(shown, [route.points[0].tolist(), route.points[-1].tolist()]) for route in routes]
+    both = [view.shares(shown, route.points.tolist()) for route in routes]
     steps, away = rest_distance.joined(pinned)
     places = view.beside(both, names)
     numbered = bool(whole_ones) and whole_ones[0][0]["index"] == at
