@@ -155,7 +155,9 @@ export class RunView extends RunState {
     player.show();
     tour.show();
     share.saw();
-    if (ends && telling !== null && this.focus.token === null && !tour.on && this.seq === this.total) this.look({ token: telling, step: null });
+    // where another start takes its place, an answer about this run would come after that one's first message
+    const looks = ends && telling !== null && !starts.starting && !tour.on;
+    if (looks && this.focus.token === null && this.seq === this.total) this.look({ token: telling, step: null });
     else this.page.hero.tell();
   }
 
@@ -294,6 +296,7 @@ export class RunView extends RunState {
    */
   async showRun(run, focus = { ...this.focus, ...ANEW }, shown = null) {
     this.page.player.pause();
+    this.page.starts.past.delete(run); // it is wanted again
     await this.page.ask("focus", () => ({ ...this.view(), run, epoch: 0, focus, shown }));
   }
 
