@@ -40,7 +40,7 @@ def test_a_link_reopens_what_was_set_up(visit: Visit) -> None:
     page = visit(apart=True)
     settle(page, "loop", "loop_count", 3)
     short_run(page, "The loop thought")
-    page.get_by_role("group", name="Panels").get_by_role("button", name="Cost", exact=True).click()
+    page.locator(".lv-switch[data-name=state_trajectory]").click()
     page.get_by_role("listbox", name="Generated text").get_by_role("option").nth(3).click()
     page.wait_for_function("() => document.querySelector('.lv').dataset.focus === '3'")
     chosen(page, "Copy link")
@@ -49,7 +49,7 @@ def test_a_link_reopens_what_was_set_up(visit: Visit) -> None:
     expect(other.locator("#ctl-prompt textarea")).to_have_value("The loop thought")
     expect(other.locator("#ctl-loop_count input[type=number]")).to_have_value("3")
     assert inside(other, "JSON.parse(page.wishes()).panels") == inside(page, "JSON.parse(page.wishes()).panels")
-    assert "cost" not in inside(other, "JSON.parse(page.wishes()).panels")
+    assert "state_trajectory" not in inside(other, "JSON.parse(page.wishes()).panels")
     # A13: a link brings settings, never a result, and nobody else's run stands in its place
     assert data(other, "run") == ""
     expect(other.locator(".lv-linked")).to_contain_text("The loop thought")

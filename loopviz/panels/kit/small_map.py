@@ -33,8 +33,6 @@ def axes(words: Mapping[str, str], across: Sequence[float], up: Sequence[float])
         "showgrid": False,
         "showticklabels": False,
         "ticks": "",
-        "showline": True,
-        "mirror": True,
         "fixedrange": True,
     }
     titles = [{"text": words[key], "font": {"size": 10}, "standoff": 2} for key in ("whole", "axis_2")]
