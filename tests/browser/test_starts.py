@@ -91,6 +91,30 @@ def test_a_start_while_a_run_is_made_takes_its_place(visit: Visit, second: str) 
     same_as_server(page)
 
 
+def test_a_late_answer_about_the_run_before_does_not_take_the_page_back(visit: Visit) -> None:
+    """What is looked at in a run may be answered when the next is on show already: as it ended, or was the recorded one."""
+    page = visit()
+    settle(page, "sampling", "max_new_tokens", 9)
+    before = data(page, "run")
+    page.evaluate("""() => { const { page } = document.querySelector('.lv'), ask = page.server.focus;
+      page.connection.functions = { ...page.server, focus: async (question) => {
+        const answer = await ask(question);
+        window.answered ??= JSON.parse(answer).run;
+        while (page.run === window.answered) await new Promise((resolve) => setTimeout(resolve, 20)); // until the next run is here
+        window.late = true;
+        return answer; } };
+      page.look({ token: 2 }); }""")
+    page.wait_for_function("() => window.answered")
+    run(page, "The second")
+    page.wait_for_function("() => window.late")
+    idle(page)
+    assert data(page, "run") not in ("", before, page.evaluate("window.answered"))
+    assert words(page) == "The second"
+    # to go back is still possible
+    page.evaluate("document.querySelector('.lv').page.showRecorded()")
+    page.wait_for_function("() => document.querySelector('.lv').dataset.run === 'recorded'")
+
+
 def other_word(page: Page) -> None:
     """Force another word after the third: what is offered there may be no whole character, which cannot be forced."""
     page.locator(".lv-tok[data-i]").nth(2).click()

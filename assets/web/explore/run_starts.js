@@ -79,8 +79,6 @@ export class RunStarts {
       this.past.add(message.run);
       return false;
     }
-    // an answer about a run that a later start has replaced since it was asked for
-    if (message.n === undefined && message.run !== this.page.run && this.past.has(message.run)) return false;
     if (message.n === this.n) this.starting = false;
     return true;
   }

@@ -19,6 +19,8 @@ export class RunView extends RunState {
   wanted = false;
   /** @type {boolean} whether that is being asked for */
   looking = false;
+  /** @type {string | null} the run on show as the latest question was made: they are answered one by one */
+  askedOn = null;
   /** @type {number} when it was wished for */
   lookedAt = -Infinity;
   /** @type {number | null} tokens of the finished run that are wished for */
@@ -180,8 +182,10 @@ export class RunView extends RunState {
     const { page } = this;
     if (!("kind" in message)) return; // where a model is: who asked sees to that
     if (message.kind === "snapshot" && name === "resync") page.begun(message);
-    else if (message.kind === "snapshot") this.snapshot(message);
-    else if (message.kind === "current") this.finish(message.end);
+    else if (message.kind === "snapshot") {
+      // another run came while this one, then on show, was asked about: the answer would take the page back to it
+      if (message.run === this.run || message.run !== this.askedOn) this.snapshot(message);
+    } else if (message.kind === "current") this.finish(message.end);
     else if (message.kind === "failed") page.say(message.text, true);
     else if (message.kind === "gone") {
       page.connection.dropHeld();
@@ -221,6 +225,7 @@ export class RunView extends RunState {
 
   /** What is being looked at, for a question. */
   view() {
+    this.askedOn = this.run;
     return { run: this.run, epoch: this.epoch, focus: this.focus, panels: this.page.shelf.on() };
   }
 
@@ -296,7 +301,6 @@ export class RunView extends RunState {
    */
   async showRun(run, focus = { ...this.focus, ...ANEW }, shown = null) {
     this.page.player.pause();
-    this.page.starts.past.delete(run); // it is wanted again
     await this.page.ask("focus", () => ({ ...this.view(), run, epoch: 0, focus, shown }));
   }
 
