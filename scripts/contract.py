@@ -1,4 +1,4 @@
-"""Write what the pages' scripts must know of `loopviz/app/contract.py`: its constants, and the types of what is said.
+"""Write what the pages' scripts must know of `loopviz/app/contract/`: its constants, and the types of what is said.
 
     python scripts/contract.py            writes assets/web/core/contract.js and contract.d.ts
     python scripts/contract.py --check    says whether they are as they would be written; 1 if not
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from loopviz.app import contract  # noqa: E402
 
 FOLDER = ROOT / "assets" / "web" / "core"
-MADE = "// Made of loopviz/app/contract.py by scripts/contract.py: change it there."
+MADE = "// Made of loopviz/app/contract/ by scripts/contract.py: change it there."
 _PLAIN = {str: "string", int: "number", float: "number", bool: "boolean", type(None): "null", Any: "any"}
 
 
@@ -39,10 +39,20 @@ def script() -> str:
 def declarations() -> str:
     """contract.d.ts: the constants with their very values as types, a type a message, and by page who says what."""
     said = _comments()
-    kinds = [kind for name, kind in vars(contract).items() if is_typeddict(kind) and not name.startswith("_")]
+    kinds = [*sorted(contract.LESSON, key=lambda kind: kind.__name__), *_kinds()]
     constants = [f"export const {name}: {_literal(value)};" for name, value in contract.CONSTANTS.items()]
     named = [f"export type {name} = {_type(hint)};" for name, hint in contract.TYPES.items()]
     return "\n".join([MADE, "", *constants, "", *named, "", *(_interface(kind, said) for kind in kinds), *_pages()])
+
+
+def _kinds() -> list[Any]:
+    """The types of messages that the contract's parts state, in their order."""
+    return [
+        kind
+        for part in contract.PARTS
+        for name, kind in vars(part).items()
+        if is_typeddict(kind) and kind.__module__ == part.__name__ and not name.startswith("_")
+    ]
 
 
 def _plain(value: Any) -> str:
@@ -99,14 +109,16 @@ def _sentence(text: str) -> str:
 
 
 @functools.cache
-def _tree() -> ast.Module:
-    return ast.parse(inspect.getsource(contract))
+def _classes() -> dict[str, ast.ClassDef]:
+    """The classes of every part by their names, as the source has them."""
+    nodes = (node for part in contract.PARTS for node in ast.parse(inspect.getsource(part)).body)
+    return {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
 
 
 @functools.cache
 def _bases(name: str) -> list[str]:
     """A class and what it is made of, as the source says it: a TypedDict does not remember."""
-    classes = {node.name: node for node in _tree().body if isinstance(node, ast.ClassDef)}
+    classes = _classes()
     found: list[str] = []
     todo = [name]
     while todo:
@@ -118,20 +130,30 @@ def _bases(name: str) -> list[str]:
 
 def _comments() -> dict[str, dict[str, str]]:
     """By class and key, the comment that stands beside the key."""
-    text = inspect.getsource(contract)
-    beside = {
+    found = {}
+    for part in contract.PARTS:
+        beside = _beside(inspect.getsource(part))
+        for node in ast.parse(inspect.getsource(part)).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name] = _notes(node, beside)
+    return found
+
+
+def _beside(source: str) -> dict[int, str]:
+    """By line, the comment on it."""
+    return {
         token.start[0]: token.string.lstrip("# ").removeprefix("noqa: UP007").lstrip(" #")
-        for token in tokenize.generate_tokens(StringIO(text).readline)
+        for token in tokenize.generate_tokens(StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
+
+
+def _notes(node: ast.ClassDef, beside: Mapping[int, str]) -> dict[str, str]:
+    """By key of a class, the comment on its line."""
     return {
-        node.name: {
-            line.target.id: beside[line.lineno]
-            for line in node.body
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and beside.get(line.lineno)
-        }
-        for node in _tree().body
-        if isinstance(node, ast.ClassDef)
+        line.target.id: beside[line.lineno]
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and beside.get(line.lineno)
     }
 
 
@@ -162,7 +184,7 @@ def main(arguments: list[str]) -> int:
     stale = [name for name, text in made.items() if not _is(FOLDER / name, text)]
     if arguments == ["--check"]:
         for name in stale:
-            print(f"assets/web/core/{name} is not what loopviz/app/contract.py says")
+            print(f"assets/web/core/{name} is not what loopviz/app/contract/ says")
         return 1 if stale else 0
     for name in stale:
         (FOLDER / name).write_text(made[name], encoding="utf-8")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.util
+import inspect
 import json
 import re
 from collections.abc import Iterable
@@ -79,6 +81,28 @@ def test_a_half_that_is_stale_is_named(
     assert "contract.js" in capsys.readouterr().out
 
 
+def test_a_name_is_stated_by_one_part_alone() -> None:
+    """Of two that are equal one would be offered, and the other be written for the scripts as well."""
+    parts = (*contract.PARTS, contract.constants)
+    stated = [name for part in parts for name in _stated(part) if not name.startswith("_")]
+    assert sorted(stated) == sorted(set(stated))
+    assert all(
+        getattr(contract, name) is getattr(part, name) for part in parts for name in _stated(part) if name[0] != "_"
+    )
+
+
+def _stated(part: ModuleType) -> set[str]:
+    """What a module defines, classes and names; not what it imports."""
+    found = set()
+    for node in ast.parse(inspect.getsource(part)).body:
+        if isinstance(node, ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
 def test_constants_of_others_are_theirs() -> None:
     from loopviz.lab.comparison.curves import figures
     from loopviz.lab.comparison.table import GROUPS
@@ -124,7 +148,7 @@ def _written(value: Any) -> Iterable[str]:
 @pytest.mark.parametrize("name", ["RECORDED", "STORED", "TICKET_HEADER", "USUAL_PRESET", "ELEMENTS", "CLASSES"])
 def test_nobody_writes_a_shared_constant_by_hand(name: str) -> None:
     """It was in two or three places, and only a browser would have told."""
-    own = {WEB / "core" / "contract.js", PACKAGE / "app" / "contract.py"}
+    own = {WEB / "core" / "contract.js", PACKAGE / "app" / "contract" / "constants.py"}
     defining = {PACKAGE / "app" / "controls" / "presets.py", PACKAGE / "app" / "controls" / "link_word.py"}
     texts = (PACKAGE / "app" / "texts").rglob("*.py")  # speak to visitors, not to scripts
     files = {*WEB.rglob("*.js"), *(PACKAGE / "app").rglob("*.py")} - own - defining - {*texts}

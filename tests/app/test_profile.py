@@ -32,7 +32,7 @@ NO_LIMITS = {
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
         compare.request.SWEEP_LEAST compare.request.SWEEP_MOST compare.request.SWEEP lab.service.SIZES_LIMIT
-        contract.MOST_SLUG contract.MOST_STUDENT
+        contract.constants.MOST_SLUG contract.constants.MOST_STUDENT
         learn.answer_file.LONGEST learn.answer_file.MOST learn.lesson_link.MOST_CHARACTERS learn.lesson_link.MOST_IN_CODE
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
         controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT

@@ -1,5 +1,5 @@
 // The Compare page: configurations beside each other, their texts and curves as they come, a table and a Pareto plot.
-// The other half is loopviz/app/compare/service.py; messages are stated in loopviz/app/contract.py.
+// The other half is loopviz/app/compare/service.py; messages are stated in loopviz/app/contract/compare.py.
 
 import { QUERIES, RECORDED, USUAL_PRESET } from "../core/contract.js";
 import { el, press } from "../core/dom.js";

@@ -1,4 +1,4 @@
-// Made of loopviz/app/contract.py by scripts/contract.py: change it there.
+// Made of loopviz/app/contract/ by scripts/contract.py: change it there.
 
 export const OPS: { readonly set: 0; readonly append: 1; readonly splice: 2; };
 export const SMALL_DRAWS: readonly ["bar", "heatmap", "scatter"];

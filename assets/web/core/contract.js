@@ -1,4 +1,4 @@
-// Made of loopviz/app/contract.py by scripts/contract.py: change it there.
+// Made of loopviz/app/contract/ by scripts/contract.py: change it there.
 
 export const OPS = { set: 0, append: 1, splice: 2 };
 export const SMALL_DRAWS = ["bar", "heatmap", "scatter"];

@@ -1,5 +1,5 @@
 // The Lab page: a task, its parameters, its table and plot as they come. Knows no task by name.
-// The other half is loopviz/app/lab/service.py; messages are stated in loopviz/app/contract.py.
+// The other half is loopviz/app/lab/service.py; messages are stated in loopviz/app/contract/lab.py.
 
 import { QUERIES, RECORDED, TABLE_FILES } from "../core/contract.js";
 import { el, press } from "../core/dom.js";

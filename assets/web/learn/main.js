@@ -1,5 +1,5 @@
 // The Learn page: a list of lessons, and the one that is open, step by step. Knows no lesson by name.
-// The other half is loopviz/app/learn/service.py; messages are stated in loopviz/app/contract.py.
+// The other half is loopviz/app/learn/service.py; messages are stated in loopviz/app/contract/learn.py.
 
 import { LONGEST_LESSON, MOST_STUDENT, OWN_LESSON, QUERIES, STORED } from "../core/contract.js";
 import { el, kept, press } from "../core/dom.js";
