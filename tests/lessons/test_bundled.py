@@ -7,9 +7,11 @@ closed form, perplexity is the Lab's.
 from __future__ import annotations
 
 import functools
+import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +23,7 @@ from loopviz.lessons.schema import Lesson, LessonStep
 from loopviz.lessons.sentences import filled
 from loopviz.lessons.verdict import judge, right_choice
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.paths import ASSETS
 from loopviz.train import glassbox
 
 EIGHT = ("arrows", "cap", "paris", "twins", "damping", "hard-words", "slots", "never")
@@ -216,6 +219,59 @@ def test_the_hard_words_are_harder_by_more_than_rounding() -> None:
         predict = next(one for one in bundled()[lesson]["steps"] if one["id"] == step)["predict"]
         first, second, *_ = sorted((measured(lesson, step)[name] for name in predict["right"]["of"]), reverse=True)
         assert first >= second + 2, (lesson, step)
+
+
+def test_twins_one_stays_and_the_other_drifts_as_the_sentence_says() -> None:
+    found = measured("twins", "which")
+    assert found["with"] == pytest.approx(found["six_with"], rel=0.02), "it stays"
+    assert found["without"] > 1.05 * found["six_without"], "it drifts"
+    recipes = {}
+    for name in ("stories-loop", "stories-noinject"):
+        recipes[name] = json.loads((ASSETS / "models" / name / "recipe.json").read_text(encoding="utf-8"))
+    long, short = recipes["stories-loop"], recipes["stories-noinject"]
+    assert short["steps"] <= short["loops"]["later_from"], "5 loops on average, to its end"
+    assert (short["loops"]["mean"], long["loops"]["mean"], long["loops"]["later_mean"]) == (5, 5, 8)
+    assert short["steps"] * short["batch"] < long["steps"] * long["batch"], "and less text"
+
+
+def test_the_twins_come_to_rest_as_the_sentences_say() -> None:
+    change = np.array(measured("twins", "rest")["change"])
+    assert (np.diff(change) < 0).all(), "each loop changes the state less than the one before"
+    logs = np.log(change)
+    straight = np.polyval(np.polyfit(np.arange(12), logs, 1), np.arange(12))
+    assert np.abs(logs - straight).max() < 0.1 * np.ptp(logs), "nearly a straight line"
+    bent = np.log(measured("twins", "rest", what_if=True)["change"])
+    assert bent[11] - bent[23] < (bent[0] - bent[11]) / 2, "it falls far more slowly from loop 12 on"
+    assert (logs[0] - logs[11]) > 3 * (bent[11] - bent[23]), "and more slowly than its twin ever did"
+
+
+def test_hard_words_are_what_the_sentences_say() -> None:
+    found, strict = measured("hard-words", "five"), measured("hard-words", "five", what_if=True)
+    five = {name: found[name] for name in ("park", "lots", "max", "wanted", "climb")}
+    assert max(five, key=five.__getitem__) != "climb", "not the rarest"
+    assert {name for name, loops in five.items() if loops == min(five.values())} == {"lots", "wanted"}
+    assert "lots of" in found["text"]
+    assert "wanted to" in found["text"]
+    assert strict["lots"] > found["lots"]
+    assert strict["park"] > found["park"]
+    mean = measured("hard-words", "mean")["mean"]
+    assert mean < 8, "more than half of the work is saved"
+    assert strict["mean"] > mean
+
+
+@pytest.mark.parametrize("step", ["first", "second", "third"])
+def test_two_notebooks_texts_begin_alike_and_part(step: str) -> None:
+    one, eight = (measured("slots", step)[f"text_{name}"].split() for name in ("one", "eight"))
+    same = next(i for i, (a, b) in enumerate(zip(one, eight, strict=False)) if a != b)
+    assert same >= 5
+
+
+def test_with_one_notebook_all_else_is_the_same() -> None:
+    one, two = (dict(run_of("never", "why", name)["loop"]) for name in ("one", "two"))
+    assert (one.pop("virtual_layer_count"), two.pop("virtual_layer_count")) == (1, 2)
+    assert (
+        one == two == {k: v for k, v in run_of("never", "which", "tim")["loop"].items() if k != "virtual_layer_count"}
+    )
 
 
 @pytest.mark.parametrize("step", ["first", "second", "third", "same"])
