@@ -148,6 +148,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "lesson_twice": "is there twice; give each its own",
         "lesson_entries": "{n} entries; give {low} to {high}",
         "lesson_name": "write a short name: small letters, digits, - and _, a letter first, at most {most} characters",
+        "lesson_taken": "is a word that scripts have of their own; write another name",
+        "lesson_same_run": "is the same run as an earlier one, so that their texts cannot be told apart; change one of them",
         "lesson_blank": "is empty; write something",
         "lesson_overlap": "a number of this choice belongs to an earlier one too, so that two would be right; keep them apart",
         "lesson_layers": "write the first and the last layer that loop, as [0, 1], or null for none",
@@ -156,7 +158,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "lesson_few_loops": "there are {n} loops; ask for one of them, or let it run more",
         "lesson_undefined": "is not defined at this loop; ask for another",
         "lesson_one_token": "the prompt has one token, and none after it to be predicted; write a longer one",
-        "lesson_no_arrows": "the first run's prompt is no problem of arrows, such as a>b b>c a?; write one, or leave the picture out",
+        "lesson_no_arrows": "the first run's prompt is no problem of arrows, such as a>b b>c a?: letters a to p, at most one arrow "
+        "from each, the question last; write one, or leave the picture out",
         "lesson_cut_short": "ended before its prompt was read; run it again",
     }
 )

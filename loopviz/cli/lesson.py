@@ -16,7 +16,8 @@ from loopviz.text_file import read_text
 
 if TYPE_CHECKING:
     from loopviz.engine.engine import Engine
-    from loopviz.lessons.schema import Lesson, LessonStep
+    from loopviz.lessons.measurements import Measured
+    from loopviz.lessons.schema import Lesson, LessonStep, Part
 
 
 def add_parsers(commands: Any) -> None:
@@ -74,24 +75,34 @@ def _engine(model: str) -> Engine:
 
 
 def _played(lesson: Lesson, step: LessonStep) -> int:
-    """Play a step, say what was measured and what is right; 1 where no choice is."""
-    from loopviz.lessons.play import play
-    from loopviz.lessons.sentences import filled, said
+    """Play a step and its what-if, say what was measured and what is right; 1 where something cannot be played or answered."""
     from loopviz.lessons.verdict import right_choice
 
-    try:
-        measured = play(lesson, step, _engine)
-    except FieldError as error:
-        print(f"  {step['id']}: {error}")
-        return 1
-    for name, asked in step["measure"].items():
-        print(f"  {step['id']}: {name} = {said(asked, measured[name], 'en')}")
-    predict, wrong = step["predict"], False
-    if predict["kind"] == "choice":
+    measured = _measured(lesson, step, step["id"], step["why"]["en"])
+    wrong = measured is None
+    predict = step["predict"]
+    if measured is not None and predict["kind"] == "choice":
         right = right_choice(predict, measured)
         wrong = right is None
-        print(
-            f"  {step['id']}: right is {'no choice, or several' if right is None else predict['choices'][right]['text']['en']}"
-        )
-    print(f"  {step['id']}: {filled(step['why']['en'], step['measure'], measured, 'en')}")
+        answer = "no choice, or several" if right is None else predict["choices"][right]["text"]["en"]
+        print(f"  {step['id']}: right is {answer}")
+    if "what_if" in step:
+        what_if = step["what_if"]
+        wrong |= _measured(lesson, what_if, f"{step['id']}.what_if", what_if["says"]["en"]) is None
     return int(wrong)
+
+
+def _measured(lesson: Lesson, part: Part, called: str, sentence: str) -> dict[str, Measured] | None:
+    """Play a part, and say what was measured and the sentence with it; None where it cannot be, which is said."""
+    from loopviz.lessons.play import play
+    from loopviz.lessons.sentences import filled, said
+
+    try:
+        measured = play(lesson, part, _engine)
+    except FieldError as error:
+        print(f"  {called}: {error}")
+        return None
+    for name, asked in part["measure"].items():
+        print(f"  {called}: {name} = {said(asked, measured[name], 'en')}")
+    print(f"  {called}: {filled(sentence, part['measure'], measured, 'en')}")
+    return measured

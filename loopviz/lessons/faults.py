@@ -44,8 +44,8 @@ from loopviz.trace.typed import hints_of
 
 MOST_FAULTS = 40  # that are told at once
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
-ARROWS = re.compile(r"(?:[a-z]>[a-z]\s+)*[a-z]\?")  # a problem of the task "follow the arrows"
-PLACE = re.compile(r"\{(\w+)\}")  # of a measured value, in a sentence
+PLACE = re.compile(r"\{([\w-]+)\}")  # of a measured value, in a sentence: all that a name may be made of
+TAKEN = frozenset({"constructor"})  # what an empty mapping of a page's script already has of the names there may be
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS: Mapping[Any, Term] = {
     str: Term(("text",)),
@@ -60,11 +60,26 @@ def read_lesson(text: str) -> tuple[Lesson | None, list[FieldError]]:
     if len(text) > schema.LONGEST_FILE:
         return None, [FieldError("file", ABSENT, "characters", n=len(text), most=schema.LONGEST_FILE)]
     try:
-        found = json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=_no_number, object_pairs_hook=_pairs)
     except (ValueError, RecursionError) as error:
         return None, [FieldError("file", ABSENT, "not_json", said=str(error))]
     faults = faults_of(found)
     return (None, faults) if faults else (cast(Lesson, found), [])
+
+
+class _Doubled(dict[str, Any]):
+    """What a mapping of the file says, in which a key stands twice: JSON would keep the last and say nothing."""
+
+    twice: tuple[str, ...] = ()
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    doubled, keys = _Doubled(found), [key for key, _ in pairs]
+    doubled.twice = tuple(key for key in found if keys.count(key) > 1)
+    return doubled
 
 
 def _no_number(name: str) -> Any:
@@ -105,6 +120,7 @@ def _typed(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
         if not isinstance(value, dict):
             yield _no_kind(path, value, Term(("mapping",)))
             return
+        yield from _doubled(value, f"{path}.")
         for key, entry in value.items():
             yield from _typed(entry, get_args(kind)[1], f"{path}.{_key(key)}")
     elif origin is Literal:
@@ -124,6 +140,7 @@ def _mapping(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
         yield _no_kind(path or "file", value, Term(("mapping",)))
         return
     hints, before = hints_of(kind), f"{path}." if path else ""
+    yield from _doubled(value, before)
     for key in hints:
         if key in kind.__required_keys__ and key not in value:
             yield FieldError(before + key, ABSENT, "missing")
@@ -132,6 +149,12 @@ def _mapping(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
             yield from _typed(entry, hints[key], before + key)
         else:
             yield _fault(before + _key(key), entry, "not_a_field", known=", ".join(hints))
+
+
+def _doubled(value: dict[str, Any], before: str) -> Iterator[FieldError]:
+    """The keys that stand twice in a mapping."""
+    for key in value.twice if isinstance(value, _Doubled) else ():
+        yield FieldError(before + _key(key), ABSENT, "lesson_twice")
 
 
 def _either(value: Any, kinds: tuple[Any, ...], path: str) -> Iterator[FieldError]:
@@ -224,7 +247,7 @@ def _step(step: LessonStep, path: str) -> Iterator[FieldError]:
             yield from _words(f"{path}.{name}", step[name])
     yield from _part(step, path)
     first = next(iter(step["runs"].values()), None)
-    if "picture" in step and first is not None and not ARROWS.fullmatch(first["prompt"].strip()):
+    if "picture" in step and first is not None and not is_arrows(first["prompt"]):
         yield _fault(f"{path}.picture", step["picture"], "lesson_no_arrows")
     yield from _predict(step["predict"], step, f"{path}.predict")
     yield from _words(f"{path}.why", step["why"], step["measure"])
@@ -262,9 +285,27 @@ def _part(part: Part, path: str) -> Iterator[FieldError]:
                 yield from _said(check_whole, f"{at}.{key}", one[key], 1, loop_fields.MOST_STEPS)  # type: ignore[literal-required]
         if "word" in one:
             yield from _line(f"{at}.word", one["word"])
+    yield from _once(part.get("show", []), f"{path}.show")
     for i, name in enumerate(part.get("show", [])):
         if name not in asked:
             yield _unknown(f"{path}.show[{i}]", name, "lesson_measure", asked)
+
+
+def is_arrows(prompt: str) -> bool:
+    """Whether a prompt is a problem of the task "follow the arrows", as the page draws it: `a>b b>c a?`.
+
+    At most one arrow leads away from a letter, none to the letter itself, and one letter is asked about, last.
+    """
+    *arrows, question = re.split(r"[ \t\r\n]+", prompt.strip(" \t\r\n"))
+    if not re.fullmatch(rf"[{_LETTERS}]\?", question):
+        return False
+    ways = [re.fullmatch(rf"([{_LETTERS}])>([{_LETTERS}])", arrow) for arrow in arrows]
+    found = [way.groups() for way in ways if way]
+    sources = {source for source, _ in found}
+    return len(found) == len(ways) == len(sources) and all(source != to for source, to in found)
+
+
+_LETTERS = f"{schema.ARROW_LETTERS[0]}-{schema.ARROW_LETTERS[-1]}"
 
 
 def _run(run: LessonRun, path: str) -> Iterator[FieldError]:
@@ -323,6 +364,8 @@ def _predict(predict: Prediction, step: LessonStep, path: str) -> Iterator[Field
         yield from _drawn(predict, step, path)
     else:
         yield from _number_of(f"{path}.runs", predict["runs"], 2, schema.MOST_RUNS)
+        yield from _once(predict["runs"], f"{path}.runs")
+        yield from _apart(predict["runs"], step["runs"], f"{path}.runs")
         for i, name in enumerate(predict["runs"]):
             if name not in step["runs"]:
                 yield _unknown(f"{path}.runs[{i}]", name, "lesson_run", step["runs"])
@@ -339,6 +382,7 @@ def _choice(predict: ChoicePrediction, step: LessonStep, path: str) -> Iterator[
     many = rule in ("largest", "smallest")
     yield from _number_of(at, of, 2 if many else 1, schema.MOST_MEASURES if many else 1)
     kinds = ("number",) if many or rule == "between" else ("text", "number", "flag")
+    yield from _once(of, at)
     good = True
     for i, name in enumerate(of):
         for fault in _measured(f"{at}[{i}]", name, step, kinds):
@@ -410,6 +454,23 @@ def _measured(path: str, name: str, step: LessonStep, kinds: tuple[str, ...]) ->
         yield _fault(path, name, "lesson_kind", found=Term((f"measured_{kind}",)), wanted=wanted)
 
 
+def _once(names: list[str], path: str) -> Iterator[FieldError]:
+    """That none stands twice in a list."""
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield _fault(f"{path}[{i}]", name, "lesson_twice")
+
+
+def _apart(names: list[str], runs: Mapping[str, LessonRun], path: str) -> Iterator[FieldError]:
+    """That runs to be told apart are not one run under two names: they would write the same text."""
+    seen: list[dict[str, Any]] = []
+    for i, name in enumerate(dict.fromkeys(names)):
+        made = {key: value for key, value in runs.get(name, {"prompt": name}).items() if key != "called"}
+        if made in seen:
+            yield _fault(f"{path}[{i}]", name, "lesson_same_run")
+        seen.append(made)
+
+
 def _unknown(path: str, name: str, rule: str, known: Any) -> FieldError:
     return _fault(path, name, rule, known=", ".join(map(_key, known)) or "–")
 
@@ -422,6 +483,8 @@ def _number_of(path: str, things: Any, least: int, most: int) -> Iterator[FieldE
 def _name(path: str, name: str) -> Iterator[FieldError]:
     if not NAME.fullmatch(name) or len(name) > schema.LONGEST_NAME:
         yield _fault(path, name, "lesson_name", most=schema.LONGEST_NAME)
+    elif name in TAKEN:
+        yield _fault(path, name, "lesson_taken")
 
 
 def _line(path: str, text: str, most: int = 300) -> Iterator[FieldError]:

@@ -23,6 +23,7 @@ CHOICES = (2, 5)  # at least, at most
 LOOPS = (2, 64)  # of a line
 MINUTES = (1, 60)
 MOST_NEW_TOKENS = 128
+ARROW_LETTERS = "abcdefghijklmnop"  # of the problems that a picture can show: those of the model that follows arrows
 USUAL_NEW_TOKENS = 1  # that a run writes where nothing is said of it
 
 # Evaluated at run time (typing.Union: on Python 3.10 as well).

@@ -58,6 +58,18 @@ def test_played_it_says_what_is_right_and_why(capsys: pytest.CaptureFixture[str]
     assert "right is 6: twice as many" in said
 
 
+def test_what_ifs_are_played_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lesson = json.loads((FOLDER / "5-damping.json").read_text(encoding="utf-8"))
+    lesson["steps"] = [lesson["steps"][1]]
+    assert main(["lesson", "check", "--run", str(written(tmp_path, lesson))]) == 0
+    assert "half.what_if: Loop 11: about twice as many once more." in capsys.readouterr().out
+    lesson["steps"][0]["what_if"]["measure"]["settles"]["word"] = "nowhere"
+    assert main(["lesson", "check", "--run", str(written(tmp_path, lesson))]) == 1
+    said = capsys.readouterr().out
+    assert "half.what_if: measure.settles: word" in said
+    assert "half: right is 6" in said
+
+
 def test_one_in_which_no_choice_is_right_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lesson = json.loads((FOLDER / "5-damping.json").read_text(encoding="utf-8"))
     for choice in lesson["steps"][1]["predict"]["choices"]:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from loopviz.app.controls.refusal import told
 from loopviz.checks import RULES
 from loopviz.lessons.bundled import FOLDER
-from loopviz.lessons.faults import MOST_FAULTS, faults_of, read_lesson
+from loopviz.lessons.faults import MOST_FAULTS, faults_of, is_arrows, read_lesson
 from loopviz.lessons.json_schema import json_schema
 from loopviz.lessons.schema import LONGEST_FILE, Lesson
+from loopviz.lessons.sentences import filled
 from loopviz.trace.typed import check_type
 from tests.lessons.toy import step, toy
 
@@ -84,6 +85,22 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], None], str, str]] = {
     "a parameter that a measurement needs": (cut("steps[3].measure.same.other"), "steps[3].measure.same.other", "missing"),
     "a picture of what is no problem of arrows": (put("steps[0].picture", "arrow_graph"), "steps[0].picture", "lesson_no_arrows"),
     "a picture that there is not": (put("steps[0].picture", "cat"), "steps[0].picture", "one_of"),
+    "a place with a dash that is not measured": (put("steps[0].why.en", "It took {six-with}."), "steps[0].why.en", "lesson_measure"),
+    "a name that scripts have of their own": (put("steps[0].id", "constructor"), "steps[0].id", "lesson_taken"),
+    "a measurement named as scripts' own": (
+        put("steps[0].measure.constructor", {"what": "loops", "run": "run"}), "steps[0].measure.constructor", "lesson_taken",
+    ),
+    "a run named as a mapping's parent": (
+        put("steps[0].runs.__proto__", {"prompt": "x", "called": {"en": "x", "zh": "中"}}), "steps[0].runs.__proto__", "lesson_name",
+    ),
+    "a run shown twice": (put("steps[3].predict.runs", ["one", "four", "one"]), "steps[3].predict.runs[2]", "lesson_twice"),
+    "one run under two names": (
+        put("steps[3].runs.four.loop.loop_count", 1), "steps[3].predict.runs[1]", "lesson_same_run",
+    ),
+    "a measurement compared with itself": (
+        put("steps[4].predict.right.of", ["ones", "ones"]), "steps[4].predict.right.of[1]", "lesson_twice",
+    ),
+    "a measurement shown twice": (put("steps[0].show", ["loops", "loops"]), "steps[0].show[1]", "lesson_twice"),
     "a format of tomorrow": (put("format", 2), "format", "one_of"),
 }  # fmt: skip
 
@@ -103,7 +120,7 @@ def test_a_mistake_is_told_by_its_field_and_its_rule_in_both_languages(name: str
     assert english.startswith(field)
     assert chinese.startswith(field)
     assert re.search("[\u4e00-\u9fff]", chinese)
-    assert "{" not in english.removeprefix(field).replace("{x}", "")
+    assert "{" not in english.removeprefix(field).replace("{x}", "").replace("{six-with}", "")
 
 
 def test_ten_mistakes_are_told_at_once_in_the_files_order() -> None:
@@ -119,6 +136,49 @@ def test_ten_mistakes_are_told_at_once_in_the_files_order() -> None:
     # of a step in which something has another type no more is said than that
     hidden = {"a loop field that is none"}
     assert {MISTAKES[name][1] for name in ten if name not in hidden} <= told_of
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a>b a>c a?",
+        "a>a a?",
+        "a>b b>q a?",
+        "a>b a? b?",
+        "a>b",
+        "a? a>b",
+        "a>b>c a?",
+        "A>b A?",
+        "a>b\x1ca?",
+        "1>2 1?",
+        "",
+    ],
+)
+def test_what_the_picture_cannot_draw_is_no_problem_of_arrows(prompt: str) -> None:
+    assert not is_arrows(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["a>b a?", "a?", " a>b  b>p\n p? ", "a>b b>a a?"])
+def test_what_the_picture_draws_is_a_problem_of_arrows(prompt: str) -> None:
+    assert is_arrows(prompt)
+
+
+def test_a_measurement_with_a_dash_in_its_name_stands_in_a_sentence() -> None:
+    asked = {"six-with": {"what": "loops", "run": "run"}}
+    assert filled("It took {six-with}.", asked, {"six-with": 6}, "en") == "It took 6."  # type: ignore[dict-item]
+
+
+def test_a_key_that_stands_twice_is_told_where_it_does() -> None:
+    text = json.dumps(toy())
+    assert read_lesson(text)[1] == []
+    for once, twice, field in (
+        ('"version": 3', '"version": 3, "version": 4', "version"),
+        ('"loop_count": 4', '"loop_count": 4, "loop_count": 4', "steps[0].runs.run.loop.loop_count"),
+        ('"mean": {', '"mean": 1, "mean": {', "steps[1].measure.mean"),
+    ):
+        lesson, faults = read_lesson(text.replace(once, twice, 1))
+        assert lesson is None
+        assert [(fault.field, fault.rule) for fault in faults] == [(field, "lesson_twice")]
 
 
 def test_choices_whose_ranges_share_a_number_are_refused() -> None:

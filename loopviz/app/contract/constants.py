@@ -7,7 +7,7 @@ from typing import Any, Union
 
 from loopviz.figures.edits import CODES
 from loopviz.figures.plotlyjs import SMALL_DRAWS as SMALL_PLOTLY_DRAWS
-from loopviz.lessons.schema import LONGEST_FILE
+from loopviz.lessons.schema import ARROW_LETTERS, LONGEST_FILE
 from loopviz.panels.kit.focus import MOST_PINS
 
 OPS: Mapping[str, int] = CODES  # the first entry of a packed edit
@@ -47,7 +47,8 @@ PANEL_FILES = ("csv", "parquet")  # of a panel's numbers
 ANSWER_FILES = ("csv", "json")  # of a lesson's answers
 MOST_STUDENT = 80  # characters of a name in an answer file
 # The task that one model of the list was trained on, "follow the arrows" (its recipe.json): letters, arrows a problem, the deepest chain.
-ARROW_TASK: Mapping[str, Union[str, int]] = {"model": "arrows-loop", "nodes": 16, "arrows": 12, "hops": 8}  # noqa: UP007
+_TASK = {"nodes": len(ARROW_LETTERS), "arrows": 12, "hops": 8}
+ARROW_TASK: Mapping[str, Union[str, int]] = {"model": "arrows-loop", **_TASK}  # noqa: UP007
 MOST_SLUG = 60  # characters of a stranger's name in a file's name
 # Elements that Gradio builds and the script looks for, by their ids.
 ELEMENTS: Mapping[str, str] = {

@@ -122,6 +122,8 @@ _ZH = {
     "lesson_twice": "出现了两次；请各用各的",
     "lesson_entries": "有 {n} 项；请给 {low} 到 {high} 项",
     "lesson_name": "请写一个短名称：小写字母、数字、- 和 _，以字母开头，最多 {most} 个字符",
+    "lesson_taken": "是脚本自己要用的词；请换一个名称",
+    "lesson_same_run": "与前面的一次运行完全相同，写出的文字无法区分；请改动其中一次",
     "lesson_blank": "为空；请写些什么",
     "lesson_overlap": "这个选项里有的数也属于前面的某个选项，那样就有两个是对的；请把它们分开",
     "lesson_layers": "请写出循环的首层和末层，如 [0, 1]；不循环则写 null",
@@ -130,7 +132,7 @@ _ZH = {
     "lesson_few_loops": "共有 {n} 次循环；请写其中的一次，或让它多循环几次",
     "lesson_undefined": "在这一次循环没有定义；请换一次",
     "lesson_one_token": "提示词只有一个词元，后面没有可预测的；请写长一些",
-    "lesson_no_arrows": "第一个运行的提示词不是箭头题（如 a>b b>c a?）；请写一道，或去掉这幅图",
+    "lesson_no_arrows": "第一个运行的提示词不是箭头题（如 a>b b>c a?：字母 a 到 p，每个字母至多引出一支箭头，问题在最后）；请写一道，或去掉这幅图",
     "lesson_cut_short": "还没读完提示词就结束了；请再运行一次",
 }
 
