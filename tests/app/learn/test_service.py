@@ -17,17 +17,20 @@ from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.learn import lesson_link
 from loopviz.app.learn.page import data
-from loopviz.app.learn.service import Lessons
+from loopviz.app.learn.service import Lessons, Try
 from loopviz.app.profile import PUBLIC
+from loopviz.app.sessions.job import Refused
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.lessons.bundled import bundled
 from tests.app.by_hand import only
 from tests.app.page_double import unwire
 from tests.conftest import make_llama
+from tests.lessons.test_bundled import EVERY, engine, fetched
 from tests.lessons.test_faults import MISTAKES
 from tests.lessons.toy import step, toy
 
+__all__ = ["fetched"]  # what skips a lesson whose model is out of reach
 NUMBERS = itertools.count(1)  # of starts: an older one would come too late
 
 
@@ -251,6 +254,42 @@ def test_more_than_the_servers_limits_allow_is_refused_before_it_begins(loaded: 
     *_, last = said(lessons.run(asked(), "me"))
     assert last["bad"]
     assert "MiB" in last["text"]
+
+
+@pytest.fixture(scope="module")
+def public() -> Lessons:
+    """As a server that anybody reaches teaches, with the models that come along."""
+    room = ModelRoom("stories-loop", profile=PUBLIC, load=lambda name, progress, local: engine(name))
+    return Lessons(Service(room, Registry()), every=0)
+
+
+@pytest.mark.parametrize(("lesson", "one"), EVERY)
+def test_every_step_of_every_lesson_may_run_under_the_public_limits(public: Lessons, lesson: Any, one: Any) -> None:
+    """And its what-if: nothing of it is refused, by the server or by a model. They are made in `test_bundled`."""
+    assert ask(public, "lesson", lang="en", id=lesson["id"])["faults"] == []
+    for what_if in (False, True)[: 1 + ("what_if" in one)]:
+        job = Try(public, asked(one["id"], id=lesson["id"], source="", what_if=what_if), "me")
+        job.check()
+        job.prepare(engine(job.model))
+        assert [run.name for run, _ in job.making] == list((one["what_if"] if what_if else one)["runs"])
+
+
+def test_a_lesson_is_made_under_the_public_limits(public: Lessons) -> None:
+    """Within the memory and the time that a run may take there."""
+    *_, last = said(public.run(asked("first", id="slots", source=""), "me"))
+    assert (last["kind"], last.get("end")) == ("result", "done"), last
+
+
+def test_a_step_that_asks_for_more_than_the_public_limits_is_refused_for_it(public: Lessons) -> None:
+    """Else the test above would pass whatever a lesson asked for."""
+    small = dataclasses.replace(PUBLIC, work_bytes=1_000)
+    tight = Lessons(
+        Service(ModelRoom("stories-loop", profile=small, load=lambda *_: engine("stories-loop")), Registry())
+    )
+    job = Try(tight, asked("first", id="slots", source=""), "me")
+    job.check()
+    with pytest.raises(Refused):
+        job.prepare(engine(job.model))
 
 
 # --- ending it --------------------------------------------------------------------------------------------------------------
