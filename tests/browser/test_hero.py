@@ -97,14 +97,27 @@ def test_every_number_of_the_hero_is_the_trace_s(visit: Visit) -> None:
     assert shown["turns"] == block["n_steps"]
     assert [cell[0] for cell in shown["cells"]] == [f"↻{r}" for r in range(1, block["n_steps"] + 1)]
     assert [cell[1] for cell in shown["cells"]] == [row[0].strip() for row in guesses.texts]
-    for cell, row in zip(shown["cells"], guesses.logprobs, strict=True):
-        share = 100 * math.exp(row[0])
-        assert cell[2] in ("> 99 %", "< 1 %") or int(cell[2].removesuffix(" %")) == round(share)
+    assert [cell[2] for cell in shown["cells"]] == shares(guesses)
     kl = block["steps"]["kl"]
     assert f"{float(f'{kl[-1]:.2g}'):g}" in shown["under"].replace("e-0", "e-")
-    assert "0.0005" in shown["end"] or "limit" in shown["end"]
+    limit = trace.meta["blocks"][0]["kl_threshold"]
+    assert [float(number) for number in re.findall(r"[\d.]+", shown["end"])] == [
+        float(f"{kl[-1]:.3g}"),
+        float(f"{limit:.3g}"),
+    ]
     assert shown["said"] == hero.explain(trace, Focus(token=at))["text"]
     assert data(page, "focus") == str(at)
+    for other in (30, 45, 60):  # the strip and the paragraph say one thing of every word
+        inside(page, "page.look({ token: arg })", other)
+        page.wait_for_function("(at) => document.querySelector('.lv').page.hero.word.token === at", arg=other)
+        looked(page)
+        assert [cell[2] for cell in told(page)["cells"]] == shares(said(trace.frames[other]["blocks"][0], "same"))
+
+
+def shares(guesses: Any) -> list[str]:
+    """What cells say of the likeliest word's probability."""
+    percents = [100 * math.exp(row[0]) for row in guesses.logprobs]
+    return ["< 1 %" if p < 0.5 else "> 99 %" if p >= 99.5 else f"{round(p)} %" for p in percents]
 
 
 def test_a_cell_selects_its_step_everywhere(visit: Visit) -> None:

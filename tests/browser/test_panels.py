@@ -240,7 +240,20 @@ def test_b6_the_bar_comes_when_the_text_is_gone_and_moves_nothing(visit: Visit, 
     assert shift(page) == moved
     expect(bar.get_by_role("button", name=table(lang)["live.reach.run"], exact=True)).to_be_visible()
     assert bar.get_attribute("aria-label") == table(lang)["live.reach"]
+    # tabbed into it moves no page, and as long as the keyboard is in it, it stays
+    page.locator("#lv-group-sampling .label-wrap").evaluate("(node) => node.focus({ preventScroll: true })")
+    high = page.evaluate("scrollY")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.matches('.lv-reach .lv-play')")
+    assert page.evaluate("scrollY") == high
     page.evaluate("window.scrollTo(0, 0)")
+    two_frames = "new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(then))))"
+    page.evaluate(two_frames)
+    expect(row).to_be_visible()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.matches('.lv-reach input')")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
     expect(row).to_be_hidden()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_explore import Visit, data, drawn, looked
+from tests.browser.test_explore import Visit, data, drawn, inside, looked
 
 PROJECTOR = {"viewport": {"width": 960, "height": 540}}
 SHOWN = [".lv-text", ".lv-ring svg", ".lv-cells", ".lv-presented .lv-plot", ".lv-present-hint"]
@@ -65,6 +65,13 @@ def test_b13_the_keys_are_a_presenter_s(visit: Visit) -> None:
     page.keyboard.press("ArrowUp")
     looked(page)
     assert page.evaluate("document.querySelector('.lv').page.focus.step") == 1
+    page.keyboard.press(" ")  # the replay's, and no button's
+    page.wait_for_function("() => document.querySelector('.lv').dataset.playing === '1'")
+    page.keyboard.press(" ")
+    page.wait_for_function("() => document.querySelector('.lv').dataset.playing === '0'")
+    assert page.locator(".lv-present-foot").count() == 1
+    inside(page, "page.look({ token: arg, step: 1 }, page.total)", token)
+    looked(page)
     page.keyboard.press("v")
     page.wait_for_function("(first) => document.querySelector('.lv-presented').dataset.panel !== first", arg=first)
     assert presented(page) != first
@@ -74,8 +81,15 @@ def test_b13_the_keys_are_a_presenter_s(visit: Visit) -> None:
     page.keyboard.press("ArrowRight")  # brings it back, and does nothing else
     expect(page.locator(".lv-present-dark")).to_be_hidden()
     assert page.evaluate("document.querySelector('.lv').page.focus.token") == token
+    for _ in range(6):  # to another group's
+        page.keyboard.press("v")
+        presented(page)
     page.keyboard.press("Escape")
     expect(page.locator(".lv-present-foot")).to_have_count(0)
+    drawn(page)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.lv-panel')].filter((node) => node.checkVisibility()).every((node) => node.querySelector('.main-svg'))"
+    )
     assert data(page, "end")
 
 

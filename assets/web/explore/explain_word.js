@@ -34,7 +34,8 @@ export class ExplainWord {
     const { texts, page } = this;
     this.told = told;
     if (!texts) return;
-    this.words.textContent = told?.text ?? texts["live.hero.explain.none"];
+    const said = told?.text ?? texts["live.hero.explain.none"];
+    if (this.words.textContent !== said) this.words.textContent = said; // what is written anew is read out anew
     this.words.classList.toggle("lv-waiting", !told);
     const branch = told?.branch;
     this.branch.textContent = fill(texts["live.hero.branch"], { loops: branch?.loops ?? "" });

@@ -13,6 +13,8 @@ export class FollowBar {
   texts = undefined;
   /** @type {boolean} whether the text lies above the window */
   past = false;
+  /** @type {boolean} whether the keyboard is in it: gone, it would take the focus along, and Tab would begin anew */
+  held = false;
   /** @type {string} all that its words show */
   looks = "";
 
@@ -26,12 +28,19 @@ export class FollowBar {
       const word = target instanceof Element ? /** @type {HTMLElement | null} */ (target.closest("[data-word]")) : null;
       if (word) page.look({ token: Number(word.dataset.word), step: null });
     });
-    this.sliders = [new RealSlider(page, () => page.hero.dials.counted), new RealSlider(page, () => "loop_damping")];
+    /** @param {string} control */
+    const named = (control) => `live.reach.${control}`;
+    this.sliders = [new RealSlider(page, () => page.hero.dials.counted, named), new RealSlider(page, () => "loop_damping", named)];
     this.run = press("lv-reach-run", () => page.start());
     this.stop = press("lv-reach-stop", () => page.halt());
     const row = el("div", "lv-reach-row", this.play, this.words, ...this.sliders.map((slider) => slider.node), this.run, this.stop);
     this.node = el("div", "lv-reach", row);
     this.node.hidden = true;
+    this.node.addEventListener("focusin", ({ target }) => (this.held = target instanceof Element && target.matches(":focus-visible")));
+    this.node.addEventListener("focusout", ({ relatedTarget }) => {
+      this.held &&= relatedTarget instanceof Node && this.node.contains(relatedTarget);
+      if (!this.held) this.show();
+    });
     this.node.setAttribute("role", "region");
     new IntersectionObserver(([entry]) => {
       const { bottom, height } = entry.boundingClientRect;
@@ -53,7 +62,7 @@ export class FollowBar {
   /** Whether it is there; and when it is, all that it shows. */
   show() {
     const { page, texts } = this;
-    this.node.hidden = !(this.past && texts && page.run) || page.tour.on; // the tour's card has the window
+    this.node.hidden = !((this.past || this.held) && texts && page.run) || page.tour.on; // the tour's card has the window
     if (this.node.hidden) return;
     const { playing, can } = page.player;
     this.play.disabled = !can;

@@ -65,13 +65,14 @@ export class FormState {
   turn(values) {
     if (!this.page?.tell) return;
     this.touch(values);
-    this.turned = values;
+    this.turned = { ...this.turned, ...values }; // two may be moved before the first is asked for
     this.page.tell.dial();
   }
 
   /** What is to be put into the controls (`names`) that a slider was moved for. @param {string[]} names */
   dial(names) {
     const { turned } = this;
+    this.turned = {};
     return names.map((name) => turned[name]);
   }
 

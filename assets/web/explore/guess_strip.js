@@ -6,14 +6,14 @@ import { bare } from "./loop_ring.js";
 /** @import { Hero } from "../core/contract.js" */
 
 /**
- * A probability in whole per cent, as far as these tell the truth.
+ * A probability, which comes in whole per cent: the server rounds it once, for this and for the paragraph.
  * @param {number | null} p
  * @param {Record<string, string>} texts
  */
 export function share(p, texts) {
   if (p === null) return "–";
-  if (p >= 0.995 && p < 1) return texts["live.hero.over"];
-  return p < 0.005 ? texts["live.hero.under"] : `${Math.round(100 * p)} %`;
+  if (p > 99) return texts["live.hero.over"];
+  return p < 1 ? texts["live.hero.under"] : `${p} %`;
 }
 
 export class GuessStrip {
@@ -88,7 +88,7 @@ export class GuessStrip {
     const cell = press("lv-cell", () => page.look({ step: page.focus.step === step ? null : step }));
     cell.dataset.step = String(step);
     cell.style.setProperty("--tint", step ? page.hero.ring.colour(step) : "transparent");
-    cell.style.setProperty("--p", String(p ?? 0));
+    cell.style.setProperty("--p", String((p ?? 0) / 100));
     cell.classList.toggle("lv-anew", anew);
     cell.disabled = step === 0;
     const chance = share(p, texts);

@@ -19,6 +19,8 @@ export class Hero {
   stack = null;
   /** @type {Explained | null} the latest paragraph */
   explained = null;
+  /** @type {number} the tokens that were there when the paragraph was written: it speaks of the others too */
+  saidAt = 0;
   /** @type {string} the word that is asked about, or was */
   asked = "";
   /** @type {string} the word that is on show */
@@ -51,16 +53,18 @@ export class Hero {
     this.word = hero;
     this.stack = stack;
     this.explained = explained;
+    this.saidAt = this.page.seq;
     this.show();
     // a word that is looked at goes round, once
     if (chosen && hero.token !== null && this.page.focus.token !== null) this.ring.play();
   }
 
-  /** Edits of a message: the next word. @param {Pick<Step, "hero">} message */
-  fold({ hero }) {
-    if (!this.word || !hero?.length) return;
-    applyOps(this.word, hero);
+  /** Edits of a message: the next word; or other colours of the loops. @param {Partial<Pick<Step, "hero">> & { about?: unknown }} message */
+  fold({ hero, about }) {
+    if (!this.word || (!hero?.length && !about)) return;
+    if (hero?.length) applyOps(this.word, hero);
     this.show();
+    if (!hero?.length) return;
     const { player } = this.page;
     if (player.playing) this.ring.play(player.wordMs * REPLAY_SHARE);
   }
@@ -84,18 +88,25 @@ export class Hero {
     const { page, explained, word } = this;
     const fits = explained && word && explained.token === word.token && explained.block === page.focus.block;
     this.explain.show(fits ? explained : null);
-    const still = page.end && !page.player.playing && !page.looking && word?.token != null;
+    const fresh = !page.end || this.saidAt === page.seq; // of an ended run it speaks of all words that are shown
+    const { playing, moving } = page.player;
+    const still = page.end && !playing && !moving && !page.looking && word?.token != null;
     const about = `${this.showing} ${page.focus.block} ${page.focus.lang} ${page.seq}`;
-    if (fits || !still || about === this.asked || !page.server) return;
+    if ((fits && fresh) || !still || about === this.asked || !page.server) return;
     this.asked = about;
     this.ask();
   }
 
   async ask() {
     const { page } = this;
-    const answer = await page.ask("explain", () => ({ run: page.run, focus: page.focus, shown: page.end ? page.seq : null }));
+    let at = page.seq;
+    const answer = await page.ask("explain", () => {
+      at = page.seq;
+      return { run: page.run, focus: page.focus, shown: page.end ? page.seq : null };
+    });
     if (answer?.kind !== "told" || answer.run !== page.run || !answer.explained) return;
     this.explained = answer.explained;
+    this.saidAt = at;
     this.tell();
   }
 

@@ -117,6 +117,8 @@ export class LoopRing {
   build() {
     const { svg, stack, loops, block } = this;
     svg.replaceChildren();
+    // a picture has no buttons in it for who does not see it: other blocks are such
+    svg.setAttribute("role", stack.blocks.length > 1 ? "group" : "img");
     this.arcs = [];
     this.number = this.count = this.dot = null;
     if (!stack.blocks.length) return this.buildPlain();
@@ -285,6 +287,7 @@ export class LoopRing {
       this.under.textContent = texts["live.plain"];
       return;
     }
+    if (!this.number) return; // another model's blocks: the ring is drawn anew in a moment
     this.number.textContent = String(step);
     this.count.textContent = turns ? fill(texts["live.hero.of"], { n: turns }) : "";
     this.svg.setAttribute("aria-label", fill(texts[turns ? "live.hero.ring" : "live.hero.skipped"], { word, step, n: turns }));
@@ -306,7 +309,10 @@ export class LoopRing {
   // --- motion --------------------------------------------------------------------------------------------------------
 
   stop() {
-    if (this.frame) cancelAnimationFrame(this.frame);
+    if (this.frame) {
+      cancelAnimationFrame(this.frame);
+      this.at(0);
+    }
     this.frame = 0;
   }
 

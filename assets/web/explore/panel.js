@@ -139,6 +139,11 @@ export class Panel {
     this.lacking.hidden = true;
   }
 
+  /** Whether it is shown and has none, though the run recorded what it needs. @param {string[]} extras */
+  lacksFigure(extras) {
+    return this.on && !this.figure && this.needs.every((extra) => extras.includes(extra));
+  }
+
   /** The run has no figure for this panel: it did not record what that needs. */
   lack() {
     this.clear();

@@ -59,9 +59,11 @@ export class Present {
     page.root.classList.add(ROOT);
     page.root.append(this.node, this.dark);
     // where the browser does not let a page have the whole screen (a frame), the window does
-    document.documentElement.requestFullscreen?.().catch(() => {});
+    // left before it came: then it is not wanted any more
+    const entered = document.documentElement.requestFullscreen?.();
+    entered?.then(() => (this.on ? undefined : document.exitFullscreen())).catch(() => {});
     this.show(page.shelf.on()[0] ?? page.config.panels[0].name);
-    this.quit.focus({ preventScroll: true });
+    page.text.focus({ preventScroll: true }); // no button: Space is the replay's
     document.querySelector(".lv-selected")?.scrollIntoView({ block: "nearest" });
   }
 
@@ -76,6 +78,7 @@ export class Present {
     if (document.fullscreenElement) document.exitFullscreen().catch(() => {});
     this.mark(null);
     this.page.shelf.lend([]);
+    this.page.redraw(); // the panels of the visitor's own group have no figures
     this.refit();
     if (this.before instanceof HTMLElement) this.before.focus({ preventScroll: true });
   }

@@ -39,7 +39,8 @@ export class Player {
     this.recorded = press("lv-quiet lv-show-recorded", () => page.showRecorded());
     this.back = press("lv-quiet lv-back", () => page.showOwn());
     this.node = el("div", "lv-player", el("div", "lv-track", this.button, this.bar, this.place, this.speed));
-    this.actions = el("div", "lv-actions", this.more, this.edit, page.share.menu.node, this.back, page.share.back, this.recorded);
+    // those that come and go stand last: nothing moves
+    this.actions = el("div", "lv-actions", page.share.menu.node, this.more, this.edit, this.back, page.share.back, this.recorded);
   }
 
   /** @param {Record<string, string>} texts */
@@ -108,6 +109,7 @@ export class Player {
       await this.page.moveTo(to);
     }
     this.moving = false;
+    this.page.hero.tell();
     this.show();
   }
 

@@ -100,9 +100,9 @@ export class RunView extends RunState {
       page.tour.moved();
     }
     this.applySnapshot(message);
-    this.describe(message);
-    // what the visitor asked for meanwhile outranks what the server knew
+    // what the visitor asked for meanwhile outranks what the server knew; to describe it may ask for panels that it brings
     if (!this.wanted) this.focus = { ...message.focus };
+    this.describe(message);
     page.words.cut(this.dropTokens()); // the words of a run stay the same
     this.addTokens(message.tokens.slice(this.tokens.length), message.next);
     if (fresh && message.end) page.words.toBeginning(); // a text that is there is read from its beginning
@@ -119,6 +119,8 @@ export class RunView extends RunState {
     page.showSelection();
     page.screen.wake();
     if (page.config && message.focus.lang !== page.config.lang) this.look({ lang: page.config.lang });
+    // panels that stand there since it was asked for: who left a tour's or a presentation's
+    else if (fresh && !this.wanted && [...page.panels.values()].some((panel) => panel.lacksFigure(message.extras))) this.redraw();
   }
 
   /**

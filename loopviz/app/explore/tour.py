@@ -10,7 +10,6 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from loopviz.app.controls import about
@@ -20,7 +19,8 @@ from loopviz.app.sessions.messages import dumps
 from loopviz.app.texts import table, text
 from loopviz.app.texts.tour import STEPS, Question, Step
 from loopviz.panels import PANELS, Focus
-from loopviz.panels.kit.follower import lens_of
+from loopviz.panels.hero.telling import turns
+from loopviz.panels.kit.follower import lens_of, said
 from loopviz.trace import Frame, Trace
 
 _LINK = re.compile(r"\[([^\]]+)\]\(#(\w+)\)")
@@ -44,17 +44,11 @@ def _loops(frame: Frame) -> int:
     return frame["blocks"][0]["n_steps"] if frame["blocks"] else 0
 
 
-def _winners(frame: Frame) -> list[str]:
+def _winners(meta: Mapping[str, Any], frame: Frame) -> list[str]:
     """The likeliest next token after each loop step, as the model would say it; none when they were not recorded."""
     if not frame["blocks"]:
         return []
-    steps = frame["blocks"][0]["steps"]  # where no layer follows the block, the direct lens is the exit lens
-    return [texts[0] for texts in steps["exit_topk_texts"] or steps["topk_texts"] if texts]
-
-
-def _turns(frame: Frame) -> int:
-    winners = _winners(frame)
-    return sum(a != b for a, b in pairwise(winners)) if winners[:1] != winners[-1:] else 0
+    return [texts[0] for texts in said(frame["blocks"][0], lens_of(meta, Focus())).texts if texts]
 
 
 def find(trace: Trace) -> Found:
@@ -73,8 +67,9 @@ def find(trace: Trace) -> Found:
     most, middle = counts[-1], counts[len(counts) // 2]
     hard = words([frame for frame in written if _loops(frame) == most])[0] if most > middle else None
     easy = min(words(written), key=_loops)  # the first of the least
-    turn = max(written, key=_turns)
-    places = [hard, easy if _loops(easy) < most else None, turn if _turns(turn) else None]
+    turning = {frame["index"]: turns(trace.meta, frame, Focus()) for frame in written}
+    turn = max(written, key=lambda frame: turning[frame["index"]])
+    places = [hard, easy if _loops(easy) < most else None, turn if turning[turn["index"]] else None]
     return Found(*(None if frame is None else frame["index"] for frame in places))
 
 
@@ -143,7 +138,7 @@ def facts(trace: Trace, lang: str) -> dict[str, Any]:
         known = f"live.reason.{reason}"
         made[f"{role}_why"] = table(lang).get(known, reason)  # a registered criterion's name
     if found.turn is not None:
-        made |= _turn_facts(_winners(trace.frames[found.turn]))
+        made |= _turn_facts(_winners(trace.meta, trace.frames[found.turn]))
     if trace.meta["blocks"]:
         first, last = trace.meta["blocks"][0]["layers"]
         made["looped"] = last - first + 1

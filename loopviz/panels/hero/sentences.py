@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels
+from loopviz.panels.hero import strip
 from loopviz.panels.hero.facts import Facts, Guess, Stop, facts_of
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 TOLD = 4  # changes of the guess told one by one
-SURE, UNSURE = 0.995, 0.005  # above and below, a whole per cent would say too much
 
 WORDS: dict[str, dict[str, str]] = {
     "en": {
@@ -55,7 +55,7 @@ WORDS: dict[str, dict[str, str]] = {
         "together_other": "They took {n} loops.",
         "most_alone": "No other of the {others} words written took as many.",
         "most_tied": "Of the {others} other words written none took more, and {same} as many.",
-        "all": "So did each of the {others} other words written.",
+        "all": "Each of the {others} other words written took as many.",
         "middle": "Of the {others} other words written {more} took more loops and {same} as many.",
         "fewer": "With {r} loops here it would have chosen “{text}”.",
         "fewer_drawn": "With {r} loops here its likeliest word would have been “{text}”.",
@@ -106,7 +106,7 @@ WORDS: dict[str, dict[str, str]] = {
         "together_other": "它们循环了 {n} 次。",
         "most_alone": "其余 {others} 个写出的词都没有循环这么多次。",
         "most_tied": "其余 {others} 个写出的词中没有循环更多次的，{same} 个同样多。",
-        "all": "其余 {others} 个写出的词也都如此。",
+        "all": "其余 {others} 个写出的词也都循环了这么多次。",
         "middle": "其余 {others} 个写出的词中，{more} 个循环更多次，{same} 个同样多。",
         "fewer": "若在这里只循环 {r} 次，它会选“{text}”。",
         "fewer_drawn": "若在这里只循环 {r} 次，它最可能的词会是“{text}”。",
@@ -130,9 +130,8 @@ def share(p: float | None, words: Mapping[str, str]) -> str:
     """A probability in whole per cent; "" when it is not known."""
     if p is None:
         return ""
-    if SURE <= p < 1:
-        return words["over"]
-    return words["under"] if p < UNSURE else words["percent"].format(p=round(100 * p))
+    whole = strip.whole_percent(p)
+    return words["under"] if whole < 1 else words["over"] if whole > 99 else words["percent"].format(p=whole)
 
 
 class _Teller:

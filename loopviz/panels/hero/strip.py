@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Frame = Mapping[str, Any]
 SETTLES = ("kl", "cosine")  # the stop reasons that a number and a limit belong to
 DIGITS = {"kl": 3, "cosine": 7}  # said of that number: of a cosine as many as tell it from one
+SURE, UNSURE = 0.995, 0.005  # above and below, a whole per cent would say too much
 _FOLLOWER = follower.Follower()
 _EMPTY: dict[str, Any] = {
     "token": None,  # the position it is about; None: nothing is read yet
@@ -30,7 +31,7 @@ _EMPTY: dict[str, Any] = {
     "silent": "",  # why there are no words; "" when there are some
     "steps": [],  # the loop steps of the cells where not all of 1..n have one; 0: no loop ran
     "says": [],  # by cell the likeliest next piece; None: that of the cell before
-    "p": [],  # its probability
+    "p": [],  # its probability, whole per cent; 0: under one, 100: over 99 (certain is said as that, too)
     "moved": [],  # by cell how much the step changed: KL in nats, or 1 - cosine
     "measure": "kl",  # which of the two
     "why": "",  # the stop reason
@@ -39,6 +40,11 @@ _EMPTY: dict[str, Any] = {
     "ran": [],  # by cell the layers that ran, where a chooser of layers was asked
     "next": "",  # the piece that came next
 }
+
+
+def whole_percent(p: float) -> int:
+    """A probability as a cell and a sentence say it: 0 is under 1 %, 100 over 99 %, so neither is said of what is not sure."""
+    return 0 if p < UNSURE else 100 if p >= SURE else round(100 * p)
 
 
 def stack(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def _cells(said: follower.Said, steps: Sequence[int]) -> dict[str, list[Any]]:
         for i, piece in enumerate(pieces)
     ]  # fmt: skip
     logs = [said.logprobs[row][0] if said.logprobs[row] else None for row in rows]
-    return {"says": says, "p": [labels.sig(None if log is None else math.exp(log), 3) for log in logs]}
+    return {"says": says, "p": [None if log is None else whole_percent(math.exp(log)) for log in logs]}
 
 
 def _looped(trace: Trace, frame: Frame, focus: Focus) -> dict[str, Any]:

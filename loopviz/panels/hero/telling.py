@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 
-def _turns(meta: Mapping[str, Any], frame: Mapping[str, Any], focus: Focus) -> int:
+def turns(meta: Mapping[str, Any], frame: Mapping[str, Any], focus: Focus) -> int:
     """How often its likeliest next word changed on the way to another than it began with."""
     ids = said(frame["blocks"][focus.block], lens_of(meta, focus)).ids
     return len(flips(ids)) if ids and ids[0][:1] != ids[-1][:1] else 0
@@ -33,7 +33,7 @@ def telling(trace: Trace) -> int | None:
 
     def worth(frame: Mapping[str, Any]) -> tuple[int, int, bool, int]:
         loops = frame["blocks"][0]["n_steps"]
-        return _turns(meta, frame, focus), loops, bool(re.search(r"\w{2}", frame["text"])), -frame["index"]
+        return turns(meta, frame, focus), loops, bool(re.search(r"\w{2}", frame["text"])), -frame["index"]
 
     chose = [frame for frame in trace.frames if frame["index"] >= meta["prompt_tokens"] - 1 and frame["blocks"]]
     best = max(chose, key=worth, default=None)

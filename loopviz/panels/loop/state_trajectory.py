@@ -50,7 +50,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "how": "A state is a long list of numbers; here it is a point. The pink path is the selected token: it starts at "
         "the open circle (s₀, what enters the block) and takes one stretch a loop step; the filled mark is its end, "
         "coloured by why it stopped. A number is the loop step after which the token was there (left out where there is no room "
-        "for it). Dark grey paths are pinned tokens, faint ones 12 neighbours: those before the newest token, or those around "
+        "for it). Dark grey paths are pinned tokens, faint ones up to 12 neighbours: those before the newest token, or those around "
         "a token you chose. The small map shows the whole: the end points of up to 64 tokens, and framed in it the part that is "
         "drawn large. Beside it: how far each state still was from the last one, as part of its length, on a log axis; a "
         "straight fall is a path that comes to rest at a steady rate (where it never rests, the last state is only where it was "
@@ -119,7 +119,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "思路走向何处？",
         "question": "一个词元的状态随循环一步步移动到哪里？它会停下来吗？",
         "how": "状态是一长串数字；这里把它画成一个点。粉色路径是所选词元：从空心圆出发（s₀，进入块的状态），每个循环步走一段；"
-        "实心标记是终点，颜色表示停止原因。数字表示经过几步之后到达该处（放不下时省略）。深灰色路径是固定显示的词元，浅灰色路径是 12 个相邻词元：最新词元之前的，或所选词元前后的。"
+        "实心标记是终点，颜色表示停止原因。数字表示经过几步之后到达该处（放不下时省略）。深灰色路径是固定显示的词元，浅灰色路径是至多 12 个相邻词元：最新词元之前的，或所选词元前后的。"
         "小图是全貌：最多 64 个词元的终点，方框是放大画出的部分。旁边一图：每个状态离最后一个状态还有多远（占其长度的比例，对数坐标）；直线下降表示以固定的比例停下来"
         "（若始终没有停下来，最后一个状态只是它被停止的地方）。"
         "图中只画状态的方向（缩放到长度 1，正如每层之前和输出头之前的归一化所做的）。坐标轴是最先读入的词元的状态差异最大的方向（主成分）；"

@@ -131,7 +131,9 @@ def _probability(logprob: float | None) -> float | None:
 def _share(logprob: float | None) -> float | None:
     """A probability as a cell says it: two digits, and of what is hardly possible no more than a hundredth of a per cent."""
     value = _probability(logprob)
-    return value if value is None else labels.sig(value, 2) if value >= 0.001 else round(value, 4)
+    if value is None or value < 0.001:
+        return None if value is None else round(value, 4)
+    return labels.sig(value, 2) if value < 0.995 or value == 1 else 0.99  # what is not certain is not said to be
 
 
 def _note(logprob: float | None, whole: str, cut: str, came: bool, lang: str) -> float | str | None:
