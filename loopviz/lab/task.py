@@ -45,6 +45,7 @@ Row = dict[str, Any]  # of Value
 Words = dict[str, str]  # "en", "zh"
 
 KINDS = ("value", "text", "file", "loop")
+GROUPS = ("", "anatomy")
 
 # Ends of numbers, for everybody: what lies beyond is nonsense on any machine, and would be expanded before it is looked at.
 MOST_LOOPS = 1_024
@@ -180,6 +181,8 @@ class Task:
             made for it. Without it a server with limits cannot offer the task.
         over_loops: whether the figure's x is numbers of loops, so that those the model was trained at can be marked on it.
         varies: loop fields that it sets for its rows by itself: whether they act is not the configuration's to say.
+        group: under which a page offers it apart from the others; "" among them. One of `GROUPS`, whose tasks have three more
+            words: "seen" (what one sees in the figure), "why" it is so, and "looping" (what it means for a loop).
     """
 
     name: str
@@ -199,8 +202,10 @@ class Task:
     fits: tuple[str, ...] = ("limit_tokens",)
     asks: tuple[str, ...] = ()
     over_loops: bool = False
+    group: str = ""
 
     def __post_init__(self) -> None:
+        check_one_of("group", self.group, GROUPS)
         for thing in dataclasses.fields(self.params):
             if thing.metadata.get("kind") not in KINDS:
                 raise ValueError(f"{self.params.__name__}.{thing.name}: make this field with loopviz.lab.param()")

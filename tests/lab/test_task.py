@@ -189,3 +189,26 @@ def test_a_value_of_another_type_is_refused_as_that(task: str, values: dict[str,
 def test_a_number_deep_in_lists_of_loop_settings_has_ends_too(value: Any) -> None:
     with pytest.raises(FieldError, match="loop"):
         params_from_json(TASKS["perplexity"].params, {"loop": value})
+
+
+ANATOMY = [task for task in TASKS.values() if task.group == "anatomy"]
+
+
+def test_the_small_experiments_of_anatomy_stand_apart() -> None:
+    names = [task.name for task in ANATOMY]
+    assert names == ["norms", "rope_length", "grouped_queries", "cache_or_not", "roofline", "lora_count", "llama_sizes"]
+    assert list(TASKS)[-len(names) :] == names, "after all others"
+    with pytest.raises(FieldError, match="group='anatomie'"):
+        dataclasses.replace(TASKS["norms"], group="anatomie")
+
+
+@pytest.mark.parametrize("task", ANATOMY, ids=lambda task: task.name)
+def test_an_experiment_of_anatomy_says_three_sentences_in_both_languages(task: Any) -> None:
+    """What one sees, why it is so, and what it means for a loop: a sentence each."""
+    for lang, end in (("en", "."), ("zh", "。")):
+        for name in ("seen", "why", "looping"):
+            said = task.words[lang][name]
+            assert said.endswith(end)
+            assert said.count(end if end == "。" else ". ") == (1 if end == "。" else 0), said
+    assert "loop" in task.words["en"]["looping"]
+    assert "循环" in task.words["zh"]["looping"]

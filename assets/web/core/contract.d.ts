@@ -1071,6 +1071,8 @@ export interface LabTask {
   asks: string[];
   /** whether a recorded one comes along */
   kept: boolean;
+  /** that it is offered under, apart from the others; "" for one of those */
+  group: string;
 }
 
 /** How much a size is here: what it sets, and about how long it takes; "" where that is not known. */

@@ -30,6 +30,8 @@ export class Page {
   tasks = [];
   /** @type {HTMLButtonElement[]} one each */
   buttons = [];
+  /** @type {HTMLDetailsElement[]} what measurements of a group of its own stand in */
+  groups = [];
   /** @type {LabTask | null} the one that is chosen */
   task = null;
   /** @type {LabSnapshot | null} the measurement that the visitor asked for, as far as messages have brought it */
@@ -131,7 +133,8 @@ export class Page {
     this.badge = el("span", "lv-badge");
     this.note = el("p", "lv-question");
     const said = el("section", "lv-card lv-found", el("div", "lv-found-head", this.badge, this.verdict), this.note);
-    this.results = el("div", "lv-results", said, this.plot.node, rows);
+    this.three = el("section", "lv-card lv-three"); // what one sees, why, and what it means for a loop
+    this.results = el("div", "lv-results", said, this.plot.node, this.three, rows);
     this.results.hidden = true;
     this.bar.hidden = true;
     const main = el("div", "lv-main", chosen, this.results);
@@ -150,7 +153,11 @@ export class Page {
       button.dataset.task = task.name;
       return button;
     });
-    this.list.replaceChildren(...this.buttons);
+    this.list.replaceChildren();
+    const names = [...new Set(this.tasks.map((task) => task.group))].filter((name) => name);
+    this.groups = names.map((name) => Object.assign(el("details", "lv-task-group", el("summary")), { id: `lv-tasks-${name}` }));
+    for (const [i, task] of this.tasks.entries()) (this.groups[names.indexOf(task.group)] ?? this.list).append(this.buttons[i]);
+    this.list.append(...this.groups);
     // Explore sends the model that stands there; from anywhere else a link names none
     const model = new URLSearchParams(location.hash.slice(1)).get("model");
     if (model && document.referrer.startsWith(`${location.origin}/`)) this.model.value = model;
@@ -163,6 +170,7 @@ export class Page {
   choose(task) {
     if (!task) return;
     this.task = task;
+    for (const group of this.groups) if (group.id === `lv-tasks-${task.group}`) group.open = true;
     this.form.choose(task);
     if (this.form.sized) this.form.more.after(this.go);
     else this.only.append(this.go);
@@ -216,6 +224,7 @@ export class Page {
     const { lang } = this.frame;
     this.listTitle.textContent = text("lab.tasks");
     if (!this.tasks.length) this.list.textContent = text("lab.loading");
+    for (const group of this.groups) group.firstElementChild.textContent = text(`lab.group.${group.id.replace("lv-tasks-", "")}`);
     this.model.label(text("model.label"));
     this.model.show({ info: text("model.info") });
     this.halt.textContent = text("lab.stop");
@@ -241,6 +250,9 @@ export class Page {
       this.manifest.textContent = text("lab.manifest");
       this.manifest.title = text("lab.repeat", { task: this.task.name });
       this.plot.label(words.title ?? this.task.name, words.question ?? "");
+      const said = ["seen", "why", "looping"].filter((name) => words[name]);
+      this.three.hidden = !said.length;
+      this.three.replaceChildren(...said.map((name) => el("p", "", el("b", "", `${text(`lab.three.${name}`)} `), words[name])));
     }
     this.form.label();
     // beside sizes, the parameters as they stand are the quieter choice

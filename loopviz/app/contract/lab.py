@@ -56,6 +56,7 @@ class LabTask(TypedDict):
     sizes: list[TaskSize]
     asks: list[str]  # fields that are in sight beside the text
     kept: bool  # whether a recorded one comes along
+    group: str  # that it is offered under, apart from the others; "" for one of those
 
 
 class Sized(TypedDict):

@@ -117,7 +117,7 @@ def describe(task: Task, sizes: Sizes = SIZES) -> dict[str, Any]:
         for size in task.sizes
     ]
     made = {"name": task.name, "words": task.words, "fields": fields_of(task, sizes), "sizes": offered}
-    return made | {"asks": list(task.asks)}
+    return made | {"asks": list(task.asks), "group": task.group}
 
 
 def suited(values: Mapping[str, Any], context: int) -> dict[str, Any]:

@@ -29,6 +29,13 @@ ASKED: dict[str, dict[str, Any]] = {
     "loop_use": SMALL,
     "prompts": {"csv": f"prompt\n{TEXT[:40]}\n{TEXT[:20]}\n", "max_new_tokens": 4},
     "checkpoint": {"limit_tokens": 40, "window": 12},
+    "norms": {"tokens": 40, "loops": 3},
+    "rope_length": {"tokens": 150, "stretches": 4},
+    "grouped_queries": {**SMALL, "draws": 50},
+    "cache_or_not": {"tokens": 20, "new_tokens": 8},
+    "roofline": {"tokens": 40, "past": 8, "at_once": (1, 8, 30), "tries": 2},
+    "lora_count": {},
+    "llama_sizes": {},
 }
 
 

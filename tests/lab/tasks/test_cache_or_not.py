@@ -1,0 +1,94 @@
+"""With and without a cache: the same words and logits, runs of layers counted another way, operations written out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from loopviz.checks import FieldError
+from loopviz.lab import TASKS, Experiment
+from loopviz.lab.tasks.cache_or_not import CacheParams
+from tests.lab.subject import TEXT, exact_subject
+
+TASK = TASKS["cache_or_not"]
+SAME = [
+    {},
+    {"loop_layers": (1, 2), "loop_count": 3, "virtual_layer_count": 3, "virtual_attention_mode": "serial"},
+    {"loop_layers": [(0, 1), (3, 3)], "loop_count": [2, 3], "virtual_layer_count": [2, 3], "virtual_attention_mode": "serial"},
+]  # fmt: skip
+
+
+def measured(subject, **more):
+    return Experiment(TASK, subject, CacheParams(text=TEXT, **{"tokens": 9, "new_tokens": 6, **more})).run().frame
+
+
+@pytest.mark.parametrize("loop", SAME)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_with_a_slot_for_every_step_the_logits_are_equal_and_so_are_the_words(loop: dict, seed: int) -> None:
+    frame = measured(exact_subject(seed, **loop))
+    assert frame["delta"].max() < 1e-10 * frame["largest"].max()
+    assert frame["same"].all()
+    assert frame["n"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert frame["context"].tolist() == [9, 10, 11, 12, 13, 14]
+
+
+def test_where_steps_share_a_slot_they_are_not_and_it_is_said() -> None:
+    shared = {"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 1, "virtual_attention_mode": "serial"}
+    frame = measured(exact_subject(**shared))
+    assert frame["delta"].max() > 1e-3 * frame["largest"].max()
+    assert "not the same" in TASK.headline(frame.to_dict("records"), "en")
+    assert "not the same" not in TASK.headline(measured(exact_subject()).to_dict("records"), "en")
+
+
+def test_the_logits_without_a_cache_are_those_of_a_plain_pass_over_what_was_written() -> None:
+    subject = exact_subject(**SAME[1])
+    frame = measured(subject)
+    ids = torch.tensor([subject.tokenizer(TEXT)["input_ids"][:9]])
+    with torch.no_grad():
+        for row in frame.to_dict("records"):
+            logits = subject.model(ids, use_cache=False).logits[0, -1]
+            assert row["largest"] == pytest.approx(float(logits.abs().max()), rel=1e-12)
+            ids = torch.cat((ids, logits.argmax()[None, None]), dim=1)
+
+
+@pytest.mark.parametrize("loop", SAME)
+def test_runs_of_layers_and_operations_by_hand(loop: dict) -> None:
+    subject = exact_subject(**loop)
+    H, F, D, N, K, V = 32, 48, 8, 4, 2, subject.model.config.vocab_size
+    runs = 5 + sum(
+        (count - 1) * layers
+        for count, layers in ([] if not loop else [(3, 2)] if loop is SAME[1] else [(2, 2), (3, 1)])
+    )
+    for row in measured(subject).to_dict("records"):
+        T, new = row["context"], 1 if row["n"] > 1 else row["context"]
+        assert row["with_runs"] == new * runs
+        assert row["without_runs"] == T * runs
+
+        def flops(tokens: int, past: int) -> float:
+            weights = 2 * H * N * D + 2 * H * K * D + 3 * H * F + 2 * H  # gains counted as weights
+            pairs = sum(past + t + 1 for t in range(tokens))
+            return 2 * (runs * (tokens * weights + 2 * pairs * N * D) + V * H)
+
+        assert row["with_gflops"] == pytest.approx(flops(new, T - new) / 1e9, rel=1e-12)
+        assert row["without_gflops"] == pytest.approx(flops(T, 0) / 1e9, rel=1e-12)
+        assert row["with_ms"] > 0 < row["without_ms"]
+
+
+def test_more_new_tokens_than_fit_are_refused_before_anything_runs() -> None:
+    subject = exact_subject()
+    with pytest.raises(FieldError, match="new_tokens=129: must be <= 128"):
+        TASK.work(subject, CacheParams(text=TEXT, new_tokens=129))
+    frame = measured(subject, tokens=10_000, new_tokens=128)
+    assert frame["context"].max() < 256
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_figure_and_headline_tell_the_last_token(lang: str) -> None:
+    frame = measured(exact_subject())
+    kept, anew = TASK.plot(frame, lang).data
+    assert list(kept.y) == frame["with_gflops"].tolist()
+    assert list(anew.y) == frame["without_gflops"].tolist()
+    said = TASK.headline(frame.to_dict("records"), lang)
+    assert "5" in said
+    assert "70" in said
+    assert not TASK.plot(frame.iloc[:0], lang).data

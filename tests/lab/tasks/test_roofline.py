@@ -1,0 +1,70 @@
+"""The roofline's passes are those that ran: bytes and operations by hand, and the roof the machine's."""
+
+from __future__ import annotations
+
+import pytest
+
+from loopviz.anatomy import roofline
+from loopviz.anatomy.roofline import Machine
+from loopviz.checks import FieldError
+from loopviz.lab import TASKS, Experiment
+from loopviz.lab.tasks.roofline import RooflineParams
+from tests.lab.subject import TEXT, subject
+
+TASK = TASKS["roofline"]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """One that has 4 operations a byte, and is measured in no time."""
+    made = Machine(bytes_per_second=1e9, flops_per_second=4e9)
+    monkeypatch.setattr(roofline, "measure", lambda kind="cpu", dtype=None: made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("loop", "runs"),
+    [({}, 5), ({"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 4}, 11), ({"loop_layers": (0, 4), "loop_count": 2}, 10)],
+)  # fmt: skip
+def test_bytes_and_operations_of_each_pass_by_hand(loop: dict, runs: int) -> None:
+    tiny = subject(**loop)
+    rows = (
+        Experiment(TASK, tiny, RooflineParams(text=TEXT, tokens=40, past=8, at_once=(1, 5, 32, 33), tries=1)).run().rows
+    )
+    assert [row["at_once"] for row in rows] == [1, 5, 32], "what does not fit is left out"
+    H, F, D, N, K, V = 32, 48, 8, 4, 2, tiny.model.config.vocab_size
+    weights = 2 * H * N * D + 2 * H * K * D + 3 * H * F + 2 * H
+    for row in rows:
+        n = row["at_once"]
+        read = 4 * (runs * (weights + 2 * K * D * (8 + n)) + V * H)
+        made = 2 * (runs * (n * weights + 2 * sum(8 + t + 1 for t in range(n)) * N * D) + V * H)
+        assert row["layer_runs"] == runs
+        assert row["bytes"] == pytest.approx(read, rel=1e-12)
+        assert row["gflop"] == pytest.approx(made / 1e9, rel=1e-12)
+        assert row["intensity"] == pytest.approx(made / read, rel=1e-12)
+        assert row["bound"] == ("memory" if made / read < 4 else "arithmetic")
+        assert row["least_ms"] == pytest.approx(1e3 * max(read / 1e9, made / 4e9), rel=1e-12)
+        assert row["ms"] > 0
+        assert row["gflops"] == pytest.approx(row["gflop"] / row["ms"] * 1e3, rel=1e-9)
+        assert row["ms_each"] == pytest.approx(row["ms"] / n)
+    assert rows[0]["bound"] == "memory", "one token does half an operation a byte"
+    assert rows[-1]["intensity"] > 10 * rows[0]["intensity"]
+
+
+def test_a_text_too_short_for_any_pass_is_refused() -> None:
+    with pytest.raises(FieldError, match="text"):
+        Experiment(TASK, subject(), RooflineParams(text="ab cd", at_once=(64,))).run()
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_figure_and_headline(lang: str) -> None:
+    frame = Experiment(TASK, subject(), RooflineParams(text=TEXT, tokens=40, past=8, at_once=(1, 16))).run().frame
+    roof, reached = TASK.plot(frame, lang).data
+    assert max(roof.y) == 4.0
+    at = list(roof.x).index(4.0)
+    assert roof.y[at] == 4.0, "slope and top meet at the balance"
+    assert list(reached.x) == frame["intensity"].tolist()
+    said = TASK.headline(frame.to_dict("records"), lang)
+    assert "1 GB" in said
+    assert "4 GFLOP" in said
+    assert not TASK.plot(frame.iloc[:0], lang).data
