@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.test_explore import drawn, ended, run
 
@@ -22,7 +22,7 @@ NAMES = {
     # symbols, formats, units, keys
     "cos", "log", "exp", "softmax", "max", "min", "mod", "KL", "KV", "Key", "Value", "RMS", "RMSNorm", "PCA", "SVD", "EMA", "BLEU", "ROUGE", "RoPE", "GQA",
     "JSON", "CSV", "Parquet", "PNG", "SVG", "HTML", "UTF", "gguf", "lines", "Manifest", "ppl", "id", "Tab", "Esc", "Enter", "Shift", "nat", "nats", "ms", "MB", "GB", "kB", "TB", "bfloat",
-    "float", "norm", "head", "coda", "top", "argmax", "tok", "CPU", "GPU", "MLP", "CE", "LM", "BPE", "BOS", "EOS", "logit", "lens", "GSM",
+    "float", "norm", "head", "coda", "top", "argmax", "tok", "CPU", "GPU", "MLP", "CE", "LM", "BPE", "BOS", "EOS", "logit", "GFLOP", "MHA", "MQA", "LoRA", "LLaMA", "LayerNorm", "BatchNorm", "lens", "GSM",
 }  # fmt: skip
 # What a model wrote or a visitor typed, code and addresses, the options of lists of models.
 OWN = """.lv-text, .lv-cells b, .lv-ring-line, .lv-card-text, .lv-next, .lv-pins, .lv-code, .lv-held .lv-chosen-words, textarea, .katex, math, #lv-formulas, .lv-example, datalist,
@@ -157,7 +157,9 @@ def test_a23_compare_is_chinese(visit: Callable[..., Page]) -> None:
 
 
 def test_a23_the_lab_is_chinese(visit: Callable[..., Page]) -> None:
-    page = visit("?lang=zh", at="lab", apart=True)
+    page = visit("?lang=zh&task=norms", at="lab", apart=True)
+    expect(page.locator('.lv-task-group[open] .lv-task[data-task="norms"]')).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".lv-three p")).to_have_count(3)  # what one sees, why, and for a loop
     for task in page.locator(".lv-task").all():
         task.click()
         page.wait_for_selector('.lv-results[data-kind="recorded"]')

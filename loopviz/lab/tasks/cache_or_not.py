@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from loopviz.anatomy import roofline
-from loopviz.checks import FieldError, check_whole
+from loopviz.checks import FieldError, check_one_of, check_whole
 from loopviz.engine import context_length
 from loopviz.engine.work import NOTHING, Work, decoding, head, one_pass
 from loopviz.lab.headline import known, number
 from loopviz.lab.reading.one_pass import LayerRuns, PassParams
 from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, param, register, titled
-from loopviz.model import LoopCache
+from loopviz.model import LoopCache, LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 NAME, ORDER = "cache_or_not", 240
 TITLE = {"en": "With and without a KV cache", "zh": "有无 KV 缓存"}
+
+
+SLOTS = ("each", "own")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class CacheParams(PassParams):
         32, "Tokens of the text that are the prompt, at most.", "用作提示的词元数上限。", low=2, high=MOST_WINDOW
     )
     new_tokens: int = param(64, "Tokens written.", "写出的词元数。", low=2, high=MOST_WINDOW)
+    slots: str = param(
+        "each",
+        "Slots of the cache: each = one for every loop step, so that it holds all that the steps read; own = as the model keeps them.",
+        "缓存的槽：each 为每个循环步一个，装得下各步要读的全部内容；own 为模型自己的做法。",
+        choices=SLOTS,
+    )
     loop: dict[str, Any] | None = param(
         {},
         "Loop fields to change; null measures the model without its loop.",
@@ -45,6 +54,17 @@ class CacheParams(PassParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole("new_tokens", self.new_tokens, 2)
+        check_one_of("slots", self.slots, SLOTS)
+
+    def model(self, subject: Subject) -> LoopLlamaForCausalLM:
+        """The model that writes, with as many slots as are asked for."""
+        view = subject.view(self.loop)
+        blocks = view.config.loop_blocks()
+        if self.slots == "own" or not blocks:
+            return view
+        steps = [block.max_steps for block in blocks]
+        kept = {"kv_cache_mode": "virtual_layers", "virtual_attention_mode": "serial"}
+        return view.with_loop(**kept, virtual_layer_count=steps if len(steps) > 1 else steps[0])
 
     def check_context(self, subject: Subject) -> None:
         """FieldError where prompt and new tokens are more than the model can read."""
@@ -64,7 +84,7 @@ def _cells(subject: Subject, params: CacheParams) -> int:
 
 def _work(subject: Subject, params: CacheParams) -> Work:
     params.check_context(subject)
-    shape, prompt = subject.shape(subject.view(params.loop)), params.expected(subject)
+    shape, prompt = subject.shape(params.model(subject)), params.expected(subject)
     new = params.new_tokens - 1
     with_cache = one_pass(shape, prompt) + head(shape, 1) + decoding(shape, new, past=prompt)
     anew = [one_pass(shape, prompt + n, cached=False, masked=True) + head(shape, 1) for n in (0, new / 2, new)]
@@ -75,7 +95,7 @@ def _work(subject: Subject, params: CacheParams) -> Work:
 @torch.no_grad()
 def _run(subject: Subject, params: CacheParams) -> Iterator[Row | None]:
     ids = params.ids(subject)
-    runs = LayerRuns(subject.view(params.loop))
+    runs = LayerRuns(params.model(subject))
     view, config, itemsize = runs.view, subject.model.config, subject.model.dtype.itemsize
     cache = LoopCache(view.config)
     step, past = ids, 0
@@ -137,7 +157,8 @@ WORDS = {
         "question": "What does a model save that remembers what it has read, and does it still say the same?",
         "how": "The model writes greedily after the beginning of the text. For each new token the pass that reads one token "
         "and the cache is held against a pass that reads everything anew: runs of a layer are counted as they happen, "
-        "operations follow from them by arithmetic, time is measured. A text's end mark does not end it.",
+        "operations follow from them by arithmetic, time is measured. The cache has a slot for every loop step, unless the "
+        "model's own slots are asked for. A text's end mark does not end it.",
         "cost": "With the cache a token a pass; without it, all tokens so far, each time.",
         "seen": "With the cache every new token costs the same; without it each costs more than the one before, for the same "
         "logits.",
@@ -149,7 +170,7 @@ WORDS = {
     "zh": {
         "question": "记得读过内容的模型省下了什么？它说的还一样吗？",
         "how": "模型在文本开头之后贪心地往下写。对每个新词元，把只读一个词元加缓存的前向，与从头读全部内容的前向相比："
-        "层的运行次数是实际数出来的，运算量由此算出，用时是测得的。遇到文本结束标记也继续写。",
+        "层的运行次数是实际数出来的，运算量由此算出，用时是测得的。除非要求用模型自己的槽，缓存为每个循环步各留一个槽。遇到文本结束标记也继续写。",
         "cost": "有缓存时每个词元一次单词元前向；没有缓存时每次都要读到目前为止的全部词元。",
         "seen": "有缓存时每个新词元代价相同；没有缓存时一个比一个贵，而得到的分数相同。",
         "why": "先前的词元看不到后来的词元，所以它的键和值永远不变：再读一遍只是重新得到缓存里已有的东西。",
@@ -238,7 +259,7 @@ register(
         fits=("new_tokens",),
         work=_work,
         headline=headline,
-        asks=("new_tokens",),
+        asks=("new_tokens", "slots"),
         group="anatomy",
     )
 )

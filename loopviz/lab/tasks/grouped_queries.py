@@ -122,7 +122,7 @@ WORDS = {
         "bytes that a token leaves in the cache, once and with the loop's slots. Intervals: bootstrap over windows, of the "
         "change; fewer than 6 say too little of other text for one.",
         "cost": "A pass over the text for each number of heads.",
-        "seen": "Each halving of the K/V heads halves the cache, and the loss grows the more heads are made one.",
+        "seen": "Each halving of the K/V heads halves the cache, and usually the loss grows the more heads are made one.",
         "why": "Every head has learned keys of its own, and their mean is none of them; a model that is trained with few heads "
         "learns keys that serve all its queries, and pays far less.",
         "looping": "A loop that keeps a slot a step multiplies the bytes by its loops, so sharing heads saves that many times "
@@ -134,7 +134,7 @@ WORDS = {
         "什么也不改变。损失由整段前向测得；字节为一个词元留在缓存中的量，一次运行与含循环各槽。"
         "区间为变化量按窗口的自助法；少于 6 个窗口对其他文本说明太少，不给出区间。",
         "cost": "每个头数对文本做一次前向。",
-        "seen": "键值头每减半，缓存就减半；合并的头越多，损失越大。",
+        "seen": "键值头每减半，缓存就减半；合并的头越多，损失通常越大。",
         "why": "每个头学到的是自己的键，平均值不是其中任何一个；一开始就用少量头训练的模型会学到供所有查询使用的键，代价小得多。",
         "looping": "若循环每一步保留一个槽，字节数要乘以循环次数，共用键值头省下的也乘以同样的倍数：循环模型最有理由这样做。",
     },
@@ -162,7 +162,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
         y=[row["nats"] for row in rows],
         text=texts,
         mode="lines+markers+text",
-        textposition="top center",
+        textposition=["top right" if row is not rows[-1] else "top left" for row in rows],
         cliponaxis=False,
         hovertemplate="%{text}<br>%{x:.4g} kB<br>%{y:.4f}<extra></extra>",
         **table_figures.series(0),

@@ -54,7 +54,7 @@ def _run(subject: Subject, params: SizesParams) -> Iterator[Row]:
     for size in families.SIZES.values():
         yield _row(size.name, size.generation, size.tokens, size, params.context)
     shape = subject.shape(view)
-    own = _row(subject.name, None, None, view.config, params.context)
+    own = _row(_called(subject.name), None, None, view.config, params.context)
     looped = shape.calls / shape.layers
     yield {
         **own,
@@ -62,6 +62,11 @@ def _run(subject: Subject, params: SizesParams) -> Iterator[Row]:
         "runs": shape.calls,
         "gflop": (_layers_gflop(view.config, params.context) * looped) + _head_gflop(view.config),
     }
+
+
+def _called(name: str) -> str:
+    """A model's name without the folder it lies in."""
+    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
 def _layers_gflop(config: Any, context: int) -> float:
@@ -84,7 +89,7 @@ def _row(name: str, generation: int | None, tokens: float | None, config: Any, c
         "inner": int(config.intermediate_size),
         "vocabulary": int(config.vocab_size),
         "context": int(config.max_position_embeddings),
-        "trained_on": tokens,
+        "trained_on": None if tokens is None else tokens / families.T,
         "parameters": families.parameters(config),
         "group": int(config.num_attention_heads) // families.key_value_heads(config),
         "kv_bytes": families.kv_bytes(config, HALF),
@@ -107,7 +112,7 @@ COLUMNS = tuple(
         ("inner", "", "Middle: width of the MLP", "中间：前馈层的宽度"),
         ("vocabulary", "", "Vocabulary: tokens that there are", "词表：词元的种类数"),
         ("context", "tokens", "Context: it was published with", "上下文：公布时的长度"),
-        ("trained_on", "tokens", "Trained on: tokens, at least", "训练：至少用的词元数"),
+        ("trained_on", "", "Trained on: trillions of tokens, at least", "训练：至少用的词元数（万亿）"),
         ("parameters", "", "Parameters: numbers in its weights", "参数：权重中数的个数"),
         ("group", "", "Sharing: query heads that read one K/V head", "共用：读同一键值头的查询头数"),
         ("kv_bytes", "bytes", "Cache: of a token, two bytes a number, with a loop's slots", "缓存：每个词元，每数两字节，含循环各槽"),
@@ -173,7 +178,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
                 **table_figures.series(i),
             )
         )
-    log = {"type": "log"}
+    log = {"type": "log", "dtick": 1}
     return table_figures.figure(lines, x=words["x"], y=words["y"], xaxis=log, yaxis=log)
 
 

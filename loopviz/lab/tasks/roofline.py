@@ -135,7 +135,7 @@ COLUMNS = tuple(
         ("bytes", "bytes", "Reads: weights, keys and values, by arithmetic", "读取：权重、键和值，由算术得出"),
         ("gflop", "", "GFLOP: operations, by arithmetic", "运算量：十亿次（GFLOP），由算术得出"),
         ("intensity", "", "Per byte: operations for each byte", "每字节：每读一字节所做的运算次数"),
-        ("bound", "", "Bound by: memory or arithmetic", "受限于：内存（memory）或运算（arithmetic）"),
+        ("bound", "", "What bounds it: memory or arithmetic", "受限于什么：内存（memory）或运算（arithmetic）"),
         ("least_ms", "ms", "At least: time that the slower limit takes", "至少：较慢的那个极限所需的时间"),
         ("ms", "ms", "Took: measured, the quickest of the tries", "用时：测得，取最快的一次"),
         ("ms_each", "ms", "Each token: of that", "每个词元：其中分摊的时间"),
@@ -154,7 +154,7 @@ WORDS = {
         "shape and from the runs of layers as they are counted, the time is measured. The roof is the slower of the two limits "
         "(Williams, Waterman, Patterson 2009). A model that fits into the processor's own cache may go above the slope.",
         "cost": "Some passes, and a second to measure the machine the first time.",
-        "seen": "One token alone stands far to the left, under the slope of the roof; the more tokens a pass reads, the further "
+        "seen": "One token alone stands far to the left, where the roof slopes; the more tokens a pass reads, the further "
         "right and up it goes.",
         "why": "A pass reads every weight once, whether for one token or for a hundred, and one token gives each weight a "
         "single multiplication to do.",
@@ -167,7 +167,7 @@ WORDS = {
         "字节数和运算次数由模型形状和实际数出的层运行次数得出，用时是测得的。屋顶是两个极限中较慢的一个（Williams、Waterman、Patterson 2009）。"
         "若模型能放进处理器自己的缓存，点可能高于斜坡。",
         "cost": "若干次前向；第一次另需一秒测量本机。",
-        "seen": "单个词元在最左边，位于屋顶的斜坡之下；一次读入的词元越多，点就越往右上走。",
+        "seen": "单个词元在最左边，屋顶倾斜的地方；一次读入的词元越多，点就越往右上走。",
         "why": "一次前向要把每个权重读一遍，无论是为一个词元还是一百个；而只有一个词元时，每个权重只做一次乘法。",
         "looping": "每次循环都要再读一遍权重，所以循环的一个词与更深的模型读得一样多；它的机会在于权重很少，若能留在处理器的缓存里。",
     },

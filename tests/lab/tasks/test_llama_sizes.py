@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -55,6 +57,8 @@ def test_the_loaded_model_is_counted(loop: dict, runs: int) -> None:
     head = 32 * tiny.model.config.vocab_size
     assert own["gflop"] == pytest.approx(2 * (runs * (layer + 2 * 32 * 9) + head) / 1e9)
     assert own["generation"] is None
+    tiny = dataclasses.replace(tiny, name="/private/models/tiny/")
+    assert "tiny" in rows(tiny), "where it lies is nobody's business"
     assert rows(tiny, loop=None)["tiny"]["runs"] == 5
 
 
