@@ -116,7 +116,7 @@ COLUMNS = tuple(
     for name, en, zh in (
         ("of", "Of: whether places are loop steps or layers", "对象：位置是循环步还是层"),
         ("place", "Place: loop step, or layer; 0 is what enters", "位置：循环步或层；0 为进入时"),
-        ("norm", "Norm: rms, layer or batch", "归一化：rms、layer 或 batch"),
+        ("norm", "Norm: rms, layer or batch", "归一化：三者之一（rms、layer、batch）"),
         (
             "angle",
             "Apart: degrees between what it makes of a token and what RMSNorm makes of it (of the mean cosine)",
