@@ -79,6 +79,26 @@ export function worded(texts) {
  */
 export const textOr = (texts, key, otherwise) => (key in texts ? texts[key] : otherwise);
 
+/**
+ * Copy a text; whether that was possible.
+ * @param {string} text
+ * @param {HTMLInputElement | HTMLTextAreaElement} [field] that shows it: where the browser will not copy it is left selected, to be copied by hand
+ */
+export async function copied(text, field) {
+  try {
+    await navigator.clipboard.writeText(text); // not there on plain http
+    return true;
+  } catch {
+    const held = field ?? Object.assign(el("textarea"), { value: text, readOnly: true });
+    if (!field) document.body.append(held);
+    held.focus({ preventScroll: true });
+    held.select();
+    const done = document.execCommand("copy"); // old, but needs no https
+    if (!field) held.remove();
+    return done;
+  }
+}
+
 /** A token as one line of text. @param {string} text */
 export const shown = (text) => text.replace(/\n/g, "↵");
 

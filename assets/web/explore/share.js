@@ -2,7 +2,7 @@
 // The server's half: loopviz/app/explore/files.py and links.py.
 
 import { PANEL_FILES, QUERIES, TICKET_HEADER } from "../core/contract.js";
-import { el, fill, name, press, sleep } from "../core/dom.js";
+import { copied, el, fill, name, press, sleep } from "../core/dom.js";
 import { Menu, Notice } from "../widgets/menu.js";
 import { picture, slug } from "./panel_image.js";
 
@@ -190,23 +190,8 @@ export class Share {
     const said = el("p");
     const left = told.length ? [el("p", "lv-left", this.texts["live.share.left"]), ...told] : [];
     this.notice.say([said, field, ...left]);
-    const copied = await this.toClipboard(url.href, field);
-    said.textContent = this.texts[copied ? "live.share.copied" : "live.share.select"];
-  }
-
-  /**
-   * @param {string} text
-   * @param {HTMLInputElement | HTMLTextAreaElement} field
-   */
-  async toClipboard(text, field) {
-    try {
-      await navigator.clipboard.writeText(text); // not there on plain http
-      return true;
-    } catch {
-      field.focus({ preventScroll: true });
-      field.select();
-      return document.execCommand("copy"); // old, but needs no https
-    }
+    const done = await copied(url.href, field);
+    said.textContent = this.texts[done ? "live.share.copied" : "live.share.select"];
   }
 
   /** The page was opened with a link: look as it asks, and say what of it could not be done. */
@@ -308,8 +293,8 @@ export class Share {
       field.setAttribute("aria-label", texts["live.share.python.label"]);
       const said = el("p");
       this.notice.say([said, field]);
-      const copied = await this.toClipboard(field.value, field);
-      said.textContent = texts[copied ? "live.share.python.copied" : "live.share.python.select"];
+      const done = await copied(field.value, field);
+      said.textContent = texts[done ? "live.share.python.copied" : "live.share.python.select"];
     } catch {
       this.notice.say([texts["live.share.failed"]], true);
     }

@@ -1,7 +1,7 @@
 // The link that a teacher gives a class: the lesson, a name to fill in, and the same as a QR code.
 
 import { OWN_LESSON, QUERIES } from "../core/contract.js";
-import { el, press } from "../core/dom.js";
+import { copied, el, press } from "../core/dom.js";
 import { drawn } from "./loop_chart.js";
 
 /** @typedef {import("./main.js").Page} Page */
@@ -74,12 +74,6 @@ export class ClassLink {
 
   async take() {
     this.address.select();
-    let done = true;
-    try {
-      await navigator.clipboard.writeText(this.address.value); // not there on plain http
-    } catch {
-      done = document.execCommand("copy"); // old, but needs no https; else it is selected, to be copied by hand
-    }
-    if (done) this.told.textContent = this.page.text("lesson.class.copied");
+    if (await copied(this.address.value, this.address)) this.told.textContent = this.page.text("lesson.class.copied");
   }
 }

@@ -2,27 +2,10 @@
 // is copied, and its badge runs the check of the instrument, in place where the page can.
 
 import { FOOTER } from "../core/contract.js";
+import { copied } from "../core/dom.js";
 
 const LOOK_MS = 300; // between two looks whether the page is there
 const SAID_MS = 4000; // that "copied" stands
-
-/**
- * Copy a text; whether that was possible.
- * @param {string} text
- */
-async function copied(text) {
-  try {
-    await navigator.clipboard.writeText(text); // not there on plain http
-    return true;
-  } catch {
-    const field = Object.assign(document.createElement("textarea"), { value: text, readOnly: true });
-    document.body.append(field);
-    field.select();
-    const done = document.execCommand("copy"); // old, but needs no https
-    field.remove();
-    return done;
-  }
-}
 
 /** @type {HTMLElement | null} */
 const foot = document.querySelector(`.${FOOTER}`);
