@@ -66,9 +66,19 @@ def has_glyph(char: str) -> bool:
     """Whether the font can draw a character: it then looks otherwise than one that no font has."""
     if char.isspace():
         return True
-    font = _font(24)
-    mask, none = font.getmask(char, mode="1"), font.getmask("\uffff", mode="1")
-    return bytes(mask) != bytes(none) or mask.size != none.size
+    return _drawn(char) != _no_glyph()
+
+
+def _drawn(char: str) -> tuple[tuple[int, int], bytes]:
+    """A character as the font draws it: width, height and dots."""
+    mask = _font(24).getmask(char, mode="1")
+    return mask.size, bytes(mask)
+
+
+@functools.cache
+def _no_glyph() -> tuple[tuple[int, int], bytes]:
+    """What the font draws for a character that no font has."""
+    return _drawn("\uffff")
 
 
 def settled(text: str, most: int) -> str:

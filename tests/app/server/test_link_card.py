@@ -53,6 +53,16 @@ def test_the_font_has_what_people_write_most_and_knows_what_it_lacks() -> None:
     assert not any(map(has_glyph, "\u0643\u05d4🙂𠮷"))
 
 
+def test_what_a_missing_character_looks_like_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was drawn anew beside each character, in the time of who posts a link."""
+    drawn, true = [], link_card._drawn
+    monkeypatch.setattr(link_card, "_drawn", lambda char: drawn.append(char) or true(char))
+    link_card.has_glyph.cache_clear()
+    link_card._no_glyph.cache_clear()
+    assert [has_glyph(char) for char in "ab\u0643c"] == [True, True, False, True]
+    assert sorted(drawn) == sorted("ab\u0643c\uffff")
+
+
 def test_what_the_font_lacks_is_a_bar_and_never_the_font_s_box() -> None:
     """A box is what a font draws for a character it lacks: dark strokes; a bar has one quiet colour."""
     bar = tuple(int(link_card.BAR[i : i + 2], 16) for i in (1, 3, 5))
