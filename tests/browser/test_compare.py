@@ -177,6 +177,15 @@ def test_b10_compare_opens_finished_and_the_verdict_changes_with_a_run(visit: Ca
     assert before is not None
     assert after is not None
     assert abs(before["y"] - after["y"]) <= 2, "what is found takes the recorded one's place"
+    # another prompt, the cards as they were: what is shown is not of it, in the other language neither, until it is made anew
+    page.locator("[data-field=prompt] textarea").fill("The other")
+    expect(results).to_have_attribute("data-kind", "old")
+    page.locator("[data-lang=zh]").click()
+    expect(verdict).to_contain_text("续文")
+    expect(results).to_have_attribute("data-kind", "old")
+    page.locator("[data-lang=en]").click()
+    page.locator(".lv-go").click()
+    expect(page.locator('.lv-page[data-end="done"][data-shown="own"][data-state="idle"]')).to_be_visible()
     # what is set up is another comparison now: what is shown says so, and stays
     shown = verdict.inner_text()
     page.locator(".lv-adders button").nth(1).click()

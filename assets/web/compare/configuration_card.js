@@ -102,8 +102,7 @@ export class Card {
       const { sweep_least: low, sweep_most: high } = this.frame.config.limits;
       this.most = new Field({ name: "sweep", kind: "whole", low, high, value: this.sweep }, (value) => {
         this.sweep = Number.isInteger(value) ? value : -1; // for the server to refuse
-        this.page.label();
-        this.page.check();
+        this.page.edited();
       });
       this.most.value = this.sweep;
       this.most.node.classList.add("lv-sweep");
@@ -125,7 +124,7 @@ export class Card {
         const field = new Field(control, (value) => {
           this.changes[control.name] = this.suited[control.name] = value;
           delete this.gave[control.name];
-          this.page.check();
+          this.page.edited();
         });
         this.fields.set(control.name, field);
         this.form.append(field.node);

@@ -59,6 +59,8 @@ export class Page {
   said = "";
   /** @type {boolean} whether that is bad news */
   bad = false;
+  /** @type {boolean} whether settings were changed since the comparison began */
+  stale = false;
 
   /**
    * @param {Parts<Compare>} parts
@@ -87,8 +89,8 @@ export class Page {
 
   /** @param {CompareConfig} config */
   build(config) {
-    this.prompt = new Field({ name: "prompt", kind: "long" }, () => {});
-    this.after = new Field({ name: "continuation", kind: "long" }, () => {});
+    this.prompt = new Field({ name: "prompt", kind: "long" }, () => this.edited());
+    this.after = new Field({ name: "continuation", kind: "long" }, () => this.edited());
     this.go = press("lv-go", () => this.compare());
     this.halt = press("lv-halt", () => this.stop());
     this.status = el("span", "lv-status");
@@ -105,7 +107,7 @@ export class Page {
     for (const control of config.controls.filter((one) => one.group === "sampling")) {
       const field = new Field(control, (value) => {
         this.shared[control.name] = value;
-        this.check();
+        this.edited();
       });
       field.value = this.shared[control.name] = control.value;
       this.sharedFields.set(control.name, field);
@@ -263,7 +265,16 @@ export class Page {
   /** @param {Card} card */
   rebase(card) {
     this.baseline = card;
+    this.edited();
+  }
+
+  /** Settings of the cards that stay changed: what is shown is not of them any more, and a recorded comparison does not come back into them. */
+  edited() {
+    this.stale = true;
+    this.ofRecorded = false;
+    this.results.age();
     this.label();
+    this.check();
   }
 
   baselineLength() {
@@ -279,7 +290,7 @@ export class Page {
     const known = Object.values(offers);
     if (known.some(({ examples }) => examples.includes(this.prompt.value))) this.prompt.value = offer.examples[0];
     if (known.some(({ continuation }) => continuation === this.after.value)) this.after.value = offer.continuation;
-    this.check();
+    this.edited();
   }
 
   /** @returns {Check} */
@@ -334,6 +345,7 @@ export class Page {
     this.ticket = ticket();
     this.n += 1;
     this.running = true;
+    this.stale = false;
     this.heard = performance.now();
     this.say(this.text("compare.stage.waiting"));
     this.frame.begin({ ...this.asked(), prompt: this.prompt.value, continuation: this.after.value, ticket: this.ticket, n: this.n });
@@ -381,7 +393,7 @@ export class Page {
       this.cards[Number(place)]?.text.replaceChildren();
       this.cards[Number(place)]?.take(card);
     }
-    this.results.take(message, "own");
+    this.results.take(message, this.stale ? "old" : "own");
     this.said = "";
     this.finish(message.end);
     this.results.rows(this.found());

@@ -178,9 +178,20 @@ class ComparisonRun:
         from loopviz.lab.comparison.verdict import verdict
 
         rows = [row for row in self.rows if row is not None]
-        setups = self.comparison.setups
-        without = [setups[i].name for i, row in enumerate(self.rows) if row is None] if self.end else []
-        return verdict(rows, self.lang, list(dict.fromkeys(without)))
+        if self.end is None and len(rows) < 2:
+            return ""  # of one alone there is nothing to say while others come
+        have = {place for place, row in zip(self.places, self.rows, strict=True) if row is not None}
+        names = [
+            setup.name for setup, place in zip(self.comparison.setups, self.places, strict=True) if place not in have
+        ]
+        said = verdict(
+            rows,
+            self.lang,
+            list(dict.fromkeys(names)) if self.end else [],
+            continued=bool(self.comparison.params.continuation.strip()),
+            refused=any(stage["stage"] == "refused" for stage in self.stages),
+        )
+        return text(self.lang, "said.so_far", said=said) if rows and not self.experiment.complete else said
 
     def _pareto(self) -> dict[str, Any]:
         from loopviz.lab.comparison.table import pareto

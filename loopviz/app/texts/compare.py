@@ -46,7 +46,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "compare.all_columns": "All columns",
         "compare.stop_one": "Stop",
         "compare.open": "Open in Explore",
-        "compare.open.hint": "Opens these settings and the prompt in a new tab; nothing runs until you press Run.",
+        "compare.open.hint": "Opens these settings and the prompt in a new tab and runs them there.",
         "compare.no_link": "The prompt is too long for a link.",
         "compare.stage.waiting": "waits for its turn",
         "compare.stage.text": "writing: {done} of {total} tokens",
@@ -94,7 +94,6 @@ TEXTS: dict[str, dict[str, str]] = {
         "compare.file.json": "Manifest (JSON)",
         "compare.yes": "yes",
         "compare.none": "–",
-        "compare.none.hint": "not measured",
         "compare.best": "best of this column",
     },
     "zh": {
@@ -139,7 +138,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "compare.all_columns": "全部列",
         "compare.stop_one": "停止",
         "compare.open": "在“探索”页打开",
-        "compare.open.hint": "在新标签页中打开这些设置和提示词；点击“运行”之前不会运行。",
+        "compare.open.hint": "在新标签页中打开这些设置和提示词，并在那里运行。",
         "compare.no_link": "提示词太长，放不进链接。",
         "compare.stage.waiting": "等待轮到它",
         "compare.stage.text": "正在写：{done} / {total} 个词元",
@@ -186,7 +185,6 @@ TEXTS: dict[str, dict[str, str]] = {
         "compare.file.json": "清单（JSON）",
         "compare.yes": "是",
         "compare.none": "无",
-        "compare.none.hint": "没有测量",
         "compare.best": "此列中最好",
     },
 }

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import statistics
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -398,6 +398,11 @@ def run(subject: Subject, params: CompareParams) -> Iterator[Row | None]:
         yield event.row  # None: work may be left here
 
 
+def headline(rows: Sequence[Row], lang: str) -> str:
+    """The verdict of the table; whether there was a continuation its rows do not say."""
+    return verdict(rows, lang, continued=True)
+
+
 TASK = register(
     Task(
         name=NAME,
@@ -408,7 +413,7 @@ TASK = register(
         words=titled(TITLE, WORDS),
         plot=plot,
         work=_work,
-        headline=verdict,
+        headline=headline,
         first={"max_new_tokens": 24},
         fits=("max_new_tokens",),
         asks=("prompt", "continuation"),

@@ -22,6 +22,7 @@ from loopviz.app.texts import LANGUAGES, table
 from loopviz.engine.local import LocalEngine as Loaded
 from tests.app.by_hand import only
 from tests.app.compare.test_service import BLOCK, EMA, asked, of_kind, put_together, said
+from tests.app.page_double import unwire
 
 
 @pytest.fixture
@@ -105,6 +106,13 @@ def test_b10_the_verdict_follows_what_has_been_measured(comparisons: Comparisons
     told = [message["verdict"] for message in messages if "verdict" in message]
     page = put_together(messages)
     assert told[0] == ""
+    assert not told[-1].startswith("So far"), "all there is"
+    between = [words for words in told[1:-1] if words and words != told[-1]]
+    assert between
+    assert all(words.startswith("So far: ") for words in between), (
+        "nothing beats another while others are still to come"
+    )
+    assert not any("Only" in words for words in told), "of one alone there is nothing to say while others come"
     assert told[-1] == json.loads(comparisons.look(json.dumps({"run": page["run"], "lang": "en"})))["verdict"] != ""
     chinese = json.loads(comparisons.look(json.dumps({"run": page["run"], "lang": "zh"})))["verdict"]
     assert chinese not in ("", told[-1])
@@ -114,6 +122,19 @@ def test_b10_without_a_continuation_the_verdict_does_not_call_one_better(compari
     page = put_together(said(comparisons.run(asked(None, BLOCK, continuation=""), "me")))
     verdict = json.loads(comparisons.look(json.dumps({"run": page["run"], "lang": "en"})))["verdict"]
     assert verdict.startswith("Without a continuation nothing says which is better.")
+
+
+def test_a_comparison_that_was_stopped_says_so_far_and_does_not_speak_of_refusals(comparisons: Comparisons) -> None:
+    messages = []
+    for text in comparisons.run(asked(None, BLOCK, EMA), "me"):
+        messages.append(unwire(text))
+        if messages[-1].get("cards", {}).get("0", {}).get("row"):
+            comparisons.stop(json.dumps({"ticket": "t1"}))
+    page = put_together(messages)
+    assert page["end"] == "stopped"
+    assert page["verdict"].startswith("So far: ")
+    assert "c2" in page["verdict"].partition("No value from: ")[2]
+    assert "⚠" not in page["verdict"]
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------

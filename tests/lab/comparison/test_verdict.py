@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loopviz.lab import TASKS
 from loopviz.lab.comparison.table import COLUMNS
 from loopviz.lab.comparison.verdict import FRACTIONS, fraction, multiple, verdict
 from loopviz.lab.headline import number, percent, same
@@ -44,6 +45,30 @@ SLOT = row("slot", 2.642, ms_per_token=4.0, kv_bytes_per_token=1000, loops_mean=
         ),
         ([BASE, row("worse", 3.5)], "Nothing beats plain (perplexity 3.28). Nearest: worse (8 loops) with 3.5."),
         ([BASE, row("even", 3.2831)], "All have the same perplexity, 3.28: here looping buys nothing."),
+        # without a model that does not loop nothing is known of what looping buys
+        ([{**LOOPED, "baseline": True}, row("even", 2.5711)], "All have the same perplexity, 2.57."),
+        ([BASE, plain(3.2831, baseline=False)], "All have the same perplexity, 3.28."),
+        # none of several that look the same is the best, the nearest, the most
+        (
+            [BASE, row("worse", 3.5), row("bad", 3.5001)],
+            "Nothing beats plain (perplexity 3.28). Nearest: worse (8 loops) with 3.5 (others the same).",
+        ),
+        ([row("a", 3.5), row("b", 3.5001)], "Best: a (8 loops), perplexity 3.5 (others the same)."),
+        (
+            [plain(None), row("a", agreement=0.94), row("b", agreement=0.94), row("c", agreement=0.61)],
+            "Without a continuation nothing says which is better. a (8 loops) agrees most with plain: 94 % of its words "
+            "(others the same). c (8 loops) least: 61 %.",
+        ),
+        # nearly all is not all, and of two that are said alike none agrees more
+        (
+            [plain(None), row("a", agreement=0.9999), row("b", agreement=0.61)],
+            "Without a continuation nothing says which is better. a (8 loops) agrees most with plain: > 99.9 % of its words. "
+            "b (8 loops) least: 61 %.",
+        ),
+        (
+            [plain(None), row("a", agreement=0.9999), row("b", agreement=0.9998)],
+            "Without a continuation nothing says which is better. All others would choose > 99.9 % of plain’s words.",
+        ),
         (
             [BASE, row("even", 3.2831, ms_per_token=1.02), row("worse", 4.0)],
             "Nothing beats plain (perplexity 3.28); even (8 loops) is as good in the same time.",
@@ -75,6 +100,19 @@ def test_what_was_refused_is_named_and_none_at_all_says_so() -> None:
     assert verdict([BASE, LOOPED], "en", ["far"]).endswith("No value from: far.")
     assert verdict([], "en", ["far"]) == "Nothing was measured: the ⚠ on each card says why."
     assert verdict([], "zh", ["far"]) != ""
+
+
+def test_what_was_ended_does_not_point_at_refusals_that_are_not_there() -> None:
+    assert verdict([], "en", ["far"], refused=False) == "It was ended before anything was measured."
+    assert "⚠" not in verdict([], "zh", ["far"], refused=False)
+
+
+def test_of_a_comparison_ended_before_its_continuation_was_read_no_want_of_one_is_said() -> None:
+    said = verdict([plain(None), row("own")], "en", continued=True)
+    assert said == "No perplexity was measured: nothing says which is better."
+    assert TASKS["compare"].headline([plain(None), row("own")], "en") == said, (
+        "its rows do not say whether there was one"
+    )
 
 
 def test_a_fraction_is_called_one_only_where_it_is_one() -> None:
