@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import plotly.graph_objects as go
@@ -29,6 +31,29 @@ def figure(traces: list[Any], *, x: str, y: str, title: str = "", **layout: Any)
 def series(index: int) -> dict[str, Any]:
     """Line and marker of the ``index``-th series of a plot."""
     return line_styles(index + 1)[index]
+
+
+def arms(
+    values: Iterable[float | None],
+    lows: Iterable[float | None],
+    highs: Iterable[float | None],
+    thickness: int = 1,
+) -> dict[str, Any]:
+    """Intervals as the arms of marks (`error_x`, `error_y`); a mark without one, or without a value, has arms of no length.
+
+    Args:
+        values: where the marks stand.
+        lows, highs: the ends of their intervals; None or not finite where there is none.
+        thickness: of the lines, pixels.
+    """
+    up, down = [], []
+    for value, low, high in zip(values, lows, highs, strict=True):
+        known = all(end is not None and math.isfinite(end) for end in (value, low, high))
+        up.append(max(0.0, float(high - value)) if known else 0.0)  # type: ignore[operator]  # known
+        down.append(max(0.0, float(value - low)) if known else 0.0)  # type: ignore[operator]
+    if not any((*up, *down)):
+        return {"visible": False}
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": thickness}
 
 
 def empty(lang: str) -> go.Figure:

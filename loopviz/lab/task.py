@@ -179,6 +179,7 @@ class Task:
             newcomer's first measurement minutes.
         work: `(subject, params)` -> what it costs (:mod:`loopviz.engine.work`), by arithmetic: nothing of the measurement is
             made for it. Without it a server with limits cannot offer the task.
+        intervals: whether its figure or table gives bootstrap intervals, so that a page can lead to what these are.
         over_loops: whether the figure's x is numbers of loops, so that those the model was trained at can be marked on it.
         varies: loop fields that it sets for its rows by itself: whether they act is not the configuration's to say.
         group: under which a page offers it apart from the others; "" among them. One of `GROUPS`, whose tasks have three more
@@ -203,6 +204,7 @@ class Task:
     asks: tuple[str, ...] = ()
     over_loops: bool = False
     group: str = ""
+    intervals: bool = False
 
     def __post_init__(self) -> None:
         check_one_of("group", self.group, GROUPS)
@@ -218,8 +220,9 @@ class Task:
             quick = {
                 name: value for name, value in self.first.items() if kinds[name] == "value"
             }  # texts stay the visitor's
-            defaults = {name: default_of(self.params, name) for name in quick}
             fits = tuple(name for name in self.fits if name in names)
+            quick = {name: default_of(self.params, name) for name in fits} | quick  # full gives back what quick lowers
+            defaults = {name: default_of(self.params, name) for name in quick}
             sizes = Size(QUICK, quick, QUICK_SECONDS, fits), Size(FULL, defaults)
             object.__setattr__(self, "sizes", sizes)
 

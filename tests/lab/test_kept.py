@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from loopviz.lab import TASKS, Experiment
+from loopviz.lab import TASKS, Experiment, Task
 from loopviz.lab.comparison.stored import read_stored, stored_json
 from loopviz.lab.kept import kept_json, read_kept, sealed
 from loopviz.lab.tasks.compare import CompareParams, Comparison
@@ -154,6 +154,18 @@ def test_what_comes_along_is_of_this_version_and_of_the_model_that_comes_along(p
     kept = read_stored(path).kept if path.stem == "compare" else read_kept(path)
     assert kept.manifest["model"]["digest"] == Subject.of(load_checkpoint(kept.model_name)).digest
     assert dataclasses.asdict(kept.params)
+
+
+@pytest.mark.parametrize(
+    "task", [task for task in TASKS.values() if task.name != "compare"], ids=lambda task: task.name
+)
+def test_what_comes_along_is_of_the_size_that_quick_has_now(task: Task) -> None:
+    """A size that was changed without recording again showed figures without the intervals that its words promise."""
+    params = read_kept(ASSETS / "runs" / f"lab-{task.name}.json").params
+    quick = task.sizes[0]
+    for name, value in {**task.first, **quick.values}.items():
+        here = getattr(params, name)
+        assert here <= value if name in quick.fits else here == value, name
 
 
 def test_every_measurement_has_one_that_comes_along() -> None:

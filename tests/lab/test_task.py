@@ -212,3 +212,33 @@ def test_an_experiment_of_anatomy_says_three_sentences_in_both_languages(task: A
             assert said.count(end if end == "。" else ". ") == (1 if end == "。" else 0), said
     assert "loop" in task.words["en"]["looping"]
     assert "循环" in task.words["zh"]["looping"]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_full_sets_all_that_quick_has_lowered(task: Any) -> None:
+    """Quick lowers what `fits` names until it takes seconds; Full left that as it was, and measured as little."""
+    quick, full = task.sizes
+    assert set(quick.fits) <= set(quick.values) <= set(full.values)
+    for name in quick.fits:
+        assert full.values[name] >= quick.values[name]
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_intervals_are_offered_where_the_words_speak_of_them(task: Any) -> None:
+    """The page looked for the word in a sentence, and had no link where the table's columns say it."""
+    said = task.words["en"]["how"] + "".join(column.words["en"] for column in task.columns)
+    assert task.intervals == ("bootstrap" in said)
+
+
+def test_quick_has_as_many_as_an_interval_needs() -> None:
+    from loopviz.lab.kept import read_kept
+    from loopviz.lab.tasks.loop_use import means
+    from loopviz.paths import ASSETS
+
+    frames = {
+        name: read_kept(ASSETS / "runs" / f"lab-{name}.json").frame for name in ("loop_use", "quality", "prompts")
+    }
+    assert means(frames["loop_use"], "class")["low"].notna().any()
+    for name in ("quality", "prompts"):
+        figure = TASKS[name].plot(frames[name], "en")
+        assert any(trace.error_y.array for trace in figure.data), name

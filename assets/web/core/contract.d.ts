@@ -1069,6 +1069,8 @@ export interface LabTask {
   sizes: TaskSize[];
   /** fields that are in sight beside the text */
   asks: string[];
+  /** whether there are any, to be explained */
+  intervals: boolean;
   /** whether a recorded one comes along */
   kept: boolean;
   /** that it is offered under, apart from the others; "" for one of those */

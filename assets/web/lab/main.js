@@ -245,7 +245,7 @@ export class Page {
       this.how.replaceChildren(el("b", "", `${text("lab.how")}: `), words.how ?? "");
       this.cost.replaceChildren(el("b", "", `${text("lab.cost")}: `), words.cost ?? "");
       // its formula is one click away: in the glossary
-      this.intervals.hidden = !/bootstrap|自助法/.test(words.how ?? "");
+      this.intervals.hidden = !this.task.intervals;
       this.intervals.textContent = text("lab.intervals");
       this.manifest.textContent = text("lab.manifest");
       this.manifest.title = text("lab.repeat", { task: this.task.name });

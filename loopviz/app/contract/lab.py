@@ -55,6 +55,7 @@ class LabTask(TypedDict):
     fields: list[TaskField]
     sizes: list[TaskSize]
     asks: list[str]  # fields that are in sight beside the text
+    intervals: bool  # whether there are any, to be explained
     kept: bool  # whether a recorded one comes along
     group: str  # that it is offered under, apart from the others; "" for one of those
 

@@ -38,7 +38,7 @@ def _kind(thing: dataclasses.Field[Any], hint: Any) -> str:
     return {bool: "flag", int: "whole", float: "number"}.get(hint, "line")
 
 
-def _shown(value: Any) -> Any:
+def shown_value(value: Any) -> Any:
     """A default as it stands in its field; the inverse of reading it."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -66,7 +66,7 @@ def fields_of(task: Task, sizes: Sizes = SIZES) -> list[dict[str, Any]]:
             "name": thing.name,
             "kind": (kind := _kind(thing, hints[thing.name])),
             "titles": {lang: title_of(task.name, thing.name, lang) for lang in LANGUAGES},
-            "value": _shown(task.first.get(thing.name, _default(thing))),
+            "value": shown_value(task.first.get(thing.name, _default(thing))),
             "json": thing.metadata["kind"] == "loop",
             "choices": choices_of(thing.metadata),
             "words": thing.metadata["words"],
@@ -113,11 +113,11 @@ def brought(task: Task, filled: Mapping[str, Any], described: Description) -> di
 def describe(task: Task, sizes: Sizes = SIZES) -> dict[str, Any]:
     """A task for the page's script: name, words, fields, and the sizes it is offered in."""
     offered = [
-        {"words": size.words, "values": {name: _shown(value) for name, value in size.values.items()}}
+        {"words": size.words, "values": {name: shown_value(value) for name, value in size.values.items()}}
         for size in task.sizes
     ]
     made = {"name": task.name, "words": task.words, "fields": fields_of(task, sizes), "sizes": offered}
-    return made | {"asks": list(task.asks), "group": task.group}
+    return made | {"asks": list(task.asks), "group": task.group, "intervals": task.intervals}
 
 
 def suited(values: Mapping[str, Any], context: int) -> dict[str, Any]:

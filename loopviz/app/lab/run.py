@@ -234,8 +234,9 @@ def drawn(found: Experiment | Kept, lang: str, trained: tuple[int, int] | None) 
 
 
 def said_of(found: Experiment | Kept, lang: str) -> str:
-    """What the rows so far come to, in words; "" where they say nothing yet."""
-    return found.task.headline(list(found.rows), lang) if found.task.headline is not None else ""
+    """What the rows so far come to, in words, which say so while there may be more; "" where they say nothing yet."""
+    said = found.task.headline(list(found.rows), lang) if found.task.headline is not None else ""
+    return text(lang, "said.so_far", said=said) if said and not found.complete else said
 
 
 def messages(

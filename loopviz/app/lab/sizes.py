@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loopviz.app.lab.form import brought, params_of, suited
+from loopviz.app.lab.form import brought, params_of, shown_value, suited
 from loopviz.app.sessions import bounds
 from loopviz.app.texts import text
 
@@ -35,11 +35,8 @@ def sized(
 
     def estimated(size: Size | None) -> tuple[Any, str]:
         values = dict(filled) | (suited(size.values, described.max_position_embeddings) if size is not None else {})
-        values = {
-            name: ", ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()
-        }
         try:
-            params = params_of(task, brought(task, values, described), folder, lang, limits)
+            params = params_of(task, brought(task, _shown(values), described), folder, lang, limits)
             if size is not None and size.seconds is not None:
                 params = bounds.within(task, subject, params, size, loaded)
             seconds = bounds.estimate(task, subject, params, loaded)
@@ -68,4 +65,4 @@ def _reads_more(subject: Any, params: Any) -> bool:
 
 def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as they stand in their fields."""
-    return {name: ", ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: shown_value(value) if isinstance(value, tuple) else value for name, value in values.items()}

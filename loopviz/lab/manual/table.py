@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loopviz.lab.headline import known, least, number, same
+from loopviz.lab.headline import known, least, number, same, tied
 from loopviz.lab.task import Row, column
 
 if TYPE_CHECKING:
@@ -208,16 +208,16 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 
 _HEADLINE = {
     "en": {
-        "better": "Best: {name}, perplexity {plain} → {best} against no loop, with {loops} loops a token.",
-        "even": "No configuration changes the perplexity of {plain} without a loop; {name} stands at {best}.",
-        "worse": "No configuration beats the model without a loop ({plain}); nearest: {name} with {best}.",
+        "better": "Best: {name}, perplexity {plain} → {best} against no loop, with {loops} loops a token{also}.",
+        "even": "No configuration changes the perplexity of {plain} without a loop; {name} stands at {best}{also}.",
+        "worse": "No configuration beats the model without a loop ({plain}); nearest: {name} with {best}{also}.",
         "alone": "Without a loop: perplexity {best}.",
         "only": "{name}: perplexity {best}.",
     },
     "zh": {
-        "better": "最好：{name}，与不循环相比困惑度 {plain} → {best}，每个词元循环 {loops} 步。",
-        "even": "没有配置改变不循环时的困惑度 {plain}；{name} 为 {best}。",
-        "worse": "没有配置胜过不循环的模型（{plain}）；最接近的是 {name}：{best}。",
+        "better": "最好：{name}，与不循环相比困惑度 {plain} → {best}，每个词元循环 {loops} 步{also}。",
+        "even": "没有配置改变不循环时的困惑度 {plain}；{name} 为 {best}{also}。",
+        "worse": "没有配置胜过不循环的模型（{plain}）；最接近的是 {name}：{best}{also}。",
         "alone": "不循环：困惑度 {best}。",
         "only": "{name}：困惑度 {best}。",
     },
@@ -232,7 +232,9 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     words, plain = _HEADLINE[lang], next((row for row in found if row["configuration"] == BASELINE), None)
     others = [row for row in found if row is not plain]
     best = least(others or found, lambda row: row["perplexity"], lambda row: row["mean_loops"])
-    said = {"name": best["configuration"], "best": number(best["perplexity"]), "loops": number(best["mean_loops"])}
+    as_few = [row for row in others if same(row["mean_loops"], best["mean_loops"])]
+    said = {"also": tied(as_few, lambda row: row["perplexity"], best, lang)}
+    said |= {"name": best["configuration"], "best": number(best["perplexity"]), "loops": number(best["mean_loops"])}
     if plain is None or not others:
         return words["alone" if best is plain else "only"].format(**said)
     alike = same(best["perplexity"], plain["perplexity"])
@@ -273,12 +275,11 @@ def _costs_of(row: Row, name: str, style: dict[str, Any], words: dict[str, str])
     """A configuration's perplexity over each of its two costs, with the interval where there is one."""
     import plotly.graph_objects as go
 
+    from loopviz.figures import table_figures
+
     known = row["low"] is not None and row["low"] == row["low"]
     interval = words["interval"].format(low=row["low"], high=row["high"]) if known else ""
-    bar = None
-    if known:
-        above, below = row["high"] - row["perplexity"], row["perplexity"] - row["low"]
-        bar = {"type": "data", "symmetric": False, "array": [above], "arrayminus": [below], "thickness": 1}
+    bar = table_figures.arms([row["perplexity"]], [row["low"]], [row["high"]])
     points = []
     costs = (
         ("x2", "y2", "time", 1000 / row["tokens_per_second"]),

@@ -14,7 +14,7 @@ from torch import Tensor
 from loopviz.checks import FieldError, check_counts, check_number
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work
-from loopviz.lab.headline import byte_words, known, least, number
+from loopviz.lab.headline import byte_words, known, least, number, same, tied
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import CacheScores, scoring
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
@@ -328,13 +328,13 @@ def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, An
 _HEADLINE = {
     "en": {
         "one": "Perplexity {p} with {bytes} of cache a token ({name}).",
-        "both": "{name} is best, and nothing needs less: perplexity {p} with {bytes} of cache a token.",
-        "trade": "Best: {name}, perplexity {p} with {bytes} of cache a token. Least cache: {other}, perplexity {q} with {less}.",
+        "both": "{name} is best, and nothing needs less: perplexity {p} with {bytes} of cache a token{as_best}.",
+        "trade": "Best: {name}, perplexity {p} with {bytes} of cache a token{as_best}. Least cache: {other}, perplexity {q} with {less}{as_small}.",
     },
     "zh": {
         "one": "困惑度 {p}，每词元缓存 {bytes}（{name}）。",
-        "both": "{name} 最好，缓存也最小：困惑度 {p}，每词元缓存 {bytes}。",
-        "trade": "最好：{name}，困惑度 {p}，每词元缓存 {bytes}。缓存最小：{other}，困惑度 {q}，每词元 {less}。",
+        "both": "{name} 最好，缓存也最小：困惑度 {p}，每词元缓存 {bytes}{as_best}。",
+        "trade": "最好：{name}，困惑度 {p}，每词元缓存 {bytes}{as_best}。缓存最小：{other}，困惑度 {q}，每词元 {less}{as_small}。",
     },
 }
 
@@ -348,6 +348,9 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     small = least(found, lambda row: row["bytes_per_token"], lambda row: row["perplexity"])
     words, key = WORDS[lang], "one" if len(found) == 1 else "both" if best is small else "trade"
     said = {"name": _label(best, words), "p": number(best["perplexity"]), "bytes": byte_words(best["bytes_per_token"])}
+    for end, row in (("best", best), ("small", small)):
+        as_small = [one for one in found if same(one["bytes_per_token"], row["bytes_per_token"])]
+        said[f"as_{end}"] = tied(as_small, lambda one: one["perplexity"], row, lang)
     said |= {"other": _label(small, words), "q": number(small["perplexity"])}
     return _HEADLINE[lang][key].format(**said, less=byte_words(small["bytes_per_token"]))
 
@@ -371,5 +374,6 @@ ABLATION = register(
         asks=("modes",),
         work=_work,
         varies=VARIES,
+        intervals=True,
     )
 )

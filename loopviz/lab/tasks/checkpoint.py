@@ -246,7 +246,7 @@ WORDS = {
         "are read at once and one by one through the cache, and what it says next must agree. A loss near that of a blind guess "
         "over the vocabulary is noted: the wrong tokenizer looks like that. “notes” are what its files' reader noted, “controls” "
         "the loop settings that Explore's controls cannot hold.",
-        "cost": "Some seconds: two passes over 256 tokens, and 32 tokens one by one.",
+        "cost": "Some seconds: two passes over the text, and up to 32 tokens once more, at once and one by one.",
     },
     "zh": {
         "question": "这个检查点完整吗？计算正常吗？页面能容纳它的哪些设置？",
@@ -254,38 +254,46 @@ WORDS = {
         "此外：每个权重都须为有限数；同一文本分别不循环与循环地读一遍，困惑度须为数值；32 个词元一次读入与经缓存逐个读入，"
         "所说的下一个词须一致。若损失接近对词表的盲猜则加以提示：分词器不对时就会这样。“notes”是读取其文件时的说明，"
         "“controls”是“探索”页的控件无法容纳的循环设置。",
-        "cost": "几秒：对 256 个词元前向两次，再逐个读 32 个词元。",
+        "cost": "几秒：对文本前向两次，再将至多 32 个词元一次读入并逐个读入。",
     },
 }
 
 _SAID = {
     "en": {
-        "whole": "The checkpoint is whole and computes as it should.",
+        "whole": "Nothing was found wrong: the checkpoint is whole and, on this text, computes as it should.",
         "noted": "The checkpoint is whole and computes; to be known: {names}.",
         "broken": "Something is wrong with this checkpoint: {names}.",
         "part": "The check was not finished.",
+        "short": "The checkpoint loads; the text has fewer than two tokens for its tokenizer, too few to try it on.",
         "perplexity": "Perplexity of the text: {plain:.4g} plain, {looped:.4g} looped.",
         "sizes": "sizes",
         "tokenizer": "the tokenizer cannot hold every character",
+        "tokenizer.problem": "the tokenizer gives tokens that the model has no row for",
         "notes": "what its files' reader noted ({value})",
         "controls": "loop settings that the controls cannot hold ({value})",
         "plain": "it hardly knows this text (plain)",
         "looped": "it hardly knows this text (looped)",
+        "plain.problem": "its loss on the text is no number (plain)",
+        "looped.problem": "its loss on the text is no number (looped)",
         "finite": "weights that are no numbers ({value})",
         "cache": "read one by one it says something else than read at once",
     },
     "zh": {
-        "whole": "检查点完整，计算正常。",
+        "whole": "没有发现问题：检查点完整，在这段文本上计算正常。",
         "noted": "检查点完整，可以计算；需知道：{names}。",
         "broken": "这个检查点有问题：{names}。",
         "part": "检查没有做完。",
+        "short": "检查点可以加载；这段文本对其分词器而言不足两个词元，无法试算。",
         "perplexity": "文本的困惑度：不循环 {plain:.4g}，循环 {looped:.4g}。",
         "sizes": "尺寸",
         "tokenizer": "分词器不能容纳所有字符",
+        "tokenizer.problem": "分词器给出的词元在模型中没有对应的行",
         "notes": "读取其文件时的说明（{value}）",
         "controls": "控件无法容纳的循环设置（{value}）",
         "plain": "它几乎不认识这段文本（不循环）",
         "looped": "它几乎不认识这段文本（循环）",
+        "plain.problem": "它在这段文本上的损失不是数值（不循环）",
+        "looped.problem": "它在这段文本上的损失不是数值（循环）",
         "finite": "有些权重不是数值（{value}）",
         "cache": "逐个读入与一次读入的结果不同",
     },
@@ -301,12 +309,14 @@ def headline(rows: Sequence[Row], lang: str) -> str:
 
     def named(verdict: str) -> str:
         names = [name for name, row in found.items() if row["verdict"] == verdict]
-        return mark.join(words.get(name, name).format(value=found[name]["value"]) for name in names)
+        told = (words.get(f"{name}.{verdict}", words.get(name, name)) for name in names)
+        return mark.join(said.format(value=found[name]["value"]) for said, name in zip(told, names, strict=True))
 
     if broken := named(BAD):
         said = words["broken"].format(names=broken)
     elif "cache" not in found:
-        return words["part"]
+        plain = found.get("plain")
+        return words["short" if plain and plain["verdict"] == NOTE and plain["number"] is None else "part"]
     else:
         said = words["noted"].format(names=noted) if (noted := named(NOTE)) else words["whole"]
     measured = {name: found[name]["number"] for name in ("plain", "looped") if name in found}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loopviz.checks import FieldError, check_number, check_one_of, check_whole
 from loopviz.engine.work import Work
-from loopviz.lab.headline import known, number, percent
+from loopviz.lab.headline import TIED, known, number, percent, same
 from loopviz.lab.reading.exit_replay import (
     POLICIES,
     UNITS,
@@ -394,11 +394,11 @@ def settings(subject: Subject, row: Row, params: ExitParams) -> dict[str, Any] |
 
 _HEADLINE = {
     "en": {
-        "saves": "{policy} at {threshold} stops after {loops} of {most} loops on average: {saved} saved, {changed} of the words change.",
+        "saves": "{policy} at {threshold} stops after {loops} of {most} loops on average: {saved} saved, {changed} of the words change{also}.",
         "none": "No rule tried saves a loop: every token runs all {most}.",
     },
     "zh": {
-        "saves": "{policy}（阈值 {threshold}）平均在 {most} 步中的第 {loops} 步停止：节省 {saved}，{changed} 的词改变。",
+        "saves": "{policy}（阈值 {threshold}）平均在 {most} 步中的第 {loops} 步停止：节省 {saved}，{changed} 的词改变{also}。",
         "none": "试过的规则都没有节省循环：每个词元都运行全部 {most} 步。",
     },
 }
@@ -419,7 +419,9 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     else:
         best = min(saving, key=lambda row: (row["changed"], -row["saved"]))
     said = {"loops": number(best["mean_loops"]), "saved": percent(best["saved"]), "changed": percent(best["changed"])}
-    threshold = number(best["threshold"])
+    ties = [row for row in saving if all(same(row[name], best[name]) for name in ("saved", "changed"))]
+    said["also"] = TIED[lang] if len(ties) > 1 else ""
+    threshold = f"{best['threshold']:g}"  # as it is set: 0.9999 is not 1
     return _HEADLINE[lang]["saves"].format(policy=best["policy"], threshold=threshold, most=best["max_loops"], **said)
 
 

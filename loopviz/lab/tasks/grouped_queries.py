@@ -218,5 +218,6 @@ register(
         work=_work,
         headline=headline,
         group="anatomy",
+        intervals=True,
     )
 )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loopviz.engine.work import Work
-from loopviz.lab.headline import known, number, same
+from loopviz.lab.headline import known, number, same, tied
 from loopviz.lab.reading.full_pass import fixed
 from loopviz.lab.reading.windows import CorpusParams
 from loopviz.lab.task import Row, Subject, Task, column, register, titled
@@ -136,13 +136,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
         return table_figures.empty(lang)
     words, style = _PLOT[lang], table_figures.series(0)
     x = table["layer"].tolist()
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "array": (table["high"] - table["influence"]).clip(lower=0).tolist(),
-        "arrayminus": (table["influence"] - table["low"]).clip(lower=0).tolist(),
-        "thickness": 1,
-    }
+    bars = table_figures.arms(table["influence"], table["low"], table["high"])
     hover = "%{x}: %{y:.4f}<extra></extra>"
     line = go.Scatter(
         x=x, y=table["influence"].tolist(), error_y=bars, mode="lines+markers", hovertemplate=hover, **style
@@ -154,16 +148,20 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 
 _HEADLINE = {
     "en": {
-        "both": "Layer {low} turns the state least: {least}. Layer {high} most: {most}.",
+        "both": "Layer {low} turns the state least: {least}{as_low}. Layer {high} most: {most}{as_high}.",
         "same": "All {n} layers turn the state alike: {least}.",
         "one": "Its one layer turns the state by {least}.",
     },
     "zh": {
-        "both": "第 {low} 层对状态转动最小：{least}。第 {high} 层最大：{most}。",
+        "both": "第 {low} 层对状态转动最小：{least}{as_low}。第 {high} 层最大：{most}{as_high}。",
         "same": "全部 {n} 层对状态的转动相同：{least}。",
         "one": "唯一的一层对状态的转动：{least}。",
     },
 }
+
+
+def _influence(row: Row) -> float:
+    return float(row["influence"])
 
 
 def headline(rows: Sequence[Row], lang: str) -> str:
@@ -171,10 +169,11 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     found = known(rows, "influence")
     if not found:
         return ""
-    low, high = (choose(found, key=lambda row: row["influence"]) for choose in (min, max))
+    low, high = (choose(found, key=_influence) for choose in (min, max))
     alike = same(low["influence"], high["influence"])
     key = "one" if len(found) == 1 else "same" if alike else "both"
     said = {"least": number(low["influence"]), "most": number(high["influence"]), "n": len(found)}
+    said |= {f"as_{end}": tied(found, _influence, row, lang) for end, row in (("low", low), ("high", high))}
     return _HEADLINE[lang][key].format(low=low["layer"], high=high["layer"], **said)
 
 

@@ -460,5 +460,6 @@ EXPERIMENT = register(
         sizes=SIZES,
         work=_work,
         headline=headline,
+        intervals=True,
     )
 )

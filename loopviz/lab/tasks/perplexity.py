@@ -12,7 +12,7 @@ import numpy as np
 
 from loopviz.checks import FieldError, check_counts, check_number
 from loopviz.engine.work import NOTHING, Work
-from loopviz.lab.headline import known, least, number, same
+from loopviz.lab.headline import known, least, number, same, tied
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import scoring
 from loopviz.lab.reading.full_pass import fixed, score_full
@@ -269,6 +269,7 @@ WORDS = {
 def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
     """Perplexity over loops, a line a path and damping, with its interval."""
     from loopviz.figures.line_styles import line_styles
+    from loopviz.figures.table_figures import arms
     from loopviz.figures.table_figures import figure as drawn
 
     words = WORDS[lang]
@@ -276,19 +277,10 @@ def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
     groups = list(table.groupby(["path", "damping"], dropna=False, sort=False))
     for ((path, damping), part), style in zip(groups, line_styles(len(groups)), strict=True):
         name = path if damping is None or damping != damping else f"{path}, {words['damped']} {damping}"
-        bars = None
-        if part["low"].notna().all():
-            bars = {
-                "type": "data",
-                "symmetric": False,
-                "array": (part["high"] - part["perplexity"]).tolist(),
-                "arrayminus": (part["perplexity"] - part["low"]).tolist(),
-                "thickness": 1,
-            }
         figure.add_scatter(
             x=part["loops"].tolist(),
             y=part["perplexity"].tolist(),
-            error_y=bars,
+            error_y=arms(part["perplexity"], part["low"], part["high"]),
             mode="lines+markers",
             name=name,
             hovertemplate=f"{name}<br>{words['x']} %{{x}}<br>{words['y']} %{{y:.4g}}<extra></extra>",
@@ -356,6 +348,8 @@ def headline(rows: Sequence[Row], lang: str) -> str:
         return words["alone"].format(**said)
     if all(same(row["perplexity"], best["perplexity"]) for row in found):
         return words["same"].format(**said)
+    as_few = [row for row in found if row["loops"] == best["loops"]]
+    said["best"] += tied(as_few, lambda row: row["perplexity"], best, lang)
     if best is fewest:
         fewest = max(found, key=lambda row: row["loops"])
         said["rest"] = number(fewest["perplexity"])
@@ -380,5 +374,6 @@ PERPLEXITY = register(
         headline=headline,
         asks=("loops",),
         over_loops=True,
+        intervals=True,
     )
 )

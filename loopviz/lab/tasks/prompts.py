@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work, head, one_pass
 from loopviz.engine.work import run as run_work
 from loopviz.lab.experiment import read_file
-from loopviz.lab.headline import same
+from loopviz.lab.headline import same, tied
 from loopviz.lab.reading.full_pass import nats
 from loopviz.lab.reading.intervals import mean_interval
 from loopviz.lab.reading.prompt_rows import PromptRow, place_of, prompt_rows
@@ -36,7 +37,15 @@ NAME, ORDER = "prompts", 95
 TITLE = {"en": "A list of prompts", "zh": "提示列表"}
 
 MOST_ROWS = 10_000
-SAMPLE = 'name,prompt\ngirl,"Once upon a time, there was a little girl named Lily."\nrobot,Once there was a robot who\ndog,The big dog was sad because\n'
+# As many as an interval needs.
+SAMPLE = """name,prompt
+girl,"Once upon a time, there was a little girl named Lily."
+robot,Once there was a robot who
+dog,The big dog was sad because
+bird,A little bird could not fly
+ball,Tim had a red ball and
+rain,It was a rainy day and
+"""
 
 
 @dataclass(frozen=True)
@@ -109,8 +118,12 @@ class PromptsParams:
         Raises:
             FieldError: a table that is none, or a row of it that cannot be used; with row and column.
         """
-        found = prompt_rows(read_file(self.file) if self.file else self.csv, self.called, self.given)
-        return found[: self.rows]
+        return self._table[: self.rows]
+
+    @cached_property
+    def _table(self) -> list[PromptRow]:
+        """All of them, read once: progress, cost and the measurement ask for them."""
+        return prompt_rows(read_file(self.file) if self.file else self.csv, self.called, self.given)
 
 
 def _checked(subject: Subject, params: PromptsParams) -> list[tuple[PromptRow, list[int]]]:
@@ -297,11 +310,10 @@ def _arms(values: Any, draws: int, seed: int) -> dict[str, Any]:
     """A bootstrap interval as the arms of a mark."""
     import numpy as np
 
+    from loopviz.figures import table_figures
+
     low, high = mean_interval(values, np.ones(len(values)), draws, seed)
-    if low is None or high is None:
-        return {"visible": False}
-    mean = float(values.mean())
-    return {"type": "data", "symmetric": False, "array": [high - mean], "arrayminus": [mean - low], "thickness": 2}
+    return table_figures.arms([float(values.mean())], [low], [high], thickness=2)
 
 
 def settings(subject: Subject, row: Row, params: PromptsParams) -> dict[str, Any] | None:
@@ -312,14 +324,14 @@ def settings(subject: Subject, row: Row, params: PromptsParams) -> dict[str, Any
 _HEADLINE = {
     "en": {
         "one": "{loops} loops on average over the words written after the one prompt; perplexity of what was written: {ppl}.",
-        "even": "{n} prompts: {loops} loops over each of them. Surest in row {sure}: perplexity {ppl}.",
-        "many": "{n} prompts: {loops} loops on average; least over row {low} ({least}), most over row {high} ({most}). Surest in row {sure}: "
-        "perplexity {ppl}.",
+        "even": "{n} prompts: {loops} loops over each of them. Surest in row {sure}: perplexity {ppl}{as_sure}.",
+        "many": "{n} prompts: {loops} loops on average; least over row {low}: {least}{as_low}, most over row {high}: {most}{as_high}. "
+        "Surest in row {sure}: perplexity {ppl}{as_sure}.",
     },
     "zh": {
         "one": "一个提示之后所写的词平均循环 {loops} 次；所写文本的困惑度：{ppl}。",
-        "even": "{n} 个提示：每个都循环 {loops} 次。第 {sure} 行最确定：困惑度 {ppl}。",
-        "many": "{n} 个提示：平均循环 {loops} 次；第 {low} 行最少（{least}），第 {high} 行最多（{most}）。第 {sure} 行最确定：困惑度 {ppl}。",
+        "even": "{n} 个提示：每个都循环 {loops} 次。第 {sure} 行最确定：困惑度 {ppl}{as_sure}。",
+        "many": "{n} 个提示：平均循环 {loops} 次；第 {low} 行最少：{least}{as_low}，第 {high} 行最多：{most}{as_high}。第 {sure} 行最确定：困惑度 {ppl}{as_sure}。",
     },
 }
 
@@ -333,6 +345,11 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     sure = min(found, key=lambda row: row["perplexity"])
     mean = f"{statistics.fmean(row['loops_mean'] for row in found):.3g}"
     alike = same(low["loops_mean"], high["loops_mean"])
+    ties = {"as_sure": tied(found, lambda row: row["perplexity"], sure, lang)}
+    ties |= {
+        f"as_{end}": tied(found, lambda row: row["loops_mean"], row, lang)
+        for end, row in (("low", low), ("high", high))
+    }
     return _HEADLINE[lang]["one" if len(found) == 1 else "even" if alike else "many"].format(
         n=len(found),
         loops=mean,
@@ -342,6 +359,7 @@ def headline(rows: Sequence[Row], lang: str) -> str:
         most=f"{high['loops_mean']:.3g}",
         sure=sure["row"],
         ppl=f"{sure['perplexity']:.3g}",
+        **ties,
     )
 
 
@@ -359,6 +377,7 @@ register(
         settings,
         first=FIRST,
         work=_work,
+        intervals=True,
         headline=headline,
         fits=("rows",),
         asks=("csv",),

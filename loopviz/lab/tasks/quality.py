@@ -27,7 +27,7 @@ from loopviz.engine import context_length, encode_prompt
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import Shape, Work, generating
 from loopviz.lab.experiment import read_file
-from loopviz.lab.headline import known, least, number, percent, same
+from loopviz.lab.headline import TIED, known, least, number, percent
 from loopviz.lab.reading.beginnings import beginnings
 from loopviz.lab.reading.full_pass import fixed
 from loopviz.lab.reading.intervals import FIGURE_DRAWS, mean_interval
@@ -419,11 +419,12 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     for index, name in enumerate(("bleu", "rouge_l", "chrf", "distinct_1", "distinct_2", "repetition_4")):
         alone = name.startswith(("distinct", "repetition"))
         values = [None if value != value else float(value) for value in rows[name].astype(float)]
+        ends = _intervals(table, rows, name)
         traces.append(
             go.Scatter(
                 x=x,
                 y=values,
-                error_y=_arms(table, rows, name, values),
+                error_y=table_figures.arms(values, [low for low, _ in ends], [high for _, high in ends]),
                 name=_NAMES.get(name) or words[name],
                 mode="lines+markers",
                 yaxis="y2" if alone else "y",
@@ -445,26 +446,31 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     )
 
 
-def _arms(table: pd.DataFrame, totals: pd.DataFrame, name: str, values: list[float | None]) -> dict[str, Any]:
-    """The bootstrap intervals over prompts as the arms of marks; of scores that can be had of parts of a corpus."""
+def _intervals(table: pd.DataFrame, totals: pd.DataFrame, name: str) -> list[tuple[float | None, float | None]]:
+    """The bootstrap intervals over prompts of each total; none of scores that cannot be had of parts of a corpus."""
     if name not in ("bleu", "rouge_l", "repetition_4"):
-        return {"visible": False}
-    up, down = [], []
-    for (_, total), value in zip(totals.iterrows(), values, strict=True):
+        return [(None, None)] * len(totals)
+    found = []
+    for _, total in totals.iterrows():
         loops = total["loops"]
         same = table["loops"].isna() if loops is None or loops != loops else table["loops"] == loops
-        low, high = _interval(table[same & table["prompt"].notna()], name)
-        known = value is not None and low is not None and high is not None
-        up.append(max(0.0, high - value) if known else 0.0)  # type: ignore[operator]  # known
-        down.append(max(0.0, value - low) if known else 0.0)  # type: ignore[operator]
-    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
+        found.append(_interval(table[same & table["prompt"].notna()], name, total["signature"]))
+    return found
 
 
-def _interval(rows: pd.DataFrame, name: str) -> tuple[float | None, float | None]:
-    """Of one loop count's rows, a prompt each."""
+def tokenizer_in(signature: object) -> str:
+    """The tokenizer that a signature of BLEU names (`tok:ja-mecab-0.996-IPA`), of `TOKENIZERS`; "auto" where it names none."""
+    parts = str(signature).split("|")
+    named = next((part.removeprefix("tok:") for part in parts if part.startswith("tok:")), "")
+    return next((known for known in TOKENIZERS if known != "auto" and named.startswith(known)), "auto")
+
+
+def _interval(rows: pd.DataFrame, name: str, signature: object) -> tuple[float | None, float | None]:
+    """Of one loop count's rows, a prompt each; BLEU's by the tokenizer of the point that it is of."""
     if name == "bleu":
         pairs = rows[rows["reference"].notna()]
-        return bleu_interval(pairs["written"].tolist(), pairs["reference"].tolist(), BLEU_DRAWS, 0)
+        texts, references = pairs["written"].tolist(), pairs["reference"].tolist()
+        return bleu_interval(texts, references, BLEU_DRAWS, 0, tokenizer_in(signature))
     found = rows[name].dropna().astype("float64").to_numpy()
     return mean_interval(found, np.ones(len(found)), FIGURE_DRAWS, 0)
 
@@ -484,7 +490,7 @@ _HEADLINE = {
         "repeats": "It repeats itself least {at}: {best} of its runs of four tokens.",
         "near_alone": "Against the references, {at}: ROUGE-L {best}.",
         "repeats_alone": "It repeats {best} of its runs of four tokens, {at}.",
-        "far": " Farthest {at}: {worst}.",
+        "far": " Farthest {at}: {worst}{also}.",
         "even": " Every number of loops does as well.",
         "set": "as set",
         "one": "with one loop",
@@ -495,7 +501,7 @@ _HEADLINE = {
         "repeats": "{at}重复最少：四词元片段中的 {best}。",
         "near_alone": "对照参考（{at}）：ROUGE-L {best}。",
         "repeats_alone": "四词元片段中有 {best} 是重复（{at}）。",
-        "far": "{at}最差：{worst}。",
+        "far": "{at}最差：{worst}{also}。",
         "even": "各循环次数都一样。",
         "set": "按设置",
         "one": "循环 1 次时",
@@ -524,13 +530,14 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     alone = "_alone" if len(found) == 1 else ""
     told = words[("near" if near else "repeats") + alone].format(at=at(best), best=shown(best))
     if len(found) > 1:
-        alike = same(best[name], worst[name])
-        told += words["even"] if alike else words["far"].format(at=at(worst), worst=shown(worst))
+        also = TIED[lang] if sum(shown(row) == shown(worst) for row in found) > 1 else ""
+        far = words["far"].format(at=at(worst), worst=shown(worst), also=also)
+        told += words["even"] if shown(best) == shown(worst) else far
     return told
 
 
 # Some seconds with a model of this project, on the story that the Lab offers.
-FIRST = {"prompts": 4, "new_tokens": 24}
+FIRST = {"prompts": 8, "new_tokens": 24}  # of fewer than six prompts there is no interval
 register(
     Task(
         NAME,
@@ -546,5 +553,6 @@ register(
         headline=headline,
         fits=("prompts",),
         asks=("loops",),
+        intervals=True,
     )
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loopviz.checks import FieldError, check_number, check_whole
 from loopviz.engine.work import Work
-from loopviz.lab.headline import known, number, percent
+from loopviz.lab.headline import is_finite, number, percent
 from loopviz.lab.reading.exit_replay import MAX_LOGITS, max_loop_view, passes
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.windows import CorpusParams
@@ -298,13 +298,22 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 
 _HEADLINE = {
     "en": {
-        "one": "Wherever it starts it ends in one place: after {n} loops no other start is farther than {far} (of the state's length).",
-        "apart": "Where it starts still matters after {n} loops: up to {far} (of the state's length) apart.",
+        "one": "Wherever it starts it ends in one place: after {n} loops no other start is farther than {far} (of the state's length) on "
+        "average over the words, {worst} at the farthest one.",
+        "nearly": "Wherever it starts it ends in nearly one place: after {n} loops no other start is farther than {far} (of the state's "
+        "length) on average over the words, but {worst} at the farthest one.",
+        "apart": "Where it starts still matters after {n} loops: up to {far} (of the state's length) apart on average over the words, "
+        "{worst} at the farthest one.",
+        "lost": "Where it starts still matters: begun at {names} it has no finite state after {n} loops.",
+        "and": ", ",
         "same": "In the worst case {same} of the words are the same.",
     },
     "zh": {
-        "one": "无论从哪里开始都到达同一处：循环 {n} 次后，其他起点的距离都不超过 {far}（以状态长度为单位）。",
-        "apart": "循环 {n} 次后，从哪里开始仍有影响：距离最大为 {far}（以状态长度为单位）。",
+        "one": "无论从哪里开始都到达同一处：循环 {n} 次后，其他起点的距离按词平均都不超过 {far}（以状态长度为单位），最远的一个词为 {worst}。",
+        "nearly": "无论从哪里开始都到达几乎同一处：循环 {n} 次后，其他起点的距离按词平均都不超过 {far}（以状态长度为单位），但最远的一个词为 {worst}。",
+        "apart": "循环 {n} 次后，从哪里开始仍有影响：距离按词平均最大为 {far}（以状态长度为单位），最远的一个词为 {worst}。",
+        "lost": "从哪里开始仍有影响：从{names}开始，循环 {n} 次后状态已不是有限数。",
+        "and": "、",
         "same": "最差时有 {same} 的词相同。",
     },
 }
@@ -313,15 +322,18 @@ ONE_PLACE = 0.01  # of the state's length: so near are two runs that end in one 
 
 def headline(rows: Sequence[Row], lang: str) -> str:
     """How far the farthest start is when its run ends, and how many words are the same."""
-    found = known(rows, "distance", "same")
-    if not found:
+    if not rows:
         return ""
-    last = max(row["loops"] for row in found)
-    ends = [row for row in found if row["loops"] == last]
-    far, alike = max(row["distance"] for row in ends), min(row["same"] for row in ends)
-    words = _HEADLINE[lang]
-    told = words["one" if far < ONE_PLACE else "apart"].format(n=last, far=number(far))
-    return told + ("" if lang == "zh" else " ") + words["same"].format(same=percent(alike))
+    words, last = _HEADLINE[lang], max(row["loops"] for row in rows)
+    ends = [row for row in rows if row["loops"] == last]
+    if lost := [row for row in ends if not is_finite(row["distance"])]:
+        names = [_PLOT[lang][row["start"]].format(size=row["size"], draw=row["draw"]) for row in lost]
+        return words["lost"].format(n=last, names=words["and"].join(names))
+    far, worst = (max(row[name] for row in ends) for name in ("distance", "worst"))
+    key = "one" if worst < ONE_PLACE else "nearly" if far < ONE_PLACE else "apart"
+    told = words[key].format(n=last, far=number(far), worst=number(worst))
+    alike = min((row["same"] for row in ends if is_finite(row["same"])), default=None)
+    return told if alike is None else told + ("" if lang == "zh" else " ") + words["same"].format(same=percent(alike))
 
 
 # Some seconds with a model of this project, on the story that the Lab offers.

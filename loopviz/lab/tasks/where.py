@@ -12,7 +12,7 @@ import torch
 
 from loopviz.checks import FieldError, check_number, check_whole
 from loopviz.engine.work import Loop, Work
-from loopviz.lab.headline import known, least, number, same
+from loopviz.lab.headline import known, least, number, same, tied
 from loopviz.lab.progress import Progress
 from loopviz.lab.reading.full_pass import nats
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
@@ -360,14 +360,14 @@ def _hover(row: dict[str, Any], words: dict[str, str]) -> str:
 
 _HEADLINE = {
     "en": {
-        "better": "Looping layers {a} to {b} helps most: perplexity {plain} → {now} ({nats} nats a token).",
-        "even": "No range changes the perplexity of {plain} for the better; layers {a} to {b} leave it at {now}.",
-        "worse": "No range helps: the least harm is done by layers {a} to {b}, perplexity {plain} → {now}.",
+        "better": "Looping layers {a} to {b} helps most: perplexity {plain} → {now} ({nats} nats a token){also}.",
+        "even": "No range changes the perplexity of {plain} for the better; layers {a} to {b} leave it at {now}{also}.",
+        "worse": "No range helps: the least harm is done by layers {a} to {b}, perplexity {plain} → {now}{also}.",
     },
     "zh": {
-        "better": "循环第 {a} 到 {b} 层帮助最大：困惑度 {plain} → {now}（每个词元 {nats} nat）。",
-        "even": "没有哪个范围让困惑度（{plain}）变好；循环第 {a} 到 {b} 层时为 {now}。",
-        "worse": "没有哪个范围有帮助：损害最小的是第 {a} 到 {b} 层，困惑度 {plain} → {now}。",
+        "better": "循环第 {a} 到 {b} 层帮助最大：困惑度 {plain} → {now}（每个词元 {nats} nat）{also}。",
+        "even": "没有哪个范围让困惑度（{plain}）变好；循环第 {a} 到 {b} 层时为 {now}{also}。",
+        "worse": "没有哪个范围有帮助：损害最小的是第 {a} 到 {b} 层，困惑度 {plain} → {now}{also}。",
     },
 }
 
@@ -380,7 +380,9 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     best = least(found, lambda row: row["perplexity"], lambda row: row["layers"])
     alike = same(best["perplexity"], best["plain_perplexity"])
     key = "even" if alike else "better" if best["delta_nats"] < 0 else "worse"
-    said = {"plain": number(best["plain_perplexity"]), "now": number(best["perplexity"])}
+    shortest = [row for row in found if row["layers"] == best["layers"]]
+    also = tied(shortest, lambda row: row["perplexity"], best, lang)
+    said = {"also": also, "plain": number(best["plain_perplexity"]), "now": number(best["perplexity"])}
     return _HEADLINE[lang][key].format(a=best["start"], b=best["end"], nats=number(best["delta_nats"]), **said)
 
 
@@ -400,5 +402,6 @@ register(
         work=_where_work,
         headline=headline,
         asks=("loops",),
+        intervals=True,
     )
 )

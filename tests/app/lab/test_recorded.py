@@ -15,6 +15,7 @@ from loopviz.app.contract import check
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab import recorded
+from loopviz.app.lab.run import said_of
 from loopviz.app.lab.service import Laboratory
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES
@@ -57,6 +58,17 @@ def test_b11_each_measurement_has_one_to_look_at(laboratory: Laboratory, task: s
         assert found["opens"] is False
     answer = json.loads(laboratory.download(json.dumps({"run": f"{recorded.PREFIX}{task}", "kind": "json"})))
     assert answer["kind"] == "file"
+
+
+@pytest.mark.parametrize(("lang", "so_far"), [("en", "So far: "), ("zh", "到目前为止：")])
+def test_what_part_of_a_table_comes_to_is_said_to_be_so_far(lang: str, so_far: str) -> None:
+    """“Best at 2 loops” while eight are to come is no result."""
+    kept = recorded.stored("perplexity")
+    assert kept is not None
+    part = dataclasses.replace(kept, rows=kept.rows[:3], complete=False)
+    assert said_of(part, lang).startswith(so_far)
+    assert not said_of(kept, lang).startswith(so_far)
+    assert said_of(dataclasses.replace(part, rows=[]), lang) == ""
 
 
 def test_b11_the_trained_range_is_on_the_recorded_figure(laboratory: Laboratory) -> None:

@@ -84,6 +84,26 @@ def test_a_weight_that_is_no_number_is_named() -> None:
     assert "model.layers.0.mlp.up_proj.weight" in headline(frame_rows(frame), "en")
 
 
+def test_what_is_wrong_is_not_told_as_what_is_only_to_be_known() -> None:
+    """A loss that is no number was told as “it hardly knows this text”, token ids past the table as “cannot hold every character”."""
+    broken = subject()
+    with torch.no_grad():
+        broken.model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    rows = frame_rows(looked_over(broken))
+    assert "its loss on the text is no number (plain)" in headline(rows, "en")
+    assert "hardly knows" not in headline(rows, "en")
+    far = [{**one, "verdict": "problem"} if one["check"] == "tokenizer" else one for one in rows]
+    assert "the tokenizer gives tokens that the model has no row for" in headline(far, "en")
+    assert "没有对应的行" in headline(far, "zh")
+
+
+def test_a_text_too_short_to_try_is_not_told_as_one_the_model_does_not_know() -> None:
+    found = Experiment(TASK, subject(), CheckpointParams(text="a", limit_tokens=1, window=30)).run()
+    said = headline(found.rows, "en")
+    assert said == "The checkpoint loads; the text has fewer than two tokens for its tokenizer, too few to try it on."
+    assert "两个词元" in headline(found.rows, "zh")
+
+
 def test_a_model_that_knows_nothing_of_the_text_is_noted() -> None:
     dull = subject()
     with torch.no_grad():

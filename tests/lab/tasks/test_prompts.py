@@ -133,3 +133,16 @@ def test_the_figure_has_a_mark_a_prompt_and_the_mean_with_its_interval(lang: str
     assert mean.error_y.arrayminus[0] == pytest.approx(frame["perplexity"].mean() - low)
     assert plot(frame.head(3), lang).data[1].error_y.visible is False, "of so few there is none"
     assert plot(frame.head(0), lang).layout.annotations
+
+
+def test_a_file_is_read_and_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress, cost and the measurement each read it anew: 10,000 rows three times."""
+    from loopviz.lab.tasks import prompts
+
+    calls, true = [], prompts.prompt_rows
+    monkeypatch.setattr(prompts, "prompt_rows", lambda *given: calls.append(given) or true(*given))
+    experiment = made(rows=2)
+    assert TASK.work is not None
+    TASK.work(experiment.subject, experiment.params)
+    assert experiment.run().done == experiment.total == 2
+    assert len(calls) == 1

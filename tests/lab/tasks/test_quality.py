@@ -12,8 +12,8 @@ import pytest
 from loopviz.engine import StreamSettings, run
 from loopviz.lab import TASKS, Experiment
 from loopviz.lab.reading.intervals import FIGURE_DRAWS, mean_interval
-from loopviz.lab.reading.text_scores import distinct, repetition, score
-from loopviz.lab.tasks.quality import QualityParams, exercises, plot, write
+from loopviz.lab.reading.text_scores import bleu_interval, distinct, repetition, score, score_all
+from loopviz.lab.tasks.quality import BLEU_DRAWS, QualityParams, exercises, plot, tokenizer_in, write
 from tests.lab.subject import TEXT, subject
 
 TASK = TASKS["quality"]
@@ -191,6 +191,28 @@ def test_the_figure_has_the_intervals_of_what_can_be_drawn_anew() -> None:
     assert traces["BLEU"].error_y.visible is not False
     assert traces["chrF"].error_y.visible is False
     assert traces["distinct-1"].error_y.visible is False
-    assert set(plot(table[table["prompt"].isna() | (table["prompt"] < 4)], "en").data[1].error_y.array) == {0.0}, (
-        "of 4 there is none"
-    )
+    few = table[table["prompt"].isna() | (table["prompt"] < 4)]
+    assert plot(few, "en").data[1].error_y.visible is False, "of 4 there is none"
+
+
+def test_the_interval_of_bleu_is_cut_into_words_as_its_point_is() -> None:
+    """With tokenize="char" the point was of characters and its arms of the words that the script suggests."""
+    texts = [f"the dog {n} ran to the park and saw a ball" for n in range(8)]
+    rows = [
+        {"loops": 1, "prompt": n, "written": text + " and so" * n, "reference": text} for n, text in enumerate(texts)
+    ]
+    found, signature = score_all([row["written"] for row in rows], texts, "char")
+    total = {"loops": 1, "bleu": found.bleu, "signature": signature}
+    table = pd.DataFrame([*rows, total]).reindex(columns=[column.name for column in TASK.columns])
+    drawn = next(trace for trace in plot(table, "en").data if trace.name == "BLEU").error_y
+    pairs = [row["written"] for row in rows], texts
+    low, high = bleu_interval(*pairs, BLEU_DRAWS, 0, "char")
+    assert (low, high) != bleu_interval(*pairs, BLEU_DRAWS, 0), "the test says nothing"
+    assert drawn.array[0] == pytest.approx(high - found.bleu)
+    assert drawn.arrayminus[0] == pytest.approx(found.bleu - low)
+
+
+@pytest.mark.parametrize("signature", [None, float("nan"), "", "nrefs:1|case:mixed"])
+def test_a_signature_that_names_no_tokenizer_is_no_error(signature: object) -> None:
+    assert tokenizer_in(signature) == "auto"
+    assert tokenizer_in("nrefs:1|tok:ja-mecab-0.996-IPA|smooth:exp") == "ja-mecab"
