@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 from loopviz.lessons.faults import PLACE
@@ -12,7 +13,8 @@ from loopviz.lessons.schema import LessonMeasure
 _FLAGS: Mapping[str, tuple[str, str]] = {"en": ("no", "yes"), "zh": ("否", "是")}
 _QUOTES = "“{}”"
 _ARROW = " → "
-SMALL = 0.001  # below it a number is written with a power of ten
+SMALL, LARGE = 0.001, 1e6  # below, and from there on, a number is written with a power of ten
+NEARLY_ALL = 99.5  # of a hundred: from there on it is not rounded to all
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -32,19 +34,44 @@ def said(asked: LessonMeasure, value: Measured, lang: str) -> str:
 
 def number(asked: LessonMeasure, value: float) -> str:
     """A number of a measurement."""
-    shown = MEASUREMENTS[asked["what"]].shown
+    return written(MEASUREMENTS[asked["what"]].shown, value)
+
+
+def written(shown: str, value: float) -> str:
+    """A number as it is `shown` (:class:`Measurement`); `written` of assets/web/learn/measured.js writes the same."""
     if shown == "loops":
-        return f"{value:.0f}"
+        return _fixed(value, 0)
     if shown == "mean":
-        return f"{value:.1f}"
+        return _fixed(value, 1)
     if shown == "share":
-        return f"{100 * value:.0f} %" if value >= 0.01 or not value else f"{100 * value:.1g} %"
+        return f"{_share(100 * value)} %"
     if shown == "bytes":
-        return f"{value / 1000:,.0f} kB"
-    if 0 < abs(value) < SMALL:
-        digits, power = f"{value:.1e}".split("e")
-        return f"{digits} × 10{str(int(power)).translate(_RAISED)}"
-    return f"{value:.3g}"
+        return f"{int(_fixed(value / 1000, 0)):,} kB"
+    return _short(value, 3)
+
+
+def _share(value: float) -> str:
+    """Of a hundred: nearly all is not all, and hardly any is not none."""
+    if NEARLY_ALL <= value < 100:
+        return _fixed(min(value, 99.9), 1)
+    return _fixed(value, 0) if value >= 1 or not value else _short(value, 1)
+
+
+def _short(value: float, digits: int) -> str:
+    """A number of so many digits that count; with a power of ten where it is very small, or very large."""
+    if value and not SMALL <= abs(value) < LARGE:
+        number, power = f"{_rounded(value, 2):.1e}".split("e")
+        return f"{number} × 10{str(int(power)).translate(_RAISED)}"
+    return f"{float(_rounded(value, digits)):.12g}"
+
+
+def _fixed(value: float, places: int) -> str:
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
+
+
+def _rounded(value: float, digits: int) -> Decimal:
+    """To so many digits that count; halves go up, as they do in the page's script."""
+    return Context(prec=digits, rounding=ROUND_HALF_UP).create_decimal_from_float(value)
 
 
 def _quoted(text: str) -> str:

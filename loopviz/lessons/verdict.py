@@ -113,5 +113,5 @@ def height(predict: LinePrediction, value: float) -> float:
     low, high = predict["low"], predict["high"]
     value = min(max(value, low), high)
     if predict["scale"] == "log":
-        return math.log(value / low) / math.log(high / low)
+        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
     return (value - low) / (high - low)

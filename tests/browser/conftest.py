@@ -165,10 +165,9 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
     assert wrong == []
 
 
-@pytest.fixture(scope="session")
-def scripts(browser: Browser) -> Iterator[Page]:
+def bare(browser: Browser, **options: Any) -> Page:
     """An empty page on which our scripts can be imported by their names: `import("/core/messages.js")`. No app is there."""
-    context = browser.new_context()
+    context = browser.new_context(**options)
     where = "http://scripts.test"
 
     def serve(route: Any) -> None:
@@ -181,5 +180,12 @@ def scripts(browser: Browser) -> Iterator[Page]:
     context.route(f"{where}/**", serve)
     page = context.new_page()
     page.goto(where)
+    return page
+
+
+@pytest.fixture(scope="session")
+def scripts(browser: Browser) -> Iterator[Page]:
+    """One such page, for all tests that leave it as it was."""
+    page = bare(browser)
     yield page
-    context.close()
+    page.context.close()

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from loopviz.app.texts import table
 from loopviz.paths import ASSETS, WEB
 from loopviz.train.arrows import draw_problems, vocabulary
 from loopviz.train.recipe import Arrows
+from tests.browser.conftest import bare
 
 TASK = Arrows()
 CHAIN = "j>i k>c f>j d>i e>c c>n p>o l>o b>f m>b h>b g>p h?"  # h → b → f → j → i
@@ -172,7 +174,7 @@ def test_a_guess_is_a_hop_a_stay_or_a_jump(scripts: Page) -> None:
 @pytest.mark.parametrize("lang", WORDS)
 def test_the_widget_asks_only_for_words_that_there_are(lang: str) -> None:
     script = "".join(
-        (WEB / "widgets" / f"arrow_{part}.js").read_text(encoding="utf-8") for part in ("graph", "problem")
+        (WEB / "widgets" / f"arrow_{part}.js").read_text(encoding="utf-8") for part in ("graph", "picture", "problem")
     )
     asked = set(re.findall(r'"(arrows\.[\w.]+)"', script))
     made = set(re.findall(r"`(arrows\.(?:\w+\.)?)\$\{", script))
@@ -230,7 +232,7 @@ class Graph:
         """Another run: the guesses of its state, and what it said (the last of them, if nothing else)."""
         self.page.evaluate(
             """([prompt, rows]) => {
-              const [said, ...guesses] = rows.map(([text, p]) => ({ text, p }));
+              const [said, ...guesses] = rows;
               window.graph.show({ id: String(Math.random()), prompt, guesses, said });
             }""",
             [prompt, [said or guesses[-1], *guesses]],
@@ -343,18 +345,8 @@ def test_by_keyboard_alone(graph: Callable[..., Graph]) -> None:
 
 def test_by_finger(browser: Browser) -> None:
     """A touch that begins on a node draws; the page does not scroll away under it."""
-    context = browser.new_context(**PHONE)
-
-    def serve(route: Any) -> None:
-        path = WEB / route.request.url.removeprefix("http://scripts.test/")
-        if path.is_file():
-            route.fulfill(path=path, content_type="text/javascript")
-        else:
-            route.fulfill(body="", content_type="text/html")
-
-    context.route("http://scripts.test/**", serve)
-    page = context.new_page()
-    page.goto("http://scripts.test")
+    page = bare(browser, **PHONE)
+    context = page.context
     made = Graph(page, "zh", "a>b a?")
     touch = context.new_cdp_session(page)
     (ax, ay), (bx, by) = middle(page, "e"), middle(page, "h")
@@ -456,16 +448,38 @@ def test_a_cycle_is_allowed_and_has_no_right_answer(graph: Callable[..., Graph])
     assert made.page.locator(".lv-arrows-verdict").evaluate("(node) => !/[✓✗]/.test(node.textContent)")
 
 
-def test_the_token_is_seen_on_its_way_unless_motion_is_unwanted(graph: Callable[..., Graph]) -> None:
-    made = graph()
+def test_the_token_is_seen_on_its_way_unless_motion_is_unwanted(browser: Browser) -> None:
+    """Loop by loop, by a clock that the test turns."""
+    page = bare(browser, viewport={"width": 1000, "height": 800})
+    page.clock.install(time=datetime(2026, 1, 1))
+    page.clock.pause_at(datetime(2026, 1, 2))
+    made = Graph(page, "en", CHAIN)
+    token = "[Number(graph.picture.token.getAttribute('cx')), Number(graph.picture.token.getAttribute('cy'))]"
+    stands = "(node) => graph.picture.circle.place(node)"
     made.show([("b", 0.9), ("f", 0.9), ("j", 0.6)])
     expect(made.verdict).to_be_empty()
-    assert made.page.evaluate("window.graph.step") == 0
+    assert page.evaluate("window.graph.step") == 0
+    assert page.evaluate(token) == page.evaluate(stands, "h")
+    page.clock.run_for(900)
+    for step, (before, after) in enumerate((("h", "b"), ("b", "f"), ("f", "j")), start=1):
+        assert page.evaluate("window.graph.step") == step
+        assert page.evaluate(token) == pytest.approx(page.evaluate(stands, before)), "it has only begun"
+        page.clock.run_for(225)
+        assert page.evaluate(token) != pytest.approx(page.evaluate(stands, before), abs=10)
+        assert page.evaluate(token) != pytest.approx(page.evaluate(stands, after), abs=10)
+        page.clock.run_for(450)
+        assert page.evaluate(token) == pytest.approx(page.evaluate(stands, after), abs=0.01)
+        page.clock.run_for(225)
     expect(made.verdict).to_contain_text("✗")
     # the truth was not told before
     made.show([("b", 0.9), ("f", 0.9)])
     expect(made.page.locator(".lv-end")).to_have_count(0)
+    page.clock.run_for(1_800)
     expect(made.page.locator(".lv-end")).to_have_count(1)
+    page.emulate_media(reduced_motion="reduce")
+    made.show([("b", 0.9), ("f", 0.9), ("j", 0.6)])
+    assert page.evaluate("window.graph.step") == 3, "at once"
+    page.context.close()
 
 
 def test_a_graph_that_was_changed_keeps_no_verdict_of_another(graph: Callable[..., Graph]) -> None:
@@ -489,3 +503,5 @@ def test_loops_allowed_are_told_once_the_slider_is_let_go(graph: Callable[..., G
     made.bound.locator("input").fill("3")
     expect(made.bound).to_contain_text("At most 3 loops")
     assert made.told["loops"] == [3]
+    made.page.evaluate("window.graph.bound({ low: 1, high: 24, value: 7 })")
+    expect(made.bound).to_contain_text("At most 7 loops")

@@ -128,7 +128,7 @@ def test_a_class_link_opens_its_lesson_with_the_name(visit: Callable[..., Page],
     expect(page.locator(".lv-code-square svg path")).to_have_attribute("d", re.compile("^M"))
 
 
-def test_a_teachers_own_lesson_goes_by_link_and_no_server_sees_it(visit: Callable[..., Page]) -> None:
+def test_a_teachers_own_lesson_goes_by_link_and_stands_in_no_address_that_is_sent(visit: Callable[..., Page]) -> None:
     page = visit(at="learn", apart=True)
     lesson = json.loads(json.dumps(bundled()["damping"])) | {"id": "mine", "version": 9}
     lesson["title"]["en"] = "Mine"

@@ -1250,6 +1250,8 @@ export interface OpenedLesson {
   lesson: Lesson | null;
   /** of one that is not ours: its JSON */
   source: string;
+  /** under which a browser keeps the answers to it */
+  key: string;
   /** that it needs */
   models: string[];
   faults: LessonFault[];

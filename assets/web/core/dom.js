@@ -16,6 +16,35 @@ export function el(tag, cls, ...children) {
 }
 
 /**
+ * An element of a drawing (SVG).
+ * @param {string} tag
+ * @param {Record<string, string | number>} attributes
+ * @param {...(Node | string)} children
+ * @returns {SVGGElement}
+ */
+export function drawn(tag, attributes, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
+  node.append(...children);
+  return /** @type {any} */ (node); // whatever it is, it has what a group has
+}
+
+/**
+ * What makes a part anew only where that of which it is made has changed: else whoever is in it would be put out, and told it again.
+ * @returns {(part: string, of: unknown, make: () => void) => void}
+ */
+export function renewing() {
+  /** @type {Map<string, string>} */
+  const made = new Map();
+  return (part, of, make) => {
+    const now = JSON.stringify(of);
+    if (made.get(part) === now) return;
+    made.set(part, now);
+    make();
+  };
+}
+
+/**
  * A button; its label is put in place by whoever knows the language.
  * @param {string} cls
  * @param {(event: MouseEvent) => unknown} act
@@ -101,6 +130,23 @@ export async function copied(text, field) {
 
 /** A token as one line of text. @param {string} text */
 export const shown = (text) => text.replace(/\n/g, "↵");
+
+/** The beginning of a text, of so many characters at most, none of them halved. @param {string} text @param {number} most */
+export const cut = (text, most) => [...text].slice(0, most).join("").replace(/\p{Surrogate}/gu, "");
+
+/**
+ * Shuffled in place.
+ * @template T
+ * @param {T[]} list
+ * @param {() => number} random
+ */
+export function shuffled(list, random = Math.random) {
+  for (let i = list.length - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1));
+    [list[i], list[j]] = [list[j], list[i]];
+  }
+  return list;
+}
 
 /** @param {number} ms @returns {Promise<void>} */
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

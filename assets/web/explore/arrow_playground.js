@@ -4,9 +4,7 @@
 import { ARROW_TASK, ELEMENTS } from "../core/contract.js";
 import { el } from "../core/dom.js";
 
-const LOOK_MS = 500; // between two looks at the control of loops, which Gradio changes too
-// Of the form the one that bounds the loops now: the other is off, or only a bound of the first.
-const BOUNDS = ["loop_count", "max_loop_count"];
+const LOOK_MS = 500; // between two looks at the control of loops, which others change too
 
 /** @param {string} control @returns {HTMLInputElement | HTMLTextAreaElement | null} */
 const field = (control, kind = "input") => document.querySelector(`#${ELEMENTS.control}${control} ${kind}`);
@@ -68,7 +66,7 @@ export class Playground {
       task: ARROW_TASK,
       onChange: (prompt) => type(this.box, prompt),
       onSelect: (step) => page.look({ token: this.question, step }),
-      onBound: (loops) => type(this.bounding, String(loops)),
+      onBound: (loops) => page.form.turn({ [page.hero.dials.counted]: loops }),
     });
     this.node.append(this.graph.node);
     this.graph.label(page.texts);
@@ -109,21 +107,19 @@ export class Playground {
     const prompt = page.tokens.slice(0, page.promptTokens).map(([text]) => text.trim()).join(" ");
     const answer = await page.ask("guesses", () => ({ run, token: this.question }));
     if (this.asked !== run) return;
-    /** @type {(guess: [string, number | null]) => import("../widgets/arrow_graph.js").Guess} */
-    const told = ([text, p]) => ({ text, p });
-    if (answer?.kind === "guesses") this.graph.show({ id: run, prompt, guesses: answer.steps.map(told), said: told(answer.said) });
+    if (answer?.kind === "guesses") this.graph.show({ id: run, prompt, guesses: answer.steps, said: answer.said });
     else this.graph.show(null);
   }
 
   // --- the control of loops --------------------------------------------------------------------------------------------
 
-  get bounding() {
-    return BOUNDS.map((name) => /** @type {HTMLInputElement | null} */ (field(name, "input[type=number]"))).find((box) => box && !box.disabled) ?? null;
-  }
-
+  /** Its slider stands for the form's own control, as the one beside the ring does. */
   bound() {
-    if (!this.graph || this.node.hidden) return;
-    const box = this.bounding;
-    this.graph.bound(box && { low: Number(box.min), high: Number(box.max), value: Number(box.value) });
+    const { form, config, hero } = this.page;
+    const control = hero.dials.counted;
+    const value = form.dials[control];
+    if (!this.graph || !config) return;
+    const [low, high] = config.dials[control];
+    this.graph.bound(value === undefined ? null : { low, high, value: Number(value) });
   }
 }

@@ -1,8 +1,7 @@
 // The link that a teacher gives a class: the lesson, a name to fill in, and the same as a QR code.
 
 import { OWN_LESSON, QUERIES } from "../core/contract.js";
-import { copied, el, press } from "../core/dom.js";
-import { drawn } from "./loop_chart.js";
+import { copied, drawn, el, press } from "../core/dom.js";
 
 /** @typedef {import("./main.js").Page} Page */
 

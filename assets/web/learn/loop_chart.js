@@ -1,63 +1,67 @@
 // A picture of numbers by loop: curves that were measured, and a line that a visitor draws, by pointer or by keyboard, a slider a
 // loop. Drawn anew at the width it has, so that its words keep their size.
 
-import { el } from "../core/dom.js";
+import { drawn, el } from "../core/dom.js";
 
 const HEIGHT = 270;
 const EDGE = { left: 58, right: 16, top: 30, bottom: 40 };
+const MOST_TICKS = 12;
 const FINE = 40; // parts of the axis that an arrow key moves a point by one of
 const DASHES = { solid: "", dash: "7 4", dot: "2 4", dashdot: "8 3 2 3", longdash: "12 4", longdashdot: "12 4 2 4" };
 
 /** @typedef {{ low: number, high: number, scale: "linear" | "log" }} Axis */
 /** @typedef {{ called: string, values: (number | null)[], colour: string, dash: keyof typeof DASHES }} Curve */
 
-/**
- * An element of a drawing.
- * @param {string} tag
- * @param {Record<string, string | number>} attributes
- * @param {...(Node | string)} children
- */
-export function drawn(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
-  node.append(...children);
-  return node;
-}
-
 /** Where a value lies on an axis, 0 at its foot to 1 at its top; what lies beyond is at the end. @param {Axis} axis @param {number} value */
 export function height({ low, high, scale }, value) {
   const held = Math.min(Math.max(value, low), high);
-  return scale === "log" ? Math.log(held / low) / Math.log(high / low) : (held - low) / (high - low);
+  if (scale === "log") return (Math.log(held) - Math.log(low)) / (Math.log(high) - Math.log(low));
+  return (held - low) / (high - low);
 }
 
 /** The value at a height. @param {Axis} axis @param {number} share */
 export function valueAt({ low, high, scale }, share) {
   const held = Math.min(Math.max(share, 0), 1);
-  return scale === "log" ? low * (high / low) ** held : low + held * (high - low);
+  return scale === "log" ? low ** (1 - held) * high ** held : low + held * (high - low);
 }
 
-/** Round numbers on an axis. @param {Axis} axis @returns {number[]} */
+/** Round numbers on an axis; its ends, where there are none between them that a number can tell apart. @param {Axis} axis @returns {number[]} */
 export function ticks({ low, high, scale }) {
-  const found = [];
+  if (!(low < high) || !Number.isFinite(high - low)) return [];
   if (scale === "log") {
-    const each = Math.max(1, Math.ceil(Math.log10(high / low) / 6));
-    for (let power = Math.ceil(Math.log10(low) - 1e-9); power <= Math.log10(high) + 1e-9; power += each) found.push(10 ** power);
-    return found.length > 1 ? found : [low, high];
+    const [first, last] = [Math.ceil(Math.log10(low) - 1e-9), Math.floor(Math.log10(high) + 1e-9)];
+    const each = Math.max(1, Math.ceil((Math.log10(high) - Math.log10(low)) / 6));
+    return multiples(0, Math.floor((last - first) / each), (i) => 10 ** (first + i * each)) ?? [low, high];
   }
   const rough = (high - low) / 4;
   const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = unit * [1, 2, 5, 10].find((times) => unit * times >= rough * 0.999);
-  for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step) found.push(Number(at.toPrecision(12)));
-  return found;
+  const step = unit * ([1, 2, 5].find((times) => unit * times >= rough * 0.999) ?? 10);
+  const of = (/** @type {number} */ n) => Number((n * step).toPrecision(12));
+  return multiples(Math.ceil(low / step - 1e-9), Math.floor(high / step + 1e-9), of) ?? [low, high];
+}
+
+/**
+ * A value for every whole number from one to another; null where that is not a few different ones: counted, and not added up, for
+ * of large numbers one more may be the same.
+ * @param {number} first
+ * @param {number} last
+ * @param {(n: number) => number} of
+ */
+function multiples(first, last, of) {
+  const n = last - first + 1;
+  if (!(n > 1 && n <= MOST_TICKS)) return null;
+  const found = Array.from({ length: n }, (_, i) => of(first + i));
+  return new Set(found).size === n ? found : null;
 }
 
 /** An axis that holds all of some curves. @param {(number | null)[][]} curves @returns {Axis} */
 export function axisOf(curves) {
   const known = curves.flat().filter((value) => value !== null);
+  if (!known.length) return { low: 0, high: 1, scale: "linear" };
   const [low, high] = [Math.min(...known), Math.max(...known)];
-  if (low > 0 && high / low > 50) return { low: 10 ** Math.floor(Math.log10(low)), high: 10 ** Math.ceil(Math.log10(high)), scale: "log" };
+  if (low > 0 && high / low > 50) return { low: Math.max(10 ** Math.floor(Math.log10(low)), Number.MIN_VALUE), high: 10 ** Math.ceil(Math.log10(high)), scale: "log" };
   const foot = low >= 0 && low < high / 2 ? 0 : low;
-  return { low: foot, high: high > foot ? high + (high - foot) * 0.05 : foot + 1, scale: "linear" };
+  return { low: foot, high: high > foot ? high + (high - foot) * 0.05 : foot + Math.max(1, Math.abs(foot) / 1e6), scale: "linear" };
 }
 
 export class LoopChart {

@@ -2,25 +2,26 @@
 // The other half is loopviz/app/learn/service.py; messages are stated in loopviz/app/contract/learn.py.
 
 import { LONGEST_LESSON, MOST_STUDENT, OWN_LESSON, QUERIES, STORED } from "../core/contract.js";
-import { el, kept, press } from "../core/dom.js";
+import { cut, el, kept, press } from "../core/dom.js";
 import { Frame, start, ticket } from "../core/page_head.js";
 import { Glossary } from "../widgets/glossary.js";
 import { ClassLink } from "./class_link.js";
-import { ScoreCard } from "./score_card.js";
+import { KeptAnswers } from "./kept_answers.js";
+import { ScoreCard, judgement } from "./score_card.js";
 import { StepView } from "./step_view.js";
 
 const SILENCE_MS = 8000; // then the server is asked whether something got lost
 
-/** @import { Judged, LearnConfig, LearnMessage, LearnQuestions, Lesson, LessonAnswer, LessonEntry, LessonFault, LessonStep, OpenedLesson, TryLesson, Words } from "../core/contract.js" */
+/** @import { Judged, LearnConfig, LearnMessage, LearnQuestions, Lesson, LessonEntry, LessonFault, LessonStep, OpenedLesson, TryLesson } from "../core/contract.js" */
 /** @import { Parts } from "../core/page_globals.js" */
-/** @typedef {Pick<LessonAnswer, "right" | "score" | "when"> & { guess: Words, measured: Words, raw: any }} Answer as it is kept: the guess itself too */
-/** @typedef {{ version: number, answers: Record<string, Answer>, made_with?: Record<string, string> }} Kept of a lesson that was begun */
 
 export class Page {
   /** @type {Lesson | null} that is open */
   lesson = null;
   /** @type {string} its JSON, of one that is not ours */
   source = "";
+  /** @type {string} under which its answers are kept */
+  key = "";
   /** @type {string[]} models that are needed */
   models = [];
   /** @type {boolean} whether a link brought it */
@@ -61,9 +62,7 @@ export class Page {
     this.frame = new Frame(parts, config, this, new Glossary());
     this.root = parts.root;
     this.models = config.models.slice(0, 1);
-    const records = kept.get(STORED.lessons, {});
-    /** @type {Record<string, Kept>} */
-    this.records = typeof records === "object" && !Array.isArray(records) ? records : {};
+    this.kept = new KeptAnswers(() => this.answeredElsewhere());
     this.build(config);
     this.frame.label();
     this.speak();
@@ -102,7 +101,7 @@ export class Page {
     this.about = el("p", "lv-lesson-about");
     this.nameTitle = el("span", "lv-field-title");
     this.student = Object.assign(el("input", "lv-input"), { type: "text", maxLength: MOST_STUDENT, autocomplete: "name" });
-    this.student.value = new URLSearchParams(location.search).get(QUERIES.name)?.slice(0, MOST_STUDENT) ?? kept.get(STORED.student, "");
+    this.student.value = cut(new URLSearchParams(location.search).get(QUERIES.name) ?? String(kept.get(STORED.student, "")), MOST_STUDENT);
     this.student.addEventListener("input", () => kept.set(STORED.student, this.student.value));
     this.nameHint = el("span", "lv-field-info");
     this.class = new ClassLink(this);
@@ -148,12 +147,13 @@ export class Page {
    * @param {string} name
    */
   async ask(which, name) {
-    if (this.running) this.stop();
+    this.leave();
+    this.asked = which;
     this.say(this.text("lesson.fetching"));
     const answer = await this.frame.ask("lesson", { ...which, lang: this.frame.lang });
+    if (this.asked !== which) return undefined; // another was asked for meanwhile
     if (answer?.kind !== "lesson") return this.say(this.text("lesson.lost"), true);
     this.say("");
-    this.asked = which;
     if (answer.lesson) this.teach(answer, Boolean(which.word));
     else this.refuse(name, answer.faults);
     return undefined;
@@ -161,6 +161,7 @@ export class Page {
 
   /** @param {string} name @param {LessonFault[]} faults */
   refuse(name, faults) {
+    this.leave(); // what was open could be run meanwhile
     this.wrong = { name, faults };
     [this.lesson, this.view, this.card] = [null, null, null];
     this.label();
@@ -168,22 +169,25 @@ export class Page {
   }
 
   /** @param {OpenedLesson} opened @param {boolean} linked */
-  teach({ lesson, source, models }, linked) {
-    [this.lesson, this.source, this.models, this.wrong, this.linked] = [lesson, source, models, null, linked];
-    this.over();
-    const first = lesson.steps.findIndex((step) => !(step.id in this.record.answers));
+  teach({ lesson, source, key, models }, linked) {
+    this.leave(); // of what was open a step may have been begun meanwhile
+    [this.lesson, this.source, this.key, this.models, this.wrong, this.linked] = [lesson, source, key, models, null, linked];
+    const { answers } = this.record;
+    const first = lesson.steps.findIndex((step) => !(step.id in answers));
     this.go(first < 0 ? lesson.steps.length : first, false);
     this.resting = false;
     this.follow();
     if (matchMedia("(max-width: 980px)").matches) this.main.scrollIntoView();
   }
 
-  /** What is kept of the lesson that is open; of another version of it nothing. @returns {Kept} */
+  /** The lesson that is open, for what is kept of it. @returns {import("./kept_answers.js").Which} */
+  get which() {
+    return { key: this.key, version: this.lesson.version };
+  }
+
+  /** What is kept of it. */
   get record() {
-    const key = this.source ? `${OWN_LESSON}:${this.lesson.id}` : this.lesson.id;
-    const found = this.records[key];
-    const fits = found?.version === this.lesson.version && found.answers && typeof found.answers === "object";
-    return fits ? found : (this.records[key] = { version: this.lesson.version, answers: {} });
+    return this.kept.of(this.which);
   }
 
   /** The lesson of the list after this one. @returns {LessonEntry | undefined} */
@@ -198,15 +202,21 @@ export class Page {
   }
 
   restart() {
-    Object.assign(this.record, { answers: {}, made_with: {} });
-    kept.set(STORED.lessons, this.records);
+    this.kept.clear(this.which);
     this.go(0);
+  }
+
+  /** The step on screen is left: its runs end, and what is still on its way to it is not heard any more. */
+  leave() {
+    if (this.running) this.stop();
+    this.ticket = this.shown = null;
+    this.running = false;
+    this.say("");
   }
 
   /** A step, or behind the last one the score card. @param {number} place */
   go(place, focus = true) {
-    if (this.running) this.stop();
-    this.say("");
+    this.leave();
     const step = this.lesson.steps[place];
     this.view = step ? new StepView(this, step, place) : null;
     this.card = step ? null : new ScoreCard(this);
@@ -251,8 +261,7 @@ export class Page {
   /** @param {LessonEntry} entry @param {HTMLButtonElement} button */
   entry({ id, title, minutes, steps, version }, button) {
     const { lang } = this.frame;
-    const record = this.records[id];
-    const done = record?.version === version ? Object.keys(record.answers ?? {}).length : 0;
+    const done = Object.keys(this.kept.of({ key: id, version }).answers).length;
     const said = done >= steps ? this.text("lesson.ticked") : done ? this.text("lesson.begun", { done, n: steps }) : this.text("lesson.steps", { n: steps });
     const tick = el("span", "lv-tick", done >= steps ? "✓" : "");
     tick.setAttribute("aria-hidden", "true");
@@ -267,8 +276,9 @@ export class Page {
     const dots = this.lesson.steps.map((step, i) => {
       const dot = press("lv-dot", () => this.go(i), String(i + 1));
       const answer = answers[step.id];
-      dot.dataset.judged = answer ? (answer.right ? "right" : "wrong") : "";
-      dot.setAttribute("aria-label", `${this.text("lesson.step", { n: i + 1, total: this.lesson.steps.length })}${answer ? ` ${answer.right ? "✓" : "✗"}` : ""}`);
+      const { how, sign } = judgement(answer);
+      dot.dataset.judged = how;
+      dot.setAttribute("aria-label", [this.text("lesson.step", { n: i + 1, total: this.lesson.steps.length }), sign].filter(Boolean).join(" "));
       dot.disabled = !answer && this.view?.place !== i;
       if (this.view?.place === i) dot.setAttribute("aria-current", "step");
       return el("li", "", dot);
@@ -303,11 +313,10 @@ export class Page {
 
   /** A step's runs, in place of what is run now. @param {string} step @param {boolean} whatIf */
   begin(step, whatIf) {
-    if (this.running) this.stop();
+    this.leave();
     this.ticket = ticket();
     this.n += 1;
     this.running = true;
-    this.shown = null;
     this.heard = performance.now();
     this.say(this.text("lesson.waiting"));
     this.resting = false;
@@ -325,7 +334,7 @@ export class Page {
   /** @param {LearnMessage} message */
   receive(message) {
     this.heard = performance.now();
-    if ("ticket" in message && message.ticket !== this.ticket) return; // of a try that another has replaced
+    if ("ticket" in message && message.ticket !== this.ticket) return; // of a try that another has replaced, or a step that was left
     if (message.kind === "status") {
       this.say(message.text, message.bad);
       if (message.over) this.over();
@@ -348,7 +357,9 @@ export class Page {
   async watch() {
     if (!this.running || !this.shown || performance.now() - this.heard < SILENCE_MS) return;
     this.heard = performance.now();
+    const asked = this.ticket;
     const answer = await this.frame.ask("look", { run: this.shown });
+    if (asked !== this.ticket) return;
     if (answer?.kind === "result" && answer.end) this.receive(answer);
     else if (answer?.kind === "gone") {
       this.over();
@@ -356,20 +367,17 @@ export class Page {
     }
   }
 
-  /**
-   * Keep an answer: the first to a step counts.
-   * @param {LessonStep} step
-   * @param {any} guess
-   * @param {Judged} judged
-   * @param {Record<string, string>} madeWith
-   */
+  /** Keep an answer. @param {LessonStep} step @param {any} guess @param {Judged} judged @param {Record<string, string>} madeWith */
   answered(step, guess, judged, madeWith) {
-    const { record } = this;
-    const { right, score, measured } = judged;
-    record.made_with = { ...record.made_with, ...madeWith };
-    record.answers[step.id] ??= { guess: judged.guess, measured, right, score, when: new Date().toISOString(), raw: guess };
-    kept.set(STORED.lessons, this.records);
+    this.kept.answer(this.which, step.id, guess, judged, madeWith);
     this.label();
+  }
+
+  /** Another tab has kept answers, of this lesson it may be. */
+  answeredElsewhere() {
+    this.label();
+    this.view?.show();
+    this.card?.label();
   }
 
   /** Follow the models until they are there; one that is not of the list is not wanted before it is run. */

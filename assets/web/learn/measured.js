@@ -10,17 +10,31 @@ import { LoopChart, axisOf } from "./loop_chart.js";
 /** @type {Record<string, string>} */
 const RAISED = Object.fromEntries([..."-0123456789"].map((sign, i) => [sign, [..."⁻⁰¹²³⁴⁵⁶⁷⁸⁹"][i]]));
 
-/** A number as it is written, as loopviz/lessons/sentences.py does. @param {string} shown @param {number} value */
+const [SMALL, LARGE] = [0.001, 1e6]; // below, and from there on, a number is written with a power of ten
+const NEARLY_ALL = 99.5; // of a hundred: from there on it is not rounded to all
+
+/** A number of so many digits that count. @param {number} value @param {number} digits */
+function short(value, digits) {
+  if (value && !(SMALL <= Math.abs(value) && Math.abs(value) < LARGE)) {
+    const [number, power] = value.toExponential(1).split("e");
+    return `${number} × 10${[...String(Number(power))].map((sign) => RAISED[sign]).join("")}`;
+  }
+  return String(Number(value.toPrecision(digits)));
+}
+
+/** Of a hundred: nearly all is not all, and hardly any is not none. @param {number} value */
+function share(value) {
+  if (NEARLY_ALL <= value && value < 100) return Math.min(value, 99.9).toFixed(1);
+  return value >= 1 || !value ? value.toFixed(0) : short(value, 1);
+}
+
+/** A number as it is written, as `written` of loopviz/lessons/sentences.py. @param {string} shown @param {number} value */
 export function written(shown, value) {
   if (shown === "loops") return value.toFixed(0);
   if (shown === "mean") return value.toFixed(1);
-  if (shown === "share") return value >= 0.01 || !value ? `${(100 * value).toFixed(0)} %` : `${Number((100 * value).toPrecision(1))} %`;
-  if (shown === "bytes") return `${Math.round(value / 1000).toLocaleString("en")} kB`;
-  if (value > 0 && value < 0.001) {
-    const [digits, power] = value.toExponential(1).split("e");
-    return `${digits} × 10${[...String(Number(power))].map((sign) => RAISED[sign]).join("")}`;
-  }
-  return String(Number(value.toPrecision(3)));
+  if (shown === "share") return `${share(100 * value)} %`;
+  if (shown === "bytes") return `${Number((value / 1000).toFixed(0)).toLocaleString("en")} kB`;
+  return short(value, 3);
 }
 
 /**

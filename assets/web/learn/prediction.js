@@ -1,7 +1,7 @@
 // What a visitor predicts: one of several answers, a number, a line, or which text is which. Each gives its guess, or null as long
 // as there is none, and shows it beside what was measured.
 
-import { el, press } from "../core/dom.js";
+import { el, press, shuffled } from "../core/dom.js";
 import { LoopChart } from "./loop_chart.js";
 
 /** @import { BlindPrediction, ChoicePrediction, Judged, LessonResult, LessonStep, LinePrediction, NumberPrediction } from "../core/contract.js" */
@@ -38,10 +38,10 @@ function radios(view, legend) {
     close() {
       for (const { input } of entries) input.disabled = true;
     },
-    /** Tick what is right, cross what was guessed and is not. @param {number | null} right */
+    /** Tick what is right, cross what was guessed and is not; where nothing is right, neither. @param {number | null} right */
     judge(right) {
       entries.forEach(({ node: entry, input, mark }, i) => {
-        const how = i === right ? (input.checked ? "right" : "was_right") : input.checked ? "wrong" : "";
+        const how = right === null ? "" : i === right ? (input.checked ? "right" : "was_right") : input.checked ? "wrong" : "";
         entry.dataset.judged = how;
         mark.textContent = how ? `${how === "wrong" ? "✗" : "✓"} ${view.text(`lesson.${how}`)}` : "";
       });
@@ -204,7 +204,7 @@ class BlindGuess {
   constructor(view, predict) {
     this.view = view;
     this.predict = predict;
-    this.order = shuffled(predict.runs);
+    this.order = shuffled([...predict.runs]);
     this.hint = el("p", "lv-question");
     this.radios = radios(view, "");
     this.letters = this.order.map((run) => this.radios.add(run, el("b"), el("span", "lv-blind-text")));
@@ -215,7 +215,12 @@ class BlindGuess {
   label() {
     this.hint.textContent = this.view.text("lesson.guess.blind.first");
     this.radios.node.firstElementChild.textContent = this.view.text("lesson.guess.blind");
-    this.letters.forEach(({ words }, i) => (words.firstElementChild.textContent = this.view.text("lesson.letter", { letter: "ABCDEF"[i] })));
+    this.letters.forEach(({ words }, i) => (words.firstElementChild.textContent = this.letter(i)));
+  }
+
+  /** What a text is called before its run is. @param {number} i */
+  letter(i) {
+    return this.view.text("lesson.letter", { letter: "ABCDEF"[i] });
   }
 
   /** The texts are there. @param {Record<string, string>} texts */
@@ -223,6 +228,12 @@ class BlindGuess {
     this.radios.node.hidden = false;
     this.hint.hidden = true;
     this.letters.forEach(({ words }, i) => (words.lastElementChild.textContent = (texts[this.order[i]] ?? "").trim()));
+  }
+
+  /** The texts are none any more: they are written again. */
+  forget() {
+    this.radios.node.hidden = true;
+    this.hint.hidden = false;
   }
 
   get guess() {
@@ -245,20 +256,9 @@ class BlindGuess {
     this.radios.judge(this.order.indexOf(this.predict.find));
     this.letters.forEach(({ words }, i) => {
       const called = this.view.step.runs[this.order[i]]?.called;
-      const letter = this.view.text("lesson.letter", { letter: "ABCDEF"[i] });
-      words.firstElementChild.textContent = called ? `${letter}: ${this.view.said(called)}` : letter;
+      words.firstElementChild.textContent = called ? `${this.letter(i)}: ${this.view.said(called)}` : this.letter(i);
     });
   }
-}
-
-/** In an order of chance. @param {string[]} things */
-function shuffled(things) {
-  const found = [...things];
-  for (let i = found.length - 1; i > 0; i--) {
-    const j = crypto.getRandomValues(new Uint32Array(1))[0] % (i + 1);
-    [found[i], found[j]] = [found[j], found[i]];
-  }
-  return found;
 }
 
 const KINDS = { choice: ChoiceGuess, number: NumberGuess, line: LineGuess, blind: BlindGuess };

@@ -5,6 +5,13 @@ import { el, press } from "../core/dom.js";
 import { save } from "../core/page_head.js";
 
 /** @typedef {import("./main.js").Page} Page */
+/** @typedef {import("./kept_answers.js").Answer} Answer */
+
+/** What came of an answer, for styles and for the eye; where no choice is what was measured, none could be right. @param {Answer | undefined} answer */
+export function judgement(answer) {
+  if (!answer) return { how: "", sign: "" };
+  return answer.right === null ? { how: "none", sign: "–" } : answer.right ? { how: "right", sign: "✓" } : { how: "wrong", sign: "✗" };
+}
 
 export class ScoreCard {
   /** @param {Page} page */
@@ -31,7 +38,8 @@ export class ScoreCard {
     const { answers } = page.record;
     const right = steps.filter((step) => answers[step.id]?.right).length;
     this.title.textContent = page.text("lesson.score");
-    this.said.textContent = page.text("lesson.score.said", { right, n: steps.length });
+    const none = steps.filter((step) => answers[step.id]?.right === null).length; // to which nothing could be right
+    this.said.textContent = page.text("lesson.score.said", { right, n: steps.length - none });
     this.heads.replaceChildren(...["question", "guess", "measured", "verdict"].map((key) => el("th", "", page.text(`lesson.score.${key}`))));
     this.rows.replaceChildren(...steps.map((step) => this.row(step)));
     this.download.textContent = page.text("lesson.download");
@@ -49,8 +57,9 @@ export class ScoreCard {
     const question = el("th", "", step.question[page.frame.lang]);
     if (!answer) return el("tr", "", question, Object.assign(el("td", "", page.text("lesson.score.open")), { colSpan: 3 }));
     const near = answer.right || !answer.score ? "" : ` ${page.text("lesson.score.near", { percent: Math.round(100 * answer.score) })}`;
-    const mark = el("td", "", `${answer.right === null ? "–" : answer.right ? "✓" : "✗"}${near}`);
-    mark.dataset.judged = answer.right ? "right" : "wrong";
+    const { how, sign } = judgement(answer);
+    const mark = el("td", "", `${sign}${near}`);
+    mark.dataset.judged = how;
     const { lang } = page.frame;
     // of a line its two ends: all of it is in the file
     const brief = (/** @type {string} */ said) => (step.predict.kind === "line" ? said.replace(/^([^,]*),.*, ([^,]*)$/, "$1 → $2") : said);

@@ -95,9 +95,7 @@ export class StepView {
   hop() {
     const { way, run } = this.result;
     if (!this.graph || !way) return;
-    /** @type {(guess: [string, number | null]) => import("../widgets/arrow_graph.js").Guess} */
-    const told = ([text, p]) => ({ text, p });
-    this.graph.show({ id: run, prompt: way.prompt, guesses: way.steps.map(told), said: told(way.said) });
+    this.graph.show({ id: run, prompt: way.prompt, guesses: way.steps, said: way.said });
   }
 
   // --- words ---------------------------------------------------------------------------------------------------------
@@ -202,20 +200,29 @@ export class StepView {
 
   async judge() {
     const { guess } = this.prediction;
-    const { result } = this;
-    const judged = await this.page.frame.ask("judge", { run: result.run, guess });
+    const { page, result } = this;
+    const judged = await page.frame.ask("judge", { run: result.run, guess });
+    if (page.view !== this || result !== this.result) return; // it was left, or is run again
     if (judged?.kind !== "judged") {
-      if (judged?.kind === "gone") this.page.say(this.text("lesson.gone"), true);
+      this.again();
+      if (!page.bad) page.say(this.text(judged ? "lesson.gone" : "lesson.unjudged"), true);
       return;
     }
     const first = !this.judged;
     this.judged = judged;
     this.prediction.close();
-    if (first) this.page.answered(this.step, guess, judged, result.made_with);
+    if (first) page.answered(this.step, guess, judged, result.made_with);
     this.outcomeWords();
     this.show();
     if (first) this.heading.focus({ preventScroll: true });
     if (first) this.outcome.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  /** What was run cannot be judged any more: the step is as before its run. */
+  again() {
+    this.result = null;
+    if (this.blind) /** @type {any} */ (this.prediction).forget();
+    this.show();
   }
 
   // --- what is shown -------------------------------------------------------------------------------------------------

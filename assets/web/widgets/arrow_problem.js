@@ -1,6 +1,8 @@
 // Problems of the task "follow the arrows", as loopviz/train/arrows.py makes them: `b>c f>a a>b ... f?`. Where a node ends is
 // worked out here by following the arrows, and tests hold that to the task's own answers. Nothing here draws.
 
+import { cut, shuffled } from "../core/dom.js";
+
 /** @typedef {[string, string]} Arrow from, to */
 /** @typedef {{ arrows: Arrow[], start: string | null }} Problem the arrows in their order, and the node asked about, once there is one */
 /** @typedef {{ nodes: number, arrows: number, hops: number }} Task what the model was trained on: letters, arrows a problem, the deepest chain */
@@ -26,7 +28,7 @@ export function parse(prompt, { nodes }) {
   for (const word of prompt.split(/\s+/).filter(Boolean)) {
     const [, from, to] = /^(\w)>(\w)$/.exec(word) ?? [];
     const [, asked] = /^(\w)\?$/.exec(word) ?? [];
-    if (![from ?? asked, to ?? asked].every((name) => names.includes(name))) return none("word", { word: word.slice(0, 24), last: names[nodes - 1] });
+    if (![from ?? asked, to ?? asked].every((name) => names.includes(name))) return none("word", { word: cut(word, 24), last: names[nodes - 1] });
     if (problem.start !== null) return none(asked ? "questions" : "after", { start: problem.start, word });
     if (asked) problem.start = asked;
     else if (from === to) return none("self", { node: from });
@@ -105,20 +107,6 @@ export function moves(arrows, start, guesses, { nodes }) {
     at = said;
     return { node: said, kind: said === from ? "stay" : leads.get(from) === said ? "hop" : "jump", from };
   });
-}
-
-/**
- * Shuffled in place.
- * @template T
- * @param {T[]} list
- * @param {() => number} random
- */
-function shuffled(list, random) {
-  for (let i = list.length - 1; i > 0; i--) {
-    const j = Math.floor(random() * (i + 1));
-    [list[i], list[j]] = [list[j], list[i]];
-  }
-  return list;
 }
 
 /**

@@ -23,7 +23,7 @@ QUERIES: Mapping[str, str] = {
     "name": "name",  # of who answers, or of a class
     "look": "__theme",
 }  # the last one is Gradio's
-OWN_LESSON = "own"  # behind the # of an address, where no server sees it: a teacher's own lesson, packed
+OWN_LESSON = "own"  # behind the # of an address, which no browser sends: a teacher's own lesson, packed
 CHECK = "check"  # behind the # of Explore's address: the check of the instrument is asked for
 FOOTER = "lv-foot"  # the class of every page's foot
 # What a browser remembers. The language is written as it is, the rest as JSON.

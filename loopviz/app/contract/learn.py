@@ -73,6 +73,7 @@ class OpenedLesson(TypedDict):
     kind: Literal["lesson"]
     lesson: Union[Lesson, None]  # noqa: UP007
     source: str  # of one that is not ours: its JSON
+    key: str  # under which a browser keeps the answers to it
     models: list[str]  # that it needs
     faults: list[LessonFault]
 

@@ -1,4 +1,7 @@
-"""A teacher's own lesson in a link: its JSON, packed, behind the address's # where no server sees it; and links as QR codes."""
+"""A teacher's own lesson in a link: its JSON, packed, behind the address's #, which no browser sends; and links as QR codes.
+
+The page that is opened by it asks its server to unpack and check it.
+"""
 
 from __future__ import annotations
 

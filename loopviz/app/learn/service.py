@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -161,8 +163,10 @@ class Lessons:
 
     @staticmethod
     def _opened(lesson: Lesson | None, source: str, faults: list[dict[str, str]]) -> str:
-        needed = [] if lesson is None else models(lesson)
-        return dumps({"kind": "lesson", "lesson": lesson, "source": source, "models": needed, "faults": faults})
+        needed, key = ([], "") if lesson is None else (models(lesson), _key(lesson, bool(source)))
+        return dumps(
+            {"kind": "lesson", "lesson": lesson, "source": source, "key": key, "models": needed, "faults": faults}
+        )
 
     def model(self, question: Any) -> str:
         """`{model, lang, linked, look}`: where a model is, as on the Lab."""
@@ -229,6 +233,14 @@ class Lessons:
     def answers(self, question: Any) -> str:
         """A file of answers: `{"name", "data"}`, base64."""
         return dumps(answer_file.file_of(read(question, contract.AnswersAsked, self.room.profile.question_bytes)))
+
+
+def _key(lesson: Lesson, own: bool) -> str:
+    """Under which a browser keeps the answers to a lesson: two of teachers' own may have one id, and are two lessons."""
+    if not own:
+        return lesson["id"]
+    digest = hashlib.sha256(json.dumps(lesson, sort_keys=True).encode()).hexdigest()
+    return f"{contract.OWN_LESSON}:{lesson['id']}:{digest[:32]}"
 
 
 # --- words --------------------------------------------------------------------------------------------------------------

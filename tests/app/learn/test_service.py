@@ -125,6 +125,18 @@ def test_a_lesson_in_a_link_is_opened_and_names_no_model_that_nobody_chose(lesso
     assert ask(lessons, "lesson", lang="en", source=json.dumps(foreign))["models"] == ["tiny", "someone/model"]
 
 
+def test_two_own_lessons_of_one_id_share_no_answers_and_one_written_otherwise_is_the_same(lessons: Lessons) -> None:
+    def key(source: str, **by: Any) -> str:
+        return ask(lessons, "lesson", lang="en", **({"source": source} | by))["key"]
+
+    other = toy()
+    step(other, "count")["predict"]["choices"].reverse()
+    assert key(json.dumps(toy())) != key(json.dumps(other))
+    assert key(json.dumps(toy())) == key(json.dumps(toy(), indent=3, ensure_ascii=False))
+    assert key(json.dumps(toy())) == key("", word=lesson_link.pack(json.dumps(toy())))
+    assert key(json.dumps(bundled()["arrows"])) != key("", id="arrows") == "arrows"
+
+
 @pytest.mark.parametrize("word", ["", "x", "1!", "1AAAA"])
 def test_a_damaged_link_is_told(lessons: Lessons, word: str) -> None:
     answer = ask(lessons, "lesson", lang="zh", word=word)
