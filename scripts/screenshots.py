@@ -37,16 +37,10 @@ def first_sight(page: Any, url: str) -> None:
     still(page)
 
 
-def held_word(page: Any, url: str) -> None:
-    """A word held in the recorded run, in Chinese: the one that took most loops."""
+def panels(page: Any, url: str) -> None:
+    """The open group of panels, in Chinese."""
     page.goto(url + "?lang=zh")
     page.wait_for_selector(READY)
-    page.evaluate("""() => { const { page } = document.querySelector('.lv');
-      const loops = page.tokens.map((row) => row[3] ? 0 : row[1][0]);
-      page.look({ token: loops.indexOf(Math.max(...loops)) }); }""")
-    page.wait_for_function(
-        "() => { const { page } = document.querySelector('.lv'); return !page.looking && page.epoch > 0; }"
-    )
     still(page)
     page.evaluate("document.querySelector('.lv-grid').scrollIntoView()")
     page.wait_for_timeout(1500)
@@ -122,7 +116,7 @@ def preview(page: Any, url: str) -> None:
 
 SHOTS: dict[str, tuple[Callable[[Any, str], None], dict[str, Any]]] = {
     "explore": (first_sight, {"viewport": WIDE}),
-    "explore-dark-zh": (held_word, {"viewport": WIDE, "color_scheme": "dark"}),
+    "explore-dark-zh": (panels, {"viewport": WIDE, "color_scheme": "dark"}),
     "arrows": (arrows, {"viewport": WIDE}),
     "preview": (preview, {"viewport": {"width": 1200, "height": 630}}),
     "phone": (first_sight, {"viewport": {"width": 390, "height": 1250}, "has_touch": True, "is_mobile": True}),
