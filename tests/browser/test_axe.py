@@ -51,10 +51,10 @@ def opened(browser: Browser) -> Page:
     return page
 
 
-def findings(page: Page) -> list[str]:
-    """What axe finds, a line an element."""
+def findings(page: Page, within: str | None = None) -> list[str]:
+    """What axe finds, a line an element; `within`: in a part of the page alone, where all else was looked at before."""
     found = []
-    for broken in AXE.run(page, options=OPTIONS).response["violations"]:
+    for broken in AXE.run(page, context=within, options=OPTIONS).response["violations"]:
         if broken["impact"] not in SERIOUS and broken["id"] not in ALSO:
             continue
         for node in broken["nodes"]:
@@ -65,13 +65,13 @@ def findings(page: Page) -> list[str]:
     return found
 
 
-def passes(page: Page) -> None:
+def passes(page: Page, within: str | None = None) -> None:
     """In light and in dark; no colour is on its way from one to the other."""
     page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important }")
     found = []
     for _ in range(2):
         look = "dark" if page.evaluate("document.body.classList.contains('dark')") else "light"
-        found += [f"{look}: {one}" for one in findings(page)]
+        found += [f"{look}: {one}" for one in findings(page, within)]
         turned(page)
     assert not found, f"{len(found)} findings:\n" + "\n".join(found[:60])
 
@@ -97,6 +97,30 @@ def test_a_word_held_and_every_group_of_settings_open(explore: Page) -> None:
     explore.wait_for_function(STILL)
     explore.evaluate("document.querySelectorAll('.lv-panel details').forEach((node) => (node.open = true))")
     passes(explore)
+
+
+def test_glossary_tour_and_a_run_in_the_arrow_playground(explore: Page) -> None:
+    explore.click("#lv-learn .lv-glossary-open")
+    explore.wait_for_selector(".lv-glossary section")
+    passes(explore, ".lv-glossary")
+    explore.keyboard.press("Escape")
+    explore.click("#lv-learn .lv-tour-open")
+    explore.wait_for_selector(".lv-tour")
+    explore.wait_for_function(STILL)
+    passes(explore, ".lv-tour")
+    explore.keyboard.press("Escape")
+    explore.fill("#ctl-model input", "arrows-loop")
+    explore.press("#ctl-model input", "Enter")
+    explore.wait_for_selector(".lv-arrows-svg")
+    explore.wait_for_function("() => document.querySelector('#ctl-max_loop_count input').value === '24'")
+    before = explore.evaluate("document.querySelector('.lv').dataset.run")
+    explore.click("#lv-run")
+    explore.wait_for_function(
+        "(before) => { const d = document.querySelector('.lv').dataset; return d.run !== before && d.end; }", arg=before
+    )
+    explore.wait_for_selector(".lv-arrows-hops .lv-chip")
+    explore.wait_for_function(STILL)
+    passes(explore, ".lv-arrows-place")
 
 
 RUNS = {

@@ -75,7 +75,8 @@ export function name(node, label, hint = label) {
 export function scrollable(node, label) {
   node.setAttribute("role", "group");
   node.setAttribute("aria-label", label);
-  new ResizeObserver(() => (node.tabIndex = node.scrollWidth > node.clientWidth + 1 ? 0 : -1)).observe(node);
+  const over = () => node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight;
+  new ResizeObserver(() => (node.tabIndex = over() ? 0 : -1)).observe(node);
 }
 
 /** Fill `{name}` places of our own texts; of one thing in the singular, as loopviz.figures.labels.fill. */
