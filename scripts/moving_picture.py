@@ -94,7 +94,8 @@ def main() -> int:
         film = frames(page, url)
         at, below = (page.locator(part).first.bounding_box() for part in (".lv-hero", ".lv-row"))
         browser.close()
-    assert at is not None and below is not None
+    assert at is not None
+    assert below is not None
     box = (int(at["x"]) - MARGIN, int(at["y"]), int(at["x"] + at["width"]) + MARGIN, int(below["y"]))
     pictures, stands = thinned(film)
     for quality in QUALITIES:

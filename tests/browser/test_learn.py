@@ -243,6 +243,9 @@ def test_on_a_phone_nothing_runs_over_the_edge(visit: Callable[..., Page]) -> No
     page = visit("?lesson=arrows&name=7B", at="learn", viewport={"width": 390, "height": 844}, has_touch=True)
     page.wait_for_selector('.lv-page[data-lesson="arrows"] .lv-choice-entry')
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.wait_for_selector(".lv-step svg")  # the picture of arrows, which comes later than the words below it
+    top = "document.querySelector('.lv-lesson').getBoundingClientRect().top"
+    assert page.evaluate(f"{top} >= -1"), "the question is read first"
     page.locator(".lv-choice-entry").nth(2).tap()
     page.locator(".lv-step .lv-go:visible").tap()
     expect(page.locator(".lv-verdict")).to_have_text("Right.")
