@@ -9,7 +9,8 @@ panel the median over the first and over the last tokens of the run, of
 * `ms`: CPU of `panel.patch` in the server, and of writing its ops as they are sent;
 * `bytes`: those ops as sent, packed JSON (loopviz.app.sessions.messages), before any compression.
 
-The last rows are all panels together, as a page with all of them on pays it: what is made, and what goes over the wire,
+`hero` is what stands above them, the strip of guesses and the ring, with how large its messages are on a line of their own.
+The last rows are all of these together, as a page with all of them on pays it: what is made, and what goes over the wire,
 where each message continues the gzip stream of a run's own line (loopviz.app.explore.event_stream).
 """
 
@@ -43,6 +44,7 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+HERO, HERO_ALONE = "hero", "hero, on a line of its own"
 Costs = dict[str, list[tuple[float, int]]]  # by end of the run ("first", "last"): (CPU ms, bytes) of each token
 
 
@@ -50,7 +52,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Costs], Costs]:
     """What each panel costs, by name; and what squeezing their messages adds to the time and makes of the bytes."""
     from loopviz.app.explore.event_stream import squeezer
     from loopviz.app.sessions.messages import dumps, pack
-    from loopviz.panels import PANELS, Focus
+    from loopviz.panels import PANELS, Focus, hero
     from loopviz.trace import EXTRAS, Trace
     from tests.trace.synthetic import make_meta, random_frames
 
@@ -60,22 +62,27 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Costs], Costs]:
     # past the prompt, whose tokens come together, and the first fit of the trajectory's axes
     starts = {"first": 12, "last": options.tokens - EDGE}
     grown = {end: Trace(meta, frames[:at]) for end, at in starts.items()}
-    found: dict[str, Costs] = {name: {end: [] for end in starts} for name in PANELS}
+    patches = {HERO: hero.patch} | {name: panel.patch for name, panel in PANELS.items()}
+    found: dict[str, Costs] = {name: {end: [] for end in starts} for name in [*patches, HERO_ALONE]}
     line: Costs = {end: [] for end in starts}
-    squeeze = {end: squeezer() for end in starts}
-    for panel in PANELS.values():  # their memories of a run are made as it goes, not at its end
+    squeeze, alone = ({end: squeezer() for end in starts} for _ in range(2))
+    for patch in patches.values():  # their memories of a run are made as it goes, not at its end
         for at, trace in zip(starts.values(), grown.values(), strict=True):
-            panel.patch(Trace(meta, trace.frames[:-1]), frames[at - 1], focus)
-            panel.patch(trace, frames[at], focus)
+            patch(Trace(meta, trace.frames[:-1]), frames[at - 1], focus)
+            patch(trace, frames[at], focus)
     for i in range(EDGE):  # both ends in turn: what else the machine does falls on both
         for end, at in starts.items():
             message = []
-            for name, panel in PANELS.items():
+            for name, patch in patches.items():
                 began = time.process_time_ns()
-                ops = panel.patch(grown[end], frames[at + i], focus)
+                ops = patch(grown[end], frames[at + i], focus)
                 sent = dumps(pack(ops)).encode() if ops else b""
                 found[name][end].append(((time.process_time_ns() - began) / 1e6, len(sent)))
                 message.append(sent)
+            began = time.process_time_ns()
+            size = len(alone[end](message[0]))
+            made = found[HERO][end][-1][0]
+            found[HERO_ALONE][end].append((made + (time.process_time_ns() - began) / 1e6, size))
             began = time.process_time_ns()
             size = len(squeeze[end](b"".join(message)))
             line[end].append(((time.process_time_ns() - began) / 1e6, size))
@@ -93,7 +100,7 @@ def main() -> None:
     whole = {
         end: [
             tuple(map(sum, zip(*of_token, strict=True)))
-            for of_token in zip(*(p[end] for p in found.values()), strict=True)
+            for of_token in zip(*(p[end] for name, p in found.items() if name != HERO_ALONE), strict=True)
         ]
         for end in ("first", "last")
     }
@@ -105,7 +112,7 @@ def main() -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     rows = sorted(found.items(), key=lambda row: -statistics.median(ms for ms, _ in row[1]["last"]))
-    for name, ends in [*rows, ("all panels", whole), ("on the wire", wire)]:
+    for name, ends in [*rows, ("all together", whole), ("on the wire", wire)]:
         ms, size = ({end: statistics.median(pair[i] for pair in ends[end]) for end in ends} for i in (0, 1))
         growth = f"{ms['last'] / ms['first']:.2f}" if ms["first"] else "-"
         cells = (f"{ms['first']:.2f}", f"{ms['last']:.2f}", f"{size['first']:,.0f}", f"{size['last']:,.0f}", growth)
