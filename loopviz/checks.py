@@ -160,6 +160,9 @@ RULES: Mapping[str, str] = MappingProxyType(
         "lesson_one_token": "the prompt has one token, and none after it to be predicted; write a longer one",
         "lesson_no_arrows": "the first run's prompt is no problem of arrows, such as a>b b>c a?: letters a to p, at most one arrow "
         "from each, the question last; write one, or leave the picture out",
+        "lesson_table": "a run with a task gives a table, of which cells are measured, and nothing else is; other runs have none",
+        "lesson_no_row": "none of the table's {n} rows has these values; name a row that is there",
+        "lesson_no_number": "there is no number in this column of that row; name another",
         "lesson_cut_short": "ended before its prompt was read; run it again",
     }
 )

@@ -28,7 +28,7 @@ from loopviz.checks import (
     shortened,
 )
 from loopviz.engine import limits
-from loopviz.lessons import schema
+from loopviz.lessons import schema, tables
 from loopviz.lessons.measurements import MEASUREMENTS, kind_of
 from loopviz.lessons.schema import (
     ChoicePrediction,
@@ -247,7 +247,7 @@ def _step(step: LessonStep, path: str) -> Iterator[FieldError]:
             yield from _words(f"{path}.{name}", step[name])
     yield from _part(step, path)
     first = next(iter(step["runs"].values()), None)
-    if "picture" in step and first is not None and not is_arrows(first["prompt"]):
+    if "picture" in step and first is not None and ("task" in first or not is_arrows(first["prompt"])):
         yield _fault(f"{path}.picture", step["picture"], "lesson_no_arrows")
     yield from _predict(step["predict"], step, f"{path}.predict")
     yield from _words(f"{path}.why", step["why"], step["measure"])
@@ -276,6 +276,14 @@ def _part(part: Part, path: str) -> Iterator[FieldError]:
         for key in ("run", "other"):
             if key in one and one[key] not in runs:
                 yield _unknown(f"{at}.{key}", one[key], "lesson_run", runs)
+        run = runs.get(one["run"])
+        if run is not None and ("task" in run) != (one["what"] == tables.CELL):
+            yield _fault(f"{at}.what", one["what"], "lesson_table")
+        elif run is not None and "task" in run:
+            for field, value, choices in tables.wrong_cell(run, one):
+                yield _fault(f"{at}.{field}", value, "one_of", choices=choices)
+        if "called" in one:
+            yield from _words(f"{at}.called", one["called"])
         for key in one.keys() - {"what", "run", *kind.takes}:
             known = ", ".join(("what", "run", *kind.takes))
             yield FieldError(f"{at}.{key}", ABSENT, "not_a_field", known=known)
@@ -314,6 +322,15 @@ def _run(run: LessonRun, path: str) -> Iterator[FieldError]:
         yield from _words(f"{path}.called", run["called"])
     if "model" in run:
         yield from _line(f"{path}.model", run["model"])
+    if "task" in run:
+        for field, error in tables.wrong(run):
+            shown = None if error.shown is None else _whole(error.shown)[: schema.LONGEST_NAME]
+            yield FieldError(f"{path}.{field}", ABSENT, error.rule, part=error.part, shown=shown, **error.places)
+        return
+    if "params" in run:
+        yield _fault(
+            f"{path}.params", run["params"], "not_a_field", known="prompt, called, model, loop, sampling, task"
+        )
     for name, value in run.get("loop", {}).items():
         at = f"{path}.loop.{_key(name)}"
         field = loop_fields.BY_NAME.get(name)
@@ -366,6 +383,9 @@ def _predict(predict: Prediction, step: LessonStep, path: str) -> Iterator[Field
         yield from _number_of(f"{path}.runs", predict["runs"], 2, schema.MOST_RUNS)
         yield from _once(predict["runs"], f"{path}.runs")
         yield from _apart(predict["runs"], step["runs"], f"{path}.runs")
+        for i, name in enumerate(predict["runs"]):
+            if "task" in step["runs"].get(name, {}):
+                yield _fault(f"{path}.runs[{i}]", name, "lesson_table")
         for i, name in enumerate(predict["runs"]):
             if name not in step["runs"]:
                 yield _unknown(f"{path}.runs[{i}]", name, "lesson_run", step["runs"])

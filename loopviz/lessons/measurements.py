@@ -13,6 +13,7 @@ from typing import Any, Literal, Union
 
 from loopviz.checks import FieldError, shortened
 from loopviz.lessons.schema import LessonMeasure
+from loopviz.lessons.tables import CELL, Table, cell
 from loopviz.trace.packed import decode_states
 from loopviz.trace.schema import Frame
 from loopviz.trace.trace import Trace
@@ -31,11 +32,11 @@ class Measurement:
         take: `take(trace, asked, other)`: the value; `other` is the trace it is compared with, where it is.
         takes: what may be said beside `what` and `run`; `needs`: of these, what must be.
         exits: whether the run must record the exit lens.
-        shown: how a number is written: `loops`, `mean`, `share`, `bytes` or `plain`.
+        shown: how a number is written: `loops`, `mean`, `share`, `bytes`, `table` or `plain`.
     """
 
     kind: Kind
-    take: Callable[[Trace, LessonMeasure, Any], Measured]
+    take: Callable[[Any, LessonMeasure, Any], Measured]
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     exits: bool = False
@@ -48,11 +49,11 @@ def kind_of(asked: LessonMeasure) -> Kind:
     return "number" if kind == "curve" and "loop" in asked else kind
 
 
-def measure(asked: LessonMeasure, traces: Mapping[str, Trace]) -> Measured:
+def measure(asked: LessonMeasure, traces: Mapping[str, Trace | Table]) -> Measured:
     """A measurement of a step's runs.
 
     Args:
-        traces: of the runs that have been made, by name.
+        traces: of the runs that have been made, by name; of a measurement of the Lab its table.
 
     Raises:
         FieldError: the run has nothing to measure there: no such word, no loop, fewer loops.
@@ -267,4 +268,11 @@ MEASUREMENTS: Mapping[str, Measurement] = {
         "number", _orbit, _WORD, shown="loops"
     ),  # after how many loops the state is back; 1: at rest; 0: neither
     "memory": Measurement("number", _memory, shown="bytes"),  # the KV cache at the end
+    CELL: Measurement(  # of a table of the Lab
+        "number",
+        lambda table, asked, other: cell(table, asked),
+        ("column", "row", "called"),
+        ("column", "called"),
+        shown="table",
+    ),
 }

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from loopviz.checks import FieldError, inside
 from loopviz.engine.engine import Engine, Request
+from loopviz.lessons import tables
 from loopviz.lessons.measurements import EXIT, MEASUREMENTS, Measured, measure
 from loopviz.lessons.schema import USUAL_NEW_TOKENS, Lesson, LessonRun, LessonStep, Part
+from loopviz.lessons.tables import Table
 from loopviz.trace.trace import Trace
 
 
@@ -21,11 +23,13 @@ class Planned:
         name: of the run in its step.
         needs: the model that makes it, by name.
         request: what that is asked.
+        measured: where it is a measurement of the Lab in place of a run: as the lesson has it.
     """
 
     name: str
     needs: str
     request: Request
+    measured: LessonRun | None = None
 
 
 def planned(lesson: Lesson, part: Part) -> list[Planned]:
@@ -38,7 +42,8 @@ def _planned(lesson: Lesson, part: Part, name: str, run: LessonRun) -> Planned:
     extras = [EXIT] if any(MEASUREMENTS[one["what"]].exits for one in asked) else []
     loop = {field: tuple(value) if isinstance(value, list) else value for field, value in run.get("loop", {}).items()}
     settings = {"max_new_tokens": USUAL_NEW_TOKENS, **run.get("sampling", {}), "extras": extras}
-    return Planned(name, run.get("model", lesson["model"]), Request(run["prompt"], loop, settings))
+    request = Request(run["prompt"], loop, settings)
+    return Planned(name, run.get("model", lesson["model"]), request, run if "task" in run else None)
 
 
 def models(lesson: Lesson) -> list[str]:
@@ -54,11 +59,17 @@ def part_of(step: LessonStep, what_if: bool) -> Part | None:
 
 def refusal(engine: Engine, run: Planned) -> FieldError | None:
     """Why a model refuses a run's loop, in words that begin with the run."""
+    if run.measured is not None:
+        try:
+            tables.ready(engine, run.measured)
+        except FieldError as refused:
+            return refused.inside(f"runs.{run.name}")
+        return None
     error = next(iter(engine.check(run.request.loop)), None)
     return None if error is None else error.inside(f"runs.{run.name}")
 
 
-def measure_part(part: Part, traces: Mapping[str, Trace]) -> dict[str, Measured]:
+def measure_part(part: Part, traces: Mapping[str, Trace | Table]) -> dict[str, Measured]:
     """Everything that a part measures of its runs.
 
     Raises:
@@ -73,8 +84,15 @@ def measure_part(part: Part, traces: Mapping[str, Trace]) -> dict[str, Measured]
     return found
 
 
-def make(engine: Engine, run: Planned, stop: threading.Event | None = None) -> Generator[Trace, None, None]:
-    """The trace of a run, again after each of its tokens: it is the same one and grows. ValueError as `Engine.start`."""
+def make(engine: Engine, run: Planned, stop: threading.Event | None = None) -> Generator[Trace | Table, None, None]:
+    """The trace of a run, again after each of its tokens: it is the same one and grows; of a measurement its table, after each row.
+
+    Raises:
+        ValueError: as `Engine.start`, or what the measurement refuses.
+    """
+    if run.measured is not None:
+        yield from tables.made(engine, run.measured, stop)
+        return
     handle = engine.start(run.request, stop)
     trace = Trace(handle.meta)
     for frame in handle.frames:
@@ -91,7 +109,7 @@ def play(lesson: Lesson, part: Part, engine_of: Callable[[str], Engine]) -> dict
     Raises:
         ValueError: what a model refuses, or what cannot be measured.
     """
-    traces = {}
+    traces: dict[str, Trace | Table] = {}
     for run in planned(lesson, part):
         engine = engine_of(run.needs)
         if (refused := refusal(engine, run)) is not None:

@@ -46,6 +46,7 @@ What = Literal[
     "same_text",
     "orbit",
     "memory",
+    "cell",
 ]
 
 
@@ -87,6 +88,8 @@ class LessonRun(_LessonRun, total=False):
     model: str  # another one than the lesson's
     loop: dict[str, Any]  # loop fields by name, as in loopviz.loop_fields
     sampling: Sampling
+    task: str  # in place of a run: a measurement of the Lab, by name, on the prompt as its text
+    params: dict[str, Any]  # of that, by name; what is not said is as its size Quick has it
 
 
 class _LessonMeasure(TypedDict):
@@ -101,6 +104,11 @@ class LessonMeasure(_LessonMeasure, total=False):
     nth: int  # which one, where it is there several times
     loop: int  # the number at that loop, instead of one a loop
     other: str  # the name of the run it is compared with
+    column: str  # of a measurement of the Lab: the number that stands in this column
+    row: dict[
+        str, Any
+    ]  # in the row in which these columns have these values (the last of them; without it, the last of all)
+    called: Words  # what that number is
 
 
 # --- what is predicted ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {"en": ("no", "yes"), "zh": ("否", "是
 _QUOTES = "“{}”"
 _ARROW = " → "
 SMALL, LARGE = 0.001, 1e6  # below, and from there on, a number is written with a power of ten
+WHOLE = 999.5  # from there on a number of a table is written to its last digit before the point
 NEARLY_ALL = 99.5  # of a hundred: from there on it is not rounded to all
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -47,6 +48,8 @@ def written(shown: str, value: float) -> str:
         return f"{_share(100 * value)} %"
     if shown == "bytes":
         return f"{int(_fixed(value / 1000, 0)):,} kB"
+    if shown == "table" and abs(value) >= WHOLE:
+        return f"{int(_fixed(value, 0)):,}"
     return _short(value, 3)
 
 

@@ -67,12 +67,15 @@ export interface Lesson {
 
 /** Something measured of a run (see :data:`loopviz.lessons.measurements.MEASUREMENTS`). */
 export interface LessonMeasure {
-  what: "text" | "answer" | "guess" | "guesses" | "settles" | "lost" | "loops" | "mean_loops" | "hardest_word" | "chance" | "change" | "kl" | "perplexity" | "best_loop" | "same_text" | "orbit" | "memory";
+  what: "text" | "answer" | "guess" | "guesses" | "settles" | "lost" | "loops" | "mean_loops" | "hardest_word" | "chance" | "change" | "kl" | "perplexity" | "best_loop" | "same_text" | "orbit" | "memory" | "cell";
   run: string;
   word?: string;
   nth?: number;
   loop?: number;
   other?: string;
+  column?: string;
+  row?: Record<string, any>;
+  called?: Words;
 }
 
 /** A run. What is not said of its loop stays as the model has it. */
@@ -82,6 +85,8 @@ export interface LessonRun {
   model?: string;
   loop?: Record<string, any>;
   sampling?: Sampling;
+  task?: string;
+  params?: Record<string, any>;
 }
 
 /** A question, and what answers it. */
@@ -1231,7 +1236,7 @@ export interface LearnConfig {
   controls: Control[];
   models: string[];
   lessons: LessonEntry[];
-  /** by what is measured, how its numbers are written: loops, mean, share, bytes or plain */
+  /** by what is measured, how its numbers are written: loops, mean, share, bytes, table or plain */
   shown: Record<string, string>;
   /** of several curves */
   colours: string[];

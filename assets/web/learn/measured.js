@@ -11,6 +11,7 @@ import { LoopChart, axisOf } from "./loop_chart.js";
 const RAISED = Object.fromEntries([..."-0123456789"].map((sign, i) => [sign, [..."⁻⁰¹²³⁴⁵⁶⁷⁸⁹"][i]]));
 
 const [SMALL, LARGE] = [0.001, 1e6]; // below, and from there on, a number is written with a power of ten
+const WHOLE = 999.5; // from there on a number of a table is written to its last digit before the point
 const NEARLY_ALL = 99.5; // of a hundred: from there on it is not rounded to all
 
 /** A number of so many digits that count. @param {number} value @param {number} digits */
@@ -34,6 +35,7 @@ export function written(shown, value) {
   if (shown === "mean") return value.toFixed(1);
   if (shown === "share") return `${share(100 * value)} %`;
   if (shown === "bytes") return `${Number((value / 1000).toFixed(0)).toLocaleString("en")} kB`;
+  if (shown === "table" && Math.abs(value) >= WHOLE) return Number(value.toFixed(0)).toLocaleString("en");
   return short(value, 3);
 }
 
@@ -45,7 +47,7 @@ export function written(shown, value) {
  */
 function called(view, part, name) {
   const asked = part.measure[name];
-  const what = view.text(`lesson.what.${asked.what}`, { loop: asked.loop ?? "", word: asked.word ?? "" });
+  const what = asked.called ? view.said(asked.called) : view.text(`lesson.what.${asked.what}`, { loop: asked.loop ?? "", word: asked.word ?? "" });
   const run = part.runs[asked.run]?.called;
   const where = [asked.word && `“${asked.word}”`, asked.loop && view.text("lesson.loop", { n: asked.loop }), run && view.said(run)];
   return [what, ...where.filter(Boolean)].join(" · ");

@@ -146,11 +146,13 @@ export class StepView {
   planned(run) {
     const usual = this.text("lesson.runs.usual");
     const fields = (/** @type {Record<string, any> | undefined} */ of) => Object.entries(of ?? {}).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ") || usual;
+    const how = run.task
+      ? [["lesson.runs.task", run.task], ["lesson.runs.params", Object.keys(run.params ?? {}).length ? fields(run.params) : this.text("lesson.runs.quick")]]
+      : [["lesson.runs.loop", fields(run.loop)], ["lesson.runs.sampling", fields(run.sampling)]];
     const rows = [
       ["lesson.runs.model", run.model ?? this.page.lesson.model],
-      ["lesson.runs.prompt", run.prompt],
-      ["lesson.runs.loop", fields(run.loop)],
-      ["lesson.runs.sampling", fields(run.sampling)],
+      [run.task ? "lesson.runs.text" : "lesson.runs.prompt", run.prompt],
+      ...how,
     ];
     const list = rows.flatMap(([key, value]) => [el("dt", "", this.text(key)), el("dd", "", value)]);
     return el("div", "", ...(run.called ? [el("b", "", this.said(run.called))] : []), el("dl", "", ...list));

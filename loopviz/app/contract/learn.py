@@ -55,7 +55,7 @@ class LearnConfig(ScriptedConfig):
     """What the script of the Learn page is told once."""
 
     lessons: list[LessonEntry]
-    shown: Texts  # by what is measured, how its numbers are written: loops, mean, share, bytes or plain
+    shown: Texts  # by what is measured, how its numbers are written: loops, mean, share, bytes, table or plain
     colours: list[str]  # of several curves
     dashes: list[Literal["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]]
 

@@ -20,6 +20,7 @@ from loopviz.lessons.measurements import Measured, kind_of, stands
 from loopviz.lessons.play import Planned, make, measure_part, part_of
 from loopviz.lessons.schema import Lesson, LessonStep, Part
 from loopviz.lessons.sentences import filled, said
+from loopviz.lessons.tables import Table
 from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
@@ -67,14 +68,14 @@ class Attempt:
         self.keeper: Keeper | None = None  # weighs it as it grows
         self.stop = threading.Event()
         self.finished = threading.Event()
-        self._traces: dict[str, Trace] = {}
+        self._traces: dict[str, Trace | Table] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory it takes: the traces of its runs, until they have been measured."""
         traces = list(self._traces.values())
         held = deep_bytes([self.texts, self.measured, self.made_with, dict(self.lesson)])
-        return held + sum(trace.nbytes for trace in traces)
+        return held + sum(deep_bytes(one.rows) if isinstance(one, Table) else one.nbytes for one in traces)
 
     def halt(self, end: str = "stopped") -> None:
         """End it, as `end` says, in the middle of a pass too."""
@@ -92,14 +93,22 @@ class Attempt:
                     yield
             if self.stop.is_set():
                 return
+            if run.measured is not None:
+                self.done += run.request.settings["max_new_tokens"]
         self.measured = measure_part(self.part, self._traces)
         if "picture" in self.part:
             first = self._traces[self.runs[0][0].name]
+            assert not isinstance(first, Table)  # its prompt is a problem of arrows, and `faults` has seen to the rest
             steps, came = stands(first)
             self.way = {"prompt": first.meta["prompt"], "steps": steps, "said": came}
 
-    def _take(self, run: Planned, trace: Trace) -> None:
+    def _take(self, run: Planned, trace: Trace | Table) -> None:
         """A token more of a run."""
+        if isinstance(trace, Table):
+            self._traces[run.name] = trace
+            self.made_with |= trace.versions
+            self._weigh()
+            return
         if run.name not in self._traces:
             self._traces[run.name] = trace
             self.made_with |= trace.meta["versions"]
@@ -107,6 +116,9 @@ class Attempt:
             self.done += 1
             prompt = sum(len(frame["text"]) for frame in trace.frames[: trace.meta["prompt_tokens"]])
             self.texts[run.name] = trace.text[prompt:]
+        self._weigh()
+
+    def _weigh(self) -> None:
         if self.keeper is not None and not self.keeper.weigh(self):
             self.halt("memory")
 

@@ -25,9 +25,10 @@ from loopviz.engine.engine import Engine
 from loopviz.lessons.bundled import bundled
 from loopviz.lessons.faults import read_lesson
 from loopviz.lessons.play import Planned, models, part_of, planned, refusal
-from loopviz.lessons.schema import LONGEST_FILE, Lesson, LessonStep, Prediction
+from loopviz.lessons.schema import LONGEST_FILE, Lesson, LessonRun, LessonStep, Prediction
 from loopviz.lessons.sentences import number as written
 from loopviz.lessons.sentences import said
+from loopviz.lessons.tables import ready
 from loopviz.lessons.verdict import Verdict, judge, right_choice
 
 GONE = dumps({"kind": "gone"})
@@ -83,6 +84,10 @@ class Try(Job):
             engine = loaded if run.needs == self.model else self._other(run.needs)
             if (refused := refusal(engine, run)) is not None:
                 raise refused
+            if run.measured is not None:
+                self._check_measurement(run.measured, engine)
+                self.making.append((run, engine))
+                continue
             chat = bool(run.request.settings.get("chat"))
             if chat and not engine.describe().chats:
                 raise Refused(st.Problem("chat", text(self.lang, "refused.chat")))
@@ -90,6 +95,14 @@ class Try(Job):
             asked.append((engine, run.request, engine.prompt_tokens(run.request.prompt, chat=chat)))
         if (problem := bounds.of_requests(asked, self.service.room.profile, self.lang)) is not None:
             raise Refused(problem)
+
+    def _check_measurement(self, run: LessonRun, engine: Engine) -> None:
+        """Refuse a measurement that is more than the server's limits allow."""
+        task, subject, params = ready(engine, run)
+        try:
+            bounds.check_measurement(task, subject, params, engine, self.service.room.profile, self.lang)
+        except bounds.TooMuch as error:
+            raise Refused(st.Problem(error.control or "step", str(error))) from None
 
     def _other(self, model: str) -> Engine:
         return self.service.room.get(model, self.lang, self.start.over.is_set)
