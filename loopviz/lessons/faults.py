@@ -328,9 +328,8 @@ def _run(run: LessonRun, path: str) -> Iterator[FieldError]:
             yield FieldError(f"{path}.{field}", ABSENT, error.rule, part=error.part, shown=shown, **error.places)
         return
     if "params" in run:
-        yield _fault(
-            f"{path}.params", run["params"], "not_a_field", known="prompt, called, model, loop, sampling, task"
-        )
+        known = "prompt, called, model, loop, sampling, task"
+        yield FieldError(f"{path}.params", ABSENT, "not_a_field", known=known)
     for name, value in run.get("loop", {}).items():
         at = f"{path}.loop.{_key(name)}"
         field = loop_fields.BY_NAME.get(name)

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from loopviz.checks import FieldError, finite
+from loopviz.checks import ABSENT, FieldError, finite
 from loopviz.lessons.schema import LessonMeasure, LessonRun
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def wrong(run: LessonRun) -> Iterator[tuple[str, FieldError]]:
         "sampling",
     ):  # a measurement's loop is one of its parameters, and it says by itself what it writes
         if name in run:
-            yield name, FieldError(name, run[name], "not_a_field", known="prompt, called, model, task, params")  # type: ignore[literal-required]
+            yield name, FieldError(name, ABSENT, "not_a_field", known="prompt, called, model, task, params")
     fields = known[run["task"]].params.__dataclass_fields__
     said = run.get("params", {})
     files = [name for name in said if name in fields and fields[name].metadata["kind"] in ("text", "file")]
     for name in files:  # a stranger's lesson names no file of this machine; the text is the prompt
         offered = ", ".join(one for one in fields if fields[one].metadata["kind"] not in ("text", "file"))
-        yield f"params.{name}", FieldError(name, said[name], "not_a_field", known=offered)
+        yield f"params.{name}", FieldError(name, ABSENT, "not_a_field", known=offered)
     if files:
         return
     try:

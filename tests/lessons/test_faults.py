@@ -101,6 +101,30 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], None], str, str]] = {
         put("steps[4].predict.right.of", ["ones", "ones"]), "steps[4].predict.right.of[1]", "lesson_twice",
     ),
     "a measurement shown twice": (put("steps[0].show", ["loops", "loops"]), "steps[0].show[1]", "lesson_twice"),
+    "a measurement of the Lab that is none": (put("steps[5].runs.norms.task", "weather"), "steps[5].runs.norms.task", "one_of"),
+    "a measurement of the Lab that needs a file": (put("steps[5].runs.norms.task", "prompts"), "steps[5].runs.norms.task", "one_of"),
+    "a parameter of it that is none": (put("steps[5].runs.norms.params.colour", 1), "steps[5].runs.norms.params.colour", "no_parameter"),
+    "a parameter of it beyond its end": (put("steps[5].runs.norms.params.loops", 0), "steps[5].runs.norms.params.loops", "whole_from"),
+    "a file of the machine that plays it": (
+        put("steps[5].runs.norms.params.file", "/etc/passwd"), "steps[5].runs.norms.params.file", "not_a_field",
+    ),
+    "a second text": (put("steps[5].runs.norms.params.text", "x"), "steps[5].runs.norms.params.text", "not_a_field"),
+    "a loop beside a measurement": (put("steps[5].runs.norms.loop", {}), "steps[5].runs.norms.loop", "not_a_field"),
+    "parameters of a run": (put("steps[0].runs.run.params", {}), "steps[0].runs.run.params", "not_a_field"),
+    "a column that the table has not": (put("steps[5].measure.batch.column", "mood"), "steps[5].measure.batch.column", "one_of"),
+    "a row by a column that it has not": (put("steps[5].measure.batch.row.mood", 1), "steps[5].measure.batch.row.mood", "one_of"),
+    "a number without words": (cut("steps[5].measure.batch.called"), "steps[5].measure.batch.called", "missing"),
+    "a cell of a run": (
+        put("steps[0].measure.loops", {"what": "cell", "run": "run", "column": "x", "called": {"en": "x", "zh": "中"}}),
+        "steps[0].measure.loops.what", "lesson_table",
+    ),
+    "what is no cell of a table": (
+        put("steps[5].measure.tokens", {"what": "loops", "run": "norms"}), "steps[5].measure.tokens.what", "lesson_table",
+    ),
+    "a table among texts": (
+        put("steps[3].runs.one", {"prompt": "x", "task": "lora_count", "called": {"en": "x", "zh": "中"}}),
+        "steps[3].predict.runs[0]", "lesson_table",
+    ),
     "a format of tomorrow": (put("format", 2), "format", "one_of"),
 }  # fmt: skip
 

@@ -89,6 +89,29 @@ _TOY: dict[str, Any] = {
             "measure": {"ones": {"what": "loops", "run": "one"}, "fours": {"what": "loops", "run": "four"}},
             "why": words("{ones} and {fours}."),
         },
+        {
+            "id": "table",
+            "question": words("How far apart are the norms?"),
+            "predict": {
+                "kind": "choice",
+                "choices": [{"text": words("near"), "high": 1}, {"text": words("far"), "low": 2}],
+                "right": {"rule": "between", "of": ["batch"]},
+            },
+            "runs": {
+                "norms": {
+                    "prompt": "Once upon a time",
+                    "task": "norms",
+                    "params": {"loops": 2, "loop": {"loop_layers": [1, 1]}},
+                },
+            },
+            "measure": {
+                "batch": {
+                    "what": "cell", "run": "norms", "column": "angle", "row": {"norm": "batch", "place": 2}, "called": words("degrees"),
+                },
+                "tokens": {"what": "cell", "run": "norms", "column": "tokens", "called": words("tokens")},
+            },
+            "why": words("{batch} degrees over {tokens} tokens."),
+        },
     ],
 }  # fmt: skip
 

@@ -58,6 +58,7 @@ def _run(subject: Subject, params: SizesParams) -> Iterator[Row]:
     looped = shape.calls / shape.layers
     yield {
         **own,
+        "parameters": sum(weight.numel() for weight in subject.model.parameters()),
         "kv_bytes": HALF * shape.kv_bytes / shape.itemsize,
         "runs": shape.calls,
         "gflop": (_layers_gflop(view.config, params.context) * looped) + _head_gflop(view.config),

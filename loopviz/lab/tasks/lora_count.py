@@ -46,7 +46,7 @@ def _work(subject: Subject, params: LoraParams) -> Work:
 
 def _run(subject: Subject, params: LoraParams) -> Iterator[Row]:
     config = subject.model.config
-    all_weights = families.parameters(config)
+    all_weights = sum(weight.numel() for weight in subject.model.parameters())
     rows, columns = ARTICLE
     for rank in params.ranks:
         made = families.lora_parameters(rows, columns, rank)

@@ -41,7 +41,7 @@ def test_published_sizes_by_hand() -> None:
     assert largest["group"] == 16
 
 
-LOOP = {"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 4}
+LOOP = {"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 4, "loop_norm": True}
 
 
 @pytest.mark.parametrize(("loop", "runs"), [({}, 5), (LOOP, 11)])

@@ -12,7 +12,7 @@ from tests.lab.subject import subject
 TASK = TASKS["lora_count"]
 
 
-@pytest.mark.parametrize("loop", [{}, {"loop_layers": (1, 3), "loop_count": 7}])
+@pytest.mark.parametrize("loop", [{}, {"loop_layers": (1, 3), "loop_count": 7, "loop_norm": True}])
 @pytest.mark.parametrize("rank", [1, 5, 13])
 def test_counts_are_those_of_pairs_of_matrices_however_often_a_layer_loops(loop: dict, rank: int) -> None:
     tiny = subject(**loop)
