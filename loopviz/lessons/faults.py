@@ -33,6 +33,7 @@ from loopviz.lessons.measurements import MEASUREMENTS, kind_of
 from loopviz.lessons.schema import (
     ChoicePrediction,
     Lesson,
+    LessonMeasure,
     LessonRun,
     LessonStep,
     LinePrediction,
@@ -276,12 +277,8 @@ def _part(part: Part, path: str) -> Iterator[FieldError]:
         for key in ("run", "other"):
             if key in one and one[key] not in runs:
                 yield _unknown(f"{at}.{key}", one[key], "lesson_run", runs)
-        run = runs.get(one["run"])
-        if run is not None and ("task" in run) != (one["what"] == tables.CELL):
-            yield _fault(f"{at}.what", one["what"], "lesson_table")
-        elif run is not None and "task" in run:
-            for field, value, choices in tables.wrong_cell(run, one):
-                yield _fault(f"{at}.{field}", value, "one_of", choices=choices)
+        if one["run"] in runs:
+            yield from _cell(one, runs[one["run"]], at)
         if "called" in one:
             yield from _words(f"{at}.called", one["called"])
         for key in one.keys() - {"what", "run", *kind.takes}:
@@ -323,9 +320,7 @@ def _run(run: LessonRun, path: str) -> Iterator[FieldError]:
     if "model" in run:
         yield from _line(f"{path}.model", run["model"])
     if "task" in run:
-        for field, error in tables.wrong(run):
-            shown = None if error.shown is None else _whole(error.shown)[: schema.LONGEST_NAME]
-            yield FieldError(f"{path}.{field}", ABSENT, error.rule, part=error.part, shown=shown, **error.places)
+        yield from _task(run, path)
         return
     if "params" in run:
         known = "prompt, called, model, loop, sampling, task"
@@ -344,6 +339,25 @@ def _run(run: LessonRun, path: str) -> Iterator[FieldError]:
         if name in _SAMPLING:
             low, high, whole = _SAMPLING[name]
             yield from _said(check_whole if whole else check_real, f"{path}.sampling.{name}", value, low, high)
+
+
+def _task(run: LessonRun, path: str) -> Iterator[FieldError]:
+    """Of a run that is a measurement of the Lab."""
+    for field, error in tables.wrong(run):
+        way = ".".join(map(_key, field.split(".")))
+        shown = None if error.shown is None else _whole(shortened(error.shown))
+        places: dict[str, Any] = dict(error.places)
+        yield FieldError(f"{path}.{way}", ABSENT, error.rule, shown=shown, **places)
+
+
+def _cell(asked: LessonMeasure, run: LessonRun, path: str) -> Iterator[FieldError]:
+    """That cells are asked of tables, and of columns that these have."""
+    if ("task" in run) != (asked["what"] == tables.CELL):
+        yield _fault(f"{path}.what", asked["what"], "lesson_table")
+    elif "task" in run:
+        for field, name, known in tables.wrong_cell(run, asked):
+            where = field if field == "column" else f"row.{_key(name)}"
+            yield _fault(f"{path}.{where}", name, "one_of", choices=known)
 
 
 _SAMPLING: Mapping[str, tuple[Any, Any, bool]] = {

@@ -8,6 +8,7 @@ measured of it is a cell (`what: "cell"`): the number in a column of the row in 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,12 @@ def tasks() -> Mapping[str, Task]:
     from loopviz.lab import TASKS
 
     other = {"csv", "prompt", "pairs"}
-    return {name: task for name, task in TASKS.items() if not other & set(task.params.__dataclass_fields__)}
+    return {name: task for name, task in TASKS.items() if not other & fields_of(task).keys()}
+
+
+def fields_of(task: Task) -> dict[str, Any]:
+    """Its parameters, each with its metadata."""
+    return {thing.name: thing for thing in dataclasses.fields(task.params)}
 
 
 def params_of(task: Task, run: LessonRun) -> Any:
@@ -52,7 +58,7 @@ def params_of(task: Task, run: LessonRun) -> Any:
     """
     from loopviz.lab.task import params_from_json
 
-    known = task.params.__dataclass_fields__
+    known = fields_of(task)
     values = dict(task.sizes[0].values) if task.sizes else {}
     values |= {"text": run["prompt"]} if "text" in known else {}
     return params_from_json(task.params, values | run.get("params", {}))
@@ -70,7 +76,7 @@ def wrong(run: LessonRun) -> Iterator[tuple[str, FieldError]]:
     ):  # a measurement's loop is one of its parameters, and it says by itself what it writes
         if name in run:
             yield name, FieldError(name, ABSENT, "not_a_field", known="prompt, called, model, task, params")
-    fields = known[run["task"]].params.__dataclass_fields__
+    fields = fields_of(known[run["task"]])
     said = run.get("params", {})
     files = [name for name in said if name in fields and fields[name].metadata["kind"] in ("text", "file")]
     for name in files:  # a stranger's lesson names no file of this machine; the text is the prompt

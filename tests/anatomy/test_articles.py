@@ -264,6 +264,24 @@ def test_article_4_complex_and_rotate_half_are_one_rotation():
     torch.testing.assert_close(rope.rotate_halves(x, frequencies, places)[..., order], pairs)
 
 
+@pytest.mark.parametrize("turn", [rope.rotate_halves, rope.rotate_pairs])
+def test_article_4_scores_depend_on_the_difference_of_positions_alone(turn):
+    """m and n enter g(q, k, m - n) by their difference, in both forms."""
+    frequencies, q, k = (
+        rotary_frequencies(configuration(head_dim=6)).double(),
+        random(6).double(),
+        random(6, seed=1).double(),
+    )
+
+    def score(m: int, n: int) -> float:
+        at = torch.tensor([m, n])
+        return float((turn(q.expand(2, 6), frequencies, at)[0] * turn(k.expand(2, 6), frequencies, at)[1]).sum())
+
+    for m, n in ((7, 3), (3, 7), (9, 9)):
+        assert score(m, n) == pytest.approx(score(m + 20, n + 20), abs=1e-12)
+    assert score(7, 3) != pytest.approx(score(8, 3), abs=1e-3), "and on nothing less"
+
+
 # -- 4: SwiGLU ---------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +342,32 @@ def test_article_4_grouped_queries_cut_the_cache_by_the_group():
     assert families.kv_bytes(many) == 2 * families.kv_bytes(grouped) == 4 * families.kv_bytes(one)
 
 
+def test_article_4_multi_query_projection_of_768_by_960():
+    """Wqkv of 768 and 8 heads: d_model + 2 head_dim = 960 rows, queries of 768, a key and a value of 96 for all."""
+    config = configuration(
+        hidden_size=768, num_attention_heads=8, num_key_value_heads=1, head_dim=None, num_hidden_layers=1
+    )
+    with torch.device("meta"):
+        attention = LlamaForCausalLM(config).model.layers[0].self_attn
+    rows = [getattr(attention, name).weight.shape for name in ("q_proj", "k_proj", "v_proj")]
+    assert rows == [(768, 768), (96, 768), (96, 768)]
+    assert sum(shape[0] for shape in rows) == 768 + 2 * 96 == 960
+
+
+def test_article_4_nine_steps_read_45_tokens_without_a_cache_and_9_with_one():
+    """[SOS] Love that can quickly seize the gentle heart: at step t a pass over t tokens, or over the newest alone."""
+    _, ours = pair(configuration())
+    ids, past, read = tokens(1, 9), KVCache(), {"anew": 0, "kept": 0}
+    with torch.no_grad():
+        for t in range(1, 10):
+            _, whole = ours(ids[:, :t])
+            _, new = ours(ids[:, t - 1 : t], past=past)
+            read["anew"] += whole.shape[1]
+            read["kept"] += new.shape[1]
+            torch.testing.assert_close(new[:, -1], whole[:, -1])
+    assert read == {"anew": 45, "kept": 9}
+
+
 # -- 4: LoRA -----------------------------------------------------------------------------------------------------------
 
 
@@ -337,3 +381,11 @@ def test_article_4_lora_of_rank_16_on_7b():
     """lora_A 4096 to 16 and lora_B 16 to 4096, at q, k, v and o of 32 layers."""
     assert families.lora_parameters(4096, 4096, 16) == 16 * 4096 + 4096 * 16
     assert families.lora_total(SIZES["LLaMA 7B"], 16) == 32 * 4 * 2 * 16 * 4096 == 16_777_216
+
+
+def test_article_4_lora_of_rank_8_on_768_by_768():
+    """W_A (768, 8) and W_B (8, 768): 12,288 numbers beside 589,824, and x W_A W_B has the shape of x W."""
+    a, b, x = random(768, 8), random(8, 768, seed=1), random(3, 768, seed=2)
+    assert families.lora_parameters(768, 768, 8) == a.numel() + b.numel() == 12_288
+    assert (x @ (a @ b)).shape == (x @ torch.empty(768, 768)).shape
+    torch.testing.assert_close(x @ (a @ b), (x @ a) @ b, rtol=1e-3, atol=1e-2)

@@ -212,7 +212,7 @@ NUMBERS = [
 def test_a_number_is_written_by_the_page_as_by_the_server(scripts: Page) -> None:
     cases = [
         [shown, value]
-        for shown in ("loops", "mean", "share", "bytes", "plain")
+        for shown in ("loops", "mean", "share", "bytes", "table", "plain")
         for value in NUMBERS
         if shown == "plain" or 0 <= value < 1e9
     ]
