@@ -399,7 +399,6 @@ def test_weights_are_read_once_for_however_many_words() -> None:
         cached = 4 * 2 * 8 * (2 * 4 * 64) * (16 + tokens)
         assert measured("weights", "bytes")[name] == weights + cached
     assert measured("weights", "operations")["one"] == pytest.approx(0.5, abs=0.01)
-    assert measured("weights", "time")["together"] < measured("weights", "time")["alone"] / 2
 
 
 def test_lora_is_counted_of_two_thin_matrices() -> None:
