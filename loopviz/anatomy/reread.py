@@ -21,6 +21,8 @@ from loopviz.trace.packed import decode_states
 
 HALF = 2.0**-11  # float16 keeps a number to this share of itself
 LEAST_HALF = 2.0**-25  # and below 2^-14 to this
+ROUNDING = 1.1  # of these units: its own rounding, and a little of the model's
+NORMS = 1e-3  # of a norm, which is recorded wider
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Agreement:
     states: float | None
     norm: float | None
     logprob: float | None
+
+    @property
+    def is_the_runs(self) -> bool:
+        """Whether what was read is what the run recorded, to rounding."""
+        close = self.states is None or self.states <= ROUNDING
+        return self.steps and close and (self.norm is None or self.norm < NORMS)
 
 
 class Reread:
@@ -68,6 +76,11 @@ class Reread:
         self._cache = LoopCache(self._view.config)
         self._read = 0  # tokens in the cache
         self._changes = list(self._trace.meta.get("changes", ()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values of what has been read."""
+        return self._cache.occupancy().bytes_allocated
 
     def probe(self, position: int) -> Probed:
         """Everything of one token. What comes before it is read first, as far as it has not been.

@@ -1,14 +1,12 @@
 """The stages of a decoder layer, in the order in which they run: what each is called, computes, and gave for a token.
 
-A :class:`Stage` knows which tensors of a :class:`loopviz.anatomy.probe.LayerRun` it made, the axes they have, its formula, and the
-function of `llama.py` that computes it; :func:`facts` are the numbers that go with it in words. Nothing here runs a model.
+Their list is :mod:`loopviz.anatomy.stage_list`; :func:`facts` are the numbers that go with one in words. Nothing here runs a model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,133 +14,12 @@ from torch import Tensor
 
 from .llama import LlamaRMSNorm, rotary_frequencies
 from .probe import LayerRun, StepRun
+from .stage_list import BETAS
+from .stage_list import BY_NAME as BY_NAME
+from .stage_list import STAGES as STAGES
+from .stage_list import Stage as Stage
 
 Facts = dict[str, float]
-_LLAMA = "loopviz.anatomy.llama:"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a layer.
-
-    Attributes:
-        name: its own, and the key of its words.
-        tensors: what it made, as a `LayerRun` calls it; the first is the one to draw.
-        axes: of the first tensor, by letter: H state, N query heads, K key/value heads, D width of a head, S columns, F MLP.
-        formula: in TeX.
-        code: the function that computes it, `module:name`.
-        reads: the stages whose results it takes.
-    """
-
-    name: str
-    tensors: tuple[str, ...]
-    axes: tuple[str, ...]
-    formula: str
-    code: str
-    reads: tuple[str, ...]
-
-
-STAGES: tuple[Stage, ...] = (
-    Stage("state", ("state",), ("H",), r"x", _LLAMA + "LlamaDecoderLayer.forward", ()),
-    Stage(
-        "norm",
-        ("normed",),
-        ("H",),
-        r"\hat x = g \odot \frac{x}{\mathrm{rms}(x)},\quad \mathrm{rms}(x) = \sqrt{\tfrac1H \textstyle\sum_i x_i^2 + \epsilon}",
-        _LLAMA + "LlamaRMSNorm.forward",
-        ("state",),
-    ),
-    Stage("query", ("query",), ("N", "D"), r"q = W_q \hat x", _LLAMA + "LlamaAttention.forward", ("norm",)),
-    Stage("key", ("key",), ("K", "D"), r"k = W_k \hat x", _LLAMA + "LlamaAttention.forward", ("norm",)),
-    Stage("value", ("value",), ("K", "D"), r"v = W_v \hat x", _LLAMA + "LlamaAttention.forward", ("norm",)),
-    Stage(
-        "rope",
-        ("turned",),
-        ("N", "D"),
-        r"(a, b)_i \mapsto (a \cos t\theta_i - b \sin t\theta_i,\; b \cos t\theta_i + a \sin t\theta_i),\quad \theta_i = \theta^{-2i/D}",
-        _LLAMA + "rotate",
-        ("query", "key"),
-    ),
-    Stage(
-        "keys",
-        ("keys", "values"),
-        ("K", "S", "D"),
-        r"K = [k_0 \dots k_t],\; V = [v_0 \dots v_t]",
-        _LLAMA + "KVCache.append",
-        ("rope", "value"),
-    ),
-    Stage(
-        "scores",
-        ("scores", "visible"),
-        ("N", "S"),
-        r"e_{n,p} = \frac{q_n \cdot k_{\lfloor nK/N \rfloor, p}}{\sqrt D}",
-        _LLAMA + "repeat_kv",
-        ("rope", "keys"),
-    ),
-    Stage(
-        "weights",
-        ("weights",),
-        ("N", "S"),
-        r"a_{n,p} = \frac{\exp e_{n,p}}{\sum_{p' \le t} \exp e_{n,p'}}",
-        _LLAMA + "LlamaAttention.forward",
-        ("scores",),
-    ),
-    Stage(
-        "mixed",
-        ("mixed",),
-        ("N", "D"),
-        r"z_n = \sum_p a_{n,p}\, v_{\lfloor nK/N \rfloor, p}",
-        _LLAMA + "LlamaAttention.forward",
-        ("weights", "keys"),
-    ),
-    Stage("attended", ("attended",), ("H",), r"W_o [z_1 \dots z_N]", _LLAMA + "LlamaAttention.forward", ("mixed",)),
-    Stage(
-        "between",
-        ("between",),
-        ("H",),
-        r"x' = x + \mathrm{attention}(\hat x)",
-        _LLAMA + "LlamaDecoderLayer.forward",
-        ("state", "attended"),
-    ),
-    Stage(
-        "norm_mlp",
-        ("normed_between",),
-        ("H",),
-        r"\hat x' = g' \odot \frac{x'}{\mathrm{rms}(x')}",
-        _LLAMA + "LlamaRMSNorm.forward",
-        ("between",),
-    ),
-    Stage("gate", ("gate",), ("F",), r"u = W_{gate}\, \hat x'", _LLAMA + "LlamaMLP.forward", ("norm_mlp",)),
-    Stage(
-        "swish",
-        ("swish", "gate"),
-        ("F",),
-        r"\mathrm{swish}_\beta(u) = u\,\sigma(\beta u),\quad \beta = 1",
-        _LLAMA + "LlamaMLP.forward",
-        ("gate",),
-    ),
-    Stage("up", ("up",), ("F",), r"w = W_{up}\, \hat x'", _LLAMA + "LlamaMLP.forward", ("norm_mlp",)),
-    Stage(
-        "product",
-        ("product",),
-        ("F",),
-        r"\mathrm{swish}(u) \odot w",
-        _LLAMA + "LlamaMLP.forward",
-        ("swish", "up"),
-    ),
-    Stage("down", ("down",), ("H",), r"W_{down}(\cdot)", _LLAMA + "LlamaMLP.forward", ("product",)),
-    Stage(
-        "result",
-        ("result",),
-        ("H",),
-        r"y = x' + \mathrm{mlp}(\hat x')",
-        _LLAMA + "LlamaDecoderLayer.forward",
-        ("between", "down"),
-    ),
-)
-BY_NAME: Mapping[str, Stage] = {stage.name: stage for stage in STAGES}
-
-BETAS = (0.1, 1.0, 10.0)  # of swish, as the article draws it: towards a line, as in a Llama, towards ReLU
 
 
 def shape_of(stage: Stage, run: LayerRun) -> dict[str, int]:
@@ -171,18 +48,20 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def moves(before: Tensor, added: Tensor) -> Facts:
-    """How far something that is added moves a state: norms, the ratio, and the angle between the state before and after."""
+    """How far something that is added moves a state: norms (before, of what is added, after), the ratio, and the angle between
+    the state before and after."""
     start, step = float(before.double().norm()), float(added.double().norm())
     turn = cosine(before, before + added)
     return {
         "state_norm": start,
         "added_norm": step,
+        "after_norm": float((before.double() + added.double()).norm()),
         "ratio": step / start if start else math.nan,
         "degrees": math.nan if math.isnan(turn) else math.degrees(math.acos(max(-1.0, min(1.0, turn)))),
     }
 
 
-def _norm_facts(x: Tensor) -> Facts:
+def norm_facts(x: Tensor) -> Facts:
     plain = x.double() / rms(x) if rms(x) else x.double()
     layered = layer_norm(x)
     return {
@@ -197,7 +76,7 @@ def _attention_facts(run: LayerRun) -> Facts:
     weights = run.weights.double()
     entropy = -torch.special.xlogy(weights, weights).sum(-1)  # [N]
     positions, _ = run.columns()
-    here = weights[:, positions.to(weights.device) == run.past + _row_of(run)].sum(-1)
+    here = weights[:, positions.to(weights.device) == run.past + row_of(run)].sum(-1)
     first = weights[:, positions.to(weights.device) == 0].sum(-1)
     return {
         "seen": float(run.visible.sum()),
@@ -207,7 +86,7 @@ def _attention_facts(run: LayerRun) -> Facts:
     }
 
 
-def _row_of(run: LayerRun) -> int:
+def row_of(run: LayerRun) -> int:
     """Which of the pass's tokens the run is of: the last one it sees."""
     positions, _ = run.columns()
     return int(positions[run.visible.cpu()].max()) - run.past
@@ -237,8 +116,8 @@ def _product_facts(run: LayerRun) -> Facts:
 
 _FACTS: Mapping[str, Callable[[LayerRun], Facts]] = {
     "state": lambda run: {"norm": float(run.state.double().norm())},
-    "norm": lambda run: _norm_facts(run.state),
-    "norm_mlp": lambda run: _norm_facts(run.between),
+    "norm": lambda run: norm_facts(run.state),
+    "norm_mlp": lambda run: norm_facts(run.between),
     "weights": _attention_facts,
     "mixed": _mixed_facts,
     "between": lambda run: moves(run.state, run.attended),

@@ -17,6 +17,7 @@ from loopviz.app import controls as st
 from loopviz.app.contract import PAGES as PAGES  # a page is named `nav.<name>` in the texts
 from loopviz.app.contract import QUERIES
 from loopviz.app.server.assets import asset_url
+from loopviz.app.server.source_code import locate as locate
 from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.faults import guarded, kinds, unforeseen
 from loopviz.app.sessions.messages import dumps, wire
@@ -26,7 +27,7 @@ from loopviz.figures import theme, toolbar
 
 # Of all texts, those that are about other pages' things.
 _ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.")
-_OWN = {"lesson.": "learn"}  # texts that are one page's alone, by how their keys begin
+_OWN = {"lesson.": "learn", "anatomy.": "anatomy"}  # texts that are one page's alone, by how their keys begin
 
 # What the place says when its script cannot be had: nobody has told the page its language then but the address, or the browser.
 JS_LOST = f"""(error) => {{

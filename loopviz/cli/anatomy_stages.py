@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from loopviz.anatomy.reread import Agreement
     from loopviz.trace import Trace
 
-ROUNDING = 1.1  # units of float16, in which states are recorded: its own rounding, and a little of the model's
-
 
 def add_parser(parts: Any) -> None:
     """Add the sub-command to `anatomy`'s parser."""
@@ -70,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     print(_head(trace, probed, found))
     print(_verdict(agreement) + "\n")
     print(_stages(found))
-    return 0 if _is_the_runs(agreement) else 1
+    return 0 if agreement.is_the_runs else 1
 
 
 def _chosen(probed: Probed, trace: Trace, layer: int | None, step: int | None) -> LayerRun:
@@ -98,11 +96,6 @@ def _head(trace: Trace, probed: Probed, run: LayerRun) -> str:
     return f"token {probed.position} {frame['text']!r}, layer {run.layer}{step}; attention sees {int(run.visible.sum())} keys"
 
 
-def _is_the_runs(agreement: Agreement) -> bool:
-    close = agreement.states is None or agreement.states <= ROUNDING
-    return agreement.steps and close and (agreement.norm is None or agreement.norm < 1e-3)
-
-
 def _verdict(agreement: Agreement) -> str:
     if not agreement.steps:
         return "not the run's: the loop took other steps, or stopped for another reason"
@@ -113,7 +106,7 @@ def _verdict(agreement: Agreement) -> str:
         said.append(f"norms within {agreement.norm:.1e}")
     if agreement.logprob is not None:
         said.append(f"log-probability of the next token within {agreement.logprob:.1e} nats")
-    first = "the run's" if _is_the_runs(agreement) else "not the run's"
+    first = "the run's" if agreement.is_the_runs else "not the run's"
     return f"{first}: as many loop steps for the same reason; {'; '.join(said) or 'nothing more was recorded'}"
 
 

@@ -3,6 +3,7 @@
     loaded.describe()               what a page says of the model, before anything runs
     loaded.check(loop)              what it refuses of loop settings
     loaded.start(request)           a run: its Meta, its Frames, a wheel and a brake
+    loaded.read_again(trace)        a finished run's tokens read again: all that a layer computed for one of them
 
 An engine is of one model, and whoever holds it keeps the model. :class:`loopviz.engine.local.LocalEngine` is that of a model
 in this process; another process, or a cluster, is reached by the same methods, for nothing of a model passes them: a
@@ -22,9 +23,10 @@ from loopviz.checks import FieldError
 from loopviz.engine.work import Rate, Shape
 
 if TYPE_CHECKING:
+    from loopviz.anatomy.picture import Array, Beside, LayerPicture, TokenPicture
     from loopviz.model.block import LoopBlock
     from loopviz.model.checkpoints.errors import Note
-    from loopviz.trace import Frame
+    from loopviz.trace import Frame, Trace
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,57 @@ class Handle:
     stop: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What the next token would be drawn from.
+
+    Attributes:
+        rows: of the likeliest tokens by the model's own logits: text, logit, its share of all at temperature 1, and its chance of being
+            drawn, 0 where it is left out.
+        kept: tokens that can be drawn, of the `vocabulary`.
+    """
+
+    rows: tuple[tuple[str, float, float, float], ...]
+    kept: int
+    vocabulary: int
+
+
+class TokenReading(Protocol):
+    """A token that was read again, until another is. Each method raises ValueError once it is let go of."""
+
+    picture: TokenPicture
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+
+    def layer(self, layer: int, step: int) -> LayerPicture:
+        """A layer in a loop step (0: of a layer that does not loop); ValueError where it did not run."""
+
+    def beside(self, layer: int, step: int, other: int) -> Beside:
+        """Two loop steps of a layer; ValueError where it did not run."""
+
+    def distances(self, layer: int, step: int, head: int, column: int, most: int) -> Array:
+        """What a query head would score with a column's key at distances 0 to `most`; ValueError for what is not there."""
+
+    def draw(self, temperature: float, top_k: int, top_p: float) -> Draw:
+        """What the next token would be drawn from; ValueError for settings that are none."""
+
+
+class Reading(Protocol):
+    """A finished run that its model reads again. It holds one token's tensors at a time; its methods take turns."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds now."""
+
+    def need(self, position: int) -> int:
+        """Bytes that :meth:`read` takes at most."""
+
+    def read(self, position: int, stop: threading.Event) -> TokenReading | None:
+        """A token; the one before is let go of. None once `stop` is set; ValueError outside the run."""
+
+
 class Engine(Protocol):
     """One model, to be described, asked and run. Its methods may be called from any thread."""
 
@@ -147,6 +200,13 @@ class Engine(Protocol):
 
         Raises:
             ValueError: here, not at the first Frame: loop fields, settings or a prompt that are refused.
+        """
+
+    def read_again(self, trace: Trace) -> Reading:
+        """Read a finished run's tokens again, as the run read them. Nothing is computed yet.
+
+        Raises:
+            ValueError: a run that this model cannot have made, or that ended within its prompt.
         """
 
     def rate(self, *, doubted: bool = False) -> Rate:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import FieldError
-from loopviz.engine.engine import Description, Engine, Handle, LoadLimits, Prepared, Request
+from loopviz.engine.engine import Description, Engine, Handle, LoadLimits, Prepared, Reading, Request
 from loopviz.engine.pieces import chat_text, decode, encode, encode_prompt
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
@@ -31,6 +31,7 @@ from loopviz.model.exit_lens import direct_lens_misleads
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+    from loopviz.trace import Trace
 
 CUTS = 8  # tries at the end of a text: what the template adds, and what the cut changed, are known only afterwards
 
@@ -127,6 +128,12 @@ class LocalEngine:
         which = (view, self.tokenizer, request.prompt, settings)
         meta = run_meta(*which, model_name=request.name or None, steering=steering)
         return Handle(meta, stream(*which, stop=stop, steering=steering), steering.set_loop, stop.set)
+
+    def read_again(self, trace: Trace) -> Reading:
+        """A finished run's tokens, read again by the model; raises as :class:`loopviz.engine.reading.LocalReading`."""
+        from loopviz.engine.reading import LocalReading
+
+        return LocalReading(self.model, self.tokenizer, trace)
 
     # -- its words -----------------------------------------------------------------------------------------------------
 

@@ -63,6 +63,9 @@ PAGES: dict[str, dict[str, str]] = {
 _CIVIDIS = ("#123570", "#3B496C", "#575D6D", "#707173", "#8A8678", "#A59C74", "#C3B369", "#E1CC55", "#FEE838")
 SCALE: list[list[float | str]] = [[i / (len(_CIVIDIS) - 1), colour] for i, colour in enumerate(_CIVIDIS)]
 
+# Of numbers of either sign, each stronger the further from 0: the ends of the common blue to orange, told apart by every vision.
+SIGNS: dict[str, str] = {"below": "#0072B2", "above": "#D55E00"}
+
 # Of it the half that words can stand on: black has a contrast of 4.5:1 or more with every one of these, in both looks.
 ON_SCALE = "#000000"
 LIGHT_SCALE: list[list[float | str]] = [[i / 4, colour] for i, colour in enumerate(_CIVIDIS[4:])]

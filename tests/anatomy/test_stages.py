@@ -77,7 +77,7 @@ def test_facts_by_hand():
 def test_a_state_of_zeros_has_no_angle_and_raises_nothing():
     zero = torch.zeros(8, dtype=torch.float64)
     assert math.isnan(stages.moves(zero, torch.ones(8))["degrees"])
-    assert stages._norm_facts(zero)["rms"] == 0
+    assert stages.norm_facts(zero)["rms"] == 0
 
 
 @given(seed=st.integers(0, 999), query_at=st.integers(0, 120), key_at=st.integers(0, 120), shift=st.integers(0, 400))

@@ -16,6 +16,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from loopviz.app import contract
+from loopviz.app.anatomy.page import data as anatomy_data
+from loopviz.app.anatomy.service import Anatomy
 from loopviz.app.compare.page import _data as compare_data
 from loopviz.app.compare.service import Comparisons
 from loopviz.app.controls import settings as st
@@ -124,7 +126,7 @@ def test_a_page_says_asks_and_hears_by_one_list_each() -> None:
     assert contract.PAGES.keys() == contract.MESSAGES.keys() == contract.QUESTIONS.keys() == contract.EVENTS.keys()
     service = Service(ModelRoom("none"), Registry())
     asked = {"explore": service.questions, "compare": Comparisons(service), "lab": Laboratory(service)}
-    asked["learn"] = Lessons(service)
+    asked |= {"learn": Lessons(service), "anatomy": Anatomy(service)}
     for page, questions in contract.QUESTIONS.items():
         assert all(callable(getattr(asked[page], name)) for name in questions)
 
@@ -230,6 +232,7 @@ def test_explore_says_what_the_contract_states(service: Service, lang: str) -> N
     assert heard.ask(questions, "advance", **way, **{"from": 2, "to": None, "split": True})["kind"] == "steps"
     assert heard.ask(questions, "advance", **way, **{"from": 4, "to": 2, "split": False})["kind"] == "snapshot"
     assert heard.ask(questions, "explain", run=run, focus={"token": 3, "lang": lang}, shown=None)["explained"]["text"]
+    heard.ask(questions, "carry", run=run)
     heard.ask(questions, "text_until", run=run, token=2, piece=" and")
     assert heard.ask(questions, "guesses", run=run, token=2)["steps"]
     asking = {"lang": lang, "again": False, "linked": False, "look": False}
@@ -322,6 +325,30 @@ def test_learn_says_what_the_contract_states(service: Service, lang: str) -> Non
     for kind in contract.ANSWER_FILES:
         heard.ask(lessons, "answers", kind=kind, **same)
     heard.ask(lessons, "stop", ticket=None)
+    heard.everything()
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_anatomy_says_what_the_contract_states(service: Service, lang: str) -> None:
+    heard, anatomy = Heard("anatomy"), Anatomy(service)
+    heard.message(anatomy_data(service.room))
+    *_, last = map(unwire, service.run("Once", _values() | {"max_new_tokens": 3}, lang, "me"))
+    heard.ask(anatomy, "show", run=last["run"], lang=lang)
+    assert json.loads(service.questions.carry(json.dumps({"run": last["run"]}))) == {"kind": "ok"}
+    assert heard.ask(anatomy, "show", run=last["run"], lang=lang)["kind"] == "run"
+    begin = {"lang": lang, "ticket": "t1", "n": 1, "run": last["run"], "token": 2}
+    contract.check(begin, (contract.Dissect,), "begin")
+    look = heard.run(anatomy.run(begin, "you"))[-1]["look"]
+    heard.run(anatomy.run({**begin, "token": 99, "n": 2}, "they"))
+    where = {"look": look, "layer": 1, "step": 1, "lang": lang}
+    heard.ask(anatomy, "layer", **where)
+    heard.ask(anatomy, "layer", **{**where, "layer": 99})
+    heard.ask(anatomy, "layer", **{**where, "look": None})
+    heard.ask(anatomy, "beside", **where, other=2)
+    heard.ask(anatomy, "distance", **where, head=0, column=0, most=4)
+    heard.ask(anatomy, "draw", look=look, temperature=1.0, top_k=0, top_p=1.0, lang=lang)
+    heard.ask(anatomy, "model", model="tiny", lang=lang, look=False)
+    heard.ask(anatomy, "stop", ticket=None)
     heard.everything()
 
 

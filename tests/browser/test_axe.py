@@ -130,14 +130,16 @@ RUNS = {
 
 
 @pytest.mark.parametrize("lang", LANGS)
-@pytest.mark.parametrize("at", RUNS)
+@pytest.mark.parametrize("at", ["anatomy", *RUNS])
 def test_a_page_as_it_opens_and_when_what_it_ran_has_ended(browser: Browser, url: str, at: str, lang: str) -> None:
     page = opened(browser)
     page.goto(f"{url}{at}?lang={lang}")
     page.wait_for_selector('.lv-page[data-ready="1"]')
+    if at == "anatomy":
+        page.wait_for_selector('.lv-page[data-drawn="true"]')
     page.evaluate("document.querySelectorAll('.lv details').forEach((node) => (node.open = true))")
     passes(page)
-    if lang == RUNS[at]:
+    if lang == RUNS.get(at):
         page.wait_for_selector('.lv-page[data-model="ready"]')
         if at == "compare":
             page.locator("[data-field=max_new_tokens] input").fill("8")

@@ -167,7 +167,13 @@ def test_s4_the_head_s_line_is_whole_or_not_there(visit: Visit, size: tuple[int,
 
 
 def test_a21_headings_come_in_order(visit: Visit) -> None:
-    for page in (visit(), visit(at="compare"), visit(at="lab"), visit("?lesson=arrows", at="learn")):
+    for page in (
+        visit(),
+        visit(at="anatomy"),
+        visit(at="compare"),
+        visit(at="lab"),
+        visit("?lesson=arrows", at="learn"),
+    ):
         levels = page.evaluate(
             "[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].filter((node) => !node.closest('dialog')).map((node) => +node.localName[1])"
         )
@@ -185,11 +191,11 @@ def test_a21_every_control_has_a_name_of_its_own(visit: Visit) -> None:
     unnamed = """[...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, textarea, [role=button]')].filter((node) =>
       node.checkVisibility() && !node.closest('.lv-away') && !(node.getAttribute('aria-label') || node.getAttribute('aria-labelledby') || node.title
       || node.labels?.length || /[\\p{L}\\p{N}]/u.test(node.textContent))).map((node) => node.outerHTML.slice(0, 160))"""
-    for one in (page, visit(at="compare"), visit(at="lab"), visit("?lesson=arrows", at="learn")):
+    for one in (page, visit(at="anatomy"), visit(at="compare"), visit(at="lab"), visit("?lesson=arrows", at="learn")):
         assert one.evaluate(unnamed) == []
 
 
-@pytest.mark.parametrize("at", ["", "learn", "compare", "lab"])
+@pytest.mark.parametrize("at", ["", "learn", "anatomy", "compare", "lab"])
 def test_a21_all_can_be_reached_by_tab_and_seen_to_be(visit: Visit, at: str) -> None:
     page = visit(at=at)
     wanted = page.evaluate("""() => { const seen = [...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, textarea, summary')]

@@ -62,5 +62,35 @@ class Elsewhere:
 
         return Handle(meta, frames(), self._asking("steer", inner.steer), inner.stop)
 
+    def read_again(self, trace: Any) -> Any:
+        self.asked.append("read_again")
+        try:
+            return _ReadElsewhere(self._engine.read_again(again(trace)))
+        except ValueError as error:
+            raise again(error) from None
+
+
+class _ReadElsewhere:
+    """A run read again, or a token of it, at the other end: methods and attributes alike, through a pickle."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return again(found)
+
+        def ask(*args: Any) -> Any:
+            try:
+                if name == "read":  # whose stop is this end's
+                    token = found(*args)
+                    return None if token is None else _ReadElsewhere(token)
+                return again(found(*again(args)))
+            except ValueError as error:
+                raise again(error) from None
+
+        return ask
+
 
 METHODS = ("describe", "check", "rate", "prompt_tokens", "tokens", "end_of", "unread_share")

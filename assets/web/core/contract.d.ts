@@ -3,8 +3,9 @@
 export const OPS: { readonly set: 0; readonly append: 1; readonly splice: 2; };
 export const SMALL_DRAWS: readonly ["bar", "heatmap", "scatter"];
 export const RECORDED: "recorded";
-export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly compare: "./compare"; readonly lab: "./lab"; };
-export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task: "task"; readonly lesson: "lesson"; readonly name: "name"; readonly look: "__theme"; };
+export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly anatomy: "./anatomy"; readonly compare: "./compare"; readonly lab: "./lab"; };
+export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task: "task"; readonly lesson: "lesson"; readonly name: "name"; readonly token: "token"; readonly layer: "layer"; readonly step: "step"; readonly stage: "stage"; readonly beside: "beside"; readonly look: "__theme"; };
+export const TAKEN: "run";
 export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
@@ -555,6 +556,11 @@ export interface Advance {
   split: boolean;
 }
 
+/** A run goes along to another page. */
+export interface Carry {
+  run: string | null;
+}
+
 /** A run's text to go on from: all of it, or up to and with `token`, and then `piece`. */
 export interface TextUntil {
   run: string | null;
@@ -709,7 +715,7 @@ export interface Control {
 /** What the script of a page beside Explore is told once, in both languages. */
 export interface ScriptedConfig {
   kind: "config";
-  page: "learn" | "explore" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -790,7 +796,7 @@ export interface RecordedCards {
 /** What the script of the Compare page is told once. */
 export interface CompareConfig {
   kind: "config";
-  page: "learn" | "explore" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1028,7 +1034,7 @@ export interface Samples {
 /** What the script of the Lab page is told once. */
 export interface LabConfig {
   kind: "config";
-  page: "learn" | "explore" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1227,7 +1233,7 @@ export interface LessonEntry {
 /** What the script of the Learn page is told once. */
 export interface LearnConfig {
   kind: "config";
-  page: "learn" | "explore" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1411,6 +1417,211 @@ export interface AnswersAsked {
   answers: LessonAnswer[];
 }
 
+/** A stage of the way through a decoder layer, or before the first (embedding) or after the last. */
+export interface AnatomyStage {
+  /** its words: `anatomy.stage.<name>` */
+  name: string;
+  /** the first is the one to draw */
+  tensors: string[];
+  /** of that one, by letter */
+  axes: string[];
+  /** MathML */
+  formula: string;
+  /** stages */
+  reads: string[];
+  code: Place;
+  /** a layer; else it is of the token */
+  within: boolean;
+}
+
+/** What the script of the Anatomy page is told once. */
+export interface AnatomyConfig {
+  kind: "config";
+  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
+  pages: Record<string, string>;
+  languages: Record<string, string>;
+  texts: Record<string, Record<string, string>>;
+  toolbar: Record<string, Record<string, string>>;
+  templates: Templates;
+  controls: Control[];
+  models: string[];
+  stages: AnatomyStage[];
+  /** of swish, as it is drawn */
+  betas: number[];
+  /** of a number `below` and `above` 0 */
+  colours: Record<string, string>;
+  /** functions and classes of llama.py in their order; their words: `anatomy.article.<name>` */
+  article: Place[];
+}
+
+/** A tensor: float16, little-endian, base64, each times `scale`; NaN is a number that is not finite. */
+export interface PackedNumbers {
+  shape: number[];
+  scale: number;
+  data: string;
+}
+
+/** An answer: a run, before any of it is read again. */
+export interface AnatomyRun {
+  kind: "run";
+  run: string;
+  /** by which name it is had */
+  model: string;
+  called: string;
+  /** a file names the model, and the visitor is asked before it is loaded */
+  linked: boolean;
+  about: string;
+  layers: number;
+  /** first and last layer, most loop steps */
+  blocks: [number, number, number][];
+  /** text, loops, whether of the prompt */
+  tokens: ([string, number, 0 | 1])[];
+  next: string;
+  palette: (string | null)[];
+  /** the token to open on */
+  telling: number;
+}
+
+/** How what was read again stands to what the run recorded: :class:`loopviz.anatomy.reread.Agreement`. */
+export interface Agreement {
+  steps: boolean;
+  /** in units of float16's rounding */
+  states: number | null;
+  norm: number | null;
+  logprob: number | null;
+  is_the_runs: boolean;
+}
+
+/** A token that was read again. */
+export interface AnatomyToken {
+  kind: "token";
+  look: string;
+  run: string;
+  ticket: string;
+  token: number;
+  /** layer, block or -1, loop step: in their order */
+  runs: [number, number, number][];
+  reasons: string[];
+  steps: (Record<string, number | null>)[];
+  agreement: Agreement;
+  tensors: Record<string, PackedNumbers>;
+  /** of how many neighbours a number is the largest */
+  each: Record<string, number>;
+  facts: Record<string, Record<string, number | null>>;
+}
+
+/** Which columns attention could read, and which of them are shown. */
+export interface ShownColumns {
+  total: number;
+  seen: number;
+  /** among all */
+  places: number[];
+  positions: number[];
+  slots: number[];
+  visible: boolean[];
+  /** places among those shown */
+  keys: number[];
+  /** by query head, of its weights what is shown */
+  share: number[];
+}
+
+/** An answer: a layer in a loop step. */
+export interface AnatomyLayer {
+  kind: "layer";
+  layer: number;
+  block: number;
+  step: number;
+  tensors: Record<string, PackedNumbers>;
+  each: Record<string, number>;
+  columns: ShownColumns;
+  facts: Record<string, Record<string, number | null>>;
+  /** radians by which each pair of a head turns at every position */
+  frequencies: number[];
+  position: number;
+  shapes: Record<string, Record<string, number>>;
+}
+
+/** An answer: two loop steps of a layer, by stage the cosine of their tensors and the relative change. */
+export interface AnatomyBeside {
+  kind: "beside";
+  stages: Record<string, (number | null)[] | null>;
+}
+
+/** An answer: a score at each distance from 0 on. */
+export interface AnatomyDistance {
+  kind: "distance";
+  scores: PackedNumbers;
+}
+
+/** An answer: what the next token would be drawn from. */
+export interface AnatomyDraw {
+  kind: "draw";
+  /** text, logit, its share, its chance of being drawn */
+  rows: ([string, number | null, number | null, number | null])[];
+  kept: number;
+  vocabulary: number;
+}
+
+/** An answer: there is no such layer or loop step, and what there is. */
+export interface NotThere {
+  kind: "no";
+  field: string;
+  text: string;
+}
+
+/** Which run is this? None: the recorded one. */
+export interface ShowRun {
+  run: string | null;
+  lang: "en" | "zh";
+}
+
+/** A token of a run, to be read again; by another model than it says, where one is named. */
+export interface Dissect {
+  lang: "en" | "zh";
+  ticket: string;
+  n: number;
+  run: string | null;
+  token: number;
+  model?: string;
+}
+
+/** What did a layer compute in a loop step? */
+export interface AskLayer {
+  look: string | null;
+  layer: number;
+  step: number;
+  lang: "en" | "zh";
+}
+
+/** What have two loop steps in common? */
+export interface AskBeside {
+  look: string | null;
+  layer: number;
+  step: number;
+  lang: "en" | "zh";
+  other: number;
+}
+
+/** What would a query head score with a column's key at other distances? */
+export interface AskDistance {
+  look: string | null;
+  layer: number;
+  step: number;
+  lang: "en" | "zh";
+  head: number;
+  column: number;
+  most: number;
+}
+
+/** What would the next token be drawn from? */
+export interface AskDraw {
+  look: string | null;
+  temperature: number;
+  top_k: number;
+  top_p: number;
+  lang: "en" | "zh";
+}
+
 export type LearnMessage = LearnConfig | MeasureStatus | LessonProgress | LessonResult;
 
 export type LearnQuestions = {
@@ -1437,6 +1648,7 @@ export type ExploreQuestions = {
   explain: { asked: Explain; answer: Told | Gone | Failed };
   text_until: { asked: TextUntil; answer: Prompt | Gone | Failed };
   guesses: { asked: AskGuesses; answer: Guesses | Gone | Failed };
+  carry: { asked: Carry; answer: Done | Gone | Failed };
   model_status: { asked: AskModel; answer: ModelStatus | Failed };
 };
 
@@ -1449,6 +1661,22 @@ export interface ExploreEvents {
   dial: void;
   retype: Retype;
   link: MakeLink;
+}
+
+export type AnatomyMessage = AnatomyConfig | MeasureStatus | AnatomyToken;
+
+export type AnatomyQuestions = {
+  show: { asked: ShowRun; answer: AnatomyRun | Gone | Failed };
+  model: { asked: AskLabModel; answer: LabModel | Failed };
+  layer: { asked: AskLayer; answer: AnatomyLayer | NotThere | Gone | Failed };
+  beside: { asked: AskBeside; answer: AnatomyBeside | NotThere | Gone | Failed };
+  distance: { asked: AskDistance; answer: AnatomyDistance | NotThere | Gone | Failed };
+  draw: { asked: AskDraw; answer: AnatomyDraw | NotThere | Gone | Failed };
+  stop: { asked: StopMeasured; answer: Done | Failed };
+};
+
+export interface AnatomyEvents {
+  begin: Dissect;
 }
 
 export type CompareMessage = CompareConfig | MeasureStatus | CompareSnapshot | CompareNews;

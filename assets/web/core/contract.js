@@ -3,8 +3,9 @@
 export const OPS = { set: 0, append: 1, splice: 2 };
 export const SMALL_DRAWS = ["bar", "heatmap", "scatter"];
 export const RECORDED = "recorded";
-export const PAGES = { learn: "./learn", explore: "./", compare: "./compare", lab: "./lab" };
-export const QUERIES = { link: "s", lang: "lang", task: "task", lesson: "lesson", name: "name", look: "__theme" };
+export const PAGES = { learn: "./learn", explore: "./", anatomy: "./anatomy", compare: "./compare", lab: "./lab" };
+export const QUERIES = { link: "s", lang: "lang", task: "task", lesson: "lesson", name: "name", token: "token", layer: "layer", step: "step", stage: "stage", beside: "beside", look: "__theme" };
+export const TAKEN = "run";
 export const OWN_LESSON = "own";
 export const CHECK = "check";
 export const FOOTER = "lv-foot";

@@ -32,6 +32,7 @@ import { RunView } from "./run_view.js";
 import { Narrow } from "./settings_sheet.js";
 import { Share } from "./share.js";
 import { StatusLine } from "./status_line.js";
+import { ToAnatomy } from "./to_anatomy.js";
 import { Ways } from "./to_compare.js";
 import { Tour } from "./tour.js";
 
@@ -109,6 +110,7 @@ export class Page extends RunView {
     this.tabs = new Tabs(() => this.connection.close()); // Gradio brings the rest
     this.share = new Share(this);
     this.ways = new Ways(this);
+    this.toAnatomy = new ToAnatomy(this);
     this.player = new Player(this);
     this.words = new TextView(this);
     this.text = this.words.region;

@@ -2,6 +2,7 @@
 
 import { MOST_PINS } from "../core/contract.js";
 import { el, fill, name, press, shown, textOr } from "../core/dom.js";
+import { tint } from "../widgets/loop_tint.js";
 
 const MOST_SWATCHES = 6;
 
@@ -248,18 +249,4 @@ export class TextView {
     name(scale, fill(this.texts["live.hero.scale"], { least: taken[0], most: taken[taken.length - 1] }));
     this.legend.append(el("span", "", this.texts["live.hero.few"]), scale, el("span", "", this.texts["live.hero.many"]));
   }
-}
-
-/**
- * The colour of so many loops, and how strong it is among those of the run: a second sign of it is the line under the word.
- * @param {HTMLElement} node
- * @param {(string | null)[]} colours
- * @param {number} loops
- */
-function tint(node, colours, loops) {
-  const colour = colours[loops - 1] ?? null;
-  const taken = colours.filter(Boolean);
-  const place = colour === null ? 0 : colours.slice(0, loops).filter(Boolean).length - 1;
-  node.style.setProperty("--tint", colour ?? "transparent");
-  node.style.setProperty("--deep", taken.length > 1 ? (place / (taken.length - 1)).toFixed(2) : "0.5");
 }

@@ -34,7 +34,7 @@ export function termed(pieces) {
 }
 
 /** A formula our server made of our own text, as nodes. @param {string} markup */
-function typeset(markup) {
+export function typeset(markup) {
   const made = new DOMParser().parseFromString(markup, "text/html");
   return [...made.body.childNodes].map((node) => document.importNode(node, true));
 }

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Union, get_args
 
-from loopviz.app.contract import compare, explore, lab, learn, scripted, shared
+from loopviz.app.contract import anatomy, compare, explore, lab, learn, scripted, shared
+from loopviz.app.contract.anatomy import *  # noqa: F403
 from loopviz.app.contract.compare import *  # noqa: F403
 from loopviz.app.contract.constants import *  # noqa: F403
 from loopviz.app.contract.explore import *  # noqa: F403
@@ -28,7 +29,7 @@ from loopviz.app.contract.shared import *  # noqa: F403
 from loopviz.trace.typed import check_type, hints_of
 
 # Where types are stated, in the order in which they are written for the scripts.
-PARTS: tuple[ModuleType, ...] = (shared, explore, scripted, compare, lab, learn)
+PARTS: tuple[ModuleType, ...] = (shared, explore, scripted, compare, lab, learn, anatomy)
 
 # Types that scripts use by name, beside those of messages.
 TYPES: Mapping[str, Any] = {
@@ -49,6 +50,7 @@ MESSAGES: Mapping[str, tuple[type, ...]] = {
         explore.LinkMade,
         explore.Brought,
     ),
+    "anatomy": (anatomy.AnatomyConfig, scripted.MeasureStatus, anatomy.AnatomyToken),
     "compare": (compare.CompareConfig, scripted.MeasureStatus, compare.CompareSnapshot, compare.CompareNews),
     "lab": (lab.LabConfig, scripted.MeasureStatus, lab.LabSnapshot, lab.LabNews),
 }
@@ -71,7 +73,17 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "explain": (explore.Explain, (explore.Told, shared.Gone, shared.Failed)),
         "text_until": (explore.TextUntil, (explore.Prompt, shared.Gone, shared.Failed)),
         "guesses": (explore.AskGuesses, (explore.Guesses, shared.Gone, shared.Failed)),
+        "carry": (explore.Carry, (shared.Done, shared.Gone, shared.Failed)),
         "model_status": (explore.AskModel, (explore.ModelStatus, shared.Failed)),
+    },
+    "anatomy": {
+        "show": (anatomy.ShowRun, (anatomy.AnatomyRun, shared.Gone, shared.Failed)),
+        "model": (lab.AskLabModel, (lab.LabModel, shared.Failed)),
+        "layer": (anatomy.AskLayer, (anatomy.AnatomyLayer, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "beside": (anatomy.AskBeside, (anatomy.AnatomyBeside, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "distance": (anatomy.AskDistance, (anatomy.AnatomyDistance, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "draw": (anatomy.AskDraw, (anatomy.AnatomyDraw, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "stop": (lab.StopMeasured, (shared.Done, shared.Failed)),
     },
     "compare": {
         "check": (compare.Check, (compare.Checked, shared.Failed)),
@@ -103,6 +115,7 @@ EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
         "link": explore.MakeLink,
     },
     "learn": {"begin": learn.TryLesson},
+    "anatomy": {"begin": anatomy.Dissect},
     "compare": {"begin": compare.Compare},
     "lab": {"begin": lab.Measure},
 }

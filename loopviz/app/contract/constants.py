@@ -14,15 +14,27 @@ OPS: Mapping[str, int] = CODES  # the first entry of a packed edit
 SMALL_DRAWS = tuple(sorted(SMALL_PLOTLY_DRAWS))  # kinds of traces that the Plotly which pages open with draws
 RECORDED = "recorded"  # the id of the recorded run on every page; ids of visitors' runs are longer and random
 # In their order, beside the root.
-PAGES: Mapping[str, str] = {"learn": "./learn", "explore": "./", "compare": "./compare", "lab": "./lab"}
+PAGES: Mapping[str, str] = {
+    "learn": "./learn",
+    "explore": "./",
+    "anatomy": "./anatomy",
+    "compare": "./compare",
+    "lab": "./lab",
+}
 QUERIES: Mapping[str, str] = {
     "link": "s",
     "lang": "lang",
     "task": "task",
     "lesson": "lesson",  # the id of one of ours
     "name": "name",  # of who answers, or of a class
+    "token": "token",  # on Anatomy: where one looks
+    "layer": "layer",
+    "step": "step",
+    "stage": "stage",
+    "beside": "beside",
     "look": "__theme",
 }  # the last one is Gradio's
+TAKEN = "run"  # behind the # of Anatomy's address: the id of a run that was taken along
 OWN_LESSON = "own"  # behind the # of an address, which no browser sends: a teacher's own lesson, packed
 CHECK = "check"  # behind the # of Explore's address: the check of the instrument is asked for
 FOOTER = "lv-foot"  # the class of every page's foot
@@ -82,6 +94,7 @@ CONSTANTS: Mapping[str, Any] = {
     "RECORDED": RECORDED,
     "PAGES": PAGES,
     "QUERIES": QUERIES,
+    "TAKEN": TAKEN,
     "OWN_LESSON": OWN_LESSON,
     "CHECK": CHECK,
     "FOOTER": FOOTER,

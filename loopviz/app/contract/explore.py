@@ -343,6 +343,12 @@ Advance = TypedDict(
 Advance.__doc__ = "The way through a finished run; `split`: a step a token."
 
 
+class Carry(TypedDict):
+    """A run goes along to another page."""
+
+    run: Text
+
+
 class _TextUntil(TypedDict):
     run: Text
 

@@ -16,6 +16,7 @@ from loopviz.app.controls.model_name import short_name
 from loopviz.app.explore import first_run, snapshot
 from loopviz.app.explore import replay as playing
 from loopviz.app.explore.run import Run, Runs
+from loopviz.app.sessions.carried import Carried, CarriedRun
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.model_notes import of_model
 from loopviz.app.sessions.models import ModelRoom
@@ -115,9 +116,10 @@ class Questions:
 
     _as_prompt = staticmethod(as_prompt)
 
-    def __init__(self, registry: Runs, room: ModelRoom) -> None:
+    def __init__(self, registry: Runs, room: ModelRoom, carried: Carried | None = None) -> None:
         self._registry = registry
         self._room = room
+        self._carried = Carried(registry.keeper) if carried is None else carried  # an empty one is false
 
     def trace(self, run_id: Any) -> Trace | None:
         """The trace of a run that the page knows by this id; the recorded one is everybody's."""
@@ -192,6 +194,16 @@ class Questions:
         focus = read_focus(asked.get("focus")) or Focus()
         told = hero.explain(snapshot.until(trace, shown), focus)
         return dumps({"kind": "told", "run": asked["run"], "explained": told})
+
+    def carry(self, question: Any) -> str:
+        """`{run}`: the visitor goes to another page and takes the run along, as far as it has been made."""
+        run = self._registry.get(read(question, contract.Carry).get("run"))
+        if run is None or not len(run):
+            return _GONE
+        trace = Trace(run.trace.meta, run.trace.frames[: len(run)])
+        named = run.values.get("model") if run.values else None
+        self._carried.take(CarriedRun(run.id, trace, str(named or trace.meta["model"]), own=not run.opened))
+        return dumps({"kind": "ok"})
 
     def text_until(self, question: Any) -> str:
         """`{run, token, piece}`: the run's text as a prompt to go on from: `{"prompt"}`.

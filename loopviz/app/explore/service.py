@@ -127,7 +127,7 @@ class Service(Jobs):
         super().__init__(room, registry.keeper, places)
         self.registry = registry
         self.every = every
-        self.questions = Questions(registry, room)
+        self.questions = Questions(registry, room, self.carried)
         self.wishes: dict[str, Wish] = {}  # by session: what it has asked for, until that has ended
 
     # --- checking -------------------------------------------------------------------------------------------------

@@ -134,6 +134,7 @@ def routes() -> list[Route]:
 STYLES = {
     "": ("base", "learn", "explore", "hero", "arrows", "panels", "present"),
     "learn": ("base", "learn", "forms", "lessons", "arrows"),
+    "anatomy": ("base", "learn", "forms", "anatomy"),
     "compare": ("base", "learn", "forms", "compare"),
     "lab": ("base", "learn", "forms", "lab"),
 }

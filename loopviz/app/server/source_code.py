@@ -32,7 +32,7 @@ class Place:
 
     name: of the function, method or class (``Reading._columns``); empty for a whole file.
     path: of the file, as ``loopviz/trace/metrics.py``.
-    line: of its first line, from 1; 0 for a whole file.
+    line: the number of its first line, or of the one meant, from 1; 0 for a whole file.
     opening: that line's text; empty for a whole file.
     """
 
@@ -61,15 +61,14 @@ def files() -> Mapping[str, Path]:
 
 
 @functools.cache
-def _definitions(path: str) -> dict[str, tuple[int, str]]:
-    """Line and text of every class, function and method of a file, by qualified name. Nothing is imported."""
-    text = files()[path].read_text(encoding="utf-8")
-    lines, found = text.splitlines(), {}
+def _definitions(path: str) -> dict[str, tuple[int, int]]:
+    """First and last line of every class, function and method of a file, by qualified name. Nothing is imported."""
+    text, found = files()[path].read_text(encoding="utf-8"), {}
 
     def look(body: Iterable[ast.stmt], owner: str) -> None:
         for node in body:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                found[owner + node.name] = (node.lineno, lines[node.lineno - 1].strip())
+                found[owner + node.name] = (node.lineno, node.end_lineno or node.lineno)
                 if isinstance(node, ast.ClassDef):
                     look(node.body, f"{owner}{node.name}.")
 
@@ -77,10 +76,13 @@ def _definitions(path: str) -> dict[str, tuple[int, str]]:
     return found
 
 
-def locate(reference: str) -> Place:
+def locate(reference: str, words: str = "") -> Place:
     """Where ``reference``, as ``loopviz.model.measures:cosine``, is defined; without a name: its file.
 
-    LookupError, naming it, when there is no such file or nothing of that name in it.
+    Args:
+        words: of one line of it, which is the place then.
+
+    LookupError, naming it, when there is no such file, nothing of that name in it, or not one line with these words.
     """
     module, _, name = reference.partition(":")
     path = f"{module.replace('.', '/')}.py"
@@ -90,7 +92,13 @@ def locate(reference: str) -> Place:
         return Place("", path)
     if name not in _definitions(path):
         raise LookupError(f"{reference}: {path} defines no {name}")
-    return Place(name, path, *_definitions(path)[name])
+    (first, last), lines = _definitions(path)[name], files()[path].read_text(encoding="utf-8").splitlines()
+    if words:
+        found = [number for number in range(first, last + 1) if words in lines[number - 1]]
+        if len(found) != 1:
+            raise LookupError(f"{reference}: {len(found)} lines of it have {words!r}, not one")
+        (first,) = found
+    return Place(name, path, first, lines[first - 1].strip())
 
 
 def of_panel(panel: ModuleType) -> list[Place]:

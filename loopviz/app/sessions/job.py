@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from loopviz.app import controls as st
 from loopviz.app.sessions import bounds
+from loopviz.app.sessions.carried import Carried
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
@@ -151,7 +152,8 @@ class Job:
 
 
 class Jobs:
-    """What the pages of one server share: its models, the places in which runs are made, who has begun what, what is kept.
+    """What the pages of one server share: its models, the places in which runs are made, who has begun what, what is kept, what is
+    taken from one page to another.
 
     Args:
         places: in which runs are made; those of all pages are the same.
@@ -163,6 +165,7 @@ class Jobs:
         keeper.profile = room.profile
         self.places = places or Places(room.profile.runs_at_once, room.profile.queue)
         self.starts = Starts(room.profile.pages)
+        self.carried = Carried(keeper)
 
     def carry_out(self, job: Job) -> Iterator[str]:
         """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loopviz.app.texts import (
+    anatomy,
     arrows,
     bounds,
     compare,
@@ -48,6 +49,7 @@ _PARTS = (
     door,
     notes,
     arrows,
+    anatomy,
 )  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {
     lang: {**first.TEXTS, **{key: said for part in _PARTS for key, said in part.TEXTS[lang].items()}}

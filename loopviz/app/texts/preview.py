@@ -9,6 +9,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "times over comes to its answer.",
         "preview.learn.title": "LoopViz: lessons on looped language models",
         "preview.learn": "Guess first, then look: short lessons in which a small language model answers, loop by loop, on this very page.",
+        "preview.anatomy.title": "LoopViz: inside one layer of a looped language model",
+        "preview.anatomy": "For one word, one layer and one loop step of a real run: every number that was computed, in order, with its formula, "
+        "its line of code and its picture.",
         "preview.compare.title": "LoopViz: ways to loop, side by side",
         "preview.compare": "The same prompt, up to six ways to loop a language model: what each costs, and what it buys.",
         "preview.lab.title": "LoopViz: measure a looped language model",
@@ -28,6 +31,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "preview.explore": "输入提示词，逐词逐步地看一个把每个词反复读几遍的语言模型如何得出答案。",
         "preview.learn.title": "LoopViz：循环语言模型小课",
         "preview.learn": "先猜，再看：几分钟一课，由一个小语言模型在这一页上逐次循环地给出答案。",
+        "preview.anatomy.title": "LoopViz：循环语言模型的一层之内",
+        "preview.anatomy": "一次真实运行中的一个词、一层、一个循环步：按顺序给出算出的每个数，附公式、代码行和图。",
         "preview.compare.title": "LoopViz：并排对比各种循环方式",
         "preview.compare": "同一提示词，最多六种循环方式：各自付出什么，又换来什么。",
         "preview.lab.title": "LoopViz：测量循环语言模型",

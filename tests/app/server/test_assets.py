@@ -78,7 +78,7 @@ def test_what_pages_share_knows_no_page_and_no_part_of_one() -> None:
             assert known <= {"core": {"core"}, "widgets": {"core", "widgets"}}[folder], name
 
 
-@pytest.mark.parametrize("page", ["learn", "explore", "compare", "lab"])
+@pytest.mark.parametrize("page", ["learn", "explore", "anatomy", "compare", "lab"])
 def test_a_page_needs_no_script_of_another_page(page: str) -> None:
     folders = {script.partition("/")[0] for script in assets._imported(f"{page}/main.js")}
     assert folders == {page, "core", "widgets"}
@@ -215,7 +215,13 @@ def documents() -> dict[str, str]:
 def test_a_page_brings_its_own_styles_and_no_other_page_s(documents: dict[str, str], name: str) -> None:
     (config,) = re.findall(r"window\.gradio_config = (\{.*?\});</script>", documents[name], re.S)
     assert json.loads(config)["css"] == assets.css(name)
-    own = {"": ".lv-player", "learn": ".lv-lesson-list", "compare": ".lv-setups", "lab": ".lv-tasks"}
+    own = {
+        "": ".lv-player",
+        "learn": ".lv-lesson-list",
+        "anatomy": ".lv-stage-head",
+        "compare": ".lv-setups",
+        "lab": ".lv-tasks",
+    }
     for page, rule in own.items():
         assert (rule in assets.css(name)) == (page == name), rule
 

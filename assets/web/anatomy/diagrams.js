@@ -1,0 +1,63 @@
+// Small drawings of numbers: what is added to a state, as a triangle of true lengths and angle; swish at several betas.
+
+import { el } from "../core/dom.js";
+import { svg } from "./drawing.js";
+import { written } from "./numbers.js";
+
+/** @import { Tensor } from "./numbers.js" */
+/** @typedef {import("./main.js").Page} Page */
+
+const DASHES = ["", "6 3", "2 3"];
+
+/** @param {string} words @param {...Node} what */
+const captioned = (words, ...what) => el("figure", "lv-heat-figure lv-diagram", el("figcaption", "", el("b", "", words)), ...what);
+
+/**
+ * A state, what is added to it, and their sum.
+ * @param {Page} page
+ * @param {Record<string, number | null>} facts
+ */
+export function triangle(page, facts) {
+  const { state_norm: before, added_norm: added, after_norm: after, degrees } = facts;
+  if (![before, added, after, degrees].every((value) => Number.isFinite(value))) return el("span");
+  const turn = (degrees * Math.PI) / 180;
+  const [w, h, pad] = [420, 130, 14];
+  const tip = [after * Math.cos(turn), after * Math.sin(turn)];
+  const [left, right] = [Math.min(0, tip[0]), Math.max(before, tip[0])];
+  const scale = Math.min((w - 2 * pad) / Math.max(right - left, 1e-9), (h - 2 * pad - 14) / Math.max(tip[1], 1e-9));
+  /** @type {(x: number, y: number) => [number, number]} */
+  const put = (x, y) => [pad + (x - left) * scale, h - pad - y * scale];
+  const [a, b, c] = [put(0, 0), put(before, 0), put(tip[0], tip[1])];
+  /** @type {(from: number[], to: number[], cls: string) => SVGElement} */
+  const line = (from, to, cls) => svg("path", { d: `M${from.map((n) => n.toFixed(1))}L${to.map((n) => n.toFixed(1))}`, class: cls, "marker-end": "url(#lv-way-tip)" });
+  const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.triangle") }, line(a, b, "lv-line-before"), line(b, c, "lv-line-added"), line(a, c, "lv-line-after"));
+  const said = el("p", "lv-heat-key", `${written(before)} + ${written(added)} → ${written(after)} · ${written(degrees)}°`);
+  return captioned(page.text("anatomy.triangle"), picture, said);
+}
+
+/**
+ * u·σ(βu) for each beta, and where this word's gates stand.
+ * @param {Page} page
+ * @param {Tensor} gate
+ * @param {number[]} betas
+ */
+export function curves(page, gate, betas) {
+  const [w, h, pad] = [420, 150, 14];
+  const most = Math.max(1, Math.min(8, gate.largest));
+  const top = most;
+  const low = -0.6 * Math.max(1, most / 4);
+  /** @type {(x: number, y: number) => string} */
+  const put = (x, y) => `${(pad + ((x + most) / (2 * most)) * (w - 2 * pad)).toFixed(1)} ${(h - pad - ((Math.max(low, y) - low) / (top - low)) * (h - 2 * pad)).toFixed(1)}`;
+  const lines = betas.map((beta, i) => {
+    const points = Array.from({ length: 81 }, (_, k) => {
+      const u = -most + (2 * most * k) / 80;
+      return put(u, u / (1 + Math.exp(-beta * u)));
+    });
+    return svg("path", { d: `M${points.join("L")}`, class: `lv-curve lv-curve-${i}`, "stroke-dasharray": DASHES[i] ?? "" });
+  });
+  const step = Math.max(1, Math.floor(gate.data.length / 400));
+  const ticks = [...gate.data].filter((value, i) => i % step === 0 && Math.abs(value) <= most).map((value) => `M${put(value, low)}v-5`);
+  const axes = svg("path", { d: `M${put(-most, 0)}L${put(most, 0)}M${put(0, low)}L${put(0, top)}`, class: "lv-axis-line" });
+  const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.curves", { betas: betas.join(", ") }) }, axes, ...lines, svg("path", { d: ticks.join(""), class: "lv-ticks" }));
+  return captioned(page.text("anatomy.curves", { betas: betas.join(", ") }), picture);
+}

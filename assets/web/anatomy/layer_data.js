@@ -1,0 +1,73 @@
+// What a layer computed in a loop step, as the server told it; and those that were asked for, with their neighbours.
+
+import { unpack } from "./numbers.js";
+
+const MOST = 64; // layers and loop steps that are kept of a token
+
+/** @import { AnatomyLayer } from "../core/contract.js" */
+/** @import { Tensor } from "./numbers.js" */
+
+export class LayerData {
+  /** @type {Map<string, Tensor>} unpacked */
+  tensors = new Map();
+
+  /** @param {AnatomyLayer} told */
+  constructor(told) {
+    this.told = told;
+    this.facts = told.facts;
+    this.shapes = told.shapes;
+    this.columns = told.columns;
+    this.layer = told.layer;
+    this.step = told.step;
+  }
+
+  /** @param {string} name */
+  get(name) {
+    if (!this.tensors.has(name)) this.tensors.set(name, unpack(this.told.tensors[name]));
+    return this.tensors.get(name);
+  }
+
+  /** Of how many neighbours a number is the largest. @param {string} name */
+  each(name) {
+    return this.told.each[name] ?? 1;
+  }
+}
+
+export class Layers {
+  /** @type {Map<string, Promise<LayerData | string>>} by token, layer and loop step */
+  known = new Map();
+
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
+  }
+
+  clear() {
+    this.known.clear();
+  }
+
+  /**
+   * A layer in a loop step, or words that say why not.
+   * @param {number} layer
+   * @param {number} step
+   */
+  get(layer, step) {
+    const { page } = this;
+    const key = `${page.look.look} ${layer} ${step}`;
+    const found = this.known.get(key);
+    if (found) return found;
+    if (this.known.size >= MOST) this.known.delete(this.known.keys().next().value);
+    const asked = this.ask(layer, step);
+    this.known.set(key, asked);
+    asked.then((answer) => typeof answer === "string" && this.known.delete(key)); // it may be had later
+    return asked;
+  }
+
+  /** @param {number} layer @param {number} step @returns {Promise<LayerData | string>} */
+  async ask(layer, step) {
+    const { frame, look } = this.page;
+    const answer = await frame.ask("layer", { look: look.look, layer, step, lang: frame.lang });
+    if (answer?.kind === "layer") return new LayerData(answer);
+    return answer?.kind === "no" ? answer.text : frame.text(answer?.kind === "gone" ? "anatomy.gone" : "anatomy.lost");
+  }
+}

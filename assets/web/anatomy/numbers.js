@@ -1,0 +1,69 @@
+// Tensors as the server packs them (loopviz/app/anatomy/packing.py), and numbers as people read them.
+
+/** @import { PackedNumbers } from "../core/contract.js" */
+
+/** @type {Float32Array | null} the value of every float16 */
+let halves = null;
+
+/** All of them once: a look in a table is quicker than taking each apart. */
+function halfValues() {
+  if (halves) return halves;
+  halves = new Float32Array(65536);
+  for (let bits = 0; bits < 65536; bits++) {
+    const [exponent, share] = [(bits >> 10) & 31, bits & 1023];
+    const size = exponent === 31 ? (share ? NaN : Infinity) : exponent ? 2 ** (exponent - 15) * (1 + share / 1024) : 2 ** -14 * (share / 1024);
+    halves[bits] = bits & 32768 ? -size : size;
+  }
+  return halves;
+}
+
+/** A tensor of one or two or three axes. */
+export class Tensor {
+  /**
+   * @param {number[]} shape
+   * @param {Float32Array} data
+   */
+  constructor(shape, data) {
+    this.shape = shape;
+    this.data = data;
+    let [least, most] = [Infinity, -Infinity];
+    for (const value of data) {
+      if (value < least) least = value;
+      if (value > most) most = value;
+    }
+    this.least = data.length ? least : 0;
+    this.most = data.length ? most : 0;
+  }
+
+  /** The largest number by size. */
+  get largest() {
+    return Math.max(Math.abs(this.least), Math.abs(this.most)) || 0;
+  }
+
+  /** One of the first axis. @param {number} place */
+  at(place) {
+    const rest = this.shape.slice(1);
+    const size = rest.reduce((a, b) => a * b, 1);
+    return new Tensor(rest, this.data.subarray(place * size, (place + 1) * size));
+  }
+}
+
+/** @param {PackedNumbers} packed */
+export function unpack({ shape, scale, data }) {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const [values, found] = [halfValues(), new Float32Array(bytes.length / 2)];
+  for (let i = 0; i < found.length; i++) found[i] = values[bytes[2 * i] | (bytes[2 * i + 1] << 8)] * scale;
+  return new Tensor(shape, found);
+}
+
+/** A number in a few digits; "–" of one that is not known. @param {number | null | undefined} value */
+export function written(value, digits = 3) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(digits - 1).replace("-", "−").replace("e+", "e").replace("e-", "e−");
+  return String(Number(value.toPrecision(digits))).replace("-", "−");
+}
+
+/** A share as percent. @param {number | null | undefined} value */
+export const percent = (value) => (value === null || value === undefined || !Number.isFinite(value) ? "–" : `${written(100 * value)} %`);

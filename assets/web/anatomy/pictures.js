@@ -1,0 +1,122 @@
+// The pictures of a stage: of every one its tensors, of some what makes them plain to see.
+
+import { Attention } from "./attention.js";
+import { curves, triangle } from "./diagrams.js";
+import { Heats } from "./heat.js";
+import { unpack } from "./numbers.js";
+import { Rope } from "./rope.js";
+import { Sampling } from "./sampling.js";
+
+/** @import { AnatomyStage } from "../core/contract.js" */
+/** @import { LayerData } from "./layer_data.js" */
+
+/** @type {Record<string, string[]>} of each stage, the tensors that are drawn: the first is its own */
+const DRAWN = {
+  state: ["state"],
+  norm: ["state", "normed", "layer_norm", "gain"],
+  query: ["query"],
+  key: ["key"],
+  value: ["value"],
+  rope: ["query", "turned"],
+  scores: ["scores"],
+  weights: ["weights"],
+  mixed: ["mixed"],
+  attended: ["attended"],
+  between: ["state", "attended", "between"],
+  norm_mlp: ["between", "normed_between", "layer_norm_mlp", "gain_mlp"],
+  gate: ["gate"],
+  up: ["up"],
+  product: ["gate", "swish", "up", "product"],
+  down: ["down"],
+  result: ["between", "down", "result"],
+};
+const ONE_SCALE = ["between", "result"]; // of which the tensors are to be compared by strength
+
+export class Pictures {
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
+    this.heats = new Heats(page);
+    this.attention = new Attention(page, this.heats);
+    this.rope = new Rope(page);
+    this.sampling = new Sampling(page);
+  }
+
+  /**
+   * @param {AnatomyStage} stage
+   * @param {LayerData | null} layer
+   * @param {LayerData | null} other the loop step beside it
+   * @returns {Node[]}
+   */
+  of(stage, layer, other) {
+    if (!this.page.look) return [];
+    if (!stage.within) return this.ofToken(stage.name);
+    if (!layer) return [];
+    if (stage.name === "keys") return this.attention.kept(layer, other);
+    if (stage.name === "swish") return this.swish(layer, other);
+    return [...this.extra(stage.name, layer), ...this.tensors(DRAWN[stage.name], layer, other, ONE_SCALE.includes(stage.name))];
+  }
+
+  /** What a stage has beside its tensors. @param {string} stage @param {LayerData} layer @returns {Node[]} */
+  extra(stage, layer) {
+    if (stage === "query" || stage === "key") return [this.attention.heads(layer)];
+    if (stage === "rope") return this.rope.of(layer);
+    if (stage === "scores" || stage === "weights") return [this.attention.text(layer, stage)];
+    if (stage === "between") return [triangle(this.page, layer.facts.between)];
+    if (stage === "result") return [triangle(this.page, layer.facts.result)];
+    return [];
+  }
+
+  /**
+   * Tensors, each with the other loop step's under it, in the same colours.
+   * @param {string[]} names
+   * @param {LayerData} layer
+   * @param {LayerData | null} other
+   * @param {boolean} together whether all have one scale
+   */
+  tensors(names, layer, other, together) {
+    const shown = names.map((name) => ({ name, tensors: [layer, other].filter(Boolean).map((one) => one.get(name)) }));
+    const largest = shown.map(({ tensors }) => Math.max(...tensors.map((tensor) => tensor.largest)));
+    const all = Math.max(...largest);
+    /** @type {Node[]} */
+    const made = shown.flatMap(({ name, tensors }, i) =>
+      tensors.map((tensor, k) => {
+        const step = other ? ` · ${this.page.text("anatomy.beside.step", { step: [layer, other][k].step })}` : "";
+        const label = this.label(name) + step;
+        return this.heats.draw(tensor, { label, most: together ? all : largest[i], each: layer.each(name), ...this.attention.axes(name, [layer, other][k]) });
+      }),
+    );
+    if (together) made.push(this.heats.key(all));
+    else if (shown.length === 1) made.push(this.heats.key(largest[0]));
+    return made;
+  }
+
+  /** @param {string} name */
+  label(name) {
+    const { page } = this;
+    const key = name.startsWith("layer_norm") ? "layer_norm" : name.startsWith("gain") ? "gain" : name;
+    return page.text(`anatomy.picture.${key}`, { beta: 1 });
+  }
+
+  /** @param {LayerData} layer @param {LayerData | null} other @returns {Node[]} */
+  swish(layer, other) {
+    const { betas } = this.page.frame.config;
+    const rows = betas.map((beta) => layer.get(`swish_${beta}`));
+    const most = Math.max(layer.get("gate").largest, ...rows.map((row) => row.largest));
+    const drawn = betas.map((beta, i) => this.heats.draw(rows[i], { label: this.page.text("anatomy.picture.swish", { beta }), most, each: layer.each(`swish_${beta}`) }));
+    const gate = this.heats.draw(layer.get("gate"), { label: this.label("gate"), most, each: layer.each("gate") });
+    const beside = other ? this.tensors(["swish"], layer, other, false) : [this.heats.key(most)];
+    return [curves(this.page, layer.get("gate"), betas), gate, ...drawn, ...beside];
+  }
+
+  /** A stage before the first layer or after the last. @param {string} stage @returns {Node[]} */
+  ofToken(stage) {
+    const { look } = this.page;
+    if (stage === "sampling" || stage === "head") return this.sampling.of(stage);
+    const names = stage === "embedding" ? ["embedding"] : ["final", "normed", "gain"];
+    return names.map((name) => {
+      const tensor = unpack(look.tensors[name]);
+      return this.heats.draw(tensor, { label: this.label(name), each: look.each[name] ?? 1 });
+    });
+  }
+}

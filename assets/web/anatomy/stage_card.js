@@ -1,0 +1,133 @@
+// The card of the stage that is read about: what it does, its numbers in words, its pictures, its formula and line of code.
+
+import { el, name, press } from "../core/dom.js";
+import { typeset } from "../widgets/glossary.js";
+import { percent, written } from "./numbers.js";
+import { Pictures } from "./pictures.js";
+
+/** @import { AnatomyStage } from "../core/contract.js" */
+/** @import { LayerData } from "./layer_data.js" */
+/** @typedef {Record<string, number | null>} Facts */
+
+const NORM = ["norm", "norm_mlp", "final_norm"];
+
+/** A fact in words: shares as percent, numbers in three digits. @param {Facts} facts */
+function worded(facts) {
+  /** @type {Record<string, string>} */
+  const words = Object.fromEntries(Object.entries(facts).map(([key, value]) => [key, written(value)]));
+  for (const key of ["itself", "first", "negative"]) if (key in facts) words[key] = percent(facts[key]);
+  if ("ratio" in facts) words.percent = percent(facts.ratio);
+  if ("entropy" in facts) words.spread = written(Math.exp(facts.entropy));
+  return Object.assign(words, { low: written(facts["beta_0.1"]), own: written(facts.beta_1), high: written(facts.beta_10) });
+}
+
+export class StageCard {
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
+    this.title = el("h2");
+    this.place = el("span", "lv-step-count");
+    this.earlier = press("lv-icon", () => page.walk(-1), "‹");
+    this.later = press("lv-icon", () => page.walk(1), "›");
+    this.about = el("p", "lv-stage-about");
+    this.shape = el("p", "lv-stage-shape");
+    this.facts = el("p", "lv-stage-facts");
+    this.both = el("p", "lv-stage-facts lv-stage-both");
+    this.pictures = el("div", "lv-stage-pictures");
+    this.summary = el("summary");
+    this.formula = el("div", "lv-stage-formula");
+    this.code = el("a", "lv-stage-code");
+    this.code.target = "_blank";
+    this.code.rel = "noopener";
+    this.fold = el("details", "", this.summary, this.formula);
+    const head = el("div", "lv-stage-head", this.title, this.place, el("span", "lv-stage-ways", this.earlier, this.later));
+    this.node = el("section", "lv-card lv-stage", head, this.about, this.facts, this.both, this.pictures, this.shape, this.fold, this.code);
+    this.node.setAttribute("aria-live", "off");
+    this.drawn = new Pictures(page);
+  }
+
+  label() {
+    const { page } = this;
+    name(this.earlier, page.text("anatomy.stage.earlier"));
+    name(this.later, page.text("anatomy.stage.later"));
+    this.summary.textContent = page.text("anatomy.formula");
+  }
+
+  /**
+   * Show a stage.
+   * @param {AnatomyStage} stage
+   * @param {LayerData | null} layer null while it is awaited
+   * @param {LayerData | null} other the loop step beside it
+   */
+  show(stage, layer, other) {
+    const { page } = this;
+    const all = page.frame.config.stages;
+    const place = all.indexOf(stage);
+    this.title.textContent = page.text(`anatomy.stage.${stage.name}`);
+    this.place.textContent = page.text("anatomy.place", { n: place + 1, total: all.length });
+    this.earlier.disabled = place === 0;
+    this.later.disabled = place === all.length - 1;
+    this.about.textContent = page.text(`anatomy.about.${stage.name}`);
+    this.formula.replaceChildren(...typeset(stage.formula));
+    this.code.textContent = page.text("anatomy.code", { at: stage.code.at });
+    this.code.href = stage.code.url;
+    const facts = this.factsOf(stage, layer);
+    this.facts.textContent = facts ? this.said(stage.name, facts) : "";
+    this.facts.hidden = !this.facts.textContent;
+    this.both.textContent = this.compared(stage, other);
+    this.both.hidden = !this.both.textContent;
+    this.shape.replaceChildren(...this.shapeOf(stage, layer));
+    this.pictures.replaceChildren(...this.drawn.of(stage, layer, other));
+  }
+
+  /**
+   * @param {AnatomyStage} stage
+   * @param {LayerData | null} layer
+   * @returns {Facts | null}
+   */
+  factsOf(stage, layer) {
+    const found = stage.within ? layer?.facts[stage.name] : this.page.look?.facts[stage.name];
+    return found && Object.keys(found).length ? found : null;
+  }
+
+  /** @param {string} stage @param {Facts} facts */
+  said(stage, facts) {
+    const key = NORM.includes(stage) ? "norm" : stage;
+    const step = stage === "result" ? this.stepSaid() : "";
+    return [this.page.text(`anatomy.facts.${key}`, worded(facts)), step].filter(Boolean).join(" ");
+  }
+
+  /** What the whole loop step came to, said at the end of its last layer. */
+  stepSaid() {
+    const { page } = this;
+    const { layer, step } = page.where;
+    const runs = page.look?.runs ?? [];
+    const block = runs.find(([index, , number]) => index === layer && number === step)?.[1] ?? -1;
+    const last = runs.filter(([, own, number]) => own === block && number === step).at(-1)?.[0];
+    const facts = page.look?.steps.find((one) => one.block === block && one.step === step);
+    if (!step || !facts || last !== layer) return "";
+    const words = { step, percent: percent(facts.wanted_ratio), degrees: written(facts.wanted_degrees), damping: percent(facts.damping) };
+    return page.text("anatomy.step.facts", words);
+  }
+
+  /** What two loop steps have in common here. @param {AnatomyStage} stage @param {LayerData | null} other */
+  compared(stage, other) {
+    const { page } = this;
+    if (!other || !stage.within || !page.changes) return "";
+    const pair = page.changes[stage.name];
+    const steps = { step: page.where.step, other: other.step };
+    if (!pair) return page.text("anatomy.both.none", steps);
+    return page.text("anatomy.both", { ...steps, cosine: written(pair[0], 4), percent: percent(pair[1]) });
+  }
+
+  /** @param {AnatomyStage} stage @param {LayerData | null} layer */
+  shapeOf(stage, layer) {
+    const { page } = this;
+    /** @type {Record<string, number>} */
+    const own = stage.axes[0] === "V" ? { V: page.look?.facts.head.vocabulary } : { H: page.look?.tensors.embedding.shape[0] };
+    const sizes = stage.within ? layer?.shapes[stage.name] : own;
+    if (!sizes) return [];
+    const axes = Object.entries(sizes).map(([axis, size]) => el("span", "lv-axis", el("b", "", String(size)), ` ${page.text(`anatomy.axis.${axis}`)} (${axis})`));
+    return [el("span", "", page.text("anatomy.shape")), ...axes.flatMap((axis, i) => (i ? [" × ", axis] : [axis]))];
+  }
+}

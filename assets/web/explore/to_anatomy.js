@@ -1,0 +1,32 @@
+// From Explore to Anatomy: the run on show goes along, and is kept there although this page is left.
+
+import { RECORDED, TAKEN } from "../core/contract.js";
+
+const PATIENCE_MS = 1500;
+
+export class ToAnatomy {
+  /** @param {import("./page.js").Page} page */
+  constructor(page) {
+    this.page = page;
+    for (const kind of ["click", "auxclick"]) document.addEventListener(kind, (event) => this.pressed(/** @type {MouseEvent} */ (event)));
+  }
+
+  /** @param {MouseEvent} event */
+  async pressed(event) {
+    /** @type {HTMLAnchorElement | null} */
+    const way = event.target instanceof Element ? event.target.closest('.lv-way[data-page="anatomy"]') : null;
+    const { page } = this;
+    if (!way || !page.run || page.run === RECORDED || event.button > 1) return;
+    const { run } = page;
+    const address = new URL(way.href);
+    const token = page.focus.token;
+    if (token !== null && token !== undefined) address.searchParams.set("token", String(token));
+    address.hash = `${TAKEN}=${run}`;
+    way.href = address.href; // another tab, too, opens with it
+    const carried = page.server?.carry(JSON.stringify({ run })).catch(/** @returns {null} */ () => null);
+    if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    await Promise.race([carried, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+    location.href = address.href;
+  }
+}

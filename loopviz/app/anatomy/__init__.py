@@ -1,0 +1,1 @@
+"""The Anatomy page: everything that a decoder layer computed for one token of a run, in each loop step."""

@@ -1,0 +1,339 @@
+"""Anatomy as its page has it: a run shown, a word read again, its layers told to rounding; and what bad input gets."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import itertools
+import json
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from loopviz.anatomy.reread import Reread
+from loopviz.anatomy.stage_list import ALL, STAGES
+from loopviz.app import contract
+from loopviz.app.anatomy.packing import pack
+from loopviz.app.anatomy.page import ARTICLE, data
+from loopviz.app.anatomy.recorded import recorded
+from loopviz.app.anatomy.service import Anatomy
+from loopviz.app.explore.run import Registry
+from loopviz.app.explore.service import Service
+from loopviz.app.profile import PUBLIC
+from loopviz.app.sessions.carried import CarriedRun
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.texts import LANGUAGES
+from loopviz.engine import StreamSettings, run
+from loopviz.engine.local import LocalEngine
+from loopviz.panels import hero
+from loopviz.paths import PACKAGE
+from loopviz.trace import Trace
+from tests.anatomy.test_reread import KINDS
+from tests.app.by_hand import only
+from tests.app.page_double import unwire
+from tests.engine import tiny
+
+NUMBERS = itertools.count(1)
+MINE = "m" * 22  # the id of a run that was taken along
+
+
+def made(kind: str = "serial") -> tuple[Any, Trace]:
+    model = tiny.model(**KINDS[kind])
+    return model, run(
+        model, tiny.tokenizer(), "Once upon a time", StreamSettings(max_new_tokens=6, record="full", seed=1)
+    )
+
+
+def served(model: Any, trace: Trace | None, **change: Any) -> Anatomy:
+    """The page's service, with a run that was taken along."""
+    engine = LocalEngine("tiny", model, tiny.tokenizer(), "made here")
+    service = Service(ModelRoom("tiny", load=only(engine), **change), Registry())
+    if trace is not None:
+        service.carried.take(CarriedRun(MINE, trace, "tiny", own=True))
+    return Anatomy(service)
+
+
+def asked(**change: Any) -> dict[str, Any]:
+    return {"lang": "en", "ticket": "t" * 16, "n": next(NUMBERS), "run": MINE, "token": 5} | change
+
+
+def said(stream: Iterator[str]) -> list[dict[str, Any]]:
+    found = [unwire(text) for text in stream]
+    for message in found:
+        contract.check(message, contract.MESSAGES["anatomy"], "anatomy")
+    return found
+
+
+def ask(anatomy: Anatomy, name: str, **question: Any) -> dict[str, Any]:
+    contract.check(question, (contract.QUESTIONS["anatomy"][name][0],), name)
+    answer = json.loads(getattr(anatomy, name)(json.dumps(question)))
+    contract.check(answer, contract.QUESTIONS["anatomy"][name][1], name)
+    return answer
+
+
+def read(anatomy: Anatomy, **change: Any) -> dict[str, Any]:
+    *_, last = said(anatomy.run(asked(**change), "me"))
+    assert last["kind"] == "token", last
+    return last
+
+
+def refused(anatomy: Anatomy, **change: Any) -> dict[str, Any]:
+    *_, last = said(anatomy.run(asked(**change), "me"))
+    assert last["kind"] == "status"
+    assert last["bad"]
+    assert last["over"]
+    return last
+
+
+def unpack(packed: dict[str, Any]) -> np.ndarray:
+    """As the page's script does."""
+    flat = np.frombuffer(base64.b64decode(packed["data"]), "<f2").astype(np.float64)
+    return flat.reshape(packed["shape"]) * packed["scale"]
+
+
+def is_within_rounding(packed: dict[str, Any], wanted: np.ndarray) -> None:
+    largest = float(np.abs(wanted).max())
+    np.testing.assert_allclose(unpack(packed), wanted, rtol=2.0**-10, atol=largest * 2.0**-23 + 1e-30)
+
+
+# --- a word, its layers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_told_is_the_probe_s_to_rounding(kind: str) -> None:
+    """Every stage of every run of a layer, every strategy and cache mode."""
+    model, trace = made(kind)
+    anatomy = served(model, trace)
+    token = read(anatomy)
+    probed = Reread(model, trace).probe(5)
+    assert token["agreement"]["is_the_runs"]
+    assert [tuple(one) for one in token["runs"]] == [
+        (one.layer, -1 if one.block is None else one.block, one.step) for one in probed.layers
+    ]
+    is_within_rounding(token["tensors"]["embedding"], probed.embedding.numpy())
+    for one in probed.layers:
+        told = ask(anatomy, "layer", look=token["look"], layer=one.layer, step=one.step, lang="en")
+        for stage in STAGES:
+            for name in stage.tensors:
+                if name in ("visible", "keys", "values"):
+                    continue
+                is_within_rounding(told["tensors"][name], getattr(one, name).numpy())
+        kept = [told["columns"]["places"][i] for i in told["columns"]["keys"]]
+        is_within_rounding(told["tensors"]["keys"], one.keys[:, kept].numpy())
+        assert told["position"] == 5
+
+
+def test_the_recorded_run_opens_on_the_word_that_tells_most() -> None:
+    source = recorded()
+    assert source is not None
+    shown = ask(served(tiny.model(), None), "show", run=None, lang="en")
+    assert shown["run"] == contract.RECORDED
+    assert shown["model"] == "stories-loop"
+    assert not shown["linked"]
+    assert shown["telling"] == hero.telling(source.trace)
+    assert [text for text, _, _ in shown["tokens"]] == [frame["text"] for frame in source.trace.frames]
+
+
+def test_the_next_word_another_layer_and_the_word_before_need_no_second_reading() -> None:
+    """The keys and values stay; the tensors of the word before are let go of."""
+    anatomy = served(*made())
+    first = read(anatomy, token=5)
+    reading = anatomy.runs.get(first["look"]).reading  # type: ignore[union-attr]
+    second = read(anatomy, token=6)
+    assert anatomy.runs.get(second["look"]).reading is reading  # type: ignore[union-attr]
+    assert ask(anatomy, "layer", look=first["look"], layer=1, step=1, lang="en") == {"kind": "gone"}
+    assert ask(anatomy, "layer", look=second["look"], layer=1, step=1, lang="en")["kind"] == "layer"
+    assert len(anatomy.runs) == 1
+
+
+def test_two_loop_steps_distances_and_what_is_drawn_from() -> None:
+    model, trace = made()
+    anatomy = served(model, trace)
+    token = read(anatomy)
+    where = {"look": token["look"], "layer": 1, "step": 1, "lang": "en"}
+    pairs = ask(anatomy, "beside", **where, other=2)["stages"]
+    assert pairs.keys() == {stage.name for stage in STAGES}
+    assert 0 < pairs["state"][1] < 10
+    probed = Reread(model, trace).probe(5)
+    one = probed.layer_run(1, 1)
+    assert one is not None
+    scores = unpack(ask(anatomy, "distance", **where, head=1, column=2, most=9)["scores"])
+    positions, _ = one.columns()
+    assert scores.shape == (10,)
+    assert scores[5 - int(positions[2])] == pytest.approx(
+        float(one.scores[1, 2]), rel=5e-3, abs=5e-3 * abs(scores).max()
+    )
+    drawn = ask(anatomy, "draw", look=token["look"], temperature=1.0, top_k=3, top_p=1.0, lang="en")
+    assert drawn["kept"] == 3
+    assert sum(chance > 0 for *_, chance in drawn["rows"]) == 3
+
+
+def test_packed_numbers_keep_three_digits_whatever_their_size() -> None:
+    for size in (1e-9, 1.0, 3e8):
+        values = np.linspace(-size, size, 41)
+        is_within_rounding(pack(values), values)
+    assert np.isnan(unpack(pack([1.0, np.inf, np.nan]))[1:]).all()
+    assert unpack(pack(np.zeros((2, 3)))).tolist() == [[0.0] * 3] * 2
+
+
+# --- what bad input gets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("token", [-1, 10**6, 99])
+def test_a_word_outside_the_run_is_told_beside_the_words(token: int, lang: str) -> None:
+    last = refused(served(*made()), token=token, lang=lang)
+    assert last["field"] == "token"
+    assert str(token) in last["text"]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_layer_or_loop_step_outside_the_run_is_told(lang: str) -> None:
+    anatomy = served(*made())
+    look = read(anatomy)["look"]
+    for name, layer, step, field, number in (
+        ("layer", 9, 1, "layer", "9"),
+        ("layer", -1, 1, "layer", "-1"),
+        ("layer", 1, 7, "step", "7"),
+        ("layer", 0, 2, "step", "0"),
+    ):
+        answer = ask(anatomy, name, look=look, layer=layer, step=step, lang=lang)
+        assert (answer["kind"], answer["field"]) == ("no", field)
+        assert number in answer["text"]
+    answer = ask(anatomy, "beside", look=look, layer=1, step=1, other=8, lang=lang)
+    assert (answer["kind"], answer["field"]) == ("no", "step")
+    answer = ask(anatomy, "distance", look=look, layer=1, step=1, head=77, column=0, most=4, lang=lang)
+    assert answer["kind"] == "no"
+    answer = ask(anatomy, "draw", look=look, temperature=0.0, top_k=0, top_p=1.0, lang=lang)
+    assert answer["kind"] == "no"
+
+
+def test_a_run_that_is_not_kept_is_gone_and_it_is_said_what_to_do() -> None:
+    anatomy = served(tiny.model(), None)
+    assert ask(anatomy, "show", run=MINE, lang="en") == {"kind": "gone"}
+    last = refused(anatomy)
+    assert last["field"] == "run"
+    assert "Explore" in last["text"]
+    assert ask(anatomy, "layer", look=None, layer=0, step=0, lang="en") == {"kind": "gone"}
+
+
+def test_a_run_of_another_model_is_refused_with_what_differs() -> None:
+    _, trace = made()
+    last = refused(served(tiny.model(layers=4), trace))
+    assert last["field"] == "model"
+    assert "layers=4" in last["text"]
+
+
+def test_a_model_of_the_same_sizes_that_did_not_make_the_run_is_told_apart() -> None:
+    """Nothing stops it from being read; what comes of it is not the run's, and is not said to be."""
+    _, trace = made()
+    token = read(served(tiny.model(seed=1, **KINDS["serial"]), trace))
+    assert not token["agreement"]["is_the_runs"]
+
+
+def test_a_model_that_cannot_be_had_is_told_beside_its_name() -> None:
+    model, trace = made()
+    anatomy = served(model, None)
+    anatomy.jobs.carried.take(CarriedRun(MINE, trace, "no such model", own=False))
+    assert ask(anatomy, "show", run=MINE, lang="en")["linked"]
+    last = refused(anatomy)
+    assert last["field"] == "model"
+    assert read(anatomy, model="tiny")["agreement"]["is_the_runs"]  # by the name it has here
+
+
+def test_a_stranger_s_file_names_no_folder_of_a_public_server() -> None:
+    model, trace = made()
+    anatomy = served(model, None, profile=PUBLIC)
+    anatomy.jobs.carried.take(CarriedRun(MINE, trace, "/etc", own=False))
+    last = refused(anatomy)
+    assert last["field"] == "model"
+
+
+def test_more_memory_than_may_be_used_is_refused_before_with_the_bytes() -> None:
+    model, trace = made()
+    anatomy = served(model, trace, profile=dataclasses.replace(PUBLIC, work_bytes=1000))
+    last = refused(anatomy)
+    assert last["field"] == "token"
+    assert re.search(r"\d.* (kB|KB|KiB|MB|MiB|bytes|B)\b", last["text"]), last["text"]
+
+
+def test_a_run_stopped_within_its_prompt_is_refused() -> None:
+    model, trace = made()
+    last = refused(served(model, Trace(trace.meta, trace.frames[:3])), token=1)
+    assert last["field"] == "run"
+
+
+@pytest.mark.parametrize(
+    "question", ["", "[]", "{}", '{"look": 3, "layer": "x"}', '{"look": "x", "step": true}', "\ud800", 3, None]
+)
+def test_nothing_in_a_question_is_trusted(question: Any) -> None:
+    anatomy = served(*made())
+    read(anatomy)
+    for name, (_, answers) in contract.QUESTIONS["anatomy"].items():
+        contract.check(json.loads(getattr(anatomy, name)(question)), answers, name)
+
+
+def test_what_is_stopped_says_so_and_leaves_nothing() -> None:
+    model, trace = made()
+    anatomy = served(model, trace)
+    anatomy.jobs.room.get("tiny")
+    stream = anatomy.run(asked(), "me")
+    assert unwire(next(stream))["kind"] == "status"  # it begins
+    ask(anatomy, "stop", ticket="t" * 16)
+    rest = [unwire(text) for text in stream]
+    assert rest[-1]["over"]
+    assert all(message["kind"] == "status" for message in rest)
+
+
+def test_who_leaves_leaves_nothing() -> None:
+    anatomy = served(*made())
+    read(anatomy)
+    anatomy.forget("me")
+    assert len(anatomy.runs) == 0
+    assert threading.active_count() < 50
+
+
+# --- what the page is told once ---------------------------------------------------------------------------------------------
+
+
+def test_every_stage_names_the_line_that_computes_it() -> None:
+    """The number, and the words by which a browser finds the line: it is the first place that has them."""
+    told = data(ModelRoom("tiny"))
+    lines = (PACKAGE / "anatomy" / "llama.py").read_text(encoding="utf-8").splitlines()
+    places = [entry["code"] for entry in told["stages"]] + told["article"]
+    assert len(places) == len(ALL) + len(ARTICLE)
+    for stage, place in itertools.zip_longest(ALL, places):
+        path, _, number = place["at"].partition(":")
+        assert path == "loopviz/anatomy/llama.py"
+        line = lines[int(number) - 1]
+        words = unquote(place["url"].partition("#:~:text=")[2])
+        assert words == line.strip()
+        assert next(i for i, one in enumerate(lines, 1) if words in one) == int(number)
+        if stage is not None and stage.line:
+            assert stage.line in line
+
+
+def test_every_stage_and_function_is_worded_and_its_formula_typeset() -> None:
+    told = data(ModelRoom("tiny"))
+    for lang in LANGUAGES:
+        texts = told["texts"][lang]
+        for entry in told["stages"]:
+            assert "<math" in entry["formula"]
+            for part in ("stage", "box", "about"):
+                assert texts[f"anatomy.{part}.{entry['name']}"]
+        assert all(texts[f"anatomy.article.{place['name']}"] for place in told["article"])
+        assert all(texts[f"anatomy.axis.{axis}"] for stage in ALL for axis in stage.axes)
+
+
+def test_the_article_is_all_of_llama_py() -> None:
+    import ast
+
+    tree = ast.parse((PACKAGE / "anatomy" / "llama.py").read_text(encoding="utf-8"))
+    named = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    assert [name for name in named if name not in ARTICLE] == ["head_width"]  # a line of arithmetic
+    assert [name for name in named if name in ARTICLE] == list(ARTICLE)
