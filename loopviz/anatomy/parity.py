@@ -118,18 +118,29 @@ class Row:
         """A unit in the last place of the coarsest dtype on the way; the eager softmax is float32 in float64 too."""
         return torch.finfo(torch.float32 if self.dtype == torch.float64 else self.dtype).eps
 
+    @property
+    def cause(self) -> str:
+        """Why it is as it is: a key of `CAUSES`."""
+        if self.equal:
+            return "equal"
+        if not self.agrees:
+            return "differs"
+        if self.attention == "sdpa":
+            return "order"
+        return "softmax" if self.dtype == torch.float64 else "layout"
+
     def why(self) -> str:
         """Why it is as it is, in a sentence."""
-        if self.equal:
-            return "every bit agrees"
-        if not self.agrees:
-            return f"more than rounding ({self.bound:.1e}): the two do not compute the same"
-        if self.attention == "sdpa":
-            own = f"its own eager differs from it by {self.own_delta_logit:.1e}"
-            return f"rounding: the fused attention adds in another order; {own}"
-        if self.dtype == torch.float64:
-            return "rounding: eager attention takes its softmax in float32 even here, llama.py in float64"
-        return "rounding: the same operations; this processor's matrix product depends on how a matrix lies in memory"
+        return CAUSES[self.cause].format(bound=f"{self.bound:.1e}", own=f"{self.own_delta_logit:.1e}")
+
+
+CAUSES = {
+    "equal": "every bit agrees",
+    "differs": "more than rounding ({bound}): the two do not compute the same",
+    "order": "rounding: the fused attention adds in another order; its own eager differs from it by {own}",
+    "softmax": "rounding: eager attention takes its softmax in float32 even here, llama.py in float64",
+    "layout": "rounding: the same operations; this processor's matrix product depends on how a matrix lies in memory",
+}
 
 
 # -- what is compared --------------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ class Profile:
         runs_at_once: runs, comparisons and measurements made at a time, on all pages together.
         queue: of runs that may wait in all; who comes later is told so.
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
+        carried_runs: that visitors took from one page to another, kept at a time; carried_seconds: each, after it was last looked at.
+        distances: in tokens, to which Anatomy tells a score.
         run_bytes: that one of these may grow to while it is made.
         trace_bytes, trace_tokens, trace_rows: of a file that is opened, packed and unpacked; its tokens; its tables' rows.
         model_bytes: of parameters of the models held beside the default one.
@@ -62,6 +64,9 @@ class Profile:
     runs_at_once: int
     queue: int
     kept_bytes: int
+    carried_runs: int
+    carried_seconds: float
+    distances: int
     run_bytes: int
     trace_bytes: int
     trace_tokens: int
@@ -107,6 +112,9 @@ LOCAL = Profile(
     runs_at_once=2,
     queue=64,
     kept_bytes=2 * GIB,
+    carried_runs=64,
+    carried_seconds=3_600.0,
+    distances=4_096,
     run_bytes=1 * GIB,
     trace_bytes=48 * MIB,
     trace_tokens=50_000,
@@ -151,6 +159,9 @@ PUBLIC = Profile(
     runs_at_once=2,
     queue=64,
     kept_bytes=512 * MIB,
+    carried_runs=64,
+    carried_seconds=1_800.0,
+    distances=4_096,
     run_bytes=192 * MIB,
     trace_bytes=48 * MIB,
     trace_tokens=10_000,

@@ -149,6 +149,41 @@ class TokenReading(Protocol):
         """What the next token would be drawn from; ValueError for settings that are none."""
 
 
+@dataclass(frozen=True)
+class ParityNeed:
+    """What a check against transformers takes.
+
+    Attributes:
+        subject: what is checked.
+        need, free: bytes of memory.
+        seconds: about how long it takes.
+    """
+
+    subject: str
+    need: int
+    free: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """A check against transformers, in one dtype and one of its ways to compute attention: :class:`loopviz.anatomy.parity.Row`."""
+
+    subject: str
+    dtype: str
+    attention: str
+    logits: int
+    equal: bool
+    agrees: bool
+    max_delta_logit: float
+    largest_logit: float
+    delta_loss: float
+    loss: float
+    cause: str
+    bound: float
+    own: float
+
+
 class Reading(Protocol):
     """A finished run that its model reads again. It holds one token's tensors at a time; its methods take turns."""
 
@@ -207,6 +242,17 @@ class Engine(Protocol):
 
         Raises:
             ValueError: a run that this model cannot have made, or that ended within its prompt.
+        """
+
+    def parity_need(self, article: bool, dtype: str) -> ParityNeed:
+        """What :meth:`parity` takes; ValueError for a model that computes what `llama.py` does not."""
+
+    def parity(self, article: bool, dtype: str) -> list[ParityRow]:
+        """`llama.py` against transformers' Llama, loss and every logit: on this model as a plain Llama, or on the reproduction
+        article's configuration. This waits until it is done.
+
+        Raises:
+            ValueError: it does not fit in memory, or the model computes what `llama.py` does not.
         """
 
     def rate(self, *, doubted: bool = False) -> Rate:

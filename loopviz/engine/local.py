@@ -10,7 +10,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import FieldError
-from loopviz.engine.engine import Description, Engine, Handle, LoadLimits, Prepared, Reading, Request
+from loopviz.engine.engine import (
+    Description,
+    Engine,
+    Handle,
+    LoadLimits,
+    ParityNeed,
+    ParityRow,
+    Prepared,
+    Reading,
+    Request,
+)
 from loopviz.engine.pieces import chat_text, decode, encode, encode_prompt
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
@@ -134,6 +144,47 @@ class LocalEngine:
         from loopviz.engine.reading import LocalReading
 
         return LocalReading(self.model, self.tokenizer, trace)
+
+    def _subject(self, article: bool) -> Any:
+        from loopviz.anatomy import parity
+
+        return parity.article() if article else parity.of_model(self.model, self.name)
+
+    def parity_need(self, article: bool, dtype: str) -> ParityNeed:
+        """What :meth:`parity` takes, on this machine."""
+        import torch
+
+        from loopviz.anatomy import parity
+
+        subject, kind, device = self._subject(article), getattr(torch, dtype), self.model.device
+        needed, free = parity.memory(subject, kind), parity.free_memory(device)
+        return ParityNeed(subject.name, needed, free, parity.seconds(subject, kind, device))
+
+    def parity(self, article: bool, dtype: str) -> list[ParityRow]:
+        """`llama.py` against transformers' Llama; raises as :func:`loopviz.anatomy.parity.compare`."""
+        import torch
+
+        from loopviz.anatomy import parity
+
+        rows = parity.compare(self._subject(article), getattr(torch, dtype), self.model.device)
+        return [
+            ParityRow(
+                subject=row.subject,
+                dtype=dtype,
+                attention=row.attention,
+                logits=row.logits,
+                equal=row.equal,
+                agrees=row.agrees,
+                max_delta_logit=row.max_delta_logit,
+                largest_logit=row.largest_logit,
+                delta_loss=row.delta_loss,
+                loss=row.loss_ours,
+                cause=row.cause,
+                bound=row.bound,
+                own=row.own_delta_logit,
+            )
+            for row in rows
+        ]
 
     # -- its words -----------------------------------------------------------------------------------------------------
 

@@ -348,6 +348,10 @@ def test_anatomy_says_what_the_contract_states(service: Service, lang: str) -> N
     heard.ask(anatomy, "distance", **where, head=0, column=0, most=4)
     heard.ask(anatomy, "draw", look=look, temperature=1.0, top_k=0, top_p=1.0, lang=lang)
     heard.ask(anatomy, "model", model="tiny", lang=lang, look=False)
+    assert not heard.ask(anatomy, "need", article=False, model="tiny", lang=lang)["refused"]
+    checked = {**begin, "ticket": "t2", "n": 3, "check": "model", "model": "tiny"}
+    contract.check(checked, (contract.Dissect,), "begin")
+    assert heard.run(anatomy.run(checked, "you"))[-1]["end"] == "done"
     heard.ask(anatomy, "stop", ticket=None)
     heard.everything()
 

@@ -93,4 +93,4 @@ class _ReadElsewhere:
         return ask
 
 
-METHODS = ("describe", "check", "rate", "prompt_tokens", "tokens", "end_of", "unread_share")
+METHODS = ("describe", "check", "rate", "prompt_tokens", "tokens", "end_of", "unread_share", "parity_need", "parity")

@@ -10,6 +10,7 @@ import { Badge } from "./badge.js";
 import { Drawing } from "./drawing.js";
 import { Keys } from "./keys.js";
 import { LayerData, Layers } from "./layer_data.js";
+import { Parity } from "./parity.js";
 import { StageCard } from "./stage_card.js";
 import { Wants } from "./wanted_model.js";
 import { Where } from "./where.js";
@@ -86,12 +87,13 @@ export class Page {
     this.drawing = new Drawing(this);
     this.card = new StageCard(this);
     this.article = new Article(this);
+    this.parity = new Parity(this);
     this.keyHint = el("p", "lv-question lv-anatomy-keys");
     this.keys = new Keys(this);
     const top = el("section", "lv-card lv-anatomy-top", this.which, this.about, this.strip.node, this.chooser.node, this.badge.node, this.line, this.wants.node);
     const side = el("div", "lv-anatomy-side", this.drawing.node, this.keyHint);
     const body = el("div", "lv-anatomy", side, this.card.node);
-    this.root.replaceChildren(this.frame.head, top, body, this.article.node, this.frame.glossary.dialog);
+    this.root.replaceChildren(this.frame.head, top, body, this.article.node, this.parity.node, this.frame.glossary.dialog);
   }
 
   /** What the address says of where to look. @returns {Place} */
@@ -143,6 +145,7 @@ export class Page {
     const found = await this.frame.ask("show", { run: this.run.run, lang: this.frame.lang });
     if (found?.kind === "run") this.run = found;
     this.label();
+    this.parity.need();
   }
 
   label() {
@@ -152,6 +155,7 @@ export class Page {
     this.drawing.label();
     this.card.label();
     this.article.label();
+    this.parity.label();
     this.wants.label();
     this.keyHint.textContent = this.text("anatomy.keys");
     if (run) {
@@ -282,18 +286,24 @@ export class Page {
   /** Have the word read again; what was read before is let go of. */
   begin() {
     if (!this.run) return;
-    this.ticket = ticket();
-    this.n += 1;
     this.running = true;
     this.say(this.text("anatomy.waiting"));
-    const { lang } = this.frame;
-    this.frame.begin({ lang, ticket: this.ticket, n: this.n, run: this.run.run, token: this.token, ...(this.named ? { model: this.named } : {}) });
+    this.ticket = this.start(this.named ? { model: this.named } : {});
     this.mark();
+  }
+
+  /** Begin something on the server; the ticket by which messages are about it. @param {Pick<Dissect, "model" | "check">} what */
+  start(what) {
+    const ours = ticket();
+    this.n += 1;
+    this.frame.begin({ lang: this.frame.lang, ticket: ours, n: this.n, run: this.run.run, token: this.token, ...what });
+    return ours;
   }
 
   /** @param {AnatomyMessage} message */
   receive(message) {
-    if (message.kind === "config" || message.ticket !== this.ticket) return; // of a word that another has replaced
+    if (message.kind === "config" || this.parity.receive(message)) return undefined;
+    if (message.kind === "parity" || message.ticket !== this.ticket) return undefined; // of what another has replaced
     if (message.kind === "status") {
       if (message.over) this.running = false;
       this.say(message.text, message.bad);
@@ -305,6 +315,7 @@ export class Page {
     this.layers.clear();
     this.found = this.other = this.changes = null;
     this.wants.hide();
+    this.parity.need();
     this.settle();
     this.badge.show();
     this.show();

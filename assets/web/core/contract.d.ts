@@ -1562,6 +1562,47 @@ export interface AnatomyDraw {
   vocabulary: number;
 }
 
+/** `llama.py` against transformers in one dtype and one way of attention: :class:`loopviz.engine.engine.ParityRow`. */
+export interface ParityRow {
+  subject: string;
+  dtype: string;
+  attention: string;
+  logits: number;
+  equal: boolean;
+  agrees: boolean;
+  max_delta_logit: number | null;
+  largest_logit: number | null;
+  delta_loss: number | null;
+  loss: number | null;
+  /** its words: `anatomy.cause.<cause>` */
+  cause: string;
+  bound: number | null;
+  own: number | null;
+}
+
+/** The rows of a check so far. */
+export interface AnatomyParity {
+  kind: "parity";
+  ticket: string;
+  article: boolean;
+  rows: ParityRow[];
+  end: "done" | "stopped" | "time" | "memory" | "error" | null;
+}
+
+/** An answer: what a check takes, in words; or why it is refused. */
+export interface ParityNeeded {
+  kind: "need";
+  refused: boolean;
+  text: string;
+}
+
+/** What does a check take? */
+export interface AskNeed {
+  article: boolean;
+  model: string;
+  lang: "en" | "zh";
+}
+
 /** An answer: there is no such layer or loop step, and what there is. */
 export interface NotThere {
   kind: "no";
@@ -1575,7 +1616,7 @@ export interface ShowRun {
   lang: "en" | "zh";
 }
 
-/** A token of a run, to be read again; by another model than it says, where one is named. */
+/** A token of a run, to be read again, by another model than it says where one is named; or a check against transformers. */
 export interface Dissect {
   lang: "en" | "zh";
   ticket: string;
@@ -1583,6 +1624,7 @@ export interface Dissect {
   run: string | null;
   token: number;
   model?: string;
+  check?: "model" | "article";
 }
 
 /** What did a layer compute in a loop step? */
@@ -1663,7 +1705,7 @@ export interface ExploreEvents {
   link: MakeLink;
 }
 
-export type AnatomyMessage = AnatomyConfig | MeasureStatus | AnatomyToken;
+export type AnatomyMessage = AnatomyConfig | MeasureStatus | AnatomyToken | AnatomyParity;
 
 export type AnatomyQuestions = {
   show: { asked: ShowRun; answer: AnatomyRun | Gone | Failed };
@@ -1671,6 +1713,7 @@ export type AnatomyQuestions = {
   layer: { asked: AskLayer; answer: AnatomyLayer | NotThere | Gone | Failed };
   beside: { asked: AskBeside; answer: AnatomyBeside | NotThere | Gone | Failed };
   distance: { asked: AskDistance; answer: AnatomyDistance | NotThere | Gone | Failed };
+  need: { asked: AskNeed; answer: ParityNeeded | Failed };
   draw: { asked: AskDraw; answer: AnatomyDraw | NotThere | Gone | Failed };
   stop: { asked: StopMeasured; answer: Done | Failed };
 };

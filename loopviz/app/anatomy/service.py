@@ -8,6 +8,7 @@ from typing import Any
 
 from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.anatomy.check import Check, CheckRun, need
 from loopviz.app.anatomy.packing import pack
 from loopviz.app.anatomy.recorded import recorded
 from loopviz.app.anatomy.run import Look, layer_message, messages, run_message
@@ -24,7 +25,6 @@ from loopviz.app.texts import pick_language, text
 from loopviz.engine.engine import Engine, Reading
 
 GONE = dumps({"kind": "gone"})
-FURTHEST = 4096  # distance, in tokens, to which a score is told
 
 
 def no(field: str, said: str) -> Refused:
@@ -108,14 +108,18 @@ class Anatomy:
     def __init__(self, jobs: Jobs) -> None:
         self.jobs, self.room = jobs, jobs.room
         self.runs: Registry[Look] = Registry(jobs.keeper)
+        self.checks: Registry[CheckRun] = Registry(jobs.keeper)
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
-        """A token, read again: messages for the page. Whatever goes wrong becomes a message.
+        """A token, read again, or a check against transformers: messages for the page. Whatever goes wrong becomes a message.
 
         Args:
             payload: `contract.Dissect` from the page's script; nothing in it is trusted.
         """
-        return self.jobs.carry_out(Dissection(self, fitting(payload, contract.Dissect), session))
+        asked = fitting(payload, contract.Dissect)
+        if asked.get("check"):
+            return self.jobs.carry_out(Check(self.jobs, self.checks, asked, session))
+        return self.jobs.carry_out(Dissection(self, asked, session))
 
     def source(self, run: Any) -> CarriedRun | None:
         """A run by its id: the recorded one, one that was taken along, or None."""
@@ -131,6 +135,7 @@ class Anatomy:
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
         self.jobs.forget(session, self.runs)
+        self.checks.forget(session)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
 
@@ -189,7 +194,7 @@ class Anatomy:
         layer, step, head, column = (asked.get(name, 0) for name in ("layer", "step", "head", "column"))
         if (no := self._absent(look, layer, (step,), lang)) is not None:
             return no
-        most = min(max(asked.get("most", 64), 1), FURTHEST)
+        most = min(max(asked.get("most", 64), 1), self.room.profile.distances)
 
         def told(token: Any) -> dict[str, Any]:
             return {"kind": "distance", "scores": pack(token.distances(layer, step, head, column, most))}
@@ -209,13 +214,23 @@ class Anatomy:
 
         return self._told(lang, told, look)
 
+    def need(self, question: Any) -> str:
+        """`{article, model, lang}`: what a check takes, before it is begun; nothing of a model that is not here."""
+        asked = read(question, contract.AskNeed)
+        lang = pick_language(asked.get("lang"))
+        name, problems = st.clean_name(asked.get("model") or self.room.default, lang)
+        loaded = None if problems else self.room.ready(name)
+        if loaded is None:
+            return dumps({"kind": "need", "refused": False, "text": text(lang, "anatomy.check.later")})
+        return dumps(need(self.jobs, loaded, asked.get("article", False), lang))
+
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
         ticket = read(question, contract.StopMeasured).get("ticket")
         self.jobs.starts.cancel(ticket)
-        for look in self.runs:
-            if is_ticket(ticket) and look.ticket == ticket:
-                look.halt()
+        for run in (*self.runs, *self.checks):
+            if is_ticket(ticket) and run.ticket == ticket:
+                run.halt()
         return dumps({"kind": "ok"})
 
     def _look(self, asked: Mapping[str, Any]) -> Look | None:

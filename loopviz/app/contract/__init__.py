@@ -50,7 +50,7 @@ MESSAGES: Mapping[str, tuple[type, ...]] = {
         explore.LinkMade,
         explore.Brought,
     ),
-    "anatomy": (anatomy.AnatomyConfig, scripted.MeasureStatus, anatomy.AnatomyToken),
+    "anatomy": (anatomy.AnatomyConfig, scripted.MeasureStatus, anatomy.AnatomyToken, anatomy.AnatomyParity),
     "compare": (compare.CompareConfig, scripted.MeasureStatus, compare.CompareSnapshot, compare.CompareNews),
     "lab": (lab.LabConfig, scripted.MeasureStatus, lab.LabSnapshot, lab.LabNews),
 }
@@ -82,6 +82,7 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "layer": (anatomy.AskLayer, (anatomy.AnatomyLayer, anatomy.NotThere, shared.Gone, shared.Failed)),
         "beside": (anatomy.AskBeside, (anatomy.AnatomyBeside, anatomy.NotThere, shared.Gone, shared.Failed)),
         "distance": (anatomy.AskDistance, (anatomy.AnatomyDistance, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "need": (anatomy.AskNeed, (anatomy.ParityNeeded, shared.Failed)),
         "draw": (anatomy.AskDraw, (anatomy.AnatomyDraw, anatomy.NotThere, shared.Gone, shared.Failed)),
         "stop": (lab.StopMeasured, (shared.Done, shared.Failed)),
     },

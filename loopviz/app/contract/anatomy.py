@@ -6,7 +6,7 @@ from typing import Literal, TypedDict, Union
 
 from loopviz.app.contract.explore import Place
 from loopviz.app.contract.scripted import ScriptedConfig
-from loopviz.app.contract.shared import Lang, Number, Text, Texts
+from loopviz.app.contract.shared import Lang, MeasureEnd, Number, Text, Texts
 
 
 class AnatomyStage(TypedDict):
@@ -137,6 +137,50 @@ class AnatomyDraw(TypedDict):
     vocabulary: int
 
 
+class ParityRow(TypedDict):
+    """`llama.py` against transformers in one dtype and one way of attention: :class:`loopviz.engine.engine.ParityRow`."""
+
+    subject: str
+    dtype: str
+    attention: str
+    logits: int
+    equal: bool
+    agrees: bool
+    max_delta_logit: Number
+    largest_logit: Number
+    delta_loss: Number
+    loss: Number
+    cause: str  # its words: `anatomy.cause.<cause>`
+    bound: Number
+    own: Number
+
+
+class AnatomyParity(TypedDict):
+    """The rows of a check so far."""
+
+    kind: Literal["parity"]
+    ticket: str
+    article: bool
+    rows: list[ParityRow]
+    end: MeasureEnd
+
+
+class ParityNeeded(TypedDict):
+    """An answer: what a check takes, in words; or why it is refused."""
+
+    kind: Literal["need"]
+    refused: bool
+    text: str
+
+
+class AskNeed(TypedDict):
+    """What does a check take?"""
+
+    article: bool
+    model: str
+    lang: Lang
+
+
 class NotThere(TypedDict):
     """An answer: there is no such layer or loop step, and what there is."""
 
@@ -161,9 +205,10 @@ class _Dissect(TypedDict):
 
 
 class Dissect(_Dissect, total=False):
-    """A token of a run, to be read again; by another model than it says, where one is named."""
+    """A token of a run, to be read again, by another model than it says where one is named; or a check against transformers."""
 
     model: str
+    check: Literal["model", "article"]
 
 
 class AskLayer(TypedDict):

@@ -52,6 +52,7 @@ STORED: Mapping[str, str] = {
 TICKET_HEADER = "x-loopviz-visit"  # in which a page shows its ticket as it opens a file
 USUAL_PRESET = "one_slot"  # what Compare opens with beside the model as it is and without its loop
 DIALS = ("loop_count", "max_loop_count", "loop_damping")  # controls that have a slider above the panels as well
+PARITY_DTYPES = ("float32", "bfloat16")  # in which a page checks llama.py against transformers
 CURVES = ("convergence", "loops", "kv")  # of a comparison
 TABLE_GROUPS = ("buys", "costs", "ran")  # of a comparison's columns, each a table of its own
 TABLE_FILES = ("csv", "parquet", "json")  # of a comparison or measurement: its table twice, and how it was made

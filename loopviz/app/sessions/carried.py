@@ -12,11 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from loopviz.app.profile import Profile
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.trace import Trace
-
-MOST = 64  # runs; the one that was looked at least recently goes first
-SECONDS = 3600.0  # that one is kept after it was last looked at
 
 
 class CarriedRun:
@@ -46,13 +44,17 @@ class Carried:
     """What visitors took along.
 
     Args:
-        keeper: says how much of everything is kept, in bytes.
+        keeper: says how much of everything is kept, in bytes; its profile, how many of these, and how long.
     """
 
     def __init__(self, keeper: Keeper, clock: Callable[[], float] = time.monotonic) -> None:
         self._keeper, self._clock = keeper, clock
         self._lock = threading.Lock()
         self._runs: OrderedDict[str, CarriedRun] = OrderedDict()
+
+    @property
+    def _profile(self) -> Profile:
+        return self._keeper.profile
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -63,8 +65,8 @@ class Carried:
             run.seen = self._clock()
             self._runs[run.run] = run
             self._runs.move_to_end(run.run)
-            late = [old for old in self._runs.values() if run.seen - old.seen > SECONDS]
-            late += list(self._runs.values())[: max(0, len(self._runs) - len(late) - MOST)]
+            late = [old for old in self._runs.values() if run.seen - old.seen > self._profile.carried_seconds]
+            late += list(self._runs.values())[: max(0, len(self._runs) - len(late) - self._profile.carried_runs)]
         for old in late:
             self._drop(old)
         self._keeper.enter(run, self._drop)
@@ -74,7 +76,7 @@ class Carried:
         found = self._runs.get(run) if isinstance(run, str) else None
         if found is None:
             return None
-        if self._clock() - found.seen > SECONDS:
+        if self._clock() - found.seen > self._profile.carried_seconds:
             self._drop(found)
             return None
         with self._lock:

@@ -337,3 +337,64 @@ def test_the_article_is_all_of_llama_py() -> None:
     named = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     assert [name for name in named if name not in ARTICLE] == ["head_width"]  # a line of arithmetic
     assert [name for name in named if name in ARTICLE] == list(ARTICLE)
+
+
+# --- the check against transformers -----------------------------------------------------------------------------------------
+
+
+def test_the_loaded_model_is_checked_in_every_number_format() -> None:
+    model, trace = made("serial")
+    anatomy = served(model, trace)
+    anatomy.room.get("tiny")
+    need = ask(anatomy, "need", article=False, model="tiny", lang="en")
+    assert not need["refused"]
+    assert re.search(r"\d", need["text"])
+    told = said(anatomy.run(asked(check="model", model="tiny"), "me"))
+    last = told[-1]
+    assert (last["kind"], last["end"]) == ("parity", "done")
+    wanted = [(dtype, attention) for dtype in contract.PARITY_DTYPES for attention in ("eager", "sdpa")]
+    assert [(row["dtype"], row["attention"]) for row in last["rows"]] == wanted
+    assert all(row["agrees"] and row["logits"] > 0 for row in last["rows"])
+    for lang in LANGUAGES:
+        texts = data(anatomy.room)["texts"][lang]
+        assert all(texts[f"anatomy.cause.{row['cause']}"] for row in last["rows"])
+    assert [message["kind"] for message in told].count("parity") == 2 + len(contract.PARITY_DTYPES)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("which", ["model", "article"])
+def test_a_check_that_is_too_large_is_refused_before_with_the_bytes(which: str, lang: str) -> None:
+    model, trace = made()
+    anatomy = served(model, trace, profile=dataclasses.replace(PUBLIC, work_bytes=1000))
+    anatomy.room.get("tiny")
+    need = ask(anatomy, "need", article=which == "article", model="tiny", lang=lang)
+    assert need["refused"]
+    last = refused(anatomy, check=which, model="tiny", lang=lang)
+    assert last["text"] == need["text"]
+    assert "anatomy check" in last["text"]
+
+
+def test_short_memory_is_told_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopviz.anatomy import parity
+
+    monkeypatch.setattr(parity, "free_memory", lambda device: 10)
+    anatomy = served(*made())
+    anatomy.room.get("tiny")
+    need = ask(anatomy, "need", article=False, model="tiny", lang="en")
+    assert need["refused"]
+    assert "free" in need["text"]
+
+
+def test_what_a_check_needs_is_not_known_of_a_model_that_is_not_here() -> None:
+    anatomy = served(*made())
+    assert not ask(anatomy, "need", article=True, model="no such model", lang="en")["refused"]
+
+
+def test_every_cause_is_worded() -> None:
+    from loopviz.anatomy.parity import CAUSES
+
+    for lang in LANGUAGES:
+        texts = data(ModelRoom("tiny"))["texts"][lang]
+        assert {key for key in texts if key.startswith("anatomy.cause.")} == {
+            f"anatomy.cause.{cause}" for cause in CAUSES
+        }

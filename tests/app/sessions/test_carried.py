@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from loopviz.app.profile import LOCAL
-from loopviz.app.sessions import carried
 from loopviz.app.sessions.carried import Carried, CarriedRun
 from loopviz.app.sessions.memory_budget import Keeper
 from tests.trace.synthetic import random_trace
@@ -30,12 +29,12 @@ def test_what_nobody_looks_at_goes_and_what_is_looked_at_stays() -> None:
     kept = Carried(keeper, clock=lambda: now[0])
     kept.take(run("old"))
     kept.take(run("looked at"))
-    now[0] = carried.SECONDS - 1
+    now[0] = LOCAL.carried_seconds - 1
     assert kept.get("looked at") is not None
-    now[0] = carried.SECONDS + 1
+    now[0] = LOCAL.carried_seconds + 1
     assert kept.get("old") is None
     assert kept.get("looked at") is not None
-    now[0] = 3 * carried.SECONDS
+    now[0] = 3 * LOCAL.carried_seconds
     kept.take(run("new"))
     assert len(kept) == 1
     assert keeper.total == kept.get("new").nbytes  # type: ignore[union-attr]
@@ -43,11 +42,11 @@ def test_what_nobody_looks_at_goes_and_what_is_looked_at_stays() -> None:
 
 def test_of_too_many_the_least_needed_goes() -> None:
     kept = Carried(Keeper(LOCAL))
-    for i in range(carried.MOST):
+    for i in range(LOCAL.carried_runs):
         kept.take(run(str(i)))
     kept.get("0")
     kept.take(run("more"))
-    assert len(kept) == carried.MOST
+    assert len(kept) == LOCAL.carried_runs
     assert kept.get("0") is not None
     assert kept.get("1") is None
 

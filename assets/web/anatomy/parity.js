@@ -1,0 +1,120 @@
+// Is llama.py a Llama? A check against transformers on the run's model or on the article's configuration: what it takes is said before.
+
+import { el, press } from "../core/dom.js";
+import { written } from "./numbers.js";
+
+/** @import { AnatomyParity, AnatomyToken, MeasureStatus } from "../core/contract.js" */
+/** @typedef {"model" | "article"} Which */
+
+const WHICH = /** @type {const} */ (["model", "article"]);
+const COLUMNS = ["dtype", "attention", "delta", "loss", "logits", "why"];
+
+export class Parity {
+  /** @type {string | null} of the check that was begun, unguessable */
+  ticket = null;
+  /** @type {AnatomyParity | null} what came of the latest */
+  told = null;
+
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
+    this.title = el("h2");
+    this.about = el("p", "lv-question");
+    this.buttons = WHICH.map((which) => ({ which, go: press("lv-quiet", () => this.begin(which)), said: el("span", "lv-question") }));
+    this.halt = press("lv-quiet", () => this.stop());
+    this.line = el("p", "lv-status");
+    this.line.setAttribute("role", "status");
+    this.table = el("div", "lv-table");
+    this.table.tabIndex = 0;
+    this.table.setAttribute("role", "group");
+    const rows = this.buttons.map(({ go, said }) => el("div", "lv-parity-way", go, said));
+    this.node = el("section", "lv-card lv-parity", this.title, this.about, ...rows, this.line, this.halt, this.table);
+    this.halt.hidden = this.table.hidden = true;
+  }
+
+  /** @returns {string} the model that reads the run */
+  get model() {
+    return this.page.named || this.page.run?.model || this.page.frame.config.models[0];
+  }
+
+  label() {
+    const { page } = this;
+    this.title.textContent = page.text("anatomy.check");
+    this.about.textContent = page.text("anatomy.check.about");
+    this.halt.textContent = page.text("anatomy.check.stop");
+    this.table.setAttribute("aria-label", page.text("anatomy.check"));
+    for (const { which, go } of this.buttons) go.textContent = page.text(`anatomy.check.${which}`, { model: this.model });
+    this.show();
+  }
+
+  /** What each takes, asked of the server. */
+  async need() {
+    const { frame } = this.page;
+    for (const { which, go, said } of this.buttons) {
+      const answer = await frame.ask("need", { article: which === "article", model: this.model, lang: frame.lang });
+      if (answer?.kind !== "need") continue;
+      said.textContent = answer.text;
+      said.classList.toggle("lv-bad", answer.refused);
+      go.disabled = answer.refused || this.ticket !== null;
+    }
+  }
+
+  /** @param {Which} which */
+  begin(which) {
+    this.told = null;
+    this.ticket = this.page.start({ check: which, model: this.model });
+    this.say(this.page.text("anatomy.waiting"));
+    this.show();
+  }
+
+  stop() {
+    this.page.frame.ask("stop", { ticket: this.ticket });
+    this.say(this.page.text("anatomy.check.stopping"));
+  }
+
+  /** Whether a message is about a check. @param {AnatomyParity | AnatomyToken | MeasureStatus} message */
+  receive(message) {
+    if (this.ticket === null || message.ticket !== this.ticket) return false;
+    if (message.kind === "parity") {
+      this.told = message;
+      if (message.end) this.over(message.end === "done" ? "" : this.page.text("anatomy.check.ended"));
+    } else if (message.kind === "status") {
+      this.say(message.text, message.bad);
+      if (message.over) this.over(message.text, message.bad);
+    }
+    this.show();
+    return true;
+  }
+
+  /** @param {string} text */
+  over(text, bad = false) {
+    this.ticket = null;
+    this.say(text, bad);
+    this.need();
+  }
+
+  /** @param {string} text */
+  say(text, bad = false) {
+    this.line.textContent = text;
+    this.line.classList.toggle("lv-bad", bad);
+  }
+
+  show() {
+    const { page, told } = this;
+    const running = this.ticket !== null;
+    this.halt.hidden = !running;
+    for (const { go } of this.buttons) if (running) go.disabled = true;
+    this.node.dataset.state = running ? "running" : "idle";
+    this.table.hidden = !told?.rows.length;
+    if (!told?.rows.length) return;
+    const head = el("tr", "", ...COLUMNS.map((name) => el("th", "", page.text(`anatomy.check.${name}`))));
+    const rows = told.rows.map((row) => {
+      const why = page.text(`anatomy.cause.${row.cause}`, { bound: written(row.bound, 2), own: written(row.own, 2) });
+      const numbers = [written(row.max_delta_logit, 2), written(row.delta_loss, 2), row.logits.toLocaleString("en")];
+      const line = el("tr", "", el("th", "", row.dtype), el("td", "", row.attention), ...numbers.map((said) => el("td", "lv-number", said)), el("td", "lv-parity-why", why));
+      line.classList.toggle("lv-bad", !row.agrees);
+      return line;
+    });
+    this.table.replaceChildren(el("table", "", el("thead", "", head), el("tbody", "", ...rows)));
+  }
+}
