@@ -52,14 +52,16 @@ class LocalReading:
         from loopviz.anatomy.reread import memory
 
         meta, config = self._trace.meta, self._model.config
-        shape, blocks = meta["shape"], meta["blocks"]
-        runs = shape["layers"] + sum((b["layers"][1] - b["layers"][0] + 1) * b["max_steps"] for b in blocks)
-        slots = max((b["slots"] for b in blocks), default=1)
+        shape, every = meta["shape"], [meta["blocks"], *(change["blocks"] for change in meta.get("changes", ()))]
+        steps = [max(blocks[i]["max_steps"] for blocks in every) for i in range(len(meta["blocks"]))]
+        wide = [block["layers"][1] - block["layers"][0] + 1 for block in meta["blocks"]]
+        runs = shape["layers"] + sum(a * b for a, b in zip(steps, wide, strict=True))
+        slots = max((block["slots"] for blocks in every for block in blocks), default=1)
         read = max(position + 1, min(meta["prompt_tokens"], len(self._trace)))
         item = shape["itemsize"]
         room = max(SMALLEST_CAPACITY, 2 * read)  # buffers of keys and values may be twice as large as what is in them
         cached = 2 * item * shape["kv_heads"] * shape["head_dim"] * room * slots * shape["layers"]
-        around = item * (4 * shape["hidden"] * (1 + sum(b["max_steps"] for b in blocks)) + shape["vocab"])
+        around = item * (4 * shape["hidden"] * (1 + sum(steps)) + shape["vocab"])
         return cached + around + memory(shape, runs, read * slots, config.intermediate_size)
 
     @property

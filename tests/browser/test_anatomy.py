@@ -105,6 +105,10 @@ def test_two_loop_steps_pictures_sliders_and_a_word_outside(visit: Visit) -> Non
         "(node) => { node.value = '2'; node.dispatchEvent(new Event('input')); }"
     )
     expect(page.locator(".lv-draw-row:not([data-out])")).to_have_count(2)
+    expect(page.locator(".lv-parity-way .lv-question").first).to_contain_text(re.compile(r"needs up to \d"))
+    page.locator(".lv-parity button").first.click()
+    expect(page.locator(".lv-parity tbody tr")).to_have_count(4)
+    expect(page.locator(".lv-parity tbody tr.lv-bad")).to_have_count(0)
     page.goto(page.url.split("?")[0] + "?token=9999")
     expect(page.locator(".lv-anatomy-top .lv-status")).to_contain_text("9999")
     expect(page.locator(".lv-anatomy-top .lv-status")).to_have_class(re.compile("lv-bad"))

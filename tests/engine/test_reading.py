@@ -87,7 +87,15 @@ def test_one_token_s_tensors_at_a_time() -> None:
     assert second.nbytes > 0
     with pytest.raises(ValueError, match="read it again"):
         first.layer(1, 1)
-    assert reading.need(4) >= reading.nbytes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_needed_is_said_before_and_is_enough(kind: str) -> None:
+    _, trace, reading = reading_of(kind)
+    for position in range(len(trace)):
+        need = reading.need(position)
+        reading.read(position, threading.Event())
+        assert reading.nbytes <= need, position
 
 
 def test_a_reading_that_is_stopped_goes_on_later() -> None:

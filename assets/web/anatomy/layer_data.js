@@ -2,6 +2,7 @@
 
 import { unpack } from "./numbers.js";
 
+const PATIENCE_MS = 10_000; // between two times that a word is read again because what was read is gone
 const MOST = 64; // layers and loop steps that are kept of a token
 
 /** @import { AnatomyLayer } from "../core/contract.js" */
@@ -36,6 +37,8 @@ export class LayerData {
 export class Layers {
   /** @type {Map<string, Promise<LayerData | string>>} by token, layer and loop step */
   known = new Map();
+  /** @type {number} when a word was last read again by itself */
+  readAt = -PATIENCE_MS;
 
   /** @param {import("./main.js").Page} page */
   constructor(page) {
@@ -68,6 +71,16 @@ export class Layers {
     const { frame, look } = this.page;
     const answer = await frame.ask("layer", { look: look.look, layer, step, lang: frame.lang });
     if (answer?.kind === "layer") return new LayerData(answer);
-    return answer?.kind === "no" ? answer.text : frame.text(answer?.kind === "gone" ? "anatomy.gone" : "anatomy.lost");
+    if (answer?.kind === "no") return answer.text;
+    if (answer?.kind !== "gone") return frame.text("anatomy.lost");
+    this.readAgain();
+    return frame.text("anatomy.look_gone");
+  }
+
+  /** What the server had read made room for others: once more, unless it went at once. */
+  readAgain() {
+    if (performance.now() - this.readAt < PATIENCE_MS || this.page.running) return;
+    this.readAt = performance.now();
+    this.page.begin();
   }
 }

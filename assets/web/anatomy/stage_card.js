@@ -1,5 +1,6 @@
 // The card of the stage that is read about: what it does, its numbers in words, its pictures, its formula and line of code.
 
+import { QUERIES } from "../core/contract.js";
 import { el, name, press } from "../core/dom.js";
 import { typeset } from "../widgets/glossary.js";
 import { percent, written } from "./numbers.js";
@@ -39,9 +40,10 @@ export class StageCard {
     this.code = el("a", "lv-stage-code");
     this.code.target = "_blank";
     this.code.rel = "noopener";
+    this.lab = el("p", "lv-stage-lab");
     this.fold = el("details", "", this.summary, this.formula);
     const head = el("div", "lv-stage-head", this.title, this.place, el("span", "lv-stage-ways", this.earlier, this.later));
-    this.node = el("section", "lv-card lv-stage", head, this.about, this.facts, this.both, this.pictures, this.shape, this.fold, this.code);
+    this.node = el("section", "lv-card lv-stage", head, this.about, this.facts, this.both, this.pictures, this.shape, this.fold, this.code, this.lab);
     this.node.setAttribute("aria-live", "off");
     this.drawn = new Pictures(page);
   }
@@ -71,6 +73,8 @@ export class StageCard {
     this.formula.replaceChildren(...typeset(stage.formula));
     this.code.textContent = page.text("anatomy.code", { at: stage.code.at });
     this.code.href = stage.code.url;
+    this.lab.replaceChildren(...this.experiments(stage));
+    this.lab.hidden = !stage.lab.length;
     const facts = this.factsOf(stage, layer);
     this.facts.textContent = facts ? this.said(stage.name, facts) : "";
     this.facts.hidden = !this.facts.textContent;
@@ -78,6 +82,17 @@ export class StageCard {
     this.both.hidden = !this.both.textContent;
     this.shape.replaceChildren(...this.shapeOf(stage, layer));
     this.pictures.replaceChildren(...this.drawn.of(stage, layer, other));
+  }
+
+  /** Ways to the Lab's measurements about a stage. @param {AnatomyStage} stage */
+  experiments({ lab }) {
+    const { page } = this;
+    const links = lab.map((task) => {
+      const link = el("a", "", page.text(`anatomy.lab.${task}`));
+      link.href = `${page.frame.config.pages.lab}?${QUERIES.task}=${task}`;
+      return link;
+    });
+    return [`${page.text("anatomy.lab")} `, ...links.flatMap((link, i) => (i ? [" · ", link] : [link]))];
   }
 
   /**

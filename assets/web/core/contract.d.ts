@@ -1432,6 +1432,8 @@ export interface AnatomyStage {
   code: Place;
   /** a layer; else it is of the token */
   within: boolean;
+  /** measurements of the Lab about it; their words: `anatomy.lab.<name>` */
+  lab: string[];
 }
 
 /** What the script of the Anatomy page is told once. */

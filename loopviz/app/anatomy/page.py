@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -32,6 +33,19 @@ ARTICLE = (  # of that file, read from top to bottom
     "LlamaForCausalLM",
 )
 
+# Small experiments beside a stage: measurements of the Lab on real tensors.
+EXPERIMENTS: Mapping[str, tuple[str, ...]] = {
+    "norm": ("norms",),
+    "query": ("grouped_queries",),
+    "key": ("grouped_queries",),
+    "rope": ("rope_length",),
+    "keys": ("cache_or_not", "grouped_queries"),
+    "norm_mlp": ("norms",),
+    "down": ("roofline", "lora_count"),
+    "final_norm": ("norms",),
+    "head": ("llama_sizes", "roofline"),
+}
+
 
 def _place(reference: str, words: str = "") -> dict[str, str]:
     place = locate(reference, words)
@@ -50,6 +64,7 @@ def entry(stage: Stage) -> dict[str, Any]:
         "reads": list(stage.reads),
         "code": _place(stage.code, stage.line),
         "within": stage in STAGES,
+        "lab": list(EXPERIMENTS.get(stage.name, ())),
     }
 
 

@@ -19,6 +19,7 @@ class AnatomyStage(TypedDict):
     reads: list[str]  # stages
     code: Place
     within: bool  # a layer; else it is of the token
+    lab: list[str]  # measurements of the Lab about it; their words: `anatomy.lab.<name>`
 
 
 class AnatomyConfig(ScriptedConfig):

@@ -19,7 +19,7 @@ from loopviz.anatomy.reread import Reread
 from loopviz.anatomy.stage_list import ALL, STAGES
 from loopviz.app import contract
 from loopviz.app.anatomy.packing import pack
-from loopviz.app.anatomy.page import ARTICLE, data
+from loopviz.app.anatomy.page import ARTICLE, EXPERIMENTS, data
 from loopviz.app.anatomy.recorded import recorded
 from loopviz.app.anatomy.service import Anatomy
 from loopviz.app.explore.run import Registry
@@ -328,6 +328,16 @@ def test_every_stage_and_function_is_worded_and_its_formula_typeset() -> None:
                 assert texts[f"anatomy.{part}.{entry['name']}"]
         assert all(texts[f"anatomy.article.{place['name']}"] for place in told["article"])
         assert all(texts[f"anatomy.axis.{axis}"] for stage in ALL for axis in stage.axes)
+
+
+def test_experiments_beside_a_stage_are_the_lab_s() -> None:
+    from loopviz.lab.catalogue import titles
+
+    told = data(ModelRoom("tiny"))
+    named = {name for entry in told["stages"] for name in entry["lab"]}
+    assert named == {name for names in EXPERIMENTS.values() for name in names} <= set(titles())
+    for lang in LANGUAGES:
+        assert all(told["texts"][lang][f"anatomy.lab.{name}"] for name in named)
 
 
 def test_the_article_is_all_of_llama_py() -> None:
