@@ -1,6 +1,6 @@
 // From Explore to Anatomy: the run on show goes along, and is kept there although this page is left.
 
-import { RECORDED, TAKEN } from "../core/contract.js";
+import { QUERIES, RECORDED, TAKEN } from "../core/contract.js";
 
 const PATIENCE_MS = 1500;
 
@@ -16,13 +16,14 @@ export class ToAnatomy {
     /** @type {HTMLAnchorElement | null} */
     const way = event.target instanceof Element ? event.target.closest('.lv-way[data-page="anatomy"]') : null;
     const { page } = this;
-    if (!way || !page.run || page.run === RECORDED || event.button > 1) return;
-    const { run } = page;
+    if (!way || !page.run || event.button > 1) return;
+    const { run, focus } = page;
     const address = new URL(way.href);
-    const token = page.focus.token;
-    if (token !== null && token !== undefined) address.searchParams.set("token", String(token));
-    address.hash = `${TAKEN}=${run}`;
+    [address.search, address.hash] = ["", run === RECORDED ? "" : `${TAKEN}=${run}`];
+    if (Number.isInteger(focus.token)) address.searchParams.set(QUERIES.token, String(focus.token));
+    if (focus.step) address.searchParams.set(QUERIES.step, String(focus.step));
     way.href = address.href; // another tab, too, opens with it
+    if (run === RECORDED) return;
     const carried = page.server?.carry(JSON.stringify({ run })).catch(/** @returns {null} */ () => null);
     if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
