@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from loopviz.engine.local import LocalEngine
-from loopviz.lessons.bundled import bundled
+from loopviz.lessons.bundled import FOLDER, bundled
+from loopviz.lessons.faults import read_lesson
 from loopviz.lessons.measurements import Measured
 from loopviz.lessons.play import models, part_of, play
 from loopviz.lessons.schema import Lesson, LessonStep
@@ -71,6 +72,14 @@ def fetched(request: pytest.FixtureRequest) -> None:
 
 EVERY = [pytest.param(lesson, step, id=f"{lesson['id']}-{step['id']}", marks=smollm2(lesson)) for lesson, step in STEPS]
 WHAT_IFS = [param for param in EVERY if "what_if" in param.values[1]]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.json")))
+def test_each_file_is_a_lesson_without_faults(name: str) -> None:
+    lesson, faults = read_lesson((FOLDER / name).read_text(encoding="utf-8"))
+    assert faults == []
+    assert lesson is not None
+    assert bundled()[lesson["id"]] == lesson
 
 
 def test_there_are_fourteen_of_five_to_ten_minutes_and_several_steps() -> None:

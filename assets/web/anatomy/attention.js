@@ -1,7 +1,7 @@
 // Attention: which query heads read which key/value head, what is kept of all words, and which words a head looks at.
 
 import { el, shown } from "../core/dom.js";
-import { svg } from "./drawing.js";
+import { drawn as svg } from "../core/svg.js";
 import { percent, written } from "./numbers.js";
 
 /** @import { LayerData } from "./layer_data.js" */

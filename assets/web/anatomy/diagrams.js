@@ -1,7 +1,7 @@
 // Small drawings of numbers: what is added to a state, as a triangle of true lengths and angle; swish at several betas.
 
 import { el } from "../core/dom.js";
-import { svg } from "./drawing.js";
+import { drawn as svg } from "../core/svg.js";
 import { written } from "./numbers.js";
 
 /** @import { Tensor } from "./numbers.js" */

@@ -2,9 +2,9 @@
 // read about lights up; a box opens its stage.
 
 import { el } from "../core/dom.js";
+import { drawn as svg } from "../core/svg.js";
 import { percent } from "./numbers.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [400, 478];
 
 /** @type {Record<string, [x: number, y: number, width: number]>} of each stage, its box's middle */
@@ -71,18 +71,6 @@ const HALVES = [
   ["anatomy.way.attention", [14, 138, 184, 300], "translate(188 330) rotate(-90)"],
   ["anatomy.way.mlp", [222, 207, 160, 184], "translate(375 298) rotate(-90)"],
 ];
-
-/**
- * @param {string} tag
- * @param {Record<string, string | number>} attributes
- * @param {...(Node | string)} children
- */
-export function svg(tag, attributes, ...children) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
-  node.append(...children);
-  return node;
-}
 
 export class Drawing {
   /** @param {import("./main.js").Page} page */

@@ -1,7 +1,7 @@
 // RoPE as a turn: a dial for each pair of a query, and the score with a key by the distance between the two.
 
 import { el, shown } from "../core/dom.js";
-import { svg } from "./drawing.js";
+import { drawn as svg } from "../core/svg.js";
 import { unpack, written } from "./numbers.js";
 
 /** @import { LayerData } from "./layer_data.js" */

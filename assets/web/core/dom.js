@@ -16,20 +16,6 @@ export function el(tag, cls, ...children) {
 }
 
 /**
- * An element of a drawing (SVG).
- * @param {string} tag
- * @param {Record<string, string | number>} attributes
- * @param {...(Node | string)} children
- * @returns {SVGGElement}
- */
-export function drawn(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
-  node.append(...children);
-  return /** @type {any} */ (node); // whatever it is, it has what a group has
-}
-
-/**
  * What makes a part anew only where that of which it is made has changed: else whoever is in it would be put out, and told it again.
  * @returns {(part: string, of: unknown, make: () => void) => void}
  */
@@ -116,14 +102,14 @@ export const textOr = (texts, key, otherwise) => (key in texts ? texts[key] : ot
  */
 export async function copied(text, field) {
   try {
-    await navigator.clipboard.writeText(text); // not there on plain http
+    await navigator.clipboard.writeText(text); // not there on an address without encryption
     return true;
   } catch {
     const held = field ?? Object.assign(el("textarea"), { value: text, readOnly: true });
     if (!field) document.body.append(held);
     held.focus({ preventScroll: true });
     held.select();
-    const done = document.execCommand("copy"); // old, but needs no https
+    const done = document.execCommand("copy"); // old, but works there too
     if (!field) held.remove();
     return done;
   }

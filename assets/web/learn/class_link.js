@@ -1,7 +1,8 @@
 // The link that a teacher gives a class: the lesson, a name to fill in, and the same as a QR code.
 
 import { OWN_LESSON, QUERIES } from "../core/contract.js";
-import { copied, drawn, el, press } from "../core/dom.js";
+import { copied, el, press } from "../core/dom.js";
+import { drawn } from "../core/svg.js";
 
 /** @typedef {import("./main.js").Page} Page */
 

@@ -1,7 +1,8 @@
 // A picture of numbers by loop: curves that were measured, and a line that a visitor draws, by pointer or by keyboard, a slider a
 // loop. Drawn anew at the width it has, so that its words keep their size.
 
-import { drawn, el } from "../core/dom.js";
+import { el } from "../core/dom.js";
+import { drawn } from "../core/svg.js";
 
 const HEIGHT = 270;
 const EDGE = { left: 58, right: 16, top: 30, bottom: 40 };

@@ -1,7 +1,8 @@
 // A problem of arrows as a picture: its letters as buttons, its arrows as lines, and the token of a run that goes along them. What
 // mouse, finger and keyboard do in it is told to who draws (`Hand`), and what is drawn comes from there.
 
-import { drawn, renewing } from "../core/dom.js";
+import { renewing } from "../core/dom.js";
+import { drawn } from "../core/svg.js";
 import { ArrowCircle, NODE, SIZE } from "./arrow_circle.js";
 
 /** @import { Arrow, Move, Problem } from "./arrow_problem.js" */
