@@ -25,10 +25,11 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "loopviz-setup.json"
 MINIMUM = (3, 10)
 
-# All tests but the browser's run in several processes, a file's together; a browser keeps all cores busy by itself.
+# Tests run in several processes, a file's together. Of browsers two at most: each has an app beside it, and waits for that half of
+# its time; two of them on two cores take two thirds of the time of one.
 PHASES = (
     ("-m", "not browser", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"),
-    ("-m", "browser"),
+    ("-m", "browser", "-n", "logical", "--maxprocesses", "2", "--dist", "loadfile"),
 )
 
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."))
