@@ -9,6 +9,7 @@ is measured beside it, for that is what rounding does to this model. What differ
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ UNITS = 2  # where those two are equal: so many units in the last place of the l
 ROUNDINGS = 32  # so many units in the last place of a loss or a score count as rounding
 FURTHEST = 8192  # position: an angle of a later one has too few digits left in float32 to tell one law from another
 HELD_LOGITS = 3  # ours and both of theirs
+SQUARES = (128, 256, 512, 1024)  # sides of matrices that are multiplied to tell a rate
+LONG, TOO_LONG = 0.002, 0.1  # seconds: of a product that is large enough to tell it, and of one that is made once only
 SPARE = 0.1  # of the memory, for what is not counted
 SEED = 0
 
@@ -249,16 +252,29 @@ def memory(subject: Subject, dtype: torch.dtype) -> int:
 
 def seconds(subject: Subject, dtype: torch.dtype, device: torch.device) -> float:
     """About how long it takes, by this machine's own product of two matrices."""
-    n, wide = 512, torch.randn(1024, 2048, device=device).to(dtype)
-    tall = torch.randn(n, 1024, device=device).to(dtype)
-    took = []
-    for _ in range(4):  # the first one also starts threads
-        began = time.perf_counter()
-        float(tall.matmul(wide)[0, 0])
-        took.append(time.perf_counter() - began)
-    rate = 2 * n * wide.numel() / max(min(took), 1e-9)
     rows, tokens = subject.batch.input_ids.shape
-    return HELD_LOGITS * rows * tokens * families.flops(subject.config, tokens) / rate
+    return HELD_LOGITS * rows * tokens * families.flops(subject.config, tokens) / _product_rate(dtype, device)
+
+
+@functools.cache
+def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of a product of two matrices, once a process: of small ones where those take long already, for some number
+    formats have no instructions on some processors, and a product of large ones would be half a minute."""
+
+    def product(size: int) -> float:
+        square = torch.randn(size, size, device=device).to(dtype)
+        began = time.perf_counter()
+        float(square.matmul(square)[0, 0])
+        return max(time.perf_counter() - began, 1e-9)
+
+    took, size = product(SQUARES[0]), SQUARES[0]  # this one also starts threads
+    for size in SQUARES:
+        took = product(size)
+        if took < TOO_LONG:
+            took = min(took, product(size), product(size))
+        if took > LONG:
+            break
+    return 2 * size**3 / took
 
 
 def free_memory(device: torch.device) -> int:
