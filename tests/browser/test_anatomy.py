@@ -105,6 +105,7 @@ def test_two_loop_steps_pictures_sliders_and_a_word_outside(visit: Visit) -> Non
         "(node) => { node.value = '2'; node.dispatchEvent(new Event('input')); }"
     )
     expect(page.locator(".lv-draw-row:not([data-out])")).to_have_count(2)
+    page.locator(".lv-parity").scroll_into_view_if_needed()
     expect(page.locator(".lv-parity-way .lv-question").first).to_contain_text(re.compile(r"needs up to \d"))
     page.locator(".lv-parity button").first.click()
     expect(page.locator(".lv-parity tbody tr")).to_have_count(4)

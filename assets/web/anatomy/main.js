@@ -288,11 +288,11 @@ export class Page {
     if (!this.run) return;
     this.running = true;
     this.say(this.text("anatomy.waiting"));
-    this.ticket = this.start(this.named ? { model: this.named } : {});
+    this.ticket = this.start({ agreed: this.wants.agreed, ...(this.named ? { model: this.named } : {}) });
     this.mark();
   }
 
-  /** Begin something on the server; the ticket by which messages are about it. @param {Pick<Dissect, "model" | "check">} what */
+  /** Begin something on the server; the ticket by which messages are about it. @param {Pick<Dissect, "model" | "agreed" | "check">} what */
   start(what) {
     const ours = ticket();
     this.n += 1;

@@ -14,6 +14,10 @@ export class Parity {
   ticket = null;
   /** @type {AnatomyParity | null} what came of the latest */
   told = null;
+  /** @type {boolean} whether it can be seen */
+  onScreen = false;
+  /** @type {boolean} whether what a check takes is to be asked for then */
+  due = false;
 
   /** @param {import("./main.js").Page} page */
   constructor(page) {
@@ -30,6 +34,11 @@ export class Parity {
     const rows = this.buttons.map(({ go, said }) => el("div", "lv-parity-way", go, said));
     this.node = el("section", "lv-card lv-parity", this.title, this.about, ...rows, this.line, this.halt, this.table);
     this.halt.hidden = this.table.hidden = true;
+    // what a check takes is measured, so it is asked for once somebody may read it
+    new IntersectionObserver((entries) => {
+      this.onScreen = entries.some((entry) => entry.isIntersecting);
+      if (this.onScreen && this.due) this.need();
+    }).observe(this.node);
   }
 
   /** @returns {string} the model that reads the run */
@@ -47,9 +56,11 @@ export class Parity {
     this.show();
   }
 
-  /** What each takes, asked of the server. */
+  /** What each takes, asked of the server; off screen, later. */
   async need() {
-    const { frame } = this.page;
+    const { frame, look } = this.page;
+    this.due = !this.onScreen || !look;
+    if (this.due) return;
     for (const { which, go, said } of this.buttons) {
       const answer = await frame.ask("need", { article: which === "article", model: this.model, lang: frame.lang });
       if (answer?.kind !== "need") continue;

@@ -3,6 +3,9 @@
 import { el, press } from "../core/dom.js";
 
 export class Wants {
+  /** @type {boolean} whether the visitor agreed to the model that a file names */
+  agreed = false;
+
   /** @param {import("./main.js").Page} page */
   constructor(page) {
     this.page = page;
@@ -51,6 +54,7 @@ export class Wants {
   }
 
   agree() {
+    this.agreed = true;
     this.hide();
     this.page.begin();
   }

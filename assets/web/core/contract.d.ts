@@ -1626,6 +1626,8 @@ export interface Dissect {
   run: string | null;
   token: number;
   model?: string;
+  /** to a model that a file names */
+  agreed?: boolean;
   check?: "model" | "article";
 }
 

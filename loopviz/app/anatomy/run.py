@@ -105,11 +105,11 @@ def layer_message(found: LayerPicture) -> dict[str, Any]:
     }
 
 
-def run_message(source: CarriedRun, lang: str, listed: bool) -> dict[str, Any]:
+def run_message(source: CarriedRun, lang: str, free: bool) -> dict[str, Any]:
     """A run, before any of it is read: its words, its model, where to look first.
 
     Args:
-        listed: whether its model may be loaded without asking.
+        free: whether its model may be loaded without asking.
     """
     meta, frames = source.trace.meta, source.trace.frames
     loops = [max((block["n_steps"] for block in frame["blocks"]), default=0) for frame in frames]
@@ -119,7 +119,7 @@ def run_message(source: CarriedRun, lang: str, listed: bool) -> dict[str, Any]:
         "run": source.run,
         "model": source.made_by,
         "called": meta["model"],
-        "linked": not (source.own or listed),
+        "linked": not free,
         "about": " · ".join(about_loop(meta["blocks"], lang)),
         "layers": meta["shape"]["layers"],
         "blocks": [[*block["layers"], block["max_steps"]] for block in meta["blocks"]],

@@ -69,6 +69,8 @@ class Dissection(Job):
         self.model = name
         if (words := self.service.room.refusal(name)) is not None:
             raise Refused(st.Problem("model", words(self.lang)))
+        if not ("model" in self.asked or self.asked.get("agreed") or self.service.free(self.source)):
+            raise no("model", text(self.lang, "anatomy.ask_model", model=name))
 
     def prepare(self, loaded: Engine) -> None:
         """Refuse a model that cannot have made the run, and what needs more memory than may be used here."""
@@ -121,6 +123,11 @@ class Anatomy:
             return self.jobs.carry_out(Check(self.jobs, self.checks, asked, session))
         return self.jobs.carry_out(Dissection(self, asked, session))
 
+    def free(self, source: CarriedRun) -> bool:
+        """Whether a run's model may be loaded without asking: a stranger's file may name any."""
+        name, room = source.made_by, self.room
+        return source.own or room.offered(name) or name in room.profile.named_models or room.ready(name) is not None
+
     def source(self, run: Any) -> CarriedRun | None:
         """A run by its id: the recorded one, one that was taken along, or None."""
         return recorded() if run in (None, "", contract.RECORDED) else self.jobs.carried.get(run)
@@ -145,8 +152,7 @@ class Anatomy:
         lang, found = pick_language(asked.get("lang")), self.source(asked.get("run"))
         if found is None:
             return GONE
-        named = found.made_by in self.room.profile.named_models
-        return dumps(run_message(found, lang, self.room.offered(found.made_by) or named))
+        return dumps(run_message(found, lang, self.free(found)))
 
     def model(self, question: Any) -> str:
         """`{model, lang, linked, look}`: where a model is, as on the Lab."""

@@ -209,6 +209,7 @@ class Dissect(_Dissect, total=False):
     """A token of a run, to be read again, by another model than it says where one is named; or a check against transformers."""
 
     model: str
+    agreed: bool  # to a model that a file names
     check: Literal["model", "article"]
 
 

@@ -241,9 +241,23 @@ def test_a_model_that_cannot_be_had_is_told_beside_its_name() -> None:
     anatomy = served(model, None)
     anatomy.jobs.carried.take(CarriedRun(MINE, trace, "no such model", own=False))
     assert ask(anatomy, "show", run=MINE, lang="en")["linked"]
-    last = refused(anatomy)
+    last = refused(anatomy, agreed=True)
     assert last["field"] == "model"
     assert read(anatomy, model="tiny")["agreement"]["is_the_runs"]  # by the name it has here
+
+
+def test_a_model_that_a_file_names_is_loaded_only_once_the_visitor_agreed() -> None:
+    """The page asks; a page that does not ask gets nothing."""
+    model, trace = made()
+    anatomy = served(model, None)
+    anatomy.jobs.carried.take(CarriedRun(MINE, trace, "somebody/model", own=False))
+    last = refused(anatomy)
+    assert last["field"] == "model"
+    assert "somebody/model" in last["text"]
+    assert anatomy.room.status("somebody/model").state == "waiting"  # nothing was begun
+    anatomy.jobs.carried.take(CarriedRun(MINE, trace, "tiny", own=False))
+    assert not ask(anatomy, "show", run=MINE, lang="en")["linked"]  # it is the page's own
+    assert read(anatomy)["agreement"]["is_the_runs"]
 
 
 def test_a_stranger_s_file_names_no_folder_of_a_public_server() -> None:
