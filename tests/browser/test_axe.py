@@ -145,7 +145,9 @@ def test_a_page_as_it_opens_and_when_what_it_ran_has_ended(browser: Browser, url
             page.locator("[data-field=max_new_tokens] input").fill("8")
         page.locator(".lv-go:visible").last.evaluate("(button) => button.click()")
         assert page.get_attribute(".lv-page", "data-running") == "1", "what is looked at next is this run's"
-        page.wait_for_selector('.lv-page[data-running="0"][data-end="done"][data-drawn="true"]')
+        page.wait_for_selector(
+            '.lv-page[data-running="0"][data-end="done"][data-drawn="true"]', timeout=4 * PATIENCE
+        )  # a comparison is some twenty seconds of one quiet machine
         passes(page)
     page.context.close()
 

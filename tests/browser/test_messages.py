@@ -161,7 +161,7 @@ REAL = """async ([sent, names]) => {
     statusLine = { show: nothing, said: "", bad: false };
     tour = { moved: nothing, show: nothing };
     words = { add: (rows, next) => (this.next = next), cut: nothing, toBeginning: nothing, recolour: nothing, showLegend: nothing };
-    panels = new Map(names.map((name) => [name, { on: true, needs: [], figure: null, summary: {}, take(figure) { this.figure = figure; }, lack: nothing, touch: nothing, keep: nothing }]));
+    panels = new Map(names.map((name) => [name, { on: true, needs: [], figure: null, summary: {}, take(figure) { this.figure = figure; }, lack: nothing, touch: nothing, keep: nothing, lacksFigure() { return !this.figure; } }]));
     ask() { this.asked += 1; return Promise.resolve(null); }
     look() {}
     say() {}
