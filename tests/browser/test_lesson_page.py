@@ -246,3 +246,16 @@ def test_curves_without_numbers_or_of_one_still_have_an_axis(scripts: Page) -> N
         assert apart
         assert ticked
         assert all(0 <= one <= 1 for one in heights)
+
+
+def test_the_notes_for_who_presents_are_there_and_shut_where_a_step_has_some(page: Page) -> None:
+    lesson = toy() | {"id": "noted"}
+    lesson["steps"][1] |= {"notes": {"en": "Let them vote.", "zh": "请全班投票。"}}
+    page.evaluate("([name, answer]) => (made.answers[name] = answer)", ["lesson", opened(lesson, "noted")])
+    page.evaluate("made.page.ask({ source: '{}' }, 'mine.json')")
+    page.wait_for_function("made.page.key === 'noted'")
+    expect(page.locator(".lv-notes")).to_be_hidden()
+    page.evaluate("made.page.go(1)")
+    expect(page.locator(".lv-notes p")).to_be_hidden()
+    page.click(".lv-notes summary")
+    expect(page.locator(".lv-notes p")).to_have_text("Let them vote.")

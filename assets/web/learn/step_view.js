@@ -73,10 +73,14 @@ export class StepView {
     this.next = press("lv-go lv-next", () => this.page.go(this.place + 1));
     this.back = press("lv-quiet", () => this.page.go(this.place - 1));
     const details = el("details", "lv-plan-fold", this.summary, this.plan);
+    this.notesTitle = el("summary");
+    this.notes = el("p");
+    const notes = el("details", "lv-plan-fold lv-notes", this.notesTitle, this.notes); // shut: the class sees the screen too
+    notes.hidden = !this.step.notes;
     const buttons = el("div", "lv-buttons-row", this.go, this.reveal, this.halt);
     this.row = el("div", "lv-card-row", buttons, this.status);
     const ways = el("div", "lv-step-ways", this.back, this.next);
-    this.node = el("article", "lv-step", this.count, this.title, this.about, this.pictured, this.prediction.node, details, this.row, this.bar, this.outcome, this.what_if, ways);
+    this.node = el("article", "lv-step", this.count, this.title, this.about, this.pictured, this.prediction.node, details, notes, this.row, this.bar, this.outcome, this.what_if, ways);
   }
 
   /** The problem of arrows as a graph: to be looked at, for what is run is the lesson's own. */
@@ -125,6 +129,8 @@ export class StepView {
     this.title.textContent = this.said(step.question);
     this.about.textContent = step.about ? this.said(step.about) : "";
     this.summary.textContent = this.text("lesson.runs");
+    this.notesTitle.textContent = this.text("lesson.notes");
+    this.notes.textContent = step.notes ? this.said(step.notes) : "";
     this.plan.replaceChildren(...Object.values(step.runs).map((run) => this.planned(run)));
     this.go.textContent = this.text(this.blind ? "lesson.run.blind" : "lesson.run");
     this.reveal.textContent = this.text("lesson.reveal");
