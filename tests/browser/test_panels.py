@@ -253,7 +253,8 @@ def test_b6_the_bar_comes_when_the_text_is_gone_and_moves_nothing(visit: Visit, 
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.matches('.lv-reach input')")
     page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Shift+Tab")
+    expect(row).to_be_visible()
+    page.evaluate("document.activeElement.blur()")  # another Shift+Tab would go down the page again, to where the text is out of sight
     expect(row).to_be_hidden()
 
 
