@@ -254,7 +254,8 @@ def test_b6_the_bar_comes_when_the_text_is_gone_and_moves_nothing(visit: Visit, 
     assert page.evaluate("document.activeElement.matches('.lv-reach input')")
     page.keyboard.press("Shift+Tab")
     expect(row).to_be_visible()
-    page.evaluate("document.activeElement.blur()")  # another Shift+Tab would go down the page again, to where the text is out of sight
+    # another Shift+Tab would go down the page again, to where the text is out of sight
+    page.evaluate("document.activeElement.blur()")
     expect(row).to_be_hidden()
 
 
