@@ -87,9 +87,8 @@ export class Attention {
   /**
    * The words, tinted by how much a head looks at each.
    * @param {LayerData} layer
-   * @param {string} stage
    */
-  text(layer, stage) {
+  text(layer) {
     const { page } = this;
     const [weights, scores, n] = [layer.get("weights"), layer.get("scores"), layer.shapes.query.N];
     if (this.head !== MEAN && Number(this.head) >= n) this.head = MEAN;
@@ -116,7 +115,7 @@ export class Attention {
       this.head = chosen;
       page.redraw();
     });
-    const called = page.text(`anatomy.picture.${stage}`).split(/[,，]/)[0];
+    const called = page.text("anatomy.picture.weights").split(/[,，]/)[0]; // also beside the scores: what is told in per cent are shares
     return el("figure", "lv-heat-figure", el("figcaption", "", el("b", "", called), choice), el("div", "lv-attention-text", ...words), el("p", "lv-heat-key", top), ...this.left(layer));
   }
 

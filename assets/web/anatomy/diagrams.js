@@ -45,19 +45,25 @@ export function curves(page, gate, betas) {
   const [w, h, pad] = [420, 150, 14];
   const most = Math.max(1, Math.min(8, gate.largest));
   const top = most;
-  const low = -0.6 * Math.max(1, most / 4);
+  const at = Array.from({ length: 81 }, (_, k) => -most + (2 * most * k) / 80);
+  const swish = (/** @type {number} */ u, /** @type {number} */ beta) => u / (1 + Math.exp(-beta * u));
+  const lowest = Math.min(...betas.flatMap((beta) => at.map((u) => swish(u, beta))));
+  const low = lowest - 0.12 * (top - lowest); // room for the ticks
   /** @type {(x: number, y: number) => string} */
-  const put = (x, y) => `${(pad + ((x + most) / (2 * most)) * (w - 2 * pad)).toFixed(1)} ${(h - pad - ((Math.max(low, y) - low) / (top - low)) * (h - 2 * pad)).toFixed(1)}`;
+  const put = (x, y) => `${(pad + ((x + most) / (2 * most)) * (w - 2 * pad)).toFixed(1)} ${(h - pad - ((y - low) / (top - low)) * (h - 2 * pad)).toFixed(1)}`;
   const lines = betas.map((beta, i) => {
-    const points = Array.from({ length: 81 }, (_, k) => {
-      const u = -most + (2 * most * k) / 80;
-      return put(u, u / (1 + Math.exp(-beta * u)));
-    });
+    const points = at.map((u) => put(u, swish(u, beta)));
     return svg("path", { d: `M${points.join("L")}`, class: `lv-curve lv-curve-${i}`, "stroke-dasharray": DASHES[i] ?? "" });
   });
   const step = Math.max(1, Math.floor(gate.data.length / 400));
   const ticks = [...gate.data].filter((value, i) => i % step === 0 && Math.abs(value) <= most).map((value) => `M${put(value, low)}v-5`);
   const axes = svg("path", { d: `M${put(-most, 0)}L${put(most, 0)}M${put(0, low)}L${put(0, top)}`, class: "lv-axis-line" });
   const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.curves", { betas: betas.join(", ") }) }, axes, ...lines, svg("path", { d: ticks.join(""), class: "lv-ticks" }));
-  return captioned(page.text("anatomy.curves", { betas: betas.join(", ") }), picture);
+  const key = betas.flatMap((beta, i) => {
+    const sample = svg("path", { d: "M1 5h28", class: `lv-curve lv-curve-${i}`, "stroke-dasharray": DASHES[i] ?? "" });
+    return [svg("svg", { viewBox: "0 0 30 10", class: "lv-curve-key", "aria-hidden": "true" }, sample), `β ${beta}`];
+  });
+  const named = el("p", "lv-heat-key");
+  named.append(...key);
+  return captioned(page.text("anatomy.curves", { betas: betas.join(", ") }), picture, named);
 }

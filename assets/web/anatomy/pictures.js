@@ -61,7 +61,7 @@ export class Pictures {
   extra(stage, layer) {
     if (stage === "query" || stage === "key") return [this.attention.heads(layer)];
     if (stage === "rope") return this.rope.of(layer);
-    if (stage === "scores" || stage === "weights") return [this.attention.text(layer, stage)];
+    if (stage === "scores" || stage === "weights") return [this.attention.text(layer)];
     if (stage === "between") return [triangle(this.page, layer.facts.between)];
     if (stage === "result") return [triangle(this.page, layer.facts.result)];
     return [];
