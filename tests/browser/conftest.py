@@ -165,6 +165,11 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
     assert wrong == []
 
 
+def narrow(page: Page) -> bool:
+    """Whether the settings are a sheet, which a button opens once Gradio is there (as in `explore/settings_sheet.js`)."""
+    return bool(page.evaluate("matchMedia('(max-width: 980px)').matches"))
+
+
 def bare(browser: Browser, **options: Any) -> Page:
     """An empty page on which our scripts can be imported by their names: `import("/core/messages.js")`. No app is there."""
     context = browser.new_context(**options)

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from loopviz.app.texts import table
 from scripts.serving import served
-from tests.browser.conftest import PATIENCE
+from tests.browser.conftest import PATIENCE, narrow
 from tests.browser.contrast import faint
 from tests.browser.test_arrow_graph import CHAIN, PHONE, drag, node
 
@@ -42,17 +42,17 @@ def opened(browser: Browser, url: str, lang: str = "en", model: str = "arrows-lo
 
 
 def chosen(page: Page, model: str) -> None:
-    sheet = page.locator(".lv-sheet-open")
-    if sheet.is_visible():
-        sheet.click()
+    sheet = narrow(page)
+    if sheet:
+        page.click(".lv-sheet-open")
     page.fill("#ctl-model input", model)
     page.press("#ctl-model input", "Enter")
     page.wait_for_function(
         "(model) => document.querySelector('.lv-model').textContent.includes(model) && document.querySelector('.lv').dataset.model === 'ready'",
         arg=model,
     )
-    if sheet.is_visible():
-        page.locator(".lv-sheet-close").click()
+    if sheet:
+        page.click(".lv-sheet-close")
 
 
 @pytest.fixture(scope="module")

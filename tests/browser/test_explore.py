@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from loopviz.app.explore import first_run
 from loopviz.app.explore.event_stream import PREFIX
 from loopviz.panels import GROUPS, PANELS
+from tests.browser.conftest import narrow
 
 USUAL = [*first_run.usual_panels()]  # those that are on until a visitor says otherwise
 SHOWN = [*first_run.opening_panels()]  # and of these the open group's
@@ -27,15 +28,14 @@ def data(page: Page, name: str) -> str:
 
 def settle(page: Page, group: str, control: str, value: float) -> None:
     """Type a number into a control, opening its group (on a phone the sheet, too), and wait until the page has taken it."""
-    box, sheet = page.locator(f"#ctl-{control} input[type=number]"), page.locator(".lv-sheet-open")
-    narrow = sheet.is_visible()
-    if narrow:
-        sheet.click()
+    box, sheet = page.locator(f"#ctl-{control} input[type=number]"), narrow(page)
+    if sheet:
+        page.click(".lv-sheet-open")
     if not box.is_visible():
         page.click(f"#lv-group-{group} .label-wrap")
     box.fill(str(value))
     box.press("Tab")
-    if narrow:
+    if sheet:
         page.click(".lv-sheet-close")
 
 
