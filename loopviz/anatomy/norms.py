@@ -31,7 +31,7 @@ def batch_norm(states: Tensor) -> Tensor:
 
 
 def _divided(x: Tensor, by: Tensor) -> Tensor:
-    return torch.where(by > 0, x / by.clamp_min(torch.finfo(x.dtype).tiny), torch.zeros_like(x))
+    return torch.where(by == 0, torch.zeros_like(x), x / by.clamp_min(torch.finfo(x.dtype).tiny))  # NaN stays NaN
 
 
 NORMS: Mapping[str, Callable[[Tensor], Tensor]] = {"rms": rms_norm, "layer": layer_norm, "batch": batch_norm}

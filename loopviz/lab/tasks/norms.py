@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 NAME, ORDER = "norms", 210
+ROUNDING = 1e-9  # of a normed number, about 1 in size: less is another order of sums in float64
 TITLE = {"en": "RMSNorm, LayerNorm, BatchNorm", "zh": "三种归一化：RMSNorm、LayerNorm、BatchNorm"}
 
 
@@ -100,15 +101,20 @@ def _run(subject: Subject, params: NormsParams) -> Iterator[Row | None]:
                 "of": "loop" if view.config.loop_blocks() else "layer",
                 "place": place,
                 "norm": found.norm,
-                "angle": math.degrees(math.acos(max(-1.0, min(1.0, found.to_rms)))),
+                "angle": _degrees(found.to_rms),
                 "alone": found.alone,
                 "mean": found.mean,
                 "std": found.std,
-                "turned": math.degrees(math.acos(max(-1.0, min(1.0, found.cosine)))),
+                "turned": _degrees(found.cosine),
                 "size": float(size.mean()),
                 "offset": float(offset),
                 "tokens": len(states),
             }
+
+
+def _degrees(cosine: float) -> float:
+    """The angle of a cosine, which rounding may have put beyond 1; NaN of NaN, which `max` and `min` would take for 1."""
+    return math.nan if math.isnan(cosine) else math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 
 
 COLUMNS = tuple(
@@ -198,13 +204,17 @@ _HEADLINE = {
         "loop": "After loop {place}",
         "layer": "After layer {place}",
         "said": "{at} LayerNorm's result is {layer}° from RMSNorm's, BatchNorm's {batch}°. With half of the text gone "
-        "BatchNorm changes a number by up to {alone}, the other two by nothing.",
+        "BatchNorm changes a number by up to {alone}, ",
+        "nothing": "the other two by nothing.",
+        "rest": "the other two by up to {rest}.",
     },
     "zh": {
         "loop": "第 {place} 次循环之后",
         "layer": "第 {place} 层之后",
         "said": "{at}，LayerNorm 的结果与 RMSNorm 相差 {layer}°，BatchNorm 相差 {batch}°。去掉一半文本，BatchNorm "
-        "的数值最多改变 {alone}，另外两种不变。",
+        "的数值最多改变 {alone}，",
+        "nothing": "另外两种不变。",
+        "rest": "另外两种最多改变 {rest}。",
     },
 }
 
@@ -212,13 +222,15 @@ _HEADLINE = {
 def headline(rows: Sequence[Row], lang: str) -> str:
     """The last place of which all three are known."""
     found = {(row["place"], row["norm"]): row for row in known(rows, "angle", "alone")}
-    places = [place for place, norm in found if norm == "batch" and (place, "layer") in found]
+    places = [place for place, _ in found if all((place, norm) in found for norm in norms.NORMS)]
     if not places:
         return ""
-    layer, batch, words = found[places[-1], "layer"], found[places[-1], "batch"], _HEADLINE[lang]
+    rms, layer, batch = (found[places[-1], norm] for norm in ("rms", "layer", "batch"))
+    words, rest = _HEADLINE[lang], max(rms["alone"], layer["alone"])
     at = words[batch["of"]].format(place=places[-1])
     said = {"layer": number(layer["angle"]), "batch": number(batch["angle"]), "alone": number(batch["alone"])}
-    return words["said"].format(at=at, **said)
+    others = words["nothing" if rest < ROUNDING else "rest"].format(rest=number(rest))
+    return words["said"].format(at=at, **said) + others
 
 
 FIRST = {"tokens": 96}

@@ -107,3 +107,29 @@ def test_the_figure_draws_the_angles(lang: str) -> None:
     assert [list(line.x) for line in lines] == [[0, 1, 2]] * 3
     assert list(lines[2].y) == frame[frame["norm"] == "batch"]["angle"].tolist()
     assert not TASK.plot(frame.iloc[:0], lang).data
+
+
+@pytest.mark.parametrize("broken", [math.inf, math.nan])
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_state_that_is_no_number_has_no_angle(monkeypatch: pytest.MonkeyPatch, broken: float, lang: str) -> None:
+    """It was told as 0 degrees, like RMSNorm, or as a right angle."""
+    whole = torch.randn(9, 8, dtype=torch.float64)
+    states = whole.clone()
+    states[4, 3] = broken
+    monkeypatch.setattr("loopviz.lab.tasks.norms.states_of", lambda view, ids: [whole, states])
+    experiment = Experiment(TASK, exact_subject(loop_layers=(1, 2)), NormsParams(text=TEXT, tokens=9, loops=1)).run()
+    for row in experiment.rows:
+        numbers = [row[name] for name in ("angle", "turned", "mean", "std")]
+        assert [math.isfinite(value) for value in numbers] == [row["place"] == 0] * 4
+    headline = TASK.headline(experiment.rows, lang)
+    assert "loop 0" in headline or "第 0 次" in headline, "the last place that is known"
+    assert TASK.headline(experiment.rows[3:], lang) == ""
+    for line in TASK.plot(experiment.frame, lang).data:
+        assert not math.isfinite(line.y[1])
+
+
+def test_that_the_other_two_change_by_nothing_is_read_from_the_rows() -> None:
+    rows = [row(2, "rms", 0, 0), row(2, "layer", 1.25, 0.125), row(2, "batch", 20.5, 0.75)]
+    assert TASK.headline(rows, "en").endswith("BatchNorm changes a number by up to 0.75, the other two by up to 0.125.")
+    assert TASK.headline(rows, "zh").endswith("另外两种最多改变 0.125。")
+    assert TASK.headline(rows[1:], "en") == "", "of RMSNorm nothing is known"
