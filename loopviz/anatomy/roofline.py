@@ -97,7 +97,9 @@ class Pass:
         return "memory" if self.intensity < machine.balance else "arithmetic"
 
 
-def pass_of(config: Any, itemsize: int, *, tokens: int, past: int, layer_runs: int) -> Pass:
+def pass_of(
+    config: Any, itemsize: int, *, tokens: int, past: int, layer_runs: float, key_runs: float | None = None
+) -> Pass:
     """A pass of a Llama: a prompt's (`tokens` many) or a decode's (1).
 
     Args:
@@ -106,16 +108,19 @@ def pass_of(config: Any, itemsize: int, *, tokens: int, past: int, layer_runs: i
         tokens: read by the pass.
         past: tokens before, whose keys and values are read.
         layer_runs: runs of a layer: L, and more where layers loop. Each reads its weights anew, for they do not fit into a
-            processor's cache, and one slot of keys and values.
+            processor's cache.
+        key_runs: the same, each as often as it reads slots of keys and values: V times where a step reads all V; None: one each.
     """
     layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
     embedding = int(config.vocab_size) * hidden
     outside = embedding if getattr(config, "tie_word_embeddings", False) else 2 * embedding
     layer = (families.parameters(config) - outside - hidden) / layers  # numbers of one layer
+    key_runs = layer_runs if key_runs is None else key_runs
     cached = 2 * families.key_value_heads(config) * head_width(config)  # of one token and layer
-    read = layer_runs * (layer + cached * (past + tokens)) + embedding  # all of the head, and of the embeddings a row
+    read = layer_runs * layer + key_runs * cached * (past + tokens) + embedding  # all of the head, and of the embeddings a row
     pairs = tokens * past + tokens * (tokens + 1) / 2
-    products = layer_runs * (tokens * layer + 2 * pairs * int(config.num_attention_heads) * head_width(config))
+    attention = 2 * pairs * int(config.num_attention_heads) * head_width(config)
+    products = layer_runs * tokens * layer + key_runs * attention
     return Pass(bytes=itemsize * read, flops=2 * (products + embedding))
 
 

@@ -8,7 +8,7 @@ from loopviz.anatomy import families, roofline
 from loopviz.anatomy.roofline import Machine, Pass
 
 
-def counted(config, tokens, past, layer_runs, itemsize):
+def counted(config, tokens, past, layer_runs, itemsize, key_runs):
     H, F, V, D = (
         config.hidden_size,
         config.intermediate_size,
@@ -18,19 +18,20 @@ def counted(config, tokens, past, layer_runs, itemsize):
     N, K = config.num_attention_heads, config.num_key_value_heads
     weights = 2 * H * N * D + 2 * H * K * D + 3 * H * F + 2 * H
     products = 2 * H * N * D + 2 * H * K * D + 3 * H * F
-    read = layer_runs * (weights + 2 * K * D * (past + tokens)) + V * H
+    read = layer_runs * weights + key_runs * 2 * K * D * (past + tokens) + V * H
     pairs = sum(past + t + 1 for t in range(tokens))
-    flops = 2 * (layer_runs * (tokens * products + 2 * pairs * N * D) + V * H)
+    flops = 2 * (layer_runs * tokens * products + key_runs * 2 * pairs * N * D + V * H)
     return itemsize * read, flops, 2 * layer_runs * tokens * 2 * H
 
 
 @pytest.mark.parametrize("name", ["LLaMA 7B", "Llama 3 8B"])
 @pytest.mark.parametrize(("tokens", "past"), [(1, 0), (1, 500), (64, 0), (8, 100)])
-def test_bytes_and_operations_by_hand(name, tokens, past):
+@pytest.mark.parametrize("slots", [None, 4])
+def test_bytes_and_operations_by_hand(name, tokens, past, slots):
     config = families.SIZES[name]
     runs = 2 * config.num_hidden_layers
-    found = roofline.pass_of(config, 2, tokens=tokens, past=past, layer_runs=runs)
-    read, flops, norms = counted(config, tokens, past, runs, 2)
+    found = roofline.pass_of(config, 2, tokens=tokens, past=past, layer_runs=runs, key_runs=slots and runs * slots)
+    read, flops, norms = counted(config, tokens, past, runs, 2, runs * (slots or 1))
     assert found.bytes == pytest.approx(read, rel=1e-9)
     assert found.flops == pytest.approx(flops + norms, rel=1e-9)  # a gain counts as a weight: one in some thousands
 

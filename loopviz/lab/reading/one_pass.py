@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,21 @@ def _told(layer: nn.Module, index: int, watch: Callable[[int, Tensor, Tensor], N
     return twin
 
 
+class Ran(NamedTuple):
+    """What ran.
+
+    Attributes:
+        layers: runs of a layer.
+        keys: the same, each as often as it reads slots of keys and values: V times where a step reads all V. At most so many,
+            for among the tokens of a pass itself its first steps find fewer slots written.
+        tokens: that went through the layers, each once a run.
+    """
+
+    layers: int
+    keys: int
+    tokens: int
+
+
 class LayerRuns:
     """Counts what a model's passes run: `runs.view` is the model, `runs.take()` what ran since it was last asked.
 
@@ -89,15 +104,20 @@ class LayerRuns:
     """
 
     def __init__(self, model: LoopLlamaForCausalLM) -> None:
-        self._runs = self._tokens = 0
+        self._ran = Ran(0, 0, 0)
+        self._slots = {
+            layer: block.written_slots
+            for block in model.config.loop_blocks()
+            if block.parallel
+            for layer in block.layers
+        }
         self.view = watched_layers(model, self._note)
 
     def _note(self, layer: int, given: Tensor, made: Tensor) -> None:
-        self._runs += 1
-        self._tokens += given.shape[0] * given.shape[1]
+        ran, tokens = self._ran, given.shape[0] * given.shape[1]
+        self._ran = Ran(ran.layers + 1, ran.keys + self._slots.get(layer, 1), ran.tokens + tokens)
 
-    def take(self) -> tuple[int, int]:
-        """Runs of a layer, and tokens that went through them."""
-        found = self._runs, self._tokens
-        self._runs = self._tokens = 0
+    def take(self) -> Ran:
+        """What ran since it was last asked."""
+        found, self._ran = self._ran, Ran(0, 0, 0)
         return found

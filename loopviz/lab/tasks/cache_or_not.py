@@ -102,19 +102,19 @@ def _run(subject: Subject, params: CacheParams) -> Iterator[Row | None]:
     yield None
     for n in range(1, params.new_tokens + 1):
         kept, kept_ms = _timed(lambda step=step: view.model(step, past_key_values=cache, use_cache=True))
-        kept_runs, kept_tokens = runs.take()
+        kept_ran = runs.take()
         anew, anew_ms = _timed(lambda ids=ids: view.model(ids, use_cache=False))
-        anew_runs, anew_tokens = runs.take()
+        anew_ran = runs.take()
         logits, other = (view.lm_head(made.last_hidden_state[:, -1]).double() for made in (kept, anew))
         with_flops, without_flops = (
-            roofline.pass_of(config, itemsize, tokens=read, past=before, layer_runs=count).flops
-            for read, before, count in ((step.shape[1], past, kept_runs), (ids.shape[1], 0, anew_runs))
+            roofline.pass_of(config, itemsize, tokens=read, past=before, layer_runs=ran.layers, key_runs=ran.keys).flops
+            for read, before, ran in ((step.shape[1], past, kept_ran), (ids.shape[1], 0, anew_ran))
         )
         yield {
             "n": n,
             "context": ids.shape[1],
-            "with_runs": kept_tokens,
-            "without_runs": anew_tokens,
+            "with_runs": kept_ran.tokens,
+            "without_runs": anew_ran.tokens,
             "with_gflops": with_flops / 1e9,
             "without_gflops": without_flops / 1e9,
             "with_ms": kept_ms,
@@ -142,8 +142,8 @@ COLUMNS = tuple(
         ("context", "tokens", "Tokens: before it", "之前的词元数"),
         ("with_runs", "", "With cache, runs: of a layer, a token each", "有缓存时的层运行：每个词元经过一层算一次"),
         ("without_runs", "", "Without, runs: of a layer, a token each", "无缓存时的层运行：每个词元经过一层算一次"),
-        ("with_gflops", "", "With cache, GFLOP: operations, by arithmetic", "有缓存时的运算量：十亿次（GFLOP），由算术得出"),
-        ("without_gflops", "", "Without, GFLOP: operations, by arithmetic", "无缓存时的运算量：十亿次（GFLOP），由算术得出"),
+        ("with_gflops", "", "With cache, GFLOP: operations, by arithmetic; at most, where a step reads several slots", "有缓存时的运算量：十亿次（GFLOP），由算术得出；一步读多个槽时为上限"),
+        ("without_gflops", "", "Without, GFLOP: operations, by arithmetic; at most, where a step reads several slots", "无缓存时的运算量：十亿次（GFLOP），由算术得出；一步读多个槽时为上限"),
         ("with_ms", "ms", "With cache, time: measured", "有缓存时的用时：测得"),
         ("without_ms", "ms", "Without, time: measured", "无缓存时的用时：测得"),
         ("delta", "", "Apart: the largest difference of two logits", "相差：两者分数（logit）的最大差"),

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 NAME, ORDER = "norms", 210
-ROUNDING = 1e-9  # of a normed number, about 1 in size: less is another order of sums in float64
 TITLE = {"en": "RMSNorm, LayerNorm, BatchNorm", "zh": "三种归一化：RMSNorm、LayerNorm、BatchNorm"}
+
+ROUNDING = 1e-9  # of a normed number, about 1 in size: less is another order of sums in float64
 
 
 @dataclass(frozen=True)

@@ -106,12 +106,14 @@ def _run(subject: Subject, params: RooflineParams) -> Iterator[Row | None]:
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             seconds.append(time.perf_counter() - started)
-        layer_runs = runs.take()[0]
-        asked = roofline.pass_of(model.config, model.dtype.itemsize, tokens=count, past=past, layer_runs=layer_runs)
+        ran = runs.take()
+        asked = roofline.pass_of(
+            model.config, model.dtype.itemsize, tokens=count, past=past, layer_runs=ran.layers, key_runs=ran.keys
+        )
         yield {
             "at_once": count,
             "past": past,
-            "layer_runs": layer_runs,
+            "layer_runs": ran.layers,
             "bytes": asked.bytes,
             "gflop": asked.flops / 1e9,
             "intensity": asked.intensity,
@@ -132,8 +134,8 @@ COLUMNS = tuple(
         ("at_once", "tokens", "At once: tokens that a pass reads", "一次读入：一次前向读的词元数"),
         ("past", "tokens", "Before: tokens whose keys and values it reads", "之前：要读其键和值的词元数"),
         ("layer_runs", "", "Layer runs: in the pass, loops counted", "层运行次数：一次前向中，循环计入"),
-        ("bytes", "bytes", "Reads: weights, keys and values, by arithmetic", "读取：权重、键和值，由算术得出"),
-        ("gflop", "", "GFLOP: operations, by arithmetic", "运算量：十亿次（GFLOP），由算术得出"),
+        ("bytes", "bytes", "Reads: weights, keys and values, by arithmetic; at most, where a step reads several slots", "读取：权重、键和值，由算术得出；一步读多个槽时为上限"),
+        ("gflop", "", "GFLOP: operations, by arithmetic; at most, where a step reads several slots", "运算量：十亿次（GFLOP），由算术得出；一步读多个槽时为上限"),
         ("intensity", "", "Per byte: operations for each byte", "每字节：每读一字节所做的运算次数"),
         ("bound", "", "What bounds it: memory or arithmetic", "受限于什么：内存（memory）或运算（arithmetic）"),
         ("least_ms", "ms", "At least: time that the slower limit takes", "至少：较慢的那个极限所需的时间"),

@@ -94,3 +94,16 @@ def test_figure_and_headline_tell_the_last_token(lang: str) -> None:
     assert "5" in said
     assert "70" in said
     assert not TASK.plot(frame.iloc[:0], lang).data
+
+
+def test_operations_count_every_slot_that_a_step_reads() -> None:
+    """A pass over slots in parallel was counted as if each step read one."""
+    parallel = {"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 4, "virtual_attention_mode": "parallel"}
+    frame = measured(exact_subject(**parallel), slots="own").set_index("n")
+    one = measured(exact_subject(**parallel | {"virtual_attention_mode": "serial"}), slots="own").set_index("n")
+    runs, keys, width = 3 + 4 * 2, 3 + 4 * 2 * 4, 4 * 8
+    for n, more in frame["context"].items():
+        attention = 2 * 2 * more * width / 1e9 * (keys - runs)  # scores and what they weigh, of one token
+        if n > 1:
+            assert frame.loc[n, "with_gflops"] - one.loc[n, "with_gflops"] == pytest.approx(attention)
+        assert frame.loc[n, "without_gflops"] - one.loc[n, "without_gflops"] == pytest.approx((more + 1) / 2 * attention)

@@ -23,10 +23,17 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.mark.parametrize(
-    ("loop", "runs"),
-    [({}, 5), ({"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 4}, 11), ({"loop_layers": (0, 4), "loop_count": 2}, 10)],
+    ("loop", "runs", "keys"),  # in parallel each run of a looped layer reads all its slots
+    [
+        ({}, 5, 5),
+        ({"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 4, "virtual_attention_mode": "serial"}, 11, 11),
+        ({"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 4, "virtual_attention_mode": "parallel"}, 11, 3 + 8 * 4),
+        ({"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 3}, 11, 3 + 8 * 3),
+        ({"loop_layers": (0, 4), "loop_count": 2}, 10, 10 * 2),
+        ({"loop_layers": (0, 4), "loop_count": 2, "kv_cache_mode": "merge_strategy"}, 10, 10),
+    ],
 )  # fmt: skip
-def test_bytes_and_operations_of_each_pass_by_hand(loop: dict, runs: int) -> None:
+def test_bytes_and_operations_of_each_pass_by_hand(loop: dict, runs: int, keys: int) -> None:
     tiny = subject(**loop)
     rows = (
         Experiment(TASK, tiny, RooflineParams(text=TEXT, tokens=40, past=8, at_once=(1, 5, 32, 33), tries=1)).run().rows
@@ -36,8 +43,8 @@ def test_bytes_and_operations_of_each_pass_by_hand(loop: dict, runs: int) -> Non
     weights = 2 * H * N * D + 2 * H * K * D + 3 * H * F + 2 * H
     for row in rows:
         n = row["at_once"]
-        read = 4 * (runs * (weights + 2 * K * D * (8 + n)) + V * H)
-        made = 2 * (runs * (n * weights + 2 * sum(8 + t + 1 for t in range(n)) * N * D) + V * H)
+        read = 4 * (runs * weights + keys * 2 * K * D * (8 + n) + V * H)
+        made = 2 * (runs * n * weights + keys * 2 * sum(8 + t + 1 for t in range(n)) * N * D + V * H)
         assert row["layer_runs"] == runs
         assert row["bytes"] == pytest.approx(read, rel=1e-12)
         assert row["gflop"] == pytest.approx(made / 1e9, rel=1e-12)
