@@ -1,4 +1,4 @@
-"""RoPE past the trained length: perplexity by position, beside the same words read within it; and its two forms, which agree."""
+"""RoPE past the trained length: perplexity by position, beside the same words read within it; and whether its two forms agree."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from loopviz.anatomy import rope
-from loopviz.anatomy.llama import repeat_kv, rotary_frequencies
+from loopviz.anatomy.llama import rotary_frequencies
 from loopviz.checks import FieldError, check_whole
 from loopviz.engine import context_length
-from loopviz.engine.work import Work
+from loopviz.engine.work import Shape, Work
 from loopviz.lab.headline import known, number
 from loopviz.lab.progress import Progress
 from loopviz.lab.reading.full_pass import nats
@@ -25,6 +25,7 @@ from loopviz.lab.reading.reach import Reach
 from loopviz.lab.reading.windows import TextWindows, cut, encode
 from loopviz.lab.task import MOST_TOKENS, MOST_WINDOW, Row, Subject, Task, column, param, register, titled
 from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model.interrupt import check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,9 @@ TITLE = {"en": "RoPE past the trained length", "zh": "超出训练长度的 RoPE
 TIMES = 2  # the trained length, where no length is said
 BATCH = 4
 QUERIES = 8  # of a stretch whose scores are computed in both forms
+PIECE = 2**14  # tokens whose keys, or scores, are computed at once
+KEYS = 0.1  # of a reading of the text, at most: what both forms of its keys take
+AGREE = 1e-3  # of the largest score: two forms less apart differ by rounding alone
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,21 @@ def _work(subject: Subject, params: LengthParams) -> Work:
     trained = context_length(subject.model)
     long = Reach.of(tokens, params.at_once(subject), 0, BATCH)
     near = Reach.of(tokens, trained, trained // 2, BATCH)
-    keys = 3 * 4 * shape.heads * shape.head_dim * long.length * 4
-    return long.whole(shape) + near.whole(shape) + long.text + Work(kept=keys + 16 * tokens)
+    read = long.whole(shape) + near.whole(shape) + long.text + _forms_work(shape, long.length, params.stretches)
+    return read + Work(kept=16 * tokens)
+
+
+def _forms_work(shape: Shape, length: int, stretches: int) -> Work:
+    """Scores in both forms: keys once, then some queries of each stretch against all keys before it."""
+    size, piece = max(4, shape.itemsize), min(PIECE, length)
+    keys = 2 * length * shape.kv_heads * shape.head_dim
+    return Work(
+        passes=1 + stretches,
+        layer_tokens=length + stretches * QUERIES,  # a token's layer multiplies more than both forms' projections
+        pairs=QUERIES * stretches * length / 2,  # two products each, as attention's own
+        states=(2 * keys + piece * (3 * shape.hidden + 4 * shape.kv_heads * shape.head_dim)) * size,
+        attention=4 * shape.heads * QUERIES * piece * size,
+    )
 
 
 def losses(
@@ -127,53 +144,94 @@ def losses(
     return np.concatenate(place), np.concatenate(position), np.concatenate(loss)
 
 
-@torch.no_grad()
-def scores_of_both_forms(model: LoopLlamaForCausalLM, ids: Tensor, first: int, last: int) -> tuple[float, float]:
-    """The largest difference of the first layer's scores in RoPE's two forms, and the largest score.
+def _turned(model: LoopLlamaForCausalLM, name: str, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """A projection of the first layer in both forms of RoPE, transformers' and Meta's, `[N, T, D]` each.
 
-    Queries of some positions from `first` to `last` against all keys before them, of the tokens' embeddings. The projections of
-    Meta's form are transformers' with their rows permuted (:func:`loopviz.anatomy.rope.projection_to_pairs`).
+    The projection of Meta's form is transformers' with its rows permuted (:func:`loopviz.anatomy.rope.projection_to_pairs`).
+
+    Args:
+        name: `q_proj` or `k_proj`.
+        ids, positions: `[T]`; states are the tokens' embeddings.
+    """
+    config, layer = model.config, model.model.layers[0]
+    count = config.num_attention_heads if name == "q_proj" else config.num_key_value_heads
+    wide = torch.promote_types(model.dtype, torch.float32)
+    states = layer.input_layernorm(model.model.embed_tokens(ids)).to(wide)  # [T, H]
+    frequencies = rotary_frequencies(config).to(device=ids.device, dtype=wide)
+    projection = getattr(layer.self_attn, name)
+    weight, bias = projection.weight.to(wide), None if projection.bias is None else projection.bias.to(wide)
+
+    def heads(weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.nn.functional.linear(states, weight, bias).unflatten(-1, (count, -1)).transpose(0, 1)
+
+    halves = rope.rotate_halves(heads(weight, bias), frequencies, positions)
+    permuted = rope.projection_to_pairs(weight, count), None if bias is None else rope.projection_to_pairs(bias, count)
+    return halves, rope.rotate_pairs(heads(*permuted), frequencies, positions)
+
+
+@torch.no_grad()
+def keys_of_both_forms(model: LoopLlamaForCausalLM, ids: Tensor) -> Generator[float, None, tuple[Tensor, Tensor]]:
+    """The first layer's keys of a text in RoPE's two forms, `[K, T, D]` each, once for all its stretches.
 
     Args:
         ids: `[T]`.
+
+    Yields:
+        How much is done, in 0..1.
     """
-    config, layer = model.config, model.model.layers[0]
-    wide = torch.promote_types(model.dtype, torch.float32)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    positions = torch.arange(last + 1, device=ids.device)
+    parts = []
+    for positions in torch.arange(len(ids), device=ids.device).split(PIECE):
+        check()
+        parts.append(_turned(model, "k_proj", ids[positions], positions))
+        yield (int(positions[-1]) + 1) / len(ids)
+    one, other = (torch.cat(form, dim=1) for form in zip(*parts, strict=True))
+    return one, other
+
+
+@torch.no_grad()
+def scores_of_both_forms(
+    model: LoopLlamaForCausalLM, ids: Tensor, keys: tuple[Tensor, Tensor], first: int, last: int
+) -> tuple[float, float]:
+    """The largest difference of the first layer's scores in RoPE's two forms, and the largest score.
+
+    Queries of some positions from `first` to `last` against all keys before them.
+
+    Args:
+        ids: `[T]`.
+        keys: :func:`keys_of_both_forms` of them.
+    """
+    config = model.config
     some = torch.linspace(first, last, min(QUERIES, last - first + 1), device=ids.device).round().long().unique()
-    states = layer.input_layernorm(model.model.embed_tokens(ids[: last + 1])).to(wide)  # [T, H]
-    frequencies = rotary_frequencies(config).to(device=ids.device, dtype=wide)
-    found = []
-    for turn, order in ((rope.rotate_halves, None), (rope.rotate_pairs, rope.projection_to_pairs)):
-        turned = {}
-        for name, count in heads.items():
-            projection = getattr(layer.self_attn, name)
-            weight, bias = projection.weight.to(wide), projection.bias
-            if order is not None:
-                weight, bias = order(weight, count), None if bias is None else order(bias, count)
-            rows, at = (states[some], some) if name == "q_proj" else (states, positions)
-            made = torch.nn.functional.linear(rows, weight, None if bias is None else bias.to(wide))
-            turned[name] = turn(made.unflatten(-1, (count, -1)).transpose(0, 1), frequencies, at)  # [N, T, D]
-        keys = repeat_kv(turned["k_proj"][None], heads["q_proj"] // heads["k_proj"])[0]
-        found.append(turned["q_proj"] @ keys.transpose(1, 2) / config.head_dim**0.5)  # [N, Q, T]
-    seen = positions <= some[:, None]
-    one, other = (scores.masked_fill(~seen, 0.0) for scores in found)
-    return float((one - other).abs().max()), float(one.abs().max())
+    queries = _turned(model, "q_proj", ids[some], some)  # [N, Q, D]
+    apart, largest = [], []
+    for positions in torch.arange(last + 1, device=ids.device).split(PIECE):
+        check()
+        hidden = positions > some[:, None]  # [Q, T]
+        one, other = (
+            # a K/V head's queries together: [K, N / K * Q, D] with [K, D, T]
+            (query.reshape(len(key), -1, query.shape[-1]) @ key[:, positions].transpose(1, 2) / config.head_dim**0.5)
+            .view(*query.shape[:2], -1)
+            .masked_fill(hidden, 0.0)
+            for query, key in zip(queries, keys, strict=True)
+        )
+        apart.append((one - other).abs().max())
+        largest.append(one.abs().max())
+    return float(torch.stack(apart).max()), float(torch.stack(largest).max())  # of NaN, NaN
 
 
 @torch.no_grad()
 def _run(subject: Subject, params: LengthParams) -> Iterator[Row | float]:
     view, (long, near) = subject.view(params.loop), params.windows(subject)
-    trained, progress = context_length(subject.model), Progress(2)
+    trained, progress = context_length(subject.model), Progress(2 + KEYS)
     place, position, loss = yield from progress.part(1, losses(view, long))
     near_place, _, near_loss = yield from progress.part(1, losses(view, near))
     within = np.full(max(place.max(), near_place.max()) + 1, np.nan)
     within[near_place] = near_loss
     first = torch.from_numpy(np.array(long.text[: long.longest], dtype=np.int64)).to(view.device)
+    keys = yield from progress.part(KEYS, keys_of_both_forms(view, first))
     for start, end in _spans(params, _longest(long, params, subject)):
         here = (position >= start) & (position <= end)
-        apart, largest = scores_of_both_forms(view, first, start, end)
+        apart, largest = scores_of_both_forms(view, first, keys, start, end)
         mean = float(loss[here].mean()) if here.any() else None
         same = float(within[place[here]].mean()) if here.any() else None
         yield {
@@ -220,8 +278,8 @@ WORDS = {
         "Beside it, the first layer's queries and keys are turned in both forms of RoPE, Meta's complex pairs and transformers' "
         "rotate-half, after the permutation of rows that leads from one to the other.",
         "cost": "The text once in long pieces, and about twice in short ones.",
-        "seen": "From its first words up to the line the long reading does as well as the short ones; past the line the two "
-        "curves show what new positions cost.",
+        "seen": "After the first words of each piece, up to the line, the long reading does as well as the short ones; past the "
+        "line the two curves show what new positions cost.",
         "why": "RoPE turns a pair of numbers by an angle that grows with the position, so beyond the trained length slow pairs "
         "reach angles, and heads distances, that no training step has shown them.",
         "looping": "A looped layer meets the same angles in every step, so a mistake at a new position is put into the next "
@@ -232,7 +290,7 @@ WORDS = {
         "how": "文本按超过设计长度的整段读入，损失按位置给出；同样的词再按设计长度的窗口读一遍，每个词至少能回看半个窗口。"
         "另外，第一层的查询和键用 RoPE 的两种写法旋转：Meta 的复数写法与半转写法（rotate-half），行的排列按两者之间的换序调整。",
         "cost": "文本以长段读一遍，以短段约读两遍。",
-        "seen": "读过最初几个词之后、竖线之前，整段读入与短窗口一样好；越过竖线之后，两条曲线之差就是新位置的代价。",
+        "seen": "读过每段最初几个词之后、竖线之前，整段读入与短窗口一样好；越过竖线之后，两条曲线之差就是新位置的代价。",
         "why": "RoPE 把每对数转动一个随位置增大的角度，超出训练长度后，慢的数对转到、注意力头遇到了训练中从未出现过的角度和距离。",
         "looping": "循环的层在每一步都遇到同样的角度，所以新位置上的错误也会带进下一次循环：多循环并不能修好位置弄坏的东西。",
     },
@@ -283,27 +341,41 @@ _HEADLINE = {
     "en": {
         "beyond": "At positions {first} to {last} perplexity is {there}; the same words read within the {trained} it is made "
         "for: {near}.",
-        "within": "Up to position {last} perplexity is {there}: the text does not reach past the {trained} it is made for.",
-        "forms": " RoPE's two forms agree: scores are at most {forms} apart, of up to {scores}.",
+        "partly": "At positions {first} to {last}, the last of them past the {trained} it is made for, perplexity is {there}; the "
+        "same words read within that: {near}.",
+        "within": "Up to position {last} perplexity is {there}; nothing of that was read past the {trained} it is made for.",
+        "agree": " RoPE's two forms agree: scores are at most {forms} apart, of up to {scores}.",
+        "differ": " RoPE's two forms do not agree: scores differ by up to {forms}, of up to {scores}.",
     },
     "zh": {
         "beyond": "在第 {first} 到 {last} 个位置，困惑度为 {there}；同样的词在设计长度 {trained} 之内读：{near}。",
-        "within": "到第 {last} 个位置，困惑度为 {there}：文本没有超出设计长度 {trained}。",
-        "forms": "RoPE 的两种写法一致：打分最多相差 {forms}（最大 {scores}）。",
+        "partly": "在第 {first} 到 {last} 个位置（末尾部分超出设计长度 {trained}），困惑度为 {there}；同样的词在设计长度之内读：{near}。",
+        "within": "到第 {last} 个位置，困惑度为 {there}；这些位置都没有超出设计长度 {trained}。",
+        "agree": "RoPE 的两种写法一致：打分最多相差 {forms}（最大 {scores}）。",
+        "differ": "RoPE 的两种写法不一致：打分相差可达 {forms}（最大 {scores}）。",
     },
 }
 
 
 def headline(rows: Sequence[Row], lang: str) -> str:
-    """The furthest stretch, and how far the two forms are apart at most."""
+    """The furthest stretch, and whether the two forms agree where they are furthest apart."""
     found, words = known(rows, "perplexity", "near_perplexity"), _HEADLINE[lang]
     if not found:
         return ""
-    last, worst = found[-1], max(found, key=lambda row: row["forms"])
+    last = found[-1]
+    where = "beyond" if last["beyond"] else "partly" if last["last"] >= last["trained"] else "within"
     said = {name: f"{last[name]:,}" for name in ("first", "last", "trained")}
     said |= {"there": number(last["perplexity"]), "near": number(last["near_perplexity"])}
-    forms = words["forms"].format(forms=number(worst["forms"]), scores=number(worst["scores"]))
-    return words["beyond" if last["beyond"] else "within"].format(**said) + forms
+    return words[where].format(**said) + _forms_said(rows, lang)
+
+
+def _forms_said(rows: Sequence[Row], lang: str) -> str:
+    found = known(rows, "forms", "scores")
+    if not found:
+        return ""
+    worst = max(found, key=lambda row: row["forms"] / max(row["scores"], 1e-30))
+    key = "agree" if worst["forms"] <= AGREE * worst["scores"] else "differ"
+    return _HEADLINE[lang][key].format(forms=number(worst["forms"]), scores=number(worst["scores"]))
 
 
 FIRST = {"tokens": 2048, "stretches": 8}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 import torch
 
 from loopviz.checks import FieldError
 from loopviz.lab import TASKS, Experiment
-from loopviz.lab.tasks.rope_length import LengthParams, scores_of_both_forms
+from loopviz.lab.progress import drained
+from loopviz.lab.tasks.rope_length import LengthParams, keys_of_both_forms, scores_of_both_forms
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
+from loopviz.model.interrupt import Interrupted, interruptible
 from tests.lab.subject import TEXT, exact_subject
 
 TASK = TASKS["rope_length"]
@@ -22,6 +25,10 @@ def losses(model: LoopLlamaForCausalLM, ids: list[int]) -> list[float]:
     with torch.no_grad():
         scores = model(torch.tensor([ids[:-1]]), use_cache=False).logits[0].log_softmax(-1)
     return [-float(scores[t, token]) for t, token in enumerate(ids[1:])]
+
+
+def both_forms(model: LoopLlamaForCausalLM, ids: torch.Tensor, first: int, last: int) -> tuple[float, float]:
+    return scores_of_both_forms(model, ids, drained(keys_of_both_forms(model, ids)), first, last)
 
 
 def short(subject, context: int = 20):
@@ -83,7 +90,7 @@ def test_both_forms_give_the_scores_of_transformers(shape: dict) -> None:
     ids = torch.randint(0, 50, (30,))
     with torch.no_grad():
         model(ids[None], use_cache=False)
-    apart, largest = scores_of_both_forms(model, ids, 29, 29)
+    apart, largest = both_forms(model, ids, 29, 29)
     assert apart < 1e-10 * largest  # angles are float32's in both, scores float64
     # the weights of the last query are the softmax of the scores: their largest ratio is that of the scores' ends
     weights = seen[0][0, :, -1].log()
@@ -97,11 +104,11 @@ def test_a_permutation_left_out_is_seen() -> None:
 
     subject = exact_subject()
     ids = torch.tensor(subject.tokenizer(TEXT)["input_ids"][:40])
-    apart, largest = scores_of_both_forms(subject.model, ids, 0, 39)
+    apart, largest = both_forms(subject.model, ids, 0, 39)
     assert apart < 1e-12 * largest
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rope, "projection_to_pairs", lambda weight, heads: weight)
-        apart, largest = scores_of_both_forms(subject.model, ids, 0, 39)
+        apart, largest = both_forms(subject.model, ids, 0, 39)
     assert apart > 1e-2 * largest
 
 
@@ -110,21 +117,24 @@ def test_a_length_of_one_is_refused_and_a_short_text_says_how_far_it_goes() -> N
         LengthParams(text=TEXT, length=1)
     rows = Experiment(TASK, exact_subject(), LengthParams(text=TEXT[:60], tokens=30, stretches=3)).run().rows
     assert not any(row["beyond"] for row in rows)
-    assert "does not reach past the 256" in TASK.headline(rows, "en")
+    assert "Up to position 28 perplexity is" in TASK.headline(rows, "en")
+    assert "nothing of that was read past the 256" in TASK.headline(rows, "en")
+
+
+ROW = {
+    "first": 448,
+    "last": 511,
+    "trained": 256,
+    "beyond": True,
+    "perplexity": 64.9,
+    "near_perplexity": 20.3,
+    "forms": 2e-6,
+    "scores": 11.75,
+}
 
 
 def test_the_headline_is_of_the_furthest_stretch() -> None:
-    row = {
-        "first": 448,
-        "last": 511,
-        "trained": 256,
-        "beyond": True,
-        "perplexity": 64.9,
-        "near_perplexity": 20.3,
-        "forms": 2e-6,
-        "scores": 11.75,
-    }
-    said = TASK.headline([{**row, "forms": 4e-6, "first": 0, "last": 5}, row], "en")
+    said = TASK.headline([{**ROW, "forms": 4e-6, "first": 0, "last": 5}, ROW], "en")
     assert said == (
         "At positions 448 to 511 perplexity is 64.9; the same words read within the 256 it is made for: 20.3. "
         "RoPE's two forms agree: scores are at most 4.0e-6 apart, of up to 11.8."
@@ -140,3 +150,73 @@ def test_the_figure_has_both_readings_and_the_length(lang: str) -> None:
     [line] = figure.layout.shapes
     assert line.x0 == 20
     assert not TASK.plot(frame.iloc[:0], lang).data
+
+
+def test_a_stretch_that_goes_past_the_length_is_not_told_as_within_it() -> None:
+    """Only where a stretch began past the length did the headline see that any of it was."""
+    partly = {**ROW, "first": 192, "last": 319, "beyond": False}
+    assert TASK.headline([partly], "en").startswith(
+        "At positions 192 to 319, the last of them past the 256 it is made for, perplexity is 64.9; the same words read within "
+        "that: 20.3."
+    )
+    assert "超出设计长度 256" in TASK.headline([partly], "zh")
+    assert "没有" not in TASK.headline([partly], "zh")
+    subject = short(exact_subject())
+    rows = Experiment(TASK, subject, LengthParams(text=TEXT, tokens=70, stretches=1)).run().rows
+    assert "At positions 0 to 39, the last of them past the 20 it is made for" in TASK.headline(rows, "en")
+    edge = {**ROW, "first": 192, "last": 255, "beyond": False}
+    assert "nothing of that was read past" in TASK.headline([edge], "en")
+    assert "没有超出" in TASK.headline([edge], "zh")
+
+
+def test_the_two_forms_agree_only_where_they_do() -> None:
+    """That they agree was said whatever had been measured."""
+    for forms, en, zh in (
+        (0.01, "two forms agree", "写法一致"),
+        (0.02, "do not agree: scores differ by up to 0.02", "不一致"),
+    ):
+        rows = [{**ROW, "forms": forms, "scores": 11.75}, {**ROW, "forms": 0.1, "scores": 1e4}]
+        assert en in TASK.headline(rows, "en")
+        assert zh in TASK.headline(rows, "zh")
+    for unknown in (math.nan, None):
+        assert "forms" not in TASK.headline([{**ROW, "forms": unknown}], "en")
+    torch.manual_seed(0)
+    broken = exact_subject()
+    broken.model.model.layers[0].self_attn.k_proj.weight.data[0, 0] = math.nan
+    ids = torch.arange(1, 9)
+    assert all(math.isnan(value) for value in both_forms(broken.model, ids, 0, 7))
+
+
+@pytest.mark.parametrize("piece", [7, 2**14])
+def test_keys_are_turned_once_for_all_stretches(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    """Each stretch turned all keys before it again: at a length of 100,000 that was most of the work, and none of it counted."""
+    from loopviz.anatomy import rope
+
+    subject, turned = short(exact_subject()), []
+    plain = rope.rotate_pairs
+    monkeypatch.setattr("loopviz.lab.tasks.rope_length.PIECE", piece)
+    monkeypatch.setattr(rope, "rotate_pairs", lambda x, *more: turned.append(x.shape[:2]) or plain(x, *more))
+    Experiment(TASK, subject, LengthParams(text=TEXT, tokens=70, stretches=20)).run()
+    keys = [tokens for heads, tokens in turned if heads == subject.model.config.num_key_value_heads]
+    assert sum(keys) == 41, "the longest piece of the text, once"
+    assert max(keys) <= piece
+
+
+def test_scores_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = exact_subject()
+    subject.model.model.layers[0].self_attn.k_proj.weight.data *= 9
+    ids = torch.tensor(subject.tokenizer(TEXT)["input_ids"][:40])
+    whole = both_forms(subject.model, ids, 20, 39)
+    monkeypatch.setattr("loopviz.lab.tasks.rope_length.PIECE", 7)
+    assert both_forms(subject.model, ids, 20, 39)[1] == pytest.approx(whole[1], rel=1e-12)
+
+
+def test_the_work_of_both_forms_is_counted_and_can_be_left() -> None:
+    subject = short(exact_subject())
+    one, many = (TASK.work(subject, LengthParams(text=TEXT, tokens=70, stretches=n)) for n in (1, 201))
+    assert many.pairs - one.pairs == 200 * 8 * 40 / 2
+    assert many.layer_tokens > one.layer_tokens
+    stop = threading.Event()
+    stop.set()
+    with interruptible(stop), pytest.raises(Interrupted):
+        both_forms(subject.model, torch.arange(1, 9), 0, 7)
