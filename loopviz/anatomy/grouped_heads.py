@@ -46,6 +46,8 @@ def _regrouped(layer: nn.Module, n_heads: int, config: Any) -> nn.Module:
     twin: Any = shallow(layer)
     attention: Any = shallow(twin.self_attn)
     twin._modules["self_attn"] = attention
+    for module in (twin, attention):
+        module._compiled_call_impl = None  # a compiled call would run the module it was made of
     attention.num_key_value_groups = config.num_attention_heads // n_heads
     for name in ("k_proj", "v_proj"):
         old = getattr(attention, name)

@@ -63,3 +63,15 @@ def test_a_number_that_does_not_divide_is_refused(n_heads):
     assert head_counts(model.config) == [1, 2, 4]
     with pytest.raises(FieldError, match="heads"):
         with_kv_heads(model, n_heads)
+
+
+@pytest.mark.parametrize("place", ["layer", "attention"])
+def test_a_compiled_layer_does_not_run_with_the_heads_it_was_compiled_with(place):
+    model = tiny.build({})
+    wanted = with_kv_heads(model, 1)(IDS, use_cache=False).logits
+    for layer in model.model.layers:
+        module = layer if place == "layer" else layer.self_attn
+        module.compile(backend="eager")
+    before = [layer._compiled_call_impl for layer in model.model.layers]
+    assert torch.equal(with_kv_heads(model, 1)(IDS, use_cache=False).logits, wanted)
+    assert [layer._compiled_call_impl for layer in model.model.layers] == before

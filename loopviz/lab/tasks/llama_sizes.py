@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from loopviz.anatomy import families
 from loopviz.checks import check_whole
 from loopviz.engine.work import NOTHING, Work
-from loopviz.lab.headline import byte_words, known, number
+from loopviz.lab.headline import byte_words, is_finite, known, number
 from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, param, register, titled
 
 if TYPE_CHECKING:
@@ -55,14 +55,19 @@ def _run(subject: Subject, params: SizesParams) -> Iterator[Row]:
         yield _row(size.name, size.generation, size.tokens, size, params.context)
     shape = subject.shape(view)
     own = _row(_called(subject.name), None, None, view.config, params.context)
-    looped = shape.calls / shape.layers
+    products, attention, output = _gflop(view.config, params.context)
     yield {
         **own,
         "parameters": sum(weight.numel() for weight in subject.model.parameters()),
         "kv_bytes": HALF * shape.kv_bytes / shape.itemsize,
         "runs": shape.calls,
-        "gflop": (_layers_gflop(view.config, params.context) * looped) + _head_gflop(view.config),
+        "gflop": (products * shape.calls + attention * shape.key_calls) / shape.layers + output,
     }
+
+
+def _is_own(row: Row) -> bool:
+    """Whether it is the loaded model's: it is of no generation, which a table's own form writes as NaN."""
+    return not is_finite(row["generation"])
 
 
 def _called(name: str) -> str:
@@ -70,12 +75,10 @@ def _called(name: str) -> str:
     return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _layers_gflop(config: Any, context: int) -> float:
-    return families.flops(config, context) / 1e9 - _head_gflop(config)
-
-
-def _head_gflop(config: Any) -> float:
-    return families.logits_cost(config, 1).flops / 1e9
+def _gflop(config: Any, context: int) -> tuple[float, float, float]:
+    """Operations for one more token, each layer run once: with the layers' weights, of attention, of the head."""
+    bare, output = families.flops(config), families.logits_cost(config, 1).flops
+    return (bare - output) / 1e9, (families.flops(config, context) - bare) / 1e9, output / 1e9
 
 
 def _row(name: str, generation: int | None, tokens: float | None, config: Any, context: int) -> Row:
@@ -106,7 +109,7 @@ COLUMNS = tuple(
     for told in (
         ("model", "", "Model: a published size, or the one that is loaded", "模型：公布的规模，或所载入的模型"),
         ("generation", "", "Generation: 1, 2 or 3", "代：1、2 或 3"),
-        ("runs", "", "Layers: runs of a layer for a token, loops counted", "层数：每个词元的层运行次数，循环计入"),
+        ("runs", "", "Layers: runs of a layer for a token, loops counted; at most, where a loop may stop early", "层数：每个词元的层运行次数，循环计入；循环可能提前停下时为上限"),
         ("width", "", "Width: numbers in a state", "宽度：一个状态的数的个数"),
         ("heads", "", "Heads: of queries", "查询头数"),
         ("kv_heads", "", "K/V heads: keys and values", "键值头数：键和值"),
@@ -117,7 +120,7 @@ COLUMNS = tuple(
         ("parameters", "", "Parameters: numbers in its weights", "参数：权重中数的个数"),
         ("group", "", "Sharing: query heads that read one K/V head", "共用：读同一键值头的查询头数"),
         ("kv_bytes", "bytes", "Cache: of a token, two bytes a number, with a loop's slots", "缓存：每个词元，每数两字节，含循环各槽"),
-        ("gflop", "", "GFLOP: for one more token", "运算量：再写一个词元，十亿次（GFLOP）"),
+        ("gflop", "", "GFLOP: for one more token, with as many runs and all slots that they read, at most", "运算量：再写一个词元，十亿次（GFLOP），按上述次数和所读的全部槽计，为上限"),
         ("last_bytes", "bytes", "Last logits: of the last position alone, as LLaMA 1's forward gives", "末位分数：只算最后一个位置（LLaMA 1 的做法）"),
         ("all_bytes", "bytes", "All logits: of every position, as Llama 2's gives", "全部分数：算每个位置（Llama 2 的做法）"),
         ("all_gflop", "", "All logits, GFLOP: that they cost more", "全部分数多出的运算：十亿次（GFLOP）"),
@@ -164,7 +167,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
         return table_figures.empty(lang)
     words, lines = _PLOT[lang], []
     rows = table.to_dict("records")
-    own = [row for row in rows if row["generation"] != row["generation"] or row["generation"] is None]
+    own = [row for row in rows if _is_own(row)]
     groups = [(words["of"].format(n=n), [row for row in rows if row["generation"] == n]) for n in (1, 2, 3)]
     groups += [(words["own"].format(model=row["model"]), [row]) for row in own]
     for i, (name, part) in enumerate(group for group in groups if group[1]):
@@ -187,12 +190,12 @@ _HEADLINE = {
     "en": {
         "first": "A token takes {bytes} of cache in {model}.",
         "last": " In {model}, where {group} query heads share keys and values, it takes {bytes}, with {times} parameters.",
-        "own": " In {model}, which runs {runs} layers for it, {bytes}.",
+        "own": " In {model}, which runs at most {runs} layers for it, {bytes}.",
     },
     "zh": {
         "first": "在 {model} 中，每个词元的缓存占 {bytes}。",
         "last": "在 {model} 中每 {group} 个查询头共用键和值，只占 {bytes}，参数为 {times} 个。",
-        "own": "在 {model} 中，一个词元经过 {runs} 次层运行，占 {bytes}。",
+        "own": "在 {model} 中，一个词元最多经过 {runs} 次层运行，占 {bytes}。",
     },
 }
 
@@ -203,7 +206,7 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     parts = {
         "first": [row for row in found if row["generation"] == 1],
         "last": [row for row in found if row["generation"] == 3],
-        "own": [row for row in found if row["generation"] is None],
+        "own": [row for row in found if _is_own(row)],
     }
     said = ""
     for key, part in parts.items():

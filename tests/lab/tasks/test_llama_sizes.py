@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pandas as pd
 import pytest
 import torch
 
@@ -44,8 +45,11 @@ def test_published_sizes_by_hand() -> None:
 LOOP = {"loop_layers": (1, 2), "loop_count": 4, "virtual_layer_count": 4, "loop_norm": True}
 
 
-@pytest.mark.parametrize(("loop", "runs"), [({}, 5), (LOOP, 11)])
-def test_the_loaded_model_is_counted(loop: dict, runs: int) -> None:
+@pytest.mark.parametrize(
+    ("loop", "runs", "keys"),
+    [({}, 5, 5), ({**LOOP, "virtual_attention_mode": "serial"}, 11, 11), ({**LOOP, "virtual_attention_mode": "parallel"}, 11, 3 + 8 * 4)],
+)  # fmt: skip
+def test_the_loaded_model_is_counted(loop: dict, runs: int, keys: int) -> None:
     tiny = subject(**loop)
     own = rows(tiny, context=9)["tiny"]
     assert own["parameters"] == sum(weight.numel() for weight in tiny.model.parameters())
@@ -55,7 +59,7 @@ def test_the_loaded_model_is_counted(loop: dict, runs: int) -> None:
     assert own["kv_bytes"] == cache.occupancy().bytes_used / 2 / 3  # two bytes a number
     layer = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48
     head = 32 * tiny.model.config.vocab_size
-    assert own["gflop"] == pytest.approx(2 * (runs * (layer + 2 * 32 * 9) + head) / 1e9)
+    assert own["gflop"] == pytest.approx(2 * (runs * layer + keys * 2 * 32 * 9 + head) / 1e9)
     assert own["generation"] is None
     tiny = dataclasses.replace(tiny, name="/private/models/tiny/")
     assert "tiny" in rows(tiny), "where it lies is nobody's business"
@@ -71,4 +75,8 @@ def test_figure_and_headline(lang: str) -> None:
     for word in ("LLaMA 65B", "2.62 MB", "Llama 3.1 405B", "516 kB", "16", "tiny", "11"):
         assert word in said
     assert "2.62 MB" in TASK.headline(experiment.rows[:4], lang)
+    assert ("at most 11 layers" if lang == "en" else "最多经过 11 次") in said
+    rows = pd.DataFrame(experiment.rows).to_dict("records")
+    assert rows[-1]["generation"] != rows[-1]["generation"], "a table has NaN for what is none"
+    assert TASK.headline(rows, lang) == said
     assert not TASK.plot(experiment.frame.iloc[:0], lang).data
