@@ -104,6 +104,16 @@ def param(
     return field(default=default, metadata=metadata)
 
 
+def loop_param() -> Any:
+    """The field `loop` of a measurement that can be made of the model without its loop as well."""
+    return param(
+        {},
+        "Loop fields to change; null measures the model without its loop.",
+        "要更改的循环设置；null 表示去掉循环。",
+        kind="loop",
+    )
+
+
 def choices_of(metadata: Mapping[str, Any]) -> Sequence[str] | None:
     """The values that a parameter may have, from its field's metadata; None where any may."""
     choices = metadata["choices"]

@@ -16,7 +16,7 @@ from loopviz.engine import context_length
 from loopviz.engine.work import NOTHING, Work, decoding, head, one_pass
 from loopviz.lab.headline import known, number
 from loopviz.lab.reading.one_pass import LayerRuns, PassParams
-from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, param, register, titled
+from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, loop_param, param, register, titled
 from loopviz.loop_fields import NO_CHOOSER
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 
@@ -47,12 +47,7 @@ class CacheParams(PassParams):
         "缓存的槽：each 为每个循环步一个，装得下各步要读的全部内容；own 为模型自己的做法。",
         choices=SLOTS,
     )
-    loop: dict[str, Any] | None = param(
-        {},
-        "Loop fields to change; null measures the model without its loop.",
-        "要更改的循环设置；null 表示去掉循环。",
-        kind="loop",
-    )
+    loop: dict[str, Any] | None = loop_param()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from loopviz.lab.headline import byte_words, known, number, same
 from loopviz.lab.progress import Progress
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams
-from loopviz.lab.task import MOST_TOKENS, Row, Subject, Task, column, param, register, titled
+from loopviz.lab.task import MOST_TOKENS, Row, Subject, Task, column, loop_param, param, register, titled
 from loopviz.lab.tasks.where import text_nats
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ class GroupedParams(TextParams):
     """Parameters of the shared keys and values."""
 
     limit_tokens: int = param(2048, "Tokens to predict, at most.", "最多预测的词元数。", low=1, high=MOST_TOKENS)
-    loop: dict[str, Any] | None = param(
-        {},
-        "Loop fields to change; null measures the model without its loop.",
-        "要更改的循环设置；null 表示去掉循环。",
-        kind="loop",
-    )
+    loop: dict[str, Any] | None = loop_param()
     draws: int = draws_param()
     seed: int = seed_param()
 

@@ -18,7 +18,7 @@ from loopviz.lab.reading.cached import scoring
 from loopviz.lab.reading.full_pass import fixed, score_full
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams, TextWindows
-from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, column, param, register, titled
+from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, column, loop_param, param, register, titled
 from loopviz.model import LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
@@ -57,12 +57,7 @@ class PerplexityParams(TextParams):
         low=0,
         high=1,
     )
-    loop: dict[str, Any] | None = param(
-        {},
-        "Loop fields to change; null measures the model without its loop.",
-        "要更改的循环设置；null 表示去掉循环。",
-        kind="loop",
-    )
+    loop: dict[str, Any] | None = loop_param()
     draws: int = draws_param()
     seed: int = seed_param()
 

@@ -23,7 +23,7 @@ from loopviz.lab.reading.full_pass import nats
 from loopviz.lab.reading.one_pass import PassParams
 from loopviz.lab.reading.reach import Reach
 from loopviz.lab.reading.windows import TextWindows, cut, encode
-from loopviz.lab.task import MOST_TOKENS, MOST_WINDOW, Row, Subject, Task, column, param, register, titled
+from loopviz.lab.task import MOST_TOKENS, MOST_WINDOW, Row, Subject, Task, column, loop_param, param, register, titled
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.interrupt import check
 
@@ -55,12 +55,7 @@ class LengthParams(PassParams):
         high=MOST_WINDOW,
     )
     stretches: int = param(16, "Stretches that the positions are put into.", "把各位置分成的段数。", low=1, high=256)
-    loop: dict[str, Any] | None = param(
-        {},
-        "Loop fields to change; null measures the model without its loop.",
-        "要更改的循环设置；null 表示去掉循环。",
-        kind="loop",
-    )
+    loop: dict[str, Any] | None = loop_param()
 
     def __post_init__(self) -> None:
         super().__post_init__()
