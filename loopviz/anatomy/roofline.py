@@ -19,7 +19,9 @@ from . import families
 from .llama import head_width
 
 READ = 2**28  # bytes that are read to measure the bandwidth: more than any cache of a processor here
+WIDTH = 1024  # numbers of a row of them
 SQUARE = 1024  # side of the matrices that are multiplied to measure operations
+GPU_READ, GPU_SQUARE = 2**30, 8192  # on a GPU, so much more that telling it what to do takes no share of the time
 TRIES = 5  # the quickest counts: other work only ever makes a machine look slower
 
 
@@ -49,15 +51,25 @@ def measure(kind: str = "cpu", dtype: torch.dtype = torch.float32) -> Machine:
         kind: of device, as torch calls it.
         dtype: of the numbers.
     """
-    device = torch.device(kind)
-    many = torch.ones(READ // dtype.itemsize, dtype=dtype, device=device)
-    vector = torch.ones(SQUARE, dtype=dtype, device=device)
-    rows = many.view(-1, SQUARE)
-    square = torch.ones(SQUARE, SQUARE, dtype=dtype, device=device)
+    device, (read, side) = torch.device(kind), sizes(kind)
+    rows = torch.ones(read // dtype.itemsize, dtype=dtype, device=device).view(-1, WIDTH)
+    vector = torch.ones(WIDTH, dtype=dtype, device=device)
+    square = torch.ones(side, side, dtype=dtype, device=device)
     return Machine(
-        bytes_per_second=READ / _quickest(lambda: rows @ vector, device),  # reads each byte once, as a decode does
-        flops_per_second=2 * SQUARE**3 / _quickest(lambda: square @ square, device),
+        bytes_per_second=read / _quickest(lambda: rows @ vector, device),  # reads each byte once, as a decode does
+        flops_per_second=2 * side**3 / _quickest(lambda: square @ square, device),
     )
+
+
+def sizes(kind: str) -> tuple[int, int]:
+    """With what a kind of device is measured: bytes that are read, and the side of the matrices that are multiplied."""
+    return (GPU_READ, GPU_SQUARE) if kind == "cuda" else (READ, SQUARE)
+
+
+def measuring_bytes(kind: str, itemsize: int) -> int:
+    """Bytes held while it is measured."""
+    read, side = sizes(kind)
+    return read + 3 * itemsize * side**2
 
 
 def _quickest(work: Callable[[], Any], device: torch.device) -> float:
@@ -117,7 +129,9 @@ def pass_of(
     layer = (families.parameters(config) - outside - hidden) / layers  # numbers of one layer
     key_runs = layer_runs if key_runs is None else key_runs
     cached = 2 * families.key_value_heads(config) * head_width(config)  # of one token and layer
-    read = layer_runs * layer + key_runs * cached * (past + tokens) + embedding  # all of the head, and of the embeddings a row
+    read = (
+        layer_runs * layer + key_runs * cached * (past + tokens) + embedding
+    )  # all of the head, and of the embeddings a row
     pairs = tokens * past + tokens * (tokens + 1) / 2
     attention = 2 * pairs * int(config.num_attention_heads) * head_width(config)
     products = layer_runs * tokens * layer + key_runs * attention

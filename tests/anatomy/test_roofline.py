@@ -56,3 +56,12 @@ def test_this_machine_is_measured_once():
     assert machine.bytes_per_second > 1e6
     assert machine.flops_per_second > 1e6
     assert roofline.measure() is machine
+
+
+def test_a_gpu_is_measured_with_so_much_that_launches_do_not_count():
+    """A product of two matrices of 1024 takes a GPU less time than it takes to tell it so."""
+    read, side = roofline.sizes("cuda")
+    assert 2 * side**3 / 1e15 > 1e-3, "a millisecond at the least, at a thousand TFLOP/s"
+    assert read / 8e12 > 1e-4, "ten launches at the least, at 8 TB/s"
+    assert roofline.sizes("cpu") == (roofline.READ, roofline.SQUARE)
+    assert roofline.measuring_bytes("cuda", 2) == read + 3 * 2 * side**2

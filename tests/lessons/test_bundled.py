@@ -416,3 +416,11 @@ def test_lora_is_counted_of_two_thin_matrices() -> None:
     assert measured("lora", "model")["trained"] == 2 * 4 * (16 * 256 + 256 * 16)
     everything = sum(weight.numel() for weight in stories().parameters())
     assert measured("lora", "model")["share"] == measured("lora", "model")["trained"] / everything
+
+
+def test_a_cell_says_of_which_row_it_is() -> None:
+    """Without a row the last one counts, and its number was told as if it were the whole table's."""
+    for lesson, step in STEPS:
+        for part in (step, step.get("what_if", {})):
+            for name, asked in part.get("measure", {}).items():
+                assert asked["what"] != "cell" or asked.get("row"), f"{lesson['id']}, {step['id']}: {name}"

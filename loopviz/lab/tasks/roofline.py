@@ -15,7 +15,7 @@ from loopviz.checks import ABSENT, FieldError, check_counts, check_whole
 from loopviz.engine.work import NOTHING, Work, head, one_pass
 from loopviz.lab.headline import byte_words, known, number
 from loopviz.lab.reading.one_pass import LayerRuns, PassParams
-from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, param, register, titled
+from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, loop_param, param, register, titled
 from loopviz.model import LoopCache
 
 if TYPE_CHECKING:
@@ -52,12 +52,7 @@ class RooflineParams(PassParams):
     tries: int = param(
         3, "Times each pass is timed; the quickest counts.", "每种前向计时的次数，取最快。", low=1, high=100
     )
-    loop: dict[str, Any] | None = param(
-        {},
-        "Loop fields to change; null measures the model without its loop.",
-        "要更改的循环设置；null 表示去掉循环。",
-        kind="loop",
-    )
+    loop: dict[str, Any] | None = loop_param()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,7 +75,8 @@ def _work(subject: Subject, params: RooflineParams) -> Work:
     past, sizes = params.sizes(params.expected(subject))
     passes = [one_pass(shape, count, past=past) + head(shape, 1) for count in sizes]
     found = one_pass(shape, past) + sum((one.times(params.tries) for one in passes), NOTHING)
-    return found + Work(python=MACHINE_SECONDS, states=roofline.READ + 3 * 4 * roofline.SQUARE**2)
+    held = roofline.measuring_bytes(subject.model.device.type, subject.model.dtype.itemsize)
+    return found + Work(python=MACHINE_SECONDS, states=held)
 
 
 @torch.no_grad()
@@ -137,8 +133,8 @@ COLUMNS = tuple(
         ("bytes", "bytes", "Reads: weights, keys and values, by arithmetic; at most, where a step reads several slots", "读取：权重、键和值，由算术得出；一步读多个槽时为上限"),
         ("gflop", "", "GFLOP: operations, by arithmetic; at most, where a step reads several slots", "运算量：十亿次（GFLOP），由算术得出；一步读多个槽时为上限"),
         ("intensity", "", "Per byte: operations for each byte", "每字节：每读一字节所做的运算次数"),
-        ("bound", "", "What bounds it: memory or arithmetic", "受限于什么：内存（memory）或运算（arithmetic）"),
-        ("least_ms", "ms", "At least: time that the slower limit takes", "至少：较慢的那个极限所需的时间"),
+        ("bound", "", "What bounds it, by arithmetic: memory or operations (arithmetic)", "由算术得出的瓶颈：内存（memory）或运算（arithmetic）"),
+        ("least_ms", "ms", "At least: time that the slower limit takes, if nothing stays in the processor's cache", "至少：较慢的那个极限所需的时间（若处理器缓存中什么都不留）"),
         ("ms", "ms", "Took: measured, the quickest of the tries", "用时：测得，取最快的一次"),
         ("ms_each", "ms", "Each token: of that", "每个词元：其中分摊的时间"),
         ("gflops", "", "GFLOP/s: reached", "每秒运算量：达到的（GFLOP/s）"),
@@ -220,14 +216,14 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
 _HEADLINE = {
     "en": {
         "machine": "This machine reads {bytes} and makes {gflops} GFLOP in a second: work with fewer than {balance} operations a "
-        "byte waits for memory.",
-        "memory": " {n} at once: {intensity} a byte, bound by memory, {ms} ms each.",
-        "arithmetic": " {n} at once: {intensity} a byte, bound by arithmetic, {ms} ms each.",
+        "byte waits for memory, unless what it reads stays in the processor's cache.",
+        "memory": " {n} at once: {intensity} a byte, by arithmetic memory is the limit; {ms} ms each.",
+        "arithmetic": " {n} at once: {intensity} a byte, by arithmetic the operations are the limit; {ms} ms each.",
     },
     "zh": {
-        "machine": "本机每秒读 {bytes}，做 {gflops} GFLOP：每字节运算少于 {balance} 次的工作要等内存。",
-        "memory": "一次 {n} 个词元：每字节 {intensity} 次，受限于内存，每个 {ms} 毫秒。",
-        "arithmetic": "一次 {n} 个词元：每字节 {intensity} 次，受限于运算，每个 {ms} 毫秒。",
+        "machine": "本机每秒读 {bytes}，做 {gflops} GFLOP：每字节运算少于 {balance} 次的工作要等内存，除非所读的留在处理器缓存里。",
+        "memory": "一次 {n} 个词元：每字节 {intensity} 次，按算术受限于内存；每个 {ms} 毫秒。",
+        "arithmetic": "一次 {n} 个词元：每字节 {intensity} 次，按算术受限于运算；每个 {ms} 毫秒。",
     },
 }
 

@@ -75,3 +75,26 @@ def test_figure_and_headline(lang: str) -> None:
     assert "1 GB" in said
     assert "4 GFLOP" in said
     assert not TASK.plot(frame.iloc[:0], lang).data
+
+
+@pytest.mark.parametrize(
+    ("lang", "memory", "arithmetic", "cache"),
+    [
+        ("en", "by arithmetic memory is the limit", "by arithmetic the operations are the limit", "unless what it reads stays in the processor's cache"),
+        ("zh", "按算术受限于内存", "按算术受限于运算", "除非所读的留在处理器缓存里"),
+    ],
+)  # fmt: skip
+def test_what_follows_from_arithmetic_is_not_told_as_measured(
+    lang: str, memory: str, arithmetic: str, cache: str
+) -> None:
+    """A small model's weights stay in the processor's cache, and it waits for no memory."""
+    frame = Experiment(TASK, subject(), RooflineParams(text=TEXT, tokens=40, past=8, at_once=(1, 16))).run().frame
+    said = TASK.headline(frame.to_dict("records"), lang)
+    assert said.index(cache) < said.index(memory) < said.index(arithmetic)
+    least = next(column for column in TASK.columns if column.name == "least_ms")
+    assert ("cache" if lang == "en" else "缓存") in least.words[lang]
+
+
+def test_what_measuring_the_machine_holds_is_counted() -> None:
+    work = TASK.work(subject(), RooflineParams(text=TEXT, tokens=40, past=8, at_once=(1,)))
+    assert work.states == roofline.measuring_bytes("cpu", 4)
