@@ -29,6 +29,7 @@ from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.engine.local import LocalEngine as Loaded
+from loopviz.engine.rate import rate_of
 from loopviz.engine.work import NOTHING
 from loopviz.lab import TASKS, Column, Task, param, repeat
 from loopviz.lab.reading.beginnings import beginnings
@@ -505,7 +506,9 @@ def in_a_pass(laboratory: Laboratory, at: int, then: Callable[[], Any], **change
             then()
 
     values = {"text": "Once upon a time there was a loop. " * 20, "loops": "100", "paths": "full", "window": 16}
-    handles = [layer.register_forward_pre_hook(begin) for layer in laboratory.room.get("tiny").model.model.layers]
+    model = laboratory.room.get("tiny").model
+    rate_of(model, doubted=True)  # which runs its layers, too; otherwise the form's estimate may, within the hooks
+    handles = [layer.register_forward_pre_hook(begin) for layer in model.model.layers]
     try:
         messages = said(
             laboratory.run(asked({**values, "loop": '{"loop_layers": [1, 1]}'}, task="perplexity", **change), "me")
