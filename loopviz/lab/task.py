@@ -29,6 +29,7 @@ from loopviz.engine.pieces import encode
 from loopviz.engine.work import Shape, Work
 from loopviz.fields import options_of as options_of
 from loopviz.fields import typed_values
+from loopviz.lab.walk import Walk
 from loopviz.loop_fields import BLOCK_FIELDS
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.configuration import LOOP_FIELDS
@@ -190,6 +191,7 @@ class Task:
         work: `(subject, params)` -> what it costs (:mod:`loopviz.engine.work`), by arithmetic: nothing of the measurement is
             made for it. Without it a server with limits cannot offer the task.
         intervals: whether its figure or table gives bootstrap intervals, so that a page can lead to what these are.
+        walk: what a slider under its figure goes along (:mod:`loopviz.lab.walk`); None without one.
         over_loops: whether the figure's x is numbers of loops, so that those the model was trained at can be marked on it.
         varies: loop fields that it sets for its rows by itself: whether they act is not the configuration's to say.
         group: under which a page offers it apart from the others; "" among them. One of `GROUPS`, whose tasks have three more
@@ -212,6 +214,7 @@ class Task:
     headline: Callable[[Sequence[Row], str], str] | None = None
     fits: tuple[str, ...] = ("limit_tokens",)
     asks: tuple[str, ...] = ()
+    walk: Walk | None = None
     over_loops: bool = False
     group: str = ""
     intervals: bool = False

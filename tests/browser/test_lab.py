@@ -137,6 +137,32 @@ def test_b11_the_lab_opens_finished_and_quick_comes_to_a_headline_with_no_field_
     expect(page.locator(".lv-verdict")).to_contain_text("第")
 
 
+def test_a_small_experiment_is_one_figure_and_one_slider(visit: Callable[..., Page]) -> None:
+    page = visit("?task=norms", at="lab", apart=True)
+    slider, said = page.locator(".lv-walk input"), page.locator(".lv-walk-said")
+    verdict = page.locator(".lv-verdict").inner_text()
+    expect(said).to_have_text(verdict)  # at the last place, all that was measured
+    marks = """(x) => { const [mark, ...more] = document.querySelector('[data-panel="plot"] .lv-plot')._fullLayout.shapes;
+      return !more.length && mark.x0 === x && mark.x1 === x; }"""
+    page.wait_for_function(marks, arg=8)
+    slider.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    expect(said).to_contain_text("After loop 1 ")
+    expect(slider).to_have_attribute("aria-valuetext", "1")
+    page.wait_for_function(marks, arg=1)
+    # in the other language the same place
+    page.locator("[data-lang=zh]").click()
+    expect(said).to_contain_text("第 1 次循环之后")
+    expect(page.locator(".lv-walk label")).to_contain_text("位置")
+    # a size is a name; a measurement without a slider has none
+    page.locator('.lv-task[data-task="llama_sizes"]').click()
+    expect(page.locator(".lv-walk output")).to_have_text("Llama 3.1 405B")
+    page.locator('.lv-task[data-task="perplexity"]').click()
+    expect(page.locator(".lv-results")).to_have_attribute("data-kind", "recorded")
+    expect(page.locator(".lv-walk")).to_be_hidden()
+
+
 def test_b11_a_text_of_ones_own_is_one_press_away(visit: Callable[..., Page]) -> None:
     page = visit("?task=influence", at="lab")
     expect(page.locator(".lv-story")).to_contain_text("story")

@@ -1128,6 +1128,20 @@ export interface LabModel {
   context?: number;
 }
 
+/** A place of the slider under a figure: what it is called, where it is on the axis, what it comes to. */
+export interface LabStop {
+  at: string;
+  x: number;
+  said: string;
+}
+
+/** What the slider under a figure goes along, and the colour of what is selected. */
+export interface LabWalk {
+  along: string;
+  colour: string;
+  stops: LabStop[];
+}
+
 /** All there is of a measurement, but only the first rows of many. */
 export interface LabSnapshot {
   run: string;
@@ -1151,6 +1165,7 @@ export interface LabSnapshot {
   /** whether a row's model can be opened in Explore */
   opens: boolean;
   figure: Figure | null;
+  walk: LabWalk | null;
 }
 
 /** Rows from number `first` on, and how far it is. */
@@ -1171,6 +1186,7 @@ export interface LabNews {
   rows: Record<string, any>[];
   headline?: string;
   figure?: Figure | null;
+  walk?: LabWalk | null;
 }
 
 /** An answer: the word that opens a row's model in Explore, or why there is none. */

@@ -14,6 +14,8 @@ export class Plot {
   dirty = false;
   /** @type {number} */
   revision = 0;
+  /** @type {Record<string, any>[]} shapes that the page itself draws over the figure */
+  marks = [];
 
   /**
    * @param {string} called
@@ -64,6 +66,7 @@ export class Plot {
     const { config, lang } = this.plots.frame;
     /** @type {Figure["layout"]} */
     const layout = structuredClone({ ...untitled(this.figure.layout), template });
+    layout.shapes = [...(layout.shapes ?? []), ...this.marks];
     Object.assign(layout, { autosize: true, uirevision: "1", datarevision: ++this.revision });
     this.plot.style.height = `${layout.height}px`; // what it takes is known before it is drawn
     this.said.replaceChildren(...headline(this.figure.layout));

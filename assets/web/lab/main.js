@@ -9,6 +9,7 @@ import { Field } from "../widgets/form.js";
 import { Glossary } from "../widgets/glossary.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { Table } from "../widgets/table.js";
+import { FigureWalk } from "./figure_walk.js";
 import { TaskForm } from "./task_form.js";
 
 const SILENCE_MS = 8000; // then the server is asked whether something got lost
@@ -119,9 +120,10 @@ export class Page {
     followPrompt(".lv-asking", () => this.measure());
     const side = el("section", "lv-card lv-side", this.listTitle, this.list);
     this.plot = new Plot("plot", this.plots);
+    this.walk = new FigureWalk(this.frame, this.plot);
     this.manifest = press("lv-quiet", () => this.download("json"));
     this.intervals = press("lv-quiet", () => this.frame.glossary.open("bootstrap"));
-    this.plot.node.append(el("p", "lv-of-figure", this.manifest, this.intervals));
+    this.plot.node.append(this.walk.node, el("p", "lv-of-figure", this.manifest, this.intervals));
     this.table = new Table();
     this.tableTitle = el("h2");
     this.tableHint = el("p", "lv-question");
@@ -255,6 +257,7 @@ export class Page {
       this.three.replaceChildren(...said.map((name) => el("p", "", el("b", "", `${text(`lab.three.${name}`)} `), words[name])));
     }
     this.form.label();
+    this.walk.label();
     // beside sizes, the parameters as they stand are the quieter choice
     this.go.className = this.form.sized ? "lv-halt lv-as-set" : "lv-go lv-as-set";
     this.go.textContent = text(this.form.sized ? "lab.run.as_set" : "lab.run");
@@ -364,6 +367,7 @@ export class Page {
       message.figure.layout.height ??= 420;
       this.plot.take(message.figure);
     }
+    this.walk.follow(message.walk ?? null, another);
     const words = { yes: this.text("lab.yes"), none: this.text("lab.none"), best: "" };
     /** @type {(row: Row, i: number) => Node} */
     const after = (row, i) => press("lv-quiet", () => this.openRow(i), this.text("compare.open"));

@@ -119,6 +119,22 @@ class _LabState(TypedDict):
     reason: str
 
 
+class LabStop(TypedDict):
+    """A place of the slider under a figure: what it is called, where it is on the axis, what it comes to."""
+
+    at: str
+    x: float
+    said: str
+
+
+class LabWalk(TypedDict):
+    """What the slider under a figure goes along, and the colour of what is selected."""
+
+    along: str
+    colour: str
+    stops: list[LabStop]
+
+
 class LabSnapshot(_LabState):
     """All there is of a measurement, but only the first rows of many."""
 
@@ -130,6 +146,7 @@ class LabSnapshot(_LabState):
     headline: str  # its result in words, so far
     opens: bool  # whether a row's model can be opened in Explore
     figure: Union[Figure, None]  # noqa: UP007
+    walk: Union[LabWalk, None]  # noqa: UP007
 
 
 class _LabNews(_LabState):
@@ -143,6 +160,7 @@ class LabNews(_LabNews, total=False):
 
     headline: str
     figure: Union[Figure, None]  # noqa: UP007
+    walk: Union[LabWalk, None]  # noqa: UP007
 
 
 class RowLink(TypedDict):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app import contract
 from loopviz.app.controls.model_name import short_name
-from loopviz.app.lab.run import drawn, said_of
+from loopviz.app.lab.run import drawn, said_of, walk_of
 from loopviz.app.sessions.columns import column_words
 from loopviz.paths import ASSETS
 
@@ -81,4 +81,5 @@ def snapshot(task: str, lang: str, shown: int | None) -> dict[str, Any] | None:
         "headline": said_of(kept, lang),
         "opens": False,
         "figure": drawn(kept, lang, kept.trained),
+        "walk": walk_of(kept, lang),
     }

@@ -5,6 +5,7 @@ The messages: :mod:`loopviz.app.contract`. The page's script: `assets/web/lab/ma
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import secrets
@@ -26,6 +27,7 @@ from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import pick_language, text
+from loopviz.figures import theme
 from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
@@ -199,6 +201,7 @@ class LabRun:
             "headline": said_of(experiment, self.lang),
             "opens": experiment.task.settings is not None,
             "figure": self.figure(),
+            "walk": walk_of(experiment, self.lang),
         }
 
     def news(self, first: int) -> dict[str, Any]:
@@ -212,7 +215,8 @@ class LabRun:
         drawn, at = self._drawn
         if drawn != self.experiment.done and (self.end or time.monotonic() - at > DRAW_EVERY):
             self._drawn = (self.experiment.done, time.monotonic())
-            message |= {"figure": self.figure(), "headline": said_of(self.experiment, self.lang)}
+            headline = said_of(self.experiment, self.lang)
+            message |= {"figure": self.figure(), "headline": headline, "walk": walk_of(self.experiment, self.lang)}
         return message
 
     def look(self, lang: Any) -> dict[str, Any]:
@@ -231,6 +235,19 @@ def drawn(found: Experiment | Kept, lang: str, trained: tuple[int, int] | None) 
     made = json.loads(figure.to_json())
     made["layout"].pop("template", None)  # the page has its own, for its look
     return made
+
+
+def walk_of(found: Experiment | Kept, lang: str) -> dict[str, Any] | None:
+    """What the slider under the figure goes along so far; None for a task without one, or before it has two places."""
+    from loopviz.lab.walk import stops
+
+    walk = found.task.walk
+    places = stops(walk, list(found.rows), lang) if walk is not None else []
+    if walk is None or len(places) < 2:
+        return None
+    [along] = (one for one in found.task.columns if one.name == walk.column)
+    told = [dataclasses.asdict(place) for place in places]
+    return {"along": column_words(along, lang)["head"], "colour": theme.SELECTED, "stops": told}
 
 
 def said_of(found: Experiment | Kept, lang: str) -> str:

@@ -17,6 +17,7 @@ from loopviz.engine.work import NOTHING, Work, decoding, head, one_pass
 from loopviz.lab.headline import known, number
 from loopviz.lab.reading.one_pass import LayerRuns, PassParams
 from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, loop_param, param, register, titled
+from loopviz.lab.walk import Walk, until
 from loopviz.loop_fields import NO_CHOOSER
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 
@@ -275,6 +276,7 @@ register(
         fits=("new_tokens",),
         work=_work,
         headline=headline,
+        walk=Walk("n", lambda row: row["n"], headline, until),
         asks=("new_tokens", "slots"),
         group="anatomy",
     )

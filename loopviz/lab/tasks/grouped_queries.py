@@ -16,6 +16,7 @@ from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams
 from loopviz.lab.task import MOST_TOKENS, Row, Subject, Task, column, loop_param, param, register, titled
 from loopviz.lab.tasks.where import text_nats
+from loopviz.lab.walk import Walk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,6 +200,11 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     return _HEADLINE[lang]["own"].format(**said)
 
 
+def _with_own(rows: Sequence[Row], column: str, value: object) -> list[Row]:
+    """Those of one number of heads, and the model's own, against which they are told."""
+    return [row for row in rows if row[column] == value or row["own"]]
+
+
 FIRST = {"limit_tokens": 512, "window": 64}
 register(
     Task(
@@ -212,6 +218,7 @@ register(
         first=FIRST,
         work=_work,
         headline=headline,
+        walk=Walk("kv_heads", lambda row: row["kv_bytes_loop"] / 1e3, headline, _with_own),
         group="anatomy",
         intervals=True,
     )

@@ -11,6 +11,7 @@ from loopviz.checks import check_whole
 from loopviz.engine.work import NOTHING, Work
 from loopviz.lab.headline import byte_words, is_finite, known, number
 from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, param, register, titled
+from loopviz.lab.walk import Walk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,6 +218,37 @@ def headline(rows: Sequence[Row], lang: str) -> str:
     return said
 
 
+_SIZE = {
+    "en": {
+        "said": "{model}: {parameters} parameters. One more token takes {bytes} of cache and {gflop} GFLOP",
+        "own": "{model}: {parameters} parameters. One more token takes {bytes} of cache and at most {gflop} GFLOP",
+        "shared": "; {group} query heads share keys and values.",
+        "each": "; every query head has keys and values of its own.",
+    },
+    "zh": {
+        "said": "{model}：{parameters} 个参数。再写一个词元需要 {bytes} 缓存、{gflop} GFLOP 运算",
+        "own": "{model}：{parameters} 个参数。再写一个词元需要 {bytes} 缓存，至多 {gflop} GFLOP 运算",
+        "shared": "；每 {group} 个查询头共用键和值。",
+        "each": "；每个查询头都有自己的键和值。",
+    },
+}
+
+
+def size_said(rows: Sequence[Row], lang: str) -> str:
+    """One size, by itself."""
+    found, words = known(rows, "parameters", "kv_bytes", "gflop", "group"), _SIZE[lang]
+    if not found:
+        return ""
+    row = found[-1]
+    told = {
+        "parameters": number(row["parameters"]),
+        "bytes": byte_words(row["kv_bytes"]),
+        "gflop": number(row["gflop"]),
+    }
+    shared = words["shared" if row["group"] > 1 else "each"].format(group=number(row["group"]))
+    return words["own" if _is_own(row) else "said"].format(model=row["model"], **told) + shared
+
+
 FIRST = {"context": 2048}
 register(
     Task(
@@ -231,6 +263,7 @@ register(
         fits=(),
         work=_work,
         headline=headline,
+        walk=Walk("model", lambda row: row["parameters"], size_said),
         asks=("context",),
         group="anatomy",
     )

@@ -11,6 +11,7 @@ from loopviz.checks import check_counts
 from loopviz.engine.work import NOTHING, Work
 from loopviz.lab.headline import known, number, percent
 from loopviz.lab.task import Row, Subject, Task, column, param, register, titled
+from loopviz.lab.walk import Walk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,6 +182,7 @@ register(
         fits=(),
         work=_work,
         headline=headline,
+        walk=Walk("rank", lambda row: row["rank"], headline),
         asks=("ranks",),
         group="anatomy",
     )

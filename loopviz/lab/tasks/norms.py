@@ -17,6 +17,7 @@ from loopviz.lab.headline import known, number
 from loopviz.lab.reading.full_pass import fixed
 from loopviz.lab.reading.one_pass import PassParams, watched_layers
 from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, column, param, register, titled
+from loopviz.lab.walk import Walk
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ _HEADLINE = {
     "en": {
         "loop": "After loop {place}",
         "layer": "After layer {place}",
+        "loop_0": "Before the first loop",
+        "layer_0": "Before the first layer",
         "said": "{at} LayerNorm's result is {layer}° from RMSNorm's, BatchNorm's {batch}°. With half of the text gone "
         "BatchNorm changes a number by up to {alone}, ",
         "nothing": "the other two by nothing.",
@@ -212,6 +215,8 @@ _HEADLINE = {
     "zh": {
         "loop": "第 {place} 次循环之后",
         "layer": "第 {place} 层之后",
+        "loop_0": "第一次循环之前",
+        "layer_0": "第一层之前",
         "said": "{at}，LayerNorm 的结果与 RMSNorm 相差 {layer}°，BatchNorm 相差 {batch}°。去掉一半文本，BatchNorm "
         "的数值最多改变 {alone}，",
         "nothing": "另外两种不变。",
@@ -228,7 +233,7 @@ def headline(rows: Sequence[Row], lang: str) -> str:
         return ""
     rms, layer, batch = (found[places[-1], norm] for norm in ("rms", "layer", "batch"))
     words, rest = _HEADLINE[lang], max(rms["alone"], layer["alone"])
-    at = words[batch["of"]].format(place=places[-1])
+    at = words[batch["of"] if places[-1] else f"{batch['of']}_0"].format(place=places[-1])
     said = {"layer": number(layer["angle"]), "batch": number(batch["angle"]), "alone": number(batch["alone"])}
     others = words["nothing" if rest < ROUNDING else "rest"].format(rest=number(rest))
     return words["said"].format(at=at, **said) + others
@@ -248,6 +253,7 @@ register(
         fits=("tokens",),
         work=_work,
         headline=headline,
+        walk=Walk("place", lambda row: row["place"], headline),
         asks=("loops",),
         group="anatomy",
     )

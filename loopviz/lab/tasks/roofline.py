@@ -16,6 +16,7 @@ from loopviz.engine.work import NOTHING, Work, head, one_pass
 from loopviz.lab.headline import byte_words, known, number
 from loopviz.lab.reading.one_pass import LayerRuns, PassParams
 from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, loop_param, param, register, titled
+from loopviz.lab.walk import Walk
 from loopviz.model import LoopCache
 
 if TYPE_CHECKING:
@@ -258,6 +259,7 @@ register(
         fits=("tokens",),
         work=_work,
         headline=headline,
+        walk=Walk("at_once", lambda row: row["intensity"], headline),
         asks=("past",),
         group="anatomy",
     )

@@ -24,6 +24,7 @@ from loopviz.lab.reading.one_pass import PassParams
 from loopviz.lab.reading.reach import Reach
 from loopviz.lab.reading.windows import TextWindows, cut, encode
 from loopviz.lab.task import MOST_TOKENS, MOST_WINDOW, Row, Subject, Task, column, loop_param, param, register, titled
+from loopviz.lab.walk import Walk, until
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.interrupt import check
 
@@ -387,6 +388,7 @@ register(
         fits=("tokens",),
         work=_work,
         headline=headline,
+        walk=Walk("first", lambda row: (row["first"] + row["last"]) / 2, headline, until),
         asks=("length",),
         group="anatomy",
     )
