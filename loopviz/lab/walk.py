@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,14 @@ class Walk:
 
     Attributes:
         column: whose values are its stops, each once.
+        words: what that is called, by language.
         x: a row -> its place on the figure's axis, in the axis' own numbers.
         said: `(rows, language)` -> what a stop comes to, by rules from its rows; "" where they say nothing.
         of: `(rows, column, value)` -> the rows that a stop's sentence is made of.
     """
 
     column: str
+    words: Mapping[str, str]
     x: Callable[[Row], float]
     said: Callable[[Sequence[Row], str], str]
     of: Callable[[Sequence[Row], str, object], list[Row]] = alone

@@ -154,7 +154,7 @@ def test_a_small_experiment_is_one_figure_and_one_slider(visit: Callable[..., Pa
     # in the other language the same place
     page.locator("[data-lang=zh]").click()
     expect(said).to_contain_text("第 1 次循环之后")
-    expect(page.locator(".lv-walk label")).to_contain_text("位置")
+    expect(page.locator(".lv-walk label")).to_contain_text("循环步或层")
     # a size is a name; a measurement without a slider has none
     page.locator('.lv-task[data-task="llama_sizes"]').click()
     expect(page.locator(".lv-walk output")).to_have_text("Llama 3.1 405B")

@@ -12,6 +12,7 @@ from loopviz.app.lab.recorded import stored
 from loopviz.lab import TASKS
 from loopviz.lab.walk import MOST_STOPS, Walk, alone, stops, until
 
+WORDS = {"en": "A", "zh": "甲"}
 WALKED = [name for name, task in TASKS.items() if task.walk is not None]
 
 
@@ -28,7 +29,7 @@ def test_each_small_experiment_of_anatomy_has_a_slider() -> None:
 
 
 def test_a_value_s_rows_are_one_stop_and_stops_go_from_left_to_right() -> None:
-    walk = Walk("a", lambda row: row["y"], said)
+    walk = Walk("a", WORDS, lambda row: row["y"], said)
     found = stops(walk, rows((2, 5.0), (2, 9.0), (1, 3.0), (3000, 7.0)), "en")
     assert [(stop.at, stop.x, stop.said) for stop in found] == [
         ("1", 3.0, "en [3.0]"),
@@ -38,7 +39,7 @@ def test_a_value_s_rows_are_one_stop_and_stops_go_from_left_to_right() -> None:
 
 
 def test_a_stop_may_speak_of_all_rows_up_to_it() -> None:
-    walk = Walk("a", lambda row: row["a"], said, until)
+    walk = Walk("a", WORDS, lambda row: row["a"], said, until)
     assert [stop.said for stop in stops(walk, rows((1, 5.0), (1, 6.0), (2, 7.0)), "zh")] == [
         "zh [5.0, 6.0]",
         "zh [5.0, 6.0, 7.0]",
@@ -46,14 +47,14 @@ def test_a_stop_may_speak_of_all_rows_up_to_it() -> None:
 
 
 def test_where_nothing_is_known_there_is_no_stop() -> None:
-    walk = Walk("a", lambda row: row["y"], lambda rows, lang: "" if rows[0]["a"] == 1 else "x")
+    walk = Walk("a", WORDS, lambda row: row["y"], lambda rows, lang: "" if rows[0]["a"] == 1 else "x")
     assert [stop.at for stop in stops(walk, rows((1, 1.0), (2, math.nan), (3, math.inf), (4, 4.0)), "en")] == ["4"]
     assert stops(walk, [], "en") == []
 
 
 def test_of_very_many_values_the_last_is_kept() -> None:
     many = rows(*((i, float(i)) for i in range(10 * MOST_STOPS + 3)))
-    found = stops(Walk("a", lambda row: row["a"], said), many, "en")
+    found = stops(Walk("a", WORDS, lambda row: row["a"], said), many, "en")
     assert MOST_STOPS / 2 < len(found) <= MOST_STOPS
     assert found[-1].x == 10 * MOST_STOPS + 2
 
@@ -83,12 +84,9 @@ def test_the_last_stop_says_what_the_measurement_comes_to() -> None:
 
 
 def test_a_sentence_s_numbers_are_its_own_rows() -> None:
-    kept = stored("lora_count")
+    kept, walk = stored("lora_count"), TASKS["lora_count"].walk
     assert kept is not None
-    [five] = [
-        stop
-        for stop in stops(TASKS["lora_count"].walk or Walk("", lambda _: 0, said), kept.rows, "en")
-        if stop.at == "5"
-    ]
+    assert walk is not None
+    [five] = [stop for stop in stops(walk, kept.rows, "en") if stop.at == "5"]
     assert "3,000 numbers instead of 50,000: 6 %" in five.said
     assert alone(kept.rows, "rank", 5)[0]["trained"] == 5 * 100 + 500 * 5

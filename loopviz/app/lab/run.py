@@ -245,9 +245,8 @@ def walk_of(found: Experiment | Kept, lang: str) -> dict[str, Any] | None:
     places = stops(walk, list(found.rows), lang) if walk is not None else []
     if walk is None or len(places) < 2:
         return None
-    [along] = (one for one in found.task.columns if one.name == walk.column)
     told = [dataclasses.asdict(place) for place in places]
-    return {"along": column_words(along, lang)["head"], "colour": theme.SELECTED, "stops": told}
+    return {"along": walk.words[lang], "colour": theme.SELECTED, "stops": told}
 
 
 def said_of(found: Experiment | Kept, lang: str) -> str:

@@ -276,7 +276,7 @@ register(
         fits=("new_tokens",),
         work=_work,
         headline=headline,
-        walk=Walk("n", lambda row: row["n"], headline, until),
+        walk=Walk("n", {"en": "New token", "zh": "新词元"}, lambda row: row["n"], headline, until),
         asks=("new_tokens", "slots"),
         group="anatomy",
     )

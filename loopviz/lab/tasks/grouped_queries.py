@@ -218,7 +218,13 @@ register(
         first=FIRST,
         work=_work,
         headline=headline,
-        walk=Walk("kv_heads", lambda row: row["kv_bytes_loop"] / 1e3, headline, _with_own),
+        walk=Walk(
+            "kv_heads",
+            {"en": "K/V heads", "zh": "键值头数"},
+            lambda row: row["kv_bytes_loop"] / 1e3,
+            headline,
+            _with_own,
+        ),
         group="anatomy",
         intervals=True,
     )

@@ -263,7 +263,7 @@ register(
         fits=(),
         work=_work,
         headline=headline,
-        walk=Walk("model", lambda row: row["parameters"], size_said),
+        walk=Walk("model", {"en": "Model", "zh": "模型"}, lambda row: row["parameters"], size_said),
         asks=("context",),
         group="anatomy",
     )

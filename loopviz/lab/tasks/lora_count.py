@@ -182,7 +182,7 @@ register(
         fits=(),
         work=_work,
         headline=headline,
-        walk=Walk("rank", lambda row: row["rank"], headline),
+        walk=Walk("rank", {"en": "Rank", "zh": "秩"}, lambda row: row["rank"], headline),
         asks=("ranks",),
         group="anatomy",
     )

@@ -253,7 +253,7 @@ register(
         fits=("tokens",),
         work=_work,
         headline=headline,
-        walk=Walk("place", lambda row: row["place"], headline),
+        walk=Walk("place", {"en": "Loop step, or layer", "zh": "循环步或层"}, lambda row: row["place"], headline),
         asks=("loops",),
         group="anatomy",
     )

@@ -259,7 +259,9 @@ register(
         fits=("tokens",),
         work=_work,
         headline=headline,
-        walk=Walk("at_once", lambda row: row["intensity"], headline),
+        walk=Walk(
+            "at_once", {"en": "Tokens at once", "zh": "一次读入的词元数"}, lambda row: row["intensity"], headline
+        ),
         asks=("past",),
         group="anatomy",
     )

@@ -388,7 +388,13 @@ register(
         fits=("tokens",),
         work=_work,
         headline=headline,
-        walk=Walk("first", lambda row: (row["first"] + row["last"]) / 2, headline, until),
+        walk=Walk(
+            "first",
+            {"en": "From position", "zh": "起始位置"},
+            lambda row: (row["first"] + row["last"]) / 2,
+            headline,
+            until,
+        ),
         asks=("length",),
         group="anatomy",
     )

@@ -122,7 +122,9 @@ def test_a_state_that_is_no_number_has_no_angle(monkeypatch: pytest.MonkeyPatch,
         numbers = [row[name] for name in ("angle", "turned", "mean", "std")]
         assert [math.isfinite(value) for value in numbers] == [row["place"] == 0] * 4
     headline = TASK.headline(experiment.rows, lang)
-    assert headline.startswith({"en": "Before the first loop", "zh": "第一次循环之前"}[lang]), "the last place that is known"
+    assert headline.startswith({"en": "Before the first loop", "zh": "第一次循环之前"}[lang]), (
+        "the last place that is known"
+    )
     assert TASK.headline(experiment.rows[3:], lang) == ""
     for line in TASK.plot(experiment.frame, lang).data:
         assert not math.isfinite(line.y[1])
