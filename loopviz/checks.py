@@ -27,6 +27,11 @@ RULES: Mapping[str, str] = MappingProxyType(
         "whole_in": "must be a whole number from {low} to {high}",
         "finite": "must be a finite number",
         "finite_nats": "must be a finite number >= 0 nats",
+        "finite_not_negative": "must be a finite number >= 0",
+        "finite_positive": "must be a finite number > 0",
+        "heads_divide": "must divide hidden_size={width} without a rest; choose another number of heads or another width",
+        "head_even": "gives heads of width {head} (hidden_size={width}), which must be even, for rotary positions turn pairs "
+        "of numbers; choose another number of heads or another width",
         "finite_in": "must be a finite number in {range}",
         "finite_in_for": "must be a finite number in {range} for layer_chooser={chooser}",
         "finite_from": "must be a finite number from {low} to {high}",

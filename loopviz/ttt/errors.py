@@ -1,0 +1,36 @@
+"""The inner loop's own refusal."""
+
+from __future__ import annotations
+
+
+class InnerLossError(ValueError):
+    """An inner loss that is no number: the pass ends, and the cache is as it was before it.
+
+    Attributes:
+        layer, head, row: where.
+        token: which column of the pass.
+        position: how many of its row's tokens came before it.
+    """
+
+    def __init__(self, layer: int, head: int, row: int, token: int, position: int, value: float, broken: bool) -> None:
+        self.layer, self.head, self.row, self.token, self.position = layer, head, row, token, position
+        why = (
+            "what enters this layer is not finite already: the weights before it or the input are broken; take another "
+            "checkpoint, or look for the first of its tensors that is not finite"
+            if broken
+            else "the inner steps are too large; lower ttt_base_lr or inner_lr_scale, or take another checkpoint"
+        )
+        super().__init__(
+            f"inner loss = {value} at layer {layer}, head {head}, row {row}, token {position} of its text (column {token} of "
+            f"the pass): {why}. Nothing of this pass is kept"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_again, (self.args, dict(self.__dict__)))
+
+
+def _again(args: tuple[object, ...], fields: dict[str, object]) -> InnerLossError:
+    error = InnerLossError.__new__(InnerLossError, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
