@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.mistral.modeling_mistral import MistralMLP
 from transformers.utils import can_return_tuple
 
 from loopviz.checks import FieldError
@@ -23,56 +21,14 @@ from loopviz.model.checkpoints.errors import CheckpointError, reading
 from loopviz.model.interrupt import check, within_operations
 from loopviz.model.watching import shallow
 
+from .arguments import REFUSED, lr_scale, real_tokens, refuse
+from .block import TTTBlock
 from .cache import TTTCache
 from .chunk import Chunk
 from .configuration import TTTConfig
-from .conv import PreConv
 from .errors import InnerLossError
-from .layer import Inner, LayerState, Tables, TTTLayer, tables
+from .layer import Inner, LayerState, TTTLayer, tables
 from .observe import InnerStep, reconstruction
-
-
-class TTTBlock(GradientCheckpointingLayer):
-    """x += conv(norm x), if there is one; x += TTT(norm x); x += SwiGLU(norm x).
-
-    Args:
-        config: of the model.
-    """
-
-    def __init__(self, config: TTTConfig) -> None:
-        super().__init__()
-        if config.pre_conv:
-            self.conv = PreConv(config)
-        self.seq_norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.seq_modeling_block = TTTLayer(config)
-        self.ffn_norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.mlp = MistralMLP(config)  # Llama's, without the field for biases
-        self.pre_conv = config.pre_conv
-
-    def forward(
-        self,
-        x: Tensor,
-        chunk: Chunk,
-        given: Tables,
-        state: LayerState | None,
-        keep: bool,
-        watched: bool,
-        lr_scale: Tensor | None,
-    ) -> tuple[Tensor, LayerState | None, Inner | None]:
-        """As `TTTLayer.forward`, `[B, P, C]`."""
-        last = None
-        if self.pre_conv:
-            before = None if state is None else state.convs["pre_conv"]
-            out, last = self.conv(x, before, chunk.counts)
-            x = x + out
-        normed = self.seq_norm(x)
-        out, after, inner = self.seq_modeling_block(
-            normed, chunk, given, state, keep=keep, watched=watched, lr_scale=lr_scale
-        )
-        if after is not None and last is not None:
-            after.convs["pre_conv"] = last.detach()
-        x = x + out
-        return x + self.mlp(self.ffn_norm(x)), after, inner
 
 
 class TTTPreTrainedModel(PreTrainedModel):
@@ -105,15 +61,24 @@ class TTTPreTrainedModel(PreTrainedModel):
         name, wanted = pretrained_model_name_or_path, kwargs.pop("output_loading_info", False)
         with reading(str(name)):
             try:
-                if kwargs.get("config") is None:
-                    kwargs["config"], kwargs = cls.config_class.from_pretrained(
-                        name, return_unused_kwargs=True, **kwargs
-                    )
                 model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
             except FieldError as error:
                 raise CheckpointError(f"{name}: its config.json says {error}") from error
             _check_whole(str(name), cls, info)
         return (model, info) if wanted else model
+
+
+def _check_whole(name: str, cls: type[TTTPreTrainedModel], info: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose tensors are not the model's: the rest would be noise, or left out in silence."""
+    missing = sorted(info["missing_keys"])
+    extra = sorted(key for key in info["unexpected_keys"] if cls is not TTTModel or not key.startswith("lm_head."))
+    for what, keys in (("lacks", missing), ("has, and its config.json has no place for,", extra)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(
+                f"{name}: {what} {', '.join(keys[:3])}{more}; it is not whole, or of another model than its config.json "
+                f"says. Take another copy, or mend the config.json ({os.path.join(name, 'config.json')})"
+            )
 
 
 class TTTModel(TTTPreTrainedModel):
@@ -166,7 +131,7 @@ class TTTModel(TTTPreTrainedModel):
         Raises:
             ValueError: by name, for what does not fit. The cache is as it was then.
         """
-        _refuse(self.config, kwargs)
+        refuse(self.config, kwargs)
         if (input_ids is None) == (inputs_embeds is None):
             raise FieldError(
                 "input_ids, inputs_embeds", None, "one_text_neither" if input_ids is None else "one_text_both"
@@ -179,10 +144,10 @@ class TTTModel(TTTPreTrainedModel):
         states: list[LayerState | None] = [None] * len(modules)
         if cache is not None:
             states = cache.begin(self.config, modules, B)
-        real = _real_tokens(attention_mask, B, T, 0 if cache is None else cache.seqlen_offset)
+        real = real_tokens(attention_mask, B, T, 0 if cache is None else cache.seqlen_offset)
         offsets = [0] * B if cache is None else cache.lengths or [0] * B
         chunk = Chunk(offsets, T, self.config.mini_batch_size, real, given.device)
-        scale = _scale(inner_lr_scale, cache, chunk, B, T)
+        scale = lr_scale(inner_lr_scale, cache, chunk, B, T)
         x = chunk.pack(given)
         x = self.embed_tokens(x) if inputs_embeds is None else x
         hidden, after, inners = self._run(x, chunk, states, cache is not None, scale, bool(self._inner_hooks))
@@ -297,7 +262,7 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: by name, for what does not fit. The cache is as it was then.
         """
-        refused = {name: kwargs.pop(name) for name in _REFUSED if name in kwargs}
+        refused = {name: kwargs.pop(name) for name in REFUSED if name in kwargs}
         out = self.model(
             input_ids,
             attention_mask,
@@ -379,69 +344,6 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
             )
         if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
             model_kwargs["past_key_values"] = TTTCache(self.config)
-
-
-_REFUSED = ("position_ids", "output_attentions")
-
-
-def _refuse(config: TTTConfig, kwargs: dict[str, Any]) -> None:
-    """What the published code ignores or fails at, and whatever nobody knows."""
-    if kwargs.pop("output_attentions", None) or getattr(config, "output_attentions", False):
-        raise ValueError(
-            "output_attentions=True: a TTT layer has no attention; what stands in its place is the dual form's matrix, "
-            "InnerStep.dual_matrices() of a hook (model.register_inner_hook)"
-        )
-    if kwargs.pop("position_ids", None) is not None:
-        raise ValueError(
-            "position_ids: a TTT model counts every row's tokens by itself; leave them out, and say what is padding by "
-            "attention_mask"
-        )
-    unknown = [name for name, value in kwargs.items() if value is not None]
-    if unknown:
-        raise ValueError(f"{unknown[0]}={kwargs[unknown[0]]!r:.60}: a TTT model takes no such argument; leave it out")
-
-
-def _real_tokens(mask: Tensor | None, rows: int, tokens: int, before: int) -> Tensor | None:
-    """`[B, T]` bool of the pass's real tokens, or `None` when none is padding."""
-    if mask is None:
-        return None
-    if mask.ndim != 2 or mask.shape[0] != rows or mask.shape[1] not in (tokens, before + tokens):
-        also = f", or [{rows}, {before + tokens}] with what the cache has read" if before else ""
-        raise ValueError(
-            f"attention_mask of shape {list(mask.shape)}: must be [{rows}, {tokens}], a value for every token of this "
-            f"pass{also}"
-        )
-    real = mask[:, mask.shape[1] - tokens :].bool()
-    return None if bool(real.all()) else real
-
-
-def _scale(given: float | Tensor | None, cache: TTTCache | None, chunk: Chunk, rows: int, tokens: int) -> Tensor | None:
-    """Factor on each packed token's inner learning rate, `[B, P]`, or `None` for 1."""
-    if given is None:
-        given = 1.0 if cache is None else cache.inner_lr_scale
-    if not isinstance(given, Tensor) and given == 1:
-        return None
-    scale = torch.as_tensor(given, device=chunk.slots.device)
-    if not scale.is_floating_point():
-        scale = scale.float()
-    if scale.ndim and scale.shape != (rows, tokens):
-        raise ValueError(f"inner_lr_scale of shape {list(scale.shape)}: must be a number, or [{rows}, {tokens}]")
-    if not bool((torch.isfinite(scale) & (scale >= 0)).all()):
-        raise FieldError("inner_lr_scale", given, "finite_not_negative")
-    return chunk.pack(scale.expand(rows, tokens))
-
-
-def _check_whole(name: str, cls: type[TTTPreTrainedModel], info: dict[str, Any]) -> None:
-    """Refuse a checkpoint whose tensors are not the model's: the rest would be noise, or left out in silence."""
-    missing = sorted(info["missing_keys"])
-    extra = sorted(key for key in info["unexpected_keys"] if cls is not TTTModel or not key.startswith("lm_head."))
-    for what, keys in (("lacks", missing), ("has, and its config.json has no place for,", extra)):
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise CheckpointError(
-                f"{name}: {what} {', '.join(keys[:3])}{more}; it is not whole, or of another model than its config.json "
-                f"says. Take another copy, or mend the config.json ({os.path.join(name, 'config.json')})"
-            )
 
 
 AutoConfig.register("ttt", TTTConfig, exist_ok=True)
