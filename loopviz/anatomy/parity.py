@@ -25,6 +25,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from loopviz.model import LOOP_FIELDS
 from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.checkpoints.limits import gigabytes
+from loopviz.model.interrupt import check
 
 from . import families, rope
 from .llama import IGNORED, LlamaForCausalLM, repeat_kv, rotary_frequencies, shifted_loss
@@ -35,8 +36,14 @@ UNITS = 2  # where those two are equal: so many units in the last place of the l
 ROUNDINGS = 32  # so many units in the last place of a loss or a score count as rounding
 FURTHEST = 8192  # position: an angle of a later one has too few digits left in float32 to tell one law from another
 HELD_LOGITS = 3  # ours and both of theirs
+LOGIT_STEPS = (
+    34  # times that a logit is gone through: four losses, five largest values or differences, two comparisons of bits
+)
+WEIGHT_STEPS = 4  # the same of a weight that is made: a normal number, and its dtype
+NUMBERS = 2**20  # gone through to tell how fast
 SQUARES = (128, 256, 512, 1024)  # sides of matrices that are multiplied to tell a rate
-LONG, TOO_LONG = 0.002, 0.1  # seconds: of a product that is large enough to tell it, and of one that is made once only
+TRIES = 6  # of each; the quickest counts: what else a machine does makes a product slow, and a small one a thousandfold
+LONG, TOO_LONG = 0.03, 0.1  # seconds: of a product that is large enough to tell it, and of one that is made once only
 SPARE = 0.1  # of the memory, for what is not counted
 SEED = 0
 
@@ -191,6 +198,7 @@ def random_weights(config: LlamaConfig, dtype: torch.dtype) -> dict[str, Tensor]
     random = torch.Generator().manual_seed(SEED)
     state = {}
     for name, weight in _on_meta(LlamaForCausalLM, config).state_dict().items():
+        check()
         made = torch.ones(weight.shape)
         if weight.dim() == 2:
             made.normal_(0.0, config.initializer_range, generator=random)
@@ -251,9 +259,24 @@ def memory(subject: Subject, dtype: torch.dtype) -> int:
 
 
 def seconds(subject: Subject, dtype: torch.dtype, device: torch.device) -> float:
-    """About how long it takes, by this machine's own product of two matrices."""
+    """About how long it takes, by this machine's own product of two matrices, and by how fast it goes through numbers."""
     rows, tokens = subject.batch.input_ids.shape
-    return HELD_LOGITS * rows * tokens * families.flops(subject.config, tokens) / _product_rate(dtype, device)
+    products = HELD_LOGITS * rows * tokens * families.flops(subject.config, tokens) / _product_rate(dtype, device)
+    made = 0 if subject.held(dtype) else families.parameters(subject.config)
+    return products + (WEIGHT_STEPS * made + LOGIT_STEPS * rows * tokens * subject.config.vocab_size) * _each_number(
+        device
+    )
+
+
+@functools.cache
+def _each_number(device: torch.device) -> float:
+    """Seconds that a simple step takes for one number of very many, once a process."""
+    numbers, took = torch.randn(NUMBERS, device=device), math.inf
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        float((numbers.double() - numbers).abs().max())  # four steps
+        took = min(took, time.perf_counter() - began)
+    return took / 4 / NUMBERS
 
 
 @functools.cache
@@ -267,14 +290,18 @@ def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
         float(square.matmul(square)[0, 0])
         return max(time.perf_counter() - began, 1e-9)
 
-    took, size = product(SQUARES[0]), SQUARES[0]  # this one also starts threads
+    product(SQUARES[0])  # this one also starts threads
+    rate = 0.0
     for size in SQUARES:
         took = product(size)
-        if took < TOO_LONG:
-            took = min(took, product(size), product(size))
+        for _ in range(TRIES - 1):
+            if took > TOO_LONG:
+                break
+            took = min(took, product(size))
+        rate = max(rate, 2 * size**3 / took)
         if took > LONG:
             break
-    return 2 * size**3 / took
+    return rate
 
 
 def free_memory(device: torch.device) -> int:
@@ -320,6 +347,9 @@ def build(subject: Subject, dtype: torch.dtype, device: torch.device) -> tuple[T
     theirs.load_state_dict(dict(ours.state_dict()), assign=True)
     theirs.tie_weights()
     theirs.model.rotary_emb = LlamaRotaryEmbedding(subject.config).to(device)  # no weights: not in the state
+    for model in (theirs, ours):
+        for part in (*model.model.layers, model.lm_head):
+            part.register_forward_pre_hook(lambda *_: check())  # an article's worth of passes can be left in the middle
     return theirs.eval(), ours.eval()
 
 
@@ -329,6 +359,7 @@ def compare(subject: Subject, dtype: torch.dtype, device: torch.device | None = 
 
     Raises:
         ValueError: it does not fit in memory.
+        Interrupted: inside of :func:`loopviz.model.interrupt.interruptible`, before the next layer.
     """
     device = device or torch.device("cpu")
     check_memory(subject, dtype, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import LlamaForCausalLM as TheirLlama
 
 from loopviz.anatomy import llama, parity, rope
 from loopviz.model.checkpoints.load import as_loop_llama, load_checkpoint
+from loopviz.model.interrupt import Interrupted, interruptible
 from loopviz.paths import ASSETS
 from tests.anatomy.pairs import LLAMA_3, configuration, pair, random_configuration, tokens
 from tests.conftest import make_llama
@@ -292,3 +294,23 @@ def test_a_prompt_is_read_as_it_is():
     assert subject.batch.attention_mask.all()
     for row in parity.compare(subject, torch.float32):
         assert row.agrees, row.why()
+
+
+def test_a_check_can_be_left_in_the_middle_of_a_pass():
+    subject, stop, layers = parity.article(**SMALL), threading.Event(), []
+    build = parity.build
+
+    def watched(*given):
+        models = build(*given)
+        for model in models:
+            for layer in model.model.layers:
+                layer.register_forward_hook(lambda *_: layers.append(1) or (len(layers) == 3 and stop.set()))
+        return models
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "build", watched)
+        with pytest.raises(Interrupted), interruptible(stop):
+            parity.compare(subject, torch.float32)
+    assert len(layers) == 3, "no layer begins after it"
+    with interruptible(threading.Event()):
+        assert parity.compare(subject, torch.float32)[0].equal
