@@ -13,7 +13,7 @@ from .cache import TTTCache
 from .chunk import Chunk
 from .configuration import TTTConfig
 
-REFUSED = ("position_ids", "output_attentions")
+OF_THE_LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")  # that transformers' loss takes
 
 
 def refuse(config: TTTConfig, kwargs: dict[str, Any]) -> None:

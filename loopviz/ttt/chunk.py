@@ -32,7 +32,7 @@ class Part:
 
     start: int
     stop: int
-    closing: bool | list[bool]
+    closing: bool | tuple[bool, ...]
 
 
 class Chunk:
@@ -158,8 +158,8 @@ class Chunk:
         return found if self.valid is None else found.masked_fill(~self.valid, -1)
 
 
-def _same(values: list[bool]) -> bool | list[bool]:
-    return values[0] if len(set(values)) == 1 else values
+def _same(values: list[bool]) -> bool | tuple[bool, ...]:
+    return values[0] if len(set(values)) == 1 else tuple(values)
 
 
 def _gather(x: Tensor, index: Tensor, dim: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from loopviz.model.checkpoints.errors import CheckpointError, reading
 from loopviz.model.interrupt import check, within_operations
 from loopviz.model.watching import shallow
 
-from .arguments import REFUSED, lr_scale, real_tokens, refuse
+from .arguments import OF_THE_LOSS, lr_scale, real_tokens, refuse
 from .block import TTTBlock
 from .cache import TTTCache
 from .chunk import Chunk
@@ -262,7 +263,7 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: by name, for what does not fit. The cache is as it was then.
         """
-        refused = {name: kwargs.pop(name) for name in REFUSED if name in kwargs}
+        for_loss = {name: kwargs.pop(name) for name in OF_THE_LOSS if name in kwargs}
         out = self.model(
             input_ids,
             attention_mask,
@@ -271,13 +272,13 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
             use_cache,
             output_hidden_states,
             inner_lr_scale,
-            **refused,
+            **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(out.last_hidden_state[:, kept])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **for_loss)
         return CausalLMOutputWithPast(
             loss=loss, logits=logits, past_key_values=out.past_key_values, hidden_states=out.hidden_states
         )
@@ -333,6 +334,19 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
 
     # -- generate ------------------------------------------------------------------------------------------------------
 
+    def generate(self, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', with a cache unless `use_cache=False` is said here: a configuration's is of single passes.
+
+        Raises:
+            ValueError: by name, for what does not fit.
+        """
+        if generation_config is None:
+            kwargs.setdefault("use_cache", True)
+        elif generation_config.use_cache is None and "use_cache" not in kwargs:
+            generation_config = copy.deepcopy(generation_config)
+            generation_config.use_cache = True
+        return super().generate(inputs, generation_config, *args, **kwargs)
+
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
@@ -342,7 +356,12 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
             raise ValueError(
                 f"cache_implementation={kind!r}: a TTT model keeps its weights in a TTTCache; leave cache_implementation out"
             )
-        if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
+        given = model_kwargs.get("past_key_values")
+        if given is not None and generation_config.use_cache is False:
+            raise ValueError(
+                "use_cache=False: a cache is given, which would not move while the text grows; leave use_cache or the cache out"
+            )
+        if given is None and generation_config.use_cache is not False:
             model_kwargs["past_key_values"] = TTTCache(self.config)
 
 
