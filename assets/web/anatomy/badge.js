@@ -15,7 +15,7 @@ export class Badge {
 
   show() {
     const { page } = this;
-    const agreement = page.look?.agreement;
+    const agreement = page.running ? null : page.look?.agreement; // of a word that is on its way nothing is known
     this.node.hidden = !agreement;
     if (!agreement) return;
     const same = agreement.is_the_runs;

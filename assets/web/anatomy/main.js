@@ -20,6 +20,8 @@ import { WordStrip } from "./word_strip.js";
 /** @import { Parts } from "../core/page_globals.js" */
 /** @typedef {{ token?: number, layer?: number, step?: number, stage?: string, beside?: number }} Place where one looks */
 
+const SILENCE_MS = 15_000; // then the server is asked whether it is there
+
 export class Page {
   /** @type {AnatomyRun | null} the run whose words are shown */
   run = null;
@@ -33,6 +35,12 @@ export class Page {
   changes = null;
   /** @type {boolean} whether a word is read */
   running = false;
+  /** @type {boolean} whether nothing was heard of it for a while */
+  silent = false;
+  /** @type {number} when something was heard of it */
+  heard = 0;
+  /** @type {number | undefined} until it is begun */
+  later = undefined;
   /** @type {number} of the latest start */
   n = 0;
   /** @type {string | null} of that one, unguessable */
@@ -62,6 +70,7 @@ export class Page {
     this.where = { ...this.where, ...this.asked };
     this.frame.label();
     this.label();
+    setInterval(() => this.watch(), 1000);
     this.open();
   }
 
@@ -142,10 +151,13 @@ export class Page {
   async speak() {
     this.label();
     if (!this.run) return;
-    const found = await this.frame.ask("show", { run: this.run.run, lang: this.frame.lang });
+    const { lang } = this.frame;
+    const found = await this.frame.ask("show", { run: this.run.run, lang });
+    if (lang !== this.frame.lang) return; // another was chosen meanwhile
     if (found?.kind === "run") this.run = found;
     this.label();
     this.parity.need();
+    if (!this.running && this.look) this.show(); // what is said of the place is in the language of before
   }
 
   label() {
@@ -176,23 +188,25 @@ export class Page {
 
   // --- where one looks -------------------------------------------------------------------------------------------
 
-  /** Look elsewhere. @param {Place} to */
-  go(to) {
-    if (to.token !== undefined && to.token !== this.token) {
+  /** Look elsewhere. @param {Place} to @param {number} [wait] milliseconds before another word is begun */
+  go(to, wait = 0) {
+    const unread = this.running ? this.silent : !this.found; // then the same word once more, as the page says
+    if (to.token !== undefined && (to.token !== this.token || unread)) {
       this.token = to.token;
       this.strip.mark();
-      this.begin();
+      this.begin(wait);
     }
     this.where = { ...this.where, ...to };
     this.settle();
     this.show();
   }
 
-  /** The next stage, or the one before. @param {number} way */
+  /** The next stage, or the one before; whether there is one. @param {number} way */
   walk(way) {
     const { stages } = this.frame.config;
     const next = stages[stages.findIndex(({ name }) => name === this.where.stage) + way];
     if (next) this.go({ stage: next.name });
+    return Boolean(next);
   }
 
   /** Loop steps in which a layer ran for this word; [0] where it does not loop. @param {number} layer */
@@ -210,17 +224,20 @@ export class Page {
     if (where.beside && (!steps.includes(where.beside) || where.beside === where.step)) where.beside = 0;
   }
 
-  /** Another layer. @param {number} way */
+  /** Another layer; whether there is one. @param {number} way */
   layerBy(way) {
     const layer = this.where.layer + way;
-    if (this.run && layer >= 0 && layer < this.run.layers) this.go({ layer });
+    const there = Boolean(this.run) && layer >= 0 && layer < this.run.layers;
+    if (there) this.go({ layer });
+    return there;
   }
 
-  /** Another loop step. @param {number} way */
+  /** Another loop step; whether there is one. @param {number} way */
   stepBy(way) {
     const steps = this.stepsOf(this.where.layer);
     const next = steps[steps.indexOf(this.where.step) + way];
     if (next !== undefined) this.go({ step: next });
+    return next !== undefined;
   }
 
   /** The picture of where one looks; what is not here yet is awaited, what was shown stays meanwhile. */
@@ -232,14 +249,15 @@ export class Page {
     if (!look) return this.redraw();
     if (!this.stepsOf(where.layer).length) {
       this.found = this.other = this.changes = null;
-      this.say(this.text("anatomy.left_out", { layer: where.layer }), true);
+      if (!this.running) this.say(this.text("anatomy.left_out", { layer: where.layer }), true);
       return this.redraw();
     }
     const beside = where.beside ? this.layers.get(where.layer, where.beside) : null;
     const [found, other, changes] = await Promise.all([this.layers.get(where.layer, where.step), beside, where.beside ? this.common() : null]);
     if (wish !== this.wish) return undefined;
     const refused = [found, other].find((answer) => typeof answer === "string");
-    this.say(refused ?? "", Boolean(refused));
+    if (this.running && refused) return undefined; // of the word before: another is on its way
+    if (!this.running) this.say(refused ?? "", Boolean(refused));
     this.found = found instanceof LayerData ? found : null;
     this.other = other instanceof LayerData ? other : null;
     this.changes = this.other ? changes : null;
@@ -276,20 +294,46 @@ export class Page {
     this.mark();
   }
 
-  /** The word that the run chose next after the one that is looked into. */
+  /** The word that the run chose next after the one that is shown. */
   nextWord() {
-    return this.run.tokens[this.token + 1]?.[0] ?? this.run.next;
+    return this.run.tokens[this.look.token + 1]?.[0] ?? this.run.next;
   }
 
   // --- reading ---------------------------------------------------------------------------------------------------
 
-  /** Have the word read again; what was read before is let go of. */
-  begin() {
+  /** Have the word read again; what is shown of the word before stays until then, but is not said to be the run's. */
+  begin(wait = 0) {
     if (!this.run) return;
+    clearTimeout(this.later);
     this.running = true;
+    this.silent = false;
+    this.ticket = null;
+    this.heard = performance.now();
+    this.wish = {}; // what was asked of the word before says nothing any more
+    this.badge.show();
     this.say(this.text("anatomy.waiting"));
-    this.ticket = this.start({ agreed: this.wants.agreed, ...(this.named ? { model: this.named } : {}) });
+    const send = () => (this.ticket = this.start({ agreed: this.wants.agreed, ...(this.named ? { model: this.named } : {}) }));
+    if (wait) this.later = setTimeout(send, wait);
+    else send();
     this.mark();
+  }
+
+  /** Nothing was heard for a while: the server is asked whether it is there at all; a long text takes its time. */
+  async watch() {
+    if (!this.running || performance.now() - this.heard < SILENCE_MS) return;
+    this.heard = performance.now();
+    const { ticket: ours } = this;
+    const found = await this.frame.ask("show", { run: this.run.run, lang: this.frame.lang });
+    if (!this.running || ours !== this.ticket) return;
+    if (found?.kind === "run") {
+      if (!this.silent) this.say(`${this.line.textContent} ${this.text("anatomy.silent")}`);
+      this.silent = true; // the word can be chosen once more
+      return undefined;
+    }
+    this.running = false;
+    this.ticket = null;
+    this.say(this.text(found ? "anatomy.gone" : "anatomy.lost"), true);
+    return this.refused("");
   }
 
   /** Begin something on the server; the ticket by which messages are about it. @param {Pick<Dissect, "model" | "agreed" | "check">} what */
@@ -304,10 +348,13 @@ export class Page {
   receive(message) {
     if (message.kind === "config" || this.parity.receive(message)) return undefined;
     if (message.kind === "parity" || message.ticket !== this.ticket) return undefined; // of what another has replaced
+    this.heard = performance.now();
+    this.silent = false;
     if (message.kind === "status") {
+      const unread = message.over && (message.bad || this.running);
       if (message.over) this.running = false;
       this.say(message.text, message.bad);
-      if (message.over && message.bad) this.refused(message.field ?? "");
+      if (unread) this.refused(message.field ?? "");
       return this.mark();
     }
     this.running = false;
@@ -324,6 +371,7 @@ export class Page {
 
   /** It is not read: what was read before is not of this word. @param {string} field */
   refused(field) {
+    this.wish = {};
     this.look = this.found = this.other = this.changes = null;
     this.badge.show();
     if (field === "model") this.wants.name();
@@ -352,7 +400,8 @@ export class Page {
     dataset.shown = found && look ? `${look.token} ${found.layer} ${found.step}` : "";
     dataset.drawn = String(dataset.shown === `${this.token} ${this.where.layer} ${this.where.step}`);
     dataset.ready = "1";
-    this.card.node.setAttribute("aria-label", `${this.text("anatomy.word", { token: this.token, total: this.run?.tokens.length ?? 0, text: shown(this.run?.tokens[this.token]?.[0] ?? "") })}, ${this.text("anatomy.at", this.where)}`);
+    const token = look?.token ?? this.token; // a word that is on its way is not what is shown
+    this.card.node.setAttribute("aria-label", `${this.text("anatomy.word", { token, total: this.run?.tokens.length ?? 0, text: shown(this.run?.tokens[token]?.[0] ?? "") })}, ${this.text(this.where.step ? "anatomy.at" : "anatomy.at.once", this.where)}`);
   }
 }
 
