@@ -1,6 +1,6 @@
 // Attention: which query heads read which key/value head, what is kept of all words, and which words a head looks at.
 
-import { el, shown } from "../core/dom.js";
+import { el, scrollable, shown } from "../core/dom.js";
 import { drawn as svg } from "../core/svg.js";
 import { percent, written } from "./numbers.js";
 
@@ -115,8 +115,10 @@ export class Attention {
       this.head = chosen;
       page.redraw();
     });
-    const called = page.text("anatomy.picture.weights").split(/[,，]/)[0]; // also beside the scores: what is told in per cent are shares
-    return el("figure", "lv-heat-figure", el("figcaption", "", el("b", "", called), choice), el("div", "lv-attention-text", ...words), el("p", "lv-heat-key", top), ...this.left(layer));
+    const called = page.text("anatomy.shares"); // also beside the scores: what is told in per cent are shares
+    const text = el("div", "lv-attention-text", ...words);
+    scrollable(text, called);
+    return el("figure", "lv-heat-figure", el("figcaption", "", el("b", "", called), choice), text, el("p", "lv-heat-key", top), ...this.left(layer));
   }
 
   /**

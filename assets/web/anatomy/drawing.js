@@ -135,6 +135,7 @@ export class Drawing {
    * @param {Record<string, (number | null)[] | null> | null} changes
    */
   show(stage, changes) {
+    const focused = this.picture.contains(document.activeElement);
     for (const [name, { box, change }] of this.boxes) {
       box.toggleAttribute("data-on", name === stage);
       box.setAttribute("aria-pressed", String(name === stage));
@@ -143,5 +144,6 @@ export class Drawing {
       change.textContent = pair ? percent(pair[1]) : "";
     }
     for (const { from, to, line } of this.ways) line.toggleAttribute("data-on", to === stage || (from === stage && to !== "between" && to !== "result"));
+    if (focused) this.boxes.get(stage).box.focus({ preventScroll: true }); // who walks from a box walks on from the next
   }
 }

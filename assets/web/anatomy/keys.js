@@ -1,6 +1,6 @@
 // The keys that walk: stages, layers, loop steps. They are left alone while somebody types, chooses or uses a list.
 
-const TAKEN = "input, textarea, select, [contenteditable], dialog, [role=listbox], .lv-table";
+const TAKEN = "input, textarea, select, [contenteditable], dialog, [role=listbox], .lv-table, .lv-attention-text[tabindex='0'], .lv-stage-formula[tabindex='0']";
 
 export class Keys {
   /** @param {import("./main.js").Page} page */
@@ -15,7 +15,7 @@ export class Keys {
     const at = event.target instanceof Element ? event.target : document.body;
     if (at.closest(TAKEN) || document.querySelector("dialog[open]")) return;
     const { page } = this;
-    /** @type {Record<string, () => void>} */
+    /** @type {Record<string, () => boolean>} whether one went */
     const acts = {
       ArrowLeft: () => page.walk(-1),
       ArrowRight: () => page.walk(1),
@@ -27,7 +27,6 @@ export class Keys {
       "[": () => page.stepBy(-1),
     };
     if (!(event.key in acts)) return;
-    event.preventDefault();
-    acts[event.key]();
+    if (acts[event.key]()) event.preventDefault(); // else the key does what it always does
   }
 }

@@ -1,7 +1,7 @@
 // The card of the stage that is read about: what it does, its numbers in words, its pictures, its formula and line of code.
 
 import { QUERIES } from "../core/contract.js";
-import { el, name, press } from "../core/dom.js";
+import { el, name, press, scrollable } from "../core/dom.js";
 import { typeset } from "../widgets/glossary.js";
 import { percent, written } from "./numbers.js";
 import { Pictures } from "./pictures.js";
@@ -45,7 +45,9 @@ export class StageCard {
     const head = el("div", "lv-stage-head", this.title, this.place, el("span", "lv-stage-ways", this.earlier, this.later));
     this.node = el("section", "lv-card lv-stage", head, this.about, this.facts, this.both, this.pictures, this.shape, this.fold, this.code, this.lab);
     this.node.setAttribute("aria-live", "off");
+    scrollable(this.formula, "");
     this.drawn = new Pictures(page);
+    this.stage = ""; // whose pictures these are
   }
 
   label() {
@@ -53,6 +55,7 @@ export class StageCard {
     name(this.earlier, page.text("anatomy.stage.earlier"));
     name(this.later, page.text("anatomy.stage.later"));
     this.summary.textContent = page.text("anatomy.formula");
+    this.formula.setAttribute("aria-label", page.text("anatomy.formula"));
   }
 
   /**
@@ -81,7 +84,17 @@ export class StageCard {
     this.both.textContent = this.compared(stage, other);
     this.both.hidden = !this.both.textContent;
     this.shape.replaceChildren(...this.shapeOf(stage, layer));
-    this.pictures.replaceChildren(...this.drawn.of(stage, layer, other));
+    this.redraw(stage.name, this.drawn.of(stage, layer, other));
+  }
+
+  /** New pictures; who is in a field of the same stage's stays in it. @param {string} stage @param {Node[]} made */
+  redraw(stage, made) {
+    /** @returns {HTMLElement[]} */
+    const fields = () => [...this.pictures.querySelectorAll("select, input")].map((field) => /** @type {HTMLElement} */ (field));
+    const place = stage === this.stage ? fields().findIndex((field) => field === document.activeElement) : -1;
+    this.stage = stage;
+    this.pictures.replaceChildren(...made);
+    fields()[place]?.focus({ preventScroll: true });
   }
 
   /** Ways to the Lab's measurements about a stage. @param {AnatomyStage} stage */
