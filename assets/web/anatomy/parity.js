@@ -62,7 +62,9 @@ export class Parity {
     this.due = !this.onScreen || !look;
     if (this.due) return;
     for (const { which, go, said } of this.buttons) {
-      const answer = await frame.ask("need", { article: which === "article", model: this.model, lang: frame.lang });
+      const { lang } = frame;
+      const answer = await frame.ask("need", { article: which === "article", model: this.model, lang });
+      if (lang !== frame.lang) return; // another was chosen meanwhile, and asked in
       if (answer?.kind !== "need") continue;
       said.textContent = answer.text;
       said.classList.toggle("lv-bad", answer.refused);
@@ -72,6 +74,7 @@ export class Parity {
 
   /** @param {Which} which */
   begin(which) {
+    if (!this.page.run) return; // what is checked is not known yet
     this.told = null;
     this.ticket = this.page.start({ check: which, model: this.model });
     this.say(this.page.text("anatomy.waiting"));
@@ -101,7 +104,8 @@ export class Parity {
   over(text, bad = false) {
     this.ticket = null;
     this.say(text, bad);
-    this.need();
+    for (const { go } of this.buttons) go.disabled = false;
+    this.need(); // what is refused is shut again
   }
 
   /** @param {string} text */

@@ -3,6 +3,8 @@
 import { el, shown } from "../core/dom.js";
 import { tint } from "../widgets/loop_tint.js";
 
+const PAUSE_MS = 150; // after the last key: one that is held down goes past many words
+
 export class WordStrip {
   /** @type {HTMLElement[]} a word each */
   words = [];
@@ -26,7 +28,7 @@ export class WordStrip {
       if (!way || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       const to = page.token + way;
-      if (to >= 0 && to < this.words.length) page.go({ token: to });
+      if (to >= 0 && to < this.words.length) page.go({ token: to }, PAUSE_MS);
     });
     this.node = el("div", "lv-anatomy-words", el("div", "lv-anatomy-words-head", this.title, this.hint), this.region);
   }
