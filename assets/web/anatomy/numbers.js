@@ -59,11 +59,19 @@ export function unpack({ shape, scale, data }) {
 /** A number in a few digits; "–" of one that is not known. @param {number | null | undefined} value */
 export function written(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value).replace("-", "−");
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(digits - 1).replace("-", "−").replace("e+", "e").replace("e-", "e−");
   return String(Number(value.toPrecision(digits))).replace("-", "−");
 }
 
-/** A share as percent. @param {number | null | undefined} value */
-export const percent = (value) => (value === null || value === undefined || !Number.isFinite(value) ? "–" : `${written(100 * value)} %`);
+/** A share as percent: 100 % is said of nothing but the whole. @param {number | null | undefined} value */
+export function percent(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const off = value - 1;
+  if (Math.abs(off) < 5e-7) return "100 %"; // a sum of shares that is 1 but for rounding
+  const said = written(100 * value);
+  if (said !== "100") return `${said} %`;
+  if (Math.abs(off) < 1e-4) return off < 0 ? "> 99.99 %" : "< 100.01 %";
+  return `${((off < 0 ? Math.floor(1e4 * value) : Math.ceil(1e4 * value)) / 100).toFixed(2)} %`;
+}
