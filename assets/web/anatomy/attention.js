@@ -118,7 +118,7 @@ export class Attention {
     const called = page.text("anatomy.shares"); // also beside the scores: what is told in per cent are shares
     const text = el("div", "lv-attention-text", ...words);
     scrollable(text, called);
-    return el("figure", "lv-heat-figure", el("figcaption", "", el("b", "", called), choice), text, el("p", "lv-heat-key", top), ...this.left(layer));
+    return el("figure", "lv-heat-figure", el("figcaption", "", el("b", "", called), choice), text, el("p", "lv-heat-key", page.text("anatomy.shares.tint", { top })), ...this.left(layer));
   }
 
   /**
@@ -146,6 +146,6 @@ export class Attention {
     });
     const [few, all] = [layer.columns.keys.length, layer.columns.visible.filter(Boolean).length];
     const left = few < all ? [el("p", "lv-heat-key", page.text("anatomy.window.keys", { shown: few, total: all }))] : [];
-    return [el("div", "lv-heat-choice", choice), ...figures, ...left, ...this.left(layer)];
+    return [el("div", "lv-heat-choice", choice), ...figures, this.heats.key(), ...left, ...this.left(layer)];
   }
 }

@@ -12,6 +12,9 @@ const DASHES = ["", "6 3", "2 3"];
 /** @param {string} words @param {...Node} what */
 const captioned = (words, ...what) => el("figure", "lv-heat-figure lv-diagram", el("figcaption", "", el("b", "", words)), ...what);
 
+/** A line as it is drawn, before its words. @param {string} cls */
+const sample = (cls, dash = "") => svg("svg", { viewBox: "0 0 30 10", class: "lv-curve-key", "aria-hidden": "true" }, svg("path", { d: "M1 5h28", class: cls, "stroke-dasharray": dash }));
+
 /**
  * A state, what is added to it, and their sum.
  * @param {Page} page
@@ -31,7 +34,9 @@ export function triangle(page, facts) {
   /** @type {(from: number[], to: number[], cls: string) => SVGElement} */
   const line = (from, to, cls) => svg("path", { d: `M${from.map((n) => n.toFixed(1))}L${to.map((n) => n.toFixed(1))}`, class: cls, "marker-end": "url(#lv-way-tip)" });
   const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.triangle") }, line(a, b, "lv-line-before"), line(b, c, "lv-line-added"), line(a, c, "lv-line-after"));
-  const said = el("p", "lv-heat-key", `${written(before)} + ${written(added)} → ${written(after)} · ${written(degrees)}°`);
+  const sizes = /** @type {const} */ ({ before, added, after });
+  const key = Object.entries(sizes).flatMap(([name, size]) => [sample(`lv-line-${name}`), page.text(`anatomy.triangle.${name}`, { size: written(size) })]);
+  const said = el("p", "lv-heat-key", ...key, el("span", "lv-triangle-turn", page.text("anatomy.triangle.turn", { degrees: written(degrees) })));
   return captioned(page.text("anatomy.triangle"), picture, said);
 }
 
@@ -55,15 +60,15 @@ export function curves(page, gate, betas) {
     const points = at.map((u) => put(u, swish(u, beta)));
     return svg("path", { d: `M${points.join("L")}`, class: `lv-curve lv-curve-${i}`, "stroke-dasharray": DASHES[i] ?? "" });
   });
-  const step = Math.max(1, Math.floor(gate.data.length / 400));
-  const ticks = [...gate.data].filter((value, i) => i % step === 0 && Math.abs(value) <= most).map((value) => `M${put(value, low)}v-5`);
+  const gates = [...gate.data].filter(Number.isFinite);
+  const further = gates.filter((value) => Math.abs(value) > most).length;
+  // every gate has its tick, those that lie further out at the edge; many share a place
+  const ticks = new Set(gates.map((value) => `M${put(Math.min(most, Math.max(-most, value)), low)}v-5`));
   const axes = svg("path", { d: `M${put(-most, 0)}L${put(most, 0)}M${put(0, low)}L${put(0, top)}`, class: "lv-axis-line" });
-  const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.curves", { betas: betas.join(", ") }) }, axes, ...lines, svg("path", { d: ticks.join(""), class: "lv-ticks" }));
-  const key = betas.flatMap((beta, i) => {
-    const sample = svg("path", { d: "M1 5h28", class: `lv-curve lv-curve-${i}`, "stroke-dasharray": DASHES[i] ?? "" });
-    return [svg("svg", { viewBox: "0 0 30 10", class: "lv-curve-key", "aria-hidden": "true" }, sample), `β ${beta}`];
-  });
+  const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.curves", { betas: betas.join(", ") }) }, axes, ...lines, svg("path", { d: [...ticks].join(""), class: "lv-ticks" }));
+  const key = betas.flatMap((beta, i) => [sample(`lv-curve lv-curve-${i}`, DASHES[i]), `β ${beta}`]);
   const named = el("p", "lv-heat-key");
   named.append(...key);
-  return captioned(page.text("anatomy.curves", { betas: betas.join(", ") }), picture, named);
+  const edge = further ? [el("p", "lv-heat-key", page.text("anatomy.curves.further", { further, total: gates.length, most: written(most) }))] : [];
+  return captioned(page.text("anatomy.curves", { betas: betas.join(", ") }), picture, named, ...edge);
 }

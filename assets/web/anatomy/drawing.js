@@ -77,7 +77,7 @@ export class Drawing {
   constructor(page) {
     this.page = page;
     this.title = el("h2");
-    /** @type {Map<string, { box: SVGElement, word: SVGElement, change: SVGElement }>} */
+    /** @type {Map<string, { box: SVGElement, word: SVGElement, change: SVGElement, hint: SVGElement }>} */
     this.boxes = new Map();
     /** @type {{ from: string, to: string, line: SVGElement }[]} */
     this.ways = [];
@@ -104,14 +104,15 @@ export class Drawing {
     for (const [stage, [x, y, width]] of Object.entries(BOXES)) {
       const word = svg("text", { x, y: y + 4.5 });
       const change = svg("text", { x: x + 5, y: y - 15.5, class: "lv-way-change" });
-      const box = svg("g", { class: "lv-way-box", role: "button", "data-stage": stage }, svg("rect", { x: x - width / 2, y: y - 13, width, height: 26, rx: 6 }), word, change);
+      const hint = svg("title", {});
+      const box = svg("g", { class: "lv-way-box", role: "button", "data-stage": stage }, svg("rect", { x: x - width / 2, y: y - 13, width, height: 26, rx: 6 }), word, change, hint);
       box.addEventListener("click", () => this.page.go({ stage }));
       box.addEventListener("keydown", (event) => {
         if (event.key !== "Enter" && event.key !== " ") return;
         event.preventDefault();
         this.page.go({ stage });
       });
-      this.boxes.set(stage, { box, word, change });
+      this.boxes.set(stage, { box, word, change, hint });
       this.picture.append(box);
     }
     this.node.append(this.picture);
@@ -123,10 +124,7 @@ export class Drawing {
     this.picture.setAttribute("aria-label", page.text("anatomy.way.label"));
     this.again.textContent = page.text("anatomy.way.again");
     for (const { key, word } of this.halves) word.textContent = page.text(key);
-    for (const [stage, { box, word }] of this.boxes) {
-      word.textContent = page.text(`anatomy.box.${stage}`);
-      box.setAttribute("aria-label", page.text(`anatomy.stage.${stage}`));
-    }
+    for (const [stage, { word }] of this.boxes) word.textContent = page.text(`anatomy.box.${stage}`);
   }
 
   /**
@@ -136,12 +134,15 @@ export class Drawing {
    */
   show(stage, changes) {
     const focused = this.picture.contains(document.activeElement);
-    for (const [name, { box, change }] of this.boxes) {
+    for (const [name, { box, change, hint }] of this.boxes) {
       box.toggleAttribute("data-on", name === stage);
       box.setAttribute("aria-pressed", String(name === stage));
       box.setAttribute("tabindex", name === stage ? "0" : "-1");
       const pair = changes?.[name];
       change.textContent = pair ? percent(pair[1]) : "";
+      const words = this.page.text(`anatomy.stage.${name}`) + (pair ? `: ${this.page.text("anatomy.change", { percent: percent(pair[1]) })}` : "");
+      box.setAttribute("aria-label", words);
+      hint.textContent = words;
     }
     for (const { from, to, line } of this.ways) line.toggleAttribute("data-on", to === stage || (from === stage && to !== "between" && to !== "result"));
     if (focused) this.boxes.get(stage).box.focus({ preventScroll: true }); // who walks from a box walks on from the next

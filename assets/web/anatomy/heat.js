@@ -81,8 +81,9 @@ export class Heats {
     return this.page.text("anatomy.cell", { at: one, value: written(tensor.data[place], 4) });
   }
 
-  /** What colours mean. @param {number} most */
+  /** What colours mean. @param {number} [most] of all pictures; without: each has a scale of its own */
   key(most) {
-    return el("p", "lv-heat-key", this.page.text("anatomy.scale", { most: written(most) }));
+    const { page } = this;
+    return el("p", "lv-heat-key", most === undefined ? page.text("anatomy.scale.each") : page.text("anatomy.scale", { most: written(most) }));
   }
 }

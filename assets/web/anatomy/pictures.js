@@ -30,7 +30,7 @@ const DRAWN = {
   down: ["down"],
   result: ["between", "down", "result"],
 };
-const ONE_SCALE = ["between", "result"]; // of which the tensors are to be compared by strength
+const ONE_SCALE = ["between", "result", "rope"]; // of which the tensors are to be compared by strength
 
 export class Pictures {
   /** @param {import("./main.js").Page} page */
@@ -86,27 +86,22 @@ export class Pictures {
         return this.heats.draw(tensor, { label, most: together ? all : largest[i], each: layer.each(name), ...this.attention.axes(name, [layer, other][k]) });
       }),
     );
-    if (together) made.push(this.heats.key(all));
-    else if (shown.length === 1) made.push(this.heats.key(largest[0]));
+    made.push(this.heats.key(together || shown.length === 1 ? all : undefined));
     return made;
   }
 
   /** @param {string} name */
   label(name) {
     const { page } = this;
-    const key = name.startsWith("layer_norm") ? "layer_norm" : name.startsWith("gain") ? "gain" : name;
-    return page.text(`anatomy.picture.${key}`, { beta: 1 });
+    const key = ["layer_norm", "gain", "swish"].find((one) => name.startsWith(one)) ?? name;
+    return page.text(`anatomy.picture.${key}`, { beta: name.split("swish_")[1] ?? 1 });
   }
 
   /** @param {LayerData} layer @param {LayerData | null} other @returns {Node[]} */
   swish(layer, other) {
     const { betas } = this.page.frame.config;
-    const rows = betas.map((beta) => layer.get(`swish_${beta}`));
-    const most = Math.max(layer.get("gate").largest, ...rows.map((row) => row.largest));
-    const drawn = betas.map((beta, i) => this.heats.draw(rows[i], { label: this.page.text("anatomy.picture.swish", { beta }), most, each: layer.each(`swish_${beta}`) }));
-    const gate = this.heats.draw(layer.get("gate"), { label: this.label("gate"), most, each: layer.each("gate") });
-    const beside = other ? this.tensors(["swish"], layer, other, false) : [this.heats.key(most)];
-    return [curves(this.page, layer.get("gate"), betas), gate, ...drawn, ...beside];
+    const names = ["gate", ...betas.map((beta) => `swish_${beta}`)];
+    return [curves(this.page, layer.get("gate"), betas), ...this.tensors(names, layer, other, true)];
   }
 
   /** A stage before the first layer or after the last. @param {string} stage @returns {Node[]} */
@@ -114,9 +109,8 @@ export class Pictures {
     const { look } = this.page;
     if (stage === "sampling" || stage === "head") return this.sampling.of(stage);
     const names = stage === "embedding" ? ["embedding"] : ["final", "normed", "gain"];
-    return names.map((name) => {
-      const tensor = unpack(look.tensors[name]);
-      return this.heats.draw(tensor, { label: this.label(name), each: look.each[name] ?? 1 });
-    });
+    const made = names.map((name) => ({ name, tensor: unpack(look.tensors[name]) }));
+    const drawn = made.map(({ name, tensor }) => this.heats.draw(tensor, { label: this.label(name), each: look.each[name] ?? 1 }));
+    return [...drawn, this.heats.key(made.length === 1 ? made[0].tensor.largest : undefined)];
   }
 }

@@ -42,7 +42,7 @@ export class Rope {
     const curve = el("div", "lv-rope-curve");
     const said = el("p", "lv-heat-key");
     said.setAttribute("role", "status");
-    /** @type {Float64Array | Float32Array | null} */
+    /** @type {Awaited<ReturnType<Rope["ask"]>>} */
     let scores = null;
     const draw = () => {
       const at = this.at ?? own;
@@ -58,6 +58,12 @@ export class Rope {
     draw();
     this.ask(layer, most).then((found) => {
       scores = found;
+      if (found) {
+        const [nearest, furthest] = [positions[this.column] + found.from, positions[this.column] + found.from + found.values.length - 1];
+        [slider.min, slider.max] = [String(nearest), String(furthest)];
+        if (this.at !== null) this.at = Math.min(furthest, Math.max(nearest, this.at));
+        slider.value = String(this.at ?? own);
+      }
       draw();
     });
     const words = { text: shown(page.run.tokens[positions[this.column]]?.[0] ?? ""), position: positions[this.column] };
@@ -90,13 +96,14 @@ export class Rope {
     return el("label", "lv-head-choice", `${page.text("anatomy.rope.key")} `, select);
   }
 
-  /** Scores by distance, from the server. @param {LayerData} layer @param {number} most */
+  /** Scores by distance, from a first one on, from the server. @param {LayerData} layer @param {number} most */
   async ask(layer, most) {
     const { frame, look } = this.page;
     const column = layer.columns.places[this.column];
     const asked = { look: look.look, layer: layer.layer, step: layer.step, lang: frame.lang, head: this.head, column, most };
     const answer = await frame.ask("distance", asked);
-    return answer?.kind === "distance" ? unpack(answer.scores).data : null;
+    if (answer?.kind !== "distance") return null;
+    return { values: [...unpack(answer.scores).data], from: /** @type {{ from?: number }} */ (answer).from ?? 0 };
   }
 
   /** @param {LayerData} layer @param {number} position */
@@ -125,20 +132,23 @@ export class Rope {
   /**
    * @param {HTMLElement} place
    * @param {HTMLElement} said
-   * @param {ArrayLike<number>} scores
-   * @param {number} now
-   * @param {number} own
+   * @param {{ values: number[], from: number }} scores
+   * @param {number} now a distance
+   * @param {number} own that of the run
    */
-  curve(place, said, scores, now, own) {
-    const values = Array.from(scores);
+  curve(place, said, { values, from }, now, own) {
     const [least, most] = [Math.min(...values, 0), Math.max(...values, 0)];
     const x = (/** @type {number} */ i) => PAD + (i * (WIDE - 2 * PAD)) / Math.max(1, values.length - 1);
     const y = (/** @type {number} */ value) => TALL - PAD - ((value - least) * (TALL - 2 * PAD)) / Math.max(most - least, 1e-9);
     const line = svg("path", { d: `M${values.map((value, i) => `${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}`, class: "lv-curve" });
-    const dot = (/** @type {number} */ i, /** @type {string} */ cls) => svg("circle", { cx: x(i), cy: y(values[i]), r: 4.5, class: cls });
+    /** A dot at a distance; none where nothing is known of it. @param {number} distance @param {string} cls */
+    const dot = (distance, cls) => {
+      const i = distance - from;
+      return i in values ? [svg("circle", { cx: x(i), cy: y(values[i]), r: 4.5, class: cls })] : [];
+    };
     const zero = svg("path", { d: `M${PAD} ${y(0).toFixed(1)}H${WIDE - PAD}`, class: "lv-axis-line" });
-    const words = this.page.text("anatomy.rope.distance", { distance: now, score: written(values[now], 4) });
-    place.replaceChildren(svg("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, class: "lv-triangle", role: "img", "aria-label": words }, zero, line, dot(own, "lv-dot-own"), dot(now, "lv-dot-now")));
+    const words = this.page.text("anatomy.rope.distance", { distance: now, score: written(values[now - from], 4) });
+    place.replaceChildren(svg("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, class: "lv-triangle", role: "img", "aria-label": words }, zero, line, ...dot(own, "lv-dot-own"), ...dot(now, "lv-dot-now")));
     said.textContent = words;
   }
 }

@@ -81,6 +81,14 @@ export class Sampling {
     this.ask();
   }
 
+  /** What columns and bars are. */
+  key() {
+    const { page } = this;
+    const part = (/** @type {string} */ name) => el("span", "lv-draw-part", el("i", `lv-draw-sample lv-draw-${name}`), page.text(`anatomy.draw.${name}`));
+    const parts = this.stage === "head" ? [part("share")] : [part("chance"), part("share")];
+    return el("div", "lv-draw-key", el("span"), el("span", "lv-draw-number", page.text("anatomy.draw.logit")), el("span", "lv-draw-parts", ...parts), el("span"));
+  }
+
   /** @param {AnatomyDraw} told */
   show({ rows, kept, vocabulary }) {
     const { page } = this;
@@ -97,7 +105,7 @@ export class Sampling {
       line.toggleAttribute("data-came", text === came);
       return line;
     });
-    this.rows.replaceChildren(...lines);
+    this.rows.replaceChildren(this.key(), ...lines);
     this.kept.textContent = this.stage === "head" ? "" : page.text("anatomy.kept", { kept, vocabulary });
   }
 }
