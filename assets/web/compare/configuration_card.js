@@ -2,10 +2,10 @@
 
 import { QUERIES } from "../core/contract.js";
 import { el, name, press } from "../core/dom.js";
+import { drawn } from "../core/svg.js";
 import { Field } from "../widgets/form.js";
 import { short } from "../widgets/table.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash: "11 4", longdashdot: "11 3 2 3" };
 
 /** @import { CardAsked, CardNews, CheckedCard, CompareConfig, CompareQuestions, Compare as Begin, Values } from "../core/contract.js" */
@@ -22,16 +22,8 @@ const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash:
  * @param {number} place
  */
 export function swatch({ colours, dashes }, place) {
-  const svg = document.createElementNS(SVG, "svg");
-  const line = document.createElementNS(SVG, "line");
-  for (const [key, value] of Object.entries({ x1: 1, x2: 33, y1: 5, y2: 5, stroke: colours[place], "stroke-width": 3, "stroke-dasharray": DASH[dashes[place]] })) {
-    line.setAttribute(key, String(value));
-  }
-  svg.setAttribute("viewBox", "0 0 34 10");
-  svg.setAttribute("class", "lv-swatch-line");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(line);
-  return svg;
+  const line = drawn("line", { x1: 1, x2: 33, y1: 5, y2: 5, stroke: colours[place], "stroke-width": 3, "stroke-dasharray": DASH[dashes[place]] });
+  return drawn("svg", { viewBox: "0 0 34 10", class: "lv-swatch-line", "aria-hidden": "true" }, line);
 }
 
 export class Card {

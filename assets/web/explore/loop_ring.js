@@ -2,10 +2,10 @@
 // outwards once a loop, layers after it. Every turn has the colour that a word of so many loops has in the text.
 
 import { el, fill, name, press, shown } from "../core/dom.js";
+import { drawn as draw } from "../core/svg.js";
 
 /** @import { Hero, Stack } from "../core/contract.js" */
 
-const SVG = "http://www.w3.org/2000/svg";
 const [WIDE, HIGH, MIDDLE] = [232, 192, 86]; // of the drawing, and the height of its middle
 const CORE = 25; // radius inside of which nothing winds: what stands there is read
 const LARGEST = 80; // radius of the outermost turn
@@ -17,19 +17,6 @@ const MOST_BARS = 7; // layers drawn of a stack
 const TURN_MS = 420; // a turn, where there is time
 const MOST_MS = 4200; // all of them
 const LEAST_MS = 110; // of a turn that can be followed by eye; faster ones are jumps
-
-/**
- * An element of the drawing.
- * @param {string} tag
- * @param {Record<string, string | number>} attributes
- * @param {string} [text]
- */
-function draw(tag, attributes, text) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
 
 /** A piece without the blank before it, if there is more of it. @param {string} piece */
 export const bare = (piece) => shown(piece.trim() ? piece.trim() : piece.replace(/ /g, "␣")) || "…";

@@ -1,8 +1,8 @@
 // A panel as a picture of its own: what is drawn now, under its title, on the page's background instead of none.
 
 import { MOST_SLUG } from "../core/contract.js";
+import { drawn as element } from "../core/svg.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const LEAST = 640; // px; a phone's plot is drawn wider, so that the picture can be read elsewhere
 const SIDE = 8;
 const FONT = "system-ui, 'Noto Sans', 'Noto Sans CJK SC', 'PingFang SC', sans-serif";
@@ -42,19 +42,13 @@ function compose(drawn, { width, height, title, about, said }) {
     ...wrap(about, `12px ${FONT}`, room).map((text) => ({ text, size: 12, weight: 400, fill: soft, step: 17 })),
     ...said.split("\n").flatMap((line) => wrap(line, `13px ${FONT}`, room)).map((text) => ({ text, size: 13, weight: 400, fill: ink, step: 18 })),
   ];
-  const svg = document.createElementNS(SVG, "svg");
-  /** @type {(tag: string, attributes: Record<string, string | number>) => SVGElement} */
-  const add = (tag, attributes) => {
-    const node = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
-    svg.append(node);
-    return node;
-  };
-  const ground = add("rect", { width, fill: card });
+  const svg = element("svg", {});
+  const ground = element("rect", { width, fill: card });
+  svg.append(ground);
   let y = 10;
   for (const { text, size, weight, fill, step } of lines) {
     y += step;
-    add("text", { x: SIDE, y, fill, "font-size": size, "font-weight": weight, "font-family": FONT }).textContent = text;
+    svg.append(element("text", { x: SIDE, y, fill, "font-size": size, "font-weight": weight, "font-family": FONT }, text));
   }
   y += 10;
   const inner = new DOMParser().parseFromString(drawn, "image/svg+xml").documentElement;
