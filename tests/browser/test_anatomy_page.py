@@ -21,7 +21,8 @@ MOUNT = """async ([config, run, layer]) => {
   document.body.innerHTML = '<div class="lv lv-page"></div>';
   const made = (window.made = { asked: [], begun: [], late: {}, waiting: {} });
   made.answer = (name, answer) => made.waiting[name].shift()(JSON.stringify(answer));
-  const usual = { show: ({ lang }) => ({ ...run, about: lang }), layer: (asked) => ({ ...layer, layer: asked.layer, step: asked.step }) };
+  const usual = { show: ({ lang }) => ({ ...run, about: lang }), layer: (asked) => ({ ...layer, layer: asked.layer, step: asked.step }),
+    beside: () => ({ kind: 'beside', stages: { query: [0.5, 0.12] } }), draw: () => ({ kind: 'draw', rows: [[' six', 2, 0.5, 0.9], [' ten', 1, 0.2, 0]], kept: 1, vocabulary: 9 }) };
   const server = new Proxy({}, { get: (_, name) => async (question) => {
     made.asked.push([name, JSON.parse(question)]);
     if (made.late[name]) return new Promise((resolve) => (made.waiting[name] ??= []).push(resolve));
@@ -41,26 +42,51 @@ RUN = {
 
 
 def layer() -> dict[str, Any]:
-    """What a layer of a plain model computed, as far as the stages looked at here draw it."""
+    """What a layer computed."""
     rng = np.random.default_rng(0)
-    sizes = {"query": (N, D), "turned": (N, D), "key": (K, D), "scores": (N, S), "weights": (N, S), "state": (WIDE,)}
+    heads = {
+        "query": (N, D),
+        "turned": (N, D),
+        "key": (K, D),
+        "value": (K, D),
+        "mixed": (N, D),
+        "keys": (K, S, D),
+        "values": (K, S, D),
+    }
+    wide = (
+        "state",
+        "normed",
+        "gain",
+        "layer_norm",
+        "attended",
+        "between",
+        "normed_between",
+        "gain_mlp",
+        "layer_norm_mlp",
+        "down",
+        "result",
+    )
+    doors = ("gate", "up", "swish", "product", "swish_0.1", "swish_1", "swish_10")
+    sizes = {**heads, "scores": (N, S), "weights": (N, S), **dict.fromkeys((*wide, *doors), (WIDE,))}
+    lengths = {"state_norm": 5.0, "added_norm": 2.0, "after_norm": 6.0, "degrees": 10.0, "ratio": 0.4}
     columns = {
         "total": S, "seen": S, "places": [0, 1, 2], "positions": [0, 1, 2], "slots": [0, 0, 0], "visible": [True] * S,
         "keys": [0, 1, 2], "share": [1.0] * N,
     }  # fmt: skip
     return {
         "kind": "layer", "block": -1, "tensors": packed({name: rng.standard_normal(size) for name, size in sizes.items()}),
-        "each": {}, "columns": columns, "facts": {"state": {"norm": 2.0}}, "frequencies": [1.0, 0.1], "position": 2,
-        "shapes": {"query": {"N": N, "D": D}, "key": {"K": K, "D": D}, "state": {"H": WIDE}},
+        "each": {}, "columns": columns, "facts": {"state": {"norm": 2.0}, "between": lengths, "result": lengths}, "frequencies": [1.0, 0.1], "position": 2,
+        "shapes": {"query": {"N": N, "D": D}, "key": {"K": K, "D": D}, "keys": {"K": K, "D": D}, "state": {"H": WIDE}},
     }  # fmt: skip
 
 
-def token(number: int) -> dict[str, Any]:
-    """A token that was read again."""
+def token(number: int, steps: int = 0) -> dict[str, Any]:
+    """A token that was read again, by layers that do not loop or took so many steps."""
     agreement = {"steps": True, "states": 0.5, "norm": 0.0, "logprob": 0.0, "is_the_runs": True}
     return {
-        "kind": "token", "look": f"look{number}", "run": "recorded", "token": number, "runs": [[0, -1, 0], [1, -1, 0]],
-        "reasons": [], "steps": [], "agreement": agreement, "tensors": packed({"embedding": np.ones(WIDE)}), "each": {},
+        "kind": "token", "look": f"look{number}", "run": "recorded", "token": number, "runs": [[layer, 0 if steps else -1, step] for step in (range(1, steps + 1) if steps else [0]) for layer in (0, 1)],
+        "reasons": [], "steps": [], "agreement": agreement, "each": {},
+        "tensors": packed({name: np.ones(WIDE) for name in ("embedding", "final", "normed", "gain")}),
         "facts": {"head": {"vocabulary": 9}},
     }  # fmt: skip
 
@@ -81,9 +107,9 @@ def say(page: Page, **message: Any) -> None:
     page.evaluate("(message) => made.say(message)", message)
 
 
-def read(page: Page, number: int = 1) -> None:
+def read(page: Page, number: int = 1, steps: int = 0) -> None:
     """The word that was asked for has been read."""
-    say(page, **token(number))
+    say(page, **token(number, steps))
     page.wait_for_selector('[data-drawn="true"]')
 
 
@@ -197,3 +223,55 @@ def test_a_check_can_be_begun_again_whatever_became_of_the_reading(page: Page) -
     button.click()  # before the run is known
     assert begun(page) == 2
     page.evaluate("(run) => (made.page.run = run)", run)
+
+
+def test_a_check_that_is_not_heard_of_any_more_is_told(page: Page) -> None:
+    """It was “Computing…” for ever, with both buttons shut."""
+    read(page)
+    button, told = page.locator(".lv-parity button").first, page.locator(".lv-parity .lv-status")
+    button.click()
+    page.clock.run_for(16_000)
+    expect(told).to_contain_text("press the button again")
+    expect(button).to_be_enabled()
+    say(page, kind="parity", article=False, rows=[], end=None)  # it only took its time
+    expect(told).not_to_contain_text("press the button again")
+    expect(button).to_be_disabled()
+    page.evaluate("made.late.show = true")
+    page.clock.run_for(16_000)
+    page.wait_for_function("made.waiting.show?.length")
+    page.evaluate("made.answer('show', null)")
+    expect(told).to_contain_text("No answer came")
+    expect(button).to_be_enabled()
+
+
+COLOURS = "a cell is a number: blue below 0, orange above"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_whatever_has_a_colour_says_what_it_means(page: Page, beside: bool) -> None:
+    """Some stages' colours were never told; a bare “12 %” stood beside a box; two loop steps of swish had two scales."""
+    read(page, steps=2)
+    page.evaluate("(beside) => made.page.go({ beside })", 2 if beside else 0)
+    page.wait_for_function("(beside) => Boolean(made.page.other) === beside", arg=beside)
+    box = page.locator('.lv-way-box[data-stage="query"]')
+    assert ("changes by 12 %" in box.get_attribute("aria-label")) == beside
+    assert ("changes by 12 %" in box.locator("title").text_content()) == beside
+    for stage in page.evaluate("made.page.frame.config.stages"):
+        page.evaluate("(stage) => made.page.go({ stage })", stage["name"])
+        page.wait_for_selector(f'.lv-page[data-stage="{stage["name"]}"]')
+        pictures = page.locator(".lv-stage-pictures canvas").count()
+        keys = page.locator(".lv-stage-pictures .lv-heat-key").filter(has_text=COLOURS).all_inner_texts()
+        assert len(keys) == (1 if pictures else 0), stage
+        if keys and beside and stage["within"]:
+            assert "its own picture" not in keys[0], stage  # two pictures share it
+        if stage["name"] == "swish":
+            assert pictures == (8 if beside else 4)
+            assert "strongest at ±" in keys[0]
+        if stage["name"] == "weights":
+            expect(page.locator(".lv-stage-pictures")).to_contain_text(
+                "The tint is strongest at the largest share shown"
+            )
+        if stage["name"] in ("head", "sampling"):
+            samples = [stage["name"] == "sampling" and "chance, as the sliders are", "share of all words (softmax)"]
+            expect(page.locator(".lv-draw-part")).to_have_text([words for words in samples if words])
+            assert page.locator(".lv-draw-part .lv-draw-sample").count() == sum(map(bool, samples))

@@ -146,6 +146,6 @@ export class Attention {
     });
     const [few, all] = [layer.columns.keys.length, layer.columns.visible.filter(Boolean).length];
     const left = few < all ? [el("p", "lv-heat-key", page.text("anatomy.window.keys", { shown: few, total: all }))] : [];
-    return [el("div", "lv-heat-choice", choice), ...figures, this.heats.key(), ...left, ...this.left(layer)];
+    return [el("div", "lv-heat-choice", choice), ...figures, this.heats.key(null, other !== null), ...left, ...this.left(layer)];
   }
 }

@@ -81,9 +81,14 @@ export class Heats {
     return this.page.text("anatomy.cell", { at: one, value: written(tensor.data[place], 4) });
   }
 
-  /** What colours mean. @param {number} [most] of all pictures; without: each has a scale of its own */
-  key(most) {
+  /**
+   * What colours mean.
+   * @param {number | null} most of all pictures; null: each has a scale of its own
+   * @param {boolean} pairs whether each shares it with the other loop step's
+   */
+  key(most, pairs = false) {
     const { page } = this;
-    return el("p", "lv-heat-key", most === undefined ? page.text("anatomy.scale.each") : page.text("anatomy.scale", { most: written(most) }));
+    const own = () => page.text(pairs ? "anatomy.scale.pair" : "anatomy.scale.each");
+    return el("p", "lv-heat-key", most === null ? own() : page.text("anatomy.scale", { most: written(most) }));
   }
 }

@@ -11,6 +11,7 @@ import { Drawing } from "./drawing.js";
 import { Keys } from "./keys.js";
 import { LayerData, Layers } from "./layer_data.js";
 import { Parity } from "./parity.js";
+import { Silence } from "./silence.js";
 import { StageCard } from "./stage_card.js";
 import { Wants } from "./wanted_model.js";
 import { Where } from "./where.js";
@@ -19,8 +20,6 @@ import { WordStrip } from "./word_strip.js";
 /** @import { AnatomyConfig, AnatomyMessage, AnatomyQuestions, AnatomyRun, AnatomyToken, Dissect } from "../core/contract.js" */
 /** @import { Parts } from "../core/page_globals.js" */
 /** @typedef {{ token?: number, layer?: number, step?: number, stage?: string, beside?: number }} Place where one looks */
-
-const SILENCE_MS = 15_000; // then the server is asked whether it is there
 
 export class Page {
   /** @type {AnatomyRun | null} the run whose words are shown */
@@ -35,10 +34,6 @@ export class Page {
   changes = null;
   /** @type {boolean} whether a word is read */
   running = false;
-  /** @type {boolean} whether nothing was heard of it for a while */
-  silent = false;
-  /** @type {number} when something was heard of it */
-  heard = 0;
   /** @type {number | undefined} until it is begun */
   later = undefined;
   /** @type {number} of the latest start */
@@ -65,12 +60,12 @@ export class Page {
     this.frame = new Frame(parts, config, this, new Glossary());
     this.root = parts.root;
     this.layers = new Layers(this);
+    this.silence = new Silence(this, this);
     this.build();
     this.asked = this.fromAddress();
     this.where = { ...this.where, ...this.asked };
     this.frame.label();
     this.label();
-    setInterval(() => this.watch(), 1000);
     this.open();
   }
 
@@ -190,7 +185,7 @@ export class Page {
 
   /** Look elsewhere. @param {Place} to @param {number} [wait] milliseconds before another word is begun */
   go(to, wait = 0) {
-    const unread = this.running ? this.silent : !this.found; // then the same word once more, as the page says
+    const unread = this.running ? this.silence.long : !this.found; // then the same word once more, as the page says
     if (to.token !== undefined && (to.token !== this.token || unread)) {
       this.token = to.token;
       this.strip.mark();
@@ -306,9 +301,8 @@ export class Page {
     if (!this.run) return;
     clearTimeout(this.later);
     this.running = true;
-    this.silent = false;
     this.ticket = null;
-    this.heard = performance.now();
+    this.silence.hear();
     this.wish = {}; // what was asked of the word before says nothing any more
     this.badge.show();
     this.say(this.text("anatomy.waiting"));
@@ -318,22 +312,22 @@ export class Page {
     this.mark();
   }
 
-  /** Nothing was heard for a while: the server is asked whether it is there at all; a long text takes its time. */
-  async watch() {
-    if (!this.running || performance.now() - this.heard < SILENCE_MS) return;
-    this.heard = performance.now();
-    const { ticket: ours } = this;
-    const found = await this.frame.ask("show", { run: this.run.run, lang: this.frame.lang });
-    if (!this.running || ours !== this.ticket) return;
-    if (found?.kind === "run") {
-      if (!this.silent) this.say(`${this.line.textContent} ${this.text("anatomy.silent")}`);
-      this.silent = true; // the word can be chosen once more
-      return undefined;
-    }
+  /**
+   * Nothing was heard of it for a while: a long text takes its time; the word can be chosen once more, unless the run is gone.
+   * @param {string} kind
+   * @param {boolean} again
+   */
+  quiet(kind, again) {
+    if (kind === "gone") this.lost(this.text("anatomy.gone"));
+    else if (!again) this.say(`${this.line.textContent} ${this.text("anatomy.silent")}`);
+  }
+
+  /** It does not come any more. @param {string} words */
+  lost(words) {
     this.running = false;
     this.ticket = null;
-    this.say(this.text(found ? "anatomy.gone" : "anatomy.lost"), true);
-    return this.refused("");
+    this.say(words, true);
+    this.refused("");
   }
 
   /** Begin something on the server; the ticket by which messages are about it. @param {Pick<Dissect, "model" | "agreed" | "check">} what */
@@ -348,8 +342,7 @@ export class Page {
   receive(message) {
     if (message.kind === "config" || this.parity.receive(message)) return undefined;
     if (message.kind === "parity" || message.ticket !== this.ticket) return undefined; // of what another has replaced
-    this.heard = performance.now();
-    this.silent = false;
+    this.silence.hear();
     if (message.kind === "status") {
       const unread = message.over && (message.bad || this.running);
       if (message.over) this.running = false;

@@ -2,6 +2,7 @@
 
 import { el, press } from "../core/dom.js";
 import { written } from "./numbers.js";
+import { Silence } from "./silence.js";
 
 /** @import { AnatomyParity, AnatomyToken, MeasureStatus } from "../core/contract.js" */
 /** @typedef {"model" | "article"} Which */
@@ -22,6 +23,7 @@ export class Parity {
   /** @param {import("./main.js").Page} page */
   constructor(page) {
     this.page = page;
+    this.silence = new Silence(page, this);
     this.title = el("h2");
     this.about = el("p", "lv-question");
     this.buttons = WHICH.map((which) => ({ which, go: press("lv-quiet", () => this.begin(which)), said: el("span", "lv-question") }));
@@ -46,6 +48,10 @@ export class Parity {
     return this.page.named || this.page.run?.model || this.page.frame.config.models[0];
   }
 
+  get running() {
+    return this.ticket !== null;
+  }
+
   label() {
     const { page } = this;
     this.title.textContent = page.text("anatomy.check");
@@ -68,7 +74,7 @@ export class Parity {
       if (answer?.kind !== "need") continue;
       said.textContent = answer.text;
       said.classList.toggle("lv-bad", answer.refused);
-      go.disabled = answer.refused || this.ticket !== null;
+      go.disabled = answer.refused || (this.running && !this.silence.long);
     }
   }
 
@@ -77,6 +83,7 @@ export class Parity {
     if (!this.page.run) return; // what is checked is not known yet
     this.told = null;
     this.ticket = this.page.start({ check: which, model: this.model });
+    this.silence.hear();
     this.say(this.page.text("anatomy.waiting"));
     this.show();
   }
@@ -88,7 +95,9 @@ export class Parity {
 
   /** Whether a message is about a check. @param {AnatomyParity | AnatomyToken | MeasureStatus} message */
   receive(message) {
-    if (this.ticket === null || message.ticket !== this.ticket) return false;
+    if (!this.running || message.ticket !== this.ticket) return false;
+    if (this.silence.long) this.say(this.page.text("anatomy.check.running"));
+    this.silence.hear();
     if (message.kind === "parity") {
       this.told = message;
       if (message.end) this.over(message.end === "done" ? "" : this.page.text("anatomy.check.ended"));
@@ -98,6 +107,24 @@ export class Parity {
     }
     this.show();
     return true;
+  }
+
+  /**
+   * Nothing was heard of it for a while: it may take its time, and can be begun once more.
+   * @param {string} _ of the run nothing is checked but its model
+   * @param {boolean} again
+   */
+  quiet(_, again) {
+    if (again) return;
+    this.say(`${this.line.textContent} ${this.page.text("anatomy.check.silent")}`);
+    for (const { go } of this.buttons) go.disabled = false;
+    this.need(); // what is refused is shut again
+  }
+
+  /** It does not come any more. @param {string} words */
+  lost(words) {
+    this.over(words, true);
+    this.show();
   }
 
   /** @param {string} text */
@@ -115,10 +142,9 @@ export class Parity {
   }
 
   show() {
-    const { page, told } = this;
-    const running = this.ticket !== null;
+    const { page, told, running } = this;
     this.halt.hidden = !running;
-    for (const { go } of this.buttons) if (running) go.disabled = true;
+    for (const { go } of this.buttons) if (running && !this.silence.long) go.disabled = true;
     this.node.dataset.state = running ? "running" : "idle";
     this.table.hidden = !told?.rows.length;
     if (!told?.rows.length) return;

@@ -86,7 +86,7 @@ export class Pictures {
         return this.heats.draw(tensor, { label, most: together ? all : largest[i], each: layer.each(name), ...this.attention.axes(name, [layer, other][k]) });
       }),
     );
-    made.push(this.heats.key(together || shown.length === 1 ? all : undefined));
+    made.push(this.heats.key(together || shown.length === 1 ? all : null, other !== null));
     return made;
   }
 
@@ -111,6 +111,6 @@ export class Pictures {
     const names = stage === "embedding" ? ["embedding"] : ["final", "normed", "gain"];
     const made = names.map((name) => ({ name, tensor: unpack(look.tensors[name]) }));
     const drawn = made.map(({ name, tensor }) => this.heats.draw(tensor, { label: this.label(name), each: look.each[name] ?? 1 }));
-    return [...drawn, this.heats.key(made.length === 1 ? made[0].tensor.largest : undefined)];
+    return [...drawn, this.heats.key(made.length === 1 ? made[0].tensor.largest : null)];
   }
 }
