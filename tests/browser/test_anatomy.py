@@ -110,7 +110,7 @@ def test_two_loop_steps_pictures_sliders_and_a_word_outside(visit: Visit) -> Non
     page.locator(".lv-parity button").first.click()
     expect(page.locator(".lv-parity tbody tr")).to_have_count(4)
     expect(page.locator(".lv-parity tbody tr.lv-bad")).to_have_count(0)
-    expect(page.locator('.lv-parity[data-state="idle"]')).to_be_attached()  # a stream that is cut off is told to the console
+    page.wait_for_selector('.lv-parity[data-state="idle"]')  # what is cut off is told to the console
     page.goto(page.url.split("?")[0] + "?token=9999")
     expect(page.locator(".lv-anatomy-top .lv-status")).to_contain_text("9999")
     expect(page.locator(".lv-anatomy-top .lv-status")).to_have_class(re.compile("lv-bad"))
