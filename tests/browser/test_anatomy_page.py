@@ -246,6 +246,13 @@ def test_a_check_that_is_not_heard_of_any_more_is_told(page: Page) -> None:
 
 COLOURS = "a cell is a number: blue below 0, orange above"
 
+HEADS = ["query heads", "key/value heads"]
+LENGTHS = ["before |x| 5", "added |Δ| 2", "after |x+Δ| 6"]
+MARKS = {
+    "query": HEADS, "key": HEADS, "rope": ["the run's distance", "the distance of the slider"], "between": LENGTHS, "result": LENGTHS,
+    "swish": ["β 0.1", "β 1", "β 10"],
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_whatever_has_a_colour_says_what_it_means(page: Page, beside: bool) -> None:
@@ -271,6 +278,8 @@ def test_whatever_has_a_colour_says_what_it_means(page: Page, beside: bool) -> N
             expect(page.locator(".lv-stage-pictures")).to_contain_text(
                 "The tint is strongest at the largest share shown"
             )
+        parts = page.locator(".lv-stage-pictures .lv-key-part:has(svg)")
+        expect(parts).to_have_text(MARKS.get(stage["name"], []))
         if stage["name"] in ("head", "sampling"):
             samples = [stage["name"] == "sampling" and "chance, as the sliders are", "share of all words (softmax)"]
             expect(page.locator(".lv-draw-part")).to_have_text([words for words in samples if words])

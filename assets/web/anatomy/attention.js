@@ -2,6 +2,7 @@
 
 import { el, scrollable, shown } from "../core/dom.js";
 import { drawn as svg } from "../core/svg.js";
+import { dot } from "./diagrams.js";
 import { percent, written } from "./numbers.js";
 
 /** @import { LayerData } from "./layer_data.js" */
@@ -53,7 +54,8 @@ export class Attention {
     const words = { n, k, each: n / k };
     const said = page.text(`anatomy.heads.${k === n ? "all" : k === 1 ? "one" : "grouped"}`, words);
     const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": said }, svg("path", { d: lines.join(""), class: "lv-head-line" }), ...dots(n, 16, "lv-head-query"), ...dots(k, 58, "lv-head-kv"));
-    return el("figure", "lv-heat-figure lv-diagram", el("figcaption", "", el("b", "", page.text("anatomy.heads"))), picture, el("p", "lv-heat-key", said));
+    const key = el("p", "lv-heat-key", dot(page.text("anatomy.axis.N"), "lv-head-query"), dot(page.text("anatomy.axis.K"), "lv-head-kv"));
+    return el("figure", "lv-heat-figure lv-diagram", el("figcaption", "", el("b", "", page.text("anatomy.heads"))), picture, key, el("p", "lv-heat-key", said));
   }
 
   /**

@@ -12,8 +12,14 @@ const DASHES = ["", "6 3", "2 3"];
 /** @param {string} words @param {...Node} what */
 const captioned = (words, ...what) => el("figure", "lv-heat-figure lv-diagram", el("figcaption", "", el("b", "", words)), ...what);
 
-/** A line as it is drawn, before its words. @param {string} cls */
-const sample = (cls, dash = "") => svg("svg", { viewBox: "0 0 30 10", class: "lv-curve-key", "aria-hidden": "true" }, svg("path", { d: "M1 5h28", class: cls, "stroke-dasharray": dash }));
+/** @param {SVGElement} mark @param {string} words */
+const sampled = (mark, words) => el("span", "lv-key-part", svg("svg", { viewBox: "0 0 30 10", class: "lv-curve-key", "aria-hidden": "true" }, mark), words);
+
+/** A line as it is drawn, with its words. @param {string} words @param {string} cls */
+const line = (words, cls, dash = "") => sampled(svg("path", { d: "M1 5h28", class: cls, "stroke-dasharray": dash }), words);
+
+/** A dot as it is drawn, with its words. @param {string} words @param {string} cls */
+export const dot = (words, cls) => sampled(svg("circle", { cx: 15, cy: 5, r: 4, class: cls }), words);
 
 /**
  * A state, what is added to it, and their sum.
@@ -32,11 +38,11 @@ export function triangle(page, facts) {
   const put = (x, y) => [pad + (x - left) * scale, h - pad - y * scale];
   const [a, b, c] = [put(0, 0), put(before, 0), put(tip[0], tip[1])];
   /** @type {(from: number[], to: number[], cls: string) => SVGElement} */
-  const line = (from, to, cls) => svg("path", { d: `M${from.map((n) => n.toFixed(1))}L${to.map((n) => n.toFixed(1))}`, class: cls, "marker-end": "url(#lv-way-tip)" });
-  const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.triangle") }, line(a, b, "lv-line-before"), line(b, c, "lv-line-added"), line(a, c, "lv-line-after"));
+  const side = (from, to, cls) => svg("path", { d: `M${from.map((n) => n.toFixed(1))}L${to.map((n) => n.toFixed(1))}`, class: cls, "marker-end": "url(#lv-way-tip)" });
+  const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.triangle") }, side(a, b, "lv-line-before"), side(b, c, "lv-line-added"), side(a, c, "lv-line-after"));
   const sizes = /** @type {const} */ ({ before, added, after });
-  const key = Object.entries(sizes).flatMap(([name, size]) => [sample(`lv-line-${name}`), page.text(`anatomy.triangle.${name}`, { size: written(size) })]);
-  const said = el("p", "lv-heat-key", ...key, el("span", "lv-triangle-turn", page.text("anatomy.triangle.turn", { degrees: written(degrees) })));
+  const key = Object.entries(sizes).map(([name, size]) => line(page.text(`anatomy.triangle.${name}`, { size: written(size) }), `lv-line-${name}`));
+  const said = el("p", "lv-heat-key", ...key, el("span", "lv-key-part", page.text("anatomy.triangle.turn", { degrees: written(degrees) })));
   return captioned(page.text("anatomy.triangle"), picture, said);
 }
 
@@ -66,9 +72,7 @@ export function curves(page, gate, betas) {
   const ticks = new Set(gates.map((value) => `M${put(Math.min(most, Math.max(-most, value)), low)}v-5`));
   const axes = svg("path", { d: `M${put(-most, 0)}L${put(most, 0)}M${put(0, low)}L${put(0, top)}`, class: "lv-axis-line" });
   const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "lv-triangle", role: "img", "aria-label": page.text("anatomy.curves", { betas: betas.join(", ") }) }, axes, ...lines, svg("path", { d: [...ticks].join(""), class: "lv-ticks" }));
-  const key = betas.flatMap((beta, i) => [sample(`lv-curve lv-curve-${i}`, DASHES[i]), `β ${beta}`]);
-  const named = el("p", "lv-heat-key");
-  named.append(...key);
+  const named = el("p", "lv-heat-key", ...betas.map((beta, i) => line(`β ${beta}`, `lv-curve lv-curve-${i}`, DASHES[i])));
   const edge = further ? [el("p", "lv-heat-key", page.text("anatomy.curves.further", { further, total: gates.length, most: written(most) }))] : [];
   return captioned(page.text("anatomy.curves", { betas: betas.join(", ") }), picture, named, ...edge);
 }

@@ -2,6 +2,7 @@
 
 import { el, shown } from "../core/dom.js";
 import { drawn as svg } from "../core/svg.js";
+import { dot } from "./diagrams.js";
 import { unpack, written } from "./numbers.js";
 
 /** @import { LayerData } from "./layer_data.js" */
@@ -72,7 +73,8 @@ export class Rope {
       page.redraw();
     });
     const turning = el("figure", "lv-heat-figure", el("figcaption", "", el("b", "", page.text("anatomy.rope.dials")), heads), dials, label);
-    const scoring = el("figure", "lv-heat-figure lv-diagram", el("figcaption", "", el("b", "", page.text("anatomy.rope.score", words)), this.keys(layer)), curve, said);
+    const dots = el("p", "lv-heat-key", dot(page.text("anatomy.rope.dot.own"), "lv-dot-own"), dot(page.text("anatomy.rope.dot.now"), "lv-dot-now"));
+    const scoring = el("figure", "lv-heat-figure lv-diagram", el("figcaption", "", el("b", "", page.text("anatomy.rope.score", words)), this.keys(layer)), curve, said, dots);
     return [turning, scoring];
   }
 
@@ -141,14 +143,14 @@ export class Rope {
     const x = (/** @type {number} */ i) => PAD + (i * (WIDE - 2 * PAD)) / Math.max(1, values.length - 1);
     const y = (/** @type {number} */ value) => TALL - PAD - ((value - least) * (TALL - 2 * PAD)) / Math.max(most - least, 1e-9);
     const line = svg("path", { d: `M${values.map((value, i) => `${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}`, class: "lv-curve" });
-    /** A dot at a distance; none where nothing is known of it. @param {number} distance @param {string} cls */
-    const dot = (distance, cls) => {
+    /** Where a distance is on the curve; nowhere if nothing is known of it. @param {number} distance @param {string} cls */
+    const at = (distance, cls) => {
       const i = distance - from;
       return i in values ? [svg("circle", { cx: x(i), cy: y(values[i]), r: 4.5, class: cls })] : [];
     };
     const zero = svg("path", { d: `M${PAD} ${y(0).toFixed(1)}H${WIDE - PAD}`, class: "lv-axis-line" });
     const words = this.page.text("anatomy.rope.distance", { distance: now, score: written(values[now - from], 4) });
-    place.replaceChildren(svg("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, class: "lv-triangle", role: "img", "aria-label": words }, zero, line, ...dot(own, "lv-dot-own"), ...dot(now, "lv-dot-now")));
+    place.replaceChildren(svg("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, class: "lv-triangle", role: "img", "aria-label": words }, zero, line, ...at(own, "lv-dot-own"), ...at(now, "lv-dot-now")));
     said.textContent = words;
   }
 }
