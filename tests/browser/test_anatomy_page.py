@@ -210,6 +210,10 @@ def test_a_language_chosen_and_changed_back_at_once(page: Page) -> None:
     page.evaluate("(run) => made.answer('show', run)", {**RUN, "about": "中文"})
     page.evaluate("new Promise((done) => queueMicrotask(() => queueMicrotask(done)))")
     expect(page.locator(".lv-anatomy-top .lv-question").first).to_have_text("English")
+    page.evaluate("{ made.late.show = false; made.page.look.runs = [[0, -1, 0]]; made.page.go({ layer: 1 }); }")
+    expect(line(page)).to_contain_text("Layer 1 did not run")
+    page.evaluate("made.page.frame.speak('zh')")
+    expect(line(page)).to_contain_text("第 1 层没有")  # also what is said of the place
 
 
 def test_a_check_can_be_begun_again_whatever_became_of_the_reading(page: Page) -> None:
