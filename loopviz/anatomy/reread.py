@@ -7,7 +7,7 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,8 @@ class Reread:
 
     Raises:
         ValueError: a run that this model cannot have made (its sizes differ), settings that it refuses, or a run that was
-            stopped before all of its prompt was recorded: which tokens its first pass read is not known then.
+            stopped before all of its prompt was recorded: which tokens its first pass read is not known then; one whose loop
+            settings do not give the blocks that it recorded, by which its memory is reckoned.
     """
 
     def __init__(self, model: LoopLlamaForCausalLM, trace: Trace) -> None:
@@ -68,6 +69,7 @@ class Reread:
                 f"run of {len(trace)} tokens: must hold all {trace.meta['prompt_tokens']} of its prompt, which one pass "
                 "reads together; run it again without stopping it there"
             )
+        check_recorded_blocks(model, trace)
         self._model, self._trace = model, trace
         self._begin()
 
@@ -166,6 +168,33 @@ def check_same_model(model: LoopLlamaForCausalLM, trace: Trace) -> None:
     for name, size in own.items():
         if shape[name] != size:
             raise ValueError(f"{name}={size}: the run was made by a model with {shape[name]}; load that one")
+
+
+def check_recorded_blocks(model: LoopLlamaForCausalLM, trace: Trace) -> None:
+    """ValueError unless a run's loop settings, and each change of them, give the blocks that stand beside them: a file may say
+    of a small loop that it is recorded, and of a huge one that it is to be run."""
+    meta = trace.meta
+    view = model.with_loop(**meta["loop"])
+    _check_blocks("meta", view, meta["blocks"])
+    for i, change in enumerate(meta.get("changes", ())):
+        view.set_loop(**change["loop"])
+        _check_blocks(f"meta.changes[{i}]", view, change["blocks"])
+
+
+def _check_blocks(where: str, view: LoopLlamaForCausalLM, recorded: Sequence[Mapping[str, Any]]) -> None:
+    blocks = view.config.loop_blocks()
+    if len(blocks) != len(recorded):
+        raise ValueError(
+            f"{where}.loop: loops {len(blocks)} blocks of layers, and {where}.blocks are {len(recorded)}; must agree"
+        )
+    for i, (block, told) in enumerate(zip(blocks, recorded, strict=True)):
+        run = {"layers": [block.a, block.b], "max_steps": block.max_steps, "slots": block.slots}
+        for name, value in run.items():
+            if told[name] != value:
+                raise ValueError(
+                    f"{where}.loop: {name}={value} in block {i}, and {where}.blocks has {told[name]}; must agree: what the run "
+                    "recorded is what is read again"
+                )
 
 
 def _steps_by_block(probed: Probed, n_blocks: int) -> list[np.ndarray]:

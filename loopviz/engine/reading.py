@@ -52,7 +52,8 @@ class LocalReading:
         from loopviz.anatomy.reread import memory
 
         meta, config = self._trace.meta, self._model.config
-        shape, every = meta["shape"], [meta["blocks"], *(change["blocks"] for change in meta.get("changes", ()))]
+        shape = {**meta["shape"], "itemsize": self._model.dtype.itemsize}  # the run may have been made in another dtype
+        every = [meta["blocks"], *(change["blocks"] for change in meta.get("changes", ()))]
         steps = [max(blocks[i]["max_steps"] for blocks in every) for i in range(len(meta["blocks"]))]
         wide = [block["layers"][1] - block["layers"][0] + 1 for block in meta["blocks"]]
         runs = shape["layers"] + sum(a * b for a, b in zip(steps, wide, strict=True))

@@ -100,6 +100,37 @@ def test_a_run_that_ended_inside_its_prompt_is_refused():
         Reread(model, Trace(trace.meta, trace.frames[:2]))
 
 
+def forged(trace: Trace, **loop: Any) -> Trace:
+    """A file that runs another loop than it says it recorded."""
+    return Trace({**trace.meta, "loop": {**trace.meta["loop"], **loop}}, trace.frames)
+
+
+@pytest.mark.parametrize(
+    ("loop", "named"),
+    [
+        ({"loop_count": 4000, "max_loop_count": 4000}, "max_steps=4000"),
+        ({"virtual_layer_count": 400}, "slots=400"),
+        ({"loop_layers": [0, 3]}, r"layers=\[0, 3\]"),
+        ({"loop_layers": None}, "0 blocks"),
+    ],
+)
+def test_a_loop_that_does_not_give_the_recorded_blocks_is_refused(loop: dict[str, Any], named: str) -> None:
+    """Memory is reckoned by the recorded ones."""
+    model, trace = made("serial")
+    with pytest.raises(ValueError, match=f"meta.loop: .*{named}"):
+        Reread(model, forged(trace, **loop))
+
+
+def test_a_change_that_does_not_give_its_recorded_blocks_is_refused() -> None:
+    model, steering = tiny.model(**{**LOOP, "virtual_layer_count": 1, "virtual_attention_mode": "serial"}), Steering()
+    steering.set_loop(token=7, loop_count=5)
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=4), steering=steering)
+    assert len(Reread(model, trace).probe(len(trace) - 1).steps) == 5  # an honest one is read
+    trace.meta["changes"][0]["loop"].update(loop_count=3000, max_loop_count=3000)
+    with pytest.raises(ValueError, match=r"meta.changes\[0\].loop: max_steps=3000"):
+        Reread(model, trace)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_is_what_the_tensors_take(kind):
     model, trace = made(kind)

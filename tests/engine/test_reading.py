@@ -98,6 +98,13 @@ def test_what_is_needed_is_said_before_and_is_enough(kind: str) -> None:
         assert reading.nbytes <= need, position
 
 
+def test_what_is_needed_is_of_the_dtype_that_reads_and_not_of_the_one_a_file_names() -> None:
+    model, trace = made("serial")
+    need = LocalEngine("tiny", model, tiny.tokenizer()).read_again(trace).need(5)
+    trace.meta["shape"]["itemsize"] = 1
+    assert LocalEngine("tiny", model, tiny.tokenizer()).read_again(trace).need(5) == need
+
+
 def test_a_reading_that_is_stopped_goes_on_later() -> None:
     _, trace, reading = reading_of("serial")
     stop = threading.Event()
