@@ -6,7 +6,7 @@ import dataclasses
 import secrets
 import threading
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loopviz.app import contract
 from loopviz.app import controls as st
@@ -15,11 +15,13 @@ from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRefused
-from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
 from loopviz.engine.engine import Engine, ParityRow
+
+if TYPE_CHECKING:
+    from loopviz.app.anatomy.service import Anatomy
 
 
 class CheckRun:
@@ -81,25 +83,37 @@ def messages(run: CheckRun) -> Generator[str, None, None]:
         run.finish(run.halted or "stopped")
 
 
+def checks_of(session: str) -> str:
+    """The session of a visitor's checks: beside that of their looks, so that neither takes the other's place."""
+    return f"check {session}"
+
+
 class Check(Job):
     """A check that was asked for."""
 
     page, what = "anatomy", "check against transformers"
 
-    def __init__(self, jobs: Jobs, runs: Registry[CheckRun], asked: Mapping[str, Any], session: str) -> None:
+    def __init__(self, service: Anatomy, asked: Mapping[str, Any], session: str) -> None:
         ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""
-        super().__init__(runs, pick_language(asked.get("lang")), session, number(asked.get("n")), ticket)
-        self.jobs, self.asked, self.model = jobs, asked, jobs.room.default
+        own = checks_of(session)
+        super().__init__(service.checks, pick_language(asked.get("lang")), own, number(asked.get("n")), ticket)
+        self.service, self.jobs, self.asked, self.model = service, service.jobs, asked, service.room.default
         self.article = asked.get("check") == "article"
 
     def check(self) -> None:
-        """Refuse a model that may not be had here."""
+        """Refuse a model that may not be had here, or that a file names and nobody agreed to. The article's configuration needs
+        none: it is computed where the default model is."""
+        if self.article:
+            return
         name, problems = st.clean_name(self.asked.get("model") or self.model, self.lang)
         if problems:
-            raise Refused(st.Problem("model", problems[0].reason), check=True)
+            raise Refused(st.Problem("model", problems[0].reason))
         self.model = name
         if (words := self.jobs.room.refusal(name)) is not None:
-            raise Refused(st.Problem("model", words(self.lang)), check=True)
+            raise Refused(st.Problem("model", words(self.lang)))
+        if not (self.asked.get("agreed") or self.service.may_load(name, self.service.source(self.asked.get("run")))):
+            said = text(self.lang, "anatomy.ask_model", model=name)
+            raise Refused(st.Problem("model", said), line=said)
 
     def prepare(self, loaded: Engine) -> None:
         """Refuse what memory does not hold, or this server does not allow, with the bytes."""

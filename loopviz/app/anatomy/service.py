@@ -8,7 +8,7 @@ from typing import Any
 
 from loopviz.app import contract
 from loopviz.app import controls as st
-from loopviz.app.anatomy.check import Check, CheckRun, need
+from loopviz.app.anatomy.check import Check, CheckRun, checks_of, need
 from loopviz.app.anatomy.packing import pack
 from loopviz.app.anatomy.recorded import recorded
 from loopviz.app.anatomy.run import Look, layer_message, messages, run_message
@@ -120,13 +120,23 @@ class Anatomy:
         """
         asked = fitting(payload, contract.Dissect)
         if asked.get("check"):
-            return self.jobs.carry_out(Check(self.jobs, self.checks, asked, session))
+            return self.jobs.carry_out(Check(self, asked, session))
         return self.jobs.carry_out(Dissection(self, asked, session))
 
     def free(self, source: CarriedRun) -> bool:
         """Whether a run's model may be loaded without asking: a stranger's file may name any."""
-        name, room = source.made_by, self.room
-        return source.own or room.offered(name) or name in room.profile.named_models or room.ready(name) is not None
+        return source.own or self._known(source.made_by)
+
+    def may_load(self, name: str, source: CarriedRun | None) -> bool:
+        """Whether a model may be loaded without asking for a run: by another name than the run's the visitor chose it."""
+        if source is None:  # who named it is not known any more
+            return self._known(name)
+        return name != st.clean_name(source.made_by, "en")[0] or self.free(source)
+
+    def _known(self, name: str) -> bool:
+        """Whether a model is the host's own choice, or here."""
+        room = self.room
+        return room.offered(name) or name in room.profile.named_models or room.ready(name) is not None
 
     def source(self, run: Any) -> CarriedRun | None:
         """A run by its id: the recorded one, one that was taken along, or None."""
@@ -142,7 +152,7 @@ class Anatomy:
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
         self.jobs.forget(session, self.runs)
-        self.checks.forget(session)
+        self.jobs.forget(checks_of(session), self.checks)
 
     # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
 
@@ -221,10 +231,12 @@ class Anatomy:
         return self._told(lang, told, look)
 
     def need(self, question: Any) -> str:
-        """`{article, model, lang}`: what a check takes, before it is begun; nothing of a model that is not here."""
+        """`{article, model, lang}`: what a check takes, before it is begun; nothing of a model that is not here. The article's
+        configuration is computed where the default model is."""
         asked = read(question, contract.AskNeed)
         lang = pick_language(asked.get("lang"))
-        name, problems = st.clean_name(asked.get("model") or self.room.default, lang)
+        named = None if asked.get("article") else asked.get("model")
+        name, problems = st.clean_name(named or self.room.default, lang)
         loaded = None if problems else self.room.ready(name)
         if loaded is None:
             return dumps({"kind": "need", "refused": False, "text": text(lang, "anatomy.check.later")})

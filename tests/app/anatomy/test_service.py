@@ -24,10 +24,10 @@ from loopviz.app.anatomy.recorded import recorded
 from loopviz.app.anatomy.service import Anatomy
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.profile import PUBLIC
+from loopviz.app.profile import LOCAL, PUBLIC
 from loopviz.app.sessions.carried import CarriedRun
 from loopviz.app.sessions.models import ModelRoom
-from loopviz.app.texts import LANGUAGES
+from loopviz.app.texts import LANGUAGES, text
 from loopviz.engine import StreamSettings, run
 from loopviz.engine.local import LocalEngine
 from loopviz.panels import hero
@@ -63,7 +63,7 @@ def asked(**change: Any) -> dict[str, Any]:
 
 
 def said(stream: Iterator[str]) -> list[dict[str, Any]]:
-    found = [unwire(text) for text in stream]
+    found = [unwire(one) for one in stream]
     for message in found:
         contract.check(message, contract.MESSAGES["anatomy"], "anatomy")
     return found
@@ -136,7 +136,7 @@ def test_the_recorded_run_opens_on_the_word_that_tells_most() -> None:
     assert shown["model"] == "stories-loop"
     assert not shown["linked"]
     assert shown["telling"] == hero.telling(source.trace)
-    assert [text for text, _, _ in shown["tokens"]] == [frame["text"] for frame in source.trace.frames]
+    assert [word for word, _, _ in shown["tokens"]] == [frame["text"] for frame in source.trace.frames]
 
 
 def test_the_next_word_another_layer_and_the_word_before_need_no_second_reading() -> None:
@@ -299,7 +299,7 @@ def test_what_is_stopped_says_so_and_leaves_nothing() -> None:
     stream = anatomy.run(asked(), "me")
     assert unwire(next(stream))["kind"] == "status"  # it begins
     ask(anatomy, "stop", ticket="t" * 16)
-    rest = [unwire(text) for text in stream]
+    rest = [unwire(one) for one in stream]
     assert rest[-1]["over"]
     assert all(message["kind"] == "status" for message in rest)
 
@@ -412,6 +412,72 @@ def test_short_memory_is_told_with_what_is_free(monkeypatch: pytest.MonkeyPatch)
 def test_what_a_check_needs_is_not_known_of_a_model_that_is_not_here() -> None:
     anatomy = served(*made())
     assert not ask(anatomy, "need", article=True, model="no such model", lang="en")["refused"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_check_loads_no_model_that_a_file_names_before_the_visitor_agreed(kept: bool) -> None:
+    """Nor once the file is not kept any more."""
+    model, trace = made()
+    anatomy = served(model, None)
+    if kept:
+        anatomy.jobs.carried.take(CarriedRun(MINE, trace, "somebody/model", own=False))
+    last = refused(anatomy, check="model", model="somebody/model")
+    assert last["field"] == "model"
+    assert last["text"] == text("en", "anatomy.ask_model", model="somebody/model")
+    assert anatomy.room.status("somebody/model").state == "waiting"  # nothing was begun
+    last = refused(anatomy, check="model", model="somebody/model", agreed=True)
+    assert "no such file" in last["text"]  # it was looked for
+    assert said(anatomy.run(asked(check="model", model="tiny"), "me"))[-1]["end"] == "done"  # the visitor's own choice
+
+
+def test_a_check_of_the_article_s_configuration_needs_no_model_but_the_default() -> None:
+    """Whatever the run's was: only where it is computed is the engine's."""
+    model, trace = made()
+    anatomy = served(model, None, profile=dataclasses.replace(PUBLIC, work_bytes=1000))
+    anatomy.jobs.carried.take(CarriedRun(MINE, trace, "somebody/model", own=False))
+    last = refused(anatomy, check="article", model="somebody/model")
+    assert last["field"] == "check"  # too large here; the model was none of its concern
+    assert anatomy.room.status("somebody/model").state in ("waiting", "failed")
+    assert ask(anatomy, "need", article=True, model="somebody/model", lang="en")["refused"]
+
+
+@pytest.mark.parametrize("first", ["check", "look"])
+def test_a_check_and_a_look_do_not_take_each_other_s_place(first: str) -> None:
+    """Both wait, and each comes to its end, whichever was asked for first."""
+    model, trace = made()
+    anatomy = served(model, trace, profile=dataclasses.replace(LOCAL, runs_at_once=1))
+    anatomy.room.get("tiny")
+    check = asked(check="model", model="tiny", ticket="c" * 16)
+    look = asked(ticket="l" * 16)
+    order = [check, look] if first == "check" else [look, check]
+    for n, each in enumerate(order, 1):
+        each["n"] = n
+    with anatomy.jobs.places.join("lab") as place:
+        assert not list(place.wait(lambda: False))  # somebody else's run is made
+        streams = {each["ticket"]: anatomy.run(each, "me") for each in order}
+        for stream in streams.values():
+            assert unwire(next(stream))["kind"] == "status"  # it waits in line
+    ends: dict[str, list[dict[str, Any]]] = {}
+    threads = [
+        threading.Thread(target=lambda name=name, stream=stream: ends.update({name: said(stream)}))  # type: ignore[misc]
+        for name, stream in streams.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends["l" * 16][-1]["kind"] == "token"
+    assert ends["c" * 16][-1]["end"] == "done"
+
+
+def test_who_leaves_stops_a_check_too() -> None:
+    anatomy = served(*made())
+    anatomy.room.get("tiny")
+    stream = anatomy.run(asked(check="model", model="tiny"), "me")
+    next(stream)
+    anatomy.forget("me")
+    assert not [message for message in said(stream) if message["kind"] == "parity" and message["rows"]]
+    assert len(anatomy.checks) == 0
 
 
 def test_every_cause_is_worded() -> None:
