@@ -69,13 +69,14 @@ class Keeper:
             let_go: called with it when it goes to make room.
         """
         with self._lock:
+            self._pop(item.id)  # the same one once more: what was there counts no longer
             self._places[item.id] = _Place(item, let_go)
         return self.weigh(item)
 
     def touch(self, item: Kept) -> None:
         """Its visitor looks at it: it is weighed, and goes later than others."""
         with self._lock:
-            if item.id in self._places:
+            if self._place(item) is not None:
                 self._places.move_to_end(item.id)
         if item.finished.is_set():
             self.weigh(item)
@@ -83,7 +84,7 @@ class Keeper:
     def leave(self, item: Kept) -> None:
         """It is kept no longer."""
         with self._lock:
-            found = self._pop(item.id)
+            found = None if self._place(item) is None else self._pop(item.id)
         if found is not None:
             self._give_back()
 
@@ -95,7 +96,7 @@ class Keeper:
         """
         nbytes, gone = item.nbytes, []
         with self._lock:
-            place = self._places.get(item.id)
+            place = self._place(item)
             if place is None:  # not kept any more; it may be on its way to its end
                 return nbytes <= self.profile.run_bytes
             self._total += nbytes - place.nbytes
@@ -110,6 +111,11 @@ class Keeper:
             victim.let_go(victim.item)
         self._give_back(bool(gone))
         return fits
+
+    def _place(self, item: Kept) -> _Place | None:
+        """Where it is kept; None once it is not, also when another has come by its id."""
+        found = self._places.get(item.id)
+        return None if found is None or found.item is not item else found
 
     def _pop(self, key: str) -> _Place | None:
         found = self._places.pop(key, None)

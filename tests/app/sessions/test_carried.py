@@ -60,3 +60,18 @@ def test_memory_counts_as_everybody_s() -> None:
     for i in range(3):
         kept.take(run(str(i)))
     assert [kept.get(str(i)) is not None for i in range(3)] == [False, True, True]
+
+
+def test_a_run_that_is_taken_along_twice_counts_once() -> None:
+    keeper = Keeper(LOCAL)
+    kept = Carried(keeper)
+    first, again = run("mine"), run("mine")
+    kept.take(first)
+    kept.take(again)
+    assert keeper.total == again.nbytes
+    keeper.touch(first)  # what was displaced is weighed and let go of late: nothing of the newer one's goes with it
+    keeper.leave(first)
+    assert keeper.total == again.nbytes
+    assert kept.get("mine") is again
+    keeper.leave(again)
+    assert keeper.total == 0
