@@ -110,7 +110,9 @@ class Reread:
 
     def _go_back(self, first: int) -> None:
         """Forget all tokens from `first` on."""
-        changed = any(first <= change["index"] < self._read for change in self._trace.meta.get("changes", ()))
+        changes = self._trace.meta.get("changes", ())
+        made = changes[: len(changes) - len(self._changes)]  # also for a pass that was then interrupted
+        changed = any(first <= change["index"] for change in made)
         if first == 0 or changed:  # a change may open slots over what was read before: that is not taken back
             self._begin()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from loopviz.anatomy.reread import Reread, memory
 from loopviz.engine import Steering, StreamSettings, run
+from loopviz.model.interrupt import Interrupted, interruptible
 from loopviz.trace import Trace
 from tests.engine import tiny
 from tests.model.tiny import DYNAMIC, LOOP, MODES, TWO
@@ -69,6 +71,21 @@ def test_each_token_under_the_settings_it_was_read_under():
     assert {frame["blocks"][0]["n_steps"] for frame in trace.frames} == {3, 5, 1}
     reread = Reread(model, trace)
     for position in (10, 4, 8, 6, 9, 7):
+        is_the_runs(reread, position)
+
+
+def test_a_token_before_a_change_whose_pass_was_interrupted_is_read_under_its_own_settings() -> None:
+    model, steering = tiny.model(**{**LOOP, "virtual_layer_count": 1, "virtual_attention_mode": "serial"}), Steering()
+    steering.set_loop(token=9, loop_count=5)
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=6, record="full"), steering=steering)
+    changed = trace.meta["changes"][0]["index"]
+    assert trace.meta["prompt_tokens"] < changed < len(trace)
+    reread, stop = Reread(model, trace), threading.Event()
+    is_the_runs(reread, changed - 1)
+    stop.set()
+    with interruptible(stop), pytest.raises(Interrupted):
+        reread.probe(changed)
+    for position in (changed - 1, changed, changed - 1):
         is_the_runs(reread, position)
 
 
