@@ -29,6 +29,7 @@ MOST_COLUMNS, LEAST_COLUMNS = 256, 24
 MOST_SCORES = 24_000  # numbers of a picture of scores
 MOST_KEYS = 32_000  # numbers of keys and values together
 MOST_WIDE = 8_192  # numbers of a vector; of a wider one each shown stands for several
+AGREEMENT = ("steps", "states", "norm", "logprob", "compared", "is_the_runs")
 _ATTENTION = ("scores", "weights")
 
 
@@ -90,7 +91,7 @@ class TokenPicture:
         runs: (layer, block or -1, step) of every run of a layer, in their order.
         reasons: per block, why it stopped.
         steps: of each loop step its block, number and :func:`loopviz.anatomy.stages.step_facts`.
-        agreement: with what the run recorded, by :class:`loopviz.anatomy.reread.Agreement`'s names, and `is_the_runs`.
+        agreement: with what the run recorded, by :class:`loopviz.anatomy.reread.Agreement`'s names.
         tensors: embedding, final, normed and the gain of the final norm, `[H]` each.
         each: as in :class:`LayerPicture`.
         facts: of the final norm, and of the logits.
@@ -217,7 +218,7 @@ def token_picture(probed: Probed, agreement: Agreement, model: Any, damping: Cal
         steps=tuple(
             {"block": run.block, "step": run.step, **step_facts(run, damping(run.block))} for run in probed.steps
         ),
-        agreement={**vars(agreement), "is_the_runs": agreement.is_the_runs},
+        agreement={name: getattr(agreement, name) for name in AGREEMENT},
         tensors=arrays,
         each=each,
         facts={

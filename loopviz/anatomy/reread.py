@@ -23,6 +23,7 @@ HALF = 2.0**-11  # float16 keeps a number to this share of itself
 LEAST_HALF = 2.0**-25  # and below 2^-14 to this
 ROUNDING = 1.1  # of these units: its own rounding, and a little of the model's
 NORMS = 1e-3  # of a norm, which is recorded wider
+LOGPROB, LOGPROB_HALF = 1e-2, 0.1  # nats that rounding may make of a log-probability; in float16 and bfloat16
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,32 @@ class Agreement:
             of it: up to 1 is rounding alone. None: no state is recorded.
         norm: the largest relative difference of a state's norm; None: not recorded.
         logprob: difference of the chosen token's log-probability, nats; None: not recorded.
+        bound: of `logprob`, what rounding may make of it.
     """
 
     steps: bool
     states: float | None
     norm: float | None
     logprob: float | None
+    bound: float = LOGPROB
+
+    @property
+    def compared(self) -> bool:
+        """Whether the run recorded any number to compare with: of a prompt's token it may have none."""
+        return not (self.states is None and self.norm is None and self.logprob is None)
 
     @property
     def is_the_runs(self) -> bool:
-        """Whether what was read is what the run recorded, to rounding."""
+        """Whether what was read is what the run recorded, to rounding; not said where no number was recorded."""
         close = self.states is None or self.states <= ROUNDING
-        return self.steps and close and (self.norm is None or self.norm < NORMS)
+        long = self.norm is None or self.norm < NORMS
+        likely = self.logprob is None or self.logprob < self.bound
+        return self.compared and self.steps and close and long and likely
+
+    @property
+    def differs(self) -> bool:
+        """Whether what was read is not what the run recorded; not said either where no number was recorded."""
+        return not self.is_the_runs and (self.compared or not self.steps)
 
 
 class Reread:
@@ -153,6 +168,7 @@ class Reread:
             states=max(states, default=None),
             norm=max(norms, default=None),
             logprob=None if logprob is None else abs(mine_logprob - logprob),
+            bound=LOGPROB if probed.logits.dtype in (torch.float32, torch.float64) else LOGPROB_HALF,
         )
 
 

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     print(_head(trace, probed, found))
     print(_verdict(agreement) + "\n")
     print(_stages(found))
-    return 0 if agreement.is_the_runs else 1
+    return 1 if agreement.differs else 0
 
 
 def _chosen(probed: Probed, trace: Trace, layer: int | None, step: int | None) -> LayerRun:
@@ -106,8 +106,10 @@ def _verdict(agreement: Agreement) -> str:
         said.append(f"norms within {agreement.norm:.1e}")
     if agreement.logprob is not None:
         said.append(f"log-probability of the next token within {agreement.logprob:.1e} nats")
-    first = "the run's" if agreement.is_the_runs else "not the run's"
-    return f"{first}: as many loop steps for the same reason; {'; '.join(said) or 'nothing more was recorded'}"
+    first = "the run's" if agreement.is_the_runs else "not the run's" if agreement.differs else "not checked"
+    return (
+        f"{first}: as many loop steps for the same reason; {'; '.join(said) or 'no number of this token was recorded'}"
+    )
 
 
 def _stages(run: LayerRun) -> str:

@@ -19,12 +19,13 @@ def run(*arguments: object) -> int:
     return main.main(["anatomy", "stages", *map(str, arguments)])
 
 
-def saved(tmp_path, seed: int = 0, **loop):
+def saved(tmp_path, seed: int = 0, record: str = "full", **loop):
     model = tiny.model(seed=seed, **loop)
     folder, path = tmp_path / f"model-{seed}", tmp_path / f"run-{seed}.loopviz"
     model.save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
-    save(run_model(model, tiny.tokenizer(), "Once upon a time", StreamSettings(max_new_tokens=4, record="full")), path)
+    settings = StreamSettings(max_new_tokens=4, record=record)
+    save(run_model(model, tiny.tokenizer(), "Once upon a time", settings), path)
     return folder, path
 
 
@@ -46,6 +47,17 @@ def test_another_models_weights_are_told_from_the_runs(tmp_path, capfd):
     assert "layer 1, loop step 2" in capfd.readouterr().out
     assert run(path, "--model", other) == 1
     assert "not the run's" in capfd.readouterr().out
+
+
+def test_a_token_of_which_no_number_was_recorded_is_neither_said_to_be_the_runs_nor_not(tmp_path, capfd):
+    folder, path = saved(tmp_path, record="off")
+    assert run(path, "--model", folder, "--token", 1) == 0
+    said = capfd.readouterr().out
+    assert "not checked: " in said
+    assert "no number of this token was recorded" in said
+    other, _ = saved(tmp_path, 1)
+    assert run(path, "--model", other, "--token", 1) == 0
+    assert run(path, "--model", other) == 1  # of the last there is the next token's log-probability
 
 
 @pytest.mark.parametrize(

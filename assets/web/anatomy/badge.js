@@ -18,16 +18,17 @@ export class Badge {
     const agreement = page.running ? null : page.look?.agreement; // of a word that is on its way nothing is known
     this.node.hidden = !agreement;
     if (!agreement) return;
+    const known = agreement.compared || !agreement.steps; // else there is nothing to say it by
     const same = agreement.is_the_runs;
-    this.node.dataset.same = String(same);
-    this.head.textContent = page.text(same ? "anatomy.agrees" : "anatomy.differs");
+    this.node.dataset.same = known ? String(same) : "unknown";
+    this.head.textContent = page.text(same ? "anatomy.agrees" : known ? "anatomy.differs" : "anatomy.unknown");
     const parts = [page.text(agreement.steps ? "anatomy.agrees.steps" : "anatomy.differs.steps")];
     for (const key of /** @type {const} */ (["states", "norm", "logprob"])) {
       if (agreement.steps && agreement[key] !== null) parts.push(page.text(`anatomy.agrees.${key}`, { [key]: written(agreement[key]) }));
     }
     const mark = page.frame.lang === "zh" ? "；" : "; ";
     const end = page.frame.lang === "zh" ? "。" : ".";
-    this.words.textContent = ` ${parts.join(mark)}${end}${same ? "" : ` ${page.text("anatomy.differs.do")}`}`;
-    this.words.classList.toggle("lv-bad", !same);
+    this.words.textContent = ` ${parts.join(mark)}${end}${same || !known ? "" : ` ${page.text("anatomy.differs.do")}`}`;
+    this.words.classList.toggle("lv-bad", known && !same);
   }
 }

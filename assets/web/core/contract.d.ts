@@ -1507,6 +1507,8 @@ export interface Agreement {
   states: number | null;
   norm: number | null;
   logprob: number | null;
+  /** whether any number was recorded to compare with */
+  compared: boolean;
   is_the_runs: boolean;
 }
 

@@ -66,6 +66,7 @@ class Agreement(TypedDict):
     states: Number  # in units of float16's rounding
     norm: Number
     logprob: Number
+    compared: bool  # whether any number was recorded to compare with
     is_the_runs: bool
 
 

@@ -236,6 +236,25 @@ def test_a_model_of_the_same_sizes_that_did_not_make_the_run_is_told_apart() -> 
     assert not token["agreement"]["is_the_runs"]
 
 
+def test_a_plain_model_of_the_same_sizes_that_did_not_make_the_run_is_told_apart() -> None:
+    """There are no states to compare, but there is the next word's log-probability."""
+    _, trace = made("plain")
+    agreement = read(served(tiny.model(seed=1, **KINDS["plain"]), trace))["agreement"]
+    assert agreement["compared"]
+    assert not agreement["is_the_runs"]
+
+
+def test_a_word_of_which_no_number_was_recorded_is_not_said_to_be_the_run_s() -> None:
+    model = tiny.model()
+    settings = StreamSettings(max_new_tokens=3, record="off")
+    trace = run(model, tiny.tokenizer(), "Once upon a time", settings)
+    anatomy = served(model, trace)
+    agreement = read(anatomy, token=1)["agreement"]
+    assert (agreement["compared"], agreement["is_the_runs"]) == (False, False)
+    agreement = read(anatomy, token=len(trace) - 1)["agreement"]
+    assert (agreement["compared"], agreement["is_the_runs"]) == (True, True)
+
+
 def test_a_model_that_cannot_be_had_is_told_beside_its_name() -> None:
     model, trace = made()
     anatomy = served(model, None)
