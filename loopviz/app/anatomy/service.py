@@ -81,7 +81,9 @@ class Dissection(Job):
             why = self.service.room.words(error, self.lang)
             said = text(self.lang, "anatomy.other_model", model=loaded.name, reason=why)
             raise no("model", said) from error
-        need, limit = self.reading.need(self.position), self.service.room.profile.work_bytes
+        profile = self.service.room.profile
+        room = max(0, profile.run_bytes - self.source.nbytes)  # the run is part of what is kept
+        need, limit = self.reading.need(self.position), min(profile.work_bytes, room)
         if need > limit:
             sizes = {"need": bounds.size(need, self.lang), "limit": bounds.size(limit, self.lang)}
             raise no("token", text(self.lang, "anatomy.too_large", **sizes))

@@ -295,6 +295,20 @@ def test_more_memory_than_may_be_used_is_refused_before_with_the_bytes() -> None
     assert re.search(r"\d.* (kB|KB|KiB|MB|MiB|bytes|B)\b", last["text"]), last["text"]
 
 
+def test_more_than_may_be_kept_is_refused_before_it_is_computed() -> None:
+    """With the run itself, which is kept beside it."""
+    model, trace = made()
+    need = LocalEngine("tiny", model, tiny.tokenizer()).read_again(trace).need(5)
+    profile = dataclasses.replace(PUBLIC, run_bytes=trace.nbytes + need)
+    assert read(served(model, trace, profile=profile))["token"] == 5
+    profile = dataclasses.replace(profile, run_bytes=trace.nbytes + need - 1)
+    anatomy = served(model, trace, profile=profile)
+    last = refused(anatomy)
+    assert last["field"] == "token"
+    assert re.search(r"\d.* (kB|KB|KiB|MB|MiB|bytes|B)\b", last["text"]), last["text"]
+    assert len(anatomy.runs) == 0
+
+
 def test_a_run_stopped_within_its_prompt_is_refused() -> None:
     model, trace = made()
     last = refused(served(model, Trace(trace.meta, trace.frames[:3])), token=1)
