@@ -49,10 +49,11 @@ export class Tensor {
 }
 
 /** @param {PackedNumbers} packed */
-export function unpack({ shape, scale, data }) {
-  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-  const [values, found] = [halfValues(), new Float32Array(bytes.length / 2)];
-  for (let i = 0; i < found.length; i++) found[i] = values[bytes[2 * i] | (bytes[2 * i + 1] << 8)] * scale;
+export function unpack({ shape, dtype, scale, data }) {
+  const view = new DataView(Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
+  const [values, wide] = [halfValues(), dtype === "float32"];
+  const found = new Float32Array(view.byteLength / (wide ? 4 : 2));
+  for (let i = 0; i < found.length; i++) found[i] = (wide ? view.getFloat32(4 * i, true) : values[view.getUint16(2 * i, true)]) * scale;
   return new Tensor(shape, found);
 }
 

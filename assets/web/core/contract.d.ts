@@ -1472,9 +1472,11 @@ export interface AnatomyConfig {
   article: Place[];
 }
 
-/** A tensor: float16, little-endian, base64, each times `scale`; NaN is a number that is not finite. */
+/** A tensor: floats, little-endian, base64, each times `scale`; NaN is a number that is not finite. */
 export interface PackedNumbers {
   shape: number[];
+  /** the wider where it has numbers too small for the other */
+  dtype: "float16" | "float32";
   scale: number;
   data: string;
 }

@@ -32,9 +32,10 @@ class AnatomyConfig(ScriptedConfig):
 
 
 class PackedNumbers(TypedDict):
-    """A tensor: float16, little-endian, base64, each times `scale`; NaN is a number that is not finite."""
+    """A tensor: floats, little-endian, base64, each times `scale`; NaN is a number that is not finite."""
 
     shape: list[int]
+    dtype: Literal["float16", "float32"]  # the wider where it has numbers too small for the other
     scale: float
     data: str
 

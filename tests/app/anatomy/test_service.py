@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import itertools
 import json
@@ -12,13 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import pytest
 
 from loopviz.anatomy.reread import Reread
 from loopviz.anatomy.stage_list import ALL, STAGES
 from loopviz.app import contract
-from loopviz.app.anatomy.packing import pack
 from loopviz.app.anatomy.page import ARTICLE, EXPERIMENTS, data
 from loopviz.app.anatomy.recorded import recorded
 from loopviz.app.anatomy.service import Anatomy
@@ -34,6 +31,7 @@ from loopviz.panels import hero
 from loopviz.paths import PACKAGE
 from loopviz.trace import Trace
 from tests.anatomy.test_reread import KINDS
+from tests.app.anatomy.test_packing import keeps_its_digits, unpack
 from tests.app.by_hand import only
 from tests.app.page_double import unwire
 from tests.engine import tiny
@@ -90,17 +88,6 @@ def refused(anatomy: Anatomy, **change: Any) -> dict[str, Any]:
     return last
 
 
-def unpack(packed: dict[str, Any]) -> np.ndarray:
-    """As the page's script does."""
-    flat = np.frombuffer(base64.b64decode(packed["data"]), "<f2").astype(np.float64)
-    return flat.reshape(packed["shape"]) * packed["scale"]
-
-
-def is_within_rounding(packed: dict[str, Any], wanted: np.ndarray) -> None:
-    largest = float(np.abs(wanted).max())
-    np.testing.assert_allclose(unpack(packed), wanted, rtol=2.0**-10, atol=largest * 2.0**-23 + 1e-30)
-
-
 # --- a word, its layers -----------------------------------------------------------------------------------------------------
 
 
@@ -115,16 +102,16 @@ def test_what_is_told_is_the_probe_s_to_rounding(kind: str) -> None:
     assert [tuple(one) for one in token["runs"]] == [
         (one.layer, -1 if one.block is None else one.block, one.step) for one in probed.layers
     ]
-    is_within_rounding(token["tensors"]["embedding"], probed.embedding.numpy())
+    keeps_its_digits(token["tensors"]["embedding"], probed.embedding.numpy())
     for one in probed.layers:
         told = ask(anatomy, "layer", look=token["look"], layer=one.layer, step=one.step, lang="en")
         for stage in STAGES:
             for name in stage.tensors:
                 if name in ("visible", "keys", "values"):
                     continue
-                is_within_rounding(told["tensors"][name], getattr(one, name).numpy())
+                keeps_its_digits(told["tensors"][name], getattr(one, name).numpy())
         kept = [told["columns"]["places"][i] for i in told["columns"]["keys"]]
-        is_within_rounding(told["tensors"]["keys"], one.keys[:, kept].numpy())
+        keeps_its_digits(told["tensors"]["keys"], one.keys[:, kept].numpy())
         assert told["position"] == 5
 
 
@@ -171,14 +158,6 @@ def test_two_loop_steps_distances_and_what_is_drawn_from() -> None:
     drawn = ask(anatomy, "draw", look=token["look"], temperature=1.0, top_k=3, top_p=1.0, lang="en")
     assert drawn["kept"] == 3
     assert sum(chance > 0 for *_, chance in drawn["rows"]) == 3
-
-
-def test_packed_numbers_keep_three_digits_whatever_their_size() -> None:
-    for size in (1e-9, 1.0, 3e8):
-        values = np.linspace(-size, size, 41)
-        is_within_rounding(pack(values), values)
-    assert np.isnan(unpack(pack([1.0, np.inf, np.nan]))[1:]).all()
-    assert unpack(pack(np.zeros((2, 3)))).tolist() == [[0.0] * 3] * 2
 
 
 # --- what bad input gets ----------------------------------------------------------------------------------------------------
