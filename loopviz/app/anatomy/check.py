@@ -34,7 +34,8 @@ class CheckRun:
 
     def __init__(self, engine: Engine, article: bool, session: str = "", ticket: str = "") -> None:
         self.id = secrets.token_urlsafe(16)
-        self.engine, self.article, self.session, self.ticket = engine, article, session, ticket
+        self.engine: Engine | None = engine  # until it is finished: its rows need no model, which may be let go of
+        self.article, self.session, self.ticket = article, session, ticket
         self.rows: list[ParityRow] = []
         self.end: str | None = None
         self.halted: str | None = None
@@ -52,6 +53,7 @@ class CheckRun:
     def finish(self, end: str) -> None:
         """Nothing computes for it any more."""
         self.end = self.end or end
+        self.engine = None
         self.finished.set()
         if self.keeper is not None:
             self.keeper.settled(self)
@@ -67,7 +69,7 @@ def messages(run: CheckRun) -> Generator[str, None, None]:
     try:
         yield wire(run.told())
         for dtype in contract.PARITY_DTYPES:
-            if run.stop.is_set():
+            if run.stop.is_set() or run.engine is None:
                 break
             run.rows += run.engine.parity(run.article, dtype)
             yield wire(run.told())

@@ -113,6 +113,13 @@ class Anatomy:
         self.jobs, self.room = jobs, jobs.room
         self.runs: Registry[Look] = Registry(jobs.keeper)
         self.checks: Registry[CheckRun] = Registry(jobs.keeper)
+        self.room.when_let_go.append(self._let_go)
+
+    def _let_go(self, loaded: Engine) -> None:
+        """A model is held no longer: nor is what was read by it, which would hold it. What is being read is read to its end."""
+        for look in self.runs:
+            if look.engine is loaded and look.finished.is_set():
+                self.runs.drop(look)
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
         """A token, read again, or a check against transformers: messages for the page. Whatever goes wrong becomes a message.
@@ -254,7 +261,12 @@ class Anatomy:
         return dumps({"kind": "ok"})
 
     def _look(self, asked: Mapping[str, Any]) -> Look | None:
-        return self.runs.get(asked.get("look"))
+        """The look that is asked about; None also once its model is held no longer, which may have been as it was read."""
+        look = self.runs.get(asked.get("look"))
+        if look is not None and look.finished.is_set() and not self.room.holds(look.engine):
+            self.runs.drop(look)
+            return None
+        return look
 
     @staticmethod
     def _absent(look: Look, layer: int, steps: tuple[int, ...], lang: str) -> str | None:

@@ -126,6 +126,7 @@ class Attempt:
         """Nothing computes for it any more."""
         self.end = self.end or end
         self._traces = {}
+        self.runs = []  # nor does it hold their models: one that is let go of goes
         self.finished.set()
         if self.keeper is not None:
             self.keeper.settled(self)

@@ -101,6 +101,10 @@ class ModelRoom:
         profile: what visitors may do. Folders and files of this machine are theirs to name only where it says so; the
             default model always may be one.
         load: how to load a name (with what to tell of it, and whether it may be a path); for tests.
+
+    Attributes:
+        when_let_go: called with each model that is held no longer, so that nobody holds it who does not compute with it. They
+            wait for nothing, and ask nothing here.
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class ModelRoom:
         self._turns = threading.BoundedSemaphore(profile.model_loads)
         self._reserved: dict[str, int] = {}  # bytes of memory that loads are about to take
         self._patience: threading.Timer | None = None
+        self.when_let_go: list[Callable[[Engine], None]] = []
 
     # --- what may be had ------------------------------------------------------------------------------------------
 
@@ -207,6 +212,14 @@ class ModelRoom:
             if name in self._held:
                 self._held.move_to_end(name)  # somebody works with it
             return self._held.get(name)
+
+    def holds(self, loaded: Engine) -> bool:
+        """Whether a model is one of those held now; who asks works with it."""
+        with self._lock:
+            name = next((name for name, held in self._held.items() if held is loaded), None)
+            if name is not None:
+                self._held.move_to_end(name)
+            return name is not None
 
     def status(self, name: str) -> Status:
         """Where the model is now. Whoever asks is there to see it: what was to wait for that begins."""
@@ -421,6 +434,8 @@ class ModelRoom:
         gone = next((name for name in self._held if name not in (self.default, keep)), None)
         if gone is None:
             return False
-        del self._held[gone]
+        loaded = self._held.pop(gone)
         self._status.pop(gone, None)
+        for tell in self.when_let_go:
+            tell(loaded)
         return True

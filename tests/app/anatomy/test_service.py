@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
 import itertools
 import json
 import re
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -322,6 +325,69 @@ def test_who_leaves_leaves_nothing() -> None:
     anatomy.forget("me")
     assert len(anatomy.runs) == 0
     assert threading.active_count() < 50
+
+
+def several(model: Any, trace: Trace, models: int = 1) -> tuple[Anatomy, list[weakref.ref[LocalEngine]]]:
+    """The page's service where no more than so many models are held beside the default; and every one that was loaded."""
+    made: list[weakref.ref[LocalEngine]] = []
+
+    def load(name: str, progress: Any, local: bool) -> LocalEngine:
+        engine = LocalEngine(name, copy.deepcopy(model), tiny.tokenizer(), "made here")
+        made.append(weakref.ref(engine))
+        return engine
+
+    room = models * LocalEngine("tiny", model, tiny.tokenizer()).n_bytes
+    profile = dataclasses.replace(LOCAL, model_bytes=room)
+    anatomy = Anatomy(Service(ModelRoom("tiny", load=load, profile=profile), Registry()))
+    anatomy.jobs.carried.take(CarriedRun(MINE, trace, "tiny", own=True))
+    return anatomy, made
+
+
+def test_a_model_that_is_let_go_of_is_not_held_by_what_was_read_of_it() -> None:
+    anatomy, loaded = several(*made())
+    look = read(anatomy, model="first")["look"]
+    where = {"look": look, "layer": 1, "step": 1, "lang": "en"}
+    assert ask(anatomy, "layer", **where)["kind"] == "layer"
+    anatomy.room.get("second")
+    gc.collect()
+    assert loaded[0]() is None
+    assert len(anatomy.runs) == 0
+    assert ask(anatomy, "layer", **where) == {"kind": "gone"}
+    assert read(anatomy, model="first")["agreement"]["is_the_runs"]  # it can be read again
+
+
+def test_a_model_that_is_let_go_of_as_it_reads_reads_to_the_end_and_is_held_no_longer_than_that() -> None:
+    anatomy, loaded = several(*made())
+    anatomy.room.get("first")
+    stream = anatomy.run(asked(model="first"), "me")
+    assert unwire(next(stream))["kind"] == "status"  # it begins
+    anatomy.room.get("second")
+    *_, last = said(stream)
+    assert last["kind"] == "token"
+    assert ask(anatomy, "draw", look=last["look"], temperature=1.0, top_k=0, top_p=1.0, lang="en") == {"kind": "gone"}
+    del stream
+    gc.collect()
+    assert loaded[0]() is None
+
+
+def test_a_model_that_is_looked_into_is_not_the_one_needed_least() -> None:
+    model, trace = made()
+    anatomy, loaded = several(model, trace, models=2)
+    look = read(anatomy, model="first")["look"]
+    anatomy.room.get("second")
+    assert ask(anatomy, "layer", look=look, layer=1, step=1, lang="en")["kind"] == "layer"
+    anatomy.room.get("third")
+    gc.collect()
+    assert [engine() is None for engine in loaded] == [False, True, False]
+
+
+def test_a_check_that_has_ended_holds_no_model() -> None:
+    anatomy, loaded = several(*made())
+    assert said(anatomy.run(asked(check="model", model="first"), "me"))[-1]["end"] == "done"
+    assert len(anatomy.checks) == 1
+    anatomy.room.get("second")
+    gc.collect()
+    assert loaded[0]() is None
 
 
 # --- what the page is told once ---------------------------------------------------------------------------------------------

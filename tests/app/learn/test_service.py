@@ -331,6 +331,14 @@ def test_one_who_leaves_leaves_nothing(lessons: Lessons) -> None:
     assert len(lessons.runs) == 0
 
 
+def test_a_try_that_has_ended_holds_no_model(lessons: Lessons) -> None:
+    """Its result stays; a model that is let go of goes."""
+    tried(lessons)
+    [attempt] = lessons.runs
+    assert attempt.finished.is_set()
+    assert attempt.runs == []  # each with its engine
+
+
 def test_closing_its_stream_ends_it(lessons: Lessons) -> None:
     stream = lessons.run(asked(lesson=endless()), "me")
     while unwire(next(stream))["kind"] != "progress":
