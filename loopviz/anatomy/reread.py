@@ -17,7 +17,7 @@ import torch
 from loopviz.anatomy.probe import Probed, probe
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.trace import Trace
-from loopviz.trace.packed import decode_states
+from loopviz.trace.packed import clipped, decode_states
 
 HALF = 2.0**-11  # float16 keeps a number to this share of itself
 LEAST_HALF = 2.0**-25  # and below 2^-14 to this
@@ -229,9 +229,9 @@ def _state_differences(mine: np.ndarray, block: Mapping[str, Any]) -> Iterator[f
     if block["states"] is None or mine.shape[1] == 0:
         return
     recorded = decode_states(block["states"], mine.shape[1]).astype(np.float64)  # [N + 1, H]
+    mine = clipped(mine)  # as it is recorded
     kept = np.maximum(HALF * np.abs(mine), LEAST_HALF)
-    with np.errstate(invalid="ignore"):
-        yield float(np.max(np.abs(mine - recorded) / kept))
+    yield float(np.max(np.abs(mine - recorded) / kept))
 
 
 def _norm_differences(mine: np.ndarray, block: Mapping[str, Any]) -> Iterator[float]:

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 
 
-def encode_floats(values: Any) -> str:
-    """Pack ``values`` (array-like ``[rows, columns]``, any float dtype), clipped to finite numbers.
+def clipped(values: Any) -> np.ndarray:
+    """Numbers that float16 can hold, in the dtype they came in: what is larger becomes its largest.
 
     A NaN becomes 0: a float16 that a reader cannot draw is worth less than one it can.
     """
     top = float(np.finfo(np.float16).max)
-    clipped = np.clip(np.nan_to_num(values, nan=0.0, posinf=top, neginf=-top), -top, top)
-    return base64.b64encode(np.ascontiguousarray(clipped, dtype="<f2").tobytes()).decode("ascii")
+    return np.clip(np.nan_to_num(values, nan=0.0, posinf=top, neginf=-top), -top, top)
+
+
+def encode_floats(values: Any) -> str:
+    """Pack ``values`` (array-like ``[rows, columns]``, any float dtype), :func:`clipped`."""
+    return base64.b64encode(np.ascontiguousarray(clipped(values), dtype="<f2").tobytes()).decode("ascii")
 
 
 def decode_floats(text: str, columns: int) -> np.ndarray:

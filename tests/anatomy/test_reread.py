@@ -89,6 +89,18 @@ def test_a_token_before_a_change_whose_pass_was_interrupted_is_read_under_its_ow
         is_the_runs(reread, position)
 
 
+def test_a_state_that_float16_cannot_hold_is_compared_as_it_was_recorded() -> None:
+    """The recorder writes the largest that it can hold."""
+    model = tiny.model(**KINDS["serial"])
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 3] = 1e7
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=3, record="full"))
+    reread = Reread(model, trace)
+    found = reread.agreement(reread.probe(len(trace) - 1))
+    assert found.states is not None
+    assert found.states < 1.1
+
+
 def test_what_is_not_the_runs_is_seen():
     _model, trace = made("serial")
     other = tiny.model(seed=1, **KINDS["serial"])
