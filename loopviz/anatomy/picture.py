@@ -119,6 +119,19 @@ class Beside:
     stages: dict[str, tuple[float, float] | None]
 
 
+@dataclass(frozen=True)
+class Distances:
+    """A score by the distance between the two.
+
+    Attributes:
+        first: the distance of the first; the others follow it one by one.
+        scores: `[M]` float64.
+    """
+
+    first: int
+    scores: Array
+
+
 def layer_picture(run: LayerRun, model: Any) -> LayerPicture:
     """Of a run of a layer; `model` has the norms' gains and the configuration."""
     from .stages import angles, facts, gain, layer_norm, row_of, shape_of
@@ -250,19 +263,22 @@ def beside(run: LayerRun, other: LayerRun) -> Beside:
     return Beside(found)
 
 
-def distances(run: LayerRun, config: Any, head: int, column: int, most: int) -> Array:
-    """What a query head would score with a column's key at distances 0 to `most`: `[most + 1]` float64.
+def distances(run: LayerRun, config: Any, head: int, column: int, most: int, many: int) -> Distances:
+    """What a query head would score with a column's key at distances 0 to `most`; of more than `many` those around the run's own.
 
     Raises:
         ValueError: no such head or column.
     """
     import torch
 
-    from .stages import score_by_distance, unturned
+    from .stages import row_of, score_by_distance, unturned
 
     N, (K, S, _) = run.query.shape[0], run.keys.shape
     if not (0 <= head < N and 0 <= column < S):
         raise ValueError(f"head={head}, column={column}: must be one of {N} query heads, one of {S} columns")
     positions, _slots = run.columns()
     key = unturned(run.keys[head * K // N][column : column + 1].cpu(), positions[column : column + 1], config)[0]
-    return score_by_distance(run.query[head].cpu(), key, config, torch.arange(most + 1)).numpy()
+    own = run.past + row_of(run) - int(positions[column])
+    first = max(0, min(own - many // 2, most + 1 - many))
+    told = torch.arange(first, min(most + 1, first + many))
+    return Distances(first, score_by_distance(run.query[head].cpu(), key, config, told).numpy())

@@ -29,7 +29,7 @@ class Profile:
         queue: of runs that may wait in all; who comes later is told so.
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
         carried_runs: that visitors took from one page to another, kept at a time; carried_seconds: each, after it was last looked at.
-        distances: in tokens, to which Anatomy tells a score.
+        distances: at which Anatomy tells a score at a time.
         run_bytes: that one of these may grow to while it is made.
         trace_bytes, trace_tokens, trace_rows: of a file that is opened, packed and unpacked; its tokens; its tables' rows.
         model_bytes: of parameters of the models held beside the default one.

@@ -23,7 +23,7 @@ from loopviz.checks import FieldError
 from loopviz.engine.work import Rate, Shape
 
 if TYPE_CHECKING:
-    from loopviz.anatomy.picture import Array, Beside, LayerPicture, TokenPicture
+    from loopviz.anatomy.picture import Beside, Distances, LayerPicture, TokenPicture
     from loopviz.model.block import LoopBlock
     from loopviz.model.checkpoints.errors import Note
     from loopviz.trace import Frame, Trace
@@ -142,8 +142,9 @@ class TokenReading(Protocol):
     def beside(self, layer: int, step: int, other: int) -> Beside:
         """Two loop steps of a layer; ValueError where it did not run."""
 
-    def distances(self, layer: int, step: int, head: int, column: int, most: int) -> Array:
-        """What a query head would score with a column's key at distances 0 to `most`; ValueError for what is not there."""
+    def distances(self, layer: int, step: int, head: int, column: int, most: int, many: int) -> Distances:
+        """What a query head would score with a column's key at distances 0 to `most`; of more than `many` those around the run's own.
+        ValueError for what is not there."""
 
     def draw(self, temperature: float, top_k: int, top_p: float) -> Draw:
         """What the next token would be drawn from; ValueError for settings that are none."""

@@ -19,7 +19,7 @@ from loopviz.model.interrupt import Interrupted, interruptible
 if TYPE_CHECKING:
     import torch
 
-    from loopviz.anatomy.picture import Array, Beside, LayerPicture, TokenPicture
+    from loopviz.anatomy.picture import Beside, Distances, LayerPicture, TokenPicture
     from loopviz.anatomy.probe import LayerRun, Probed
     from loopviz.model import LoopLlamaForCausalLM
     from loopviz.trace import Trace
@@ -137,12 +137,13 @@ class LocalToken:
         with self._open() as probed:
             return beside(self._run(probed, layer, step), self._run(probed, layer, other))
 
-    def distances(self, layer: int, step: int, head: int, column: int, most: int) -> Array:
-        """What a query head would score with a column's key at distances 0 to `most`; ValueError for what is not there."""
+    def distances(self, layer: int, step: int, head: int, column: int, most: int, many: int) -> Distances:
+        """What a query head would score with a column's key at distances 0 to `most`; of more than `many` those around the run's own.
+        ValueError for what is not there."""
         from loopviz.anatomy.picture import distances
 
         with self._open() as probed:
-            return distances(self._run(probed, layer, step), self._model.config, head, column, most)
+            return distances(self._run(probed, layer, step), self._model.config, head, column, most, many)
 
     def draw(self, temperature: float, top_k: int, top_p: float) -> Draw:
         """What the next token would be drawn from; ValueError for settings that are none."""

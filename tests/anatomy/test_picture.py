@@ -100,11 +100,28 @@ def test_the_score_at_the_run_s_own_distance_is_the_run_s():
     positions, _ = run.columns()
     for head in range(run.query.shape[0]):
         for column in (run.visible.nonzero().flatten().tolist())[:3]:
-            found = distances(run, model.config, head, column, 8)
+            found = distances(run, model.config, head, column, 8, 9).scores
             here = run.past + stages.row_of(run) - int(positions[column])
             assert float(found[here]) == pytest.approx(float(run.scores[head, column]), rel=1e-4, abs=1e-5)
     with pytest.raises(ValueError, match="head=99"):
-        distances(run, model.config, 99, 0, 8)
+        distances(run, model.config, 99, 0, 8, 9)
+
+
+@pytest.mark.parametrize("many", [1, 2, 3, 5, 30])
+@pytest.mark.parametrize("most", [9, 20, 10**30])
+def test_of_more_distances_than_are_told_the_run_s_own_is_one(many: int, most: int) -> None:
+    model = model_of("serial")
+    run = probed(model, 6, 0).layers[-1]
+    positions, _ = run.columns()
+    every = distances(run, model.config, 1, 0, 60, 61).scores
+    for column in run.visible.nonzero().flatten().tolist()[:3]:
+        found = distances(run, model.config, 1, column, most, many)
+        own = run.past + stages.row_of(run) - int(positions[column])
+        assert len(found.scores) == min(many, most + 1)
+        assert found.first in range(own - len(found.scores) + 1, own + 1)
+        assert found.first + len(found.scores) <= most + 1
+    found = distances(run, model.config, 1, 0, most, many)
+    assert found.scores == pytest.approx(every[found.first : found.first + len(found.scores)], rel=1e-12)
 
 
 def test_every_stage_is_listed_once_and_what_is_before_and_after_too():

@@ -1569,8 +1569,9 @@ export interface AnatomyBeside {
   stages: Record<string, (number | null)[] | null>;
 }
 
-/** An answer: a score at each distance from 0 on. */
+/** An answer: a score at each distance from one on, the run's own among them. */
 export interface AnatomyDistance {
+  from: number;
   kind: "distance";
   scores: PackedNumbers;
 }
@@ -1668,7 +1669,7 @@ export interface AskBeside {
   other: number;
 }
 
-/** What would a query head score with a column's key at other distances? */
+/** What would a query head score with a column's key at other distances, up to the most? */
 export interface AskDistance {
   look: string | null;
   layer: number;

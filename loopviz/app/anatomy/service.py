@@ -211,7 +211,8 @@ class Anatomy:
         return self._told(lang, told, look)
 
     def distance(self, question: Any) -> str:
-        """`{look, layer, step, head, column, most, lang}`: a query head's score with a column's key by the distance between the two."""
+        """`{look, layer, step, head, column, most, lang}`: a query head's score with a column's key by the distance between the two,
+        from 0 to `most`; of more than are told at a time, those around the run's own."""
         asked = read(question, contract.AskDistance)
         look, lang = self._look(asked), pick_language(asked.get("lang"))
         if look is None or look.token is None:
@@ -219,10 +220,11 @@ class Anatomy:
         layer, step, head, column = (asked.get(name, 0) for name in ("layer", "step", "head", "column"))
         if (no := self._absent(look, layer, (step,), lang)) is not None:
             return no
-        most = min(max(asked.get("most", 64), 1), self.room.profile.distances)
+        most, many = max(asked.get("most", 64), 1), self.room.profile.distances
 
         def told(token: Any) -> dict[str, Any]:
-            return {"kind": "distance", "scores": pack(token.distances(layer, step, head, column, most))}
+            found = token.distances(layer, step, head, column, most, many)
+            return {"kind": "distance", "from": found.first, "scores": pack(found.scores)}
 
         return self._told(lang, told, look)
 

@@ -124,8 +124,11 @@ class AnatomyBeside(TypedDict):
     stages: dict[str, Union[list[Number], None]]  # noqa: UP007
 
 
-class AnatomyDistance(TypedDict):
-    """An answer: a score at each distance from 0 on."""
+_DistanceFrom = TypedDict("_DistanceFrom", {"from": int})
+
+
+class AnatomyDistance(_DistanceFrom):
+    """An answer: a score at each distance from one on, the run's own among them."""
 
     kind: Literal["distance"]
     scores: PackedNumbers
@@ -231,7 +234,7 @@ class AskBeside(AskLayer):
 
 
 class AskDistance(AskLayer):
-    """What would a query head score with a column's key at other distances?"""
+    """What would a query head score with a column's key at other distances, up to the most?"""
 
     head: int
     column: int

@@ -152,7 +152,9 @@ def test_two_loop_steps_distances_and_what_is_drawn_from() -> None:
     probed = Reread(model, trace).probe(5)
     one = probed.layer_run(1, 1)
     assert one is not None
-    scores = unpack(ask(anatomy, "distance", **where, head=1, column=2, most=9)["scores"])
+    told = ask(anatomy, "distance", **where, head=1, column=2, most=9)
+    scores = unpack(told["scores"])
+    assert told["from"] == 0
     positions, _ = one.columns()
     assert scores.shape == (10,)
     assert scores[5 - int(positions[2])] == pytest.approx(
@@ -161,6 +163,25 @@ def test_two_loop_steps_distances_and_what_is_drawn_from() -> None:
     drawn = ask(anatomy, "draw", look=token["look"], temperature=1.0, top_k=3, top_p=1.0, lang="en")
     assert drawn["kept"] == 3
     assert sum(chance > 0 for *_, chance in drawn["rows"]) == 3
+
+
+def test_a_score_at_the_run_s_own_distance_is_told_however_far_it_is() -> None:
+    """Of a word further than distances are told at a time, its own score was not among them."""
+    model, trace = made()
+    anatomy = served(model, trace, profile=dataclasses.replace(PUBLIC, distances=3))
+    last = len(trace) - 1
+    token = read(anatomy, token=last)
+    probed = Reread(model, trace).probe(last).layer_run(1, 1)
+    assert probed is not None
+    where = {"look": token["look"], "layer": 1, "step": 1, "lang": "en", "head": 1}
+    for column, position in enumerate(probed.columns()[0].tolist()):
+        if not probed.visible[column]:
+            continue
+        told = ask(anatomy, "distance", **where, column=column, most=last + 8)
+        scores = unpack(told["scores"])
+        assert len(scores) == 3
+        own = float(probed.scores[1, column])
+        assert scores[last - position - told["from"]] == pytest.approx(own, rel=5e-3, abs=5e-3 * abs(scores).max())
 
 
 # --- what bad input gets ----------------------------------------------------------------------------------------------------
