@@ -118,8 +118,8 @@ class Draw:
 
     Attributes:
         rows: of the likeliest tokens by the model's own logits: text, logit, its share of all at temperature 1, and its chance of being
-            drawn, 0 where it is left out.
-        kept: tokens that can be drawn, of the `vocabulary`.
+            drawn, 0 where it is left out (or below what float64 can hold).
+        kept: tokens that are not left out, of the `vocabulary`, however small their chance.
     """
 
     rows: tuple[tuple[str, float, float, float], ...]

@@ -6,11 +6,14 @@ all that was computed of it; the keys and values of what was read stay, so that 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from loopviz.checks import check_real, check_whole
+from loopviz.engine import limits
 from loopviz.engine.engine import Draw
 from loopviz.engine.pieces import TokenTexts
 from loopviz.model.cache_layer import SMALLEST_CAPACITY
@@ -146,15 +149,30 @@ class LocalToken:
             return distances(self._run(probed, layer, step), self._model.config, head, column, most, many)
 
     def draw(self, temperature: float, top_k: int, top_p: float) -> Draw:
-        """What the next token would be drawn from; ValueError for settings that are none."""
-        from loopviz.anatomy.llama import probabilities
-
+        """What the next token would be drawn from; ValueError for settings that a run does not take."""
+        check_real("temperature", temperature, limits.MIN_TEMPERATURE, limits.MAX_TEMPERATURE)
+        check_whole("top_k", top_k, 0, limits.MAX_TOP_K)
+        check_real("top_p", top_p, 0, 1, above=True)
         with self._open() as probed:
-            logits = probed.logits[None]
-        plain, kept = logits.float().softmax(-1)[0], probabilities(logits, temperature, top_k, top_p)[0]
-        ids = logits[0].float().topk(min(SHOWN, logits.shape[-1])).indices.tolist()
-        rows = [(self._texts(i), float(logits[0, i]), float(plain[i]), float(kept[i])) for i in ids]
-        return Draw(rows=tuple(rows), kept=int((kept > 0).sum()), vocabulary=logits.shape[-1])
+            logits = probed.logits.double()  # a chance far below float32's least is no chance that is left out
+        left = _left(logits, temperature, top_k, top_p)
+        plain, chances = logits.softmax(-1), left.softmax(-1)
+        ids = logits.topk(min(SHOWN, len(logits))).indices.tolist()
+        rows = [(self._texts(i), float(logits[i]), float(plain[i]), float(chances[i])) for i in ids]
+        return Draw(rows=tuple(rows), kept=int((left > -math.inf).sum()), vocabulary=len(logits))
+
+
+def _left(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+    """The logits that are drawn from, `[V]`, as `generate()` has them; what is left out is -inf."""
+    from transformers.generation import logits_process as ways
+
+    chosen: list[ways.LogitsProcessor] = [ways.TemperatureLogitsWarper(float(temperature))]
+    chosen += [ways.TopKLogitsWarper(top_k)] if top_k else []
+    chosen += [ways.TopPLogitsWarper(float(top_p))] if top_p < 1 else []  # of 1 it leaves out what it rounds to 0
+    left = logits[None]
+    for way in chosen:
+        left = way(None, left)  # no token read before counts
+    return left[0]
 
 
 def _bytes_of(probed: Probed) -> int:

@@ -60,8 +60,39 @@ def test_what_is_drawn_from_is_llama_py_s(where: str) -> None:
         assert share == pytest.approx(float(logits.softmax(-1)[place]))
         assert chance == pytest.approx(float(wanted[place]))
     assert drawn.kept == int((wanted > 0).sum()) <= 5
-    with pytest.raises(ValueError, match="temperature"):
-        token.draw(0.0, 0, 1.0)
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        ((0.0, 0, 1.0), "temperature=0"),
+        ((1e-5, 0, 1.0), "temperature=1e-05"),
+        ((float("nan"), 0, 1.0), "temperature=nan"),
+        ((1e9, 0, 1.0), "temperature=1"),
+        ((1.0, -1, 1.0), "top_k=-1"),
+        ((1.0, 0, 0.0), "top_p=0"),
+    ],
+)
+def test_what_a_run_does_not_take_is_refused_of_a_draw_too(where: str, how: tuple[Any, ...], named: str) -> None:
+    _, trace, reading = reading_of("serial", where)
+    with pytest.raises(ValueError, match=named):
+        reading.read(len(trace) - 1, threading.Event()).draw(*how)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 0.01, 0.1, 1.0])
+def test_a_chance_that_rounds_to_nothing_is_not_said_to_be_left_out(temperature: float) -> None:
+    """Only top-k and top-p leave out."""
+    _, trace, reading = reading_of("serial")
+    token = reading.read(len(trace) - 1, threading.Event())
+    drawn = token.draw(temperature, 0, 1.0)
+    assert drawn.kept == drawn.vocabulary
+    if temperature >= 0.01:
+        assert all(chance > 0 for *_, chance in drawn.rows)
+    assert token.draw(temperature, 7, 1.0).kept == 7
+    fewer = token.draw(temperature, 0, 0.9)
+    assert fewer.kept < drawn.vocabulary
+    assert sum(chance > 0 for *_, chance in fewer.rows) == min(fewer.kept, len(fewer.rows))
 
 
 @pytest.mark.parametrize("where", WHERE)
