@@ -18,7 +18,7 @@ from loopviz.app.sessions.models import ModelRefused
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
-from loopviz.engine.engine import Engine, ParityRow
+from loopviz.engine.engine import Engine, ParityNeed, ParityRow
 
 if TYPE_CHECKING:
     from loopviz.app.anatomy.service import Anatomy
@@ -119,7 +119,7 @@ class Check(Job):
 
     def prepare(self, loaded: Engine) -> None:
         """Refuse what memory does not hold, or this server does not allow, with the bytes."""
-        said = too_much(self.jobs, loaded, self.article, self.lang)
+        said = too_much(self.jobs, needs_of(loaded, self.article), self.lang)
         if said is not None:
             raise Refused(st.Problem("check", said), line=said)
 
@@ -134,15 +134,19 @@ class Check(Job):
         return self.show(run, messages(run), self.jobs.room.profile.seconds_lab, opening)
 
 
-def too_much(jobs: Jobs, loaded: Engine, article: bool, lang: str) -> str | None:
-    """Why a check is more than memory holds or the server allows, in the largest of its dtypes; None if it is not.
+def needs_of(loaded: Engine, article: bool) -> dict[str, ParityNeed]:
+    """What a check takes, by dtype.
 
     Raises:
         ValueError: the model computes what `llama.py` does not.
     """
+    return {dtype: loaded.parity_need(article, dtype) for dtype in contract.PARITY_DTYPES}
+
+
+def too_much(jobs: Jobs, needs: Mapping[str, ParityNeed], lang: str) -> str | None:
+    """Why a check is more than memory holds or the server allows, in the largest of its dtypes; None if it is not."""
     profile = jobs.room.profile
-    for dtype in contract.PARITY_DTYPES:
-        found = loaded.parity_need(article, dtype)
+    for dtype, found in needs.items():
         sizes = {"dtype": dtype, "need": bounds.size(found.need, lang)}
         if found.need > profile.work_bytes:
             return text(lang, "anatomy.check.limit", limit=bounds.size(profile.work_bytes, lang), **sizes)
@@ -163,13 +167,12 @@ def too_much(jobs: Jobs, loaded: Engine, article: bool, lang: str) -> str | None
 def need(jobs: Jobs, loaded: Engine, article: bool, lang: str) -> dict[str, Any]:
     """What a check takes, in words; or why it is refused."""
     try:
-        refused = too_much(jobs, loaded, article, lang)
-        if refused is not None:
-            return {"kind": "need", "refused": True, "text": refused}
-        found = [loaded.parity_need(article, dtype) for dtype in contract.PARITY_DTYPES]
+        needs = needs_of(loaded, article)
     except ValueError as error:
         return {"kind": "need", "refused": True, "text": jobs.room.words(error, lang)}
-    most = max(found, key=lambda one: one.need)
+    if (refused := too_much(jobs, needs, lang)) is not None:
+        return {"kind": "need", "refused": True, "text": refused}
+    most = max(needs.values(), key=lambda one: one.need)
     words = {"need": bounds.size(most.need, lang), "free": bounds.size(most.free, lang)}
-    took = bounds.duration(max(1.0, sum(one.seconds for one in found)), lang)
+    took = bounds.duration(max(1.0, sum(one.seconds for one in needs.values())), lang)
     return {"kind": "need", "refused": False, "text": text(lang, "anatomy.check.need", took=took, **words)}

@@ -234,7 +234,7 @@ class Anatomy:
         look, lang = self._look(asked), pick_language(asked.get("lang"))
         if look is None or look.token is None:
             return GONE
-        how = (float(asked.get("temperature", 1.0)), asked.get("top_k", 0), float(asked.get("top_p", 1.0)))
+        how = (asked.get("temperature", 1.0), asked.get("top_k", 0), asked.get("top_p", 1.0))
 
         def told(token: Any) -> dict[str, Any]:
             return {"kind": "draw", **dataclasses.asdict(token.draw(*how))}

@@ -22,12 +22,14 @@ from loopviz.app import contract
 from loopviz.app.anatomy.page import ARTICLE, EXPERIMENTS, data
 from loopviz.app.anatomy.recorded import recorded
 from loopviz.app.anatomy.service import Anatomy
+from loopviz.app.controls import refusal
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.profile import LOCAL, PUBLIC
 from loopviz.app.sessions.carried import CarriedRun
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, text
+from loopviz.checks import FieldError
 from loopviz.engine import StreamSettings, run
 from loopviz.engine.local import LocalEngine
 from loopviz.panels import hero
@@ -214,6 +216,16 @@ def test_a_layer_or_loop_step_outside_the_run_is_told(lang: str) -> None:
     assert answer["kind"] == "no"
     answer = ask(anatomy, "draw", look=look, temperature=0.0, top_k=0, top_p=1.0, lang=lang)
     assert answer["kind"] == "no"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("temperature", [0.0, 1e-5, 1e300, -1])
+def test_a_temperature_that_no_run_takes_is_refused_in_the_visitor_s_words(temperature: float, lang: str) -> None:
+    anatomy = served(*made())
+    look = read(anatomy)["look"]
+    answer = ask(anatomy, "draw", look=look, temperature=temperature, top_k=0, top_p=1.0, lang=lang)
+    reason = refusal.told(FieldError("temperature", temperature, "finite_from", low="0.0001", high="100"), lang)
+    assert answer == {"kind": "no", "field": "", "text": text(lang, "refused", reason=reason)}
 
 
 def test_a_run_that_is_not_kept_is_gone_and_it_is_said_what_to_do() -> None:
@@ -495,6 +507,20 @@ def test_a_check_that_is_too_large_is_refused_before_with_the_bytes(which: str, 
     last = refused(anatomy, check=which, model="tiny", lang=lang)
     assert last["text"] == need["text"]
     assert "anatomy check" in last["text"]
+
+
+def test_what_a_check_needs_is_reckoned_once_a_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    anatomy = served(*made())
+    anatomy.room.get("tiny")
+    reckon, reckoned = LocalEngine.parity_need, []
+
+    def counted(engine: LocalEngine, article: bool, dtype: str) -> Any:
+        reckoned.append(dtype)
+        return reckon(engine, article, dtype)
+
+    monkeypatch.setattr(LocalEngine, "parity_need", counted)
+    assert not ask(anatomy, "need", article=False, model="tiny", lang="en")["refused"]
+    assert reckoned == list(contract.PARITY_DTYPES)
 
 
 def test_short_memory_is_told_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
