@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import threading
-from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
 
 from loopviz.app import contract
 from loopviz.app import controls as st
@@ -15,13 +15,11 @@ from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRefused
+from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
 from loopviz.engine.engine import Engine, ParityNeed, ParityRow
-
-if TYPE_CHECKING:
-    from loopviz.app.anatomy.service import Anatomy
 
 
 class CheckRun:
@@ -91,15 +89,25 @@ def checks_of(session: str) -> str:
 
 
 class Check(Job):
-    """A check that was asked for."""
+    """A check that was asked for.
+
+    Args:
+        may_load: whether a model may be loaded without asking for what was asked.
+    """
 
     page, what = "anatomy", "check against transformers"
 
-    def __init__(self, service: Anatomy, asked: Mapping[str, Any], session: str) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        checks: Registry[CheckRun],
+        asked: Mapping[str, Any],
+        session: str,
+        may_load: Callable[[str], bool],
+    ) -> None:
         ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""
-        own = checks_of(session)
-        super().__init__(service.checks, pick_language(asked.get("lang")), own, number(asked.get("n")), ticket)
-        self.service, self.jobs, self.asked, self.model = service, service.jobs, asked, service.room.default
+        super().__init__(checks, pick_language(asked.get("lang")), checks_of(session), number(asked.get("n")), ticket)
+        self.jobs, self.asked, self.may_load, self.model = jobs, asked, may_load, jobs.room.default
         self.article = asked.get("check") == "article"
 
     def check(self) -> None:
@@ -113,7 +121,7 @@ class Check(Job):
         self.model = name
         if (words := self.jobs.room.refusal(name)) is not None:
             raise Refused(st.Problem("model", words(self.lang)))
-        if not (self.asked.get("agreed") or self.service.may_load(name, self.service.source(self.asked.get("run")))):
+        if not (self.asked.get("agreed") or self.may_load(name)):
             said = text(self.lang, "anatomy.ask_model", model=name)
             raise Refused(st.Problem("model", said), line=said)
 

@@ -129,7 +129,11 @@ class Anatomy:
         """
         asked = fitting(payload, contract.Dissect)
         if asked.get("check"):
-            return self.jobs.carry_out(Check(self, asked, session))
+
+            def may_load(name: str) -> bool:
+                return self.may_load(name, self.source(asked.get("run")))
+
+            return self.jobs.carry_out(Check(self.jobs, self.checks, asked, session, may_load))
         return self.jobs.carry_out(Dissection(self, asked, session))
 
     def free(self, source: CarriedRun) -> bool:
