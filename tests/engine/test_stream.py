@@ -205,6 +205,7 @@ def test_h1_long_prompt_cannot_be_left(kind):
             stop.set()
 
     handles = [layer.register_forward_pre_hook(begin) for layer in model.model.layers]
+    gc.collect()  # what another test left
     caches_before = sum(type(thing) is LoopCache for thing in gc.get_objects())
     settings = StreamSettings(extras=EXTRAS)
     assert list(stream(model, tiny.tokenizer(), PROMPT, settings, stop=stop)) == []
