@@ -82,7 +82,7 @@ def layer() -> dict[str, Any]:
 
 def token(number: int, steps: int = 0) -> dict[str, Any]:
     """A token that was read again, by layers that do not loop or took so many steps."""
-    agreement = {"steps": True, "states": 0.5, "norm": 0.0, "logprob": 0.0, "is_the_runs": True}
+    agreement = {"steps": True, "states": 0.5, "norm": 0.0, "logprob": 0.0, "compared": True, "is_the_runs": True}
     return {
         "kind": "token", "look": f"look{number}", "run": "recorded", "token": number, "runs": [[layer, 0 if steps else -1, step] for step in (range(1, steps + 1) if steps else [0]) for layer in (0, 1)],
         "reasons": [], "steps": [], "agreement": agreement, "each": {},
@@ -197,6 +197,20 @@ def test_focus_stays_where_it_is_used_and_keys_do_what_they_do_where_there_is_no
     assert page.evaluate("document.activeElement.value") == "1"
     assert page.get_attribute(".lv-page", "data-layer") == "0"
     assert "loop step" not in page.get_attribute(".lv-stage", "aria-label")  # the layer does not loop
+
+
+def test_the_slider_of_a_turn_goes_as_far_as_scores_are_told(page: Page) -> None:
+    """Of a key far away the server tells the scores around the run's own distance: they were drawn as if from 0 on."""
+    read(page)
+    page.evaluate("{ made.late.distance = true; made.page.go({ stage: 'rope' }); }")
+    page.wait_for_function("made.waiting.distance?.length")
+    scores = packed({"scores": np.array([0.5, 0.25, 0.125])})["scores"]
+    page.evaluate("(scores) => made.answer('distance', { kind: 'distance', from: 1, scores })", scores)
+    slider, said = page.locator(".lv-stage .lv-dial-slider"), page.locator(".lv-rope-curve + .lv-heat-key")
+    expect(said).to_have_text("distance 2: score 0.25")  # the run's
+    assert slider.evaluate("({ min, max, value }) => [min, max, value]") == ["1", "3", "2"]
+    slider.press("ArrowRight")
+    expect(said).to_have_text("distance 3: score 0.125")
 
 
 def test_a_language_chosen_and_changed_back_at_once(page: Page) -> None:

@@ -105,7 +105,7 @@ export class Rope {
     const asked = { look: look.look, layer: layer.layer, step: layer.step, lang: frame.lang, head: this.head, column, most };
     const answer = await frame.ask("distance", asked);
     if (answer?.kind !== "distance") return null;
-    return { values: [...unpack(answer.scores).data], from: /** @type {{ from?: number }} */ (answer).from ?? 0 };
+    return { values: [...unpack(answer.scores).data], from: answer.from };
   }
 
   /** @param {LayerData} layer @param {number} position */
