@@ -248,9 +248,9 @@ class Engine(Protocol):
     def parity_need(self, article: bool, dtype: str) -> ParityNeed:
         """What :meth:`parity` takes; ValueError for a model that computes what `llama.py` does not."""
 
-    def parity(self, article: bool, dtype: str) -> list[ParityRow]:
+    def parity(self, article: bool, dtype: str, stop: threading.Event) -> list[ParityRow]:
         """`llama.py` against transformers' Llama, loss and every logit: on this model as a plain Llama, or on the reproduction
-        article's configuration. This waits until it is done.
+        article's configuration. This waits until it is done, or until `stop` is set: then there are no rows.
 
         Raises:
             ValueError: it does not fit in memory, or the model computes what `llama.py` does not.

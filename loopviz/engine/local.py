@@ -160,13 +160,18 @@ class LocalEngine:
         needed, free = parity.memory(subject, kind), parity.free_memory(device)
         return ParityNeed(subject.name, needed, free, parity.seconds(subject, kind, device))
 
-    def parity(self, article: bool, dtype: str) -> list[ParityRow]:
-        """`llama.py` against transformers' Llama; raises as :func:`loopviz.anatomy.parity.compare`."""
+    def parity(self, article: bool, dtype: str, stop: threading.Event) -> list[ParityRow]:
+        """`llama.py` against transformers' Llama; raises as :func:`loopviz.anatomy.parity.compare`, but for its Interrupted."""
         import torch
 
         from loopviz.anatomy import parity
+        from loopviz.model.interrupt import Interrupted, interruptible
 
-        rows = parity.compare(self._subject(article), getattr(torch, dtype), self.model.device)
+        try:
+            with interruptible(stop):
+                rows = parity.compare(self._subject(article), getattr(torch, dtype), self.model.device)
+        except Interrupted:
+            return []
         return [
             ParityRow(
                 subject=row.subject,

@@ -44,7 +44,7 @@ class CheckRun:
         self.nbytes = 0  # weights and logits go as each dtype is done
 
     def halt(self, end: str = "stopped") -> None:
-        """End it, as `end` says, once the dtype at hand is done."""
+        """End it, as `end` says, before the next layer of a pass."""
         self.halted = self.halted or end
         self.stop.set()
 
@@ -69,7 +69,7 @@ def messages(run: CheckRun) -> Generator[str, None, None]:
         for dtype in contract.PARITY_DTYPES:
             if run.stop.is_set() or run.engine is None:
                 break
-            run.rows += run.engine.parity(run.article, dtype)
+            run.rows += run.engine.parity(run.article, dtype, run.stop)
             yield wire(run.told())
         run.finish(run.halted or "done")
         yield wire(run.told())

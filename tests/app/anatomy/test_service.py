@@ -605,6 +605,34 @@ def test_who_leaves_stops_a_check_too() -> None:
     assert len(anatomy.checks) == 0
 
 
+def test_a_check_is_stopped_in_the_middle_of_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went on to the end of a number format: half a minute of the article's configuration."""
+    from loopviz.anatomy import parity
+
+    anatomy = served(*made())
+    anatomy.room.get("tiny")
+    build, layers = parity.build, 0
+    question = asked(check="model", model="tiny")
+
+    def count(*_: Any) -> None:
+        nonlocal layers
+        layers += 1
+        if layers == 3:
+            anatomy.stop(json.dumps({"ticket": question["ticket"]}))
+
+    def watched(*given: Any) -> Any:
+        models = build(*given)
+        for model in models:
+            for layer in model.model.layers:
+                layer.register_forward_hook(count)
+        return models
+
+    monkeypatch.setattr(parity, "build", watched)
+    last = said(anatomy.run(question, "me"))[-1]
+    assert (last["end"], last["rows"]) == ("stopped", [])
+    assert layers == 3
+
+
 def test_every_cause_is_worded() -> None:
     from loopviz.anatomy.parity import CAUSES
 
