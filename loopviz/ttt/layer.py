@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from .chunk import Chunk
 from .configuration import TTTConfig
 from .conv import causal_conv, convolve
 from .inner_model import NAMES, Theta, gelu, shapes
-from .inner_step import Carry, MiniBatch, step
+from .inner_step import Carry, DualPart, MiniBatch, dual_part, step
 from .norm_loss import EPS, HeadNorm
 from .scan import scan
 
@@ -87,17 +88,27 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation).flatten(-2)
 
 
+def _plain(device: str) -> AbstractContextManager[None]:
+    """Inside, nothing is cast to a smaller type behind our back."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
 class TTTLayer(nn.Module):
     """Test-time training as a layer: one inner model a head learns to say v − k of k, and is asked q.
 
     Args:
         config: of the model; its `ttt_layer_type` is the inner model's kind.
+
+    Attributes:
+        names: the inner model's parameters, in order.
     """
 
     def __init__(self, config: TTTConfig) -> None:
         super().__init__()
-        self.config = config
         C, H, D = config.hidden_size, config.num_attention_heads, config.head_dim
+        # Asked in every pass, and a configuration's own attributes take longer than some of the arithmetic.
+        self.head_dim, self.base_rate, self.group_size = D, config.ttt_base_lr / D, config.scan_checkpoint_group_size
+        self.share_qk, self.use_gate, self.names = config.share_qk, config.use_gate, NAMES[config.ttt_layer_type]
         self.q_proj = nn.Linear(C, C, bias=False)
         if config.share_qk:
             self.conv_q, self.conv_k = causal_conv(config), causal_conv(config)
@@ -125,11 +136,6 @@ class TTTLayer(nn.Module):
             init.zeros_(value)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The inner model's parameters, in order."""
-        return NAMES[self.config.ttt_layer_type]
-
-    @property
     def inner_dtype(self) -> torch.dtype:
         """What the inner loop computes in: float32 at least, whatever the weights are stored in."""
         return torch.promote_types(self.ttt_norm_weight.dtype, torch.float32)
@@ -155,7 +161,7 @@ class TTTLayer(nn.Module):
         dtype = self.inner_dtype
         weight, bias = self.learnable_ttt_lr_weight[:, 0].to(dtype), self.learnable_ttt_lr_bias[:, 0].to(dtype)
         rate = torch.sigmoid(F.linear(x.to(dtype), weight, bias)).transpose(1, 2)
-        return rate * (self.config.ttt_base_lr / self.config.head_dim)
+        return rate * self.base_rate
 
     def forward(
         self,
@@ -183,7 +189,7 @@ class TTTLayer(nn.Module):
             Output `[B, P, C]`, the state, and what entered; the last two where they are wanted.
         """
         query, keys, values, convs = self._project(x, chunk, state)
-        with torch.autocast(x.device.type, enabled=False):
+        with _plain(x.device.type):
             lr = self.learning_rate(x)
             if lr_scale is not None:
                 lr = lr * lr_scale[:, None].to(lr.dtype)
@@ -191,7 +197,7 @@ class TTTLayer(nn.Module):
             z = chunk.from_grid(z).transpose(1, 2).flatten(2)  # [B, P, C]
             weight, bias = self.post_norm.weight.to(z.dtype), self.post_norm.bias.to(z.dtype)
             z = F.layer_norm(z, z.shape[-1:], weight, bias, EPS).to(x.dtype)
-        if self.config.use_gate:
+        if self.use_gate:
             z = gelu(self.g_proj(x)) * z
         return self.o_proj(z), self._state(carry, convs, len(x)) if keep else None, inner
 
@@ -199,7 +205,7 @@ class TTTLayer(nn.Module):
         self, x: Tensor, chunk: Chunk, state: LayerState | None
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Query, keys and values, `[B, P, C]`, and the convolutions' last inputs."""
-        if not self.config.share_qk:
+        if not self.share_qk:
             return self.q_proj(x), self.k_proj(x), self.v_proj(x), {}
         both, last = self.q_proj(x), {} if state is None else state.convs
         query, after_q = convolve(self.conv_q, both, last.get("ttt_conv_q"), chunk.counts)
@@ -217,7 +223,7 @@ class TTTLayer(nn.Module):
         watched: bool,
     ) -> tuple[Tensor, Carry, Inner | None]:
         """The inner loop over the grid: output `[B, H, G, D]`, what comes after it, what entered it."""
-        B, D, dtype = len(lr), self.config.head_dim, self.inner_dtype
+        B, D, dtype = len(lr), self.head_dim, self.inner_dtype
         query, keys, values = (
             chunk.to_grid(each.to(dtype).unflatten(-1, (-1, D)).transpose(1, 2)) for each in projected
         )
@@ -235,7 +241,7 @@ class TTTLayer(nn.Module):
                 inner.steps.append((carry, part))
             return step(carry, part, gain_squared)
 
-        group = 0 if watched else self.config.scan_checkpoint_group_size
+        group = 0 if watched else self.group_size
         carry, read = scan(one, self._carry(state, B, chunk), parts, group)
         z = query + norm(torch.cat(read, dim=1)).unflatten(0, (B, -1))
         return z, carry, inner if watched else None
@@ -278,14 +284,15 @@ def mini_batches(inner: Inner, chunk: Chunk, last_scale: Tensor, keep: bool) -> 
         scale = scale.repeat_interleave(H, dim=0)
     made: list[MiniBatch] = []
     for n, width, columns in _runs(chunk):
-        cut = [each[:, columns].unflatten(1, (n, width)) for each in (query, keys, pull, scale, lr)]
-        q, k, _, s, rate = cut
-        eta = (s * rate.transpose(-1, -2)).tril()
-        reads = torch.addcmul(eta, eta, q @ k.transpose(-1, -2))
-        q, k, p, s, rate, eta, reads = (each.unbind(1) for each in (*cut, eta, reads))
+        cut = [each[:, columns].unflatten(1, (n, width)) for each in (query, keys, pull, lr, scale)]
+        q, k, p, rates, s = (each.unbind(1) for each in cut)
+        duals: list[DualPart | None] = [None] * n
+        if width > 1:
+            shared = dual_part(cut[0], cut[1], cut[3], cut[4], last_scale)
+            duals = [DualPart(*each) for each in zip(*(value.unbind(1) for value in shared), strict=True)]
         for j in range(n):
             closing = _closing(chunk, len(made), keep, H, lr)
-            made.append(MiniBatch(q[j], k[j], p[j], s[j], eta[j], reads[j], rate[j], last_scale, closing))
+            made.append(MiniBatch(q[j], k[j], p[j], rates[j], s[j], closing, duals[j], last_scale))
     return made
 
 

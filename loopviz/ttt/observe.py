@@ -117,11 +117,13 @@ class InnerStep:
 
     def dual_matrices(self) -> list[DualMatrix]:
         """η ⊙ tril(X_Q X_Kᵀ) of every mini-batch of the pass."""
-        B, tokens = len(self._inner.lr), self._chunk.tokens()
-        return [
-            DualMatrix(tokens[:, part.start : part.stop], (made.reads - made.eta).detach().unflatten(0, (B, -1)))
-            for part, (_, made) in zip(self._chunk.parts, self._inner.steps, strict=True)
-        ]
+        B, tokens, found = len(self._inner.lr), self._chunk.tokens(), []
+        with torch.no_grad():
+            for part, (_, made) in zip(self._chunk.parts, self._inner.steps, strict=True):
+                scores = made.query @ made.keys.transpose(1, 2)
+                values = (made.scale * made.lr.transpose(1, 2) * scores).tril()
+                found.append(DualMatrix(tokens[:, part.start : part.stop], values.unflatten(0, (B, -1))))
+        return found
 
     @cached_property
     def _by_token(self) -> _Curves:

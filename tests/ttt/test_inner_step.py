@@ -5,9 +5,20 @@ from itertools import pairwise
 import pytest
 import torch
 
-from loopviz.ttt.inner_model import NAMES, read, shapes
-from loopviz.ttt.inner_step import Carry, MiniBatch, dual, primal, step
+from loopviz.ttt.inner_model import NAMES, gradients, read, shapes
+from loopviz.ttt.inner_step import (
+    Carry,
+    MiniBatch,
+    dual,
+    dual_part,
+    primal,
+    step,
+    sums_by_token,
+    weights_by_token,
+)
 from loopviz.ttt.norm_loss import HeadNorm, loss
+
+from .tiny import build, ids
 
 N, M, D = 3, 6, 4
 EXACT = {"rtol": 0, "atol": 1e-11}
@@ -24,10 +35,9 @@ def given(kind: str):
 
 def part(given, start: int, stop: int, closing) -> MiniBatch:
     _, query, keys, target, norm, lr, scale = given
-    q, k, p, rate = (each[:, start:stop] for each in (query, keys, norm.pull(target), lr))
-    s = scale[:, start:stop]
-    eta = (s * rate.transpose(1, 2)).tril()
-    return MiniBatch(q, k, p, s, eta, eta * (1 + q @ k.transpose(1, 2)), rate, scale[0, -1, 0], closing)
+    q, k, p, rate, s = (each[:, start:stop] for each in (query, keys, norm.pull(target), lr, scale))
+    last = scale[0, -1, 0]
+    return MiniBatch(q, k, p, rate, s, closing, dual_part(q, k, rate, s, last), last)
 
 
 def one_by_one(given):
@@ -85,15 +95,30 @@ def test_rows_that_close_here_write_and_the_others_hand_on(kind, form):
         assert not carry.sums[index][[0, 2]].any()
 
 
-def test_one_token_takes_the_primal_form_and_several_the_dual(monkeypatch):
+@pytest.mark.parametrize("kind", NAMES)
+def test_all_tokens_weights_at_once_are_those_of_the_primal_form(kind):
+    data = given(kind)
+    carry = primal(Carry(data[0], None), part(data, 0, 2, False), data[4].gain.square())[0]
+    rest, square = part(data, 2, M, False), data[4].gain.square()
+    found = gradients(carry.theta, rest.keys, rest.pull, square)
+    theta = weights_by_token(carry, rest, sums_by_token(carry, rest, found))
+    expected, last, _ = one_by_one(data)
+    torch.testing.assert_close(read(theta, rest.query.unsqueeze(-2)).squeeze(-2), expected[:, 2:], **EXACT)
+    for mine, other in zip(theta, last, strict=True):
+        torch.testing.assert_close(mine[:, -1], other, **EXACT)
+
+
+def test_one_token_takes_the_primal_form_and_several_the_dual(monkeypatch, no_gradients):
     from loopviz.ttt import inner_step
 
-    data, taken = given("linear"), []
-    for name in ("dual", "primal"):
-        monkeypatch.setattr(inner_step, name, lambda *args, name=name: taken.append(name))
-    step(Carry(data[0], None), part(data, 0, 1, False), data[4].gain.square())
-    step(Carry(data[0], None), part(data, 0, 2, False), data[4].gain.square())
-    assert taken == ["primal", "dual"]
+    model, taken = build(num_hidden_layers=1), []
+    for name, function in (("dual", dual), ("primal", primal)):
+        note = lambda *args, name=name, function=function: taken.append(name) or function(*args)  # noqa: E731
+        monkeypatch.setattr(inner_step, name, note)
+    for n, expected in ((1, ["primal"]), (2, ["dual"]), (4, ["dual"]), (5, ["dual", "primal"])):
+        taken.clear()
+        model(ids(n))
+        assert taken == expected
 
 
 def test_where_nobody_asks_what_comes_after_nothing_is_computed_for_it():
