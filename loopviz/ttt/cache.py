@@ -32,13 +32,13 @@ class TTTCacheLayer(CacheLayerMixin):
 
     Attributes:
         state: `None` before the first pass.
-        source: the TTT layer whose W_0 that is; `None` before the first pass.
+        start: W_0 by name, the model's own parameters; `None` before the first pass.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.state: LayerState | None = None
-        self.source: TTTLayer | None = None
+        self.start: dict[str, Tensor] | None = None
 
     def _change(self, change: Callable[[Tensor], Tensor]) -> None:
         """Every tensor of the state, by row, becomes another."""
@@ -94,11 +94,13 @@ class TTTCache(Cache):
         inner_lr_scale: factor on the inner learning rate of the tokens to come; 0: nothing is learned from them.
 
     Raises:
-        ValueError: `batch_size` is no whole number >= 1.
+        ValueError: no TTT model; `batch_size` is no whole number >= 1.
     """
 
     def __init__(self, model: Any, batch_size: int | None = None) -> None:
-        config = model if isinstance(model, TTTConfig) else model.config
+        config = getattr(model, "config", model)
+        if not isinstance(config, TTTConfig):
+            raise ValueError(f"TTTCache({type(model).__name__}): give the TTT model it is for, or its TTTConfig")
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(
                 f"batch_size={batch_size!r}: must be a whole number >= 1, or None for that of the first pass"
@@ -139,9 +141,9 @@ class TTTCache(Cache):
         chosen = [self.layers[index] for index in _numbers("layers", layers, len(self.layers))]
         for layer in chosen:
             state = layer.state
-            if state is None or layer.source is None or not picked:
+            if state is None or not picked:
                 continue
-            start = layer.source.start()
+            start = layer.start
             weights = {name: _with_rows(value, picked, start[name]) for name, value in state.weights.items()}
             sums = state.sums and {name: _with_rows(value, picked, 0) for name, value in state.sums.items()}
             layer.state = LayerState(weights, sums, state.convs)
@@ -166,7 +168,7 @@ class TTTCache(Cache):
                 "new cache, or choose its rows (batch_select_indices, batch_repeat_interleave)"
             )
         for held, layer in zip(self.layers, layers, strict=True):
-            if held.state is not None and not _same_start(held.source, layer):
+            if held.state is not None and not _same_start(held.start, layer):
                 raise ValueError(
                     "past_key_values: this cache was filled by a model with other weights; give every model a cache of its "
                     "own, TTTCache(model)"
@@ -184,7 +186,7 @@ class TTTCache(Cache):
             columns: of the pass, with padding.
         """
         for held, state, layer in zip(self.layers, states, layers, strict=True):
-            held.state, held.source = state, layer
+            held.state, held.start = state, {name: getattr(layer, name) for name in layer.names}
         before = self.lengths or [0] * len(counts)
         self.lengths = [length + count for length, count in zip(before, counts, strict=True)]
         self.seqlen_offset += columns
@@ -260,25 +262,23 @@ class TTTCache(Cache):
         self.lengths = torch.tensor(self.lengths)[indices.cpu()].tolist()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TTTCache:
-        """A state of its own, of the same model: the layers are not copied."""
+        """A state of its own, of the same model: W_0 is not copied."""
         twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__)
         twin.lengths, twin.layers = list(self.lengths), []
         for layer in self.layers:
             copied = TTTCacheLayer()
-            copied.state, copied.source = layer.state, layer.source
+            copied.state, copied.start = layer.state, layer.start
             copied._change(Tensor.clone)
             twin.layers.append(copied)
         return twin
 
 
-def _same_start(one: TTTLayer | None, other: TTTLayer) -> bool:
-    """Whether two layers begin with the same inner model: the same parameters (a view's), or equal ones (another process)."""
-    if one is None or one is other:
-        return one is not None
+def _same_start(start: dict[str, Tensor], layer: TTTLayer) -> bool:
+    """Whether a layer begins with this W_0: the same parameters (a view's), or equal ones (of a copy, or another process)."""
     return all(
-        mine is yours or (mine.device == yours.device and torch.equal(mine, yours))
-        for mine, yours in ((getattr(one, name), getattr(other, name)) for name in other.names)
+        value is (own := getattr(layer, name)) or (value.device == own.device and torch.equal(value, own))
+        for name, value in start.items()
     )
 
 

@@ -249,7 +249,8 @@ class TTTLayer(nn.Module):
     def _carry(self, state: LayerState | None, B: int, chunk: Chunk) -> Carry:
         """The inner models where the pass begins, `N = B * H` of each."""
         if state is None:
-            return Carry(tuple(w.expand(B, *w.shape).flatten(0, 1) for w in self.start().values()), None)
+            # Copied for one row too: a state that is the parameters themselves would let whoever writes into it change them.
+            return Carry(tuple(w.repeat(B, 1, 1) for w in self.start().values()), None)
         sums = state.sums if chunk.begun else None
         return Carry(
             tuple(state.weights[name].flatten(0, 1) for name in self.names),

@@ -1,6 +1,7 @@
 """TTTCache: what it holds, rows chosen and repeated, forgetting, steering, and caches of another model."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -102,6 +103,28 @@ def test_a_copy_goes_on_by_itself_and_belongs_to_the_same_model():
     model(ids(3, rows=3), past_key_values=twin)
     assert not same(cache, twin)
     assert cache.lengths == [6, 6, 6]
+
+
+def test_it_goes_to_another_process_and_is_still_the_models():
+    model = build(**ALL_ON)
+    cache = filled(model)
+    twin = pickle.loads(pickle.dumps(cache))
+    assert same(cache, twin)
+    more = ids(3, rows=3)
+    assert torch.equal(model(more, past_key_values=twin).logits, model(more, past_key_values=cache).logits)
+    twin.forget()
+    assert torch.equal(twin.ttt_params_dict["W1_states"][0][0], model.model.ttt_layers[0].W1)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_writing_into_a_state_does_not_change_the_model(rows):
+    model = build()
+    cache, layer = filled(model, 2, rows), model.model.ttt_layers[0]
+    before = layer.W1.clone()
+    cache.ttt_params_dict["W1_states"][0].zero_()
+    cache.forget()
+    cache.ttt_params_dict["W1_states"][0].zero_()
+    assert torch.equal(layer.W1, before)
 
 
 def test_reset_is_as_new():
@@ -237,6 +260,11 @@ def test_published_defect_a_cache_of_another_batch_size(fill):
 def test_a_batch_size_that_is_none_is_refused(size):
     with pytest.raises(ValueError, match="must be a whole number >= 1"):
         TTTCache(build(), batch_size=size)
+
+
+def test_what_is_no_ttt_model_has_no_such_cache():
+    with pytest.raises(ValueError, match=r"^TTTCache\(int\): give the TTT model it is for, or its TTTConfig"):
+        TTTCache(3)
 
 
 def test_it_holds_no_keys_and_values():

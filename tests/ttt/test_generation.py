@@ -121,6 +121,15 @@ def test_it_goes_on_where_a_cache_is(fields):
         assert torch.equal(found, by_hand(model, tokens))
 
 
+@kinds
+def test_the_prompt_in_pieces_or_as_embeddings_is_the_prompt(fields):
+    model, tokens = build(dtype=torch.double, **fields), ids(11, rows=2)
+    expected = model.generate(tokens, do_sample=False, **NEW)
+    assert torch.equal(model.generate(tokens, do_sample=False, prefill_chunk_size=5, **NEW), expected)
+    embeds = model.model.embed_tokens(tokens)
+    assert torch.equal(model.generate(inputs_embeds=embeds, do_sample=False, **NEW), expected[:, 11:])
+
+
 def test_caches_and_ways_that_cannot_be_are_refused_by_name():
     model = build()
     with pytest.raises(

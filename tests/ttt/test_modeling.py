@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import threading
 
 import pytest
@@ -359,6 +360,13 @@ def test_an_inner_loss_that_is_no_number_says_where_and_when_and_keeps_nothing(f
     )
 
 
+def test_an_inner_loss_error_goes_to_another_process():
+    error = InnerLossError(0, 1, 2, 3, 4, float("nan"), broken=False)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is InnerLossError
+    assert (str(again), again.layer, again.head, again.row, again.token, again.position) == (str(error), 0, 1, 2, 3, 4)
+
+
 def test_broken_weights_before_a_layer_are_not_blamed_on_its_inner_steps(no_gradients):
     model = build()
     model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
@@ -371,6 +379,13 @@ def test_numbers_that_break_after_the_inner_loop_are_not_its_fault(no_gradients)
     model = build(num_hidden_layers=1)
     model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
     assert not torch.isfinite(model(ids(5)).logits).all()
+
+
+def test_a_long_pass_that_may_be_stopped_is_the_same(no_gradients):
+    model, tokens = build(ttt_layer_type="mlp"), ids(300)
+    with interruptible(threading.Event()):
+        found = model(tokens).logits
+    assert torch.equal(found, model(tokens).logits)
 
 
 def test_a_stop_inside_a_pass_leaves_the_cache_as_it_was(no_gradients):
