@@ -5,6 +5,8 @@
     loaded.start(request)           a run: its Meta, its Frames, a wheel and a brake
     loaded.read_again(trace)        a finished run's tokens read again: all that a layer computed for one of them
 
+A TTT model's engine (:class:`TTTEngine`) has a description, runs, and a steering of its own.
+
 An engine is of one model, and whoever holds it keeps the model. :class:`loopviz.engine.local.LocalEngine` is that of a model
 in this process; another process, or a cluster, is reached by the same methods, for nothing of a model passes them: a
 :class:`Request`, a :class:`Description`, a refusal and a Frame can be pickled, and can be written as JSON.
@@ -15,7 +17,7 @@ Importing this needs no torch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from loopviz.model.block import LoopBlock
     from loopviz.model.checkpoints.errors import Note
     from loopviz.trace import Frame, Trace
+    from loopviz.trace.schema import TTTChange
 
 
 @dataclass(frozen=True)
@@ -278,6 +281,88 @@ class Engine(Protocol):
 
     def unread_share(self, prompt: str) -> tuple[str, float] | None:
         """What of a prompt the tokenizer has no words for (:func:`loopviz.engine.prompt_words.unread_share`)."""
+
+
+@dataclass(frozen=True)
+class TTTDescription:
+    """A TTT model as plain data.
+
+    Attributes:
+        name: what was asked for.
+        layers, heads, mini_batch: L, H and M.
+        kind: of the inner model: "linear" or "mlp".
+        parameters: how many.
+        most_tokens: that a run may read.
+        most_lr_scale: the largest factor on the inner learning rate.
+    """
+
+    name: str
+    layers: int
+    heads: int
+    mini_batch: int
+    kind: str
+    parameters: int
+    most_tokens: int
+    most_lr_scale: float
+
+
+@dataclass(frozen=True)
+class TTTRequest:
+    """A run of a TTT model that is asked for.
+
+    Attributes:
+        prompt: text.
+        settings: fields of `StreamSettings`.
+        inner_lr_scale: factor on the inner learning rate; 0: nothing is learned.
+        name: what the run's Meta calls the model; "": what it was loaded as.
+    """
+
+    prompt: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    inner_lr_scale: float = 1.0
+    name: str = ""
+
+
+class TTTEngine(Protocol):
+    """A TTT model, to be described and run. Its methods may be called from any thread."""
+
+    @property
+    def name(self) -> str:
+        """What was asked for."""
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers, L."""
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that keeping it takes."""
+
+    def describe(self) -> TTTDescription:
+        """What the model is."""
+
+    def start(self, request: TTTRequest, stop: threading.Event | None = None) -> Handle:
+        """Begin a run, whose Frames have what the inner loops did. `Handle.steer(forget=True, inner_lr_scale=0.5)` changes it.
+
+        Raises:
+            ValueError: here, not at the first Frame: settings or a prompt that are refused. At a Frame, where an inner loss is
+                no number any more.
+        """
+
+    def read_under(self, trace: Trace, changes: Sequence[TTTChange], stop: threading.Event) -> list[float]:
+        """Log-probability of every token of a run's text, from the second on, when it is read with other changes.
+
+        Raises:
+            ValueError: an inner loss is no number any more.
+            Interrupted: once `stop` is set.
+        """
+
+    def kv_beside(self) -> list[tuple[str, float]]:
+        """Bytes of keys and values that models which come along keep of one token, by their configurations."""
 
 
 @dataclass(frozen=True)

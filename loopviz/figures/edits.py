@@ -116,3 +116,27 @@ def _plain(value: Any) -> Any:
 def figure_json(figure: go.Figure) -> dict[str, Any]:
     """``figure`` as plain JSON data, the form Ops apply to. TypeError when it holds arrays of another kind."""
     return _plain(figure.to_plotly_json())
+
+
+def differences(before: Any, after: Any, path: Path = ()) -> list[Op]:
+    """Ops that turn one figure's JSON into another: what is new at a list's end is appended, all else that changed is set.
+
+    For figures whose data grow and whose words change; `apply(before, differences(before, after)) == after`.
+    """
+    if type(before) is type(after) and before == after:
+        return []
+    if isinstance(before, dict) and isinstance(after, dict) and before.keys() <= after.keys():
+        found = [op for key in before for op in differences(before[key], after[key], (*path, key))]
+        return found + [put((*path, key), after[key]) for key in after if key not in before]
+    if path and isinstance(before, list) and isinstance(after, list) and before and after[: len(before)] == before:
+        return [append(path, after[len(before) :])]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after) and _holders(before):
+        return [op for i, old in enumerate(before) for op in differences(old, after[i], (*path, i))]
+    if not path:
+        raise ValueError("differences: a figure is a dict, and keeps its keys")
+    return [put(path, after)]
+
+
+def _holders(values: list[Any]) -> bool:
+    """Whether a list is of traces, shapes, annotations: edited one by one."""
+    return bool(values) and all(isinstance(value, dict) for value in values)

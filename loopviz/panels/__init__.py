@@ -45,8 +45,9 @@ from loopviz.panels.kit.follower import passing
 # What the panels of a page are about: tabs, in this order; a page opens on the first. Their words: ``live.group.<name>``.
 GROUPS = ("thinking", "words", "memory", "cost")
 TEXT_KEYS = ("title", "question", "how", "formula", "units", "source", "cost", "no_data")
-# What panels are built with, and what a page says of one word above them; every other folder here holds panels.
-_NO_PANELS = ("kit", "hero")
+# What panels are built with, what a page says of one word above them, and the panels of TTT runs, which are a list of their
+# own; every other folder here holds panels.
+_NO_PANELS = ("kit", "hero", "ttt")
 
 
 def _check(module: ModuleType) -> ModuleType:

@@ -68,6 +68,10 @@ def dumps(trace: Trace) -> bytes:
     import pyarrow.parquet as pq
     from safetensors.numpy import save
 
+    if "ttt" in trace.meta:
+        raise ValueError(
+            "trace: a run of a TTT model cannot be kept as a file yet; keep its numbers (Trace.frames) as JSON"
+        )
     check_meta(trace.meta)
     if json.loads(json.dumps(trace.meta, allow_nan=False)) != trace.meta:
         raise ValueError("meta: not plain JSON data (a tuple, or a key that is no string)")

@@ -1,4 +1,4 @@
-"""Arrays as text: base64 of float16 little-endian, so that a Frame stays plain JSON-able data and small."""
+"""Arrays as text: base64 of float16 or float32, little-endian, so that a Frame stays plain JSON-able data and small."""
 
 from __future__ import annotations
 
@@ -25,6 +25,26 @@ def encode_floats(values: Any) -> str:
 def decode_floats(text: str, columns: int) -> np.ndarray:
     """Undo :func:`encode_floats`: float16 ``[rows, columns]``. ValueError when the length does not fit."""
     flat = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2")
+    if columns < 1 or flat.size % columns:
+        raise ValueError(f"{flat.size} packed numbers do not make rows of {columns}")
+    return flat.reshape(-1, columns)
+
+
+def encode_singles(values: Any) -> str:
+    """Pack ``values`` (array-like) as float32: what is to be read back to more than three digits.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    single = np.ascontiguousarray(values, dtype="<f4")
+    if not np.isfinite(single).all():
+        raise ValueError("a number that is not finite cannot be packed")
+    return base64.b64encode(single.tobytes()).decode("ascii")
+
+
+def decode_singles(text: str, columns: int) -> np.ndarray:
+    """Undo :func:`encode_singles`: float32 ``[rows, columns]``. ValueError when the length does not fit."""
+    flat = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
     if columns < 1 or flat.size % columns:
         raise ValueError(f"{flat.size} packed numbers do not make rows of {columns}")
     return flat.reshape(-1, columns)

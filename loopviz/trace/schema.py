@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Union
 
 from loopviz.loop_fields import NEWEST, BlockSettings
 from loopviz.trace.packed import decode_floats as decode_floats  # offered here too: a Frame's reader needs them
+from loopviz.trace.packed import decode_singles as decode_singles
 from loopviz.trace.packed import decode_states as decode_states
 from loopviz.trace.packed import encode_floats as encode_floats
+from loopviz.trace.packed import encode_singles as encode_singles
 from loopviz.trace.packed import encode_states as encode_states
 from loopviz.trace.typed import check_type
 
@@ -140,7 +142,32 @@ class Memory(TypedDict):
     device: Union[int, None]  # noqa: UP007  # allocated on the model's GPU; None without one
 
 
-class Frame(TypedDict):
+class TTTFrame(TypedDict):
+    """What the inner loops of a TTT model did with one token (:mod:`loopviz.trace.recording.ttt`).
+
+    Packed: read with ``decode_singles(text, columns)``, the rows are layer after layer, head after head; ``held`` with
+    ``decode_floats``. W_t are the inner model's weights after this token, W_0 those before the first.
+    """
+
+    slot: int  # i, the token's place in its mini-batch
+    loss_before: str  # [L * H, 1]: inner loss under the weights its mini-batch began with
+    loss_after: str  # [L * H, 1]: under its own, W_t
+    loss_start: str  # [L * H, 1]: under W_0
+    drift: str  # [L * H, 1]: |W_t - W_0|, of all the inner model's parameters
+    lr: str  # [L * H, 1]: inner learning rate, steering included
+    # [L * H, i + 1]: its row of the dual form's matrix, s_i lr_j q_i k_j for the tokens j of its mini-batch up to itself;
+    # 0 for those that were forgotten since
+    reads: str
+    held: str  # [L * H, n]: inner loss under W_t of the last n <= ages tokens, this one the last
+
+
+class _OfTTT(TypedDict, total=False):
+    """Left out of a model's frames that is no TTT model."""
+
+    ttt: TTTFrame
+
+
+class Frame(_OfTTT):
     """Everything one token adds to a Trace."""
 
     version: Version
@@ -204,7 +231,38 @@ class _Provenance(TypedDict, total=False):
     provenance: dict[str, str]  # weights (sha256), device, dtype: :mod:`loopviz.engine.provenance`
 
 
-class Meta(_Changes, _Provenance):
+class TTTChange(TypedDict):
+    """What was changed of a TTT run between two passes."""
+
+    index: int  # position of the first token read under it
+    forget: bool  # the inner models were set back to W_0
+    inner_lr_scale: float  # factor on the inner learning rate from then on
+
+
+class TTTMeta(TypedDict):
+    """A TTT model, and what was changed while it ran."""
+
+    layers: int
+    heads: int
+    mini_batch: int  # M
+    kind: str  # of the inner model: linear or mlp
+    base_lr: float
+    scales: list[list[float]]  # [L][M]: token scale of every slot, as it was learned
+    start_norm: list[list[float]]  # [L][H]: |W_0|
+    ages: int  # tokens whose reconstruction is recorded at a time, at most
+    state_bytes: int  # what the model keeps between passes, however much it has read
+    kv_beside: dict[str, float]  # bytes of keys and values that other models keep of one token, by their names
+    inner_lr_scale: float  # factor on the inner learning rate as the run began
+    changes: list[TTTChange]  # in order; it grows while the run is made
+
+
+class _MetaOfTTT(TypedDict, total=False):
+    """Left out of a model's runs that is no TTT model."""
+
+    ttt: TTTMeta
+
+
+class Meta(_Changes, _Provenance, _MetaOfTTT):
     """What the whole run was: model, prompt, settings (those it began with)."""
 
     version: Version
@@ -231,11 +289,24 @@ def check_frame(frame: Mapping[str, Any], hidden: int | None = None) -> None:
         raise ValueError("kv.slots: a layer without slots")
     if len(set(map(len, (frame[name] for name in NEXT_LISTS)))) != 1:
         raise ValueError(f"{', '.join(NEXT_LISTS)}: lists of different lengths")
+    if "ttt" in frame:
+        _check_ttt(frame["ttt"], frame["index"])
     for i, block in enumerate(frame["blocks"]):
         try:
             _check_block(block, frame, hidden)
         except ValueError as error:
             raise ValueError(f"blocks[{i}].{error}") from error
+
+
+def _check_ttt(found: TTTFrame, index: int) -> None:
+    """The lengths of a token's TTT numbers; ValueError names the column."""
+    rows = len(decode_singles(found["drift"], 1))
+    for name in ("loss_before", "loss_after", "loss_start", "lr"):
+        _expect(f"ttt.{name}", "numbers", len(decode_singles(found[name], 1)), rows)
+    _expect("ttt.reads", "rows", len(decode_singles(found["reads"], found["slot"] + 1)), rows)
+    held = decode_floats(found["held"], 1)
+    if not rows or len(held) % rows or not 0 < len(held) // rows <= index + 1:
+        raise ValueError(f"ttt.held: {len(held)} numbers for {rows} heads of all layers and {index + 1} tokens")
 
 
 def _check_block(block: BlockFrame, frame: Mapping[str, Any], hidden: int | None) -> None:

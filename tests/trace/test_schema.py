@@ -22,6 +22,8 @@ from loopviz.trace.schema import (
     Parts,
     Shape,
     StepColumns,
+    TTTFrame,
+    TTTMeta,
     decode_floats,
 )
 from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
@@ -30,7 +32,7 @@ from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 FRAME_KEYS = {
     4: {
         Frame: "version index phase token_id text next_id next_text next_logprob next_topk_ids next_topk_logprobs "
-        "next_topk_texts pass_tokens pass_ms wall_ms parts memory blocks kv finish",
+        "next_topk_texts pass_tokens pass_ms wall_ms parts memory blocks kv finish ttt",
         BlockFrame: "block layers n_steps stop_reason layers_run steps states key_cosine attention",
         StepColumns: "cosine kl rel_delta norm entropy rank topk_ids topk_logprobs topk_texts ms exit_rank exit_logprob exit_topk_ids "
         "exit_topk_logprobs exit_topk_texts",
@@ -40,16 +42,22 @@ FRAME_KEYS = {
         Parts: "prelude block coda head recording",
         Memory: "process device",
         Shape: "layers hidden heads kv_heads head_dim itemsize vocab",
+        TTTFrame: "slot loss_before loss_after loss_start drift lr reads held",
+        TTTMeta: "layers heads mini_batch kind base_lr scales start_norm ages state_bytes kv_beside inner_lr_scale changes",
         # changes: of a run whose loop was changed while it ran; provenance: where it was asked for
-        Meta: "version model prompt prompt_tokens top_k shape loop blocks settings created versions changes provenance",
+        Meta: "version model prompt prompt_tokens top_k shape loop blocks settings created versions changes provenance ttt",
     }
 }
+
+
+# ttt: of a TTT model's run, which no file holds
+OPTIONAL = {Meta: {"changes", "provenance", "ttt"}, Frame: {"ttt"}}
 
 
 def test_key_sets_of_this_version_are_pinned():
     for kind, keys in FRAME_KEYS[SCHEMA_VERSION].items():
         assert set(get_type_hints(kind)) == set(keys.split()), kind.__name__
-        assert kind.__optional_keys__ == ({"changes", "provenance"} if kind is Meta else set()), kind.__name__
+        assert kind.__optional_keys__ == OPTIONAL.get(kind, set()), kind.__name__
 
 
 @given(traces())

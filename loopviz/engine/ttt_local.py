@@ -1,0 +1,177 @@
+"""The engine of a TTT model in this process, and how a TTT checkpoint becomes one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loopviz.engine.engine import Handle, TTTDescription, TTTRequest
+from loopviz.engine.pieces import encode_prompt
+from loopviz.engine.sampling import StreamSettings
+from loopviz.engine.work import Shape
+from loopviz.model.checkpoints.errors import CheckpointError, Note, cause
+from loopviz.model.checkpoints.find import BUNDLED_FOLDER
+from loopviz.model.checkpoints.json_files import SMALL_JSON, read_json
+from loopviz.model.checkpoints.tokenizer import load_folder_tokenizer
+
+if TYPE_CHECKING:
+    from loopviz.trace.schema import TTTChange
+    from loopviz.trace.trace import Trace
+    from loopviz.ttt import TTTForCausalLM
+
+BESIDE = ("stories-loop",)  # models that come along, whose keys and values a TTT model's state is held against
+
+
+@dataclass(frozen=True)
+class LocalTTT:
+    """A TTT model of this process, shared by all who run it: a run makes a view of its own.
+
+    Attributes:
+        name: what was asked for.
+        model: never changed.
+        tokenizer: of the model.
+    """
+
+    name: str
+    model: TTTForCausalLM
+    tokenizer: Any
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers, L."""
+        return self.model.config.num_hidden_layers
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @cached_property
+    def n_bytes(self) -> int:
+        """Bytes of its parameters."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
+    def rate(self, *, doubted: bool = False) -> None:
+        """Nobody reckons with its speed: a run is as long as its tokens, and ends by the clock."""
+
+    def describe(self) -> TTTDescription:
+        """What the model is."""
+        from loopviz.engine.ttt_stream import MOST_LR_SCALE, MOST_TOKENS
+
+        config = self.model.config
+        return TTTDescription(
+            name=self.name,
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            mini_batch=config.mini_batch_size,
+            kind=config.ttt_layer_type,
+            parameters=self.parameters,
+            most_tokens=MOST_TOKENS,
+            most_lr_scale=MOST_LR_SCALE,
+        )
+
+    def start(self, request: TTTRequest, stop: threading.Event | None = None) -> Handle:
+        """Begin a run; raises as the protocol says."""
+        from loopviz.engine.ttt_stream import MOST_TOKENS, TTTWheel, meta_of, stream_ttt
+
+        stop = threading.Event() if stop is None else stop
+        settings, wheel = StreamSettings(**request.settings), TTTWheel(request.inner_lr_scale)
+        ids = encode_prompt(self.tokenizer, request.prompt, chat=False, context=MOST_TOKENS)
+        scale = float(request.inner_lr_scale)
+        meta = meta_of(self.model, request.prompt, ids, settings, wheel, scale, request.name or self.name)
+        meta["ttt"]["kv_beside"] = dict(self.kv_beside())
+        frames = stream_ttt(self.model, self.tokenizer, ids, settings, stop, wheel, scale)
+        return Handle(meta, frames, wheel.steer, stop.set)
+
+    def read_under(self, trace: Trace, changes: Sequence[TTTChange], stop: threading.Event) -> list[float]:
+        """A run's own text under other changes; raises as :func:`loopviz.engine.ttt_stream.read_under`."""
+        from loopviz.engine.ttt_stream import read_under
+
+        ids = [frame["token_id"] for frame in trace.frames]
+        ids.append(trace.frames[-1]["next_id"])
+        return read_under(self.model, ids, changes, trace.meta["ttt"]["inner_lr_scale"], stop)
+
+    def kv_beside(self) -> list[tuple[str, float]]:
+        """Bytes of keys and values that models which come along keep of one token, by their configurations alone."""
+        from loopviz.model.configuration import LoopLlamaConfig
+
+        found: list[tuple[str, float]] = []
+        for name in BESIDE:
+            config = BUNDLED_FOLDER / name / "config.json"
+            if config.is_file():
+                said = LoopLlamaConfig.from_dict(json.loads(config.read_text(encoding="utf-8")))
+                found.append((name, Shape.of(said, 4).kv_bytes))
+        return found
+
+
+def load_ttt(name: str, progress: Callable[[str, float | None], None], allow_paths: bool) -> LocalTTT:
+    """A TTT model by its name: one that comes along, or a folder of this machine where that is allowed.
+
+    Args:
+        progress: told how far it is.
+
+    Raises:
+        CheckpointError: there is none of that name, or it is no TTT model, or is not whole.
+    """
+    import torch
+
+    from loopviz.ttt import TTTForCausalLM
+
+    folder = _folder(name, allow_paths)
+    progress("resolve", None)
+    kind = read_json(folder / "config.json", SMALL_JSON).get("model_type")
+    if kind != "ttt":
+        raise CheckpointError(
+            f"{name}: no TTT model (its model_type is {kind!r}, and a TTT model's is 'ttt'); its place is Explore. Choose a "
+            "TTT model here"
+        )
+    notes: list[Note] = []
+    progress("tokenizer", None)
+    tokenizer = load_folder_tokenizer(folder, notes)
+    progress("weights", None)
+    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+    try:
+        model = TTTForCausalLM.from_pretrained(str(folder), **options)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the readers of files raise whatever they like
+        raise CheckpointError(f"{name}: its weights cannot be read ({cause(error)})") from error
+    if len(tokenizer) > model.config.vocab_size:
+        raise CheckpointError(
+            f"{name}: its tokenizer has {len(tokenizer)} tokens and its embedding {model.config.vocab_size} rows; they are of "
+            "different models"
+        )
+    model.config._name_or_path = name
+    progress("ready", 1.0)
+    return LocalTTT(name, model.requires_grad_(False).eval(), tokenizer)
+
+
+def _folder(name: str, allow_paths: bool) -> Path:
+    """Where a TTT model lies; CheckpointError where there is none."""
+    own = BUNDLED_FOLDER / name
+    if name.replace("-", "").isalnum() and (own / "config.json").is_file():
+        return own
+    there = Path(name).expanduser()
+    if allow_paths and (there / "config.json").is_file():
+        return there
+    raise CheckpointError(f"{name}: there is no TTT model of this name here; {_known(allow_paths)}")
+
+
+def _known(allow_paths: bool) -> str:
+    names = ttt_models()
+    listed = f"there is {', '.join(names)}" if names else "none comes along"
+    return f"{listed}{', or give a folder with a config.json and safetensors' if allow_paths else ''}"
+
+
+def ttt_models() -> list[str]:
+    """Names of the TTT models that come along."""
+    found = []
+    for file in sorted(BUNDLED_FOLDER.glob("*/config.json")):
+        if json.loads(file.read_text(encoding="utf-8")).get("model_type") == "ttt":
+            found.append(file.parent.name)
+    return found
