@@ -42,6 +42,12 @@ class TTTPreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
     _is_stateful = True  # what was learned cannot be taken back: no assisted generation
 
+    def __init__(self, config: TTTConfig, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(config, TTTConfig):
+            raise ValueError(f"config={type(config).__name__}: a TTT model is made of a TTTConfig")
+        config.check()  # a field may have been changed since it was made
+        super().__init__(config, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, TTTLayer):
@@ -90,7 +96,6 @@ class TTTModel(TTTPreTrainedModel):
     """
 
     def __init__(self, config: TTTConfig) -> None:
-        config.check()
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList(TTTBlock(config) for _ in range(config.num_hidden_layers))
@@ -230,7 +235,6 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
     _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config: TTTConfig) -> None:
-        config.check()
         super().__init__(config)
         self.model = TTTModel(config)
         self.vocab_size = config.vocab_size

@@ -52,6 +52,22 @@ def test_gated_deltanet(text):
     torch.testing.assert_close(kept.outputs, deltanet(*text), **EXACT)
 
 
+def test_what_a_mini_batch_has_gathered_fades_with_the_rest(text):
+    """Where the gradients do not ask W, a mini-batch may be as long as it likes."""
+    alpha = torch.rand(T, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    one, four = (
+        run_rule(
+            InnerRule(delta=False, decay=True, mini_batch=M),
+            *text,
+            fade=alpha,
+            scale=torch.ones(M, dtype=torch.double),
+        )
+        for M in (1, 4)
+    )
+    torch.testing.assert_close(four.outputs, one.outputs, **EXACT)
+    torch.testing.assert_close(four.weights, one.weights, **EXACT)
+
+
 def test_ttt_with_mini_batch_one_no_norm_no_bias_no_residual_is_deltanet(text):
     rule = InnerRule(delta=True, decay=False, bias=False, norm=False, residual=False, mini_batch=1)
     q, k, v, beta = text

@@ -298,6 +298,11 @@ def test_what_is_given_wrongly_is_refused_by_name(given, said):
         build()(ids(3), **given)
 
 
+def test_another_familys_configuration_is_refused():
+    with pytest.raises(ValueError, match=r"^config=LlamaConfig: a TTT model is made of a TTTConfig"):
+        TTTForCausalLM(LlamaConfig())
+
+
 def test_no_input_at_all_is_refused():
     with pytest.raises(ValueError, match="give exactly one of them; neither is given"):
         build()()
