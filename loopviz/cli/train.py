@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz import outputs
+from loopviz.checks import check_finite
 from loopviz.cli.options import add_machine, load, path
 from loopviz.machine import check_threads
 from loopviz.text_file import STDIN
@@ -71,6 +73,18 @@ def add_parsers(commands: Any) -> None:
         type=int,
         metavar="N",
         help="tokens a prediction may look back, and at least half of them (default: the recipe's, or 128)",
+    )
+    evaluate.add_argument(
+        "--by-position",
+        metavar="N,N",
+        help="loss by how many tokens a prediction has read, in windows of so many tokens; they may be longer than what "
+        "the model was trained at",
+    )
+    evaluate.add_argument(
+        "--inner-lr",
+        type=float,
+        metavar="X",
+        help="TTT models, with --by-position: factor on the inner learning rate (0: nothing is learned while it reads)",
     )
     evaluate.add_argument("--json", metavar="FILE", type=path, help="write the result as JSON too")
     add_machine(evaluate)
@@ -157,7 +171,7 @@ def _train(options: argparse.Namespace) -> int:
     _check_place(options)
 
     from loopviz.model.devices import resolve_device
-    from loopviz.train.card import read_beside, read_history, result_table, save_model, write_card
+    from loopviz.train.card import positions_table, read_beside, read_history, result_table, save_model, write_card
     from loopviz.train.data_tasks import ArrowsTask, TextTask
     from loopviz.train.trainer import Trainer, build_config, check_buildable
 
@@ -181,12 +195,16 @@ def _train(options: argparse.Namespace) -> int:
             model = save_model(trainer.model, recipe, task, options.out)
         result = task.measure(model, final=True)
         print(result_table(result), flush=True)  # before anything that may fail: it took long enough
+        positions = task.by_position(model)
+        if positions:
+            print(positions_table(positions), flush=True)
         write_card(
             options.out,
             recipe,
             task,
             progress,
             result,
+            positions=positions,
             history=read_history(run_folder),
             command=_typed(options),
             data_note=options.data_note,
@@ -300,20 +318,22 @@ def _check_table(check: Any) -> str:
 # -- evaluate ----------------------------------------------------------------------------------------------------------
 
 
-def _loops(text: str | None) -> tuple[int, ...] | None:
+def _counts(option: str, text: str | None, example: str) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        loops = tuple(int(part) for part in text.split(","))
+        counts = tuple(int(part) for part in text.split(","))
     except ValueError:
-        loops = ()
-    if not loops or loops[0] < 1 or list(loops) != sorted(set(loops)):
-        raise recipes.RecipeError(f"--loops {text}: must be ascending whole numbers >= 1, like 1,2,4,8")
-    return loops
+        counts = ()
+    if not counts or counts[0] < 1 or list(counts) != sorted(set(counts)):
+        raise recipes.RecipeError(f"{option} {text}: must be ascending whole numbers >= 1, like {example}")
+    return counts
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    loops = _loops(options.loops)
+    loops = _counts("--loops", options.loops, "1,2,4,8")
+    positions = _counts("--by-position", options.by_position, "256,1024")
+    _check_positions(options, loops, positions)
     if options.length is not None and options.length < 1:
         raise recipes.RecipeError(f"--length {options.length}: must be >= 1")
     check_threads(options.threads)
@@ -323,6 +343,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     stored = folder / "recipe.json"
     values = json.loads(stored.read_text("utf-8")) if stored.is_file() else None
     task = values["task"] if values else "text"
+    if positions is not None and task != "text":
+        raise recipes.RecipeError(
+            f"--by-position: this model's task is {task!r}; only text has a context to look back at"
+        )
     missing = task == "text" and options.data is None
     if missing and folder.exists():  # of what is not here, first whether there is such a model
         raise recipes.RecipeError("--data: give a held-out text to measure on")
@@ -335,32 +359,86 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    loaded = load(options.model, torch.float32, {}, options.device)
+    loaded = _open(options, folder)
     if missing:
         raise recipes.RecipeError("--data: give a held-out text to measure on")
+    recipe = recipes.Recipe.from_dict(values) if values and task != BUILT else None
     if task == BUILT:
         from loopviz.train import glassbox
 
         result: Any = glassbox.check(loaded.model, loops[-1]) if loops else glassbox.check(loaded.model)
-        table = _check_table(result)
+        table, found = _check_table(result), dataclasses.asdict(result)
+    elif positions is not None:
+        from loopviz.train.card import positions_table
+
+        results = _by_position(options, loaded, recipe, positions)
+        table, found = positions_table(results), {"positions": [dataclasses.asdict(each) for each in results]}
     else:
         from loopviz.train.card import result_table
 
-        result = _measure(options, loaded, recipes.Recipe.from_dict(values) if values else None, loops)
-        table = result_table(result)
+        result = _measure(options, loaded, recipe, loops)
+        table, found = result_table(result), dataclasses.asdict(result)
     with outputs.naming("stdout"):
         print(table, flush=True)
     if options.json is not None:
-        outputs.write(options.json, (json.dumps(dataclasses.asdict(result), indent=2) + "\n").encode())
+        outputs.write(options.json, (json.dumps(found, indent=2) + "\n").encode())
     return 0
+
+
+def _check_positions(
+    options: argparse.Namespace, loops: tuple[int, ...] | None, positions: tuple[int, ...] | None
+) -> None:
+    """Refuse options that do not go with `--by-position`, or not without it."""
+    if positions is not None:
+        for option, given in (("--loops", loops), ("--length", options.length)):
+            if given is not None:
+                raise recipes.RecipeError(f"{option}: --by-position names its windows, and runs the model's own loops")
+    if options.inner_lr is not None:
+        if positions is None:
+            raise recipes.RecipeError(
+                f"--inner-lr {options.inner_lr}: is measured by place; give --by-position 256 too"
+            )
+        check_finite("--inner-lr", options.inner_lr, 0, math.inf, rule="finite_not_negative")
+
+
+def _open(options: argparse.Namespace, folder: Path) -> Any:
+    """The model that is measured, and its tokenizer."""
+    import torch
+
+    file = folder / "config.json"
+    try:
+        kind = json.loads(file.read_text("utf-8")).get("model_type") if file.is_file() else None
+    except (OSError, ValueError, AttributeError):
+        kind = None  # whoever loads it says what is wrong with it
+    if kind != recipes.TTT:
+        return load(options.model, torch.float32, {}, options.device)
+    from loopviz.model.devices import resolve_device
+    from loopviz.ttt.checkpoint import load_ttt
+
+    loaded = load_ttt(options.model)
+    loaded.model.to(resolve_device(options.device, torch.float32))
+    return loaded
 
 
 def _folder_of(model: str) -> Path:
     """Where the recipe of a model is, if it has one: with the weights, for a bundled name too."""
-    from loopviz.model.checkpoints.find import BUNDLED, BUNDLED_FOLDER
+    from loopviz.model.checkpoints.find import BUNDLED_FOLDER, NAMED
 
-    named = model in [known.name for known in BUNDLED]
-    return BUNDLED_FOLDER / model if named else Path(model).expanduser()
+    named = NAMED.get(model)
+    return BUNDLED_FOLDER / model if named and named.hub_id is None else Path(model).expanduser()
+
+
+def _by_position(
+    options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | None, positions: tuple[int, ...]
+) -> list[Any]:
+    from loopviz.lab.reading.windows import encode
+    from loopviz.text_file import read_text
+    from loopviz.train.positions import evaluate_positions
+
+    ids = encode(loaded.tokenizer, read_text(options.data), None, closed=True)
+    factor = 1.0 if options.inner_lr is None else options.inner_lr
+    batch = recipe.batch if recipe else 4
+    return [evaluate_positions(loaded.model, ids, length, batch, factor) for length in positions]
 
 
 def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | None, loops: Any) -> Any:
@@ -382,6 +460,8 @@ def _measure(options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | 
     from loopviz.text_file import read_text
 
     context = context_length(loaded.model)
+    if loaded.model.config.model_type == recipes.TTT:
+        context = max(context, options.length or 0)  # its positions begin anew with every mini-batch
     if options.length is not None and options.length > context:
         raise recipes.RecipeError(
             f"--length {options.length}: the model's context is {context} tokens; give a shorter one"

@@ -16,24 +16,26 @@ from typing import Any
 import torch
 
 from loopviz import csv_file, outputs
-from loopviz.model import LoopLlamaForCausalLM, model_card
+from loopviz.model import model_card
 from loopviz.model.checkpoints.quiet import quiet_transformers
+from loopviz.ttt import TTTConfig
 from loopviz.version import version
 
 from . import arrows
 from .data_tasks import Task
 from .evaluate import ArrowsResult, TextResult
+from .positions import PositionsResult
 from .recipe import Recipe, RecipeError
-from .trainer import Progress, build_config
+from .trainer import AnyModel, Progress, build_config, new_model
 
 
-def save_model(model: LoopLlamaForCausalLM, recipe: Recipe, task: Task, folder: Path) -> LoopLlamaForCausalLM:
+def save_model(model: AnyModel, recipe: Recipe, task: Task, folder: Path) -> AnyModel:
     """Save the weights in `recipe.save_dtype`, loops set as the recipe says, and load them back in float32.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    finished = LoopLlamaForCausalLM(build_config(recipe, task.tokenizer, finished=True))
+    finished = new_model(build_config(recipe, task.tokenizer, finished=True))
     finished.load_state_dict(model.state_dict())
     with outputs.filling(folder, keep=["README.md"]) as part:
         with quiet_transformers():
@@ -41,7 +43,7 @@ def save_model(model: LoopLlamaForCausalLM, recipe: Recipe, task: Task, folder: 
         task.tokenizer.save_pretrained(str(part))
     outputs.write(folder / "recipe.json", (json.dumps(recipe.to_dict(), indent=2) + "\n").encode())
     with quiet_transformers():
-        return LoopLlamaForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True).eval()
+        return type(finished).from_pretrained(str(folder), dtype=torch.float32, local_files_only=True).eval()
 
 
 def result_table(result: TextResult | ArrowsResult) -> str:
@@ -73,6 +75,26 @@ def _arrows_table(result: ArrowsResult) -> str:
         stop = [f"{result.dynamic_loops[i]:.2f}", f"{result.dynamic_accuracy[i]:.3f}"] if dynamic else []
         lines.append(_row(str(hops), *(f"{x:.3f}" for x in result.accuracy[i]), *stop))
     return "\n".join([*lines, "", f"{result.problems} held-out problems a row, the same at every loop count."])
+
+
+def positions_table(results: list[PositionsResult]) -> str:
+    """Losses by place in the window as a Markdown table, a row a window."""
+    ends = sorted({end for result in results for end in result.until})
+    lines = [_row("tokens read", *(f"≤ {end:,}" for end in ends), "all"), _rule(len(ends) + 1)]
+    for result in results:
+        of = dict(zip(result.until, result.loss, strict=True))
+        factor = "" if result.inner_lr_scale in (None, 1) else f", inner learning rate × {result.inner_lr_scale:g}"
+        cells = (f"{of[end]:.3f}" if end in of else "" for end in ends)
+        lines.append(_row(f"windows of {result.length:,}{factor}", *cells, f"{result.mean:.4f}"))
+    counts = ", ".join(f"{sum(result.tokens) // result.length:,}" for result in results)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Nats a token by how many tokens of its window a prediction has read, each group from the end of the one before; "
+            f"{counts} windows, which share no token.",
+        ]
+    )
 
 
 def _row(*cells: str) -> str:
@@ -148,6 +170,7 @@ def write_card(
     progress: Progress,
     result: TextResult | ArrowsResult,
     *,
+    positions: list[PositionsResult],
     history: list[History],
     command: str,
     data_note: str,
@@ -164,6 +187,7 @@ def write_card(
         task: its data.
         progress: at the end of the run.
         result: of the closing evaluation, of the saved weights.
+        positions: by place in the context, of the saved weights; may be empty.
         history: how it went, from `read_history`.
         command: as it was typed, folders left out.
         data_note: source and licence of the data, as the user gave them; may be empty.
@@ -191,10 +215,11 @@ def write_card(
         "progress": vars(progress),
         "machine": machine,
         "result": dataclasses.asdict(result),
+        **({"positions": [dataclasses.asdict(each) for each in positions]} if positions else {}),
     }
     outputs.write(folder / "results.json", (json.dumps(record, indent=2) + "\n").encode())
     front = ["---", *([f"license: {license.lower()}"] if license else []), f"library_name: {model_card.LIBRARY}"]
-    front += ["pipeline_tag: text-generation", "tags:", f"  - {model_card.TAG}", "---"]
+    front += ["pipeline_tag: text-generation", "tags:", f"  - {recipe.model_type}", "---"]
     outputs.write(folder / "README.md", "\n".join([*front, "", *_card(recipe, record, result, beside), ""]).encode())
 
 
@@ -213,8 +238,9 @@ def _card(
         "",
         result_table(result),
         "",
+        *_positions(record),
         *(line for other in beside for line in _other(other)),
-        *model_card.usage(build_config(recipe, None, finished=True)),
+        *usage(recipe),
         "",
         *([] if recipe.arrows is None else ask_lines(recipe)),
         "## Training",
@@ -232,6 +258,34 @@ def _card(
         *_history_table(record),
         "The recipe, with every setting: `recipe.json`. The results as data: `results.json`.",
     ]
+
+
+def usage(recipe: Recipe) -> list[str]:
+    """How to load a recipe's model."""
+    config = build_config(recipe, None, finished=True)
+    if not isinstance(config, TTTConfig):
+        return model_card.usage(config)
+    return [
+        "## Load it",
+        "",
+        "This model has TTT layers where others have attention. transformers knows the model type `ttt` once LoopViz is imported:",
+        "without the first line, `AutoModelForCausalLM` says that it does not recognize the architecture.",
+        "",
+        "```python",
+        "import loopviz.ttt  # makes ttt known to transformers' Auto classes",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'folder = "."  # or the model\'s id',
+        "model = AutoModelForCausalLM.from_pretrained(folder)",
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        "```",
+    ]
+
+
+def _positions(record: dict[str, Any]) -> list[str]:
+    """The record's losses by place in the context, if it has them."""
+    found = [PositionsResult(**each) for each in record.get("positions", ())]
+    return ["By place in the context:", "", positions_table(found), ""] if found else []
 
 
 def ask_lines(recipe: Recipe) -> list[str]:
@@ -278,6 +332,7 @@ def _other(record: dict[str, Any]) -> list[str]:
         "",
         result_table(kind(**record["result"])),
         "",
+        *_positions(record),
     ]
 
 

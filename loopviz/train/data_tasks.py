@@ -18,10 +18,12 @@ from transformers import PreTrainedTokenizerFast
 
 from loopviz import outputs
 from loopviz.model import LoopLlamaForCausalLM
+from loopviz.ttt import TTTForCausalLM
 
 from . import arrows, text
 from .evaluate import ArrowsResult, TextResult, evaluate_arrows, evaluate_text
 from .loops import draw_loops
+from .positions import PositionsResult, measure_positions
 from .recipe import Recipe
 
 BATCHES, PROBLEMS, DROPOUT = 0, 1, 2  # streams of random numbers; held-out problems have their own
@@ -51,8 +53,12 @@ class Task(Protocol):
         """The batch of a 0-based step."""
         ...
 
-    def measure(self, model: LoopLlamaForCausalLM, final: bool) -> TextResult | ArrowsResult:
+    def measure(self, model: Any, final: bool) -> TextResult | ArrowsResult:
         """Held-out results; `final`: of everything there is."""
+        ...
+
+    def by_position(self, model: Any) -> list[PositionsResult]:
+        """Held-out losses by place in the context, as the recipe asks for them."""
         ...
 
     def after(self, result: Any) -> str:
@@ -119,11 +125,15 @@ class TextTask:
         ids, labels = text.windows(self.train, self.recipe.batch, self.recipe.length, rng)
         return Batch(torch.from_numpy(ids), torch.from_numpy(labels), loops)
 
-    def measure(self, model: LoopLlamaForCausalLM, final: bool) -> TextResult:
+    def measure(self, model: LoopLlamaForCausalLM | TTTForCausalLM, final: bool) -> TextResult:
         how, length = self.recipe.evaluation, self.recipe.length
         if final:
             return evaluate_text(model, self.test, how.loops, length, self.recipe.batch, overlap=length // 2)
         return evaluate_text(model, self.test, how.loops, length, self.recipe.batch, how.tokens)
+
+    def by_position(self, model: LoopLlamaForCausalLM | TTTForCausalLM) -> list[PositionsResult]:
+        recipe = self.recipe
+        return measure_positions(model, self.test, recipe.evaluation.positions, recipe.length, recipe.batch)
 
     def after(self, result: TextResult) -> str:
         best = min(range(len(result.loss)), key=result.loss.__getitem__)
@@ -187,6 +197,9 @@ class ArrowsTask:
         # What is far beyond the curriculum is not known yet: while training, only the next depth is looked at.
         deepest = None if final else min(self.depth + 1, self.task.max_hops)
         return evaluate_arrows(model, self.task, loops, problems, seed, dynamic=final, deepest=deepest)
+
+    def by_position(self, model: LoopLlamaForCausalLM) -> list[PositionsResult]:
+        return []
 
     def after(self, result: ArrowsResult) -> str:
         column = result.loops.index(self._enough()) if result.loops else 0

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from loopviz.lab.reading.full_pass import each_exit
 from loopviz.lab.reading.windows import spans
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
+from loopviz.ttt import TTTForCausalLM
 
 from .arrows import draw_problems
 from .recipe import Arrows
@@ -71,7 +72,7 @@ class ArrowsResult:
 
 @torch.no_grad()
 def exits(
-    model: LoopLlamaForCausalLM, ids: Tensor, loops: Sequence[int], last: int = 0
+    model: LoopLlamaForCausalLM | TTTForCausalLM, ids: Tensor, loops: Sequence[int], last: int = 0
 ) -> tuple[list[Tensor], list[Tensor]]:
     """What a model says when it stops after each of `loops` steps.
 
@@ -96,13 +97,21 @@ def exits(
     def watch(event: LoopStep) -> None:
         cosines.append(F.cosine_similarity(event.state.double(), event.previous.double(), dim=-1))
 
-    each_exit(model, ids, loops, take, watch)
+    if isinstance(model, TTTForCausalLM):
+        take(1, model.model(ids, use_cache=False).last_hidden_state)
+    else:
+        each_exit(model, ids, loops, take, watch)
     return logits, cosines
+
+
+def looped(model: LoopLlamaForCausalLM | TTTForCausalLM) -> bool:
+    """Whether a model runs some of its layers several times."""
+    return isinstance(model, LoopLlamaForCausalLM) and bool(model.config.loop_blocks())
 
 
 @torch.no_grad()
 def evaluate_text(
-    model: LoopLlamaForCausalLM,
+    model: LoopLlamaForCausalLM | TTTForCausalLM,
     ids: np.ndarray,
     loops: Sequence[int],
     length: int,
@@ -150,7 +159,7 @@ def evaluate_text(
         losses = [a + b for a, b in zip(losses or [0.0] * len(nats), nats, strict=True)]
         gaps = [a + b for a, b in zip(gaps or [0.0] * len(gap), gap, strict=True)]
     return TextResult(
-        loops if model.config.loop_blocks() else (),
+        loops if looped(model) else (),
         tuple(x / n for x in losses),
         n,
         tuple(x / n for x in gaps),

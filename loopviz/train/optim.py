@@ -14,12 +14,14 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     """The recipe's optimisers over all of `model`'s parameters; every group's `lr` is the recipe's.
 
     With `muon` (Jordan et al. 2024; torch.optim.Muon) the layers' matrices are Muon's, at a rate matched to AdamW's
-    update size (`match_rms_adamw`, arXiv 2502.16982); the rest, embeddings among it, are AdamW's.
+    update size (`match_rms_adamw`, arXiv 2502.16982); the rest, embeddings among it, are AdamW's. Only weights of maps and
+    embeddings decay: the inner models that a TTT layer begins with, its norms and its convolutions do not.
     """
     how = recipe.optimizer
+    maps = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))}
     matrices, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.ndim < 2 or ("embed_tokens" in name and not how.decay_embeddings):
+        if id(parameter) not in maps or ("embed_tokens" in name and not how.decay_embeddings):
             plain.append(parameter)
         elif how.name == "muon" and ".layers." in name:
             matrices.append(parameter)

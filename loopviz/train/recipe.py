@@ -20,6 +20,8 @@ from loopviz.checks import FieldError, check_counts, check_number, check_one_of,
 from loopviz.fields import typed_values
 
 TASKS = ("text", "arrows")
+LOOP_LLAMA, TTT = "loop_llama", "ttt"
+MODEL_TYPES = (LOOP_LLAMA, TTT)
 SAMPLERS = ("fixed", "poisson", "lognormal_poisson", "hops")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "trapezoid")
@@ -182,6 +184,8 @@ class Evaluation:
         tokens: text: predicted tokens of an evaluation while training (the closing one takes all).
         problems: arrows: problems a cell while training.
         final_problems: arrows: problems a cell of the closing matrix.
+        positions: text: windows, in tokens, in which the closing evaluation takes the loss by place; ascending, and they
+            may be longer than what is trained at. `()`: none.
     """
 
     every: int = 250
@@ -189,10 +193,13 @@ class Evaluation:
     tokens: int = 16384
     problems: int = 100
     final_problems: int = 500
+    positions: tuple[int, ...] = ()
 
     @_as_recipe
     def __post_init__(self) -> None:
         check_counts("evaluation.loops", self.loops)
+        if self.positions:
+            check_counts("evaluation.positions", self.positions)
         for name in ("every", "tokens", "problems", "final_problems"):
             check_number(f"evaluation.{name}", getattr(self, name), 1)
 
@@ -239,7 +246,9 @@ class Recipe:
     Attributes:
         name: of the model.
         task: `text` or `arrows`.
-        model: fields of `LoopLlamaConfig`; `vocab_size` and the end token come from the tokenizer.
+        model_type: what is trained, as its `config.json` says: `loop_llama`, a Llama with a loop or a plain one, or `ttt`,
+            which has no loop (`task="text"`).
+        model: fields of `LoopLlamaConfig`, or of `TTTConfig`; `vocab_size` and the end token come from the tokenizer.
         steps: optimisation steps.
         batch: sequences a step.
         length: text: tokens a sequence (arrows: decided by the task, not used).
@@ -270,6 +279,7 @@ class Recipe:
     model: dict[str, Any]
     steps: int
     batch: int
+    model_type: str = LOOP_LLAMA
     length: int = 128
     vocab_size: int = 2048
     held_out: float = 0.05
@@ -293,6 +303,7 @@ class Recipe:
     @_as_recipe
     def __post_init__(self) -> None:
         check_one_of("task", self.task, TASKS)
+        check_one_of("model_type", self.model_type, MODEL_TYPES)
         check_one_of("save_dtype", self.save_dtype, DTYPES)
         check_one_of("precision", self.precision, PRECISIONS)
         for name, least in {"steps": 1, "batch": 1, "length": 2, "vocab_size": 257, "checkpoint_every": 1}.items():
@@ -305,7 +316,21 @@ class Recipe:
         check_number("dropout", self.dropout, 0, 1, below=True)
         check_whole("seed", self.seed, 0, 2**63 - 1)
         _check_at_most("schedule.warmup", self.schedule.warmup, self.steps, "steps")
+        self._check_ttt()
         self._check_loops()
+
+    def _check_ttt(self) -> None:
+        """What a recipe of a TTT model cannot ask for."""
+        if self.model_type != TTT:
+            return
+        if self.loops is not None:
+            raise RecipeError("loops=given: model_type='ttt' has no loop; use null")
+        if self.task != "text":
+            raise RecipeError(f"task={self.task!r}: model_type='ttt' is trained on text; use 'text'")
+        if self.use:
+            raise RecipeError(f"use.{next(iter(self.use))}: model_type='ttt' has no loop fields; leave it out")
+        if self.compile:
+            raise RecipeError("compile=True: model_type='ttt' is not compiled; use false")
 
     def _check_loops(self) -> None:
         """The rules that join the model, its loops and the task."""
@@ -324,6 +349,10 @@ class Recipe:
             )
         if (self.task == "arrows") != (self.arrows is not None):
             raise RecipeError(f"task={self.task!r}: arrows settings belong to task='arrows', and only to it")
+        if self.evaluation.positions and (self.task != "text" or self.loops is not None):
+            raise RecipeError(
+                f"evaluation.positions={list(self.evaluation.positions)}: measured of text, without a loop; use []"
+            )
         hops = self.loops if self.loops is not None and self.loops.sampler == "hops" else None
         if hops is not None and self.arrows is None:
             raise RecipeError("loops.sampler='hops': only arrows problems have hops; use 'poisson'")

@@ -63,7 +63,7 @@ def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
     Raises:
         RecipeError: naming the first field that differs.
     """
-    new, old = recipe.to_dict(), dict(stored)
+    new, old = recipe.to_dict(), Recipe.from_dict(stored).to_dict()  # what older runs could not say is as it was
     if new["steps"] != old["steps"]:
         _check_longer(recipe, old["steps"], step)
         old["steps"] = new["steps"]

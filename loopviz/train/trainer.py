@@ -22,17 +22,22 @@ from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.configuration import LOOP_FIELDS
 from loopviz.signals import Terminated
+from loopviz.ttt import TTTConfig, TTTForCausalLM
 
 from .arrows import IGNORE, sequence_length
 from .data_tasks import DROPOUT, Task
 from .evaluate import ArrowsResult, TextResult
 from .optim import make_optimizers, rate
-from .recipe import Recipe, RecipeError
+from .recipe import TTT, Recipe, RecipeError
 from .state import CsvLog, StateError, check_same, load_state, save_state
 
 STATE = "checkpoint.pt"
 COLUMNS = ("step", "tokens", "seconds", "loss", "loops", "lr", "gradient_norm")
 EVALUATION_COLUMNS = ("step", "tokens", "hops", "loops", "metric", "value")
+
+
+AnyConfig = LoopLlamaConfig | TTTConfig
+AnyModel = LoopLlamaForCausalLM | TTTForCausalLM
 
 
 class TrainingError(ValueError):
@@ -56,9 +61,7 @@ class Progress:
     cpu_seconds: float = 0.0
 
 
-def build_config(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerFast | None = None, finished: bool = False
-) -> LoopLlamaConfig:
+def build_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast | None = None, finished: bool = False) -> AnyConfig:
     """The model's configuration; without a tokenizer, as far as it can be checked before there is one.
 
     Args:
@@ -67,9 +70,10 @@ def build_config(
         finished: as it is saved (`recipe.use`), not as it is trained.
 
     Raises:
-        RecipeError: a field no LoopLlama has, one the tokenizer decides, or a block that cannot run the loops.
+        RecipeError: a field the model type does not have, one the tokenizer decides, or a block that cannot run the loops.
         ValueError: a value the configuration refuses, by name.
     """
+    kind: type[AnyConfig] = TTTConfig if recipe.model_type == TTT else LoopLlamaConfig
     fields = {**recipe.model, **(recipe.use if finished else {})}
     for name, value in recipe.use.items():
         if name not in LOOP_FIELDS:
@@ -77,8 +81,8 @@ def build_config(
     for name, value in fields.items():
         if name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"):
             raise RecipeError(f"model.{name}={value!r}: the tokenizer decides it; leave it out")
-        if name not in LoopLlamaConfig.__dataclass_fields__:
-            raise RecipeError(f"model.{name}={value!r}: not a field of LoopLlamaConfig")
+        if name not in kind.__dataclass_fields__:
+            raise RecipeError(f"model.{name}={value!r}: not a field of {kind.__name__}")
     special: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
     if tokenizer is not None:
         special = {
@@ -87,7 +91,7 @@ def build_config(
             "eos_token_id": tokenizer.eos_token_id,
         }
     try:
-        config = LoopLlamaConfig(**{**fields, **special})
+        config = kind(**{**fields, **special})
     except ValueError:
         raise
     except Exception as error:  # transformers' own checks raise kinds of their own
@@ -95,7 +99,7 @@ def build_config(
     length = recipe.length if recipe.arrows is None else sequence_length(recipe.arrows)
     if config.max_position_embeddings < length:
         raise RecipeError(f"model.max_position_embeddings={config.max_position_embeddings}: must be >= {length} tokens")
-    if recipe.loops is not None and config.max_loop_count < recipe.loops.most:
+    if recipe.loops is not None and isinstance(config, LoopLlamaConfig) and config.max_loop_count < recipe.loops.most:
         raise RecipeError(
             f"model.max_loop_count={config.max_loop_count}: must be >= {recipe.loops.most}, what loops may draw"
         )
@@ -114,15 +118,17 @@ MOST_LAYERS = 1000
 BYTES_A_PARAMETER = 16  # float32 weights, gradients and the optimiser's two moments
 
 
-def _check_shape(config: LoopLlamaConfig) -> None:
+def _check_shape(config: AnyConfig) -> None:
     """What a configuration lets through and a model falls over."""
+    if config.num_hidden_layers > MOST_LAYERS:
+        raise RecipeError(f"model.num_hidden_layers={config.num_hidden_layers}: must be <= {MOST_LAYERS}")
+    if isinstance(config, TTTConfig):
+        return  # it has looked at its other sizes itself
     for name in _SIZES:
         value = getattr(config, name)
         if value < 1:
             raise RecipeError(f"model.{name}={value}: must be >= 1")
-    layers, heads, kv_heads = config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads
-    if layers > MOST_LAYERS:
-        raise RecipeError(f"model.num_hidden_layers={layers}: must be <= {MOST_LAYERS}")
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         raise RecipeError(f"model.num_key_value_heads={kv_heads}: must divide num_attention_heads={heads}")
     if config.head_dim % 2:
@@ -140,7 +146,7 @@ def check_buildable(recipe: Recipe) -> None:
     config.vocab_size = recipe.vocab_size if recipe.arrows is None else config.vocab_size
     try:
         with torch.device("meta"):
-            parameters = LoopLlamaForCausalLM(config).num_parameters()
+            parameters = new_model(config).num_parameters()
     except Exception as error:
         raise RecipeError(f"model: cannot be built ({type(error).__name__}: {' '.join(str(error).split())})") from error
     need, there = parameters * BYTES_A_PARAMETER, available_memory()
@@ -151,11 +157,17 @@ def check_buildable(recipe: Recipe) -> None:
         )
 
 
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LoopLlamaForCausalLM:
+def new_model(config: AnyConfig) -> AnyModel:
+    """A model of a configuration's kind."""
+    return TTTForCausalLM(config) if isinstance(config, TTTConfig) else LoopLlamaForCausalLM(config)
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> AnyModel:
     """A new model, its weights drawn from `recipe.seed`."""
     torch.manual_seed(recipe.seed)
-    model = LoopLlamaForCausalLM(build_config(recipe, tokenizer))
-    model.model.backprop_steps = recipe.backprop_steps
+    model = new_model(build_config(recipe, tokenizer))
+    if isinstance(model, LoopLlamaForCausalLM):
+        model.model.backprop_steps = recipe.backprop_steps
     if recipe.embedding_rms is not None:
         nn.init.normal_(model.model.embed_tokens.weight, std=recipe.embedding_rms)
         if model.config.tie_word_embeddings:
@@ -164,7 +176,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LoopLlama
 
 
 class SharedDropout:
-    """Dropout on embeddings and on what attention and MLP add to the residual stream, while training.
+    """Dropout on embeddings and on what attention (or a TTT layer) and MLP add to the residual stream, while training.
 
     One mask a module and optimisation step, shared by all loop steps, as for recurrent networks (Gal & Ghahramani 2016,
     arXiv 1512.05287): a loop that saw other features missing at every step could not settle. It is drawn from the
@@ -175,12 +187,12 @@ class SharedDropout:
         recipe: `dropout`, `batch`, `length` and `seed`.
     """
 
-    def __init__(self, model: LoopLlamaForCausalLM, recipe: Recipe) -> None:
+    def __init__(self, model: AnyModel, recipe: Recipe) -> None:
         self.recipe, self.masks = recipe, []
         if recipe.dropout == 0:
             return
-        layers = model.model.layers
-        modules = (model.model.embed_tokens, *(m for a in layers for m in (a.self_attn.o_proj, a.mlp.down_proj)))
+        ends = (".o_proj", ".down_proj")  # of attention or a TTT layer, and of the MLP
+        modules = [model.model.embed_tokens, *(m for name, m in model.named_modules() if name.endswith(ends))]
         shape = (recipe.batch, recipe.length, model.config.hidden_size)
         for module in modules:
             mask = torch.ones(shape, device=model.device)
@@ -226,7 +238,7 @@ class Trainer:
         self.recipe, self.task, self.folder, self.device, self.say = recipe, task, folder, torch.device(device), say
         self.progress = Progress()
         self.model = build_model(recipe, task.tokenizer).to(self.device)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and isinstance(self.model, LoopLlamaForCausalLM):
             # The backward pass of torch's flash attention on CPUs costs several times the plain one's at these sizes.
             self.model.set_attn_implementation("eager")
         self.dropout = SharedDropout(self.model, recipe)
@@ -283,7 +295,7 @@ class Trainer:
         """One optimisation step: loss, loops, learning rate and the gradient's norm before clipping."""
         recipe, step = self.recipe, self.progress.step
         batch = self.task.batch(step)
-        if batch.loops is not None:
+        if batch.loops is not None and isinstance(self.model, LoopLlamaForCausalLM):
             self.model.set_loop(loop_count=batch.loops)
         lr = recipe.optimizer.lr * rate(recipe.schedule, step, recipe.steps)
         for optimizer in self.optimizers:

@@ -58,6 +58,27 @@ def text_recipe(**changes) -> Recipe:
     return Recipe.from_dict(values).with_values(changes)
 
 
+TTT_MODEL = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 32,
+    "mini_batch_size": 4,
+    "tie_word_embeddings": False,
+    "share_qk": True,
+    "pre_conv": True,
+    "use_gate": True,
+}
+
+
+def ttt_recipe(**changes) -> Recipe:
+    """A few steps of a TTT model, dropout and both optimisers on."""
+    own = {"name": "small-ttt", "model_type": "ttt", "model": TTT_MODEL, "loops": None, "backprop_steps": None}
+    values = {**text_recipe().to_dict(), **own}
+    return Recipe.from_dict(values).with_values({"evaluation.positions": [8, 40], **changes})
+
+
 def arrows_recipe(**changes) -> Recipe:
     """A few steps of arrows, with a curriculum that is quickly content."""
     values = {

@@ -17,10 +17,11 @@ from loopviz.train.data_tasks import BATCHES
 from loopviz.train.loops import draw_loops
 from loopviz.train.optim import decay_start, rate
 from loopviz.train.recipe import Loops, Recipe, RecipeError, Schedule
-from loopviz.train.trainer import build_config
+from loopviz.train.trainer import build_config, new_model
 
 MODEL = {"hidden_size": 32, "loop_layers": [0, 1], "loop_injection": "add"}
 PLAIN = {"name": "x", "task": "text", "model": MODEL, "steps": 100, "batch": 2, "schedule": {"warmup": 5}}
+TTT = {**PLAIN, "model_type": "ttt", "model": {"hidden_size": 32, "num_attention_heads": 4}, "loops": None}
 ARROWS = {**PLAIN, "task": "arrows", "arrows": {}, "loops": {"sampler": "hops", "max": 11}}
 
 
@@ -52,6 +53,13 @@ ARROWS = {**PLAIN, "task": "arrows", "arrows": {}, "loops": {"sampler": "hops", 
         (PLAIN, {"task": "chess"}, "task='chess': must be one of"),
         (PLAIN, {"arrows": {}}, "arrows settings belong"),
         (ARROWS, {"arrows.arrows": 15}, "arrows.arrows=15: must be in arrows.max_hops=8..arrows.nodes - 2=14"),
+        (PLAIN, {"model_type": "rnn"}, "model_type='rnn': must be one of 'loop_llama', 'ttt'"),
+        (PLAIN, {"model_type": "ttt"}, "model_type='ttt' has no loop; use null"),
+        (TTT, {"use": {"loop_count": 2}}, "use.loop_count: model_type='ttt' has no loop fields"),
+        (TTT, {"compile": True}, "compile=True: model_type='ttt' is not compiled"),
+        (TTT, {"task": "arrows", "arrows": {}}, "task='arrows': model_type='ttt' is trained on text"),
+        (TTT, {"evaluation.positions": [256, 64]}, r"evaluation.positions=\(256, 64\): must be ascending"),
+        (PLAIN, {"evaluation.positions": [64]}, r"evaluation.positions=\[64\]: measured of text, without a loop"),
         (ARROWS, {"loops.max": 7}, "loops.max=7: must be >= arrows.max_hops=8"),
     ],
 )
@@ -75,6 +83,36 @@ def test_refusals_name_field_value_and_rule(base, changes, told):
 def test_the_models_fields_are_checked_before_any_data(changes, told):
     with pytest.raises(ValueError, match=told):
         build_config(Recipe.from_dict(PLAIN).with_values(changes), finished=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model.loop_layers": None}, "model.loop_layers=None: not a field of TTTConfig"),
+        ({"model.num_key_value_heads": 4}, "model.num_key_value_heads=4: not a field of TTTConfig"),
+        ({"model.mini_batch_size": 0}, "mini_batch_size=0"),
+        ({"model.num_attention_heads": 3}, "num_attention_heads=3"),
+        ({"model.max_position_embeddings": 64}, "model.max_position_embeddings=64: must be >= 128"),
+    ],
+)
+def test_a_ttt_models_fields_are_checked_before_any_data(changes, told):
+    with pytest.raises(ValueError, match=told):
+        build_config(Recipe.from_dict(TTT).with_values(changes), finished=True)
+
+
+def test_stories_ttt_and_its_control_are_of_one_size_and_trained_alike():
+    ours, control = Recipe.load("stories-ttt"), Recipe.load("stories-attention")
+    configs = [build_config(recipe) for recipe in (ours, control)]
+    for config, recipe in zip(configs, (ours, control), strict=True):
+        config.vocab_size = recipe.vocab_size
+    sizes = [new_model(config).num_parameters() for config in configs]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.005)
+    assert control.loops is None
+    assert "loop_layers" not in control.model
+    one, other = ours.to_dict(), control.to_dict()
+    for name in ("name", "notes", "model", "model_type"):
+        del one[name], other[name]
+    assert one == other, "another seed, order, schedule or number of tokens"
 
 
 def test_a_missing_field_and_a_file_that_is_no_recipe(tmp_path):

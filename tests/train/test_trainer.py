@@ -16,7 +16,7 @@ from loopviz.train.state import CsvLog, StateError, load_state, save_state
 from loopviz.train.text import TextError
 from loopviz.train.trainer import STATE, Trainer, TrainingError
 
-from .small import arrows_recipe, story, text_recipe
+from .small import arrows_recipe, story, text_recipe, ttt_recipe
 
 
 class Killed(BaseException):
@@ -25,8 +25,8 @@ class Killed(BaseException):
 
 def make(kind, folder, data, say=None, resume=False, **changes):
     folder.mkdir(exist_ok=True)
-    recipe = text_recipe(**changes) if kind == "text" else arrows_recipe(**changes)
-    task = TextTask(recipe, data, None, folder) if kind == "text" else ArrowsTask(recipe)
+    recipe = {"text": text_recipe, "ttt": ttt_recipe, "arrows": arrows_recipe}[kind](**changes)
+    task = ArrowsTask(recipe) if kind == "arrows" else TextTask(recipe, data, None, folder)
     return Trainer(recipe, task, folder, resume=resume, **({"say": say} if say else {}))
 
 
@@ -43,7 +43,7 @@ def table(path, without=("seconds",)):
         return [{k: v for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("kind", ["text", "arrows"])
+@pytest.mark.parametrize("kind", ["text", "arrows", "ttt"])
 @pytest.mark.parametrize("at", [2, 3, 5])
 def test_killed_and_resumed_equals_never_killed(kind, at, tmp_path):
     """Weights, optimisers, logs; the process dies once right after a step, checkpoint or not."""
@@ -87,6 +87,43 @@ def test_it_learns_and_reports_what_it_did(tmp_path):
     rows = table(tmp_path / "run" / "evaluation.csv")
     assert {row["step"] for row in rows} == {"40", "80"}
     assert {row["loops"] for row in rows if row["metric"] == "loss"} == {"1", "2", "4"}
+
+
+def test_a_ttt_model_learns_and_its_inner_models_begin_elsewhere(tmp_path):
+    """The inner loop is differentiated too: W_0, the inner learning rate and the token scale move."""
+    trainer = make("ttt", tmp_path / "run", story(tmp_path / "t.txt"), steps=60, dropout=0.0, batch=4)
+    before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
+    trainer.run()
+    losses = [float(row["loss"]) for row in table(tmp_path / "run" / "train.csv")]
+    assert sum(losses[-10:]) / 10 < losses[0] - 1.5
+    for name, weight in trainer.model.named_parameters():
+        assert not torch.equal(weight, before[name]), name
+
+
+def test_of_a_ttt_model_maps_are_muons_and_only_maps_and_embeddings_decay(tmp_path):
+    trainer = make("ttt", tmp_path / "run", story(tmp_path / "t.txt"))
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    adamw, muon = trainer.optimizers
+    (matrices,) = ([names[id(weight)] for weight in group["params"]] for group in muon.param_groups)
+    assert len(matrices) == 2 * 7, "q, v, o, g and the three of the SwiGLU, by layer"
+    assert all(name.endswith("_proj.weight") for name in matrices)
+    decayed, plain = ([names[id(weight)] for weight in group["params"]] for group in adamw.param_groups)
+    assert sorted(decayed) == ["lm_head.weight", "model.embed_tokens.weight"]
+    assert adamw.param_groups[1]["weight_decay"] == 0
+    assert {"W1", "learnable_ttt_lr_weight", "ttt_norm_weight"} <= {name.rpartition(".")[2] for name in plain}
+    assert len(matrices) + len(decayed) + len(plain) == len(names)
+
+
+def test_a_run_of_before_there_were_kinds_of_models_goes_on(tmp_path):
+    data, folder = story(tmp_path / "t.txt"), tmp_path / "run"
+    with pytest.raises(Killed):
+        make("text", folder, data, say=die_at(4)).run()
+    state = load_state(folder / STATE)
+    del state["recipe"]["model_type"], state["recipe"]["evaluation"]["positions"]
+    save_state(folder / STATE, {name: value for name, value in state.items() if name != "version"})
+    assert make("text", folder, data, resume=True).progress.step == 3
+    with pytest.raises(RecipeError, match=r"model={.*: the run in this folder has model="):
+        make("ttt", folder, data, resume=True, name="small", **{"evaluation.positions": []})
 
 
 def test_the_curriculum_goes_deeper_once_a_hop(tmp_path):

@@ -85,7 +85,13 @@ BUNDLED = (
         "glassbox", None, "MIT", "built, not trained: its loop contracts at a known rate to a known fixed point"
     ),
 )
+APART = (
+    KnownModel("stories-ttt", None, "MIT", "no loop: its memory are weights that learn while it reads (TTT)"),
+    KnownModel("stories-attention", None, "MIT", "the same with attention, of equal size and trained alike"),
+)
+"""What comes along to be looked at elsewhere than where loops are: found by name, and not offered among the looped ones."""
 KNOWN = {model.name: model for model in (*BUNDLED, SMOLLM2)}
+NAMED = {**KNOWN, **{model.name: model for model in APART}}
 BUNDLED_FOLDER = ASSETS / "models"
 
 
@@ -146,8 +152,8 @@ def locate(
     text = os.fspath(name)
     if not isinstance(text, str) or not text.strip() or len(text) > 4096 or not text.isprintable():
         raise CheckpointError(f"checkpoint {text[:200]!r}: expected {_what_is_known(allow_paths)}")
-    if text in KNOWN:
-        return _locate_known(KNOWN[text], progress, terms)
+    if text in NAMED:
+        return _locate_known(NAMED[text], progress, terms)
     if allow_paths and (found := _local(text)):
         return found
     if match := _HUB_GGUF.fullmatch(text):

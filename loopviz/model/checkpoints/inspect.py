@@ -132,6 +132,11 @@ def read_config(folder: Path, notes: list[Note] | None = None, limits: Checkpoin
         raise CheckpointError(f"{folder}: there is no config.json; give the folder that holds it, or a .gguf file")
     raw = read_json(file, SMALL_JSON)
     model_type = raw.get("model_type")
+    if model_type == "ttt":
+        raise CheckpointError(
+            f"model_type='ttt' in {folder.name}/config.json: a TTT model, which has no layers to loop; in Python open it with "
+            f"loopviz.ttt.load_ttt, or choose {LLAMAS}"
+        )
     if model_type not in MODEL_TYPES:
         raise CheckpointError(
             f"model_type={shown(model_type)} in {file}: must be one of {', '.join(map(repr, MODEL_TYPES))}; choose {LLAMAS}"

@@ -27,7 +27,7 @@ from loopviz.model.modeling import LoopLlamaForCausalLM
 from . import inspect
 from .apart_tokenizer import ApartTokenizer, TokenizerLimits
 from .errors import CheckpointError, Note, cause, reading
-from .find import FREE, KNOWN, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
+from .find import FREE, KNOWN, NAMED, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
 from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
 from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder
@@ -102,7 +102,7 @@ class LoadedCheckpoint:
 
 
 def known_models() -> Mapping[str, KnownModel]:
-    """The models `load_checkpoint` knows by a short name."""
+    """The models to loop that `load_checkpoint` knows by a short name."""
     return MappingProxyType(KNOWN)
 
 
@@ -220,7 +220,7 @@ class PreparedCheckpoint:
             _complete_generation(model, self.tokenizer, found)
         model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
         self.tell("ready", 1.0)
-        known = KNOWN.get(name)
+        known = NAMED.get(name)
         return LoadedCheckpoint(
             model.eval(),
             self.tokenizer,
