@@ -11,9 +11,9 @@ import torch
 from transformers import LlamaForCausalLM as TheirLlama
 
 from loopviz.anatomy import llama, parity, rope
+from loopviz.model.checkpoints.find import APART, BUNDLED
 from loopviz.model.checkpoints.load import as_loop_llama, load_checkpoint
 from loopviz.model.interrupt import Interrupted, interruptible
-from loopviz.paths import ASSETS
 from tests.anatomy.pairs import LLAMA_3, configuration, pair, random_configuration, tokens
 from tests.conftest import make_llama
 
@@ -26,7 +26,7 @@ SMALL = {
 }
 AS_WIDE = {"vocab_size": 211, "intermediate_size": 256, "num_hidden_layers": 3}  # as the article: 1024
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-BUNDLED = sorted(folder.name for folder in (ASSETS / "models").iterdir())
+LLAMAS = sorted(model.name for model in (*BUNDLED, *APART) if model.name != "stories-ttt")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -44,7 +44,7 @@ def test_the_articles_kind_agrees_in_every_dtype(dtype):
     assert rows[0].own_delta_logit == rows[1].own_delta_logit > 0, "in float64 too: its eager softmax is float32"
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", LLAMAS)
 def test_every_bundled_model_agrees_as_plain_llama(name):
     loaded = load_checkpoint(name)
     for row in parity.compare(parity.of_model(loaded.model, name), torch.float64):

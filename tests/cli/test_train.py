@@ -17,7 +17,11 @@ from loopviz import text_file
 from loopviz.cli import main
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.train.state import load_state
-from tests.train.small import arrows_recipe, story, text_recipe
+from loopviz.ttt import load_ttt
+from tests.train.small import arrows_recipe, story, text_recipe, ttt_recipe
+
+PLAIN = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+PLAIN |= {"num_key_value_heads": 2, "max_position_embeddings": 32}
 
 
 @pytest.fixture
@@ -99,6 +103,58 @@ def test_train_makes_a_folder_that_loads_and_evaluate_says_what_the_card_says(tm
     assert "| loops | 1 | 3 |" in capfd.readouterr().out
     assert run(*arguments) == 2
     assert "a run is in this folder already" in capfd.readouterr().err
+
+
+def test_a_ttt_model_and_what_it_makes_of_its_context(tmp_path, recipe_file, capfd):
+    """Its card says what `evaluate` says, by place in the context, with and without its inner loop; and so beside another."""
+    data, held, out, plain = (tmp_path / name for name in ("t.txt", "h.txt", "model", "plain"))
+    story(data)
+    story(held, seed=5)
+    where = ["--data", data, "--held-out", held, "--threads", 1]
+    control = ttt_recipe().with_values({"name": "control", "model_type": "loop_llama", "model": PLAIN})
+    assert run("train", recipe_file(control), *where, "--out", plain) == 0
+    assert run("train", recipe_file(ttt_recipe()), *where, "--out", out, "--beside", plain) == 0
+    said, card = capfd.readouterr().out, (out / "README.md").read_text("utf-8")
+    assert isinstance(load_ttt(out).model.config.mini_batch_size, int)
+    for part in ("import loopviz.ttt", "  - ttt\n", "By place in the context:", "### Beside it: control"):
+        assert part in card
+    assert card.count("| tokens read |") == 2, "its own table and the control's"
+    assert run("evaluate", out, "--data", held) == 0
+    assert capfd.readouterr().out in said
+    assert run("evaluate", out, "--data", held, "--by-position", "8,40", "--json", tmp_path / "e.json") == 0
+    rows = capfd.readouterr().out.splitlines()
+    assert [row for row in rows if row.startswith("|") and row not in said.splitlines()] == []
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert results["positions"][:2] == json.loads((tmp_path / "e.json").read_text("utf-8"))["positions"]
+    off = ["--by-position", "8", "--inner-lr", 0, "--json", tmp_path / "e.json"]
+    assert run("evaluate", out, "--data", held, *off) == 0
+    assert "windows of 8, inner learning rate × 0" in capfd.readouterr().out
+    assert results["positions"][2:] == json.loads((tmp_path / "e.json").read_text("utf-8"))["positions"]
+    assert run("evaluate", plain, "--data", held, "--by-position", "40") == 0, "beyond its context of 32"
+    assert "windows of 40" in capfd.readouterr().out
+    assert run("run", "--model", out, "--prompt", "the cat") == 2
+    assert "a TTT model, which has no layers to loop" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--by-position", "8,4"], "--by-position 8,4: must be ascending"),
+        (["--by-position", "8", "--loops", "2"], "--loops: --by-position names its windows"),
+        (["--by-position", "8", "--length", "16"], "--length: --by-position names its windows"),
+        (["--inner-lr", "0"], "--inner-lr 0.0: is measured by place"),
+        (["--by-position", "8", "--inner-lr", "-1"], "--inner-lr=-1.0"),
+        (["--by-position", "8", "--inner-lr", "0.5"], "only a TTT model has an inner learning rate"),
+    ],
+)
+def test_options_by_place_that_do_not_go_together(options, told, tmp_path, capfd):
+    assert run("evaluate", "stories-loop", "--data", story(tmp_path / "t.txt"), *options) == 2
+    assert told in capfd.readouterr().err
+
+
+def test_a_task_without_a_text_has_no_place_in_a_context(capfd):
+    assert run("evaluate", "arrows-loop", "--by-position", "8") == 2
+    assert "--by-position: this model's task is 'arrows'" in capfd.readouterr().err
 
 
 def test_an_interrupted_run_is_resumed_by_the_same_command(tmp_path, recipe_file, capfd):

@@ -10,7 +10,7 @@ import torch
 
 from loopviz.engine import StreamSettings, run
 from loopviz.model import model_card
-from loopviz.model.checkpoints.find import BUNDLED, BUNDLED_FOLDER
+from loopviz.model.checkpoints.find import APART, BUNDLED, BUNDLED_FOLDER
 from loopviz.model.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from loopviz.train import glassbox
 from loopviz.train.arrows import example
@@ -28,7 +28,7 @@ def bundled(request: pytest.FixtureRequest) -> LoadedCheckpoint:
 
 
 def test_they_are_small_together() -> None:
-    folders = [BUNDLED_FOLDER / model.name for model in BUNDLED]
+    folders = [BUNDLED_FOLDER / model.name for model in (*BUNDLED, *APART)]
     assert sorted(path for path in BUNDLED_FOLDER.iterdir()) == sorted(folders), "a folder that is not offered"
     assert sum(file.stat().st_size for folder in folders for file in folder.rglob("*")) < LARGEST
 
