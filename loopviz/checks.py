@@ -150,6 +150,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "inner_loss_nan": "is no number any more at layer {layer}, head {head}, token {token} “{text}”: the inner steps have become "
         "too large, or the weights before them are broken. What came before stays; lower the inner learning rate, or take "
         "another checkpoint",
+        "ttt_logits_nan": "the model's logits are not numbers any more (NaN) after token {token}: its weights are broken; take another "
+        "checkpoint",
         "lesson_run": "no run of this step is called so; there are {known}",
         "lesson_measure": "nothing is measured under this name; there are {known}",
         "lesson_kind": "is {found}, and {wanted} is needed here; name another measurement",

@@ -27,7 +27,11 @@ from loopviz.figures import theme, toolbar
 
 # Of all texts, those that are about other pages' things.
 _ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.")
-_OWN = {"lesson.": "learn", "anatomy.": "anatomy"}  # texts that are one page's alone, by how their keys begin
+_OWN = {
+    "lesson.": "learn",
+    "anatomy.": "anatomy",
+    "ttt.": "ttt",
+}  # texts that are one page's alone, by how their keys begin
 
 # What the place says when its script cannot be had: nobody has told the page its language then but the address, or the browser.
 JS_LOST = f"""(error) => {{

@@ -30,6 +30,7 @@ class Profile:
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
         carried_runs: that visitors took from one page to another, kept at a time; carried_seconds: each, after it was last looked at.
         distances: at which Anatomy tells a score at a time.
+        ttt_tokens: that a run on TTT may choose; each is drawn in every picture.
         run_bytes: that one of these may grow to while it is made.
         trace_bytes, trace_tokens, trace_rows: of a file that is opened, packed and unpacked; its tokens; its tables' rows.
         model_bytes: of parameters of the models held beside the default one.
@@ -67,6 +68,7 @@ class Profile:
     carried_runs: int
     carried_seconds: float
     distances: int
+    ttt_tokens: int
     run_bytes: int
     trace_bytes: int
     trace_tokens: int
@@ -115,6 +117,7 @@ LOCAL = Profile(
     carried_runs=64,
     carried_seconds=3_600.0,
     distances=4_096,
+    ttt_tokens=1_024,
     run_bytes=1 * GIB,
     trace_bytes=48 * MIB,
     trace_tokens=50_000,
@@ -162,6 +165,7 @@ PUBLIC = Profile(
     carried_runs=64,
     carried_seconds=1_800.0,
     distances=4_096,
+    ttt_tokens=512,
     run_bytes=192 * MIB,
     trace_bytes=48 * MIB,
     trace_tokens=10_000,

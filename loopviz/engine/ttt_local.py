@@ -56,9 +56,6 @@ class LocalTTT:
         """Bytes of its parameters."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
-    def rate(self, *, doubted: bool = False) -> None:
-        """Nobody reckons with its speed: a run is as long as its tokens, and ends by the clock."""
-
     def describe(self) -> TTTDescription:
         """What the model is."""
         from loopviz.engine.ttt_stream import MOST_LR_SCALE, MOST_TOKENS

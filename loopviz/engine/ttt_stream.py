@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from loopviz.checks import FieldError, check_finite, check_whole
+from loopviz.checks import ABSENT, FieldError, check_finite, check_whole
 from loopviz.engine.pieces import Pieces, TokenTexts
 from loopviz.engine.provenance import shown_name
 from loopviz.engine.sampling import Sampler, StreamSettings
@@ -158,6 +158,7 @@ class _Run:
             out = self._pass(tokens, cache)
             passed = time.perf_counter()
             logits = self.view.lm_head(out[0]).float()  # [K, V]
+            self._check_logits(logits)
             chosen = list(following) or [self.sampler.choose(logits[-1:])]
             headed = time.perf_counter()
             said = logits.log_softmax(-1)
@@ -172,6 +173,11 @@ class _Run:
         if not following:
             frames[-1]["finish"] = self._finish(chosen[0])
         return frames
+
+    def _check_logits(self, logits: Tensor) -> None:
+        bad = torch.isnan(logits).any(-1).nonzero()
+        if len(bad):
+            raise FieldError("", ABSENT, "ttt_logits_nan", token=self.read_tokens + int(bad[0]))
 
     def _steer(self, cache: TTTCache) -> None:
         change = self.wheel.take(self.read_tokens)

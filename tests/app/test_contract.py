@@ -40,6 +40,9 @@ from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.table_file import KINDS as TABLE_KINDS
 from loopviz.app.texts import LANGUAGES
+from loopviz.app.ttt.models import ttt_room
+from loopviz.app.ttt.page import data as ttt_data
+from loopviz.app.ttt.service import TTT
 from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.export.panel_table import KINDS as PANEL_KINDS
 from loopviz.panels import METRICS, PANELS, Focus
@@ -47,6 +50,7 @@ from loopviz.panels.kit.focus import LENSES
 from loopviz.paths import PACKAGE, WEB
 from tests.app.by_hand import only
 from tests.app.page_double import unwire
+from tests.engine import tiny_ttt
 from tests.lessons.toy import toy
 
 BLOCK = {"block_start": 1, "block_end": 1}
@@ -126,7 +130,7 @@ def test_a_page_says_asks_and_hears_by_one_list_each() -> None:
     assert contract.PAGES.keys() == contract.MESSAGES.keys() == contract.QUESTIONS.keys() == contract.EVENTS.keys()
     service = Service(ModelRoom("none"), Registry())
     asked = {"explore": service.questions, "compare": Comparisons(service), "lab": Laboratory(service)}
-    asked |= {"learn": Lessons(service), "anatomy": Anatomy(service)}
+    asked |= {"learn": Lessons(service), "anatomy": Anatomy(service), "ttt": TTT(service)}
     for page, questions in contract.QUESTIONS.items():
         assert all(callable(getattr(asked[page], name)) for name in questions)
 
@@ -353,6 +357,24 @@ def test_anatomy_says_what_the_contract_states(service: Service, lang: str) -> N
     contract.check(checked, (contract.Dissect,), "begin")
     assert heard.run(anatomy.run(checked, "you"))[-1]["end"] == "done"
     heard.ask(anatomy, "stop", ticket=None)
+    heard.everything()
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_ttt_says_what_the_contract_states(service: Service, lang: str) -> None:
+    heard, ttt = Heard("ttt"), TTT(service, ttt_room(service.room, lambda *_: tiny_ttt.engine()), every=0)
+    heard.message(ttt_data(ttt.room))
+    begin = {"lang": lang, "ticket": "t1", "n": 1, "model": "stories-ttt", "prompt": "Once upon", "max_new_tokens": 5}
+    begin |= {"scale": 1.0, "layer": 0, "head": None}
+    contract.check(begin, (contract.BeginTTT,), "begin")
+    run = heard.run(ttt.run(begin, "me"))[-1]["run"]
+    heard.run(ttt.run({**begin, "prompt": "", "n": 2}, "you"))
+    assert heard.ask(ttt, "look", run=run, layer=1, head=0, token=2, lang=lang)["kind"] == "snapshot"
+    heard.ask(ttt, "look", run=None, layer=1, head=0, token=2, lang=lang)
+    assert heard.ask(ttt, "steer", run=run, forget=True, scale=1.0, lang=lang)["kind"] == "no"
+    heard.ask(ttt, "forgetting", run=run, token=1, lang=lang)
+    heard.ask(ttt, "model", model="stories-ttt", lang=lang, look=False)
+    heard.ask(ttt, "stop", ticket=None)
     heard.everything()
 
 

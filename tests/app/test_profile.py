@@ -27,7 +27,7 @@ APP = PACKAGE / "app"
 NO_LIMITS = {
     "how often something is done, or looked at": """
         main.WARM_AFTER compare.run.SEND_EVERY compare.run.WEIGH_EVERY learn.run.SEND_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
-        explore.event_stream.KEEP_ALIVE lab.run.SEND_EVERY lab.run.DRAW_EVERY sessions.models.LINGER sessions.models.LOOK
+        explore.event_stream.KEEP_ALIVE ttt.run.SEND_EVERY lab.run.SEND_EVERY lab.run.DRAW_EVERY sessions.models.LINGER sessions.models.LOOK
         sessions.waiting_line._LOOK sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
@@ -38,7 +38,7 @@ NO_LIMITS = {
         controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
         controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT
         server.link_preview._LONGEST server.link_preview.MOST_WORD server.request_guard.NESTING server.request_guard.LARGEST_WHOLE
-        sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT""",
+        sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT ttt.service.MOST_SCALE""",
     "how much of something is shown": """
         controls.examples.EXAMPLES_SHOWN server.link_preview.TITLE_PROMPT server.link_card.SIZE
         server.link_card.MOST_PROMPT server.link_card.MOST_FACT server.link_card.MOST_SEGMENTS server.link_card.LEFT

@@ -135,7 +135,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("lang", LANGS)
-@pytest.mark.parametrize("at", ["anatomy", *RUNS])
+@pytest.mark.parametrize("at", ["anatomy", "ttt", *RUNS])
 def test_a_page_as_it_opens_and_when_what_it_ran_has_ended(browser: Browser, url: str, at: str, lang: str) -> None:
     page = opened(browser)
     page.goto(f"{url}{at}?lang={lang}")

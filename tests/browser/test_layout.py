@@ -170,6 +170,7 @@ def test_a21_headings_come_in_order(visit: Visit) -> None:
     for page in (
         visit(),
         visit(at="anatomy"),
+        visit(at="ttt"),
         visit(at="compare"),
         visit(at="lab"),
         visit("?lesson=arrows", at="learn"),
@@ -191,11 +192,18 @@ def test_a21_every_control_has_a_name_of_its_own(visit: Visit) -> None:
     unnamed = """[...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, textarea, [role=button]')].filter((node) =>
       node.checkVisibility() && !node.closest('.lv-away') && !(node.getAttribute('aria-label') || node.getAttribute('aria-labelledby') || node.title
       || node.labels?.length || /[\\p{L}\\p{N}]/u.test(node.textContent))).map((node) => node.outerHTML.slice(0, 160))"""
-    for one in (page, visit(at="anatomy"), visit(at="compare"), visit(at="lab"), visit("?lesson=arrows", at="learn")):
+    for one in (
+        page,
+        visit(at="anatomy"),
+        visit(at="ttt"),
+        visit(at="compare"),
+        visit(at="lab"),
+        visit("?lesson=arrows", at="learn"),
+    ):
         assert one.evaluate(unnamed) == []
 
 
-@pytest.mark.parametrize("at", ["", "learn", "anatomy", "compare", "lab"])
+@pytest.mark.parametrize("at", ["", "learn", "anatomy", "ttt", "compare", "lab"])
 def test_a21_all_can_be_reached_by_tab_and_seen_to_be(visit: Visit, at: str) -> None:
     page = visit(at=at)
     wanted = page.evaluate("""() => { const seen = [...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, textarea, summary')]

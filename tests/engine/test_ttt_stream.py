@@ -182,7 +182,7 @@ def test_the_inner_learning_rates_factor_holds_from_the_next_token_on() -> None:
 
 
 def test_an_inner_loss_that_is_no_number_ends_the_run_and_says_where() -> None:
-    engine = tiny_ttt.engine()
+    engine = tiny_ttt.engine(tie_word_embeddings=False)
     word = tiny.tokenizer()(PROMPT)["input_ids"][5]
     with torch.no_grad():
         engine.model.model.embed_tokens.weight[word] = float("nan")
@@ -200,6 +200,15 @@ def test_an_inner_loss_that_is_no_number_ends_the_run_and_says_where() -> None:
     assert caught.value.places["token"] == first
     assert len(seen) == first - first % 4, "the mini-batches before it stay"
     assert "layer 0" in str(caught.value)
+
+
+def test_logits_that_are_no_numbers_are_said_and_no_frame_has_them() -> None:
+    engine = tiny_ttt.engine(tie_word_embeddings=False)
+    with torch.no_grad():
+        engine.model.lm_head.weight[3] = float("nan")
+    with pytest.raises(FieldError) as caught:
+        next(iter(engine.start(TTTRequest(PROMPT)).frames))
+    assert caught.value.rule == "ttt_logits_nan"
 
 
 @pytest.mark.parametrize(

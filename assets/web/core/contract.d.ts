@@ -3,7 +3,7 @@
 export const OPS: { readonly set: 0; readonly append: 1; readonly splice: 2; };
 export const SMALL_DRAWS: readonly ["bar", "heatmap", "scatter"];
 export const RECORDED: "recorded";
-export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly anatomy: "./anatomy"; readonly compare: "./compare"; readonly lab: "./lab"; };
+export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly anatomy: "./anatomy"; readonly ttt: "./ttt"; readonly compare: "./compare"; readonly lab: "./lab"; };
 export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task: "task"; readonly lesson: "lesson"; readonly name: "name"; readonly token: "token"; readonly layer: "layer"; readonly step: "step"; readonly stage: "stage"; readonly beside: "beside"; readonly look: "__theme"; };
 export const TAKEN: "run";
 export const OWN_LESSON: "own";
@@ -31,6 +31,7 @@ export type Row = Record<string, any>;
 export type TokenRow = [string, number[], string[], 0 | 1, number | null, number | null];
 export type Pieces = (string | string[])[];
 export type Values = Record<string, boolean | number | string>;
+export type TTTWord = [string, 0 | 1, number | null];
 
 /** The runs are made first and shown without their names, in an order of chance: which one is `find`? */
 export interface BlindPrediction {
@@ -715,7 +716,7 @@ export interface Control {
 /** What the script of a page beside Explore is told once, in both languages. */
 export interface ScriptedConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -796,7 +797,7 @@ export interface RecordedCards {
 /** What the script of the Compare page is told once. */
 export interface CompareConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1034,7 +1035,7 @@ export interface Samples {
 /** What the script of the Lab page is told once. */
 export interface LabConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1249,7 +1250,7 @@ export interface LessonEntry {
 /** What the script of the Learn page is told once. */
 export interface LearnConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1455,7 +1456,7 @@ export interface AnatomyStage {
 /** What the script of the Anatomy page is told once. */
 export interface AnatomyConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1689,6 +1690,137 @@ export interface AskDraw {
   lang: "en" | "zh";
 }
 
+/** A picture, and what is said of it. */
+export interface TTTPanel {
+  name: string;
+  /** by language: title, question, how, source */
+  words: Record<string, Record<string, string>>;
+  /** by language, MathML */
+  formulas: Record<string, string>;
+  code: Place[];
+}
+
+/** What the script of the TTT page is told once. */
+export interface TTTConfig {
+  kind: "config";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
+  pages: Record<string, string>;
+  languages: Record<string, string>;
+  texts: Record<string, Record<string, string>>;
+  toolbar: Record<string, Record<string, string>>;
+  templates: Templates;
+  controls: Control[];
+  models: string[];
+  /** the last is drawn when it is asked for */
+  panels: TTTPanel[];
+  prompts: string[];
+  /** the TTT model that the page opens with */
+  called: string;
+  /** words whose reconstruction is recorded at a time */
+  ages: number;
+  /** tokens that a run may choose */
+  most_new: number;
+  /** the largest factor on the inner learning rate */
+  most_scale: number;
+}
+
+/** What was changed of a run, from the word at `index` on. */
+export interface TTTChanged {
+  index: number;
+  forget: boolean;
+  scale: number;
+}
+
+/** A run as it is shown now. */
+export interface TTTSnapshot {
+  run: string;
+  /** of the figures: it goes up whenever the visitor looks elsewhere */
+  epoch: number;
+  words: ([string, 0 | 1, number | null])[];
+  /** the word that was chosen last, and has not been read */
+  next: string;
+  changes: TTTChanged[];
+  /** by panel */
+  summaries: Record<string, string>;
+  end: "eos" | "length" | "context" | "stopped" | "time" | "memory" | "error" | null;
+  /** why it ended, where that is bad news */
+  reason: string;
+  kind: "snapshot";
+  ticket: string;
+  model: string;
+  layers: number;
+  heads: number;
+  mini_batch: number;
+  /** the factor that it began with */
+  scale: number;
+  figures: Record<string, Figure>;
+}
+
+/** What has come since the page had `first` words. */
+export interface TTTNews {
+  run: string;
+  /** of the figures: it goes up whenever the visitor looks elsewhere */
+  epoch: number;
+  words: ([string, 0 | 1, number | null])[];
+  /** the word that was chosen last, and has not been read */
+  next: string;
+  changes: TTTChanged[];
+  /** by panel */
+  summaries: Record<string, string>;
+  end: "eos" | "length" | "context" | "stopped" | "time" | "memory" | "error" | null;
+  /** why it ended, where that is bad news */
+  reason: string;
+  kind: "news";
+  ticket: string;
+  first: number;
+  ops: Record<string, any[][]>;
+}
+
+/** A run of a TTT model, looked at here. */
+export interface BeginTTT {
+  lang: "en" | "zh";
+  ticket: string;
+  n: number;
+  model: string;
+  prompt: string;
+  max_new_tokens: number;
+  scale: number;
+  layer?: number;
+  head?: number | null;
+}
+
+/** The run as it looks from elsewhere. `head` None: the mean of all; `token` None: the newest. */
+export interface LookTTT {
+  run: string | null;
+  layer: number;
+  head: number | null;
+  token: number | null;
+  lang: "en" | "zh";
+}
+
+/** Change a run from the next word on. */
+export interface SteerTTT {
+  run: string | null;
+  forget: boolean;
+  scale: number;
+  lang: "en" | "zh";
+}
+
+/** What would the words after this one have cost, if the memory had been set back after it? */
+export interface AskForgetting {
+  run: string | null;
+  token: number;
+  lang: "en" | "zh";
+}
+
+/** An answer: the losses of the words that follow, with what was read before and without. */
+export interface Forgetting {
+  kind: "forgetting";
+  token: number;
+  figure: Figure;
+  summary: string;
+}
+
 export type LearnMessage = LearnConfig | MeasureStatus | LessonProgress | LessonResult;
 
 export type LearnQuestions = {
@@ -1745,6 +1877,20 @@ export type AnatomyQuestions = {
 
 export interface AnatomyEvents {
   begin: Dissect;
+}
+
+export type TttMessage = TTTConfig | MeasureStatus | TTTSnapshot | TTTNews;
+
+export type TttQuestions = {
+  model: { asked: AskLabModel; answer: LabModel | Failed };
+  look: { asked: LookTTT; answer: TTTSnapshot | Gone | Failed };
+  steer: { asked: SteerTTT; answer: Done | NotThere | Gone | Failed };
+  forgetting: { asked: AskForgetting; answer: Forgetting | NotThere | Gone | Failed };
+  stop: { asked: StopMeasured; answer: Done | Failed };
+};
+
+export interface TttEvents {
+  begin: BeginTTT;
 }
 
 export type CompareMessage = CompareConfig | MeasureStatus | CompareSnapshot | CompareNews;

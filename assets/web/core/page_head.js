@@ -6,7 +6,7 @@ import { el, fill, kept, name, press, worded } from "./dom.js";
 import { unwire } from "./messages.js";
 import { Tabs } from "./open_tabs.js";
 
-/** @import { AnatomyConfig, CompareConfig, LabConfig, LearnConfig, KeptFile, Lang } from "./contract.js" */
+/** @import { AnatomyConfig, CompareConfig, LabConfig, LearnConfig, TTTConfig, KeptFile, Lang } from "./contract.js" */
 /** @import { Functions, Parts } from "./page_globals.js" */
 
 /**
@@ -49,7 +49,7 @@ export function save({ name: called, data }) {
 
 /**
  * The page's head, its words, and how it talks with the server.
- * @template {AnatomyConfig | CompareConfig | LabConfig | LearnConfig} Config
+ * @template {AnatomyConfig | CompareConfig | LabConfig | LearnConfig | TTTConfig} Config
  * @template {Record<string, { asked: object, answer: object }>} Questions
  * @template Begin
  */

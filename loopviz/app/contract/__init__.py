@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Union, get_args
 
-from loopviz.app.contract import anatomy, compare, explore, lab, learn, scripted, shared
+from loopviz.app.contract import anatomy, compare, explore, lab, learn, scripted, shared, ttt
 from loopviz.app.contract.anatomy import *  # noqa: F403
 from loopviz.app.contract.compare import *  # noqa: F403
 from loopviz.app.contract.constants import *  # noqa: F403
@@ -26,10 +26,11 @@ from loopviz.app.contract.lab import *  # noqa: F403
 from loopviz.app.contract.learn import *  # noqa: F403
 from loopviz.app.contract.scripted import *  # noqa: F403
 from loopviz.app.contract.shared import *  # noqa: F403
+from loopviz.app.contract.ttt import *  # noqa: F403
 from loopviz.trace.typed import check_type, hints_of
 
 # Where types are stated, in the order in which they are written for the scripts.
-PARTS: tuple[ModuleType, ...] = (shared, explore, scripted, compare, lab, learn, anatomy)
+PARTS: tuple[ModuleType, ...] = (shared, explore, scripted, compare, lab, learn, anatomy, ttt)
 
 # Types that scripts use by name, beside those of messages.
 TYPES: Mapping[str, Any] = {
@@ -38,6 +39,7 @@ TYPES: Mapping[str, Any] = {
     "TokenRow": shared.TokenRow,
     "Pieces": shared.Pieces,
     "Values": shared.Values,
+    "TTTWord": ttt.TTTWord,
 }
 
 MESSAGES: Mapping[str, tuple[type, ...]] = {
@@ -51,6 +53,7 @@ MESSAGES: Mapping[str, tuple[type, ...]] = {
         explore.Brought,
     ),
     "anatomy": (anatomy.AnatomyConfig, scripted.MeasureStatus, anatomy.AnatomyToken, anatomy.AnatomyParity),
+    "ttt": (ttt.TTTConfig, scripted.MeasureStatus, ttt.TTTSnapshot, ttt.TTTNews),
     "compare": (compare.CompareConfig, scripted.MeasureStatus, compare.CompareSnapshot, compare.CompareNews),
     "lab": (lab.LabConfig, scripted.MeasureStatus, lab.LabSnapshot, lab.LabNews),
 }
@@ -86,6 +89,13 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "draw": (anatomy.AskDraw, (anatomy.AnatomyDraw, anatomy.NotThere, shared.Gone, shared.Failed)),
         "stop": (lab.StopMeasured, (shared.Done, shared.Failed)),
     },
+    "ttt": {
+        "model": (lab.AskLabModel, (lab.LabModel, shared.Failed)),
+        "look": (ttt.LookTTT, (ttt.TTTSnapshot, shared.Gone, shared.Failed)),
+        "steer": (ttt.SteerTTT, (shared.Done, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "forgetting": (ttt.AskForgetting, (ttt.Forgetting, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "stop": (lab.StopMeasured, (shared.Done, shared.Failed)),
+    },
     "compare": {
         "check": (compare.Check, (compare.Checked, shared.Failed)),
         "look": (compare.LookCompared, (compare.CompareSnapshot, shared.Gone, shared.Failed)),
@@ -117,6 +127,7 @@ EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
     },
     "learn": {"begin": learn.TryLesson},
     "anatomy": {"begin": anatomy.Dissect},
+    "ttt": {"begin": ttt.BeginTTT},
     "compare": {"begin": compare.Compare},
     "lab": {"begin": lab.Measure},
 }

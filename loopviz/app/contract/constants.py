@@ -18,6 +18,7 @@ PAGES: Mapping[str, str] = {
     "learn": "./learn",
     "explore": "./",
     "anatomy": "./anatomy",
+    "ttt": "./ttt",
     "compare": "./compare",
     "lab": "./lab",
 }

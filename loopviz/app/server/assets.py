@@ -134,7 +134,8 @@ def routes() -> list[Route]:
 STYLES = {
     "": ("base", "learn", "explore", "hero", "arrows", "panels", "present"),
     "learn": ("base", "learn", "forms", "lessons", "arrows"),
-    "anatomy": ("base", "learn", "forms", "anatomy"),
+    "anatomy": ("base", "learn", "forms", "words", "anatomy"),
+    "ttt": ("base", "learn", "forms", "words", "ttt"),
     "compare": ("base", "learn", "forms", "compare"),
     "lab": ("base", "learn", "forms", "lab"),
 }

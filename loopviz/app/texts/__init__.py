@@ -25,6 +25,7 @@ from loopviz.app.texts import (
     share,
     starts,
     steer,
+    ttt,
     zh,
 )
 from loopviz.figures.labels import fill
@@ -50,6 +51,7 @@ _PARTS = (
     notes,
     arrows,
     anatomy,
+    ttt,
 )  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {
     lang: {**first.TEXTS, **{key: said for part in _PARTS for key, said in part.TEXTS[lang].items()}}

@@ -92,9 +92,14 @@ WORDS = {
 }
 
 
+def shown(word: str) -> str:
+    """A token as a hover shows it."""
+    return labels.show_token(word, width=14)
+
+
 def names(trace: Trace) -> list[str]:
     """The tokens as a hover shows them."""
-    return [labels.show_token(frame["text"], width=14) for frame in trace.frames]
+    return [shown(frame["text"]) for frame in trace.frames]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -130,7 +135,7 @@ def marks(trace: Trace, focus: TTTFocus) -> list[dict[str, Any]]:
         label = {"text": said, "textposition": "end", "textangle": -90, "xanchor": "right", "font": {"size": 10}}
         found.append(_upright(change["index"] - 0.5, theme.INK, "dash", 1.2) | {"label": label})
     size = meta["mini_batch"]
-    return found + [_upright(x - 0.5, theme.GRID, "dot", 1) for x in range(size, n, size)[-MOST_ENDS:]]
+    return found + [_upright(x - 0.5, theme.FAINT, "dot", 1) for x in range(size, n, size)[-MOST_ENDS:]]
 
 
 def layout(height: int, title: str, **more: Any) -> dict[str, Any]:

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from loopviz.model.interrupt import check
-from loopviz.trace.packed import encode_floats, encode_singles
+from loopviz.trace.schema import AGES, encode_floats, encode_singles
 from loopviz.ttt.observe import InnerStep, reconstruction
 
 if TYPE_CHECKING:
     from loopviz.trace.schema import TTTFrame, TTTMeta
     from loopviz.ttt import TTTForCausalLM
-
-AGES = 128  # tokens whose reconstruction is recorded at a time: the last ones
 
 
 def ttt_meta(model: TTTForCausalLM, inner_lr_scale: float) -> TTTMeta:

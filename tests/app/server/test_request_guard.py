@@ -69,7 +69,7 @@ def _every_route(app: Any) -> Iterator[tuple[str, str]]:
 
 
 GRADIO_S_OPEN = """
-GET /  HEAD /  GET /learn  GET /learn/  GET /anatomy  GET /anatomy/  GET /compare  GET /compare/  GET /lab  GET /lab/
+GET /  HEAD /  GET /learn  GET /learn/  GET /anatomy  GET /anatomy/  GET /ttt  GET /ttt/  GET /compare  GET /compare/  GET /lab  GET /lab/
 GET /assets/{path:path}  GET /static/{path:path}  GET /theme.css  GET /gradio_api/theme.css
 GET /favicon.ico  GET /manifest.json  GET /pwa_icon  GET /pwa_icon/{size}  GET /robots.txt
 GET /config  GET /config/  GET /gradio_api/info  GET /gradio_api/info/  GET /gradio_api/app_id  GET /gradio_api/app_id/
@@ -272,7 +272,7 @@ def test_every_answer_carries_the_headers_of_safety(client: httpx.Client, path: 
 
 
 def test_the_pages_run_no_text_as_a_script_and_ask_nobody_else(client: httpx.Client) -> None:
-    for path in ("/", "/learn", "/anatomy", "/compare", "/lab"):
+    for path in ("/", "/learn", "/anatomy", "/ttt", "/compare", "/lab"):
         first, second = client.get(path), client.get(path)
         policy = dict(part.split(" ", 1) for part in first.headers["content-security-policy"].split("; "))
         (nonce,) = re.findall(r"'nonce-([^']+)'", policy["script-src"])
@@ -335,7 +335,7 @@ def test_a_call_is_short_unless_it_may_bring_a_text_for_the_lab(client: httpx.Cl
     """Gradio remembers of each page what its form was sent with: prompts of ten megabytes were kept, of every page."""
     known, text = Known.of(page.demo), "x" * LOCAL.question_bytes
     long = [n for n in known.long if page.demo.fns[n].name.startswith("_run")]
-    assert len(long) == 4, "of Learn, Anatomy, Compare and the Lab"
+    assert len(long) == 5, "of Learn, Anatomy, TTT, Compare and the Lab"
     for n, values in known.events.items():
         asked = {"fn_index": n, "data": [text] + [None] * (values - 1) if values else [], "session_hash": "long"}
         asked |= {} if values else {"event_data": {"task": "none", "values": {"text": text}, "cards": []}}

@@ -1,0 +1,1 @@
+"""The TTT page: a model whose memory learns while it reads, watched word by word."""

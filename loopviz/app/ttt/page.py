@@ -1,0 +1,60 @@
+"""The TTT page: its pictures' words, formulas and lines of code; what its script is told once."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import gradio as gr
+
+from loopviz.app.controls.examples import STORIES
+from loopviz.app.page import ScriptedPage, locate, page_data
+from loopviz.app.sessions.job import Jobs
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.ttt.service import MOST_SCALE, TTT
+from loopviz.panels.ttt import TTT_PANELS, forgetting
+from loopviz.trace.schema import AGES
+
+WORDS = ("title", "question", "how", "source")
+
+
+def entry(panel: ModuleType) -> dict[str, Any]:
+    """A picture as the page's script takes it: its words, its formula as MathML, the lines of code that compute it."""
+    from loopviz.export.report import formula
+
+    places = [locate(reference) for reference in panel.CODE]
+    return {
+        "name": panel.NAME,
+        "words": {lang: {key: said[key] for key in WORDS} for lang, said in panel.TEXTS.items()},
+        "formulas": {lang: formula(said["formula"]) for lang, said in panel.TEXTS.items()},
+        "code": [{"name": one.name, "at": f"{one.path}:{one.line}", "url": one.url} for one in places],
+    }
+
+
+def data(room: ModelRoom) -> dict[str, Any]:
+    """What the page's script is told once."""
+    panels = [entry(panel) for panel in (*TTT_PANELS.values(), forgetting)]
+    return page_data(
+        "ttt",
+        room,
+        panels=panels,
+        prompts=list(STORIES),
+        called=room.default,
+        ages=AGES,
+        most_new=room.profile.ttt_tokens,
+        most_scale=MOST_SCALE,
+    )
+
+
+class TTTPage(ScriptedPage):
+    """The TTT page."""
+
+    name, title = "ttt", "TTT"
+
+    def __init__(self, demo: gr.Blocks, ttt: TTT) -> None:
+        super().__init__(demo, ttt, data(ttt.room))
+
+
+def add(demo: gr.Blocks, jobs: Jobs) -> None:
+    """The page, as one of the app's."""
+    TTTPage(demo, TTT(jobs))

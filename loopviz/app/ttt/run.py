@@ -1,0 +1,193 @@
+"""One visitor's run of a TTT model, and its messages: figures once, then what differs.
+
+The messages: :mod:`loopviz.app.contract`. The page's script: `assets/web/ttt/main.js`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from loopviz.app.sessions.memory_budget import Keeper
+from loopviz.app.sessions.messages import pack, wire
+from loopviz.figures.edits import differences
+from loopviz.panels.ttt import TTT_PANELS, TTTFocus
+from loopviz.trace import Frame, Trace
+
+if TYPE_CHECKING:
+    from loopviz.engine.engine import Handle, TTTEngine
+
+SEND_EVERY = 0.15  # seconds
+
+
+class TTTRun:
+    """A run of a TTT model. Its methods may be called from any thread.
+
+    Args:
+        engine: of its model.
+        handle: of the run, as the engine began it.
+        focus: where the visitor looks at first.
+        session: whose it is; compared, never sent.
+        ticket: the page's own name for what it asked for; it may end it.
+        words: an error's words in a language.
+    """
+
+    def __init__(
+        self,
+        engine: TTTEngine,
+        handle: Handle,
+        focus: TTTFocus,
+        session: str = "",
+        ticket: str = "",
+        words: Callable[[BaseException, str], str] = lambda error, lang: str(error),
+    ) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.engine, self.handle, self.focus = engine, handle, focus
+        self.session, self.ticket, self.words = session, ticket, words
+        self.trace = Trace(handle.meta)
+        self.epoch = 0
+        self.end: str | None = None  # eos, length, context, stopped, time, memory, error
+        self.halted = "stopped"
+        self.error: BaseException | None = None
+        self.opened = False
+        self.keeper: Keeper | None = None
+        self.stop = threading.Event()
+        self.finished = threading.Event()
+        self.leave = threading.Event()  # what is read again for this run is not wanted any more
+        self.lock = threading.RLock()
+        self._figures: dict[str, dict[str, Any]] = {}  # as the page has them
+        self._sent = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it takes."""
+        with self.lock:
+            return self.trace.nbytes
+
+    def halt(self, end: str = "stopped") -> None:
+        """End it soon, as `end` says unless it is ending already; what there is of it stays."""
+        if not self.stop.is_set():
+            self.halted = end
+        self.stop.set()
+        self.leave.set()
+        self.handle.stop()
+
+    def add(self, frame: Frame) -> None:
+        """Take a frame into the trace."""
+        with self.lock:
+            self.trace.append(frame)
+            self.end = frame["finish"] or self.end
+        if self.keeper is not None and not self.keeper.weigh(self):
+            self.end = self.end or "memory"
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Nothing computes for it any more."""
+        with self.lock:
+            self.error = error
+            self.end = "error" if error is not None else self.end or self.halted
+        self.finished.set()
+        if self.keeper is not None:
+            self.keeper.settled(self)
+
+    # --- what is told ---------------------------------------------------------------------------------------------
+
+    def _state(self, first: int) -> dict[str, Any]:
+        frames, meta = self.trace.frames, self.trace.meta["ttt"]
+        return {
+            "run": self.id,
+            "ticket": self.ticket,
+            "epoch": self.epoch,
+            "words": [
+                [frame["text"], int(frame["phase"] == "prompt"), frame["next_logprob"]] for frame in frames[first:]
+            ],
+            "next": frames[-1]["next_text"] if frames and self.end != "eos" else "",
+            "changes": [
+                {"index": one["index"], "forget": one["forget"], "scale": one["inner_lr_scale"]}
+                for one in meta["changes"]
+            ],
+            "summaries": {name: panel.summary(self.trace, self.focus) for name, panel in TTT_PANELS.items()},
+            "end": self.end,
+            "reason": "" if self.error is None else self.words(self.error, self.focus.lang),
+        }
+
+    def _drawn(self) -> dict[str, dict[str, Any]]:
+        return {name: panel.data(self.trace, self.focus) for name, panel in TTT_PANELS.items()}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything the page shows now; what comes later goes on from it."""
+        with self.lock:
+            self._figures, self._sent = self._drawn(), len(self.trace)
+            meta = self.trace.meta["ttt"]
+            return {
+                "kind": "snapshot",
+                **self._state(0),
+                "model": self.trace.meta["model"],
+                "layers": meta["layers"],
+                "heads": meta["heads"],
+                "mini_batch": meta["mini_batch"],
+                "scale": meta["inner_lr_scale"],
+                "figures": self._figures,
+            }
+
+    def news(self) -> dict[str, Any]:
+        """What has come since the last message."""
+        with self.lock:
+            first, drawn = self._sent, self._drawn()
+            ops = {name: pack(differences(self._figures[name], figure)) for name, figure in drawn.items()}
+            self._figures, self._sent = drawn, len(self.trace)
+            return {
+                "kind": "news",
+                **self._state(first),
+                "first": first,
+                "ops": {name: edits for name, edits in ops.items() if edits},
+            }
+
+    def look(self, focus: TTTFocus) -> dict[str, Any]:
+        """The visitor looks elsewhere: a snapshot, from which later messages go on."""
+        with self.lock:
+            self.focus = focus
+            self.epoch += 1
+            return self.snapshot()
+
+
+def messages(
+    run: TTTRun, frames: Iterator[Frame], every: float = SEND_EVERY, clock: Callable[[], float] = time.monotonic
+) -> Generator[str, None, None]:
+    """A run's messages as its frames come: a snapshot with the first, then what is new, and a last one.
+
+    A `ValueError` of the frames (an inner loss that is no number any more) ends the run with what there is, and is told in
+    its last message; where there was no frame yet it passes through. Closing this ends the run.
+    """
+    begun, last = False, 0.0
+    try:
+        with closing(frames) if isinstance(frames, Generator) else nullcontext():
+            for frame in frames:
+                run.add(frame)
+                if run.end or run.stop.is_set():
+                    break
+                if not begun:
+                    begun, last = True, clock()
+                    yield wire(run.snapshot())
+                elif clock() - last >= every:
+                    last = clock()
+                    yield wire(run.news())
+    except ValueError as error:
+        if not len(run.trace):
+            run.close(error)
+            raise
+        run.close(error)
+    except GeneratorExit:
+        run.halt()
+        raise
+    except BaseException as error:
+        run.close(error)
+        raise
+    finally:
+        if not run.finished.is_set():
+            run.close()
+    if len(run.trace):
+        yield wire(run.news() if begun else run.snapshot())

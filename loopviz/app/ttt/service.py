@@ -1,0 +1,199 @@
+"""What the TTT page's events do: a run is made, looked at, steered; what it would have lost is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from loopviz.app import contract
+from loopviz.app import controls as st
+from loopviz.app.sessions.job import Job, Jobs, Refused
+from loopviz.app.sessions.messages import dumps
+from loopviz.app.sessions.models import ModelRefused, ModelRoom
+from loopviz.app.sessions.registry import Registry
+from loopviz.app.sessions.tickets import is_ticket, number
+from loopviz.app.sessions.untrusted import fitting, read
+from loopviz.app.sessions.waiting_line import Place
+from loopviz.app.texts import pick_language, text
+from loopviz.app.ttt.models import ttt_room
+from loopviz.app.ttt.run import SEND_EVERY, TTTRun, messages
+from loopviz.checks import FieldError, check_whole
+from loopviz.engine.engine import Engine, TTTEngine, TTTRequest
+from loopviz.panels.ttt import TTTFocus, forgetting
+
+if TYPE_CHECKING:
+    from loopviz.trace import Trace
+    from loopviz.trace.schema import TTTChange
+
+GONE = dumps({"kind": "gone"})
+MOST_SCALE = 4.0  # of the slider
+# Whose name a field of the engine has on the page.
+FIELDS = {"inner_lr_scale": "scale", "max_new_tokens": "max_new_tokens", "prompt": "prompt"}
+
+
+def focus_of(asked: Mapping[str, Any]) -> TTTFocus:
+    """Where a visitor says they look; what is less than 0 is 0."""
+    head, token = asked.get("head"), asked.get("token")
+    return TTTFocus(
+        layer=max(0, asked.get("layer", 0)),
+        head=None if head is None else max(0, head),
+        token=None if token is None else max(0, token),
+        lang=pick_language(asked.get("lang")),
+    )
+
+
+class TTTJob(Job):
+    """A run of a TTT model that was asked for."""
+
+    page, what = "ttt", "run of a TTT model"
+
+    def __init__(self, service: TTT, asked: Mapping[str, Any], session: str) -> None:
+        ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""
+        super().__init__(service.runs, pick_language(asked.get("lang")), session, number(asked.get("n")), ticket)
+        self.service, self.asked, self.model = service, asked, service.room.default
+
+    def check(self) -> None:
+        """Refuse a prompt that is none, a name that is none, numbers beyond the page's limits."""
+        problems = st.check_prompt(self.asked.get("prompt"), self.lang)
+        if problems:
+            raise Refused(*problems)
+        check_whole("max_new_tokens", self.asked.get("max_new_tokens", 64), 1, self.service.room.profile.ttt_tokens)
+        name, problems = st.clean_name(self.asked.get("model") or self.model, self.lang)
+        if problems:
+            raise Refused(*problems)
+        self.model = name
+        if (words := self.service.room.refusal(name)) is not None:
+            raise Refused(st.Problem("model", words(self.lang)))
+
+    def beside(self, error: BaseException) -> str:
+        """The field that a refusal is told beside."""
+        if isinstance(error, ModelRefused):
+            return "model"
+        return FIELDS.get(error.field, "") if isinstance(error, FieldError) else super().beside(error)
+
+    def make(self, loaded: Engine, place: Place) -> Iterator[str]:
+        """Begin it."""
+        engine, asked = cast(TTTEngine, loaded), self.asked
+        settings = {"max_new_tokens": asked.get("max_new_tokens", 64)}
+        request = TTTRequest(asked["prompt"], settings, float(asked.get("scale", 1.0)))
+        handle = engine.start(request)
+        run = TTTRun(engine, handle, focus_of(asked), self.session, self.ticket, self.service.room.words)
+        profile = self.service.room.profile
+        return self.show(run, messages(run, handle.frames, self.service.every), profile.seconds_run)
+
+
+class TTT:
+    """The TTT runs of a page's visitors.
+
+    Args:
+        jobs: what all pages of the server share; the models are a room of their own, the places and the memory the same.
+        room: of TTT models; for tests.
+    """
+
+    def __init__(self, jobs: Jobs, room: ModelRoom | None = None, every: float = SEND_EVERY) -> None:
+        self.room = room or ttt_room(jobs.room)
+        self.jobs, self.every = Jobs(self.room, jobs.keeper, jobs.places), every
+        self.runs: Registry[TTTRun] = Registry(jobs.keeper)
+
+    def run(self, payload: Any, session: str) -> Iterator[str]:
+        """One run: messages for the page. Whatever goes wrong becomes a message.
+
+        Args:
+            payload: `contract.BeginTTT` from the page's script; nothing in it is trusted.
+        """
+        return self.jobs.carry_out(TTTJob(self, fitting(payload, contract.BeginTTT), session))
+
+    def forget(self, session: str) -> None:
+        """A visitor left: stop what runs for them and keep nothing."""
+        self.jobs.forget(session, self.runs)
+
+    # --- questions: strings of JSON both ways, nothing in a question is trusted ---------------------------------------
+
+    def model(self, question: Any) -> str:
+        """`{model, lang, linked, look}`: where a TTT model is."""
+        asked = read(question, contract.AskLabModel)
+        lang = pick_language(asked.get("lang"))
+        name, problems = st.clean_name(asked.get("model") or self.room.default, lang)
+        if problems:
+            return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
+        now = self.room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
+        return dumps({"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)})
+
+    def look(self, question: Any) -> str:
+        """`{run, layer, head, token, lang}`: the run, looked at from there."""
+        asked = read(question, contract.LookTTT)
+        run = self.runs.get(asked.get("run"))
+        return GONE if run is None else dumps(run.look(focus_of(asked)))
+
+    def steer(self, question: Any) -> str:
+        """`{run, forget, scale, lang}`: change a run from the next word on."""
+        asked = read(question, contract.SteerTTT)
+        run, lang = self.runs.get(asked.get("run")), pick_language(asked.get("lang"))
+        if run is None:
+            return GONE
+        if run.finished.is_set():
+            return _no("run", text(lang, "ttt.ended"))
+        try:
+            run.handle.steer(forget=asked.get("forget", False), inner_lr_scale=asked.get("scale"))
+        except FieldError as error:
+            return _no(FIELDS.get(error.field, ""), self.room.words(error, lang))
+        return dumps({"kind": "ok"})
+
+    def forgetting(self, question: Any) -> str:
+        """`{run, token, lang}`: what the words after this one cost with the memory set back after it, and without."""
+        asked = read(question, contract.AskForgetting)
+        run, lang = self.runs.get(asked.get("run")), pick_language(asked.get("lang"))
+        if run is None:
+            return GONE
+        if not run.finished.is_set():
+            return _no("run", text(lang, "ttt.running"))
+        last, token = len(run.trace) - forgetting.AFTER, asked.get("token", -1)
+        if not 0 <= token <= last:
+            return _no("token", text(lang, "ttt.no_token", token=token, last=max(0, last)))
+        changes, undone = other_changes(run.trace, token + 1)
+        run.leave.clear()
+        try:
+            other = run.engine.read_under(run.trace, changes, run.leave)
+        except ValueError as error:
+            return _no("", text(lang, "refused", reason=self.room.words(error, lang)))
+        shown = (run.trace, token, other, undone, lang)
+        return dumps(
+            {
+                "kind": "forgetting",
+                "token": token,
+                "figure": forgetting.data(*shown),
+                "summary": forgetting.summary(*shown),
+            }
+        )
+
+    def stop(self, question: Any) -> str:
+        """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
+        ticket = read(question, contract.StopMeasured).get("ticket")
+        self.jobs.starts.cancel(ticket)
+        for run in self.runs:
+            if is_ticket(ticket) and run.ticket == ticket:
+                run.halt()
+        return dumps({"kind": "ok"})
+
+
+def other_changes(trace: Trace, index: int) -> tuple[list[TTTChange], bool]:
+    """A run's changes but for one: the memory is set back before the word at `index`, or no longer, where it was.
+
+    Returns:
+        The changes, in order; whether the run itself had forgotten there.
+    """
+    changes: list[TTTChange] = list(trace.meta["ttt"]["changes"])
+    own = next((change for change in changes if change["index"] == index), None)
+    if own is not None:
+        turned: TTTChange = {**own, "forget": not own["forget"]}
+        return [turned if change is own else change for change in changes], own["forget"]
+    scale = trace.meta["ttt"]["inner_lr_scale"]
+    for change in changes:
+        if change["index"] < index:
+            scale = change["inner_lr_scale"]
+    added: TTTChange = {"index": index, "forget": True, "inner_lr_scale": scale}
+    return sorted([*changes, added], key=lambda change: change["index"]), False
+
+
+def _no(field: str, said: str) -> str:
+    return dumps({"kind": "no", "field": field, "text": said})
