@@ -84,7 +84,7 @@ def test_a_press_on_a_page_of_ours_runs_what_its_link_holds_and_stop_ends_it(vis
     assert data(page, "run") == ""
 
 
-@pytest.mark.parametrize("at", ["", "learn", "anatomy", "ttt", "compare", "lab"])
+@pytest.mark.parametrize("at", ["", "learn", "anatomy", "compare", "lab"])
 def test_every_page_has_its_foot_in_its_language(visit: Visit, at: str) -> None:
     page = visit(at=at, apart=True, permissions=["clipboard-read", "clipboard-write"])
     foot = page.locator(f".{FOOTER}")

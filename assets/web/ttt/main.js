@@ -303,7 +303,9 @@ export class Page {
     const answer = await this.frame.ask("forgetting", { run, token, lang: this.frame.lang });
     if (this.run.run !== run) return;
     if (answer?.kind === "forgetting") {
-      this.pictures.get("forgetting").take(answer.figure, answer.summary);
+      const picture = this.pictures.get("forgetting");
+      picture.take(answer.figure, answer.summary);
+      picture.node.scrollIntoView({ block: "nearest" });
       this.say(answer.summary);
     } else if (answer?.kind === "no") this.say(answer.text, true);
     else if (answer?.kind === "gone") this.lost();
