@@ -212,18 +212,21 @@ def test_a_gradient_is_the_slope_of_the_loss():
     value = model.model.layers[0].seq_modeling_block.learnable_ttt_lr_bias
 
     def loss():
-        """In float64: the model's own is float32, of which a slope keeps two or three digits."""
+        """In float64: the model's own is float32."""
         return torch.nn.functional.cross_entropy(model(tokens).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
     assert float(loss()) == pytest.approx(float(model(tokens, labels=tokens).loss), rel=1e-6)
     loss().backward()
     with torch.no_grad():
-        slopes = []
+        slopes, step = (
+            [],
+            3e-3,
+        )  # the norms are float32 in every dtype: of a smaller step their rounding is what one sees
         for sign in (1, -1):
-            value[0, 0] += sign * 1e-4
+            value[0, 0] += sign * step
             slopes.append(loss())
-            value[0, 0] -= sign * 1e-4
-    assert float(value.grad[0, 0]) == pytest.approx(float(slopes[0] - slopes[1]) / 2e-4, rel=1e-5)
+            value[0, 0] -= sign * step
+    assert float(value.grad[0, 0]) == pytest.approx(float(slopes[0] - slopes[1]) / (2 * step), rel=1e-3)
 
 
 # -- saving, loading, classes ------------------------------------------------------------------------------------------
