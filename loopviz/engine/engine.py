@@ -323,6 +323,22 @@ class TTTRequest:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class AttentionBeside:
+    """What a model of equal size with attention looks at in one mini-batch of a run's text.
+
+    Attributes:
+        name: of that model.
+        first: position of the mini-batch's first word.
+        weights: by layer and head, of the mini-batch's words over each other, `[L][H][K][K]`; a row sums to 1 less what went to
+            words before.
+    """
+
+    name: str
+    first: int
+    weights: list[list[list[list[float]]]]
+
+
 class TTTEngine(Protocol):
     """A TTT model, to be described and run. Its methods may be called from any thread."""
 
@@ -359,6 +375,14 @@ class TTTEngine(Protocol):
         Raises:
             ValueError: an inner loss is no number any more.
             Interrupted: once `stop` is set.
+        """
+
+    def attention_beside(self, trace: Trace, index: int) -> AttentionBeside | None:
+        """What a control looks at in the mini-batch of the word at `index`; None where no control comes along that reads the same
+        tokens.
+
+        Raises:
+            ValueError: there is no such word.
         """
 
     def kv_beside(self) -> list[tuple[str, float]]:

@@ -10,21 +10,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loopviz.engine.engine import Handle, TTTDescription, TTTRequest
+from loopviz.checks import check_whole
+from loopviz.engine.engine import AttentionBeside, Handle, TTTDescription, TTTRequest
 from loopviz.engine.pieces import encode_prompt
 from loopviz.engine.sampling import StreamSettings
 from loopviz.engine.work import Shape
-from loopviz.model.checkpoints.errors import CheckpointError, Note, cause
+from loopviz.model.checkpoints.errors import CheckpointError
 from loopviz.model.checkpoints.find import BUNDLED_FOLDER
 from loopviz.model.checkpoints.json_files import SMALL_JSON, read_json
-from loopviz.model.checkpoints.tokenizer import load_folder_tokenizer
 
 if TYPE_CHECKING:
     from loopviz.trace.schema import TTTChange
     from loopviz.trace.trace import Trace
     from loopviz.ttt import TTTForCausalLM
 
-BESIDE = ("stories-loop",)  # models that come along, whose keys and values a TTT model's state is held against
+CONTROL = "stories-attention"  # of equal size, trained alike, with attention
+BESIDE = (CONTROL, "stories-loop")  # models that come along, whose keys and values a TTT model's state is held against
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,37 @@ class LocalTTT:
         ids.append(trace.frames[-1]["next_id"])
         return read_under(self.model, ids, changes, trace.meta["ttt"]["inner_lr_scale"], stop)
 
+    @cached_property
+    def _control(self) -> Any:
+        """The control, if it comes along and its tokens are these: loaded when it is first asked for; else None."""
+        if not (BUNDLED_FOLDER / CONTROL / "config.json").is_file():
+            return None
+        from loopviz.model.checkpoints.load import load_checkpoint
+
+        found = load_checkpoint(CONTROL)
+        if found.tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            return None
+        found.model.set_attn_implementation("eager")  # the one that hands its weights out
+        return found.model.requires_grad_(False)
+
+    def attention_beside(self, trace: Trace, index: int) -> AttentionBeside | None:
+        """What the control looks at in a mini-batch of a run's text; raises as the protocol says."""
+        import torch
+
+        check_whole("index", index, 0, len(trace) - 1)
+        control = self._control
+        if control is None:
+            return None
+        size = self.model.config.mini_batch_size
+        first = index - index % size
+        stop = min(first + size, len(trace))
+        begin = max(0, stop - control.config.max_position_embeddings)
+        ids = [frame["token_id"] for frame in trace.frames[begin:stop]]
+        with torch.inference_mode():
+            out = control.model(torch.tensor([ids]), output_attentions=True, use_cache=False)
+        shown = [layer[0, :, first - begin :, first - begin :].tolist() for layer in out.attentions]
+        return AttentionBeside(CONTROL, first, shown)
+
     def kv_beside(self) -> list[tuple[str, float]]:
         """Bytes of keys and values that models which come along keep of one token, by their configurations alone."""
         from loopviz.model.configuration import LoopLlamaConfig
@@ -115,9 +147,7 @@ def load_ttt(name: str, progress: Callable[[str, float | None], None], allow_pat
     Raises:
         CheckpointError: there is none of that name, or it is no TTT model, or is not whole.
     """
-    import torch
-
-    from loopviz.ttt import TTTForCausalLM
+    from loopviz.ttt.checkpoint import load_ttt as load
 
     folder = _folder(name, allow_paths)
     progress("resolve", None)
@@ -127,22 +157,9 @@ def load_ttt(name: str, progress: Callable[[str, float | None], None], allow_pat
             f"{name}: no TTT model (its model_type is {kind!r}, and a TTT model's is 'ttt'); its place is Explore. Choose a "
             "TTT model here"
         )
-    notes: list[Note] = []
-    progress("tokenizer", None)
-    tokenizer = load_folder_tokenizer(folder, notes)
     progress("weights", None)
-    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
-    try:
-        model = TTTForCausalLM.from_pretrained(str(folder), **options)
-    except CheckpointError:
-        raise
-    except Exception as error:  # the readers of files raise whatever they like
-        raise CheckpointError(f"{name}: its weights cannot be read ({cause(error)})") from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise CheckpointError(
-            f"{name}: its tokenizer has {len(tokenizer)} tokens and its embedding {model.config.vocab_size} rows; they are of "
-            "different models"
-        )
+    found = load(folder)
+    model, tokenizer = found.model, found.tokenizer
     model.config._name_or_path = name
     progress("ready", 1.0)
     return LocalTTT(name, model.requires_grad_(False).eval(), tokenizer)

@@ -109,7 +109,7 @@ def test_what_is_refused_and_a_run_on_a_phone_in_chinese(visit: Visit, folder: P
     page.wait_for_selector(f'{IDLE}[data-end="length"][data-drawn="true"]')
     expect(page.locator(".lv-field-bad")).to_have_count(0)
     expect(page.locator('[data-panel="drift"] .lv-headline')).to_contain_text("‖W_0‖")
-    expect(page.locator('[data-panel="dual"] .lv-question').last).to_contain_text("没有随附这样的模型")
+    expect(page.locator('[data-panel="dual"] .lv-question').last).to_contain_text("没有随附读同样词元的这种模型")
     page.get_by_role("button", name="English").click()
     expect(page.locator('[data-panel="drift"] .lv-headline')).to_contain_text("mean of 2 heads: now")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

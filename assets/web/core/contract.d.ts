@@ -1711,11 +1711,13 @@ export interface TTTConfig {
   templates: Templates;
   controls: Control[];
   models: string[];
-  /** the last is drawn when it is asked for */
+  /** attention and forgetting are drawn when they are asked for */
   panels: TTTPanel[];
   prompts: string[];
   /** the TTT model that the page opens with */
   called: string;
+  /** the model of equal size with attention */
+  control: string;
   /** words whose reconstruction is recorded at a time */
   ages: number;
   /** tokens that a run may choose */
@@ -1806,6 +1808,22 @@ export interface SteerTTT {
   lang: "en" | "zh";
 }
 
+/** What does the control look at, in the mini-batch of this word? None: of the newest. */
+export interface AskAttention {
+  run: string | null;
+  layer: number;
+  head: number | null;
+  token: number | null;
+  lang: "en" | "zh";
+}
+
+/** An answer: the control's attention. */
+export interface ControlAttention {
+  kind: "attention";
+  figure: Figure;
+  summary: string;
+}
+
 /** What would the words after this one have cost, if the memory had been set back after it? */
 export interface AskForgetting {
   run: string | null;
@@ -1885,6 +1903,7 @@ export type TttQuestions = {
   model: { asked: AskLabModel; answer: LabModel | Failed };
   look: { asked: LookTTT; answer: TTTSnapshot | Gone | Failed };
   steer: { asked: SteerTTT; answer: Done | NotThere | Gone | Failed };
+  attention: { asked: AskAttention; answer: ControlAttention | NotThere | Gone | Failed };
   forgetting: { asked: AskForgetting; answer: Forgetting | NotThere | Gone | Failed };
   stop: { asked: StopMeasured; answer: Done | Failed };
 };

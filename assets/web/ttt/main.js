@@ -39,6 +39,8 @@ export class Page {
   looking = false;
   /** @type {boolean} whether one looks elsewhere again meanwhile */
   again = false;
+  /** @type {object} the newest wish for the control's attention */
+  wish = {};
   /** @type {number | undefined} until the model is looked for again */
   following = undefined;
 
@@ -90,9 +92,6 @@ export class Page {
     this.layer.label(this.text("ttt.layer"));
     this.head.label(this.text("ttt.head"), (choice) => (choice === MEAN ? this.text("ttt.head.mean") : choice));
     for (const picture of this.pictures.values()) picture.label();
-    const dual = this.pictures.get("dual");
-    dual.note.textContent = this.text("ttt.control.none");
-    dual.note.hidden = false;
     this.show();
   }
 
@@ -100,6 +99,7 @@ export class Page {
     this.label();
     this.follow();
     if (this.run) this.look();
+    this.control();
     const lost = this.pictures.get("forgetting");
     if (!lost.node.hidden) this.forgetting();
   }
@@ -137,7 +137,7 @@ export class Page {
     this.running = true;
     this.heard = performance.now();
     this.early = [];
-    this.pictures.get("forgetting").node.hidden = true;
+    for (const name of ["attention", "forgetting"]) this.pictures.get(name).node.hidden = true;
     this.say(this.text("ttt.waiting"));
     this.follow();
     this.frame.begin({
@@ -222,7 +222,10 @@ export class Page {
   /** How far it is, or how it ended. @param {TTTSnapshot | TTTNews} message */
   tell(message) {
     const n = this.words.length;
-    if (message.end) this.running = false;
+    if (message.end && this.running) {
+      this.running = false;
+      this.control();
+    }
     if (message.reason) this.say(message.reason, true);
     else if (message.end) this.say(this.text("ttt.done", { n, end: this.text(`live.end.${message.end}`) }));
     else if (this.running) this.say(this.text("ttt.progress", { n, size: this.run.mini_batch }));
@@ -250,6 +253,7 @@ export class Page {
     this.strip.mark();
     this.show();
     this.look();
+    this.control();
   }
 
   /** The run from where one looks; while that is asked, the newest wish waits. */
@@ -283,6 +287,20 @@ export class Page {
       this.heard = performance.now();
       this.look();
     }
+  }
+
+  /** What the control looks at, beside the matrix: of a word that was chosen, or when the run has ended. */
+  async control() {
+    if (!this.run || this.gone || (this.running && this.where.token === null)) return;
+    const wish = (this.wish = {});
+    const { run } = this.run;
+    const answer = await this.frame.ask("attention", { run, ...this.where, lang: this.frame.lang });
+    if (wish !== this.wish || this.run.run !== run) return;
+    const { note } = this.pictures.get("dual");
+    note.hidden = answer?.kind !== "no";
+    if (answer?.kind === "no") note.textContent = answer.text;
+    if (answer?.kind === "attention") this.pictures.get("attention").take(answer.figure, answer.summary);
+    else this.pictures.get("attention").node.hidden = true;
   }
 
   // --- forgetting ----------------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "model": (lab.AskLabModel, (lab.LabModel, shared.Failed)),
         "look": (ttt.LookTTT, (ttt.TTTSnapshot, shared.Gone, shared.Failed)),
         "steer": (ttt.SteerTTT, (shared.Done, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "attention": (ttt.AskAttention, (ttt.ControlAttention, anatomy.NotThere, shared.Gone, shared.Failed)),
         "forgetting": (ttt.AskForgetting, (ttt.Forgetting, anatomy.NotThere, shared.Gone, shared.Failed)),
         "stop": (lab.StopMeasured, (shared.Done, shared.Failed)),
     },

@@ -21,9 +21,10 @@ class TTTPanel(TypedDict):
 class TTTConfig(ScriptedConfig):
     """What the script of the TTT page is told once."""
 
-    panels: list[TTTPanel]  # the last is drawn when it is asked for
+    panels: list[TTTPanel]  # attention and forgetting are drawn when they are asked for
     prompts: list[str]
     called: str  # the TTT model that the page opens with
+    control: str  # the model of equal size with attention
     ages: int  # words whose reconstruction is recorded at a time
     most_new: int  # tokens that a run may choose
     most_scale: float  # the largest factor on the inner learning rate
@@ -108,6 +109,24 @@ class SteerTTT(TypedDict):
     forget: bool
     scale: float
     lang: Lang
+
+
+class AskAttention(TypedDict):
+    """What does the control look at, in the mini-batch of this word? None: of the newest."""
+
+    run: Text
+    layer: int
+    head: Whole
+    token: Whole
+    lang: Lang
+
+
+class ControlAttention(TypedDict):
+    """An answer: the control's attention."""
+
+    kind: Literal["attention"]
+    figure: Figure
+    summary: str
 
 
 class AskForgetting(TypedDict):

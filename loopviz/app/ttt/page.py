@@ -12,9 +12,10 @@ from loopviz.app.page import ScriptedPage, locate, page_data
 from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.ttt.service import MOST_SCALE, TTT
-from loopviz.panels.ttt import TTT_PANELS, forgetting
+from loopviz.panels.ttt import TTT_PANELS, attention, forgetting
 from loopviz.trace.schema import AGES
 
+CONTROL = "stories-attention"
 WORDS = ("title", "question", "how", "source")
 
 
@@ -33,13 +34,17 @@ def entry(panel: ModuleType) -> dict[str, Any]:
 
 def data(room: ModelRoom) -> dict[str, Any]:
     """What the page's script is told once."""
-    panels = [entry(panel) for panel in (*TTT_PANELS.values(), forgetting)]
+    shown: list[ModuleType] = []
+    for panel in (*TTT_PANELS.values(), forgetting):
+        shown += [panel, attention] if panel.NAME == "dual" else [panel]
+    panels = [entry(panel) for panel in shown]
     return page_data(
         "ttt",
         room,
         panels=panels,
         prompts=list(STORIES),
         called=room.default,
+        control=CONTROL,
         ages=AGES,
         most_new=room.profile.ttt_tokens,
         most_scale=MOST_SCALE,

@@ -19,10 +19,10 @@ from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.run import SEND_EVERY, TTTRun, messages
 from loopviz.checks import FieldError, check_whole
 from loopviz.engine.engine import Engine, TTTEngine, TTTRequest
-from loopviz.panels.ttt import TTTFocus, forgetting
+from loopviz.panels.ttt import TTTFocus, attention, forgetting
+from loopviz.trace import Trace
 
 if TYPE_CHECKING:
-    from loopviz.trace import Trace
     from loopviz.trace.schema import TTTChange
 
 GONE = dumps({"kind": "gone"})
@@ -138,6 +138,22 @@ class TTT:
         except FieldError as error:
             return _no(FIELDS.get(error.field, ""), self.room.words(error, lang))
         return dumps({"kind": "ok"})
+
+    def attention(self, question: Any) -> str:
+        """`{run, layer, head, token, lang}`: what the control looks at in the mini-batch of this word."""
+        asked = read(question, contract.AskAttention)
+        run, lang = self.runs.get(asked.get("run")), pick_language(asked.get("lang"))
+        if run is None:
+            return GONE
+        focus = focus_of(asked)
+        with run.lock:
+            trace = Trace(run.trace.meta, run.trace.frames)
+        found = run.engine.attention_beside(trace, focus.selected(len(trace)) or 0)
+        if found is None:
+            return _no("", text(lang, "ttt.control.none"))
+        shown = (trace, focus, found.name, found.first, found.weights)
+        answer = {"kind": "attention", "figure": attention.data(*shown), "summary": attention.summary(*shown)}
+        return dumps(answer)
 
     def forgetting(self, question: Any) -> str:
         """`{run, token, lang}`: what the words after this one cost with the memory set back after it, and without."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loopviz.trace.trace import Trace
 
 NAME = "forgetting"
+SAME = 1e-3  # nats: less is rounding
 AFTER = 2  # words of a text that must follow: the first one that is read without the memory, and the one it says
 CODE: tuple[str, ...] = ("loopviz.ttt.cache:TTTCache.forget", "loopviz.engine.ttt_stream:read_under")
 TEXTS: dict[str, dict[str, str]] = {
@@ -34,6 +35,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "lost": "forgotten",
         "axis": "loss of the word, nats",
         "hover": "%{x} %{text}: %{y} nats",
+        "same": "after word {at} “{token}”: the {n} words that follow cost the same without the memory: of what was read before, it held nothing that they need",
         "more": "after word {at} “{token}”: the {n} words that follow cost {more} nats more each without the memory (perplexity × {ratio}); most of all “{most}”, {worst} more",
         "less": "after word {at} “{token}”: the {n} words that follow cost {more} nats less each without the memory (perplexity × {ratio}): here it hindered; most of all “{most}” cost {worst} more",
     },
@@ -48,6 +50,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "lost": "遗忘后",
         "axis": "词的损失，纳特",
         "hover": "%{x} %{text}：%{y} 纳特",
+        "same": "在第 {at} 个词“{token}”之后：没有记忆时，其后的 {n} 个词代价相同：之前读过的，记忆里没有它们需要的东西",
         "more": "在第 {at} 个词“{token}”之后：没有记忆时，其后的 {n} 个词平均各多 {more} 纳特（困惑度 × {ratio}）；最多的是“{most}”，多 {worst}",
         "less": "在第 {at} 个词“{token}”之后：没有记忆时，其后的 {n} 个词平均各少 {more} 纳特（困惑度 × {ratio}）：这里记忆反而有碍；多得最多的是“{most}”，多 {worst}",
     },
@@ -77,7 +80,8 @@ def summary(trace: Trace, at: int, other: Sequence[float], forgot: bool, lang: s
     more = lost - kept
     worst = int(more.argmax())
     mean = float(more.mean())
-    return TEXTS[lang]["more" if mean >= 0 else "less"].format(
+    key = "same" if float(np.abs(more).max()) < SAME else "more" if mean >= 0 else "less"
+    return TEXTS[lang][key].format(
         at=at,
         token=trace.frames[at]["text"].strip(),
         n=len(more),

@@ -33,6 +33,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_scale": "i = %{x}: %{y}",
         "no_data": "Nothing read yet: the rates come with the first words; the scale is the model's own.",
         "head": "{place}: η between {low} and {high}; most for “{most}”",
+        "dead": ". The last place's scale is 0: after every group of {size} words the memory is back where it began",
         "summary": "Inner learning rate, {place}: from {low} to {high} over {n} words, the largest at “{most}”; the last place's scale is {last}, where 1/(i+1) is {usual_last}.",
     },
     "zh": {
@@ -52,6 +53,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_scale": "i = %{x}：%{y}",
         "no_data": "尚未读入词：学习率随第一批词出现；缩放是模型自己的。",
         "head": "{place}：η 在 {low} 与 {high} 之间；“{most}”最大",
+        "dead": "。最后一个位置的缩放为 0：每 {size} 个词一小批之后，记忆就回到开始",
         "summary": "内层学习率，{place}：{n} 个词从 {low} 到 {high}，在“{most}”处最大；最后一个位置的缩放为 {last}，而 1/(i+1) 为 {usual_last}。",
     },
 }
@@ -65,7 +67,7 @@ def _said(trace: Trace, focus: TTTFocus, key: str) -> str:
     lr = parts.curve(trace, focus, "lr")
     most = max(range(len(lr)), key=lr.__getitem__)
     scales = meta["scales"][min(focus.layer, meta["layers"] - 1)]
-    return words[key].format(
+    said = words[key].format(
         place=parts.place(focus, meta),
         low=parts.number(min(lr)),
         high=parts.number(max(lr)),
@@ -74,6 +76,8 @@ def _said(trace: Trace, focus: TTTFocus, key: str) -> str:
         last=parts.number(scales[-1]),
         usual_last=parts.number(1 / len(scales)),
     )
+    dead = "" if scales[-1] else words["dead"].format(size=len(scales))
+    return said.rstrip(".。") + dead if dead else said
 
 
 def data(trace: Trace, focus: TTTFocus) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from loopviz.app.texts import LANGUAGES, text
 from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.page import data
 from loopviz.app.ttt.service import TTT, other_changes
+from loopviz.engine import ttt_local
 from loopviz.engine.ttt_local import LocalTTT, load_ttt
 from loopviz.figures.edits import CODES, apply
 from loopviz.panels.ttt import TTT_PANELS
@@ -165,6 +166,20 @@ def test_what_a_run_would_lose_is_its_own_text_read_again(lang: str) -> None:
     assert ask(ttt, "forgetting", run="none", token=0, lang=lang) == {"kind": "gone"}
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_control_is_asked_beside_the_matrix_and_where_there_is_none_that_is_said(lang: str) -> None:
+    ttt = served()
+    page = made(ttt)
+    where = {"run": page.last["run"], "layer": 0, "head": None, "token": 3, "lang": lang}
+    assert ask(ttt, "attention", **where) == {"kind": "no", "field": "", "text": text(lang, "ttt.control.none")}
+    assert ask(ttt, "attention", **{**where, "run": None}) == {"kind": "gone"}
+    own = served(load_ttt("stories-ttt", lambda *_: None, False))
+    page = made(own)
+    told = ask(own, "attention", **{**where, "run": page.last["run"], "token": None})
+    assert told["kind"] == "attention"
+    assert "stories-attention" in told["summary"]
+
+
 def test_a_runs_own_forgetting_is_undone_where_it_was() -> None:
     ttt, page = served(), Page()
     for message in checked(ttt.run(asked(max_new_tokens=16), "me")):
@@ -280,7 +295,8 @@ def test_what_nobody_would_send_is_as_if_nothing_were_said() -> None:
 def test_what_the_script_is_told_once_has_a_formula_and_a_line_of_code_for_every_picture() -> None:
     told = data(served().room)
     contract.check(json.loads(json.dumps(told, default=list)), contract.MESSAGES["ttt"], "ttt")
-    assert [panel["name"] for panel in told["panels"]] == [*TTT_PANELS, "forgetting"]
+    assert {panel["name"] for panel in told["panels"]} == {*TTT_PANELS, "attention", "forgetting"}
+    assert told["control"] == ttt_local.CONTROL
     for panel in told["panels"]:
         assert all("<math" in said for said in panel["formulas"].values())
         assert all(place["url"] for place in panel["code"])

@@ -7,19 +7,23 @@ import functools
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import torch
 
 from loopviz.engine.engine import TTTRequest
+from loopviz.engine.ttt_local import load_ttt
 from loopviz.export.report import formula
 from loopviz.figures.edits import apply, differences
+from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.panels.kit.focus import LANGUAGES
-from loopviz.panels.ttt import TTT_PANELS, TTTFocus
+from loopviz.panels.ttt import TTT_PANELS, TTTFocus, attention, forgetting
 from loopviz.paths import PACKAGE
 from loopviz.trace import Trace
 from tests.engine import tiny_ttt
 
-KEYS = {"title", "question", "how", "formula", "source", "head", "summary", "no_data"}
+KEYS = {"title", "question", "how", "formula", "source"}
+ALL = {**TTT_PANELS, "attention": attention, "forgetting": forgetting}
 PANEL = pytest.mark.parametrize("name", TTT_PANELS)
 
 
@@ -64,9 +68,9 @@ def test_a_figure_is_one_that_plotly_takes_and_a_sentence_for_those_who_do_not_s
             assert "{" not in panel.summary(trace, focus) + figure.layout.title.text
 
 
-@PANEL
+@pytest.mark.parametrize("name", ALL)
 def test_both_languages_say_the_same_with_a_formula_that_is_set_and_code_that_is_there(name: str) -> None:
-    panel = TTT_PANELS[name]
+    panel = ALL[name]
     assert set(panel.TEXTS) == set(LANGUAGES)
     assert set(panel.TEXTS["en"]) == set(panel.TEXTS["zh"]) >= KEYS
     for words in panel.TEXTS.values():
@@ -144,13 +148,66 @@ def test_after_forgetting_nothing_is_held_better_than_at_the_beginning() -> None
 
 def test_the_state_is_as_large_whatever_is_read_and_keys_and_values_are_not() -> None:
     trace = run()
-    state, attention, other, took = TTT_PANELS["cost"].data(trace, TTTFocus())["data"]
+    state, same, *others, took = TTT_PANELS["cost"].data(trace, TTTFocus())["data"]
     assert set(state["y"]) == {trace.frames[-1]["kv"]["bytes_used"]}
-    assert attention["y"][-1] == attention["x"][-1] * trace.frames[0]["kv"]["bytes_plain"]
+    assert same["y"][-1] == same["x"][-1] * trace.frames[0]["kv"]["bytes_plain"]
     config = 2 * 4 * 64 * 4 * 16  # stories-loop: keys and values, 4 heads of 64, float32, 2 layers of 8 slots
+    other = next(line for line in others if "stories-loop" in line["name"])
     assert other["y"][0] == 16 * config
     assert took["x"] == list(range(len(trace)))
     assert took["y"][-1] == pytest.approx(trace.frames[-1]["pass_ms"], rel=1e-4)
+
+
+def test_a_last_place_whose_scale_is_0_is_said_for_then_nothing_is_kept() -> None:
+    trace = run()
+    meta = {**trace.meta, "ttt": {**trace.meta["ttt"], "scales": [[1.0, 0.5, 0.3, 0.0], [1.0, 0.5, 0.3, 0.2]]}}
+    dead = Trace(meta, trace.frames)
+    for lang, words in {"en": "back where it began", "zh": "记忆就回到开始"}.items():
+        assert words in TTT_PANELS["rates"].summary(dead, TTTFocus(lang=lang))
+        assert words not in TTT_PANELS["rates"].summary(dead, TTTFocus(1, lang=lang))
+
+
+def test_what_was_lost_is_said_and_so_is_that_nothing_was() -> None:
+    trace = run()
+    own = [frame["next_logprob"] for frame in trace.frames]
+    for lang in LANGUAGES:
+        same = forgetting.summary(trace, 3, own, False, lang)
+        assert same == forgetting.TEXTS[lang]["same"].format(
+            at=3, token=trace.frames[3]["text"].strip(), n=len(trace) - 4
+        )
+        worse = forgetting.summary(trace, 3, [one - 0.5 for one in own], False, lang)
+        assert "0.5" in worse
+        assert "1.65" in worse
+        assert worse != forgetting.summary(trace, 3, [one - 0.5 for one in own], True, lang)
+    first, second = forgetting.losses(trace, [one - 0.5 for one in own], True)
+    np.testing.assert_allclose(first - second, 0.5)
+
+
+def test_the_control_s_attention_is_its_own_and_what_leaves_the_group_is_lacking_in_a_row() -> None:
+    engine = load_ttt("stories-ttt", lambda *_: None, False)
+    handle = engine.start(TTTRequest("One day, a bird found a shiny key. The bird", {"max_new_tokens": 30}))
+    trace = Trace(handle.meta, handle.frames)
+    found = engine.attention_beside(trace, 20)
+    assert found is not None
+    assert found.first == 16
+    control = load_checkpoint(found.name).model
+    control.set_attn_implementation("eager")
+    with torch.no_grad():
+        ids = torch.tensor([[frame["token_id"] for frame in trace.frames[:32]]])
+        wanted = control.model(ids, output_attentions=True, use_cache=False).attentions
+    shown = attention.matrix(found.weights, TTTFocus(1, 2))
+    np.testing.assert_allclose(shown, wanted[1][0, 2, 16:32, 16:32].numpy(), atol=1e-5)
+    mean = attention.matrix(found.weights, TTTFocus(0))
+    np.testing.assert_allclose(mean, wanted[0][0, :, 16:32, 16:32].mean(0).numpy(), atol=1e-5)
+    for lang in LANGUAGES:
+        args = (trace, TTTFocus(lang=lang), found.name, found.first, found.weights)
+        assert f"{mean.sum(1).mean():.0%}" in attention.summary(*args)
+        assert go.Figure(attention.data(*args)).data[0].z[0][0] == pytest.approx(mean[0, 0], rel=1e-3)
+    assert set(trace.meta["ttt"]["kv_beside"]) == {found.name, "stories-loop"}
+    assert trace.meta["ttt"]["kv_beside"][found.name] == 2 * 2 * 256 * 4
+    assert tiny_ttt.engine().attention_beside(run(), 3) is None, "it reads other tokens"
+    with pytest.raises(ValueError, match="index"):
+        engine.attention_beside(trace, len(trace))
 
 
 def test_differences_turn_one_figure_into_the_other() -> None:
