@@ -170,6 +170,7 @@ def test_a21_headings_come_in_order(visit: Visit) -> None:
     for page in (
         visit(),
         visit(at="anatomy"),
+        visit(at="ttt"),
         visit(at="compare"),
         visit(at="lab"),
         visit("?lesson=arrows", at="learn"),
@@ -194,6 +195,7 @@ def test_a21_every_control_has_a_name_of_its_own(visit: Visit) -> None:
     for one in (
         page,
         visit(at="anatomy"),
+        visit(at="ttt"),
         visit(at="compare"),
         visit(at="lab"),
         visit("?lesson=arrows", at="learn"),
@@ -201,7 +203,7 @@ def test_a21_every_control_has_a_name_of_its_own(visit: Visit) -> None:
         assert one.evaluate(unnamed) == []
 
 
-@pytest.mark.parametrize("at", ["", "learn", "anatomy", "compare", "lab"])
+@pytest.mark.parametrize("at", ["", "learn", "anatomy", "ttt", "compare", "lab"])
 def test_a21_all_can_be_reached_by_tab_and_seen_to_be(visit: Visit, at: str) -> None:
     page = visit(at=at)
     wanted = page.evaluate("""() => { const seen = [...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, textarea, summary')]

@@ -88,7 +88,7 @@ def data(trace: Trace, focus: TTTFocus, control: str, first: int, weights: list[
         "y": names,
         "z": [[parts.short(float(shares[i, j])) if j <= i else None for j in range(K)] for i in range(K)],
         "zmin": 0,
-        "zmax": 1,
+        "zmax": float(shares.max()) or 1.0,
         "colorscale": SCALE,
         "xgap": 1,
         "ygap": 1,

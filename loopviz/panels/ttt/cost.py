@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from loopviz.figures import theme
 from loopviz.panels.ttt import parts
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "state": "this model's state",
         "attention": "attention of the same sizes (KV)",
         "other": "{name} (KV)",
+        "same": "{name}: attention of the same sizes (KV)",
         "bytes": "bytes kept",
         "context": "words read (tokens)",
         "ms": "ms a word",
@@ -34,7 +37,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover": "%{x} words: %{y:.3s}B",
         "hover_ms": "word %{x}: %{y} ms",
         "no_data": "Its state takes {state}, whatever is read. Nothing measured yet: times come with the first words.",
-        "head": "its state takes {state} whatever is read; attention of the same sizes needs more from {cross} words on; here {ms} ms a generated word",
+        "head": "its state takes {state} whatever is read; attention of the same sizes needs more from {cross} words on; here {ms} ms a generated word (median)",
         "head_prompt": "its state takes {state} whatever is read; attention of the same sizes needs more from {cross} words on",
         "summary": "The state takes {state} whatever is read; keys and values of attention of the same sizes take more from {cross} words on.",
     },
@@ -50,6 +53,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "state": "本模型的状态",
         "attention": "同样大小的注意力（KV）",
         "other": "{name}（KV）",
+        "same": "{name}：同样大小的注意力（KV）",
         "bytes": "保留的字节数",
         "context": "读入的词数（词元）",
         "ms": "每词毫秒",
@@ -57,12 +61,13 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover": "%{x} 个词：%{y:.3s}B",
         "hover_ms": "第 %{x} 个词：%{y} 毫秒",
         "no_data": "无论读多少，状态占 {state}。尚无实测：时间随第一批词出现。",
-        "head": "无论读多少，状态占 {state}；同样大小的注意力从 {cross} 个词起需要更多；这里每个生成的词 {ms} 毫秒",
+        "head": "无论读多少，状态占 {state}；同样大小的注意力从 {cross} 个词起需要更多；这里每个生成的词 {ms} 毫秒（中位数）",
         "head_prompt": "无论读多少，状态占 {state}；同样大小的注意力从 {cross} 个词起需要更多",
         "summary": "无论读多少，状态占 {state}；同样大小的注意力的键与值从 {cross} 个词起占得更多。",
     },
 }
 HEIGHT = 460
+OTHERS, DASHES = theme.SETUP_COLOURS[2:], theme.SETUP_DASHES[2:]
 
 
 def _size(amount: float) -> str:
@@ -83,7 +88,7 @@ def _said(trace: Trace, key: str, lang: str) -> str:
     ]
     if key == "head":
         key = "no_data" if not len(trace) else "head" if made else "head_prompt"
-    ms = parts.number(sum(made) / len(made)) if made else ""
+    ms = parts.number(median(made)) if made else ""
     return words[key].format(state=_size(meta["state_bytes"]), cross=f"{cross:,}", ms=ms)
 
 
@@ -96,12 +101,12 @@ def data(trace: Trace, focus: TTTFocus) -> dict[str, Any]:
         parts.line(words["state"], CONTEXTS, [meta["state_bytes"]] * len(CONTEXTS), parts.LEARNED, **hover),
         parts.line(words["attention"], CONTEXTS, [one * n for n in CONTEXTS], parts.BEFORE, "dash", **hover),
     ]
-    lines += [
-        parts.line(
-            words["other"].format(name=name), CONTEXTS, [each * n for n in CONTEXTS], parts.BESIDE, "dot", **hover
-        )
-        for name, each in meta["kv_beside"].items()
-    ]
+    for (name, each), colour, dash in zip(meta["kv_beside"].items(), OTHERS, DASHES, strict=False):
+        if each == one:  # the line is there: it has its name
+            lines[1]["name"] = words["same"].format(name=name)
+            continue
+        kept = [each * n for n in CONTEXTS]
+        lines.append(parts.line(words["other"].format(name=name), CONTEXTS, kept, colour, dash, **hover))
     known = [frame for frame in trace.frames if frame["pass_ms"] is not None]
     took = {
         "type": "scatter",
@@ -126,7 +131,7 @@ def data(trace: Trace, focus: TTTFocus) -> dict[str, Any]:
             "nticks": 5,
         },
         "xaxis2": {"title": {"text": parts.WORDS[focus.lang]["token"]}, "anchor": "y2", "showgrid": False},
-        "yaxis2": {"title": {"text": words["ms"]}, "domain": [0, 0.3], "rangemode": "tozero"},
+        "yaxis2": {"title": {"text": words["ms"]}, "domain": [0, 0.3], "type": "log", "nticks": 4},
     }
     return {"data": [*lines, took], "layout": parts.layout(HEIGHT, _said(trace, "head", focus.lang), **axes)}
 

@@ -19,9 +19,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "How far has the memory moved?",
         "question": "How different are the memory's weights now from those it began the text with?",
         "how": "The memory's weights change with every word. The curve is the length of that change, all numbers of the small "
-        "model together. Within a group of words (mini-batch) all steps start at the same weights and are scaled by the place in "
-        "the group, about 1/(i+1): the curve jumps at the group's first word and is damped until its last, where the weights are "
-        "renewed: a saw-tooth, its teeth at the dotted uprights.",
+        "model together. Within a group of words (mini-batch) all steps start at the same weights, are added up, and are scaled by "
+        "the place in the group (1/(i+1) and what was learned on top, another picture). After the group's last word the weights are "
+        "renewed, and the sum begins anew: a saw-tooth, its teeth at the dotted uprights.",
         "formula": r"\left\|W_t-W_0\right\|,\qquad W_t=W_{\lfloor t/M\rfloor M}-s_i\sum_{j\le i}\eta_j\nabla\ell_j",
         "source": "TTT, arXiv 2407.04620, section 2.1 (the state is a model's weights) and 2.4 (mini-batches).",
         "curve": "‖W_t − W_0‖",
@@ -35,7 +35,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "记忆移动了多远？",
         "question": "现在记忆的权重与开始读文本时相差多少？",
         "how": "记忆的权重随每个词改变。曲线是这一改变的长度，小模型的全部数合在一起。在一个小批（mini-batch）内，所有步都从同样的权重出发，"
-        "并按在小批中的位置缩放，约为 1/(i+1)：曲线在小批的第一个词处跳起，直到最后一个词渐被压低，权重在那里更新：于是成锯齿，齿在竖点线处。",
+        "相加，并按在小批中的位置缩放（1/(i+1) 再加上学到的，见另一张图）。小批的最后一个词之后权重更新，累加重新开始：于是成锯齿，齿在竖点线处。",
         "formula": r"\left\|W_t-W_0\right\|,\qquad W_t=W_{\lfloor t/M\rfloor M}-s_i\sum_{j\le i}\eta_j\nabla\ell_j",
         "source": "TTT，arXiv 2407.04620，第 2.1 节（状态是一个模型的权重）与 2.4 节（小批）。",
         "curve": "‖W_t − W_0‖",
