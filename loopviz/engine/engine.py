@@ -339,6 +339,20 @@ class AttentionBeside:
     weights: list[list[list[list[float]]]]
 
 
+@dataclass(frozen=True)
+class RulesHeld:
+    """What four inner rules hold of a run's text, each given the same keys and values.
+
+    Attributes:
+        fade: what everything held is multiplied with before a word is written, by the rule that fades.
+        rules: by name, and of each by token: `start`, the error under the weights it began with, `after`, under those it left
+            when the token was written, `held`, under those at the end.
+    """
+
+    fade: float
+    rules: dict[str, dict[str, list[float]]]
+
+
 class TTTEngine(Protocol):
     """A TTT model, to be described and run. Its methods may be called from any thread."""
 
@@ -373,8 +387,7 @@ class TTTEngine(Protocol):
         """Log-probability of every token of a run's text, from the second on, when it is read with other changes.
 
         Raises:
-            ValueError: an inner loss is no number any more.
-            Interrupted: once `stop` is set.
+            ValueError: an inner loss is no number any more; `stop` was set.
         """
 
     def attention_beside(self, trace: Trace, index: int) -> AttentionBeside | None:
@@ -383,6 +396,13 @@ class TTTEngine(Protocol):
 
         Raises:
             ValueError: there is no such word.
+        """
+
+    def inner_rules(self, trace: Trace, layer: int, head: int | None, stop: threading.Event) -> RulesHeld | None:
+        """What four inner rules hold of a run's text in one layer, of a head or as the mean of all; None for an inner MLP.
+
+        Raises:
+            ValueError: `stop` was set.
         """
 
     def kv_beside(self) -> list[tuple[str, float]]:

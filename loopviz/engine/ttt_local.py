@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import check_whole
-from loopviz.engine.engine import AttentionBeside, Handle, TTTDescription, TTTRequest
+from loopviz.engine.engine import AttentionBeside, Handle, RulesHeld, TTTDescription, TTTRequest
 from loopviz.engine.pieces import encode_prompt
 from loopviz.engine.sampling import StreamSettings
 from loopviz.engine.work import Shape
 from loopviz.model.checkpoints.errors import CheckpointError
 from loopviz.model.checkpoints.find import BUNDLED_FOLDER
 from loopviz.model.checkpoints.json_files import SMALL_JSON, read_json
+from loopviz.model.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from loopviz.trace.schema import TTTChange
@@ -92,7 +94,8 @@ class LocalTTT:
 
         ids = [frame["token_id"] for frame in trace.frames]
         ids.append(trace.frames[-1]["next_id"])
-        return read_under(self.model, ids, changes, trace.meta["ttt"]["inner_lr_scale"], stop)
+        with _left():
+            return read_under(self.model, ids, changes, trace.meta["ttt"]["inner_lr_scale"], stop)
 
     @cached_property
     def _control(self) -> Any:
@@ -125,6 +128,14 @@ class LocalTTT:
         shown = [layer[0, :, first - begin :, first - begin :].tolist() for layer in out.attentions]
         return AttentionBeside(CONTROL, first, shown)
 
+    def inner_rules(self, trace: Trace, layer: int, head: int | None, stop: threading.Event) -> RulesHeld | None:
+        """What four inner rules hold of a run's text; raises as the protocol says."""
+        from loopviz.engine.ttt_rules import held_by_rules
+
+        ids = [frame["token_id"] for frame in trace.frames]
+        with _left():
+            return held_by_rules(self.model, ids, min(layer, self.layers - 1), head, stop)
+
     def kv_beside(self) -> list[tuple[str, float]]:
         """Bytes of keys and values that models which come along keep of one token, by their configurations alone."""
         from loopviz.model.configuration import LoopLlamaConfig
@@ -136,6 +147,15 @@ class LocalTTT:
                 said = LoopLlamaConfig.from_dict(json.loads(config.read_text(encoding="utf-8")))
                 found.append((name, Shape.of(said, 4).kv_bytes))
         return found
+
+
+@contextmanager
+def _left() -> Iterator[None]:
+    """Work that was stopped in the middle is refused, as whoever asked for it is gone."""
+    try:
+        yield
+    except Interrupted as error:
+        raise ValueError("stopped: the run is not looked at any more; ask again") from error
 
 
 def load_ttt(name: str, progress: Callable[[str, float | None], None], allow_paths: bool) -> LocalTTT:

@@ -34,6 +34,7 @@ else:
     Version = Literal[SCHEMA_VERSION]
 EXTRAS = ("exit", "keys", "attention")  # what a run records only when asked, see StepColumns and BlockFrame
 AGES = 128  # of a TTT run: tokens whose reconstruction is recorded at a time, the last ones
+RULE_WORDS = 256  # ... that other inner rules are given, the first ones
 STEP_NUMBERS = ("cosine", "kl", "rel_delta", "norm", "entropy", "rank", "ms")
 STEP_LISTS = ("topk_ids", "topk_logprobs", "topk_texts")
 EXIT_NUMBERS = ("exit_rank", "exit_logprob")

@@ -373,6 +373,7 @@ def test_ttt_says_what_the_contract_states(service: Service, lang: str) -> None:
     heard.ask(ttt, "look", run=None, layer=1, head=0, token=2, lang=lang)
     assert heard.ask(ttt, "steer", run=run, forget=True, scale=1.0, lang=lang)["kind"] == "no"
     heard.ask(ttt, "forgetting", run=run, token=1, lang=lang)
+    heard.ask(ttt, "rules", run=run, layer=0, head=None, token=None, lang=lang)
     heard.ask(ttt, "attention", run=run, layer=0, head=None, token=1, lang=lang)
     own = TTT(service, every=0)
     last = heard.run(own.run({**begin, "n": 3}, "we"))[-1]

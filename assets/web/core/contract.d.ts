@@ -1716,6 +1716,8 @@ export interface TTTConfig {
   prompts: string[];
   /** the TTT model that the page opens with */
   called: string;
+  /** that the inner rules are given at most */
+  rule_words: number;
   /** the model of equal size with attention */
   control: string;
   /** words whose reconstruction is recorded at a time */
@@ -1808,7 +1810,7 @@ export interface SteerTTT {
   lang: "en" | "zh";
 }
 
-/** What does the control look at, in the mini-batch of this word? None: of the newest. */
+/** What does the control look at, in the mini-batch of this word (None: of the newest)? Or: what do the inner rules hold? */
 export interface AskAttention {
   run: string | null;
   layer: number;
@@ -1822,6 +1824,21 @@ export interface ControlAttention {
   kind: "attention";
   figure: Figure;
   summary: string;
+}
+
+/** An inner rule: what it does, and what it holds. */
+export interface InnerRule {
+  name: string;
+  called: string;
+  what: string;
+  figure: Figure;
+  summary: string;
+}
+
+/** An answer: the run's keys and values, written by four rules. */
+export interface InnerRules {
+  kind: "rules";
+  rules: InnerRule[];
 }
 
 /** What would the words after this one have cost, if the memory had been set back after it? */
@@ -1904,6 +1921,7 @@ export type TttQuestions = {
   look: { asked: LookTTT; answer: TTTSnapshot | Gone | Failed };
   steer: { asked: SteerTTT; answer: Done | NotThere | Gone | Failed };
   attention: { asked: AskAttention; answer: ControlAttention | NotThere | Gone | Failed };
+  rules: { asked: AskAttention; answer: InnerRules | NotThere | Gone | Failed };
   forgetting: { asked: AskForgetting; answer: Forgetting | NotThere | Gone | Failed };
   stop: { asked: StopMeasured; answer: Done | Failed };
 };

@@ -7,6 +7,7 @@ import { Plots } from "../core/plot.js";
 import { Field } from "../widgets/form.js";
 import { Glossary } from "../widgets/glossary.js";
 import { Picture } from "./picture.js";
+import { RuleSlider } from "./rule_slider.js";
 import { RunForm } from "./run_form.js";
 import { WordStrip } from "./word_strip.js";
 
@@ -79,11 +80,13 @@ export class Page {
     this.loseHint = el("span", "lv-question");
     this.chooser = el("div", "lv-ttt-where", this.layer.node, this.head.node);
     const losing = el("div", "lv-ttt-lose", this.lose, this.loseHint);
-    this.text_card = el("section", "lv-card lv-ttt-text", this.strip.node, this.chooser, losing);
+    this.textCard = el("section", "lv-card lv-ttt-text", this.strip.node, this.chooser, losing);
     /** @type {Map<string, Picture>} */
     this.pictures = new Map(this.frame.config.panels.map((panel) => [panel.name, new Picture(panel, this)]));
+    this.rules = new RuleSlider(this, this.pictures.get("rules"));
+    this.textCard.append(this.rules.node);
     const grid = el("div", "lv-ttt-panels", ...[...this.pictures.values()].map(({ node }) => node));
-    this.root.replaceChildren(this.frame.head, this.form.node, this.text_card, grid, this.frame.glossary.dialog);
+    this.root.replaceChildren(this.frame.head, this.form.node, this.textCard, grid, this.frame.glossary.dialog);
   }
 
   label() {
@@ -92,6 +95,7 @@ export class Page {
     this.layer.label(this.text("ttt.layer"));
     this.head.label(this.text("ttt.head"), (choice) => (choice === MEAN ? this.text("ttt.head.mean") : choice));
     for (const picture of this.pictures.values()) picture.label();
+    this.rules.label();
     this.show();
   }
 
@@ -100,6 +104,7 @@ export class Page {
     this.follow();
     if (this.run) this.look();
     this.control();
+    this.rules.again();
     const lost = this.pictures.get("forgetting");
     if (!lost.node.hidden) this.forgetting();
   }
@@ -138,6 +143,7 @@ export class Page {
     this.heard = performance.now();
     this.early = [];
     for (const name of ["attention", "forgetting"]) this.pictures.get(name).node.hidden = true;
+    this.rules.hide();
     this.say(this.text("ttt.waiting"));
     this.follow();
     this.frame.begin({
@@ -254,6 +260,7 @@ export class Page {
     this.show();
     this.look();
     this.control();
+    if (!("token" in to)) this.rules.again(); // they are of the whole text
   }
 
   /** The run from where one looks; while that is asked, the newest wish waits. */
@@ -342,6 +349,7 @@ export class Page {
   /** How everything stands. */
   show() {
     this.form.show();
+    this.rules.show();
     this.chooser.hidden = !this.run;
     const token = this.forgets;
     const undo = this.run?.changes.some(({ index, forget }) => forget && index === (token ?? -2) + 1);

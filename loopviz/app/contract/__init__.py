@@ -94,6 +94,7 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "look": (ttt.LookTTT, (ttt.TTTSnapshot, shared.Gone, shared.Failed)),
         "steer": (ttt.SteerTTT, (shared.Done, anatomy.NotThere, shared.Gone, shared.Failed)),
         "attention": (ttt.AskAttention, (ttt.ControlAttention, anatomy.NotThere, shared.Gone, shared.Failed)),
+        "rules": (ttt.AskAttention, (ttt.InnerRules, anatomy.NotThere, shared.Gone, shared.Failed)),
         "forgetting": (ttt.AskForgetting, (ttt.Forgetting, anatomy.NotThere, shared.Gone, shared.Failed)),
         "stop": (lab.StopMeasured, (shared.Done, shared.Failed)),
     },

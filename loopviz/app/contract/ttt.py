@@ -24,6 +24,7 @@ class TTTConfig(ScriptedConfig):
     panels: list[TTTPanel]  # attention and forgetting are drawn when they are asked for
     prompts: list[str]
     called: str  # the TTT model that the page opens with
+    rule_words: int  # that the inner rules are given at most
     control: str  # the model of equal size with attention
     ages: int  # words whose reconstruction is recorded at a time
     most_new: int  # tokens that a run may choose
@@ -112,7 +113,7 @@ class SteerTTT(TypedDict):
 
 
 class AskAttention(TypedDict):
-    """What does the control look at, in the mini-batch of this word? None: of the newest."""
+    """What does the control look at, in the mini-batch of this word (None: of the newest)? Or: what do the inner rules hold?"""
 
     run: Text
     layer: int
@@ -127,6 +128,23 @@ class ControlAttention(TypedDict):
     kind: Literal["attention"]
     figure: Figure
     summary: str
+
+
+class InnerRule(TypedDict):
+    """An inner rule: what it does, and what it holds."""
+
+    name: str
+    called: str
+    what: str
+    figure: Figure
+    summary: str
+
+
+class InnerRules(TypedDict):
+    """An answer: the run's keys and values, written by four rules."""
+
+    kind: Literal["rules"]
+    rules: list[InnerRule]
 
 
 class AskForgetting(TypedDict):

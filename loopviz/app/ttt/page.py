@@ -12,8 +12,8 @@ from loopviz.app.page import ScriptedPage, locate, page_data
 from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.ttt.service import MOST_SCALE, TTT
-from loopviz.panels.ttt import TTT_PANELS, attention, forgetting
-from loopviz.trace.schema import AGES
+from loopviz.panels.ttt import TTT_PANELS, attention, forgetting, rules
+from loopviz.trace.schema import AGES, RULE_WORDS
 
 CONTROL = "stories-attention"
 WORDS = ("title", "question", "how", "source")
@@ -35,7 +35,7 @@ def entry(panel: ModuleType) -> dict[str, Any]:
 def data(room: ModelRoom) -> dict[str, Any]:
     """What the page's script is told once."""
     shown: list[ModuleType] = []
-    for panel in (*TTT_PANELS.values(), forgetting):
+    for panel in (*TTT_PANELS.values(), forgetting, rules):
         shown += [panel, attention] if panel.NAME == "dual" else [panel]
     panels = [entry(panel) for panel in shown]
     return page_data(
@@ -45,6 +45,7 @@ def data(room: ModelRoom) -> dict[str, Any]:
         prompts=list(STORIES),
         called=room.default,
         control=CONTROL,
+        rule_words=RULE_WORDS,
         ages=AGES,
         most_new=room.profile.ttt_tokens,
         most_scale=MOST_SCALE,

@@ -19,7 +19,7 @@ from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.run import SEND_EVERY, TTTRun, messages
 from loopviz.checks import FieldError, check_whole
 from loopviz.engine.engine import Engine, TTTEngine, TTTRequest
-from loopviz.panels.ttt import TTTFocus, attention, forgetting
+from loopviz.panels.ttt import TTTFocus, attention, forgetting, rules
 from loopviz.trace import Trace
 
 if TYPE_CHECKING:
@@ -154,6 +154,34 @@ class TTT:
         shown = (trace, focus, found.name, found.first, found.weights)
         answer = {"kind": "attention", "figure": attention.data(*shown), "summary": attention.summary(*shown)}
         return dumps(answer)
+
+    def rules(self, question: Any) -> str:
+        """`{run, layer, head, token, lang}`: what four inner rules hold of the run's text, in a layer."""
+        asked = read(question, contract.AskAttention)
+        run, lang = self.runs.get(asked.get("run")), pick_language(asked.get("lang"))
+        if run is None:
+            return GONE
+        if not run.finished.is_set():
+            return _no("run", text(lang, "ttt.running"))
+        focus = focus_of(asked)
+        run.leave.clear()
+        try:
+            found = run.engine.inner_rules(run.trace, focus.layer, focus.head, run.leave)
+        except ValueError as error:
+            return _no("", text(lang, "refused", reason=self.room.words(error, lang)))
+        if found is None:
+            return _no("", rules.TEXTS[lang]["none"])
+        told = [
+            {
+                "name": name,
+                "called": rules.TEXTS[lang][name],
+                "what": rules.what(name, found.fade, lang),
+                "figure": rules.data(run.trace, focus, name, found.rules[name]),
+                "summary": rules.summary(run.trace, focus, name, found.rules[name]),
+            }
+            for name in rules.RULES
+        ]
+        return dumps({"kind": "rules", "rules": told})
 
     def forgetting(self, question: Any) -> str:
         """`{run, token, lang}`: what the words after this one cost with the memory set back after it, and without."""

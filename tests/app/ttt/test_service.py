@@ -24,7 +24,7 @@ from loopviz.app.ttt.service import TTT, other_changes
 from loopviz.engine import ttt_local
 from loopviz.engine.ttt_local import LocalTTT, load_ttt
 from loopviz.figures.edits import CODES, apply
-from loopviz.panels.ttt import TTT_PANELS
+from loopviz.panels.ttt import TTT_PANELS, rules
 from loopviz.trace.schema import TTTChange
 from tests.app.page_double import unwire
 from tests.engine import tiny, tiny_ttt
@@ -180,6 +180,28 @@ def test_the_control_is_asked_beside_the_matrix_and_where_there_is_none_that_is_
     assert "stories-attention" in told["summary"]
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_four_inner_rules_are_told_of_a_run_that_has_ended(lang: str) -> None:
+    ttt, page = served(), Page()
+    for message in checked(ttt.run(asked(max_new_tokens=12), "me")):
+        page.receive(message)
+        where = {"run": page.last.get("run"), "layer": 1, "head": 2, "token": None, "lang": lang}
+        if page.words and not page.last["end"]:
+            assert ask(ttt, "rules", **where)["text"] == text(lang, "ttt.running")
+    told = ask(ttt, "rules", **where)["rules"]
+    assert [rule["name"] for rule in told] == list(rules.RULES)
+    assert len({rule["what"] for rule in told}) == 4
+    for rule in told:
+        assert rule["called"] in rule["what"]
+        assert rule["called"] in rule["summary"]
+        after, held = (line["y"] for line in rule["figure"]["data"])
+        assert len(after) == len(held) == len(page.words)
+    mlp = served(tiny_ttt.engine(ttt_layer_type="mlp"))
+    where["run"] = made(mlp).last["run"]
+    assert ask(mlp, "rules", **where)["text"] == rules.TEXTS[lang]["none"]
+    assert ask(mlp, "rules", **{**where, "run": None}) == {"kind": "gone"}
+
+
 def test_a_runs_own_forgetting_is_undone_where_it_was() -> None:
     ttt, page = served(), Page()
     for message in checked(ttt.run(asked(max_new_tokens=16), "me")):
@@ -295,7 +317,7 @@ def test_what_nobody_would_send_is_as_if_nothing_were_said() -> None:
 def test_what_the_script_is_told_once_has_a_formula_and_a_line_of_code_for_every_picture() -> None:
     told = data(served().room)
     contract.check(json.loads(json.dumps(told, default=list)), contract.MESSAGES["ttt"], "ttt")
-    assert {panel["name"] for panel in told["panels"]} == {*TTT_PANELS, "attention", "forgetting"}
+    assert {panel["name"] for panel in told["panels"]} == {*TTT_PANELS, "attention", "forgetting", "rules"}
     assert told["control"] == ttt_local.CONTROL
     for panel in told["panels"]:
         assert all("<math" in said for said in panel["formulas"].values())

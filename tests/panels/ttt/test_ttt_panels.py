@@ -17,13 +17,13 @@ from loopviz.export.report import formula
 from loopviz.figures.edits import apply, differences
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.panels.kit.focus import LANGUAGES
-from loopviz.panels.ttt import TTT_PANELS, TTTFocus, attention, forgetting
+from loopviz.panels.ttt import TTT_PANELS, TTTFocus, attention, forgetting, rules
 from loopviz.paths import PACKAGE
 from loopviz.trace import Trace
 from tests.engine import tiny_ttt
 
 KEYS = {"title", "question", "how", "formula", "source"}
-ALL = {**TTT_PANELS, "attention": attention, "forgetting": forgetting}
+ALL = {**TTT_PANELS, "attention": attention, "forgetting": forgetting, "rules": rules}
 PANEL = pytest.mark.parametrize("name", TTT_PANELS)
 
 
