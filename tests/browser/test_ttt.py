@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from loopviz.panels.ttt import TTT_PANELS
+from tests.browser.test_axe import passes
 from tests.engine import tiny, tiny_ttt
 
 Visit = Callable[..., Page]
@@ -55,10 +56,10 @@ def test_a_run_is_watched_steered_and_looked_into(visit: Visit, folder: Path) ->
     expect(page.locator('[data-panel="inner_loss"] .main-svg').first).to_be_visible()
     page.get_by_role("button", name="Forget now").click()
     expect(page.locator(".lv-ttt-changed")).not_to_have_count(0)
-    slider = page.locator(".lv-ttt-slider")
+    slider = page.locator(".lv-ttt-rate .lv-ttt-slider")
     slider.focus()
     page.keyboard.press("Home")
-    expect(page.locator(".lv-ttt-value")).to_have_text("× 0")
+    expect(page.locator(".lv-ttt-rate .lv-ttt-value")).to_have_text("× 0")
     page.wait_for_function("() => document.querySelector('.lv-page').page.run.changes.some(({ scale }) => scale === 0)")
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector(f'{IDLE}[data-end="stopped"][data-drawn="true"]')
@@ -87,7 +88,21 @@ def test_a_run_is_watched_steered_and_looked_into(visit: Visit, folder: Path) ->
     details.locator("summary").click()
     expect(details.locator("math").first).to_be_visible()
     expect(details).to_contain_text("2407.04620")
+    # four inner rules by one slider
+    page.get_by_role("button", name="What if it learned by another rule?").click()
+    expect(page.locator('[data-panel="rules"] .lv-headline')).to_contain_text("TTT-Linear, layer 1, head 0")
+    page.locator(".lv-ttt-rule .lv-ttt-slider").focus()
+    for rule in ("gated_deltanet", "deltanet", "linear_attention"):
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_selector(f'[data-panel="rules"][data-rule="{rule}"]')
+    expect(page.locator(".lv-ttt-what")).to_contain_text("Linear attention: adds")
+    field(page, "head").select_option("mean")
+    expect(page.locator('[data-panel="rules"] .lv-headline')).to_contain_text(
+        "Linear attention, layer 1, mean of 2 heads"
+    )
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.evaluate("document.querySelectorAll('.lv details').forEach((node) => (node.open = true))")
+    passes(page)
 
 
 def test_what_is_refused_and_a_run_on_a_phone_in_chinese(visit: Visit, folder: Path) -> None:
