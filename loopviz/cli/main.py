@@ -33,6 +33,7 @@ from loopviz.cli.options import (
     option,
     path,
 )
+from loopviz.cli.ttt import is_ttt, run_ttt
 from loopviz.loop_fields import NAMES
 from loopviz.machine import DTYPES, UsageError, check_threads
 from loopviz.text_file import read_text
@@ -97,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--seed", type=int, metavar="N", help="with --sample (default: 0)")
     how.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: repeat less (default: 1)")
+    told = "TTT models: factor on the inner learning rate; 0: nothing is learned while it reads (default: 1)"
+    how.add_argument("--inner-lr", type=float, metavar="X", help=told)
     how.add_argument(
         "--chat", action="store_true", help="send the prompt as a chat message (models with a chat template)"
     )
@@ -291,6 +294,11 @@ def _run(options: argparse.Namespace) -> int:
         outputs.check_file(options.save, "--save", inputs=[options.model])
         _check_is_trace(options.save)
     prompt = read_text("-", "--prompt -") if options.prompt == "-" else options.prompt
+
+    if is_ttt(options.model):
+        return run_ttt(options, loop, fields, prompt, _print_text)
+    if options.inner_lr is not None:
+        raise UsageError(f"--inner-lr {options.inner_lr}: no effect, {options.model} is no TTT model")
 
     import torch
 
