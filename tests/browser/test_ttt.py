@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from loopviz.panels.ttt import TTT_PANELS
-from tests.browser.test_axe import passes
+from tests.browser.test_axe import findings
 from tests.engine import tiny, tiny_ttt
 
 Visit = Callable[..., Page]
@@ -103,7 +103,7 @@ def test_a_run_is_watched_steered_and_looked_into(visit: Visit, folder: Path) ->
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.evaluate("document.querySelectorAll('.lv details').forEach((node) => (node.open = true))")
     page.mouse.move(0, 0)  # no plot's own buttons
-    passes(page)
+    assert not findings(page)
 
 
 def test_what_is_refused_and_a_run_on_a_phone_in_chinese(visit: Visit, folder: Path) -> None:
