@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from loopviz.checks import check_finite
 from loopviz.cli.options import option
 from loopviz.machine import UsageError
-from loopviz.trace import Trace
-from loopviz.trace.schema import decode_singles
 
 if TYPE_CHECKING:
     from loopviz.engine.ttt_local import LocalTTT
+    from loopviz.trace import Trace
 
-PrintText = Callable[[Any, Trace, bool], "BaseException | None"]
+PrintText = Callable[[Any, "Trace", bool], "BaseException | None"]
 # Options of `run` that are about loops, or about what a TTT run does not record.
 IDLE = ("change", "save", "extras", "chat", "no_record", "top_tokens")
 HEAD = f"{'layer':>5}  {'loss before':>11}  {'after':>8}  {'|W - W0|':>8}  {'of |W0|':>7}  {'rate':>8}"
@@ -57,6 +56,7 @@ def run_ttt(
     from loopviz.engine.engine import TTTRequest
     from loopviz.engine.ttt_local import load_ttt
     from loopviz.engine.ttt_stream import MOST_LR_SCALE
+    from loopviz.trace import Trace
 
     scale = 1.0 if options.inner_lr is None else options.inner_lr
     check_finite("--inner-lr", scale, 0, MOST_LR_SCALE)
@@ -79,6 +79,8 @@ def run_ttt(
 
 def table(trace: Trace) -> str:
     """What the memory did: a line a layer, means over heads and tokens; then its bytes and the time of a token."""
+    from loopviz.trace.schema import decode_singles
+
     meta = trace.meta["ttt"]
     shape = (meta["layers"], meta["heads"])
 
