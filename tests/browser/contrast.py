@@ -21,6 +21,7 @@ _OPEN = """#lv-settings, .lv-text, .lv-card-text, .lv-form { max-height: none !i
 _HIDDEN = """*, *::before, *::after, *::placeholder, *::marker { color: transparent !important; -webkit-text-fill-color: transparent !important;
   text-shadow: none !important; text-decoration-color: transparent !important }
   svg text, svg tspan { fill: transparent !important; stroke: transparent !important; text-shadow: none !important }"""
+_SETTLED = """async () => { for (let i = 0; i < 3; i++) await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 20))); }"""
 _TEXTS = """() => {
   const pen = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
   const rgba = (colour) => {
@@ -110,6 +111,9 @@ def faint(page: Page) -> list[Faint]:
     """The visible texts of a page that are below 4.5:1 (3:1 where they are large), the worst first."""
     page.evaluate("window.scrollTo(0, 0)")
     page.add_style_tag(content=_OPEN)
+    page.evaluate(
+        _SETTLED
+    )  # a bar that follows the text goes when an observer says so: after a frame, however late that is
     page.wait_for_timeout(300)
     texts: list[dict[str, Any]] = page.evaluate(_TEXTS)
     hidden = page.add_style_tag(content=_HIDDEN)
