@@ -19,6 +19,7 @@ from typing import Any
 
 from loopviz.export import report
 from loopviz.panels import Focus
+from loopviz.panels.ttt import TTTFocus
 from loopviz.trace import Trace
 
 
@@ -28,7 +29,9 @@ class Explorer:
     Its page is made when it is first shown, and kept: later changes of the trace do not reach it.
     """
 
-    def __init__(self, trace: Trace, focus: Focus, panels: Iterable[str] | None, height: int, replay: bool) -> None:
+    def __init__(
+        self, trace: Trace, focus: Focus | TTTFocus, panels: Iterable[str] | None, height: int, replay: bool
+    ) -> None:
         self.trace = trace
         self.focus = focus
         self.panels = None if panels is None else tuple(panels)
@@ -69,11 +72,12 @@ def explore(
     """Show the panels of ``trace`` in a notebook.
 
     Args:
-        panels: names of the panels (``loopviz.panels.PANELS``); None: all that this run recorded enough for.
+        panels: names of the panels (``loopviz.panels.PANELS``, of a TTT run ``loopviz.panels.ttt.TTT_PANELS``); None: all that this run recorded enough for.
         height: of the frame, CSS pixels.
         replay: whether the reader can move through the run; without it the page is smaller.
         focus: what the panels show: ``token``, ``block``, ``step``, ``metric``, ``lang``, ``pins``, ``layer``, ``lens``,
-            ``dims``, ... (:class:`loopviz.panels.Focus`).
+            ``dims``, ... (:class:`loopviz.panels.Focus`); of a TTT run ``token``, ``layer``, ``head``, ``lang``
+            (:class:`loopviz.panels.ttt.TTTFocus`).
 
     Raises:
         ValueError: a panel or a part of the focus there is not, by name; a trace that is none.
@@ -84,7 +88,7 @@ def explore(
         )
     if isinstance(height, bool) or not isinstance(height, int) or height < 200:
         raise ValueError(f"height={height!r}: must be a whole number of pixels, at least 200")
-    looking = Focus.from_json(focus)
+    looking = TTTFocus.from_json(focus) if report.is_ttt(trace) else Focus.from_json(focus)
     chosen = None if panels is None else tuple(panels)
-    report.check_panels(chosen)
+    report.check_panels(chosen, report.panels_of(trace))
     return Explorer(trace, looking, chosen, height, replay)

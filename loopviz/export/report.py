@@ -26,6 +26,7 @@ from loopviz.figures import labels, plotlyjs, theme, toolbar
 from loopviz.figures.edits import pack
 from loopviz.panels import PANELS, Focus, figure_json
 from loopviz.panels.kit import formulas
+from loopviz.panels.ttt import TTT_PANELS, TTTFocus
 from loopviz.paths import WEB
 from loopviz.trace import Frame, Trace, changes_of
 from loopviz.version import version
@@ -119,7 +120,7 @@ TEXTS: dict[str, dict[str, str]] = {
 
 
 def to_html(
-    trace: Trace, focus: Focus | None = None, *, panels: Iterable[str] | None = None, replay: bool = True
+    trace: Trace, focus: Focus | TTTFocus | None = None, *, panels: Iterable[str] | None = None, replay: bool = True
 ) -> str:
     """The report of ``trace``.
 
@@ -131,7 +132,7 @@ def to_html(
     Raises:
         ValueError: a panel there is not.
     """
-    focus = focus or Focus()
+    focus = focus or (TTTFocus() if is_ttt(trace) else Focus())
     chosen, missing = _panels(trace, panels)
     drawn = _data(trace, focus, chosen, replay)
     data = json.dumps(drawn, allow_nan=False, separators=(",", ":"))
@@ -163,7 +164,7 @@ def to_html(
 def save(
     trace: Trace,
     path: str | os.PathLike[str],
-    focus: Focus | None = None,
+    focus: Focus | TTTFocus | None = None,
     *,
     panels: Iterable[str] | None = None,
     replay: bool = True,
@@ -177,10 +178,20 @@ def write(page: str, path: str | os.PathLike[str]) -> None:
     outputs.write(path, page.encode("utf-8"))
 
 
-def check_panels(names: Iterable[str] | None) -> None:
+def is_ttt(trace: Trace) -> bool:
+    """Whether it is a run of a TTT model, which has panels of its own."""
+    return "ttt" in trace.meta
+
+
+def panels_of(trace: Trace) -> Mapping[str, ModuleType]:
+    """The panels that there are of a run: those of loops, or those of a TTT model."""
+    return TTT_PANELS if is_ttt(trace) else PANELS
+
+
+def check_panels(names: Iterable[str] | None, known: Mapping[str, ModuleType] = PANELS) -> None:
     """ValueError when ``names`` has one that is no panel."""
-    if unknown := [name for name in names or () if name not in PANELS]:
-        raise ValueError(f"panels: {unknown[0]!r} is no panel; there are {', '.join(PANELS)}")
+    if unknown := [name for name in names or () if name not in known]:
+        raise ValueError(f"panels: {unknown[0]!r} is no panel; there are {', '.join(known)}")
 
 
 _IMPORT = re.compile(r'^import .* from "(\.[\w./]+)";\n', re.M)
@@ -217,14 +228,15 @@ def _plotly(small: bool) -> str:
 
 def _panels(trace: Trace, wanted: Iterable[str] | None) -> tuple[dict[str, ModuleType], list[str]]:
     """The panels to draw, and the names of those this run lacks something for."""
-    names = list(PANELS if wanted is None else wanted)
-    check_panels(names)
+    known = panels_of(trace)
+    names = list(known if wanted is None else wanted)
+    check_panels(names, known)
     recorded = set(trace.meta["settings"].get("extras") or ())
-    missing = [name for name in names if not set(getattr(PANELS[name], "NEEDS", ())) <= recorded]
-    return {name: PANELS[name] for name in names if name not in missing}, missing
+    missing = [name for name in names if not set(getattr(known[name], "NEEDS", ())) <= recorded]
+    return {name: known[name] for name in names if name not in missing}, missing
 
 
-def _data(trace: Trace, focus: Focus, panels: Mapping[str, ModuleType], replay: bool) -> dict[str, Any]:
+def _data(trace: Trace, focus: Focus | TTTFocus, panels: Mapping[str, ModuleType], replay: bool) -> dict[str, Any]:
     """What the script needs: each panel's figure, and from which edits it grew, a list a token."""
     words, made = TEXTS[focus.lang], {}
     for name, panel in panels.items():
@@ -243,7 +255,7 @@ def _data(trace: Trace, focus: Focus, panels: Mapping[str, ModuleType], replay: 
     }
 
 
-def _growth(trace: Trace, panel: ModuleType, focus: Focus) -> dict[str, Any]:
+def _growth(trace: Trace, panel: ModuleType, focus: Focus | TTTFocus) -> dict[str, Any]:
     """The panel's empty figure, the edits each token brings, and its summary before the first and after each."""
     seen, ops = Trace(trace.meta), []
     empty = figure_json(panel.figure(seen, focus))
@@ -315,7 +327,7 @@ def _token(frame: Frame, colours: list[str | None], words: Mapping[str, str], la
     )
 
 
-def _panel(name: str, panel: ModuleType, trace: Trace, focus: Focus) -> str:
+def _panel(name: str, panel: ModuleType, trace: Trace, focus: Focus | TTTFocus) -> str:
     words, own = TEXTS[focus.lang], panel.TEXTS[focus.lang]
     rows = [(words[key], own[key]) for key in ("units", "source", "cost") if own.get(key)]
     said = "".join(f"<p><b>{label}</b> {_escape(value)}</p>" for label, value in rows)
@@ -374,7 +386,11 @@ def _settings(trace: Trace, words: Mapping[str, str]) -> str:
     parts = [(words["sampling"], _rows(meta["settings"]))]
     for i, block in enumerate(meta["blocks"]):
         parts.append((f"{words['blocks']}: {words['block'].format(block=i)}", _rows(block)))
-    parts.append((words["config"], _rows(meta["loop"])))
+    if is_ttt(trace):
+        told = ("kind", "mini_batch", "base_lr", "state_bytes", "inner_lr_scale", "changes")
+        parts.append(("TTT", _rows({name: meta["ttt"][name] for name in told})))
+    else:
+        parts.append((words["config"], _rows(meta["loop"])))
     parts += [(words["changed"].format(t=change["index"]), _rows(change["loop"])) for change in changes_of(meta)]
     parts += [
         (words["shape"], _rows({"model": meta["model"], **meta["shape"], "prompt_tokens": meta["prompt_tokens"]})),

@@ -1720,8 +1720,6 @@ export interface TTTConfig {
   rule_words: number;
   /** the model of equal size with attention */
   control: string;
-  /** words whose reconstruction is recorded at a time */
-  ages: number;
   /** tokens that a run may choose */
   most_new: number;
   /** the largest factor on the inner learning rate */

@@ -38,7 +38,7 @@ export class Picture {
     const words = panel.words[lang];
     this.plot.label(words.title, words.question);
     this.head.textContent = page.text("ttt.how");
-    this.how.textContent = words.how.replace("{ages}", String(page.frame.config.ages)).replace("{control}", page.frame.config.control).replace("{most}", String(page.frame.config.rule_words));
+    this.how.textContent = words.how.replace("{control}", page.frame.config.control).replace("{most}", String(page.frame.config.rule_words));
     this.formula.replaceChildren(...typeset(panel.formulas[lang]));
     scrollable(this.formula, page.text("ttt.how"));
     this.source.textContent = page.text("ttt.source", { source: words.source });

@@ -26,7 +26,6 @@ class TTTConfig(ScriptedConfig):
     called: str  # the TTT model that the page opens with
     rule_words: int  # that the inner rules are given at most
     control: str  # the model of equal size with attention
-    ages: int  # words whose reconstruction is recorded at a time
     most_new: int  # tokens that a run may choose
     most_scale: float  # the largest factor on the inner learning rate
 

@@ -19,6 +19,15 @@ def _load(name: str, progress: Callable[[str, float | None], None], allow_paths:
     return cast(Any, load_ttt(name, progress, allow_paths))  # a room holds what has a name, layers and bytes
 
 
+class TTTRoom(ModelRoom):
+    """The models of the TTT page. A looped one may be named, and is refused by its loader, which says what it is."""
+
+    @property
+    def names(self) -> list[str]:
+        """The models that the page lists."""
+        return [self.default]
+
+
 def ttt_room(beside: ModelRoom, load: Any = None) -> ModelRoom:
     """The room in which TTT models are loaded and held; as the server whose models are `beside` allows; `load`: for tests."""
-    return ModelRoom(DEFAULT, profile=beside.profile, load=load or _load)
+    return TTTRoom(DEFAULT, profile=beside.profile, load=load or _load)

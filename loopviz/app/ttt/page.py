@@ -13,7 +13,7 @@ from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.ttt.service import MOST_SCALE, TTT
 from loopviz.panels.ttt import TTT_PANELS, attention, forgetting, rules
-from loopviz.trace.schema import AGES, RULE_WORDS
+from loopviz.trace.schema import RULE_WORDS
 
 CONTROL = "stories-attention"
 WORDS = ("title", "question", "how", "source")
@@ -46,7 +46,6 @@ def data(room: ModelRoom) -> dict[str, Any]:
         called=room.default,
         control=CONTROL,
         rule_words=RULE_WORDS,
-        ages=AGES,
         most_new=room.profile.ttt_tokens,
         most_scale=MOST_SCALE,
     )

@@ -16,6 +16,7 @@ import torch
 from loopviz.app import contract
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
+from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.app.ttt.models import ttt_room
@@ -25,6 +26,7 @@ from loopviz.engine import ttt_local
 from loopviz.engine.ttt_local import LocalTTT, load_ttt
 from loopviz.figures.edits import CODES, apply
 from loopviz.panels.ttt import TTT_PANELS, rules
+from loopviz.paths import PACKAGE
 from loopviz.trace.schema import TTTChange
 from tests.app.page_double import unwire
 from tests.engine import tiny, tiny_ttt
@@ -266,6 +268,19 @@ def test_a_model_that_is_no_ttt_model_is_refused_by_name() -> None:
         assert last["field"] == "model"
         assert model in last["text"]
         assert words in last["text"]
+
+
+def test_a_public_server_opens_no_folder_and_names_what_it_offers() -> None:
+    service = Service(ModelRoom("none", profile=PUBLIC), Registry())
+    ttt = TTT(service, every=0)
+    *_, last = checked(ttt.run(asked(model="/tmp"), "me"))
+    assert last["field"] == "model"
+    assert last["text"].endswith("it offers stories-ttt")
+    *_, last = checked(ttt.run(asked(model="stories-loop"), "me"))
+    assert "no TTT model" in last["text"]
+    assert str(PACKAGE) not in last["text"]
+    assert data(ttt.room)["models"] == ["stories-ttt"]
+    assert data(ttt.room)["most_new"] == PUBLIC.ttt_tokens
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
