@@ -23,7 +23,7 @@ export class RuleSlider {
     Object.assign(this.slider, { type: "range", min: "0", max: "3", step: "1", value: "3" });
     this.slider.addEventListener("input", () => this.draw());
     this.title = el("span", "lv-field-title");
-    this.value = el("output", "lv-ttt-value");
+    this.value = el("span", "lv-ttt-value");
     this.what = el("p", "lv-question lv-ttt-what");
     this.what.setAttribute("role", "status");
     const head = el("span", "lv-ttt-rate-head", this.title, this.value);

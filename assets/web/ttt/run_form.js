@@ -28,7 +28,7 @@ export class RunForm {
     this.slider.addEventListener("input", () => this.label());
     this.slider.addEventListener("change", () => page.steer({ forget: false }));
     this.rate = el("span", "lv-field-title");
-    this.value = el("output", "lv-ttt-value");
+    this.value = el("span", "lv-ttt-value");
     this.rateInfo = el("span", "lv-field-info");
     const rate = el("label", "lv-field lv-ttt-rate", el("span", "lv-ttt-rate-head", this.rate, this.value), this.slider, this.rateInfo);
     rate.dataset.field = "scale";
