@@ -31,7 +31,7 @@ def opened(visit: Visit, query: str, folder: Path, **options: Any) -> Page:
     """The page, with the tiny model named."""
     page = visit(at="compare", **options)
     page.goto(page.url.replace("compare", "ttt").partition("?")[0] + query)
-    page.wait_for_selector('.lv-page[data-ready="1"]')
+    page.wait_for_selector('.lv-page[data-ready="1"][data-model]')  # the server has answered: what is pressed is heard
     field(page, "model").fill(str(folder))
     return page
 
@@ -51,6 +51,7 @@ def test_a_run_is_watched_steered_and_looked_into(visit: Visit, folder: Path) ->
     page = opened(visit, "?lang=en&__theme=dark", folder, apart=True)
     field(page, "prompt").fill("Once upon a time there was a small dog.")
     field(page, "max_new_tokens").fill("400")
+    field(page, "pace").select_option("25")
     page.get_by_role("button", name="Run", exact=True).click()
     page.wait_for_selector('[data-i="40"]', state="attached")
     expect(page.locator('[data-panel="inner_loss"] .main-svg').first).to_be_visible()
@@ -121,6 +122,7 @@ def test_what_is_refused_and_a_run_on_a_phone_in_chinese(visit: Visit, folder: P
     expect(page.locator('[data-field="prompt"].lv-field-bad')).to_be_visible()
     page.locator(".lv-ttt-examples button").first.click()
     field(page, "max_new_tokens").fill("12")
+    field(page, "pace").select_option("0")
     go.click()
     page.wait_for_selector(f'{IDLE}[data-end="length"][data-drawn="true"]')
     expect(page.locator(".lv-field-bad")).to_have_count(0)

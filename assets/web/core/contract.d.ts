@@ -1789,6 +1789,8 @@ export interface BeginTTT {
   scale: number;
   layer?: number;
   head?: number | null;
+  /** words a second, so that one can watch and steer; 0: as fast as it goes */
+  pace?: number;
 }
 
 /** The run as it looks from elsewhere. `head` None: the mean of all; `token` None: the newest. */

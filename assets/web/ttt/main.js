@@ -156,6 +156,7 @@ export class Page {
       scale: form.scale,
       layer: where.layer,
       head: where.head,
+      pace: Number(form.pace.value),
     });
     this.show();
   }

@@ -4,6 +4,8 @@ import { el, press } from "../core/dom.js";
 import { Field } from "../widgets/form.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 
+const PACES = ["4", "10", "25", "0"]; // words a second; 0: as fast as it goes
+
 export class RunForm {
   /** @param {import("./main.js").Page} page */
   constructor(page) {
@@ -20,6 +22,8 @@ export class RunForm {
     this.model.node.append(this.modelLine);
     this.fresh = new Field({ name: "max_new_tokens", kind: "whole", low: 1, high: config.most_new }, () => {});
     this.fresh.value = 96;
+    this.pace = new Field({ name: "pace", kind: "choice", choices: PACES }, () => {});
+    this.pace.value = PACES[1];
     this.go = press("lv-go", () => page.begin());
     this.halt = press("lv-halt", () => page.stop());
     this.forget = press("lv-halt", () => page.steer({ forget: true }));
@@ -32,7 +36,7 @@ export class RunForm {
     this.rateInfo = el("span", "lv-field-info");
     const rate = el("label", "lv-field lv-ttt-rate", el("span", "lv-ttt-rate-head", this.rate, this.value), this.slider, this.rateInfo);
     rate.dataset.field = "scale";
-    const fields = el("div", "lv-form", this.model.node, this.fresh.node, rate);
+    const fields = el("div", "lv-form", this.model.node, this.fresh.node, this.pace.node, rate);
     const buttons = el("div", "lv-buttons-row", this.go, this.halt, this.forget);
     this.line = el("p", "lv-status");
     this.line.setAttribute("role", "status");
@@ -53,6 +57,8 @@ export class RunForm {
     this.model.show({ info: page.text("ttt.model.info", { called: config.called }) });
     this.fresh.label(page.text("ttt.new"));
     this.fresh.show({ info: page.text("ttt.new.info", { most: config.most_new }) });
+    this.pace.label(page.text("ttt.pace"), (choice) => page.text(choice === "0" ? "ttt.pace.free" : "ttt.pace.words", { n: choice }));
+    this.pace.show({ info: page.text("ttt.pace.info") });
     this.rate.textContent = page.text("ttt.scale");
     this.value.textContent = page.text("ttt.scale.value", { scale: this.scale });
     this.slider.setAttribute("aria-valuetext", this.value.textContent);

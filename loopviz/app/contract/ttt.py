@@ -90,6 +90,7 @@ class BeginTTT(_BeginTTT, total=False):
 
     layer: int
     head: Whole
+    pace: int  # words a second, so that one can watch and steer; 0: as fast as it goes
 
 
 class LookTTT(TypedDict):

@@ -154,6 +154,15 @@ class TTTRun:
             return self.snapshot()
 
 
+def paced(frames: Iterator[Frame], stop: threading.Event, pace: int) -> Generator[Frame, None, None]:
+    """The frames, those of words that are written no faster than `pace` a second; 0: as they come. A stop ends the wait."""
+    with closing(frames) if isinstance(frames, Generator) else nullcontext():
+        for frame in frames:
+            yield frame
+            if pace > 0 and frame["phase"] == "generated":
+                stop.wait(1 / pace)
+
+
 def messages(
     run: TTTRun, frames: Iterator[Frame], every: float = SEND_EVERY, clock: Callable[[], float] = time.monotonic
 ) -> Generator[str, None, None]:

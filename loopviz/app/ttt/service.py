@@ -16,7 +16,7 @@ from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
 from loopviz.app.ttt.models import ttt_room
-from loopviz.app.ttt.run import SEND_EVERY, TTTRun, messages
+from loopviz.app.ttt.run import SEND_EVERY, TTTRun, messages, paced
 from loopviz.checks import FieldError, check_whole
 from loopviz.engine.engine import Engine, TTTEngine, TTTRequest
 from loopviz.panels.ttt import TTTFocus, attention, forgetting, rules
@@ -79,7 +79,8 @@ class TTTJob(Job):
         handle = engine.start(request)
         run = TTTRun(engine, handle, focus_of(asked), self.session, self.ticket, self.service.room.words)
         profile = self.service.room.profile
-        return self.show(run, messages(run, handle.frames, self.service.every), profile.seconds_run)
+        frames = paced(handle.frames, run.stop, asked.get("pace", 0))
+        return self.show(run, messages(run, frames, self.service.every), profile.seconds_run)
 
 
 class TTT:

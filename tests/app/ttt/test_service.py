@@ -6,8 +6,9 @@ import copy
 import itertools
 import json
 import math
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.page import data
+from loopviz.app.ttt.run import paced
 from loopviz.app.ttt.service import TTT, other_changes
 from loopviz.engine import ttt_local
 from loopviz.engine.ttt_local import LocalTTT, load_ttt
@@ -315,6 +317,28 @@ def test_a_stop_ends_it_and_a_start_takes_the_place_of_the_one_before() -> None:
     assert len(list(ttt.runs)) == 1
     ttt.forget("me")
     assert not list(ttt.runs)
+
+
+def test_words_come_no_faster_than_was_asked_for_and_a_stop_does_not_wait() -> None:
+    class Clock(threading.Event):
+        waits: ClassVar[list[float]] = []
+
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            self.waits.append(timeout)
+            return self.is_set()
+
+    frames = [{"phase": "prompt"}, {"phase": "generated"}, {"phase": "generated"}]
+    assert list(paced(iter(frames), Clock(), 4)) == frames  # type: ignore[arg-type]
+    assert Clock.waits == [0.25, 0.25]
+    assert list(paced(iter(frames), Clock(), 0)) == frames  # type: ignore[arg-type]
+    assert len(Clock.waits) == 2
+    ttt, page = served(), Page()
+    for message in checked(ttt.run(asked(max_new_tokens=9, pace=1, ticket="slow"), "me")):
+        page.receive(message)
+        if page.words:
+            ask(ttt, "stop", ticket="slow")
+    assert page.last["end"] == "stopped"
 
 
 def test_what_nobody_would_send_is_as_if_nothing_were_said() -> None:
