@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from loopviz.model.checkpoints.errors import Note, reading
 from loopviz.model.checkpoints.find import NAMED, locate
-from loopviz.model.checkpoints.quiet import quiet_transformers
+from loopviz.model.checkpoints.quiet import ONE_READER, quiet_transformers
 from loopviz.model.checkpoints.tokenizer import load_folder_tokenizer, within_rows
 
 from .modeling import TTTForCausalLM
@@ -55,9 +55,10 @@ def load_ttt(
     located = locate(name, lambda stage, share: None, allow_paths=allow_paths)
     notes: list[Note] = []
     with reading(name), quiet_transformers():
-        model = TTTForCausalLM.from_pretrained(
-            str(located.path), dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
-        )
+        with ONE_READER:
+            model = TTTForCausalLM.from_pretrained(
+                str(located.path), dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
+            )
         tokenizer = within_rows(load_folder_tokenizer(located.path, notes), model.config.vocab_size)
     known = NAMED.get(name)
     return LoadedTTT(model.eval(), tokenizer, name, located.source, located.path, known.license if known else None)

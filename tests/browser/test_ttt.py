@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from loopviz.panels.ttt import TTT_PANELS
 from tests.browser.test_axe import findings
@@ -31,7 +31,7 @@ def opened(visit: Visit, query: str, folder: Path, **options: Any) -> Page:
     """The page, with the tiny model named."""
     page = visit(at="compare", **options)
     page.goto(page.url.replace("compare", "ttt").partition("?")[0] + query)
-    page.wait_for_selector('.lv-page[data-ready="1"][data-model]')  # the server has answered: what is pressed is heard
+    page.wait_for_selector('.lv-page[data-ready="1"]')
     field(page, "model").fill(str(folder))
     return page
 
@@ -105,6 +105,24 @@ def test_a_run_is_watched_steered_and_looked_into(visit: Visit, folder: Path) ->
     page.evaluate("document.querySelectorAll('.lv details').forEach((node) => (node.open = true))")
     # a plot's own buttons, under the mouse, are every page's
     assert [one for one in findings(page) if "modebar" not in one] == []
+
+
+def test_run_pressed_before_the_server_has_answered_is_done_once_it_has(visit: Visit, folder: Path) -> None:
+    """It stayed at "Waiting": what is begun before Gradio listens goes nowhere."""
+    page = visit(at="compare", apart=True)
+    held: list[Route] = []
+    page.route("**/component_server*", lambda route: held.append(route))
+    page.goto(page.url.replace("compare", "ttt").partition("?")[0])
+    page.wait_for_selector('.lv-page[data-ready="1"]')
+    field(page, "model").fill(str(folder))
+    field(page, "max_new_tokens").fill("5")
+    field(page, "pace").select_option("0")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.locator(".lv-status").first).to_contain_text("Waiting")
+    page.unroute("**/component_server*")
+    for route in held:
+        route.continue_()
+    page.wait_for_selector(f'{IDLE}[data-end="length"][data-drawn="true"]')
 
 
 def test_what_is_refused_and_a_run_on_a_phone_in_chinese(visit: Visit, folder: Path) -> None:

@@ -28,6 +28,10 @@ export class Page {
   where = { layer: 0, head: null, token: null };
   /** @type {boolean} whether a run is made */
   running = false;
+  /** @type {boolean} whether the server has answered: before that a run that is begun goes nowhere */
+  met = false;
+  /** @type {boolean} whether Run was pressed before */
+  pressed = false;
   /** @type {boolean} whether the server does not keep the run any more */
   gone = false;
   /** @type {number} of the latest start */
@@ -122,6 +126,7 @@ export class Page {
       const answer = await this.frame.ask("model", asked);
       if (asked.model !== form.model.value || asked.lang !== this.frame.lang) return this.follow();
       if (answer?.kind === "model") {
+        this.meet();
         form.modelLine.textContent = answer.text;
         form.modelLine.dataset.state = this.root.dataset.model = answer.state;
         if (["ready", "failed"].includes(answer.state)) return null;
@@ -132,9 +137,18 @@ export class Page {
 
   // --- running -----------------------------------------------------------------------------------------------------
 
+  /** The server has answered: what is pressed from now on is heard, and what was pressed before is done. */
+  meet() {
+    if (this.met) return;
+    this.met = true;
+    if (this.pressed) this.begin();
+  }
+
   /** Begin a run, in place of one that is made. */
   begin() {
     const { form, where } = this;
+    this.pressed = !this.met;
+    if (this.pressed) return this.say(this.text("ttt.waiting"));
     this.form.refuse();
     this.where = { ...where, token: null };
     this.ticket = ticket();
@@ -291,10 +305,10 @@ export class Page {
   }
 
   watch() {
-    if (this.running && this.run && performance.now() - this.heard > SILENCE_MS) {
-      this.heard = performance.now();
-      this.look();
-    }
+    if (!this.running || performance.now() - this.heard < SILENCE_MS) return;
+    this.heard = performance.now();
+    if (this.run?.ticket === this.ticket) this.look();
+    else this.say(this.text("ttt.silent"));
   }
 
   /** What the control looks at, beside the matrix: of a word that was chosen, or when the run has ended. */

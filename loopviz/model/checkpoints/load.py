@@ -32,7 +32,7 @@ from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
 from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder
 from .limits import SPARE, CheckpointLimits, CheckpointTooLarge
-from .quiet import quiet_transformers
+from .quiet import ONE_READER, quiet_transformers
 from .smollm2_wheel import gguf_peak
 from .tokenizer import load_folder_tokenizer, within_rows
 
@@ -341,14 +341,15 @@ def _check_field_names(loop_fields: Mapping[str, Any]) -> None:
 def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype) -> LoopLlamaForCausalLM:
     """Weights of a folder `inspect_folder` has passed. Same-dtype weights are mapped, so they load as they are used."""
     try:
-        return LoopLlamaForCausalLM.from_pretrained(
-            str(found.path),
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with ONE_READER:
+            return LoopLlamaForCausalLM.from_pretrained(
+                str(found.path),
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
     except Exception as error:
         raise CheckpointError(f"{found.path}: its weights cannot be read ({cause(error)})") from error
 
