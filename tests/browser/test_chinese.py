@@ -20,7 +20,7 @@ NAMES = {
     # in the panels' formulas, explained in Chinese beside them
     "criterion", "itemsize", "kv", "next", "slots",
     # symbols, formats, units, keys
-    "cos", "log", "exp", "softmax", "max", "min", "mod", "KL", "KV", "Key", "Value", "RMS", "RMSNorm", "PCA", "SVD", "EMA", "BLEU", "ROUGE", "RoPE", "GQA",
+    "cos", "log", "exp", "softmax", "max", "min", "mod", "KL", "KV", "Key", "Value", "RMS", "RMSNorm", "PCA", "SVD", "EMA", "BLEU", "ROUGE", "RoPE", "GQA", "TTT",
     "JSON", "CSV", "Parquet", "PNG", "SVG", "HTML", "UTF", "gguf", "lines", "Manifest", "ppl", "id", "Tab", "Esc", "Enter", "Shift", "nat", "nats", "ms", "MB", "GB", "kB", "TB", "bfloat",
     "float", "norm", "head", "coda", "top", "argmax", "tok", "CPU", "GPU", "MLP", "CE", "LM", "BPE", "BOS", "EOS", "logit", "GFLOP", "MHA", "MQA", "LoRA", "LLaMA", "LayerNorm", "BatchNorm", "lens", "GSM",
 }  # fmt: skip
