@@ -15,13 +15,18 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
 
     With `muon` (Jordan et al. 2024; torch.optim.Muon) the layers' matrices are Muon's, at a rate matched to AdamW's
     update size (`match_rms_adamw`, arXiv 2502.16982); the rest, embeddings among it, are AdamW's. Only weights of maps and
-    embeddings decay: the inner models that a TTT layer begins with, its norms and its convolutions do not.
+    embeddings decay, and of a TTT layer the learned part of its token scale: the inner models that it begins with, its norms and
+    its convolutions do not.
     """
     how = recipe.optimizer
     maps = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))}
     matrices, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
-        if id(parameter) not in maps or ("embed_tokens" in name and not how.decay_embeddings):
+        if name.endswith(
+            "learnable_token_idx"
+        ):  # below -1/(i+1) the scale is 0 and has no gradient: decay brings it back
+            decayed.append(parameter)
+        elif id(parameter) not in maps or ("embed_tokens" in name and not how.decay_embeddings):
             plain.append(parameter)
         elif how.name == "muon" and ".layers." in name:
             matrices.append(parameter)

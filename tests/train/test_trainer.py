@@ -108,10 +108,31 @@ def test_of_a_ttt_model_maps_are_muons_and_only_maps_and_embeddings_decay(tmp_pa
     assert len(matrices) == 2 * 7, "q, v, o, g and the three of the SwiGLU, by layer"
     assert all(name.endswith("_proj.weight") for name in matrices)
     decayed, plain = ([names[id(weight)] for weight in group["params"]] for group in adamw.param_groups)
-    assert sorted(decayed) == ["lm_head.weight", "model.embed_tokens.weight"]
+    scales = [f"model.layers.{i}.seq_modeling_block.learnable_token_idx" for i in range(2)]
+    assert sorted(decayed) == ["lm_head.weight", "model.embed_tokens.weight", *scales]
     assert adamw.param_groups[1]["weight_decay"] == 0
     assert {"W1", "learnable_ttt_lr_weight", "ttt_norm_weight"} <= {name.rpartition(".")[2] for name in plain}
     assert len(matrices) + len(decayed) + len(plain) == len(names)
+
+
+def test_a_token_scale_that_fell_to_zero_comes_back(tmp_path):
+    """Below the clamp it has no gradient: of stories-ttt's first layer the last place's stayed there, and no group was kept."""
+    trainer = make("ttt", tmp_path / "run", story(tmp_path / "t.txt"))
+    layer = trainer.model.model.layers[0].seq_modeling_block
+    scale = layer.learnable_token_idx
+    edge = -1 / scale.numel()
+    with torch.no_grad():
+        scale.zero_()
+        scale[-1] = 1.1 * edge
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+    for _ in range(200):
+        for weight in trainer.model.parameters():
+            weight.grad = torch.zeros_like(weight)
+        for optimizer in trainer.optimizers:
+            optimizer.step()
+    assert scale[-1] > edge
 
 
 def test_a_run_of_before_there_were_kinds_of_models_goes_on(tmp_path):
