@@ -33,6 +33,28 @@ def refuse(config: TTTConfig, kwargs: dict[str, Any]) -> None:
         raise ValueError(f"{unknown[0]}={kwargs[unknown[0]]!r:.60}: a TTT model takes no such argument; leave it out")
 
 
+def text_sizes(name: str, given: Tensor, ndim: int) -> tuple[int, int]:
+    """B and T of `input_ids` `[B, T]`, or of `inputs_embeds` `[B, T, C]`."""
+    if given.ndim != ndim or 0 in given.shape:
+        wanted = "[B, T]" if ndim == 2 else "[B, T, C]"
+        raise ValueError(f"{name} of shape {list(given.shape)}: must be {wanted}, with a row and a token at least")
+    return given.shape[0], given.shape[1]
+
+
+def check_labels(labels: Tensor | None, given: Tensor | None, logits_to_keep: int | Tensor) -> None:
+    """Before a pass, which a cache remembers: labels are of its tokens, and the loss needs all their logits."""
+    if labels is None or given is None:
+        return
+    if labels.shape != given.shape[:2]:
+        raise ValueError(
+            f"labels of shape {list(labels.shape)}: must be {list(given.shape[:2])}, one for every token of this pass"
+        )
+    if isinstance(logits_to_keep, Tensor) or logits_to_keep:
+        raise ValueError(
+            f"logits_to_keep={logits_to_keep!r:.60}: labels need the logits of all tokens; leave out one of the two"
+        )
+
+
 def real_tokens(mask: Tensor | None, rows: int, tokens: int, before: int) -> Tensor | None:
     """`[B, T]` bool of the pass's real tokens, or `None` when none is padding."""
     if mask is None:
@@ -55,7 +77,10 @@ def lr_scale(
         given = 1.0 if cache is None else cache.inner_lr_scale
     if not isinstance(given, Tensor) and given == 1:
         return None
-    scale = torch.as_tensor(given, device=chunk.slots.device)
+    try:
+        scale = torch.as_tensor(given, device=chunk.slots.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise FieldError("inner_lr_scale", given, "finite_not_negative") from error
     if not scale.is_floating_point():
         scale = scale.float()
     if scale.ndim and scale.shape != (rows, tokens):

@@ -233,9 +233,9 @@ class TTTCache(Cache):
         return self.seqlen_offset
 
     def reset(self) -> None:
-        """As new."""
+        """As new, its inner learning rate too."""
         super().reset()
-        self.lengths, self.seqlen_offset = [0] * (self._asked or 0), 0
+        self.lengths, self.seqlen_offset, self._scale = [0] * (self._asked or 0), 0, 1.0
 
     def crop(self, tokens_to_remove: int) -> None:
         """Refused unless there is nothing to remove: weights that have learned cannot unlearn a token.

@@ -115,6 +115,14 @@ class Chunk:
         """`[B, T, ...] -> [B, P, ...]`."""
         return x if self._order is None else _gather(x, self._order, 1)
 
+    def silent(self, packed: Tensor) -> Tensor:
+        """Padding is 0 in it, whatever it was: what is silenced by a factor of 0 stays NaN where it was NaN. `[B, P, ...]`"""
+        if self.real is None:
+            return packed
+        token = torch.arange(self.width, device=packed.device)
+        padding = token >= torch.tensor(self.counts, device=packed.device)[:, None]  # [B, P]
+        return packed.masked_fill(padding[(...,) + (None,) * (packed.ndim - 2)], 0)
+
     def unpack(self, x: Tensor) -> Tensor:
         """`[B, P, ...] -> [B, T, ...]`: padding repeats the last token before it, and is 0 before the first.
 

@@ -17,12 +17,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.utils import can_return_tuple
 
-from loopviz.checks import FieldError
+from loopviz.checks import FieldError, check_whole
 from loopviz.model.checkpoints.errors import CheckpointError, reading
 from loopviz.model.interrupt import check, within_operations
 from loopviz.model.watching import shallow
 
-from .arguments import OF_THE_LOSS, lr_scale, real_tokens, refuse
+from .arguments import OF_THE_LOSS, check_labels, lr_scale, real_tokens, refuse, text_sizes
 from .block import TTTBlock
 from .cache import TTTCache
 from .chunk import Chunk
@@ -144,7 +144,7 @@ class TTTModel(TTTPreTrainedModel):
             )
         given = input_ids if input_ids is not None else inputs_embeds
         assert given is not None
-        B, T = given.shape[:2]
+        B, T = text_sizes(*(("input_ids", given, 2) if inputs_embeds is None else ("inputs_embeds", given, 3)))
         cache = self._cache_for(past_key_values, use_cache)
         modules = self.ttt_layers
         states: list[LayerState | None] = [None] * len(modules)
@@ -155,7 +155,7 @@ class TTTModel(TTTPreTrainedModel):
         chunk = Chunk(offsets, T, self.config.mini_batch_size, real, given.device)
         scale = lr_scale(inner_lr_scale, cache, chunk, B, T)
         x = chunk.pack(given)
-        x = self.embed_tokens(x) if inputs_embeds is None else x
+        x = self.embed_tokens(x) if inputs_embeds is None else chunk.silent(x)
         hidden, after, inners = self._run(x, chunk, states, cache is not None, scale, bool(self._inner_hooks))
         if not torch.compiler.is_compiling() and not bool(torch.isfinite(hidden[-1]).all()):
             self._find_broken(x, chunk, states, scale)
@@ -212,11 +212,16 @@ class TTTModel(TTTPreTrainedModel):
                 f"past_key_values={type(given).__name__}: a TTT model keeps weights, not keys and values; pass "
                 "TTTCache(model) or leave it out"
             )
+        if given is not None and use_cache is False:
+            raise ValueError(
+                "use_cache=False: with past_key_values the pass goes on from what that cache has read, and moves it; leave out "
+                "one of the two, or give a copy (copy.deepcopy)"
+            )
         if use_cache is None:
             use_cache = given is not None or (self.config.use_cache and not self.training)
         if given is None and use_cache:
             return TTTCache(self.config)
-        return given if use_cache else None
+        return given
 
     def register_inner_hook(self, hook: Callable[[InnerStep], None]) -> RemovableHandle:
         """Call `hook(step)` for every layer at the end of every pass, until the returned handle's `remove()`."""
@@ -267,6 +272,7 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: by name, for what does not fit. The cache is as it was then.
         """
+        check_labels(labels, input_ids if input_ids is not None else inputs_embeds, logits_to_keep)
         for_loss = {name: kwargs.pop(name) for name in OF_THE_LOSS if name in kwargs}
         out = self.model(
             input_ids,
@@ -305,8 +311,9 @@ class TTTForCausalLM(TTTPreTrainedModel, GenerationMixin):
         """W_t by name after everything that a cache has read, `[B, H, in, out]`: θ₀ − s G of the last token.
 
         Raises:
-            ValueError: the cache has read nothing.
+            ValueError: the cache has read nothing, or there is no such layer.
         """
+        check_whole("layer", layer, 0, self.config.num_hidden_layers - 1)
         module, state = self.model.ttt_layers[layer], cache.layers[layer].state
         if state is None:
             raise ValueError("past_key_values: this cache has read nothing yet; give it a pass first")

@@ -39,7 +39,8 @@ def test_it_comes_of_a_pass_that_is_asked_for_it():
     assert again is cache
     assert cache.lengths == [5]
     kept = copy.deepcopy(cache)
-    assert model(ids(2), past_key_values=cache, use_cache=False).past_key_values is None
+    with pytest.raises(ValueError, match=r"use_cache=False: with past_key_values"):
+        model(ids(2), past_key_values=cache, use_cache=False)  # it was read by an empty memory, without a word
     assert same(cache, kept)
 
 
@@ -130,7 +131,9 @@ def test_writing_into_a_state_does_not_change_the_model(rows):
 def test_reset_is_as_new():
     model = build(**ALL_ON)
     cache = filled(model)
+    cache.inner_lr_scale = 0.0
     cache.reset()
+    assert cache.inner_lr_scale == 1
     assert (cache.lengths, cache.seqlen_offset, cache.batch_size, cache.nbytes) == ([], 0, -1, 0)
     model(ids(6, rows=3), past_key_values=cache)
     assert same(cache, filled(model))
