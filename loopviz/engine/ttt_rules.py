@@ -1,4 +1,9 @@
-"""What other inner rules would hold of a run's text: the layer's own keys and values, written by each of them."""
+"""What other inner rules would hold of a run's text: the layer's own keys and values, written by each of them.
+
+The three that are not TTT write as DeltaNet is published: with keys of length 1 and a learned β between 0 and 1 (Yang et al. 2024,
+2406.06484, section 3.3; 2412.06464, section 3.4). A step β‖k‖² beyond 2 leaves a larger error than it found, and a TTT layer's keys
+are longer than that: its LayerNorm bounds the gradient, and these have none.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from loopviz.engine.engine import RulesHeld
 from loopviz.model.interrupt import check, interruptible
@@ -47,6 +53,8 @@ def held_by_rules(
     with interruptible(stop):
         step, module = read_layer(model, ids[:RULE_WORDS], layer), model.model.ttt_layers[layer]
         query, keys, values, rate = (each[0].clone() for each in (step.query, step.keys, step.values, step.lr))
+        unit = functional.normalize(keys, dim=-1)
+        gate = rate / module.base_rate if module.base_rate else torch.zeros_like(rate)  # σ(w_h x + b_h)
         norm, start = module.norm(), module.start()
         size = model.config.mini_batch_size
         inverse = 1 / torch.arange(1, size + 1, dtype=keys.dtype, device=keys.device)
@@ -59,17 +67,19 @@ def held_by_rules(
         rules: dict[str, dict[str, list[float]]] = {}
         for name, known in RULES.items():
             check()
-            rule = InnerRule(**{**vars(known), "mini_batch": size}) if name == "ttt_linear" else known
-            more: dict[str, Any] = own if name == "ttt_linear" else {}
+            trained = name == "ttt_linear"
+            rule = InnerRule(**{**vars(known), "mini_batch": size}) if trained else known
+            more: dict[str, Any] = own if trained else {}
+            written, beta = (keys, rate) if trained else (unit, gate)
             fade = torch.full_like(rate, FADE) if rule.decay else None
             with torch.inference_mode():
-                ran = run_rule(rule, query, keys, values, rate, fade=fade, **more)
+                ran = run_rule(rule, query, written, values, beta, fade=fade, **more)
                 begun = start["W1"] if more else torch.zeros_like(ran.weights)
                 left = start["b1"][:, 0] if more else torch.zeros_like(ran.bias)
                 told = {
-                    "start": _errors(rule, keys, values, begun, left, norm),
+                    "start": _errors(rule, written, values, begun, left, norm),
                     "after": ran.after,
-                    "held": _errors(rule, keys, values, ran.weights, ran.bias, norm),
+                    "held": _errors(rule, written, values, ran.weights, ran.bias, norm),
                 }
             rules[name] = {key: _of_head(each, head) for key, each in told.items()}
     return RulesHeld(FADE, rules)

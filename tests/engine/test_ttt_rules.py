@@ -27,8 +27,13 @@ def found(head: int | None = None, **fields: Any) -> RulesHeld:
 
 @pytest.mark.parametrize("head", [0, 2])
 def test_deltanet_and_its_kin_by_hand(head: int) -> None:
-    step = read_layer(tiny_ttt.model(), IDS, 1)
+    """As published: keys of length 1, β the learned gate, from 0 to 1."""
+    model = tiny_ttt.model()
+    step = read_layer(model, IDS, 1)
     keys, values, rate = (each[0, head].double() for each in (step.keys, step.values, step.lr))
+    keys = keys / keys.norm(dim=-1, keepdim=True)
+    rate = rate * model.config.head_dim / model.config.ttt_base_lr
+    assert 0 < rate.min() and rate.max() < 1
     for name in ("linear_attention", "deltanet", "gated_deltanet"):
         W, after = torch.zeros(keys.shape[1], keys.shape[1], dtype=torch.double), []
         for k, v, beta in zip(keys, values, rate, strict=True):
@@ -62,3 +67,23 @@ def test_an_mlp_has_no_such_rule_and_a_stop_is_heard() -> None:
     engine = tiny_ttt.engine()
     with pytest.raises(ValueError, match="stopped"):
         engine.inner_rules(made(engine), 0, None, stop)
+
+
+@pytest.mark.parametrize("length", [1, 30, 1000])
+def test_long_keys_leave_no_rule_beyond_reason(length: float) -> None:
+    """DeltaNet's step is a share β of the error, whatever the keys' length; of linear attention words pile up at most once each."""
+    model = tiny_ttt.model()
+    for layer in model.model.ttt_layers:
+        layer.k_proj.weight.data *= length
+    told = held_by_rules(model, IDS, 0, None, threading.Event())
+    assert told is not None
+    for name in ("deltanet", "gated_deltanet"):
+        # what is found may be another word's, at most 2 of a value's length away, and (1 - β)² of the error stays
+        assert max(told.rules[name]["after"]) <= 4 * max(told.rules[name]["start"])
+    assert max(told.rules["linear_attention"]["held"]) <= (len(IDS) + 1) ** 2 * max(told.rules["linear_attention"]["start"])
+
+
+def test_a_model_that_does_not_learn_writes_nothing() -> None:
+    told = found(ttt_base_lr=0.0)
+    for name in rules.RULES:
+        np.testing.assert_allclose(told.rules[name]["held"], told.rules[name]["start"], rtol=1e-5)

@@ -24,13 +24,15 @@ TEXTS: dict[str, dict[str, str]] = {
     "en": {
         "title": "What if it learned by another rule?",
         "question": "The same keys and values, written by four rules: how much of each word's error is left at the end of the text?",
-        "how": "Every rule keeps one matrix a head and writes the layer's own keys and values of this run, with the model's own learning "
-        "rates, from the beginning of the text on (at most {most} words, without what was changed by hand). Shown is the share of a word's "
-        "error that is left, beside weights that have learned nothing: 0, it is said exactly; 1, as if it had never been read. Dotted: "
-        "right after the word was written. Blue: at the end of the text. The model was trained for the last rule alone, so this "
-        "compares what rules do to given keys, and not how well models trained for each would do.",
-        "formula": r"\text{linear: } W_t=W_{t-1}+\beta_t v_t k_t^\top\qquad \text{DeltaNet: } W_t=W_{t-1}+\beta_t(v_t-W_{t-1}k_t)k_t^\top\qquad "
-        r"\text{Gated: } W_t=\alpha W_{t-1}+\beta_t(v_t-\alpha W_{t-1}k_t)k_t^\top\qquad \text{TTT: } W_t=W_{0}-s_i\sum_{j\le i}\eta_j\nabla\ell_j(W_0)",
+        "how": "Every rule keeps one matrix a head and writes this layer's own keys and values of this run, from the beginning of the text "
+        "on (at most {most} words, without what was changed by hand). TTT-Linear writes as the model does. The three others write as DeltaNet "
+        "was published: each key cut or stretched to length 1 (k̂), and a strength β between 0 and 1, for which the layer's own learned gate "
+        "is taken; without that their steps would overshoot. Shown is the share of a word's "
+        "error that is left, beside weights that have learned nothing: 0, it is said exactly; 1, as if it had never been read; more, what "
+        "was written since speaks over it. Dotted: right after the word was written. Blue: at the end of the text. The model was trained "
+        "for the last rule alone, so this compares what rules do to given keys, and not how well models trained for each would do.",
+        "formula": r"\text{linear: } W_t=W_{t-1}+\beta_t v_t \hat k_t^\top\qquad \text{DeltaNet: } W_t=W_{t-1}+\beta_t(v_t-W_{t-1}\hat k_t)\hat k_t^\top\qquad "
+        r"\text{Gated: } W_t=\alpha W_{t-1}+\beta_t(v_t-\alpha W_{t-1}\hat k_t)\hat k_t^\top\qquad \text{TTT: } W_t=W_{0}-s_i\sum_{j\le i}\eta_j\nabla\ell_j(W_0)",
         "source": "Linear attention: arXiv 2006.16236. DeltaNet: 2102.11174, 2406.06484. Gated DeltaNet: 2412.06464, equation of its "
         "section 3. TTT-Linear: 2407.04620, sections 2.4 and 2.7; that linear attention is TTT with its gradient at W = 0: its theorem 1.",
         "linear_attention": "Linear attention",
@@ -53,11 +55,12 @@ TEXTS: dict[str, dict[str, str]] = {
     "zh": {
         "title": "如果它按另一种规则学习？",
         "question": "同样的键与值，按四种规则写入：到文本结尾，每个词的误差还剩多少？",
-        "how": "每种规则每个头保留一个矩阵，用模型自己的学习率写入本次运行中这一层自己的键与值，从文本开头起（最多 {most} 个词，不含手动的改变）。"
-        "图中是一个词的误差与什么也没学的权重相比还剩的份额：0 表示说得完全准确，1 表示如同从未读过。点线：该词刚写入之后；蓝线：文本结尾。"
+        "how": "每种规则每个头保留一个矩阵，写入本次运行中这一层自己的键与值，从文本开头起（最多 {most} 个词，不含手动的改变）。TTT-Linear 按模型自己的方式写入；"
+        "另外三种按 DeltaNet 论文的方式写入：每个键缩放到长度 1（k̂），写入强度 β 在 0 与 1 之间，取这一层自己学到的门；否则它们的步子会过头。"
+        "图中是一个词的误差与什么也没学的权重相比还剩的份额：0 表示说得完全准确，1 表示如同从未读过，更大则表示后来写入的盖过了它。点线：该词刚写入之后；蓝线：文本结尾。"
         "模型只为最后一种规则训练过，所以这里比较的是规则对给定的键做了什么，而不是为各规则训练的模型有多好。",
-        "formula": r"\text{linear: } W_t=W_{t-1}+\beta_t v_t k_t^\top\qquad \text{DeltaNet: } W_t=W_{t-1}+\beta_t(v_t-W_{t-1}k_t)k_t^\top\qquad "
-        r"\text{Gated: } W_t=\alpha W_{t-1}+\beta_t(v_t-\alpha W_{t-1}k_t)k_t^\top\qquad \text{TTT: } W_t=W_{0}-s_i\sum_{j\le i}\eta_j\nabla\ell_j(W_0)",
+        "formula": r"\text{linear: } W_t=W_{t-1}+\beta_t v_t \hat k_t^\top\qquad \text{DeltaNet: } W_t=W_{t-1}+\beta_t(v_t-W_{t-1}\hat k_t)\hat k_t^\top\qquad "
+        r"\text{Gated: } W_t=\alpha W_{t-1}+\beta_t(v_t-\alpha W_{t-1}\hat k_t)\hat k_t^\top\qquad \text{TTT: } W_t=W_{0}-s_i\sum_{j\le i}\eta_j\nabla\ell_j(W_0)",
         "source": "线性注意力：arXiv 2006.16236。DeltaNet：2102.11174、2406.06484。Gated DeltaNet：2412.06464，第 3 节。TTT-Linear：2407.04620，第 2.4 与 2.7 节；"
         "线性注意力即在 W = 0 处取梯度的 TTT：其定理 1。",
         "linear_attention": "线性注意力",
