@@ -33,7 +33,8 @@ def test_deltanet_and_its_kin_by_hand(head: int) -> None:
     keys, values, rate = (each[0, head].double() for each in (step.keys, step.values, step.lr))
     keys = keys / keys.norm(dim=-1, keepdim=True)
     rate = rate * model.config.head_dim / model.config.ttt_base_lr
-    assert 0 < rate.min() and rate.max() < 1
+    assert rate.min() > 0
+    assert rate.max() < 1
     for name in ("linear_attention", "deltanet", "gated_deltanet"):
         W, after = torch.zeros(keys.shape[1], keys.shape[1], dtype=torch.double), []
         for k, v, beta in zip(keys, values, rate, strict=True):
