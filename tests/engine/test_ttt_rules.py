@@ -81,7 +81,9 @@ def test_long_keys_leave_no_rule_beyond_reason(length: float) -> None:
     for name in ("deltanet", "gated_deltanet"):
         # what is found may be another word's, at most 2 of a value's length away, and (1 - β)² of the error stays
         assert max(told.rules[name]["after"]) <= 4 * max(told.rules[name]["start"])
-    assert max(told.rules["linear_attention"]["held"]) <= (len(IDS) + 1) ** 2 * max(told.rules["linear_attention"]["start"])
+    assert max(told.rules["linear_attention"]["held"]) <= (len(IDS) + 1) ** 2 * max(
+        told.rules["linear_attention"]["start"]
+    )
 
 
 def test_a_model_that_does_not_learn_writes_nothing() -> None:
