@@ -152,6 +152,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "another checkpoint",
         "ttt_logits_nan": "the model's logits are not numbers any more (NaN) after token {token}: its weights are broken; take another "
         "checkpoint",
+        "left": "left before it was done: its run has gone, the same was asked anew, or it took longer than this server allows; ask again",
         "lesson_run": "no run of this step is called so; there are {known}",
         "lesson_measure": "nothing is measured under this name; there are {known}",
         "lesson_kind": "is {found}, and {wanted} is needed here; name another measurement",

@@ -353,6 +353,9 @@ class RulesHeld:
     rules: dict[str, dict[str, list[float]]]
 
 
+CONTROL = "stories-attention"  # of the size of the TTT model that comes along, trained alike, with attention
+
+
 class TTTEngine(Protocol):
     """A TTT model, to be described and run. Its methods may be called from any thread."""
 
@@ -390,12 +393,12 @@ class TTTEngine(Protocol):
             ValueError: an inner loss is no number any more; `stop` was set.
         """
 
-    def attention_beside(self, trace: Trace, index: int) -> AttentionBeside | None:
+    def attention_beside(self, trace: Trace, index: int, stop: threading.Event) -> AttentionBeside | None:
         """What a control looks at in the mini-batch of the word at `index`; None where no control comes along that reads the same
         tokens.
 
         Raises:
-            ValueError: there is no such word.
+            ValueError: there is no such word; `stop` was set.
         """
 
     def inner_rules(self, trace: Trace, layer: int, head: int | None, stop: threading.Event) -> RulesHeld | None:

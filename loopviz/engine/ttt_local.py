@@ -11,22 +11,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loopviz.checks import check_whole
-from loopviz.engine.engine import AttentionBeside, Handle, RulesHeld, TTTDescription, TTTRequest
+from loopviz.checks import ABSENT, FieldError, check_whole
+from loopviz.engine.engine import CONTROL, AttentionBeside, Handle, RulesHeld, TTTDescription, TTTRequest
 from loopviz.engine.pieces import encode_prompt
 from loopviz.engine.sampling import StreamSettings
 from loopviz.engine.work import Shape
 from loopviz.model.checkpoints.errors import CheckpointError
 from loopviz.model.checkpoints.find import BUNDLED_FOLDER
 from loopviz.model.checkpoints.json_files import SMALL_JSON, read_json
-from loopviz.model.interrupt import Interrupted
+from loopviz.model.interrupt import Interrupted, interruptible
 
 if TYPE_CHECKING:
     from loopviz.trace.schema import TTTChange
     from loopviz.trace.trace import Trace
     from loopviz.ttt import TTTForCausalLM
 
-CONTROL = "stories-attention"  # of equal size, trained alike, with attention
 BESIDE = (CONTROL, "stories-loop")  # models that come along, whose keys and values a TTT model's state is held against
 
 
@@ -110,7 +109,7 @@ class LocalTTT:
         found.model.set_attn_implementation("eager")  # the one that hands its weights out
         return found.model.requires_grad_(False)
 
-    def attention_beside(self, trace: Trace, index: int) -> AttentionBeside | None:
+    def attention_beside(self, trace: Trace, index: int, stop: threading.Event) -> AttentionBeside | None:
         """What the control looks at in a mini-batch of a run's text; raises as the protocol says."""
         import torch
 
@@ -120,10 +119,10 @@ class LocalTTT:
             return None
         size = self.model.config.mini_batch_size
         first = index - index % size
-        stop = min(first + size, len(trace))
-        begin = max(0, stop - control.config.max_position_embeddings)
-        ids = [frame["token_id"] for frame in trace.frames[begin:stop]]
-        with torch.inference_mode():
+        end = min(first + size, len(trace))
+        begin = max(0, end - control.config.max_position_embeddings)
+        ids = [frame["token_id"] for frame in trace.frames[begin:end]]
+        with _left(), interruptible(stop), torch.inference_mode():
             out = control.model(torch.tensor([ids]), output_attentions=True, use_cache=False)
         shown = [layer[0, :, first - begin :, first - begin :].tolist() for layer in out.attentions]
         return AttentionBeside(CONTROL, first, shown)
@@ -155,7 +154,7 @@ def _left() -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        raise ValueError("stopped: the run is not looked at any more; ask again") from error
+        raise FieldError("", ABSENT, "left") from error
 
 
 def load_ttt(name: str, progress: Callable[[str, float | None], None], allow_paths: bool) -> LocalTTT:

@@ -20,16 +20,17 @@ from loopviz.engine.sampling import Sampler, StreamSettings
 from loopviz.engine.usage import MemoryMeter
 from loopviz.model.interrupt import interruptible, until
 from loopviz.trace.recording.ttt import TTTRecorder, ttt_meta
-from loopviz.trace.schema import SCHEMA_VERSION, Frame
+from loopviz.trace.schema import SCHEMA_VERSION, Frame, kv_bytes_of
 from loopviz.ttt import InnerLossError, TTTCache
 from loopviz.version import version
 
 if TYPE_CHECKING:
-    from loopviz.trace.schema import TTTChange
+    from loopviz.trace.schema import Shape, TTTChange
     from loopviz.ttt import TTTForCausalLM
 
 MOST_TOKENS = 4096  # a prompt and what follows it; a TTT model has no end of its own, but what is recorded of it has to
 MOST_LR_SCALE = 10.0  # of the inner learning rate
+PIECE = 512  # tokens whose distributions are held at a time when a text is read again
 
 
 class TTTWheel:
@@ -204,7 +205,7 @@ class _Run:
         memory, cache = self.memory.read(), self.cache
         assert cache is not None
         bytes_now = cache.nbytes
-        plain = kv_bytes_of(self.view.config, self.view.dtype.itemsize)
+        plain = kv_bytes_of(shape_of(self.view))
         frames: list[Frame] = []
         for c, (token, next_id) in enumerate(zip(tokens, following, strict=True)):
             piece, self.piece = self.piece, self.pieces.add(next_id)
@@ -251,9 +252,18 @@ class _Run:
         return "length" if new == self.settings.max_new_tokens else "context"
 
 
-def kv_bytes_of(config: Any, itemsize: int) -> int:
-    """Bytes of keys and values that attention of the same sizes would keep of one token."""
-    return 2 * config.num_hidden_layers * config.hidden_size * itemsize
+def shape_of(model: TTTForCausalLM) -> Shape:
+    """The sizes of a TTT model as a Meta has them."""
+    config = model.config
+    return {
+        "layers": config.num_hidden_layers,
+        "hidden": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "kv_heads": config.num_attention_heads,
+        "head_dim": config.head_dim,
+        "itemsize": model.dtype.itemsize,
+        "vocab": config.vocab_size,
+    }
 
 
 def meta_of(
@@ -273,15 +283,7 @@ def meta_of(
         "prompt": prompt,
         "prompt_tokens": len(ids),
         "top_k": min(settings.top_tokens, config.vocab_size),
-        "shape": {
-            "layers": config.num_hidden_layers,
-            "hidden": config.hidden_size,
-            "heads": config.num_attention_heads,
-            "kv_heads": config.num_attention_heads,
-            "head_dim": config.head_dim,
-            "itemsize": model.dtype.itemsize,
-            "vocab": config.vocab_size,
-        },
+        "shape": shape_of(model),
         "loop": {},
         "blocks": [],
         "settings": settings.to_dict(),
@@ -316,7 +318,10 @@ def read_under(
     check_whole("ids", len(ids), 2, MOST_TOKENS + 1)
     view, cache = model.view(), TTTCache(model)
     cache.inner_lr_scale = inner_lr_scale
-    cuts = sorted({0, len(ids) - 1, *(change["index"] for change in changes if 0 < change["index"] < len(ids) - 1)})
+    last = len(ids) - 1
+    cuts = sorted(
+        {*range(0, last, PIECE), last, *(change["index"] for change in changes if 0 < change["index"] < last)}
+    )
     by_index = {change["index"]: change for change in changes}
     found: list[float] = []
     for start, end in pairwise(cuts):

@@ -207,6 +207,11 @@ class Shape(TypedDict):
     vocab: int
 
 
+def kv_bytes_of(shape: Shape) -> int:
+    """Bytes of keys and values that attention of a model's sizes keeps of one token, once a layer: 2 L H_kv D b."""
+    return 2 * shape["layers"] * shape["kv_heads"] * shape["head_dim"] * shape["itemsize"]
+
+
 class BlockMeta(BlockSettings):
     """One looped block as configured: the fields of ``LoopLlamaConfig.loop_blocks()``, declared in :mod:`loopviz.loop_fields`."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loopviz.trace.packed import decode_states
+from loopviz.trace.packed import decode_singles, decode_states
 from loopviz.trace.schema import SCHEMA_VERSION, Frame
 from loopviz.trace.tables import TABLES, columns
 from loopviz.trace.weight import deep_bytes
@@ -36,6 +36,7 @@ class Trace:
         self._tables: dict[str, Any] = {}
         self._weighed, self._weight = 0, 0  # frames weighed, and their bytes
         self._words: set[int] = set()
+        self._inner: dict[str, np.ndarray] = {}  # of as many frames as there were when it was asked for
         for frame in frames:
             self.append(frame)
 
@@ -67,7 +68,7 @@ class Trace:
     @property
     def own_bytes(self) -> int:
         """Those of :attr:`nbytes` that are no frames: another Trace of the same frames takes only so much more."""
-        return sys.getsizeof(self._words) + deep_bytes(dict(self._tables))
+        return sys.getsizeof(self._words) + deep_bytes(dict(self._tables)) + deep_bytes(dict(self._inner))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trace) and self.meta == other.meta and self.frames == other.frames
@@ -92,6 +93,21 @@ class Trace:
             kinds = {column: dtypes[kind] for column, kind in TABLES[name].items()}
             self._tables[name] = pd.DataFrame(columns(self.frames, name)).astype(kinds)
         return self._tables[name]
+
+    def inner(self, name: str) -> np.ndarray:
+        """A number that a TTT run has of every token, layer and head, float32 ``[T, L * H]``; each frame is unpacked once.
+
+        Args:
+            name: ``loss_before``, ``loss_after``, ``loss_start``, ``drift`` or ``lr`` (:class:`loopviz.trace.schema.TTTFrame`).
+        """
+        known = self._inner.get(name)
+        texts = [frame["ttt"][name] for frame in self.frames[0 if known is None else len(known) :]]  # type: ignore[literal-required]
+        if texts or known is None:
+            rows = [decode_singles(text, 1)[:, 0] for text in texts]
+            new = np.stack(rows) if rows else np.zeros((0, 0), dtype="<f4")
+            known = new if known is None or not len(known) else np.concatenate([known, new])
+            self._inner[name] = known
+        return known
 
     @property
     def tokens(self) -> pd.DataFrame:

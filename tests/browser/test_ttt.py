@@ -111,7 +111,8 @@ def test_run_pressed_before_the_server_has_answered_is_done_once_it_has(visit: V
     """It stayed at "Waiting": what is begun before Gradio listens goes nowhere."""
     page = visit(at="compare", apart=True)
     held: list[Route] = []
-    page.route("**/component_server*", lambda route: held.append(route))
+    met: list[bool] = []
+    page.route("**/component_server**", lambda route: held.append(route) if not met else route.continue_())
     page.goto(page.url.replace("compare", "ttt").partition("?")[0])
     page.wait_for_selector('.lv-page[data-ready="1"]')
     field(page, "model").fill(str(folder))
@@ -119,10 +120,58 @@ def test_run_pressed_before_the_server_has_answered_is_done_once_it_has(visit: V
     field(page, "pace").select_option("0")
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.locator(".lv-status").first).to_contain_text("Waiting")
-    page.unroute("**/component_server*")
+    assert held
+    met.append(True)
     for route in held:
         route.continue_()
     page.wait_for_selector(f'{IDLE}[data-end="length"][data-drawn="true"]')
+
+
+def test_a_refused_start_leaves_the_run_before_alive_and_what_is_pressed_early_is_done(
+    visit: Visit, folder: Path
+) -> None:
+    page = opened(visit, "?lang=en", folder, apart=True)
+    field(page, "prompt").fill("Once upon a time there was a small dog.")
+    field(page, "max_new_tokens").fill("30")
+    field(page, "pace").select_option("0")
+    run = page.get_by_role("button", name="Run", exact=True)
+    run.click()
+    page.wait_for_selector(f'{IDLE}[data-end="length"][data-drawn="true"]')
+    first = page.evaluate(f"{NEXT}.run.run")
+    # refused: the text of before can still be looked into
+    field(page, "prompt").fill(" ")
+    run.click()
+    page.wait_for_selector(f'{IDLE} [data-field="prompt"].lv-field-bad')
+    said = page.locator(".lv-asking .lv-status").inner_text()
+    page.locator('[data-i="5"]').click()
+    expect(page.locator('[data-panel="held"] .lv-headline')).to_contain_text("after word 5")
+    assert page.locator(".lv-asking .lv-status").inner_text() == said, "the refusal is not talked over"
+    page.get_by_role("button", name="What does it lose if it forgets").click()
+    expect(page.locator('[data-panel="forgetting"] .lv-headline')).to_contain_text("after word 5")
+    # what is asked of the run before and comes late is of no use to the next
+    held: list[Route] = []
+    page.route(
+        "**/component_server**",
+        lambda route: held.append(route) if '"rules"' in (route.request.post_data or "") else route.continue_(),
+    )
+    page.get_by_role("button", name="What if it learned by another rule?").click()
+    page.wait_for_timeout(200)
+    field(page, "prompt").fill("The sun was hot and the cat")
+    field(page, "pace").select_option("4")
+    run.click()
+    assert held
+    for route in held:
+        route.continue_()
+    # Forget and the rate, before a first word has come
+    page.get_by_role("button", name="Forget now").click()
+    page.locator(".lv-ttt-rate .lv-ttt-slider").focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("(first) => document.querySelector('.lv-page').page.run.run !== first", arg=first)
+    page.wait_for_function("() => document.querySelector('.lv-page').page.run.changes.some(({ scale }) => scale === 0)")
+    assert page.evaluate(f"{NEXT}.run.changes")[0]["forget"]
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector(f'{IDLE}[data-end="stopped"]')
+    expect(page.locator('[data-panel="rules"]')).to_be_hidden()
 
 
 def test_what_is_refused_and_a_run_on_a_phone_in_chinese(visit: Visit, folder: Path) -> None:

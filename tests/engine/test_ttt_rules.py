@@ -66,7 +66,7 @@ def test_an_mlp_has_no_such_rule_and_a_stop_is_heard() -> None:
     stop = threading.Event()
     stop.set()
     engine = tiny_ttt.engine()
-    with pytest.raises(ValueError, match="stopped"):
+    with pytest.raises(ValueError, match="left before it was done"):
         engine.inner_rules(made(engine), 0, None, stop)
 
 

@@ -1724,6 +1724,8 @@ export interface TTTConfig {
   most_new: number;
   /** the largest factor on the inner learning rate */
   most_scale: number;
+  /** words a second that may be chosen; 0: as fast as it goes */
+  paces: number[];
 }
 
 /** What was changed of a run, from the word at `index` on. */

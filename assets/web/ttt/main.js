@@ -46,6 +46,10 @@ export class Page {
   again = false;
   /** @type {object} the newest wish for the control's attention */
   wish = {};
+  /** @type {object} the newest wish for what forgetting would cost */
+  losing = {};
+  /** @type {{ forget: boolean } | null} how a run is to be changed of which nothing has come yet */
+  change = null;
   /** @type {number | undefined} until the model is looked for again */
   following = undefined;
 
@@ -144,6 +148,11 @@ export class Page {
     if (this.pressed) this.begin();
   }
 
+  /** Whether a run has been begun and nothing of it has come: what is shown is of the one before. */
+  get awaits() {
+    return this.running && this.run?.ticket !== this.ticket;
+  }
+
   /** Begin a run, in place of one that is made. */
   begin() {
     const { form, where } = this;
@@ -156,6 +165,8 @@ export class Page {
     this.running = true;
     this.heard = performance.now();
     this.early = [];
+    this.change = null;
+    [this.wish, this.losing] = [{}, {}]; // answers on their way are of another run
     for (const name of ["attention", "forgetting"]) this.pictures.get(name).node.hidden = true;
     this.rules.hide();
     this.say(this.text("ttt.waiting"));
@@ -183,7 +194,11 @@ export class Page {
   /** Change the run from the next word on. @param {{ forget: boolean }} how */
   async steer({ forget }) {
     this.form.label();
-    if (!this.running || !this.run) return;
+    if (!this.running) return;
+    if (this.awaits) {
+      this.change = { forget: forget || this.change?.forget === true };
+      return;
+    }
     const { scale } = this.form;
     const answer = await this.frame.ask("steer", { run: this.run.run, forget, scale, lang: this.frame.lang });
     if (answer?.kind === "ok") this.say(forget ? this.text("ttt.forget.asked") : this.text("ttt.scale.now", { scale }));
@@ -200,6 +215,7 @@ export class Page {
       this.say(message.text, message.bad);
       if (message.bad) this.form.refuse(message.field, message.text);
       this.show();
+      if (message.over) this.control(); // what is shown is the run before, and stays
     } else if (message.kind === "snapshot") this.adopt(message);
     else this.add(message);
   }
@@ -215,6 +231,11 @@ export class Page {
     this.choices(this.head, heads, this.where.head === null || this.where.head >= message.heads ? MEAN : String(this.where.head));
     for (const [name, figure] of Object.entries(message.figures)) this.pictures.get(name).take(figure, message.summaries[name]);
     this.tell(message);
+    if (this.change && message.ticket === this.ticket) {
+      const { change } = this;
+      this.change = null;
+      this.steer(change);
+    }
     const early = this.early.filter(({ run, epoch }) => run === message.run && epoch === message.epoch);
     this.early = [];
     for (const news of early) if (news.first >= this.words.length) this.add(news);
@@ -243,6 +264,8 @@ export class Page {
   /** How far it is, or how it ended. @param {TTTSnapshot | TTTNews} message */
   tell(message) {
     const n = this.words.length;
+    this.strip.fill();
+    if (message.ticket !== this.ticket) return this.show(); // another one has been begun, and the line is about that
     if (message.end && this.running) {
       this.running = false;
       this.control();
@@ -250,8 +273,7 @@ export class Page {
     if (message.reason) this.say(message.reason, true);
     else if (message.end) this.say(this.text("ttt.done", { n, end: this.text(`live.end.${message.end}`) }));
     else if (this.running) this.say(this.text("ttt.progress", { n, size: this.run.mini_batch }));
-    this.strip.fill();
-    this.show();
+    return this.show();
   }
 
   /**
@@ -288,8 +310,8 @@ export class Page {
     this.looking = true;
     const answer = await this.frame.ask("look", { run, ...this.where, lang: this.frame.lang });
     this.looking = false;
-    if (answer?.kind === "snapshot" && answer.ticket === this.ticket) this.adopt(answer);
-    else if (answer?.kind === "gone") this.lost();
+    if (answer?.kind === "snapshot" && (answer.run === this.run?.run || answer.ticket === this.ticket)) this.adopt(answer);
+    else if (answer?.kind === "gone" && !this.awaits) this.lost();
     if (this.again) {
       this.again = false;
       this.look();
@@ -313,7 +335,7 @@ export class Page {
 
   /** What the control looks at, beside the matrix: of a word that was chosen, or when the run has ended. */
   async control() {
-    if (!this.run || this.gone || (this.running && this.where.token === null)) return;
+    if (!this.run || this.gone || this.awaits || (this.running && this.where.token === null)) return;
     const wish = (this.wish = {});
     const { run } = this.run;
     const answer = await this.frame.ask("attention", { run, ...this.where, lang: this.frame.lang });
@@ -339,9 +361,9 @@ export class Page {
     const token = this.forgets;
     if (!this.run || token === null) return;
     this.say(this.text("ttt.lose.reading"));
-    const { run } = this.run;
-    const answer = await this.frame.ask("forgetting", { run, token, lang: this.frame.lang });
-    if (this.run.run !== run) return;
+    const wish = (this.losing = {});
+    const answer = await this.frame.ask("forgetting", { run: this.run.run, token, lang: this.frame.lang });
+    if (wish !== this.losing) return;
     if (answer?.kind === "forgetting") {
       const picture = this.pictures.get("forgetting");
       picture.take(answer.figure, answer.summary);

@@ -47,7 +47,7 @@ export class RuleSlider {
 
   /** Nothing is shown of a run that has gone. */
   hide() {
-    this.rules = [];
+    [this.rules, this.wish] = [[], {}];
     this.picture.node.hidden = true;
   }
 

@@ -4,7 +4,7 @@ import { el, press } from "../core/dom.js";
 import { Field } from "../widgets/form.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 
-const PACES = ["4", "10", "25", "0"]; // words a second; 0: as fast as it goes
+const PACE = 1; // the place of the one that is chosen at first
 
 export class RunForm {
   /** @param {import("./main.js").Page} page */
@@ -22,8 +22,9 @@ export class RunForm {
     this.model.node.append(this.modelLine);
     this.fresh = new Field({ name: "max_new_tokens", kind: "whole", low: 1, high: config.most_new }, () => {});
     this.fresh.value = 96;
-    this.pace = new Field({ name: "pace", kind: "choice", choices: PACES }, () => {});
-    this.pace.value = PACES[1];
+    const paces = config.paces.map(String); // words a second
+    this.pace = new Field({ name: "pace", kind: "choice", choices: paces }, () => {});
+    this.pace.value = paces[PACE];
     this.go = press("lv-go", () => page.begin());
     this.halt = press("lv-halt", () => page.stop());
     this.forget = press("lv-halt", () => page.steer({ forget: true }));
@@ -76,7 +77,7 @@ export class RunForm {
   show() {
     const { page } = this;
     this.halt.disabled = !page.running;
-    this.forget.disabled = !page.running || !page.run;
+    this.forget.disabled = !page.running;
   }
 
   /**
@@ -86,7 +87,7 @@ export class RunForm {
    */
   refuse(field, reason = "") {
     this.label();
-    for (const one of [this.prompt, this.model, this.fresh]) {
+    for (const one of [this.prompt, this.model, this.fresh, this.pace]) {
       const bad = one.control.name === field;
       if (bad) one.show({ info: reason, bad });
       else one.node.classList.remove("lv-field-bad");

@@ -11,7 +11,7 @@ export class WordStrip {
     this.hint = el("span", "lv-question");
     this.follow = press("lv-quiet", () => page.go({ token: null }));
     this.none = el("p", "lv-question");
-    this.list = new WordList("ttt", () => page.where.token ?? this.list.words.length - 1, (token) => page.go({ token }));
+    this.list = new WordList("ttt", () => page.where.token ?? page.words.length - 1, (token) => page.go({ token }));
     this.next = el("span", "lv-ttt-next");
     this.node = el("div", "lv-anatomy-words", el("div", "lv-anatomy-words-head", this.title, this.hint, this.follow), this.none, this.list.region);
   }

@@ -28,6 +28,7 @@ class TTTConfig(ScriptedConfig):
     control: str  # the model of equal size with attention
     most_new: int  # tokens that a run may choose
     most_scale: float  # the largest factor on the inner learning rate
+    paces: list[int]  # words a second that may be chosen; 0: as fast as it goes
 
 
 class TTTChanged(TypedDict):

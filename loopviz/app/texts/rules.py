@@ -123,6 +123,7 @@ _ZH = {
     "inner_loss_nan": "在第 {layer} 层、第 {head} 头、词元 {token}“{text}”处已不是数：内层步长过大，或之前的权重已损坏。之前的结果保留；请降低内层学习率，"
     "或换一个检查点",
     "ttt_logits_nan": "在词元 {token} 之后，模型的 logits 已不是数（NaN）：其权重已损坏；请换一个检查点",
+    "left": "未完成就中止了：该运行已不在，或同样的问题又问了一次，或超过了此服务器允许的时间；请再问一次",
     "lesson_run": "这一步没有叫这个名字的运行；有的是 {known}",
     "lesson_measure": "没有以这个名字测量任何东西；有的是 {known}",
     "lesson_kind": "是{found}，而这里需要{wanted}；请换一个测量",

@@ -57,6 +57,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "ttt.code": "Computed in",
         "ttt.control.none": "Beside this matrix belongs the attention map of a model of equal size that was trained alike. None comes along here that reads "
         "the same tokens, so nothing is drawn.",
+        "ttt.busy": "Others are having a text read again just now. Try again in a moment.",
         "ttt.lost": "No answer came. Reload the page, or run it again.",
         "preview.ttt.title": "LoopViz: a layer that learns while it reads",
         "preview.ttt": "A small language model whose memory is a model: watch it being trained on every word, see what it still holds, and make it "
@@ -115,6 +116,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "ttt.source": "出处：{source}",
         "ttt.code": "计算代码",
         "ttt.control.none": "这个矩阵旁应有一个同样大小、同样训练的注意力模型的注意力图。此处没有随附读同样词元的这种模型，因此没有画出。",
+        "ttt.busy": "此刻正在为其他人重读文本。请稍后再试。",
         "ttt.lost": "没有得到回答。请重新加载页面，或重新运行。",
         "preview.ttt.title": "LoopViz：边读边学的一层",
         "preview.ttt": "一个以模型为记忆的小语言模型：看它在每个词上被训练，看它还记得什么，再让它遗忘。",

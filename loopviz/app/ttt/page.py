@@ -11,11 +11,11 @@ from loopviz.app.controls.examples import STORIES
 from loopviz.app.page import ScriptedPage, locate, page_data
 from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
-from loopviz.app.ttt.service import MOST_SCALE, TTT
+from loopviz.app.ttt.service import MOST_SCALE, PACES, TTT
+from loopviz.engine.engine import CONTROL
 from loopviz.panels.ttt import TTT_PANELS, attention, forgetting, rules
 from loopviz.trace.schema import RULE_WORDS
 
-CONTROL = "stories-attention"
 WORDS = ("title", "question", "how", "source")
 
 
@@ -48,6 +48,7 @@ def data(room: ModelRoom) -> dict[str, Any]:
         rule_words=RULE_WORDS,
         most_new=room.profile.ttt_tokens,
         most_scale=MOST_SCALE,
+        paces=list(PACES),
     )
 
 

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.sessions.memory_budget import Keeper
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loopviz.engine.engine import Handle, TTTEngine
 
 SEND_EVERY = 0.15  # seconds
+REST = 2.0  # times as long as drawing took, until pictures are drawn again: they grow with the run, which goes on meanwhile
 
 
 class TTTRun:
@@ -57,7 +58,7 @@ class TTTRun:
         self.keeper: Keeper | None = None
         self.stop = threading.Event()
         self.finished = threading.Event()
-        self.leave = threading.Event()  # what is read again for this run is not wanted any more
+        self._asked: dict[str, threading.Event] = {}  # by question, what leaves the newest that is being answered
         self.lock = threading.RLock()
         self._figures: dict[str, dict[str, Any]] = {}  # as the page has them
         self._sent = 0
@@ -73,8 +74,26 @@ class TTTRun:
         if not self.stop.is_set():
             self.halted = end
         self.stop.set()
-        self.leave.set()
         self.handle.stop()
+        with self.lock:
+            for leave in self._asked.values():
+                leave.set()
+
+    @contextmanager
+    def answering(self, question: str) -> Iterator[threading.Event]:
+        """Something is read again for this run: what is yielded is set once that is not wanted any more, for the run has
+        gone or the same is asked of it anew."""
+        leave = threading.Event()
+        with self.lock:
+            if (before := self._asked.get(question)) is not None:
+                before.set()
+            self._asked[question] = leave
+        try:
+            yield leave
+        finally:
+            with self.lock:
+                if self._asked.get(question) is leave:
+                    del self._asked[question]
 
     def add(self, frame: Frame) -> None:
         """Take a frame into the trace."""
@@ -164,26 +183,31 @@ def paced(frames: Iterator[Frame], stop: threading.Event, pace: int) -> Generato
 
 
 def messages(
-    run: TTTRun, frames: Iterator[Frame], every: float = SEND_EVERY, clock: Callable[[], float] = time.monotonic
+    run: TTTRun,
+    frames: Iterator[Frame],
+    every: float = SEND_EVERY,
+    rest: float = REST,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Generator[str, None, None]:
     """A run's messages as its frames come: a snapshot with the first, then what is new, and a last one.
 
-    A `ValueError` of the frames (an inner loss that is no number any more) ends the run with what there is, and is told in
+    What takes long to draw is drawn less often. A `ValueError` of the frames (an inner loss that is no number any more) ends the run with what there is, and is told in
     its last message; where there was no frame yet it passes through. Closing this ends the run.
     """
-    begun, last = False, 0.0
+    begun, due = False, 0.0
     try:
         with closing(frames) if isinstance(frames, Generator) else nullcontext():
             for frame in frames:
                 run.add(frame)
                 if run.end or run.stop.is_set():
                     break
-                if not begun:
-                    begun, last = True, clock()
-                    yield wire(run.snapshot())
-                elif clock() - last >= every:
-                    last = clock()
-                    yield wire(run.news())
+                if begun and clock() < due:
+                    continue
+                before = clock()
+                told = run.news() if begun else run.snapshot()
+                begun, now = True, clock()
+                due = now + max(every, rest * (now - before))
+                yield wire(told)
     except ValueError as error:
         if not len(run.trace):
             run.close(error)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.sessions import bounds
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import fitting, read
-from loopviz.app.sessions.waiting_line import Place
+from loopviz.app.sessions.waiting_line import LineFull, Place, Places
 from loopviz.app.texts import pick_language, text
 from loopviz.app.ttt.models import ttt_room
-from loopviz.app.ttt.run import SEND_EVERY, TTTRun, messages, paced
-from loopviz.checks import FieldError, check_whole
-from loopviz.engine.engine import Engine, TTTEngine, TTTRequest
+from loopviz.app.ttt.run import REST, SEND_EVERY, TTTRun, messages, paced
+from loopviz.checks import FieldError, check_finite, check_whole
+from loopviz.engine.engine import Engine, RulesHeld, TTTEngine, TTTRequest
 from loopviz.panels.ttt import TTTFocus, attention, forgetting, rules
 from loopviz.trace import Trace
 
@@ -27,8 +31,11 @@ if TYPE_CHECKING:
 
 GONE = dumps({"kind": "gone"})
 MOST_SCALE = 4.0  # of the slider
+PACES = (4, 10, 25, 0)  # words a second; 0: as fast as it goes
+# Of what is read again: that may wait, and for how many seconds.
+WAITING, PATIENCE = 4, 10.0
 # Whose name a field of the engine has on the page.
-FIELDS = {"inner_lr_scale": "scale", "max_new_tokens": "max_new_tokens", "prompt": "prompt"}
+FIELDS = {"inner_lr_scale": "scale", "pace": "pace", "max_new_tokens": "max_new_tokens", "prompt": "prompt"}
 
 
 def focus_of(asked: Mapping[str, Any]) -> TTTFocus:
@@ -57,6 +64,9 @@ class TTTJob(Job):
         problems = st.check_prompt(self.asked.get("prompt"), self.lang)
         if problems:
             raise Refused(*problems)
+        check_finite("inner_lr_scale", self.asked.get("scale", 1.0), 0, MOST_SCALE)
+        if self.asked.get("pace", 0) not in PACES:
+            raise FieldError("pace", self.asked["pace"], "one_of", choices=", ".join(map(str, PACES)))
         check_whole("max_new_tokens", self.asked.get("max_new_tokens", 64), 1, self.service.room.profile.ttt_tokens)
         name, problems = st.clean_name(self.asked.get("model") or self.model, self.lang)
         if problems:
@@ -80,7 +90,8 @@ class TTTJob(Job):
         run = TTTRun(engine, handle, focus_of(asked), self.session, self.ticket, self.service.room.words)
         profile = self.service.room.profile
         frames = paced(handle.frames, run.stop, asked.get("pace", 0))
-        return self.show(run, messages(run, frames, self.service.every), profile.seconds_run)
+        told = messages(run, frames, self.service.every, self.service.rest)
+        return self.show(run, told, profile.seconds_run)
 
 
 class TTT:
@@ -91,10 +102,13 @@ class TTT:
         room: of TTT models; for tests.
     """
 
-    def __init__(self, jobs: Jobs, room: ModelRoom | None = None, every: float = SEND_EVERY) -> None:
+    def __init__(
+        self, jobs: Jobs, room: ModelRoom | None = None, every: float = SEND_EVERY, rest: float = REST
+    ) -> None:
         self.room = room or ttt_room(jobs.room)
-        self.jobs, self.every = Jobs(self.room, jobs.keeper, jobs.places), every
+        self.jobs, self.every, self.rest = Jobs(self.room, jobs.keeper, jobs.places), every, rest
         self.runs: Registry[TTTRun] = Registry(jobs.keeper)
+        self.readings = Places(self.room.profile.runs_at_once, WAITING)
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
         """One run: messages for the page. Whatever goes wrong becomes a message.
@@ -146,15 +160,18 @@ class TTT:
         run, lang = self.runs.get(asked.get("run")), pick_language(asked.get("lang"))
         if run is None:
             return GONE
-        focus = focus_of(asked)
-        with run.lock:
-            trace = Trace(run.trace.meta, run.trace.frames)
-        found = run.engine.attention_beside(trace, focus.selected(len(trace)) or 0)
-        if found is None:
-            return _no("", text(lang, "ttt.control.none"))
-        shown = (trace, focus, found.name, found.first, found.weights)
-        answer = {"kind": "attention", "figure": attention.data(*shown), "summary": attention.summary(*shown)}
-        return dumps(answer)
+        focus, trace = focus_of(asked), run.trace  # it may grow meanwhile: the words of this mini-batch stay
+        at = focus.selected(len(trace)) or 0
+
+        def answer(left: threading.Event) -> str:
+            found = run.engine.attention_beside(trace, at, left)
+            if found is None:
+                return _no("", text(lang, "ttt.control.none"))
+            shown = (trace, focus, found.name, found.first, found.weights)
+            told = {"kind": "attention", "figure": attention.data(*shown), "summary": attention.summary(*shown)}
+            return dumps(told)
+
+        return self._reading(run, "attention", lang, answer)
 
     def rules(self, question: Any) -> str:
         """`{run, layer, head, token, lang}`: what four inner rules hold of the run's text, in a layer."""
@@ -165,24 +182,14 @@ class TTT:
         if not run.finished.is_set():
             return _no("run", text(lang, "ttt.running"))
         focus = focus_of(asked)
-        run.leave.clear()
-        try:
-            found = run.engine.inner_rules(run.trace, focus.layer, focus.head, run.leave)
-        except ValueError as error:
-            return _no("", text(lang, "refused", reason=self.room.words(error, lang)))
-        if found is None:
-            return _no("", rules.TEXTS[lang]["none"])
-        told = [
-            {
-                "name": name,
-                "called": rules.TEXTS[lang][name],
-                "what": rules.what(name, found.fade, lang),
-                "figure": rules.data(run.trace, focus, name, found.rules[name]),
-                "summary": rules.summary(run.trace, focus, name, found.rules[name]),
-            }
-            for name in rules.RULES
-        ]
-        return dumps({"kind": "rules", "rules": told})
+
+        def answer(left: threading.Event) -> str:
+            found = run.engine.inner_rules(run.trace, focus.layer, focus.head, left)
+            if found is None:
+                return _no("", rules.TEXTS[lang]["none"])
+            return dumps({"kind": "rules", "rules": [_rule(run.trace, focus, found, name) for name in rules.RULES]})
+
+        return self._reading(run, "rules", lang, answer)
 
     def forgetting(self, question: Any) -> str:
         """`{run, token, lang}`: what the words after this one cost with the memory set back after it, and without."""
@@ -196,20 +203,33 @@ class TTT:
         if not 0 <= token <= last:
             return _no("token", text(lang, "ttt.no_token", token=token, last=max(0, last)))
         changes, undone = other_changes(run.trace, token + 1)
-        run.leave.clear()
+
+        def answer(left: threading.Event) -> str:
+            shown = (run.trace, token, run.engine.read_under(run.trace, changes, left), undone, lang)
+            figure, summary = forgetting.data(*shown), forgetting.summary(*shown)
+            return dumps({"kind": "forgetting", "token": token, "figure": figure, "summary": summary})
+
+        return self._reading(run, "forgetting", lang, answer)
+
+    def _reading(self, run: TTTRun, question: str, lang: str, answer: Callable[[threading.Event], str]) -> str:
+        """What a question says for which a model reads: few at a time, none longer than a run may take, and none that nobody
+        waits for any more. Gradio's threads are not held by it for long: who finds too many before is told so.
+
+        Args:
+            answer: given what is set once it is to be left.
+        """
         try:
-            other = run.engine.read_under(run.trace, changes, run.leave)
+            with run.answering(question) as left, self.readings.join("ttt") as place:
+                soon = time.monotonic() + PATIENCE
+                deque(place.wait(lambda: left.is_set() or time.monotonic() > soon), maxlen=0)
+                if place.ahead() is not None and not left.is_set():
+                    raise LineFull
+                with bounds.deadline(self.room.profile.seconds_run, left.set):
+                    return answer(left)
+        except LineFull:
+            return _no("", text(lang, "ttt.busy"))
         except ValueError as error:
             return _no("", text(lang, "refused", reason=self.room.words(error, lang)))
-        shown = (run.trace, token, other, undone, lang)
-        return dumps(
-            {
-                "kind": "forgetting",
-                "token": token,
-                "figure": forgetting.data(*shown),
-                "summary": forgetting.summary(*shown),
-            }
-        )
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
@@ -238,6 +258,17 @@ def other_changes(trace: Trace, index: int) -> tuple[list[TTTChange], bool]:
             scale = change["inner_lr_scale"]
     added: TTTChange = {"index": index, "forget": True, "inner_lr_scale": scale}
     return sorted([*changes, added], key=lambda change: change["index"]), False
+
+
+def _rule(trace: Trace, focus: TTTFocus, found: RulesHeld, name: str) -> dict[str, Any]:
+    """An inner rule as the page takes it."""
+    return {
+        "name": name,
+        "called": rules.TEXTS[focus.lang][name],
+        "what": rules.what(name, found.fade, focus.lang),
+        "figure": rules.data(trace, focus, name, found.rules[name]),
+        "summary": rules.summary(trace, focus, name, found.rules[name]),
+    }
 
 
 def _no(field: str, said: str) -> str:

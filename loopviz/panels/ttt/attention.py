@@ -50,7 +50,6 @@ TEXTS: dict[str, dict[str, str]] = {
         "summary": "{control} 的注意力，{place}，第 {first} 至 {last} 个词：{inside} 留在小批之内，{outside} 给了之前的词。",
     },
 }
-HEIGHT = 430
 SCALE = [[0.0, "rgba(127,127,127,0.06)"], [1.0, theme.SETUP_COLOURS[1]]]
 
 
@@ -81,25 +80,7 @@ def data(trace: Trace, focus: TTTFocus, control: str, first: int, weights: list[
     """The figure: the control's attention within the mini-batch that begins at `first`."""
     words, shares = TEXTS[focus.lang], matrix(weights, focus)
     K = len(shares)
-    names = [f"{first + i} {name}" for i, name in enumerate(parts.names(trace)[first : first + K])]
-    heat = {
-        "type": "heatmap",
-        "x": names,
-        "y": names,
-        "z": [[parts.short(float(shares[i, j])) if j <= i else None for j in range(K)] for i in range(K)],
-        "zmin": 0,
-        "zmax": float(shares.max()) or 1.0,
-        "colorscale": SCALE,
-        "xgap": 1,
-        "ygap": 1,
-        "hoverongaps": False,
-        "hovertemplate": words["hover"] + "<extra></extra>",
-        "colorbar": {"title": {"text": words["bar"]}, "thickness": 10, "len": 0.9, "outlinewidth": 0},
-    }
-    axes = {
-        "xaxis": {"type": "category", "title": {"text": words["written"]}, "showgrid": False, "tickangle": -60},
-        "yaxis": {"type": "category", "title": {"text": words["reads"]}, "autorange": "reversed", "showgrid": False},
-        "showlegend": False,
-    }
+    z = [[parts.short(float(shares[i, j])) if j <= i else None for j in range(K)] for i in range(K)]
     said = _said(trace, focus, control, first, shares, "head")
-    return {"data": [heat], "layout": parts.layout(HEIGHT, said) | axes}
+    ends = (0.0, float(shares.max()) or 1.0)
+    return parts.matrix(trace, first, z, SCALE, ends, said, words)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import theme
 from loopviz.panels.ttt import parts
+from loopviz.trace.schema import kv_bytes_of
 
 if TYPE_CHECKING:
     from loopviz.panels.ttt.focus import TTTFocus
     from loopviz.trace.trace import Trace
 
 NAME = "cost"
-CODE: tuple[str, ...] = ("loopviz.trace.recording.ttt:state_bytes", "loopviz.engine.ttt_stream:kv_bytes_of")
+CODE: tuple[str, ...] = ("loopviz.trace.recording.ttt:state_bytes", "loopviz.trace.schema:kv_bytes_of")
 CONTEXTS = [2**power for power in range(4, 15)]  # tokens: 16 to 16,384
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -23,9 +24,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "not grow; attention keeps a key and a value of every word (KV cache), in attention of this model's own sizes and in models "
         "that come along. Both axes grow by doubling. Below, measured in this run: milliseconds a word, of the model and its head, "
         "without what is computed for these pictures; several words that are read in one pass share its time.",
-        "formula": r"\text{state}=2\,L\,H\,|\theta|\,b,\qquad \text{KV}(T)=2\,T\,L\,H_{kv}\,D\,b",
+        "formula": r"\text{state}=2\,L\,H\,|\theta|\,b+n_c\,L\,C\,k\,b_w,\qquad \text{KV}(T)=2\,T\,L\,H_{kv}\,D\,b",
         "source": "TTT, arXiv 2407.04620, section 1 (figure 1) and 2.1; bytes: TTTCache.nbytes of this run's cache, and "
-        "configurations of the others. b: bytes of a number; |θ| numbers of an inner model; twice, for the gradients gathered.",
+        "configurations of the others. b: bytes of a number; |θ| numbers of an inner model; twice, for the gradients gathered; "
+        "n_c convolutions a layer, where there are any, keep their last k inputs of width C.",
         "state": "this model's state",
         "attention": "attention of the same sizes (KV)",
         "other": "{name} (KV)",
@@ -47,9 +49,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "how": "上图由各模型的配置算出，适用于任意长度的文本：这个模型保留自己的权重，不会增长；注意力为每个词保留键与值（KV 缓存），"
         "列出与本模型同样大小的注意力以及随附的模型。两轴均为倍增。下图为本次运行实测：每个词的毫秒数，含模型与输出头，不含为这些图所做的计算；"
         "一次前向读入的几个词平分其时间。",
-        "formula": r"\text{state}=2\,L\,H\,|\theta|\,b,\qquad \text{KV}(T)=2\,T\,L\,H_{kv}\,D\,b",
+        "formula": r"\text{state}=2\,L\,H\,|\theta|\,b+n_c\,L\,C\,k\,b_w,\qquad \text{KV}(T)=2\,T\,L\,H_{kv}\,D\,b",
         "source": "TTT，arXiv 2407.04620，第 1 节（图 1）与 2.1 节；字节数：本次运行缓存的 TTTCache.nbytes，其他模型按其配置。b：每个数的字节数；"
-        "|θ|：内层模型的数的个数；乘二，因为还存有累积的梯度。",
+        "|θ|：内层模型的数的个数；乘二，因为还存有累积的梯度；每层若有 n_c 个卷积，各保留最近 k 个宽度为 C 的输入。",
         "state": "本模型的状态",
         "attention": "同样大小的注意力（KV）",
         "other": "{name}（KV）",
@@ -74,15 +76,9 @@ def _size(amount: float) -> str:
     return f"{amount / 2**20:.1f} MiB" if amount >= 2**20 else f"{amount / 2**10:.0f} KiB"
 
 
-def attention_bytes(trace: Trace) -> int:
-    """Bytes of keys and values of one token, in attention of the model's own sizes."""
-    shape = trace.meta["shape"]
-    return 2 * shape["layers"] * shape["kv_heads"] * shape["head_dim"] * shape["itemsize"]
-
-
 def _said(trace: Trace, key: str, lang: str) -> str:
     words, meta = TEXTS[lang], trace.meta["ttt"]
-    cross = meta["state_bytes"] // attention_bytes(trace) + 1
+    cross = meta["state_bytes"] // kv_bytes_of(trace.meta["shape"]) + 1
     made = [
         frame["pass_ms"] for frame in trace.frames if frame["phase"] == "generated" and frame["pass_ms"] is not None
     ]
@@ -96,7 +92,7 @@ def data(trace: Trace, focus: TTTFocus) -> dict[str, Any]:
     """The figure of `trace`: bytes by context, milliseconds a token by context."""
     words, meta = TEXTS[focus.lang], trace.meta["ttt"]
     hover: dict[str, Any] = {"hovertemplate": words["hover"], "meta": {"select": {}}}
-    one = attention_bytes(trace)
+    one = kv_bytes_of(trace.meta["shape"])
     lines = [
         parts.line(words["state"], CONTEXTS, [meta["state_bytes"]] * len(CONTEXTS), parts.LEARNED, **hover),
         parts.line(words["attention"], CONTEXTS, [one * n for n in CONTEXTS], parts.BEFORE, "dash", **hover),

@@ -49,7 +49,6 @@ TEXTS: dict[str, dict[str, str]] = {
         "summary": "对偶形式的矩阵，{place}，第 {first} 至 {last} 个词：最大权重为 {largest}，“{row}”读“{column}”。",
     },
 }
-HEIGHT = 430
 SCALE = [[0.0, theme.SIGNS["below"]], [0.5, "rgba(127,127,127,0.06)"], [1.0, theme.SIGNS["above"]]]
 
 
@@ -89,28 +88,8 @@ def data(trace: Trace, focus: TTTFocus) -> dict[str, Any]:
     """The figure of `trace`: the matrix of the mini-batch that is looked at."""
     words = TEXTS[focus.lang]
     first, rows = matrix(trace, focus)
-    names = [f"{first + i} {name}" for i, name in enumerate(parts.names(trace)[first : first + len(rows)])]
     most = max((abs(value) for row in rows for value in row if value is not None), default=1.0) or 1.0
-    heat = {
-        "type": "heatmap",
-        "x": names,
-        "y": names,
-        "z": rows,
-        "zmin": -most,
-        "zmax": most,
-        "colorscale": SCALE,
-        "xgap": 1,
-        "ygap": 1,
-        "hoverongaps": False,
-        "hovertemplate": words["hover"] + "<extra></extra>",
-        "colorbar": {"title": {"text": words["bar"]}, "thickness": 10, "len": 0.9, "outlinewidth": 0},
-    }
-    axes = {
-        "xaxis": {"type": "category", "title": {"text": words["written"]}, "showgrid": False, "tickangle": -60},
-        "yaxis": {"type": "category", "title": {"text": words["reads"]}, "autorange": "reversed", "showgrid": False},
-        "showlegend": False,
-    }
-    return {"data": [heat], "layout": parts.layout(HEIGHT, _said(trace, focus, "head")) | axes}
+    return parts.matrix(trace, first, rows, SCALE, (-most, most), _said(trace, focus, "head"), words)
 
 
 figure, patch = parts.checked(data), parts.patched(data)

@@ -25,16 +25,7 @@ BEFORE, LEARNED, BESIDE = theme.SETUP_COLOURS[:3]
 MARGIN = {"l": 52, "r": 10, "t": 48, "b": 44}
 MOST_ENDS = 160  # ends of mini-batches that are marked, the latest
 DIGITS = 5
-
-
-@lru_cache(maxsize=16384)
-def _singles(text: str, columns: int) -> np.ndarray:
-    return decode_singles(text, columns).astype(float)
-
-
-@lru_cache(maxsize=2048)
-def _floats(text: str, columns: int) -> np.ndarray:
-    return decode_floats(text, columns).astype(float)
+MATRIX_HEIGHT = 430
 
 
 def short(value: float) -> float:
@@ -43,28 +34,29 @@ def short(value: float) -> float:
 
 
 def of_heads(rows: np.ndarray, meta: Mapping[str, Any], focus: TTTFocus) -> np.ndarray:
-    """Of rows by layer and head those looked at: one head's, or the mean over the layer's heads."""
+    """Of numbers by layer and head (the first axis) those looked at: one head's, or the mean over the layer's heads."""
     first = min(focus.layer, meta["layers"] - 1) * meta["heads"]
     if focus.head is None or focus.head >= meta["heads"]:
-        return rows[first : first + meta["heads"]].mean(0)
-    return rows[first + focus.head]
+        return rows[first : first + meta["heads"]].mean(0, dtype=float)
+    return rows[first + focus.head].astype(float)
 
 
 def curve(trace: Trace, focus: TTTFocus, name: str) -> list[float]:
     """A number of every token: `loss_before`, `loss_after`, `loss_start`, `drift` or `lr`."""
-    meta = trace.meta["ttt"]
-    return [short(of_heads(_singles(frame["ttt"][name], 1), meta, focus)[0]) for frame in trace.frames]  # type: ignore[literal-required]
+    if not len(trace):
+        return []
+    return [short(value) for value in of_heads(trace.inner(name).T, trace.meta["ttt"], focus).tolist()]
 
 
 def held(frame: Frame, meta: Mapping[str, Any], focus: TTTFocus) -> np.ndarray:
     """Inner loss of the last tokens under the weights after this one, the oldest first."""
-    found = _floats(frame["ttt"]["held"], 1)[:, 0].reshape(meta["layers"] * meta["heads"], -1)
+    found = decode_floats(frame["ttt"]["held"], 1)[:, 0].reshape(meta["layers"] * meta["heads"], -1)
     return of_heads(found, meta, focus)
 
 
 def reads(frame: Frame, meta: Mapping[str, Any], focus: TTTFocus) -> np.ndarray:
     """The token's row of the dual form's matrix, from its mini-batch's first token to itself."""
-    return of_heads(_singles(frame["ttt"]["reads"], frame["ttt"]["slot"] + 1), meta, focus)
+    return of_heads(decode_singles(frame["ttt"]["reads"], frame["ttt"]["slot"] + 1), meta, focus)
 
 
 def place(focus: TTTFocus, meta: Mapping[str, Any]) -> str:
@@ -92,6 +84,7 @@ WORDS = {
 }
 
 
+@lru_cache(maxsize=4096)
 def shown(word: str) -> str:
     """A token as a hover shows it."""
     return labels.show_token(word, width=14)
@@ -164,6 +157,46 @@ def line(
         "line": {"color": colour, "width": 2, "dash": dash},
         **more,
     }
+
+
+def matrix(
+    trace: Trace,
+    first: int,
+    rows: Sequence[Sequence[float | None]],
+    scale: Sequence[Sequence[Any]],
+    ends: tuple[float, float],
+    said: str,
+    words: Mapping[str, str],
+) -> dict[str, Any]:
+    """The figure of a mini-batch's words by its words, where a word has nothing of later ones.
+
+    Args:
+        first: position of the mini-batch's first word.
+        rows: by word that reads, `[K][K]`; None where there is nothing.
+        scale, ends: colours, and the values of the first and last of them.
+        said: its title; `words`: the panel's, of axes, hover and colour bar.
+    """
+    names = [f"{first + i} {shown(frame['text'])}" for i, frame in enumerate(trace.frames[first : first + len(rows)])]
+    heat = {
+        "type": "heatmap",
+        "x": names,
+        "y": names,
+        "z": rows,
+        "zmin": ends[0],
+        "zmax": ends[1],
+        "colorscale": scale,
+        "xgap": 1,
+        "ygap": 1,
+        "hoverongaps": False,
+        "hovertemplate": words["hover"] + "<extra></extra>",
+        "colorbar": {"title": {"text": words["bar"]}, "thickness": 10, "len": 0.9, "outlinewidth": 0},
+    }
+    axes = {
+        "xaxis": {"type": "category", "title": {"text": words["written"]}, "showgrid": False, "tickangle": -60},
+        "yaxis": {"type": "category", "title": {"text": words["reads"]}, "autorange": "reversed", "showgrid": False},
+        "showlegend": False,
+    }
+    return {"data": [heat], "layout": layout(MATRIX_HEIGHT, said) | axes}
 
 
 def checked(data: Data) -> Callable[[Trace, TTTFocus], go.Figure]:

@@ -20,14 +20,15 @@ from loopviz.app.explore.service import Service
 from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, text
+from loopviz.app.ttt import service as ttt_service
 from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.page import data
-from loopviz.app.ttt.run import paced
-from loopviz.app.ttt.service import TTT, other_changes
-from loopviz.engine import ttt_local
+from loopviz.app.ttt.run import TTTRun, messages, paced
+from loopviz.app.ttt.service import TTT, WAITING, other_changes
+from loopviz.engine.engine import CONTROL, TTTRequest
 from loopviz.engine.ttt_local import LocalTTT, load_ttt
 from loopviz.figures.edits import CODES, apply
-from loopviz.panels.ttt import TTT_PANELS, rules
+from loopviz.panels.ttt import TTT_PANELS, TTTFocus, rules
 from loopviz.paths import PACKAGE
 from loopviz.trace.schema import TTTChange
 from tests.app.page_double import unwire
@@ -39,7 +40,7 @@ NUMBERS = itertools.count(1)
 def served(engine: LocalTTT | None = None, load: Any = None) -> TTT:
     """The page's service, a message for every frame."""
     service = Service(ModelRoom("none"), Registry())
-    return TTT(service, ttt_room(service.room, load or (lambda *_: engine or tiny_ttt.engine())), every=0)
+    return TTT(service, ttt_room(service.room, load or (lambda *_: engine or tiny_ttt.engine())), every=0, rest=0)
 
 
 def asked(**change: Any) -> dict[str, Any]:
@@ -247,6 +248,8 @@ def test_a_change_is_put_in_its_place_under_the_rate_that_held() -> None:
         ({"max_new_tokens": 10**6}, "max_new_tokens"),
         ({"scale": -1.0}, "scale"),
         ({"scale": 1e9}, "scale"),
+        ({"pace": 1}, "pace"),
+        ({"pace": -4}, "pace"),
         ({"model": " "}, "model"),
         ({"model": "x" * 999}, "model"),
     ],
@@ -274,7 +277,7 @@ def test_a_model_that_is_no_ttt_model_is_refused_by_name() -> None:
 
 def test_a_public_server_opens_no_folder_and_names_what_it_offers() -> None:
     service = Service(ModelRoom("none", profile=PUBLIC), Registry())
-    ttt = TTT(service, every=0)
+    ttt = TTT(service, every=0, rest=0)
     *_, last = checked(ttt.run(asked(model="/tmp"), "me"))
     assert last["field"] == "model"
     assert last["text"].endswith("it offers stories-ttt")
@@ -334,7 +337,7 @@ def test_words_come_no_faster_than_was_asked_for_and_a_stop_does_not_wait() -> N
     assert list(paced(iter(frames), Clock(), 0)) == frames  # type: ignore[arg-type]
     assert len(Clock.waits) == 2
     ttt, page = served(), Page()
-    for message in checked(ttt.run(asked(max_new_tokens=9, pace=1, ticket="slow"), "me")):
+    for message in checked(ttt.run(asked(max_new_tokens=9, pace=4, ticket="slow"), "me")):
         page.receive(message)
         if page.words:
             ask(ttt, "stop", ticket="slow")
@@ -348,7 +351,7 @@ def test_what_nobody_would_send_is_as_if_nothing_were_said() -> None:
     for question in ("", "[]", "{", json.dumps({"run": run.id, "layer": "x", "head": -5, "token": -9})):
         answer = json.loads(ttt.look(question))
         assert answer["kind"] in ("gone", "snapshot")
-    for rubbish in (None, 5, {"prompt": 5}, {"prompt": "a", "scale": "x", "layer": -3, "n": 10**6}):
+    for rubbish in (None, 5, {"prompt": 5}, {"prompt": "a", "scale": 10**400, "layer": -3, "n": 10**6}):
         for message in checked(ttt.run(rubbish, "you")):
             assert message["kind"] in ("status", "snapshot", "news")
 
@@ -357,7 +360,102 @@ def test_what_the_script_is_told_once_has_a_formula_and_a_line_of_code_for_every
     told = data(served().room)
     contract.check(json.loads(json.dumps(told, default=list)), contract.MESSAGES["ttt"], "ttt")
     assert {panel["name"] for panel in told["panels"]} == {*TTT_PANELS, "attention", "forgetting", "rules"}
-    assert told["control"] == ttt_local.CONTROL
+    assert told["control"] == CONTROL
     for panel in told["panels"]:
         assert all("<math" in said for said in panel["formulas"].values())
         assert all(place["url"] for place in panel["code"])
+
+
+def test_what_is_slow_to_draw_is_drawn_less_often() -> None:
+    """Pictures grow with a run: drawn at a fixed beat they would take all its time."""
+    engine = tiny_ttt.engine()
+    handle = engine.start(TTTRequest("Once upon a time", {"max_new_tokens": 40}, 1.0))
+    run = TTTRun(engine, handle, TTTFocus(0, None, None, "en"))
+    now, drawn = [0.0], []
+
+    def frames() -> Iterator[Any]:
+        for frame in handle.frames:
+            now[0] += 1.0
+            yield frame
+
+    draw = run._drawn
+
+    def slowly() -> Any:
+        drawn.append(now[0])
+        now[0] += 5.0
+        return draw()
+
+    run._drawn = slowly  # type: ignore[method-assign]
+    told = list(messages(run, frames(), every=0.5, rest=2.0, clock=lambda: now[0]))
+    assert len(told) == len(drawn)
+    gaps = [after - before - 5.0 for before, after in itertools.pairwise(drawn[:-1])]
+    assert gaps
+    assert all(gap == 10.0 for gap in gaps), gaps
+    assert len(run.trace) == len(contract_words(told))
+
+
+def contract_words(told: list[str]) -> list[Any]:
+    return [word for message in told for word in unwire(message)["words"]]
+
+
+class Reading:
+    """An engine that reads again until it is told to leave."""
+
+    def __init__(self, engine: LocalTTT) -> None:
+        self.engine, self.begun = engine, threading.Semaphore(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def inner_rules(self, trace: Any, layer: int, head: int | None, stop: threading.Event) -> Any:
+        self.begun.release()
+        assert stop.wait(30)
+        return self.engine.inner_rules(trace, layer, head, stop)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_same_asked_anew_ends_what_is_read_for_it_and_so_does_leaving(lang: str) -> None:
+    reading = Reading(tiny_ttt.engine())
+    ttt = served(reading)  # type: ignore[arg-type]
+    where = {"run": made(ttt).last["run"], "layer": 0, "head": None, "token": None, "lang": lang}
+    answers: list[dict[str, Any]] = []
+    asking = [threading.Thread(target=lambda: answers.append(ask(ttt, "rules", **where))) for _ in range(2)]
+    asking[0].start()
+    assert reading.begun.acquire(timeout=30)
+    asking[1].start()
+    asking[0].join(30)
+    assert [answer["kind"] for answer in answers] == ["no"]
+    assert answers[0]["text"] == text(lang, "refused", reason=told_in(lang))
+    assert reading.begun.acquire(timeout=30)
+    ttt.forget("me")
+    asking[1].join(30)
+    assert answers[1] == answers[0]
+
+
+def told_in(lang: str) -> str:
+    from loopviz.app.controls.refusal import told
+    from loopviz.checks import ABSENT, FieldError
+
+    return told(FieldError("", ABSENT, "left"), lang)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_few_are_read_for_at_a_time_and_who_finds_more_is_told(lang: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ttt_service, "PATIENCE", 0.3)
+    reading = Reading(tiny_ttt.engine())
+    ttt = served(reading)  # type: ignore[arg-type]
+    most, runs = ttt.readings.most, []
+    for visitor in range(most + 1):
+        *_, last = checked(ttt.run(asked(), f"visitor {visitor}"))
+        runs.append(last["run"])
+    where = {"layer": 0, "head": None, "token": None, "lang": lang}
+    asking = [threading.Thread(target=ask, args=(ttt, "rules"), kwargs={**where, "run": run}) for run in runs[:most]]
+    for one in asking:
+        one.start()
+        assert reading.begun.acquire(timeout=30)
+    assert ask(ttt, "rules", **where, run=runs[most])["text"] == text(lang, "ttt.busy")
+    for visitor in range(most):
+        ttt.forget(f"visitor {visitor}")
+    for one in asking:
+        one.join(30)
+    assert WAITING + most < ttt.room.profile.short_events / 2, "Stop finds a thread"

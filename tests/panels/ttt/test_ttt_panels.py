@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,7 @@ def test_the_control_s_attention_is_its_own_and_what_leaves_the_group_is_lacking
     engine = load_ttt("stories-ttt", lambda *_: None, False)
     handle = engine.start(TTTRequest("One day, a bird found a shiny key. The bird", {"max_new_tokens": 30}))
     trace = Trace(handle.meta, handle.frames)
-    found = engine.attention_beside(trace, 20)
+    found = engine.attention_beside(trace, 20, threading.Event())
     assert found is not None
     assert found.first == 16
     control = load_checkpoint(found.name).model
@@ -205,9 +206,9 @@ def test_the_control_s_attention_is_its_own_and_what_leaves_the_group_is_lacking
         assert go.Figure(attention.data(*args)).data[0].z[0][0] == pytest.approx(mean[0, 0], rel=1e-3)
     assert set(trace.meta["ttt"]["kv_beside"]) == {found.name, "stories-loop"}
     assert trace.meta["ttt"]["kv_beside"][found.name] == 2 * 2 * 256 * 4
-    assert tiny_ttt.engine().attention_beside(run(), 3) is None, "it reads other tokens"
+    assert tiny_ttt.engine().attention_beside(run(), 3, threading.Event()) is None, "it reads other tokens"
     with pytest.raises(ValueError, match="index"):
-        engine.attention_beside(trace, len(trace))
+        engine.attention_beside(trace, len(trace), threading.Event())
 
 
 def test_differences_turn_one_figure_into_the_other() -> None:
