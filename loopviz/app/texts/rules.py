@@ -123,6 +123,12 @@ _ZH = {
     "inner_loss_nan": "在第 {layer} 层、第 {head} 头、词元 {token}“{text}”处已不是数：内层步长过大，或之前的权重已损坏。之前的结果保留；请降低内层学习率，"
     "或换一个检查点",
     "ttt_logits_nan": "在词元 {token} 之后，模型的 logits 已不是数（NaN）：其权重已损坏；请换一个检查点",
+    "ttt_no_loop": "TTT 模型没有循环，也没有键值缓存，因此没有可设置之处；请去掉 {what}，或换用循环模型",
+    "ttt_not_measured": "是 TTT 模型，而这里测量的是循环；请选择循环模型，或改测 {known}",
+    "other_tokens": "所用的词元与 {name} 不同，两者的数值无法相互比较；请选择分词器相同的模型，或去掉它",
+    "comes_not_along": "不在这里可以指定的模型之列；可用的有 {known}",
+    "lengths_over_text": "文本有 {n} 个词元，而一个窗口需要比其长度多一个；请给出更短的长度，或更长的文本",
+    "models_at_most": "有 {n} 个配置，因此模型不能多于此数",
     "lesson_run": "这一步没有叫这个名字的运行；有的是 {known}",
     "lesson_measure": "没有以这个名字测量任何东西；有的是 {known}",
     "lesson_kind": "是{found}，而这里需要{wanted}；请换一个测量",
