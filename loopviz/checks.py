@@ -153,6 +153,15 @@ RULES: Mapping[str, str] = MappingProxyType(
         "ttt_logits_nan": "the model's logits are not numbers any more (NaN) after token {token}: its weights are broken; take another "
         "checkpoint",
         "left": "left before it was done: its run has gone, the same was asked anew, or it took longer than this server allows; ask again",
+        "ttt_no_loop": "a TTT model has no loop and no cache of keys and values, so there is nothing of it to set; leave {what} out, or take a looped "
+        "model",
+        "ttt_not_measured": "a TTT model, and this measures loops; choose a looped model, or measure {known}",
+        "other_tokens": "reads other tokens than {name}, so no number of one can be held against the other's; choose a model "
+        "with the same tokenizer, or leave it out",
+        "comes_not_along": "not one of the models that may be named here; there are {known}",
+        "lengths_over_text": "the text has {n} tokens, and one window needs one more than its length; give a shorter length, or a "
+        "longer text",
+        "models_at_most": "{n} configurations, so at most as many models",
         "lesson_run": "no run of this step is called so; there are {known}",
         "lesson_measure": "nothing is measured under this name; there are {known}",
         "lesson_kind": "is {found}, and {wanted} is needed here; name another measurement",

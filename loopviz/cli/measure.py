@@ -31,6 +31,7 @@ from loopviz.cli.options import (
     path,
     stem,
 )
+from loopviz.cli.ttt import is_ttt
 from loopviz.fields import kind_of, read_value
 from loopviz.machine import DTYPES, UsageError, check_threads
 
@@ -287,7 +288,7 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
 
     from loopviz.lab import TASKS
     from loopviz.lab.experiment import Experiment
-    from loopviz.lab.task import Subject, params_from_json
+    from loopviz.lab.task import params_from_json
 
     given = vars(options)
     values = {name.removeprefix("param_"): value for name, value in given.items() if name.startswith("param_")}
@@ -300,10 +301,28 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
     params = params_from_json(task.params, values)  # refused before a model is loaded
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    subject = Subject.of(load(options.model, getattr(torch, options.dtype), {}, options.device))
+    subject = _subject(options.model, options.dtype, options.device, task)
     for line in _idle(task, subject, values.get("loop")):
         print(f"loopviz: note: {line}", file=sys.stderr)
     return Experiment(task, subject, params, command)
+
+
+def _subject(model: str, dtype: str, device: str, task: Task) -> Subject:
+    """The model that is measured: a TTT model too where the task takes one; ValueError for what cannot be."""
+    import torch
+
+    from loopviz.lab import TASKS
+    from loopviz.lab.fellows import check_kind, load_subject
+    from loopviz.lab.task import Subject
+    from loopviz.model.devices import resolve_device
+
+    if not is_ttt(model):
+        return Subject.of(load(model, getattr(torch, dtype), {}, device))
+    place = resolve_device(device, getattr(torch, dtype))
+    subject = load_subject(model, dtype=getattr(torch, dtype))
+    check_kind(task, subject, TASKS.values())
+    subject.model.to(place)
+    return subject
 
 
 def _idle(task: Task, subject: Subject, loop: dict[str, Any] | None) -> list[str]:
@@ -325,8 +344,8 @@ def _repeated(values: typing.Mapping[str, Any], options: argparse.Namespace, com
     """The experiment that `eval --from` asks for."""
     import torch
 
+    from loopviz.lab import TASKS
     from loopviz.lab.experiment import repeat
-    from loopviz.lab.task import Subject
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -337,7 +356,7 @@ def _repeated(values: typing.Mapping[str, Any], options: argparse.Namespace, com
 
     def subject() -> Subject:
         model = options.model or values["model"]["name"]
-        return Subject.of(load(model, getattr(torch, values["model"]["dtype"]), {}, options.device))
+        return _subject(model, values["model"]["dtype"], options.device, TASKS[values["task"]])
 
     return repeat(values, subject=subject, files=files, command=command)
 

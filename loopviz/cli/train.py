@@ -431,9 +431,9 @@ def _folder_of(model: str) -> Path:
 def _by_position(
     options: argparse.Namespace, loaded: Any, recipe: recipes.Recipe | None, positions: tuple[int, ...]
 ) -> list[Any]:
+    from loopviz.lab.reading.positions import evaluate_positions
     from loopviz.lab.reading.windows import encode
     from loopviz.text_file import read_text
-    from loopviz.train.positions import evaluate_positions
 
     ids = encode(loaded.tokenizer, read_text(options.data), None, closed=True)
     factor = 1.0 if options.inner_lr is None else options.inner_lr

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import check_finite
@@ -25,15 +23,9 @@ HEAD = f"{'layer':>5}  {'loss before':>11}  {'after':>8}  {'|W - W0|':>8}  {'of 
 
 def is_ttt(model: str) -> bool:
     """Whether `run --model` names a TTT model: one that comes along, or a folder whose config.json says so."""
-    from loopviz.model.checkpoints.find import BUNDLED_FOLDER
+    from loopviz.model.checkpoints.find import model_type_of
 
-    for folder in (BUNDLED_FOLDER / model, Path(model).expanduser()):
-        try:
-            said = json.loads((folder / "config.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            continue  # who loads it says what is wrong with it
-        return isinstance(said, dict) and said.get("model_type") == "ttt"
-    return False
+    return model_type_of(model) == "ttt"
 
 
 def run_ttt(

@@ -180,6 +180,26 @@ class Shape:
             chosen=any(block.chosen for block in blocks),
         )
 
+    @classmethod
+    def of_ttt(cls, config: Any, itemsize: int, context: int) -> Shape:
+        """What of a `TTTConfig` decides the cost: as of a Llama of its sizes, whose keys and values it does not have.
+
+        Args:
+            context: tokens that it is to read at most, for it has no end of its own.
+        """
+        heads = config.num_attention_heads
+        return cls(
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            inner=config.intermediate_size,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=config.head_dim,
+            vocab=config.vocab_size,
+            context=context,
+            itemsize=itemsize,
+        )
+
     def at(self, steps: float) -> Shape:
         """The same with so many steps of every block."""
         return replace(self, loops=tuple(replace(loop, steps=steps) for loop in self.loops))

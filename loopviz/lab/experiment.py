@@ -29,6 +29,7 @@ from loopviz.model.interrupt import Interrupted, Stop, interruptible
 from loopviz.text_file import read_text
 from loopviz.version import version
 
+from .fellows import fellow, load_subject
 from .task import Row, Subject, Task, params_from_json, params_to_json, plain_data
 
 SCHEMA = 1
@@ -192,6 +193,8 @@ class Experiment:
                 # a manifest is passed on: not where this machine keeps its files
                 "config": plain_data({**subject.model.config.to_dict(), "_name_or_path": subject.name}),
             },
+            # models that were measured with it, by name their hashes
+            **({"beside": {name: other.digest for name, other in subject.beside.items()}} if subject.beside else {}),
             "texts": [dataclasses.asdict(source) for source in self.sources],
             "seed": getattr(self.params, "seed", None),
             "versions": versions(),
@@ -314,10 +317,7 @@ def repeat(
     params = params_from_json(task.params, {**values["params"], **(files or {})})
     _check_texts(values["texts"], sources(params))
     if subject is None:
-        from loopviz.model.checkpoints.load import load_checkpoint
-
-        dtype = getattr(torch, values["model"]["dtype"])
-        subject = Subject.of(load_checkpoint(values["model"]["name"], dtype=dtype))
+        subject = load_subject(values["model"]["name"], dtype=getattr(torch, values["model"]["dtype"]))
     elif callable(subject):
         subject = subject()
     if subject.digest != values["model"]["digest"]:
@@ -325,6 +325,9 @@ def repeat(
             f"model {subject.name!r}: its weights are not the manifest's (sha256 {subject.digest[:12]}..., "
             f"then {values['model']['digest'][:12]}...); give the model that was measured"
         )
+    for name, digest in values.get("beside", {}).items():
+        if fellow(subject, name, "beside").digest != digest:
+            raise ValueError(f"model {name!r}: its weights are not the manifest's; give the model that was measured")
     return Experiment(task, subject, params, command)
 
 

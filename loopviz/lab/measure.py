@@ -7,30 +7,40 @@ are plain data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz.engine.local import LocalEngine
+from loopviz.engine.ttt_local import LocalTTT
 from loopviz.lab.experiment import Experiment
+from loopviz.lab.fellows import TTTSubject
 from loopviz.lab.task import Row, Subject, Task
 from loopviz.model.interrupt import Interrupted, Stop, interruptible
 
 if TYPE_CHECKING:
-    from loopviz.engine.engine import Description, Engine
+    from loopviz.engine.engine import Description, Engine, TTTEngine
 
 
-def subject_of(engine: Engine) -> Subject:
+def subject_of(
+    engine: Engine | TTTEngine, *, paths: bool = False, beside: Iterable[Engine | TTTEngine] = ()
+) -> Subject:
     """The model behind an engine, as the thing that is measured.
 
+    Args:
+        paths: whether whoever asks may name any model to be measured beside it; else those that come along.
+        beside: engines of models that are here to be measured beside it.
+
     Raises:
-        ValueError: the model is not in this process.
+        ValueError: a model is not in this process.
     """
+    others = {other.name: subject_of(other) for other in beside}
+    if isinstance(engine, LocalTTT):
+        return TTTSubject(engine.model, engine.tokenizer, engine.name, "", beside=others, free=paths)
     if not isinstance(engine, LocalEngine):
         raise ValueError(f"engine={type(engine).__name__}: its model runs elsewhere; measure it where it runs")
-    return Subject(
-        engine.model, engine.tokenizer, engine.name, engine.source, tuple(note.code for note in engine.notes)
-    )
+    notes = tuple(note.code for note in engine.notes)
+    return Subject(engine.model, engine.tokenizer, engine.name, engine.source, notes, others, paths)
 
 
 def begin(task: Task, subject: Subject, params: Any, folder: Path, stop: Stop) -> Experiment | None:

@@ -45,7 +45,7 @@ Value = str | int | float | bool | None
 Row = dict[str, Any]  # of Value
 Words = dict[str, str]  # "en", "zh"
 
-KINDS = ("value", "text", "file", "loop")
+KINDS = ("value", "text", "file", "loop", "models")
 GROUPS = ("", "anatomy")
 
 # Ends of numbers, for everybody: what lies beyond is nonsense on any machine, and would be expanded before it is looked at.
@@ -90,7 +90,8 @@ def param(
         default: its value when nobody says otherwise.
         en, zh: one sentence on what it does, with the unit.
         kind: "value"; "text": a text, given inline; "file": path of a UTF-8 text (the manifest keeps its hash);
-            "loop": dict of `LoopLlamaConfig` loop fields, `{}` = the checkpoint's own, `None` = without a loop.
+            "loop": dict of `LoopLlamaConfig` loop fields, `{}` = the checkpoint's own, `None` = without a loop; "models": names of
+            models beside the one that is measured (:mod:`loopviz.lab.fellows`; `Subject.free` says which may be named).
         choices: the only values allowed, for forms (:func:`choices_of`), or what gives them where people register more;
             `__post_init__` still has to refuse others.
         low, high: ends of a number, or of each of several, inclusive; what lies beyond is refused before anything is made of
@@ -190,6 +191,7 @@ class Task:
             newcomer's first measurement minutes.
         work: `(subject, params)` -> what it costs (:mod:`loopviz.engine.work`), by arithmetic: nothing of the measurement is
             made for it. Without it a server with limits cannot offer the task.
+        learns: whether a TTT model can be measured too, as a :class:`~loopviz.lab.fellows.TTTSubject`.
         intervals: whether its figure or table gives bootstrap intervals, so that a page can lead to what these are.
         walk: what a slider under its figure goes along (:mod:`loopviz.lab.walk`); None without one.
         over_loops: whether the figure's x is numbers of loops, so that those the model was trained at can be marked on it.
@@ -218,6 +220,7 @@ class Task:
     over_loops: bool = False
     group: str = ""
     intervals: bool = False
+    learns: bool = False
 
     def __post_init__(self) -> None:
         check_one_of("group", self.group, GROUPS)
@@ -277,6 +280,8 @@ class Subject:
         name: what was asked for (`load_checkpoint`'s name, so that a manifest can ask for it again).
         source: where the weights came from, for people to read.
         notes: what its files' reader noted although it loaded, by code (`loopviz.model.checkpoints.load.Note`).
+        beside: models that are here to be measured beside it, by name (:mod:`loopviz.lab.fellows`).
+        free: whether any other may be named beside it; else those that come along, for names that strangers type.
     """
 
     model: LoopLlamaForCausalLM
@@ -284,6 +289,8 @@ class Subject:
     name: str
     source: str
     notes: tuple[str, ...] = ()
+    beside: dict[str, Subject] = field(default_factory=dict, compare=False, repr=False)
+    free: bool = True
     _lengths: dict[str, float] = field(default_factory=dict, compare=False, repr=False)  # see `tokens_in`
 
     @classmethod

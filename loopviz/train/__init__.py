@@ -11,7 +11,6 @@ Kept free of heavy imports, so that the command line's help stays quick: import 
     state      checkpoints and logs that survive being killed
     trainer    the loop
     evaluate   loss, agreement and accuracy by loops
-    positions  loss by place in the context, beyond that of training too
     card       the model card
     glassbox   a model built, not trained, whose loop is known exactly
     commands   the command line

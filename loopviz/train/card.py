@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from loopviz import csv_file, outputs
+from loopviz.lab.reading.positions import PositionsResult
 from loopviz.model import model_card
 from loopviz.model.checkpoints.quiet import quiet_transformers
 from loopviz.ttt import TTTConfig
@@ -24,7 +25,6 @@ from loopviz.version import version
 from . import arrows
 from .data_tasks import Task
 from .evaluate import ArrowsResult, TextResult
-from .positions import PositionsResult
 from .recipe import Recipe, RecipeError
 from .trainer import AnyModel, Progress, build_config, new_model
 

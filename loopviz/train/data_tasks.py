@@ -17,13 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from loopviz import outputs
+from loopviz.lab.reading.positions import PositionsResult, measure_positions
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.ttt import TTTForCausalLM
 
 from . import arrows, text
 from .evaluate import ArrowsResult, TextResult, evaluate_arrows, evaluate_text
 from .loops import draw_loops
-from .positions import PositionsResult, measure_positions
 from .recipe import Recipe
 
 BATCHES, PROBLEMS, DROPOUT = 0, 1, 2  # streams of random numbers; held-out problems have their own

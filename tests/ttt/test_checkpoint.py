@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from loopviz.lab.reading.positions import evaluate_positions
 from loopviz.model.checkpoints.errors import CheckpointError
 from loopviz.model.checkpoints.find import APART, BUNDLED_FOLDER
 from loopviz.model.checkpoints.load import known_models, load_checkpoint
 from loopviz.paths import ASSETS
 from loopviz.train.card import usage
-from loopviz.train.positions import evaluate_positions
 from loopviz.train.recipe import Recipe
 from loopviz.ttt import LoadedTTT, load_ttt
 from tests.ttt.tiny import DATA

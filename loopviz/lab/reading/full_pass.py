@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch.nn import functional as F
 
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
 from loopviz.model.interrupt import check
+
+if TYPE_CHECKING:
+    from loopviz.ttt import TTTForCausalLM
 
 HELD = 1 << 24  # logits that are held at once
 
@@ -76,7 +80,7 @@ def each_exit(
 
 
 @torch.no_grad()
-def nats(model: LoopLlamaForCausalLM, hidden: Tensor, targets: Tensor) -> Tensor:
+def nats(model: LoopLlamaForCausalLM | TTTForCausalLM, hidden: Tensor, targets: Tensor) -> Tensor:
     """`-log p(target)` `[B, T]` float64, nats, from normed hidden states `[B, T, H]` and targets `[B, T]`."""
     B, T, _ = hidden.shape
     size = max(1, HELD // (B * model.config.vocab_size))

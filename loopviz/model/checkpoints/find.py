@@ -5,6 +5,7 @@ A named model is looked for in `STEPS`, in that order; the first that has it win
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -93,6 +94,25 @@ APART = (
 KNOWN = {model.name: model for model in (*BUNDLED, SMOLLM2)}
 NAMED = {**KNOWN, **{model.name: model for model in APART}}
 BUNDLED_FOLDER = ASSETS / "models"
+
+
+def model_type_of(name: str, *, allow_paths: bool = True) -> str | None:
+    """The `model_type` that a checkpoint's config.json says: of one that comes along, or of a folder of this machine.
+
+    None where no config.json can be read, which who loads it then says; nothing is fetched for it.
+
+    Args:
+        allow_paths: False looks at no folder but those that come along (for names that strangers type).
+    """
+    folders = [BUNDLED_FOLDER / name] if name in NAMED else []
+    for folder in [*folders, *([Path(name).expanduser()] if allow_paths else [])]:
+        try:
+            said = json.loads((folder / "config.json").read_text("utf-8"))
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: ~ of nobody
+            continue
+        kind = said.get("model_type") if isinstance(said, dict) else None
+        return kind if isinstance(kind, str) else None
+    return None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from loopviz.lab.reading.positions import evaluate_positions, groups
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
-from loopviz.train.positions import evaluate_positions, groups
 from loopviz.ttt import TTTConfig, TTTForCausalLM
 
 SIZES = {

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
+from loopviz.lab.reading.full_pass import nats
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.interrupt import check
 from loopviz.ttt import TTTForCausalLM
@@ -80,9 +80,8 @@ def evaluate_positions(
         check()
         read = np.stack([ids[start : start + length + 1] for start in starts[i : i + rows]]).astype(np.int64)
         tokens = torch.from_numpy(read).to(model.device)
-        logits = model(tokens[:, :-1], use_cache=False, **more).logits.float()
-        losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-        total += losses.view(-1, length).double().sum(0).cpu()
+        hidden = model.model(tokens[:, :-1], use_cache=False, **more).last_hidden_state
+        total += nats(model, hidden, tokens[:, 1:]).sum(0).cpu()
     until = groups(length)
     parts = [total[start:end] for start, end in zip((0, *until), until, strict=False)]
     return PositionsResult(
