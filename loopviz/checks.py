@@ -152,6 +152,9 @@ RULES: Mapping[str, str] = MappingProxyType(
         "another checkpoint",
         "ttt_logits_nan": "the model's logits are not numbers any more (NaN) after token {token}: its weights are broken; take another "
         "checkpoint",
+        "all_different": "must be different numbers, at least one",
+        "tokens_fewer": "{n} tokens; at least {least} are needed; give a longer text",
+        "ttt_alone": "has no weights that learn while it reads; name a TTT model that reads the same tokens ({known})",
         "left": "left before it was done: its run has gone, the same was asked anew, or it took longer than this server allows; ask again",
         "ttt_no_loop": "a TTT model has no loop and no cache of keys and values, so there is nothing of it to set; leave {what} out, or take a looped "
         "model",

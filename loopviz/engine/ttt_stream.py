@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from itertools import pairwise
@@ -26,7 +26,7 @@ from loopviz.version import version
 
 if TYPE_CHECKING:
     from loopviz.trace.schema import Shape, TTTChange
-    from loopviz.ttt import TTTForCausalLM
+    from loopviz.ttt import InnerStep, TTTForCausalLM
 
 MOST_TOKENS = 4096  # a prompt and what follows it; a TTT model has no end of its own, but what is recorded of it has to
 MOST_LR_SCALE = 10.0  # of the inner learning rate
@@ -303,6 +303,7 @@ def read_under(
     changes: Sequence[TTTChange],
     inner_lr_scale: float,
     stop: threading.Event,
+    hook: Callable[[InnerStep], None] | None = None,
 ) -> list[float]:
     """Log-probability of every token of a text under the ones before it, from the second on, read with these changes.
 
@@ -310,6 +311,7 @@ def read_under(
         changes: in order, each before the token at its `index` is read.
         inner_lr_scale: before the first of them.
         stop: leaves it in the middle.
+        hook: told what the inner loops did, layer after layer of every pass.
 
     Raises:
         Interrupted: once `stop` is set.
@@ -317,6 +319,8 @@ def read_under(
     """
     check_whole("ids", len(ids), 2, MOST_TOKENS + 1)
     view, cache = model.view(), TTTCache(model)
+    if hook is not None:
+        view.register_inner_hook(hook)
     cache.inner_lr_scale = inner_lr_scale
     last = len(ids) - 1
     cuts = sorted(
