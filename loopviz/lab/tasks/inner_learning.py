@@ -45,8 +45,8 @@ class LearningParams:
     limit_tokens: int = param(1024, "Tokens read at most.", "最多读入的词元数。", low=FEWEST, high=MOST_TOKENS)
     rates: tuple[float, ...] = param(
         (0.0, 0.5, 1.0, 2.0),
-        "Factors on the inner learning rate; 0 learns nothing, 1 is the model as it is.",
-        "内层学习率的倍数；0 表示不学习，1 表示模型本来的样子。",
+        "Factors on the inner learning rate; 0 learns nothing, 1 is the model as it is, and always read.",
+        "内层学习率的倍数；0 表示不学习，1 表示模型本来的样子（总会读）。",
         low=0,
         high=MOST_LR_SCALE,
         most=12,
@@ -72,6 +72,11 @@ class LearningParams:
         for rate in self.rates:
             check_finite("rates", rate, 0, MOST_LR_SCALE)
         check_whole("forget_after", self.forget_after, 0)
+
+    @property
+    def ways(self) -> list[float]:
+        """Factors in the order in which it is read: as the model is, which the others are held against, then these."""
+        return [1.0, *(rate for rate in self.rates if rate != 1)]
 
     def ids(self, subject: Subject) -> list[int]:
         """The tokens that are read.
@@ -123,34 +128,38 @@ class _Inner:
         self.numbers[step.layer] += before.numel()
         self.drift[step.layer] = float((step.drift[0, :, -1] / step.start_norm).mean())
 
-    def of(self, layer: int) -> dict[str, float]:
+    def of(self, layer: int) -> Row:
         """A layer's means."""
-        before, after, rate = self.sums[layer] / self.numbers[layer]
-        return {"inner_before": before, "inner_after": after, "inner_rate": rate, "drift": self.drift[layer]}
+        before, after, rate = (self.sums[layer] / self.numbers[layer]).tolist()
+        left = after / before if before else None
+        drift = float(self.drift[layer])
+        return {"inner_before": before, "inner_after": after, "inner_left": left, "inner_rate": rate, "drift": drift}
 
 
 def _cells(subject: Subject, params: LearningParams) -> int:
-    return (len(params.rates) + 1) * params.subject(subject).model.config.num_hidden_layers
+    return (len(params.ways) + 1) * params.subject(subject).model.config.num_hidden_layers
 
 
 def _work(subject: Subject, params: LearningParams) -> Work:
     shape = shape_beside(subject, params.learner)
     tokens = min(params.limit_tokens, subject.tokens_in(params.text or read_file(params.file)))
     one = one_pass(shape, tokens, cached=False) + head(shape, tokens)
-    return one.times(len(params.rates) + 1)
+    return one.times(len(params.ways) + 1)
 
 
 def _run(subject: Subject, params: LearningParams) -> Iterator[Row | float]:
     learner = params.subject(subject)
     model, ids = learner.model, params.ids(learner)
     at = params.forgets(len(ids))
-    ways = [(rate, 0) for rate in params.rates] + [(1.0, at)]
-    for rate, forgets in ways:
-        yield from _rows(model, ids, rate, forgets, at)
+    own = 0.0
+    for rate, forgets in [(rate, 0) for rate in params.ways] + [(1.0, at)]:
+        for row in _reading(model, ids, rate, forgets, at):
+            own = own or row["later_nats"]  # of the first of them
+            yield {**row, "later_more": row["later_nats"] - own}
 
 
-def _rows(model: TTTForCausalLM, ids: list[int], rate: float, forgets: int, at: int) -> Iterator[Row]:
-    """One reading; `forgets`: tokens after which its memory is set back, 0: never; `at`: from where on the later ones count."""
+def _reading(model: TTTForCausalLM, ids: list[int], rate: float, forgets: int, at: int) -> Iterator[Row]:
+    """The rows of one reading; `forgets`: tokens after which its memory is set back, 0: never; `at`: from where on the later ones count."""
     change: TTTChange = {"index": forgets, "forget": True, "inner_lr_scale": rate}
     inner = _Inner(model.config.num_hidden_layers)
     said = np.array(read_under(model, ids, [change] if forgets else [], rate, threading.Event(), inner.take))
@@ -185,8 +194,10 @@ COLUMNS = tuple(
         ("perplexity", "", "Perplexity: exp of it", "困惑度：其指数"),
         ("later_tokens", "tokens", "Later: tokens predicted after the place where one reading forgets", "之后：在遗忘处之后预测的词元数"),
         ("later_nats", "nats", "Loss later: over these alone", "之后的损失：仅这些词元的平均"),
+        ("later_more", "nats", "More later: than as the model is", "之后多出的损失：与模型本来的样子相比"),
         ("inner_before", "", "Inner loss before: of a token, under the weights its mini-batch found; mean over tokens and heads", "更新前的内层损失：词元在所属小批开始时的权重下，按词元与头平均"),
         ("inner_after", "", "Inner loss after: under its own weights, its update included", "更新后的内层损失：在包含自身更新的权重下"),
+        ("inner_left", "", "Left: share of the inner loss that a token's own update leaves", "剩余：自身更新之后剩下的内层损失的份额"),
         ("inner_rate", "", "Inner learning rate: mean over tokens and heads", "内层学习率：按词元与头平均"),
         ("drift", "", "Drift: |W_T - W_0| / |W_0| after the last token, mean over heads", "漂移：读完之后 |W_T − W_0| / |W_0|，按头平均"),
         ("state_bytes", "bytes", "State: kept between words, whatever was read", "状态：词与词之间保留的字节数，与读了多少无关"),
@@ -230,7 +241,7 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
     if table.empty:
         return table_figures.empty(lang)
     words = _PLOT[lang]
-    ways = table[table["layer"] == 0].to_dict("records")
+    ways = sorted(table[table["layer"] == 0].to_dict("records"), key=lambda row: (bool(row["forgets"]), row["rate"]))
     own = table[(table["rate"] == 1) & (table["forgets"] == 0)]
     colours = [table_figures.series(i)["line"]["color"] for i in range(3)]
     bars = go.Bar(
@@ -289,8 +300,7 @@ def headline(rows: Sequence[Row], lang: str) -> str:
         return ""
     said = "" if off is None else words["off"].format(own=number(own["perplexity"]), off=number(off["perplexity"]))
     if forgot is not None:
-        more = forgot["later_nats"] - own["later_nats"]
-        said += words["forgets"].format(n=f"{forgot['forgets']:,}", more=number(more))
+        said += words["forgets"].format(n=f"{forgot['forgets']:,}", more=number(forgot["later_more"]))
     return said.strip()
 
 

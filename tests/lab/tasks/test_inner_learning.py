@@ -47,7 +47,7 @@ def test_every_reading_is_the_models_own(fields: dict[str, Any]) -> None:
     params = LearningParams(text=TEXT, limit_tokens=40, rates=(0.0, 1.0, 2.0), forget_after=13)
     rows = rows_of(params, **fields)
     model, ids = learner(**fields).model, tiny.tokenizer()(TEXT)["input_ids"][:40]
-    ways = [(0.0, 0), (1.0, 0), (2.0, 0), (1.0, 13)]
+    ways = [(1.0, 0), (0.0, 0), (2.0, 0), (1.0, 13)]
     assert [(row["rate"], row["forgets"]) for row in rows if row["layer"] == 0] == ways
     for rate, forgets in ways:
         losses = by_hand(model, ids, rate, forgets)
@@ -59,6 +59,9 @@ def test_every_reading_is_the_models_own(fields: dict[str, Any]) -> None:
             assert row["perplexity"] == pytest.approx(math.exp(row["nats"]), rel=1e-12)
             assert row["later_tokens"] == 26
             assert row["later_nats"] == pytest.approx(sum(losses[13:]) / 26, abs=1e-4)
+            more = sum(losses[13:]) - sum(by_hand(model, ids, 1.0, 0)[13:])
+            assert row["later_more"] == pytest.approx(more / 26, abs=1e-4)
+            assert row["inner_left"] == row["inner_after"] / row["inner_before"]
     never = [row for row in rows if row["rate"] == 0]
     assert all(row["drift"] == 0 == row["inner_rate"] for row in never)
     assert all(row["inner_before"] == pytest.approx(row["inner_after"], rel=1e-6) for row in never)
@@ -93,14 +96,14 @@ def test_it_forgets_half_way_unless_told_and_is_said_in_words() -> None:
     rows = rows_of(LearningParams(text=TEXT, limit_tokens=30))
     assert {row["forgets"] for row in rows} == {0, 15}
     table = pd.DataFrame(rows)
-    assert summary(table)["rate"].tolist() == [0.0, 0.5, 1.0, 2.0, 1.0]
+    assert summary(table)["rate"].tolist() == [1.0, 0.0, 0.5, 2.0, 1.0]
     for lang in ("en", "zh"):
         said = headline(rows, lang)
         assert "15" in said
-        assert f"{rows[4]['perplexity']:.3g}"[:3] in said
+        assert f"{rows[0]['perplexity']:.3g}"[:3] in said
         figure = plot(table, lang)
         assert len(figure.data[0].x) == len(set(figure.data[0].x)) == 5
-        assert list(figure.data[0].y) == [rows[i]["perplexity"] for i in range(0, len(rows), 2)]
+        assert list(figure.data[0].y) == [rows[i]["perplexity"] for i in (2, 4, 0, 6, 8)]
         assert headline([], lang) == ""
         assert headline(rows[:2], lang) == ""
         assert not plot(table.iloc[:0], lang).data
@@ -119,6 +122,7 @@ def test_a_looped_model_is_measured_by_a_ttt_model_that_is_named() -> None:
     ("change", "field"),
     [
         ({"rates": ()}, "rates"),
+        ({"rates": (0.0, -0.0)}, "rates"),
         ({"rates": (1.0, 1.0)}, "rates"),
         ({"rates": (-0.5,)}, "rates"),
         ({"rates": (float("nan"),)}, "rates"),
