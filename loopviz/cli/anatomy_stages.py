@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.cli.measure import printed
 from loopviz.cli.options import add_machine, load
-from loopviz.machine import check_threads
+from loopviz.machine import UsageError, check_threads
 
 if TYPE_CHECKING:
     from loopviz.anatomy.probe import LayerRun, Probed
@@ -46,6 +46,10 @@ def run(options: argparse.Namespace) -> int:
     from loopviz.trace.file import load as read
 
     trace = read(options.file)
+    if "ttt" in trace.meta:
+        raise UsageError(
+            f"{options.file}: a run of a TTT model, whose layers have other stages; name a run of a loop or a plain Llama"
+        )
     position = len(trace) - 1 if options.token is None else options.token
 
     import torch

@@ -245,6 +245,8 @@ def _export(options: argparse.Namespace) -> int:
     from loopviz.trace import file as io
 
     trace = io.load(options.file)
+    if "ttt" in trace.meta:
+        _check_ttt_export(options)
     if options.csv is not None:
         io.to_csv(trace, options.csv)
     if options.parquet is not None:
@@ -258,9 +260,8 @@ def _export(options: argparse.Namespace) -> int:
             save_panel(trace, name, file)
     if options.html is not None:
         from loopviz.export import report
-        from loopviz.panels import Focus
 
-        report.save(trace, options.html, Focus(lang=options.lang))
+        report.save(trace, options.html, report.focus_of(trace, options.lang))
     if options.python is not None:
         from loopviz.export.python_code import python_code
 
@@ -270,6 +271,16 @@ def _export(options: argparse.Namespace) -> int:
 
         outputs.write(options.notebook, notebook_bytes(trace, options.model, options.lang))
     return 0
+
+
+def _check_ttt_export(options: argparse.Namespace) -> None:
+    """Refuse what there is of runs of loops alone."""
+    given = [option(name) for name in ("python", "notebook") if getattr(options, name)]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: not of a TTT run, which is made by `loopviz run --model NAME`; --csv, --parquet, --json, --panel "
+            "and --html are"
+        )
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -296,7 +307,7 @@ def _run(options: argparse.Namespace) -> int:
     prompt = read_text("-", "--prompt -") if options.prompt == "-" else options.prompt
 
     if is_ttt(options.model):
-        return run_ttt(options, loop, fields, prompt, _print_text)
+        return run_ttt(options, loop, fields, prompt, _print_text, _save)
     if options.inner_lr is not None:
         raise UsageError(f"--inner-lr {options.inner_lr}: no effect, {options.model} is no TTT model")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PrintText = Callable[[Any, "Trace", bool], "BaseException | None"]
 # Options of `run` that are about loops, or about what a TTT run does not record.
-IDLE = ("change", "save", "extras", "chat", "no_record", "top_tokens")
+IDLE = ("change", "extras", "chat", "no_record", "top_tokens")
 HEAD = f"{'layer':>5}  {'loss before':>11}  {'after':>8}  {'|W - W0|':>8}  {'of |W0|':>7}  {'rate':>8}"
 
 
@@ -29,7 +29,12 @@ def is_ttt(model: str) -> bool:
 
 
 def run_ttt(
-    options: argparse.Namespace, loop: Mapping[str, Any], fields: Mapping[str, Any], prompt: str, show: PrintText
+    options: argparse.Namespace,
+    loop: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    prompt: str,
+    show: PrintText,
+    save: Callable[[Trace, Any, Path], None],
 ) -> int:
     """Make the run.
 
@@ -37,6 +42,7 @@ def run_ttt(
         loop: loop fields that were given: each is refused.
         fields: of `StreamSettings`.
         show: prints the text as it comes into the trace.
+        save: writes the trace, with what its numbers come from, to the file of `--save`.
     """
     given = [*loop, *(name for name in IDLE if getattr(options, name))]
     if given:
@@ -64,6 +70,8 @@ def run_ttt(
     ended = show(handle.frames, trace, True)
     if len(trace):
         print(table(trace), file=sys.stderr)
+        if options.save is not None:
+            save(trace, engine.model, options.save)
     if ended is not None:
         raise ended
     return 0

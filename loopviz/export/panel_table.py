@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz import outputs
 from loopviz.csv_file import table_bytes
+from loopviz.export.report import focus_of, panels_of
 from loopviz.figures import labels
-from loopviz.panels import PANELS, Focus, figure_json
+from loopviz.panels import figure_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from loopviz.panels import Focus
+    from loopviz.panels.ttt import TTTFocus
     from loopviz.trace import Trace
 
 KINDS = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
@@ -45,14 +48,15 @@ def table(figure: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({name: kept.get(name, []) for name in COLUMNS if name in kept or not rows})
 
 
-def panel_table(trace: Trace, panel: str, focus: Focus | None = None) -> pd.DataFrame:
+def panel_table(trace: Trace, panel: str, focus: Focus | TTTFocus | None = None) -> pd.DataFrame:
     """The points (:func:`table`) that the panel named ``panel`` draws of ``trace``. ValueError for a panel there is not."""
-    if panel not in PANELS:
-        raise ValueError(f"panel={panel!r}: there is no such panel; there are {', '.join(PANELS)}")
-    return table(figure_json(PANELS[panel].figure(trace, focus or Focus())))
+    known = panels_of(trace)
+    if panel not in known:
+        raise ValueError(f"panel={panel!r}: there is no such panel; there are {', '.join(known)}")
+    return table(figure_json(known[panel].figure(trace, focus or focus_of(trace))))
 
 
-def panel_file(trace: Trace, panel: str, kind: str, focus: Focus | None = None) -> tuple[str, bytes]:
+def panel_file(trace: Trace, panel: str, kind: str, focus: Focus | TTTFocus | None = None) -> tuple[str, bytes]:
     """A file of :func:`panel_table` for sending: its name, and its content as ``kind`` ("csv" or "parquet")."""
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: must be one of {', '.join(KINDS)}")
@@ -65,7 +69,7 @@ def panel_file(trace: Trace, panel: str, kind: str, focus: Focus | None = None) 
     return f"{model or 'run'}-{panel}.{kind}", out.getvalue()
 
 
-def save_panel(trace: Trace, panel: str, path: str | os.PathLike[str], focus: Focus | None = None) -> None:
+def save_panel(trace: Trace, panel: str, path: str | os.PathLike[str], focus: Focus | TTTFocus | None = None) -> None:
     """Write :func:`panel_table` to ``path``, as its ending says: ``.csv`` or ``.parquet``."""
     kind = Path(path).suffix[1:].lower()
     if kind not in KINDS:

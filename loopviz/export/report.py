@@ -132,7 +132,7 @@ def to_html(
     Raises:
         ValueError: a panel there is not.
     """
-    focus = focus or (TTTFocus() if is_ttt(trace) else Focus())
+    focus = focus or focus_of(trace)
     chosen, missing = _panels(trace, panels)
     drawn = _data(trace, focus, chosen, replay)
     data = json.dumps(drawn, allow_nan=False, separators=(",", ":"))
@@ -181,6 +181,11 @@ def write(page: str, path: str | os.PathLike[str]) -> None:
 def is_ttt(trace: Trace) -> bool:
     """Whether it is a run of a TTT model, which has panels of its own."""
     return "ttt" in trace.meta
+
+
+def focus_of(trace: Trace, lang: str = "en") -> Focus | TTTFocus:
+    """The whole of a run, as it is looked at first."""
+    return TTTFocus(lang=lang) if is_ttt(trace) else Focus(lang=lang)
 
 
 def panels_of(trace: Trace) -> Mapping[str, ModuleType]:

@@ -29,6 +29,8 @@ from loopviz.trace.plausible import check_frames_sense, check_meta_sense, check_
 from loopviz.trace.schema import READABLE, SCHEMA_VERSION, check_frame, check_meta, encode_states
 from loopviz.trace.tables import INDEXES, PACKED, SINCE, TABLES, attention_sizes, columns, frames_from, packed
 from loopviz.trace.trace import Trace
+from loopviz.trace.ttt_plausible import check_ttt_frames, check_ttt_meta
+from loopviz.trace.ttt_tables import TTT_TABLES, add_ttt, ttt_arrays, ttt_columns
 
 FORMAT = "loopviz-trace"
 MAX_BYTES = 256 * 2**20  # of the file, and of its members together when unpacked
@@ -36,8 +38,11 @@ MAX_ROWS = 4_000_000  # of all tables together
 TOKEN_ROOM = 2_400  # bytes of the limit that a token takes, however little it weighs: read, it takes twice as much
 MAX_META = 4 * 2**20  # bytes of meta.json: Python's objects take many times the room of the JSON they come from
 _TABLES = [name for name in TABLES if name not in (*PACKED, "state_index")]
+_KEPT = {**{name: TABLES[name] for name in _TABLES}, "ttt": TTT_TABLES["ttt"]}  # in a file as Parquet
 _EXPORTED = [name for name in TABLES if name not in INDEXES]
+_EXPORTED_OF_TTT = ["tokens", "next_topk", *TTT_TABLES]
 _MEMBERS = [*(f"{name}.parquet" for name in _TABLES), "states.safetensors", "attention.safetensors"]
+_OF_TTT = ["ttt.parquet", "ttt.safetensors"]  # a TTT run's file has these as well
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal traces make equal files
 
 
@@ -58,7 +63,7 @@ def _arrow_schema(table: str, version: int = SCHEMA_VERSION) -> Any:
     import pyarrow as pa
 
     kinds = {"int": pa.int64(), "int?": pa.int64(), "float": pa.float64(), "str": pa.string(), "bool": pa.bool_()}
-    there = {n: kind for n, kind in TABLES[table].items() if version >= SINCE.get(f"{table}.{n}", 0)}
+    there = {n: kind for n, kind in _KEPT[table].items() if version >= SINCE.get(f"{table}.{n}", 0)}
     return pa.schema([(name, kinds[kind]) for name, kind in there.items()])
 
 
@@ -68,23 +73,24 @@ def dumps(trace: Trace) -> bytes:
     import pyarrow.parquet as pq
     from safetensors.numpy import save
 
-    if "ttt" in trace.meta:
-        raise ValueError(
-            "trace: a run of a TTT model cannot be kept as a file yet; keep its numbers (Trace.frames) as JSON"
-        )
     check_meta(trace.meta)
     if json.loads(json.dumps(trace.meta, allow_nan=False)) != trace.meta:
         raise ValueError("meta: not plain JSON data (a tuple, or a key that is no string)")
     for frame in trace.frames:
         _named(frame, trace.meta["shape"]["hidden"])
+    check_ttt_frames(trace.frames, trace.meta)  # how long a TTT run's arrays are is not said in the file
     members: dict[str, bytes] = {}
-    for name in _TABLES:
+    of_ttt = trace.meta.get("ttt")
+    for name in _TABLES if of_ttt is None else _KEPT:
         sink = io.BytesIO()
-        table = pa.table(columns(trace.frames, name), schema=_arrow_schema(name))
+        held = ttt_columns(trace.frames, name, of_ttt) if name == "ttt" else columns(trace.frames, name)
+        table = pa.table(held, schema=_arrow_schema(name))
         pq.write_table(table, sink, compression="none", use_dictionary=False, column_encoding="PLAIN")
         members[f"{name}.parquet"] = sink.getvalue()
     members["states.safetensors"] = save({"states": np.ascontiguousarray(trace.states)})
     members["attention.safetensors"] = save({table: _flat(trace, table) for table in PACKED})
+    if of_ttt is not None:
+        members["ttt.safetensors"] = save(ttt_arrays(trace.frames, of_ttt))
     sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()}
     header = {"format": FORMAT, "version": SCHEMA_VERSION, "meta": trace.meta, "members": sums}
     out = io.BytesIO()
@@ -201,7 +207,7 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
         names = [info.filename for info in infos]
         if "meta.json" not in names:
             raise TraceFileError("not a trace file (a zip without meta.json)", "foreign")
-        foreign = sorted(set(names) - {"meta.json", *_MEMBERS})
+        foreign = sorted(set(names) - {"meta.json", *_MEMBERS, *_OF_TTT})
         if foreign or len(names) != len(set(names)):
             raise TraceFileError(f"not a trace file: it holds {foreign or 'the same member twice'}", "foreign")
         declared = sum(info.file_size for info in infos)
@@ -219,7 +225,10 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
             readable = f"{', '.join(map(str, READABLE[:-1]))} and {READABLE[-1]}"
             raise TraceFileError(f"version {version!r}; this LoopViz reads versions {readable}", "version")
         members = {}
-        for name in _members(version):
+        expected = _members(version, isinstance(header.get("meta"), dict) and "ttt" in header["meta"])
+        if strange := sorted({*names} & {*_OF_TTT} - {*expected}):
+            raise TraceFileError(f"{strange[0]}: of a TTT run, and meta.json is of no such run")
+        for name in expected:
             if name not in names:
                 raise TraceFileError(f"{name} is missing")
             members[name] = _member(archive, name, max_bytes)
@@ -228,9 +237,10 @@ def _open(data: bytes, max_bytes: int) -> tuple[dict[str, Any], dict[str, bytes]
     return header, members
 
 
-def _members(version: int) -> list[str]:
+def _members(version: int, of_ttt: bool) -> list[str]:
     """The members a file of ``version`` has."""
-    return [name for name in _MEMBERS if version >= SINCE.get(name.removesuffix(".parquet"), 0)]
+    found = [name for name in _MEMBERS if version >= SINCE.get(name.removesuffix(".parquet"), 0)]
+    return [*found, *_OF_TTT] if of_ttt else found
 
 
 def _this_version(header: dict[str, Any]) -> dict[str, Any]:
@@ -267,6 +277,7 @@ def _assemble(header: dict[str, Any], members: dict[str, bytes], limits: _Limits
     meta = _this_version(header)
     check_meta(meta)
     check_meta_sense(meta)
+    check_ttt_meta(meta)
     tables = _read_tables(members, limits, header["version"])
     check_steps(tables["blocks"]["n_steps"])
     states = load_safetensors(members["states.safetensors"])["states"]
@@ -276,10 +287,14 @@ def _assemble(header: dict[str, Any], members: dict[str, bytes], limits: _Limits
     if not np.isfinite(states).all():
         raise TraceFileError("states: a number that is not finite")
     of_blocks = [encode_states(part) for part in np.split(states, np.cumsum(rows)[:-1])] if rows else []
-    trace = Trace(meta, frames_from(tables, of_blocks, _attention(tables, members["attention.safetensors"])))
+    frames = frames_from(tables, of_blocks, _attention(tables, members["attention.safetensors"]))
+    if "ttt" in meta:
+        add_ttt(frames, tables["ttt"], load_safetensors(members["ttt.safetensors"]), meta["ttt"])
+    trace = Trace(meta, frames)
     for frame in trace.frames:
         check_frame(frame, hidden)
     check_frames_sense(trace.frames, meta)
+    check_ttt_frames(trace.frames, meta)
     return trace
 
 
@@ -308,7 +323,7 @@ def _read_tables(members: dict[str, bytes], limits: _Limits, version: int) -> di
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    there = [name for name in _TABLES if f"{name}.parquet" in members]
+    there = [name for name in _KEPT if f"{name}.parquet" in members]
     schemas = {name: _arrow_schema(name, version) for name in there}
     texts = {name: [field.name for field in schemas[name] if field.type == pa.string()] for name in there}
     # Dictionary-coded text can stand for far more than it weighs: read it coded, and weigh it before spelling it out.
@@ -338,11 +353,11 @@ def _read_tables(members: dict[str, bytes], limits: _Limits, version: int) -> di
             weight = _spelled(read[name][column])
             spelled += weight
             _check_room(name, weight, spelled, f"text in column {column}", limits)
-    tables: dict[str, dict[str, list[Any]]] = {name: {column: [] for column in TABLES[name]} for name in _TABLES}
+    tables: dict[str, dict[str, list[Any]]] = {name: {column: [] for column in _KEPT[name]} for name in _KEPT}
     for name in there:
         table = read.pop(name)
         columns = table.cast(schemas[name]).to_pydict()
-        lacking = [column for column in TABLES[name] if column not in columns]
+        lacking = [column for column in _KEPT[name] if column not in columns]
         tables[name] = columns | {column: [None] * table.num_rows for column in lacking}
     return tables
 
@@ -369,6 +384,7 @@ def to_csv(trace: Trace, path: str | os.PathLike[str]) -> list[Path]:
     """Write one CSV a table (tokens, blocks, steps, topk, kv, ...) and ``meta.json`` into the folder ``path``.
 
     Undefined numbers are empty cells; a table of something that was not recorded has its header alone. The states are not in the CSV: they are in the trace file.
+    Of a TTT run: tokens, next_topk, ttt, ttt_reads, ttt_held.
     Returns the files. ValueError, before any is written, when the meta or a frame is not well-formed plain data.
     """
     return _tables(trace, Path(path), "csv")
@@ -399,7 +415,7 @@ def _tables(trace: Trace, folder: Path, kind: str) -> list[Path]:
     with outputs.naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name in _EXPORTED:
+    for name in _EXPORTED_OF_TTT if "ttt" in trace.meta else _EXPORTED:
         written.append(folder / f"{name}.{kind}")
         with outputs.replacing(written[-1]) as part:
             if kind == "csv":

@@ -47,17 +47,17 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def check_meta_sense(meta: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the field, unless a Meta (of the right types) is one a run could have."""
     for name in ("model", "created", "loop", "settings", "versions"):
-        _check_plain(meta[name], f"meta.{name}")
-    _check_plain(meta.get("provenance", {}), "meta.provenance")
+        check_plain(meta[name], f"meta.{name}")
+    check_plain(meta.get("provenance", {}), "meta.provenance")
     if _SURROGATE.search(meta["prompt"]):
         raise ValueError("meta.prompt: half a character (a lone surrogate)")
     shape = meta["shape"]
     layers = shape["layers"]
-    _within("meta.shape.layers", layers, 1, MOST_LAYERS)
+    within("meta.shape.layers", layers, 1, MOST_LAYERS)
     for name, most in _SHAPE.items():
-        _within(f"meta.shape.{name}", shape[name], 1, most)
-    _within("meta.prompt_tokens", meta["prompt_tokens"], 0, MOST)
-    _within("meta.top_k", meta["top_k"], 0, shape["vocab"])
+        within(f"meta.shape.{name}", shape[name], 1, most)
+    within("meta.prompt_tokens", meta["prompt_tokens"], 0, MOST)
+    within("meta.top_k", meta["top_k"], 0, shape["vocab"])
     _check_blocks(meta["blocks"], layers, "meta.blocks")
     _check_changes(meta, layers)
     _check_settings(meta["settings"])
@@ -68,9 +68,9 @@ def _check_changes(meta: Mapping[str, Any], layers: int) -> None:
     after, layout = -1, [[block[name] for name in LAYOUT] for block in meta["blocks"]]
     for i, change in enumerate(meta.get("changes", ())):
         where = f"meta.changes[{i}]"
-        _within(f"{where}.index", change["index"], after + 1, MOST)
+        within(f"{where}.index", change["index"], after + 1, MOST)
         after = change["index"]
-        _check_plain(change["loop"], f"{where}.loop")
+        check_plain(change["loop"], f"{where}.loop")
         _check_blocks(change["blocks"], layers, f"{where}.blocks")
         if [[block[name] for name in LAYOUT] for block in change["blocks"]] != layout:
             raise ValueError(f"{where}.blocks: other {', '.join(LAYOUT)} than the run began with")
@@ -80,15 +80,15 @@ def _check_blocks(blocks: Sequence[Mapping[str, Any]], layers: int, path: str) -
     free = 0  # the first layer the next block may begin at
     for i, block in enumerate(blocks):
         where = f"{path}[{i}]"
-        _check_plain(block, where)
+        check_plain(block, where)
         if len(block["layers"]) != 2 or not free <= block["layers"][0] <= block["layers"][1] < layers:
             raise ValueError(f"{where}.layers: {block['layers']!r} are not layers of their own in {layers}")
         free = block["layers"][1] + 1
-        _within(f"{where}.max_steps", block["max_steps"], 1, MOST_STEPS)
-        _within(f"{where}.slots", block["slots"], 1, MOST_SLOTS)
+        within(f"{where}.max_steps", block["max_steps"], 1, MOST_STEPS)
+        within(f"{where}.slots", block["slots"], 1, MOST_SLOTS)
         for name in ("count", "floor", "kl_threshold"):
-            _within(f"{where}.{name}", block[name], 0, MOST)
-        _within(f"{where}.cosine_threshold", block["cosine_threshold"], 0, 1)
+            within(f"{where}.{name}", block[name], 0, MOST)
+        within(f"{where}.cosine_threshold", block["cosine_threshold"], 0, 1)
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
@@ -108,7 +108,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
 def check_steps(counts: Sequence[Any]) -> None:
     """Raise ValueError unless every block's number of steps is one there can be; called before room is made for them."""
     for n in counts:
-        _within("blocks: n_steps", n, 0, MOST_STEPS)
+        within("blocks: n_steps", n, 0, MOST_STEPS)
 
 
 def check_frames_sense(frames: Sequence[Frame], meta: Mapping[str, Any]) -> None:
@@ -128,10 +128,10 @@ def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
     blocks, vocab = meta["blocks"], meta["shape"]["vocab"]
     whole: Mapping[str, Any] = frame
     for name in ("token_id", "next_id"):
-        _within(name, frame[name], 0, vocab - 1)
+        within(name, frame[name], 0, vocab - 1)
     _all_within("next_logprob", [frame["next_logprob"]], -LARGEST, ROUNDING)
     _check_likeliest("next_topk", [[whole[name]] for name in NEXT_LISTS], meta)
-    _within("pass_tokens", frame["pass_tokens"], 1, MOST)
+    within("pass_tokens", frame["pass_tokens"], 1, MOST)
     _all_within("pass_ms", [frame["pass_ms"]], 0, MOST_MS)
     _all_within("wall_ms", [frame["wall_ms"]], 0, MOST_MS)
     parts: Mapping[str, Any] = frame["parts"]
@@ -140,13 +140,13 @@ def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
     memory: Mapping[str, Any] = frame["memory"]
     for name, value in memory.items():
         _all_within(f"memory.{name}", [value], 0, MOST)
-    _check_kv(frame, meta["shape"]["layers"])
+    _check_kv(frame, 0 if "ttt" in meta else meta["shape"]["layers"])  # a TTT model keeps no keys
     if [block["layers"] for block in frame["blocks"]] != [block["layers"] for block in blocks]:
         raise ValueError(f"blocks: not those of the meta ({len(blocks)})")
     for i, block in enumerate(frame["blocks"]):
         try:
-            _within("block", block["block"], i, i)
-            _check_plain(block["stop_reason"], "stop_reason")
+            within("block", block["block"], i, i)
+            check_plain(block["stop_reason"], "stop_reason")
             _check_steps(block, meta)
             _check_attention(block, frame, meta["shape"]["heads"])
         except ValueError as error:
@@ -158,13 +158,14 @@ def _check_kv(frame: Frame, layers: int) -> None:
     kv: Mapping[str, Any] = frame["kv"]
     for name, value in kv.items():
         if name != "slots":  # what a plain Llama would hold is what others are compared with
-            _within(f"kv.{name}", value, 1 if name == "bytes_plain" else 0, MOST)
+            within(f"kv.{name}", value, 1 if name == "bytes_plain" else 0, MOST)
     if len(held) != layers:
-        raise ValueError(f"kv: {len(held)} layers where meta.shape.layers is {layers}")
+        wanted = f"meta.shape.layers is {layers}" if layers else "a TTT model keeps none"
+        raise ValueError(f"kv: {len(held)} layers where {wanted}")
     for slots in held:
-        _within("kv: slots of a layer", len(slots), 1, MOST_SLOTS)
+        within("kv: slots of a layer", len(slots), 1, MOST_SLOTS)
         for tokens in slots:
-            _within("kv: tokens of a slot", tokens, 0, frame["index"] + 1)
+            within("kv: tokens of a slot", tokens, 0, frame["index"] + 1)
 
 
 def _check_steps(block: BlockFrame, meta: Mapping[str, Any]) -> None:
@@ -195,7 +196,7 @@ def _check_likeliest(path: str, lists: Sequence[Sequence[Sequence[Any]]], meta: 
     """Likeliest tokens, a row a step: ids, log-probabilities, texts."""
     ids, logprobs, _ = lists
     for row in ids:
-        _within(f"{path}_ids: entries", len(row), 0, meta["top_k"])
+        within(f"{path}_ids: entries", len(row), 0, meta["top_k"])
         _all_within(f"{path}_ids", row, 0, meta["shape"]["vocab"] - 1)
     for row in logprobs:
         _all_within(f"{path}_logprobs", row, -LARGEST, ROUNDING)
@@ -205,7 +206,7 @@ def _check_attention(block: BlockFrame, frame: Frame, heads: int) -> None:
     first = block["layers"][0]
     for j, layer in enumerate((block["attention"] or {"layers": []})["layers"]):
         for row in layer["change"]:
-            _within("attention: heads", len(row), heads, heads)
+            within("attention: heads", len(row), heads, heads)
             _all_within("attention.change", row, 0, 1 + ROUNDING)
         slots = len(frame["kv"]["slots"][first + j])
         for name, text, width in (("weights", layer["weights"], frame["index"] + 1), ("slots", layer["slots"], slots)):
@@ -219,15 +220,16 @@ def _all_within(path: str, values: Iterable[float | None], low: float, high: flo
     """Each of ``values`` that is defined is one there can be; ValueError names the first that is not."""
     for value in values:
         if value is not None:
-            _within(path, value, low, high)
+            within(path, value, low, high)
 
 
-def _within(path: str, value: float, low: float, high: float) -> None:
+def within(path: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError, naming ``path``, unless ``value`` lies from ``low`` to ``high``."""
     if not low <= value <= high:
         raise ValueError(f"{path}: {value} where {low if low == high else f'{low} to {high}'} belongs")
 
 
-def _check_plain(value: Any, path: str, depth: int = 0) -> None:
+def check_plain(value: Any, path: str, depth: int = 0) -> None:
     """Settings and names: short whole text, finite numbers that are not too large, nested no deeper than needed."""
     if depth > MOST_DEPTH:
         raise ValueError(f"{path}: nested too deeply")
@@ -239,10 +241,10 @@ def _check_plain(value: Any, path: str, depth: int = 0) -> None:
             raise ValueError(f"{path}: {value!r} is too large, or no number")
     elif isinstance(value, Mapping):
         for key, entry in value.items():
-            _check_plain(key, f"{path} key", depth + 1)
-            _check_plain(entry, f"{path}.{key}", depth + 1)
+            check_plain(key, f"{path} key", depth + 1)
+            check_plain(entry, f"{path}.{key}", depth + 1)
     elif isinstance(value, list):
         for entry in value:
-            _check_plain(entry, path, depth + 1)
+            check_plain(entry, path, depth + 1)
     elif value is not None and not isinstance(value, bool):
         raise ValueError(f"{path}: {type(value).__name__} in it")

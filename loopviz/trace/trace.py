@@ -11,6 +11,7 @@ import numpy as np
 from loopviz.trace.packed import decode_singles, decode_states
 from loopviz.trace.schema import SCHEMA_VERSION, Frame
 from loopviz.trace.tables import TABLES, columns
+from loopviz.trace.ttt_tables import TTT_TABLES, ttt_columns
 from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ class Trace:
             import pandas as pd
 
             dtypes = {"int": "int64", "int?": "Int64", "float": "float64", "bool": "bool", "str": "object"}
-            kinds = {column: dtypes[kind] for column, kind in TABLES[name].items()}
-            self._tables[name] = pd.DataFrame(columns(self.frames, name)).astype(kinds)
+            of_ttt = name in TTT_TABLES
+            kinds = {column: dtypes[kind] for column, kind in (TTT_TABLES if of_ttt else TABLES)[name].items()}
+            found = ttt_columns(self.frames, name, self.meta.get("ttt")) if of_ttt else columns(self.frames, name)
+            self._tables[name] = pd.DataFrame(found).astype(kinds)
         return self._tables[name]
 
     def inner(self, name: str) -> np.ndarray:
@@ -173,6 +176,21 @@ class Trace:
     def attention_change(self) -> pd.DataFrame:
         """A row per token, block, layer, step and query head: change against the step before. Empty without the extra."""
         return self._table("attention_change")
+
+    @property
+    def ttt(self) -> pd.DataFrame:
+        """A row per token, layer and head: inner losses, drift, inner learning rate. Empty but of TTT runs."""
+        return self._table("ttt")
+
+    @property
+    def ttt_reads(self) -> pd.DataFrame:
+        """A row per token, layer, head and token of its mini-batch up to itself: the dual form's weight. Empty but of TTT runs."""
+        return self._table("ttt_reads")
+
+    @property
+    def ttt_held(self) -> pd.DataFrame:
+        """A row per token, layer, head and earlier token: its inner loss under the weights now. Long; empty but of TTT runs."""
+        return self._table("ttt_held")
 
     @property
     def state_index(self) -> pd.DataFrame:

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import loopviz
 from loopviz.cli import main
 from loopviz.cli.ttt import is_ttt, table
 from loopviz.engine.engine import TTTRequest
+from loopviz.engine.provenance import weights_digest
 from loopviz.engine.ttt_local import load_ttt
+from loopviz.panels.ttt import TTT_PANELS
 from loopviz.trace import Trace
+from loopviz.trace.file import load, save
 from tests.engine import tiny, tiny_ttt
 from tests.engine.test_ttt_stream import made, numbers
 
@@ -39,6 +43,44 @@ def test_the_text_is_the_engine_s_and_the_table_is_on_stderr(folder: str, capfd:
     assert "4 a mini-batch" in err
 
 
+def test_a_saved_run_is_exported_like_any_other(folder: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "run.loopviz"
+    assert run("--prompt", "Once upon", "--model", folder, "--max-new-tokens", 5, "--save", file) == 0
+    assert f"trace saved: {file}" in capfd.readouterr().err
+    trace = load(file)
+    digest = weights_digest(load_ttt(folder, lambda *_: None, True).model)
+    assert trace.meta["provenance"] == {"weights": digest, "device": "cpu", "dtype": "float32"}
+    csv, page, panel = tmp_path / "csv", tmp_path / "a.html", tmp_path / "drift.csv"
+    told = ["--csv", csv, "--html", page, "--lang", "zh", "--panel", "drift", panel]
+    assert main.main(["export", str(file), *map(str, told)]) == 0
+    assert len((csv / "ttt.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(trace.ttt)
+    assert TTT_PANELS["drift"].TEXTS["zh"]["title"] in page.read_text(encoding="utf-8")
+    assert len(panel.read_text(encoding="utf-8").splitlines()) == 1 + len(trace)
+    assert loopviz.explore(trace).page.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["export", "{file}", "--python", "x.py"], "--python: not of a TTT run"),
+        (["export", "{file}", "--notebook", "x.ipynb", "--python", "x.py"], "--python, --notebook: not of a TTT run"),
+        (
+            ["export", "{file}", "--panel", "convergence", "x.csv"],
+            "panel='convergence': there is no such panel; there are inner_",
+        ),
+        (["anatomy", "stages", "{file}"], "run.loopviz: a run of a TTT model, whose layers have other stages"),
+    ],
+)
+def test_what_there_is_of_runs_of_loops_alone_is_refused_by_name(
+    given: list[str], said: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(made(), tmp_path / "run.loopviz")
+    assert main.main([part.format(file="run.loopviz") for part in given]) == 2
+    assert said in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run.loopviz"]
+
+
 def test_the_table_s_numbers_are_the_run_s() -> None:
     trace = made()
     for layer, line in enumerate(table(trace).splitlines()[1:3]):
@@ -61,7 +103,6 @@ def test_at_a_rate_of_nothing_nothing_moves(folder: str, capfd: pytest.CaptureFi
     [
         (["--loop-count", "3"], "--loop-count: no effect on a TTT model"),
         (["--change", "3:loop_count=2"], "--change: no effect on a TTT model"),
-        (["--save", "x.loopviz"], "--save: no effect on a TTT model"),
         (["--extras", "exit"], "--extras: no effect on a TTT model"),
         (["--chat"], "--chat: no effect on a TTT model"),
         (["--dtype", "bfloat16"], "--dtype bfloat16: a TTT model runs in float32"),
