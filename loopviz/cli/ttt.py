@@ -12,6 +12,8 @@ from loopviz.cli.options import option
 from loopviz.machine import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loopviz.engine.ttt_local import LocalTTT
     from loopviz.trace import Trace
 

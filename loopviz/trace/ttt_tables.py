@@ -8,12 +8,15 @@ but the token's position.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from loopviz.trace.packed import decode_floats, decode_singles, encode_floats, encode_singles
 from loopviz.trace.schema import Frame
+
+if TYPE_CHECKING:
+    from loopviz.trace.schema import TTTFrame
 
 TTT_NUMBERS = ("loss_before", "loss_after", "loss_start", "drift", "lr")
 _PLACE = {"token": "int", "layer": "int", "head": "int"}
@@ -96,12 +99,9 @@ def add_ttt(
     packed = {table: _split(arrays, table, len(frames), meta) for table in TTT_PACKED}
     for frame, reads, held in zip(frames, packed["ttt_reads"], packed["ttt_held"], strict=True):
         t = frame["index"]
-        frame["ttt"] = {  # type: ignore[typeddict-item]  # computed keys
-            "slot": slot_of(t, meta),
-            **{name: encode_singles(singles[name][t]) for name in TTT_NUMBERS},
-            "reads": encode_singles(reads),
-            "held": encode_floats(held),
-        }
+        said: dict[str, Any] = {name: encode_singles(singles[name][t]) for name in TTT_NUMBERS}
+        said |= {"slot": slot_of(t, meta), "reads": encode_singles(reads), "held": encode_floats(held)}
+        frame["ttt"] = cast("TTTFrame", said)
 
 
 def _singles(columns: Mapping[str, Sequence[Any]], tokens: int, meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
