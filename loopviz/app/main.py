@@ -15,7 +15,7 @@ from loopviz.app.explore.page import ExplorePage
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.profile import LOCAL, Profile
-from loopviz.app.server import assets
+from loopviz.app.server import assets, metrics
 from loopviz.app.server.request_guard import rules_of
 from loopviz.app.server.theme import theme
 from loopviz.app.sessions.mailbox import keep_mail
@@ -102,6 +102,12 @@ def launch(
         state_session_capacity=profile.sessions,
         max_threads=threads(profile.queue, page.service.places.most, profile.short_events),
         theme=theme(),
-        **assets.launch_options(page.demo, rules, event_stream.route(page.service.registry), *page.sharing.routes()),
+        **assets.launch_options(
+            page.demo,
+            rules,
+            event_stream.route(page.service.registry),
+            *page.sharing.routes(),
+            *metrics.routes(page.service, os.environ),
+        ),
     )
     return page.demo

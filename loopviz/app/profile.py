@@ -1,6 +1,7 @@
 """What a server lets its visitors do: every limit, in one table, with its value for each kind of server.
 
-`local` is for the one who sits at the machine, `public` for anybody who finds the address. Free of Gradio and torch.
+`local` is for the one who sits at the machine, `class` for thirty pupils on one laptop's network, `public` for anybody who finds
+the address. Free of Gradio and torch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Profile:
     """The limits of one server.
 
     Attributes:
-        name: "local" or "public".
+        name: "local", "class" or "public".
         paths: whether visitors may name folders and files of this machine.
         any_model: whether visitors may name any model of the Hub.
         named_models: those of the Hub that they may name all the same, by the host's own choice.
@@ -31,6 +32,7 @@ class Profile:
         carried_runs: that visitors took from one page to another, kept at a time; carried_seconds: each, after it was last looked at.
         distances: at which Anatomy tells a score at a time.
         ttt_tokens: that a run on TTT may choose; each is drawn in every picture.
+        readings_waiting: that wait there for a model to read a run again; reading_patience: seconds, before one is told so.
         run_bytes: that one of these may grow to while it is made.
         trace_bytes, trace_tokens, trace_rows: of a file that is opened, packed and unpacked; its tokens; its tables' rows.
         model_bytes: of parameters of the models held beside the default one.
@@ -69,6 +71,8 @@ class Profile:
     carried_seconds: float
     distances: int
     ttt_tokens: int
+    readings_waiting: int
+    reading_patience: float
     run_bytes: int
     trace_bytes: int
     trace_tokens: int
@@ -118,6 +122,8 @@ LOCAL = Profile(
     carried_seconds=3_600.0,
     distances=4_096,
     ttt_tokens=1_024,
+    readings_waiting=4,
+    reading_patience=10.0,
     run_bytes=1 * GIB,
     trace_bytes=48 * MIB,
     trace_tokens=50_000,
@@ -166,6 +172,8 @@ PUBLIC = Profile(
     carried_seconds=1_800.0,
     distances=4_096,
     ttt_tokens=512,
+    readings_waiting=4,
+    reading_patience=10.0,
     run_bytes=192 * MIB,
     trace_bytes=48 * MIB,
     trace_tokens=10_000,
@@ -197,7 +205,26 @@ PUBLIC = Profile(
     rows_shown=300,
     sessions=200,
 )
-PROFILES = {profile.name: profile for profile in (LOCAL, PUBLIC)}
+# Known people, many at once, one machine that they wait for together: runs end sooner, the line is long enough for all of them
+# on several pages, and what is kept of each is a share of what a laptop can spare. They name no files and no models of their own.
+CLASS = replace(
+    PUBLIC,
+    name="class",
+    seconds_run=120.0,
+    seconds_compare=180.0,
+    seconds_lab=300.0,
+    estimate_seconds=300.0,
+    work_bytes=512 * MIB,
+    queue=128,
+    kept_bytes=1 * GIB,
+    run_bytes=64 * MIB,
+    carried_seconds=3_600.0,
+    ttt_tokens=256,
+    trace_bytes=24 * MIB,
+    trace_tokens=5_000,
+    trace_rows=500_000,
+)
+PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
 
 def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) -> Profile:

@@ -16,7 +16,7 @@ from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab.form import params_of
 from loopviz.app.lab.service import Laboratory
-from loopviz.app.profile import LOCAL, PROFILES, PUBLIC, profile_of
+from loopviz.app.profile import CLASS, LOCAL, PROFILES, PUBLIC, Profile, profile_of
 from loopviz.app.sessions.bounds import Sizes
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.lab import TASKS
@@ -27,7 +27,7 @@ APP = PACKAGE / "app"
 NO_LIMITS = {
     "how often something is done, or looked at": """
         main.WARM_AFTER compare.run.SEND_EVERY compare.run.WEIGH_EVERY learn.run.SEND_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
-        explore.event_stream.KEEP_ALIVE ttt.run.SEND_EVERY lab.run.SEND_EVERY lab.run.DRAW_EVERY sessions.models.LINGER sessions.models.LOOK
+        explore.event_stream.KEEP_ALIVE ttt.run.SEND_EVERY ttt.run.REST lab.run.SEND_EVERY lab.run.DRAW_EVERY sessions.models.LINGER sessions.models.LOOK
         sessions.waiting_line._LOOK sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
@@ -38,7 +38,7 @@ NO_LIMITS = {
         controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
         controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT
         server.link_preview._LONGEST server.link_preview.MOST_WORD server.request_guard.NESTING server.request_guard.LARGEST_WHOLE
-        sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT ttt.service.MOST_SCALE""",
+        sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT ttt.service.MOST_SCALE ttt.service.PACES""",
     "how much of something is shown": """
         controls.examples.EXAMPLES_SHOWN server.link_preview.TITLE_PROMPT server.link_card.SIZE
         server.link_card.MOST_PROMPT server.link_card.MOST_FACT server.link_card.MOST_SEGMENTS server.link_card.LEFT
@@ -73,18 +73,32 @@ def test_the_host_names_models() -> None:
 
 
 def test_an_unknown_profile_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="profile='open': no such profile; choose one of local, public"):
+    with pytest.raises(ValueError, match="profile='open': no such profile; choose one of local, class, public"):
         profile_of("127.0.0.1", {}, "open")
 
 
-def test_no_limit_of_a_public_server_is_wider_than_a_local_one_s() -> None:
-    assert set(PROFILES) == {"local", "public"}
+@pytest.mark.parametrize("profile", [PUBLIC, CLASS], ids=lambda profile: profile.name)
+def test_no_limit_of_a_server_for_others_is_wider_than_a_local_one_s(profile: Profile) -> None:
+    assert set(PROFILES) == {"local", "class", "public"}
     for field in dataclasses.fields(LOCAL):
-        one, other = getattr(LOCAL, field.name), getattr(PUBLIC, field.name)
+        one, other = getattr(LOCAL, field.name), getattr(profile, field.name)
         if isinstance(one, bool):
             assert one or not other, field.name
+        elif field.name == "queue" and profile is CLASS:
+            assert other >= 30 * 3, "thirty pupils, each on a few pages"
         elif field.name not in ("name", "named_models"):
             assert one is None or (other is not None and other <= one), field.name
+
+
+def test_a_class_names_no_files_of_the_teacher_and_no_models_of_its_own() -> None:
+    """Thirty pupils on a laptop asked which files and folders it has, and loaded models from any."""
+    for host in ("0.0.0.0", "127.0.0.1"):
+        assert profile_of(host, {"LOOPVIZ_PROFILE": "class"}) is CLASS
+        assert profile_of(host, {}, "class") is CLASS
+    assert not CLASS.paths
+    assert not CLASS.any_model
+    assert CLASS.runs_at_once * CLASS.run_bytes < CLASS.kept_bytes
+    assert CLASS.kept_bytes // 30 >= 32 * 2**20, "what each of thirty may keep holds a run of the usual length"
 
 
 def is_number(node: ast.expr | None) -> bool:

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loopviz.app.contract import QUERIES, STORED
+from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.server import document as look
 from loopviz.app.server import footer, link_preview, security_headers, source_code
 from loopviz.app.server.request_guard import Door, Known, Rules
@@ -255,11 +256,13 @@ class EarlyTags:
 
     Args:
         first: what stands in the head of every page before all else.
+        profile: what the server lets its visitors do.
     """
 
-    def __init__(self, app: ASGIApp, first: str = "") -> None:
+    def __init__(self, app: ASGIApp, first: str = "", profile: Profile = LOCAL) -> None:
         self.app = app
         self.first = first
+        self.profile = profile
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on as it is, but for documents: a page's is small, and sent when it is whole."""
@@ -287,7 +290,9 @@ class EarlyTags:
             if look.ELEMENT in document:
                 document = styled(document, page)
                 document = document.replace("<head>", "<head>" + self.first, 1)
-                document = document.replace("</body>", footer.html(asset_url("widgets/footer.js")) + "</body>", 1)
+                document = document.replace(
+                    "</body>", footer.html(asset_url("widgets/footer.js"), self.profile) + "</body>", 1
+                )
                 document = link_preview.previewed(document, link_preview.tags(scope, asset_url(link_preview.IMAGE)))
             if security_headers.NONCE in scope:
                 document = security_headers.marked(document, scope[security_headers.NONCE])
@@ -323,7 +328,10 @@ def launch_options(demo: gr.Blocks, rules: Rules, *more: Route) -> dict[str, Any
     written, tag = written_route(demo)
     door = Middleware(Door, rules=replace(rules, known=rules.known or Known.of(demo)))
     return {
-        "app_kwargs": {"routes": [written, *routes(), *more], "middleware": [door, Middleware(EarlyTags, first=tag)]},
+        "app_kwargs": {
+            "routes": [written, *routes(), *more],
+            "middleware": [door, Middleware(EarlyTags, first=tag, profile=rules.profile)],
+        },
         "css": css(),
         "show_error": False,
         "ssr_mode": False,

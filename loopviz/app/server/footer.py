@@ -1,4 +1,4 @@
-"""The foot of every page: version, licence, source, how to cite, and how true the instrument is.
+"""The foot of every page: version, licence, source, how to cite, how true the instrument is, and what this server allows.
 
 Written into the document in both languages, of which the page's own is shown (`assets/web/styles/base.css`); a small script shows it
 once the page stands above it, and copies (`assets/web/widgets/footer.js`).
@@ -16,7 +16,8 @@ from html import escape
 from typing import Any
 
 from loopviz.app.contract import CHECK, FOOTER, PAGES
-from loopviz.app.server import citation, source_code
+from loopviz.app.profile import LOCAL, Profile
+from loopviz.app.server import citation, limits, source_code
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.paths import ASSETS
 from loopviz.version import repository, version
@@ -45,13 +46,14 @@ def number(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(power)}"
 
 
-def html(script: str) -> str:
+def html(script: str, profile: Profile = LOCAL) -> str:
     """The foot, and the tag of its script.
 
     Args:
         script: the address of `widgets/footer.js`, relative to the page's.
+        profile: what this server lets its visitors do, which is told.
     """
-    parts = "".join(f'<div lang="{_TAGS[lang]}">{_words(lang)}</div>' for lang in LANGUAGES)
+    parts = "".join(f'<div lang="{_TAGS[lang]}">{_words(lang)}{_limits(profile, lang)}</div>' for lang in LANGUAGES)
     entry = escape(citation.bibtex(), quote=True)
     return (
         f'<div class="{FOOTER}" role="contentinfo" hidden data-bibtex="{entry}">{parts}</div>'
@@ -82,6 +84,12 @@ def _words(lang: str) -> str:
         extra += f' data-panel="{escape(found["panel"], quote=True)}"'
         parts.append(_link(f"{PAGES['explore']}#{CHECK}", text(lang, "foot.verified", most=more["most"]), extra))
     return "".join(parts)
+
+
+def _limits(profile: Profile, lang: str) -> str:
+    """What this server allows, shut until it is asked for."""
+    rows = "".join(f"<dt>{escape(what)}</dt><dd>{escape(most)}</dd>" for what, most in limits.told(profile, lang))
+    return f'<details class="lv-limits"><summary>{escape(text(lang, "foot.limits"))}</summary><dl>{rows}</dl></details>'
 
 
 def _link(address: str, words: str, more: str = "") -> str:

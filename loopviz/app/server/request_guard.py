@@ -50,6 +50,8 @@ USED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     r"/loopviz-assets/[0-9a-f]+/(?:\w+/)?[\w.-]+": (("GET", "HEAD"), None),
     r"/loopviz-source/[\w./-]+": (("GET", "HEAD"), None),
     r"/loopviz-card": (("GET", "HEAD"), None),
+    r"/loopviz-health": (("GET", "HEAD"), None),
+    r"/loopviz-metrics": (("GET",), None),
     r"/loopviz-run/[^/]+": (("GET", "POST"), JSON),
     r"/loopviz-share/link": (("GET",), None),
     r"/loopviz-share/open": (("POST",), FILE),

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from loopviz.app import controls as st
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.carried import Carried
+from loopviz.app.sessions.counted import Counted
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
@@ -67,6 +68,7 @@ class Job:
     Attributes:
         model: the name of the model it needs; it may be another one while it waits.
         start: what :class:`Starts` knows of it.
+        run: what became of it; None until it is made.
     """
 
     page: ClassVar[str]  # where from, a key of `PAGES`
@@ -76,6 +78,7 @@ class Job:
     def __init__(self, runs: Registry[Any], lang: str, session: str, n: int | None = None, ticket: str = "") -> None:
         self.runs, self.lang, self.session, self.n, self.ticket = runs, lang, session, n, ticket
         self.start = Start(0, ticket)
+        self.run: Any = None
 
     # --- what differs from page to page -----------------------------------------------------------------------------
 
@@ -135,6 +138,7 @@ class Job:
             seconds: after which it ends by itself; None: never.
             opening: a message that says of it that it begins.
         """
+        self.run = run
         self.runs.begin(run)
         if self.start.over.is_set():  # taken back as it began
             run.halt()
@@ -157,15 +161,19 @@ class Jobs:
 
     Args:
         places: in which runs are made; those of all pages are the same.
+        counted: what is counted of them; likewise.
     """
 
-    def __init__(self, room: ModelRoom, keeper: Keeper, places: Places | None = None) -> None:
+    def __init__(
+        self, room: ModelRoom, keeper: Keeper, places: Places | None = None, counted: Counted | None = None
+    ) -> None:
         self.room = room
         self.keeper = keeper
         keeper.profile = room.profile
         self.places = places or Places(room.profile.runs_at_once, room.profile.queue)
         self.starts = Starts(room.profile.pages)
         self.carried = Carried(keeper)
+        self.counted = counted or Counted()
 
     def carry_out(self, job: Job) -> Iterator[str]:
         """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""
@@ -188,6 +196,7 @@ class Jobs:
             yield from job.refused(Refused(st.Problem(job.beside(error), unforeseen(error, job.lang, job.what))))
         finally:
             job.close()
+            self.counted.take(job.page, job.run)
 
     def _steps(self, job: Job) -> Iterator[str]:
         """Check, wait for the model, wait for a place, make."""

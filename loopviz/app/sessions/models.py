@@ -213,6 +213,11 @@ class ModelRoom:
                 self._held.move_to_end(name)  # somebody works with it
             return self._held.get(name)
 
+    def held(self) -> int:
+        """How many models are held now."""
+        with self._lock:
+            return len(self._held)
+
     def holds(self, loaded: Engine) -> bool:
         """Whether a model is one of those held now; who asks works with it."""
         with self._lock:

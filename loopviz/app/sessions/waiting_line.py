@@ -23,6 +23,13 @@ class Ahead(NamedTuple):
     running: tuple[str, ...]
 
 
+class Taken(NamedTuple):
+    """How many have a place, and how many wait for one."""
+
+    running: int
+    waiting: int
+
+
 class LineFull(Exception):
     """Nobody more can wait: as many do as may."""
 
@@ -59,8 +66,13 @@ class Places:
 
     def taken(self) -> int:
         """How many places are taken now."""
+        return self.now().running
+
+    def now(self) -> Taken:
+        """How many have a place, and how many wait for one."""
         with self._changed:
-            return min(len(self._line), self.most)
+            running = min(len(self._line), self.most)
+            return Taken(running, len(self._line) - running)
 
 
 class Place:

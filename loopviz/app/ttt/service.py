@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 GONE = dumps({"kind": "gone"})
 MOST_SCALE = 4.0  # of the slider
 PACES = (4, 10, 25, 0)  # words a second; 0: as fast as it goes
-# Of what is read again: that may wait, and for how many seconds.
-WAITING, PATIENCE = 4, 10.0
 # Whose name a field of the engine has on the page.
 FIELDS = {"inner_lr_scale": "scale", "pace": "pace", "max_new_tokens": "max_new_tokens", "prompt": "prompt"}
 
@@ -106,9 +104,9 @@ class TTT:
         self, jobs: Jobs, room: ModelRoom | None = None, every: float = SEND_EVERY, rest: float = REST
     ) -> None:
         self.room = room or ttt_room(jobs.room)
-        self.jobs, self.every, self.rest = Jobs(self.room, jobs.keeper, jobs.places), every, rest
+        self.jobs, self.every, self.rest = Jobs(self.room, jobs.keeper, jobs.places, jobs.counted), every, rest
         self.runs: Registry[TTTRun] = Registry(jobs.keeper)
-        self.readings = Places(self.room.profile.runs_at_once, WAITING)
+        self.readings = Places(self.room.profile.runs_at_once, self.room.profile.readings_waiting)
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
         """One run: messages for the page. Whatever goes wrong becomes a message.
@@ -220,7 +218,7 @@ class TTT:
         """
         try:
             with run.answering(question) as left, self.readings.join("ttt") as place:
-                soon = time.monotonic() + PATIENCE
+                soon = time.monotonic() + self.room.profile.reading_patience
                 deque(place.wait(lambda: left.is_set() or time.monotonic() > soon), maxlen=0)
                 if place.ahead() is not None and not left.is_set():
                     raise LineFull

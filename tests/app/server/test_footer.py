@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from html import unescape
@@ -16,7 +17,9 @@ from starlette.testclient import TestClient
 
 from loopviz.app.contract import FOOTER, PAGES
 from loopviz.app.explore import served  # noqa: F401  (hands the server what it serves)
-from loopviz.app.server import assets, citation, footer
+from loopviz.app.profile import PROFILES, Profile
+from loopviz.app.server import assets, citation, footer, limits
+from loopviz.app.texts import LANGUAGES, text
 from loopviz.panels.loop import instrument
 from loopviz.version import version
 from scripts.verify_instrument import measured
@@ -88,3 +91,30 @@ def test_the_badge_is_not_shown_without_a_record(monkeypatch: pytest.MonkeyPatch
 def test_a_number_is_never_told_smaller_than_it_is(value: float, said: str) -> None:
     assert footer.number(value) == said
     assert float(said) >= value * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_what_a_server_allows_is_told_before_it_is_met(profile: Profile, lang: str) -> None:
+    told = dict(limits.told(profile, lang))
+    made = unescape(footer.html("x.js", profile))
+    for what, most in told.items():
+        assert f"<dt>{what}</dt><dd>{most}</dd>" in made
+    run, kept = told[text(lang, "limits.seconds_run")], told[text(lang, "limits.kept_bytes")]
+    minutes = {"local": text(lang, "limits.none"), "class": text(lang, "limits.minutes", n="2")}
+    assert run == minutes.get(profile.name, text(lang, "limits.minutes", n="5"))
+    assert kept == {"local": "2 GiB", "class": "1 GiB", "public": "512 MiB"}[profile.name]
+    assert told[text(lang, "limits.models")] == text(lang, f"limits.models.{'any' if profile.any_model else 'list'}")
+    named = dataclasses.replace(profile, any_model=False, named_models=("org/one", "org/two"))
+    assert "org/one, org/two" in dict(limits.told(named, lang))[text(lang, "limits.models")]
+
+
+def test_every_limit_that_a_visitor_may_meet_is_among_them() -> None:
+    """Those that are not: of the server's own work, or of what a program that is no page of ours sends."""
+    own = """name paths any_model named_models carried_runs carried_seconds distances one_model_bytes model_loads models_wanted
+    download_bytes layers vocabulary tokenizer_seconds tokenizer_bytes body_bytes question_bytes body_seconds pause_seconds
+    events_at_once short_events pages line_messages answer_messages files_at_once files_read_at_once files_made_at_once
+    readings_waiting reading_patience file_seconds trace_rows line_characters rows_shown sessions"""
+    shown = {*limits.TIMES, *limits.SIZES, *limits.COUNTS}
+    assert shown | set(own.split()) == {field.name for field in dataclasses.fields(Profile)}
+    assert not shown & set(own.split())

@@ -81,11 +81,12 @@ POST /gradio_api/cancel  POST /gradio_api/reset  POST /gradio_api/reset/
 OURS_OPEN = """
 GET /loopviz-assets/{mark}/{name:path}  HEAD /loopviz-assets/{mark}/{name:path}
 GET /loopviz-source/{path:path}  HEAD /loopviz-source/{path:path}  GET /loopviz-card  HEAD /loopviz-card
+GET /loopviz-health  HEAD /loopviz-health  GET /loopviz-metrics
 GET /loopviz-run/{run}  POST /loopviz-run/{run}  GET /loopviz-share/link  POST /loopviz-share/open
 GET /loopviz-share/{run}/{kind}  GET /loopviz-share/{run}/panel/{panel}/{kind}
 """
 CLOSED = """
-HEAD /loopviz-run/{run}  HEAD /loopviz-share/link  HEAD /loopviz-share/{run}/{kind}
+HEAD /loopviz-metrics  HEAD /loopviz-run/{run}  HEAD /loopviz-share/link  HEAD /loopviz-share/{run}/{kind}
 HEAD /loopviz-share/{run}/panel/{panel}/{kind}
 GET /openapi.json  HEAD /openapi.json  POST /login  POST /login/  GET /logout  GET /svelte/{path:path}
 GET /monitoring  GET /monitoring/summary  GET /monitoring/{key}  GET /gradio_api/deep_link

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
 import math
@@ -20,11 +21,10 @@ from loopviz.app.explore.service import Service
 from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, text
-from loopviz.app.ttt import service as ttt_service
 from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.page import data
 from loopviz.app.ttt.run import TTTRun, messages, paced
-from loopviz.app.ttt.service import TTT, WAITING, other_changes
+from loopviz.app.ttt.service import TTT, other_changes
 from loopviz.engine.engine import CONTROL, TTTRequest
 from loopviz.engine.ttt_local import LocalTTT, load_ttt
 from loopviz.figures.edits import CODES, apply
@@ -440,10 +440,10 @@ def told_in(lang: str) -> str:
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_few_are_read_for_at_a_time_and_who_finds_more_is_told(lang: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ttt_service, "PATIENCE", 0.3)
+def test_few_are_read_for_at_a_time_and_who_finds_more_is_told(lang: str) -> None:
     reading = Reading(tiny_ttt.engine())
     ttt = served(reading)  # type: ignore[arg-type]
+    ttt.room.profile = dataclasses.replace(ttt.room.profile, reading_patience=0.3)
     most, runs = ttt.readings.most, []
     for visitor in range(most + 1):
         *_, last = checked(ttt.run(asked(), f"visitor {visitor}"))
@@ -458,4 +458,4 @@ def test_few_are_read_for_at_a_time_and_who_finds_more_is_told(lang: str, monkey
         ttt.forget(f"visitor {visitor}")
     for one in asking:
         one.join(30)
-    assert WAITING + most < ttt.room.profile.short_events / 2, "Stop finds a thread"
+    assert ttt.room.profile.readings_waiting + most < ttt.room.profile.short_events / 2, "Stop finds a thread"

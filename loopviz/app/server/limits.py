@@ -1,0 +1,35 @@
+"""What a server lets its visitors do, in words: told before anybody meets a limit (:mod:`loopviz.app.profile` has them all)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loopviz.app.profile import GIB, MIB, Profile
+from loopviz.app.texts import text
+
+TIMES = ("seconds_run", "seconds_compare", "seconds_lab", "estimate_seconds")
+SIZES = ("work_bytes", "run_bytes", "kept_bytes", "trace_bytes", "model_bytes")
+COUNTS = ("runs_at_once", "queue", "ttt_tokens", "trace_tokens", "text_characters")
+
+
+def told(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:
+    """A server's limits that a visitor may meet: what each is of, and how much; who may name which models first."""
+    which = "any" if profile.any_model else "some" if profile.named_models else "list"
+    yield text(lang, "limits.models"), text(lang, f"limits.models.{which}", names=", ".join(profile.named_models))
+    yield text(lang, "limits.paths"), text(lang, "limits.yes" if profile.paths else "limits.no")
+    for name in TIMES:
+        seconds = getattr(profile, name)
+        yield text(lang, f"limits.{name}"), text(lang, "limits.none") if seconds is None else _time(seconds, lang)
+    for name in COUNTS:
+        yield text(lang, f"limits.{name}"), f"{getattr(profile, name):,}"
+    for name in SIZES:
+        yield text(lang, f"limits.{name}"), _size(getattr(profile, name))
+
+
+def _time(seconds: float, lang: str) -> str:
+    whole, unit = (seconds / 60, "minutes") if seconds % 60 == 0 else (seconds, "seconds")
+    return text(lang, f"limits.{unit}", n=f"{whole:g}")
+
+
+def _size(amount: int) -> str:
+    return f"{amount / GIB:g} GiB" if amount >= GIB else f"{amount / MIB:g} MiB"

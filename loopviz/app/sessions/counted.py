@@ -1,0 +1,48 @@
+"""What a server counts of its visitors' work: runs by page and by how they ended, refusals, tokens. No prompt, no name, no visitor.
+
+Kept as Prometheus' client keeps it; :mod:`loopviz.app.server.metrics` serves it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter
+
+LEFT = "left"  # how a run ended whose visitor went before it began to be made
+
+
+class Counted:
+    """The counters of one server.
+
+    Attributes:
+        registry: that holds them.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._runs = Counter(
+            "loopviz_runs",
+            "Runs, comparisons and measurements by page and end",
+            ["page", "end"],
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "loopviz_refused", "What was asked for and not begun, by page", ["page"], registry=self.registry
+        )
+        self._tokens = Counter(
+            "loopviz_tokens", "Tokens read and written in runs, by page", ["page"], registry=self.registry
+        )
+
+    def take(self, page: str, run: Any) -> None:
+        """Something that was asked for has come to its end.
+
+        Args:
+            run: what became of it; None: nothing was begun.
+        """
+        if run is None:
+            self._refused.labels(page).inc()
+            return
+        self._runs.labels(page, getattr(run, "end", None) or LEFT).inc()
+        if (trace := getattr(run, "trace", None)) is not None:
+            self._tokens.labels(page).inc(len(trace))
