@@ -27,7 +27,7 @@ import gradio as gr
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loopviz.app import contract
@@ -297,6 +297,16 @@ async def _whole_body(receive: Receive, headers: Headers, most: int, seconds: fl
 # --- the door ----------------------------------------------------------------------------------------------------------
 
 
+_SLASHED = {f"{beside[1:]}/": beside for beside in contract.PAGES.values() if beside != "./"}
+
+
+async def _without_slash(scope: Scope, receive: Receive, send: Send) -> None:
+    """A page's address with a slash at its end leads to the one without, and what it asks for goes along: Gradio drops that."""
+    name = scope["path"].rstrip("/").rpartition("/")[2]
+    query = scope.get("query_string", b"").decode("latin-1")
+    await RedirectResponse(f"../{name}{'?' * bool(query)}{query}", 307)(scope, receive, send)
+
+
 class Door:
     """Middleware (see above).
 
@@ -322,7 +332,8 @@ class Door:
         answer = Answer(scope, headers, path, send, self.rules)
         try:
             receive = await self._admit(scope, headers, path, receive)
-            await self.app(scope, receive, answer.send)
+            within = _without_slash if path in _SLASHED else self.app
+            await within(scope, receive, answer.send)
             await answer.end()
         except Refused as refused:
             await answer.refuse(refused)

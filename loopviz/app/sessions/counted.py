@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
+
+disable_created_metrics()  # when a counter began is of no use to anybody, and doubles the lines
 
 LEFT = "left"  # how a run ended whose visitor went before it began to be made
 

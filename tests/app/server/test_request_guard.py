@@ -23,6 +23,7 @@ from loopviz.app import contract
 from loopviz.app import controls as st
 from loopviz.app.compare.request import Asked
 from loopviz.app.compare.service import Comparisons
+from loopviz.app.contract import PAGES
 from loopviz.app.explore.page import ExplorePage
 from loopviz.app.lab.service import Laboratory
 from loopviz.app.main import build, launch
@@ -133,6 +134,16 @@ def test_every_address_of_the_app_is_either_used_or_closed(app: Any, client: htt
     for method, path in closed:
         answer = client.request(method, filled(path), headers={"content-type": JSON})
         assert answer.status_code in (404, 405), (method, path)
+
+
+@pytest.mark.parametrize("address", [beside[1:] for name, beside in PAGES.items() if name != "explore"])
+def test_a_slash_at_the_end_of_a_page_s_address_loses_nothing_of_it(client: httpx.Client, address: str) -> None:
+    """A link with one lost its language and all it held: Gradio leads to the address without, and drops what follows `?`."""
+    answer = client.get(f"{address}/?lang=zh&s=a%26b%2F..", follow_redirects=False)
+    assert answer.status_code == 307
+    assert str(answer.next_request.url) == str(client.base_url.join(f"{address}?lang=zh&s=a%26b%2F.."))  # type: ignore[union-attr]
+    assert client.get(f"{address}/", follow_redirects=True).url.path == address
+    assert client.get(f"/x{address}/?lang=zh").status_code == 404
 
 
 def test_upload_that_nothing_uses_takes_nothing(client: httpx.Client, app: Any) -> None:
