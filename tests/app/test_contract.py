@@ -39,8 +39,8 @@ from loopviz.app.server import glossary
 from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.table_file import KINDS as TABLE_KINDS
+from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.texts import LANGUAGES
-from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.page import data as ttt_data
 from loopviz.app.ttt.service import TTT
 from loopviz.engine.local import LocalEngine as Loaded

@@ -12,10 +12,10 @@ from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import is_ticket, number
+from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
-from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.run import SEND_EVERY, TTTRun, messages, paced
 from loopviz.checks import FieldError, check_whole
 from loopviz.engine.engine import Engine, TTTEngine, TTTRequest
