@@ -116,7 +116,7 @@ def empty(
     convergence["xaxis"] |= _WHOLE
     no_loop, state = (_note(words[key], learning) for key in ("no_loop", "state"))
     margin = {"margin": {"l": 58, "r": 14, "t": 26, "b": 44}} if learning else {}
-    made = {
+    made: dict[str, dict[str, Any]] = {
         "convergence": {"data": [_line(*pair, marks=True) for pair in pairs], "layout": convergence},
         "loops": {
             "data": [_line(*pair, step=True) for pair in pairs],
