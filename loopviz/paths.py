@@ -7,6 +7,7 @@ On the ground floor: it imports nothing of LoopViz, and nothing heavy.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 
@@ -22,3 +23,24 @@ def assets_of(package: Path) -> Path:
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = assets_of(PACKAGE)
 WEB = ASSETS / "web"  # scripts and styles: a folder a page, and those that pages share
+MODELS = ASSETS / "models"  # those that come along, a folder each
+
+
+def model_type_of(name: str, *, allow_paths: bool = True) -> str | None:
+    """The `model_type` that a checkpoint's config.json says: of a model that comes along, or of a folder of this machine.
+
+    Args:
+        allow_paths: False looks at no folder but those that come along (for names that strangers type).
+
+    Returns:
+        None where no config.json can be read, which who loads the model then says; nothing is fetched.
+    """
+    folders = [MODELS / name] if name not in ("", ".", "..") and Path(name).name == name else []
+    for folder in [*folders, *([Path(name)] if allow_paths else [])]:
+        try:
+            said = json.loads((folder.expanduser() / "config.json").read_text("utf-8"))
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: the home of a user who is not
+            continue
+        kind = said.get("model_type") if isinstance(said, dict) else None
+        return kind if isinstance(kind, str) else None
+    return None

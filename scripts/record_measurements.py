@@ -50,8 +50,8 @@ def compare(engine: Any, folder: Path) -> list[Path]:
     made = [{**card, "name": text("en", card["origin"], most=card["sweep"])} for card in setups["cards"]]
     asked = Asked.read({**setups, "cards": made, "lang": "en"}, MODEL)
     service = Comparisons(Jobs(ModelRoom(MODEL), Keeper()))
-    read = asked.setups(engine.describe())
-    run = service.prepared(asked, read, engine, "")
+    read = asked.setups({MODEL: engine.describe()})
+    run = service.prepared(asked, read, {MODEL: engine}, "")
     for _ in messages(run):
         pass
     assert run.end == "done", run.end
@@ -69,7 +69,7 @@ def measure(task: Any, engine: Any, folder: Path) -> Path:
     """One measurement, as its button Quick makes it."""
     from loopviz import outputs
     from loopviz.app.controls.examples import sample_of
-    from loopviz.app.lab.form import brought, params_of
+    from loopviz.app.lab.form import brought, params_of, shown_value
     from loopviz.app.lab.recorded import path_of
     from loopviz.app.lab.sizes import sized
     from loopviz.app.profile import LOCAL
@@ -80,7 +80,7 @@ def measure(task: Any, engine: Any, folder: Path) -> Path:
     from loopviz.lab.trained import trained_loops
 
     filled = {"text": sample_of(MODEL)[:TEXT]} | {
-        name: value for name, value in task.first.items() if isinstance(value, str)
+        name: shown_value(value) for name, value in task.first.items() if isinstance(value, (str, tuple))
     }
     scratch = outputs.scratch_folder()
     quick = sized(task, filled, engine, scratch, "en", Sizes.of(LOCAL), cut=False)["sizes"][0]

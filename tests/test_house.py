@@ -38,7 +38,7 @@ ENGINE = {
     "loopviz.engine.engine": "",  # plain data
     "loopviz.engine.work": "",  # arithmetic on plain data
     "loopviz.engine.local": "app/sessions/models.py app/controls/loop_values.py",  # where an engine is made
-    "loopviz.engine.ttt_local": "app/ttt/models.py",  # where a TTT model's is
+    "loopviz.engine.ttt_local": "app/sessions/ttt_models.py",  # where a TTT model's is
 }
 # Of what is inside a layer: plain data alone.
 ANATOMY = {"loopviz.anatomy.stage_list", "loopviz.anatomy.picture"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loopviz.checks import check_finite
 from loopviz.cli.options import option
 from loopviz.machine import UsageError
+from loopviz.paths import model_type_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +26,6 @@ HEAD = f"{'layer':>5}  {'loss before':>11}  {'after':>8}  {'|W - W0|':>8}  {'of 
 
 def is_ttt(model: str) -> bool:
     """Whether `run --model` names a TTT model: one that comes along, or a folder whose config.json says so."""
-    from loopviz.model.checkpoints.find import model_type_of
-
     return model_type_of(model) == "ttt"
 
 

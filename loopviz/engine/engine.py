@@ -294,6 +294,8 @@ class TTTDescription:
         parameters: how many.
         most_tokens: that a run may read.
         most_lr_scale: the largest factor on the inner learning rate.
+        shape: its sizes, as of a Llama of them, without loops.
+        chats: whether it has a chat template.
     """
 
     name: str
@@ -304,6 +306,8 @@ class TTTDescription:
     parameters: int
     most_tokens: int
     most_lr_scale: float
+    shape: Shape
+    chats: bool
 
 
 @dataclass(frozen=True)
@@ -377,6 +381,15 @@ class TTTEngine(Protocol):
 
     def describe(self) -> TTTDescription:
         """What the model is."""
+
+    def rate(self, *, doubted: bool = False) -> Rate:
+        """As :meth:`Engine.rate`; attention's part of it is 0, for a TTT layer attends to nothing."""
+
+    def prompt_tokens(self, prompt: str, *, chat: bool = False) -> int:
+        """As :meth:`Engine.prompt_tokens`."""
+
+    def tokens(self, text: str, *, chat: bool = False, marks: bool = True) -> int:
+        """As :meth:`Engine.tokens`."""
 
     def start(self, request: TTTRequest, stop: threading.Event | None = None) -> Handle:
         """Begin a run, whose Frames have what the inner loops did. `Handle.steer(forget=True, inner_lr_scale=0.5)` changes it.

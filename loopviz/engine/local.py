@@ -21,11 +21,12 @@ from loopviz.engine.engine import (
     Reading,
     Request,
 )
-from loopviz.engine.pieces import chat_text, decode, encode, encode_prompt
+from loopviz.engine.pieces import decode, encode
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
 from loopviz.engine.sampling import StreamSettings
 from loopviz.engine.steering import Steering
+from loopviz.engine.wording import Wording
 from loopviz.engine.work import Rate, Shape
 from loopviz.hub_download import EndableFetch
 from loopviz.model.checkpoints import inspect
@@ -47,7 +48,7 @@ CUTS = 8  # tries at the end of a text: what the template adds, and what the cut
 
 
 @dataclass(frozen=True)
-class LocalEngine:
+class LocalEngine(Wording):
     """A model of this process, ready to run, and shared by all who run it: a run makes a view of its own.
 
     Attributes:
@@ -82,9 +83,9 @@ class LocalEngine:
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
     @property
-    def chats(self) -> bool:
-        """Whether it has a chat template."""
-        return bool(getattr(self.tokenizer, "chat_template", None))
+    def context(self) -> int:
+        """Tokens that it can read at most."""
+        return self.model.config.max_position_embeddings
 
     def describe(self, loop: Mapping[str, Any] | None = None) -> Description:
         """What the model is; with loop fields, what it would be under them. FieldError as :meth:`check`."""
@@ -192,17 +193,6 @@ class LocalEngine:
         ]
 
     # -- its words -----------------------------------------------------------------------------------------------------
-
-    def prompt_tokens(self, prompt: str, *, chat: bool = False) -> int:
-        """Tokens of a prompt as a run reads it; ValueError where a run would refuse it."""
-        context = self.model.config.max_position_embeddings
-        return len(encode_prompt(self.tokenizer, prompt, chat=chat, context=context))
-
-    def tokens(self, text: str, *, chat: bool = False, marks: bool = True) -> int:
-        """Tokens of a text, however many; in the chat template if there is one. ValueError: it cannot be read."""
-        if chat and self.chats:
-            return len(encode(self.tokenizer, chat_text(self.tokenizer, text), add_special_tokens=False))
-        return len(encode(self.tokenizer, text, **({} if marks else {"add_special_tokens": False})))
 
     def end_of(self, text: str, most: int, *, chat: bool = False) -> str:
         """The end of a text, of at most so many tokens when it is read as a prompt; ValueError: it cannot be read."""

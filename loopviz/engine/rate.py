@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from loopviz.engine.work import Rate
+from loopviz.ttt import TTTForCausalLM
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
@@ -26,7 +27,7 @@ AGAIN = 10.0  # seconds until a rate that is doubted is measured once more
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[Rate, float]] = weakref.WeakKeyDictionary()
 
 
-def rate_of(model: LoopLlamaForCausalLM, *, doubted: bool = False) -> Rate:
+def rate_of(model: LoopLlamaForCausalLM | TTTForCausalLM, *, doubted: bool = False) -> Rate:
     """The model's rate, measured the first time it is asked for (a tenth of a second or two); views share the weights.
 
     Args:
@@ -41,23 +42,29 @@ def rate_of(model: LoopLlamaForCausalLM, *, doubted: bool = False) -> Rate:
     return known
 
 
-def measured(model: LoopLlamaForCausalLM) -> Rate:
-    """What a layer and the head cost for one token and for a few: a straight line through both."""
-    view = model.with_loop(loop_layers=None)
+def measured(model: LoopLlamaForCausalLM | TTTForCausalLM) -> Rate:
+    """What a layer and the head cost for one token and for a few: a straight line through both.
+
+    A TTT layer attends to nothing: there a query and a key cost nothing.
+    """
+    learns = isinstance(model, TTTForCausalLM)
+    view = model.view() if isinstance(model, TTTForCausalLM) else model.with_loop(loop_layers=None)
     config, layers = view.config, list(view.model.layers)
     each = max(1, sum(parameter.numel() for parameter in layers[0].parameters()))
     tried = max(1, min(len(layers), PARAMETERS // each))
     view.model.layers = nn.ModuleList(layers[:tried])
-    view.config.num_hidden_layers = tried
+    if not learns:  # a view of its own, its configuration too
+        view.config.num_hidden_layers = tried
     with torch.inference_mode():
         layer_pass, layer_token = _line(lambda tokens: lambda: view.model(tokens, use_cache=False), view.device)
         head_pass, head_token = _line(lambda tokens: _head(view, tokens), view.device)
     width = config.num_attention_heads * config.head_dim
     per_token = layer_token / tried
-    return Rate(layer_pass / tried, per_token, per_token * 2 * width / each, head_pass, head_token)
+    pair = 0.0 if learns else per_token * 2 * width / each
+    return Rate(layer_pass / tried, per_token, pair, head_pass, head_token)
 
 
-def _head(view: LoopLlamaForCausalLM, tokens: torch.Tensor) -> Callable[[], object]:
+def _head(view: LoopLlamaForCausalLM | TTTForCausalLM, tokens: torch.Tensor) -> Callable[[], object]:
     states = view.model.embed_tokens(tokens)
     return lambda: view.lm_head(states)
 

@@ -15,7 +15,8 @@ from loopviz.checks import ABSENT, FieldError, check_whole
 from loopviz.engine.engine import CONTROL, AttentionBeside, Handle, RulesHeld, TTTDescription, TTTRequest
 from loopviz.engine.pieces import encode_prompt
 from loopviz.engine.sampling import StreamSettings
-from loopviz.engine.work import Shape
+from loopviz.engine.wording import Wording
+from loopviz.engine.work import Rate, Shape
 from loopviz.model.checkpoints.errors import CheckpointError
 from loopviz.model.checkpoints.find import BUNDLED_FOLDER
 from loopviz.model.checkpoints.json_files import SMALL_JSON, read_json
@@ -30,7 +31,7 @@ BESIDE = (CONTROL, "stories-loop")  # models that come along, whose keys and val
 
 
 @dataclass(frozen=True)
-class LocalTTT:
+class LocalTTT(Wording):
     """A TTT model of this process, shared by all who run it: a run makes a view of its own.
 
     Attributes:
@@ -58,6 +59,19 @@ class LocalTTT:
         """Bytes of its parameters."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
 
+    @property
+    def context(self) -> int:
+        """Tokens that a run can read at most: the model has no end of its own, a run has."""
+        from loopviz.engine.ttt_stream import MOST_TOKENS
+
+        return MOST_TOKENS
+
+    def rate(self, *, doubted: bool = False) -> Rate:
+        """How fast it is on this machine: measured the first time, and again if `doubted`."""
+        from loopviz.engine.rate import rate_of
+
+        return rate_of(self.model, doubted=doubted)
+
     def describe(self) -> TTTDescription:
         """What the model is."""
         from loopviz.engine.ttt_stream import MOST_LR_SCALE, MOST_TOKENS
@@ -72,6 +86,8 @@ class LocalTTT:
             parameters=self.parameters,
             most_tokens=MOST_TOKENS,
             most_lr_scale=MOST_LR_SCALE,
+            shape=Shape.of_ttt(config, self.model.dtype.itemsize, self.context),
+            chats=self.chats,
         )
 
     def start(self, request: TTTRequest, stop: threading.Event | None = None) -> Handle:

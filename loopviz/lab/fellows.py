@@ -13,8 +13,9 @@ from loopviz.checks import ABSENT, FieldError
 from loopviz.engine.work import Shape
 from loopviz.lab.task import Subject, Task
 from loopviz.model import LoopLlamaConfig
-from loopviz.model.checkpoints.find import BUNDLED_FOLDER, NAMED, model_type_of
+from loopviz.model.checkpoints.find import BUNDLED_FOLDER, NAMED
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.paths import model_type_of
 from loopviz.ttt import TTTConfig
 from loopviz.ttt.checkpoint import load_ttt
 

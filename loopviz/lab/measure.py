@@ -7,8 +7,9 @@ are plain data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from loopviz.engine.local import LocalEngine
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
 
 
 def subject_of(
-    engine: Engine | TTTEngine, *, paths: bool = False, beside: Iterable[Engine | TTTEngine] = ()
+    engine: Engine | TTTEngine, *, paths: bool = False, beside: Mapping[str, Engine | TTTEngine] = MappingProxyType({})
 ) -> Subject:
     """The model behind an engine, as the thing that is measured.
 
     Args:
         paths: whether whoever asks may name any model to be measured beside it; else those that come along.
-        beside: engines of models that are here to be measured beside it.
+        beside: by name, engines of models that are here to be measured beside it.
 
     Raises:
         ValueError: a model is not in this process.
     """
-    others = {other.name: subject_of(other) for other in beside}
+    others = {name: subject_of(other) for name, other in beside.items()}
     if isinstance(engine, LocalTTT):
         return TTTSubject(engine.model, engine.tokenizer, engine.name, "", beside=others, free=paths)
     if not isinstance(engine, LocalEngine):

@@ -39,8 +39,8 @@ from loopviz.app.server import glossary
 from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.table_file import KINDS as TABLE_KINDS
+from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.texts import LANGUAGES
-from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.page import data as ttt_data
 from loopviz.app.ttt.service import TTT
 from loopviz.engine.local import LocalEngine as Loaded
@@ -250,9 +250,9 @@ def test_compare_says_what_the_contract_states(service: Service, lang: str) -> N
     heard, comparisons = Heard("compare"), Comparisons(service, every=0)
     heard.message(compare_data(service.room))
     own = {"name": "mine", "plain": False, "values": BLOCK, "base": {"model": "tiny", "values": {"loop_count": 3}}}
-    own["sweep"] = 2
+    own |= {"sweep": 2, "model": ""}
     cards = [
-        {"name": "plain", "plain": True, "values": {}, "base": None, "sweep": 0},
+        {"name": "plain", "plain": True, "values": {}, "base": None, "sweep": 0, "model": ""},
         own,
         {**own, "values": {"block_end": 9}},
     ]

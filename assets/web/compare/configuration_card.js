@@ -12,8 +12,8 @@ const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash:
 /** @import { Frame } from "../core/page_head.js" */
 /**
  * What a configuration is made of. `sweep`: up to how many loops it is measured, 0: once. `origin`: where its name comes from when the visitor gave none, a key of our texts;
- * `plain`: the model without its loop; `changes`: what was set for it; `held`: what a link holds; `gave`: what gave way to the model.
- * @typedef {{ origin?: string | null, plain?: boolean, changes?: Values, called?: string, sweep?: number, held?: CardAsked["base"], gave?: Record<string, any> }} Setup
+ * `plain`: the model without its loop; `model`: the one it is of, as that comes, "": the page's; `changes`: what was set for it; `held`: what a link holds; `gave`: what gave way to the model.
+ * @typedef {{ origin?: string | null, plain?: boolean, changes?: Values, called?: string, sweep?: number, held?: CardAsked["base"], gave?: Record<string, any>, model?: string }} Setup
  */
 
 /**
@@ -37,6 +37,10 @@ export class Card {
   halting = false;
   /** @type {Field<import("../widgets/form.js").Described> | undefined} of a sweep: up to how many loops */
   most = undefined;
+  /** @type {Field<import("../widgets/form.js").Described> | undefined} of a card of another model: its name */
+  named = undefined;
+  /** @type {import("../core/contract.js").CheckedCard["state"] | ""} of its model */
+  state = "";
   /** @type {Map<string, Field<CompareConfig["controls"][number]>>} by control */
   fields = new Map();
 
@@ -44,7 +48,7 @@ export class Card {
    * @param {import("./main.js").Page} page
    * @param {Setup} setup
    */
-  constructor(page, { origin = null, plain = false, changes = {}, called = "", sweep = 0, held = null, gave = {} }) {
+  constructor(page, { origin = null, plain = false, changes = {}, called = "", sweep = 0, held = null, gave = {}, model = "" }) {
     this.page = page;
     this.origin = origin;
     this.plain = plain;
@@ -53,6 +57,7 @@ export class Card {
     this.sweep = sweep;
     this.held = held;
     this.gave = { ...gave };
+    this.model = model;
     this.build();
   }
 
@@ -74,7 +79,7 @@ export class Card {
     Object.assign(this.base, { type: "radio", name: "lv-baseline" });
     this.base.addEventListener("change", () => this.page.rebase(this));
     this.baseText = el("span");
-    this.copy = press("lv-quiet", () => this.page.add({ changes: this.plain ? this.frame.config.plain : this.changes, called: `${this.name} ·`, sweep: this.sweep, held: this.held, gave: this.gave }));
+    this.copy = press("lv-quiet", () => this.page.add({ changes: this.plain ? this.frame.config.plain : this.changes, called: `${this.name} ·`, sweep: this.sweep, held: this.held, gave: this.gave, model: this.model }));
     this.remove = press("lv-icon", () => this.page.drop(this), "×");
     this.about = el("p", "lv-card-about");
     this.status = el("p", "lv-card-status");
@@ -100,10 +105,19 @@ export class Card {
       this.most.node.classList.add("lv-sweep");
       row.prepend(this.most.node);
     }
+    if (this.model) {
+      this.named = new Field({ name: "card-model", kind: "name" }, (value) => {
+        this.model = String(value).trim() || this.frame.config.other;
+        this.page.edited();
+      });
+      this.named.value = this.model;
+      this.named.input.setAttribute("list", this.page.names.id);
+      row.prepend(this.named.node);
+    }
     const state = el("div", "lv-card-row", this.status, this.stop, this.open);
     this.node = el("section", "lv-card lv-setup", this.heading, head, this.about, row, this.details, this.text, this.same, state);
-    this.node.dataset.plain = this.plain ? "1" : "0";
-    if (!this.plain) this.buildForm();
+    this.node.dataset.plain = this.plain || this.model ? "1" : "0";
+    if (!this.plain && !this.model) this.buildForm();
   }
 
   buildForm() {
@@ -139,7 +153,7 @@ export class Card {
   }
 
   get name() {
-    return this.called || (this.origin ? this.page.called(this.origin, this.sweep) : String(this.place + 1));
+    return this.called || this.model || (this.origin ? this.page.called(this.origin, this.sweep) : String(this.place + 1));
   }
 
   get place() {
@@ -148,7 +162,7 @@ export class Card {
 
   /** @returns {CardAsked} */
   asked() {
-    return { name: this.name, plain: this.plain, values: this.plain ? {} : this.changes, base: this.held, sweep: this.sweep };
+    return { name: this.name, plain: this.plain, values: this.plain ? {} : this.changes, base: this.held, sweep: this.sweep, model: this.model };
   }
 
   /** Put its words and place in place. */
@@ -168,6 +182,7 @@ export class Card {
     name(this.remove, text("compare.remove"));
     this.remove.disabled = page.cards.length <= frame.config.limits.least;
     this.most?.label(text("compare.sweep"));
+    this.named?.label(text("model.label"));
     this.more.textContent = text("compare.edit");
     this.stop.textContent = text("compare.stop_one");
     this.open.textContent = text("compare.open");
@@ -180,13 +195,17 @@ export class Card {
   }
 
   /** What the server says of its settings. @param {CheckedCard} card */
-  checked({ about, refused, controls, values, cost }) {
+  checked({ about, refused, controls, values, cost, fixed, state }) {
     this.refused = refused;
+    this.state = state;
+    this.details.hidden = fixed;
     this.suited = values;
     const { sweep_least: low, sweep_most: high } = this.frame.config.limits;
-    const what = this.plain ? this.frame.text("compare.plain.about") : this.sweep ? this.frame.text("compare.sweep.hint", { low, high }) : about;
+    const ready = !fixed || state === "ready";
+    const what = !ready ? this.frame.text("compare.other.wait") : fixed ? about : this.plain ? this.frame.text("compare.plain.about") : this.sweep ? this.frame.text("compare.sweep.hint", { low, high }) : about;
     this.about.textContent = [what, cost ? this.frame.text("compare.cost", { time: cost }) : ""].filter(Boolean).join(" · ");
     this.most?.show({ info: "", bad: Boolean(refused) });
+    this.named?.show({ info: "", bad: state === "failed" });
     for (const [key, look] of Object.entries(controls)) {
       const gave = key in this.gave ? this.frame.text("gave.card", { was: this.said(key, this.gave[key]) }) : null;
       this.fields.get(key)?.show(gave ? { ...look, info: gave } : look);

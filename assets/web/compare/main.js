@@ -101,6 +101,7 @@ export class Page {
     this.model = new Field({ name: "model", kind: "name" }, () => this.remodel());
     const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
     names.id = "lv-models";
+    this.names = names;
     this.model.input.setAttribute("list", names.id);
     this.model.value = config.models[0];
     const form = el("div", "lv-form", this.model.node, names);
@@ -118,6 +119,7 @@ export class Page {
     const offered = [
       ["compare.plain", { plain: true, origin: "compare.plain" }],
       ["compare.own", { origin: "compare.own" }],
+      ["compare.other.add", { model: config.other }],
       ["compare.sweep.add", { origin: "compare.sweep.name", sweep: config.limits.sweep }],
       ...config.presets.map((preset) => /** @type {[string, Setup]} */ ([`preset.${preset.name}.label`, { origin: `preset.${preset.name}.label`, changes: preset.values }])),
     ];
@@ -329,7 +331,8 @@ export class Page {
       this.cards.forEach((card, i) => card.checked(answer.cards[i]));
       this.cost.textContent = answer.cost ? this.text("compare.cost.all", { time: answer.cost }) : "";
       this.mark();
-      const over = ["ready", "failed", "ask"].includes(answer.model.state) || (asked.look && answer.model.state === "waiting");
+      const known = ["ready", "failed", "ask"];
+      const over = (known.includes(answer.model.state) && answer.cards.every(({ state }) => known.includes(state))) || (asked.look && answer.model.state === "waiting");
       return over ? null : this.check(700);
     }, wait);
   }

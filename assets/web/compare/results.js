@@ -181,14 +181,15 @@ export class Results {
   /** The rows of the cards that have one, or several. @param {Found[]} found */
   rows(found) {
     this.found = found;
-    /** @type {{ row: Row, place: number, link: string | null }[]} */
+    /** @type {{ row: Row, place: number, link: string | null, state?: boolean }[]} */
     const done = found.flatMap(({ place, news }) =>
-      news.rows ? news.rows.map((row) => ({ row, place, link: /** @type {string | null} */ (null) })) : news.row ? [{ row: { ...news.row, ...news.said }, place, link: news.link }] : [],
+      news.rows ? news.rows.map((row) => ({ row, place, link: /** @type {string | null} */ (null) })) : news.row ? [{ row: { ...news.row, ...news.said }, place, link: news.link, state: news.row.memory === "state" }] : [],
     );
     const words = { yes: this.text("compare.yes"), none: this.text("compare.none"), best: this.text("compare.best") };
     /** @type {(row: Row, i: number) => Node | string} */
     const after = (row, i) => {
-      const { link } = done[i];
+      const { link, state } = done[i];
+      if (state) return Object.assign(el("a", "", this.text("compare.ttt.page")), { target: "_blank", href: this.frame.config.pages.ttt });
       if (!link) return row.swept ? "" : this.text("compare.no_link");
       const open = Object.assign(el("a", "", this.text("compare.open")), { target: "_blank" }); // the comparison stays
       open.href = `${this.frame.config.pages.explore}?${QUERIES.link}=${link}`;

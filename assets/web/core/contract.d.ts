@@ -816,6 +816,8 @@ export interface CompareConfig {
   colours: string[];
   dashes: ("solid" | "dash" | "dot" | "dashdot" | "longdash" | "longdashdot")[];
   symbols: string[];
+  /** the model that a card of another model begins with */
+  other: string;
   /** what the comparison that comes along was made of */
   recorded: RecordedCards | null;
 }
@@ -928,6 +930,10 @@ export interface CheckedCard {
   controls: Record<string, Face>;
   /** about how long it takes here */
   cost: string;
+  /** it runs as its model comes: another one than the page's, or one without a loop to set */
+  fixed: boolean;
+  /** of its model */
+  state: "waiting" | "importing" | "loading" | "ready" | "failed" | "ask";
 }
 
 /** An answer: what applies, and what would be refused. */
@@ -968,6 +974,8 @@ export interface CardAsked {
   base: LinkedValues | null;
   /** up to how many loops it is measured; 0: once, as it is */
   sweep: number;
+  /** the model it is of, as that comes; "": the page's */
+  model: string;
 }
 
 /** All that is set up: what applies, what would be refused? */

@@ -16,6 +16,7 @@ from loopviz.app.controls.presets import PRESETS
 from loopviz.app.page import ScriptedPage, page_data
 from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.sessions.ttt_models import DEFAULT as OTHER
 from loopviz.figures import theme
 
 
@@ -38,6 +39,7 @@ def _data(room: ModelRoom) -> dict[str, Any]:
             "sweep_least": SWEEP_LEAST,
             "sweep_most": SWEEP_MOST,
         },
+        other=OTHER,
         recorded=recorded.cards(),
         colours=theme.SETUP_COLOURS,
         dashes=theme.SETUP_DASHES,

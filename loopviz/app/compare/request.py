@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from loopviz.app import controls as st
 from loopviz.app.contract import CardAsked, Compare
+from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import fitting
 from loopviz.app.texts import pick_language, text
 from loopviz.checks import FieldError
-from loopviz.engine.engine import Description
+from loopviz.engine.engine import Description, TTTDescription
 
 LEAST, MOST = 2, 6  # configurations
 SWEEP_LEAST, SWEEP_MOST, SWEEP = 2, 256, 16  # loops that a sweep reaches: at least, at most, as it is added
@@ -26,6 +27,7 @@ class Card:
     """A configuration: its name, the controls that were set for it, and whether it is the model without its loop.
 
     `sweep`: up to how many loops it is measured, as a curve; 0: once, as it is set.
+    `named`: the model it is of, as that comes; "": the page's.
     `base`: what a link set for its model, `base_model`; what was not set otherwise is so while that model is chosen.
     """
 
@@ -35,27 +37,60 @@ class Card:
     base: Mapping[str, Any] = field(default_factory=dict)
     base_model: str = ""
     sweep: int = 0
+    named: str = ""
+
+    @property
+    def set(self) -> list[str]:
+        """What of a loop is set on it: controls, the model without its loop (`plain`), a sweep."""
+        own = [
+            control.name for control in st.CONTROLS if control.group in st.LOOP_GROUPS and control.name in self.values
+        ]
+        return [*own, *(name for name in ("plain", "sweep") if getattr(self, name))]
 
 
 class Setup(NamedTuple):
-    """A card in its place, with its controls read."""
+    """A card in its place, with its controls read.
+
+    `of`: the name of its model; `learns`: whether that is known to be a TTT model.
+    """
 
     place: int
     card: Card
     form: st.Form
+    of: str
+    learns: bool = False
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it runs as its model comes."""
+        return self.learns or bool(self.card.named)
 
     @property
     def loop(self) -> dict[str, Any] | None:
         """The loop fields it asks for; None: the model without its loop."""
+        if self.fixed:
+            return {}
         return None if self.card.plain else st.loop_fields(self.form.settings)
 
     def problems(self, lang: str) -> list[st.Problem]:
         """What of its controls, or of its sweep, is wrong by itself."""
+        if self.fixed and self.card.set:
+            return [self._idle(lang)]
         most = self.card.sweep
         if most and not SWEEP_LEAST <= most <= SWEEP_MOST:
             rule = FieldError("sweep", most, "whole_in", low=SWEEP_LEAST, high=f"{SWEEP_MOST:,}")
             return [st.Problem("sweep", told(rule, lang))]
         return self.form.problems(lang)
+
+    def _idle(self, lang: str) -> st.Problem:
+        """Why what is set of a loop has no effect here, by name."""
+        names = [
+            text(lang, {"plain": "compare.plain", "sweep": "compare.sweep"}.get(name, f"{name}.label"))
+            for name in self.card.set
+        ]
+        key = "compare.ttt.idle" if self.learns else "compare.other.idle"
+        said = text(lang, "compare.and").join(names)
+        return st.Problem(self.card.set[0], text(lang, key, model=short_name(self.of), names=said))
 
 
 @dataclass(frozen=True)
@@ -95,7 +130,7 @@ class Asked:
         lang = pick_language(found.get("lang"))
         name = found.get("model")
         model, _ = st.clean_name(name if isinstance(name, str) and name.strip() else default_model, lang)
-        cards = tuple(_card(one) for one in found.get("cards", [])[: MOST + 1])
+        cards = tuple(_card(one, model) for one in found.get("cards", [])[: MOST + 1])
         place = found.get("baseline", 0)
         return cls(
             model=model,
@@ -113,8 +148,22 @@ class Asked:
             lengths=_lengths(found.get("lengths", ())),
         )
 
+    def of(self, card: Card) -> str:
+        """The name of the model that a card is of."""
+        return card.named or self.model
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of the models of cards that are not of the page's."""
+        return tuple(dict.fromkeys(name for card in self.cards if (name := self.of(card)) != self.model))
+
     def form(self, card: Card, described: Description | None = None) -> st.Form:
         """A card's controls as they stand, read; once the model is there (`described`), as it brings them."""
+        if self.of(card) != self.model:
+            as_it_comes = {} if described is None else st.brought(described)
+            if described is not None and not described.blocks:
+                as_it_comes |= st.NEUTRAL
+            return st.Form.read({**st.defaults(), **self._shared, **as_it_comes, "model": self.of(card)})
         own, linked = ({name: at[name] for name in st.BROUGHT if name in at} for at in (card.values, card.base))
         brought = {} if described is None else st.brought(described)
         base = linked if card.base_model == self.model else brought
@@ -131,9 +180,19 @@ class Asked:
         settings, gave = st.suited(form.settings, described, own)
         return replace(form, settings=settings, gave=gave)
 
-    def setups(self, described: Description | None) -> list[Setup]:
-        """Every card, read (:meth:`form`)."""
-        return [Setup(place, card, self.form(card, described)) for place, card in enumerate(self.cards)]
+    def setups(self, described: Mapping[str, Description | TTTDescription]) -> list[Setup]:
+        """Every card, read (:meth:`form`).
+
+        Args:
+            described: by name, the models that are here.
+        """
+        return [self._setup(place, card, described.get(self.of(card))) for place, card in enumerate(self.cards)]
+
+    def _setup(self, place: int, card: Card, described: Description | TTTDescription | None) -> Setup:
+        if isinstance(described, TTTDescription):  # nothing of a loop is read for it
+            form = st.Form.read({**st.defaults(), **self._shared, "model": self.of(card)})
+            return Setup(place, card, form, self.of(card), learns=True)
+        return Setup(place, card, self.form(card, described), self.of(card))
 
     def everybodys(self) -> st.Form:
         """The controls that no card has of its own."""
@@ -173,7 +232,7 @@ def _lengths(found: Any) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _card(found: CardAsked) -> Card:
+def _card(found: CardAsked, model: str) -> Card:
     base = found.get("base") or {"model": "", "values": {}}
     return Card(
         name=found.get("name", "").strip()[:NAME_LIMIT],
@@ -181,5 +240,6 @@ def _card(found: CardAsked) -> Card:
         values=found.get("values", {}),
         base=base["values"],
         base_model=base["model"].strip(),
+        named="" if (named := found.get("model", "").strip()) == model else named,
         sweep=0 if found.get("plain", False) else found.get("sweep", 0),
     )

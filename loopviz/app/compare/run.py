@@ -54,7 +54,7 @@ class ComparisonRun:
         lang: str = "en",
         ticket: str = "",
     ) -> None:
-        from loopviz.lab.comparison.table import FIRST_AXES, WORDLESS_AXES
+        from loopviz.lab.comparison.table import first_axes
 
         self.id = secrets.token_urlsafe(16)
         self.comparison, self.experiment, self.links = comparison, experiment, links
@@ -64,7 +64,7 @@ class ComparisonRun:
         self.session, self.lang, self.ticket = session, lang, ticket
         self.refused: Mapping[int, str] = {}  # by place, why a card is not among them
         self.view = "cosine"
-        self.axes = FIRST_AXES if comparison.params.continuation.strip() else WORDLESS_AXES
+        self.axes = first_axes(bool(comparison.params.continuation.strip()), self.learning)
         self.stages: list[dict[str, Any]] = [{"stage": "waiting"} for _ in self.places]
         self.rows: list[dict[str, Any] | None] = [None] * len(self.places)
         self.end: str | None = None  # done, stopped, time, memory, error
@@ -78,6 +78,11 @@ class ComparisonRun:
         self._known = [0] * len(self.places)  # tokens of each setup that the page has
         self._changed: set[int] = set()
         self._lock = comparison.lock
+
+    @property
+    def learning(self) -> bool:
+        """Whether a TTT model is among its configurations."""
+        return any(result.learns for result in self.comparison.results)
 
     @property
     def nbytes(self) -> int:
@@ -229,7 +234,7 @@ class ComparisonRun:
                     [self.places[i] for i in self.lines],
                 ),
                 "pareto": self._pareto(),
-                "columns": columns(self.lang),
+                "columns": columns(self.lang, self.learning),
                 "words": {name: words for name, words in TEXTS[self.lang].items() if isinstance(words, dict)},
                 "choose": TEXTS[self.lang]["choose"],
                 "view": self.view,
@@ -282,6 +287,11 @@ def said_of(row: Mapping[str, Any], lang: str) -> dict[str, str]:
     if row.get("finish"):
         said["finish"] = table(lang).get(f"compare.finish.{row['finish']}", row["finish"])
     reasons = [part.rpartition(" ") for part in str(row.get("stops") or "").split(", ") if part]
+    if row.get("memory"):
+        said["memory"] = text(lang, f"compare.kept.{row['memory']}")
+    if row.get("memory") == "state":  # of a TTT model
+        no_loop = text(lang, "compare.no_loop")
+        said |= {"loops_mean": no_loop, "loops_max": no_loop, "kv_bytes_per_token": text(lang, "compare.no_kv")}
     if row.get("swept") is not None:
         said["setup"] = text(lang, "compare.swept", name=row["setup"], n=row["swept"])
     if reasons:
@@ -295,12 +305,15 @@ def said_of(row: Mapping[str, Any], lang: str) -> dict[str, str]:
     return said
 
 
-def columns(lang: str) -> list[dict[str, Any]]:
+def columns(lang: str, learning: bool = False) -> list[dict[str, Any]]:
     """The table's columns as the page shows them: name, unit, heading, what it is, its group, which way is better.
+
+    Args:
+        learning: whether a TTT model is among the configurations: what all of them hold is in sight then, and not what a token takes.
 
     `first`: whether it is in sight until all are asked for; `noise`: what two values may differ by, absolutely or as a share, and still be the same.
     """
-    from loopviz.lab.comparison.table import BETTER, COLUMNS, FIRST_SHOWN, GROUPS, NOISE
+    from loopviz.lab.comparison.table import BETTER, COLUMNS, FIRST_SHOWN, GROUPS, LEARNING_SHOWN, NOISE
 
     groups = {name: group for group, names in GROUPS.items() for name in names}
     return [
@@ -308,7 +321,7 @@ def columns(lang: str) -> list[dict[str, Any]]:
             **column_words(column, lang),
             "better": BETTER.get(column.name),
             "group": groups.get(column.name),
-            "first": column.name in FIRST_SHOWN,
+            "first": column.name in (LEARNING_SHOWN if learning else FIRST_SHOWN),
             "noise": NOISE.get(column.name, (0.0, 0.0)),
         }
         for column in sorted(COLUMNS, key=lambda column: [*groups].index(column.name) if column.name in groups else -1)

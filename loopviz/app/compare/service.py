@@ -23,13 +23,16 @@ from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import is_ticket
+from loopviz.app.sessions.ttt_models import either_room
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
-from loopviz.engine.engine import Engine
+from loopviz.engine.engine import Description, Engine, TTTDescription
+from loopviz.engine.work import Shape
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
+KINDS = {"linear": "Linear", "mlp": "MLP"}  # of TTT layers, as they are called
 CHARACTERS_A_TOKEN = 4  # about, of a text whose cost is told before it is read
 CHECK_LIMIT = 40_000  # characters of a question that holds all the page's settings
 
@@ -40,10 +43,28 @@ def _face(control: st.Control, values: Mapping[str, Any], problems: list[st.Prob
     return {"info": made["info"], "on": made["interactive"], "bad": bool(made["elem_classes"])}
 
 
+def described(engines: Mapping[str, Engine]) -> dict[str, Description | TTTDescription]:
+    """What models are, by name."""
+    return {name: loaded.describe() for name, loaded in engines.items()}
+
+
+def about(setup: Setup, described: Description | TTTDescription | None, lang: str) -> str:
+    """The line about a card: what its model runs."""
+    if isinstance(described, TTTDescription):
+        shown = {"kind": KINDS[described.kind], "layers": described.layers, "heads": described.heads}
+        said = text(lang, "compare.ttt.about", **shown, batch=described.mini_batch)
+        linked = setup.card.base and setup.card.base_model == setup.of
+        return f"{said} {text(lang, 'compare.ttt.linked')}" if linked else said
+    plain = setup.card.plain or (setup.fixed and (described is None or not described.blocks))
+    blocks = [] if plain else [st.block_of(setup.form.settings)]
+    return " · ".join(about_loop(blocks, lang))
+
+
 class ComparisonJob(Job):
     """A comparison that was asked for.
 
     Attributes:
+        engines: the models, by name.
         reasons: by place, why a card is refused; the others are compared.
         setups: those.
     """
@@ -52,7 +73,8 @@ class ComparisonJob(Job):
 
     def __init__(self, service: Comparisons, asked: Asked, session: str) -> None:
         super().__init__(service.runs, asked.lang, session, asked.n, asked.ticket)
-        self.service, self.asked, self.model = service, asked, asked.model
+        self.service, self.asked, self.model, self.others = service, asked, asked.model, asked.others
+        self.engines: dict[str, Engine] = {}
         self.reasons: dict[int, str] = {}
         self.setups: list[Setup] = []
 
@@ -64,19 +86,20 @@ class ComparisonJob(Job):
     def prepare(self, loaded: Engine) -> None:
         """Refuse cards by themselves; all of it when none is left, or those that are left are too much together."""
         service, asked = self.service, self.asked
-        setups, tokens = asked.setups(loaded.describe()), service.tokens(asked, loaded)
-        self.reasons = service.refused(setups, loaded, self.lang, tokens)
+        self.engines = service.engines(asked) | {asked.model: loaded}
+        setups, tokens = asked.setups(described(self.engines)), service.tokens(asked, loaded)
+        self.reasons = service.refused(setups, self.engines, asked, tokens)
         self.setups = [setup for setup in setups if setup.place not in self.reasons]
         if not self.setups:
             line, reasons = text(self.lang, "compare.all_refused"), {str(at): said for at, said in self.reasons.items()}
             raise Refused(st.Problem("", line), line=line, reasons=reasons)
-        if (problem := service.too_much(self.setups, loaded, self.lang, tokens)) is not None:
+        if (problem := service.too_much(self.setups, self.engines, self.lang, tokens)) is not None:
             raise Refused(problem)
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Compare."""
         with ended_by(self.start.over.is_set):
-            run = self.service.prepared(self.asked, self.setups, loaded, self.session)
+            run = self.service.prepared(self.asked, self.setups, self.engines, self.session)
         run.refused = self.reasons
         return self.show(run, messages(run, every=self.service.every), self.service.room.profile.seconds_compare)
 
@@ -85,11 +108,12 @@ class Comparisons:
     """The comparisons of a page's visitors: checked, started, watched, stopped.
 
     Args:
-        jobs: what all pages of the server share.
+        jobs: what all pages of the server share; here models of either kind may be named.
     """
 
     def __init__(self, jobs: Jobs, every: float = SEND_EVERY) -> None:
-        self.jobs, self.room, self.every = jobs, jobs.room, every
+        self.room, self.every = either_room(jobs.room), every
+        self.jobs = jobs.among(self.room)
         self.runs: Registry[ComparisonRun] = Registry(jobs.keeper)
 
     # --- running --------------------------------------------------------------------------------------------------
@@ -101,26 +125,42 @@ class Comparisons:
         """
         return self.jobs.carry_out(ComparisonJob(self, Asked.read(payload, self.room.default), session))
 
+    def engines(self, asked: Asked) -> dict[str, Engine]:
+        """The models that are here of those that cards are of, by name."""
+        found = {name: self.room.ready(name) for name in (asked.model, *asked.others)}
+        return {name: loaded for name, loaded in found.items() if loaded is not None}
+
     def refused(
-        self, setups: list[Setup], loaded: Engine, lang: str, tokens: tuple[int, int] = (1, 0)
+        self, setups: list[Setup], engines: Mapping[str, Engine], asked: Asked, tokens: tuple[int, int] = (1, 0)
     ) -> dict[int, str]:
-        """Which cards the loaded model, or the server, refuses, and why.
+        """Which cards their loaded models, or the server, refuse, and why; of a model that is not here, why it cannot be had.
 
         Args:
+            engines: by name, those that are here.
             tokens: of the prompt and the continuation.
         """
-        reasons, chats = {}, loaded.describe().chats
+        reasons: dict[int, str] = {}
         for setup in setups:
-            settings, problems = setup.form.settings, setup.problems(lang)
-            if not problems and not setup.card.plain:
-                problems = st.check_loop(settings, loaded, lang)
-            if not problems and settings.chat and not chats:
-                problems = [st.Problem("chat", text(lang, "refused.chat"))]
-            if not problems and (told := self.too_much([setup], loaded, lang, tokens)):
-                problems = [told]
-            if problems:
-                reasons[setup.place] = problems[0].reason
+            if (problem := self._problem(setup, engines, asked, tokens)) is not None:
+                reasons[setup.place] = problem.reason
         return reasons
+
+    def _problem(
+        self, setup: Setup, engines: Mapping[str, Engine], asked: Asked, tokens: tuple[int, int]
+    ) -> st.Problem | None:
+        """The first that is wrong with a card; None of one whose model is on its way."""
+        lang, settings, loaded = asked.lang, setup.form.settings, engines.get(setup.of)
+        if problems := setup.problems(lang):
+            return problems[0]
+        if loaded is None:
+            now = self.room.status(setup.of)
+            return st.Problem("model", now.reason(lang)) if now.state == "failed" else None
+        main = engines.get(asked.model, loaded)
+        if not setup.card.plain and not setup.fixed and (problems := st.check_loop(settings, loaded, lang)):
+            return problems[0]
+        if settings.chat and not main.describe().chats:
+            return st.Problem("chat", text(lang, "refused.chat"))
+        return self.too_much([setup], engines, lang, tokens)
 
     @staticmethod
     def tokens(asked: Asked, loaded: Engine) -> tuple[int, int]:
@@ -132,19 +172,27 @@ class Comparisons:
             return 1, 0
         return prompt, after
 
-    def too_much(self, setups: list[Setup], loaded: Engine, lang: str, tokens: tuple[int, int]) -> st.Problem | None:
+    def too_much(
+        self, setups: list[Setup], engines: Mapping[str, Engine], lang: str, tokens: tuple[int, int]
+    ) -> st.Problem | None:
         """What of these cards together is more than this server's limits allow."""
-        return bounds.of_comparison(self.costs(setups, loaded), loaded, *tokens, self.room.profile, lang)
+        made = [setup for setup in setups if setup.of in engines]
+        slowest = bounds.Slowest([engines[name] for name in dict.fromkeys(setup.of for setup in made)])
+        return bounds.of_comparison(self.costs(made, engines), slowest, *tokens, self.room.profile, lang)
 
     @staticmethod
-    def costs(setups: list[Setup], loaded: Engine) -> list[bounds.Compared]:
+    def costs(setups: list[Setup], engines: Mapping[str, Engine]) -> list[bounds.Compared]:
         """What of each card decides its cost."""
-        return [
-            bounds.Compared(bounds.shape_of(loaded, None if card.plain else form.settings), form.settings, card.sweep)
-            for _, card, form in setups
-        ]
 
-    def prepared(self, asked: Asked, setups: list[Setup], loaded: Engine, session: str) -> ComparisonRun:
+        def shape(setup: Setup) -> Shape:
+            loaded = engines[setup.of]
+            if setup.fixed:
+                return loaded.describe().shape
+            return bounds.shape_of(loaded, None if setup.card.plain else setup.form.settings)
+
+        return [bounds.Compared(shape(setup), setup.form.settings, setup.card.sweep) for setup in setups]
+
+    def prepared(self, asked: Asked, setups: list[Setup], engines: Mapping[str, Engine], session: str) -> ComparisonRun:
         """The comparison of these cards, not begun yet."""
         from loopviz.lab import TASKS
         from loopviz.lab.experiment import Experiment
@@ -153,24 +201,31 @@ class Comparisons:
 
         task, places = TASKS["compare"], [setup.place for setup in setups]
         sampling = st.stream_fields(setups[0].form.settings)
+        models = tuple("" if setup.of == asked.model else setup.of for setup in setups)
         params = task.params(
             prompt=asked.prompt,
             continuation=asked.continuation,
             names=tuple(asked.names()[place] for place in places),
             loops=tuple(setup.loop for setup in setups),
             sweeps=tuple(setup.card.sweep for setup in setups) if any(setup.card.sweep for setup in setups) else (),
+            models=models if any(models) else (),
             baseline=places.index(asked.baseline) if asked.baseline in places else 0,
             **sampling,
         )
-        subject = subject_of(loaded)
-        links = {setup.place: self._link(setup.form.settings, asked) for setup in setups}
+        beside = {name: engines[name] for name in dict.fromkeys(models) if name}
+        subject = subject_of(engines[asked.model], paths=self.room.local, beside=beside)
+        links = {setup.place: self._link(setup, asked) for setup in setups}
         comparison = Comparison(subject, params)
         experiment = Experiment(task, subject, params)
         return ComparisonRun(comparison, experiment, places, links, session, asked.lang, asked.ticket)
 
-    def _link(self, settings: st.RunSettings, asked: Asked) -> str | None:
-        """The word of the address that opens a configuration in Explore."""
-        return encode(PageState(values=settings, prompt=asked.prompt), local=self.room.local, lang=asked.lang)[0]
+    def _link(self, setup: Setup, asked: Asked) -> str | None:
+        """The word of the address that opens a configuration in Explore; None of a TTT model, which has a page of its own."""
+        if setup.learns:
+            return None
+        return encode(
+            PageState(values=setup.form.settings, prompt=asked.prompt), local=self.room.local, lang=asked.lang
+        )[0]
 
     def forget(self, session: str) -> None:
         """A visitor left: stop what runs or waits for them and keep nothing."""
@@ -184,22 +239,26 @@ class Comparisons:
         `base`: once the model is there, the values that suit it; `looped`: whether they are a loop of its own.
         """
         asked = Asked.read(read(question, contract.Compare, CHECK_LIMIT), self.room.default)
-        loaded = self.room.ready(asked.model)
+        engines = self.engines(asked)
         now = self.room.want(asked.model, asked.lang, linked=asked.linked, look=asked.look)
+        states = {name: self.room.want(name, asked.lang, look=asked.look).state for name in asked.others}
         answer: dict[str, Any] = {
             "kind": "checked",
             "model": {"name": asked.model, "state": now.state, "text": now.tell(asked.lang)},
         }
-        described = None if loaded is None else loaded.describe()
-        answer["base"] = None if described is None else st.defaults() | st.brought(described)
-        answer["looped"] = described is None or bool(described.blocks)
-        setups = asked.setups(described)
-        reasons = {} if loaded is None else self.refused(setups, loaded, asked.lang)
-        costs = {} if loaded is None else self.seconds(asked, setups, reasons, loaded)
+        known = described(engines)
+        own = known.get(asked.model)
+        looped = own if isinstance(own, Description) else None
+        answer["base"] = None if looped is None else st.defaults() | st.brought(looped)
+        answer["looped"] = looped is None or bool(looped.blocks)
+        setups = asked.setups(known)
+        reasons = self.refused(setups, engines, asked)
+        costs = self.seconds(asked, setups, reasons, engines)
         tell = lambda seconds: bounds.about(seconds, asked.lang)  # noqa: E731
         answer["cards"] = [
-            self._checked(setup, reasons.get(setup.place), asked.lang)
+            self._checked(setup, reasons.get(setup.place), known.get(setup.of), asked.lang)
             | {"cost": tell(costs[setup.place]) if setup.place in costs else ""}
+            | {"fixed": setup.fixed, "state": states.get(setup.of, now.state)}
             for setup in setups
         ]
         answer["cost"] = tell(sum(costs.values())) if costs else ""
@@ -210,28 +269,31 @@ class Comparisons:
         return dumps(answer)
 
     def seconds(
-        self, asked: Asked, setups: list[Setup], reasons: Mapping[int, str], loaded: Engine
+        self, asked: Asked, setups: list[Setup], reasons: Mapping[int, str], engines: Mapping[str, Engine]
     ) -> dict[int, float]:
         """About how long each card that is not refused takes here, by place."""
         prompt, after = (math.ceil(n / CHARACTERS_A_TOKEN) for n in asked.lengths)
-        taken = [setup for setup in setups if setup.place not in reasons and not setup.form.errors]
-        works = [card.work(max(1, prompt), card.values["max_new_tokens"], after) for card in self.costs(taken, loaded)]
-        rate = loaded.rate()
-        return {setup.place: work.seconds(rate) for setup, work in zip(taken, works, strict=True)}
+        here = [setup for setup in setups if setup.of in engines and setup.place not in reasons]
+        taken = [setup for setup in here if not setup.form.errors]
+        works = [card.work(max(1, prompt), card.values["max_new_tokens"], after) for card in self.costs(taken, engines)]
+        pairs = zip(taken, works, strict=True)
+        return {setup.place: work.seconds(engines[setup.of].rate()) for setup, work in pairs}
 
     @staticmethod
-    def _checked(setup: Setup, refused: str | None, lang: str) -> dict[str, Any]:
+    def _checked(
+        setup: Setup, refused: str | None, described: Description | TTTDescription | None, lang: str
+    ) -> dict[str, Any]:
         """What a card shows of its settings: a line about them, each control as it stands, and what gave way."""
-        plain, settings, problems = setup.card.plain, setup.form.settings, setup.problems(lang)
+        idle, settings, problems = setup.card.plain or setup.fixed, setup.form.settings, setup.problems(lang)
         own = [control for control in st.CONTROLS if control.group in st.LOOP_GROUPS]
         if refused is None and problems:
             refused = problems[0].reason
         return {
-            "about": " · ".join(about_loop([] if plain else [st.block_of(settings)], lang)),
+            "about": about(setup, described, lang),
             "refused": refused,
-            "values": {} if plain or problems else {c.name: settings[c.name] for c in own},
+            "values": {} if idle or problems else {c.name: settings[c.name] for c in own},
             "gave": setup.form.gave,
-            "controls": {} if plain else {c.name: _face(c, settings, problems, lang) for c in own},
+            "controls": {} if idle else {c.name: _face(c, settings, problems, lang) for c in own},
         }
 
     def opening(self, question: Any) -> str:

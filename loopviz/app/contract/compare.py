@@ -64,6 +64,7 @@ class CompareConfig(ScriptedConfig):
     colours: list[str]
     dashes: list[Literal["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]]
     symbols: list[str]
+    other: str  # the model that a card of another model begins with
     recorded: Union[RecordedCards, None]  # noqa: UP007  # what the comparison that comes along was made of
 
 
@@ -174,6 +175,8 @@ class CheckedCard(TypedDict):
     gave: dict[str, Any]  # what was set and has given way to the model
     controls: dict[str, Face]
     cost: str  # about how long it takes here
+    fixed: bool  # it runs as its model comes: another one than the page's, or one without a loop to set
+    state: ModelState  # of its model
 
 
 class Checked(TypedDict):
@@ -212,6 +215,7 @@ class CardAsked(TypedDict):
     values: dict[str, Any]  # set here
     base: Union[LinkedValues, None]  # noqa: UP007
     sweep: int  # up to how many loops it is measured; 0: once, as it is
+    model: str  # the model it is of, as that comes; "": the page's
 
 
 class Check(TypedDict):

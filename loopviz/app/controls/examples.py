@@ -57,6 +57,7 @@ OFFERS = (
     ),
 )
 OFFERED = {offer.name: offer for offer in OFFERS}
+UNLISTED = ("stories-attention",)  # ours too: it has no loop, and is named where others are held against it
 OWN = Offer("", OFFERED["smollm2-135m-instruct"].examples)  # of a model the visitor names
 
 

@@ -18,6 +18,7 @@ from loopviz.app.sessions.bounds import SIZES, Sizes
 from loopviz.app.sessions.columns import title_of
 from loopviz.app.texts import LANGUAGES
 from loopviz.checks import ABSENT, FieldError, shortened
+from loopviz.engine.engine import TTTDescription
 from loopviz.fields import kind_of, options_of, read_value
 from loopviz.text_file import read_text
 
@@ -89,18 +90,18 @@ def _ends(thing: dataclasses.Field[Any], hint: Any) -> dict[str, float]:
     return {"low": low, "high": high}
 
 
-def usual_loop(described: Description) -> dict[str, Any]:
+def usual_loop(described: Description | TTTDescription) -> dict[str, Any]:
     """The loop fields that a measurement of a model has where nothing is said of them.
 
-    None for a model that is a loop itself. Another is looped as everywhere on the pages: a block in the middle.
+    None for a model that is a loop itself, or a TTT model, which has none. Another is looped as everywhere on the pages: a block in the middle.
     """
-    if described.loop_blocks():
+    if isinstance(described, TTTDescription) or described.loop_blocks():
         return {}
     own = brought_settings(described)
     return {"loop_layers": [own["block_start"], own["block_end"]], "loop_count": own["loop_count"]}
 
 
-def brought(task: Task, filled: Mapping[str, Any], described: Description) -> dict[str, Any]:
+def brought(task: Task, filled: Mapping[str, Any], described: Description | TTTDescription) -> dict[str, Any]:
     """What a visitor filled in, with the model's own loop where they left the task's loop fields as they were."""
     found, usual = dict(filled), usual_loop(described)
     for entry in fields_of(task):

@@ -19,6 +19,7 @@ from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import is_ticket, number
+from loopviz.app.sessions.ttt_models import either_room, learns
 from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
@@ -110,11 +111,12 @@ class Laboratory:
     """The measurements of a page's visitors.
 
     Args:
-        jobs: what all pages of the server share.
+        jobs: what all pages of the server share; here models of either kind may be named.
     """
 
     def __init__(self, jobs: Jobs, every: float = SEND_EVERY) -> None:
-        self.jobs, self.room, self.every = jobs, jobs.room, every
+        self.room, self.every = either_room(jobs.room), every
+        self.jobs = jobs.among(self.room)
         self.runs: Registry[LabRun] = Registry(jobs.keeper, LabRun.forget)
 
     # --- running --------------------------------------------------------------------------------------------------
@@ -136,12 +138,14 @@ class Laboratory:
             ValueError: what is refused, before anything is made of it; TooMuch where a limit of the server's is why.
         """
         from loopviz.lab import TASKS
+        from loopviz.lab.fellows import check_kind
         from loopviz.lab.measure import subject_of
 
         task = task_of(asked)
         if task is None:
             raise ValueError(text(lang, "lab.unknown", names=", ".join(TASKS)))
-        subject = subject_of(loaded)
+        subject = subject_of(loaded, paths=self.room.local)
+        check_kind(task, subject, TASKS.values())
         filled = brought(task, asked.get("values", {}), loaded.describe())
         params = params_of(task, filled, folder, lang, bounds.Sizes.of(self.room.profile))
         bounds.check_measurement(task, subject, params, loaded, self.room.profile, lang)
@@ -172,7 +176,7 @@ class Laboratory:
         lang, task = pick_language(asked.get("lang")), task_of(asked)
         name, problems = st.clean_name(asked.get("model"), lang)
         loaded = None if problems or task is None else self.room.ready(name)
-        if task is None or loaded is None:
+        if task is None or loaded is None or (learns(loaded) and not task.learns):
             unknown = [] if task is None else [{"values": {}, "text": ""} for _ in task.sizes]
             return dumps({"kind": "sizes", "task": str(asked.get("task", "")), "sizes": unknown, "as_set": ""})
         folder = outputs.scratch_folder()
@@ -208,7 +212,7 @@ class Laboratory:
         answer: dict[str, Any] = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
         if loaded is not None:
             described = loaded.describe()
-            answer |= {"loop": usual_loop(described), "context": described.max_position_embeddings}
+            answer |= {"loop": usual_loop(described), "context": described.shape.context}
         return dumps(answer)
 
     def look(self, question: Any) -> str:

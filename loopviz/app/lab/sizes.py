@@ -34,7 +34,7 @@ def sized(
     subject, described = subject_of(loaded), loaded.describe()
 
     def estimated(size: Size | None) -> tuple[Any, str]:
-        values = dict(filled) | (suited(size.values, described.max_position_embeddings) if size is not None else {})
+        values = dict(filled) | (suited(size.values, described.shape.context) if size is not None else {})
         try:
             params = params_of(task, brought(task, _shown(values), described), folder, lang, limits)
             if size is not None and size.seconds is not None:
@@ -50,7 +50,7 @@ def sized(
     found = []
     for size in task.sizes:
         params, told = estimated(size)
-        values = suited(size.values, described.max_position_embeddings)
+        values = suited(size.values, described.shape.context)
         if params is not None:
             values |= {name: getattr(params, name) for name in size.fits}
         found.append({"values": _shown(values), "text": told})

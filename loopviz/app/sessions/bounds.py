@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Timer
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from loopviz.app import controls as st
 from loopviz.app.profile import GIB, LOCAL, MIB, Profile
@@ -86,7 +86,27 @@ def excess(work: Work, rate: Rate | None, profile: Profile) -> Excess | None:
     return _too_long("bounds.seconds", work, rate, profile.estimate_seconds)
 
 
-def _rate(loaded: Engine, work: Work, limit: float | None) -> Rate | None:
+class Rated(Protocol):
+    """What knows how fast it is."""
+
+    def rate(self, *, doubted: bool = False) -> Rate:
+        """How fast it is; measured anew if `doubted`."""
+
+
+class Slowest(NamedTuple):
+    """Several models as one that is as slow as the slowest of them in each: an upper end of what they take together."""
+
+    engines: Sequence[Rated]
+
+    def rate(self, *, doubted: bool = False) -> Rate:
+        """The largest of their times."""
+        from loopviz.engine.work import Rate
+
+        each = [dataclasses.astuple(engine.rate(doubted=doubted)) for engine in self.engines]
+        return Rate(*map(max, zip(*each, strict=True)))
+
+
+def _rate(loaded: Rated, work: Work, limit: float | None) -> Rate | None:
     """The model's rate; measured anew where by the one that is known the work would be refused. None: nobody asks."""
     if limit is None:
         return None
@@ -292,7 +312,7 @@ class Compared(NamedTuple):
 
 def of_comparison(
     cards: Sequence[Compared | tuple[Shape, Mapping[str, Any]]],
-    loaded: Engine,
+    loaded: Rated,
     prompt: int,
     continuation: int,
     profile: Profile,

@@ -9,8 +9,9 @@ What ends it is in its last message, `over`: refusals too, each beside its field
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, ClassVar
 
@@ -67,6 +68,7 @@ class Job:
 
     Attributes:
         model: the name of the model it needs; it may be another one while it waits.
+        others: names of more that it is made with, where they can be had; what cannot it tells itself.
         start: what :class:`Starts` knows of it.
         run: what became of it; None until it is made.
     """
@@ -74,6 +76,7 @@ class Job:
     page: ClassVar[str]  # where from, a key of `PAGES`
     what: ClassVar[str]  # it is called in the log
     model: str
+    others: Sequence[str] = ()
 
     def __init__(self, runs: Registry[Any], lang: str, session: str, n: int | None = None, ticket: str = "") -> None:
         self.runs, self.lang, self.session, self.n, self.ticket = runs, lang, session, n, ticket
@@ -210,6 +213,9 @@ class Jobs:
             if gone():
                 break
             loaded = self.room.get(name, job.lang, gone)
+            yield from self._others(job, gone)
+            if gone():
+                break
             with ended_by(gone):
                 job.prepare(loaded)
             with self.places.join(job.page) as place:
@@ -219,6 +225,21 @@ class Jobs:
                     yield from job.make(loaded, place)
                     return
         yield from job.stopped()
+
+    def _others(self, job: Job, gone: Callable[[], bool]) -> Iterator[str]:
+        """What is said while the other models of a job are loaded; one that cannot be had ends nothing here."""
+        for name in job.others:
+            try:
+                for line in self.waiting(name, job.lang, gone):
+                    yield job.say(job.waits(line))
+            except ModelRefused:
+                continue
+
+    def among(self, room: ModelRoom) -> Jobs:
+        """The same for a page that has other models: all but the room is shared."""
+        twin = copy.copy(self)
+        twin.room = room
+        return twin
 
     def waiting(self, name: str, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[str]:
         """Load a model in a thread of its own; meanwhile, yield each new line about it. ModelRefused at the end.

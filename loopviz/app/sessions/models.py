@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from loopviz.app.controls.examples import OFFERED
+from loopviz.app.controls.examples import OFFERED, UNLISTED
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
 from loopviz.app.profile import LOCAL, Profile
@@ -132,7 +132,7 @@ class ModelRoom:
 
     def offered(self, name: str) -> bool:
         """Whether a model is ours, or the host's own choice: nobody is asked before it is loaded."""
-        return name == self.default or name in OFFERED
+        return name == self.default or name in OFFERED or name in UNLISTED
 
     @property
     def names(self) -> list[str]:
@@ -349,7 +349,7 @@ class ModelRoom:
                 path,
                 self._load_limits(),
                 bounded=not self.offered(name),
-                apart=path not in OFFERED,
+                apart=path not in OFFERED and path not in UNLISTED,
                 allow_paths=local,
                 progress=progress,
                 unwanted=loading.unwanted,

@@ -16,10 +16,10 @@ from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import is_ticket, number
+from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import LineFull, Place, Places
 from loopviz.app.texts import pick_language, text
-from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.run import REST, SEND_EVERY, TTTRun, messages, paced
 from loopviz.checks import FieldError, check_finite, check_whole
 from loopviz.engine.engine import Engine, RulesHeld, TTTEngine, TTTRequest
@@ -104,7 +104,7 @@ class TTT:
         self, jobs: Jobs, room: ModelRoom | None = None, every: float = SEND_EVERY, rest: float = REST
     ) -> None:
         self.room = room or ttt_room(jobs.room)
-        self.jobs, self.every, self.rest = Jobs(self.room, jobs.keeper, jobs.places, jobs.counted), every, rest
+        self.jobs, self.every, self.rest = jobs.among(self.room), every, rest
         self.runs: Registry[TTTRun] = Registry(jobs.keeper)
         self.readings = Places(self.room.profile.runs_at_once, self.room.profile.readings_waiting)
 

@@ -27,7 +27,7 @@ TEXTS: dict[str, dict[str, Any]] = {
         "questions": {
             "convergence": "How much does a loop step still change? The median over the tokens chosen, by loop step.",
             "loops": "How many loop steps did the pass that chose each token take?",
-            "kv": "How many bytes of cache are in use as the text grows?",
+            "kv": "How many bytes of cache are in use as the text grows? Of a TTT model: of its state, which does not grow.",
         },
         "views": {"cosine": "1 − cos(s<sub>r</sub>, s<sub>r−1</sub>)", "kl": "KL(p<sub>r−1</sub> ‖ p<sub>r</sub>), nats",
                   "rel_delta": "‖s<sub>r</sub> − s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖"},
@@ -37,13 +37,15 @@ TEXTS: dict[str, dict[str, Any]] = {
         "token": "new token",
         "steps": "loop steps",
         "bytes": "bytes",
+        "no_loop": "{names}: a TTT model has no loop, so no line here",
+        "state": "{names}: bytes of its state, not of keys and values",
     },
     "zh": {
         "titles": {"convergence": "循环稳定下来了吗？", "loops": "每个词元的循环次数", "kv": "KV 缓存"},
         "questions": {
             "convergence": "每一步循环还改变多少？按循环步，取所选各词元的中位数。",
             "loops": "选出每个词元的那次前向循环了多少步？",
-            "kv": "随着文本变长，缓存占用多少字节？",
+            "kv": "随着文本变长，缓存占用多少字节？TTT 模型则为其状态的字节数，它不随文本增长。",
         },
         "views": {"cosine": "1 − cos(s<sub>r</sub>, s<sub>r−1</sub>)", "kl": "KL(p<sub>r−1</sub> ‖ p<sub>r</sub>)，奈特",
                   "rel_delta": "‖s<sub>r</sub> − s<sub>r−1</sub>‖ / ‖s<sub>r</sub>‖"},
@@ -53,6 +55,8 @@ TEXTS: dict[str, dict[str, Any]] = {
         "token": "新词元",
         "steps": "循环步数",
         "bytes": "字节",
+        "no_loop": "{names}：TTT 模型没有循环，因此这里没有它的曲线",
+        "state": "{names}：为其状态的字节数，而非键值缓存",
     },
 }  # fmt: skip
 
@@ -82,19 +86,37 @@ def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def empty(names: Sequence[str], lang: str, view: str = "cosine", places: Sequence[int] | None = None) -> dict[str, Any]:
+def _note(text: str, learning: Sequence[str]) -> dict[str, Any]:
+    """What a figure says of the TTT models among its configurations, over it; nothing where there are none."""
+    if not learning:
+        return {}
+    said = text.format(names=", ".join(map(escape, learning)))
+    at = {"xref": "paper", "yref": "paper", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}
+    return {"annotations": [{"text": said, "showarrow": False, "font": {"size": 11}, **at}]}
+
+
+def empty(
+    names: Sequence[str],
+    lang: str,
+    view: str = "cosine",
+    places: Sequence[int] | None = None,
+    learning: Sequence[str] = (),
+) -> dict[str, Any]:
     """The figures before the first token: `{"convergence", "loops", "kv"}`, line `i` of each the configuration `i`.
 
     Args:
         view: what the convergence lines show, one of `VIEWS`.
         places: which colour and dash each has; None: their order.
+        learning: the names of those that are TTT models.
     """
     words, places = TEXTS[lang], places or range(len(names))
     pairs = list(zip(names, places, strict=True))
     convergence = _layout(words["step"], words["views"][view], type="log", exponentformat="e", dtick=1)
     convergence["meta"] = {"view": view}
     convergence["xaxis"] |= _WHOLE
-    return {
+    no_loop, state = (_note(words[key], learning) for key in ("no_loop", "state"))
+    margin = {"margin": {"l": 58, "r": 14, "t": 26, "b": 44}} if learning else {}
+    made: dict[str, dict[str, Any]] = {
         "convergence": {"data": [_line(*pair, marks=True) for pair in pairs], "layout": convergence},
         "loops": {
             "data": [_line(*pair, step=True) for pair in pairs],
@@ -105,6 +127,9 @@ def empty(names: Sequence[str], lang: str, view: str = "cosine", places: Sequenc
             "layout": _layout(words["token"], words["bytes"], rangemode="tozero"),
         },
     }
+    for called, note in (("convergence", no_loop), ("loops", no_loop), ("kv", state)):
+        made[called]["layout"] |= note | margin
+    return made
 
 
 def curve(result: Result, view: str) -> list[float | None]:
@@ -124,6 +149,8 @@ def edits(i: int, result: Result, known: int, view: str = "cosine") -> dict[str,
     def grow(values: list[int]) -> list[Op]:
         return [append(["data", i, "x"], places), append(["data", i, "y"], values[known:])]
 
+    if result.learns:
+        return {"kv": grow(result.kv_bytes)}
     return {
         "convergence": [
             put(["data", i, "x"], list(range(1, len(settled) + 1))),
@@ -142,11 +169,13 @@ def figures(
     places: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """The figures of everything known."""
-    made = empty(names, lang, view, places)
+    learning = [name for name, result in zip(names, results, strict=True) if result.learns]
+    made = empty(names, lang, view, places, learning)
     for i, result in enumerate(results):
         steps = curve(result, view)
         tokens = list(range(1, len(result.ids) + 1))
-        made["convergence"]["data"][i] |= {"x": list(range(1, len(steps) + 1)), "y": steps}
-        made["loops"]["data"][i] |= {"x": tokens, "y": list(result.loops)}
+        if not result.learns:
+            made["convergence"]["data"][i] |= {"x": list(range(1, len(steps) + 1)), "y": steps}
+            made["loops"]["data"][i] |= {"x": tokens, "y": list(result.loops)}
         made["kv"]["data"][i] |= {"x": tokens, "y": list(result.kv_bytes)}
     return made

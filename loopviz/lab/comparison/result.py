@@ -26,13 +26,15 @@ class Result:
     """What is known of one configuration so far.
 
     Attributes:
+        learns: whether it is of a TTT model, which has neither loops nor keys and values.
         ids, pieces: the tokens chosen, and the text each adds.
-        loops: loop steps of the pass that chose each token, summed over blocks; 1 for a model without loop.
-        kv_bytes: bytes in use in the cache after that pass.
+        loops: loop steps of the pass that chose each token, summed over blocks; 1 for a model without loop, none for a TTT model.
+        kv_bytes: bytes in use in the cache after that pass; of a TTT model those of its state.
         curves: per quantity (`QUANTITIES`) and loop step of the first block, the values of all those passes.
         differs: per token, whether it is not part of what its text has in common with the baseline's; `None`: not known.
     """
 
+    learns: bool = False
     ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     loops: list[int] = field(default_factory=list)
@@ -53,7 +55,8 @@ class Result:
         """Add the pass that chose one token."""
         self.ids.append(frame["next_id"])
         self.pieces.append(frame["next_text"])
-        self.loops.append(sum(block["n_steps"] for block in frame["blocks"]) or 1)
+        if not self.learns:
+            self.loops.append(sum(block["n_steps"] for block in frame["blocks"]) or 1)
         self.reasons.update(block["stop_reason"] for block in frame["blocks"])
         self.kv_bytes.append(frame["kv"]["bytes_used"])
         self.held, self.finish = frame["index"] + 1, frame["finish"]
@@ -84,14 +87,17 @@ class Result:
             "setup": setup.name,
             "swept": setup.swept,
             "baseline": baseline,
-            "loops_mean": sum(self.loops) / n if n else None,
+            "loops_mean": sum(self.loops) / n if self.loops else None,
             "loops_max": max(self.loops, default=None),
-            "stops": ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common()) or "plain",
+            "stops": ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
+            or ("ttt" if self.learns else "plain"),
             "new_tokens": n,
             "finish": self.finish or "stopped",
             "tokens_per_second": 1000 / self.ms if self.ms else None,
             "ms_per_token": self.ms,
-            "kv_bytes_per_token": self.kv_bytes[-1] / self.held if self.held else None,
+            "kv_bytes_per_token": self.kv_bytes[-1] / self.held if self.held and not self.learns else None,
+            "memory": "state" if self.learns else "kv",
+            "memory_bytes": self.kv_bytes[-1] if self.kv_bytes else None,
             "perplexity": self.perplexity,
             "fidelity_mean": statistics.fmean(self.fidelity) if self.fidelity else None,
             "fidelity_worst": max(self.fidelity, default=None),

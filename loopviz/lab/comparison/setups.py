@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from loopviz.checks import FieldError
 from loopviz.engine.work import Shape
+from loopviz.lab.fellows import learns
 from loopviz.lab.reading.full_pass import fixed
 
 if TYPE_CHECKING:
     from loopviz.lab.task import Subject
-    from loopviz.model import LoopLlamaForCausalLM
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,17 @@ class Setup:
         name: that one's.
         loop: its loop fields; None: without a loop.
         swept: how many loops it runs, of a sweep; None: as `loop` says.
+        model: the name of its model; "": the one that is measured.
     """
 
     of: int
     name: str
     loop: dict[str, Any] | None
     swept: int | None = None
+    model: str = ""
 
-    def view(self, subject: Subject) -> LoopLlamaForCausalLM:
-        """The model so configured. A sweep keeps no more notes of a token than it runs loops, where none that is left out is read.
+    def view(self, subject: Subject) -> Any:
+        """The model so configured, of the subject that :attr:`model` names. A sweep keeps no more notes of a token than it runs loops, where none that is left out is read.
 
         Raises:
             ValueError: a field that the model refuses.
@@ -39,6 +42,8 @@ class Setup:
         view = subject.view(self.loop)
         if self.swept is None:
             return view
+        if learns(subject):
+            raise FieldError("sweeps", self.swept, "ttt_no_loop", what="sweeps")
         config = view.config
         # read in turn (serial), slots beyond the last loop would be copies that nobody reads
         if config.kv_cache_mode == "virtual_layers" and config.virtual_attention_mode == "serial":
@@ -55,16 +60,20 @@ def counts_to(most: int) -> list[int]:
     return sorted(found)
 
 
-def setups_of(names: Sequence[str], loops: Sequence[dict[str, Any] | None], sweeps: Sequence[int]) -> list[Setup]:
+def setups_of(
+    names: Sequence[str], loops: Sequence[dict[str, Any] | None], sweeps: Sequence[int], models: Sequence[str] = ()
+) -> list[Setup]:
     """Every configuration, those that are swept at each number of loops.
 
     Args:
         sweeps: of each configuration up to how many loops it is swept, 0: not; what is missing is 0.
+        models: of each configuration the name of its model, "": the one that is measured; what is missing is "".
     """
     found: list[Setup] = []
     for i, (name, loop) in enumerate(zip(names, loops, strict=True)):
         most = sweeps[i] if i < len(sweeps) else 0
-        found += [Setup(i, name, loop, count) for count in counts_to(most)] if most else [Setup(i, name, loop)]
+        model = models[i] if i < len(models) else ""
+        found += [Setup(i, name, loop, count, model) for count in (counts_to(most) if most else [None])]
     return found
 
 

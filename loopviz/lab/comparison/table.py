@@ -63,6 +63,18 @@ COLUMNS: tuple[Column, ...] = (
         "每词元 KV 缓存：结束时缓存占用的字节数除以其中的词元数",
     ),
     column(
+        "memory",
+        "",
+        "kind of memory: kv, keys and values that grow with the text; state, a TTT model's weights, which learn and do not grow",
+        "记忆种类：kv 为随文本增长的键值，state 为 TTT 模型边读边学、不增长的权重",
+    ),
+    column(
+        "memory_bytes",
+        "bytes",
+        "memory at the end: bytes in use after its last pass, of keys and values or of a TTT model's state",
+        "结束时的记忆：最后一次前向之后占用的字节数，为键值，或 TTT 模型的状态",
+    ),
+    column(
         "perplexity",
         "",
         "perplexity of the continuation: exp of its mean loss, read token by token through the cache after the prompt",
@@ -103,6 +115,7 @@ BETTER: dict[str, str] = {
     "tokens_per_second": "high",
     "ms_per_token": "low",
     "kv_bytes_per_token": "low",
+    "memory_bytes": "low",
     "perplexity": "low",
     "fidelity_mean": "low",
     "fidelity_worst": "low",
@@ -113,11 +126,22 @@ AXES = tuple(column.name for column in COLUMNS if column.name in BETTER)
 # What the page shows together, each with the configuration's name: the verdict first.
 GROUPS: dict[str, tuple[str, ...]] = {
     "buys": ("perplexity", "agreement", "fidelity_mean", "fidelity_worst", "worst_token", "same_until"),
-    "costs": ("loops_mean", "ms_per_token", "kv_bytes_per_token", "tokens_per_second", "loops_max"),
+    "costs": (
+        "loops_mean",
+        "ms_per_token",
+        "kv_bytes_per_token",
+        "memory",
+        "memory_bytes",
+        "tokens_per_second",
+        "loops_max",
+    ),
     "ran": ("baseline", "swept", "new_tokens", "finish", "stops"),
 }
 # In sight until all are asked for, three of each of the first two groups.
 FIRST_SHOWN = ("setup", "kv_bytes_per_token", "ms_per_token", "loops_mean", "perplexity", "agreement", "fidelity_mean")
+LEARNING_SHOWN = tuple(
+    shown for name in FIRST_SHOWN for shown in (("memory", "memory_bytes") if name == "kv_bytes_per_token" else (name,))
+)  # where a TTT model is among them
 # What differs by no more than this, absolutely or as a share of the better value, does not differ: a time by what else the
 # machine does, a divergence by the rounding of float32.
 NOISE: dict[str, tuple[float, float]] = {
@@ -128,6 +152,10 @@ NOISE: dict[str, tuple[float, float]] = {
     "fidelity_worst": (1e-5, 1e-3),
 }
 FIRST_AXES = ("kv_bytes_per_token", "perplexity")  # the two between which looping has something to win
+MEMORY_AXES = (
+    "memory_bytes",
+    "perplexity",
+)  # the same where a TTT model is among them: its state does not grow with tokens
 WORDLESS_AXES = ("ms_per_token", "agreement")  # without a continuation there is no perplexity
 LABELS = ("top center", "bottom center", "middle left", "middle right")
 EDGE = 0.1  # of the plot's width: a name centred on a point nearer to its end may not fit
@@ -169,6 +197,18 @@ _SAID: dict[str, dict[str, str]] = {
         "loops": "循环 %{customdata} 次",
     },
 }
+
+
+def first_axes(scored: bool, learning: bool) -> tuple[str, str]:
+    """What the plot opens with.
+
+    Args:
+        scored: whether there is a perplexity, or may be.
+        learning: whether a TTT model is among the configurations.
+    """
+    if not scored:
+        return WORDLESS_AXES
+    return MEMORY_AXES if learning else FIRST_AXES
 
 
 def heading(name: str, lang: str) -> str:
@@ -328,10 +368,11 @@ def _note(text: str, y: float) -> dict[str, Any]:
 
 
 def plot(table: pd.DataFrame, lang: str) -> go.Figure:
-    """The task's own plot: KV cache a token against perplexity; without a continuation, time against agreement."""
+    """The task's own plot: KV cache a token (memory, where a TTT model is among them) against perplexity; without a continuation, time against agreement."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     scored = any(row["perplexity"] is not None for row in rows)
     names = list(dict.fromkeys(row["setup"] for row in rows))
     places = [names.index(row["setup"]) for row in rows]  # rows of a sweep are one curve
-    figure = go.Figure(pareto(rows, *(FIRST_AXES if scored else WORDLESS_AXES), lang, places))
+    learning = any(row["memory"] == "state" for row in rows)
+    figure = go.Figure(pareto(rows, *first_axes(scored, learning), lang, places))
     return figure.update_layout(template=theme.template())

@@ -189,7 +189,7 @@ def _tied(rows: Sequence[Row], share: str, lang: str) -> str:
 
 def _is_plain(row: Row) -> bool:
     """Whether a row's model has no loop."""
-    return bool(row.get("stops") == "plain")
+    return row.get("stops") in ("plain", "ttt")
 
 
 def _perplexity(row: Row) -> float:

@@ -23,22 +23,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from loopviz.checks import ABSENT, FieldError, inside
-from loopviz.engine import StreamSettings, limits, stream
+from loopviz.engine import StreamSettings, limits
 from loopviz.engine.pieces import decode, encode, encode_prompt
-from loopviz.engine.stream import context_length
 from loopviz.engine.work import NOTHING, Shape, Work, decoding, head, one_pass
 from loopviz.engine.work import run as runs
 from loopviz.lab.comparison.result import Result, Scores
 from loopviz.lab.comparison.setups import Setup, setups_of
+from loopviz.lab.comparison.sides import Side, context_of, side_of
 from loopviz.lab.comparison.table import COLUMNS, WORDS, plot
 from loopviz.lab.comparison.verdict import verdict
+from loopviz.lab.fellows import fellow, learns, shape_beside
 from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, param, register, titled
-from loopviz.model import LoopCache
 from loopviz.model.interrupt import until
 from loopviz.trace import metrics
 
 if TYPE_CHECKING:
-    from loopviz.model import LoopLlamaForCausalLM
     from loopviz.trace import Frame
 
 NAME, ORDER = "compare", 40
@@ -84,6 +83,13 @@ class CompareParams:
         "每个配置：从 1、2、3、4、6、8 起测到多少次循环；0 或留空：按原样只测一次。",
         low=0,
         high=MOST_LOOPS,
+        most=MOST,
+    )
+    models: tuple[str, ...] = param(
+        (),
+        "For each configuration: the model it is of, looped or TTT, with the same tokenizer; empty or nothing: the one that is measured.",
+        "每个配置所用的模型（循环模型或 TTT 模型，分词器须相同）；留空表示被测量的模型。",
+        kind="models",
         most=MOST,
     )
     baseline: int = param(
@@ -140,6 +146,8 @@ class CompareParams:
             raise FieldError("names", self.names, "two_names_same")
         if len(self.sweeps) > len(self.loops):
             raise FieldError("sweeps", self.sweeps, "sweeps_at_most", n=len(self.loops))
+        if len(self.models) > len(self.loops):
+            raise FieldError("models", self.models, "models_at_most", n=len(self.loops))
         for most, loop in zip(self.sweeps, self.loops, strict=False):
             if most and loop is None:
                 raise FieldError("sweeps", self.sweeps, "sweep_of_plain")
@@ -149,7 +157,7 @@ class CompareParams:
 
     def setups(self) -> list[Setup]:
         """What is measured, a row each."""
-        return setups_of(self.names, self.loops, self.sweeps)
+        return setups_of(self.names, self.loops, self.sweeps, self.models)
 
     def settings(self, **changes: Any) -> StreamSettings:
         """How tokens are chosen, with `changes`; ValueError names the field that is refused."""
@@ -211,16 +219,31 @@ class Comparison:
         self.lock = threading.RLock()
         self.setups = params.setups()
         self.stops = [threading.Event() for _ in self.setups]
-        self.results = [Result() for _ in self.setups]
-        model, tokenizer = subject.model, subject.tokenizer
-        context = context_length(model)
+        self.results = [Result(learns=learns(self._here(setup))) for setup in self.setups]
+        tokenizer, context = subject.tokenizer, context_of(subject)
         self.prompt = encode_prompt(tokenizer, params.prompt, chat=params.chat, context=context)
         after = encode(tokenizer, params.continuation, add_special_tokens=False) if params.continuation else []
         self.continuation: list[int] = after
+        self._check_context(context)
+        self.greedy: list[int] | None = None  # the baseline's greedy tokens
+
+    def _here(self, setup: Setup) -> Subject:
+        """The model of a setup as far as it is here; one that is not is loaded when its turn comes."""
+        return self.subject.beside.get(setup.model, self.subject)
+
+    def _check_context(self, context: int) -> None:
+        """Refuse a continuation that reaches past so many tokens; ValueError."""
         if len(self.prompt) + len(self.continuation) > context:
             sizes = {"n": f"{len(self.continuation):,}", "prompt": f"{len(self.prompt):,}", "context": f"{context:,}"}
             raise FieldError("continuation", ABSENT, "continuation_over_context", **sizes)
-        self.greedy: list[int] | None = None  # the baseline's greedy tokens
+
+    def _side(self, i: int) -> Side:
+        """The model of a setup, so configured; ValueError for what cannot be had."""
+        setup = self.setups[i]
+        subject = fellow(self.subject, setup.model, "models")
+        self._check_context(context_of(subject))
+        self.results[i].learns = learns(subject)
+        return side_of(setup.view(subject), self.subject.tokenizer)
 
     @property
     def model_name(self) -> str:
@@ -245,11 +268,11 @@ class Comparison:
                 continue
             yield Event(i, "begin")
             try:
-                view = self.setups[i].view(self.subject)
+                side = self._side(i)
             except ValueError as error:
                 yield Event(i, "refused", error=error)
                 continue
-            yield from self._measure(i, view)
+            yield from self._measure(i, side)
             self._compare_texts(i)
             yield Event(i, "row", row=self.results[i].row(self.setups[i], i == self.baseline))
 
@@ -258,41 +281,41 @@ class Comparison:
         if baseline:
             self.results[i].against(baseline)
 
-    def _measure(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+    def _measure(self, i: int, side: Side) -> Iterator[Event]:
         for part in (self._text, self._timing, self._greedy, self._scores):
             if self.stops[i].is_set():
                 return
-            yield from part(i, view)
+            yield from part(i, side)
 
-    def _frames(self, i: int, view: LoopLlamaForCausalLM, settings: StreamSettings) -> Iterator[Frame]:
+    def _frames(self, i: int, side: Side, settings: StreamSettings) -> Iterator[Frame]:
         """The passes that choose tokens."""
-        for frame in stream(view, self.subject.tokenizer, self.params.prompt, settings, self.stops[i]):
+        for frame in side.frames(self.params.prompt, self.prompt, settings, self.stops[i]):
             if frame["index"] >= len(self.prompt) - 1:
                 yield frame
 
-    def _text(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+    def _text(self, i: int, side: Side) -> Iterator[Event]:
         """The configuration's own text, recorded."""
         result, total = self.results[i], self.params.max_new_tokens
         yield Event(i, "stage", "text", 0, total)
-        for frame in self._frames(i, view, self.params.settings()):
+        for frame in self._frames(i, side, self.params.settings()):
             with self.lock:
                 result.take(frame)
             yield Event(i, "token", "text", len(result.ids), total)
 
-    def _timing(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+    def _timing(self, i: int, side: Side) -> Iterator[Event]:
         """The first tokens again, with nothing recorded: the median of the passes of one token."""
-        total = min(TIMED, len(self.results[i].ids))
+        chosen = self.results[i].ids[:TIMED]
         spent: list[float] = []
-        yield Event(i, "stage", "timing", 0, total)
-        settings = self.params.settings(record="off", max_new_tokens=max(1, total))
-        for done, frame in enumerate(self._frames(i, view, settings), 1):
-            if frame["pass_tokens"] == 1 and frame["pass_ms"] is not None:
-                spent.append(frame["pass_ms"])
-            yield Event(i, "stage", "timing", done, total)
+        yield Event(i, "stage", "timing", 0, len(chosen))
+        passes = side.timed(self.params.prompt, self.prompt, chosen, self.params.settings(), self.stops[i])
+        for done, ms in enumerate(passes, 1):
+            if ms is not None:
+                spent.append(ms)
+            yield Event(i, "stage", "timing", done, len(chosen))
         if len(spent) >= TIMED_LEAST:
             self.results[i].ms = statistics.median(spent)
 
-    def _greedy(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+    def _greedy(self, i: int, side: Side) -> Iterator[Event]:
         """The baseline's greedy tokens, unless they are its text's."""
         if i != self.baseline:
             return
@@ -301,19 +324,19 @@ class Comparison:
             return
         total, found = self.params.max_new_tokens, []
         settings = self.params.settings(record="off", do_sample=False, repetition_penalty=1.0)
-        for frame in self._frames(i, view, settings):
+        for frame in self._frames(i, side, settings):
             found.append(frame["next_id"])
             yield Event(i, "stage", "greedy", len(found), total)
         if not self.stops[i].is_set():
             self.greedy = found
 
-    def _scores(self, i: int, view: LoopLlamaForCausalLM) -> Iterator[Event]:
+    def _scores(self, i: int, side: Side) -> Iterator[Event]:
         """Perplexity, fidelity and agreement, teacher-forced through the cache."""
         texts = {"continuation": self.continuation, "greedy": self.greedy or []}
         texts = {name: ids for name, ids in texts.items() if ids}
         if not texts:
             return
-        scored = yield from until(self.stops[i], self._forced(i, view, list(texts.values())))
+        scored = yield from until(self.stops[i], self._forced(i, side, list(texts.values())))
         if scored is None:  # stopped
             return
         result, by_name = self.results[i], dict(zip(texts, scored, strict=True))
@@ -327,37 +350,32 @@ class Comparison:
         if "greedy" in by_name:
             result.agreement = statistics.fmean(by_name["greedy"].chosen)
 
-    def _forced(
-        self, i: int, view: LoopLlamaForCausalLM, texts: list[list[int]]
-    ) -> Generator[Event, None, list[Scores]]:
+    def _forced(self, i: int, side: Side, texts: list[list[int]]) -> Generator[Event, None, list[Scores]]:
         """Read the texts after the prompt, all in one batch: the prompt in one pass, as a run does, then token by token.
 
         Returns (`yield from`) a Scores for each text.
         """
-        start, longest = len(self.prompt), max(map(len, texts))
-        full = [self._full(view, ids) for ids in texts]
+        start, longest, head = len(self.prompt), max(map(len, texts)), side.view.lm_head
+        full = [self._full(side, ids) for ids in texts]
         # a row that has ended goes on with its last token: what comes later changes nothing before it
         rows = [self.prompt + ids + ids[-1:] * (longest - len(ids)) for ids in texts]
-        tokens = torch.tensor(rows, device=view.device)  # [B, T]
-        scores = [Scores() for _ in texts]
-        cache = LoopCache(view.config)
+        tokens = torch.tensor(rows, device=side.view.device)  # [B, T]
+        scores, memory = [Scores() for _ in texts], side.memory()
         for n in range(longest):
             yield Event(i, "stage", "scoring", n, longest)
             new = tokens[:, :start] if n == 0 else tokens[:, start + n - 1 : start + n]
             with torch.inference_mode():
-                states = view.model(input_ids=new, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
-                cached = metrics.log_probs(view.lm_head(states))  # [B, vocab]
+                cached = metrics.log_probs(head(side.states(new, memory)[:, -1]))  # [B, vocab]
                 for b, ids in enumerate(texts):
                     if n < len(ids):
-                        scores[b].add(metrics.log_probs(view.lm_head(full[b][n])), cached[b], ids[n])
+                        scores[b].add(metrics.log_probs(head(full[b][n])), cached[b], ids[n])
         return scores
 
-    def _full(self, view: LoopLlamaForCausalLM, ids: list[int]) -> torch.Tensor:
+    def _full(self, side: Side, ids: list[int]) -> torch.Tensor:
         """The states that predict each scored token, before the head, from one full pass: [N, H]."""
         with torch.inference_mode():
-            tokens = torch.tensor([self.prompt + ids], device=view.device)  # [1, T]
-            states = view.model(input_ids=tokens, use_cache=False).last_hidden_state[0]  # [T, H]
-            return states[len(self.prompt) - 1 : -1]
+            tokens = torch.tensor([self.prompt + ids], device=side.view.device)  # [1, T]
+            return side.states(tokens, None)[0][len(self.prompt) - 1 : -1]
 
 
 def work_of(shape: Shape, prompt: int, new: int, continuation: int, *, greedy: bool) -> Work:
@@ -380,7 +398,10 @@ def work_of(shape: Shape, prompt: int, new: int, continuation: int, *, greedy: b
 def _work(subject: Subject, params: CompareParams) -> Work:
     """The configurations, one after the other."""
     prompt, after = (subject.tokens_in(text) for text in (params.prompt, params.continuation))
-    shapes = [subject.shape(setup.view(subject)) for setup in params.setups()]
+    shapes = [
+        shape_beside(subject, setup.model) if setup.model else subject.shape(setup.view(subject))
+        for setup in params.setups()
+    ]
     each = (work_of(shape, prompt, params.max_new_tokens, after, greedy=params.greedy) for shape in shapes)
     return sum(each, NOTHING)
 
@@ -417,5 +438,6 @@ TASK = register(
         first={"max_new_tokens": 24},
         fits=("max_new_tokens",),
         asks=("prompt", "continuation"),
+        learns=True,
     )
 )

@@ -41,7 +41,7 @@ class ContextParams:
     file: str = param(
         "", "UTF-8 text file to measure on, instead of a text.", "用于测量的 UTF-8 文本文件（代替文本）。", kind="file"
     )
-    limit_tokens: int = param(16_384, "Tokens read at most.", "最多读入的词元数。", low=2, high=MOST_TOKENS)
+    tokens: int = param(16_384, "Tokens read at most.", "最多读入的词元数。", low=2, high=MOST_TOKENS)
     lengths: tuple[int, ...] = param(
         (256, 512, 1024),
         "Context lengths, in tokens, ascending; one that the text is too short for is left out.",
@@ -60,7 +60,7 @@ class ContextParams:
 
     def __post_init__(self) -> None:
         check_text(self.text, self.file)
-        check_whole("limit_tokens", self.limit_tokens, 2)
+        check_whole("tokens", self.tokens, 2)
         check_counts("lengths", self.lengths)
         if len(set(self.beside)) < len(self.beside):
             raise FieldError("beside", self.beside, "two_names_same")
@@ -75,7 +75,7 @@ class ContextParams:
         Raises:
             FieldError: too few for one window of any length.
         """
-        found = np.asarray(encode(subject.tokenizer, self.read(), self.limit_tokens + 1))
+        found = np.asarray(encode(subject.tokenizer, self.read(), self.tokens + 1))
         if len(found) <= self.lengths[0]:
             raise FieldError("lengths", self.lengths, "lengths_over_text", n=f"{len(found):,}")
         return found
@@ -95,7 +95,7 @@ def _cells(subject: Subject, params: ContextParams) -> int:
 
 
 def _work(subject: Subject, params: ContextParams) -> Work:
-    tokens, found = min(params.limit_tokens, subject.tokens_in(params.read())), NOTHING
+    tokens, found = min(params.tokens, subject.tokens_in(params.read())), NOTHING
     for name in params.names(subject):
         shape = shape_beside(subject, name)
         for length in params.fitting(tokens + 1) or [params.lengths[0]]:
@@ -299,8 +299,8 @@ register(
         titled(TITLE, WORDS),
         plot,
         summary=summary,
-        first={"limit_tokens": 4096, "lengths": (256, 512, 1024), "beside": BESIDE},
-        fits=("limit_tokens",),
+        first={"tokens": 4096, "lengths": (256, 512, 1024), "beside": BESIDE},
+        fits=(),  # fewer tokens would leave out the long contexts, which are what it is about
         work=_work,
         headline=headline,
         asks=("lengths", "beside"),

@@ -5,7 +5,6 @@ A named model is looked for in `STEPS`, in that order; the first that has it win
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -20,7 +19,7 @@ import huggingface_hub
 
 from loopviz import hub_download
 from loopviz.hub_download import HubError, Wanted
-from loopviz.paths import ASSETS
+from loopviz.paths import MODELS
 from loopviz.worker import WorkerEnded
 
 from .errors import CheckpointError
@@ -93,26 +92,7 @@ APART = (
 """What comes along to be looked at elsewhere than where loops are: found by name, and not offered among the looped ones."""
 KNOWN = {model.name: model for model in (*BUNDLED, SMOLLM2)}
 NAMED = {**KNOWN, **{model.name: model for model in APART}}
-BUNDLED_FOLDER = ASSETS / "models"
-
-
-def model_type_of(name: str, *, allow_paths: bool = True) -> str | None:
-    """The `model_type` that a checkpoint's config.json says: of one that comes along, or of a folder of this machine.
-
-    None where no config.json can be read, which who loads it then says; nothing is fetched for it.
-
-    Args:
-        allow_paths: False looks at no folder but those that come along (for names that strangers type).
-    """
-    folders = [BUNDLED_FOLDER / name] if name in NAMED else []
-    for folder in [*folders, *([Path(name).expanduser()] if allow_paths else [])]:
-        try:
-            said = json.loads((folder / "config.json").read_text("utf-8"))
-        except (OSError, ValueError, RuntimeError):  # RuntimeError: ~ of nobody
-            continue
-        kind = said.get("model_type") if isinstance(said, dict) else None
-        return kind if isinstance(kind, str) else None
-    return None
+BUNDLED_FOLDER = MODELS
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.server.metrics import HEALTH, METRICS, TOKEN, routes
 from loopviz.app.sessions.models import ModelRoom
-from loopviz.app.ttt.models import ttt_room
+from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.ttt.service import TTT
 from loopviz.version import version
 from tests.engine import tiny_ttt

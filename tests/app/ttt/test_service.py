@@ -20,8 +20,8 @@ from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.texts import LANGUAGES, text
-from loopviz.app.ttt.models import ttt_room
 from loopviz.app.ttt.page import data
 from loopviz.app.ttt.run import TTTRun, messages, paced
 from loopviz.app.ttt.service import TTT, other_changes

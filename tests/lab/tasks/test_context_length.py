@@ -48,7 +48,7 @@ def direct(model: Any, ids: list[int], length: int) -> list[list[float]]:
 @pytest.mark.parametrize("loop", [{}, {"loop_layers": (1, 2), "loop_count": 3}])
 def test_every_stretch_and_context_is_the_mean_of_direct_passes(loop: dict[str, Any]) -> None:
     main = beside(**loop)
-    params = ContextParams(text=TEXT, limit_tokens=90, lengths=(20, 40), beside=("tiny-ttt", "plain", "tiny"))
+    params = ContextParams(text=TEXT, tokens=90, lengths=(20, 40), beside=("tiny-ttt", "plain", "tiny"))
     rows = Experiment(TASK, main, params).run().rows
     ids = main.tokenizer(TEXT)["input_ids"][:91]
     spans = {20: [(0, 15), (16, 19)], 40: [(0, 15), (16, 31), (32, 39)]}
