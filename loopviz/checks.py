@@ -27,6 +27,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "whole_in": "must be a whole number from {low} to {high}",
         "finite": "must be a finite number",
         "finite_nats": "must be a finite number >= 0 nats",
+        "finite_from_zero": "must be a finite number >= 0",
+        "finite_above_zero": "must be a finite number > 0",
         "finite_not_negative": "must be a finite number >= 0",
         "finite_positive": "must be a finite number > 0",
         "heads_divide": "must divide hidden_size={width} without a rest; choose another number of heads or another width",
@@ -76,9 +78,16 @@ RULES: Mapping[str, str] = MappingProxyType(
         "max_under_floor": "must be >= min_loop_count={floor} under dynamic_stop; raise max_loop_count or lower "
         "min_loop_count",
         "slots_over_floor": "must be <= min_loop_count={floor} under dynamic_stop, so that every slot is written in "
-        "every pass; lower virtual_layer_count or raise min_loop_count",
+        "every pass; lower virtual_layer_count or raise min_loop_count; or have the slots that were not reached filled with the "
+        "latest K/V, with unreached_slots='latest'",
         "no_weights": "block {block} has no weights for it. They are created when a model is built or loaded with this "
         "setting (and then need training); a live model cannot grow them",
+        "weighted_before_layers": "layers follow block {block}, and weights can be put on what is read out alone; let the block end "
+        "with the last layer, or set exit_selection='gate'",
+        "criterion_of_last_block": "reads what the model would say, which block {block} cannot know before the blocks after it have "
+        "run; choose another criterion for it",
+        "gate_nan": "the exit gate of block {block} gives what is no number (NaN); its weights or the states before it are broken: "
+        "take another checkpoint, or read out the last loop, with exit_selection='last'",
         "model_name": "the name is empty or longer than {limit} characters",
         "half_text": "half a character is no text: {said}",
         "prompt_blank": "the prompt is empty; type a few words",

@@ -21,15 +21,39 @@ Strategy = Literal["fixed_count", "dynamic_stop"]
 KVMode = Literal["virtual_layers", "merge_strategy"]
 AttentionMode = Literal["parallel", "serial"]
 Injection = Literal["none", "add", "linear"]
+FinalNorm = Literal["none", "every_step", "last_step"]
+Init = Literal["entry", "zeros", "random"]
+ExitSelection = Literal["last", "gate", "gate_weighted"]
+UnreachedSlots = Literal["refuse", "latest"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 KV_MODES: tuple[str, ...] = get_args(KVMode)
 ATTENTION_MODES: tuple[str, ...] = get_args(AttentionMode)
 INJECTIONS: tuple[str, ...] = get_args(Injection)
+FINAL_NORMS: tuple[str, ...] = get_args(FinalNorm)
+INITS: tuple[str, ...] = get_args(Init)
+EXIT_SELECTIONS: tuple[str, ...] = get_args(ExitSelection)
+UNREACHED_SLOTS: tuple[str, ...] = get_args(UnreachedSlots)
 NO_CHOOSER = "none"  # every layer of the block runs in every step
 
 # Far ends: a cache and a recorder keep account of every slot and step, before any of them is computed.
 MOST_STEPS = 65_536
 MOST_SLOTS = 4_096
+LARGEST_SEED = 2**31 - 1
+
+# Of a model's layers, not of its loop: they decide which weights there are, so a live model cannot change them.
+NORM_PLACEMENTS = ("pre", "pre_branch", "pre_stream", "branch")
+QK_NORMS = ("none", "full", "head")
+MODEL_FIELDS: Mapping[str, Any] = {"norm_placement": "pre", "embedding_scale": 1.0, "qk_norm": "none"}  # name: default
+
+# Stop rules as Huginn's authors published them, beside ours; each has a threshold of its own, which 0 stands for.
+PUBLISHED_CRITERIA: Mapping[str, float] = {
+    "huginn_latent_diff": 0.03,
+    "huginn_cosine": 1e-3,
+    "huginn_kl": 1e-3,
+    "huginn_minp_kl": 1e-5,
+    "huginn_entropy_diff": 1e-3,
+    "huginn_argmax_stability": 5,
+}
 
 UNSAID: Any = object()  # what a row leaves to another of its entries
 
@@ -147,6 +171,9 @@ _DYNAMIC = Needs("loop_strategy", "dynamic_only", among=("dynamic_stop",))
 _VIRTUAL = Needs("kv_cache_mode", "virtual_only", among=("virtual_layers",))
 _MERGING = Needs("kv_cache_mode", "merge_only", among=("merge_strategy",))
 _WEIGHTED = Needs("merge_strategy", "ema_only", without=("average", "last", "first"))  # of others nothing is known
+_PUBLISHED = Needs("convergence_criterion", "published_only", among=tuple(PUBLISHED_CRITERIA))
+_RANDOM = Needs("loop_init", "random_only", among=("random",))
+_GATED = Needs("exit_selection", "gate_only", among=("gate",))
 _CHOSEN = Needs("layer_chooser", "chooser_only", without=(NO_CHOOSER,))
 _UNDER_DYNAMIC = "without --loop-strategy dynamic_stop"
 
@@ -197,7 +224,7 @@ class LoopSettings:
         "either",
         "what dynamic_stop looks at",
         Dial("loop"),
-        choices=("either", "both", "cosine", "kl"),
+        choices=("either", "both", "cosine", "kl", *PUBLISHED_CRITERIA),
         registered={},
         needs=(_DYNAMIC,),
         idle=_UNDER_DYNAMIC,
@@ -212,7 +239,7 @@ class LoopSettings:
         low=0,
         high=1,
         open="(",
-        needs=(_DYNAMIC, Needs("convergence_criterion", "cosine_only", without=("kl",))),
+        needs=(_DYNAMIC, Needs("convergence_criterion", "cosine_only", without=("kl", *PUBLISHED_CRITERIA))),
         idle=f"{_UNDER_DYNAMIC} and a criterion that looks at the cosine",
     )
     kl_threshold: float = _row(
@@ -223,7 +250,7 @@ class LoopSettings:
         Dial("loop", -6.0, 1.0, 0.1, default=-2.0, scale="log"),
         low=0,
         rule="finite_nats",
-        needs=(_DYNAMIC, Needs("convergence_criterion", "kl_only", without=("cosine",))),
+        needs=(_DYNAMIC, Needs("convergence_criterion", "kl_only", without=("cosine", *PUBLISHED_CRITERIA))),
         idle=f"{_UNDER_DYNAMIC} and a criterion that looks at KL",
     )
     kv_mode: str = _row(
@@ -317,6 +344,84 @@ class LoopSettings:
         neutral=0.0,
         since=4,
     )
+    criterion_threshold: float = _row(
+        "criterion_threshold",
+        "number",
+        0.0,
+        "what a published stop rule compares with, 0 being its authors' own value",
+        Dial("loop", 0.0, 10.0, 0.001),
+        low=0,
+        rule="finite_from_zero",
+        needs=(_DYNAMIC, _PUBLISHED),
+        idle=f"{_UNDER_DYNAMIC} and a criterion named huginn_*",
+        since=5,
+    )
+    unreached: str = _row(
+        "unreached_slots",
+        "choice",
+        "refuse",
+        "slots that a row stopped before: none may be, or they get its latest K/V",
+        Dial("kv"),
+        choices=UNREACHED_SLOTS,
+        needs=(_VIRTUAL, _DYNAMIC),
+        idle=f"{_UNDER_DYNAMIC}, and under --kv-cache-mode merge_strategy",
+        since=5,
+    )
+    final_norm: str = _row(
+        "loop_final_norm",
+        "choice",
+        "none",
+        "where the model's final norm stands in the loop besides its end",
+        Dial("step"),
+        choices=FINAL_NORMS,
+        since=5,
+    )
+    init: str = _row("loop_init", "choice", "entry", "what the loop starts from", Dial("step"), choices=INITS, since=5)
+    init_std: float = _row(
+        "loop_init_std",
+        "number",
+        0.0,
+        "standard deviation of a random start",
+        Dial("step", 0.0, 2.0, 0.0001),
+        low=0,
+        rule="finite_from_zero",
+        needs=(_RANDOM,),
+        idle="without --loop-init random",
+        since=5,
+    )
+    init_seed: int = _row(
+        "loop_init_seed",
+        "whole",
+        0,
+        "seed of a random start: the same token at the same place starts alike",
+        Dial("step", 0, LARGEST_SEED),
+        low=0,
+        high=LARGEST_SEED,
+        needs=(_RANDOM,),
+        idle="without --loop-init random",
+        since=5,
+    )
+    exit_selection: str = _row(
+        "exit_selection",
+        "choice",
+        "last",
+        "which loop a token is read out from: the last, where a learned gate says, or all by its weights",
+        Dial("step"),
+        choices=EXIT_SELECTIONS,
+        since=5,
+    )
+    exit_threshold: float = _row(
+        "exit_threshold",
+        "number",
+        1.0,
+        "of the gate: read out at the first loop by which it has said exit with this probability",
+        Dial("step", 0.0, 1.0, 0.01),
+        low=0,
+        high=1,
+        needs=(_GATED,),
+        idle="without --exit-selection gate",
+        since=5,
+    )
 
 
 class BlockSettings(TypedDict):
@@ -339,6 +444,14 @@ class BlockSettings(TypedDict):
     norm: bool
     chooser: str  # of layers; "none": all of them run in every step
     layer_threshold: float  # what the chooser compares with
+    criterion_threshold: float  # of a published stop rule; 0: its authors'
+    unreached: UnreachedSlots
+    final_norm: FinalNorm
+    init: Init
+    init_std: float
+    init_seed: int
+    exit_selection: ExitSelection
+    exit_threshold: float  # of the gate
 
 
 LAYERS = LoopField(

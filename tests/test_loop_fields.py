@@ -30,11 +30,11 @@ PLACES = {
         high=1,
         needs=(Needs("loop_strategy", "dynamic_only", among=("dynamic_stop",)),),
         idle="without --loop-strategy dynamic_stop",
-        since=5,
+        since=6,
     )
 """,
         ),
-        ("    layer_threshold: float  # what", "    sway: float\n"),
+        ("\n\nLAYERS = LoopField(", "    sway: float\n"),
     ],
     "model/configuration.py": [("\n    def __post_init__", "    loop_sway: Any = 0.5\n")],
     "app/texts/en.py": [
@@ -93,7 +93,7 @@ assert idle_because("loop_sway", block_metas(config)) == ""
 
 # a run: its Meta, its file, files from before, a change while it runs
 trace = load(ASSETS / "runs" / "first.loopviz")
-assert trace.meta["version"] == 5 and [block["sway"] for block in trace.meta["blocks"]] == [0.5]
+assert trace.meta["version"] == 6 and [block["sway"] for block in trace.meta["blocks"]] == [0.5]
 assert st.of_run(trace.meta)[1] == []
 model = LoopLlamaForCausalLM(config).eval()
 (block,) = block_metas(model.config)
@@ -170,7 +170,7 @@ def test_class_attributes_of_the_configuration_are_those_of_the_table():
     from loopviz.model import LOOP_FIELDS, LoopLlamaConfig
 
     own = LoopLlamaConfig.__dataclass_fields__
-    assert {field.name: field.default for field in table.FIELDS} == {
+    assert {field.name: field.default for field in table.FIELDS} | table.MODEL_FIELDS == {
         name: own[name].default for name in own if name not in LlamaConfig.__dataclass_fields__
     }
     assert LOOP_FIELDS == table.NAMES

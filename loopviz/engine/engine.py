@@ -44,7 +44,7 @@ class Description:
         notes: what is to be known of it although it loads.
         shape: its sizes, and its loop's: what decides what work costs.
         blocks: its looped blocks with every setting resolved, in order; none for a plain Llama.
-        loop_injection, loop_norm: which loop weights it has, one value or one a block.
+        loop_injection, loop_norm, exit_selection: which loop weights it has, one value or one a block.
         dtype: of its parameters, "float32".
         parameters: how many.
         n_bytes: of them all.
@@ -60,6 +60,7 @@ class Description:
     blocks: tuple[LoopBlock, ...]
     loop_injection: Any
     loop_norm: Any
+    exit_selection: Any
     dtype: str
     parameters: int
     n_bytes: int

@@ -109,6 +109,7 @@ class LocalEngine(Wording):
             blocks=tuple(config.loop_blocks()),
             loop_injection=config.loop_injection,
             loop_norm=config.loop_norm,
+            exit_selection=config.exit_selection,
             dtype="" if first is None else str(first.dtype).removeprefix("torch."),
             parameters=self.parameters,
             n_bytes=self.n_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loopviz.loop_fields import NO_CHOOSER as NO_CHOOSER
@@ -48,6 +49,17 @@ class LoopBlock(LoopSettings):
         return self.kv_mode == "virtual_layers" and self.attention_mode == "parallel"
 
     @property
+    def norms_steps(self) -> bool:
+        """Whether s_r, r >= 1, is normed already: the model's final norm is part of every step."""
+        return self.final_norm == "every_step"
+
+    @property
     def chosen(self) -> bool:
         """Whether a chooser says which layers run in a step (otherwise all do)."""
         return self.chooser != NO_CHOOSER
+
+
+def starts_normed(blocks: Sequence[LoopBlock], index: int) -> bool:
+    """Whether the s_0 of a block is normed already: it starts from what a block just before it left, normed."""
+    block, before = blocks[index], blocks[index - 1] if index else None
+    return block.init == "entry" and before is not None and before.b + 1 == block.a and before.final_norm != "none"

@@ -10,15 +10,23 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
-from loopviz.checks import FieldError, check_finite, is_whole
+from loopviz.checks import FieldError, check_finite, check_one_of, is_whole
 from loopviz.loop_fields import ATTENTION_MODES as ATTENTION_MODES  # offered here too, with the three below
-from loopviz.loop_fields import BLOCK_FIELDS, BY_NAME, NAMES, NO_CHOOSER, comes_with_loopviz
+from loopviz.loop_fields import (
+    BLOCK_FIELDS,
+    BY_NAME,
+    NAMES,
+    NO_CHOOSER,
+    NORM_PLACEMENTS,
+    QK_NORMS,
+    comes_with_loopviz,
+)
 from loopviz.loop_fields import INJECTIONS as INJECTIONS
 from loopviz.loop_fields import KV_MODES as KV_MODES
 from loopviz.loop_fields import LAYOUT_FIELDS as LAYOUT_FIELDS
 from loopviz.loop_fields import STRATEGIES as STRATEGIES
 
-from . import criteria, merges  # noqa: F401  they register LoopViz's own
+from . import criteria, merges, published_criteria  # noqa: F401  they register LoopViz's own
 from .block import LoopBlock
 from .choosers import CHOOSERS
 
@@ -58,6 +66,23 @@ class LoopLlamaConfig(LlamaConfig):
             registered chooser's name (`loopviz.model.choosers`), asked before every step.
         layer_threshold: what the chooser compares with: `influence` a layer's block influence, in [0, 2]; `difficulty`
             the input's entropy as a share of the largest, in [0, 1]; a registered one says itself.
+        criterion_threshold: >= 0, what a published criterion (`huginn_*`) compares with; 0 is its authors' own value.
+        unreached_slots: `"refuse"`: under `dynamic_stop` V <= `min_loop_count`, so every slot is written in every pass;
+            `"latest"` lifts that: the slots a row did not reach are filled with its latest K/V.
+        loop_final_norm: the model's final norm inside the loop: `"none"`; `"every_step"`: s_r itself is normed;
+            `"last_step"`: once, between the loop and what follows. Where the block ends the model it IS the final norm.
+        loop_init: what s_0 is: `"entry"` e, `"zeros"`, `"random"` (a normal, cut at 3 standard deviations).
+        loop_init_std: >= 0, of `"random"`.
+        loop_init_seed: of `"random"`: the start of a token follows from seed, block and its place among the row's tokens,
+            whatever else is in the batch or came in the same pass. In training it is drawn anew in every pass.
+        exit_selection: which s_r a token is read out from, all loops having run: `"last"`; `"gate"`: the first r whose
+            cumulated exit probability reaches `exit_threshold`; `"gate_weighted"`: all, by their exit probabilities.
+        exit_threshold: in [0, 1], of `"gate"`.
+        norm_placement: of the layers (fixed when the model is built): `"pre"` x + f(n x); `"pre_branch"`
+            x + n'(f(n x)); `"pre_stream"` n'(x + f(n x)); `"branch"` x + n(f x).
+        embedding_scale: > 0, multiplies what the embedding gives (not `inputs_embeds`, and not a tied head).
+        qk_norm: an RMSNorm on queries and keys before RoPE (fixed too): `"none"`; `"full"` over all heads together;
+            `"head"` over each.
 
     Raises:
         ValueError: naming the field, its value and the rule it breaks.
@@ -85,10 +110,26 @@ class LoopLlamaConfig(LlamaConfig):
     loop_norm: Any = False
     layer_chooser: Any = NO_CHOOSER
     layer_threshold: Any = 0.15
+    criterion_threshold: Any = 0.0
+    unreached_slots: Any = "refuse"
+    loop_final_norm: Any = "none"
+    loop_init: Any = "entry"
+    loop_init_std: Any = 0.0
+    loop_init_seed: Any = 0
+    exit_selection: Any = "last"
+    exit_threshold: Any = 1.0
+
+    # Of the layers, not of the loop (`loopviz.loop_fields.MODEL_FIELDS`).
+    norm_placement: Any = "pre"
+    embedding_scale: Any = 1.0
+    qk_norm: Any = "none"
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop(IMPORTS, None)  # made anew from the names whenever it is saved
         super().__post_init__(**kwargs)
+        check_one_of("norm_placement", self.norm_placement, NORM_PLACEMENTS)
+        check_one_of("qk_norm", self.qk_norm, QK_NORMS)
+        check_finite("embedding_scale", self.embedding_scale, 0, math.inf, above=True, rule="finite_above_zero")
         self.tidy_loop()
 
     def tidy_loop(self) -> None:
@@ -177,7 +218,15 @@ class LoopLlamaConfig(LlamaConfig):
         found["layer_threshold"] = _layer_threshold(found["chooser"], pick("layer_threshold"))
         block = LoopBlock(index=index, a=pair[0], b=pair[1], **found)
         _check_counts(block)
+        self._check_exits(block, index == n_blocks - 1)
         return block
+
+    def _check_exits(self, block: LoopBlock, last: bool) -> None:
+        """What reads the end of the model is for a block that can know it."""
+        if self.loop_layers and block.exit_selection == "gate_weighted" and block.b < self.num_hidden_layers - 1:
+            raise FieldError("exit_selection", "gate_weighted", "weighted_before_layers", block=block.index)
+        if block.dynamic and not last and criteria.CRITERIA[block.criterion].reads_exit:
+            raise FieldError("convergence_criterion", block.criterion, "criterion_of_last_block", block=block.index)
 
 
 # Fields whose values are names of registered functions, and where those are registered.
@@ -281,5 +330,5 @@ def _check_counts(block: LoopBlock) -> None:
         return
     if block.max_count < block.floor:
         raise FieldError("max_loop_count", block.max_count, "max_under_floor", floor=block.floor)
-    if block.kv_mode == "virtual_layers" and block.slots > block.floor:
+    if block.kv_mode == "virtual_layers" and block.slots > block.floor and block.unreached == "refuse":
         raise FieldError("virtual_layer_count", block.slots, "slots_over_floor", floor=block.floor)

@@ -36,11 +36,14 @@ class CriterionContext:
         state: s_r, `[B, T, H]`.
         real: `[B, T]` bool, True where the token is not padding; `None` when all are.
         block: the block's resolved settings.
-        lens: direct lens, `[..., H] -> [..., vocab]` logits, or `None` on a model without a head.
+        lens: direct lens of s_r, r >= 1, `[..., H] -> [..., vocab]` logits, or `None` on a model without a head.
+        start_lens: the same of s_0, where it is another: a loop that norms its states has not normed the first.
+        last_logits: logits `[B, vocab]` of each row's last real token if the loop stopped with a state `[B, T, H]`: through
+            the layers that follow (the exit lens). `None` on a model without a head, and before other blocks.
         memory: kept from step to step of one pass through one block; empty at step 1.
         reasons: filled by a criterion that wants to say which of several rules held: name -> `[B]` bool.
-        measured: what `cosine_holds` and `kl_holds` compared with their thresholds: name -> `[B]`, float32 or float64;
-            NaN for a row that was not asked.
+        measured: what `cosine_holds`, `kl_holds` and the published criteria compared with their thresholds: name -> `[B]`,
+            float32 or float64; NaN for a row that was not asked.
     """
 
     step: int
@@ -49,6 +52,8 @@ class CriterionContext:
     real: Tensor | None
     block: LoopBlock
     lens: Callable[[Tensor], Tensor] | None
+    start_lens: Callable[[Tensor], Tensor] | None = None
+    last_logits: Callable[[Tensor], Tensor] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, Tensor] = field(default_factory=dict)
     measured: dict[str, Tensor] = field(default_factory=dict)
@@ -61,20 +66,47 @@ class CriterionContext:
         # where(), not a product: a padding position may hold inf or nan.
         return torch.where(self.real, values, 0).sum(-1) / real.sum(-1).clamp(min=1)
 
-    def log_probs(self, state: Tensor) -> Tensor:
-        """Next-token log-probabilities under the direct lens, float32 (float64 stays), `[..., vocab]`."""
-        if self.lens is None:
+    def log_probs(self, state: Tensor, start: bool = False) -> Tensor:
+        """Next-token log-probabilities under the direct lens, float32 (float64 stays), `[..., vocab]`.
+
+        Args:
+            state: s_r, r >= 1.
+            start: it is s_0.
+
+        Raises:
+            ValueError: the model has no head.
+        """
+        lens = self.start_lens if start and self.start_lens is not None else self.lens
+        if lens is None:
             raise ValueError(
                 f"convergence_criterion={self.block.criterion!r}: the KL divergence needs an output head, and this "
                 "model has none; use LoopLlamaForCausalLM, or convergence_criterion='cosine'"
             )
-        return measures.log_probs(self.lens(state))
+        return measures.log_probs(lens(state))
+
+    def exit_logits(self) -> Tensor:
+        """Logits `[B, vocab]` of each row's last token if it stopped now, float32 (float64 stays).
+
+        Raises:
+            ValueError: the model has no head.
+        """
+        if self.last_logits is None:
+            raise ValueError(
+                f"convergence_criterion={self.block.criterion!r}: it reads what the model would say, and this model has no "
+                "output head; use LoopLlamaForCausalLM, or convergence_criterion='cosine'"
+            )
+        return self.wide(self.last_logits(self.state))
+
+    @staticmethod
+    def wide(values: Tensor) -> Tensor:
+        """In float32 at least."""
+        return values if values.dtype == torch.float64 else values.float()
 
     def cosine_holds(self) -> Tensor:
         """Rows `[B]` whose mean cos(s_r, s_{r-1}) reaches the threshold."""
         value = self.mean(self.cosines())
         self.measured["cosine"] = value
-        return (value >= self.block.cosine_threshold) | self._without_tokens()
+        return (value >= self.block.cosine_threshold) | self.without_tokens()
 
     def cosines(self) -> Tensor:
         """cos(s_r, s_{r-1}) of each token, `[B, T]`, float32 (float64 stays); 1 for a state that did not move."""
@@ -98,17 +130,17 @@ class CriterionContext:
         value = self.mean(kl)
         self.measured["kl"] = torch.full_like(value, torch.nan).index_copy(0, index, value[index])
         holds[index] = (value <= self.block.kl_threshold)[index]
-        return holds | (self._without_tokens() if rows is None else self._without_tokens() & rows)
+        return holds | (self.without_tokens() if rows is None else self.without_tokens() & rows)
 
     def _kl(self, previous: Tensor, state: Tensor) -> Tensor:
         """KL(p_{r-1} || p_r) of each token, `[b, T]`, a bounded number of tokens at a time."""
         parts = []
         for p_state, q_state in zip(previous.split(KL_CHUNK, dim=1), state.split(KL_CHUNK, dim=1), strict=True):
-            log_p, log_q = self.log_probs(p_state), self.log_probs(q_state)  # [b, t, vocab]
+            log_p, log_q = self.log_probs(p_state, start=self.step == 1), self.log_probs(q_state)  # [b, t, vocab]
             parts.append(measures.kl(log_p, log_q))
         return torch.cat(parts, dim=1)
 
-    def _without_tokens(self) -> Tensor:
+    def without_tokens(self) -> Tensor:
         """Rows that have no real token in this pass: nothing of theirs can still move."""
         if self.real is None:
             return torch.zeros(self.state.shape[0], dtype=torch.bool, device=self.state.device)
@@ -120,10 +152,11 @@ Criterion = Callable[[CriterionContext], Tensor]
 
 @dataclass(frozen=True)
 class RegisteredCriterion:
-    """A criterion and whether it must see the steps before the floor."""
+    """A criterion, whether it must see the steps before the floor, and whether it reads what the model would say."""
 
     function: Criterion
     every_step: bool = False
+    reads_exit: bool = False
 
     def verdict(self, ctx: CriterionContext) -> Tensor:
         """Which rows stop, `[B]` bool.
@@ -146,13 +179,14 @@ CRITERIA: dict[str, RegisteredCriterion] = registry("convergence_criterion")
 
 
 def register_criterion(
-    name: str, *, every_step: bool = False, replace: bool = False
+    name: str, *, every_step: bool = False, reads_exit: bool = False, replace: bool = False
 ) -> Callable[[Criterion], Criterion]:
     """Make a convergence criterion known under `name` for `LoopLlamaConfig(convergence_criterion=name)`.
 
     Args:
         name: the value of the configuration field, and the stop reason that is reported.
         every_step: call it after every step, not only from the floor on.
+        reads_exit: it asks `ctx.exit_logits()`, so it is for a model's last block alone.
         replace: take the place of another function of that name (the same function takes its own place anyway).
 
     Raises:
@@ -161,7 +195,7 @@ def register_criterion(
 
     def add(function: Criterion) -> Criterion:
         take_name(CRITERIA, "register_criterion", name, function, replace)
-        CRITERIA[name] = RegisteredCriterion(function, every_step)
+        CRITERIA[name] = RegisteredCriterion(function, every_step, reads_exit)
         return function
 
     return add

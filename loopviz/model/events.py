@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .cache import LoopCache
+from .exit_gate import Exits
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ class LoopReport:
         seconds: where the time went; `None` before the first pass.
         layers_run: per block, `[R, B, n]` bool: the layers a..b that ran in each step, R the steps of the longest row;
             `None` for a block without a chooser of layers: all, in every step of a row.
-        measured: per block, by step r: what the built-in criteria compared with their thresholds (`"cosine"`, `"kl"`,
-            `[B]`, means over the pass's real tokens; NaN for a row that was not asked); steps nobody asked are left out.
+        measured: per block, by step r: what the built-in criteria compared with their thresholds (`"cosine"`, `"kl"`, or a
+            published criterion's name; `[B]`; NaN for a row that was not asked); steps nobody asked are left out.
+        exits: per block: what its exit gate said; `None` without one.
     """
 
     steps: list[Tensor]
@@ -135,6 +137,7 @@ class LoopReport:
     seconds: PassSeconds | None = None
     layers_run: list[Tensor | None] = field(default_factory=list)
     measured: list[dict[int, dict[str, Tensor]]] = field(default_factory=list)
+    exits: list[Exits | None] = field(default_factory=list)
 
     def layer_runs(self, block: int, layers: int) -> Tensor:
         """How many layer runs a block of so many layers made, `[B]` int64: `N` times its layers without a chooser."""

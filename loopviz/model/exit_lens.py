@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,9 +23,8 @@ class _CodaView:
 
     is_compileable = False
 
-    def __init__(self, cache: LoopCache, n_tokens: int, repeats: int) -> None:
-        self.cache, self.repeats = cache, repeats
-        self.past = cache.get_seq_length() - n_tokens
+    def __init__(self, cache: LoopCache, past: int, repeats: int) -> None:
+        self.cache, self.repeats, self.past = cache, repeats, past
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
         return self.past
@@ -34,6 +33,8 @@ class _CodaView:
         return self.past + query_length, 0
 
     def update(self, k: Tensor, v: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if self.past == 0:
+            return k, v
         layer = self.cache.layers[layer_idx]
         keys, values = (x[:, :, : self.past, 0] for x in (layer.keys, layer.values))
         if self.repeats > 1:
@@ -62,6 +63,9 @@ def exit_states(
         raise ValueError("loop_layers=None: a plain Llama has no loop to exit from")
     R, B, T, _ = states.shape
     coda = range(blocks[-1].b + 1, model.config.num_hidden_layers)
+    if not coda and blocks[-1].norms_steps:
+        return states
+    states = _entering(model, blocks[-1], coda, states)
     past = 0 if cache is None else cache.get_seq_length() - T
     if position_ids is None:
         position_ids = (torch.arange(T, device=states.device) + past).unsqueeze(0)
@@ -70,9 +74,9 @@ def exit_states(
         # One new token: its steps stand side by side as queries, so that the past is read once and not R times.
         mask = _steps_mask(model, states, past, attention_mask)
         hidden = states[:, :, 0].transpose(0, 1)  # [B, R, H]
-        hidden = _run(model, coda, hidden, mask, position_ids.expand(-1, R), _CodaView(cache, T, 1))
+        hidden = _run(model, coda, hidden, mask, position_ids.expand(-1, R), _CodaView(cache, past, 1))
         return hidden.transpose(0, 1).unsqueeze(2)  # [R, B, 1, H]
-    view = None if cache is None else _CodaView(cache, T, R)
+    view = None if cache is None else _CodaView(cache, past, R)
     hidden = states.flatten(0, 1)  # [R * B, T, H]
     if position_ids.shape[0] > 1:
         position_ids = position_ids.repeat(R, 1)
@@ -84,6 +88,46 @@ def exit_states(
         position_ids=position_ids,
     )
     return _run(model, coda, hidden, mask, position_ids, view).unflatten(0, (R, B))
+
+
+def _entering(model: LlamaModel, block: LoopBlock, coda: range, states: Tensor) -> Tensor:
+    """States of the last block as the coda takes them."""
+    return model.norm(states) if coda and block.final_norm == "last_step" else states
+
+
+def last_hidden(
+    model: LlamaModel,
+    block: LoopBlock,
+    state: Tensor,
+    cache: LoopCache | None,
+    mask: Tensor | None,
+    real: Tensor | None,
+    layer_kwargs: Mapping[str, Any],
+) -> Tensor:
+    """What the head would read of each row's last real token if the loop of a running pass stopped now, `[B, H]`.
+
+    Nothing is written: the coda's layers see the earlier tokens that the cache holds, and the pass's own as they would be.
+
+    Args:
+        model: a `LoopLlamaModel`.
+        block: its last one, whose loop runs.
+        state: s_r, `[B, T, H]`.
+        cache: of the pass, whose coda has not run yet.
+        mask: of the pass, as plain layers take it.
+        real: `[B, T]` bool of the pass's real tokens; `None`: all.
+        layer_kwargs: what the pass gives to every layer.
+    """
+    coda = range(block.b + 1, model.config.num_hidden_layers)
+    hidden = _entering(model, block, coda, state)
+    view = None if cache is None or not coda else _CodaView(cache, cache.layers[coda[0]].get_seq_length(), 1)
+    for index in coda:
+        check()
+        hidden = model.layers[index](hidden, attention_mask=mask, past_key_values=view, **layer_kwargs)
+    rows = torch.arange(len(hidden), device=hidden.device)
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    last = places[-1:].expand(len(rows)) if real is None else (real * places).argmax(-1)
+    hidden = hidden[rows, last]
+    return hidden if block.norms_steps and not coda else model.norm(hidden)
 
 
 def _steps_mask(model: LlamaModel, states: Tensor, past: int, attention_mask: Tensor | None) -> Tensor:

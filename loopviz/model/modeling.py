@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,19 @@ from transformers.utils.output_capturing import capture_outputs
 from loopviz.checks import FieldError
 
 from . import model_card
-from .block import LoopBlock
+from .block import LoopBlock, starts_normed
 from .cache import LoopCache, check_fits
 from .cache_layer import StepSlots
 from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
 from .events import LoopReport, LoopStep, PassSeconds
-from .exit_lens import exit_states
+from .exit_gate import ExitGate, Exits, read_out
+from .exit_lens import exit_states, last_hidden
 from .interrupt import check, within_operations
+from .layers import arrange_layers
 from .registry import check_tensor
+from .start_state import start_state, token_places
 from .watching import AttentionWatch, shallow
 
 logger = logging.get_logger(__name__)
@@ -58,6 +62,9 @@ class _Pass:
     real: Tensor | None
     graph: bool  # autograd is on: K/V must stay out of place
     input_ids: Tensor | None
+    places: Tensor  # [B or 1, T], each token's among the real ones of its row
+    normed: Tensor | None = None  # [B] bool, rows that the last block's end has normed; None: the final norm is to come
+    exits: list[Exits | None] = field(default_factory=list)
     steps: list[Tensor] = field(default_factory=list)
     reasons: list[list[str]] = field(default_factory=list)
     layers_run: list[Tensor | None] = field(default_factory=list)
@@ -115,6 +122,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
 
     def __init__(self, config: LoopLlamaConfig) -> None:
         super().__init__(config)
+        arrange_layers(self.layers, config)
         for layer in self.layers:
             # Or transformers would take the pass's slots (StepSlots) away from a checkpointed layer; see _run_layer.
             layer._can_checkpoint_with_cache = True
@@ -125,7 +133,10 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         self.loop_norms = nn.ModuleDict(
             {str(b.index): LlamaRMSNorm(config.hidden_size, config.rms_norm_eps) for b in blocks if b.norm}
         )
-        self.lens: Callable[[Tensor], Tensor] | None = None  # set by the model that owns a head
+        self.loop_gates = nn.ModuleDict(
+            {str(b.index): ExitGate(config.hidden_size) for b in blocks if b.exit_selection != "last"}
+        )
+        self.lens: Callable[..., Tensor] | None = None  # set by the model that owns a head
         self.last_pass = LoopReport([], [])
         self._loop_hooks: dict[int, Callable[[LoopStep], None]] = OrderedDict()
         self._attention_watch: AttentionWatch | None = None
@@ -185,6 +196,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             real=_real_tokens(attention_mask, T),
             graph=torch.is_grad_enabled(),
             input_ids=input_ids,
+            places=token_places(attention_mask, position_ids, T),
             started=started,
         )
         if isinstance(cache, LoopCache):
@@ -198,8 +210,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             raise
         if isinstance(cache, LoopCache):
             cache.end_pass(T, B, run.steps, run.reasons, run.layers_run)
-        normed = self.norm(state)
-        self.last_pass = LoopReport(run.steps, run.reasons, run.seconds(), run.layers_run, run.measured)
+        normed = self._final_norm(state, run)
+        self.last_pass = LoopReport(run.steps, run.reasons, run.seconds(), run.layers_run, run.measured, run.exits)
         return BaseModelOutputWithPast(
             last_hidden_state=normed,
             past_key_values=cache if use_cache or past_key_values is not None else None,
@@ -210,6 +222,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("input_ids, inputs_embeds: give exactly one of them")
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if inputs_embeds is None and self.config.embedding_scale != 1:
+            embeds = embeds * self.config.embedding_scale
         if embeds.ndim != 3 or 0 in embeds.shape:
             given = embeds if input_ids is None else input_ids
             name, rule = ("inputs_embeds", "[B, T, H]") if input_ids is None else ("input_ids", "[B, T]")
@@ -266,8 +280,11 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         entry = state  # e, the prelude's output
         if self.loop_start is not None:
             state = self._other_start(self.loop_start, block, entry)
+        else:
+            state = start_state(block, entry, run.places, self.training)
         criterion = CRITERIA[block.criterion] if block.dynamic else None
         memory: dict[str, Any] = {}
+        kept: list[Tensor] = []  # s_1, s_2, ... where a token may be read out from any
         measured: dict[int, dict[str, Tensor]] = {}
         stopped = torch.zeros(B, dtype=torch.bool, device=state.device)
         any_stopped = False
@@ -302,11 +319,13 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 state = self._run_step(block, previous, entry, kv, run, choice)
             if any_stopped:
                 state = torch.where(stopped[:, None, None], previous, state)
+            if block.exit_selection != "last":
+                kept.append(state)
             if self._loop_hooks:
                 self._tell_hooks(block, r, previous, state, stopped, kv, run, time.perf_counter() - started, ran)
             if criterion is None or (r < block.floor and not criterion.every_step):
                 continue
-            context = CriterionContext(r, previous, state, run.real, block, self.lens, memory)
+            context = CriterionContext(r, previous, state, run.real, block, *self._lenses(block, run), memory=memory)
             verdict = criterion.verdict(context)
             measured[r] = context.measured
             if r < block.floor:
@@ -329,7 +348,57 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         run.steps.append(steps)
         run.reasons.append(reasons)
         run.measured.append(measured)
+        return self._leave(block, state, entry, kept, steps, run)
+
+    def _leave(
+        self, block: LoopBlock, state: Tensor, entry: Tensor, kept: list[Tensor], steps: Tensor, run: _Pass
+    ) -> Tensor:
+        """What leaves the block, `[B, T, H]`: s_N or the state each token is read out from, normed where that is the rule.
+
+        Args:
+            state: s_N.
+            entry: e; rows that skipped the block leave it as they came.
+            kept: s_1..s_R where a gate chooses among them.
+            steps: `[B]`, N of each row.
+        """
+        ends, normed = block.b == self.config.num_hidden_layers - 1, block.norms_steps
+        exits = None
+        if kept:
+            after = kept if normed else [self.norm(one) for one in kept]
+            gate = self.loop_gates[str(block.index)]
+            state, exits = read_out(block, gate, after, after if ends else kept, steps)  # type: ignore[arg-type]
+            normed = normed or ends
+        run.exits.append(exits)
+        if block.final_norm == "last_step" and not ends:
+            state = self.norm(state)
+        skipped = (steps == 0) if block.chosen else None
+        if skipped is not None and bool(skipped.any()):
+            state = torch.where(skipped[:, None, None], entry, state)
+        if ends and normed:
+            run.normed = torch.ones_like(steps, dtype=torch.bool) if skipped is None else ~skipped
         return state
+
+    def _final_norm(self, state: Tensor, run: _Pass) -> Tensor:
+        """The model's final norm, of rows that a block which ends the model has not normed already."""
+        if run.normed is None:
+            return self.norm(state)
+        return state if bool(run.normed.all()) else torch.where(run.normed[:, None, None], state, self.norm(state))
+
+    def _lenses(self, block: LoopBlock, run: _Pass) -> tuple[Any, Any, Any]:
+        """The direct lens of s_r and of s_0, and what the model would say if it stopped with a state."""
+        if self.lens is None:
+            return None, None, None
+        blocks = self.config.loop_blocks()
+        head = partial(self.lens, normed=True)
+        start = head if starts_normed(blocks, block.index) else self.lens
+
+        def last_logits(state: Tensor) -> Tensor:
+            cache = run.cache if isinstance(run.cache, LoopCache) else None
+            with torch.no_grad():
+                return head(last_hidden(self, block, state, cache, run.mask, run.real, run.layer_kwargs))
+
+        last = block.index == len(blocks) - 1
+        return head if block.norms_steps else self.lens, start, last_logits if last else None
 
     def _run_step(
         self,
@@ -356,7 +425,9 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                     state = torch.where(rows[:, None, None], state, before)
             if choice is not None:
                 choice.note(place, before, state)
-        return state if block.damping == 1 else previous + block.damping * (state - previous)
+        if block.damping != 1:
+            state = previous + block.damping * (state - previous)
+        return self.norm(state) if block.norms_steps else state
 
     @torch.no_grad()
     def _keep_passed_by(self, block: LoopBlock, choice: LayerChoice, kv: LoopCache, run: _Pass) -> None:
@@ -430,6 +501,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 raise FieldError("loop_injection", "linear", "no_weights", block=block.index)
             if block.norm and str(block.index) not in self.loop_norms:
                 raise FieldError("loop_norm", True, "no_weights", block=block.index)
+            if block.exit_selection != "last" and str(block.index) not in self.loop_gates:
+                raise FieldError("exit_selection", block.exit_selection, "no_weights", block=block.index)
 
     def _check_parallel(self) -> None:
         known = ("sdpa", "eager")
@@ -578,9 +651,13 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         """
         return self.model.watch_attention()
 
-    def lens(self, states: Tensor) -> Tensor:
-        """Direct lens: logits `lm_head(norm(states))`, `[..., H] -> [..., vocab]`, for states before the final norm."""
-        return self.lm_head(self.model.norm(states))
+    def lens(self, states: Tensor, normed: bool = False) -> Tensor:
+        """Direct lens: logits `lm_head(norm(states))`, `[..., H] -> [..., vocab]`, for states before the final norm.
+
+        Args:
+            normed: they are normed already, as the s_r of a loop that norms its states, and are not normed again.
+        """
+        return self.lm_head(states if normed else self.model.norm(states))
 
     def exit_lens(
         self,

@@ -50,7 +50,7 @@ def test_a_description_says_what_the_models_configuration_says(engine: Engine, h
     assert (found.name, found.source, found.notes) == ("tiny", "made here", here.notes)
     assert found.shape == Shape.of(config, 4)
     assert found.loop_blocks() == config.loop_blocks()
-    for name in ("num_hidden_layers", "max_position_embeddings", "loop_injection", "loop_norm"):
+    for name in ("num_hidden_layers", "max_position_embeddings", "loop_injection", "loop_norm", "exit_selection"):
         assert getattr(found, name) == getattr(config, name), name
     numbers = sum(parameter.numel() for parameter in here.model.parameters())
     assert (found.dtype, found.parameters, found.n_bytes, found.chats) == ("float32", numbers, 4 * numbers, False)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from loopviz.loop_fields import before
 from loopviz.trace import EXTRAS, SCHEMA_VERSION, Frame, Trace, blocks_at, encode_floats, encode_states
 from loopviz.trace.schema import NEXT_LISTS, PARTS, empty_steps
 
@@ -89,6 +90,7 @@ def make_meta(
                 "norm": False,
                 "chooser": "none",
                 "layer_threshold": 0.0,
+                **before(4),
                 **block_fields,
             }
             for b in blocks

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz import csv_file
+from loopviz.loop_fields import before
 from loopviz.trace import EXTRAS, Trace
 from loopviz.trace import file as trace_io
 from loopviz.trace.file import TraceFileError, dumps, load, loads, save, to_csv, to_json
@@ -89,11 +90,11 @@ def in_header(change):
         (lambda m: m.update({"meta.json": b"\xff{"}), "damaged"),
         (lambda m: m.update({"meta.json": b"[" * 100_000}), "damaged"),
         (in_header(lambda h: h.update(version=99)), "version 99"),
-        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2, 3 and 4"),
+        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2, 3, 4 and 5"),
         (in_header(lambda h: h.update(format="other")), "another program"),
-        (in_header(lambda h: h.update(version=4.0)), r"version 4\.0"),
+        (in_header(lambda h: h.update(version=5.0)), r"version 5\.0"),
         (in_header(lambda h: h.update(version=True)), "version True"),
-        (in_header(lambda h: h["meta"].update(version=4.0)), r"meta\.version=4\.0"),
+        (in_header(lambda h: h["meta"].update(version=5.0)), r"meta\.version=5\.0"),
         (in_header(lambda h: h["members"].pop("states.safetensors")), "damaged"),
         (in_header(lambda h: h["meta"].pop("shape")), "shape"),
         (in_header(lambda h: h["meta"]["shape"].update(hidden=7)), "states"),
@@ -216,7 +217,8 @@ def replaced_member(data: bytes, name: str, content: bytes) -> bytes:
 def of_version(version: int, data: bytes) -> bytes:
     """A file as an earlier version wrote it.
 
-    Version 3 had no choosers of layers, version 2 neither the model's own likeliest next tokens nor the clock.
+    Version 4 had no fields of published families, version 3 no choosers of layers, version 2 neither the model's own likeliest
+    next tokens nor the clock.
     """
     lacking = [name for name, since in {"next_topk": 3, "layers_run": 4}.items() if version < since]
 
@@ -234,7 +236,8 @@ def of_version(version: int, data: bytes) -> bytes:
         header["version"] = meta["version"] = version
         for blocks in (meta["blocks"], *(change["blocks"] for change in meta.get("changes", ()))):
             for block in blocks:
-                del block["chooser"], block["layer_threshold"]
+                for name in before(version):
+                    del block[name]
         members["meta.json"] = json.dumps(header).encode()
 
     return rezip(data, change)
@@ -266,6 +269,22 @@ def test_a_file_of_version_3_is_read_as_one_without_a_chooser_of_layers():
         del block["chooser"], block["layer_threshold"]
     assert old == trace
     assert old.layers_run.empty
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_file_from_before_published_families_is_read_as_one_of_the_loop_that_was_then(version):
+    trace = random_trace(4, 3, extras=EXTRAS)
+    (block,) = loads(of_version(version, dumps(trace))).meta["blocks"]
+    assert {name: block[name] for name in before(4)} == {
+        "criterion_threshold": 0.0,
+        "unreached": "refuse",
+        "final_norm": "none",
+        "init": "entry",
+        "init_std": 0.0,
+        "init_seed": 0,
+        "exit_selection": "last",
+        "exit_threshold": 1.0,
+    }
 
 
 def test_which_layers_ran_comes_back_from_a_file():

@@ -30,7 +30,7 @@ from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 
 # Written out by hand: changing a Frame must mean changing this list, and the version.
 FRAME_KEYS = {
-    4: {
+    5: {
         Frame: "version index phase token_id text next_id next_text next_logprob next_topk_ids next_topk_logprobs "
         "next_topk_texts pass_tokens pass_ms wall_ms parts memory blocks kv finish ttt",
         BlockFrame: "block layers n_steps stop_reason layers_run steps states key_cosine attention",

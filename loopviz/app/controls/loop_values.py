@@ -18,6 +18,8 @@ from loopviz.checks import FieldError
 from loopviz.loop_fields import BLOCK_FIELDS, LoopField
 
 # Fields of LoopLlamaConfig and StreamSettings that a control of another name decides.
+# What needs weights that a model has or has not, and the words where it has not.
+_WEIGHTS = (("loop_injection", "refused.linear"), ("loop_norm", "refused.norm"), ("exit_selection", "refused.gate"))
 _FIELD_CONTROL = {"loop_layers": "block_start", "do_sample": "greedy", "prompt": "prompt"}
 
 
@@ -243,6 +245,8 @@ def _impossible(name: str, value: Any, config: Any) -> bool:
         return bool(value >= config.num_hidden_layers)
     if name == "loop_injection":
         return value == "linear" and "linear" not in _each(config.loop_injection)
+    if name == "exit_selection":
+        return value != "last" and all(one == "last" for one in _each(config.exit_selection))
     return name == "loop_norm" and bool(value) and not any(_each(config.loop_norm))
 
 
@@ -264,7 +268,7 @@ def control_of(error: BaseException) -> str:
 def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[Problem]:
     """What `model` refuses of settings: its own words, beside the control they name.
 
-    What only a model trained as a loop has (a mixing matrix, a loop norm) is refused on others in plain words: fresh
+    What only a model trained as a loop has (a mixing matrix, a loop norm, an exit gate) is refused on others in plain words: fresh
     weights would be noise, or nothing, and look like a setting that works.
 
     Args:
@@ -274,9 +278,9 @@ def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[
 
     engine, problems = engine_of(model), []
     described = engine.describe()
-    for name, reason in (("loop_injection", "refused.linear"), ("loop_norm", "refused.norm")):
+    for name, reason in _WEIGHTS:
         if _impossible(name, values[name], described):
-            problems.append(Problem(name, text(lang, reason), HAS[name]))
+            problems.append(Problem(name, text(lang, reason), HAS.get(name, "")))
     if problems:
         return problems
     return [Problem(control_of(error), told(error, lang)) for error in engine.check(loop_fields(values))]

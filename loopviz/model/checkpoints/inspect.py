@@ -21,7 +21,12 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from loopviz.checks import finite
+from loopviz.loop_fields import MODEL_FIELDS
 from loopviz.model.configuration import LoopLlamaConfig
+from loopviz.model.families import MODEL_TYPES as MODEL_TYPES
+from loopviz.model.families import PLAIN, REFUSED
+from loopviz.model.families.family import Family
+from loopviz.model.families.reading import check_sources, family_config, family_of, is_mapped, weights_of
 
 from .errors import CheckpointError, Note, cause, reading
 from .json_files import SMALL_JSON, read_json
@@ -31,8 +36,7 @@ from .limits import CheckpointLimits, count_weights
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
-MODEL_TYPES = ("llama", "loop_llama")
+FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # and bytes of a number
 HEADER_LIMIT = 16 * 2**20  # bytes of a safetensors file's header, which is read at once
 HELD = 4  # bytes of a number in float32, as a server holds models
 # Buffers that old exports stored beside the weights; transformers recomputes them.
@@ -66,6 +70,8 @@ class Inspection:
         largest: numbers in its largest tensor.
         stored: how the numbers are stored, for people to read ("F32", "Q4_1", ...).
         notes: what is to be said of it although it loads.
+        family: of published models; Llama itself where nothing is renamed.
+        n_bytes: of its tensors as they are stored, a tied head counted once.
     """
 
     path: Path
@@ -74,6 +80,8 @@ class Inspection:
     largest: int
     stored: str
     notes: list[Note] = field(default_factory=list)
+    family: Family = PLAIN
+    n_bytes: int = 0
 
 
 def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Inspection:
@@ -94,7 +102,7 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
         if generation.is_file():
             read_json(generation, SMALL_JSON)  # transformers reads it later, whatever its length
         shapes: dict[str, tuple[int, ...]] = {}
-        dtypes: set[str] = set()
+        dtypes: dict[str, str] = {}
         for file in weight_files(folder):
             for name, (shape, dtype) in _header(file).items():
                 if name in shapes:
@@ -102,25 +110,38 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
                         f"{name} in {folder}: is in two shards; keep the files of one checkpoint only"
                     )
                 shapes[name] = shape
-                dtypes.add(dtype)
-        strange = sorted(dtypes - FLOAT_DTYPES)
+                dtypes[name] = dtype
+        strange = sorted({*dtypes.values()} - {*FLOAT_DTYPES})
         if strange:
             raise CheckpointError(
                 f"dtype={strange[0]!r} in {folder}: only float weights ({', '.join(sorted(FLOAT_DTYPES))}) are read from "
                 "safetensors; take the unquantised checkpoint, or a GGUF file of it"
             )
-        check_tensors(shapes, config, folder)
-        sizes = [math.prod(shape) for name, shape in shapes.items() if not _DERIVED.search(name)]
-        return Inspection(folder, config, sum(sizes), max(sizes), "/".join(sorted(dtypes)), notes)
+        family = family_of(read_json(folder / "config.json", SMALL_JSON), shapes) or PLAIN
+        if is_mapped(family):
+            notes.clear()  # said once more, now that its tensors tell which of several it is
+            config = read_config(folder, notes, limits, family)
+            assert isinstance(config, LoopLlamaConfig)
+            check_sources(family, config, shapes, folder)
+            shapes = weights_of(family, config, shapes)
+        else:
+            check_tensors(shapes, config, folder)
+        sizes = {name: math.prod(shape) for name, shape in shapes.items() if not _DERIVED.search(name)}
+        n_bytes = sum(n * FLOAT_DTYPES[dtypes[name]] for name, n in sizes.items())
+        kinds = "/".join(sorted({dtypes[name] for name in sizes}))
+        return Inspection(folder, config, sum(sizes.values()), max(sizes.values()), kinds, notes, family, n_bytes)
 
 
-def read_config(folder: Path, notes: list[Note] | None = None, limits: CheckpointLimits | None = None) -> LlamaConfig:
+def read_config(
+    folder: Path, notes: list[Note] | None = None, limits: CheckpointLimits | None = None, family: Family | None = None
+) -> LlamaConfig:
     """The configuration in `folder`, once its `model_type` is known to be a Llama's. Code it names is ignored.
 
     Args:
         folder: holds config.json.
         notes: what is dropped from the configuration is said here.
         limits: what it may say; of the weights, what they will take in float32.
+        family: of those of its model type, where its tensors have told; `None`: the one without a mark.
 
     Raises:
         CheckpointError: no config.json, not JSON, another architecture, quantised weights, values Llama refuses, a key
@@ -132,19 +153,23 @@ def read_config(folder: Path, notes: list[Note] | None = None, limits: Checkpoin
         raise CheckpointError(f"{folder}: there is no config.json; give the folder that holds it, or a .gguf file")
     raw = read_json(file, SMALL_JSON)
     model_type = raw.get("model_type")
-    if model_type == "ttt":
+    if isinstance(model_type, str) and model_type in REFUSED:
         raise CheckpointError(
-            f"model_type='ttt' in {folder.name}/config.json: a TTT model, which has no layers to loop; in Python open it with "
-            f"loopviz.ttt.load_ttt, or choose {LLAMAS}"
+            f"model_type={model_type!r} in {folder.name}/config.json: {REFUSED[model_type]}, or choose {LLAMAS}"
         )
-    if model_type not in MODEL_TYPES:
+    family = family or (family_of(raw) if isinstance(model_type, str) else None)
+    if family is None:
         raise CheckpointError(
             f"model_type={shown(model_type)} in {file}: must be one of {', '.join(map(repr, MODEL_TYPES))}; choose {LLAMAS}"
         )
-    if limits is not None:
+    if limits is not None and not is_mapped(family):
         limits.check_counts(raw.get("num_hidden_layers"), raw.get("vocab_size"))
-    check_keys(CONFIG_KEYS, raw, file)
-    _check_architectures(raw, file)
+    own = {
+        name for name in MODEL_FIELDS if model_type == LoopLlamaConfig.model_type
+    }  # of stock Llamas they are refused
+    check_keys((*family.keys, *CONFIG_KEYS), {name: value for name, value in raw.items() if name not in own}, file)
+    if not is_mapped(family):
+        _check_architectures(raw, file)
     _check_rope(raw, file)
     check_window(raw.get("sliding_window"), raw.get("max_position_embeddings", 2048), "sliding_window", file,
                   used=raw.get("use_sliding_window") is not False)  # fmt: skip
@@ -156,6 +181,8 @@ def read_config(folder: Path, notes: list[Note] | None = None, limits: Checkpoin
     # `auto_map` points to Python files beside the weights: never run, so never kept either.
     if raw.pop("auto_map", None):
         notes.append(Note("code_ignored", f"auto_map in {file}: code that comes with a checkpoint is never run"))
+    if is_mapped(family):
+        return _mapped_config(family, raw, file, notes, limits)
     drop_ids(raw, raw.get("vocab_size", 32000), file, notes)
     kind = LoopLlamaConfig if model_type == "loop_llama" else LlamaConfig
     try:
@@ -164,6 +191,21 @@ def read_config(folder: Path, notes: list[Note] | None = None, limits: Checkpoin
         raise CheckpointError(f"{file}: not a Llama configuration: {cause(error)}") from error
     if limits is not None:
         limits.check_weights(count_weights(config), HELD, available_memory())
+    return config
+
+
+def _mapped_config(
+    family: Family, raw: dict[str, Any], file: Path, notes: list[Note], limits: CheckpointLimits | None
+) -> LoopLlamaConfig:
+    """The configuration of a published model whose keys have been checked, within the limits."""
+    config = family_config(family, raw, file, notes)
+    if limits is not None:
+        limits.check_counts(config.num_hidden_layers, config.vocab_size)
+        limits.check_weights(count_weights(config), HELD, available_memory())
+    ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    drop_ids(ids, config.vocab_size, file, notes)
+    for name, value in ids.items():
+        setattr(config, name, value)
     return config
 
 

@@ -142,8 +142,16 @@ def count_weights(config: LlamaConfig) -> int:
         layer += q + 2 * kv + hidden
     if config.mlp_bias:
         layer += 2 * config.intermediate_size + hidden
+    more = 0  # what a looped model has beside a Llama
+    if getattr(config, "norm_placement", "pre") in ("pre_branch", "pre_stream"):
+        layer += 2 * hidden
+    if getattr(config, "qk_norm", "none") != "none":
+        layer += q + kv if config.qk_norm == "full" else 2 * head
+    for block in config.loop_blocks() if hasattr(config, "loop_blocks") else ():
+        more += 2 * hidden * hidden * (block.injection == "linear") + hidden * block.norm
+        more += (hidden + 1) * (block.exit_selection != "last")
     tables = 1 if config.tie_word_embeddings else 2
-    return layers * layer + tables * rows * hidden + hidden
+    return layers * layer + tables * rows * hidden + hidden + more
 
 
 def free_disk(folder: Path) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from loopviz.model.block import LoopBlock
 from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
+from loopviz.model.families.reading import is_mapped, read_family
 from loopviz.model.modeling import LoopLlamaForCausalLM
 
 from . import inspect
@@ -30,7 +31,7 @@ from .errors import CheckpointError, Note, cause, reading
 from .find import FREE, KNOWN, NAMED, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
 from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
-from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder
+from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder, weight_files
 from .limits import SPARE, CheckpointLimits, CheckpointTooLarge
 from .quiet import ONE_READER, quiet_transformers
 from .smollm2_wheel import gguf_peak
@@ -52,6 +53,7 @@ __all__ = [
     "cache_dir",
     "known_models",
     "load_checkpoint",
+    "load_model",
     "prepare_checkpoint",
     "to_loop_config",
 ]
@@ -73,6 +75,7 @@ UNTRAINED = "untrained_loop_weights"  # the code of a note: what is run was neve
 LOOP_WEIGHTS: dict[str, Callable[[LoopBlock], bool]] = {
     "loop_injection": lambda block: block.injection == "linear",
     "loop_norm": lambda block: block.norm,
+    "exit_selection": lambda block: block.exit_selection != "last",
 }
 
 
@@ -114,7 +117,7 @@ def load_checkpoint(
     allow_paths: bool = True,
     **loop_fields: Any,
 ) -> LoadedCheckpoint:
-    """Load a checkpoint of the Llama architecture as a LoopLlama.
+    """Load a checkpoint of the Llama architecture, or of a published looped family (`loopviz.model.families`), as a LoopLlama.
 
     Args:
         name_or_path: a name of `known_models()`, a folder with safetensors, a .gguf file, a Hub id (`owner/name`), or a
@@ -133,6 +136,23 @@ def load_checkpoint(
     """
     prepared = prepare_checkpoint(name_or_path, dtype=dtype, progress=progress, allow_paths=allow_paths, **loop_fields)
     return prepared.load()
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+    allow_paths: bool = True,
+    **loop_fields: Any,
+) -> LoopLlamaForCausalLM:
+    """As :func:`load_checkpoint`, the model alone, in eval mode: no tokenizer is asked for, so none need be there.
+
+    Raises:
+        As :func:`load_checkpoint`, but for tokenizers.
+    """
+    tell = _Teller(progress)
+    return _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields).load_model()
 
 
 def prepare_checkpoint(
@@ -155,19 +175,10 @@ def prepare_checkpoint(
         As :func:`load_checkpoint`, but for memory; `CheckpointTooLarge` beyond the limits of `terms`.
         WorkerEnded: nobody waits for it any more.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(map(str, DTYPES))}")
-    _check_field_names(loop_fields)
     tell = _Teller(progress)
-    name = os.fspath(name_or_path)
-    shown_name = name if isinstance(name, str) else repr(name)
-    with tell.passing_through(), reading(shown_name), quiet_transformers():
-        located = locate(name, tell, allow_paths=allow_paths, terms=terms)
-        is_gguf = located.path.is_file()
-        found = (inspect_gguf if is_gguf else inspect_folder)(located.path, terms.limits)
-        stored = to_loop_config(found.config)  # what it raises without fields of the caller's is about the files
-    config = to_loop_config(found.config, **loop_fields)
-    found.notes.extend(_loop_weights_notes(config, stored))
+    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields)
+    located, found = prepared.located, prepared.found
+    is_gguf = located.path.is_file()
     with tell.passing_through(), reading(located.path), quiet_transformers():
         tell("tokenizer", None)
         rows = found.config.vocab_size
@@ -179,18 +190,41 @@ def prepare_checkpoint(
         check_tokenizer(tokenizer.get_vocab(), added, found.config, located.path, found.notes)
         if apart is None:
             tokenizer = within_rows(tokenizer, rows)
-    return PreparedCheckpoint(name, located, found, config, tokenizer, dtype, loop_fields, tell)
+    return replace(prepared, tokenizer=tokenizer)
+
+
+def _look_into(
+    name_or_path: str | os.PathLike[str],
+    dtype: torch.dtype,
+    tell: _Teller,
+    allow_paths: bool,
+    terms: Terms,
+    loop_fields: Mapping[str, Any],
+) -> PreparedCheckpoint:
+    """A checkpoint brought here and looked through, its tokenizer and weights not read."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(map(str, DTYPES))}")
+    _check_field_names(loop_fields)
+    name = os.fspath(name_or_path)
+    shown_name = name if isinstance(name, str) else repr(name)
+    with tell.passing_through(), reading(shown_name), quiet_transformers():
+        located = locate(name, tell, allow_paths=allow_paths, terms=terms)
+        found = (inspect_gguf if located.path.is_file() else inspect_folder)(located.path, terms.limits)
+        stored = to_loop_config(found.config)  # what it raises without fields of the caller's is about the files
+    config = to_loop_config(found.config, **loop_fields)
+    found.notes.extend(_loop_weights_notes(config, stored))
+    return PreparedCheckpoint(name, located, found, config, None, dtype, loop_fields, tell)
 
 
 @dataclass(frozen=True)
 class PreparedCheckpoint:
-    """A checkpoint of which all is known but its weights (:func:`prepare_checkpoint`)."""
+    """A checkpoint of which all is known but its weights (:func:`prepare_checkpoint`), without a tokenizer where none is wanted."""
 
     name: str
     located: Located
     found: Inspection
     config: LoopLlamaConfig
-    tokenizer: PreTrainedTokenizerBase | ApartTokenizer
+    tokenizer: PreTrainedTokenizerBase | ApartTokenizer | None
     dtype: torch.dtype
     loop_fields: Mapping[str, Any]
     tell: _Teller
@@ -203,7 +237,7 @@ class PreparedCheckpoint:
         n_bytes = self.found.n_weights * self.dtype.itemsize
         return n_bytes + n_bytes // SPARE
 
-    def load(self) -> LoadedCheckpoint:
+    def load_model(self) -> LoopLlamaForCausalLM:
         """Read the weights.
 
         Raises:
@@ -217,16 +251,27 @@ class PreparedCheckpoint:
                 model = as_loop_llama(load_gguf(path, found.config, self.dtype), **self.loop_fields)
             else:
                 model = _load_folder(found, self.config, self.dtype)
-            _complete_generation(model, self.tokenizer, found)
+            if self.tokenizer is not None:
+                _complete_generation(model, self.tokenizer, found)
         model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
         self.tell("ready", 1.0)
+        return model.eval()
+
+    def load(self) -> LoadedCheckpoint:
+        """Read the weights, for the tokenizer that is there.
+
+        Raises:
+            CheckpointError: they do not fit in memory, or cannot be read after all.
+        """
+        assert self.tokenizer is not None
+        model, found, name = self.load_model(), self.found, self.name
         known = NAMED.get(name)
         return LoadedCheckpoint(
-            model.eval(),
+            model,
             self.tokenizer,
             name,
             self.located.source,
-            path,
+            self.located.path,
             found.stored,
             known.license if known else None,
             tuple(found.notes),
@@ -341,6 +386,10 @@ def _check_field_names(loop_fields: Mapping[str, Any]) -> None:
 def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype) -> LoopLlamaForCausalLM:
     """Weights of a folder `inspect_folder` has passed. Same-dtype weights are mapped, so they load as they are used."""
     try:
+        if is_mapped(found.family):
+            assert isinstance(found.config, LoopLlamaConfig)
+            with ONE_READER:
+                return read_family(found.family, found.config, config, weight_files(found.path), dtype)
         with ONE_READER:
             return LoopLlamaForCausalLM.from_pretrained(
                 str(found.path),
@@ -350,6 +399,8 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
                 local_files_only=True,
                 trust_remote_code=False,
             )
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(f"{found.path}: its weights cannot be read ({cause(error)})") from error
 

@@ -249,7 +249,9 @@ class Reading:
                 columns, packed = self._columns(rows, next_ids), self._packed(rows)
                 for r, decided in run.decided.items():  # what decided is what is shown, to the last bit
                     for name, value in decided.items():
-                        if bool(torch.isfinite(value[0])):
+                        if name in columns and bool(
+                            torch.isfinite(value[0])
+                        ):  # a published rule's number has no column
                             columns[name][0][r - 1] = float(value[0])
                 if self.recorder.exit and run is self.runs[-1]:
                     columns |= self._exit_columns(next_ids)
