@@ -39,7 +39,7 @@ export class Card {
   most = undefined;
   /** @type {Field<import("../widgets/form.js").Described> | undefined} of a card of another model: its name */
   named = undefined;
-  /** @type {import("../core/contract.js").CheckedCard["state"] | ""} of its model */
+  /** @type {CheckedCard["state"] | ""} of its model */
   state = "";
   /** @type {Map<string, Field<CompareConfig["controls"][number]>>} by control */
   fields = new Map();

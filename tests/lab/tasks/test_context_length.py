@@ -73,7 +73,7 @@ def test_a_ttt_model_is_measured_by_itself_and_what_each_holds_is_told() -> None
     cache = TTTCache(main.model)
     main.model(torch.tensor([[1, 2, 3]]), past_key_values=cache, use_cache=True)
     assert {row["memory_bytes"] for row in rows} == {cache.nbytes}
-    assert {row["memory"] for row in rows} == {"ttt"}
+    assert {row["memory"] for row in rows} == {"state"}
     kept = Experiment(TASK, beside(), ContextParams(text=TEXT, lengths=(8, 16))).run().rows
     by_context = {row["context"]: row["memory_bytes"] for row in kept}
     assert by_context[16] == 2 * by_context[8] > 0
