@@ -152,6 +152,10 @@ RULES: Mapping[str, str] = MappingProxyType(
         "another checkpoint",
         "ttt_logits_nan": "the model's logits are not numbers any more (NaN) after token {token}: its weights are broken; take another "
         "checkpoint",
+        "ttt_absent": "the model that made this run is not loaded here, and this needs it; name it as the TTT model, wait until it is "
+        "ready, and ask again",
+        "ttt_other": "the model of this name here is not the one that made this run: sizes, tokens or numbers differ; open the run where "
+        "its model is",
         "lesson_run": "no run of this step is called so; there are {known}",
         "lesson_measure": "nothing is measured under this name; there are {known}",
         "lesson_kind": "is {found}, and {wanted} is needed here; name another measurement",

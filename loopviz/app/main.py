@@ -37,7 +37,7 @@ def build(model: str = DEFAULT_MODEL, *, profile: Profile = LOCAL) -> ExplorePag
     page = ExplorePage(service)
     for name in PAGES:
         if name != OPENING:  # each by its name alone: a page more is no arrow more
-            import_module(f"loopviz.app.{name}.page").add(page.demo, service)
+            page.beside += import_module(f"loopviz.app.{name}.page").add(page.demo, service) or []
     return page
 
 
@@ -102,6 +102,8 @@ def launch(
         state_session_capacity=profile.sessions,
         max_threads=threads(profile.queue, page.service.places.most, profile.short_events),
         theme=theme(),
-        **assets.launch_options(page.demo, rules, event_stream.route(page.service.registry), *page.sharing.routes()),
+        **assets.launch_options(
+            page.demo, rules, event_stream.route(page.service.registry), *page.sharing.routes(), *page.beside
+        ),
     )
     return page.demo

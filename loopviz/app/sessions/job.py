@@ -18,6 +18,7 @@ from loopviz.app import controls as st
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.carried import Carried
 from loopviz.app.sessions.faults import kinds, unforeseen
+from loopviz.app.sessions.file_desk import FileDesk
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
@@ -153,7 +154,7 @@ class Job:
 
 class Jobs:
     """What the pages of one server share: its models, the places in which runs are made, who has begun what, what is kept, what is
-    taken from one page to another.
+    taken from one page to another, where files come and go.
 
     Args:
         places: in which runs are made; those of all pages are the same.
@@ -166,6 +167,7 @@ class Jobs:
         self.places = places or Places(room.profile.runs_at_once, room.profile.queue)
         self.starts = Starts(room.profile.pages)
         self.carried = Carried(keeper)
+        self.files = FileDesk(room)
 
     def carry_out(self, job: Job) -> Iterator[str]:
         """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""

@@ -10,12 +10,13 @@ from loopviz.app import controls as st
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
-from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
+from loopviz.app.ttt.files import TTTFiles
 from loopviz.app.ttt.models import ttt_room
+from loopviz.app.ttt.opened import TTTRuns
 from loopviz.app.ttt.run import SEND_EVERY, TTTRun, messages, paced
 from loopviz.checks import FieldError, check_whole
 from loopviz.engine.engine import Engine, TTTEngine, TTTRequest
@@ -94,7 +95,8 @@ class TTT:
     def __init__(self, jobs: Jobs, room: ModelRoom | None = None, every: float = SEND_EVERY) -> None:
         self.room = room or ttt_room(jobs.room)
         self.jobs, self.every = Jobs(self.room, jobs.keeper, jobs.places), every
-        self.runs: Registry[TTTRun] = Registry(jobs.keeper)
+        self.runs = TTTRuns(self.room, jobs.keeper)
+        self.files = TTTFiles(self.runs, self.room, jobs.files)
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
         """One run: messages for the page. Whatever goes wrong becomes a message.
@@ -102,6 +104,8 @@ class TTT:
         Args:
             payload: `contract.BeginTTT` from the page's script; nothing in it is trusted.
         """
+        if fitting(payload, contract.BeginTTT).get("visit"):
+            return iter([self.files.visit(session)])
         return self.jobs.carry_out(TTTJob(self, fitting(payload, contract.BeginTTT), session))
 
     def forget(self, session: str) -> None:
@@ -149,7 +153,10 @@ class TTT:
         focus = focus_of(asked)
         with run.lock:
             trace = Trace(run.trace.meta, run.trace.frames)
-        found = run.engine.attention_beside(trace, focus.selected(len(trace)) or 0)
+        try:
+            found = run.engine.attention_beside(trace, focus.selected(len(trace)) or 0)
+        except ValueError as error:
+            return _no("", text(lang, "refused", reason=self.room.words(error, lang)))
         if found is None:
             return _no("", text(lang, "ttt.control.none"))
         shown = (trace, focus, found.name, found.first, found.weights)

@@ -100,6 +100,7 @@ def data(trace: Trace, focus: TTTFocus, control: str, first: int, weights: list[
         "xaxis": {"type": "category", "title": {"text": words["written"]}, "showgrid": False, "tickangle": -60},
         "yaxis": {"type": "category", "title": {"text": words["reads"]}, "autorange": "reversed", "showgrid": False},
         "showlegend": False,
+        "meta": {"select": {"token": "y"}},  # a row's word
     }
     said = _said(trace, focus, control, first, shares, "head")
     return {"data": [heat], "layout": parts.layout(HEIGHT, said) | axes}

@@ -109,6 +109,7 @@ def data(trace: Trace, focus: TTTFocus) -> dict[str, Any]:
         "xaxis": {"type": "category", "title": {"text": words["written"]}, "showgrid": False, "tickangle": -60},
         "yaxis": {"type": "category", "title": {"text": words["reads"]}, "autorange": "reversed", "showgrid": False},
         "showlegend": False,
+        "meta": {"select": {"token": "y"}},  # a row's word
     }
     return {"data": [heat], "layout": parts.layout(HEIGHT, _said(trace, focus, "head")) | axes}
 
