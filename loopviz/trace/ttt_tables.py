@@ -96,9 +96,14 @@ def add_ttt(
     packed = {table: _split(arrays, table, len(frames), meta) for table in TTT_PACKED}
     for frame, reads, held in zip(frames, packed["ttt_reads"], packed["ttt_held"], strict=True):
         t = frame["index"]
-        frame["ttt"] = {  # type: ignore[typeddict-item]  # computed keys
+        one = {name: encode_singles(singles[name][t]) for name in TTT_NUMBERS}
+        frame["ttt"] = {
             "slot": slot_of(t, meta),
-            **{name: encode_singles(singles[name][t]) for name in TTT_NUMBERS},
+            "loss_before": one["loss_before"],
+            "loss_after": one["loss_after"],
+            "loss_start": one["loss_start"],
+            "drift": one["drift"],
+            "lr": one["lr"],
             "reads": encode_singles(reads),
             "held": encode_floats(held),
         }

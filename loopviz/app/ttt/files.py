@@ -66,7 +66,9 @@ class TTTFiles:
     async def _open(self, request: Request) -> Response:
         async def work(lang: str) -> Response:
             ticket = request.headers.get(TICKET_HEADER, "")
-            return await self._desk.bring(request, ticket, lang, lambda *taken: self._take(*taken, lang), of_ttt=True)
+            return await self._desk.bring(
+                request, ticket, lang, lambda *found: self._take(found[0], found[1], lang), of_ttt=True
+            )
 
         return await self._desk.answer(request, work)
 
