@@ -174,6 +174,10 @@ RULES: Mapping[str, str] = MappingProxyType(
         "lengths_over_text": "the text has {n} tokens, and one window needs one more than its length; give a shorter length, or a "
         "longer text",
         "models_at_most": "{n} configurations, so at most as many models",
+        "ttt_absent": "the model that made this run is not loaded here, and this needs it; name it as the TTT model, wait until it is "
+        "ready, and ask again",
+        "ttt_other": "the model of this name here is not the one that made this run: sizes, tokens or numbers differ; open the run where "
+        "its model is",
         "lesson_run": "no run of this step is called so; there are {known}",
         "lesson_measure": "nothing is measured under this name; there are {known}",
         "lesson_kind": "is {found}, and {wanted} is needed here; name another measurement",

@@ -37,7 +37,7 @@ def build(model: str = DEFAULT_MODEL, *, profile: Profile = LOCAL) -> ExplorePag
     page = ExplorePage(service)
     for name in PAGES:
         if name != OPENING:  # each by its name alone: a page more is no arrow more
-            import_module(f"loopviz.app.{name}.page").add(page.demo, service)
+            page.beside += import_module(f"loopviz.app.{name}.page").add(page.demo, service) or []
     return page
 
 
@@ -107,6 +107,7 @@ def launch(
             rules,
             event_stream.route(page.service.registry),
             *page.sharing.routes(),
+            *page.beside,
             *metrics.routes(page.service, os.environ),
         ),
     )

@@ -422,6 +422,13 @@ class TTTEngine(Protocol):
             ValueError: `stop` was set.
         """
 
+    def made(self, trace: Trace, stop: threading.Event) -> bool:
+        """Whether a run that comes from elsewhere is this model's: its sizes, and what its first words cost when they are read again.
+
+        Raises:
+            ValueError: an inner loss is no number any more; `stop` was set.
+        """
+
     def kv_beside(self) -> list[tuple[str, float]]:
         """Bytes of keys and values that models which come along keep of one token, by their configurations."""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from loopviz.ttt import TTTForCausalLM
 
 BESIDE = (CONTROL, "stories-loop")  # models that come along, whose keys and values a TTT model's state is held against
+FIRST, AGREES = 32, 0.02  # words by which a run's model is known, and nats by which a word of the same may differ
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,26 @@ class LocalTTT(Wording):
         ids = [frame["token_id"] for frame in trace.frames]
         with _left():
             return held_by_rules(self.model, ids, min(layer, self.layers - 1), head, stop)
+
+    def made(self, trace: Trace, stop: threading.Event) -> bool:
+        """Whether a run from elsewhere is this model's; raises as the protocol says."""
+        shape, said, config = trace.meta["shape"], trace.meta["ttt"], self.model.config
+        names = (
+            "num_hidden_layers",
+            "num_attention_heads",
+            "mini_batch_size",
+            "ttt_layer_type",
+            "hidden_size",
+            "vocab_size",
+        )
+        told = (said["layers"], said["heads"], said["mini_batch"], said["kind"], shape["hidden"], shape["vocab"])
+        if told != tuple(getattr(config, name) for name in names):
+            return False
+        first = type(trace)(trace.meta, trace.frames[:FIRST])
+        again = self.read_under(first, [change for change in said["changes"] if change["index"] < len(first)], stop)
+        known = [(frame["next_logprob"], cost) for frame, cost in zip(first.frames, again, strict=True)]
+        apart = [abs(then - now) for then, now in known if then is not None]
+        return bool(apart) and max(apart) <= AGREES
 
     def kv_beside(self) -> list[tuple[str, float]]:
         """Bytes of keys and values that models which come along keep of one token, by their configurations alone."""

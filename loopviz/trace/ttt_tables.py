@@ -8,7 +8,7 @@ but the token's position.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from loopviz.trace.packed import decode_floats, decode_singles, encode_floats, e
 from loopviz.trace.schema import Frame
 
 if TYPE_CHECKING:
-    from loopviz.trace.schema import TTTFrame
+    pass
 
 TTT_NUMBERS = ("loss_before", "loss_after", "loss_start", "drift", "lr")
 _PLACE = {"token": "int", "layer": "int", "head": "int"}
@@ -99,9 +99,17 @@ def add_ttt(
     packed = {table: _split(arrays, table, len(frames), meta) for table in TTT_PACKED}
     for frame, reads, held in zip(frames, packed["ttt_reads"], packed["ttt_held"], strict=True):
         t = frame["index"]
-        said: dict[str, Any] = {name: encode_singles(singles[name][t]) for name in TTT_NUMBERS}
-        said |= {"slot": slot_of(t, meta), "reads": encode_singles(reads), "held": encode_floats(held)}
-        frame["ttt"] = cast("TTTFrame", said)
+        one = {name: encode_singles(singles[name][t]) for name in TTT_NUMBERS}
+        frame["ttt"] = {
+            "slot": slot_of(t, meta),
+            "loss_before": one["loss_before"],
+            "loss_after": one["loss_after"],
+            "loss_start": one["loss_start"],
+            "drift": one["drift"],
+            "lr": one["lr"],
+            "reads": encode_singles(reads),
+            "held": encode_floats(held),
+        }
 
 
 def _singles(columns: Mapping[str, Sequence[Any]], tokens: int, meta: Mapping[str, Any]) -> dict[str, np.ndarray]:

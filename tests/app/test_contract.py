@@ -380,6 +380,7 @@ def test_ttt_says_what_the_contract_states(service: Service, lang: str) -> None:
     assert heard.ask(own, "attention", run=last["run"], layer=0, head=0, token=1, lang=lang)["kind"] == "attention"
     heard.ask(ttt, "model", model="stories-ttt", lang=lang, look=False)
     heard.ask(ttt, "stop", ticket=None)
+    heard.run(ttt.run({"visit": True, "lang": lang}, "me"))
     heard.everything()
 
 

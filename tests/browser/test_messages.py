@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Error, Page
 
-from loopviz.app.explore.files import _slug
+from loopviz.app.contract import MOST_SLUG
 from loopviz.app.explore.run import Run, messages
+from loopviz.app.sessions.file_desk import slug
 from loopviz.app.sessions.messages import dumps, pack, wire
 from loopviz.figures.edits import Op, append, apply, put, splice
 from loopviz.figures.labels import fill
@@ -193,7 +194,7 @@ def test_a_stranger_s_name_becomes_the_same_part_of_a_file_s_name(scripts: Page)
         "e\u0301",
     ]
     asked = "async (names) => { const { slug } = await import('/explore/panel_image.js'); return names.map(slug); }"
-    assert scripts.evaluate(asked, names) == [_slug(name) for name in names]
+    assert scripts.evaluate(asked, names) == [slug(name, MOST_SLUG) for name in names]
 
 
 def test_a_text_s_places_are_filled_alike(scripts: Page) -> None:

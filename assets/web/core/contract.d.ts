@@ -10,6 +10,7 @@ export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
 export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; };
+export const FILES: "loopviz-share";
 export const TICKET_HEADER: "x-loopviz-visit";
 export const MOST_PINS: 6;
 export const USUAL_PRESET: "one_slot";
@@ -1788,6 +1789,13 @@ export interface TTTNews {
   ops: Record<string, any[][]>;
 }
 
+/** With what a page opens files, and how large they may be, in bytes. */
+export interface TTTVisit {
+  kind: "visit";
+  ticket: string;
+  largest: number;
+}
+
 /** A run of a TTT model, looked at here. */
 export interface BeginTTT {
   lang: "en" | "zh";
@@ -1799,6 +1807,8 @@ export interface BeginTTT {
   scale: number;
   layer?: number;
   head?: number | null;
+  /** nothing is begun: the page is there, and is to be told how it opens files (TTTVisit) */
+  visit?: boolean;
   /** words a second, so that one can watch and steer; 0: as fast as it goes */
   pace?: number;
 }
@@ -1924,7 +1934,7 @@ export interface AnatomyEvents {
   begin: Dissect;
 }
 
-export type TttMessage = TTTConfig | MeasureStatus | TTTSnapshot | TTTNews;
+export type TttMessage = TTTConfig | MeasureStatus | TTTSnapshot | TTTNews | TTTVisit;
 
 export type TttQuestions = {
   model: { asked: AskLabModel; answer: LabModel | Failed };

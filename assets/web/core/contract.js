@@ -10,6 +10,7 @@ export const OWN_LESSON = "own";
 export const CHECK = "check";
 export const FOOTER = "lv-foot";
 export const STORED = { lang: "loopviz.lang", dark: "loopviz.dark", panels: "loopviz.panels", group: "loopviz.group", speed: "loopviz.speed", tour: "loopviz.tour", lessons: "loopviz.lessons", student: "loopviz.student" };
+export const FILES = "loopviz-share";
 export const TICKET_HEADER = "x-loopviz-visit";
 export const MOST_PINS = 6;
 export const USUAL_PRESET = "one_slot";

@@ -163,3 +163,17 @@ export const kept = {
     }
   },
 };
+
+/**
+ * Keep a file: the browser asks, or knows, where.
+ * @param {Blob} blob
+ * @param {string} file
+ */
+export function keep(blob, file) {
+  const link = el("a");
+  Object.assign(link, { href: URL.createObjectURL(blob), download: file });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

@@ -1,10 +1,10 @@
 // Plots from plain plotly data, drawn one at a time with pauses between, in the page's colours.
 
 import { el } from "./dom.js";
-import { containers, headline, loadPlotly, plotConfig, plotlyFor, untitled } from "./plotly.js";
+import { containers, headline, loadPlotly, plotConfig, plotlyFor, selected, untitled } from "./plotly.js";
 
 /** @import { Figure } from "./contract.js" */
-/** @import { Plotly } from "./page_globals.js" */
+/** @import { Drawn, Plotly } from "./page_globals.js" */
 
 /** A plot with its title and question; `touch` says that its figure has changed. */
 export class Plot {
@@ -14,6 +14,10 @@ export class Plot {
   dirty = false;
   /** @type {number} */
   revision = 0;
+  /** @type {((change: { token?: number, step?: number }) => void) | null} told of what a click selects; null: clicks select nothing */
+  choose = null;
+  /** @type {boolean} whether clicks are heard */
+  wired = false;
   /** @type {Record<string, any>[]} shapes that the page itself draws over the figure */
   marks = [];
 
@@ -27,6 +31,7 @@ export class Plot {
     this.question = el("p", "lv-question");
     this.choices = el("div", "lv-choices");
     this.said = el("p", "lv-headline");
+    /** @type {Drawn} */
     this.plot = el("div", "lv-plot");
     this.plot.setAttribute("role", "group"); // and no picture: its buttons can be reached
     this.node = el("section", "lv-panel", el("div", "lv-panel-head", el("div", "", this.title, this.question), this.choices), this.said, this.plot);
@@ -71,6 +76,13 @@ export class Plot {
     this.plot.style.height = `${layout.height}px`; // what it takes is known before it is drawn
     this.said.replaceChildren(...headline(this.figure.layout));
     await Plotly.react(this.plot, this.figure.data.map(containers), layout, plotConfig(lang, config.toolbar[lang]));
+    if (this.choose && !this.wired) {
+      this.wired = true;
+      this.plot.on("plotly_click", (event) => {
+        const change = selected(this.figure, event.points[0]);
+        if (change) this.choose(change);
+      });
+    }
   }
 }
 

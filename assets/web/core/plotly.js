@@ -5,7 +5,7 @@ import { SMALL_DRAWS } from "./contract.js";
 import { el } from "./dom.js";
 
 /** @import { Figure } from "./contract.js" */
-/** @import { Plotly } from "./page_globals.js" */
+/** @import { Plotly, Point } from "./page_globals.js" */
 
 /** @type {Set<string>} */
 const SMALL = new Set(SMALL_DRAWS);
@@ -116,4 +116,21 @@ export function plotConfig(lang, dictionary) {
 export function containers(value) {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, containers(inner)]));
+}
+
+/**
+ * What a click on a figure selects, as the figure itself says (see loopviz/panels/__init__.py); null where it selects nothing.
+ * @param {Figure | null} figure
+ * @param {Point} point
+ */
+export function selected(figure, point) {
+  const select = figure?.data[point?.curveNumber]?.meta?.select ?? figure?.layout.meta?.select;
+  if (!select) return null;
+  /** @type {{ token?: number, step?: number }} */
+  const change = {};
+  for (const key of /** @type {const} */ (["token", "step"])) {
+    const at = parseInt(point[select[key]], 10);
+    if (select[key] && Number.isFinite(at) && (key === "token" || at > 0)) change[key] = at; // s₀ stands before the first step
+  }
+  return change;
 }

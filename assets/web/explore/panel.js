@@ -2,7 +2,7 @@
 // Knows no panel by name. Text reaches the page through textContent only.
 
 import { el, fill, name, press, scrollable } from "../core/dom.js";
-import { TOUCH, containers, headline, plotConfig, plotlyFor, untitled } from "../core/plotly.js";
+import { TOUCH, containers, headline, plotConfig, plotlyFor, selected, untitled } from "../core/plotly.js";
 import { codeLinks, termed } from "../widgets/glossary.js";
 
 const SAME = 2; // pixels that are no other height
@@ -286,14 +286,7 @@ export class Panel {
 
   /** What a click selects is said by the figure itself (see loopviz/panels/__init__.py). @param {Point} point */
   clicked(point) {
-    const select = this.figure?.data[point?.curveNumber]?.meta?.select ?? this.figure?.layout.meta?.select;
-    if (!select) return;
-    /** @type {{ token?: number, step?: number }} */
-    const change = {};
-    for (const key of /** @type {const} */ (["token", "step"])) {
-      const at = parseInt(point[select[key]], 10);
-      if (select[key] && Number.isFinite(at) && (key === "token" || at > 0)) change[key] = at; // s₀ stands before the first step
-    }
-    this.page.look(change);
+    const change = selected(this.figure, point);
+    if (change) this.page.look(change);
   }
 }

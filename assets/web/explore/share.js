@@ -2,7 +2,7 @@
 // The server's half: loopviz/app/explore/files.py and links.py.
 
 import { PANEL_FILES, QUERIES, TICKET_HEADER } from "../core/contract.js";
-import { copied, el, fill, name, press, sleep } from "../core/dom.js";
+import { copied, el, fill, keep, name, press, sleep } from "../core/dom.js";
 import { Menu, Notice } from "../widgets/menu.js";
 import { picture, slug } from "./panel_image.js";
 
@@ -13,20 +13,6 @@ const WORDED_MS = 120; // until Gradio has drawn what the beginning of a visit s
 /** @import { ExploreSnapshot, Focus, LinkMade, OpenedLink, Visit } from "../core/contract.js" */
 /** @import { Panel } from "./panel.js" */
 /** @typedef {{ notice: Notice, menu: Menu, panel: Panel }} Export a panel's menu, and where it says what came of it */
-
-/**
- * Keep a file: the browser asks, or knows, where.
- * @param {Blob} blob
- * @param {string} file
- */
-function keep(blob, file) {
-  const link = el("a");
-  Object.assign(link, { href: URL.createObjectURL(blob), download: file });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
 
 export class Share {
   /** @type {Record<string, string> | undefined} words, once they are known */

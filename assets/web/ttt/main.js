@@ -6,6 +6,7 @@ import { Frame, start, ticket } from "../core/page_head.js";
 import { Plots } from "../core/plot.js";
 import { Field } from "../widgets/form.js";
 import { Glossary } from "../widgets/glossary.js";
+import { FileButtons } from "./file_buttons.js";
 import { Picture } from "./picture.js";
 import { RuleSlider } from "./rule_slider.js";
 import { RunForm } from "./run_form.js";
@@ -82,13 +83,14 @@ export class Page {
   build() {
     this.form = new RunForm(this);
     this.strip = new WordStrip(this);
+    this.files = new FileButtons(this);
     this.layer = new Field({ name: "layer", kind: "choice", choices: ["0"] }, (value) => this.go({ layer: Number(value) }));
     this.head = new Field({ name: "head", kind: "choice", choices: [MEAN] }, (value) => this.go({ head: value === MEAN ? null : Number(value) }));
     this.lose = press("lv-quiet", () => this.forgetting());
     this.loseHint = el("span", "lv-question");
     this.chooser = el("div", "lv-ttt-where", this.layer.node, this.head.node);
     const losing = el("div", "lv-ttt-lose", this.lose, this.loseHint);
-    this.textCard = el("section", "lv-card lv-ttt-text", this.strip.node, this.chooser, losing);
+    this.textCard = el("section", "lv-card lv-ttt-text", this.files.node, this.strip.node, this.chooser, losing);
     /** @type {Map<string, Picture>} */
     this.pictures = new Map(this.frame.config.panels.map((panel) => [panel.name, new Picture(panel, this)]));
     this.rules = new RuleSlider(this, this.pictures.get("rules"));
@@ -100,6 +102,7 @@ export class Page {
   label() {
     this.form.label();
     this.strip.label();
+    this.files.label();
     this.layer.label(this.text("ttt.layer"));
     this.head.label(this.text("ttt.head"), (choice) => (choice === MEAN ? this.text("ttt.head.mean") : choice));
     for (const picture of this.pictures.values()) picture.label();
@@ -133,6 +136,7 @@ export class Page {
         this.meet();
         form.modelLine.textContent = answer.text;
         form.modelLine.dataset.state = this.root.dataset.model = answer.state;
+        if (answer.state === "ready") this.files.ready();
         if (["ready", "failed"].includes(answer.state)) return null;
       }
       return this.follow(900);
@@ -145,6 +149,7 @@ export class Page {
   meet() {
     if (this.met) return;
     this.met = true;
+    this.files.meet();
     if (this.pressed) this.begin();
   }
 
@@ -208,6 +213,10 @@ export class Page {
 
   /** @param {TttMessage} message */
   receive(message) {
+    if (message.kind === "visit") {
+      this.files.visit(message);
+      return;
+    }
     if (message.kind === "config" || message.ticket !== this.ticket) return; // of a run that another has replaced
     this.heard = performance.now();
     if (message.kind === "status") {
@@ -386,6 +395,7 @@ export class Page {
   /** How everything stands. */
   show() {
     this.form.show();
+    this.files.show();
     this.rules.show();
     this.chooser.hidden = !this.run;
     const token = this.forgets;

@@ -19,6 +19,9 @@ export class Picture {
     this.panel = panel;
     this.page = page;
     this.plot = new Plot(panel.name, page.plots);
+    this.plot.choose = ({ token }) => {
+      if (token !== undefined && token < page.words.length) page.go({ token });
+    };
     this.node = this.plot.node;
     this.summary = el("p", "lv-sr");
     this.head = el("summary");

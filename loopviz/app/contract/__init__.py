@@ -53,7 +53,7 @@ MESSAGES: Mapping[str, tuple[type, ...]] = {
         explore.Brought,
     ),
     "anatomy": (anatomy.AnatomyConfig, scripted.MeasureStatus, anatomy.AnatomyToken, anatomy.AnatomyParity),
-    "ttt": (ttt.TTTConfig, scripted.MeasureStatus, ttt.TTTSnapshot, ttt.TTTNews),
+    "ttt": (ttt.TTTConfig, scripted.MeasureStatus, ttt.TTTSnapshot, ttt.TTTNews, ttt.TTTVisit),
     "compare": (compare.CompareConfig, scripted.MeasureStatus, compare.CompareSnapshot, compare.CompareNews),
     "lab": (lab.LabConfig, scripted.MeasureStatus, lab.LabSnapshot, lab.LabNews),
 }

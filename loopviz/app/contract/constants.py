@@ -50,6 +50,7 @@ STORED: Mapping[str, str] = {
     "lessons": "loopviz.lessons",
     "student": "loopviz.student",
 }
+FILES = "loopviz-share"  # where links and files are (see loopviz.app.explore.files, loopviz.app.ttt.files)
 TICKET_HEADER = "x-loopviz-visit"  # in which a page shows its ticket as it opens a file
 USUAL_PRESET = "one_slot"  # what Compare opens with beside the model as it is and without its loop
 DIALS = ("loop_count", "max_loop_count", "loop_damping")  # controls that have a slider above the panels as well
@@ -101,6 +102,7 @@ CONSTANTS: Mapping[str, Any] = {
     "CHECK": CHECK,
     "FOOTER": FOOTER,
     "STORED": STORED,
+    "FILES": FILES,
     "TICKET_HEADER": TICKET_HEADER,
     "MOST_PINS": MOST_PINS,
     "USUAL_PRESET": USUAL_PRESET,

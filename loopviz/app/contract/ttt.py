@@ -76,6 +76,14 @@ class TTTNews(_TTTState):
     ops: PackedEdits
 
 
+class TTTVisit(TypedDict):
+    """With what a page opens files, and how large they may be, in bytes."""
+
+    kind: Literal["visit"]
+    ticket: str
+    largest: int
+
+
 class _BeginTTT(TypedDict):
     lang: Lang
     ticket: str
@@ -91,6 +99,7 @@ class BeginTTT(_BeginTTT, total=False):
 
     layer: int
     head: Whole
+    visit: bool  # nothing is begun: the page is there, and is to be told how it opens files (TTTVisit)
     pace: int  # words a second, so that one can watch and steer; 0: as fast as it goes
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from starlette.routing import Route
 
 from loopviz.app import contract
 from loopviz.app import controls as st
@@ -86,7 +87,8 @@ class ExplorePage:
 
     def __init__(self, service: Service, lang: str = "en") -> None:
         self.service = service
-        self.sharing = Sharing(service.registry, service.room)
+        self.sharing = Sharing(service.registry, service.room, service.files)
+        self.beside: list[Route] = []  # routes of the other pages, which are served with this one
         # the controls stand at what the page shows first, so that the first Run goes on with it
         opening, self.opening_prompt = first_run.settings(service.room.default) or (None, None)
         self.suits = service.room.default if opening else ""  # the model whose settings those are

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loopviz.app.contract import QUERIES, STORED
+from loopviz.app.contract import FILES, QUERIES, STORED
 from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.server import document as look
 from loopviz.app.server import footer, link_preview, security_headers, source_code
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 PREFIX = "loopviz-assets"
 LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.explore.event_stream)
-SHARE = "loopviz-share"  # where links and files are (see loopviz.app.explore.files)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 _SCRIPTS: dict[str, Path] = {path.relative_to(WEB).as_posix(): path for path in sorted(WEB.rglob("*.js"))}
 _PLOTLY: dict[str, Callable[[], bytes]] = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
@@ -218,7 +217,7 @@ def _imported(name: str) -> list[str]:
 def places() -> dict[str, str]:
     """The addresses the page's script needs."""
     own = {"script": "explore/main.js", "plotly": "plotly.js", "whole": "plotly-whole.js"}
-    return {**{place: asset_url(name) for place, name in own.items()}, "line": LINES, "share": SHARE}
+    return {**{place: asset_url(name) for place, name in own.items()}, "line": LINES, "share": FILES}
 
 
 @functools.cache

@@ -54,6 +54,8 @@ USED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     r"/loopviz-metrics": (("GET",), None),
     r"/loopviz-run/[^/]+": (("GET", "POST"), JSON),
     r"/loopviz-share/link": (("GET",), None),
+    r"/loopviz-share/ttt/open": (("POST",), FILE),
+    r"/loopviz-share/ttt/[^/]+/trace": (("GET",), None),
     r"/loopviz-share/open": (("POST",), FILE),
     r"/loopviz-share/[^/]+/[^/]+": (("GET",), None),
     r"/loopviz-share/[^/]+/panel/[^/]+/[^/]+": (("GET",), None),

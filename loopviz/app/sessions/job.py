@@ -20,6 +20,7 @@ from loopviz.app.sessions import bounds
 from loopviz.app.sessions.carried import Carried
 from loopviz.app.sessions.counted import Counted
 from loopviz.app.sessions.faults import kinds, unforeseen
+from loopviz.app.sessions.file_desk import FileDesk
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
@@ -160,7 +161,7 @@ class Job:
 
 class Jobs:
     """What the pages of one server share: its models, the places in which runs are made, who has begun what, what is kept, what is
-    taken from one page to another.
+    taken from one page to another, where files come and go.
 
     Args:
         places: in which runs are made; those of all pages are the same.
@@ -177,6 +178,7 @@ class Jobs:
         self.starts = Starts(room.profile.pages)
         self.carried = Carried(keeper)
         self.counted = counted or Counted()
+        self.files = FileDesk(room)
 
     def carry_out(self, job: Job) -> Iterator[str]:
         """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""

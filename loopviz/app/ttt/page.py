@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import gradio as gr
+from starlette.routing import Route
 
 from loopviz.app.controls.examples import STORIES
 from loopviz.app.page import ScriptedPage, locate, page_data
@@ -61,6 +62,8 @@ class TTTPage(ScriptedPage):
         super().__init__(demo, ttt, data(ttt.room))
 
 
-def add(demo: gr.Blocks, jobs: Jobs) -> None:
-    """The page, as one of the app's."""
-    TTTPage(demo, TTT(jobs))
+def add(demo: gr.Blocks, jobs: Jobs) -> list[Route]:
+    """The page, as one of the app's; its routes beside Gradio's."""
+    ttt = TTT(jobs)
+    TTTPage(demo, ttt)
+    return ttt.files.routes()

@@ -14,12 +14,13 @@ from loopviz.app.sessions import bounds
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
-from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import LineFull, Place, Places
 from loopviz.app.texts import pick_language, text
+from loopviz.app.ttt.files import TTTFiles
+from loopviz.app.ttt.opened import TTTRuns
 from loopviz.app.ttt.run import REST, SEND_EVERY, TTTRun, messages, paced
 from loopviz.checks import FieldError, check_finite, check_whole
 from loopviz.engine.engine import Engine, RulesHeld, TTTEngine, TTTRequest
@@ -105,7 +106,8 @@ class TTT:
     ) -> None:
         self.room = room or ttt_room(jobs.room)
         self.jobs, self.every, self.rest = jobs.among(self.room), every, rest
-        self.runs: Registry[TTTRun] = Registry(jobs.keeper)
+        self.runs = TTTRuns(self.room, jobs.keeper)
+        self.files = TTTFiles(self.runs, self.room, jobs.files)
         self.readings = Places(self.room.profile.runs_at_once, self.room.profile.readings_waiting)
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
@@ -114,6 +116,8 @@ class TTT:
         Args:
             payload: `contract.BeginTTT` from the page's script; nothing in it is trusted.
         """
+        if fitting(payload, contract.BeginTTT).get("visit"):
+            return iter([self.files.visit(session)])
         return self.jobs.carry_out(TTTJob(self, fitting(payload, contract.BeginTTT), session))
 
     def forget(self, session: str) -> None:

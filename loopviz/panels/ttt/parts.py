@@ -195,6 +195,7 @@ def matrix(
         "xaxis": {"type": "category", "title": {"text": words["written"]}, "showgrid": False, "tickangle": -60},
         "yaxis": {"type": "category", "title": {"text": words["reads"]}, "autorange": "reversed", "showgrid": False},
         "showlegend": False,
+        "meta": {"select": {"token": "y"}},  # a row's word
     }
     return {"data": [heat], "layout": layout(MATRIX_HEIGHT, said) | axes}
 

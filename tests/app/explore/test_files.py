@@ -230,7 +230,7 @@ def test_a_file_that_is_too_large_is_not_taken_in(
     assert answer.status_code == 413
     assert "1,000 bytes" in answer.text
     assert len(registry) == 0
-    assert not shared._coming
+    assert not shared._desk.coming
 
 
 def test_only_so_many_files_come_at_once(client: TestClient, shared: Sharing, trace: Trace) -> None:
@@ -275,7 +275,7 @@ def test_four_slow_files_of_one_visitor_do_not_shut_the_others_out(shared: Shari
         return [answer.status_code for answer in more], other.status_code, (await first).status_code
 
     assert asyncio.run(try_it()) == ([409] * 3, 200, 422)
-    assert not shared._coming
+    assert not shared._desk.coming
 
 
 def test_a_file_that_rests_on_its_way_is_not_waited_for(registry: Registry) -> None:
@@ -287,7 +287,7 @@ def test_a_file_that_rests_on_its_way_is_not_waited_for(registry: Registry) -> N
         return await _slowly(shared, "me", parts)
 
     assert asyncio.run(try_it()).status_code == 408
-    assert not shared._coming
+    assert not shared._desk.coming
 
 
 def test_a_run_that_cannot_be_drawn_is_not_kept(

@@ -1,0 +1,84 @@
+"""What leaves the TTT page and comes back to it as a file: a run. Routes of our own beside Gradio's:
+
+* `POST loopviz-share/ttt/open?lang=`: a saved run, as the request's body; answers with a snapshot of it.
+* `GET loopviz-share/ttt/<run>/trace?lang=`: a run's file.
+
+Whose they are and how large: :mod:`loopviz.app.sessions.file_desk`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from loopviz.app.contract import FILES, MOST_SLUG, TICKET_HEADER
+from loopviz.app.sessions.file_desk import File, FileDesk, FileRefused, base_name, run_file
+from loopviz.app.sessions.messages import wire
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.texts import pick_language, text
+from loopviz.app.ttt.opened import ModelOfRun, TTTRuns, run_of
+from loopviz.panels.ttt import TTTFocus
+from loopviz.trace import Trace
+
+
+class TTTFiles:
+    """The files of one server's TTT runs.
+
+    Args:
+        runs: what is opened becomes one of them.
+        room: of TTT models.
+        desk: where files come and go, the same for all pages.
+    """
+
+    def __init__(self, runs: TTTRuns, room: ModelRoom, desk: FileDesk) -> None:
+        self._runs, self._room, self._desk = runs, room, desk
+
+    def visit(self, session: str) -> str:
+        """The message that a page is told as its visit begins."""
+        return wire({"kind": "visit", **self._desk.visit(session)})
+
+    def routes(self) -> list[Route]:
+        """The routes to add to Gradio's application."""
+        return [
+            Route(f"/{FILES}/ttt/open", self._open, methods=["POST"]),
+            Route(f"/{FILES}/ttt/{{run}}/trace", self._send, methods=["GET"]),
+        ]
+
+    async def _send(self, request: Request) -> Response:
+        async def work(lang: str) -> Response:
+            run = self._runs.get(request.path_params["run"])
+            if run is None:
+                raise FileRefused(404, text(lang, "share.gone"))
+            if not run.finished.is_set():
+                raise FileRefused(409, text(lang, "share.running"))
+
+            def make() -> tuple[str, File]:
+                file = run_file(run.trace)
+                return f"{base_name(run.trace, MOST_SLUG)}{file.ending}", file
+
+            return await self._desk.hand(make)
+
+        return await self._desk.answer(request, work)
+
+    async def _open(self, request: Request) -> Response:
+        async def work(lang: str) -> Response:
+            ticket = request.headers.get(TICKET_HEADER, "")
+            return await self._desk.bring(
+                request, ticket, lang, lambda *found: self._take(found[0], found[1], lang), of_ttt=True
+            )
+
+        return await self._desk.answer(request, work)
+
+    def _take(self, trace: Trace, session: str, lang: str) -> dict[str, Any]:
+        """Keep what was read as a run of the session in place of an earlier file, and draw it."""
+        model = ModelOfRun(self._room, trace.meta["model"])
+        run = run_of(trace, model, TTTFocus(lang=pick_language(lang)), session)
+        drawn = run.snapshot()  # first of all: a run that cannot be drawn is not kept
+        for other in self._runs.of_session(session):
+            if other.opened:
+                self._runs.drop(other)
+        self._runs.begin(run)
+        return drawn

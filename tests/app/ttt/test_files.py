@@ -1,0 +1,163 @@
+"""Runs of the TTT page as files: saved, opened, refused; and the recorded run, which is the bundled model's own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from loopviz.app import contract
+from loopviz.app.contract import FILES, TICKET_HEADER
+from loopviz.app.explore.files import Sharing
+from loopviz.app.explore.run import Registry
+from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.texts import LANGUAGES, text
+from loopviz.app.ttt import opened
+from loopviz.app.ttt.service import TTT
+from loopviz.engine.engine import TTTRequest
+from loopviz.engine.provenance import weights_digest
+from loopviz.engine.ttt_local import load_ttt
+from loopviz.panels.ttt import TTT_PANELS, TTTFocus
+from loopviz.trace import Trace
+from loopviz.trace.file import dumps, loads
+from tests.app.page_double import unwire
+from tests.app.ttt.test_service import ask, made, served
+from tests.engine.test_ttt_stream import made as ttt_run
+from tests.engine.test_ttt_stream import numbers
+from tests.trace.synthetic import random_trace
+
+
+def client(ttt: TTT) -> TestClient:
+    return TestClient(Starlette(routes=ttt.files.routes()), raise_server_exceptions=False)
+
+
+def ticket(ttt: TTT, session: str = "me") -> str:
+    (told,) = ttt.run({"visit": True, "lang": "en"}, session)
+    message = unwire(told)
+    contract.check(message, contract.MESSAGES["ttt"], "ttt")
+    assert message["largest"] == ttt.room.profile.trace_bytes
+    return message["ticket"]
+
+
+def post(ttt: TTT, data: bytes, lang: str = "en", shown: str | None = None) -> Any:
+    headers = {TICKET_HEADER: ticket(ttt) if shown is None else shown}
+    return client(ttt).post(f"/{FILES}/ttt/open", content=data, params={"lang": lang}, headers=headers)
+
+
+def test_a_saved_run_opens_with_all_pictures_and_asks_nothing_of_a_model() -> None:
+    ttt = served()
+    made(ttt)
+    (run,) = ttt.runs
+    saved = client(ttt).get(f"/{FILES}/ttt/{run.id}/trace")
+    assert saved.headers["content-disposition"].endswith('.loopviz"')
+    assert loads(saved.content) == run.trace
+    other = served(load=lambda *_: pytest.fail("a model was loaded"))
+    told = post(other, saved.content, "zh").json()
+    contract.check(told, contract.MESSAGES["ttt"], "ttt")
+    wanted = {name: panel.data(run.trace, TTTFocus(lang="zh")) for name, panel in TTT_PANELS.items()}
+    assert told["figures"] == json.loads(json.dumps(wanted))
+    assert (told["end"], len(told["words"])) == ("length", len(run.trace))
+    seen = ask(other, "look", run=told["run"], layer=1, head=2, token=3, lang="en")
+    assert seen["figures"]["drift"] == json.loads(json.dumps(TTT_PANELS["drift"].data(run.trace, TTTFocus(1, 2, 3))))
+    assert client(other).get(f"/{FILES}/ttt/{told['run']}/trace").content == saved.content
+    again = post(other, saved.content).json()
+    assert [one.id for one in other.runs] == [again["run"]], "one file a visitor"
+    other.forget("me")
+    assert client(other).get(f"/{FILES}/ttt/{again['run']}/trace", params={"lang": "zh"}).text == text(
+        "zh", "share.gone"
+    )
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_what_needs_the_model_says_where_it_is_not_and_works_where_it_is(lang: str) -> None:
+    engine = load_ttt("stories-ttt", lambda *_: None, False)
+    handle = engine.start(TTTRequest("Once upon a time there was a dog", {"max_new_tokens": 24}))
+    data = dumps(Trace(handle.meta, handle.frames))
+    ttt = served(engine)
+    told = post(ttt, data).json()
+    where = {"run": told["run"], "layer": 0, "head": None, "token": 3, "lang": lang}
+    forgets = {"run": told["run"], "token": 3, "lang": lang}
+    told_no = {"en": "is not loaded here", "zh": "没有在此载入"}[lang]
+    for name, asked in (("attention", where), ("rules", where), ("forgetting", forgets)):
+        answer = ask(ttt, name, **asked)
+        assert answer["kind"] == "no"
+        assert told_no in answer["text"]
+    ttt.room.get("stories-ttt")
+    for name, asked in (("attention", where), ("rules", where), ("forgetting", forgets)):
+        assert ask(ttt, name, **asked)["kind"] == name
+
+
+def test_another_model_of_the_same_name_is_not_asked() -> None:
+    trace = ttt_run()
+    trace.meta["model"] = "stories-ttt"
+    ttt = served()  # the tiny model that made it, under that name
+    ttt.room.get("stories-ttt")
+    own = post(ttt, dumps(trace)).json()["run"]
+    assert ask(ttt, "forgetting", run=own, token=3, lang="en")["kind"] == "forgetting"
+    for frame in trace.frames:
+        frame["next_logprob"] = (frame["next_logprob"] or 0) - 0.5
+    other = post(ttt, dumps(trace)).json()["run"]
+    assert "is not the one that made this run" in ask(ttt, "forgetting", run=other, token=3, lang="en")["text"]
+    trace.meta["shape"]["vocab"] += 1
+    other = post(ttt, dumps(trace)).json()["run"]
+    assert "不是生成这次运行的那个" in ask(ttt, "forgetting", run=other, token=3, lang="zh")["text"]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_file_of_the_other_kind_is_told_where_it_belongs(lang: str) -> None:
+    ttt, trace = served(), random_trace(0, 3)
+    answer = post(ttt, dumps(trace), lang)
+    assert (answer.status_code, answer.text) == (422, text(lang, "share.open.loops", model=trace.meta["model"]))
+    shared = Sharing(Registry(), ModelRoom("none"))
+    page = TestClient(Starlette(routes=shared.routes()), raise_server_exceptions=False)
+    headers = {TICKET_HEADER: shared.visit("me")["ticket"]}
+    answer = page.post(f"/{FILES}/open", content=dumps(ttt_run()), params={"lang": lang}, headers=headers)
+    assert (answer.status_code, answer.text) == (422, text(lang, "share.open.ttt", model="tiny-ttt"))
+
+
+def test_what_is_no_run_or_comes_from_a_stranger_is_refused_and_nothing_is_kept() -> None:
+    ttt, data = served(), dumps(ttt_run())
+    assert post(ttt, b"hello").text == text("en", "share.open.foreign", reason="not a trace file (not a zip)")
+    assert post(ttt, data[:-9]).status_code == 422
+    assert post(ttt, dumps(Trace(ttt_run().meta))).text == text("en", "share.open.empty")
+    assert post(ttt, data, shown="bWU=.00").status_code == 403
+    assert not list(ttt.runs)
+
+
+# --- the recorded run -------------------------------------------------------------------------------------------------
+
+
+def test_the_recorded_run_is_the_bundled_model_s() -> None:
+    """When it is not any more: python scripts/record_ttt_run.py."""
+    trace, engine = opened.stored(), load_ttt("stories-ttt", lambda *_: None, False)
+    assert trace is not None
+    assert trace.meta["provenance"]["weights"] == weights_digest(engine.model)
+    assert engine.made(trace, threading.Event())
+    asked = {"max_new_tokens": trace.meta["settings"]["max_new_tokens"]}
+    handle = engine.start(TTTRequest(trace.meta["prompt"], asked))
+    again = Trace(handle.meta, handle.frames)
+    assert again.text == trace.text
+    assert again.meta["ttt"] == trace.meta["ttt"]
+    for name in ("loss_before", "loss_after", "loss_start", "drift", "lr"):
+        np.testing.assert_allclose(numbers(again, name), numbers(trace, name), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_recorded_run_is_everybody_s_and_nobody_moves_another_s_view(lang: str) -> None:
+    ttt = served(load=lambda *_: pytest.fail("a model was loaded"))
+    trace = opened.stored()
+    assert trace is not None
+    ask(ttt, "look", run=contract.RECORDED, layer=1, head=2, token=5, lang="en")
+    told = ask(ttt, "look", run=contract.RECORDED, layer=0, head=None, token=None, lang=lang)
+    assert told["figures"]["drift"] == json.loads(json.dumps(TTT_PANELS["drift"].data(trace, TTTFocus(lang=lang))))
+    assert told["run"] == told["ticket"] == contract.RECORDED
+    assert not list(ttt.runs)
+    assert loads(client(ttt).get(f"/{FILES}/ttt/{contract.RECORDED}/trace").content) == trace
+    assert ask(ttt, "steer", run=contract.RECORDED, forget=True, scale=1.0, lang=lang)["text"] == text(
+        lang, "ttt.ended"
+    )
