@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from loopviz.model.families import FAMILIES, PLAIN  # noqa: E402
-from tests.model.families.official import KINDS, difference, kind_of, wanted  # noqa: E402
-from tests.model.families.test_oracles import FOLDERS  # noqa: E402
+from loopviz.model.families import FAMILIES, PLAIN
+from tests.model.families.official import KINDS, difference, kind_of, wanted
+from tests.model.families.test_oracles import FOLDERS
 
 
 def main() -> None:
