@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from loopviz.anatomy.probe import Probed, probe
+from loopviz.loop_fields import BY_NAME, MODEL_FIELDS
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.trace import Trace
 from loopviz.trace.packed import clipped, decode_states
@@ -24,6 +25,8 @@ LEAST_HALF = 2.0**-25  # and below 2^-14 to this
 ROUNDING = 1.1  # of these units: its own rounding, and a little of the model's
 NORMS = 1e-3  # of a norm, which is recorded wider
 LOGPROB, LOGPROB_HALF = 1e-2, 0.1  # nats that rounding may make of a log-probability; in float16 and bfloat16
+# Of a loop, what `llama.py` does not write.
+_NOT_WRITTEN = ("loop_final_norm", "loop_init", "exit_selection")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Reread:
                 "reads together; run it again without stopping it there"
             )
         check_recorded_blocks(model, trace)
+        check_written_here(model.with_loop(**trace.meta["loop"]))
         self._model, self._trace = model, trace
         self._begin()
 
@@ -186,6 +190,18 @@ def check_same_model(model: LoopLlamaForCausalLM, trace: Trace) -> None:
     for name, size in own.items():
         if shape[name] != size:
             raise ValueError(f"{name}={size}: the run was made by a model with {shape[name]}; load that one")
+
+
+def check_written_here(view: LoopLlamaForCausalLM) -> None:
+    """ValueError where a run had what `llama.py` does not write: what is shown of its layers would be another model's."""
+    found = [(name, getattr(view.config, name), plain) for name, plain in MODEL_FIELDS.items()]
+    for block in view.config.loop_blocks():
+        found += [(name, getattr(block, BY_NAME[name].block), BY_NAME[name].plain) for name in _NOT_WRITTEN]
+    for name, value, plain in found:
+        if value != plain:
+            raise ValueError(
+                f"{name}={value!r}: must be {plain!r}: Anatomy writes out a Llama's own layers; look at this model in Explore"
+            )
 
 
 def check_recorded_blocks(model: LoopLlamaForCausalLM, trace: Trace) -> None:

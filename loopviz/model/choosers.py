@@ -67,7 +67,7 @@ class ChooserContext:
     runs: Tensor
     inputs: list[Tensor | None]
     outputs: list[Tensor | None]
-    lens: Callable[[Tensor], Tensor] | None
+    lens: Callable[..., Tensor] | None
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -113,9 +113,10 @@ class ChooserContext:
                 f"layer_chooser={self.block.chooser!r}: it reads the next token from a state, and this model has no "
                 "output head; use LoopLlamaForCausalLM, or layer_chooser='influence'"
             )
+        normed = state is self.state and self.step > 1 and self.block.norms_steps  # and is not normed again
         parts = []
         for part in state.split(LENS_CHUNK, dim=1):
-            log_p = measures.log_probs(self.lens(part))
+            log_p = measures.log_probs(self.lens(part, normed=True) if normed else self.lens(part))
             entropy = -(log_p.exp() * log_p).sum(-1)
             parts.append(entropy / math.log(log_p.shape[-1]) if share else entropy)
         return torch.cat(parts, dim=1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LlamaModel
 from transformers.masking_utils import create_causal_mask
 
+from .block import starts_normed
 from .cache import LoopCache
 from .interrupt import check, within_operations
 
@@ -88,6 +89,22 @@ def exit_states(
         position_ids=position_ids,
     )
     return _run(model, coda, hidden, mask, position_ids, view).unflatten(0, (R, B))
+
+
+def normed_states(model: LlamaModel, blocks: Sequence[LoopBlock], index: int, states: Tensor) -> Tensor:
+    """What the head reads of a block's states in the direct lens: normed, but never twice.
+
+    Args:
+        model: a `LoopLlamaModel`.
+        blocks: its looped blocks.
+        index: of the block.
+        states: s_0..s_N, `[N + 1, ..., H]`.
+    """
+    first, others = starts_normed(blocks, index), blocks[index].norms_steps
+    if first == others:
+        return states if first else model.norm(states)
+    parts = (states[:1], first), (states[1:], others)
+    return torch.cat([part if normed else model.norm(part) for part, normed in parts])
 
 
 def _entering(model: LlamaModel, block: LoopBlock, coda: range, states: Tensor) -> Tensor:

@@ -123,6 +123,24 @@ def test_a_model_of_other_sizes_is_refused():
         Reread(tiny.model(layers=3), trace)
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [
+        {"loop_final_norm": "every_step"},
+        {"loop_init": "zeros"},
+        {"exit_selection": "gate"},
+        {"norm_placement": "branch"},
+    ],
+    ids=str,
+)
+def test_what_anatomy_does_not_write_is_refused_by_name(loop):
+    (name,) = loop
+    model = tiny.model(**LOOP, **loop)
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=2))
+    with pytest.raises(ValueError, match=f"{name}=.*: Anatomy writes out a Llama's own layers"):
+        Reread(model, trace)
+
+
 def test_a_run_that_ended_inside_its_prompt_is_refused():
     model, trace = made("serial")
     with pytest.raises(ValueError, match="prompt"):

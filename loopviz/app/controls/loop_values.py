@@ -141,11 +141,16 @@ def _virtual(values: Mapping[str, Any]) -> bool:
     return bool(values["kv_cache_mode"] == "virtual_layers")
 
 
+def _slots_bound(values: Mapping[str, Any]) -> bool:
+    """Whether there may be no more slots than least loops."""
+    return _dynamic(values) and _virtual(values) and values["unreached_slots"] != "latest"
+
+
 def _clash(values: Mapping[str, Any]) -> str | None:
     """Of two controls that no loop can have together, the one that gives way; None when they all agree."""
     pairs = [("block_start", "block_end")]
     pairs += [("min_loop_count" if _dynamic(values) else "loop_count", "max_loop_count")]
-    pairs += [("virtual_layer_count", "min_loop_count")] if _dynamic(values) and _virtual(values) else []
+    pairs += [("virtual_layer_count", "min_loop_count")] if _slots_bound(values) else []
     if values["layer_chooser"] == "difficulty" and values["layer_threshold"] > 1:  # a share of what can be said
         return "layer_threshold"
     return next((low for low, high in pairs if values[low] > values[high]), None)
@@ -154,7 +159,8 @@ def _clash(values: Mapping[str, Any]) -> str | None:
 def following(values: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any]:
     """What must follow other values, of the controls that are not `kept`: a bound moves out of the way of what it bounds.
 
-    Within the loop's rules: a <= b; never more than the upper bound; under dynamic_stop as many slots as least loops.
+    Within the loop's rules: a <= b; never more than the upper bound; under dynamic_stop as many slots as least loops, unless
+    those that were not reached hold the latest.
     """
     found = dict(values)
 
@@ -169,7 +175,7 @@ def following(values: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any
     order("block_start", "block_end")
     if not _dynamic(found):
         order("loop_count", "max_loop_count")
-    elif not _virtual(found):
+    elif not _slots_bound(found):
         order("min_loop_count", "max_loop_count")
     else:
         slots, least = "virtual_layer_count", "min_loop_count"
@@ -189,7 +195,7 @@ def fitted(values: Mapping[str, Any], touched: Collection[str] = BROUGHT) -> dic
     whatever number of slots served a fixed count.
     """
     found = {**values, **following(values, touched)}
-    if _dynamic(found) and _virtual(found):
+    if _slots_bound(found):
         found["virtual_layer_count"] = min(found["virtual_layer_count"], found["min_loop_count"])
     return {name: value for name, value in found.items() if values[name] != value}
 

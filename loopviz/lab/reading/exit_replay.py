@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loopviz.checks import FieldError, Term, check_one_of
+from loopviz.model.exit_lens import normed_states
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 
@@ -244,7 +245,8 @@ def _reduce(view: LoopLlamaForCausalLM, states: Tensor, cache: Any, unit: str, k
     for start in range(0, B * T, chunk):
         check()
         some = slice(start, start + chunk)
-        lens = metrics.log_probs(view.lens(flat[:, some]))  # [N + 1, C, V]
+        direct = normed_states(view.model, view.config.loop_blocks(), 0, flat[:, some])
+        lens = metrics.log_probs(view.lm_head(direct))  # [N + 1, C, V]
         said = metrics.log_probs(view.lm_head(exits[:, some]))  # [N, C, V]
         parts.append({**_lens_scores(lens), **_paid(said)})
         if keep is not None:

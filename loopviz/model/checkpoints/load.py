@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from loopviz.loop_fields import MODEL_FIELDS
 from loopviz.model.block import LoopBlock
 from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
 from loopviz.model.families.reading import is_mapped, read_family
@@ -338,7 +339,9 @@ def to_loop_config(config: LlamaConfig, **loop_fields: Any) -> LoopLlamaConfig:
         ValueError: a loop field is unknown or breaks its rule.
     """
     _check_field_names(loop_fields)
-    values = {key: value for key, value in config.to_dict().items() if key not in _PROVENANCE}
+    # What another model's config.json calls as one of ours means nothing here: what it may not say has been refused.
+    foreign = () if isinstance(config, LoopLlamaConfig) else MODEL_FIELDS
+    values = {key: value for key, value in config.to_dict().items() if key not in _PROVENANCE and key not in foreign}
     loop = LoopLlamaConfig(**{**values, **loop_fields})
     loop.architectures = [LoopLlamaForCausalLM.__name__]
     return loop

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from loopviz.model.exit_lens import normed_states
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 from loopviz.trace.recording.attention import AttentionRecorder
@@ -81,6 +82,7 @@ class Recorder:
         self._blocks = model.config.loop_blocks()
         on = set(extras) if full and self._blocks else set()
         self.exit = "exit" in on
+        self.gated = bool(self._blocks) and self._blocks[-1].exit_selection != "last"
         self.keys = KeyRecorder(self._blocks) if "keys" in on else None
         self.attention = AttentionRecorder(self._blocks) if "attention" in on else None
         self._kept: list[Any] = [kept for kept in (self._events, self.keys, self.attention) if kept is not None]
@@ -139,14 +141,21 @@ class Recorder:
     def _exits(self, run: _BlockRun, cache: LoopCache | None) -> list[Tensor]:
         """The last block's s_1..s_{N-1} after coda and final norm, each ``[T, H]``; none where there is no coda.
 
-        s_N is left out: what the coda makes of it is the model's own output.
+        s_N is left out: what the coda makes of it is the model's own output; but where a gate chooses among the states.
         """
-        if run.layers[1] == self.model.config.num_hidden_layers - 1 or len(run.states) < 3:
+        some = run.states[1:] if self.gated else run.states[1:-1]
+        if run.layers[1] == self.model.config.num_hidden_layers - 1 or not some:
             return []
-        states = torch.stack(run.states[1:-1]).unsqueeze(1)  # [N - 1, 1, T, H]
+        states = torch.stack(some).unsqueeze(1)  # [N - 1 or N, 1, T, H]
         group = max(1, MAX_CODA_ROWS // states.shape[2])
         parts = [self.model.exit_states(part, cache) for part in states.split(group)]
         return list(torch.cat(parts)[:, 0])
+
+    def _read_directly(self, runs: list[_BlockRun], stacked: Tensor) -> list[Tensor]:
+        """What the head reads of the states ``[R, C, H]`` of all blocks, block by block: normed, but never twice."""
+        parts = stacked.split([len(run.states) for run in runs])
+        pairs = zip(runs, parts, strict=True)
+        return [normed_states(self.model.model, self._blocks, run.block, part) for run, part in pairs if len(part)]
 
     def _chunk(
         self,
@@ -162,7 +171,7 @@ class Recorder:
         stacked = torch.stack(states) if states else None  # [R, C, H]
         if stacked is not None:
             after = [state[None, start:stop] for state in exits]  # these and the last are normed already
-            rows = torch.cat((self.model.model.norm(stacked), *after, rows))  # [R + E + 1, C, H]
+            rows = torch.cat((*self._read_directly(runs, stacked), *after, rows))  # [R + E + 1, C, H]
         with head_time():
             logits = head_logits(self.model.lm_head, rows).float()  # [R + E + 1, C, V]
         return Reading(self, runs, start, stop, stacked, logits)
@@ -284,6 +293,8 @@ class Reading:
     def _exit_rows(self, values: Tensor) -> Tensor:
         """Of rows like the logits' those of the exit lens at the last block's steps 1..N."""
         direct, n = len(_made(self.states)), self.runs[-1].n_steps
+        if self.recorder.gated:  # the model's own output, the last row, may be of any step
+            return values[direct:-1] if len(values) > direct + 1 else values[direct - n : direct]
         if len(values) > direct + 1:
             return values[direct:]
         return torch.cat((values[direct - n : direct - 1], values[-1:]))  # no coda: the direct lens is the exit lens

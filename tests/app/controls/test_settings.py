@@ -149,7 +149,7 @@ def test_the_log_slider_keeps_its_precision(exponent: float) -> None:
 
 def test_reasons_for_being_off_are_worded_in_both_languages() -> None:
     reasons = {f"off.{need.why}" for control in st.CONTROLS for need in control.needs}
-    assert len(reasons) == 9
+    assert len(reasons) == 12
     assert all(text(lang, reason) for lang in LANGUAGES for reason in reasons)
 
 
@@ -252,6 +252,20 @@ def test_a24_the_model_a_refusal_offers_has_what_is_lacking(name: str, value: An
     assert (problem.control, problem.model) == (name, st.HAS[name])
     offered = LoopLlamaConfig.from_pretrained(ROOT / "assets" / "models" / problem.model)
     assert st.brought(offered)[name] == value
+
+
+def test_a_gate_is_refused_where_none_was_learned_and_gives_way_to_a_model_without_one() -> None:
+    cleaned, _ = st.clean(st.defaults() | {"block_start": 1, "block_end": 2, "exit_selection": "gate"})
+    (problem,) = st.check_loop(cleaned, MODEL)
+    assert (problem.control, problem.model) == ("exit_selection", "")
+    found, gave = st.suited(cleaned, MODEL.config, ["exit_selection"])
+    assert (found["exit_selection"], gave) == ("last", {"exit_selection": "gate"})
+
+
+def test_slots_may_be_more_than_least_loops_where_the_unreached_hold_the_latest() -> None:
+    values = st.defaults() | {"loop_strategy": "dynamic_stop", "min_loop_count": 1, "virtual_layer_count": 5}
+    assert st.fitted(values)["virtual_layer_count"] == 1
+    assert st.fitted({**values, "unreached_slots": "latest"}) == {}
 
 
 def test_a24_every_model_a_refusal_offers_is_one_of_the_list() -> None:

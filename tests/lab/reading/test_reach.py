@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from loopviz.lab import TASKS, Experiment
+from loopviz.lab.fellows import TTTSubject
 from loopviz.lab.reading import intervals, windows
 from loopviz.lab.reading.windows import cut
 from loopviz.lab.task import Subject
+from tests.engine import tiny_ttt
 from tests.engine.test_work import calls
 from tests.lab.small import SMALL, TEXT, subject
 
@@ -34,6 +36,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "grouped_queries": {**SMALL, "draws": 50},
     "cache_or_not": {"tokens": 20, "new_tokens": 8},
     "roofline": {"tokens": 40, "past": 8, "at_once": (1, 8, 30), "tries": 2},
+    "context_length": {"tokens": 60, "lengths": (12, 24)},
+    "inner_learning": {"limit_tokens": 40, "rates": (0.0,), "learner": "tiny-ttt"},
     "lora_count": {},
     "llama_sizes": {},
 }
@@ -44,12 +48,19 @@ def params(task: Any) -> Any:
     return task.params(**texts, **ASKED[task.name])
 
 
+def thing_of(**loop: Any) -> Subject:
+    """A looped model, and a TTT model for what is measured of one."""
+    found = subject(**loop)
+    found.beside["tiny-ttt"] = TTTSubject(tiny_ttt.model(), found.tokenizer, "tiny-ttt", "made here")
+    return found
+
+
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_a_task_runs_about_the_layers_it_states(task: Any) -> None:
     """Never more than twice as many, and never fewer than it states by more than what a loop that stops may leave out."""
-    thing = subject(loop_count=3)
+    thing = thing_of(loop_count=3)
     asked = params(task)
-    with calls(thing.model) as seen:
+    with calls(thing.beside["tiny-ttt"].model if "learner" in ASKED[task.name] else thing.model) as seen:
         Experiment(task, thing, asked).run()
     stated = task.work(thing, asked).layer_tokens
     assert stated >= 0.8 * sum(seen)
