@@ -51,7 +51,9 @@ def params(task: Any) -> Any:
 def thing_of(**loop: Any) -> Subject:
     """A looped model, and a TTT model for what is measured of one."""
     found = subject(**loop)
-    found.beside["tiny-ttt"] = TTTSubject(tiny_ttt.model(), found.tokenizer, "tiny-ttt", "made here")
+    found.beside["tiny-ttt"] = TTTSubject(
+        tiny_ttt.model(vocab_size=len(found.tokenizer)), found.tokenizer, "tiny-ttt", "made here"
+    )
     return found
 
 
