@@ -5,7 +5,7 @@ What a loader can do (rename, split, permute, scale) is done here and needs no f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,19 +126,17 @@ def own_names(config: LoopLlamaConfig, norms: tuple[str, ...], more: Mapping[str
 def fused(
     config: LoopLlamaConfig,
     target: str,
-    qkv: str,
-    out: str,
-    gate_up: str,
-    down: str,
+    stored: Sequence[str],
     turn: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Part]:
     """Sources of a layer whose projections are stored together: q | k | v, and gate | up, by rows.
 
     Args:
         target: the layer's name in the model, with a dot at its end.
-        qkv, out, gate_up, down: stored tensors.
+        stored: names of the tensors: q | k | v, attention's output, gate | up, the MLP's output.
         turn: what is done with the rows of queries and keys.
     """
+    qkv, out, gate_up, down = stored
     hidden, made = config.hidden_size, config.intermediate_size
     q, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     all_three, both = (q + 2 * kv, hidden), (2 * made, hidden)

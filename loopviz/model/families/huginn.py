@@ -5,7 +5,7 @@ They share config.json and names: a prelude, a recurrent core that mixes its sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def raven_fields(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
             f"init_values={shown(values)} in {file}: std must be a number >= 0 and embed_scale one > 0; the start state and the "
             "embeddings are scaled by them"
         )
-    start = {"loop_init": "entry"}
+    start: dict[str, Any] = {"loop_init": "entry"}
     if raw.get("initial_state_mode") != "embed-init":
         start = {"loop_init": "random", "loop_init_std": std * scale}
     return {
@@ -135,15 +135,8 @@ def _sources(config: LoopLlamaConfig) -> dict[str, Part]:
     kv, turn = config.num_key_value_heads * width, pairs_to_halves(width)
     found = raven_sources(config)
     for target, source in raven_layers(config).items():
-        found |= fused(
-            config,
-            target,
-            f"{source}attn.Wqkv.weight",
-            f"{source}attn.proj.weight",
-            f"{source}mlp.fc.weight",
-            f"{source}mlp.proj.weight",
-            turn,
-        )
+        names = ("attn.Wqkv", "attn.proj", "mlp.fc", "mlp.proj")
+        found |= fused(config, target, [f"{source}{name}.weight" for name in names], turn)
         for place, name in (("q_proj", 0), ("k_proj", 1)):
             bias = Part(f"{source}attn.qk_bias", (2, 1, heads, width), (name, name + 1), _turned_bias(width))
             found[f"{target}self_attn.{place}.bias"] = bias
@@ -156,7 +149,7 @@ def _sources(config: LoopLlamaConfig) -> dict[str, Part]:
     return found
 
 
-def _turned_bias(width: int) -> Any:
+def _turned_bias(width: int) -> Callable[[Tensor], Tensor]:
     turn = pairs_to_halves(width)
 
     def turned(values: Tensor) -> Tensor:

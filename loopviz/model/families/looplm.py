@@ -74,7 +74,7 @@ def sources(config: LoopLlamaConfig) -> dict[str, Part]:
         part = f"prelude.{index}" if index < block.a else "loop" if index == block.a else f"coda.{index - block.a - 1}"
         target, source = f"model.layers.{index}.", f"model.{part}."
         names = ("attn.qkv", "attn.proj", "ffn.w13", "ffn.w2")
-        found |= fused(config, target, *(f"{source}{name}.weight" for name in names))
+        found |= fused(config, target, [f"{source}{name}.weight" for name in names])
         found[f"{target}input_layernorm.weight"] = Part(f"{source}attn_norm.weight", (hidden,))
         found[f"{target}post_attention_layernorm.weight"] = Part(f"{source}ffn_norm.weight", (hidden,))
         if config.qk_norm == "head":

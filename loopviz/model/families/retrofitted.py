@@ -38,7 +38,7 @@ def _layers(config: LoopLlamaConfig, norms: tuple[str, str]) -> dict[str, Part]:
     found, hidden = raven_sources(config), (config.hidden_size,)
     for target, source in raven_layers(config).items():
         names = ("attn.Wqkv", "attn.proj", "mlp.fc", "mlp.proj")
-        found |= fused(config, target, *(f"{source}{name}.weight" for name in names))
+        found |= fused(config, target, [f"{source}{name}.weight" for name in names])
         found |= {f"{target}{name}.weight": Part(f"{source}norm_{i}.weight", hidden) for i, name in enumerate(norms, 1)}
     return found
 

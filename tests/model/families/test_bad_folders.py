@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from loopviz.model.checkpoints import CheckpointError, load_model
+from loopviz.engine import StreamSettings, run
+from loopviz.model.checkpoints import CheckpointError, load_checkpoint, load_model
 from loopviz.model.checkpoints.inspect import inspect_folder, read_config
 from loopviz.model.checkpoints.limits import count_weights
+from loopviz.trace.file import dumps, loads
+from tests.conftest import make_tokenizer
 
 from .official import DATA, ORACLES, copied, expected, opened
 
@@ -103,6 +106,26 @@ def test_losses_weights_override_the_number_of_loops_and_that_is_said(tmp_path):
     found = inspect_folder(folder)
     assert found.config.loop_count == 4
     assert [note.values for note in found.notes if note.code == "loops_overridden"] == [{"num_loops": 2, "loops": 4}]
+
+
+def test_with_a_tokenizer_it_is_a_checkpoint_like_any_other(tmp_path):
+    def wider(weights):
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            weights[name] = torch.randn(320, weights[name].shape[1], generator=torch.Generator().manual_seed(3))
+
+    folder = copied("ouro", tmp_path / "f", {"vocab_size": 320}, wider)
+    make_tokenizer().save_pretrained(folder)
+    loaded = load_checkpoint(folder, loop_count=2)
+    assert loaded.model.config.loop_blocks()[0].count == 2
+    assert 2 in as_list(loaded.model.generation_config.eos_token_id)
+    assert "marks_corrected" in {note.code for note in loaded.notes}
+    trace = run(loaded.model, loaded.tokenizer, "The loop", StreamSettings(max_new_tokens=3, extras=("exit",)))
+    assert loads(dumps(trace)) == trace
+    assert trace.meta["blocks"][0]["exit_selection"] == "gate"
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
 
 
 @pytest.mark.parametrize("name", ORACLES)
