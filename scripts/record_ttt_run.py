@@ -23,7 +23,8 @@ def main(options: list[str]) -> int:
     from loopviz.app.ttt import opened
     from loopviz.cli import main as cli
 
-    given = ["--model", DEFAULT, "--max-new-tokens", "73", "--prompt", STORIES[0]]
+    # It ends inside a mini-batch: at the end of one, the first layer holds nothing (its last token scale is 0)
+    given = ["--model", DEFAULT, "--max-new-tokens", "80", "--prompt", STORIES[0]]
     code = cli.main(["run", *given, *options, "--save", str(opened.FILE)])
     trace = None if code else opened.stored()
     if trace is None:
