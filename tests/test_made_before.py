@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
+from loopviz.app.controls import defaults
 from loopviz.app.controls.link_word import decode
 from loopviz.cli.main import main
+from loopviz.loop_fields import FIELDS
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.checkpoints import load_checkpoint
 from loopviz.panels import PANELS, Focus
@@ -36,7 +38,11 @@ def test_a_trace():
 def test_a_link():
     state, problems = decode(KNOWN["word"], default_model="other", local=True, lang="en")
     assert problems == []
-    assert (dict(state.values), state.prompt) == (KNOWN["values"], KNOWN["prompt"])
+    assert state.prompt == KNOWN["prompt"]
+    assert KNOWN["values"].items() <= state.values.items()
+    later = state.values.keys() - KNOWN["values"].keys()
+    assert later == {entry.name for entry in FIELDS if entry.since == 5}, "controls that there were none of then"
+    assert all(state.values[name] == defaults()[name] for name in later)
 
 
 @pytest.mark.parametrize("load_it", [LoopLlamaForCausalLM.from_pretrained, lambda path: load_checkpoint(path).model])

@@ -135,7 +135,7 @@ def test_a_ttt_model_and_what_it_makes_of_its_context(tmp_path, recipe_file, cap
     assert run("evaluate", out, "--data", held, "--length", "64") == 0, "a TTT model has no longest context"
     assert "looking back at 32 to 64 tokens" in capfd.readouterr().out
     assert run("eval", "perplexity", "--model", out, "--text", "the cat sat", "--out", tmp_path / "rows") == 2
-    assert "a TTT model, which has no layers to loop" in capfd.readouterr().err
+    assert "a TTT model, and this measures loops" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

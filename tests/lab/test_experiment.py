@@ -12,6 +12,7 @@ import torch
 
 from loopviz import lab
 from loopviz.lab.experiment import Experiment, repeat
+from loopviz.lab.fellows import TTTSubject
 from loopviz.lab.task import (
     TASKS,
     Column,
@@ -26,6 +27,7 @@ from loopviz.lab.task import (
     register,
 )
 from tests.conftest import make_tokenizer
+from tests.engine import tiny_ttt
 from tests.lab.subject import subject as tiny_subject
 from tests.model.tiny import build
 
@@ -98,6 +100,10 @@ def test_c1_every_task_is_stopped_in_the_middle_of_a_pass(name, at):
     values = {"text": text, "prompt": text[:60], "window": 16, "limit_tokens": 64, "new_tokens": 8, "batch": 2}
     values |= {"csv": f"prompt\n{text[:60]}\n"}
     values = {field: value for field, value in values.items() if field in known}
+    if name == "inner_learning":
+        ttt = tiny_ttt.model(vocab_size=len(thing.tokenizer))
+        thing.beside["tiny-ttt"] = TTTSubject(ttt, thing.tokenizer, "tiny-ttt", "made here")
+        values["learner"] = "tiny-ttt"
     if name == "compare":
         values |= {"names": ("plain", "looped"), "loops": (None, {"loop_layers": (1, 3)})}
     experiment, ran = Experiment(task, thing, task.params(**values)), []
@@ -107,7 +113,8 @@ def test_c1_every_task_is_stopped_in_the_middle_of_a_pass(name, at):
         if len(ran) == at:
             experiment.stop.set()
 
-    handles = [layer.register_forward_pre_hook(begin) for layer in thing.model.model.layers]
+    runs = thing.beside["tiny-ttt"] if name == "inner_learning" else thing
+    handles = [layer.register_forward_pre_hook(begin) for layer in runs.model.model.layers]
     before = len(experiment.run().rows)
     for handle in handles:
         handle.remove()

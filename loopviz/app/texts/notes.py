@@ -25,6 +25,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "note.trained_left_out": "It was trained with weights for {field}, which are left out here.",
         "note.unheld": "It brings settings for its loop that the controls cannot hold ({fields}); the usual ones stand there "
         "instead.",
+        "note.marks_corrected": "Its settings call the padding its first and its last mark; those of its tokenizer are used (first {bos_token_id}, last {eos_token_id}, padding {pad_token_id}).",
+        "note.loops_overridden": "Its file asks for {num_loops} loops, and lists losses for {loops}: it runs {loops}, as its authors' code does.",
         "note.other": "Its files hold something that is read in another way here ({code}).",
     },
     "zh": {
@@ -42,6 +44,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "note.untrained_loop_weights": "它没有学到 {field} 的权重：所用的权重如同新模型，训练之前没有意义。",
         "note.trained_left_out": "它训练时带有 {field} 的权重，这里没有使用。",
         "note.unheld": "它带来的循环设置中有控件无法容纳的内容（{fields}），因此改用通常的值。",
+        "note.marks_corrected": "它的设置把填充标记当作开头与结尾标记；这里使用分词器自己的标记（开头 {bos_token_id}，结尾 {eos_token_id}，填充 {pad_token_id}）。",
+        "note.loops_overridden": "它的文件要求循环 {num_loops} 次，却列出了 {loops} 次的损失：与作者的代码一样，运行 {loops} 次。",
         "note.other": "它的文件里有内容在这里以另一种方式读取（{code}）。",
     },
 }

@@ -249,7 +249,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """A line a model and context: perplexity of all of it and of its last stretch, and what is held after it."""
     rows = table.groupby(["model", "context"], sort=False).tail(1)
     shown = rows[["model", "context", "made_for", "context_perplexity", "perplexity", "memory", "memory_bytes"]]
-    return shown.rename(columns={"perplexity": "last_stretch_perplexity"}).reset_index(drop=True)
+    return shown.set_axis([*shown.columns[:4], "last_stretch_perplexity", *shown.columns[5:]], axis=1).reset_index(
+        drop=True
+    )
 
 
 _HEADLINE = {

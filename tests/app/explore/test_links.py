@@ -203,14 +203,16 @@ class OwnLoop:
         num_hidden_layers = 2
         hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim = 8, 16, 2, 1, 4
         vocab_size, max_position_embeddings = 40, 64
-        loop_injection, loop_norm = "add", True
+        loop_injection, loop_norm, exit_selection = "add", True, "last"
 
         @staticmethod
         def loop_blocks() -> list[Any]:
             block = {"a": 0, "b": 1, "strategy": "fixed_count", "count": 4, "max_count": 12, "criterion": "either"}
             block |= {"cosine_threshold": 0.95, "kl_threshold": 0.01, "kv_mode": "virtual_layers", "slots": 1}
             block |= {"attention_mode": "serial", "merge": "ema", "ema_alpha": 0.7, "damping": 1.0, "floor": 1}
-            block |= {"chooser": "none", "layer_threshold": 0.15}
+            block |= {"chooser": "none", "layer_threshold": 0.15, "criterion_threshold": 0.0, "unreached": "refuse"}
+            block |= {"final_norm": "none", "init": "entry", "init_std": 0.0, "init_seed": 0}
+            block |= {"exit_selection": "last", "exit_threshold": 1.0}
             more = {"layers": range(2), "max_steps": 4, "parallel": False, "chosen": False}
             return [SimpleNamespace(**block, **more, injection="add", norm=True, dynamic=False)]
 

@@ -336,7 +336,7 @@ def test_wrong_parameters_are_refused_by_name(wrong: dict, message: str) -> None
 def test_it_is_the_first_that_is_offered() -> None:
     code = "from loopviz.lab import TASKS; print(*TASKS)"
     offered = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert offered.stdout.split()[:3] == ["experiment", "perplexity", "ablation"]
+    assert offered.stdout.split()[:3] == ["experiment", "perplexity", "context_length"]
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------
