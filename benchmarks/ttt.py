@@ -1,10 +1,11 @@
 """What TTT's memory costs beside a KV cache of a Llama of equal size: bytes and ms a token by context; and the prefill.
 
-    python benchmarks/ttt.py [--contexts 256 1024 4096 16384] [--tokens 64] [--threads 1]
+    python benchmarks/ttt.py [--contexts 256 1024 4096 16384] [--turns 12] [--threads 1]
     python benchmarks/ttt.py --official ttt.py        the prefill beside the published code, whose file is not part of this
 
 Both bundled models (`stories-ttt`, `stories-attention`) read the same text; after each context both write tokens in turns, so that
-what disturbs one disturbs the other. Medians; prints Markdown tables. The published file is ttt.py of ttt-lm-pytorch (Sun et al.
+what disturbs one disturbs the other. A turn is some tokens, as a text is written: of a single one the time would be that of
+fetching the weights anew, which the turn before has driven from the processor's cache. Medians; prints Markdown tables. The published file is ttt.py of ttt-lm-pytorch (Sun et al.
 2024); of it the one line that today's transformers refuses (`_tied_weights_keys`) is replaced in memory.
 """
 
@@ -32,6 +33,7 @@ from scripts.processors import processor  # noqa: E402
 
 CHUNK = 1024  # tokens of a pass of the prefill
 TRIES = 9
+BURST = 16  # tokens of a turn
 
 
 def models() -> tuple[TTTForCausalLM, LlamaForCausalLM]:
@@ -61,10 +63,11 @@ def read(model: Any, cache: Any, ids: torch.Tensor) -> None:
 
 
 def written(model: Any, cache: Any, token: torch.Tensor) -> Iterator[None]:
-    """Tokens one after the other, the likeliest each."""
+    """Tokens one after the other, the likeliest each; `BURST` of them a turn."""
     while True:
         with torch.inference_mode():
-            token = model(token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
+            for _ in range(BURST):
+                token = model(token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
         yield
 
 
@@ -73,7 +76,7 @@ def cache_bytes(cache: DynamicCache) -> int:
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
 
-def by_context(ttt: TTTForCausalLM, llama: LlamaForCausalLM, contexts: list[int], tokens: int) -> list[list[str]]:
+def by_context(ttt: TTTForCausalLM, llama: LlamaForCausalLM, contexts: list[int], turns: int) -> list[list[str]]:
     """A row a context: bytes of both memories, ms of a token of both, and ratios; all of them take turns."""
     sides: dict[str, Iterator[None]] = {}
     held = []
@@ -85,7 +88,7 @@ def by_context(ttt: TTTForCausalLM, llama: LlamaForCausalLM, contexts: list[int]
         held.append((memory.nbytes, cache_bytes(cache)))
         sides[f"ttt {context}"] = written(ttt, memory, ids[:, -1:])
         sides[f"llama {context}"] = written(llama, cache, ids[:, -1:])
-    took = take_turns(sides, tokens)
+    took = {name: each / BURST for name, each in take_turns(sides, turns).items()}
     rows = []
     for context, kept in zip(contexts, held, strict=True):
         ours, other = took[f"ttt {context}"], took[f"llama {context}"]
@@ -143,7 +146,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contexts", nargs="+", type=int, default=[256, 1024, 4096, 16384])
-    parser.add_argument("--tokens", type=int, default=64, help="of each that are timed (default: 64)")
+    parser.add_argument("--turns", type=int, default=12, help="of each that are timed (default: 12)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--official", type=Path, default=None, help="ttt.py of ttt-lm-pytorch")
     options = parser.parse_args()
@@ -154,9 +157,7 @@ def main() -> int:
     )
     head = ["context", "TTT state, bytes", "KV cache, bytes", "TTT, ms a token", "Llama, ms a token", "TTT / Llama"]
     print(
-        table(
-            [*head, f"TTT / TTT at {options.contexts[0]:,}"], by_context(ttt, llama, options.contexts, options.tokens)
-        )
+        table([*head, f"TTT / TTT at {options.contexts[0]:,}"], by_context(ttt, llama, options.contexts, options.turns))
     )
     if options.official:
         other = theirs(options.official, ttt)
