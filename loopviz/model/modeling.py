@@ -55,6 +55,7 @@ logger = logging.get_logger(__name__)
 class _Pass:
     """One forward pass: what every block of it needs."""
 
+    blocks: list[LoopBlock]
     cache: LoopCache | Cache | None
     layer_kwargs: dict[str, Any]
     mask: Tensor | None  # by token, as plain layers take it
@@ -62,7 +63,9 @@ class _Pass:
     real: Tensor | None
     graph: bool  # autograd is on: K/V must stay out of place
     input_ids: Tensor | None
-    places: Tensor  # [B or 1, T], each token's among the real ones of its row
+    places: (
+        Tensor | None
+    )  # [B or 1, T], each token's among the real ones of its row; None where no block starts by them
     normed: Tensor | None = None  # [B] bool, rows that the last block's end has normed; None: the final norm is to come
     exits: list[Exits | None] = field(default_factory=list)
     steps: list[Tensor] = field(default_factory=list)
@@ -184,6 +187,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             position_ids = (torch.arange(T, device=inputs_embeds.device) + past).unsqueeze(0)
         mask, parallel_mask = self._masks(blocks, inputs_embeds, attention_mask, cache, position_ids)
         run = _Pass(
+            blocks=blocks,
             cache=cache,
             layer_kwargs={
                 "position_ids": position_ids,
@@ -196,7 +200,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             real=_real_tokens(attention_mask, T),
             graph=torch.is_grad_enabled(),
             input_ids=input_ids,
-            places=token_places(attention_mask, position_ids, T),
+            places=token_places(blocks, attention_mask, position_ids, T),
             started=started,
         )
         if isinstance(cache, LoopCache):
@@ -283,6 +287,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         else:
             state = start_state(block, entry, run.places, self.training)
         criterion = CRITERIA[block.criterion] if block.dynamic else None
+        lenses: tuple[Any, Any, Any] = (None, None, None) if criterion is None else self._lenses(block, run)
         memory: dict[str, Any] = {}
         kept: list[Tensor] = []  # s_1, s_2, ... where a token may be read out from any
         measured: dict[int, dict[str, Tensor]] = {}
@@ -325,7 +330,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 self._tell_hooks(block, r, previous, state, stopped, kv, run, time.perf_counter() - started, ran)
             if criterion is None or (r < block.floor and not criterion.every_step):
                 continue
-            context = CriterionContext(r, previous, state, run.real, block, *self._lenses(block, run), memory=memory)
+            context = CriterionContext(r, previous, state, run.real, block, *lenses, memory=memory)
             verdict = criterion.verdict(context)
             measured[r] = context.measured
             if r < block.floor:
@@ -388,16 +393,15 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         """The direct lens of s_r and of s_0, and what the model would say if it stopped with a state."""
         if self.lens is None:
             return None, None, None
-        blocks = self.config.loop_blocks()
         head = partial(self.lens, normed=True)
-        start = head if starts_normed(blocks, block.index) else self.lens
+        start = head if starts_normed(run.blocks, block.index) else self.lens
 
         def last_logits(state: Tensor) -> Tensor:
             cache = run.cache if isinstance(run.cache, LoopCache) else None
             with torch.no_grad():
                 return head(last_hidden(self, block, state, cache, run.mask, run.real, run.layer_kwargs))
 
-        last = block.index == len(blocks) - 1
+        last = block.index == len(run.blocks) - 1
         return head if block.norms_steps else self.lens, start, last_logits if last else None
 
     def _run_step(
