@@ -161,6 +161,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "another checkpoint",
         "ttt_logits_nan": "the model's logits are not numbers any more (NaN) after token {token}: its weights are broken; take another "
         "checkpoint",
+        "reads_at_most": "the run has {n} tokens, and at most {most} are read again; open a shorter one",
         "all_different": "must be different numbers, at least one",
         "tokens_fewer": "{n} tokens; at least {least} are needed; give a longer text",
         "ttt_alone": "has no weights that learn while it reads; name a TTT model that reads the same tokens ({known})",

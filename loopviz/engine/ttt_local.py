@@ -106,10 +106,12 @@ class LocalTTT(Wording):
 
     def read_under(self, trace: Trace, changes: Sequence[TTTChange], stop: threading.Event) -> list[float]:
         """A run's own text under other changes; raises as :func:`loopviz.engine.ttt_stream.read_under`."""
-        from loopviz.engine.ttt_stream import read_under
+        from loopviz.engine.ttt_stream import MOST_TOKENS, read_under
 
         ids = [frame["token_id"] for frame in trace.frames]
         ids.append(trace.frames[-1]["next_id"])
+        if len(trace) > MOST_TOKENS:
+            raise FieldError("", ABSENT, "reads_at_most", n=f"{len(trace):,}", most=f"{MOST_TOKENS:,}")
         with _left():
             return read_under(self.model, ids, changes, trace.meta["ttt"]["inner_lr_scale"], stop)
 

@@ -8,15 +8,12 @@ but the token's position.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from loopviz.trace.packed import decode_floats, decode_singles, encode_floats, encode_singles
 from loopviz.trace.schema import Frame
-
-if TYPE_CHECKING:
-    pass
 
 TTT_NUMBERS = ("loss_before", "loss_after", "loss_start", "drift", "lr")
 _PLACE = {"token": "int", "layer": "int", "head": "int"}

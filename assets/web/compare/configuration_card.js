@@ -39,8 +39,6 @@ export class Card {
   most = undefined;
   /** @type {Field<import("../widgets/form.js").Described> | undefined} of a card of another model: its name */
   named = undefined;
-  /** @type {CheckedCard["state"] | ""} of its model */
-  state = "";
   /** @type {Map<string, Field<CompareConfig["controls"][number]>>} by control */
   fields = new Map();
 
@@ -197,7 +195,6 @@ export class Card {
   /** What the server says of its settings. @param {CheckedCard} card */
   checked({ about, refused, controls, values, cost, fixed, state }) {
     this.refused = refused;
-    this.state = state;
     this.details.hidden = fixed;
     this.suited = values;
     const { sweep_least: low, sweep_most: high } = this.frame.config.limits;

@@ -17,6 +17,7 @@ from loopviz.app.compare.run import SEND_EVERY, ComparisonRun, messages
 from loopviz.app.controls.about import about_loop
 from loopviz.app.controls.face import face
 from loopviz.app.controls.link_word import PageState, decode, encode
+from loopviz.app.controls.model_name import short_name
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
@@ -86,9 +87,12 @@ class ComparisonJob(Job):
     def prepare(self, loaded: Engine) -> None:
         """Refuse cards by themselves; all of it when none is left, or those that are left are too much together."""
         service, asked = self.service, self.asked
-        self.engines = service.engines(asked) | {asked.model: loaded}
+        self.engines = service.engines(asked) | self.held | {asked.model: loaded}
         setups, tokens = asked.setups(described(self.engines)), service.tokens(asked, loaded)
         self.reasons = service.refused(setups, self.engines, asked, tokens)
+        for setup in setups:  # loaded for another card's sake, and let go again, or given up
+            if setup.of not in self.engines:
+                self.reasons.setdefault(setup.place, text(self.lang, "model.given_up", name=short_name(setup.of)))
         self.setups = [setup for setup in setups if setup.place not in self.reasons]
         if not self.setups:
             line, reasons = text(self.lang, "compare.all_refused"), {str(at): said for at, said in self.reasons.items()}

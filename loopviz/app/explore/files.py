@@ -134,10 +134,8 @@ class Sharing:
         run.opened = True
         run.finished.set()
         drawn = run.snapshot()  # first of all: a run that cannot be drawn is not kept
-        for other in self._registry.of_session(session):
-            if other.opened:
-                self._registry.drop(other)
-        self._registry.begin(run)
+        self._registry.stop(session)  # the page shows the file from now on
+        self._registry.open(run)
         return drawn
 
 

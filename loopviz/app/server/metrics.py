@@ -63,9 +63,15 @@ def routes(jobs: Jobs, environ: Mapping[str, str]) -> list[Route]:
     token = environ.get(TOKEN, "").strip()
 
     async def health(request: Request) -> Response:
-        state = jobs.room.status(jobs.room.default).state
-        told = {"status": "ok", "version": version(), "profile": jobs.room.profile.name, "model": state}
-        return JSONResponse(told, headers={"Cache-Control": "no-store"})
+        state = jobs.room.seen(jobs.room.default).state  # a probe loads nothing
+        well = state != "failed"
+        told = {
+            "status": "ok" if well else "failed",
+            "version": version(),
+            "profile": jobs.room.profile.name,
+            "model": state,
+        }
+        return JSONResponse(told, 200 if well else 503, headers={"Cache-Control": "no-store"})
 
     def metrics(request: Request) -> Response:
         if not token:

@@ -326,8 +326,8 @@ def of_comparison(
     """
     from loopviz.engine.work import NOTHING
 
-    made = [Compared(*card) for card in cards]
-    if not made or prompt + continuation > made[0].shape.context:  # told in its own words
+    made = [card for card in (Compared(*one) for one in cards) if prompt + continuation <= card.shape.context]
+    if not made:  # those that are left out are told in their own words
         return None
     first, new = made[0], made[0].values["max_new_tokens"]
 

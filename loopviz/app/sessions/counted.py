@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, disable_created_metric
 
 disable_created_metrics()  # when a counter began is of no use to anybody, and doubles the lines
 
-LEFT = "left"  # how a run ended whose visitor went before it began to be made
+LEFT = "left"  # the end of what its visitor took back, or replaced, before it began to be made
 
 
 class Counted:
@@ -36,13 +36,14 @@ class Counted:
             "loopviz_tokens", "Tokens read and written in runs, by page", ["page"], registry=self.registry
         )
 
-    def take(self, page: str, run: Any) -> None:
+    def take(self, page: str, run: Any, left: bool) -> None:
         """Something that was asked for has come to its end.
 
         Args:
             run: what became of it; None: nothing was begun.
+            left: whether its visitor took it back, or asked for something else.
         """
-        if run is None:
+        if run is None and not left:
             self._refused.labels(page).inc()
             return
         self._runs.labels(page, getattr(run, "end", None) or LEFT).inc()

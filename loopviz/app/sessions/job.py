@@ -72,6 +72,7 @@ class Job:
         others: names of more that it is made with, where they can be had; what cannot it tells itself.
         start: what :class:`Starts` knows of it.
         run: what became of it; None until it is made.
+        held: the other models that are here, by name: none of them goes while the job lasts.
     """
 
     page: ClassVar[str]  # where from, a key of `PAGES`
@@ -83,6 +84,7 @@ class Job:
         self.runs, self.lang, self.session, self.n, self.ticket = runs, lang, session, n, ticket
         self.start = Start(0, ticket)
         self.run: Any = None
+        self.held: dict[str, Engine] = {}
 
     # --- what differs from page to page -----------------------------------------------------------------------------
 
@@ -201,7 +203,7 @@ class Jobs:
             yield from job.refused(Refused(st.Problem(job.beside(error), unforeseen(error, job.lang, job.what))))
         finally:
             job.close()
-            self.counted.take(job.page, job.run)
+            self.counted.take(job.page, job.run, start.over.is_set())
 
     def _steps(self, job: Job) -> Iterator[str]:
         """Check, wait for the model, wait for a place, make."""
@@ -236,6 +238,8 @@ class Jobs:
                     yield job.say(job.waits(line))
             except ModelRefused:
                 continue
+            if (loaded := self.room.ready(name)) is not None:
+                job.held[name] = loaded
 
     def among(self, room: ModelRoom) -> Jobs:
         """The same for a page that has other models: all but the room is shared."""

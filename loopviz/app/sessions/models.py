@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -139,12 +139,16 @@ class ModelRoom:
         """The models that a page lists: the default first, then ours, then those that the host allows."""
         return [*dict.fromkeys([self.default, *OFFERED, *self.profile.named_models])]
 
-    def refusal(self, name: str) -> Words | None:
-        """Why a model may not be had here, by its name alone; None for one that may be asked for."""
+    def refusal(self, name: str, offered: Sequence[str] | None = None) -> Words | None:
+        """Why a model may not be had here, by its name alone; None for one that may be asked for.
+
+        Args:
+            offered: what is named as offered; None: what this room lists.
+        """
         profile = self.profile
         if self.offered(name) or name in profile.named_models:
             return None
-        names = ", ".join(self.names)
+        names = ", ".join(self.names if offered is None else offered)
         hub = _HUB_NAME.fullmatch(name) is not None and ".." not in name
         if hub and not profile.any_model:
             return lambda lang: text(lang, "model.not_offered", names=names)
@@ -225,6 +229,10 @@ class ModelRoom:
             if name is not None:
                 self._held.move_to_end(name)
             return name is not None
+
+    def seen(self, name: str) -> Status:
+        """Where the model is now; nothing begins."""
+        return self._now(name)
 
     def status(self, name: str) -> Status:
         """Where the model is now. Whoever asks is there to see it: what was to wait for that begins."""

@@ -72,11 +72,14 @@ class Registry(Generic[R]):
         return [run for run in self if run.opened]
 
     def begin(self, run: R) -> None:
-        """Register `run`; earlier ones of its session are told to stop. Nobody waits for them: each keeps its own place.
+        """Register `run`; one that is to be made tells earlier ones of its session to stop. Nobody waits for them: each keeps its
+        own place.
 
-        Their results stay: one is on the visitor's screen until :meth:`supersede`.
+        Their results stay: one is on the visitor's screen until :meth:`supersede`. What is finished, a file that was read, stops
+        nothing: a run may have been begun while it was on its way.
         """
-        self.stop(run.session)
+        if not run.finished.is_set():
+            self.stop(run.session)
         with self._lock:
             self._runs[run.id] = run
         run.keeper = self.keeper
@@ -96,6 +99,13 @@ class Registry(Generic[R]):
         """End what runs for a session; what is there stays until it begins something else."""
         for run in self.of_session(session):
             run.halt()
+
+    def open(self, run: R) -> None:
+        """Register what was read from a visitor's file, in place of what was before."""
+        for other in self.of_session(run.session):
+            if other.opened:
+                self.drop(other)
+        self.begin(run)
 
     def drop(self, run: R) -> None:
         """Keep nothing of `run`."""

@@ -4,12 +4,12 @@ rooms as one, for pages that take models of either kind."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from loopviz.app.controls.examples import UNLISTED
 from loopviz.app.profile import Profile
-from loopviz.app.sessions.models import ModelRoom, Status, Words
+from loopviz.app.sessions.models import ModelRefused, ModelRoom, Status, Words
 from loopviz.engine.engine import TTTDescription
 from loopviz.paths import model_type_of
 
@@ -81,9 +81,18 @@ class EitherRoom(ModelRoom):
         """As of its room."""
         return self._of(name).offered(name)
 
-    def refusal(self, name: str) -> Words | None:
+    def refusal(self, name: str, offered: Sequence[str] | None = None) -> Words | None:
+        """As of its room, with the models of both as what is offered."""
+        return self._of(name).refusal(name, self.names if offered is None else offered)
+
+    def _refused(self, name: str) -> Status | None:
+        """Where a model is that may not be had here."""
+        words = self.refusal(name)
+        return None if words is None else Status("failed", name, words("en"), words=words)
+
+    def seen(self, name: str) -> Status:
         """As of its room."""
-        return self._of(name).refusal(name)
+        return self._refused(name) or self._of(name).seen(name)
 
     def ready(self, name: str) -> Engine | None:
         """As of its room."""
@@ -95,16 +104,18 @@ class EitherRoom(ModelRoom):
 
     def status(self, name: str) -> Status:
         """As of its room."""
-        return self._of(name).status(name)
+        return self._refused(name) or self._of(name).status(name)
 
     def want(
         self, name: str, lang: str = "en", again: bool = False, linked: bool = False, look: bool = False
     ) -> Status:
         """As of its room."""
-        return self._of(name).want(name, lang, again, linked, look)
+        return self._refused(name) or self._of(name).want(name, lang, again, linked, look)
 
     def get(self, name: str, lang: str = "en", gone: Callable[[], bool] = lambda: False) -> Engine:
         """As of its room."""
+        if (words := self.refusal(name)) is not None:
+            raise ModelRefused(words(lang))
         return self._of(name).get(name, lang, gone)
 
 

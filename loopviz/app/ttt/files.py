@@ -77,8 +77,5 @@ class TTTFiles:
         model = ModelOfRun(self._room, trace.meta["model"])
         run = run_of(trace, model, TTTFocus(lang=pick_language(lang)), session)
         drawn = run.snapshot()  # first of all: a run that cannot be drawn is not kept
-        for other in self._runs.of_session(session):
-            if other.opened:
-                self._runs.drop(other)
-        self._runs.begin(run)
+        self._runs.open(run)
         return drawn

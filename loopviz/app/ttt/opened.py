@@ -9,6 +9,7 @@ import functools
 import logging
 import secrets
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -54,15 +55,16 @@ class ModelOfRun:
 
     def __init__(self, room: ModelRoom, name: str) -> None:
         self._room, self._name = room, name
-        self._known: tuple[TTTEngine, bool] | None = None  # the model last asked, and whether it made the run
+        # The model last asked, and whether it made the run; one that the room lets go of goes.
+        self._known: tuple[weakref.ref[TTTEngine], bool] | None = None
 
     def _model(self, trace: Trace, stop: threading.Event) -> TTTEngine:
         """The model; FieldError where it is not here, or is another one."""
         engine = cast("TTTEngine | None", self._room.ready(self._name))
         if engine is None:
             raise FieldError("model", self._name, "ttt_absent")
-        if self._known is None or self._known[0] is not engine:
-            self._known = (engine, engine.made(trace, stop))
+        if self._known is None or self._known[0]() is not engine:
+            self._known = (weakref.ref(engine), engine.made(trace, stop))
         if not self._known[1]:
             raise FieldError("model", self._name, "ttt_other")
         return engine
@@ -71,9 +73,9 @@ class ModelOfRun:
         """As the model's own; FieldError where there is none."""
         return self._model(trace, stop).read_under(trace, changes, stop)
 
-    def attention_beside(self, trace: Trace, index: int, *stop: threading.Event) -> AttentionBeside | None:
+    def attention_beside(self, trace: Trace, index: int, stop: threading.Event) -> AttentionBeside | None:
         """As the model's own; FieldError where there is none."""
-        return self._model(trace, *(stop or (threading.Event(),))).attention_beside(trace, index, *stop)
+        return self._model(trace, stop).attention_beside(trace, index, stop)
 
     def inner_rules(self, trace: Trace, layer: int, head: int | None, stop: threading.Event) -> RulesHeld | None:
         """As the model's own; FieldError where there is none."""

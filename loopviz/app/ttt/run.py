@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loopviz.engine.engine import Handle, TTTEngine
 
 SEND_EVERY = 0.15  # seconds
+DRAWN = 2_000  # bytes of all pictures a token, as they are kept to tell the next from; at most
 REST = 2.0  # times as long as drawing took, until pictures are drawn again: they grow with the run, which goes on meanwhile
 
 
@@ -65,9 +66,9 @@ class TTTRun:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory it takes."""
+        """Bytes of memory it takes, with the pictures that the page has of it."""
         with self.lock:
-            return self.trace.nbytes
+            return self.trace.nbytes + DRAWN * len(self.trace)
 
     def halt(self, end: str = "stopped") -> None:
         """End it soon, as `end` says unless it is ending already; what there is of it stays."""

@@ -184,9 +184,9 @@ WORDS = {
     },
 }
 _PLOT = {
-    "en": {"x": "tokens of the context read before (log)", "y": "perplexity (log)", "whole": "{name}: whole context",
+    "en": {"x": "tokens of the context read before (log)", "y": "perplexity (log)", "whole": "over the whole context",
            "made": "made for {n}", "stretch": "{a}–{b} of {n}", "of": "all of {n}"},
-    "zh": {"x": "此前已读的词元数（对数）", "y": "困惑度（对数）", "whole": "{name}：整个上下文",
+    "zh": {"x": "此前已读的词元数（对数）", "y": "困惑度（对数）", "whole": "整个上下文",
            "made": "设计长度 {n}", "stretch": "{n} 中的 {a}–{b}", "of": "整个 {n}"},
 }  # fmt: skip
 
@@ -210,7 +210,6 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
                 y=longest["perplexity"].tolist(),
                 text=[words["stretch"].format(a=a, b=b, n=n) for a, b, n in spans],
                 name=name,
-                legendgroup=name,
                 mode="lines+markers",
                 hovertemplate=f"{name}<br>%{{text}}: %{{y:.4g}}<extra></extra>",
                 **style,
@@ -222,8 +221,8 @@ def plot(table: pd.DataFrame, lang: str) -> go.Figure:
                 x=whole["context"].tolist(),
                 y=whole["context_perplexity"].tolist(),
                 text=[words["of"].format(n=n) for n in whole["context"]],
-                name=words["whole"].format(name=name),
-                legendgroup=name,
+                name=words["whole"],
+                showlegend=i == 0,  # one entry for all: six do not fit under a phone's figure
                 mode="markers",
                 marker={"symbol": "diamond-open", "size": 11, "color": style["line"]["color"], "line": {"width": 2}},
                 hovertemplate=f"{name}<br>%{{text}}: %{{y:.4g}}<extra></extra>",

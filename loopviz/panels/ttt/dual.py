@@ -49,18 +49,27 @@ TEXTS: dict[str, dict[str, str]] = {
         "summary": "对偶形式的矩阵，{place}，第 {first} 至 {last} 个词：最大权重为 {largest}，“{row}”读“{column}”。",
     },
 }
+MOST_WORDS = 64  # of a mini-batch that are drawn: a published one has 16
 SCALE = [[0.0, theme.SIGNS["below"]], [0.5, "rgba(127,127,127,0.06)"], [1.0, theme.SIGNS["above"]]]
 
 
-def matrix(trace: Trace, focus: TTTFocus) -> tuple[int, list[list[float | None]]]:
-    """The first token of the mini-batch that is shown, and its matrix so far; None where a word reads no later one."""
+Matrix = tuple[int, list[list[float | None]]]
+
+
+def matrix(trace: Trace, focus: TTTFocus) -> Matrix:
+    """The first token that is shown of the mini-batch that is looked at, and its matrix so far; None where a word reads no later one.
+
+    Of a longer mini-batch than `MOST_WORDS` those around the token that is looked at.
+    """
     at = focus.selected(len(trace))
     if at is None:
         return 0, []
     size = trace.meta["ttt"]["mini_batch"]
-    first = at - at % size
-    frames = trace.frames[first : first + size]
-    rows = [parts.reads(frame, trace.meta["ttt"], focus) for frame in frames]
+    begin = at - at % size
+    end = min(begin + size, len(trace))
+    first = max(begin, min(at - MOST_WORDS // 2, end - MOST_WORDS))
+    frames = trace.frames[first : min(end, first + MOST_WORDS)]
+    rows = [parts.reads(frame, trace.meta["ttt"], focus)[first - begin :] for frame in frames]
     shown: list[list[float | None]] = []
     for row in rows:
         known: list[float | None] = [parts.short(value) for value in row]
@@ -68,8 +77,8 @@ def matrix(trace: Trace, focus: TTTFocus) -> tuple[int, list[list[float | None]]
     return first, shown
 
 
-def _said(trace: Trace, focus: TTTFocus, key: str) -> str:
-    first, rows = matrix(trace, focus)
+def _said(trace: Trace, focus: TTTFocus, found: Matrix, key: str) -> str:
+    first, rows = found
     if not rows:
         return TEXTS[focus.lang]["no_data"]
     values = np.array([[value or 0.0 for value in row] for row in rows])
@@ -87,9 +96,9 @@ def _said(trace: Trace, focus: TTTFocus, key: str) -> str:
 def data(trace: Trace, focus: TTTFocus) -> dict[str, Any]:
     """The figure of `trace`: the matrix of the mini-batch that is looked at."""
     words = TEXTS[focus.lang]
-    first, rows = matrix(trace, focus)
+    first, rows = found = matrix(trace, focus)
     most = max((abs(value) for row in rows for value in row if value is not None), default=1.0) or 1.0
-    return parts.matrix(trace, first, rows, SCALE, (-most, most), _said(trace, focus, "head"), words)
+    return parts.matrix(trace, first, rows, SCALE, (-most, most), _said(trace, focus, found, "head"), words)
 
 
 figure, patch = parts.checked(data), parts.patched(data)
@@ -97,4 +106,4 @@ figure, patch = parts.checked(data), parts.patched(data)
 
 def summary(trace: Trace, focus: TTTFocus) -> str:
     """One sentence: the largest weight."""
-    return _said(trace, focus, "summary")
+    return _said(trace, focus, matrix(trace, focus), "summary")

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from loopviz.app import contract
+from loopviz.app import controls as st
 from loopviz.app.compare.service import Comparisons
 from loopviz.app.contract import check
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import PUBLIC
+from loopviz.app.sessions import bounds
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.ttt_models import either_room, learns
 from loopviz.app.texts import LANGUAGES, text
@@ -150,6 +152,7 @@ def test_by_folder_where_paths_may_be_named_and_only_there(tmp_path: Path) -> No
     hosted.room.get("stories-loop")
     refused = checked(hosted, card("loop"), card("mine", str(folder)), card("ttt", "stories-ttt"))["cards"]
     assert "my-ttt" not in refused[1]["refused"]
+    assert "stories-ttt" in refused[1]["refused"], "what is offered here are models of both kinds"
     assert refused[1]["state"] == "failed"
     assert refused[2]["refused"] is None
 
@@ -158,6 +161,29 @@ def test_one_of_a_name_that_is_none_is_refused_on_its_card_and_the_others_run(co
     page = shown(comparisons, "en", card("loop"), card("none", "no-such-model"))
     assert page["cards"].keys() == {"0"}
     assert "no-such-model" in page["refused"]["1"]
+
+
+def test_a_model_that_was_let_go_meanwhile_refuses_its_card_and_no_other(
+    comparisons: Comparisons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loaded for its card, then dropped for the next one's sake: the whole comparison ended in a KeyError."""
+    ready, gone = comparisons.room.ready, "stories-ttt"
+    monkeypatch.setattr(comparisons.room, "ready", lambda name: None if name == gone else ready(name))
+    page = shown(comparisons, "en", card("loop"), card("ttt", gone))
+    assert page["cards"].keys() == {"0"}
+    assert "stories-ttt" in page["refused"]["1"]
+
+
+def test_the_sum_is_bounded_whichever_card_comes_first(comparisons: Comparisons) -> None:
+    """A first card whose model reads less than the prompt let all others pass unadded."""
+    comparisons.room.get("stories-loop")
+    loaded = comparisons.room.get("stories-ttt")
+    long = bounds.Compared(loaded.describe().shape, st.defaults() | {"max_new_tokens": 8})
+    short = long._replace(shape=dataclasses.replace(long.shape, context=16))
+    profile = dataclasses.replace(PUBLIC, work_bytes=1)
+    for cards in ([short, long], [long, short]):
+        assert bounds.of_comparison(cards, loaded, 40, 1, profile, "en") is not None
+    assert bounds.of_comparison([short], loaded, 40, 1, profile, "en") is None, "told in its own words"
 
 
 def test_both_rooms_are_one_and_shared_by_the_pages(comparisons: Comparisons) -> None:

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.server.metrics import HEALTH, METRICS, TOKEN, routes
-from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.ttt.service import TTT
 from loopviz.version import version
@@ -46,6 +46,19 @@ def test_health_is_told_to_anybody_and_starts_nothing() -> None:
     assert told.json() == {"status": "ok", "version": version(), "profile": "local", "model": "waiting"}
     assert client.head(HEALTH).status_code == 200
     assert service.room.held() == 0
+
+
+def test_a_model_that_cannot_be_loaded_is_told_to_who_watches() -> None:
+    def broken(*_: Any) -> Any:
+        raise ValueError("no such file")
+
+    room = ModelRoom("none", load=broken)
+    client = TestClient(Starlette(routes=routes(Service(room, Registry()), {})))
+    with pytest.raises(ModelRefused):
+        room.get("none")
+    told = client.get(HEALTH)
+    assert told.status_code == 503
+    assert (told.json()["status"], told.json()["model"]) == ("failed", "failed")
 
 
 @pytest.mark.parametrize("environ", [{}, {TOKEN: " "}])

@@ -25,8 +25,9 @@ from loopviz.engine.ttt_local import load_ttt
 from loopviz.panels.ttt import TTT_PANELS, TTTFocus
 from loopviz.trace import Trace
 from loopviz.trace.file import dumps, loads
+from loopviz.trace.schema import SCHEMA_VERSION
 from tests.app.page_double import unwire
-from tests.app.ttt.test_service import ask, made, served
+from tests.app.ttt.test_service import ask, asked, made, served
 from tests.engine.test_ttt_stream import made as ttt_run
 from tests.engine.test_ttt_stream import numbers
 from tests.trace.synthetic import random_trace
@@ -83,13 +84,13 @@ def test_what_needs_the_model_says_where_it_is_not_and_works_where_it_is(lang: s
     where = {"run": told["run"], "layer": 0, "head": None, "token": 3, "lang": lang}
     forgets = {"run": told["run"], "token": 3, "lang": lang}
     told_no = {"en": "is not loaded here", "zh": "没有在此载入"}[lang]
-    for name, asked in (("attention", where), ("rules", where), ("forgetting", forgets)):
-        answer = ask(ttt, name, **asked)
+    for name, question in (("attention", where), ("rules", where), ("forgetting", forgets)):
+        answer = ask(ttt, name, **question)
         assert answer["kind"] == "no"
         assert told_no in answer["text"]
     ttt.room.get("stories-ttt")
-    for name, asked in (("attention", where), ("rules", where), ("forgetting", forgets)):
-        assert ask(ttt, name, **asked)["kind"] == name
+    for name, question in (("attention", where), ("rules", where), ("forgetting", forgets)):
+        assert ask(ttt, name, **question)["kind"] == name
 
 
 def test_another_model_of_the_same_name_is_not_asked() -> None:
@@ -118,6 +119,33 @@ def test_a_file_of_the_other_kind_is_told_where_it_belongs(lang: str) -> None:
     headers = {TICKET_HEADER: shared.visit("me")["ticket"]}
     answer = page.post(f"/{FILES}/open", content=dumps(ttt_run()), params={"lang": lang}, headers=headers)
     assert (answer.status_code, answer.text) == (422, text(lang, "share.open.ttt", model="tiny-ttt"))
+
+
+def test_a_file_that_is_read_late_stops_no_run_that_was_begun_meanwhile() -> None:
+    """The run ended, and the page did not show the file either: both were lost."""
+    ttt = served()
+    made(ttt)
+    (run,) = ttt.runs
+    data = dumps(run.trace)
+    stream = ttt.run(asked(max_new_tokens=20, ticket="mine"), "me")
+    next(stream)
+    assert post(ttt, data).status_code == 200
+    *_, last = stream
+    told = unwire(last)
+    assert told["end"] == "length"
+    assert len(ttt.runs.opened()) == 1
+    assert post(ttt, data).status_code == 200
+    assert len(ttt.runs.opened()) == 1, "in place of the file before"
+
+
+def test_a_run_too_long_to_be_read_again_is_told_so() -> None:
+    from loopviz.checks import FieldError
+
+    engine = served().room.get("stories-ttt")
+    trace = Trace({"version": SCHEMA_VERSION, "ttt": {"inner_lr_scale": 1.0}})
+    trace.frames = [{"token_id": 1, "next_id": 1}] * 4097  # type: ignore[list-item]
+    with pytest.raises(FieldError, match="the run has 4,097 tokens, and at most 4,096 are read again"):
+        engine.read_under(trace, [], threading.Event())  # type: ignore[attr-defined]
 
 
 def test_what_is_no_run_or_comes_from_a_stranger_is_refused_and_nothing_is_kept() -> None:

@@ -459,3 +459,14 @@ def test_few_are_read_for_at_a_time_and_who_finds_more_is_told(lang: str) -> Non
     for one in asking:
         one.join(30)
     assert ttt.room.profile.readings_waiting + most < ttt.room.profile.short_events / 2, "Stop finds a thread"
+
+
+def test_a_run_weighs_its_pictures_too() -> None:
+    from loopviz.trace.weight import deep_bytes
+
+    ttt = served()
+    made(ttt, max_new_tokens=200)
+    (run,) = ttt.runs
+    pictures = deep_bytes(run._figures)
+    assert run.nbytes >= run.trace.nbytes + pictures - 200_000, "all but what is of the same size in every run"
+    assert run.nbytes <= run.trace.nbytes + 4 * pictures

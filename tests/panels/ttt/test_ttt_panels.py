@@ -18,9 +18,10 @@ from loopviz.export.report import formula
 from loopviz.figures.edits import apply, differences
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.panels.kit.focus import LANGUAGES
-from loopviz.panels.ttt import TTT_PANELS, TTTFocus, attention, forgetting, rules
+from loopviz.panels.ttt import TTT_PANELS, TTTFocus, attention, dual, forgetting, rules
 from loopviz.paths import PACKAGE
 from loopviz.trace import Trace
+from loopviz.trace.packed import encode_singles
 from tests.engine import tiny_ttt
 
 KEYS = {"title", "question", "how", "formula", "source"}
@@ -219,3 +220,25 @@ def test_differences_turn_one_figure_into_the_other() -> None:
     assert apply(copy.deepcopy(before), found) == after
     with pytest.raises(ValueError, match="keeps its keys"):
         differences(before, {"data": []})
+
+
+def test_of_a_huge_mini_batch_the_words_around_the_one_looked_at_are_drawn() -> None:
+    """A file of 33 MB with one mini-batch of 4,096 took half a minute and a gigabyte to draw."""
+    K = 300
+    trace = Trace(copy.deepcopy(run().meta))
+    meta = trace.meta["ttt"]
+    meta |= {"mini_batch": K, "layers": 1, "heads": 1}
+    frame = run().frames[0]
+    for t in range(K + 20):
+        row = [float(j) for j in range(t % K + 1)]
+        inner = {**frame["ttt"], "slot": t % K, "reads": encode_singles([row])}
+        trace.frames.append({**frame, "index": t, "text": f"w{t}", "ttt": inner})  # type: ignore[typeddict-item]
+    for at, first in ((0, 0), (150, 150 - dual.MOST_WORDS // 2), (299, K - dual.MOST_WORDS), (310, K)):
+        found, rows = dual.matrix(trace, TTTFocus(token=at))
+        assert found == first
+        assert len(rows) == min(dual.MOST_WORDS, K + 20 - first)
+        for i, row in enumerate(rows):
+            assert len(row) == len(rows)
+            assert row[: i + 1] == [float(first % K + j) for j in range(i + 1)]
+            assert set(row[i + 1 :]) <= {None}
+    assert f"words {150 - 32} to {150 + 31}" in dual.summary(trace, TTTFocus(token=150))
