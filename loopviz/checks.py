@@ -27,8 +27,6 @@ RULES: Mapping[str, str] = MappingProxyType(
         "whole_in": "must be a whole number from {low} to {high}",
         "finite": "must be a finite number",
         "finite_nats": "must be a finite number >= 0 nats",
-        "finite_from_zero": "must be a finite number >= 0",
-        "finite_above_zero": "must be a finite number > 0",
         "finite_not_negative": "must be a finite number >= 0",
         "finite_positive": "must be a finite number > 0",
         "heads_divide": "must divide hidden_size={width} without a rest; choose another number of heads or another width",
@@ -148,6 +146,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "no_block": "0 looped blocks, and {what} for exactly one (nothing loops in this model: set loop_layers)",
         "several_blocks": "{n} looped blocks, and {what} for exactly one (stopping one changes what the next is given, so it "
         "would have to be run again)",
+        "gate_reads_out": "{what} where the last loop step is read out, and not what a gate chooses; set exit_selection='last'",
         "chooser_of_layers": "{what} where every layer runs in every step; set layer_chooser='none'",
         "slots_over_floor_or_last": "must be <= min_loop_count={floor} under dynamic_stop, so that every slot is written in "
         "every pass; lower virtual_layer_count or raise min_loop_count; or keep one entry a token, with "

@@ -39,6 +39,7 @@ NO_CHOOSER = "none"  # every layer of the block runs in every step
 MOST_STEPS = 65_536
 MOST_SLOTS = 4_096
 LARGEST_SEED = 2**31 - 1
+LARGEST_STD = 1_000.0  # of a random start: three of it are a number in float16 too
 
 # Of a model's layers, not of its loop: they decide which weights there are, so a live model cannot change them.
 NORM_PLACEMENTS = ("pre", "pre_branch", "pre_stream", "branch")
@@ -153,7 +154,10 @@ class LoopField:
         elif self.kind == "flag":
             checks.check_flag(self.name, value)
         elif self.kind == "whole":
-            checks.check_kept(self.name, value, self.low, self.high)
+            if self.rule == "whole_in":  # a number of nothing
+                checks.check_whole(self.name, value, int(self.low), int(self.high))
+            else:
+                checks.check_kept(self.name, value, self.low, self.high)
         else:
             ends = {"above": "(" in self.open, "below": ")" in self.open}
             checks.check_finite(self.name, value, self.low, self.high, rule=self.rule, **ends)
@@ -351,7 +355,7 @@ class LoopSettings:
         "what a published stop rule compares with, 0 being its authors' own value",
         Dial("loop", 0.0, 10.0, 0.001),
         low=0,
-        rule="finite_from_zero",
+        rule="finite_not_negative",
         needs=(_DYNAMIC, _PUBLISHED),
         idle=f"{_UNDER_DYNAMIC} and a criterion named huginn_*",
         since=5,
@@ -384,7 +388,7 @@ class LoopSettings:
         "standard deviation of a random start",
         Dial("step", 0.0, 2.0, 0.0001),
         low=0,
-        rule="finite_from_zero",
+        high=LARGEST_STD,
         needs=(_RANDOM,),
         idle="without --loop-init random",
         since=5,
@@ -397,6 +401,7 @@ class LoopSettings:
         Dial("step", 0, LARGEST_SEED),
         low=0,
         high=LARGEST_SEED,
+        rule="whole_in",
         needs=(_RANDOM,),
         idle="without --loop-init random",
         since=5,

@@ -59,7 +59,12 @@ class LoopBlock(LoopSettings):
         return self.chooser != NO_CHOOSER
 
 
-def starts_normed(blocks: Sequence[LoopBlock], index: int) -> bool:
-    """Whether the s_0 of a block is normed already: it starts from what a block just before it left, normed."""
+def enters_normed(blocks: Sequence[LoopBlock], index: int) -> bool:
+    """Whether the e of a block is normed already: a block just before it left it so."""
     block, before = blocks[index], blocks[index - 1] if index else None
-    return block.init == "entry" and before is not None and before.b + 1 == block.a and before.final_norm != "none"
+    return before is not None and before.b + 1 == block.a and before.final_norm != "none"
+
+
+def starts_normed(blocks: Sequence[LoopBlock], index: int) -> bool:
+    """Whether the s_0 of a block is normed already: it starts from e, and that is."""
+    return blocks[index].init == "entry" and enters_normed(blocks, index)

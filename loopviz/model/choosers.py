@@ -54,6 +54,7 @@ class ChooserContext:
         inputs, outputs: per layer of the block, `[B, T, H]`: what went in and came out the last time it ran in this
             pass; a row in which it has not run yet holds the block's entry in both. `None` until it ran in any row.
         lens: direct lens, `[..., H] -> [..., vocab]` logits, or `None` on a model without a head.
+        entry_normed: whether e is normed already.
         memory: kept from step to step of one pass through one block; empty at step 1.
     """
 
@@ -68,6 +69,7 @@ class ChooserContext:
     inputs: list[Tensor | None]
     outputs: list[Tensor | None]
     lens: Callable[..., Tensor] | None
+    entry_normed: bool = False
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -113,7 +115,9 @@ class ChooserContext:
                 f"layer_chooser={self.block.chooser!r}: it reads the next token from a state, and this model has no "
                 "output head; use LoopLlamaForCausalLM, or layer_chooser='influence'"
             )
-        normed = state is self.state and self.step > 1 and self.block.norms_steps  # and is not normed again
+        # what is normed already is not normed again
+        now = self.block.norms_steps if self.step > 1 else self.entry_normed and self.block.init == "entry"
+        normed = (state is self.state and now) or (state is self.entry and self.entry_normed)
         parts = []
         for part in state.split(LENS_CHUNK, dim=1):
             log_p = measures.log_probs(self.lens(part, normed=True) if normed else self.lens(part))
@@ -211,7 +215,7 @@ class LayerChoice:
         block: the block, whose `chooser` is the name of a registered one.
         entry: e, `[B, T, H]`.
         start: s_0, `[B, T, H]`.
-        input_ids, real, lens: see `ChooserContext`.
+        input_ids, real, lens, entry_normed: see `ChooserContext`.
 
     Attributes:
         history: per step that began, `[B, n]` bool: the layers that ran.
@@ -226,7 +230,8 @@ class LayerChoice:
         start: Tensor,
         input_ids: Tensor | None,
         real: Tensor | None,
-        lens: Callable[[Tensor], Tensor] | None,
+        lens: Callable[..., Tensor] | None,
+        entry_normed: bool = False,
     ) -> None:
         n, B = len(block.layers), entry.shape[0]
         self.block, self.chooser = block, CHOOSERS[block.chooser]
@@ -242,6 +247,7 @@ class LayerChoice:
             inputs=[None] * n,
             outputs=[None] * n,
             lens=lens,
+            entry_normed=entry_normed,
         )
         self.history: list[Tensor] = []
         self.passed_by = [start.detach()] * n

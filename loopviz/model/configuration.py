@@ -36,6 +36,7 @@ class _Default(int):
 
 
 DEFAULT_FLOOR = _Default(5)
+LARGEST_SCALE = 1e6  # of embeddings; Huginn's is the root of the width
 
 
 @strict
@@ -129,14 +130,16 @@ class LoopLlamaConfig(LlamaConfig):
         super().__post_init__(**kwargs)
         check_one_of("norm_placement", self.norm_placement, NORM_PLACEMENTS)
         check_one_of("qk_norm", self.qk_norm, QK_NORMS)
-        check_finite("embedding_scale", self.embedding_scale, 0, math.inf, above=True, rule="finite_above_zero")
+        check_finite("embedding_scale", self.embedding_scale, 0, LARGEST_SCALE, above=True)
         self.tidy_loop()
 
     def tidy_loop(self) -> None:
         """Bring the loop's fields into their stored form and check them.
 
-        Raises:
-            ValueError: naming the field, its value and the rule it breaks.
+        LARGEST_SCALE = 1e6  # of embeddings; Huginn's is the root of the width
+
+                Raises:
+                    ValueError: naming the field, its value and the rule it breaks.
         """
         self.loop_layers = _tidy_layers(self.loop_layers)
         for name in LOOP_FIELDS:

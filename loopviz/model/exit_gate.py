@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from loopviz.checks import FieldError
 
 from .block import LoopBlock
+from .measures import wide
 
 
 class ExitGate(nn.Linear):
@@ -39,7 +40,12 @@ class Exits:
 
 
 def read_out(
-    block: LoopBlock, gate: ExitGate, normed: Sequence[Tensor], given: Sequence[Tensor], steps: Tensor
+    block: LoopBlock,
+    gate: ExitGate,
+    normed: Sequence[Tensor],
+    given: Sequence[Tensor],
+    steps: Tensor,
+    real: Tensor | None,
 ) -> tuple[Tensor, Exits]:
     """The state that each token is read out from, `[B, T, H]`, and why.
 
@@ -49,12 +55,14 @@ def read_out(
         normed: the states s_1..s_R after the final norm, each `[B, T, H]`: what the gate reads.
         given: those that are chosen from.
         steps: `[B]`, N of each row.
+        real: `[B, T]` bool, True where the token is not padding; `None` when all are.
 
     Raises:
-        FieldError: the gate gives what is no number.
+        FieldError: the gate gives what is no number, of a token that is not padding.
     """
-    logits = torch.stack([gate(state).squeeze(-1).float() for state in normed])  # [R, B, T]
-    if not bool(torch.isfinite(logits).all()):
+    logits = wide(torch.stack([gate(state).squeeze(-1) for state in normed]))  # [R, B, T]
+    bad = torch.isnan(logits)
+    if bool((bad if real is None else bad & real).any()):
         raise FieldError("exit_selection", block.exit_selection, "gate_nan", block=block.index)
     pdf = exit_pdf(torch.sigmoid(logits), steps)
     states = torch.stack(list(given))  # [R, B, T, H]

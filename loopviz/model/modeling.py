@@ -33,7 +33,7 @@ from transformers.utils.output_capturing import capture_outputs
 from loopviz.checks import FieldError
 
 from . import model_card
-from .block import LoopBlock, starts_normed
+from .block import LoopBlock, enters_normed, starts_normed
 from .cache import LoopCache, check_fits
 from .cache_layer import StepSlots
 from .choosers import LayerChoice
@@ -298,7 +298,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         kv = self._block_cache(block, run)
         choice = None
         if block.chosen:
-            choice = LayerChoice(block, entry, state, run.input_ids, run.real, self.lens)
+            normed = enters_normed(run.blocks, block.index)
+            choice = LayerChoice(block, entry, state, run.input_ids, run.real, self.lens, normed)
             if kv is not None:
                 kv.begin_chosen(block, B)
         untracked = self._untracked_steps(block, run)
@@ -371,7 +372,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         if kept:
             after = kept if normed else [self.norm(one) for one in kept]
             gate = self.loop_gates[str(block.index)]
-            state, exits = read_out(block, gate, after, after if ends else kept, steps)  # type: ignore[arg-type]
+            state, exits = read_out(block, gate, after, after if ends else kept, steps, run.real)  # type: ignore[arg-type]
             normed = normed or ends
         run.exits.append(exits)
         if block.final_norm == "last_step" and not ends:
@@ -582,13 +583,24 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """As transformers'; a folder without a README.md gets one that says how the model is loaded.
 
+        Weights that the loop does without, as it is set now, are not among what is saved: the folder is what its config.json says.
+
         Raises:
             OSError: the folder cannot be written.
         """
+        if kwargs.get("state_dict") is None and (idle := self._idle_weights()):
+            logger.warning(f"not saved, for the loop does without: {', '.join(idle)}")
+            kwargs["state_dict"] = {name: value for name, value in self.state_dict().items() if name not in idle}
         saved = super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             model_card.write_if_missing(Path(save_directory), self.config)
         return saved
+
+    def _idle_weights(self) -> list[str]:
+        """Names of the weights that a loop may have, and this one, as it is set, has not."""
+        with torch.device("meta"):
+            asked = type(self)(self.config).state_dict()
+        return sorted(name for name in self.state_dict() if name not in asked and name.startswith("model.loop_"))
 
     # -- settings of a live model --------------------------------------------------------------------------------------
 
@@ -679,7 +691,7 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
             position_ids: as given to the pass; by default the last T positions.
 
         Returns:
-            `[R, B, T, vocab]` logits; for s_N they are the model's own.
+            `[R, B, T, vocab]` logits; for s_N they are the model's own, unless a gate chooses what is read out.
 
         Raises:
             ValueError: a plain Llama has no exit.

@@ -31,9 +31,10 @@ def start_state(block: LoopBlock, entry: Tensor, places: Tensor | None, training
         noise = nn.init.trunc_normal_(torch.empty_like(entry, dtype=torch.float32), 0.0, 1.0, -CUT, CUT)
         return (noise * block.init_std).to(entry.dtype)
     assert places is not None
-    last = int(places.max())
-    table = torch.cat([_noise(block.init_seed, block.index, i, entry.shape[-1]) for i in range(last // CHUNK + 1)])
-    noise = table.to(entry.device)[places.clamp(min=0)]  # padding's place is below 0, and nothing reads it
+    places = places.clamp(min=0)  # padding's is below 0, and nothing reads it
+    first, last = int(places.min()) // CHUNK, int(places.max()) // CHUNK
+    table = torch.cat([_noise(block.init_seed, block.index, i, entry.shape[-1]) for i in range(first, last + 1)])
+    noise = table.to(entry.device)[places - first * CHUNK]
     return (noise * block.init_std).to(entry.dtype).expand_as(entry)
 
 

@@ -8,9 +8,13 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from loopviz.checks import FieldError
+from loopviz.lab.reading.exit_replay import max_loop_view
+from loopviz.lab.reading.full_pass import each_exit, fixed
 from loopviz.loop_fields import NORM_PLACEMENTS, QK_NORMS
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
-from loopviz.model.exit_gate import exit_pdf, exit_steps
+from loopviz.model.checkpoints import load_model
+from loopviz.model.exit_gate import ExitGate, exit_pdf, exit_steps, read_out
+from loopviz.model.start_state import _noise, start_state
 
 from .tiny import SHAPE, build, close, ids, record
 
@@ -216,9 +220,12 @@ def test_unreached_slots_hold_the_latest():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"loop_init_std": -1.0}, "loop_init_std=-1.0: must be a finite number >= 0"),
-        ({"loop_init_std": float("nan")}, "loop_init_std=nan: must be a finite number >= 0"),
-        ({"loop_init_seed": -1}, "loop_init_seed=-1"),
+        ({"loop_init_std": -1.0}, r"loop_init_std=-1.0: must be a finite number in \[0, 1000\]"),
+        ({"loop_init_std": float("nan")}, r"loop_init_std=nan: must be a finite number in \[0, 1000\]"),
+        ({"loop_init_std": 1e39}, "loop_init_std=1e.39: must be"),
+        ({"loop_init_seed": -1}, "loop_init_seed=-1: must be a whole number from 0 to"),
+        ({"loop_init_seed": 2**31}, "loop_init_seed=2147483648: must be a whole number from 0 to"),
+        ({"embedding_scale": 1e39}, "embedding_scale=1e.39: must be a finite number in"),
         ({"exit_threshold": 1.5}, r"exit_threshold=1.5: must be a finite number in \[0, 1\]"),
         ({"exit_selection": "first"}, "exit_selection='first': must be one of 'last', 'gate', 'gate_weighted'"),
         ({"exit_selection": "gate_weighted"}, "exit_selection='gate_weighted': layers follow block 0"),
@@ -227,7 +234,7 @@ def test_unreached_slots_hold_the_latest():
             "norm_placement='post': must be one of 'pre', 'pre_branch', 'pre_stream', 'branch'",
         ),
         ({"qk_norm": True}, "qk_norm=True: must be one of"),
-        ({"embedding_scale": 0}, "embedding_scale=0: must be a finite number > 0"),
+        ({"embedding_scale": 0}, "embedding_scale=0: must be a finite number in"),
         ({"criterion_threshold": -0.1}, "criterion_threshold=-0.1: must be a finite number >= 0"),
     ],
 )
@@ -264,3 +271,87 @@ def test_embedding_scale_is_of_embeddings_alone():
     assert torch.equal(model(tokens).logits, model(inputs_embeds=3.0 * embeds).logits)
     hidden = model.model(tokens).last_hidden_state
     assert torch.equal(model(tokens).logits, hidden @ model.model.embed_tokens.weight.T)
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_a_random_start_is_the_same_token_by_token_and_as_dear_far_on():
+    """The whole table of places was made anew for every token."""
+    block = build({**SERIAL, "loop_layers": (1, 2), "loop_init": "random", "loop_init_std": 0.7}).config.loop_blocks()[
+        0
+    ]
+    entry = torch.zeros(1, 300, 32)
+    places = torch.arange(300)[None]
+    whole = start_state(block, entry, places, False)
+    for t in (0, 63, 64, 65, 200, 299):
+        assert torch.equal(start_state(block, entry[:, :1], places[:, t : t + 1], False), whole[:, t : t + 1])
+    made = _noise.cache_info().misses
+    far = start_state(block, entry[:, :1], torch.tensor([[1_000_000]]), False)
+    assert _noise.cache_info().misses == made + 1
+    assert bool(far.any())
+
+
+@pytest.mark.usefixtures("no_gradients")
+@pytest.mark.parametrize(
+    "off",
+    [
+        ({"exit_selection": "gate", "exit_threshold": 0.5}, {"exit_selection": "last"}),
+        ({"loop_injection": "linear"}, {"loop_injection": "none"}),
+        ({"loop_norm": True}, {"loop_norm": False}),
+    ],
+)
+def test_what_was_switched_off_is_not_saved_and_the_folder_opens(off, tmp_path):
+    """It was refused: its weights were there, and its config.json asked for none."""
+    made, changed = off
+    model = build({**SERIAL, "loop_layers": (1, 3), **made})
+    model.set_loop(**changed)
+    model.save_pretrained(tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    assert torch.equal(again.eval()(ids(9)).logits, model.eval()(ids(9)).logits)
+    model.set_loop(**made)
+    model.save_pretrained(tmp_path / "with")
+    assert torch.equal(load_model(tmp_path / "with").eval()(ids(9)).logits, model(ids(9)).logits)
+
+
+@pytest.mark.usefixtures("no_gradients")
+@pytest.mark.parametrize(
+    "how", [{"exit_selection": "gate", "exit_threshold": 0.4}, {"exit_selection": "gate_weighted"}, {}]
+)
+def test_each_loop_count_is_what_a_model_set_to_it_says_also_under_a_gate(how):
+    """The exit lens knows of no gate: logits were off by up to 7."""
+    model = build({**SERIAL, "loop_layers": (1, 3), "loop_count": 4, "loop_final_norm": "every_step", **how})
+    for gate in model.model.loop_gates.values():
+        gate.weight.normal_(generator=torch.Generator().manual_seed(3))
+    tokens, found = ids(11), {}
+    each_exit(model, tokens, (1, 2, 4), lambda r, hidden: found.update({r: model.lm_head(hidden)}))
+    for r in (1, 2, 4):
+        close(found[r], fixed(model, r)(tokens, use_cache=False).logits, 1e-4)
+    if how:
+        with pytest.raises(ValueError, match="exit_selection='gate"):
+            each_exit(model, tokens, (1, 2), lambda *_: None, watch=lambda _: None)
+        with pytest.raises(FieldError, match="set exit_selection='last'"):
+            max_loop_view(model, {}, 3)
+
+
+@pytest.mark.usefixtures("no_gradients")
+def test_a_chooser_looks_at_what_a_block_before_has_normed_as_it_is():
+    model = build(
+        {"loop_layers": [(0, 1), (2, 3)], "loop_count": 2, "loop_final_norm": ["every_step", "none"]}
+        | {"layer_chooser": ["none", "difficulty"], "virtual_layer_count": 1}
+    )
+    seen, lens = [], model.model.lens
+    model.model.lens = lambda states, normed=False: seen.append(normed) or lens(states, normed=normed)
+    model(ids(6), use_cache=False)
+    assert seen
+    assert all(seen), "the difficulty of a token is told of e, which the first block has normed"
+
+
+def test_a_gate_is_held_to_numbers_of_real_tokens_alone():
+    block = LoopLlamaConfig(**SHAPE, loop_layers=(1, 3), exit_selection="gate").loop_blocks()[0]
+    gate = ExitGate(4).double()
+    states = torch.randn(2, 1, 3, 4, dtype=torch.float64)
+    states[:, 0, 0] = float("nan")
+    real = torch.tensor([[False, True, True]])
+    _, exits = read_out(block, gate, list(states), list(states), torch.tensor([2]), real)
+    assert exits.pdf.dtype == torch.float64
+    with pytest.raises(FieldError, match="exit_selection"):
+        read_out(block, gate, list(states), list(states), torch.tensor([2]), None)

@@ -13,8 +13,6 @@ _ZH = {
     "whole_in": "须为 {low} 到 {high} 之间的整数",
     "finite": "须为有限的数",
     "finite_nats": "须为有限且 ≥ 0 的数（nats）",
-    "finite_from_zero": "须为有限且 ≥ 0 的数",
-    "finite_above_zero": "须为有限且 > 0 的数",
     "finite_not_negative": "须为有限且 ≥ 0 的数",
     "finite_positive": "须为有限且 > 0 的数",
     "heads_divide": "须整除 hidden_size={width}；请换一个头数或宽度",
@@ -119,6 +117,7 @@ _ZH = {
     "no_loop_for_counts": "该模型没有循环；请设置 loop_layers，或不填 loops",
     "no_block": "有 0 个循环块，而只有恰好一个时{what}（该模型没有循环：请设置 loop_layers）",
     "several_blocks": "有 {n} 个循环块，而只有恰好一个时{what}（停止其中一个会改变下一个的输入，须重新运行）",
+    "gate_reads_out": "读出最后一个循环步、而不是门所选的步时{what}；请设置 exit_selection='last'",
     "chooser_of_layers": "每一步都运行每一层时{what}；请设置 layer_chooser='none'",
     "slots_over_floor_or_last": "动态停止（dynamic_stop）时须 ≤ min_loop_count={floor}，这样每次前向都会写入每个槽；"
     "请调低 virtual_layer_count 或调高 min_loop_count；或每个词元只保留一项：kv_cache_mode='merge_strategy' 且 "

@@ -197,6 +197,8 @@ def max_loop_view(
         raise FieldError("loop_layers", layers, rule, what=Term((what,)), n=len(blocks))
     if blocks[0].chosen:
         raise FieldError("layer_chooser", blocks[0].chooser, "chooser_of_layers", what=Term((what,)))
+    if blocks[0].exit_selection != "last":
+        raise FieldError("exit_selection", blocks[0].exit_selection, "gate_reads_out", what=Term((what,)))
     return view
 
 

@@ -38,7 +38,8 @@ def each_exit(
     """What a model says when it stops after each of `loops` steps, all of them from one pass where that is possible.
 
     With one looped block the state after step r, continued through the real coda, is what a model set to r steps gives
-    (the exit lens); with several, where the first block's steps change what the second sees, each count runs by itself.
+    (the exit lens); with several, where the first block's steps change what the second sees, and where a gate chooses what
+    is read out, each count runs by itself.
 
     Args:
         model: its strategy does not matter: every count is run in full.
@@ -48,7 +49,7 @@ def each_exit(
         watch: told of every loop step (one looped block only).
 
     Raises:
-        ValueError: `watch` with several blocks.
+        ValueError: `watch` with several blocks, a chooser of layers or a gate.
     """
     blocks = model.config.loop_blocks()
     if not blocks:
@@ -56,7 +57,10 @@ def each_exit(
         return
     # a chooser of layers may end a row early, and its choice for one count need not be that of another
     chosen = next((block.chooser for block in blocks if block.chosen), None)
-    if len(blocks) > 1 or chosen:
+    gate = next((block.exit_selection for block in blocks if block.exit_selection != "last"), None)
+    if len(blocks) > 1 or chosen or gate:
+        if watch is not None and gate:
+            raise ValueError(f"exit_selection={gate!r}: the last step must be read out to be measured; set 'last'")
         if watch is not None and chosen:
             raise ValueError(f"layer_chooser={chosen!r}: every layer must run in every step to be measured; set 'none'")
         if watch is not None:

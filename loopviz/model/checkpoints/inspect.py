@@ -122,7 +122,9 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
             notes.clear()  # said once more, now that its tensors tell which of several it is
             config = read_config(folder, notes, limits, family)
             assert isinstance(config, LoopLlamaConfig)
-            check_sources(family, config, shapes, folder)
+            check_sources(
+                family, config, {name: shape for name, shape in shapes.items() if not _DERIVED.search(name)}, folder
+            )
             shapes = weights_of(family, config, shapes)
         else:
             check_tensors(shapes, config, folder)

@@ -97,6 +97,9 @@ def looped(a: int, b: int, loops: int) -> dict[str, Any]:
     }
 
 
+TIED = {"lm_head.weight": "model.embed_tokens.weight"}  # of Llama's own names, where the head is the embedding
+
+
 def own_names(config: LoopLlamaConfig, norms: tuple[str, ...], more: Mapping[str, Part]) -> dict[str, Part]:
     """Sources of a model whose checkpoint has Llama's own names.
 
@@ -107,7 +110,8 @@ def own_names(config: LoopLlamaConfig, norms: tuple[str, ...], more: Mapping[str
     hidden, made, vocab = config.hidden_size, config.intermediate_size, config.vocab_size
     q, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
-    shapes["lm_head.weight"] = (vocab, hidden)
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = (vocab, hidden)
     for layer in range(config.num_hidden_layers):
         of = f"model.layers.{layer}."
         projections = (

@@ -82,7 +82,7 @@ def raven_fields(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
         "head_dim": count(raw, "head_dim", file, hidden // heads),
         "rms_norm_eps": raw.get("norm_eps", 1e-6),
         "max_position_embeddings": count(raw, "max_position_embeddings", file, raw.get("block_size")),
-        "tie_word_embeddings": bool(raw.get("tie_embeddings", raw.get("tie_word_embeddings", True))),
+        "tie_word_embeddings": raw.get("tie_embeddings", raw.get("tie_word_embeddings", True)),
         **{name: raw.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     }
 

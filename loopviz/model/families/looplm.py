@@ -56,7 +56,7 @@ def fields(raw: Mapping[str, Any], file: Path, notes: list[Note]) -> dict[str, A
         "head_dim": count(raw, "head_dim", file),
         "rms_norm_eps": raw.get("rms_norm_eps", 1e-6),
         "rope_theta": raw.get("rope_theta", 10_000.0),
-        "tie_word_embeddings": bool(raw.get("tie_embeddings", True)),
+        "tie_word_embeddings": raw.get("tie_embeddings", True),
     }
 
 

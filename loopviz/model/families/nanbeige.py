@@ -11,7 +11,7 @@ from loopviz.model.checkpoints.errors import CheckpointError, Note
 from loopviz.model.checkpoints.keys import HARMLESS, ONLY, READ, REFUSED, Key, shown
 from loopviz.model.configuration import LoopLlamaConfig
 
-from .family import Family, Part, count, looped, own_names
+from .family import TIED, Family, Part, count, looped, own_names
 from .llama import llama_fields
 
 _OWN = "needs weights of its own, which a looped Llama does not have"
@@ -84,4 +84,4 @@ def sources(config: LoopLlamaConfig) -> dict[str, Part]:
     return own_names(config, ("input_layernorm", "post_attention_layernorm"), {})
 
 
-FAMILY = Family("nanbeige", "Nanbeige 4.2", ("nanbeige",), KEYS, fields, sources)
+FAMILY = Family("nanbeige", "Nanbeige 4.2", ("nanbeige",), KEYS, fields, sources, left_out=TIED)

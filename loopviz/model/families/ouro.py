@@ -11,7 +11,7 @@ from loopviz.model.checkpoints.errors import CheckpointError, Note
 from loopviz.model.checkpoints.keys import HARMLESS, READ, REFUSED, Key, shown
 from loopviz.model.configuration import LoopLlamaConfig
 
-from .family import Family, Part, count, looped, own_names
+from .family import TIED, Family, Part, count, looped, own_names
 from .llama import llama_fields
 
 _NORMS = ("input_layernorm", "input_layernorm_2", "post_attention_layernorm", "post_attention_layernorm_2")
@@ -66,4 +66,4 @@ def sources(config: LoopLlamaConfig) -> dict[str, Part]:
     return own_names(config, _NORMS, gate)
 
 
-FAMILY = Family("ouro", "Ouro", ("ouro",), KEYS, fields, sources)
+FAMILY = Family("ouro", "Ouro", ("ouro",), KEYS, fields, sources, left_out=TIED)

@@ -84,6 +84,27 @@ def test_a_broken_gate_and_a_head_that_is_no_copy_are_refused(tmp_path):
         load_model(copied("looplm_naive", tmp_path / "b", {}, other))
 
 
+@pytest.mark.parametrize("name", ["ouro", "nanbeige"])
+def test_a_head_that_is_the_embedding_may_be_stored_or_not_and_must_be_its_copy(name, tmp_path):
+    def without(weights):
+        del weights["lm_head.weight"]
+        weights["model.rotary_emb.inv_freq"] = torch.ones(4)  # older exports store it: no weight
+
+    def copy_of(weights):
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+
+    def other(weights):
+        weights["lm_head.weight"] = torch.zeros_like(weights["lm_head.weight"])
+
+    tied = {"tie_word_embeddings": True}
+    one, two = (load_model(copied(name, tmp_path / of.__name__, tied, of)) for of in (without, copy_of))
+    tokens = torch.arange(5)[None]
+    assert torch.equal(one(tokens).logits, two(tokens).logits)
+    assert one.lm_head.weight is one.model.embed_tokens.weight
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight: config.json says that it is model\.embed_tokens"):
+        load_model(copied(name, tmp_path / "other", tied, other))
+
+
 @pytest.mark.parametrize("name", ORACLES)
 def test_numbers_and_bytes_are_counted_without_a_weight_being_read(name):
     found, model = inspect_folder(DATA / name), opened(name)
