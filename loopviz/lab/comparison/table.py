@@ -217,6 +217,19 @@ def heading(name: str, lang: str) -> str:
     return words.partition("：" if lang == "zh" else ": ")[0]
 
 
+# Of axes whose heading does not say them.
+_UNITS = {
+    "en": {"bytes": ", bytes", "nats": ", nats", "tokens": ", tokens"},
+    "zh": {"bytes": "（字节）", "nats": "（奈特）", "tokens": "（词元）"},
+}
+
+
+def _axis(name: str, lang: str) -> str:
+    """An axis' title: the heading, its unit, and which way is better."""
+    unit = next(column.unit for column in COLUMNS if column.name == name)
+    return _SAID[lang][BETTER[name]].format(name=heading(name, lang) + _UNITS[lang].get(unit, ""))
+
+
 def front(points: Sequence[tuple[float, float]], x: str, y: str) -> list[int]:
     """Which points no other beats: at least as good in both columns and better in one. In the order of `x`."""
     signs = [1 if BETTER[name] == "low" else -1 for name in (x, y)]
@@ -279,8 +292,8 @@ def pareto(
     layout = {
         "height": 380,
         "margin": {"l": 60, "r": 20, "t": 30, "b": 50},
-        "xaxis": {"title": {"text": said[BETTER[x]].format(name=heading(x, lang))}, "rangemode": "normal"},
-        "yaxis": {"title": {"text": said[BETTER[y]].format(name=heading(y, lang))}, "rangemode": "normal"},
+        "xaxis": {"title": {"text": _axis(x, lang)}, "rangemode": "normal"},
+        "yaxis": {"title": {"text": _axis(y, lang)}, "rangemode": "normal"},
         "showlegend": False,
         "annotations": [_note(note, 0.5 if not known else 1.02)] if note else [],
     }

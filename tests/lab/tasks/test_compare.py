@@ -283,6 +283,11 @@ def test_the_plot_says_which_way_is_better_and_who_has_no_value():
     rows = [{**base, "setup": "<b>", "ms_per_token": 3.0, "agreement": 0.5}, {**base, "setup": "none"}]
     made = pareto(rows, "ms_per_token", "agreement", "en", [0, 4])
     assert "lower is better" in made["layout"]["xaxis"]["title"]["text"]
+    bytes_of = {
+        lang: pareto(rows, "memory_bytes", "agreement", lang)["layout"]["xaxis"]["title"]["text"]
+        for lang in ("en", "zh")
+    }
+    assert bytes_of == {"en": "memory at the end, bytes (lower is better)", "zh": "结束时的记忆（字节）（越低越好）"}
     assert "higher is better" in made["layout"]["yaxis"]["title"]["text"]
     assert made["data"][1]["text"] == ["&lt;b&gt;"]
     assert "none" in made["layout"]["annotations"][0]["text"]
