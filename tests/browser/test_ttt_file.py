@@ -65,6 +65,8 @@ def test_the_recorded_run_is_shown_at_first_sight_and_run_replaces_it(visit: Vis
 
 def test_a_click_on_a_plot_chooses_its_word(visit: Visit) -> None:
     page = at_ttt(visit, apart=True)
+    # out of sight it is drawn after what is in sight
+    expect(page.locator('[data-panel="drift"] .main-svg').first).to_be_visible()
     y = page.evaluate("document.querySelector('[data-panel=drift] .lv-plot').data[0].y[21]")
     click_at(page, "drift", 21, y)
     page.wait_for_selector('.lv-page[data-token="21"][data-drawn="true"]')

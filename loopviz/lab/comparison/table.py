@@ -66,7 +66,7 @@ COLUMNS: tuple[Column, ...] = (
         "memory",
         "",
         "kind of memory: kv, keys and values that grow with the text; state, a TTT model's weights, which learn and do not grow",
-        "记忆种类：kv 为随文本增长的键值，state 为 TTT 模型边读边学、不增长的权重",
+        "记忆种类：“kv”为随文本增长的键值，“state”为 TTT 模型边读边学、不增长的权重",
     ),
     column(
         "memory_bytes",

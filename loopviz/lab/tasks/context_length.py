@@ -152,7 +152,7 @@ COLUMNS = tuple(
     column(*told)
     for told in (
         ("model", "", "Model: its name", "模型：名称"),
-        ("memory", "", "Memory: kv, keys and values that grow with the text; state, a TTT model’s weights, which learn and do not grow", "记忆：kv 为随文本增长的键值；state 为 TTT 模型边读边学、不增长的权重"),
+        ("memory", "", "Memory: kv, keys and values that grow with the text; state, a TTT model’s weights, which learn and do not grow", "记忆：“kv”为随文本增长的键值；“state”为 TTT 模型边读边学、不增长的权重"),
         ("memory_bytes", "bytes", "Memory held: after the whole context, of one text", "记忆大小：读完整个上下文之后，每段文本所占"),
         ("context", "tokens", "Context: tokens read at once", "上下文：一次读入的词元数"),
         ("made_for", "tokens", "Made for: tokens at once that it was trained at", "设计长度：训练时一次读入的词元数"),
