@@ -304,12 +304,14 @@ def main(name: str) -> None:
 
 
 def _alone(name: str) -> ModuleType:
-    """A module, imported without what its package imports beside it."""
+    """A module, imported without what the packages around it import beside it."""
     package = name.rpartition(".")[0]
-    if package not in ("", "loopviz"):
-        spec = importlib.util.find_spec(package)
+    for end in [place for place, letter in enumerate(f"{package}.") if letter == "."][1:]:  # loopviz is here already
+        spec = importlib.util.find_spec(
+            package[:end]
+        )  # imports those around it, of which nothing but the name is there
         assert spec is not None
-        sys.modules[package] = importlib.util.module_from_spec(spec)
+        sys.modules[package[:end]] = importlib.util.module_from_spec(spec)
     return importlib.import_module(name)
 
 

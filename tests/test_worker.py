@@ -116,6 +116,16 @@ def test_a_first_request_is_asked_of_every_new_process() -> None:
     made.end()
 
 
+def test_a_worker_imports_its_module_and_nothing_of_the_packages_around_it() -> None:
+    """torch was imported by every stranger's tokenizer: seconds, and 300 MB, each."""
+    code = (
+        "import sys; from loopviz.worker import _alone; _alone('loopviz.model.checkpoints.tokenizer_worker')\n"
+        "print('torch' in sys.modules, 'loopviz.model.checkpoints.tokenizer' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"
+
+
 def test_a_worker_that_is_asked_nothing_ends_by_itself(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "IDLE", 0.2)
     worker.ask({"do": "echo"})
