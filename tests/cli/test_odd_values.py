@@ -73,8 +73,9 @@ def nothing_runs(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "load", reached)
     monkeypatch.setattr(trainer.Trainer, "__init__", reached)
     monkeypatch.setattr(sweep, "Workers", reached)
-    parser = measuring._task_parser()  # built once, and its usage not shown: they are the slow parts
+    parser, whole = measuring._task_parser(), main._parser()  # built once, and no usage shown: they are the slow parts
     monkeypatch.setattr(measuring, "_task_parser", lambda: parser)
+    monkeypatch.setattr(main, "_parser", lambda: whole)
     monkeypatch.setattr(argparse.ArgumentParser, "format_usage", lambda parser: "usage: ...\n")
     return [*VALUES, "folder", "file", "file/x"]
 
