@@ -85,6 +85,8 @@ def run_app(arguments: list[str]) -> int:
 def run_tests(arguments: list[str]) -> int:
     """Ruff, mypy and pytest: all of it, or what `arguments` select. Returns pytest's exit code; 1 if only another complains."""
     python = make_environment("requirements-dev.txt")
+    # Dozens of processes import the same modules: without their bytecode kept, each would compile all of them again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if not arguments or drive_a_browser(python, arguments):
         ensure_chromium(python)
     types = start_mypy(python)

@@ -116,13 +116,20 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
     """
     opened: list[Page | BrowserContext] = []
     wrong: list[str] = []
+    left: set[Page] = (
+        set()
+    )  # pages on which Gradio has given up its own requests, as it does when a page is left or loaded anew
 
     def requested(request: Any) -> None:
         if not request.url.startswith((app_url, "data:", "blob:")):
             wrong.append(f"request to {request.url}")
 
-    def said(message: Any, refused: bool) -> None:
-        if message.type == "error" and not (refused and "responded with a status of 4" in message.text):
+    def said(page: Page, message: Any, refused: bool) -> None:
+        if message.type != "error" or (refused and "responded with a status of 4" in message.text):
+            return
+        if message.text.startswith("AbortError: signal is aborted without reason"):
+            left.add(page)
+        elif not (page in left and "Connection errored out" in message.text):
             wrong.append(f"console: {message.text}")
 
     def open_page(
@@ -145,7 +152,7 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
             page.set_viewport_size({"width": 1280, "height": height})
         page.on("request", requested)
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
-        page.on("console", lambda message: said(message, refused))
+        page.on("console", lambda message: said(page, message, refused))
         page.goto(app_url + at + query)
         if at:
             page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
@@ -160,6 +167,7 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
     for shared in usual_context.pages:
         own = shared.evaluate("setTimeout.toString().includes('[native code]')")
         assert own, "a clock installed here would be every later test's clock: visit(apart=True)"
+        shared.evaluate("localStorage.clear()")  # a language or a look that was chosen is no later test's
     for thing in [*opened, *usual_context.pages]:  # also what a page has opened in a tab of its own
         thing.close()
     assert wrong == []

@@ -314,7 +314,7 @@ def test_messages_that_never_arrive_are_asked_for(visit: Visit) -> None:
             this.lossy(message);
           }; }"""
     )
-    settle(page, "sampling", "max_new_tokens", 200)
+    settle(page, "sampling", "max_new_tokens", 80)
     run(page)
     ended(page)
     assert inside(page, "page.lost") >= 2
@@ -338,7 +338,8 @@ def test_frames_come_by_the_run_s_own_line_or_else_by_gradio(visit: Visit, line:
           };
         })()""",
     )
-    settle(page, "sampling", "max_new_tokens", 200)  # time for the line to be there
+    # time for the line to be there
+    settle(page, "sampling", "max_new_tokens", 160 if line == "stands" else 40)
     run(page, "Once upon a time")
     ended(page)
     drawn(page)

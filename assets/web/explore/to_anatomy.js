@@ -2,7 +2,7 @@
 
 import { QUERIES, RECORDED, TAKEN } from "../core/contract.js";
 
-const PATIENCE_MS = 1500;
+const PATIENCE_MS = 10000; // of a busy server; who presses again does not wait
 
 export class ToAnatomy {
   /** @param {import("./page.js").Page} page */
@@ -26,8 +26,11 @@ export class ToAnatomy {
     if (run === RECORDED) return;
     const carried = page.server?.carry(JSON.stringify({ run })).catch(/** @returns {null} */ () => null);
     if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (way.getAttribute("aria-busy")) return; // pressed again: as it is
     event.preventDefault();
+    way.setAttribute("aria-busy", "true");
     await Promise.race([carried, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+    way.removeAttribute("aria-busy"); // the page may be come back to as it was left
     location.href = address.href;
   }
 }

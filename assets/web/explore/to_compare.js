@@ -2,7 +2,7 @@
 
 import { QUERIES } from "../core/contract.js";
 
-const PATIENCE_MS = 1500;
+const PATIENCE_MS = 10000; // of a busy server; who presses again does not wait
 const WISH = -1; // no number of the links that are copied
 
 /** @import { LinkMade } from "../core/contract.js" */
@@ -10,6 +10,9 @@ const WISH = -1; // no number of the links that are copied
 export class Ways {
   /** @type {string | null} where to, while the word is awaited */
   to = null;
+
+  /** @type {HTMLAnchorElement | null} the way that was pressed */
+  way = null;
 
   /** @param {import("./page.js").Page} page */
   constructor(page) {
@@ -19,8 +22,11 @@ export class Ways {
       const way = event.target instanceof Element ? event.target.closest('.lv-way[data-page="compare"]') : null;
       const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
       if (!way || elsewhere || !page.tell) return;
+      if (this.to) return; // pressed again: as it is
       event.preventDefault();
       this.to = way.href;
+      this.way = way;
+      way.setAttribute("aria-busy", "true");
       setTimeout(() => this.go(""), PATIENCE_MS);
       page.tell.link({ n: WISH, run: null, view: "" });
     });
@@ -36,6 +42,7 @@ export class Ways {
   /** @param {string} search */
   go(search) {
     if (this.to === null) return;
+    this.way?.removeAttribute("aria-busy"); // the page may be come back to as it was left
     location.href = this.to + search;
     this.to = null;
   }

@@ -101,8 +101,10 @@ def within_rows(tokenizer: PreTrainedTokenizerBase, rows: int) -> PreTrainedToke
 def _check_prefix_space(tokenizer: PreTrainedTokenizerBase, said: dict[str, Any], folder: Path) -> None:
     """Refuse a folder whose two files say different things about a blank in front of a text."""
     asked = said.get("add_prefix_space")
-    inner = json.loads(tokenizer.backend_tokenizer.to_str())
-    does = any(map(_adds_space, (inner["normalizer"], inner["pre_tokenizer"])))
+    inner = tokenizer.backend_tokenizer
+    # not the whole as JSON: a library that writes one walks every id up to the highest, 2**31 if a file says so
+    parts = [part for part in (inner.normalizer, inner.pre_tokenizer) if part is not None]
+    does = any(_adds_space(json.loads(part.__getstate__())) for part in parts)
     if asked is not None and bool(asked) != does:
         raise CheckpointError(
             f"add_prefix_space={shown(asked)} in {folder / _CONFIG}: tokenizer.json {'puts a' if does else 'puts no'} "
