@@ -271,7 +271,7 @@ class LoopSettings:
         "whole",
         5,
         "KV slots of a looped layer, V",
-        Dial("kv", 1, 16),
+        Dial("kv", 1, 64),
         low=1,
         high=MOST_SLOTS,
         needs=(_VIRTUAL,),

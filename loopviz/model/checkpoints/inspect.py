@@ -25,7 +25,7 @@ from loopviz.loop_fields import MODEL_FIELDS
 from loopviz.model.configuration import LoopLlamaConfig
 from loopviz.model.families import MODEL_TYPES as MODEL_TYPES
 from loopviz.model.families import PLAIN, REFUSED
-from loopviz.model.families.family import Family
+from loopviz.model.families.family import Family, family_note
 from loopviz.model.families.reading import check_sources, family_config, family_of, is_mapped, weights_of
 
 from .errors import CheckpointError, Note, cause, reading
@@ -208,6 +208,7 @@ def _mapped_config(
     drop_ids(ids, config.vocab_size, file, notes)
     for name, value in ids.items():
         setattr(config, name, value)
+    notes.insert(0, family_note(family, config))
     return config
 
 

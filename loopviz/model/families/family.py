@@ -57,6 +57,7 @@ class Family:
         sources: where each parameter of such a model comes from, by the parameter's name.
         mark: the end of a tensor's name that only this one of several families of one model type has; "": none of theirs.
         claim: a key of config.json that is true only in this one of them, for where the tensors are not there yet.
+        says: what it does, for people; with `{first}`, `{last}` and `{loops}` of a checkpoint's own block.
         left_out: stored tensors that are no weights, or stored twice, by name: of what they must be a copy ("": a table).
     """
 
@@ -68,7 +69,15 @@ class Family:
     sources: Callable[[LoopLlamaConfig], dict[str, Part]]
     mark: str = ""
     claim: str = ""
+    says: str = ""
     left_out: Mapping[str, str] | None = None
+
+
+def family_note(family: Family, config: LoopLlamaConfig) -> Note:
+    """What a checkpoint of a family does, as it was published."""
+    (block,) = config.loop_blocks()
+    values = {"first": block.a, "last": block.b, "loops": config.loop_count}
+    return Note(f"family.{family.name}", family.says.format(**values), values)
 
 
 def count(raw: Mapping[str, Any], name: str, file: Path, default: int | None = None, least: int = 1) -> int:

@@ -168,5 +168,6 @@ FAMILY = Family(
     _sources,
     mark=".norm_4.weight",
     claim="qk_bias",
+    says="Huginn: its core, layers {first} to {last}, begins at a random state, is reminded of the input before every loop, and runs {loops} times",
     left_out={**LEFT_OUT, "lm_head.weight": "transformer.wte.weight"},
 )

@@ -91,5 +91,6 @@ FAMILY = Family(
     KEYS,
     fields,
     sources,
+    says="LoopLM: layer {first} begins at a random state, is reminded of the input by addition before every loop, and runs {loops} times",
     left_out={"model.lm_head.weight": "model.embed.weight"},
 )

@@ -84,4 +84,13 @@ def sources(config: LoopLlamaConfig) -> dict[str, Part]:
     return own_names(config, ("input_layernorm", "post_attention_layernorm"), {})
 
 
-FAMILY = Family("nanbeige", "Nanbeige 4.2", ("nanbeige",), KEYS, fields, sources, left_out=TIED)
+FAMILY = Family(
+    "nanbeige",
+    "Nanbeige 4.2",
+    ("nanbeige",),
+    KEYS,
+    fields,
+    sources,
+    says="Nanbeige 4.2: layers {first} to {last} run {loops} times, each loop with keys and values of its own",
+    left_out=TIED,
+)

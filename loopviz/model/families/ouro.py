@@ -66,4 +66,13 @@ def sources(config: LoopLlamaConfig) -> dict[str, Part]:
     return own_names(config, _NORMS, gate)
 
 
-FAMILY = Family("ouro", "Ouro", ("ouro",), KEYS, fields, sources, left_out=TIED)
+FAMILY = Family(
+    "ouro",
+    "Ouro",
+    ("ouro",),
+    KEYS,
+    fields,
+    sources,
+    says="Ouro: layers {first} to {last} run {loops} times, with a norm after every loop; a learned gate says after each how likely it is to stop there",
+    left_out=TIED,
+)

@@ -57,7 +57,14 @@ def _olmo2_sources(config: LoopLlamaConfig) -> dict[str, Part]:
 
 
 FAMILY = Family(
-    "retrofitted_llama", "a retrofitted Llama", ("huginn_raven",), RAVEN_KEYS, _fields, _sources, left_out=LEFT_OUT
+    "retrofitted_llama",
+    "a retrofitted Llama",
+    ("huginn_raven",),
+    RAVEN_KEYS,
+    _fields,
+    _sources,
+    says="a stock Llama cut in three and trained on: its core, layers {first} to {last}, begins at a random state, is reminded of the input before every loop, and runs {loops} times",
+    left_out=LEFT_OUT,
 )
 OLMO2 = Family(
     "retrofitted_olmo2",
@@ -67,5 +74,6 @@ OLMO2 = Family(
     _olmo2_fields,
     _olmo2_sources,
     mark=".attn.q_norm.weight",
+    says="a stock OLMo-2 cut in three and trained on: its core, layers {first} to {last}, begins at a random state, is reminded of the input before every loop, and runs {loops} times",
     left_out=LEFT_OUT,
 )

@@ -18,6 +18,7 @@ from loopviz.app.texts import LANGUAGES, table
 from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints.load import UNTRAINED, Note
+from loopviz.model.families import FAMILIES, PLAIN
 
 MODEL = Path(model_notes.__file__).resolve().parents[2] / "model"
 DROPPED = Note("pad_token_id_dropped", "in /srv/m", {"field": "pad_token_id", "ids": [32000], "rows": 32000})
@@ -48,7 +49,9 @@ def written() -> list[str]:
 def test_every_note_there_is_has_words(lang: str) -> None:
     codes = written()
     assert len(codes) > 8
-    for code in codes:
+    families = [f"family.{family.name}" for family in FAMILIES if family is not PLAIN]
+    assert "family.x" in codes
+    for code in [code for code in codes if code != "family.x"] + families:
         for asked in (True, False):
             assert model_notes.key_of(code, {"asked": asked}) in table(lang), code
 

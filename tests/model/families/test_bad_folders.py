@@ -119,7 +119,7 @@ def test_marks_that_the_published_file_has_wrong_are_right():
     notes = []
     config = read_config(DATA / "ouro", notes)
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, 2, 0)
-    assert [note.code for note in notes] == ["code_ignored", "marks_corrected"]
+    assert [note.code for note in notes] == ["family.ouro", "code_ignored", "marks_corrected"]
 
 
 def test_losses_weights_override_the_number_of_loops_and_that_is_said(tmp_path):
