@@ -183,9 +183,11 @@ export class Stored {
    * @param {KeptEntry[]} runs
    */
   list(title, runs) {
+    const asked = new URLSearchParams(location.search).get(QUERIES.lang);
+    const spoken = asked ? { [QUERIES.lang]: asked } : null; // who goes on from here goes on in this language
     const rows = runs.map(({ id, title: prompt, model, tokens, student, created }) => {
       const link = el("a", "", prompt || NEVER);
-      link.href = this.link({ [QUERIES.run]: id });
+      link.href = this.link({ [QUERIES.run]: id, ...spoken });
       const about = [model, fill(this.words["live.stored.tokens"], { n: tokens }), this.date(created)].join(" · ");
       return el("li", "", student ? el("b", "", `${student}: `) : null, link, el("small", "", about));
     });

@@ -145,7 +145,7 @@ class StoredRuns:
         entry, trace = self.store.open(asked.get("id"))
         if entry.of_ttt or not len(trace):
             raise FileRefused(
-                422, text(lang, "share.open.ttt" if entry.of_ttt else "share.open.empty", model=entry.model)
+                422, text(lang, "share.open.ttt" if entry.of_ttt else "share.open.empty", model=trace.meta["model"])
             )
         view = View.read(entry.view)
         focus, _ = links.within(replace(view.focus, lang=lang), len(trace))
