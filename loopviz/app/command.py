@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 from loopviz import imports
-from loopviz.app.profile import PROFILES, profile_of
+from loopviz.app.profile import PROFILES, profile_of, with_usual_store
 
 
 def serve(arguments: Sequence[str] | None = None, *, program: str | None = None, more: str | None = None) -> None:
@@ -24,7 +24,7 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
     parser = _parser(program, more)
     options = parser.parse_args(arguments)
     try:
-        profile = profile_of(options.host, os.environ, options.profile)
+        profile = with_usual_store(profile_of(options.host, os.environ, options.profile), os.environ)
         from loopviz.app.server.request_guard import rules_of
 
         rules_of(options.host, os.environ)

@@ -31,6 +31,8 @@ _OWN = {
     "lesson.": "learn",
     "anatomy.": "anatomy",
     "ttt.": "ttt",
+    "stored.": "explore",
+    "live.stored.": "explore",
 }  # texts that are one page's alone, by how their keys begin
 
 # What the place says when its script cannot be had: nobody has told the page its language then but the address, or the browser.

@@ -7,6 +7,7 @@ the address. Free of Gradio and torch.
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -52,6 +53,10 @@ class Profile:
         line_messages: that wait for a page which reads too slowly; answer_messages: of one answer.
         events_at_once: of one kind of a page's events, answered at a time; short_events: of those that no run holds up.
         pages: whose starts are remembered, the least recently heard of goes first.
+        store: the folder of stored runs; "": none are kept.
+        store_run_bytes, store_bytes: of one stored run, of all of them; store_visitor_runs: of one visitor.
+        store_place_bytes: of all visitors of one address. store_days: that one is kept.
+        store_folders: class folders; store_new_folders: whether visitors may make them.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
 
@@ -102,7 +107,15 @@ class Profile:
     text_characters: int
     line_characters: int
     rows_shown: int
+    store_run_bytes: int
+    store_visitor_runs: int
+    store_place_bytes: int
+    store_bytes: int
+    store_days: int
+    store_folders: int
+    store_new_folders: bool
     sessions: int
+    store: str = ""
 
 
 LOCAL = Profile(
@@ -153,6 +166,13 @@ LOCAL = Profile(
     text_characters=2_000_000,
     line_characters=2_000,
     rows_shown=300,
+    store_run_bytes=48 * MIB,
+    store_visitor_runs=500,
+    store_place_bytes=8 * GIB,
+    store_bytes=8 * GIB,
+    store_days=365,
+    store_folders=200,
+    store_new_folders=True,
     sessions=200,
 )
 PUBLIC = Profile(
@@ -203,6 +223,13 @@ PUBLIC = Profile(
     text_characters=2_000_000,
     line_characters=2_000,
     rows_shown=300,
+    store_run_bytes=16 * MIB,
+    store_visitor_runs=20,
+    store_place_bytes=512 * MIB,
+    store_bytes=2 * GIB,
+    store_days=30,
+    store_folders=200,
+    store_new_folders=False,
     sessions=200,
 )
 # Known people, many at once, one machine that they wait for together: runs end sooner, the line is long enough for all of them
@@ -223,6 +250,10 @@ CLASS = replace(
     trace_bytes=24 * MIB,
     trace_tokens=5_000,
     trace_rows=500_000,
+    store_visitor_runs=50,
+    store_place_bytes=2 * GIB,
+    store_days=200,
+    store_new_folders=True,
 )
 PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
@@ -232,7 +263,8 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
 
     Args:
         host: the address it listens at.
-        environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas.
+        environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
+            `LOOPVIZ_STORE`: the folder of stored runs; as :func:`with_usual_store` else.
         asked: by the command line; counts before the environment.
 
     Raises:
@@ -244,7 +276,17 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     reached = "SPACE_ID" in environ or not is_loopback(host)
     found = PROFILES[wanted or ("public" if reached else "local")]
     named = tuple(name.strip() for name in environ.get("LOOPVIZ_NAMED_MODELS", "").split(",") if name.strip())
-    return replace(found, named_models=named) if named else found
+    found = replace(found, named_models=named) if named else found
+    folder = environ.get("LOOPVIZ_STORE", "").strip()
+    return replace(found, store=folder) if folder else found
+
+
+def with_usual_store(profile: Profile, environ: Mapping[str, str]) -> Profile:
+    """The profile with a folder for stored runs where none was named: the user's own, but for a public server, which keeps none then."""
+    if profile.store or profile.name == "public":
+        return profile
+    data = environ.get("XDG_DATA_HOME") or environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "share")
+    return replace(profile, store=os.path.join(os.path.expanduser(data), "loopviz", "store"))
 
 
 def is_loopback(host: str) -> bool:

@@ -1,5 +1,6 @@
 """LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``,
-(in ``loopviz.lab``) ``eval``, ``sweep``, (in ``loopviz.anatomy``) ``anatomy``, (in ``loopviz.lessons``) ``lesson``.
+(in ``loopviz.lab``) ``eval``, ``sweep``, (in ``loopviz.anatomy``) ``anatomy``, (in ``loopviz.lessons``) ``lesson``,
+(in ``loopviz.store``) ``store``.
 
 The generated text goes to stdout, everything else (progress, the closing table, errors) to stderr. Exit codes: 0 done;
 2 refused, or could not be written (one line says why); 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import loopviz
 from loopviz import imports, outputs, signals
-from loopviz.cli import anatomy, lesson
+from loopviz.cli import anatomy, lesson, store
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.cli.options import (
@@ -44,7 +45,16 @@ if TYPE_CHECKING:
     from loopviz.trace.schema import BlockMeta
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-COMMANDS = ("run", "export", "train", "evaluate", *measuring.COMMANDS, *anatomy.COMMANDS, *lesson.COMMANDS)
+COMMANDS = (
+    "run",
+    "export",
+    "train",
+    "evaluate",
+    *measuring.COMMANDS,
+    *anatomy.COMMANDS,
+    *lesson.COMMANDS,
+    *store.COMMANDS,
+)
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "seed")
 # A terminal must show what a model says, not obey it.
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -135,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_parsers(commands)
     anatomy.add_parsers(commands)
     lesson.add_parsers(commands)
+    store.add_parsers(commands)
     return parser
 
 
@@ -178,7 +189,14 @@ def _command(arguments: list[str]) -> int:
         assert TASKS
     imports.load(modules)
     options = _parser().parse_args(arguments)
-    own = {"run": _run, "export": _export, **measuring.COMMANDS, **anatomy.COMMANDS, **lesson.COMMANDS}
+    own = {
+        "run": _run,
+        "export": _export,
+        **measuring.COMMANDS,
+        **anatomy.COMMANDS,
+        **lesson.COMMANDS,
+        **store.COMMANDS,
+    }
     return own.get(options.command, training.run)(options)
 
 

@@ -51,6 +51,7 @@ def app_url(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> It
     port = _free_port()
     log = folder.parent / "app.log"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOOPVIZ_MODEL": str(folder), "PYTHONUNBUFFERED": "1"}
+    environment["LOOPVIZ_STORE"] = str(tmp_path_factory.mktemp("store"))
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "app.py"), "--port", str(port)],

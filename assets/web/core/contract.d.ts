@@ -4,13 +4,15 @@ export const OPS: { readonly set: 0; readonly append: 1; readonly splice: 2; };
 export const SMALL_DRAWS: readonly ["bar", "heatmap", "scatter"];
 export const RECORDED: "recorded";
 export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly anatomy: "./anatomy"; readonly ttt: "./ttt"; readonly compare: "./compare"; readonly lab: "./lab"; };
-export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly task: "task"; readonly lesson: "lesson"; readonly name: "name"; readonly token: "token"; readonly layer: "layer"; readonly step: "step"; readonly stage: "stage"; readonly beside: "beside"; readonly look: "__theme"; };
+export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly run: "run"; readonly class: "class"; readonly task: "task"; readonly lesson: "lesson"; readonly name: "name"; readonly token: "token"; readonly layer: "layer"; readonly step: "step"; readonly stage: "stage"; readonly beside: "beside"; readonly look: "__theme"; };
 export const TAKEN: "run";
 export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
-export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; };
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly owner: "loopviz.owner"; };
 export const FILES: "loopviz-share";
+export const STORE: "loopviz-store";
+export const TEACHER: "teacher";
 export const TICKET_HEADER: "x-loopviz-visit";
 export const MOST_PINS: 6;
 export const USUAL_PRESET: "one_slot";
@@ -275,6 +277,10 @@ export interface Visit {
   linked: string;
   /** the model whose settings the form holds */
   suits: string;
+  /** days that a run is kept on the server; 0: none is */
+  keeps: number;
+  /** whether a visitor may make a class folder */
+  folders: boolean;
 }
 
 /** The page's words, panels and colours, in one language. */
@@ -700,6 +706,86 @@ export interface Term {
 /** The glossary, in one language. */
 export interface Glossary {
   terms: Term[];
+}
+
+/** A run is to be kept. */
+export interface KeepRun {
+  run: string;
+  /** View */
+  view: string;
+  /** of its owner, once they have one */
+  secret?: string;
+  /** the class folder it is saved into */
+  folder?: string;
+  /** what they call themselves there */
+  student?: string;
+}
+
+/** An answer: it is kept. */
+export interface KeptRun {
+  id: string;
+  secret: string;
+  /** milliseconds since 1970 */
+  until: number;
+}
+
+/** A stored run is to be shown. */
+export interface OpenKept {
+  id: string;
+}
+
+/** An answer: a stored run, with the view under which it was saved. */
+export interface OpenedRun {
+  id: string;
+  title: string;
+  /** milliseconds since 1970; None: it stands in the gallery */
+  until: number | null;
+  /** as OpenedLink */
+  panels: string[] | null;
+  group: string | null;
+  focus: Focus;
+  snapshot: ExploreSnapshot;
+}
+
+/** A stored run is to be deleted by its owner. */
+export interface DeleteKept {
+  id: string;
+  secret: string;
+}
+
+/** A class folder is to be made. */
+export interface NewFolder {
+  name: string;
+}
+
+/** An answer: a class folder, and its teacher's secret. */
+export interface MadeFolder {
+  folder: string;
+  secret: string;
+  name: string;
+}
+
+/** What is a class folder called? With its teacher's secret: what lies in it? */
+export interface AskFolder {
+  folder: string;
+  secret?: string;
+}
+
+/** A stored run in a list. */
+export interface KeptEntry {
+  id: string;
+  title: string;
+  model: string;
+  tokens: number;
+  student: string;
+  /** milliseconds since 1970 */
+  created: number;
+}
+
+/** An answer: stored runs, of the gallery or a class folder; none for who is not its teacher. */
+export interface KeptList {
+  name: string;
+  runs: KeptEntry[];
 }
 
 /** A field of a form. */

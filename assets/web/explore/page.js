@@ -256,7 +256,7 @@ export class Page extends RunView {
     this.opening = true;
     if (!this.config) this.configure(opening.config);
     this.stored = opening;
-    if (this.share.word === null) this.showOpening(); // a link says what is to be seen
+    if (this.share.word === null && this.share.stored.wanted === null) this.showOpening(); // a link says what is to be seen
   }
 
   /** Show the recorded run, as it came with the page. */

@@ -40,7 +40,7 @@ export class Player {
     this.back = press("lv-quiet lv-back", () => page.showOwn());
     this.node = el("div", "lv-player", el("div", "lv-track", this.button, this.bar, this.place, this.speed));
     // those that come and go stand last: nothing moves
-    this.actions = el("div", "lv-actions", page.share.menu.node, this.more, this.edit, this.back, page.share.back, this.recorded);
+    this.actions = el("div", "lv-actions", page.share.menu.node, page.share.stored.chosen, this.more, this.edit, this.back, page.share.back, this.recorded);
   }
 
   /** @param {Record<string, string>} texts */

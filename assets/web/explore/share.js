@@ -5,6 +5,7 @@ import { PANEL_FILES, QUERIES, TICKET_HEADER } from "../core/contract.js";
 import { copied, el, fill, keep, name, press, sleep } from "../core/dom.js";
 import { Menu, Notice } from "../widgets/menu.js";
 import { picture, slug } from "./panel_image.js";
+import { Stored } from "./stored.js";
 
 const PATIENCE_MS = 10_000; // for the word of a link
 const PICTURES = ["png", "svg"];
@@ -53,11 +54,13 @@ export class Share {
     this.settled.then(() => (this.opened = true));
     this.menu = new Menu("lv-quiet lv-share", [
       { key: "link", act: () => this.copy() },
+      { key: "keep", act: () => this.stored.save() },
       { key: "save", act: () => this.fetch("trace", "live.share.save", this.notice) },
       { key: "report", act: () => this.fetch("report", "live.share.report", this.notice) },
       { key: "python", act: () => this.python() },
       { key: "notebook", act: () => this.fetch("notebook", "live.share.notebook", this.notice) },
       { key: "open", act: () => this.input.click() },
+      { key: "class", act: () => this.stored.newClass() },
     ]);
     this.menu.opening = () => this.label();
     this.input = el("input");
@@ -71,6 +74,7 @@ export class Share {
     page.root.addEventListener("drop", (event) => this.dropped(event));
     this.back = press("lv-quiet lv-show-file", () => page.showRun(this.file.run));
     this.notice = new Notice();
+    this.stored = new Stored(this);
   }
 
   /**
@@ -80,7 +84,6 @@ export class Share {
   configure(texts, lang) {
     Object.assign(this, { texts, lang });
     this.menu.button.textContent = texts["live.share"];
-    this.back.textContent = texts["live.share.show"];
     for (const { notice, menu, panel } of this.exports) {
       name(notice.close, texts["live.share.close"]);
       name(menu.button, fill(texts["live.export.of"], { panel: panel.words.name }), texts["live.export"]);
@@ -88,6 +91,7 @@ export class Share {
     name(this.notice.close, texts["live.share.close"]);
     this.label();
     this.show();
+    this.stored.configure();
     if (this.word !== null) this.read = this.follow();
   }
 
@@ -99,6 +103,7 @@ export class Share {
       const free = key === "link" || (key === "open" && !page.run);
       this.menu.label(key, texts[`live.share.${key}`], texts[`live.share.${key}.hint`], free ? null : off);
     }
+    this.stored.label();
   }
 
   /** Which run is on screen, and the way back to the opened file. */
@@ -106,9 +111,14 @@ export class Share {
     const { page, texts } = this;
     if (!texts) return;
     const shown = this.file !== null && page.run === this.file.run;
+    const kept = shown && this.stored.badge(page.run);
     page.badge.hidden = !shown && !page.onRecorded;
-    page.badge.textContent = shown ? `${texts["live.share.opened"]} · ${this.file.name}` : texts["live.recorded"];
-    page.badge.title = shown ? `${this.file.name}\n${texts["live.share.opened.hint"]}` : texts["live.recorded.hint"];
+    if (kept) [page.badge.textContent, page.badge.title] = kept;
+    else {
+      page.badge.textContent = shown ? `${texts["live.share.opened"]} · ${this.file.name}` : texts["live.recorded"];
+      page.badge.title = shown ? `${this.file.name}\n${texts["live.share.opened.hint"]}` : texts["live.recorded.hint"];
+    }
+    this.back.textContent = texts[this.file && this.stored.badge(this.file.run) ? "live.stored.badge" : "live.share.show"];
     this.back.hidden = this.file === null || shown || !page.end;
     if (this.file) this.back.title = this.file.name;
   }
@@ -128,6 +138,7 @@ export class Share {
   visit(visit) {
     this.largest = visit.largest;
     this.ticket = visit.ticket;
+    this.stored.visit(visit);
     this.visiting();
   }
 

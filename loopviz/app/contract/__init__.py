@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Union, get_args
 
-from loopviz.app.contract import anatomy, compare, explore, lab, learn, scripted, shared, ttt
+from loopviz.app.contract import anatomy, compare, explore, lab, learn, scripted, shared, stored, ttt
 from loopviz.app.contract.anatomy import *  # noqa: F403
 from loopviz.app.contract.compare import *  # noqa: F403
 from loopviz.app.contract.constants import *  # noqa: F403
@@ -26,11 +26,12 @@ from loopviz.app.contract.lab import *  # noqa: F403
 from loopviz.app.contract.learn import *  # noqa: F403
 from loopviz.app.contract.scripted import *  # noqa: F403
 from loopviz.app.contract.shared import *  # noqa: F403
+from loopviz.app.contract.stored import *  # noqa: F403
 from loopviz.app.contract.ttt import *  # noqa: F403
 from loopviz.trace.typed import check_type, hints_of
 
 # Where types are stated, in the order in which they are written for the scripts.
-PARTS: tuple[ModuleType, ...] = (shared, explore, scripted, compare, lab, learn, anatomy, ttt)
+PARTS: tuple[ModuleType, ...] = (shared, explore, stored, scripted, compare, lab, learn, anatomy, ttt)
 
 # Types that scripts use by name, beside those of messages.
 TYPES: Mapping[str, Any] = {
@@ -135,6 +136,15 @@ EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
 }
 # What is fetched as a file of its own, by anyone.
 DOCUMENTS: tuple[type, ...] = (explore.Opening, explore.OpenedLink, explore.Tour, explore.Glossary)
+# Of stored runs, by the end of the address: the body of a request (None: it has none), and its answer.
+STORE_CALLS: Mapping[str, tuple[Union[type, None], Union[type, None]]] = {  # noqa: UP007
+    "save": (stored.KeepRun, stored.KeptRun),
+    "open": (stored.OpenKept, stored.OpenedRun),
+    "delete": (stored.DeleteKept, shared.Done),
+    "class": (stored.AskFolder, stored.KeptList),
+    "class/new": (stored.NewFolder, stored.MadeFolder),
+    "gallery": (None, stored.KeptList),
+}
 
 
 def check(said: Any, kinds: tuple[type, ...], what: str) -> None:

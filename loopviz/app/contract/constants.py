@@ -25,6 +25,8 @@ PAGES: Mapping[str, str] = {
 QUERIES: Mapping[str, str] = {
     "link": "s",
     "lang": "lang",
+    "run": "run",  # a stored run
+    "class": "class",  # a class folder
     "task": "task",
     "lesson": "lesson",  # the id of one of ours
     "name": "name",  # of who answers, or of a class
@@ -49,8 +51,11 @@ STORED: Mapping[str, str] = {
     "tour": "loopviz.tour",
     "lessons": "loopviz.lessons",
     "student": "loopviz.student",
+    "owner": "loopviz.owner",  # the secret by which runs that were saved here are deleted
 }
 FILES = "loopviz-share"  # where links and files are (see loopviz.app.explore.files, loopviz.app.ttt.files)
+STORE = "loopviz-store"  # where stored runs are (see loopviz.app.explore.stored)
+TEACHER = "teacher"  # behind the # of an address, which no browser sends: the secret of a class folder
 TICKET_HEADER = "x-loopviz-visit"  # in which a page shows its ticket as it opens a file
 USUAL_PRESET = "one_slot"  # what Compare opens with beside the model as it is and without its loop
 DIALS = ("loop_count", "max_loop_count", "loop_damping")  # controls that have a slider above the panels as well
@@ -103,6 +108,8 @@ CONSTANTS: Mapping[str, Any] = {
     "FOOTER": FOOTER,
     "STORED": STORED,
     "FILES": FILES,
+    "STORE": STORE,
+    "TEACHER": TEACHER,
     "TICKET_HEADER": TICKET_HEADER,
     "MOST_PINS": MOST_PINS,
     "USUAL_PRESET": USUAL_PRESET,

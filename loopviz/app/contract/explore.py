@@ -69,6 +69,8 @@ class Visit(TypedDict):
     largest: int  # bytes of one
     linked: str  # the model for which a link has set the prompt
     suits: str  # the model whose settings the form holds
+    keeps: int  # days that a run is kept on the server; 0: none is
+    folders: bool  # whether a visitor may make a class folder
 
 
 class _ExploreConfig(TypedDict):

@@ -29,6 +29,7 @@ from loopviz.app.controls import Form
 from loopviz.app.explore import first_run, links, snapshot
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs
+from loopviz.app.explore.stored import StoredRuns
 from loopviz.app.sessions.file_desk import PLAIN, File, FileDesk, FileRefused, base_name, json_response, run_file
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRoom
@@ -50,12 +51,13 @@ class Sharing:
         self._registry = registry
         self._room = room
         self._desk = desk or FileDesk(room)
+        self.stored = StoredRuns(registry, room.profile, self._desk, self._finished)
 
     # --- what the page's events ask -------------------------------------------------------------------------------
 
     def visit(self, session: str) -> dict[str, Any]:
-        """What a page is told as its visit begins: the ticket to open files with, and how large they may be."""
-        return self._desk.visit(session)
+        """What a page is told as its visit begins: the ticket to open files with, how large they may be, what is kept here."""
+        return {**self._desk.visit(session), **self.stored.visit()}
 
     def link(self, asked: Any, prompt: Any, values: Mapping[str, Any] | Form, lang: str) -> str:
         """The message with a link to what is set up (:func:`loopviz.app.explore.links.message`)."""
@@ -70,6 +72,7 @@ class Sharing:
             Route(f"/{PREFIX}/open", self._open, methods=["POST"]),
             Route(f"/{PREFIX}/{{run}}/{{kind}}", self._send, methods=["GET"]),
             Route(f"/{PREFIX}/{{run}}/panel/{{panel}}/{{kind}}", self._send, methods=["GET"]),
+            *self.stored.routes(),
         ]
 
     async def _link(self, request: Request) -> Response:

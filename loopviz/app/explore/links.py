@@ -90,7 +90,7 @@ def opening(word: Any, room: ModelRoom, lang: str) -> dict[str, Any]:
     told = [problem.reason for problem in problems]
     focus, drawn, trace = state.focus, None, first_run.stored()
     if state.recorded is not None and trace is not None:
-        focus, lost = _within(focus, len(trace))
+        focus, lost = within(focus, len(trace))
         if lost:
             told.append(text(lang, "share.link.beyond", names=", ".join(map(str, lost))))
         panels = _drawn(state.panels)
@@ -130,7 +130,7 @@ def card(word: str, lang: str) -> Card | None:
     return Card(text(lang, "preview.card"), state.prompt, tuple(facts), loops, text(lang, "preview.card.loops"), above)
 
 
-def _within(focus: Focus, tokens: int) -> tuple[Focus, list[int]]:
+def within(focus: Focus, tokens: int) -> tuple[Focus, list[int]]:
     """The focus without words that a run of so many tokens does not have, and which those were."""
     lost = sorted({at for at in (focus.token, *focus.pins) if at is not None and at >= tokens})
     kept = tuple(pin for pin in focus.pins if pin < tokens)

@@ -9,6 +9,7 @@ from loopviz.app.texts import text
 
 TIMES = ("seconds_run", "seconds_compare", "seconds_lab", "estimate_seconds")
 SIZES = ("work_bytes", "run_bytes", "kept_bytes", "trace_bytes", "model_bytes")
+STORED_SIZES = ("store_run_bytes", "store_place_bytes", "store_bytes")
 COUNTS = ("runs_at_once", "queue", "ttt_tokens", "trace_tokens", "text_characters")
 
 
@@ -24,6 +25,17 @@ def told(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:
         yield text(lang, f"limits.{name}"), f"{getattr(profile, name):,}"
     for name in SIZES:
         yield text(lang, f"limits.{name}"), _size(getattr(profile, name))
+    yield from _kept(profile, lang)
+
+
+def _kept(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:
+    """What is kept of saved runs; one line where none are."""
+    days = text(lang, "limits.days", n=profile.store_days) if profile.store else text(lang, "limits.store_off")
+    yield text(lang, "limits.store_days"), days
+    if profile.store:
+        yield text(lang, "limits.store_visitor_runs"), f"{profile.store_visitor_runs:,}"
+        for name in STORED_SIZES:
+            yield text(lang, f"limits.{name}"), _size(getattr(profile, name))
 
 
 def _time(seconds: float, lang: str) -> str:

@@ -59,6 +59,8 @@ USED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     r"/loopviz-share/open": (("POST",), FILE),
     r"/loopviz-share/[^/]+/[^/]+": (("GET",), None),
     r"/loopviz-share/[^/]+/panel/[^/]+/[^/]+": (("GET",), None),
+    r"/loopviz-store/(?:save|open|delete|class|class/new)": (("POST",), JSON),
+    r"/loopviz-store/gallery": (("GET",), None),
     # Gradio's: what its script loads
     rf"/assets/{_FILE}": (("GET",), None),
     rf"/static/{_FILE}": (("GET",), None),

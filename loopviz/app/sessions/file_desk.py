@@ -77,6 +77,13 @@ class FileDesk:
             return None
         return base64.urlsafe_b64decode(shown).decode()
 
+    def guest(self, ticket: str, lang: str) -> str:
+        """The session of a page that shows its ticket; raises FileRefused for a stranger."""
+        session = self._session(ticket)
+        if session is None:
+            raise FileRefused(403, text(lang, "share.stranger"))
+        return session
+
     # --- answers --------------------------------------------------------------------------------------------------
 
     async def answer(self, request: Request, work: Callable[[str], Awaitable[Response]]) -> Response:
@@ -110,9 +117,7 @@ class FileDesk:
         Raises:
             FileRefused: a stranger, too many, too large, too slow, or no such file.
         """
-        session = self._session(ticket)
-        if session is None:
-            raise FileRefused(403, text(lang, "share.stranger"))
+        session = self.guest(ticket, lang)
         if session in self.coming:
             raise FileRefused(409, text(lang, "share.busy.own"))
         if len(self.coming) >= self._room.profile.files_at_once:

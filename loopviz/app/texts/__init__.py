@@ -25,6 +25,7 @@ from loopviz.app.texts import (
     share,
     starts,
     steer,
+    stored,
     ttt,
     zh,
 )
@@ -38,6 +39,7 @@ _PARTS = (
     learn,
     lessons,
     share,
+    stored,
     steer,
     starts,
     compare,

@@ -1,0 +1,257 @@
+// Runs that the server keeps: saved under a link, opened by it with nothing run, deleted by who saved them; the server's gallery, and
+// class folders. The server's half: loopviz/app/explore/stored.py. The secret by which a visitor deletes stays in this browser.
+
+import { QUERIES, STORE, STORED, TEACHER, TICKET_HEADER } from "../core/contract.js";
+import { copied, el, fill, kept, press } from "../core/dom.js";
+
+const NEVER = "–";
+
+/** @import { Done, KeptEntry, KeptList, KeptRun, MadeFolder, OpenedRun, Visit } from "../core/contract.js" */
+
+export class Stored {
+  /** @type {{ id: string, title: string, until: number | null, run: string } | null} the one on screen, once it is opened */
+  shown = null;
+  /** @type {number} days that a run is kept; 0: none is */
+  days = 0;
+  /** @type {boolean} whether this visitor may make class folders */
+  folders = false;
+  /** @type {string} the name of the class that the address names; "": none */
+  className = "";
+  /** @type {KeptEntry[]} */
+  gallery = [];
+  /** @type {boolean} */
+  asked = false;
+
+  /** @param {import("./share.js").Share} share */
+  constructor(share) {
+    this.share = share;
+    const query = new URLSearchParams(location.search);
+    this.wanted = query.get(QUERIES.run);
+    this.folder = query.get(QUERIES.class);
+    this.teacher = new URLSearchParams(location.hash.slice(1)).get(TEACHER);
+    this.chosen = press("lv-quiet lv-gallery", () => this.list(this.words["live.stored.gallery.told"], this.gallery));
+    this.chosen.hidden = true;
+  }
+
+  get words() {
+    return this.share.texts;
+  }
+
+  get notice() {
+    return this.share.notice;
+  }
+
+  /** The words are there: what the address asks for is done once Gradio knows the visitor. */
+  configure() {
+    this.chosen.textContent = this.words["live.stored.gallery"];
+    this.chosen.title = this.words["live.stored.gallery.hint"];
+    if (this.asked) return;
+    this.asked = true;
+    if (this.wanted !== null) this.notice.say([this.words["live.stored.opening"]]);
+    this.share.visited.then(() => this.begin());
+  }
+
+  /** @param {Visit} visit */
+  visit({ keeps, folders }) {
+    this.days = keeps;
+    this.folders = folders;
+  }
+
+  async begin() {
+    if (this.wanted !== null) await this.open(this.wanted);
+    if (this.folder !== null) await this.enter();
+    if (!this.days) return;
+    /** @type {KeptList | null} */
+    const found = await this.ask("gallery", null, false);
+    this.gallery = found?.runs ?? [];
+    this.chosen.hidden = !this.gallery.length;
+  }
+
+  /** The words of the menu's entries. */
+  label() {
+    const { menu, page } = this.share;
+    const { words, days, className } = this;
+    menu.items.get("keep").hidden = !days;
+    menu.items.get("class").hidden = !this.folders;
+    const hint = fill(words[className ? "live.stored.class.hint" : "live.stored.save.hint"], { days, name: className });
+    menu.label("keep", words["live.stored.save"], hint, page.run && page.end ? null : words["live.share.running"]);
+    menu.label("class", words["live.stored.class"], words["live.stored.class.new"]);
+  }
+
+  /**
+   * Ask the server; null when it refuses, which is told.
+   * @param {string} what
+   * @param {object | null} body
+   * @param {boolean} told
+   * @returns {Promise<any>}
+   */
+  async ask(what, body, told = true) {
+    const { page, lang, ticket } = this.share;
+    const url = new URL(`${STORE}/${what}`, new URL(".", new URL(page.root.dataset.share, document.baseURI)));
+    url.search = String(new URLSearchParams({ [QUERIES.lang]: lang }));
+    const headers = { [TICKET_HEADER]: ticket, "content-type": "application/json" };
+    try {
+      const answer = await fetch(url, body ? { method: "POST", body: JSON.stringify(body), headers } : {});
+      if (answer.ok) return await answer.json();
+      if (told) this.notice.say([await this.share.reason(answer)], true);
+    } catch {
+      if (told) this.notice.say([this.words["live.share.failed"]], true);
+    }
+    return null;
+  }
+
+  // --- saving ----------------------------------------------------------------------------------------------------
+
+  /** Keep the run on screen; into a class folder once its visitor has said how they are called. */
+  async save() {
+    await this.share.visited;
+    if (!this.className) return this.keep({});
+    const name = el("input", "lv-link");
+    Object.assign(name, { value: kept.get(STORED.student, ""), maxLength: 80 });
+    name.setAttribute("aria-label", this.words["live.stored.student"]);
+    const into = press("lv-go", () => {
+      kept.set(STORED.student, name.value);
+      this.keep({ folder: this.folder, student: name.value });
+    });
+    into.textContent = fill(this.words["live.stored.into"], { name: this.className });
+    this.notice.say([this.words["live.stored.student"], name, into]);
+    name.focus();
+  }
+
+  /** @param {{ folder?: string, student?: string }} more */
+  async keep(more) {
+    const { share, words } = this;
+    this.notice.say([words["live.stored.saving"]]);
+    const secret = kept.get(STORED.owner, "");
+    /** @type {KeptRun | null} */
+    const saved = await this.ask("save", { run: share.page.run, view: share.view(), ...more, ...(secret ? { secret } : {}) });
+    if (!saved) return;
+    kept.set(STORED.owner, saved.secret);
+    const until = this.date(saved.until);
+    const [said, field] = [el("p"), this.field(this.link({ [QUERIES.run]: saved.id }), words["live.stored.address"])];
+    this.notice.say([said, field, this.remover(saved.id)]);
+    const done = await copied(field.value, field);
+    said.textContent = fill(words[done ? "live.stored.saved" : "live.stored.select"], { until });
+  }
+
+  /** A button that deletes a run of this visitor's. @param {string} id */
+  remover(id) {
+    const remove = press("lv-quiet lv-stored-delete", async () => {
+      /** @type {Done | null} */
+      const done = await this.ask("delete", { id, secret: kept.get(STORED.owner, "") });
+      if (done) this.notice.say([this.words["live.stored.deleted"]]);
+    });
+    remove.textContent = this.words["live.stored.delete"];
+    return remove;
+  }
+
+  // --- opening ---------------------------------------------------------------------------------------------------
+
+  /** Show a stored run as it was saved. @param {string} id */
+  async open(id) {
+    const { page } = this.share;
+    /** @type {OpenedRun | null} */
+    const found = await this.ask("open", { id });
+    if (!found) {
+      page.showOpening();
+      return;
+    }
+    if (page.run !== null && !page.onRecorded && page.run === page.own) return; // the visitor was quicker
+    this.shown = { id: found.id, title: found.title, until: found.until, run: found.snapshot.run };
+    this.share.file = { run: found.snapshot.run, name: found.title };
+    page.shelf.follow(found.panels, found.group);
+    page.player.pause();
+    page.snapshot(found.snapshot);
+    page.mark();
+    this.notice.clear();
+    if (page.shelf.on().some((panel) => !(panel in found.snapshot.figures))) page.redraw();
+  }
+
+  /** The words of the badge of a run that is shown; null when it is no stored one. @param {string} run @returns {[string, string] | null} */
+  badge(run) {
+    const { shown, words } = this;
+    if (shown?.run !== run) return null;
+    const until = shown.until === null ? "" : `\n${fill(words["live.stored.yours.until"], { until: this.date(shown.until) })}`;
+    return [words["live.stored.badge"], `${shown.title}\n${words["live.stored.badge.hint"]}${until}`];
+  }
+
+  // --- lists -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Stored runs, each a link.
+   * @param {string} title
+   * @param {KeptEntry[]} runs
+   */
+  list(title, runs) {
+    const asked = new URLSearchParams(location.search).get(QUERIES.lang);
+    const spoken = asked ? { [QUERIES.lang]: asked } : null; // who goes on from here goes on in this language
+    const rows = runs.map(({ id, title: prompt, model, tokens, student, created }) => {
+      const link = el("a", "", prompt || NEVER);
+      link.href = this.link({ [QUERIES.run]: id, ...spoken });
+      const about = [model, fill(this.words["live.stored.tokens"], { n: tokens }), this.date(created)].join(" · ");
+      return el("li", "", student ? el("b", "", `${student}: `) : null, link, el("small", "", about));
+    });
+    this.notice.say([el("p", "lv-left", title), el("ul", "lv-stored-list", ...rows)]);
+  }
+
+  // --- class folders ---------------------------------------------------------------------------------------------
+
+  /** The address names a class folder: its pupils are told where they are, its teacher what lies in it. */
+  async enter() {
+    const { folder, teacher, words } = this;
+    /** @type {KeptList | null} */
+    const found = await this.ask("class", { folder, ...(teacher ? { secret: teacher } : {}) });
+    if (!found) return;
+    this.className = found.name;
+    const values = { name: found.name, n: found.runs.length };
+    if (!teacher) this.notice.say([fill(words["live.stored.class.here"], values)]);
+    else if (!found.runs.length) this.notice.say([fill(words["live.stored.class.none"], values)]);
+    else this.list(fill(words["live.stored.class.of"], values), found.runs);
+  }
+
+  /** Make a class folder: its name is asked, then its two links are shown. */
+  newClass() {
+    const { words } = this;
+    const name = el("input", "lv-link");
+    Object.assign(name, { maxLength: 80 });
+    name.setAttribute("aria-label", words["live.stored.class.name"]);
+    const make = press("lv-go", async () => {
+      /** @type {MadeFolder | null} */
+      const made = await this.ask("class/new", { name: name.value });
+      if (!made) return;
+      const address = this.link({ [QUERIES.class]: made.folder });
+      const [pupils, teacher] = [fill(words["live.stored.class.pupils"], { name: made.name }), words["live.stored.class.teacher"]];
+      this.notice.say([pupils, this.field(address, pupils), teacher, this.field(`${address}#${TEACHER}=${made.secret}`, teacher)]);
+    });
+    make.textContent = words["live.stored.class.make"];
+    this.notice.say([words["live.stored.class.name"], name, make]);
+    name.focus();
+  }
+
+  // --- small things ------------------------------------------------------------------------------------------------
+
+  /** An address of this page. @param {Record<string, string>} query */
+  link(query) {
+    const url = new URL(location.href);
+    Object.assign(url, { search: String(new URLSearchParams(query)), hash: "" });
+    return url.href;
+  }
+
+  /**
+   * A field with a link, to be copied.
+   * @param {string} value
+   * @param {string} label
+   */
+  field(value, label) {
+    const field = el("input", "lv-link");
+    Object.assign(field, { readOnly: true, value });
+    field.setAttribute("aria-label", label);
+    field.addEventListener("focus", () => field.select());
+    return field;
+  }
+
+  /** @param {number} at */
+  date(at) {
+    return new Date(at).toLocaleDateString(this.share.lang === "zh" ? "zh-CN" : "en-GB", { dateStyle: "medium" });
+  }
+}

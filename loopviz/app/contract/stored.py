@@ -1,0 +1,96 @@
+"""What Explore and its server say to each other of stored runs; each question is the body of a request, each answer one's."""
+
+from __future__ import annotations
+
+from typing import TypedDict, Union
+
+from loopviz.app.contract.explore import ExploreSnapshot
+from loopviz.app.contract.shared import Focus, Text, Whole
+
+
+class _KeepRun(TypedDict):
+    run: str
+    view: str  # View
+
+
+class KeepRun(_KeepRun, total=False):
+    """A run is to be kept."""
+
+    secret: str  # of its owner, once they have one
+    folder: str  # the class folder it is saved into
+    student: str  # what they call themselves there
+
+
+class KeptRun(TypedDict):
+    """An answer: it is kept."""
+
+    id: str
+    secret: str
+    until: int  # milliseconds since 1970
+
+
+class OpenKept(TypedDict):
+    """A stored run is to be shown."""
+
+    id: str
+
+
+class OpenedRun(TypedDict):
+    """An answer: a stored run, with the view under which it was saved."""
+
+    id: str
+    title: str
+    until: Whole  # milliseconds since 1970; None: it stands in the gallery
+    panels: Union[list[str], None]  # noqa: UP007  # as OpenedLink
+    group: Text
+    focus: Focus
+    snapshot: ExploreSnapshot
+
+
+class DeleteKept(TypedDict):
+    """A stored run is to be deleted by its owner."""
+
+    id: str
+    secret: str
+
+
+class NewFolder(TypedDict):
+    """A class folder is to be made."""
+
+    name: str
+
+
+class MadeFolder(TypedDict):
+    """An answer: a class folder, and its teacher's secret."""
+
+    folder: str
+    secret: str
+    name: str
+
+
+class _AskFolder(TypedDict):
+    folder: str
+
+
+class AskFolder(_AskFolder, total=False):
+    """What is a class folder called? With its teacher's secret: what lies in it?"""
+
+    secret: str
+
+
+class KeptEntry(TypedDict):
+    """A stored run in a list."""
+
+    id: str
+    title: str
+    model: str
+    tokens: int
+    student: str
+    created: int  # milliseconds since 1970
+
+
+class KeptList(TypedDict):
+    """An answer: stored runs, of the gallery or a class folder; none for who is not its teacher."""
+
+    name: str
+    runs: list[KeptEntry]

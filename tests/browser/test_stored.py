@@ -1,0 +1,54 @@
+"""A run that the server keeps: saved, opened by its link with nothing run, deleted; and a class folder, in Chinese."""
+
+from __future__ import annotations
+
+from tests.browser.test_explore import Visit, data, inside
+from tests.browser.test_sharing import chosen, short_run
+
+
+def test_a_run_is_kept_opened_by_its_link_and_deleted(visit: Visit) -> None:
+    page = visit(apart=True)
+    short_run(page)
+    page.get_by_role("listbox", name="Generated text").get_by_role("option").nth(3).click()
+    page.wait_for_function("() => document.querySelector('.lv').dataset.focus === '3'")
+    chosen(page, "Link to this very run")
+    link = page.get_by_label("Link to the saved run").input_value()
+    said = page.locator(".lv-notice").first
+    said.get_by_text("Saved until").wait_for()
+
+    other = visit(link.partition("/?")[2] and f"?{link.partition('?')[2]}", apart=True, refused=True)
+    other.wait_for_function("() => document.querySelector('.lv-badge')?.textContent === 'saved run'")
+    assert inside(other, "page.tokens") == inside(page, "page.tokens")
+    assert data(other, "focus") == "3"
+    assert inside(other, "page.n") == 0, "nothing was run"
+
+    page.get_by_role("button", name="Delete it from the server").click()
+    said.get_by_text("Deleted").wait_for()
+    other.goto(link)
+    other.get_by_text("This saved run was deleted by who saved it.").wait_for()
+    other.wait_for_function("() => document.querySelector('.lv').dataset.run === 'recorded'")
+
+
+def test_a_class_gathers_its_runs_for_the_teacher(visit: Visit) -> None:
+    teacher = visit("?lang=zh", apart=True)
+    chosen(teacher, "新建班级文件夹", "保存与分享")
+    teacher.get_by_label("班级名称").fill("<b>七班</b>")
+    teacher.get_by_role("button", name="新建文件夹").click()
+    pupils = teacher.get_by_label("学生链接").input_value()
+    own = teacher.get_by_label("教师链接").input_value()
+
+    pupil = visit(f"?{pupils.partition('?')[2]}", apart=True)
+    pupil.get_by_text("You are in the class “<b>七班</b>”").wait_for()
+    short_run(pupil)
+    chosen(pupil, "Link to this very run")
+    pupil.get_by_label("Your name, for the teacher").fill("Ada")
+    pupil.get_by_role("button", name="Save into “<b>七班</b>”").click()
+    pupil.get_by_label("Link to the saved run").wait_for()
+
+    seen = visit(f"?lang=zh&{own.partition('?')[2]}", apart=True)
+    seen.get_by_text("“<b>七班</b>”：1 个已保存的运行").wait_for()
+    row = seen.locator(".lv-stored-list li")
+    assert row.locator("b").text_content() == "Ada: "
+    row.locator("a").click()
+    seen.wait_for_function("() => document.querySelector('.lv-badge')?.textContent === '已保存的运行'")
+    assert inside(seen, "page.tokens") == inside(pupil, "page.tokens")
