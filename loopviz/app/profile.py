@@ -52,6 +52,8 @@ class Profile:
         line_messages: that wait for a page which reads too slowly; answer_messages: of one answer.
         events_at_once: of one kind of a page's events, answered at a time; short_events: of those that no run holds up.
         pages: whose starts are remembered, the least recently heard of goes first.
+        calls_at_once, calls_of_one: of programs, answered or waiting at a time, of all and of one address.
+        answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
 
@@ -102,6 +104,9 @@ class Profile:
     text_characters: int
     line_characters: int
     rows_shown: int
+    calls_at_once: int
+    calls_of_one: int
+    answer_bytes: int
     sessions: int
 
 
@@ -153,6 +158,9 @@ LOCAL = Profile(
     text_characters=2_000_000,
     line_characters=2_000,
     rows_shown=300,
+    calls_at_once=16,
+    calls_of_one=16,
+    answer_bytes=256 * MIB,
     sessions=200,
 )
 PUBLIC = Profile(
@@ -203,6 +211,9 @@ PUBLIC = Profile(
     text_characters=2_000_000,
     line_characters=2_000,
     rows_shown=300,
+    calls_at_once=8,
+    calls_of_one=2,
+    answer_bytes=32 * MIB,
     sessions=200,
 )
 # Known people, many at once, one machine that they wait for together: runs end sooner, the line is long enough for all of them

@@ -181,6 +181,7 @@ class Jobs:
         self.carried = Carried(keeper)
         self.counted = counted or Counted()
         self.files = FileDesk(room)
+        self.tools: list[Any] = []  # what programs may ask for (`tools.Tool`); each page offers its own
 
     def carry_out(self, job: Job) -> Iterator[str]:
         """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from loopviz.app.texts import (
     anatomy,
+    api,
     arrows,
     bounds,
     compare,
@@ -51,6 +52,7 @@ _PARTS = (
     notes,
     arrows,
     anatomy,
+    api,
     ttt,
 )  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {

@@ -86,9 +86,10 @@ GET /loopviz-health  HEAD /loopviz-health  GET /loopviz-metrics
 GET /loopviz-run/{run}  POST /loopviz-run/{run}  GET /loopviz-share/link  POST /loopviz-share/open
 GET /loopviz-share/{run}/{kind}  GET /loopviz-share/{run}/panel/{panel}/{kind}
 POST /loopviz-share/ttt/open  GET /loopviz-share/ttt/{run}/trace
+GET /loopviz-api  POST /loopviz-api/{tool}  POST /loopviz-mcp
 """
 CLOSED = """
-HEAD /loopviz-metrics  HEAD /loopviz-run/{run}  HEAD /loopviz-share/link  HEAD /loopviz-share/{run}/{kind}
+HEAD /loopviz-api  HEAD /loopviz-metrics  HEAD /loopviz-run/{run}  HEAD /loopviz-share/link  HEAD /loopviz-share/{run}/{kind}
 HEAD /loopviz-share/{run}/panel/{panel}/{kind}  HEAD /loopviz-share/ttt/{run}/trace
 GET /openapi.json  HEAD /openapi.json  POST /login  POST /login/  GET /logout  GET /svelte/{path:path}
 GET /monitoring  GET /monitoring/summary  GET /monitoring/{key}  GET /gradio_api/deep_link
