@@ -54,6 +54,7 @@ class Profile:
         pages: whose starts are remembered, the least recently heard of goes first.
         calls_at_once, calls_of_one: of programs, answered or waiting at a time, of all and of one address.
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
+        log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
 
@@ -108,6 +109,8 @@ class Profile:
     calls_of_one: int
     answer_bytes: int
     sessions: int
+    log: str = ""
+    log_prompts: bool = False
 
 
 LOCAL = Profile(
@@ -235,6 +238,7 @@ CLASS = replace(
     trace_tokens=5_000,
     trace_rows=500_000,
 )
+LOGS = ("", "text", "json")
 PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
 
@@ -243,11 +247,12 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
 
     Args:
         host: the address it listens at.
-        environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas.
+        environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
+            `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`.
         asked: by the command line; counts before the environment.
 
     Raises:
-        ValueError: no profile is called so.
+        ValueError: no profile is called so, or no way to log.
     """
     wanted = asked or environ.get("LOOPVIZ_PROFILE") or ""
     if wanted and wanted not in PROFILES:
@@ -255,7 +260,16 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     reached = "SPACE_ID" in environ or not is_loopback(host)
     found = PROFILES[wanted or ("public" if reached else "local")]
     named = tuple(name.strip() for name in environ.get("LOOPVIZ_NAMED_MODELS", "").split(",") if name.strip())
-    return replace(found, named_models=named) if named else found
+    found = replace(found, named_models=named) if named else found
+    log, prompts = _one_of(environ, "LOOPVIZ_LOG", LOGS), _one_of(environ, "LOOPVIZ_LOG_PROMPTS", ("", "0", "1")) == "1"
+    return replace(found, log=log, log_prompts=prompts) if log or prompts else found
+
+
+def _one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
+    value = environ.get(name, "").strip()
+    if value not in known:
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(filter(None, known))}, or left out")
+    return value
 
 
 def is_loopback(host: str) -> bool:
