@@ -37,6 +37,7 @@ SHARED_ARROWS, ARROWS_OF_A_PAGE = 25, 5
 ENGINE = {
     "loopviz.engine.engine": "",  # plain data
     "loopviz.engine.work": "",  # arithmetic on plain data
+    "loopviz.engine.summary": "app/explore/tool.py",  # of a Trace, in a few numbers
     "loopviz.engine.local": "app/sessions/models.py app/controls/loop_values.py",  # where an engine is made
     "loopviz.engine.ttt_local": "app/sessions/ttt_models.py",  # where a TTT model's is
 }

@@ -169,7 +169,13 @@ def test_the_wheel_has_every_asset_but_the_pictures_of_the_readme(installed: Ins
 
 
 @pytest.mark.parametrize(
-    ("file", "extra"), [("requirements.txt", None), ("requirements-dev.txt", "dev"), ("requirements-ray.txt", "ray")]
+    ("file", "extra"),
+    [
+        ("requirements.txt", None),
+        ("requirements-dev.txt", "dev"),
+        ("requirements-ray.txt", "ray"),
+        ("requirements-mcp.txt", "mcp"),
+    ],
 )
 def test_the_pinned_packages_are_those_of_the_metadata_within_its_ranges(file: str, extra: str | None) -> None:
     project = PROJECT["project"]
@@ -183,7 +189,9 @@ def test_the_pinned_packages_are_those_of_the_metadata_within_its_ranges(file: s
         assert ranges[pin.name.lower()].contains(exact.version), f"{pin} is outside {ranges[pin.name.lower()]}"
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt", "requirements-ray.txt"])
+@pytest.mark.parametrize(
+    "file", ["requirements.txt", "requirements-dev.txt", "requirements-ray.txt", "requirements-mcp.txt"]
+)
 def test_a_pin_is_for_every_python_that_it_is_given_to(file: str) -> None:
     """`pip install -r requirements.txt` stopped on Python 3.10: a release of one package was made for newer ones only."""
     pythons = [f"3.{minor}" for minor in range(10, 14)]

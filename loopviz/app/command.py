@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from loopviz import imports
 from loopviz.app.profile import PROFILES, profile_of, with_usual_store
+from loopviz.app.sessions import run_log
 
 
 def serve(arguments: Sequence[str] | None = None, *, program: str | None = None, more: str | None = None) -> None:
@@ -31,6 +32,7 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
     except ValueError as error:
         parser.error(str(error))
     print(f"* Profile: {profile.name}", flush=True)
+    run_log.set_up(profile)
     from loopviz.app.main import DEFAULT_MODEL, build, launch, spare_a_core
 
     spare_a_core()

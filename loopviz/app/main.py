@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from importlib import import_module
+from importlib.util import find_spec
 
 import gradio as gr
+from starlette.routing import Route
 
 from loopviz import outputs
 from loopviz.app.contract import PAGES
@@ -14,13 +17,15 @@ from loopviz.app.explore import event_stream
 from loopviz.app.explore.page import ExplorePage
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
+from loopviz.app.explore.tool import tool
 from loopviz.app.profile import LOCAL, Profile
-from loopviz.app.server import assets, metrics
+from loopviz.app.server import api, assets, metrics
 from loopviz.app.server.request_guard import rules_of
 from loopviz.app.server.theme import theme
 from loopviz.app.sessions.mailbox import keep_mail
 from loopviz.app.sessions.models import ModelRoom
 
+log = logging.getLogger(__name__)
 DEFAULT_MODEL = "stories-loop"
 OPENING = "explore"  # the page at the app's root, which makes the app
 WARM_AFTER = 15.0  # seconds until the model is loaded although nobody has opened the page
@@ -35,10 +40,24 @@ def build(model: str = DEFAULT_MODEL, *, profile: Profile = LOCAL) -> ExplorePag
     """
     service = Service(ModelRoom(model, profile=profile), Registry())
     page = ExplorePage(service)
+    service.tools.append(tool(service))
     for name in PAGES:
         if name != OPENING:  # each by its name alone: a page more is no arrow more
             page.beside += import_module(f"loopviz.app.{name}.page").add(page.demo, service) or []
+    page.beside += _for_programs(page.demo, service)
     return page
+
+
+def _for_programs(demo: gr.Blocks, service: Service) -> list[Route]:
+    """What the pages do, as tools for programs; by MCP too where the package `mcp` is installed."""
+    desk = api.Desk(service.tools, service.room.profile)
+    api.offer(demo, desk)
+    if find_spec("mcp") is None:
+        log.info("no MCP here: pip install 'loopviz[mcp]' serves the tools at /loopviz-mcp too")
+        return api.routes(desk)
+    from loopviz.app.server import mcp_tools
+
+    return [*api.routes(desk), *mcp_tools.routes(desk)]
 
 
 def _poll_less(demo: gr.Blocks) -> None:

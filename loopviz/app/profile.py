@@ -57,6 +57,9 @@ class Profile:
         store_run_bytes, store_bytes: of one stored run, of all of them; store_visitor_runs: of one visitor.
         store_place_bytes: of all visitors of one address. store_days: that one is kept.
         store_folders: class folders; store_new_folders: whether visitors may make them.
+        calls_at_once, calls_of_one: of programs, answered or waiting at a time, of all and of one address.
+        answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
+        log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
 
@@ -114,8 +117,13 @@ class Profile:
     store_days: int
     store_folders: int
     store_new_folders: bool
+    calls_at_once: int
+    calls_of_one: int
+    answer_bytes: int
     sessions: int
     store: str = ""
+    log: str = ""
+    log_prompts: bool = False
 
 
 LOCAL = Profile(
@@ -173,6 +181,9 @@ LOCAL = Profile(
     store_days=365,
     store_folders=200,
     store_new_folders=True,
+    calls_at_once=16,
+    calls_of_one=16,
+    answer_bytes=256 * MIB,
     sessions=200,
 )
 PUBLIC = Profile(
@@ -230,6 +241,9 @@ PUBLIC = Profile(
     store_days=30,
     store_folders=200,
     store_new_folders=False,
+    calls_at_once=8,
+    calls_of_one=2,
+    answer_bytes=32 * MIB,
     sessions=200,
 )
 # Known people, many at once, one machine that they wait for together: runs end sooner, the line is long enough for all of them
@@ -255,6 +269,7 @@ CLASS = replace(
     store_days=200,
     store_new_folders=True,
 )
+LOGS = ("", "text", "json")
 PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
 
@@ -265,10 +280,11 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
         host: the address it listens at.
         environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
             `LOOPVIZ_STORE`: the folder of stored runs; as :func:`with_usual_store` else.
+            `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`.
         asked: by the command line; counts before the environment.
 
     Raises:
-        ValueError: no profile is called so.
+        ValueError: no profile is called so, or no way to log.
     """
     wanted = asked or environ.get("LOOPVIZ_PROFILE") or ""
     if wanted and wanted not in PROFILES:
@@ -277,6 +293,8 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     found = PROFILES[wanted or ("public" if reached else "local")]
     named = tuple(name.strip() for name in environ.get("LOOPVIZ_NAMED_MODELS", "").split(",") if name.strip())
     found = replace(found, named_models=named) if named else found
+    log, prompts = _one_of(environ, "LOOPVIZ_LOG", LOGS), _one_of(environ, "LOOPVIZ_LOG_PROMPTS", ("", "0", "1")) == "1"
+    found = replace(found, log=log, log_prompts=prompts) if log or prompts else found
     folder = environ.get("LOOPVIZ_STORE", "").strip()
     return replace(found, store=folder) if folder else found
 
@@ -287,6 +305,13 @@ def with_usual_store(profile: Profile, environ: Mapping[str, str]) -> Profile:
         return profile
     data = environ.get("XDG_DATA_HOME") or environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "share")
     return replace(profile, store=os.path.join(os.path.expanduser(data), "loopviz", "store"))
+
+
+def _one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
+    value = environ.get(name, "").strip()
+    if value not in known:
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(filter(None, known))}, or left out")
+    return value
 
 
 def is_loopback(host: str) -> bool:

@@ -11,6 +11,7 @@ from loopviz.app.compare import recorded
 from loopviz.app.compare.opening import continuation
 from loopviz.app.compare.request import LEAST, MOST, NAME_LIMIT, SWEEP, SWEEP_LEAST, SWEEP_MOST
 from loopviz.app.compare.service import Comparisons
+from loopviz.app.compare.tool import tool
 from loopviz.app.controls.examples import OFFERS, OWN
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.page import ScriptedPage, page_data
@@ -58,4 +59,6 @@ class ComparePage(ScriptedPage):
 
 def add(demo: gr.Blocks, jobs: Jobs) -> None:
     """The page, as one of the app's."""
-    ComparePage(demo, Comparisons(jobs))
+    comparisons = Comparisons(jobs)
+    jobs.tools.append(tool(comparisons))
+    ComparePage(demo, comparisons)

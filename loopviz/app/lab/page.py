@@ -6,6 +6,7 @@ import gradio as gr
 
 from loopviz.app.controls.examples import samples
 from loopviz.app.lab.service import Laboratory
+from loopviz.app.lab.tool import tool
 from loopviz.app.page import ScriptedPage, page_data
 from loopviz.app.sessions.job import Jobs
 
@@ -21,4 +22,6 @@ class LabPage(ScriptedPage):
 
 def add(demo: gr.Blocks, jobs: Jobs) -> None:
     """The page, as one of the app's."""
-    LabPage(demo, Laboratory(jobs))
+    laboratory = Laboratory(jobs)
+    jobs.tools.append(tool(laboratory))
+    LabPage(demo, laboratory)

@@ -8,9 +8,9 @@ from loopviz.app.profile import GIB, MIB, Profile
 from loopviz.app.texts import text
 
 TIMES = ("seconds_run", "seconds_compare", "seconds_lab", "estimate_seconds")
-SIZES = ("work_bytes", "run_bytes", "kept_bytes", "trace_bytes", "model_bytes")
 STORED_SIZES = ("store_run_bytes", "store_place_bytes", "store_bytes")
-COUNTS = ("runs_at_once", "queue", "ttt_tokens", "trace_tokens", "text_characters")
+SIZES = ("work_bytes", "run_bytes", "kept_bytes", "trace_bytes", "model_bytes", "answer_bytes")
+COUNTS = ("runs_at_once", "queue", "ttt_tokens", "trace_tokens", "text_characters", "calls_of_one")
 
 
 def told(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:

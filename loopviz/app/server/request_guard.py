@@ -61,6 +61,10 @@ USED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     r"/loopviz-share/[^/]+/panel/[^/]+/[^/]+": (("GET",), None),
     r"/loopviz-store/(?:save|open|delete|class|class/new)": (("POST",), JSON),
     r"/loopviz-store/gallery": (("GET",), None),
+    # for programs
+    r"/loopviz-api": (("GET",), None),
+    r"/loopviz-api/[a-z_]{1,40}": (("POST",), JSON),
+    r"/loopviz-mcp": (("POST",), JSON),
     # Gradio's: what its script loads
     rf"/assets/{_FILE}": (("GET",), None),
     rf"/static/{_FILE}": (("GET",), None),
@@ -86,6 +90,8 @@ _USED = [(re.compile(path), *how) for path, how in USED.items()]
 _PAGES = re.compile("|".join(f"(?:{page})" for page in PAGES))
 # Bodies that are calls of events: as large as a text for the Lab may be; the others are short.
 _CALLS = re.compile(rf"{API}/(?:queue/join|run/predict/?)")
+# For programs: JSON, looked at here; a measurement may bring a text too.
+_PROGRAMS, _TOOLS = ("/loopviz-api/", "/loopviz-mcp"), "/loopviz-api/"
 _QUESTIONS = re.compile(rf"{API}/component_server/?")
 SHORT = 2**16  # bytes of a body that is read at once: no Stop waits for a thread
 NESTING = 64  # of JSON in JSON; the pages' own is some ten deep
@@ -98,6 +104,11 @@ class Refused(Exception):
     def __init__(self, status: int, key: str, **named: object) -> None:
         super().__init__(key)
         self.status, self.key, self.named = status, key, named
+
+
+def _public(fn: Any) -> bool:
+    """Whether an event is one for programs (`gr.api`), of which Gradio looks at no value."""
+    return bool(fn.api_visibility == "public")
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,9 @@ class Known:
     @classmethod
     def of(cls, demo: gr.Blocks) -> Known:
         """Those of an app."""
-        events = {n: len(fn.inputs) for n, fn in demo.fns.items() if fn.fn is not None and fn.preprocess}
+        events = {
+            n: len(fn.inputs) for n, fn in demo.fns.items() if fn.fn is not None and (fn.preprocess or _public(fn))
+        }
         functions = {
             n: frozenset(name for name, value in vars(block).items() if getattr(value, "_is_server_fn", False))
             for n, block in demo.blocks.items()
@@ -374,15 +387,16 @@ class Door:
         if kind != JSON:
             return receive
         profile = rules.profile
-        most = profile.body_bytes if _CALLS.fullmatch(path) else profile.question_bytes
+        long = _CALLS.fullmatch(path) or path.startswith(_TOOLS)
+        most = profile.body_bytes if long else profile.question_bytes
         body = await _whole_body(receive, headers, most, profile.body_seconds)
-        if path.startswith(API):
+        if path.startswith((API, *_PROGRAMS)):
             halves = bool(_CALLS.fullmatch(path))
             if len(body) <= SHORT:
                 asked = read_json(body, halves)
             else:
                 asked = await anyio.to_thread.run_sync(read_json, body, halves)
-            if rules.known is not None:
+            if rules.known is not None and path.startswith(API):
                 check_call(path, asked, rules.known)
                 if len(body) > profile.question_bytes and asked["fn_index"] not in rules.known.long:
                     raise Refused(413, "door.large", limit=f"{profile.question_bytes:,}")

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, ClassVar
 
 from loopviz.app import controls as st
-from loopviz.app.sessions import bounds
+from loopviz.app.sessions import bounds, run_log
 from loopviz.app.sessions.carried import Carried
 from loopviz.app.sessions.counted import Counted
 from loopviz.app.sessions.faults import kinds, unforeseen
@@ -181,29 +182,35 @@ class Jobs:
         self.carried = Carried(keeper)
         self.counted = counted or Counted()
         self.files = FileDesk(room)
+        self.tools: list[Any] = []  # what programs may ask for (`tools.Tool`); each page offers its own
 
     def carry_out(self, job: Job) -> Iterator[str]:
         """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""
         start = job.start = self.starts.begin(job.session, job.n, job.ticket)
+        began, wrong = time.monotonic(), None  # the fields that were refused
         if not start.replaced:
             job.runs.stop(job.session)
         try:
             yield from job.stopped() if start.over.is_set() else self._steps(job)
         except LineFull:
+            wrong = ["line"]
             line = text(job.lang, "live.full", n=self.places.longest)
             yield from job.last(line, True, full=True)
         except Refused as refused:
+            wrong = [problem.control for problem in refused.problems]
             yield from job.refused(refused)
         except ValueError as error:
             if start.over.is_set():  # a tokenizer, or a load, that was ended for it
                 yield from job.stopped()
             else:
+                wrong = [job.beside(error)]
                 yield from job.refused(Refused(st.Problem(job.beside(error), self.room.words(error, job.lang))))
         except kinds() as error:
             yield from job.refused(Refused(st.Problem(job.beside(error), unforeseen(error, job.lang, job.what))))
         finally:
             job.close()
             self.counted.take(job.page, job.run, start.over.is_set())
+            run_log.take(job, self.room, time.monotonic() - began, wrong, start.over.is_set())
 
     def _steps(self, job: Job) -> Iterator[str]:
         """Check, wait for the model, wait for a place, make."""

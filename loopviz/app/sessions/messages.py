@@ -27,3 +27,9 @@ def wire(message: Mapping[str, Any]) -> str:
     Gradio puts the string into JSON of its own, which would write every `"` as `\\"`.
     """
     return dumps(message).translate(_SWAP)
+
+
+def unwire(message: str) -> dict[str, Any]:
+    """What :func:`wire` has written, read again."""
+    found: dict[str, Any] = orjson.loads(message.translate(_SWAP))
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from loopviz.app.texts import (
     anatomy,
+    api,
     arrows,
     bounds,
     compare,
@@ -53,6 +54,7 @@ _PARTS = (
     notes,
     arrows,
     anatomy,
+    api,
     ttt,
 )  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {

@@ -88,9 +88,10 @@ GET /loopviz-share/{run}/{kind}  GET /loopviz-share/{run}/panel/{panel}/{kind}
 POST /loopviz-share/ttt/open  GET /loopviz-share/ttt/{run}/trace
 POST /loopviz-store/save  POST /loopviz-store/open  POST /loopviz-store/delete
 POST /loopviz-store/class  POST /loopviz-store/class/new  GET /loopviz-store/gallery
+GET /loopviz-api  POST /loopviz-api/{tool}  POST /loopviz-mcp
 """
 CLOSED = """
-HEAD /loopviz-store/gallery
+HEAD /loopviz-store/gallery  HEAD /loopviz-api
 HEAD /loopviz-metrics  HEAD /loopviz-run/{run}  HEAD /loopviz-share/link  HEAD /loopviz-share/{run}/{kind}
 HEAD /loopviz-share/{run}/panel/{panel}/{kind}  HEAD /loopviz-share/ttt/{run}/trace
 GET /openapi.json  HEAD /openapi.json  POST /login  POST /login/  GET /logout  GET /svelte/{path:path}

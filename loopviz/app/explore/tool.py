@@ -1,0 +1,148 @@
+"""Explore's work for programs: a run, its Trace."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from loopviz.app import controls as st
+from loopviz.app.explore.answers import View
+from loopviz.app.explore.run import Run
+from loopviz.app.explore.service import Service, Wish
+from loopviz.app.explore.snapshot import next_text
+from loopviz.app.sessions.file_desk import base_name, run_file
+from loopviz.app.sessions.tools import Call, Made, Tool, ToolRefused, known
+from loopviz.app.texts import text
+from loopviz.checks import check_one_of
+from loopviz.panels import PANELS
+from loopviz.trace import Trace
+
+TRACES = ("json", "file", "none")
+NAME_LENGTH = 60
+
+
+def settings_schema() -> dict[str, Any]:
+    """JSON Schema of a run's settings: the page's controls."""
+    found: dict[str, Any] = {}
+    for control in st.CONTROLS:
+        if control.name == "model":
+            continue
+        one: dict[str, Any] = {"description": text("en", f"{control.name}.label")}
+        if control.kind in ("whole", "number"):
+            kind = "integer" if control.kind == "whole" else "number"
+            one |= {"type": kind, "minimum": control.low, "maximum": control.high}
+        elif control.kind == "choice":
+            one |= {"type": "string", "enum": [*st.choices(control)]}
+        else:
+            one |= {"type": "boolean"}
+        found[control.name] = one
+    return {"type": "object", "properties": found, "additionalProperties": False}
+
+
+def tool(service: Service) -> Tool:
+    """`run`, as the page Explore makes runs."""
+
+    def run(
+        call: Call,
+        prompt: str,
+        model: str = "",
+        settings: dict[str, Any] | None = None,
+        trace: str = "json",
+        panels: tuple[str, ...] = (),
+    ) -> Made:
+        """Run a looped language model on a prompt, and see every loop of every token.
+
+        Args:
+            prompt: the text that the model goes on from.
+            model: one of the models that this server offers; empty for its default.
+            settings: of the loop and of sampling, by name (`loop_count`, `max_new_tokens`, `greedy`, ...); those that are left out
+                are the model's own.
+            trace: how the Trace comes: "json" (`{"meta", "frames"}`, as the schema says), "file" (the `.loopviz` file, base64,
+                which LoopViz opens), or "none", where the summary is enough.
+            panels: names of the page's panels whose numbers are wanted as tables.
+
+        Returns:
+            text, completion, end (eos, length, context, time, memory), model, summary, tokens (each with its loops and why
+            they stopped), panels, trace or file.
+        """
+        check_one_of("trace", trace, TRACES)
+        for name in panels:
+            check_one_of("panels", name, [*PANELS])
+        given = settings or {}
+        known((name for name in st.BY_NAME if name != "model"), given, "settings")
+        values = {**st.defaults(), **given, "model": model.strip() or service.room.default}
+        form = st.Form.read({**values, st.SUITS: "", st.TOUCHED: tuple(given)})
+        wanted = {name: PANELS[name] for name in panels}
+        job = Wish(service, prompt, form, call.lang, call.session, View(panels={}, on=wanted))
+        most = service.room.profile.answer_bytes
+        return Made(job, lambda made: answer(made, trace, panels, call.lang, most))
+
+    return Tool(service, run, {"settings": settings_schema(), "trace": {"enum": [*TRACES]}})
+
+
+def answer(run: Run, form: str, panels: tuple[str, ...], lang: str, most: int) -> dict[str, Any]:
+    """What a run comes to, as plain data.
+
+    Raises:
+        ToolRefused: the Trace is larger than `most` bytes.
+    """
+    from loopviz.engine.summary import summarize
+
+    trace = run.trace
+    if not len(trace):
+        raise ToolRefused(text(lang, f"live.end.{run.end or 'stopped'}"))
+    prompt = int(trace.meta["prompt_tokens"])
+    # a frame is of a token that was read: the last one chosen has none
+    pieces = [*(frame["text"] for frame in trace.frames), next_text(trace) or ""]
+    found: dict[str, Any] = {
+        "text": "".join(pieces),
+        "completion": "".join(pieces[prompt:]),
+        "end": run.end,
+        "model": trace.meta["model"],
+        "summary": asdict(summarize(trace)),
+        "tokens": [_token(frame) for frame in trace.frames],
+        "panels": {name: _table(trace, name) for name in panels},
+    }
+    if form == "json":
+        found["trace"] = _checked({"meta": trace.meta, "frames": trace.frames}, form, lang, most)
+    elif form == "file":
+        file = run_file(trace)
+        _check_size(len(file.content), form, lang, most)
+        data = base64.b64encode(file.content).decode()
+        found["file"] = {"name": f"{base_name(trace, NAME_LENGTH)}{file.ending}", "data": data}
+    return found
+
+
+def _token(frame: Mapping[str, Any]) -> dict[str, Any]:
+    blocks = frame["blocks"]
+    return {
+        "text": frame["text"],
+        "phase": frame["phase"],
+        "loops": [block["n_steps"] for block in blocks],
+        "stop_reasons": [block["stop_reason"] for block in blocks],
+    }
+
+
+def _table(trace: Trace, panel: str) -> dict[str, list[Any]]:
+    """The numbers that a panel draws, by column."""
+    from loopviz.export.panel_table import panel_table
+
+    # by way of JSON: numbers as plain ones, and what is none as null
+    found: dict[str, list[Any]] = json.loads(panel_table(trace, panel).to_json(orient="split"))
+    return {"columns": found["columns"], "rows": found["data"]}
+
+
+def _checked(value: dict[str, Any], form: str, lang: str, most: int) -> dict[str, Any]:
+    data = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    _check_size(len(data.encode()), form, lang, most)
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def _check_size(size: int, form: str, lang: str, most: int) -> None:
+    if size > most:
+        words = text(lang, "api.large", form=repr(form), size=f"{size:,}", most=f"{most:,}")
+        raise ToolRefused(words, {"trace": words})

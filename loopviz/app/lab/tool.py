@@ -1,0 +1,60 @@
+"""The Lab's work for programs: any of its measurements, its table. Knows no task by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from loopviz.app.lab.run import LabRun, said_of
+from loopviz.app.lab.service import Laboratory, MeasurementJob
+from loopviz.app.sessions.columns import column_words
+from loopviz.app.sessions.tools import Call, Made, Tool, known
+from loopviz.checks import check_one_of
+
+
+def tool(laboratory: Laboratory) -> Tool:
+    """`measure`, as the page Lab measures."""
+
+    def measure(call: Call, task: str, model: str = "", values: dict[str, Any] | None = None) -> Made:
+        """Make one of the Lab's measurements of a model: perplexity by loops, exits, where to loop, what the cache costs, ...
+
+        Args:
+            task: the measurement's name, as on the command line (`perplexity`, `exits`, `where`, `influence`, ...); an unknown one is
+                answered with the list.
+            model: one of the models that this server offers; empty for its default.
+            values: its parameters by name, as `python -m loopviz eval TASK --help` lists them: numbers, texts, lists as text with
+                commas; a file as `{"name": ..., "text": ...}`. What is left out takes its default.
+
+        Returns:
+            headline in words, columns, rows, end (done, time, memory), seconds, manifest (enough to repeat it).
+        """
+        from loopviz.lab import TASKS
+
+        check_one_of("task", task, [*TASKS])
+        known((thing.name for thing in dataclasses.fields(TASKS[task].params)), values or {}, "values")
+        filled = {name: _as_typed(value) for name, value in (values or {}).items()}
+        asked = {"lang": call.lang, "task": task, "values": filled, "model": model.strip() or laboratory.room.default}
+        return Made(MeasurementJob(laboratory, asked, call.session), lambda run: answer(run, call.lang))
+
+    return Tool(laboratory.jobs, measure)
+
+
+def _as_typed(value: Any) -> Any:
+    """A value as it stands in the page's form: several, and what is absent, as text."""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return "null" if value is None else value
+
+
+def answer(run: LabRun, lang: str) -> dict[str, Any]:
+    """What a measurement comes to, as plain data."""
+    experiment = run.experiment
+    return {
+        "task": experiment.task.name,
+        "headline": said_of(experiment, lang),
+        "end": run.end,
+        "columns": [column_words(column, lang) for column in experiment.task.columns],
+        "rows": list(experiment.rows),
+        "seconds": experiment.seconds,
+        "manifest": experiment.manifest,
+    }
