@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from loopviz.engine.batch import room_of
 from loopviz.engine.pieces import Pieces, TokenTexts, encode_prompt
 from loopviz.engine.provenance import shown_name
 from loopviz.engine.sampling import Sampler, StreamSettings
@@ -24,6 +26,8 @@ from loopviz.version import version
 
 if TYPE_CHECKING:
     from loopviz.model import LoopCache, LoopLlamaForCausalLM
+    from loopviz.trace import Change
+    from loopviz.trace.recording.together import SharedReading
 
 
 def stream(
@@ -33,6 +37,8 @@ def stream(
     settings: StreamSettings | None = None,
     stop: threading.Event | None = None,
     steering: Steering | None = None,
+    *,
+    shared: bool = False,
 ) -> Iterator[Frame]:
     """Continue ``prompt`` and yield a Frame for every token the model reads, the prompt's first.
 
@@ -47,6 +53,8 @@ def stream(
         settings: default ``StreamSettings()``.
         stop: once set, the iterator ends, in the middle of a pass too; the last frame then has no ``finish``.
         steering: changes the run's loop between two passes, when asked; one for every run.
+        shared: while other such runs of the same weights are being read, in other threads, decode in passes that all
+            share (:mod:`loopviz.engine.batch`): numbers may then differ from those of the run alone by rounding.
 
     Raises:
         ValueError: at this call, not at the first frame: a model that is no LoopLlama, a prompt that is empty or longer
@@ -57,7 +65,8 @@ def stream(
     settings, steering = settings or StreamSettings(), steering or Steering()
     ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
     steering.bind(model)
-    return until(stop or threading.Event(), _frames(model.with_loop(), tokenizer, ids, settings, steering))
+    view, stop = model.with_loop(), stop or threading.Event()
+    return until(stop, _frames(view, tokenizer, ids, settings, steering, shared))
 
 
 def check_model(model: Any) -> None:
@@ -75,22 +84,25 @@ def context_length(model: LoopLlamaForCausalLM) -> int:
 
 
 def _frames(
-    view: LoopLlamaForCausalLM, tokenizer: Any, ids: list[int], settings: StreamSettings, steering: Steering
+    view: LoopLlamaForCausalLM,
+    tokenizer: Any,
+    ids: list[int],
+    settings: StreamSettings,
+    steering: Steering,
+    shared: bool,
 ) -> Generator[Frame, None, None]:
-    run = _Run(view, tokenizer, ids, settings, steering)
-    try:
+    run = Run(view, tokenizer, ids, settings, steering)
+    with closing(run), room_of(view).entered(run) if shared else nullcontext() as room:
         tokens = ids
         while True:
-            for frame in run.read(tokens):
+            for frame in run.read(tokens) if room is None else room.read(run, tokens):
                 yield frame
             if frame["finish"] is not None:
                 return
             tokens = [frame["next_id"]]
-    finally:
-        run.close()
 
 
-class _Run:
+class Run:
     """The state of one run between its tokens. Each step enters and leaves inference mode: it never leaks to a consumer."""
 
     def __init__(
@@ -125,28 +137,30 @@ class _Run:
         self.recorder.close()
         self.cache = None
 
-    def read(self, tokens: list[int]) -> Iterator[Frame]:
-        """One forward pass over ``tokens``: their frames, the last with the token chosen after it."""
-        cache = self.cache
-        assert cache is not None  # it goes with close(), and nobody reads on then
+    def turn(self) -> Change | None:
+        """Begin the next pass: the loop is set as was asked for; what was changed, to be noted when tokens have been read."""
         if self.began is None:
             self.began = time.perf_counter()
         change = self.steering.take(self.read_tokens)
         if change is not None:
             self.view.set_loop(**change["loop"])
+        return change
+
+    def read(self, tokens: list[int]) -> Iterator[Frame]:
+        """One forward pass over ``tokens``: their frames, the last with the token chosen after it."""
+        return self.read_on(tokens, self.turn())
+
+    def read_on(self, tokens: list[int], change: Change | None) -> Iterator[Frame]:
+        """As :meth:`read`, when the pass has begun."""
+        cache = self.cache
+        assert cache is not None  # it goes with close(), and nobody reads on then
         with torch.inference_mode():
             self.recorder.begin()
             ids = torch.tensor([tokens], device=self.view.device)  # [1, T]
             out = self.view.model(input_ids=ids, past_key_values=cache, use_cache=True)
-            report = self.view.last_pass
-            assert report.seconds is not None  # of the pass that has just been made
-            clock = PassClock(report.seconds)
-            runs = [(layers, int(report.layer_runs(i, layers)[0])) for i, layers in enumerate(self.blocks)]
+            clock = self.clock()
             readings = self.recorder.read(out.last_hidden_state, cache, clock.head)
-        if change is not None:  # now that tokens have been read under it
-            self.steering.changes.append(change)
-        kv = self.meter.frames(cache.occupancy(), len(tokens), runs)
-        same: dict[str, Any] = {"pass_tokens": len(tokens), "memory": self.memory.read()}
+        kv, same = self.passed(len(tokens), change)
         while True:
             with torch.inference_mode(), within_operations(len(tokens)):
                 reading = next(readings, None)
@@ -165,6 +179,30 @@ class _Run:
                 frame["wall_ms"], frame["parts"] = wall_ms, parts.copy()
             yield from frames
             clock.resume()
+
+    def clock(self) -> PassClock:
+        """Of the pass that has just been made."""
+        seconds = self.view.last_pass.seconds
+        assert seconds is not None
+        return PassClock(seconds)
+
+    def passed(self, n_tokens: int, change: Change | None) -> tuple[list[KVFrame], dict[str, Any]]:
+        """A pass over so many tokens has been made: what it left in the cache, and what all its frames share."""
+        cache, report = self.cache, self.view.last_pass
+        assert cache is not None
+        if change is not None:  # now that tokens have been read under it
+            self.steering.changes.append(change)
+        runs = [(layers, int(report.layer_runs(i, layers)[0])) for i, layers in enumerate(self.blocks)]
+        kv = self.meter.frames(cache.occupancy(), n_tokens, runs)
+        return kv, {"pass_tokens": n_tokens, "memory": self.memory.read()}
+
+    def one_frame(self, token: int, reading: SharedReading, change: Change | None, clock: PassClock) -> Frame:
+        """The frame of a token that was read in a pass which others shared; the reading has been measured."""
+        kv, same = self.passed(1, change)
+        [frame] = self._frames([token], [reading.next_id], reading, kv, {**same, "pass_ms": clock.model_ms})
+        assert self.began is not None
+        frame["wall_ms"], frame["parts"] = 1000 * (time.perf_counter() - self.began), clock.parts()
+        return frame
 
     def _frames(
         self, tokens: list[int], following: list[int], reading: Reading, kv: list[KVFrame], same: dict[str, Any]
