@@ -1,6 +1,6 @@
 """Runs at the same time against one after the other: total tokens/s, both sides measured side by side in this run.
 
-    python benchmarks/batch.py [--rows 8] [--tokens 48] [--repeats 3] [--threads 1] [--record full] [--model NAME ...]
+    python benchmarks/batch.py [--rows 8] [--tokens 96] [--repeats 3] [--threads 1] [--record full] [--model NAME ...]
 
 Every run has a prompt of its own and everything is recorded, as the page asks for it. "At once" is what `LocalEngine.start`
 does: a thread a run, which takes its frames. The sides take turns, run by run, and the figure is the ratio of the medians; prompts
@@ -48,7 +48,7 @@ def requests(model: str, rows: int, tokens: int, record: str, mixed: bool) -> li
     for i in range(rows):
         loop = dict(LOOPS[model])
         if mixed and i % 3 == 1:
-            loop |= {"loop_strategy": "dynamic_stop", "max_loop_count": 8}
+            loop |= {"loop_strategy": "dynamic_stop", "max_loop_count": 8, "unreached_slots": "latest"}
         elif mixed and i % 3 == 2:
             loop |= {"loop_count": 2 + i % 4}
         prompt = f"Once upon a time there was a little {SUBJECTS[i % len(SUBJECTS)]}"
@@ -103,7 +103,7 @@ def compare(engine: LocalEngine, asked: list[Request], repeats: int) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--record", choices=("full", "off"), default="full")

@@ -72,7 +72,7 @@ def read_shared(passes: SharedPass, tickets: Sequence[Ticket]) -> None:
             for ticket in tickets:
                 ticket.run.recorder.begin()
                 assert ticket.run.cache is not None
-                rows.append(PassRow(ticket.run.view, ticket.run.cache, ticket.token))
+                rows.append(PassRow(ticket.run.view, ticket.run.cache, ticket.token, ticket.run.loop_blocks))
             hidden = passes.run(rows)  # [B, 1, H]
     except Exception:  # whose fault it is shows when each reads by itself; no cache has been changed
         for ticket in tickets:
@@ -147,7 +147,8 @@ class Room:
 
         change, cache = run.turn(), run.cache
         assert cache is not None
-        if self._runs < 2 or not sharable(run.view, cache, len(tokens)):
+        new = len(tokens) > 1 or not cache.get_seq_length()
+        if new or self._runs < 2 or not sharable(run.view, run.loop_blocks):
             yield from run.read_on(tokens, change)
             return
         ticket = Ticket(run, tokens[0], change)

@@ -124,7 +124,8 @@ class Run:
         self.pieces = Pieces(tokenizer)
         self.cache: LoopCache | None = LoopCache(view.config)
         self.meter = KVMeter(view)
-        self.blocks = [len(block.layers) for block in view.config.loop_blocks()]
+        self.loop_blocks = view.config.loop_blocks()  # as they are now
+        self.blocks = [len(block.layers) for block in self.loop_blocks]
         self.memory = MemoryMeter(view.device)
         self.began: float | None = None  # by the clock, when the first pass did
         self.read_tokens = 0
@@ -139,11 +140,11 @@ class Run:
 
     def turn(self) -> Change | None:
         """Begin the next pass: the loop is set as was asked for; what was changed, to be noted when tokens have been read."""
-        if self.began is None:
-            self.began = time.perf_counter()
+        self.began = time.perf_counter() if self.began is None else self.began
         change = self.steering.take(self.read_tokens)
         if change is not None:
             self.view.set_loop(**change["loop"])
+            self.loop_blocks = self.view.config.loop_blocks()
         return change
 
     def read(self, tokens: list[int]) -> Iterator[Frame]:
@@ -174,11 +175,15 @@ class Run:
                 frames = self._frames(tokens, following, reading, kv, same)
                 del reading  # its logits are the largest thing here: not kept while the consumer works
             parts = clock.parts()
-            wall_ms = 1000 * (time.perf_counter() - self.began)
+            wall_ms = self.wall_ms()
             for frame in frames:
                 frame["wall_ms"], frame["parts"] = wall_ms, parts.copy()
             yield from frames
             clock.resume()
+
+    def wall_ms(self) -> float:
+        """Since the first pass began."""
+        return 1000 * (time.perf_counter() - (self.began or 0.0))
 
     def clock(self) -> PassClock:
         """Of the pass that has just been made."""
@@ -200,8 +205,7 @@ class Run:
         """The frame of a token that was read in a pass which others shared; the reading has been measured."""
         kv, same = self.passed(1, change)
         [frame] = self._frames([token], [reading.next_id], reading, kv, {**same, "pass_ms": clock.model_ms})
-        assert self.began is not None
-        frame["wall_ms"], frame["parts"] = 1000 * (time.perf_counter() - self.began), clock.parts()
+        frame["wall_ms"], frame["parts"] = self.wall_ms(), clock.parts()
         return frame
 
     def _frames(

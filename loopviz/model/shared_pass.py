@@ -46,18 +46,21 @@ def weights_of(view: LoopLlamaForCausalLM) -> nn.Module:
     return view.model.layers
 
 
-def sharable(view: LoopLlamaForCausalLM, cache: LoopCache, n_tokens: int) -> bool:
-    """Whether the next pass of a run can be shared with others; see the module's docstring."""
+def sharable(view: LoopLlamaForCausalLM, blocks: Sequence[LoopBlock]) -> bool:
+    """Whether passes of a run over a single new token can be shared with others; see the module's docstring.
+
+    Args:
+        view: its model object.
+        blocks: of its configuration, resolved.
+    """
     model = view.model
     return (
-        n_tokens == 1
-        and cache.get_seq_length() > 0
-        and model.loop_start is None
+        model.loop_start is None
         and model._attention_watch is None
         and not view.training
         and model.config._attn_implementation in ("sdpa", "eager")
         and getattr(model.rotary_emb, "rope_type", "default") not in _STRETCHED
-        and not any(block.chosen for block in model.config.loop_blocks())
+        and not any(block.chosen for block in blocks)
     )
 
 
@@ -70,11 +73,13 @@ class PassRow:
             the shared work that the row took part in.
         cache: its cache, which holds tokens.
         token: the one that is read.
+        resolved: its configuration's blocks, where the caller has them at hand: resolving them takes time.
     """
 
     view: LoopLlamaForCausalLM
     cache: LoopCache
     token: int
+    resolved: list[LoopBlock] | None = None
     place: int = 0  # among the rows of the pass
     run: _Pass = field(init=False, repr=False)
     blocks: dict[int, LoopBlock] = field(init=False, repr=False)  # by first layer
@@ -86,7 +91,7 @@ class PassRow:
     def begin(self, embeds: Tensor, layer_kwargs: dict[str, Any]) -> None:
         """Start the row's pass; `embeds` `[1, 1, H]`."""
         model = self.view.model
-        blocks = model.config.loop_blocks()
+        blocks = model.config.loop_blocks() if self.resolved is None else self.resolved
         model._check_modules(blocks)
         check_fits(self.cache, model.config, embeds)
         self.run = _Pass(blocks, self.cache, layer_kwargs, None, None, None, False, None, layer_kwargs["position_ids"])
@@ -430,7 +435,7 @@ class _RowCaches:
         return tuple(zip(*(row.cache.layers[layer_idx].update(a, b) for row, a, b in pairs), strict=True))  # type: ignore[return-value]  # two of them
 
 
-def _twin(layer: nn.Module) -> nn.Module:
+def _twin(layer: Any) -> Any:
     """A decoder layer over the same parameters whose attention is computed row by row."""
     twin, attention = shallow(layer), shallow(layer.self_attn)
     twin._modules["self_attn"] = attention

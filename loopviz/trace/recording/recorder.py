@@ -79,17 +79,17 @@ class Recorder:
     ) -> None:
         self.model, self.top_k, self.token_text, self.full = model, top_k, token_text, full
         self._events: list[LoopStep] = []
-        self._blocks = model.config.loop_blocks()
-        on = set(extras) if full and self._blocks else set()
+        self.blocks = model.config.loop_blocks()
+        on = set(extras) if full and self.blocks else set()
         self.exit = "exit" in on
-        self.gated = bool(self._blocks) and self._blocks[-1].exit_selection != "last"
-        self.keys = KeyRecorder(self._blocks) if "keys" in on else None
-        self.attention = AttentionRecorder(self._blocks) if "attention" in on else None
+        self.gated = bool(self.blocks) and self.blocks[-1].exit_selection != "last"
+        self.keys = KeyRecorder(self.blocks) if "keys" in on else None
+        self.attention = AttentionRecorder(self.blocks) if "attention" in on else None
         self._kept: list[Any] = [kept for kept in (self._events, self.keys, self.attention) if kept is not None]
         self._handles: list[Any] = []
         if self.attention is not None:
             self._handles.append(model.watch_attention())  # first: it refuses a model that is watched already
-        hooks = [self._events.append] if full and self._blocks else []
+        hooks = [self._events.append] if full and self.blocks else []
         hooks += [extra.take for extra in (self.keys, self.attention) if extra is not None]
         self._handles += map(model.register_loop_hook, hooks)
 
@@ -133,7 +133,7 @@ class Recorder:
     def block_runs(self, n_tokens: int) -> list[BlockRun]:
         """What the blocks did in the pass that has just been made, over so many tokens."""
         report, runs = self.model.last_pass, []
-        for i, spec in enumerate(self._blocks):
+        for i, spec in enumerate(self.blocks):
             events = [event for event in self._events if event.block == i]
             states = [events[0].previous[0], *(event.state[0] for event in events)] if events else []  # N + 1 x [T, H]
             ms = [event.seconds * 1000 for event in events]
@@ -163,7 +163,7 @@ class Recorder:
         """What the head reads of the states ``[R, C, H]`` of all blocks, block by block: normed, but never twice."""
         parts = stacked.split([len(run.states) for run in runs])
         pairs = zip(runs, parts, strict=True)
-        return [normed_states(self.model.model, self._blocks, run.block, part) for run, part in pairs if len(part)]
+        return [normed_states(self.model.model, self.blocks, run.block, part) for run, part in pairs if len(part)]
 
     def _chunk(
         self,

@@ -174,7 +174,7 @@ def _normed(readings: Sequence[SharedReading], stacked: Tensor) -> Tensor:
     """States as the direct lens reads them: normed, but never twice (see :func:`loopviz.model.exit_lens.normed_states`)."""
     already: list[bool] = []
     for one in readings:
-        blocks = one.recorder.model.config.loop_blocks()
+        blocks = one.recorder.blocks
         for run in one.runs:
             if run.states:
                 already += [starts_normed(blocks, run.block), *[blocks[run.block].norms_steps] * run.n_steps]
