@@ -24,7 +24,7 @@ import torch
 from loopviz.model.interrupt import Interrupted, stopped, uninterrupted
 
 if TYPE_CHECKING:
-    from loopviz.engine.stream import Run
+    from loopviz.engine.single_run import Run
     from loopviz.model import LoopLlamaForCausalLM
     from loopviz.model.shared_pass import SharedPass
     from loopviz.trace import Change, Frame
@@ -143,12 +143,8 @@ class Room:
 
     def read(self, run: Run, tokens: list[int]) -> Iterator[Frame]:
         """As `Run.read`, with whoever else waits."""
-        from loopviz.model.shared_pass import sharable
-
-        change, cache = run.turn(), run.cache
-        assert cache is not None
-        new = len(tokens) > 1 or not cache.get_seq_length()
-        if new or self._runs < 2 or not sharable(run.view, run.loop_blocks):
+        change = run.turn()
+        if len(tokens) > 1 or self._runs < 2 or not run.may_share():
             yield from run.read_on(tokens, change)
             return
         ticket = Ticket(run, tokens[0], change)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from loopviz.engine import StreamSettings, batch, stream
 from loopviz.engine.engine import Request
 from loopviz.engine.local import LocalEngine
+from loopviz.engine.many import stream_many
+from loopviz.engine.single_run import Run
 from loopviz.engine.steering import Steering
-from loopviz.engine.stream import Run
 from loopviz.model import LoopCache, register_criterion
 from loopviz.model.shared_pass import SharedPass
 from loopviz.trace import Frame, check_frame
@@ -342,3 +343,20 @@ def test_runs_taken_by_one_thread_do_not_wait_for_each_other(monkeypatch):
     pairs = list(zip(*frames, strict=False))
     assert len(pairs) > 6
     assert time.monotonic() - began < 30
+
+
+# -- many prompts in one thread ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", ["serial", "dynamic parallel", "dynamic, layers by influence"])
+def test_many_prompts_in_one_thread_say_what_each_says_alone(loop, shared_rows):
+    model, tokenizer = tiny.model(seed=1, **LOOPS[loop]), tiny.tokenizer()
+    prompts, chosen = [*PROMPTS, "a", "🐕"], StreamSettings(max_new_tokens=9)
+    found: list[list[Frame]] = [[] for _ in prompts]
+    for place, frame in stream_many(model, tokenizer, prompts, chosen, at_once=3):
+        found[place].append(frame)
+    for prompt, frames in zip(prompts, found, strict=True):
+        alone = list(stream(model, tokenizer, prompt, chosen))
+        assert [f["next_id"] for f in frames] == [f["next_id"] for f in alone]
+        assert frames[-1]["finish"] == "length"
+    assert max(shared_rows, default=0) == (0 if "layers" in loop else 3)

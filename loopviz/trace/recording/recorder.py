@@ -36,12 +36,16 @@ SLICED_ROWS = range(3, 16)
 SLICE = 128  # vocabulary entries
 
 
-def head_logits(head: nn.Module, rows: Tensor) -> Tensor:
-    """``head(rows)``, ``[..., H] -> [..., V]``, reading the head's weights once; quick for a handful of rows on a CPU."""
+def head_logits(head: nn.Module, rows: Tensor, sliced: range = SLICED_ROWS) -> Tensor:
+    """``head(rows)``, ``[..., H] -> [..., V]``, reading the head's weights once; quick for a handful of rows on a CPU.
+
+    Args:
+        sliced: numbers of rows that go through the weights slice by slice.
+    """
     n, whole = rows.shape[:-1].numel(), SLICE * (head.weight.shape[0] // SLICE) if type(head) is nn.Linear else 0
     weight = getattr(head, "weight", None)
     if (
-        n not in SLICED_ROWS
+        n not in sliced
         or not whole
         or head.bias is not None
         or weight.device.type != "cpu"

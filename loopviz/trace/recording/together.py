@@ -129,7 +129,8 @@ def read_together(rows: Sequence[RowPass]) -> Iterator[list[SharedReading]]:
         pieces = _parted(some, PIECE // vocabulary)
         states = [state for one in some for state in one.steps]
         stacked = torch.cat(states) if states else None  # [S, H]
-        logits = head_logits(some[0].recorder.model.lm_head, _head_rows(pieces, stacked)).float()  # [F, V]
+        head = some[0].recorder.model.lm_head
+        logits = head_logits(head, _head_rows(pieces, stacked), SLICED_ROWS).float()  # [F, V]
         first = 0
         for piece in pieces:
             rows_of_piece = sum(one.count for one in piece)
