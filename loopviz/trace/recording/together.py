@@ -22,9 +22,11 @@ from loopviz.trace.schema import NEXT_LISTS, encode_states
 if TYPE_CHECKING:
     from loopviz.model import LoopCache
 
-PIECE = (
-    2**19
-)  # numbers (rows x vocabulary) of one softmax: more of them leave the processor's cache between two operations
+# Numbers (rows x vocabulary) of one softmax: more of them leave the processor's cache between two operations.
+PIECE = 2**19
+
+# Measured on an EPYC with MKL, one thread, 49,152 x 576 float32: 16 rows take 20 ms by slices and 25 at once, 48 rows 40 and 55.
+SLICED_ROWS = range(3, 129)
 
 
 @dataclass
