@@ -78,7 +78,11 @@ def read_shared(passes: SharedPass, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
             ticket.alone = True
         return
-    _make_frames(tickets, hidden)
+    try:
+        _make_frames(tickets, hidden)
+    except Exception as error:  # the tokens have been read: no run can read them once more
+        for ticket in tickets:
+            ticket.error = ticket.error or (None if ticket.frame else error)
 
 
 def _make_frames(tickets: Sequence[Ticket], hidden: torch.Tensor) -> None:
@@ -199,7 +203,10 @@ class Room:
             self._last = {ticket.run: ticket.thread for ticket in tickets}
         finally:
             for ticket in tickets:
-                ticket.alone |= not ticket.done  # if this thread was torn away, by a KeyboardInterrupt
+                if not ticket.done:  # this thread was torn away, by a KeyboardInterrupt
+                    ticket.error = RuntimeError(
+                        "the pass that read this run's token was broken off; start the run again"
+                    )
             self._leading = False
             self._turn.notify_all()
 

@@ -14,16 +14,13 @@ shared (`sharable`): a pass of several tokens, a block whose layers are chosen (
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaAttention, eager_attention_forward
 
 from .block import LoopBlock, starts_normed
 from .cache import LoopCache, check_fits
@@ -31,13 +28,12 @@ from .criteria import CRITERIA, CriterionContext, RegisteredCriterion
 from .events import LoopReport, PassSeconds
 from .modeling import _Pass
 from .registry import comes_with_loopviz
+from .row_attention import RowCaches, by_row
 from .start_state import start_state
-from .watching import shallow
 
 if TYPE_CHECKING:
     from .modeling import LoopLlamaForCausalLM, LoopLlamaModel
 
-_NAME = "loopviz_by_row"
 _STRETCHED = ("dynamic", "longrope")  # kinds of RoPE whose frequencies follow the longest text
 
 
@@ -146,7 +142,7 @@ class SharedPass:
 
     def __init__(self, view: LoopLlamaForCausalLM) -> None:
         self.model: LoopLlamaModel = view.model
-        self.layers = [_twin(layer) for layer in self.model.layers]
+        self.layers = [by_row(layer) for layer in self.model.layers]
         self.count = len(self.layers)
 
     @torch.inference_mode()
@@ -222,7 +218,9 @@ class SharedPass:
         rows = [row for group in groups for row in group.rows]
         state = groups[0].state if len(groups) == 1 else torch.cat([group.state for group in groups])
         where = self._kwargs([row.place for row in rows], count)
-        state = self.layers[index](state, attention_mask=None, past_key_values=_RowCaches(rows), **where)
+        state = self.layers[index](
+            state, attention_mask=None, past_key_values=RowCaches([row.cache for row in rows]), **where
+        )
         parts = [state] if len(groups) == 1 else state.split([len(group.rows) for group in groups])
         for group, part in zip(groups, parts, strict=True):
             group.state = part
@@ -422,40 +420,3 @@ def _rows(values: Tensor, places: list[int]) -> Tensor:
 def _add(rows: Iterable[PassRow], part: str, seconds: float) -> None:
     for row in rows:
         row.seconds[part] += seconds
-
-
-class _RowCaches:
-    """What a layer sees as its cache: each row writes into its own, and gets its own keys and values, one tensor a row."""
-
-    def __init__(self, rows: list[PassRow]) -> None:
-        self.rows = rows
-
-    def update(self, k: Tensor, v: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        pairs = zip(self.rows, k.split(1), v.split(1), strict=True)
-        return tuple(zip(*(row.cache.layers[layer_idx].update(a, b) for row, a, b in pairs), strict=True))  # type: ignore[return-value]  # two of them
-
-
-def _twin(layer: Any) -> Any:
-    """A decoder layer over the same parameters whose attention is computed row by row."""
-    twin, attention = shallow(layer), shallow(layer.self_attn)
-    twin._modules["self_attn"] = attention
-    attention.config = copy.copy(attention.config)
-    attention.config._attn_implementation = _NAME
-    attention.loop_plain_config = layer.self_attn.config
-    for module in (twin, attention):
-        module._compiled_call_impl = None  # a compiled call would still run the plain layer
-    return twin
-
-
-def _attention_by_row(
-    module: LlamaAttention, query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor], mask: None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """An attention function of transformers' over rows `[B, H, 1, D]` with keys `[1, K, S, D]` of a length of their own."""
-    plain: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.loop_plain_config._attn_implementation, eager_attention_forward
-    )
-    rows = zip(query.split(1), key, value, strict=True)
-    return torch.cat([plain(module, q, k, v, mask, **kwargs)[0] for q, k, v in rows]), None
-
-
-ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention_by_row)

@@ -282,6 +282,18 @@ def test_a_run_that_fails_falls_to_nobody_else():
         assert [[frame["next_id"] for frame in one.result()] for one in well] == alone
 
 
+def test_a_run_whose_sampler_fails_ends_alone(monkeypatch):
+    model, tokenizer = tiny.model(seed=1, **LOOPS["serial"]), tiny.tokenizer()
+    runs = [made(tokenizer, model.with_loop(), prompt, StreamSettings(max_new_tokens=9)) for prompt in PROMPTS[:3]]
+    together = Together(model)
+    tokens = [together.begin(run, prompt)[-1]["next_id"] for run, prompt in zip(runs, PROMPTS, strict=False)]
+    monkeypatch.setattr(runs[1].sampler, "choose", lambda logits: 1 // 0)
+    tickets = [batch.Ticket(run, token, run.turn()) for run, token in zip(runs, tokens, strict=True)]
+    batch.read_shared(together.passes, tickets)
+    assert [type(ticket.error) for ticket in tickets] == [type(None), ZeroDivisionError, type(None)]
+    assert [ticket.frame is None for ticket in tickets] == [False, True, False]
+
+
 def test_steering_reaches_a_run_that_shares_passes_from_its_next_token_on():
     of_tiny = engine(**LOOPS["serial"])
     handles = [of_tiny.start(Request(prompt, {}, {"max_new_tokens": 30})) for prompt in PROMPTS[:2]]
