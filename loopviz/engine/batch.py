@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from loopviz.trace import Change, Frame
 
 MOST_ROWS = 32  # of a pass: what a run waits for others grows with them
-PATIENCE = 0.1  # seconds that a pass waits at most for runs of the one before; and never longer than that one took
+PATIENCE = 0.1  # seconds that a pass waits at most for runs of the one before
+SHARE = 0.5  # ... and of what that one took
 GLANCE = 0.05  # seconds between two looks at a run's stop, while another thread makes its pass
 
 
@@ -122,10 +123,13 @@ class Room:
     """Where the runs of one model's weights meet. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._turn = threading.Condition()
+        lock = threading.RLock()  # re-entrant: a run may be closed by the garbage collector, anywhere
+        self._turn = threading.Condition(lock)  # a pass is over
+        self._gathered = threading.Condition(lock)  # nobody is awaited any more; only who leads waits for it
         self._runs = 0  # that are open
         self._waiting: list[Ticket] = []
         self._leading = False  # somebody gathers tickets, or makes a pass
+        self._leader = 0  # its thread
         self._last: dict[Run, int] = {}  # runs of the pass before, and the threads that asked for them
         self._took = 0.0  # seconds of it
         self._passes: SharedPass | None = None
@@ -143,7 +147,7 @@ class Room:
                 self._last.pop(run, None)
                 if not self._runs:
                     self._passes = None  # it holds the model
-                self._turn.notify_all()
+                self._gathered.notify()
 
     def read(self, run: Run, tokens: list[int]) -> Iterator[Frame]:
         """As `Run.read`, with whoever else waits."""
@@ -168,7 +172,8 @@ class Room:
         """
         with self._turn:
             self._waiting.append(ticket)
-            self._turn.notify_all()
+            if self._leading and not self._awaits():
+                self._gathered.notify()
             try:
                 while not ticket.done:
                     if not self._leading:
@@ -183,10 +188,10 @@ class Room:
 
     def _lead(self, mine: Ticket) -> None:
         """Gather those who wait, and make their pass; called, and left, with the lock held."""
-        self._leading = True
+        self._leading, self._leader = True, mine.thread
         tickets: list[Ticket] = []
         try:
-            self._gather(mine)
+            self._gather()
             if stopped():
                 return
             others = [ticket for ticket in self._waiting if ticket is not mine]
@@ -204,22 +209,24 @@ class Room:
         finally:
             for ticket in tickets:
                 if not ticket.done:  # this thread was torn away, by a KeyboardInterrupt
-                    ticket.error = RuntimeError(
-                        "the pass that read this run's token was broken off; start the run again"
-                    )
+                    ticket.error = RuntimeError("the pass that read this token was broken off; start the run again")
             self._leading = False
             self._turn.notify_all()
 
-    def _gather(self, mine: Ticket) -> None:
-        """Wait for the runs of the pass before, but for those that this very thread would have to ask for."""
-        here, deadline = threading.get_ident(), time.monotonic() + min(PATIENCE, self._took)
-        while not stopped():
-            present = {ticket.run for ticket in self._waiting}
-            awaited = any(run not in present and thread != here for run, thread in self._last.items())
+    def _gather(self) -> None:
+        """Wait for the runs of the pass before."""
+        deadline = time.monotonic() + min(PATIENCE, SHARE * self._took)
+        while self._awaits() and not stopped():
             left = deadline - time.monotonic()
-            if not awaited or left <= 0 or len(present) >= MOST_ROWS:
+            if left <= 0:
                 return
-            self._turn.wait(left)
+            self._gathered.wait(min(left, GLANCE))
+
+    def _awaits(self) -> bool:
+        """Whether a run of the pass before may still come; not one that the leading thread itself would have to ask for."""
+        present = {ticket.run for ticket in self._waiting}
+        others = any(run not in present and thread != self._leader for run, thread in self._last.items())
+        return others and len(present) < MOST_ROWS
 
     def _make(self, passes: SharedPass, tickets: list[Ticket]) -> None:
         """The pass of these runs; one alone is read as it ever was, and ends by its own stop."""
