@@ -3,6 +3,7 @@
 engine      how anybody reaches a model, wherever it runs: `Engine`, and the plain data it takes and gives
 local       the engine of a model in this process, and how one is loaded
 stream      the decode loop
+batch       runs at the same time share passes; `many`: a list of prompts does
 work        what work costs, known before it begins
 
 Kept free of heavy imports: the names below are imported when they are asked for, so that a page can speak to an engine
@@ -17,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from loopviz.engine.many import stream_many
     from loopviz.engine.pieces import Pieces, TokenTexts, encode_prompt, unknown_words
     from loopviz.engine.provenance import provenance, shown_name, weights_digest
     from loopviz.engine.sampling import Sampler, StreamSettings
@@ -38,6 +40,7 @@ _HOME = {
     "run_meta": "stream",
     "shown_name": "provenance",
     "stream": "stream",
+    "stream_many": "many",
     "summarize": "summary",
     "unknown_words": "pieces",
     "weights_digest": "provenance",
@@ -57,6 +60,7 @@ __all__ = [
     "run_meta",
     "shown_name",
     "stream",
+    "stream_many",
     "summarize",
     "unknown_words",
     "weights_digest",

@@ -139,7 +139,7 @@ class LocalEngine(Wording):
         view, settings, steering = self.model.with_loop(**request.loop), StreamSettings(**request.settings), Steering()
         which = (view, self.tokenizer, request.prompt, settings)
         meta = run_meta(*which, model_name=request.name or None, steering=steering)
-        return Handle(meta, stream(*which, stop=stop, steering=steering), steering.set_loop, stop.set)
+        return Handle(meta, stream(*which, stop=stop, steering=steering, shared=True), steering.set_loop, stop.set)
 
     def read_again(self, trace: Trace) -> Reading:
         """A finished run's tokens, read again by the model; raises as :class:`loopviz.engine.reading.LocalReading`."""

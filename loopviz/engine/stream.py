@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from datetime import datetime, timezone
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loopviz.engine.pieces import Pieces, TokenTexts, encode_prompt
+from loopviz.engine.batch import room_of
+from loopviz.engine.pieces import encode_prompt
 from loopviz.engine.provenance import shown_name
-from loopviz.engine.sampling import Sampler, StreamSettings
+from loopviz.engine.sampling import StreamSettings
+from loopviz.engine.single_run import Run
+from loopviz.engine.single_run import context_length as context_length
 from loopviz.engine.steering import Steering, block_metas
-from loopviz.engine.usage import MemoryMeter, PassClock
-from loopviz.model.interrupt import until, within_operations
-from loopviz.trace.recording.recorder import KVMeter, Reading, Recorder
-from loopviz.trace.schema import SCHEMA_VERSION, Frame, KVFrame
+from loopviz.model.interrupt import until
+from loopviz.trace.schema import SCHEMA_VERSION, Frame
 from loopviz.trace.trace import Trace
 from loopviz.version import version
 
 if TYPE_CHECKING:
-    from loopviz.model import LoopCache, LoopLlamaForCausalLM
+    from loopviz.model import LoopLlamaForCausalLM
 
 
 def stream(
@@ -33,6 +34,8 @@ def stream(
     settings: StreamSettings | None = None,
     stop: threading.Event | None = None,
     steering: Steering | None = None,
+    *,
+    shared: bool = False,
 ) -> Iterator[Frame]:
     """Continue ``prompt`` and yield a Frame for every token the model reads, the prompt's first.
 
@@ -47,6 +50,8 @@ def stream(
         settings: default ``StreamSettings()``.
         stop: once set, the iterator ends, in the middle of a pass too; the last frame then has no ``finish``.
         steering: changes the run's loop between two passes, when asked; one for every run.
+        shared: while other such runs of the same weights are being read, in other threads, decode in passes that all
+            share (:mod:`loopviz.engine.batch`): numbers may then differ from those of the run alone by rounding.
 
     Raises:
         ValueError: at this call, not at the first frame: a model that is no LoopLlama, a prompt that is empty or longer
@@ -57,7 +62,8 @@ def stream(
     settings, steering = settings or StreamSettings(), steering or Steering()
     ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
     steering.bind(model)
-    return until(stop or threading.Event(), _frames(model.with_loop(), tokenizer, ids, settings, steering))
+    view, stop = model.with_loop(), stop or threading.Event()
+    return until(stop, _frames(view, tokenizer, ids, settings, steering, shared))
 
 
 def check_model(model: Any) -> None:
@@ -69,141 +75,23 @@ def check_model(model: Any) -> None:
         )
 
 
-def context_length(model: LoopLlamaForCausalLM) -> int:
-    """Tokens the model can read at most (``max_position_embeddings``)."""
-    return model.config.max_position_embeddings
-
-
 def _frames(
-    view: LoopLlamaForCausalLM, tokenizer: Any, ids: list[int], settings: StreamSettings, steering: Steering
+    view: LoopLlamaForCausalLM,
+    tokenizer: Any,
+    ids: list[int],
+    settings: StreamSettings,
+    steering: Steering,
+    shared: bool,
 ) -> Generator[Frame, None, None]:
-    run = _Run(view, tokenizer, ids, settings, steering)
-    try:
+    run = Run(view, tokenizer, ids, settings, steering)
+    with closing(run), room_of(view).entered(run) if shared else nullcontext() as room:
         tokens = ids
         while True:
-            for frame in run.read(tokens):
+            for frame in run.read(tokens) if room is None else room.read(run, tokens):
                 yield frame
             if frame["finish"] is not None:
                 return
             tokens = [frame["next_id"]]
-    finally:
-        run.close()
-
-
-class _Run:
-    """The state of one run between its tokens. Each step enters and leaves inference mode: it never leaks to a consumer."""
-
-    def __init__(
-        self,
-        view: LoopLlamaForCausalLM,
-        tokenizer: Any,
-        ids: list[int],
-        settings: StreamSettings,
-        steering: Steering,
-    ) -> None:
-        from loopviz.model import LoopCache
-
-        self.view, self.settings, self.steering = view, settings, steering
-        self.context = context_length(view)
-        self.prompt_tokens = len(ids)
-        room = min(settings.max_new_tokens, self.context - len(ids) + 1)
-        self.finish_at = len(ids) + room - 1  # tokens read after which the last token has been chosen
-        self.sampler = Sampler(view, settings, torch.tensor([ids], device=view.device), room)
-        self.pieces = Pieces(tokenizer)
-        self.cache: LoopCache | None = LoopCache(view.config)
-        self.meter = KVMeter(view)
-        self.blocks = [len(block.layers) for block in view.config.loop_blocks()]
-        self.memory = MemoryMeter(view.device)
-        self.began: float | None = None  # by the clock, when the first pass did
-        self.read_tokens = 0
-        self.piece = self.pieces.add(ids[0])  # of the next token to be read
-        full, texts = settings.record == "full", TokenTexts(tokenizer)
-        self.recorder = Recorder(view, settings.top_tokens, texts, full=full, extras=settings.extras)
-
-    def close(self) -> None:
-        """Remove the hook and let go of the cache."""
-        self.recorder.close()
-        self.cache = None
-
-    def read(self, tokens: list[int]) -> Iterator[Frame]:
-        """One forward pass over ``tokens``: their frames, the last with the token chosen after it."""
-        cache = self.cache
-        assert cache is not None  # it goes with close(), and nobody reads on then
-        if self.began is None:
-            self.began = time.perf_counter()
-        change = self.steering.take(self.read_tokens)
-        if change is not None:
-            self.view.set_loop(**change["loop"])
-        with torch.inference_mode():
-            self.recorder.begin()
-            ids = torch.tensor([tokens], device=self.view.device)  # [1, T]
-            out = self.view.model(input_ids=ids, past_key_values=cache, use_cache=True)
-            report = self.view.last_pass
-            assert report.seconds is not None  # of the pass that has just been made
-            clock = PassClock(report.seconds)
-            runs = [(layers, int(report.layer_runs(i, layers)[0])) for i, layers in enumerate(self.blocks)]
-            readings = self.recorder.read(out.last_hidden_state, cache, clock.head)
-        if change is not None:  # now that tokens have been read under it
-            self.steering.changes.append(change)
-        kv = self.meter.frames(cache.occupancy(), len(tokens), runs)
-        same: dict[str, Any] = {"pass_tokens": len(tokens), "memory": self.memory.read()}
-        while True:
-            with torch.inference_mode(), within_operations(len(tokens)):
-                reading = next(readings, None)
-                if reading is None:
-                    return
-                same.setdefault("pass_ms", clock.model_ms)
-                following = tokens[reading.start + 1 : reading.stop + 1]
-                if reading.stop == len(tokens):
-                    with clock.head():
-                        following = [*following, self.sampler.choose(reading.last_logits)]
-                frames = self._frames(tokens, following, reading, kv, same)
-                del reading  # its logits are the largest thing here: not kept while the consumer works
-            parts = clock.parts()
-            wall_ms = 1000 * (time.perf_counter() - self.began)
-            for frame in frames:
-                frame["wall_ms"], frame["parts"] = wall_ms, parts.copy()
-            yield from frames
-            clock.resume()
-
-    def _frames(
-        self, tokens: list[int], following: list[int], reading: Reading, kv: list[KVFrame], same: dict[str, Any]
-    ) -> list[Frame]:
-        """Frames of a reading's tokens but for their ``wall_ms`` and ``parts``; ``same`` is what all frames of the pass share."""
-        chosen = torch.tensor(following, dtype=torch.long, device=self.view.device)  # [C]
-        blocks, logprobs, likeliest = reading.blocks(chosen), reading.next_logprobs(chosen), reading.next_topk()
-        frames: list[Frame] = []
-        for c, next_id in enumerate(following):
-            piece, self.piece = self.piece, self.pieces.add(next_id)
-            frames.append(
-                {
-                    "version": SCHEMA_VERSION,
-                    "index": self.read_tokens,
-                    "phase": "prompt" if self.read_tokens < self.prompt_tokens else "generated",
-                    "token_id": tokens[reading.start + c],
-                    "text": piece,
-                    "next_id": next_id,
-                    "next_text": self.piece,
-                    "next_logprob": logprobs[c],
-                    **likeliest[c],  # type: ignore[typeddict-item]  # the keys are NEXT_LISTS
-                    **same,
-                    "memory": same["memory"].copy(),
-                    "blocks": blocks[c],
-                    "kv": kv[reading.start + c],
-                    "finish": None,
-                }
-            )
-            self.read_tokens += 1
-        if reading.stop == len(tokens):
-            frames[-1]["finish"] = self._finish(following[-1])
-        return frames
-
-    def _finish(self, chosen: int) -> Literal["eos", "length", "context"] | None:
-        if chosen in self.sampler.eos:
-            return "eos"
-        if self.read_tokens < self.finish_at:
-            return None
-        return "length" if self.read_tokens - self.prompt_tokens + 1 == self.settings.max_new_tokens else "context"
 
 
 def run_meta(

@@ -56,6 +56,16 @@ def interruptible(stop: Stop) -> Iterator[None]:
         _STOPS.reset(token)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What this thread computes in the block ends by no stop of its own: others wait for it."""
+    token = _STOPS.set(())
+    try:
+        yield
+    finally:
+        _STOPS.reset(token)
+
+
 def stopped() -> bool:
     """Whether the work at hand is to end; outside of `interruptible` it never is."""
     return any(stop.is_set() for stop in _STOPS.get())

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from loopviz.checks import ABSENT, FieldError, check_characters, inside
-from loopviz.engine import StreamSettings, context_length, encode_prompt, limits, stream
+from loopviz.engine import StreamSettings, context_length, encode_prompt, limits
+from loopviz.engine.many import AT_ONCE, stream_many
 from loopviz.engine.pieces import decode
 from loopviz.engine.work import NOTHING, Work, head, one_pass
 from loopviz.engine.work import run as run_work
@@ -150,20 +151,25 @@ def _work(subject: Subject, params: PromptsParams) -> Work:
         found += run_work(shape, tokens, params.max_new_tokens, recorded=False)
         found += one_pass(shape, tokens, cached=False) + head(shape, tokens)
         found += Work(kept=ROW_BYTES + 8 * len(row.prompt) + 40 * params.max_new_tokens)
-    return found
+    return replace(found, kv=found.kv * min(AT_ONCE, len(params.prompts())))  # each holds its own
 
 
 def _run(subject: Subject, params: PromptsParams) -> Iterator[Row | float]:
     view, found, settings = subject.view(params.loop), _checked(subject, params), params.settings()
     if params.chat and not getattr(subject.tokenizer, "chat_template", None):
         raise FieldError("chat", True, "chat_none")
-    for done, (row, ids) in enumerate(found):
-        frames = []
-        for frame in stream(view, subject.tokenizer, row.prompt, settings):
-            if frame["index"] >= len(ids) - 1:  # the passes that chose tokens
-                frames.append(frame)
-                yield (done + len(frames) / (settings.max_new_tokens + 1)) / len(found)
-        yield _row(subject, view, row, ids, frames)
+    frames: list[list[Frame]] = [[] for _ in found]  # of each prompt those of the passes that chose tokens
+    read, done, each = 0.0, 0, settings.max_new_tokens + 1
+    for place, frame in stream_many(view, subject.tokenizer, [row.prompt for row, _ in found], settings):
+        if frame["index"] < len(found[place][1]) - 1:
+            continue
+        frames[place].append(frame)
+        ended = frame["finish"] is not None
+        read += 1 if not ended else each - len(frames[place]) + 1
+        yield read / (each * len(found))
+        while done < len(found) and frames[done] and frames[done][-1]["finish"] is not None:
+            yield _row(subject, view, *found[done], frames[done])
+            done += 1
 
 
 def _row(subject: Subject, view: LoopLlamaForCausalLM, row: PromptRow, ids: list[int], frames: list[Frame]) -> Row:

@@ -36,12 +36,16 @@ SLICED_ROWS = range(3, 16)
 SLICE = 128  # vocabulary entries
 
 
-def head_logits(head: nn.Module, rows: Tensor) -> Tensor:
-    """``head(rows)``, ``[..., H] -> [..., V]``, reading the head's weights once; quick for a handful of rows on a CPU."""
+def head_logits(head: nn.Module, rows: Tensor, sliced: range = SLICED_ROWS) -> Tensor:
+    """``head(rows)``, ``[..., H] -> [..., V]``, reading the head's weights once; quick for a handful of rows on a CPU.
+
+    Args:
+        sliced: numbers of rows that go through the weights slice by slice.
+    """
     n, whole = rows.shape[:-1].numel(), SLICE * (head.weight.shape[0] // SLICE) if type(head) is nn.Linear else 0
     weight = getattr(head, "weight", None)
     if (
-        n not in SLICED_ROWS
+        n not in sliced
         or not whole
         or head.bias is not None
         or weight.device.type != "cpu"
@@ -79,17 +83,17 @@ class Recorder:
     ) -> None:
         self.model, self.top_k, self.token_text, self.full = model, top_k, token_text, full
         self._events: list[LoopStep] = []
-        self._blocks = model.config.loop_blocks()
-        on = set(extras) if full and self._blocks else set()
+        self.blocks = model.config.loop_blocks()
+        on = set(extras) if full and self.blocks else set()
         self.exit = "exit" in on
-        self.gated = bool(self._blocks) and self._blocks[-1].exit_selection != "last"
-        self.keys = KeyRecorder(self._blocks) if "keys" in on else None
-        self.attention = AttentionRecorder(self._blocks) if "attention" in on else None
+        self.gated = bool(self.blocks) and self.blocks[-1].exit_selection != "last"
+        self.keys = KeyRecorder(self.blocks) if "keys" in on else None
+        self.attention = AttentionRecorder(self.blocks) if "attention" in on else None
         self._kept: list[Any] = [kept for kept in (self._events, self.keys, self.attention) if kept is not None]
         self._handles: list[Any] = []
         if self.attention is not None:
             self._handles.append(model.watch_attention())  # first: it refuses a model that is watched already
-        hooks = [self._events.append] if full and self._blocks else []
+        hooks = [self._events.append] if full and self.blocks else []
         hooks += [extra.take for extra in (self.keys, self.attention) if extra is not None]
         self._handles += map(model.register_loop_hook, hooks)
 
@@ -118,16 +122,8 @@ class Recorder:
             cache: as the pass left it; the coda of the exit lens reads it.
             head_time: makes a context that the head's matmuls run in: who wants to know what they take, measures it there.
         """
-        report, runs = self.model.last_pass, []
-        for i, spec in enumerate(self._blocks):
-            events = [event for event in self._events if event.block == i]
-            states = [events[0].previous[0], *(event.state[0] for event in events)] if events else []  # N + 1 x [T, H]
-            ms = [event.seconds * 1000 for event in events]
-            decided = report.measured[i] if hidden.shape[1] == 1 else {}
-            n, reason, ran = int(report.steps[i][0]), report.reasons[i][0], report.layers_run[i]  # [N, 1, layers]
-            layers_run = [] if ran is None else [[spec.a + j for j, on in enumerate(step) if on] for step in ran[:, 0]]
-            runs.append(_BlockRun(i, [spec.a, spec.b], n, reason, layers_run, states, ms, decided))
-        exits = self._exits(runs[-1], cache) if self.exit else []
+        runs = self.block_runs(hidden.shape[1])
+        exits = self.exits(runs, cache)
         rows = 1 + sum(len(run.states) for run in runs) + len(exits)
         if self.full or hidden.shape[1] == 1:
             size = max(1, min(MAX_ROWS, MAX_LOGITS // self.model.config.vocab_size) // rows)
@@ -138,11 +134,27 @@ class Recorder:
         yield Reading(self, runs, 0, last, None, None)
         yield self._chunk(runs, exits, hidden, last, last + 1, head_time)
 
-    def _exits(self, run: _BlockRun, cache: LoopCache | None) -> list[Tensor]:
-        """The last block's s_1..s_{N-1} after coda and final norm, each ``[T, H]``; none where there is no coda.
+    def block_runs(self, n_tokens: int) -> list[BlockRun]:
+        """What the blocks did in the pass that has just been made, over so many tokens."""
+        report, runs = self.model.last_pass, []
+        for i, spec in enumerate(self.blocks):
+            events = [event for event in self._events if event.block == i]
+            states = [events[0].previous[0], *(event.state[0] for event in events)] if events else []  # N + 1 x [T, H]
+            ms = [event.seconds * 1000 for event in events]
+            decided = report.measured[i] if n_tokens == 1 else {}
+            n, reason, ran = int(report.steps[i][0]), report.reasons[i][0], report.layers_run[i]  # [N, 1, layers]
+            layers_run = [] if ran is None else [[spec.a + j for j, on in enumerate(step) if on] for step in ran[:, 0]]
+            runs.append(BlockRun(i, [spec.a, spec.b], n, reason, layers_run, states, ms, decided))
+        return runs
+
+    def exits(self, runs: list[BlockRun], cache: LoopCache | None) -> list[Tensor]:
+        """The last block's s_1..s_{N-1} after coda and final norm, each ``[T, H]``; none where there is no coda, or nobody asked.
 
         s_N is left out: what the coda makes of it is the model's own output; but where a gate chooses among the states.
         """
+        if not self.exit:
+            return []
+        run = runs[-1]
         some = run.states[1:] if self.gated else run.states[1:-1]
         if run.layers[1] == self.model.config.num_hidden_layers - 1 or not some:
             return []
@@ -151,15 +163,15 @@ class Recorder:
         parts = [self.model.exit_states(part, cache) for part in states.split(group)]
         return list(torch.cat(parts)[:, 0])
 
-    def _read_directly(self, runs: list[_BlockRun], stacked: Tensor) -> list[Tensor]:
+    def _read_directly(self, runs: list[BlockRun], stacked: Tensor) -> list[Tensor]:
         """What the head reads of the states ``[R, C, H]`` of all blocks, block by block: normed, but never twice."""
         parts = stacked.split([len(run.states) for run in runs])
         pairs = zip(runs, parts, strict=True)
-        return [normed_states(self.model.model, self._blocks, run.block, part) for run, part in pairs if len(part)]
+        return [normed_states(self.model.model, self.blocks, run.block, part) for run, part in pairs if len(part)]
 
     def _chunk(
         self,
-        runs: list[_BlockRun],
+        runs: list[BlockRun],
         exits: list[Tensor],
         hidden: Tensor,
         start: int,
@@ -178,7 +190,7 @@ class Recorder:
 
 
 @dataclass(frozen=True)
-class _BlockRun:
+class BlockRun:
     """One block in one pass: ``states`` s_0..s_N, each ``[T, H]`` (none when not recorded, or N = 0), ``ms`` of each step.
 
     ``decided``: of a pass of one token, what its stop rule compared with the thresholds, by step.
@@ -209,7 +221,7 @@ class Reading:
     def __init__(
         self,
         recorder: Recorder,
-        runs: list[_BlockRun],
+        runs: list[BlockRun],
         start: int,
         stop: int,
         states: Tensor | None,
