@@ -125,6 +125,11 @@ REQUIRED = {
     "anatomy stages": ["anatomy", "stages", "file"],
     "lesson check": ["lesson", "check", "file"],
     "lesson schema": ["lesson", "schema"],
+    "store list": ["store", "list", "--folder", "folder"],
+    "store feature": ["store", "feature", "x", "--folder", "folder"],
+    "store unfeature": ["store", "unfeature", "x", "--folder", "folder"],
+    "store delete": ["store", "delete", "x", "--folder", "folder"],
+    "store class": ["store", "class", "x", "--folder", "folder"],
 }
 
 
@@ -152,7 +157,7 @@ def test_b8_no_value_of_any_option_ends_in_a_traceback(name, nothing_runs, capfd
 
 def test_every_command_is_tried():
     assert set(commands_of(main._parser())) == {*(name.split()[0] for name in REQUIRED), "eval"}
-    for command in ("anatomy", "lesson"):
+    for command in ("anatomy", "lesson", "store"):
         assert {f"{command} {part}" for part in commands_of(parser_of(command))} <= set(REQUIRED)
 
 
