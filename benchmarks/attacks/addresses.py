@@ -20,6 +20,13 @@ OWN = (
     ("GET", "/loopviz-share/{run}/trace"),
     ("GET", "/loopviz-share/{run}/report"),
     ("GET", "/loopviz-share/{run}/panel/convergence/csv"),
+    *(("POST", f"/loopviz-store/{act}") for act in ("save", "open", "delete", "class", "class/new")),
+    ("GET", "/loopviz-store/gallery"),
+    ("GET", "/loopviz-api"),
+    ("POST", "/loopviz-api/{name}"),
+    ("POST", "/loopviz-mcp"),
+    ("GET", "/loopviz-health"),
+    ("GET", "/loopviz-metrics"),
     ("GET", "/compare"),
     ("GET", "/lab"),
 )

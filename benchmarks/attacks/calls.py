@@ -23,7 +23,9 @@ CALLS = 2_000
 LATE = 5.0  # seconds
 FLAT = 12  # threads and files that may be more than before: connections close when they like
 SETTLES = 30.0  # seconds in which what a call began may end
-STREAMS = re.compile(rf"{API}/(heartbeat|queue/data)|/loopviz-run/")  # lines that stand, by intent
+STREAMS = re.compile(
+    rf"{API}/(heartbeat|queue/data)|/loopviz-run/|/loopviz-mcp$"
+)  # lines that stand, by intent, and MCP's answers
 _TELLS = (
     "Traceback (most recent call last)",
     'File "/',
@@ -69,7 +71,7 @@ def row(options: Options) -> Finding:
 def attack(server: Attacked, calls: int, seed: int, wrong: list[str]) -> list[Answer]:
     """Make the calls; what is wrong with an answer goes into `wrong`."""
     rng, visitor, answers = random.Random(seed), Visitor(server), []
-    makers = (an_event, an_event, a_question, a_question, an_address)
+    makers = (an_event, an_event, a_question, a_question, an_address, a_tool)
     for number in range(calls):
         method, path, body, headers = rng.choice(makers)(rng, visitor)
         answer = request(server, method, path, body, headers, patience=LATE + 3, most=2_000_000)
@@ -160,6 +162,27 @@ def a_question(rng: random.Random, visitor: Visitor) -> Call:
     if rng.random() < 0.3:
         body[rng.choice(list(body))] = value(rng)
     return "POST", f"{API}/component_server", *packed(rng, body)
+
+
+def a_tool(rng: random.Random, visitor: Visitor) -> Call:
+    """What a program asks, but for one value or two; by plain HTTP, or by MCP."""
+    name = rng.choice(("run", "compare", "measure", word(rng)))
+    asked: dict[str, Any] = {"prompt": "Once upon a time", "settings": {"max_new_tokens": 2}, "trace": "none"}
+    if name == "compare":
+        asked = {"prompt": "Once", "configurations": [{"loop_count": 1}, {"loop_count": 2}]}
+    if name == "measure":
+        asked = {"task": "perplexity", "values": {"text": "Once upon a time. " * 9, "loops": [1], "window": 16}}
+    for _ in range(rng.choice((1, 1, 2))):
+        asked[rng.choice((*asked, "settings", "values", "model", "lang", "panels", "trace", "task"))] = value(rng)
+    if rng.random() < 0.2:
+        asked["settings"] = {
+            rng.choice(("loop_count", "model", "max_new_tokens", "temperature", word(rng))): value(rng)
+        }
+    if rng.random() < 0.3:
+        called = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": asked}}
+        body, kind = packed(rng, called)
+        return "POST", "/loopviz-mcp", body, {**kind, "Accept": "application/json, text/event-stream"}
+    return "POST", f"/loopviz-api/{quote(name, safe='')}", *packed(rng, asked)
 
 
 def an_address(rng: random.Random, visitor: Visitor) -> Call:

@@ -138,6 +138,7 @@ def attacked(
         own = {"HF_ENDPOINT": NOBODY, "HF_HOME": str(folder / "hub"), "TMPDIR": str(folder / "tmp")}
         own |= {"GRADIO_TEMP_DIR": str(folder / "tmp" / "gradio"), "GRADIO_ANALYTICS_ENABLED": "False"}
         own |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+        own |= {"LOOPVIZ_STORE": str(folder / "store")}
         own |= SPACE if profile == "public" else {}
         command = [sys.executable, str(ROOT / "app.py"), "--profile", profile, "--port", str(port)]
         with (folder / "log").open("wb") as log:
