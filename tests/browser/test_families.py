@@ -76,6 +76,7 @@ def test_a_published_model_opens_as_it_was_published_and_runs(
         for control, value in (("exit_selection", read_out), ("loop_init", start), ("unreached_slots", "latest")):
             assert re.search(rf"\b{value}\b", chosen(page, control))
         page.locator(".lv-model-notes summary").click()
+        expect(page.locator(".lv-model-notes li").first).to_be_visible()
         told = page.locator(".lv-model-notes li").first.inner_text()
         family = {"huginn_retro_llama": "retrofitted_llama", "huginn_retro_olmo2": "retrofitted_olmo2"}.get(name, name)
         family = "looplm" if name == "looplm_naive" else family

@@ -35,6 +35,7 @@ def test_a_model_s_notes_are_told_beside_its_name(
     listed = notes.locator("li")
     expect(listed.first).to_be_hidden()
     notes.locator("summary").press("Enter")
+    expect(listed.first).to_be_visible()  # the list is shown by an event of its own, a little later
     expect(listed.first).to_have_text(words["note.code_ignored"])
     expect(listed.nth(1)).to_contain_text("pad_token_id")
     box = notes.locator("ul").bounding_box()
