@@ -11,6 +11,7 @@ and passes that cannot be shared, are read by whoever asked, beside the others. 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
     from loopviz.model.shared_pass import SharedPass
     from loopviz.trace import Change, Frame
+
+log = logging.getLogger(__name__)
 
 MOST_ROWS = 32  # of a pass: what a run waits for others grows with them
 PATIENCE = 0.1  # seconds that a pass waits at most for runs of the one before
@@ -76,6 +79,7 @@ def read_shared(passes: SharedPass, tickets: Sequence[Ticket]) -> None:
                 rows.append(PassRow(ticket.run.view, ticket.run.cache, ticket.token, ticket.run.loop_blocks))
             hidden = passes.run(rows)  # [B, 1, H]
     except Exception:  # whose fault it is shows when each reads by itself; no cache has been changed
+        log.warning("a pass that %d runs shared failed; each is read by itself", len(tickets), exc_info=True)
         for ticket in tickets:
             ticket.alone = True
         return

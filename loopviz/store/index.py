@@ -207,10 +207,6 @@ class Index:
         """The runs of a class folder, latest first."""
         return self._several("folder=? AND expires > ? ORDER BY created DESC", folder, now)
 
-    def of_owner(self, owner: str, now: float) -> list[Entry]:
-        """The runs of the owner with this hash, latest first."""
-        return self._several("owner=? AND expires > ? ORDER BY created DESC", owner, now)
-
     def over(self, now: float) -> list[Entry]:
         """The runs whose time is over."""
         return self._several("expires <= ? ORDER BY expires", now)

@@ -58,6 +58,18 @@ def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callabl
     expect(page).to_have_url(re.compile(r"/compare\?s="))
 
 
+def test_the_way_from_explore_takes_the_settings_along_on_a_slow_server_too(visit: Callable[..., Page]) -> None:
+    """After a second and a half it went without them."""
+    page = visit(apart=True)
+    page.locator("#lv-preset-one_slot").evaluate("(node) => node.click()")
+    page.wait_for_function("() => document.querySelector('#lv-preset-one_slot').classList.contains('lv-on')")
+    page.evaluate("""() => { const { page } = document.querySelector('.lv'), { link } = page.tell;
+      page.tell.link = (asked) => setTimeout(() => link(asked), 2500); }""")
+    page.locator("#lv-title .lv-way[data-page=compare]").click()
+    expect(page.locator("#lv-title .lv-way[data-page=compare]")).to_have_attribute("aria-busy", "true")
+    expect(page).to_have_url(re.compile(r"/compare\?s="))
+
+
 LONG = "300"
 
 

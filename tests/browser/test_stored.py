@@ -7,7 +7,7 @@ from tests.browser.test_sharing import chosen, short_run
 
 
 def test_a_run_is_kept_opened_by_its_link_and_deleted(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit(apart=True, refused=True)
     short_run(page)
     page.get_by_role("listbox", name="Generated text").get_by_role("option").nth(3).click()
     page.wait_for_function("() => document.querySelector('.lv').dataset.focus === '3'")
@@ -22,6 +22,9 @@ def test_a_run_is_kept_opened_by_its_link_and_deleted(visit: Visit) -> None:
     assert data(other, "focus") == "3"
     assert inside(other, "page.n") == 0, "nothing was run"
 
+    page.goto(link)  # its owner, in the same browser, at another time
+    said.get_by_text("You saved this run.").wait_for()
+    assert other.get_by_role("button", name="Delete it from the server").count() == 0
     page.get_by_role("button", name="Delete it from the server").click()
     said.get_by_text("Deleted").wait_for()
     other.goto(link)

@@ -186,6 +186,33 @@ def test_logits_and_caches_are_those_of_each_run_alone(loop):
                 assert one.occupancy() == other.occupancy()
 
 
+def test_a_gate_reads_out_in_a_shared_pass_what_it_reads_out_alone():
+    base = tiny.model(
+        seed=3,
+        loop_layers=(1, tiny.model().config.num_hidden_layers - 1),
+        loop_count=4,
+        exit_selection="gate",
+        exit_threshold=0.5,
+    )
+    with torch.no_grad():
+        gate = base.model.loop_gates["0"]
+        gate.weight.copy_(torch.randn(gate.weight.shape, generator=torch.Generator().manual_seed(2)))
+    asked = [{"exit_threshold": 0.3}, {"exit_threshold": 0.9}, {"exit_selection": "gate_weighted"}, {"loop_count": 2}]
+    tokenizer, chosen = tiny.tokenizer(), StreamSettings(max_new_tokens=6, extras=("exit",))
+    alone = [list(stream(base.with_loop(**loop), tokenizer, PROMPTS[0], chosen)) for loop in asked]
+    together = Together(base)
+    runs = [made(tokenizer, base.with_loop(**loop), PROMPTS[0], chosen) for loop in asked]
+    frames = [together.begin(run, PROMPTS[0]) for run in runs]
+    for _ in range(5):
+        read = together.read(runs, [one[-1]["next_id"] for one in frames])
+        for one, frame in zip(frames, read, strict=True):
+            one.append(frame)
+    for one, other in zip(alone, frames, strict=True):
+        alike(one, other)
+    told = [[frame["next_logprob"] for frame in one] for one in alone]
+    assert len({str(one) for one in told}) == len(asked), "each reads out something else"
+
+
 # -- through an engine, in threads ---------------------------------------------------------------------------------------
 
 

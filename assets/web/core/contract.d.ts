@@ -732,6 +732,8 @@ export interface KeptRun {
 /** A stored run is to be shown. */
 export interface OpenKept {
   id: string;
+  /** of who asks, if they have one: it may be theirs */
+  secret?: string;
 }
 
 /** An answer: a stored run, with the view under which it was saved. */
@@ -740,6 +742,8 @@ export interface OpenedRun {
   title: string;
   /** milliseconds since 1970; None: it stands in the gallery */
   until: number | null;
+  /** whether the secret that came along is its owner's */
+  mine: boolean;
   /** as OpenedLink */
   panels: string[] | null;
   group: string | null;

@@ -151,7 +151,8 @@ export class Stored {
   async open(id) {
     const { page } = this.share;
     /** @type {OpenedRun | null} */
-    const found = await this.ask("open", { id });
+    const secret = kept.get(STORED.owner, "");
+    const found = await this.ask("open", { id, ...(secret ? { secret } : {}) });
     if (!found) {
       page.showOpening();
       return;
@@ -163,7 +164,8 @@ export class Stored {
     page.player.pause();
     page.snapshot(found.snapshot);
     page.mark();
-    this.notice.clear();
+    if (found.mine) this.notice.say([`${this.words["live.stored.yours"]} ${this.until(found.until)}`, this.remover(id)]);
+    else this.notice.clear();
     if (page.shelf.on().some((panel) => !(panel in found.snapshot.figures))) page.redraw();
   }
 
@@ -171,8 +173,7 @@ export class Stored {
   badge(run) {
     const { shown, words } = this;
     if (shown?.run !== run) return null;
-    const until = shown.until === null ? "" : `\n${fill(words["live.stored.yours.until"], { until: this.date(shown.until) })}`;
-    return [words["live.stored.badge"], `${shown.title}\n${words["live.stored.badge.hint"]}${until}`];
+    return [words["live.stored.badge"], `${shown.title}\n${words["live.stored.badge.hint"]}\n${this.until(shown.until)}`.trimEnd()];
   }
 
   // --- lists -----------------------------------------------------------------------------------------------------
@@ -248,6 +249,11 @@ export class Stored {
     field.setAttribute("aria-label", label);
     field.addEventListener("focus", () => field.select());
     return field;
+  }
+
+  /** Until when a run is kept, in words; none of one in the gallery. @param {number | null} at */
+  until(at) {
+    return at === null ? "" : fill(this.words["live.stored.yours.until"], { until: this.date(at) });
   }
 
   /** @param {number} at */

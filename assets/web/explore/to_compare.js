@@ -14,6 +14,9 @@ export class Ways {
   /** @type {HTMLAnchorElement | null} the way that was pressed */
   way = null;
 
+  /** @type {number | undefined} */
+  timer = undefined;
+
   /** @param {import("./page.js").Page} page */
   constructor(page) {
     this.page = page;
@@ -27,7 +30,7 @@ export class Ways {
       this.to = way.href;
       this.way = way;
       way.setAttribute("aria-busy", "true");
-      setTimeout(() => this.go(""), PATIENCE_MS);
+      this.timer = setTimeout(() => this.go(""), PATIENCE_MS);
       page.tell.link({ n: WISH, run: null, view: "" });
     });
   }
@@ -42,6 +45,7 @@ export class Ways {
   /** @param {string} search */
   go(search) {
     if (this.to === null) return;
+    clearTimeout(this.timer); // else it would end the next one's patience
     this.way?.removeAttribute("aria-busy"); // the page may be come back to as it was left
     location.href = this.to + search;
     this.to = null;

@@ -29,10 +29,14 @@ class KeptRun(TypedDict):
     until: int  # milliseconds since 1970
 
 
-class OpenKept(TypedDict):
+class _OpenKept(TypedDict):
+    id: str
+
+
+class OpenKept(_OpenKept, total=False):
     """A stored run is to be shown."""
 
-    id: str
+    secret: str  # of who asks, if they have one: it may be theirs
 
 
 class OpenedRun(TypedDict):
@@ -41,6 +45,7 @@ class OpenedRun(TypedDict):
     id: str
     title: str
     until: Whole  # milliseconds since 1970; None: it stands in the gallery
+    mine: bool  # whether the secret that came along is its owner's
     panels: Union[list[str], None]  # noqa: UP007  # as OpenedLink
     group: Text
     focus: Focus

@@ -35,6 +35,7 @@ from loopviz.app.sessions.untrusted import fitting, has_halves
 from loopviz.app.texts import text
 from loopviz.panels import group_of
 from loopviz.store import Entry, Quotas, Store, StoreError, new_secret
+from loopviz.store.marks import fits, is_secret
 from loopviz.store.quotas import DAY
 from loopviz.trace import Trace
 
@@ -135,7 +136,8 @@ class StoredRuns:
     def _save(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         """Keep a run of the visitor's."""
         trace = self._finished(asked.get("run"), lang)
-        secret = asked.get("secret") or new_secret()
+        own = asked.get("secret")
+        secret = own if is_secret(own) else new_secret()  # by another form nothing could be deleted
         more = {"folder": asked.get("folder"), "student": asked.get("student", "")}
         kept = self.store.save(trace, secret, address=address, view=asked.get("view", ""), **more)
         return {"id": kept.id, "secret": secret, "until": _milliseconds(kept.expires)}
@@ -161,6 +163,7 @@ class StoredRuns:
             "id": entry.id,
             "title": entry.title,
             "until": until,
+            "mine": fits(asked.get("secret"), entry.owner),
             **looks,
             "focus": focus.to_json(),
             "snapshot": drawn,

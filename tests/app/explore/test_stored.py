@@ -79,6 +79,21 @@ def test_a_link_shows_the_run_as_it_was_saved_and_runs_nothing(server: Server, t
     assert shown["until"] == saved["until"]
 
 
+def test_its_owner_is_told_that_it_is_theirs_and_nobody_else_is(server: Server, trace: Trace) -> None:
+    saved = save(server, trace)
+    assert server.done("open", "another", id=saved["id"], secret=saved["secret"])["mine"]
+    for secret in ("x" * 32, "", saved["secret"][:-1]):
+        assert not server.done("open", "another", id=saved["id"], secret=secret)["mine"]
+    assert not server.done("open", "another", id=saved["id"])["mine"]
+
+
+@pytest.mark.parametrize("secret", ["x", "", "\u202e" * 32, "a b" * 11])
+def test_a_secret_of_another_form_is_replaced_by_one_that_can_delete(server: Server, trace: Trace, secret: str) -> None:
+    saved = save(server, trace, secret=secret)
+    assert saved["secret"] != secret
+    assert server.done("delete", id=saved["id"], secret=saved["secret"]) == {"kind": "ok"}
+
+
 def test_its_owner_deletes_it_and_everybody_is_told(server: Server, trace: Trace) -> None:
     saved = save(server, trace)
     again = save(server, trace, secret=saved["secret"])
