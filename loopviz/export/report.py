@@ -348,6 +348,7 @@ def _panel(name: str, panel: ModuleType, trace: Trace, focus: Focus | TTTFocus) 
     )
 
 
+@functools.cache
 def formula(tex: str) -> str:
     """``tex`` (KaTeX) as MathML, a piece for each part set apart by a wide space, so that lines can be broken there.
 

@@ -34,7 +34,7 @@ _TEXTS = """() => {
   const found = [];
   const add = (text, node, rects, style, colour) => {
     if (!node.checkVisibility({ visibilityProperty: true }) || (modal && !modal.contains(node))) return;
-    if (node.closest(':disabled, [aria-disabled="true"], .lv-sr, #lv-formulas, label:has(:disabled), .form > .block:has(input:disabled), .sr-only, option')) return;
+    if (node.closest(':disabled, [aria-disabled="true"], .lv-sr, label:has(:disabled), .form > .block:has(input:disabled), .sr-only, option')) return;
     let [red, green, blue, alpha] = rgba(colour);
     alpha /= 255;
     for (let at = node; at; at = at.parentElement) alpha *= Number(getComputedStyle(at).opacity);

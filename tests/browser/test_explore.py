@@ -136,7 +136,7 @@ def test_opens_alone_and_explains_itself(visit: Visit) -> None:
         section = page.locator(f'.lv-panel[data-panel="{name}"]')
         expect(section.locator("h2")).to_have_text(panel.TEXTS["en"]["title"])
         section.locator("summary").click()
-        expect(section.locator(".lv-formula .katex").first).to_be_visible()
+        expect(section.locator(".lv-formula math").first).to_be_visible()
         expect(section.locator(".lv-how")).to_contain_text(panel.TEXTS["en"]["how"][:40])
     assert page.evaluate("document.title") == "LoopViz"
 

@@ -16,7 +16,7 @@ import { Again } from "./continue_run.js";
 import { Drops } from "./drops.js";
 import { FollowBar } from "./follow_bar.js";
 import { form } from "./form_state.js";
-import { Formulas, nameFields } from "./gradio_parts.js";
+import { nameFields } from "./gradio_parts.js";
 import { Hero } from "./hero.js";
 import { Keys } from "./keyboard.js";
 import { Linked } from "./opened_link.js";
@@ -130,7 +130,6 @@ export class Page extends RunView {
     this.linked = new Linked(this);
     this.arrows = new Playground(this);
     this.statusLine = new StatusLine(this);
-    this.formulas = new Formulas(this);
     this.checkModel = new CheckModel(this);
     this.badge = el("span", "lv-badge");
     this.badge.hidden = true;
@@ -180,7 +179,6 @@ export class Page extends RunView {
   /** Gradio is there: questions can be asked, runs begun. @param {{ server: Functions, tell: Tell }} gradio */
   connect({ server, tell }) {
     this.tell = tell;
-    document.getElementById(ELEMENTS.formulas)?.setAttribute("aria-hidden", "true"); // copies of them are in the panels
     document.querySelector(`#${ELEMENTS.learn} .${CLASSES.learn}`)?.replaceChildren(this.tour.button, this.glossary.button);
     this.narrow.connect();
     this.drops.connect();

@@ -3,7 +3,7 @@
 
 import { el, fill, name, press, scrollable } from "../core/dom.js";
 import { TOUCH, containers, headline, plotConfig, plotlyFor, selected, untitled } from "../core/plotly.js";
-import { codeLinks, termed } from "../widgets/glossary.js";
+import { codeLinks, termed, typeset } from "../widgets/glossary.js";
 
 const SAME = 2; // pixels that are no other height
 
@@ -102,8 +102,8 @@ export class Panel {
     this.again.title = texts["live.rerun.same"];
     name(this.hide, fill(texts["live.hide.of"], { panel: words.name }), texts["live.hide"]);
     this.detailsTitle.textContent = texts["live.details"];
-    const formula = el("div", "lv-formula", words.formula);
-    formula.dataset.formula = this.name;
+    const formula = el("div", "lv-formula");
+    formula.append(...typeset(words.formula));
     scrollable(formula, words.name);
     /** @type {(label: string, value: string | PanelWords["how"]) => HTMLElement} */
     const row = (label, value) => el("p", "", el("b", "", `${label} `), ...termed([value].flat()));
@@ -115,7 +115,6 @@ export class Panel {
     );
     if (words.cost) this.detailsBody.append(row(texts["live.cost"], words.cost));
     this.detailsBody.append(codeLinks(code, texts));
-    this.page.formulas.adopt();
   }
 
   /** Show or hide the panel; one that is off holds no figure and no plot. @param {boolean} on */

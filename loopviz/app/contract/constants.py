@@ -81,8 +81,6 @@ ELEMENTS: Mapping[str, str] = {
     "model": "lv-group-model",
     "dark": "lv-dark",
     "learn": "lv-learn",
-    "formulas": "lv-formulas",
-    "formula": "lv-formula-",  # and `<lang>-<panel>`
     "control": "ctl-",  # and the control's name
 }
 # ... and by their classes: what begins a run by itself, a button and the list it opens, a control that is refused, the place

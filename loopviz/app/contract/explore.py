@@ -40,7 +40,7 @@ class _PanelWords(TypedDict):
     how: Pieces
     units: Pieces
     source: Pieces
-    formula: str
+    formula: str  # MathML
     no_data: str
 
 

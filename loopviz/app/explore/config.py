@@ -21,11 +21,13 @@ _SHOWN = ("live.", "panel.", "page.tagline", "page.dark", "page.field.", "nav.",
 
 def page_config(lang: str) -> dict[str, Any]:
     """The message that sets the page up in `lang`; a panel is found by being in `PANELS`."""
+    from loopviz.export.report import formula
+
     words = table(lang)
     panels = []
     for name, panel in PANELS.items():
         shown: dict[str, Any] = {key: panel.TEXTS[lang][key] for key in _WORDS if key in panel.TEXTS[lang]}
-        shown["formula"] = formulas.spoken(panel.TEXTS["en"]["formula"], lang)
+        shown["formula"] = formula(formulas.spoken(panel.TEXTS["en"]["formula"], lang))
         told: set[str] = set()
         for key in _TERMED:
             shown[key] = glossary.linked(shown[key], lang, told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -26,8 +25,6 @@ from loopviz.app.server.assets import opening_urls, places
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, text
-from loopviz.panels import PANELS
-from loopviz.panels.kit import formulas
 
 Updates = dict[Block, Any]  # what an event answers with: by component, what changes of it
 
@@ -97,7 +94,6 @@ class Layout:
                     elem_id="lv-live",
                     server_functions=askable(questions, *contract.QUESTIONS["explore"]),
                 )
-        self._formulas()
 
     # --- where what stands ----------------------------------------------------------------------------------------
 
@@ -170,17 +166,6 @@ class Layout:
     def _make(self, controls: list[st.Control], lang: str) -> None:
         for control in controls:
             self.controls[control.name] = make(control, lang, self.room, self._opening)
-
-    @staticmethod
-    def _formulas() -> None:
-        """Gradio typesets these with the KaTeX it ships; the panels show copies."""
-        with gr.Column(elem_id=ELEMENTS["formulas"]):
-            for lang, (name, panel) in itertools.product(LANGUAGES, PANELS.items()):
-                gr.Markdown(
-                    f"$${formulas.spoken(panel.TEXTS['en']['formula'], lang)}$$",
-                    elem_id=f"{ELEMENTS['formula']}{lang}-{name}",
-                    latex_delimiters=[{"left": "$$", "right": "$$", "display": True}],
-                )
 
     # --- sets of them, for events -----------------------------------------------------------------------------------
 
