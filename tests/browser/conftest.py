@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from loopviz.paths import WEB
+from scripts.serving import served
 from tests.conftest import make_llama
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60_000  # milliseconds; generous, the machine may be busy
+VIEWPORT = {"width": 1280, "height": 900}
 
 expect.set_options(timeout=PATIENCE)
 
@@ -79,45 +81,89 @@ def app_url(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> It
 
 
 @pytest.fixture(scope="session")
-def browser(chromium_executable: str | None) -> Iterator[Browser]:
-    """One Chromium for all tests."""
-    with sync_playwright() as playwright:
-        # root in a container has no user namespaces for the sandbox
-        arguments = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
-        launched = playwright.chromium.launch(executable_path=chromium_executable, args=arguments)
-        usual = launched.new_context
+def bundled_url() -> Iterator[str]:
+    """The address of the app with the models it comes with."""
+    with served([sys.executable, "app.py"], env={**os.environ, "OMP_NUM_THREADS": "1"}) as (url, _):
+        yield url
 
-        def strict(**options: Any) -> BrowserContext:
-            """A context in whose pages a text that is missing is an error (`worded` of core/dom.js)."""
-            context = usual(**options)
-            context.add_init_script("window.loopvizStrict = true")
-            return context
 
-        launched.new_context = strict
-        yield launched
-        launched.close()
+# root in a container has no user namespaces for the sandbox
+ARGUMENTS = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+STRICT = "window.loopvizStrict = true"  # a text that is missing is an error (`worded` of core/dom.js)
 
 
 @pytest.fixture(scope="session")
-def usual_context(browser: Browser) -> Iterator[BrowserContext]:
-    """The context most visits share, for its cache of scripts; every page is a visitor of its own to the server."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright, chromium_executable: str | None) -> Iterator[Browser]:
+    """One Chromium for all tests that need contexts of their own."""
+    launched = playwright.chromium.launch(executable_path=chromium_executable, args=ARGUMENTS)
+    usual = launched.new_context
+
+    def strict(**options: Any) -> BrowserContext:
+        context = usual(**options)
+        context.add_init_script(STRICT)
+        return context
+
+    launched.new_context = strict
+    yield launched
+    launched.close()
+
+
+@pytest.fixture(scope="session")
+def usual_context(
+    playwright: Playwright, chromium_executable: str | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BrowserContext]:
+    """The context most visits share; every page is a visitor of its own to the server.
+
+    It has a profile on disk, as a person's browser has: only such a one keeps what it has compiled of a page's scripts, which is
+    a third of the work of opening it.
+    """
+    context = playwright.chromium.launch_persistent_context(
+        tmp_path_factory.mktemp("profile"), executable_path=chromium_executable, args=ARGUMENTS, viewport=VIEWPORT
+    )
+    context.add_init_script(STRICT)
     yield context
     context.close()
 
 
+def opened(context: BrowserContext, viewport: dict[str, int] | None = None, **media: Any) -> Page:
+    """A new page of the usual context; `media`: `color_scheme`, `reduced_motion`. To be left by :func:`left`."""
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.set_viewport_size(viewport or VIEWPORT)
+    if media:
+        page.emulate_media(**media)
+    return page
+
+
+def left(page: Page) -> None:
+    """Close a page of the usual context; nothing of it is any later test's: no clock, no language or look that was chosen."""
+    own = page.evaluate("setTimeout.toString().includes('[native code]')")
+    assert own, "a clock installed here would be every later test's clock: visit(apart=True)"
+    if page.url.startswith("http"):
+        page.evaluate("localStorage.clear()")
+    page.close()
+
+
 @pytest.fixture
 def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Callable[..., Page]]:
-    """`visit(query="", at="", apart=False, refused=False, **context options)`: another visitor's page, ready, its model loaded.
+    """`visit(query="", at="", apart=False, refused=False, **options)`: another visitor's page, ready, its model loaded.
 
     `at`: the address of another page than Explore.
-    `apart`: in a browser context of its own, as another person would be; so is every visit with options.
+    `apart`: in a browser context of its own, as another person would be, or where a clock is installed. So is every visit with
+    options of a context that a page cannot have by itself (all but `viewport`, `color_scheme` and `reduced_motion`).
     `refused`: the server will refuse something by its status, which Chromium itself writes to the console.
     At the end of the test every page must have been free of errors and of requests to anyone but the app.
     """
-    opened: list[Page | BrowserContext] = []
+    contexts: list[BrowserContext] = []
+    there = set(usual_context.pages)  # the one a browser begins with, and those of a module
     wrong: list[str] = []
-    left: set[Page] = (
+    given_up: set[Page] = (
         set()
     )  # pages on which Gradio has given up its own requests, as it does when a page is left or loaded anew
 
@@ -129,8 +175,8 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
         if message.type != "error" or (refused and "responded with a status of 4" in message.text):
             return
         if message.text.startswith("AbortError: signal is aborted without reason"):
-            left.add(page)
-        elif not (page in left and "Connection errored out" in message.text):
+            given_up.add(page)
+        elif not (page in given_up and "Connection errored out" in message.text):
             wrong.append(f"console: {message.text}")
 
     def open_page(
@@ -142,15 +188,14 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
         height: int = 900,
         **options: Any,
     ) -> Page:
-        context = usual_context
-        if apart or options:
-            context = browser.new_context(**{"viewport": {"width": 1280, "height": height}, **options})
-            opened.append(context)
-        page = context.new_page()
-        opened.insert(0, page)
-        page.set_default_timeout(PATIENCE)
-        if context is usual_context:
-            page.set_viewport_size({"width": 1280, "height": height})
+        options = {"viewport": {"width": 1280, "height": height}, **options}
+        if apart or not options.keys() <= {"viewport", "color_scheme", "reduced_motion"}:
+            context = browser.new_context(**options)
+            contexts.append(context)
+            page = context.new_page()
+            page.set_default_timeout(PATIENCE)
+        else:
+            page = opened(usual_context, **options)
         page.on("request", requested)
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
         page.on("console", lambda message: said(page, message, refused))
@@ -165,12 +210,11 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
         return page
 
     yield open_page
-    for shared in usual_context.pages:
-        own = shared.evaluate("setTimeout.toString().includes('[native code]')")
-        assert own, "a clock installed here would be every later test's clock: visit(apart=True)"
-        shared.evaluate("localStorage.clear()")  # a language or a look that was chosen is no later test's
-    for thing in [*opened, *usual_context.pages]:  # also what a page has opened in a tab of its own
-        thing.close()
+    for page in usual_context.pages:  # also what a page has opened in a tab of its own
+        if page not in there:
+            left(page)
+    for context in contexts:
+        context.close()
     assert wrong == []
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from loopviz.app.texts import table
-from scripts.serving import served
 from tests.browser.conftest import PATIENCE, narrow
 from tests.browser.contrast import faint
 from tests.browser.test_arrow_graph import CHAIN, PHONE, drag, node
@@ -22,19 +19,12 @@ EIGHT = "m>p d>b n>a c>b j>e b>f p>l f>k o>m g>m l>h h>c g?"  # eight arrows to 
 STILL = "() => { const { page } = document.querySelector('.lv'); return !page.looking && !page.asking; }"
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The address of the app with the models it comes with."""
-    with served([sys.executable, "app.py"], env={**os.environ, "OMP_NUM_THREADS": "1"}) as (address, _):
-        yield address
-
-
-def opened(browser: Browser, url: str, lang: str = "en", model: str = "arrows-loop", **options: Any) -> Page:
+def opened(browser: Browser, bundled_url: str, lang: str = "en", model: str = "arrows-loop", **options: Any) -> Page:
     """A visitor who has chosen the model."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options})
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    page.goto(f"{url}?lang={lang}")
+    page.goto(f"{bundled_url}?lang={lang}")
     page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
     expect(page.locator(".lv-arrows-place")).to_be_hidden()
     chosen(page, model)
@@ -56,8 +46,8 @@ def chosen(page: Page, model: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def visitor(browser: Browser, url: str) -> Iterator[Page]:
-    page = opened(browser, url)
+def visitor(browser: Browser, bundled_url: str) -> Iterator[Page]:
+    page = opened(browser, bundled_url)
     yield page
     page.context.close()
 
@@ -219,8 +209,8 @@ def test_it_speaks_the_page_s_language(page: Page) -> None:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_it_can_be_read_on_a_phone_in_both_looks(browser: Browser, url: str, lang: str) -> None:
-    page = opened(browser, url, lang, **PHONE)
+def test_it_can_be_read_on_a_phone_in_both_looks(browser: Browser, bundled_url: str, lang: str) -> None:
+    page = opened(browser, bundled_url, lang, **PHONE)
     page.wait_for_selector(".lv-arrows-svg")
     page.evaluate("document.querySelector('.lv').page.arrows.graph.bound({ low: 1, high: 24, value: 3 })")
     run(page, ROUND)

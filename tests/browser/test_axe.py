@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import BrowserContext, Page
 
-from scripts.serving import served
-from tests.browser.conftest import PATIENCE
+from tests.browser import conftest
+from tests.browser.conftest import PATIENCE, left
 from tests.browser.test_contrast import ALL_ON, STILL, turned
 
 AXE = Axe()
@@ -29,28 +27,19 @@ OF_GRADIO: dict[tuple[str, str], str] = {}
 LANGS = ("en", "zh")
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The address of the app with the models it comes with."""
-    with served([sys.executable, "app.py"], env={**os.environ, "OMP_NUM_THREADS": "1"}) as (address, _):
-        yield address
-
-
 @pytest.fixture(scope="module", params=LANGS)
-def explore(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+def explore(usual_context: BrowserContext, bundled_url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     """Explore with every panel on, for all tests of it one after the other."""
-    page = opened(browser)
-    page.goto(f"{url}?lang={request.param}")
+    page = opened(usual_context)
+    page.goto(f"{bundled_url}?lang={request.param}")
     page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
     page.wait_for_function(STILL)
     yield page
-    page.context.close()
+    left(page)
 
 
-def opened(browser: Browser) -> Page:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+def opened(context: BrowserContext) -> Page:
+    page = conftest.opened(context, reduced_motion="reduce")
     page.add_init_script(ALL_ON)
     return page
 
@@ -80,15 +69,15 @@ def passes(page: Page, within: str | None = None) -> None:
     assert not found, f"{len(found)} findings:\n" + "\n".join(found[:60])
 
 
-def test_axe_sees_a_fault(browser: Browser) -> None:
+def test_axe_sees_a_fault(usual_context: BrowserContext) -> None:
     """Else nothing would be found on any page."""
-    page = opened(browser)
+    page = opened(usual_context)
     page.set_content(
         "<!doctype html><html lang=en><title>t</title><main><h1>a</h1><h3>b</h3><button></button><p style='color:#aaa'>grey</p></main>"
     )
     assert {one.split()[0] for one in findings(page)} == {"heading-order", "button-name", "color-contrast"}
     assert {one.split()[0] for one in findings(page, options=COLOURS)} == {"color-contrast"}
-    page.context.close()
+    left(page)
 
 
 def test_the_recorded_run(explore: Page) -> None:
@@ -136,9 +125,11 @@ RUNS = {
 
 @pytest.mark.parametrize("lang", LANGS)
 @pytest.mark.parametrize("at", ["anatomy", "ttt", *RUNS])
-def test_a_page_as_it_opens_and_when_what_it_ran_has_ended(browser: Browser, url: str, at: str, lang: str) -> None:
-    page = opened(browser)
-    page.goto(f"{url}{at}?lang={lang}")
+def test_a_page_as_it_opens_and_when_what_it_ran_has_ended(
+    usual_context: BrowserContext, bundled_url: str, at: str, lang: str
+) -> None:
+    page = opened(usual_context)
+    page.goto(f"{bundled_url}{at}?lang={lang}")
     page.wait_for_selector('.lv-page[data-ready="1"]')
     if at == "anatomy":
         page.wait_for_selector('.lv-page[data-drawn="true"]')
@@ -154,17 +145,17 @@ def test_a_page_as_it_opens_and_when_what_it_ran_has_ended(browser: Browser, url
             '.lv-page[data-running="0"][data-end="done"][data-drawn="true"]', timeout=4 * PATIENCE
         )  # a comparison is some twenty seconds of one quiet machine
         passes(page)
-    page.context.close()
+    left(page)
 
 
 @pytest.mark.parametrize("lang", LANGS)
-def test_learn_passes_asking_and_answered(browser: Browser, url: str, lang: str) -> None:
+def test_learn_passes_asking_and_answered(usual_context: BrowserContext, bundled_url: str, lang: str) -> None:
     """A choice with its picture of arrows, a line to draw, what came of it, and the list of what is wrong with a file."""
-    page = opened(browser)
-    page.goto(f"{url}learn?lang={lang}")
+    page = opened(usual_context)
+    page.goto(f"{bundled_url}learn?lang={lang}")
     page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
     passes(page)
-    page.goto(f"{url}learn?lesson=arrows&lang={lang}")
+    page.goto(f"{bundled_url}learn?lesson=arrows&lang={lang}")
     page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"] .lv-arrows-svg')
     passes(page)
     page.locator(".lv-choice-entry").nth(1).click()
@@ -190,4 +181,4 @@ def test_learn_passes_asking_and_answered(browser: Browser, url: str, lang: str)
     page.set_input_files(".lv-own-open input", {"name": "x.json", "mimeType": "application/json", "buffer": b"{}"})
     page.wait_for_selector(".lv-faults li")
     passes(page)
-    page.context.close()
+    left(page)

@@ -99,7 +99,7 @@ def test_the_measure_finds_english() -> None:
 
 
 def test_a23_explore_is_chinese(visit: Callable[..., Page]) -> None:
-    page = visit("?lang=zh", apart=True)
+    page = visit("?lang=zh")
     page.evaluate(ALL_ON)
     page.reload()
     page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
@@ -129,7 +129,7 @@ def test_a23_explore_is_chinese(visit: Callable[..., Page]) -> None:
 
 
 def test_a23_the_tour_is_chinese(visit: Callable[..., Page]) -> None:
-    page = visit("?lang=zh", apart=True)
+    page = visit("?lang=zh")
     page.locator("#lv-learn .lv-tour-open").click()
     for _ in range(20):
         page.wait_for_selector(".lv-tour")
@@ -147,7 +147,7 @@ def test_a23_the_tour_is_chinese(visit: Callable[..., Page]) -> None:
 
 
 def test_a23_compare_is_chinese(visit: Callable[..., Page]) -> None:
-    page = visit("?lang=zh", at="compare", apart=True)
+    page = visit("?lang=zh", at="compare")
     page.locator(".lv-asking summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-setup summary").nth(1).click()
@@ -157,7 +157,7 @@ def test_a23_compare_is_chinese(visit: Callable[..., Page]) -> None:
 
 
 def test_a23_the_lab_is_chinese(visit: Callable[..., Page]) -> None:
-    page = visit("?lang=zh&task=norms", at="lab", apart=True)
+    page = visit("?lang=zh&task=norms", at="lab")
     expect(page.locator('.lv-task-group[open] .lv-task[data-task="norms"]')).to_have_attribute("aria-pressed", "true")
     expect(page.locator(".lv-three p")).to_have_count(3)  # what one sees, why, and for a loop
     for task in page.locator(".lv-task").all():

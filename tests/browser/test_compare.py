@@ -60,7 +60,7 @@ def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callabl
 
 def test_the_way_from_explore_takes_the_settings_along_on_a_slow_server_too(visit: Callable[..., Page]) -> None:
     """After a second and a half it went without them."""
-    page = visit(apart=True)
+    page = visit()
     page.locator("#lv-preset-one_slot").evaluate("(node) => node.click()")
     page.wait_for_function("() => document.querySelector('#lv-preset-one_slot').classList.contains('lv-on')")
     page.evaluate("""() => { const { page } = document.querySelector('.lv'), { link } = page.tell;
@@ -148,7 +148,7 @@ def test_a15_the_verdict_is_seen_or_said_to_be_further_right(visit: Callable[...
 
 
 def test_b10_compare_opens_finished_and_the_verdict_changes_with_a_run(visit: Callable[..., Page]) -> None:
-    page = visit(at="compare", apart=True)
+    page = visit(at="compare")
     results = page.locator(".lv-results")
     expect(results).to_have_attribute("data-kind", "recorded")
     expect(page.locator(".lv-found .lv-badge")).to_have_text("recorded")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import BrowserContext, Page
 
 from loopviz.export import report
 from loopviz.panels import PANELS, Focus
-from scripts.serving import served
-from tests.browser.conftest import PATIENCE
+from tests.browser.conftest import left, opened
 from tests.browser.contrast import contrast, faint
 from tests.export.test_report import hostile
 
@@ -26,38 +23,29 @@ DRAWN = """() => { const page = document.querySelector('.lv-page');
   return page ? page.dataset.drawn === 'true' : (({ drawn, t }) => drawn === t)(document.querySelector('.lv').dataset); }"""
 
 
-@pytest.fixture(scope="module")
-def bundled_url() -> Iterator[str]:
-    """The address of the app with the models it comes with."""
-    with served([sys.executable, "app.py"], env={**os.environ, "OMP_NUM_THREADS": "1"}) as (url, _):
-        yield url
-
-
-def visited(browser: Browser, **options: Any) -> Page:
-    """A page of a visitor of its own."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+def visited(context: BrowserContext, **media: Any) -> Page:
+    """A page with every panel on."""
+    page = opened(context, **media)
     page.add_init_script(ALL_ON)
     return page
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    opened = visited(browser)
-    yield opened
-    opened.context.close()
+def page(usual_context: BrowserContext) -> Iterator[Page]:
+    page = visited(usual_context)
+    yield page
+    left(page)
 
 
 @pytest.fixture(scope="module")
-def explore(browser: Browser, bundled_url: str) -> Iterator[Page]:
+def explore(usual_context: BrowserContext, bundled_url: str) -> Iterator[Page]:
     """Explore with every panel on, for all tests of it one after the other: opening it takes longer than measuring it."""
-    opened = visited(browser)
-    opened.goto(bundled_url)
-    opened.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
-    opened.wait_for_function(STILL)
-    yield opened
-    opened.context.close()
+    page = visited(usual_context)
+    page.goto(bundled_url)
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    page.wait_for_function(STILL)
+    yield page
+    left(page)
 
 
 def turned(page: Page) -> None:
@@ -164,10 +152,10 @@ def test_a20_a_measurement_can_be_read(page: Page, bundled_url: str, task: str) 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a20_a_report_can_be_read(browser: Browser, tmp_path: Path, scheme: str) -> None:
+def test_a20_a_report_can_be_read(usual_context: BrowserContext, tmp_path: Path, scheme: str) -> None:
     """A report follows the system's look, and has no button of its own."""
     report.save(hostile(), tmp_path / "report.html", Focus())
-    page = visited(browser, color_scheme=scheme)
+    page = visited(usual_context, color_scheme=scheme)
     page.goto((tmp_path / "report.html").as_uri())
     page.wait_for_selector("body[data-ready='1']")
     for article in page.locator("article").all():
@@ -175,4 +163,4 @@ def test_a20_a_report_can_be_read(browser: Browser, tmp_path: Path, scheme: str)
     page.wait_for_function("() => [...document.querySelectorAll('article')].every((node) => node.dataset.drawn)")
     found = faint(page)
     assert not found, "\n".join(map(str, found))
-    page.context.close()
+    left(page)

@@ -50,14 +50,14 @@ def _kept(page: Page) -> None:
 
 
 def test_explore_keeps_the_policy_it_runs_under(visit: Visit, tmp_path: Path) -> None:
-    page = _watched(visit("?lang=zh", apart=True))
+    page = _watched(visit("?lang=zh"))
     short_run(page)
     page.get_by_label(state_trajectory.TEXTS["zh"]["dims"], exact=True).select_option(
         label=state_trajectory.TEXTS["zh"]["dims_3"]
     )
     expect(page.locator("[data-panel=state_trajectory] .gl-container canvas").first).to_be_attached()
     _kept(page)
-    page = _watched(visit(apart=True))
+    page = _watched(visit())
     short_run(page)
     assert saved(page, "Report", tmp_path).stat().st_size > 10**5
     file = saved(page, "Save run", tmp_path)
@@ -67,13 +67,13 @@ def test_explore_keeps_the_policy_it_runs_under(visit: Visit, tmp_path: Path) ->
 
 
 def test_compare_and_the_lab_keep_the_policy_they_run_under(visit: Visit, tmp_path: Path) -> None:
-    page = _watched(visit(at="compare", apart=True))
+    page = _watched(visit(at="compare"))
     page.locator(".lv-asking summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-go").click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
     _kept(page)
-    page = _watched(visit(at="lab", apart=True))
+    page = _watched(visit(at="lab"))
     page.locator("[data-field=text] textarea").fill("Once upon a time there was a little loop. " * 12)
     page.locator(".lv-sizes button").first.click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
@@ -85,7 +85,7 @@ def test_compare_and_the_lab_keep_the_policy_they_run_under(visit: Visit, tmp_pa
 
 
 def test_no_text_becomes_a_script(visit: Visit) -> None:
-    page = visit(apart=True, refused=True)
+    page = visit(refused=True)
     made = """(source) => { try { return Function(source)(); } catch (error) { return error.name; } }"""
     later = """async (source) => {
       const Async = Object.getPrototypeOf(async function () {}).constructor;
@@ -180,7 +180,7 @@ def test_visits_that_are_not_from_the_page_start_stop_and_read_nothing(
     visit: Visit, browser: Browser, app_url: str, elsewhere: int, host: str
 ) -> None:
     """From another site, another name of this machine, another port of it: every address of the app."""
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 60)
     running = run(page, "Once upon a time")
     reached(page, 8)
@@ -255,7 +255,7 @@ def test_an_override_in_one_token_turns_no_other_around(visit: Visit, tmp_path: 
     for at, said in enumerate(("one ", "\u202etwo ", "three ", "four ")):
         trace.frames[at]["text"] = said
     save(trace, tmp_path / "override.loopviz")
-    page = visit(apart=True)
+    page = visit()
     page.locator(".lv input[type=file]").set_input_files(tmp_path / "override.loopviz")
     expect(page.locator(".lv-badge")).to_contain_text("opened file")
     drawn(page)
@@ -270,18 +270,18 @@ def test_an_override_in_one_token_turns_no_other_around(visit: Visit, tmp_path: 
 
 def test_a_question_that_failed_is_told_with_its_reference(visit: Visit) -> None:
     failed = json.dumps({"kind": "failed", "state": "failed", "text": "something went wrong. Reference 0a1b2c3d"})
-    page = visit(at="compare", apart=True)
+    page = visit(at="compare")
     page.route("**/component_server**", lambda route: route.fulfill(json=failed))
     page.evaluate("document.querySelector('.lv-page').page.check(0)")
     expect(page.locator(".lv-asking .lv-status.lv-bad")).to_contain_text("0a1b2c3d")
-    page = visit(apart=True)
+    page = visit()
     page.route("**/component_server**", lambda route: route.fulfill(json=failed))
     inside(page, "page.look({ token: 1 })")
     page.wait_for_function("() => document.querySelector('.lv').page.said.includes('0a1b2c3d')")
 
 
 def test_a_line_that_is_full_is_said_beside_run(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     inside(
         page, "page.status({ text: 'Not started: 64 runs are waiting', bad: true, over: true, full: true, n: page.n })"
     )

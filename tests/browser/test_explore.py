@@ -128,7 +128,7 @@ def same_as_server(page: Page) -> None:
 
 
 def test_opens_alone_and_explains_itself(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     expect(page.locator(".lv-panel")).to_have_count(len(PANELS))
     for name in USUAL:
         panel = PANELS[name]
@@ -142,7 +142,7 @@ def test_opens_alone_and_explains_itself(visit: Visit) -> None:
 
 
 def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     page.evaluate("document.querySelectorAll('.lv-plot').forEach((node, i) => { node.mark = i; })")
     run(page, "Once upon a time")
     ended(page)
@@ -196,7 +196,7 @@ def middle(page: Page, panel: str, x: float, y: float) -> tuple[float, float]:
 
 def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
     """Zoom, a trace hidden in the legend, the hover label; and no plot node is replaced."""
-    page = visit(height=2200, apart=True)
+    page = visit(height=2200)
     show(page, "token_loop_map")
     settle(page, "sampling", "max_new_tokens", 120)
     run(page)
@@ -240,7 +240,7 @@ def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
 
 
 def test_a_click_selects_everywhere(visit: Visit) -> None:
-    page = visit(height=2200, apart=True)
+    page = visit(height=2200)
     show(page, "token_loop_map")
     run(page, "Once upon a time")
     ended(page)
@@ -480,7 +480,7 @@ def test_text_is_text(visit: Visit) -> None:
 
 
 def test_chinese_and_back(visit: Visit) -> None:
-    page = visit("?lang=zh", apart=True)  # the language is remembered
+    page = visit("?lang=zh")  # the language is remembered
     expect(page.locator("#lv-run")).to_have_text("运行")
     expect(page.locator(".lv-panel h2").first).to_have_text(next(iter(PANELS.values())).TEXTS["zh"]["title"])
     page.fill("#ctl-prompt textarea", "从前有一个小循环")
@@ -529,7 +529,7 @@ def test_on_a_phone_nothing_sticks_out(visit: Visit) -> None:
 
 
 def test_dark_and_light(visit: Visit) -> None:
-    page = visit(apart=True)  # the look is remembered
+    page = visit()  # the look is remembered
     settle(page, "sampling", "max_new_tokens", 5)
     run(page)
     ended(page)
@@ -561,7 +561,7 @@ def test_events_are_private(visit: Visit, app_url: str) -> None:
 
 
 def test_a_chooser_of_layers_brings_its_panel_until_it_is_switched_off(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     shown = "() => document.querySelector('.lv').page.panels.get('layers_run').on"
     show(page, "would_say")  # of the same group
     assert not page.evaluate(shown)

@@ -59,7 +59,7 @@ CHOSEN = """(wanted) => Object.entries(wanted).every(([name, value]) => {
 def test_a_published_model_opens_as_it_was_published_and_runs(
     visit: Callable[..., Page], folders: Path, lang: str
 ) -> None:
-    page = visit(f"?lang={lang}", apart=True)
+    page = visit(f"?lang={lang}")
     page.evaluate("document.querySelectorAll('#lv-settings .label-wrap:not(.open)').forEach((node) => node.click())")
     settle(page, "sampling", "max_new_tokens", 4)
     for name, ((first, last), loops, read_out, start) in list(PUBLISHED.items())[:: 1 if lang == "en" else 3]:

@@ -121,7 +121,7 @@ def shares(guesses: Any) -> list[str]:
 
 
 def test_a_cell_selects_its_step_everywhere(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     drawn(page)
     show(page, "would_say")
     drawn(page)
@@ -227,7 +227,7 @@ def test_the_sliders_are_the_form_s_own_controls(visit: Visit) -> None:
 
 
 def test_a_slider_acts_while_a_run_is_made(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 900)
     run(page, "Once upon a time")
     reached(page, 10)

@@ -102,7 +102,7 @@ def test_c2_a_number_that_is_too_much_is_refused_beside_its_field(visit: Callabl
 def test_b11_the_lab_opens_finished_and_quick_comes_to_a_headline_with_no_field_touched(
     visit: Callable[..., Page],
 ) -> None:
-    page = visit("?task=perplexity", at="lab", apart=True)
+    page = visit("?task=perplexity", at="lab")
     results = page.locator(".lv-results")
     expect(results).to_have_attribute("data-kind", "recorded")
     expect(page.locator(".lv-found .lv-badge")).to_have_text("recorded")
@@ -138,7 +138,7 @@ def test_b11_the_lab_opens_finished_and_quick_comes_to_a_headline_with_no_field_
 
 
 def test_a_small_experiment_is_one_figure_and_one_slider(visit: Callable[..., Page]) -> None:
-    page = visit("?task=norms", at="lab", apart=True)
+    page = visit("?task=norms", at="lab")
     slider, said = page.locator(".lv-walk input"), page.locator(".lv-walk-said")
     verdict = page.locator(".lv-verdict").inner_text()
     expect(said).to_have_text(verdict)  # at the last place, all that was measured

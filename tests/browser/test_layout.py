@@ -231,7 +231,7 @@ def test_a21_all_can_be_reached_by_tab_and_seen_to_be(visit: Visit, at: str) -> 
 
 
 def test_a21_language_and_look_are_changed_by_keyboard(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     page.locator("#lv-lang input[type=radio]").last.focus()
     page.keyboard.press("Space")
     expect(page.locator("#lv-run")).to_have_text("运行")

@@ -48,7 +48,7 @@ def test_learn_is_first_in_the_head_and_lists_every_lesson(visit: Callable[..., 
 
 def test_a_lesson_from_question_to_answer_file(visit: Callable[..., Page], tmp_path: Path) -> None:
     """Lesson 5, of the built model, whose right answers are known on paper: 3 loops, 6 loops."""
-    page = visit(at="learn", apart=True)
+    page = visit(at="learn")
     ours(page, "damping")
     page.fill(".lv-who input", "Li Lei")
     expect(page.locator(".lv-step .lv-go").first).to_be_disabled()
@@ -92,7 +92,7 @@ def test_a_lesson_from_question_to_answer_file(visit: Callable[..., Page], tmp_p
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_file_with_ten_mistakes_is_told_all_of_them_by_field(visit: Callable[..., Page], lang: str) -> None:
-    page = visit(f"?lang={lang}", at="learn", apart=True)
+    page = visit(f"?lang={lang}", at="learn")
     lesson = toy()
     for name in TEN:
         MISTAKES[name][0](lesson)
@@ -107,7 +107,7 @@ def test_a_file_with_ten_mistakes_is_told_all_of_them_by_field(visit: Callable[.
 
 
 def test_nothing_in_a_strangers_lesson_becomes_an_element(visit: Callable[..., Page]) -> None:
-    page = visit(at="learn", apart=True)
+    page = visit(at="learn")
     lesson = toy() | {"model": "glassbox"}
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     lesson["title"]["en"] = lesson["about"]["en"] = evil
@@ -119,7 +119,7 @@ def test_nothing_in_a_strangers_lesson_becomes_an_element(visit: Callable[..., P
 
 
 def test_a_class_link_opens_its_lesson_with_the_name(visit: Callable[..., Page], app_url: str) -> None:
-    page = visit("?lesson=arrows&name=Klasse%207B", at="learn", apart=True)
+    page = visit("?lesson=arrows&name=Klasse%207B", at="learn")
     page.wait_for_selector('.lv-page[data-lesson="arrows"]')
     assert page.input_value(".lv-who input >> nth=0") == "Klasse 7B"
     page.click(".lv-class summary")
@@ -129,7 +129,7 @@ def test_a_class_link_opens_its_lesson_with_the_name(visit: Callable[..., Page],
 
 
 def test_a_teachers_own_lesson_goes_by_link_and_stands_in_no_address_that_is_sent(visit: Callable[..., Page]) -> None:
-    page = visit(at="learn", apart=True)
+    page = visit(at="learn")
     lesson = json.loads(json.dumps(bundled()["damping"])) | {"id": "mine", "version": 9}
     lesson["title"]["en"] = "Mine"
     opened(page, lesson)
@@ -150,7 +150,7 @@ def test_a_teachers_own_lesson_goes_by_link_and_stands_in_no_address_that_is_sen
 
 
 def test_a_line_is_drawn_by_keyboard_and_by_pointer(visit: Callable[..., Page]) -> None:
-    page = visit("?lesson=arrows", at="learn", apart=True)
+    page = visit("?lesson=arrows", at="learn")
     page.wait_for_selector('.lv-page[data-lesson="arrows"]')
     # the line stands in the third step: the first two are answered
     for guess in ("choice", "number"):
@@ -188,7 +188,7 @@ def test_a_line_is_drawn_by_keyboard_and_by_pointer(visit: Callable[..., Page]) 
 
 
 def test_the_arrows_of_a_lesson_are_a_picture_and_the_token_goes_the_way_of_the_run(visit: Callable[..., Page]) -> None:
-    page = visit("?lesson=arrows", at="learn", apart=True, reduced_motion="reduce")
+    page = visit("?lesson=arrows", at="learn", reduced_motion="reduce")
     page.wait_for_selector('.lv-page[data-lesson="arrows"] .lv-arrows-svg')
     assert page.locator(".lv-arrows-hops li").count() == 0, "nothing is given away"
     page.locator(".lv-choice-entry").nth(2).click()
@@ -199,7 +199,7 @@ def test_the_arrows_of_a_lesson_are_a_picture_and_the_token_goes_the_way_of_the_
 
 
 def test_a_blind_step_shows_texts_without_names_and_names_them_after_the_guess(visit: Callable[..., Page]) -> None:
-    page = visit("?lesson=slots", at="learn", apart=True)
+    page = visit("?lesson=slots", at="learn")
     page.wait_for_selector('.lv-page[data-lesson="slots"]')
     page.click(".lv-step .lv-go:visible")
     expect(page.locator(".lv-blind-text").first).not_to_be_empty()
@@ -214,7 +214,7 @@ def test_a_blind_step_shows_texts_without_names_and_names_them_after_the_guess(v
 
 
 def test_stop_ends_a_step_and_it_can_be_run_again(visit: Callable[..., Page]) -> None:
-    page = visit(at="learn", apart=True)
+    page = visit(at="learn")
     lesson = toy() | {"model": "stories-loop"}
     run = step(lesson, "count")["runs"]["run"]
     run["loop"] = {"loop_strategy": "fixed_count", "loop_count": 32}
@@ -229,7 +229,7 @@ def test_stop_ends_a_step_and_it_can_be_run_again(visit: Callable[..., Page]) ->
 
 
 def test_the_language_changes_in_the_middle_of_a_lesson(visit: Callable[..., Page]) -> None:
-    page = visit("?lesson=damping", at="learn", apart=True)
+    page = visit("?lesson=damping", at="learn")
     page.fill(".lv-guess input[type=number]", "3")
     page.click(".lv-step .lv-go:visible")
     expect(page.locator(".lv-verdict")).to_have_text("Exactly.")
@@ -253,7 +253,7 @@ def test_on_a_phone_nothing_runs_over_the_edge(visit: Callable[..., Page]) -> No
 
 
 def test_who_uses_a_screen_reader_gets_a_legend_headings_in_order_and_a_live_result(visit: Callable[..., Page]) -> None:
-    page = visit("?lesson=arrows", at="learn", apart=True)
+    page = visit("?lesson=arrows", at="learn")
     page.wait_for_selector('.lv-page[data-lesson="arrows"] .lv-choice-entry')
     assert page.locator("fieldset.lv-guess > legend").inner_text() == "Your guess"
     assert page.locator('.lv-outcome[aria-live="polite"]').count() == 1

@@ -17,7 +17,7 @@ def place(page: Page) -> str:
 
 
 def test_the_tour_can_be_left_resumed_and_gives_the_run_back(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 8)
     own = run(page, "Once upon a time")
     ended(page)
@@ -67,7 +67,7 @@ def test_the_glossary_opens_where_an_address_points(visit: Visit) -> None:
 
 
 def test_a_loop_is_changed_while_it_runs(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 900)
     run(page, "Once upon a time")
     reached(page, 10)

@@ -53,7 +53,7 @@ def test_b8_the_page_opens_on_two_pictures_and_is_short(visit: Visit) -> None:
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_b8_groups_are_tabs_for_mouse_and_keyboard(visit: Visit, lang: str) -> None:
-    page, words = visit(f"?lang={lang}", apart=True), table(lang)
+    page, words = visit(f"?lang={lang}"), table(lang)
     tabs = page.get_by_role("tab")
     expect(tabs).to_have_text([words[f"live.group.{group}"] for group in GROUPS])
     for group, tab in zip(GROUPS, tabs.all(), strict=True):
@@ -81,7 +81,7 @@ def test_b8_groups_are_tabs_for_mouse_and_keyboard(visit: Visit, lang: str) -> N
 
 
 def test_b8_the_server_draws_the_open_group_alone(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     page.click("#lv-tab-memory")
     settled(page)
     run(page)
@@ -93,7 +93,7 @@ def test_b8_the_server_draws_the_open_group_alone(visit: Visit) -> None:
 
 
 def test_b8_group_and_switches_are_remembered_and_a_group_may_be_empty(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     page.click("#lv-tab-memory")
     for name in USUAL["memory"]:
         page.click(f".lv-switch[data-name={name}]")
@@ -111,7 +111,7 @@ def test_b8_group_and_switches_are_remembered_and_a_group_may_be_empty(visit: Vi
 
 
 def test_b8_what_a_closed_group_needs_is_recorded_all_the_same(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     show(page, "attention")
     page.click("#lv-tab-thinking")
     settled(page)
@@ -124,7 +124,7 @@ def test_b8_what_a_closed_group_needs_is_recorded_all_the_same(visit: Visit) -> 
 
 
 def test_b8_a_run_that_brings_a_panel_says_in_which_group(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 4)
     page.click("#lv-group-step .label-wrap")
     page.locator("#ctl-layer_chooser input").click()
@@ -142,7 +142,7 @@ def test_b8_a_run_that_brings_a_panel_says_in_which_group(visit: Visit) -> None:
 
 
 def test_b8_the_tour_opens_the_groups_it_speaks_of_and_gives_the_visitor_s_back(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     page.click("#lv-tab-cost")
     settled(page)
     page.get_by_role("button", name="Take the tour").first.click()
@@ -164,7 +164,7 @@ def test_b8_the_tour_opens_the_groups_it_speaks_of_and_gives_the_visitor_s_back(
 
 
 def test_b8_a_link_opens_the_group_it_was_made_in(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     show(page, "key_similarity")
     page.locator(".lv-share").click()
     page.get_by_role("button", name="Copy link").click()
@@ -183,7 +183,7 @@ def test_b8_a_link_opens_the_group_it_was_made_in(visit: Visit) -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_b7_plots_fill_their_row(visit: Visit, group: str) -> None:
     """400 px of white stood under the lower of two panels."""
-    page = visit(apart=True)
+    page = visit()
     page.click(f"#lv-tab-{group}")
     settled(page)
     for name in [name for name in PANELS if group == PANELS[name].GROUP and not getattr(PANELS[name], "NEEDS", ())]:
@@ -197,7 +197,7 @@ def test_b7_plots_fill_their_row(visit: Visit, group: str) -> None:
 
 
 def test_b7_words_unfolded_beside_a_plot_do_not_make_it_a_tower(visit: Visit) -> None:
-    page = visit(apart=True, height=1200)
+    page = visit(height=1200)
     drawn(page)
     plot = page.locator("[data-panel=state_trajectory] .main-svg").first
     before = plot.bounding_box()
@@ -260,7 +260,7 @@ def test_b6_the_bar_comes_when_the_text_is_gone_and_moves_nothing(visit: Visit, 
 
 
 def test_b6_the_bar_shows_the_words_around_the_one_shown(visit: Visit) -> None:
-    page = visit(apart=True, height=600)
+    page = visit(height=600)
     drawn(page)
     page.evaluate("document.querySelector('.lv').page.look({ token: 12 })")
     settled(page)
@@ -282,7 +282,7 @@ def slide(page: Page, which: int, value: str) -> None:
 
 
 def test_b6_its_sliders_are_the_form_s_own(visit: Visit) -> None:
-    page = visit(apart=True, height=600)
+    page = visit(height=600)
     settle(page, "sampling", "max_new_tokens", 8)
     past_the_text(page)
     slides = page.locator(".lv-reach .lv-slide input")
@@ -313,7 +313,7 @@ def test_b6_its_sliders_are_the_form_s_own(visit: Visit) -> None:
 
 
 def test_b6_a_loop_is_changed_from_the_bar_while_it_runs_and_stopped(visit: Visit) -> None:
-    page = visit(apart=True, height=600)
+    page = visit(height=600)
     settle(page, "sampling", "max_new_tokens", 900)
     run(page, "Once upon a time")
     past_the_text(page)

@@ -146,7 +146,7 @@ def test_keys(visit: Visit) -> None:
 
 
 def test_panels_are_switched_and_stay_so(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     name = SHOWN[0]
     title = PANELS[name].TEXTS["en"]["title"]
     label = inside(page, f"page.panels.get('{name}').words.name")
@@ -171,7 +171,7 @@ def test_panels_are_switched_and_stay_so(visit: Visit) -> None:
 
 
 def test_a_preset_sets_the_loop_and_runs(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 10)
     page.get_by_role("textbox", name="Prompt").first.fill("Once upon a time")
     before = data(page, "run")
@@ -186,7 +186,7 @@ def test_a_preset_sets_the_loop_and_runs(visit: Visit) -> None:
 
 
 def test_one_s_own_run_and_the_recorded_one(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 12)
     own = run(page, "Once upon a time")
     ended(page)
@@ -207,7 +207,7 @@ def test_one_s_own_run_and_the_recorded_one(visit: Visit) -> None:
 
 
 def test_going_on_changing_and_forcing_a_word(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 8)
     first = run(page, "Once upon a time")
     ended(page)
@@ -239,7 +239,7 @@ def test_going_on_changing_and_forcing_a_word(visit: Visit) -> None:
 
 def test_the_line_and_the_cost_panel_say_one_rate_whatever_was_said_meanwhile(visit: Visit) -> None:
     """A4: after a message during a run the line said 198 tokens/s of 11.5, and the panel another."""
-    page = visit(apart=True)
+    page = visit()
     show(page, "cost")
     settle(page, "sampling", "max_new_tokens", 40)
     run(page, "Once upon a time")

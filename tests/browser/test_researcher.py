@@ -43,7 +43,7 @@ def test_python_of_a_run_is_copied_and_a_notebook_downloaded(visit: Visit, brows
 
 @pytest.mark.parametrize(("lang", "says"), [("en", "This link: "), ("zh", "此链接：")])
 def test_a_link_says_what_it_is_runs_nothing_and_has_two_ways_out(visit: Visit, lang: str, says: str) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "loop", "loop_count", 2)
     settle(page, "sampling", "max_new_tokens", 6)
     short_run(page, "Once there was a robot who lived in the very middle of a wood and thought all day")
@@ -67,7 +67,7 @@ def test_a_link_says_what_it_is_runs_nothing_and_has_two_ways_out(visit: Visit, 
 
 
 def test_a_press_on_a_page_of_ours_runs_what_its_link_holds_and_stop_ends_it(visit: Visit, app_url: str) -> None:
-    page = visit(at="lab", apart=True)
+    page = visit(at="lab")
     word, _ = encode(
         PageState(
             {**st.defaults(), "model": "stories-loop", "max_new_tokens": 200, "block_start": 0, "block_end": 1}, "Once"
@@ -116,7 +116,7 @@ def _checked(page: Page) -> None:
 
 
 def test_the_badge_runs_the_check_and_opens_its_panel(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     badge = page.locator(f'.{FOOTER} [lang="en"] .lv-verified')
     expect(badge).to_have_text(re.compile(r"verified: measured = exact to \d(\.\d)?e-\d"))
     badge.click()
@@ -124,7 +124,7 @@ def test_the_badge_runs_the_check_and_opens_its_panel(visit: Visit) -> None:
 
 
 def test_the_badge_of_another_page_leads_there(visit: Visit, app_url: str) -> None:
-    page = visit(at="lab", apart=True)
+    page = visit(at="lab")
     page.locator(f'.{FOOTER} [lang="en"] .lv-verified').click()
     page.wait_for_selector('.lv[data-ready="1"]')
     _checked(page)
@@ -133,7 +133,7 @@ def test_the_badge_of_another_page_leads_there(visit: Visit, app_url: str) -> No
 def test_an_address_that_asks_for_the_check_only_offers_it_when_it_comes_from_elsewhere(
     visit: Visit, app_url: str
 ) -> None:
-    page = visit("#check", apart=True)
+    page = visit("#check")
     panel = page.locator('.lv-panel[data-panel="instrument"]')
     expect(panel).to_be_visible()
     expect(panel).to_contain_text("Run glassbox and check it")
@@ -143,7 +143,7 @@ def test_an_address_that_asks_for_the_check_only_offers_it_when_it_comes_from_el
 def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_intervals_a_click_away(
     visit: Visit, tmp_path: Path
 ) -> None:
-    page = visit("?task=prompts", at="lab", apart=True)
+    page = visit("?task=prompts", at="lab")
     page.locator("[data-field=csv] textarea").fill("prompt\n" + "".join(f"Once upon a {word}\n" for word in "abcdefg"))
     page.locator(".lv-sizes button, .lv-go").first.click()
     page.wait_for_selector('.lv-page[data-end="done"]')
@@ -165,7 +165,7 @@ def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_i
 
 
 def test_where_a_model_is_chosen_it_can_be_looked_over(visit: Visit, app_url: str) -> None:
-    page = visit(apart=True)
+    page = visit()
     page.fill("#ctl-model input", "glassbox")
     page.press("#ctl-model input", "Enter")
     page.wait_for_function("() => document.querySelector('.lv-model').textContent.startsWith('glassbox is ready')")
@@ -177,5 +177,5 @@ def test_where_a_model_is_chosen_it_can_be_looked_over(visit: Visit, app_url: st
     lab.locator(".lv-sizes button, .lv-go").first.click()
     lab.wait_for_selector('.lv-page[data-end="done"]', timeout=PATIENCE)
     expect(lab.locator(".lv-rows tbody tr")).to_have_count(12)
-    named = visit("#model=stories-loop", at="lab", apart=True)
+    named = visit("#model=stories-loop", at="lab")
     expect(named.locator("[data-field=model] input")).not_to_have_value("stories-loop")  # nobody else's link names one

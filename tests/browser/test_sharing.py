@@ -37,7 +37,7 @@ def short_run(page: Page, prompt: str = "Once upon a time") -> None:
 
 
 def test_a_link_reopens_what_was_set_up(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "loop", "loop_count", 3)
     short_run(page, "The loop thought")
     page.locator(".lv-switch[data-name=state_trajectory]").click()
@@ -69,7 +69,7 @@ def test_a_link_reopens_what_was_set_up(visit: Visit) -> None:
 
 def test_a_link_that_is_run_at_once_runs_what_it_holds(visit: Visit) -> None:
     """On a slow connection its words are there before the controls are: they are waited for, and Stop ends that."""
-    page = visit(apart=True)
+    page = visit()
     settle(page, "loop", "loop_count", 3)
     short_run(page, "The loop thought")
     chosen(page, "Copy link")
@@ -95,14 +95,14 @@ def test_a_link_that_is_run_at_once_runs_what_it_holds(visit: Visit) -> None:
 
 
 def test_a_damaged_link_is_told_and_the_page_opens_all_the_same(visit: Visit) -> None:
-    page = visit("?s=1damaged", apart=True)
+    page = visit("?s=1damaged")
     expect(page.locator(".lv-notice-bad")).to_contain_text("Of it:")
     run(page)
     ended(page)
 
 
 def test_a_run_is_saved_and_opened_again(visit: Visit, tmp_path: Path) -> None:
-    page = visit(apart=True)
+    page = visit()
     short_run(page)
     file = saved(page, "Save run", tmp_path)
     trace = load(file)
@@ -122,7 +122,7 @@ def test_a_run_is_saved_and_opened_again(visit: Visit, tmp_path: Path) -> None:
 
 
 def test_a_report_opens_offline(visit: Visit, browser: Browser, tmp_path: Path) -> None:
-    page = visit(apart=True)
+    page = visit()
     short_run(page)
     file = saved(page, "Report", tmp_path)
     context = browser.new_context(offline=True)
@@ -139,7 +139,7 @@ def test_a_report_opens_offline(visit: Visit, browser: Browser, tmp_path: Path) 
 
 
 def test_a_panel_s_picture_and_data(visit: Visit, tmp_path: Path) -> None:
-    page = visit(apart=True)
+    page = visit()
     short_run(page)
     menu = "Export: " + inside(page, "page.panels.get('convergence').words.name")
     table = pd.read_csv(saved(page, "Data (CSV)", tmp_path, menu))

@@ -123,7 +123,7 @@ def other_word(page: Page) -> None:
 
 def test_another_word_forced_while_a_run_is_made_takes_its_place(visit: Visit) -> None:
     """The run it goes on from is the one it ends."""
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", LONG)
     first = run(page, "Once upon a time")
     reached(page, 8)
@@ -144,7 +144,7 @@ def test_another_word_forced_while_a_run_is_made_takes_its_place(visit: Visit) -
 @pytest.mark.parametrize("first", ["run", "continue"])
 def test_going_on_while_a_start_has_nothing_to_show_yet_takes_its_place(visit: Visit, first: str) -> None:
     """While a run is made there is no Continue; until its first word the one before is still to be gone on from."""
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 5)
     page.fill("#ctl-prompt textarea", "Once upon")
     page.click("#lv-run")
@@ -194,7 +194,7 @@ def test_two_tabs_of_one_visitor_run_at_once(visit: Visit) -> None:
 
 def test_a12_run_again_is_this_run_with_what_it_lacked(visit: Visit) -> None:
     """A12: it ran what the controls said: another story."""
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 10)
     settle(page, "loop", "loop_count", 3)
     page.fill("#ctl-prompt textarea", "Once upon a time")
@@ -222,7 +222,7 @@ def test_a12_run_again_is_this_run_with_what_it_lacked(visit: Visit) -> None:
 
 def test_a25_the_buttons_say_what_goes_on(visit: Visit) -> None:
     """A25: Run and Stop looked the same whether something ran or not."""
-    page = visit(apart=True)
+    page = visit()
     go, stop, line = page.locator("#lv-run"), page.locator("#lv-stop"), page.locator(".lv-state")
     expect(stop).to_be_disabled()
     expect(line).to_be_empty()
@@ -260,7 +260,7 @@ def test_presets_clicked_one_after_the_other_end_with_the_last(visit: Visit) -> 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_h1_the_page_says_stopping_until_it_has_stopped(visit: Visit, lang: str) -> None:
     """It said "stopped" while a prompt was still being read, for as long as that took."""
-    page = visit(f"?lang={lang}", apart=True)
+    page = visit(f"?lang={lang}")
     long_run(page)
     page.evaluate("""() => {
       const root = document.querySelector('.lv'), line = document.querySelector('.lv-state');
@@ -327,7 +327,7 @@ def test_a30_who_waits_is_told_the_place_in_the_line(visit: Visit) -> None:
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_prompt_s_keys_do_what_the_page_says(visit: Visit, lang: str) -> None:
     """case_shift_enter: Shift+Enter runs, as the line beside the box and the list of keys say; Enter makes a line."""
-    page = visit(f"?lang={lang}", apart=True)
+    page = visit(f"?lang={lang}")
     said = table(lang)["prompt.info"]
     assert "Shift+Enter" in said
     expect(page.locator("#ctl-prompt .info-text")).to_have_text(said)

@@ -48,7 +48,7 @@ def drawn(page: Page, panel: str) -> list[list[float]]:
 
 
 def test_a_run_is_watched_steered_and_looked_into(visit: Visit, folder: Path) -> None:
-    page = opened(visit, "?lang=en&__theme=dark", folder, apart=True)
+    page = opened(visit, "?lang=en&__theme=dark", folder)
     field(page, "prompt").fill("Once upon a time there was a small dog.")
     field(page, "max_new_tokens").fill("400")
     field(page, "pace").select_option("25")
@@ -109,7 +109,7 @@ def test_a_run_is_watched_steered_and_looked_into(visit: Visit, folder: Path) ->
 
 def test_run_pressed_before_the_server_has_answered_is_done_once_it_has(visit: Visit, folder: Path) -> None:
     """It stayed at "Waiting": what is begun before Gradio listens goes nowhere."""
-    page = visit(at="compare", apart=True)
+    page = visit(at="compare")
     held: list[Route] = []
     met: list[bool] = []
     page.route("**/component_server**", lambda route: held.append(route) if not met else route.continue_())
@@ -130,7 +130,7 @@ def test_run_pressed_before_the_server_has_answered_is_done_once_it_has(visit: V
 def test_a_refused_start_leaves_the_run_before_alive_and_what_is_pressed_early_is_done(
     visit: Visit, folder: Path
 ) -> None:
-    page = opened(visit, "?lang=en", folder, apart=True)
+    page = opened(visit, "?lang=en", folder)
     field(page, "prompt").fill("Once upon a time there was a small dog.")
     field(page, "max_new_tokens").fill("30")
     field(page, "pace").select_option("0")

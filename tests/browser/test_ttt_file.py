@@ -49,7 +49,7 @@ def test_the_recorded_run_is_shown_at_first_sight_and_run_replaces_it(visit: Vis
     trace = opened.stored()
     assert trace is not None
     dark = "&__theme=dark" if lang == "zh" else ""
-    page = at_ttt(visit, f"?lang={lang}{dark}", apart=True)
+    page = at_ttt(visit, f"?lang={lang}{dark}")
     expect(page.locator(".lv-ttt-files .lv-badge")).to_have_text({"en": "recorded run", "zh": "录制的运行"}[lang])
     assert page.evaluate(f"{NEXT}.words.length") == len(trace)
     for name in [*TTT_PANELS, "attention"]:
@@ -64,7 +64,7 @@ def test_the_recorded_run_is_shown_at_first_sight_and_run_replaces_it(visit: Vis
 
 
 def test_a_click_on_a_plot_chooses_its_word(visit: Visit) -> None:
-    page = at_ttt(visit, apart=True)
+    page = at_ttt(visit)
     # out of sight it is drawn after what is in sight
     expect(page.locator('[data-panel="drift"] .main-svg').first).to_be_visible()
     y = page.evaluate("document.querySelector('[data-panel=drift] .lv-plot').data[0].y[21]")
@@ -80,7 +80,7 @@ def test_a_click_on_a_plot_chooses_its_word(visit: Visit) -> None:
 
 
 def test_a_run_is_saved_and_opened_and_another_kind_is_told_where_it_belongs(visit: Visit, tmp_path: Path) -> None:
-    page = at_ttt(visit, "?lang=zh", apart=True, refused=True)
+    page = at_ttt(visit, "?lang=zh", refused=True)
     with page.expect_download() as coming:
         page.get_by_role("button", name="保存运行").click()
     file = tmp_path / coming.value.suggested_filename

@@ -24,7 +24,7 @@ def norm_refused(page: Page) -> None:
 
 
 def test_a24_the_instrument_s_panel_runs_the_model_it_speaks_of(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 6)
     settle(page, "loop", "loop_count", 3)  # of another model; glassbox comes with its own
     before = run(page)
@@ -46,7 +46,7 @@ def test_a24_the_instrument_s_panel_runs_the_model_it_speaks_of(visit: Visit) ->
 
 
 def test_a24_a_prompt_of_the_visitor_s_own_stays(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     show(page, "instrument")
     page.fill("#ctl-prompt textarea", "loop")
     before = data(page, "run")
@@ -59,7 +59,7 @@ def test_a24_a_prompt_of_the_visitor_s_own_stays(visit: Visit) -> None:
 
 
 def test_a24_a_refusal_opens_the_closed_group_of_its_control(visit: Visit) -> None:
-    page = visit(apart=True, height=500)
+    page = visit(height=500)
     norm_refused(page)
     expect(page.locator("#ctl-loop_norm")).to_be_in_viewport()
     expect(page.locator("#ctl-loop_norm")).to_contain_text("no learned norm")
@@ -74,7 +74,7 @@ def test_a24_on_a_phone_a_refusal_opens_the_settings_too(visit: Visit) -> None:
 
 
 def test_a24_a_refusal_offers_a_model_that_has_it(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 6)
     before = data(page, "run")
     norm_refused(page)
@@ -93,7 +93,7 @@ def test_a24_a_refusal_offers_a_model_that_has_it(visit: Visit) -> None:
 
 def test_why_a_start_was_refused_stays_when_the_run_before_it_ends_later(visit: Visit) -> None:
     """The end of the earlier run, if it came last, took away what was said beside the prompt, and the button that helps."""
-    found = visit(apart=True).evaluate("""() => {
+    found = visit().evaluate("""() => {
       const form = new window.loopvizForm.constructor();
       form.page = { model: { watch() {} }, narrow: { showRefused() {} } };
       form.refuse({ beside: { prompt: "too long" }, open: [], keep: "Keep the end" });
@@ -108,7 +108,7 @@ def test_why_a_start_was_refused_stays_when_the_run_before_it_ends_later(visit: 
 
 def test_what_a_model_has_brought_is_not_taken_back_when_it_is_said_again(visit: Visit) -> None:
     """A model chosen and run at once is asked twice what it brings; the second answer forgot what gave way, and whether to start."""
-    page = visit(apart=True)
+    page = visit()
     found = page.evaluate("""() => {
       const form = new window.loopvizForm.constructor(), started = [];
       form.page = { start: () => started.push(1) };
@@ -127,7 +127,7 @@ def test_what_a_model_has_brought_is_not_taken_back_when_it_is_said_again(visit:
 
 
 def test_a26_a_prompt_that_is_too_long_can_be_cut_to_its_end(visit: Visit) -> None:
-    page = visit(apart=True)
+    page = visit()
     settle(page, "sampling", "max_new_tokens", 8)
     box, keep = page.locator("#ctl-prompt textarea"), page.locator("#lv-keep")
     expect(keep).to_be_hidden()
