@@ -27,7 +27,7 @@ from loopviz.figures.edits import pack
 from loopviz.panels import PANELS, Focus, figure_json
 from loopviz.panels.kit import formulas
 from loopviz.panels.ttt import TTT_PANELS, TTTFocus
-from loopviz.paths import WEB
+from loopviz.paths import ASSETS, WEB
 from loopviz.trace import Frame, Trace, changes_of
 from loopviz.version import version
 
@@ -155,7 +155,7 @@ def to_html(
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>{words['title']} · {_escape(trace.meta['model'])}</title>",
-        f"<style>{(WEB / 'report' / 'report.css').read_text(encoding='utf-8')}</style>",
+        f"<style>{_font()}{(WEB / 'report' / 'report.css').read_text(encoding='utf-8')}</style>",
     ]
     page = f"<!doctype html>\n<html lang='{lang}'><head>{''.join(head)}</head>\n<body>{''.join(body)}</body></html>\n"
     return page.encode("utf-8", "replace").decode()  # half a character cannot be in a file
@@ -349,6 +349,13 @@ def _panel(name: str, panel: ModuleType, trace: Trace, focus: Focus | TTTFocus) 
 
 
 @functools.cache
+def _font() -> str:
+    """The font of formulas, in the file: a system may have none that can set them."""
+    font = base64.b64encode((ASSETS / "fonts" / "math.woff2").read_bytes()).decode()
+    return f'@font-face {{ font-family: "LoopViz Math"; src: url(data:font/woff2;base64,{font}) format("woff2"); }}\n'
+
+
+@functools.cache
 def formula(tex: str) -> str:
     """``tex`` (KaTeX) as MathML, a piece for each part set apart by a wide space, so that lines can be broken there.
 
@@ -360,6 +367,9 @@ def formula(tex: str) -> str:
     return f"<div class='formula'>{''.join(_mathml(part.strip()) for part in parts if part.strip())}</div>"
 
 
+_FENCES = re.compile(r"<mo>(\||&#x0(?:2016|2308|2309|230A|230B|27E8|27E9|007C);)</mo>")  # ‖ ⌈ ⌉ ⌊ ⌋ ⟨ ⟩ |
+
+
 def _mathml(tex: str) -> str:
     from latex2mathml.converter import convert
 
@@ -369,6 +379,9 @@ def _mathml(tex: str) -> str:
         )  # the one operator it lacks
     except Exception:  # it raises errors of many kinds
         made = "\\"
+    made = _FENCES.sub(
+        r'<mo stretchy="false">\1</mo>', made
+    )  # as in TeX: what is to grow is written with \left and \right
     # a command it does not know comes through as its own name
     return f"<code>{_escape(tex)}</code>" if "\\" in made or "&#x0005C;" in made else made
 

@@ -36,8 +36,15 @@ if TYPE_CHECKING:
     import gradio as gr
 
 PREFIX = "loopviz-assets"
+MATH = "math.woff2"  # of formulas; fetched when one is shown
 LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.explore.event_stream)
-_TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json", ".png": "image/png"}
+_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".woff2": "font/woff2",
+}
+_FILES = {link_preview.IMAGE: ASSETS / link_preview.IMAGE, MATH: ASSETS / "fonts" / MATH}
 _SCRIPTS: dict[str, Path] = {path.relative_to(WEB).as_posix(): path for path in sorted(WEB.rglob("*.js"))}
 _PLOTLY: dict[str, Callable[[], bytes]] = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
 _OPENINGS = {f"opening.{lang}.json": lang for lang in LANGUAGES}  # what the first page opens with
@@ -73,8 +80,8 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
     """
     marked: bytes | None = None
     raw: bytes | None = None
-    if name == link_preview.IMAGE:
-        raw = (ASSETS / name).read_bytes()
+    if name in _FILES:
+        raw = _FILES[name].read_bytes()
     elif name in _SCRIPTS:
         raw = _sent(_SCRIPTS[name].read_text(encoding="utf-8"))
         marked = b"".join(path.read_bytes() for path in _SCRIPTS.values())
@@ -88,7 +95,7 @@ def _content(name: str) -> tuple[bytes, bytes, str] | None:
 
 
 def _is_asset(name: str) -> bool:
-    return name == link_preview.IMAGE or name in _SCRIPTS or name in _PLOTLY or name in _MADE
+    return name in _FILES or name in _SCRIPTS or name in _PLOTLY or name in _MADE
 
 
 def asset_url(name: str) -> str:
@@ -322,6 +329,11 @@ def written_route(demo: gr.Blocks) -> tuple[Route, str]:
     return Route(f"/{address}", answer, methods=["GET", "HEAD"]), f'<script defer src="{address}"></script>'
 
 
+def font() -> str:
+    """The tag by which a page knows the font of formulas."""
+    return f'<style>@font-face {{ font-family: "LoopViz Math"; src: url({asset_url(MATH)}) format("woff2"); }}</style>'
+
+
 def launch_options(demo: gr.Blocks, rules: Rules, *more: Route) -> dict[str, Any]:
     """Options of `Blocks.launch` that the pages of `demo` need: private, quiet, nothing external, our routes and `more`."""
     written, tag = written_route(demo)
@@ -329,7 +341,7 @@ def launch_options(demo: gr.Blocks, rules: Rules, *more: Route) -> dict[str, Any
     return {
         "app_kwargs": {
             "routes": [written, *routes(), *more],
-            "middleware": [door, Middleware(EarlyTags, first=tag, profile=rules.profile)],
+            "middleware": [door, Middleware(EarlyTags, first=font() + tag, profile=rules.profile)],
         },
         "css": css(),
         "show_error": False,
