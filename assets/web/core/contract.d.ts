@@ -9,7 +9,7 @@ export const TAKEN: "run";
 export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
-export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly owner: "loopviz.owner"; };
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly visitor: "loopviz.visitor"; readonly owner: "loopviz.owner"; };
 export const FILES: "loopviz-share";
 export const STORE: "loopviz-store";
 export const TEACHER: "teacher";
@@ -208,6 +208,12 @@ export interface Failed {
 /** An answer: the server has no such run (any more). */
 export interface Gone {
   kind: "gone";
+}
+
+/** What is said besides with whatever a page begins. */
+export interface Begun {
+  /** a name that this browser has made up, by which its tabs are one visitor in the line */
+  visitor?: string;
 }
 
 /** Whatever is asked: the language in which an answer is wanted. */
@@ -596,6 +602,8 @@ export interface AskModel {
 
 /** A run of what the controls show. */
 export interface Start {
+  /** a name that this browser has made up, by which its tabs are one visitor in the line */
+  visitor?: string;
   /** its number among the page's starts */
   n: number;
   /** View */

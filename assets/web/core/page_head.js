@@ -5,6 +5,9 @@ import { QUERIES, STORED } from "./contract.js";
 import { el, fill, kept, name, press, worded } from "./dom.js";
 import { unwire } from "./messages.js";
 import { Tabs } from "./open_tabs.js";
+import { ticket, visitor } from "./visitor.js";
+
+export { ticket };
 
 /** @import { AnatomyConfig, CompareConfig, LabConfig, LearnConfig, TTTConfig, KeptFile, Lang } from "./contract.js" */
 /** @import { Functions, Parts } from "./page_globals.js" */
@@ -32,10 +35,6 @@ function pickLanguage(languages) {
   return found ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 }
 
-/** A name nobody can guess, for something asked of the server. */
-export function ticket() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
 
 /** Hand the visitor a file. @param {KeptFile} file */
 export function save({ name: called, data }) {
@@ -64,7 +63,8 @@ export class Frame {
     this.root = root;
     /** @type {Functions} */
     this.server = server;
-    this.begin = begin;
+    /** @type {(asked: Begin) => void} */
+    this.begin = (asked) => begin({ ...asked, visitor: visitor() });
     this.config = { ...config, texts: Object.fromEntries(Object.entries(config.texts).map(([lang, texts]) => [lang, worded(texts)])) };
     this.page = page;
     this.glossary = glossary;

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict, Union
 
 from loopviz.app.contract.shared import (
     Act,
+    Begun,
     Figure,
     Focus,
     Lang,
@@ -382,7 +383,7 @@ class AskModel(_AskModel, total=False):
     model: str
 
 
-class Start(TypedDict):
+class Start(Begun):
     """A run of what the controls show."""
 
     n: int  # its number among the page's starts

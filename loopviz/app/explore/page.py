@@ -32,7 +32,7 @@ from loopviz.app.explore.controls_view import prompt_face
 from loopviz.app.explore.files import Sharing
 from loopviz.app.explore.layout import Layout, Updates
 from loopviz.app.explore.service import Service
-from loopviz.app.page import PRIVATE, session_of
+from loopviz.app.page import PRIVATE, address_of, session_of
 from loopviz.app.sessions import faults
 from loopviz.app.sessions.job import status
 from loopviz.app.sessions.messages import wire
@@ -330,6 +330,7 @@ class ExplorePage:
         """A run: its messages."""
         asked, (prompt, lang, form) = _asked(event, contract.Start), self._read(given)
         session, view, n = session_of(request), View.read(asked.get("wishes")), number(asked.get("n"))
+        self.service.visits.meet(session, asked.get("visitor"), address_of(request))
         yield from self.service.run(prompt, form, lang, session, view, n)
 
     @staticmethod
