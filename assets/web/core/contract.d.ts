@@ -289,6 +289,14 @@ export interface Visit {
   folders: boolean;
 }
 
+/** What a page is told anew whose server was away: its form stays as it is. */
+export interface Revisit {
+  kind: "visit";
+  visit: Visit;
+  /** no two are equal */
+  id: string;
+}
+
 /** The page's words, panels and colours, in one language. */
 export interface ExploreConfig {
   kind: "config";
@@ -1991,7 +1999,7 @@ export interface LearnEvents {
   begin: TryLesson;
 }
 
-export type ExploreMessage = ExploreConfig | ExploreStatus | ExploreSnapshot | Frames | LinkMade | Brought;
+export type ExploreMessage = ExploreConfig | ExploreStatus | ExploreSnapshot | Frames | LinkMade | Brought | Revisit;
 
 export type ExploreQuestions = {
   resync: { asked: Resync; answer: ExploreSnapshot | Current | Gone | Failed };
@@ -2013,6 +2021,7 @@ export interface ExploreEvents {
   dial: void;
   retype: Retype;
   link: MakeLink;
+  visit: void;
 }
 
 export type AnatomyMessage = AnatomyConfig | MeasureStatus | AnatomyToken | AnatomyParity;

@@ -74,6 +74,14 @@ class Visit(TypedDict):
     folders: bool  # whether a visitor may make a class folder
 
 
+class Revisit(TypedDict):
+    """What a page is told anew whose server was away: its form stays as it is."""
+
+    kind: Literal["visit"]
+    visit: Visit
+    id: str  # no two are equal
+
+
 class _ExploreConfig(TypedDict):
     kind: Literal["config"]
     lang: Lang

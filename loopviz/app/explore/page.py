@@ -207,6 +207,7 @@ class ExplorePage:
         said = _script("settled", [*parts.groups], [*parts.controls])
         settled.then(None, None, refused, js=said, **quick)
         self.live.halt(faults.guarded(self._stop), None, None, **quick)
+        self.live.visit(faults.guarded(self._revisit), None, self.live, **quick)
 
     # --- the form ---------------------------------------------------------------------------------------------------
 
@@ -244,6 +245,13 @@ class ExplorePage:
         faces = self._faces(st.Form.read(values), lang, changed=values)
         faces[self.parts.prompt]["value"] = prompt if state.prompt is None else state.prompt
         return {self.parts.lang: lang, **self.parts.words(lang, model, visit=visit), **faces}
+
+    def _revisit(self, request: gr.Request) -> str:
+        """A page that was open while the server was not: it has a ticket that this one has not given."""
+        visit = {"linked": "", "suits": "", **self.sharing.visit(session_of(request))}
+        return wire(
+            {"kind": "visit", "visit": visit, "id": secrets.token_hex(8)}
+        )  # no two are equal: a page hears of changes alone
 
     def _speak(self, given: Given) -> Updates:
         """Another language. What was said of a start in the other one goes, and so does the button beside it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -489,7 +488,7 @@ class Clock:
     def __init__(self, seconds: float | None, end: Callable[[], None]) -> None:
         self._end, self._lock = end, Lock()
         self._timer: Timer | None = None
-        self._until = 0.0 if seconds is None else time.monotonic() + seconds
+        self._more = 0.0
         if seconds is not None:
             self._wind(seconds)
 
@@ -500,18 +499,18 @@ class Clock:
 
     def _rings(self) -> None:
         with self._lock:
-            left = self._until - time.monotonic()
             if self._timer is None:
                 return
-            if left > 0:
-                self._wind(left)
+            if self._more:
+                more, self._more = self._more, 0.0
+                self._wind(more)
                 return
         self._end()
 
     def more(self, seconds: float) -> None:
         """What is timed was let rest for so long."""
         with self._lock:
-            self._until += seconds
+            self._more += seconds
 
     def stop(self) -> None:
         """It ends nothing any more."""
