@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from loopviz.app.texts import table
 from tests.browser.conftest import PATIENCE, ROOT, _free_port
+from tests.browser.test_explore import settle
 
 WORDS = table("zh")
 
@@ -71,24 +72,21 @@ def test_a_page_outlives_its_server(browser: Browser, server: Restarted) -> None
     page.goto(server.url)
     page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
     page.evaluate("window.same = true")
-    banner, status = page.locator(".lv-away"), page.locator(".lv-status")
+    banner, status = page.locator(".lv-away span"), page.locator(".lv-status")
     expect(banner).to_have_text("")
     page.locator("#ctl-prompt textarea").fill("Lily had a small boat")
-    page.evaluate("document.querySelector('.lv').page.form.touch({ loop_count: 7 })")
-    count = page.locator("#ctl-loop_count input[type=number]").first
-    page.locator("#lv-group-loop button").first.click()
-    count.fill("7")
-    count.press("Tab")
+    settle(page, "sampling", "max_new_tokens", 230)
     page.click("#lv-run")
     page.wait_for_function("() => Number(document.querySelector('.lv').dataset.t) > 8")
-    text = inside(page, "text.textContent")
+    text, before = inside(page, "text.textContent"), inside(page, "share.ticket")
 
     server.kill()  # in mid-run
     expect(banner).to_contain_text(WORDS["page.server.away"])
     expect(status).to_have_text(WORDS["page.server.cut"])
     assert inside(page, "starts.state") == "idle"
     assert inside(page, "text.textContent").startswith(text[:40]), "what was made can still be read"
-    page.locator("#ctl-prompt textarea").fill("Lily had a big boat")  # typed while nobody is there
+    page.locator("#ctl-prompt textarea").fill("Lily had a big boat")  # typed, and set, while nobody is there
+    settle(page, "sampling", "max_new_tokens", 40)
     page.click("#lv-run")
     expect(status).to_have_text(WORDS["live.state.starting"])
 
@@ -100,12 +98,14 @@ def test_a_page_outlives_its_server(browser: Browser, server: Restarted) -> None
     assert "big boat" in inside(page, "text.textContent"), "the run that was asked for meanwhile has begun by itself"
     assert page.evaluate("window.same"), "it was loaded anew"
     assert page.locator("#ctl-prompt textarea").input_value() == "Lily had a big boat"
-    assert count.input_value() == "7"
+    assert page.locator("#ctl-max_new_tokens input[type=number]").input_value() == "40"
+    assert inside(page, "tokens.filter((row) => !row[3]).length") < 60
     page.click("#lv-run")  # and once more, by hand
-    page.wait_for_function("() => document.querySelector('.lv').page.starts.state === 'running'")
+    page.wait_for_function("() => document.querySelector('.lv').page.starts.state !== 'starting'")
+    expect(status).not_to_have_class("lv-bad")
     with urllib.request.urlopen(server.url + "loopviz-health") as answer:
         assert answer.status == 200
     ticket = inside(page, "share.ticket")
-    assert ticket.split(".")[0], "a ticket to open files with"
+    assert ticket != before, "a ticket of this server, to open files with"
     assert errors == []
     page.context.close()

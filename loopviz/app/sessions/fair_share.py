@@ -28,7 +28,7 @@ class Visitor(NamedTuple):
 
     Attributes:
         name: the browser's own, which it made up itself; "": a program's, or not known.
-        address: where it is.
+        address: where it is; "": not known, and nobody else's.
     """
 
     name: str
@@ -62,14 +62,14 @@ class Shares:
         """A visitor is given a place."""
         if len(self._meters) > _KEPT:
             self._forget(now)
-        for key in (visitor, visitor.address):
+        for key in _keys(visitor):
             meter = self._meters.setdefault(key, _Meter(now))
             meter.hold(1, now)
             meter.given = now
 
     def end(self, visitor: Visitor, now: float) -> None:
         """... and gives one back."""
-        for key in (visitor, visitor.address):
+        for key in _keys(visitor):
             self._meters[key].hold(-1, now)
 
     def owed(self, visitor: Visitor, now: float) -> float:
@@ -96,6 +96,11 @@ class Shares:
         gone = [key for key, meter in self._meters.items() if not meter.held and meter.read(now) < _IDLE]
         for key in gone:
             del self._meters[key]
+
+
+def _keys(visitor: Visitor) -> list[Visitor | str]:
+    """What a visitor's use is counted as."""
+    return [visitor, visitor.address] if visitor.address else [visitor]
 
 
 class Lengths:

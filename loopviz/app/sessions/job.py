@@ -326,8 +326,8 @@ class Jobs:
 
 
 def _known(seconds: Callable[[Engine], float | None], loaded: Engine) -> float | None:
-    """An estimate; None where there is none: what is wrong with a job is said in its own words."""
+    """An estimate; None where there is none: what is wrong with a job is said in its own words, and a guess stops nothing."""
     try:
         return seconds(loaded)
-    except ValueError:
+    except kinds():
         return None

@@ -119,7 +119,7 @@ class Places:
         own = sum(place.visitor == visitor for place in self._line)
         if own >= room:
             raise LineFull(own, own=True)
-        if sum(place.visitor.address == visitor.address for place in self._line) >= room:
+        if visitor.address and sum(place.visitor.address == visitor.address for place in self._line) >= room:
             raise LineFull(len(self._line))
 
     def _order(self) -> list[Place]:
