@@ -77,7 +77,9 @@ def test_a_page_outlives_its_server(browser: Browser, server: Restarted) -> None
     page.locator("#ctl-prompt textarea").fill("Lily had a small boat")
     settle(page, "sampling", "max_new_tokens", 230)
     page.click("#lv-run")
-    page.wait_for_function("() => Number(document.querySelector('.lv').dataset.t) > 8")
+    page.wait_for_function(
+        "() => (({ page }) => page.starts.state === 'running' && page.seq > 8)(document.querySelector('.lv'))"
+    )
     text, before = inside(page, "text.textContent"), inside(page, "share.ticket")
 
     server.kill()  # in mid-run

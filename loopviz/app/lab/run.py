@@ -116,7 +116,7 @@ class LabRun:
         self._weighing = threading.Lock()
         self.finished = threading.Event()
         self._halt = experiment.stop = Halt(limit)
-        self.rest: Callable[[], None] = lambda: None  # called between rows: it may take its time
+        self.rest: Callable[[], object] = lambda: None  # called between rows: it may take its time
         self._drawn = (-1, 0.0)  # rows in the figure, and when it was made
         self._began = time.monotonic()
 

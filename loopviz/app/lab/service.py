@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ class MeasurementJob(Job):
         if run is None:
             return self.stopped()
         place.left = lambda: run.experiment.eta
-        run.rest = lambda: deque(place.give_way(lambda: run.halted is not None), maxlen=0)
+        run.rest = lambda: [*place.give_way(lambda: run.halted is not None)]
         # the place is kept until the measurement's own thread has ended
         return self.show(run, messages(run, every=self.service.every, ended=place.keep()), None)
 

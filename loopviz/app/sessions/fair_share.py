@@ -39,7 +39,7 @@ class _Meter:
     """Place-seconds, which fade, and go on as long as places are held."""
 
     def __init__(self, now: float) -> None:
-        self.held, self.given = 0, -math.inf  # places now; when one was given last
+        self.held, self.ended = 0, -math.inf  # places now; when one was given back last
         self._used, self._at = 0.0, now
 
     def read(self, now: float) -> float:
@@ -65,12 +65,12 @@ class Shares:
         for key in _keys(visitor):
             meter = self._meters.setdefault(key, _Meter(now))
             meter.hold(1, now)
-            meter.given = now
 
     def end(self, visitor: Visitor, now: float) -> None:
         """... and gives one back."""
         for key in _keys(visitor):
             self._meters[key].hold(-1, now)
+            self._meters[key].ended = now
 
     def owed(self, visitor: Visitor, now: float) -> float:
         """Seconds of waiting that a visitor's use of late costs."""
@@ -83,12 +83,12 @@ class Shares:
         """The least is next: what is owed, less the time waited for.
 
         Args:
-            came: when it began to wait; it waits for its turn since then, or since the same visitor was given a place, for no visitor
-                has several turns at once.
+            came: when it began to wait; it waits for its turn since then, or since the same visitor gave a place back: who has one
+                does not wait, and no visitor has several turns at once.
             later: whether it is of those that others go before.
         """
         meter = self._meters.get(visitor)
-        since = max(came, meter.given) if meter else came
+        since = came if meter is None else now if meter.held else max(came, meter.ended)
         return self.owed(visitor, now) + LATER * later - (now - since)
 
     def _forget(self, now: float) -> None:

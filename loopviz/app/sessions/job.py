@@ -43,12 +43,10 @@ def in_line(ahead: Ahead, lang: str) -> str:
     """What is said to one who waits for a place: how many are before, who runs, and how long it is likely to take."""
     running = ", ".join(text(lang, f"nav.{page}") for page in ahead.running)
     line = text(lang, "live.queued" if ahead.waiting else "live.queued.next", n=ahead.waiting, running=running)
-    known = ahead.seconds is not None
-    turn = (
-        text(lang, "live.queued.in", time=bounds.about(ahead.seconds, lang))
-        if known
-        else text(lang, "live.queued.open")
-    )
+    if ahead.seconds is None:
+        turn = text(lang, "live.queued.open")
+    else:
+        turn = text(lang, "live.queued.in", time=bounds.about(ahead.seconds, lang))
     return " · ".join([*([text(lang, "live.queued.gave_way")] if ahead.gave_way else []), line, turn])
 
 
@@ -262,10 +260,8 @@ class Jobs:
                 break
             with ended_by(gone):
                 job.prepare(loaded)
-            line = self.places.join(
-                job.page, self.visits.of(job.visit), later=job.later, seconds=_known(job.seconds, loaded)
-            )
-            with line as place:
+            how: dict[str, Any] = {"later": job.later, "seconds": _known(job.seconds, loaded)}
+            with self.places.join(job.page, self.visits.of(job.visit), **how) as place:
                 job.place = place
                 for ahead in place.wait(gone):
                     yield job.say(in_line(ahead, job.lang))
