@@ -187,8 +187,8 @@ class Job:
         for ahead in self.place.give_way(lambda: self.start.over.is_set() or run.halted is not None):
             rested = True
             yield self.say(in_line(ahead, self.lang))
-        clock.more(time.monotonic() - began)
         if rested:
+            clock.more(time.monotonic() - began)
             yield self.say("")
 
 
