@@ -112,12 +112,15 @@ class Tool:
 
     # --- what it does ---------------------------------------------------------------------------------------------
 
-    def carry_out(self, arguments: Mapping[str, Any], session: str) -> Generator[str, None, dict[str, Any]]:
+    def carry_out(
+        self, arguments: Mapping[str, Any], session: str, address: str = ""
+    ) -> Generator[str, None, dict[str, Any]]:
         """Do what is asked: lines that say how far it is; returns what it comes to. Closing it ends the work.
 
         Args:
             arguments: by name; nothing in them is trusted.
             session: of this call (:func:`fresh_session`).
+            address: whose call it is: all that come from there wait in line as one visitor.
 
         Raises:
             ToolRefused: in words.
@@ -130,6 +133,7 @@ class Tool:
         except FieldError as error:
             raise ToolRefused(told(error, lang), {error.field: told(error, lang)}) from None
         last: dict[str, Any] = {}
+        self._jobs.visits.meet(session, "", address)
         try:
             for message in self._jobs.carry_out(job):
                 said = unwire(message)

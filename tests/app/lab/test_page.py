@@ -10,6 +10,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from loopviz.app.lab.service import Laboratory
 from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.models import ModelRoom
+from loopviz.app.sessions.waiting_line import Places
 from loopviz.app.texts import LANGUAGES, table
 from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.engine.rate import rate_of
@@ -632,3 +634,28 @@ def test_several_configurations_are_not_taken_for_one_loop():
     assert isinstance(json.loads(entry["value"]), list)
     one = next(field for field in fields_of(TASKS["perplexity"]) if field["name"] == "loop")
     assert one["loop"]
+
+
+def test_a_measurement_rests_between_two_rows_while_a_run_of_explore_goes_before(laboratory: Laboratory) -> None:
+    """It held its place for as long as it took, and who only wanted to see a word waited for all of it."""
+    clock = [0.0]
+    places = laboratory.jobs.places = Places(1, clock=lambda: clock[0])
+    GATE.clear()
+    told, other = [], ExitStack()
+    run = None
+    for message in map(unwire, laboratory.run(asked(), "me")):
+        told.append(message)
+        rows = message.get("first", 0) + len(message.get("rows", []))
+        if run is None and rows == 2:
+            run = other.enter_context(places.join("explore"))
+            assert run.ahead() is not None
+            clock[0] = 10  # it has had its place for a while
+            GATE.set()
+        if message["kind"] == "status" and message["text"].startswith("paused"):
+            assert run.ahead() is None
+            assert places.taken() == 1
+            other.close()
+    said_of = [message["text"] for message in told if message["kind"] == "status"]
+    assert [line[:6] for line in said_of[-2:]] == ["paused", ""]
+    assert told[-1]["end"] == "done"
+    assert places.taken() == 0
