@@ -1927,6 +1927,8 @@ export interface AskAttention {
   head: number | null;
   token: number | null;
   lang: "en" | "zh";
+  /** the ticket of who asks (TTTVisit), once they have one: of the recorded run it says whose question it is */
+  visitor?: string;
 }
 
 /** An answer: the control's attention. */
@@ -1956,6 +1958,8 @@ export interface AskForgetting {
   run: string | null;
   token: number;
   lang: "en" | "zh";
+  /** as of AskAttention */
+  visitor?: string;
 }
 
 /** An answer: the losses of the words that follow, with what was read before and without. */

@@ -59,6 +59,11 @@ export class FileButtons {
     if (answer?.kind === "snapshot" && !page.run && !page.running) this.take(answer);
   }
 
+  /** Whose question it is, said with what a text is read again for. */
+  get visitor() {
+    return this.known ? { visitor: this.known.ticket } : {};
+  }
+
   /** @param {TTTVisit} visit */
   visit(visit) {
     this.known = visit;

@@ -122,14 +122,18 @@ class SteerTTT(TypedDict):
     lang: Lang
 
 
-class AskAttention(TypedDict):
-    """What does the control look at, in the mini-batch of this word (None: of the newest)? Or: what do the inner rules hold?"""
-
+class _AskAttention(TypedDict):
     run: Text
     layer: int
     head: Whole
     token: Whole
     lang: Lang
+
+
+class AskAttention(_AskAttention, total=False):
+    """What does the control look at, in the mini-batch of this word (None: of the newest)? Or: what do the inner rules hold?"""
+
+    visitor: str  # the ticket of who asks (TTTVisit), once they have one: of the recorded run it says whose question it is
 
 
 class ControlAttention(TypedDict):
@@ -157,12 +161,16 @@ class InnerRules(TypedDict):
     rules: list[InnerRule]
 
 
-class AskForgetting(TypedDict):
-    """What would the words after this one have cost, if the memory had been set back after it?"""
-
+class _AskForgetting(TypedDict):
     run: Text
     token: int
     lang: Lang
+
+
+class AskForgetting(_AskForgetting, total=False):
+    """What would the words after this one have cost, if the memory had been set back after it?"""
+
+    visitor: str  # as of AskAttention
 
 
 class Forgetting(TypedDict):

@@ -70,7 +70,7 @@ class FileDesk:
     def _mark(self, shown: str) -> str:
         return hmac.new(self._key, shown.encode(), "sha256").hexdigest()
 
-    def _session(self, ticket: str) -> str | None:
+    def session(self, ticket: str) -> str | None:
         """The session a ticket was given to; None for one that was not given by this server."""
         shown, _, mark = ticket.partition(".")
         if not hmac.compare_digest(mark.encode(), self._mark(shown).encode()):
@@ -79,7 +79,7 @@ class FileDesk:
 
     def guest(self, ticket: str, lang: str) -> str:
         """The session of a page that shows its ticket; raises FileRefused for a stranger."""
-        session = self._session(ticket)
+        session = self.session(ticket)
         if session is None:
             raise FileRefused(403, text(lang, "share.stranger"))
         return session

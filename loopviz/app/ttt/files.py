@@ -40,6 +40,10 @@ class TTTFiles:
         """The message that a page is told as its visit begins."""
         return wire({"kind": "visit", **self._desk.visit(session)})
 
+    def session(self, ticket: str) -> str:
+        """Whose page shows this ticket of its visit; "": nobody's that is known."""
+        return self._desk.session(ticket) or ""
+
     def routes(self) -> list[Route]:
         """The routes to add to Gradio's application."""
         return [

@@ -26,6 +26,36 @@ DRAWN = 2_000  # bytes of all pictures a token, as they are kept to tell the nex
 REST = 2.0  # times as long as drawing took, until pictures are drawn again: they grow with the run, which goes on meanwhile
 
 
+class Asked:
+    """What is being read again for one visitor's run. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: dict[str, threading.Event] = {}  # by question, what leaves the newest that is being answered
+
+    @contextmanager
+    def answering(self, question: str) -> Iterator[threading.Event]:
+        """Something is read again: what is yielded is set once that is not wanted any more, for all is left or the same is
+        asked anew."""
+        leave = threading.Event()
+        with self._lock:
+            if (before := self._newest.get(question)) is not None:
+                before.set()
+            self._newest[question] = leave
+        try:
+            yield leave
+        finally:
+            with self._lock:
+                if self._newest.get(question) is leave:
+                    del self._newest[question]
+
+    def leave(self) -> None:
+        """Nobody waits for any of it."""
+        with self._lock:
+            for leave in self._newest.values():
+                leave.set()
+
+
 class TTTRun:
     """A run of a TTT model. Its methods may be called from any thread.
 
@@ -59,7 +89,7 @@ class TTTRun:
         self.keeper: Keeper | None = None
         self.stop = threading.Event()
         self.finished = threading.Event()
-        self._asked: dict[str, threading.Event] = {}  # by question, what leaves the newest that is being answered
+        self.asked = Asked()
         self.lock = threading.RLock()
         self._figures: dict[str, dict[str, Any]] = {}  # as the page has them
         self._sent = 0
@@ -76,25 +106,7 @@ class TTTRun:
             self.halted = end
         self.stop.set()
         self.handle.stop()
-        with self.lock:
-            for leave in self._asked.values():
-                leave.set()
-
-    @contextmanager
-    def answering(self, question: str) -> Iterator[threading.Event]:
-        """Something is read again for this run: what is yielded is set once that is not wanted any more, for the run has
-        gone or the same is asked of it anew."""
-        leave = threading.Event()
-        with self.lock:
-            if (before := self._asked.get(question)) is not None:
-                before.set()
-            self._asked[question] = leave
-        try:
-            yield leave
-        finally:
-            with self.lock:
-                if self._asked.get(question) is leave:
-                    del self._asked[question]
+        self.asked.leave()
 
     def add(self, frame: Frame) -> None:
         """Take a frame into the trace."""
