@@ -711,7 +711,7 @@ export interface Glossary {
 /** A run is to be kept. */
 export interface KeepRun {
   run: string;
-  /** View */
+  /** View; on TTT a PlaceTTT */
   view: string;
   /** of its owner, once they have one */
   secret?: string;
@@ -780,6 +780,8 @@ export interface KeptEntry {
   id: string;
   title: string;
   model: string;
+  /** of a TTT model: the TTT page shows it */
+  of_ttt: boolean;
   tokens: number;
   student: string;
   /** milliseconds since 1970 */
@@ -1879,11 +1881,12 @@ export interface TTTNews {
   ops: Record<string, any[][]>;
 }
 
-/** With what a page opens files, and how large they may be, in bytes. */
+/** With what a page opens files, and how large they may be, in bytes; days that a run is kept by the server, 0: none is. */
 export interface TTTVisit {
   kind: "visit";
   ticket: string;
   largest: number;
+  keeps: number;
 }
 
 /** A run of a TTT model, looked at here. */
@@ -1912,6 +1915,24 @@ export interface LookTTT {
   lang: "en" | "zh";
 }
 
+/** Where one looks in a run, as it is kept with it (LookTTT). */
+export interface PlaceTTT {
+  layer: number;
+  head: number | null;
+  token: number | null;
+}
+
+/** An answer: a run that the server keeps, looked at as it was when it was saved. */
+export interface OpenedTTT {
+  id: string;
+  title: string;
+  /** as of OpenedRun */
+  until: number | null;
+  mine: boolean;
+  place: PlaceTTT;
+  snapshot: TTTSnapshot;
+}
+
 /** Change a run from the next word on. */
 export interface SteerTTT {
   run: string | null;
@@ -1927,7 +1948,6 @@ export interface AskAttention {
   head: number | null;
   token: number | null;
   lang: "en" | "zh";
-  /** the ticket of who asks (TTTVisit), once they have one: of the recorded run it says whose question it is */
   visitor?: string;
 }
 

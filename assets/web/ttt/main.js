@@ -174,6 +174,7 @@ export class Page {
     [this.wish, this.losing] = [{}, {}]; // answers on their way are of another run
     for (const name of ["attention", "forgetting"]) this.pictures.get(name).node.hidden = true;
     this.rules.hide();
+    this.files.stored.notice.clear();
     this.say(this.text("ttt.waiting"));
     this.follow();
     this.frame.begin({

@@ -77,11 +77,12 @@ class TTTNews(_TTTState):
 
 
 class TTTVisit(TypedDict):
-    """With what a page opens files, and how large they may be, in bytes."""
+    """With what a page opens files, and how large they may be, in bytes; days that a run is kept by the server, 0: none is."""
 
     kind: Literal["visit"]
     ticket: str
     largest: int
+    keeps: int
 
 
 class _BeginTTT(TypedDict):
@@ -113,6 +114,25 @@ class LookTTT(TypedDict):
     lang: Lang
 
 
+class PlaceTTT(TypedDict):
+    """Where one looks in a run, as it is kept with it (LookTTT)."""
+
+    layer: int
+    head: Whole
+    token: Whole
+
+
+class OpenedTTT(TypedDict):
+    """An answer: a run that the server keeps, looked at as it was when it was saved."""
+
+    id: str
+    title: str
+    until: Whole  # as of OpenedRun
+    mine: bool
+    place: PlaceTTT
+    snapshot: TTTSnapshot
+
+
 class SteerTTT(TypedDict):
     """Change a run from the next word on."""
 
@@ -133,7 +153,9 @@ class _AskAttention(TypedDict):
 class AskAttention(_AskAttention, total=False):
     """What does the control look at, in the mini-batch of this word (None: of the newest)? Or: what do the inner rules hold?"""
 
-    visitor: str  # the ticket of who asks (TTTVisit), once they have one: of the recorded run it says whose question it is
+    visitor: (
+        str  # the ticket of who asks (TTTVisit), once they have one: of the recorded run it says whose question it is
+    )
 
 
 class ControlAttention(TypedDict):

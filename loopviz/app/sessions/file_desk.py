@@ -55,10 +55,16 @@ class FileDesk:
     def __init__(self, room: ModelRoom) -> None:
         self._room = room
         self._key = secrets.token_bytes(32)
+        self.kept: Any = None  # where runs are kept, once a page asks for it (`store_desk.store_desk`)
         self.coming: set[str] = set()  # whose file is on its way: one a visitor
         # threads of their own, few: reading and writing files must not take all that other visitors' events need
         self._reading = anyio.CapacityLimiter(room.profile.files_read_at_once)
         self.making = anyio.CapacityLimiter(room.profile.files_made_at_once)
+
+    @property
+    def profile(self) -> Profile:
+        """What the server allows."""
+        return self._room.profile
 
     # --- who brings it --------------------------------------------------------------------------------------------
 

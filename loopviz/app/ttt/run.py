@@ -8,12 +8,13 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import pack, wire
+from loopviz.app.texts import pick_language
 from loopviz.figures.edits import differences
 from loopviz.panels.ttt import TTT_PANELS, TTTFocus
 from loopviz.trace import Frame, Trace
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
 SEND_EVERY = 0.15  # seconds
 DRAWN = 2_000  # bytes of all pictures a token, as they are kept to tell the next from; at most
 REST = 2.0  # times as long as drawing took, until pictures are drawn again: they grow with the run, which goes on meanwhile
+
+
+def focus_of(asked: Mapping[str, Any]) -> TTTFocus:
+    """Where a visitor says they look; what is less than 0 is 0."""
+    head, token = asked.get("head"), asked.get("token")
+    return TTTFocus(
+        layer=max(0, asked.get("layer", 0)),
+        head=None if head is None else max(0, head),
+        token=None if token is None else max(0, token),
+        lang=pick_language(asked.get("lang")),
+    )
 
 
 class Asked:

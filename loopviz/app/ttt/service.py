@@ -21,7 +21,7 @@ from loopviz.app.sessions.waiting_line import LineFull, Place, Places
 from loopviz.app.texts import pick_language, text
 from loopviz.app.ttt.files import TTTFiles
 from loopviz.app.ttt.opened import TTTRuns
-from loopviz.app.ttt.run import REST, SEND_EVERY, TTTRun, messages, paced
+from loopviz.app.ttt.run import REST, SEND_EVERY, TTTRun, focus_of, messages, paced
 from loopviz.checks import FieldError, check_finite, check_whole
 from loopviz.engine.engine import Engine, RulesHeld, TTTEngine, TTTRequest
 from loopviz.panels.ttt import TTTFocus, attention, forgetting, rules
@@ -35,17 +35,6 @@ MOST_SCALE = 4.0  # of the slider
 PACES = (4, 10, 25, 0)  # words a second; 0: as fast as it goes
 # Whose name a field of the engine has on the page.
 FIELDS = {"inner_lr_scale": "scale", "pace": "pace", "max_new_tokens": "max_new_tokens", "prompt": "prompt"}
-
-
-def focus_of(asked: Mapping[str, Any]) -> TTTFocus:
-    """Where a visitor says they look; what is less than 0 is 0."""
-    head, token = asked.get("head"), asked.get("token")
-    return TTTFocus(
-        layer=max(0, asked.get("layer", 0)),
-        head=None if head is None else max(0, head),
-        token=None if token is None else max(0, token),
-        lang=pick_language(asked.get("lang")),
-    )
 
 
 class TTTJob(Job):
