@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from loopviz.checks import FieldError
 
 
@@ -33,8 +35,9 @@ class InnerLossError(FieldError):
 
     def inside(self, name: str) -> FieldError:
         """The same of what belongs to `name`."""
+        places: dict[str, Any] = dict(self.places)
         within = f"{name}: {self.within}" if self.within else name
-        return FieldError(self.field, self.value, self.rule, within=within, **self.places)
+        return FieldError(self.field, self.value, self.rule, within=within, **places)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_again, (self.args, dict(self.__dict__)))

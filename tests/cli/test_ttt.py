@@ -102,13 +102,14 @@ def test_at_a_rate_of_nothing_nothing_moves(folder: str, capfd: pytest.CaptureFi
 def test_an_inner_loss_that_is_no_number_ends_the_run_with_what_there_is(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    model, ids = tiny_ttt.model(tie_word_embeddings=False), tiny.tokenizer()("Once upon a time")["input_ids"]
+    model, ids = tiny_ttt.model(tie_word_embeddings=False), tiny.tokenizer()("Once upon a time there was")["input_ids"]
     with torch.no_grad():
         model.model.embed_tokens.weight[ids[9]] = float("nan")
     model.save_pretrained(tmp_path / "broken")
     tiny.tokenizer().save_pretrained(tmp_path / "broken")
     file, at = tmp_path / "run.loopviz", ids.index(ids[9])
-    assert run("--prompt", "Once upon a time", "--model", tmp_path / "broken", "--save", file) == 2
+    told = ["--prompt", "Once upon a time there was", "--model", tmp_path / "broken", "--save", file]
+    assert run(*told) == 2
     err = capfd.readouterr().err
     assert f"inner_loss=nan: is no number any more at layer 0, head 0, token {at} " in err
     assert f"{at - at % 4} tokens read" in err

@@ -101,8 +101,8 @@ class StoreDesk:
 
     def keep(self, trace: Trace, asked: Mapping[str, Any], address: str) -> dict[str, Any]:
         """Keep a run as it was asked for (`contract.KeepRun`); the answer. Raises StoreError."""
-        own = asked.get("secret")
-        secret = own if is_secret(own) else new_secret()  # by another form nothing could be deleted
+        own: Any = asked.get("secret")
+        secret: str = own if is_secret(own) else new_secret()  # by another form nothing could be deleted
         more = {"folder": asked.get("folder"), "student": asked.get("student", "")}
         kept = self.store.save(trace, secret, address=address, view=asked.get("view", ""), **more)
         return {"id": kept.id, "secret": secret, "until": milliseconds(kept.expires)}

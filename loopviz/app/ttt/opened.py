@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FILE = ASSETS / "runs" / "ttt.loopviz"
 RUN = contract.RECORDED
-VISITORS = 1_000  # whose questions about the recorded run are told apart
 
 
 @functools.cache
@@ -100,6 +99,7 @@ class TTTRuns(Registry[TTTRun]):
         super().__init__(keeper)
         self._recorded = ModelOfRun(room, room.default)
         # By visitor, what they had the recorded run read again for: kept of those who were here last.
+        self._visitors = room.profile.pages
         self._asked: OrderedDict[str, Asked] = OrderedDict()
         self._asking = threading.Lock()
 
@@ -120,7 +120,7 @@ class TTTRuns(Registry[TTTRun]):
             with self._asking:
                 run.asked = self._asked.setdefault(session, run.asked)
                 self._asked.move_to_end(session)
-                while len(self._asked) > VISITORS:
+                while len(self._asked) > self._visitors:
                     self._asked.popitem(last=False)
         return run
 

@@ -131,7 +131,7 @@ def test_what_is_no_run_or_not_ended_or_a_stranger_s_is_not_saved(server: Server
     stream = server.ttt.run(
         {"lang": "en", "ticket": "t" * 16, "n": 1, "model": "", "prompt": "Once", "max_new_tokens": 50}, "me"
     )
-    next(stream)
+    next(message for message in stream if unwire(message)["kind"] == "snapshot")
     (run,) = server.ttt.runs
     assert server.post("ttt/save", lang="zh", run=run.id, view="").text == text("zh", "share.running")
     stream.close()  # type: ignore[attr-defined]
