@@ -2,10 +2,13 @@
 
     python benchmarks/ttt.py [--contexts 256 1024 4096 16384] [--turns 12] [--threads 1]
     python benchmarks/ttt.py --official ttt.py        the prefill beside the published code, whose file is not part of this
+    python benchmarks/ttt.py --official ttt.py --contexts      ... and nothing else
 
 Both bundled models (`stories-ttt`, `stories-attention`) read the same text; after each context both write tokens in turns, so that
 what disturbs one disturbs the other. A turn is some tokens, as a text is written: of a single one the time would be that of
-fetching the weights anew, which the turn before has driven from the processor's cache. Medians; prints Markdown tables. The published file is ttt.py of ttt-lm-pytorch (Sun et al.
+fetching the weights anew, which the turn before has driven from the processor's cache. Medians; prints Markdown tables. Beside the prefill stand the products of its weight matrices alone
+(projections, MLP, head), which any reading of a text has to make: what is left of its time is all that an implementation can save.
+The published file is ttt.py of ttt-lm-pytorch (Sun et al.
 2024); of it the one line that today's transformers refuses (`_tied_weights_keys`) is replaced in memory.
 """
 
@@ -122,17 +125,30 @@ def theirs(path: Path, ttt: TTTForCausalLM) -> torch.nn.Module:
     return model
 
 
+def products(model: torch.nn.Module, longest: int) -> Callable[[torch.Tensor], None]:
+    """Of a pass over a text the products of its weight matrices, and nothing else."""
+    maps = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    given = {each.in_features: torch.randn(1, longest, each.in_features) for each in maps}
+
+    def multiply(ids: torch.Tensor) -> None:
+        for each in maps:
+            each(given[each.in_features][:, : ids.shape[1]])
+
+    return multiply
+
+
 @torch.inference_mode()
 def prefills(sides: dict[str, Callable[[torch.Tensor], Any]], vocabulary: int, length: int) -> dict[str, float]:
-    """Median seconds of one pass over a text, the sides taking turns."""
+    """Median seconds of one pass over a text, the sides taking turns; of one thread those that it worked."""
     ids = text(vocabulary, length)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     took: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(TRIES + 1):
         for name in list(sides) if turn % 2 else list(reversed(sides)):
-            began = time.perf_counter()
+            began = clock()
             sides[name](ids)
             if turn:
-                took[name].append(time.perf_counter() - began)
+                took[name].append(clock() - began)
     return {name: statistics.median(each) for name, each in took.items()}
 
 
@@ -145,7 +161,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contexts", nargs="+", type=int, default=[256, 1024, 4096, 16384])
+    parser.add_argument("--contexts", nargs="*", type=int, default=[256, 1024, 4096, 16384])
     parser.add_argument("--turns", type=int, default=12, help="of each that are timed (default: 12)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--official", type=Path, default=None, help="ttt.py of ttt-lm-pytorch")
@@ -155,23 +171,39 @@ def main() -> int:
     print(
         f"{processor()}, {options.threads} thread(s), float32; parameters: {parameters(ttt):,} and {parameters(llama):,}\n"
     )
-    head = ["context", "TTT state, bytes", "KV cache, bytes", "TTT, ms a token", "Llama, ms a token", "TTT / Llama"]
-    print(
-        table([*head, f"TTT / TTT at {options.contexts[0]:,}"], by_context(ttt, llama, options.contexts, options.turns))
-    )
+    if options.contexts:
+        head = ["context", "TTT state, bytes", "KV cache, bytes", "TTT, ms a token", "Llama, ms a token", "TTT / Llama"]
+        rows = by_context(ttt, llama, options.contexts, options.turns)
+        print(table([*head, f"TTT / TTT at {options.contexts[0]:,}"], rows))
     if options.official:
-        other = theirs(options.official, ttt)
-        sides: dict[str, Callable[[torch.Tensor], Any]] = {
-            "ours": lambda ids: ttt(ids, use_cache=False),
-            "theirs": lambda ids: other(ids, use_cache=False),
-        }
-        rows = []
-        for length in (256, 1024, 4096):
-            took = prefills(sides, ttt.config.vocab_size, length)
-            speeds = [f"{length / took[name]:,.0f}" for name in ("ours", "theirs")]
-            rows.append([f"{length:,}", *speeds, f"{took['theirs'] / took['ours']:.2f}"])
-        print("\n" + table(["prefill", "ours, tokens/s", "published, tokens/s", "ours / published"], rows))
+        print("\n" + table(PREFILL, beside_the_published(options.official, ttt)))
     return 0
+
+
+PREFILL = [
+    "prefill",
+    "ours, tokens/s",
+    "published, tokens/s",
+    "ours / published",
+    "matrix products alone, of our time",
+    "products alone / published: the most there can be",
+]
+
+
+def beside_the_published(path: Path, ttt: TTTForCausalLM) -> list[list[str]]:
+    """A row a length, as `PREFILL` says."""
+    other, lengths, rows = theirs(path, ttt), (256, 1024, 4096), []
+    sides: dict[str, Callable[[torch.Tensor], Any]] = {
+        "ours": lambda ids: ttt(ids, use_cache=False),
+        "theirs": lambda ids: other(ids, use_cache=False),
+        "products": products(ttt, lengths[-1]),
+    }
+    for length in lengths:
+        took = prefills(sides, ttt.config.vocab_size, length)
+        speeds = [f"{length / took[name]:,.0f}" for name in ("ours", "theirs")]
+        ratios = [f"{took['theirs'] / took['ours']:.2f}", f"{took['products'] / took['ours']:.0%}"]
+        rows.append([f"{length:,}", *speeds, *ratios, f"{took['theirs'] / took['products']:.2f}"])
+    return rows
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ OWN = (
     ("GET", "/loopviz-share/{run}/trace"),
     ("GET", "/loopviz-share/{run}/report"),
     ("GET", "/loopviz-share/{run}/panel/convergence/csv"),
-    *(("POST", f"/loopviz-store/{act}") for act in ("save", "open", "delete", "class", "class/new")),
+    *(
+        ("POST", f"/loopviz-store/{act}")
+        for act in ("save", "open", "delete", "class", "class/new", "ttt/save", "ttt/open")
+    ),
     ("GET", "/loopviz-store/gallery"),
     ("GET", "/loopviz-api"),
     ("POST", "/loopviz-api/{name}"),

@@ -30,12 +30,12 @@ from loopviz.figures import theme, toolbar
 # Of all texts, those that are about other pages' things.
 _ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.")
 _OWN = {
-    "lesson.": "learn",
-    "anatomy.": "anatomy",
-    "ttt.": "ttt",
-    "stored.": "explore",
-    "live.stored.": "explore",
-}  # texts that are one page's alone, by how their keys begin
+    "lesson.": ("learn",),
+    "anatomy.": ("anatomy",),
+    "ttt.": ("ttt",),
+    "stored.": ("explore",),
+    "live.stored.": ("explore", "ttt"),
+}  # texts that are few pages' alone, by how their keys begin
 
 # What the place says when its script cannot be had: nobody has told the page its language then but the address, or the browser.
 JS_LOST = f"""(error) => {{
@@ -72,7 +72,7 @@ def page_data(here: str, room: ModelRoom, **more: Any) -> dict[str, Any]:
     """What a page's script is told once."""
     # a name that somebody registered is its own word
     own = {f"{c.name}.{name}": name for c in st.CONTROLS for name in st.choices(c) if name not in c.choices}
-    elsewhere = (*_ELSEWHERE, *(key for key, page in _OWN.items() if page != here))
+    elsewhere = (*_ELSEWHERE, *(key for key, pages in _OWN.items() if here not in pages))
     texts = {
         lang: {key: value for key, value in table(lang).items() if not key.startswith(elsewhere)}
         | own

@@ -19,7 +19,7 @@ from loopviz.engine.provenance import shown_name
 from loopviz.engine.sampling import Sampler, StreamSettings
 from loopviz.engine.usage import MemoryMeter
 from loopviz.model.interrupt import interruptible, until
-from loopviz.trace.recording.ttt import TTTRecorder, ttt_meta
+from loopviz.trace.recording.ttt import TTTRecorder, ages_of, ttt_meta
 from loopviz.trace.schema import SCHEMA_VERSION, Frame, kv_bytes_of
 from loopviz.ttt import InnerLossError, TTTCache
 from loopviz.version import version
@@ -117,6 +117,11 @@ def _frames(run: _Run) -> Generator[Frame, None, None]:
         run.close()
 
 
+def room_of(ids: Sequence[int], settings: StreamSettings) -> int:
+    """Tokens that a run may write; the last of them is not read."""
+    return min(settings.max_new_tokens, MOST_TOKENS - len(ids) + 1)
+
+
 class _Run:
     """The state of one run between its tokens."""
 
@@ -131,12 +136,12 @@ class _Run:
     ) -> None:
         self.view, self.ids, self.settings, self.wheel = model.view(), ids, settings, wheel
         self.size = model.config.mini_batch_size
-        self.room = min(settings.max_new_tokens, MOST_TOKENS - len(ids) + 1)
+        self.room = room_of(ids, settings)
         self.sampler = Sampler(self.view, settings, torch.tensor([ids], device=model.device), self.room)
         self.pieces, self.texts = Pieces(tokenizer), TokenTexts(tokenizer)
         self.cache: TTTCache | None = TTTCache(model)
         self.cache.inner_lr_scale = inner_lr_scale
-        self.recorder = TTTRecorder(self.view)
+        self.recorder = TTTRecorder(self.view, ages_of(model, len(ids) + self.room - 1))
         self.memory = MemoryMeter(model.device)
         self.began: float | None = None
         self.read_tokens = 0
@@ -276,7 +281,7 @@ def meta_of(
     name: str,
 ) -> dict[str, Any]:
     """The Meta of the run; its `ttt.changes` grow as the run is steered."""
-    config = model.config
+    config, ages = model.config, ages_of(model, len(ids) + room_of(ids, settings) - 1)
     return {
         "version": SCHEMA_VERSION,
         "model": name or shown_name(getattr(config, "_name_or_path", "")) or type(model).__name__,
@@ -293,7 +298,7 @@ def meta_of(
             "torch": torch.__version__,
             "transformers": metadata.version("transformers"),
         },
-        "ttt": {**ttt_meta(model, inner_lr_scale), "changes": wheel.changes},
+        "ttt": {**ttt_meta(model, inner_lr_scale, ages), "changes": wheel.changes},
     }
 
 

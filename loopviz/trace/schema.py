@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     Version = Literal[SCHEMA_VERSION]
 EXTRAS = ("exit", "keys", "attention")  # what a run records only when asked, see StepColumns and BlockFrame
-AGES = 128  # of a TTT run: tokens whose reconstruction is recorded at a time, the last ones
+AGES = 128  # of a TTT run too long for more: tokens whose reconstruction is recorded at a time, the last ones
 RULE_WORDS = 256  # ... that other inner rules are given, the first ones
 STEP_NUMBERS = ("cosine", "kl", "rel_delta", "norm", "entropy", "rank", "ms")
 STEP_LISTS = ("topk_ids", "topk_logprobs", "topk_texts")
@@ -256,7 +256,7 @@ class TTTMeta(TypedDict):
     base_lr: float
     scales: list[list[float]]  # [L][M]: token scale of every slot, as it was learned
     start_norm: list[list[float]]  # [L][H]: |W_0|
-    ages: int  # tokens whose reconstruction is recorded at a time, at most
+    ages: int  # tokens whose reconstruction is recorded at a time, at most: as many as the run has, unless it is a long one
     state_bytes: int  # what the model keeps between passes, however much it has read
     kv_beside: dict[str, float]  # bytes of keys and values that other models keep of one token, by their names
     inner_lr_scale: float  # factor on the inner learning rate as the run began

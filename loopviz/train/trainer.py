@@ -22,7 +22,7 @@ from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.configuration import LOOP_FIELDS
 from loopviz.signals import Terminated
-from loopviz.ttt import TTTConfig, TTTForCausalLM
+from loopviz.ttt import InnerLossError, TTTConfig, TTTForCausalLM
 
 from .arrows import IGNORE, sequence_length
 from .data_tasks import DROPOUT, Task
@@ -305,7 +305,10 @@ class Trainer:
         ids, labels = batch.ids.to(self.device), batch.labels.to(self.device)
         self.dropout.draw(step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            logits = self.model(ids, use_cache=False).logits
+            try:
+                logits = self.model(ids, use_cache=False).logits
+            except InnerLossError as error:
+                raise TrainingError(f"step {step + 1}: {error}") from error
         loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip)

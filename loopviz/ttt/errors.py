@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
 
-class InnerLossError(ValueError):
+from loopviz.checks import FieldError
+
+
+class InnerLossError(FieldError):
     """An inner loss that is no number: the pass ends, and the cache is as it was before it.
+
+    Pages say it in their language, as a field's refusal; by itself it says more, to who has the model at hand.
 
     Attributes:
         layer, head, row: where.
@@ -20,10 +26,18 @@ class InnerLossError(ValueError):
             if broken
             else "the inner steps are too large; lower ttt_base_lr or inner_lr_scale, or take another checkpoint"
         )
-        super().__init__(
+        super().__init__("inner_loss", value, "inner_loss_nan", layer=layer, head=head, token=position, text="…")
+        said = (
             f"inner loss = {value} at layer {layer}, head {head}, row {row}, token {position} of its text (column {token} of "
             f"the pass): {why}. Nothing of this pass is kept"
         )
+        self.args = (said,)
+
+    def inside(self, name: str) -> FieldError:
+        """The same of what belongs to `name`."""
+        places: dict[str, Any] = dict(self.places)
+        within = f"{name}: {self.within}" if self.within else name
+        return FieldError(self.field, self.value, self.rule, within=within, **places)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_again, (self.args, dict(self.__dict__)))

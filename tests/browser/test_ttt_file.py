@@ -102,3 +102,31 @@ def test_a_run_is_saved_and_opened_and_another_kind_is_told_where_it_belongs(vis
     page.get_by_role("button", name="English").click()
     expect(page.locator(".lv-ttt-files .lv-badge")).to_have_text(f"opened file · {file.name}")
     expect(page.locator('[data-panel="held"] .lv-headline')).to_contain_text("after word 12")
+
+
+def test_a_run_is_kept_opened_by_its_link_as_it_was_looked_at_and_deleted(visit: Visit) -> None:
+    page = at_ttt(visit, apart=True, refused=True)
+    field(page, "layer").select_option("1")
+    page.locator('[data-i="12"]').click()
+    page.wait_for_selector(f'{IDLE}[data-token="12"][data-drawn="true"]')
+    page.get_by_role("button", name="Link to this very run").click()
+    link = page.get_by_label("Link to the saved run").input_value()
+    said = page.locator(".lv-notice").first
+    said.get_by_text("Saved until").wait_for()
+    assert "/ttt?" in link
+
+    other = at_ttt(visit, f"?lang=zh&__theme=dark&{link.partition('?')[2]}", apart=True, refused=True)
+    expect(other.locator(".lv-ttt-files .lv-badge")).to_contain_text("已保存的运行 · ")
+    assert other.evaluate(f"{NEXT}.n") == 0, "nothing was run"
+    assert other.evaluate(f"{NEXT}.where") == {"layer": 1, "head": None, "token": 12}
+    assert other.evaluate(f"{NEXT}.words") == page.evaluate(f"{NEXT}.words")
+    expect(other.locator('[data-panel="held"] .lv-headline')).to_contain_text("第 12 个词")
+    expect(other.locator(".lv-notice").first).to_be_hidden()
+
+    page.goto(link)  # its owner, in the same browser, at another time
+    said.get_by_text("You saved this run.").wait_for()
+    page.get_by_role("button", name="Delete it from the server").click()
+    said.get_by_text("Deleted").wait_for()
+    page.goto(link)
+    said.get_by_text("This saved run was deleted by who saved it.").wait_for()
+    expect(page.locator(".lv-ttt-files .lv-badge")).to_have_text("recorded run")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import loopviz
 from loopviz.cli import main
@@ -96,6 +97,23 @@ def test_the_table_s_numbers_are_the_run_s() -> None:
 def test_at_a_rate_of_nothing_nothing_moves(folder: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("--prompt", "Once", "--model", folder, "--max-new-tokens", 3, "--inner-lr", 0) == 0
     assert all(line.split()[3:6] == ["0", "0%", "0"] for line in capfd.readouterr().err.splitlines()[-3:-1])
+
+
+def test_an_inner_loss_that_is_no_number_ends_the_run_with_what_there_is(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model, ids = tiny_ttt.model(tie_word_embeddings=False), tiny.tokenizer()("Once upon a time there was")["input_ids"]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[ids[9]] = float("nan")
+    model.save_pretrained(tmp_path / "broken")
+    tiny.tokenizer().save_pretrained(tmp_path / "broken")
+    file, at = tmp_path / "run.loopviz", ids.index(ids[9])
+    told = ["--prompt", "Once upon a time there was", "--model", tmp_path / "broken", "--save", file]
+    assert run(*told) == 2
+    err = capfd.readouterr().err
+    assert f"inner_loss=nan: is no number any more at layer 0, head 0, token {at} " in err
+    assert f"{at - at % 4} tokens read" in err
+    assert len(load(file)) == at - at % 4
 
 
 @pytest.mark.parametrize(

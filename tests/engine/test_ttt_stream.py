@@ -14,8 +14,10 @@ from loopviz.checks import FieldError
 from loopviz.engine.engine import TTTRequest
 from loopviz.engine.ttt_local import LocalTTT, load_ttt
 from loopviz.model.checkpoints.errors import CheckpointError
+from loopviz.panels.ttt import TTT_PANELS, TTTFocus
 from loopviz.trace import Trace
-from loopviz.trace.schema import check_frame, check_meta, decode_floats, decode_singles
+from loopviz.trace.recording.ttt import MOST_HELD, ages_of
+from loopviz.trace.schema import AGES, check_frame, check_meta, decode_floats, decode_singles
 from loopviz.ttt import TTTCache
 from tests.engine import tiny, tiny_ttt
 
@@ -23,9 +25,9 @@ PROMPT = "Once upon a time there was"
 NEW = 13
 
 
-def made(engine: LocalTTT | None = None, **how: Any) -> Trace:
+def made(engine: LocalTTT | None = None, new: int = NEW, **how: Any) -> Trace:
     engine = engine or tiny_ttt.engine()
-    handle = engine.start(TTTRequest(PROMPT, {"max_new_tokens": NEW}, **how))
+    handle = engine.start(TTTRequest(PROMPT, {"max_new_tokens": new}, **how))
     trace = Trace(handle.meta)
     for frame in handle.frames:
         trace.append(frame)
@@ -113,10 +115,33 @@ def test_what_is_held_of_every_token_is_the_librarys_reconstruction(kind: str) -
     assert meta["ages"] >= len(trace)
 
 
+def test_every_earlier_token_is_asked_about_in_a_run_that_is_not_too_long() -> None:
+    """At most the last 128 were, of a run of 1,024 too."""
+    model = tiny_ttt.model()
+    rows = 6
+    for tokens in (1, 129, 1_000, 1_730):
+        ages = ages_of(model, tokens)
+        assert ages == max(AGES, tokens)
+        assert rows * tokens * (tokens + 1) // 2 <= MOST_HELD
+    for tokens in (1_740, 4_096):
+        ages = ages_of(model, tokens)
+        own = [min(t, ages) for t in range(1, tokens + 1)]
+        assert rows * sum(own) <= MOST_HELD < rows * (sum(own) + tokens - ages)
+    assert ages_of(model, 10**6) == AGES
+    trace = made(tiny_ttt.engine(num_hidden_layers=1), AGES)
+    assert trace.meta["ttt"]["ages"] == len(trace) > AGES
+    last = trace.frames[-1]["ttt"]
+    held = decode_floats(last["held"], len(trace))
+    assert held.shape == (3, len(trace))
+    assert len(TTT_PANELS["held"].data(trace, TTTFocus())["data"][1]["y"]) == len(trace)
+
+
 def test_only_the_last_tokens_are_asked_for_and_a_row_of_the_matrix_is_whole_all_the_same(monkeypatch: Any) -> None:
     whole = made()
     monkeypatch.setattr("loopviz.trace.recording.ttt.AGES", 3)
+    monkeypatch.setattr("loopviz.trace.recording.ttt.MOST_HELD", 0)
     cut = made()
+    assert cut.meta["ttt"]["ages"] == 3
     for long, short in zip(whole.frames, cut.frames, strict=True):
         n, rows = long["index"] + 1, 6
         few = min(n, 3)

@@ -270,6 +270,14 @@ def test_a_second_interrupt_is_obeyed_at_once_and_leaves_the_last_checkpoint(tmp
     assert load_state(tmp_path / "run" / STATE)["progress"]["step"] == 3
 
 
+def test_an_inner_loss_that_is_no_number_says_at_which_step_and_where(tmp_path):
+    trainer = make("ttt", tmp_path / "run", story(tmp_path / "t.txt"))
+    with torch.no_grad():
+        trainer.model.model.ttt_layers[1].W1[0, 0, 0] = float("nan")
+    with pytest.raises(TrainingError, match=r"^step 1: inner loss = nan at layer 1, head 0, row 0, token 0 "):
+        trainer.run()
+
+
 def test_a_run_that_diverges_says_so(tmp_path):
     trainer = make("text", tmp_path / "run", story(tmp_path / "t.txt"))
     with torch.no_grad():

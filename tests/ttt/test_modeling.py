@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM
 
+from loopviz.app.controls.refusal import told
+from loopviz.checks import inside
 from loopviz.model.checkpoints.errors import CheckpointError
 from loopviz.model.interrupt import Interrupted, interruptible
 from loopviz.ttt import InnerLossError, TTTCache, TTTConfig, TTTForCausalLM, TTTModel
@@ -379,6 +381,16 @@ def test_an_inner_loss_error_goes_to_another_process():
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is InnerLossError
     assert (str(again), again.layer, again.head, again.row, again.token, again.position) == (str(error), 0, 1, 2, 3, 4)
+    assert told(again, "zh") == told(error, "zh")
+
+
+def test_an_inner_loss_error_is_told_on_pages_in_their_language():
+    error = InnerLossError(0, 1, 2, 3, 4, float("nan"), broken=False)
+    assert told(error, "en") == str(error)
+    assert told(error, "zh").startswith("inner_loss=nan：在第 0 层、第 1 头、词元 4")
+    within = inside("text", error)
+    assert str(within).startswith("text: inner_loss=nan: is no number any more at layer 0, head 1, token 4")
+    assert told(inside("runs", within), "zh").startswith("runs: text：inner_loss=nan：在第 0 层")
 
 
 def test_broken_weights_before_a_layer_are_not_blamed_on_its_inner_steps(no_gradients):

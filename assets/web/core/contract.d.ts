@@ -728,7 +728,7 @@ export interface Glossary {
 /** A run is to be kept. */
 export interface KeepRun {
   run: string;
-  /** View */
+  /** View; on TTT a PlaceTTT */
   view: string;
   /** of its owner, once they have one */
   secret?: string;
@@ -797,6 +797,8 @@ export interface KeptEntry {
   id: string;
   title: string;
   model: string;
+  /** of a TTT model: the TTT page shows it */
+  of_ttt: boolean;
   tokens: number;
   student: string;
   /** milliseconds since 1970 */
@@ -1896,11 +1898,12 @@ export interface TTTNews {
   ops: Record<string, any[][]>;
 }
 
-/** With what a page opens files, and how large they may be, in bytes. */
+/** With what a page opens files, and how large they may be, in bytes; days that a run is kept by the server, 0: none is. */
 export interface TTTVisit {
   kind: "visit";
   ticket: string;
   largest: number;
+  keeps: number;
 }
 
 /** A run of a TTT model, looked at here. */
@@ -1929,6 +1932,24 @@ export interface LookTTT {
   lang: "en" | "zh";
 }
 
+/** Where one looks in a run, as it is kept with it (LookTTT). */
+export interface PlaceTTT {
+  layer: number;
+  head: number | null;
+  token: number | null;
+}
+
+/** An answer: a run that the server keeps, looked at as it was when it was saved. */
+export interface OpenedTTT {
+  id: string;
+  title: string;
+  /** as of OpenedRun */
+  until: number | null;
+  mine: boolean;
+  place: PlaceTTT;
+  snapshot: TTTSnapshot;
+}
+
 /** Change a run from the next word on. */
 export interface SteerTTT {
   run: string | null;
@@ -1944,6 +1965,7 @@ export interface AskAttention {
   head: number | null;
   token: number | null;
   lang: "en" | "zh";
+  visitor?: string;
 }
 
 /** An answer: the control's attention. */
@@ -1973,6 +1995,8 @@ export interface AskForgetting {
   run: string | null;
   token: number;
   lang: "en" | "zh";
+  /** as of AskAttention */
+  visitor?: string;
 }
 
 /** An answer: the losses of the words that follow, with what was read before and without. */

@@ -3,6 +3,7 @@
 
 import { PANEL_FILES, QUERIES, TICKET_HEADER } from "../core/contract.js";
 import { copied, el, fill, keep, name, press, sleep } from "../core/dom.js";
+import { linkField } from "../widgets/link_field.js";
 import { Menu, Notice } from "../widgets/menu.js";
 import { picture, slug } from "./panel_image.js";
 import { Stored } from "./stored.js";
@@ -180,10 +181,7 @@ export class Share {
     }
     const url = new URL(location.href);
     Object.assign(url, { search: `?${QUERIES.link}=${word}`, hash: "" });
-    const field = el("input", "lv-link");
-    Object.assign(field, { readOnly: true, value: url.href });
-    field.setAttribute("aria-label", this.texts["live.share.address"]);
-    field.addEventListener("focus", () => field.select());
+    const field = linkField(url.href, this.texts["live.share.address"]);
     const said = el("p");
     const left = told.length ? [el("p", "lv-left", this.texts["live.share.left"]), ...told] : [];
     this.notice.say([said, field, ...left]);

@@ -1,8 +1,9 @@
 // Runs that the server keeps: saved under a link, opened by it with nothing run, deleted by who saved them; the server's gallery, and
 // class folders. The server's half: loopviz/app/explore/stored.py. The secret by which a visitor deletes stays in this browser.
 
-import { QUERIES, STORE, STORED, TEACHER, TICKET_HEADER } from "../core/contract.js";
+import { PAGES, QUERIES, STORE, STORED, TEACHER, TICKET_HEADER } from "../core/contract.js";
 import { copied, el, fill, kept, press } from "../core/dom.js";
+import { dated, linkField } from "../widgets/link_field.js";
 
 const NEVER = "–";
 
@@ -128,7 +129,7 @@ export class Stored {
     if (!saved) return;
     kept.set(STORED.owner, saved.secret);
     const until = this.date(saved.until);
-    const [said, field] = [el("p"), this.field(this.link({ [QUERIES.run]: saved.id }), words["live.stored.address"])];
+    const [said, field] = [el("p"), linkField(this.link({ [QUERIES.run]: saved.id }), words["live.stored.address"])];
     this.notice.say([said, field, this.remover(saved.id)]);
     const done = await copied(field.value, field);
     said.textContent = fill(words[done ? "live.stored.saved" : "live.stored.select"], { until });
@@ -186,9 +187,9 @@ export class Stored {
   list(title, runs) {
     const asked = new URLSearchParams(location.search).get(QUERIES.lang);
     const spoken = asked ? { [QUERIES.lang]: asked } : null; // who goes on from here goes on in this language
-    const rows = runs.map(({ id, title: prompt, model, tokens, student, created }) => {
+    const rows = runs.map(({ id, title: prompt, model, of_ttt: learns, tokens, student, created }) => {
       const link = el("a", "", prompt || NEVER);
-      link.href = this.link({ [QUERIES.run]: id, ...spoken });
+      link.href = this.link({ [QUERIES.run]: id, ...spoken }, learns ? PAGES.ttt : "");
       const about = [model, fill(this.words["live.stored.tokens"], { n: tokens }), this.date(created)].join(" · ");
       return el("li", "", student ? el("b", "", `${student}: `) : null, link, el("small", "", about));
     });
@@ -222,7 +223,7 @@ export class Stored {
       if (!made) return;
       const address = this.link({ [QUERIES.class]: made.folder });
       const [pupils, teacher] = [fill(words["live.stored.class.pupils"], { name: made.name }), words["live.stored.class.teacher"]];
-      this.notice.say([pupils, this.field(address, pupils), teacher, this.field(`${address}#${TEACHER}=${made.secret}`, teacher)]);
+      this.notice.say([pupils, linkField(address, pupils), teacher, linkField(`${address}#${TEACHER}=${made.secret}`, teacher)]);
     });
     make.textContent = words["live.stored.class.make"];
     this.notice.say([words["live.stored.class.name"], name, make]);
@@ -231,24 +232,14 @@ export class Stored {
 
   // --- small things ------------------------------------------------------------------------------------------------
 
-  /** An address of this page. @param {Record<string, string>} query */
-  link(query) {
-    const url = new URL(location.href);
+  /**
+   * An address of this page, or of one beside it.
+   * @param {Record<string, string>} query
+   */
+  link(query, beside = "") {
+    const url = new URL(beside, location.href);
     Object.assign(url, { search: String(new URLSearchParams(query)), hash: "" });
     return url.href;
-  }
-
-  /**
-   * A field with a link, to be copied.
-   * @param {string} value
-   * @param {string} label
-   */
-  field(value, label) {
-    const field = el("input", "lv-link");
-    Object.assign(field, { readOnly: true, value });
-    field.setAttribute("aria-label", label);
-    field.addEventListener("focus", () => field.select());
-    return field;
   }
 
   /** Until when a run is kept, in words; none of one in the gallery. @param {number | null} at */
@@ -258,6 +249,6 @@ export class Stored {
 
   /** @param {number} at */
   date(at) {
-    return new Date(at).toLocaleDateString(this.share.lang === "zh" ? "zh-CN" : "en-GB", { dateStyle: "medium" });
+    return dated(at, this.share.lang);
   }
 }

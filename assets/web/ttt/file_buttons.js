@@ -3,6 +3,7 @@
 
 import { FILES, QUERIES, RECORDED, TICKET_HEADER } from "../core/contract.js";
 import { el, keep, press } from "../core/dom.js";
+import { StoredRun } from "./stored_run.js";
 
 /** @import { BeginTTT, TTTSnapshot, TTTVisit } from "../core/contract.js" */
 
@@ -25,7 +26,9 @@ export class FileButtons {
       const [file] = this.input.files;
       if (file) this.open(file).finally(() => (this.input.value = "")); // the same one may be chosen again
     });
-    this.node = el("div", "lv-ttt-files", this.badge, this.hint, this.save, this.choose, this.input);
+    this.stored = new StoredRun(this);
+    const { button, notice } = this.stored;
+    this.node = el("div", "lv-ttt-files", this.badge, this.hint, button, this.save, this.choose, this.input, notice.node);
   }
 
   label() {
@@ -34,35 +37,55 @@ export class FileButtons {
     this.save.title = page.text("ttt.save.hint");
     this.choose.textContent = page.text("ttt.open");
     this.choose.title = page.text("ttt.open.hint");
+    this.stored.label();
   }
 
   /** How it stands: whose run is shown, and what can be done with it. */
   show() {
     const { page, file } = this;
     const run = page.run?.run;
-    const kind = run === RECORDED ? RECORDED : run && run === file?.run ? "opened" : "";
+    const kept = this.stored.badge();
+    const kind = kept ? "stored" : run === RECORDED ? RECORDED : run && run === file?.run ? "opened" : "";
     this.badge.hidden = this.hint.hidden = !kind;
     this.node.dataset.kind = kind;
-    const name = kind === "opened" ? ` · ${file.name}` : "";
-    this.badge.textContent = kind && page.text(`ttt.${kind}`) + name;
-    this.hint.textContent = kind && page.text(`ttt.${kind}.hint`, { model: page.run.model });
+    if (kept) [this.badge.textContent, this.hint.textContent] = kept;
+    else {
+      const name = kind === "opened" ? ` · ${file.name}` : "";
+      this.badge.textContent = kind && page.text(`ttt.${kind}`) + name;
+      this.hint.textContent = kind && page.text(`ttt.${kind}.hint`, { model: page.run.model });
+    }
+    this.stored.show();
     this.save.disabled = !run || page.running || page.gone;
     this.choose.disabled = page.running || !this.known;
   }
 
-  /** The server answers: how files are opened is asked, and the recorded run is shown if there is no other. */
+  /** The server answers: how files are opened is asked, and the recorded run is shown unless the address names another. */
   async meet() {
     const { page } = this;
+    page.frame.begin(/** @type {BeginTTT} */ ({ visit: true, lang: page.frame.lang }));
+    if (this.stored.wanted === null) await this.recorded();
+  }
+
+  /** Show the recorded run if there is no other. */
+  async recorded() {
+    const { page } = this;
     const { lang } = page.frame;
-    page.frame.begin(/** @type {BeginTTT} */ ({ visit: true, lang }));
     const answer = await page.frame.ask("look", { run: RECORDED, ...page.where, lang });
     if (answer?.kind === "snapshot" && !page.run && !page.running) this.take(answer);
   }
 
+  /** Whose question it is, said with what a text is read again for. */
+  get visitor() {
+    return this.known ? { visitor: this.known.ticket } : {};
+  }
+
   /** @param {TTTVisit} visit */
-  visit(visit) {
+  async visit(visit) {
+    const first = this.known === null;
     this.known = visit;
+    this.label();
     this.show();
+    if (first && this.stored.wanted !== null && !(await this.stored.open())) await this.recorded();
   }
 
   /** The model is there: what it says of a run that was not made here can be asked. */
@@ -71,11 +94,15 @@ export class FileButtons {
     if (page.run && !page.running && page.pictures.get("attention").node.hidden) page.control();
   }
 
-  /** Show a run that is not made here. @param {TTTSnapshot} snapshot */
-  take(snapshot) {
+  /**
+   * Show a run that is not made here.
+   * @param {TTTSnapshot} snapshot
+   * @param {import("./main.js").Page["where"]} [where] one looks; else where one did, at its newest word
+   */
+  take(snapshot, where) {
     const { page } = this;
     page.ticket = snapshot.ticket;
-    page.where = { ...page.where, token: null };
+    page.where = where ?? { ...page.where, token: null };
     for (const name of ["attention", "forgetting"]) page.pictures.get(name).node.hidden = true;
     page.rules.hide();
     page.adopt(snapshot);

@@ -174,6 +174,7 @@ export class Page {
     [this.wish, this.losing] = [{}, {}]; // answers on their way are of another run
     for (const name of ["attention", "forgetting"]) this.pictures.get(name).node.hidden = true;
     this.rules.hide();
+    this.files.stored.notice.clear();
     this.say(this.text("ttt.waiting"));
     this.follow();
     this.frame.begin({
@@ -347,7 +348,7 @@ export class Page {
     if (!this.run || this.gone || this.awaits || (this.running && this.where.token === null)) return;
     const wish = (this.wish = {});
     const { run } = this.run;
-    const answer = await this.frame.ask("attention", { run, ...this.where, lang: this.frame.lang });
+    const answer = await this.frame.ask("attention", { run, ...this.where, lang: this.frame.lang, ...this.files.visitor });
     if (wish !== this.wish || this.run.run !== run) return;
     const { note } = this.pictures.get("dual");
     note.hidden = answer?.kind !== "no";
@@ -371,7 +372,7 @@ export class Page {
     if (!this.run || token === null) return;
     this.say(this.text("ttt.lose.reading"));
     const wish = (this.losing = {});
-    const answer = await this.frame.ask("forgetting", { run: this.run.run, token, lang: this.frame.lang });
+    const answer = await this.frame.ask("forgetting", { run: this.run.run, token, lang: this.frame.lang, ...this.files.visitor });
     if (wish !== this.losing) return;
     if (answer?.kind === "forgetting") {
       const picture = this.pictures.get("forgetting");

@@ -57,7 +57,7 @@ export class RuleSlider {
     if (!page.run) return;
     const wish = (this.wish = {});
     const asked = this.rules.length > 0; // it is there, and follows where one looks
-    const answer = await page.frame.ask("rules", { run: page.run.run, ...page.where, lang: page.frame.lang });
+    const answer = await page.frame.ask("rules", { run: page.run.run, ...page.where, lang: page.frame.lang, ...page.files.visitor });
     if (wish !== this.wish) return;
     if (answer?.kind === "rules") {
       this.rules = answer.rules;

@@ -146,6 +146,8 @@ STORE_CALLS: Mapping[str, tuple[Union[type, None], Union[type, None]]] = {  # no
     "class": (stored.AskFolder, stored.KeptList),
     "class/new": (stored.NewFolder, stored.MadeFolder),
     "gallery": (None, stored.KeptList),
+    "ttt/save": (stored.KeepRun, stored.KeptRun),
+    "ttt/open": (stored.OpenKept, ttt.OpenedTTT),
 }
 
 

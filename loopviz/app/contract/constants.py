@@ -55,7 +55,7 @@ STORED: Mapping[str, str] = {
     "owner": "loopviz.owner",  # the secret by which runs that were saved here are deleted
 }
 FILES = "loopviz-share"  # where links and files are (see loopviz.app.explore.files, loopviz.app.ttt.files)
-STORE = "loopviz-store"  # where stored runs are (see loopviz.app.explore.stored)
+STORE = "loopviz-store"  # where stored runs are (see loopviz.app.explore.stored, loopviz.app.ttt.stored)
 TEACHER = "teacher"  # behind the # of an address, which no browser sends: the secret of a class folder
 TICKET_HEADER = "x-loopviz-visit"  # in which a page shows its ticket as it opens a file
 USUAL_PRESET = "one_slot"  # what Compare opens with beside the model as it is and without its loop

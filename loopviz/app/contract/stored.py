@@ -1,4 +1,4 @@
-"""What Explore and its server say to each other of stored runs; each question is the body of a request, each answer one's."""
+"""What Explore and TTT and their server say to each other of stored runs; each question is the body of a request, each answer one's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loopviz.app.contract.shared import Focus, Text, Whole
 
 class _KeepRun(TypedDict):
     run: str
-    view: str  # View
+    view: str  # View; on TTT a PlaceTTT
 
 
 class KeepRun(_KeepRun, total=False):
@@ -89,6 +89,7 @@ class KeptEntry(TypedDict):
     id: str
     title: str
     model: str
+    of_ttt: bool  # of a TTT model: the TTT page shows it
     tokens: int
     student: str
     created: int  # milliseconds since 1970

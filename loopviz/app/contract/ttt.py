@@ -77,11 +77,12 @@ class TTTNews(_TTTState):
 
 
 class TTTVisit(TypedDict):
-    """With what a page opens files, and how large they may be, in bytes."""
+    """With what a page opens files, and how large they may be, in bytes; days that a run is kept by the server, 0: none is."""
 
     kind: Literal["visit"]
     ticket: str
     largest: int
+    keeps: int
 
 
 class _BeginTTT(TypedDict):
@@ -113,6 +114,25 @@ class LookTTT(TypedDict):
     lang: Lang
 
 
+class PlaceTTT(TypedDict):
+    """Where one looks in a run, as it is kept with it (LookTTT)."""
+
+    layer: int
+    head: Whole
+    token: Whole
+
+
+class OpenedTTT(TypedDict):
+    """An answer: a run that the server keeps, looked at as it was when it was saved."""
+
+    id: str
+    title: str
+    until: Whole  # as of OpenedRun
+    mine: bool
+    place: PlaceTTT
+    snapshot: TTTSnapshot
+
+
 class SteerTTT(TypedDict):
     """Change a run from the next word on."""
 
@@ -122,14 +142,20 @@ class SteerTTT(TypedDict):
     lang: Lang
 
 
-class AskAttention(TypedDict):
-    """What does the control look at, in the mini-batch of this word (None: of the newest)? Or: what do the inner rules hold?"""
-
+class _AskAttention(TypedDict):
     run: Text
     layer: int
     head: Whole
     token: Whole
     lang: Lang
+
+
+class AskAttention(_AskAttention, total=False):
+    """What does the control look at, in the mini-batch of this word (None: of the newest)? Or: what do the inner rules hold?"""
+
+    visitor: (
+        str  # the ticket of who asks (TTTVisit), once they have one: of the recorded run it says whose question it is
+    )
 
 
 class ControlAttention(TypedDict):
@@ -157,12 +183,16 @@ class InnerRules(TypedDict):
     rules: list[InnerRule]
 
 
-class AskForgetting(TypedDict):
-    """What would the words after this one have cost, if the memory had been set back after it?"""
-
+class _AskForgetting(TypedDict):
     run: Text
     token: int
     lang: Lang
+
+
+class AskForgetting(_AskForgetting, total=False):
+    """What would the words after this one have cost, if the memory had been set back after it?"""
+
+    visitor: str  # as of AskAttention
 
 
 class Forgetting(TypedDict):

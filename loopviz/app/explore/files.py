@@ -51,7 +51,7 @@ class Sharing:
         self._registry = registry
         self._room = room
         self._desk = desk or FileDesk(room)
-        self.stored = StoredRuns(registry, room.profile, self._desk, self._finished)
+        self.stored = StoredRuns(registry, self._desk, self._finished)
 
     # --- what the page's events ask -------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from loopviz.app.server.assets import HEALTH, SERVER
+from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.version import version
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Now:
             ("loopviz_waiting", "In line for a place", places.waiting),
             ("loopviz_kept_bytes", "Bytes of runs that are kept, as last weighed", jobs.keeper.total),
             ("loopviz_kept_bytes_most", "Bytes of runs that may be kept", jobs.keeper.profile.kept_bytes),
-            ("loopviz_models_held", "Models held, of those that loop", jobs.room.held()),
+            ("loopviz_models_held", "Models held, TTT models too", jobs.room.held() + ttt_room(jobs.room).held()),
             ("loopviz_resident_bytes", "Resident memory of the process", memory.rss),
             ("loopviz_threads", "Threads of the process", self._process.num_threads()),
         ):

@@ -55,10 +55,16 @@ class FileDesk:
     def __init__(self, room: ModelRoom) -> None:
         self._room = room
         self._key = secrets.token_bytes(32)
+        self.kept: Any = None  # where runs are kept, once a page asks for it (`store_desk.store_desk`)
         self.coming: set[str] = set()  # whose file is on its way: one a visitor
         # threads of their own, few: reading and writing files must not take all that other visitors' events need
         self._reading = anyio.CapacityLimiter(room.profile.files_read_at_once)
         self.making = anyio.CapacityLimiter(room.profile.files_made_at_once)
+
+    @property
+    def profile(self) -> Profile:
+        """What the server allows."""
+        return self._room.profile
 
     # --- who brings it --------------------------------------------------------------------------------------------
 
@@ -70,7 +76,7 @@ class FileDesk:
     def _mark(self, shown: str) -> str:
         return hmac.new(self._key, shown.encode(), "sha256").hexdigest()
 
-    def _session(self, ticket: str) -> str | None:
+    def session(self, ticket: str) -> str | None:
         """The session a ticket was given to; None for one that was not given by this server."""
         shown, _, mark = ticket.partition(".")
         if not hmac.compare_digest(mark.encode(), self._mark(shown).encode()):
@@ -79,7 +85,7 @@ class FileDesk:
 
     def guest(self, ticket: str, lang: str) -> str:
         """The session of a page that shows its ticket; raises FileRefused for a stranger."""
-        session = self._session(ticket)
+        session = self.session(ticket)
         if session is None:
             raise FileRefused(403, text(lang, "share.stranger"))
         return session

@@ -10,6 +10,7 @@ import logging
 import secrets
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from loopviz.app import contract
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.registry import Registry
-from loopviz.app.ttt.run import TTTRun
+from loopviz.app.ttt.run import Asked, TTTRun
 from loopviz.checks import FieldError
 from loopviz.engine.engine import AttentionBeside, Handle, RulesHeld, TTTEngine
 from loopviz.panels.ttt import TTTFocus
@@ -97,14 +98,36 @@ class TTTRuns(Registry[TTTRun]):
     def __init__(self, room: ModelRoom, keeper: Any) -> None:
         super().__init__(keeper)
         self._recorded = ModelOfRun(room, room.default)
+        # By visitor, what they had the recorded run read again for: kept of those who were here last.
+        self._visitors = room.profile.pages
+        self._asked: OrderedDict[str, Asked] = OrderedDict()
+        self._asking = threading.Lock()
 
-    def get(self, run_id: Any) -> TTTRun | None:
-        """As of any; the recorded run by its name."""
+    def get(self, run_id: Any, session: str = "") -> TTTRun | None:
+        """As of any; the recorded run by its name.
+
+        Args:
+            session: who asks for it, where that is known: of the recorded run the same question is answered once at a time for each.
+        """
         if run_id != RUN:
             return super().get(run_id)
         trace = stored()
         if trace is None:
             return None
-        run = run_of(trace, self._recorded, TTTFocus())
+        run = run_of(trace, self._recorded, TTTFocus(), session)
         run.id = run.ticket = RUN
+        if session:
+            with self._asking:
+                run.asked = self._asked.setdefault(session, run.asked)
+                self._asked.move_to_end(session)
+                while len(self._asked) > self._visitors:
+                    self._asked.popitem(last=False)
         return run
+
+    def forget(self, session: str) -> None:
+        """As of any; nothing is read for them any more."""
+        super().forget(session)
+        with self._asking:
+            asked = self._asked.pop(session, None)
+        if asked is not None:
+            asked.leave()

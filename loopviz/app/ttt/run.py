@@ -8,12 +8,13 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import pack, wire
+from loopviz.app.texts import pick_language
 from loopviz.figures.edits import differences
 from loopviz.panels.ttt import TTT_PANELS, TTTFocus
 from loopviz.trace import Frame, Trace
@@ -24,6 +25,47 @@ if TYPE_CHECKING:
 SEND_EVERY = 0.15  # seconds
 DRAWN = 2_000  # bytes of all pictures a token, as they are kept to tell the next from; at most
 REST = 2.0  # times as long as drawing took, until pictures are drawn again: they grow with the run, which goes on meanwhile
+
+
+def focus_of(asked: Mapping[str, Any]) -> TTTFocus:
+    """Where a visitor says they look; what is less than 0 is 0."""
+    head, token = asked.get("head"), asked.get("token")
+    return TTTFocus(
+        layer=max(0, asked.get("layer", 0)),
+        head=None if head is None else max(0, head),
+        token=None if token is None else max(0, token),
+        lang=pick_language(asked.get("lang")),
+    )
+
+
+class Asked:
+    """What is being read again for one visitor's run. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: dict[str, threading.Event] = {}  # by question, what leaves the newest that is being answered
+
+    @contextmanager
+    def answering(self, question: str) -> Iterator[threading.Event]:
+        """Something is read again: what is yielded is set once that is not wanted any more, for all is left or the same is
+        asked anew."""
+        leave = threading.Event()
+        with self._lock:
+            if (before := self._newest.get(question)) is not None:
+                before.set()
+            self._newest[question] = leave
+        try:
+            yield leave
+        finally:
+            with self._lock:
+                if self._newest.get(question) is leave:
+                    del self._newest[question]
+
+    def leave(self) -> None:
+        """Nobody waits for any of it."""
+        with self._lock:
+            for leave in self._newest.values():
+                leave.set()
 
 
 class TTTRun:
@@ -59,7 +101,7 @@ class TTTRun:
         self.keeper: Keeper | None = None
         self.stop = threading.Event()
         self.finished = threading.Event()
-        self._asked: dict[str, threading.Event] = {}  # by question, what leaves the newest that is being answered
+        self.asked = Asked()
         self.lock = threading.RLock()
         self._figures: dict[str, dict[str, Any]] = {}  # as the page has them
         self._sent = 0
@@ -76,25 +118,7 @@ class TTTRun:
             self.halted = end
         self.stop.set()
         self.handle.stop()
-        with self.lock:
-            for leave in self._asked.values():
-                leave.set()
-
-    @contextmanager
-    def answering(self, question: str) -> Iterator[threading.Event]:
-        """Something is read again for this run: what is yielded is set once that is not wanted any more, for the run has
-        gone or the same is asked of it anew."""
-        leave = threading.Event()
-        with self.lock:
-            if (before := self._asked.get(question)) is not None:
-                before.set()
-            self._asked[question] = leave
-        try:
-            yield leave
-        finally:
-            with self.lock:
-                if self._asked.get(question) is leave:
-                    del self._asked[question]
+        self.asked.leave()
 
     def add(self, frame: Frame) -> None:
         """Take a frame into the trace."""

@@ -21,7 +21,7 @@ from loopviz.app.sessions.waiting_line import LineFull, Place, Places
 from loopviz.app.texts import pick_language, text
 from loopviz.app.ttt.files import TTTFiles
 from loopviz.app.ttt.opened import TTTRuns
-from loopviz.app.ttt.run import REST, SEND_EVERY, TTTRun, messages, paced
+from loopviz.app.ttt.run import REST, SEND_EVERY, TTTRun, focus_of, messages, paced
 from loopviz.checks import FieldError, check_finite, check_whole
 from loopviz.engine.engine import Engine, RulesHeld, TTTEngine, TTTRequest
 from loopviz.panels.ttt import TTTFocus, attention, forgetting, rules
@@ -35,17 +35,6 @@ MOST_SCALE = 4.0  # of the slider
 PACES = (4, 10, 25, 0)  # words a second; 0: as fast as it goes
 # Whose name a field of the engine has on the page.
 FIELDS = {"inner_lr_scale": "scale", "pace": "pace", "max_new_tokens": "max_new_tokens", "prompt": "prompt"}
-
-
-def focus_of(asked: Mapping[str, Any]) -> TTTFocus:
-    """Where a visitor says they look; what is less than 0 is 0."""
-    head, token = asked.get("head"), asked.get("token")
-    return TTTFocus(
-        layer=max(0, asked.get("layer", 0)),
-        head=None if head is None else max(0, head),
-        token=None if token is None else max(0, token),
-        lang=pick_language(asked.get("lang")),
-    )
 
 
 class TTTJob(Job):
@@ -157,9 +146,9 @@ class TTT:
         return dumps({"kind": "ok"})
 
     def attention(self, question: Any) -> str:
-        """`{run, layer, head, token, lang}`: what the control looks at in the mini-batch of this word."""
+        """`{run, layer, head, token, lang, visitor}`: what the control looks at in the mini-batch of this word."""
         asked = read(question, contract.AskAttention)
-        run, lang = self.runs.get(asked.get("run")), pick_language(asked.get("lang"))
+        run, lang = self._asked_about(asked), pick_language(asked.get("lang"))
         if run is None:
             return GONE
         focus, trace = focus_of(asked), run.trace  # it may grow meanwhile: the words of this mini-batch stay
@@ -176,9 +165,9 @@ class TTT:
         return self._reading(run, "attention", lang, answer)
 
     def rules(self, question: Any) -> str:
-        """`{run, layer, head, token, lang}`: what four inner rules hold of the run's text, in a layer."""
+        """`{run, layer, head, token, lang, visitor}`: what four inner rules hold of the run's text, in a layer."""
         asked = read(question, contract.AskAttention)
-        run, lang = self.runs.get(asked.get("run")), pick_language(asked.get("lang"))
+        run, lang = self._asked_about(asked), pick_language(asked.get("lang"))
         if run is None:
             return GONE
         if not run.finished.is_set():
@@ -194,9 +183,9 @@ class TTT:
         return self._reading(run, "rules", lang, answer)
 
     def forgetting(self, question: Any) -> str:
-        """`{run, token, lang}`: what the words after this one cost with the memory set back after it, and without."""
+        """`{run, token, lang, visitor}`: what the words after this one cost with the memory set back after it, and without."""
         asked = read(question, contract.AskForgetting)
-        run, lang = self.runs.get(asked.get("run")), pick_language(asked.get("lang"))
+        run, lang = self._asked_about(asked), pick_language(asked.get("lang"))
         if run is None:
             return GONE
         if not run.finished.is_set():
@@ -213,6 +202,10 @@ class TTT:
 
         return self._reading(run, "forgetting", lang, answer)
 
+    def _asked_about(self, asked: Mapping[str, Any]) -> TTTRun | None:
+        """The run that a question is about, as the visitor's who asks."""
+        return self.runs.get(asked.get("run"), self.files.session(asked.get("visitor", "")))
+
     def _reading(self, run: TTTRun, question: str, lang: str, answer: Callable[[threading.Event], str]) -> str:
         """What a question says for which a model reads: few at a time, none longer than a run may take, and none that nobody
         waits for any more. Gradio's threads are not held by it for long: who finds too many before is told so.
@@ -221,7 +214,7 @@ class TTT:
             answer: given what is set once it is to be left.
         """
         try:
-            with run.answering(question) as left, self.readings.join("ttt") as place:
+            with run.asked.answering(question) as left, self.readings.join("ttt") as place:
                 soon = time.monotonic() + self.room.profile.reading_patience
                 deque(place.wait(lambda: left.is_set() or time.monotonic() > soon), maxlen=0)
                 if place.ahead() is not None and not left.is_set():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NAME = "cost"
 CODE: tuple[str, ...] = ("loopviz.trace.recording.ttt:state_bytes", "loopviz.trace.schema:kv_bytes_of")
 CONTEXTS = [2**power for power in range(4, 15)]  # tokens: 16 to 16,384
+MS = [base * 10.0**power for power in range(-2, 5) for base in (1, 2, 5)]  # ticks; by itself Plotly writes 20 as 2
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
         "title": "What does reading more cost?",
@@ -127,7 +128,7 @@ def data(trace: Trace, focus: TTTFocus) -> dict[str, Any]:
             "nticks": 5,
         },
         "xaxis2": {"title": {"text": parts.WORDS[focus.lang]["token"]}, "anchor": "y2", "showgrid": False},
-        "yaxis2": {"title": {"text": words["ms"]}, "domain": [0, 0.3], "type": "log", "nticks": 4},
+        "yaxis2": {"title": {"text": words["ms"]}, "domain": [0, 0.3], "type": "log", "tickvals": MS},
     }
     return {"data": [*lines, took], "layout": parts.layout(HEIGHT, _said(trace, "head", focus.lang), **axes)}
 

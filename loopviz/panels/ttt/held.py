@@ -22,8 +22,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "how": "The weights after the word you look at (the newest, unless you choose one) are asked about every word before it: "
         "blue is how far off they are, by how many words ago it was read (0 is the word itself). Grey, dashed: the same question to "
         "the weights that the text began with. Where blue lies below grey, something of that word is still held; where they meet it "
-        "is gone, or was never learned. At most the last "
-        f"{AGES} words are asked about.",
+        "is gone, or was never learned. Of a run too "
+        f"long to record that of all words, the last ones are asked about, {AGES} at least.",
         "formula": r"\ell_j(W_t)=\tfrac12\left\|\mathrm{LN}(f(k_j;W_t))-(v_j-k_j)\right\|^2\ \text{ by }\ t-j",
         "source": "Its own question, asked with the loss of TTT, arXiv 2407.04620, section 2.3; the paper shows the loss of the newest "
         "word alone (its figure 4).",
@@ -40,8 +40,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "记忆里还留着什么？",
         "question": "现在的记忆对之前每个词错多少？是否好过什么也没学？",
         "how": "用你所看的词（未选时为最新的词）之后的权重去问它之前的每个词：蓝色是差多少，横轴是多少个词之前读入（0 是该词自己）。"
-        "灰色虚线：用开始读文本时的权重问同样的问题。蓝线低于灰线处，那个词还有所保留；相遇处则已消失，或从未学到。最多问最近的 "
-        f"{AGES} 个词。",
+        "灰色虚线：用开始读文本时的权重问同样的问题。蓝线低于灰线处，那个词还有所保留；相遇处则已消失，或从未学到。运行过长、"
+        f"无法全部记录时，只问最近的词，至少 {AGES} 个。",
         "formula": r"\ell_j(W_t)=\tfrac12\left\|\mathrm{LN}(f(k_j;W_t))-(v_j-k_j)\right\|^2,\qquad t-j",
         "source": "这是本页自己的问题，用 TTT（arXiv 2407.04620，第 2.3 节）的损失来问；论文只给出最新一个词的损失（其图 4）。",
         "now": "用现在的权重",

@@ -6,6 +6,7 @@ hold of every token before? Of those the keys and values are kept here, by layer
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,23 @@ if TYPE_CHECKING:
     from loopviz.ttt import TTTForCausalLM
 
 
-def ttt_meta(model: TTTForCausalLM, inner_lr_scale: float) -> TTTMeta:
+MOST_HELD = 9_000_000  # numbers of what is still held that a whole run records: 18 MB
+
+
+def ages_of(model: TTTForCausalLM, tokens: int) -> int:
+    """Tokens whose reconstruction is recorded at a time in a run of so many tokens, at most: every one that was read before.
+
+    Where that is more than :data:`MOST_HELD` numbers in all, the last ones: as many as fit, :data:`AGES` at least.
+    """
+    rows = model.config.num_hidden_layers * model.config.num_attention_heads
+
+    def numbers(ages: int) -> int:
+        return rows * (ages * tokens - ages * (ages - 1) // 2)
+
+    return max(AGES, bisect_right(range(1, tokens + 1), MOST_HELD, key=numbers))
+
+
+def ttt_meta(model: TTTForCausalLM, inner_lr_scale: float, ages: int = AGES) -> TTTMeta:
     """What a run's Meta says of a TTT model; its ``changes`` are empty."""
     config, layers = model.config, model.model.ttt_layers
     inverse = 1 / torch.arange(1, config.mini_batch_size + 1, dtype=layers[0].inner_dtype, device=model.device)
@@ -35,7 +52,7 @@ def ttt_meta(model: TTTForCausalLM, inner_lr_scale: float) -> TTTMeta:
         "base_lr": float(config.ttt_base_lr),
         "scales": scales,
         "start_norm": [start.sum(0).sqrt().tolist() for start in starts],
-        "ages": AGES,
+        "ages": ages,
         "state_bytes": state_bytes(model),
         "kv_beside": {},
         "inner_lr_scale": float(inner_lr_scale),
@@ -59,10 +76,11 @@ class TTTRecorder:
 
     Args:
         model: a view of it that nobody else watches.
+        ages: tokens whose reconstruction is recorded at a time, as the Meta says.
     """
 
-    def __init__(self, model: TTTForCausalLM) -> None:
-        self._model = model
+    def __init__(self, model: TTTForCausalLM, ages: int = AGES) -> None:
+        self._model, self._ages = model, ages
         self._steps: list[InnerStep] = []
         self._handle = model.register_inner_hook(self._steps.append)
         layers = range(model.config.num_hidden_layers)
@@ -100,7 +118,7 @@ class TTTRecorder:
 
     def _frame(self, whole: dict[str, Tensor], c: int, index: int, slot: int) -> TTTFrame:
         """One token's numbers of those of the pass, `[L * H, ...]`."""
-        n = min(index + 1, AGES)
+        n = min(index + 1, self._ages)
         seen = whole["held"].shape[-1] - self._steps[0].n_tokens + c + 1  # tokens kept up to this one
         begun = seen - 1 - slot  # its mini-batch's first, among those kept
 
@@ -149,7 +167,7 @@ class TTTRecorder:
 
     def _kept(self, step: InnerStep) -> tuple[Tensor, Tensor, Tensor]:
         """Keys, values and learning rates of the last tokens, the pass's own included."""
-        room = AGES + self._model.config.mini_batch_size  # a mini-batch's row is whole, whatever the ages
+        room = self._ages + self._model.config.mini_batch_size  # a mini-batch's row is whole, whatever the ages
         new: tuple[tuple[list[Any], Tensor], ...] = (
             (self._keys, step.keys[0]),
             (self._values, step.values[0]),

@@ -25,6 +25,9 @@ from loopviz.trace import Trace
 from tests.app.explore.test_files import kept, view
 from tests.trace.synthetic import random_trace
 
+# Those of the TTT page are its own (tests/app/ttt/test_stored.py).
+CALLS = {name: kinds for name, kinds in contract.STORE_CALLS.items() if not name.startswith("ttt/")}
+
 
 class Server:
     """A server that keeps runs in a folder."""
@@ -120,7 +123,7 @@ def test_what_is_no_stored_run_is_told(server: Server, trace: Trace, name: Any, 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"\xff", b'{"id": NaN}', b"[" * 100_000])
 def test_bodies_that_no_page_sends_end_as_words(server: Server, body: bytes) -> None:
     headers = {TICKET: server.sharing.visit("me")["ticket"]}
-    for what, (kind, _) in contract.STORE_CALLS.items():
+    for what, (kind, _) in CALLS.items():
         if kind is not None:
             assert server.client.post(f"/{PREFIX}/{what}", content=body, headers=headers).status_code in (200, 403, 404)
     assert server.stored.store.held() == (0, 0)
@@ -128,7 +131,7 @@ def test_bodies_that_no_page_sends_end_as_words(server: Server, body: bytes) -> 
 
 def test_a_stranger_without_a_ticket_may_do_nothing(server: Server, trace: Trace) -> None:
     run = kept(server.registry, trace).id
-    for what, (kind, _) in contract.STORE_CALLS.items():
+    for what, (kind, _) in CALLS.items():
         for ticket in ("", "a.b") if kind is not None else ():
             answer = server.client.post(f"/{PREFIX}/{what}", json={"run": run, "id": run}, headers={TICKET: ticket})
             assert answer.status_code == 403
@@ -153,9 +156,9 @@ def test_quotas_are_told_in_the_visitor_s_language_and_nothing_is_lost(tmp_path:
 
 
 def test_every_refusal_of_the_store_has_words_and_a_status() -> None:
-    from loopviz.app.explore.stored import _STATUS
+    from loopviz.app.sessions.store_desk import STATUS
 
-    assert set(_STATUS) == set(SAID)
+    assert set(STATUS) == set(SAID)
     for lang in LANGUAGES:
         for fault in SAID:
             assert text(lang, f"stored.{fault}", size="1", limit="2", reason="3")

@@ -106,3 +106,13 @@ def test_what_is_counted_is_what_was_run_and_no_word_of_it() -> None:
     for private in ("Once", "somebody", "t" * 16, run.id):
         assert private not in said
     assert json.dumps(said)
+
+
+def test_models_that_are_held_are_those_of_both_rooms() -> None:
+    service = Service(ModelRoom("none", load=lambda *_: tiny_ttt.engine()), Registry())
+    client = TestClient(Starlette(routes=routes(service, {TOKEN: "s3cret"})))
+    held = []
+    for load in (lambda: None, lambda: service.room.get("none"), lambda: ttt_room(service.room).get("stories-ttt")):
+        load()
+        held.append(numbers(client)[("loopviz_models_held",)])
+    assert held == [0, 1, 2]

@@ -189,3 +189,43 @@ def test_the_recorded_run_is_everybody_s_and_nobody_moves_another_s_view(lang: s
     assert ask(ttt, "steer", run=contract.RECORDED, forget=True, scale=1.0, lang=lang)["text"] == text(
         lang, "ttt.ended"
     )
+
+
+def test_a_question_about_the_recorded_run_is_its_visitor_s_and_leaves_the_one_before_and_no_other_s() -> None:
+    """Every question had a run of its own: one visitor could have the same text read many times over at once."""
+    ttt, reading, left = served(), threading.Event(), []
+
+    class Slow:
+        name = "stories-ttt"
+
+        def made(self, trace: Trace, stop: threading.Event) -> bool:
+            return True
+
+        def read_under(self, trace: Trace, changes: Any, stop: threading.Event) -> list[float]:
+            reading.set()
+            left.append(stop.wait(30))
+            return [0.0] * len(trace)
+
+    slow = Slow()
+    ttt.room.ready = lambda name: slow  # type: ignore[assignment, method-assign, return-value]
+
+    def begun(visitor: str) -> threading.Thread:
+        reading.clear()
+        question = {"run": contract.RECORDED, "token": 3, "lang": "en", "visitor": visitor}
+        thread = threading.Thread(target=ttt.forgetting, args=(json.dumps(question),))
+        thread.start()
+        assert reading.wait(30)
+        return thread
+
+    mine, other = ticket(ttt), ticket(ttt, "another")
+    first, theirs = begun(mine), begun(other)
+    second = begun(mine)
+    first.join(30)
+    assert (first.is_alive(), theirs.is_alive(), second.is_alive()) == (False, True, True)
+    ttt.forget("me")
+    second.join(30)
+    assert (theirs.is_alive(), second.is_alive()) == (True, False)
+    ttt.forget("another")
+    theirs.join(30)
+    assert left == [True, True, True]
+    assert ttt.files.session("bWU=.00") == ttt.files.session("") == ""

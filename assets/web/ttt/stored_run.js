@@ -1,0 +1,122 @@
+// A run that the server keeps: saved under a link, opened by it with nothing run, deleted by who saved it.
+// The server's half: loopviz/app/ttt/stored.py. The secret by which a visitor deletes stays in this browser, the same for all pages.
+
+import { QUERIES, STORE, STORED, TICKET_HEADER } from "../core/contract.js";
+import { copied, el, kept, name, press } from "../core/dom.js";
+import { dated, linkField } from "../widgets/link_field.js";
+import { Notice } from "../widgets/menu.js";
+
+/** @import { Done, KeptRun, OpenedTTT } from "../core/contract.js" */
+
+export class StoredRun {
+  /** @type {{ title: string, until: number | null, run: string } | null} the one that was opened */
+  shown = null;
+
+  /** @param {import("./file_buttons.js").FileButtons} files */
+  constructor(files) {
+    this.files = files;
+    this.page = files.page;
+    this.wanted = new URLSearchParams(location.search).get(QUERIES.run);
+    this.button = press("lv-quiet", () => this.keep());
+    this.button.hidden = true;
+    this.notice = new Notice();
+  }
+
+  label() {
+    const { page } = this;
+    const days = this.files.known?.keeps ?? 0;
+    this.button.textContent = page.text("live.stored.save");
+    this.button.title = page.text("live.stored.save.hint", { days });
+    name(this.notice.close, page.text("live.share.close"));
+  }
+
+  /** How it stands. */
+  show() {
+    const { page } = this;
+    this.button.hidden = !this.files.known?.keeps;
+    this.button.disabled = !page.run || page.running || page.gone;
+  }
+
+  /** What is told of the run on screen, where it is one that was kept; else null. @returns {[string, string] | null} */
+  badge() {
+    const { page, shown } = this;
+    if (!shown || shown.run !== page.run?.run) return null;
+    const hint = `${page.text("live.stored.badge.hint")} ${this.until(shown.until)}`.trimEnd();
+    return [`${page.text("live.stored.badge")} · ${shown.title}`, hint];
+  }
+
+  /** Until when it is kept; none of one in the gallery. @param {number | null} at */
+  until(at) {
+    const { page } = this;
+    return at === null ? "" : page.text("live.stored.yours.until", { until: dated(at, page.frame.lang) });
+  }
+
+  /**
+   * Ask the server; null when it refuses, which is told.
+   * @param {string} what
+   * @param {object} body
+   * @returns {Promise<any>}
+   */
+  async ask(what, body) {
+    const { page, files } = this;
+    const url = new URL(`${STORE}/${what}`, document.baseURI);
+    url.search = String(new URLSearchParams({ [QUERIES.lang]: page.frame.lang }));
+    const headers = { [TICKET_HEADER]: files.known.ticket, "content-type": "application/json" };
+    try {
+      const answer = await fetch(url, { method: "POST", body: JSON.stringify(body), headers });
+      if (answer.ok) return await answer.json();
+      this.notice.say([await files.reason(answer)], true);
+    } catch {
+      this.notice.say([page.text("ttt.lost")], true);
+    }
+    return null;
+  }
+
+  /** The secret of this browser's runs, if it has one. */
+  get own() {
+    const secret = kept.get(STORED.owner, "");
+    return secret ? { secret } : {};
+  }
+
+  /** Keep the run on screen, as it is looked at. */
+  async keep() {
+    const { page } = this;
+    this.notice.say([page.text("live.stored.saving")]);
+    /** @type {KeptRun | null} */
+    const saved = await this.ask("ttt/save", { run: page.run.run, view: JSON.stringify(page.where), ...this.own });
+    if (!saved) return;
+    kept.set(STORED.owner, saved.secret);
+    const url = new URL(location.href);
+    Object.assign(url, { search: String(new URLSearchParams({ [QUERIES.run]: saved.id })), hash: "" });
+    const [said, field] = [el("p"), linkField(url.href, page.text("live.stored.address"))];
+    this.notice.say([said, field, this.remover(saved.id)]);
+    const done = await copied(field.value, field);
+    said.textContent = page.text(done ? "live.stored.saved" : "live.stored.select", { until: dated(saved.until, page.frame.lang) });
+  }
+
+  /** A button that deletes a run of this visitor's. @param {string} id */
+  remover(id) {
+    const remove = press("lv-quiet lv-stored-delete", async () => {
+      /** @type {Done | null} */
+      const done = await this.ask("delete", { id, secret: kept.get(STORED.owner, "") });
+      if (done) this.notice.say([this.page.text("live.stored.deleted")]);
+    });
+    remove.textContent = this.page.text("live.stored.delete");
+    return remove;
+  }
+
+  /** Show the run that the address names, as it was saved; whether there is one to show, or the visitor was quicker. */
+  async open() {
+    const { page, wanted } = this;
+    this.notice.say([page.text("live.stored.opening")]);
+    /** @type {OpenedTTT | null} */
+    const found = await this.ask("ttt/open", { id: wanted, ...this.own });
+    if (!found) return false;
+    this.notice.clear();
+    if (page.run || page.running) return true;
+    this.shown = { title: found.title, until: found.until, run: found.snapshot.run };
+    this.files.take(found.snapshot, found.place);
+    if (found.mine) this.notice.say([`${page.text("live.stored.yours")} ${this.until(found.until)}`, this.remover(wanted)]);
+    return true;
+  }
+}
