@@ -115,6 +115,7 @@ class LocalEngine(Wording):
             n_bytes=self.n_bytes,
             chats=self.chats,
             lens_misleads=direct_lens_misleads(config, self.model.config),
+            gated=self.model.model.gate_of(0) is not None,
         )
 
     def check(self, loop: Mapping[str, Any]) -> list[FieldError]:

@@ -11,6 +11,9 @@ What a replay can know. A decision is made at a *unit*: a whole pass, or a token
   steps, whose keys and values it reads. A run that stops early at *every* token leaves other keys and values behind: it
   agrees exactly only where these do not depend on the step a token stopped at (a merge that keeps step 1, and no layers
   after the block). Elsewhere the two differ; :func:`real_run` measures by how much.
+
+An exit gate, as published, chooses among states that all have run, token by token: which steps it chooses is replayed exactly in
+both, and so is what that costs where no layers follow the block (those would see the states chosen for the other tokens).
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loopviz.checks import FieldError, Term, check_one_of
+from loopviz.model.exit_gate import exit_pdf
 from loopviz.model.exit_lens import normed_states
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
@@ -45,12 +49,14 @@ class Policy:
         above: it holds at a score >= the threshold; otherwise at one <= the threshold.
         hits: steps in a row at which it must hold. 0: the threshold itself is that number, and the score must be 1.
         setting: the loop field that holds its threshold, where the model has one.
+        alone: every token decides for itself, from the first step on, whatever its unit and the floor.
     """
 
     score: str
     above: bool = False
     hits: int = 1
     setting: str | None = None
+    alone: bool = False
 
 
 POLICIES: dict[str, Policy] = {
@@ -61,6 +67,7 @@ POLICIES: dict[str, Policy] = {
     "acceleration": Policy("acceleration", hits=2),
     "argmax": Policy("argmax", above=True, hits=0),
     "entropy": Policy("entropy"),
+    "gate": Policy("gate", above=True, setting="exit_threshold", alone=True),  # of models that have one
 }
 
 
@@ -74,7 +81,7 @@ class ExitRun:
             ``cosine`` cos(s_r, s_{r-1}); ``kl`` KL(p_{r-1} || p_r), nats; ``rel_delta`` |Δ_r| / |s_r|, Δ_r = s_r - s_{r-1};
             ``acceleration`` |Δ_r - Δ_{r-1}| / |s_r|, from step 2 on; ``argmax`` 1 where the most likely token of p_r is
             that of p_{r-1}, else 0; ``entropy`` |H(p_r) - H(p_{r-1})|, nats. p_r is the direct lens of s_r, as in the
-            model's own criteria.
+            model's own criteria. ``gate``, of a model that has one: how likely its exit gate is to have stopped by step r.
         kl_paid: ``[M, N]`` float64, KL(p_N || exit_r), nats: exit_r is what the model says when it stops after r
             (s_r through the real last layers), p_N what it says after all steps.
         same: ``[M, N]`` bool, the most likely token of exit_r is that of p_N.
@@ -131,14 +138,16 @@ def exit_steps(run: ExitRun, policy: str, threshold: float, floor: int = 1) -> n
         floor: the first step that may stop.
 
     Raises:
-        ValueError: an unknown policy.
+        ValueError: an unknown policy, or one that watches what this run does not hold.
     """
-    check_one_of("policy", policy, POLICIES, quoted=False)
+    known = ("count", *(name for name, rule in POLICIES.items() if rule.score in run.scores))
+    check_one_of("policy", policy, known, quoted=False)
     N = run.steps
     if policy == "count":
         return np.full(len(run.unit), min(int(threshold), N))
     rule = POLICIES[policy]
-    score = unit_means(run.scores[rule.score], run.unit)  # [U, N]
+    unit, floor = (np.arange(len(run.unit)), 1) if rule.alone else (run.unit, floor)
+    score = unit_means(run.scores[rule.score], unit)  # [U, N]
     limit, hits = (threshold, rule.hits) if rule.hits else (1.0, int(threshold))
     holds = score >= limit if rule.above else score <= limit  # a NaN does not hold
     row = np.zeros(len(score), dtype=np.int64)  # steps in a row at which it held
@@ -147,7 +156,7 @@ def exit_steps(run: ExitRun, policy: str, threshold: float, floor: int = 1) -> n
         row = np.where(holds[:, r - 1], row + 1, 0)
         if r >= floor:
             stop = np.where((row >= hits) & (stop == N), r, stop)
-    return stop[run.unit]
+    return stop[unit]
 
 
 def unit_means(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
@@ -256,6 +265,7 @@ def _reduce(view: LoopLlamaForCausalLM, states: Tensor, cache: Any, unit: str, k
     if keep is not None:
         keep.append(torch.cat(own).unflatten(0, (B, T)))
     found = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]} | _state_scores(flat)
+    found |= _gate_scores(view, flat)
     arrays = {name: value.transpose(0, 1).double().cpu().numpy() for name, value in found.items()}  # [B * T, N]
     paid, same = arrays.pop("kl_paid"), arrays.pop("same").astype(bool)
     numbers = np.arange(B).repeat(T) if unit == "pass" else np.arange(B * T)
@@ -273,6 +283,17 @@ def _state_scores(states: Tensor) -> dict[str, Tensor]:
         "rel_delta": metrics.rel_delta(new, old),
         "acceleration": torch.cat((torch.full_like(turn[:1], torch.nan), turn)) if len(turn) else _undefined(new),
     }
+
+
+def _gate_scores(view: LoopLlamaForCausalLM, states: Tensor) -> dict[str, Tensor]:
+    """What an exit gate comes to by each step, ``[N, M]``, of states ``[N + 1, M, H]``; nothing for a model without one."""
+    gate = view.model.gate_of(0)
+    if gate is None:
+        return {}
+    normed = normed_states(view.model, view.config.loop_blocks(), 0, states)[1:]
+    gate = gate.to(normed.device, normed.dtype)
+    rates = torch.sigmoid(metrics.wide(gate(normed))).transpose(1, 2)  # [N, 1, M]
+    return {"gate": exit_pdf(rates, torch.tensor([len(rates)], device=rates.device)).cumsum(0)[:, 0]}
 
 
 def _undefined(new: Tensor) -> Tensor:
@@ -331,7 +352,11 @@ def real_run(view: LoopLlamaForCausalLM, ids: Tensor, unit: str, own: list[Tenso
     parts = []
     for tokens, before in zip(ids.split(1, dim=1) if unit == "token" else (ids,), own, strict=True):
         hidden = view.model(input_ids=tokens, past_key_values=cache, use_cache=cache is not None).last_hidden_state
-        loops = view.last_pass.steps[0].repeat_interleave(tokens.shape[1])  # [B * T]
+        report = view.last_pass
+        gate = report.exits[0]
+        loops = (
+            report.steps[0].repeat_interleave(tokens.shape[1]) if gate is None else _made(gate.steps).flatten()
+        )  # [B * T]
         kl, same = [], []
         chunk = max(1, MAX_LOGITS // (2 * view.config.vocab_size))
         for rows, log_p in zip(hidden.flatten(0, 1).split(chunk), before.flatten(0, 1).split(chunk), strict=True):
@@ -341,6 +366,12 @@ def real_run(view: LoopLlamaForCausalLM, ids: Tensor, unit: str, own: list[Tenso
             same.append(log_p.argmax(-1) == log_q.argmax(-1))
         parts.append(RealRun(loops.cpu().numpy(), ~torch.cat(same).cpu().numpy(), torch.cat(kl).double().cpu().numpy()))
     return RealRun.join(parts)
+
+
+def _made(steps: Tensor | None) -> Tensor:
+    """Steps of a gate that chooses one."""
+    assert steps is not None
+    return steps
 
 
 def own_floor(view: LoopLlamaForCausalLM) -> int:
@@ -364,5 +395,8 @@ def settings_of(policy: str, threshold: float, floor: int, steps: int) -> dict[s
     field = POLICIES[policy].setting
     if field is None:
         return None
+    if policy == "gate":
+        all_of_them = {"loop_strategy": "fixed_count", "loop_count": steps, "max_loop_count": steps}
+        return {**all_of_them, "exit_selection": "gate", field: float(threshold)}
     limits = {"min_loop_count": floor, "max_loop_count": steps}
     return {"loop_strategy": "dynamic_stop", "convergence_criterion": policy, field: float(threshold), **limits}

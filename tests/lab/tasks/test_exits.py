@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from loopviz.figures import theme
 from loopviz.lab import TASKS, Experiment
@@ -46,6 +47,33 @@ def test_every_policy_and_threshold_has_its_row(table: pd.DataFrame) -> None:
     assert table["saved"].to_list() == pytest.approx((1 - table["mean_loops"] / 5).to_list())
     last = table[table["threshold"].eq(5) & table["policy"].eq("count")].iloc[0]
     assert (last["saved"], last["changed"], last["pareto_kl"]) == (0, 0, True)
+
+
+@pytest.mark.parametrize("unit", ["pass", "token"])
+@pytest.mark.parametrize("layers", [(1, 3), (2, 4)])
+def test_a_gate_is_one_of_the_rules_and_really_chooses_as_replayed(unit: str, layers: tuple[int, int]) -> None:
+    """All loops run under a gate, so that nothing of earlier tokens' loops depends on what it chooses."""
+    gated = subject(**{**LOOP, "loop_layers": layers}, exit_selection="gate", exit_threshold=0.5)
+    with torch.no_grad():
+        gated.model.model.loop_gates["0"].weight.normal_(0, 2, generator=torch.Generator().manual_seed(1))
+    none = {"cosine": (), "kl": (), "rel_delta": (), "acceleration": (), "argmax": (), "entropy": ()}
+    params = ExitParams(**{**PARAMS, "loop": {}}, unit=unit, check=True, gate=(0.2, 0.5, 0.9, 1.0), **none)
+    experiment = Experiment(TASK, gated, params)
+    frame = experiment.run().frame
+    assert experiment.done == experiment.total == 5 + 4
+    rows = frame[frame["policy"] == "gate"]
+    assert rows["threshold"].to_list() == [0.2, 0.5, 0.9, 1.0]
+    assert set(rows["floor"]) == {1}
+    assert (rows["real_agrees"] == 1).all()
+    assert rows["mean_loops"].to_list() == pytest.approx(rows["real_loops"].to_list())
+    if layers[1] < 4:  # what follows the block sees the states chosen for the other tokens
+        return
+    assert rows["real_kl_mean"].to_numpy() == pytest.approx(rows["kl_mean"].to_numpy(), abs=1e-5)
+    assert rows["mean_loops"].is_monotonic_increasing
+    assert rows["mean_loops"].nunique() > 2
+    assert rows["mean_loops"].iloc[1] % 1, "tokens decide alone, in one pass too"
+    found = TASK.settings(gated, rows.iloc[1].to_dict(), params)
+    assert (found["exit_selection"], found["exit_threshold"], found["loop_count"]) == ("gate", 0.5, 5)
 
 
 def test_decoding_is_measured_against_the_replay_token_by_token() -> None:
