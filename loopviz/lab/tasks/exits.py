@@ -31,6 +31,7 @@ from loopviz.lab.reading.exit_replay import (
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.windows import CorpusParams
 from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, column, param, register, titled
+from loopviz.loop_fields import PUBLISHED_CRITERIA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,10 +122,15 @@ class ExitParams(CorpusParams):
         low=0,
         high=1,
     )
+    published: bool = param(
+        False,
+        "Huginn's six stop rules at their authors' thresholds, too.",
+        "另外加上 Huginn 的六条停止规则，用其作者的阈值。",
+    )
     check: bool = param(
         False,
-        "Really run count, cosine, KL and gate at each threshold too, and show the difference.",
-        "另外按每个阈值真正运行 count、cosine、KL 与 gate，并给出差别。",
+        "Really run count, cosine, KL, gate and huginn_* at each threshold too, and show the difference.",
+        "另外按每个阈值真正运行 count、cosine、KL、gate 与 huginn_*，并给出差别。",
     )
 
     def __post_init__(self) -> None:
@@ -179,7 +185,9 @@ class ExitParams(CorpusParams):
         """Every (policy, threshold) that a model has, fixed counts first."""
         counts = [("count", float(r)) for r in range(1, steps + 1)]
         lacking = {"count"} if view.model.gate_of(0) is not None else {"count", "gate"}
-        return counts + [(name, float(x)) for name in POLICIES if name not in lacking for x in getattr(self, name)]
+        rules = [name for name in POLICIES if name not in {*lacking, *PUBLISHED_CRITERIA}]
+        own = [(name, float(x)) for name in rules for x in getattr(self, name)]
+        return counts + own + ([*PUBLISHED_CRITERIA.items()] if self.published else [])
 
 
 def _cells(subject: Subject, params: ExitParams) -> int:
@@ -218,7 +226,7 @@ def _run(subject: Subject, params: ExitParams) -> Iterator[Row | None]:
     kept: list[list[Tensor]] = [[] for _ in windows]
     recorded = []
     for rows, own in zip(windows, kept, strict=True):
-        for part in record(most, rows, params.unit, own if params.check else None):
+        for part in record(most, rows, params.unit, own if params.check else None, params.published):
             recorded.append(part)
             yield None
     run = ExitRun.join(recorded)
@@ -322,7 +330,7 @@ WORDS = {
         "a row (arXiv 2509.23314, eq. 5, whose threshold is on |Δ_r - Δ_{r-1}| itself; divided by |s_r| here, so that one "
         "threshold fits models of any scale). argmax: the likeliest token stays. entropy: |H(p_r) - H(p_{r-1})|. These p "
         "are read directly from the state, as the model's own rules do. gate, of models that have one: how likely it is to have stopped by "
-        "step r (arXiv 2510.25741), each token by itself and without a floor; as published all loops run and it chooses among them, so "
+        "step r (arXiv 2510.25741), each token by itself and without a floor (the rules huginn_*, when asked for, are arXiv 2502.05171's own, of the last token's words); as published all loops run and it chooses among them, so "
         "its steps are replayed exactly, and what it pays too where no layers follow the block. A model with more KV slots a layer (virtual_layer_count) than "
         "the floor is run with one, unless slots were asked for: all of them must be written in every pass, so they would be "
         "the floor. "
@@ -340,7 +348,7 @@ WORDS = {
         "cosine：cos(s_r, s_{r-1})。KL：KL(p_{r-1} || p_r)。rel_delta：|Δ_r|/|s_r|，Δ_r = s_r − s_{r−1}（两者见 arXiv 2502.05171）。"
         "acceleration：|Δ_r − Δ_{r−1}|/|s_r|，须连续两步成立（arXiv 2509.23314 式 5，原文阈值直接用于 |Δ_r − Δ_{r−1}|；这里除以 |s_r|，"
         "使同一阈值适用于任何尺度的模型）。argmax：最可能的词元不变。entropy：|H(p_r) − H(p_{r−1})|。这些 p 与模型自己的规则一样直接由状态读出。"
-        "gate（有出口门的模型）：到第 r 步为止门说停的累计概率（arXiv 2510.25741），每个词元各自决定，没有下限；按发表的做法所有循环都会运行，门只在其中选择，因此所选的步重放得精确；若块后没有层，代价也是。"
+        "gate（有出口门的模型）：到第 r 步为止门说停的累计概率（arXiv 2510.25741），每个词元各自决定，没有下限（若要求，huginn_* 是 arXiv 2502.05171 自己的规则，看最后一个词元的预测）；按发表的做法所有循环都会运行，门只在其中选择，因此所选的步重放得精确；若块后没有层，代价也是。"
         "若模型每层的 KV 槽数（virtual_layer_count）多于下限且未另行指定，则以一个槽运行：每次前向必须写满所有槽，否则槽数就成了下限。"
         "重放能知道什么：整次前向（unit pass）的重放在任何缓存模式下都精确。单个词元（unit token）的重放在之前的词元都运行了 N 步的前提下精确；"
         "若它们也提前停止，其键和值会不同，结果也可能不同（此时只有在合并方式为 first 且块后没有层时才精确）。打开 check 可真正运行 count、cosine、KL 与 gate 并看到差别。",
@@ -448,6 +456,7 @@ VARIES = (
     "convergence_criterion",
     "cosine_threshold",
     "kl_threshold",
+    "criterion_threshold",
     "exit_selection",
     "exit_threshold",
 )

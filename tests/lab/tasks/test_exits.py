@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from loopviz.figures import theme
 from loopviz.lab import TASKS, Experiment
 from loopviz.lab.tasks.exits import ExitParams, plot
+from loopviz.loop_fields import PUBLISHED_CRITERIA
 from tests.lab.subject import TEXT, subject
 
 TASK = TASKS["exits"]
@@ -74,6 +76,32 @@ def test_a_gate_is_one_of_the_rules_and_really_chooses_as_replayed(unit: str, la
     assert rows["mean_loops"].iloc[1] % 1, "tokens decide alone, in one pass too"
     found = TASK.settings(gated, rows.iloc[1].to_dict(), params)
     assert (found["exit_selection"], found["exit_threshold"], found["loop_count"]) == ("gate", 0.5, 5)
+
+
+def test_huginns_rules_really_stop_as_replayed() -> None:
+    """A window in one pass: its last token's words decide, at thresholds that this model meets somewhere in between."""
+    from loopviz.lab.reading import exit_replay
+
+    tiny, loop = subject(), {**LOOP, "max_loop_count": 9, "virtual_layer_count": 1, "min_loop_count": 1}
+    view = exit_replay.max_loop_view(tiny.view(loop), {}, 9)
+    ids = torch.tensor(tiny.tokenizer(TEXT)["input_ids"][:24]).view(3, 8)
+    kept: list[torch.Tensor] = []
+    run = exit_replay.ExitRun.join(exit_replay.record(view, ids, "pass", kept, published=True))
+    seen = set()
+    for name in PUBLISHED_CRITERIA:
+        score = run.scores[exit_replay.POLICIES[name].score]
+        for threshold in (PUBLISHED_CRITERIA[name], float(np.quantile(score[:, 2:], 0.4)) + 1e-6):
+            stop = exit_replay.exit_steps(run, name, threshold)
+            real = exit_replay.real_run(
+                view.with_loop(**exit_replay.settings_of(name, threshold, 1, 9)), ids, "pass", list(kept)
+            )
+            assert real.loops.tolist() == stop.tolist(), (name, threshold)
+            seen |= {*stop}
+    assert len(seen) > 3
+    params = ExitParams(**PARAMS, published=True)
+    table = Experiment(TASK, tiny, params).run().frame
+    own = table[table["policy"].isin([*PUBLISHED_CRITERIA])]
+    assert dict(zip(own["policy"], own["threshold"], strict=True)) == dict(PUBLISHED_CRITERIA)
 
 
 def test_decoding_is_measured_against_the_replay_token_by_token() -> None:
