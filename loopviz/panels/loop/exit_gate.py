@@ -210,11 +210,11 @@ def _missing(tally: Tally, lang: str) -> str:
     return "" if tally.asked else TEXTS[lang]["no_gate" if tally.tokens else "no_data"]
 
 
-def _chosen(tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
-    """All that depends on how many tokens there are and which is selected, by path."""
+def _chosen(trace: Trace, tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
+    """All that depends on how many tokens there are and which is selected, by path; ``frame`` is of ``trace`` or the one to come."""
     missing = _missing(tally, focus.lang)
     gate = None if frame is None else frame["blocks"][focus.block]["gate"]
-    at = -2 if frame is None else frame["index"]
+    at = -2 if frame is None or gate is None else _columns_before(trace, focus.block, frame["index"])
     return {
         ("data", BARS, "y"): [] if gate is None else list(gate["p"]),
         ("data", CURVE, "y"): [] if gate is None else list(gate["cdf"]),
@@ -224,8 +224,21 @@ def _chosen(tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
         **parts.notice(missing),
         ("layout", "shapes", COLUMN, "x0"): at - 0.5,
         ("layout", "shapes", COLUMN, "x1"): at + 0.5,
-        ("layout", "shapes", COLUMN, "visible"): frame is not None and not missing,
+        ("layout", "shapes", COLUMN, "visible"): gate is not None,
     }
+
+
+def _columns_before(trace: Trace, block: int, index: int) -> int:
+    """How many columns stand before that of a token: one for each of which the gate spoke."""
+    return sum(frame["blocks"][block]["gate"] is not None for frame in trace.frames[:index])
+
+
+def _marks(trace: Trace, meta: Mapping[str, Any], block: int) -> list[dict[str, Any]]:
+    """Where the loop's settings changed, among the columns."""
+    marks = parts.change_marks(meta, len(trace))
+    for mark in marks:
+        mark["x0"] = mark["x1"] = _columns_before(trace, block, round(mark["x0"] + 0.5)) - 0.5
+    return marks
 
 
 def _column(frame: Frame) -> str:
@@ -234,15 +247,16 @@ def _column(frame: Frame) -> str:
 
 
 def _added(frame: Frame, focus: Focus, room: int) -> list[Op]:
-    """What one token appends: its column and its dot."""
+    """What one token appends: its column and its dot; nothing where the gate was not asked."""
     block = frame["blocks"][focus.block]
     gate, name = block["gate"], _column(frame)
-    p = [] if gate is None else gate["p"]
+    if gate is None:
+        return []
     return [
         append(("data", MAP, "x"), [name]),
-        append(("data", MAP, "z"), [[*p, *[None] * (room - len(p))]]),
+        append(("data", MAP, "z"), [[*gate["p"], *[None] * (room - len(gate["p"]))]]),
         append(("data", DOTS, "x"), [name]),
-        append(("data", DOTS, "y"), [None if gate is None else labels.sig(_at(block, focus.threshold))]),
+        append(("data", DOTS, "y"), [labels.sig(_at(block, focus.threshold))]),
     ]
 
 
@@ -371,8 +385,8 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
             for op in _added(frame, focus, meta["blocks"][focus.block]["room"]):
                 shown["data"][op["path"][1]][op["path"][2]] += op["value"]
         at, tally = focus.selected(len(frames)), running(focus.threshold).over(trace, focus.block)
-        fill(shown, _chosen(tally, None if at is None else frames[at], focus))
-        shown["layout"]["shapes"] += parts.change_marks(meta, len(frames))
+        fill(shown, _chosen(trace, tally, None if at is None else frames[at], focus))
+        shown["layout"]["shapes"] += _marks(trace, meta, focus.block)
     return shown
 
 
@@ -388,7 +402,7 @@ def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     count = running(focus.threshold)
     tallies = (count.over(trace, focus.block), count.after(trace, focus.block, frame))
     follow = _FOLLOWER.patch(
-        trace, frame, focus, lambda n, chosen: _chosen(tallies[n - had], chosen, focus), always=True
+        trace, frame, focus, lambda n, chosen: _chosen(trace, tallies[n - had], chosen, focus), always=True
     )
     return _added(frame, focus, meta["blocks"][focus.block]["room"]) + follow
 

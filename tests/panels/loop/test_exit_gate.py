@@ -97,6 +97,17 @@ def test_weights_choose_no_step_until_a_threshold_is_tried():
     assert drawn(trace, threshold=0.5)["data"][DOTS]["y"] == [1, 3, 2]
 
 
+def test_the_outline_is_around_the_selected_tokens_own_column():
+    trace = gated()
+    trace.frames[0]["blocks"][0]["gate"] = None  # asked for only from the second token on
+    figure = drawn(trace, token=1)
+    assert figure["data"][MAP]["x"] == ["1 t1", "2 t2"]
+    column = figure["layout"]["shapes"][COLUMN]
+    assert (column["x0"], column["x1"], column["visible"]) == (-0.5, 0.5, True)
+    assert drawn(trace, token=0)["layout"]["shapes"][COLUMN]["visible"] is False
+    assert "2 tokens" in figure["layout"]["title"]["text"]
+
+
 def test_a_run_without_a_gate_says_so_and_offers_no_slider():
     figure = drawn(looped(tokens=4))
     assert "No gate chose in this run" in figure["layout"]["annotations"][0]["text"].replace("<br>", " ")
