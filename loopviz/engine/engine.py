@@ -51,7 +51,7 @@ class Description:
         chats: whether it has a chat template.
         lens_misleads: whether the direct lens shows words that it would not say
             (:func:`loopviz.model.direct_lens_misleads`).
-        gated: whether it has an exit gate, though its own loop may not ask for it.
+        gated: whether it has an exit gate that its own loop does not ask for.
     """
 
     name: str

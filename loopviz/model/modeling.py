@@ -674,6 +674,11 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         """Steps and stop reasons of this model object's last forward pass."""
         return self.model.last_pass
 
+    @property
+    def spare_gates(self) -> dict[str, ExitGate]:
+        """As `LoopLlamaModel.spare_gates`."""
+        return self.model.spare_gates
+
     def register_loop_hook(self, hook: Callable[[LoopStep], None]) -> RemovableHandle:
         """Call `hook(event: LoopStep)` after every loop step, until the returned handle's `remove()`."""
         return self.model.register_loop_hook(hook)
