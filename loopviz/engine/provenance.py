@@ -21,7 +21,7 @@ def weights_digest(model: LoopLlamaForCausalLM) -> str:
     for name in sorted(model.state_dict()):
         tensor = stored(model, name)  # of a layer that stayed behind a device, too
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -86,4 +86,4 @@ def stored(model: nn.Module, name: str) -> torch.Tensor:
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     value: torch.Tensor = getattr(module, leaf)
-    return module._hf_hook.weights_map[leaf] if value.is_meta else value  # type: ignore[union-attr, operator, index]
+    return module._hf_hook.weights_map[leaf] if value.is_meta else value  # type: ignore[union-attr, index]
