@@ -102,6 +102,8 @@ def test_a_gates_threshold_is_moved_and_run_with(visit: Callable[..., Page], fol
     panel = page.locator('.lv-panel[data-panel="exit_gate"]')  # it came with the gate
     slider = panel.get_by_label("Threshold q")
     expect(slider).to_have_value("1")
+    panel.scroll_into_view_if_needed()
+    page.wait_for_selector('[data-panel="exit_gate"] .js-plotly-plot')
     dots = "() => document.querySelector('[data-panel=exit_gate]').querySelector('.js-plotly-plot').data[1].y"
     before = page.evaluate(dots)
     assert set(before) == {4}, "published: q = 1 reads out the last"
