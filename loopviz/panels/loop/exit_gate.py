@@ -26,7 +26,7 @@ CODE: tuple[str, ...] = (
     "loopviz.trace.recording.recorder:BlockRun.gates",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
-HEIGHT = 400
+HEIGHT = 470
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -275,7 +275,7 @@ def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
             "zmax": 1,
             "colorscale": theme.SCALE,
             "hoverongaps": False,
-            "colorbar": parts.flat_bar(words["bar"], [0, 0.5, 1], length=0.5),
+            "colorbar": parts.flat_bar(words["bar"], [0.25, 0.5, 0.75, 1], length=0.5),
             "hovertemplate": words["hover"],
         },
         {
@@ -368,9 +368,9 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         "showlegend": False,
         "bargap": 0.3,
         "xaxis": {"type": "category", "title": {"text": words["position"]}, "showgrid": False, "tickangle": -90},
-        "yaxis": {"domain": [0.55, 1], "title": {"text": words["step"]}, "range": [0.5, room + 0.5], **ticks},
+        "yaxis": {"domain": [0.62, 1], "title": {"text": words["step"]}, "range": [0.5, room + 0.5], **ticks},
         "xaxis2": {"anchor": "y2", "title": {"text": words["step"]}, "range": [0.5, room + 0.5], **ticks},
-        "yaxis2": {"domain": [0, 0.26], "title": {"text": words["sum"]}, "range": [0, 1.05], "nticks": 3},
+        "yaxis2": {"domain": [0, 0.28], "title": {"text": words["sum"]}, "range": [0, 1.05], "nticks": 3},
         "shapes": _shapes(threshold, room, focus.lang),
     }
     return {"data": _data(spec, focus.lang), "layout": layout}
