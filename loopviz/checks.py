@@ -226,6 +226,7 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "measured_curve": "a curve, a number a loop",
         "exit_replayed": "an exit can be replayed",
         "starts_compared": "starts can be compared",
+        "gate_trained": "a gate can be trained",
     }
 )
 

@@ -1,4 +1,4 @@
-"""LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``,
+"""LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``, ``gate``,
 (in ``loopviz.lab``) ``eval``, ``sweep``, (in ``loopviz.anatomy``) ``anatomy``, (in ``loopviz.lessons``) ``lesson``,
 (in ``loopviz.store``) ``store``.
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import loopviz
 from loopviz import imports, outputs, signals
-from loopviz.cli import anatomy, lesson, store
+from loopviz.cli import anatomy, gate, lesson, store
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.cli.options import (
@@ -52,6 +52,7 @@ COMMANDS = (
     "evaluate",
     *measuring.COMMANDS,
     *anatomy.COMMANDS,
+    *gate.COMMANDS,
     *lesson.COMMANDS,
     *store.COMMANDS,
 )
@@ -144,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_parsers(commands)
     measuring.add_parsers(commands)
     anatomy.add_parsers(commands)
+    gate.add_parsers(commands)
     lesson.add_parsers(commands)
     store.add_parsers(commands)
     return parser
@@ -194,6 +196,7 @@ def _command(arguments: list[str]) -> int:
         "export": _export,
         **measuring.COMMANDS,
         **anatomy.COMMANDS,
+        **gate.COMMANDS,
         **lesson.COMMANDS,
         **store.COMMANDS,
     }

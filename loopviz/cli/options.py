@@ -131,6 +131,7 @@ def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> Lo
 
     from loopviz.model.checkpoints.load import UNTRAINED, load_checkpoint
     from loopviz.model.devices import resolve_device
+    from loopviz.model.placing import place as put
 
     place = resolve_device(device, dtype)
     columns = (
@@ -154,5 +155,9 @@ def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> Lo
                 f"{field}={loop.get(field)!r}: {note.text}; leave it out, or train the model with it first"
             )
         print(f"loopviz: note: {name}: {note}", file=sys.stderr)
-    loaded.model.to(place)
+    if behind := put(loaded.model, place):
+        print(
+            f"loopviz: note: {name}: {behind} layers stay in main memory, for {place} does not hold them",
+            file=sys.stderr,
+        )
     return loaded

@@ -51,6 +51,7 @@ class Description:
         chats: whether it has a chat template.
         lens_misleads: whether the direct lens shows words that it would not say
             (:func:`loopviz.model.direct_lens_misleads`).
+        gated: whether it has an exit gate that its own loop does not ask for.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Description:
     n_bytes: int
     chats: bool
     lens_misleads: bool = False
+    gated: bool = False
 
     @property
     def num_hidden_layers(self) -> int:

@@ -115,6 +115,7 @@ class LocalEngine(Wording):
             n_bytes=self.n_bytes,
             chats=self.chats,
             lens_misleads=direct_lens_misleads(config, self.model.config),
+            gated=bool(getattr(self.model, "spare_gates", None)),  # of its own gates the configuration tells
         )
 
     def check(self, loop: Mapping[str, Any]) -> list[FieldError]:

@@ -15,10 +15,13 @@ def weights_digest(model: LoopLlamaForCausalLM) -> str:
     """The model's hash: sha256, hex, over names, dtypes, shapes and bytes of the sorted state dict."""
     import torch
 
+    from loopviz.model.placing import stored
+
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name in sorted(model.state_dict()):
+        tensor = stored(model, name)  # of a layer that stayed behind a device, too
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -7,16 +7,24 @@ p_r = lambda_r prod_{j<r} (1 - lambda_j); its last step takes what is left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from loopviz.checks import FieldError
 
 from .block import LoopBlock
 from .measures import wide
+
+# Beside a model's weights: a gate that was trained for it afterwards. It is read, and unused until a loop asks for it.
+GATE_FILE = "gate.safetensors"
+_KEYS = ("weight", "bias")
 
 
 class ExitGate(nn.Linear):
@@ -86,3 +94,34 @@ def exit_steps(pdf: Tensor, threshold: float, steps: Tensor) -> Tensor:
     reached = pdf.cumsum(0) >= threshold
     first = reached.long().argmax(0) + 1
     return torch.where(reached.any(0), first, steps[:, None]).minimum(steps[:, None]).clamp(min=1)
+
+
+# -- a file of its own -------------------------------------------------------------------------------------------------
+
+
+def gate_bytes(gate: ExitGate, about: Mapping[str, object]) -> bytes:
+    """A gate as a safetensors file, float32.
+
+    Args:
+        about: how it was made, kept in the file as JSON.
+    """
+    values = {name: getattr(gate, name).detach().float().cpu().contiguous() for name in _KEYS}
+    return save(values, {"format": "pt", "gate": json.dumps(dict(about))})
+
+
+def read_gate(file: Path, hidden_size: int) -> ExitGate:
+    """The gate in a file, float32, without gradients.
+
+    Raises:
+        ValueError: not exactly a gate for states of this size, or numbers that are none.
+    """
+    with safe_open(str(file), framework="pt") as stored:
+        found = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # no mapping
+    gate = ExitGate(hidden_size)
+    shapes, wanted = ({n: tuple(t.shape) for n, t in of.items()} for of in (found, dict(gate.named_parameters())))
+    if shapes != wanted:
+        raise ValueError(f"its tensors are {shapes}, and a gate for this model has {wanted}")
+    if not all(bool(torch.isfinite(value).all()) for value in found.values()):
+        raise ValueError("the exit gate's weights are no numbers (NaN)")
+    gate.load_state_dict({name: value.float() for name, value in found.items()})
+    return gate.requires_grad_(False)

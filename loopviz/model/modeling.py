@@ -118,6 +118,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         loop_start: `f(block, state) -> Tensor`: what a block (0-based index) starts from instead of the state
             `[B, T, H]` that enters it; that state is still e, what `loop_injection` adds. `None`: from that state. A
             model object's own: views (`with_loop()`) start without it.
+        spare_gates: by block, gates that were trained for this model afterwards. A loop whose `exit_selection` asks for
+            one takes it among its weights; until then it is none of them.
     """
 
     backprop_steps: int | None = None
@@ -139,6 +141,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         self.loop_gates = nn.ModuleDict(
             {str(b.index): ExitGate(config.hidden_size) for b in blocks if b.exit_selection != "last"}
         )
+        self.spare_gates: dict[str, ExitGate] = {}
         self.lens: Callable[..., Tensor] | None = None  # set by the model that owns a head
         self.last_pass = LoopReport([], [])
         self._loop_hooks: dict[int, Callable[[LoopStep], None]] = OrderedDict()
@@ -506,8 +509,22 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 raise FieldError("loop_injection", "linear", "no_weights", block=block.index)
             if block.norm and str(block.index) not in self.loop_norms:
                 raise FieldError("loop_norm", True, "no_weights", block=block.index)
-            if block.exit_selection != "last" and str(block.index) not in self.loop_gates:
+            gates = {*self.loop_gates, *self.spare_gates}
+            if block.exit_selection != "last" and str(block.index) not in gates:
                 raise FieldError("exit_selection", block.exit_selection, "no_weights", block=block.index)
+
+    def gate_of(self, block: int) -> ExitGate | None:
+        """The exit gate of a block (0-based), whether its loop asks for it or not; `None`: it has none."""
+        return dict(self.loop_gates).get(str(block)) or self.spare_gates.get(str(block))  # type: ignore[return-value]
+
+    def take_gates(self) -> None:
+        """Take the spare gates that the loop, as it is set, asks for among the weights; of this model object alone."""
+        asked = {str(block.index) for block in self.config.loop_blocks() if block.exit_selection != "last"}
+        missing = {name: gate for name, gate in self.spare_gates.items() if name in asked - {*self.loop_gates}}
+        if missing:
+            weight = self.embed_tokens.weight
+            taken = {name: gate.to(weight.device, weight.dtype) for name, gate in missing.items()}
+            self.loop_gates = nn.ModuleDict({**self.loop_gates, **taken})
 
     def _check_parallel(self) -> None:
         known = ("sdpa", "eager")
@@ -613,6 +630,7 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
                 the next forward pass that is given it.
         """
         self._apply_loop(self._checked_loop(fields))
+        self.model.take_gates()
 
     def with_loop(self, **fields: Any) -> LoopLlamaForCausalLM:
         """A model object of its own on the same weights: own loop fields, hooks and `last_pass`, shared parameters.
@@ -631,6 +649,7 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         view.model.loop_start = None
         if self.model._attention_watch is not None:
             view.model.layers, view.model._attention_watch = self.model._attention_watch.plain_layers, None
+        view.model.take_gates()
         return view
 
     def _checked_loop(self, fields: dict[str, Any]) -> LoopLlamaConfig:
@@ -654,6 +673,11 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
     def last_pass(self) -> LoopReport:
         """Steps and stop reasons of this model object's last forward pass."""
         return self.model.last_pass
+
+    @property
+    def spare_gates(self) -> dict[str, ExitGate]:
+        """As `LoopLlamaModel.spare_gates`."""
+        return self.model.spare_gates
 
     def register_loop_hook(self, hook: Callable[[LoopStep], None]) -> RemovableHandle:
         """Call `hook(event: LoopStep)` after every loop step, until the returned handle's `remove()`."""

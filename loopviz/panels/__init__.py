@@ -25,10 +25,11 @@ is a loop step. A point of a trace whose ``meta`` is ``{"select": {...}}`` follo
 
 ``layout.meta["act"]`` is a button a page offers with the panel, where the reader would else stand before a closed door:
 ``{"label": str}`` runs again, looked at as now, so that what is lacking is recorded; with ``"model": str`` it runs that
-model, with its own settings.
+model, with its own settings; with ``"exit_threshold": float`` a gate chooses in the new run, with that threshold;
+with ``"task": str`` and ``"values": {field: value}`` it makes that measurement in the Lab.
 
 ``layout.meta["choices"]`` are selects a page offers with the panel: ``{focus field: {"label": str, "options": [[value,
-label], ...], "value": the current one}}``.
+label], ...], "value": the current one}}``; one with ``"range": [least, most, step]`` instead of options is a slider.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from loopviz.loop_fields import FIELDS
@@ -188,6 +189,11 @@ def _check_steps(block: BlockFrame, meta: Mapping[str, Any]) -> None:
     for prefix in ("topk", "exit_topk"):
         lists = [steps[f"{prefix}_{name}"] for name in ("ids", "logprobs", "texts")]
         _check_likeliest(f"steps.{prefix}", lists, meta)
+    for gate in (block["gate"],) if block["gate"] is not None else ():
+        _all_within("gate.p", gate["p"], -ROUNDING, 1 + ROUNDING)
+        _all_within("gate.cdf", gate["cdf"], -ROUNDING, 1 + ROUNDING)
+        if any(later < earlier - ROUNDING for earlier, later in pairwise(x for x in gate["cdf"] if x is not None)):
+            raise ValueError("gate.cdf: falls from one step to the next")
     for column in block["key_cosine"]:
         _all_within("key_cosine", column, -1 - ROUNDING, 1 + ROUNDING)
 

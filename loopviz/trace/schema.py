@@ -25,7 +25,7 @@ from loopviz.trace.packed import encode_singles as encode_singles
 from loopviz.trace.packed import encode_states as encode_states
 from loopviz.trace.typed import check_type
 
-SCHEMA_VERSION = max(4, NEWEST)
+SCHEMA_VERSION = max(6, NEWEST)
 # Of files. What version 2 lacks is read as not recorded; loop fields that came later as what changes nothing.
 READABLE = tuple(range(2, SCHEMA_VERSION + 1))
 if TYPE_CHECKING:
@@ -96,6 +96,14 @@ class Attention(TypedDict):
     layers: list[LayerAttention]  # physical layers a..b
 
 
+class GateFrame(TypedDict):
+    """What a block's exit gate said of this token, with ``exit_selection`` other than ``last``; entry ``r - 1`` is loop step ``r``."""
+
+    p: list[Number]  # p_r = lambda_r prod_{j<r} (1 - lambda_j); at r = N what is left
+    cdf: list[Number]  # p_1 + .. + p_r, the very numbers that the gate compared with its threshold
+    read_out: Union[int, None]  # noqa: UP007  # the step that the token was read out from; None: all, by their p_r
+
+
 class BlockFrame(TypedDict):
     """What one looped block did with one token."""
 
@@ -111,6 +119,7 @@ class BlockFrame(TypedDict):
     # which the layer ran; None in its first step, and where it was left out. Empty also where N = 0
     key_cosine: list[list[Number]]
     attention: Union[Attention, None]  # noqa: UP007  # extra "attention"; None also where N = 0
+    gate: Union[GateFrame, None]  # noqa: UP007  # recorded with every run; None without a gate that reads out, and where N = 0
 
 
 class KVFrame(TypedDict):
@@ -345,6 +354,11 @@ def _check_block(block: BlockFrame, frame: Mapping[str, Any], hidden: int | None
         _expect("key_cosine", "layers", len(block["key_cosine"]), len(layers))
         for j, column in enumerate(block["key_cosine"]):
             _expect(f"key_cosine[{j}]", "steps", len(column), n)
+    if block["gate"] is not None:
+        for name, column in (("p", block["gate"]["p"]), ("cdf", block["gate"]["cdf"])):
+            _expect(f"gate.{name}", "steps", len(column), n)
+        if not 1 <= (block["gate"]["read_out"] or 1) <= n:
+            raise ValueError(f"gate.read_out: {block['gate']['read_out']} of n_steps={n}")
     if block["attention"] is not None:
         if layers.stop > len(frame["kv"]["slots"]):
             raise ValueError(f"layers: {block['layers']!r} are not all in kv.slots")

@@ -72,6 +72,7 @@ TABLES: dict[str, dict[str, str]] = {
     "layers_run": {"token": "int", "block": "int", "step": "int", "layer": "int"},
     "exit": {"token": "int", "block": "int", "step": "int", "rank": "int", "logprob": "float"},
     "exit_topk": _TOPK,
+    "gate": {"token": "int", "block": "int", "step": "int", "p": "float", "cdf": "float", "read_out": "bool"},
     "keys": {"token": "int", "block": "int", "layer": "int", "step": "int", "cosine": "float"},
     "attention": {**_LAYER_STEP, "position": "int", "weight": "float"},
     "attention_slots": {**_LAYER_STEP, "slot": "int", "share": "float"},
@@ -82,7 +83,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 PACKED = ("attention", "attention_slots")  # a number an earlier position or slot: kept as arrays, spelled out on demand
 # the first version of a file that has a table, or a column ("table.column"); all versions have what is not named
-SINCE = {"next_topk": 3, "tokens.wall_ms": 3, "layers_run": 4}
+SINCE = {"next_topk": 3, "tokens.wall_ms": 3, "layers_run": 4, "gate": 6}
 INDEXES = ("state_index", "attention_index")  # say whose the arrays' rows are
 
 _FRAME_KEYS = (
@@ -147,6 +148,11 @@ def _block_rows(frame: Frame, block: Any, table: str) -> Iterator[tuple[Any, ...
         for r, entries in enumerate(lists, start=1):
             for place, entry in enumerate(zip(*entries, strict=True)):
                 yield (t, i, r, place, *entry)
+    elif table == "gate":
+        for r, (p, cdf) in enumerate(
+            zip(*(block["gate"][name] for name in ("p", "cdf")), strict=True) if block["gate"] else (), 1
+        ):
+            yield (t, i, r, p, cdf, r == block["gate"]["read_out"])
     elif table == "keys":
         for layer, column in enumerate(block["key_cosine"], start=block["layers"][0]):
             yield from ((t, i, layer, r, value) for r, value in enumerate(column, start=1))
@@ -231,6 +237,7 @@ def frames_from(
     _add_blocks(frames, tables["blocks"], iter(states))
     _add_layers_run(frames, tables["layers_run"])
     _add_steps(frames, tables)
+    _add_gates(frames, tables["gate"])
     for row in _by_row(tables["next_topk"]):
         said: Mapping[str, Any] = _frame_of(frames, row)
         _expect("next_topk", row, "place", len(said["next_topk_ids"]))
@@ -255,6 +262,17 @@ def _add_layers_run(frames: list[Frame], table: dict[str, list[Any]]) -> None:
             ran.append([])
         _expect("layers_run", row, "step", len(ran))
         ran[-1].append(row["layer"])
+
+
+def _add_gates(frames: list[Frame], table: dict[str, list[Any]]) -> None:
+    for row in _by_row(table):
+        block = _block_of(frames, row)
+        block["gate"] = gate = block["gate"] or {"p": [], "cdf": [], "read_out": None}
+        _expect("gate", row, "step", len(gate["p"]) + 1)
+        gate["p"].append(row["p"])
+        gate["cdf"].append(row["cdf"])
+        if row["read_out"]:
+            gate["read_out"] = row["step"]
 
 
 def _add_steps(frames: list[Frame], tables: dict[str, dict[str, list[Any]]]) -> None:
@@ -347,6 +365,7 @@ def _add_blocks(frames: list[Frame], table: dict[str, list[Any]], states: Iterat
                 "states": packed_states,
                 "key_cosine": [],
                 "attention": None,
+                "gate": None,
             }
         )
     if next(states, None) is not None:

@@ -143,6 +143,11 @@ class Trace:
         return self._table("layers_run")
 
     @property
+    def gate(self) -> pd.DataFrame:
+        """A row per token, block and step of which an exit gate spoke: its p_r, the sum so far, whether the token was read out there."""
+        return self._table("gate")
+
+    @property
     def exit(self) -> pd.DataFrame:
         """A row per token, block and step of the exit lens: rank and logprob of next_id. Empty without the extra."""
         return self._table("exit")

@@ -82,3 +82,57 @@ def test_a_published_model_opens_as_it_was_published_and_runs(
         run(page, "once upon a time")
         page.wait_for_function("() => ['length', 'eos'].includes(document.querySelector('.lv').dataset.end)")
         same_as_server(page)
+
+
+def opened(page: Page, folder: Path, loops: int, tokens: int) -> None:
+    """A model's own loop stands in the form, and a short run of it is on the page."""
+    page.evaluate("document.querySelectorAll('#lv-settings .label-wrap:not(.open)').forEach((node) => node.click())")
+    settle(page, "sampling", "max_new_tokens", tokens)
+    page.fill("#ctl-model input", str(folder))
+    page.press("#ctl-model input", "Enter")
+    expect(page.locator(".lv-model")).to_contain_text(folder.name)
+    page.wait_for_function(HELD, arg={"loop_count": loops})
+    run(page, "once upon a time")
+    page.wait_for_function("() => ['length', 'eos'].includes(document.querySelector('.lv').dataset.end)")
+
+
+def test_a_gates_threshold_is_moved_and_run_with(visit: Callable[..., Page], folders: Path) -> None:
+    page = visit(apart=True)
+    opened(page, folders / "ouro", 4, 5)
+    panel = page.locator('.lv-panel[data-panel="exit_gate"]')  # it came with the gate
+    slider = panel.get_by_label("Threshold q")
+    expect(slider).to_have_value("1")
+    panel.scroll_into_view_if_needed()
+    page.wait_for_selector('[data-panel="exit_gate"] .js-plotly-plot')
+    dots = "() => document.querySelector('[data-panel=exit_gate]').querySelector('.js-plotly-plot').data[1].y"
+    before = page.evaluate(dots)
+    assert set(before) == {4}, "published: q = 1 reads out the last"
+    for value in ("0.9", "0.6", "0.15"):
+        slider.fill(value)  # as a hand moves it: each fires `input`
+    expect(panel.locator("output")).to_have_text("0.15")
+    page.wait_for_function(
+        f"() => {{ const y = ({dots})(); return y.length === {len(before)} && y.some((step) => step < 4); }}"
+    )
+    same_as_server(page)
+    first, act = page.locator(".lv").get_attribute("data-run"), panel.locator(".lv-act")
+    expect(act).to_have_text("Run with threshold 0.15")
+    act.click()
+    page.wait_for_function("(first) => document.querySelector('.lv').dataset.run !== first", arg=first)
+    page.wait_for_function("() => ['length', 'eos'].includes(document.querySelector('.lv').dataset.end)")
+    page.wait_for_function(HELD, arg={"exit_threshold": 0.15})
+    expect(act).to_be_hidden()  # this run's own threshold
+    same_as_server(page)
+
+
+def test_random_starts_are_overlaid_with_one_click(visit: Callable[..., Page], folders: Path) -> None:
+    page = visit(apart=True)
+    opened(page, folders / "huginn", 5, 2)
+    with page.context.expect_page() as tab:
+        page.locator('.lv-panel[data-panel="convergence"] .lv-act').click()
+    lab = tab.value  # in a tab of its own: the run stays
+    lab.wait_for_selector('.lv-page[data-end="done"][data-drawn="true"]')
+    expect(lab.locator('.lv-task[data-task="starts"]')).to_have_attribute("aria-pressed", "true")
+    expect(lab.locator(".lv-table tbody tr")).to_have_count(3 * 6)  # three seeds, steps 0 to 5
+    expect(lab.locator("[data-field=text] textarea")).to_have_value("once upon a time")
+    expect(lab.locator('[data-panel="plot"]')).to_contain_text("its own start, seed + 3")
+    assert "values" not in lab.url, "loaded again, it measures nothing by itself"

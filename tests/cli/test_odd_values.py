@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loopviz.cli import anatomy, anatomy_stages, lesson, main
+from loopviz.cli import anatomy, anatomy_stages, gate, lesson, main
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.lab import sweep
@@ -69,7 +69,7 @@ def nothing_runs(monkeypatch, tmp_path):
     def reached(*args, **options):
         raise ValueError(REACHED)
 
-    for module in (anatomy, anatomy_stages, lesson, main, measuring, training):
+    for module in (anatomy, anatomy_stages, gate, lesson, main, measuring, training):
         monkeypatch.setattr(module, "load", reached)
     monkeypatch.setattr(trainer.Trainer, "__init__", reached)
     monkeypatch.setattr(sweep, "Workers", reached)
@@ -120,6 +120,7 @@ REQUIRED = {
     "train": ["train", "arrows-loop", "--out", "new"],
     "evaluate": ["evaluate", "m", "--data", "file"],
     "sweep": ["sweep", "grid.yaml", "--out", "new"],
+    "gate": ["gate", "m", "--data", "file", "--out", "new"],
     "anatomy check": ["anatomy", "check", "--only", "model"],
     "anatomy families": ["anatomy", "families"],
     "anatomy stages": ["anatomy", "stages", "file"],

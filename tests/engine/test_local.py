@@ -201,3 +201,19 @@ def test_a_function_called_as_its_module_is_the_function_whoever_came_first() ->
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_gate_in_reach_of_the_loop_is_told_and_may_be_asked_for() -> None:
+    from loopviz.app import controls as st
+    from loopviz.model.exit_gate import ExitGate
+
+    model = tiny.model(loop_layers=(1, 3), loop_count=3)
+    values = st.defaults() | {"block_start": 1, "block_end": 3, "exit_selection": "gate", "exit_threshold": 0.5}
+    engine = LocalEngine("tiny", model, tiny.tokenizer())
+    assert not engine.describe().gated
+    assert [problem.control for problem in st.check_loop(values, engine)] == ["exit_selection"]
+    model.model.spare_gates = {"0": ExitGate(32)}
+    gated = LocalEngine("tiny", model, tiny.tokenizer())
+    assert gated.describe().gated
+    assert gated.describe().exit_selection == "last", "its own loop reads out the last"
+    assert st.check_loop(values, gated) == []

@@ -52,6 +52,7 @@ focuses = st.builds(
     dims=st.sampled_from((2, 3)),
     context=st.sampled_from(CONTEXTS),
     batch=st.sampled_from(BATCHES),
+    threshold=st.none() | st.floats(0, 1),
 )
 
 

@@ -188,6 +188,11 @@ def test_figures_are_plain_json_of_fixed_height(name, metric):
         ({"context": [8192]}, "context"),
         ({"batch": 2}, "batch"),
         ({"batch": True}, "batch"),
+        ({"threshold": 1.1}, "threshold"),
+        ({"threshold": -0.1}, "threshold"),
+        ({"threshold": "0.5"}, "threshold"),
+        ({"threshold": True}, "threshold"),
+        ({"threshold": float("nan")}, "threshold"),
     ],
 )
 def test_focus_refuses_by_name(fields_, name):
@@ -214,6 +219,7 @@ def test_focus_round_trip():
         dims=3,
         context=131072,
         batch=64,
+        threshold=0.5,
     )
     assert all(focus.to_json()[name] != value for name, value in Focus().to_json().items()), "every field is tried"
     assert Focus.from_json(json.loads(json.dumps(focus.to_json()))) == focus

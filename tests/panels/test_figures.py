@@ -227,7 +227,7 @@ def test_the_grid_has_a_row_for_every_slot_a_layer_owns(kv_mode, rows):
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_what_is_missing_is_said_on_screen(lang):
-    common, trace = COMMON[lang], looped()
+    common, trace = COMMON[lang], looped(exit_selection="gate")
     for panel in ANY_MODEL:
         said = notice(drawn(panel, Trace(trace.meta), lang=lang))
         assert said.replace(" ", "") == panel.TEXTS[lang]["no_data"].replace(" ", "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,18 @@ def _exit(rng: random.Random, meta: dict[str, Any], n: int) -> dict[str, Any]:
     }
 
 
+def _gate(rng: random.Random, spec: dict[str, Any], n: int) -> dict[str, Any]:
+    """What an exit gate says of a token: lambdas at random, and by them everything else."""
+    rates, stays, p = [rng.random() for _ in range(n - 1)], 1.0, []
+    for rate in rates:
+        p.append(rate * stays)
+        stays *= 1 - rate
+    p.append(stays)
+    cdf = list(accumulate(p))
+    first = next((r for r, reached in enumerate(cdf, 1) if reached >= spec["exit_threshold"]), n)
+    return {"p": p, "cdf": cdf, "read_out": first if spec["exit_selection"] == "gate" else None}
+
+
 def _attention(rng: random.Random, meta: dict[str, Any], spec: dict[str, Any], n: int, t: int) -> dict[str, Any]:
     """One layer's attention: rows that sum to one; serial and merge modes read one slot a step."""
     draw = np.random.default_rng(rng.getrandbits(32))
@@ -186,8 +199,11 @@ def _block_frame(
         "states": packed,
         "key_cosine": [],
         "attention": None,
+        "gate": None,
     }
     layers = b - a + 1
+    if spec["exit_selection"] != "last" and n:
+        frame["gate"] = _gate(random.Random(f"{t} {i} {n} gate"), spec, n)
     if "exit" in extras and i == len(meta["blocks"]) - 1:
         steps |= _exit(apart, meta, n)
     if "keys" in extras and n:
@@ -296,6 +312,8 @@ def metas(draw: st.DrawFn) -> dict[str, Any]:
         prompt_tokens=draw(st.integers(1, 5)),
         attention_mode=draw(st.sampled_from(["parallel", "serial"])),
         chooser=draw(st.sampled_from(["none", "influence"])),
+        exit_selection=draw(st.sampled_from(["last", "gate", "gate_weighted"])),
+        exit_threshold=draw(st.sampled_from([0.0, 0.5, 1.0])),
     )
 
 

@@ -90,11 +90,11 @@ def in_header(change):
         (lambda m: m.update({"meta.json": b"\xff{"}), "damaged"),
         (lambda m: m.update({"meta.json": b"[" * 100_000}), "damaged"),
         (in_header(lambda h: h.update(version=99)), "version 99"),
-        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2, 3, 4 and 5"),
+        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2, 3, 4, 5 and 6"),
         (in_header(lambda h: h.update(format="other")), "another program"),
-        (in_header(lambda h: h.update(version=5.0)), r"version 5\.0"),
+        (in_header(lambda h: h.update(version=6.0)), r"version 6\.0"),
         (in_header(lambda h: h.update(version=True)), "version True"),
-        (in_header(lambda h: h["meta"].update(version=5.0)), r"meta\.version=5\.0"),
+        (in_header(lambda h: h["meta"].update(version=6.0)), r"meta\.version=6\.0"),
         (in_header(lambda h: h["members"].pop("states.safetensors")), "damaged"),
         (in_header(lambda h: h["meta"].pop("shape")), "shape"),
         (in_header(lambda h: h["meta"]["shape"].update(hidden=7)), "states"),
@@ -217,10 +217,10 @@ def replaced_member(data: bytes, name: str, content: bytes) -> bytes:
 def of_version(version: int, data: bytes) -> bytes:
     """A file as an earlier version wrote it.
 
-    Version 4 had no fields of published families, version 3 no choosers of layers, version 2 neither the model's own likeliest
+    Version 5 had no exit gates, version 4 no fields of published families, version 3 no choosers of layers, version 2 neither the model's own likeliest
     next tokens nor the clock.
     """
-    lacking = [name for name, since in {"next_topk": 3, "layers_run": 4}.items() if version < since]
+    lacking = [name for name, since in {"next_topk": 3, "layers_run": 4, "gate": 6}.items() if version < since]
 
     def change(members):
         header = json.loads(members["meta.json"])
@@ -285,6 +285,35 @@ def test_a_file_from_before_published_families_is_read_as_one_of_the_loop_that_w
         "exit_selection": "last",
         "exit_threshold": 1.0,
     }
+
+
+def test_what_a_gate_said_comes_back_from_a_file():
+    trace = random_trace(5, 12, max_steps=4, blocks=[(1, 2), (3, 4)], exit_selection="gate", exit_threshold=0.6)
+    trace.frames[3]["blocks"][1]["gate"]["read_out"] = None  # all steps, by their probabilities
+    again = loads(dumps(trace))
+    assert again == trace
+    table = again.gate
+    assert len(table) == sum(block["n_steps"] for frame in trace.frames for block in frame["blocks"])
+    told = trace.frames[7]["blocks"][1]["gate"]
+    mine = table[(table.token == 7) & (table.block == 1)]
+    assert (mine.p.tolist(), mine.cdf.tolist()) == (told["p"], told["cdf"])
+    assert mine.step[mine.read_out].tolist() == [told["read_out"]]
+    assert loads(of_version(5, dumps(trace))).gate.empty
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda gate: gate["cdf"].__setitem__(1, 1.7), "gate.cdf: 1.7"),
+        (lambda gate: gate["p"].__setitem__(0, -0.5), "gate.p: -0.5"),
+        (lambda gate: gate["cdf"].reverse(), "gate.cdf: falls"),
+    ],
+)
+def test_a_gate_that_no_run_could_have_is_refused(change, said):
+    trace = random_trace(5, 3, max_steps=4, exit_selection="gate")
+    change(trace.frames[1]["blocks"][0]["gate"])
+    with pytest.raises(TraceFileError, match=said):
+        loads(dumps(trace))
 
 
 def test_which_layers_ran_comes_back_from_a_file():

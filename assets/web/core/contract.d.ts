@@ -190,12 +190,18 @@ export interface Focus {
   dims?: number;
   context?: number;
   batch?: number;
+  threshold?: number | null;
 }
 
-/** A button that leads out of what was refused, or lacks: another model, or without one this run again. */
+/** A button that leads out of what was refused, or lacks: another model, this run with a gate that chooses, a measurement of the Lab, or this run again. */
 export interface Act {
   label: string;
   model?: string;
+  exit_threshold?: number;
+  /** of the Lab */
+  task?: string;
+  /** its fields */
+  values?: Record<string, any>;
 }
 
 /** An answer that nobody foresaw: words for the visitor, with a reference to the log. */
@@ -630,12 +636,13 @@ export interface Retype {
   prompt: string;
 }
 
-/** The settings of a run, or of a model of the list, for the next run. With `token` and `loops`: to go on from the run's text up to and with that token, with so many loops. */
+/** The settings of a run, or of a model of the list, for the next run. With `token` and `loops`: to go on from the run's text up to and with that token, with so many loops. With `exit_threshold`: a gate chooses what is read out, with that threshold. */
 export interface Adopt {
   run?: string | null;
   model?: string;
   token?: number;
   loops?: number;
+  exit_threshold?: number;
 }
 
 /** A link to what is set up. */

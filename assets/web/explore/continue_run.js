@@ -1,6 +1,6 @@
 // Going on from a run: more of it, its text to edit, another word at one place; and the same once more.
 
-import { ELEMENTS } from "../core/contract.js";
+import { ELEMENTS, PAGES, QUERIES } from "../core/contract.js";
 
 /** @import { Act } from "../core/contract.js" */
 
@@ -49,13 +49,28 @@ export class Again {
   }
 
   /**
-   * What a button offers as the way out (`act` of a figure, or of a refusal): a model that has what is lacking, or this run again.
+   * What a button offers as the way out (`act` of a figure, or of a refusal): a model that has what is lacking, or this run again,
+   * as it was or with another threshold of its exit gate; or a measurement of the Lab.
    * @param {Act} way
    */
-  act({ model }) {
-    if (model === undefined) return this.same();
+  act({ model, exit_threshold, task, values }) {
+    if (task !== undefined) return void window.open(this.measurement(task, values), "_blank"); // the run stays
+    if (model === undefined && exit_threshold === undefined) return this.same();
     this.page.player.pause();
+    if (model === undefined) return this.page.tell.adopt({ run: this.page.run, exit_threshold });
     return this.page.tell.adopt({ model });
+  }
+
+  /**
+   * The Lab's address where it makes a measurement at once. What is asked goes along where no server sees it, and the Lab believes it of
+   * a page of ours alone.
+   * @param {string} task
+   * @param {Record<string, any>} values
+   */
+  measurement(task, values) {
+    const { model } = this.page.form;
+    const sent = new URLSearchParams({ ...(model ? { model } : {}), values: JSON.stringify(values) });
+    return `${PAGES.lab}?${QUERIES.task}=${task}#${sent}`;
   }
 
   /** The run on screen once more, with its own settings and the panels that are on now. */

@@ -9,7 +9,10 @@ const SAME = 2; // pixels that are no other height
 
 /** @import { Figure, PanelEntry, PanelWords } from "../core/contract.js" */
 /** @import { Drawn, Plotly, Point } from "../core/page_globals.js" */
-/** @typedef {{ label: string, options: [any, string][], value: any }} Choice what a figure lets its reader choose */
+/**
+ * @typedef {{ label: string, options?: [any, string][], range?: number[], value: any }} Choice what a figure lets its reader choose:
+ * one of several, or a number from least to most in steps
+ */
 
 /** One panel: its frame on the page, its figure's data, and when it was last drawn. */
 export class Panel {
@@ -168,17 +171,41 @@ export class Panel {
     this.touch(seq);
   }
 
-  /** Selects for what the figure lets its reader choose (see loopviz/panels/__init__.py). @param {Record<string, Choice>} choices */
+  /** Selects and sliders for what the figure lets its reader choose (see loopviz/panels/__init__.py). @param {Record<string, Choice>} choices */
   offer(choices) {
-    const offered = JSON.stringify(Object.entries(choices).map(([field, { label, options }]) => [field, label, options]));
+    const offered = JSON.stringify(Object.entries(choices).map(([field, { label, options, range }]) => [field, label, options, range]));
     if (offered !== this.offered) {
       this.offered = offered;
-      this.choices.replaceChildren(...Object.entries(choices).map(([field, choice]) => this.choice(field, choice)));
+      this.choices.replaceChildren(
+        ...Object.entries(choices).map(([field, choice]) => (choice.range ? this.slide(field, choice) : this.choice(field, choice))),
+      );
     }
-    for (const select of /** @type {Iterable<HTMLSelectElement>} */ (this.choices.children)) {
+    for (const select of this.choices.querySelectorAll("select")) {
       const { options, value } = choices[select.dataset.field];
       select.value = String(options.findIndex(([offer]) => offer === value));
     }
+    for (const range of this.choices.querySelectorAll("input")) {
+      if (range.matches(":active")) continue; // it is being moved, and further than what this figure answers
+      range.value = String(choices[range.dataset.field].value);
+      range.nextElementSibling.textContent = range.value;
+    }
+  }
+
+  /**
+   * A slider: the figure follows while it is moved.
+   * @param {string} field
+   * @param {Choice} choice
+   */
+  slide(field, { label, range: [min, max, step] }) {
+    const range = el("input"), shown = el("output");
+    Object.assign(range, { type: "range", min, max, step });
+    range.dataset.field = field;
+    name(range, label);
+    range.addEventListener("input", () => {
+      shown.textContent = range.value;
+      this.page.look({ [field]: Number(range.value) });
+    });
+    return el("label", "lv-panel-slide", el("span", "", label), range, shown);
   }
 
   /**

@@ -3,7 +3,7 @@
 import { RECORDED } from "../core/contract.js";
 
 /** Of a focus: what belonged to the run before. @type {Focus} */
-export const ANEW = { token: null, step: null, pins: [], block: 0 };
+export const ANEW = { token: null, step: null, pins: [], block: 0, threshold: null };
 
 /** @import { Alternatives, ExploreSnapshot, Focus, Step, TokenRow } from "../core/contract.js" */
 

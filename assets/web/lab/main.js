@@ -160,11 +160,17 @@ export class Page {
     this.groups = names.map((name) => Object.assign(el("details", "lv-task-group", el("summary")), { id: `lv-tasks-${name}` }));
     for (const [i, task] of this.tasks.entries()) (this.groups[names.indexOf(task.group)] ?? this.list).append(this.buttons[i]);
     this.list.append(...this.groups);
-    // Explore sends the model that stands there; from anywhere else a link names none
-    const model = new URLSearchParams(location.hash.slice(1)).get("model");
-    if (model && document.referrer.startsWith(`${location.origin}/`)) this.model.value = model;
+    // Explore sends the model that stands there, and what it wants measured; from anywhere else a link names none
+    const sent = new URLSearchParams(document.referrer.startsWith(`${location.origin}/`) ? location.hash.slice(1) : "");
+    if (sent.get("model")) this.model.value = sent.get("model");
     const asked = new URLSearchParams(location.search).get(QUERIES.task);
-    this.choose(this.tasks.find((task) => task.name === asked) ?? this.tasks[0]);
+    const chosen = this.tasks.find((task) => task.name === asked) ?? this.tasks[0];
+    if (sent.has("values")) this.form.filled[chosen.name] = JSON.parse(sent.get("values"));
+    this.choose(chosen);
+    if (sent.has("values")) {
+      history.replaceState(null, "", location.pathname + location.search); // opened again, it measures nothing by itself
+      this.measure();
+    }
     this.follow();
   }
 

@@ -413,13 +413,15 @@ class Retype(TypedDict):
 class Adopt(TypedDict, total=False):
     """The settings of a run, or of a model of the list, for the next run.
 
-    With `token` and `loops`: to go on from the run's text up to and with that token, with so many loops.
+    With `token` and `loops`: to go on from the run's text up to and with that token, with so many loops. With `exit_threshold`:
+    a gate chooses what is read out, with that threshold.
     """
 
     run: Text
     model: str
     token: int
     loops: int
+    exit_threshold: float
 
 
 class MakeLink(TypedDict):

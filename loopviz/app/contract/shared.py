@@ -55,6 +55,7 @@ class Focus(TypedDict, total=False):
     dims: int
     context: int
     batch: int
+    threshold: Union[float, None]  # noqa: UP007
 
 
 class _Act(TypedDict):
@@ -62,9 +63,13 @@ class _Act(TypedDict):
 
 
 class Act(_Act, total=False):
-    """A button that leads out of what was refused, or lacks: another model, or without one this run again."""
+    """A button that leads out of what was refused, or lacks: another model, this run with a gate that chooses, a measurement of the
+    Lab, or this run again."""
 
     model: str
+    exit_threshold: float
+    task: str  # of the Lab
+    values: dict[str, Any]  # its fields
 
 
 class Failed(TypedDict):

@@ -74,6 +74,7 @@ FOCUS: Mapping[str, Any] = {
     "dims": 2,
     "context": 8192,
     "batch": 1,
+    "threshold": None,
 }
 # What links often hold: deflate then writes a short reference instead. The likeliest comes last.
 _DICTIONARY = (

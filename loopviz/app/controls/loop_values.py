@@ -252,7 +252,8 @@ def _impossible(name: str, value: Any, config: Any) -> bool:
     if name == "loop_injection":
         return value == "linear" and "linear" not in _each(config.loop_injection)
     if name == "exit_selection":
-        return value != "last" and all(one == "last" for one in _each(config.exit_selection))
+        gated = getattr(config, "gated", False) or any(one != "last" for one in _each(config.exit_selection))
+        return value != "last" and not gated
     return name == "loop_norm" and bool(value) and not any(_each(config.loop_norm))
 
 

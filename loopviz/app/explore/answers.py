@@ -107,8 +107,8 @@ class View:
         return tuple(sorted({*self.extras, "exit"})) if misleads and self.focus.lens is None else self.extras
 
     def fresh(self, lang: str) -> Focus:
-        """Where a new run is looked at from: as before, but for what belonged to the old run's tokens and blocks."""
-        return replace(self.focus, token=None, step=None, pins=(), block=0, lang=lang)
+        """Where a new run is looked at from: as before, but for what belonged to the old run's tokens, blocks and gate."""
+        return replace(self.focus, token=None, step=None, pins=(), block=0, threshold=None, lang=lang)
 
 
 class Questions:

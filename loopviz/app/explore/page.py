@@ -320,6 +320,8 @@ class ExplorePage:
             if branch is None:
                 return status(text(lang, "live.rerun.gone"), bad=True)
             values, prompt = branch
+        if "exit_threshold" in asked:
+            values = {**values, "exit_selection": "gate", "exit_threshold": asked["exit_threshold"]}
         return _brings(values["model"], values, whole=True, prompt=prompt)
 
     def _offered(self, offer: Offer, prompt: str) -> str:

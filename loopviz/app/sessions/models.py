@@ -48,6 +48,7 @@ class Status:
     """Where a model is: `state` waiting, importing, loading, ready, failed, or ask: its visitor is to agree first.
 
     step: while loading, a stage of the loader; once failed, why. share: how much of the stage is done, 0 to 1, or None.
+    need: bytes of memory that reading the weights takes, once that is known.
     words: why it failed, in any language.
     """
 
@@ -55,6 +56,7 @@ class Status:
     name: str
     step: str = ""
     share: float | None = None
+    need: int = 0
     layers: int = 0
     parameters: int = 0
     words: Words | None = field(default=None, compare=False)
@@ -69,6 +71,7 @@ class Status:
         if self.state == "loading":
             step = table(lang).get(f"stage.{step}", step)
             step += "" if self.share is None else f" {self.share:.0%}"
+            step += text(lang, "stage.need", gb=f"{self.need / 1e9:.2g}") if self.need else ""
         name = self.name if self.state == "ask" else short_name(self.name)  # what is agreed to is said in full
         shown = {"name": name, "step": step, "reason": step}
         return text(lang, key, **shown, layers=self.layers, params=f"{self.parameters / 1e6:.3g}")
@@ -347,10 +350,12 @@ class ModelRoom:
         local = self.profile.paths or name == self.default
         path = self._default_path if name == self.default else name
 
+        need = 0
+
         def progress(stage: str, share: float | None) -> None:
             if loading.unwanted():
                 raise GivenUp
-            self._status[name] = Status("loading", name, stage, share)
+            self._status[name] = Status("loading", name, stage, share, need)
 
         if self._load is not None:
             return self._load(path, progress, local)
@@ -367,7 +372,9 @@ class ModelRoom:
                 progress=progress,
                 unwanted=loading.unwanted,
             )
-            with self._memory(prepared.need, loading):
+            need = prepared.need
+            progress("weights", None)  # said before a byte of them is read: it may have to wait for that memory
+            with self._memory(need, loading):
                 loaded = prepared.load()
         loaded.rate()  # measured now, and not when somebody waits
         return loaded

@@ -232,6 +232,25 @@ GLOSSARY: tuple[Term, ...] = (
         ("direct_lens", "coda"),
     ),
     Term(
+        "exit_gate",
+        Wording(
+            "exit gate",
+            "One small layer that some models (Ouro) learned: after every loop step it says how likely it is to stop there. A token "
+            "is read out at the first step by which these probabilities have added up to a threshold. As published, all loops run, "
+            "and the gate only chooses among them.",
+            "λ_r: what the gate says after step r; σ: squeezes a number between 0 and 1; w, b: the gate’s weights; s_r: the "
+            "state after step r, normed; p_r: how likely it is to stop at r, and not before.",
+        ),
+        Wording(
+            "出口门",
+            "有些模型（Ouro）学到的一个很小的层：每个循环步之后，它给出停在此处的概率。这些概率累计首次达到阈值的那一步，就是词元被读出的那一步。"
+            "按发表的做法，所有循环都会运行，门只在其中选择。",
+            "λ_r：门在第 r 步之后所说的；σ：把数压到 0 与 1 之间；w、b：门的权重；s_r：第 r 步之后归一化的状态；p_r：停在第 r 步、而不是更早的概率。",
+        ),
+        r"\lambda_r=\sigma(w\cdot s_r+b),\qquad p_r=\lambda_r\prod_{j<r}(1-\lambda_j)",
+        ("exit_lens", "loop_step"),
+    ),
+    Term(
         "cosine",
         Wording(
             "cosine similarity",

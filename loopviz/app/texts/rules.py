@@ -181,6 +181,7 @@ _TERMS_ZH = {
     "measured_curve": "一条曲线（每次循环一个数）",
     "exit_replayed": "才能重放退出",
     "starts_compared": "才能比较起点",
+    "gate_trained": "才能训练出口门",
 }
 
 TERMS_IN: dict[str, Mapping[str, str]] = {"en": TERMS, "zh": _TERMS_ZH}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from loopviz.checks import FieldError, check_number, check_one_of, check_whole
+from loopviz.checks import FieldError, check_number, check_one_of, check_real, check_whole
 from loopviz.engine.work import Work
 from loopviz.lab.headline import TIED, known, number, percent, same
 from loopviz.lab.reading.exit_replay import (
@@ -31,6 +31,7 @@ from loopviz.lab.reading.exit_replay import (
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.windows import CorpusParams
 from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, column, param, register, titled
+from loopviz.loop_fields import PUBLISHED_CRITERIA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 NAME, ORDER = "exits", 50
 TITLE = {"en": "Exit policies", "zh": "退出策略"}
 
-_FIXED = {"loop_strategy": "fixed_count", "loop_count": 1}
+_FIXED = {"loop_strategy": "fixed_count", "loop_count": 1, "exit_selection": "last"}
 SCORES_BYTES = 9 * 8 * 2  # of a step of a token, and once more where parts are joined
 MOST_SCORE = 1e6  # of a threshold
 MOST_KEPT = 2**28  # numbers of log-probabilities kept for a check: 1 GiB of float32
@@ -114,10 +115,22 @@ class ExitParams(CorpusParams):
         low=0,
         high=MOST_SCORE,
     )
+    gate: tuple[float, ...] = param(
+        (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99),
+        "Models with an exit gate: stop once it has said so with this probability.",
+        "有出口门的模型：门说停的累计概率达到此值时停止。",
+        low=0,
+        high=1,
+    )
+    published: bool = param(
+        False,
+        "Huginn's six stop rules at their authors' thresholds, too.",
+        "另外加上 Huginn 的六条停止规则，用其作者的阈值。",
+    )
     check: bool = param(
         False,
-        "Really run count, cosine and KL at each threshold too, and show the difference.",
-        "另外按每个阈值真正运行 count、cosine 与 KL，并给出差别。",
+        "Really run count, cosine, KL, gate and huginn_* at each threshold too, and show the difference.",
+        "另外按每个阈值真正运行 count、cosine、KL、gate 与 huginn_*，并给出差别。",
     )
 
     def __post_init__(self) -> None:
@@ -128,6 +141,8 @@ class ExitParams(CorpusParams):
         for name, most in (("cosine", 1.0), *((name, float("inf")) for name in ("kl", "rel_delta", "entropy"))):
             for value in getattr(self, name):
                 check_number(name, value, -1.0 if name == "cosine" else 0.0, most)
+        for value in self.gate:
+            check_real("gate", value, 0, 1)
         for value in self.acceleration:
             check_number("acceleration", value, 0.0)
         for value in self.argmax:
@@ -166,30 +181,35 @@ class ExitParams(CorpusParams):
         """The model with these settings and no rule that stops it: rules are what is tried out here."""
         return subject.view(None if self.loop is None else {**self.loop, **_FIXED})
 
-    def points(self, steps: int) -> list[tuple[str, float]]:
-        """Every (policy, threshold), fixed counts first."""
+    def points(self, view: LoopLlamaForCausalLM, steps: int) -> list[tuple[str, float]]:
+        """Every (policy, threshold) that a model has, fixed counts first."""
         counts = [("count", float(r)) for r in range(1, steps + 1)]
-        return counts + [(name, float(x)) for name in POLICIES if name != "count" for x in getattr(self, name)]
+        lacking = {"count"} if view.model.gate_of(0) is not None else {"count", "gate"}
+        rules = [name for name in POLICIES if name not in {*lacking, *PUBLISHED_CRITERIA}]
+        own = [(name, float(x)) for name in rules for x in getattr(self, name)]
+        return counts + own + ([*PUBLISHED_CRITERIA.items()] if self.published else [])
 
 
 def _cells(subject: Subject, params: ExitParams) -> int:
-    return len(params.points(params.steps(subject)))
+    steps = params.steps(subject)
+    return len(params.points(params.most(subject, steps), steps))
 
 
 def _work(subject: Subject, params: ExitParams) -> Work:
     """One recorded run, every step read twice; with a check, a run a point that the model can run by itself."""
     steps, reach = params.steps(subject), params.reach(subject)
-    shape = subject.shape(params.most(subject, steps))
+    view = params.most(subject, steps)
+    shape, tried = subject.shape(view), params.points(view, steps)
     read = reach.cached if params.unit == "token" else reach.whole
     held = None if params.unit == "pass" else min(reach.batch, reach.windows)
     run = read(shape) + reach.heads(shape, 2 * steps + 1) + reach.states(shape, held=held)
     run += Work(layer_tokens=steps * reach.tokens * shape.loops[-1].coda)
-    points = steps + sum(len(getattr(params, name)) for name in POLICIES if name != "count")
+    points = len(tried)
     replay = Work(python=2e-8 * points * reach.tokens * steps, kept=points * (ROW_BYTES + 8 * reach.tokens))
     found = run + replay + reach.text + Work(kept=reach.tokens * steps * SCORES_BYTES)
     if not params.check:
         return found
-    real = steps + sum(len(getattr(params, name)) for name, policy in POLICIES.items() if policy.setting)
+    real = sum(policy == "count" or POLICIES[policy].setting is not None for policy, _ in tried)
     return found + read(shape).times(real) + Work(kept=4 * reach.tokens * shape.vocab)
 
 
@@ -206,11 +226,11 @@ def _run(subject: Subject, params: ExitParams) -> Iterator[Row | None]:
     kept: list[list[Tensor]] = [[] for _ in windows]
     recorded = []
     for rows, own in zip(windows, kept, strict=True):
-        for part in record(most, rows, params.unit, own if params.check else None):
+        for part in record(most, rows, params.unit, own if params.check else None, params.published):
             recorded.append(part)
             yield None
     run = ExitRun.join(recorded)
-    points = params.points(steps)
+    points = params.points(most, steps)
     stops = [exit_steps(run, policy, threshold, floor) for policy, threshold in points]
     found = [outcome(run, stop) for stop in stops]
     fronts = [pareto([x["saved"] for x in found], [x[paid] for x in found]) for paid in ("kl_mean", "changed")]
@@ -227,7 +247,7 @@ def _run(subject: Subject, params: ExitParams) -> Iterator[Row | None]:
         yield {
             "policy": policy,
             "threshold": threshold,
-            "floor": 1 if policy == "count" else floor,
+            "floor": 1 if policy == "count" or POLICIES[policy].alone else floor,
             "max_loops": steps,
             **result,
             "pareto_kl": by_kl,
@@ -309,15 +329,17 @@ WORDS = {
         "|Δ_r|/|s_r|, Δ_r = s_r - s_{r-1} (both in arXiv 2502.05171). acceleration: |Δ_r - Δ_{r-1}|/|s_r|, at two steps in "
         "a row (arXiv 2509.23314, eq. 5, whose threshold is on |Δ_r - Δ_{r-1}| itself; divided by |s_r| here, so that one "
         "threshold fits models of any scale). argmax: the likeliest token stays. entropy: |H(p_r) - H(p_{r-1})|. These p "
-        "are read directly from the state, as the model's own rules do. A model with more KV slots a layer (virtual_layer_count) than "
+        "are read directly from the state, as the model's own rules do. gate, of models that have one: how likely it is to have stopped by "
+        "step r (arXiv 2510.25741), each token by itself and without a floor (the rules huginn_*, when asked for, are arXiv 2502.05171's own, of the last token's words); as published all loops run and it chooses among them, so "
+        "its steps are replayed exactly, and what it pays too where no layers follow the block. A model with more KV slots a layer (virtual_layer_count) than "
         "the floor is run with one, unless slots were asked for: all of them must be written in every pass, so they would be "
         "the floor. "
         "What a replay can know: a whole pass (unit pass) is replayed exactly, in every cache mode. A token (unit token) is "
         "replayed exactly given that all tokens before it ran N steps; when they stop early too, their keys and values "
         "differ, and so may the result (exact even then only with merge first and no layers after the block). Turn check "
-        "on to really run count, cosine and KL and see the difference.",
+        "on to really run count, cosine, KL and gate and see the difference.",
         "cost": "One run with all N steps, plus what the model says after each of them: 2N + 1 readings of the output head a "
-        "token. Rules and thresholds cost nothing more; check runs the text once more for each count, cosine and KL row.",
+        "token. Rules and thresholds cost nothing more; check runs the text once more for each count, cosine, KL and gate row.",
     },
     "zh": {
         "question": "每个词元本可以在何时停止循环，代价是什么？",
@@ -326,10 +348,11 @@ WORDS = {
         "cosine：cos(s_r, s_{r-1})。KL：KL(p_{r-1} || p_r)。rel_delta：|Δ_r|/|s_r|，Δ_r = s_r − s_{r−1}（两者见 arXiv 2502.05171）。"
         "acceleration：|Δ_r − Δ_{r−1}|/|s_r|，须连续两步成立（arXiv 2509.23314 式 5，原文阈值直接用于 |Δ_r − Δ_{r−1}|；这里除以 |s_r|，"
         "使同一阈值适用于任何尺度的模型）。argmax：最可能的词元不变。entropy：|H(p_r) − H(p_{r−1})|。这些 p 与模型自己的规则一样直接由状态读出。"
+        "gate（有出口门的模型）：到第 r 步为止门说停的累计概率（arXiv 2510.25741），每个词元各自决定，没有下限（若要求，huginn_* 是 arXiv 2502.05171 自己的规则，看最后一个词元的预测）；按发表的做法所有循环都会运行，门只在其中选择，因此所选的步重放得精确；若块后没有层，代价也是。"
         "若模型每层的 KV 槽数（virtual_layer_count）多于下限且未另行指定，则以一个槽运行：每次前向必须写满所有槽，否则槽数就成了下限。"
         "重放能知道什么：整次前向（unit pass）的重放在任何缓存模式下都精确。单个词元（unit token）的重放在之前的词元都运行了 N 步的前提下精确；"
-        "若它们也提前停止，其键和值会不同，结果也可能不同（此时只有在合并方式为 first 且块后没有层时才精确）。打开 check 可真正运行 count、cosine 与 KL 并看到差别。",
-        "cost": "一次全部 N 步的运行，外加每步之后模型会说什么：每个词元读 2N + 1 次输出头。规则和阈值不再增加开销；check 对每个 count、cosine 与 KL 行再运行一遍文本。",
+        "若它们也提前停止，其键和值会不同，结果也可能不同（此时只有在合并方式为 first 且块后没有层时才精确）。打开 check 可真正运行 count、cosine、KL 与 gate 并看到差别。",
+        "cost": "一次全部 N 步的运行，外加每步之后模型会说什么：每个词元读 2N + 1 次输出头。规则和阈值不再增加开销；check 对每个 count、cosine、KL 与 gate 行再运行一遍文本。",
     },
 }
 
@@ -433,6 +456,9 @@ VARIES = (
     "convergence_criterion",
     "cosine_threshold",
     "kl_threshold",
+    "criterion_threshold",
+    "exit_selection",
+    "exit_threshold",
 )
 # Some seconds with a model of this project, on the story that the Lab offers.
 FIRST = {"limit_tokens": 128, "window": 64}

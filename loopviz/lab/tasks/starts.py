@@ -16,6 +16,7 @@ from loopviz.lab.reading.exit_replay import MAX_LOGITS, max_loop_view, passes
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.reading.windows import CorpusParams
 from loopviz.lab.task import MOST_LOOPS, MOST_SEED, MOST_TOKENS, Row, Subject, Task, column, param, register, titled
+from loopviz.loop_fields import LARGEST_SEED
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from loopviz.model import LoopLlamaForCausalLM
+    from loopviz.model import LoopBlock, LoopLlamaForCausalLM
 
 NAME, ORDER = "starts", 80
 TITLE = {"en": "Path independence", "zh": "路径无关性"}
 
-KINDS = ("noise", "random", "zeros")
+KINDS = ("noise", "random", "zeros", "seed")
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class Start:
 
     Attributes:
         kind: ``"noise"``: s_0 plus ``size`` x RMS(s_0) x a normal draw; ``"random"``: RMS(s_0) x a normal draw alone;
-            ``"zeros"``. The RMS is each token's own, over its components.
+            ``"zeros"``; ``"seed"``: the model's own random start from another seed. The RMS is each token's own, over its
+            components.
         size: of the noise; None for the other kinds.
-        draw: number of the draw; 0 for zeros.
+        draw: number of the draw; 0 for zeros; of a seed how much is added to the model's own.
     """
 
     kind: str
@@ -75,6 +77,13 @@ class StartsParams(CorpusParams):
     )
     zeros: bool = param(True, "Start from zeros too.", "也从零开始。")
     random: bool = param(True, "Start from noise of s_0's RMS alone too.", "也从 RMS 与 s_0 相同的纯噪声开始。")
+    seeds: int = param(
+        3,
+        "Models that start at random: other seeds of their own start.",
+        "随机起始的模型：其自身起点的其他随机种子个数。",
+        low=0,
+        high=MOST_DRAWS,
+    )
     draws: int = param(2, "Draws of every random start.", "每种随机起点抽取的次数。", low=1, high=MOST_DRAWS)
     seed: int = param(0, "Seed of the draws.", "抽取的随机种子。", low=0, high=MOST_SEED)
 
@@ -85,15 +94,25 @@ class StartsParams(CorpusParams):
         for name in ("loops", "draws"):
             check_whole(name, getattr(self, name), 1)
         check_number("draws", self.draws, 1, MOST_DRAWS)
+        check_whole("seeds", self.seeds, 0, MOST_DRAWS)
         check_whole("seed", self.seed, 0)
-        if not (self.noise or self.random or self.zeros):
+        if not (self.noise or self.random or self.zeros or self.seeds):
             raise FieldError("noise", (), "no_start", shown="(), zeros=False, random=False")
 
-    def starts(self) -> list[Start]:
-        """The starts in the order in which they are run."""
+    def starts(self, block: LoopBlock) -> list[Start]:
+        """The starts of a block in the order in which they are run.
+
+        Raises:
+            FieldError: there is none: other seeds alone are asked for, of a loop that does not start at random.
+        """
+        seeds = self.seeds if block.init == "random" and block.init_std else 0
         drawn = [("noise", float(size)) for size in self.noise] + ([("random", None)] if self.random else [])
-        found = [Start(kind, size, draw) for kind, size in drawn for draw in range(self.draws)]
-        return found + ([Start("zeros", None, 0)] if self.zeros else [])
+        found = [Start("seed", None, draw) for draw in range(1, seeds + 1)]
+        found += [Start(kind, size, draw) for kind, size in drawn for draw in range(self.draws)]
+        found += [Start("zeros", None, 0)] if self.zeros else []
+        if not found:
+            raise FieldError("noise", (), "no_start", shown="(), zeros=False, random=False")
+        return found
 
 
 def _view(subject: Subject, params: StartsParams) -> LoopLlamaForCausalLM:
@@ -101,14 +120,14 @@ def _view(subject: Subject, params: StartsParams) -> LoopLlamaForCausalLM:
 
 
 def _cells(subject: Subject, params: StartsParams) -> int:
-    _view(subject, params)  # refuses what cannot be measured
-    return len(params.starts()) * (params.loops + 1)
+    block = _view(subject, params).config.loop_blocks()[0]  # refuses what cannot be measured
+    return len(params.starts(block)) * (params.loops + 1)
 
 
 def _work(subject: Subject, params: StartsParams) -> Work:
     """The own run, and each start's, whose every step is read from beside the own: nothing is listed for it."""
-    shape, reach = subject.shape(_view(subject, params)), params.reach(subject)
-    starts = (len(params.noise) + params.random) * params.draws + params.zeros
+    view, reach = _view(subject, params), params.reach(subject)
+    shape, starts = subject.shape(view), len(params.starts(view.config.loop_blocks()[0]))
     read = 2 * (params.loops + 1)
     through = Work(layer_tokens=read * reach.tokens * shape.loops[-1].coda)
     each = reach.whole(shape) + reach.heads(shape, read) + through + reach.states(shape)
@@ -124,12 +143,17 @@ def _run(subject: Subject, params: StartsParams) -> Iterator[Row | None]:
     for rows in windows:
         own.append(states_from(view, rows))
         yield None
-    for start in params.starts():
+    block = view.config.loop_blocks()[0]
+    for start in params.starts(block):
         # The same draw for every size: sizes then differ in nothing else.
         generator = torch.Generator().manual_seed(params.seed * 1_000_003 + start.draw)
         parts = []
         for rows, states in zip(windows, own, strict=True):
-            parts.append(compare(view, states, states_from(view, rows, _replacement(start, generator))))
+            if start.kind == "seed":
+                other = view.with_loop(loop_init_seed=(block.init_seed + start.draw) % (LARGEST_SEED + 1))
+                parts.append(compare(view, states, states_from(other, rows)))
+            else:
+                parts.append(compare(view, states, states_from(view, rows, _replacement(start, generator))))
             yield None
         found = {name: torch.cat([part[name] for part in parts], dim=1).double() for name in parts[0]}  # [N + 1, M]
         for r in range(params.loops + 1):
@@ -198,7 +222,12 @@ def compare(view: LoopLlamaForCausalLM, own: Tensor, other: Tensor) -> dict[str,
 COLUMNS = tuple(
     column(*told)
     for told in (
-        ("start", "", "Start: noise added to s_0, random alone, or zeros", "起点：s_0 加噪声、纯随机或零"),
+        (
+            "start",
+            "",
+            "Start: noise added to s_0, random alone, zeros, or another seed of the model's own",
+            "起点：s_0 加噪声、纯随机、零，或模型自身起点的另一个种子",
+        ),
         ("size", "RMS", "Size: of the noise, in units of the RMS of s_0", "大小：噪声大小，以 s_0 的 RMS 为单位"),
         ("draw", "", "Draw: number of the random draw", "抽取：随机抽取的编号"),
         ("loops", "", "Loops: steps run", "循环数：已运行的步数"),
@@ -235,7 +264,7 @@ WORDS = {
         "question": "Does the loop reach the same state from wherever it starts?",
         "how": "Each window is run in one full pass from its own s_0 (what the layers before the block give), and again from "
         "other starts: s_0 with normal noise of the stated size in units of each token's RMS of s_0, noise of that RMS "
-        "alone, or zeros. Only s_0 is replaced: what is injected in every step, where the model has an injection, stays. "
+        "alone, or zeros; of a model whose loop starts at random also its own start from other seeds. Only s_0 is replaced: what is injected in every step, where the model has an injection, stays. "
         "Distances that fall to rounding mean one fixed point for all starts (path independence, arXiv 2211.09961). "
         "Without injection s_0 is all the loop knows of the text: a loop that forgets such a start forgets the text.",
         "cost": "One pass of all steps a start, and two readings of the output head a token, step and start.",
@@ -243,7 +272,7 @@ WORDS = {
     "zh": {
         "question": "无论从哪里开始，循环都会到达同一个状态吗？",
         "how": "每个窗口先从自身的 s_0（块之前各层的输出）做一次完整前向，再从其他起点各做一次：s_0 加正态噪声（大小以每个词元 s_0 的 RMS 为单位）、"
-        "仅有同样 RMS 的噪声，或零。只替换 s_0：若模型每步有注入，注入的内容不变。距离降到舍入误差，说明所有起点通向同一个不动点"
+        "仅有同样 RMS 的噪声，或零；循环从随机起始的模型，还有其自身起点的其他种子。只替换 s_0：若模型每步有注入，注入的内容不变。距离降到舍入误差，说明所有起点通向同一个不动点"
         "（路径无关性，arXiv 2211.09961）。没有注入时，s_0 就是循环对文本所知的全部：忘掉这样的起点就是忘掉文本。",
         "cost": "每个起点一次全部步数的前向，每个词元、每步、每个起点读两次输出头。",
     },
@@ -256,6 +285,7 @@ _PLOT = {
         "noise": "s₀ + {size:g} RMS noise, draw {draw}",
         "random": "random, draw {draw}",
         "zeros": "zeros",
+        "seed": "its own start, seed + {draw}",
     },
     "zh": {
         "x": "循环数",
@@ -263,6 +293,7 @@ _PLOT = {
         "noise": "s₀ + {size:g} RMS 噪声，第 {draw} 次",
         "random": "随机，第 {draw} 次",
         "zeros": "零",
+        "seed": "自身起点，种子 + {draw}",
     },
 }
 LOWEST = 1e-8

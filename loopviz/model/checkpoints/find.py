@@ -19,6 +19,7 @@ import huggingface_hub
 
 from loopviz import hub_download
 from loopviz.hub_download import HubError, Wanted
+from loopviz.model.exit_gate import GATE_FILE
 from loopviz.paths import MODELS
 from loopviz.worker import WorkerEnded
 
@@ -47,6 +48,7 @@ _HUB_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "model*.safetensors",
+    GATE_FILE,
     "model.safetensors.index.json",
 )
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"

@@ -23,6 +23,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from loopviz.checks import finite
 from loopviz.loop_fields import MODEL_FIELDS
 from loopviz.model.configuration import LoopLlamaConfig
+from loopviz.model.exit_gate import GATE_FILE
 from loopviz.model.families import MODEL_TYPES as MODEL_TYPES
 from loopviz.model.families import PLAIN, REFUSED
 from loopviz.model.families.family import Family, family_note
@@ -72,6 +73,7 @@ class Inspection:
         notes: what is to be said of it although it loads.
         family: of published models; Llama itself where nothing is renamed.
         n_bytes: of its tensors as they are stored, a tied head counted once.
+        gate: whether an exit gate that was trained afterwards stands beside its weights, in a file of its own.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class Inspection:
     notes: list[Note] = field(default_factory=list)
     family: Family = PLAIN
     n_bytes: int = 0
+    gate: bool = False
 
 
 def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Inspection:
@@ -131,7 +134,28 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
         sizes = {name: math.prod(shape) for name, shape in shapes.items() if not _DERIVED.search(name)}
         n_bytes = sum(n * FLOAT_DTYPES[dtypes[name]] for name, n in sizes.items())
         kinds = "/".join(sorted({dtypes[name] for name in sizes}))
-        return Inspection(folder, config, sum(sizes.values()), max(sizes.values()), kinds, notes, family, n_bytes)
+        gate = _has_gate(folder, config, family)
+        return Inspection(folder, config, sum(sizes.values()), max(sizes.values()), kinds, notes, family, n_bytes, gate)
+
+
+def _has_gate(folder: Path, config: LlamaConfig, family: Family) -> bool:
+    """Whether a gate that was trained afterwards stands beside the weights of a model with one looped block.
+
+    Raises:
+        CheckpointError: it is for another model.
+    """
+    file = folder / GATE_FILE
+    own = isinstance(config, LoopLlamaConfig) and not is_mapped(family) and len(config.loop_blocks()) == 1
+    if not own or not file.is_file():
+        return False
+    wanted = {"weight": (1, config.hidden_size), "bias": (1,)}
+    found = {name: shape for name, (shape, _) in _header(file).items()}
+    if found != wanted:
+        raise CheckpointError(
+            f"{file}: has {found}, where an exit gate for this model has {wanted}; it was trained for another model: take it away, "
+            "or train one with `python -m loopviz gate`"
+        )
+    return True
 
 
 def read_config(

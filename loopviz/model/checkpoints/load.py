@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from loopviz.loop_fields import MODEL_FIELDS
 from loopviz.model.block import LoopBlock
 from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
+from loopviz.model.exit_gate import GATE_FILE, read_gate
 from loopviz.model.families.reading import is_mapped, read_family
 from loopviz.model.modeling import LoopLlamaForCausalLM
 
@@ -213,7 +214,11 @@ def _look_into(
         found = (inspect_gguf if located.path.is_file() else inspect_folder)(located.path, terms.limits)
         stored = to_loop_config(found.config)  # what it raises without fields of the caller's is about the files
     config = to_loop_config(found.config, **loop_fields)
-    found.notes.extend(_loop_weights_notes(config, stored))
+    found.notes.extend(
+        note
+        for note in _loop_weights_notes(config, stored)
+        if not (found.gate and note.code == UNTRAINED and note.values["field"] == "exit_selection")
+    )
     return PreparedCheckpoint(name, located, found, config, None, dtype, loop_fields, tell)
 
 
@@ -394,7 +399,7 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
             with ONE_READER:
                 return read_family(found.family, found.config, config, weight_files(found.path), dtype)
         with ONE_READER:
-            return LoopLlamaForCausalLM.from_pretrained(
+            model = LoopLlamaForCausalLM.from_pretrained(
                 str(found.path),
                 config=config,
                 dtype=dtype,
@@ -402,10 +407,22 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
                 local_files_only=True,
                 trust_remote_code=False,
             )
+        _add_gate(model, found)
+        return model
     except CheckpointError:
         raise
     except Exception as error:
         raise CheckpointError(f"{found.path}: its weights cannot be read ({cause(error)})") from error
+
+
+def _add_gate(model: LoopLlamaForCausalLM, found: Inspection) -> None:
+    """The gate that stands beside the weights of a model with one looped block, in reach of its loop."""
+    if not found.gate:
+        return
+    gate = read_gate(found.path / GATE_FILE, model.config.hidden_size)
+    model.model.spare_gates = {"0": gate}
+    if "0" in model.model.loop_gates:  # asked for already, and so made as in a new model
+        model.model.loop_gates["0"].load_state_dict(gate.state_dict())
 
 
 def _complete_generation(model: LoopLlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, found: Inspection) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from loopviz.checks import is_whole
+from loopviz.checks import is_number, is_whole
 
 METRICS = ("cosine", "kl", "rel_delta", "contraction", "entropy", "rank", "norm")
 LANGUAGES = ("en", "zh")
@@ -34,6 +34,7 @@ class Focus:
         dims: 2 or 3; dimensions a trajectory is drawn in.
         context: one of ``CONTEXTS``; tokens of context a projection to another model counts.
         batch: one of ``BATCHES``; sequences at once it counts.
+        threshold: 0 to 1; what an exit gate would choose with it is shown. None: what it chose in the run.
 
     Raises:
         ValueError: a field out of these rules, by name.
@@ -50,6 +51,7 @@ class Focus:
     dims: int = 2
     context: int = 8192
     batch: int = 1
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pins", self._read_pins())
@@ -60,10 +62,16 @@ class Focus:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 none = " or None" if optional else ""
                 raise ValueError(f"focus.{name}={value!r}: must be a whole number >= {least}{none}")
+        self._check_threshold()
         for name, known in (("metric", METRICS), ("lang", LANGUAGES), ("lens", (*LENSES, None)), *_WHOLE.items()):
             value = getattr(self, name)
             if value not in known or (name in _WHOLE and type(value) is not int):  # 2.0 == 2 and True == 1
                 raise ValueError(f"focus.{name}={value!r}: must be one of {', '.join(map(str, known))}")
+
+    def _check_threshold(self) -> None:
+        value = self.threshold
+        if value is not None and not (is_number(value) and 0 <= value <= 1):
+            raise ValueError(f"focus.threshold={value!r}: must be a number from 0 to 1 or None")
 
     def _read_pins(self) -> tuple[int, ...]:
         """The pins as a tuple (JSON brings a list); ValueError when they are none."""

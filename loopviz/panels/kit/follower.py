@@ -221,6 +221,11 @@ def choice(label: str, options: Iterable[tuple[Any, str]], value: Any) -> dict[s
     return {"label": label, "options": [list(option) for option in options], "value": value}
 
 
+def slider(label: str, low: float, high: float, step: float, value: float) -> dict[str, Any]:
+    """One entry of ``layout.meta["choices"]``: a slider the page shows; its key there is the Focus field it sets."""
+    return {"label": label, "range": [low, high, step], "value": value}
+
+
 class Said(NamedTuple):
     """The most likely next tokens after every step of one block, best first; no rows when they were not recorded."""
 

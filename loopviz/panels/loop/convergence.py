@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "curve_kl": "KL",
         "curve_rel_delta": "‖Δ‖/‖s‖",
         "earlier": "earlier tokens (last {count})",
+        "seeds": "Overlay other random starts",
         "stop": "stopped here",
         "step": "loop step r",
         "kl": "KL, nats",
@@ -90,6 +92,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "curve_kl": "KL",
         "curve_rel_delta": "‖Δ‖/‖s‖",
         "earlier": "之前的词元（最近 {count} 个）",
+        "seeds": "叠加其他随机起点",
         "stop": "在此停止",
         "step": "循环步 r",
         "kl": "KL（nat）",
@@ -337,11 +340,21 @@ def _axis(title: str, low: float, high: float) -> dict[str, Any]:
     }
 
 
+def _starts(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What the Lab's measurement of starts is asked for this run: its own prompt and loop, from several seeds of its start."""
+    steps = max(spec["max_steps"] for spec in meta["blocks"])
+    loop = json.dumps(meta["loop"])  # as its form holds them
+    return {"text": meta["prompt"], "loop": loop, "loops": steps, "noise": "", "random": False, "zeros": False}
+
+
 def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
     """The figure without any token. A run without the block asked for has no traces, only the words that say so."""
     words = TEXTS[focus.lang]
     margin = {"l": 52, "r": 12, "t": 52, "b": 10}
-    layout, there = parts.block_layout(meta, focus, words, HEIGHT, margin, follower.asks(meta, focus, {"step": "x"}))
+    asks = follower.asks(meta, focus, {"step": "x"})
+    if any(spec["init"] == "random" and spec["init_std"] for spec in meta["blocks"]):
+        asks["act"] = {"label": words["seeds"], "task": "starts", "values": _starts(meta)}
+    layout, there = parts.block_layout(meta, focus, words, HEIGHT, margin, asks)
     layout["title"]["y"] = 1 - 20 / HEIGHT
     layout["annotations"][0]["y"] = 0.65
     if not there:

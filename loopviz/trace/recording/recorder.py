@@ -20,10 +20,11 @@ from loopviz.model.interrupt import check
 from loopviz.trace import metrics
 from loopviz.trace.recording.attention import AttentionRecorder
 from loopviz.trace.recording.keys import KeyRecorder
-from loopviz.trace.schema import NEXT_LISTS, BlockFrame, KVFrame, empty_steps, encode_states
+from loopviz.trace.schema import NEXT_LISTS, BlockFrame, GateFrame, KVFrame, empty_steps, encode_states
 
 if TYPE_CHECKING:
     from loopviz.model import KVOccupancy, LoopCache, LoopLlamaForCausalLM, LoopStep
+    from loopviz.model.exit_gate import Exits
 
 MAX_ROWS = 512  # rows of one head matmul at prefill
 MAX_LOGITS = 2**24  # numbers in it (rows x vocabulary): 64 MiB of float32
@@ -86,7 +87,6 @@ class Recorder:
         self.blocks = model.config.loop_blocks()
         on = set(extras) if full and self.blocks else set()
         self.exit = "exit" in on
-        self.gated = bool(self.blocks) and self.blocks[-1].exit_selection != "last"
         self.keys = KeyRecorder(self.blocks) if "keys" in on else None
         self.attention = AttentionRecorder(self.blocks) if "attention" in on else None
         self._kept: list[Any] = [kept for kept in (self._events, self.keys, self.attention) if kept is not None]
@@ -96,6 +96,12 @@ class Recorder:
         hooks = [self._events.append] if full and self.blocks else []
         hooks += [extra.take for extra in (self.keys, self.attention) if extra is not None]
         self._handles += map(model.register_loop_hook, hooks)
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate chose what was read out in the pass that has just been made: it may be asked for while a run is made."""
+        exits = self.model.last_pass.exits
+        return bool(exits) and exits[-1] is not None
 
     def close(self) -> None:
         """Remove the hooks and drop everything kept."""
@@ -144,7 +150,8 @@ class Recorder:
             decided = report.measured[i] if n_tokens == 1 else {}
             n, reason, ran = int(report.steps[i][0]), report.reasons[i][0], report.layers_run[i]  # [N, 1, layers]
             layers_run = [] if ran is None else [[spec.a + j for j, on in enumerate(step) if on] for step in ran[:, 0]]
-            runs.append(BlockRun(i, [spec.a, spec.b], n, reason, layers_run, states, ms, decided))
+            said = report.exits[i] if n else None
+            runs.append(BlockRun(i, [spec.a, spec.b], n, reason, layers_run, states, ms, decided, said))
         return runs
 
     def exits(self, runs: list[BlockRun], cache: LoopCache | None) -> list[Tensor]:
@@ -193,7 +200,7 @@ class Recorder:
 class BlockRun:
     """One block in one pass: ``states`` s_0..s_N, each ``[T, H]`` (none when not recorded, or N = 0), ``ms`` of each step.
 
-    ``decided``: of a pass of one token, what its stop rule compared with the thresholds, by step.
+    ``decided``: of a pass of one token, what its stop rule compared with the thresholds, by step. ``said``: by its gate.
     """
 
     block: int
@@ -204,6 +211,16 @@ class BlockRun:
     states: list[Tensor]
     ms: list[float]
     decided: dict[int, dict[str, Tensor]]
+    said: Exits | None = None
+
+    def gates(self, start: int, stop: int) -> list[GateFrame | None]:
+        """What the gate said of each of the pass's tokens ``start .. stop - 1``."""
+        if self.said is None:
+            return [None] * (stop - start)
+        pdf, cdf = self.said.pdf, self.said.pdf.cumsum(0)  # [R, 1, T], as the threshold is compared with it
+        p, reached = (metrics.plain(part[: self.n_steps, 0, start:stop].T) for part in (pdf, cdf))
+        at = [None] * (stop - start) if self.said.steps is None else self.said.steps[0, start:stop].tolist()
+        return [{"p": a, "cdf": b, "read_out": r} for a, b, r in zip(p, reached, at, strict=True)]
 
 
 class Reading:
@@ -283,6 +300,7 @@ class Reading:
             )
             keys = [[] for _ in frames] if of_keys is None else of_keys.columns(*place)
             attention = [None for _ in frames] if of_attention is None else of_attention.columns(*place)
+            gates = run.gates(self.start, self.stop)
             for c, frame in enumerate(frames):
                 steps = empty_steps() | {name: column[c] for name, column in columns.items()}
                 if columns:
@@ -298,6 +316,7 @@ class Reading:
                         "states": packed[c],
                         "key_cosine": list(keys[c]),
                         "attention": attention[c],
+                        "gate": gates[c],
                     }
                 )
         return frames

@@ -50,6 +50,7 @@ FOCUSES = hy.builds(
     dims=hy.sampled_from([2, 3]),
     context=hy.sampled_from(CONTEXTS),
     batch=hy.sampled_from(BATCHES),
+    threshold=hy.none() | hy.floats(0, 1),
 )
 STATES = hy.builds(
     PageState,

@@ -13,12 +13,12 @@ from loopviz.app.explore import (
     first_run,
     served,  # noqa: F401  (hands the server what it serves)
 )
-from loopviz.app.explore.answers import Questions
+from loopviz.app.explore.answers import Questions, View
 from loopviz.app.explore.config import page_config
 from loopviz.app.explore.run import Registry, Run, messages
 from loopviz.app.server import assets
 from loopviz.app.sessions.models import ModelRoom
-from loopviz.panels import PANELS
+from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
 from loopviz.trace.file import save
 from tests.trace.synthetic import random_trace
@@ -166,3 +166,8 @@ def test_only_the_mark_of_the_beginning_is_left_out(typed: str, pieces: list[str
         frame["text"] = piece
     said = "".join(frame["text"] for frame in trace.frames)
     assert Questions._as_prompt(trace, said) == prompt
+
+
+def test_a_new_run_is_looked_at_with_its_own_threshold() -> None:
+    view = View(focus=Focus(token=3, threshold=0.3, metric="kl"))
+    assert view.fresh("zh") == Focus(metric="kl", lang="zh")

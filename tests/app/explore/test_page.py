@@ -124,6 +124,19 @@ def test_a_run_taken_over_takes_the_place_of_all_that_was_set(page: ExplorePage)
     assert (gone["kind"], gone["bad"]) == ("status", True)
 
 
+def test_a_run_may_be_made_again_with_another_threshold_of_its_gate(
+    page: ExplorePage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = st.defaults() | {"model": "tiny"}
+    monkeypatch.setattr(page.service, "settings_of", lambda run: (dict(values), "Once", []) if run == "one" else None)
+    own = {page.parts.prompt: "", page.parts.lang: "en"}
+    brought = unwire(page._adopt(gr.EventData(None, {"run": "one", "exit_threshold": 0.35}), own))
+    assert (brought["changes"]["exit_selection"], brought["changes"]["exit_threshold"]) == ("gate", 0.35)
+    assert brought["prompt"] == "Once"
+    same = unwire(page._adopt(gr.EventData(None, {"run": "one"}), own))
+    assert same["changes"]["exit_selection"] == "last"
+
+
 def test_every_method_that_an_event_s_script_calls_is_the_form_s(page: ExplorePage) -> None:
     import re
 

@@ -235,6 +235,22 @@ def test_progress_is_shown_as_it_comes() -> None:
     assert "downloading 25%" in seen[1]
 
 
+def test_the_memory_a_model_takes_is_said_before_its_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def load() -> SimpleNamespace:
+        seen.extend(room.status("a").tell(lang) for lang in ("en", "zh"))
+        return SimpleNamespace(rate=lambda: None, layers=3, parameters=0, n_bytes=0)
+
+    prepared = SimpleNamespace(need=1_530_000_000, load=load)
+    monkeypatch.setattr("loopviz.engine.local.prepare", lambda *_, **__: prepared)
+    monkeypatch.setattr("loopviz.model.checkpoints.inspect.available_memory", lambda: 10**12)
+    room = ModelRoom("a")
+    room.get("a")
+    assert seen[0].endswith("reading the weights (about 1.5 GB of memory)")
+    assert "（约需 1.5 GB 内存）" in seen[1]
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [("owner/name", "owner/name"), ("/home/me/m.gguf", "m.gguf"), ("~/m", "m"), ("smollm2", "smollm2")],

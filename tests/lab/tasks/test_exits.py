@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from loopviz.figures import theme
 from loopviz.lab import TASKS, Experiment
 from loopviz.lab.tasks.exits import ExitParams, plot
+from loopviz.loop_fields import PUBLISHED_CRITERIA
 from tests.lab.subject import TEXT, subject
 
 TASK = TASKS["exits"]
@@ -46,6 +49,59 @@ def test_every_policy_and_threshold_has_its_row(table: pd.DataFrame) -> None:
     assert table["saved"].to_list() == pytest.approx((1 - table["mean_loops"] / 5).to_list())
     last = table[table["threshold"].eq(5) & table["policy"].eq("count")].iloc[0]
     assert (last["saved"], last["changed"], last["pareto_kl"]) == (0, 0, True)
+
+
+@pytest.mark.parametrize("unit", ["pass", "token"])
+@pytest.mark.parametrize("layers", [(1, 3), (2, 4)])
+def test_a_gate_is_one_of_the_rules_and_really_chooses_as_replayed(unit: str, layers: tuple[int, int]) -> None:
+    """All loops run under a gate, so that nothing of earlier tokens' loops depends on what it chooses."""
+    gated = subject(**{**LOOP, "loop_layers": layers}, exit_selection="gate", exit_threshold=0.5)
+    with torch.no_grad():
+        gated.model.model.loop_gates["0"].weight.normal_(0, 2, generator=torch.Generator().manual_seed(1))
+    none = {"cosine": (), "kl": (), "rel_delta": (), "acceleration": (), "argmax": (), "entropy": ()}
+    params = ExitParams(**{**PARAMS, "loop": {}}, unit=unit, check=True, gate=(0.2, 0.5, 0.9, 1.0), **none)
+    experiment = Experiment(TASK, gated, params)
+    frame = experiment.run().frame
+    assert experiment.done == experiment.total == 5 + 4
+    rows = frame[frame["policy"] == "gate"]
+    assert rows["threshold"].to_list() == [0.2, 0.5, 0.9, 1.0]
+    assert set(rows["floor"]) == {1}
+    assert (rows["real_agrees"] == 1).all()
+    assert rows["mean_loops"].to_list() == pytest.approx(rows["real_loops"].to_list())
+    if layers[1] < 4:  # what follows the block sees the states chosen for the other tokens
+        return
+    assert rows["real_kl_mean"].to_numpy() == pytest.approx(rows["kl_mean"].to_numpy(), abs=1e-5)
+    assert rows["mean_loops"].is_monotonic_increasing
+    assert rows["mean_loops"].nunique() > 2
+    assert (rows["mean_loops"] % 1 != 0).any(), "tokens decide alone, in one pass too"
+    found = TASK.settings(gated, rows.iloc[1].to_dict(), params)
+    assert (found["exit_selection"], found["exit_threshold"], found["loop_count"]) == ("gate", 0.5, 5)
+
+
+def test_huginns_rules_really_stop_as_replayed() -> None:
+    """A window in one pass: its last token's words decide, at thresholds that this model meets somewhere in between."""
+    from loopviz.lab.reading import exit_replay
+
+    tiny, loop = subject(), {**LOOP, "max_loop_count": 9, "virtual_layer_count": 1, "min_loop_count": 1}
+    view = exit_replay.max_loop_view(tiny.view(loop), {}, 9)
+    ids = torch.tensor(tiny.tokenizer(TEXT)["input_ids"][:24]).view(3, 8)
+    kept: list[torch.Tensor] = []
+    run = exit_replay.ExitRun.join(exit_replay.record(view, ids, "pass", kept, published=True))
+    seen = set()
+    for name in PUBLISHED_CRITERIA:
+        score = run.scores[exit_replay.POLICIES[name].score]
+        for threshold in (PUBLISHED_CRITERIA[name], float(np.quantile(score[:, 2:], 0.4)) + 1e-6):
+            stop = exit_replay.exit_steps(run, name, threshold)
+            real = exit_replay.real_run(
+                view.with_loop(**exit_replay.settings_of(name, threshold, 1, 9)), ids, "pass", list(kept)
+            )
+            assert real.loops.tolist() == stop.tolist(), (name, threshold)
+            seen |= {*stop}
+    assert len(seen) > 3
+    params = ExitParams(**PARAMS, published=True)
+    table = Experiment(TASK, tiny, params).run().frame
+    own = table[table["policy"].isin([*PUBLISHED_CRITERIA])]
+    assert dict(zip(own["policy"], own["threshold"], strict=True)) == dict(PUBLISHED_CRITERIA)
 
 
 def test_decoding_is_measured_against_the_replay_token_by_token() -> None:

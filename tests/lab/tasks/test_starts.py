@@ -63,6 +63,31 @@ def test_a_run_from_its_own_start_is_at_no_distance() -> None:
     assert frame["same"].min() == 1
 
 
+def test_a_random_start_is_held_against_other_seeds_of_its_own() -> None:
+    tiny = subject(loop_layers=(1, 2), loop_injection="add", loop_init="random", loop_init_std=0.5, loop_init_seed=7)
+    params = StartsParams(**{**PARAMS, "loop": {}}, seeds=2, noise=(), random=False, zeros=False)
+    frame = Experiment(TASK, tiny, params).run().frame
+    assert len(frame) == TASK.cells(tiny, params) == 2 * 4
+    assert set(zip(frame["start"], frame["draw"], strict=True)) == {("seed", 1), ("seed", 2)}
+    ids = torch.tensor(tiny.tokenizer(TEXT)["input_ids"][:14])
+    gaps = []
+    for rows in (ids[None, :8], ids[None, 8:]):
+        own, other = (states_from(max_loop_view(tiny.view({"loop_init_seed": seed}), {}, 3), rows) for seed in (7, 9))
+        gaps.append(((other - own).norm(dim=-1) / own.norm(dim=-1)).flatten(1))
+    expected = torch.cat(gaps, dim=1).mean(1).tolist()
+    assert frame[frame["draw"] == 2]["distance"].to_list() == pytest.approx(expected, rel=1e-4)
+    assert expected[0] > 1, "at first they have nothing in common"
+    words = plot(frame, "en")
+    assert [trace.name for trace in words.data] == ["its own start, seed + 1", "its own start, seed + 2"]
+
+
+def test_other_seeds_alone_need_a_loop_that_starts_at_random() -> None:
+    params = StartsParams(**PARAMS, noise=(), random=False, zeros=False)
+    with pytest.raises(ValueError, match="nothing to start from"):
+        TASK.cells(subject(), params)
+    assert TASK.cells(subject(), StartsParams(**PARAMS, noise=(), random=False)) == 4, "zeros, and no seeds"
+
+
 def test_draws_differ_and_the_seed_repeats_them() -> None:
     params = StartsParams(**PARAMS, noise=(0.1, 0.4), random=False, zeros=False)
     one, again = (Experiment(TASK, subject(), params).run().frame for _ in range(2))
@@ -99,7 +124,8 @@ def test_compare_is_per_token() -> None:
         ({"noise": (-1.0,)}, "noise=-1"),
         ({"loops": 0}, "loops=0"),
         ({"draws": 0}, "draws=0"),
-        ({"noise": (), "zeros": False, "random": False}, "nothing to start from"),
+        ({"seeds": -1}, "seeds=-1"),
+        ({"noise": (), "zeros": False, "random": False, "seeds": 0}, "nothing to start from"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(wrong: dict, message: str) -> None:

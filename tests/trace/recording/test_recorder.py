@@ -269,3 +269,61 @@ def test_a_plain_llama_has_its_own_distribution_and_a_recorder_that_is_off_none(
     )
     assert all(frame["next_topk_ids"][0] == frame["next_id"] for frame in full.frames[full.meta["prompt_tokens"] - 1 :])
     assert not any(frame["next_topk_ids"] for frame in off.frames)
+
+
+@pytest.mark.parametrize("record", ["full", "off"])
+def test_what_a_gate_said_is_recorded_as_it_chose(record):
+    model = tiny.model(seed=4, loop_layers=(1, 3), loop_count=4, exit_selection="gate", exit_threshold=0.6)
+    with torch.no_grad():
+        model.model.loop_gates["0"].weight.normal_(0, 1, generator=torch.Generator().manual_seed(2))
+    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=4, record=record))
+    prompt = trace.meta["prompt_tokens"]
+    told = [frame["blocks"][0]["gate"] for frame in trace.frames]
+    view = model.with_loop()
+    with torch.no_grad():
+        view(torch.tensor([[frame["token_id"] for frame in trace.frames[:prompt]]]))
+    exits = view.last_pass.exits[0]
+    assert [gate["p"] for gate in told[:prompt]] == exits.pdf[:, 0].T.tolist()
+    assert [gate["read_out"] for gate in told[:prompt]] == exits.steps[0].tolist()
+    assert len({gate["read_out"] for gate in told}) > 1
+    for frame, gate in zip(trace.frames, told, strict=True):
+        check_frame(frame)
+        assert gate["cdf"] == pytest.approx(np.cumsum(gate["p"]), abs=1e-6)
+        assert gate["cdf"][-1] == pytest.approx(1, abs=1e-6)
+        reached = [r for r, total in enumerate(gate["cdf"], 1) if total >= 0.6]
+        assert gate["read_out"] == min([*reached, 4])
+    weighted = run(
+        model.with_loop(exit_selection="gate_weighted", loop_layers=(1, 4)),
+        tiny.tokenizer(),
+        PROMPT,
+        StreamSettings(max_new_tokens=2),
+    )
+    assert {frame["blocks"][0]["gate"]["read_out"] for frame in weighted.frames} == {None}
+    plain = run(model.with_loop(exit_selection="last"), tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=2))
+    assert {str(frame["blocks"][0]["gate"]) for frame in plain.frames} == {"None"}
+
+
+def test_a_gate_that_is_asked_for_while_a_run_is_made_is_recorded_from_there_on():
+    from loopviz.engine import Steering, stream
+
+    model = tiny.model(seed=4, loop_layers=(1, 3), loop_count=3, exit_selection="gate").with_loop(exit_selection="last")
+    steering, frames = Steering(), []
+    for frame in stream(
+        model, tiny.tokenizer(), "a dog", StreamSettings(max_new_tokens=6, extras=("exit",)), steering=steering
+    ):
+        frames.append(frame)
+        if len(frames) == 5:
+            steering.set_loop(exit_selection="gate", exit_threshold=0.4)
+    spoken = [frame["blocks"][0]["gate"] is not None for frame in frames]
+    assert not spoken[0]
+    assert spoken[-1]
+    assert spoken == sorted(spoken)
+    for frame in frames:
+        steps = frame["blocks"][0]["steps"]
+        check_frame(frame)
+        assert len(steps["exit_rank"]) == 3
+        if frame["blocks"][0]["gate"] is None:
+            assert steps["exit_logprob"][-1] == frame["next_logprob"]
+        else:
+            chosen = frame["blocks"][0]["gate"]["read_out"]
+            assert steps["exit_logprob"][chosen - 1] == pytest.approx(frame["next_logprob"], abs=1e-4)
