@@ -67,7 +67,11 @@ class Ticket:
 
 
 def read_shared(passes: SharedPass, tickets: Sequence[Ticket]) -> None:
-    """One pass for all: every ticket has its frame, or its error, or is left to be read alone where the pass failed."""
+    """One pass for all: every ticket has its frame, or its error, or is left to be read alone where the pass failed.
+
+    Raises:
+        Interrupted: by a stop of who calls this; no token has been read then.
+    """
     from loopviz.model.shared_pass import PassRow
 
     try:
@@ -78,6 +82,8 @@ def read_shared(passes: SharedPass, tickets: Sequence[Ticket]) -> None:
                 assert ticket.run.cache is not None
                 rows.append(PassRow(ticket.run.view, ticket.run.cache, ticket.token, ticket.run.loop_blocks))
             hidden = passes.run(rows)  # [B, 1, H]
+    except Interrupted:
+        raise
     except Exception:  # whose fault it is shows when each reads by itself; no cache has been changed
         log.warning("a pass that %d runs shared failed; each is read by itself", len(tickets), exc_info=True)
         for ticket in tickets:
@@ -118,7 +124,7 @@ def _make_frames(tickets: Sequence[Ticket], hidden: torch.Tensor) -> None:
             for ticket, reading, clock in zip(some, readings, times, strict=True):
                 if ticket.error is None:
                     try:
-                        ticket.frame = ticket.run.one_frame(ticket.token, reading, ticket.change, clock)
+                        ticket.frame = ticket.run.one_frame(ticket.token, reading, ticket.change, clock, len(tickets))
                     except Exception as error:
                         ticket.error = error
 

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import weakref
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +29,7 @@ from tests.engine import tiny
 from tests.engine.test_stream import LOOPS, SAMPLING
 
 PROMPTS = ("Once 🙂 upon 从前", "the dog", "a small dog. there was", "从")
-TIMES = ("pass_ms", "wall_ms", "parts", "memory")
+TIMES = ("pass_runs", "pass_ms", "wall_ms", "parts", "memory")
 
 
 def alike(one: Any, other: Any, where: str = "frame") -> None:
@@ -255,10 +256,15 @@ def test_runs_of_an_engine_at_once_say_what_each_says_alone(shared_rows):
     ]
     alone = [list(of_tiny.start(request).frames) for request in asked]
     assert not shared_rows  # a run alone shares nothing
+    assert {frame["pass_runs"] for frames in alone for frame in frames} == {1}
     together = read_all([of_tiny.start(request) for request in asked])
     for one, other in zip(alone, together, strict=True):
         alike([frame["token_id"] for frame in one], [frame["token_id"] for frame in other])
     assert max(shared_rows) > 1
+    # every frame says how many runs shared its pass: as many frames say "three" as passes of three had rows
+    said = Counter(frame["pass_runs"] for frames in together for frame in frames)
+    del said[1]
+    assert said == {rows: rows * count for rows, count in Counter(shared_rows).items()}
 
 
 def test_a_run_alone_is_bit_for_bit_what_stream_makes():
