@@ -34,7 +34,7 @@ from loopviz.app.sessions.file_desk import FileDesk, FileRefused, json_response
 from loopviz.app.sessions.untrusted import fitting, has_halves
 from loopviz.app.texts import text
 from loopviz.panels import group_of
-from loopviz.store import Entry, Quotas, Store, StoreError, new_secret
+from loopviz.store import Entry, Quotas, Store, Stored, StoreError, new_secret
 from loopviz.store.marks import fits, is_secret
 from loopviz.store.quotas import DAY
 from loopviz.trace import Trace
@@ -144,11 +144,7 @@ class StoredRuns:
 
     def _open(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         """A stored run becomes one of the visitor's, looked at as it was when it was saved."""
-        entry, trace = self.store.open(asked.get("id"))
-        if entry.of_ttt or not len(trace):
-            raise FileRefused(
-                422, text(lang, "share.open.ttt" if entry.of_ttt else "share.open.empty", model=trace.meta["model"])
-            )
+        entry, trace = self.read(asked.get("id"), lang)
         view = View.read(entry.view)
         focus, _ = links.within(replace(view.focus, lang=lang), len(trace))
         run = Run(trace.meta, view.panels, session, focus)
@@ -168,6 +164,16 @@ class StoredRuns:
             "focus": focus.to_json(),
             "snapshot": drawn,
         }
+
+    def read(self, run: Any, lang: str) -> Stored:
+        """A stored run by its id; raises StoreError, and FileRefused for one that is not Explore's."""
+        found = self.store.open(run)
+        entry, trace = found
+        if entry.of_ttt or not len(trace):
+            raise FileRefused(
+                422, text(lang, "share.open.ttt" if entry.of_ttt else "share.open.empty", model=trace.meta["model"])
+            )
+        return found
 
     def _delete(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         self.store.delete(asked.get("id"), asked.get("secret"))
@@ -197,13 +203,18 @@ def _read(body: bytes, kind: type) -> dict[str, Any]:
         return {}
 
 
+def words_of(error: StoreError, lang: str) -> str:
+    """A refusal of the store's in a visitor's language."""
+    named = {name: f"{value:,}" if isinstance(value, int) else value for name, value in error.named.items()}
+    return text(lang, f"stored.{error.fault}", **named)
+
+
 def _told(work: Callable[[], Any], lang: str) -> Any:
     """What `work` gives; the store's refusals in the visitor's language."""
     try:
         return work()
     except StoreError as error:
-        named = {name: f"{value:,}" if isinstance(value, int) else value for name, value in error.named.items()}
-        raise FileRefused(_STATUS[error.fault], text(lang, f"stored.{error.fault}", **named)) from error
+        raise FileRefused(_STATUS[error.fault], words_of(error, lang)) from error
 
 
 def _milliseconds(seconds: float) -> int:

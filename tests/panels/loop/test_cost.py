@@ -109,7 +109,7 @@ def test_tokens_a_second_are_by_the_clock_and_the_models_own_rate_has_another_na
     ("lang", "mean", "took", "hover"),
     [
         ("en", "passes shared by 2.5 runs on average", "pass of 40 ms, shared by 4 runs", ", in a pass of 4 runs"),
-        ("zh", "前向平均由 2.50 个运行共用", "前向 40 毫秒，由 4 个运行共用", "，该前向由 4 个运行共用"),
+        ("zh", "前向平均由 2.5 个运行共用", "前向 40 毫秒，由 4 个运行共用", "，该前向由 4 个运行共用"),
     ],
 )
 def test_a_time_of_a_shared_pass_is_told_with_how_many_shared_it(lang, mean, took, hover):
@@ -120,7 +120,8 @@ def test_a_time_of_a_shared_pass_is_told_with_how_many_shared_it(lang, mean, too
     assert words[0] not in alone["layout"]["title"]["text"]
     trace.frames[3]["pass_runs"] = 4
     trace.frames[0]["pass_runs"] = trace.frames[1]["pass_runs"] = 9  # no part of the mean
-    figure = drawn(Trace(trace.meta, trace.frames), lang=lang, token=3)
+    trace = Trace(trace.meta, trace.frames)
+    figure = drawn(trace, lang=lang, token=3)
     for text in (figure["layout"]["title"]["text"], panel.summary(trace, Focus(lang=lang, token=3))):
         assert mean in text
         assert took in text
