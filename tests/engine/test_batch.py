@@ -368,14 +368,14 @@ def test_a_hundred_abandoned_runs_leave_nothing(shared_rows):
 
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(abandon, range(100)))
-    room = batch.room_of(of_tiny.model)
+    rooms = batch.rooms_of(of_tiny.model)
     gc.collect()
     deadline = time.monotonic() + 10
     while threading.active_count() > threads and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= threads
     assert max(shared_rows) > 1
-    assert (room._runs, room._waiting, room._last, room._leading, room._passes) == (0, [], {}, False, None)
+    assert (rooms._runs, rooms._rooms) == (0, {})
 
 
 def test_a_room_keeps_no_model():
@@ -392,11 +392,44 @@ def test_runs_taken_by_one_thread_do_not_wait_for_each_other(monkeypatch):
     of_tiny = engine(**LOOPS["serial"])
     frames = [of_tiny.start(Request(prompt, {}, {"max_new_tokens": 8})).frames for prompt in PROMPTS[:2]]
     began = time.monotonic()
-    for room in batch._ROOMS.values():
+    pairs = [tuple(map(next, frames)) for _ in range(6)]
+    for room in batch.rooms_of(of_tiny.model)._rooms.values():
         room._took = 60.0
-    pairs = list(zip(*frames, strict=False))
+    pairs += zip(*frames, strict=False)
     assert len(pairs) > 6
     assert time.monotonic() - began < 30
+
+
+def test_a_run_of_many_loops_holds_up_nobody_of_few_and_shares_with_its_like(monkeypatch):
+    deep, shallow = {"loop_layers": (1, 3), "loop_count": 90, "max_loop_count": 90}, SHARED["serial"]
+    together: list[set[int]] = []
+    plain = SharedPass.run
+
+    def watched(self: SharedPass, rows: Any) -> Any:
+        together.append({row.view.config.loop_blocks()[0].max_steps for row in rows})
+        return plain(self, rows)
+
+    monkeypatch.setattr(SharedPass, "run", watched)
+    of_tiny = LocalEngine("tiny", tiny.model(seed=1).double(), tiny.tokenizer())  # ninety loops add up what is rounded
+    asked = [Request(prompt, loop, {"max_new_tokens": 12}) for loop in (deep, shallow) for prompt in PROMPTS[:2]]
+    alone = [[frame["next_id"] for frame in of_tiny.start(request).frames] for request in asked]
+    runs = read_all([of_tiny.start(request) for request in asked])
+    assert [[frame["next_id"] for frame in run] for run in runs] == alone
+    assert {frozenset(steps) for steps in together} == {frozenset({90}), frozenset({3})}
+
+
+def test_how_deep_a_run_is_follows_what_it_did_and_not_what_it_may_do():
+    model, tokenizer = tiny.model(seed=1), tiny.tokenizer()
+    may = {"loop_layers": (1, 3), "loop_strategy": "dynamic_stop", "max_loop_count": 4_000, "cosine_threshold": 0.05}
+    for loop, depth in (
+        ({"loop_layers": (1, 3), "loop_count": 200, "max_loop_count": 200}, 2),
+        ({"loop_layers": (1, 3), "loop_count": 30, "max_loop_count": 30}, 1),
+        (may, 0),
+    ):
+        run = made(tokenizer, model.with_loop(**loop), "the dog", StreamSettings(max_new_tokens=2))
+        list(run.read(tokenizer("the dog")["input_ids"]))
+        assert batch.depth_of(run) == depth, loop
+        run.close()
 
 
 # -- many prompts in one thread ------------------------------------------------------------------------------------------
