@@ -8,8 +8,8 @@ Nobody owns a thread here. Whoever asks for a run's next token waits in its mode
 for all; before it begins, it waits a little for the runs of the pass before, whose readers are busy with what they got. Prompts,
 and passes that cannot be shared, are read by whoever asked, beside the others. A run alone is read as it ever was.
 
-A pass takes as long as its deepest row: a run of many more loops than others has a room of its own kind (:func:`depth_of`), where
-it shares with its like, and its passes are made beside theirs.
+A pass takes as long as its deepest row: a run of many more loops than others goes into another room (:class:`Rooms`), where it
+shares with its like, and its passes are made beside theirs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 MOST_ROWS = 32  # of a pass: what a run waits for others grows with them
 PATIENCE = 0.1  # seconds that a pass waits at most for runs of the one before
 SHARE = 0.5  # ... and of what that one took
-DEEPER = 8  # times as deep as the model is: such a pass is not shared with those of fewer loops
+DEEPER = 8  # times as many layer runs as a pass of the shallowest run: such a pass is not shared with that run
 GLANCE = 0.05  # seconds between two looks at a run's stop, while another thread makes its pass
 
 
@@ -133,17 +133,10 @@ def _make_frames(tickets: Sequence[Ticket], hidden: torch.Tensor) -> None:
                         ticket.error = error
 
 
-def depth_of(run: Run) -> int:
-    """Of which kind a run's room is: 0 for passes of fewer than :data:`DEEPER` times the model's layers, 1 for fewer than its square times, and so on.
-
-    It is that of the pass before: a run that stops by itself is as deep as it was, and not as it may be.
-    """
+def layer_runs(run: Run) -> int:
+    """Layers that a run's last pass ran, loops counted: one that stops by itself is as deep as it was, and not as it may be."""
     report, layers = run.view.last_pass, run.view.config.num_hidden_layers
-    calls = layers + sum(int(report.layer_runs(i, n)[0]) - n for i, n in enumerate(run.blocks))
-    depth = 0
-    while calls >= layers * DEEPER ** (depth + 1):
-        depth += 1
-    return depth
+    return layers + sum(int(report.layer_runs(i, n)[0]) - n for i, n in enumerate(run.blocks))
 
 
 class Room:
@@ -257,7 +250,8 @@ class Rooms:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # as a room's
         self._runs = 0  # that are open
-        self._rooms: dict[int, Room] = {}  # by how deep their runs are
+        self._depths: dict[Run, int] = {}  # layer runs of each one's last pass
+        self._rooms: dict[int, Room] = {}  # by how often their runs are DEEPER than the shallowest
 
     @contextmanager
     def entered(self, run: Run) -> Iterator[Rooms]:
@@ -269,6 +263,7 @@ class Rooms:
         finally:
             with self._lock:
                 self._runs -= 1
+                self._depths.pop(run, None)
                 rooms = [*self._rooms.values()]
                 if not self._runs:
                     self._rooms = {}  # they hold the model
@@ -281,9 +276,16 @@ class Rooms:
         if len(tokens) > 1 or self._runs < 2 or not run.may_share():
             yield from run.read_on(tokens, change)
             return
+        yield from self._room(run).read(run, tokens[0], change)
+
+    def _room(self, run: Run) -> Room:
+        """Where a run's next token is read."""
         with self._lock:
-            room = self._rooms.setdefault(depth_of(run), Room())
-        yield from room.read(run, tokens[0], change)
+            depth = self._depths[run] = layer_runs(run)
+            least, times = min(self._depths.values()), 0
+            while depth >= least * DEEPER ** (times + 1):
+                times += 1
+            return self._rooms.setdefault(times, Room())
 
 
 _ROOMS: WeakKeyDictionary[torch.nn.Module, Rooms] = WeakKeyDictionary()

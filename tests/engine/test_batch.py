@@ -418,17 +418,24 @@ def test_a_run_of_many_loops_holds_up_nobody_of_few_and_shares_with_its_like(mon
     assert {frozenset(steps) for steps in together} == {frozenset({90}), frozenset({3})}
 
 
-def test_how_deep_a_run_is_follows_what_it_did_and_not_what_it_may_do():
-    model, tokenizer = tiny.model(seed=1), tiny.tokenizer()
+def test_how_deep_a_run_is_follows_what_it_did_and_what_others_do():
+    model, tokenizer = tiny.model(seed=1), tiny.tokenizer()  # of five layers
     may = {"loop_layers": (1, 3), "loop_strategy": "dynamic_stop", "max_loop_count": 4_000, "cosine_threshold": 0.05}
-    for loop, depth in (
-        ({"loop_layers": (1, 3), "loop_count": 200, "max_loop_count": 200}, 2),
-        ({"loop_layers": (1, 3), "loop_count": 30, "max_loop_count": 30}, 1),
-        (may, 0),
-    ):
-        run = made(tokenizer, model.with_loop(**loop), "the dog", StreamSettings(max_new_tokens=2))
+    often = [{"loop_layers": (1, 3), "loop_count": n, "max_loop_count": n} for n in (12, 13, 125)]
+    runs = [
+        made(tokenizer, model.with_loop(**loop), "the dog", StreamSettings(max_new_tokens=2)) for loop in (may, *often)
+    ]
+    for run in runs:
         list(run.read(tokenizer("the dog")["input_ids"]))
-        assert batch.depth_of(run) == depth, loop
+    counts = [batch.layer_runs(run) for run in runs]
+    assert counts == [2 + 3 * n for n in (int(runs[0].view.last_pass.steps[0][0]), 12, 13, 125)]
+    assert counts[0] < 5 * 8, "and not the thousands that it may loop"
+    rooms = batch.Rooms()
+    rooms._depths[object()] = 5  # a plain model's
+    assert [rooms._room(run) for run in runs] == [rooms._rooms[i] for i in (0, 0, 1, 2)], "38, 41 and 377 layer runs"
+    rooms._depths = {runs[2]: counts[2]}
+    assert rooms._room(runs[2]) is rooms._rooms[0], "it is the shallowest now"
+    for run in runs:
         run.close()
 
 
