@@ -1,6 +1,6 @@
 """Runs at the same time against one after the other: total tokens/s, both sides measured side by side in this run.
 
-    python benchmarks/batch.py [--rows 8] [--tokens 96] [--repeats 3] [--threads 1] [--record full] [--model NAME ...]
+    python benchmarks/batch.py [--rows 2 4 8 16] [--kinds alike mixed] [--tokens 96] [--repeats 3] [--threads 1] [--record full] [--model NAME ...]
 
 Every run has a prompt of its own and everything is recorded, as the page asks for it. "At once" is what `LocalEngine.start`
 does: a thread a run, which takes its frames. The sides take turns, run by run, and the figure is the ratio of the medians; prompts
@@ -10,6 +10,8 @@ are read on both sides, and counted: of the seconds, not of the tokens. Prints a
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import platform
 import statistics
 import sys
@@ -102,7 +104,8 @@ def compare(engine: LocalEngine, asked: list[Request], repeats: int) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--rows", type=int, nargs="+", default=[8], help="how many runs, one table row each")
+    parser.add_argument("--kinds", choices=("alike", "mixed"), nargs="+", default=["alike", "mixed"])
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -112,22 +115,24 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     print(
-        f"{processor()}, {args.threads} thread(s), {args.rows} runs, recorder {args.record}, medians of {args.repeats}\n"
+        f"{processor()}, {args.threads} thread(s), load {os.getloadavg()[0]:.1f}, recorder {args.record}, medians of {args.repeats}\n"
     )
-    print("| model | runs | one after the other | at once | ratio | ratio of processor time | same texts |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| model | runs | strategies | one after the other | at once | ratio | ratio of processor time | same texts |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for name in args.model:
         loaded = load_checkpoint(name, dtype=torch.float32)
         loaded.model.requires_grad_(False)
         loaded.model.generation_config.eos_token_id = None  # an end-of-text token must not shorten one side
         engine = LocalEngine(name, loaded.model, loaded.tokenizer)
-        for mixed in (False, True):
-            t = compare(engine, requests(name, args.rows, args.tokens, args.record, mixed), args.repeats)
+        for rows, kind in itertools.product(args.rows, args.kinds):
+            t = compare(engine, requests(name, rows, args.tokens, args.record, kind == "mixed"), args.repeats)
             speeds = {side: t["tokens"] / t[f"{side}_wall"] for side in ("one", "once")}
             print(
-                f"| {name} | {'three strategies' if mixed else 'one strategy'} | {speeds['one']:.1f} tokens/s "
+                f"| {name} | {rows} | {'three' if kind == 'mixed' else 'one'} | {speeds['one']:.1f} tokens/s "
                 f"| {speeds['once']:.1f} tokens/s | {speeds['once'] / speeds['one']:.2f}x "
-                f"| {t['one_cpu'] / t['once_cpu']:.2f}x | {t['same']:.0f} of {args.rows} |",
+                f"| {t['one_cpu'] / t['once_cpu']:.2f}x | {t['same']:.0f} of {rows} |",
                 flush=True,
             )
 

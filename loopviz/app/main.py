@@ -17,7 +17,7 @@ from loopviz.app.explore import event_stream
 from loopviz.app.explore.page import ExplorePage
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.explore.tool import tool
+from loopviz.app.explore.tool import opening, tool
 from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.server import api, assets, metrics
 from loopviz.app.server.request_guard import rules_of
@@ -40,7 +40,7 @@ def build(model: str = DEFAULT_MODEL, *, profile: Profile = LOCAL) -> ExplorePag
     """
     service = Service(ModelRoom(model, profile=profile), Registry())
     page = ExplorePage(service)
-    service.tools.append(tool(service))
+    service.tools += [tool(service), opening(service, page.sharing.stored)]
     for name in PAGES:
         if name != OPENING:  # each by its name alone: a page more is no arrow more
             page.beside += import_module(f"loopviz.app.{name}.page").add(page.demo, service) or []

@@ -495,4 +495,6 @@ def _table(trace: Trace, interrupted: bool) -> None:
         )
     if summary.model_tokens_per_second is not None:
         table.add_row("", f"{summary.model_tokens_per_second:.2f} passes/s in the model alone")
+    if (summary.runs_per_pass or 1) > 1:
+        table.add_row("", f"in passes that {summary.runs_per_pass:.2f} runs shared on average")
     Console(stderr=True).print(table)

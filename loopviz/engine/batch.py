@@ -7,6 +7,9 @@ cache, sampler, recorder, steering and stop, and its text is what it would be al
 Nobody owns a thread here. Whoever asks for a run's next token waits in its model's room, and one of those who wait makes the pass
 for all; before it begins, it waits a little for the runs of the pass before, whose readers are busy with what they got. Prompts,
 and passes that cannot be shared, are read by whoever asked, beside the others. A run alone is read as it ever was.
+
+A pass takes as long as its deepest row: a run of many more loops than others goes into another room (:class:`Rooms`), where it
+shares with its like, and its passes are made beside theirs.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ log = logging.getLogger(__name__)
 MOST_ROWS = 32  # of a pass: what a run waits for others grows with them
 PATIENCE = 0.1  # seconds that a pass waits at most for runs of the one before
 SHARE = 0.5  # ... and of what that one took
+DEEPER = 8  # times as many layer runs as a pass of the shallowest run: such a pass is not shared with that run
 GLANCE = 0.05  # seconds between two looks at a run's stop, while another thread makes its pass
 
 
@@ -67,7 +71,11 @@ class Ticket:
 
 
 def read_shared(passes: SharedPass, tickets: Sequence[Ticket]) -> None:
-    """One pass for all: every ticket has its frame, or its error, or is left to be read alone where the pass failed."""
+    """One pass for all: every ticket has its frame, or its error, or is left to be read alone where the pass failed.
+
+    Raises:
+        Interrupted: by a stop of who calls this; no token has been read then.
+    """
     from loopviz.model.shared_pass import PassRow
 
     try:
@@ -78,6 +86,8 @@ def read_shared(passes: SharedPass, tickets: Sequence[Ticket]) -> None:
                 assert ticket.run.cache is not None
                 rows.append(PassRow(ticket.run.view, ticket.run.cache, ticket.token, ticket.run.loop_blocks))
             hidden = passes.run(rows)  # [B, 1, H]
+    except Interrupted:
+        raise
     except Exception:  # whose fault it is shows when each reads by itself; no cache has been changed
         log.warning("a pass that %d runs shared failed; each is read by itself", len(tickets), exc_info=True)
         for ticket in tickets:
@@ -118,19 +128,24 @@ def _make_frames(tickets: Sequence[Ticket], hidden: torch.Tensor) -> None:
             for ticket, reading, clock in zip(some, readings, times, strict=True):
                 if ticket.error is None:
                     try:
-                        ticket.frame = ticket.run.one_frame(ticket.token, reading, ticket.change, clock)
+                        ticket.frame = ticket.run.one_frame(ticket.token, reading, ticket.change, clock, len(tickets))
                     except Exception as error:
                         ticket.error = error
 
 
+def layer_runs(run: Run) -> int:
+    """Layers that a run's last pass ran, loops counted: one that stops by itself is as deep as it was, and not as it may be."""
+    report, layers = run.view.last_pass, run.view.config.num_hidden_layers
+    return layers + sum(int(report.layer_runs(i, n)[0]) - n for i, n in enumerate(run.blocks))
+
+
 class Room:
-    """Where the runs of one model's weights meet. Its methods may be called from any thread."""
+    """Where runs of one model's weights meet that are about as deep. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
         lock = threading.RLock()  # re-entrant: a run may be closed by the garbage collector, anywhere
         self._turn = threading.Condition(lock)  # a pass is over
         self._gathered = threading.Condition(lock)  # nobody is awaited any more; only who leads waits for it
-        self._runs = 0  # that are open
         self._waiting: list[Ticket] = []
         self._leading = False  # somebody gathers tickets, or makes a pass
         self._leader = 0  # its thread
@@ -138,33 +153,20 @@ class Room:
         self._took = 0.0  # seconds of it
         self._passes: SharedPass | None = None
 
-    @contextmanager
-    def entered(self, run: Run) -> Iterator[Room]:
-        """For as long as a run is open."""
+    def leave(self, run: Run) -> None:
+        """A run is open no longer."""
         with self._turn:
-            self._runs += 1
-        try:
-            yield self
-        finally:
-            with self._turn:
-                self._runs -= 1
-                self._last.pop(run, None)
-                if not self._runs:
-                    self._passes = None  # it holds the model
-                self._gathered.notify()
+            self._last.pop(run, None)
+            self._gathered.notify()
 
-    def read(self, run: Run, tokens: list[int]) -> Iterator[Frame]:
-        """As `Run.read`, with whoever else waits."""
-        change = run.turn()
-        if len(tokens) > 1 or self._runs < 2 or not run.may_share():
-            yield from run.read_on(tokens, change)
-            return
-        ticket = Ticket(run, tokens[0], change)
+    def read(self, run: Run, token: int, change: Change | None) -> Iterator[Frame]:
+        """As `Run.read_on`, with whoever else waits."""
+        ticket = Ticket(run, token, change)
         self._wait(ticket)
         if ticket.error is not None:
             raise ticket.error
         if ticket.frame is None:
-            yield from run.read_on(tokens, change)
+            yield from run.read_on([token], change)
         else:
             yield ticket.frame
 
@@ -242,16 +244,60 @@ class Room:
                 read_shared(passes, tickets)
 
 
-_ROOMS: WeakKeyDictionary[torch.nn.Module, Room] = WeakKeyDictionary()
+class Rooms:
+    """The rooms of one model's weights. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # as a room's
+        self._runs = 0  # that are open
+        self._depths: dict[Run, int] = {}  # layer runs of each one's last pass
+        self._rooms: dict[int, Room] = {}  # by how often their runs are DEEPER than the shallowest
+
+    @contextmanager
+    def entered(self, run: Run) -> Iterator[Rooms]:
+        """For as long as a run is open."""
+        with self._lock:
+            self._runs += 1
+        try:
+            yield self
+        finally:
+            with self._lock:
+                self._runs -= 1
+                self._depths.pop(run, None)
+                rooms = [*self._rooms.values()]
+                if not self._runs:
+                    self._rooms = {}  # they hold the model
+            for room in rooms:
+                room.leave(run)
+
+    def read(self, run: Run, tokens: list[int]) -> Iterator[Frame]:
+        """As `Run.read`, with whoever else waits."""
+        change = run.turn()
+        if len(tokens) > 1 or self._runs < 2 or not run.may_share():
+            yield from run.read_on(tokens, change)
+            return
+        yield from self._room(run).read(run, tokens[0], change)
+
+    def _room(self, run: Run) -> Room:
+        """Where a run's next token is read."""
+        with self._lock:
+            depth = self._depths[run] = layer_runs(run)
+            least, times = min(self._depths.values()), 0
+            while depth >= least * DEEPER ** (times + 1):
+                times += 1
+            return self._rooms.setdefault(times, Room())
+
+
+_ROOMS: WeakKeyDictionary[torch.nn.Module, Rooms] = WeakKeyDictionary()
 _DOOR = threading.Lock()
 
 
-def room_of(view: LoopLlamaForCausalLM) -> Room:
-    """The room of a model object's weights, which is there for as long as they are."""
+def rooms_of(view: LoopLlamaForCausalLM) -> Rooms:
+    """The rooms of a model object's weights, which are there for as long as they are."""
     from loopviz.model.shared_pass import weights_of
 
     with _DOOR:
-        return _ROOMS.setdefault(weights_of(view), Room())
+        return _ROOMS.setdefault(weights_of(view), Rooms())
 
 
 def _passes_of(run: Run) -> SharedPass:

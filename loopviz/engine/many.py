@@ -1,9 +1,11 @@
-"""Many prompts of one model in one thread: some at a time, in passes that they share."""
+"""Many runs of one model in one thread: some at a time, in passes that they share."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loopviz.engine.batch import Ticket, read_shared
@@ -12,14 +14,31 @@ from loopviz.engine.sampling import StreamSettings
 from loopviz.engine.single_run import Run, context_length
 from loopviz.engine.steering import Steering
 from loopviz.engine.stream import check_model
-from loopviz.model.interrupt import check
+from loopviz.model.interrupt import Interrupted, Stop, check, interruptible, until
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
     from loopviz.model.shared_pass import SharedPass
     from loopviz.trace import Frame
 
-AT_ONCE = 8  # prompts; more are hardly quicker, and each holds its keys and values
+AT_ONCE = 8  # runs; more are hardly quicker, and each holds its keys and values
+
+
+@dataclass(frozen=True)
+class OneOfMany:
+    """A run that is read together with others of the same weights.
+
+    Attributes:
+        view: a model object on them, its loop set as this run has it; later changes of it do not reach the run.
+        ids: tokens of the prompt, at least one and no more than the model's context.
+        settings: of the run.
+        stop: once set, this run ends, and the others go on.
+    """
+
+    view: LoopLlamaForCausalLM
+    ids: Sequence[int]
+    settings: StreamSettings
+    stop: Stop = field(default_factory=threading.Event)
 
 
 def stream_many(
@@ -45,57 +64,118 @@ def stream_many(
         ValueError: at this call, as :func:`loopviz.engine.stream` does.
     """
     check_model(model)
-    settings, context = settings or StreamSettings(), context_length(model)
-    ids = [encode_prompt(tokenizer, prompt, chat=settings.chat, context=context) for prompt in prompts]
-    return _frames(model.with_loop(), tokenizer, ids, settings, max(1, at_once))
+    chosen, context, view = settings or StreamSettings(), context_length(model), model.with_loop()
+    ids = [encode_prompt(tokenizer, prompt, chat=chosen.chat, context=context) for prompt in prompts]
+    return stream_runs(tokenizer, [OneOfMany(view, one, chosen) for one in ids], at_once)
 
 
-def _frames(
-    model: LoopLlamaForCausalLM, tokenizer: Any, prompts: list[list[int]], settings: StreamSettings, at_once: int
+def stream_runs(
+    tokenizer: Any, runs: Iterable[OneOfMany], at_once: int = AT_ONCE
 ) -> Generator[tuple[int, Frame], None, None]:
+    """As :func:`stream_many`, of runs whose loops, settings and stops are their own.
+
+    Args:
+        tokenizer: of their model.
+        runs: all of the same weights (:func:`loopviz.model.shared_pass.weights_of`).
+        at_once: that are read together, >= 1.
+
+    Returns:
+        Each frame with its run's place. A run that was stopped has no further one; a pass that is being made is left
+        when all of its runs are stopped.
+    """
+    coming, going, passes = deque(enumerate(runs)), _Going(tokenizer), None
+    try:
+        while coming or going.runs:
+            while coming and len(going.runs) < max(1, at_once):
+                yield from going.begin(*coming.popleft())
+            going.leave_stopped()
+            if going.runs:
+                passes = passes or _passes(going)
+                yield from going.read(passes)
+    finally:
+        going.close()
+
+
+def _passes(going: _Going) -> SharedPass:
     from loopviz.model.shared_pass import SharedPass
 
-    passes, coming, going = SharedPass(model), deque(enumerate(prompts)), dict[int, tuple[Run, int]]()
-    try:
-        while coming or going:
-            while coming and len(going) < at_once:
-                place, ids = coming.popleft()
-                run = Run(model.with_loop(), tokenizer, ids, settings, Steering())
-                going[place] = run, 0
-                for frame in run.read(ids):
-                    yield place, frame
-                _go_on(going, place, frame)
-            read = _read(passes, [*going.values()])
-            for place, frame in zip([*going], read, strict=True):
+    return SharedPass(next(iter(going.runs.values())).view)
+
+
+class _All:
+    """Set as soon as all of some stops are."""
+
+    def __init__(self, stops: Sequence[Stop]) -> None:
+        self._stops = stops
+
+    def is_set(self) -> bool:
+        """Whether nobody wants the work any more."""
+        return all(stop.is_set() for stop in self._stops)
+
+
+class _Going:
+    """Runs that have begun and not ended, by place."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.runs: dict[int, Run] = {}
+        self._next: dict[int, int] = {}  # the token that each reads next
+        self._stops: dict[int, Stop] = {}
+
+    def begin(self, place: int, asked: OneOfMany) -> Iterator[tuple[int, Frame]]:
+        """Read a run's prompt."""
+        if asked.stop.is_set():
+            return
+        run = Run(asked.view.with_loop(), self.tokenizer, list(asked.ids), asked.settings, Steering())
+        self.runs[place], self._stops[place] = run, asked.stop
+        for frame in self._alone(place, run.read(list(asked.ids))):
+            yield place, frame
+            self._go_on(place, frame)
+
+    def read(self, passes: SharedPass) -> Iterator[tuple[int, Frame]]:
+        """A token of each run."""
+        check()
+        tickets = {place: Ticket(run, self._next[place], run.turn()) for place, run in self.runs.items()}
+        shared = {place: ticket for place, ticket in tickets.items() if ticket.run.may_share()}
+        if len(shared) > 1:
+            everybody = _All([self._stops[place] for place in shared])
+            try:
+                with interruptible(everybody):
+                    read_shared(passes, list(shared.values()))
+            except Interrupted:
+                if not everybody.is_set():
+                    raise
+        for place, ticket in tickets.items():
+            if isinstance(ticket.error, Interrupted) and self._stops[place].is_set():
+                continue  # everybody's stop came while the pass was recorded
+            if ticket.error is not None:
+                raise ticket.error
+            frames = iter([ticket.frame] if ticket.frame is not None else ())
+            if ticket.frame is None:
+                frames = self._alone(place, ticket.run.read_on([ticket.token], ticket.change))
+            for frame in frames:
+                if self._stops[place].is_set():
+                    break
                 yield place, frame
-                _go_on(going, place, frame)
-    finally:
-        for run, _ in going.values():
-            run.close()
+                self._go_on(place, frame)
 
+    def _alone(self, place: int, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """The frames of a pass that is the run's own, until its stop."""
+        return until(self._stops[place], (frame for frame in frames))
 
-def _go_on(going: dict[int, tuple[Run, int]], place: int, frame: Frame) -> None:
-    """Note the token that a run reads next; a run that has ended is let go of."""
-    run, _ = going[place]
-    if frame["finish"] is None:
-        going[place] = run, frame["next_id"]
-    else:
-        run.close()
-        del going[place]
+    def _go_on(self, place: int, frame: Frame) -> None:
+        """Note the token that a run reads next; a run that has ended is let go of."""
+        if frame["finish"] is None:
+            self._next[place] = frame["next_id"]
+        else:
+            self.runs.pop(place).close()
 
+    def leave_stopped(self) -> None:
+        """Let go of runs that were stopped."""
+        for place in [place for place in self.runs if self._stops[place].is_set()]:
+            self.runs.pop(place).close()
 
-def _read(passes: SharedPass, going: list[tuple[Run, int]]) -> list[Frame]:
-    """A token of each run."""
-    check()
-    tickets = [Ticket(run, token, run.turn()) for run, token in going]
-    shared = [ticket for ticket in tickets if ticket.run.may_share()]
-    if len(shared) > 1:
-        read_shared(passes, shared)
-    frames = []
-    for ticket in tickets:
-        if ticket.error is not None:
-            raise ticket.error
-        if ticket.frame is None:
-            [ticket.frame] = ticket.run.read_on([ticket.token], ticket.change)
-        frames.append(ticket.frame)
-    return frames
+    def close(self) -> None:
+        """Let go of all."""
+        while self.runs:
+            self.runs.popitem()[1].close()

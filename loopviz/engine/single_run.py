@@ -122,19 +122,21 @@ class Run:
         assert seconds is not None
         return PassClock(seconds)
 
-    def passed(self, n_tokens: int, change: Change | None) -> tuple[list[KVFrame], dict[str, Any]]:
-        """A pass over so many tokens has been made: what it left in the cache, and what all its frames share."""
+    def passed(self, n_tokens: int, change: Change | None, runs: int = 1) -> tuple[list[KVFrame], dict[str, Any]]:
+        """A pass over so many tokens has been made, shared by so many runs: what it left in the cache, and what all its frames share."""
         cache, report = self.cache, self.view.last_pass
         assert cache is not None
         if change is not None:  # now that tokens have been read under it
             self.steering.changes.append(change)
-        runs = [(layers, int(report.layer_runs(i, layers)[0])) for i, layers in enumerate(self.blocks)]
-        kv = self.meter.frames(cache.occupancy(), n_tokens, runs)
-        return kv, {"pass_tokens": n_tokens, "memory": self.memory.read()}
+        layer_runs = [(layers, int(report.layer_runs(i, layers)[0])) for i, layers in enumerate(self.blocks)]
+        kv = self.meter.frames(cache.occupancy(), n_tokens, layer_runs)
+        return kv, {"pass_tokens": n_tokens, "pass_runs": runs, "memory": self.memory.read()}
 
-    def one_frame(self, token: int, reading: SharedReading, change: Change | None, clock: PassClock) -> Frame:
-        """The frame of a token that was read in a pass which others shared; the reading has been measured."""
-        kv, same = self.passed(1, change)
+    def one_frame(
+        self, token: int, reading: SharedReading, change: Change | None, clock: PassClock, runs: int
+    ) -> Frame:
+        """The frame of a token that was read in a pass which `runs` runs shared; the reading has been measured."""
+        kv, same = self.passed(1, change, runs)
         [frame] = self._frames([token], [reading.next_id], reading, kv, {**same, "pass_ms": clock.model_ms})
         frame["wall_ms"], frame["parts"] = self.wall_ms(), clock.parts()
         return frame

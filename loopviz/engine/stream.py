@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from loopviz.engine.batch import room_of
+from loopviz.engine.batch import rooms_of
 from loopviz.engine.pieces import encode_prompt
 from loopviz.engine.provenance import shown_name
 from loopviz.engine.sampling import StreamSettings
@@ -84,10 +84,10 @@ def _frames(
     shared: bool,
 ) -> Generator[Frame, None, None]:
     run = Run(view, tokenizer, ids, settings, steering)
-    with closing(run), room_of(view).entered(run) if shared else nullcontext() as room:
+    with closing(run), rooms_of(view).entered(run) if shared else nullcontext() as rooms:
         tokens = ids
         while True:
-            for frame in run.read(tokens) if room is None else room.read(run, tokens):
+            for frame in run.read(tokens) if rooms is None else rooms.read(run, tokens):
                 yield frame
             if frame["finish"] is not None:
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from loopviz.trace.pace import tokens_per_second
+from loopviz.trace.pace import sharing_of, tokens_per_second
 from loopviz.trace.trace import Trace
 
 
@@ -38,6 +38,8 @@ class Summary:
         tokens_per_second: tokens generated a second by the clock, see :class:`loopviz.trace.pace.Pace`.
         model_tokens_per_second: passes of one token a second of ``pass_ms``: the model and its head alone, without
             choosing words, recording and showing them; None before the first such pass.
+        runs_per_pass: runs that shared such a pass, this one counted, on average (:class:`loopviz.trace.pace.Sharing`): above
+            1, both speeds are those of passes in which others' tokens were read too; None when it is not known.
     """
 
     prompt_tokens: int
@@ -50,6 +52,7 @@ class Summary:
     bytes_unrolled: int
     tokens_per_second: float | None
     model_tokens_per_second: float | None
+    runs_per_pass: float | None
 
 
 def summarize(trace: Trace) -> Summary:
@@ -74,4 +77,5 @@ def summarize(trace: Trace) -> Summary:
         **{name: last["kv"][name] for name in ("bytes_used", "bytes_allocated", "bytes_plain", "bytes_unrolled")},
         tokens_per_second=tokens_per_second(trace.frames),
         model_tokens_per_second=1000 * len(passes) / spent if spent else None,
+        runs_per_pass=sharing_of(trace.frames).mean,
     )

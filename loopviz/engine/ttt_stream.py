@@ -229,6 +229,7 @@ class _Run:
                     "next_topk_logprobs": best[c].tolist(),
                     "next_topk_texts": [self.texts(one) for one in places[c].tolist()],
                     "pass_tokens": len(tokens),
+                    "pass_runs": 1,
                     "pass_ms": None,
                     "wall_ms": None,
                     "parts": {"prelude": None, "block": None, "coda": None, "head": None, "recording": None},

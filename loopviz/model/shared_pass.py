@@ -26,6 +26,7 @@ from .block import LoopBlock, starts_normed
 from .cache import LoopCache, check_fits
 from .criteria import CRITERIA, CriterionContext, RegisteredCriterion
 from .events import LoopReport, PassSeconds
+from .interrupt import check
 from .modeling import _Pass
 from .registry import comes_with_loopviz
 from .row_attention import RowCaches, by_row
@@ -150,6 +151,7 @@ class SharedPass:
         """The rows' last hidden states after the final norm, `[B, 1, H]`.
 
         Raises:
+            Interrupted: under `interruptible`, whose stop was set: of all rows at once.
             Exception: whatever a row's criterion, merge or hook raises. Every row's cache is then as before.
         """
         started = time.perf_counter()
@@ -214,6 +216,7 @@ class SharedPass:
 
     def _run_layer(self, index: int, groups: list[_Group], count: int) -> None:
         """A layer over all rows that stand before it."""
+        check()
         started = time.perf_counter()
         rows = [row for group in groups for row in group.rows]
         state = groups[0].state if len(groups) == 1 else torch.cat([group.state for group in groups])

@@ -1,4 +1,4 @@
-"""How fast a run was: one definition of tokens a second, for the page, its panels, the summary and the command line."""
+"""How fast a run was, and with how many others it shared its passes: one definition, for the page, its panels, the summary and the command line."""
 
 from __future__ import annotations
 
@@ -40,6 +40,45 @@ class Pace:
         if not self.tokens or self.began is None or self.until is None or self.until <= self.began:
             return None
         return 1000 * self.tokens / (self.until - self.began)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """With how many others a run shared the passes that read its generated tokens, itself counted.
+
+    Who tells a time of a shared pass tells this too: what it took is of all that the runs did in it together.
+
+    Args:
+        passes: of which it is known: a file before version 6 does not say.
+        runs: in all of these together.
+    """
+
+    passes: int = 0
+    runs: int = 0
+
+    def plus(self, frame: Mapping[str, Any]) -> Sharing:
+        """With one more frame."""
+        if frame["phase"] == "prompt" or frame["pass_runs"] is None:
+            return self
+        return Sharing(self.passes + 1, self.runs + frame["pass_runs"])
+
+    @property
+    def shared(self) -> bool:
+        """Whether any pass was."""
+        return self.runs > self.passes
+
+    @property
+    def mean(self) -> float | None:
+        """Runs a pass; None where it is not known of any."""
+        return self.runs / self.passes if self.passes else None
+
+
+def sharing_of(frames: Sequence[Frame]) -> Sharing:
+    """The :class:`Sharing` of a run's frames."""
+    sharing = Sharing()
+    for frame in frames:
+        sharing = sharing.plus(frame)
+    return sharing
 
 
 def tokens_per_second(frames: Sequence[Frame]) -> float | None:

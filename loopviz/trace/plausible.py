@@ -19,6 +19,7 @@ from loopviz.trace.schema import EXTRAS, NEXT_LISTS, PARTS, BlockFrame, Frame
 MOST_STEPS = 4_096  # loop steps of a block in one pass
 MOST_LAYERS = 4_096
 MOST_SLOTS = 4_096
+MOST_RUNS = 4_096  # that share a pass
 MOST = 2**53  # of any number: beyond it, readers in other languages round
 ROUNDING = 1e-3  # a probability may be so much above 1, a cosine beyond 1, a divergence below 0
 MOST_MS = 10**9  # of a pass or a part of one: eleven days
@@ -133,6 +134,7 @@ def _check_frame(frame: Frame, meta: Mapping[str, Any]) -> None:
     _all_within("next_logprob", [frame["next_logprob"]], -LARGEST, ROUNDING)
     _check_likeliest("next_topk", [[whole[name]] for name in NEXT_LISTS], meta)
     within("pass_tokens", frame["pass_tokens"], 1, MOST)
+    _all_within("pass_runs", [frame["pass_runs"]], 1, MOST_RUNS)
     _all_within("pass_ms", [frame["pass_ms"]], 0, MOST_MS)
     _all_within("wall_ms", [frame["wall_ms"]], 0, MOST_MS)
     parts: Mapping[str, Any] = frame["parts"]

@@ -195,6 +195,9 @@ class Frame(_OfTTT):
     next_topk_logprobs: list[Number]  # nats, before temperature and the like
     next_topk_texts: list[str]
     pass_tokens: int  # tokens in the forward pass that made this frame
+    # Runs whose tokens that pass read, this one's among them (:mod:`loopviz.engine.batch`); 1: its own. Times of a pass that
+    # several share are of all they did together: pass_ms, parts, a step's ms. None in a file before version 6.
+    pass_runs: Union[int, None]  # noqa: UP007
     pass_ms: Number  # wall time of it and of its first chunk's head, milliseconds
     wall_ms: Number  # by the clock, from the run's first pass to when this frame was made: all that goes on counts
     parts: Parts

@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, str]] = {
         "next_text": "str",
         "next_logprob": "float",
         "pass_tokens": "int",
+        "pass_runs": "int?",
         "pass_ms": "float",
         "wall_ms": "float",
         "finish": "str",
@@ -83,7 +84,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 PACKED = ("attention", "attention_slots")  # a number an earlier position or slot: kept as arrays, spelled out on demand
 # the first version of a file that has a table, or a column ("table.column"); all versions have what is not named
-SINCE = {"next_topk": 3, "tokens.wall_ms": 3, "layers_run": 4, "gate": 6}
+SINCE = {"next_topk": 3, "tokens.wall_ms": 3, "layers_run": 4, "gate": 6, "tokens.pass_runs": 6}
 INDEXES = ("state_index", "attention_index")  # say whose the arrays' rows are
 
 _FRAME_KEYS = (
@@ -95,6 +96,7 @@ _FRAME_KEYS = (
     "next_text",
     "next_logprob",
     "pass_tokens",
+    "pass_runs",
     "pass_ms",
     "wall_ms",
 )

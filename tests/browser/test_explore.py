@@ -556,7 +556,9 @@ def test_events_are_private(visit: Visit, app_url: str) -> None:
     page = visit()
     answer = page.evaluate("async (url) => await (await fetch(url)).text()", app_url + "gradio_api/info")
     told = json.loads(answer)
-    assert set(told["named_endpoints"]) == {"/run", "/compare", "/measure"}, "what programs may ask; no event of a page"
+    assert set(told["named_endpoints"]) == {"/run", "/open_run", "/compare", "/measure"}, (
+        "what programs may ask; no event of a page"
+    )
     assert told["unnamed_endpoints"] == {}
 
 

@@ -12,12 +12,13 @@ from playwright.sync_api import Error, Page
 
 from loopviz.app.contract import MOST_SLUG
 from loopviz.app.explore.run import Run, messages
+from loopviz.app.explore.snapshot import token_row
 from loopviz.app.sessions.file_desk import slug
 from loopviz.app.sessions.messages import dumps, pack, wire
 from loopviz.figures.edits import Op, append, apply, put, splice
 from loopviz.figures.labels import fill
 from loopviz.panels import METRICS, PANELS, Focus
-from loopviz.trace.pace import tokens_per_second
+from loopviz.trace.pace import sharing_of, tokens_per_second
 from tests.app.explore.test_run import Clock
 from tests.app.explore.test_run import Page as Double
 from tests.app.page_double import unpack
@@ -223,6 +224,19 @@ def test_tokens_a_second_are_counted_alike(scripts: Page) -> None:
     wanted = [tokens_per_second(trace.frames) for trace in traces]
     assert any(wanted)
     assert scripts.evaluate(asked, rows) == pytest.approx(wanted)
+
+
+def test_runs_a_pass_are_counted_alike(scripts: Page) -> None:
+    asked = """async (runs) => {
+      const { RunState } = await import("/explore/run_state.js");
+      return runs.map((tokens) => Object.assign(new RunState(), { tokens }).runsPerPass());
+    }"""
+    traces = [random_trace(seed, 9) for seed in range(3)]
+    traces[2].frames[-1]["pass_runs"] = None
+    rows = [[token_row(frame) for frame in trace.frames] for trace in [*traces, random_trace(1, 2, prompt_tokens=2)]]
+    wanted = [sharing_of(trace.frames).mean for trace in traces]
+    assert all(runs > 1 for runs in wanted)
+    assert scripts.evaluate(asked, rows) == [*map(pytest.approx, wanted), None]
 
 
 def test_a_text_that_is_missing_is_an_error_in_tests_and_its_key_for_a_visitor(scripts: Page) -> None:

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import weakref
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +29,7 @@ from tests.engine import tiny
 from tests.engine.test_stream import LOOPS, SAMPLING
 
 PROMPTS = ("Once 🙂 upon 从前", "the dog", "a small dog. there was", "从")
-TIMES = ("pass_ms", "wall_ms", "parts", "memory")
+TIMES = ("pass_runs", "pass_ms", "wall_ms", "parts", "memory")
 
 
 def alike(one: Any, other: Any, where: str = "frame") -> None:
@@ -255,10 +256,15 @@ def test_runs_of_an_engine_at_once_say_what_each_says_alone(shared_rows):
     ]
     alone = [list(of_tiny.start(request).frames) for request in asked]
     assert not shared_rows  # a run alone shares nothing
+    assert {frame["pass_runs"] for frames in alone for frame in frames} == {1}
     together = read_all([of_tiny.start(request) for request in asked])
     for one, other in zip(alone, together, strict=True):
         alike([frame["token_id"] for frame in one], [frame["token_id"] for frame in other])
     assert max(shared_rows) > 1
+    # every frame says how many runs shared its pass: as many frames say "three" as passes of three had rows
+    said = Counter(frame["pass_runs"] for frames in together for frame in frames)
+    del said[1]
+    assert said == {rows: rows * count for rows, count in Counter(shared_rows).items()}
 
 
 def test_a_run_alone_is_bit_for_bit_what_stream_makes():
@@ -362,14 +368,14 @@ def test_a_hundred_abandoned_runs_leave_nothing(shared_rows):
 
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(abandon, range(100)))
-    room = batch.room_of(of_tiny.model)
+    rooms = batch.rooms_of(of_tiny.model)
     gc.collect()
     deadline = time.monotonic() + 10
     while threading.active_count() > threads and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= threads
     assert max(shared_rows) > 1
-    assert (room._runs, room._waiting, room._last, room._leading, room._passes) == (0, [], {}, False, None)
+    assert (rooms._runs, rooms._rooms) == (0, {})
 
 
 def test_a_room_keeps_no_model():
@@ -386,11 +392,51 @@ def test_runs_taken_by_one_thread_do_not_wait_for_each_other(monkeypatch):
     of_tiny = engine(**LOOPS["serial"])
     frames = [of_tiny.start(Request(prompt, {}, {"max_new_tokens": 8})).frames for prompt in PROMPTS[:2]]
     began = time.monotonic()
-    for room in batch._ROOMS.values():
+    pairs = [tuple(map(next, frames)) for _ in range(6)]
+    for room in batch.rooms_of(of_tiny.model)._rooms.values():
         room._took = 60.0
-    pairs = list(zip(*frames, strict=False))
+    pairs += zip(*frames, strict=False)
     assert len(pairs) > 6
     assert time.monotonic() - began < 30
+
+
+def test_a_run_of_many_loops_holds_up_nobody_of_few_and_shares_with_its_like(monkeypatch):
+    deep, shallow = {"loop_layers": (1, 3), "loop_count": 90, "max_loop_count": 90}, SHARED["serial"]
+    together: list[set[int]] = []
+    plain = SharedPass.run
+
+    def watched(self: SharedPass, rows: Any) -> Any:
+        together.append({row.view.config.loop_blocks()[0].max_steps for row in rows})
+        return plain(self, rows)
+
+    monkeypatch.setattr(SharedPass, "run", watched)
+    of_tiny = LocalEngine("tiny", tiny.model(seed=1).double(), tiny.tokenizer())  # ninety loops add up what is rounded
+    asked = [Request(prompt, loop, {"max_new_tokens": 12}) for loop in (deep, shallow) for prompt in PROMPTS[:2]]
+    alone = [[frame["next_id"] for frame in of_tiny.start(request).frames] for request in asked]
+    runs = read_all([of_tiny.start(request) for request in asked])
+    assert [[frame["next_id"] for frame in run] for run in runs] == alone
+    assert {frozenset(steps) for steps in together} == {frozenset({90}), frozenset({3})}
+
+
+def test_how_deep_a_run_is_follows_what_it_did_and_what_others_do():
+    model, tokenizer = tiny.model(seed=1), tiny.tokenizer()  # of five layers
+    may = {"loop_layers": (1, 3), "loop_strategy": "dynamic_stop", "max_loop_count": 4_000, "cosine_threshold": 0.05}
+    often = [{"loop_layers": (1, 3), "loop_count": n, "max_loop_count": n} for n in (12, 13, 125)]
+    runs = [
+        made(tokenizer, model.with_loop(**loop), "the dog", StreamSettings(max_new_tokens=2)) for loop in (may, *often)
+    ]
+    for run in runs:
+        list(run.read(tokenizer("the dog")["input_ids"]))
+    counts = [batch.layer_runs(run) for run in runs]
+    assert counts == [2 + 3 * n for n in (int(runs[0].view.last_pass.steps[0][0]), 12, 13, 125)]
+    assert counts[0] < 5 * 8, "and not the thousands that it may loop"
+    rooms = batch.Rooms()
+    rooms._depths[object()] = 5  # a plain model's
+    assert [rooms._room(run) for run in runs] == [rooms._rooms[i] for i in (0, 0, 1, 2)], "38, 41 and 377 layer runs"
+    rooms._depths = {runs[2]: counts[2]}
+    assert rooms._room(runs[2]) is rooms._rooms[0], "it is the shallowest now"
+    for run in runs:
+        run.close()
 
 
 # -- many prompts in one thread ------------------------------------------------------------------------------------------

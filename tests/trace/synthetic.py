@@ -272,6 +272,7 @@ def random_frames(
                 "next_logprob": -rng.expovariate(0.5),
                 **dict(zip(NEXT_LISTS, own, strict=True)),
                 "pass_tokens": prompt if t < prompt else 1,
+                "pass_runs": 1 if t < prompt else 1 + t % 3,
                 "pass_ms": prompt_ms if t < prompt else rng.uniform(5, 50),
                 "wall_ms": 60.0 * (max(t, prompt - 1) + 1),
                 "parts": parts,

@@ -217,7 +217,8 @@ def replaced_member(data: bytes, name: str, content: bytes) -> bytes:
 def of_version(version: int, data: bytes) -> bytes:
     """A file as an earlier version wrote it.
 
-    Version 5 had no exit gates, version 4 no fields of published families, version 3 no choosers of layers, version 2 neither the model's own likeliest
+    Version 5 had no exit gates and did not say how many runs shared a pass, version 4 no fields of published families,
+    version 3 no choosers of layers, version 2 neither the model's own likeliest
     next tokens nor the clock.
     """
     lacking = [name for name, since in {"next_topk": 3, "layers_run": 4, "gate": 6}.items() if version < since]
@@ -226,8 +227,9 @@ def of_version(version: int, data: bytes) -> bytes:
         header = json.loads(members["meta.json"])
         for name in lacking:
             del members[f"{name}.parquet"], header["members"][f"{name}.parquet"]
-        if version < 3:
-            tokens = pq.read_table(io.BytesIO(members["tokens.parquet"])).drop_columns(["wall_ms"])
+        unsaid = [name for name, since in {"wall_ms": 3, "pass_runs": 6}.items() if version < since]
+        if unsaid:
+            tokens = pq.read_table(io.BytesIO(members["tokens.parquet"])).drop_columns(unsaid)
             sink = io.BytesIO()
             pq.write_table(tokens, sink)
             members["tokens.parquet"] = sink.getvalue()
@@ -252,7 +254,7 @@ def test_a_file_of_version_2_is_read_without_what_it_lacks():
     trace = random_trace(4, 3, extras=EXTRAS)
     old = loads(of_version_2(dumps(trace)))
     for frame in trace.frames:
-        frame.update(next_topk_ids=[], next_topk_logprobs=[], next_topk_texts=[], wall_ms=None)
+        frame.update(next_topk_ids=[], next_topk_logprobs=[], next_topk_texts=[], wall_ms=None, pass_runs=None)
     assert old == trace
     assert loads(dumps(old)) == trace, "saved again, it is of this version"
     with pytest.raises(TraceFileError, match="version=3 in a file of version 2"):
@@ -267,6 +269,8 @@ def test_a_file_of_version_3_is_read_as_one_without_a_chooser_of_layers():
     assert [(block.pop("chooser"), block.pop("layer_threshold")) for block in blocks] == [("none", 0.0)] * 2
     for block in (*trace.meta["blocks"], *trace.meta["changes"][0]["blocks"]):
         del block["chooser"], block["layer_threshold"]
+    for frame in trace.frames:
+        frame["pass_runs"] = None
     assert old == trace
     assert old.layers_run.empty
 
@@ -314,6 +318,16 @@ def test_a_gate_that_no_run_could_have_is_refused(change, said):
     change(trace.frames[1]["blocks"][0]["gate"])
     with pytest.raises(TraceFileError, match=said):
         loads(dumps(trace))
+
+
+def test_a_file_from_before_shared_passes_does_not_say_who_shared_them():
+    trace = random_trace(4, 6, extras=EXTRAS)
+    assert {frame["pass_runs"] for frame in loads(dumps(trace)).frames} == {1, 2, 3}
+    old = loads(of_version(5, dumps(trace)))
+    for frame in trace.frames:
+        frame["pass_runs"] = None
+    assert old == trace
+    assert old.tokens["pass_runs"].isna().all()
 
 
 def test_which_layers_ran_comes_back_from_a_file():

@@ -8,7 +8,7 @@ import pytest
 
 from loopviz.engine import Steering, StreamSettings, stream, summarize
 from loopviz.trace import Trace
-from loopviz.trace.pace import Pace, tokens_per_second
+from loopviz.trace.pace import Pace, Sharing, sharing_of, tokens_per_second
 from tests.engine import tiny
 from tests.trace.synthetic import make_meta, random_trace
 
@@ -70,3 +70,16 @@ def test_the_page_and_the_cost_panel_say_what_the_trace_says():
     rate = 1000 * len(generated) / (rows[-1][5] - rows[len(rows) - len(generated) - 1][5])
     assert rate == pytest.approx(tokens_per_second(trace.frames), rel=1e-3)
     assert f"{rate:.3g} tokens/s by the clock" in PANELS["cost"].summary(trace, Focus())
+
+
+def test_runs_that_shared_the_passes_of_generated_tokens_are_counted():
+    trace = random_trace(1, 6, prompt_tokens=2)
+    for frame, runs in zip(trace.frames, (7, 7, 1, 3, 4, None), strict=True):
+        frame["pass_runs"] = runs
+    assert sharing_of(trace.frames) == Sharing(3, 8), (
+        "the prompt's pass, and one of which it is not known, do not count"
+    )
+    assert summarize(trace).runs_per_pass == sharing_of(trace.frames).mean == pytest.approx(8 / 3)
+    assert sharing_of(trace.frames).shared
+    assert not sharing_of(trace.frames[:3]).shared
+    assert Sharing().mean is None

@@ -190,6 +190,7 @@ def _layer(name: str, share: float) -> Callable[[Trace], Any]:
         (_frame(lambda f: f["parts"].update(prelude=1.7e308)), "parts.prelude: 1.7e"),
         (_frame(lambda f: f["parts"].update(block=-5.0)), "parts.block: -5.0"),
         (_frame(lambda f: f.update(pass_ms=-1e-9)), "pass_ms: -1e-09"),
+        (_frame(lambda f: f.update(pass_runs=0)), "pass_runs: 0"),
         (_frame(lambda f: f.update(wall_ms=-1.0)), "wall_ms: -1.0"),
         (_frame(lambda f: f.update(wall_ms=1e300)), "wall_ms: 1e"),
         (lambda trace: trace.frames[0].update(wall_ms=9_999.0), "wall_ms: 180.0 after 9999.0"),

@@ -33,7 +33,7 @@ from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 FRAME_KEYS = {
     6: {
         Frame: "version index phase token_id text next_id next_text next_logprob next_topk_ids next_topk_logprobs "
-        "next_topk_texts pass_tokens pass_ms wall_ms parts memory blocks kv finish ttt",
+        "next_topk_texts pass_tokens pass_runs pass_ms wall_ms parts memory blocks kv finish ttt",
         BlockFrame: "block layers n_steps stop_reason layers_run steps states key_cosine attention gate",
         GateFrame: "p cdf read_out",
         StepColumns: "cosine kl rel_delta norm entropy rank topk_ids topk_logprobs topk_texts ms exit_rank exit_logprob exit_topk_ids "

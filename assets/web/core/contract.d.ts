@@ -31,7 +31,7 @@ export const CLASSES: { readonly example: "lv-example"; readonly preset: "lv-pre
 
 export type Lang = "en" | "zh";
 export type Row = Record<string, any>;
-export type TokenRow = [string, number[], string[], 0 | 1, number | null, number | null];
+export type TokenRow = [string, number[], string[], 0 | 1, number | null, number | null, number | null];
 export type Pieces = (string | string[])[];
 export type Values = Record<string, boolean | number | string>;
 export type TTTWord = [string, 0 | 1, number | null];
@@ -402,7 +402,7 @@ export interface ExploreSnapshot {
   /** frames there are */
   total: number;
   end: "eos" | "length" | "context" | "stopped" | "time" | "memory" | "error" | null;
-  tokens: ([string, number[], string[], 0 | 1, number | null, number | null])[];
+  tokens: ([string, number[], string[], 0 | 1, number | null, number | null, number | null])[];
   /** chosen, not read yet */
   next: string | null;
   figures: Record<string, Figure>;
@@ -425,7 +425,7 @@ export interface ExploreSnapshot {
 export interface Step {
   first: number;
   last: number;
-  tokens: ([string, number[], string[], 0 | 1, number | null, number | null])[];
+  tokens: ([string, number[], string[], 0 | 1, number | null, number | null, number | null])[];
   next: string | null;
   ops: Record<string, any[][]>;
   /** of what stands above the panels */
@@ -436,7 +436,7 @@ export interface Step {
 export interface Frames {
   first: number;
   last: number;
-  tokens: ([string, number[], string[], 0 | 1, number | null, number | null])[];
+  tokens: ([string, number[], string[], 0 | 1, number | null, number | null, number | null])[];
   next: string | null;
   ops: Record<string, any[][]>;
   /** of what stands above the panels */
@@ -941,7 +941,7 @@ export interface CompareConfig {
 
 /** What is new of a configuration: its text from token `from` on. */
 export interface CardNews {
-  stage: "waiting" | "text" | "timing" | "greedy" | "scoring" | "sweep" | "done" | "stopped" | "refused";
+  stage: "waiting" | "text" | "written" | "timing" | "greedy" | "scoring" | "sweep" | "done" | "stopped" | "refused";
   pieces: string[];
   from: number;
   done?: number;

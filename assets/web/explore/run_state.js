@@ -95,6 +95,12 @@ export class RunState {
     return this.tokens.reduce((sum, row) => sum + row[1].reduce((a, b) => a + b, 0), 0) / this.tokens.length;
   }
 
+  /** Runs that shared a pass that read a word it wrote, on average, as loopviz.trace.pace.Sharing; null where it is not known. */
+  runsPerPass() {
+    const known = this.tokens.flatMap((row) => (row[3] || row[6] == null ? [] : [row[6]]));
+    return known.length ? known.reduce((sum, runs) => sum + runs, 0) / known.length : null;
+  }
+
   /** Tokens a second by the run's own clock, as loopviz.trace.pace.Pace; null before a token followed the prompt. */
   rate() {
     const { tokens } = this;

@@ -45,7 +45,7 @@ export class StatusLine {
     if (this.page.texts) this.node.textContent = this.said || this.counts();
   }
 
-  /** Tokens, tokens a second of a run made here, loops a token; and why a run of the visitor's ended. */
+  /** Tokens, tokens a second of a run made here and how many runs shared its passes, loops a token; and why a run of the visitor's ended. */
   counts() {
     const { page } = this;
     const { texts, tokens } = page;
@@ -55,6 +55,9 @@ export class StatusLine {
     if (page.onRecorded || page.share.isFile(page.run) || page.seq < page.total) return fill(texts["live.counts"], values);
     values.rate = page.rate()?.toFixed(1) ?? "–";
     const end = page.end ? `${textOr(texts, `live.end.${page.end}`, page.end)} · ` : "";
-    return end + fill(texts["live.running"], values);
+    const runs = page.runsPerPass();
+    // a speed of shared passes is told with how many shared them
+    const shared = runs != null && runs > 1 ? fill(texts["live.shared"], { runs: runs.toFixed(1).replace(/\.0$/, "") }) : "";
+    return end + fill(texts["live.running"], values) + shared;
   }
 }

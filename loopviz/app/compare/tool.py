@@ -45,7 +45,7 @@ def tool(comparisons: Comparisons) -> Tool:
         settings: dict[str, Any] | None = None,
         baseline: int = 0,
     ) -> Made:
-        """Run two to six configurations of looped models on one prompt, one after the other, and measure what differs.
+        """Run two to six configurations of looped models on one prompt, and measure what differs: texts of one model together, times of each alone.
 
         Args:
             prompt: the text that all go on from.

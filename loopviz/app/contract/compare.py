@@ -69,7 +69,7 @@ class CompareConfig(ScriptedConfig):
 
 
 class _CardNews(TypedDict):
-    stage: Literal["waiting", "text", "timing", "greedy", "scoring", "sweep", "done", "stopped", "refused"]
+    stage: Literal["waiting", "text", "written", "timing", "greedy", "scoring", "sweep", "done", "stopped", "refused"]
     pieces: list[str]
 
 

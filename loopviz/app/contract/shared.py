@@ -20,8 +20,8 @@ ModelState = Literal["waiting", "importing", "loading", "ready", "failed", "ask"
 RunEnd = Literal["eos", "length", "context", "stopped", "time", "memory", "error", None]  # None: it is being made
 MeasureEnd = Literal["done", "stopped", "time", "memory", "error", None]
 # A token of the text: its text, the loops of each block, why each stopped, whether it is of the prompt, log p of what came
-# next (nats), milliseconds since the run began.
-TokenRow = tuple[str, list[int], list[str], Literal[0, 1], Number, Number]
+# next (nats), milliseconds since the run began, runs that shared its pass.
+TokenRow = tuple[str, list[int], list[str], Literal[0, 1], Number, Number, Whole]
 Metric = Literal["cosine", "kl", "rel_delta", "contraction", "entropy", "rank", "norm"]
 Lens = Literal["direct", "exit", None]
 TableFile = Literal["csv", "parquet", "json"]

@@ -26,7 +26,7 @@ Panels = Mapping[str, ModuleType]
 
 def token_row(frame: Frame) -> list[Any]:
     """What the text needs of a frame: piece, loops of each block, stop reason of each, prompt or not, log p of the next,
-    and the clock (milliseconds since the run began), from which the page says tokens a second."""
+    the clock (milliseconds since the run began), from which the page says tokens a second, and how many runs shared its pass."""
     blocks = frame["blocks"]
     return [
         frame["text"],
@@ -35,6 +35,7 @@ def token_row(frame: Frame) -> list[Any]:
         1 if frame["phase"] == "prompt" else 0,
         None if frame["next_logprob"] is None else round(frame["next_logprob"], 3),
         None if frame["wall_ms"] is None else round(frame["wall_ms"], 1),
+        frame["pass_runs"],
     ]
 
 

@@ -31,7 +31,7 @@ from loopviz.app.sessions.file_desk import FileDesk, FileRefused, json_response
 from loopviz.app.sessions.store_desk import Act, about, milliseconds, store_desk, told
 from loopviz.app.texts import text
 from loopviz.panels import group_of
-from loopviz.store import Entry, Store, StoreError
+from loopviz.store import Entry, Store, Stored, StoreError
 from loopviz.trace import Trace
 
 
@@ -92,7 +92,7 @@ class StoredRuns:
 
     def _open(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         """A stored run becomes one of the visitor's, looked at as it was when it was saved."""
-        entry, trace = self._kept.open(asked.get("id"), lang, of_ttt=False)
+        entry, trace = self.read(asked.get("id"), lang)
         view = View.read(entry.view)
         focus, _ = links.within(replace(view.focus, lang=lang), len(trace))
         run = Run(trace.meta, view.panels, session, focus)
@@ -108,6 +108,10 @@ class StoredRuns:
             "focus": focus.to_json(),
             "snapshot": drawn,
         }
+
+    def read(self, run: Any, lang: str) -> Stored:
+        """A stored run by its id; raises StoreError, and FileRefused for one that is not Explore's."""
+        return self._kept.open(run, lang, of_ttt=False)
 
     def _delete(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         self.store.delete(asked.get("id"), asked.get("secret"))

@@ -1,23 +1,29 @@
-"""Explore's work for programs: a run, its Trace."""
+"""Explore's work for programs: a run, its Trace; a run that the server keeps."""
 
 from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from loopviz.app import controls as st
+from loopviz.app.contract import QUERIES
+from loopviz.app.explore import first_run
 from loopviz.app.explore.answers import View
-from loopviz.app.explore.run import Run
 from loopviz.app.explore.service import Service, Wish
 from loopviz.app.explore.snapshot import next_text
-from loopviz.app.sessions.file_desk import base_name, run_file
-from loopviz.app.sessions.tools import Call, Made, Tool, ToolRefused, known
+from loopviz.app.explore.stored import StoredRuns
+from loopviz.app.sessions.file_desk import FileRefused, base_name, run_file
+from loopviz.app.sessions.store_desk import words_of
+from loopviz.app.sessions.tools import Call, Made, Ready, Tool, ToolRefused, known
 from loopviz.app.texts import text
 from loopviz.checks import check_one_of
 from loopviz.panels import PANELS
+from loopviz.store import StoreError
 from loopviz.trace import Trace
 
 TRACES = ("json", "file", "none")
@@ -78,12 +84,61 @@ def tool(service: Service) -> Tool:
         wanted = {name: PANELS[name] for name in panels}
         job = Wish(service, prompt, form, call.lang, call.session, View(panels={}, on=wanted))
         most = service.room.profile.answer_bytes
-        return Made(job, lambda made: answer(made, trace, panels, call.lang, most))
+        return Made(job, lambda made: answer(made.trace, made.end, trace, panels, call.lang, most))
 
     return Tool(service, run, {"settings": settings_schema(), "trace": {"enum": [*TRACES]}})
 
 
-def answer(run: Run, form: str, panels: tuple[str, ...], lang: str, most: int) -> dict[str, Any]:
+def opening(service: Service, stored: StoredRuns) -> Tool:
+    """`open_run`, as the page Explore opens the link of a run that the server keeps."""
+    # as many files are read at a time as for pages
+    reading = threading.BoundedSemaphore(service.room.profile.files_made_at_once)
+
+    def open_run(call: Call, run: str, trace: str = "json", panels: tuple[str, ...] = ()) -> Ready:
+        """Open a run that somebody saved on this server ("Save & share"), as it was saved: nothing is run.
+
+        Args:
+            run: its id, or the whole link to it.
+            trace: how the Trace comes: "json" (`{"meta", "frames"}`, as the schema says), "file" (the `.loopviz` file, base64,
+                which LoopViz opens), or "none", where the summary is enough.
+            panels: names of the page's panels whose numbers are wanted as tables.
+
+        Returns:
+            as `run` does (text, completion, end, model, summary, tokens, panels, trace or file); and id, title, until (seconds
+            since 1970 to which it is kept; null: as long as the host shows it).
+        """
+        check_one_of("trace", trace, TRACES)
+        for name in panels:
+            check_one_of("panels", name, [*PANELS])
+
+        def opened() -> dict[str, Any]:
+            with reading:
+                try:
+                    entry, found = stored.read(_id_of(run), call.lang)
+                except StoreError as error:
+                    words = words_of(error, call.lang)
+                    raise ToolRefused(words, {"run": words}, full=error.fault == "unread") from None
+                except FileRefused as refused:
+                    raise ToolRefused(str(refused), {"run": str(refused)}) from None
+                most = service.room.profile.answer_bytes
+                made = answer(found, first_run.ending(found), trace, panels, call.lang, most)
+            until = None if entry.featured is not None else round(entry.expires)
+            return {"id": entry.id, "title": entry.title, "until": until, **made}
+
+        return Ready(opened)
+
+    return Tool(service, open_run, {"trace": {"enum": [*TRACES]}})
+
+
+def _id_of(said: str) -> str:
+    """The id of a stored run in what a program says: that itself, or a link with it."""
+    try:
+        return parse_qs(urlsplit(said.strip()).query).get(QUERIES["run"], [said.strip()])[0]
+    except ValueError:  # no address can be written so
+        return ""
+
+
+def answer(trace: Trace, end: str | None, form: str, panels: tuple[str, ...], lang: str, most: int) -> dict[str, Any]:
     """What a run comes to, as plain data.
 
     Raises:
@@ -91,16 +146,15 @@ def answer(run: Run, form: str, panels: tuple[str, ...], lang: str, most: int) -
     """
     from loopviz.engine.summary import summarize
 
-    trace = run.trace
     if not len(trace):
-        raise ToolRefused(text(lang, f"live.end.{run.end or 'stopped'}"))
+        raise ToolRefused(text(lang, f"live.end.{end or 'stopped'}"))
     prompt = int(trace.meta["prompt_tokens"])
     # a frame is of a token that was read: the last one chosen has none
     pieces = [*(frame["text"] for frame in trace.frames), next_text(trace) or ""]
     found: dict[str, Any] = {
         "text": "".join(pieces),
         "completion": "".join(pieces[prompt:]),
-        "end": run.end,
+        "end": end,
         "model": trace.meta["model"],
         "summary": asdict(summarize(trace)),
         "tokens": [_token(frame) for frame in trace.frames],

@@ -300,15 +300,20 @@ class Compared(NamedTuple):
     values: Mapping[str, Any]
     sweep: int = 0
 
-    def work(self, prompt: int, new: int, continuation: int) -> Work:
-        """What all its rows cost."""
-        from loopviz.engine.work import NOTHING
+    @property
+    def shapes(self) -> list[Shape]:
+        """Of each of its rows."""
         from loopviz.lab.comparison.setups import shapes_of
+
+        return shapes_of(self.shape, self.sweep)
+
+    def work(self, prompt: int, new: int, continuation: int) -> Work:
+        """What all its rows cost, one after the other."""
+        from loopviz.engine.work import NOTHING
         from loopviz.lab.tasks.compare import work_of
 
         greedy = self.values["greedy"] and self.values["repetition_penalty"] == 1
-        shapes = shapes_of(self.shape, self.sweep)
-        return sum((work_of(shape, prompt, new, continuation, greedy=greedy) for shape in shapes), NOTHING)
+        return sum((work_of(shape, prompt, new, continuation, greedy=greedy) for shape in self.shapes), NOTHING)
 
 
 def of_comparison(
@@ -319,13 +324,13 @@ def of_comparison(
     profile: Profile,
     lang: str,
 ) -> st.Problem | None:
-    """Why configurations may not be compared, one after the other; None when they may.
+    """Why configurations may not be compared, their texts together and each by itself; None when they may.
 
     Args:
         cards: each configuration's shape, cleaned values and, if it is swept, up to how many loops.
         prompt, continuation: tokens.
     """
-    from loopviz.engine.work import NOTHING
+    from loopviz.lab.comparison.together import beside
 
     made = [card for card in (Compared(*one) for one in cards) if prompt + continuation <= card.shape.context]
     if not made:  # those that are left out are told in their own words
@@ -333,8 +338,9 @@ def of_comparison(
     first, new = made[0], made[0].values["max_new_tokens"]
 
     def costs(prompt: int, new: int, only: Compared | None = None) -> Work:
-        each = (card.work(prompt, new, continuation) for card in (made if only is None else [only]))
-        return sum(each, NOTHING)
+        chosen = made if only is None else [only]
+        shapes = [shape for card in chosen for shape in card.shapes]
+        return sum((card.work(prompt, new, continuation) for card in chosen), beside(shapes, prompt, new))
 
     ways = []
     if len(made) == 1 and first.sweep:

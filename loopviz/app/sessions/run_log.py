@@ -1,6 +1,6 @@
 """What the server writes down: a line for whatever was asked for, once it has ended, and errors; no text of a visitor's unless asked for.
 
-A line has an id, the page, the model where it is one of the list, tokens, seconds, the end, and the names of the fields that were refused.
+A line has an id, the page, the model where it is one of the list, tokens, seconds, runs that shared a pass on average, the end, and the names of the fields that were refused.
 Never a prompt, an answer, an address, a session or the words of a refusal, which may quote what was typed; the id is no run's own, for
 who knows that may look at the run. Where others can reach the server, an error has its kind and its place, and not its message, which
 may quote a prompt too. `LOOPVIZ_LOG=text` or `json` writes the lines, `LOOPVIZ_LOG_PROMPTS=1` prompts and messages as well.
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from loopviz.app.profile import Profile
+from loopviz.trace.pace import sharing_of
 
 if TYPE_CHECKING:
     from loopviz.app.sessions.models import ModelRoom
@@ -40,12 +41,14 @@ def take(job: Any, room: ModelRoom, seconds: float, refused: Sequence[str] | Non
         return
     run = job.run
     trace = getattr(run, "trace", None)
+    mean = None if trace is None else sharing_of(trace.frames).mean
     said: dict[str, Any] = {
         "id": hashlib.sha256(run.id.encode()).hexdigest()[:12] if run is not None else None,
         "page": job.page,
         "model": job.model if job.model in room.names else OTHER,
         "tokens": None if trace is None else len(trace),
         "seconds": round(seconds, 3),
+        "runs_per_pass": None if mean is None else round(mean, 2),
         "end": getattr(run, "end", None) or ("refused" if refused is not None else "left" if left else "error"),
         "refused": None if refused is None else sorted({name for name in refused if name}),
     }

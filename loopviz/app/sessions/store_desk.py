@@ -134,13 +134,18 @@ def about(entry: Entry, secret: Any) -> dict[str, Any]:
     return {"id": entry.id, "title": entry.title, "until": until, "mine": fits(secret, entry.owner)}
 
 
+def words_of(error: StoreError, lang: str) -> str:
+    """A refusal of the store's in a visitor's language."""
+    named = {name: f"{value:,}" if isinstance(value, int) else value for name, value in error.named.items()}
+    return text(lang, f"stored.{error.fault}", **named)
+
+
 def told(work: Callable[[], Any], lang: str) -> Any:
     """What `work` gives; the store's refusals in the visitor's language, as FileRefused."""
     try:
         return work()
     except StoreError as error:
-        named = {name: f"{value:,}" if isinstance(value, int) else value for name, value in error.named.items()}
-        raise FileRefused(STATUS[error.fault], text(lang, f"stored.{error.fault}", **named)) from error
+        raise FileRefused(STATUS[error.fault], words_of(error, lang)) from error
 
 
 def milliseconds(seconds: float) -> int:

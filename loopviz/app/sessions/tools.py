@@ -62,18 +62,24 @@ class Made(NamedTuple):
     answer: Callable[[Any], dict[str, Any]]
 
 
+class Ready(NamedTuple):
+    """What a tool makes of a call that needs neither a model nor a place among the runs: its answer, at once; may raise ToolRefused."""
+
+    answer: Callable[[], dict[str, Any]]
+
+
 class Tool:
     """One thing that programs may ask for.
 
     Args:
         jobs: by which its jobs are carried out.
-        make: `(call, **arguments) -> Made`; its name, hints and docstring are the tool's. Raises ValueError for what is refused
+        make: `(call, **arguments) -> Made | Ready`; its name, hints and docstring are the tool's. Raises ValueError for what is refused
             before a job is made.
         schemas: of arguments, a JSON Schema that says more than their type.
     """
 
     def __init__(
-        self, jobs: Jobs, make: Callable[..., Made], schemas: Mapping[str, Mapping[str, Any]] | None = None
+        self, jobs: Jobs, make: Callable[..., Made | Ready], schemas: Mapping[str, Mapping[str, Any]] | None = None
     ) -> None:
         self._jobs, self._make = jobs, make
         self.name = make.__name__
@@ -129,9 +135,12 @@ class Tool:
         try:
             values = typed_values(self.parameters, arguments)
             values.pop(LANG, None)
-            job, answer = self._make(Call(lang, session), **values)
+            made = self._make(Call(lang, session), **values)
+            if isinstance(made, Ready):
+                return made.answer()
         except FieldError as error:
             raise ToolRefused(told(error, lang), {error.field: told(error, lang)}) from None
+        job, answer = made
         last: dict[str, Any] = {}
         self._jobs.visits.meet(session, "", address)
         try:

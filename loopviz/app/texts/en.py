@@ -200,6 +200,7 @@ TEXTS: dict[str, str] = {
     "live.wait_model": "the run starts when the model is ready",
     "live.reading": "reading the prompt…",
     "live.running": "{n} tokens · {rate} tokens/s by the clock · {loops} loops a token",
+    "live.shared": " · passes shared by {runs} runs on average",
     "live.end.eos": "done: the model ended its text",
     "live.end.length": "done: as many new tokens as asked for",
     "live.end.context": "done: the model's context is full",

@@ -189,6 +189,7 @@ TEXTS: dict[str, str] = {
     "live.wait_model": "模型就绪后开始运行",
     "live.reading": "正在读提示词…",
     "live.running": "{n} 个词元 · 按时钟每秒 {rate} 个 · 平均循环 {loops} 次",
+    "live.shared": " · 前向平均由 {runs} 个运行共用",
     "live.end.eos": "完成：模型结束了文本",
     "live.end.length": "完成：已达到要求的词元数",
     "live.end.context": "完成：模型的上下文已满",

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from loopviz.engine import StreamSettings, stream
+from loopviz.engine.many import OneOfMany, stream_runs
 from loopviz.engine.stream import context_length
 from loopviz.engine.ttt_stream import MOST_TOKENS, TTTWheel, stream_ttt
+from loopviz.engine.work import Shape
 from loopviz.lab.task import Subject
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.model.interrupt import until
@@ -27,9 +29,15 @@ class Side(Protocol):
 
     Attributes:
         view: a model object of its own.
+        shares: whether its run can be read together with others of the model.
     """
 
     view: Any
+    shares: bool
+
+    @property
+    def shape(self) -> Shape:
+        """What of the model decides what a run costs."""
 
     def frames(self, prompt: str, ids: list[int], settings: StreamSettings, stop: threading.Event) -> Iterator[Frame]:
         """A run of a prompt, whose tokens are `ids`; it ends once `stop` is set."""
@@ -49,8 +57,15 @@ class Side(Protocol):
 class LoopedSide:
     """A model that loops, or could."""
 
+    shares = True
+
     def __init__(self, view: LoopLlamaForCausalLM, tokenizer: Any) -> None:
         self.view, self.tokenizer = view, tokenizer
+
+    @property
+    def shape(self) -> Shape:
+        """Of its configuration."""
+        return Shape.of(self.view.config, self.view.dtype.itemsize)
 
     def frames(self, prompt: str, ids: list[int], settings: StreamSettings, stop: threading.Event) -> Iterator[Frame]:
         """As :func:`loopviz.engine.stream`."""
@@ -78,8 +93,15 @@ class LoopedSide:
 class TTTSide:
     """A TTT model, its inner learning on."""
 
+    shares = False
+
     def __init__(self, view: TTTForCausalLM, tokenizer: Any) -> None:
         self.view, self.tokenizer = view, tokenizer
+
+    @property
+    def shape(self) -> Shape:
+        """As of a Llama of its sizes."""
+        return Shape.of_ttt(self.view.config, self.view.dtype.itemsize, MOST_TOKENS)
 
     def frames(self, prompt: str, ids: list[int], settings: StreamSettings, stop: threading.Event) -> Iterator[Frame]:
         """As :func:`loopviz.engine.ttt_stream.stream_ttt`."""
@@ -108,6 +130,22 @@ class TTTSide:
     def states(self, tokens: Tensor, memory: Any | None) -> Tensor:
         """One pass."""
         return self.view.model(tokens, past_key_values=memory, use_cache=memory is not None).last_hidden_state
+
+
+def frames_together(
+    sides: Sequence[Side], prompt: str, ids: list[int], settings: StreamSettings, stops: Sequence[threading.Event]
+) -> Iterator[tuple[int, Frame]]:
+    """As :meth:`Side.frames` of each, with its place among `sides`: of one model, and read together where they can be."""
+    if len(sides) > 1 and all(isinstance(side, LoopedSide) for side in sides):
+        tokenizer = sides[0].tokenizer  # type: ignore[attr-defined]  # of a LoopedSide
+        pairs = zip(sides, stops, strict=True)
+        yield from stream_runs(
+            tokenizer, [OneOfMany(side.view, ids, settings, stop) for side, stop in pairs], len(sides)
+        )
+        return
+    for place, (side, stop) in enumerate(zip(sides, stops, strict=True)):
+        for frame in side.frames(prompt, ids, settings, stop):
+            yield place, frame
 
 
 def side_of(view: Any, tokenizer: Any) -> Side:

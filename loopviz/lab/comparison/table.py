@@ -53,8 +53,8 @@ COLUMNS: tuple[Column, ...] = (
     column(
         "ms_per_token",
         "ms",
-        "ms a token: median pass of one token, in a second run of the first tokens with nothing recorded",
-        "每词元毫秒数：不做记录重跑开头若干词元，取单词元前向时间的中位数",
+        "ms a token: median pass of one token, in a second run of the first tokens, alone and with nothing recorded",
+        "每词元毫秒数：单独且不做记录地重跑开头若干词元，取单词元前向时间的中位数",
     ),
     column(
         "kv_bytes_per_token",
@@ -164,15 +164,15 @@ NEAR = (0.2, 0.1)  # of the plot's width and height: names of points nearer than
 WORDS: dict[str, dict[str, str]] = {
     "en": {
         "question": "What does each way to loop, to stop and to remember cost, and what does it buy?",
-        "how": "Every configuration continues the same prompt with the same seed. Its speed is that of a second run with "
-        "nothing recorded. Then the continuation, and the baseline's greedy tokens, are read after the prompt as a run "
+        "how": "Every configuration continues the same prompt with the same seed; texts of one model are written together, in passes "
+        "they share. Its speed is that of a second run, alone and with nothing recorded. Then the continuation, and the baseline's greedy tokens, are read after the prompt as a run "
         "would read them: the prompt in one pass, then token by token through the cache.",
         "cost": "For each configuration: its run, a second run of at most 33 tokens, one full pass over each text, and one "
         "pass for each token of the longer of the two texts.",
     },
     "zh": {
         "question": "每种循环、停止与记忆方式要付出什么，又换来什么？",
-        "how": "每个配置以相同的种子续写同一提示词。速度取自第二次不做记录的运行。然后在提示词之后，像运行时那样读入给定续文以及基线的贪心词元："
+        "how": "每个配置以相同的种子续写同一提示词；同一模型的文本一起写出，共用前向。速度取自第二次单独且不做记录的运行。然后在提示词之后，像运行时那样读入给定续文以及基线的贪心词元："
         "提示词一次前向读入，其后逐词元经缓存读入。",
         "cost": "每个配置：一次运行，再加至多 33 个词元的第二次运行；对每段文字各一次完整前向；以及两段文字中较长者每个词元一次前向。",
     },

@@ -2,8 +2,9 @@
 
 What a configuration's row holds, and how it comes about:
 
-* its own text, with everything recorded; loops, stop reasons and cache bytes are those of the passes that chose its tokens;
-* its speed, from a second run of the first tokens with nothing recorded (recording costs time);
+* its own text, with everything recorded, written together with those of other configurations of the same model, in passes that
+  they share (:mod:`loopviz.lab.comparison.together`); loops, stop reasons and cache bytes are those of the passes that chose its tokens;
+* its speed, from a second run of the first tokens, alone and with nothing recorded (company and recording cost time);
 * teacher-forced, token by token through its cache: the perplexity of a given continuation; cache fidelity,
   `KL(p_full || p_cached)` at every token scored, against one full pass of the same configuration; and the share of the
   baseline's greedy tokens that it would choose as well, given the baseline's text before each.
@@ -25,12 +26,13 @@ import torch
 from loopviz.checks import ABSENT, FieldError, inside
 from loopviz.engine import StreamSettings, limits
 from loopviz.engine.pieces import decode, encode, encode_prompt
-from loopviz.engine.work import NOTHING, Shape, Work, decoding, head, one_pass
+from loopviz.engine.work import Shape, Work, decoding, head, one_pass
 from loopviz.engine.work import run as runs
 from loopviz.lab.comparison.result import Result, Scores
 from loopviz.lab.comparison.setups import Setup, setups_of
-from loopviz.lab.comparison.sides import Side, context_of, side_of
+from loopviz.lab.comparison.sides import Side, context_of, frames_together, side_of
 from loopviz.lab.comparison.table import COLUMNS, WORDS, plot
+from loopviz.lab.comparison.together import beside, fits
 from loopviz.lab.comparison.verdict import verdict
 from loopviz.lab.fellows import fellow, learns, shape_beside
 from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, param, register, titled
@@ -178,7 +180,7 @@ class Event:
         setup: which of the comparison's setups, from 0.
         kind: "begin"; "token": one more in its result; "stage": `stage` begins or goes on, `done` of `total` passes;
             "row": `row` is its row, the last of its events; "refused": it cannot be had, `error` says why.
-        stage: "text", "timing", "greedy" (the baseline's greedy tokens) or "scoring".
+        stage: "text", "written" (the text is there, others' are on their way), "timing", "greedy" (the baseline's greedy tokens) or "scoring".
     """
 
     setup: int
@@ -262,19 +264,47 @@ class Comparison:
         return [first, *(i for i in range(len(self.setups)) if i != first)]
 
     def events(self) -> Iterator[Event]:
-        """Run everything, telling what happens. Closing this generator ends the work at the next token."""
-        for i in self.order:
+        """Run everything, telling what happens. Closing this generator ends the work at the next token.
+
+        Texts of one model are written together, then each configuration is measured by itself.
+        """
+        left = self.order
+        while left:
+            sides: dict[int, Side] = {}
+            left = yield from self._begin(left, sides)
+            yield from self._texts(sides)
+            for i, side in sides.items():
+                yield from self._measure(i, side)
+                self._compare_texts(i)
+                yield Event(i, "row", row=self.results[i].row(self.setups[i], i == self.baseline))
+
+    def _begin(self, left: list[int], sides: dict[int, Side]) -> Generator[Event, None, list[int]]:
+        """Begin the next setup of those that are left, and others of its model, as many as are written together.
+
+        Args:
+            sides: to be filled, by setup.
+
+        Returns:
+            (`yield from`) what is left then.
+        """
+        later: list[int] = []
+        for i in left:
             if self.stops[i].is_set():
                 continue
-            yield Event(i, "begin")
+            if sides and self.setups[i].model != self.setups[next(iter(sides))].model:
+                later.append(i)
+                continue
             try:
                 side = self._side(i)
             except ValueError as error:
-                yield Event(i, "refused", error=error)
+                yield from (Event(i, "begin"), Event(i, "refused", error=error))
                 continue
-            yield from self._measure(i, side)
-            self._compare_texts(i)
-            yield Event(i, "row", row=self.results[i].row(self.setups[i], i == self.baseline))
+            if fits([*sides.values()], side, len(self.prompt), self.params.max_new_tokens):
+                sides[i] = side
+                yield Event(i, "begin")
+            else:
+                later.append(i)
+        return later
 
     def _compare_texts(self, i: int) -> None:
         baseline = self.results[self.baseline].ids
@@ -282,7 +312,7 @@ class Comparison:
             self.results[i].against(baseline)
 
     def _measure(self, i: int, side: Side) -> Iterator[Event]:
-        for part in (self._text, self._timing, self._greedy, self._scores):
+        for part in (self._timing, self._greedy, self._scores):
             if self.stops[i].is_set():
                 return
             yield from part(i, side)
@@ -293,14 +323,21 @@ class Comparison:
             if frame["index"] >= len(self.prompt) - 1:
                 yield frame
 
-    def _text(self, i: int, side: Side) -> Iterator[Event]:
-        """The configuration's own text, recorded."""
-        result, total = self.results[i], self.params.max_new_tokens
-        yield Event(i, "stage", "text", 0, total)
-        for frame in self._frames(i, side, self.params.settings()):
+    def _texts(self, sides: dict[int, Side]) -> Iterator[Event]:
+        """The configurations' own texts, recorded."""
+        places, total = [*sides], self.params.max_new_tokens
+        for i in places:
+            yield Event(i, "stage", "text", 0, total)
+        stops, settings = [self.stops[i] for i in places], self.params.settings()
+        for at, frame in frames_together([*sides.values()], self.params.prompt, self.prompt, settings, stops):
+            if frame["index"] < len(self.prompt) - 1:
+                continue
+            i, result = places[at], self.results[places[at]]
             with self.lock:
                 result.take(frame)
             yield Event(i, "token", "text", len(result.ids), total)
+            if frame["finish"] is not None and len(places) > 1:
+                yield Event(i, "stage", "written", len(result.ids), total)
 
     def _timing(self, i: int, side: Side) -> Iterator[Event]:
         """The first tokens again, with nothing recorded: the median of the passes of one token."""
@@ -396,14 +433,14 @@ def work_of(shape: Shape, prompt: int, new: int, continuation: int, *, greedy: b
 
 
 def _work(subject: Subject, params: CompareParams) -> Work:
-    """The configurations, one after the other."""
+    """The configurations, one after the other, and what their texts hold together."""
     prompt, after = (subject.tokens_in(text) for text in (params.prompt, params.continuation))
     shapes = [
         shape_beside(subject, setup.model) if setup.model else subject.shape(setup.view(subject))
         for setup in params.setups()
     ]
     each = (work_of(shape, prompt, params.max_new_tokens, after, greedy=params.greedy) for shape in shapes)
-    return sum(each, NOTHING)
+    return sum(each, beside(shapes, prompt, params.max_new_tokens))
 
 
 def run(subject: Subject, params: CompareParams) -> Iterator[Row | None]:

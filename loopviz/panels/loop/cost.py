@@ -10,7 +10,7 @@ from loopviz.figures import labels, theme
 from loopviz.figures.edits import Op, Path, append, fill
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.running import Running
-from loopviz.trace.pace import Pace
+from loopviz.trace.pace import Pace, Sharing
 from loopviz.trace.schema import PARTS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ CODE: tuple[str, ...] = (
     "loopviz.engine.usage:PassClock",
     "loopviz.engine.usage:MemoryMeter",
     "loopviz.trace.pace:Pace",
+    "loopviz.trace.pace:Sharing",
 )  # what computes it; the page links there
 NEEDS: tuple[str, ...] = ()
 HEIGHT = 640
@@ -45,7 +46,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "units": "Milliseconds of wall time. Tokens a second by the clock: all that goes on from the prompt's pass to the last "
         "token counts, as in the line under the text and in the command line's table (wall_ms in a trace). Passes a second in "
         "the model alone: its forward pass and its head (pass_ms), without recording, choosing the token and drawing, so that "
-        "this is what the model could do if nobody watched. Memory: MB, decimal (1 MB = 1,000,000 bytes).",
+        "this is what the model could do if nobody watched. Runs of one model at the same time share passes: such a pass's times are of "
+        "all that they did in it together, and both speeds are this run's alone, while it shared. Memory: MB, decimal (1 MB = 1,000,000 bytes).",
         "source": "Clocks around the parts of every pass in this run; on a GPU work counts where it is waited for. Process "
         "memory is the resident memory of the whole server process, all its models and runs; GPU memory is what is allocated "
         "on the model's device.",
@@ -72,15 +74,18 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_part": "{part}: %{{x}} ms<br>%{{y}}",
         "hover_steps_selected": "selected pass<br>step r = %{x}: %{y} ms",
         "hover_steps_mean": "mean of generated passes<br>step r = %{x}: %{y} ms",
-        "hover_speed": "token %{x}: %{y} tokens/s by the clock",
+        "hover_speed": "token %{x}: %{y} tokens/s by the clock%{text}",
+        "hover_shared": ", in a pass of {runs} runs",
         "hover_process": "after token %{x}<br>process memory %{y} MB more than after the first pass",
         "hover_device": "after token %{x}<br>GPU memory %{y} MB more than after the first pass",
         "no_steps": "no step times in this pass",
         "rate": "{rate} tokens/s by the clock over {count} generated tokens",
         "rate_one": "{rate} tokens/s by the clock over one generated token",
         "model": "{rate} passes/s in the model alone",
+        "shared": "passes shared by {runs} runs on average",
         "no_rate": "no generated token has been timed yet",
         "took": "{token}: pass of {ms} ms",
+        "took_shared": "{token}: pass of {ms} ms, shared by {runs} runs",
         "took_many": "{token}: pass of {count} tokens, {ms} ms",
         "held": "{process} MB in the process",
         "held_gpu": "{process} MB in the process, {device} MB on the GPU",
@@ -97,7 +102,7 @@ TEXTS: dict[str, dict[str, str]] = {
         r"{\text{clock after the last}-\text{clock after the prompt's pass}},\qquad "
         r"\text{passes/s in the model}=\frac{1000\cdot\text{generated passes}}{\sum\text{pass ms}}",
         "units": "毫秒（实际经过的时间）。按时钟的每秒词元数：从提示词的前向到最后一个词元之间的一切都计入，与文字下方的一行和命令行的表相同（轨迹中的 wall_ms）。"
-        "仅模型的每秒前向次数：前向与输出头的时间（pass_ms），不含记录、选取词元与绘图，即无人观看时模型所能达到的。内存：MB，十进制（1 MB = 1,000,000 字节）。",
+        "仅模型的每秒前向次数：前向与输出头的时间（pass_ms），不含记录、选取词元与绘图，即无人观看时模型所能达到的。同一模型同时进行的运行共用前向：这样一次前向的时间是其中所有运行共同所用，两种速度则是本次运行自己在共用期间的。内存：MB，十进制（1 MB = 1,000,000 字节）。",
         "source": "本次运行中每次前向各部分的计时；在 GPU 上，工作算在等待它完成的地方。进程内存是整个服务器进程的常驻内存，"
         "包括其中所有模型与运行；GPU 内存是模型所在设备上已分配的内存。",
         "cost": "除每次运行都记录的内容外没有额外开销：每次前向读几次时钟。",
@@ -123,15 +128,18 @@ TEXTS: dict[str, dict[str, str]] = {
         "hover_part": "{part}：%{{x}} 毫秒<br>%{{y}}",
         "hover_steps_selected": "所选前向<br>第 %{x} 步：%{y} 毫秒",
         "hover_steps_mean": "生成词元各次前向的平均<br>第 %{x} 步：%{y} 毫秒",
-        "hover_speed": "词元 %{x}：按时钟 %{y} 词元/秒",
+        "hover_speed": "词元 %{x}：按时钟 %{y} 词元/秒%{text}",
+        "hover_shared": "，该前向由 {runs} 个运行共用",
         "hover_process": "词元 %{x} 之后<br>进程内存比第一次前向之后多 %{y} MB",
         "hover_device": "词元 %{x} 之后<br>GPU 内存比第一次前向之后多 %{y} MB",
         "no_steps": "这次前向没有各步的时间",
         "rate": "{count} 个生成词元，按时钟 {rate} 词元/秒",
         "rate_one": "一个生成词元，按时钟 {rate} 词元/秒",
         "model": "仅模型每秒 {rate} 次前向",
+        "shared": "前向平均由 {runs} 个运行共用",
         "no_rate": "尚无生成词元的用时",
         "took": "{token}：前向 {ms} 毫秒",
+        "took_shared": "{token}：前向 {ms} 毫秒，由 {runs} 个运行共用",
         "took_many": "{token}：{count} 个词元的前向 {ms} 毫秒",
         "held": "进程占 {process} MB",
         "held_gpu": "进程占 {process} MB，GPU 占 {device} MB",
@@ -151,6 +159,7 @@ Frame = Mapping[str, Any]
 # --- sums over the run
 
 NO_PACE = Pace()
+ALONE = Sharing()
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,7 @@ class Spent:
         passes: those whose time is known; ``ms`` is their time in the model.
         parts: by part; steps: by loop step of the block.
         gpu: some frame knew of GPU memory.
+        sharing: how many runs shared the passes.
     """
 
     until: int = 0
@@ -189,6 +199,7 @@ class Spent:
     parts: tuple[Mean, ...] = (Mean(),) * len(PARTS)
     steps: tuple[Mean, ...] = ()
     gpu: bool = False
+    sharing: Sharing = ALONE
 
 
 def _spend(spent: Spent, meta: Mapping[str, Any], block: int, frame: Frame) -> Spent:
@@ -208,6 +219,7 @@ def _spend(spent: Spent, meta: Mapping[str, Any], block: int, frame: Frame) -> S
         tuple(mean.plus(frame["parts"][part]) for mean, part in zip(spent.parts, PARTS, strict=True)),
         tuple(mean.plus(taken[r] if r < len(taken) else None) for r, mean in enumerate(steps)),
         gpu,
+        spent.sharing.plus(frame),
     )
 
 
@@ -239,20 +251,23 @@ def _number(value: float | None, lang: str) -> str:
 
 
 def _rate(spent: Spent, lang: str) -> str:
-    """Both rates that are known, by their names."""
+    """Both rates that are known, by their names, and with how many others the passes were shared."""
     words, told = TEXTS[lang], []
     if spent.pace.rate is not None:
         key = "rate_one" if spent.pace.tokens == 1 else "rate"
         told.append(words[key].format(rate=_number(spent.pace.rate, lang), count=spent.pace.tokens))
     if spent.ms:
         told.append(words["model"].format(rate=_number(1000 * spent.passes / spent.ms, lang)))
+    if told and spent.sharing.shared:
+        told.append(words["shared"].format(runs=_number(spent.sharing.mean, lang)))
     return " · ".join(told) or words["no_rate"]
 
 
 def _took(frame: Frame, whole: Frame, lang: str) -> str:
-    words = TEXTS[lang]["took_many" if frame["pass_tokens"] > 1 else "took"]
+    runs = frame["pass_runs"] or 1
+    words = TEXTS[lang]["took_many" if frame["pass_tokens"] > 1 else "took_shared" if runs > 1 else "took"]
     token = labels.token_label(frame, lang, width=12)
-    return words.format(token=token, count=frame["pass_tokens"], ms=_number(_total(whole), lang))
+    return words.format(token=token, count=frame["pass_tokens"], ms=_number(_total(whole), lang), runs=runs)
 
 
 def _total(frame: Frame) -> float | None:
@@ -312,10 +327,12 @@ def _shown(meta: Mapping[str, Any], spent: Spent, frames: Sequence[Frame], focus
     return out
 
 
-def _points(first: Frame, before: Frame | None, frame: Frame) -> dict[Path, Any]:
+def _points(first: Frame, before: Frame | None, frame: Frame, lang: str) -> dict[Path, Any]:
     """One token's points of the lines over the tokens; ``first`` is the run's, ``before`` the one before it, if any."""
+    runs = frame["pass_runs"] or 1
     return {
         ("data", SPEED, "y"): _speed(frame, before),
+        ("data", SPEED, "text"): TEXTS[lang]["hover_shared"].format(runs=runs) if runs > 1 else "",
         ("data", PROCESS, "y"): _more(frame, first, "process"),
         ("data", DEVICE, "y"): _more(frame, first, "device"),
     }
@@ -354,7 +371,7 @@ def _data(lang: str) -> list[dict[str, Any]]:
     lines = [
         ("steps_selected", 2, theme.SELECTED, "solid", {"x0": 1, "dx": 1, "mode": "lines+markers"}),
         ("steps_mean", 2, theme.INK, "dot", {"x0": 1, "dx": 1, "mode": "lines+markers"}),
-        ("speed", 3, theme.INK, "solid", {"x0": 0, "dx": 1, "mode": "lines", "showlegend": False}),
+        ("speed", 3, theme.INK, "solid", {"x0": 0, "dx": 1, "mode": "lines", "showlegend": False, "text": []}),
         ("process", 4, theme.INK, "solid", {"x0": 0, "dx": 1, "mode": "lines", "showlegend": False}),
         ("device", 4, theme.INK, "dash", {"x0": 0, "dx": 1, "mode": "lines", "showlegend": False}),
     ]
@@ -446,7 +463,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: parts of a pass, loop steps, speed and memory over the tokens, from above."""
     frames, shown = trace.frames, _skeleton(follower.settled(trace, focus), focus)
     for before, frame in zip([None, *frames], frames, strict=False):
-        for path, value in _points(frames[0], before, frame).items():
+        for path, value in _points(frames[0], before, frame, focus.lang).items():
             shown["data"][path[1]][path[2]].append(value)
     return fill(shown, _shown(trace.meta, RUNNING.over(trace, focus.block), frames, focus))
 
@@ -465,7 +482,7 @@ def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
         return _shown(trace.meta, spent[count - had], frames[count - had], focus)
 
     first, before = (trace.frames[0], trace.frames[-1]) if had else (frame, None)
-    ops = [append(path, [value]) for path, value in _points(first, before, frame).items()]
+    ops = [append(path, [value]) for path, value in _points(first, before, frame, focus.lang).items()]
     return ops + _FOLLOWER.patch(trace, frame, focus, shown, always=True)
 
 

@@ -29,19 +29,24 @@ from loopviz.app.profile import PUBLIC
 from loopviz.app.server.api import ADDRESS
 from loopviz.app.server.mcp_tools import ADDRESS as MCP
 from loopviz.app.sessions.tools import Calls, ToolRefused
+from loopviz.app.texts import text
 from loopviz.engine.local import LocalEngine
+from loopviz.store import new_secret
+from loopviz.trace import Trace
 from loopviz.trace.file import loads
 from loopviz.trace.schema import check_frame
+from tests.trace.synthetic import random_trace
 
-TOOLS = {"run", "compare", "measure"}
+TOOLS = {"run", "open_run", "compare", "measure"}
 SHORT = {"max_new_tokens": 4, "block_start": 1, "block_end": 1, "loop_count": 3}
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def page(endless: LocalEngine) -> Iterator[ExplorePage]:
-    """A public server, whose every model is a tiny one."""
-    made = build("stories-loop", profile=replace(PUBLIC, calls_of_one=3))
+def page(endless: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExplorePage]:
+    """A public server that keeps runs, whose every model is a tiny one."""
+    folder = str(tmp_path_factory.mktemp("store"))
+    made = build("stories-loop", profile=replace(PUBLIC, calls_of_one=3, store=folder))
     made.service.room._load = lambda *_: endless
     launch(made, wait=False)
     yield made
@@ -173,6 +178,36 @@ def test_a_measurement(page: ExplorePage, client: httpx.Client) -> None:
     assert [row["nats"] for row in told["rows"]] == [row["nats"] for row in plain["rows"]]
 
 
+def test_a_run_that_is_kept_is_opened_by_its_id_and_by_its_link_and_nothing_is_run(
+    page: ExplorePage, client: httpx.Client, gradio: gradio_client.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace, store = random_trace(21, 5, prompt_tokens=2), page.sharing.stored.store
+    kept = store.save(trace, new_secret())
+    monkeypatch.setattr(page.service.room, "get", None)  # no model is asked for
+    plain = by_http(client, "open_run", run=kept.id, panels=["loops_per_token"]).json()
+    assert Trace(plain["trace"]["meta"], plain["trace"]["frames"]) == trace
+    assert plain["text"] == trace.text
+    assert (plain["id"], plain["end"], plain["until"]) == (
+        kept.id,
+        trace.frames[-1]["finish"] or "stopped",
+        round(kept.expires),
+    )
+    assert plain["panels"]["loops_per_token"]["rows"]
+    filed = gradio.predict(run=f"https://loops.example.org/?run={kept.id}&lang=zh", trace="file", api_name="/open_run")
+    assert loads(base64.b64decode(filed["file"]["data"])) == trace
+    told = by_mcp(page, lambda asks: asks.call_tool("open_run", {"run": kept.id}))
+    assert not told.isError
+    assert "trace" not in told.structuredContent
+    assert told.structuredContent["tokens"] == plain["tokens"]
+    store.remove(kept.id)
+    gone = by_http(client, "open_run", run=kept.id, lang="zh")
+    assert (gone.status_code, gone.json()["error"]) == (422, text("zh", "stored.deleted"))
+    again = by_mcp(page, lambda asks: asks.call_tool("open_run", {"run": kept.id}))
+    assert again.isError
+    assert again.content[0].text == text("en", "stored.deleted")
+    assert idle(page)
+
+
 # --- refusals ----------------------------------------------------------------------------------------------------------------
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
@@ -187,6 +222,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("run", {"prompt": "x", "panels": ["none"]}, "panels", "must be one of"),
     ("run", {"prompt": "x", "model": "someone/else"}, "model", ""),
     ("run", {"prompt": "x", "model": "/etc/passwd"}, "model", ""),
+    ("open_run", {}, "run", "is missing"),
+    ("open_run", {"run": "AAAAAAAAAAAAAAAAAAAAAA"}, "run", "no saved run"),
+    ("open_run", {"run": "../../etc/passwd"}, "run", "no saved run"),
+    ("open_run", {"run": "http://[?run=" + "x" * 5_000}, "run", "no saved run"),
+    ("open_run", {"run": "x", "trace": "yes"}, "trace", "must be one of"),
+    ("open_run", {"run": "x", "panels": ["none"]}, "panels", "must be one of"),
     ("compare", {"prompt": "x", "configurations": [{}]}, "cards", ""),
     ("compare", {"prompt": "x", "configurations": [{"name": 1}]}, "configurations.name", "must be text"),
     (
@@ -227,7 +268,7 @@ def test_a_refusal_is_in_the_asked_language_and_the_same_in_every_way(
 def test_what_is_no_tool_is_no_tool(page: ExplorePage, client: httpx.Client) -> None:
     answer = by_http(client, "delete", prompt="x")
     assert answer.status_code == 404
-    assert "run, compare, measure" in answer.json()["error"]
+    assert "run, open_run, compare, measure" in answer.json()["error"]
     assert client.post(f"{ADDRESS}/run", json=[1]).status_code == 422
     assert (
         client.post(f"{ADDRESS}/run", content="[" * 3000, headers={"content-type": "application/json"}).status_code

@@ -12,14 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.engine import run as run_engine
+from loopviz.engine.work import NOTHING, Shape
 from loopviz.lab import TASKS, Experiment, Subject
-from loopviz.lab.comparison import table
+from loopviz.lab.comparison import sides, table, together
 from loopviz.lab.comparison.curves import VIEWS, edits, empty, figures
 from loopviz.lab.comparison.result import Result
 from loopviz.lab.comparison.table import AXES, BETTER, COLUMNS, front, heading, label_places, pareto
+from loopviz.lab.comparison.together import beside, held
+from loopviz.lab.tasks import compare
 from loopviz.lab.tasks.compare import CompareParams, Comparison
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
+from loopviz.model.shared_pass import SharedPass
 from loopviz.panels import apply
+from loopviz.trace.recording.recorder import KVMeter
 from tests.conftest import make_llama
 
 PROMPT, AFTER = "Once upon a time", " there was a little loop"
@@ -135,6 +140,110 @@ def test_the_text_the_loops_and_the_cache_are_those_of_a_run(subject, whole):
     assert row["tokens_per_second"] == pytest.approx(1000 / row["ms_per_token"])
     assert (rows[0]["loops_mean"], rows[0]["stops"]) == (1, "plain")
     assert rows[1]["kv_bytes_per_token"] > row["kv_bytes_per_token"]
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How many rows each shared pass had."""
+    rows, plain = [], SharedPass.run
+
+    def counted(self, some):
+        rows.append(len(some))
+        return plain(self, some)
+
+    monkeypatch.setattr(SharedPass, "run", counted)
+    return rows
+
+
+def test_texts_of_one_model_share_passes_and_their_rows_are_those_of_each_alone(subject, passes, monkeypatch):
+    frames, stream = [], sides.stream
+
+    def watched(*args, **more):
+        for frame in stream(*args, **more):
+            frames.append(frame)
+            yield frame
+
+    monkeypatch.setattr(sides, "stream", watched)
+    loops = [None, SERIAL, EMA]
+    more = {"continuation": AFTER, "do_sample": True, "seed": 5, "max_new_tokens": 6}
+    comparison = compared(subject, loops, **more)
+    rows = rows_of(comparison)
+    assert passes == [3] * 5, "the first token is chosen by each one's prompt pass"
+    timed = [frame["pass_runs"] for frame in frames if frame["phase"] == "generated"]
+    assert set(timed) == {1}, "what is timed, it and nothing else is read at that time"
+    assert len(timed) == 3 * 5 + 5, "each one's tokens again, and the baseline's greedy ones"
+    alone = compared(subject, loops, **more)
+    monkeypatch.setattr(compare, "fits", lambda texts, *_: not texts)
+    for i, row in rows_of(alone).items():
+        for name, value in row.items():
+            if name not in ("ms_per_token", "tokens_per_second"):
+                assert rows[i][name] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), name
+        assert row["ms_per_token"]
+        assert comparison.results[i].ids == alone.results[i].ids
+    assert passes == [3] * 5, "no more than before"
+
+
+def test_events_tell_that_a_text_waits_to_be_timed(subject):
+    told = [
+        (event.setup, event.stage) for event in compared(subject, [None, EMA], max_new_tokens=4).events() if event.stage
+    ]
+    order = list(dict.fromkeys(told))
+    assert order.index((1, "written")) < order.index((0, "timing")) < order.index((1, "timing"))
+    assert (0, "written") not in {(event.setup, event.stage) for event in compared(subject, [None]).events()}
+
+
+def test_what_has_more_keys_and_values_than_texts_may_hold_together_is_written_alone(subject, passes, monkeypatch):
+    prompt, new = len(ids_of(subject, PROMPT)), 8
+    each = [held(Shape.of(subject.view(loop).config, 4), prompt, new) for loop in (None, SERIAL, EMA)]
+    monkeypatch.setattr(together, "HELD", each[0] + each[2])
+    rows = rows_of(compared(subject, [None, SERIAL, EMA]))
+    assert [*rows] == [0, 2, 1], "the two that fit, then the other"
+    assert passes == [2] * 7
+    shapes = [Shape.of(subject.view(loop).config, 4) for loop in (None, SERIAL, EMA)]
+    assert beside(shapes, prompt, new).kv == together.HELD
+    assert beside(shapes[:1], prompt, new) == NOTHING
+    params = CompareParams(prompt=PROMPT, names=("a", "b"), loops=(None, EMA), max_new_tokens=new)
+    assert TASKS["compare"].work(subject, params).kv >= each[0] + each[2]
+
+
+@pytest.mark.parametrize("stopped", [(0,), (0, 1)])
+def test_a_pass_that_texts_share_is_left_only_when_all_of_them_are_stopped(subject, passes, stopped):
+    comparison = compared(subject, [None, SERIAL])
+    begun = []
+
+    def layer_begins(*_):
+        begun.append(len(passes))
+        if begun.count(2) == 2:  # in the second shared pass
+            for i in stopped:
+                comparison.stops[i].set()
+
+    handles = [layer.register_forward_pre_hook(layer_begins) for layer in subject.model.model.layers]
+    try:
+        rows = rows_of(comparison)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert [(rows[i]["new_tokens"], rows[i]["finish"]) for i in stopped] == [(2, "stopped")] * len(stopped)
+    if stopped == (0, 1):
+        assert begun.count(2) == 2, "no layer begins after it"
+    else:
+        assert (rows[1]["new_tokens"], rows[1]["finish"]) == (8, "length")
+        assert rows[1]["ms_per_token"]
+
+
+def test_texts_that_are_all_stopped_while_their_pass_is_recorded_end_there(subject, passes, monkeypatch):
+    """The stop that nobody had set before the pass was found by its recorder, and the comparison failed."""
+    comparison, plain = compared(subject, [None, SERIAL]), KVMeter.frames
+
+    def stopped(self, *args):
+        if len(passes) == 2:
+            for stop in comparison.stops:
+                stop.set()
+        return plain(self, *args)
+
+    monkeypatch.setattr(KVMeter, "frames", stopped)
+    rows = rows_of(comparison)
+    assert [(row["new_tokens"], row["finish"]) for row in rows.values()] == [(2, "stopped")] * 2
 
 
 def test_a_sampled_baseline_is_still_compared_by_its_greedy_tokens(subject):

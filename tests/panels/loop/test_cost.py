@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loopviz.engine import summarize
+from loopviz.export.panel_table import panel_table
 from loopviz.figures import theme
 from loopviz.figures.labels import COMMON
 from loopviz.panels import LANGUAGES, PANELS, Focus, figure_json
@@ -26,7 +27,7 @@ def timed(passes, **meta):
     trace = looped(tokens=len(passes) + 1, prompt_tokens=2, **meta)
     for frame in trace.frames:
         parts, steps = passes[max(0, frame["index"] - 1)]
-        frame["pass_tokens"] = 2 if frame["index"] < 2 else 1
+        frame["pass_tokens"], frame["pass_runs"] = 2 if frame["index"] < 2 else 1, 1
         frame["phase"] = "prompt" if frame["index"] < 2 else "generated"
         frame["parts"] = dict(zip(("prelude", "block", "coda", "head", "recording"), parts, strict=True))
         frame["pass_ms"] = sum(part or 0 for part in parts[:4])
@@ -102,6 +103,30 @@ def test_tokens_a_second_are_by_the_clock_and_the_models_own_rate_has_another_na
     assert summarize(trace).model_tokens_per_second == pytest.approx(2000 / 46)
     one = panel.summary(Trace(trace.meta, trace.frames[:3]), Focus())
     assert "over one generated token" in one
+
+
+@pytest.mark.parametrize(
+    ("lang", "mean", "took", "hover"),
+    [
+        ("en", "passes shared by 2.5 runs on average", "pass of 40 ms, shared by 4 runs", ", in a pass of 4 runs"),
+        ("zh", "前向平均由 2.5 个运行共用", "前向 40 毫秒，由 4 个运行共用", "，该前向由 4 个运行共用"),
+    ],
+)
+def test_a_time_of_a_shared_pass_is_told_with_how_many_shared_it(lang, mean, took, hover):
+    trace = timed(PASSES)
+    alone = drawn(trace, lang=lang)
+    assert set(alone["data"][SPEED]["text"]) == {""}
+    words = panel.TEXTS[lang]["shared"].partition("{runs}")
+    assert words[0] not in alone["layout"]["title"]["text"]
+    trace.frames[3]["pass_runs"] = 4
+    trace.frames[0]["pass_runs"] = trace.frames[1]["pass_runs"] = 9  # no part of the mean
+    trace = Trace(trace.meta, trace.frames)
+    figure = drawn(trace, lang=lang, token=3)
+    for text in (figure["layout"]["title"]["text"], panel.summary(trace, Focus(lang=lang, token=3))):
+        assert mean in text
+        assert took in text
+    assert figure["data"][SPEED]["text"] == [*figure["data"][SPEED]["text"][:3], hover]
+    assert hover in panel_table(trace, "cost", Focus(lang=lang))["text"].tolist()
 
 
 def test_memory_is_told_in_megabytes_and_a_gpu_only_where_there_is_one():
