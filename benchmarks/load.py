@@ -37,7 +37,7 @@ ORDINARY, TABS = 5, 10
 WITHIN = 3.0  # seconds within which all of a class press Run
 GRACE = 2.0  # seconds after which nothing of a closed tab may be made
 LEFT, AT_ONCE = 100, 50  # tabs that are closed; open at a time
-LONG = {"model": MODEL, "max_new_tokens": 200, "loop_count": 32}  # a run that is not over when its tab is closed
+LONG = 200  # new tokens of a run that is not over when its tab is closed
 PATIENCE = 600.0
 
 
@@ -53,13 +53,22 @@ class Ran:
 def run(visitor: Visitor, prompt: str, tokens: int, panels: Sequence[str] = ()) -> Ran:
     """A run, from its click to its end."""
     began = time.monotonic()
-    values = {"model": MODEL, "max_new_tokens": tokens}
-    visitor.run((prompt, values), PATIENCE, {"panels": [*panels]})
+    visitor.run((prompt, values_of(tokens)), PATIENCE, {"panels": [*panels]})
     told = [(when - began, said) for when, said in visitor.told if when >= began]
     shown = [(when, said) for when, said in told if said["kind"] in ("snapshot", "frames")]
     ended = next((when for when, said in told if is_last(said)), None)
     made = max((said.get("total") or said.get("last") or 0 for _, said in shown), default=0)
     return Ran(shown[0][0] if shown else None, ended if shown else None, made)
+
+
+def values_of(tokens: int) -> dict[str, object]:
+    """The form as Explore opens with it: the model's own loop."""
+    from loopviz.app.explore import first_run
+
+    found = first_run.settings(MODEL)
+    if found is None:
+        raise SystemExit(f"{MODEL}: no recorded run, so its own settings are not known")
+    return {**found[0], "model": MODEL, "max_new_tokens": tokens}
 
 
 def at_once(works: Sequence[Callable[[], None]]) -> None:
@@ -171,7 +180,7 @@ def of_left(server: Attacked, asked: argparse.Namespace) -> list[tuple[str, str]
     while done < asked.left:
         several = min(AT_ONCE, asked.left - done)
         visitors = [Visitor(server, name=f"tab {done + n}") for n in range(several)]
-        at_once([lambda v=visitor: v.begin((prompt_of(0), LONG)) for visitor in visitors])
+        at_once([lambda v=visitor: v.begin((prompt_of(0), values_of(LONG))) for visitor in visitors])
         time.sleep(1.0)
         begun += int(gauges(server)["loopviz_running"])
         at_once([visitor.leave for visitor in visitors])

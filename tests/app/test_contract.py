@@ -27,7 +27,7 @@ from loopviz.app.explore import first_run, links, tour
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.config import page_config
 from loopviz.app.explore.files import Sharing
-from loopviz.app.explore.page import _brings
+from loopviz.app.explore.page import _brings, _visits
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab.service import Laboratory
@@ -214,6 +214,7 @@ def test_explore_says_what_the_contract_states(service: Service, lang: str) -> N
     heard, sharing = Heard("explore"), Sharing(service.registry, service.room)
     heard.message(page_config(lang))
     heard.message(page_config(lang) | {"visit": {"linked": "", "suits": "tiny", **sharing.visit("me")}})
+    heard.message(_visits(sharing.visit("me")))
     told = heard.run(service.run("Once upon", _values(chat=True), lang, "me", View(PANELS, Focus(lang=lang))))
     assert len([message for message in told if message["kind"] == "frames"]) > 3
     heard.message(_brings("tiny", _values(), gave={"loop_count": 9}))

@@ -248,10 +248,7 @@ class ExplorePage:
 
     def _revisit(self, request: gr.Request) -> str:
         """A page that was open while the server was not: it has a ticket that this one has not given."""
-        visit = {"linked": "", "suits": "", **self.sharing.visit(session_of(request))}
-        return wire(
-            {"kind": "visit", "visit": visit, "id": secrets.token_hex(8)}
-        )  # no two are equal: a page hears of changes alone
+        return _visits(self.sharing.visit(session_of(request)))
 
     def _speak(self, given: Given) -> Updates:
         """Another language. What was said of a start in the other one goes, and so does the button beside it."""
@@ -359,6 +356,11 @@ class ExplorePage:
 
     def _leave(self, request: gr.Request) -> None:
         self.service.leave(session_of(request))
+
+
+def _visits(visit: Mapping[str, Any]) -> str:
+    """The message with a new ticket; no two are equal, for a page hears of changes alone. What the form holds is known there."""
+    return wire({"kind": "visit", "id": secrets.token_hex(8), "visit": {"linked": "", "suits": "", **visit}})
 
 
 def _brings(model: str, changes: Mapping[str, Any], **more: Any) -> str:

@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.server.metrics import HEALTH, METRICS, TOKEN, routes
+from loopviz.app.server.assets import HEALTH, SERVER
+from loopviz.app.server.metrics import METRICS, TOKEN, routes
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.ttt_models import ttt_room
 from loopviz.app.ttt.service import TTT
@@ -43,7 +44,8 @@ def numbers(client: TestClient) -> dict[tuple[str, ...], float]:
 def test_health_is_told_to_anybody_and_starts_nothing() -> None:
     service, client = served({})
     told = client.get(HEALTH)
-    assert told.json() == {"status": "ok", "version": version(), "profile": "local", "model": "waiting"}
+    said = {"status": "ok", "version": version(), "profile": "local", "model": "waiting"}
+    assert told.json() == {**said, "server": SERVER, "pages": ""}
     assert client.head(HEALTH).status_code == 200
     assert service.room.held() == 0
 
