@@ -21,6 +21,8 @@ def test_a_run_is_kept_opened_by_its_link_and_deleted(visit: Visit) -> None:
     assert inside(other, "page.tokens") == inside(page, "page.tokens")
     assert data(other, "focus") == "3"
     assert inside(other, "page.n") == 0, "nothing was run"
+    # where a list leads of a run whose page is another one
+    assert inside(other, "page.share.stored.link({ run: 'x' }, './ttt')") == f"{link.partition('?')[0]}ttt?run=x"
 
     page.goto(link)  # its owner, in the same browser, at another time
     said.get_by_text("You saved this run.").wait_for()
