@@ -78,3 +78,35 @@ def held() -> Iterator[None]:
             signal.signal(kind, handler)
         for number in dict.fromkeys(came):
             signal.raise_signal(number)
+
+
+class Asked(threading.Event):
+    """Set when somebody asked the program to end; `error` says how."""
+
+    error: KeyboardInterrupt = KeyboardInterrupt()
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Asked]:
+    """SIGINT and SIGTERM set the event instead of tearing a step apart; a second Ctrl-C is obeyed at once.
+
+    Outside the main thread, where no handler may be set, nothing changes.
+    """
+    came = Asked()
+    if not _in_main_thread():
+        yield came
+        return
+    kinds = [kind for kind in ENDS if signal.getsignal(kind) != signal.SIG_IGN]
+
+    def handle(number: int, frame: Any) -> None:
+        if came.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+        came.set()
+
+    before = [signal.signal(kind, handle) for kind in (signal.SIGINT, *kinds)]
+    try:
+        yield came
+    finally:
+        for kind, handler in zip((signal.SIGINT, *kinds), before, strict=True):
+            signal.signal(kind, handler)

@@ -175,6 +175,7 @@ def test_the_wheel_has_every_asset_but_the_pictures_of_the_readme(installed: Ins
         ("requirements-dev.txt", "dev"),
         ("requirements-ray.txt", "ray"),
         ("requirements-mcp.txt", "mcp"),
+        ("requirements-teach.txt", "teach"),
     ],
 )
 def test_the_pinned_packages_are_those_of_the_metadata_within_its_ranges(file: str, extra: str | None) -> None:
@@ -190,7 +191,14 @@ def test_the_pinned_packages_are_those_of_the_metadata_within_its_ranges(file: s
 
 
 @pytest.mark.parametrize(
-    "file", ["requirements.txt", "requirements-dev.txt", "requirements-ray.txt", "requirements-mcp.txt"]
+    "file",
+    [
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-ray.txt",
+        "requirements-mcp.txt",
+        "requirements-teach.txt",
+    ],
 )
 def test_a_pin_is_for_every_python_that_it_is_given_to(file: str) -> None:
     """`pip install -r requirements.txt` stopped on Python 3.10: a release of one package was made for newer ones only."""

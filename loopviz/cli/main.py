@@ -1,6 +1,6 @@
 """LoopViz without a browser: ``python -m loopviz run``, ``export``, and (in ``loopviz.train``) ``train``, ``evaluate``, ``gate``,
 (in ``loopviz.lab``) ``eval``, ``sweep``, (in ``loopviz.anatomy``) ``anatomy``, (in ``loopviz.lessons``) ``lesson``,
-(in ``loopviz.store``) ``store``.
+(in ``loopviz.store``) ``store``, (in ``loopviz.train``) ``teach``, ``merge``.
 
 The generated text goes to stdout, everything else (progress, the closing table, errors) to stderr. Exit codes: 0 done;
 2 refused, or could not be written (one line says why); 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was
@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import loopviz
 from loopviz import imports, outputs, signals
-from loopviz.cli import anatomy, gate, lesson, store
+from loopviz.cli import anatomy, gate, lesson, store, teach
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.cli.options import (
+    add_adapter,
     add_import,
     add_machine,
     idle_because,
@@ -55,6 +56,7 @@ COMMANDS = (
     *gate.COMMANDS,
     *lesson.COMMANDS,
     *store.COMMANDS,
+    *teach.COMMANDS,
 )
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "seed")
 # A terminal must show what a model says, not obey it.
@@ -85,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="arrows-loop answers where a chain of arrows ends: --model arrows-loop --prompt 'b>c f>a a>b c>d f?'",
     )
     run.add_argument("--prompt", required=True, help="the text to continue; - reads it from stdin")
-    run.add_argument(
-        "--model", default=DEFAULT_MODEL, help="named model, Hub id, folder or GGUF file (default: %(default)s)"
-    )
+    told = f"named model, Hub id, folder or GGUF file (default: what --adapter says, or {DEFAULT_MODEL})"
+    run.add_argument("--model", help=told)
+    add_adapter(run)
     run.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")
     add_machine(run)
     run.add_argument("--save", metavar="FILE", type=path, help="save the trace of the run")
@@ -148,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_parsers(commands)
     lesson.add_parsers(commands)
     store.add_parsers(commands)
+    teach.add_parsers(commands)
     return parser
 
 
@@ -199,6 +202,7 @@ def _command(arguments: list[str]) -> int:
         **gate.COMMANDS,
         **lesson.COMMANDS,
         **store.COMMANDS,
+        **teach.COMMANDS,
     }
     return own.get(options.command, training.run)(options)
 
@@ -322,12 +326,16 @@ def _run(options: argparse.Namespace) -> int:
     loop = {name: getattr(options, name) for name in NAMES if getattr(options, name) is not None}
     fields = _settings(options)
     check_threads(options.threads)
+    if options.model is None:
+        options.model, options.adapter = str(options.adapter or DEFAULT_MODEL), None
     if options.save is not None:
         outputs.check_file(options.save, "--save", inputs=[options.model])
         _check_is_trace(options.save)
     prompt = read_text("-", "--prompt -") if options.prompt == "-" else options.prompt
 
     if is_ttt(options.model):
+        if options.adapter is not None:
+            raise UsageError(f"--adapter {options.adapter}: {options.model} is a TTT model; adapters are put on Llamas")
         return run_ttt(options, loop, fields, prompt, _print_text, _save)
     if options.inner_lr is not None:
         raise UsageError(f"--inner-lr {options.inner_lr}: no effect, {options.model} is no TTT model")
@@ -340,7 +348,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = StreamSettings(**fields)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    loaded = load(options.model, getattr(torch, options.dtype), loop, options.device)
+    loaded = load(options.model, getattr(torch, options.dtype), loop, options.device, options.adapter)
     idle = [option(name) for name in loop if name != "loop_layers"]
     if idle and not loaded.model.config.loop_blocks():
         raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz import imports, outputs
 from loopviz.cli.options import (
+    add_adapter,
     add_import,
     add_machine,
     idle_because,
@@ -184,6 +185,7 @@ def _task_parser() -> argparse.ArgumentParser:
             epilog=_text(f"Cost: {words['cost']}"), allow_abbrev=False,
         )  # fmt: skip
         one.add_argument("--model", required=True, help="named model, Hub id, folder or GGUF file")
+        add_adapter(one)
         one.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")
         _shared(one)
         _add_params(one, task)
@@ -301,13 +303,13 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
     params = params_from_json(task.params, values)  # refused before a model is loaded
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    subject = _subject(options.model, options.dtype, options.device, task)
+    subject = _subject(options.model, options.dtype, options.device, task, options.adapter)
     for line in _idle(task, subject, values.get("loop")):
         print(f"loopviz: note: {line}", file=sys.stderr)
     return Experiment(task, subject, params, command)
 
 
-def _subject(model: str, dtype: str, device: str, task: Task) -> Subject:
+def _subject(model: str, dtype: str, device: str, task: Task, adapter: Path | None = None) -> Subject:
     """The model that is measured: a TTT model too where the task takes one; ValueError for what cannot be."""
     import torch
 
@@ -317,7 +319,9 @@ def _subject(model: str, dtype: str, device: str, task: Task) -> Subject:
     from loopviz.model.devices import resolve_device
 
     if not is_ttt(model):
-        return Subject.of(load(model, getattr(torch, dtype), {}, device))
+        return Subject.of(load(model, getattr(torch, dtype), {}, device, adapter))
+    if adapter is not None:
+        raise UsageError(f"--adapter {adapter}: {model} is a TTT model; adapters are put on Llamas")
     place = resolve_device(device, getattr(torch, dtype))
     subject = load_subject(model, dtype=getattr(torch, dtype))
     check_kind(task, subject, TASKS.values())

@@ -118,10 +118,32 @@ def _value(block: BlockMeta, name: str) -> Any:
     return settings[BY_NAME[name].meta]
 
 
-def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> LoadedCheckpoint:
+def add_adapter(parser: Any) -> None:
+    """Add `--adapter` to a sub-command that has `--model`."""
+    parser.add_argument(
+        "--adapter",
+        metavar="DIR",
+        type=path,
+        help="folder of a LoRA adapter (made by teach or peft) to put on the model",
+    )
+
+
+def load(
+    name: str,
+    dtype: Any,
+    loop: dict[str, Any],
+    device: str = "cpu",
+    adapter: Path | None = None,
+    *,
+    untrained: bool = False,
+) -> LoadedCheckpoint:
     """The checkpoint on a device, with its progress on stderr (gone when it is loaded, so that it never tears the text).
 
     What is to be said of the checkpoint although it loads goes to stderr, a line each.
+
+    Args:
+        adapter: folder of a LoRA adapter that is put on it.
+        untrained: whether a loop may have weights that nobody has trained: they will be.
 
     Raises:
         ValueError: a device that is not here, a loop whose own weights nobody has trained; and as `load_checkpoint` does.
@@ -147,8 +169,10 @@ def load(name: str, dtype: Any, loop: dict[str, Any], device: str = "cpu") -> Lo
         def progress(message: str, fraction: float | None) -> None:
             bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
 
-        loaded = load_checkpoint(name, dtype=dtype, progress=progress, **loop)
+        loaded = load_checkpoint(name, dtype=dtype, progress=progress, adapter=adapter, **loop)
     for note in loaded.notes:
+        if note.code == UNTRAINED and untrained:
+            continue
         if note.code == UNTRAINED:
             field = note.values["field"]
             raise ValueError(

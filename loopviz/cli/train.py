@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz import outputs
 from loopviz.checks import check_finite
-from loopviz.cli.options import add_machine, load, path
+from loopviz.cli.options import add_adapter, add_machine, load, path
 from loopviz.machine import check_threads
 from loopviz.text_file import STDIN
 from loopviz.train import recipe as recipes
@@ -64,6 +64,7 @@ def add_parsers(commands: Any) -> None:
     evaluate.add_argument(
         "model", help="a bundled model's name, the folder of a model made by train, or any Llama with --data"
     )
+    add_adapter(evaluate)
     evaluate.add_argument(
         "--data", metavar="FILE", type=path, help="held-out text (text models); - reads it from stdin"
     )
@@ -109,15 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _recipe(options: argparse.Namespace) -> recipes.Recipe:
     """The recipe with `--set` and `--threads`; refuses files that do not belong to its task."""
-    changes: dict[str, Any] = {}
-    for item in options.set:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise recipes.RecipeError(f"--set {item}: write FIELD=VALUE")
-        try:
-            changes[name.strip()] = json.loads(value)
-        except ValueError:
-            changes[name.strip()] = value  # text needs no quotes
+    changes = recipes.changes_of(options.set)
     if options.threads is not None:
         changes["threads"] = options.threads
     recipe = recipes.Recipe.load(options.recipe).with_values(changes)
@@ -188,7 +181,7 @@ def _train(options: argparse.Namespace) -> int:
                 if recipe.task == "arrows"
                 else TextTask(recipe, options.data, options.held_out, run_folder)
             )
-        with _Line(recipe.steps) as line:
+        with Line(recipe.steps) as line:
             trainer = Trainer(recipe, task, run_folder, device=device, resume=options.resume, say=line)
             progress = trainer.run()
         with outputs.naming(options.out):
@@ -238,7 +231,7 @@ def _typed(options: argparse.Namespace) -> str:
     return "python -m loopviz train " + shlex.join(named)
 
 
-class _Line:
+class Line:
     """The live progress line on stderr; where stderr is no terminal, a line an evaluation."""
 
     def __init__(self, steps: int) -> None:
@@ -256,7 +249,7 @@ class _Line:
         )
         self.task = self.bar.add_task("starting", total=steps, speed="")
 
-    def __enter__(self) -> _Line:
+    def __enter__(self) -> Line:
         self.bar.start()
         return self
 
@@ -411,7 +404,11 @@ def _open(options: argparse.Namespace, folder: Path) -> Any:
     except (OSError, ValueError, AttributeError):
         kind = None  # whoever loads it says what is wrong with it
     if kind != recipes.TTT:
-        return load(options.model, torch.float32, {}, options.device)
+        return load(options.model, torch.float32, {}, options.device, options.adapter)
+    if options.adapter is not None:
+        raise recipes.RecipeError(
+            f"--adapter {options.adapter}: {options.model} is a TTT model; adapters are put on Llamas"
+        )
     from loopviz.model.devices import resolve_device
     from loopviz.ttt.checkpoint import load_ttt
 

@@ -10,6 +10,7 @@ Kept free of heavy imports, so that the command line's help stays quick: import 
     optim      AdamW, Muon, schedules
     state      checkpoints and logs that survive being killed
     trainer    the loop
+    teach_*    a LoRA with which a stock Llama loops: its recipe, data, trainer and card (`python -m loopviz teach`)
     evaluate   loss, agreement and accuracy by loops
     card       the model card
     glassbox   a model built, not trained, whose loop is known exactly

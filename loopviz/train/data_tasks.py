@@ -25,6 +25,7 @@ from . import arrows, text
 from .evaluate import ArrowsResult, TextResult, evaluate_arrows, evaluate_text
 from .loops import draw_loops
 from .recipe import Recipe
+from .teach_recipe import TeachRecipe
 
 BATCHES, PROBLEMS, DROPOUT = 0, 1, 2  # streams of random numbers; held-out problems have their own
 
@@ -86,14 +87,22 @@ class TextTask:
         data: the text.
         held_out: a text to measure on; `None` holds the last `recipe.held_out` of the tokens back.
         folder: where tokenizer and tokens are kept.
+        tokenizer: of a model that is taught; `None`: trained on the text.
 
     Raises:
         TextError: a text that is empty, too short or not UTF-8.
     """
 
-    def __init__(self, recipe: Recipe, data: Path, held_out: Path | None, folder: Path) -> None:
+    def __init__(
+        self,
+        recipe: Recipe | TeachRecipe,
+        data: Path,
+        held_out: Path | None,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerFast | None = None,
+    ) -> None:
         self.recipe = recipe
-        self.tokenizer = self._tokenizer(data, folder / "tokenizer")
+        self.tokenizer = tokenizer or self._tokenizer(data, folder / "tokenizer")
         self.train, self.train_source = text.encode_file(data, self.tokenizer, folder, "train")
         self.test_source: text.Source | None = None
         if held_out is not None:
@@ -107,6 +116,7 @@ class TextTask:
 
     def _tokenizer(self, data: Path, kept: Path) -> PreTrainedTokenizerFast:
         """The tokenizer of this text, trained once."""
+        assert isinstance(self.recipe, Recipe)
         made_of = json.dumps({"sha256": text.sha256(data), "vocab_size": self.recipe.vocab_size})
         note = kept / "made_of.json"
         if note.is_file() and note.read_text("utf-8") == made_of:

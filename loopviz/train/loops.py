@@ -26,6 +26,8 @@ def draw_loops(loops: Loops, rng: np.random.Generator, hops: int | None = None) 
         drawn = hops + int(rng.integers(loops.extra + 1))
     elif loops.sampler == "fixed":
         drawn = int(loops.mean)
+    elif loops.sampler == "uniform":
+        drawn = int(rng.integers(loops.min, loops.max + 1))
     elif loops.mean == 1:
         drawn = 1  # Poisson(0); the logarithm below would have no value
     elif loops.sampler == "poisson":

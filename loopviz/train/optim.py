@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from .recipe import Recipe, Schedule
+from .teach_recipe import TeachRecipe
 
 
-def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """The recipe's optimisers over all of `model`'s parameters; every group's `lr` is the recipe's.
+def make_optimizers(model: nn.Module, recipe: Recipe | TeachRecipe) -> list[torch.optim.Optimizer]:
+    """The recipe's optimisers over those of `model`'s parameters that are trained; every group's `lr` is the recipe's.
 
     With `muon` (Jordan et al. 2024; torch.optim.Muon) the layers' matrices are Muon's, at a rate matched to AdamW's
     update size (`match_rms_adamw`, arXiv 2502.16982); the rest, embeddings among it, are AdamW's. Only weights of maps and
@@ -22,6 +23,8 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     maps = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))}
     matrices, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.endswith(
             "learnable_token_idx"
         ):  # below -1/(i+1) the scale is 0 and has no gradient: decay brings it back

@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from loopviz.checks import FieldError, check_counts, check_number, check_one_of, check_whole
 from loopviz.fields import typed_values
@@ -22,7 +22,7 @@ from loopviz.fields import typed_values
 TASKS = ("text", "arrows")
 LOOP_LLAMA, TTT = "loop_llama", "ttt"
 MODEL_TYPES = (LOOP_LLAMA, TTT)
-SAMPLERS = ("fixed", "poisson", "lognormal_poisson", "hops")
+SAMPLERS = ("fixed", "uniform", "poisson", "lognormal_poisson", "hops")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "trapezoid")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -63,12 +63,13 @@ class Loops:
     """How many loop steps each optimisation step runs.
 
     Attributes:
-        sampler: `fixed`: always `mean`. `poisson`: 1 + Poisson(mean - 1). `lognormal_poisson`: as arXiv 2502.05171,
+        sampler: `fixed`: always `mean`. `uniform`: from `min` to `max`, each equally often. `poisson`: 1 + Poisson(mean - 1). `lognormal_poisson`: as arXiv 2502.05171,
             section 3: tau ~ Normal(log(mean - 1) - sigma^2 / 2, sigma), 1 + Poisson(exp(tau)). `hops` (arrows only):
             from the batch's deepest chain to `extra` more. Draws above `max` become `max`.
-        mean: mean of the draws before clipping, >= 1; a whole number for `fixed`. Not used by `hops`.
+        mean: mean of the draws before clipping, >= 1; a whole number for `fixed`. Not used by `hops` and `uniform`.
         sigma: of `lognormal_poisson`, > 0.
         max: most steps a draw may give.
+        min: fewest, of `uniform`, in 1..`max`.
         extra: of `hops`: steps beyond the deepest chain, at most.
         later_from: first 0-based optimisation step at which `later_mean` and `later_max` take the place of `mean` and
             `max`: more loops once there is something to refine. `None`: never.
@@ -84,6 +85,7 @@ class Loops:
     later_from: int | None = None
     later_mean: float = 8.0
     later_max: int = 16
+    min: int = 1
 
     @_as_recipe
     def __post_init__(self) -> None:
@@ -94,13 +96,15 @@ class Loops:
         check_number("loops.extra", self.extra, 0)
         if self.sampler == "fixed" and self.mean != int(self.mean):
             raise RecipeError(f"loops.mean={self.mean!r}: must be a whole number with loops.sampler='fixed'")
-        if self.sampler != "hops":
+        check_number("loops.min", self.min, 1)
+        _check_at_most("loops.min", self.min, self.max, "loops.max")
+        if self.sampler not in ("hops", "uniform"):
             _check_at_most("loops.mean", self.mean, self.max, "loops.max")
         if self.later_from is not None:
             _check_or_null("loops.later_from", self.later_from, 0)
-            if self.sampler == "hops":
+            if self.sampler in ("hops", "uniform"):
                 raise RecipeError(
-                    f"loops.later_from={self.later_from}: with loops.sampler='hops' the depth decides; use null"
+                    f"loops.later_from={self.later_from}: loops.sampler={self.sampler!r} knows no later; use null"
                 )
             dataclasses.replace(self, mean=self.later_mean, max=self.later_max, later_from=None)  # by the same rules
 
@@ -239,8 +243,46 @@ class Arrows:
         check_number("arrows.rehearsal", self.rehearsal, 0, 1)
 
 
+Settings = TypeVar("Settings", bound="AsJson")
+
+
+class AsJson:
+    """What a dataclass of settings with sections reads itself from and writes itself to."""
+
+    @classmethod
+    def from_dict(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
+        """From JSON's types.
+
+        Raises:
+            RecipeError: an unknown or missing field, a value of another type, or one that breaks a rule.
+        """
+        try:
+            return cls(**typed_values(cls, values))
+        except FieldError as error:
+            raise RecipeError(str(error)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON data; `from_dict` takes it back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+
+    def with_values(self: Settings, values: Mapping[str, Any]) -> Settings:
+        """With some values replaced, named as `field` or `section.field`.
+
+        Raises:
+            RecipeError: an unknown field, or a value that breaks a rule.
+        """
+        changed = self.to_dict()
+        for path, value in values.items():
+            section, _, leaf = path.rpartition(".")
+            place = changed if not section else changed.get(section)
+            if not isinstance(place, dict):
+                raise RecipeError(f"{path}={value!r}: this recipe has no section {section!r}")
+            place[leaf] = value
+        return type(self).from_dict(changed)
+
+
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(AsJson):
     """A training run. `Recipe.load(name_or_file)`, `recipe.with_values({"optimizer.lr": 2e-3})`.
 
     Attributes:
@@ -368,20 +410,6 @@ class Recipe:
                 f"when more steps run (up to {self.loops.most}); use null, or model.loop_injection='add'"
             )
 
-    # -- reading and writing -------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """From JSON's types.
-
-        Raises:
-            RecipeError: an unknown or missing field, a value of another type, or one that breaks a rule.
-        """
-        try:
-            return cls(**typed_values(cls, values))
-        except FieldError as error:
-            raise RecipeError(str(error)) from None
-
     @classmethod
     def load(cls, name_or_file: str | Path) -> Recipe:
         """One of `names()`, or a JSON file.
@@ -401,25 +429,6 @@ class Recipe:
             raise RecipeError(f"recipe={name!r}: must be a JSON object, not {type(values).__name__}")
         return cls.from_dict(values)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON data; `from_dict` takes it back."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-    def with_values(self, values: Mapping[str, Any]) -> Recipe:
-        """With some values replaced, named as `field` or `section.field`.
-
-        Raises:
-            RecipeError: an unknown field, or a value that breaks a rule.
-        """
-        changed = self.to_dict()
-        for path, value in values.items():
-            section, _, leaf = path.rpartition(".")
-            place = changed if not section else changed.get(section)
-            if not isinstance(place, dict):
-                raise RecipeError(f"{path}={value!r}: this recipe has no section {section!r}")
-            place[leaf] = value
-        return Recipe.from_dict(changed)
-
 
 def names() -> list[str]:
     """The recipes that come with LoopViz."""
@@ -428,3 +437,21 @@ def names() -> list[str]:
         for item in (resources.files(__package__) / "recipes").iterdir()
         if item.name.endswith(".json")
     )
+
+
+def changes_of(items: Sequence[str]) -> dict[str, Any]:
+    """`FIELD=VALUE` of `--set`, the value as JSON where it is some, as `with_values` takes them.
+
+    Raises:
+        RecipeError: no equals sign.
+    """
+    changes: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {item}: write FIELD=VALUE")
+        try:
+            changes[name.strip()] = json.loads(value)
+        except ValueError:
+            changes[name.strip()] = value  # text needs no quotes
+    return changes

@@ -12,6 +12,7 @@ from loopviz import csv_file, outputs
 
 from .optim import decay_start
 from .recipe import Loops, Recipe, RecipeError
+from .teach_recipe import TeachRecipe
 
 VERSION = 1
 # Sections and fields that change nothing of what is computed.
@@ -53,7 +54,7 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
+def check_same(recipe: Recipe | TeachRecipe, stored: Mapping[str, Any], step: int) -> None:
     """Refuse to continue a run under a recipe that would have computed something else until now.
 
     `steps` may change as long as every step done so far had the learning rate that it would have had: under a trapezoid as
@@ -63,7 +64,7 @@ def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
     Raises:
         RecipeError: naming the first field that differs.
     """
-    new, old = recipe.to_dict(), Recipe.from_dict(stored).to_dict()  # what older runs could not say is as it was
+    new, old = recipe.to_dict(), type(recipe).from_dict(stored).to_dict()  # what older runs could not say is as it was
     if new["steps"] != old["steps"]:
         _check_longer(recipe, old["steps"], step)
         old["steps"] = new["steps"]
@@ -77,7 +78,7 @@ def check_same(recipe: Recipe, stored: Mapping[str, Any], step: int) -> None:
             )
 
 
-def _check_longer(recipe: Recipe, before: int, step: int) -> None:
+def _check_longer(recipe: Recipe | TeachRecipe, before: int, step: int) -> None:
     """Refuse another number of steps unless all that has been done would have been the same under it."""
     schedule, steps = recipe.schedule, recipe.steps
     start = f"steps={steps}: the run in this folder has steps={before}"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ from loopviz import signals
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.configuration import LOOP_FIELDS
-from loopviz.signals import Terminated
 from loopviz.ttt import InnerLossError, TTTConfig, TTTForCausalLM
 
 from .arrows import IGNORE, sequence_length
@@ -30,6 +26,7 @@ from .evaluate import ArrowsResult, TextResult
 from .optim import make_optimizers, rate
 from .recipe import TTT, Recipe, RecipeError
 from .state import CsvLog, StateError, check_same, load_state, save_state
+from .teach_recipe import TeachRecipe
 
 STATE = "checkpoint.pt"
 COLUMNS = ("step", "tokens", "seconds", "loss", "loops", "lr", "gradient_norm")
@@ -187,7 +184,7 @@ class SharedDropout:
         recipe: `dropout`, `batch`, `length` and `seed`.
     """
 
-    def __init__(self, model: AnyModel, recipe: Recipe) -> None:
+    def __init__(self, model: AnyModel, recipe: Recipe | TeachRecipe) -> None:
         self.recipe, self.masks = recipe, []
         if recipe.dropout == 0:
             return
@@ -227,7 +224,7 @@ class Trainer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | TeachRecipe,
         task: Task,
         folder: Path,
         *,
@@ -237,7 +234,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.task, self.folder, self.device, self.say = recipe, task, folder, torch.device(device), say
         self.progress = Progress()
-        self.model = build_model(recipe, task.tokenizer).to(self.device)
+        self.model = self._new_model().to(self.device)
         if self.device.type == "cpu" and isinstance(self.model, LoopLlamaForCausalLM):
             # The backward pass of torch's flash attention on CPUs costs several times the plain one's at these sizes.
             self.model.set_attn_implementation("eager")
@@ -261,6 +258,19 @@ class Trainer:
         self.log = CsvLog(folder / "train.csv", COLUMNS, kept)
         self.evaluations = CsvLog(folder / "evaluation.csv", EVALUATION_COLUMNS, kept)
 
+    # -- what is trained: `TeachTrainer` has another answer ------------------------------------------------------------
+
+    def _new_model(self) -> AnyModel:
+        assert isinstance(self.recipe, Recipe)
+        return build_model(self.recipe, self.task.tokenizer)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint keeps of the model."""
+        return self.model.state_dict()
+
+    def _load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(weights)
+
     # -- one run -------------------------------------------------------------------------------------------------------
 
     def run(self) -> Progress:
@@ -268,11 +278,11 @@ class Trainer:
 
         Raises:
             TrainingError: the loss is no longer a number.
-            KeyboardInterrupt: SIGINT or SIGTERM (then :class:`Terminated`) came; the step was finished and a checkpoint is
+            KeyboardInterrupt: SIGINT or SIGTERM (then :class:`loopviz.signals.Terminated`) came; the step was finished and a checkpoint is
                 written.
         """
         recipe, progress = self.recipe, self.progress
-        with _deferred_signals() as interrupted:
+        with signals.deferred() as interrupted:
             started, cpu_started = time.perf_counter() - progress.seconds, time.process_time() - progress.cpu_seconds
             while progress.step < recipe.steps:
                 row = self._step()
@@ -339,7 +349,7 @@ class Trainer:
                 "recipe": self.recipe.to_dict(),
                 "progress": vars(self.progress),
                 "task": self.task.state(),
-                "model": self.model.state_dict(),
+                "model": self._weights(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "random": torch.get_rng_state(),
                 "cuda_random": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
@@ -350,7 +360,7 @@ class Trainer:
         check_same(self.recipe, state["recipe"], state["progress"]["step"])
         self.progress = Progress(**state["progress"])
         self.task.restore(state["task"])
-        self.model.load_state_dict(state["model"])
+        self._load_weights(state["model"])
         for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
         torch.set_rng_state(state["random"])
@@ -371,35 +381,3 @@ def rows(result: TextResult | ArrowsResult) -> list[tuple[int | str, int | str, 
         for hops, line in zip(result.hops, result.accuracy, strict=True)
         for r, value in zip(loops, line, strict=True)
     ]
-
-
-class _Asked(threading.Event):
-    """Set when somebody asked the run to end; `error` says how."""
-
-    error: KeyboardInterrupt = KeyboardInterrupt()
-
-
-@contextmanager
-def _deferred_signals() -> Iterator[_Asked]:
-    """SIGINT and SIGTERM set the event instead of tearing a step apart; a second Ctrl-C is obeyed at once.
-
-    Outside the main thread, where no handler may be set, nothing changes.
-    """
-    came = _Asked()
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    kinds = [kind for kind in signals.ENDS if signal.getsignal(kind) != signal.SIG_IGN]
-
-    def handle(number: int, frame: Any) -> None:
-        if came.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        came.error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
-        came.set()
-
-    before = [signal.signal(kind, handle) for kind in (signal.SIGINT, *kinds)]
-    try:
-        yield came
-    finally:
-        for kind, handler in zip((signal.SIGINT, *kinds), before, strict=True):
-            signal.signal(kind, handler)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loopviz.cli import anatomy, anatomy_stages, gate, lesson, main
+from loopviz.cli import anatomy, anatomy_stages, gate, lesson, main, teach
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.lab import sweep
@@ -69,7 +69,7 @@ def nothing_runs(monkeypatch, tmp_path):
     def reached(*args, **options):
         raise ValueError(REACHED)
 
-    for module in (anatomy, anatomy_stages, gate, lesson, main, measuring, training):
+    for module in (anatomy, anatomy_stages, gate, lesson, main, measuring, teach, training):
         monkeypatch.setattr(module, "load", reached)
     monkeypatch.setattr(trainer.Trainer, "__init__", reached)
     monkeypatch.setattr(sweep, "Workers", reached)
@@ -119,6 +119,8 @@ REQUIRED = {
     "export": ["export", "file", "--json", "out.json"],
     "train": ["train", "arrows-loop", "--out", "new"],
     "evaluate": ["evaluate", "m", "--data", "file"],
+    "teach": ["teach", "--model", "m", "--loop-layers", "1-1", "--data", "file", "--out", "new"],
+    "merge": ["merge", "folder", "new"],
     "sweep": ["sweep", "grid.yaml", "--out", "new"],
     "gate": ["gate", "m", "--data", "file", "--out", "new"],
     "anatomy check": ["anatomy", "check", "--only", "model"],
@@ -207,7 +209,7 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
     monkeypatch.chdir(tmp_path)
     loaded = main.load(model, __import__("torch").float32, {})
 
-    def load(name, dtype, loop, device="cpu"):
+    def load(name, dtype, loop, device="cpu", adapter=None):
         from dataclasses import replace
 
         return replace(loaded, model=loaded.model.with_loop(**loop))
@@ -230,7 +232,7 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
 def test_b8_no_parameter_of_a_real_measurement_ends_in_a_traceback(model, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
     loaded = measuring.load(model, __import__("torch").float32, {})
-    monkeypatch.setattr(measuring, "load", lambda name, dtype, loop, device="cpu": loaded)
+    monkeypatch.setattr(measuring, "load", lambda name, dtype, loop, device="cpu", adapter=None: loaded)
     parser = measuring._task_parser()
     monkeypatch.setattr(measuring, "_task_parser", functools.lru_cache(lambda: parser))
     wrong = []

@@ -13,8 +13,8 @@ import pytest
 
 from loopviz.checks import FieldError
 from loopviz.engine import StreamSettings, stream
-from loopviz.engine.engine import Description, Engine, Request
-from loopviz.engine.local import LocalEngine, engine_of
+from loopviz.engine.engine import Description, Engine, LoadLimits, Request
+from loopviz.engine.local import LocalEngine, engine_of, prepare
 from loopviz.engine.work import Shape
 from loopviz.model.checkpoints.load import Note
 from loopviz.trace import check_frame, check_meta
@@ -217,3 +217,21 @@ def test_a_gate_in_reach_of_the_loop_is_told_and_may_be_asked_for() -> None:
     assert gated.describe().gated
     assert gated.describe().exit_selection == "last", "its own loop reads out the last"
     assert st.check_loop(values, gated) == []
+
+
+def test_the_folder_of_an_adapter_is_a_model_to_a_page(llama_folder, tmp_path):
+    """As Explore and Compare open one: by its path, its base found, its tokenizer in a process of its own."""
+    peft = pytest.importorskip("peft", reason="optional: pip install 'loopviz[teach]'")
+    from loopviz.model.checkpoints import load_model
+
+    base = load_model(llama_folder())
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    peft.get_peft_model(base, config).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    limits = LoadLimits(60, 10**6, 10**10, 10**10, 60.0, 10**9)
+    made = prepare(
+        "mine", str(tmp_path / "adapter"), limits, bounded=True, apart=True, allow_paths=True,
+        progress=lambda stage, share: None, unwanted=lambda: False,
+    )  # fmt: skip
+    engine = made.load()
+    assert engine.describe().source.startswith("adapter on ")
+    assert [name for name, _ in engine.model.named_modules() if "lora" in name] == []

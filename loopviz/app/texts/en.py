@@ -43,7 +43,7 @@ TEXTS: dict[str, str] = {
     "group.sampling": "Choosing the next word (sampling)",
     # controls: plain words first, the term in brackets
     "model.label": "Model",
-    "model.info": "A name from the list, a Hugging Face id, a local folder or a .gguf file, of the Llama family.",
+    "model.info": "A name from the list, a Hugging Face id, a local folder (a LoRA adapter's too) or a .gguf file, of the Llama family.",
     "block_start.label": "First layer repeated (a)",
     "block_start.info": "Counted from 0.",
     "block_end.label": "Last layer repeated (b)",

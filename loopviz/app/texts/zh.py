@@ -37,7 +37,7 @@ TEXTS: dict[str, str] = {
     "group.step": "每一步循环的形式",
     "group.sampling": "如何选下一个词（采样）",
     "model.label": "模型",
-    "model.info": "列表中的名称、Hugging Face 编号、本地文件夹或 .gguf 文件，须属于 Llama 系列。",
+    "model.info": "列表中的名称、Hugging Face 编号、本地文件夹（也可以是 LoRA 适配器）或 .gguf 文件，须属于 Llama 系列。",
     "block_start.label": "循环的第一层（a）",
     "block_start.info": "从 0 数起。",
     "block_end.label": "循环的最后一层（b）",

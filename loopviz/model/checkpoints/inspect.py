@@ -107,7 +107,7 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes: dict[str, str] = {}
         for file in weight_files(folder):
-            for name, (shape, dtype) in _header(file).items():
+            for name, (shape, dtype) in tensor_shapes(file).items():
                 if name in shapes:
                     raise CheckpointError(
                         f"{name} in {folder}: is in two shards; keep the files of one checkpoint only"
@@ -383,7 +383,7 @@ def _no_weights(folder: Path) -> str:
     return f"{folder}: has no weights ({SINGLE}, or {INDEX} and its shards); fetch them"
 
 
-def _header(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+def tensor_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each tensor; safetensors also checks that the file is as long as its header says."""
     try:
         with file.open("rb") as stream:

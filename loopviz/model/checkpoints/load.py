@@ -28,6 +28,7 @@ from loopviz.model.families.reading import is_mapped, read_family
 from loopviz.model.modeling import LoopLlamaForCausalLM
 
 from . import inspect
+from .adapter import Adapter, base_of, check_adapter, is_adapter, put_on, read_adapter
 from .apart_tokenizer import ApartTokenizer, TokenizerLimits
 from .errors import CheckpointError, Note, cause, reading
 from .find import FREE, KNOWN, NAMED, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
@@ -117,18 +118,20 @@ def load_checkpoint(
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
     allow_paths: bool = True,
+    adapter: str | os.PathLike[str] | None = None,
     **loop_fields: Any,
 ) -> LoadedCheckpoint:
     """Load a checkpoint of the Llama architecture, or of a published looped family (`loopviz.model.families`), as a LoopLlama.
 
     Args:
-        name_or_path: a name of `known_models()`, a folder with safetensors, a .gguf file, a Hub id (`owner/name`), or a
-            GGUF file on the Hub (`owner/name/file.gguf`).
+        name_or_path: a name of `known_models()`, a folder with safetensors, a .gguf file, a Hub id (`owner/name`), a
+            GGUF file on the Hub (`owner/name/file.gguf`), or the folder of a LoRA adapter, which says what it belongs on.
         dtype: floating dtype of the parameters; float32 is the quick one on most CPUs.
         progress: called with a stage of `STAGES` and its share done (0 to 1, or None), possibly from another thread.
         allow_paths: False refuses files and folders of this machine, for names that strangers type.
+        adapter: folder of a LoRA adapter that is put on it (:mod:`.adapter`); the loop is then the one it was taught.
         **loop_fields: fields of `LoopLlamaConfig` (`loop_layers=(10, 14), loop_count=4, ...`). What is not given comes
-            from the checkpoint if it stores it, else from the defaults: a plain Llama.
+            from the adapter or the checkpoint if it stores it, else from the defaults: a plain Llama.
 
     Raises:
         CheckpointError: the checkpoint is unknown, not a Llama, incomplete, damaged, only a pickle, too large for this
@@ -136,7 +139,9 @@ def load_checkpoint(
             Whatever else its files bring up, too.
         ValueError: a loop field is unknown or breaks its rule.
     """
-    prepared = prepare_checkpoint(name_or_path, dtype=dtype, progress=progress, allow_paths=allow_paths, **loop_fields)
+    prepared = prepare_checkpoint(
+        name_or_path, dtype=dtype, progress=progress, allow_paths=allow_paths, adapter=adapter, **loop_fields
+    )
     return prepared.load()
 
 
@@ -146,6 +151,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
     allow_paths: bool = True,
+    adapter: str | os.PathLike[str] | None = None,
     **loop_fields: Any,
 ) -> LoopLlamaForCausalLM:
     """As :func:`load_checkpoint`, the model alone, in eval mode: no tokenizer is asked for, so none need be there.
@@ -154,7 +160,7 @@ def load_model(
         As :func:`load_checkpoint`, but for tokenizers.
     """
     tell = _Teller(progress)
-    return _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields).load_model()
+    return _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields, adapter).load_model()
 
 
 def prepare_checkpoint(
@@ -165,6 +171,7 @@ def prepare_checkpoint(
     allow_paths: bool = True,
     terms: Terms = FREE,
     apart: TokenizerLimits | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     **loop_fields: Any,
 ) -> PreparedCheckpoint:
     """As :func:`load_checkpoint`, all but the weights: brought here, looked through, its tokenizer read.
@@ -172,13 +179,14 @@ def prepare_checkpoint(
     Args:
         terms: what may be fetched, and how.
         apart: its tokenizer and templates run in a process of their own, with these limits; None: here.
+        adapter: as :func:`load_checkpoint`.
 
     Raises:
         As :func:`load_checkpoint`, but for memory; `CheckpointTooLarge` beyond the limits of `terms`.
         WorkerEnded: nobody waits for it any more.
     """
     tell = _Teller(progress)
-    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields)
+    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields, adapter)
     located, found = prepared.located, prepared.found
     is_gguf = located.path.is_file()
     with tell.passing_through(), reading(located.path), quiet_transformers():
@@ -202,6 +210,7 @@ def _look_into(
     allow_paths: bool,
     terms: Terms,
     loop_fields: Mapping[str, Any],
+    adapter: str | os.PathLike[str] | None = None,
 ) -> PreparedCheckpoint:
     """A checkpoint brought here and looked through, its tokenizer and weights not read."""
     if dtype not in DTYPES:
@@ -210,16 +219,26 @@ def _look_into(
     name = os.fspath(name_or_path)
     shown_name = name if isinstance(name, str) else repr(name)
     with tell.passing_through(), reading(shown_name), quiet_transformers():
-        located = locate(name, tell, allow_paths=allow_paths, terms=terms)
+        if adapter is not None:
+            worn: Adapter | None = read_adapter(Path(adapter).expanduser())
+        else:
+            worn = read_adapter(Path(name).expanduser()) if allow_paths and is_adapter(name) else None
+        base = base_of(worn) if worn is not None and adapter is None else name
+        located = locate(base, tell, allow_paths=allow_paths, terms=terms)
         found = (inspect_gguf if located.path.is_file() else inspect_folder)(located.path, terms.limits)
         stored = to_loop_config(found.config)  # what it raises without fields of the caller's is about the files
+        if worn is not None:
+            bare, stored = stored, to_loop_config(found.config, **worn.loop)
+            check_adapter(worn, bare, stored, base)
+            name, loop_fields = os.fspath(worn.path), {**worn.loop, **loop_fields}
+            located = replace(located, source=f"adapter on {base} ({located.source})")
     config = to_loop_config(found.config, **loop_fields)
     found.notes.extend(
         note
         for note in _loop_weights_notes(config, stored)
         if not (found.gate and note.code == UNTRAINED and note.values["field"] == "exit_selection")
     )
-    return PreparedCheckpoint(name, located, found, config, None, dtype, loop_fields, tell)
+    return PreparedCheckpoint(name, located, found, config, None, dtype, loop_fields, tell, worn)
 
 
 @dataclass(frozen=True)
@@ -234,6 +253,7 @@ class PreparedCheckpoint:
     dtype: torch.dtype
     loop_fields: Mapping[str, Any]
     tell: _Teller
+    adapter: Adapter | None = None
 
     @property
     def need(self) -> int:
@@ -257,6 +277,8 @@ class PreparedCheckpoint:
                 model = as_loop_llama(load_gguf(path, found.config, self.dtype), **self.loop_fields)
             else:
                 model = _load_folder(found, self.config, self.dtype)
+            if self.adapter is not None:
+                model = put_on(self.adapter, model)
             if self.tokenizer is not None:
                 _complete_generation(model, self.tokenizer, found)
         model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business

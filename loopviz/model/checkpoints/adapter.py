@@ -1,0 +1,238 @@
+"""A LoRA adapter in peft's form, put on the checkpoint it was made for; what belongs to a loop stands in a file beside it.
+
+A folder of peft's (`adapter_config.json`, `adapter_model.safetensors`; peft itself loads it onto a LoopLlama) and, where
+`loopviz teach` made it, `loop_adapter.json`:
+
+    version   1
+    loop      loop fields of the model that was taught: loop_layers, loop_count, loop_injection, loop_norm, ...
+    base      name: the checkpoint underneath, a name or a folder; layers [first, last] and sha256: the hash of these
+              layers' weights, rounded to bfloat16 (:func:`fingerprint`)
+    teaching  how it was taught, for people and for `loopviz teach` itself
+
+New weights of the loop (an injection's matrix, a norm) are in peft's file as `modules_to_save`. An adapter without the file
+beside it is one on a plain Llama. Every check is made before weights are read, but for the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
+
+from .errors import CheckpointError
+from .inspect import PICKLES, expected_tensors, tensor_shapes
+from .json_files import SMALL_JSON, read_json
+from .keys import shown
+
+if TYPE_CHECKING:
+    from loopviz.model.modeling import LoopLlamaForCausalLM
+
+CONFIG, WEIGHTS, LOOP = "adapter_config.json", "adapter_model.safetensors", "loop_adapter.json"
+VERSION = 1
+PREFIX = "base_model.model."  # peft's, before a module's name
+LOOP_MODULES = "model.loop_"  # names of a loop's own weights begin so
+_PART = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.weight)?")
+# Of a LoraConfig: what would make other layers of the base than those its weights are named for, or run code.
+_REFUSED = ("layer_replication", "megatron_config", "arrow_config", "trainable_token_indices", "target_parameters")
+NO_PEFT = "an adapter is put on its base by peft, which is not installed; pip install 'loopviz[teach]'"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter's files say, its weights not read.
+
+    Attributes:
+        path: its folder.
+        config: peft's `adapter_config.json`.
+        shapes: of its tensors, by the name a model without peft has for their module and peft's own ending.
+        loop: loop fields of the model that was taught; empty: a plain Llama.
+        base: name or folder of the checkpoint underneath, if it says one.
+        layers: first and last layer that `sha256` is of.
+        sha256: see :func:`fingerprint`; `None`: not known.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    loop: Mapping[str, Any] = field(default_factory=dict)
+    base: str | None = None
+    layers: tuple[int, int] | None = None
+    sha256: str | None = None
+
+    @property
+    def own(self) -> set[str]:
+        """Names of the loop's own weights that it brings."""
+        return {name for name in self.shapes if name.startswith(LOOP_MODULES)}
+
+
+def is_adapter(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is a folder of this machine that holds an adapter.
+
+    Raises:
+        CheckpointError: it holds a whole model too: which of them is meant, nobody can tell.
+    """
+    try:
+        folder = Path(os.fspath(name)).expanduser()
+        there, whole = (folder / CONFIG).is_file(), (folder / "config.json").is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long for the system, no home for "~user", a null byte
+        return False
+    if there and whole:
+        raise CheckpointError(
+            f"{folder}: holds a model (config.json) and an adapter ({CONFIG}); put each in its own folder"
+        )
+    return there
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """An adapter's files, looked through.
+
+    Raises:
+        CheckpointError: not a LoRA adapter, damaged, a pickle, or of a later version.
+    """
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder}: is no adapter, there is no {CONFIG}; give the folder that peft or `teach` wrote"
+        )
+    config = read_json(folder / CONFIG, SMALL_JSON)
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(
+            f"peft_type={shown(config.get('peft_type'))} in {folder / CONFIG}: only 'LORA' is put on a model"
+        )
+    for name in _REFUSED:
+        if config.get(name):
+            raise CheckpointError(
+                f"{name}={shown(config[name])} in {folder / CONFIG}: not read here; load it with peft itself"
+            )
+    if not (folder / WEIGHTS).is_file():
+        pickles = [file.name for file in folder.iterdir() if file.name.endswith(PICKLES)]
+        why = (
+            f"has {pickles[0]}, a pickle, which can run any code and is never read" if pickles else f"has no {WEIGHTS}"
+        )
+        raise CheckpointError(f"{folder}: {why}; save the adapter as safetensors")
+    stored = tensor_shapes(folder / WEIGHTS)
+    shapes = {name.removeprefix(PREFIX): shape for name, (shape, _) in stored.items()}
+    said = read_json(folder / LOOP, SMALL_JSON) if (folder / LOOP).is_file() else {"version": VERSION}
+    if said.get("version") != VERSION:
+        raise CheckpointError(
+            f"version={shown(said.get('version'))} in {folder / LOOP}: this LoopViz reads version {VERSION}"
+        )
+    loop: Any = said.get("loop", {})
+    base: Any = said.get("base", {})
+    if not isinstance(loop, dict) or not isinstance(base, dict):
+        raise CheckpointError(f"{folder / LOOP}: loop and base must be objects; teach it again")
+    for name in loop:
+        if name not in LOOP_FIELDS:
+            raise CheckpointError(f"{name}={shown(loop[name])} in {folder / LOOP}: not a loop field")
+    layers, digest = base.get("layers"), base.get("sha256")
+    known = isinstance(layers, list) and len(layers) == 2 and isinstance(digest, str)
+    return Adapter(
+        folder,
+        config,
+        shapes,
+        loop,
+        base.get("name") or config.get("base_model_name_or_path"),
+        (int(layers[0]), int(layers[1])) if known and layers else None,
+        digest if known else None,
+    )
+
+
+def base_of(adapter: Adapter) -> str:
+    """The checkpoint an adapter says it belongs on: as it says, or of that name beside the adapter's folder.
+
+    Raises:
+        CheckpointError: it says none.
+    """
+    base = adapter.base
+    if not isinstance(base, str) or not base:
+        raise CheckpointError(f"{adapter.path}: does not say which checkpoint it belongs on; give it (--model)")
+    beside = adapter.path.resolve().parent / Path(base).name
+    return str(beside) if os.path.isabs(base) and not os.path.exists(base) and beside.is_dir() else base
+
+
+def check_adapter(adapter: Adapter, base: LoopLlamaConfig, taught: LoopLlamaConfig, name: str) -> None:
+    """Refuse an adapter for another model, before anything is read.
+
+    Args:
+        base: the checkpoint's configuration.
+        taught: the same with the adapter's loop.
+        name: of the checkpoint, for the message.
+
+    Raises:
+        CheckpointError: naming the first tensor that has no place, or another shape.
+    """
+    where = f"{adapter.path}: is no adapter for {name}"
+    there = expected_tensors(taught)
+    for full, shape in sorted(adapter.shapes.items()):
+        match = _PART.fullmatch(full)
+        if match is None:
+            if full not in there:
+                raise CheckpointError(f"{where}: {full} is not in it, and no part of a LoRA")
+            wanted: tuple[int | None, ...] = there[full]
+        else:
+            weight = there.get(f"{match['module']}.weight")
+            if weight is None or len(weight) != 2:
+                raise CheckpointError(f"{where}: target module {match['module']!r} is not in it")
+            out, into = weight
+            wanted = {"A": (None, into), "B": (out, None), "magnitude_vector": (out,)}[match["part"]]
+        if len(shape) != len(wanted) or any(size not in (None, got) for size, got in zip(wanted, shape, strict=True)):
+            fits = tuple("rank" if size is None else size for size in wanted)
+            raise CheckpointError(f"{where}: {full} has shape {shape}, and {fits} is wanted")
+    needed = {each for each in there if each.startswith(LOOP_MODULES)} - expected_tensors(base).keys()
+    if missing := sorted(needed - adapter.own):
+        raise CheckpointError(f"{adapter.path}: {missing[0]} is missing, which its loop needs; teach it again")
+
+
+def fingerprint(model: LoopLlamaForCausalLM, layers: tuple[int, int]) -> str:
+    """Hash of some layers' weights, by which a base is known again: sha256, hex, of names, shapes and values as bfloat16.
+
+    Rounded, so that a checkpoint is the same whether it is loaded in float32 or bfloat16.
+
+    Args:
+        model: without an adapter.
+        layers: the first and the last.
+    """
+    digest = hashlib.sha256()
+    for index in range(layers[0], layers[1] + 1):
+        for name, tensor in sorted(model.model.layers[index].state_dict().items()):
+            digest.update(f"{index}.{name} {tuple(tensor.shape)}\n".encode())
+            rounded = tensor.detach().cpu().to(torch.bfloat16).contiguous()
+            digest.update(rounded.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def put_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+    """The adapter merged into a model's weights: W + scale B A, and the loop's own weights where the model has them.
+
+    Args:
+        model: the checkpoint it was checked for; changed.
+
+    Raises:
+        CheckpointError: the weights underneath are not those it was made on, or peft is not installed.
+    """
+    if adapter.sha256 is not None and adapter.layers is not None and model.dtype in (torch.float32, torch.bfloat16):
+        found = fingerprint(model, adapter.layers)
+        if found != adapter.sha256:
+            raise CheckpointError(
+                f"{adapter.path}: was taught on other weights: sha256 of layers {adapter.layers[0]}-{adapter.layers[1]} "
+                f"is {found[:12]}..., and {adapter.sha256[:12]}... was taught; give the checkpoint it was made on (--model)"
+            )
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise CheckpointError(f"{adapter.path}: {NO_PEFT}") from error
+    config = PeftConfig.from_pretrained(str(adapter.path))
+    # A loop set otherwise than it was taught may have no place for weights of its own; they are then left out.
+    modules = dict(model.named_modules())
+    kept = [name for name in config.modules_to_save or () if any(each.endswith(name) for each in modules)]
+    config.modules_to_save = kept or None
+    wrapped = PeftModel.from_pretrained(model, str(adapter.path), config=config)
+    merged: LoopLlamaForCausalLM = wrapped.merge_and_unload(safe_merge=True)
+    return merged.eval()

@@ -1,0 +1,182 @@
+"""Teaching a stock Llama to loop: peft's LoRA on a looped block, trained as any recipe is, kept as peft's folder."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from loopviz import outputs
+from loopviz.loop_fields import BY_NAME
+from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model.checkpoints.adapter import LOOP, NO_PEFT, VERSION
+from loopviz.model.checkpoints.quiet import quiet_transformers
+
+from .evaluate import TextResult
+from .recipe import RecipeError
+from .teach_data import TeachInstructions, TeachText
+from .teach_recipe import TeachRecipe
+from .trainer import Trainer
+
+# Loop fields that teaching may ask for and that the block as it is has not.
+SHAPES_A_STEP = ("loop_injection", "loop_norm", "loop_final_norm", "loop_init", "loop_init_std")
+DAMPED = 0.5  # of the loop that is shown beside: what helps an untaught block most (docs/lab/README.md)
+
+
+def check_targets(model: LoopLlamaForCausalLM, recipe: TeachRecipe) -> None:
+    """Refuse target modules that a layer of the model has not.
+
+    Raises:
+        RecipeError: naming the first, and those that there are.
+    """
+    layer = model.model.layers[recipe.loop["loop_layers"][0]]
+    known = [name.rpartition(".")[2] for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
+    for target in recipe.lora.targets:
+        if target not in known:
+            raise RecipeError(f"lora.targets: {target!r} is no linear map of a layer; there are {', '.join(known)}")
+
+
+def put_lora(model: LoopLlamaForCausalLM, recipe: TeachRecipe, new: Collection[str] = ()) -> Any:
+    """A model with a fresh adapter, as peft's `PeftModel`: the model's own weights are frozen.
+
+    Args:
+        model: changed: its maps are wrapped.
+        recipe: `lora`, `loop`, `base`.
+        new: loop fields whose weights are new and are trained whole ("loop_injection", "loop_norm").
+
+    Raises:
+        RecipeError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise RecipeError(f"teach: {NO_PEFT}") from error
+    first, last = recipe.loop["loop_layers"]
+    lora, whole = recipe.lora, [f"{field}s.0" for field in sorted(new)]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        layers_to_transform=list(range(first, last + 1)),
+        layers_pattern="layers",
+        modules_to_save=whole or None,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, at what peft asks it
+        wrapped = get_peft_model(model, config)
+    config.base_model_name_or_path = recipe.base
+    return wrapped
+
+
+class TeachTrainer(Trainer):
+    """One run of `teach`.
+
+    Args:
+        recipe: how.
+        task: its data.
+        folder: where checkpoint and logs go; it exists.
+        base: the model, with the recipe's loop (`recipe.fields`); it is changed.
+        new: loop fields whose weights it has not learned yet.
+        **how: as of :class:`Trainer`.
+    """
+
+    recipe: TeachRecipe
+    task: TeachText | TeachInstructions
+
+    def __init__(
+        self,
+        recipe: TeachRecipe,
+        task: TeachText | TeachInstructions,
+        folder: Path,
+        base: LoopLlamaForCausalLM,
+        new: Collection[str] = (),
+        **how: Any,
+    ) -> None:
+        self._base, self._new = base, tuple(sorted(new))
+        self.wrapped: Any = None
+        super().__init__(recipe, task, folder, **how)
+
+    def _new_model(self) -> LoopLlamaForCausalLM:
+        torch.manual_seed(self.recipe.seed)
+        self.wrapped = put_lora(self._base, self.recipe, self._new)
+        self._base.model.backprop_steps = self.recipe.backprop_steps
+        return self._base
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        from peft import get_peft_model_state_dict
+
+        found: dict[str, torch.Tensor] = get_peft_model_state_dict(self.wrapped, save_embedding_layers=False)
+        return found
+
+    def _load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(self.wrapped, weights)
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+
+    def close(self) -> Closing:
+        """The closing evaluation: what was taught, and the same block without it."""
+        taught = self.task.measure(self.model, final=True)
+        asked = {name: BY_NAME[name].plain for name in SHAPES_A_STEP if name in self.recipe.loop}
+        with self.wrapped.disable_adapter():
+            fields = {**asked, "loop_damping": 1.0}
+            naive = self.task.measure(self.model.with_loop(**fields), final=True)
+            damped = self.task.measure(self.model.with_loop(**{**fields, "loop_damping": DAMPED}), final=True)
+            plain = self.task.measure(self.model.with_loop(loop_layers=None), final=True)
+        return Closing(plain, naive, damped, taught)
+
+    def save(self, folder: Path, loop_count: int) -> None:
+        """Write the adapter as peft does, and what belongs to the loop (:mod:`loopviz.model.checkpoints.adapter`).
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        recipe = self.recipe
+        said = {
+            "version": VERSION,
+            "loop": {**recipe.fields, "loop_layers": list(recipe.loop["loop_layers"]), "loop_count": loop_count},
+            "base": {"name": recipe.base, "layers": list(recipe.loop["loop_layers"]), "sha256": recipe.base_sha256},
+            "teaching": recipe.to_dict(),
+        }
+        with outputs.filling(folder) as part:
+            with quiet_transformers():
+                self.wrapped.save_pretrained(str(part), save_embedding_layers=False)
+            (part / "README.md").unlink(missing_ok=True)  # peft's is a form to fill in; ours says what was done
+            outputs.write_text(part / LOOP, json.dumps(said, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Held-out loss by loops, without and with what was taught; the same tokens in every row.
+
+    Attributes:
+        plain: the model without a loop.
+        naive: the block repeated as it is.
+        damped: the same, each step half the way (`DAMPED`).
+        taught: with the adapter.
+    """
+
+    plain: TextResult
+    naive: TextResult
+    damped: TextResult
+    taught: TextResult
+
+    def best(self, recipe: TeachRecipe) -> int:
+        """The loop count of the lowest loss, among those that were taught."""
+        low = recipe.loops.min if recipe.loops.sampler == "uniform" else 1
+        losses = dict(zip(self.taught.loops, self.taught.loss, strict=True))
+        among = [r for r in losses if low <= r <= recipe.loops.most] or list(losses)
+        return min(among, key=losses.__getitem__)

@@ -1,0 +1,200 @@
+"""`teach` and `merge`: an adapter that every door opens, a killed run that goes on, refusals in one line that leave nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from loopviz.cli import main
+from loopviz.model.checkpoints import load_checkpoint, load_model
+from loopviz.train import teach_data
+from loopviz.train.arrows import IGNORE
+from loopviz.train.trainer import Trainer
+from tests.train.small import story
+
+pytest.importorskip("peft", reason="optional: pip install 'loopviz[teach]'")
+
+LITTLE = [
+    *("--loop-layers", "1-1", "--loops", "1-3", "--steps", "4", "--rank", "2", "--alpha", "4", "--threads", "1"),
+    *("--set", "length=8", "--set", "batch=2", "--set", "optimizer.lr=0.02", "--set", "checkpoint_every=2"),
+    *("--set", "evaluation.every=2", "--set", "evaluation.loops=[1,2,3,5]", "--set", "closing_tokens=100000"),
+]
+OWN = ["--loop-injection", "linear", "--loop-norm", "yes", "--backprop", "2"]
+
+
+def run(*arguments) -> int:
+    return main.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def base(llama_folder):
+    return llama_folder()
+
+
+@pytest.fixture
+def texts(tmp_path):
+    return story(tmp_path / "t.txt"), story(tmp_path / "h.txt", seed=5, documents=8)
+
+
+def teach(base, texts, out, *more) -> int:
+    data, held = texts
+    return run("teach", "--model", base, "--data", data, "--held-out", held, "--out", out, *LITTLE, *more)
+
+
+def taught_row(table: str) -> list[str]:
+    return next(line for line in table.splitlines() if line.startswith("| taught")).strip("| ").split(" | ")[1:]
+
+
+def test_an_adapter_is_opened_by_every_door_and_says_the_same(base, texts, tmp_path, capfd):
+    out, merged = tmp_path / "my-loop", tmp_path / "merged"
+    assert teach(base, texts, out, *OWN) == 0
+    said = capfd.readouterr()
+    table = said.out
+    assert "| perplexity by loops | 1 | 2 | 3 | 5 |" in table
+    assert said.err.count("held-out loss by loops  1: ") == 2, "while it trains, every second step"
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    one = {name: results["result"][name]["loss"][0] for name in ("plain", "naive", "damped", "taught")}
+    assert one["plain"] == pytest.approx(one["naive"], abs=1e-6), "a block run once, untaught, is the plain model"
+    assert one["taught"] != one["naive"]
+    assert results["loop_count"] in (1, 2, 3)
+    card = (out / "README.md").read_text("utf-8")
+    assert table.strip() in card
+    assert str(tmp_path) not in card
+    with (out / "run" / "train.csv").open() as file:
+        drawn = {int(row["loops"]) for row in csv.DictReader(file)}
+    assert drawn <= {1, 2, 3}
+    with (out / "run" / "evaluation.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "loss"]
+    assert [(row["step"], row["loops"]) for row in rows[:4]] == [("2", "1"), ("2", "2"), ("2", "3"), ("2", "5")]
+
+    ask = ["--data", texts[1], "--loops", "1,2,3,5", "--length", "8"]
+    assert run("evaluate", out, *ask) == 0
+    by_folder = capfd.readouterr().out
+    assert run("evaluate", base, "--adapter", out, *ask) == 0
+    assert capfd.readouterr().out == by_folder
+    assert taught_row(table) == by_folder.splitlines()[3].strip("| ").split(" | ")[1:]
+    assert run("merge", out, merged) == 0
+    assert json.loads(capfd.readouterr().out)["loop_count"] == results["loop_count"]
+    assert run("evaluate", merged, *ask) == 0
+    assert capfd.readouterr().out == by_folder
+
+    prompt = ["--prompt", "the cat", "--max-new-tokens", "3", "--threads", "1"]
+    assert run("run", "--adapter", out, *prompt) == 0, "it says itself what it is on"
+    first = capfd.readouterr().out
+    assert run("run", "--model", base, "--adapter", out, *prompt) == 0
+    assert capfd.readouterr().out == first
+    assert run("run", "--model", merged, *prompt) == 0
+    assert capfd.readouterr().out == first
+    task = ["perplexity", "--text", "the cat sat on a red hat and ran.", "--loops", "1,2", "--window", "16"]
+    assert run("eval", *task, "--model", base, "--adapter", out, "--out", tmp_path / "p") == 0
+    assert "taught" not in capfd.readouterr().out
+    assert run("eval", "--from", tmp_path / "p.json") == 0, "a manifest finds the adapter, and that its base"
+
+
+def test_a_killed_run_goes_on_by_the_same_command(base, texts, tmp_path, capfd, monkeypatch):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert teach(base, texts, whole, *OWN) == 0
+    step = Trainer._step
+
+    def dies(trainer):
+        if trainer.progress.step == 3:
+            raise RuntimeError("killed")
+        return step(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            teach(base, texts, torn, *OWN)
+    assert not (torn / "adapter_config.json").exists(), "nothing is kept as finished"
+    torch.manual_seed(99)  # another process, with another past
+    capfd.readouterr()
+    assert teach(base, texts, torn, *OWN, "--rank", "3") == 2
+    assert "lora={'rank': 3" in capfd.readouterr().err
+    assert teach(base, texts, torn, *OWN) == 0
+    assert "going on after step 2 of the run" in capfd.readouterr().err
+    one, other = (load_model(folder).state_dict() for folder in (whole, torn))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for name in ("train.csv", "evaluation.csv"):
+        rows = [list(csv.DictReader((folder / "run" / name).open())) for folder in (whole, torn)]
+        assert [row | {"seconds": ""} for row in rows[0]] == [row | {"seconds": ""} for row in rows[1]]
+
+
+def test_prompts_and_responses_train_the_responses_alone(base, tmp_path, capfd, monkeypatch):
+    asked: list[tuple] = []
+
+    def rows(path, template, tokenizer, context):
+        asked.append((path.name, template, context))
+        prompt, answer = tokenizer("what?")["input_ids"], tokenizer("a loop")["input_ids"]
+        return [
+            (prompt + answer, [IGNORE] * len(prompt) + answer),
+            (prompt + answer[:1], [IGNORE] * len(prompt) + answer[:1]),
+        ]
+
+    monkeypatch.setattr(teach_data, "read_rows", rows)
+    data, out, add = tmp_path / "chats.jsonl", tmp_path / "out", ["--loop-injection", "add"]
+    data.write_text("{}\n", "utf-8")
+    assert run("teach", "--model", base, "--data", data, "--template", "alpaca", "--out", out, *LITTLE, *add) == 0
+    assert asked == [("chats.jsonl", "alpaca", 8)]
+    result = json.loads((out / "results.json").read_text("utf-8"))["result"]
+    assert result["taught"]["tokens"] == 1, "one row is held out, with one label"
+    assert result["naive"]["loss"][0] == pytest.approx(result["plain"]["loss"][0]), (
+        "naive is without what was asked for"
+    )
+    ids, labels = teach_data.stacked(rows(data, "", load_checkpoint(base).tokenizer, 8))
+    assert ids.shape == labels.shape
+    answer = len(load_checkpoint(base).tokenizer("a loop")["input_ids"])
+    assert (labels != IGNORE).sum(1).tolist() == [answer, 1], (
+        "labels are those of what follows, and the shorter is filled"
+    )
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--loops", "0-3"], "must be from 1 to"),
+        (["--loops", "5-3"], "must be from 1 to"),
+        (["--loop-layers", "2-9"], "loop_layers"),
+        (["--loop-layers", "0-0,2-2"], "one block (first, last) is taught"),
+        (["--targets", "q_proj,qq_proj"], "lora.targets: 'qq_proj' is no linear map of a layer; there are q_proj, k_proj"),
+        (["--rank", "0"], "lora.rank=0: must be >= 1"),
+        (["--set", "length=4096"], "length=4096: the model's context is 128 tokens"),
+        (["--set", "length=120", "--data", "SHORT"], "the text has only"),
+        (["--data", "nowhere.txt"], "nowhere.txt: there is no such file"),
+        (["--template", "alpaca"], "template='alpaca': plain text has none"),
+        (["--set", "loop.loop_strategy=dynamic_stop"], "use 'fixed_count'"),
+        (["--set", "loop.exit_selection=gate"], "use 'last'"),
+        (["--set", "nothing=1"], "nothing=1: not a field"),
+        (["--backprop", "0"], "backprop_steps=0: must be >= 1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_taught_is_refused_in_a_line_and_leaves_nothing(more, said, base, texts, tmp_path, capfd):
+    short = tmp_path / "short.txt"
+    short.write_text("the cat sat.\n", "utf-8")
+    try:
+        code = teach(base, texts, tmp_path / "out", *(str(short) if part == "SHORT" else part for part in more))
+    except SystemExit as ended:  # argparse's
+        code = ended.code
+    told = capfd.readouterr().err
+    assert code == 2
+    assert said in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_others_are_not_written_over(base, texts, tmp_path, capfd):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "adapter_config.json").write_text("{}", "utf-8")
+    assert teach(base, texts, out) == 2
+    assert "is there already, and not of a run in this folder" in capfd.readouterr().err
+    assert run("merge", out, out) == 2
+    assert "is the adapter's own folder" in capfd.readouterr().err
+    assert run("merge", out, tmp_path / "m") == 2
+    assert "peft_type=None" in capfd.readouterr().err
+    assert run("teach", "--model", out, "--data", texts[0], "--out", tmp_path / "n", *LITTLE) == 2
+    assert "is an adapter itself; merge it into a model first" in capfd.readouterr().err
+    assert run("run", "--model", "stories-ttt", "--adapter", out, "--prompt", "x") == 2
+    assert "adapters are put on Llamas" in capfd.readouterr().err
