@@ -46,7 +46,7 @@ def stream_many(
     """
     check_model(model)
     settings, context = settings or StreamSettings(), context_length(model)
-    ids = [encode_prompt(tokenizer, prompt, chat=settings.chat, context=context) for prompt in prompts]
+    ids = [encode_prompt(tokenizer, prompt, context=context, **settings.wording) for prompt in prompts]
     return _frames(model.with_loop(), tokenizer, ids, settings, max(1, at_once))
 
 

@@ -74,7 +74,9 @@ class Sampling(TypedDict, total=False):
     min_p: float
     repetition_penalty: float
     seed: int
-    chat: bool
+    chat: bool  # what template "chat" was called before there were others
+    template: str
+    input: str
 
 
 class _LessonRun(TypedDict):

@@ -149,7 +149,7 @@ class Service(Jobs):
         if loaded is not None and not found and form.suited:
             found = st.check_loop(form.settings, loaded, lang)
             if form.settings.chat and not loaded.describe().chats:
-                found.append(st.Problem("chat", text(lang, "refused.chat"), st.HAS["chat"]))
+                found.append(st.Problem("template", text(lang, "refused.chat"), st.HAS["template"]))
             if not found:
                 asked = None if prompt is _NOT_ASKED or wrong else prompt
                 found = self._too_much(loaded, form.settings, asked, extras, lang)
@@ -162,7 +162,7 @@ class Service(Jobs):
         tokens = 1
         if prompt is not None:
             try:
-                tokens = loaded.prompt_tokens(prompt, chat=settings.chat)
+                tokens = loaded.prompt_tokens(prompt, **settings.wording)
             except ValueError:  # told in its own words as the run begins
                 return []
         return bounds.of_run(loaded, settings, tokens, extras, self.room.profile, lang)
@@ -199,8 +199,8 @@ class Service(Jobs):
         described = loaded.describe()
         found, gave = st.suited(form.settings, described, form.touched)
         if form.settings.chat and not described.chats:  # set by the visitor, or by a link for another model
-            found = found.changed({"chat": False})
-            gave |= {"chat": True} if "chat" in form.touched else {}
+            found = found.changed({"template": "none"})
+            gave |= {"template": "chat"} if "template" in form.touched else {}
         return {name: value for name, value in found.items() if form.settings[name] != value}, gave
 
     def own_settings(self, values: Mapping[str, Any] | st.Form) -> dict[str, Any] | None:
@@ -298,10 +298,10 @@ class Service(Jobs):
             return None
         count = st.BY_NAME["loop_count"]
         loops = int(min(max(loops, count.low), count.high))
-        changed: dict[str, Any] = {"loop_count": loops, "chat": False}  # the text has been through the template once
+        changed: dict[str, Any] = {"loop_count": loops}
         if values["loop_strategy"] == "dynamic_stop":
-            changed = {"max_loop_count": loops, "min_loop_count": min(loops, values["min_loop_count"]), "chat": False}
-        settings = {**values, **changed}
+            changed = {"max_loop_count": loops, "min_loop_count": min(loops, values["min_loop_count"])}
+        settings = {**values, **changed, **st.AS_IT_IS}  # the text has been through the template once
         return settings | st.fitted(settings), as_prompt(trace, text_up_to(trace, token))
 
     # --- a prompt that is too long ------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ class Service(Jobs):
             return None
         context = loaded.describe().max_position_embeddings
         try:
-            if len(prompt) <= st.PROMPT_LIMIT and loaded.tokens(prompt, chat=settings.chat) <= context:
+            if len(prompt) <= st.PROMPT_LIMIT and loaded.tokens(prompt, **settings.wording) <= context:
                 return None
         except ValueError:  # told in its own words as a run begins
             return None
@@ -334,7 +334,7 @@ class Service(Jobs):
         if keep is None or loaded is None:
             return None
         try:
-            return loaded.end_of(prompt[-st.PROMPT_LIMIT :], keep, chat=form.settings.chat)
+            return loaded.end_of(prompt[-st.PROMPT_LIMIT :], keep, **form.settings.wording)
         except ValueError:  # told in its own words as a run begins
             return None
 
