@@ -99,8 +99,8 @@ def renamed(values: Mapping[str, Any]) -> Mapping[str, Any]:
     chat = values["chat"]
     if not isinstance(chat, bool):
         raise FieldError("chat", chat, "on_off", shown=shortened(chat))
-    own = values.get("template", "none")
-    return {**values, "template": template_of({"chat": chat}) if own == "none" else own}
+    own, rest = values.get("template", "none"), {name: value for name, value in values.items() if name != "chat"}
+    return {**rest, "template": template_of({"chat": chat}) if own == "none" else own}
 
 
 AS_IT_IS: Mapping[str, Any] = {"template": "none", "input": ""}  # a prompt that nothing is put around

@@ -61,7 +61,8 @@ DEFAULTS: Mapping[str, Any] = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
     "seed": 0,
-    "chat": False,
+    "template": "none",  # in links: chat, false; and true for "chat"
+    "input": "",
 }
 FOCUS: Mapping[str, Any] = {
     "token": None,

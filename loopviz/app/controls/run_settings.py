@@ -78,7 +78,9 @@ class RunSettings(dict[str, Any]):
             FieldError: a control cannot hold one of them.
             KeyError: there is no such control.
         """
-        return RunSettings(self | {name: read_control(BY_NAME[name], value) for name, value in changes.items()})
+        return RunSettings(
+            self | {name: read_control(BY_NAME[name], value) for name, value in renamed(changes).items()}
+        )
 
 
 def read_control(control: Control, value: Any) -> Any:
