@@ -8,11 +8,12 @@ the form goes on after it, often with another instruction. On the ground floor: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from loopviz.checks import FieldError, check_characters, check_one_of
 
-TEMPLATES = ("none", "chat", "alpaca", "vicuna")
+Template = Literal["none", "chat", "alpaca", "vicuna"]
+TEMPLATES: tuple[str, ...] = get_args(Template)
 ALPACA = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request.\n\n"

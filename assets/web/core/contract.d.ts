@@ -148,6 +148,8 @@ export interface Sampling {
   repetition_penalty?: number;
   seed?: number;
   chat?: boolean;
+  template?: "none" | "chat" | "alpaca" | "vicuna";
+  input?: string;
 }
 
 /** The same with something changed. */
