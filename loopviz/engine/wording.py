@@ -29,8 +29,8 @@ class Wording:
 
     def prompt_tokens(self, prompt: str, *, chat: bool = False, template: str = "none", input: str = "") -> int:
         """Tokens of a prompt as a run reads it; ValueError where a run would refuse it."""
-        wording = {"chat": chat, "template": template, "input": input}
-        return len(encode_prompt(self.tokenizer, prompt, context=self.context, **wording))
+        ids = encode_prompt(self.tokenizer, prompt, context=self.context, chat=chat, template=template, input=input)
+        return len(ids)
 
     def tokens(
         self, text: str, *, chat: bool = False, template: str = "none", input: str = "", marks: bool = True

@@ -138,9 +138,10 @@ def _record(place: str, value: Any) -> Record:
 
 def _tokens(record: Record, template: str, tokenizer: Any) -> tuple[list[int], list[int]]:
     """The prompt's ids, as a run reads them, and those of the answer with the end mark."""
-    given = {"input": record.input} if template == "alpaca" else {}
-    asked = record.prompt if given else written("none", record.prompt, record.input)
-    text, own_marks = prompt_text(tokenizer, asked, template=template, **given)
+    asked, more = record.prompt, record.input
+    if template != "alpaca":  # which has a place for it
+        asked, more = written("none", asked, more), ""
+    text, own_marks = prompt_text(tokenizer, asked, template=template, input=more)
     marks = {"add_special_tokens": False} if own_marks else {}
     prompt = encode(tokenizer, text, **marks)
     end = getattr(tokenizer, "eos_token", None) or ""
