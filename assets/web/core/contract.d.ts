@@ -798,7 +798,7 @@ export interface KeptList {
 /** A field of a form. */
 export interface Control {
   name: string;
-  kind: "whole" | "number" | "choice" | "flag" | "name";
+  kind: "whole" | "number" | "choice" | "flag" | "name" | "long";
   group: string;
   low: number;
   high: number;

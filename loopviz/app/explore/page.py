@@ -156,7 +156,9 @@ class ExplorePage:
         # what is typed, or put there, is drawn where the model has a picture of it
         parts.prompt.change(None, parts.prompt, None, js=_script("typed"), **quick)
         # the script puts the text of a run into the prompt, to be changed there
-        self.live.retype(faults.guarded(self._retype), None, parts.prompt, **quick)
+        plain = {parts.prompt, *(parts.controls[name] for name in st.AS_IT_IS)}
+        put = self.live.retype(faults.guarded(self._take), None, plain, **quick)
+        put.then(self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **quick)
         parts.keep.click(self._guarded(self._shorten), outputs={parts.prompt, parts.keep}, **form, **quick)
 
     def _model_events(self) -> None:
@@ -332,13 +334,11 @@ class ExplorePage:
         session, view, n = session_of(request), View.read(asked.get("wishes")), number(asked.get("n"))
         yield from self.service.run(prompt, form, lang, session, view, n)
 
-    @staticmethod
-    def _retype(event: gr.EventData) -> Any:
-        """The prompt the page's script asks for; the one that is there when it asks for none."""
-        return _asked(event, contract.Retype).get("prompt", gr.skip())
-
     def _take(self, event: gr.EventData) -> Updates:
-        """As :meth:`_retype`; a text that has been through a template once is not put into it again."""
+        """The prompt the page's script asks for; the one that is there when it asks for none.
+
+        It is a run's text, and what has been through a template once is not put into it again.
+        """
         prompt = _asked(event, contract.Retype).get("prompt")
         plain = {self.parts.controls[name]: value for name, value in st.AS_IT_IS.items()}
         return gr.skip() if prompt is None else {self.parts.prompt: prompt, **plain}
