@@ -97,9 +97,18 @@ RULES: Mapping[str, str] = MappingProxyType(
         "prompt_no_token": "the tokenizer makes no token of it; write something else",
         "prompt_tokens": "{n} tokens, and the model's context is {context} tokens; shorten the prompt by at least "
         "{over} tokens",
-        "chat_none": "this tokenizer has no chat template (a base model, not a chat model); turn chat off",
-        "chat_refuses": "the model's chat template refuses this prompt ({said}); turn chat off",
-        "chat_no_text": "the model's chat template gives no text; turn chat off",
+        "chat_none": "this tokenizer has no chat template (a base model, not a chat model); leave the chat template out",
+        "chat_refuses": "the model's chat template refuses this prompt ({said}); leave the chat template out",
+        "chat_no_text": "the model's chat template gives no text; leave the chat template out",
+        "template_and_chat": "chat=True is template='chat', and two templates cannot be had; leave one of them out",
+        "input_of_alpaca": "only template='alpaca' has a place for it (template={template!r}); take that, or leave input out",
+        "text_kind": "must be text",
+        "record_keys": 'must have "prompt" and "response" (or "completion"), or "instruction" and "output", with "input" or without',
+        "record_no_answer": "the prompt has {n} tokens, and {context} are read: none of the answer is left to learn; shorten the prompt, "
+        "leave the record out, or read more tokens",
+        "record_empty_answer": "the answer has no token, and the tokenizer no end mark: nothing is left to learn; write an answer, or "
+        "leave the record out",
+        "records_empty": "holds no record",
         "text_unreadable": "the model's tokenizer cannot read it ({said}); give another text",
         "characters": "{n} characters; at most {most} are taken",
         "choose_file": "choose a text file",

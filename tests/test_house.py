@@ -24,6 +24,7 @@ GROUND = {
     "moved",
     "outputs",
     "paths",
+    "prompt_templates",
     "signals",
     "text_file",
     "version",

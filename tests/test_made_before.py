@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from loopviz.app.controls import defaults
-from loopviz.app.controls.link_word import decode
+from loopviz.app.controls.link_word import decode, encode
 from loopviz.cli.main import main
 from loopviz.loop_fields import FIELDS
 from loopviz.model import LoopLlamaForCausalLM
@@ -25,6 +25,7 @@ from loopviz.trace.file import load
 
 BEFORE = Path(__file__).parent / "data" / "before"
 KNOWN = json.loads((BEFORE / "known.json").read_text(encoding="utf-8"))
+CHAT_WORD = "1q0YwEc7Mzc_JyTXSNTQ2zdUFJmJgIkwGpQ9075sY6CAl6lodhEvDgaJAi0CuAnrOXqkWAA"
 
 
 def test_a_trace():
@@ -39,10 +40,22 @@ def test_a_link():
     state, problems = decode(KNOWN["word"], default_model="other", local=True, lang="en")
     assert problems == []
     assert state.prompt == KNOWN["prompt"]
-    assert KNOWN["values"].items() <= state.values.items()
-    later = state.values.keys() - KNOWN["values"].keys()
-    assert later == {entry.name for entry in FIELDS if entry.since == 5}, "controls that there were none of then"
+    then = {name: value for name, value in KNOWN["values"].items() if name != "chat"}
+    assert then.items() <= state.values.items()
+    assert KNOWN["values"]["chat"] is False, "which is now the template none"
+    later = state.values.keys() - then.keys()
+    fields = {entry.name for entry in FIELDS if entry.since == 5}
+    assert later == fields | {"template", "input"}, "controls that there were none of then"
     assert all(state.values[name] == defaults()[name] for name in later)
+
+
+def test_a_link_to_a_chat():
+    """Written by the commit fe78cb5, when `chat` was on or off: the model's own chat template, a prompt, 40 new tokens."""
+    state, problems = decode(CHAT_WORD, default_model="other", local=True, lang="en")
+    assert problems == []
+    assert (state.values["template"], state.values["input"], state.values.chat) == ("chat", "", True)
+    assert state.values["max_new_tokens"] == 40
+    assert encode(state)[0] == CHAT_WORD, "and servers of then open the links of today"
 
 
 @pytest.mark.parametrize("load_it", [LoopLlamaForCausalLM.from_pretrained, lambda path: load_checkpoint(path).model])

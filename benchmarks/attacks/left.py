@@ -53,7 +53,12 @@ def kinds(trials: int) -> list[Kind]:
         Kind("long prompt", "explore", prompts),
         Kind("Lab pass", "lab", passes),
         Kind("tokenizer", "explore", [("a" * 3000, {"model": name, **small}) for name in named[TOKENIZER]], own=True),
-        Kind("template", "explore", [("abc", {"model": n, "chat": True, **small}) for n in named[TEMPLATE]], own=True),
+        Kind(
+            "template",
+            "explore",
+            [("abc", {"model": n, "template": "chat", **small}) for n in named[TEMPLATE]],
+            own=True,
+        ),
         Kind(
             "download",
             "explore",

@@ -38,6 +38,7 @@ from loopviz.cli.options import (
 from loopviz.cli.ttt import is_ttt, run_ttt
 from loopviz.loop_fields import NAMES
 from loopviz.machine import DTYPES, UsageError, check_threads
+from loopviz.prompt_templates import ARTICLE_BEAMS, ARTICLE_SAMPLING, TEMPLATES, template_of, written
 from loopviz.text_file import read_text
 from loopviz.version import version
 
@@ -113,9 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: repeat less (default: 1)")
     told = "TTT models: factor on the inner learning rate; 0: nothing is learned while it reads (default: 1)"
     how.add_argument("--inner-lr", type=float, metavar="X", help=told)
-    how.add_argument(
-        "--chat", action="store_true", help="send the prompt as a chat message (models with a chat template)"
+    told = (
+        "how the prompt is put: none, as it is; chat, in the model's own chat template; alpaca or vicuna, which any model reads "
+        "and only one that was taught it answers well; then the answer alone is printed (default: none)"
     )
+    how.add_argument("--template", choices=TEMPLATES, help=told)
+    how.add_argument("--input", metavar="TEXT", help="with --template alpaca: what the instruction is about")
+    how.add_argument("--chat", action="store_true", help="the same as --template chat")
+    told = (
+        "article: draw as the article on LLaMA has Alpaca generate (temperature 1.5, top-p 0.8, top-k 50, 256 tokens), but for its "
+        "4 beams; options beside it go before it"
+    )
+    how.add_argument("--preset", choices=("article",), help=told)
     how.add_argument("--no-record", action="store_true", help="loop counts only: no per-step numbers, no states")
     how.add_argument(
         "--extras",
@@ -310,13 +320,13 @@ def _check_ttt_export(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, as fields of StreamSettings."""
-    names = ("max_new_tokens", "repetition_penalty", "top_tokens", "extras", *SAMPLING_ONLY)
+    names = ("max_new_tokens", "repetition_penalty", "top_tokens", "extras", "template", "input", *SAMPLING_ONLY)
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     idle = [option(name) for name in SAMPLING_ONLY if name in given]
-    if idle and not options.do_sample:
+    if idle and not options.do_sample and not options.preset:
         raise UsageError(f"{', '.join(idle)}: no effect without --sample")
-    return given | {
-        "do_sample": options.do_sample,
+    preset = ARTICLE_SAMPLING if options.preset else {"do_sample": options.do_sample}
+    return {**preset, **given} | {
         "chat": options.chat,
         "record": "off" if options.no_record else "full",
     }
@@ -362,7 +372,7 @@ def _run(options: argparse.Namespace) -> int:
     _check_changes(options.change, trace, settings.max_new_tokens)
     for note in _notes(options, loaded, loop, trace):
         print(f"loopviz: note: {note}", file=sys.stderr)
-    ended = _print_text(frames, trace, echo=not settings.chat)
+    ended = _print_text(frames, trace, echo=template_of(settings.to_dict()) == "none")
     if len(trace):
         _table(trace, ended is not None)
         _tell_unmade(options.change, trace)
@@ -431,7 +441,15 @@ def _notes(options: argparse.Namespace, loaded: Any, loop: dict[str, Any], trace
         for token, name, value in options.change
         if 0 < token < trace.meta["prompt_tokens"]
     ]
-    unknown = [] if options.chat else unknown_words(loaded.tokenizer, trace.meta["prompt"])
+    if options.preset:
+        notes.append(
+            f"--preset article: without its {ARTICLE_BEAMS} beams, for a run follows one text; in Python: "
+            f"model.generate(num_beams={ARTICLE_BEAMS})"
+        )
+    settings = trace.meta["settings"]
+    template = template_of(settings)
+    words = "" if template == "chat" else written(template, trace.meta["prompt"], settings["input"])
+    unknown = unknown_words(loaded.tokenizer, words)
     if unknown:
         shown = ", ".join(map(repr, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
         notes.append(f"prompt: {shown}: not in the model's vocabulary, read as {loaded.tokenizer.unk_token}")

@@ -265,22 +265,25 @@ class Engine(Protocol):
     def rate(self, *, doubted: bool = False) -> Rate:
         """How fast it is where it runs; measured anew if `doubted`."""
 
-    def prompt_tokens(self, prompt: str, *, chat: bool = False) -> int:
-        """Tokens of a prompt as a run reads it; ValueError where a run would refuse it."""
+    def prompt_tokens(self, prompt: str, *, chat: bool = False, template: str = "none", input: str = "") -> int:
+        """Tokens of a prompt as a run reads it, `chat`, `template` and `input` as in its settings; ValueError where a run would
+        refuse it."""
 
-    def tokens(self, text: str, *, chat: bool = False, marks: bool = True) -> int:
+    def tokens(
+        self, text: str, *, chat: bool = False, template: str = "none", input: str = "", marks: bool = True
+    ) -> int:
         """Tokens of a text, however many.
 
         Args:
-            chat: put it into the chat template first, if there is one.
+            chat, template, input: put it into a template first, as a run does; into that of chats if there is one.
             marks: with what the tokenizer puts before every text.
 
         Raises:
             ValueError: the tokenizer cannot read it.
         """
 
-    def end_of(self, text: str, most: int, *, chat: bool = False) -> str:
-        """The end of a text, of at most so many tokens when it is read as a prompt; ValueError as :meth:`tokens`."""
+    def end_of(self, text: str, most: int, **wording: Any) -> str:
+        """The end of a text, of at most so many tokens when it is read as a prompt; arguments and ValueError as :meth:`tokens`."""
 
     def unread_share(self, prompt: str) -> tuple[str, float] | None:
         """What of a prompt the tokenizer has no words for (:func:`loopviz.engine.prompt_words.unread_share`)."""
@@ -388,10 +391,12 @@ class TTTEngine(Protocol):
     def rate(self, *, doubted: bool = False) -> Rate:
         """As :meth:`Engine.rate`; attention's part of it is 0, for a TTT layer attends to nothing."""
 
-    def prompt_tokens(self, prompt: str, *, chat: bool = False) -> int:
+    def prompt_tokens(self, prompt: str, *, chat: bool = False, template: str = "none", input: str = "") -> int:
         """As :meth:`Engine.prompt_tokens`."""
 
-    def tokens(self, text: str, *, chat: bool = False, marks: bool = True) -> int:
+    def tokens(
+        self, text: str, *, chat: bool = False, template: str = "none", input: str = "", marks: bool = True
+    ) -> int:
         """As :meth:`Engine.tokens`."""
 
     def start(self, request: TTTRequest, stop: threading.Event | None = None) -> Handle:

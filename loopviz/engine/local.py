@@ -196,13 +196,13 @@ class LocalEngine(Wording):
 
     # -- its words -----------------------------------------------------------------------------------------------------
 
-    def end_of(self, text: str, most: int, *, chat: bool = False) -> str:
+    def end_of(self, text: str, most: int, **wording: Any) -> str:
         """The end of a text, of at most so many tokens when it is read as a prompt; ValueError: it cannot be read."""
         ids = encode(self.tokenizer, text, add_special_tokens=False)
-        over = 0  # what the chat template adds, and what the cut changed
+        over = 0  # what the template adds, and what the cut changed
         for _ in range(CUTS):
             cut = decode(self.tokenizer, ids[-max(1, most - over) :]).lstrip("\ufffd")
-            more = self.tokens(cut, chat=chat) - most
+            more = self.tokens(cut, **wording) - most
             if more <= 0:
                 break
             over += more

@@ -65,7 +65,7 @@ def stream_many(
     """
     check_model(model)
     chosen, context, view = settings or StreamSettings(), context_length(model), model.with_loop()
-    ids = [encode_prompt(tokenizer, prompt, chat=chosen.chat, context=context) for prompt in prompts]
+    ids = [encode_prompt(tokenizer, prompt, context=context, **chosen.wording) for prompt in prompts]
     return stream_runs(tokenizer, [OneOfMany(view, one, chosen) for one in ids], at_once)
 
 

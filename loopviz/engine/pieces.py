@@ -17,6 +17,7 @@ from tokenizers import decoders
 from loopviz.checks import ABSENT, FieldError
 from loopviz.engine import limits
 from loopviz.model.interrupt import Interrupted
+from loopviz.prompt_templates import check_template, written
 
 BROKEN = "\ufffd"  # what stands for bytes that are no character
 MOST_WORDS = 400  # characters of somebody else's error that are passed on
@@ -24,42 +25,64 @@ UNFINISHED = 3  # bytes of a character that is not whole, at most
 HELD = 8  # tokens: more than a character can be spelled with, each of them a byte or more
 
 
-def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool, context: int) -> list[int]:
-    """The token ids of ``prompt``, in the chat template if asked.
+def encode_prompt(
+    tokenizer: Any, prompt: str, *, context: int, chat: bool = False, template: str = "none", input: str = ""
+) -> list[int]:
+    """The token ids of ``prompt``, in a template if asked.
+
+    Args:
+        chat, template, input: as :class:`~loopviz.engine.StreamSettings` has them.
 
     Raises:
         ValueError: empty, not text, longer than ``context`` tokens, a tokenizer without a chat template, or whatever the
             template or the tokenizer raises, in its own words.
     """
     limits.check_prompt_text(prompt, context)
-    if chat:
-        prompt = chat_text(tokenizer, prompt)
-        if prompt:
-            limits.check_prompt_text(prompt, context)  # a template may make a text of any length
-        ids = encode(tokenizer, prompt, add_special_tokens=False)  # the template brings its own marks
-    else:
-        ids = encode(tokenizer, prompt)
+    prompt, own_marks = prompt_text(tokenizer, prompt, chat=chat, template=template, input=input)
+    if prompt:
+        limits.check_prompt_text(prompt, context)  # a template may make a text of any length
+    ids = encode(tokenizer, prompt, **({"add_special_tokens": False} if own_marks else {}))
     limits.check_prompt_tokens(len(ids), context)
     return ids
 
 
-def chat_text(tokenizer: Any, prompt: str) -> str:
-    """``prompt`` as the one message of a user, in the chat template, up to where the answer begins.
+def prompt_text(
+    tokenizer: Any, prompt: str, *, chat: bool = False, template: str = "none", input: str = ""
+) -> tuple[str, bool]:
+    """The whole text that a model reads of ``prompt``, and whether the marks before a text are in it (a chat template's are).
+
+    Raises:
+        ValueError: as :func:`chat_text`, or a template that does not exist.
+    """
+    check_template(template, input, chat=chat)
+    if chat or template == "chat":
+        return chat_text(tokenizer, prompt, "chat" if chat else "template"), True
+    return written(template, prompt, input), False
+
+
+def chat_text(tokenizer: Any, prompt: str, field: str = "chat", answer: str | None = None) -> str:
+    """``prompt`` as the one message of a user, in the chat template, up to where the answer begins; with ``answer`` up to its end.
+
+    Args:
+        field: that asked for it.
 
     Raises:
         ValueError: there is no template, or it refuses or breaks (its own words are in the message), or gives no text.
     """
+    asked = (field, True if field == "chat" else "chat")
     if not getattr(tokenizer, "chat_template", None):
-        raise FieldError("chat", True, "chat_none")
+        raise FieldError(*asked, "chat_none")
     messages = [{"role": "user", "content": prompt}]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": answer})
     try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=answer is None, tokenize=False)
     except BaseException as error:  # a template is a program that came with a checkpoint: it may raise anything
         if not _from_tokenizer(error):
             raise
-        raise FieldError("chat", True, "chat_refuses", said=_said(error)) from error
+        raise FieldError(*asked, "chat_refuses", said=_said(error)) from error
     if not isinstance(text, str) or not is_text(text):
-        raise FieldError("chat", True, "chat_no_text")
+        raise FieldError(*asked, "chat_no_text")
     return text
 
 

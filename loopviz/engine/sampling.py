@@ -10,6 +10,7 @@ from torch import Tensor
 
 from loopviz.checks import ABSENT, FieldError, check_flag, check_one_of, check_real, check_some_of, check_whole
 from loopviz.engine import limits
+from loopviz.prompt_templates import check_template, template_of
 from loopviz.trace.schema import EXTRAS
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class StreamSettings:
         top_tokens: entries of each recorded top-k list, >= 1.
         extras: what to record beyond that, each at a cost of its own: ``"exit"`` (every step through the coda),
             ``"keys"`` (how much a step changes the keys), ``"attention"`` (what every step attends to).
-        chat: put the prompt into the tokenizer's chat template as the user's message.
+        template: how the prompt becomes what the model reads (:mod:`loopviz.prompt_templates`): ``"none"``, as it is; ``"chat"``,
+            the user's message in the tokenizer's own chat template; ``"alpaca"``, ``"vicuna"``, which any model can read.
+        input: what the instruction is about; with ``template="alpaca"``, which then is its form with an input.
+        chat: what ``template="chat"`` was called before there were others; it means the same still.
 
     Raises:
         ValueError: naming the field, its value and the rule.
@@ -51,6 +55,8 @@ class StreamSettings:
     top_tokens: int = 5
     chat: bool = False
     extras: tuple[str, ...] = ()
+    template: str = "none"
+    input: str = ""
 
     def __post_init__(self) -> None:
         check_whole("max_new_tokens", self.max_new_tokens, 1, limits.MAX_NEW_TOKENS)
@@ -64,6 +70,7 @@ class StreamSettings:
         check_one_of("record", self.record, ("full", "off"))
         check_whole("top_tokens", self.top_tokens, 1, limits.MAX_TOP_TOKENS)
         check_flag("chat", self.chat)
+        check_template(self.template, self.input, chat=self.chat)
         check_some_of("extras", self.extras, EXTRAS)
         if self.extras and self.record == "off":
             raise ValueError(
@@ -73,7 +80,14 @@ class StreamSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-able data."""
-        return asdict(self) | {"extras": list(self.extras)}
+        template = template_of({"chat": self.chat, "template": self.template})
+        # `chat` as it always was, for whoever reads that alone
+        return asdict(self) | {"template": template, "chat": template == "chat", "extras": list(self.extras)}
+
+    @property
+    def wording(self) -> dict[str, Any]:
+        """The keywords that ask :func:`~loopviz.engine.encode_prompt` for what the model reads."""
+        return {"chat": self.chat, "template": self.template, "input": self.input}
 
     def generate_kwargs(self) -> dict[str, Any]:
         """The keywords that ask ``model.generate()`` for the same tokens (under ``torch.manual_seed(seed)``)."""

@@ -60,7 +60,7 @@ def stream(
     """
     check_model(model)
     settings, steering = settings or StreamSettings(), steering or Steering()
-    ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
+    ids = encode_prompt(tokenizer, prompt, context=context_length(model), **settings.wording)
     steering.bind(model)
     view, stop = model.with_loop(), stop or threading.Event()
     return until(stop, _frames(view, tokenizer, ids, settings, steering, shared))
@@ -110,7 +110,7 @@ def run_meta(
     check_model(model)
     settings = settings or StreamSettings()
     config = model.config
-    ids = encode_prompt(tokenizer, prompt, chat=settings.chat, context=context_length(model))
+    ids = encode_prompt(tokenizer, prompt, context=context_length(model), **settings.wording)
     return {
         "version": SCHEMA_VERSION,
         "model": model_name or shown_name(getattr(config, "_name_or_path", "")) or type(model).__name__,

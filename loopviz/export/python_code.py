@@ -27,6 +27,8 @@ _SETTINGS = (
     "seed",
     "repetition_penalty",
     "chat",
+    "template",
+    "input",
     "record",
     "top_tokens",
     "extras",
@@ -120,6 +122,10 @@ def _settings(trace: Trace) -> dict[str, Any]:
     given = {name: meta["settings"][name] for name in _SETTINGS if name in meta["settings"]}
     if not given.get("do_sample"):
         given = {name: value for name, value in given.items() if name not in _DRAWN}
+    if "template" in given:  # what a file of before calls chat alone
+        given.pop("chat", None)
+    if not given.get("input"):
+        given.pop("input", None)
     if isinstance(given.get("extras"), list):
         given["extras"] = tuple(given["extras"])
     if trace.frames and trace.frames[-1]["finish"] is None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict, Union
 
+from loopviz.prompt_templates import Template
+
 FORMAT = 1
 LONGEST_FILE = 60_000  # characters of JSON
 LONGEST_WORDS = 2_000  # of a sentence, a label, a prompt
@@ -74,7 +76,9 @@ class Sampling(TypedDict, total=False):
     min_p: float
     repetition_penalty: float
     seed: int
-    chat: bool
+    chat: bool  # what template "chat" was called before there were others
+    template: Template
+    input: str
 
 
 class _LessonRun(TypedDict):

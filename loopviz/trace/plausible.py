@@ -32,6 +32,8 @@ _SHAPE = {"hidden": 2**20, "heads": 2**16, "kv_heads": 2**16, "head_dim": 2**16,
 _SETTINGS: Mapping[str, tuple[type, ...]] = {
     "do_sample": (bool,),
     "chat": (bool,),
+    "template": (str,),
+    "input": (str,),
     "temperature": (int, float),
     "top_p": (int, float),
     "min_p": (int, float),
@@ -48,8 +50,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def check_meta_sense(meta: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the field, unless a Meta (of the right types) is one a run could have."""
-    for name in ("model", "created", "loop", "settings", "versions"):
+    for name in ("model", "created", "loop", "versions"):
         check_plain(meta[name], f"meta.{name}")
+    # a prompt's input is as long as prompts are
+    check_plain({name: value for name, value in meta["settings"].items() if name != "input"}, "meta.settings")
     check_plain(meta.get("provenance", {}), "meta.provenance")
     if _SURROGATE.search(meta["prompt"]):
         raise ValueError("meta.prompt: half a character (a lone surrogate)")
@@ -98,6 +102,8 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         value = settings.get(name)
         if name in settings and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             raise ValueError(f"meta.settings.{name}: {value!r} is not {kinds[-1].__name__}")
+    if _SURROGATE.search(settings.get("input", "")):
+        raise ValueError("meta.settings.input: half a character (a lone surrogate)")
     if settings.get("do_sample") and not {"temperature", "seed"} <= settings.keys():
         raise ValueError("meta.settings: do_sample without temperature and seed")
     if settings.get("record", "full") not in ("full", "off"):

@@ -5,6 +5,7 @@ Kept free of heavy imports, so that the command line's help stays quick: import 
     recipe     what is trained, as data; recipes/*.json are the ones that come along
     loops      how many loop steps an optimisation step runs
     text       a text file as BPE tokens, mapped from disk, and random windows of it
+    instructions  records of prompt and answer as tokens; the answer's are learned
     arrows     the generated task "follow the arrows"
     tasks      what the trainer asks of either: batches, held-out results, a tokenizer
     optim      AdamW, Muon, schedules

@@ -152,6 +152,7 @@ def test_every_option_reaches_the_run(folder, capfd, tmp_path):
             "seed": 4,
         },
         **{"repetition_penalty": 1.1, "record": "off", "top_tokens": 3, "chat": False, "extras": []},
+        **{"template": "none", "input": ""},
     }
     assert meta["shape"]["itemsize"] == 8
     loop = meta["loop"]
@@ -216,6 +217,27 @@ def test_export_writes_python_and_a_notebook_of_the_run(folder, capfd, tmp_path)
     assert "--model: no effect without --python or --notebook" in capfd.readouterr().err
 
 
+def test_a_template_is_read_and_the_answer_alone_is_printed(folder, tmp_path, capfd):
+    saved = tmp_path / "t.loopviz"
+    asked = ("--prompt", "Add them.", "--template", "alpaca", "--input", "7", "--max-new-tokens", 3, "--save", saved)
+    assert run("--model", folder, *asked) == 0
+    out = capfd.readouterr().out
+    trace = file.load(saved)
+    prompt = "".join(frame["text"] for frame in trace.frames if frame["phase"] == "prompt")
+    assert prompt.endswith("### Instruction:\nAdd them.\n\n### Input:\n7\n\n### Response:")
+    assert "Instruction" not in out
+
+
+def test_the_article_s_settings_leave_its_beams_out_and_say_so(folder, tmp_path, capfd):
+    saved = tmp_path / "t.loopviz"
+    asked = ("--prompt", "word", "--preset", "article", "--max-new-tokens", 2, "--seed", 3, "--save", saved)
+    assert run("--model", folder, *asked) == 0
+    assert "without its 4 beams" in capfd.readouterr().err
+    settings = file.load(saved).meta["settings"]
+    drawn = {"do_sample": True, "temperature": 1.5, "top_k": 50, "top_p": 0.8, "seed": 3, "max_new_tokens": 2}
+    assert drawn.items() <= settings.items()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -227,6 +249,9 @@ def test_export_writes_python_and_a_notebook_of_the_run(folder, capfd, tmp_path)
         (["--prompt", "x", "--sample", "--temperature", "nan"], "temperature=nan"),
         (["--prompt", "x", "--max-new-tokens", "0"], "max_new_tokens=0"),
         (["--prompt", "x", "--chat"], "chat template"),
+        (["--prompt", "x", "--template", "chat"], "chat template"),
+        (["--prompt", "x", "--template", "vicuna", "--chat"], "template='vicuna': chat=True is template='chat'"),
+        (["--prompt", "x", "--input", "y"], "input='y': only template='alpaca'"),
         (["--prompt", "x", "--extras", "exit,smell"], "extras=('exit', 'smell')"),
         (["--prompt", "x", "--extras", "exit", "--no-record"], "record='off'"),
         (["--prompt", "x", "--threads", "0"], "--threads 0"),

@@ -12,6 +12,7 @@ import torch
 
 from loopviz.engine import StreamSettings, run, run_meta, stream
 from loopviz.model import Interrupted, LoopCache, interruptible
+from loopviz.prompt_templates import written
 from loopviz.trace import EXTRAS, Trace, check_frame, check_meta
 from loopviz.trace.recording import recorder
 from tests.engine import tiny
@@ -291,6 +292,50 @@ def test_chat_needs_a_template():
     prompt = "".join(frame["text"] for frame in trace.frames if frame["phase"] == "prompt")
     assert prompt == "[user]hello>"
     assert trace.meta["prompt"] == "hello"
+    again = run(model, tokenizer, "hello", StreamSettings(template="chat", max_new_tokens=2))
+    assert [frame["token_id"] for frame in again.frames] == [frame["token_id"] for frame in trace.frames]
+    assert again.meta["settings"] == trace.meta["settings"], "by one name, and with the one of before"
+    assert (trace.meta["settings"]["template"], trace.meta["settings"]["chat"]) == ("chat", True)
+    assert StreamSettings(**{**trace.meta["settings"], "extras": ()}).to_dict() == trace.meta["settings"]
+
+
+@pytest.mark.parametrize(
+    ("template", "input"), [("none", ""), ("alpaca", ""), ("alpaca", "a dog {input}"), ("vicuna", "")]
+)
+def test_the_whole_text_that_the_model_reads_is_in_the_run_as_its_prompt(template, input):
+    """A model without a chat template can be asked by a published form; the tokens of the form are the prompt's."""
+    model, tokenizer = tiny.model(context=512, **LOOPS["serial"]), tiny.tokenizer()
+    settings = StreamSettings(template=template, input=input, max_new_tokens=3)
+    trace = run(model, tokenizer, "saw {prompt}?", settings)
+    prompt = "".join(frame["text"] for frame in trace.frames if frame["phase"] == "prompt")
+    assert prompt == written(template, "saw {prompt}?", input)
+    assert [frame["phase"] for frame in trace.frames].count("prompt") == trace.meta["prompt_tokens"]
+    assert (trace.meta["prompt"], trace.meta["settings"]["chat"]) == ("saw {prompt}?", False)
+    assert [trace.meta["settings"][name] for name in ("template", "input")] == [template, input]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"template": "alpaca", "chat": True}, r"^template='alpaca': chat=True is template='chat'"),
+        ({"template": "vicuna", "input": "x"}, r"^input='x': only template='alpaca'.*template='vicuna'"),
+        ({"template": "alpaca", "input": 7}, "^input=7: must be text"),
+        ({"template": "alpaca", "input": "a\ud800"}, "^input: half a surrogate pair"),
+        ({"template": ["chat"]}, r"^template=\['chat'\]: must be one of 'none', 'chat', 'alpaca', 'vicuna'"),
+    ],
+)
+def test_a_template_that_cannot_be_is_refused_by_name(fields, says):
+    with pytest.raises(ValueError, match=says):
+        StreamSettings(**fields)
+
+
+def test_what_a_template_adds_counts_against_the_context():
+    model, tokenizer = tiny.model(context=64, **LOOPS["serial"]), tiny.tokenizer()
+    stream(model, tokenizer, "hello").close()
+    with pytest.raises(ValueError, match="context is 64 tokens"):
+        stream(model, tokenizer, "hello", StreamSettings(template="vicuna"))
+    with pytest.raises(ValueError, match=r"^template='chat': this tokenizer has no chat template"):
+        stream(model, tokenizer, "hello", StreamSettings(template="chat"))
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,13 @@ def test_what_was_recorded_and_the_chat_template_are_in_the_code(loaded: Any, fo
     settings = StreamSettings(max_new_tokens=5, chat=True, extras=("exit", "keys", "attention"), top_tokens=3)
     trace = run(loaded.model, loaded.tokenizer, "little loop", settings)
     assert untimed(made_again(trace, folder)) == untimed(trace)
+    old = run(loaded.model, loaded.tokenizer, "little loop", settings)
+    del old.meta["settings"]["template"], old.meta["settings"]["input"]  # a file of before there were others
+    assert "chat=True" in python_code(old)
+    old.meta["settings"] |= {"template": "alpaca", "input": "a 'dog'", "chat": False}
+    code = python_code(old)
+    assert "    template='alpaca',\n    input=\"a 'dog'\",\n" in code
+    assert "chat=" not in code
     trace = run(loaded.model, loaded.tokenizer, "little loop", StreamSettings(max_new_tokens=5, record="off"))
     assert untimed(made_again(trace, folder)) == untimed(trace)
 

@@ -148,6 +148,8 @@ export interface Sampling {
   repetition_penalty?: number;
   seed?: number;
   chat?: boolean;
+  template?: "none" | "chat" | "alpaca" | "vicuna";
+  input?: string;
 }
 
 /** The same with something changed. */
@@ -821,7 +823,7 @@ export interface KeptList {
 /** A field of a form. */
 export interface Control {
   name: string;
-  kind: "whole" | "number" | "choice" | "flag" | "name";
+  kind: "whole" | "number" | "choice" | "flag" | "name" | "long";
   group: string;
   low: number;
   high: number;

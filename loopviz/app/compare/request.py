@@ -200,7 +200,7 @@ class Asked:
 
     @property
     def _shared(self) -> dict[str, Any]:
-        return {name: self.shared[name] for name in _SHARED if name in self.shared}
+        return {name: self.shared[name] for name in (*_SHARED, *st.OLD_NAMES) if name in self.shared}
 
     def names(self) -> list[str]:
         """The cards' names; one that is empty or taken gets a number."""
@@ -223,7 +223,9 @@ class Asked:
             problems.append(
                 st.Problem("cards", text(self.lang, "compare.count", n=len(self.cards), least=LEAST, most=MOST))
             )
-        return problems + [problem for problem in self.everybodys().problems(self.lang) if problem.control in _SHARED]
+        return problems + [
+            problem for problem in self.everybodys().problems(self.lang) if problem.control in (*_SHARED, *st.OLD_NAMES)
+        ]
 
 
 def _lengths(found: Any) -> tuple[int, int]:

@@ -167,14 +167,14 @@ class Comparisons:
         if not setup.card.plain and not setup.fixed and (problems := st.check_loop(settings, loaded, lang)):
             return problems[0]
         if settings.chat and not main.describe().chats:
-            return st.Problem("chat", text(lang, "refused.chat"))
+            return st.Problem("template", text(lang, "refused.chat"))
         return self.too_much([setup], engines, lang, tokens)
 
     @staticmethod
     def tokens(asked: Asked, loaded: Engine) -> tuple[int, int]:
         """Tokens of the prompt and the continuation; of what cannot be read, which is told as it begins, as if short."""
         try:
-            prompt = loaded.prompt_tokens(asked.prompt, chat=asked.everybodys().settings.chat)
+            prompt = loaded.prompt_tokens(asked.prompt, **asked.everybodys().settings.wording)
             after = loaded.tokens(asked.continuation, marks=False) if asked.continuation else 0
         except ValueError:
             return 1, 0

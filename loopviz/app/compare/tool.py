@@ -61,7 +61,7 @@ def tool(comparisons: Comparisons) -> Tool:
             manifest (enough to make it again).
         """
         shared = settings or {}
-        known(_SHARED, shared, "settings")
+        known((*_SHARED, *st.OLD_NAMES), shared, "settings")
         for place, one in enumerate(configurations):
             known(_OWN, one.settings, f"configurations.{place}.settings")
         cards = [

@@ -11,7 +11,7 @@ class Control(TypedDict):
     """A field of a form."""
 
     name: str
-    kind: Literal["whole", "number", "choice", "flag", "name"]
+    kind: Literal["whole", "number", "choice", "flag", "name", "long"]
     group: str
     low: float
     high: float

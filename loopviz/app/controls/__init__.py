@@ -5,6 +5,7 @@ and the controls. Their names are offered here; modules of this folder import ea
 """
 
 from loopviz.app.controls.controls import (
+    AS_IT_IS,
     BROUGHT,
     BY_NAME,
     CONTROLS,
@@ -13,6 +14,8 @@ from loopviz.app.controls.controls import (
     LAYERS,
     LOOP_GROUPS,
     NEUTRAL,
+    OLD_NAMES,
+    PROMPT_LIMIT,
     Control,
     choices,
     defaults,
@@ -40,7 +43,6 @@ from loopviz.app.controls.run_settings import (
     HALVES,
     MARKS_LIMIT,
     MODEL_NAME_LIMIT,
-    PROMPT_LIMIT,
     SUITS,
     TOUCHED,
     Form,
@@ -56,6 +58,7 @@ from loopviz.app.controls.run_settings import (
 )
 
 __all__ = [
+    "AS_IT_IS",
     "BROUGHT",
     "BY_NAME",
     "CONTROLS",
@@ -68,6 +71,7 @@ __all__ = [
     "MARKS_LIMIT",
     "MODEL_NAME_LIMIT",
     "NEUTRAL",
+    "OLD_NAMES",
     "PROMPT_LIMIT",
     "SUITS",
     "TOUCHED",

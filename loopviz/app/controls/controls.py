@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopviz import loop_fields as table
+from loopviz.checks import FieldError, shortened
 from loopviz.loop_fields import LoopField, Needs, comes_with_loopviz
+from loopviz.prompt_templates import TEMPLATES, template_of
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Control:
     """One setting of a run.
 
     name: its key among a run's settings, and in the texts (`<name>.label`, `<name>.info`).
-    kind: `"whole"`, `"number"`, `"choice"`, `"flag"` or `"name"`.
+    kind: `"whole"`, `"number"`, `"choice"`, `"flag"`, `"name"` or `"long"` (a text; `high`: its characters at most).
     low, high, step: limits of a number, inclusive.
     choices: the values of a choice that are offered, of those that come with LoopViz.
     needs: of other controls, what makes this one do anything.
@@ -50,6 +52,7 @@ def _of_field(field: LoopField) -> Iterable[Control]:
     yield Control(field.name, field.kind, start, dial.group, dial.low, dial.high, dial.step, offered, needs=field.needs)
 
 
+PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
 _SAMPLED = (Needs("greedy", "sampling_only", among=(False,)),)
 CONTROLS: tuple[Control, ...] = (
     Control("model", "name", "stories-loop", "model"),
@@ -62,7 +65,10 @@ CONTROLS: tuple[Control, ...] = (
     Control("min_p", "number", 0.0, "sampling", 0.0, 0.9, 0.01, needs=_SAMPLED),
     Control("repetition_penalty", "number", 1.0, "sampling", 0.5, 2.0, 0.05),
     Control("seed", "whole", 0, "sampling", 0, 2**31 - 1, needs=_SAMPLED),
-    Control("chat", "flag", False, "sampling"),
+    Control("template", "choice", "none", "sampling", choices=TEMPLATES),
+    Control(
+        "input", "long", "", "sampling", 0, PROMPT_LIMIT, needs=(Needs("template", "alpaca_only", among=("alpaca",)),)
+    ),
 )
 BY_NAME: Mapping[str, Control] = {control.name: control for control in CONTROLS}
 GROUPS: tuple[str, ...] = ("model", "loop", "kv", "step", "sampling")
@@ -74,8 +80,36 @@ BROUGHT: tuple[str, ...] = tuple(control.name for control in CONTROLS if control
 HAS: Mapping[str, str] = {
     "loop_injection": "glassbox",
     "loop_norm": "stories-loop",
-    "chat": "smollm2-135m-instruct",
+    "template": "smollm2-135m-instruct",
 }
+
+
+# What settings were called before: links, programs and lessons of then have it, and it means the same.
+OLD_NAMES = ("chat",)
+
+
+def renamed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Raw values by today's names: `chat`, which was on or off, is one of the templates.
+
+    Raises:
+        FieldError: it is neither on nor off.
+    """
+    if "chat" not in values:
+        return values
+    chat = values["chat"]
+    if not isinstance(chat, bool):
+        raise FieldError("chat", chat, "on_off", shown=shortened(chat))
+    own, rest = values.get("template", "none"), {name: value for name, value in values.items() if name != "chat"}
+    return {**rest, "template": template_of({"chat": chat}) if own == "none" else own}
+
+
+AS_IT_IS: Mapping[str, Any] = {"template": "none", "input": ""}  # a prompt that nothing is put around
+
+
+def wording(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of an engine that say how a prompt is put, for settings."""
+    used = {name: values[name] for name in ("template", "input")}
+    return used if why_off("input", values) is None else {**used, "input": BY_NAME["input"].default}
 
 
 def choices(control: Control) -> tuple[str, ...]:

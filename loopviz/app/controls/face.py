@@ -25,6 +25,8 @@ def _info(control: Control, values: Mapping[str, Any], lang: str) -> str:
         return text(lang, f"{name}.info.dynamic", most=values["min_loop_count"])
     if name == "layer_threshold" and values["layer_chooser"] in BY_NAME["layer_chooser"].choices:
         return text(lang, f"{name}.info.{values['layer_chooser']}")
+    if name == "template":
+        return f"{text(lang, f'{name}.info.{values[name]}')} {text(lang, f'{name}.info') if values[name] != 'none' else ''}".strip()
     return text(lang, f"{name}.info")
 
 

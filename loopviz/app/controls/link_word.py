@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from loopviz.app.controls.controls import BY_NAME, NEUTRAL, defaults
+from loopviz.app.controls.controls import BY_NAME, NEUTRAL, OLD_NAMES, defaults
 from loopviz.app.controls.refusal import Problem
 from loopviz.app.controls.run_settings import PROMPT_LIMIT, RunSettings, check_prompt, clean, default_settings
 from loopviz.app.texts.links import TEXTS
@@ -61,7 +61,8 @@ DEFAULTS: Mapping[str, Any] = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
     "seed": 0,
-    "chat": False,
+    "template": "none",  # in links: chat, false; and true for "chat"
+    "input": "",
 }
 FOCUS: Mapping[str, Any] = {
     "token": None,
@@ -133,6 +134,9 @@ def encode(state: PageState, *, local: bool = True, lang: str = "en") -> tuple[s
     values, problems = clean(state.values, lang)
     problems = left_out(problems, lang)
     stored = {name: value for name, value in values.items() if name not in DEFAULTS or value != DEFAULTS[name]}
+    if stored.get("template") == "chat":  # as links always had it: servers of before open it too
+        stored |= {"chat": True}
+        del stored["template"]
     if not local and is_path(values["model"]):
         stored["model"] = None
         problems.append(Problem("model", _say(lang, "kept_path")))
@@ -265,7 +269,7 @@ def _values(stored: Any, default_model: str, local: bool, lang: str, problems: l
         problems.append(Problem("link", _say(lang, "unknown", names="values")))
         stored = {}
     stored = dict(stored)
-    if unknown := sorted(stored.keys() - BY_NAME.keys()):
+    if unknown := sorted(stored.keys() - BY_NAME.keys() - {*OLD_NAMES}):
         problems.append(Problem("link", _say(lang, "unknown", names=_names(unknown))))
     settings, refused = clean({**DEFAULTS, **stored}, lang)
     if "model" in stored and stored["model"] is None:  # the sender's server would not name its own

@@ -10,17 +10,28 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from loopviz.app.controls.controls import BROUGHT, BY_NAME, HAS, LAYERS, NEUTRAL, defaults, effective, why_off
+from loopviz.app.controls.controls import (
+    BROUGHT,
+    BY_NAME,
+    HAS,
+    LAYERS,
+    NEUTRAL,
+    defaults,
+    effective,
+    why_off,
+    wording,
+)
 from loopviz.app.controls.refusal import Problem, told
 from loopviz.app.controls.run_settings import RunSettings, parse
 from loopviz.app.texts import text
 from loopviz.checks import FieldError
 from loopviz.loop_fields import BLOCK_FIELDS, LoopField
+from loopviz.prompt_templates import template_of
 
 # Fields of LoopLlamaConfig and StreamSettings that a control of another name decides.
 # What needs weights that a model has or has not, and the words where it has not.
 _WEIGHTS = (("loop_injection", "refused.linear"), ("loop_norm", "refused.norm"), ("exit_selection", "refused.gate"))
-_FIELD_CONTROL = {"loop_layers": "block_start", "do_sample": "greedy", "prompt": "prompt"}
+_FIELD_CONTROL = {"chat": "template", "loop_layers": "block_start", "do_sample": "greedy", "prompt": "prompt"}
 
 
 # --- settings to fields -----------------------------------------------------------------------------------------------
@@ -67,8 +78,8 @@ def stream_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Under greedy choice the distribution's controls are off, and passed as what they then are: no restriction at all.
     """
-    same = ("max_new_tokens", "repetition_penalty", "chat")
-    fields: dict[str, Any] = {name: values[name] for name in same} | {"do_sample": not values["greedy"]}
+    same = ("max_new_tokens", "repetition_penalty")
+    fields = {name: values[name] for name in same} | wording(values) | {"do_sample": not values["greedy"]}
     if values["greedy"]:
         return fields
     return fields | {name: values[name] for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
@@ -216,9 +227,10 @@ def of_run(meta: Mapping[str, Any]) -> tuple[RunSettings, list[str]]:
         found |= {field.name: _setting(field, block[field.meta]) for field in BLOCK_FIELDS if field.dial.scale}
         if block["kv_mode"] == "virtual_layers":
             found["virtual_layer_count"] = block["slots"]
-    names = ["max_new_tokens", "repetition_penalty", "chat"]
+    names = ["max_new_tokens", "repetition_penalty", "input"]
     names += ["temperature", "top_k", "top_p", "min_p", "seed"] if settings.get("do_sample") else []
     found |= {name: settings[name] for name in names if name in settings} | {"greedy": not settings.get("do_sample")}
+    found["template"] = template_of(settings)
     parsed, errors = parse(found)
     lost = [error.field for error in errors if why_off(error.field, parsed) is None]
     return parsed, lost if len(blocks) == 1 else ["loop_layers", *lost]

@@ -1,6 +1,7 @@
 """Settings one click sets: six ways to loop and to remember, each to be looked at for one thing (`preset.<name>.look`).
 
-A preset says nothing of which layers loop, of the model or of sampling: it changes how the model at hand loops.
+A preset says nothing of which layers loop, of the model or of sampling: it changes how the model at hand loops. One more
+(:data:`ARTICLE`) is of sampling alone.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from loopviz.app.controls.controls import BY_NAME
+from loopviz.prompt_templates import ARTICLE_SAMPLING
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,17 @@ PRESETS: tuple[Preset, ...] = (
     Preset("ema", {**_FOUR, "kv_cache_mode": "merge_strategy", "merge_strategy": "ema", "merge_ema_alpha": 0.7}),
 )
 
+# How the article on LLaMA has Alpaca generate, as far as one text can follow it; what it does not is said on the button.
+ARTICLE = Preset(
+    "article", {"greedy": False, **{name: value for name, value in ARTICLE_SAMPLING.items() if name in BY_NAME}}
+)
+
 
 def matching(values: Mapping[str, Any]) -> Preset | None:
     """The preset that `values` are set to, if they are one's."""
-    return next((preset for preset in PRESETS if all(values.get(k) == v for k, v in preset.values.items())), None)
+    return next((preset for preset in PRESETS if is_set(preset, values)), None)
+
+
+def is_set(preset: Preset, values: Mapping[str, Any]) -> bool:
+    """Whether `values` are set to a preset."""
+    return all(values.get(name) == value for name, value in preset.values.items())

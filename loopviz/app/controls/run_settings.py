@@ -12,14 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loopviz.app.controls.controls import BY_NAME, CONTROLS, Control, choices, defaults
+from loopviz.app.controls.controls import (
+    BY_NAME,
+    CONTROLS,
+    PROMPT_LIMIT,
+    Control,
+    choices,
+    defaults,
+    renamed,
+    wording,
+)
 from loopviz.app.controls.refusal import Problem, told
 from loopviz.checks import ABSENT, FieldError, check_characters, finite, shortened
 
 # Beside the controls in raw values: the model whose settings they are, where that may be another one than chosen;
 # the controls the visitor has set on this page; and what of those gave way to a model that cannot have it, as it was.
 SUITS, TOUCHED, GAVE = "suits", "touched", "gave"
-PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
 HALVES = re.compile("[\ud800-\udfff]")  # of characters: no text can be written with them
 MODEL_NAME_LIMIT = 300
 MARKS_LIMIT = 4_000
@@ -50,8 +58,13 @@ class RunSettings(dict[str, Any]):
 
     @property
     def chat(self) -> bool:
-        """Whether the prompt is sent as a chat message."""
-        return bool(self["chat"])
+        """Whether the prompt is sent as a chat message, in the model's own template."""
+        return bool(self["template"] == "chat")
+
+    @property
+    def wording(self) -> dict[str, Any]:
+        """The keywords of an engine that say how the prompt is put."""
+        return wording(self)
 
     @property
     def max_new_tokens(self) -> int:
@@ -65,7 +78,9 @@ class RunSettings(dict[str, Any]):
             FieldError: a control cannot hold one of them.
             KeyError: there is no such control.
         """
-        return RunSettings(self | {name: read_control(BY_NAME[name], value) for name, value in changes.items()})
+        return RunSettings(
+            self | {name: read_control(BY_NAME[name], value) for name, value in renamed(changes).items()}
+        )
 
 
 def read_control(control: Control, value: Any) -> Any:
@@ -113,7 +128,16 @@ def _name(control: Control, value: Any) -> str:
     return value.strip()
 
 
-_READERS = {"whole": _whole, "number": _real, "choice": _choice, "flag": _flag, "name": _name}
+def _long(control: Control, value: Any) -> str:
+    if not isinstance(value, str):
+        raise FieldError(control.name, value, "text_kind", shown=shortened(value))
+    if len(value) > control.high:
+        raise FieldError(control.name, ABSENT, "characters", n=f"{len(value):,}", most=f"{control.high:,}")
+    check_characters(control.name, value)
+    return value
+
+
+_READERS = {"long": _long, "whole": _whole, "number": _real, "choice": _choice, "flag": _flag, "name": _name}
 
 
 def parse(values: Mapping[str, Any]) -> tuple[RunSettings, list[FieldError]]:
@@ -125,6 +149,10 @@ def parse(values: Mapping[str, Any]) -> tuple[RunSettings, list[FieldError]]:
         return values, []
     found: dict[str, Any] = {}
     errors: list[FieldError] = []
+    try:
+        values = renamed(values)
+    except FieldError as error:
+        errors.append(error)
     for control in CONTROLS:
         try:
             found[control.name] = read_control(control, values.get(control.name))

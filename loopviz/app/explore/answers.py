@@ -24,6 +24,7 @@ from loopviz.app.sessions.untrusted import read
 from loopviz.app.texts import pick_language, text
 from loopviz.panels import PANELS, Focus, hero
 from loopviz.panels.kit.follower import said
+from loopviz.prompt_templates import template_of
 from loopviz.trace import Frame, Trace
 
 LARGEST_POSITION = 1_000_000
@@ -62,7 +63,7 @@ def as_prompt(trace: Trace, said: str) -> str:
     typed, first = trace.meta["prompt"].strip(), trace.frames[0]["text"]
     begins = "".join(frame["text"] for frame in trace.frames[1:9]).strip()[: len(typed)]
     marked = first.strip() and begins and not typed.startswith(first.strip()) and typed.startswith(begins)
-    return said[len(first) :] if marked and not trace.meta["settings"].get("chat") else said
+    return said[len(first) :] if marked and template_of(trace.meta["settings"]) != "chat" else said
 
 
 @dataclass(frozen=True)

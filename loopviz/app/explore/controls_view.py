@@ -28,6 +28,8 @@ def make(
         return kind(value=values[control.name], **looks)
     if control.kind == "flag":
         return gr.Checkbox(value=values[control.name], **looks)
+    if control.kind == "long":
+        return gr.Textbox(value=values[control.name], lines=2, max_lines=8, **looks)
     if control.high > 999:  # a range too long to slide over
         return gr.Number(value=values[control.name], precision=0, **looks)
     if control.name in ("block_start", "block_end"):

@@ -16,7 +16,7 @@ from loopviz.app import controls as st
 from loopviz.app.contract import CLASSES, ELEMENTS
 from loopviz.app.controls.examples import offer_of
 from loopviz.app.controls.face import face
-from loopviz.app.controls.presets import PRESETS, Preset, matching
+from loopviz.app.controls.presets import ARTICLE, PRESETS, Preset, is_set, matching
 from loopviz.app.explore.answers import Questions
 from loopviz.app.explore.config import page_config
 from loopviz.app.explore.controls_view import examples_of, make, prompt_face
@@ -137,14 +137,7 @@ class Layout:
                 values = self._opening or st.defaults()
                 self.ways = gr.Button(_ways(matching(values), lang), elem_classes=CLASSES["opens"])
                 with gr.Column(elem_id="lv-presets"):
-                    self.presets = {
-                        preset.name: gr.Button(
-                            size="sm",
-                            elem_id=f"lv-preset-{preset.name}",
-                            **_preset_face(preset, preset is matching(values), lang),
-                        )
-                        for preset in PRESETS
-                    }
+                    self.presets = {preset.name: self._preset(preset, lang) for preset in PRESETS}
         self.keep = gr.Button(visible=False, size="sm", elem_id="lv-keep")
         self.look = gr.HTML(text(lang, f"look.{offer.name or 'own'}"), elem_id="lv-look")
 
@@ -161,7 +154,13 @@ class Layout:
                     with gr.Row(elem_classes="lv-pair"):
                         self._make(members[:2], lang)
                     members = members[2:]
+                if group == "sampling":
+                    self.presets[ARTICLE.name] = self._preset(ARTICLE, lang)
                 self._make(members, lang)
+
+    def _preset(self, preset: Preset, lang: str) -> gr.Button:
+        looks = _preset_face(preset, is_set(preset, self._opening or st.defaults()), lang)
+        return gr.Button(size="sm", elem_id=f"lv-preset-{preset.name}", **looks)
 
     def _make(self, controls: list[st.Control], lang: str) -> None:
         for control in controls:
@@ -228,8 +227,8 @@ class Layout:
         look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(form.model).name or 'own'}"
         made: Updates = {self.prompt: gr.update(**prompt_face(problems, lang, hint)), self.look: text(lang, look)}
         made[self.ways] = gr.update(value=_ways(chosen, lang))
-        for preset in PRESETS:
-            made[self.presets[preset.name]] = gr.update(**_preset_face(preset, preset is chosen, lang))
+        for preset in (*PRESETS, ARTICLE):
+            made[self.presets[preset.name]] = gr.update(**_preset_face(preset, is_set(preset, form.settings), lang))
         for control in st.CONTROLS:
             looks = face(control, form.settings, problems, lang, later, form.gave, models)
             value = {"value": changed[control.name]} if control.name in changed else {}

@@ -21,7 +21,7 @@ from loopviz.app import controls as st
 from loopviz.app.contract import DIALS, QUERIES, STORED
 from loopviz.app.controls.examples import EXAMPLES_SHOWN, OFFERED, OFFERS, OWN, Offer, is_example
 from loopviz.app.controls.link_word import opens
-from loopviz.app.controls.presets import PRESETS
+from loopviz.app.controls.presets import ARTICLE, PRESETS
 from loopviz.app.explore import (
     first_run,
     links,
@@ -156,7 +156,9 @@ class ExplorePage:
         # what is typed, or put there, is drawn where the model has a picture of it
         parts.prompt.change(None, parts.prompt, None, js=_script("typed"), **quick)
         # the script puts the text of a run into the prompt, to be changed there
-        self.live.retype(faults.guarded(self._retype), None, parts.prompt, **quick)
+        plain = {parts.prompt, *(parts.controls[name] for name in st.AS_IT_IS)}
+        put = self.live.retype(faults.guarded(self._take), None, plain, **quick)
+        put.then(self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **quick)
         parts.keep.click(self._guarded(self._shorten), outputs={parts.prompt, parts.keep}, **form, **quick)
 
     def _model_events(self) -> None:
@@ -190,15 +192,15 @@ class ExplorePage:
         start: dict[str, Any] = {"js": _script("start"), **quick}
         for button in parts.examples:
             button.click(None, button, parts.prompt, js="(example) => example", **quick).then(None, None, None, **start)
-        for preset in PRESETS:
+        for preset in (*PRESETS, ARTICLE):
             controls = [parts.controls[name] for name in preset.values]
             pressed = parts.presets[preset.name].click(
                 None, None, controls, js=_script("touch", preset.values), **quick
             )
             pressed.then(None, self._dialled, None, **self._follow)
             pressed.then(None, None, None, **start)
-        # going on from a run: a text that has been through the chat template once is not put into it again
-        goes_on = {parts.prompt, parts.controls["chat"]}
+        # going on from a run: a text that has been through a template once is not put into it again
+        goes_on = {parts.prompt, *(parts.controls[name] for name in st.AS_IT_IS)}
         self.live.again(faults.guarded(self._take), None, goes_on, **quick).then(None, None, None, **start)
         waits: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "multiple", **PRIVATE}  # in a line of ours
         run = self.live.start(self._guarded(self._run), outputs=self.live, **form, **waits)
@@ -340,15 +342,14 @@ class ExplorePage:
         self.service.visits.meet(session, asked.get("visitor"), address_of(request))
         yield from self.service.run(prompt, form, lang, session, view, n)
 
-    @staticmethod
-    def _retype(event: gr.EventData) -> Any:
-        """The prompt the page's script asks for; the one that is there when it asks for none."""
-        return _asked(event, contract.Retype).get("prompt", gr.skip())
-
     def _take(self, event: gr.EventData) -> Updates:
-        """As :meth:`_retype`; a text that has been through the chat template once is not put into it again."""
+        """The prompt the page's script asks for; the one that is there when it asks for none.
+
+        It is a run's text, and what has been through a template once is not put into it again.
+        """
         prompt = _asked(event, contract.Retype).get("prompt")
-        return gr.skip() if prompt is None else {self.parts.prompt: prompt, self.parts.controls["chat"]: False}
+        plain = {self.parts.controls[name]: value for name, value in st.AS_IT_IS.items()}
+        return gr.skip() if prompt is None else {self.parts.prompt: prompt, **plain}
 
     def _stop(self, request: gr.Request, event: gr.EventData) -> None:
         """Stop was pressed; the run says it has ended when it has."""

@@ -74,8 +74,8 @@ class Wish(Job):
 
     def seconds(self, loaded: Engine) -> float | None:
         """By the form as it stands."""
-        values, extras = self.form.settings, self.view.extras_of(False)
-        return bounds.seconds_of_run(loaded, values, loaded.prompt_tokens(self.prompt, chat=values.chat), extras)
+        values, extras, wording = self.form.settings, self.view.extras_of(False), self.form.settings.wording
+        return bounds.seconds_of_run(loaded, values, loaded.prompt_tokens(self.prompt, **wording), extras)
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Run the form as it stands."""
@@ -154,7 +154,7 @@ class Service(Jobs):
         if loaded is not None and not found and form.suited:
             found = st.check_loop(form.settings, loaded, lang)
             if form.settings.chat and not loaded.describe().chats:
-                found.append(st.Problem("chat", text(lang, "refused.chat"), st.HAS["chat"]))
+                found.append(st.Problem("template", text(lang, "refused.chat"), st.HAS["template"]))
             if not found:
                 asked = None if prompt is _NOT_ASKED or wrong else prompt
                 found = self._too_much(loaded, form.settings, asked, extras, lang)
@@ -167,7 +167,7 @@ class Service(Jobs):
         tokens = 1
         if prompt is not None:
             try:
-                tokens = loaded.prompt_tokens(prompt, chat=settings.chat)
+                tokens = loaded.prompt_tokens(prompt, **settings.wording)
             except ValueError:  # told in its own words as the run begins
                 return []
         return bounds.of_run(loaded, settings, tokens, extras, self.room.profile, lang)
@@ -204,8 +204,8 @@ class Service(Jobs):
         described = loaded.describe()
         found, gave = st.suited(form.settings, described, form.touched)
         if form.settings.chat and not described.chats:  # set by the visitor, or by a link for another model
-            found = found.changed({"chat": False})
-            gave |= {"chat": True} if "chat" in form.touched else {}
+            found = found.changed({"template": "none"})
+            gave |= {"template": "chat"} if "template" in form.touched else {}
         return {name: value for name, value in found.items() if form.settings[name] != value}, gave
 
     def own_settings(self, values: Mapping[str, Any] | st.Form) -> dict[str, Any] | None:
@@ -303,10 +303,10 @@ class Service(Jobs):
             return None
         count = st.BY_NAME["loop_count"]
         loops = int(min(max(loops, count.low), count.high))
-        changed: dict[str, Any] = {"loop_count": loops, "chat": False}  # the text has been through the template once
+        changed: dict[str, Any] = {"loop_count": loops}
         if values["loop_strategy"] == "dynamic_stop":
-            changed = {"max_loop_count": loops, "min_loop_count": min(loops, values["min_loop_count"]), "chat": False}
-        settings = {**values, **changed}
+            changed = {"max_loop_count": loops, "min_loop_count": min(loops, values["min_loop_count"])}
+        settings = {**values, **changed, **st.AS_IT_IS}  # the text has been through the template once
         return settings | st.fitted(settings), as_prompt(trace, text_up_to(trace, token))
 
     # --- a prompt that is too long ------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ class Service(Jobs):
             return None
         context = loaded.describe().max_position_embeddings
         try:
-            if len(prompt) <= st.PROMPT_LIMIT and loaded.tokens(prompt, chat=settings.chat) <= context:
+            if len(prompt) <= st.PROMPT_LIMIT and loaded.tokens(prompt, **settings.wording) <= context:
                 return None
         except ValueError:  # told in its own words as a run begins
             return None
@@ -339,7 +339,7 @@ class Service(Jobs):
         if keep is None or loaded is None:
             return None
         try:
-            return loaded.end_of(prompt[-st.PROMPT_LIMIT :], keep, chat=form.settings.chat)
+            return loaded.end_of(prompt[-st.PROMPT_LIMIT :], keep, **form.settings.wording)
         except ValueError:  # told in its own words as a run begins
             return None
 

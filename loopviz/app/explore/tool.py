@@ -42,9 +42,12 @@ def settings_schema() -> dict[str, Any]:
             one |= {"type": kind, "minimum": control.low, "maximum": control.high}
         elif control.kind == "choice":
             one |= {"type": "string", "enum": [*st.choices(control)]}
+        elif control.kind == "long":
+            one |= {"type": "string", "maxLength": control.high}
         else:
             one |= {"type": "boolean"}
         found[control.name] = one
+    found |= {"chat": {"type": "boolean", "description": "what template=chat was called before"}}
     return {"type": "object", "properties": found, "additionalProperties": False}
 
 
@@ -78,7 +81,7 @@ def tool(service: Service) -> Tool:
         for name in panels:
             check_one_of("panels", name, [*PANELS])
         given = settings or {}
-        known((name for name in st.BY_NAME if name != "model"), given, "settings")
+        known((*(name for name in st.BY_NAME if name != "model"), *st.OLD_NAMES), given, "settings")
         values = {**st.defaults(), **given, "model": model.strip() or service.room.default}
         form = st.Form.read({**values, st.SUITS: "", st.TOUCHED: tuple(given)})
         wanted = {name: PANELS[name] for name in panels}

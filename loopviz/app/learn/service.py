@@ -30,6 +30,7 @@ from loopviz.lessons.sentences import number as written
 from loopviz.lessons.sentences import said
 from loopviz.lessons.tables import ready
 from loopviz.lessons.verdict import Verdict, judge, right_choice
+from loopviz.prompt_templates import template_of
 
 GONE = dumps({"kind": "gone"})
 SOURCE_LIMIT = (
@@ -88,11 +89,12 @@ class Try(Job):
                 self._check_measurement(run.measured, engine)
                 self.making.append((run, engine))
                 continue
-            chat = bool(run.request.settings.get("chat"))
-            if chat and not engine.describe().chats:
-                raise Refused(st.Problem("chat", text(self.lang, "refused.chat")))
+            template = template_of(run.request.settings)
+            if template == "chat" and not engine.describe().chats:
+                raise Refused(st.Problem("template", text(self.lang, "refused.chat")))
+            wording = {"template": template, "input": run.request.settings.get("input", "")}
             self.making.append((run, engine))
-            asked.append((engine, run.request, engine.prompt_tokens(run.request.prompt, chat=chat)))
+            asked.append((engine, run.request, engine.prompt_tokens(run.request.prompt, **wording)))
         if (problem := bounds.of_requests(asked, self.service.room.profile, self.lang)) is not None:
             raise Refused(problem)
 

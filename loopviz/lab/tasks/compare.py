@@ -37,6 +37,7 @@ from loopviz.lab.comparison.verdict import verdict
 from loopviz.lab.fellows import fellow, learns, shape_beside
 from loopviz.lab.task import MOST_LOOPS, Row, Subject, Task, param, register, titled
 from loopviz.model.interrupt import until
+from loopviz.prompt_templates import TEMPLATES
 from loopviz.trace import metrics
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ _SETTINGS = (
     "repetition_penalty",
     "seed",
     "chat",
+    "template",
+    "input",
 )
 
 
@@ -138,6 +141,15 @@ class CompareParams:
     )
     seed: int = param(0, "Of sampling.", "采样的随机种子。", low=0, high=limits.MAX_SEED)
     chat: bool = param(False, "Put the prompt into the model's chat template.", "把提示词放入模型的对话模板。")
+    template: str = param(
+        "none",
+        "How the prompt is put: as it is, in the model's chat template (as with chat), as Alpaca's or Vicuna's instruction.",
+        "提示词的写法：原样、模型的对话模板（同 chat）、Alpaca 或 Vicuna 的指令格式。",
+        choices=TEMPLATES,
+    )
+    input: str = param(
+        "", "With Alpaca's form: what the instruction is about.", "用 Alpaca 格式时：指令所针对的内容。", kind="text"
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.loops) <= MOST:
@@ -223,7 +235,7 @@ class Comparison:
         self.stops = [threading.Event() for _ in self.setups]
         self.results = [Result(learns=learns(self._here(setup))) for setup in self.setups]
         tokenizer, context = subject.tokenizer, context_of(subject)
-        self.prompt = encode_prompt(tokenizer, params.prompt, chat=params.chat, context=context)
+        self.prompt = encode_prompt(tokenizer, params.prompt, context=context, **params.settings().wording)
         after = encode(tokenizer, params.continuation, add_special_tokens=False) if params.continuation else []
         self.continuation: list[int] = after
         self._check_context(context)

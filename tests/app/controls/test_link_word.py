@@ -34,6 +34,8 @@ def _control(control: st.Control) -> hy.SearchStrategy[Any]:
         return hy.sampled_from(control.choices)
     if control.kind == "flag":
         return hy.booleans()
+    if control.kind == "long":
+        return hy.text(max_size=40)
     return hy.sampled_from(["smollm2-135m-instruct", "org/Model-1.5B", "arrows-loop", "模型"])
 
 

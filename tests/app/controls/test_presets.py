@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from loopviz.app import controls as st
-from loopviz.app.controls.presets import PRESETS, Preset, matching
+from loopviz.app.controls.presets import ARTICLE, PRESETS, Preset, is_set, matching
 from loopviz.app.explore import first_run
+from loopviz.app.texts import text
 from loopviz.loop_fields import BLOCK_FIELDS
 from tests.conftest import make_llama
 
@@ -52,6 +53,18 @@ def test_presets_set_no_model_no_layers_and_no_sampling() -> None:
     for preset in PRESETS:
         assert {st.BY_NAME[name].group for name in preset.values} <= {"loop", "kv"}
         assert not {"block_start", "block_end"} & preset.values.keys()
+
+
+def test_the_article_s_settings_are_of_sampling_alone_and_what_is_left_out_is_said() -> None:
+    assert {st.BY_NAME[name].group for name in ARTICLE.values} == {"sampling"}
+    values, problems = st.clean({**st.defaults(), "greedy": True, "min_p": 0.3, **ARTICLE.values})
+    assert problems == []
+    assert is_set(ARTICLE, values)
+    assert matching(values) is None, "it is no way to loop"
+    made = st.stream_fields(values)
+    assert (made["do_sample"], made["temperature"], made["top_p"], made["max_new_tokens"]) == (True, 1.5, 0.8, 256)
+    for lang, said in (("en", "Without its 4 beams"), ("zh", "4 条束")):
+        assert said in text(lang, "preset.article.line")
 
 
 def test_the_page_opens_on_the_settings_of_the_run_it_shows() -> None:

@@ -152,3 +152,36 @@ def test_whoever_reads_a_form_again_reads_nothing(monkeypatch: pytest.MonkeyPatc
     assert set(read.values()) == {1}
     page._faces(form, "en")
     assert set(read.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("raw", "template", "wrong"),
+    [
+        ({"chat": True}, "chat", []),
+        ({"chat": False}, "none", []),
+        ({"chat": False, "template": "alpaca"}, "alpaca", []),
+        ({"chat": True, "template": "vicuna"}, "vicuna", []),
+        ({"chat": 1}, "none", ["chat=1: must be on or off"]),
+        ({"template": "llama"}, "none", ["template='llama': must be one of none, chat, alpaca, vicuna"]),
+        ({"input": 7}, "none", ["input=7: must be text"]),
+        ({"input": "a" * 20_001}, "none", ["input: 20,001 characters; at most 20,000 are taken"]),
+        ({"input": "a\ud800"}, "none", ["input: half a surrogate pair at character 1, which is no text; remove it"]),
+    ],
+)
+def test_what_a_prompt_is_put_in_by_the_names_of_then_and_now(
+    raw: dict[str, Any], template: str, wrong: list[str]
+) -> None:
+    settings, errors = st.parse(st.defaults() | raw)
+    assert [str(error) for error in errors] == wrong
+    assert (settings["template"], settings.chat) == (template, template == "chat")
+    assert settings.keys() == st.BY_NAME.keys(), "by the names of now alone"
+
+
+def test_an_input_is_alpaca_s_alone_and_stays_as_typed() -> None:
+    settings = st.default_settings().changed({"template": "alpaca", "input": "7 + 5"})
+    assert settings.wording == {"template": "alpaca", "input": "7 + 5"}
+    assert st.why_off("input", settings) is None
+    other = settings.changed({"template": "vicuna"})
+    assert other.wording == {"template": "vicuna", "input": ""}
+    assert st.why_off("input", other) == "off.alpaca_only"
+    assert other["input"] == "7 + 5"

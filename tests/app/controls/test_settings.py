@@ -30,6 +30,8 @@ def _legal(control: st.Control) -> hs.SearchStrategy[Any]:
         return hs.just("some-model")
     if control.name in ("block_start", "block_end"):
         return hs.integers(0, LAYERS + 1)
+    if control.kind == "long":
+        return hs.text(max_size=20)
     if control.kind == "whole":
         return hs.integers(int(control.low), int(min(control.high, 40)))
     return hs.floats(control.low, control.high)
@@ -74,6 +76,8 @@ def test_sampling_settings_are_the_engine_s(values: dict[str, Any]) -> None:
     made = StreamSettings(**st.stream_fields(cleaned))
     assert made.do_sample is not values["greedy"]
     assert made.max_new_tokens == values["max_new_tokens"]
+    assert made.template == values["template"]
+    assert made.input == (values["input"] if values["template"] == "alpaca" else "")
     if made.do_sample:
         assert (made.temperature, made.top_k, made.seed) == (values["temperature"], values["top_k"], values["seed"])
 
@@ -149,7 +153,7 @@ def test_the_log_slider_keeps_its_precision(exponent: float) -> None:
 
 def test_reasons_for_being_off_are_worded_in_both_languages() -> None:
     reasons = {f"off.{need.why}" for control in st.CONTROLS for need in control.needs}
-    assert len(reasons) == 12
+    assert len(reasons) == 13
     assert all(text(lang, reason) for lang in LANGUAGES for reason in reasons)
 
 

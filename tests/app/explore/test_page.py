@@ -48,7 +48,7 @@ def events(page: ExplorePage, keep: Callable[[Any], bool]) -> list[Any]:
 def test_no_box_is_hidden_to_carry_what_a_visitor_never_sees(page: ExplorePage) -> None:
     """Two hidden boxes, later four, carried whose settings these are, what was touched, and what a model brings."""
     boxes = [block for block in page.demo.blocks.values() if isinstance(block, (gr.Textbox, gr.JSON, gr.State))]
-    assert boxes == [page.parts.prompt]
+    assert {*boxes} == {page.parts.prompt, page.parts.controls["input"]}
     hidden = [block for block in page.demo.blocks.values() if getattr(block, "visible", True) is not True]
     known = {page.parts.keep, *page.parts.examples}  # which have words, and are seen, when there is something to say
     assert set(hidden) <= known

@@ -21,6 +21,7 @@ from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.texts import text
 from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.panels import PANELS, Focus
+from loopviz.prompt_templates import written
 from tests.app.by_hand import only
 from tests.app.page_double import unwire
 from tests.conftest import make_llama
@@ -166,7 +167,33 @@ def test_refusals_lead_in_the_visitor_s_language(service: Service) -> None:
 
 def test_chat_without_a_template_is_refused(service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaded.tokenizer, "chat_template", None)
-    assert [*said(service.run("Hello", values(chat=True), "en", "me"))[-1]["beside"]] == ["chat"]
+    assert [*said(service.run("Hello", values(chat=True), "en", "me"))[-1]["beside"]] == ["template"]
+
+
+@pytest.mark.parametrize(("template", "input"), [("alpaca", "a dog"), ("vicuna", "")])
+def test_a_run_in_a_template_is_taken_over_with_it_and_gone_on_from_without(template: str, input: str) -> None:
+    from loopviz.model.checkpoints.load import as_loop_llama
+    from tests.conftest import make_tokenizer
+
+    model = as_loop_llama(make_llama(max_position_embeddings=512)).eval()
+    there = Service(ModelRoom("tiny", load=only(Loaded("tiny", model, make_tokenizer()))), Registry(), every=0)
+    asked = values(template=template, input=input, max_new_tokens=2, block_start=1, block_end=1)
+    said(there.run("Say it.", asked, "en", "me"))
+    [run] = there.registry.of_session("me")
+    read = "".join(frame["text"] for frame in run.trace.frames if frame["phase"] == "prompt")
+    assert read.endswith(written(template, "Say it.", input)), "all that the model reads is shown"
+    found = there.settings_of(run.id)
+    assert found is not None
+    again, _ = st.of_run(run.trace.meta)
+    for settings in (found[0], again):
+        assert (settings["template"], settings["input"]) == (template, input)
+    assert found[1] == "Say it."
+    branch = there.branched(run.id, found[0], len(run.trace) - 1, 3)
+    assert branch is not None
+    assert branch[0].items() >= {"template": "none", "input": "", "loop_count": 3}.items()
+    assert branch[1].startswith(written(template, "Say it.", input)), (
+        "without the mark that the tokenizer puts before it"
+    )
 
 
 def test_an_unforeseen_error_is_a_message_with_a_reference_not_a_trace(

@@ -487,7 +487,7 @@ def _call(client: httpx.Client, page: ExplorePage, name: str, event_data: Any) -
 @pytest.mark.parametrize(
     "said", [[1], "x", None, 3, {"prompt": ["x"]}, {"prompt": 3}, {"run": []}, {"n": [], "view": {}}]
 )
-@pytest.mark.parametrize("name", ["_retype", "_take", "_adopt", "_link"])
+@pytest.mark.parametrize("name", ["_take", "_adopt", "_link"])
 def test_event_data_that_is_no_mapping_is_nothing_asked(
     client: httpx.Client, page: ExplorePage, name: str, said: Any
 ) -> None:

@@ -24,8 +24,10 @@ from loopviz.lab.tasks.compare import CompareParams, Comparison
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.shared_pass import SharedPass
 from loopviz.panels import apply
+from loopviz.prompt_templates import written
 from loopviz.trace.recording.recorder import KVMeter
 from tests.conftest import make_llama
+from tests.engine import tiny
 
 PROMPT, AFTER = "Once upon a time", " there was a little loop"
 SERIAL = {
@@ -425,3 +427,12 @@ def test_a15_the_plot_opens_where_looping_can_win():
 def test_a15_every_column_but_the_name_is_in_one_group():
     grouped = [name for names in table.GROUPS.values() for name in names]
     assert sorted(grouped) == sorted(column.name for column in COLUMNS if column.name != "setup")
+
+
+def test_every_configuration_reads_the_prompt_in_its_template():
+    model, tokenizer = tiny.model(context=512, loop_layers=(1, 2)), tiny.tokenizer()
+    params = CompareParams(prompt="Say it.", template="alpaca", input="a dog", max_new_tokens=2)
+    compared = Comparison(Subject(model, tokenizer, "tiny", "here"), params)
+    assert tokenizer.decode(compared.prompt) == written("alpaca", "Say it.", "a dog")
+    with pytest.raises(ValueError, match=r"^template='alpaca': chat=True is template='chat'"):
+        CompareParams(prompt="Say it.", template="alpaca", chat=True)
