@@ -219,7 +219,9 @@ def _task(
 
     tokenizer: Any = loaded.tokenizer
     if recipe.kind == INSTRUCTIONS:
-        return TeachInstructions(recipe, options.data, options.held_out, tokenizer)
+        return TeachInstructions(
+            recipe, options.data, options.held_out, tokenizer, lambda line: print(line, file=sys.stderr)
+        )
     return TeachText(recipe, options.data, options.held_out, folder, tokenizer)
 
 

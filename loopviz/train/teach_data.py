@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,11 @@ from . import text
 from .arrows import IGNORE
 from .data_tasks import BATCHES, Batch, TextTask
 from .evaluate import TextResult, evaluate_text, exits, looped
+from .instructions import read_instructions
 from .loops import draw_loops
-from .recipe import RecipeError
 from .teach_recipe import TeachRecipe
 
 Row = tuple[Sequence[int], Sequence[int]]  # tokens, and labels of the same length: the token itself, or IGNORE
-READER = "loopviz.train.instructions"
 
 
 def by_loops(result: TextResult) -> str:
@@ -62,21 +59,16 @@ class TeachText(TextTask):
         return by_loops(result)
 
 
-def read_rows(path: Path, template: str, tokenizer: PreTrainedTokenizerFast, context: int) -> list[Row]:
-    """Prompts with responses of a JSONL file, as tokens and labels.
-
-    Args:
-        template: how a prompt is written; "": the model's own chat template, or as it is where it has none.
-
-    Raises:
-        RecipeError: this LoopViz has no reader for them.
-        ValueError: what the reader refuses.
-    """
-    if importlib.util.find_spec(READER) is None:
-        raise RecipeError(f"--data {path.name}: prompts and responses (JSONL) cannot be read yet; give a plain text")
+def read_rows(
+    path: Path,
+    template: str,
+    tokenizer: PreTrainedTokenizerFast,
+    context: int,
+    told: Callable[[str], None] | None = None,
+) -> Sequence[Row]:
+    """:func:`loopviz.train.instructions.read_instructions`; template "": the model's own, or as it is where it has none."""
     template = template or ("chat" if tokenizer.chat_template else "none")
-    rows: list[Row] = importlib.import_module(READER).read_instructions(path, template, tokenizer, context)
-    return rows
+    return read_instructions(path, template, tokenizer, context, told)
 
 
 class TeachInstructions:
@@ -87,6 +79,7 @@ class TeachInstructions:
         data: a JSONL file.
         held_out: another; `None` holds the last rows back.
         tokenizer: the model's.
+        told: called with a sentence on records that were cut.
 
     Raises:
         TextError: too few rows.
@@ -94,16 +87,21 @@ class TeachInstructions:
     """
 
     def __init__(
-        self, recipe: TeachRecipe, data: Path, held_out: Path | None, tokenizer: PreTrainedTokenizerFast
+        self,
+        recipe: TeachRecipe,
+        data: Path,
+        held_out: Path | None,
+        tokenizer: PreTrainedTokenizerFast,
+        told: Callable[[str], None] | None = None,
     ) -> None:
         self.recipe, self.tokenizer = recipe, tokenizer
         self.files = {"train": data, "held_out": held_out}
-        rows = read_rows(data, recipe.template, tokenizer, recipe.length)
+        rows = read_rows(data, recipe.template, tokenizer, recipe.length, told)
         if held_out is None:
             cut = len(rows) - max(1, int(len(rows) * recipe.held_out))
             self.train, self.test = rows[:cut], rows[cut:]
         else:
-            self.train, self.test = rows, read_rows(held_out, recipe.template, tokenizer, recipe.length)
+            self.train, self.test = rows, read_rows(held_out, recipe.template, tokenizer, recipe.length, told)
         if not self.train or not self.test:
             raise text.TextError(
                 f"{data.name}: {len(rows)} rows leave {len(self.train)} to train and {len(self.test)} to measure on; "

@@ -122,34 +122,29 @@ def test_a_killed_run_goes_on_by_the_same_command(base, texts, tmp_path, capfd, 
         assert [row | {"seconds": ""} for row in rows[0]] == [row | {"seconds": ""} for row in rows[1]]
 
 
-def test_prompts_and_responses_train_the_responses_alone(base, tmp_path, capfd, monkeypatch):
-    asked: list[tuple] = []
-
-    def rows(path, template, tokenizer, context):
-        asked.append((path.name, template, context))
-        prompt, answer = tokenizer("what?")["input_ids"], tokenizer("a loop")["input_ids"]
-        return [
-            (prompt + answer, [IGNORE] * len(prompt) + answer),
-            (prompt + answer[:1], [IGNORE] * len(prompt) + answer[:1]),
-        ]
-
-    monkeypatch.setattr(teach_data, "read_rows", rows)
+def test_prompts_and_responses_train_the_responses_alone(base, tmp_path, capfd):
+    records = [{"instruction": "what?", "output": "a loop"}, {"instruction": "what?", "output": "a"}]
     data, out, add = tmp_path / "chats.jsonl", tmp_path / "out", ["--loop-injection", "add"]
-    data.write_text("{}\n", "utf-8")
-    assert run("teach", "--model", base, "--data", data, "--template", "alpaca", "--out", out, *LITTLE, *add) == 0
-    assert asked == [("chats.jsonl", "alpaca", 8)]
+    data.write_text("".join(json.dumps(one) + "\n" for one in records), "utf-8")
+    how = [*LITTLE, *add, "--set", "length=40", "--template", "none"]
+    assert run("teach", "--model", base, "--data", data, "--out", out, *how) == 0
+    tokenizer = load_checkpoint(base).tokenizer
+    rows = teach_data.read_rows(data, "none", tokenizer, 40)
     result = json.loads((out / "results.json").read_text("utf-8"))["result"]
-    assert result["taught"]["tokens"] == 1, "one row is held out, with one label"
+    assert result["taught"]["tokens"] == sum(label != IGNORE for label in rows[1][1]), "the last row is held out"
     assert result["naive"]["loss"][0] == pytest.approx(result["plain"]["loss"][0]), (
         "naive is without what was asked for"
     )
-    ids, labels = teach_data.stacked(rows(data, "", load_checkpoint(base).tokenizer, 8))
+    ids, labels = teach_data.stacked(rows)
     assert ids.shape == labels.shape
-    answer = len(load_checkpoint(base).tokenizer("a loop")["input_ids"])
-    assert (labels != IGNORE).sum(1).tolist() == [answer, 1], (
+    assert (labels != IGNORE).sum(1).tolist() == [sum(label != IGNORE for label in row[1]) for row in rows], (
         "labels are those of what follows, and the shorter is filled"
     )
     capfd.readouterr()
+    assert (
+        run("teach", "--model", base, "--data", data, "--out", tmp_path / "short", *LITTLE, "--template", "alpaca") == 2
+    )
+    assert "chats.jsonl, line 1: prompt" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
