@@ -149,7 +149,7 @@ def _has_gate(folder: Path, config: LlamaConfig, family: Family) -> bool:
     if not own or not file.is_file():
         return False
     wanted = {"weight": (1, config.hidden_size), "bias": (1,)}
-    found = {name: shape for name, (shape, _) in _header(file).items()}
+    found = {name: shape for name, (shape, _) in tensor_shapes(file).items()}
     if found != wanted:
         raise CheckpointError(
             f"{file}: has {found}, where an exit gate for this model has {wanted}; it was trained for another model: take it away, "
