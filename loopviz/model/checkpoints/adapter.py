@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,6 +234,8 @@ def put_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalL
     modules = dict(model.named_modules())
     kept = [name for name in config.modules_to_save or () if any(each.endswith(name) for each in modules)]
     config.modules_to_save = kept or None
-    wrapped = PeftModel.from_pretrained(model, str(adapter.path), config=config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, at what peft asks it
+        wrapped = PeftModel.from_pretrained(model, str(adapter.path), config=config)
     merged: LoopLlamaForCausalLM = wrapped.merge_and_unload(safe_merge=True)
     return merged.eval()
