@@ -35,7 +35,7 @@ NO_LIMITS = {
         contract.constants.MOST_SLUG contract.constants.MOST_STUDENT
         learn.answer_file.LONGEST learn.answer_file.MOST learn.lesson_link.MOST_CHARACTERS learn.lesson_link.MOST_IN_CODE
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
-        controls.link_word.LARGEST_POSITION controls.run_settings.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
+        controls.link_word.LARGEST_POSITION controls.controls.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
         controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT explore.tool.NAME_LENGTH
         server.link_preview._LONGEST server.link_preview.MOST_WORD server.request_guard.NESTING server.request_guard.LARGEST_WHOLE
         sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT ttt.service.MOST_SCALE ttt.service.PACES""",
