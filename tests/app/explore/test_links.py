@@ -250,7 +250,7 @@ def opened(page: ExplorePage, query: dict[str, str]) -> tuple[str, dict[Any, Any
     linked, suits = config["visit"]["linked"], config["visit"]["suits"]
     assert suits == (linked or page.suits), "a link's settings are for its model"
     assert config["lang"] == found[page.parts.lang]
-    assert page.sharing._desk._session(config["visit"]["ticket"]) == "visitor"
+    assert page.sharing._desk.session(config["visit"]["ticket"]) == "visitor"
     put = {name: found[component] for name, component in page.parts.controls.items()}
     return (
         linked,

@@ -80,7 +80,8 @@ def test_behind_a_measurement_nobody_says_wait(service: Service, lang: str) -> N
         for stream, key, ahead in ((first, "live.queued.next", 0), (second, "live.queued", 1)):
             lines = (message["text"] for message in map(unwire, stream) if message["kind"] == "status")
             line = next(line for line in lines if lab in line)
-            assert line == text(lang, key, n=ahead, running=f"{lab}, {lab}")
+            said_first = text(lang, key, n=ahead, running=f"{lab}, {lab}")
+            assert line == f"{said_first} · {text(lang, 'live.queued.open')}", "nothing is known of what the test holds"
         assert service.places.taken() == 2
         first.close()
         second.close()
