@@ -20,12 +20,12 @@ NAMES = {
     # in the panels' formulas, explained in Chinese beside them
     "criterion", "itemsize", "kv", "next", "slots",
     # symbols, formats, units, keys
-    "cos", "log", "exp", "softmax", "max", "min", "mod", "KL", "KV", "Key", "Value", "RMS", "RMSNorm", "PCA", "SVD", "EMA", "BLEU", "ROUGE", "RoPE", "GQA", "TTT",
+    "cos", "log", "exp", "softmax", "max", "min", "mod", "KL", "KV", "Key", "Value", "RMS", "RMSNorm", "PCA", "SVD", "EMA", "BLEU", "ROUGE", "RoPE", "GQA", "TTT", "Alpaca", "Vicuna",
     "JSON", "CSV", "Parquet", "PNG", "SVG", "HTML", "UTF", "gguf", "lines", "Manifest", "ppl", "id", "Tab", "Esc", "Enter", "Shift", "nat", "nats", "ms", "MB", "GB", "kB", "TB", "bfloat",
     "float", "norm", "head", "coda", "top", "argmax", "tok", "CPU", "GPU", "MLP", "CE", "LM", "BPE", "BOS", "EOS", "logit", "GFLOP", "MHA", "MQA", "LoRA", "LLaMA", "LayerNorm", "BatchNorm", "lens", "GSM",
 }  # fmt: skip
 # What a model wrote or a visitor typed, code and addresses, the options of lists of models.
-OWN = """.lv-text, .lv-cells b, .lv-ring-line, .lv-card-text, .lv-next, .lv-pins, .lv-code, .lv-held .lv-chosen-words, textarea, .katex, math, #lv-formulas, .lv-example, datalist,
+OWN = """.lv-text, .lv-cells b, .lv-ring-line, .lv-card-text, .lv-next, .lv-pins, .lv-code, .lv-held .lv-chosen-words, textarea, math, .lv-example, datalist,
   .lv-tongue, .lv-tour-question, #lv-lang, .lv-model, .lv-about, .lv-repeat, script, style, .lv-link, .xtick, .ytick, .hoverlayer,
   .heatmap-label, [data-panel="text_by_loop"] .textpoint"""
 _SAID = """(own) => { const said = [], shown = (node) => node.checkVisibility({ visibilityProperty: true });
