@@ -134,9 +134,12 @@ def _make_frames(tickets: Sequence[Ticket], hidden: torch.Tensor) -> None:
 
 
 def layer_runs(run: Run) -> int:
-    """Layers that a run's last pass ran, loops counted: one that stops by itself is as deep as it was, and not as it may be."""
+    """Layers that a run's last pass ran, loops counted: one that stops by itself is as deep as it was, and not as it may be.
+
+    1 at least: a chooser may have left out every layer of a block that has all of them.
+    """
     report, layers = run.view.last_pass, run.view.config.num_hidden_layers
-    return layers + sum(int(report.layer_runs(i, n)[0]) - n for i, n in enumerate(run.blocks))
+    return max(1, layers + sum(int(report.layer_runs(i, n)[0]) - n for i, n in enumerate(run.blocks)))
 
 
 class Room:

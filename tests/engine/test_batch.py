@@ -27,6 +27,7 @@ from loopviz.trace import Frame, check_frame
 from loopviz.trace.schema import decode_states
 from tests.engine import tiny
 from tests.engine.test_stream import LOOPS, SAMPLING
+from tests.model.choosing import registered
 
 PROMPTS = ("Once 🙂 upon 从前", "the dog", "a small dog. there was", "从")
 TIMES = ("pass_runs", "pass_ms", "wall_ms", "parts", "memory")
@@ -436,6 +437,24 @@ def test_how_deep_a_run_is_follows_what_it_did_and_what_others_do():
     rooms._depths = {runs[2]: counts[2]}
     assert rooms._room(runs[2]) is rooms._rooms[0], "it is the shallowest now"
     for run in runs:
+        run.close()
+
+
+def test_a_run_whose_last_pass_ran_no_layer_at_all_finds_a_room():
+    def none_of_them(ctx: Any) -> torch.Tensor:
+        return torch.zeros_like(ctx.all_layers())
+
+    with registered("none_of_them", none_of_them):
+        view = tiny.model(seed=1).with_loop(loop_layers=(0, 4), loop_count=3, layer_chooser="none_of_them")
+        steering = Steering()
+        run = made(tiny.tokenizer(), view, "the dog", StreamSettings(max_new_tokens=2), steering)
+        list(run.read(tiny.tokenizer()("the dog")["input_ids"]))
+        steering.set_loop(layer_chooser="none")
+        run.turn()
+        assert run.may_share()
+        assert batch.layer_runs(run) == 1, "a depth that others' can be a multiple of"
+        rooms = batch.Rooms()
+        assert rooms._room(run) is rooms._rooms[0]
         run.close()
 
 
