@@ -105,12 +105,18 @@ class ComparisonRun:
             self.stop(place)
 
     def stop(self, place: int) -> None:
-        """End the configuration of one card, in the middle of a pass too; its row says when it has."""
+        """End the configuration of one card, in the middle of a pass too.
+
+        Its row says when it has; where others are before it in the line, or share its passes, it is told at once.
+        """
         for i, at in enumerate(self.places):
             if place == at:
                 self.comparison.stops[i].set()
-                if self.stages[i]["stage"] == "waiting":
-                    self.stages[i] = {"stage": "stopped"}
+                with self._lock:
+                    if self.stages[i]["stage"] in ("waiting", "text", "written"):
+                        self.stages[i] = {"stage": "stopped"}
+                        self.seq += 1
+                        self._changed.add(i)
 
     def advance(self, events: Iterator[Event]) -> bool:
         """Take the next event; False when there is none."""
@@ -129,7 +135,7 @@ class ComparisonRun:
                 self.stages[i] = {"stage": "stopped" if self.comparison.stops[i].is_set() else "done"}
             elif event.error is not None:
                 self.stages[i] = {"stage": "refused", "reason": told(event.error, self.lang)}
-            elif event.stage:
+            elif event.stage and not self.comparison.stops[i].is_set():
                 self.stages[i] = {"stage": event.stage, "done": event.done, "total": event.total}
         if self.keeper is not None and not self.keeper.weigh(self):
             self.halt("memory")

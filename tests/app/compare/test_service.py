@@ -173,6 +173,9 @@ def test_one_is_stopped_and_the_others_go_on(comparisons: Comparisons) -> None:
     assert page["end"] == "done"
     assert [page["cards"][place]["stage"] for place in "012"] == ["done", "stopped", "done"]
     assert page["cards"]["1"]["row"]["new_tokens"] == 3
+    told = [message["cards"] for message in of_kind(messages, "news")]
+    first = next(cards["1"] for cards in told if cards.get("1", {}).get("stage") == "stopped")
+    assert "row" not in first, "that comes in its turn; it is stopped while the others are still written"
     [run] = comparisons.runs.of_session("me")
     assert not run.experiment.manifest["complete"], "its row is not what the manifest would give again"
 
