@@ -274,6 +274,10 @@ def _add_gates(frames: list[Frame], table: dict[str, list[Any]]) -> None:
         gate["p"].append(row["p"])
         gate["cdf"].append(row["cdf"])
         if row["read_out"]:
+            if gate["read_out"] is not None:
+                raise ValueError(
+                    f"gate: token {row['token']} read out at step {row['step']}, and at {gate['read_out']}"
+                )
             gate["read_out"] = row["step"]
 
 

@@ -305,6 +305,15 @@ def test_what_a_gate_said_comes_back_from_a_file():
     assert loads(of_version(5, dumps(trace))).gate.empty
 
 
+def test_a_token_that_a_gate_read_out_at_two_steps_is_refused():
+    data = dumps(random_trace(5, 3, max_steps=4, exit_selection="gate"))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        table = pq.read_table(io.BytesIO(archive.read("gate.parquet")))
+    everywhere = table.set_column(table.column_names.index("read_out"), "read_out", [[True] * table.num_rows])
+    with pytest.raises(TraceFileError, match=r"gate: token \d read out at step 2, and at 1"):
+        loads(_replaced_table(data, "gate.parquet", everywhere))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
