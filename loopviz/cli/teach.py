@@ -171,25 +171,28 @@ def teach(options: argparse.Namespace) -> int:
     base = os.path.abspath(Path(options.model).expanduser()) if here else options.model  # whoever asks from wherever
     recipe = dataclasses.replace(recipe, base=base, base_sha256=fingerprint(loaded.model, (first, last)))
     run_folder = options.out / RUN
+    ours = not run_folder.exists()
     with outputs.alone(run_folder / STATE, "--out", "training"):
-        _taught(options, recipe, loaded, run_folder)
+        _taught(options, recipe, loaded, run_folder, ours)
     return 0
 
 
-def _taught(options: argparse.Namespace, recipe: TeachRecipe, loaded: LoadedCheckpoint, run_folder: Path) -> None:
-    """The run itself, its table, its adapter."""
+def _taught(
+    options: argparse.Namespace, recipe: TeachRecipe, loaded: LoadedCheckpoint, run_folder: Path, ours: bool
+) -> None:
+    """The run itself, its table, its adapter; `ours`: nobody had a folder there before it."""
     from loopviz.model.checkpoints.load import UNTRAINED
     from loopviz.train.teach_card import closing_table, write_teach_card
     from loopviz.train.teach_trainer import TeachTrainer
 
     state = run_folder / STATE
-    if options.force:
-        state.unlink(missing_ok=True)
-    resume = state.is_file()
     try:
         with outputs.naming(run_folder):
             run_folder.mkdir(parents=True, exist_ok=True)
             task = _task(options, recipe, loaded, run_folder)
+        if options.force:
+            state.unlink(missing_ok=True)
+        resume = state.is_file()
         new = {note.values["field"] for note in loaded.notes if note.code == UNTRAINED}
         with Line(recipe.steps) as line:
             trainer = TeachTrainer(
@@ -202,7 +205,7 @@ def _taught(options: argparse.Namespace, recipe: TeachRecipe, loaded: LoadedChec
                 )
             trainer.run()
     except Exception:
-        if not state.is_file():  # nothing that could go on: leave nothing
+        if ours and not state.is_file():  # nothing that could go on: leave nothing
             shutil.rmtree(run_folder, ignore_errors=True)
         raise
     closing = trainer.close()

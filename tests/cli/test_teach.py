@@ -193,3 +193,19 @@ def test_folders_of_others_are_not_written_over(base, texts, tmp_path, capfd):
     assert "is an adapter itself; merge it into a model first" in capfd.readouterr().err
     assert run("run", "--model", "stories-ttt", "--adapter", out, "--prompt", "x") == 2
     assert "adapters are put on Llamas" in capfd.readouterr().err
+
+
+def test_a_run_that_is_refused_takes_nothing_away_that_was_there(base, texts, tmp_path, capfd):
+    """What it made goes, and a folder `run` may be anybody's."""
+    short, out = tmp_path / "short.txt", tmp_path / "out"
+    short.write_text("the cat sat.\n", "utf-8")
+    (out / "run").mkdir(parents=True)
+    (out / "run" / "thesis.txt").write_text("mine", "utf-8")
+    assert teach(base, (short, texts[1]), out, "--set", "length=120") == 2
+    assert "the text has only" in capfd.readouterr().err
+    assert (out / "run" / "thesis.txt").read_text("utf-8") == "mine"
+    assert teach(base, texts, out) == 0
+    before = (out / "run" / "checkpoint.pt").read_bytes()
+    (tmp_path / "empty.txt").write_text("", "utf-8")
+    assert teach(base, (tmp_path / "empty.txt", texts[1]), out, "--force") == 2
+    assert (out / "run" / "checkpoint.pt").read_bytes() == before, "begun anew once there is something to begin with"
