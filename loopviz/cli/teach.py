@@ -74,11 +74,13 @@ def add_parsers(commands: Any) -> None:
     )
     teach.add_argument(
         "--data", required=True, metavar="FILE", type=path,
-        help="a UTF-8 text (documents end with a line <|endoftext|>), or prompts with responses (.jsonl)",
+        help="a UTF-8 text (documents end with a line <|endoftext|>), or prompts with responses (.jsonl, .json)",
     )  # fmt: skip
     teach.add_argument("--held-out", metavar="FILE", type=path, help="to measure on (default: the end of --data)")
     teach.add_argument(
-        "--template", metavar="NAME", help="how the prompts of a .jsonl are written (default: the model's own)"
+        "--template",
+        metavar="NAME",
+        help="how the prompts are put: none, chat, alpaca, vicuna (default: the model's own chat, else none)",
     )
     teach.add_argument("--out", required=True, metavar="DIR", type=path, help="folder of the adapter")
     teach.add_argument(
@@ -118,6 +120,11 @@ def add_parsers(commands: Any) -> None:
 # -- teach -------------------------------------------------------------------------------------------------------------
 
 
+def _kind(file: Path) -> str:
+    """What a file holds, by its ending: Alpaca's own file is one JSON list."""
+    return INSTRUCTIONS if file.suffix.lower() in (".jsonl", ".json") else TEXT
+
+
 def _recipe(options: argparse.Namespace) -> TeachRecipe:
     """The recipe of the options; files are looked at, nothing is read."""
     for name, file in (("--data", options.data), ("--held-out", options.held_out)):
@@ -125,8 +132,8 @@ def _recipe(options: argparse.Namespace) -> TeachRecipe:
             raise UsageError(f"{name} -: teaching reads its data more than once; write it to a file and name that")
         if file is not None and not file.is_file():
             raise UsageError(f"{name} {file}: there is no such file")
-    kind = INSTRUCTIONS if options.data.suffix.lower() == ".jsonl" else TEXT
-    if options.held_out is not None and (options.held_out.suffix.lower() == ".jsonl") != (kind == INSTRUCTIONS):
+    kind = _kind(options.data)
+    if options.held_out is not None and _kind(options.held_out) != kind:
         raise UsageError(f"--held-out {options.held_out}: must be of the same kind as --data {options.data}")
     loop = {name: value for name in LOOP if (value := getattr(options, name)) is not None}
     values: dict[str, Any] = {"base": options.model, "kind": kind, "loop": loop, "loops": options.loops}

@@ -135,6 +135,11 @@ def test_prompts_and_responses_train_the_responses_alone(base, tmp_path, capfd):
     assert result["naive"]["loss"][0] == pytest.approx(result["plain"]["loss"][0]), (
         "naive is without what was asked for"
     )
+    listed = tmp_path / "alpaca_data.json"  # as Alpaca's own file is
+    listed.write_text(json.dumps(records), "utf-8")
+    assert run("teach", "--model", base, "--data", listed, "--out", tmp_path / "listed", *how) == 0
+    again = json.loads((tmp_path / "listed" / "results.json").read_text("utf-8"))["result"]
+    assert again["taught"]["tokens"] == result["taught"]["tokens"], "not a text"
     ids, labels = teach_data.stacked(rows)
     assert ids.shape == labels.shape
     assert (labels != IGNORE).sum(1).tolist() == [sum(label != IGNORE for label in row[1]) for row in rows], (
