@@ -161,10 +161,11 @@ def teach(options: argparse.Namespace) -> int:
     import torch
 
     from loopviz.engine import context_length
-    from loopviz.model.checkpoints.adapter import fingerprint, is_adapter
+    from loopviz.model.checkpoints.adapter import fingerprint, is_adapter, need_peft
     from loopviz.model.checkpoints.find import NAMED
     from loopviz.train.teach_trainer import check_targets
 
+    need_peft("teach")
     if options.model not in NAMED and is_adapter(options.model):
         raise UsageError(f"--model {options.model}: is an adapter itself; merge it into a model first (loopviz merge)")
     loaded = load(options.model, torch.float32, dict(recipe.fields), options.device, untrained=True)

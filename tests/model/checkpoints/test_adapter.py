@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import LlamaForCausalLM
 
 from loopviz.model.checkpoints import CheckpointError, load_checkpoint, load_model
 from loopviz.model.checkpoints.adapter import CONFIG, LOOP, WEIGHTS, fingerprint, is_adapter, read_adapter
+from loopviz.model.checkpoints.load import prepare_checkpoint
 from tests.conftest import make_llama
 
 peft = pytest.importorskip("peft", reason="optional: pip install 'loopviz[teach]'")
@@ -93,6 +95,25 @@ def test_a_base_that_moved_along_is_found(base, adapter, tmp_path):
     base.rename(there / base.name)
     adapter.rename(there / "adapter")
     assert torch.equal(logits(load_model(there / "adapter")), before)
+
+
+def test_a_base_of_another_system_s_path_is_found_beside_it(base, adapter):
+    before = logits(load_model(adapter))
+    said = json.loads((adapter / LOOP).read_text("utf-8"))["base"]
+    edit(adapter, LOOP, base={**said, "name": f"C:\\Users\\me\\{base.name}"})
+    assert torch.equal(logits(load_model(adapter)), before)
+
+
+def test_a_model_s_name_is_that_model_whatever_lies_here(base, adapter, monkeypatch):
+    monkeypatch.chdir(adapter.parent)
+    adapter.rename("glassbox")
+    assert load_checkpoint("glassbox").source == "bundled with LoopViz"
+
+
+def test_that_peft_is_missing_is_said_before_any_weight_is_read(adapter, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(CheckpointError, match=r"adapter: an adapter is put on .* pip install 'loopviz\[teach\]'"):
+        prepare_checkpoint(adapter)
 
 
 def edit(folder: Path, file: str, **values) -> None:
