@@ -134,16 +134,25 @@ def read_adapter(folder: Path) -> Adapter:
         if name not in LOOP_FIELDS:
             raise CheckpointError(f"{name}={shown(loop[name])} in {folder / LOOP}: not a loop field")
     layers, digest = base.get("layers"), base.get("sha256")
-    known = isinstance(layers, list) and len(layers) == 2 and isinstance(digest, str)
+    known = layers is not None and digest is not None
+    if known and not (_is_range(layers) and isinstance(digest, str)):
+        raise CheckpointError(
+            f"base.layers={shown(layers)}, base.sha256={shown(digest)} in {folder / LOOP}: must be [first, last] and text; teach it again"
+        )
     return Adapter(
         folder,
         config,
         shapes,
         loop,
         base.get("name") or config.get("base_model_name_or_path"),
-        (int(layers[0]), int(layers[1])) if known and layers else None,
+        (layers[0], layers[1]) if known else None,
         digest if known else None,
     )
+
+
+def _is_range(layers: Any) -> bool:
+    pair = isinstance(layers, list) and len(layers) == 2 and all(type(layer) is int for layer in layers)
+    return pair and 0 <= layers[0] <= layers[1]
 
 
 def need_peft(what: str) -> None:
@@ -179,6 +188,8 @@ def check_adapter(adapter: Adapter, base: LoopLlamaConfig, taught: LoopLlamaConf
         CheckpointError: naming the first tensor that has no place, or another shape.
     """
     where = f"{adapter.path}: is no adapter for {name}"
+    if adapter.layers is not None and adapter.layers[1] >= base.num_hidden_layers:
+        raise CheckpointError(f"{where}: it is of layer {adapter.layers[1]}, and there are {base.num_hidden_layers}")
     there = expected_tensors(taught)
     for full, shape in sorted(adapter.shapes.items()):
         match = _PART.fullmatch(full)

@@ -135,6 +135,8 @@ def without(folder: Path, name: str) -> None:
         (lambda folder: edit(folder, LOOP, loop={"loop_speed": 2}), "loop_speed=2"),
         (lambda folder: edit(folder, LOOP, loop={**LOOPS, "loop_layers": [1, 7]}), "layer 7 is not in a 3-layer model"),
         (lambda folder: edit(folder, LOOP, base={"name": "nowhere/at-all.gguf/x"}), "nowhere/at-all"),
+        (lambda folder: edit(folder, LOOP, base={"layers": ["a", 1], "sha256": "0"}), "base.layers=['a', 1]"),
+        (lambda folder: edit(folder, LOOP, base={"layers": [2, 1], "sha256": "0"}), "base.layers=[2, 1]"),
         (lambda folder: without(folder, "loop_norms"), "model.loop_norms.0.weight is missing, which its loop needs"),
         (lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"), "a pickle"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b"no"), "damaged"),
@@ -161,6 +163,11 @@ def test_one_for_another_model_is_refused_by_name(adapter, llama_folder, tmp_pat
         with pytest.raises(CheckpointError) as refused:
             load_model(llama_folder(**shape), adapter=adapter)
         assert said in str(refused.value)
+    base = json.loads((adapter / LOOP).read_text("utf-8"))["base"]
+    edit(adapter, LOOP, base={**base, "layers": [1, 9]})
+    with pytest.raises(CheckpointError, match=r"is no adapter for .*: it is of layer 9, and there are 3"):
+        load_model(adapter)
+    edit(adapter, LOOP, base=base)
     (tmp_path / "both").mkdir()
     for name in ("config.json", CONFIG):
         (tmp_path / "both" / name).write_text("{}", "utf-8")
