@@ -137,9 +137,13 @@ def test_prompts_and_responses_train_the_responses_alone(base, tmp_path, capfd):
     )
     listed = tmp_path / "alpaca_data.json"  # as Alpaca's own file is
     listed.write_text(json.dumps(records), "utf-8")
-    assert run("teach", "--model", base, "--data", listed, "--out", tmp_path / "listed", *how) == 0
-    again = json.loads((tmp_path / "listed" / "results.json").read_text("utf-8"))["result"]
-    assert again["taught"]["tokens"] == result["taught"]["tokens"], "not a text"
+    own = [*LITTLE, *add, "--set", "length=40", "--set", "notes=for a friend"]
+    assert run("teach", "--model", base, "--data", listed, "--out", tmp_path / "listed", *own) == 0
+    again = json.loads((tmp_path / "listed" / "results.json").read_text("utf-8"))
+    shown = teach_data.read_rows(listed, "chat", tokenizer, 40)
+    assert again["result"]["taught"]["tokens"] == sum(label != IGNORE for label in shown[1][1]), "not a text"
+    assert again["data"]["template"] == "chat", "the one it was taught under, where none was named: the model's own"
+    assert "\nfor a friend\n" in (tmp_path / "listed" / "README.md").read_text("utf-8")
     ids, labels = teach_data.stacked(rows)
     assert ids.shape == labels.shape
     assert (labels != IGNORE).sum(1).tolist() == [sum(label != IGNORE for label in row[1]) for row in rows], (
