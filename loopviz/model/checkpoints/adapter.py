@@ -133,7 +133,8 @@ def read_adapter(folder: Path) -> Adapter:
     for name in loop:
         if name not in LOOP_FIELDS:
             raise CheckpointError(f"{name}={shown(loop[name])} in {folder / LOOP}: not a loop field")
-    layers, digest = base.get("layers"), base.get("sha256")
+    layers: Any = base.get("layers")
+    digest: Any = base.get("sha256")
     known = layers is not None and digest is not None
     if known and not (_is_range(layers) and isinstance(digest, str)):
         raise CheckpointError(
