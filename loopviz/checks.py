@@ -174,6 +174,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "tokens_fewer": "{n} tokens; at least {least} are needed; give a longer text",
         "ttt_alone": "has no weights that learn while it reads; name a TTT model that reads the same tokens ({known})",
         "left": "left before it was done: its run has gone, the same was asked anew, or it took longer than this server allows; ask again",
+        "ttt_unheard": "no effect on a TTT model, which reads a prompt as it is and records the same of every run; leave it out",
         "ttt_no_loop": "a TTT model has no loop and no cache of keys and values, so there is nothing of it to set; leave {what} out, or take a looped "
         "model",
         "ttt_not_measured": "a TTT model, and this measures loops; choose a looped model, or measure {known}",

@@ -29,8 +29,8 @@ VICUNA = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions. "
     "USER: {prompt} ASSISTANT:"
 )
-# The article's generation settings, where tokens are drawn by them; of transformers what it leaves unsaid (top_k). Its call has
-# 4 beams beside them and no do_sample, under which transformers looks at the beams alone: a run, which follows one text, has none.
+# The article's numbers, drawn by; of transformers what it leaves unsaid (top_k). The article's own call draws nothing: it has 4 beams
+# and no do_sample, under which transformers searches over beams and looks at neither temperature nor top_p. Whoever offers it says so.
 ARTICLE_SAMPLING: Mapping[str, Any] = {
     "do_sample": True,
     "temperature": 1.5,

@@ -122,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--input", metavar="TEXT", help="with --template alpaca: what the instruction is about")
     how.add_argument("--chat", action="store_true", help="the same as --template chat")
     told = (
-        "article: draw as the article on LLaMA has Alpaca generate (temperature 1.5, top-p 0.8, top-k 50, 256 tokens), but for its "
-        "4 beams; options beside it go before it"
+        "article: draw by the numbers that the article on LLaMA gives for Alpaca (temperature 1.5, top-p 0.8, top-k 50, 256 tokens); "
+        "its own call draws nothing, but searches over 4 beams; options beside it go before it"
     )
     how.add_argument("--preset", choices=("article",), help=told)
     how.add_argument("--no-record", action="store_true", help="loop counts only: no per-step numbers, no states")
@@ -443,8 +443,8 @@ def _notes(options: argparse.Namespace, loaded: Any, loop: dict[str, Any], trace
     ]
     if options.preset:
         notes.append(
-            f"--preset article: without its {ARTICLE_BEAMS} beams, for a run follows one text; in Python: "
-            f"model.generate(num_beams={ARTICLE_BEAMS})"
+            f"--preset article: the article's own call draws nothing, but searches over {ARTICLE_BEAMS} beams, in which temperature and "
+            f"top-p do nothing; a run follows one text. In Python: model.generate(num_beams={ARTICLE_BEAMS})"
         )
     settings = trace.meta["settings"]
     template = template_of(settings)

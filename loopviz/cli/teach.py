@@ -74,11 +74,13 @@ def add_parsers(commands: Any) -> None:
     )
     teach.add_argument(
         "--data", required=True, metavar="FILE", type=path,
-        help="a UTF-8 text (documents end with a line <|endoftext|>), or prompts with responses (.jsonl)",
+        help="a UTF-8 text (documents end with a line <|endoftext|>), or prompts with responses (.jsonl, .json)",
     )  # fmt: skip
     teach.add_argument("--held-out", metavar="FILE", type=path, help="to measure on (default: the end of --data)")
     teach.add_argument(
-        "--template", metavar="NAME", help="how the prompts of a .jsonl are written (default: the model's own)"
+        "--template",
+        metavar="NAME",
+        help="how the prompts are put: none, chat, alpaca, vicuna (default: the model's own chat, else none)",
     )
     teach.add_argument("--out", required=True, metavar="DIR", type=path, help="folder of the adapter")
     teach.add_argument(
@@ -118,6 +120,11 @@ def add_parsers(commands: Any) -> None:
 # -- teach -------------------------------------------------------------------------------------------------------------
 
 
+def _kind(file: Path) -> str:
+    """What a file holds, by its ending: Alpaca's own file is one JSON list."""
+    return INSTRUCTIONS if file.suffix.lower() in (".jsonl", ".json") else TEXT
+
+
 def _recipe(options: argparse.Namespace) -> TeachRecipe:
     """The recipe of the options; files are looked at, nothing is read."""
     for name, file in (("--data", options.data), ("--held-out", options.held_out)):
@@ -125,8 +132,8 @@ def _recipe(options: argparse.Namespace) -> TeachRecipe:
             raise UsageError(f"{name} -: teaching reads its data more than once; write it to a file and name that")
         if file is not None and not file.is_file():
             raise UsageError(f"{name} {file}: there is no such file")
-    kind = INSTRUCTIONS if options.data.suffix.lower() == ".jsonl" else TEXT
-    if options.held_out is not None and (options.held_out.suffix.lower() == ".jsonl") != (kind == INSTRUCTIONS):
+    kind = _kind(options.data)
+    if options.held_out is not None and _kind(options.held_out) != kind:
         raise UsageError(f"--held-out {options.held_out}: must be of the same kind as --data {options.data}")
     loop = {name: value for name in LOOP if (value := getattr(options, name)) is not None}
     values: dict[str, Any] = {"base": options.model, "kind": kind, "loop": loop, "loops": options.loops}
@@ -154,10 +161,11 @@ def teach(options: argparse.Namespace) -> int:
     import torch
 
     from loopviz.engine import context_length
-    from loopviz.model.checkpoints.adapter import fingerprint, is_adapter
+    from loopviz.model.checkpoints.adapter import fingerprint, is_adapter, need_peft
     from loopviz.model.checkpoints.find import NAMED
     from loopviz.train.teach_trainer import check_targets
 
+    need_peft("teach")
     if options.model not in NAMED and is_adapter(options.model):
         raise UsageError(f"--model {options.model}: is an adapter itself; merge it into a model first (loopviz merge)")
     loaded = load(options.model, torch.float32, dict(recipe.fields), options.device, untrained=True)
@@ -171,25 +179,28 @@ def teach(options: argparse.Namespace) -> int:
     base = os.path.abspath(Path(options.model).expanduser()) if here else options.model  # whoever asks from wherever
     recipe = dataclasses.replace(recipe, base=base, base_sha256=fingerprint(loaded.model, (first, last)))
     run_folder = options.out / RUN
+    ours = not run_folder.exists()
     with outputs.alone(run_folder / STATE, "--out", "training"):
-        _taught(options, recipe, loaded, run_folder)
+        _taught(options, recipe, loaded, run_folder, ours)
     return 0
 
 
-def _taught(options: argparse.Namespace, recipe: TeachRecipe, loaded: LoadedCheckpoint, run_folder: Path) -> None:
-    """The run itself, its table, its adapter."""
+def _taught(
+    options: argparse.Namespace, recipe: TeachRecipe, loaded: LoadedCheckpoint, run_folder: Path, ours: bool
+) -> None:
+    """The run itself, its table, its adapter; `ours`: nobody had a folder there before it."""
     from loopviz.model.checkpoints.load import UNTRAINED
     from loopviz.train.teach_card import closing_table, write_teach_card
     from loopviz.train.teach_trainer import TeachTrainer
 
     state = run_folder / STATE
-    if options.force:
-        state.unlink(missing_ok=True)
-    resume = state.is_file()
     try:
         with outputs.naming(run_folder):
             run_folder.mkdir(parents=True, exist_ok=True)
             task = _task(options, recipe, loaded, run_folder)
+        if options.force:
+            state.unlink(missing_ok=True)
+        resume = state.is_file()
         new = {note.values["field"] for note in loaded.notes if note.code == UNTRAINED}
         with Line(recipe.steps) as line:
             trainer = TeachTrainer(
@@ -202,7 +213,7 @@ def _taught(options: argparse.Namespace, recipe: TeachRecipe, loaded: LoadedChec
                 )
             trainer.run()
     except Exception:
-        if not state.is_file():  # nothing that could go on: leave nothing
+        if ours and not state.is_file():  # nothing that could go on: leave nothing
             shutil.rmtree(run_folder, ignore_errors=True)
         raise
     closing = trainer.close()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from loopviz.ttt import TTTForCausalLM
 
 BESIDE = (CONTROL, "stories-loop")  # models that come along, whose keys and values a TTT model's state is held against
+UNHEARD = ("chat", "template", "input", "record", "extras")  # of StreamSettings: what a TTT run has nothing of
 FIRST, AGREES = 32, 0.02  # words by which a run's model is known, and nats by which a word of the same may differ
 
 
@@ -97,7 +98,8 @@ class LocalTTT(Wording):
 
         stop = threading.Event() if stop is None else stop
         settings, wheel = StreamSettings(**request.settings), TTTWheel(request.inner_lr_scale)
-        ids = encode_prompt(self.tokenizer, request.prompt, chat=False, context=MOST_TOKENS)
+        _check_heard(settings)
+        ids = encode_prompt(self.tokenizer, request.prompt, context=MOST_TOKENS)
         scale = float(request.inner_lr_scale)
         meta = meta_of(self.model, request.prompt, ids, settings, wheel, scale, request.name or self.name)
         meta["ttt"]["kv_beside"] = dict(self.kv_beside())
@@ -185,6 +187,14 @@ class LocalTTT(Wording):
                 said = LoopLlamaConfig.from_dict(json.loads(config.read_text(encoding="utf-8")))
                 found.append((name, Shape.of(said, 4).kv_bytes))
         return found
+
+
+def _check_heard(settings: StreamSettings) -> None:
+    """FieldError for a setting that a TTT run would not hear."""
+    plain = StreamSettings()
+    for name in UNHEARD:
+        if (value := getattr(settings, name)) != getattr(plain, name):
+            raise FieldError(name, value, "ttt_unheard")
 
 
 @contextmanager

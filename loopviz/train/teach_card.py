@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,7 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write_teach_card(
-    folder: Path, trainer: TeachTrainer, closing: Closing, *, command: str, notes: Sequence[str] = ()
-) -> None:
+def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, command: str) -> None:
     """Write `README.md` and `results.json` of an adapter.
 
     Args:
@@ -47,7 +44,6 @@ def write_teach_card(
         trainer: at the end of its run.
         closing: the closing evaluation.
         command: as it was typed, folders left out.
-        notes: sentences on what is to be known beside.
     """
     recipe, progress, name = trainer.recipe, trainer.progress, shown_name(trainer.recipe.base)
     best, data = closing.best(recipe), trainer.task.data()
@@ -88,6 +84,7 @@ def write_teach_card(
         f"A LoRA adapter that teaches {name} to repeat its layers {first} to {last}. Of the counts it was taught at, {best} loops "
         "measured best; that is its default.",
         "",
+        *([recipe.notes, ""] if recipe.notes else []),
         closing_table(closing),
         "",
         "## Use it",
@@ -112,7 +109,6 @@ def write_teach_card(
         f"* {progress.seconds / 60:.1f} minutes ({progress.cpu_seconds / 60:.1f} of processor time), evaluations included; "
         f"{record['machine']['device']}, torch {record['machine']['torch']}, loopviz {record['machine']['loopviz']}",
         f"* data: `{json.dumps(data)}`",
-        *(f"* {note}" for note in notes),
         "",
     ]
     outputs.write_text(folder / "README.md", "\n".join(lines))

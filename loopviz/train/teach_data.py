@@ -67,8 +67,12 @@ def read_rows(
     told: Callable[[str], None] | None = None,
 ) -> Sequence[Row]:
     """:func:`loopviz.train.instructions.read_instructions`; template "": the model's own, or as it is where it has none."""
-    template = template or ("chat" if tokenizer.chat_template else "none")
-    return read_instructions(path, template, tokenizer, context, told)
+    return read_instructions(path, template_for(template, tokenizer), tokenizer, context, told)
+
+
+def template_for(template: str, tokenizer: PreTrainedTokenizerFast) -> str:
+    """How prompts are put: "" is the model's own chat template, or as they are where it has none."""
+    return template or ("chat" if tokenizer.chat_template else "none")
 
 
 class TeachInstructions:
@@ -136,7 +140,7 @@ class TeachInstructions:
         return {
             "train": {"name": self.files["train"].name if self.files["train"] else None, "rows": len(self.train)},
             "held_out": {"rows": len(self.test)},
-            "template": self.recipe.template,
+            "template": template_for(self.recipe.template, self.tokenizer),
         }
 
 

@@ -228,11 +228,11 @@ def test_a_template_is_read_and_the_answer_alone_is_printed(folder, tmp_path, ca
     assert "Instruction" not in out
 
 
-def test_the_article_s_settings_leave_its_beams_out_and_say_so(folder, tmp_path, capfd):
+def test_the_article_s_numbers_are_drawn_by_and_it_is_said_that_its_own_call_draws_nothing(folder, tmp_path, capfd):
     saved = tmp_path / "t.loopviz"
     asked = ("--prompt", "word", "--preset", "article", "--max-new-tokens", 2, "--seed", 3, "--save", saved)
     assert run("--model", folder, *asked) == 0
-    assert "without its 4 beams" in capfd.readouterr().err
+    assert "own call draws nothing, but searches over 4 beams" in capfd.readouterr().err
     settings = file.load(saved).meta["settings"]
     drawn = {"do_sample": True, "temperature": 1.5, "top_k": 50, "top_p": 0.8, "seed": 3, "max_new_tokens": 2}
     assert drawn.items() <= settings.items()

@@ -135,6 +135,15 @@ def test_prompts_and_responses_train_the_responses_alone(base, tmp_path, capfd):
     assert result["naive"]["loss"][0] == pytest.approx(result["plain"]["loss"][0]), (
         "naive is without what was asked for"
     )
+    listed = tmp_path / "alpaca_data.json"  # as Alpaca's own file is
+    listed.write_text(json.dumps(records), "utf-8")
+    own = [*LITTLE, *add, "--set", "length=40", "--set", "notes=for a friend"]
+    assert run("teach", "--model", base, "--data", listed, "--out", tmp_path / "listed", *own) == 0
+    again = json.loads((tmp_path / "listed" / "results.json").read_text("utf-8"))
+    shown = teach_data.read_rows(listed, "chat", tokenizer, 40)
+    assert again["result"]["taught"]["tokens"] == sum(label != IGNORE for label in shown[1][1]), "not a text"
+    assert again["data"]["template"] == "chat", "the one it was taught under, where none was named: the model's own"
+    assert "\nfor a friend\n" in (tmp_path / "listed" / "README.md").read_text("utf-8")
     ids, labels = teach_data.stacked(rows)
     assert ids.shape == labels.shape
     assert (labels != IGNORE).sum(1).tolist() == [sum(label != IGNORE for label in row[1]) for row in rows], (
@@ -193,3 +202,19 @@ def test_folders_of_others_are_not_written_over(base, texts, tmp_path, capfd):
     assert "is an adapter itself; merge it into a model first" in capfd.readouterr().err
     assert run("run", "--model", "stories-ttt", "--adapter", out, "--prompt", "x") == 2
     assert "adapters are put on Llamas" in capfd.readouterr().err
+
+
+def test_a_run_that_is_refused_takes_nothing_away_that_was_there(base, texts, tmp_path, capfd):
+    """What it made goes, and a folder `run` may be anybody's."""
+    short, out = tmp_path / "short.txt", tmp_path / "out"
+    short.write_text("the cat sat.\n", "utf-8")
+    (out / "run").mkdir(parents=True)
+    (out / "run" / "thesis.txt").write_text("mine", "utf-8")
+    assert teach(base, (short, texts[1]), out, "--set", "length=120") == 2
+    assert "the text has only" in capfd.readouterr().err
+    assert (out / "run" / "thesis.txt").read_text("utf-8") == "mine"
+    assert teach(base, texts, out) == 0
+    before = (out / "run" / "checkpoint.pt").read_bytes()
+    (tmp_path / "empty.txt").write_text("", "utf-8")
+    assert teach(base, (tmp_path / "empty.txt", texts[1]), out, "--force") == 2
+    assert (out / "run" / "checkpoint.pt").read_bytes() == before, "begun anew once there is something to begin with"

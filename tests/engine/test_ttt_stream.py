@@ -243,6 +243,11 @@ def test_logits_that_are_no_numbers_are_said_and_no_frame_has_them() -> None:
         ({"inner_lr_scale": float("nan")}, "inner_lr_scale"),
         ({"prompt": ""}, "prompt"),
         ({"settings": {"max_new_tokens": 0}}, "max_new_tokens"),
+        ({"settings": {"chat": True}}, "chat"),  # it was as if nothing had been said
+        ({"settings": {"template": "vicuna"}}, "template"),
+        ({"settings": {"template": "alpaca", "input": "a dog"}}, "template"),
+        ({"settings": {"record": "off"}}, "record"),
+        ({"settings": {"extras": ("exit",)}}, "extras"),
     ],
 )
 def test_what_is_refused_is_refused_at_the_start(how: dict[str, Any], field: str) -> None:

@@ -38,7 +38,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset("ema", {**_FOUR, "kv_cache_mode": "merge_strategy", "merge_strategy": "ema", "merge_ema_alpha": 0.7}),
 )
 
-# How the article on LLaMA has Alpaca generate, as far as one text can follow it; what it does not is said on the button.
+# The numbers that the article on LLaMA gives for Alpaca, drawn by; that its own call draws nothing is said on the button.
 ARTICLE = Preset(
     "article", {"greedy": False, **{name: value for name, value in ARTICLE_SAMPLING.items() if name in BY_NAME}}
 )

@@ -24,7 +24,7 @@ from loopviz.app.sessions.untrusted import read
 from loopviz.app.texts import pick_language, text
 from loopviz.panels import PANELS, Focus, hero
 from loopviz.panels.kit.follower import said
-from loopviz.prompt_templates import template_of
+from loopviz.prompt_templates import template_of, written
 from loopviz.trace import Frame, Trace
 
 LARGEST_POSITION = 1_000_000
@@ -59,11 +59,13 @@ def text_up_to(trace: Trace, token: int) -> str:
 
 
 def as_prompt(trace: Trace, said: str) -> str:
-    """`said`, a beginning of the run's text and perhaps something more, without a mark that was not typed."""
-    typed, first = trace.meta["prompt"].strip(), trace.frames[0]["text"]
+    """`said`, a beginning of the run's text and perhaps something more, without a mark that was not typed, nor a template's."""
+    settings, first = trace.meta["settings"], trace.frames[0]["text"]
+    template = template_of(settings)
+    typed = written(template, trace.meta["prompt"], settings.get("input", "")).strip()
     begins = "".join(frame["text"] for frame in trace.frames[1:9]).strip()[: len(typed)]
     marked = first.strip() and begins and not typed.startswith(first.strip()) and typed.startswith(begins)
-    return said[len(first) :] if marked and template_of(trace.meta["settings"]) != "chat" else said
+    return said[len(first) :] if marked and template != "chat" else said
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ beside it is one on a plain Llama. Every check is made before weights are read, 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -132,17 +133,33 @@ def read_adapter(folder: Path) -> Adapter:
     for name in loop:
         if name not in LOOP_FIELDS:
             raise CheckpointError(f"{name}={shown(loop[name])} in {folder / LOOP}: not a loop field")
-    layers, digest = base.get("layers"), base.get("sha256")
-    known = isinstance(layers, list) and len(layers) == 2 and isinstance(digest, str)
+    layers: Any = base.get("layers")
+    digest: Any = base.get("sha256")
+    known = layers is not None and digest is not None
+    if known and not (_is_range(layers) and isinstance(digest, str)):
+        raise CheckpointError(
+            f"base.layers={shown(layers)}, base.sha256={shown(digest)} in {folder / LOOP}: must be [first, last] and text; teach it again"
+        )
     return Adapter(
         folder,
         config,
         shapes,
         loop,
         base.get("name") or config.get("base_model_name_or_path"),
-        (int(layers[0]), int(layers[1])) if known and layers else None,
+        (layers[0], layers[1]) if known else None,
         digest if known else None,
     )
+
+
+def _is_range(layers: Any) -> bool:
+    pair = isinstance(layers, list) and len(layers) == 2 and all(type(layer) is int for layer in layers)
+    return pair and 0 <= layers[0] <= layers[1]
+
+
+def need_peft(what: str) -> None:
+    """CheckpointError, before any work, where peft is not installed; `what` needs it, for the message."""
+    if importlib.util.find_spec("peft") is None:
+        raise CheckpointError(f"{what}: {NO_PEFT}")
 
 
 def base_of(adapter: Adapter) -> str:
@@ -154,8 +171,10 @@ def base_of(adapter: Adapter) -> str:
     base = adapter.base
     if not isinstance(base, str) or not base:
         raise CheckpointError(f"{adapter.path}: does not say which checkpoint it belongs on; give it (--model)")
-    beside = adapter.path.resolve().parent / Path(base).name
-    return str(beside) if os.path.isabs(base) and not os.path.exists(base) and beside.is_dir() else base
+    there = PureWindowsPath(base)  # which reads names of either system, and knows of a drive
+    beside = adapter.path.resolve().parent / there.name
+    elsewhere = (os.path.isabs(base) or there.is_absolute()) and not os.path.exists(base)
+    return str(beside) if elsewhere and beside.exists() else base
 
 
 def check_adapter(adapter: Adapter, base: LoopLlamaConfig, taught: LoopLlamaConfig, name: str) -> None:
@@ -170,6 +189,8 @@ def check_adapter(adapter: Adapter, base: LoopLlamaConfig, taught: LoopLlamaConf
         CheckpointError: naming the first tensor that has no place, or another shape.
     """
     where = f"{adapter.path}: is no adapter for {name}"
+    if adapter.layers is not None and adapter.layers[1] >= base.num_hidden_layers:
+        raise CheckpointError(f"{where}: it is of layer {adapter.layers[1]}, and there are {base.num_hidden_layers}")
     there = expected_tensors(taught)
     for full, shape in sorted(adapter.shapes.items()):
         match = _PART.fullmatch(full)
@@ -213,10 +234,10 @@ def put_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalL
     """The adapter merged into a model's weights: W + scale B A, and the loop's own weights where the model has them.
 
     Args:
-        model: the checkpoint it was checked for; changed.
+        model: the checkpoint it was checked for, with peft here (:func:`need_peft`); changed.
 
     Raises:
-        CheckpointError: the weights underneath are not those it was made on, or peft is not installed.
+        CheckpointError: the weights underneath are not those it was made on.
     """
     if adapter.sha256 is not None and adapter.layers is not None and model.dtype in (torch.float32, torch.bfloat16):
         found = fingerprint(model, adapter.layers)
@@ -225,10 +246,8 @@ def put_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalL
                 f"{adapter.path}: was taught on other weights: sha256 of layers {adapter.layers[0]}-{adapter.layers[1]} "
                 f"is {found[:12]}..., and {adapter.sha256[:12]}... was taught; give the checkpoint it was made on (--model)"
             )
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise CheckpointError(f"{adapter.path}: {NO_PEFT}") from error
+    from peft import PeftConfig, PeftModel
+
     config = PeftConfig.from_pretrained(str(adapter.path))
     # A loop set otherwise than it was taught may have no place for weights of its own; they are then left out.
     modules = dict(model.named_modules())

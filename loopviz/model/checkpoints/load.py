@@ -28,7 +28,7 @@ from loopviz.model.families.reading import is_mapped, read_family
 from loopviz.model.modeling import LoopLlamaForCausalLM
 
 from . import inspect
-from .adapter import Adapter, base_of, check_adapter, is_adapter, put_on, read_adapter
+from .adapter import Adapter, base_of, check_adapter, is_adapter, need_peft, put_on, read_adapter
 from .apart_tokenizer import ApartTokenizer, TokenizerLimits
 from .errors import CheckpointError, Note, cause, reading
 from .find import FREE, KNOWN, NAMED, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
@@ -222,7 +222,10 @@ def _look_into(
         if adapter is not None:
             worn: Adapter | None = read_adapter(Path(adapter).expanduser())
         else:
-            worn = read_adapter(Path(name).expanduser()) if allow_paths and is_adapter(name) else None
+            own = allow_paths and name not in NAMED and is_adapter(name)
+            worn = read_adapter(Path(name).expanduser()) if own else None
+        if worn is not None:
+            need_peft(str(worn.path))
         base = base_of(worn) if worn is not None and adapter is None else name
         located = locate(base, tell, allow_paths=allow_paths, terms=terms)
         found = (inspect_gguf if located.path.is_file() else inspect_folder)(located.path, terms.limits)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from transformers import GenerationConfig
+from transformers.generation.configuration_utils import GenerationMode
 
 from loopviz.app import controls as st
 from loopviz.app.controls.presets import ARTICLE, PRESETS, Preset, is_set, matching
 from loopviz.app.explore import first_run
 from loopviz.app.texts import text
 from loopviz.loop_fields import BLOCK_FIELDS
+from loopviz.prompt_templates import ARTICLE_BEAMS
 from tests.conftest import make_llama
 
 
@@ -55,7 +58,7 @@ def test_presets_set_no_model_no_layers_and_no_sampling() -> None:
         assert not {"block_start", "block_end"} & preset.values.keys()
 
 
-def test_the_article_s_settings_are_of_sampling_alone_and_what_is_left_out_is_said() -> None:
+def test_the_article_s_numbers_are_of_sampling_alone_and_that_its_own_call_draws_nothing_is_said() -> None:
     assert {st.BY_NAME[name].group for name in ARTICLE.values} == {"sampling"}
     values, problems = st.clean({**st.defaults(), "greedy": True, "min_p": 0.3, **ARTICLE.values})
     assert problems == []
@@ -63,8 +66,12 @@ def test_the_article_s_settings_are_of_sampling_alone_and_what_is_left_out_is_sa
     assert matching(values) is None, "it is no way to loop"
     made = st.stream_fields(values)
     assert (made["do_sample"], made["temperature"], made["top_p"], made["max_new_tokens"]) == (True, 1.5, 0.8, 256)
-    for lang, said in (("en", "Without its 4 beams"), ("zh", "4 条束")):
-        assert said in text(lang, "preset.article.line")
+    call = GenerationConfig(temperature=1.5, top_p=0.8, num_beams=ARTICLE_BEAMS)  # as it stands there
+    assert call.get_generation_mode() is GenerationMode.BEAM_SEARCH, "and not a drawing one"
+    for lang, said in (("en", ("draws nothing", "4 beams")), ("zh", ("并不抽取", "4 条束"))):
+        line = text(lang, "preset.article.line")
+        numbers = ("1.5", "0.8", "top-k 50", "256")  # all that it sets
+        assert [part for part in (*said, *numbers) if part not in line] == []
 
 
 def test_the_page_opens_on_the_settings_of_the_run_it_shows() -> None:

@@ -149,19 +149,24 @@ def test_the_guesses_of_a_token_are_all_that_were_recorded(questions: Questions,
 
 
 @pytest.mark.parametrize(
-    ("typed", "pieces", "chat", "prompt"),
+    ("typed", "pieces", "template", "prompt"),
     [
         ("Once upon", ["<s>", "Once", " upon", " a"], False, "Once upon a"),  # a mark the tokenizer would add again
         ("Once upon", ["Once", " upon", " a"], False, "Once upon a"),
         ("OOO", ["O", "O", "O", "h"], False, "OOOh"),
         ("Hi", ["<s>", "user: Hi", " there"], True, "<s>user: Hi there"),  # of a template all belongs to the text
         ("once", ["Once", " upon"], False, "Once upon"),  # a tokenizer that changes what it reads
+        ("Hi", ["<s>", "A chat between a", " curious", " user"], "vicuna", "A chat between a curious user"),
+        ("Hi", ["<s>", "Below is an in", "struction"], "alpaca", "Below is an instruction"),
     ],
 )
-def test_only_the_mark_of_the_beginning_is_left_out(typed: str, pieces: list[str], chat: bool, prompt: str) -> None:
+def test_only_the_mark_of_the_beginning_is_left_out(
+    typed: str, pieces: list[str], template: bool | str, prompt: str
+) -> None:
     trace = random_trace(12, len(pieces))
     trace.meta["prompt"] = typed
-    trace.meta["settings"] = {**trace.meta["settings"], "chat": chat}
+    said_so = {"chat": template} if isinstance(template, bool) else {"template": template}
+    trace.meta["settings"] = {**trace.meta["settings"], **said_so}
     for frame, piece in zip(trace.frames, pieces, strict=True):
         frame["text"] = piece
     said = "".join(frame["text"] for frame in trace.frames)

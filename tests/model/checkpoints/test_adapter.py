@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import LlamaForCausalLM
 
 from loopviz.model.checkpoints import CheckpointError, load_checkpoint, load_model
 from loopviz.model.checkpoints.adapter import CONFIG, LOOP, WEIGHTS, fingerprint, is_adapter, read_adapter
+from loopviz.model.checkpoints.load import prepare_checkpoint
 from tests.conftest import make_llama
 
 peft = pytest.importorskip("peft", reason="optional: pip install 'loopviz[teach]'")
@@ -95,6 +97,25 @@ def test_a_base_that_moved_along_is_found(base, adapter, tmp_path):
     assert torch.equal(logits(load_model(there / "adapter")), before)
 
 
+def test_a_base_of_another_system_s_path_is_found_beside_it(base, adapter):
+    before = logits(load_model(adapter))
+    said = json.loads((adapter / LOOP).read_text("utf-8"))["base"]
+    edit(adapter, LOOP, base={**said, "name": f"C:\\Users\\me\\{base.name}"})
+    assert torch.equal(logits(load_model(adapter)), before)
+
+
+def test_a_model_s_name_is_that_model_whatever_lies_here(base, adapter, monkeypatch):
+    monkeypatch.chdir(adapter.parent)
+    adapter.rename("glassbox")
+    assert load_checkpoint("glassbox").source == "bundled with LoopViz"
+
+
+def test_that_peft_is_missing_is_said_before_any_weight_is_read(adapter, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(CheckpointError, match=r"adapter: an adapter is put on .* pip install 'loopviz\[teach\]'"):
+        prepare_checkpoint(adapter)
+
+
 def edit(folder: Path, file: str, **values) -> None:
     said = json.loads((folder / file).read_text("utf-8"))
     (folder / file).write_text(json.dumps({**said, **values}), "utf-8")
@@ -114,6 +135,8 @@ def without(folder: Path, name: str) -> None:
         (lambda folder: edit(folder, LOOP, loop={"loop_speed": 2}), "loop_speed=2"),
         (lambda folder: edit(folder, LOOP, loop={**LOOPS, "loop_layers": [1, 7]}), "layer 7 is not in a 3-layer model"),
         (lambda folder: edit(folder, LOOP, base={"name": "nowhere/at-all.gguf/x"}), "nowhere/at-all"),
+        (lambda folder: edit(folder, LOOP, base={"layers": ["a", 1], "sha256": "0"}), "base.layers=['a', 1]"),
+        (lambda folder: edit(folder, LOOP, base={"layers": [2, 1], "sha256": "0"}), "base.layers=[2, 1]"),
         (lambda folder: without(folder, "loop_norms"), "model.loop_norms.0.weight is missing, which its loop needs"),
         (lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"), "a pickle"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b"no"), "damaged"),
@@ -140,6 +163,11 @@ def test_one_for_another_model_is_refused_by_name(adapter, llama_folder, tmp_pat
         with pytest.raises(CheckpointError) as refused:
             load_model(llama_folder(**shape), adapter=adapter)
         assert said in str(refused.value)
+    base = json.loads((adapter / LOOP).read_text("utf-8"))["base"]
+    edit(adapter, LOOP, base={**base, "layers": [1, 9]})
+    with pytest.raises(CheckpointError, match=r"is no adapter for .*: it is of layer 9, and there are 3"):
+        load_model(adapter)
+    edit(adapter, LOOP, base=base)
     (tmp_path / "both").mkdir()
     for name in ("config.json", CONFIG):
         (tmp_path / "both" / name).write_text("{}", "utf-8")
