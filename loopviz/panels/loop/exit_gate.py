@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
-from loopviz.figures.edits import Op, Path, append, fill
+from loopviz.figures.edits import Op, Path, append, extend, fill
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.running import Running
 
@@ -214,7 +214,7 @@ def _chosen(trace: Trace, tally: Tally, frame: Frame | None, focus: Focus) -> di
     """All that depends on how many tokens there are and which is selected, by path; ``frame`` is of ``trace`` or the one to come."""
     missing = _missing(tally, focus.lang)
     gate = None if frame is None else frame["blocks"][focus.block]["gate"]
-    at = -2 if frame is None or gate is None else _columns_before(trace, focus.block, frame["index"])
+    column = None if frame is None or gate is None else _columns_before(trace, focus.block, frame["index"])
     return {
         ("data", BARS, "y"): [] if gate is None else list(gate["p"]),
         ("data", CURVE, "y"): [] if gate is None else list(gate["cdf"]),
@@ -222,9 +222,7 @@ def _chosen(trace: Trace, tally: Tally, frame: Frame | None, focus: Focus) -> di
         if missing
         else TEXTS[focus.lang]["head"].format(**_words(tally, frame, focus)),
         **parts.notice(missing),
-        ("layout", "shapes", COLUMN, "x0"): at - 0.5,
-        ("layout", "shapes", COLUMN, "x1"): at + 0.5,
-        ("layout", "shapes", COLUMN, "visible"): gate is not None,
+        **parts.column_outlined(COLUMN, column),
     }
 
 
@@ -241,15 +239,10 @@ def _marks(trace: Trace, meta: Mapping[str, Any], block: int) -> list[dict[str, 
     return marks
 
 
-def _column(frame: Frame) -> str:
-    """A column's name on the axis: its position makes it unique, and an axis of names thins its own labels."""
-    return f"{frame['index']} {labels.show_token(frame['text'], width=10)}"
-
-
 def _added(frame: Frame, focus: Focus, room: int) -> list[Op]:
     """What one token appends: its column and its dot; nothing where the gate was not asked."""
     block = frame["blocks"][focus.block]
-    gate, name = block["gate"], _column(frame)
+    gate, name = block["gate"], parts.column_name(frame)
     if gate is None:
         return []
     return [
@@ -306,17 +299,6 @@ def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
 
 
 def _shapes(threshold: float | None, room: int, lang: str) -> list[dict[str, Any]]:
-    column = {
-        "type": "rect",
-        "xref": "x",
-        "yref": "y",
-        "x0": -2.5,
-        "x1": -1.5,
-        "y0": 0.5,
-        "y1": room + 0.5,
-        "visible": False,
-        "line": {"color": theme.SELECTED, "width": 2},
-    }
     line = {
         "type": "line",
         "xref": "x2 domain",
@@ -334,7 +316,7 @@ def _shapes(threshold: float | None, room: int, lang: str) -> list[dict[str, Any
             "font": {"size": 11},
         },
     }
-    return [column, line]
+    return [parts.column_outline(0.5, room + 0.5), line]
 
 
 def _asks(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
@@ -381,9 +363,8 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     meta, frames = follower.settled(trace, focus), trace.frames
     shown = _skeleton(meta, focus)
     if shown["data"]:
-        for frame in frames:
-            for op in _added(frame, focus, meta["blocks"][focus.block]["room"]):
-                shown["data"][op["path"][1]][op["path"][2]] += op["value"]
+        room = meta["blocks"][focus.block]["room"]
+        extend(shown, (op for frame in frames for op in _added(frame, focus, room)))
         at, tally = focus.selected(len(frames)), running(focus.threshold).over(trace, focus.block)
         fill(shown, _chosen(trace, tally, None if at is None else frames[at], focus))
         shown["layout"]["shapes"] += _marks(trace, meta, focus.block)
@@ -396,13 +377,12 @@ figure = follower.checked(data)
 @follower.redrawn(data)
 def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its column and dot, the tally, and the newest token's curve when it is followed."""
-    meta, had = follower.settled(trace, focus, frame), len(trace)
+    meta = follower.settled(trace, focus, frame)
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
-    count = running(focus.threshold)
-    tallies = (count.over(trace, focus.block), count.after(trace, focus.block, frame))
+    tally = running(focus.threshold).around(trace, focus.block, frame)
     follow = _FOLLOWER.patch(
-        trace, frame, focus, lambda n, chosen: _chosen(trace, tallies[n - had], chosen, focus), always=True
+        trace, frame, focus, lambda count, chosen: _chosen(trace, tally(count), chosen, focus), always=True
     )
     return _added(frame, focus, meta["blocks"][focus.block]["room"]) + follow
 
