@@ -186,8 +186,9 @@ export class Panel {
     }
     for (const range of this.choices.querySelectorAll("input")) {
       if (range.matches(":active")) continue; // it is being moved, and further than what this figure answers
-      range.value = String(choices[range.dataset.field].value);
-      range.nextElementSibling.textContent = range.value;
+      const { value } = choices[range.dataset.field];
+      range.value = String(value);
+      range.nextElementSibling.textContent = String(value); // a run's own may lie between the slider's steps
     }
   }
 

@@ -11,6 +11,7 @@ from loopviz.figures import labels, theme
 from loopviz.figures.edits import Op, Path, append, extend, fill
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.running import Running
+from loopviz.trace.changes import blocks_at
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
@@ -38,7 +39,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "at which the line reaches the threshold (dashed), else at its last. Move the slider: the dots show at once what "
         "another threshold would have chosen, from the values this run recorded; nothing is run again. That is exact for each "
         "word given the text before it; with another threshold another word might have been written, and then another text: "
-        "“Run with it” makes that run. In the published way all loops run and the gate only chooses among them, so what "
+        "“Run with threshold q” makes that run. In the published way all loops run and the gate only chooses among them, so what "
         "is “not needed” would be saved by a model that really stops there.",
         "formula": r"\lambda_r=\sigma(w\cdot s_r+b),\qquad p_r=\lambda_r\prod_{j<r}(1-\lambda_j)\ (r<N),\quad p_N=\prod_{j<N}(1-\lambda_j),\qquad "
         r"\text{read out: the first } r \text{ with } \sum_{j\le r}p_j\ge q",
@@ -49,6 +50,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "no_data": "Nothing read yet: a column appears with every token",
         "no_gate": "No gate chose in this run: the last loop step was read out. A model with a learned gate (Ouro, stories-loop) shows it "
         "here, with “Which loop is read out” set to the gate",
+        "not_kept": "A gate chose in this run, but what it said was not kept: an earlier release recorded it. Run it again to see the gate here",
         "position": "token position",
         "step": "loop step r",
         "bar": "p_r",
@@ -75,7 +77,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "question": "在任一阈值下，学到的门会在哪个循环步之后读出每个词元？",
         "how": "有些模型（Ouro）学到了一个门：每个循环步之后，它给出停在此处的概率。上图：一列是一个词元，一行是一个循环步；颜色是这个概率，点是该词元被读出的那一步。"
         "下图：所选词元的各步概率（柱）及其累计和（线）：累计和首次达到阈值（虚线）的那一步读出，若未达到则在最后一步。移动滑块：点会立即显示另一个阈值会选哪一步，"
-        "用的是本次运行记录的数值，不会重新运行。在给定前文时，这对每个词都是精确的；换一个阈值可能写出另一个词，随后的文本也就不同：“用它运行”会真正运行一次。"
+        "用的是本次运行记录的数值，不会重新运行。在给定前文时，这对每个词都是精确的；换一个阈值可能写出另一个词，随后的文本也就不同：“用阈值 q 运行”会真正运行一次。"
         "按发表的做法，所有循环都会运行，门只是在其中选择；因此“不需要”的循环，只有真正停下的模型才会省下。",
         "formula": r"\lambda_r=\sigma(w\cdot s_r+b),\qquad p_r=\lambda_r\prod_{j<r}(1-\lambda_j)\ (r<N),\quad p_N=\prod_{j<N}(1-\lambda_j),\qquad "
         r"\text{read out: the first } r \text{ with } \sum_{j\le r}p_j\ge q",
@@ -84,6 +86,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "cost": "除每次运行都保留的内容外，没有额外开销。",
         "no_data": "尚未读入词元：每读入一个词元出现一列",
         "no_gate": "本次运行中没有门作选择：读出的是最后一个循环步。有学到的门的模型（Ouro、stories-loop），在“读出哪一次循环”选择门之后，会显示在这里",
+        "not_kept": "本次运行中有门作选择，但它所说的没有保留：由较早的版本录制。重新运行即可在此看到门",
         "position": "词元位置",
         "step": "循环步 r",
         "bar": "p_r",
@@ -148,6 +151,7 @@ class Tally:
         read: the steps these were read out from, summed.
         ran: the steps they ran, summed.
         mixed: how many of them were read out from all steps.
+        lost: of the tokens, those that a gate chose for in a recording that did not keep what it said.
     """
 
     tokens: int = 0
@@ -155,6 +159,7 @@ class Tally:
     read: int = 0
     ran: int = 0
     mixed: int = 0
+    lost: int = 0
 
 
 @lru_cache(maxsize=8)
@@ -164,14 +169,16 @@ def running(threshold: float | None) -> Running[Tally]:
     def count(so_far: Tally, meta: Mapping[str, Any], block: int, frame: Frame) -> Tally:
         one = frame["blocks"][block]
         if one["gate"] is None:
-            return replace(so_far, tokens=so_far.tokens + 1)
+            chose = one["n_steps"] > 0 and blocks_at(meta, frame["index"])[block]["exit_selection"] != "last"
+            return replace(so_far, tokens=so_far.tokens + 1, lost=so_far.lost + chose)
         step = read_out(one, threshold)
-        return Tally(
-            so_far.tokens + 1,
-            so_far.asked + 1,
-            so_far.read + (step or one["n_steps"]),
-            so_far.ran + one["n_steps"],
-            so_far.mixed + (step is None),
+        return replace(
+            so_far,
+            tokens=so_far.tokens + 1,
+            asked=so_far.asked + 1,
+            read=so_far.read + (step or one["n_steps"]),
+            ran=so_far.ran + one["n_steps"],
+            mixed=so_far.mixed + (step is None),
         )
 
     return Running(lambda meta, block: Tally(), count)
@@ -207,7 +214,9 @@ def _one(frame: Frame | None, focus: Focus) -> str:
 
 def _missing(tally: Tally, lang: str) -> str:
     """What to say where there is nothing to see."""
-    return "" if tally.asked else TEXTS[lang]["no_gate" if tally.tokens else "no_data"]
+    if tally.asked:
+        return ""
+    return TEXTS[lang]["not_kept" if tally.lost else "no_gate" if tally.tokens else "no_data"]
 
 
 def _chosen(trace: Trace, tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
@@ -253,7 +262,7 @@ def _added(frame: Frame, focus: Focus, room: int) -> list[Op]:
     ]
 
 
-def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
+def _data(lang: str) -> list[dict[str, Any]]:
     words = TEXTS[lang]
     below: dict[str, Any] = {"xaxis": "x2", "yaxis": "y2", "x0": 1, "dx": 1, "y": [], "meta": {"select": {"step": "x"}}}
     return [
@@ -355,7 +364,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         "yaxis2": {"domain": [0, 0.28], "title": {"text": words["sum"]}, "range": [0, 1.05], "nticks": 3},
         "shapes": _shapes(threshold, room, focus.lang),
     }
-    return {"data": _data(spec, focus.lang), "layout": layout}
+    return {"data": _data(focus.lang), "layout": layout}
 
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
