@@ -101,6 +101,13 @@ def fill(figure: dict[str, Any], values: Mapping[Path, Any]) -> dict[str, Any]:
     return apply(figure, [put(path, value) for path, value in values.items()])
 
 
+def extend(figure: dict[str, Any], ops: Iterable[Op]) -> None:
+    """Make appends to lists of a figure's traces in ``figure`` (a panel's skeleton, changed in place); their values become its own."""
+    for op in ops:
+        _, trace, name = op["path"]
+        figure["data"][trace][name] += op["value"]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}

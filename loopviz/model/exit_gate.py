@@ -22,7 +22,8 @@ from loopviz.checks import FieldError
 from .block import LoopBlock
 from .measures import wide
 
-# Beside a model's weights: a gate that was trained for it afterwards. It is read, and unused until a loop asks for it.
+# Beside a model's weights: a gate that was trained for it afterwards. It is read, and unused until a loop asks for it; then it
+# takes the place of one that the weights have.
 GATE_FILE = "gate.safetensors"
 _KEYS = ("weight", "bias")
 

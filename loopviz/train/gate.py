@@ -1,12 +1,13 @@
 """An exit gate for a model that has none: one linear layer on the normed state after every loop, the model itself left as it is.
 
-As Ouro's gate is trained in its second stage (Zhu et al. 2025, arXiv 2510.25741, the adaptive exit loss): a token should go on
-past step r where step r has made its loss smaller. With the losses L_r of the next token, of a frozen model,
+As Ouro's gate is trained in its second stage (Zhu et al. 2025, arXiv 2510.25741, section 3.4, the adaptive exit loss): a token
+should go on past step r where step r has made its loss smaller. With the losses L_r of the next token, of a frozen model,
 
-    I_r = max(0, L_{r-1} - L_r)          what step r was worth
-    w_r = sigmoid(k (I_r - margin))      how right it is to go on after it, k = 50 and margin = 0.005 nats
-    loss = mean over tokens and r = 2..R of the cross-entropy of lambda_r with 1 - w_r
+    I_r = max(0, L_{r-1} - L_r)          what step r was worth (eq. 5)
+    w_r = sigmoid(k (I_r - margin))      how right it is to go on after it, k = 50 and margin = 0.005 nats there
+    loss = mean over tokens and r = 2..R of the cross-entropy of lambda_r with 1 - w_r (eq. 6; the paper divides by R, not R - 1)
 
+How long it is trained, on what and with which optimizer is ours.
 lambda_1 is learned through the others: there is no loss before the first step, and the gate is one for all steps.
 """
 
@@ -28,11 +29,12 @@ from loopviz.model.exit_gate import ExitGate
 from loopviz.model.exit_lens import normed_states
 
 from .text import windows
+from .trainer import TrainingError
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaForCausalLM
 
-SHARPNESS, MARGIN = 50.0, 0.005  # k and the margin, as published
+SHARPNESS, MARGIN = 50.0, 0.005  # k and gamma of section 3.4
 MOST_STEPS = 100_000
 BATCHES = 0  # stream of random numbers
 WHAT = "gate_trained"  # can be done with a model, for refusals
@@ -142,6 +144,7 @@ def train_gate(
     Raises:
         FieldError: not exactly one looped block, or one whose steps cannot be compared.
         TextError: the text is shorter than a window.
+        TrainingError: the loss is no longer a number.
     """
     view = max_loop_view(model, {"exit_selection": "last"}, recipe.loops, WHAT)
     if recipe.length > model.config.max_position_embeddings:
@@ -159,6 +162,11 @@ def train_gate(
         normed, losses = readings(view, x, y)
         wanted = targets(losses, recipe.sharpness, recipe.margin).to(gate.weight.dtype)
         loss = F.binary_cross_entropy_with_logits(gate(normed[1:].to(gate.weight.dtype)).squeeze(-1), wanted)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"step {step + 1}: loss={loss.item()}: what the model says or the gate itself is no number any more; check the model, or "
+                f"lower lr={recipe.lr} or sharpness={recipe.sharpness}"
+            )
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * (1 - step / recipe.steps)
         optimizer.zero_grad(set_to_none=True)

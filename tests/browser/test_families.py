@@ -114,6 +114,12 @@ def test_a_gates_threshold_is_moved_and_run_with(visit: Callable[..., Page], fol
         f"() => {{ const y = ({dots})(); return y.length === {len(before)} && y.some((step) => step < 4); }}"
     )
     same_as_server(page)
+    slider.focus()
+    for key in ("ArrowRight", "ArrowLeft"):
+        for _ in range(12):  # by keys: an answer to an earlier one does not take it back
+            slider.press(key)
+        expect(panel.locator("output")).to_have_text({"ArrowRight": "0.27", "ArrowLeft": "0.15"}[key])
+    same_as_server(page)
     first, act = page.locator(".lv").get_attribute("data-run"), panel.locator(".lv-act")
     expect(act).to_have_text("Run with threshold 0.15")
     act.click()

@@ -12,6 +12,7 @@ from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.checkpoints import CheckpointError, load_checkpoint, load_model
 from loopviz.model.exit_gate import GATE_FILE, ExitGate, gate_bytes, read_gate
 from loopviz.paths import MODELS
+from tests.model.families.official import copied
 from tests.model.tiny import build, ids
 
 LOOP = {"loop_layers": (1, 3), "loop_count": 4, "virtual_layer_count": 4, "virtual_attention_mode": "serial"}
@@ -80,6 +81,16 @@ def test_beside_a_models_weights_it_is_in_reach_of_its_loop(folder):
     asked = load_checkpoint(place, **GATED)
     assert torch.equal(asked.model.model.loop_gates["0"].weight, gate(width=width).weight)
     assert not [note for note in asked.notes if note.values.get("field") == "exit_selection"], "it is trained"
+
+
+@pytest.mark.parametrize("name", ["huginn", "ouro"])
+def test_beside_the_weights_of_a_published_model_it_is_read_too(tmp_path, name):
+    """`loopviz gate` trains one for them, and its file was passed over."""
+    place = copied(name, tmp_path / name, {})
+    width = load_model(place).config.hidden_size
+    (place / GATE_FILE).write_bytes(gate_bytes(gate(width=width), {}))
+    for loop in ({}, GATED):
+        assert torch.equal(load_model(place, **loop).model.gate_of(0).weight, gate(width=width).weight)
 
 
 def test_one_for_another_model_or_without_numbers_is_refused(folder):

@@ -15,6 +15,7 @@ from loopviz.model.checkpoints import load_model
 from loopviz.model.exit_gate import read_gate
 from loopviz.train.gate import GateRecipe, readings, recipe_for, targets, train_gate
 from loopviz.train.text import TextError
+from loopviz.train.trainer import TrainingError
 from tests.engine import tiny
 from tests.train.small import story
 
@@ -56,6 +57,15 @@ def test_a_trained_gate_has_learned_something_and_the_model_nothing():
     assert torch.equal(gate.weight, again.weight), "the seed repeats it"
     other = train_gate(model, TOKENS, GateRecipe(**SMALL, seed=1))
     assert not torch.equal(gate.weight, other.weight)
+
+
+def test_a_model_without_numbers_is_taught_no_gate():
+    """A file of NaN was written, which no model takes."""
+    model = tiny.model(**LOOP)
+    with torch.no_grad():
+        model.lm_head.weight[3] = torch.nan
+    with pytest.raises(TrainingError, match=r"step 1: loss=nan.*lr=0\.1"):
+        train_gate(model, TOKENS, GateRecipe(**SMALL))
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,10 @@ export class Panel {
       select.value = String(options.findIndex(([offer]) => offer === value));
     }
     for (const range of this.choices.querySelectorAll("input")) {
-      if (range.matches(":active")) continue; // it is being moved, and further than what this figure answers
-      range.value = String(choices[range.dataset.field].value);
-      range.nextElementSibling.textContent = range.value;
+      const { value } = choices[range.dataset.field], asked = /** @type {Record<string, any>} */ (this.page.focus)[range.dataset.field];
+      if (range.matches(":active") || (asked !== null && asked !== value)) continue; // moved further than what this figure answers
+      range.value = String(value);
+      range.nextElementSibling.textContent = String(value); // a run's own may lie between the slider's steps
     }
   }
 

@@ -43,7 +43,8 @@ NAME, ORDER = "exits", 50
 TITLE = {"en": "Exit policies", "zh": "退出策略"}
 
 _FIXED = {"loop_strategy": "fixed_count", "loop_count": 1, "exit_selection": "last"}
-SCORES_BYTES = 9 * 8 * 2  # of a step of a token, and once more where parts are joined
+SCORES, PUBLISHED_SCORES = 9, 5  # numbers kept of a step of a token, and more of them with the rules huginn_*
+SCORE_BYTES = 8 * 2  # of one, and once more where parts are joined
 MOST_SCORE = 1e6  # of a threshold
 MOST_KEPT = 2**28  # numbers of log-probabilities kept for a check: 1 GiB of float32
 
@@ -206,7 +207,8 @@ def _work(subject: Subject, params: ExitParams) -> Work:
     run += Work(layer_tokens=steps * reach.tokens * shape.loops[-1].coda)
     points = len(tried)
     replay = Work(python=2e-8 * points * reach.tokens * steps, kept=points * (ROW_BYTES + 8 * reach.tokens))
-    found = run + replay + reach.text + Work(kept=reach.tokens * steps * SCORES_BYTES)
+    scores = SCORES + params.published * PUBLISHED_SCORES
+    found = run + replay + reach.text + Work(kept=reach.tokens * steps * scores * SCORE_BYTES)
     if not params.check:
         return found
     real = sum(policy == "count" or POLICIES[policy].setting is not None for policy, _ in tried)

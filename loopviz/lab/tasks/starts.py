@@ -48,13 +48,26 @@ class Start:
     size: float | None
     draw: int
 
-    def state(self, own: Tensor, generator: torch.Generator) -> Tensor:
-        """The start ``[B, T, H]`` in the place of ``own`` ``[B, T, H]``."""
+    def state(self, own: Tensor, generator: torch.Generator, entry: Tensor | None = None) -> Tensor:
+        """The start ``[B, T, H]`` in the place of ``own`` ``[B, T, H]``.
+
+        Args:
+            own: s_0.
+            generator: of the draw.
+            entry: what enters the loop; its RMS is the unit where s_0 is zero.
+        """
         if self.kind == "zeros":
             return torch.zeros_like(own)
-        rms = own.float().square().mean(-1, keepdim=True).sqrt()  # [B, T, 1]
+        rms = _rms(own)
+        if entry is not None:
+            rms = torch.where(rms == 0, _rms(entry), rms)
         drawn = torch.randn(own.shape, generator=generator).to(own.device) * rms
         return (drawn if self.size is None else own + self.size * drawn).to(own.dtype)
+
+
+def _rms(state: Tensor) -> Tensor:
+    """Of each token's components, ``[B, T, 1]``."""
+    return state.float().square().mean(-1, keepdim=True).sqrt()
 
 
 MOST_NOISE = 1e6
@@ -103,13 +116,15 @@ class StartsParams(CorpusParams):
         """The starts of a block in the order in which they are run.
 
         Raises:
-            FieldError: there is none: other seeds alone are asked for, of a loop that does not start at random.
+            FieldError: there is none: other seeds alone are asked for, of a loop that does not start at random; or zeros alone,
+                of one that starts there itself.
         """
-        seeds = self.seeds if block.init == "random" and block.init_std else 0
+        drawn_itself = block.init == "random" and block.init_std > 0
+        seeds, at_zeros = (self.seeds if drawn_itself else 0), block.init != "entry" and not drawn_itself
         drawn = [("noise", float(size)) for size in self.noise] + ([("random", None)] if self.random else [])
         found = [Start("seed", None, draw) for draw in range(1, seeds + 1)]
         found += [Start(kind, size, draw) for kind, size in drawn for draw in range(self.draws)]
-        found += [Start("zeros", None, 0)] if self.zeros else []
+        found += [Start("zeros", None, 0)] if self.zeros and not at_zeros else []
         if not found:
             raise FieldError("noise", (), "no_start", shown="(), zeros=False, random=False")
         return found
@@ -153,7 +168,8 @@ def _run(subject: Subject, params: StartsParams) -> Iterator[Row | None]:
                 other = view.with_loop(loop_init_seed=(block.init_seed + start.draw) % (LARGEST_SEED + 1))
                 parts.append(compare(view, states, states_from(other, rows)))
             else:
-                parts.append(compare(view, states, states_from(view, rows, _replacement(start, generator))))
+                other_start = _replacement(start, states[0], generator)
+                parts.append(compare(view, states, states_from(view, rows, other_start)))
             yield None
         found = {name: torch.cat([part[name] for part in parts], dim=1).double() for name in parts[0]}  # [N + 1, M]
         for r in range(params.loops + 1):
@@ -167,8 +183,9 @@ def _run(subject: Subject, params: StartsParams) -> Iterator[Row | None]:
             }
 
 
-def _replacement(start: Start, generator: torch.Generator) -> Callable[[int, Tensor], Tensor]:
-    return lambda block, own: start.state(own, generator)
+def _replacement(start: Start, own: Tensor, generator: torch.Generator) -> Callable[[int, Tensor], Tensor]:
+    """The start in the place of s_0, which is what enters the loop only where `loop_init` says so."""
+    return lambda block, entry: start.state(own.to(entry.device), generator, entry)
 
 
 def _finite(value: Tensor) -> float | None:
@@ -262,16 +279,16 @@ COLUMNS = tuple(
 WORDS = {
     "en": {
         "question": "Does the loop reach the same state from wherever it starts?",
-        "how": "Each window is run in one full pass from its own s_0 (what the layers before the block give), and again from "
-        "other starts: s_0 with normal noise of the stated size in units of each token's RMS of s_0, noise of that RMS "
-        "alone, or zeros; of a model whose loop starts at random also its own start from other seeds. Only s_0 is replaced: what is injected in every step, where the model has an injection, stays. "
+        "how": "Each window is run in one full pass from its own s_0 (what the layers before the block give, or what loop_init says), "
+        "and again from other starts: s_0 with normal noise of the stated size in units of each token's RMS of s_0 (where that is zero, of what "
+        "enters the loop), noise of that RMS alone, or zeros; of a model whose loop starts at random also its own start from other seeds. Only s_0 is replaced: what is injected in every step, where the model has an injection, stays. "
         "Distances that fall to rounding mean one fixed point for all starts (path independence, arXiv 2211.09961). "
         "Without injection s_0 is all the loop knows of the text: a loop that forgets such a start forgets the text.",
         "cost": "One pass of all steps a start, and two readings of the output head a token, step and start.",
     },
     "zh": {
         "question": "无论从哪里开始，循环都会到达同一个状态吗？",
-        "how": "每个窗口先从自身的 s_0（块之前各层的输出）做一次完整前向，再从其他起点各做一次：s_0 加正态噪声（大小以每个词元 s_0 的 RMS 为单位）、"
+        "how": "每个窗口先从自身的 s_0（块之前各层的输出，或 loop_init 所指定的起点）做一次完整前向，再从其他起点各做一次：s_0 加正态噪声（大小以每个词元 s_0 的 RMS 为单位；s_0 为零时以进入循环的状态为单位）、"
         "仅有同样 RMS 的噪声，或零；循环从随机起始的模型，还有其自身起点的其他种子。只替换 s_0：若模型每步有注入，注入的内容不变。距离降到舍入误差，说明所有起点通向同一个不动点"
         "（路径无关性，arXiv 2211.09961）。没有注入时，s_0 就是循环对文本所知的全部：忘掉这样的起点就是忘掉文本。",
         "cost": "每个起点一次全部步数的前向，每个词元、每步、每个起点读两次输出头。",

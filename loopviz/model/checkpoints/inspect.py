@@ -134,19 +134,18 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
         sizes = {name: math.prod(shape) for name, shape in shapes.items() if not _DERIVED.search(name)}
         n_bytes = sum(n * FLOAT_DTYPES[dtypes[name]] for name, n in sizes.items())
         kinds = "/".join(sorted({dtypes[name] for name in sizes}))
-        gate = _has_gate(folder, config, family)
+        gate = _has_gate(folder, config)
         return Inspection(folder, config, sum(sizes.values()), max(sizes.values()), kinds, notes, family, n_bytes, gate)
 
 
-def _has_gate(folder: Path, config: LlamaConfig, family: Family) -> bool:
+def _has_gate(folder: Path, config: LlamaConfig) -> bool:
     """Whether a gate that was trained afterwards stands beside the weights of a model with one looped block.
 
     Raises:
         CheckpointError: it is for another model.
     """
     file = folder / GATE_FILE
-    own = isinstance(config, LoopLlamaConfig) and not is_mapped(family) and len(config.loop_blocks()) == 1
-    if not own or not file.is_file():
+    if not isinstance(config, LoopLlamaConfig) or len(config.loop_blocks()) != 1 or not file.is_file():
         return False
     wanted = {"weight": (1, config.hidden_size), "bias": (1,)}
     found = {name: shape for name, (shape, _) in tensor_shapes(file).items()}

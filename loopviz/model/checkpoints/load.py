@@ -422,16 +422,17 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
         if is_mapped(found.family):
             assert isinstance(found.config, LoopLlamaConfig)
             with ONE_READER:
-                return read_family(found.family, found.config, config, weight_files(found.path), dtype)
-        with ONE_READER:
-            model = LoopLlamaForCausalLM.from_pretrained(
-                str(found.path),
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-            )
+                model = read_family(found.family, found.config, config, weight_files(found.path), dtype)
+        else:
+            with ONE_READER:
+                model = LoopLlamaForCausalLM.from_pretrained(
+                    str(found.path),
+                    config=config,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                )
         _add_gate(model, found)
         return model
     except CheckpointError:
@@ -446,7 +447,9 @@ def _add_gate(model: LoopLlamaForCausalLM, found: Inspection) -> None:
         return
     gate = read_gate(found.path / GATE_FILE, model.config.hidden_size)
     model.model.spare_gates = {"0": gate}
-    if "0" in model.model.loop_gates:  # asked for already, and so made as in a new model
+    if (
+        "0" in model.model.loop_gates
+    ):  # asked for already: made as in a new model, or the one it had before this was trained
         model.model.loop_gates["0"].load_state_dict(gate.state_dict())
 
 

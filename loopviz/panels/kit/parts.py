@@ -1,4 +1,4 @@
-"""Pieces of figures that several panels have: what is missing in words, an outlined row, a caption, a flat colour bar."""
+"""Pieces of figures that several panels have: what is missing in words, an outlined row or column, a caption, a flat colour bar."""
 
 from __future__ import annotations
 
@@ -45,6 +45,36 @@ def row_outlined(row: int | None, half: float = 0.5) -> dict[Path, Any]:
         ("layout", "shapes", 0, "y1"): at + half,
         ("layout", "shapes", 0, "visible"): row is not None,
     }
+
+
+def column_outline(y0: float, y1: float) -> dict[str, Any]:
+    """The shape around the selected token's column; nowhere yet (see :func:`column_outlined`)."""
+    return {
+        "type": "rect",
+        "xref": "x",
+        "yref": "y",
+        "x0": -2.5,
+        "x1": -1.5,
+        "y0": y0,
+        "y1": y1,
+        "visible": False,
+        "line": {"color": theme.SELECTED, "width": 2},
+    }
+
+
+def column_outlined(place: int, column: int | None) -> dict[Path, Any]:
+    """By path: the shape at ``place``, a :func:`column_outline`, is around this column, 0-based; None: around none."""
+    at = -2 if column is None else column
+    return {
+        ("layout", "shapes", place, "x0"): at - 0.5,
+        ("layout", "shapes", place, "x1"): at + 0.5,
+        ("layout", "shapes", place, "visible"): column is not None,
+    }
+
+
+def column_name(frame: Mapping[str, Any]) -> str:
+    """A token's column on an axis of names: its position makes it unique, and such an axis thins its own labels."""
+    return f"{frame['index']} {labels.show_token(frame['text'], width=10)}"
 
 
 def caption(text: str, xref: str, yref: str) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class Running(Generic[S]):
             memory.peeked = frame, self.step(memory.value, trace.meta, block, frame)
         return memory.peeked[1]
 
+    def around(self, trace: Trace, block: int, frame: Frame) -> Callable[[int], S]:
+        """The value by how many frames there are: those of ``trace``, or ``frame``, the next one, as well: for a ``patch``."""
+        had, values = len(trace.frames), (self.over(trace, block), self.after(trace, block, frame))
+        return lambda count: values[count - had]
+
     def _at(self, trace: Trace, block: int) -> _Memory[S]:
         """The memory of ``trace`` and ``block``, brought up to its last frame."""
         frames, blocks = trace.frames, self._blocks(trace)

@@ -474,12 +474,11 @@ figure = follower.checked(data)
 @follower.redrawn(data, layout_only=True)
 def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: a point a line, the means, and the selected pass when it moves or grows."""
-    had = len(trace)
-    spent = (RUNNING.over(trace, focus.block), RUNNING.after(trace, focus.block, frame))
+    had, spent = len(trace), RUNNING.around(trace, focus.block, frame)
     frames = (trace.frames, [*trace.frames, frame])
 
     def shown(count: int, _: Frame | None) -> dict[Path, Any]:
-        return _shown(trace.meta, spent[count - had], frames[count - had], focus)
+        return _shown(trace.meta, spent(count), frames[count - had], focus)
 
     first, before = (trace.frames[0], trace.frames[-1]) if had else (frame, None)
     ops = [append(path, [value]) for path, value in _points(first, before, frame, focus.lang).items()]

@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
-from loopviz.figures.edits import Op, Path, append, fill
+from loopviz.figures.edits import Op, Path, append, extend, fill
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.running import Running
+from loopviz.trace.changes import blocks_at
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
@@ -38,7 +39,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "at which the line reaches the threshold (dashed), else at its last. Move the slider: the dots show at once what "
         "another threshold would have chosen, from the values this run recorded; nothing is run again. That is exact for each "
         "word given the text before it; with another threshold another word might have been written, and then another text: "
-        "“Run with it” makes that run. In the published way all loops run and the gate only chooses among them, so what "
+        "“Run with threshold q” makes that run. In the published way all loops run and the gate only chooses among them, so what "
         "is “not needed” would be saved by a model that really stops there.",
         "formula": r"\lambda_r=\sigma(w\cdot s_r+b),\qquad p_r=\lambda_r\prod_{j<r}(1-\lambda_j)\ (r<N),\quad p_N=\prod_{j<N}(1-\lambda_j),\qquad "
         r"\text{read out: the first } r \text{ with } \sum_{j\le r}p_j\ge q",
@@ -49,6 +50,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "no_data": "Nothing read yet: a column appears with every token",
         "no_gate": "No gate chose in this run: the last loop step was read out. A model with a learned gate (Ouro, stories-loop) shows it "
         "here, with “Which loop is read out” set to the gate",
+        "not_kept": "A gate chose in this run, but what it said was not kept: an earlier release recorded it. Run it again to see the gate here",
         "position": "token position",
         "step": "loop step r",
         "bar": "p_r",
@@ -75,7 +77,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "question": "在任一阈值下，学到的门会在哪个循环步之后读出每个词元？",
         "how": "有些模型（Ouro）学到了一个门：每个循环步之后，它给出停在此处的概率。上图：一列是一个词元，一行是一个循环步；颜色是这个概率，点是该词元被读出的那一步。"
         "下图：所选词元的各步概率（柱）及其累计和（线）：累计和首次达到阈值（虚线）的那一步读出，若未达到则在最后一步。移动滑块：点会立即显示另一个阈值会选哪一步，"
-        "用的是本次运行记录的数值，不会重新运行。在给定前文时，这对每个词都是精确的；换一个阈值可能写出另一个词，随后的文本也就不同：“用它运行”会真正运行一次。"
+        "用的是本次运行记录的数值，不会重新运行。在给定前文时，这对每个词都是精确的；换一个阈值可能写出另一个词，随后的文本也就不同：“用阈值 q 运行”会真正运行一次。"
         "按发表的做法，所有循环都会运行，门只是在其中选择；因此“不需要”的循环，只有真正停下的模型才会省下。",
         "formula": r"\lambda_r=\sigma(w\cdot s_r+b),\qquad p_r=\lambda_r\prod_{j<r}(1-\lambda_j)\ (r<N),\quad p_N=\prod_{j<N}(1-\lambda_j),\qquad "
         r"\text{read out: the first } r \text{ with } \sum_{j\le r}p_j\ge q",
@@ -84,6 +86,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "cost": "除每次运行都保留的内容外，没有额外开销。",
         "no_data": "尚未读入词元：每读入一个词元出现一列",
         "no_gate": "本次运行中没有门作选择：读出的是最后一个循环步。有学到的门的模型（Ouro、stories-loop），在“读出哪一次循环”选择门之后，会显示在这里",
+        "not_kept": "本次运行中有门作选择，但它所说的没有保留：由较早的版本录制。重新运行即可在此看到门",
         "position": "词元位置",
         "step": "循环步 r",
         "bar": "p_r",
@@ -148,6 +151,7 @@ class Tally:
         read: the steps these were read out from, summed.
         ran: the steps they ran, summed.
         mixed: how many of them were read out from all steps.
+        lost: of the tokens, those that a gate chose for in a recording that did not keep what it said.
     """
 
     tokens: int = 0
@@ -155,6 +159,7 @@ class Tally:
     read: int = 0
     ran: int = 0
     mixed: int = 0
+    lost: int = 0
 
 
 @lru_cache(maxsize=8)
@@ -164,14 +169,16 @@ def running(threshold: float | None) -> Running[Tally]:
     def count(so_far: Tally, meta: Mapping[str, Any], block: int, frame: Frame) -> Tally:
         one = frame["blocks"][block]
         if one["gate"] is None:
-            return replace(so_far, tokens=so_far.tokens + 1)
+            chose = one["n_steps"] > 0 and blocks_at(meta, frame["index"])[block]["exit_selection"] != "last"
+            return replace(so_far, tokens=so_far.tokens + 1, lost=so_far.lost + chose)
         step = read_out(one, threshold)
-        return Tally(
-            so_far.tokens + 1,
-            so_far.asked + 1,
-            so_far.read + (step or one["n_steps"]),
-            so_far.ran + one["n_steps"],
-            so_far.mixed + (step is None),
+        return replace(
+            so_far,
+            tokens=so_far.tokens + 1,
+            asked=so_far.asked + 1,
+            read=so_far.read + (step or one["n_steps"]),
+            ran=so_far.ran + one["n_steps"],
+            mixed=so_far.mixed + (step is None),
         )
 
     return Running(lambda meta, block: Tally(), count)
@@ -207,14 +214,16 @@ def _one(frame: Frame | None, focus: Focus) -> str:
 
 def _missing(tally: Tally, lang: str) -> str:
     """What to say where there is nothing to see."""
-    return "" if tally.asked else TEXTS[lang]["no_gate" if tally.tokens else "no_data"]
+    if tally.asked:
+        return ""
+    return TEXTS[lang]["not_kept" if tally.lost else "no_gate" if tally.tokens else "no_data"]
 
 
 def _chosen(trace: Trace, tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on how many tokens there are and which is selected, by path; ``frame`` is of ``trace`` or the one to come."""
     missing = _missing(tally, focus.lang)
     gate = None if frame is None else frame["blocks"][focus.block]["gate"]
-    at = -2 if frame is None or gate is None else _columns_before(trace, focus.block, frame["index"])
+    column = None if frame is None or gate is None else _columns_before(trace, focus.block, frame["index"])
     return {
         ("data", BARS, "y"): [] if gate is None else list(gate["p"]),
         ("data", CURVE, "y"): [] if gate is None else list(gate["cdf"]),
@@ -222,9 +231,7 @@ def _chosen(trace: Trace, tally: Tally, frame: Frame | None, focus: Focus) -> di
         if missing
         else TEXTS[focus.lang]["head"].format(**_words(tally, frame, focus)),
         **parts.notice(missing),
-        ("layout", "shapes", COLUMN, "x0"): at - 0.5,
-        ("layout", "shapes", COLUMN, "x1"): at + 0.5,
-        ("layout", "shapes", COLUMN, "visible"): gate is not None,
+        **parts.column_outlined(COLUMN, column),
     }
 
 
@@ -241,15 +248,10 @@ def _marks(trace: Trace, meta: Mapping[str, Any], block: int) -> list[dict[str, 
     return marks
 
 
-def _column(frame: Frame) -> str:
-    """A column's name on the axis: its position makes it unique, and an axis of names thins its own labels."""
-    return f"{frame['index']} {labels.show_token(frame['text'], width=10)}"
-
-
 def _added(frame: Frame, focus: Focus, room: int) -> list[Op]:
     """What one token appends: its column and its dot; nothing where the gate was not asked."""
     block = frame["blocks"][focus.block]
-    gate, name = block["gate"], _column(frame)
+    gate, name = block["gate"], parts.column_name(frame)
     if gate is None:
         return []
     return [
@@ -260,7 +262,7 @@ def _added(frame: Frame, focus: Focus, room: int) -> list[Op]:
     ]
 
 
-def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
+def _data(lang: str) -> list[dict[str, Any]]:
     words = TEXTS[lang]
     below: dict[str, Any] = {"xaxis": "x2", "yaxis": "y2", "x0": 1, "dx": 1, "y": [], "meta": {"select": {"step": "x"}}}
     return [
@@ -306,17 +308,6 @@ def _data(spec: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
 
 
 def _shapes(threshold: float | None, room: int, lang: str) -> list[dict[str, Any]]:
-    column = {
-        "type": "rect",
-        "xref": "x",
-        "yref": "y",
-        "x0": -2.5,
-        "x1": -1.5,
-        "y0": 0.5,
-        "y1": room + 0.5,
-        "visible": False,
-        "line": {"color": theme.SELECTED, "width": 2},
-    }
     line = {
         "type": "line",
         "xref": "x2 domain",
@@ -334,7 +325,7 @@ def _shapes(threshold: float | None, room: int, lang: str) -> list[dict[str, Any
             "font": {"size": 11},
         },
     }
-    return [column, line]
+    return [parts.column_outline(0.5, room + 0.5), line]
 
 
 def _asks(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
@@ -373,7 +364,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         "yaxis2": {"domain": [0, 0.28], "title": {"text": words["sum"]}, "range": [0, 1.05], "nticks": 3},
         "shapes": _shapes(threshold, room, focus.lang),
     }
-    return {"data": _data(spec, focus.lang), "layout": layout}
+    return {"data": _data(focus.lang), "layout": layout}
 
 
 def data(trace: Trace, focus: Focus) -> dict[str, Any]:
@@ -381,9 +372,8 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     meta, frames = follower.settled(trace, focus), trace.frames
     shown = _skeleton(meta, focus)
     if shown["data"]:
-        for frame in frames:
-            for op in _added(frame, focus, meta["blocks"][focus.block]["room"]):
-                shown["data"][op["path"][1]][op["path"][2]] += op["value"]
+        room = meta["blocks"][focus.block]["room"]
+        extend(shown, (op for frame in frames for op in _added(frame, focus, room)))
         at, tally = focus.selected(len(frames)), running(focus.threshold).over(trace, focus.block)
         fill(shown, _chosen(trace, tally, None if at is None else frames[at], focus))
         shown["layout"]["shapes"] += _marks(trace, meta, focus.block)
@@ -396,13 +386,12 @@ figure = follower.checked(data)
 @follower.redrawn(data)
 def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its column and dot, the tally, and the newest token's curve when it is followed."""
-    meta, had = follower.settled(trace, focus, frame), len(trace)
+    meta = follower.settled(trace, focus, frame)
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
-    count = running(focus.threshold)
-    tallies = (count.over(trace, focus.block), count.after(trace, focus.block, frame))
+    tally = running(focus.threshold).around(trace, focus.block, frame)
     follow = _FOLLOWER.patch(
-        trace, frame, focus, lambda n, chosen: _chosen(trace, tallies[n - had], chosen, focus), always=True
+        trace, frame, focus, lambda count, chosen: _chosen(trace, tally(count), chosen, focus), always=True
     )
     return _added(frame, focus, meta["blocks"][focus.block]["room"]) + follow
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
-from loopviz.figures.edits import Op, Path, append, fill
+from loopviz.figures.edits import Op, Path, append, extend, fill
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.running import Running
 from loopviz.trace.changes import blocks_at
@@ -148,11 +148,6 @@ def _which(steps: list[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in spans)
 
 
-def _column(frame: Frame) -> str:
-    """A column's name on the axis: its position makes it unique, and an axis of names thins its own labels."""
-    return f"{frame['index']} {labels.show_token(frame['text'], width=10)}"
-
-
 def _words(meta: Mapping[str, Any], tally: Tally, frame: Frame | None, focus: Focus) -> dict[str, str]:
     """What the title and the summary say of ``tally`` (of one token or more) and the selected token."""
     words, spec = TEXTS[focus.lang], meta["blocks"][focus.block]
@@ -183,7 +178,6 @@ def _chosen(meta: Mapping[str, Any], tally: Tally, frame: Frame | None, focus: F
     """All that depends on how many tokens there are and which is selected, by path."""
     words, spec = TEXTS[focus.lang], meta["blocks"][focus.block]
     missing = "" if tally.tokens else words["no_data"]
-    at = -1 if frame is None else frame["index"]
     ran: list[list[int]] = [[] for _ in range(spec["layers"][0], spec["layers"][1] + 1)]
     if frame is not None:
         ran = steps_of(frame["blocks"][focus.block])
@@ -194,9 +188,7 @@ def _chosen(meta: Mapping[str, Any], tally: Tally, frame: Frame | None, focus: F
         },
         ("layout", "title", "text"): " " if missing else "<br>".join(said[name] for name in ("by", "work", "selected")),
         **parts.notice(missing),
-        ("layout", "shapes", COLUMN, "x0"): at - 0.5,
-        ("layout", "shapes", COLUMN, "x1"): at + 0.5,
-        ("layout", "shapes", COLUMN, "visible"): frame is not None,
+        **parts.column_outlined(COLUMN, None if frame is None else frame["index"]),
     }
 
 
@@ -278,19 +270,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
             "dtick": -(-room // 6),
             "showgrid": False,
         },
-        "shapes": [
-            {
-                "type": "rect",
-                "xref": "x",
-                "yref": "y",
-                "x0": -1.5,
-                "x1": -0.5,
-                "y0": a - 0.5,
-                "y1": b + 0.5,
-                "visible": False,
-                "line": {"color": theme.SELECTED, "width": 2},
-            }
-        ],
+        "shapes": [parts.column_outline(a - 0.5, b + 0.5)],
     }
     return {"data": _data(spec, focus.lang), "layout": layout}
 
@@ -300,7 +280,7 @@ def _added(frame: Frame, focus: Focus) -> list[Op]:
     block = frame["blocks"][focus.block]
     ran, n = steps_of(block), block["n_steps"]
     return [
-        append(("data", MAP, "x"), [_column(frame)]),
+        append(("data", MAP, "x"), [parts.column_name(frame)]),
         append(("data", MAP, "z"), [[len(steps) or None for steps in ran]]),
         append(("data", MAP, "text"), [[f": {_which(s)}" if 0 < len(s) < n else "" for s in ran]]),
     ]
@@ -311,9 +291,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     meta, frames = follower.settled(trace, focus), trace.frames
     shown = _skeleton(meta, focus)
     if shown["data"]:
-        for frame in frames:
-            for op in _added(frame, focus):
-                shown["data"][op["path"][1]][op["path"][2]] += op["value"]
+        extend(shown, (op for frame in frames for op in _added(frame, focus)))
         at = focus.selected(len(frames))
         fill(shown, _chosen(meta, RUNNING.over(trace, focus.block), None if at is None else frames[at], focus))
         shown["layout"]["shapes"] += parts.change_marks(meta, len(frames))
@@ -326,16 +304,12 @@ figure = follower.checked(data)
 @follower.redrawn(data)
 def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: one more column, the sums, and the steps of the newest token when it is followed."""
-    meta, had = follower.settled(trace, focus, frame), len(trace)
+    meta = follower.settled(trace, focus, frame)
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
-    tallies = (RUNNING.over(trace, focus.block), RUNNING.after(trace, focus.block, frame))
+    tally = RUNNING.around(trace, focus.block, frame)
     follow = _FOLLOWER.patch(
-        trace,
-        frame,
-        focus,
-        lambda count, chosen: _chosen(meta, tallies[count - had], chosen, focus),
-        always=True,
+        trace, frame, focus, lambda count, chosen: _chosen(meta, tally(count), chosen, focus), always=True
     )
     return _added(frame, focus) + follow
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
-from loopviz.figures.edits import Op, Path, append, fill
+from loopviz.figures.edits import Op, Path, append, extend, fill
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.running import Running
 from loopviz.trace.changes import blocks_at
@@ -207,14 +207,12 @@ def _chosen(tally: Tally, frame: Frame | None, focus: Focus) -> dict[Path, Any]:
     """The words and the outline of the selected token, by path; ``frame`` is its, None when there is none."""
     words = TEXTS[focus.lang]
     missing = "" if tally.tokens else words["no_data"]
-    at, height = (-1, 0) if frame is None else (frame["index"], frame["blocks"][focus.block]["n_steps"])
+    at, height = (None, 0) if frame is None else (frame["index"], frame["blocks"][focus.block]["n_steps"])
     return {
         ("layout", "title", "text"): labels.fill(words["head"], **_words(tally, frame, focus)) if not missing else " ",
         **parts.notice(missing),
-        ("layout", "shapes", HERE, "x0"): at - 0.5,
-        ("layout", "shapes", HERE, "x1"): at + 0.5,
+        **parts.column_outlined(HERE, at),
         ("layout", "shapes", HERE, "y1"): height,
-        ("layout", "shapes", HERE, "visible"): frame is not None,
     }
 
 
@@ -268,18 +266,7 @@ def _shapes() -> list[dict[str, Any]]:
         "visible": False,
         "line": {"color": theme.INK, "width": 1.5, "dash": "dot"},
     }
-    here = {
-        "type": "rect",
-        "xref": "x",
-        "yref": "y",
-        "x0": -1.5,
-        "x1": -0.5,
-        "y0": 0,
-        "y1": 0,
-        "visible": False,
-        "line": {"color": theme.SELECTED, "width": 2},
-    }
-    return [mean, here]
+    return [mean, parts.column_outline(0, 0)]
 
 
 def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
@@ -330,9 +317,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     meta, frames = follower.settled(trace, focus), trace.frames
     shown = _skeleton(meta, focus)
     if shown["data"]:
-        for frame in frames:
-            for op in _added(frame, focus.block):
-                shown["data"][op["path"][1]][op["path"][2]] += op["value"]
+        extend(shown, (op for frame in frames for op in _added(frame, focus.block)))
         tally, at = RUNNING.over(trace, focus.block), focus.selected(len(frames))
         fill(shown, _tallied(meta, tally, focus))
         fill(shown, _chosen(tally, None if at is None else frames[at], focus))
@@ -346,14 +331,13 @@ figure = follower.checked(data)
 @follower.redrawn(data)
 def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: its bar, one more in the counts, the mean and what was saved."""
-    meta, had = follower.settled(trace, focus, frame), len(trace)
+    meta = follower.settled(trace, focus, frame)
     if labels.missing_block(meta, focus.block, focus.lang):
         return []
-    tallies = (RUNNING.over(trace, focus.block), RUNNING.after(trace, focus.block, frame))
+    tally = RUNNING.around(trace, focus.block, frame)
 
     def shown(count: int, chosen: Frame | None) -> dict[Path, Any]:
-        tally = tallies[count - had]
-        return _tallied(meta, tally, focus) | _chosen(tally, chosen, focus)
+        return _tallied(meta, tally(count), focus) | _chosen(tally(count), chosen, focus)
 
     return _added(frame, focus.block) + _FOLLOWER.patch(trace, frame, focus, shown, always=True)
 

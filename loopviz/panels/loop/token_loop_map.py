@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
-from loopviz.figures.edits import Op, Path, append, fill
+from loopviz.figures.edits import Op, Path, append, extend, fill
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.focus import METRICS
 
@@ -162,11 +162,6 @@ def _raw(metric: str, block: Mapping[str, Any]) -> list[float | None]:
 
 def _colour(metric: str, value: float | None) -> float | None:
     return labels.sig(value) if metric in LINEAR else labels.log_z(value)
-
-
-def _column(frame: Mapping[str, Any]) -> str:
-    """A column's name on the axis: its position makes it unique, and an axis of names thins its own labels."""
-    return f"{frame['index']} {labels.show_token(frame['text'], width=10)}"
 
 
 def _texts(metric: str, block: Mapping[str, Any], lang: str) -> list[str]:
@@ -339,7 +334,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
 def _added(frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """What one token appends: its cells, in column form (a cell that is not there is blank), and its mark."""
     block = frame["blocks"][focus.block]
-    name, values = _column(frame), _raw(focus.metric, block)
+    name, values = parts.column_name(frame), _raw(focus.metric, block)
     mark = MARKS[theme.stop_kind(block["stop_reason"])]
     return [
         append(("data", MAP, "x"), [name] * len(values)),
@@ -356,9 +351,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     meta, frames = follower.settled(trace, focus), trace.frames
     shown = _skeleton(meta, focus)
     if shown["data"]:
-        for frame in frames:
-            for op in _added(frame, focus):
-                shown["data"][op["path"][1]][op["path"][2]] += op["value"]
+        extend(shown, (op for frame in frames for op in _added(frame, focus)))
         at = focus.selected(len(frames))
         fill(shown, _chosen(meta, len(frames), None if at is None else frames[at], focus))
         shown["layout"]["shapes"] += parts.change_marks(meta, len(frames))

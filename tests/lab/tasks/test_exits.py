@@ -11,6 +11,7 @@ import torch
 
 from loopviz.figures import theme
 from loopviz.lab import TASKS, Experiment
+from loopviz.lab.tasks import exits
 from loopviz.lab.tasks.exits import ExitParams, plot
 from loopviz.loop_fields import PUBLISHED_CRITERIA
 from tests.lab.subject import TEXT, subject
@@ -102,6 +103,22 @@ def test_huginns_rules_really_stop_as_replayed() -> None:
     table = Experiment(TASK, tiny, params).run().frame
     own = table[table["policy"].isin([*PUBLISHED_CRITERIA])]
     assert dict(zip(own["policy"], own["threshold"], strict=True)) == dict(PUBLISHED_CRITERIA)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_all_that_is_kept_of_a_run_is_foreseen(published: bool) -> None:
+    """The rules huginn_* watch five numbers more."""
+    from loopviz.lab.reading import exit_replay
+
+    gated = subject(**LOOP, exit_selection="gate", exit_threshold=0.5)
+    view = exit_replay.max_loop_view(gated.view({"exit_selection": "last"}), {}, 5)
+    ids = torch.tensor(gated.tokenizer(TEXT)["input_ids"][:8])[None]
+    (run,) = exit_replay.record(view, ids, "pass", published=published)
+    held = sum(part.nbytes for part in (*run.scores.values(), run.kl_paid, run.same))
+    foreseen = exits.SCORES + published * exits.PUBLISHED_SCORES
+    assert 2 * held / run.kl_paid.size <= foreseen * exits.SCORE_BYTES < 2.4 * held / run.kl_paid.size
+    works = [TASK.work(gated, ExitParams(**PARAMS, published=asked)) for asked in (False, True)]
+    assert works[1].kept - works[0].kept >= exits.PUBLISHED_SCORES * exits.SCORE_BYTES * 20 * 5
 
 
 def test_decoding_is_measured_against_the_replay_token_by_token() -> None:

@@ -81,6 +81,26 @@ def test_a_random_start_is_held_against_other_seeds_of_its_own() -> None:
     assert [trace.name for trace in words.data] == ["its own start, seed + 1", "its own start, seed + 2"]
 
 
+def test_noise_is_added_to_the_start_that_the_loop_has_itself() -> None:
+    """It had been added to what enters the loop, which a loop that starts at random does not start from."""
+    tiny = subject(loop_layers=(1, 2), loop_injection="add", loop_init="random", loop_init_std=0.5, loop_init_seed=7)
+    params = StartsParams(**{**PARAMS, "loop": {}}, seeds=0, noise=(0.0, 0.25), draws=1, random=False, zeros=False)
+    frame = Experiment(TASK, tiny, params).run().frame
+    assert frame[frame["size"] == 0]["distance"].max() == 0
+    assert frame[(frame["size"] == 0.25) & (frame["loops"] == 0)]["distance"].item() == pytest.approx(0.25, rel=0.2)
+
+
+def test_a_loop_that_starts_at_zeros_is_held_against_other_starts_than_its_own() -> None:
+    """Noise in units of an s_0 of zeros was none, so that all starts ended in one place."""
+    tiny = subject(loop_layers=(1, 2), loop_injection="add", loop_init="zeros")
+    params = StartsParams(**{**PARAMS, "loop": {}}, noise=(0.5,), draws=1)
+    frame = Experiment(TASK, tiny, params).run().frame
+    assert set(frame["start"]) == {"noise", "random"}
+    assert frame[frame["loops"] == 1]["distance"].min() > 0
+    with pytest.raises(ValueError, match="nothing to start from"):
+        TASK.cells(tiny, StartsParams(**{**PARAMS, "loop": {}}, noise=(), random=False))
+
+
 def test_other_seeds_alone_need_a_loop_that_starts_at_random() -> None:
     params = StartsParams(**PARAMS, noise=(), random=False, zeros=False)
     with pytest.raises(ValueError, match="nothing to start from"):

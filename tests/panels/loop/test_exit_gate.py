@@ -117,6 +117,17 @@ def test_a_run_without_a_gate_says_so_and_offers_no_slider():
     assert panel.tells_of(gated().meta)
 
 
+@pytest.mark.parametrize(("lang", "said"), [("en", "what it said was not kept"), ("zh", "但它所说的没有保留")])
+def test_a_recording_that_did_not_keep_what_the_gate_said_is_told_apart_from_a_run_without_one(lang, said):
+    trace = gated()
+    for frame in trace.frames:
+        frame["blocks"][0]["gate"] = None  # as a file before version 6 is read
+    assert said in panel.summary(trace, Focus(lang=lang))
+    assert said in drawn(trace, lang=lang)["layout"]["annotations"][0]["text"].replace(
+        "<br>", " " if lang == "en" else ""
+    )
+
+
 def test_what_was_recorded_and_what_the_numbers_say_are_the_same_step():
     trace = looped(tokens=40, exit_selection="gate", exit_threshold=0.7, max_steps=6)
     blocks = [block for frame in trace.frames for block in frame["blocks"]]
