@@ -416,7 +416,10 @@ def test_a_run_of_many_loops_holds_up_nobody_of_few_and_shares_with_its_like(mon
     alone = [[frame["next_id"] for frame in of_tiny.start(request).frames] for request in asked]
     runs = read_all([of_tiny.start(request) for request in asked])
     assert [[frame["next_id"] for frame in run] for run in runs] == alone
-    assert {frozenset(steps) for steps in together} == {frozenset({90}), frozenset({3})}
+    assert {90} in together
+    assert {3} in together
+    # the deep runs stand among the shallow until the first of those has asked
+    assert sum(len(steps) > 1 for steps in together) <= 1
 
 
 def test_how_deep_a_run_is_follows_what_it_did_and_what_others_do():
