@@ -148,9 +148,10 @@ class LabRun:
                 if self.keeper is not None and not self.keeper.weigh(self):
                     end = "memory"
                     break
-                began = Halt.now()
-                self.rest()
-                self._halt.more(Halt.now() - began)
+                if self.experiment.share < 1:  # all is measured: it leaves its place, and waits for none
+                    began = Halt.now()
+                    self.rest()
+                    self._halt.more(Halt.now() - began)
             else:
                 end = "done" if self.experiment.complete else self._halt.why or "stopped"
         except ValueError as error:

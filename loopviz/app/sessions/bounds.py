@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -489,48 +490,38 @@ def _with(task: Any, subject: Any, params: Any, name: str, several: bool) -> Cal
 
 
 class Clock:
-    """Calls `end` when so many seconds are over, and those that were added since; None: never."""
+    """Calls `end` when so many seconds are over, but for those in which it stood; None: never."""
 
     def __init__(self, seconds: float | None, end: Callable[[], None]) -> None:
         self._end, self._lock = end, Lock()
+        self._left, self._since = seconds, 0.0
         self._timer: Timer | None = None
-        self._more = 0.0
-        if seconds is not None:
-            self._wind(seconds)
+        self.go()
 
-    def _wind(self, seconds: float) -> None:
-        self._timer = Timer(seconds, self._rings)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _rings(self) -> None:
+    def go(self) -> None:
+        """Go on."""
         with self._lock:
-            if self._timer is None:
+            if self._left is None or self._timer is not None:
                 return
-            if self._more:
-                more, self._more = self._more, 0.0
-                self._wind(more)
-                return
-        self._end()
+            self._timer, self._since = Timer(self._left, self._end), time.monotonic()
+            self._timer.daemon = True
+            self._timer.start()
 
-    def more(self, seconds: float) -> None:
-        """What is timed was let rest for so long."""
-        with self._lock:
-            self._more += seconds
-
-    def stop(self) -> None:
-        """It ends nothing any more."""
+    def stand(self) -> None:
+        """What is timed rests, or is over: it ends nothing until it goes on."""
         with self._lock:
             timer, self._timer = self._timer, None
-        if timer is not None:
+            if timer is None or self._left is None:
+                return
             timer.cancel()
+            self._left = max(0.0, self._left - (time.monotonic() - self._since))
 
 
 @contextmanager
 def deadline(seconds: float | None, end: Callable[[], None]) -> Iterator[Clock]:
-    """Call `end` when the block has taken so long, but for what its clock is told to leave out; None: never."""
+    """Call `end` when the block has taken so long, but for the time in which its clock was told to stand; None: never."""
     clock = Clock(seconds, end)
     try:
         yield clock
     finally:
-        clock.stop()
+        clock.stand()

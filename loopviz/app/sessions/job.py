@@ -179,16 +179,17 @@ class Job:
             yield from self.last(text(self.lang, f"live.end.{run.end}"))
 
     def rest(self, run: Any, clock: bounds.Clock) -> Iterator[str]:
-        """Between two messages, while nothing is computed: let another go before, if one waits who does; `clock` leaves that out."""
-        if self.place is None or not self.later:
+        """Between two messages, while nothing is computed: let another go before, if one waits who does; `clock` stands meanwhile."""
+        gone = lambda: self.start.over.is_set() or run.halted is not None or run.end is not None  # noqa: E731
+        if self.place is None or not self.later or gone():  # what is over leaves its place, and waits for none
             return
-        began = time.monotonic()
         rested = False
-        for ahead in self.place.give_way(lambda: self.start.over.is_set() or run.halted is not None):
+        for ahead in self.place.give_way(gone):
             rested = True
+            clock.stand()
             yield self.say(in_line(ahead, self.lang))
         if rested:
-            clock.more(time.monotonic() - began)
+            clock.go()
             yield self.say("")
 
 

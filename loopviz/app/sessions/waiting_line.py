@@ -155,10 +155,10 @@ class Places:
         self._fill()
 
     def _left(self, place: Place) -> float | None:
-        """Seconds until a place that is held is free."""
+        """Seconds that what has a place, or had one, still takes."""
         if place.left is not None and (told := place.left()) is not None:
             return told
-        held = place.held + self._clock() - place.given
+        held = place.held + (self._clock() - place.given if place in self._have else 0.0)
         return Lengths.left(self._lengths.of(place.page, place.seconds), held)
 
     def taken(self) -> int:
@@ -209,7 +209,8 @@ class Place:
                 return None
             order = places._order()
             before = order[: order.index(self)]
-            lengths = [places._lengths.of(place.page, place.seconds) for place in before]
+            of = places._lengths.of
+            lengths = [places._left(place) if place.held else of(place.page, place.seconds) for place in before]
             seconds = expected(map(places._left, places._have), lengths)
             running = tuple(place.page for place in places._have)
         return Ahead(len(before), running, None if seconds is None else rounded(seconds), self.held > 0)

@@ -34,6 +34,7 @@ from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.engine.rate import rate_of
 from loopviz.engine.work import NOTHING
 from loopviz.lab import TASKS, Column, Task, param, repeat
+from loopviz.lab.experiment import Experiment
 from loopviz.lab.reading.beginnings import beginnings
 from loopviz.paths import WEB
 from tests.app.by_hand import only
@@ -643,7 +644,7 @@ def test_a_measurement_rests_between_two_rows_while_a_run_of_explore_goes_before
     GATE.clear()
     told, other = [], ExitStack()
     run = None
-    for message in map(unwire, laboratory.run(asked(), "me")):
+    for message in map(unwire, laboratory.run(asked({"times": "4"}), "me")):
         told.append(message)
         rows = message.get("first", 0) + len(message.get("rows", []))
         if run is None and rows == 2:
@@ -659,3 +660,14 @@ def test_a_measurement_rests_between_two_rows_while_a_run_of_explore_goes_before
     assert [line[:6] for line in said_of[-2:]] == ["paused", ""]
     assert [message["end"] for message in told if message["kind"] == "news"][-1] == "done"
     assert places.taken() == 0
+
+
+def test_a_measurement_does_not_rest_after_its_last_row(tmp_path: Path) -> None:
+    """All was measured, and it waited in line to say so."""
+    GATE.set()
+    run = lab_run.LabRun(Experiment(TOY, subject(), ToyParams()), tmp_path)
+    rested: list[int] = []
+    run.rest = lambda: rested.append(run.experiment.done)
+    run.work()
+    assert run.end == "done"
+    assert rested == [1, 2]

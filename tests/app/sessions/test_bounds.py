@@ -443,16 +443,20 @@ def test_when_no_number_alone_would_do_several_are_to_be_lowered() -> None:
     assert param(1, "n", "n").metadata["high"] is None
 
 
-def test_a_deadline_leaves_out_what_its_clock_is_told() -> None:
-    """A comparison that let others go before ended by the time in which nothing was computed for it."""
+def test_a_deadline_leaves_out_the_time_in_which_its_clock_stands() -> None:
+    """A comparison that let others go before ended by the time in which nothing was computed for it, and even while it did."""
     ended = threading.Event()
-    with bounds.deadline(0.05, ended.set) as clock:
-        clock.more(0.3)
-        assert not ended.wait(0.15)
+    with bounds.deadline(0.1, ended.set) as clock:
+        clock.stand()
+        clock.stand()
+        assert not ended.wait(0.3), "it stands longer than there was time"
+        clock.go()
+        clock.go()
         assert ended.wait(5)
     never = threading.Event()
     with bounds.deadline(0.05, never.set):
         pass
     with bounds.deadline(None, never.set) as clock:
-        clock.more(1)
+        clock.stand()
+        clock.go()
     assert not never.wait(0.15)

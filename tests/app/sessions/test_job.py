@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,9 +193,22 @@ def test_what_is_taken_back_as_it_begins_is_told_to_end(jobs: Jobs, runs: Regist
 
 
 class Later(Toy):
-    """A measurement."""
+    """A comparison: over as it says its last."""
 
     later = True
+    limit: float | None = None  # seconds
+
+    def make(self, loaded: Loaded, place: Place) -> Iterator[str]:
+        self.run = run = Work(self.session)
+        run.end = run.halted = None
+        run.halt = lambda end="stopped": setattr(run, "halted", end)
+
+        def told() -> Iterator[str]:
+            for n in range(self.says):
+                run.end = "done" if n == self.says - 1 else None
+                yield wire({"kind": "news", "n": n})
+
+        return self.show(run, told(), self.limit)
 
 
 def test_all_tabs_of_a_browser_and_all_calls_of_an_address_are_one_visitor(jobs: Jobs) -> None:
@@ -218,7 +232,6 @@ def test_a_measurement_rests_while_a_run_goes_before_and_says_so(jobs: Jobs, run
     job = Later(runs, says=3)
     stream = map(unwire, jobs.carry_out(job))
     assert next(message for message in stream if message["kind"] == "news")["n"] == 0
-    job.run.halted = None
     with jobs.places.join("explore") as run:
         clock[0] = 10
         rests = next(stream)
@@ -228,6 +241,34 @@ def test_a_measurement_rests_while_a_run_goes_before_and_says_so(jobs: Jobs, run
         assert run.ahead() is None
     assert [message["kind"] for message in stream] == ["status", "news", "news"]
     assert jobs.places.taken() == 0
+
+
+def test_what_is_over_does_not_wait_in_line_again(jobs: Jobs, runs: Registry[Work]) -> None:
+    """A comparison said that it was paused when its last row was there, and kept its page for as long as others ran."""
+    clock = [0.0]
+    jobs.places = Places(1, clock=lambda: clock[0])
+    stream = map(unwire, jobs.carry_out(Later(runs, says=1)))
+    assert next(message for message in stream if message["kind"] == "news")["n"] == 0
+    with jobs.places.join("explore") as run:
+        clock[0] = 10
+        assert next(stream, None) is None
+        assert run.ahead() is None
+
+
+def test_time_is_not_up_while_one_rests(jobs: Jobs, runs: Registry[Work]) -> None:
+    """The clock rang in mid-rest: a comparison that waited for longer than it had left ended there."""
+    clock = [0.0]
+    jobs.places = Places(1, clock=lambda: clock[0])
+    job = Later(runs, says=3)
+    job.limit = 0.3
+    stream = map(unwire, jobs.carry_out(job))
+    assert next(message for message in stream if message["kind"] == "news")["n"] == 0
+    with jobs.places.join("explore"):
+        clock[0] = 10
+        assert next(stream)["text"].startswith("paused")
+        time.sleep(0.5)
+    assert [message["kind"] for message in stream] == ["status", "news", "news"]
+    assert job.run.halted is None
 
 
 def test_who_waits_is_told_for_how_long(jobs: Jobs, runs: Registry[Work]) -> None:

@@ -201,6 +201,21 @@ def test_a_measurement_lets_a_run_of_explore_go_before_and_has_its_place_again()
     assert places.now() == (0, 0)
 
 
+def test_what_gave_way_counts_for_those_behind_it_as_what_is_left_of_it() -> None:
+    """It was counted as if it were to begin anew."""
+    clock = Clock()
+    places = Places(1, clock=clock)
+    with places.join("lab", ANNA, later=True, seconds=40.0) as measured:
+        clock.now = 30
+        with places.join("explore", BEN, seconds=5.0):
+            states = measured.give_way(never)
+            assert next(states).seconds == 5
+            with places.join("lab", ANNA, later=True, seconds=20.0) as behind:
+                clock.now = 31
+                assert behind.ahead().waiting == 1
+                assert behind.ahead().seconds == rounded(4 + 10)
+
+
 def test_a_run_of_explore_lets_nobody_go_before_and_measurements_not_each_other() -> None:
     clock = Clock()
     places = Places(1, clock=clock)
