@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from loopviz.app.texts import table
-from tests.browser.conftest import PATIENCE, ROOT, _free_port
+from tests.browser.conftest import PATIENCE, ROOT, _free_port, bare
 from tests.browser.test_explore import settle
 
 WORDS = table("zh")
@@ -110,4 +111,22 @@ def test_a_page_outlives_its_server(browser: Browser, server: Restarted) -> None
     ticket = inside(page, "share.ticket")
     assert ticket != before, "a ticket of this server, to open files with"
     assert errors == []
+    page.context.close()
+
+
+def test_a_stream_cut_off_in_the_middle_of_a_line_is_whole_lines_and_its_end(browser: Browser) -> None:
+    """Half a line and what ends the stream were one line, which is no JSON: the event never ended."""
+    page = bare(browser)
+    words = '{"msg": "process_generating", "event_id": "a", "output": {"data": ["process_completed"]}}'
+    page.route("**/queue/join**", lambda route: route.fulfill(json={"event_id": "a"}))
+    cut = f'data: {words}\n\ndata: {{"msg": "process_gen'
+    page.route("**/queue/data**", lambda route: route.fulfill(body=cut, content_type="text/event-stream"))
+    page.add_script_tag(url="/core/gradio_connection.js")
+    lines = page.evaluate("""async () => {
+      await fetch("/gradio_api/queue/join", { method: "POST" });
+      return (await (await fetch("/gradio_api/queue/data")).text()).split("\\n");
+    }""")
+    said = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    assert said[0] == json.loads(words)
+    assert [(one["msg"], one["event_id"]) for one in said[1:]] == [("process_completed", "a"), ("close_stream", None)]
     page.context.close()

@@ -8,6 +8,7 @@
 // A classic script: it must have run before Gradio's own.
 (() => {
   const [FIRST_MS, LONGEST_MS, PATIENCE_MS] = [500, 5_000, 5_000]; // between two looks for the server; for one look
+  const OF_EVENTS = /process_completed|close_stream|session_not_found/;
   const TRIES = 3; // of a request that fails although the server is there
   const usual = window.fetch.bind(window);
   const own = /** @type {HTMLScriptElement} */ (document.currentScript).dataset;
@@ -128,16 +129,19 @@
     } catch (error) {
       if (isLeft(error)) throw error;
     }
-    const decoder = new TextDecoder();
+    const [decoder, encoder] = [new TextDecoder(), new TextEncoder()];
     let rest = "";
     let closed = false;
     let broken = !reader;
 
     /** Note what a line says of events; whether Gradio may hear it. @param {string} line */
     const hears = (line) => {
-      if (line.includes("process_completed")) taken.delete(JSON.parse(line.slice(5)).event_id);
-      else if (line.includes('"close_stream"')) closed ||= JSON.parse(line.slice(5)).msg === "close_stream";
-      else if (line.includes("session_not_found")) broken = JSON.parse(line.slice(5)).session_not_found === true;
+      if (line.startsWith("data:") && OF_EVENTS.test(line)) {
+        const said = JSON.parse(line.slice(5)); // a prompt may hold any of these words
+        if (said.msg === "process_completed") taken.delete(said.event_id);
+        closed ||= said.msg === "close_stream";
+        broken ||= said.session_not_found === true;
+      }
       return !broken;
     };
 
@@ -155,9 +159,10 @@
             broken = true;
           }
           if (piece.value) {
+            // whole lines alone are passed on: what breaks off in the middle of one would make one of it and of what ends the stream
             const lines = (rest + decoder.decode(piece.value, { stream: true })).split("\n");
             rest = lines.pop();
-            if (lines.every((line) => !line.startsWith("data:") || hears(line))) out.enqueue(piece.value);
+            out.enqueue(encoder.encode(lines.filter(hears).map((line) => `${line}\n`).join("")));
           }
           if (!piece.done && !broken) return;
           if (!closed) {

@@ -21,6 +21,7 @@ from loopviz.app.controls.examples import OFFERED, UNLISTED
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
 from loopviz.app.profile import LOCAL, Profile
+from loopviz.app.sessions import bounds
 from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import table, text
@@ -71,7 +72,7 @@ class Status:
         if self.state == "loading":
             step = table(lang).get(f"stage.{step}", step)
             step += "" if self.share is None else f" {self.share:.0%}"
-            step += text(lang, "stage.need", gb=f"{self.need / 1e9:.2g}") if self.need else ""
+            step += text(lang, "stage.need", size=bounds.size(self.need, lang)) if self.need else ""
         name = self.name if self.state == "ask" else short_name(self.name)  # what is agreed to is said in full
         shown = {"name": name, "step": step, "reason": step}
         return text(lang, key, **shown, layers=self.layers, params=f"{self.parameters / 1e6:.3g}")

@@ -30,7 +30,9 @@ class Visits:
     def meet(self, session: str, name: Any, address: str) -> None:
         """A session asks for something, in a browser of this name; what is no name is none."""
         with self._lock:
-            self._known[session] = Visitor(name if is_ticket(name) else "", address)
+            name = name if is_ticket(name) else ""
+            known = name or address  # of neither, no two are one
+            self._known[session] = Visitor(name, address) if known else Visitor(session, "")
             self._known.move_to_end(session)
             while len(self._known) > self._keep:
                 self._known.popitem(last=False)

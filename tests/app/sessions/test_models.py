@@ -247,8 +247,8 @@ def test_the_memory_a_model_takes_is_said_before_its_weights_are_read(monkeypatc
     monkeypatch.setattr("loopviz.model.checkpoints.inspect.available_memory", lambda: 10**12)
     room = ModelRoom("a")
     room.get("a")
-    assert seen[0].endswith("reading the weights (about 1.5 GB of memory)")
-    assert "（约需 1.5 GB 内存）" in seen[1]
+    assert seen[0].endswith("reading the weights (about 1.4 GiB of memory)")
+    assert "（约需 1.4 GiB 内存）" in seen[1]
 
 
 @pytest.mark.parametrize(
