@@ -255,3 +255,21 @@ def test_a_text_that_is_missing_is_an_error_in_tests_and_its_key_for_a_visitor(s
     assert scripts.evaluate(asked, False) == ["Run", "none", "live.none"]
     with pytest.raises(Error, match=r"no text: live\.none"):
         scripts.evaluate(asked, True)
+
+
+def test_what_gradio_builds_late_is_found_all_the_same(scripts: Page) -> None:
+    """Its buttons come when they are loaded: lists did not say that they can be opened, where one came after our functions."""
+    said = scripts.evaluate("""async () => {
+      const { whenBuilt } = await import("/explore/gradio_parts.js");
+      const said = [];
+      whenBuilt("#late", (part) => said.push(part.id));
+      const before = said.length;
+      document.body.append(Object.assign(document.createElement("p"), { id: "late" }));
+      await new Promise((done) => setTimeout(done));
+      whenBuilt("#late", (part) => said.push(`${part.id} at once`));
+      document.body.append(document.createElement("p"));
+      await new Promise((done) => setTimeout(done));
+      for (const one of document.querySelectorAll("body > p")) one.remove();
+      return [before, ...said];
+    }""")
+    assert said == [0, "late", "late at once"]

@@ -26,7 +26,7 @@ export const MOST_STUDENT: 80;
 export const LONGEST_LESSON: 60000;
 export const ARROW_TASK: { readonly model: "arrows-loop"; readonly nodes: 16; readonly arrows: 12; readonly hops: 8; };
 export const MOST_SLUG: 60;
-export const ELEMENTS: { readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly model: "lv-group-model"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly control: "ctl-"; };
+export const ELEMENTS: { readonly prompt: "ctl-prompt"; readonly run: "lv-run"; readonly stop: "lv-stop"; readonly buttons: "lv-buttons"; readonly page: "lv-page"; readonly settings: "lv-settings"; readonly model: "lv-group-model"; readonly dark: "lv-dark"; readonly learn: "lv-learn"; readonly tries: "lv-try"; readonly ways: "lv-ways"; readonly control: "ctl-"; };
 export const CLASSES: { readonly example: "lv-example"; readonly preset: "lv-preset"; readonly drop: "lv-drop"; readonly opens: "lv-drop-open"; readonly refused: "lv-refused"; readonly learn: "lv-learn"; };
 
 export type Lang = "en" | "zh";

@@ -26,5 +26,5 @@ export const MOST_STUDENT = 80;
 export const LONGEST_LESSON = 60000;
 export const ARROW_TASK = { model: "arrows-loop", nodes: 16, arrows: 12, hops: 8 };
 export const MOST_SLUG = 60;
-export const ELEMENTS = { prompt: "ctl-prompt", run: "lv-run", stop: "lv-stop", buttons: "lv-buttons", page: "lv-page", settings: "lv-settings", model: "lv-group-model", dark: "lv-dark", learn: "lv-learn", control: "ctl-" };
+export const ELEMENTS = { prompt: "ctl-prompt", run: "lv-run", stop: "lv-stop", buttons: "lv-buttons", page: "lv-page", settings: "lv-settings", model: "lv-group-model", dark: "lv-dark", learn: "lv-learn", tries: "lv-try", ways: "lv-ways", control: "ctl-" };
 export const CLASSES = { example: "lv-example", preset: "lv-preset", drop: "lv-drop", opens: "lv-drop-open", refused: "lv-refused", learn: "lv-learn" };

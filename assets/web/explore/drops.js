@@ -1,7 +1,8 @@
 // Lists that Gradio builds, each under a button of its own: prompts to try, ways to loop. A press opens one, whatever is chosen
 // in it, Escape, or a press elsewhere closes it.
 
-import { CLASSES } from "../core/contract.js";
+import { CLASSES, ELEMENTS } from "../core/contract.js";
+import { whenBuilt } from "./gradio_parts.js";
 
 const OPEN = "lv-dropped";
 
@@ -27,9 +28,11 @@ export class Drops {
     return /** @type {HTMLElement | null} */ (document.querySelector(`.${OPEN}`));
   }
 
-  /** Gradio has built them: what can be opened says so. */
+  /** Gradio builds them: what can be opened says so. */
   connect() {
-    for (const group of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(`.${CLASSES.drop}`))) this.show(group, false);
+    for (const id of [ELEMENTS.tries, ELEMENTS.ways]) {
+      whenBuilt(`#${id} .${CLASSES.opens}`, (opener) => this.show(opener.closest(`.${CLASSES.drop}`), false));
+    }
   }
 
   /**

@@ -1,4 +1,4 @@
-// What Gradio builds, and this page makes fit for its visitors: names of its fields.
+// What Gradio builds, and this page makes fit for its visitors: names of its fields; parts that come when they come.
 
 // Names of sliders and number fields for a screen reader: Gradio has them in English whatever the page speaks.
 const OF_GRADIO = /^(number input|range slider) for (.+)$/s;
@@ -20,4 +20,25 @@ export function nameFields(node, texts) {
   };
   new MutationObserver(rename).observe(node, { attributes: true, attributeFilter: ["aria-label"], childList: true, subtree: true });
   rename();
+}
+
+/**
+ * Do something with a part that Gradio builds, now or as soon as it has: a button may come later than its row, and than our functions.
+ * @param {string} selector
+ * @param {(part: HTMLElement) => void} act
+ */
+export function whenBuilt(selector, act) {
+  const find = () => /** @type {HTMLElement | null} */ (document.querySelector(selector));
+  const there = find();
+  if (there) {
+    act(there);
+    return;
+  }
+  const watch = new MutationObserver(() => {
+    const built = find();
+    if (!built) return;
+    watch.disconnect();
+    act(built);
+  });
+  watch.observe(document.body, { childList: true, subtree: true });
 }

@@ -17,7 +17,7 @@ import { Again } from "./continue_run.js";
 import { Drops } from "./drops.js";
 import { FollowBar } from "./follow_bar.js";
 import { form } from "./form_state.js";
-import { nameFields } from "./gradio_parts.js";
+import { nameFields, whenBuilt } from "./gradio_parts.js";
 import { Hero } from "./hero.js";
 import { Keys } from "./keyboard.js";
 import { Linked } from "./opened_link.js";
@@ -181,10 +181,11 @@ export class Page extends RunView {
   /** Gradio is there: questions can be asked, runs begun. @param {{ server: Functions, tell: Tell }} gradio */
   connect({ server, tell }) {
     this.tell = tell;
-    document.querySelector(`#${ELEMENTS.learn} .${CLASSES.learn}`)?.replaceChildren(this.tour.button, this.glossary.button);
-    this.narrow.connect();
+    whenBuilt(`#${ELEMENTS.learn} .${CLASSES.learn}`, (place) => place.replaceChildren(this.tour.button, this.glossary.button));
+    whenBuilt(`#${ELEMENTS.buttons}`, () => whenBuilt(`#${ELEMENTS.settings}`, () => this.narrow.connect()));
     this.drops.connect();
-    this.nameHead();
+    whenBuilt(`#${ELEMENTS.dark}`, () => this.nameHead());
+    whenBuilt(`#${ELEMENTS.settings}`, () => this.nameHead());
     this.buttons.found();
     followPrompt(`#${ELEMENTS.prompt}`, () => this.start());
     this.connection.connect(server);

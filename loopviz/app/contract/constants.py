@@ -82,6 +82,8 @@ ELEMENTS: Mapping[str, str] = {
     "model": "lv-group-model",
     "dark": "lv-dark",
     "learn": "lv-learn",
+    "tries": "lv-try",
+    "ways": "lv-ways",
     "control": "ctl-",  # and the control's name
 }
 # ... and by their classes: what begins a run by itself, a button and the list it opens, a control that is refused, the place

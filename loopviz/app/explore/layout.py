@@ -124,7 +124,7 @@ class Layout:
                 self.run = gr.Button(text(lang, "run"), variant="primary", elem_id=ELEMENTS["run"])
                 self.stop = gr.Button(text(lang, "stop"), variant="secondary", elem_id=ELEMENTS["stop"])
             # what can be asked instead, and how else to loop: each a list under its button (assets/web/explore/drops.js)
-            with gr.Column(elem_id="lv-try", elem_classes=CLASSES["drop"], scale=0):
+            with gr.Column(elem_id=ELEMENTS["tries"], elem_classes=CLASSES["drop"], scale=0):
                 self.tries = gr.Button(text(lang, "examples"), elem_classes=CLASSES["opens"])
                 with gr.Column(elem_id="lv-examples"):
                     self.examples = [
@@ -133,7 +133,7 @@ class Layout:
                         )
                         for example in examples_of(self.room.default)
                     ]
-            with gr.Column(elem_id="lv-ways", elem_classes=CLASSES["drop"], scale=0):
+            with gr.Column(elem_id=ELEMENTS["ways"], elem_classes=CLASSES["drop"], scale=0):
                 values = self._opening or st.defaults()
                 self.ways = gr.Button(_ways(matching(values), lang), elem_classes=CLASSES["opens"])
                 with gr.Column(elem_id="lv-presets"):
