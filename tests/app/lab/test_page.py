@@ -659,7 +659,7 @@ def test_a_measurement_rests_between_two_rows_while_a_run_of_explore_goes_before
     said_of = [message["text"] for message in told if message["kind"] == "status"]
     assert [line[:6] for line in said_of[-2:]] == ["paused", ""]
     assert [message["end"] for message in told if message["kind"] == "news"][-1] == "done"
-    assert places.taken() == 0
+    assert_free(laboratory)
 
 
 def test_a_measurement_does_not_rest_after_its_last_row(tmp_path: Path) -> None:
