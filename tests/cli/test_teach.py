@@ -94,6 +94,18 @@ def test_an_adapter_is_opened_by_every_door_and_says_the_same(base, texts, tmp_p
     assert run("eval", "--from", tmp_path / "p.json") == 0, "a manifest finds the adapter, and that its base"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")
+def test_on_a_gpu_it_learns_what_it_learns_on_the_cpu(base, texts, tmp_path):
+    found = {}
+    for device in ("cpu", "cuda"):
+        asked = [*OWN, "--device", device, "--set", "lora.dropout=0"]  # each device draws in its own way
+        assert teach(base, texts, tmp_path / device, *asked) == 0
+        results = json.loads((tmp_path / device / "results.json").read_text("utf-8"))
+        found[device] = results["result"]["taught"]["loss"]
+        assert results["machine"]["device"].startswith(device)
+    assert found["cuda"] == pytest.approx(found["cpu"], abs=1e-3)
+
+
 def test_a_killed_run_goes_on_by_the_same_command(base, texts, tmp_path, capfd, monkeypatch):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert teach(base, texts, whole, *OWN) == 0

@@ -15,6 +15,7 @@ from loopviz.trace.schema import decode_singles
 from tests.engine import tiny, tiny_ttt
 from tests.engine.test_batch import PROMPTS, SHARED, alike
 from tests.engine.test_ttt_stream import KINDS, made
+from tests.model.tiny import precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")
 
@@ -26,10 +27,11 @@ def test_many_prompts_in_shared_passes_say_what_each_says_alone_on_the_cpu(loop:
     there, tokenizer = copy.deepcopy(here).to("cuda"), tiny.tokenizer()
     chosen = StreamSettings(max_new_tokens=9, record=record, extras=("exit", "keys") if record == "full" else ())
     found: list[list[Any]] = [[] for _ in PROMPTS]
-    for place, frame in stream_many(there, tokenizer, PROMPTS, chosen, at_once=3):
-        found[place].append(frame)
-    for prompt, frames in zip(PROMPTS, found, strict=True):
-        alone = list(stream(here, tokenizer, prompt, chosen))
+    with precision(torch.float64):  # a final norm after every step makes 2.5e-3 of what float32 rounds away
+        for place, frame in stream_many(there, tokenizer, PROMPTS, chosen, at_once=3):
+            found[place].append(frame)
+        expected = [list(stream(here, tokenizer, prompt, chosen)) for prompt in PROMPTS]
+    for alone, frames in zip(expected, found, strict=True):
         assert len(frames) == len(alone)
         for one, other in zip(alone, frames, strict=True):
             alike(one, other)

@@ -19,11 +19,13 @@ from loopviz.engine import StreamSettings, run
 from loopviz.engine.provenance import provenance
 from loopviz.model import Interrupted, LoopLlamaForCausalLM, interruptible
 from loopviz.model.devices import resolve_device
+from loopviz.model.placing import place
 from loopviz.trace import EXTRAS
 from loopviz.trace.packed import decode_floats
 from tests.engine import tiny as words
 from tests.engine.test_stream import LOOPS, PROMPT
 from tests.lab.small import SMALL, TEXT, subject
+from tests.model.test_placing import room_for
 from tests.model.tiny import DYNAMIC, LOOP, MODES, TWO, build, close, ids, precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")
@@ -74,6 +76,23 @@ def test_every_mode_computes_on_a_gpu_what_it_computes_on_the_cpu(kind: str, att
                 said, told = here.last_pass, there.last_pass
                 assert [n.tolist() for n in told.steps] == [n.tolist() for n in said.steps]
                 assert told.reasons == said.reasons
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_layers_there_is_no_room_for_are_brought_as_they_are_used(tmp_path: Path, on_disk: bool) -> None:
+    here, there = twins(KINDS["fixed serial"], torch.float64, "sdpa")
+    there.cpu()
+    room, folder = room_for(there, 1), tmp_path if on_disk else None
+    mine = theirs = None
+    with torch.no_grad(), precision(torch.float64) as tolerance:
+        assert place(there, torch.device("cuda"), room, folder) == len(there.model.layers) - 1
+        where = [layer.mlp.up_proj.weight.device.type for layer in there.model.layers]
+        assert where == ["cuda"] + ["meta"] * (len(where) - 1)
+        for part, mask in parts(2):
+            one = here(part, attention_mask=mask, past_key_values=mine)
+            other = there(part.cuda(), attention_mask=mask.cuda(), past_key_values=theirs)
+            mine, theirs = one.past_key_values, other.past_key_values
+            close(other.logits.cpu(), one.logits, tolerance)
 
 
 @pytest.mark.parametrize("kind", ["fixed serial", "dynamic parallel", "fixed ema", "two blocks"])
