@@ -155,7 +155,7 @@ def test_a_servers_own_limits_are_those_that_count() -> None:
         PUBLIC, runs_at_once=1, pages=3, answer_messages=2, models_wanted=1, text_characters=9, line_characters=7
     )
     wait = threading.Event()
-    room = ModelRoom("none", profile=few, load=lambda *_: wait.wait(5))
+    room = ModelRoom("none", profile=few, load=lambda *_: wait.wait(60))
     service = Service(room, Registry())
     assert (service.places.most, service.places.longest, service.starts._keep) == (1, few.queue, 3)
 

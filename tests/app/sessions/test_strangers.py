@@ -250,7 +250,7 @@ def test_c3_a_download_ends_with_the_visit_that_asked_for_it(hub: StandIn, trial
     assert room.get("glassbox").name == "glassbox", "bundled models load meanwhile"
     assert room.status(name).state == "loading"
     left.set()
-    thread.join(5)
+    thread.join(60)
     assert refused
     assert _until(lambda: not _downloads(), 2 * LINGER + 5)
     sent = hub.sent
