@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from loopviz.app.sessions.messages import dumps, pack, wire
 from loopviz.figures.edits import Op, append, apply, put, splice
 from loopviz.figures.labels import fill
 from loopviz.panels import METRICS, PANELS, Focus
+from loopviz.paths import ASSETS
 from loopviz.trace.pace import sharing_of, tokens_per_second
 from tests.app.explore.test_run import Clock
 from tests.app.explore.test_run import Page as Double
@@ -273,3 +275,41 @@ def test_what_gradio_builds_late_is_found_all_the_same(scripts: Page) -> None:
       return [before, ...said];
     }""")
     assert said == [0, "late", "late at once"]
+
+
+def test_what_becomes_wider_than_its_place_can_be_scrolled_by_keys(scripts: Page) -> None:
+    """Other words, or the font of a formula that came late, made it wider, and its own box was as before: no key reached the rest."""
+    font = base64.b64encode((ASSETS / "fonts" / "math.woff2").read_bytes()).decode()
+    said = scripts.evaluate(
+        """async (font) => {
+      const { scrollable } = await import("/core/dom.js");
+      const style = Object.assign(document.createElement("style"), {
+        textContent: `@font-face { font-family: late; src: url(data:font/woff2;base64,${font}); size-adjust: 400% }`,
+      });
+      const made = (family, text) => {
+        const node = document.createElement("div");
+        Object.assign(node.style, { font: `16px ${family}`, width: "100px", height: "90px", overflow: "auto", whiteSpace: "nowrap" });
+        node.textContent = text;
+        document.body.append(node);
+        scrollable(node, "called");
+        return node;
+      };
+      const becomes = async (node, tab) => {
+        for (let i = 0; i < 300 && node.tabIndex !== tab; i++) await new Promise((done) => setTimeout(done, 20));
+        return node.tabIndex;
+      };
+      document.head.append(style);
+      const node = made("serif", "x");
+      const said = [node.tabIndex];
+      for (const [text, tab] of [["x".repeat(90), 0], ["y", -1]]) {
+        node.textContent = text;
+        said.push(await becomes(node, tab));
+      }
+      const late = made("late, serif", "x = y + z");
+      said.push(await becomes(late, 0));
+      for (const one of [node, late, style]) one.remove();
+      return said;
+    }""",
+        font,
+    )
+    assert said == [-1, 0, -1, 0]

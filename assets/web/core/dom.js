@@ -53,16 +53,27 @@ export function name(node, label, hint = label) {
   node.setAttribute("aria-label", label);
 }
 
+/** What is watched for being wider than its place. @type {WeakSet<HTMLElement>} */
+const watched = new WeakSet();
+
 /**
- * What may be wider than its place is scrolled by the keyboard too, while it is.
+ * What may be wider than its place is scrolled by the keyboard too, while it is: also once other words are in it, or the font of
+ * its formulas has come, when its own box stays as it was.
  * @param {HTMLElement} node
  * @param {string} label
  */
 export function scrollable(node, label) {
   node.setAttribute("role", "group");
   node.setAttribute("aria-label", label);
-  const over = () => node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight;
-  new ResizeObserver(() => (node.tabIndex = over() ? 0 : -1)).observe(node);
+  if (watched.has(node)) return;
+  watched.add(node);
+  const look = () => (node.tabIndex = node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight ? 0 : -1);
+  const changed = () => {
+    look();
+    document.fonts.ready.then(look); // what is shown for the first time has asked for its font by now
+  };
+  new ResizeObserver(changed).observe(node);
+  new MutationObserver(changed).observe(node, { childList: true, subtree: true, characterData: true });
 }
 
 /** Fill `{name}` places of our own texts; of one thing in the singular, as loopviz.figures.labels.fill. */
