@@ -217,7 +217,7 @@ def replaced_member(data: bytes, name: str, content: bytes) -> bytes:
 def of_version(version: int, data: bytes) -> bytes:
     """A file as an earlier version wrote it.
 
-    Version 5 had no exit gates and did not say how many runs shared a pass, version 4 no fields of published families,
+    Version 6 knew no K/V in 8 bits, version 5 had no exit gates and did not say how many runs shared a pass, version 4 no fields of published families,
     version 3 no choosers of layers, version 2 neither the model's own likeliest
     next tokens nor the clock.
     """
@@ -288,6 +288,7 @@ def test_a_file_from_before_published_families_is_read_as_one_of_the_loop_that_w
         "init_seed": 0,
         "exit_selection": "last",
         "exit_threshold": 1.0,
+        "kv_dtype": "exact",
     }
 
 
