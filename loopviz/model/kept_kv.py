@@ -21,7 +21,9 @@ from torch import Tensor
 from loopviz.checks import FieldError
 from loopviz.loop_fields import EXACT as EXACT
 
-_LARGEST = {"int8": 127.0, "fp8": 448.0}
+# int4 as int8, with 7 for 127: to measure what 4 bits would do. No cache keeps them: nothing here puts two numbers into a byte.
+_LARGEST = {"int8": 127.0, "fp8": 448.0, "int4": 7.0}
+ROUNDINGS = tuple(_LARGEST)
 # A smaller scale would be a subnormal number, which some processors take for 0: such a head is kept as zeros.
 _LEAST_SCALE = torch.finfo(torch.float32).tiny
 
@@ -36,14 +38,14 @@ def rounded(x: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     scale = scale.masked_fill(scale < _LEAST_SCALE, 0.0)
     parts = wide / scale.masked_fill(scale == 0, 1.0)
     # float8 is kept by its bits: few operations know the format, and all that is done with kept numbers is to move them
-    bits = parts.round().to(torch.int8) if dtype == "int8" else parts.to(torch.float8_e4m3fn).view(torch.int8)
+    bits = parts.to(torch.float8_e4m3fn).view(torch.int8) if dtype == "fp8" else parts.round().to(torch.int8)
     return bits, scale
 
 
 def restored(bits: Tensor, scale: Tensor, kept: str, dtype: torch.dtype) -> Tensor:
     """What :func:`rounded` kept, as numbers of `dtype`."""
     wide = torch.promote_types(dtype, torch.float32)
-    numbers = bits if kept == "int8" else bits.view(torch.float8_e4m3fn)
+    numbers = bits.view(torch.float8_e4m3fn) if kept == "fp8" else bits
     return (numbers.to(wide) * scale).to(dtype)
 
 

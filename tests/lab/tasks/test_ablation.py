@@ -100,6 +100,26 @@ def test_every_field_of_keeping_kv_is_set_anew_by_some_row():
     assert found - {"loop_count", "max_loop_count"} == set(ABLATION.varies)
 
 
+def test_rows_of_8_bits_say_what_they_cost_and_hold():
+    thing = subject(loop_count=3)
+    frame = table(thing, modes=("serial", "last"), slots=(3,), dtypes=("exact", "int8", "fp8"), limit_tokens=24)
+    assert frame[["mode", "dtype"]].to_numpy().tolist() == [
+        [mode, dtype] for mode in ("serial", "last") for dtype in ("exact", "int8", "fp8")
+    ]
+    frame = frame.set_index(["mode", "dtype"])
+    for mode, entries in (("serial", 2 + 2 * 3), ("last", 4)):
+        exact, int8, fp8 = (frame.loc[(mode, dtype), "bytes_per_token"] for dtype in ("exact", "int8", "fp8"))
+        assert exact == entries * 2 * 2 * 8 * 4  # keys and values, KV heads, head dim, float32
+        assert int8 == fp8 == entries * 2 * 2 * (8 + 4)  # a byte a number, and a scale
+    assert frame.loc[("serial", "exact"), "kl_worst"] < 1e-6
+    assert 1e-6 < frame.loc[("serial", "int8"), "kl_mean"] < frame.loc[("serial", "fp8"), "kl_mean"]
+    params = AblationParams(text=TEXT, slots=(3,), dtypes=("exact", "int8"))
+    row = frame.loc[("serial", "int8")].to_dict() | {"mode": "serial", "dtype": "int8", "alpha": None, "reason": None}
+    found = settings(thing, row, params)
+    assert found is not None
+    assert found["kv_cache_dtype"] == "int8"
+
+
 def test_first_keeps_the_first_steps_keys():
     """What is left in the cache is what the first step wrote."""
     loop = {"loop_layers": (1, 2), "loop_count": 3, "kv_cache_mode": "merge_strategy", "merge_strategy": "first"}
@@ -127,6 +147,8 @@ def test_first_keeps_the_first_steps_keys():
         ({"alphas": ()}, r"alphas=\(\)"),
         ({"slots": (0,)}, r"slots=\(0,\)"),
         ({"loops": (2, 1)}, r"loops=\(2, 1\)"),
+        ({"dtypes": ("int4",)}, r"dtypes=\('int4',\)"),
+        ({"dtypes": ()}, r"dtypes=\(\)"),
     ],
 )
 def test_refusals(values, says):
