@@ -327,6 +327,13 @@ def test_a_device_that_knows_no_fp8_is_named(monkeypatch):
     own(ids(3), past_key_values=cache)
 
 
+def test_a_cache_of_another_precision_is_told_by_what_was_rounded(dtype):
+    own = build({**LOOP, "kv_cache_dtype": dtype})
+    cache = own(ids(4)).past_key_values
+    with pytest.raises(ValueError, match=r"dtype = torch.float32, and this pass has dtype = torch.float64"):
+        own.double()(ids(1), past_key_values=cache)
+
+
 def test_a_cache_in_use_keeps_its_dtype(dtype):
     own = build({**LOOP, "kv_cache_dtype": dtype})
     cache = own(ids(4)).past_key_values

@@ -91,13 +91,12 @@ def test_rows_that_keep_their_keys_and_values_otherwise_share_a_pass():
         {"loop_layers": (1, 2), "loop_count": 2, "kv_cache_mode": "merge_strategy"},
     ]
     views = [base.with_loop(**loop, kv_cache_dtype=dtype) for loop in loops for dtype in dtypes]
-    with precision(torch.float64) as tolerance:
+    with precision(torch.float64) as tolerance, torch.inference_mode():
         rows, alone = [begun(view) for view in views], [begun(view) for view in views]
         for _ in range(2):
             logits = base.lm_head(SharedPass(base).run(rows))
             for i, (view, row) in enumerate(zip(views, alone, strict=True)):
-                with torch.inference_mode():
-                    own = view(torch.tensor([[row.token]]), past_key_values=row.cache).logits
+                own = view(torch.tensor([[row.token]]), past_key_values=row.cache).logits
                 close(logits[i : i + 1], own, tolerance)
                 assert row.cache.occupancy() == rows[i].cache.occupancy()
     assert len({row.cache.occupancy().bytes_used for row in rows}) == 4
