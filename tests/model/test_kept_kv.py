@@ -14,6 +14,7 @@ from loopviz.checks import FieldError
 from loopviz.model import LoopCache, kept_kv
 from loopviz.model.kept_kv import as_kept, restored, rounded
 
+from .choosing import by_tokens_model, by_tokens_reference, registered
 from .test_oracle_batches import assert_each_as_alone, prompts
 from .test_oracle_cache_modes import compare, steady
 from .tiny import LOOP, MODES, TWO, any_loop, build, close, ids, precision, random_shapes, record, reference
@@ -118,12 +119,13 @@ def test_every_mode_is_the_references(mode, chunks, dtype):
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.data(), random_shapes(), st.sampled_from([[2, 1, 1], [1, 2], [3], [2, 2]]), st.integers(0, 5))
-def test_any_configuration_is_the_references(data, shape, chunks, seed):
+@given(st.data(), random_shapes(), st.sampled_from([[2, 1, 1], [1, 2], [3], [2, 2]]), st.integers(0, 5), st.booleans())
+def test_any_configuration_is_the_references(data, shape, chunks, seed, chosen):
     loop = data.draw(any_loop(shape["num_hidden_layers"], kept=("exact", *DTYPES)))
-    own = model(loop, seed=seed, **shape)
-    with precision(torch.float64) as tolerance, torch.no_grad():
-        slow, cache, start = reference(own, loop), None, 0
+    loop |= {"layer_chooser": "by_tokens"} if chosen else {}
+    with registered("by_tokens", by_tokens_model), precision(torch.float64) as tolerance, torch.no_grad():
+        own = model(loop, seed=seed, **shape)
+        slow, cache, start = reference(own, loop, by_tokens_reference if chosen else None), None, 0
         for size in chunks:
             result = slow(ids(sum(chunks), seed)[0, start : start + size].tolist(), cache)
             assume(steady(result, slow))
