@@ -129,8 +129,8 @@ def token(kind: str, loops: int) -> dict[str, Any]:
          "Best: serial V=2, loops 8, perplexity 9 with 2.05 kB of cache a token. Least cache: ema V=2, loops 8, perplexity 9.5 with 512 B."),
         ("ablation", [cached("last", 9.0, 512), cached("first", 9.0, 512), cached("serial", 9.2, 2048)],
          "last V=2, loops 8 is best, and nothing needs less: perplexity 9 with 512 B of cache a token (others the same)."),
-        ("ablation", [cached("serial", 9.0, 2048), {**cached("serial", 9.01, 576), "dtype": "int8"}],
-         "Best: serial V=2, loops 8, perplexity 9 with 2.05 kB of cache a token. Least cache: serial V=2 int8, loops 8, perplexity 9.01 "
+        ("ablation", [cached("serial", 9.0, 2048), cached("serial-int8", 9.01, 576)],
+         "Best: serial V=2, loops 8, perplexity 9 with 2.05 kB of cache a token. Least cache: serial-int8 V=2, loops 8, perplexity 9.01 "
          "with 576 B."),
         ("slot_bits", [bits("int8", None, 0.9), bits("int8", 1, 0.5), bits("int4", 1, 0.25), bits("int4", 2, 0.125)],
          "Rounded to int4, loop 1 costs most: KL 0.25. Loop 2 least: 0.125."),

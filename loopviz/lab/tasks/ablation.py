@@ -34,8 +34,15 @@ MODES = ("serial", "parallel", "ema", "average", "last", "first")  # LoopViz's o
 
 
 def modes() -> tuple[str, ...]:
-    """Every way of keeping the steps' K/V: LoopViz's, and the merges that people have registered."""
-    return (*MODES, *(name for name in MERGES if name not in MODES))
+    """Every way of keeping the steps' K/V: LoopViz's, and the merges that people have registered; then each of them in 8 bits."""
+    exact = (*MODES, *(name for name in MERGES if name not in MODES))
+    return (*exact, *(f"{name}-{dtype}" for dtype in KV_DTYPES if dtype != EXACT for name in exact))
+
+
+def kept_as(mode: str) -> tuple[str, str]:
+    """A mode without what it is kept in, and that: `serial-int8` is `serial`, `int8`."""
+    found = ((mode.removesuffix(f"-{dtype}"), dtype) for dtype in KV_DTYPES if mode.endswith(f"-{dtype}"))
+    return next(found, (mode, EXACT))
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,12 @@ class AblationParams(TextParams):
         low=1,
         high=MOST_LOOPS,
     )
-    modes: tuple[str, ...] = param(MODES, "Ways of keeping the steps' K/V.", "保存各步 K/V 的方式。", choices=modes)
+    modes: tuple[str, ...] = param(
+        MODES,
+        "Ways of keeping the steps' K/V; with -int8 or -fp8 behind, in 8 bits.",
+        "保存各步 K/V 的方式；后缀 -int8 或 -fp8 表示以 8 位保存。",
+        choices=modes,
+    )
     slots: tuple[int, ...] = param(
         (),
         "V for serial and parallel; default: serial 1 to the loop count, parallel the loop count.",
@@ -60,12 +72,6 @@ class AblationParams(TextParams):
     )
     alphas: tuple[float, ...] = param(
         (0.3, 0.5, 0.7, 0.9), "Weights on the old value for ema.", "ema 中旧值的权重。", low=0, high=1
-    )
-    dtypes: tuple[str, ...] = param(
-        (EXACT,),
-        "What the cache keeps K/V in: as they are, or rounded to 8 bits by token and head.",
-        "缓存以什么保存 K/V：按原样，或按词元和头舍入为 8 位。",
-        choices=KV_DTYPES,
     )
     loop: dict[str, Any] = param({}, "Loop fields to change.", "要更改的循环设置。", kind="loop")
     draws: int = draws_param()
@@ -78,9 +84,7 @@ class AblationParams(TextParams):
                 check_counts(name, getattr(self, name))
         if not self.modes or not set(self.modes) <= set(modes()):
             raise FieldError("modes", self.modes, "must_be_some", choices=", ".join(modes()))
-        if not self.dtypes or not set(self.dtypes) <= set(KV_DTYPES):
-            raise FieldError("dtypes", self.dtypes, "must_be_some", choices=", ".join(KV_DTYPES))
-        if "ema" in self.modes and not self.alphas:
+        if any(kept_as(mode)[0] == "ema" for mode in self.modes) and not self.alphas:
             raise FieldError("alphas", self.alphas, "ema_needs_alphas")
         check_number("draws", self.draws, 0)
 
@@ -92,7 +96,6 @@ class _Cell:
     mode: str
     slots: int | None
     alpha: float | None
-    dtype: str
     loops: int
     fields: dict[str, Any]
 
@@ -123,9 +126,9 @@ def _plan(subject: Subject, params: AblationParams) -> list[_Cell]:
         if params.loops:
             counts = {"max_loop_count": n} if dynamic else {"loop_count": n, "max_loop_count": max(n, most)}
         for mode in params.modes:
-            for v, alpha, fields in _variants(mode, n, params):
-                for dtype in params.dtypes:
-                    plan.append(_Cell(mode, v, alpha, dtype, n, {**counts, **fields, "kv_cache_dtype": dtype}))
+            name, dtype = kept_as(mode)
+            same = {**counts, "kv_cache_dtype": dtype}
+            plan += [_Cell(mode, v, alpha, n, {**same, **fields}) for v, alpha, fields in _variants(name, n, params)]
     return plan
 
 
@@ -137,13 +140,14 @@ def _work(subject: Subject, params: AblationParams) -> Work:
     """Every row a reading through its cache and a whole pass; counted, not listed: there may be very many."""
     base, reach = subject.view({**params.loop, "kv_cache_mode": "merge_strategy"}), params.reach(subject)
     shape, found, rows = subject.shape(base), NOTHING, 0
-    shape = replace(shape, kv_itemsize=kept_itemsize(params.dtypes, shape.head_dim, shape.itemsize))
     for n in params.loops or (_steps(base),):
         for mode in params.modes:
-            variants, slots = _count(mode, n, params)
-            kept = shape.at(n).keeping(slots, slots if mode == "parallel" else 1)
-            found += reach.cached(kept, fidelity=True).times(variants * len(params.dtypes))
-            rows += variants * len(params.dtypes)
+            name, dtype = kept_as(mode)
+            variants, slots = _count(name, n, params)
+            kept = shape.at(n).keeping(slots, slots if name == "parallel" else 1)
+            kept = replace(kept, kv_itemsize=kept_itemsize([dtype], shape.head_dim, shape.itemsize))
+            found += reach.cached(kept, fidelity=True).times(variants)
+            rows += variants
     return found + reach.text + reach.intervals(rows, params.draws)
 
 
@@ -174,7 +178,7 @@ def _run(subject: Subject, params: AblationParams) -> Iterator[Row | float]:
     progress = Progress(sum(layer_calls(base, cell.loops) for cell in plan) * len(windows))
     for cell in plan:
         row: Row = {column.name: None for column in COLUMNS}
-        row |= {name: getattr(cell, name) for name in ("mode", "slots", "alpha", "dtype", "loops")}
+        row |= {"mode": cell.mode, "slots": cell.slots, "alpha": cell.alpha, "loops": cell.loops}
         try:
             view = subject.view({**params.loop, **cell.fields})
             parts = []
@@ -223,7 +227,6 @@ COLUMNS = (
     column("mode", "", "mode: how the steps' K/V are kept", "模式：各步 K/V 的保存方式"),
     column("slots", "", "V: KV slots of a looped layer", "V：循环层的 KV 槽数"),
     column("alpha", "", "alpha: weight on the old value", "α：旧值的权重"),
-    column("dtype", "", "dtype: what K/V are kept in", "精度：K/V 以什么保存"),
     column("loops", "steps", "loops: steps, or their upper bound", "循环：步数或其上限"),
     column("mean_loops", "steps", "mean loops: steps that really ran, by token", "平均循环：每个词元实际运行的步数"),
     column("tokens", "tokens", "tokens: how many were predicted", "词元：预测的数量"),
@@ -259,12 +262,7 @@ COLUMNS = (
         "agreement: share of tokens with the same likeliest next one",
         "一致率：最可能的下一词元相同的比例",
     ),
-    column(
-        "bytes_per_token",
-        "bytes",
-        "bytes a token: of K/V, over all layers, scales included",
-        "每词元字节：所有层的 K/V，含缩放系数",
-    ),
+    column("bytes_per_token", "bytes", "bytes a token: of K/V, over all layers", "每词元字节：所有层的 K/V"),
     column(
         "tokens_per_second",
         "tokens/s",
@@ -280,8 +278,8 @@ WORDS = {
         "how": (
             "The same text, teacher-forced token by token through each cache, against one full pass of the same "
             "configuration: perplexity of both, KL(p_full ‖ p_cached) on average and at the worst token, bytes a "
-            "token, speed. Serial with as many slots as loops forgets nothing: its fidelity is 0 up to rounding, and what it is "
-            "with K/V in 8 bits is what these 8 bits cost."
+            "token, speed. Serial with as many slots as loops forgets nothing: its fidelity is 0 up to rounding, so what it is "
+            "in 8 bits (serial-int8, serial-fp8) is what these cost."
         ),
         "cost": "A pass per token of a window, for every row of the table; windows go through side by side.",
         "x": "bytes a token",
@@ -293,7 +291,7 @@ WORDS = {
         "how": (
             "同一文本逐词元（教师强制）经过每种缓存，与同一配置的一次完整前向相比：两者的困惑度、KL(p_full ‖ p_cached) "
             "的平均值与最差词元、每词元字节数、速度。serial 的槽数不少于循环次数时不会遗忘：保真度在舍入误差内为 0；"
-            "以 8 位保存 K/V 时，它的保真度就是这 8 位的代价。"
+            "因此以 8 位保存时（serial-int8、serial-fp8）的保真度就是这 8 位的代价。"
         ),
         "cost": "表中每一行：窗口内每个词元一次前向；多个窗口并行。",
         "x": "每词元字节",
@@ -334,7 +332,6 @@ def _label(row: dict[str, Any], words: dict[str, str]) -> str:
 
     parts = [str(row["mode"])]
     parts += [f"{name}={row[key]:g}" for key, name in (("slots", "V"), ("alpha", "α")) if pd.notna(row[key])]
-    parts += [row["dtype"]] if row["dtype"] in KV_DTYPES and row["dtype"] != EXACT else []
     return f"{' '.join(parts)}, {words['loops']} {row['loops']}"
 
 
@@ -342,8 +339,8 @@ def settings(subject: Subject, row: Row, params: AblationParams) -> dict[str, An
     """The loop fields of the model that a row speaks of; None for one that the model refused."""
     if row["reason"] is not None:
         return None
-    cells = {(cell.mode, cell.slots, cell.alpha, cell.dtype, cell.loops): cell for cell in _plan(subject, params)}
-    return {**params.loop, **cells[row["mode"], row["slots"], row["alpha"], row["dtype"], row["loops"]].fields}
+    cells = {(cell.mode, cell.slots, cell.alpha, cell.loops): cell for cell in _plan(subject, params)}
+    return {**params.loop, **cells[row["mode"], row["slots"], row["alpha"], row["loops"]].fields}
 
 
 _HEADLINE = {
