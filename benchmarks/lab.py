@@ -29,6 +29,14 @@ MODES = {
     "serial": {"virtual_attention_mode": "serial", "kv_cache_mode": "virtual_layers"},
     "parallel": {"virtual_attention_mode": "parallel", "kv_cache_mode": "virtual_layers"},
     "last": {"kv_cache_mode": "merge_strategy", "merge_strategy": "last"},
+    **{
+        f"serial, {dtype}": {
+            "virtual_attention_mode": "serial",
+            "kv_cache_mode": "virtual_layers",
+            "kv_cache_dtype": dtype,
+        }
+        for dtype in ("int8", "fp8")
+    },
 }
 
 

@@ -84,6 +84,9 @@ RULES: Mapping[str, str] = MappingProxyType(
         "with the last layer, or set exit_selection='gate'",
         "criterion_of_last_block": "reads what the model would say, which block {block} cannot know before the blocks after it have "
         "run; choose another criterion for it",
+        "kv_no_gradient": "keys and values that are rounded to 8 bits have no gradient, and gradients are recorded in this pass; run it under "
+        "torch.no_grad(), keep nothing, with use_cache=False, or keep them as they are, with kv_cache_dtype='exact'",
+        "kv_no_fp8": "torch {torch} has no float8_e4m3fn on {device}; set 'int8', which needs no format of its own, or 'exact'",
         "gate_nan": "the exit gate of block {block} gives what is no number (NaN); its weights or the states before it are broken: "
         "take another checkpoint, or read out the last loop, with exit_selection='last'",
         "model_name": "the name is empty or longer than {limit} characters",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
@@ -25,6 +25,7 @@ FinalNorm = Literal["none", "every_step", "last_step"]
 Init = Literal["entry", "zeros", "random"]
 ExitSelection = Literal["last", "gate", "gate_weighted"]
 UnreachedSlots = Literal["refuse", "latest"]
+KVDtype = Literal["exact", "int8", "fp8"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 KV_MODES: tuple[str, ...] = get_args(KVMode)
 ATTENTION_MODES: tuple[str, ...] = get_args(AttentionMode)
@@ -33,7 +34,9 @@ FINAL_NORMS: tuple[str, ...] = get_args(FinalNorm)
 INITS: tuple[str, ...] = get_args(Init)
 EXIT_SELECTIONS: tuple[str, ...] = get_args(ExitSelection)
 UNREACHED_SLOTS: tuple[str, ...] = get_args(UnreachedSlots)
+KV_DTYPES: tuple[str, ...] = get_args(KVDtype)
 NO_CHOOSER = "none"  # every layer of the block runs in every step
+EXACT = "exact"  # keys and values are kept as they are
 
 # Far ends: a cache and a recorder keep account of every slot and step, before any of them is computed.
 MOST_STEPS = 65_536
@@ -427,6 +430,16 @@ class LoopSettings:
         idle="without --exit-selection gate",
         since=5,
     )
+    kv_dtype: str = _row(
+        "kv_cache_dtype",
+        "choice",
+        EXACT,
+        "what the cache keeps keys and values in: as they are, or rounded to 8 bits by token and head",
+        Dial("kv"),
+        choices=KV_DTYPES,
+        since=7,
+        layout=True,
+    )
 
 
 class BlockSettings(TypedDict):
@@ -457,6 +470,7 @@ class BlockSettings(TypedDict):
     init_seed: int
     exit_selection: ExitSelection
     exit_threshold: float  # of the gate
+    kv_dtype: KVDtype  # also of the plain layers that follow the block; of those before the first, its own
 
 
 LAYERS = LoopField(
@@ -496,6 +510,24 @@ def comes_with_loopviz(registered: Any) -> bool:
     """Whether what is registered (a function, or something with `.function`) is one of this package's own."""
     function: Callable[..., Any] = getattr(registered, "function", registered)
     return (getattr(function, "__module__", None) or "").partition(".")[0] == "loopviz"
+
+
+def kept_by_layer(blocks: Iterable[tuple[int, int, str]], layers: int) -> list[str]:
+    """What the keys and values of each physical layer are kept in (`kv_cache_dtype`).
+
+    A plain layer follows the block before it, those before the first block that one; a model without a block keeps all exact.
+
+    Args:
+        blocks: first and last layer of each, ascending, and what it asks for.
+        layers: of the model.
+    """
+    asked = {layer: dtype for first, last, dtype in blocks for layer in range(first, last + 1)}
+    kept = asked[min(asked)] if asked else EXACT
+    found = []
+    for layer in range(layers):
+        kept = asked.get(layer, kept)
+        found.append(kept)
+    return found
 
 
 def before(version: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ PLACES = {
         high=1,
         needs=(Needs("loop_strategy", "dynamic_only", among=("dynamic_stop",)),),
         idle="without --loop-strategy dynamic_stop",
-        since=6,
+        since=7,
     )
 """,
         ),
@@ -93,7 +93,7 @@ assert idle_because("loop_sway", block_metas(config)) == ""
 
 # a run: its Meta, its file, files from before, a change while it runs
 trace = load(ASSETS / "runs" / "first.loopviz")
-assert trace.meta["version"] == 6 and [block["sway"] for block in trace.meta["blocks"]] == [0.5]
+assert trace.meta["version"] == 7 and [block["sway"] for block in trace.meta["blocks"]] == [0.5]
 assert st.of_run(trace.meta)[1] == []
 model = LoopLlamaForCausalLM(config).eval()
 (block,) = block_metas(model.config)

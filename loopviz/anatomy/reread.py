@@ -26,7 +26,7 @@ ROUNDING = 1.1  # of these units: its own rounding, and a little of the model's
 NORMS = 1e-3  # of a norm, which is recorded wider
 LOGPROB, LOGPROB_HALF = 1e-2, 0.1  # nats that rounding may make of a log-probability; in float16 and bfloat16
 # Of a loop, what `llama.py` does not write.
-_NOT_WRITTEN = ("loop_final_norm", "loop_init", "exit_selection")
+_NOT_WRITTEN = ("loop_final_norm", "loop_init", "exit_selection", "kv_cache_dtype")
 
 
 @dataclass(frozen=True)

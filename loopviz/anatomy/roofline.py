@@ -110,7 +110,14 @@ class Pass:
 
 
 def pass_of(
-    config: Any, itemsize: int, *, tokens: int, past: int, layer_runs: float, key_runs: float | None = None
+    config: Any,
+    itemsize: int,
+    *,
+    tokens: int,
+    past: int,
+    layer_runs: float,
+    key_runs: float | None = None,
+    kv_itemsize: float | None = None,
 ) -> Pass:
     """A pass of a Llama: a prompt's (`tokens` many) or a decode's (1).
 
@@ -122,6 +129,7 @@ def pass_of(
         layer_runs: runs of a layer: L, and more where layers loop. Each reads its weights anew, for they do not fit into a
             processor's cache.
         key_runs: the same, each as often as it reads slots of keys and values: V times where a step reads all V; None: one each.
+        kv_itemsize: bytes of a cached number, where that is another than of a weight.
     """
     layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
     embedding = int(config.vocab_size) * hidden
@@ -129,13 +137,13 @@ def pass_of(
     layer = (families.parameters(config) - outside - hidden) / layers  # numbers of one layer
     key_runs = layer_runs if key_runs is None else key_runs
     cached = 2 * families.key_value_heads(config) * head_width(config)  # of one token and layer
-    read = (
-        layer_runs * layer + key_runs * cached * (past + tokens) + embedding
-    )  # all of the head, and of the embeddings a row
+    read = layer_runs * layer + embedding  # all of the head, and of the embeddings a row
+    keys = key_runs * cached * (past + tokens)
     pairs = tokens * past + tokens * (tokens + 1) / 2
     attention = 2 * pairs * int(config.num_attention_heads) * head_width(config)
     products = layer_runs * tokens * layer + key_runs * attention
-    return Pass(bytes=itemsize * read, flops=2 * (products + embedding))
+    number = itemsize if kv_itemsize is None else kv_itemsize
+    return Pass(bytes=itemsize * read + number * keys, flops=2 * (products + embedding))
 
 
 def passes(config: Any, itemsize: int, layer_runs: int, context: int) -> Mapping[str, Pass]:

@@ -10,14 +10,17 @@ configurations one after the other. What is computed adds; of what is held for a
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
+
+from loopviz.loop_fields import EXACT
 
 GROWTH = 2  # a cache that grows is copied: for a moment the old and the new are held
 MASK_BYTES = 10  # of a query and a key: bool, put together from parts, beside the step's before, and as float
 LOGIT_COPIES = 4  # logits, their float copy, log-probabilities, probabilities
 HEAD_NUMBERS = 2**24  # logits that a recorder or a loss holds at once, at most, unless one token's are more
+SCALE_BYTES = 4  # of a head of K/V in 8 bits
 FRAME_BYTES = 4_000  # of a recorded token, beside what belongs to its steps
 STEP_BYTES = 1_500  # of a recorded step of a token: its numbers, and a lens' likeliest tokens
 SCORE_BYTES = 120  # of a token read through the cache: its loss, its loops, why it stopped
@@ -137,6 +140,7 @@ class Shape:
         inner: size of the MLP's middle.
         context: tokens it can read at most.
         itemsize: bytes of a number.
+        kv_itemsize: of one in the cache, where that is another; see :func:`kept_itemsize`.
         loops: its blocks, first to last.
         chosen: whether a chooser says which layers run.
     """
@@ -152,6 +156,7 @@ class Shape:
     itemsize: int
     loops: tuple[Loop, ...] = ()
     chosen: bool = False
+    kv_itemsize: float | None = None
 
     @classmethod
     def of(cls, config: Any, itemsize: int) -> Shape:
@@ -178,6 +183,7 @@ class Shape:
                 for block in blocks
             ),
             chosen=any(block.chosen for block in blocks),
+            kv_itemsize=kept_itemsize([block.kv_dtype for block in blocks], config.head_dim, itemsize),
         )
 
     @classmethod
@@ -211,7 +217,7 @@ class Shape:
     @property
     def plain(self) -> Shape:
         """The same without its loops."""
-        return replace(self, loops=(), chosen=False)
+        return replace(self, loops=(), chosen=False, kv_itemsize=None)
 
     @property
     def calls(self) -> float:
@@ -237,7 +243,15 @@ class Shape:
     def kv_bytes(self) -> float:
         """Bytes of keys and values that one token holds, over all layers and slots."""
         entries = self.layers + sum(loop.layers * (min(loop.slots, loop.steps) - 1) for loop in self.loops)
-        return 2 * self.kv_heads * self.head_dim * self.itemsize * entries
+        number = self.itemsize if self.kv_itemsize is None else self.kv_itemsize
+        return 2 * self.kv_heads * self.head_dim * number * entries
+
+
+def kept_itemsize(dtypes: Iterable[str], head_dim: int, itemsize: int) -> float | None:
+    """Bytes of a number in a cache whose blocks ask for these `kv_cache_dtype`, with its part of a head's scale; where they
+    differ, the most. None: as the model's other numbers."""
+    most = max((itemsize if dtype == EXACT else 1 + SCALE_BYTES / head_dim for dtype in dtypes), default=itemsize)
+    return None if most == itemsize else most
 
 
 # -- passes ------------------------------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import Cache
 
+from loopviz.loop_fields import kept_by_layer
+
 from .block import LoopBlock
 from .cache_layer import LayerOccupancy, LoopCacheLayer
-from .cache_layer import StepSlots as StepSlots
 from .configuration import LAYOUT_FIELDS, LoopLlamaConfig
+from .kept_kv import EXACT
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class KVOccupancy:
 
     Attributes:
         layers: one record per physical layer.
-        bytes_used: `2 * D * K * itemsize` for every token in every slot held.
+        bytes_used: `2 * D * K * itemsize` for every token in every slot held; of K/V in 8 bits `2 * K * (D + 4)`, scales included.
         bytes_allocated: size of the buffers.
-        bytes_plain: what a plain Llama would hold for the same tokens.
+        bytes_plain: what a plain Llama would hold for the same tokens, exact as the model computes them, as the next.
         bytes_unrolled: what a fully unrolled one would hold: `L + sum over blocks (N - 1)(b - a + 1)` layers, each
             token with the N its own pass ran.
     """
@@ -48,7 +50,7 @@ class LoopCache(Cache):
     Keys are stored after RoPE; lengths are in tokens, never slots. K/V of earlier passes carry no gradient.
 
     Args:
-        config: of the model the cache is for; it fixes the layout (`loop_layers`, `kv_cache_mode`, V).
+        config: of the model the cache is for; it fixes the layout (`loop_layers`, `kv_cache_mode`, V, `kv_cache_dtype`).
 
     Attributes:
         current_forward_loop_step: steps the last pass ran (the most over rows and blocks); 0 before the first pass.
@@ -77,11 +79,10 @@ class LoopCache(Cache):
     def _set_blocks(self, blocks: list[LoopBlock]) -> None:
         """Take over the settings; those that do not decide the layout may differ from pass to pass."""
         self.blocks = blocks
-        for layer in self.layers:
-            layer.block, layer.dense = None, not blocks
-        for block in blocks:
-            for index in block.layers:
-                self.layers[index].block = block
+        looped = {index: block for block in blocks for index in block.layers}
+        kept = kept_by_layer([(block.a, block.b, block.kv_dtype) for block in blocks], self.n_layers)
+        for index, layer in enumerate(self.layers):
+            layer.block, layer.dense, layer.kept = looped.get(index), not blocks, kept[index]
 
     # -- the running pass ----------------------------------------------------------------------------------------------
 
@@ -228,7 +229,7 @@ class LoopCache(Cache):
         entry = 0  # bytes of one token of one row in one slot of one layer
         if self.layers[0].is_initialized:
             _, K, _, _, D = self.layers[0].keys.shape
-            entry = 2 * D * K * self.layers[0].keys.element_size()
+            entry = 2 * D * K * self.layers[0].dtype.itemsize
         return KVOccupancy(
             layers=layers,
             bytes_used=sum(layer.bytes_used for layer in layers),
@@ -268,7 +269,8 @@ def check_fits(cache: Cache, config: LoopLlamaConfig, embeds: Tensor) -> None:
     there = {"rows": keys.shape[0], "KV heads": keys.shape[1], "numbers a head": keys.shape[-1], "device": keys.device}
     here = {"rows": B, "KV heads": K, "numbers a head": D, "device": embeds.device}
     if not torch.is_autocast_enabled(embeds.device.type):
-        there["dtype"], here["dtype"] = keys.dtype, embeds.dtype
+        there["dtype"] = held.dtype if isinstance(cache, LoopCache) else keys.dtype  # not of the bits that are kept
+        here["dtype"] = embeds.dtype
     for name, value in there.items():
         if value != here[name]:
             raise ValueError(
@@ -281,13 +283,14 @@ _ROWS = ", or choose its rows (batch_select_indices, batch_repeat_interleave)"
 
 
 def _layout(blocks: list[LoopBlock]) -> list[tuple]:
-    return [(block.a, block.b, block.kv_mode, block.slots) for block in blocks]
+    return [(block.a, block.b, block.kv_mode, block.slots, block.kv_dtype) for block in blocks]
 
 
 def _describe(blocks: list[LoopBlock]) -> str:
     parts = [
         f"loop_layers=({b.a}, {b.b}), kv_cache_mode={b.kv_mode!r}"
         + (f", virtual_layer_count={b.slots}" if b.kv_mode == "virtual_layers" else "")
+        + (f", kv_cache_dtype={b.kv_dtype!r}" if b.kv_dtype != EXACT else "")
         for b in blocks
     ]
     return "[" + "; ".join(parts or ["loop_layers=None"]) + "]"

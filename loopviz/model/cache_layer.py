@@ -2,11 +2,14 @@
 
 Per physical layer one buffer `[B, K, capacity, slots, D]` for keys and one for values, grown geometrically and written in
 place. A token's slots lie side by side: serial attention reads one slot as a strided view, parallel decode reads a
-contiguous prefix, and no decode step copies the past. Plain layers and merge mode have one slot.
+contiguous prefix, and no decode step copies the past. Plain layers and merge mode have one slot. K/V of 8 bits (`kv_cache_dtype`) have
+two more buffers of the same layout, for their scales; what is read of them is made of both each time
+(:mod:`loopviz.model.kept_kv`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from .block import LoopBlock
+from .kept_kv import EXACT, as_kept, check_device, restored, rounded
 from .merges import merge_step
 
 SMALLEST_CAPACITY = 64  # tokens; the first allocation of a buffer
@@ -22,18 +26,23 @@ SMALLEST_CAPACITY = 64  # tokens; the first allocation of a buffer
 
 @dataclass(frozen=True)
 class LayerOccupancy:
-    """What one physical layer holds: tokens in each existing slot, bytes in use and bytes allocated (all rows)."""
+    """What one physical layer holds: tokens in each existing slot, bytes in use and bytes allocated (all rows).
+
+    `entry`: bytes of one token in one slot, of all rows: 2 D K numbers, and the scales of those that are kept in 8 bits.
+    """
 
     layer: int
     slots: list[int]
     bytes_used: int
     bytes_allocated: int
+    entry: int
 
 
 class LoopCacheLayer(CacheLayerMixin):
     """One physical layer's K/V: buffers `[B, K, capacity, slots, D]`, `length` tokens of them in use.
 
-    `block` is `None` for a layer outside the loops.
+    `block` is `None` for a layer outside the loops; `kept` is what its K/V are kept in. Of those in 8 bits `keys` and `values` are
+    the bits, int8, and `key_scales` and `value_scales` `[B, K, capacity, slots, 1]`.
     """
 
     is_sliding = False
@@ -45,6 +54,9 @@ class LoopCacheLayer(CacheLayerMixin):
         # A plain Llama's K/V reach attention as a DynamicCache lays them out, one dense tensor a pass: a strided view of
         # them is the same numbers on another BLAS path, and then not transformers' result bit for bit.
         self.dense = block is None
+        self.kept = EXACT
+        self.key_scales: Tensor | None = None
+        self.value_scales: Tensor | None = None
         self.length = 0  # tokens that earlier passes left
         self._end_pass()
 
@@ -129,13 +141,41 @@ class LoopCacheLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
+        check_device(self.kept, self.device)
         slots = self.block.written_slots if self.block is not None else 1
-        self.keys, self.values = (
+
+        def empty(x: Tensor, width: int, dtype: torch.dtype) -> Tensor:
             # zeros: a masked, unwritten slot must not hold a nan
-            torch.zeros(*x.shape[:2], 0, slots, x.shape[3], dtype=x.dtype, device=x.device)
-            for x in (key_states, value_states)
-        )
+            return torch.zeros(*x.shape[:2], 0, slots, width, dtype=dtype, device=x.device)
+
+        numbers = self.dtype if self.kept == EXACT else torch.int8
+        self.keys, self.values = (empty(x, x.shape[3], numbers) for x in (key_states, value_states))
+        if self.kept != EXACT:
+            self.key_scales, self.value_scales = (empty(x, 1, torch.float32) for x in (key_states, value_states))
         self.is_initialized = True
+
+    @property
+    def _buffers(self) -> list[Tensor]:
+        """All of one layout."""
+        return [x for x in (self.keys, self.values, self.key_scales, self.value_scales) if x is not None]
+
+    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Put another buffer in the place of each."""
+        self.keys, self.values, *scales = map(change, self._buffers)
+        if scales:
+            self.key_scales, self.value_scales = scales
+
+    def read(self, cut: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Keys and values of the part of the buffers that `cut` gives, as attention reads them: views, but of 8 bits."""
+        keys, values = cut(self.keys), cut(self.values)
+        if self.key_scales is None or self.value_scales is None:
+            return keys, values
+        keys = restored(keys, cut(self.key_scales), self.kept, self.dtype)
+        return keys, restored(values, cut(self.value_scales), self.kept, self.dtype)
+
+    def as_kept(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """K, V `[B, K, T, D]` as they would be read if this layer had kept them."""
+        return as_kept(k, self.kept), as_kept(v, self.kept)
 
     def _reserve(self, n_tokens: int, slots: int) -> None:
         """Make room for `n_tokens` tokens in `slots` slots; a new slot starts with each token's latest K/V."""
@@ -145,16 +185,17 @@ class LoopCacheLayer(CacheLayerMixin):
         if n_tokens > capacity:
             capacity = max(n_tokens, 2 * capacity, SMALLEST_CAPACITY)
         slots = max(slots, held)
-        grown = []
-        for old in (self.keys, self.values):
+
+        def grown(old: Tensor) -> Tensor:
             # A buffer made under inference_mode could not be written to by a later pass outside of it.
             with torch.inference_mode(False):
                 new = old.new_zeros(B, K, capacity, slots, old.shape[-1])
             new[:, :, : self.length, :held] = old[:, :, : self.length]
             # Slots fill in order and are never left with a gap, so the last existing one holds the latest step.
             new[:, :, : self.length, held:] = old[:, :, : self.length, held - 1 : held]
-            grown.append(new)
-        self.keys, self.values = grown
+            return new
+
+        self._change(grown)
 
     # -- one pass ------------------------------------------------------------------------------------------------------
 
@@ -174,6 +215,8 @@ class LoopCacheLayer(CacheLayerMixin):
             self.length = seen
         if self.block is not None and self.block.parallel:
             return self._every_slot(past, k.shape[2])
+        if self.kept != EXACT:  # the pass's own tokens too as those who come later will find them
+            return self.read(lambda x: x.select(3, self.slot).narrow(2, 0, seen))
         if past == 0:
             return k.contiguous(), v.contiguous()  # dense too, whatever the projections left
         slot = self.slot
@@ -187,9 +230,9 @@ class LoopCacheLayer(CacheLayerMixin):
         """Keys and values of a parallel step, `[B, K, past * slots + T * own, D]`, a token's slots side by side."""
         own = self.own_slots(n_tokens, graph=False)
         if past == 0:
-            return self.keys[:, :, :n_tokens, :own].flatten(2, 3), self.values[:, :, :n_tokens, :own].flatten(2, 3)
+            return self.read(lambda x: x[:, :, :n_tokens, :own].flatten(2, 3))
         end = past * self.slots + n_tokens * own
-        return self.keys.flatten(2, 3).narrow(2, 0, end), self.values.flatten(2, 3).narrow(2, 0, end)
+        return self.read(lambda x: x.flatten(2, 3).narrow(2, 0, end))
 
     def _store(self, k: Tensor, v: Tensor) -> None:
         """Write the pass's K, V into the running slot (and into the running merge)."""
@@ -204,7 +247,11 @@ class LoopCacheLayer(CacheLayerMixin):
             self._merge(k, v)
 
     def _write(self, k: Tensor, v: Tensor, slot: int, rows: Tensor | None) -> None:
-        for buffer, new in ((self.keys, k), (self.values, v)):
+        made = [k, v]
+        if self.kept != EXACT:
+            (keys, key_scales), (values, value_scales) = rounded(k, self.kept), rounded(v, self.kept)
+            made = [keys, values, key_scales, value_scales]
+        for buffer, new in zip(self._buffers, made, strict=True):
             place = buffer.select(3, slot).narrow(2, self.length, new.shape[2])  # [B, K, T, D]
             if rows is None:
                 place.copy_(new)
@@ -251,9 +298,9 @@ class LoopCacheLayer(CacheLayerMixin):
             self.merged = torch.where(where, k, self.merged[0]), torch.where(where, v, self.merged[1])
 
     def step_kv(self) -> tuple[Tensor, Tensor]:
-        """K, V that the running step wrote for the pass's tokens: views `[B, K, T, D]`."""
+        """K, V that the running step wrote for the pass's tokens: views `[B, K, T, D]`, copies of those in 8 bits."""
         tokens = slice(self.length, self.length + self.n_tokens)
-        return self.keys[:, :, tokens, self.slot], self.values[:, :, tokens, self.slot]
+        return self.read(lambda x: x[:, :, tokens, self.slot])
 
     def end_block(self, steps: Tensor) -> None:
         """Close the pass's loop: merge, or fill the slots that a row did not reach with its latest K/V.
@@ -269,7 +316,7 @@ class LoopCacheLayer(CacheLayerMixin):
                 if self.ran is not None:
                     self._fill_gaps(row, tokens)
                 elif n < self.slots:
-                    for buffer in (self.keys, self.values):
+                    for buffer in self._buffers:
                         buffer[row, :, tokens, n:] = buffer[row, :, tokens, n - 1 : n]
         self.length += self.n_tokens
         self._end_pass()
@@ -280,7 +327,7 @@ class LoopCacheLayer(CacheLayerMixin):
         gaps = [slot for slot in range(self.slots) if slot not in held]
         if held and gaps:
             latest = self._slot_of(self._runs[row][-1])
-            for buffer in (self.keys, self.values):
+            for buffer in self._buffers:
                 buffer[row, :, tokens, gaps] = buffer[row, :, tokens, latest : latest + 1].clone()
 
     def roll_back(self, length: int, slots: int) -> None:
@@ -290,7 +337,7 @@ class LoopCacheLayer(CacheLayerMixin):
             return
         self.length = length
         if self.slots > slots:
-            self.keys, self.values = (x[:, :, :, :slots].clone() for x in (self.keys, self.values))
+            self._change(lambda x: x[:, :, :, :slots].clone())
         self._end_pass()
 
     # -- what transformers asks ----------------------------------------------------------------------------------------
@@ -315,6 +362,7 @@ class LoopCacheLayer(CacheLayerMixin):
     def reset(self) -> None:
         # what transformers' own layers hold before the first pass; is_initialized says that there is nothing to read
         self.keys = self.values = None  # type: ignore[assignment]
+        self.key_scales = self.value_scales = None
         self.is_initialized = False
         self.length = 0
         self._end_pass()
@@ -322,7 +370,7 @@ class LoopCacheLayer(CacheLayerMixin):
     def _pick(self, change: Any) -> None:
         if self.is_initialized:
             with torch.inference_mode(False), torch.no_grad():  # as in _reserve
-                self.keys, self.values = change(self.keys), change(self.values)
+                self._change(change)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self._pick(lambda x: x.index_select(0, beam_idx.to(x.device)))
@@ -335,45 +383,8 @@ class LoopCacheLayer(CacheLayerMixin):
 
     def occupancy(self, layer: int) -> LayerOccupancy:
         if not self.is_initialized:
-            return LayerOccupancy(layer, [0], 0, 0)
+            return LayerOccupancy(layer, [0], 0, 0, 0)
         B, K, _, slots, _ = self.keys.shape
-        per_token = B * K * (self.keys.shape[-1] + self.values.shape[-1]) * self.keys.element_size()
-        allocated = self.keys.nbytes + self.values.nbytes
-        return LayerOccupancy(layer, [self.length] * slots, per_token * self.length * slots, allocated)
-
-
-class StepSlots:
-    """What one layer's attention sees as its cache in one parallel step under autograd: graph tensors, out of place.
-
-    Its `update` may be called again when a checkpointed layer is recomputed, long after the pass: it then gives the
-    same keys and values from the K/V it was made with, and records nothing.
-    """
-
-    def __init__(self, layer: LoopCacheLayer) -> None:
-        self.layer = layer
-        self.prior, self.slot = layer.graph, layer.slot
-        self.active = layer.active if layer.ran is not None else None
-        self.past: tuple[Tensor, ...] = ()
-        if layer.length:
-            self.past = tuple(x[:, :, : layer.length].flatten(2, 3) for x in (layer.keys, layer.values))
-        self.recorded = False
-
-    def update(self, k: Tensor, v: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """As `LoopCacheLayer.update`, from the pass's own graph tensors."""
-        slots = self._slots(k, v)
-        if not self.recorded:
-            self.recorded = True
-            self.layer._store(k, v)
-            self.layer.graph = slots
-        own = tuple(torch.stack(x, dim=3).flatten(2, 3) for x in zip(*slots, strict=True))  # [B, K, T * slots, D]
-        if not self.past:
-            return own
-        return tuple(torch.cat(pair, dim=2) for pair in zip(self.past, own, strict=True))
-
-    def _slots(self, k: Tensor, v: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-        """The pass's K, V by slot with this step's in theirs; a slot that every row left out holds zeros, masked."""
-        gaps = ((torch.zeros_like(k), torch.zeros_like(v)),) * (self.slot - len(self.prior))
-        if self.active is not None and self.slot < len(self.prior):
-            keep = self.active[:, None, None, None]
-            k, v = (torch.where(keep, x, old) for x, old in zip((k, v), self.prior[self.slot], strict=True))
-        return (*self.prior[: self.slot], *gaps, (k, v), *self.prior[self.slot + 1 :])
+        entry = B * K * sum(x.shape[-1] * x.element_size() for x in self._buffers)
+        allocated = sum(x.nbytes for x in self._buffers)
+        return LayerOccupancy(layer, [self.length] * slots, entry * self.length * slots, allocated, entry)

@@ -79,6 +79,9 @@ class LoopLlamaConfig(LlamaConfig):
         exit_selection: which s_r a token is read out from, all loops having run: `"last"`; `"gate"`: the first r whose
             cumulated exit probability reaches `exit_threshold`; `"gate_weighted"`: all, by their exit probabilities.
         exit_threshold: in [0, 1], of `"gate"`.
+        kv_cache_dtype: what a cache keeps keys and values in (`loopviz.model.kept_kv`): `"exact"`, as they are; `"int8"`, `"fp8"`:
+            rounded once, as they are written, to 8 bits and a scale for each token and head. Also of the plain layers that
+            follow a block, and of those before the first; a plain Llama keeps them exact. Without a cache nothing is rounded.
         norm_placement: of the layers (fixed when the model is built): `"pre"` x + f(n x); `"pre_branch"`
             x + n'(f(n x)); `"pre_stream"` n'(x + f(n x)); `"branch"` x + n(f x).
         embedding_scale: > 0, multiplies what the embedding gives (not `inputs_embeds`, and not a tied head).
@@ -119,6 +122,7 @@ class LoopLlamaConfig(LlamaConfig):
     loop_init_seed: Any = 0
     exit_selection: Any = "last"
     exit_threshold: Any = 1.0
+    kv_cache_dtype: Any = "exact"
 
     # Of the layers, not of the loop (`loopviz.loop_fields.MODEL_FIELDS`).
     norm_placement: Any = "pre"

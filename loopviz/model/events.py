@@ -19,7 +19,8 @@ class AttentionRead:
 
     Attributes:
         query: after RoPE, `[B, H, T, D]`.
-        keys: after RoPE, `[B, K, S, D]`; views into the cache, which a later step may overwrite for the pass's tokens.
+        keys: after RoPE, `[B, K, S, D]`; views into the cache, which a later step may overwrite for the pass's tokens (copies where
+            it keeps 8 bits).
         mask: `[B, 1, T, S]`, bool (True = visible) or additive float; `None`: a token sees itself and earlier ones.
         scaling: factor on the scores.
         past, held, own: see above.
@@ -67,6 +68,8 @@ class LoopStep:
 
     def kv(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """K, V that this step wrote for the pass's tokens at a physical layer of the block, views `[B, K, T, D]`.
+
+        Rounded, and copies, where the cache keeps 8 bits: what attention reads.
 
         Valid during the hook (a later step may overwrite the slot); `None` when nothing is cached, or no row ran the
         layer in this step. A row that left it out has nothing of this step there.

@@ -13,6 +13,7 @@ from transformers.masking_utils import create_causal_mask
 from .block import starts_normed
 from .cache import LoopCache
 from .interrupt import check, within_operations
+from .kept_kv import check_without_gradients
 
 if TYPE_CHECKING:
     from .block import LoopBlock
@@ -34,10 +35,11 @@ class _CodaView:
         return self.past + query_length, 0
 
     def update(self, k: Tensor, v: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        layer = self.cache.layers[layer_idx]
+        k, v = layer.as_kept(k, v)
         if self.past == 0:
             return k, v
-        layer = self.cache.layers[layer_idx]
-        keys, values = (x[:, :, : self.past, 0] for x in (layer.keys, layer.values))
+        keys, values = layer.read(lambda x: x[:, :, : self.past, 0])
         if self.repeats > 1:
             keys, values = (x.repeat(self.repeats, 1, 1, 1) for x in (keys, values))
         return torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2)
@@ -58,10 +60,12 @@ def exit_states(
         blocks: its looped blocks.
 
     Raises:
-        ValueError: the model has no looped block.
+        ValueError: the model has no looped block; gradients are recorded, and the cache rounds what it keeps.
     """
     if not blocks:
         raise ValueError("loop_layers=None: a plain Llama has no loop to exit from")
+    if cache is not None:
+        check_without_gradients([block.kv_dtype for block in blocks])
     R, B, T, _ = states.shape
     coda = range(blocks[-1].b + 1, model.config.num_hidden_layers)
     if not coda and blocks[-1].norms_steps:

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from loopviz.checks import FieldError
 from . import model_card
 from .block import LoopBlock, enters_normed, starts_normed
 from .cache import LoopCache, check_fits
-from .cache_layer import StepSlots
 from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
@@ -43,9 +42,11 @@ from .events import LoopReport, LoopStep, PassSeconds
 from .exit_gate import ExitGate, Exits, read_out
 from .exit_lens import exit_states, last_hidden
 from .interrupt import check, within_operations
+from .kept_kv import EXACT, check_without_gradients
 from .layers import arrange_layers
 from .registry import check_tensor
 from .start_state import start_state, token_places
+from .step_slots import StepSlots
 from .watching import AttentionWatch, shallow
 
 logger = logging.get_logger(__name__)
@@ -182,6 +183,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             logger.warning_once("use_cache=True does not go with gradient checkpointing: nothing is cached")
             use_cache = False
         cache = self._cache_for(blocks, past_key_values, bool(use_cache))
+        if cache is not None:
+            check_without_gradients([block.kv_dtype for block in blocks])
         if past_key_values is not None:
             check_fits(past_key_values, self.config, inputs_embeds)
         _check_mask(attention_mask, B, T + (cache.get_seq_length() if cache is not None else 0))
@@ -488,7 +491,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         """The cache, or, in parallel mode without one, slots for the length of the pass."""
         if run.cache is None and block.parallel:
             run.cache = LoopCache(self.config)
-            run.cache.begin_pass(self.config.loop_blocks())
+            # what nobody keeps is not rounded
+            run.cache.begin_pass([replace(one, kv_dtype=EXACT) for one in self.config.loop_blocks()])
         return run.cache
 
     # -- checks --------------------------------------------------------------------------------------------------------

@@ -129,6 +129,7 @@ def test_a_model_of_other_sizes_is_refused():
         {"loop_final_norm": "every_step"},
         {"loop_init": "zeros"},
         {"exit_selection": "gate"},
+        {"kv_cache_dtype": "int8"},
         {"norm_placement": "branch"},
     ],
     ids=str,

@@ -29,6 +29,7 @@ LOOPS: dict[str, dict[str, Any]] = {
     "serial": {"loop_layers": (0, 4), "loop_count": 4, "virtual_layer_count": 2, "virtual_attention_mode": "serial"},
     "merge": {"loop_layers": (2, 2), "loop_count": 6, "kv_cache_mode": "merge_strategy"},
     "two": {"loop_layers": [(0, 1), (3, 3)], "loop_count": [2, 5], "virtual_layer_count": [1, 3]},
+    "8 bits": {"loop_layers": (1, 2), "loop_count": 3, "kv_cache_dtype": "int8"},
 }
 PROMPT = "Once upon a time there was a small dog. "
 
@@ -117,9 +118,10 @@ def test_c2_no_pass_takes_more_memory_than_estimated(loop: dict[str, Any], token
     assert peak_bytes(read, model.device) <= most
 
 
+@pytest.mark.parametrize("loop", ["fixed", "8 bits"])
 @pytest.mark.parametrize("extras", [(), ("keys", "attention")])
-def test_h1_no_recorded_run_holds_more_than_estimated(extras: tuple[str, ...]) -> None:
-    model, text = tiny.model(**LOOPS["fixed"]), PROMPT * 6
+def test_h1_no_recorded_run_holds_more_than_estimated(extras: tuple[str, ...], loop: str) -> None:
+    model, text = tiny.model(**LOOPS[loop]), PROMPT * 6
     prompt = len(tiny.tokenizer()(text)["input_ids"])
     most = work.run(shape(model), prompt, 4, extras=extras).bytes
     wanted = StreamSettings(max_new_tokens=4, extras=extras)

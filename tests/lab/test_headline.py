@@ -58,6 +58,10 @@ def cached(mode: str, perplexity: float, size: float) -> dict[str, Any]:
     return row("ablation", mode=mode, slots=2, loops=8, perplexity=perplexity, bytes_per_token=size)
 
 
+def bits(dtype: str, loop: int | None, kl: float) -> dict[str, Any]:
+    return row("slot_bits", mode="serial", dtype=dtype, loop=loop, kl_mean=kl)
+
+
 def total(loops: int | None, **cells: Any) -> dict[str, Any]:
     return row("quality", loops=loops, **cells)
 
@@ -125,6 +129,13 @@ def token(kind: str, loops: int) -> dict[str, Any]:
          "Best: serial V=2, loops 8, perplexity 9 with 2.05 kB of cache a token. Least cache: ema V=2, loops 8, perplexity 9.5 with 512 B."),
         ("ablation", [cached("last", 9.0, 512), cached("first", 9.0, 512), cached("serial", 9.2, 2048)],
          "last V=2, loops 8 is best, and nothing needs less: perplexity 9 with 512 B of cache a token (others the same)."),
+        ("ablation", [cached("serial", 9.0, 2048), cached("serial-int8", 9.01, 576)],
+         "Best: serial V=2, loops 8, perplexity 9 with 2.05 kB of cache a token. Least cache: serial-int8 V=2, loops 8, perplexity 9.01 "
+         "with 576 B."),
+        ("slot_bits", [bits("int8", None, 0.9), bits("int8", 1, 0.5), bits("int4", 1, 0.25), bits("int4", 2, 0.125)],
+         "Rounded to int4, loop 1 costs most: KL 0.25. Loop 2 least: 0.125."),
+        ("slot_bits", [bits("fp8", 1, 0.25), bits("fp8", 2, 0.25)], "Rounded to fp8, every loop costs the same: KL 0.25."),
+        ("slot_bits", [bits("int8", 1, 0.25)], "Rounded to int8, loop 1 costs KL 0.25."),
         ("quality", [total(1, rouge_l=20.0), total(4, rouge_l=25.0), row("quality", loops=1, prompt=0, rouge_l=90.0)],
          "Nearest to the references with 4 loops: ROUGE-L 25. Farthest with one loop: 20."),
         ("quality", [total(1, repetition_4=0.5), total(4, repetition_4=0.25)],

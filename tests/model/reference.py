@@ -40,7 +40,30 @@ DEFAULTS: dict[str, Any] = {
     "loop_norm": False,
     "layer_chooser": "none",
     "layer_threshold": 0.15,
+    "kv_cache_dtype": "exact",
 }
+
+# Every number an 8-bit float of the kind E4M3 can be, but for its sign: 4 bits of exponent, 3 of mantissa; the last code is no number.
+E4M3 = [m / 8 * 2.0**-6 if e == 0 else (1 + m / 8) * 2.0 ** (e - 7) for e in range(16) for m in range(8)][:-1]
+
+
+def rounded(x: Tensor, dtype: str) -> Tensor:
+    """A token's key or value `[K, D]` as it comes back from a cache that keeps it so: head by head, number by number."""
+    if dtype == "exact":
+        return x
+    heads = []
+    for head in x.tolist():
+        largest = max(abs(number) for number in head)
+        scale = torch.tensor(largest / {"int8": 127, "fp8": 448}[dtype], dtype=torch.float32).item()
+        if scale == 0:
+            heads.append([0.0] * len(head))
+        elif dtype == "int8":
+            heads.append([round(number / scale) * scale for number in head])
+        else:
+            sizes = [abs(number) / scale for number in head]
+            near = [E4M3[min(range(len(E4M3)), key=[abs(code - size) for code in E4M3].__getitem__)] for size in sizes]
+            heads.append([math.copysign(code * scale, number) for code, number in zip(near, head, strict=True)])
+    return torch.tensor(heads, dtype=x.dtype)
 
 
 def resolve(loop: dict[str, Any]) -> list[dict[str, Any]]:
@@ -136,6 +159,12 @@ class Reference:
         self.theta = config.rope_parameters["rope_theta"]
         self.blocks = resolve(loop)
 
+    def kept(self, layer: int, kv: KV) -> KV:
+        """A token's K/V as the cache of a layer keeps it: a plain layer's as the block before it does, or the first block."""
+        before = [block for block in self.blocks if block["a"] <= layer] or self.blocks[:1]
+        dtype = before[-1]["kv_cache_dtype"] if before else "exact"
+        return rounded(kv[0], dtype), rounded(kv[1], dtype)
+
     def new_cache(self) -> RefCache:
         return RefCache([[] for _ in range(self.count)])
 
@@ -225,7 +254,7 @@ class Reference:
         held = cache.layers[layer]
 
         def store(i: int, kv: KV) -> None:
-            held[start + i][0] = kv
+            held[start + i][0] = self.kept(layer, kv)
 
         return self.decoder_layer(layer, states, start, store, lambda i: [held[p][0] for p in range(start + i + 1)])
 
@@ -270,6 +299,11 @@ class Reference:
                 self.keep_passed_by(layer, passed_by[layer], start, cache)
             elif block["kv_cache_mode"] == "virtual_layers":
                 self.level_slots(block, layer, ran[layer][-1], start, cache)
+            else:
+                for slots in cache.layers[layer][
+                    start:
+                ]:  # merged of what the steps computed, and rounded once, at the end
+                    slots[0] = self.kept(layer, slots[0])
         out.layers_run.append([[step in ran[layer] for layer in layers] for step in range(1, r + 1)])
         out.steps.append(r)
         out.reasons.append(reason)
@@ -298,7 +332,7 @@ class Reference:
         slot = (r - 1) % block["virtual_layer_count"]
 
         def store(i: int, kv: KV) -> None:
-            held[start + i][slot] = kv
+            held[start + i][slot] = self.kept(layer, kv)
 
         def visible(i: int) -> list[KV]:
             if block["virtual_attention_mode"] == "serial":
@@ -317,7 +351,7 @@ class Reference:
             fresh.append(kv)
 
         def visible(i: int) -> list[KV]:
-            return [held[p][0] for p in range(start)] + fresh[: i + 1]
+            return [held[p][0] for p in range(start)] + [self.kept(layer, kv) for kv in fresh[: i + 1]]
 
         result = self.decoder_layer(layer, states, start, store, visible)
         for i, kv in enumerate(fresh):
@@ -377,7 +411,7 @@ class Reference:
             key = (w["self_attn.k_proj"] @ normed).view(self.kv_heads, self.dim)
             value = (w["self_attn.v_proj"] @ normed).view(self.kv_heads, self.dim)
             for slot in existing:
-                cache.layers[layer][start + i][slot] = (self.rope(key, start + i), value)
+                cache.layers[layer][start + i][slot] = self.kept(layer, (self.rope(key, start + i), value))
 
     # --- convergence ---
 

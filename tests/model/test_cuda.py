@@ -78,6 +78,21 @@ def test_every_mode_computes_on_a_gpu_what_it_computes_on_the_cpu(kind: str, att
                 assert told.reasons == said.reasons
 
 
+@pytest.mark.parametrize("kept", ["int8", "fp8"])
+@pytest.mark.parametrize("kind", ["fixed serial", "dynamic parallel", "fixed ema"])
+def test_8_bits_are_the_same_on_a_gpu(kind: str, kept: str) -> None:
+    here, there = twins({**KINDS[kind], "kv_cache_dtype": kept}, torch.float64, "sdpa")
+    mine = theirs = None
+    with torch.no_grad(), precision(torch.float64) as tolerance:
+        for part, mask in parts(2):
+            one = here(part, attention_mask=mask, past_key_values=mine)
+            other = there(part.cuda(), attention_mask=mask.cuda(), past_key_values=theirs)
+            mine, theirs = one.past_key_values, other.past_key_values
+            close(other.logits.cpu(), one.logits, tolerance)
+    assert theirs.layers[0].keys.dtype == torch.int8
+    assert theirs.occupancy() == mine.occupancy()
+
+
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_layers_there_is_no_room_for_are_brought_as_they_are_used(tmp_path: Path, on_disk: bool) -> None:
     here, there = twins(KINDS["fixed serial"], torch.float64, "sdpa")

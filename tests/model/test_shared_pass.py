@@ -12,7 +12,7 @@ from torch import Tensor
 from loopviz.model import LoopCache, LoopLlamaForCausalLM, LoopStep, register_criterion
 from loopviz.model.shared_pass import PassRow, SharedPass, sharable, weights_of
 
-from .tiny import SHAPE
+from .tiny import SHAPE, close, precision
 
 
 def model() -> LoopLlamaForCausalLM:
@@ -80,6 +80,26 @@ def test_hooks_are_told_of_their_own_row_alone():
         assert [step for step, _ in events] == [step for step, _ in alone[name]]
         for (_, state), (_, own) in zip(events, alone[name], strict=True):
             torch.testing.assert_close(state, own, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_that_keep_their_keys_and_values_otherwise_share_a_pass():
+    """Each row's logits are those of its own pass; in float64, where no product of several rows rounds another way."""
+    base = model().double()
+    dtypes = ("int8", "exact", "fp8")
+    loops = [
+        {"loop_layers": (1, 2), "loop_count": 3, "virtual_layer_count": 3},
+        {"loop_layers": (1, 2), "loop_count": 2, "kv_cache_mode": "merge_strategy"},
+    ]
+    views = [base.with_loop(**loop, kv_cache_dtype=dtype) for loop in loops for dtype in dtypes]
+    with precision(torch.float64) as tolerance, torch.inference_mode():
+        rows, alone = [begun(view) for view in views], [begun(view) for view in views]
+        for _ in range(2):
+            logits = base.lm_head(SharedPass(base).run(rows))
+            for i, (view, row) in enumerate(zip(views, alone, strict=True)):
+                own = view(torch.tensor([[row.token]]), past_key_values=row.cache).logits
+                close(logits[i : i + 1], own, tolerance)
+                assert row.cache.occupancy() == rows[i].cache.occupancy()
+    assert len({row.cache.occupancy().bytes_used for row in rows}) == 4
 
 
 def test_a_failure_leaves_every_cache_as_it_was():

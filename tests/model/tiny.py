@@ -236,8 +236,8 @@ def random_blocks(draw: st.DrawFn, layers: int) -> Any:
 
 
 @st.composite
-def any_loop(draw: st.DrawFn, layers: int) -> dict[str, Any]:
-    """Any loop configuration the semantics allow, small enough for the reference."""
+def any_loop(draw: st.DrawFn, layers: int, kept: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Any loop configuration the semantics allow, small enough for the reference; `kept`: of these `kv_cache_dtype`."""
     where = draw(random_blocks(layers))
     blocks = 1 if isinstance(where, tuple) else 2
 
@@ -263,7 +263,7 @@ def any_loop(draw: st.DrawFn, layers: int) -> dict[str, Any]:
         "loop_damping": each(st.sampled_from([1.0, 0.5])),
         "loop_injection": each(st.sampled_from(["none", "add", "linear"])),
         "loop_norm": each(st.booleans()),
-    }
+    } | ({"kv_cache_dtype": each(st.sampled_from(kept))} if kept else {})
 
 
 def record(model: LoopLlamaForCausalLM) -> tuple[list[LoopStep], Any]:

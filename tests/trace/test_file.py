@@ -90,11 +90,11 @@ def in_header(change):
         (lambda m: m.update({"meta.json": b"\xff{"}), "damaged"),
         (lambda m: m.update({"meta.json": b"[" * 100_000}), "damaged"),
         (in_header(lambda h: h.update(version=99)), "version 99"),
-        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2, 3, 4, 5 and 6"),
+        (in_header(lambda h: h.update(version=1)), "version 1; this LoopViz reads versions 2, 3, 4, 5, 6 and 7"),
         (in_header(lambda h: h.update(format="other")), "another program"),
-        (in_header(lambda h: h.update(version=6.0)), r"version 6\.0"),
+        (in_header(lambda h: h.update(version=7.0)), r"version 7\.0"),
         (in_header(lambda h: h.update(version=True)), "version True"),
-        (in_header(lambda h: h["meta"].update(version=6.0)), r"meta\.version=6\.0"),
+        (in_header(lambda h: h["meta"].update(version=7.0)), r"meta\.version=7\.0"),
         (in_header(lambda h: h["members"].pop("states.safetensors")), "damaged"),
         (in_header(lambda h: h["meta"].pop("shape")), "shape"),
         (in_header(lambda h: h["meta"]["shape"].update(hidden=7)), "states"),
@@ -217,7 +217,7 @@ def replaced_member(data: bytes, name: str, content: bytes) -> bytes:
 def of_version(version: int, data: bytes) -> bytes:
     """A file as an earlier version wrote it.
 
-    Version 5 had no exit gates and did not say how many runs shared a pass, version 4 no fields of published families,
+    Version 6 knew no K/V in 8 bits, version 5 had no exit gates and did not say how many runs shared a pass, version 4 no fields of published families,
     version 3 no choosers of layers, version 2 neither the model's own likeliest
     next tokens nor the clock.
     """
@@ -288,6 +288,7 @@ def test_a_file_from_before_published_families_is_read_as_one_of_the_loop_that_w
         "init_seed": 0,
         "exit_selection": "last",
         "exit_threshold": 1.0,
+        "kv_dtype": "exact",
     }
 
 

@@ -31,7 +31,7 @@ from tests.trace.synthetic import make_meta, random_frames, random_trace, traces
 
 # Written out by hand: changing a Frame must mean changing this list, and the version.
 FRAME_KEYS = {
-    6: {
+    7: {
         Frame: "version index phase token_id text next_id next_text next_logprob next_topk_ids next_topk_logprobs "
         "next_topk_texts pass_tokens pass_runs pass_ms wall_ms parts memory blocks kv finish ttt",
         BlockFrame: "block layers n_steps stop_reason layers_run steps states key_cosine attention gate",
@@ -136,8 +136,8 @@ def test_append_keeps_order_and_version():
     trace = Trace(meta, frames[:1])
     with pytest.raises(ValueError, match=r"index=2.*has index 1"):
         trace.append(frames[2])
-    with pytest.raises(ValueError, match="version=7"):
-        trace.append({**frames[1], "version": 7})
+    with pytest.raises(ValueError, match="version=8"):
+        trace.append({**frames[1], "version": 8})
     with pytest.raises(ValueError, match=r"meta\.version"):
         Trace({**meta, "version": 0})
     trace.append(frames[1])

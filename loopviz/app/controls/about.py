@@ -10,6 +10,11 @@ from loopviz.app.texts import text
 
 def memory(block: Mapping[str, Any], lang: str) -> str:
     """In a few words, what a block of a run's meta keeps of every token."""
+    kept, dtype = _slots(block, lang), block.get("kv_dtype", "exact")
+    return kept if dtype == "exact" else text(lang, "about.kept_in", kept=kept, dtype=dtype)
+
+
+def _slots(block: Mapping[str, Any], lang: str) -> str:
     if block["kv_mode"] == "merge_strategy":
         return text(lang, "about.merged", merge=block["merge"])
     if block["slots"] == 1:

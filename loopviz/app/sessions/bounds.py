@@ -242,7 +242,7 @@ def of_run(
 
 def shape_of(loaded: Engine, values: Mapping[str, Any] | None) -> Shape:
     """What of a model under cleaned values decides what a run costs; None: without a loop."""
-    from loopviz.engine.work import Loop
+    from loopviz.engine.work import Loop, kept_itemsize
 
     plain = loaded.describe().shape.plain
     if values is None:
@@ -253,7 +253,8 @@ def shape_of(loaded: Engine, values: Mapping[str, Any] | None) -> Shape:
     reads = slots if used["virtual_attention_mode"] == "parallel" else 1
     first, last = used["block_start"], used["block_end"]
     loop = Loop(last - first + 1, steps, slots, reads, plain.layers - 1 - last)
-    return dataclasses.replace(plain, loops=(loop,), chosen=used["layer_chooser"] != "none")
+    number = kept_itemsize([used["kv_cache_dtype"]], plain.head_dim, plain.itemsize)
+    return dataclasses.replace(plain, loops=(loop,), chosen=used["layer_chooser"] != "none", kv_itemsize=number)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "about.serial": "{slots} memory slots, each loop reads its own",
         "about.parallel": "{slots} memory slots, all read at once",
         "about.merged": "versions merged ({merge})",
+        "about.kept_in": "{kept}, in 8 bits ({dtype})",
         "about.greedy": "likeliest word taken",
         "about.sampled": "drawn at temperature {t}, seed {seed}",
         # replay
@@ -153,6 +154,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "about.serial": "{slots} 个记忆槽位，每步只读自己的",
         "about.parallel": "{slots} 个记忆槽位，同时全部读取",
         "about.merged": "版本合并（{merge}）",
+        "about.kept_in": "{kept}，8 位（{dtype}）",
         "about.greedy": "总取最可能的词",
         "about.sampled": "按温度 {t} 抽取，种子 {seed}",
         "live.play": "播放",

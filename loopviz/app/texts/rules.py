@@ -60,6 +60,9 @@ _ZH = {
     "no_weights": "第 {block} 块没有与之相应的权重。权重在以该设置建立或加载模型时创建（之后还须训练）；已在运行的模型不能再长出权重",
     "weighted_before_layers": "第 {block} 块之后还有层，而加权只能用在最终读出的内容上；请让循环块止于末层，或设 exit_selection='gate'",
     "criterion_of_last_block": "它读取模型将要说的内容，而在后面的块运行之前，第 {block} 块无从得知；请为它另选准则",
+    "kv_no_gradient": "舍入为 8 位的键和值没有梯度，而这次前向正在记录梯度；请在 torch.no_grad() 下运行，或不保留缓存（use_cache=False），"
+    "或按原样保存（kv_cache_dtype='exact'）",
+    "kv_no_fp8": "torch {torch} 在 {device} 上没有 float8_e4m3fn；请设为 'int8'（不需要专门的格式）或 'exact'",
     "gate_nan": "第 {block} 块的出口门给出的不是数（NaN）：它的权重或之前的状态已损坏；请换一个检查点，或读出最后一次循环（exit_selection='last'）",
     "on_off": "须为开或关",
     "model_name": "名称为空或超过 {limit} 个字符",

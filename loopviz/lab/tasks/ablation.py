@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from loopviz.checks import FieldError, check_counts, check_number
 from loopviz.engine.pieces import decode
-from loopviz.engine.work import NOTHING, Work
+from loopviz.engine.work import NOTHING, Work, kept_itemsize
 from loopviz.lab.headline import byte_words, known, least, number, same, tied
 from loopviz.lab.progress import Progress, layer_calls
 from loopviz.lab.reading.cached import CacheScores, scoring
 from loopviz.lab.reading.intervals import draws_param, mean_interval, seed_param
 from loopviz.lab.reading.windows import TextParams, Windows
 from loopviz.lab.task import MOST_LOOPS, MOST_TOKENS, Row, Subject, Task, column, param, register, titled
-from loopviz.loop_fields import FIELDS
+from loopviz.loop_fields import EXACT, FIELDS, KV_DTYPES
 from loopviz.model import MERGES, LoopLlamaForCausalLM
 
 if TYPE_CHECKING:
@@ -34,8 +34,15 @@ MODES = ("serial", "parallel", "ema", "average", "last", "first")  # LoopViz's o
 
 
 def modes() -> tuple[str, ...]:
-    """Every way of keeping the steps' K/V: LoopViz's, and the merges that people have registered."""
-    return (*MODES, *(name for name in MERGES if name not in MODES))
+    """Every way of keeping the steps' K/V: LoopViz's, and the merges that people have registered; then each of them in 8 bits."""
+    exact = (*MODES, *(name for name in MERGES if name not in MODES))
+    return (*exact, *(f"{name}-{dtype}" for dtype in KV_DTYPES if dtype != EXACT for name in exact))
+
+
+def kept_as(mode: str) -> tuple[str, str]:
+    """A mode without what it is kept in, and that: `serial-int8` is `serial`, `int8`."""
+    found = ((mode.removesuffix(f"-{dtype}"), dtype) for dtype in KV_DTYPES if mode.endswith(f"-{dtype}"))
+    return next(found, (mode, EXACT))
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,12 @@ class AblationParams(TextParams):
         low=1,
         high=MOST_LOOPS,
     )
-    modes: tuple[str, ...] = param(MODES, "Ways of keeping the steps' K/V.", "保存各步 K/V 的方式。", choices=modes)
+    modes: tuple[str, ...] = param(
+        MODES,
+        "Ways of keeping the steps' K/V; with -int8 or -fp8 behind, in 8 bits.",
+        "保存各步 K/V 的方式；后缀 -int8 或 -fp8 表示以 8 位保存。",
+        choices=modes,
+    )
     slots: tuple[int, ...] = param(
         (),
         "V for serial and parallel; default: serial 1 to the loop count, parallel the loop count.",
@@ -72,7 +84,7 @@ class AblationParams(TextParams):
                 check_counts(name, getattr(self, name))
         if not self.modes or not set(self.modes) <= set(modes()):
             raise FieldError("modes", self.modes, "must_be_some", choices=", ".join(modes()))
-        if "ema" in self.modes and not self.alphas:
+        if any(kept_as(mode)[0] == "ema" for mode in self.modes) and not self.alphas:
             raise FieldError("alphas", self.alphas, "ema_needs_alphas")
         check_number("draws", self.draws, 0)
 
@@ -114,7 +126,9 @@ def _plan(subject: Subject, params: AblationParams) -> list[_Cell]:
         if params.loops:
             counts = {"max_loop_count": n} if dynamic else {"loop_count": n, "max_loop_count": max(n, most)}
         for mode in params.modes:
-            plan += [_Cell(mode, v, alpha, n, {**counts, **fields}) for v, alpha, fields in _variants(mode, n, params)]
+            name, dtype = kept_as(mode)
+            same = {**counts, "kv_cache_dtype": dtype}
+            plan += [_Cell(mode, v, alpha, n, {**same, **fields}) for v, alpha, fields in _variants(name, n, params)]
     return plan
 
 
@@ -128,8 +142,10 @@ def _work(subject: Subject, params: AblationParams) -> Work:
     shape, found, rows = subject.shape(base), NOTHING, 0
     for n in params.loops or (_steps(base),):
         for mode in params.modes:
-            variants, slots = _count(mode, n, params)
-            kept = shape.at(n).keeping(slots, slots if mode == "parallel" else 1)
+            name, dtype = kept_as(mode)
+            variants, slots = _count(name, n, params)
+            kept = shape.at(n).keeping(slots, slots if name == "parallel" else 1)
+            kept = replace(kept, kv_itemsize=kept_itemsize([dtype], shape.head_dim, shape.itemsize))
             found += reach.cached(kept, fidelity=True).times(variants)
             rows += variants
     return found + reach.text + reach.intervals(rows, params.draws)
@@ -262,7 +278,8 @@ WORDS = {
         "how": (
             "The same text, teacher-forced token by token through each cache, against one full pass of the same "
             "configuration: perplexity of both, KL(p_full ‖ p_cached) on average and at the worst token, bytes a "
-            "token, speed. Serial with as many slots as loops forgets nothing: its fidelity is 0 up to rounding."
+            "token, speed. Serial with as many slots as loops forgets nothing: its fidelity is 0 up to rounding, so what it is "
+            "in 8 bits (serial-int8, serial-fp8) is what these cost."
         ),
         "cost": "A pass per token of a window, for every row of the table; windows go through side by side.",
         "x": "bytes a token",
@@ -273,7 +290,8 @@ WORDS = {
         "question": "每种保存循环 K/V 的方式代价多大，又保留了多少答案？",
         "how": (
             "同一文本逐词元（教师强制）经过每种缓存，与同一配置的一次完整前向相比：两者的困惑度、KL(p_full ‖ p_cached) "
-            "的平均值与最差词元、每词元字节数、速度。serial 的槽数不少于循环次数时不会遗忘：保真度在舍入误差内为 0。"
+            "的平均值与最差词元、每词元字节数、速度。serial 的槽数不少于循环次数时不会遗忘：保真度在舍入误差内为 0；"
+            "因此以 8 位保存时（serial-int8、serial-fp8）的保真度就是这 8 位的代价。"
         ),
         "cost": "表中每一行：窗口内每个词元一次前向；多个窗口并行。",
         "x": "每词元字节",

@@ -58,15 +58,15 @@ class CacheParams(PassParams):
     def model(self, subject: Subject) -> LoopLlamaForCausalLM:
         """The model that writes, with as many slots as are asked for.
 
-        With a slot for every step it runs them all, and in each every layer: else a pass over one token might stop, or choose,
-        otherwise than one over the whole text, and the logits would differ by that.
+        With a slot for every step it runs them all, and in each every layer, and rounds nothing that it keeps: else a pass over one
+        token might stop, or choose, otherwise than one over the whole text, and the logits would differ by that.
         """
         view = subject.view(self.loop)
         blocks = view.config.loop_blocks()
         if self.slots == "own" or not blocks:
             return view
         steps = [block.max_steps for block in blocks]
-        kept = {"kv_cache_mode": "virtual_layers", "virtual_attention_mode": "serial"}
+        kept = {"kv_cache_mode": "virtual_layers", "virtual_attention_mode": "serial", "kv_cache_dtype": "exact"}
         counts = steps if len(steps) > 1 else steps[0]
         every = {"loop_strategy": "fixed_count", "loop_count": counts, "layer_chooser": NO_CHOOSER}
         return view.with_loop(**kept, **every, virtual_layer_count=counts)

@@ -105,7 +105,13 @@ def _run(subject: Subject, params: RooflineParams) -> Iterator[Row | None]:
             seconds.append(time.perf_counter() - started)
         ran = runs.take()
         asked = roofline.pass_of(
-            model.config, model.dtype.itemsize, tokens=count, past=past, layer_runs=ran.layers, key_runs=ran.keys
+            model.config,
+            model.dtype.itemsize,
+            tokens=count,
+            past=past,
+            layer_runs=ran.layers,
+            key_runs=ran.keys,
+            kv_itemsize=subject.shape(view).kv_itemsize,
         )
         yield {
             "at_once": count,

@@ -33,7 +33,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "tokens.",
         "formula": r"\text{bytes} = \text{tokens}\cdot 2\,D\,K\cdot\text{itemsize}\cdot\text{slots held, summed over layers},"
         r"\qquad L_{\text{unrolled}} = L+\sum_{\text{blocks}}(N_t-1)(b-a+1)",
-        "units": "Tokens; bytes with decimal prefixes (1 kB = 1000 B, 1 MB = 1000 kB). D: size of a head, K: key/value heads.",
+        "units": "Tokens; bytes with decimal prefixes (1 kB = 1000 B, 1 MB = 1000 kB). D: size of a head, K: key/value heads; itemsize: "
+        "bytes of a number. Of keys and values in 8 bits (kv_cache_dtype) that is 1, and each head's key and value of a token has 4 more for "
+        "its scale; plain and unrolled are counted unrounded.",
         "source": "Counted in the cache of this run after every forward pass, for one sequence; plain and unrolled are "
         "counted from the same tokens and the loops each one ran.",
         "cost": "Nothing beyond what every run records.",
@@ -62,7 +64,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "以及对同样的词元，不循环的同一模型（普通 Llama）和每个循环步各用一层的模型（展开）需要保存的字节数。",
         "formula": r"\text{bytes} = \text{tokens}\cdot 2\,D\,K\cdot\text{itemsize}\cdot\text{slots held, summed over layers},"
         r"\qquad L_{\text{unrolled}} = L+\sum_{\text{blocks}}(N_t-1)(b-a+1)",
-        "units": "词元数；字节用十进制前缀（1 kB = 1000 B，1 MB = 1000 kB）。D：每个头的维度，K：键/值头数。",
+        "units": "词元数；字节用十进制前缀（1 kB = 1000 B，1 MB = 1000 kB）。D：每个头的维度，K：键/值头数；itemsize：每个数的字节数。"
+        "以 8 位保存的键和值（kv_cache_dtype）为 1，每个词元每个头的键和值各另有 4 字节的缩放系数；普通与展开按未舍入计算。",
         "source": "每次前向之后在本次运行的缓存中（单个序列）统计；普通与展开的数值由同样的词元和各自实际的循环步数算出。",
         "cost": "除每次运行本来就记录的内容外，没有额外开销。",
         "no_data": "尚未读入词元：缓存为空",

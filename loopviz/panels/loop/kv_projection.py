@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.figures import labels, theme
 from loopviz.figures.edits import Op, Path, fill
+from loopviz.loop_fields import EXACT, kept_by_layer
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.focus import BATCHES, CONTEXTS
 
@@ -24,6 +25,7 @@ CODE: tuple[str, ...] = (
 NEEDS: tuple[str, ...] = ()
 HEIGHT = 430
 ITEMSIZE = 2  # bytes of a bfloat16
+SCALE_BYTES = 4  # of a head of K/V in 8 bits
 
 # Published shapes (each model's config.json): layers, key/value heads, head dimension, longest context it was made for.
 MODELS: dict[str, tuple[int, int, int, int]] = {
@@ -44,7 +46,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "the bytes of plain are multiplied by this run's slots held per layer, on average over its layers. Unrolled: the same "
         "fraction of layers, with a separate cache for every loop step, at this run's mean number of loops up to the "
         "selected token. Only K and V are counted: no weights, no activations. A context longer than a model was made "
-        "for is counted all the same.",
+        "for is counted all the same. Where this run keeps K and V in 8 bits (kv_cache_dtype), its bars do too: a byte a number, and 4 for "
+        "the scale of each token's key and value of a head; the factor above the bars is then that of Llama-3-8B.",
         "formula": r"\text{bytes} = T\,B\cdot 2\,D\,K\cdot 2\cdot L\cdot f,\qquad f_{\text{plain}}=1,\quad "
         r"f_{\text{run}}=\frac{\text{slots held, summed over this run's layers}}{L_{\text{run}}},\quad "
         r"f_{\text{unrolled}}=1+\frac{\sum_{\text{blocks}}(\overline{N}-1)(b-a+1)}{L_{\text{run}}}",
@@ -74,7 +77,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "question": "若按本次运行的方式保存，常见模型的 KV 缓存会占多少内存？",
         "how": "一组柱子是一个公开发布的模型，上下文长度与批大小在上方选择。普通：模型原样。本次运行：与这里相同比例的层参与循环，"
         "每个循环层持有与这里相同数量的槽位；因此等于普通的字节数乘以本次运行平均每层持有的槽位数。展开：相同比例的层，每个循环步各有一份缓存，"
-        "循环次数取本次运行截至所选词元的平均值。只计算 K 与 V，不含权重和激活。上下文超过模型设计长度时仍照样计算。",
+        "循环次数取本次运行截至所选词元的平均值。只计算 K 与 V，不含权重和激活。上下文超过模型设计长度时仍照样计算。"
+        "若本次运行以 8 位保存 K 与 V（kv_cache_dtype），它的柱子也如此：每个数 1 字节，每个词元每个头的键和值各另有 4 字节的缩放系数；"
+        "柱子上方的倍数此时是 Llama-3-8B 的。",
         "formula": r"\text{bytes} = T\,B\cdot 2\,D\,K\cdot 2\cdot L\cdot f,\qquad f_{\text{plain}}=1,\quad "
         r"f_{\text{run}}=\frac{\text{slots held, summed over this run's layers}}{L_{\text{run}}},\quad "
         r"f_{\text{unrolled}}=1+\frac{\sum_{\text{blocks}}(\overline{N}-1)(b-a+1)}{L_{\text{run}}}",
@@ -111,30 +116,43 @@ def plain_bytes(model: str, context: int, batch: int) -> int:
     return 2 * dim * heads * ITEMSIZE * layers * context * batch
 
 
-def factors(frame: Mapping[str, Any]) -> dict[str, float]:
-    """How many times a plain Llama's bytes each way of ``KINDS`` takes in this run, up to ``frame``."""
+def factors(meta: Mapping[str, Any], frame: Mapping[str, Any], dim: int) -> dict[str, float]:
+    """How many times a plain Llama's bytes each way of ``KINDS`` takes in this run, up to ``frame``.
+
+    Args:
+        meta: of the run: what it keeps K/V in.
+        dim: of a head of the model that is asked about, which a scale of K/V in 8 bits is shared by.
+    """
     kv = frame["kv"]
-    return {kind: kv[f"bytes_{kind}"] / kv["bytes_plain"] for kind in KINDS}
+    found = {kind: kv[f"bytes_{kind}"] / kv["bytes_plain"] for kind in KINDS}
+    kept = kept_by_layer(((*block["layers"], block["kv_dtype"]) for block in meta["blocks"]), len(kv["slots"]))
+    if set(kept) == {EXACT}:
+        return found
+    rounded = (1 + SCALE_BYTES / dim) / ITEMSIZE  # of a number's bytes
+    held = sum((1 if dtype == EXACT else rounded) * sum(own) for dtype, own in zip(kept, kv["slots"], strict=True))
+    return found | {"used": held / (len(kept) * (frame["index"] + 1))}
 
 
-def _sizes(kind: str, frame: Mapping[str, Any], focus: Focus) -> list[int]:
+def _sizes(kind: str, meta: Mapping[str, Any], frame: Mapping[str, Any], focus: Focus) -> list[int]:
     """A bar's bytes for every model: exact for plain, else to four digits."""
-    factor = factors(frame)[kind]
-    exact = [plain_bytes(model, focus.context, focus.batch) for model in MODELS]
-    return [size if factor == 1 else int(labels.sig(size * factor)) for size in exact]
+    found = []
+    for model, (_, _, dim, _) in MODELS.items():
+        factor, size = factors(meta, frame, dim)[kind], plain_bytes(model, focus.context, focus.batch)
+        found.append(size if factor == 1 else int(labels.sig(size * factor)))
+    return found
 
 
-def _chosen(frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> dict[Path, Any]:
+def _chosen(meta: Mapping[str, Any], frames: int, frame: Mapping[str, Any] | None, focus: Focus) -> dict[Path, Any]:
     """All that depends on which token is selected, by path."""
     words = TEXTS[focus.lang]
     missing, head = "", " "
     if frame is None:
         missing = follower.unread(frames, focus, words["no_data"])
     else:
-        ratios = {kind: f"{factor:.3g}" for kind, factor in factors(frame).items()}
+        ratios = {kind: f"{factor:.3g}" for kind, factor in factors(meta, frame, MODELS[TOLD][2]).items()}
         head = words["head"].format(context=f"{focus.context:,}", batch=focus.batch, **ratios)
     return {
-        **{("data", i, "x"): [] if frame is None else _sizes(kind, frame, focus) for i, kind in enumerate(KINDS)},
+        **{("data", i, "x"): [] if frame is None else _sizes(kind, meta, frame, focus) for i, kind in enumerate(KINDS)},
         ("layout", "title", "text"): head,
         **parts.notice(missing),
     }
@@ -212,7 +230,7 @@ def data(trace: Trace, focus: Focus) -> dict[str, Any]:
     """The figure of ``trace``: bytes of published models at ``focus.context`` and ``focus.batch``, kept in three ways."""
     at = focus.selected(len(trace))
     frame = None if at is None else trace.frames[at]
-    return fill(_skeleton(focus), _chosen(len(trace), frame, focus))
+    return fill(_skeleton(focus), _chosen(trace.meta, len(trace), frame, focus))
 
 
 figure = follower.checked(data)
@@ -220,7 +238,7 @@ figure = follower.checked(data)
 
 def patch(trace: Trace, frame: Mapping[str, Any], focus: Focus) -> list[Op]:
     """The edits ``frame`` brings: bars whose factor has moved, when the newest token is followed."""
-    return _FOLLOWER.patch(trace, frame, focus, lambda frames, chosen: _chosen(frames, chosen, focus))
+    return _FOLLOWER.patch(trace, frame, focus, lambda frames, chosen: _chosen(trace.meta, frames, chosen, focus))
 
 
 def summary(trace: Trace, focus: Focus) -> str:
@@ -230,8 +248,8 @@ def summary(trace: Trace, focus: Focus) -> str:
         return follower.unread(len(trace), focus, words["no_data"])
     frame = trace.frames[at]
     told = list(MODELS).index(TOLD)
-    sizes = {kind: labels.show_bytes(_sizes(kind, frame, focus)[told]) for kind in KINDS}
-    ratios = {f"{kind}_ratio": f"{factor:.3g}" for kind, factor in factors(frame).items()}
+    sizes = {kind: labels.show_bytes(_sizes(kind, trace.meta, frame, focus)[told]) for kind in KINDS}
+    ratios = {f"{kind}_ratio": f"{factor:.3g}" for kind, factor in factors(trace.meta, frame, MODELS[TOLD][2]).items()}
     shown = words["summary"].format(
         context=f"{focus.context:,}",
         batch=focus.batch,

@@ -379,7 +379,7 @@ class KVMeter:
     """Cache occupancy token by token, from one look at the cache a pass.
 
     Args:
-        model: whose cache it is; its shape gives the bytes of one token in one slot, ``2 * D * K * itemsize``.
+        model: whose cache it is; its shape gives the bytes of one token in a slot of a plain Llama, ``2 * D * K * itemsize``.
     """
 
     def __init__(self, model: LoopLlamaForCausalLM) -> None:
@@ -413,7 +413,7 @@ class KVMeter:
             frames.append(
                 {
                     "slots": slots,
-                    "bytes_used": self.unit * sum(map(sum, slots)),
+                    "bytes_used": sum(one.entry * sum(own) for one, own in zip(occupancy.layers, slots, strict=True)),
                     "bytes_allocated": occupancy.bytes_allocated,
                     "bytes_plain": self.unit * len(slots) * max(map(max, slots)),
                     "bytes_unrolled": self.unit * self.unrolled,

@@ -212,7 +212,7 @@ class OwnLoop:
             block |= {"attention_mode": "serial", "merge": "ema", "ema_alpha": 0.7, "damping": 1.0, "floor": 1}
             block |= {"chooser": "none", "layer_threshold": 0.15, "criterion_threshold": 0.0, "unreached": "refuse"}
             block |= {"final_norm": "none", "init": "entry", "init_std": 0.0, "init_seed": 0}
-            block |= {"exit_selection": "last", "exit_threshold": 1.0}
+            block |= {"exit_selection": "last", "exit_threshold": 1.0, "kv_dtype": "exact"}
             more = {"layers": range(2), "max_steps": 4, "parallel": False, "chosen": False}
             return [SimpleNamespace(**block, **more, injection="add", norm=True, dynamic=False)]
 

@@ -51,6 +51,15 @@ def test_a_block_of_one_layer_is_no_range(lang: str, strategy: str) -> None:
     assert "3–4" in wide
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_run_that_keeps_8_bits_says_so(lang: str) -> None:
+    said = about_loop([st.block_of(st.defaults() | {"kv_cache_dtype": "int8"})], lang)
+    exact = about_loop([st.block_of(st.defaults())], lang)
+    assert "int8" in " ".join(said)
+    assert "exact" not in " ".join(exact)
+    assert said[1].startswith(exact[1])
+
+
 # -- L7 trace_unknown_attention_mode ---------------------------------------------------------------------------------------
 
 

@@ -118,6 +118,7 @@ def test_a_run_that_would_take_too_long_is_refused_beside_the_number_with_what_w
         {"kv_cache_mode": "merge_strategy"},
         {"virtual_attention_mode": "serial", "virtual_layer_count": 2, "loop_count": 7},
         {"layer_chooser": "influence", "block_end": 5},
+        {"kv_cache_dtype": "fp8"},
     ],
 )
 def test_the_shape_of_a_form_is_that_of_the_model_it_makes(room: ModelRoom, change: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "experiment": {**SMALL, "prompts": 2, "prompt_tokens": 6, "new_tokens": 4, "draws": 50},
     "perplexity": {**SMALL, "loops": (1, 3), "draws": 50},
     "ablation": {**SMALL, "loops": (3,), "alphas": (0.5,), "draws": 50},
+    "slot_bits": {**SMALL, "loops": 3, "dtypes": ("int8",), "draws": 50},
     "compare": {"prompt": TEXT[:40], "max_new_tokens": 4},
     "exits": {**SMALL, "max_loops": 3},
     "where": {**SMALL, "draws": 50},

@@ -12,7 +12,7 @@ import torch
 from loopviz.lab.experiment import Experiment, to_frame
 from loopviz.lab.reading.cached import score_cached, through_cache
 from loopviz.lab.reading.windows import encode
-from loopviz.lab.tasks.ablation import ABLATION, COLUMNS, MODES, AblationParams, settings
+from loopviz.lab.tasks.ablation import ABLATION, COLUMNS, MODES, AblationParams, kept_as, settings
 from loopviz.model import LoopCache
 from tests.lab.small import SMALL, TEXT, subject
 from tests.model.tiny import build, ids
@@ -100,6 +100,33 @@ def test_every_field_of_keeping_kv_is_set_anew_by_some_row():
     assert found - {"loop_count", "max_loop_count"} == set(ABLATION.varies)
 
 
+def test_rows_of_8_bits_say_what_they_cost_and_hold():
+    thing = subject(loop_count=3)
+    asked = tuple(f"{mode}{kept}" for mode in ("serial", "last") for kept in ("", "-int8", "-fp8"))
+    frame = table(thing, modes=asked, slots=(3,), limit_tokens=24)
+    assert tuple(frame["mode"]) == asked
+    frame = frame.set_index("mode")
+    for mode, entries in (("serial", 2 + 2 * 3), ("last", 4)):
+        exact, int8, fp8 = (frame.loc[f"{mode}{kept}", "bytes_per_token"] for kept in ("", "-int8", "-fp8"))
+        assert exact == entries * 2 * 2 * 8 * 4  # keys and values, KV heads, head dim, float32
+        assert int8 == fp8 == entries * 2 * 2 * (8 + 4)  # a byte a number, and a scale
+    assert frame.loc["serial", "kl_worst"] < 1e-6
+    assert 1e-6 < frame.loc["serial-int8", "kl_mean"] < frame.loc["serial-fp8", "kl_mean"]
+    params = AblationParams(text=TEXT, modes=asked, slots=(3,))
+    for mode, dtype in (("serial", "exact"), ("last-fp8", "fp8")):
+        row = frame.loc[mode].to_dict() | {"mode": mode, "slots": 3 if mode == "serial" else None, "alpha": None}
+        found = settings(thing, {**row, "reason": None}, params)
+        assert found is not None
+        assert found["kv_cache_dtype"] == dtype
+
+
+def test_a_merge_of_somebody_s_own_is_kept_in_8_bits_too():
+    assert kept_as("my-merge-int8") == ("my-merge", "int8")
+    assert kept_as("my-merge") == ("my-merge", "exact")
+    with pytest.raises(ValueError, match=r"alphas=\(\)"):
+        AblationParams(text="a", modes=("ema-int8",), alphas=())
+
+
 def test_first_keeps_the_first_steps_keys():
     """What is left in the cache is what the first step wrote."""
     loop = {"loop_layers": (1, 2), "loop_count": 3, "kv_cache_mode": "merge_strategy", "merge_strategy": "first"}
@@ -127,6 +154,7 @@ def test_first_keeps_the_first_steps_keys():
         ({"alphas": ()}, r"alphas=\(\)"),
         ({"slots": (0,)}, r"slots=\(0,\)"),
         ({"loops": (2, 1)}, r"loops=\(2, 1\)"),
+        ({"modes": ("serial-int4",)}, r"modes=\('serial-int4',\)"),
     ],
 )
 def test_refusals(values, says):

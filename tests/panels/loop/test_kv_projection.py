@@ -104,6 +104,17 @@ def test_loops_are_averaged_up_to_the_selected_token():
     assert at_two == pytest.approx(327_680 * 8192 * (6 + 2 * 2) / 6, rel=1e-3)
 
 
+def test_8_bits_are_a_byte_a_number_and_a_scale_a_head_of_each_model():
+    trace = looped(layers=8, blocks=[(2, 3)], slots=3, max_steps=5, strategy="fixed_count", kv_dtype="int8")
+    shown = bars(trace, context=8192, batch=1)
+    for model, a_token, dim in (("Llama-3-8B", 131_072, 128), ("SmolLM2-135M", 23_040, 64)):
+        kept = a_token * 8192 * (6 * 1 + 2 * 3) / 8 * (dim + 4) / (2 * dim)
+        assert shown["used", model] == pytest.approx(kept, rel=1e-3)
+        assert shown["unrolled", model] == pytest.approx(a_token * 8192 * (6 * 1 + 2 * 5) / 8, rel=1e-3)
+    title = figure_json(panel.figure(trace, Focus()))["layout"]["title"]["text"]
+    assert f"this run × {1.5 * 132 / 256:.3g}" in title
+
+
 def test_a_plain_llama_costs_what_it_costs():
     shown = bars(looped(blocks=[]))
     for model in MODELS:

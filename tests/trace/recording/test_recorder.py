@@ -193,6 +193,27 @@ def test_occupancy_token_by_token(loop, monkeypatch):
         assert last[name] == getattr(seen[-1], name)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "fp8"])
+def test_bytes_of_8_bits_are_those_that_are_kept(dtype):
+    """A byte a number and four for the scale of a head, beside what an exact cache would hold."""
+    loop = {
+        "loop_layers": [(1, 2), (4, 4)],
+        "loop_count": 3,
+        "virtual_layer_count": 3,
+        "kv_cache_dtype": [dtype, "exact"],
+    }
+    trace = run(tiny.model(seed=4, **loop), tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=5))
+    assert [block["kv_dtype"] for block in trace.meta["blocks"]] == [dtype, "exact"]
+    exact, kept = 2 * 8 * 2 * 4, 2 * 2 * (8 + 4)
+    for frame in trace.frames:
+        tokens = frame["index"] + 1
+        # layer 0 as the first block, layer 3 as the one before it
+        assert frame["kv"]["bytes_used"] == tokens * (kept * (1 + 3 + 3 + 1) + exact * 3)
+        assert frame["kv"]["bytes_plain"] == tokens * 5 * exact
+        assert frame["kv"]["bytes_unrolled"] == tokens * (5 + 2 * 3) * exact
+        assert frame["kv"]["bytes_allocated"] >= frame["kv"]["bytes_used"]
+
+
 def test_dynamic_stop_records_what_the_pass_reports():
     model = tiny.model(seed=4, **KV["dynamic"])
     trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=20))
