@@ -193,6 +193,8 @@ TEXTS: dict[str, str] = {
     "model.waiting": "{name} is not loaded yet",
     "model.importing": "starting PyTorch for {name}…",
     "model.loading": "loading {name}: {step}",
+    "model.since": " · for {seconds} s so far",
+    "model.usual": " · last time it took {seconds} s",
     "model.ready": "{name} is ready: {layers} layers, {params} M parameters",
     "model.failed": "{name} could not be loaded: {reason}",
     "stage.resolve": "looking for it",

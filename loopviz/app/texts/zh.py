@@ -183,6 +183,8 @@ TEXTS: dict[str, str] = {
     "model.waiting": "{name} 尚未加载",
     "model.importing": "正在为 {name} 启动 PyTorch…",
     "model.loading": "正在加载 {name}：{step}",
+    "model.since": " · 已用 {seconds} 秒",
+    "model.usual": " · 上次用了 {seconds} 秒",
     "model.ready": "{name} 已就绪：{layers} 层，{params} 百万参数",
     "model.failed": "无法加载 {name}:{reason}",
     "stage.resolve": "查找中",
