@@ -9,7 +9,7 @@ export const TAKEN: "run";
 export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
-export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly visitor: "loopviz.visitor"; readonly owner: "loopviz.owner"; };
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly visitor: "loopviz.visitor"; readonly form: "loopviz.form"; readonly owner: "loopviz.owner"; };
 export const FILES: "loopviz-share";
 export const STORE: "loopviz-store";
 export const TEACHER: "teacher";
@@ -2056,6 +2056,8 @@ export interface ExploreEvents {
   retype: Retype;
   link: MakeLink;
   visit: void;
+  keep: void;
+  restore: void;
 }
 
 export type AnatomyMessage = AnatomyConfig | MeasureStatus | AnatomyToken | AnatomyParity;

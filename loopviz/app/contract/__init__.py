@@ -129,6 +129,8 @@ EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
         "retype": explore.Retype,
         "link": explore.MakeLink,
         "visit": None,
+        "keep": None,
+        "restore": None,
     },
     "learn": {"begin": learn.TryLesson},
     "anatomy": {"begin": anatomy.Dissect},

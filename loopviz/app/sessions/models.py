@@ -339,8 +339,7 @@ class ModelRoom:
         def progress(stage: str, share: float | None) -> None:
             if loading.unwanted():
                 raise GivenUp
-            told = {"began": loading.began, "usual": loading.usual}
-            self._status[name] = Status("loading", name, stage, share, need, **told)
+            self._status[name] = Status("loading", name, stage, share, need, began=loading.began, usual=loading.usual)
 
         if self._load is not None:
             return self._load(path, progress, local)

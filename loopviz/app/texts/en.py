@@ -11,6 +11,8 @@ TEXTS: dict[str, str] = {
     "page.server.away": "The server cannot be reached. All that is on this page stays; it goes on by itself as soon as the server is back.",
     "page.server.back": "The server is back. What you have typed and set is as it was.",
     "page.server.changed": "The server is back as another version. Copy what you have typed, and reload to go on; the address keeps its link.",
+    "page.server.kept": "The server is back as another version: reload to go on. What you have typed and set will be here again; the address keeps its link.",
+    "page.server.old": "not begun: the server is another version now; reload this page first",
     "page.server.reload": "Reload",
     "page.server.cut": "The server went away while this was being made: what is shown is as far as it came.",
     "page.server.waits": "waits for the server; it is begun by itself when that is back",

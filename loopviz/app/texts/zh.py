@@ -10,6 +10,8 @@ TEXTS: dict[str, str] = {
     "page.server.away": "无法连接服务器。页面上的内容都会保留；服务器恢复后会自动继续。",
     "page.server.back": "服务器已恢复。您输入和设置的内容都没有变。",
     "page.server.changed": "服务器已恢复，但换了版本。请先复制您输入的内容，再刷新页面；网址中的链接不变。",
+    "page.server.kept": "服务器已恢复，但换了版本：请刷新页面以继续。刷新后，您输入和设置的内容仍在；网址中的链接不变。",
+    "page.server.old": "未开始：服务器已换了版本，请先刷新此页面",
     "page.server.reload": "刷新",
     "page.server.cut": "生成途中服务器断开了：显示的是到那时为止的内容。",
     "page.server.waits": "正在等服务器；恢复后会自动开始",
