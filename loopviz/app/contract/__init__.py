@@ -44,7 +44,7 @@ TYPES: Mapping[str, Any] = {
 }
 
 MESSAGES: Mapping[str, tuple[type, ...]] = {
-    "learn": (learn.LearnConfig, scripted.MeasureStatus, learn.LessonProgress, learn.LessonResult),
+    "learn": (learn.LearnConfig, scripted.MeasureStatus, learn.LessonProgress, learn.LessonResult, learn.LessonVisit),
     "explore": (
         explore.ExploreConfig,
         explore.ExploreStatus,
@@ -148,6 +148,8 @@ STORE_CALLS: Mapping[str, tuple[Union[type, None], Union[type, None]]] = {  # no
     "class": (stored.AskFolder, stored.KeptList),
     "class/new": (stored.NewFolder, stored.MadeFolder),
     "gallery": (None, stored.KeptList),
+    "learn/hand_in": (stored.HandIn, stored.HandedIn),
+    "learn/handed": (stored.AskHanded, shared.KeptFile),
     "ttt/save": (stored.KeepRun, stored.KeptRun),
     "ttt/open": (stored.OpenKept, ttt.OpenedTTT),
 }

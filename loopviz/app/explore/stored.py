@@ -31,7 +31,7 @@ from loopviz.app.sessions.file_desk import FileDesk, FileRefused, json_response
 from loopviz.app.sessions.store_desk import Act, about, milliseconds, store_desk, told
 from loopviz.app.texts import text
 from loopviz.panels import group_of
-from loopviz.store import Entry, Store, Stored, StoreError
+from loopviz.store import Entry, HandedIn, Store, Stored, StoreError
 from loopviz.trace import Trace
 
 
@@ -75,7 +75,7 @@ class StoredRuns:
     async def _gallery(self, request: Request) -> Response:
         async def work(lang: str) -> Response:
             found = await anyio.to_thread.run_sync(lambda: told(self._chosen, lang), limiter=self._desk.making)
-            return json_response(request, {"name": "", "runs": _listed(found)})
+            return json_response(request, {"name": "", "runs": _listed(found), "answers": []})
 
         return await self._desk.answer(request, work)
 
@@ -122,14 +122,21 @@ class StoredRuns:
         found = self.store.class_folder(asked.get("folder"))
         if found is None:
             raise StoreError("no_folder")
-        runs = self.store.runs_of(found.id, asked["secret"]) if "secret" in asked else []
-        return {"name": found.name, "runs": _listed(runs)}
+        if "secret" not in asked:
+            return {"name": found.name, "runs": [], "answers": []}
+        runs, answers = (of(found.id, asked["secret"]) for of in (self.store.runs_of, self.store.answers_of))
+        return {"name": found.name, "runs": _listed(runs), "answers": _handed(answers)}
 
     def _new_class(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         if not self._desk.profile.store_new_folders:
             raise FileRefused(403, text(lang, "stored.folders.host"))
         folder, secret = self.store.new_folder(asked.get("name", ""))
         return {"folder": folder.id, "secret": secret, "name": folder.name}
+
+
+def _handed(answers: Sequence[HandedIn]) -> list[dict[str, Any]]:
+    names = ("student", "title", "right", "answered")
+    return [{name: getattr(one, name) for name in names} | {"at": milliseconds(one.at)} for one in answers]
 
 
 def _listed(runs: Sequence[Entry]) -> list[dict[str, Any]]:
