@@ -40,7 +40,7 @@ NO_LIMITS = {
         server.link_preview._LONGEST server.link_preview.MOST_WORD server.request_guard.NESTING server.request_guard.LARGEST_WHOLE
         sessions.tickets.LONGEST sessions.tickets.MOST_NUMBER sessions.untrusted.QUESTION_LIMIT ttt.service.MOST_SCALE ttt.service.PACES""",
     "how much of something is shown": """
-        controls.examples.EXAMPLES_SHOWN server.link_preview.TITLE_PROMPT server.link_card.SIZE
+        controls.examples.EXAMPLES_SHOWN server.link_preview.TITLE_PROMPT explore.run_card.MOST_BYTES server.link_preview._LINK_SECONDS server.link_preview._RUN_SECONDS server.link_card.SIZE
         server.link_card.MOST_PROMPT server.link_card.MOST_FACT server.link_card.MOST_SEGMENTS server.link_card.LEFT
         server.link_card.RIGHT server.link_card.LINES sessions.bounds.WAYS sessions.model_notes.LONGEST
         sessions.model_notes.SHOWN""",

@@ -27,6 +27,7 @@ from loopviz.app.contract import TICKET_HEADER
 from loopviz.app.explore import first_run, links
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs
+from loopviz.app.explore.run_card import RunCards
 from loopviz.app.sessions.file_desk import FileDesk, FileRefused, json_response
 from loopviz.app.sessions.store_desk import Act, about, milliseconds, store_desk, told
 from loopviz.app.texts import text
@@ -47,6 +48,7 @@ class StoredRuns:
     def __init__(self, registry: Runs, desk: FileDesk, finished: Callable[[Any, str], Trace]) -> None:
         self._registry, self._desk, self._finished = registry, desk, finished
         self._kept = store_desk(desk)
+        self.cards = RunCards(self._kept)  # what previews of their links tell
 
     def visit(self) -> dict[str, Any]:
         """What a page is told of them as its visit begins."""
