@@ -330,9 +330,19 @@ class Store:
         size, quotas, now = len(data.encode()), self.quotas, self._clock()
         if size > quotas.answer_bytes:
             raise StoreError("answer_bytes", size=size, limit=quotas.answer_bytes)
-        named = (_line(student, MOST_NAME), _line(lesson, MOST_NAME))
-        about = (placed(address, self._index.salt), _line(title, MOST_TITLE), right, answered)
-        one = HandedIn(found.id, hashed(secret), *named, *about, size, data, now)
+        one = HandedIn(
+            folder=found.id,
+            owner=hashed(secret),
+            student=_line(student, MOST_NAME),
+            lesson=_line(lesson, MOST_NAME),
+            place=placed(address, self._index.salt),
+            title=_line(title, MOST_TITLE),
+            right=right,
+            answered=answered,
+            bytes=size,
+            data=data,
+            at=now,
+        )
         with self._index.change() as db:
             had, gone = answers.before(db, one)
             if answers.counted(db, "owner=?", one.owner)[0] - had >= quotas.owner_runs:

@@ -378,7 +378,7 @@ export class Page extends RunView {
   /** ... or another version is back, which knows no run of this page: nothing waits for it. What stands in the form is kept. */
   old() {
     this.starts.drop();
-    this.say(this.texts["page.server.old"], true);
+    if (this.texts) this.say(this.texts["page.server.old"], true);
     this.keep();
     this.mark();
   }

@@ -33,6 +33,7 @@ from loopviz.app.sessions.store_desk import Act, about, milliseconds, store_desk
 from loopviz.app.texts import text
 from loopviz.panels import group_of
 from loopviz.store import Entry, HandedIn, Store, Stored, StoreError
+from loopviz.store.index import FILE
 from loopviz.trace import Trace
 
 
@@ -84,7 +85,7 @@ class StoredRuns:
     def _chosen(self) -> Sequence[Entry]:
         """The gallery; of a store that nobody has made yet nothing is made."""
         folder = self._desk.profile.store
-        return self.store.gallery() if folder and Path(folder).exists() else []
+        return self.store.gallery() if folder and (Path(folder) / FILE).exists() else []
 
     # --- what is done -----------------------------------------------------------------------------------------------
 

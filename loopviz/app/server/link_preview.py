@@ -16,6 +16,7 @@ import functools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from html import escape
 from typing import Protocol
 from urllib.parse import parse_qs, quote
@@ -108,8 +109,8 @@ class Cards:
         self._drawing = self._drawing or anyio.CapacityLimiter(1)
         run, seconds = request.query_params.get(QUERIES["run"], ""), _RUN_SECONDS if not word else _LINK_SECONDS
         if 0 < len(word or run) <= MOST_WORD and self._drawing.statistics().tasks_waiting < WAITING_CARDS:
-            draws = (_picture, word) if word else (self._of_run, run)
-            made = await anyio.to_thread.run_sync(*draws, lang, limiter=self._drawing)
+            asked = partial(_picture, word, lang) if word else partial(self._of_run, run, lang)
+            made = await anyio.to_thread.run_sync(asked, limiter=self._drawing)
         if made is None:
             return RedirectResponse(f"{request.scope.get('root_path', '')}/{self._other()}", 302)
         headers = {"Cache-Control": f"public, max-age={seconds}", "X-Content-Type-Options": "nosniff"}
