@@ -22,7 +22,17 @@ OWN = (
     ("GET", "/loopviz-share/{run}/panel/convergence/csv"),
     *(
         ("POST", f"/loopviz-store/{act}")
-        for act in ("save", "open", "delete", "class", "class/new", "ttt/save", "ttt/open")
+        for act in (
+            "save",
+            "open",
+            "delete",
+            "class",
+            "class/new",
+            "learn/hand_in",
+            "learn/handed",
+            "ttt/save",
+            "ttt/open",
+        )
     ),
     ("GET", "/loopviz-store/gallery"),
     ("GET", "/loopviz-api"),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from loopviz import imports
 from loopviz.app.profile import PROFILES, profile_of, with_usual_store
+from loopviz.app.server import zero_gpu
 from loopviz.app.sessions import run_log
 
 
@@ -33,6 +34,8 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
         parser.error(str(error))
     print(f"* Profile: {profile.name}", flush=True)
     run_log.set_up(profile)
+    if profile.zero_gpu:
+        zero_gpu.declare()
     from loopviz.app.main import DEFAULT_MODEL, build, launch, spare_a_core
 
     spare_a_core()

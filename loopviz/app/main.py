@@ -128,6 +128,7 @@ def launch(
             *page.sharing.routes(),
             *page.beside,
             *metrics.routes(page.service, os.environ, assets.version_of(page.demo)),
+            runs=page.sharing.stored.cards,
         ),
     )
     return page.demo

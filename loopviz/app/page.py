@@ -34,7 +34,7 @@ _OWN = {
     "anatomy.": ("anatomy",),
     "ttt.": ("ttt",),
     "stored.": ("explore",),
-    "live.stored.": ("explore", "ttt"),
+    "live.stored.": ("explore", "learn", "ttt"),
 }  # texts that are few pages' alone, by how their keys begin
 
 # What the place says when its script cannot be had: nobody has told the page its language then but the address, or the browser.

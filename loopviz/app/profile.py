@@ -60,6 +60,7 @@ class Profile:
         store_folders: class folders; store_new_folders: whether visitors may make them.
         calls_at_once, calls_of_one: of programs, answered or waiting at a time, of all and of one address.
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
+        zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
         log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
@@ -126,6 +127,7 @@ class Profile:
     store: str = ""
     log: str = ""
     log_prompts: bool = False
+    zero_gpu: bool = False
 
 
 LOCAL = Profile(
@@ -284,7 +286,7 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
         host: the address it listens at.
         environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
             `LOOPVIZ_STORE`: the folder of stored runs; as :func:`with_usual_store` else.
-            `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`.
+            `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`. `SPACES_ZERO_GPU`: a Space's, on that hardware.
         asked: by the command line; counts before the environment.
 
     Raises:
@@ -299,6 +301,7 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     found = replace(found, named_models=named) if named else found
     log, prompts = _one_of(environ, "LOOPVIZ_LOG", LOGS), _one_of(environ, "LOOPVIZ_LOG_PROMPTS", ("", "0", "1")) == "1"
     found = replace(found, log=log, log_prompts=prompts) if log or prompts else found
+    found = replace(found, zero_gpu=True) if zero_gpu(environ) else found
     folder = environ.get("LOOPVIZ_STORE", "").strip()
     return replace(found, store=folder) if folder else found
 
@@ -309,6 +312,11 @@ def with_usual_store(profile: Profile, environ: Mapping[str, str]) -> Profile:
         return profile
     data = environ.get("XDG_DATA_HOME") or environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "share")
     return replace(profile, store=os.path.join(os.path.expanduser(data), "loopviz", "store"))
+
+
+def zero_gpu(environ: Mapping[str, str]) -> bool:
+    """Whether this is a Space on ZeroGPU hardware, by its variables: as the package `spaces` reads them."""
+    return environ.get("SPACES_ZERO_GPU", "").strip().lower() in ("1", "t", "true")
 
 
 def _one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:

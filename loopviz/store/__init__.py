@@ -4,10 +4,11 @@ A save that was acknowledged is on the disk, whatever kills the process afterwar
 anybody could find. Who has a run's id may read it, who has its owner's secret may delete it; neither can be guessed.
 """
 
+from loopviz.store.answers import HandedIn
 from loopviz.store.index import Entry, Folder
 from loopviz.store.marks import is_id, new_secret
 from loopviz.store.quotas import Quotas
 from loopviz.store.refusals import StoreError
 from loopviz.store.store import Store, Stored
 
-__all__ = ["Entry", "Folder", "Quotas", "Store", "StoreError", "Stored", "is_id", "new_secret"]
+__all__ = ["Entry", "Folder", "HandedIn", "Quotas", "Store", "StoreError", "Stored", "is_id", "new_secret"]

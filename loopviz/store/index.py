@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loopviz.store import answers
 from loopviz.store.refusals import StoreError
 
 FILE = "index.sqlite"
-VERSION = 1
+VERSION = 2  # since 2 it has answers
 PATIENCE = 15.0  # seconds that one process waits for another's transaction
 MOST_GONE = 10_000  # ids of which it is remembered that they are gone, and why
 _TABLES = """
@@ -122,7 +123,7 @@ class Index:
             if known > VERSION:
                 raise StoreError("disk", reason=f"{FILE} is of version {known}; this LoopViz reads version {VERSION}")
             if known < VERSION:
-                db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+                db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {answers.TABLE} PRAGMA user_version={VERSION}; COMMIT;")
             db.execute("INSERT OR IGNORE INTO facts VALUES ('salt', ?)", (secrets.token_hex(16),))
         except BaseException:
             db.close()
@@ -222,6 +223,13 @@ class Index:
         """How many runs there are, and their bytes."""
         runs, size = self._ask("SELECT count(*), total(bytes) FROM runs")[0]
         return int(runs), int(size)
+
+    def answers_in(self, folder: str) -> list[answers.HandedIn]:
+        """What was handed in to a class folder, latest first."""
+        if self.read_only and not self._ask("SELECT 1 FROM sqlite_master WHERE name='answers'"):
+            return []  # of an earlier version, and nothing can be written there
+        rows = self._ask(f"SELECT {answers.COLUMNS} FROM answers WHERE folder=? ORDER BY at DESC", folder)
+        return [answers.HandedIn(*row) for row in rows]
 
     # --- class folders --------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ class Quotas:
 
     Attributes:
         run_bytes: of one run's file, packed and unpacked.
+        answer_bytes: of what a pupil hands in of one lesson; a visitor may hand in `owner_runs` of them, and all count as bytes of runs do.
         run_tokens, run_rows: that it may have when it is read.
         owner_runs, owner_bytes: of one visitor, told by their secret.
         place_bytes: of all visitors of one address: nobody fills the store with new names.
@@ -25,6 +26,7 @@ class Quotas:
     """
 
     run_bytes: int = 48 * MIB
+    answer_bytes: int = 256 * 1024
     run_tokens: int = 50_000
     run_rows: int = 2_000_000
     owner_runs: int = 500

@@ -15,6 +15,8 @@ SAID = {
     "owner_bytes": "{limit:,} bytes are kept of one visitor; delete a run first",
     "place_bytes": "{limit:,} bytes are kept of all who come from one address; delete a run first",
     "all_bytes": "{limit:,} bytes are kept here in all, and they are full",
+    "answer_bytes": "the answers take {size:,} bytes; at most {limit:,} are kept of a lesson",
+    "owner_answers": "answers to {limit} lessons are kept of one visitor",
     "folders": "{limit} class folders are kept here, and there is no room for another",
     "no_folder": "there is no such class folder",
     "disk": "the disk does not take it: {reason}",

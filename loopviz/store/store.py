@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from loopviz.store import answers
 from loopviz.store import index as tables
+from loopviz.store.answers import HandedIn
 from loopviz.store.files import Files
 from loopviz.store.index import Entry, Folder, Index
 from loopviz.store.marks import fits, hashed, is_id, new_id, new_secret, placed
@@ -137,9 +139,15 @@ class Store:
             raise StoreError("owner_runs", limit=quotas.owner_runs)
         if size + entry.bytes > quotas.owner_bytes:
             raise StoreError("owner_bytes", limit=quotas.owner_bytes)
-        if tables.counted(db, "place=? AND expires > ?", entry.place, now)[1] + entry.bytes > quotas.place_bytes:
+        self._check_bytes(db, entry.place, entry.bytes, now)
+
+    def _check_bytes(self, db: sqlite3.Connection, place: str, more: int, now: float) -> None:
+        """Raises StoreError where so many bytes more are too many, of an address or of all: runs and answers together."""
+        quotas = self.quotas
+        near = tables.counted(db, "place=? AND expires > ?", place, now)[1] + answers.counted(db, "place=?", place)[1]
+        if near + more > quotas.place_bytes:
             raise StoreError("place_bytes", limit=quotas.place_bytes)
-        if tables.counted(db, "1")[1] + entry.bytes > quotas.all_bytes:
+        if tables.counted(db, "1")[1] + answers.counted(db, "1")[1] + more > quotas.all_bytes:
             raise StoreError("all_bytes", limit=quotas.all_bytes)
 
     def entry(self, run: Any) -> Entry:
@@ -210,6 +218,7 @@ class Store:
                 self._take_away(entry, "expired")
             with self._index.change() as db:
                 db.execute("DELETE FROM folders WHERE expires <= ?", (now,))
+                answers.without_folder(db)
             self._files.sweep(self._index.ids())
         except StoreError as error:
             log.warning("stored runs: what is over could not be removed: %s", error)
@@ -269,18 +278,82 @@ class Store:
         """All of them, latest first."""
         return self._index.folders(self._clock())
 
+    def _for_teacher(self, folder: Any, secret: Any) -> Folder:
+        found = self.class_folder(folder)
+        if found is None:
+            raise StoreError("no_folder")
+        if not fits(secret, found.teacher):
+            raise StoreError("owner")
+        return found
+
     def runs_of(self, folder: Any, secret: Any) -> list[Entry]:
         """What was saved into a class folder, latest first, for its teacher.
 
         Raises:
             StoreError: there is no such folder ("no_folder"); the secret is not its teacher's ("owner").
         """
+        return self._index.in_folder(self._for_teacher(folder, secret).id, self._clock())
+
+    # --- answers --------------------------------------------------------------------------------------------------
+
+    def hand_in(
+        self,
+        folder: Any,
+        secret: str,
+        data: str,
+        *,
+        lesson: str,
+        title: str = "",
+        student: str = "",
+        address: str = "",
+        right: int = 0,
+        answered: int = 0,
+    ) -> HandedIn:
+        """Keep a pupil's answers to a lesson in a class folder; those they handed in before are replaced.
+
+        Args:
+            folder: of the class.
+            secret: of the pupil's browser; not kept itself.
+            data: the answers, JSON.
+            lesson, title: its id, and what it is called.
+            student: as they call themselves.
+            address: that they come from; not kept itself.
+            right, answered: how many of its steps were.
+
+        Raises:
+            StoreError: there is no such folder, a quota is full, or the disk would not; what was there before stays.
+        """
+        self._sweep_sometimes()
         found = self.class_folder(folder)
         if found is None:
             raise StoreError("no_folder")
-        if not fits(secret, found.teacher):
-            raise StoreError("owner")
-        return self._index.in_folder(found.id, self._clock())
+        size, quotas, now = len(data.encode()), self.quotas, self._clock()
+        if size > quotas.answer_bytes:
+            raise StoreError("answer_bytes", size=size, limit=quotas.answer_bytes)
+        one = HandedIn(
+            folder=found.id,
+            owner=hashed(secret),
+            student=_line(student, MOST_NAME),
+            lesson=_line(lesson, MOST_NAME),
+            place=placed(address, self._index.salt),
+            title=_line(title, MOST_TITLE),
+            right=right,
+            answered=answered,
+            bytes=size,
+            data=data,
+            at=now,
+        )
+        with self._index.change() as db:
+            had, gone = answers.before(db, one)
+            if answers.counted(db, "owner=?", one.owner)[0] - had >= quotas.owner_runs:
+                raise StoreError("owner_answers", limit=quotas.owner_runs)
+            self._check_bytes(db, one.place, size - gone, now)
+            answers.put(db, one)
+        return one
+
+    def answers_of(self, folder: Any, secret: Any) -> list[HandedIn]:
+        """What was handed in to a class folder, latest first, for its teacher; raises as :meth:`runs_of`."""
+        return self._index.answers_in(self._for_teacher(folder, secret).id)
 
 
 _EVER = 253_402_300_000.0  # the year 9999

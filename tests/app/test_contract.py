@@ -315,6 +315,7 @@ def test_learn_says_what_the_contract_states(service: Service, lang: str) -> Non
     begin = {"lang": lang, "ticket": "t1", "n": 1, "id": "", "source": source, "step": "count", "what_if": False}
     contract.check(begin, (contract.TryLesson,), "begin")
     run = heard.run(lessons.run(begin, "me"))[-1]["run"]
+    heard.run(lessons.run({"visit": True, "lang": lang}, "me"))
     heard.run(lessons.run({**begin, "source": "", "id": "none", "n": 2}, "you"))
     heard.ask(lessons, "lesson", lang=lang, source=source)
     heard.ask(lessons, "lesson", lang=lang, id="none")

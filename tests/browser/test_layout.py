@@ -198,7 +198,7 @@ def test_a21_every_control_has_a_name_of_its_own(visit: Visit) -> None:
     )
     assert len(names) == len(set(names)) == 2 * len(PANELS)
     unnamed = """[...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, textarea, [role=button]')].filter((node) =>
-      node.checkVisibility() && !node.closest('.lv-away') && !(node.getAttribute('aria-label') || node.getAttribute('aria-labelledby') || node.title
+      node.checkVisibility() && !node.closest('.lv-untold') && !(node.getAttribute('aria-label') || node.getAttribute('aria-labelledby') || node.title
       || node.labels?.length || /[\\p{L}\\p{N}]/u.test(node.textContent))).map((node) => node.outerHTML.slice(0, 160))"""
     page.close()
     for one in each(visit):
@@ -211,7 +211,7 @@ def test_a21_all_can_be_reached_by_tab_and_seen_to_be(visit: Visit, at: str) -> 
     if at == "ttt":  # its recorded run comes after it
         page.wait_for_selector('.lv-page[data-end="length"][data-drawn="true"]')
     wanted = page.evaluate("""() => { const seen = [...document.querySelectorAll('button, a[href], input:not([type=hidden]), select, textarea, summary')]
-      .filter((node) => node.checkVisibility({ visibilityProperty: true }) && !node.disabled && node.tabIndex >= 0 && !node.closest('.lv-away, .modebar'));
+      .filter((node) => node.checkVisibility({ visibilityProperty: true }) && !node.disabled && node.tabIndex >= 0 && !node.closest('.lv-untold, .modebar'));
       seen.forEach((node, i) => (node.dataset.stop = i)); return seen.map((node) => node.type === 'radio' ? 'radio in ' + node.closest('[id]').id : String(node.dataset.stop)); }""")
     page.evaluate("document.querySelector('[data-stop]').focus()")
     reached, unseen = {wanted[0]}, []

@@ -85,6 +85,7 @@ def test_a_page_outlives_its_server(browser: Browser, server: Restarted) -> None
 
     server.kill()  # in mid-run
     expect(banner).to_contain_text(WORDS["page.server.away"])
+    expect(banner).to_be_visible()
     expect(status).to_have_text(WORDS["page.server.cut"])
     assert inside(page, "starts.state") == "idle"
     assert inside(page, "text.textContent").startswith(text[:40]), "what was made can still be read"
@@ -111,6 +112,51 @@ def test_a_page_outlives_its_server(browser: Browser, server: Restarted) -> None
     ticket = inside(page, "share.ticket")
     assert ticket != before, "a ticket of this server, to open files with"
     assert errors == []
+    page.context.close()
+
+
+def test_nothing_waits_for_another_version_and_what_was_typed_outlives_the_reload(
+    browser: Browser, server: Restarted
+) -> None:
+    """The status promised that a start begins by itself, which it never did; and reloading lost the prompt."""
+    page = browser.new_context(locale="zh-CN").new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(server.url)
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    page.locator("#ctl-prompt textarea").fill("Lily had a red boat")
+    settle(page, "sampling", "max_new_tokens", 40)
+    newer = {"server": "another", "pages": "newer"}
+    page.route("**/loopviz-health", lambda route: route.fulfill(json=newer))
+    page.route("**/gradio_api/queue/join**", lambda route: route.abort())
+    page.click("#lv-run")  # it meets a server that is away, and another version after it
+    banner, status = page.locator(".lv-away span"), page.locator(".lv-status")
+    expect(banner).to_have_text(WORDS["page.server.kept"])
+    expect(status).to_have_text(WORDS["page.server.old"])
+    assert inside(page, "starts.state") == "idle", "nothing waits"
+    page.click("#lv-run")  # nor does what is asked for later
+    expect(status).to_have_text(WORDS["page.server.old"])
+    assert inside(page, "starts.state") == "idle"
+    page.locator("#ctl-prompt textarea").fill("Lily had a green boat")
+
+    page.unroute("**/loopviz-health")
+    page.unroute("**/gradio_api/queue/join**")
+    page.locator(".lv-away button").click()
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    expect(page.locator("#ctl-prompt textarea")).to_have_value("Lily had a green boat")
+    page.click("#lv-group-sampling .label-wrap")
+    expect(page.locator("#ctl-max_new_tokens input[type=number]")).to_have_value("40")
+    page.reload()
+    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+    expect(page.locator("#ctl-prompt textarea")).not_to_have_value("Lily had a green boat")
+
+    page.goto(server.url + "compare")  # every other page says the same of what it was to begin
+    run = page.locator(".lv-go").first
+    expect(run).to_be_enabled()
+    page.route("**/loopviz-health", lambda route: route.fulfill(json=newer))
+    page.route("**/gradio_api/queue/join**", lambda route: route.abort())
+    run.click()
+    expect(banner).to_have_text(WORDS["page.server.changed"])
+    expect(page.get_by_text(WORDS["page.server.old"])).to_be_visible()
     page.context.close()
 
 

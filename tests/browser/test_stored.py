@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from loopviz.app.contract import STORED
+from loopviz.lessons.bundled import bundled
 from tests.browser.test_explore import Visit, data, inside
 from tests.browser.test_sharing import chosen, short_run
 
@@ -49,11 +51,28 @@ def test_a_class_gathers_its_runs_for_the_teacher(visit: Visit) -> None:
     pupil.get_by_label("Your name, for the teacher").fill("Ada")
     pupil.get_by_role("button", name="Save into “<b>七班</b>”").click()
     pupil.get_by_label("Link to the saved run").wait_for()
+    tokens = inside(pupil, "page.tokens")
+
+    lesson = next(iter(bundled().values()))
+    words = {"en": "four", "zh": "四"}
+    answer = {"guess": words, "measured": words, "right": True, "score": 1, "when": "2026-11-27T10:00:00Z", "raw": 0}
+    answers = {step["id"]: answer for step in lesson["steps"]}
+    record = {lesson["id"]: {"version": lesson["version"], "answers": answers, "made_with": {}}}
+    pupil.evaluate("([key, record]) => localStorage.setItem(key, JSON.stringify(record))", [STORED["lessons"], record])
+    pupil.goto(f"{pupils.partition('?')[0]}learn?lesson={lesson['id']}")  # which names no class: the tab is in one
+    pupil.get_by_role("button", name="Hand in to “<b>七班</b>”").click()
+    pupil.get_by_text("Handed in: the teacher of “<b>七班</b>” sees").wait_for()
 
     seen = visit(f"?lang=zh&{own.partition('?')[2]}", apart=True)
     seen.get_by_text("“<b>七班</b>”：1 个已保存的运行").wait_for()
-    row = seen.locator(".lv-stored-list li")
+    seen.get_by_text("已提交的课程答案：1 份").wait_for()
+    row, handed = seen.locator(".lv-stored-list").first.locator("li"), seen.locator(".lv-stored-list").last
+    steps = len(lesson["steps"])
+    assert handed.text_content().startswith(f"Ada: {lesson['title']['en']} {steps} 题中答对 {steps} 题")
+    with seen.expect_download() as waited:
+        seen.get_by_role("button", name="全部答案的表格（CSV）").click()
+    assert waited.value.suggested_filename == "loopviz-b-七班-b.csv"
     assert row.locator("b").text_content() == "Ada: "
     row.locator("a").click()
     seen.wait_for_function("() => document.querySelector('.lv-badge')?.textContent === '已保存的运行'")
-    assert inside(seen, "page.tokens") == inside(pupil, "page.tokens")
+    assert inside(seen, "page.tokens") == tokens

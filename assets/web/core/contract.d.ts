@@ -9,7 +9,7 @@ export const TAKEN: "run";
 export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
-export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly visitor: "loopviz.visitor"; readonly owner: "loopviz.owner"; };
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly visitor: "loopviz.visitor"; readonly class: "loopviz.class"; readonly form: "loopviz.form"; readonly owner: "loopviz.owner"; };
 export const FILES: "loopviz-share";
 export const STORE: "loopviz-store";
 export const TEACHER: "teacher";
@@ -814,10 +814,50 @@ export interface KeptEntry {
   created: number;
 }
 
-/** An answer: stored runs, of the gallery or a class folder; none for who is not its teacher. */
+/** A pupil's answers to a lesson, in a list. */
+export interface HandedEntry {
+  student: string;
+  /** of the lesson */
+  title: string;
+  right: number;
+  answered: number;
+  /** milliseconds since 1970 */
+  at: number;
+}
+
+/** An answer: stored runs, of the gallery or a class folder, and what was handed in there; none for who is not its teacher. */
 export interface KeptList {
   name: string;
   runs: KeptEntry[];
+  answers: HandedEntry[];
+}
+
+/** A pupil's answers to a lesson are handed in to a class folder, in place of those handed in before. */
+export interface HandIn {
+  kind: "csv" | "json";
+  student: string;
+  lesson: string;
+  version: number;
+  title: string;
+  made_with: Record<string, string>;
+  answers: LessonAnswer[];
+  folder: string;
+  /** as of KeepRun */
+  secret?: string;
+}
+
+/** An answer: they are kept. */
+export interface HandedIn {
+  secret: string;
+  /** milliseconds since 1970 */
+  at: number;
+}
+
+/** All that a class handed in, as a file for its teacher. */
+export interface AskHanded {
+  folder: string;
+  secret: string;
+  kind: "csv" | "json";
 }
 
 /** A field of a form. */
@@ -1503,6 +1543,13 @@ export interface OpenLesson {
   word?: string;
 }
 
+/** With what a page hands in answers; days that the server keeps what is saved, 0: nothing is. */
+export interface LessonVisit {
+  kind: "visit";
+  ticket: string;
+  keeps: number;
+}
+
 /** A step's runs. */
 export interface TryLesson {
   lang: "en" | "zh";
@@ -1513,6 +1560,8 @@ export interface TryLesson {
   source: string;
   step: string;
   what_if: boolean;
+  /** nothing is begun: the page is there, and is to be told how answers are handed in (LessonVisit) */
+  visit?: boolean;
 }
 
 /** What has a step come to? */
@@ -2016,7 +2065,7 @@ export interface Forgetting {
   summary: string;
 }
 
-export type LearnMessage = LearnConfig | MeasureStatus | LessonProgress | LessonResult;
+export type LearnMessage = LearnConfig | MeasureStatus | LessonProgress | LessonResult | LessonVisit;
 
 export type LearnQuestions = {
   lesson: { asked: OpenLesson; answer: OpenedLesson | Failed };
@@ -2056,6 +2105,8 @@ export interface ExploreEvents {
   retype: Retype;
   link: MakeLink;
   visit: void;
+  keep: void;
+  restore: void;
 }
 
 export type AnatomyMessage = AnatomyConfig | MeasureStatus | AnatomyToken | AnatomyParity;

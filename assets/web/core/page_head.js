@@ -90,7 +90,7 @@ export class Frame {
     this.dark = press("lv-look-button", () => this.turn(), "◐");
     const tools = el("div", "lv-tools", this.glossary.button, el("div", "lv-tongues", ...this.tongues), this.dark);
     this.head = el("header", "lv-top", el("div", "lv-name", this.title, this.nav), this.tagline, tools);
-    this.away = new ServerAway((key) => this.text(key), { away: () => this.cut(), back: () => this.goOn() });
+    this.away = new ServerAway((key) => this.text(key), { away: () => this.cut(), back: () => this.goOn(), changed: () => this.old() });
     new MutationObserver(() => page.recolour()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   }
 
@@ -143,6 +143,10 @@ export class Frame {
   /** Ask the server for something that takes a while; what comes of it are messages. @param {Begin} asked */
   begin(asked) {
     this.begun.set(APART.find((key) => key in asked) ?? "", { asked, shown: false });
+    if (this.away.state === "changed") {
+      setTimeout(() => this.old()); // once the page has shown that it begins
+      return;
+    }
     this.tell({ ...asked, visitor: visitor() });
   }
 
@@ -168,6 +172,14 @@ export class Frame {
   /** ... and is back: that is begun, and all else is as it was. */
   goOn() {
     for (const { asked } of this.begun.values()) this.begin(asked.ticket ? { ...asked, n: (this.page.n += 1) } : asked);
+  }
+
+  /** ... or another version is back, which knows nothing of this page: what waits for it never begins. */
+  old() {
+    for (const { asked } of this.begun.values()) {
+      if (asked.ticket) this.page.receive({ kind: "status", ticket: asked.ticket, text: this.text("page.server.old"), bad: true, over: true });
+    }
+    this.begun.clear();
   }
 
   /** The head's words. */

@@ -16,13 +16,17 @@ export class ServerAway {
 
   /**
    * @param {(key: string) => string} text in the page's language
-   * @param {{ away(): void, back(): void }} page told that it went, and that it is back
+   * @param {{ away(): void, back(): void, changed(): void, leave?(): Promise<unknown> }} page told that it went, that it is back, or
+   *   that another version is; `leave`: keeps what the visitor has made before the page is loaded anew
    */
   constructor(text, page) {
     this.text = text;
     this.page = page;
     this.words = el("span");
-    this.reload = press("lv-quiet", () => location.reload());
+    this.reload = press("lv-quiet", async () => {
+      await this.page.leave?.();
+      location.reload();
+    });
     this.node = el("div", "lv-away", this.words, this.reload);
     this.node.setAttribute("role", "status");
     document.body.prepend(this.node); // before anything is said: what appears with its words is not read aloud
@@ -37,6 +41,7 @@ export class ServerAway {
     clearTimeout(this.clock);
     this.welcome = state === "here";
     if (before === "here") this.page.away();
+    if (state === "changed") this.page.changed(); // what waits would wait for ever
     if (state === "here") {
       this.clock = setTimeout(() => {
         this.welcome = false;
@@ -50,10 +55,11 @@ export class ServerAway {
   /** Say how it stands; also when the language has changed. */
   show() {
     const { state, welcome } = this;
-    const key = state === "here" ? (welcome ? "back" : "") : state;
+    const said = state === "changed" && this.page.leave ? "kept" : state;
+    const key = state === "here" ? (welcome ? "back" : "") : said;
     this.words.textContent = key ? this.text(`page.server.${key}`) : "";
     this.reload.textContent = this.text("page.server.reload");
     this.reload.hidden = state !== "changed";
-    this.node.dataset.state = key;
+    this.node.dataset.state = state === "here" ? key : state;
   }
 }

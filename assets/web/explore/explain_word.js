@@ -39,7 +39,7 @@ export class ExplainWord {
     this.words.classList.toggle("lv-waiting", !told);
     const branch = told?.branch;
     this.branch.textContent = fill(texts["live.hero.branch"], { loops: branch?.loops ?? "" });
-    this.branch.classList.toggle("lv-away", !branch || !page.end || page.lost);
+    this.branch.classList.toggle("lv-untold", !branch || !page.end || page.lost);
     this.branch.disabled = !branch;
   }
 

@@ -4,6 +4,7 @@
 
 import { CLASSES, QUERIES } from "../core/contract.js";
 import { unwire } from "../core/messages.js";
+import { keepForm, keptForm } from "./kept_form.js";
 
 /** @import { Brought, ExploreStatus, Visit } from "../core/contract.js" */
 
@@ -35,6 +36,8 @@ export class FormState {
   turned = {};
   /** @type {ExploreStatus | null} why the last start was refused */
   refusal = null;
+  /** @type {() => void} called when the form has been kept */
+  kept = () => {};
 
   /** What goes along with a question. */
   word() {
@@ -159,6 +162,27 @@ export class FormState {
   /** Begin a run of what the form shows: the page numbers it and asks for it. */
   start() {
     this.page?.start();
+  }
+
+  /**
+   * The page is about to be loaded anew: this tab remembers what stands in the form.
+   * @param {string[]} names of the controls
+   * @param {string} prompt
+   * @param {...unknown} values
+   */
+  keep(names, prompt, ...values) {
+    keepForm({ prompt, values: Object.fromEntries(names.map((name, i) => [name, values[i]])), touched: [...this.touched] });
+    this.kept();
+  }
+
+  /** What was kept, to be put into the prompt and the controls (`names`): this version may have others. @param {string[]} names */
+  restore(names) {
+    const found = keptForm();
+    if (!found) return [];
+    const { prompt, values, touched } = found;
+    this.touched = new Set(names.filter((name) => touched.includes(name)));
+    this.linked = this.suits = String(values.model ?? ""); // these are that model's settings, and its own prompt gives way to none
+    return [prompt, ...names.map((name) => values[name])];
   }
 
   /** The last start was refused, or was not (null): its controls are to say so. @param {ExploreStatus | null} message */

@@ -20,6 +20,7 @@ import { form } from "./form_state.js";
 import { nameFields, whenBuilt } from "./gradio_parts.js";
 import { Hero } from "./hero.js";
 import { Keys } from "./keyboard.js";
+import { keepsForm } from "./kept_form.js";
 import { Linked } from "./opened_link.js";
 import { followOwnLink } from "./own_links.js";
 import { Panel } from "./panel.js";
@@ -36,6 +37,8 @@ import { StatusLine } from "./status_line.js";
 import { ToAnatomy } from "./to_anatomy.js";
 import { Ways } from "./to_compare.js";
 import { Tour } from "./tour.js";
+
+const KEEPING_MS = 500; // that keeping the form may take, before the page is loaded anew without it
 
 /** @import { ExploreConfig, ExploreMessage, ExploreQuestions, ExploreSnapshot, ExploreStatus, Opening } from "../core/contract.js" */
 /** @import { Functions, Plotly, Tell } from "../core/page_globals.js" */
@@ -137,7 +140,12 @@ export class Page extends RunView {
     this.about = el("span", "lv-about");
     this.grid = el("div", "lv-grid");
     this.bar = new FollowBar(this);
-    this.away = new ServerAway((key) => this.texts?.[key] ?? "", { away: () => this.cut(), back: () => this.goOn() });
+    this.away = new ServerAway((key) => this.texts?.[key] ?? "", {
+      away: () => this.cut(),
+      back: () => this.goOn(),
+      changed: () => this.old(),
+      leave: () => this.keep(),
+    });
     this.layOut();
     setInterval(() => this.watch(), 1000);
     this.loadPlotly();
@@ -192,6 +200,7 @@ export class Page extends RunView {
     this.glossary.follow();
     this.player.show();
     if (this.config) this.model.watch();
+    if (keepsForm()) this.share.settled.then(() => tell.restore()); // once a link has set what it sets
     followOwnLink(this);
   }
 
@@ -364,6 +373,23 @@ export class Page extends RunView {
     this.tell.visit();
     this.model.watch();
     if (this.starts.starting) this.start();
+  }
+
+  /** ... or another version is back, which knows no run of this page: nothing waits for it. What stands in the form is kept. */
+  old() {
+    this.starts.drop();
+    if (this.texts) this.say(this.texts["page.server.old"], true);
+    this.keep();
+    this.mark();
+  }
+
+  /** Have this tab remember what stands in the form; settles when it does. */
+  keep() {
+    return new Promise((resolve) => {
+      this.form.kept = () => resolve(undefined);
+      setTimeout(resolve, KEEPING_MS);
+      this.tell?.keep();
+    });
   }
 
   /** The server answers again. */

@@ -25,6 +25,10 @@ export class RunStarts {
   start() {
     const { page } = this;
     if (!page.tell && page.share.opened) return;
+    if (page.away.state === "changed") {
+      page.old(); // nobody would hear of it
+      return;
+    }
     page.player.pause();
     page.model.agree();
     this.n += 1;
@@ -36,6 +40,11 @@ export class RunStarts {
     page.mark();
     if (page.share.opened) this.tell(this.n);
     else this.hold(this.n);
+  }
+
+  /** What was begun is not waited for any more. */
+  drop() {
+    this.starting = this.halting = this.held = false;
   }
 
   /** Whoever opens a link and runs it at once means what the link holds, and not what the controls show until it is there. @param {number} n */

@@ -1,13 +1,14 @@
 // Runs that the server keeps: saved under a link, opened by it with nothing run, deleted by who saved them; the server's gallery, and
 // class folders. The server's half: loopviz/app/explore/stored.py. The secret by which a visitor deletes stays in this browser.
 
-import { PAGES, QUERIES, STORE, STORED, TEACHER, TICKET_HEADER } from "../core/contract.js";
-import { copied, el, fill, kept, press } from "../core/dom.js";
+import { ANSWER_FILES, PAGES, QUERIES, STORE, STORED, TEACHER, TICKET_HEADER } from "../core/contract.js";
+import { copied, el, fill, keep, kept, press } from "../core/dom.js";
+import { askStudent, classFolder, enterClass, namesClass, teacherSecret } from "../widgets/class_folder.js";
 import { dated, linkField } from "../widgets/link_field.js";
 
 const NEVER = "–";
 
-/** @import { Done, KeptEntry, KeptList, KeptRun, MadeFolder, OpenedRun, Visit } from "../core/contract.js" */
+/** @import { Done, KeptEntry, KeptFile, KeptList, KeptRun, MadeFolder, OpenedRun, Visit } from "../core/contract.js" */
 
 export class Stored {
   /** @type {{ id: string, title: string, until: number | null, run: string } | null} the one on screen, once it is opened */
@@ -28,8 +29,8 @@ export class Stored {
     this.share = share;
     const query = new URLSearchParams(location.search);
     this.wanted = query.get(QUERIES.run);
-    this.folder = query.get(QUERIES.class);
-    this.teacher = new URLSearchParams(location.hash.slice(1)).get(TEACHER);
+    this.folder = classFolder();
+    this.teacher = teacherSecret();
     this.chosen = press("lv-quiet lv-gallery", () => this.list(this.words["live.stored.gallery.told"], this.gallery));
     this.chosen.hidden = true;
   }
@@ -107,16 +108,10 @@ export class Stored {
   async save() {
     await this.share.visited;
     if (!this.className) return this.keep({});
-    const name = el("input", "lv-link");
-    Object.assign(name, { value: kept.get(STORED.student, ""), maxLength: 80 });
-    name.setAttribute("aria-label", this.words["live.stored.student"]);
-    const into = press("lv-go", () => {
-      kept.set(STORED.student, name.value);
-      this.keep({ folder: this.folder, student: name.value });
-    });
-    into.textContent = fill(this.words["live.stored.into"], { name: this.className });
-    this.notice.say([this.words["live.stored.student"], name, into]);
-    name.focus();
+    const go = fill(this.words["live.stored.into"], { name: this.className });
+    const asked = askStudent(this.words["live.stored.student"], go, (student) => this.keep({ folder: this.folder, student }));
+    this.notice.say(asked);
+    asked[1].focus();
   }
 
   /** @param {{ folder?: string, student?: string }} more */
@@ -183,8 +178,9 @@ export class Stored {
    * Stored runs, each a link.
    * @param {string} title
    * @param {KeptEntry[]} runs
+   * @param {Node[]} more
    */
-  list(title, runs) {
+  list(title, runs, more = []) {
     const asked = new URLSearchParams(location.search).get(QUERIES.lang);
     const spoken = asked ? { [QUERIES.lang]: asked } : null; // who goes on from here goes on in this language
     const rows = runs.map(({ id, title: prompt, model, of_ttt: learns, tokens, student, created }) => {
@@ -193,7 +189,7 @@ export class Stored {
       const about = [model, fill(this.words["live.stored.tokens"], { n: tokens }), this.date(created)].join(" · ");
       return el("li", "", student ? el("b", "", `${student}: `) : null, link, el("small", "", about));
     });
-    this.notice.say([el("p", "lv-left", title), el("ul", "lv-stored-list", ...rows)]);
+    this.notice.say([el("p", "lv-left", title), el("ul", "lv-stored-list", ...rows), ...more]);
   }
 
   // --- class folders ---------------------------------------------------------------------------------------------
@@ -202,13 +198,43 @@ export class Stored {
   async enter() {
     const { folder, teacher, words } = this;
     /** @type {KeptList | null} */
-    const found = await this.ask("class", { folder, ...(teacher ? { secret: teacher } : {}) });
-    if (!found) return;
+    const found = await this.ask("class", { folder, ...(teacher ? { secret: teacher } : {}) }, namesClass());
+    if (!found) {
+      if (!namesClass()) enterClass(null); // its time is over
+      return;
+    }
     this.className = found.name;
     const values = { name: found.name, n: found.runs.length };
-    if (!teacher) this.notice.say([fill(words["live.stored.class.here"], values)]);
-    else if (!found.runs.length) this.notice.say([fill(words["live.stored.class.none"], values)]);
-    else this.list(fill(words["live.stored.class.of"], values), found.runs);
+    if (teacher) this.gathered(found, values);
+    else {
+      enterClass(folder);
+      if (namesClass()) this.notice.say([fill(words["live.stored.class.here"], values)]);
+    }
+  }
+
+  /**
+   * What lies in a class folder, for its teacher.
+   * @param {KeptList} found
+   * @param {{ name: string, n: number }} values
+   */
+  gathered({ runs, answers }, values) {
+    const { words } = this;
+    const rows = answers.map(({ student, title, right, answered, at }) => {
+      const about = [fill(words["live.stored.class.right"], { right, n: answered }), this.date(at)].join(" · ");
+      return el("li", "", student ? el("b", "", `${student}: `) : null, title || NEVER, " ", el("small", "", about));
+    });
+    const file = press("lv-quiet lv-class-file", () => this.answersFile());
+    file.textContent = words["live.stored.class.file"];
+    const handed = rows.length ? [el("p", "lv-left", fill(words["live.stored.class.handed"], { n: rows.length })), el("ul", "lv-stored-list", ...rows), file] : [];
+    if (!runs.length && !rows.length) this.notice.say([fill(words["live.stored.class.none"], values)]);
+    else this.list(fill(words["live.stored.class.of"], values), runs, handed);
+  }
+
+  /** All that the class has handed in, as one table. */
+  async answersFile() {
+    /** @type {KeptFile | null} */
+    const file = await this.ask("learn/handed", { folder: this.folder, secret: this.teacher, kind: ANSWER_FILES[0] });
+    if (file) keep(new Blob([Uint8Array.from(atob(file.data), (letter) => letter.charCodeAt(0))]), file.name);
   }
 
   /** Make a class folder: its name is asked, then its two links are shown. */

@@ -44,6 +44,7 @@ export class ClassLink {
     const url = new URL(location.pathname, location.href);
     if (!page.source) url.searchParams.set(QUERIES.lesson, page.lesson.id);
     if (this.name.value.trim()) url.searchParams.set(QUERIES.name, this.name.value.trim());
+    if (page.handing.name) url.searchParams.set(QUERIES.class, page.handing.folder); // what is answered by it can be handed in
     url.searchParams.set(QUERIES.lang, page.frame.lang);
     if (!page.source) return { url: url.href, told: "" };
     const packed = await page.frame.ask("pack", { source: page.source, lang: page.frame.lang });

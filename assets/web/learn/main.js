@@ -6,6 +6,7 @@ import { cut, el, kept, press } from "../core/dom.js";
 import { Frame, start, ticket } from "../core/page_head.js";
 import { Glossary } from "../widgets/glossary.js";
 import { ClassLink } from "./class_link.js";
+import { HandIn } from "./hand_in.js";
 import { KeptAnswers } from "./kept_answers.js";
 import { ScoreCard, judgement } from "./score_card.js";
 import { StepView } from "./step_view.js";
@@ -63,10 +64,12 @@ export class Page {
     this.root = parts.root;
     this.models = config.models.slice(0, 1);
     this.kept = new KeptAnswers(() => this.answeredElsewhere());
+    this.handing = new HandIn(this);
     this.build(config);
     this.frame.label();
     this.speak();
     this.open();
+    this.handing.meet();
     setInterval(() => this.watch(), 1000);
   }
 
@@ -334,6 +337,10 @@ export class Page {
   /** @param {LearnMessage} message */
   receive(message) {
     this.heard = performance.now();
+    if (message.kind === "visit") {
+      this.handing.visit(message);
+      return;
+    }
     if ("ticket" in message && message.ticket !== this.ticket) return; // of a try that another has replaced, or a step that was left
     if (message.kind === "status") {
       this.say(message.text, message.bad);

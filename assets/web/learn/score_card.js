@@ -28,7 +28,11 @@ export class ScoreCard {
     this.again = press("lv-quiet", () => page.restart());
     this.another = press("lv-go", () => page.another());
     const files = el("div", "lv-files", this.download, ...this.files);
-    this.node = el("article", "lv-step lv-score-card", this.title, this.said, el("div", "lv-table", table), files, el("div", "lv-step-ways", this.again, this.another));
+    this.give = press("lv-go", () => this.handIn());
+    this.given = el("span", "lv-status");
+    this.given.setAttribute("role", "status");
+    this.class = el("div", "lv-files", this.give, this.given);
+    this.node = el("article", "lv-step lv-score-card", this.title, this.said, el("div", "lv-table", table), this.class, files, el("div", "lv-step-ways", this.again, this.another));
     this.label();
   }
 
@@ -45,6 +49,9 @@ export class ScoreCard {
     this.download.textContent = page.text("lesson.download");
     for (const button of this.files) button.textContent = page.text(`lesson.download.${button.value}`);
     this.again.textContent = page.text("lesson.again");
+    this.class.hidden = !page.handing.name;
+    this.give.textContent = page.text("live.stored.hand_in", { name: page.handing.name });
+    this.give.disabled = !Object.keys(answers).length;
     const next = page.nextEntry();
     this.another.hidden = !next;
     this.another.textContent = next ? page.text("lesson.another", { title: next.title[page.frame.lang] }) : "";
@@ -66,8 +73,11 @@ export class ScoreCard {
     return el("tr", "", question, el("td", "", brief(answer.guess[lang])), el("td", "", brief(answer.measured[lang])), mark);
   }
 
-  /** @param {typeof ANSWER_FILES[number]} kind */
-  async keep(kind) {
+  /**
+   * What was answered, as the server takes it.
+   * @param {typeof ANSWER_FILES[number]} kind of the file that may be made of it
+   */
+  answers(kind) {
     const { page } = this;
     const { lesson, record } = page;
     const { lang } = page.frame;
@@ -79,8 +89,23 @@ export class ScoreCard {
       return [{ step: step.id, ...said, right, score, when }];
     });
     const title = lesson.title[lang];
-    const asked = { kind, student: page.student.value, lesson: lesson.id, version: lesson.version, title, made_with: record.made_with ?? {}, answers };
-    const file = await page.frame.ask("answers", asked);
+    return { kind, student: page.student.value, lesson: lesson.id, version: lesson.version, title, made_with: record.made_with ?? {}, answers };
+  }
+
+  /** To the class folder this tab is in. */
+  async handIn() {
+    const { page, give, given } = this;
+    give.disabled = true;
+    const { said, bad } = await page.handing.send(this.answers(ANSWER_FILES[0]));
+    give.disabled = false;
+    given.textContent = said;
+    given.classList.toggle("lv-bad", bad);
+  }
+
+  /** @param {typeof ANSWER_FILES[number]} kind */
+  async keep(kind) {
+    const { page } = this;
+    const file = await page.frame.ask("answers", this.answers(kind));
     if (file?.kind === "file") save(file);
     else page.say(page.text("lesson.gone"), true);
   }

@@ -85,6 +85,7 @@ export class FileButtons {
     this.known = visit;
     this.label();
     this.show();
+    if (first) this.stored.enter();
     if (first && this.stored.wanted !== null && !(await this.stored.open())) await this.recorded();
   }
 

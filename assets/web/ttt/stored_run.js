@@ -4,20 +4,23 @@
 import { QUERIES, STORE, STORED, TICKET_HEADER } from "../core/contract.js";
 import { copied, el, kept, name, press } from "../core/dom.js";
 import { dated, linkField } from "../widgets/link_field.js";
+import { askStudent, classFolder, enterClass, namesClass } from "../widgets/class_folder.js";
 import { Notice } from "../widgets/menu.js";
 
-/** @import { Done, KeptRun, OpenedTTT } from "../core/contract.js" */
+/** @import { Done, KeptList, KeptRun, OpenedTTT } from "../core/contract.js" */
 
 export class StoredRun {
   /** @type {{ title: string, until: number | null, run: string } | null} the one that was opened */
   shown = null;
+  /** @type {string} of the class whose folder this tab is in; "": none */
+  className = "";
 
   /** @param {import("./file_buttons.js").FileButtons} files */
   constructor(files) {
     this.files = files;
     this.page = files.page;
     this.wanted = new URLSearchParams(location.search).get(QUERIES.run);
-    this.button = press("lv-quiet", () => this.keep());
+    this.button = press("lv-quiet", () => this.save());
     this.button.hidden = true;
     this.notice = new Notice();
   }
@@ -55,9 +58,10 @@ export class StoredRun {
    * Ask the server; null when it refuses, which is told.
    * @param {string} what
    * @param {object} body
+   * @param {boolean} told
    * @returns {Promise<any>}
    */
-  async ask(what, body) {
+  async ask(what, body, told = true) {
     const { page, files } = this;
     const url = new URL(`${STORE}/${what}`, document.baseURI);
     url.search = String(new URLSearchParams({ [QUERIES.lang]: page.frame.lang }));
@@ -65,9 +69,9 @@ export class StoredRun {
     try {
       const answer = await fetch(url, { method: "POST", body: JSON.stringify(body), headers });
       if (answer.ok) return await answer.json();
-      this.notice.say([await files.reason(answer)], true);
+      if (told) this.notice.say([await files.reason(answer)], true);
     } catch {
-      this.notice.say([page.text("ttt.lost")], true);
+      if (told) this.notice.say([page.text("ttt.lost")], true);
     }
     return null;
   }
@@ -78,12 +82,33 @@ export class StoredRun {
     return secret ? { secret } : {};
   }
 
-  /** Keep the run on screen, as it is looked at. */
-  async keep() {
+  /** The class whose folder this tab is in is asked for its name, once the server is there. */
+  async enter() {
+    const folder = classFolder();
+    if (folder === null || this.className || !this.files.known?.keeps) return;
+    /** @type {KeptList | null} */
+    const found = await this.ask("class", { folder }, namesClass());
+    if (found) this.className = found.name;
+    enterClass(found ? folder : null);
+  }
+
+  /** Keep the run on screen; into a class folder once its visitor has said how they are called. */
+  save() {
+    const { page, className } = this;
+    if (!className) return this.keep();
+    const go = page.text("live.stored.into", { name: className });
+    const asked = askStudent(page.text("live.stored.student"), go, (student) => this.keep({ folder: classFolder(), student }));
+    this.notice.say(asked);
+    asked[1].focus();
+    return undefined;
+  }
+
+  /** ... as it is looked at. @param {{ folder?: string, student?: string }} more */
+  async keep(more = {}) {
     const { page } = this;
     this.notice.say([page.text("live.stored.saving")]);
     /** @type {KeptRun | null} */
-    const saved = await this.ask("ttt/save", { run: page.run.run, view: JSON.stringify(page.where), ...this.own });
+    const saved = await this.ask("ttt/save", { run: page.run.run, view: JSON.stringify(page.where), ...more, ...this.own });
     if (!saved) return;
     kept.set(STORED.owner, saved.secret);
     const url = new URL(location.href);

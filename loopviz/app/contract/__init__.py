@@ -44,7 +44,7 @@ TYPES: Mapping[str, Any] = {
 }
 
 MESSAGES: Mapping[str, tuple[type, ...]] = {
-    "learn": (learn.LearnConfig, scripted.MeasureStatus, learn.LessonProgress, learn.LessonResult),
+    "learn": (learn.LearnConfig, scripted.MeasureStatus, learn.LessonProgress, learn.LessonResult, learn.LessonVisit),
     "explore": (
         explore.ExploreConfig,
         explore.ExploreStatus,
@@ -129,6 +129,8 @@ EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
         "retype": explore.Retype,
         "link": explore.MakeLink,
         "visit": None,
+        "keep": None,
+        "restore": None,
     },
     "learn": {"begin": learn.TryLesson},
     "anatomy": {"begin": anatomy.Dissect},
@@ -146,6 +148,8 @@ STORE_CALLS: Mapping[str, tuple[Union[type, None], Union[type, None]]] = {  # no
     "class": (stored.AskFolder, stored.KeptList),
     "class/new": (stored.NewFolder, stored.MadeFolder),
     "gallery": (None, stored.KeptList),
+    "learn/hand_in": (stored.HandIn, stored.HandedIn),
+    "learn/handed": (stored.AskHanded, shared.KeptFile),
     "ttt/save": (stored.KeepRun, stored.KeptRun),
     "ttt/open": (stored.OpenKept, ttt.OpenedTTT),
 }

@@ -52,6 +52,8 @@ STORED: Mapping[str, str] = {
     "lessons": "loopviz.lessons",
     "student": "loopviz.student",
     "visitor": "loopviz.visitor",  # a name for the line, made up here
+    "class": "loopviz.class",  # until its tab is closed, the class folder whose link was opened
+    "form": "loopviz.form",  # until its tab is closed, what stood in Explore's form when its server became another version
     "owner": "loopviz.owner",  # the secret by which runs that were saved here are deleted
 }
 FILES = "loopviz-share"  # where links and files are (see loopviz.app.explore.files, loopviz.app.ttt.files)

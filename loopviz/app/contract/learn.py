@@ -164,9 +164,15 @@ class OpenLesson(_OpenLesson, total=False):
     word: str
 
 
-class TryLesson(TypedDict):
-    """A step's runs."""
+class LessonVisit(TypedDict):
+    """With what a page hands in answers; days that the server keeps what is saved, 0: nothing is."""
 
+    kind: Literal["visit"]
+    ticket: str
+    keeps: int
+
+
+class _TryLesson(TypedDict):
     lang: Lang
     ticket: str
     n: int
@@ -174,6 +180,12 @@ class TryLesson(TypedDict):
     source: str
     step: str
     what_if: bool
+
+
+class TryLesson(_TryLesson, total=False):
+    """A step's runs."""
+
+    visit: bool  # nothing is begun: the page is there, and is to be told how answers are handed in (LessonVisit)
 
 
 class LookTried(TypedDict):

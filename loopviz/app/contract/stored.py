@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypedDict, Union
+from typing import Literal, TypedDict, Union
 
 from loopviz.app.contract.explore import ExploreSnapshot
+from loopviz.app.contract.learn import AnswersAsked
 from loopviz.app.contract.shared import Focus, Text, Whole
 
 
@@ -95,8 +96,44 @@ class KeptEntry(TypedDict):
     created: int  # milliseconds since 1970
 
 
+class HandedEntry(TypedDict):
+    """A pupil's answers to a lesson, in a list."""
+
+    student: str
+    title: str  # of the lesson
+    right: int
+    answered: int
+    at: int  # milliseconds since 1970
+
+
 class KeptList(TypedDict):
-    """An answer: stored runs, of the gallery or a class folder; none for who is not its teacher."""
+    """An answer: stored runs, of the gallery or a class folder, and what was handed in there; none for who is not its teacher."""
 
     name: str
     runs: list[KeptEntry]
+    answers: list[HandedEntry]
+
+
+class _HandIn(AnswersAsked):
+    folder: str
+
+
+class HandIn(_HandIn, total=False):
+    """A pupil's answers to a lesson are handed in to a class folder, in place of those handed in before."""
+
+    secret: str  # as of KeepRun
+
+
+class HandedIn(TypedDict):
+    """An answer: they are kept."""
+
+    secret: str
+    at: int  # milliseconds since 1970
+
+
+class AskHanded(TypedDict):
+    """All that a class handed in, as a file for its teacher."""
+
+    folder: str
+    secret: str
+    kind: Literal["csv", "json"]

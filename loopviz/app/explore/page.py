@@ -159,6 +159,11 @@ class ExplorePage:
         plain = {parts.prompt, *(parts.controls[name] for name in st.AS_IT_IS)}
         put = self.live.retype(faults.guarded(self._take), None, plain, **quick)
         put.then(self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **quick)
+        # the server is another version: what stands in the form is kept in the browser, and is there again once the page is loaded anew
+        everything = [parts.prompt, *parts.controls.values()]
+        self.live.keep(None, everything, None, js=_script("keep", [*parts.controls]), **quick)
+        put = self.live.restore(None, None, everything, js=_script("restore", [*parts.controls]), **quick)
+        put.then(self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **quick)
         parts.keep.click(self._guarded(self._shorten), outputs={parts.prompt, parts.keep}, **form, **quick)
 
     def _model_events(self) -> None:

@@ -27,11 +27,13 @@ from loopviz.app.contract import TICKET_HEADER
 from loopviz.app.explore import first_run, links
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Run, Runs
+from loopviz.app.explore.run_card import RunCards
 from loopviz.app.sessions.file_desk import FileDesk, FileRefused, json_response
 from loopviz.app.sessions.store_desk import Act, about, milliseconds, store_desk, told
 from loopviz.app.texts import text
 from loopviz.panels import group_of
-from loopviz.store import Entry, Store, Stored, StoreError
+from loopviz.store import Entry, HandedIn, Store, Stored, StoreError
+from loopviz.store.index import FILE
 from loopviz.trace import Trace
 
 
@@ -47,6 +49,7 @@ class StoredRuns:
     def __init__(self, registry: Runs, desk: FileDesk, finished: Callable[[Any, str], Trace]) -> None:
         self._registry, self._desk, self._finished = registry, desk, finished
         self._kept = store_desk(desk)
+        self.cards = RunCards(self._kept)  # what previews of their links tell
 
     def visit(self) -> dict[str, Any]:
         """What a page is told of them as its visit begins."""
@@ -75,14 +78,14 @@ class StoredRuns:
     async def _gallery(self, request: Request) -> Response:
         async def work(lang: str) -> Response:
             found = await anyio.to_thread.run_sync(lambda: told(self._chosen, lang), limiter=self._desk.making)
-            return json_response(request, {"name": "", "runs": _listed(found)})
+            return json_response(request, {"name": "", "runs": _listed(found), "answers": []})
 
         return await self._desk.answer(request, work)
 
     def _chosen(self) -> Sequence[Entry]:
         """The gallery; of a store that nobody has made yet nothing is made."""
         folder = self._desk.profile.store
-        return self.store.gallery() if folder and Path(folder).exists() else []
+        return self.store.gallery() if folder and (Path(folder) / FILE).exists() else []
 
     # --- what is done -----------------------------------------------------------------------------------------------
 
@@ -122,14 +125,21 @@ class StoredRuns:
         found = self.store.class_folder(asked.get("folder"))
         if found is None:
             raise StoreError("no_folder")
-        runs = self.store.runs_of(found.id, asked["secret"]) if "secret" in asked else []
-        return {"name": found.name, "runs": _listed(runs)}
+        if "secret" not in asked:
+            return {"name": found.name, "runs": [], "answers": []}
+        runs, answers = (of(found.id, asked["secret"]) for of in (self.store.runs_of, self.store.answers_of))
+        return {"name": found.name, "runs": _listed(runs), "answers": _handed(answers)}
 
     def _new_class(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         if not self._desk.profile.store_new_folders:
             raise FileRefused(403, text(lang, "stored.folders.host"))
         folder, secret = self.store.new_folder(asked.get("name", ""))
         return {"folder": folder.id, "secret": secret, "name": folder.name}
+
+
+def _handed(answers: Sequence[HandedIn]) -> list[dict[str, Any]]:
+    names = ("student", "title", "right", "answered")
+    return [{name: getattr(one, name) for name in names} | {"at": milliseconds(one.at)} for one in answers]
 
 
 def _listed(runs: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loopviz import csv_file
@@ -30,11 +30,10 @@ _COLUMNS = (
 )
 
 
-def file_of(asked: Mapping[str, Any]) -> dict[str, str]:
-    """`{"kind": "file", "name", "data"}`: the answers (`contract.AnswersAsked`, of which nothing is trusted), base64."""
-    kind = asked.get("kind") if asked.get("kind") in contract.ANSWER_FILES else contract.ANSWER_FILES[0]
+def answers_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers to a lesson (`contract.AnswersAsked`, of which nothing is trusted), as a file has them."""
     made_with = {"loopviz": version(), **{_cut(k): _cut(v) for k, v in list(asked.get("made_with", {}).items())[:20]}}
-    found = {
+    return {
         "name": asked.get("student", "").strip()[: contract.MOST_STUDENT],
         "lesson": _cut(asked.get("lesson", "")),
         "lesson_version": asked.get("version", 0),
@@ -42,9 +41,29 @@ def file_of(asked: Mapping[str, Any]) -> dict[str, str]:
         "made_with": made_with,
         "answers": [_answer(one) for one in asked.get("answers", [])[:MOST]],
     }
-    text = json.dumps(found, ensure_ascii=False, indent=2) + "\n" if kind == "json" else _table(found)
+
+
+def file_of(asked: Mapping[str, Any]) -> dict[str, str]:
+    """`{"kind": "file", "name", "data"}`: the answers (`contract.AnswersAsked`, of which nothing is trusted), base64."""
+    found, kind = answers_of(asked), _kind(asked)
+    text = json.dumps(found, ensure_ascii=False, indent=2) + "\n" if kind == "json" else _table([found])
     name = "-".join(part for part in ("loopviz", _slug(found["lesson"]), _slug(found["name"])) if part)
-    return {"kind": "file", "name": f"{name}.{kind}", "data": base64.b64encode(text.encode()).decode()}
+    return _file(f"{name}.{kind}", text)
+
+
+def file_of_class(name: str, handed: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> dict[str, str]:
+    """All that a class handed in, as one file: rows under each other, or a list of what each pupil's own file would hold."""
+    kind = _kind(asked)
+    text = json.dumps(list(handed), ensure_ascii=False, indent=2) + "\n" if kind == "json" else _table(handed)
+    return _file(f"{'-'.join(part for part in ('loopviz', _slug(name)) if part)}.{kind}", text)
+
+
+def _kind(asked: Mapping[str, Any]) -> str:
+    return asked["kind"] if asked.get("kind") in contract.ANSWER_FILES else contract.ANSWER_FILES[0]
+
+
+def _file(name: str, text: str) -> dict[str, str]:
+    return {"kind": "file", "name": name, "data": base64.b64encode(text.encode()).decode()}
 
 
 def _answer(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,8 +71,14 @@ def _answer(said: Mapping[str, Any]) -> dict[str, Any]:
     return {**words, "right": said.get("right"), "score": round(said.get("score", 0.0), 3)}
 
 
-def _table(found: Mapping[str, Any]) -> str:
+def _table(handed: Sequence[Mapping[str, Any]]) -> str:
     """A row an answer, each with all that says whose and of what it is: such tables can be put under each other."""
+    file = io.StringIO()
+    csv_file.writer(file).writerows([_COLUMNS, *(row for found in handed for row in _rows(found))])
+    return BOM + file.getvalue()
+
+
+def _rows(found: Mapping[str, Any]) -> list[list[Any]]:
     made = "; ".join(f"{name} {value}" for name, value in found["made_with"].items())
     same = {
         "name": found["name"],
@@ -63,10 +88,7 @@ def _table(found: Mapping[str, Any]) -> str:
     }
     rows = [{**same, **answer} for answer in found["answers"]]
     right = {True: "yes", False: "no", None: ""}
-    table = [[{**row, "right": right[row["right"]]}[column] for column in _COLUMNS] for row in rows]
-    file = io.StringIO()
-    csv_file.writer(file).writerows([_COLUMNS, *table])
-    return BOM + file.getvalue()
+    return [[{**row, "right": right[row["right"]]}[column] for column in _COLUMNS] for row in rows]
 
 
 def _cut(text: str) -> str:

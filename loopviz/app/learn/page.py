@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from starlette.routing import Route
 
 from loopviz.app.learn.service import Lessons
 from loopviz.app.page import ScriptedPage, page_data
@@ -38,6 +39,8 @@ class LearnPage(ScriptedPage):
         super().__init__(demo, lessons, data(lessons.room))
 
 
-def add(demo: gr.Blocks, jobs: Jobs) -> None:
-    """The page, as one of the app's."""
-    LearnPage(demo, Lessons(jobs))
+def add(demo: gr.Blocks, jobs: Jobs) -> list[Route]:
+    """The page, as one of the app's; its routes beside Gradio's."""
+    lessons = Lessons(jobs)
+    LearnPage(demo, lessons)
+    return lessons.handing.routes()

@@ -11,6 +11,7 @@ from loopviz.app import contract
 from loopviz.app import controls as st
 from loopviz.app.controls.refusal import told
 from loopviz.app.learn import answer_file, lesson_link
+from loopviz.app.learn.handed_in import Handing
 from loopviz.app.learn.run import SEND_EVERY, Attempt, messages
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.job import Job, Jobs, Refused
@@ -127,6 +128,7 @@ class Lessons:
     def __init__(self, jobs: Jobs, every: float = SEND_EVERY) -> None:
         self.jobs, self.room, self.every = jobs, jobs.room, every
         self.runs: Registry[Attempt] = Registry(jobs.keeper)
+        self.handing = Handing(jobs.files)
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
         """A step's runs: messages for the page. Whatever goes wrong becomes a message.
@@ -136,6 +138,8 @@ class Lessons:
         Args:
             payload: `contract.TryLesson` from the page's script; nothing in it is trusted.
         """
+        if fitting(payload, contract.TryLesson).get("visit"):
+            return iter([self.handing.visit(session)])
         return self.jobs.carry_out(Try(self, fitting(payload, contract.TryLesson), session))
 
     @staticmethod

@@ -134,10 +134,10 @@ async def _asset(request: Request) -> Response:
     return Response(compressed if packed else raw, media_type=_TYPES[Path(name).suffix], headers=headers)
 
 
-def routes() -> list[Route]:
-    """The routes to add to Gradio's application (`app_kwargs={"routes": routes()}`)."""
+def routes(runs: link_preview.StoredRuns | None = None) -> list[Route]:
+    """The routes to add to Gradio's application (`app_kwargs={"routes": routes()}`); `runs`: that the server keeps."""
     files = Route(f"/{PREFIX}/{{mark}}/{{name:path}}", _asset, methods=["GET", "HEAD"])
-    return [files, source_code.route(), link_preview.Cards(lambda: asset_url(link_preview.IMAGE)).route()]
+    return [files, source_code.route(), link_preview.Cards(lambda: asset_url(link_preview.IMAGE), runs).route()]
 
 
 # Of a page, by its address: our style sheets, in the order in which they count.
@@ -266,10 +266,17 @@ class EarlyTags:
     Args:
         first: what stands in the head of every page before all else.
         profile: what the server lets its visitors do.
+        runs: that the server keeps; previews of their links tell of them.
     """
 
-    def __init__(self, app: ASGIApp, first: str = "", profile: Profile = LOCAL) -> None:
-        self.app = app
+    def __init__(
+        self,
+        app: ASGIApp,
+        first: str = "",
+        profile: Profile = LOCAL,
+        runs: link_preview.StoredRuns | None = None,
+    ) -> None:
+        self.app, self.runs = app, runs
         self.first = first
         self.profile = profile
 
@@ -302,7 +309,9 @@ class EarlyTags:
                 document = document.replace(
                     "</body>", footer.html(asset_url("widgets/footer.js"), self.profile) + "</body>", 1
                 )
-                document = link_preview.previewed(document, link_preview.tags(scope, asset_url(link_preview.IMAGE)))
+                run = await link_preview.told_run(scope, self.runs)
+                tags = link_preview.tags(scope, asset_url(link_preview.IMAGE), run)
+                document = link_preview.previewed(document, tags)
             if security_headers.NONCE in scope:
                 document = security_headers.marked(document, scope[security_headers.NONCE])
             body = document.encode()
@@ -353,14 +362,19 @@ def font() -> str:
     return f'<style>@font-face {{ font-family: "LoopViz Math"; src: url({asset_url(MATH)}) format("woff2"); }}</style>'
 
 
-def launch_options(demo: gr.Blocks, rules: Rules, *more: Route) -> dict[str, Any]:
-    """Options of `Blocks.launch` that the pages of `demo` need: private, quiet, nothing external, our routes and `more`."""
+def launch_options(
+    demo: gr.Blocks, rules: Rules, *more: Route, runs: link_preview.StoredRuns | None = None
+) -> dict[str, Any]:
+    """Options of `Blocks.launch` that the pages of `demo` need: private, quiet, nothing external, our routes and `more`.
+
+    `runs`: that the server keeps; previews of their links tell of them.
+    """
     written, tag = written_route(demo)
     door = Middleware(Door, rules=replace(rules, known=rules.known or Known.of(demo)))
     return {
         "app_kwargs": {
-            "routes": [written, *routes(), *more],
-            "middleware": [door, Middleware(EarlyTags, first=font() + tag, profile=rules.profile)],
+            "routes": [written, *routes(runs), *more],
+            "middleware": [door, Middleware(EarlyTags, first=font() + tag, profile=rules.profile, runs=runs)],
         },
         "css": css(),
         "show_error": False,

@@ -18,6 +18,8 @@ def told(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:
     which = "any" if profile.any_model else "some" if profile.named_models else "list"
     yield text(lang, "limits.models"), text(lang, f"limits.models.{which}", names=", ".join(profile.named_models))
     yield text(lang, "limits.paths"), text(lang, "limits.yes" if profile.paths else "limits.no")
+    if profile.zero_gpu:
+        yield text(lang, "limits.zero_gpu"), text(lang, "limits.zero_gpu.off")
     for name in TIMES:
         seconds = getattr(profile, name)
         yield text(lang, f"limits.{name}"), text(lang, "limits.none") if seconds is None else _time(seconds, lang)

@@ -3,6 +3,8 @@
 Gradio's document has two blocks of such tags, both Gradio's own. They go; ours come first in the head, for the programs that
 make such previews read only the beginning of a document, and run none of its scripts.
 
+A link to a run that the server keeps is told as that run is, by :class:`StoredRuns`, as long as it is kept.
+
 A link to a set-up is told in its own words (:func:`describes`), and its picture is drawn of them (`link_card`) when it is first asked
 for: one at a time, the latest kept. Only what the link's word holds comes into it, cut to a length. Where there is no room to
 wait, or no word that can be read, the picture is the one of all pages.
@@ -12,8 +14,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from html import escape
+from typing import Protocol
 from urllib.parse import parse_qs, quote
 
 import anyio
@@ -33,6 +38,7 @@ MOST_WORD = 1_500  # characters of a link's word that has a picture of its own: 
 KEPT_CARDS = 64  # some 40 kB each
 WAITING_CARDS = 8  # that may wait to be drawn; who comes then gets the picture of all pages
 TITLE_PROMPT = 70  # characters of the prompt in a title
+_LINK_SECONDS, _RUN_SECONDS = 86_400, 600  # for which others may keep a picture: a run may be deleted
 _LONGEST = 4_000  # characters of an address that is repeated
 # Gradio's tags may be broken over several lines.
 _FOREIGN = re.compile(r"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*")
@@ -64,15 +70,32 @@ def _picture(word: str, lang: str) -> bytes | None:
     return None if card is None else draw(card)
 
 
+class StoredRuns(Protocol):
+    """Runs that the server keeps, as far as previews tell of them. Asked from any thread; nothing here raises."""
+
+    def mark(self, run: str) -> str | None:
+        """What a run's file is known by, as long as it is kept."""
+
+    def told(self, run: str, lang: str, of_ttt: bool) -> Card | None:
+        """What is said of a run of a page's kind, at once; None where there is none."""
+
+    def card(self, run: str, lang: str) -> Card | None:
+        """All that its picture says; this may read its file."""
+
+
 class Cards:
     """The route of links' pictures.
 
     Args:
         other: address of the picture of all pages, below the app's root.
+        runs: that the server keeps.
     """
 
-    def __init__(self, other: Callable[[], str]) -> None:
-        self._other = other
+    def __init__(self, other: Callable[[], str], runs: StoredRuns | None = None) -> None:
+        self._other, self._runs = other, runs
+        self._drawn: OrderedDict[tuple[str, str, str], bytes | None] = (
+            OrderedDict()
+        )  # of runs; one at a time looks here
         self._drawing: anyio.CapacityLimiter | None = None
 
     def route(self) -> Route:
@@ -84,12 +107,38 @@ class Cards:
         lang = lang if lang in LANGUAGES else next(iter(LANGUAGES))
         made: bytes | None = None
         self._drawing = self._drawing or anyio.CapacityLimiter(1)
-        if 0 < len(word) <= MOST_WORD and self._drawing.statistics().tasks_waiting < WAITING_CARDS:
-            made = await anyio.to_thread.run_sync(_picture, word, lang, limiter=self._drawing)
+        run, seconds = request.query_params.get(QUERIES["run"], ""), _RUN_SECONDS if not word else _LINK_SECONDS
+        if 0 < len(word or run) <= MOST_WORD and self._drawing.statistics().tasks_waiting < WAITING_CARDS:
+            asked = partial(_picture, word, lang) if word else partial(self._of_run, run, lang)
+            made = await anyio.to_thread.run_sync(asked, limiter=self._drawing)
         if made is None:
             return RedirectResponse(f"{request.scope.get('root_path', '')}/{self._other()}", 302)
-        headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+        headers = {"Cache-Control": f"public, max-age={seconds}", "X-Content-Type-Options": "nosniff"}
         return Response(made, media_type="image/png", headers=headers)
+
+    def _of_run(self, run: str, lang: str) -> bytes | None:
+        """The picture of a run that is kept; of one that is not any more there is none, whatever was drawn before."""
+        mark = None if self._runs is None else self._runs.mark(run)
+        if self._runs is None or mark is None:
+            return None
+        key = (run, mark, lang)
+        if key not in self._drawn:
+            card = self._runs.card(run, lang)
+            self._drawn[key] = None if card is None else draw(card)
+            while len(self._drawn) > KEPT_CARDS:
+                self._drawn.popitem(last=False)
+        self._drawn.move_to_end(key)
+        return self._drawn[key]
+
+
+async def told_run(scope: Scope, runs: StoredRuns | None) -> Card | None:
+    """What is told of the stored run that a page's address names; None where it names none that is kept."""
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    run = query.get(QUERIES["run"], [""])[0]
+    page = _page(scope)
+    if runs is None or not run or page not in ("explore", "ttt"):
+        return None
+    return await anyio.to_thread.run_sync(runs.told, run, _language(scope, query), page == "ttt")
 
 
 def _told(card: Card, lang: str) -> tuple[str, str]:
@@ -113,23 +162,38 @@ def _origin(scope: Scope) -> str:
     return f"{scheme if scheme in ('http', 'https') else 'http'}://{host}"
 
 
-def tags(scope: Scope, image: str) -> str:
+def _page(scope: Scope) -> str:
+    """Which page's address it is."""
+    path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+    return next((name for name, beside in PAGES.items() if path.rstrip("/") == beside[1:].rstrip("/")), "explore")
+
+
+def _language(scope: Scope, query: Mapping[str, list[str]]) -> str:
+    return pick_language(query.get(QUERIES["lang"], [None])[0], _header(scope, b"accept-language"))
+
+
+def tags(scope: Scope, image: str, run: Card | None = None) -> str:
     """The tags for the document at the address that `scope` (an ASGI request) asks for.
 
     Args:
         image: address of the picture below the app's root.
+        run: what is told of the stored run that it names (:func:`told_run`).
     """
     root = scope.get("root_path", "")
     path = scope["path"].removeprefix(root) or "/"
     query = scope.get("query_string", b"").decode("latin-1")
     asked = parse_qs(query)
-    lang = pick_language(asked.get(QUERIES["lang"], [None])[0], _header(scope, b"accept-language"))
-    page = next((name for name, beside in PAGES.items() if path.rstrip("/") == beside[1:].rstrip("/")), "explore")
+    lang, page = _language(scope, asked), _page(scope)
     kind = "state" if QUERIES["link"] in asked and page in ("explore", "compare") else page
     title, said, alt = text(lang, f"preview.{kind}.title"), text(lang, f"preview.{kind}"), text(lang, "preview.image")
     word = asked.get(QUERIES["link"], [""])[0]
     card = _card(word, lang) if page == "explore" else None
-    if card is not None:
+    if run is not None:
+        prompt = settled(run.prompt or "", TITLE_PROMPT)
+        title = text(lang, "preview.run.title", prompt=prompt) if prompt else text(lang, "preview.run.untitled")
+        said, alt = text(lang, "preview.run", facts=" · ".join(run.facts)), title
+        image = f"{CARD}?{QUERIES['run']}={quote(asked[QUERIES['run']][0])}&{QUERIES['lang']}={lang}"
+    elif card is not None:
         title, said = _told(card, lang)
         alt = title
         image = f"{CARD}?{QUERIES['link']}={quote(word)}&{QUERIES['lang']}={lang}"

@@ -10,8 +10,11 @@ Plain arithmetic: whoever asks says what time it is. Free of threads, Gradio and
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
+from collections import deque
 from collections.abc import Iterable
+from statistics import median
 from typing import NamedTuple
 
 HALF_LIFE = 120.0  # seconds after which half of what was used is forgotten
@@ -20,6 +23,7 @@ OWED = 240.0  # seconds of waiting that use costs, at most: nobody who comes lat
 LATER = 60.0  # seconds of waiting that it costs to be a measurement or comparison, which others go before
 REST = 5.0  # seconds for which what has just got a place keeps it, whoever waits
 _IDLE = 0.5  # seconds of use that are as none
+_RECENT = 15  # of a kind, by which the next is guessed
 _KEPT = 1_000  # visitors of whom more than that is remembered
 
 
@@ -104,21 +108,35 @@ def _keys(visitor: Visitor) -> list[Visitor | str]:
 
 
 class Lengths:
-    """How long what is made takes: by its own estimate, held against what others of its kind have taken."""
+    """How long what is made takes: by its own estimate, held against what the last ones of its kind took.
+
+    What every one of them costs beside its work (to begin, to be sent and drawn) is kept apart from how fast the work goes: most of a short
+    one is the former, and a long one is not so many times slower. Both come of the last ones by medians (Theil and Sen), which a few that
+    were stopped early do not move.
+    """
 
     def __init__(self) -> None:
-        self._factors: dict[str, float] = {}  # by kind: what it took, as a share of its estimate
-        self._means: dict[str, float] = {}  # by kind: seconds
+        self._took: dict[str, deque[tuple[float | None, float]]] = {}  # by kind: estimates, and seconds
 
     def took(self, kind: str, seconds: float, estimate: float | None) -> None:
         """One of a kind has taken so long, and was estimated to."""
-        self._means[kind] = _moved(self._means.get(kind), seconds)
-        if estimate:
-            self._factors[kind] = _moved(self._factors.get(kind), seconds / estimate)
+        self._took.setdefault(kind, deque(maxlen=_RECENT)).append((estimate or None, seconds))
 
     def of(self, kind: str, estimate: float | None) -> float | None:
         """Seconds that one of a kind is likely to take; None: nothing is known of it."""
-        return self._means.get(kind) if estimate is None else estimate * self._factors.get(kind, 1.0)
+        took = self._took.get(kind, ())
+        if estimate is None:
+            return median(seconds for _, seconds in took) if took else None
+        known = [(thought, seconds) for thought, seconds in took if thought is not None]
+        slopes = [
+            (seconds - less) / (thought - small)
+            for (small, less), (thought, seconds) in itertools.combinations(sorted(known), 2)
+            if thought >= 2 * small  # of two that are alike the difference says nothing
+        ]
+        if slopes:
+            rate = max(0.0, median(slopes))
+            return max(0.0, median(seconds - rate * thought for thought, seconds in known)) + rate * estimate
+        return median(_by_one(estimate, *one) for one in known) if known else estimate
 
     @staticmethod
     def left(length: float | None, held: float) -> float | None:
@@ -128,8 +146,10 @@ class Lengths:
         return max(length - held, 1.0, length / 10)
 
 
-def _moved(before: float | None, now: float) -> float:
-    return now if before is None else before + 0.3 * (now - before)
+def _by_one(estimate: float, thought: float, seconds: float) -> float:
+    """What one other says of an estimate: slower by as many seconds or by the same factor, whichever is less; faster by the factor."""
+    factor = estimate * seconds / thought
+    return min(factor, estimate + seconds - thought) if seconds > thought else factor
 
 
 def expected(running: Iterable[float | None], waiting: Iterable[float | None]) -> float | None:

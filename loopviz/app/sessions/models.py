@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import re
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -21,10 +22,11 @@ from loopviz.app.controls.examples import OFFERED, UNLISTED
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
 from loopviz.app.profile import LOCAL, Profile
-from loopviz.app.sessions import bounds
 from loopviz.app.sessions.faults import noted
+from loopviz.app.sessions.load_times import LoadTimes
+from loopviz.app.sessions.model_status import Status, Words
 from loopviz.app.sessions.private_paths import without_paths
-from loopviz.app.texts import table, text
+from loopviz.app.texts import text
 from loopviz.engine.engine import Engine, LoadLimits
 from loopviz.worker import WorkerEnded, ended_by
 
@@ -32,8 +34,6 @@ log = logging.getLogger(__name__)
 LINGER = 1.8  # seconds that a page's look counts: it looks again in half of that while it is open
 LOOK = 0.2  # seconds between two looks of who waits
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+\.gguf)?", re.ASCII | re.IGNORECASE)
-
-Words = Callable[[str], str]  # a sentence, in a language
 
 
 class ModelRefused(ValueError):
@@ -44,47 +44,19 @@ class GivenUp(Exception):
     """Nobody wants a model any more that is being loaded."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """Where a model is: `state` waiting, importing, loading, ready, failed, or ask: its visitor is to agree first.
-
-    step: while loading, a stage of the loader; once failed, why. share: how much of the stage is done, 0 to 1, or None.
-    need: bytes of memory that reading the weights takes, once that is known.
-    words: why it failed, in any language.
-    """
-
-    state: str
-    name: str
-    step: str = ""
-    share: float | None = None
-    need: int = 0
-    layers: int = 0
-    parameters: int = 0
-    words: Words | None = field(default=None, compare=False)
-
-    def reason(self, lang: str) -> str:
-        """Why it failed."""
-        return self.step if self.words is None else self.words(lang)
-
-    def tell(self, lang: str) -> str:
-        """One line for the page."""
-        key, step = f"model.{self.state}", self.reason(lang)
-        if self.state == "loading":
-            step = table(lang).get(f"stage.{step}", step)
-            step += "" if self.share is None else f" {self.share:.0%}"
-            step += text(lang, "stage.need", size=bounds.size(self.need, lang)) if self.need else ""
-        name = self.name if self.state == "ask" else short_name(self.name)  # what is agreed to is said in full
-        shown = {"name": name, "step": step, "reason": step}
-        return text(lang, key, **shown, layers=self.layers, params=f"{self.parameters / 1e6:.3g}")
-
-
 @dataclass
 class _Loading:
-    """A model being loaded, and who wants it. `until`: when a page's look at it stops counting."""
+    """A model being loaded, and who wants it.
+
+    `until`: when a page's look at it stops counting. `first`: of its process: PyTorch is waited for too. `usual`: seconds it took last.
+    """
 
     name: str
     waiters: int = 0
     until: float = 0.0
+    first: bool = False
+    began: float = field(default_factory=time.monotonic)
+    usual: float | None = None
     done: threading.Event = field(default_factory=threading.Event)
     loaded: Engine | None = None
     words: Words | None = None  # why it cannot be had; None with no model: it was given up
@@ -92,6 +64,11 @@ class _Loading:
     def unwanted(self) -> bool:
         """Whether nobody waits for it, and no page has looked lately."""
         return not self.waiters and time.monotonic() > self.until
+
+
+def _first() -> bool:
+    """Whether a model that is loaded now is its process's first: PyTorch is waited for too."""
+    return "torch" not in sys.modules
 
 
 class ModelRoom:
@@ -133,6 +110,7 @@ class ModelRoom:
         self._patience: threading.Timer | None = None
         self._resting: threading.Timer | None = None
         self.when_let_go: list[Callable[[Engine], None]] = []
+        self._times = LoadTimes(profile.store)
 
     # --- what may be had ------------------------------------------------------------------------------------------
 
@@ -196,7 +174,8 @@ class ModelRoom:
 
     def warm(self) -> threading.Thread:
         """Start loading the default model in the background, and return at once."""
-        self._status[self.default] = Status("importing", self.default)
+        began, usual = time.monotonic(), self._times.last(self.default, _first())
+        self._status[self.default] = Status("importing", self.default, began=began, usual=usual)
         thread = threading.Thread(target=self._warm, name="loopviz-model", daemon=True)
         thread.start()
         return thread
@@ -314,10 +293,12 @@ class ModelRoom:
 
     def _begin(self, name: str) -> _Loading:
         """Load a model in a thread of its own. Called with the lock."""
-        loading = self._loads[name] = _Loading(name, until=time.monotonic() + LINGER)
+        loading = self._loads[name] = _Loading(name, until=time.monotonic() + LINGER, first=_first())
+        loading.usual = self._times.last(name, loading.first)
         if name == self.default:
             loading.until = float("inf")
-        self._status[name] = Status("importing" if not self._held else "loading", name, "resolve")
+        state = "loading" if self._held else "importing"
+        self._status[name] = Status(state, name, "resolve", began=loading.began, usual=loading.usual)
         threading.Thread(target=self._work, args=(loading,), name="loopviz-load", daemon=True).start()
         return loading
 
@@ -330,6 +311,8 @@ class ModelRoom:
             status = Status("ready", name, layers=loaded.layers, parameters=loaded.parameters)
         except BaseException as error:  # panics of native code are no Exception
             loading.words = self._why(name, error)
+        if status is not None and self.offered(name):
+            self._times.took(name, loading.first, time.monotonic() - loading.began)
         with self._lock:
             if status is not None:
                 loading.loaded = self._held[name] = loaded
@@ -356,7 +339,7 @@ class ModelRoom:
         def progress(stage: str, share: float | None) -> None:
             if loading.unwanted():
                 raise GivenUp
-            self._status[name] = Status("loading", name, stage, share, need)
+            self._status[name] = Status("loading", name, stage, share, need, began=loading.began, usual=loading.usual)
 
         if self._load is not None:
             return self._load(path, progress, local)

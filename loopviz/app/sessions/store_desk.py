@@ -27,8 +27,16 @@ from loopviz.trace import Trace
 
 Act = Callable[[Mapping[str, Any], str, str, str], Any]  # of what was asked, a session, its language, its address
 
-FULL = ("owner_runs", "owner_bytes", "place_bytes", "all_bytes", "folders")  # faults of a quota
-STATUS = {"unknown": 404, "no_folder": 404, "expired": 410, "deleted": 410, "owner": 403, "run_bytes": 413}
+FULL = ("owner_runs", "owner_answers", "owner_bytes", "place_bytes", "all_bytes", "folders")  # faults of a quota
+STATUS = {
+    "unknown": 404,
+    "no_folder": 404,
+    "expired": 410,
+    "deleted": 410,
+    "owner": 403,
+    "run_bytes": 413,
+    "answer_bytes": 413,
+}
 STATUS |= dict.fromkeys(FULL, 507) | dict.fromkeys(("disk", "unread", "lost"), 503)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from loopviz.app.controls.examples import UNLISTED
 from loopviz.app.profile import Profile
-from loopviz.app.sessions.models import ModelRefused, ModelRoom, Status, Words
+from loopviz.app.sessions.model_status import Status, Words
+from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.engine.engine import TTTDescription
 from loopviz.paths import model_type_of
 

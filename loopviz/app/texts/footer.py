@@ -15,6 +15,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "limits.models.some": "those listed, and of the Hub {names}",
         "limits.models.list": "those listed",
         "limits.paths": "Folders and files of the server's machine may be named",
+        "limits.zero_gpu": "Graphics card of this Space (ZeroGPU)",
+        "limits.zero_gpu.off": "not used: it is lent to one function in another process, where a run could be neither steered nor shared; "
+        "everything is computed on the processor, and none of your GPU minutes are taken",
         "limits.yes": "yes",
         "limits.no": "no",
         "limits.none": "no end",
@@ -51,6 +54,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "limits.models.some": "列表中的，以及 Hub 上的 {names}",
         "limits.models.list": "列表中的",
         "limits.paths": "可否填写服务器上的文件夹与文件",
+        "limits.zero_gpu": "此 Space 的显卡（ZeroGPU）",
+        "limits.zero_gpu.off": "不使用：它只借给另一个进程中的单个函数，运行在那里既不能中途调整，也不能与他人共享计算；"
+        "一切都在处理器上计算，不占用您的 GPU 时长",
         "limits.yes": "可以",
         "limits.no": "不可以",
         "limits.none": "不限",

@@ -19,7 +19,8 @@ from loopviz.app.explore.page import ExplorePage
 from loopviz.app.explore.run import Registry, Run
 from loopviz.app.explore.service import Service
 from loopviz.app.profile import PUBLIC
-from loopviz.app.sessions.models import ModelRoom, Status
+from loopviz.app.sessions.model_status import Status
+from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import text
 from loopviz.app.texts.links import TEXTS as SAID
 from loopviz.engine.local import LocalEngine as Loaded

@@ -89,6 +89,37 @@ def test_how_long_something_takes_is_its_estimate_held_against_what_others_took(
     assert lengths.of("lab", None) is None
 
 
+def test_short_ones_do_not_make_a_long_one_seem_longer_than_it_is() -> None:
+    """Most of a short run is what every run costs: five times its estimate, and a run of half a minute was to take two and a half."""
+    lengths = Lengths()
+    for _ in range(20):
+        lengths.took("explore", 1.0, 0.2)
+    assert lengths.of("explore", 30) == pytest.approx(30.8)
+    assert lengths.of("explore", 0.1) == pytest.approx(0.5)
+
+
+def test_how_fast_the_work_goes_and_what_it_costs_beside_are_told_apart() -> None:
+    """With a few among them that were stopped early, and times that are never quite the same."""
+    draw, lengths = random.Random(3), Lengths()
+    for n in range(60):
+        estimate = draw.choice((0.2, 2, 20)) * draw.uniform(0.7, 1.4)
+        seconds = (0.8 + 1.8 * estimate) * draw.uniform(0.95, 1.05)
+        lengths.took("explore", seconds * draw.random() if n % 7 == 0 else seconds, estimate)
+    for estimate in (0.2, 2, 20, 60):
+        assert lengths.of("explore", estimate) == pytest.approx(0.8 + 1.8 * estimate, rel=0.25)
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 1e4), st.floats(0, 1e4)), max_size=20), st.floats(1e-3, 1e4))
+def test_a_guess_is_a_time_whatever_was_seen(seen: list[tuple[float, float]], estimate: float) -> None:
+    lengths = Lengths()
+    for thought, seconds in seen:
+        lengths.took("lab", seconds, thought)
+    guess, longer = lengths.of("lab", estimate), lengths.of("lab", 2 * estimate)
+    assert guess is not None
+    assert longer is not None
+    assert 0 <= guess <= longer < math.inf
+
+
 def test_what_takes_far_longer_than_was_thought_says_nothing() -> None:
     assert Lengths.left(10, 4) == 6
     assert Lengths.left(10, 12) == 1

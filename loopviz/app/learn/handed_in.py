@@ -1,0 +1,76 @@
+"""Answers that a class hands in to its folder, and their teacher's file of them. Routes of our own beside Gradio's:
+
+* `POST loopviz-store/learn/hand_in`: a pupil's answers to a lesson; `loopviz-store/learn/handed`: all of a class, for its teacher.
+
+JSON, from a page that shows the ticket of its visit. They lie where stored runs do, with the same limits
+(:mod:`loopviz.app.sessions.store_desk`), and go with their folder. What a teacher's link lists: :mod:`loopviz.app.explore.stored`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.routing import Route
+
+from loopviz.app import contract
+from loopviz.app.contract import STORE, TICKET_HEADER
+from loopviz.app.learn import answer_file
+from loopviz.app.sessions.file_desk import FileDesk, FileRefused
+from loopviz.app.sessions.messages import wire
+from loopviz.app.sessions.store_desk import milliseconds, store_desk
+from loopviz.app.texts import text
+from loopviz.store import StoreError, new_secret
+from loopviz.store.marks import is_secret
+
+
+class Handing:
+    """Where one server's pupils hand in answers.
+
+    Args:
+        desk: where files come and go, the same for all pages.
+    """
+
+    def __init__(self, desk: FileDesk) -> None:
+        self._desk, self._kept = desk, store_desk(desk)
+
+    def visit(self, session: str) -> str:
+        """The message that a page is told as its visit begins."""
+        return wire({"kind": "visit", "ticket": self._desk.visit(session)["ticket"], "keeps": self._kept.days})
+
+    def routes(self) -> list[Route]:
+        """The routes to add to Gradio's application."""
+        made = []
+        for name, act in (("learn/hand_in", self._hand_in), ("learn/handed", self._handed)):
+            kind = contract.STORE_CALLS[name][0]
+            assert kind is not None
+            made.append(Route(f"/{STORE}/{name}", self._kept.answering(kind, act, TICKET_HEADER), methods=["POST"]))
+        return made
+
+    def _hand_in(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
+        found = answer_file.answers_of(asked)
+        if not found["answers"]:
+            raise FileRefused(422, text(lang, "stored.no_answers"))
+        own: Any = asked.get("secret")
+        secret: str = own if is_secret(own) else new_secret()
+        kept = self._kept.store.hand_in(
+            asked.get("folder"),
+            secret,
+            json.dumps(found, ensure_ascii=False),
+            lesson=found["lesson"],
+            title=found["title"],
+            student=found["name"],
+            address=address,
+            right=sum(one["right"] is True for one in found["answers"]),
+            answered=len(found["answers"]),
+        )
+        return {"secret": secret, "at": milliseconds(kept.at)}
+
+    def _handed(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
+        store = self._kept.store
+        handed = store.answers_of(asked.get("folder"), asked.get("secret"))
+        found = store.class_folder(asked.get("folder"))
+        if found is None:  # its time was over meanwhile
+            raise StoreError("no_folder")
+        return answer_file.file_of_class(found.name, [json.loads(one.data) for one in handed], asked)

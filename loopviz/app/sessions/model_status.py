@@ -1,0 +1,61 @@
+"""Where a model is on its way into a server, as a line for pages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from loopviz.app.controls.model_name import short_name
+from loopviz.app.sessions import bounds
+from loopviz.app.texts import table, text
+
+STEP = 5.0  # seconds after which it is said again for how long it has been loaded
+
+Words = Callable[[str], str]  # a sentence, in a language
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a model is: `state` waiting, importing, loading, ready, failed, or ask: its visitor is to agree first.
+
+    step: while loading, a stage of the loader; once failed, why. share: how much of the stage is done, 0 to 1, or None.
+    need: bytes of memory that reading the weights takes, once that is known.
+    words: why it failed, in any language.
+    began: when its loading began, by `time.monotonic`; usual: seconds that it took the last time, if that is known.
+    """
+
+    state: str
+    name: str
+    step: str = ""
+    share: float | None = None
+    need: int = 0
+    layers: int = 0
+    parameters: int = 0
+    words: Words | None = field(default=None, compare=False)
+    began: float | None = field(default=None, compare=False)
+    usual: float | None = None
+
+    def reason(self, lang: str) -> str:
+        """Why it failed."""
+        return self.step if self.words is None else self.words(lang)
+
+    def tell(self, lang: str) -> str:
+        """One line for the page."""
+        key, step = f"model.{self.state}", self.reason(lang)
+        if self.state == "loading":
+            step = table(lang).get(f"stage.{step}", step)
+            step += "" if self.share is None else f" {self.share:.0%}"
+            step += text(lang, "stage.need", size=bounds.size(self.need, lang)) if self.need else ""
+        name = self.name if self.state == "ask" else short_name(self.name)  # what is agreed to is said in full
+        shown = {"name": name, "step": step, "reason": step}
+        line = text(lang, key, **shown, layers=self.layers, params=f"{self.parameters / 1e6:.3g}")
+        return line + self._so_far(lang) if self.state in ("importing", "loading") else line
+
+    def _so_far(self, lang: str) -> str:
+        """For how long it has been loaded, once that is worth a word, and how long it took the last time."""
+        since = 0.0 if self.began is None else time.monotonic() - self.began
+        said = text(lang, "model.since", seconds=f"{since // STEP * STEP:.0f}") if since >= STEP else ""
+        if self.usual is not None and self.usual >= 1:
+            said += text(lang, "model.usual", seconds=f"{self.usual:.0f}")
+        return said
