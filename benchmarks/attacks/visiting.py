@@ -115,12 +115,16 @@ class _Stream:
 class Visitor:
     """One open page.
 
+    Args:
+        name: what its browser is called in the line; "": nothing, so that its address is.
+
     Attributes:
         told: what the server has said to it, with when (`time.monotonic`): the page's messages, as they are.
     """
 
-    def __init__(self, server: Attacked, page: str = "explore") -> None:
+    def __init__(self, server: Attacked, page: str = "explore", name: str = "") -> None:
         self.server, self.page, self.session = server, page, secrets.token_hex(6)
+        self.name = name
         self.ticket = secrets.token_hex(16)
         self.told: list[tuple[float, dict[str, Any]]] = []
         self._n = 0
@@ -179,7 +183,7 @@ class Visitor:
             data = self.form(*payload)
         else:
             told = {"lang": "en", "ticket": self.ticket, "n": self._n, **payload}
-        return self.join(event["id"], data, told)
+        return self.join(event["id"], data, {**told, "visitor": self.name})
 
     def join(self, fn_index: int, data: list[Any], told: Any) -> Answer:
         """Put an event into the queue, and listen to what becomes of it."""

@@ -127,7 +127,7 @@ def launch(
             event_stream.route(page.service.registry),
             *page.sharing.routes(),
             *page.beside,
-            *metrics.routes(page.service, os.environ),
+            *metrics.routes(page.service, os.environ, assets.version_of(page.demo)),
         ),
     )
     return page.demo

@@ -16,10 +16,12 @@ from loopviz.app import contract
 from loopviz.app import controls as st
 from loopviz.app.contract import PAGES as PAGES  # a page is named `nav.<name>` in the texts
 from loopviz.app.contract import QUERIES
+from loopviz.app.server.api import address_of as address_of
 from loopviz.app.server.assets import asset_url
 from loopviz.app.server.source_code import locate as locate
 from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.faults import guarded, kinds, unforeseen
+from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.messages import dumps, wire
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.texts import LANGUAGES, pick_language, table, text
@@ -141,6 +143,8 @@ def askable(of: Any, *names: str) -> list[Callable[[str], str]]:
 class Work(Protocol):
     """What a page does for its visitors."""
 
+    jobs: Jobs
+
     def run(self, payload: Any, session: str) -> Iterator[str]:
         """What the page's script asked to begin: messages for it."""
 
@@ -179,7 +183,10 @@ class ScriptedPage:
             lang = pick_language(asked.get("lang"))
             yield wire({"kind": "status", "text": text(lang, "door.json"), "bad": True, "over": True})
             return
-        yield from self.work.run(asked, session_of(request))
+        session = session_of(request)
+        said = untrusted.fitting(asked, contract.Begun)
+        self.work.jobs.visits.meet(session, said.get("visitor"), address_of(request))
+        yield from self.work.run(asked, session)
 
     def _leave(self, request: gr.Request) -> None:
         self.work.forget(session_of(request))

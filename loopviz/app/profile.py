@@ -36,7 +36,8 @@ class Profile:
         readings_waiting: that wait there for a model to read a run again; reading_patience: seconds, before one is told so.
         run_bytes: that one of these may grow to while it is made.
         trace_bytes, trace_tokens, trace_rows: of a file that is opened, packed and unpacked; its tokens; its tables' rows.
-        model_bytes: of parameters of the models held beside the default one.
+        model_bytes: of parameters of the models held beside the default one; model_seconds: that one of them is held which nobody
+            needs; None: until another needs its room.
         one_model_bytes: of parameters of one model that a visitor names; what memory holds is asked besides.
         model_loads: of models that visitors name, at a time; who comes later waits. Those offered never do.
         models_wanted: loads begun because a page looked at a model; one whose model is not among them asks again.
@@ -86,6 +87,7 @@ class Profile:
     trace_tokens: int
     trace_rows: int
     model_bytes: int
+    model_seconds: float | None
     one_model_bytes: int
     model_loads: int
     models_wanted: int
@@ -150,6 +152,7 @@ LOCAL = Profile(
     trace_tokens=50_000,
     trace_rows=2_000_000,
     model_bytes=8 * GIB,
+    model_seconds=None,
     one_model_bytes=1024 * GIB,
     model_loads=2,
     models_wanted=8,
@@ -210,6 +213,7 @@ PUBLIC = Profile(
     trace_tokens=10_000,
     trace_rows=1_000_000,
     model_bytes=2 * GIB,
+    model_seconds=1_800.0,
     one_model_bytes=2 * GIB,
     model_loads=2,
     models_wanted=8,

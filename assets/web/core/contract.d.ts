@@ -9,7 +9,7 @@ export const TAKEN: "run";
 export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
-export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly owner: "loopviz.owner"; };
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly visitor: "loopviz.visitor"; readonly owner: "loopviz.owner"; };
 export const FILES: "loopviz-share";
 export const STORE: "loopviz-store";
 export const TEACHER: "teacher";
@@ -210,6 +210,12 @@ export interface Gone {
   kind: "gone";
 }
 
+/** What is said besides with whatever a page begins. */
+export interface Begun {
+  /** a name that this browser has made up, by which its tabs are one visitor in the line */
+  visitor?: string;
+}
+
 /** Whatever is asked: the language in which an answer is wanted. */
 export interface InLanguage {
   lang?: "en" | "zh";
@@ -281,6 +287,14 @@ export interface Visit {
   keeps: number;
   /** whether a visitor may make a class folder */
   folders: boolean;
+}
+
+/** What a page is told anew whose server was away: its form stays as it is. */
+export interface Revisit {
+  kind: "visit";
+  visit: Visit;
+  /** no two are equal */
+  id: string;
 }
 
 /** The page's words, panels and colours, in one language. */
@@ -596,6 +610,8 @@ export interface AskModel {
 
 /** A run of what the controls show. */
 export interface Start {
+  /** a name that this browser has made up, by which its tabs are one visitor in the line */
+  visitor?: string;
   /** its number among the page's starts */
   n: number;
   /** View */
@@ -1983,7 +1999,7 @@ export interface LearnEvents {
   begin: TryLesson;
 }
 
-export type ExploreMessage = ExploreConfig | ExploreStatus | ExploreSnapshot | Frames | LinkMade | Brought;
+export type ExploreMessage = ExploreConfig | ExploreStatus | ExploreSnapshot | Frames | LinkMade | Brought | Revisit;
 
 export type ExploreQuestions = {
   resync: { asked: Resync; answer: ExploreSnapshot | Current | Gone | Failed };
@@ -2005,6 +2021,7 @@ export interface ExploreEvents {
   dial: void;
   retype: Retype;
   link: MakeLink;
+  visit: void;
 }
 
 export type AnatomyMessage = AnatomyConfig | MeasureStatus | AnatomyToken | AnatomyParity;

@@ -28,6 +28,9 @@ export interface Props {
   value: unknown;
 }
 
+/** Whether the server can be reached; `changed`: one of another version can. */
+export type Reach = "here" | "away" | "changed";
+
 /** What may be asked of the server, by name. */
 export type Functions = Record<string, (question: string) => Promise<string>>;
 
@@ -60,6 +63,8 @@ declare global {
     loopvizLater?: () => void;
     /** what is known of the form of settings: Gradio's events call it */
     loopvizForm?: object;
+    /** whether the server can be reached, and who is told when that changes (core/gradio_connection.js) */
+    loopvizReach?: { readonly state: Reach; follow(follower: (state: Reach) => void): void };
     /** functions that Gradio would make from text */
     loopvizWritten?: (written: [string, unknown][], loads: [string, (...args: any[]) => unknown][]) => void;
     /** a text that is missing is an error; for tests */

@@ -5,6 +5,10 @@ import { QUERIES, STORED } from "./contract.js";
 import { el, fill, kept, name, press, worded } from "./dom.js";
 import { unwire } from "./messages.js";
 import { Tabs } from "./open_tabs.js";
+import { ServerAway } from "./server_away.js";
+import { ticket, visitor } from "./visitor.js";
+
+export { ticket };
 
 /** @import { AnatomyConfig, CompareConfig, LabConfig, LearnConfig, TTTConfig, KeptFile, Lang } from "./contract.js" */
 /** @import { Functions, Parts } from "./page_globals.js" */
@@ -12,8 +16,13 @@ import { Tabs } from "./open_tabs.js";
 /**
  * A page, as its head sees it.
  * @template Message
- * @typedef {{ recolour(): void, speak(): void, say(text: string, bad?: boolean): void, receive(message: Message): void }} OfPage
+ * @typedef {{
+ *   frame: { heard(message: object): void }, n: number,
+ *   recolour(): void, speak(): void, say(text: string, bad?: boolean): void, receive(message: Message): void,
+ * }} OfPage
  */
+
+const APART = ["visit", "check"]; // what is begun beside what the page is for, by the key that it has
 
 /**
  * The language asked for by the address, chosen last time, or preferred by the browser; all pages agree.
@@ -32,10 +41,6 @@ function pickLanguage(languages) {
   return found ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 }
 
-/** A name nobody can guess, for something asked of the server. */
-export function ticket() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
 
 /** Hand the visitor a file. @param {KeptFile} file */
 export function save({ name: called, data }) {
@@ -51,7 +56,7 @@ export function save({ name: called, data }) {
  * The page's head, its words, and how it talks with the server.
  * @template {AnatomyConfig | CompareConfig | LabConfig | LearnConfig | TTTConfig} Config
  * @template {Record<string, { asked: object, answer: object }>} Questions
- * @template Begin
+ * @template {object} Begin
  */
 export class Frame {
   /**
@@ -64,7 +69,9 @@ export class Frame {
     this.root = root;
     /** @type {Functions} */
     this.server = server;
-    this.begin = begin;
+    this.tell = begin;
+    /** @type {Map<string, { asked: any, shown: boolean }>} what was begun last, of each kind, and is not over; whether anything came of it */
+    this.begun = new Map();
     this.config = { ...config, texts: Object.fromEntries(Object.entries(config.texts).map(([lang, texts]) => [lang, worded(texts)])) };
     this.page = page;
     this.glossary = glossary;
@@ -83,6 +90,7 @@ export class Frame {
     this.dark = press("lv-look-button", () => this.turn(), "◐");
     const tools = el("div", "lv-tools", this.glossary.button, el("div", "lv-tongues", ...this.tongues), this.dark);
     this.head = el("header", "lv-top", el("div", "lv-name", this.title, this.nav), this.tagline, tools);
+    this.away = new ServerAway((key) => this.text(key), { away: () => this.cut(), back: () => this.goOn() });
     new MutationObserver(() => page.recolour()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   }
 
@@ -130,6 +138,38 @@ export class Frame {
     this.page.speak();
   }
 
+  // --- what is begun ---------------------------------------------------------------------------------------------
+
+  /** Ask the server for something that takes a while; what comes of it are messages. @param {Begin} asked */
+  begin(asked) {
+    this.begun.set(APART.find((key) => key in asked) ?? "", { asked, shown: false });
+    this.tell({ ...asked, visitor: visitor() });
+  }
+
+  /** A message has come of what was begun. @param {any} message */
+  heard({ ticket: of, kind, over, end }) {
+    for (const [key, one] of this.begun) {
+      if (!of || one.asked.ticket !== of) continue;
+      one.shown ||= kind !== "status";
+      if (over || end) this.begun.delete(key);
+    }
+  }
+
+  /** The server went away: what was being made is over as it is, and what has not begun yet waits for it. */
+  cut() {
+    for (const [key, { asked, shown }] of this.begun) {
+      if (!asked.ticket) continue;
+      const text = this.text(shown ? "page.server.cut" : "page.server.waits");
+      if (shown) this.begun.delete(key);
+      this.page.receive({ kind: "status", ticket: asked.ticket, text, bad: shown, over: shown });
+    }
+  }
+
+  /** ... and is back: that is begun, and all else is as it was. */
+  goOn() {
+    for (const { asked } of this.begun.values()) this.begin(asked.ticket ? { ...asked, n: (this.page.n += 1) } : asked);
+  }
+
   /** The head's words. */
   label() {
     document.documentElement.lang = this.lang;
@@ -140,6 +180,7 @@ export class Frame {
     for (const button of this.tongues) button.setAttribute("aria-pressed", String(button.dataset.lang === this.lang));
     name(this.dark, this.text("page.dark"));
     this.glossary.configure({ texts: this.texts, lang: this.lang });
+    this.away.show();
   }
 
   /**
@@ -181,7 +222,9 @@ export function start(parts, Page) {
       console.error("unreadable message", error);
       return;
     }
-    if (message.kind !== "config") page.receive(message);
+    if (message.kind === "config") return;
+    page.frame.heard(message);
+    page.receive(message);
   });
   return page;
 }

@@ -7,6 +7,7 @@ import { Screen } from "../core/draw_scheduler.js";
 import { Tabs } from "../core/open_tabs.js";
 import { loadPlotly } from "../core/plotly.js";
 import { Server } from "../core/server.js";
+import { ServerAway } from "../core/server_away.js";
 import { Glossary } from "../widgets/glossary.js";
 import { ModelLine } from "../widgets/model_status.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
@@ -137,6 +138,7 @@ export class Page extends RunView {
     this.about = el("span", "lv-about");
     this.grid = el("div", "lv-grid");
     this.bar = new FollowBar(this);
+    this.away = new ServerAway((key) => this.texts?.[key] ?? "", { away: () => this.cut(), back: () => this.goOn() });
     this.layOut();
     setInterval(() => this.watch(), 1000);
     this.loadPlotly();
@@ -246,6 +248,7 @@ export class Page extends RunView {
     if (this.run && this.focus.lang !== config.lang) this.look({ lang: config.lang });
     this.focus.lang = config.lang;
     this.statusLine.show();
+    this.away.show();
     this.model.watch();
     this.mark();
   }
@@ -275,7 +278,7 @@ export class Page extends RunView {
   receive(message) {
     this.lastMessage = performance.now();
     if ("visit" in message) {
-      this.form.visit(message.visit);
+      if (message.kind === "config") this.form.visit(message.visit);
       this.share.visit(message.visit);
     }
     if (message.kind === "config") this.configure(message);
@@ -346,6 +349,24 @@ export class Page extends RunView {
     this.answer(answer, question.run, name);
   }
 
+  /** The server went away: what is being made is over as it is, and a start that has nothing to show yet waits for it. */
+  cut() {
+    if (this.run && !this.end) {
+      this.finish("stopped");
+      this.say(this.texts["page.server.cut"], true);
+    }
+    if (this.starts.starting) this.say(this.texts["page.server.waits"]);
+    this.mark();
+  }
+
+  /** ... and is back: it knows nothing of this page any more. */
+  goOn() {
+    if (!this.tell) return;
+    this.tell.visit();
+    this.model.watch();
+    if (this.starts.starting) this.start();
+  }
+
   /** The server answers again. */
   reached() {
     this.say("");
@@ -353,7 +374,7 @@ export class Page extends RunView {
 
   /** No answer came, `again` and again. @param {boolean} again */
   unreached(again) {
-    if (again || this.end) this.say(this.texts["live.offline"], true);
+    if ((again || this.end) && this.away.state === "here") this.say(this.texts["live.offline"], true);
   }
 
   showSelection() {

@@ -1,5 +1,7 @@
 // Starting and stopping: a run that is asked for takes the place of the one before, and news of an earlier start are none.
 
+import { visitor } from "../core/visitor.js";
+
 /** @import { ExploreSnapshot, ExploreStatus } from "../core/contract.js" */
 
 export class RunStarts {
@@ -32,7 +34,7 @@ export class RunStarts {
     page.linked.close();
     page.say(page.texts["live.state.starting"]);
     page.mark();
-    if (page.share.opened) page.tell.start({ n: this.n, wishes: page.wishes() });
+    if (page.share.opened) this.tell(this.n);
     else this.hold(this.n);
   }
 
@@ -43,7 +45,12 @@ export class RunStarts {
     await page.share.settled;
     if (!this.held || n !== this.n) return;
     this.held = false;
-    page.tell.start({ n, wishes: page.wishes() });
+    this.tell(n);
+  }
+
+  /** The server is asked for it. @param {number} n */
+  tell(n) {
+    this.page.tell.start({ n, wishes: this.page.wishes(), visitor: visitor() });
   }
 
   /** Stop was pressed: up to which start. It is being stopped until the server says that it has ended. */

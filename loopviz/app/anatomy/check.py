@@ -109,6 +109,7 @@ class Check(Job):
         super().__init__(checks, pick_language(asked.get("lang")), checks_of(session), number(asked.get("n")), ticket)
         self.jobs, self.asked, self.may_load, self.model = jobs, asked, may_load, jobs.room.default
         self.article = asked.get("check") == "article"
+        self._page = session
 
     def check(self) -> None:
         """Refuse a model that may not be had here, or that a file names and nobody agreed to. The article's configuration needs
@@ -130,6 +131,11 @@ class Check(Job):
         said = too_much(self.jobs, needs_of(loaded, self.article), self.lang)
         if said is not None:
             raise Refused(st.Problem("check", said), line=said)
+
+    @property
+    def visit(self) -> str:
+        """The page's session, not that of its checks."""
+        return self._page
 
     def beside(self, error: BaseException) -> str:
         """The model's name, where it cannot be had; else the check."""

@@ -70,7 +70,7 @@ class ComparisonJob(Job):
         setups: those.
     """
 
-    page, what = "compare", "comparison"
+    page, what, later = "compare", "comparison", True
 
     def __init__(self, service: Comparisons, asked: Asked, session: str) -> None:
         super().__init__(service.runs, asked.lang, session, asked.n, asked.ticket)
@@ -99,6 +99,10 @@ class ComparisonJob(Job):
             raise Refused(st.Problem("", line), line=line, reasons=reasons)
         if (problem := service.too_much(self.setups, self.engines, self.lang, tokens)) is not None:
             raise Refused(problem)
+
+    def seconds(self, loaded: Engine) -> float | None:
+        """Of all its cards."""
+        return sum(self.service.seconds(self.asked, self.setups, {}, self.engines).values())
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Compare."""

@@ -51,6 +51,7 @@ STORED: Mapping[str, str] = {
     "tour": "loopviz.tour",
     "lessons": "loopviz.lessons",
     "student": "loopviz.student",
+    "visitor": "loopviz.visitor",  # a name for the line, made up here
     "owner": "loopviz.owner",  # the secret by which runs that were saved here are deleted
 }
 FILES = "loopviz-share"  # where links and files are (see loopviz.app.explore.files, loopviz.app.ttt.files)

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict, Union
 
 from loopviz.app.contract.shared import (
     Act,
+    Begun,
     Figure,
     Focus,
     Lang,
@@ -71,6 +72,14 @@ class Visit(TypedDict):
     suits: str  # the model whose settings the form holds
     keeps: int  # days that a run is kept on the server; 0: none is
     folders: bool  # whether a visitor may make a class folder
+
+
+class Revisit(TypedDict):
+    """What a page is told anew whose server was away: its form stays as it is."""
+
+    kind: Literal["visit"]
+    visit: Visit
+    id: str  # no two are equal
 
 
 class _ExploreConfig(TypedDict):
@@ -382,7 +391,7 @@ class AskModel(_AskModel, total=False):
     model: str
 
 
-class Start(TypedDict):
+class Start(Begun):
     """A run of what the controls show."""
 
     n: int  # its number among the page's starts

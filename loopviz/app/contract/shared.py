@@ -81,6 +81,12 @@ class Gone(TypedDict):
     kind: Literal["gone"]
 
 
+class Begun(TypedDict, total=False):
+    """What is said besides with whatever a page begins."""
+
+    visitor: str  # a name that this browser has made up, by which its tabs are one visitor in the line
+
+
 class InLanguage(TypedDict, total=False):
     """Whatever is asked: the language in which an answer is wanted."""
 

@@ -16,7 +16,7 @@ from loopviz.panels.kit import formulas
 
 _WORDS = ("title", "question", "how", "units", "source", "no_data", "cost", "not_recorded")
 _TERMED = ("how", "units", "source")  # sent in pieces: the glossary's terms are links
-_SHOWN = ("live.", "panel.", "page.tagline", "page.dark", "page.field.", "nav.", "arrows.")
+_SHOWN = ("live.", "panel.", "page.tagline", "page.dark", "page.field.", "page.server.", "nav.", "arrows.")
 
 
 def page_config(lang: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from loopviz.app.explore.controls_view import prompt_face
 from loopviz.app.explore.files import Sharing
 from loopviz.app.explore.layout import Layout, Updates
 from loopviz.app.explore.service import Service
-from loopviz.app.page import PRIVATE, session_of
+from loopviz.app.page import PRIVATE, address_of, session_of
 from loopviz.app.sessions import faults
 from loopviz.app.sessions.job import status
 from loopviz.app.sessions.messages import wire
@@ -207,6 +207,7 @@ class ExplorePage:
         said = _script("settled", [*parts.groups], [*parts.controls])
         settled.then(None, None, refused, js=said, **quick)
         self.live.halt(faults.guarded(self._stop), None, None, **quick)
+        self.live.visit(faults.guarded(self._revisit), None, self.live, **quick)
 
     # --- the form ---------------------------------------------------------------------------------------------------
 
@@ -244,6 +245,13 @@ class ExplorePage:
         faces = self._faces(st.Form.read(values), lang, changed=values)
         faces[self.parts.prompt]["value"] = prompt if state.prompt is None else state.prompt
         return {self.parts.lang: lang, **self.parts.words(lang, model, visit=visit), **faces}
+
+    def _revisit(self, request: gr.Request) -> str:
+        """A page that was open while the server was not: it has a ticket that this one has not given."""
+        visit = {"linked": "", "suits": "", **self.sharing.visit(session_of(request))}
+        return wire(
+            {"kind": "visit", "visit": visit, "id": secrets.token_hex(8)}
+        )  # no two are equal: a page hears of changes alone
 
     def _speak(self, given: Given) -> Updates:
         """Another language. What was said of a start in the other one goes, and so does the button beside it."""
@@ -330,6 +338,7 @@ class ExplorePage:
         """A run: its messages."""
         asked, (prompt, lang, form) = _asked(event, contract.Start), self._read(given)
         session, view, n = session_of(request), View.read(asked.get("wishes")), number(asked.get("n"))
+        self.service.visits.meet(session, asked.get("visitor"), address_of(request))
         yield from self.service.run(prompt, form, lang, session, view, n)
 
     @staticmethod

@@ -72,6 +72,11 @@ class Wish(Job):
         if problems:
             raise Refused(*problems)
 
+    def seconds(self, loaded: Engine) -> float | None:
+        """By the form as it stands."""
+        values, extras = self.form.settings, self.view.extras_of(False)
+        return bounds.seconds_of_run(loaded, values, loaded.prompt_tokens(self.prompt, chat=values.chat), extras)
+
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Run the form as it stands."""
         return self.service._make(self, loaded)

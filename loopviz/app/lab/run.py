@@ -54,9 +54,18 @@ class Halt:
         """The clock, seconds."""
         return time.monotonic()
 
+    def more(self, seconds: float) -> None:
+        """It rested for so long: that is not of its time."""
+        self._until += seconds
+
     def set(self, word: str = "stopped") -> None:
         """The word; the first counts."""
         self._word = self._word or word
+
+    @property
+    def word(self) -> str | None:
+        """The word; None as long as nobody has said it."""
+        return self._word
 
     @property
     def why(self) -> str | None:
@@ -107,6 +116,7 @@ class LabRun:
         self._weighing = threading.Lock()
         self.finished = threading.Event()
         self._halt = experiment.stop = Halt(limit)
+        self.rest: Callable[[], None] = lambda: None  # called between rows: it may take its time
         self._drawn = (-1, 0.0)  # rows in the figure, and when it was made
         self._began = time.monotonic()
 
@@ -125,6 +135,11 @@ class LabRun:
         """End it, as `end` says, in the middle of a pass too; `finished` is set when it has ended."""
         self._halt.set(end)
 
+    @property
+    def halted(self) -> str | None:
+        """Its end, if it is to end before it is done; what rests has all its time."""
+        return self._halt.word
+
     def work(self) -> None:
         """Measure, until the end or until it is stopped; never raises."""
         end, reason = "done", ""
@@ -133,6 +148,9 @@ class LabRun:
                 if self.keeper is not None and not self.keeper.weigh(self):
                     end = "memory"
                     break
+                began = Halt.now()
+                self.rest()
+                self._halt.more(Halt.now() - began)
             else:
                 end = "done" if self.experiment.complete else self._halt.why or "stopped"
         except ValueError as error:

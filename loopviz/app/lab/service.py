@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from loopviz.app.lab import recorded
 from loopviz.app.lab.form import brought, describe, params_of, usual_loop
 from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
 from loopviz.app.sessions import bounds
-from loopviz.app.sessions.job import Job, Jobs, Refused
+from loopviz.app.sessions.job import Job, Jobs, Refused, in_line
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.ttt_models import either_room, learns
 from loopviz.app.sessions.untrusted import fitting, read
-from loopviz.app.sessions.waiting_line import Place
+from loopviz.app.sessions.waiting_line import Ahead, Place
 from loopviz.app.texts import pick_language, text
 from loopviz.checks import FieldError
 from loopviz.engine.engine import Engine
@@ -46,7 +47,7 @@ class MeasurementJob(Job):
         folder: of the texts that came with it; it goes with the run, or with this if there is none.
     """
 
-    page, what = "lab", "measurement"
+    page, what, later = "lab", "measurement", True
 
     def __init__(self, service: Laboratory, asked: Mapping[str, Any], session: str) -> None:
         ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""  # kept with the page: no other is
@@ -55,6 +56,7 @@ class MeasurementJob(Job):
         self.model, self._problems = st.clean_name(asked.get("model") or service.room.default, self.lang)
         self.folder: Path | None = None
         self.wanted: tuple[Any, Any, Any] | None = None  # task, subject, parameters
+        self._told: Ahead | None = None  # where it waits in between, as last said
 
     def check(self) -> None:
         """Refuse a name that is none."""
@@ -66,14 +68,27 @@ class MeasurementJob(Job):
         self.folder = outputs.scratch_folder()
         self.wanted = self.service.read(self.asked, loaded, self.folder, self.lang)
 
+    def seconds(self, loaded: Engine) -> float | None:
+        """By its task's work."""
+        return None if self.wanted is None else bounds.estimate(*self.wanted, loaded)
+
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Measure."""
         with ended_by(self.start.over.is_set):
             run = self._prepared()
         if run is None:
             return self.stopped()
+        place.left = lambda: run.experiment.eta
+        run.rest = lambda: deque(place.give_way(lambda: run.halted is not None), maxlen=0)
         # the place is kept until the measurement's own thread has ended
         return self.show(run, messages(run, every=self.service.every, ended=place.keep()), None)
+
+    def rest(self, run: LabRun, clock: bounds.Clock) -> Iterator[str]:
+        """The measurement's own thread lets others go before, and has a clock of its own; here it is only said."""
+        ahead = None if self.place is None else self.place.ahead()
+        if ahead != self._told:
+            self._told = ahead
+            yield self.say("" if ahead is None else in_line(ahead, self.lang))
 
     def _prepared(self) -> LabRun | None:
         """The measurement, not begun yet; None when it was taken back meanwhile."""

@@ -73,7 +73,7 @@ class Desk:
         if not isinstance(arguments, Mapping):
             raise ToolRefused(text(lang, "api.mapping"))
         with self._calls.taken(address, lang):
-            work = tool.carry_out(arguments, session)
+            work = tool.carry_out(arguments, session, address)
             try:
                 while True:
                     said(next(work))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import posixpath
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     import gradio as gr
 
 PREFIX = "loopviz-assets"
+HEALTH = "/loopviz-health"
+SERVER = secrets.token_hex(8)  # of this process alone: an open page knows by it that its server was started anew
 LINES = "loopviz-run"  # where a run's own line is (see loopviz.app.explore.event_stream)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 _SCRIPTS: dict[str, Path] = {path.relative_to(WEB).as_posix(): path for path in sorted(WEB.rglob("*.js"))}
@@ -305,11 +308,25 @@ class EarlyTags:
 
 
 _FUNCTIONS = "core/gradio_functions.js"
+_CONNECTION = "core/gradio_connection.js"
+
+
+def version_of(demo: gr.Blocks) -> str:
+    """A mark of all that an open page and its server must agree on: our scripts, and the events and parts that they call by number."""
+    config = demo.get_config_file()
+    calls = [
+        [dependency[key] for key in ("id", "targets", "inputs", "outputs")] for dependency in config["dependencies"]
+    ]
+    parts = [[part["id"], part["type"], part["props"].get("elem_id")] for part in config["components"]]
+    known = json.dumps([config["version"], calls, parts], default=str).encode()
+    return hashlib.sha256(known + b"".join(path.read_bytes() for path in _SCRIPTS.values())).hexdigest()[:16]
 
 
 def written_route(demo: gr.Blocks) -> tuple[Route, str]:
-    """Where the functions are that Gradio's script would make from text (:mod:`loopviz.app.server.security_headers`), and the tag for them."""
-    script = (_SCRIPTS[_FUNCTIONS].read_text(encoding="utf-8") + security_headers.written(demo)).encode()
+    """What must have run before Gradio's script, and the tag for it: through which its requests go (`core/gradio_connection.js`), and
+    the functions that it would make from text (:mod:`loopviz.app.server.security_headers`)."""
+    ours = [_SCRIPTS[name].read_text(encoding="utf-8") for name in (_CONNECTION, _FUNCTIONS)]
+    script = "".join([*ours, security_headers.written(demo)]).encode()
     packed, mark = gzip.compress(script, 6, mtime=0), hashlib.sha256(script).hexdigest()[:16]
     address = f"{PREFIX}/{mark}/{_FUNCTIONS}"
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding", "ETag": f'"{mark}"'}
@@ -319,7 +336,9 @@ def written_route(demo: gr.Blocks) -> tuple[Route, str]:
         more = {"Content-Encoding": "gzip"} if fits else {}
         return Response(packed if fits else script, media_type=_TYPES[".js"], headers={**headers, **more})
 
-    return Route(f"/{address}", answer, methods=["GET", "HEAD"]), f'<script defer src="{address}"></script>'
+    known = {"health": HEALTH.removeprefix("/"), "server": SERVER, "pages": version_of(demo)}
+    data = " ".join(f'data-{name}="{value}"' for name, value in known.items())
+    return Route(f"/{address}", answer, methods=["GET", "HEAD"]), f'<script defer src="{address}" {data}></script>'
 
 
 def launch_options(demo: gr.Blocks, rules: Rules, *more: Route) -> dict[str, Any]:

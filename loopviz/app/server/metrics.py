@@ -17,12 +17,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from loopviz.app.server.assets import HEALTH, SERVER
 from loopviz.version import version
 
 if TYPE_CHECKING:
     from loopviz.app.sessions.job import Jobs
 
-HEALTH, METRICS = "/loopviz-health", "/loopviz-metrics"
+METRICS = "/loopviz-metrics"
 TOKEN = "LOOPVIZ_METRICS_TOKEN"  # the variable's name
 
 
@@ -53,11 +54,12 @@ class Now:
             yield GaugeMetricFamily(name, words, value=value)
 
 
-def routes(jobs: Jobs, environ: Mapping[str, str]) -> list[Route]:
+def routes(jobs: Jobs, environ: Mapping[str, str], pages: str = "") -> list[Route]:
     """The two addresses.
 
     Args:
         environ: `LOOPVIZ_METRICS_TOKEN`, where the numbers are served.
+        pages: the version of the pages (:func:`loopviz.app.server.assets.version_of`): an open page whose server was away asks for it.
     """
     jobs.counted.registry.register(Now(jobs))
     token = environ.get(TOKEN, "").strip()
@@ -70,6 +72,8 @@ def routes(jobs: Jobs, environ: Mapping[str, str]) -> list[Route]:
             "version": version(),
             "profile": jobs.room.profile.name,
             "model": state,
+            "server": SERVER,
+            "pages": pages,
         }
         return JSONResponse(told, 200 if well else 503, headers={"Cache-Control": "no-store"})
 

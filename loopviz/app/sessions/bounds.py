@@ -11,11 +11,12 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Timer
+from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from loopviz.app import controls as st
 from loopviz.app.profile import GIB, LOCAL, MIB, Profile
+from loopviz.app.sessions.waiting_line import rounded
 from loopviz.app.texts import text
 
 if TYPE_CHECKING:
@@ -414,6 +415,13 @@ def estimate(task: Any, subject: Any, params: Any, loaded: Engine) -> float | No
     return None if task.work is None else float(task.work(subject, params).seconds(loaded.rate()))
 
 
+def seconds_of_run(loaded: Engine, values: Mapping[str, Any], prompt: int, extras: Collection[str]) -> float:
+    """About how many seconds a run takes, all of its new tokens counted; as :func:`of_run`."""
+    from loopviz.engine import work as cost
+
+    return cost.run(shape_of(loaded, values), prompt, values["max_new_tokens"], extras=extras).seconds(loaded.rate())
+
+
 def within(task: Any, subject: Any, params: Any, size: Any, loaded: Engine) -> Any:
     """The parameters of a size, its numbers lowered, each in turn, until the measurement takes no longer than the size may.
 
@@ -437,8 +445,7 @@ def within(task: Any, subject: Any, params: Any, size: Any, loaded: Engine) -> A
 
 def about(seconds: float, lang: str) -> str:
     """An estimate as people say it: in steps as coarse as it is."""
-    step = 1 if seconds < 10 else 5 if seconds < 60 else 30
-    return text(lang, "bounds.about", time=duration(max(step, round(seconds / step) * step), lang))
+    return text(lang, "bounds.about", time=duration(rounded(seconds), lang))
 
 
 def _ways(task: Any, subject: Any, params: Any, lang: str) -> list[Way]:
@@ -481,16 +488,49 @@ def _with(task: Any, subject: Any, params: Any, name: str, several: bool) -> Cal
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
+class Clock:
+    """Calls `end` when so many seconds are over, and those that were added since; None: never."""
+
+    def __init__(self, seconds: float | None, end: Callable[[], None]) -> None:
+        self._end, self._lock = end, Lock()
+        self._timer: Timer | None = None
+        self._more = 0.0
+        if seconds is not None:
+            self._wind(seconds)
+
+    def _wind(self, seconds: float) -> None:
+        self._timer = Timer(seconds, self._rings)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _rings(self) -> None:
+        with self._lock:
+            if self._timer is None:
+                return
+            if self._more:
+                more, self._more = self._more, 0.0
+                self._wind(more)
+                return
+        self._end()
+
+    def more(self, seconds: float) -> None:
+        """What is timed was let rest for so long."""
+        with self._lock:
+            self._more += seconds
+
+    def stop(self) -> None:
+        """It ends nothing any more."""
+        with self._lock:
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+
 @contextmanager
-def deadline(seconds: float | None, end: Callable[[], None]) -> Iterator[None]:
-    """Call `end` when the block has taken so long; None: never."""
-    if seconds is None:
-        yield
-        return
-    timer = Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+def deadline(seconds: float | None, end: Callable[[], None]) -> Iterator[Clock]:
+    """Call `end` when the block has taken so long, but for what its clock is told to leave out; None: never."""
+    clock = Clock(seconds, end)
     try:
-        yield
+        yield clock
     finally:
-        timer.cancel()
+        clock.stop()

@@ -27,6 +27,7 @@ from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import Start, Starts
+from loopviz.app.sessions.visits import Visits
 from loopviz.app.sessions.waiting_line import Ahead, LineFull, Place, Places
 from loopviz.app.texts import text
 from loopviz.engine.engine import Engine
@@ -39,10 +40,16 @@ def status(line: str, bad: bool = False, **more: Any) -> str:
 
 
 def in_line(ahead: Ahead, lang: str) -> str:
-    """What is said to one who waits for a place: how many are before, and who runs."""
+    """What is said to one who waits for a place: how many are before, who runs, and how long it is likely to take."""
     running = ", ".join(text(lang, f"nav.{page}") for page in ahead.running)
-    key = "live.queued" if ahead.waiting else "live.queued.next"
-    return text(lang, key, n=ahead.waiting, running=running)
+    line = text(lang, "live.queued" if ahead.waiting else "live.queued.next", n=ahead.waiting, running=running)
+    known = ahead.seconds is not None
+    turn = (
+        text(lang, "live.queued.in", time=bounds.about(ahead.seconds, lang))
+        if known
+        else text(lang, "live.queued.open")
+    )
+    return " · ".join([*([text(lang, "live.queued.gave_way")] if ahead.gave_way else []), line, turn])
 
 
 class Refused(Exception):
@@ -78,6 +85,7 @@ class Job:
 
     page: ClassVar[str]  # where from, a key of `PAGES`
     what: ClassVar[str]  # it is called in the log
+    later: ClassVar[bool] = False  # whether runs of other pages go before it, while it is made too
     model: str
     others: Sequence[str] = ()
 
@@ -86,6 +94,7 @@ class Job:
         self.start = Start(0, ticket)
         self.run: Any = None
         self.held: dict[str, Engine] = {}
+        self.place: Place | None = None  # once it waits for one
 
     # --- what differs from page to page -----------------------------------------------------------------------------
 
@@ -94,6 +103,10 @@ class Job:
 
     def prepare(self, loaded: Engine) -> None:
         """Refuse what the model or the server refuses, before a place is waited for; raises as :meth:`check`."""
+
+    def seconds(self, loaded: Engine) -> float | None:
+        """About how long it will take, by its work and the model's speed; None: not known. It is prepared."""
+        return None
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """It has a place: its messages (:meth:`show`). Raises as :meth:`check`."""
@@ -111,6 +124,11 @@ class Job:
         return line
 
     # --- what is the same -------------------------------------------------------------------------------------------
+
+    @property
+    def visit(self) -> str:
+        """The session of the page that asked for it."""
+        return self.session
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -150,7 +168,7 @@ class Job:
         if self.start.over.is_set():  # taken back as it began
             run.halt()
         shown = False
-        with closing(messages), bounds.deadline(seconds, lambda: run.halt("time")):
+        with closing(messages), bounds.deadline(seconds, lambda: run.halt("time")) as clock:
             if opening is not None:
                 yield opening
             for message in messages:
@@ -158,13 +176,27 @@ class Job:
                     self.runs.supersede(run)
                 shown = True
                 yield message
+                yield from self.rest(run, clock)
         if not shown:
             yield from self.last(text(self.lang, f"live.end.{run.end}"))
+
+    def rest(self, run: Any, clock: bounds.Clock) -> Iterator[str]:
+        """Between two messages, while nothing is computed: let another go before, if one waits who does; `clock` leaves that out."""
+        if self.place is None or not self.later:
+            return
+        began = time.monotonic()
+        rested = False
+        for ahead in self.place.give_way(lambda: self.start.over.is_set() or run.halted is not None):
+            rested = True
+            yield self.say(in_line(ahead, self.lang))
+        clock.more(time.monotonic() - began)
+        if rested:
+            yield self.say("")
 
 
 class Jobs:
     """What the pages of one server share: its models, the places in which runs are made, who has begun what, what is kept, what is
-    taken from one page to another, where files come and go.
+    taken from one page to another, where files come and go; and whose a session is.
 
     Args:
         places: in which runs are made; those of all pages are the same.
@@ -179,6 +211,7 @@ class Jobs:
         keeper.profile = room.profile
         self.places = places or Places(room.profile.runs_at_once, room.profile.queue)
         self.starts = Starts(room.profile.pages)
+        self.visits = Visits(room.profile.pages)
         self.carried = Carried(keeper)
         self.counted = counted or Counted()
         self.files = FileDesk(room)
@@ -192,9 +225,9 @@ class Jobs:
             job.runs.stop(job.session)
         try:
             yield from job.stopped() if start.over.is_set() else self._steps(job)
-        except LineFull:
+        except LineFull as full:
             wrong = ["line"]
-            line = text(job.lang, "live.full", n=self.places.longest)
+            line = text(job.lang, "live.full.own" if full.own else "live.full", n=full.waiting)
             yield from job.last(line, True, full=True)
         except Refused as refused:
             wrong = [problem.control for problem in refused.problems]
@@ -229,7 +262,11 @@ class Jobs:
                 break
             with ended_by(gone):
                 job.prepare(loaded)
-            with self.places.join(job.page) as place:
+            line = self.places.join(
+                job.page, self.visits.of(job.visit), later=job.later, seconds=_known(job.seconds, loaded)
+            )
+            with line as place:
+                job.place = place
                 for ahead in place.wait(gone):
                     yield job.say(in_line(ahead, job.lang))
                 if not gone() and job.model == name:
@@ -284,4 +321,13 @@ class Jobs:
     def forget(self, session: str, runs: Registry[Any]) -> None:
         """A visitor left: stop what runs or waits for them, and keep nothing of their `runs`."""
         self.starts.leave(session)
+        self.visits.leave(session)
         runs.forget(session)
+
+
+def _known(seconds: Callable[[Engine], float | None], loaded: Engine) -> float | None:
+    """An estimate; None where there is none: what is wrong with a job is said in its own words, and a guess stops nothing."""
+    try:
+        return seconds(loaded)
+    except kinds():
+        return None

@@ -125,7 +125,9 @@ class ModelRoom:
         self._status: dict[str, Status] = {}
         self._turns = threading.BoundedSemaphore(profile.model_loads)
         self._reserved: dict[str, int] = {}  # bytes of memory that loads are about to take
+        self._needed: dict[str, float] = {}  # when each that is held was needed last
         self._patience: threading.Timer | None = None
+        self._resting: threading.Timer | None = None
         self.when_let_go: list[Callable[[Engine], None]] = []
 
     # --- what may be had ------------------------------------------------------------------------------------------
@@ -215,6 +217,7 @@ class ModelRoom:
         with self._lock:
             if name in self._held:
                 self._held.move_to_end(name)  # somebody works with it
+                self._needed[name] = time.monotonic()
             return self._held.get(name)
 
     def held(self) -> int:
@@ -326,7 +329,9 @@ class ModelRoom:
         with self._lock:
             if status is not None:
                 loading.loaded = self._held[name] = loaded
+                self._needed[name] = time.monotonic()
                 self._let_go(self.profile.model_bytes, keep=name)
+                self._look_later()
             elif loading.words is not None:
                 status = Status("failed", name, loading.words("en"), words=loading.words)
             self._status.pop(name, None)
@@ -447,8 +452,30 @@ class ModelRoom:
         gone = next((name for name in self._held if name not in (self.default, keep)), None)
         if gone is None:
             return False
-        loaded = self._held.pop(gone)
-        self._status.pop(gone, None)
+        self._drop(gone)
+        return True
+
+    def _drop(self, name: str) -> None:
+        loaded = self._held.pop(name)
+        self._status.pop(name, None)
+        self._needed.pop(name, None)
         for tell in self.when_let_go:
             tell(loaded)
-        return True
+
+    def _look_later(self) -> None:
+        """Look for idle models after a while, as long as there is one that may become idle. Called with the lock."""
+        idle = self.profile.model_seconds
+        if idle is not None and self._resting is None and any(name != self.default for name in self._held):
+            self._resting = threading.Timer(idle / 4, self._let_idle_go)
+            self._resting.daemon = True
+            self._resting.start()
+
+    def _let_idle_go(self) -> None:
+        """Let go of models that nobody has needed for as long as one may be held so; one in use by a run lives on."""
+        idle = self.profile.model_seconds
+        with self._lock:
+            self._resting = None
+            until = time.monotonic() - (idle or 0)
+            for name in [name for name, needed in self._needed.items() if needed <= until and name != self.default]:
+                self._drop(name)
+            self._look_later()

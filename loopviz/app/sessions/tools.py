@@ -118,12 +118,15 @@ class Tool:
 
     # --- what it does ---------------------------------------------------------------------------------------------
 
-    def carry_out(self, arguments: Mapping[str, Any], session: str) -> Generator[str, None, dict[str, Any]]:
+    def carry_out(
+        self, arguments: Mapping[str, Any], session: str, address: str = ""
+    ) -> Generator[str, None, dict[str, Any]]:
         """Do what is asked: lines that say how far it is; returns what it comes to. Closing it ends the work.
 
         Args:
             arguments: by name; nothing in them is trusted.
             session: of this call (:func:`fresh_session`).
+            address: whose call it is: all that come from there wait in line as one visitor.
 
         Raises:
             ToolRefused: in words.
@@ -139,6 +142,7 @@ class Tool:
             raise ToolRefused(told(error, lang), {error.field: told(error, lang)}) from None
         job, answer = made
         last: dict[str, Any] = {}
+        self._jobs.visits.meet(session, "", address)
         try:
             for message in self._jobs.carry_out(job):
                 said = unwire(message)

@@ -1,26 +1,38 @@
-"""The places in which runs are made, on all pages together, and the line before them: first come, first served.
+"""The places in which runs are made, on all pages together, and the line before them: a fair one, by visitor and not by click.
 
-Gradio's own queue says nothing to those who wait in it, and nobody can leave it by a word; this one does both. Free of
-Gradio and torch.
+Who is next says :mod:`loopviz.app.sessions.fair_share`. Gradio's own queue says nothing to those who wait in it, and nobody can
+leave it by a word; this one does both. Free of Gradio and torch.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from loopviz.app.profile import LOCAL
+from loopviz.app.sessions.fair_share import LATER, REST, Lengths, Shares, Visitor, expected
 
 _LOOK = 0.2  # seconds between two looks at whether somebody who waits has gone
+_COUNT = 1.0  # seconds between two looks at how long it still takes
+_NAMES = itertools.count()
 
 
 class Ahead(NamedTuple):
-    """Who is before one in the line: how many wait, and on which pages those run that have a place."""
+    """Who is before one in the line: how many wait, on which pages those run that have a place; and how long it is likely to take.
+
+    Attributes:
+        seconds: until its turn, as coarse as such a guess is (:func:`rounded`); None: not known.
+        gave_way: whether it had a place, and let another go before.
+    """
 
     waiting: int
     running: tuple[str, ...]
+    seconds: float | None = None
+    gave_way: bool = False
 
 
 class Taken(NamedTuple):
@@ -31,7 +43,22 @@ class Taken(NamedTuple):
 
 
 class LineFull(Exception):
-    """Nobody more can wait: as many do as may."""
+    """Nobody more can wait: as many do as may, or as many of this visitor, or of this address.
+
+    Attributes:
+        waiting: how many.
+        own: whether these are the visitor's own.
+    """
+
+    def __init__(self, waiting: int = 0, own: bool = False) -> None:
+        super().__init__(waiting)
+        self.waiting, self.own = waiting, own
+
+
+def rounded(seconds: float) -> float:
+    """A guess at a time to wait: in steps as coarse as it is."""
+    step = 1 if seconds < 10 else 5 if seconds < 60 else 30
+    return max(step, round(seconds / step) * step)
 
 
 class Places:
@@ -39,30 +66,100 @@ class Places:
 
     Args:
         most: runs made at a time.
-        longest: that may wait for a place; None: any number.
+        longest: that may wait for a place; None: any number. No visitor, and no address, has more of them than would leave as much
+            room for others.
+        clock: seconds; for tests.
     """
 
-    def __init__(self, most: int = LOCAL.runs_at_once, longest: int | None = None) -> None:
-        self.most, self.longest = most, longest
+    def __init__(
+        self, most: int = LOCAL.runs_at_once, longest: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.most, self.longest, self._clock = most, longest, clock
         self._changed = threading.Condition()
-        self._line: list[Place] = []  # those with a place, then those who wait, in the order in which they came
+        self._have: list[Place] = []
+        self._line: list[Place] = []  # in the order in which they came
+        self._shares, self._lengths = Shares(), Lengths()
 
     @contextmanager
-    def join(self, page: str) -> Iterator[Place]:
-        """Stand in line, and leave it, or the place, however the block ends. `page`: where from, a key of `PAGES`.
+    def join(
+        self, page: str, visitor: Visitor | None = None, *, later: bool = False, seconds: float | None = None
+    ) -> Iterator[Place]:
+        """Stand in line, and leave it, or the place, however the block ends.
 
-        Raises LineFull when as many wait as may.
+        Args:
+            page: where from, a key of `PAGES`.
+            visitor: whose it is; None: nobody else's.
+            later: whether others go before it, and it lets them while it is made (:meth:`Place.give_way`).
+            seconds: that it is estimated to take; None: not known.
+
+        Raises:
+            LineFull: when as many wait as may.
         """
-        place = Place(self, page)
+        place = Place(self, page, visitor or Visitor(f"{next(_NAMES)}", ""), later, seconds)
         with self._changed:
-            if self.longest is not None and len(self._line) >= self.most + self.longest:
-                raise LineFull
+            self._admit(place.visitor, visitor is not None)
+            place.came = self._clock()
             self._line.append(place)
+            self._fill()
         leave = place.keep()
         try:
             yield place
         finally:
             leave()
+
+    def _admit(self, visitor: Visitor, known: bool) -> None:
+        """Raises LineFull."""
+        if self.longest is None or len(self._have) < self.most:
+            return
+        room = self.longest - len(self._line)
+        if room <= 0:
+            raise LineFull(len(self._line))
+        if not known:
+            return
+        own = sum(place.visitor == visitor for place in self._line)
+        if own >= room:
+            raise LineFull(own, own=True)
+        if visitor.address and sum(place.visitor.address == visitor.address for place in self._line) >= room:
+            raise LineFull(len(self._line))
+
+    def _order(self) -> list[Place]:
+        """Those who wait, the next first."""
+        now = self._clock()
+        return sorted(self._line, key=lambda place: self._shares.rank(place.visitor, place.came, now, place.later))
+
+    def _fill(self) -> None:
+        """Give what is free to those who are next."""
+        while self._line and len(self._have) < self.most:
+            place = self._order()[0]
+            self._line.remove(place)
+            self._have.append(place)
+            place.given = self._clock()
+            self._shares.begin(place.visitor, place.given)
+        self._changed.notify_all()
+
+    def _release(self, place: Place) -> None:
+        """A place is free again."""
+        self._have.remove(place)
+        now = self._clock()
+        self._shares.end(place.visitor, now)
+        place.held += now - place.given
+
+    def _leave(self, place: Place) -> None:
+        if place in self._have:
+            self._release(place)
+            self._lengths.took(place.page, place.held, place.seconds)
+        elif place in self._line:
+            self._line.remove(place)
+        else:
+            return
+        self._fill()
+
+    def _left(self, place: Place) -> float | None:
+        """Seconds until a place that is held is free."""
+        if place.left is not None and (told := place.left()) is not None:
+            return told
+        held = place.held + self._clock() - place.given
+        return Lengths.left(self._lengths.of(place.page, place.seconds), held)
 
     def taken(self) -> int:
         """How many places are taken now."""
@@ -71,16 +168,23 @@ class Places:
     def now(self) -> Taken:
         """How many have a place, and how many wait for one."""
         with self._changed:
-            running = min(len(self._line), self.most)
-            return Taken(running, len(self._line) - running)
+            return Taken(len(self._have), len(self._line))
 
 
 class Place:
-    """One who stands in line, or has a place."""
+    """One who stands in line, or has a place.
 
-    def __init__(self, places: Places, page: str) -> None:
+    Attributes:
+        seconds: that it is estimated to take.
+        left: tells the seconds that it still takes, where what is made knows; called from other threads.
+        came, given: when it began to wait, and got its place; held: seconds that it had one before.
+    """
+
+    def __init__(self, places: Places, page: str, visitor: Visitor, later: bool, seconds: float | None) -> None:
         self._places = places
-        self.page = page
+        self.page, self.visitor, self.later, self.seconds = page, visitor, later, seconds
+        self.left: Callable[[], float | None] | None = None
+        self.came = self.given = self.held = 0.0
         self._kept: set[object] = set()  # by those who still need it
 
     def keep(self) -> Callable[[], None]:
@@ -92,26 +196,63 @@ class Place:
         def leave() -> None:
             with self._places._changed:
                 self._kept.discard(mark)
-                if not self._kept and self in self._places._line:
-                    self._places._line.remove(self)
-                    self._places._changed.notify_all()
+                if not self._kept:
+                    self._places._leave(self)
 
         return leave
 
     def ahead(self) -> Ahead | None:
         """Who is before this one; None once it has a place."""
-        with self._places._changed:
-            before = self._places._line[: self._places._line.index(self)]
-        if len(before) < self._places.most:
-            return None
-        return Ahead(len(before) - self._places.most, tuple(place.page for place in before[: self._places.most]))
+        places = self._places
+        with places._changed:
+            if self not in places._line:
+                return None
+            order = places._order()
+            before = order[: order.index(self)]
+            lengths = [places._lengths.of(place.page, place.seconds) for place in before]
+            seconds = expected(map(places._left, places._have), lengths)
+            running = tuple(place.page for place in places._have)
+        return Ahead(len(before), running, None if seconds is None else rounded(seconds), self.held > 0)
 
     def wait(self, gone: Callable[[], bool]) -> Iterator[Ahead]:
         """Wait for a place, or until `gone()`; meanwhile each new state of the line."""
-        said = None
+        said, changed = None, self._places._changed
         while (ahead := self.ahead()) is not None and not gone():
             if ahead != said:
                 said = ahead
                 yield ahead
-            with self._places._changed:
-                self._places._changed.wait(_LOOK)
+            looked = time.monotonic()
+            with changed:
+                while self in self._places._line and not gone() and time.monotonic() - looked < _COUNT:
+                    if changed.wait(_LOOK):
+                        break  # somebody came, went, or was given a place
+
+    # --- letting others go before ---------------------------------------------------------------------------------
+
+    def wanted(self) -> bool:
+        """Whether somebody waits who goes before this, which is one that lets others; not in its first seconds."""
+        places = self._places
+        if not self.later or not places._line:  # a look that costs nothing: it is taken often
+            return False
+        with places._changed:
+            now = places._clock()
+            if self not in places._have or len(places._have) < places.most or now - self.given < REST:
+                return False
+            own = places._shares.owed(self.visitor, now)
+            first = next(iter(places._order()), None)
+            return first is not None and not first.later and places._shares.owed(first.visitor, now) < own + LATER
+
+    def give_way(self, gone: Callable[[], bool]) -> Iterator[Ahead]:
+        """Where one waits who goes before: give the place up, and wait for one anew. Nothing else happens where none does.
+
+        Yields as :meth:`wait`. Whoever calls it computes nothing meanwhile.
+        """
+        places = self._places
+        with places._changed:
+            if not self.wanted():
+                return
+            places._release(self)
+            self.came = places._clock()
+            places._line.append(self)
+            places._fill()  # to the one who goes before: it owes less than this and LATER
+        yield from self.wait(gone)

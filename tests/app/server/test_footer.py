@@ -111,7 +111,7 @@ def test_what_a_server_allows_is_told_before_it_is_met(profile: Profile, lang: s
 
 def test_every_limit_that_a_visitor_may_meet_is_among_them() -> None:
     """Those that are not: of the server's own work, or of what a program that is no page of ours sends."""
-    own = """name paths any_model named_models carried_runs carried_seconds distances one_model_bytes model_loads models_wanted
+    own = """name paths any_model named_models carried_runs carried_seconds distances model_seconds one_model_bytes model_loads models_wanted
     download_bytes layers vocabulary tokenizer_seconds tokenizer_bytes body_bytes question_bytes body_seconds pause_seconds
     events_at_once short_events pages line_messages answer_messages files_at_once files_read_at_once files_made_at_once
     readings_waiting reading_patience file_seconds trace_rows line_characters rows_shown sessions store store_folders store_new_folders

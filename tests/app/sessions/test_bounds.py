@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -440,3 +441,18 @@ def test_when_no_number_alone_would_do_several_are_to_be_lowered() -> None:
     assert told.control == "batch"
     assert told.reason.endswith("lower several of the settings")
     assert param(1, "n", "n").metadata["high"] is None
+
+
+def test_a_deadline_leaves_out_what_its_clock_is_told() -> None:
+    """A comparison that let others go before ended by the time in which nothing was computed for it."""
+    ended = threading.Event()
+    with bounds.deadline(0.05, ended.set) as clock:
+        clock.more(0.3)
+        assert not ended.wait(0.15)
+        assert ended.wait(5)
+    never = threading.Event()
+    with bounds.deadline(0.05, never.set):
+        pass
+    with bounds.deadline(None, never.set) as clock:
+        clock.more(1)
+    assert not never.wait(0.15)

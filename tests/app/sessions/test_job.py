@@ -186,3 +186,65 @@ def test_what_is_taken_back_as_it_begins_is_told_to_end(jobs: Jobs, runs: Regist
     job.make = make
     said(jobs.carry_out(job))
     assert job.run.finished.is_set()
+
+
+# --- who goes before whom -----------------------------------------------------------------------------------------------
+
+
+class Later(Toy):
+    """A measurement."""
+
+    later = True
+
+
+def test_all_tabs_of_a_browser_and_all_calls_of_an_address_are_one_visitor(jobs: Jobs) -> None:
+    for session in ("tab 1", "tab 2"):
+        jobs.visits.meet(session, "a" * 32, "1.1.1.1")
+    jobs.visits.meet("tab 3", "b" * 32, "1.1.1.1")
+    for session in ("call 1", "call 2"):
+        jobs.visits.meet(session, "", "1.1.1.1")
+    of = jobs.visits.of
+    assert of("tab 1") == of("tab 2") != of("tab 3") != of("call 1") == of("call 2")
+    assert of("nobody met it") != of("nor this")
+    jobs.visits.meet("odd", ["no", "name"], "1.1.1.1")
+    assert of("odd") == of("call 1")
+    jobs.forget("tab 1", Registry())
+    assert of("tab 1") != of("tab 2")
+
+
+def test_a_measurement_rests_while_a_run_goes_before_and_says_so(jobs: Jobs, runs: Registry[Work]) -> None:
+    clock = [0.0]
+    jobs.places = Places(1, clock=lambda: clock[0])
+    job = Later(runs, says=3)
+    stream = map(unwire, jobs.carry_out(job))
+    assert next(message for message in stream if message["kind"] == "news")["n"] == 0
+    job.run.halted = None
+    with jobs.places.join("explore") as run:
+        clock[0] = 10
+        rests = next(stream)
+        assert rests["kind"] == "status"
+        assert rests["text"].startswith("paused")
+        assert rests["text"].endswith("how long that takes is not known")
+        assert run.ahead() is None
+    assert [message["kind"] for message in stream] == ["status", "news", "news"]
+    assert jobs.places.taken() == 0
+
+
+def test_who_waits_is_told_for_how_long(jobs: Jobs, runs: Registry[Work]) -> None:
+    with jobs.places.join("lab", seconds=40.0):
+        stream = map(unwire, jobs.carry_out(Toy(runs)))
+        line = next(message["text"] for message in stream if "free place" in message.get("text", ""))
+        assert line.endswith("you are next · running now: Lab · your turn in about 40 s")
+        jobs.starts.begin("me", 2)
+        assert list(stream) == []
+
+
+def test_an_estimate_that_cannot_be_made_stops_nothing(jobs: Jobs, runs: Registry[Work]) -> None:
+    job = Toy(runs)
+
+    def wrong(loaded: Loaded) -> float:
+        raise ValueError("no")
+
+    job.seconds = wrong
+    said(jobs.carry_out(job))
+    assert job.did == ["check", "prepare", "make", "close"]

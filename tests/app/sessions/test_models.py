@@ -154,6 +154,26 @@ def test_kept_models_are_weighed_in_bytes_and_the_default_never_goes() -> None:
     assert room.status("a").state == "ready"
 
 
+def test_a_model_that_nobody_needs_goes_and_the_default_stays() -> None:
+    """It was held until another needed its room, however long that took."""
+    gone: list[str] = []
+    profile = replace(LOCAL, model_seconds=0.4)
+    room = ModelRoom("a", profile=profile, load=lambda name, progress, local: _of_bytes(name, MIB))
+    room.when_let_go.append(lambda loaded: gone.append(loaded.name))
+    for name in ("a", "idle", "busy"):
+        room.get(name)
+    until = time.monotonic() + 10
+    while not gone and time.monotonic() < until:
+        assert room.ready("busy") is not None
+        time.sleep(0.02)
+    assert gone == ["idle"]
+    assert room.ready("idle") is None
+    while len(gone) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert gone == ["idle", "busy"]
+    assert room.ready("a") is not None
+
+
 def test_a_class_on_many_small_models_loads_each_once() -> None:
     loads: list[str] = []
 

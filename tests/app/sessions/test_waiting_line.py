@@ -1,4 +1,4 @@
-"""The line before the places: first come, first served, and who waits knows how many are before."""
+"""The line before the places: fair by visitor, and who waits knows how many are before, and for how long."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from contextlib import ExitStack
 
 import pytest
 
-from loopviz.app.sessions.waiting_line import Ahead, LineFull, Places
+from loopviz.app.sessions.fair_share import LATER, REST, Visitor
+from loopviz.app.sessions.waiting_line import Ahead, LineFull, Places, rounded
+
+ANNA, BEN = Visitor("anna", "1.1.1.1"), Visitor("ben", "2.2.2.2")
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def never() -> bool:
@@ -26,7 +39,7 @@ def test_who_waits_knows_how_many_are_before_and_who_runs() -> None:
         assert list(have[0].wait(never)) == []
 
 
-def test_places_are_given_in_the_order_of_coming() -> None:
+def test_strangers_are_given_places_in_the_order_of_coming() -> None:
     places, served, entered = Places(1), [], threading.Semaphore(0)
     gates = [threading.Event() for _ in range(4)]
 
@@ -90,3 +103,140 @@ def test_who_does_not_want_it_any_more_leaves_the_line() -> None:
         gone.set()
         assert list(states) == []
     assert places.taken() == 0
+
+
+def test_the_next_place_goes_to_the_visitor_who_has_used_least() -> None:
+    """Ten tabs of one visitor stood before everybody who came after."""
+    clock = Clock()
+    places = Places(1, clock=clock)
+    with ExitStack() as stack:
+        first = ExitStack()
+        first.enter_context(places.join("explore", ANNA))
+        tabs = [stack.enter_context(places.join("explore", ANNA)) for _ in range(10)]
+        clock.now = 20
+        other = stack.enter_context(places.join("explore", BEN))
+        assert other.ahead() == Ahead(0, ("explore",))
+        assert [tab.ahead().waiting for tab in tabs] == [*range(1, 11)]
+        first.close()
+        assert other.ahead() is None
+
+
+def test_nobody_fills_the_line_alone() -> None:
+    """With a line of 64 one visitor's 64 tabs shut everybody else out."""
+    places = Places(1, longest=8)
+    with ExitStack() as stack:
+        stack.enter_context(places.join("explore", ANNA))
+        for _ in range(4):
+            stack.enter_context(places.join("explore", ANNA))
+        with pytest.raises(LineFull) as own:
+            stack.enter_context(places.join("explore", ANNA))
+        assert (own.value.waiting, own.value.own) == (4, True)
+        with pytest.raises(LineFull) as near:  # by another name from the same address, which a stranger makes up
+            stack.enter_context(places.join("explore", Visitor("new", ANNA.address)))
+        assert not near.value.own
+        for n in range(4):
+            stack.enter_context(places.join("explore", Visitor(f"{n}", f"{n}")))
+        with pytest.raises(LineFull):
+            stack.enter_context(places.join("explore", BEN))
+
+
+def test_who_waits_knows_for_how_long() -> None:
+    clock = Clock()
+    places = Places(1, clock=clock)
+    with ExitStack() as stack:
+        stack.enter_context(places.join("explore", ANNA, seconds=40.0))
+        next_one = stack.enter_context(places.join("explore", BEN, seconds=20.0))
+        last = stack.enter_context(places.join("explore"))
+        assert next_one.ahead() == Ahead(0, ("explore",), 40)
+        assert last.ahead() == Ahead(1, ("explore",), 60)
+        clock.now = 14
+        assert next_one.ahead().seconds == 25
+        clock.now = 200  # five times as long as it was thought to take
+        assert next_one.ahead().seconds is None
+
+
+def test_what_is_made_may_know_better_how_long_it_still_takes() -> None:
+    places = Places(1)
+    with places.join("lab", later=True) as measured, places.join("lab") as waits:
+        assert waits.ahead().seconds is None
+        measured.left = lambda: 7.2
+        assert waits.ahead().seconds == 7
+        measured.left = lambda: None
+        assert waits.ahead().seconds is None
+
+
+def test_how_long_is_learnt_from_those_before() -> None:
+    clock = Clock()
+    places = Places(1, clock=clock)
+    with places.join("learn"):
+        clock.now = 6
+    with places.join("learn"), places.join("learn") as waits:
+        assert waits.ahead().seconds == 6
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.2, 1), (3.4, 3), (37, 35), (38, 40), (64, 60), (80, 90)])
+def test_a_guess_is_said_as_coarsely_as_it_is(seconds: float, said: float) -> None:
+    assert rounded(seconds) == said
+
+
+# --- letting others go before -------------------------------------------------------------------------------------------
+
+
+def test_a_measurement_lets_a_run_of_explore_go_before_and_has_its_place_again() -> None:
+    clock = Clock()
+    places = Places(1, clock=clock)
+    with places.join("lab", ANNA, later=True) as measured:
+        assert list(measured.give_way(never)) == [], "nobody waits"
+        with ExitStack() as stack:
+            run = stack.enter_context(places.join("explore", BEN))
+            assert list(measured.give_way(never)) == [], "it has only just begun"
+            clock.now = REST + 1
+            states = measured.give_way(never)
+            assert next(states) == Ahead(0, ("explore",), gave_way=True)
+            assert run.ahead() is None
+            assert places.taken() == 1
+            clock.now += 3
+        assert list(states) == []
+        assert measured.ahead() is None
+    assert places.now() == (0, 0)
+
+
+def test_a_run_of_explore_lets_nobody_go_before_and_measurements_not_each_other() -> None:
+    clock = Clock()
+    places = Places(1, clock=clock)
+    with places.join("explore", ANNA) as run, places.join("explore", BEN):
+        clock.now = 60
+        assert not run.wanted()
+    with places.join("lab", ANNA, later=True) as measured, places.join("compare", BEN, later=True):
+        clock.now = 120
+        assert not measured.wanted()
+
+
+def test_a_measurement_does_not_rest_for_one_who_has_used_far_more() -> None:
+    """One who runs Explore in ten tabs would keep another's comparison from ever going on."""
+    clock = Clock()
+    places = Places(2, clock=clock)
+    with ExitStack() as stack:
+        stack.enter_context(places.join("explore", ANNA))
+        compared = stack.enter_context(places.join("compare", BEN, later=True))
+        stack.enter_context(places.join("explore", ANNA))
+        clock.now = REST + 1
+        assert compared.wanted(), "both have used a few seconds"
+    with places.join("explore", ANNA):
+        clock.now += 400
+        with places.join("compare", Visitor("new", ""), later=True) as compared, places.join("explore", ANNA):
+            clock.now += REST + 1
+            assert places._shares.owed(ANNA, clock.now) > LATER + REST + 1
+            assert not compared.wanted()
+
+
+def test_who_rests_and_is_not_wanted_any_more_leaves() -> None:
+    clock, gone = Clock(), threading.Event()
+    places = Places(1, clock=clock)
+    with places.join("lab", later=True) as measured, places.join("explore"):
+        clock.now = REST + 1
+        states = measured.give_way(gone.is_set)
+        next(states)
+        gone.set()
+        assert list(states) == []
+    assert places.now() == (0, 0)
