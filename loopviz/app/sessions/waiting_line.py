@@ -141,7 +141,10 @@ class Places:
 
     def _fill(self) -> None:
         """Give what is free to those who are next."""
-        while (place := next((one for one in self._order() if self._open(one.later)), None)) is not None:
+        while self._line and len(self._have) < self.most:
+            place = next((one for one in self._order() if self._open(one.later)), None)
+            if place is None:
+                break
             self._line.remove(place)
             self._have.append(place)
             place.given = self._clock()
