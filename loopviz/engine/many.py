@@ -146,6 +146,8 @@ class _Going:
                 if not everybody.is_set():
                     raise
         for place, ticket in tickets.items():
+            if isinstance(ticket.error, Interrupted) and self._stops[place].is_set():
+                continue  # everybody's stop came while the pass was recorded
             if ticket.error is not None:
                 raise ticket.error
             frames = iter([ticket.frame] if ticket.frame is not None else ())

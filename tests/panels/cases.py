@@ -29,6 +29,7 @@ def wild_traces(draw: st.DrawFn) -> Trace:
         frame["kv"]["slots"] = [[rng.choice([0, n, n + 1]) for n in layer] for layer in frame["kv"]["slots"]]
         frame["parts"] = {part: rng.choice([ms, ms, None, 0.0]) for part, ms in frame["parts"].items()}
         frame["pass_ms"] = rng.choice([frame["pass_ms"], frame["pass_ms"], None, 0.0])
+        frame["pass_runs"] = None if frame["index"] % 4 == 3 else frame["pass_runs"]
         frame["wall_ms"] = rng.choice([frame["wall_ms"], frame["wall_ms"], None])
         for block in frame["blocks"]:
             block["stop_reason"] = rng.choice([block["stop_reason"], "acceleration", "<i>"])

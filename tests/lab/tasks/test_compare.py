@@ -24,6 +24,7 @@ from loopviz.lab.tasks.compare import CompareParams, Comparison
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
 from loopviz.model.shared_pass import SharedPass
 from loopviz.panels import apply
+from loopviz.trace.recording.recorder import KVMeter
 from tests.conftest import make_llama
 
 PROMPT, AFTER = "Once upon a time", " there was a little loop"
@@ -228,6 +229,21 @@ def test_a_pass_that_texts_share_is_left_only_when_all_of_them_are_stopped(subje
     else:
         assert (rows[1]["new_tokens"], rows[1]["finish"]) == (8, "length")
         assert rows[1]["ms_per_token"]
+
+
+def test_texts_that_are_all_stopped_while_their_pass_is_recorded_end_there(subject, passes, monkeypatch):
+    """The stop that nobody had set before the pass was found by its recorder, and the comparison failed."""
+    comparison, plain = compared(subject, [None, SERIAL]), KVMeter.frames
+
+    def stopped(self, *args):
+        if len(passes) == 2:
+            for stop in comparison.stops:
+                stop.set()
+        return plain(self, *args)
+
+    monkeypatch.setattr(KVMeter, "frames", stopped)
+    rows = rows_of(comparison)
+    assert [(row["new_tokens"], row["finish"]) for row in rows.values()] == [(2, "stopped")] * 2
 
 
 def test_a_sampled_baseline_is_still_compared_by_its_greedy_tokens(subject):
