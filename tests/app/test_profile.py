@@ -100,8 +100,22 @@ def test_a_class_names_no_files_of_the_teacher_and_no_models_of_its_own() -> Non
         assert profile_of(host, {}, "class") is CLASS
     assert not CLASS.paths
     assert not CLASS.any_model
-    assert CLASS.runs_at_once * CLASS.run_bytes < CLASS.kept_bytes
     assert CLASS.kept_bytes // 30 >= 32 * 2**20, "what each of thirty may keep holds a run of the usual length"
+
+
+@pytest.mark.parametrize("profile", [PUBLIC, CLASS], ids=lambda profile: profile.name)
+def test_as_many_runs_as_are_made_at_a_time_have_room_and_hosting_says_so(profile: Profile) -> None:
+    assert profile.runs_at_once * profile.run_bytes < profile.kept_bytes, "none is ended because others grow"
+    hosting = (Path(__file__).parents[2] / "docs" / "hosting.md").read_text(encoding="utf-8")
+    (line,) = re.findall(rf"^\| `{profile.name}` .*(?:never|min) .*", hosting, re.M)
+    assert f"| {profile.kept_bytes / 2**30:g} GiB |" in line
+    runs, measured = profile.runs_at_once, profile.measurements_at_once
+    most = profile.runs_at_once * profile.work_bytes / 2**30
+    assert (
+        f"{runs} runs are made at a time (`runs_at_once`), at most {measured} of them comparisons or measurements"
+        in hosting
+    )
+    assert f"`{profile.name}` {most:g} GiB" in hosting
 
 
 def is_number(node: ast.expr | None) -> bool:

@@ -73,10 +73,10 @@ def test_the_way_from_explore_takes_the_settings_along_on_a_slow_server_too(visi
 LONG = "300"
 
 
-def long_comparison(page: Page) -> str:
+def long_comparison(page: Page, tokens: str = LONG) -> str:
     """A comparison that goes on; its id."""
     page.locator(".lv-asking summary").click()
-    page.locator("[data-field=max_new_tokens] input").fill(LONG)
+    page.locator("[data-field=max_new_tokens] input").fill(tokens)
     page.locator("[data-field=prompt] textarea").fill("The first")
     page.locator(".lv-go").click()
     page.wait_for_selector('.lv-page[data-state="running"]:not([data-run=""])')
@@ -100,6 +100,23 @@ def test_a_comparison_begun_while_one_runs_takes_its_place(visit: Callable[..., 
     page.evaluate("for (let i = 0; i < 3; i++) document.querySelector('.lv-go').click()")
     page.wait_for_selector('.lv-page[data-end="done"][data-state="idle"][data-rows="3"]')
     expect(page.locator(".lv-table[data-group=buys] tbody tr")).to_have_count(3)
+
+
+def test_a30_who_waits_is_told_the_place_in_the_line(visit: Callable[..., Page]) -> None:
+    first, second, third, last = (
+        visit(at="compare", apart=True) for _ in range(4)
+    )  # of a server's places two are for comparisons
+    for page in (first, second):
+        long_comparison(page, "900")
+    for page, told in ((third, "you are next"), (last, "1 before you")):
+        page.locator(".lv-go").click()
+        expect(page.locator(".lv-status")).to_contain_text(told)
+        expect(page.locator(".lv-status")).to_contain_text("running now: Compare, Compare")
+    third.locator(".lv-halt").click()  # leaves the line
+    expect(last.locator(".lv-status")).to_contain_text("you are next")
+    first.locator(".lv-halt").click()
+    last.wait_for_selector('.lv-page[data-end="done"][data-state="idle"]')
+    second.locator(".lv-halt").click()
 
 
 def test_another_model_chosen_while_a_comparison_runs(visit: Callable[..., Page]) -> None:

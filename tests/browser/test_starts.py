@@ -300,30 +300,6 @@ def test_stop_ends_a_start_that_has_nothing_to_show_yet(visit: Visit) -> None:
     idle(page)
 
 
-def test_a30_who_waits_is_told_the_place_in_the_line(visit: Visit) -> None:
-    pages = [visit(apart=True) for _ in range(4)]  # a browser has six lines to a server for all its tabs
-    for page in pages[:2]:
-        settle(page, "sampling", "max_new_tokens", 900)
-        settle(page, "loop", "loop_count", 32)
-        settle(page, "loop", "block_start", 0)  # all twelve layers, 32 times: long enough for two more to come and wait
-        settle(page, "loop", "block_end", 11)
-    for page in pages[2:]:
-        settle(page, "sampling", "max_new_tokens", 5)
-    for page in pages[:2]:
-        run(page)  # its own tokens: the page had the recorded run's before
-    for place, page in enumerate(pages[2:]):
-        page.click("#lv-run")
-        told = ["you are next", "1 before you"][place]
-        expect(page.locator(".lv-status")).to_contain_text(told)
-        expect(page.locator(".lv-status")).to_contain_text("running now: Explore, Explore")
-        expect(page.locator(".lv-state")).to_contain_text(told)
-    pages[2].click("#lv-stop")  # leaves the line
-    expect(pages[3].locator(".lv-status")).to_contain_text("you are next")
-    pages[0].click("#lv-stop")
-    idle(pages[3])
-    pages[1].click("#lv-stop")
-
-
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_prompt_s_keys_do_what_the_page_says(visit: Visit, lang: str) -> None:
     """case_shift_enter: Shift+Enter runs, as the line beside the box and the list of keys say; Enter makes a line."""

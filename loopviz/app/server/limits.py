@@ -10,7 +10,15 @@ from loopviz.app.texts import text
 TIMES = ("seconds_run", "seconds_compare", "seconds_lab", "estimate_seconds")
 STORED_SIZES = ("store_run_bytes", "store_place_bytes", "store_bytes")
 SIZES = ("work_bytes", "run_bytes", "kept_bytes", "trace_bytes", "model_bytes", "answer_bytes")
-COUNTS = ("runs_at_once", "queue", "ttt_tokens", "trace_tokens", "text_characters", "calls_of_one")
+COUNTS = (
+    "runs_at_once",
+    "measurements_at_once",
+    "queue",
+    "ttt_tokens",
+    "trace_tokens",
+    "text_characters",
+    "calls_of_one",
+)
 
 
 def told(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:

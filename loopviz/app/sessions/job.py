@@ -208,7 +208,9 @@ class Jobs:
         self.room = room
         self.keeper = keeper
         keeper.profile = room.profile
-        self.places = places or Places(room.profile.runs_at_once, room.profile.queue)
+        self.places = places or Places(
+            room.profile.runs_at_once, room.profile.queue, most_later=room.profile.measurements_at_once
+        )
         self.starts = Starts(room.profile.pages)
         self.visits = Visits(room.profile.pages)
         self.carried = Carried(keeper)

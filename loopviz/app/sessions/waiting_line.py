@@ -69,12 +69,19 @@ class Places:
         longest: that may wait for a place; None: any number. No visitor, and no address, has more of them than would leave as much
             room for others.
         clock: seconds; for tests.
+        most_later: of the runs made at a time, how many may be of those that others go before: each of these has passes of its own,
+            while runs of one model share theirs; None: any number.
     """
 
     def __init__(
-        self, most: int = LOCAL.runs_at_once, longest: int | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        most: int = LOCAL.runs_at_once,
+        longest: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        most_later: int | None = None,
     ) -> None:
         self.most, self.longest, self._clock = most, longest, clock
+        self.most_later = most if most_later is None else most_later
         self._changed = threading.Condition()
         self._have: list[Place] = []
         self._line: list[Place] = []  # in the order in which they came
@@ -97,7 +104,7 @@ class Places:
         """
         place = Place(self, page, visitor or Visitor(f"{next(_NAMES)}", ""), later, seconds)
         with self._changed:
-            self._admit(place.visitor, visitor is not None)
+            self._admit(place.visitor, visitor is not None, later)
             place.came = self._clock()
             self._line.append(place)
             self._fill()
@@ -107,9 +114,14 @@ class Places:
         finally:
             leave()
 
-    def _admit(self, visitor: Visitor, known: bool) -> None:
+    def _open(self, later: bool) -> bool:
+        """Whether a place is free for one that lets others go before (`later`), or for one that does not."""
+        taken = sum(place.later for place in self._have)
+        return len(self._have) < self.most and not (later and taken >= self.most_later)
+
+    def _admit(self, visitor: Visitor, known: bool, later: bool) -> None:
         """Raises LineFull."""
-        if self.longest is None or len(self._have) < self.most:
+        if self.longest is None or self._open(later):
             return
         room = self.longest - len(self._line)
         if room <= 0:
@@ -130,7 +142,9 @@ class Places:
     def _fill(self) -> None:
         """Give what is free to those who are next."""
         while self._line and len(self._have) < self.most:
-            place = self._order()[0]
+            place = next((one for one in self._order() if self._open(one.later)), None)
+            if place is None:
+                break
             self._line.remove(place)
             self._have.append(place)
             place.given = self._clock()
@@ -207,12 +221,14 @@ class Place:
         with places._changed:
             if self not in places._line:
                 return None
-            order = places._order()
+            order, have = places._order(), places._have
             before = order[: order.index(self)]
+            if len(have) < places.most:  # it waits for others of its kind alone
+                before, have = ([place for place in some if place.later] for some in (before, have))
             of = places._lengths.of
             lengths = [places._left(place) if place.held else of(place.page, place.seconds) for place in before]
-            seconds = expected(map(places._left, places._have), lengths)
-            running = tuple(place.page for place in places._have)
+            seconds = expected(map(places._left, have), lengths)
+            running = tuple(place.page for place in have)
         return Ahead(len(before), running, None if seconds is None else rounded(seconds), self.held > 0)
 
     def wait(self, gone: Callable[[], bool]) -> Iterator[Ahead]:

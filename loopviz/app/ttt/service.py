@@ -97,7 +97,7 @@ class TTT:
         self.jobs, self.every, self.rest = jobs.among(self.room), every, rest
         self.runs = TTTRuns(self.room, jobs.keeper)
         self.files = TTTFiles(self.runs, self.room, jobs.files)
-        self.readings = Places(self.room.profile.runs_at_once, self.room.profile.readings_waiting)
+        self.readings = Places(self.room.profile.measurements_at_once, self.room.profile.readings_waiting)
 
     def run(self, payload: Any, session: str) -> Iterator[str]:
         """One run: messages for the page. Whatever goes wrong becomes a message.

@@ -74,6 +74,7 @@ def test_a_run_from_prompt_to_end(service: Service) -> None:
 def test_behind_a_measurement_nobody_says_wait(service: Service, lang: str) -> None:
     """Only Explore's runs were counted: behind two measurements nothing was said at all."""
     lab = text(lang, "nav.lab")
+    service.places.most = 2
     with service.places.join("lab"), service.places.join("lab"):
         second = service.run("Once upon", values(), lang, "second")
         first = service.run("Once upon", values(), lang, "first")

@@ -103,7 +103,7 @@ def test_what_a_server_allows_is_told_before_it_is_met(profile: Profile, lang: s
     run, kept = told[text(lang, "limits.seconds_run")], told[text(lang, "limits.kept_bytes")]
     minutes = {"local": text(lang, "limits.none"), "class": text(lang, "limits.minutes", n="2")}
     assert run == minutes.get(profile.name, text(lang, "limits.minutes", n="5"))
-    assert kept == {"local": "2 GiB", "class": "1 GiB", "public": "512 MiB"}[profile.name]
+    assert kept == {"local": "2 GiB", "class": "1 GiB", "public": "1 GiB"}[profile.name]
     assert told[text(lang, "limits.models")] == text(lang, f"limits.models.{'any' if profile.any_model else 'list'}")
     named = dataclasses.replace(profile, any_model=False, named_models=("org/one", "org/two"))
     assert "org/one, org/two" in dict(limits.told(named, lang))[text(lang, "limits.models")]

@@ -255,3 +255,41 @@ def test_who_rests_and_is_not_wanted_any_more_leaves() -> None:
         gone.set()
         assert list(states) == []
     assert places.now() == (0, 0)
+
+
+def test_those_that_others_go_before_do_not_take_all_the_places() -> None:
+    """Eight measurements at once, each with passes of its own, left a run an eighth of the processor."""
+    clock = Clock()
+    places = Places(3, longest=2, clock=clock, most_later=1)
+    with ExitStack() as stack:
+        lab = stack.enter_context(places.join("lab", ANNA, later=True, seconds=30.0))
+        waits = stack.enter_context(places.join("compare", BEN, later=True))
+        assert lab.ahead() is None
+        assert waits.ahead() == Ahead(0, ("lab",), 30.0), "two places are free, and none for it"
+        stack.enter_context(places.join("lab", Visitor("cem", "3.3.3.3"), later=True))
+        with pytest.raises(LineFull), places.join("lab", ANNA, later=True):
+            pass
+        runs = [stack.enter_context(places.join("explore")) for _ in range(2)]
+        assert [run.ahead() for run in runs] == [None, None], "a free place is theirs, whoever waits"
+        assert places.taken() == 3
+    with ExitStack() as stack:
+        first = ExitStack()
+        first.enter_context(places.join("lab", later=True))
+        waits = stack.enter_context(places.join("compare", later=True))
+        first.close()
+        assert waits.ahead() is None
+    assert places.taken() == 0
+
+
+def test_a_measurement_gives_way_to_a_run_and_not_to_another_measurement() -> None:
+    clock = Clock()
+    places = Places(2, clock=clock, most_later=1)
+    with ExitStack() as stack:
+        lab = stack.enter_context(places.join("lab", ANNA, later=True))
+        stack.enter_context(places.join("compare", BEN, later=True))
+        clock.now = REST + 1
+        assert not lab.wanted(), "a place is free"
+        stack.enter_context(places.join("explore"))
+        assert not lab.wanted(), "only a measurement waits"
+        stack.enter_context(places.join("explore"))
+        assert lab.wanted()
