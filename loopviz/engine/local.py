@@ -39,6 +39,7 @@ from loopviz.model.checkpoints.load import (
     prepare_checkpoint,
 )
 from loopviz.model.exit_lens import direct_lens_misleads
+from loopviz.model.precision import held_name, weight_bytes, weight_count
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
@@ -75,12 +76,12 @@ class LocalEngine(Wording):
     @cached_property
     def parameters(self) -> int:
         """How many parameters the model has."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return weight_count(self.model)
 
     @cached_property
     def n_bytes(self) -> int:
-        """Bytes of its parameters."""
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+        """Bytes of its weights."""
+        return weight_bytes(self.model)
 
     @property
     def context(self) -> int:
@@ -110,7 +111,7 @@ class LocalEngine(Wording):
             loop_injection=config.loop_injection,
             loop_norm=config.loop_norm,
             exit_selection=config.exit_selection,
-            dtype="" if first is None else str(first.dtype).removeprefix("torch."),
+            dtype="" if first is None else held_name(self.model),
             parameters=self.parameters,
             n_bytes=self.n_bytes,
             chats=self.chats,

@@ -15,6 +15,7 @@ from loopviz.lab.task import Subject, Task
 from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints.find import BUNDLED_FOLDER, NAMED
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.precision import held_in
 from loopviz.paths import model_type_of
 from loopviz.ttt import TTTConfig
 from loopviz.ttt.checkpoint import load_ttt
@@ -77,7 +78,7 @@ def fellow(subject: Subject, name: str, field: str) -> Subject:
     if name not in subject.beside:
         if not subject.free and name not in COMES_ALONG:
             raise FieldError(field, name, "comes_not_along", known=", ".join(COMES_ALONG))
-        found = load_subject(name, dtype=subject.model.dtype)
+        found = load_subject(name, dtype=held_in(subject.model))
         found.model.to(subject.model.device)
         subject.beside[name] = found
     found = subject.beside[name]
