@@ -56,9 +56,12 @@ def load_subject(name: str, *, dtype: torch.dtype = torch.float32) -> Subject:
 
     Raises:
         CheckpointError: there is none, or it cannot be read.
+        ValueError: a dtype that it is not held in.
     """
     if model_type_of(name) != "ttt":
         return Subject.of(load_checkpoint(name, dtype=dtype))
+    if dtype is torch.int8:
+        raise ValueError(f"dtype={dtype}: {name} is a TTT model, whose layers are not held in int8; use float32")
     found = load_ttt(name, dtype=dtype)
     return TTTSubject(found.model.requires_grad_(False).eval(), found.tokenizer, found.name, found.source)
 

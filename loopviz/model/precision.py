@@ -1,7 +1,7 @@
 """How exactly a model computes: float32, half of its bytes, or the weights of its layers as int8.
 
     exact   float32; what every oracle and every figure is made in
-    half    float16 or bfloat16, whichever is quicker on this machine (:mod:`.precision_choice`)
+    half    float16 or bfloat16, whichever is quicker on this machine (:mod:`.checkpoints.precision_choice`)
     int8    layers hold a weight in a byte, with a scale a row, through a kernel that torch has; all else is float32
 
 A projection W `[out, in]` is held as q `[out, in]` int8 and s `[out]` bfloat16, W ~ s q, and reads activations rounded to
@@ -24,9 +24,9 @@ from .layers import NormedProjection
 if TYPE_CHECKING:
     from .modeling import LoopLlamaForCausalLM
 
-PRECISIONS = ("exact", "half", "int8")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MOST = 127  # the largest whole number that stands for a weight
+KERNEL = "aten._weight_int8pack_mm"
 ALIGNED = 32  # columns: the kernel reads whole vectors, beyond the end of a matrix that is no multiple of them
 
 
@@ -140,8 +140,13 @@ def quantise(model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
     """
     found = list(projections(model))
     names = {id(module): name for name, module in model.named_modules()}
+    shapes: dict[tuple[int, int], nn.Linear] = {}
     for _, _, plain in found:
         _check(plain, names[id(plain)])
+        if isinstance(plain, nn.Linear):
+            shapes.setdefault((plain.out_features, plain.in_features), plain)
+    for plain in shapes.values():
+        check_kernel(plain)
     if not found:
         raise PrecisionError(
             f"int8: {type(model).__name__} has no projections {', '.join(PROJECTIONS)}; use 'exact' or 'half'"
@@ -169,6 +174,31 @@ def _check(plain: nn.Module, name: str) -> None:
         raise PrecisionError(f"int8: {name} holds {weight.dtype}, and floats are wanted; load it with dtype float32")
     if odd := int((~torch.isfinite(weight)).sum()):
         raise PrecisionError(f"int8: {name} has {odd:,} weights that are not finite, which no scale fits; use 'exact'")
+
+
+def check_kernel(plain: nn.Linear) -> None:
+    """Refuse int8 where this torch has no such kernel, or computes something else with it on this processor.
+
+    Args:
+        plain: a map of the shape that is asked about.
+
+    Raises:
+        PrecisionError: by the kernel's name.
+    """
+    int8, x = Int8Linear(plain), torch.linspace(-1, 1, 2 * plain.in_features).view(2, -1)
+    try:
+        found = int8(x)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        raise PrecisionError(f"int8: this torch has no {KERNEL} here ({error}); use 'exact' or 'half'") from None
+    rounded, weight = x.to(torch.bfloat16).double(), int8.weight.double()
+    bias = weight.new_zeros(1) if int8.bias is None else int8.bias.double()
+    product = rounded @ weight.T
+    # sums in float32 and one rounding to bfloat16, twice over; and the bias added in float32
+    most = (
+        2 * (product.abs() * 2**-8 + rounded.abs() @ weight.abs().T * int8.in_features * 2**-24) + bias.abs() * 2**-22
+    )
+    if not bool(((found.double() - product - bias).abs() <= most + torch.finfo(torch.bfloat16).tiny).all()):
+        raise PrecisionError(f"int8: {KERNEL} of this torch is wrong on this processor; use 'exact' or 'half'")
 
 
 # -- what a model is held in -----------------------------------------------------------------------------------------------------------
