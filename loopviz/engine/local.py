@@ -21,6 +21,7 @@ from loopviz.engine.engine import (
     Reading,
     Request,
 )
+from loopviz.engine.lowered import lowered
 from loopviz.engine.pieces import decode, encode
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
@@ -224,19 +225,23 @@ def engine_of(model: Any) -> Engine:
 
 @dataclass(frozen=True)
 class LocalPrepared:
-    """A model of which all is here but its weights; `name` is what was asked for."""
+    """A model of which all is here but its weights; `name` is what was asked for, `precision` what it is to be held in."""
 
     name: str
     checkpoint: PreparedCheckpoint
+    precision: str = "exact"
 
     @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
-        return self.checkpoint.need
+        smaller = (
+            0 if self.precision == "exact" else 2 * self.checkpoint.found.n_weights
+        )  # beside what was read, at most
+        return self.checkpoint.need + smaller
 
     def load(self) -> LocalEngine:
         """Read the weights; CheckpointError where they do not fit, or cannot be read after all."""
-        found = self.checkpoint.load()
+        found = lowered(self.checkpoint.load, self.precision)
         found.model.requires_grad_(False)
         return LocalEngine(self.name, found.model, found.tokenizer, found.source, found.notes)
 
@@ -251,6 +256,7 @@ def prepare(
     allow_paths: bool,
     progress: Callable[[str, float | None], None],
     unwanted: Callable[[], bool],
+    precision: str = "exact",
 ) -> Prepared:
     """Bring a model here and look through it: all but the weights.
 
@@ -263,6 +269,7 @@ def prepare(
         allow_paths: whether folders and files of this machine may be named.
         progress: told the stage, and the share done of it.
         unwanted: once it says so, a download ends.
+        precision: what it is to be held in (:func:`loopviz.engine.lowered.lowered`).
 
     Raises:
         CheckpointError: it cannot be had, or is more than the limits allow (CheckpointTooLarge).
@@ -277,7 +284,7 @@ def prepare(
         terms=Terms(largest if bounded else None, EndableFetch(unwanted)),
         apart=texts if apart else None,
     )
-    return LocalPrepared(name, prepared)
+    return LocalPrepared(name, prepared, precision)
 
 
 def free_memory() -> int:

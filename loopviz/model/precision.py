@@ -201,6 +201,29 @@ def check_kernel(plain: nn.Linear) -> None:
         raise PrecisionError(f"int8: {KERNEL} of this torch is wrong on this processor; use 'exact' or 'half'")
 
 
+@torch.no_grad()
+def lower(model: LoopLlamaForCausalLM, dtype: torch.dtype) -> LoopLlamaForCausalLM:
+    """Hold a model's weights in another dtype, in place: what loading it in that dtype gives. The model.
+
+    Args:
+        model: on the CPU, in float32.
+        dtype: a floating one, or int8.
+
+    Raises:
+        PrecisionError: weights that it cannot hold, by name; nothing has been changed.
+    """
+    if dtype is torch.int8:
+        return quantise(model)
+    most = torch.finfo(dtype).max
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and float(parameter.abs().max()) > most:
+            raise PrecisionError(f"{name} has weights beyond {most:g}, the most that {dtype} holds; use 'exact'")
+    for parameter in model.parameters():  # not model.to(): rotary frequencies stay what they are
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    return model
+
+
 # -- what a model is held in -----------------------------------------------------------------------------------------------------------
 
 
