@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import loopviz
 from loopviz import imports, outputs, signals
-from loopviz.cli import anatomy, gate, lesson, store, teach
+from loopviz.cli import anatomy, gate, lesson, precision, store, teach
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.cli.options import (
@@ -57,6 +57,7 @@ COMMANDS = (
     *anatomy.COMMANDS,
     *gate.COMMANDS,
     *lesson.COMMANDS,
+    *precision.COMMANDS,
     *store.COMMANDS,
     *teach.COMMANDS,
 )
@@ -160,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     anatomy.add_parsers(commands)
     gate.add_parsers(commands)
     lesson.add_parsers(commands)
+    precision.add_parsers(commands)
     store.add_parsers(commands)
     teach.add_parsers(commands)
     return parser
@@ -212,6 +214,7 @@ def _command(arguments: list[str]) -> int:
         **anatomy.COMMANDS,
         **gate.COMMANDS,
         **lesson.COMMANDS,
+        **precision.COMMANDS,
         **store.COMMANDS,
         **teach.COMMANDS,
     }
