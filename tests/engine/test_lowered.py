@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from loopviz.checks import FieldError
 from loopviz.engine import StreamSettings, run, run_meta
 from loopviz.engine.local import LocalEngine, LocalPrepared
 from loopviz.engine.lowered import TEXT, fidelity, lowered, short_logits
+from loopviz.engine.many import stream_many
 from loopviz.model.checkpoints import precision_choice
 from loopviz.model.checkpoints.load import LoadedCheckpoint, load_checkpoint, prepare_checkpoint
-from loopviz.model.precision import PrecisionError, held_name, lower, weight_bytes
+from loopviz.model.precision import PrecisionError, held_name, lower, quantise, weight_bytes
 from tests.conftest import make_llama
+from tests.engine import tiny
 
 IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])
 
@@ -158,3 +161,30 @@ def test_a_page_gets_it_so_and_its_runs_say_what_they_were_made_in(llama_folder:
     assert isinstance(exact, LocalEngine)
     assert "provenance" not in run_meta(exact.model, exact.tokenizer, "Once")
     assert exact.parameters == engine.parameters
+
+
+def test_runs_that_share_passes_say_what_each_says_alone() -> None:
+    model, tokenizer = quantise(tiny.model(loop_layers=(1, 2), loop_count=3)), tiny.tokenizer()
+    prompts, chosen = ("the dog", "a small dog. there was", "从"), StreamSettings(max_new_tokens=4, record="full")
+    found: list[list[Any]] = [[] for _ in prompts]
+    for place, frame in stream_many(model, tokenizer, prompts, chosen, at_once=3):
+        found[place].append(frame)
+    for prompt, frames in zip(prompts, found, strict=True):
+        alone = run(model, tokenizer, prompt, chosen).frames
+        assert len(frames) == len(alone)
+        for one, other in zip(frames, alone, strict=True):
+            if one["token_id"] != other["token_id"]:  # a near tie, rounded otherwise: from there on it is another text
+                break
+            assert one["next_logprob"] == pytest.approx(other["next_logprob"], abs=0.1)
+            assert one["blocks"][0]["steps"]["rel_delta"] == pytest.approx(
+                other["blocks"][0]["steps"]["rel_delta"], rel=0.1
+            )
+
+
+def test_a_word_of_an_int8_run_is_read_again() -> None:
+    engine = LocalEngine("tiny", quantise(tiny.model(loop_layers=(1, 2), loop_count=3)), tiny.tokenizer())
+    trace = run(engine.model, engine.tokenizer, "the dog", StreamSettings(max_new_tokens=4, record="full"))
+    token = engine.read_again(trace).read(len(trace) - 1, threading.Event())
+    assert token is not None
+    assert token.picture.agreement["is_the_runs"]
+    assert token.layer(1, 2).tensors["result"].shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import statistics
@@ -12,10 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from loopviz.lab import precisions
+from loopviz.lab import TASKS, precisions
+from loopviz.lab.experiment import Experiment
 from loopviz.lab.precisions import Cost, Plan, convergence_floor, costs, markdown
+from loopviz.lab.task import Subject
+from loopviz.lab.tasks import checkpoint, grouped_queries, rope_length
+from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.precision import plain_state, quantise
 from tests.conftest import TEXT, make_llama
+from tests.lab.small import subject
 
 WORDS = " ".join(TEXT) * 2
 PLAN = Plan(tokens=40, window=12, loops=8, prompt=5, new=3, rounds=2)
@@ -135,3 +142,32 @@ def test_the_table_is_markdown_with_an_empty_cell_for_no_loop() -> None:
     assert lines[0] == "A processor"
     assert lines[4] == "| m | float32 | 0 | 100.0 % |  | 4.0 | 12.3 | 1.5 |"
     assert lines[5] == "| m | int8 | 0.0012 | 98.7 % | 1.5e-03 | 1.0 | 6 | 0.5 |"
+
+
+def test_tasks_that_read_weights_read_what_int8_stands_for() -> None:
+    """Their numbers are those of the floats that the whole numbers stand for, but for the rounding of what is computed."""
+    held = subject()
+    plain = Subject(LoopLlamaForCausalLM(copy.deepcopy(held.model.config)).eval(), held.tokenizer, "plain", "")
+    quantise(held.model)
+    plain.model.load_state_dict(plain_state(held.model))
+    for task, params in (
+        (TASKS[grouped_queries.NAME], grouped_queries.GroupedParams(text=WORDS, limit_tokens=30, window=30, draws=0)),
+        (TASKS[rope_length.NAME], rope_length.LengthParams(text=WORDS, tokens=40, stretches=3)),
+    ):
+        found, wanted = (Experiment(task, each, params).run().rows for each in (held, plain))
+        assert len(found) == len(wanted) > 0
+        for one, other in zip(found, wanted, strict=True):
+            for name, value in other.items():
+                if isinstance(value, float) and math.isfinite(value) and name not in ("seconds", "ms"):
+                    assert one[name] == pytest.approx(value, rel=0.1, abs=0.05), (task.name, name)
+
+
+def test_a_checkpoint_of_int8_is_found_sound() -> None:
+    held = subject()
+    numbers = sum(parameter.numel() for parameter in held.model.parameters())
+    quantise(held.model)
+    rows = Experiment(TASKS[checkpoint.NAME], held, checkpoint.CheckpointParams(limit_tokens=40, window=20)).run().rows
+    said = {row["check"]: row for row in rows}
+    assert said["dtype"]["value"] == "int8"
+    assert said["sizes"]["number"] == numbers
+    assert said["cache"]["verdict"] == said["finite"]["verdict"] == "fine"

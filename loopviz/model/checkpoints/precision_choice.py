@@ -179,7 +179,7 @@ def measured(width: int, numbers: int = NUMBERS) -> Times:
                     found[name][place] = min(
                         found[name][place], _seconds(module, torch.ones(rows, width, dtype=dtype)) / rows
                     )
-            except RuntimeError:  # this processor, or this build of torch, does not compute it
+            except (RuntimeError, AttributeError):  # this processor, or this build of torch, does not compute it
                 if name == "float32":
                     raise
                 del kinds[name], found[name]
