@@ -161,7 +161,7 @@ def _in_turns(models: Mapping[str, LoopLlamaForCausalLM], ids: Tensor, plan: Pla
     decode: dict[str, list[float]] = {held: [] for held in models}
     prefill: dict[str, list[float]] = {held: [] for held in models}
     for turn in range(plan.rounds + 1):
-        for held in list(models) if turn % 2 else list(reversed(models)):
+        for held in [*models] if turn % 2 else [*models][::-1]:
             first, rest = _timed(models[held], ids, plan)
             if turn:  # the first warms up
                 prefill[held].append(first)
