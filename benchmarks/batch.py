@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import platform
 import statistics
 import sys
 import threading
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loopviz.engine.engine import Request
 from loopviz.engine.local import LocalEngine
+from loopviz.machine import processor
 from loopviz.model.checkpoints.load import load_checkpoint
 
 LOOPS: dict[str, dict[str, Any]] = {
@@ -33,15 +33,6 @@ LOOPS: dict[str, dict[str, Any]] = {
     "smollm2-135m-instruct": {"loop_layers": (10, 14), "loop_count": 4},
 }
 SUBJECTS = ("dog", "robot", "girl", "boat", "bird", "king", "tree", "fish")
-
-
-def processor() -> str:
-    """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def requests(model: str, rows: int, tokens: int, record: str, mixed: bool) -> list[Request]:

@@ -167,6 +167,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "loop_strategy='dynamic_stop'",
         "logits_nan": "the model's logits are not numbers any more (NaN): its state has blown up; "
         "fewer loops, a smaller loop_damping or loop_norm keep it in bounds",
+        "logits_nan_float16": "the model's logits are not numbers any more (NaN): in float16 no number is above 65504, and its state has "
+        "grown beyond that; run it again in exact (--precision exact), or in bfloat16 (--dtype bfloat16)",
         "inner_loss_nan": "is no number any more at layer {layer}, head {head}, token {token} “{text}”: the inner steps have become "
         "too large, or the weights before them are broken. What came before stays; lower the inner learning rate, or take "
         "another checkpoint",

@@ -26,6 +26,7 @@ from loopviz.model import LOOP_FIELDS
 from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.checkpoints.limits import gigabytes
 from loopviz.model.interrupt import check
+from loopviz.model.precision import plain_state
 
 from . import families, rope
 from .llama import IGNORED, LlamaForCausalLM, repeat_kv, rotary_frequencies, shifted_loss
@@ -219,7 +220,7 @@ def of_model(model: LlamaPreTrainedModel, name: str, ids: Tensor | None = None) 
     """
     config = plain_config(model.config)
     names = set(_on_meta(LlamaForCausalLM, config).state_dict())
-    state = {name: weight for name, weight in model.state_dict().items() if name in names}
+    state = {name: weight for name, weight in plain_state(model).items() if name in names}
 
     def weights(dtype: torch.dtype) -> dict[str, Tensor]:
         return {name: weight.to(dtype) for name, weight in state.items()}

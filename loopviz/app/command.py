@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from loopviz import imports
 from loopviz.app.profile import PROFILES, profile_of, with_usual_store
 from loopviz.app.server import zero_gpu
 from loopviz.app.sessions import run_log
+from loopviz.machine import PRECISIONS
 
 
 def serve(arguments: Sequence[str] | None = None, *, program: str | None = None, more: str | None = None) -> None:
@@ -32,6 +34,7 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
         rules_of(options.host, os.environ)
     except ValueError as error:
         parser.error(str(error))
+    profile = replace(profile, precision=options.precision or profile.precision)
     print(f"* Profile: {profile.name}", flush=True)
     run_log.set_up(profile)
     if profile.zero_gpu:
@@ -71,6 +74,11 @@ def _parser(program: str | None, more: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--model", default=os.environ.get("LOOPVIZ_MODEL"), help=told)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument("--profile", choices=PROFILES, help="what visitors may do")
+    told = (
+        "what models' weights are held in: exact (float32; the default), half, int8, or auto (exact where it is quick enough here); "
+        "pages say which, and what it costs"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, help=told)
     named = [name.strip() for name in os.environ.get("LOOPVIZ_IMPORT", "").split(",") if name.strip()]
     parser.add_argument(
         imports.OPTION, dest="imports", action="append", default=named, metavar="MODULE", help=imports.HELP

@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from loopviz.machine import PRECISIONS
+
 GIB = 2**30
 MIB = 2**20
 
@@ -63,6 +65,7 @@ class Profile:
         calls_at_once, calls_of_one: of programs, answered or waiting at a time, of all and of one address.
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
         zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
+        precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`.
         log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
@@ -127,6 +130,7 @@ class Profile:
     calls_of_one: int
     answer_bytes: int
     sessions: int
+    precision: str = "exact"
     store: str = ""
     log: str = ""
     log_prompts: bool = False
@@ -291,10 +295,11 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
         environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
             `LOOPVIZ_STORE`: the folder of stored runs; as :func:`with_usual_store` else.
             `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`. `SPACES_ZERO_GPU`: a Space's, on that hardware.
+            `LOOPVIZ_PRECISION`: what weights are held in.
         asked: by the command line; counts before the environment.
 
     Raises:
-        ValueError: no profile is called so, or no way to log.
+        ValueError: no profile, no precision or no way to log is called so.
     """
     wanted = asked or environ.get("LOOPVIZ_PROFILE") or ""
     if wanted and wanted not in PROFILES:
@@ -306,6 +311,8 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     log, prompts = _one_of(environ, "LOOPVIZ_LOG", LOGS), _one_of(environ, "LOOPVIZ_LOG_PROMPTS", ("", "0", "1")) == "1"
     found = replace(found, log=log, log_prompts=prompts) if log or prompts else found
     found = replace(found, zero_gpu=True) if zero_gpu(environ) else found
+    if precision := _one_of(environ, "LOOPVIZ_PRECISION", ("", *PRECISIONS)):
+        found = replace(found, precision=precision)
     folder = environ.get("LOOPVIZ_STORE", "").strip()
     return replace(found, store=folder) if folder else found
 

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import loopviz
 from loopviz import imports, outputs, signals
-from loopviz.cli import anatomy, gate, lesson, store, teach
+from loopviz.cli import anatomy, gate, lesson, precision, store, teach
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
 from loopviz.cli.options import (
     add_adapter,
     add_import,
     add_machine,
+    add_precision,
     idle_because,
     load,
     loop_options,
@@ -37,7 +38,7 @@ from loopviz.cli.options import (
 )
 from loopviz.cli.ttt import is_ttt, run_ttt
 from loopviz.loop_fields import NAMES
-from loopviz.machine import DTYPES, UsageError, check_threads
+from loopviz.machine import UsageError, check_threads
 from loopviz.prompt_templates import ARTICLE_BEAMS, ARTICLE_SAMPLING, TEMPLATES, template_of, written
 from loopviz.text_file import read_text
 from loopviz.version import version
@@ -56,6 +57,7 @@ COMMANDS = (
     *anatomy.COMMANDS,
     *gate.COMMANDS,
     *lesson.COMMANDS,
+    *precision.COMMANDS,
     *store.COMMANDS,
     *teach.COMMANDS,
 )
@@ -91,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     told = f"named model, Hub id, folder or GGUF file (default: what --adapter says, or {DEFAULT_MODEL})"
     run.add_argument("--model", help=told)
     add_adapter(run)
-    run.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")
+    add_precision(run)
     add_machine(run)
     run.add_argument("--save", metavar="FILE", type=path, help="save the trace of the run")
     loop = run.add_argument_group("loops", "with several blocks, one value for all or one a block: 4,6")
@@ -159,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     anatomy.add_parsers(commands)
     gate.add_parsers(commands)
     lesson.add_parsers(commands)
+    precision.add_parsers(commands)
     store.add_parsers(commands)
     teach.add_parsers(commands)
     return parser
@@ -211,6 +214,7 @@ def _command(arguments: list[str]) -> int:
         **anatomy.COMMANDS,
         **gate.COMMANDS,
         **lesson.COMMANDS,
+        **precision.COMMANDS,
         **store.COMMANDS,
         **teach.COMMANDS,
     }
@@ -358,7 +362,9 @@ def _run(options: argparse.Namespace) -> int:
     settings = StreamSettings(**fields)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    loaded = load(options.model, getattr(torch, options.dtype), loop, options.device, options.adapter)
+    loaded = load(
+        options.model, getattr(torch, options.dtype), loop, options.device, options.adapter, precision=options.precision
+    )
     idle = [option(name) for name in loop if name != "loop_layers"]
     if idle and not loaded.model.config.loop_blocks():
         raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")

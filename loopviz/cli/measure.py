@@ -24,6 +24,7 @@ from loopviz.cli.options import (
     add_adapter,
     add_import,
     add_machine,
+    add_precision,
     idle_because,
     in_folder,
     load,
@@ -34,7 +35,7 @@ from loopviz.cli.options import (
 )
 from loopviz.cli.ttt import is_ttt
 from loopviz.fields import kind_of, read_value
-from loopviz.machine import DTYPES, UsageError, check_threads
+from loopviz.machine import UsageError, check_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +187,7 @@ def _task_parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         one.add_argument("--model", required=True, help="named model, Hub id, folder or GGUF file")
         add_adapter(one)
-        one.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")
+        add_precision(one)
         _shared(one)
         _add_params(one, task)
     return parser
@@ -303,13 +304,15 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
     params = params_from_json(task.params, values)  # refused before a model is loaded
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    subject = _subject(options.model, options.dtype, options.device, task, options.adapter)
+    subject = _subject(options.model, options.dtype, options.device, task, options.adapter, options.precision)
     for line in _idle(task, subject, values.get("loop")):
         print(f"loopviz: note: {line}", file=sys.stderr)
     return Experiment(task, subject, params, command)
 
 
-def _subject(model: str, dtype: str, device: str, task: Task, adapter: Path | None = None) -> Subject:
+def _subject(
+    model: str, dtype: str, device: str, task: Task, adapter: Path | None = None, precision: str | None = None
+) -> Subject:
     """The model that is measured: a TTT model too where the task takes one; ValueError for what cannot be."""
     import torch
 
@@ -319,9 +322,13 @@ def _subject(model: str, dtype: str, device: str, task: Task, adapter: Path | No
     from loopviz.model.devices import resolve_device
 
     if not is_ttt(model):
-        return Subject.of(load(model, getattr(torch, dtype), {}, device, adapter))
+        return Subject.of(load(model, getattr(torch, dtype), {}, device, adapter, precision=precision))
     if adapter is not None:
         raise UsageError(f"--adapter {adapter}: {model} is a TTT model; adapters are put on Llamas")
+    if precision not in (None, "exact"):
+        raise UsageError(
+            f"--precision {precision}: {model} is a TTT model, which is measured as --dtype says; leave it out"
+        )
     place = resolve_device(device, getattr(torch, dtype))
     subject = load_subject(model, dtype=getattr(torch, dtype))
     check_kind(task, subject, TASKS.values())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loopviz import imports
 from loopviz.fields import layers
 from loopviz.loop_fields import BY_NAME, FIELDS, LoopField
+from loopviz.machine import HELD_IN, PRECISIONS, UsageError
 
 if TYPE_CHECKING:
     from loopviz.model.checkpoints.load import LoadedCheckpoint
@@ -128,6 +129,18 @@ def add_adapter(parser: Any) -> None:
     )
 
 
+def add_precision(parser: Any) -> None:
+    """Add `--dtype` and `--precision`, of which one is given, to a sub-command that runs a model."""
+    either = parser.add_mutually_exclusive_group()
+    told = "what the weights are held in; int8: those of the layers, all else float32 (default: %(default)s)"
+    either.add_argument("--dtype", default="float32", choices=HELD_IN, help=told)
+    told = (
+        "instead of --dtype: exact (float32), half (float16 or bfloat16, whichever is quicker on this machine), int8, or auto (exact "
+        "where it is quick enough here, else half or int8); what is chosen is said, and saved with what is made"
+    )
+    either.add_argument("--precision", choices=PRECISIONS, help=told)
+
+
 def load(
     name: str,
     dtype: Any,
@@ -135,6 +148,7 @@ def load(
     device: str = "cpu",
     adapter: Path | None = None,
     *,
+    precision: str | None = None,
     untrained: bool = False,
 ) -> LoadedCheckpoint:
     """The checkpoint on a device, with its progress on stderr (gone when it is loaded, so that it never tears the text).
@@ -143,11 +157,13 @@ def load(
 
     Args:
         adapter: folder of a LoRA adapter that is put on it.
+        precision: in place of a dtype, as `load_checkpoint` takes it.
         untrained: whether a loop may have weights that nobody has trained: they will be.
 
     Raises:
-        ValueError: a device that is not here, a loop whose own weights nobody has trained; and as `load_checkpoint` does.
+        ValueError: a device that is not here, a precision that is measured on the CPU for another device, a loop whose own weights nobody has trained; and as `load_checkpoint` does.
     """
+    import torch
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -155,7 +171,11 @@ def load(
     from loopviz.model.devices import resolve_device
     from loopviz.model.placing import place as put
 
-    place = resolve_device(device, dtype)
+    place = resolve_device(device, torch.int8 if precision == "int8" else dtype)
+    if precision in ("half", "auto") and place.type != "cpu":
+        raise UsageError(
+            f"--precision {precision}: what is quicker is measured on the CPU, and this is {place}; say --dtype float16 or bfloat16"
+        )
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -169,7 +189,7 @@ def load(
         def progress(message: str, fraction: float | None) -> None:
             bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
 
-        loaded = load_checkpoint(name, dtype=dtype, progress=progress, adapter=adapter, **loop)
+        loaded = load_checkpoint(name, dtype=dtype, precision=precision, progress=progress, adapter=adapter, **loop)
     for note in loaded.notes:
         if note.code == UNTRAINED and untrained:
             continue

@@ -50,6 +50,8 @@ def run_ttt(
         raise UsageError(f"{', '.join(map(option, given))}: no effect on a TTT model; leave it out")
     if options.dtype != "float32":
         raise UsageError(f"--dtype {options.dtype}: a TTT model runs in float32 here; leave it out")
+    if options.precision not in (None, "exact"):
+        raise UsageError(f"--precision {options.precision}: a TTT model runs in float32 here; leave it out")
     import torch
 
     from loopviz.engine.engine import TTTRequest

@@ -21,6 +21,7 @@ from loopviz.engine.engine import (
     Reading,
     Request,
 )
+from loopviz.engine.lowered import lowered
 from loopviz.engine.pieces import decode, encode
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
@@ -39,6 +40,7 @@ from loopviz.model.checkpoints.load import (
     prepare_checkpoint,
 )
 from loopviz.model.exit_lens import direct_lens_misleads
+from loopviz.model.precision import held_name, weight_bytes, weight_count
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
@@ -75,12 +77,12 @@ class LocalEngine(Wording):
     @cached_property
     def parameters(self) -> int:
         """How many parameters the model has."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return weight_count(self.model)
 
     @cached_property
     def n_bytes(self) -> int:
-        """Bytes of its parameters."""
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+        """Bytes of its weights."""
+        return weight_bytes(self.model)
 
     @property
     def context(self) -> int:
@@ -110,7 +112,7 @@ class LocalEngine(Wording):
             loop_injection=config.loop_injection,
             loop_norm=config.loop_norm,
             exit_selection=config.exit_selection,
-            dtype="" if first is None else str(first.dtype).removeprefix("torch."),
+            dtype="" if first is None else held_name(self.model),
             parameters=self.parameters,
             n_bytes=self.n_bytes,
             chats=self.chats,
@@ -223,19 +225,23 @@ def engine_of(model: Any) -> Engine:
 
 @dataclass(frozen=True)
 class LocalPrepared:
-    """A model of which all is here but its weights; `name` is what was asked for."""
+    """A model of which all is here but its weights; `name` is what was asked for, `precision` what it is to be held in."""
 
     name: str
     checkpoint: PreparedCheckpoint
+    precision: str = "exact"
 
     @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
-        return self.checkpoint.need
+        smaller = (
+            0 if self.precision == "exact" else 2 * self.checkpoint.found.n_weights
+        )  # beside what was read, at most
+        return self.checkpoint.need + smaller
 
     def load(self) -> LocalEngine:
         """Read the weights; CheckpointError where they do not fit, or cannot be read after all."""
-        found = self.checkpoint.load()
+        found = lowered(self.checkpoint.load, self.precision)
         found.model.requires_grad_(False)
         return LocalEngine(self.name, found.model, found.tokenizer, found.source, found.notes)
 
@@ -250,6 +256,7 @@ def prepare(
     allow_paths: bool,
     progress: Callable[[str, float | None], None],
     unwanted: Callable[[], bool],
+    precision: str = "exact",
 ) -> Prepared:
     """Bring a model here and look through it: all but the weights.
 
@@ -262,6 +269,7 @@ def prepare(
         allow_paths: whether folders and files of this machine may be named.
         progress: told the stage, and the share done of it.
         unwanted: once it says so, a download ends.
+        precision: what it is to be held in (:func:`loopviz.engine.lowered.lowered`).
 
     Raises:
         CheckpointError: it cannot be had, or is more than the limits allow (CheckpointTooLarge).
@@ -276,7 +284,7 @@ def prepare(
         terms=Terms(largest if bounded else None, EndableFetch(unwanted)),
         apart=texts if apart else None,
     )
-    return LocalPrepared(name, prepared)
+    return LocalPrepared(name, prepared, precision)
 
 
 def free_memory() -> int:

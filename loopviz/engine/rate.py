@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from loopviz.engine.work import Rate
+from loopviz.model.precision import weight_count
 from loopviz.ttt import TTTForCausalLM
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def measured(model: LoopLlamaForCausalLM | TTTForCausalLM) -> Rate:
     learns = isinstance(model, TTTForCausalLM)
     view = model.view() if isinstance(model, TTTForCausalLM) else model.with_loop(loop_layers=None)
     config, layers = view.config, list(view.model.layers)
-    each = max(1, sum(parameter.numel() for parameter in layers[0].parameters()))
+    each = max(1, weight_count(layers[0]))
     tried = max(1, min(len(layers), PARAMETERS // each))
     view.model.layers = nn.ModuleList(layers[:tried])
     if not learns:  # a view of its own, its configuration too

@@ -128,6 +128,7 @@ class Sampler:
         eos = config._eos_token_tensor
         self.eos: frozenset[int] = frozenset() if eos is None else frozenset(eos.tolist())
         self.do_sample = config.do_sample
+        self.narrow = model.dtype == torch.float16  # numbers beyond 65504 are infinite there, and then none at all
         self.generator = torch.Generator(prompt.device).manual_seed(settings.seed)
         self._length = prompt.shape[1]
         self._ids = torch.empty(1, self._length + room, dtype=torch.long, device=prompt.device)
@@ -141,7 +142,7 @@ class Sampler:
         """
         scores = self.processors(self._ids[:, : self._length], logits)
         if bool(torch.isnan(scores).any()):
-            raise FieldError("", ABSENT, "logits_nan")
+            raise FieldError("", ABSENT, "logits_nan_float16" if self.narrow else "logits_nan")
         if self.do_sample:
             token = torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1, generator=self.generator)[0]  # [1]
         else:

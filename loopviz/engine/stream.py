@@ -19,6 +19,7 @@ from loopviz.engine.single_run import Run
 from loopviz.engine.single_run import context_length as context_length
 from loopviz.engine.steering import Steering, block_metas
 from loopviz.model.interrupt import until
+from loopviz.model.precision import held_name
 from loopviz.trace.schema import SCHEMA_VERSION, Frame
 from loopviz.trace.trace import Trace
 from loopviz.version import version
@@ -109,7 +110,7 @@ def run_meta(
     """
     check_model(model)
     settings = settings or StreamSettings()
-    config = model.config
+    config, held = model.config, held_name(model)
     ids = encode_prompt(tokenizer, prompt, context=context_length(model), **settings.wording)
     return {
         "version": SCHEMA_VERSION,
@@ -135,6 +136,7 @@ def run_meta(
             "torch": torch.__version__,
             "transformers": metadata.version("transformers"),
         },
+        **({} if held == "float32" else {"provenance": {"device": str(model.device), "dtype": held}}),
         **({} if steering is None else {"changes": steering.changes}),
     }
 

@@ -34,7 +34,7 @@ _SETTINGS = (
     "extras",
 )
 _DRAWN = ("temperature", "top_k", "top_p", "min_p", "seed")
-_DTYPES = ("float32", "bfloat16", "float16", "float64")
+_DTYPES = ("float32", "bfloat16", "float16", "float64", "int8")
 
 
 def python_code(trace: Trace, model: str | None = None) -> str:

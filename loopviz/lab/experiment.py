@@ -26,6 +26,7 @@ import transformers
 from loopviz import imports, outputs
 from loopviz.csv_file import table_bytes
 from loopviz.model.interrupt import Interrupted, Stop, interruptible
+from loopviz.model.precision import held_name
 from loopviz.text_file import read_text
 from loopviz.version import version
 
@@ -189,7 +190,7 @@ class Experiment:
                 "name": subject.name,
                 "source": subject.source,
                 "digest": subject.digest,
-                "dtype": str(subject.model.dtype).removeprefix("torch."),
+                "dtype": held_name(subject.model),
                 # a manifest is passed on: not where this machine keeps its files
                 "config": plain_data({**subject.model.config.to_dict(), "_name_or_path": subject.name}),
             },

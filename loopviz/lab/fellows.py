@@ -15,6 +15,7 @@ from loopviz.lab.task import Subject, Task
 from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints.find import BUNDLED_FOLDER, NAMED
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.precision import held_in
 from loopviz.paths import model_type_of
 from loopviz.ttt import TTTConfig
 from loopviz.ttt.checkpoint import load_ttt
@@ -55,9 +56,12 @@ def load_subject(name: str, *, dtype: torch.dtype = torch.float32) -> Subject:
 
     Raises:
         CheckpointError: there is none, or it cannot be read.
+        ValueError: a dtype that it is not held in.
     """
     if model_type_of(name) != "ttt":
         return Subject.of(load_checkpoint(name, dtype=dtype))
+    if dtype is torch.int8:
+        raise ValueError(f"dtype={dtype}: {name} is a TTT model, whose layers are not held in int8; use float32")
     found = load_ttt(name, dtype=dtype)
     return TTTSubject(found.model.requires_grad_(False).eval(), found.tokenizer, found.name, found.source)
 
@@ -77,7 +81,7 @@ def fellow(subject: Subject, name: str, field: str) -> Subject:
     if name not in subject.beside:
         if not subject.free and name not in COMES_ALONG:
             raise FieldError(field, name, "comes_not_along", known=", ".join(COMES_ALONG))
-        found = load_subject(name, dtype=subject.model.dtype)
+        found = load_subject(name, dtype=held_in(subject.model))
         found.model.to(subject.model.device)
         subject.beside[name] = found
     found = subject.beside[name]

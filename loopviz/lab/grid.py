@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from loopviz import imports
 from loopviz.checks import FieldError
 from loopviz.loop_fields import BLOCK_FIELDS
-from loopviz.machine import DTYPES
+from loopviz.machine import HELD_IN
 
 from .experiment import read_file, sources
 from .grid_yaml import Path_, meant_as_boolean, read_yaml
@@ -34,7 +34,7 @@ class Cell:
         model, configuration, text: names, the grid's axes.
         task: the task's name.
         params: its parameters, JSON-able.
-        dtype: of the weights.
+        dtype: what the weights are held in: no `half` or `auto`, for a cell means the same on every machine.
         device: where it runs.
         texts: sha256 of the texts it reads.
         folder: that relative paths are relative to.
@@ -87,8 +87,8 @@ def read_grid(path: Path, device: str | None = None) -> list[Cell]:
     imports.load(grid_imports(values), [path.parent])
     task = task_named(values.get("task"))
     dtype = values.get("dtype", "float32")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}{_at(lines, 'dtype')}: must be one of {', '.join(DTYPES)}")
+    if dtype not in HELD_IN:
+        raise ValueError(f"dtype={dtype!r}{_at(lines, 'dtype')}: must be one of {', '.join(HELD_IN)}")
     device = _device(values.get("device", "cpu") if device is None else device, dtype)
     models = values.get("models")
     if not isinstance(models, list) or not models or not all(isinstance(name, str) and name for name in models):

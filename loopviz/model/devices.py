@@ -36,6 +36,10 @@ def resolve_device(name: str, dtype: torch.dtype | None = None) -> torch.device:
         raise ValueError(f"device={name!r}: there {'is 1' if count == 1 else f'are {count}'}, numbered from 0")
     device = torch.device(name)
     if not _holds(device, dtype):
+        if dtype is torch.int8:
+            raise ValueError(
+                f"device={name!r}: layers of int8 run on the CPU alone; use dtype float16 or bfloat16, or the CPU"
+            )
         raise ValueError(f"device={name!r}: has no {str(dtype).removeprefix('torch.')}; use dtype float32, or the CPU")
     return device
 
@@ -49,7 +53,7 @@ def _present() -> torch.device | None:
 
 
 def _holds(device: torch.device, dtype: torch.dtype | None) -> bool:
-    return not (device.type == "mps" and dtype == torch.float64)
+    return device.type == "cpu" if dtype is torch.int8 else not (device.type == "mps" and dtype == torch.float64)
 
 
 def _unbuilt(kind: str) -> bool:

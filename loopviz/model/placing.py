@@ -16,13 +16,9 @@ from torch import nn
 
 from .checkpoints.errors import CheckpointError
 from .modeling import LoopLlamaForCausalLM
+from .precision import weight_bytes
 
 SPARE = 8  # a share of a device's free memory is left for states, logits and the cache: one part in so many
-
-
-def bytes_of(module: nn.Module) -> int:
-    """Of a module's own weights, those of its children included."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -52,8 +48,8 @@ def place(
         free = free_bytes(device)
         room = None if free is None else free - free // SPARE
     layers = model.model.layers
-    sizes = [bytes_of(layer) for layer in layers]
-    needed = bytes_of(model)
+    sizes = [weight_bytes(layer) for layer in layers]
+    needed = weight_bytes(model)
     if room is None or needed <= room:
         model.to(device)
         return 0

@@ -27,6 +27,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "LOOPVIZ_MODEL",
         "LOOPVIZ_PROFILE",
         "LOOPVIZ_IMPORT",
+        "LOOPVIZ_PRECISION",
         "SPACE_ID",
     ):
         monkeypatch.delenv(name, raising=False)
@@ -54,12 +55,25 @@ def test_the_environment_stands_in_for_options(opened: dict[str, Any], monkeypat
     assert (opened["port"], opened["model"]) == (83, "glassbox")
 
 
+@pytest.mark.usefixtures("opened")
+def test_what_weights_are_held_in_reaches_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(main, "build", lambda model, *, profile: found.append(profile.precision))
+    command.serve([])
+    command.serve(["--precision", "half"])
+    monkeypatch.setenv("LOOPVIZ_PRECISION", "int8")
+    command.serve([])
+    command.serve(["--precision", "exact"])
+    assert found == ["exact", "half", "int8", "exact"]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("GRADIO_SERVER_PORT", "many", "--port"),
         ("LOOPVIZ_PROFILE", "friends", "profile='friends'"),
         ("LOOPVIZ_FRAMES", "nonsense", "LOOPVIZ_FRAMES"),
+        ("LOOPVIZ_PRECISION", "quarter", "LOOPVIZ_PRECISION='quarter'"),
     ],
 )
 def test_what_the_environment_says_wrongly_is_named(

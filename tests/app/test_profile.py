@@ -75,6 +75,14 @@ def test_the_host_names_models() -> None:
     assert found == dataclasses.replace(PUBLIC, named_models=("org/one", "org/two"))
 
 
+def test_the_host_says_what_weights_are_held_in() -> None:
+    assert {profile.precision for profile in PROFILES.values()} == {"exact"}
+    found = profile_of("0.0.0.0", {"LOOPVIZ_PRECISION": " int8 "})
+    assert found == dataclasses.replace(PUBLIC, precision="int8")
+    with pytest.raises(ValueError, match="LOOPVIZ_PRECISION='quarter': must be one of exact, half, int8, auto"):
+        profile_of("0.0.0.0", {"LOOPVIZ_PRECISION": "quarter"})
+
+
 def test_an_unknown_profile_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="profile='open': no such profile; choose one of local, class, public"):
         profile_of("127.0.0.1", {}, "open")
@@ -89,7 +97,7 @@ def test_no_limit_of_a_server_for_others_is_wider_than_a_local_one_s(profile: Pr
             assert one or not other, field.name
         elif field.name == "queue" and profile is CLASS:
             assert other >= 30 * 3, "thirty pupils, each on a few pages"
-        elif field.name not in ("name", "named_models"):
+        elif field.name not in ("name", "named_models", "precision"):
             assert one is None or (other is not None and other <= one), field.name
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from loopviz import outputs, text_file
 from loopviz.cli import main
-from loopviz.engine import StreamSettings
+from loopviz.engine import StreamSettings, weights_digest
 from loopviz.trace import file
 from tests.engine import tiny
 from tests.engine.test_stream import generated
@@ -274,7 +274,7 @@ def test_a_refusal_is_one_line(folder, capfd, arguments, says):
     assert out == ""
 
 
-@pytest.mark.parametrize("arguments", [["--loop-layers", "ten"], ["--loop-count", "x"], ["--dtype", "int8"]])
+@pytest.mark.parametrize("arguments", [["--loop-layers", "ten"], ["--loop-count", "x"], ["--dtype", "int4"]])
 def test_malformed_options_are_refused_before_anything_is_loaded(capfd, arguments):
     with pytest.raises(SystemExit) as refused:
         run("--prompt", "x", *arguments)
@@ -624,3 +624,51 @@ def test_a_registered_name_with_a_percent_sign_does_not_end_the_help(capsys):
             assert "50%%" not in told
     finally:
         del MERGES["50%"]
+
+
+def test_precision_is_said_in_the_trace_and_the_run_is_the_loaders(folder, capfd, tmp_path):
+    from loopviz.engine import run as run_model
+    from loopviz.model.checkpoints.load import load_checkpoint
+
+    saved = tmp_path / "int8"
+    assert run(*PROMPT, "--model", folder, *LOOP, "--max-new-tokens", 4, "--precision", "int8", "--save", saved) == 0
+    trace = file.load(saved)
+    loaded = load_checkpoint(folder, precision="int8", loop_layers=(1, 2), loop_count=3)
+    expected = run_model(loaded.model, loaded.tokenizer, trace.meta["prompt"], StreamSettings(max_new_tokens=4))
+    assert [frame["next_logprob"] for frame in trace.frames] == [frame["next_logprob"] for frame in expected.frames]
+    assert trace.meta["provenance"]["dtype"] == "int8"
+    assert trace.meta["shape"]["itemsize"] == 4  # keys and values stay float32
+    exact = load_checkpoint(folder)
+    assert trace.meta["provenance"]["weights"] != weights_digest(exact.model)
+
+
+@pytest.mark.parametrize(
+    ("precision", "says"),
+    [("half", "say --dtype float16 or bfloat16"), ("int8", "layers of int8 run on the CPU alone")],
+)
+def test_a_precision_and_a_device_that_do_not_go_together(folder, capfd, monkeypatch, precision, says):
+    import torch
+
+    from loopviz.model import devices
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert devices.resolve_device("cuda").type == "cuda"
+    assert run(*PROMPT, "--model", folder, "--precision", precision, "--device", "cuda") == 2
+    assert says in capfd.readouterr().err
+
+
+def test_half_says_which_and_why(folder, capfd, own_cache, tmp_path):
+    saved = tmp_path / "half"
+    assert run(*PROMPT, "--model", folder, "--max-new-tokens", 1, "--precision", "half", "--save", saved) == 0
+    found = file.load(saved).meta["provenance"]["dtype"]
+    assert found in ("float16", "bfloat16")
+    assert f"its weights are held in {found}, the quicker half on this machine" in capfd.readouterr().err
+    assert list(own_cache.glob("*.json"))
+
+
+def test_a_dtype_and_a_precision_contradict_each_other(capfd):
+    with pytest.raises(SystemExit) as refused:
+        run("--prompt", "x", "--dtype", "float16", "--precision", "int8")
+    assert refused.value.code == 2
+    assert "not allowed with" in capfd.readouterr().err

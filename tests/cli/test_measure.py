@@ -403,3 +403,15 @@ def test_the_tasks_stand_in_one_order_whatever_was_imported_first() -> None:
     said = "import loopviz.lab.tasks.quality, loopviz.lab.tasks.compare; from loopviz.lab import TASKS, TITLES; assert [*TASKS] == [*TITLES], [*TASKS]"
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_manifest_says_the_precision_and_repeats_in_it(model, here, capfd):
+    assert run("perplexity", "--model", model, *SMALL, "--loops", "1,2", "--precision", "int8", "--out", "i") == 0
+    manifest = json.loads((here / "i.json").read_text())
+    assert manifest["model"]["dtype"] == "int8"
+    first = pd.read_csv("i.csv").drop(columns="seconds")
+    assert run("--from", "i.json", "--out", "again") == 0
+    pd.testing.assert_frame_equal(pd.read_csv("again.csv").drop(columns="seconds"), first)
+    assert run("perplexity", "--model", model, *SMALL, "--loops", "1,2", "--out", "e") == 0
+    assert json.loads((here / "e.json").read_text())["model"]["digest"] != manifest["model"]["digest"]
+    assert not pd.read_csv("e.csv")["nats"].equals(first["nats"])

@@ -181,7 +181,7 @@ def test_cells_run_on_ray(grid, here, tmp_path, monkeypatch):
         ("own: {}", "own: 3", "configurations.own=3: must be a mapping"),
         ("one.txt", "none.txt", "none.txt: cannot be read"),
         ("task: perplexity", "task: [", "not YAML"),
-        ("task: perplexity", "task: perplexity\ndtype: int8", "dtype='int8'"),
+        ("task: perplexity", "task: perplexity\ndtype: int4", "dtype='int4'"),
     ],
 )
 def test_refusals(grid, here, tmp_path, old, new, says):

@@ -8,7 +8,8 @@ import torch
 from loopviz.engine import StreamSettings, run, weights_digest
 from loopviz.model import LoopCache
 from loopviz.model.checkpoints import CheckpointError
-from loopviz.model.placing import bytes_of, place
+from loopviz.model.placing import place
+from loopviz.model.precision import weight_bytes
 from tests.engine import tiny
 from tests.model.tiny import build, ids
 
@@ -18,8 +19,8 @@ CPU = torch.device("cpu")
 
 def room_for(model, layers: int) -> int:
     """Bytes that hold all that is no layer, so many layers, and the place of one that comes."""
-    each = bytes_of(model.model.layers[0])
-    return bytes_of(model) - len(model.model.layers) * each + (layers + 1) * each
+    each = weight_bytes(model.model.layers[0])
+    return weight_bytes(model) - len(model.model.layers) * each + (layers + 1) * each
 
 
 @pytest.mark.usefixtures("no_gradients")
@@ -55,7 +56,7 @@ def test_a_run_of_it_is_recorded_whole(tmp_path):
 
 def test_what_fits_is_moved_and_what_cannot_is_refused_with_the_bytes():
     model = build(LOOP)
-    assert place(model, CPU, bytes_of(model)) == 0
+    assert place(model, CPU, weight_bytes(model)) == 0
     assert place(model, CPU) == 0, "where nobody tells how much there is"
     assert not any(hasattr(module, "_hf_hook") for module in model.modules())
     with pytest.raises(

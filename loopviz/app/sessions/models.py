@@ -355,6 +355,7 @@ class ModelRoom:
                 allow_paths=local,
                 progress=progress,
                 unwanted=loading.unwanted,
+                precision=self.profile.precision,
             )
             need = prepared.need
             progress("weights", None)  # said before a byte of them is read: it may have to wait for that memory

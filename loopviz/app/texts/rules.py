@@ -134,6 +134,8 @@ _ZH = {
     "merge_strategy='last'",
     "nothing_stops_by_itself": "每个词元的循环次数都相同；请设置 loop_layers 和 loop_strategy='dynamic_stop'",
     "logits_nan": "模型的 logits 已不是数（NaN）：它的状态发散了；减少循环、减小 loop_damping 或打开 loop_norm 可使其保持在界内",
+    "logits_nan_float16": "模型的 logits 已不是数（NaN）：float16 中没有大于 65504 的数，而它的状态超出了这个范围；请改用精确模式重新运行"
+    "（--precision exact），或使用 bfloat16（--dtype bfloat16）",
     "inner_loss_nan": "在第 {layer} 层、第 {head} 头、词元 {token}“{text}”处已不是数：内层步长过大，或之前的权重已损坏。之前的结果保留；请降低内层学习率，"
     "或换一个检查点",
     "ttt_logits_nan": "在词元 {token} 之后，模型的 logits 已不是数（NaN）：其权重已损坏；请换一个检查点",

@@ -12,6 +12,7 @@ from loopviz.engine.work import NOTHING, Work
 from loopviz.lab.headline import byte_words, is_finite, known, number
 from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, param, register, titled
 from loopviz.lab.walk import Walk
+from loopviz.model.precision import weight_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,7 @@ def _run(subject: Subject, params: SizesParams) -> Iterator[Row]:
     products, attention, output = _gflop(view.config, params.context)
     yield {
         **own,
-        "parameters": sum(weight.numel() for weight in subject.model.parameters()),
+        "parameters": weight_count(subject.model),
         "kv_bytes": HALF * shape.kv_bytes / shape.itemsize,
         "runs": shape.calls,
         "gflop": (products * shape.calls + attention * shape.key_calls) / shape.layers + output,

@@ -12,6 +12,7 @@ from loopviz.engine.work import NOTHING, Work
 from loopviz.lab.headline import known, number, percent
 from loopviz.lab.task import Row, Subject, Task, column, param, register, titled
 from loopviz.lab.walk import Walk
+from loopviz.model.precision import weight_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ def _work(subject: Subject, params: LoraParams) -> Work:
 
 def _run(subject: Subject, params: LoraParams) -> Iterator[Row]:
     config = subject.model.config
-    all_weights = sum(weight.numel() for weight in subject.model.parameters())
+    all_weights = weight_count(subject.model)
     rows, columns = ARTICLE
     for rank in params.ranks:
         made = families.lora_parameters(rows, columns, rank)

@@ -531,7 +531,7 @@ def check_memory(need: int, name: str, dtype: torch.dtype, available: int) -> No
         CheckpointError: `need > available`.
     """
     if need > available:
-        smaller = "" if dtype.itemsize <= 2 else ", dtype=torch.bfloat16"
+        smaller = "" if dtype.itemsize == 2 else ", dtype=torch.bfloat16"
         raise CheckpointError(
             f"dtype={dtype}: {name} needs about {need / 1e9:.2f} GB of memory and {available / 1e9:.2f} GB are free; "
             f"choose a smaller checkpoint{smaller}, or close other programs"

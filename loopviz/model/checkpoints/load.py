@@ -26,6 +26,7 @@ from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
 from loopviz.model.exit_gate import GATE_FILE, read_gate
 from loopviz.model.families.reading import is_mapped, read_family
 from loopviz.model.modeling import LoopLlamaForCausalLM
+from loopviz.model.precision import PrecisionError, quantise
 
 from . import inspect
 from .adapter import Adapter, base_of, check_adapter, is_adapter, need_peft, put_on, read_adapter
@@ -36,6 +37,7 @@ from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
 from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder, weight_files
 from .limits import SPARE, CheckpointLimits, CheckpointTooLarge
+from .precision_choice import choose
 from .quiet import ONE_READER, quiet_transformers
 from .smollm2_wheel import gguf_peak
 from .tokenizer import load_folder_tokenizer, within_rows
@@ -62,6 +64,7 @@ __all__ = [
 ]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+HELD_IN = (*DTYPES, torch.int8)  # int8: weights of the layers, all else float32
 # Said by a configuration about where it came from, and not about the model.
 _PROVENANCE = (
     "model_type",
@@ -116,6 +119,7 @@ def load_checkpoint(
     name_or_path: str | os.PathLike[str],
     *,
     dtype: torch.dtype = torch.float32,
+    precision: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     adapter: str | os.PathLike[str] | None = None,
@@ -126,7 +130,9 @@ def load_checkpoint(
     Args:
         name_or_path: a name of `known_models()`, a folder with safetensors, a .gguf file, a Hub id (`owner/name`), a
             GGUF file on the Hub (`owner/name/file.gguf`), or the folder of a LoRA adapter, which says what it belongs on.
-        dtype: floating dtype of the parameters; float32 is the quick one on most CPUs.
+        dtype: of the parameters, a floating one; or int8, in which the layers' weights are then held (:mod:`loopviz.model.precision`).
+        precision: instead of a dtype: `exact`, `half`, `int8` or `auto`, as :func:`.precision_choice.choose` decides on this machine;
+            what it decides is a note.
         progress: called with a stage of `STAGES` and its share done (0 to 1, or None), possibly from another thread.
         allow_paths: False refuses files and folders of this machine, for names that strangers type.
         adapter: folder of a LoRA adapter that is put on it (:mod:`.adapter`); the loop is then the one it was taught.
@@ -137,10 +143,16 @@ def load_checkpoint(
         CheckpointError: the checkpoint is unknown, not a Llama, incomplete, damaged, only a pickle, too large for this
             machine's memory, says what a Llama here does not compute, or its tokenizer is missing or does not fit.
             Whatever else its files bring up, too.
-        ValueError: a loop field is unknown or breaks its rule.
+        ValueError: a loop field is unknown or breaks its rule; both a dtype and a precision.
     """
     prepared = prepare_checkpoint(
-        name_or_path, dtype=dtype, progress=progress, allow_paths=allow_paths, adapter=adapter, **loop_fields
+        name_or_path,
+        dtype=dtype,
+        precision=precision,
+        progress=progress,
+        allow_paths=allow_paths,
+        adapter=adapter,
+        **loop_fields,
     )
     return prepared.load()
 
@@ -149,6 +161,7 @@ def load_model(
     name_or_path: str | os.PathLike[str],
     *,
     dtype: torch.dtype = torch.float32,
+    precision: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     adapter: str | os.PathLike[str] | None = None,
@@ -160,13 +173,14 @@ def load_model(
         As :func:`load_checkpoint`, but for tokenizers.
     """
     tell = _Teller(progress)
-    return _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields, adapter).load_model()
+    return _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields, adapter, precision).load_model()
 
 
 def prepare_checkpoint(
     name_or_path: str | os.PathLike[str],
     *,
     dtype: torch.dtype = torch.float32,
+    precision: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     terms: Terms = FREE,
@@ -179,14 +193,14 @@ def prepare_checkpoint(
     Args:
         terms: what may be fetched, and how.
         apart: its tokenizer and templates run in a process of their own, with these limits; None: here.
-        adapter: as :func:`load_checkpoint`.
+        adapter, precision: as :func:`load_checkpoint`.
 
     Raises:
         As :func:`load_checkpoint`, but for memory; `CheckpointTooLarge` beyond the limits of `terms`.
         WorkerEnded: nobody waits for it any more.
     """
     tell = _Teller(progress)
-    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields, adapter)
+    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields, adapter, precision)
     located, found = prepared.located, prepared.found
     is_gguf = located.path.is_file()
     with tell.passing_through(), reading(located.path), quiet_transformers():
@@ -211,10 +225,15 @@ def _look_into(
     terms: Terms,
     loop_fields: Mapping[str, Any],
     adapter: str | os.PathLike[str] | None = None,
+    precision: str | None = None,
 ) -> PreparedCheckpoint:
     """A checkpoint brought here and looked through, its tokenizer and weights not read."""
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(map(str, DTYPES))}")
+    if dtype not in HELD_IN:
+        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(map(str, HELD_IN))}")
+    if precision is not None and dtype is not torch.float32:
+        raise ValueError(
+            f"dtype={dtype}, precision={precision!r}: both say what weights are held in; leave one of them out"
+        )
     _check_field_names(loop_fields)
     name = os.fspath(name_or_path)
     shown_name = name if isinstance(name, str) else repr(name)
@@ -236,6 +255,10 @@ def _look_into(
             name, loop_fields = os.fspath(worn.path), {**worn.loop, **loop_fields}
             located = replace(located, source=f"adapter on {base} ({located.source})")
     config = to_loop_config(found.config, **loop_fields)
+    if precision is not None:
+        choice = choose(config, precision)
+        dtype = choice.dtype
+        found.notes.extend(choice.notes)
     found.notes.extend(
         note
         for note in _loop_weights_notes(config, stored)
@@ -261,10 +284,17 @@ class PreparedCheckpoint:
     @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
+        itemsize = self._read_in.itemsize + (
+            self.dtype is torch.int8
+        )  # read as floats, and then made smaller one by one
         if self.located.path.is_file():
-            return gguf_peak(self.found.n_weights, self.found.largest, self.dtype.itemsize)
-        n_bytes = self.found.n_weights * self.dtype.itemsize
+            return gguf_peak(self.found.n_weights, self.found.largest, itemsize)
+        n_bytes = self.found.n_weights * itemsize
         return n_bytes + n_bytes // SPARE
+
+    @property
+    def _read_in(self) -> torch.dtype:
+        return torch.float32 if self.dtype is torch.int8 else self.dtype
 
     def load_model(self) -> LoopLlamaForCausalLM:
         """Read the weights.
@@ -277,11 +307,13 @@ class PreparedCheckpoint:
             check_memory(self.need, name, self.dtype, inspect.available_memory())
             self.tell("weights", None)
             if path.is_file():
-                model = as_loop_llama(load_gguf(path, found.config, self.dtype), **self.loop_fields)
+                model = as_loop_llama(load_gguf(path, found.config, self._read_in), **self.loop_fields)
             else:
-                model = _load_folder(found, self.config, self.dtype)
+                model = _load_folder(found, self.config, self._read_in)
             if self.adapter is not None:
                 model = put_on(self.adapter, model)
+            if self.dtype is torch.int8:
+                model = _quantised(model, path)
             if self.tokenizer is not None:
                 _complete_generation(model, self.tokenizer, found)
         model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
@@ -439,6 +471,13 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
         raise
     except Exception as error:
         raise CheckpointError(f"{found.path}: its weights cannot be read ({cause(error)})") from error
+
+
+def _quantised(model: LoopLlamaForCausalLM, path: Path) -> LoopLlamaForCausalLM:
+    try:
+        return quantise(model)
+    except PrecisionError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _add_gate(model: LoopLlamaForCausalLM, found: Inspection) -> None:

@@ -20,16 +20,16 @@ from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints.load import UNTRAINED, Note
 from loopviz.model.families import FAMILIES, PLAIN
 
-MODEL = Path(model_notes.__file__).resolve().parents[2] / "model"
+PACKAGE = Path(model_notes.__file__).resolve().parents[2]
 DROPPED = Note("pad_token_id_dropped", "in /srv/m", {"field": "pad_token_id", "ids": [32000], "rows": 32000})
 MARK = Note("bos_as_configured", "in /srv/m", {"mark": "bos", "asked": True})
 WORDS = Note("tokens_without_row", "…", {"tokens": {"<x>": 9, "<y>": 10, "<z>": 11, "<w>": 12}, "rows": 9})
 
 
 def written() -> list[str]:
-    """The codes of all notes in the model package's source; of one that is put together, with "pad" or "bos" in it."""
+    """The codes of all notes in the source of model and engine; of one that is put together, with "pad" or "bos" in it."""
     codes = []
-    for file in MODEL.rglob("*.py"):
+    for file in [*(PACKAGE / "model").rglob("*.py"), *(PACKAGE / "engine").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note" and node.args:
                 code = node.args[0]
@@ -50,7 +50,7 @@ def test_every_note_there_is_has_words(lang: str) -> None:
     codes = written()
     assert len(codes) > 8
     families = [f"family.{family.name}" for family in FAMILIES if family is not PLAIN]
-    assert "family.x" in codes
+    assert {"family.x", "precision_half", "precision_cost"} <= {*codes}
     for code in [code for code in codes if code != "family.x"] + families:
         for asked in (True, False):
             assert model_notes.key_of(code, {"asked": asked}) in table(lang), code
@@ -67,8 +67,18 @@ def test_a_note_is_told_with_its_values_and_without_paths(lang: str) -> None:
     assert "of_tomorrow" in said[3]
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_what_a_precision_costs_is_told_in_numbers(lang: str) -> None:
+    cost = {"dtype": "int8", "kl": "0.012", "same": "97", "tokens": "64", "size": "219", "exact_size": "538"}
+    auto = {"dtype": "float16", "exact_ms": 80.5, "chosen_ms": 41.2, "enough": 50.0}
+    for code, values in (("precision_cost", cost), ("precision_auto", auto), ("precision_refused", {"dtype": "int8"})):
+        (said,) = model_notes.told([Note(code, "", values)], lang)
+        assert "{" not in said
+        assert all(str(value) in said for value in values.values()), said
+
+
 def _loaded(config: Any, *found: Note) -> Loaded:
-    model = SimpleNamespace(config=config, parameters=lambda: [])
+    model = SimpleNamespace(config=config, parameters=lambda: [], modules=lambda: [])
     return Loaded("a", model, None, notes=found)
 
 

@@ -19,7 +19,7 @@ from loopviz.engine.local import LocalEngine as Loaded
 
 
 def _loaded(name: str) -> Loaded:
-    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=3), parameters=lambda: [])
+    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=3), parameters=lambda: [], modules=lambda: [])
     return Loaded(name, model, None)
 
 
@@ -130,7 +130,9 @@ def test_visitors_of_a_public_page_may_not_name_files_but_its_owner_may() -> Non
 
 def _of_bytes(name: str, n_bytes: int) -> Loaded:
     parameter = SimpleNamespace(numel=lambda: n_bytes, element_size=lambda: 1)
-    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=3), parameters=lambda: [parameter])
+    model = SimpleNamespace(
+        config=SimpleNamespace(num_hidden_layers=3), parameters=lambda: [parameter], modules=lambda: []
+    )
     return Loaded(name, model, None)
 
 
@@ -249,6 +251,20 @@ def test_the_memory_a_model_takes_is_said_before_its_weights_are_read(monkeypatc
     room.get("a")
     assert seen[0].endswith("reading the weights (about 1.4 GiB of memory)")
     assert "（约需 1.4 GiB 内存）" in seen[1]
+
+
+def test_a_model_is_loaded_in_the_precision_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    engine = SimpleNamespace(rate=lambda: None, layers=3, parameters=0, n_bytes=0)
+
+    def prepare(*_: object, precision: str, **__: object) -> SimpleNamespace:
+        asked.append(precision)
+        return SimpleNamespace(need=1, load=lambda: engine)
+
+    monkeypatch.setattr("loopviz.engine.local.prepare", prepare)
+    ModelRoom("a").get("a")
+    ModelRoom("a", profile=replace(LOCAL, precision="half")).get("a")
+    assert asked == ["exact", "half"]
 
 
 @pytest.mark.parametrize(

@@ -272,8 +272,8 @@ class TestRefused:
             load_checkpoint(folder, loop_layers=(1, 3))
         with pytest.raises(ValueError, match="loop_cont=4: not a loop field"):
             load_checkpoint(folder, loop_cont=4)
-        with pytest.raises(ValueError, match=r"dtype=torch\.int8"):
-            load_checkpoint(folder, dtype=torch.int8)
+        with pytest.raises(ValueError, match=r"dtype=torch\.int16"):
+            load_checkpoint(folder, dtype=torch.int16)
 
 
 def test_available_memory_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,271 @@
+"""How exactly a model computes: float32, half of its bytes, or the weights of its layers as int8.
+
+    exact   float32; what every oracle and every figure is made in
+    half    float16 or bfloat16, whichever is quicker on this machine (:mod:`.checkpoints.precision_choice`)
+    int8    layers hold a weight in a byte, with a scale a row, through a kernel that torch has; all else is float32
+
+A projection W `[out, in]` is held as q `[out, in]` int8 and s `[out]` bfloat16, W ~ s q, and reads activations rounded to
+bfloat16: `aten._weight_int8pack_mm`. Each row of activations is computed from itself alone, so that batches, shared passes and a
+prefill give what single tokens do; torch's dynamic quantisation rounds by the largest number of a whole batch, and does not.
+Embedding, head, norms, a loop's own weights, keys and values stay float32, and so does what decides when a loop stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import NormedProjection
+
+if TYPE_CHECKING:
+    from .modeling import LoopLlamaForCausalLM
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MOST = 127  # the largest whole number that stands for a weight
+KERNEL = "aten._weight_int8pack_mm"
+ALIGNED = 32  # columns: the kernel reads whole vectors, beyond the end of a matrix that is no multiple of them
+
+
+class PrecisionError(ValueError):
+    """A model that cannot be held as asked; the message says why and what to do."""
+
+
+class Int8Linear(nn.Module):
+    """A linear map that holds a weight in a byte. Its `weight` is what it stands for, so that readers of weights read it too.
+
+    It computes on the CPU and without gradients.
+
+    Args:
+        plain: the map that it takes the place of, of finite weights; not changed.
+
+    Attributes:
+        quantised: q `[out, columns]` int8; columns beyond `in_features` are zero.
+        scale: s `[out]` bfloat16.
+    """
+
+    quantised: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        quantised, scale = quantise_rows(plain.weight.detach())
+        self.spare = -self.in_features % ALIGNED
+        self.register_buffer("quantised", F.pad(quantised, (0, self.spare)))
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if plain.bias is None else plain.bias.detach().float().clone())
+
+    @property
+    def weight(self) -> Tensor:
+        """What the whole numbers stand for, `[out, in]` float32; made anew each time."""
+        return self.quantised[:, : self.in_features].float() * self.scale.float()[:, None]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[..., in]` to `[..., out]`, in the dtype it comes in.
+
+        Raises:
+            PrecisionError: gradients are asked of it, or it is not on the CPU.
+        """
+        if input.requires_grad and torch.is_grad_enabled():
+            raise PrecisionError("int8: no gradients pass layers of int8; use torch.no_grad(), or precision 'exact'")
+        if input.device.type != "cpu":
+            raise PrecisionError(
+                f"int8: layers of int8 run on the CPU alone, not on {input.device}; use 'exact' or 'half'"
+            )
+        rows = input.reshape(-1, self.in_features).to(torch.bfloat16)
+        rows = F.pad(rows, (0, self.spare)) if self.spare else rows
+        found = torch.ops.aten._weight_int8pack_mm(rows, self.quantised, self.scale).to(input.dtype)
+        found = found if self.bias is None else found + self.bias.to(input.dtype)
+        return found.view(*input.shape[:-1], self.out_features)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
+        scale = self.scale
+        super()._apply(fn, recurse)
+        self.scale = scale.to(self.scale.device)  # the kernel's dtype, whatever the model is cast to
+        return self
+
+    def extra_repr(self) -> str:
+        """Its sizes, as nn.Linear tells them."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class NormedInt8Projection(Int8Linear):
+    """A projection to queries or keys of int8 with the norm of the one it takes the place of."""
+
+    def __init__(self, plain: NormedProjection) -> None:
+        super().__init__(plain)
+        self.norm, self.width = plain.norm, plain.width
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `NormedProjection.forward`."""
+        normed: Tensor = self.norm(super().forward(input).unflatten(-1, (-1, self.width)))
+        return normed.flatten(-2)
+
+
+def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A finite matrix `[out, in]` as whole numbers, int8, and a scale a row, bfloat16: no weight is further off than half its scale."""
+    wide = weight.float()
+    exact = (wide.abs().amax(dim=1) / MOST).clamp_min(torch.finfo(torch.float32).tiny)  # [out]
+    scale = exact.to(torch.bfloat16)
+    # rounded up, so that the largest weight is within MOST scales: of positive numbers the next has the next bit pattern
+    scale = torch.where(scale.float() < exact, (scale.view(torch.int16) + 1).view(torch.bfloat16), scale)
+    return (wide / scale.float()[:, None]).round().to(torch.int8), scale
+
+
+def projections(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """The projections of a model's layers: the module each stands in, its name there, and itself."""
+    for parent in model.model.layers.modules():  # type: ignore[union-attr]
+        for name in PROJECTIONS:
+            child = getattr(parent, name, None)
+            if isinstance(child, nn.Module):
+                yield parent, name, child
+
+
+@torch.no_grad()
+def quantise(model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+    """Hold the weights of a model's layers as int8, in place; the model, which takes no gradients from then on.
+
+    Views of it that are there already share the layers, and so this.
+
+    Args:
+        model: on the CPU, its layers' projections linear maps of finite floats.
+
+    Raises:
+        PrecisionError: it is none of that; nothing has been changed.
+    """
+    found = list(projections(model))
+    names = {id(module): name for name, module in model.named_modules()}
+    shapes: dict[tuple[int, int], nn.Linear] = {}
+    for _, _, plain in found:
+        _check(plain, names[id(plain)])
+        if isinstance(plain, nn.Linear):
+            shapes.setdefault((plain.out_features, plain.in_features), plain)
+    for plain in shapes.values():
+        check_kernel(plain)
+    if not found:
+        raise PrecisionError(
+            f"int8: {type(model).__name__} has no projections {', '.join(PROJECTIONS)}; use 'exact' or 'half'"
+        )
+    for parent, name, plain in found:  # one after the other: at most one is held twice
+        if isinstance(plain, nn.Linear):
+            taken = NormedInt8Projection(plain) if isinstance(plain, NormedProjection) else Int8Linear(plain)
+            setattr(parent, name, taken)
+    model.requires_grad_(False)
+    return model
+
+
+def _check(plain: nn.Module, name: str) -> None:
+    """Refuse a projection that cannot be held as int8."""
+    if isinstance(plain, Int8Linear):
+        return
+    if type(plain) not in (nn.Linear, NormedProjection):
+        raise PrecisionError(f"int8: {name} is a {type(plain).__name__} and no linear map; use 'exact' or 'half'")
+    weight: Any = plain.weight
+    if weight.device.type != "cpu":
+        raise PrecisionError(
+            f"int8: {name} is on {weight.device}, and int8 layers run on the CPU; move the model there first"
+        )
+    if not weight.is_floating_point():
+        raise PrecisionError(f"int8: {name} holds {weight.dtype}, and floats are wanted; load it with dtype float32")
+    if odd := int((~torch.isfinite(weight)).sum()):
+        raise PrecisionError(f"int8: {name} has {odd:,} weights that are not finite, which no scale fits; use 'exact'")
+
+
+def check_kernel(plain: nn.Linear) -> None:
+    """Refuse int8 where this torch has no such kernel, or computes something else with it on this processor.
+
+    Args:
+        plain: a map of the shape that is asked about.
+
+    Raises:
+        PrecisionError: by the kernel's name.
+    """
+    int8, x = Int8Linear(plain), torch.linspace(-1, 1, 2 * plain.in_features).view(2, -1)
+    try:
+        found = int8(x)
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        raise PrecisionError(f"int8: this torch has no {KERNEL} here ({error}); use 'exact' or 'half'") from None
+    rounded, weight = x.to(torch.bfloat16).double(), int8.weight.double()
+    bias = weight.new_zeros(1) if int8.bias is None else int8.bias.double()
+    product = rounded @ weight.T
+    # sums in float32 and one rounding to bfloat16, twice over; and the bias added in float32
+    most = (
+        2 * (product.abs() * 2**-8 + rounded.abs() @ weight.abs().T * int8.in_features * 2**-24) + bias.abs() * 2**-22
+    )
+    if not bool(((found.double() - product - bias).abs() <= most + torch.finfo(torch.bfloat16).tiny).all()):
+        raise PrecisionError(f"int8: {KERNEL} of this torch is wrong on this processor; use 'exact' or 'half'")
+
+
+@torch.no_grad()
+def lower(model: LoopLlamaForCausalLM, dtype: torch.dtype) -> LoopLlamaForCausalLM:
+    """Hold a model's weights in another dtype, in place: what loading it in that dtype gives. The model.
+
+    Args:
+        model: on the CPU, in float32.
+        dtype: a floating one, or int8.
+
+    Raises:
+        PrecisionError: weights that it cannot hold, by name; nothing has been changed.
+    """
+    if dtype is torch.int8:
+        return quantise(model)
+    most = torch.finfo(dtype).max
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and float(parameter.abs().max()) > most:
+            raise PrecisionError(f"{name} has weights beyond {most:g}, the most that {dtype} holds; use 'exact'")
+    for parameter in model.parameters():  # not model.to(): rotary frequencies stay what they are
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    return model
+
+
+# -- what a model is held in -----------------------------------------------------------------------------------------------------------
+
+
+def is_quantised(model: nn.Module) -> bool:
+    """Whether its layers hold int8."""
+    return any(isinstance(module, Int8Linear) for module in model.modules())
+
+
+def held_in(model: Any) -> torch.dtype:
+    """What a model's weights are held in: the dtype to load it in again. int8 of a model whose layers are; its other weights are floats."""
+    found: torch.dtype = torch.int8 if is_quantised(model) else model.dtype
+    return found
+
+
+def held_name(model: Any) -> str:
+    """:func:`held_in` by its name, "float32"."""
+    return str(held_in(model)).removeprefix("torch.")
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes that a module's weights take, those that several share counted once."""
+    held: list[Tensor] = [*module.parameters()]
+    for each in module.modules():
+        if isinstance(each, Int8Linear):
+            held += [tensor for tensor in (each.quantised, each.scale, each.bias) if tensor is not None]
+    return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+def weight_count(module: nn.Module) -> int:
+    """How many numbers a module's weights are, whatever they are held in; those that several share counted once."""
+    found = sum(parameter.numel() for parameter in module.parameters())
+    for each in module.modules():
+        if isinstance(each, Int8Linear):
+            found += each.out_features * (each.in_features + (each.bias is not None))
+    return found
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state dict as one that was never quantised has it: int8 as the floats that it stands for."""
+    found = dict(model.state_dict())
+    for name, module in model.named_modules():
+        if isinstance(module, Int8Linear):
+            del found[f"{name}.quantised"], found[f"{name}.scale"]
+            found[f"{name}.weight"] = module.weight
+    return found

@@ -1,0 +1,190 @@
+"""A model in fewer bytes: what is said of it is what it costs, computed here token by token in Python's own numbers."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loopviz.checks import FieldError
+from loopviz.engine import StreamSettings, run, run_meta
+from loopviz.engine.local import LocalEngine, LocalPrepared
+from loopviz.engine.lowered import TEXT, fidelity, lowered, short_logits
+from loopviz.engine.many import stream_many
+from loopviz.model.checkpoints import precision_choice
+from loopviz.model.checkpoints.load import LoadedCheckpoint, load_checkpoint, prepare_checkpoint
+from loopviz.model.precision import PrecisionError, held_name, lower, quantise, weight_bytes
+from tests.conftest import make_llama
+from tests.engine import tiny
+
+IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])
+
+
+def by_hand(exact: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
+    """KL(exact || other) and agreement, a probability at a time."""
+    found, same = [], []
+    for one, two in zip(exact.tolist(), other.tolist(), strict=True):
+        p, q = ([math.exp(value - max(row)) for value in row] for row in (one, two))
+        p, q = ([value / math.fsum(row) for value in row] for row in (p, q))
+        found.append(math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+        same.append(one.index(max(one)) == two.index(max(two)))
+    return math.fsum(found) / len(found), sum(same) / len(same)
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.5, 3.0])
+def test_fidelity_is_the_mean_over_tokens(size: float) -> None:
+    torch.manual_seed(1)
+    exact = torch.randn(9, 13)
+    other = exact + size * torch.randn(9, 13)
+    found = fidelity(exact, other)
+    assert (found.kl, found.same) == pytest.approx(by_hand(exact, other), rel=1e-9)
+    assert found.tokens == 9
+    assert fidelity(exact, exact) == fidelity(exact, exact.clone())
+    assert (fidelity(exact, exact).kl, fidelity(exact, exact).same) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
+def test_lowering_gives_what_loading_in_it_does(llama_folder: Callable[..., Path], dtype: torch.dtype) -> None:
+    folder = llama_folder()
+    expected = load_checkpoint(folder, dtype=dtype).model
+    found = lower(load_checkpoint(folder).model, dtype)
+    assert torch.equal(found(IDS).logits, expected(IDS).logits)
+    assert held_name(found) == held_name(expected)
+    assert weight_bytes(found) == weight_bytes(expected)
+    assert found.config.dtype == expected.config.dtype or dtype is torch.int8
+
+
+def test_a_weight_too_large_for_float16_is_refused_by_name_and_nothing_is_changed() -> None:
+    model: Any = make_llama()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[2, 3] = -7e4
+    with pytest.raises(PrecisionError, match=r"layers\.1\.mlp\.up_proj\.weight has weights beyond 65504"):
+        lower(model, torch.float16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    lower(model, torch.bfloat16)
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float16 is the quicker half here."""
+    known = {"float32": (2.0, 2.0), "float16": (1.0, 1.0), "bfloat16": (3.0, 3.0), "int8": (1.0, 1.0)}
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: known)
+
+
+def codes(loaded: LoadedCheckpoint) -> list[str]:
+    return [note.code for note in loaded.notes if note.code.startswith("precision")]
+
+
+@pytest.mark.usefixtures("times")
+@pytest.mark.parametrize(
+    ("precision", "name", "said"),
+    [
+        ("exact", "float32", []),
+        ("half", "float16", ["precision_half", "precision_cost"]),
+        ("int8", "int8", ["precision_cost"]),
+        ("auto", "float32", ["precision_auto"]),
+    ],
+)
+def test_a_precision_comes_with_what_it_is_and_costs(
+    llama_folder: Callable[..., Path], precision: str, name: str, said: list[str]
+) -> None:
+    folder = llama_folder()
+    exact = load_checkpoint(folder)
+    loaded = lowered(lambda: load_checkpoint(folder), precision)
+    assert (held_name(loaded.model), codes(loaded)) == (name, said)
+    if "precision_cost" in said:
+        values = loaded.notes[-1].values
+        kl, same = by_hand(*(short_logits(each.model, each.tokenizer) for each in (exact, loaded)))
+        assert values["kl"] == f"{kl:.2g}"
+        assert values["same"] == f"{100 * same:.0f}"
+        assert float(values["size"]) == pytest.approx(weight_bytes(loaded.model) / 1e6, rel=5e-3)
+        assert float(values["exact_size"]) == pytest.approx(weight_bytes(exact.model) / 1e6, rel=5e-3)
+        assert "{" not in str(loaded.notes[-1])
+
+
+def test_the_text_is_read_as_far_as_the_model_can(llama_folder: Callable[..., Path]) -> None:
+    loaded = load_checkpoint(llama_folder(max_position_embeddings=16))
+    ids = loaded.tokenizer(TEXT.read_text("utf-8")[:200], add_special_tokens=False)["input_ids"]
+    assert short_logits(loaded.model, loaded.tokenizer).shape == (16, 320)
+    assert torch.equal(short_logits(loaded.model, loaded.tokenizer), loaded.model(torch.tensor([ids[:16]])).logits[0])
+
+
+@pytest.mark.usefixtures("times")
+def test_what_cannot_be_held_stays_exact_and_that_is_said(llama_folder: Callable[..., Path]) -> None:
+    folder = llama_folder()
+    llama = make_llama()
+    with torch.no_grad():
+        llama.model.embed_tokens.weight[0, 0] = 1e5
+    llama.save_pretrained(folder)
+    loaded = lowered(lambda: load_checkpoint(folder), "half")
+    assert (held_name(loaded.model), codes(loaded)) == ("float32", ["precision_refused"])
+    assert lowered(lambda: load_checkpoint(folder), "int8").model.model.embed_tokens.weight.dtype == torch.float32
+
+
+@pytest.mark.usefixtures("times")
+def test_what_runs_over_in_half_stays_exact_and_that_is_said(llama_folder: Callable[..., Path]) -> None:
+    folder = llama_folder()
+    llama = make_llama()
+    with torch.no_grad():  # each within float16, and their sums not
+        llama.model.layers[0].mlp.down_proj.weight.fill_(3e4)
+    llama.save_pretrained(folder)
+    loaded, exact = lowered(lambda: load_checkpoint(folder), "half"), load_checkpoint(folder)
+    assert (held_name(loaded.model), codes(loaded)) == ("float32", ["precision_overflow"])
+    assert torch.equal(loaded.model(IDS).logits, exact.model(IDS).logits)
+
+
+def test_a_run_that_runs_over_in_float16_is_told_so(llama_folder: Callable[..., Path]) -> None:
+    loaded = load_checkpoint(llama_folder(), dtype=torch.float16)
+    with torch.no_grad():
+        loaded.model.model.layers[0].mlp.down_proj.weight.fill_(6e4)
+    with pytest.raises(FieldError, match=r"in float16 no number is above 65504.*--precision exact"):
+        run(loaded.model, loaded.tokenizer, "Once", StreamSettings(max_new_tokens=2))
+
+
+@pytest.mark.usefixtures("times")
+def test_a_page_gets_it_so_and_its_runs_say_what_they_were_made_in(llama_folder: Callable[..., Path]) -> None:
+    folder = llama_folder()
+    prepared = LocalPrepared("mine", prepare_checkpoint(folder), "int8")
+    assert prepared.need > LocalPrepared("mine", prepare_checkpoint(folder)).need
+    engine = prepared.load()
+    found = engine.describe()
+    assert (found.dtype, found.n_bytes) == ("int8", weight_bytes(engine.model))
+    assert found.shape.itemsize == 4
+    meta = run_meta(engine.model, engine.tokenizer, "Once")
+    assert meta["provenance"] == {"device": "cpu", "dtype": "int8"}
+    exact = LocalPrepared("mine", prepare_checkpoint(folder)).load()
+    assert isinstance(exact, LocalEngine)
+    assert "provenance" not in run_meta(exact.model, exact.tokenizer, "Once")
+    assert exact.parameters == engine.parameters
+
+
+def test_runs_that_share_passes_say_what_each_says_alone() -> None:
+    model, tokenizer = quantise(tiny.model(loop_layers=(1, 2), loop_count=3)), tiny.tokenizer()
+    prompts, chosen = ("the dog", "a small dog. there was", "从"), StreamSettings(max_new_tokens=4, record="full")
+    found: list[list[Any]] = [[] for _ in prompts]
+    for place, frame in stream_many(model, tokenizer, prompts, chosen, at_once=3):
+        found[place].append(frame)
+    for prompt, frames in zip(prompts, found, strict=True):
+        alone = run(model, tokenizer, prompt, chosen).frames
+        assert len(frames) == len(alone)
+        for one, other in zip(frames, alone, strict=True):
+            if one["token_id"] != other["token_id"]:  # a near tie, rounded otherwise: from there on it is another text
+                break
+            assert one["next_logprob"] == pytest.approx(other["next_logprob"], abs=0.1)
+            assert one["blocks"][0]["steps"]["rel_delta"] == pytest.approx(
+                other["blocks"][0]["steps"]["rel_delta"], rel=0.1
+            )
+
+
+def test_a_word_of_an_int8_run_is_read_again() -> None:
+    engine = LocalEngine("tiny", quantise(tiny.model(loop_layers=(1, 2), loop_count=3)), tiny.tokenizer())
+    trace = run(engine.model, engine.tokenizer, "the dog", StreamSettings(max_new_tokens=4, record="full"))
+    token = engine.read_again(trace).read(len(trace) - 1, threading.Event())
+    assert token is not None
+    assert token.picture.agreement["is_the_runs"]
+    assert token.layer(1, 2).tensors["result"].shape
