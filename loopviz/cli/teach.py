@@ -96,6 +96,8 @@ def add_parsers(commands: Any) -> None:
     how.add_argument(
         "--targets", metavar="NAME,NAME", type=lambda text: [part.strip() for part in text.split(",")], help=told
     )
+    told = "one LoRA a loop step (relaxed recursion), as many as --loops at most; loops beyond them use the last one's. Cannot be merged"
+    how.add_argument("--lora-per-step", action="store_true", help=told)
     injections = ", ".join(BY_NAME["loop_injection"].choices)
     how.add_argument("--loop-injection", metavar="X", help=f"{injections}; linear brings new weights, trained whole")
     how.add_argument("--loop-norm", type=boolean, metavar="X", help="yes: a norm before each step, trained whole")
@@ -140,6 +142,8 @@ def _recipe(options: argparse.Namespace) -> TeachRecipe:
     given = {"steps": "steps", "lora.rank": "rank", "lora.alpha": "alpha", "lora.targets": "targets"}
     given |= {"backprop_steps": "backprop", "template": "template", "threads": "threads"}
     changes = {name: getattr(options, own) for name, own in given.items() if getattr(options, own) is not None}
+    if options.lora_per_step:
+        changes["lora.per_step"] = True
     if options.steps is not None:
         changes["schedule.warmup"] = min(10, max(options.steps, 0))
     return TeachRecipe.from_dict(values).with_values({**changes, **recipes.changes_of(options.set)})
@@ -251,6 +255,8 @@ def _typed(options: argparse.Namespace) -> str:
         if value is not None:
             shown = ",".join(value) if isinstance(value, list) else "yes" if value is True else str(value)
             named += [option(name), "no" if value is False else shown]
+    if options.lora_per_step:
+        named += ["--lora-per-step"]
     for item in options.set:
         named += ["--set", item]
     return "python -m loopviz teach " + shlex.join(named)
@@ -271,8 +277,12 @@ def merge(options: argparse.Namespace) -> int:
 
     import torch
 
+    from loopviz.model.checkpoints.adapter import read_adapter
     from loopviz.model.checkpoints.quiet import quiet_transformers
+    from loopviz.model.step_adapters import NOT_ONE_MODEL
 
+    if read_adapter(options.adapter).steps:
+        raise UsageError(f"ADAPTER {options.adapter}: {NOT_ONE_MODEL}")
     loaded = load(options.model or str(options.adapter), getattr(torch, options.dtype), {},
                   adapter=options.adapter if options.model else None)  # fmt: skip
     with outputs.filling(options.out) as part, quiet_transformers():

@@ -15,8 +15,9 @@ from torch import nn
 from loopviz import outputs
 from loopviz.loop_fields import BY_NAME
 from loopviz.model import LoopLlamaForCausalLM
-from loopviz.model.checkpoints.adapter import LOOP, NO_PEFT, VERSION
+from loopviz.model.checkpoints.adapter import LOOP, NO_PEFT, STEPS_VERSION, VERSION
 from loopviz.model.checkpoints.quiet import quiet_transformers
+from loopviz.model.step_adapters import StepAdapters, name_of
 
 from .evaluate import TextResult
 from .recipe import RecipeError
@@ -43,7 +44,7 @@ def check_targets(model: LoopLlamaForCausalLM, recipe: TeachRecipe) -> None:
 
 
 def put_lora(model: LoopLlamaForCausalLM, recipe: TeachRecipe, new: Collection[str] = ()) -> Any:
-    """A model with a fresh adapter, as peft's `PeftModel`: the model's own weights are frozen.
+    """A model with a fresh adapter (or one a loop step), as peft's `PeftModel`: the model's own weights are frozen.
 
     Args:
         model: changed: its maps are wrapped.
@@ -59,22 +60,39 @@ def put_lora(model: LoopLlamaForCausalLM, recipe: TeachRecipe, new: Collection[s
         raise RecipeError(f"teach: {NO_PEFT}") from error
     first, last = recipe.loop["loop_layers"]
     lora, whole = recipe.lora, [f"{field}s.0" for field in sorted(new)]
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        layers_to_transform=list(range(first, last + 1)),
-        layers_pattern="layers",
-        modules_to_save=whole or None,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
+
+    def config(modules_to_save: list[str] | None) -> Any:
+        return LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=list(lora.targets),
+            layers_to_transform=list(range(first, last + 1)),
+            layers_pattern="layers",
+            modules_to_save=modules_to_save,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+
+    names = adapter_names(recipe)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers, at what peft asks it
-        wrapped = get_peft_model(model, config)
-    config.base_model_name_or_path = recipe.base
+        wrapped: Any = get_peft_model(model, config(whole or None), adapter_name=names[0])
+        for name in names[1:]:  # the loop's own weights are the first one's
+            wrapped.add_adapter(name, config(None))
+    if recipe.step_adapters:
+        for name, parameter in wrapped.named_parameters():
+            if ".lora_" in name:
+                parameter.requires_grad_(True)  # peft's only while theirs is the one that is active
+        StepAdapters(model, len(names))
+    for made in wrapped.peft_config.values():
+        made.base_model_name_or_path = recipe.base
     return wrapped
+
+
+def adapter_names(recipe: TeachRecipe) -> list[str]:
+    """peft's names of the adapters: of the loop steps, or of the one that there is."""
+    return [name_of(step) for step in range(1, recipe.step_adapters + 1)] or ["default"]
 
 
 class TeachTrainer(Trainer):
@@ -114,13 +132,22 @@ class TeachTrainer(Trainer):
     def _weights(self) -> dict[str, torch.Tensor]:
         from peft import get_peft_model_state_dict
 
-        found: dict[str, torch.Tensor] = get_peft_model_state_dict(self.wrapped, save_embedding_layers=False)
-        return found
+        names = adapter_names(self.recipe)
+        found: dict[str, dict[str, torch.Tensor]] = {
+            name: get_peft_model_state_dict(self.wrapped, adapter_name=name, save_embedding_layers=False)
+            for name in names
+        }
+        if len(names) == 1:
+            return found[names[0]]
+        return {f"{name}/{key}": value for name, weights in found.items() for key, value in weights.items()}
 
     def _load_weights(self, weights: dict[str, torch.Tensor]) -> None:
         from peft import set_peft_model_state_dict
 
-        set_peft_model_state_dict(self.wrapped, weights)
+        names = adapter_names(self.recipe)
+        for name in names:
+            own = {key.removeprefix(f"{name}/"): value for key, value in weights.items() if key.startswith(f"{name}/")}
+            set_peft_model_state_dict(self.wrapped, own if len(names) > 1 else weights, adapter_name=name)
 
     @property
     def trained(self) -> int:
@@ -145,8 +172,9 @@ class TeachTrainer(Trainer):
             OutputError: the folder cannot be written.
         """
         recipe = self.recipe
-        said = {
-            "version": VERSION,
+        steps = recipe.step_adapters
+        said: dict[str, Any] = {
+            **({"version": STEPS_VERSION, "steps": steps} if steps else {"version": VERSION}),
             "loop": {**recipe.fields, "loop_layers": list(recipe.loop["loop_layers"]), "loop_count": loop_count},
             "base": {"name": recipe.base, "layers": list(recipe.loop["loop_layers"]), "sha256": recipe.base_sha256},
             "teaching": recipe.to_dict(),
@@ -154,7 +182,8 @@ class TeachTrainer(Trainer):
         with outputs.filling(folder) as part:
             with quiet_transformers():
                 self.wrapped.save_pretrained(str(part), save_embedding_layers=False)
-            (part / "README.md").unlink(missing_ok=True)  # peft's is a form to fill in; ours says what was done
+            for card in part.rglob("README.md"):
+                card.unlink()  # peft's is a form to fill in; ours says what was done
             outputs.write_text(part / LOOP, json.dumps(said, indent=2) + "\n")
 
 
