@@ -22,7 +22,6 @@ configuration or tokenizer, imported code, or the versions of LoopViz, torch or 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -57,18 +56,26 @@ FAILED = 1  # exit code when cells failed, which nothing could know before they 
 # -- one cell ----------------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=1)
+_kept: dict[tuple[str, str, str], Any] = {}  # a process's model, for its next cell
+
+
 def _subject(model: str, dtype: str, device: str) -> Any:
-    """A process's model, kept for its next cell."""
+    """The model of a cell, loaded where this process does not have it; the one it had is let go of first."""
     import torch
 
     from loopviz.model.checkpoints.load import load_checkpoint
+    from loopviz.model.placing import place
 
     from .task import Subject
 
-    loaded = load_checkpoint(model, dtype=getattr(torch, dtype))
-    loaded.model.to(device)
-    return Subject.of(loaded)
+    wanted = (model, dtype, device)
+    if wanted not in _kept:
+        _kept.clear()
+        torch.cuda.empty_cache()  # or what the last model had there would count as taken
+        loaded = load_checkpoint(model, dtype=getattr(torch, dtype))
+        place(loaded.model, torch.device(device))
+        _kept[wanted] = Subject.of(loaded)
+    return _kept[wanted]
 
 
 def _prepared(cell: Cell, threads: int) -> tuple[Task, Any, Any]:

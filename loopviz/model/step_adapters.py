@@ -29,7 +29,7 @@ NOT_ONE_MODEL = (
 )
 
 
-def name_of(step: int) -> str:
+def name_of(step: int | str) -> str:
     """peft's name of a loop step's adapter (1-based), and of its folder."""
     return f"step-{step}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,15 +16,16 @@ from torch import nn
 from loopviz import outputs
 from loopviz.loop_fields import BY_NAME
 from loopviz.model import LoopLlamaForCausalLM
-from loopviz.model.checkpoints.adapter import LOOP, NO_PEFT, STEPS_VERSION, VERSION
+from loopviz.model.checkpoints.adapter import CONFIG, LOOP, NO_PEFT, STEPS_VERSION, VERSION, WEIGHTS
 from loopviz.model.checkpoints.quiet import quiet_transformers
+from loopviz.model.placing import bytes_of, check_room
 from loopviz.model.step_adapters import StepAdapters, name_of
 
 from .evaluate import TextResult
 from .recipe import RecipeError
 from .teach_data import TeachInstructions, TeachText
 from .teach_recipe import TeachRecipe
-from .trainer import Trainer
+from .trainer import BYTES_A_PARAMETER, Trainer
 
 # Loop fields that teaching may ask for and that the block as it is has not.
 SHAPES_A_STEP = ("loop_injection", "loop_norm", "loop_final_norm", "loop_init", "loop_init_std")
@@ -41,6 +43,39 @@ def check_targets(model: LoopLlamaForCausalLM, recipe: TeachRecipe) -> None:
     for target in recipe.lora.targets:
         if target not in known:
             raise RecipeError(f"lora.targets: {target!r} is no linear map of a layer; there are {', '.join(known)}")
+
+
+def adapter_parameters(model: LoopLlamaForCausalLM, recipe: TeachRecipe, new: Collection[str] = ()) -> int:
+    """How many numbers will be trained: of the LoRA (of all loop steps), and the new weights of the loop.
+
+    Args:
+        model: without an adapter.
+        recipe: `lora`, `loop`, `loops`.
+        new: as of :func:`put_lora`.
+    """
+    first, last = recipe.loop["loop_layers"]
+    maps = [
+        module
+        for layer in model.model.layers[first : last + 1]
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in recipe.lora.targets
+    ]
+    lora = recipe.lora.rank * sum(each.in_features + each.out_features for each in maps)
+    whole = [parameter for field in new for parameter in getattr(model.model, f"{field}s").parameters()]
+    return lora * (recipe.step_adapters or 1) + sum(parameter.numel() for parameter in whole)
+
+
+def check_device(
+    model: LoopLlamaForCausalLM, recipe: TeachRecipe, device: torch.device, new: Collection[str] = ()
+) -> None:
+    """Refuse a device that does not hold what is taught: the model's weights, and the adapter as it is trained.
+
+    Raises:
+        CheckpointError: with the bytes. What a pass computes is on top of them.
+    """
+    weights, trained = bytes_of(model), BYTES_A_PARAMETER * adapter_parameters(model, recipe, new)
+    what = f"teaching (weights {weights:,}; adapter, gradients and optimiser {trained:,})"
+    check_room(weights + trained, device, what)
 
 
 def put_lora(model: LoopLlamaForCausalLM, recipe: TeachRecipe, new: Collection[str] = ()) -> Any:
@@ -105,6 +140,9 @@ class TeachTrainer(Trainer):
         base: the model, with the recipe's loop (`recipe.fields`); it is changed.
         new: loop fields whose weights it has not learned yet.
         **how: as of :class:`Trainer`.
+
+    Attributes:
+        trained: parameters that are trained.
     """
 
     recipe: TeachRecipe
@@ -121,11 +159,13 @@ class TeachTrainer(Trainer):
     ) -> None:
         self._base, self._new = base, tuple(sorted(new))
         self.wrapped: Any = None
+        self.trained = 0
         super().__init__(recipe, task, folder, **how)
 
     def _new_model(self) -> LoopLlamaForCausalLM:
         torch.manual_seed(self.recipe.seed)
         self.wrapped = put_lora(self._base, self.recipe, self._new)
+        self.trained = sum(each.numel() for each in self._base.parameters() if each.requires_grad)
         self._base.model.backprop_steps = self.recipe.backprop_steps
         return self._base
 
@@ -148,11 +188,6 @@ class TeachTrainer(Trainer):
         for name in names:
             own = {key.removeprefix(f"{name}/"): value for key, value in weights.items() if key.startswith(f"{name}/")}
             set_peft_model_state_dict(self.wrapped, own if len(names) > 1 else weights, adapter_name=name)
-
-    @property
-    def trained(self) -> int:
-        """Parameters that are trained."""
-        return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
     def close(self) -> Closing:
         """The closing evaluation: what was taught, and the same block without it."""
@@ -185,6 +220,16 @@ class TeachTrainer(Trainer):
             for card in part.rglob("README.md"):
                 card.unlink()  # peft's is a form to fill in; ours says what was done
             outputs.write_text(part / LOOP, json.dumps(said, indent=2) + "\n")
+        _remove_others(folder, adapter_names(recipe))
+
+
+def _remove_others(folder: Path, names: Collection[str]) -> None:
+    """Remove what an adapter that was in a folder before has left there: of another kind, or of more loop steps."""
+    steps = [place for place in folder.iterdir() if re.fullmatch(name_of(r"\d+"), place.name)]
+    for name, place in [("default", folder), *((step.name, step) for step in steps)]:
+        if name not in names:
+            for file in (CONFIG, WEIGHTS):
+                (place / file).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
