@@ -261,7 +261,7 @@ class SharedPass:
         kinds: dict[Hashable, list[int]] = {}
         for i, row in enumerate(group.rows):
             block = row.blocks.get(group.layer)
-            kinds.setdefault(None if block is None else (*_kind(block, row.run.blocks), *_pre_hooks(row)), []).append(i)
+            kinds.setdefault(None if block is None else (_kind(block, row.run.blocks), _pre_hooks(row)), []).append(i)
         if None in kinds and len(kinds) == 1:
             return [group]
         found = []

@@ -22,6 +22,7 @@ from loopviz.lab.task import Subject
 from loopviz.lab.tasks import perplexity
 from loopviz.lab.tasks.perplexity import PERPLEXITY, PerplexityParams
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.exit_gate import GATE_FILE, ExitGate, gate_bytes
 
 from .small import TEXT, save
 from .test_workers import gone, wait_for
@@ -241,17 +242,26 @@ def test_a1_cells_run_again_when_the_weights_in_the_folder_are_others(own_model,
     assert again(grid, tmp_path) == ["4 cells, 4 of them finished before"]
 
 
-@pytest.mark.parametrize("what", ["configuration", "tokenizer"])
+@pytest.mark.parametrize("what", ["configuration", "tokenizer", "exit gate"])
 def test_a1_cells_run_again_when_what_surrounds_the_weights_has_changed(own_model, grid, here, tmp_path, what):
     """The same weights with another loop, or with other words, give other numbers."""
     again(grid, tmp_path)
-    name = {"configuration": "config.json", "tokenizer": "tokenizer.json"}[what]
-    values = json.loads((own_model / name).read_text("utf-8"))
+    name = {"configuration": "config.json", "tokenizer": "tokenizer.json", "exit gate": GATE_FILE}[what]
+    if what == "exit gate":
+        (own_model / name).write_bytes(gate_bytes(ExitGate(32), {}))
+        sweep._kept.clear()
+        assert again(grid, tmp_path)[1] == f"4 finished before are run again: the exit gate of {own_model} has changed"
+        gate = ExitGate(32)
+        gate.bias.data.fill_(1.0)
+        (own_model / name).write_bytes(gate_bytes(gate, {}))
+    else:
+        values = json.loads((own_model / name).read_text("utf-8"))
     if what == "configuration":
         values["rms_norm_eps"] = 1e-3
-    else:
+    elif what == "tokenizer":
         values["model"]["merges"] = values["model"]["merges"][:-5]
-    (own_model / name).write_text(json.dumps(values), "utf-8")
+    if what != "exit gate":
+        (own_model / name).write_text(json.dumps(values), "utf-8")
     sweep._kept.clear()
     assert again(grid, tmp_path)[1] == f"4 finished before are run again: the {what} of {own_model} has changed"
     assert here == ALL
@@ -369,7 +379,7 @@ def test_a_model_that_a_device_has_not_room_for_keeps_layers_behind_and_measures
     assert sweep.run(grid, tmp_path / "whole", say=lambda text: None) == 0
     sweep._kept.clear()
     whole = load_checkpoint(model).model
-    needed = placing.bytes_of(whole) - 1
+    needed = placing.bytes_of(whole) - 1000
     monkeypatch.setattr(placing, "free_bytes", lambda device: needed * placing.SPARE // (placing.SPARE - 1) + 1)
     assert sweep.run(grid, tmp_path / "part", say=lambda text: None) == 0
     (kept,) = sweep._kept.values()
