@@ -10,14 +10,11 @@ checkpointing each have the step they are in.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from .events import LoopStepStart
-
-if TYPE_CHECKING:
-    from .modeling import LoopLlamaForCausalLM
 
 _GIVEN = "loop_step_adapter"  # the keyword argument by which a layer is told
 _RUNNING: ContextVar[str | None] = ContextVar(
@@ -41,11 +38,11 @@ class StepAdapters:
     now) use the first one's, as a single loop does.
 
     Args:
-        model: with adapters `step-1` to `step-N` of peft's on its layers, of which the first is active; changed.
+        model: a LoopLlama with adapters `step-1` to `step-N` of peft's on its layers, of which the first is active; changed.
         count: N.
     """
 
-    def __init__(self, model: LoopLlamaForCausalLM, count: int) -> None:
+    def __init__(self, model: Any, count: int) -> None:
         from peft.tuners.lora import LoraLayer
 
         self.count = count
