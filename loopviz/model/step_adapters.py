@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import nn
 
+from loopviz.checks import FieldError
+
 from .events import LoopStepStart
 
 _GIVEN = "loop_step_adapter"  # the keyword argument by which a layer is told
@@ -57,6 +59,19 @@ class StepAdapters:
 
     def _tell(self, start: LoopStepStart) -> dict[str, str]:
         return {_GIVEN: name_of(min(start.step, self.count))}
+
+
+def check_one_model(model: Any) -> None:
+    """Refuse, where a model's own weights are read one by one, one whose weights are others in every loop step.
+
+    Args:
+        model: a LoopLlama or any other of transformers'.
+
+    Raises:
+        FieldError: naming it.
+    """
+    if getattr(model.base_model, "step_adapters", None) is not None:
+        raise FieldError("model", model.config._name_or_path, "lora_per_step")
 
 
 def _enter(attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

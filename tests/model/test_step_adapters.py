@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from loopviz.anatomy import parity
+from loopviz.anatomy.grouped_heads import with_kv_heads
+from loopviz.anatomy.reread import check_written_here
+from loopviz.checks import FieldError
 from loopviz.model import LoopLlamaForCausalLM, LoopStepStart, register_criterion
 from loopviz.model.shared_pass import SharedPass, sharable
 from loopviz.model.step_adapters import StepAdapters, name_of
@@ -210,6 +214,18 @@ def test_gradients_reach_the_adapters_of_the_steps_that_have_a_graph(checkpointi
     assert all(torch.allclose(last[name], whole[name], atol=1e-6) for name in last)
     model.set_loop(loop_count=2)
     assert steps(gradients(model)) == {"step-1", "step-2"}
+
+
+def test_where_one_set_of_weights_is_read_such_a_model_is_refused_by_name():
+    model = stirred(build(SERIAL))
+    model.config._name_or_path = "my-loop"
+    for read in (
+        lambda: parity.of_model(model, "my-loop"),
+        lambda: check_written_here(model.with_loop()),
+        lambda: with_kv_heads(model, 1),
+    ):
+        with pytest.raises(FieldError, match="model='my-loop': each of its loop steps has a LoRA of its own"):
+            read()
 
 
 def test_such_a_model_cannot_be_saved_as_one_and_can_be_copied(tmp_path):
