@@ -217,7 +217,7 @@ def _exercise(subject: Subject, params: QualityParams, number: int, line: str, c
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str) or not isinstance(reference, str | None):
         raise FieldError("pairs", ABSENT, "pairs_shape", shown=where)
     try:
-        wording = {"chat": params.chat, "template": params.template, "input": params.input}
+        wording: dict[str, Any] = {"chat": params.chat, "template": params.template, "input": params.input}
         ids = encode_prompt(subject.tokenizer, value["prompt"], context=context, **wording)
     except ValueError as error:
         raise inside(f"pairs={where}", error) from None
