@@ -104,6 +104,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "chat_refuses": "the model's chat template refuses this prompt ({said}); leave the chat template out",
         "chat_no_text": "the model's chat template gives no text; leave the chat template out",
         "template_and_chat": "chat=True is template='chat', and two templates cannot be had; leave one of them out",
+        "lora_per_step": "each of its loop steps has a LoRA of its own, and here one set of weights is read; take the model underneath",
+        "template_of_pairs": "prompts cut from a text are put as they are; give pairs, or template='none'",
         "input_of_alpaca": "only template='alpaca' has a place for it (template={template!r}); take that, or leave input out",
         "text_kind": "must be text",
         "record_keys": 'must have "prompt" and "response" (or "completion"), or "instruction" and "output", with "input" or without',

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from loopviz.checks import FieldError
 from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model.step_adapters import check_one_model
 from loopviz.model.watching import shallow
 
 
@@ -31,8 +32,9 @@ def with_kv_heads(model: LoopLlamaForCausalLM, n_heads: int) -> LoopLlamaForCaus
         n_heads: one of :func:`head_counts`.
 
     Raises:
-        FieldError: another number.
+        FieldError: another number; a model whose loop steps have a LoRA each.
     """
+    check_one_model(model)
     known = head_counts(model.config)
     if n_heads not in known:
         raise FieldError("heads", n_heads, "one_of", choices=", ".join(map(str, known)))

@@ -27,6 +27,7 @@ from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.checkpoints.limits import gigabytes
 from loopviz.model.interrupt import check
 from loopviz.model.precision import plain_state
+from loopviz.model.step_adapters import check_one_model
 
 from . import families, rope
 from .llama import IGNORED, LlamaForCausalLM, repeat_kv, rotary_frequencies, shifted_loss
@@ -216,8 +217,9 @@ def of_model(model: LlamaPreTrainedModel, name: str, ids: Tensor | None = None) 
         ids: `[T]` to read; None: 4 x 125 random ones, fewer where its context is shorter.
 
     Raises:
-        ValueError: it computes what `llama.py` does not (another rotary rule), by name.
+        ValueError: it computes what `llama.py` does not (another rotary rule, other weights in every loop step), by name.
     """
+    check_one_model(model)
     config = plain_config(model.config)
     names = set(_on_meta(LlamaForCausalLM, config).state_dict())
     state = {name: weight for name, weight in plain_state(model).items() if name in names}

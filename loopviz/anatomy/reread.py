@@ -17,6 +17,7 @@ import torch
 from loopviz.anatomy.probe import Probed, probe
 from loopviz.loop_fields import BY_NAME, MODEL_FIELDS
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
+from loopviz.model.step_adapters import check_one_model
 from loopviz.trace import Trace
 from loopviz.trace.packed import clipped, decode_states
 
@@ -194,6 +195,7 @@ def check_same_model(model: LoopLlamaForCausalLM, trace: Trace) -> None:
 
 def check_written_here(view: LoopLlamaForCausalLM) -> None:
     """ValueError where a run had what `llama.py` does not write: what is shown of its layers would be another model's."""
+    check_one_model(view)
     found = [(name, getattr(view.config, name), plain) for name, plain in MODEL_FIELDS.items()]
     for block in view.config.loop_blocks():
         found += [(name, getattr(block, BY_NAME[name].block), BY_NAME[name].plain) for name in _NOT_WRITTEN]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz import outputs
 from loopviz.cli.options import add_machine, boolean, load, option, path
-from loopviz.cli.train import RUN, STATE, Line
+from loopviz.cli.train import ADAPTERS, RUN, STATE, Line, check_kind
 from loopviz.fields import layers
 from loopviz.loop_fields import BY_NAME
 from loopviz.machine import DTYPES, UsageError, check_threads
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from loopviz.train.teach_data import TeachInstructions, TeachText
 
 MADE = (
-    "config.json",
     "adapter_config.json",
     "adapter_model.safetensors",
     "loop_adapter.json",
@@ -96,6 +95,8 @@ def add_parsers(commands: Any) -> None:
     how.add_argument(
         "--targets", metavar="NAME,NAME", type=lambda text: [part.strip() for part in text.split(",")], help=told
     )
+    told = "one LoRA a loop step (relaxed recursion), as many as --loops at most; loops beyond them use the last one's. Cannot be merged"
+    how.add_argument("--lora-per-step", action="store_true", help=told)
     injections = ", ".join(BY_NAME["loop_injection"].choices)
     how.add_argument("--loop-injection", metavar="X", help=f"{injections}; linear brings new weights, trained whole")
     how.add_argument("--loop-norm", type=boolean, metavar="X", help="yes: a norm before each step, trained whole")
@@ -140,6 +141,8 @@ def _recipe(options: argparse.Namespace) -> TeachRecipe:
     given = {"steps": "steps", "lora.rank": "rank", "lora.alpha": "alpha", "lora.targets": "targets"}
     given |= {"backprop_steps": "backprop", "template": "template", "threads": "threads"}
     changes = {name: getattr(options, own) for name, own in given.items() if getattr(options, own) is not None}
+    if options.lora_per_step:
+        changes["lora.per_step"] = True
     if options.steps is not None:
         changes["schedule.warmup"] = min(10, max(options.steps, 0))
     return TeachRecipe.from_dict(values).with_values({**changes, **recipes.changes_of(options.set)})
@@ -148,6 +151,7 @@ def _recipe(options: argparse.Namespace) -> TeachRecipe:
 def _check_place(options: argparse.Namespace) -> None:
     """Refuse, before any work, a folder that cannot be written, or that holds files which are not this run's."""
     outputs.check_folder(options.out, "--out")
+    check_kind(options.out, "--out", ("config.json",), "a model", "an adapter")
     if not options.force and not (options.out / RUN / STATE).exists():
         outputs.check_free([options.out / name for name in MADE], "--out", "and not of a run in this folder")
 
@@ -163,13 +167,16 @@ def teach(options: argparse.Namespace) -> int:
     from loopviz.engine import context_length
     from loopviz.model.checkpoints.adapter import fingerprint, is_adapter, need_peft
     from loopviz.model.checkpoints.find import NAMED
-    from loopviz.train.teach_trainer import check_targets
+    from loopviz.model.devices import resolve_device
+    from loopviz.train.teach_trainer import check_device, check_targets
 
     need_peft("teach")
     if options.model not in NAMED and is_adapter(options.model):
         raise UsageError(f"--model {options.model}: is an adapter itself; merge it into a model first (loopviz merge)")
-    loaded = load(options.model, torch.float32, dict(recipe.fields), options.device, untrained=True)
+    device = resolve_device(options.device, torch.float32)
+    loaded = load(options.model, torch.float32, dict(recipe.fields), untrained=True)
     check_targets(loaded.model, recipe)
+    check_device(loaded.model, recipe, device, _new(loaded))
     if recipe.length > context_length(loaded.model):
         raise recipes.RecipeError(
             f"length={recipe.length}: the model's context is {context_length(loaded.model)} tokens"
@@ -181,15 +188,26 @@ def teach(options: argparse.Namespace) -> int:
     run_folder = options.out / RUN
     ours = not run_folder.exists()
     with outputs.alone(run_folder / STATE, "--out", "training"):
-        _taught(options, recipe, loaded, run_folder, ours)
+        _taught(options, recipe, loaded, str(device), run_folder, ours)
     return 0
 
 
+def _new(loaded: LoadedCheckpoint) -> set[str]:
+    """Loop fields whose weights nobody has trained."""
+    from loopviz.model.checkpoints.load import UNTRAINED
+
+    return {note.values["field"] for note in loaded.notes if note.code == UNTRAINED}
+
+
 def _taught(
-    options: argparse.Namespace, recipe: TeachRecipe, loaded: LoadedCheckpoint, run_folder: Path, ours: bool
+    options: argparse.Namespace,
+    recipe: TeachRecipe,
+    loaded: LoadedCheckpoint,
+    device: str,
+    run_folder: Path,
+    ours: bool,
 ) -> None:
     """The run itself, its table, its adapter; `ours`: nobody had a folder there before it."""
-    from loopviz.model.checkpoints.load import UNTRAINED
     from loopviz.train.teach_card import closing_table, write_teach_card
     from loopviz.train.teach_trainer import TeachTrainer
 
@@ -201,10 +219,9 @@ def _taught(
         if options.force:
             state.unlink(missing_ok=True)
         resume = state.is_file()
-        new = {note.values["field"] for note in loaded.notes if note.code == UNTRAINED}
         with Line(recipe.steps) as line:
             trainer = TeachTrainer(
-                recipe, task, run_folder, loaded.model, new, device=str(loaded.model.device), resume=resume, say=line
+                recipe, task, run_folder, loaded.model, _new(loaded), device=device, resume=resume, say=line
             )
             if resume:
                 print(
@@ -251,6 +268,8 @@ def _typed(options: argparse.Namespace) -> str:
         if value is not None:
             shown = ",".join(value) if isinstance(value, list) else "yes" if value is True else str(value)
             named += [option(name), "no" if value is False else shown]
+    if options.lora_per_step:
+        named += ["--lora-per-step"]
     for item in options.set:
         named += ["--set", item]
     return "python -m loopviz teach " + shlex.join(named)
@@ -264,6 +283,7 @@ def merge(options: argparse.Namespace) -> int:
     outputs.check_folder(options.out, "OUT")
     if options.out.resolve() == options.adapter.resolve():
         raise UsageError(f"OUT {options.out}: is the adapter's own folder; name another")
+    check_kind(options.out, "OUT", ADAPTERS, "an adapter", "a model")
     if not options.force:
         outputs.check_free(
             [options.out / name for name in ("config.json", "model.safetensors", *MADE)], "OUT", "of another"
@@ -271,8 +291,12 @@ def merge(options: argparse.Namespace) -> int:
 
     import torch
 
+    from loopviz.model.checkpoints.adapter import read_adapter
     from loopviz.model.checkpoints.quiet import quiet_transformers
+    from loopviz.model.step_adapters import NOT_ONE_MODEL
 
+    if read_adapter(options.adapter).steps:
+        raise UsageError(f"ADAPTER {options.adapter}: {NOT_ONE_MODEL}")
     loaded = load(options.model or str(options.adapter), getattr(torch, options.dtype), {},
                   adapter=options.adapter if options.model else None)  # fmt: skip
     with outputs.filling(options.out) as part, quiet_transformers():

@@ -9,13 +9,14 @@ import argparse
 import json
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz import outputs
 from loopviz.checks import check_finite
 from loopviz.cli.options import add_adapter, add_machine, load, path
-from loopviz.machine import check_threads
+from loopviz.machine import UsageError, check_threads
 from loopviz.text_file import STDIN
 from loopviz.train import recipe as recipes
 
@@ -132,6 +133,29 @@ MADE = ("config.json", "model.safetensors", "tokenizer.json", "recipe.json", "RE
 STATE = "checkpoint.pt"  # of a run, in its folder
 
 
+def check_kind(folder: Path, option: str, names: Sequence[str], holds: str, made: str) -> None:
+    """Refuse a folder of the other kind, `--force` or not: what holds a model and an adapter is opened by nobody.
+
+    Args:
+        folder: that would be written to.
+        option: what gave it.
+        names: of files that only the other kind has.
+        holds, made: what the other kind and this one are called.
+
+    Raises:
+        UsageError: one of them is there.
+    """
+    for name in names:
+        if (folder / name).exists():
+            raise UsageError(
+                f"{option} {folder}: holds {holds} ({name}), and {made} beside it would make a folder that nothing opens; "
+                "name another place"
+            )
+
+
+ADAPTERS = ("adapter_config.json", "loop_adapter.json")  # files that only an adapter's folder has
+
+
 def _check_place(options: argparse.Namespace) -> None:
     """Refuse, before any work, a folder that cannot be written, or that holds files which are not this run's.
 
@@ -141,6 +165,7 @@ def _check_place(options: argparse.Namespace) -> None:
     outputs.check_folder(out, "--out")
     if (out / RUN).exists():
         outputs.check_folder(out / RUN, "--out")
+    check_kind(out, "--out", ADAPTERS, "an adapter", "a model")
     if options.force or (out / RUN / STATE).exists():
         return
     if options.recipe == BUILT and _stored_task(out) == BUILT:

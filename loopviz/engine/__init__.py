@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from loopviz.engine.many import stream_many
     from loopviz.engine.pieces import Pieces, TokenTexts, encode_prompt, unknown_words
-    from loopviz.engine.provenance import provenance, shown_name, weights_digest
+    from loopviz.engine.provenance import gates_digest, provenance, shown_name, weights_digest
     from loopviz.engine.sampling import Sampler, StreamSettings
     from loopviz.engine.steering import Steering
     from loopviz.engine.stream import context_length, run, run_meta, stream
@@ -35,6 +35,7 @@ _HOME = {
     "TokenTexts": "pieces",
     "context_length": "stream",
     "encode_prompt": "pieces",
+    "gates_digest": "provenance",
     "provenance": "provenance",
     "run": "stream",
     "run_meta": "stream",
@@ -55,6 +56,7 @@ __all__ = [
     "TokenTexts",
     "context_length",
     "encode_prompt",
+    "gates_digest",
     "provenance",
     "run",
     "run_meta",

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from loopviz.model import LoopLlamaForCausalLM
 
 
 def weights_digest(model: LoopLlamaForCausalLM) -> str:
     """The model's hash: sha256, hex, over names, dtypes, shapes and bytes of the sorted state dict."""
-    import torch
-
     from loopviz.model.placing import stored
 
+    # of a layer that stayed behind a device, too
+    return _digest((name, stored(model, name)) for name in sorted(model.state_dict()))
+
+
+def gates_digest(model: LoopLlamaForCausalLM) -> str:
+    """The same of the gates that stand beside a model's weights (`spare_gates`), which a loop may ask for; "" where none does."""
+    gates = sorted(getattr(model, "spare_gates", {}).items())  # of other kinds of model there are none
+    named = [(f"{block}.{name}", value) for block, gate in gates for name, value in sorted(gate.state_dict().items())]
+    return _digest(named) if named else ""
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    import torch
+
     digest = hashlib.sha256()
-    for name in sorted(model.state_dict()):
-        tensor = stored(model, name)  # of a layer that stayed behind a device, too
+    for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

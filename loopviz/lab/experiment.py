@@ -25,6 +25,7 @@ import transformers
 
 from loopviz import imports, outputs
 from loopviz.csv_file import table_bytes
+from loopviz.model.exit_gate import GATE_FILE
 from loopviz.model.interrupt import Interrupted, Stop, interruptible
 from loopviz.model.precision import held_name
 from loopviz.text_file import read_text
@@ -190,12 +191,14 @@ class Experiment:
                 "name": subject.name,
                 "source": subject.source,
                 "digest": subject.digest,
+                **({"gates": subject.gates} if subject.gates else {}),  # beside the weights, by their hash
                 "dtype": held_name(subject.model),
                 # a manifest is passed on: not where this machine keeps its files
                 "config": plain_data({**subject.model.config.to_dict(), "_name_or_path": subject.name}),
             },
             # models that were measured with it, by name their hashes
             **({"beside": {name: other.digest for name, other in subject.beside.items()}} if subject.beside else {}),
+            **({"beside_gates": gates} if (gates := _gates_of(subject.beside)) else {}),
             "texts": [dataclasses.asdict(source) for source in self.sources],
             "seed": getattr(self.params, "seed", None),
             "versions": versions(),
@@ -326,10 +329,26 @@ def repeat(
             f"model {subject.name!r}: its weights are not the manifest's (sha256 {subject.digest[:12]}..., "
             f"then {values['model']['digest'][:12]}...); give the model that was measured"
         )
+    _check_gate(subject, values["model"].get("gates"))
     for name, digest in values.get("beside", {}).items():
         if fellow(subject, name, "beside").digest != digest:
             raise ValueError(f"model {name!r}: its weights are not the manifest's; give the model that was measured")
+        _check_gate(fellow(subject, name, "beside"), values.get("beside_gates", {}).get(name))
     return Experiment(task, subject, params, command)
+
+
+def _gates_of(subjects: Mapping[str, Subject]) -> dict[str, str]:
+    return {name: subject.gates for name, subject in subjects.items() if subject.gates}
+
+
+def _check_gate(subject: Subject, then: str | None) -> None:
+    """Refuse a gate that is another now; what older manifests, and those of models without one, do not say is not known."""
+    if then is not None and subject.gates != then:
+        now = f"sha256 {subject.gates[:12]}..." if subject.gates else "there is none now"
+        raise ValueError(
+            f"model {subject.name!r}: the exit gate beside its weights ({GATE_FILE}) is not the manifest's ({now}, then "
+            f"{then[:12]}...); give the one that was measured"
+        )
 
 
 def read_manifest(path: Path) -> Mapping[str, Any]:

@@ -15,7 +15,8 @@ from loopviz.lab.task import Subject, Task
 from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints.find import BUNDLED_FOLDER, NAMED
 from loopviz.model.checkpoints.load import load_checkpoint
-from loopviz.model.precision import held_in
+from loopviz.model.placing import check_room, place
+from loopviz.model.precision import held_in, weight_bytes
 from loopviz.paths import model_type_of
 from loopviz.ttt import TTTConfig
 from loopviz.ttt.checkpoint import load_ttt
@@ -82,12 +83,25 @@ def fellow(subject: Subject, name: str, field: str) -> Subject:
         if not subject.free and name not in COMES_ALONG:
             raise FieldError(field, name, "comes_not_along", known=", ".join(COMES_ALONG))
         found = load_subject(name, dtype=held_in(subject.model))
-        found.model.to(subject.model.device)
+        _put(found, subject.model.device)
         subject.beside[name] = found
     found = subject.beside[name]
     if found.tokenizer.get_vocab() != subject.tokenizer.get_vocab():
         raise FieldError(field, name, "other_tokens", name=subject.name)
     return found
+
+
+def _put(subject: Subject, device: torch.device) -> None:
+    """Move a subject's model to a device, or as much of it as fits.
+
+    Raises:
+        CheckpointError: it does not fit: a TTT model as a whole, of another what is no layer.
+    """
+    if learns(subject):
+        check_room(weight_bytes(subject.model), device, f"model {subject.name!r}")
+        subject.model.to(device)
+    else:
+        place(subject.model, device)
 
 
 def shape_beside(subject: Subject, name: str) -> Shape:

@@ -22,7 +22,6 @@ configuration or tokenizer, imported code, or the versions of LoopViz, torch or 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -57,18 +56,26 @@ FAILED = 1  # exit code when cells failed, which nothing could know before they 
 # -- one cell ----------------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=1)
+_kept: dict[tuple[str, str, str], Any] = {}  # a process's model, for its next cell
+
+
 def _subject(model: str, dtype: str, device: str) -> Any:
-    """A process's model, kept for its next cell."""
+    """The model of a cell, loaded where this process does not have it; the one it had is let go of first."""
     import torch
 
     from loopviz.model.checkpoints.load import load_checkpoint
+    from loopviz.model.placing import place
 
     from .task import Subject
 
-    loaded = load_checkpoint(model, dtype=getattr(torch, dtype))
-    loaded.model.to(device)
-    return Subject.of(loaded)
+    wanted = (model, dtype, device)
+    if wanted not in _kept:
+        _kept.clear()
+        torch.cuda.empty_cache()  # or what the last model had there would count as taken
+        loaded = load_checkpoint(model, dtype=getattr(torch, dtype))
+        place(loaded.model, torch.device(device))
+        _kept[wanted] = Subject.of(loaded)
+    return _kept[wanted]
 
 
 def _prepared(cell: Cell, threads: int) -> tuple[Task, Any, Any]:
@@ -111,13 +118,14 @@ def look(cells: Sequence[Cell], threads: int) -> dict[str, Any]:
 
 
 def subject_fingerprint(subject: Any) -> dict[str, str]:
-    """What a model's numbers come from: `weights`, `config` and `tokenizer`, each a sha256, hex."""
+    """What a model's numbers come from: `weights`, `config`, `tokenizer`, and `gates` where some stand beside; each a sha256, hex."""
     config = {**subject.model.config.to_dict(), "_name_or_path": ""}  # where it lies changes nothing
     backend = getattr(subject.tokenizer, "backend_tokenizer", None)
     tokens = backend.to_str() if backend is not None else sorted(subject.tokenizer.get_vocab().items())
     special = [subject.tokenizer.special_tokens_map, subject.tokenizer.chat_template]
     return {
         "weights": subject.digest,
+        **({"gates": subject.gates} if subject.gates else {}),
         "config": _sha256(config),
         "tokenizer": _sha256([tokens, special]),
     }
@@ -236,6 +244,7 @@ def changed(cell: Cell, before: Mapping[str, Any]) -> str:
         return "written by an older LoopViz, which did not note what they were made of"
     said = {
         "weights": f"the weights of {cell.model} have changed",
+        "gates": f"the exit gate of {cell.model} has changed",
         "config": f"the configuration of {cell.model} has changed",
         "tokenizer": f"the tokenizer of {cell.model} has changed",
         "texts": f"text {cell.text or 'given'} has changed",
@@ -243,7 +252,7 @@ def changed(cell: Cell, before: Mapping[str, Any]) -> str:
         "dtype": f"dtype is {cell.dtype} now",
         "device": f"device is {cell.device} now",
     }
-    reasons = [text for name, text in said.items() if old.get(name) != new[name]]
+    reasons = [text for name, text in said.items() if old.get(name) != new.get(name)]
     was = old.get("versions", {})
     reasons += [
         f"{name} was {was.get(name)} and is {now}" for name, now in new["versions"].items() if was.get(name) != now

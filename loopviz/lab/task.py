@@ -24,7 +24,7 @@ from loopviz.checks import ABSENT, FieldError, Term, check_characters, check_one
 from loopviz.checks import check_counts as check_counts  # offered here too, to who writes a task
 from loopviz.checks import check_number as check_number
 from loopviz.checks import check_whole as check_whole
-from loopviz.engine import weights_digest
+from loopviz.engine import gates_digest, weights_digest
 from loopviz.engine.pieces import encode
 from loopviz.engine.work import Shape, Work
 from loopviz.fields import options_of as options_of
@@ -304,6 +304,11 @@ class Subject:
     def digest(self) -> str:
         """The model's hash (:func:`loopviz.engine.weights_digest`)."""
         return weights_digest(self.model)
+
+    @cached_property
+    def gates(self) -> str:
+        """The hash of the gates beside the model's weights (:func:`loopviz.engine.gates_digest`); "" where there are none."""
+        return gates_digest(self.model)
 
     def shape(self, view: LoopLlamaForCausalLM | None = None) -> Shape:
         """What of the model, or of a view of it, decides what work costs."""

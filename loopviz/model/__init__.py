@@ -5,7 +5,7 @@ from .cache import KVOccupancy, LayerOccupancy, LoopCache
 from .choosers import CHOOSERS, ChooserContext, register_layer_chooser
 from .configuration import LOOP_FIELDS, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext, register_criterion
-from .events import AttentionRead, LoopReport, LoopStep, PassSeconds
+from .events import AttentionRead, LoopReport, LoopStep, LoopStepStart, PassSeconds
 from .exit_lens import direct_lens_misleads
 from .interrupt import Interrupted, interruptible
 from .merges import MERGES, register_merge
@@ -31,6 +31,7 @@ __all__ = [
     "LoopLlamaModel",
     "LoopReport",
     "LoopStep",
+    "LoopStepStart",
     "PassSeconds",
     "direct_lens_misleads",
     "interruptible",

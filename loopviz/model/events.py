@@ -38,6 +38,27 @@ class AttentionRead:
 
 
 @dataclass(frozen=True)
+class LoopStepStart:
+    """What a pre-step hook is told before a loop step.
+
+    Attributes:
+        block: 0-based index of the block.
+        layers: `(a, b)` of the block.
+        step: r, 1-based: the step that is about to run.
+        state: s_{r-1}, `[B, T, H]`.
+        frozen: `[B]` bool, the row has stopped already: it keeps its state, whatever the step computes.
+        real: `[B, T]` bool, True where the token is not padding; `None` when all are.
+    """
+
+    block: int
+    layers: tuple[int, int]
+    step: int
+    state: Tensor
+    frozen: Tensor
+    real: Tensor | None
+
+
+@dataclass(frozen=True)
 class LoopStep:
     """What a loop hook is told after one loop step.
 

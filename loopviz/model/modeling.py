@@ -10,11 +10,12 @@ import copy
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ from .cache import LoopCache, check_fits
 from .choosers import LayerChoice
 from .configuration import LOOP_FIELDS, LoopLlamaConfig
 from .criteria import CRITERIA, CriterionContext
-from .events import LoopReport, LoopStep, PassSeconds
+from .events import LoopReport, LoopStep, LoopStepStart, PassSeconds
 from .exit_gate import ExitGate, Exits, read_out
 from .exit_lens import exit_states, last_hidden
 from .interrupt import check, within_operations
@@ -46,10 +47,13 @@ from .kept_kv import EXACT, check_without_gradients
 from .layers import arrange_layers
 from .registry import check_tensor
 from .start_state import start_state, token_places
+from .step_adapters import NOT_ONE_MODEL, StepAdapters
 from .step_slots import StepSlots
 from .watching import AttentionWatch, shallow
 
 logger = logging.get_logger(__name__)
+PreHook = Callable[[LoopStepStart], "Mapping[str, Any] | None"]  # see LoopLlamaModel.register_loop_pre_hook
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass
@@ -121,8 +125,10 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             model object's own: views (`with_loop()`) start without it.
         spare_gates: by block, gates that were trained for this model afterwards. A loop whose `exit_selection` asks for
             one takes it among its weights; until then it is none of them.
+        step_adapters: which loop steps have a LoRA of their own; `None`: none has.
     """
 
+    step_adapters: StepAdapters | None = None
     backprop_steps: int | None = None
     loop_start: Callable[[int, Tensor], Tensor] | None = None
 
@@ -146,6 +152,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         self.lens: Callable[..., Tensor] | None = None  # set by the model that owns a head
         self.last_pass = LoopReport([], [])
         self._loop_hooks: dict[int, Callable[[LoopStep], None]] = OrderedDict()
+        self._loop_pre_hooks: dict[int, tuple[PreHook, bool]] = OrderedDict()  # and whether views have it too
         self._attention_watch: AttentionWatch | None = None
         self.post_init()
 
@@ -278,11 +285,19 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 index = block.b + 1
         return state
 
-    def _run_layer(self, index: int, state: Tensor, mask: Tensor | None, cache: Any, run: _Pass) -> Tensor:
+    def _run_layer(
+        self,
+        index: int,
+        state: Tensor,
+        mask: Tensor | None,
+        cache: Any,
+        run: _Pass,
+        given: Mapping[str, Any] = _NOTHING,
+    ) -> Tensor:
         check()
         if self.gradient_checkpointing and self.training and not isinstance(cache, StepSlots):
             cache = None
-        return self.layers[index](state, attention_mask=mask, past_key_values=cache, **run.layer_kwargs)
+        return self.layers[index](state, attention_mask=mask, past_key_values=cache, **run.layer_kwargs, **given)
 
     def _run_block(self, block: LoopBlock, state: Tensor, run: _Pass) -> Tensor:
         """The loop: s_0 `[B, T, H]` in, s_N out, each row with its own N."""
@@ -325,10 +340,15 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                     break
                 choice.begin_step(ran)
             previous = state
+            given = _NOTHING
+            if self._loop_pre_hooks:
+                told = run.hooks
+                given = self._ask_pre_hooks(block, r, previous, stopped, run)
+                started += run.hooks - told  # no part of the step
             if kv is not None:
                 kv.begin_step(block, r, ~stopped if any_stopped else None, ran)
             with torch.no_grad() if r <= untracked else nullcontext():
-                state = self._run_step(block, previous, entry, kv, run, choice)
+                state = self._run_step(block, previous, entry, kv, run, choice, given)
             if any_stopped:
                 state = torch.where(stopped[:, None, None], previous, state)
             if block.exit_selection != "last":
@@ -419,6 +439,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         kv: LoopCache | None,
         run: _Pass,
         choice: LayerChoice | None,
+        given: Mapping[str, Any],
     ) -> Tensor:
         """One step: s_r = s_{r-1} + alpha (g(x_r) - s_{r-1}), `[B, T, H]`."""
         state = self._step_input(block, previous, entry)
@@ -431,7 +452,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
                 if slots is not None and choice is not None:
                     mask = slots.parallel_mask(block, run.parallel_mask, state.shape[1], run.graph, index)
                 seen = StepSlots(slots.layers[index]) if slots is not None and run.graph else kv
-                state = self._run_layer(index, before, mask, seen, run)
+                state = self._run_layer(index, before, mask, seen, run, given)
                 if rows is not True:
                     state = torch.where(rows[:, None, None], state, before)
             if choice is not None:
@@ -553,6 +574,23 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         self._loop_hooks[handle.id] = hook
         return handle
 
+    def register_loop_pre_hook(self, hook: PreHook, *, views: bool = False) -> RemovableHandle:
+        """Call `hook(event: LoopStepStart)` before every loop step, until the returned handle's `remove()`. No hook, no cost.
+
+        It is called once for each block and each step that runs, however many rows have stopped by then, before anything of
+        the step is computed. Rows of several runs that take a step together in a shared pass are one batch to it, too.
+
+        Args:
+            hook: returns `None`, or keyword arguments that each of the block's layers is called with in this step. They reach
+                the layer's attention, where a forward pre-hook (`register_forward_pre_hook(..., with_kwargs=True)`) takes
+                them out: what a layer is to do otherwise in a step comes to it so, in any thread, and again where gradient
+                checkpointing runs it a second time.
+            views: also before the steps of views (`with_loop()`) made from now on: for what belongs to the weights.
+        """
+        handle = RemovableHandle(self._loop_pre_hooks)
+        self._loop_pre_hooks[handle.id] = (hook, views)
+        return handle
+
     def watch_attention(self) -> AttentionWatch:
         """From the next pass on, loop hooks can ask `event.attention(layer)`, until the returned handle's `remove()`.
 
@@ -563,6 +601,16 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             raise ValueError("watch_attention: this model object is watched already; watch a view of it (with_loop())")
         self._attention_watch = AttentionWatch(self, self.config.loop_blocks())
         return self._attention_watch
+
+    def _ask_pre_hooks(self, block: LoopBlock, r: int, state: Tensor, stopped: Tensor, run: _Pass) -> Mapping[str, Any]:
+        """What the pre-step hooks want the layers of step `r` to be given."""
+        asked = time.perf_counter()
+        event = LoopStepStart(block.index, (block.a, block.b), r, state, stopped, run.real)
+        given: dict[str, Any] = {}
+        for hook, _ in list(self._loop_pre_hooks.values()):
+            given.update(hook(event) or {})
+        run.hooks += time.perf_counter() - asked
+        return given
 
     def _tell_hooks(
         self,
@@ -608,7 +656,10 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
 
         Raises:
             OSError: the folder cannot be written.
+            ValueError: each loop step has a LoRA of its own, which no folder of one model can hold.
         """
+        if self.model.step_adapters is not None:
+            raise ValueError(f"save_pretrained: {NOT_ONE_MODEL}")
         if kwargs.get("state_dict") is None and (idle := self._idle_weights()):
             logger.warning(f"not saved, for the loop does without: {', '.join(idle)}")
             kwargs["state_dict"] = {name: value for name, value in self.state_dict().items() if name not in idle}
@@ -650,6 +701,8 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         view.model.lens = view.lens
         view.model.last_pass = LoopReport([], [])
         view.model._loop_hooks = OrderedDict()
+        inherited = ((key, pair) for key, pair in self.model._loop_pre_hooks.items() if pair[1])
+        view.model._loop_pre_hooks = OrderedDict(inherited)
         view.model.loop_start = None
         if self.model._attention_watch is not None:
             view.model.layers, view.model._attention_watch = self.model._attention_watch.plain_layers, None
@@ -686,6 +739,10 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
     def register_loop_hook(self, hook: Callable[[LoopStep], None]) -> RemovableHandle:
         """Call `hook(event: LoopStep)` after every loop step, until the returned handle's `remove()`."""
         return self.model.register_loop_hook(hook)
+
+    def register_loop_pre_hook(self, hook: PreHook, *, views: bool = False) -> RemovableHandle:
+        """Call `hook(event: LoopStepStart)` before every loop step; see `LoopLlamaModel.register_loop_pre_hook`."""
+        return self.model.register_loop_pre_hook(hook, views=views)
 
     def watch_attention(self) -> AttentionWatch:
         """Let loop hooks ask `event.attention(layer)`, until the returned handle's `remove()`; see `LoopStep.attention`.

@@ -26,6 +26,30 @@ def free_bytes(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
+def room_on(device: torch.device) -> int | None:
+    """Bytes of an accelerator that weights may take: what is free there, less a part for what is computed; None where nobody tells."""
+    free = free_bytes(device)
+    return None if free is None else free - free // SPARE
+
+
+def check_room(needed: int, device: torch.device, what: str) -> None:
+    """Refuse what must be on a device as a whole and has no room there.
+
+    Args:
+        needed: bytes.
+        device: where.
+        what: needs them, for the message: "model 'stories-ttt'".
+
+    Raises:
+        CheckpointError: with the bytes.
+    """
+    room = room_on(device)
+    if room is not None and needed > room:
+        raise CheckpointError(
+            f"device={str(device)!r}: {what} needs {needed:,} bytes there, and {room:,} may be taken; use device='cpu', or a smaller model"
+        )
+
+
 def place(
     model: LoopLlamaForCausalLM, device: torch.device, room: int | None = None, folder: Path | None = None
 ) -> int:
@@ -45,8 +69,7 @@ def place(
         CheckpointError: not even what is no layer fits.
     """
     if room is None:
-        free = free_bytes(device)
-        room = None if free is None else free - free // SPARE
+        room = room_on(device)
     layers = model.model.layers
     sizes = [weight_bytes(layer) for layer in layers]
     needed = weight_bytes(model)

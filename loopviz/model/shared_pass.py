@@ -15,7 +15,7 @@ shared (`sharable`): a pass of several tokens, a block whose layers are chosen (
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,7 @@ class _Loop:
     previous: Tensor  # s_{r-1}
     step: int = 1  # r
     seconds: float = 0.0  # of the running step
+    given: Mapping[str, Any] = field(default_factory=dict)  # what pre-step hooks want its layers to be called with
 
 
 @dataclass
@@ -205,7 +206,8 @@ class SharedPass:
                 continue
             if outside is not None:
                 here += self._entering(outside)
-            self._run_layer(lowest, here, count)
+            for alike in _given_the_same(here):
+                self._run_layer(lowest, alike, count)
             for group in here:
                 if group.loop is not None and lowest == group.rows[0].run.blocks[len(group.rows[0].run.steps)].b:
                     groups += self._end_step(group)
@@ -215,12 +217,13 @@ class SharedPass:
         return self._final_norm(ended)
 
     def _run_layer(self, index: int, groups: list[_Group], count: int) -> None:
-        """A layer over all rows that stand before it."""
+        """A layer over all rows that stand before it; what pre-step hooks want it to be given is the same for all of them."""
         check()
         started = time.perf_counter()
         rows = [row for group in groups for row in group.rows]
         state = groups[0].state if len(groups) == 1 else torch.cat([group.state for group in groups])
-        where = self._kwargs([row.place for row in rows], count)
+        loop = groups[0].loop
+        where = {**self._kwargs([row.place for row in rows], count), **(loop.given if loop is not None else {})}
         state = self.layers[index](
             state, attention_mask=None, past_key_values=RowCaches([row.cache for row in rows]), **where
         )
@@ -258,7 +261,7 @@ class SharedPass:
         kinds: dict[Hashable, list[int]] = {}
         for i, row in enumerate(group.rows):
             block = row.blocks.get(group.layer)
-            kinds.setdefault(None if block is None else _kind(block, row.run.blocks), []).append(i)
+            kinds.setdefault(None if block is None else (_kind(block, row.run.blocks), _pre_hooks(row)), []).append(i)
         if None in kinds and len(kinds) == 1:
             return [group]
         found = []
@@ -280,7 +283,15 @@ class SharedPass:
         assert loop is not None
         for row in group.rows:
             row.cache.begin_step(row.run.blocks[index], loop.step, None)
-        block = group.rows[0].run.blocks[index]
+        first = group.rows[0]
+        block = first.run.blocks[index]
+        if first.view.model._loop_pre_hooks:
+            told, none = first.run.hooks, torch.zeros(len(group.rows), dtype=torch.bool, device=loop.previous.device)
+            loop.given = first.view.model._ask_pre_hooks(block, loop.step, loop.previous, none, first.run)
+            took = first.run.hooks - told
+            started += took
+            for row in group.rows[1:]:
+                row.run.hooks += took
         group.state, group.layer = self.model._step_input(block, loop.previous, loop.entry), block.a
         loop.seconds = time.perf_counter() - started
         _add(group.rows, "block", loop.seconds)
@@ -390,6 +401,33 @@ class SharedPass:
             if verdict[j] and loop.step >= block.floor:
                 held = (name for name, rows in context.reasons.items() if bool(rows[j]))
                 reasons[i] = next(held, block.criterion)
+
+
+def _pre_hooks(row: PassRow) -> tuple[int, ...]:
+    """Which pre-step hooks a row's view has: rows that enter a block together have the same."""
+    return tuple(row.view.model._loop_pre_hooks)
+
+
+def _given_the_same(groups: list[_Group]) -> list[list[_Group]]:
+    """Groups that stand before the same layer, parted where pre-step hooks want it to be called with other arguments."""
+    found: list[tuple[Mapping[str, Any], list[_Group]]] = []
+    for group in groups:
+        given = {} if group.loop is None else group.loop.given
+        same = next((some for one, some in found if _equal(one, given)), None)
+        if same is None:
+            found.append((given, [group]))
+        else:
+            same.append(group)
+    return [some for _, some in found]
+
+
+def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two steps' layers are given the same, as far as plain values tell: tensors are the same where they are one."""
+    plain = (str, int, float, bool, tuple)
+    pairs = [(one[name], other[name]) for name in one if name in other]
+    return len(pairs) == len(one) == len(other) and all(
+        a is b or (isinstance(a, plain) and type(a) is type(b) and a == b) for a, b in pairs
+    )
 
 
 def _kind(block: LoopBlock, blocks: Sequence[LoopBlock]) -> Hashable:

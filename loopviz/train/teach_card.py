@@ -36,6 +36,14 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _steps_said(count: int) -> str:
+    last = f"Loop steps after step {count} use that step's." if count > 1 else "Every later step uses the first one's."
+    return (
+        f"Each of its first {count} loop steps has a LoRA of its own (relaxed recursion; Bae et al. 2024, arXiv 2410.20672). "
+        f"{last} They cannot be merged into one set of weights."
+    )
+
+
 def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, command: str) -> None:
     """Write `README.md` and `results.json` of an adapter.
 
@@ -70,6 +78,11 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
     outputs.write_text(folder / "results.json", json.dumps(record, indent=2) + "\n")
     drawn = f"{recipe.loops.sampler}, at most {recipe.loops.most}"
     through = "all loop steps" if recipe.backprop_steps is None else f"the last {recipe.backprop_steps} loop steps"
+    files = (
+        "the folders `step-1`, `step-2`, ..."
+        if recipe.step_adapters
+        else "`adapter_config.json` and `adapter_model.safetensors`"
+    )
     lines = [
         "---",
         "library_name: peft",
@@ -83,6 +96,7 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
         "",
         f"A LoRA adapter that teaches {name} to repeat its layers {first} to {last}. Of the counts it was taught at, {best} loops "
         "measured best; that is its default.",
+        *(["", _steps_said(recipe.step_adapters)] if recipe.step_adapters else []),
         "",
         *([recipe.notes, ""] if recipe.notes else []),
         closing_table(closing),
@@ -91,11 +105,11 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
         "",
         "```",
         f"python -m loopviz run --model {name} --adapter FOLDER --prompt '...'",
-        "python -m loopviz merge FOLDER OUT",
+        *([] if recipe.step_adapters else ["python -m loopviz merge FOLDER OUT"]),
         "```",
         "",
-        "`FOLDER` is where this file lies; Explore and Compare open it by that path. Its files: "
-        "`adapter_config.json` and `adapter_model.safetensors` are peft's, `loop_adapter.json` says which loop and which base.",
+        f"`FOLDER` is where this file lies; Explore and Compare open it by that path. Its files: {files} are peft's, "
+        "`loop_adapter.json` says which loop and which base.",
         "",
         "## Teaching",
         "",
@@ -103,7 +117,7 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
         command,
         "```",
         "",
-        f"* LoRA of rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}, on {', '.join(recipe.lora.targets)}; "
+        f"* {'one LoRA a loop step, each' if recipe.step_adapters else 'LoRA'} of rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}, on {', '.join(recipe.lora.targets)}; "
         f"{trainer.trained:,} parameters trained",
         f"* {progress.step:,} steps, {progress.tokens:,} tokens; loops drawn ({drawn}); gradients through {through}",
         f"* {progress.seconds / 60:.1f} minutes ({progress.cpu_seconds / 60:.1f} of processor time), evaluations included; "

@@ -34,18 +34,23 @@ class Lora:
         alpha: > 0.
         dropout: on what enters A, in [0, 1).
         targets: names of the layers' linear maps.
+        per_step: one LoRA a loop step (:mod:`loopviz.model.step_adapters`), as many as the loops that are drawn at most; loops
+            beyond them use the last one's.
     """
 
     rank: int = 8
     alpha: float = 8.0
     dropout: float = 0.1
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    per_step: bool = False
 
     @_as_recipe
     def __post_init__(self) -> None:
         check_number("lora.rank", self.rank, 1)
         check_number("lora.alpha", self.alpha, 0, above=True)
         check_number("lora.dropout", self.dropout, 0, 1, below=True)
+        if type(self.per_step) is not bool:
+            raise RecipeError(f"lora.per_step={self.per_step!r}: must be true or false")
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise RecipeError(f"lora.targets={list(self.targets)}: name at least one linear map, none twice")
 
@@ -135,6 +140,11 @@ class TeachRecipe(AsJson):
         if self.loops.sampler == "hops":
             raise RecipeError("loops.sampler='hops': only arrows problems have hops; use 'uniform'")
         BY_NAME["loop_count"].check(self.loops.most)
+
+    @property
+    def step_adapters(self) -> int:
+        """How many loop steps have a LoRA of their own; 0: all have the same."""
+        return self.loops.most if self.lora.per_step else 0
 
     @property
     def fields(self) -> Mapping[str, Any]:

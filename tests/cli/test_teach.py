@@ -7,11 +7,15 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from loopviz.cli import main
-from loopviz.model.checkpoints import load_checkpoint, load_model
+from loopviz.model.checkpoints import CheckpointError, load_checkpoint, load_model
+from loopviz.model.checkpoints.adapter import read_adapter
 from loopviz.train import teach_data
 from loopviz.train.arrows import IGNORE
+from loopviz.train.teach_recipe import TeachRecipe
+from loopviz.train.teach_trainer import adapter_parameters, put_lora
 from loopviz.train.trainer import Trainer
 from tests.train.small import story
 
@@ -92,6 +96,150 @@ def test_an_adapter_is_opened_by_every_door_and_says_the_same(base, texts, tmp_p
     assert run("eval", *task, "--model", base, "--adapter", out, "--out", tmp_path / "p") == 0
     assert "taught" not in capfd.readouterr().out
     assert run("eval", "--from", tmp_path / "p.json") == 0, "a manifest finds the adapter, and that its base"
+
+
+def test_one_lora_a_loop_step_is_opened_by_every_door_and_never_merged(base, texts, tmp_path, capfd, monkeypatch):
+    out, torn = tmp_path / "steps", tmp_path / "torn"
+    assert teach(base, texts, out, *OWN, "--lora-per-step") == 0
+    said = capfd.readouterr()
+    table = said.out
+    assert sorted(path.name for path in out.glob("step-*")) == ["step-1", "step-2", "step-3"]
+    assert not (out / "adapter_config.json").exists()
+    assert not list(out.glob("step-*/README.md"))
+    card = (out / "README.md").read_text("utf-8")
+    assert "Each of its first 3 loop steps has a LoRA of its own" in card
+    assert "loopviz merge" not in card
+    assert "--lora-per-step" in card
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert results["result"]["plain"]["loss"][0] == pytest.approx(results["result"]["naive"]["loss"][0], abs=1e-6)
+    weights = [load_file(out / f"step-{step}" / "adapter_model.safetensors") for step in (1, 2, 3)]
+    lora = {name for name in weights[0] if "lora_" in name}
+    assert all("loop_" in name for name in weights[0].keys() - lora)
+    assert weights[1].keys() == weights[2].keys() == lora, "the loop's own weights are the first one's"
+    changed = [any(bool(one[name].any()) for name in lora if "lora_B" in name) for one in weights]
+    assert changed == [True] * 3, "each of them has learned"
+    per_step = sum(value.numel() for name, value in weights[0].items() if name in lora)
+    own = sum(value.numel() for name, value in weights[0].items() if name not in lora)
+    assert results["trained_parameters"] == 3 * per_step + own
+
+    ask = ["--data", texts[1], "--loops", "1,2,3,5", "--length", "8"]
+    assert run("evaluate", out, *ask) == 0
+    by_folder = capfd.readouterr()
+    assert (
+        "each of its first 3 loop steps has a LoRA of its own; loop steps after these use that of step 3"
+        in by_folder.err
+    )
+    assert run("evaluate", base, "--adapter", out, *ask) == 0
+    assert capfd.readouterr().out == by_folder.out
+    assert taught_row(table) == by_folder.out.splitlines()[3].strip("| ").split(" | ")[1:], (
+        "what was saved is what was taught"
+    )
+    assert run("run", "--adapter", out, "--prompt", "the cat", "--max-new-tokens", "3", "--threads", "1") == 0
+    capfd.readouterr()
+    for more in ([], ["--model", base]):
+        assert run("merge", out, tmp_path / "merged", *more) == 2
+        assert (
+            "each loop step has a LoRA of its own, which cannot be merged into one set of weights; keep its folder"
+            in (capfd.readouterr().err)
+        )
+    assert not (tmp_path / "merged").exists()
+
+    step = Trainer._step
+
+    def dies(trainer):
+        if trainer.progress.step == 3:
+            raise RuntimeError("killed")
+        return step(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            teach(base, texts, torn, *OWN, "--lora-per-step")
+    torch.manual_seed(99)
+    assert teach(base, texts, torn, *OWN, "--lora-per-step") == 0
+    again = [load_file(torn / f"step-{step}" / "adapter_model.safetensors") for step in (1, 2, 3)]
+    assert all(torch.equal(one[name], other[name]) for one, other in zip(weights, again, strict=True) for name in one)
+
+    assert teach(base, texts, torn, "--force", "--loops", "1-2", "--lora-per-step") == 0
+    assert read_adapter(torn).own == set()
+    assert [(torn / f"step-{step}" / "adapter_config.json").exists() for step in (1, 2, 3)] == [True, True, False]
+    assert teach(base, texts, torn, "--force") == 0, "anew, with one for all steps"
+    assert read_adapter(torn).steps == ()
+    assert not list(torn.glob("step-*/adapter_*"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"steps": "3"}, "steps='3'"),
+        ({"steps": 9}, "step-4: is no adapter"),
+        ({"version": 3}, "reads versions 1 and 2"),
+    ],
+)
+def test_a_folder_of_steps_that_does_not_hold_what_it_says_is_refused(harm, said, base, tmp_path):
+    folder = tmp_path / "steps"
+    for step in (1, 2, 3):
+        (folder / f"step-{step}").mkdir(parents=True)
+        config = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}
+        (folder / f"step-{step}" / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+        lora = {f"base_model.model.model.layers.1.self_attn.q_proj.lora_{part}.weight": torch.zeros(shape)
+                for part, shape in (("A", (2, 64)), ("B", (64, 2)))}  # fmt: skip
+        save_file(lora, folder / f"step-{step}" / "adapter_model.safetensors")
+    good = {"version": 2, "steps": 3, "loop": {"loop_layers": [1, 1], "loop_count": 3}, "base": {"name": str(base)}}
+    (folder / "loop_adapter.json").write_text(json.dumps({**good, **harm}), "utf-8")
+    with pytest.raises(CheckpointError) as refused:
+        load_model(folder)
+    assert said in str(refused.value)
+
+
+def test_a_device_that_does_not_hold_what_is_taught_is_refused_before_anything_is_made(
+    base, texts, tmp_path, capfd, monkeypatch
+):
+    from loopviz.model import devices, placing
+
+    monkeypatch.setattr(devices, "resolve_device", lambda name, dtype=None: torch.device(name))
+    monkeypatch.setattr(placing, "free_bytes", lambda device: 100_000 if device.type == "cuda" else None)
+    for more in ([], [*OWN, "--lora-per-step"]):
+        assert teach(base, texts, tmp_path / "out", "--device", "cuda", *more) == 2
+        told = capfd.readouterr().err
+        assert "device='cuda': teaching (weights " in told
+        assert "bytes there, and 87,500 may be taken; use device='cpu', or a smaller model" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_trained_is_counted_before_it_is_made(base):
+    recipe = TeachRecipe.from_dict({"base": str(base), "loop": {"loop_layers": [1, 1], "loop_injection": "linear"},
+                                    "lora": {"per_step": True, "rank": 3}})  # fmt: skip
+    model = load_model(base, **recipe.fields)
+    counted = adapter_parameters(model, recipe, ["loop_injection"])
+    wrapped = put_lora(model, recipe, ["loop_injection"])
+    assert counted == sum(one.numel() for one in wrapped.parameters() if one.requires_grad)
+
+
+def test_a_model_and_an_adapter_are_never_put_into_one_folder(base, texts, tmp_path, capfd):
+    out, model = tmp_path / "adapter", tmp_path / "model"
+    assert teach(base, texts, out) == 0
+    assert run("merge", out, model) == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "loop_adapter.json"):
+        (other / name).write_bytes((out / name).read_bytes())
+    before = {path.name: path.read_bytes() for path in (*model.iterdir(), *other.iterdir())}
+    capfd.readouterr()
+    for arguments in (
+        ["merge", out, other, "--force"],
+        ["train", "arrows-loop", "--out", other, "--force"],
+    ):
+        assert run(*arguments) == 2
+        assert (
+            "holds an adapter (adapter_config.json), and a model beside it would make a folder that nothing opens; name another place"
+            in (capfd.readouterr().err)
+        )
+    assert teach(base, texts, model, "--force") == 2
+    assert "holds a model (config.json), and an adapter beside it" in capfd.readouterr().err
+    assert {path.name: path.read_bytes() for path in (*model.iterdir(), *other.iterdir())} == before
+    assert run("merge", out, model, "--force") == 0, "over another model, as it says"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")

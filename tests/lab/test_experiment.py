@@ -26,6 +26,7 @@ from loopviz.lab.task import (
     params_to_json,
     register,
 )
+from loopviz.model.exit_gate import ExitGate
 from tests.conftest import make_tokenizer
 from tests.engine import tiny_ttt
 from tests.lab.subject import subject as tiny_subject
@@ -223,6 +224,24 @@ def test_repeat_refuses_what_is_not_the_same(subject, tmp_path, registered):
     path.write_text("one")
     with pytest.raises(ValueError, match="weights are not the manifest's"):
         repeat(manifest, subject=replace(subject, model=build({"loop_layers": (1, 2)}, seed=1)))
+    assert "gates" not in manifest["model"]
+    gated, other = (replace(subject, model=build({"loop_layers": (1, 2)})) for _ in range(2))
+    for thing, bias in ((gated, 0.1), (other, 0.2)):
+        thing.model.model.spare_gates = {"0": ExitGate(32).requires_grad_(False)}
+        thing.model.model.spare_gates["0"].weight.fill_(bias)
+    assert repeat(manifest, subject=gated).total == 3, (
+        "measured when there was none, or by an older version: nothing is known"
+    )
+    with_gate = Experiment(TOY, gated, Params(file=str(path))).run().manifest
+    assert with_gate["model"]["digest"] == manifest["model"]["digest"]
+    assert repeat(with_gate, subject=gated).total == 3
+    for changed, now in ((other, "sha256 "), (subject, "there is none now")):
+        with pytest.raises(
+            ValueError, match=rf"the exit gate beside its weights \(gate.safetensors\) is not .* \({now}"
+        ):
+            repeat(with_gate, subject=changed)
+    beside = replace(subject, beside={"tiny": gated})
+    assert Experiment(TOY, beside, Params(text="abc")).manifest["beside_gates"] == {"tiny": gated.gates}
     with pytest.raises(ValueError, match="schema=2"):
         repeat({**manifest, "schema": 2}, subject=subject)
     with pytest.raises(ValueError, match="task='other': unknown"):

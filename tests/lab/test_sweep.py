@@ -22,6 +22,7 @@ from loopviz.lab.task import Subject
 from loopviz.lab.tasks import perplexity
 from loopviz.lab.tasks.perplexity import PERPLEXITY, PerplexityParams
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.exit_gate import GATE_FILE, ExitGate, gate_bytes
 
 from .small import TEXT, save
 from .test_workers import gone, wait_for
@@ -78,11 +79,11 @@ class Here:
 
 @pytest.fixture
 def here(monkeypatch):
-    sweep._subject.cache_clear()
+    sweep._kept.clear()
     monkeypatch.setattr(Here, "ran", [], raising=False)
     monkeypatch.setattr(sweep, "Workers", Here)
     yield Here.ran
-    sweep._subject.cache_clear()
+    sweep._kept.clear()
 
 
 ALL = [("own", "one"), ("own", "two"), ("last", "one"), ("last", "two")]
@@ -225,34 +226,43 @@ def own_model(grid, tmp_path):
 def test_a1_cells_run_again_when_the_weights_in_the_folder_are_others(own_model, grid, here, tmp_path):
     assert again(grid, tmp_path) == ["4 cells, 0 of them finished before"]
     before = pd.read_csv("r.csv")
-    sweep._subject.cache_clear()  # as a new process
+    sweep._kept.clear()  # as a new process
     assert again(grid, tmp_path) == ["4 cells, 4 of them finished before"]
     model = load_checkpoint(own_model).model
     model.model.layers[1].mlp.down_proj.weight.data *= 3
     model.save_pretrained(own_model)
-    sweep._subject.cache_clear()
+    sweep._kept.clear()
     assert again(grid, tmp_path) == [
         "4 cells, 0 of them finished before",
         f"4 finished before are run again: the weights of {own_model} have changed",
     ]
     assert here == ALL
     assert not pd.read_csv("r.csv")["nats"].equals(before["nats"])
-    sweep._subject.cache_clear()
+    sweep._kept.clear()
     assert again(grid, tmp_path) == ["4 cells, 4 of them finished before"]
 
 
-@pytest.mark.parametrize("what", ["configuration", "tokenizer"])
+@pytest.mark.parametrize("what", ["configuration", "tokenizer", "exit gate"])
 def test_a1_cells_run_again_when_what_surrounds_the_weights_has_changed(own_model, grid, here, tmp_path, what):
     """The same weights with another loop, or with other words, give other numbers."""
     again(grid, tmp_path)
-    name = {"configuration": "config.json", "tokenizer": "tokenizer.json"}[what]
-    values = json.loads((own_model / name).read_text("utf-8"))
+    name = {"configuration": "config.json", "tokenizer": "tokenizer.json", "exit gate": GATE_FILE}[what]
+    if what == "exit gate":
+        (own_model / name).write_bytes(gate_bytes(ExitGate(32), {}))
+        sweep._kept.clear()
+        assert again(grid, tmp_path)[1] == f"4 finished before are run again: the exit gate of {own_model} has changed"
+        gate = ExitGate(32)
+        gate.bias.data.fill_(1.0)
+        (own_model / name).write_bytes(gate_bytes(gate, {}))
+    else:
+        values = json.loads((own_model / name).read_text("utf-8"))
     if what == "configuration":
         values["rms_norm_eps"] = 1e-3
-    else:
+    elif what == "tokenizer":
         values["model"]["merges"] = values["model"]["merges"][:-5]
-    (own_model / name).write_text(json.dumps(values), "utf-8")
-    sweep._subject.cache_clear()
+    if what != "exit gate":
+        (own_model / name).write_text(json.dumps(values), "utf-8")
+    sweep._kept.clear()
     assert again(grid, tmp_path)[1] == f"4 finished before are run again: the {what} of {own_model} has changed"
     assert here == ALL
 
@@ -358,7 +368,28 @@ def test_b7_a_place_that_cannot_be_written_is_refused_before_any_model_is_loaded
     for out in ("file/r", "r"):
         with pytest.raises(ValueError, match="--out"):
             sweep.run(grid, tmp_path / out)
-    assert sweep._subject.cache_info().misses == 0
+    assert not sweep._kept
+
+
+def test_a_model_that_a_device_has_not_room_for_keeps_layers_behind_and_measures_the_same(
+    model, grid, here, tmp_path, monkeypatch
+):
+    from loopviz.model import placing, precision
+
+    assert sweep.run(grid, tmp_path / "whole", say=lambda text: None) == 0
+    sweep._kept.clear()
+    whole = load_checkpoint(model).model
+    needed = precision.weight_bytes(whole) - 1000
+    monkeypatch.setattr(placing, "free_bytes", lambda device: needed * placing.SPARE // (placing.SPARE - 1) + 1)
+    assert sweep.run(grid, tmp_path / "part", say=lambda text: None) == 0
+    (kept,) = sweep._kept.values()
+    assert any(weight.is_meta for weight in kept.model.parameters()), "layers stayed behind"
+    tables = [pd.read_csv(tmp_path / f"{name}.csv") for name in ("whole", "part")]
+    assert tables[0]["nats"].tolist() == pytest.approx(tables[1]["nats"].tolist(), abs=1e-6)
+    monkeypatch.setattr(placing, "free_bytes", lambda device: 1000)
+    sweep._kept.clear()
+    with pytest.raises(ValueError, match=r"the model needs [\d,]+ bytes there"):
+        sweep.run(grid, tmp_path / "none", say=lambda text: None)
 
 
 def test_b7_a_folder_takes_the_results_under_the_grids_name(grid, here, tmp_path, monkeypatch):

@@ -32,6 +32,8 @@ class Wish(Job):
         form: which may be changed until the run has begun; the model too.
         view: how its visitor looks at runs.
         begun: whether changes of the form go to the run from now on (:meth:`Service.steer`).
+        gives_way: whether what was set may give way to a model that cannot have it, as on the page, where the control shows it. A
+            program sees no control: what it set is so, or is refused.
     """
 
     page, what = "explore", "run"
@@ -45,8 +47,10 @@ class Wish(Job):
         session: str,
         view: View,
         n: int | None = None,
+        gives_way: bool = True,
     ) -> None:
         super().__init__(service.registry, lang, session, n)
+        self.gives_way = gives_way
         self.service, self.prompt, self.form, self.view, self.begun = service, prompt, form, view, False
 
     @property
@@ -243,7 +247,10 @@ class Service(Jobs):
         """The run itself, of the form as it stands now: from here on changes go by :meth:`steer`."""
         wish.begun, form = True, wish.form
         if not form.suited:  # Run was pressed before it was there
-            form = form.changed(self._suit(form, loaded)[0], suits=form.model)
+            changes, gave = self._suit(form, loaded)
+            if not wish.gives_way:  # what is set otherwise is refused below, in its own words
+                changes = {name: value for name, value in changes.items() if name not in gave}
+            form = form.changed(changes, suits=form.model)
         wish.refuse(form)
         run, frames = self._begin(wish, form.settings, loaded)
         # the form shows what runs: it asks for the model's own settings if it has not got them yet

@@ -23,6 +23,7 @@ from loopviz.app.sessions.tools import Call, Made, Ready, Tool, ToolRefused, kno
 from loopviz.app.texts import text
 from loopviz.checks import check_one_of
 from loopviz.panels import PANELS
+from loopviz.prompt_templates import check_template
 from loopviz.store import StoreError
 from loopviz.trace import Trace
 
@@ -68,7 +69,7 @@ def tool(service: Service) -> Tool:
             prompt: the text that the model goes on from.
             model: one of the models that this server offers; empty for its default.
             settings: of the loop and of sampling, by name (`loop_count`, `max_new_tokens`, `greedy`, ...); those that are left out
-                are the model's own.
+                are the model's own, and those that the model cannot have are refused.
             trace: how the Trace comes: "json" (`{"meta", "frames"}`, as the schema says), "file" (the `.loopviz` file, base64,
                 which LoopViz opens), or "none", where the summary is enough.
             panels: names of the page's panels whose numbers are wanted as tables.
@@ -83,9 +84,12 @@ def tool(service: Service) -> Tool:
         given = settings or {}
         known((*(name for name in st.BY_NAME if name != "model"), *st.OLD_NAMES), given, "settings")
         values = {**st.defaults(), **given, "model": model.strip() or service.room.default}
-        form = st.Form.read({**values, st.SUITS: "", st.TOUCHED: tuple(given)})
+        touched = tuple("template" if name in st.OLD_NAMES else name for name in given)
+        form = st.Form.read({**values, st.SUITS: "", st.TOUCHED: touched})
+        if not form.errors:  # on the page, an input that has no place is a control that is off
+            check_template(form.settings["template"], form.settings["input"], chat=given.get("chat") is True)
         wanted = {name: PANELS[name] for name in panels}
-        job = Wish(service, prompt, form, call.lang, call.session, View(panels={}, on=wanted))
+        job = Wish(service, prompt, form, call.lang, call.session, View(panels={}, on=wanted), gives_way=False)
         most = service.room.profile.answer_bytes
         return Made(job, lambda made: answer(made.trace, made.end, trace, panels, call.lang, most))
 

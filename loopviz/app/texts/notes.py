@@ -23,6 +23,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "note.untrained_loop_weights": "It has no learned weights for {field}: those used are as in a new model, and mean "
         "nothing until they are trained.",
         "note.trained_left_out": "It was trained with weights for {field}, which are left out here.",
+        "note.lora_per_step": "Each of its first {steps} loop steps has a LoRA of its own; loop steps after these use that of step {steps}.",
         "note.unheld": "It brings settings for its loop that the controls cannot hold ({fields}); the usual ones stand there "
         "instead.",
         "note.marks_corrected": "Its settings call the padding its first and its last mark; those of its tokenizer are used (first {bos_token_id}, last {eos_token_id}, padding {pad_token_id}).",
@@ -55,6 +56,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "可能与训练时不同。",
         "note.untrained_loop_weights": "它没有学到 {field} 的权重：所用的权重如同新模型，训练之前没有意义。",
         "note.trained_left_out": "它训练时带有 {field} 的权重，这里没有使用。",
+        "note.lora_per_step": "它的前 {steps} 次循环各有自己的 LoRA；之后的循环都使用第 {steps} 次的。",
         "note.unheld": "它带来的循环设置中有控件无法容纳的内容（{fields}），因此改用通常的值。",
         "note.marks_corrected": "它的设置把填充标记当作开头与结尾标记；这里使用分词器自己的标记（开头 {bos_token_id}，结尾 {eos_token_id}，填充 {pad_token_id}）。",
         "note.loops_overridden": "它的文件要求循环 {num_loops} 次，却列出了 {loops} 次的损失：与作者的代码一样，运行 {loops} 次。",

@@ -78,6 +78,8 @@ _ZH = {
     "chat_refuses": "模型的对话模板拒绝了这段提示词（{said}）；请不用对话模板",
     "chat_no_text": "模型的对话模板没有给出文本；请不用对话模板",
     "template_and_chat": "chat=True 就是 template='chat'，不能同时用两种模板；请去掉其中一个",
+    "lora_per_step": "它的每次循环各有自己的 LoRA，而这里读取的是同一组权重；请选用其下的模型",
+    "template_of_pairs": "从文本切出的提示按原样给出；请给出 pairs，或选 template='none'",
     "input_of_alpaca": "只有 template='alpaca' 有它的位置（现为 template={template!r}）；请选用它，或去掉 input",
     "text_kind": "须为文本",
     "record_keys": '须有 "prompt" 和 "response"（或 "completion"），或 "instruction" 和 "output"，可带 "input"',

@@ -26,6 +26,7 @@ from loopviz.lab.reading.intervals import mean_interval
 from loopviz.lab.reading.prompt_rows import PromptRow, place_of, prompt_rows
 from loopviz.lab.reading.reach import ROW_BYTES
 from loopviz.lab.task import MOST_WINDOW, Row, Subject, Task, column, param, register, titled
+from loopviz.prompt_templates import TEMPLATES, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +87,18 @@ class PromptsParams:
         high=limits.MAX_SEED,
     )
     chat: bool = param(False, "Put the prompts into the model's chat template.", "把提示放入模型的对话模板。")
+    template: str = param(
+        "none",
+        "How each prompt is put: as it is, in the model's chat template (as with chat), as Alpaca's or Vicuna's instruction.",
+        "每个提示的写法：原样、模型的对话模板（同 chat）、Alpaca 或 Vicuna 的指令格式。",
+        choices=TEMPLATES,
+    )
+    input: str = param(
+        "",
+        "With Alpaca's form: what the instructions are about, the same for every prompt.",
+        "用 Alpaca 格式时：指令所针对的内容（每个提示相同）。",
+        kind="text",
+    )
 
     def __post_init__(self) -> None:
         if not self.csv and not self.file:
@@ -99,7 +112,7 @@ class PromptsParams:
         """How tokens are chosen; ValueError names the field that is refused."""
         same = {
             name: getattr(self, name)
-            for name in ("max_new_tokens", "do_sample", "temperature", "top_p", "seed", "chat")
+            for name in ("max_new_tokens", "do_sample", "temperature", "top_p", "seed", "chat", "template", "input")
         }
         return StreamSettings(**same, record="off", top_tokens=1)
 
@@ -132,7 +145,7 @@ def _checked(subject: Subject, params: PromptsParams) -> list[tuple[PromptRow, l
     found, context = [], context_length(subject.model)
     for row in params.prompts():
         try:
-            ids = encode_prompt(subject.tokenizer, row.prompt, chat=params.chat, context=context)
+            ids = encode_prompt(subject.tokenizer, row.prompt, context=context, **params.settings().wording)
         except ValueError as error:
             raise inside(place_of(row, params.called, params.given), error) from None
         found.append((row, ids))
@@ -147,7 +160,7 @@ def _work(subject: Subject, params: PromptsParams) -> Work:
     """Each prompt's pass for its perplexity, and its run."""
     shape, found = subject.shape(subject.view(params.loop)), NOTHING
     for row in params.prompts():
-        tokens = min(shape.context, max(1, subject.tokens_in(row.prompt)))
+        tokens = min(shape.context, max(1, subject.tokens_in(written(params.template, row.prompt, params.input))))
         found += run_work(shape, tokens, params.max_new_tokens, recorded=False)
         found += one_pass(shape, tokens, cached=False) + head(shape, tokens)
         found += Work(kept=ROW_BYTES + 8 * len(row.prompt) + 40 * params.max_new_tokens)
@@ -156,8 +169,6 @@ def _work(subject: Subject, params: PromptsParams) -> Work:
 
 def _run(subject: Subject, params: PromptsParams) -> Iterator[Row | float]:
     view, found, settings = subject.view(params.loop), _checked(subject, params), params.settings()
-    if params.chat and not getattr(subject.tokenizer, "chat_template", None):
-        raise FieldError("chat", True, "chat_none")
     frames: list[list[Frame]] = [[] for _ in found]  # of each prompt those of the passes that chose tokens
     read, done, each = 0.0, 0, settings.max_new_tokens + 1
     for place, frame in stream_many(view, subject.tokenizer, [row.prompt for row, _ in found], settings):

@@ -46,6 +46,7 @@ from loopviz.lab.task import (
     register,
     titled,
 )
+from loopviz.prompt_templates import TEMPLATES, check_template
 from loopviz.text_file import END, lines_of
 
 if TYPE_CHECKING:
@@ -82,6 +83,18 @@ class QualityParams:
         kind="file",
     )
     chat: bool = param(False, "Put the prompts of pairs in the chat template.", "把 pairs 的提示放进对话模板。")
+    template: str = param(
+        "none",
+        "How the prompts of pairs are put: as they are, in the chat template (as with chat), as Alpaca's or Vicuna's instruction.",
+        "pairs 的提示的写法：原样、对话模板（同 chat）、Alpaca 或 Vicuna 的指令格式。",
+        choices=TEMPLATES,
+    )
+    input: str = param(
+        "",
+        "With Alpaca's form: what the instructions are about, the same for every prompt.",
+        "用 Alpaca 格式时：指令所针对的内容（每个提示相同）。",
+        kind="text",
+    )
     prompts: int = param(16, "Prompts at most.", "最多使用的提示数。", low=1, high=MOST_PROMPTS)
     prompt_tokens: int = param(
         32,
@@ -131,6 +144,9 @@ class QualityParams:
             rule = "one_text_several" if given else "one_text_none"
             raise FieldError("text", ABSENT, rule, also=("file", "pairs"), given=", ".join(given))
         check_characters("text", self.text)
+        check_template(self.template, self.input, chat=self.chat)
+        if self.template != "none" and not self.pairs:
+            raise FieldError("template", self.template, "template_of_pairs")
         for name in ("prompts", "prompt_tokens", "new_tokens", "batch"):
             check_whole(name, getattr(self, name), 1)
         check_whole("seed", self.seed, 0)
@@ -201,7 +217,8 @@ def _exercise(subject: Subject, params: QualityParams, number: int, line: str, c
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str) or not isinstance(reference, str | None):
         raise FieldError("pairs", ABSENT, "pairs_shape", shown=where)
     try:
-        ids = encode_prompt(subject.tokenizer, value["prompt"], chat=params.chat, context=context)
+        wording: dict[str, Any] = {"chat": params.chat, "template": params.template, "input": params.input}
+        ids = encode_prompt(subject.tokenizer, value["prompt"], context=context, **wording)
     except ValueError as error:
         raise inside(f"pairs={where}", error) from None
     return Exercise(ids, reference)

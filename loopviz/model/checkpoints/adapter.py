@@ -11,6 +11,9 @@ A folder of peft's (`adapter_config.json`, `adapter_model.safetensors`; peft its
 
 New weights of the loop (an injection's matrix, a norm) are in peft's file as `modules_to_save`. An adapter without the file
 beside it is one on a plain Llama. Every check is made before weights are read, but for the hash.
+
+One LoRA a loop step (:mod:`loopviz.model.step_adapters`) is version 2: `loop_adapter.json` says how many `steps` there are, and
+`step-1`, `step-2`, ... beside it are peft's folders, one a step, the loop's own weights in the first.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 
+from loopviz.loop_fields import BY_NAME
 from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
+from loopviz.model.step_adapters import StepAdapters, name_of
 
 from .errors import CheckpointError
 from .inspect import PICKLES, expected_tensors, tensor_shapes
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
     from loopviz.model.modeling import LoopLlamaForCausalLM
 
 CONFIG, WEIGHTS, LOOP = "adapter_config.json", "adapter_model.safetensors", "loop_adapter.json"
-VERSION = 1
+VERSION, STEPS_VERSION = 1, 2  # of one LoRA for all loop steps, and of one a step
 PREFIX = "base_model.model."  # peft's, before a module's name
 LOOP_MODULES = "model.loop_"  # names of a loop's own weights begin so
 _PART = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.weight)?")
@@ -59,6 +65,8 @@ class Adapter:
         base: name or folder of the checkpoint underneath, if it says one.
         layers: first and last layer that `sha256` is of.
         sha256: see :func:`fingerprint`; `None`: not known.
+        steps: one LoRA a loop step: their folders, with `config` and `shapes` of their own; empty: one for all steps, whose these
+            two are here. Then they are the first step's.
     """
 
     path: Path
@@ -68,6 +76,7 @@ class Adapter:
     base: str | None = None
     layers: tuple[int, int] | None = None
     sha256: str | None = None
+    steps: tuple[Adapter, ...] = ()
 
     @property
     def own(self) -> set[str]:
@@ -83,14 +92,15 @@ def is_adapter(name: str | os.PathLike[str]) -> bool:
     """
     try:
         folder = Path(os.fspath(name)).expanduser()
-        there, whole = (folder / CONFIG).is_file(), (folder / "config.json").is_file()
+        named = next((name for name in (CONFIG, LOOP) if (folder / name).is_file()), None)
+        whole = (folder / "config.json").is_file()
     except (OSError, RuntimeError, ValueError):  # a name too long for the system, no home for "~user", a null byte
         return False
-    if there and whole:
+    if named and whole:
         raise CheckpointError(
-            f"{folder}: holds a model (config.json) and an adapter ({CONFIG}); put each in its own folder"
+            f"{folder}: holds a model (config.json) and an adapter ({named}); put each in its own folder"
         )
-    return there
+    return named is not None
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -99,33 +109,13 @@ def read_adapter(folder: Path) -> Adapter:
     Raises:
         CheckpointError: not a LoRA adapter, damaged, a pickle, or of a later version.
     """
-    if not (folder / CONFIG).is_file():
-        raise CheckpointError(
-            f"{folder}: is no adapter, there is no {CONFIG}; give the folder that peft or `teach` wrote"
-        )
-    config = read_json(folder / CONFIG, SMALL_JSON)
-    if config.get("peft_type") != "LORA":
-        raise CheckpointError(
-            f"peft_type={shown(config.get('peft_type'))} in {folder / CONFIG}: only 'LORA' is put on a model"
-        )
-    for name in _REFUSED:
-        if config.get(name):
-            raise CheckpointError(
-                f"{name}={shown(config[name])} in {folder / CONFIG}: not read here; load it with peft itself"
-            )
-    if not (folder / WEIGHTS).is_file():
-        pickles = [file.name for file in folder.iterdir() if file.name.endswith(PICKLES)]
-        why = (
-            f"has {pickles[0]}, a pickle, which can run any code and is never read" if pickles else f"has no {WEIGHTS}"
-        )
-        raise CheckpointError(f"{folder}: {why}; save the adapter as safetensors")
-    stored = tensor_shapes(folder / WEIGHTS)
-    shapes = {name.removeprefix(PREFIX): shape for name, (shape, _) in stored.items()}
     said = read_json(folder / LOOP, SMALL_JSON) if (folder / LOOP).is_file() else {"version": VERSION}
-    if said.get("version") != VERSION:
+    if said.get("version") not in (VERSION, STEPS_VERSION):
         raise CheckpointError(
-            f"version={shown(said.get('version'))} in {folder / LOOP}: this LoopViz reads version {VERSION}"
+            f"version={shown(said.get('version'))} in {folder / LOOP}: this LoopViz reads versions {VERSION} and {STEPS_VERSION}"
         )
+    steps = _read_steps(folder, said.get("steps")) if said["version"] == STEPS_VERSION else ()
+    config, shapes = (steps[0].config, steps[0].shapes) if steps else _read_lora(folder)
     loop: Any = said.get("loop", {})
     base: Any = said.get("base", {})
     if not isinstance(loop, dict) or not isinstance(base, dict):
@@ -148,7 +138,54 @@ def read_adapter(folder: Path) -> Adapter:
         base.get("name") or config.get("base_model_name_or_path"),
         (layers[0], layers[1]) if known else None,
         digest if known else None,
+        steps,
     )
+
+
+def _read_steps(folder: Path, count: Any) -> tuple[Adapter, ...]:
+    """The adapters of loop steps, one after the other."""
+    most = int(BY_NAME["loop_count"].high)
+    if type(count) is not int or not 1 <= count <= most:
+        raise CheckpointError(
+            f"steps={shown(count)} in {folder / LOOP}: must be a whole number from 1 to {most}; teach it again"
+        )
+    steps = tuple(Adapter(one, *_read_lora(one)) for one in (folder / name_of(step) for step in range(1, count + 1)))
+    for step in steps:
+        if step.config.get("use_dora"):
+            raise CheckpointError(
+                f"use_dora=true in {step.path / CONFIG}: not read of an adapter a loop step; use a plain LoRA"
+            )
+        if step.own and step is not steps[0]:
+            raise CheckpointError(
+                f"{step.path}: has {sorted(step.own)[0]}, which all loop steps share; only {name_of(1)} may have it"
+            )
+    return steps
+
+
+def _read_lora(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, tuple[int, ...]]]:
+    """peft's two files: the configuration, and the tensors' shapes."""
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder}: is no adapter, there is no {CONFIG}; give the folder that peft or `teach` wrote"
+        )
+    config = read_json(folder / CONFIG, SMALL_JSON)
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(
+            f"peft_type={shown(config.get('peft_type'))} in {folder / CONFIG}: only 'LORA' is put on a model"
+        )
+    for name in _REFUSED:
+        if config.get(name):
+            raise CheckpointError(
+                f"{name}={shown(config[name])} in {folder / CONFIG}: not read here; load it with peft itself"
+            )
+    if not (folder / WEIGHTS).is_file():
+        pickles = [file.name for file in folder.iterdir() if file.name.endswith(PICKLES)]
+        why = (
+            f"has {pickles[0]}, a pickle, which can run any code and is never read" if pickles else f"has no {WEIGHTS}"
+        )
+        raise CheckpointError(f"{folder}: {why}; save the adapter as safetensors")
+    stored = tensor_shapes(folder / WEIGHTS)
+    return config, {name.removeprefix(PREFIX): shape for name, (shape, _) in stored.items()}
 
 
 def _is_range(layers: Any) -> bool:
@@ -192,7 +229,15 @@ def check_adapter(adapter: Adapter, base: LoopLlamaConfig, taught: LoopLlamaConf
     if adapter.layers is not None and adapter.layers[1] >= base.num_hidden_layers:
         raise CheckpointError(f"{where}: it is of layer {adapter.layers[1]}, and there are {base.num_hidden_layers}")
     there = expected_tensors(taught)
-    for full, shape in sorted(adapter.shapes.items()):
+    for each in adapter.steps or (adapter,):
+        _check_shapes(each.shapes, there, f"{each.path}: is no adapter for {name}")
+    needed = {each for each in there if each.startswith(LOOP_MODULES)} - expected_tensors(base).keys()
+    if missing := sorted(needed - adapter.own):
+        raise CheckpointError(f"{adapter.path}: {missing[0]} is missing, which its loop needs; teach it again")
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]], where: str) -> None:
+    for full, shape in sorted(shapes.items()):
         match = _PART.fullmatch(full)
         if match is None:
             if full not in there:
@@ -207,9 +252,6 @@ def check_adapter(adapter: Adapter, base: LoopLlamaConfig, taught: LoopLlamaConf
         if len(shape) != len(wanted) or any(size not in (None, got) for size, got in zip(wanted, shape, strict=True)):
             fits = tuple("rank" if size is None else size for size in wanted)
             raise CheckpointError(f"{where}: {full} has shape {shape}, and {fits} is wanted")
-    needed = {each for each in there if each.startswith(LOOP_MODULES)} - expected_tensors(base).keys()
-    if missing := sorted(needed - adapter.own):
-        raise CheckpointError(f"{adapter.path}: {missing[0]} is missing, which its loop needs; teach it again")
 
 
 def fingerprint(model: LoopLlamaForCausalLM, layers: tuple[int, int]) -> str:
@@ -231,7 +273,9 @@ def fingerprint(model: LoopLlamaForCausalLM, layers: tuple[int, int]) -> str:
 
 
 def put_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
-    """The adapter merged into a model's weights: W + scale B A, and the loop's own weights where the model has them.
+    """The adapter on a model: merged into its weights, W + scale B A, with the loop's own weights where the model has them.
+
+    One LoRA a loop step cannot be merged: they stay beside the weights (:class:`~loopviz.model.step_adapters.StepAdapters`).
 
     Args:
         model: the checkpoint it was checked for, with peft here (:func:`need_peft`); changed.
@@ -246,15 +290,54 @@ def put_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalL
                 f"{adapter.path}: was taught on other weights: sha256 of layers {adapter.layers[0]}-{adapter.layers[1]} "
                 f"is {found[:12]}..., and {adapter.sha256[:12]}... was taught; give the checkpoint it was made on (--model)"
             )
+    if adapter.steps:
+        return _put_steps_on(adapter, model)
+    merged: LoopLlamaForCausalLM = _wrapped(adapter.path, model).merge_and_unload(safe_merge=True)
+    return merged.eval()
+
+
+def _put_steps_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+    """The adapters of all loop steps beside the model's weights, each used in its own step."""
+    _load_own(adapter, model)
+    wrapped = None
+    for step, one in enumerate(adapter.steps, start=1):
+        wrapped = _wrapped(one.path, model if wrapped is None else wrapped, name_of(step), own=False)
+    assert wrapped is not None
+    bare: LoopLlamaForCausalLM = wrapped.get_base_model()
+    bare.requires_grad_(False)
+    StepAdapters(bare, len(adapter.steps))
+    return bare.eval()
+
+
+def _load_own(adapter: Adapter, model: LoopLlamaForCausalLM) -> None:
+    """The loop's own weights, where the model has a place for them: they are no part of any step's LoRA."""
+    own = {name: model.get_parameter(name) for name in adapter.own & model.state_dict().keys()}
+    with safe_open(adapter.steps[0].path / WEIGHTS, "pt") as file, torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(file.get_tensor(PREFIX + name))
+
+
+def _wrapped(folder: Path, model: Any, name: str = "default", own: bool = True) -> Any:
+    """peft's model with one adapter (more).
+
+    Args:
+        folder: of the adapter.
+        model: a LoopLlama, or peft's of one.
+        name: of the adapter.
+        own: whether the loop's own weights are the adapter's, too.
+    """
     from peft import PeftConfig, PeftModel
 
-    config = PeftConfig.from_pretrained(str(adapter.path))
+    config = PeftConfig.from_pretrained(str(folder))
     # A loop set otherwise than it was taught may have no place for weights of its own; they are then left out.
     modules = dict(model.named_modules())
-    kept = [name for name in config.modules_to_save or () if any(each.endswith(name) for each in modules)]
+    kept = [each for each in config.modules_to_save or () if own and any(known.endswith(each) for known in modules)]
     config.modules_to_save = kept or None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers, at what peft asks it
-        wrapped = PeftModel.from_pretrained(model, str(adapter.path), config=config)
-    merged: LoopLlamaForCausalLM = wrapped.merge_and_unload(safe_merge=True)
-    return merged.eval()
+        if not isinstance(model, PeftModel):
+            return PeftModel.from_pretrained(model, str(folder), adapter_name=name, config=config)
+        config.inference_mode = True
+        model.add_adapter(name, config)
+        model.load_adapter(str(folder), name)
+        return model

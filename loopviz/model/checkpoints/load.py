@@ -252,6 +252,8 @@ def _look_into(
         if worn is not None:
             bare, stored = stored, to_loop_config(found.config, **worn.loop)
             check_adapter(worn, bare, stored, base)
+            if worn.steps:
+                found.notes.append(_steps_note(len(worn.steps)))
             name, loop_fields = os.fspath(worn.path), {**worn.loop, **loop_fields}
             located = replace(located, source=f"adapter on {base} ({located.source})")
     config = to_loop_config(found.config, **loop_fields)
@@ -339,6 +341,15 @@ class PreparedCheckpoint:
             known.license if known else None,
             tuple(found.notes),
         )
+
+
+def _steps_note(count: int) -> Note:
+    """That loop steps have a LoRA each, and which steps share one after all."""
+    return Note(
+        "lora_per_step",
+        f"each of its first {count} loop steps has a LoRA of its own; loop steps after these use that of step {count}",
+        {"steps": count},
+    )
 
 
 def _loop_weights_notes(config: LoopLlamaConfig, stored: LoopLlamaConfig) -> list[Note]:

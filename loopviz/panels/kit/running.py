@@ -24,6 +24,30 @@ class _Memory(Generic[S]):
     peeked: tuple[Frame, S] | None = None
 
 
+@dataclass(frozen=True)
+class Growing:
+    """Whole numbers that grow at the end, as the value of a fold: each value is the beginning of a list that later ones share.
+
+    Args:
+        numbers: of this value the first `count`; what stands after them is later values'.
+        count: how many.
+    """
+
+    numbers: list[int]
+    count: int
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.numbers[index]
+
+    def added(self, number: int) -> Growing:
+        """With one more; nothing is copied unless another value grew from this one before."""
+        numbers = self.numbers if len(self.numbers) == self.count else self.numbers[: self.count]
+        numbers.append(number)
+        return Growing(numbers, self.count + 1)
+
+
 @dataclass
 class Running(Generic[S]):
     """A fold over the frames of a trace, kept as long as the trace lives.

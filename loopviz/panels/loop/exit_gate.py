@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loopviz.figures import labels, theme
 from loopviz.figures.edits import Op, Path, append, extend, fill
 from loopviz.panels.kit import follower, parts
-from loopviz.panels.kit.running import Running
+from loopviz.panels.kit.running import Growing, Running
 from loopviz.trace.changes import blocks_at
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Tally:
     lost: int = 0
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=round(1 / STEP) + 2)  # all that the slider can ask for, and the run's own
 def running(threshold: float | None) -> Running[Tally]:
     """The tally under a threshold; None: as the run was."""
 
@@ -236,8 +236,15 @@ def _chosen(trace: Trace, tally: Tally, frame: Frame | None, focus: Focus) -> di
 
 
 def _columns_before(trace: Trace, block: int, index: int) -> int:
-    """How many columns stand before that of a token: one for each of which the gate spoke."""
-    return sum(frame["blocks"][block]["gate"] is not None for frame in trace.frames[:index])
+    """How many columns stand before that of a token, of the trace or the next one: one for each of which the gate spoke."""
+    return _COLUMNS.over(trace, block)[index]
+
+
+def _count_columns(so_far: Growing, meta: Mapping[str, Any], block: int, frame: Frame) -> Growing:
+    return so_far.added(so_far[so_far.count - 1] + (frame["blocks"][block]["gate"] is not None))
+
+
+_COLUMNS: Running[Growing] = Running(lambda meta, block: Growing([0], 1), _count_columns)  # before each token
 
 
 def _marks(trace: Trace, meta: Mapping[str, Any], block: int) -> list[dict[str, Any]]:

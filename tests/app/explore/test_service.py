@@ -17,7 +17,9 @@ from loopviz.app.explore import first_run
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
+from loopviz.app.explore.tool import tool
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
+from loopviz.app.sessions.tools import ToolRefused
 from loopviz.app.texts import text
 from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.panels import PANELS, Focus
@@ -165,6 +167,21 @@ def test_a_model_that_failed_is_tried_again(service: Service, loaded: Loaded, mo
 def test_refusals_lead_in_the_visitor_s_language(service: Service) -> None:
     messages = said(service.run("", values(), "zh", "me"))
     assert "提示词为空" in messages[-1]["text"]
+
+
+@pytest.mark.parametrize("asked", [{"chat": True}, {"template": "chat"}])
+def test_a_program_s_template_is_refused_where_a_page_s_gives_way(
+    service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", None)
+    asks = tool(service).carry_out({"prompt": "Hello", "settings": {**asked, "max_new_tokens": 2}}, "a program")
+    with pytest.raises(ToolRefused, match="this model has no chat template of its own") as refused:
+        list(asks)
+    assert [*refused.value.fields] == ["template"]
+    form = {**values(**asked), st.SUITS: "", st.TOUCHED: ("template",)}
+    said_to_page = said(service.run("Hello", form, "en", "me"))
+    assert not said_to_page[-1].get("bad")
+    assert service.suited(form)[1] == {"template": "chat"}, "and its controls are told"
 
 
 def test_chat_without_a_template_is_refused(service: Service, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,6 +222,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("run", {"prompt": "x", "panels": ["none"]}, "panels", "must be one of"),
     ("run", {"prompt": "x", "model": "someone/else"}, "model", ""),
     ("run", {"prompt": "x", "model": "/etc/passwd"}, "model", ""),
+    # what the model cannot have, or has no place for: on the page a control shows that it gave way
+    ("run", {"prompt": "x", "settings": {"chat": True, "template": "alpaca"}}, "template", "alpaca"),
+    ("run", {"prompt": "x", "settings": {"input": "y"}}, "input", "only template='alpaca' has a place for it"),
+    ("run", {"prompt": "x", "settings": {"loop_norm": True}}, "loop_norm", ""),
+    ("run", {"prompt": "x", "settings": {"block_end": 60}}, "block_end", ""),
+    ("run", {"prompt": "x", "settings": {"loop_count": 9, "max_loop_count": 3}}, "loop_count", ""),
     ("open_run", {}, "run", "is missing"),
     ("open_run", {"run": "AAAAAAAAAAAAAAAAAAAAAA"}, "run", "no saved run"),
     ("open_run", {"run": "../../etc/passwd"}, "run", "no saved run"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -22,6 +23,7 @@ from loopviz.lab.comparison.together import beside, held
 from loopviz.lab.tasks import compare
 from loopviz.lab.tasks.compare import CompareParams, Comparison
 from loopviz.model import LoopCache, LoopLlamaConfig, LoopLlamaForCausalLM
+from loopviz.model.exit_gate import ExitGate
 from loopviz.model.shared_pass import SharedPass
 from loopviz.panels import apply
 from loopviz.prompt_templates import written
@@ -106,6 +108,28 @@ def test_agreement_is_the_share_of_the_baseline_s_tokens_that_are_likeliest_here
     likeliest = logits[len(ids_of(subject, PROMPT)) - 1 : -1].argmax(-1).tolist()
     same = [one == other for one, other in zip(likeliest, greedy, strict=True)]
     assert rows[1]["agreement"] == sum(same) / len(same) < 1
+
+
+def test_a_loop_step_chosen_token_by_token_is_compared_by_the_fields_of_its_loop(subject):
+    """Which state is read out: the last, where the gate says enough, or all by its weights."""
+    gate = ExitGate(subject.model.config.hidden_size).requires_grad_(False)
+    gate.weight.normal_(0, 1, generator=torch.Generator().manual_seed(2))
+    view = subject.model.with_loop()
+    view.model.spare_gates = {"0": gate}
+    gated = replace(subject, model=view)
+    ends = {
+        **SERIAL,
+        "loop_layers": (1, subject.model.config.num_hidden_layers - 1),
+    }  # weights may choose at the end alone
+    loops = [{**ends, **one} for one in ({}, {"exit_selection": "gate", "exit_threshold": 0.5},
+                                         {"exit_selection": "gate_weighted"})]  # fmt: skip
+    rows = rows_of(compared(gated, loops, continuation=AFTER))
+    ids = ids_of(subject, PROMPT) + (after := ids_of(subject, AFTER))
+    for place, loop in enumerate(loops):
+        logprobs = full_logits(gated, loop, ids).log_softmax(-1)
+        nats = [-float(logprobs[len(ids) - len(after) + n - 1, token]) for n, token in enumerate(after)]
+        assert rows[place]["perplexity"] == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
+    assert len({round(row["perplexity"], 4) for row in rows.values()}) == 3
 
 
 def test_a_lossy_cache_is_scored_as_a_run_reads_it(subject, whole):

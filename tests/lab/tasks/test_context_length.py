@@ -15,6 +15,8 @@ from loopviz.lab import TASKS, Experiment, Subject, repeat
 from loopviz.lab.fellows import TTTSubject, check_kind, fellow, load_subject, shape_beside
 from loopviz.lab.measure import subject_of
 from loopviz.lab.tasks.context_length import ContextParams, headline, plot, summary
+from loopviz.model import placing
+from loopviz.model.checkpoints import CheckpointError
 from loopviz.paths import ASSETS
 from loopviz.ttt import TTTCache
 from tests.engine import tiny, tiny_ttt
@@ -98,7 +100,7 @@ def test_past_what_it_was_made_for_is_marked_and_drawn() -> None:
     assert plot(experiment.frame.head(0), "en").data == ()
 
 
-def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FieldError, match=r"lengths=\(500,\): the text has .* tokens"):
         Experiment(TASK, subject(), ContextParams(text=TEXT, lengths=(500,)))
     rows = Experiment(TASK, subject(), ContextParams(text=TEXT, lengths=(20, 5000))).run().rows
@@ -111,6 +113,14 @@ def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path) -> None:
         Experiment(TASK, subject(), ContextParams(text=TEXT, lengths=(20,), beside=("stories-ttt",))).run()
     with pytest.raises(ValueError, match="no-such"):
         fellow(subject(), "no-such", "beside")
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "free_bytes", lambda device: 1000)
+        with pytest.raises(
+            CheckpointError, match=r"device='cpu': model 'stories-ttt' needs [\d,]+ bytes there, and 875 may"
+        ):
+            fellow(subject(), "stories-ttt", "beside")
+        with pytest.raises(CheckpointError, match=r"the model needs [\d,]+ bytes there for all that is no layer"):
+            fellow(subject(), "stories-loop", "beside")
     strict = subject_of(LocalEngine("tiny", subject().model, subject().tokenizer))
     with pytest.raises(
         FieldError, match=r"beside='/etc': not one of the models that may be named here; there are .*stories-ttt"

@@ -18,6 +18,7 @@ from loopviz.engine import StreamSettings, run
 from loopviz.lab import TASKS, Experiment, repeat
 from loopviz.lab.reading.intervals import mean_interval
 from loopviz.lab.tasks.prompts import SAMPLE, PromptsParams, plot
+from loopviz.prompt_templates import written
 from tests.lab.subject import exact_loss, exact_subject, subject
 
 TASK = TASKS["prompts"]
@@ -96,6 +97,10 @@ def test_a_file_takes_the_place_of_the_table_and_is_what_the_manifest_has(tmp_pa
         ({"csv": "prompt,name\na,b\n,c\n"}, "'csv', row 3, column prompt: empty"),
         ({"csv": f"prompt\nOnce\n{'word ' * 3000}\n"}, "csv='csv', row 3, column prompt: prompt: "),
         ({"chat": True}, "chat"),
+        ({"template": "chat"}, "template='chat': this tokenizer has no chat template"),
+        ({"template": "mine"}, "template='mine'"),
+        ({"chat": True, "template": "alpaca"}, "template='alpaca'"),
+        ({"input": "a dog"}, "only template='alpaca' has a place for it"),
         ({"temperature": 0.0}, "temperature"),
         ({"loop": {"loop_layers": (7, 9)}}, "layer 7"),
     ],
@@ -103,6 +108,20 @@ def test_a_file_takes_the_place_of_the_table_and_is_what_the_manifest_has(tmp_pa
 def test_what_is_refused_is_refused_before_the_first_run(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         made(**change).run()
+
+
+def test_each_prompt_is_put_as_on_explore() -> None:
+    """In the template's words, which are read and looped over as the prompt typed out is."""
+    template = {"template": "alpaca", "input": "the dog"}
+    told = made(csv="prompt\nOnce\n", **template).run()
+    (row,) = told.rows
+    whole = written("alpaca", "Once", "the dog")
+    (typed,) = made(csv=f'prompt\n"{whole}"\n').run().rows
+    assert row["prompt"] == "Once"
+    same = ("prompt_tokens", "written", "loops_mean", "perplexity", "prompt_perplexity")
+    assert [row[name] for name in same] == [typed[name] for name in same]
+    assert row["prompt_tokens"] > made(csv="prompt\nOnce\n").run().rows[0]["prompt_tokens"]
+    assert repeat(told.manifest, subject=subject()).run().rows == told.rows
 
 
 def test_a_visitor_s_file_is_called_by_its_name_alone(tmp_path: Path) -> None:

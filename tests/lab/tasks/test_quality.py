@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from loopviz.checks import FieldError
 from loopviz.engine import StreamSettings, run
 from loopviz.lab import TASKS, Experiment
 from loopviz.lab.reading.intervals import FIGURE_DRAWS, mean_interval
 from loopviz.lab.reading.text_scores import bleu_interval, distinct, repetition, score, score_all
 from loopviz.lab.tasks.quality import BLEU_DRAWS, QualityParams, exercises, plot, tokenizer_in, write
+from loopviz.prompt_templates import written
 from tests.lab.subject import TEXT, subject
 
 TASK = TASKS["quality"]
@@ -83,6 +85,19 @@ def test_pairs_of_different_lengths_are_each_answered_as_alone(tmp_path: Path) -
     for number, exercise in enumerate(exercises(tiny, params)):
         (alone,) = write(tiny.view(LOOP), [exercise.ids], params)
         assert frame["written"][number] == tiny.tokenizer.decode(alone)
+
+
+def test_prompts_of_pairs_are_put_as_on_explore(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "the dog", "reference": "ran"}), "utf-8")
+    for template, about in (("vicuna", ""), ("alpaca", "the hat")):
+        params = QualityParams(pairs=str(file), new_tokens=5, template=template, input=about)
+        (found,) = exercises(subject(), params)
+        assert found.ids == subject().tokenizer(written(template, "the dog", about))["input_ids"]
+    with pytest.raises(FieldError, match="only template='alpaca' has a place for it"):
+        QualityParams(pairs=str(file), template="vicuna", input="the hat")
+    with pytest.raises(FieldError, match="template='alpaca': prompts cut from a text are put as they are; give pairs"):
+        QualityParams(text="the dog ran", template="alpaca")
 
 
 def test_a_line_separator_inside_a_prompt_ends_no_line_of_a_file_of_pairs(tmp_path: Path) -> None:

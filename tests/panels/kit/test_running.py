@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 
-from loopviz.panels.kit.running import Running
+import pytest
+
+from loopviz.panels.kit.running import Growing, Running
 from loopviz.trace import Trace
 from tests.panels.cases import looped
 
@@ -51,6 +53,22 @@ def test_a_trace_that_begins_again_is_folded_again():
     assert len(running.over(trace, 0)) == 6
     trace.frames = trace.frames[:2]
     assert running.over(trace, 0) == (0, 1)
+
+
+def test_numbers_that_grow_are_each_value_s_own_and_are_not_copied():
+    first = Growing([0], 1)
+    second = first.added(5)
+    other = first.added(7)  # another frame came than the one that was looked ahead at
+    third = second.added(6)
+    assert third.numbers is second.numbers
+    assert [[value[i] for i in range(value.count)] for value in (first, second, other, third)] == [
+        [0],
+        [0, 5],
+        [0, 7],
+        [0, 5, 6],
+    ]
+    with pytest.raises(IndexError):
+        second[2]
 
 
 def test_nothing_is_kept_of_a_trace_that_is_gone():

@@ -135,6 +135,35 @@ def test_what_was_recorded_and_what_the_numbers_say_are_the_same_step():
     assert all(read_out(block, 0.7) == read_out(block, None) for block in blocks)
 
 
+class Looked(dict):
+    """A frame that counts how often it is looked at."""
+
+    times = 0
+
+    def __getitem__(self, key):
+        Looked.times += 1
+        return super().__getitem__(key)
+
+
+def test_a_long_run_is_looked_at_once_a_token_however_many_thresholds_are_tried():
+    """Its tokens were counted anew for each that came: under a ninth threshold, and before every column."""
+    trying = [None, *(n / 20 for n in range(20))]
+
+    def looks(tokens: int) -> int:
+        whole = looped(tokens=tokens, exit_selection="gate", exit_threshold=0.7, max_steps=4)
+        frames = [Looked(frame) for frame in whole.frames]
+        for frame in frames[::5]:
+            frame["blocks"][0]["gate"] = None  # so that columns are fewer than tokens
+        trace, Looked.times = Trace(whole.meta, frames[:1]), 0
+        for frame in frames[1:]:
+            for at, threshold in enumerate(trying):
+                panel.patch(trace, frame, Focus(threshold=threshold, token=None if at % 2 else 0))
+            trace.append(frame)
+        return Looked.times
+
+    assert looks(80) < 2.5 * looks(40)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(wild_traces(), st.none() | st.floats(0, 1), st.none() | st.integers(0, 8), st.integers(1, 3))
 def test_law_holds_at_every_threshold(trace, threshold, token, together):
