@@ -27,13 +27,13 @@ def declare(tell: Callable[[str], Any] = print) -> bool:
         tell: what is said to who starts the server.
 
     Returns:
-        Whether a function was declared: without the package `spaces`, which Hugging Face installs there, none is.
+        Whether a function was declared: without the package `spaces`, which Hugging Face installs there, or where it fails, none is.
     """
     tell(SAID)
     try:
         import spaces
-    except ImportError as error:
-        log.warning("ZeroGPU hardware without the package `spaces` (%s): the Space may not come up", error)
+    except Exception as error:  # it looks at PyTorch as it is imported, and not every build has what it looks for
+        log.warning("ZeroGPU hardware, and the package `spaces` cannot be used (%s): the Space may not come up", error)
         return False
     spaces.GPU(_unused)
     return True

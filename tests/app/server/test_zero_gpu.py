@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +41,17 @@ def test_without_the_package_the_server_starts_all_the_same(
     monkeypatch.setitem(sys.modules, "spaces", None)
     assert not zero_gpu.declare(lambda said: None)
     assert "spaces" in caplog.text
+
+
+def test_nor_does_a_package_end_it_that_fails_as_it_is_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It reads PyTorch's CUDA version, which a build for processors does not have."""
+    (tmp_path / "spaces.py").write_text("None.startswith('12.')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "spaces", raising=False)
+    assert not zero_gpu.declare(lambda said: None)
+    assert "startswith" in caplog.text
 
 
 @pytest.mark.parametrize(
