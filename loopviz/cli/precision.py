@@ -76,9 +76,9 @@ def run(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     text, rows = read_text(options.file, "--file"), []
     for name in options.model or MODELS:
-        print(f"loopviz: {name}", file=sys.stderr)
         loop = {} if options.loop_layers is None else _loop_of(name, options.loop_layers)
         rows += costs(name, text, options.held or FORMATS, Plan(**given), loop=loop, told=_note)
+        print(f"loopviz: {name} is measured", file=sys.stderr)
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     about = f"{processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}{load}; {options.file.name}"
     print(markdown(rows, about))

@@ -132,7 +132,7 @@ def launch(page, **options):
     for name, mine in NAMES.items():
         assert offered[name][-1] == told[name][-1] == mine, (name, offered[name], told[name])
     modes = next(entry for entry in fields_of(TASKS["ablation"]) if entry["name"] == "modes")
-    assert modes["choices"][-1] == "my_merge"
+    assert "my_merge" in modes["choices"]
     print("listed")
 
 NAMES = {"convergence_criterion": "my_criterion", "merge_strategy": "my_merge", "layer_chooser": "my_chooser"}

@@ -122,6 +122,7 @@ REQUIRED = {
     "teach": ["teach", "--model", "m", "--loop-layers", "1-1", "--data", "file", "--out", "new"],
     "merge": ["merge", "folder", "new"],
     "sweep": ["sweep", "grid.yaml", "--out", "new"],
+    "precision": ["precision", "--model", "m", "--file", "file"],
     "gate": ["gate", "m", "--data", "file", "--out", "new"],
     "anatomy check": ["anatomy", "check", "--only", "model"],
     "anatomy families": ["anatomy", "families"],
@@ -209,7 +210,7 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
     monkeypatch.chdir(tmp_path)
     loaded = main.load(model, __import__("torch").float32, {})
 
-    def load(name, dtype, loop, device="cpu", adapter=None):
+    def load(name, dtype, loop, device="cpu", adapter=None, precision=None):
         from dataclasses import replace
 
         return replace(loaded, model=loaded.model.with_loop(**loop))
@@ -217,7 +218,7 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
     monkeypatch.setattr(main, "load", load)
     parser = main._parser()
     monkeypatch.setattr(main, "_parser", lambda: parser)
-    skipped = {"prompt", "model", "threads", "save", "imports", "device", "dtype"}
+    skipped = {"prompt", "model", "threads", "save", "imports", "device", "dtype", "precision"}
     wrong = []
     for action in options_of(commands_of(parser)["run"]):
         if action.dest not in skipped:
@@ -232,7 +233,7 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
 def test_b8_no_parameter_of_a_real_measurement_ends_in_a_traceback(model, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
     loaded = measuring.load(model, __import__("torch").float32, {})
-    monkeypatch.setattr(measuring, "load", lambda name, dtype, loop, device="cpu", adapter=None: loaded)
+    monkeypatch.setattr(measuring, "load", lambda name, dtype, loop, device="cpu", adapter=None, precision=None: loaded)
     parser = measuring._task_parser()
     monkeypatch.setattr(measuring, "_task_parser", functools.lru_cache(lambda: parser))
     wrong = []

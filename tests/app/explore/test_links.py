@@ -227,6 +227,8 @@ class OwnLoop:
     def parameters(self) -> list[Any]:
         return []
 
+    modules = parameters
+
 
 @pytest.fixture(scope="module")
 def page() -> ExplorePage:

@@ -82,6 +82,8 @@ class _Nothing:
     def parameters(self) -> list[Any]:
         return []
 
+    modules = parameters
+
     class config:
         num_hidden_layers = 1
 

@@ -60,7 +60,7 @@ def test_who_waits_is_told_for_how_long_and_what_it_took_last(lang: str) -> None
 
 def test_a_room_writes_down_what_its_own_models_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not what strangers named; told from the first look at a model on."""
-    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=3), parameters=lambda: [])
+    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=3), parameters=lambda: [], modules=lambda: [])
     profile, gate = replace(LOCAL, store=str(tmp_path)), threading.Event()
 
     def load(name: str, progress: Any, local: bool) -> LocalEngine:
