@@ -100,6 +100,7 @@ export class FormState {
    */
   choose({ offers, opening, shown }, prompt, model) {
     this.model = model;
+    this.page?.arrows.follow(); // a model that is ready has nothing more to say by which the page would look
     this.page?.model.watch(true);
     const examples = offers[String(model)] ?? offers[""];
     const buttons = Array.from({ length: shown }, (_, i) => update({ value: examples[i] ?? "", visible: i < examples.length }));
