@@ -248,7 +248,8 @@ def plot(table: pd.DataFrame, lang: str = "en") -> go.Figure:
         )
     # a logarithm where there is one to show: 4 bits and 8 are orders of magnitude apart
     scale = {"type": "log", "exponentformat": "power"} if len(each) and (each["kl_mean"] > 0).all() else {}
-    return table_figures.figure(lines, x=words["x"], y=words["y"], yaxis=scale, showlegend=True)
+    whole = {"tickformat": "d", **({"dtick": 1} if len(each) and int(each["loop"].max()) <= 20 else {})}
+    return table_figures.figure(lines, x=words["x"], y=words["y"], xaxis=whole, yaxis=scale, showlegend=True)
 
 
 _HEADLINE = {
