@@ -224,11 +224,12 @@ class Index:
         runs, size = self._ask("SELECT count(*), total(bytes) FROM runs")[0]
         return int(runs), int(size)
 
-    def answers_in(self, folder: str) -> list[answers.HandedIn]:
-        """What was handed in to a class folder, latest first."""
+    def answers_in(self, folder: str, whole: bool = True) -> list[answers.HandedIn]:
+        """What was handed in to a class folder, latest first; not `whole`: `data` is left empty."""
         if self.read_only and not self._ask("SELECT 1 FROM sqlite_master WHERE name='answers'"):
             return []  # of an earlier version, and nothing can be written there
-        rows = self._ask(f"SELECT {answers.COLUMNS} FROM answers WHERE folder=? ORDER BY at DESC", folder)
+        columns = answers.COLUMNS if whole else answers.COLUMNS.replace("data", "'' AS data")
+        rows = self._ask(f"SELECT {columns} FROM answers WHERE folder=? ORDER BY at DESC", folder)
         return [answers.HandedIn(*row) for row in rows]
 
     # --- class folders --------------------------------------------------------------------------------------------

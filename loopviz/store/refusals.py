@@ -16,6 +16,7 @@ SAID = {
     "place_bytes": "{limit:,} bytes are kept of all who come from one address; delete a run first",
     "all_bytes": "{limit:,} bytes are kept here in all, and they are full",
     "answer_bytes": "the answers take {size:,} bytes; at most {limit:,} are kept of a lesson",
+    "folder_answers": "a class folder takes {limit:,} answers, of {size} MiB together",
     "owner_answers": "answers to {limit} lessons are kept of one visitor",
     "folders": "{limit} class folders are kept here, and there is no room for another",
     "no_folder": "there is no such class folder",

@@ -17,7 +17,7 @@ from loopviz.store.answers import HandedIn
 from loopviz.store.files import Files
 from loopviz.store.index import Entry, Folder, Index
 from loopviz.store.marks import fits, hashed, is_id, new_id, new_secret, placed
-from loopviz.store.quotas import Quotas
+from loopviz.store.quotas import MIB, Quotas
 from loopviz.store.refusals import StoreError
 from loopviz.trace import Trace
 
@@ -347,13 +347,16 @@ class Store:
             had, gone = answers.before(db, one)
             if answers.counted(db, "owner=?", one.owner)[0] - had >= quotas.owner_runs:
                 raise StoreError("owner_answers", limit=quotas.owner_runs)
+            held, held_bytes = answers.counted(db, "folder=?", one.folder)
+            if held - had >= quotas.folder_answers or held_bytes - gone + size > quotas.folder_answer_bytes:
+                raise StoreError("folder_answers", limit=quotas.folder_answers, size=quotas.folder_answer_bytes // MIB)
             self._check_bytes(db, one.place, size - gone, now)
             answers.put(db, one)
         return one
 
-    def answers_of(self, folder: Any, secret: Any) -> list[HandedIn]:
-        """What was handed in to a class folder, latest first, for its teacher; raises as :meth:`runs_of`."""
-        return self._index.answers_in(self._for_teacher(folder, secret).id)
+    def answers_of(self, folder: Any, secret: Any, whole: bool = True) -> list[HandedIn]:
+        """What was handed in to a class folder, latest first, for its teacher; not `whole`: without the answers' text. Raises as :meth:`runs_of`."""
+        return self._index.answers_in(self._for_teacher(folder, secret).id, whole)
 
 
 _EVER = 253_402_300_000.0  # the year 9999

@@ -97,3 +97,20 @@ def test_a_store_of_the_version_before_takes_answers_and_keeps_its_runs(
     assert len(after.answers_of(folder.id, teacher)) == 1
     assert [entry.id for entry in after.runs_of(folder.id, teacher)] == [saved.id]
     assert sqlite3.connect(tmp_path / FILE).execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
+def test_one_class_folder_takes_so_many_and_so_much(tmp_path: Path, clock: Clock) -> None:
+    """A pupil who sends no secret is a new one each time: a folder was as large as the store."""
+    store = Store(tmp_path, Quotas(folder_answers=3, folder_answer_bytes=100), clock)
+    folder, teacher = store.new_folder("7b")
+    other, _ = store.new_folder("7c")
+    store.hand_in(folder.id, SECRET, "x" * 90, lesson="a")
+    assert fault(store.hand_in, folder.id, new_secret(), "x" * 11, lesson="a") == "folder_answers"
+    store.hand_in(folder.id, SECRET, "x" * 50, lesson="a")  # in the place of those before
+    for n in range(2):
+        store.hand_in(folder.id, new_secret(), "x", lesson=f"{n}")
+    assert fault(store.hand_in, folder.id, new_secret(), "x", lesson="d") == "folder_answers"
+    store.hand_in(other.id, new_secret(), "x", lesson="d")
+    listed = store.answers_of(folder.id, teacher, whole=False)
+    assert [one.data for one in listed] == [""] * 3
+    assert sum(one.bytes for one in listed) == 52

@@ -376,9 +376,9 @@ export class Page extends RunView {
   }
 
   /** ... or another version is back, which knows no run of this page: nothing waits for it. What stands in the form is kept. */
-  old() {
+  old(asked = this.starts.starting) {
     this.starts.drop();
-    if (this.texts) this.say(this.texts["page.server.old"], true);
+    if (asked && this.texts) this.say(this.texts["page.server.old"], true);
     this.keep();
     this.mark();
   }

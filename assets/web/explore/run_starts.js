@@ -26,7 +26,7 @@ export class RunStarts {
     const { page } = this;
     if (!page.tell && page.share.opened) return;
     if (page.away.state === "changed") {
-      page.old(); // nobody would hear of it
+      page.old(true); // nobody would hear of it
       return;
     }
     page.player.pause();

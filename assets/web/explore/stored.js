@@ -3,7 +3,7 @@
 
 import { ANSWER_FILES, PAGES, QUERIES, STORE, STORED, TEACHER, TICKET_HEADER } from "../core/contract.js";
 import { copied, el, fill, keep, kept, press } from "../core/dom.js";
-import { askStudent, classFolder, enterClass, namesClass, teacherSecret } from "../widgets/class_folder.js";
+import { askStudent, classFolder, enterClass, GONE, namesClass, teacherSecret } from "../widgets/class_folder.js";
 import { dated, linkField } from "../widgets/link_field.js";
 
 const NEVER = "–";
@@ -29,6 +29,7 @@ export class Stored {
     this.share = share;
     const query = new URLSearchParams(location.search);
     this.wanted = query.get(QUERIES.run);
+    this.status = 0; // of the last answer; 0: none came
     this.folder = classFolder();
     this.teacher = teacherSecret();
     this.chosen = press("lv-quiet lv-gallery", () => this.list(this.words["live.stored.gallery.told"], this.gallery));
@@ -94,9 +95,11 @@ export class Stored {
     const headers = { [TICKET_HEADER]: ticket, "content-type": "application/json" };
     try {
       const answer = await fetch(url, body ? { method: "POST", body: JSON.stringify(body), headers } : {});
+      this.status = answer.status;
       if (answer.ok) return await answer.json();
       if (told) this.notice.say([await this.share.reason(answer)], true);
     } catch {
+      this.status = 0;
       if (told) this.notice.say([this.words["live.share.failed"]], true);
     }
     return null;
@@ -200,7 +203,7 @@ export class Stored {
     /** @type {KeptList | null} */
     const found = await this.ask("class", { folder, ...(teacher ? { secret: teacher } : {}) }, namesClass());
     if (!found) {
-      if (!namesClass()) enterClass(null); // its time is over
+      if (!namesClass() && this.status === GONE) enterClass(null); // its time is over
       return;
     }
     this.className = found.name;

@@ -2,7 +2,7 @@
 
 import { QUERIES, STORE, STORED, TICKET_HEADER } from "../core/contract.js";
 import { kept } from "../core/dom.js";
-import { classFolder, enterClass, namesClass } from "../widgets/class_folder.js";
+import { classFolder, enterClass, GONE, namesClass } from "../widgets/class_folder.js";
 
 /** @import { AnswersAsked, HandedIn, KeptList, LessonVisit } from "../core/contract.js" */
 
@@ -31,7 +31,7 @@ export class HandIn {
     const found = await this.ask("class", { folder: this.folder });
     if ("said" in found) {
       if (namesClass()) this.page.say(found.said, true);
-      else enterClass(null);
+      else if (found.status === GONE) enterClass(null);
       return;
     }
     this.name = /** @type {KeptList} */ (found.done).name;
@@ -43,7 +43,7 @@ export class HandIn {
    * What the server answers, or why it refuses.
    * @param {string} what
    * @param {object} body
-   * @returns {Promise<{ done: any } | { said: string }>}
+   * @returns {Promise<{ done: any } | { said: string, status?: number }>}
    */
   async ask(what, body) {
     const { page } = this;
@@ -52,7 +52,7 @@ export class HandIn {
     const headers = { [TICKET_HEADER]: this.ticket, "content-type": "application/json" };
     try {
       const answer = await fetch(url, { method: "POST", body: JSON.stringify(body), headers });
-      return answer.ok ? { done: await answer.json() } : { said: await answer.text() };
+      return answer.ok ? { done: await answer.json() } : { said: await answer.text(), status: answer.status };
     } catch {
       return { said: page.text("lesson.lost") };
     }

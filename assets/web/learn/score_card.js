@@ -30,6 +30,7 @@ export class ScoreCard {
     const files = el("div", "lv-files", this.download, ...this.files);
     this.give = press("lv-go", () => this.handIn());
     this.given = el("span", "lv-status");
+    this.saidIn = ""; // the language of what it says
     this.given.setAttribute("role", "status");
     this.class = el("div", "lv-files", this.give, this.given);
     this.node = el("article", "lv-step lv-score-card", this.title, this.said, el("div", "lv-table", table), this.class, files, el("div", "lv-step-ways", this.again, this.another));
@@ -50,6 +51,7 @@ export class ScoreCard {
     for (const button of this.files) button.textContent = page.text(`lesson.download.${button.value}`);
     this.again.textContent = page.text("lesson.again");
     this.class.hidden = !page.handing.name;
+    if (this.saidIn !== page.frame.lang) this.given.textContent = "";
     this.give.textContent = page.text("live.stored.hand_in", { name: page.handing.name });
     this.give.disabled = !Object.keys(answers).length;
     const next = page.nextEntry();
@@ -99,6 +101,7 @@ export class ScoreCard {
     const { said, bad } = await page.handing.send(this.answers(ANSWER_FILES[0]));
     give.disabled = false;
     given.textContent = said;
+    this.saidIn = page.frame.lang;
     given.classList.toggle("lv-bad", bad);
   }
 

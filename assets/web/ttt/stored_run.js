@@ -4,7 +4,7 @@
 import { QUERIES, STORE, STORED, TICKET_HEADER } from "../core/contract.js";
 import { copied, el, kept, name, press } from "../core/dom.js";
 import { dated, linkField } from "../widgets/link_field.js";
-import { askStudent, classFolder, enterClass, namesClass } from "../widgets/class_folder.js";
+import { askStudent, classFolder, enterClass, GONE, namesClass } from "../widgets/class_folder.js";
 import { Notice } from "../widgets/menu.js";
 
 /** @import { Done, KeptList, KeptRun, OpenedTTT } from "../core/contract.js" */
@@ -19,6 +19,7 @@ export class StoredRun {
   constructor(files) {
     this.files = files;
     this.page = files.page;
+    this.status = 0; // of the last answer; 0: none came
     this.wanted = new URLSearchParams(location.search).get(QUERIES.run);
     this.button = press("lv-quiet", () => this.save());
     this.button.hidden = true;
@@ -68,9 +69,11 @@ export class StoredRun {
     const headers = { [TICKET_HEADER]: files.known.ticket, "content-type": "application/json" };
     try {
       const answer = await fetch(url, { method: "POST", body: JSON.stringify(body), headers });
+      this.status = answer.status;
       if (answer.ok) return await answer.json();
       if (told) this.notice.say([await files.reason(answer)], true);
     } catch {
+      this.status = 0;
       if (told) this.notice.say([page.text("ttt.lost")], true);
     }
     return null;
@@ -89,7 +92,8 @@ export class StoredRun {
     /** @type {KeptList | null} */
     const found = await this.ask("class", { folder }, namesClass());
     if (found) this.className = found.name;
-    enterClass(found ? folder : null);
+    if (found) enterClass(folder);
+    else if (this.status === GONE) enterClass(null); // its time is over
   }
 
   /** Keep the run on screen; into a class folder once its visitor has said how they are called. */

@@ -3,6 +3,8 @@
 import { QUERIES, STORED, TEACHER } from "../core/contract.js";
 import { el, kept, press } from "../core/dom.js";
 
+export const GONE = 404; // what the server answers of a folder whose time is over; anything else may pass
+
 /** The id of the folder, of the address or of a page before; null: none. @returns {string | null} */
 export function classFolder() {
   const named = new URLSearchParams(location.search).get(QUERIES.class);

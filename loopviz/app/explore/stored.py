@@ -127,7 +127,8 @@ class StoredRuns:
             raise StoreError("no_folder")
         if "secret" not in asked:
             return {"name": found.name, "runs": [], "answers": []}
-        runs, answers = (of(found.id, asked["secret"]) for of in (self.store.runs_of, self.store.answers_of))
+        runs = self.store.runs_of(found.id, asked["secret"])
+        answers = self.store.answers_of(found.id, asked["secret"], whole=False)
         return {"name": found.name, "runs": _listed(runs), "answers": _handed(answers)}
 
     def _new_class(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from loopviz.version import version
 
 LONGEST = 2_000  # characters of anything in it
 MOST = 200  # answers
+SHORT = 80  # characters of what stands in every row
+TABLE = 32 * 2**20  # characters of a class's table
 BOM = "\ufeff"  # without it Excel takes a table with Chinese in it for something else
 _COLUMNS = (
     "name",
@@ -30,12 +32,19 @@ _COLUMNS = (
 )
 
 
+class TableFull(ValueError):
+    """A class's answers are more than one table holds."""
+
+
 def answers_of(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The answers to a lesson (`contract.AnswersAsked`, of which nothing is trusted), as a file has them."""
-    made_with = {"loopviz": version(), **{_cut(k): _cut(v) for k, v in list(asked.get("made_with", {}).items())[:20]}}
+    made_with = {
+        "loopviz": version(),
+        **{_cut(k)[:SHORT]: _cut(v)[:SHORT] for k, v in list(asked.get("made_with", {}).items())[:20]},
+    }
     return {
         "name": asked.get("student", "").strip()[: contract.MOST_STUDENT],
-        "lesson": _cut(asked.get("lesson", "")),
+        "lesson": _cut(asked.get("lesson", ""))[:SHORT],
         "lesson_version": asked.get("version", 0),
         "title": _cut(asked.get("title", "")),
         "made_with": made_with,
@@ -52,7 +61,11 @@ def file_of(asked: Mapping[str, Any]) -> dict[str, str]:
 
 
 def file_of_class(name: str, handed: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> dict[str, str]:
-    """All that a class handed in, as one file: rows under each other, or a list of what each pupil's own file would hold."""
+    """All that a class handed in, as one file: rows under each other, or a list of what each pupil's own file would hold.
+
+    Raises:
+        TableFull: the rows come to more than `TABLE`.
+    """
     kind = _kind(asked)
     text = json.dumps(list(handed), ensure_ascii=False, indent=2) + "\n" if kind == "json" else _table(handed)
     return _file(f"{'-'.join(part for part in ('loopviz', _slug(name)) if part)}.{kind}", text)
@@ -74,7 +87,12 @@ def _answer(said: Mapping[str, Any]) -> dict[str, Any]:
 def _table(handed: Sequence[Mapping[str, Any]]) -> str:
     """A row an answer, each with all that says whose and of what it is: such tables can be put under each other."""
     file = io.StringIO()
-    csv_file.writer(file).writerows([_COLUMNS, *(row for found in handed for row in _rows(found))])
+    writer = csv_file.writer(file)
+    writer.writerow(_COLUMNS)
+    for found in handed:  # each row says anew whose it is: what was handed in small may be a large table
+        writer.writerows(_rows(found))
+        if file.tell() > TABLE:
+            raise TableFull(f"more than {TABLE:,} characters")
     return BOM + file.getvalue()
 
 

@@ -73,4 +73,7 @@ class Handing:
         found = store.class_folder(asked.get("folder"))
         if found is None:  # its time was over meanwhile
             raise StoreError("no_folder")
-        return answer_file.file_of_class(found.name, [json.loads(one.data) for one in handed], asked)
+        try:
+            return answer_file.file_of_class(found.name, [json.loads(one.data) for one in handed], asked)
+        except answer_file.TableFull:
+            raise FileRefused(413, text(lang, "stored.table_full")) from None

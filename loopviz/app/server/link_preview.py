@@ -124,7 +124,9 @@ class Cards:
         key = (run, mark, lang)
         if key not in self._drawn:
             card = self._runs.card(run, lang)
-            self._drawn[key] = None if card is None else draw(card)
+            if card is None:  # not to be read now: it may be in a while
+                return None
+            self._drawn[key] = draw(card)
             while len(self._drawn) > KEPT_CARDS:
                 self._drawn.popitem(last=False)
         self._drawn.move_to_end(key)

@@ -27,7 +27,15 @@ from loopviz.trace import Trace
 
 Act = Callable[[Mapping[str, Any], str, str, str], Any]  # of what was asked, a session, its language, its address
 
-FULL = ("owner_runs", "owner_answers", "owner_bytes", "place_bytes", "all_bytes", "folders")  # faults of a quota
+FULL = (
+    "owner_runs",
+    "owner_answers",
+    "folder_answers",
+    "owner_bytes",
+    "place_bytes",
+    "all_bytes",
+    "folders",
+)  # faults of a quota
 STATUS = {
     "unknown": 404,
     "no_folder": 404,

@@ -223,8 +223,11 @@ class Place:
                 return None
             order, have = places._order(), places._have
             before = order[: order.index(self)]
-            if len(have) < places.most:  # it waits for others of its kind alone
-                before, have = ([place for place in some if place.later] for some in (before, have))
+            if places.most_later < places.most and sum(place.later for place in have) >= places.most_later:
+                if self.later:  # it waits for others of its kind alone
+                    before, have = ([place for place in some if place.later] for some in (before, have))
+                else:  # those that cannot have the next place are passed
+                    before = [place for place in before if not place.later]
             of = places._lengths.of
             lengths = [places._left(place) if place.held else of(place.page, place.seconds) for place in before]
             seconds = expected(map(places._left, have), lengths)

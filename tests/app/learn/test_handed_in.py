@@ -21,6 +21,7 @@ from loopviz.app.contract import STORE, TICKET_HEADER
 from loopviz.app.explore.files import Sharing
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
+from loopviz.app.learn import answer_file
 from loopviz.app.learn.service import Lessons
 from loopviz.app.profile import LOCAL
 from loopviz.app.server.request_guard import USED
@@ -87,6 +88,22 @@ def test_answers_gather_for_the_teacher_and_for_nobody_else(server: Server) -> N
     ], "a spreadsheet computes nothing of it"
     found = json.loads(base64.b64decode(server.done("learn/handed", {**teacher, "kind": "json"})["data"]))
     assert [one["name"] for one in found] == ["=Ben", "李 雷"]
+
+
+def test_what_is_handed_in_small_makes_no_table_that_fills_the_memory(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row says anew what it was made with: 100 kB came back as 21 MB, and four of them took 346 MB."""
+    made = server.done("class/new", {"name": "7b"})
+    teacher = {"folder": made["folder"], "secret": made["secret"]}
+    much = {"made_with": {f"{n}{'k' * 1_900}": "v" * 1_900 for n in range(20)}}
+    server.done("learn/hand_in", {**asked(), **much, "folder": made["folder"]})
+    data = server.done("learn/handed", {**teacher, "kind": "csv"})["data"]
+    assert len(data) < 2 * 20 * 200 * 4 / 3 * 1.2 + 2_000  # two rows, twenty pairs of 80 and 80
+    monkeypatch.setattr(answer_file, "TABLE", 1_000)
+    answer = server.post("learn/handed", {**teacher, "kind": "csv"})
+    assert answer.status_code == 413
+    assert answer.text == text("en", "stored.table_full")
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

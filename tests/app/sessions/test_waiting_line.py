@@ -293,3 +293,18 @@ def test_a_measurement_gives_way_to_a_run_and_not_to_another_measurement() -> No
         assert not lab.wanted(), "only a measurement waits"
         stack.enter_context(places.join("explore"))
         assert lab.wanted()
+
+
+def test_who_waits_while_every_place_is_taken_waits_for_those_that_can_make_room() -> None:
+    """A measurement behind another was told the time of the runs, which make no room for it; a run, that of the measurement it passes."""
+    clock = Clock()
+    places = Places(3, clock=clock, most_later=1)
+    with ExitStack() as stack:
+        stack.enter_context(places.join("lab", ANNA, later=True, seconds=600.0))
+        for _ in range(2):
+            stack.enter_context(places.join("explore", seconds=10.0))
+        waits = stack.enter_context(places.join("lab", BEN, later=True, seconds=300.0))
+        clock.now = 90  # it has waited for so long that nobody's rank is better
+        run = stack.enter_context(places.join("explore", seconds=10.0))
+        assert waits.ahead() == Ahead(0, ("lab",), 510.0)
+        assert run.ahead().waiting == 0
