@@ -157,7 +157,7 @@ def load(
 
     Args:
         adapter: folder of a LoRA adapter that is put on it.
-        precision: in place of a dtype, as `load_checkpoint` takes it.
+        precision: in place of a dtype (:func:`loopviz.engine.lowered.lowered`): what the model cannot be held in is said, and it is exact.
         untrained: whether a loop may have weights that nobody has trained: they will be.
 
     Raises:
@@ -167,6 +167,7 @@ def load(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from loopviz.engine.lowered import lowered
     from loopviz.model.checkpoints.load import UNTRAINED, load_checkpoint
     from loopviz.model.devices import resolve_device
     from loopviz.model.placing import place as put
@@ -189,7 +190,10 @@ def load(
         def progress(message: str, fraction: float | None) -> None:
             bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
 
-        loaded = load_checkpoint(name, dtype=dtype, precision=precision, progress=progress, adapter=adapter, **loop)
+        def exact() -> LoadedCheckpoint:
+            return load_checkpoint(name, dtype=dtype, progress=progress, adapter=adapter, **loop)
+
+        loaded = exact() if precision is None else lowered(exact, precision)
     for note in loaded.notes:
         if note.code == UNTRAINED and untrained:
             continue

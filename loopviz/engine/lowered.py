@@ -51,6 +51,7 @@ def short_logits(model: Any, tokenizer: Any, tokens: int = TOKENS) -> Tensor:
     """A model's logits `[T, V]` on the CPU for the beginning of a text that comes along, held out of what the bundled models read."""
     text = read_text(TEXT, "text")[: 16 * tokens]
     ids = encode(tokenizer, text, add_special_tokens=False, verbose=False)[: min(tokens, context_length(model))]
+    ids = ids or [0]  # of a vocabulary that has no word of it
     found: Tensor = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0]
     return found.cpu()
 

@@ -45,6 +45,7 @@ from .exit_lens import exit_states, last_hidden
 from .interrupt import check, within_operations
 from .kept_kv import EXACT, check_without_gradients
 from .layers import arrange_layers
+from .precision import is_quantised
 from .registry import check_tensor
 from .start_state import start_state, token_places
 from .step_adapters import NOT_ONE_MODEL, StepAdapters
@@ -548,7 +549,13 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         missing = {name: gate for name, gate in self.spare_gates.items() if name in asked - {*self.loop_gates}}
         if missing:
             weight = self.embed_tokens.weight
-            taken = {name: gate.to(weight.device, weight.dtype) for name, gate in missing.items()}
+            # a copy where it differs: the spare one is as it was read, whoever asked for it first
+            taken = {
+                name: gate
+                if (here := next(gate.parameters())).dtype == weight.dtype and here.device == weight.device
+                else copy.deepcopy(gate).to(weight.device, weight.dtype)
+                for name, gate in missing.items()
+            }
             self.loop_gates = nn.ModuleDict({**self.loop_gates, **taken})
 
     def _check_parallel(self) -> None:
@@ -656,10 +663,14 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
 
         Raises:
             OSError: the folder cannot be written.
-            ValueError: each loop step has a LoRA of its own, which no folder of one model can hold.
+            ValueError: each loop step has a LoRA of its own, or the layers hold int8: no folder of one model can hold that.
         """
         if self.model.step_adapters is not None:
             raise ValueError(f"save_pretrained: {NOT_ONE_MODEL}")
+        if is_quantised(self):
+            raise ValueError(
+                "save_pretrained: its layers hold int8, which no folder is read from; load it in float32, and save that"
+            )
         if kwargs.get("state_dict") is None and (idle := self._idle_weights()):
             logger.warning(f"not saved, for the loop does without: {', '.join(idle)}")
             kwargs["state_dict"] = {name: value for name, value in self.state_dict().items() if name not in idle}

@@ -13,16 +13,16 @@ Embedding, head, norms, a loop's own weights, keys and values stay float32, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .layers import NormedProjection
 
-if TYPE_CHECKING:
-    from .modeling import LoopLlamaForCausalLM
+Model = TypeVar("Model", bound=PreTrainedModel)  # a LoopLlama's class, which itself asks what is held here
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MOST = 127  # the largest whole number that stands for a weight
@@ -119,7 +119,7 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def projections(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """The projections of a model's layers: the module each stands in, its name there, and itself."""
-    for parent in model.model.layers.modules():  # type: ignore[union-attr]
+    for parent in model.model.layers.modules():
         for name in PROJECTIONS:
             child = getattr(parent, name, None)
             if isinstance(child, nn.Module):
@@ -127,7 +127,7 @@ def projections(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
 
 
 @torch.no_grad()
-def quantise(model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+def quantise(model: Model) -> Model:
     """Hold the weights of a model's layers as int8, in place; the model, which takes no gradients from then on.
 
     Views of it that are there already share the layers, and so this.
@@ -138,6 +138,10 @@ def quantise(model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
     Raises:
         PrecisionError: it is none of that; nothing has been changed.
     """
+    if model.model.step_adapters is not None:
+        raise PrecisionError(
+            "int8: each loop step has a LoRA of its own, which is no part of the weights; use 'exact' or 'half'"
+        )
     found = list(projections(model))
     names = {id(module): name for name, module in model.named_modules()}
     shapes: dict[tuple[int, int], nn.Linear] = {}
@@ -202,7 +206,7 @@ def check_kernel(plain: nn.Linear) -> None:
 
 
 @torch.no_grad()
-def lower(model: LoopLlamaForCausalLM, dtype: torch.dtype) -> LoopLlamaForCausalLM:
+def lower(model: Model, dtype: torch.dtype) -> Model:
     """Hold a model's weights in another dtype, in place: what loading it in that dtype gives. The model.
 
     Args:

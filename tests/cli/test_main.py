@@ -667,6 +667,28 @@ def test_half_says_which_and_why(folder, capfd, own_cache, tmp_path):
     assert list(own_cache.glob("*.json"))
 
 
+def test_what_half_cannot_hold_is_exact_and_that_is_said(folder, capfd, monkeypatch, tmp_path):
+    """On the page it was; on the command line weights became infinite."""
+    from loopviz.model.checkpoints import precision_choice
+
+    known = {"float32": (2.0, 2.0), "float16": (1.0, 1.0), "bfloat16": (3.0, 3.0)}
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: known)
+    from loopviz.model.checkpoints import load_checkpoint
+
+    large = load_checkpoint(folder).model
+    large.model.layers[1].mlp.up_proj.weight.data[2, 3] = 1e6
+    large.save_pretrained(tmp_path / "large")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "large" / name).write_bytes((Path(folder) / name).read_bytes())
+    saved = tmp_path / "saved"
+    asked = [*PROMPT, "--model", tmp_path / "large", "--max-new-tokens", 1, "--precision", "half", "--save", saved]
+    assert run(*asked) == 0
+    assert file.load(saved).meta["provenance"]["dtype"] == "float32"
+    said = capfd.readouterr().err
+    assert "weights beyond 65504" in said
+    assert "it is held in float32 instead" in said
+
+
 def test_a_dtype_and_a_precision_contradict_each_other(capfd):
     with pytest.raises(SystemExit) as refused:
         run("--prompt", "x", "--dtype", "float16", "--precision", "int8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -284,3 +285,11 @@ def test_whole_numbers_are_refused_by_name() -> None:
     projection.weight = nn.Parameter(projection.weight.detach().to(torch.int8), requires_grad=False)
     with pytest.raises(PrecisionError, match=r"down_proj holds torch\.int8"):
         quantise(model)
+
+
+def test_a_model_of_int8_is_saved_in_no_folder_that_could_not_be_read(tmp_path: Path) -> None:
+    """It was, and the folder was refused."""
+    model = quantise(build())
+    with pytest.raises(ValueError, match="its layers hold int8, which no folder is read from"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from loopviz.checks import FieldError
 from loopviz.engine import weights_digest
+from loopviz.engine.provenance import gates_digest
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.checkpoints import CheckpointError, load_checkpoint, load_model
 from loopviz.model.exit_gate import GATE_FILE, ExitGate, gate_bytes, read_gate
@@ -116,3 +117,14 @@ def test_the_bundled_one_reads_out_earlier_the_lower_its_threshold():
         view(tokens)
         means.append(view.last_pass.exits[0].steps.float().mean().item())
     assert 1 <= means[0] < means[1] < means[2] <= 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_view_that_asks_for_it_leaves_the_spare_one_as_it_was_read(dtype):
+    """In half it was cast in place: from then on its hash was another one's, and what was rounded away did not come back."""
+    model = build(LOOP).to(dtype)
+    model.model.spare_gates = {"0": gate()}
+    before = gates_digest(model)
+    view = model.with_loop(**GATED)
+    assert view.model.loop_gates["0"].weight.dtype == dtype
+    assert gates_digest(model) == before

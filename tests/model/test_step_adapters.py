@@ -16,6 +16,7 @@ from loopviz.anatomy.grouped_heads import with_kv_heads
 from loopviz.anatomy.reread import check_written_here
 from loopviz.checks import FieldError
 from loopviz.model import LoopLlamaForCausalLM, LoopStepStart, register_criterion
+from loopviz.model.precision import PrecisionError, quantise
 from loopviz.model.shared_pass import SharedPass, sharable
 from loopviz.model.step_adapters import StepAdapters, name_of
 
@@ -233,6 +234,8 @@ def test_such_a_model_cannot_be_saved_as_one_and_can_be_copied(tmp_path):
     with pytest.raises(ValueError, match="each loop step has a LoRA of its own"):
         model.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(PrecisionError, match="int8: each loop step has a LoRA of its own"):
+        quantise(model)
     assert torch.equal(logits(copy.deepcopy(model), ids(4)), logits(model, ids(4)))
 
 

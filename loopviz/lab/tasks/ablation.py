@@ -40,7 +40,9 @@ def modes() -> tuple[str, ...]:
 
 
 def kept_as(mode: str) -> tuple[str, str]:
-    """A mode without what it is kept in, and that: `serial-int8` is `serial`, `int8`."""
+    """A mode without what it is kept in, and that: `serial-int8` is `serial`, `int8`; a merge that somebody calls so is itself."""
+    if mode in MERGES:
+        return mode, EXACT
     found = ((mode.removesuffix(f"-{dtype}"), dtype) for dtype in KV_DTYPES if mode.endswith(f"-{dtype}"))
     return next(found, (mode, EXACT))
 

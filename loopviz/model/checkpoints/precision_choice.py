@@ -125,7 +125,10 @@ def times_of(config: LoopLlamaConfig) -> Times:
     Returns:
         By format, those that are not computed here left out; float32 always is.
     """
-    file = cache_dir() / FILE
+    try:
+        file = cache_dir() / FILE
+    except RuntimeError:  # nobody's home
+        return measured(config.hidden_size)
     key = f"{processor()} | {torch.get_num_threads()} threads | {config.hidden_size} | torch {torch.__version__}"
     kept = _read(file)
     if (found := _times(kept.get(key))) is not None:
@@ -142,7 +145,7 @@ def times_of(config: LoopLlamaConfig) -> Times:
 def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -13,7 +13,7 @@ from loopviz.lab.experiment import Experiment, to_frame
 from loopviz.lab.reading.cached import score_cached, through_cache
 from loopviz.lab.reading.windows import encode
 from loopviz.lab.tasks.ablation import ABLATION, COLUMNS, MODES, AblationParams, kept_as, settings
-from loopviz.model import LoopCache
+from loopviz.model import MERGES, LoopCache
 from tests.lab.small import SMALL, TEXT, subject
 from tests.model.tiny import build, ids
 
@@ -120,9 +120,12 @@ def test_rows_of_8_bits_say_what_they_cost_and_hold():
         assert found["kv_cache_dtype"] == dtype
 
 
-def test_a_merge_of_somebody_s_own_is_kept_in_8_bits_too():
+def test_a_merge_of_somebody_s_own_is_kept_in_8_bits_too(monkeypatch):
     assert kept_as("my-merge-int8") == ("my-merge", "int8")
     assert kept_as("my-merge") == ("my-merge", "exact")
+    with monkeypatch.context() as patch:
+        patch.setitem(MERGES, "ema-int8", MERGES["last"])  # it was computed as ema in 8 bits, under its own name
+        assert kept_as("ema-int8") == ("ema-int8", "exact")
     with pytest.raises(ValueError, match=r"alphas=\(\)"):
         AblationParams(text="a", modes=("ema-int8",), alphas=())
 

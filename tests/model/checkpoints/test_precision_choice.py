@@ -160,6 +160,18 @@ def test_a_cache_that_cannot_be_written_costs_a_measurement_and_no_more(
     assert times_of(CONFIG) == {"float32": (1.5, 2.5)}
 
 
+@pytest.mark.parametrize("home", ["~nobody-of-that-name/cache", None])
+def test_a_machine_without_a_home_and_a_cache_gone_wrong_cost_a_measurement_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, own_cache: Path, home: str | None
+) -> None:
+    own_cache.mkdir(parents=True, exist_ok=True)
+    (own_cache / FILE).write_text("[" * 100_000)
+    if home is not None:
+        monkeypatch.setenv("LOOPVIZ_CACHE", home)
+    monkeypatch.setattr(precision_choice, "measured", lambda width: {"float32": (1.5, 2.5)})
+    assert times_of(CONFIG) == {"float32": (1.5, 2.5)}
+
+
 # -- loaded ----------------------------------------------------------------------------------------------------------------------------
 
 
