@@ -119,7 +119,7 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def projections(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """The projections of a model's layers: the module each stands in, its name there, and itself."""
-    for parent in model.model.layers.modules():
+    for parent in model.model.layers.modules():  # type: ignore[union-attr]
         for name in PROJECTIONS:
             child = getattr(parent, name, None)
             if isinstance(child, nn.Module):
