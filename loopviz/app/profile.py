@@ -63,6 +63,7 @@ class Profile:
         store_place_bytes: of all visitors of one address. store_days: that one is kept.
         store_folders: class folders; store_new_folders: whether visitors may make them.
         calls_at_once, calls_of_one: of programs, answered or waiting at a time, of all and of one address.
+        table_characters: of one table of what a class handed in.
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
         zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
         precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`.
@@ -126,6 +127,7 @@ class Profile:
     store_days: int
     store_folders: int
     store_new_folders: bool
+    table_characters: int
     calls_at_once: int
     calls_of_one: int
     answer_bytes: int
@@ -194,6 +196,7 @@ LOCAL = Profile(
     store_days=365,
     store_folders=200,
     store_new_folders=True,
+    table_characters=32 * MIB,
     calls_at_once=16,
     calls_of_one=16,
     answer_bytes=256 * MIB,
@@ -256,6 +259,7 @@ PUBLIC = Profile(
     store_days=30,
     store_folders=200,
     store_new_folders=False,
+    table_characters=32 * MIB,
     calls_at_once=8,
     calls_of_one=2,
     answer_bytes=32 * MIB,

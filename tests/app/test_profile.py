@@ -33,7 +33,7 @@ NO_LIMITS = {
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
         compare.request.SWEEP_LEAST compare.request.SWEEP_MOST compare.request.SWEEP lab.service.SIZES_LIMIT
         contract.constants.MOST_SLUG contract.constants.MOST_STUDENT
-        learn.answer_file.LONGEST learn.answer_file.MOST learn.lesson_link.MOST_CHARACTERS learn.lesson_link.MOST_IN_CODE
+        learn.answer_file.LONGEST learn.answer_file.MOST learn.answer_file.SHORT learn.lesson_link.MOST_CHARACTERS learn.lesson_link.MOST_IN_CODE
         controls.link_word.MOST_CHARACTERS controls.link_word.MOST_UNPACKED controls.link_word.MOST_PANELS
         controls.link_word.LARGEST_POSITION controls.controls.PROMPT_LIMIT controls.run_settings.MODEL_NAME_LIMIT
         controls.run_settings.MARKS_LIMIT explore.answers.LARGEST_POSITION explore.answers.LONGEST_PIECE lab.form.FILE_NAME_LIMIT explore.tool.NAME_LENGTH

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ from loopviz.version import version
 LONGEST = 2_000  # characters of anything in it
 MOST = 200  # answers
 SHORT = 80  # characters of what stands in every row
-TABLE = 32 * 2**20  # characters of a class's table
 BOM = "\ufeff"  # without it Excel takes a table with Chinese in it for something else
 _COLUMNS = (
     "name",
@@ -60,14 +60,16 @@ def file_of(asked: Mapping[str, Any]) -> dict[str, str]:
     return _file(f"{name}.{kind}", text)
 
 
-def file_of_class(name: str, handed: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> dict[str, str]:
+def file_of_class(
+    name: str, handed: Sequence[Mapping[str, Any]], asked: Mapping[str, Any], most: int
+) -> dict[str, str]:
     """All that a class handed in, as one file: rows under each other, or a list of what each pupil's own file would hold.
 
     Raises:
-        TableFull: the rows come to more than `TABLE`.
+        TableFull: the rows come to more than `most` characters.
     """
     kind = _kind(asked)
-    text = json.dumps(list(handed), ensure_ascii=False, indent=2) + "\n" if kind == "json" else _table(handed)
+    text = json.dumps(list(handed), ensure_ascii=False, indent=2) + "\n" if kind == "json" else _table(handed, most)
     return _file(f"{'-'.join(part for part in ('loopviz', _slug(name)) if part)}.{kind}", text)
 
 
@@ -84,15 +86,15 @@ def _answer(said: Mapping[str, Any]) -> dict[str, Any]:
     return {**words, "right": said.get("right"), "score": round(said.get("score", 0.0), 3)}
 
 
-def _table(handed: Sequence[Mapping[str, Any]]) -> str:
+def _table(handed: Sequence[Mapping[str, Any]], most: float = math.inf) -> str:
     """A row an answer, each with all that says whose and of what it is: such tables can be put under each other."""
     file = io.StringIO()
     writer = csv_file.writer(file)
     writer.writerow(_COLUMNS)
     for found in handed:  # each row says anew whose it is: what was handed in small may be a large table
         writer.writerows(_rows(found))
-        if file.tell() > TABLE:
-            raise TableFull(f"more than {TABLE:,} characters")
+        if file.tell() > most:
+            raise TableFull(f"more than {most:,} characters")
     return BOM + file.getvalue()
 
 

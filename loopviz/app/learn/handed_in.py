@@ -74,6 +74,7 @@ class Handing:
         if found is None:  # its time was over meanwhile
             raise StoreError("no_folder")
         try:
-            return answer_file.file_of_class(found.name, [json.loads(one.data) for one in handed], asked)
+            answers = [json.loads(one.data) for one in handed]
+            return answer_file.file_of_class(found.name, answers, asked, self._desk.profile.table_characters)
         except answer_file.TableFull:
             raise FileRefused(413, text(lang, "stored.table_full")) from None

@@ -21,7 +21,6 @@ from loopviz.app.contract import STORE, TICKET_HEADER
 from loopviz.app.explore.files import Sharing
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
-from loopviz.app.learn import answer_file
 from loopviz.app.learn.service import Lessons
 from loopviz.app.profile import LOCAL
 from loopviz.app.server.request_guard import USED
@@ -34,8 +33,8 @@ from tests.app.page_double import unwire
 class Server:
     """Explore and Learn of one server, which keeps runs in a folder."""
 
-    def __init__(self, folder: Path | None) -> None:
-        profile = replace(LOCAL, store="" if folder is None else str(folder))
+    def __init__(self, folder: Path | None, **limits: Any) -> None:
+        profile = replace(LOCAL, store="" if folder is None else str(folder), **limits)
         service = Service(ModelRoom("none", profile=profile), Registry())
         self.lessons, self.sharing = Lessons(service), Sharing(Registry(), service.room, service.files)
         routes = [*self.sharing.routes(), *self.lessons.handing.routes()]
@@ -90,17 +89,16 @@ def test_answers_gather_for_the_teacher_and_for_nobody_else(server: Server) -> N
     assert [one["name"] for one in found] == ["=Ben", "李 雷"]
 
 
-def test_what_is_handed_in_small_makes_no_table_that_fills_the_memory(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_handed_in_small_makes_no_table_that_fills_the_memory(tmp_path: Path) -> None:
     """Every row says anew what it was made with: 100 kB came back as 21 MB, and four of them took 346 MB."""
+    server = Server(tmp_path, table_characters=10_000)
     made = server.done("class/new", {"name": "7b"})
     teacher = {"folder": made["folder"], "secret": made["secret"]}
     much = {"made_with": {f"{n}{'k' * 1_900}": "v" * 1_900 for n in range(20)}}
     server.done("learn/hand_in", {**asked(), **much, "folder": made["folder"]})
     data = server.done("learn/handed", {**teacher, "kind": "csv"})["data"]
     assert len(data) < 2 * 20 * 200 * 4 / 3 * 1.2 + 2_000  # two rows, twenty pairs of 80 and 80
-    monkeypatch.setattr(answer_file, "TABLE", 1_000)
+    server.done("learn/hand_in", {**asked(), **much, "folder": made["folder"]})  # another pupil, with as much
     answer = server.post("learn/handed", {**teacher, "kind": "csv"})
     assert answer.status_code == 413
     assert answer.text == text("en", "stored.table_full")
