@@ -322,7 +322,8 @@ def _subject(
     from loopviz.model.devices import resolve_device
 
     if not is_ttt(model):
-        return Subject.of(load(model, getattr(torch, dtype), {}, device, adapter, precision=precision))
+        found = load(model, getattr(torch, dtype), {}, device, adapter, precision=precision, to_run=True)
+        return Subject.of(found)
     if adapter is not None:
         raise UsageError(f"--adapter {adapter}: {model} is a TTT model; adapters are put on Llamas")
     if precision not in (None, "exact"):

@@ -12,6 +12,7 @@ from torch import Tensor
 from loopviz.engine.pieces import encode
 from loopviz.engine.single_run import context_length
 from loopviz.model.checkpoints.errors import Note
+from loopviz.model.checkpoints.layout_choice import arrange
 from loopviz.model.checkpoints.load import LoadedCheckpoint
 from loopviz.model.checkpoints.precision_choice import choose
 from loopviz.model.measures import kl, log_probs
@@ -59,6 +60,8 @@ def short_logits(model: Any, tokenizer: Any, tokens: int = TOKENS) -> Tensor:
 def lowered(load: Callable[[], LoadedCheckpoint], precision: str) -> LoadedCheckpoint:
     """A checkpoint in a precision, with notes that say which and what it costs; exact, and said so, where it cannot be that.
 
+    What it holds in float32 then lies as it is read quickest here (:mod:`loopviz.model.checkpoints.layout_choice`).
+
     Args:
         load: loads it in float32; called again where a half has run over, for what is lost does not come back.
         precision: as :func:`loopviz.model.checkpoints.precision_choice.choose` takes it.
@@ -66,6 +69,12 @@ def lowered(load: Callable[[], LoadedCheckpoint], precision: str) -> LoadedCheck
     Raises:
         As `load`.
     """
+    found = _in_precision(load, precision)
+    arrange(found.model)
+    return found
+
+
+def _in_precision(load: Callable[[], LoadedCheckpoint], precision: str) -> LoadedCheckpoint:
     loaded = load()
     if precision == "exact":
         return loaded

@@ -51,6 +51,7 @@ from .start_state import start_state, token_places
 from .step_adapters import NOT_ONE_MODEL, StepAdapters
 from .step_slots import StepSlots
 from .watching import AttentionWatch, shallow
+from .weight_layout import lay_by_rows
 
 logger = logging.get_logger(__name__)
 PreHook = Callable[[LoopStepStart], "Mapping[str, Any] | None"]  # see LoopLlamaModel.register_loop_pre_hook
@@ -674,6 +675,7 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         if kwargs.get("state_dict") is None and (idle := self._idle_weights()):
             logger.warning(f"not saved, for the loop does without: {', '.join(idle)}")
             kwargs["state_dict"] = {name: value for name, value in self.state_dict().items() if name not in idle}
+        lay_by_rows(self)  # files hold rows
         saved = super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             model_card.write_if_missing(Path(save_directory), self.config)

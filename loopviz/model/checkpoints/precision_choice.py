@@ -7,24 +7,22 @@ processor, threads, shape and version of torch.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from loopviz import outputs
 from loopviz.checks import check_one_of
-from loopviz.machine import PRECISIONS, processor
+from loopviz.machine import PRECISIONS
 from loopviz.model.configuration import LoopLlamaConfig
 from loopviz.model.precision import Int8Linear
+from loopviz.model.weight_layout import lay
 
 from .errors import Note
-from .find import cache_dir
+from .kept_measurement import kept
 
 HALVES = ("float16", "bfloat16")
 FORMATS = ("float32", *HALVES, "int8")
@@ -34,6 +32,7 @@ TRIES = 5  # the quickest counts: other work only ever makes a machine look slow
 PROMPT, NEW = 48, 64  # tokens read and written of the run that a format is chosen for
 ENOUGH = 50.0  # ms a token, twenty tokens a second: nobody reads faster, so what is as quick stays exact
 FILE = "precision.json"
+COLUMNS = "float32 by columns"
 
 Times = Mapping[str, tuple[float, float]]  # by format: ns a weight with one token, and with one of ROWS
 
@@ -125,29 +124,7 @@ def times_of(config: LoopLlamaConfig) -> Times:
     Returns:
         By format, those that are not computed here left out; float32 always is.
     """
-    try:
-        file = cache_dir() / FILE
-    except RuntimeError:  # nobody's home
-        return measured(config.hidden_size)
-    key = f"{processor()} | {torch.get_num_threads()} threads | {config.hidden_size} | torch {torch.__version__}"
-    kept = _read(file)
-    if (found := _times(kept.get(key))) is not None:
-        return found
-    found = measured(config.hidden_size)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        outputs.write_text(file, json.dumps({**kept, key: found}, indent=1, sort_keys=True) + "\n")
-    except OSError:  # a cache that cannot be written costs a measurement a load
-        pass
-    return found
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return kept(FILE, str(config.hidden_size), lambda: measured(config.hidden_size), _times)
 
 
 def _times(value: Any) -> Times | None:
@@ -171,6 +148,7 @@ def measured(width: int, numbers: int = NUMBERS) -> Times:
     plain.weight.fill_(0.01)  # zeros of a fresh page would be read from one place
     kinds: dict[str, tuple[nn.Module, torch.dtype]] = {
         "float32": (plain, torch.float32),
+        COLUMNS: (_by_columns(plain), torch.float32),
         **{name: (_cast(plain, getattr(torch, name)), getattr(torch, name)) for name in HALVES},
         "int8": (Int8Linear(plain), torch.float32),
     }
@@ -186,8 +164,17 @@ def measured(width: int, numbers: int = NUMBERS) -> Times:
                 if name == "float32":
                     raise
                 del kinds[name], found[name]
+    by_columns = found.pop(COLUMNS)  # how a model in float32 lies where that is quicker (`layout_choice`)
+    found["float32"][0] = min(found["float32"][0], by_columns[0])
     each = plain.weight.numel()
     return {name: (max(one, 1e-12) / each * 1e9, max(many, 1e-12) / each * 1e9) for name, (one, many) in found.items()}
+
+
+def _by_columns(plain: nn.Linear) -> nn.Linear:
+    made = nn.Linear(1, 1, bias=False, device="meta")
+    made.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
+    lay([made.weight], "columns")
+    return made
 
 
 def _cast(plain: nn.Linear, dtype: torch.dtype) -> nn.Linear:
