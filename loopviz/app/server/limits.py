@@ -17,6 +17,7 @@ COUNTS = (
     "ttt_tokens",
     "trace_tokens",
     "text_characters",
+    "table_characters",
     "calls_of_one",
 )
 

@@ -1,14 +1,14 @@
 """Which way a model's matrices lie where it is run token by token: measured on this machine with the model's own, and kept.
 
-On some processors and builds of torch nothing is gained; there every matrix lies as it was read.
+The head is left alone: with a recorder it is read for a handful of rows at once, which want it by rows
+(:func:`loopviz.trace.recording.recorder.head_logits`). On some processors and builds of torch nothing is gained; there every matrix lies as it was read.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
+from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.weight_layout import LAYOUTS, Shape, better, lay, matrices, timed
 
 from .kept_measurement import kept
@@ -16,15 +16,15 @@ from .kept_measurement import kept
 FILE = "layout.json"
 
 
-def arrange(model: nn.Module) -> dict[Shape, str]:
-    """Let the float32 matrices of a model on the CPU lie as one token is read quickest, in place.
+def arrange(model: LoopLlamaForCausalLM) -> dict[Shape, str]:
+    """Let the float32 matrices of a model's layers on the CPU lie as one token is read quickest, in place.
 
     For a model that is loaded and will be run, not trained or saved: `save_pretrained` lays it by rows again.
 
     Returns:
         The layout of each shape (out, in).
     """
-    found = matrices(model)
+    found = matrices(model.model.layers)
     if not found:
         return {}
     names = {f"{out}x{into}x{len(weights)}": (out, into) for (out, into), weights in sorted(found.items())}

@@ -53,7 +53,7 @@ def tags(posted: TestClient, address: str) -> dict[str, str]:
 def test_it_is_told_as_the_run_is_and_nobody_who_saved_it_is_named(
     server: Server, posted: TestClient, trace: Trace, lang: str
 ) -> None:
-    made = server.done("class/new", name="7b")
+    made = server.done("class/new", name="Year 7")
     saved = save(server, trace, folder=made["folder"], student="Ada Lovelace")
     address = f"/?run={saved['id']}&lang={lang}"
     found = tags(posted, address)
@@ -61,7 +61,7 @@ def test_it_is_told_as_the_run_is_and_nobody_who_saved_it_is_named(
     assert found["og:title"] == text(lang, "preview.run.title", prompt=shown)
     assert text(lang, "preview.card.tokens", n=len(trace)) in found["og:description"]
     whole = posted.get(address).text
-    for other in ("Ada", "7b", saved["secret"], made["folder"]):
+    for other in ("Ada", "Year 7", saved["secret"], made["folder"]):
         assert other not in whole
     picture = posted.get(found["og:image"].replace("&amp;", "&"))
     assert Image.open(io.BytesIO(picture.content)).size == link_preview.SIZE
