@@ -549,7 +549,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         asked = {str(block.index) for block in self.config.loop_blocks() if block.exit_selection != "last"}
         missing = {name: gate for name, gate in self.spare_gates.items() if name in asked - {*self.loop_gates}}
         if missing:
-            weight = self.embed_tokens.weight
+            weight = self.norm.weight  # the embedding may hold whole numbers
             # a copy where it differs: the spare one is as it was read, whoever asked for it first
             taken = {
                 name: gate

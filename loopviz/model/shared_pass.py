@@ -156,7 +156,7 @@ class SharedPass:
             Exception: whatever a row's criterion, merge or hook raises. Every row's cache is then as before.
         """
         started = time.perf_counter()
-        device = self.model.embed_tokens.weight.device
+        device = self.model.norm.weight.device
         embeds = self.model._embedded(torch.tensor([[row.token] for row in rows], device=device), None)
         positions = torch.tensor([[row.cache.get_seq_length()] for row in rows], device=device)  # [B, 1]
         self._angles = self.model.rotary_emb(embeds, position_ids=positions)

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.layers import NormedProjection
 from loopviz.model.precision import (
+    MOST,
     PROJECTIONS,
+    Int8Embedding,
     Int8Linear,
     PrecisionError,
+    has_one_table,
     held_in,
     held_name,
     is_quantised,
@@ -160,8 +163,11 @@ def test_every_way_of_looping_computes_what_its_weights_stand_for(name: str) -> 
 @torch.no_grad()
 def test_views_share_it_and_states_stay_in_float32() -> None:
     model = build(initializer_range=0.1)
-    view, ids = model.with_loop(loop_layers=(1, 2), loop_count=3), torch.randint(0, 97, (1, 5))
+    before, ids = model.with_loop(loop_layers=(1, 2), loop_count=3), torch.randint(0, 97, (1, 5))
     quantise(model)
+    assert is_quantised(before), "the layers are shared; its head stays"
+    assert isinstance(before.lm_head, nn.Linear)
+    view = model.with_loop(loop_layers=(1, 2), loop_count=3)
     seen: list[torch.dtype] = []
     handle = view.register_loop_hook(lambda step: seen.append(step.state.dtype))
     logits = view(ids).logits
@@ -212,16 +218,35 @@ def test_casting_the_model_leaves_the_kernels_numbers_alone() -> None:
         assert model.to(torch.bfloat16)(ids).logits.dtype == torch.bfloat16
 
 
-def test_bytes_and_numbers_are_counted_once() -> None:
-    plain = build(tie_word_embeddings=True, attention_bias=True)
+@pytest.mark.parametrize("tied", [True, False])
+def test_bytes_and_numbers_are_counted_once(tied: bool) -> None:
+    plain = build(tie_word_embeddings=tied, attention_bias=True)
     n = plain.num_parameters()
-    matrices = [weight for weight in plain.model.layers.parameters() if weight.dim() == 2]
+    matrices = [weight for weight in plain.parameters() if weight.dim() == 2]
     held, rows = sum(map(torch.numel, matrices)), sum(map(len, matrices))
     assert (weight_count(plain), weight_bytes(plain)) == (n, 4 * n)
     model = quantise(plain)
     padding = 4 * 32 * 16  # of four layers' down_proj, [32, 48]: to 64 columns
     assert (weight_count(model), weight_bytes(model)) == (n, 4 * (n - held) + held + padding + 2 * rows)
-    assert len(matrices) == len(PROJECTIONS) * model.config.num_hidden_layers
+    assert len(matrices) == len(PROJECTIONS) * model.config.num_hidden_layers + (1 if tied else 2)
+    assert has_one_table(model) is tied
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_an_embedding_gives_the_rows_that_its_matrix_stands_for(tied: bool) -> None:
+    plain = build(tie_word_embeddings=tied)
+    table = plain.model.embed_tokens.weight.detach().clone()
+    embedding = quantise(plain).model.embed_tokens
+    assert isinstance(embedding, Int8Embedding)
+    ids = torch.randint(0, 97, (2, 5))
+    assert torch.equal(embedding(ids), embedding.weight[ids])
+    scale = table.abs().amax(1, keepdim=True) / MOST
+    assert ((embedding.weight - table).abs() <= scale * 0.51).all(), "half a step, the scale rounded up"
+    assert tied is torch.equal(embedding.weight, plain.lm_head.weight)
+    twin = copy.deepcopy(plain)
+    assert torch.equal(twin(ids).logits, plain(ids).logits)
+    assert (twin.model.embed_tokens.table is twin.lm_head) is tied
 
 
 def test_what_a_model_is_held_in_is_said() -> None:

@@ -86,7 +86,7 @@ def test_only_what_gains_is_looked_at() -> None:
         (300, 128): 1,
     }
     assert matrices(made().double()) == {}
-    assert set(matrices(quantise(made()))) == {(300, 128)}, "of int8 the head is float32"
+    assert matrices(quantise(made())) == {}
 
 
 def test_rows_come_back() -> None:

@@ -23,7 +23,7 @@ from loopviz.lab.reading.windows import encode as encode_text
 from loopviz.lab.task import MOST_TOKENS, MOST_WINDOW, Row, Subject, Task, column, param, register, titled
 from loopviz.loop_fields import BLOCK_FIELDS
 from loopviz.model.interrupt import check
-from loopviz.model.precision import held_in, held_name, weight_count
+from loopviz.model.precision import has_one_table, held_in, held_name, weight_count
 from loopviz.paths import ASSETS
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _what_it_is(subject: Subject) -> Iterator[Row]:
     sizes = f"{config.num_hidden_layers} layers of {config.hidden_size}, {heads}; {parameters:,} parameters"
     yield _found("sizes", FINE, sizes, parameters=parameters)
     yield _found("dtype", FINE, held_name(model))
-    tied = model.lm_head.weight is model.model.embed_tokens.weight
+    tied = has_one_table(model)
     yield _found("tied", FINE, "yes" if tied else "no")
     yield _found("rope", FINE, _rope(config), context=config.max_position_embeddings)
     yield _tokenizer(subject)

@@ -111,8 +111,7 @@ def token_ms(config: LoopLlamaConfig, times: Times, name: str) -> float:
     heads = config.head_dim * (config.num_attention_heads + config.num_key_value_heads)
     layer = 2 * H * heads + 3 * H * config.intermediate_size
     runs = config.num_hidden_layers + sum((each.max_steps - 1) * len(each.layers) for each in config.loop_blocks())
-    head = "float32" if name == "int8" else name
-    return (layer * runs * times[name][0] + H * config.vocab_size * times[head][0]) / 1e6
+    return (layer * runs + H * config.vocab_size) * times[name][0] / 1e6
 
 
 # -- measured, once ------------------------------------------------------------------------------------------------------------------

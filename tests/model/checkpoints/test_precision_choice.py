@@ -73,9 +73,7 @@ def test_what_a_token_costs_is_its_weights_by_the_times_they_are_read() -> None:
     runs = 5 + 2 * 2  # two layers twice more
     assert token_ms(CONFIG, times, "float32") == pytest.approx((layer * runs + 64_000) * 2e-6)
     assert token_ms(CONFIG, times, "float16") == pytest.approx((layer * runs + 64_000) * 1e-6)
-    assert token_ms(CONFIG, times, "int8") == pytest.approx(
-        (layer * runs * 0.5 + 64_000 * 2) * 1e-6
-    )  # its head is float32
+    assert token_ms(CONFIG, times, "int8") == pytest.approx((layer * runs + 64_000) * 0.5e-6)
 
 
 @pytest.mark.parametrize(
