@@ -357,20 +357,16 @@ def _run(options: argparse.Namespace) -> int:
     import torch
 
     from loopviz.engine import Steering, StreamSettings, run_meta, stream
+    from loopviz.model.checkpoints.layout_choice import arrange
     from loopviz.trace import Trace
 
     settings = StreamSettings(**fields)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     loaded = load(
-        options.model,
-        getattr(torch, options.dtype),
-        loop,
-        options.device,
-        options.adapter,
-        precision=options.precision,
-        to_run=True,
+        options.model, getattr(torch, options.dtype), loop, options.device, options.adapter, precision=options.precision
     )
+    arrange(loaded.model)
     idle = [option(name) for name in loop if name != "loop_layers"]
     if idle and not loaded.model.config.loop_blocks():
         raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")

@@ -319,10 +319,12 @@ def _subject(
     from loopviz.lab import TASKS
     from loopviz.lab.fellows import check_kind, load_subject
     from loopviz.lab.task import Subject
+    from loopviz.model.checkpoints.layout_choice import arrange
     from loopviz.model.devices import resolve_device
 
     if not is_ttt(model):
-        found = load(model, getattr(torch, dtype), {}, device, adapter, precision=precision, to_run=True)
+        found = load(model, getattr(torch, dtype), {}, device, adapter, precision=precision)
+        arrange(found.model)
         return Subject.of(found)
     if adapter is not None:
         raise UsageError(f"--adapter {adapter}: {model} is a TTT model; adapters are put on Llamas")

@@ -150,7 +150,6 @@ def load(
     *,
     precision: str | None = None,
     untrained: bool = False,
-    to_run: bool = False,
 ) -> LoadedCheckpoint:
     """The checkpoint on a device, with its progress on stderr (gone when it is loaded, so that it never tears the text).
 
@@ -160,7 +159,6 @@ def load(
         adapter: folder of a LoRA adapter that is put on it.
         precision: in place of a dtype (:func:`loopviz.engine.lowered.lowered`): what the model cannot be held in is said, and it is exact.
         untrained: whether a loop may have weights that nobody has trained: they will be.
-        to_run: whether it is read token by token from now on: its matrices then lie as that is quickest here.
 
     Raises:
         ValueError: a device that is not here, a precision that is measured on the CPU for another device, a loop whose own weights nobody has trained; and as `load_checkpoint` does.
@@ -170,7 +168,6 @@ def load(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from loopviz.engine.lowered import lowered
-    from loopviz.model.checkpoints.layout_choice import arrange
     from loopviz.model.checkpoints.load import UNTRAINED, load_checkpoint
     from loopviz.model.devices import resolve_device
     from loopviz.model.placing import place as put
@@ -211,6 +208,4 @@ def load(
             f"loopviz: note: {name}: {behind} layers stay in main memory, for {place} does not hold them",
             file=sys.stderr,
         )
-    if to_run:
-        arrange(loaded.model)
     return loaded

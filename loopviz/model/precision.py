@@ -110,7 +110,9 @@ class Int8Embedding(nn.Module):
     def __init__(self, plain: nn.Embedding, head: Int8Linear | None = None) -> None:
         super().__init__()
         self.own = Int8Linear(as_linear(plain.weight)) if head is None else None
-        self._heads: tuple[Int8Linear, ...] = () if head is None else (head,)  # a tuple: no module of this one, whose weights would count twice
+        self._heads: tuple[Int8Linear, ...] = (
+            () if head is None else (head,)
+        )  # a tuple: no module of this one, whose weights would count twice
         self.register_buffer("like", torch.empty(0, dtype=torch.float32), persistent=False)  # of the dtype to give
 
     @property

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from loopviz.cli.measure import _subject
 from loopviz.cli.options import load
 from loopviz.engine.lowered import lowered
+from loopviz.lab import TASKS
 from loopviz.model.checkpoints import layout_choice
 from loopviz.model.checkpoints.layout_choice import FILE, arrange
 from loopviz.model.checkpoints.load import load_checkpoint
@@ -73,6 +75,6 @@ def test_every_door_a_model_is_run_by_lays_it_so_and_no_other(
     times(monkeypatch, [])
     assert not lies_by_columns(load_checkpoint(folder).model), "as it was read, for whoever compares bits"
     assert (160, 128) in lies_by_columns(lowered(lambda: load_checkpoint(folder), "exact").model)
-    assert (160, 128) in lies_by_columns(load(str(folder), torch.float32, {}, to_run=True).model)
-    assert not lies_by_columns(load(str(folder), torch.float32, {}).model)
-    assert not lies_by_columns(load(str(folder), torch.float64, {}, to_run=True).model)
+    assert (160, 128) in lies_by_columns(_subject(str(folder), "float32", "cpu", TASKS["perplexity"]).model)
+    assert not lies_by_columns(load(str(folder), torch.float32, {}).model), "it may be taught, or saved"
+    assert not lies_by_columns(_subject(str(folder), "float64", "cpu", TASKS["perplexity"]).model)
