@@ -11,7 +11,7 @@ from html import unescape
 from types import ModuleType
 from typing import Any
 
-from loopviz.app.controls.about import about_loop
+from loopviz.app.controls.about import about_loop, held_in
 from loopviz.app.sessions.messages import pack
 from loopviz.app.texts import text
 from loopviz.figures.labels import changed
@@ -119,6 +119,7 @@ def about(meta: Mapping[str, Any], lang: str) -> str:
         words.append(text(lang, "about.sampled", t=f"{chosen['temperature']:g}", seed=chosen["seed"]))
     else:
         words.append(text(lang, "about.greedy"))
+    words += held_in(meta, lang)
     if changes := changes_of(meta):
         last = changes[-1]
         key = "about.changed" if len(changes) == 1 else "about.changes"
