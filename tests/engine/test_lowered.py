@@ -165,7 +165,9 @@ def test_where_there_is_no_half_it_is_exact_and_who_must_have_it_is_refused(
     with pytest.raises(PrecisionRefused, match="precision='half': neither float16 nor bfloat16") as caught:
         lowered(lambda: load_checkpoint(folder), "half", must=True)
     assert caught.value.code == "precision_no_half"
-    assert codes(lowered(lambda: load_checkpoint(folder), "auto", must=True)) == ["precision_auto"], "which may be exact"
+    assert codes(lowered(lambda: load_checkpoint(folder), "auto", must=True)) == ["precision_auto"], (
+        "which may be exact"
+    )
 
 
 @pytest.mark.usefixtures("times")
@@ -176,12 +178,16 @@ def test_weights_that_are_here_are_not_read_twice(llama_folder: Callable[..., Pa
     found = auto.same(exact)
     assert isinstance(found, LocalEngine)
     assert found.model is exact.model
-    assert [note.code for note in found.notes if note.code.startswith("precision")] == ["precision_auto"], "why it is that"
+    assert [note.code for note in found.notes if note.code.startswith("precision")] == ["precision_auto"], (
+        "why it is that"
+    )
     assert auto.same(half) is None, "here auto is exact"
     assert LocalPrepared("mine", checkpoint, "int8").same(half) is None
     again = LocalPrepared("mine", checkpoint, "half").same(half)
     assert again is not None
-    assert [note.code for note in again.describe().notes] == [note.code for note in half.notes], "what it costs is as it was"
+    assert [note.code for note in again.describe().notes] == [note.code for note in half.notes], (
+        "what it costs is as it was"
+    )
 
 
 def test_a_run_that_runs_over_in_float16_is_told_so(llama_folder: Callable[..., Path]) -> None:
