@@ -214,6 +214,11 @@ def fitted(values: Mapping[str, Any], touched: Collection[str] = BROUGHT) -> dic
     return {name: value for name, value in found.items() if values[name] != value}
 
 
+def precision_of(meta: Mapping[str, Any], unsaid: str = "") -> str:
+    """The precision in which the run of `meta` is made, or read, once more; `unsaid`: the dtype of one that does not say it."""
+    return _PRECISION_OF.get(meta.get("provenance", {}).get("dtype", unsaid), SERVER)
+
+
 def of_run(meta: Mapping[str, Any]) -> tuple[RunSettings, list[str]]:
     """The settings under which the run of `meta` (a trace's Meta) was made, and what of it the controls cannot hold.
 
@@ -234,7 +239,7 @@ def of_run(meta: Mapping[str, Any]) -> tuple[RunSettings, list[str]]:
     names += ["temperature", "top_k", "top_p", "min_p", "seed"] if settings.get("do_sample") else []
     found |= {name: settings[name] for name in names if name in settings} | {"greedy": not settings.get("do_sample")}
     found["template"] = template_of(settings)
-    found["precision"] = _PRECISION_OF.get(meta.get("provenance", {}).get("dtype"), SERVER)
+    found["precision"] = precision_of(meta)
     parsed, errors = parse(found)
     lost = [error.field for error in errors if why_off(error.field, parsed) is None]
     return parsed, lost if len(blocks) == 1 else ["loop_layers", *lost]

@@ -112,14 +112,13 @@ def own_next(meta: Mapping[str, Any], frame: Frame) -> list[tuple[int, float | N
 
 
 def about(meta: Mapping[str, Any], lang: str) -> str:
-    """A run's settings in a line: how it looped, what it remembered, how it chose its words."""
-    words = about_loop(meta["blocks"], lang)
+    """A run's settings in a line: what its model was held in where that is not float32, how it looped, what it remembered, how it chose its words."""
+    words = [*held_in(meta, lang), *about_loop(meta["blocks"], lang)]
     chosen = meta["settings"]
     if chosen.get("do_sample"):
         words.append(text(lang, "about.sampled", t=f"{chosen['temperature']:g}", seed=chosen["seed"]))
     else:
         words.append(text(lang, "about.greedy"))
-    words += held_in(meta, lang)
     if changes := changes_of(meta):
         last = changes[-1]
         key = "about.changed" if len(changes) == 1 else "about.changes"
