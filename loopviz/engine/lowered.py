@@ -149,7 +149,7 @@ def _floor(dtype: torch.dtype) -> Note:
     if dtype is torch.int8:
         text = "what its layers read is rounded to bfloat16, by up to {floor} of a number: near there the curves of a loop end"
         return Note("precision_floor_int8", text.format(**values), values)
-    text = "a loop's state cannot settle below about {floor} of its norm, to which {dtype} rounds (half its eps): its curves end there"
+    text = "a loop's state settles no further than to changes of about {floor} of its norm, to which {dtype} rounds (half its eps), unless it stands still"
     return Note("precision_floor", text.format(**values), values)
 
 

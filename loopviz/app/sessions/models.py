@@ -348,7 +348,7 @@ class ModelRoom:
     @staticmethod
     def _told(loading: _Loading, state: str, *step: Any) -> Status:
         """Where a model is that is being loaded."""
-        how = {"began": loading.began, "usual": loading.usual, "precision": precision_of(loading.key)}
+        how: dict[str, Any] = {"began": loading.began, "usual": loading.usual, "precision": precision_of(loading.key)}
         return Status(state, loading.name, *step, **how)
 
     def _work(self, loading: _Loading) -> None:
