@@ -95,23 +95,22 @@ def lowered(load: Callable[[], LoadedCheckpoint], precision: str, must: bool = F
     Args:
         load: loads it in float32; called again where a half has run over, for what is lost does not come back.
         precision: as :func:`loopviz.model.checkpoints.precision_choice.choose` takes it.
-        must: refuse it where it cannot be that.
+        must: refuse it where it cannot be that; `auto` can always be exact.
 
     Raises:
         PrecisionRefused: `must`, and it cannot; else as `load`.
     """
-    loaded = load()
+    loaded, must = load(), must and precision != "auto"
     if precision == "exact":
         return loaded
     choice = decided(loaded.model.config, precision, must)
     if choice.dtype is torch.float32:
         return replace(loaded, notes=(*loaded.notes, *choice.notes))
     name, model = str(choice.dtype).removeprefix("torch."), loaded.model
-    exact, before, pass_before = (
-        short_logits(model, loaded.tokenizer),
-        weight_bytes(model),
-        pass_ms(model, measured(model)),
-    )
+    exact, before = short_logits(model, loaded.tokenizer), weight_bytes(model)
+    pass_before = pass_ms(
+        model, measured(model)
+    )  # not rate_of: that is remembered by the weights, which are about to change
     try:
         lower(model, choice.dtype)
     except PrecisionError as error:

@@ -141,7 +141,9 @@ def test_what_cannot_be_held_stays_exact_and_that_is_said(llama_folder: Callable
 
 
 @pytest.mark.usefixtures("times")
-def test_what_runs_over_in_half_stays_exact_and_that_is_said(llama_folder: Callable[..., Path]) -> None:
+def test_what_runs_over_in_half_stays_exact_and_that_is_said(
+    llama_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = llama_folder()
     llama = make_llama()
     with torch.no_grad():  # each within float16, and their sums not
@@ -153,6 +155,10 @@ def test_what_runs_over_in_half_stays_exact_and_that_is_said(llama_folder: Calla
     with pytest.raises(PrecisionRefused, match="precision='half': its numbers run over in float16") as caught:
         lowered(lambda: load_checkpoint(folder), "half", must=True)
     assert (caught.value.code, caught.value.values["precision"]) == ("precision_overflow", "half")
+    slow = {"float32": (1e9, 1e9), "float16": (1.0, 1.0), "bfloat16": (3.0, 3.0), "int8": (2.0, 2.0)}
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: slow)
+    loaded = lowered(lambda: load_checkpoint(folder), "auto", must=True)
+    assert (held_name(loaded.model), codes(loaded)) == ("float32", ["precision_overflow"]), "which auto may be"
 
 
 def test_where_there_is_no_half_it_is_exact_and_who_must_have_it_is_refused(
