@@ -88,7 +88,7 @@ export class ModelLine {
       /** @type {ModelStatus | null} */
       let status = null;
       /** @type {Asked} */
-      const asked = { lang: config.lang, model: form.model, again: again && !tries, linked: false, look: Boolean(this.resting), precision: form.precision }; // left out until one was chosen
+      const asked = { lang: config.lang, precision: form.precision, again: again && !tries, linked: false, look: Boolean(this.resting), model: form.model }; // left out until one was chosen
       asked.linked = this.asking.linked(asked.model, form.touched.has("model"));
       try {
         status = JSON.parse(await server.model_status(JSON.stringify(asked)));
