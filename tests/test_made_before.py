@@ -45,7 +45,7 @@ def test_a_link():
     assert KNOWN["values"]["chat"] is False, "which is now the template none"
     later = state.values.keys() - then.keys()
     fields = {entry.name for entry in FIELDS if entry.since >= 5}
-    assert later == fields | {"template", "input"}, "controls that there were none of then"
+    assert later == fields | {"template", "input", "precision"}, "controls that there were none of then"
     assert all(state.values[name] == defaults()[name] for name in later)
 
 

@@ -466,5 +466,12 @@ class Prepared(Protocol):
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
 
+    def same(self, held: Engine) -> Engine | None:
+        """The model with the weights of `held`, an engine of the same name, where they are what would be read; None where not.
+
+        Raises:
+            ValueError: the model cannot be had as it is wanted.
+        """
+
     def load(self) -> Engine:
         """Read the weights; ValueError where they cannot be had after all."""

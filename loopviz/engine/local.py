@@ -21,7 +21,7 @@ from loopviz.engine.engine import (
     Reading,
     Request,
 )
-from loopviz.engine.lowered import lowered
+from loopviz.engine.lowered import decided, lowered
 from loopviz.engine.pieces import decode, encode
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
@@ -40,7 +40,7 @@ from loopviz.model.checkpoints.load import (
     prepare_checkpoint,
 )
 from loopviz.model.exit_lens import direct_lens_misleads
-from loopviz.model.precision import held_name, weight_bytes, weight_count
+from loopviz.model.precision import held_in, held_name, weight_bytes, weight_count
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
@@ -225,11 +225,18 @@ def engine_of(model: Any) -> Engine:
 
 @dataclass(frozen=True)
 class LocalPrepared:
-    """A model of which all is here but its weights; `name` is what was asked for, `precision` what it is to be held in."""
+    """A model of which all is here but its weights.
+
+    Attributes:
+        name: what was asked for.
+        precision: what it is to be held in.
+        must: whether it is refused where it cannot be that.
+    """
 
     name: str
     checkpoint: PreparedCheckpoint
     precision: str = "exact"
+    must: bool = False
 
     @property
     def need(self) -> int:
@@ -239,9 +246,21 @@ class LocalPrepared:
         )  # beside what was read, at most
         return self.checkpoint.need + smaller
 
+    def same(self, held: Engine) -> Engine | None:
+        """The model with the weights of `held`, an engine of the same name, where they are what would be read; None where not."""
+        if not isinstance(held, LocalEngine):
+            return None
+        choice = decided(self.checkpoint.config, self.precision, self.must)
+        if choice.dtype is not held_in(held.model):
+            return None
+        # what those weights cost is so whoever wanted them; why they are wanted is not
+        costs = [note for note in held.notes if note.code.startswith(("precision_cost", "precision_floor"))]
+        others = [note for note in held.notes if not note.code.startswith("precision_")]
+        return replace(held, notes=(*others, *choice.notes, *costs))
+
     def load(self) -> LocalEngine:
-        """Read the weights; CheckpointError where they do not fit, or cannot be read after all."""
-        found = lowered(self.checkpoint.load, self.precision)
+        """Read the weights; CheckpointError where they do not fit, or cannot be read after all, PrecisionRefused."""
+        found = lowered(self.checkpoint.load, self.precision, self.must)
         found.model.requires_grad_(False)
         return LocalEngine(self.name, found.model, found.tokenizer, found.source, found.notes)
 
@@ -257,6 +276,7 @@ def prepare(
     progress: Callable[[str, float | None], None],
     unwanted: Callable[[], bool],
     precision: str = "exact",
+    chosen: bool = False,
 ) -> Prepared:
     """Bring a model here and look through it: all but the weights.
 
@@ -270,6 +290,7 @@ def prepare(
         progress: told the stage, and the share done of it.
         unwanted: once it says so, a download ends.
         precision: what it is to be held in (:func:`loopviz.engine.lowered.lowered`).
+        chosen: whether it must be that: else it is held in float32 where it cannot, and that is noted.
 
     Raises:
         CheckpointError: it cannot be had, or is more than the limits allow (CheckpointTooLarge).
@@ -284,7 +305,7 @@ def prepare(
         terms=Terms(largest if bounded else None, EndableFetch(unwanted)),
         apart=texts if apart else None,
     )
-    return LocalPrepared(name, prepared, precision)
+    return LocalPrepared(name, prepared, precision, chosen)
 
 
 def free_memory() -> int:

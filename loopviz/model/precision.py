@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .layers import NormedProjection
+from .weight_layout import lay_by_rows
 
 Model = TypeVar("Model", bound=PreTrainedModel)  # a LoopLlama's class, which itself asks what is held here
 
@@ -155,7 +156,7 @@ class NormedInt8Projection(Int8Linear):
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A finite matrix `[out, in]` as whole numbers, int8, and a scale a row, bfloat16: no weight is further off than half its scale."""
-    wide = weight.float()
+    wide = weight.float().contiguous()  # the kernel reads rows, however the matrix lay
     exact = (wide.abs().amax(dim=1) / MOST).clamp_min(torch.finfo(torch.float32).tiny)  # [out]
     scale = exact.to(torch.bfloat16)
     # rounded up, so that the largest weight is within MOST scales: of positive numbers the next has the next bit pattern
@@ -270,6 +271,7 @@ def lower(model: Model, dtype: torch.dtype) -> Model:
     Raises:
         PrecisionError: weights that it cannot hold, by name; nothing has been changed.
     """
+    lay_by_rows(model)  # a half by columns is read many times slower
     if dtype is torch.int8:
         return quantise(model)
     most = torch.finfo(dtype).max

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from loopviz.app.texts import table
-from tests.browser.test_explore import Visit
+from tests.browser.test_explore import Visit, ended, inside, run
 
 
 @pytest.mark.parametrize(("lang", "width"), [("en", 1280), ("zh", 390)])
@@ -48,3 +48,26 @@ def test_a_model_s_notes_are_told_beside_its_name(
     expect(listed.first).to_be_visible()
     page.mouse.click(5, 5)
     expect(listed.first).to_be_hidden()
+
+
+def test_a_precision_is_chosen_and_told_and_a_way_out_sets_exact_and_runs(visit: Visit) -> None:
+    page, words = visit(), table("en")
+    page.click("#ctl-precision input")
+    page.locator("#ctl-precision").get_by_role("option", name=words["precision.half"]).click()
+    expect(page.locator("#ctl-precision .info-text")).to_contain_text(words["precision.info"])
+    expect(page.locator(".lv-model")).to_contain_text("in half is ready")
+    notes = page.locator(".lv-model-notes")
+    notes.locator("summary").click()
+    expect(notes.locator("li")).to_have_count(3)  # which half, what it costs, how far a loop settles
+    expect(notes).to_contain_text("ms once through all layers")
+    page.keyboard.press("Escape")
+    first = run(page, "Once")
+    ended(page)
+    expect(page.locator(".lv-about")).to_contain_text("float16")
+    # as the server offers it, of a run whose numbers grew beyond float16
+    inside(page, "page.statusLine.offer(arg)", {"label": "Again in exact", "precision": "exact"})
+    page.locator(".lv-out").click()
+    page.wait_for_function("run => !['', run].includes(document.querySelector('.lv').dataset.run)", arg=first)
+    ended(page)
+    expect(page.locator("#ctl-precision input")).to_have_value(words["precision.exact"])
+    expect(page.locator(".lv-about")).not_to_contain_text("float16")

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import torch
 from loopviz.checks import FieldError
 from loopviz.engine import StreamSettings, run, run_meta
 from loopviz.engine.local import LocalEngine, LocalPrepared
-from loopviz.engine.lowered import TEXT, fidelity, lowered, short_logits
+from loopviz.engine.lowered import TEXT, PrecisionRefused, fidelity, lowered, pass_ms, short_logits
 from loopviz.engine.many import stream_many
+from loopviz.engine.work import Rate
 from loopviz.model.checkpoints import precision_choice
 from loopviz.model.checkpoints.load import LoadedCheckpoint, load_checkpoint, prepare_checkpoint
 from loopviz.model.precision import PrecisionError, held_name, lower, quantise, weight_bytes
@@ -85,8 +87,8 @@ def codes(loaded: LoadedCheckpoint) -> list[str]:
     ("precision", "name", "said"),
     [
         ("exact", "float32", []),
-        ("half", "float16", ["precision_half", "precision_cost"]),
-        ("int8", "int8", ["precision_cost"]),
+        ("half", "float16", ["precision_half", "precision_cost", "precision_floor"]),
+        ("int8", "int8", ["precision_cost", "precision_floor_int8"]),
         ("auto", "float32", ["precision_auto"]),
     ],
 )
@@ -95,16 +97,25 @@ def test_a_precision_comes_with_what_it_is_and_costs(
 ) -> None:
     folder = llama_folder()
     exact = load_checkpoint(folder)
-    loaded = lowered(lambda: load_checkpoint(folder), precision)
+    loaded = lowered(lambda: load_checkpoint(folder), precision, must=True)
     assert (held_name(loaded.model), codes(loaded)) == (name, said)
     if "precision_cost" in said:
-        values = loaded.notes[-1].values
+        values = loaded.notes[-2].values
         kl, same = by_hand(*(short_logits(each.model, each.tokenizer) for each in (exact, loaded)))
         assert values["kl"] == f"{kl:.2g}"
         assert values["same"] == f"{100 * same:.0f}"
         assert float(values["size"]) == pytest.approx(weight_bytes(loaded.model) / 1e6, rel=5e-3)
         assert float(values["exact_size"]) == pytest.approx(weight_bytes(exact.model) / 1e6, rel=5e-3)
-        assert "{" not in str(loaded.notes[-1])
+        assert float(values["ms"]) > 0 < float(values["exact_ms"])
+        # a number between 1 and 2 is off by half of the distance to the next one, at most
+        half_of_a_step = {"float16": 2**-11, "int8": 2**-8}[name]
+        assert float(loaded.notes[-1].values["floor"]) == pytest.approx(half_of_a_step, rel=0.02)
+        assert not any("{" in str(note) for note in loaded.notes)
+
+
+def test_a_pass_is_every_layer_once_and_the_head() -> None:
+    rate = Rate(layer_pass=3e-3, layer_token=5e-4, pair=9.0, head_pass=2e-3, head_token=1e-3)
+    assert pass_ms(SimpleNamespace(config=SimpleNamespace(num_hidden_layers=4)), rate) == pytest.approx(17.0)
 
 
 def test_the_text_is_read_as_far_as_the_model_can(llama_folder: Callable[..., Path]) -> None:
@@ -123,11 +134,16 @@ def test_what_cannot_be_held_stays_exact_and_that_is_said(llama_folder: Callable
     llama.save_pretrained(folder)
     loaded = lowered(lambda: load_checkpoint(folder), "half")
     assert (held_name(loaded.model), codes(loaded)) == ("float32", ["precision_refused"])
+    with pytest.raises(PrecisionRefused, match=r"^precision='half': .*weights beyond 65504.*choose 'exact'") as caught:
+        lowered(lambda: load_checkpoint(folder), "half", must=True)
+    assert caught.value.code == "precision_refused"
     assert lowered(lambda: load_checkpoint(folder), "int8").model.model.embed_tokens.weight.dtype == torch.float32
 
 
 @pytest.mark.usefixtures("times")
-def test_what_runs_over_in_half_stays_exact_and_that_is_said(llama_folder: Callable[..., Path]) -> None:
+def test_what_runs_over_in_half_stays_exact_and_that_is_said(
+    llama_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = llama_folder()
     llama = make_llama()
     with torch.no_grad():  # each within float16, and their sums not
@@ -136,6 +152,48 @@ def test_what_runs_over_in_half_stays_exact_and_that_is_said(llama_folder: Calla
     loaded, exact = lowered(lambda: load_checkpoint(folder), "half"), load_checkpoint(folder)
     assert (held_name(loaded.model), codes(loaded)) == ("float32", ["precision_overflow"])
     assert torch.equal(loaded.model(IDS).logits, exact.model(IDS).logits)
+    with pytest.raises(PrecisionRefused, match="precision='half': its numbers run over in float16") as caught:
+        lowered(lambda: load_checkpoint(folder), "half", must=True)
+    assert (caught.value.code, caught.value.values["precision"]) == ("precision_overflow", "half")
+    slow = {"float32": (1e9, 1e9), "float16": (1.0, 1.0), "bfloat16": (3.0, 3.0), "int8": (2.0, 2.0)}
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: slow)
+    loaded = lowered(lambda: load_checkpoint(folder), "auto", must=True)
+    assert (held_name(loaded.model), codes(loaded)) == ("float32", ["precision_overflow"]), "which auto may be"
+
+
+def test_where_there_is_no_half_it_is_exact_and_who_must_have_it_is_refused(
+    llama_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: {"float32": (2.0, 2.0)})
+    folder = llama_folder()
+    loaded = lowered(lambda: load_checkpoint(folder), "half")
+    assert (held_name(loaded.model), codes(loaded)) == ("float32", ["precision_no_half"])
+    with pytest.raises(PrecisionRefused, match="precision='half': neither float16 nor bfloat16") as caught:
+        lowered(lambda: load_checkpoint(folder), "half", must=True)
+    assert caught.value.code == "precision_no_half"
+    assert codes(lowered(lambda: load_checkpoint(folder), "auto", must=True)) == ["precision_auto"], (
+        "which may be exact"
+    )
+
+
+@pytest.mark.usefixtures("times")
+def test_weights_that_are_here_are_not_read_twice(llama_folder: Callable[..., Path]) -> None:
+    checkpoint = prepare_checkpoint(llama_folder())
+    exact, half = (LocalPrepared("mine", checkpoint, name, must=True).load() for name in ("exact", "half"))
+    auto = LocalPrepared("mine", checkpoint, "auto", must=True)
+    found = auto.same(exact)
+    assert isinstance(found, LocalEngine)
+    assert found.model is exact.model
+    assert [note.code for note in found.notes if note.code.startswith("precision")] == ["precision_auto"], (
+        "why it is that"
+    )
+    assert auto.same(half) is None, "here auto is exact"
+    assert LocalPrepared("mine", checkpoint, "int8").same(half) is None
+    again = LocalPrepared("mine", checkpoint, "half").same(half)
+    assert again is not None
+    assert [note.code for note in again.describe().notes] == [note.code for note in half.notes], (
+        "what it costs is as it was"
+    )
 
 
 def test_a_run_that_runs_over_in_float16_is_told_so(llama_folder: Callable[..., Path]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
-from loopviz.model.precision import quantise
+from loopviz.model.precision import lower, quantise
 from loopviz.model.weight_layout import GAIN, LEAST, better, lay, lay_by_rows, matrices, timed
 
 SIZES = {
@@ -113,3 +113,13 @@ def test_timing_changes_nothing() -> None:
     assert torch.equal(linear.weight, before)
     assert linear.weight.is_contiguous()
     assert all(0 < value < 10 for pair in found.values() for value in pair)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
+@torch.no_grad()
+def test_what_lay_by_columns_is_lowered_as_rows_are(dtype: torch.dtype) -> None:
+    """A half by columns is read many times slower, and the kernel of int8 takes rows for rows."""
+    plain, laid = lower(made(), dtype), lower(by_columns(made()), dtype)
+    assert all(tensor.is_contiguous() for tensor in laid.state_dict().values())
+    assert torch.equal(laid(IDS).logits, plain(IDS).logits)
+    assert torch.equal(quantise(by_columns(made()))(IDS).logits, quantise(made())(IDS).logits)

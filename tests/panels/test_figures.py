@@ -112,6 +112,22 @@ def test_a_threshold_of_zero_says_that_a_log_axis_cannot_show_it():
         assert "below the axis" in shape["label"]["text"]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "eps"), [("float16", 2**-10), ("bfloat16", 2**-7), ("int8", None), ("float32", None)]
+)
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_run_in_half_has_a_line_where_rounding_ends_its_curves(dtype: str, eps: float | None, lang: str) -> None:
+    trace = looped()
+    plain = drawn(convergence, trace, lang=lang)["layout"]["shapes"]
+    trace.meta["provenance"] = {"device": "cpu", "dtype": dtype}
+    shapes = [shape for shape in drawn(convergence, trace, lang=lang)["layout"]["shapes"] if shape not in plain]
+    assert len(shapes) == (eps is not None)
+    for shape in shapes:
+        assert shape["yref"] == "y3"
+        assert shape["y0"] == shape["y1"] == pytest.approx(eps / 2, rel=1e-3)
+        assert dtype in shape["label"]["text"]
+
+
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_identical_states_are_drawn_at_the_floor_and_the_hover_says_so(lang):
     trace = looped()

@@ -195,10 +195,11 @@ export interface Focus {
   threshold?: number | null;
 }
 
-/** A button that leads out of what was refused, or lacks: another model, this run with a gate that chooses, a measurement of the Lab, or this run again. */
+/** A button that leads out of what was refused, or lacks: another model, all that is set in another precision, this run with a gate that chooses, a measurement of the Lab, or this run again. */
 export interface Act {
   label: string;
   model?: string;
+  precision?: string;
   exit_threshold?: number;
   /** of the Lab */
   task?: string;
@@ -605,7 +606,7 @@ export interface AskGuesses {
   token: number;
 }
 
-/** Where is the model? Without a name the one that the page began with. */
+/** Where is the model? Without a name the one that the page began with; without a precision as the server has it. */
 export interface AskModel {
   lang: "en" | "zh";
   /** one that failed is tried once more */
@@ -615,6 +616,7 @@ export interface AskModel {
   /** it is not wanted (any more) */
   look: boolean;
   model?: string;
+  precision?: string;
 }
 
 /** A run of what the controls show. */

@@ -49,14 +49,15 @@ export class Again {
   }
 
   /**
-   * What a button offers as the way out (`act` of a figure, or of a refusal): a model that has what is lacking, or this run again,
-   * as it was or with another threshold of its exit gate; or a measurement of the Lab.
+   * What a button offers as the way out (`act` of a figure, or of a refusal): a model that has what is lacking, what is set in another
+   * precision, or this run again, as it was or with another threshold of its exit gate; or a measurement of the Lab.
    * @param {Act} way
    */
-  act({ model, exit_threshold, task, values }) {
+  act({ model, precision, exit_threshold, task, values }) {
     if (task !== undefined) return void window.open(this.measurement(task, values), "_blank"); // the run stays
-    if (model === undefined && exit_threshold === undefined) return this.same();
+    if (model === undefined && precision === undefined && exit_threshold === undefined) return this.same();
     this.page.player.pause();
+    if (precision !== undefined) return this.page.form.turn({ precision }, true);
     if (model === undefined) return this.page.tell.adopt({ run: this.page.run, exit_threshold });
     return this.page.tell.adopt({ model });
   }

@@ -16,6 +16,8 @@ export class FormState {
   page = null;
   /** @type {string | undefined} the model that was chosen; undefined: the one the page began with */
   model = undefined;
+  /** @type {string} what it is to be held in; "": as the server has it */
+  precision = "";
   /** @type {string | undefined} the model whose settings the form holds, "" for none's; undefined until the visit has begun */
   suits = undefined;
   /** @type {string | null} the model whose prompt a link, or a run taken over, has set; null: a link is still being opened */
@@ -64,10 +66,15 @@ export class FormState {
     return Object.values(values);
   }
 
-  /** A slider above the panels was moved: its control is set by Gradio's own event. @param {Record<string, unknown>} values */
-  turn(values) {
+  /**
+   * A slider above the panels was moved, or a way out was taken: the control is set by Gradio's own event.
+   * @param {Record<string, unknown>} values
+   * @param {boolean} [starting] whether a run of the form is to start once they are set
+   */
+  turn(values, starting = false) {
     if (!this.page?.tell) return;
     this.touch(values);
+    this.starting ||= starting;
     this.turned = { ...this.turned, ...values }; // two may be moved before the first is asked for
     this.page.tell.dial();
   }
@@ -88,6 +95,12 @@ export class FormState {
     names.forEach((name, i) => (this.dials[name] = values[i]));
     this.page?.hero.dials.show();
     this.page?.bar.show();
+  }
+
+  /** The model is to be held otherwise: where it is so is followed. @param {string} precision */
+  hold(precision) {
+    this.precision = String(precision ?? "");
+    this.page?.model.watch(true);
   }
 
   /**
@@ -154,7 +167,7 @@ export class FormState {
     return this.brings;
   }
 
-  /** What was brought stands in the form: if it was to be run, it is. */
+  /** What was brought, or set by a way out, stands in the form: if it was to be run, it is. */
   adopted() {
     if (this.starting) this.start();
     this.starting = false;

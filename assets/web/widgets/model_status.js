@@ -88,7 +88,7 @@ export class ModelLine {
       /** @type {ModelStatus | null} */
       let status = null;
       /** @type {Asked} */
-      const asked = { lang: config.lang, model: form.model, again: again && !tries, linked: false, look: Boolean(this.resting) }; // left out until one was chosen
+      const asked = { lang: config.lang, precision: form.precision, again: again && !tries, linked: false, look: Boolean(this.resting), model: form.model }; // left out until one was chosen
       asked.linked = this.asking.linked(asked.model, form.touched.has("model"));
       try {
         status = JSON.parse(await server.model_status(JSON.stringify(asked)));
@@ -98,7 +98,7 @@ export class ModelLine {
       if (this.watcher !== watcher) return undefined; // another model, or another language
       if (status) this.show(status, asked.model);
       if (status?.state === "ask" || (asked.look && status?.state === "waiting")) return undefined; // until the visitor agrees
-      if (status?.state === "ready" || status?.state === "failed") return this.arrived(JSON.stringify([asked.model, status.state]));
+      if (status?.state === "ready" || status?.state === "failed") return this.arrived(JSON.stringify([asked.model, asked.precision, status.state]));
       if (!status && tries > PATIENCE) return undefined;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }

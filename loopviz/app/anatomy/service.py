@@ -63,6 +63,10 @@ class Dissection(Job):
         if len(self.source.trace) < self.source.trace.meta["prompt_tokens"]:
             raise no("run", text(self.lang, "anatomy.cut"))
         self.model = self.asked.get("model") or self.source.made_by
+        if (
+            self.source.own and "model" not in self.asked
+        ):  # as it was made here, so that what is read is what was recorded
+            self.precision = st.precision_of(self.source.trace.meta, "float32")
         name, problems = st.clean_name(self.model, self.lang)
         if problems:
             raise Refused(st.Problem("model", problems[0].reason))

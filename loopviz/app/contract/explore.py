@@ -386,9 +386,10 @@ class _AskModel(TypedDict):
 
 
 class AskModel(_AskModel, total=False):
-    """Where is the model? Without a name the one that the page began with."""
+    """Where is the model? Without a name the one that the page began with; without a precision as the server has it."""
 
     model: str
+    precision: str
 
 
 class Start(Begun):

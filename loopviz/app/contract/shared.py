@@ -63,10 +63,11 @@ class _Act(TypedDict):
 
 
 class Act(_Act, total=False):
-    """A button that leads out of what was refused, or lacks: another model, this run with a gate that chooses, a measurement of the
-    Lab, or this run again."""
+    """A button that leads out of what was refused, or lacks: another model, all that is set in another precision, this run with a gate
+    that chooses, a measurement of the Lab, or this run again."""
 
     model: str
+    precision: str
     exit_threshold: float
     task: str  # of the Lab
     values: dict[str, Any]  # its fields

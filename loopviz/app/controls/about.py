@@ -22,6 +22,12 @@ def _slots(block: Mapping[str, Any], lang: str) -> str:
     return text(lang, f"about.{block['attention_mode']}", slots=block["slots"])
 
 
+def held_in(meta: Mapping[str, Any], lang: str) -> list[str]:
+    """What a run's model was held in, where that is not float32: a few words, or none."""
+    dtype = meta.get("provenance", {}).get("dtype", "float32")
+    return [] if dtype == "float32" else [text(lang, "about.held_in", dtype=dtype)]
+
+
 def about_loop(blocks: Iterable[Mapping[str, Any]], lang: str) -> list[str]:
     """How a model loops and what it remembers, in a few words a block; of a BlockMeta only some fields are read."""
     words = []

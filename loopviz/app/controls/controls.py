@@ -12,6 +12,7 @@ from typing import Any
 from loopviz import loop_fields as table
 from loopviz.checks import FieldError, shortened
 from loopviz.loop_fields import LoopField, Needs, comes_with_loopviz
+from loopviz.machine import PRECISIONS
 from loopviz.prompt_templates import TEMPLATES, template_of
 
 
@@ -52,10 +53,12 @@ def _of_field(field: LoopField) -> Iterable[Control]:
     yield Control(field.name, field.kind, start, dial.group, dial.low, dial.high, dial.step, offered, needs=field.needs)
 
 
+SERVER = "server"  # the precision in which a server holds its models for who chooses none
 PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
 _SAMPLED = (Needs("greedy", "sampling_only", among=(False,)),)
 CONTROLS: tuple[Control, ...] = (
     Control("model", "name", "stories-loop", "model"),
+    Control("precision", "choice", SERVER, "model", choices=(SERVER, *PRECISIONS)),
     *(control for field in table.FIELDS for control in _of_field(field)),
     Control("max_new_tokens", "whole", 64, "sampling", 1, 1024),
     Control("greedy", "flag", True, "sampling"),

@@ -6,16 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from loopviz.app.contract import CLASSES
-from loopviz.app.controls.controls import BY_NAME, Control, choices, why_off
+from loopviz.app.controls.controls import BY_NAME, SERVER, Control, choices, why_off
 from loopviz.app.controls.loop_values import cosine_of, kl_of
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import Problem
 from loopviz.app.texts import text
 
 
-def _info(control: Control, values: Mapping[str, Any], lang: str) -> str:
+def _info(control: Control, values: Mapping[str, Any], lang: str, server: str) -> str:
     """The line under a control that applies."""
     name = control.name
+    if name == "precision":
+        chosen = server if values[name] == SERVER else values[name]
+        own = text(lang, "precision.info.server", precision=text(lang, f"precision.{server}"))
+        said = [own] if values[name] == SERVER else []
+        said += [text(lang, f"precision.info.{chosen}"), *([] if chosen == "exact" else [text(lang, "precision.info")])]
+        return " ".join(said)
     if name == "cosine_threshold":
         cos = cosine_of(values[name])
         return text(lang, f"{name}.info", cos=f"{cos:.7g}", gap=f"{1 - cos:.2g}")
@@ -43,16 +49,18 @@ def face(
     later: Mapping[str, str] | None = None,
     gave: Mapping[str, Any] | None = None,
     models: str | None = None,
+    server: str = "exact",
 ) -> dict[str, Any]:
     """What a control looks like under `values`: its words, whether it applies and why not, and what is refused.
 
     `later`: the controls whose values are for the next run, each with the text key of the reason. `gave`: what the
-    visitor had set and gave way to the model. `models`: what may be named as the model (:meth:`ModelRoom.told`).
+    visitor had set and gave way to the model. `models`: what may be named as the model (:meth:`ModelRoom.told`). `server`: the
+    precision in which this server holds its models.
     """
     later, gave = later or {}, gave or {}
     off = why_off(control.name, values)
     refused = next((problem.reason for problem in problems if problem.control == control.name), None)
-    info = models if models is not None and control.name == "model" else _info(control, values, lang)
+    info = models if models is not None and control.name == "model" else _info(control, values, lang, server)
     if refused is not None:
         info = text(lang, "refused", reason=refused)
     elif control.name in gave:

@@ -34,6 +34,7 @@ DEFAULTS: Mapping[str, Any] = {
     **defaults(),  # of a control that came after the links that do not have it,
     **NEUTRAL,  # what was so before; of those below, this is what links mean
     "model": "stories-loop",
+    "precision": "server",
     "block_start": 10,
     "block_end": 14,
     "loop_strategy": "fixed_count",

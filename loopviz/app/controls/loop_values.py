@@ -16,6 +16,7 @@ from loopviz.app.controls.controls import (
     HAS,
     LAYERS,
     NEUTRAL,
+    SERVER,
     defaults,
     effective,
     why_off,
@@ -31,6 +32,8 @@ from loopviz.prompt_templates import template_of
 # Fields of LoopLlamaConfig and StreamSettings that a control of another name decides.
 # What needs weights that a model has or has not, and the words where it has not.
 _WEIGHTS = (("loop_injection", "refused.linear"), ("loop_norm", "refused.norm"), ("exit_selection", "refused.gate"))
+# What a run is to be made in once more that was made in a dtype.
+_PRECISION_OF = {"float32": "exact", "float16": "half", "bfloat16": "half", "int8": "int8"}
 _FIELD_CONTROL = {"chat": "template", "loop_layers": "block_start", "do_sample": "greedy", "prompt": "prompt"}
 
 
@@ -211,6 +214,11 @@ def fitted(values: Mapping[str, Any], touched: Collection[str] = BROUGHT) -> dic
     return {name: value for name, value in found.items() if values[name] != value}
 
 
+def precision_of(meta: Mapping[str, Any], unsaid: str = "") -> str:
+    """The precision in which the run of `meta` is made, or read, once more; `unsaid`: the dtype of one that does not say it."""
+    return _PRECISION_OF.get(meta.get("provenance", {}).get("dtype", unsaid), SERVER)
+
+
 def of_run(meta: Mapping[str, Any]) -> tuple[RunSettings, list[str]]:
     """The settings under which the run of `meta` (a trace's Meta) was made, and what of it the controls cannot hold.
 
@@ -231,6 +239,7 @@ def of_run(meta: Mapping[str, Any]) -> tuple[RunSettings, list[str]]:
     names += ["temperature", "top_k", "top_p", "min_p", "seed"] if settings.get("do_sample") else []
     found |= {name: settings[name] for name in names if name in settings} | {"greedy": not settings.get("do_sample")}
     found["template"] = template_of(settings)
+    found["precision"] = precision_of(meta)
     parsed, errors = parse(found)
     lost = [error.field for error in errors if why_off(error.field, parsed) is None]
     return parsed, lost if len(blocks) == 1 else ["loop_layers", *lost]

@@ -57,6 +57,11 @@ class RunSettings(dict[str, Any]):
         return str(self["model"])
 
     @property
+    def precision(self) -> str:
+        """What the model is to be held in."""
+        return str(self["precision"])
+
+    @property
     def chat(self) -> bool:
         """Whether the prompt is sent as a chat message, in the model's own template."""
         return bool(self["template"] == "chat")
@@ -195,6 +200,11 @@ class Form:
     def model(self) -> str:
         """The name of the model that is chosen."""
         return str(self.settings["model"])
+
+    @property
+    def precision(self) -> str:
+        """What that is to be held in."""
+        return str(self.settings["precision"])
 
     @property
     def suited(self) -> bool:

@@ -239,7 +239,7 @@ class Questions:
         return dumps({"kind": "guesses", "run": asked["run"], "token": token, "steps": steps, "said": came})
 
     def model_status(self, question: Any) -> str:
-        """`{lang, model, again, linked, look}`: where the model the visitor has chosen is; the one the page started with when none is named.
+        """`{lang, model, precision, again, linked, look}`: where the model the visitor has chosen is; the one the page started with when none is named.
 
         Whoever asks wants it: it begins to be loaded; one that failed is tried once more if asked `again`.
         `linked`: a link named it, and the visitor has not agreed to it yet. `look`: they do not want it (any more).
@@ -249,9 +249,12 @@ class Questions:
         name, problems = st.clean_name(asked.get("model", self._room.default), lang)
         if problems:
             return dumps({"state": "failed", "text": problems[0].reason, "lang": lang})
-        how = {wish: asked.get(wish, False) for wish in ("again", "linked", "look")}
-        now = self._room.want(name, lang, **how)
-        loaded = self._room.ready(name) if now.state == "ready" else None
+        how: dict[str, Any] = {wish: asked.get(wish, False) for wish in ("again", "linked", "look")}
+        precision = asked.get("precision", "")
+        if precision not in st.BY_NAME["precision"].choices:
+            precision = ""
+        now = self._room.want(name, lang, **how, precision=precision)
+        loaded = self._room.ready(name, precision) if now.state == "ready" else None
         notes = of_model(loaded, lang) if loaded else []
         return dumps({"state": now.state, "text": now.tell(lang), "lang": lang, **self._noted(name, notes, lang)})
 

@@ -20,7 +20,8 @@ def make(
 ) -> gr.components.Component:
     """The Gradio component of a control; `opening`: the values the page opens with."""
     values = opening or st.defaults()
-    looks = face(control, values, [], lang, models=room.told(lang)) | {"elem_id": ELEMENTS["control"] + control.name}
+    told = {"models": room.told(lang), "server": room.profile.precision}
+    looks = face(control, values, [], lang, **told) | {"elem_id": ELEMENTS["control"] + control.name}
     if control.kind == "name":
         return gr.Dropdown(room.names, value=room.default, allow_custom_value=True, **looks)
     if control.kind == "choice":

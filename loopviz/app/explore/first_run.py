@@ -12,6 +12,7 @@ from typing import Any
 
 from loopviz.app import contract
 from loopviz.app.controls import of_run
+from loopviz.app.controls.controls import SERVER
 from loopviz.app.explore import replay, snapshot
 from loopviz.app.explore.config import page_config
 from loopviz.app.sessions.messages import dumps
@@ -61,7 +62,8 @@ def settings(model: str) -> tuple[dict[str, Any], str] | None:
     if trace is None or trace.meta["model"] != model:
         return None
     values, lost = of_run(trace.meta)
-    return None if lost else (values, str(trace.meta["prompt"]))
+    # whatever it was recorded in: nobody has chosen that here
+    return None if lost else ({**values, "precision": SERVER}, str(trace.meta["prompt"]))
 
 
 @functools.cache

@@ -223,14 +223,15 @@ class Layout:
             later: as :func:`loopviz.app.controls.face.face` has it.
             hint: as :func:`prompt_face` has it.
         """
-        changed, chosen, models = changed or {}, matching(form.settings), self.room.told(lang)
+        changed, chosen = changed or {}, matching(form.settings)
+        told = {"models": self.room.told(lang), "server": self.room.profile.precision}
         look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(form.model).name or 'own'}"
         made: Updates = {self.prompt: gr.update(**prompt_face(problems, lang, hint)), self.look: text(lang, look)}
         made[self.ways] = gr.update(value=_ways(chosen, lang))
         for preset in (*PRESETS, ARTICLE):
             made[self.presets[preset.name]] = gr.update(**_preset_face(preset, is_set(preset, form.settings), lang))
         for control in st.CONTROLS:
-            looks = face(control, form.settings, problems, lang, later, form.gave, models)
+            looks = face(control, form.settings, problems, lang, later, form.gave, **told)
             value = {"value": changed[control.name]} if control.name in changed else {}
             made[self.controls[control.name]] = gr.update(**looks, **value)
         return made

@@ -39,7 +39,7 @@ def message(
     asked = fitting(asked, contract.MakeLink)
     told: list[str] = []
     form, word = st.Form.read(values), None
-    if room.status(form.model).state in ("importing", "loading"):
+    if room.status(form.model, form.precision).state in ("importing", "loading"):
         told.append(text(lang, "share.link.loading"))
     elif isinstance(prompt, str) and len(prompt) > st.PROMPT_LIMIT:
         told.append(st.check_prompt(prompt, lang)[0].reason)

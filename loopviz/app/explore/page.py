@@ -147,11 +147,14 @@ class ExplorePage:
         latest = {"trigger_mode": "always_last", **quick}
         gr.on(changed, self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **latest)
         # the sliders above the panels are these controls: what is set there is set here, whoever sets these is told there
-        dials = [parts.controls[name] for name in DIALS]
-        turned = self.live.dial(None, None, dials, js=_script("dial", [*DIALS]), **quick)
+        # ... and a way out of what a precision cannot do chooses another, and starts
+        turns = (*DIALS, "precision")
+        dials = [parts.controls[name] for name in turns]
+        turned = self.live.dial(None, None, dials, js=_script("dial", [*turns]), **quick)
         turned.then(self._guarded(self._check), outputs={self.live, *parts.faced}, **form, **quick)
         gr.on([one.change for one in self._dialled], None, self._dialled, None, **self._follow)
         turned.then(None, self._dialled, None, **self._follow)
+        turned.then(None, None, None, js=_script("adopted"), **quick)
         self.live.link(self._guarded(self._link), outputs=self.live, **form, **quick)
         # what is typed, or put there, is drawn where the model has a picture of it
         parts.prompt.change(None, parts.prompt, None, js=_script("typed"), **quick)
@@ -174,6 +177,7 @@ class ExplorePage:
         known = {"offers": offers, "opening": self.opening_prompt, "shown": EXAMPLES_SHOWN}
         chosen = [parts.prompt, model]
         model.change(None, chosen, [parts.prompt, *parts.examples], js=_script("choose", known), **quick)
+        parts.controls["precision"].change(None, parts.controls["precision"], None, js=_script("hold"), **quick)
         # what a model, or a run taken over, brings is put into the form by the script: what was touched meanwhile stays
         brought = {"js": _script("bring", [*parts.controls]), **quick}
         latest = {"trigger_mode": "always_last", **quick}
@@ -228,7 +232,7 @@ class ExplorePage:
     def _faces(self, form: st.Form, lang: str, **more: Any) -> Updates:
         """The form's looks, with all that would be refused, as far as it is known."""
         form = form.changed(more.get("changed") or {})  # where something gave way, that is in it
-        problems = self.service.problems(form, lang) + self.service.model_problem(form.model, lang)
+        problems = self.service.problems(form, lang) + self.service.model_problem(form.model, lang, form.precision)
         return self.parts.faces(form, problems, lang, **more)
 
     def _open(self, request: gr.Request, given: Given) -> Updates:
@@ -276,7 +280,7 @@ class ExplorePage:
     def _settle(self, given: Given) -> Updates:
         """A run has ended: the form as it is without one. Why one was refused is in its own message."""
         prompt, lang, form = self._read(given)
-        hint = self.service.prompt_hint(form.chosen, prompt, lang)
+        hint = self.service.prompt_hint(form.chosen, prompt, lang, form.precision)
         return {self.parts.keep: gr.update(visible=False), **self._faces(form, lang, hint=hint)}
 
     def _shorten(self, given: Given) -> Updates:
@@ -299,7 +303,8 @@ class ExplorePage:
         found = self.service.suited(form)
         if found is None:
             # what is said stays, but that the model cannot be had is news
-            return self._faces(form, lang) if self.service.model_problem(form.model) else gr.skip()
+            failed = self.service.model_problem(form.model, precision=form.precision)
+            return self._faces(form, lang) if failed else gr.skip()
         changes, gave = found
         faces = self._faces(form.changed(changes, suits=form.model, gave=gave), lang)
         return {self.live: _brings(form.model, changes, gave=gave), **faces}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from loopviz.app.controls.about import about_loop
+from loopviz.app.controls.about import about_loop, held_in
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.server.link_card import Card
 from loopviz.app.sessions.faults import kinds, noted
@@ -66,7 +66,8 @@ def _card(entry: Entry, lang: str, trace: Trace | None = None) -> Card:
     blocks: list[Any] = [] if trace is None else list(trace.meta["blocks"])
     facts = [] if trace is None or entry.of_ttt else about_loop(blocks, lang)[:1]
     facts.append(text(lang, "preview.card.model", model=short_name(asdict(entry)["model"])))
-    facts.append(text(lang, "preview.card.tokens", n=entry.tokens))
+    held = [] if trace is None else held_in(trace.meta, lang)
+    facts.append(" · ".join([text(lang, "preview.card.tokens", n=entry.tokens), *held]))
     first = blocks[0] if blocks else None
     above = "" if first is None or first["strategy"] == "fixed_count" else text(lang, "preview.card.most")
     prompt = entry.title if trace is None else trace.meta["prompt"]

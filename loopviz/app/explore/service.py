@@ -16,6 +16,7 @@ from loopviz.app.sessions.job import Job, Jobs, Refused, status
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.waiting_line import Place, Places
 from loopviz.app.texts import text
+from loopviz.checks import FieldError
 from loopviz.engine.engine import Engine, Request
 from loopviz.worker import ended_by
 
@@ -60,6 +61,12 @@ class Wish(Job):
         return form.model
 
     @property
+    def precision(self) -> str:
+        """Of the form as it stands."""
+        form = self.form
+        return form.precision
+
+    @property
     def mark(self) -> dict[str, Any]:
         """Its number among its page's starts."""
         return {"n": self.start.n}
@@ -92,7 +99,7 @@ class Wish(Job):
 
     def beside(self, error: BaseException) -> str:
         """The model's name, the control of a field, or else the prompt."""
-        return "model" if isinstance(error, ModelRefused) else st.control_of(error)
+        return error.field if isinstance(error, ModelRefused) else st.control_of(error)
 
     def waits(self, line: str) -> str:
         """That it begins by itself."""
@@ -102,7 +109,7 @@ class Wish(Job):
         """Its last message, with what is told beside the controls, and a way out where there is one.
 
         `beside`: by control, what it says; `open`: the groups of controls that say something; `keep`: what a button says
-        that shortens the prompt; `act`: a button, and the model that it runs.
+        that shortens the prompt; `act`: a button, and the model that it runs, or the precision in which it runs all this.
         """
         problems, lang = refused.problems, self.lang
         beside = {problem.control: text(lang, "refused", reason=problem.reason) for problem in reversed(problems)}
@@ -119,6 +126,8 @@ class Wish(Job):
             line = beside[problems[0].control]
         if model := next((problem.model for problem in problems if problem.model), ""):
             more["act"] = {"label": text(lang, "refused.has", model=model), "model": model}
+        elif [*beside] == ["precision"] and self.precision != "exact":
+            more["act"] = {"label": text(lang, "precision.again"), "precision": "exact"}
         return self.last(line, True, **more)
 
 
@@ -154,7 +163,7 @@ class Service(Jobs):
         """
         form = st.Form.read(values)
         wrong = [] if prompt is _NOT_ASKED else st.check_prompt(prompt, lang)
-        found, loaded = form.problems(lang), self.room.ready(form.model)
+        found, loaded = form.problems(lang), self._ready(form)
         if loaded is not None and not found and form.suited:
             found = st.check_loop(form.settings, loaded, lang)
             if form.settings.chat and not loaded.describe().chats:
@@ -176,12 +185,16 @@ class Service(Jobs):
                 return []
         return bounds.of_run(loaded, settings, tokens, extras, self.room.profile, lang)
 
-    def prompt_hint(self, model: str, prompt: str, lang: str) -> str:
+    def _ready(self, form: st.Form) -> Engine | None:
+        """The model of a form, if it is here so."""
+        return self.room.ready(form.model, form.precision)
+
+    def prompt_hint(self, model: str, prompt: str, lang: str, precision: str = "") -> str:
         """What the model's own tokenizer says of a prompt that it can hardly read; "" of one that it can.
 
         A script that the tokenizer never learned words of comes to the model as single bytes, or as its unknown token.
         """
-        loaded = self.room.ready(model)
+        loaded = self.room.ready(model, precision)
         if loaded is None or not isinstance(prompt, str):
             return ""
         try:
@@ -200,7 +213,7 @@ class Service(Jobs):
         None when it is not there, or the settings are for it already.
         """
         form = st.Form.read(values)
-        loaded = self.room.ready(form.model)
+        loaded = self._ready(form)
         return None if loaded is None or form.suited else self._suit(form, loaded)
 
     @staticmethod
@@ -217,10 +230,10 @@ class Service(Jobs):
         found = self.suited(values)
         return None if found is None else found[0]
 
-    def model_problem(self, name: str, lang: str = "en") -> list[st.Problem]:
-        """Why the model could not be loaded, if it could not; Run tries again."""
-        now = self.room.status(name)
-        return [st.Problem("model", now.reason(lang))] if now.state == "failed" else []
+    def model_problem(self, name: str, lang: str = "en", precision: str = "") -> list[st.Problem]:
+        """Why the model could not be loaded, if it could not, beside what is to be chosen otherwise; Run tries again."""
+        now = self.room.status(name, precision)
+        return [st.Problem(now.field, now.reason(lang))] if now.state == "failed" else []
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -258,6 +271,10 @@ class Service(Jobs):
         told = messages(run, frames, every=self.every)
         try:
             yield from wish.show(run, told, self.room.profile.seconds_run, opening)
+        except FieldError as error:
+            if error.rule != "logits_nan_float16":
+                raise
+            raise Refused(st.Problem("precision", text(wish.lang, "precision.overflow"))) from None
         finally:
             run.end = run.end or run.halted
             run.finished.set()
@@ -323,8 +340,8 @@ class Service(Jobs):
 
         As many as leave room for the new tokens asked for, or for half of the context.
         """
-        settings = st.Form.read(values).settings
-        loaded = self.room.ready(settings.model)
+        form = st.Form.read(values)
+        settings, loaded = form.settings, self._ready(form)
         if loaded is None or not isinstance(prompt, str) or not prompt.strip():
             return None
         try:
@@ -342,7 +359,7 @@ class Service(Jobs):
     def shortened(self, prompt: Any, values: Mapping[str, Any] | st.Form) -> str | None:
         """The end of a prompt that is too long, of as many tokens as :meth:`too_long` says; None for one that fits."""
         form = st.Form.read(values)
-        keep, loaded = self.too_long(prompt, form), self.room.ready(form.model)
+        keep, loaded = self.too_long(prompt, form), self._ready(form)
         if keep is None or loaded is None:
             return None
         try:

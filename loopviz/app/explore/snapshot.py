@@ -11,7 +11,7 @@ from html import unescape
 from types import ModuleType
 from typing import Any
 
-from loopviz.app.controls.about import about_loop
+from loopviz.app.controls.about import about_loop, held_in
 from loopviz.app.sessions.messages import pack
 from loopviz.app.texts import text
 from loopviz.figures.labels import changed
@@ -112,8 +112,8 @@ def own_next(meta: Mapping[str, Any], frame: Frame) -> list[tuple[int, float | N
 
 
 def about(meta: Mapping[str, Any], lang: str) -> str:
-    """A run's settings in a line: how it looped, what it remembered, how it chose its words."""
-    words = about_loop(meta["blocks"], lang)
+    """A run's settings in a line: what its model was held in where that is not float32, how it looped, what it remembered, how it chose its words."""
+    words = [*held_in(meta, lang), *about_loop(meta["blocks"], lang)]
     chosen = meta["settings"]
     if chosen.get("do_sample"):
         words.append(text(lang, "about.sampled", t=f"{chosen['temperature']:g}", seed=chosen["seed"]))

@@ -75,6 +75,7 @@ class Job:
 
     Attributes:
         model: the name of the model it needs; it may be another one while it waits.
+        precision: what it is to be held in; "": as the server has it. It may change so, too.
         others: names of more that it is made with, where they can be had; what cannot it tells itself.
         start: what :class:`Starts` knows of it.
         run: what became of it; None until it is made.
@@ -85,6 +86,7 @@ class Job:
     what: ClassVar[str]  # it is called in the log
     later: ClassVar[bool] = False  # whether runs of other pages go before it, while it is made too
     model: str
+    precision: str = ""
     others: Sequence[str] = ()
 
     def __init__(self, runs: Registry[Any], lang: str, session: str, n: int | None = None, ticket: str = "") -> None:
@@ -252,12 +254,12 @@ class Jobs:
         with ended_by(gone):
             job.check()
         while not gone():
-            name = job.model
-            for line in self.waiting(name, job.lang, gone):
+            name, precision = job.model, job.precision
+            for line in self.waiting(name, job.lang, gone, precision):
                 yield job.say(job.waits(line))
             if gone():
                 break
-            loaded = self.room.get(name, job.lang, gone)
+            loaded = self.room.get(name, job.lang, gone, precision)
             yield from self._others(job, gone)
             if gone():
                 break
@@ -268,7 +270,7 @@ class Jobs:
                 job.place = place
                 for ahead in place.wait(gone):
                     yield job.say(in_line(ahead, job.lang))
-                if not gone() and job.model == name:
+                if not gone() and (job.model, job.precision) == (name, precision):
                     yield from job.make(loaded, place)
                     return
         yield from job.stopped()
@@ -290,18 +292,20 @@ class Jobs:
         twin.room = room
         return twin
 
-    def waiting(self, name: str, lang: str, gone: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    def waiting(
+        self, name: str, lang: str, gone: Callable[[], bool] = lambda: False, precision: str = ""
+    ) -> Iterator[str]:
         """Load a model in a thread of its own; meanwhile, yield each new line about it. ModelRefused at the end.
 
         Ends early when `gone()`: the model is loaded all the same if others want it.
         """
-        if self.room.ready(name) is not None:
+        if self.room.ready(name, precision) is not None:
             return
         refused: list[ModelRefused] = []
 
         def fetch() -> None:
             try:
-                self.room.get(name, lang, gone)
+                self.room.get(name, lang, gone, precision)
             except ModelRefused as error:
                 refused.append(error)
 
@@ -309,7 +313,7 @@ class Jobs:
         thread.start()
         said = None
         while thread.is_alive() and not gone():
-            line = self.room.status(name).tell(lang)
+            line = self.room.status(name, precision).tell(lang)
             if line != said:
                 said = line
                 yield line

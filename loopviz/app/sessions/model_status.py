@@ -23,6 +23,7 @@ class Status:
     need: bytes of memory that reading the weights takes, once that is known.
     words: why it failed, in any language.
     began: when its loading began, by `time.monotonic`; usual: seconds that it took the last time, if that is known.
+    precision: what a visitor wants it in; "": as the server has it. field: once it failed, the control that is about.
     """
 
     state: str
@@ -35,6 +36,8 @@ class Status:
     words: Words | None = field(default=None, compare=False)
     began: float | None = field(default=None, compare=False)
     usual: float | None = None
+    precision: str = ""
+    field: str = "model"
 
     def reason(self, lang: str) -> str:
         """Why it failed."""
@@ -48,6 +51,8 @@ class Status:
             step += "" if self.share is None else f" {self.share:.0%}"
             step += text(lang, "stage.need", size=bounds.size(self.need, lang)) if self.need else ""
         name = self.name if self.state == "ask" else short_name(self.name)  # what is agreed to is said in full
+        if self.precision:
+            name = text(lang, "model.in", name=name, precision=self.precision)
         shown = {"name": name, "step": step, "reason": step}
         line = text(lang, key, **shown, layers=self.layers, params=f"{self.parameters / 1e6:.3g}")
         return line + self._so_far(lang) if self.state in ("importing", "loading") else line

@@ -17,7 +17,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+from loopviz.app.controls.controls import SERVER
 from loopviz.app.controls.examples import OFFERED, UNLISTED
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
@@ -25,9 +27,10 @@ from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.load_times import LoadTimes
 from loopviz.app.sessions.model_status import Status, Words
+from loopviz.app.sessions.model_variants import Key, Variant, is_of_precision, name_of, precision_of, timed
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import text
-from loopviz.engine.engine import Engine, LoadLimits
+from loopviz.engine.engine import Engine, LoadLimits, Prepared
 from loopviz.worker import WorkerEnded, ended_by
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,15 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+\.gguf)?", re.ASCII | re.IGNOR
 
 
 class ModelRefused(ValueError):
-    """A model that cannot be had; the message says why and what to do."""
+    """A model that cannot be had; the message says why and what to do.
+
+    Attributes:
+        field: the control it is about: "model", or "precision" where the model is to be had otherwise.
+    """
+
+    def __init__(self, said: str, field: str = "model") -> None:
+        super().__init__(said)
+        self.field = field
 
 
 class GivenUp(Exception):
@@ -49,9 +60,10 @@ class _Loading:
     """A model being loaded, and who wants it.
 
     `until`: when a page's look at it stops counting. `first`: of its process: PyTorch is waited for too. `usual`: seconds it took last.
+    `key`: its name, or that with a precision that is not the server's. `like`: one held already, whose weights it has.
     """
 
-    name: str
+    key: Key
     waiters: int = 0
     until: float = 0.0
     first: bool = False
@@ -60,6 +72,13 @@ class _Loading:
     done: threading.Event = field(default_factory=threading.Event)
     loaded: Engine | None = None
     words: Words | None = None  # why it cannot be had; None with no model: it was given up
+    field: str = "model"  # the control that is about
+    like: Key | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return name_of(self.key)
 
     def unwanted(self) -> bool:
         """Whether nobody waits for it, and no page has looked lately."""
@@ -77,11 +96,16 @@ class ModelRoom:
     Each is loaded in a thread of its own, so that none waits for another: those that visitors name take turns, and all see
     to it that memory holds what is being loaded together. What nobody wants any more is given up, its download included.
 
+    A visitor may want one in another precision than the server's (`precision` of the methods; "": the server's): that is a model
+    of its own here, one for all who want it so, and it is a visitor's even where the model is ours: it takes turns, is within the
+    limits of the profile, and goes when it is needed least. The default model stays what it is for everybody else.
+
     Args:
         default: the model loaded at the start and offered first.
         profile: what visitors may do. Folders and files of this machine are theirs to name only where it says so; the
             default model always may be one.
-        load: how to load a name (with what to tell of it, and whether it may be a path); for tests.
+        load: how to load a name (with what to tell of it, and whether it may be a path; and `precision`, where another than the
+            server's is wanted); for tests.
 
     Attributes:
         when_let_go: called with each model that is held no longer, so that nobody holds it who does not compute with it. They
@@ -93,7 +117,7 @@ class ModelRoom:
         default: str,
         *,
         profile: Profile = LOCAL,
-        load: Callable[[str, Callable[[str, float | None], None], bool], Engine] | None = None,
+        load: Callable[..., Engine] | None = None,
     ) -> None:
         # What visitors call it is not where it lies on the machine, unless they may know.
         self.default = default if profile.paths else short_name(default)
@@ -101,12 +125,13 @@ class ModelRoom:
         self.profile = profile
         self._load = load
         self._lock = threading.Lock()
-        self._held: OrderedDict[str, Engine] = OrderedDict()  # the last is the one needed last
-        self._loads: dict[str, _Loading] = {}
-        self._status: dict[str, Status] = {}
+        self._held: OrderedDict[Key, Engine] = OrderedDict()  # the last is the one needed last
+        self._like: dict[Key, Key] = {}  # of those held, whose weights they have
+        self._loads: dict[Key, _Loading] = {}
+        self._status: dict[Key, Status] = {}
         self._turns = threading.BoundedSemaphore(profile.model_loads)
-        self._reserved: dict[str, int] = {}  # bytes of memory that loads are about to take
-        self._needed: dict[str, float] = {}  # when each that is held was needed last
+        self._reserved: dict[Key, int] = {}  # bytes of memory that loads are about to take
+        self._needed: dict[Key, float] = {}  # when each that is held was needed last
         self._patience: threading.Timer | None = None
         self._resting: threading.Timer | None = None
         self.when_let_go: list[Callable[[Engine], None]] = []
@@ -117,6 +142,14 @@ class ModelRoom:
     def offered(self, name: str) -> bool:
         """Whether a model is ours, or the host's own choice: nobody is asked before it is loaded."""
         return name == self.default or name in OFFERED or name in UNLISTED
+
+    def _ours(self, key: Key) -> bool:
+        """Whether a model is offered, and in the server's own precision."""
+        return not isinstance(key, Variant) and self.offered(key)
+
+    def _key(self, name: str, precision: str) -> Key:
+        """By what a model is held that is wanted in a precision."""
+        return Variant(name, precision) if precision not in ("", SERVER, self.profile.precision) else name
 
     @property
     def names(self) -> list[str]:
@@ -195,13 +228,14 @@ class ModelRoom:
 
     # --- loading --------------------------------------------------------------------------------------------------
 
-    def ready(self, name: str) -> Engine | None:
+    def ready(self, name: str, precision: str = "") -> Engine | None:
         """The model if it is loaded; never waits."""
+        key = self._key(name, precision)
         with self._lock:
-            if name in self._held:
-                self._held.move_to_end(name)  # somebody works with it
-                self._needed[name] = time.monotonic()
-            return self._held.get(name)
+            if key in self._held:
+                self._held.move_to_end(key)  # somebody works with it
+                self._needed[key] = time.monotonic()
+            return self._held.get(key)
 
     def held(self) -> int:
         """How many models are held now."""
@@ -211,28 +245,35 @@ class ModelRoom:
     def holds(self, loaded: Engine) -> bool:
         """Whether a model is one of those held now; who asks works with it."""
         with self._lock:
-            name = next((name for name, held in self._held.items() if held is loaded), None)
-            if name is not None:
-                self._held.move_to_end(name)
-            return name is not None
+            key = next((key for key, held in self._held.items() if held is loaded), None)
+            if key is not None:
+                self._held.move_to_end(key)
+            return key is not None
 
     def seen(self, name: str) -> Status:
         """Where the model is now; nothing begins."""
         return self._now(name)
 
-    def status(self, name: str) -> Status:
+    def status(self, name: str, precision: str = "") -> Status:
         """Where the model is now. Whoever asks is there to see it: what was to wait for that begins."""
         self._warm_now()
-        return self._now(name)
+        return self._now(self._key(name, precision))
 
-    def _now(self, name: str) -> Status:
+    def _now(self, key: Key) -> Status:
+        name, precision = name_of(key), precision_of(key)
         words = self.refusal(name)
         if words is not None:
             return Status("failed", name, words("en"), words=words)
-        return self._status.get(name, Status("waiting", name))
+        return self._status.get(key, Status("waiting", name, precision=precision))
 
     def want(
-        self, name: str, lang: str = "en", again: bool = False, linked: bool = False, look: bool = False
+        self,
+        name: str,
+        lang: str = "en",
+        again: bool = False,
+        linked: bool = False,
+        look: bool = False,
+        precision: str = "",
     ) -> Status:
         """Where the model is now; one that is not here begins to be loaded, in the background.
 
@@ -244,22 +285,23 @@ class ModelRoom:
             look: whoever asks does not want it (any more): nothing begins for them.
         """
         self._warm_now()
+        key = self._key(name, precision)
         if self.refusal(name) is not None:
-            return self._now(name)
+            return self._now(key)
         with self._lock:
-            now, loading = self._now(name), self._loads.get(name)
-            if look or name in self._held or (now.state == "failed" and not again):
+            now, loading = self._now(key), self._loads.get(key)
+            if look or key in self._held or (now.state == "failed" and not again):
                 return now
             if linked and not self.offered(name):
                 return Status("ask", name) if loading is None else now
             if loading is None:
                 if len(self._loads) < self.profile.models_wanted:
-                    self._begin(name)
-                return Status("waiting", name)
+                    self._begin(key)
+                return Status("waiting", name, precision=precision_of(key))
             loading.until = max(loading.until, time.monotonic() + LINGER)
-            return self._now(name)
+            return self._now(key)
 
-    def get(self, name: str, lang: str = "en", gone: Callable[[], bool] = lambda: False) -> Engine:
+    def get(self, name: str, lang: str = "en", gone: Callable[[], bool] = lambda: False, precision: str = "") -> Engine:
         """The model, loaded first if need be (this waits).
 
         Args:
@@ -271,12 +313,13 @@ class ModelRoom:
         words = self.refusal(name)
         if words is not None:
             raise ModelRefused(words(lang))
+        key = self._key(name, precision)
         while True:
             with self._lock:
-                if name in self._held:
-                    self._held.move_to_end(name)
-                    return self._held[name]
-                loading = self._loads.get(name) or self._begin(name)
+                if key in self._held:
+                    self._held.move_to_end(key)
+                    return self._held[key]
+                loading = self._loads.get(key) or self._begin(key)
                 loading.waiters += 1
             try:
                 while not loading.done.wait(LOOK):
@@ -288,46 +331,62 @@ class ModelRoom:
             if loading.loaded is not None:
                 return loading.loaded
             if loading.words is not None:
-                raise ModelRefused(loading.words(lang))
+                raise ModelRefused(loading.words(lang), loading.field)
             # given up just as we came: once more
 
-    def _begin(self, name: str) -> _Loading:
+    def _begin(self, key: Key) -> _Loading:
         """Load a model in a thread of its own. Called with the lock."""
-        loading = self._loads[name] = _Loading(name, until=time.monotonic() + LINGER, first=_first())
-        loading.usual = self._times.last(name, loading.first)
-        if name == self.default:
+        loading = self._loads[key] = _Loading(key, until=time.monotonic() + LINGER, first=_first())
+        loading.usual = self._times.last(timed(key), loading.first)
+        if key == self.default:
             loading.until = float("inf")
         state = "loading" if self._held else "importing"
-        self._status[name] = Status(state, name, "resolve", began=loading.began, usual=loading.usual)
+        self._status[key] = self._told(loading, state, "resolve")
         threading.Thread(target=self._work, args=(loading,), name="loopviz-load", daemon=True).start()
         return loading
 
+    @staticmethod
+    def _told(loading: _Loading, state: str, *step: Any) -> Status:
+        """Where a model is that is being loaded."""
+        how: dict[str, Any] = {"began": loading.began, "usual": loading.usual, "precision": precision_of(loading.key)}
+        return Status(state, loading.name, *step, **how)
+
     def _work(self, loading: _Loading) -> None:
         """A load's thread: whatever happens ends as a model, as words, or as given up."""
-        name, status = loading.name, None
+        key, status = loading.key, None
+        how: dict[str, Any] = {"precision": precision_of(key)}
         try:
             with self._turn(loading):
                 loaded = self._fetch(loading)
-            status = Status("ready", name, layers=loaded.layers, parameters=loaded.parameters)
+            status = Status("ready", loading.name, layers=loaded.layers, parameters=loaded.parameters, **how)
         except BaseException as error:  # panics of native code are no Exception
-            loading.words = self._why(name, error)
-        if status is not None and self.offered(name):
-            self._times.took(name, loading.first, time.monotonic() - loading.began)
+            loading.words = self._why(loading.name, error)
+            loading.field = self._blamed(loading, error)
+        if status is not None and self.offered(loading.name) and loading.like is None:
+            self._times.took(timed(key), loading.first, time.monotonic() - loading.began)
         with self._lock:
             if status is not None:
-                loading.loaded = self._held[name] = loaded
-                self._needed[name] = time.monotonic()
-                self._let_go(self.profile.model_bytes, keep=name)
+                loading.loaded = self._held[key] = loaded
+                self._needed[key] = time.monotonic()
+                if loading.like is not None:
+                    self._like[key] = loading.like
+                self._let_go(self.profile.model_bytes, keep=key)
                 self._look_later()
             elif loading.words is not None:
-                status = Status("failed", name, loading.words("en"), words=loading.words)
-            self._status.pop(name, None)
+                how["field"] = loading.field
+                status = Status("failed", loading.name, loading.words("en"), words=loading.words, **how)
+            self._status.pop(key, None)
             if status is not None:
-                self._status[name] = status
+                self._status[key] = status
             for old in [n for n, s in self._status.items() if s.state == "failed"][:-32]:
                 del self._status[old]
-            del self._loads[name]
+            del self._loads[key]
         loading.done.set()
+
+    def _blamed(self, loading: _Loading, error: BaseException) -> str:
+        """The control that is about: the precision where that was chosen, and is what failed."""
+        chosen = isinstance(loading.key, Variant)
+        return "precision" if chosen and (is_of_precision(error) or loading.name in self._held) else "model"
 
     def _fetch(self, loading: _Loading) -> Engine:
         name = loading.name
@@ -339,10 +398,11 @@ class ModelRoom:
         def progress(stage: str, share: float | None) -> None:
             if loading.unwanted():
                 raise GivenUp
-            self._status[name] = Status("loading", name, stage, share, need, began=loading.began, usual=loading.usual)
+            self._status[loading.key] = self._told(loading, "loading", stage, share, need)
 
+        chosen = precision_of(loading.key)
         if self._load is not None:
-            return self._load(path, progress, local)
+            return self._load(path, progress, local, **({"precision": chosen} if chosen else {}))
         from loopviz.engine.local import prepare
 
         with ended_by(loading.unwanted):
@@ -350,19 +410,32 @@ class ModelRoom:
                 name,
                 path,
                 self._load_limits(),
-                bounded=not self.offered(name),
+                bounded=not self._ours(loading.key),
                 apart=path not in OFFERED and path not in UNLISTED,
                 allow_paths=local,
                 progress=progress,
                 unwanted=loading.unwanted,
-                precision=self.profile.precision,
+                precision=chosen or self.profile.precision,
+                chosen=bool(chosen),
             )
+            if (found := self._same(prepared, loading)) is not None:
+                return found
             need = prepared.need
             progress("weights", None)  # said before a byte of them is read: it may have to wait for that memory
             with self._memory(need, loading):
                 loaded = prepared.load()
         loaded.rate()  # measured now, and not when somebody waits
         return loaded
+
+    def _same(self, prepared: Prepared, loading: _Loading) -> Engine | None:
+        """The model with the weights of one that is held, where that is what it would be; None: they are to be read."""
+        with self._lock:
+            held = {key: one for key, one in self._held.items() if name_of(key) == loading.name}
+        for key, one in held.items():
+            if (found := prepared.same(one)) is not None:
+                loading.like = key
+                return found
+        return None
 
     def _load_limits(self) -> LoadLimits:
         """What a stranger's model may be here."""
@@ -379,7 +452,7 @@ class ModelRoom:
     @contextmanager
     def _turn(self, loading: _Loading) -> Iterator[None]:
         """Models that visitors name are loaded a few at a time; ours wait for nobody."""
-        if self.offered(loading.name):
+        if self._ours(loading.key):
             yield
             return
         while not self._turns.acquire(timeout=LOOK):
@@ -401,11 +474,11 @@ class ModelRoom:
         while True:
             with self._lock:
                 taken = sum(self._reserved.values())
-                while need > free_memory() and self._let_go_one(keep=loading.name):
+                while need > free_memory() and self._let_go_one(keep=loading.key):
                     gc.collect()
-                alone = not taken or self.offered(loading.name)
+                alone = not taken or self._ours(loading.key)
                 if alone or need + taken <= free_memory():
-                    self._reserved[loading.name] = need
+                    self._reserved[loading.key] = need
                     break
             if loading.unwanted():
                 raise GivenUp
@@ -414,7 +487,7 @@ class ModelRoom:
             yield
         finally:
             with self._lock:
-                del self._reserved[loading.name]
+                del self._reserved[loading.key]
 
     def _why(self, name: str, error: BaseException) -> Words | None:
         """What a visitor is told of an error; None of a load that was given up."""
@@ -433,31 +506,36 @@ class ModelRoom:
 
     # --- letting go -----------------------------------------------------------------------------------------------
 
-    def _let_go(self, most: int, keep: str) -> None:
+    def _let_go(self, most: int, keep: Key) -> None:
         """Hold no more than so many bytes beside the default model: what is needed least goes first."""
-        while sum(held.n_bytes for name, held in self._held.items() if name != self.default) > most:
+        while sum(held.n_bytes for key, held in self._held.items() if self._counts(key)) > most:
             if not self._let_go_one(keep):
                 return
 
-    def _let_go_one(self, keep: str) -> bool:
+    def _counts(self, key: Key) -> bool:
+        """Whether a model's bytes are its own: not the default's, nor those of another that is held."""
+        return key != self.default and self._like.get(key) not in self._held
+
+    def _let_go_one(self, keep: Key) -> bool:
         """Let go of the model that was needed least lately; never the default, nor `keep`. One in use by a run lives on."""
-        gone = next((name for name in self._held if name not in (self.default, keep)), None)
+        gone = next((key for key in self._held if key not in (self.default, keep)), None)
         if gone is None:
             return False
         self._drop(gone)
         return True
 
-    def _drop(self, name: str) -> None:
-        loaded = self._held.pop(name)
-        self._status.pop(name, None)
-        self._needed.pop(name, None)
+    def _drop(self, key: Key) -> None:
+        loaded = self._held.pop(key)
+        self._status.pop(key, None)
+        self._needed.pop(key, None)
+        self._like.pop(key, None)
         for tell in self.when_let_go:
             tell(loaded)
 
     def _look_later(self) -> None:
         """Look for idle models after a while, as long as there is one that may become idle. Called with the lock."""
         idle = self.profile.model_seconds
-        if idle is not None and self._resting is None and any(name != self.default for name in self._held):
+        if idle is not None and self._resting is None and any(key != self.default for key in self._held):
             self._resting = threading.Timer(idle / 4, self._let_idle_go)
             self._resting.daemon = True
             self._resting.start()
@@ -468,6 +546,6 @@ class ModelRoom:
         with self._lock:
             self._resting = None
             until = time.monotonic() - (idle or 0)
-            for name in [name for name, needed in self._needed.items() if needed <= until and name != self.default]:
-                self._drop(name)
+            for key in [key for key, needed in self._needed.items() if needed <= until and key != self.default]:
+                self._drop(key)
             self._look_later()

@@ -95,29 +95,35 @@ class EitherRoom(ModelRoom):
         """As of its room."""
         return self._refused(name) or self._of(name).seen(name)
 
-    def ready(self, name: str) -> Engine | None:
+    def ready(self, name: str, precision: str = "") -> Engine | None:
         """As of its room."""
-        return self._of(name).ready(name)
+        return self._of(name).ready(name, precision)
 
     def holds(self, loaded: Engine) -> bool:
         """Whether a model is one of those held now."""
         return self.looped.holds(loaded) or self.ttt.holds(loaded)
 
-    def status(self, name: str) -> Status:
+    def status(self, name: str, precision: str = "") -> Status:
         """As of its room."""
-        return self._refused(name) or self._of(name).status(name)
+        return self._refused(name) or self._of(name).status(name, precision)
 
     def want(
-        self, name: str, lang: str = "en", again: bool = False, linked: bool = False, look: bool = False
+        self,
+        name: str,
+        lang: str = "en",
+        again: bool = False,
+        linked: bool = False,
+        look: bool = False,
+        precision: str = "",
     ) -> Status:
         """As of its room."""
-        return self._refused(name) or self._of(name).want(name, lang, again, linked, look)
+        return self._refused(name) or self._of(name).want(name, lang, again, linked, look, precision)
 
-    def get(self, name: str, lang: str = "en", gone: Callable[[], bool] = lambda: False) -> Engine:
+    def get(self, name: str, lang: str = "en", gone: Callable[[], bool] = lambda: False, precision: str = "") -> Engine:
         """As of its room."""
         if (words := self.refusal(name)) is not None:
             raise ModelRefused(words(lang))
-        return self._of(name).get(name, lang, gone)
+        return self._of(name).get(name, lang, gone, precision)
 
 
 def either_room(room: ModelRoom) -> EitherRoom:

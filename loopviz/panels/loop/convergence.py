@@ -37,7 +37,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "long the step was, beside the state itself (‖Δ‖/‖s‖): unlike an angle, it also sees a state that only grows. "
         "Lower is calmer; a straight fall is a loop that settles at a steady rate (geometric convergence). The line across is "
         "where the loop may stop (loop_count, thresholds and the like may be changed while a run is made: the line is the one "
-        "that held for this token); if it is dotted grey, this run does not use it. Grey curves are up to the last 24 "
+        "that held for this token); if it is dotted grey, this run does not use it. A dotted line below: what this run's numbers are rounded "
+        "to, where its model is held in a half; no step gets much shorter than that, unless the state stands still. Grey curves are up to the last 24 "
         "tokens before (fewer when a block may run over 31 steps). When several tokens are read in one pass, as the "
         "prompt is, the stop is decided on their mean, so one token's curve may stop above or below the line.",
         "formula": r"1-\cos(s_r, s_{r-1}) = 1-\frac{s_r\cdot s_{r-1}}{\lVert s_r\rVert\,\lVert s_{r-1}\rVert},\qquad "
@@ -68,6 +69,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "own": "{value}, if {what} uses it",
         "zero": "{value}, below the axis",
         "unchecked": "not checked",
+        "rounding": "{value}, to which {dtype} rounds",
         "head": "{token}{many}<br>{steps} loops, stopped by {why} · next: “{text}”",
         "pass": " · pass of {count} tokens",
         "summary": "{token}, {block}: {steps} loop steps, stopped by {why}; at the last step 1 − cosine is {cosine}, "
@@ -77,7 +79,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "title": "循环稳定下来了吗？",
         "question": "所选词元的状态以及它的预测，在循环多少步之后不再变化？",
         "how": "从左到右是同一个词元的各循环步。上图：这一步里状态的方向转动了多少（1 − 余弦相似度）。中图：对下一个词的预测改变了多少"
-        "（KL 散度）。下图：这一步相对于状态本身有多长（‖Δ‖/‖s‖）；与角度不同，它也能看出只在变长的状态。越低越平静；直线下降表示循环以固定的比例稳定下来（几何收敛）。横线是允许停止的阈值（loop_count、阈值等可在运行中更改，所画的是该词元读入时的值）；若为灰色点线，则本次运行不使用它。"
+        "（KL 散度）。下图：这一步相对于状态本身有多长（‖Δ‖/‖s‖）；与角度不同，它也能看出只在变长的状态。越低越平静；直线下降表示循环以固定的比例稳定下来（几何收敛）。横线是允许停止的阈值（loop_count、阈值等可在运行中更改，所画的是该词元读入时的值）；若为灰色点线，则本次运行不使用它。下图的点线（模型以半精度保存时）是数字舍入的程度：除非状态完全不动，步长不会再短多少。"
         "灰色曲线是之前最多 24 个词元（块的步数上限超过 31 时更少）。一次前向读入多个词元时（例如提示词），是否停止由它们的平均值决定，"
         "因此单个词元的曲线可能停在线的上方或下方。",
         "formula": r"1-\cos(s_r, s_{r-1}) = 1-\frac{s_r\cdot s_{r-1}}{\lVert s_r\rVert\,\lVert s_{r-1}\rVert},\qquad "
@@ -107,6 +109,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "own": "{value}，是否使用由 {what} 决定",
         "zero": "{value}，低于坐标轴",
         "unchecked": "不检查",
+        "rounding": "{value}，{dtype} 的舍入",
         "head": "{token}{many}<br>循环 {steps} 步，停止原因：{why} · 下一个：“{text}”",
         "pass": " · 一次读入 {count} 个词元",
         "summary": "{token}，{block}：循环 {steps} 步，停止原因：{why}；最后一步 1 − 余弦为 {cosine}，KL 为 {kl} nat，‖Δ‖/‖s‖ 为 {rel_delta}。",
@@ -118,6 +121,7 @@ QUANTITIES = ("cosine", "kl", "rel_delta")
 ALL = range(len(QUANTITIES))
 FADED, CHOSEN, STOP = ([len(QUANTITIES) * kind + i for i in ALL] for kind in range(3))
 AXES = ("y", "y2", "y3")
+ROUNDING = {"float16": 2**-11, "bfloat16": 2**-8}  # half of the eps: how far a number may be off, as a share of itself
 _FOLLOWER = follower.Follower()
 
 
@@ -211,8 +215,21 @@ def _threshold(i: int, spec: Mapping[str, Any], lang: str) -> dict[str, Any]:
     text = words["used" if used else "own" if own else "unused"].format(value=f"{value:.3g}", what=what)
     if value < labels.FLOOR:
         text = words["zero"].format(value=text)
+    return _across(i, value, text, theme.COLOURS[quantity] if used else None)
+
+
+def _rounding(meta: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
+    """The line near which a run ends whose numbers are rounded to a half; none of any other."""
+    dtype = meta.get("provenance", {}).get("dtype")
+    if dtype not in ROUNDING:
+        return []
+    words = TEXTS[lang]["rounding"].format(value=f"{ROUNDING[dtype]:.1e}", dtype=dtype)
+    return [_across(QUANTITIES.index("rel_delta"), ROUNDING[dtype], words)]
+
+
+def _across(i: int, value: float, text: str, colour: str | None = None) -> dict[str, Any]:
+    """A line at a value, dashed in its colour; dotted grey without one."""
     y = labels.log_y(value)
-    colour = theme.COLOURS[quantity] if used else theme.INK
     return {
         "type": "line",
         "xref": "x domain",
@@ -221,7 +238,7 @@ def _threshold(i: int, spec: Mapping[str, Any], lang: str) -> dict[str, Any]:
         "x1": 1,
         "y0": y,
         "y1": y,
-        "line": {"color": colour, "width": 1.5 if used else 1, "dash": "dash" if used else "dot"},
+        "line": {"color": colour or theme.INK, "width": 1.5 if colour else 1, "dash": "dash" if colour else "dot"},
         "label": {
             "text": text,
             "textposition": "end",
@@ -262,8 +279,10 @@ def _step_line(i: int, step: int) -> dict[str, Any]:
     }
 
 
-def _shapes(spec: Mapping[str, Any], focus: Focus) -> list[dict[str, Any]]:
+def _shapes(meta: Mapping[str, Any], focus: Focus) -> list[dict[str, Any]]:
+    spec = meta["blocks"][focus.block]
     shapes = [_threshold(i, spec, focus.lang) for i in (0, 1)]  # no rule stops a loop by the third
+    shapes += _rounding(meta, focus.lang)
     if spec["strategy"] == "dynamic_stop" and spec["floor"] > 1:
         shapes += [_unchecked(i, spec, focus.lang) for i in ALL]
     if focus.step is not None and focus.step <= spec["room"]:
@@ -371,7 +390,7 @@ def _skeleton(meta: Mapping[str, Any], focus: Focus) -> dict[str, Any]:
         "yaxis": _axis(words["curve_cosine"], 0.7, 1),
         "yaxis2": _axis(words["kl"], 0.35, 0.65),
         "yaxis3": _axis(words["curve_rel_delta"], 0, 0.3),
-        "shapes": _shapes(spec, focus),
+        "shapes": _shapes(meta, focus),
         "showlegend": True,
         "legend": {"y": -0.2, "yanchor": "top", "x": 0},
     }

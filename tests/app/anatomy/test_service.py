@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import torch
 
 from loopviz.anatomy.reread import Reread
 from loopviz.anatomy.stage_list import ALL, STAGES
@@ -32,6 +33,7 @@ from loopviz.app.texts import LANGUAGES, text
 from loopviz.checks import FieldError
 from loopviz.engine import StreamSettings, run
 from loopviz.engine.local import LocalEngine
+from loopviz.model.precision import lower
 from loopviz.panels import hero
 from loopviz.paths import PACKAGE
 from loopviz.trace import Trace
@@ -641,3 +643,19 @@ def test_every_cause_is_worded() -> None:
         assert {key for key in texts if key.startswith("anatomy.cause.")} == {
             f"anatomy.cause.{cause}" for cause in CAUSES
         }
+
+
+def test_a_run_is_read_again_in_the_precision_that_it_was_made_in() -> None:
+    model, _ = made()
+    half = lower(copy.deepcopy(model), torch.bfloat16)
+    trace = run(half, tiny.tokenizer(), "Once upon a time", StreamSettings(max_new_tokens=6, record="full", seed=1))
+    engines = {"": LocalEngine("tiny", model, tiny.tokenizer()), "half": LocalEngine("tiny", half, tiny.tokenizer())}
+
+    def load(name: str, progress: Any, local: bool, precision: str = "") -> LocalEngine:
+        return engines[precision]
+
+    service = Service(ModelRoom("tiny", load=load), Registry())
+    service.carried.take(CarriedRun(MINE, trace, "tiny", own=True))
+    assert read(Anatomy(service))["agreement"]["is_the_runs"]
+    assert service.room.ready("tiny", "half") is engines["half"]
+    assert service.room.ready("tiny") is None, "as the server has it nobody needed it"

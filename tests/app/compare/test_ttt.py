@@ -168,7 +168,7 @@ def test_a_model_that_was_let_go_meanwhile_refuses_its_card_and_no_other(
 ) -> None:
     """Loaded for its card, then dropped for the next one's sake: the whole comparison ended in a KeyError."""
     ready, gone = comparisons.room.ready, "stories-ttt"
-    monkeypatch.setattr(comparisons.room, "ready", lambda name: None if name == gone else ready(name))
+    monkeypatch.setattr(comparisons.room, "ready", lambda name, *how: None if name == gone else ready(name, *how))
     page = shown(comparisons, "en", card("loop"), card("ttt", gone))
     assert page["cards"].keys() == {"0"}
     assert "stories-ttt" in page["refused"]["1"]

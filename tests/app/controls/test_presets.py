@@ -89,6 +89,7 @@ def test_the_page_opens_on_the_settings_of_the_run_it_shows() -> None:
     assert fields["kl_threshold"] == pytest.approx(shown.pop("kl_threshold"), rel=0.01), "to the slider's precision"
     idle = ("kl_threshold", "loop_count", "layer_threshold")  # compared above; not looked at in such a run
     assert shown.items() >= {name: value for name, value in fields.items() if name not in idle}.items()
+    assert values["precision"] == "server", "which nobody has chosen"
     chosen = matching(values)
     assert chosen is not None, "and its preset is lit"
     assert chosen.name == "kl"

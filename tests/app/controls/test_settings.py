@@ -15,6 +15,7 @@ from loopviz.app.controls.examples import OFFERED
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.model import LoopLlamaConfig
 from tests.model.tiny import build
+from tests.trace.synthetic import random_trace
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = build()
@@ -274,3 +275,29 @@ def test_slots_may_be_more_than_least_loops_where_the_unreached_hold_the_latest(
 
 def test_a24_every_model_a_refusal_offers_is_one_of_the_list() -> None:
     assert set(st.HAS.values()) <= set(OFFERED)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_precision_says_what_the_server_has_and_what_each_costs(lang: str) -> None:
+    from loopviz.app.controls.face import face
+
+    control = st.BY_NAME["precision"]
+    info = {name: face(control, {**st.defaults(), "precision": name}, [], lang)["info"] for name in control.choices}
+    assert len({*info.values()}) == len(control.choices) == 5
+    assert info["server"].endswith(info["exact"]), "as a server has them that says nothing"
+    other = face(control, st.defaults(), [], lang, server="int8")["info"]
+    assert other.endswith(info["int8"])
+    assert "int8" in other
+    costs = text(lang, "precision.info")
+    assert [name for name, said in info.items() if costs in said] == ["half", "int8", "auto"], "exact costs nothing"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [("float32", "exact"), ("float16", "half"), ("bfloat16", "half"), ("int8", "int8"), ("", "server")],
+)
+def test_a_run_is_taken_over_in_the_precision_that_it_was_made_in(dtype: str, precision: str) -> None:
+    meta = random_trace(3, 2).meta
+    if dtype:
+        meta["provenance"] = {"dtype": dtype}
+    assert st.of_run(meta)[0]["precision"] == precision

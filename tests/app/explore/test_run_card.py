@@ -68,6 +68,20 @@ def test_it_is_told_as_the_run_is_and_nobody_who_saved_it_is_named(
     assert "max-age=600" in picture.headers["cache-control"], "one that is deleted is not shown for long elsewhere"
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_picture_says_what_the_model_was_held_in_where_that_is_not_float32(
+    server: Server, trace: Trace, lang: str
+) -> None:
+    found = []
+    for dtype in ("float32", "float16"):
+        trace.meta["provenance"] = {"device": "cpu", "dtype": dtype}
+        card = server.stored.cards.card(save(server, trace)["id"], lang)
+        assert card is not None
+        found.append(card.facts)
+    assert [len(facts) for facts in found] == [3, 3], "as many lines as have room"
+    assert [text(lang, "about.held_in", dtype="float16") in " ".join(facts) for facts in found] == [False, True]
+
+
 def test_what_is_not_kept_or_belongs_to_another_page_is_told_as_any_link(
     server: Server, posted: TestClient, trace: Trace
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import threading
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from loopviz.app import controls as st
+from loopviz.app.controls.link_word import PageState, decode, encode
 from loopviz.app.controls.presets import PRESETS
 from loopviz.app.explore import first_run
 from loopviz.app.explore.answers import View
@@ -22,6 +25,9 @@ from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.tools import ToolRefused
 from loopviz.app.texts import text
 from loopviz.engine.local import LocalEngine as Loaded
+from loopviz.engine.lowered import PrecisionRefused
+from loopviz.model.checkpoints.errors import Note
+from loopviz.model.precision import lower
 from loopviz.panels import PANELS, Focus
 from loopviz.prompt_templates import written
 from tests.app.by_hand import only
@@ -162,6 +168,82 @@ def test_a_model_that_failed_is_tried_again(service: Service, loaded: Loaded, mo
     assert [problem.control for problem in service.model_problem("tiny")] == ["model"]
     assert shown(said(service.run("Once", values(), "en", "me")))[-1]["end"] == "length"
     assert service.model_problem("tiny") == []
+
+
+def in_precisions(**engines: Any) -> Service:
+    """A service of one model, "tiny", in the precisions that are named; in any other it is refused."""
+
+    def load(name: str, progress: Any, local: bool, precision: str = "server") -> Loaded:
+        if precision not in engines:
+            raise PrecisionRefused("precision_refused", "no kernel", precision=precision, dtype=precision)
+        return engines[precision]
+
+    return Service(ModelRoom("tiny", load=load), Registry(), every=0)
+
+
+def test_a_run_is_made_in_the_precision_that_was_chosen_and_nobody_elses_is(loaded: Loaded) -> None:
+    model: Any = copy.deepcopy(loaded.model)
+    service = in_precisions(server=loaded, half=Loaded("tiny", lower(model, torch.bfloat16), loaded.tokenizer))
+    asked = values(precision="half", max_new_tokens=3)
+    half = shown(said(service.run("Once upon", asked, "en", "me")))
+    assert half[-1]["end"] == "length"
+    assert "held in bfloat16" in half[0]["about"]
+    other = shown(said(service.run("Once upon", values(max_new_tokens=3), "en", "another")))
+    assert "held in" not in other[0]["about"]
+    mine = service.settings_of(half[0]["run"])
+    assert mine is not None
+    assert mine[0]["precision"] == "half", "run again, it is so again"
+    assert service.problems(asked | {"block_end": 99}, "en") != []
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_precision_that_cannot_be_had_is_refused_beside_its_control_with_a_way_out(loaded: Loaded, lang: str) -> None:
+    service = in_precisions(server=loaded)
+    asked = values(precision="int8")
+    last = said(service.run("Once upon", asked, lang, "me"))[-1]
+    assert (last["over"], last["bad"], last["open"]) == (True, True, ["model"])
+    assert [*last["beside"]] == ["precision"]
+    assert "int8" in last["beside"]["precision"]
+    assert last["act"] == {"label": text(lang, "precision.again"), "precision": "exact"}
+    (problem,) = service.model_problem("tiny", lang, "int8")
+    assert problem.control == "precision"
+    assert service.model_problem("tiny", lang) == [], "as the server has it, it is there"
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_run_that_grows_beyond_float16_is_offered_again_in_exact(loaded: Loaded, lang: str) -> None:
+    wide: Any = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        wide.model.layers[2].mlp.down_proj.weight.fill_(6e4)
+    half = Loaded("tiny", lower(copy.deepcopy(wide), torch.float16), loaded.tokenizer)
+    service = in_precisions(server=Loaded("tiny", wide, loaded.tokenizer), half=half)
+    last = said(service.run("Once upon", values(precision="half"), lang, "me"))[-1]
+    assert last["beside"] == {"precision": text(lang, "refused", reason=text(lang, "precision.overflow"))}
+    assert "--" not in last["text"], "a page has no command line"
+    assert last["act"] == {"label": text(lang, "precision.again"), "precision": "exact"}
+    assert shown(said(service.run("Once upon", values(precision="exact"), lang, "me")))[-1]["end"] == "length"
+
+
+def test_a_page_asks_for_a_model_in_a_precision_and_hears_what_that_costs(loaded: Loaded) -> None:
+    half = Loaded("tiny", loaded.model, loaded.tokenizer, notes=(Note("precision_no_half", ""),))
+    service = in_precisions(server=loaded, half=half)
+    for name, notes in (("half", True), ("server", False), ("of a stranger", False)):
+        asked = {"lang": "en", "model": "tiny", "precision": name, "again": False, "linked": False, "look": False}
+        service.room.get("tiny", precision=name if name == "half" else "")
+        answer = json.loads(service.questions.model_status(json.dumps(asked)))
+        assert (answer["state"], "notes" in answer) == ("ready", notes)
+    assert service.room.held() == 2, "a precision that there is none of is the server's"
+
+
+def test_a_link_and_a_program_may_name_a_precision(loaded: Loaded) -> None:
+    service = in_precisions(server=loaded)
+    word, _ = encode(PageState(st.default_settings().changed({"precision": "int8"})))
+    assert decode(word)[0].values["precision"] == "int8"
+    assert len(encode(PageState(st.default_settings()))[0] or "") < len(word or ""), "as the server has it is not said"
+    asks = tool(service).carry_out({"prompt": "Hello", "settings": {"precision": "int8"}}, "a program")
+    with pytest.raises(ToolRefused) as refused:
+        list(asks)
+    assert [*refused.value.fields] == ["precision"]
 
 
 def test_refusals_lead_in_the_visitor_s_language(service: Service) -> None:

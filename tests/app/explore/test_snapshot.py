@@ -106,3 +106,13 @@ def test_l7_every_field_of_a_stranger_s_meta_is_refused_by_name_or_can_be_drawn(
         meta = copy.deepcopy(made.meta)
         del meta["settings"][key]
         assert _drawn(meta, made.frames) == "drawn"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_run_says_what_its_model_was_held_in_where_that_is_not_float32(lang: str) -> None:
+    trace = random_trace(2, 3)
+    plain = snapshot.about(trace.meta, lang)
+    for dtype, said in (("float32", False), ("float16", True), ("int8", True)):
+        trace.meta["provenance"] = {"device": "cpu", "dtype": dtype}
+        found = snapshot.about(trace.meta, lang)
+        assert (dtype in found, found == plain) == (said, not said)

@@ -70,8 +70,11 @@ def test_a_note_is_told_with_its_values_and_without_paths(lang: str) -> None:
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_what_a_precision_costs_is_told_in_numbers(lang: str) -> None:
     cost = {"dtype": "int8", "kl": "0.012", "same": "97", "tokens": "64", "size": "219", "exact_size": "538"}
+    cost |= {"ms": "48.1", "exact_ms": "73"}
+    floor = {"dtype": "float16", "floor": "4.9e-04"}
     auto = {"dtype": "float16", "exact_ms": 80.5, "chosen_ms": 41.2, "enough": 50.0}
-    for code, values in (("precision_cost", cost), ("precision_auto", auto), ("precision_refused", {"dtype": "int8"})):
+    several = [("precision_cost", cost), ("precision_auto", auto), ("precision_refused", {"dtype": "int8"})]
+    for code, values in (*several, ("precision_floor", floor), ("precision_floor_int8", floor)):
         (said,) = model_notes.told([Note(code, "", values)], lang)
         assert "{" not in said
         assert all(str(value) in said for value in values.values()), said

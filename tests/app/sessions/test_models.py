@@ -16,6 +16,7 @@ from loopviz.app.profile import LOCAL, MIB, PUBLIC
 from loopviz.app.sessions import models
 from loopviz.app.sessions.models import ModelRefused, ModelRoom, short_name
 from loopviz.engine.local import LocalEngine as Loaded
+from loopviz.engine.lowered import PrecisionRefused
 
 
 def _loaded(name: str) -> Loaded:
@@ -265,6 +266,116 @@ def test_a_model_is_loaded_in_the_precision_of_the_server(monkeypatch: pytest.Mo
     ModelRoom("a").get("a")
     ModelRoom("a", profile=replace(LOCAL, precision="half")).get("a")
     assert asked == ["exact", "half"]
+
+
+def test_a_precision_is_a_model_of_its_own_for_all_who_choose_it_and_none_for_those_who_do_not() -> None:
+    loads: list[tuple[str, str]] = []
+
+    def load(name: str, progress: Any, local: bool, precision: str = "the server's") -> Loaded:
+        loads.append((name, precision))
+        return _of_bytes(name, MIB)
+
+    room = ModelRoom("a", load=load)
+    own = room.get("a")
+    assert room.ready("a", "int8") is None, "nothing is waited for"
+    assert room.status("a", "int8").state == "waiting"
+    int8 = room.get("a", precision="int8")
+    assert (room.get("a", precision="int8"), room.ready("a", "int8")) == (int8, int8)
+    for same in ("", "server", "exact"):
+        assert room.get("a", precision=same) is room.ready("a", same) is own, "as this server has it"
+    assert int8 is not own
+    assert loads == [("a", "the server's"), ("a", "int8")]
+    assert (room.held(), room.holds(own), room.holds(int8)) == (2, True, True)
+    assert room.status("a", "int8").tell("en").startswith("a in int8 is ready")
+    assert room.status("a").tell("en").startswith("a is ready")
+    assert room.want("a", precision="half").state == "waiting"
+    assert room.get("a", precision="half") is not int8
+    assert room.ready("a") is own
+    other = ModelRoom("a", profile=replace(LOCAL, precision="int8"), load=load)
+    assert other.get("a", precision="int8") is other.get("a")
+    assert loads[-1] == ("a", "the server's")
+
+
+def test_what_visitors_choose_a_precision_for_counts_and_goes_as_theirs_and_the_default_stays() -> None:
+    profile = replace(PUBLIC, model_bytes=300 * MIB)
+    sizes = {"": 900, "half": 250, "int8": 200}
+    load = lambda name, progress, local, precision="": _of_bytes(name, sizes[precision] * MIB)  # noqa: E731
+    room = ModelRoom("stories-loop", profile=profile, load=load)
+    own, gone = room.get("stories-loop"), []
+    room.when_let_go.append(gone.append)
+    half = room.get("stories-loop", precision="half")
+    int8 = room.get("stories-loop", precision="int8")
+    assert gone == [half], "450 of 300 MiB beside the default"
+    assert room.ready("stories-loop", "half") is None
+    assert room.status("stories-loop", "half").state == "waiting"
+    assert (room.ready("stories-loop"), room.ready("stories-loop", "int8")) == (own, int8)
+
+
+def test_the_limits_of_visitors_hold_for_ours_in_a_precision_that_they_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    engine = SimpleNamespace(rate=lambda: None, layers=3, parameters=0, n_bytes=0)
+
+    def prepare(*_: object, **how: Any) -> SimpleNamespace:
+        asked.append({name: how[name] for name in ("precision", "chosen", "bounded", "allow_paths")})
+        return SimpleNamespace(need=1, load=lambda: engine, same=lambda held: None)
+
+    monkeypatch.setattr("loopviz.engine.local.prepare", prepare)
+    room = ModelRoom("/models/own", profile=replace(PUBLIC, precision="half"))
+    room.get("own")
+    room.get("own", precision="int8")
+    assert asked == [
+        {"precision": "half", "chosen": False, "bounded": False, "allow_paths": True},
+        {"precision": "int8", "chosen": True, "bounded": True, "allow_paths": True},
+    ]
+
+
+def test_weights_that_another_precision_has_read_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def engine(n_bytes: int) -> Any:
+        return SimpleNamespace(rate=lambda: None, layers=3, parameters=0, n_bytes=n_bytes)
+
+    found = {"exact": engine(900), "int8": engine(250), "auto": engine(250)}
+
+    def prepare(*_: object, precision: str, **__: object) -> SimpleNamespace:
+        def read() -> Any:
+            assert precision != "auto", "its weights are there"
+            return found[precision]
+
+        same = lambda held: found["auto"] if precision == "auto" and held is found["int8"] else None  # noqa: E731
+        return SimpleNamespace(need=1, load=read, same=same)
+
+    monkeypatch.setattr("loopviz.engine.local.prepare", prepare)
+    room = ModelRoom("a", profile=replace(LOCAL, model_bytes=300))
+    for precision in ("", "int8", "auto"):
+        room.get("a", precision=precision)
+    assert room.held() == 3, "250 bytes of 300 beside the default"
+    assert room.ready("a", "auto") is found["auto"]
+    room._let_go_one(keep="a")
+    assert room.ready("a", "int8") is None
+    room._let_go(200, keep="a")
+    assert room.held() == 1, "whose weights they were is gone: now they are its own"
+
+
+def test_what_a_precision_cannot_do_is_refused_as_such_and_the_model_is_not() -> None:
+    def load(name: str, progress: Any, local: bool, precision: str = "") -> Loaded:
+        if precision == "int8":
+            raise PrecisionRefused("precision_refused", "no kernel", precision="int8", dtype="int8")
+        if precision == "half" or name == "bad":
+            raise ValueError("memory is short")
+        return _loaded(name)
+
+    room = ModelRoom("a", load=load)
+    said = {"en": "precision='int8': a cannot be held in int8 (no kernel). Choose exact", "zh": "无法以 int8 保存"}
+    for lang, words in said.items():
+        with pytest.raises(ModelRefused) as caught:
+            room.get("a", lang, precision="int8")
+        assert words in str(caught.value)
+        assert caught.value.field == room.status("a", "int8").field == "precision"
+    room.get("a")
+    for name, field in (("a", "precision"), ("bad", "model")):  # of a model that is here otherwise, and of none
+        with pytest.raises(ModelRefused) as caught:
+            room.get(name, precision="half")
+        assert caught.value.field == field
+    assert room.status("a").state == "ready"
 
 
 @pytest.mark.parametrize(

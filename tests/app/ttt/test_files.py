@@ -207,7 +207,7 @@ def test_a_question_about_the_recorded_run_is_its_visitor_s_and_leaves_the_one_b
             return [0.0] * len(trace)
 
     slow = Slow()
-    ttt.room.ready = lambda name: slow  # type: ignore[assignment, method-assign, return-value]
+    ttt.room.ready = lambda *_: slow  # type: ignore[assignment, method-assign, return-value]
 
     def begun(visitor: str) -> threading.Thread:
         reading.clear()

@@ -1,0 +1,35 @@
+"""By what a server holds a model: its name, and beside it the precision where a visitor chose another than the server's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias, Union
+
+
+class Variant(NamedTuple):
+    """A model in a precision that a visitor chose."""
+
+    name: str
+    precision: str
+
+
+Key: TypeAlias = Union[str, Variant]  # noqa: UP007  # evaluated, on Python 3.10 as well
+
+
+def name_of(key: Key) -> str:
+    """The model's name."""
+    return key.name if isinstance(key, Variant) else key
+
+
+def precision_of(key: Key) -> str:
+    """The precision that was chosen; "": the server's."""
+    return key.precision if isinstance(key, Variant) else ""
+
+
+def timed(key: Key) -> str:
+    """By what the time is remembered that its loading took."""
+    return f"{key.name} ({key.precision})" if isinstance(key, Variant) else key
+
+
+def is_of_precision(error: BaseException) -> bool:
+    """Whether a model could not be had for the precision it was wanted in."""
+    return str(getattr(error, "code", "")).startswith("precision_")

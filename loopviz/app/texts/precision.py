@@ -1,0 +1,48 @@
+"""What is said of the precision that a model is held in: its control, and why one cannot be had; both languages."""
+
+from __future__ import annotations
+
+TEXTS: dict[str, dict[str, str]] = {
+    "en": {
+        "precision.label": "How exactly the model computes (precision)",
+        "precision.server": "as this server has it",
+        "precision.exact": "exactly (exact)",
+        "precision.half": "in half of the bytes (half)",
+        "precision.int8": "layers in a byte a weight (int8)",
+        "precision.auto": "as quickness asks for (auto)",
+        "precision.info": "What it costs is measured as the model is loaded, and told in the notes beside its name.",
+        "precision.info.server": "This server’s own: {precision}.",
+        "precision.info.exact": "float32: every number as the model was written down, and a loop settles as far as it can.",
+        "precision.info.half": "float16 or bfloat16, whichever is quicker on this server’s machine. A loop settles less far.",
+        "precision.info.int8": "What the layers read is rounded, too: a loop settles less far.",
+        "precision.info.auto": "Exact where a word is expected within 50 ms here, else the mildest that is.",
+        "precision.again": "Again in exact",
+        "precision.overflow": "the numbers of this run grew beyond what float16 can hold (65504): choose exact, in which they have room",
+        "model.in": "{name} in {precision}",
+        "limit.precision_refused": "precision={precision!r}: {name} cannot be held in {dtype} ({said}). Choose exact",
+        "limit.precision_overflow": "precision={precision!r}: on a short text the numbers of {name} run over in {dtype}. Choose exact",
+        "limit.precision_no_half": "precision={precision!r}: this machine computes neither in float16 nor in bfloat16. Choose exact, or int8",
+        "about.held_in": "held in {dtype}",
+    },
+    "zh": {
+        "precision.label": "模型计算的精确程度（precision）",
+        "precision.server": "按本服务器的设置",
+        "precision.exact": "精确（exact）",
+        "precision.half": "一半的字节（half）",
+        "precision.int8": "各层每个权重一字节（int8）",
+        "precision.auto": "视速度而定（auto）",
+        "precision.info": "其代价在加载模型时测量，见模型名旁的说明。",
+        "precision.info.server": "本服务器的设置：{precision}。",
+        "precision.info.exact": "float32：每个数都按模型写下的样子，循环能稳定到最深处。",
+        "precision.info.half": "float16 或 bfloat16，取本服务器上较快的一种。循环稳定得没有那么深。",
+        "precision.info.int8": "各层读到的数也会舍入：循环稳定得没有那么深。",
+        "precision.info.auto": "若此处每个词预计在 50 毫秒之内则为精确，否则取最温和的一种。",
+        "precision.again": "改用精确重来",
+        "precision.overflow": "本次运行的数值超出了 float16 所能容纳的范围（65504）：请选择精确，那里有足够的余地",
+        "model.in": "{name}（{precision} 精度）",
+        "limit.precision_refused": "precision={precision!r}：{name} 无法以 {dtype} 保存（{said}）。请选择精确（exact）",
+        "limit.precision_overflow": "precision={precision!r}：{name} 在一段短文上的数值超出了 {dtype} 的范围。请选择精确（exact）",
+        "limit.precision_no_half": "precision={precision!r}：本机不支持 float16 或 bfloat16 计算。请选择精确（exact）或 int8",
+        "about.held_in": "以 {dtype} 保存",
+    },
+}
