@@ -292,6 +292,6 @@ def test_what_does_not_fit_a_device_as_a_whole_is_refused(bnb: Any) -> None:
     from loopviz.model.checkpoints.errors import CheckpointError
 
     model = pack(build(), "nf4")
-    with pytest.raises(CheckpointError, match="packed.*do not stay behind"):
+    with pytest.raises(CheckpointError, match=r"packed.*do not stay behind"):
         place(model, torch.device("cpu"), room=weight_bytes(model) - 1)
     assert place(model, torch.device("cpu"), room=weight_bytes(model)) == 0

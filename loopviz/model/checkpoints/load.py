@@ -37,6 +37,7 @@ from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
 from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder, weight_files
 from .limits import SPARE, CheckpointLimits, CheckpointTooLarge
+from .packing import check_quantization, packed, quantization_note
 from .precision_choice import choose
 from .quiet import ONE_READER, quiet_transformers
 from .smollm2_wheel import gguf_peak
@@ -120,6 +121,7 @@ def load_checkpoint(
     *,
     dtype: torch.dtype = torch.float32,
     precision: str | None = None,
+    quantization: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     adapter: str | os.PathLike[str] | None = None,
@@ -133,6 +135,8 @@ def load_checkpoint(
         dtype: of the parameters, a floating one; or int8, in which the layers' weights are then held (:mod:`loopviz.model.precision`).
         precision: instead of a dtype: `exact`, `half`, `int8` or `auto`, as :func:`.precision_choice.choose` decides on this machine;
             what it decides is a note.
+        quantization: `nf4` or `int8`: the layers' weights are packed by bitsandbytes (:mod:`loopviz.model.quantization`), and an adapter
+            lies on top of them; the dtype is that of all else, and what is computed in.
         progress: called with a stage of `STAGES` and its share done (0 to 1, or None), possibly from another thread.
         allow_paths: False refuses files and folders of this machine, for names that strangers type.
         adapter: folder of a LoRA adapter that is put on it (:mod:`.adapter`); the loop is then the one it was taught.
@@ -143,12 +147,13 @@ def load_checkpoint(
         CheckpointError: the checkpoint is unknown, not a Llama, incomplete, damaged, only a pickle, too large for this
             machine's memory, says what a Llama here does not compute, or its tokenizer is missing or does not fit.
             Whatever else its files bring up, too.
-        ValueError: a loop field is unknown or breaks its rule; both a dtype and a precision.
+        ValueError: a loop field is unknown or breaks its rule; both a dtype and a precision, or a quantization and a precision.
     """
     prepared = prepare_checkpoint(
         name_or_path,
         dtype=dtype,
         precision=precision,
+        quantization=quantization,
         progress=progress,
         allow_paths=allow_paths,
         adapter=adapter,
@@ -162,6 +167,7 @@ def load_model(
     *,
     dtype: torch.dtype = torch.float32,
     precision: str | None = None,
+    quantization: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     adapter: str | os.PathLike[str] | None = None,
@@ -173,7 +179,8 @@ def load_model(
         As :func:`load_checkpoint`, but for tokenizers.
     """
     tell = _Teller(progress)
-    return _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields, adapter, precision).load_model()
+    asked = _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields, adapter, precision, quantization)
+    return asked.load_model()
 
 
 def prepare_checkpoint(
@@ -181,6 +188,7 @@ def prepare_checkpoint(
     *,
     dtype: torch.dtype = torch.float32,
     precision: str | None = None,
+    quantization: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     terms: Terms = FREE,
@@ -193,14 +201,14 @@ def prepare_checkpoint(
     Args:
         terms: what may be fetched, and how.
         apart: its tokenizer and templates run in a process of their own, with these limits; None: here.
-        adapter, precision: as :func:`load_checkpoint`.
+        adapter, precision, quantization: as :func:`load_checkpoint`.
 
     Raises:
         As :func:`load_checkpoint`, but for memory; `CheckpointTooLarge` beyond the limits of `terms`.
         WorkerEnded: nobody waits for it any more.
     """
     tell = _Teller(progress)
-    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields, adapter, precision)
+    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields, adapter, precision, quantization)
     located, found = prepared.located, prepared.found
     is_gguf = located.path.is_file()
     with tell.passing_through(), reading(located.path), quiet_transformers():
@@ -226,6 +234,7 @@ def _look_into(
     loop_fields: Mapping[str, Any],
     adapter: str | os.PathLike[str] | None = None,
     precision: str | None = None,
+    quantization: str | None = None,
 ) -> PreparedCheckpoint:
     """A checkpoint brought here and looked through, its tokenizer and weights not read."""
     if dtype not in HELD_IN:
@@ -234,6 +243,8 @@ def _look_into(
         raise ValueError(
             f"dtype={dtype}, precision={precision!r}: both say what weights are held in; leave one of them out"
         )
+    if quantization is not None:
+        check_quantization(quantization, dtype, precision)
     _check_field_names(loop_fields)
     name = os.fspath(name_or_path)
     shown_name = name if isinstance(name, str) else repr(name)
@@ -261,12 +272,14 @@ def _look_into(
         choice = choose(config, precision)
         dtype = choice.dtype
         found.notes.extend(choice.notes)
+    if quantization is not None:
+        found.notes.append(quantization_note(quantization, dtype, located.path.is_file()))
     found.notes.extend(
         note
         for note in _loop_weights_notes(config, stored)
         if not (found.gate and note.code == UNTRAINED and note.values["field"] == "exit_selection")
     )
-    return PreparedCheckpoint(name, located, found, config, None, dtype, loop_fields, tell, worn)
+    return PreparedCheckpoint(name, located, found, config, None, dtype, loop_fields, tell, worn, quantization)
 
 
 @dataclass(frozen=True)
@@ -282,13 +295,13 @@ class PreparedCheckpoint:
     loop_fields: Mapping[str, Any]
     tell: _Teller
     adapter: Adapter | None = None
+    quantization: str | None = None
 
     @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
-        itemsize = self._read_in.itemsize + (
-            self.dtype is torch.int8
-        )  # read as floats, and then made smaller one by one
+        smaller = self.dtype is torch.int8 or self.quantization is not None
+        itemsize = self._read_in.itemsize + smaller  # read as floats, and then made smaller one by one
         if self.located.path.is_file():
             return gguf_peak(self.found.n_weights, self.found.largest, itemsize)
         n_bytes = self.found.n_weights * itemsize
@@ -313,7 +326,9 @@ class PreparedCheckpoint:
             else:
                 model = _load_folder(found, self.config, self._read_in)
             if self.adapter is not None:
-                model = put_on(self.adapter, model)
+                model = put_on(self.adapter, model, self._packed if self.quantization is not None else None)
+            elif self.quantization is not None:
+                model = self._packed(model)
             if self.dtype is torch.int8:
                 model = _quantised(model, path)
             if self.tokenizer is not None:
@@ -321,6 +336,10 @@ class PreparedCheckpoint:
         model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
         self.tell("ready", 1.0)
         return model.eval()
+
+    def _packed(self, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+        assert self.quantization is not None
+        return packed(model, self.quantization, self.located.path)
 
     def load(self) -> LoadedCheckpoint:
         """Read the weights, for the tokenizer that is there.

@@ -1,0 +1,193 @@
+"""`load_checkpoint(..., quantization=)`: any checkpoint with its layers packed by bitsandbytes, or refused by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loopviz.engine import weights_digest
+from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model.checkpoints.adapter import LOOP, fingerprint
+from loopviz.model.checkpoints.errors import CheckpointError
+from loopviz.model.checkpoints.load import load_checkpoint, load_model, prepare_checkpoint
+from loopviz.model.packed import dense_weight, packed_modules, quantization_of
+from loopviz.model.precision import plain_state
+from loopviz.model.quantization import pack
+from tests.model.families.official import DATA
+
+from .test_gguf import make_llama, write_gguf
+
+LOOPS: dict[str, Any] = {"loop_layers": [1, 2], "loop_count": 2, "loop_injection": "linear", "loop_norm": True}
+IDS = torch.arange(3, 19)[None]
+
+
+def test_that_the_package_is_missing_is_said_before_anything_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(CheckpointError, match=r"quantization='nf4': .* pip install 'loopviz\[bnb\]'"):
+        load_checkpoint("no/such-model", quantization="nf4")
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"quantization": "nf3"}, "quantization='nf3': must be one of nf4, int8"),
+        ({"quantization": "nf4", "precision": "half"}, "precision='half', quantization='nf4': both say what"),
+        ({"quantization": "int8", "dtype": torch.int8}, "dtype=torch.int8, quantization='int8': .*choose one of them"),
+        ({"quantization": "nf4", "dtype": torch.float64}, "dtype=torch.float64, quantization='nf4'"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_by_name(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        load_checkpoint("no/such-model", **asked)
+
+
+# -- with bitsandbytes -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bnb() -> Any:
+    return pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
+
+
+@torch.no_grad()
+def logits(model: LoopLlamaForCausalLM) -> torch.Tensor:
+    found: torch.Tensor = model(IDS).logits
+    return found
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_loading_is_packing_what_was_loaded(bnb: Any, llama_folder: Callable[..., Path], kind: str) -> None:
+    folder = llama_folder()
+    loaded = load_checkpoint(folder, quantization=kind, loop_layers=(1, 2), loop_count=2)
+    expected = pack(load_model(folder, loop_layers=(1, 2), loop_count=2), kind)
+    assert weights_digest(loaded.model) == weights_digest(expected)
+    assert torch.equal(logits(loaded.model), logits(expected))
+    assert loaded.model.training is False
+    note = next(note for note in loaded.notes if note.code == "quantization")
+    assert note.values == {"kind": kind, "dtype": "float32"}
+    assert "slower than floats on a CPU" in str(note)
+    assert ("differ by rounding" in str(note)) == (kind == "int8")
+    half = load_model(folder, quantization=kind, dtype=torch.bfloat16)
+    assert (half.dtype, quantization_of(half)) == (torch.bfloat16, kind)
+
+
+def test_the_memory_it_needs_is_that_of_floats_and_a_byte_a_weight(bnb: Any, llama_folder: Callable[..., Path]) -> None:
+    folder = llama_folder()
+    plain = prepare_checkpoint(folder)
+    assert prepare_checkpoint(folder, quantization="nf4").need == pytest.approx(plain.need * 5 / 4, abs=1)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DATA.iterdir()))
+def test_every_family_can_be_packed(bnb: Any, name: str) -> None:
+    folder = next(DATA.joinpath(name).rglob("config.json")).parent
+    packed, plain = load_model(folder, quantization="nf4"), load_model(folder)
+    assert quantization_of(packed) == "nf4"
+    twin = LoopLlamaForCausalLM(copy.deepcopy(plain.config)).eval()
+    twin.load_state_dict(plain_state(packed))
+    ids = torch.arange(3, 9)[None]
+    for model in (packed, twin):
+        torch.manual_seed(0)  # of those that begin at a random state
+        model.found = model(ids).logits.detach()
+    torch.testing.assert_close(packed.found, twin.found, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gguf_files_own_rounding_is_undone_first_and_that_is_said(
+    bnb: Any, tmp_path: Path, tiny_tokenizer: Any
+) -> None:
+    file = tmp_path / "tiny.gguf"
+    write_gguf(file, make_llama(), tiny_tokenizer)
+    loaded = load_checkpoint(file, quantization="nf4")
+    assert quantization_of(loaded.model) == "nf4"
+    assert "rounded twice" in str(next(note for note in loaded.notes if note.code == "quantization"))
+
+
+def test_weights_that_cannot_be_packed_are_refused_with_their_files_name(
+    bnb: Any, llama_folder: Callable[..., Path]
+) -> None:
+    folder, llama = llama_folder(), make_llama()
+    with torch.no_grad():
+        llama.model.layers[0].mlp.up_proj.weight[0, 0] = float("inf")
+    llama.save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=rf"{folder.name}: nf4: .*up_proj has 1 weights that are not finite"):
+        load_model(folder, quantization="nf4")
+
+
+# -- an adapter on top -----------------------------------------------------------------------------------------------------------------
+
+
+def adapter(base: Path, folder: Path, **said: Any) -> Path:
+    """A LoRA of random weights on a looped block, with the loop's own weights, as `teach` writes it."""
+    peft = pytest.importorskip("peft", reason="optional: pip install 'loopviz[teach]'")
+    config = peft.LoraConfig(
+        r=2, lora_alpha=6, task_type="CAUSAL_LM", target_modules=["q_proj", "down_proj"], layers_to_transform=[1, 2],
+        layers_pattern="layers", modules_to_save=["loop_injections.0", "loop_norms.0"], **said,
+    )  # fmt: skip
+    wrapped = peft.get_peft_model(load_model(base, **LOOPS), config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    wrapped.save_pretrained(folder, save_embedding_layers=False)
+    base_said = {"name": str(base), "layers": [1, 2], "sha256": fingerprint(load_model(base), (1, 2))}
+    (folder / LOOP).write_text(json.dumps({"version": 1, "loop": LOOPS, "base": base_said}), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_an_adapter_lies_on_the_packed_weights_as_peft_puts_it_there(
+    bnb: Any, llama_folder: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    base = llama_folder()
+    worn = adapter(base, tmp_path / "adapter")
+    model = load_model(worn, quantization=kind)
+    import peft
+
+    theirs = peft.PeftModel.from_pretrained(pack(load_model(base, **LOOPS), kind), worn).eval()
+    assert torch.equal(logits(model), logits(theirs))
+    if kind == "nf4":
+        twin = LoopLlamaForCausalLM(copy.deepcopy(model.config)).eval()  # merged, in floats
+        twin.load_state_dict(plain_state(model))
+        torch.testing.assert_close(logits(model), logits(twin), rtol=0, atol=1e-4)
+    projection, x = model.model.layers[1].self_attn.q_proj, torch.randn(3, model.config.hidden_size)
+    wanted = x @ dense_weight(projection).T
+    assert (projection(x) - wanted).abs().max() < (1e-5 if kind == "nf4" else 0.02) * wanted.abs().max()
+    bare = load_model(base, quantization=kind, **LOOPS)
+    assert not torch.allclose(logits(model), logits(bare), atol=1e-2)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    view = model.with_loop(loop_count=3)
+    assert not torch.equal(logits(view), logits(model))
+    with pytest.raises(ValueError, match="a LoRA lies on its packed layers, unmerged"):
+        model.save_pretrained(tmp_path / "out")
+
+
+def test_its_weights_are_read_with_the_adapter(bnb: Any, llama_folder: Callable[..., Path], tmp_path: Path) -> None:
+    base = llama_folder()
+    model = load_model(adapter(base, tmp_path / "adapter"), quantization="nf4")
+    bare = load_model(base, quantization="nf4")
+    worn, plain = (dense_weight(each.model.layers[1].self_attn.q_proj) for each in (model, bare))
+    lora: Any = model.model.layers[1].self_attn.q_proj
+    delta = 3.0 * lora.lora_B["default"].weight @ lora.lora_A["default"].weight
+    torch.testing.assert_close(worn, plain + delta.detach())
+    assert len(list(packed_modules(model))) == len(list(packed_modules(bare)))
+
+
+def test_another_base_and_a_dora_are_refused(bnb: Any, llama_folder: Callable[..., Path], tmp_path: Path) -> None:
+    base = llama_folder()
+    worn = adapter(base, tmp_path / "adapter")
+    other = make_llama()
+    with torch.no_grad():
+        other.model.layers[1].mlp.up_proj.weight.add_(0.5)
+    other.save_pretrained(base)
+    with pytest.raises(CheckpointError, match="was taught on other weights"):
+        load_model(worn, quantization="nf4")
+    dora = adapter(base, tmp_path / "dora", use_dora=True)
+    with pytest.raises(CheckpointError, match=r"use_dora=true.*packed weights; load it without quantization"):
+        load_model(dora, quantization="nf4")
