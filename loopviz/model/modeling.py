@@ -688,7 +688,7 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
         if quantization_of(self) is not None and any(hasattr(module, "base_layer") for module in self.modules()):
             raise ValueError(
                 "save_pretrained: a LoRA lies on its packed layers, unmerged; keep the adapter's folder beside its base, or make one model "
-                "of both (python -m loopviz merge)"
+                "of both in floats (python -m loopviz merge)"
             )
         if kwargs.get("state_dict") is None and (idle := self._idle_weights()):
             logger.warning(f"not saved, for the loop does without: {', '.join(idle)}")

@@ -221,6 +221,10 @@ def lower(model: Model, dtype: torch.dtype) -> Model:
     """
     if dtype is torch.int8:
         return quantise(model)
+    if (packed := quantization_of(model)) is not None:
+        raise PrecisionError(
+            f"{dtype}: its layers are packed already, as {packed} (bitsandbytes); load it in that dtype"
+        )
     most = torch.finfo(dtype).max
     for name, parameter in model.named_parameters():
         if parameter.numel() and float(parameter.abs().max()) > most:

@@ -33,6 +33,7 @@ from safetensors import safe_open
 
 from loopviz.loop_fields import BY_NAME
 from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
+from loopviz.model.packed import quantization_of
 from loopviz.model.step_adapters import StepAdapters, name_of
 
 from .errors import CheckpointError
@@ -289,7 +290,8 @@ def put_on(
     Raises:
         CheckpointError: the weights underneath are not those it was made on.
     """
-    if adapter.sha256 is not None and adapter.layers is not None and model.dtype in (torch.float32, torch.bfloat16):
+    told = model.dtype in (torch.float32, torch.bfloat16) and quantization_of(model) is None  # else other numbers
+    if adapter.sha256 is not None and adapter.layers is not None and told:
         found = fingerprint(model, adapter.layers)
         if found != adapter.sha256:
             raise CheckpointError(

@@ -9,6 +9,7 @@ refused before its weights are read.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
 from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder, weight_files
 from .limits import SPARE, CheckpointLimits, CheckpointTooLarge
-from .packing import check_quantization, packed, quantization_note
+from .packing import check_quantization, kind_of, packed, quantization_note
 from .precision_choice import choose
 from .quiet import ONE_READER, quiet_transformers
 from .smollm2_wheel import gguf_peak
@@ -272,6 +273,7 @@ def _look_into(
         choice = choose(config, precision)
         dtype = choice.dtype
         found.notes.extend(choice.notes)
+    quantization = kind_of(found.packing, quantization, dtype, precision, located.path)
     if quantization is not None:
         found.notes.append(quantization_note(quantization, dtype, located.path.is_file()))
     found.notes.extend(
@@ -300,6 +302,10 @@ class PreparedCheckpoint:
     @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
+        if self.found.packing is not None:  # read as it is held
+            floats = (self.found.n_weights - self.found.n_packed) * self._read_in.itemsize
+            n_bytes = self.found.packed_bytes + floats
+            return n_bytes + n_bytes // SPARE
         smaller = self.dtype is torch.int8 or self.quantization is not None
         itemsize = self._read_in.itemsize + smaller  # read as floats, and then made smaller one by one
         if self.located.path.is_file():
@@ -486,15 +492,24 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
             with ONE_READER:
                 model = read_family(found.family, found.config, config, weight_files(found.path), dtype)
         else:
+            how: dict[str, Any] = {"config": config}
+            if found.packing is not None:  # on a machine with a GPU it would be put there
+                config = copy.deepcopy(config)
+                config.quantization_config = found.packing.config(dtype)
+                how = {"config": config, "device_map": {"": "cpu"}}
             with ONE_READER:
                 model = LoopLlamaForCausalLM.from_pretrained(
                     str(found.path),
-                    config=config,
+                    **how,
                     dtype=dtype,
                     use_safetensors=True,
                     local_files_only=True,
                     trust_remote_code=False,
                 )
+            if found.packing is not None:  # transformers leaves all that is not packed as it is stored
+                for parameter in model.parameters():
+                    if parameter.is_floating_point():
+                        parameter.data = parameter.data.to(dtype)
         _add_gate(model, found)
         return model
     except CheckpointError:

@@ -8,10 +8,12 @@ import torch
 
 from loopviz.machine import QUANTIZATIONS
 from loopviz.model.modeling import LoopLlamaForCausalLM
+from loopviz.model.packed import quantization_of
 from loopviz.model.precision import PrecisionError
 from loopviz.model.quantization import check_asked, pack
 
 from .errors import CheckpointError, Note
+from .packed_folder import Packing
 
 ABOUT = {
     "nf4": "half a byte a weight, with double quantisation",
@@ -44,6 +46,37 @@ def check_quantization(kind: str, dtype: torch.dtype, precision: str | None) -> 
         raise CheckpointError(str(error)) from None
 
 
+def kind_of(
+    packing: Packing | None, asked: str | None, dtype: torch.dtype, precision: str | None, path: Path
+) -> str | None:
+    """How a checkpoint's layers are to be packed: as asked, or as its files hold them.
+
+    Args:
+        packing: of its files.
+        asked, dtype, precision: as `load_checkpoint` takes them.
+
+    Raises:
+        CheckpointError: its files hold them packed, and otherwise than is asked for; no bitsandbytes.
+    """
+    if packing is None:
+        return asked
+    kind = packing.kind
+    other = (
+        f"quantization={asked!r}"
+        if asked not in (None, kind)
+        else None
+        if precision is None
+        else f"precision={precision!r}"
+    )
+    if other is not None:
+        raise CheckpointError(f"{other}: the layers of {path} are packed already, as {kind}; leave it out")
+    try:
+        check_asked(kind, dtype)
+    except PrecisionError as error:
+        raise CheckpointError(f"{path}: its layers are packed as {kind}; {error}") from None
+    return kind
+
+
 def quantization_note(kind: str, dtype: torch.dtype, is_gguf: bool) -> Note:
     """What is to be known of a model that is loaded so."""
     name = str(dtype).removeprefix("torch.")
@@ -57,7 +90,9 @@ def quantization_note(kind: str, dtype: torch.dtype, is_gguf: bool) -> Note:
 
 
 def packed(model: LoopLlamaForCausalLM, kind: str, path: Path) -> LoopLlamaForCausalLM:
-    """A model with its layers packed, in place; CheckpointError, naming its files, where they cannot be."""
+    """A model with its layers packed, in place if they are not yet; CheckpointError, naming its files, where they cannot be."""
+    if quantization_of(model) == kind:
+        return model
     try:
         return pack(model, kind)
     except PrecisionError as error:

@@ -11,16 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from loopviz.engine import weights_digest
+from loopviz.engine.lowered import lowered
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.checkpoints.adapter import LOOP, fingerprint
 from loopviz.model.checkpoints.errors import CheckpointError
+from loopviz.model.checkpoints.limits import SPARE
 from loopviz.model.checkpoints.load import load_checkpoint, load_model, prepare_checkpoint
 from loopviz.model.packed import dense_weight, packed_modules, quantization_of
-from loopviz.model.precision import plain_state
+from loopviz.model.precision import PrecisionError, lower, plain_state
 from loopviz.model.quantization import pack
 from tests.model.families.official import DATA
+from tests.model.tiny import build
 
 from .test_gguf import make_llama, write_gguf
 
@@ -191,3 +195,144 @@ def test_another_base_and_a_dora_are_refused(bnb: Any, llama_folder: Callable[..
     dora = adapter(base, tmp_path / "dora", use_dora=True)
     with pytest.raises(CheckpointError, match=r"use_dora=true.*packed weights; load it without quantization"):
         load_model(dora, quantization="nf4")
+
+
+# -- folders that hold packed layers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["nf4", "int8"])
+def saved(
+    request: pytest.FixtureRequest, bnb: Any, llama_folder: Callable[..., Path], tmp_path: Path
+) -> tuple[Path, Any]:
+    """A folder of a packed model, as `save_pretrained` writes it, with its tokenizer; and the model."""
+    loaded = load_checkpoint(llama_folder(), quantization=request.param, loop_layers=(1, 2), loop_count=2)
+    loaded.model.save_pretrained(tmp_path / "packed")
+    loaded.tokenizer.save_pretrained(tmp_path / "packed")
+    return tmp_path / "packed", loaded.model
+
+
+def test_a_saved_folder_is_loaded_as_it_was(saved: tuple[Path, Any]) -> None:
+    folder, model = saved
+    kind = quantization_of(model)
+    loaded = load_checkpoint(folder)
+    assert quantization_of(loaded.model) == kind
+    assert weights_digest(loaded.model) == weights_digest(model)
+    assert torch.equal(logits(loaded.model), logits(model))
+    assert loaded.model.config.loop_layers == (1, 2)
+    assert str(kind).upper() in loaded.stored
+    assert "quantization" in {note.code for note in loaded.notes}
+    assert torch.equal(logits(load_model(folder, quantization=kind)), logits(model))
+    half = load_model(folder, dtype=torch.bfloat16)
+    assert half.lm_head.weight.dtype == half(IDS).logits.dtype == torch.bfloat16
+    held = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    assert prepare_checkpoint(folder).need == held + held // SPARE
+    half.save_pretrained(folder.parent / "again")
+    assert weights_digest(load_model(folder.parent / "again", dtype=torch.bfloat16)) == weights_digest(half)
+
+
+def test_what_a_packed_folder_is_not_held_in_is_refused_by_name(saved: tuple[Path, Any]) -> None:
+    folder, model = saved
+    kind = quantization_of(model)
+    other = "int8" if kind == "nf4" else "nf4"
+    with pytest.raises(CheckpointError, match=f"quantization='{other}': the layers of .* packed already, as {kind}"):
+        load_model(folder, quantization=other)
+    with pytest.raises(CheckpointError, match=r"precision='half': the layers of .* packed already"):
+        load_model(folder, precision="half")
+    with pytest.raises(CheckpointError, match=rf"packed as {kind}; dtype=torch.float64"):
+        load_model(folder, dtype=torch.float64)
+    found = lowered(lambda: load_checkpoint(folder), "half")
+    assert found.notes[-1].code == "precision_packed"
+    assert torch.equal(logits(found.model), logits(model))
+    with pytest.raises(PrecisionError, match="packed already"):
+        lower(found.model, torch.float16)
+
+
+def test_a_packed_folder_without_the_package_says_what_to_install(
+    saved: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(CheckpointError, match=r"pip install 'loopviz\[bnb\]'"):
+        prepare_checkpoint(saved[0])
+
+
+def test_an_adapter_lies_on_a_packed_folder(bnb: Any, llama_folder: Callable[..., Path], tmp_path: Path) -> None:
+    base = llama_folder()
+    worn = adapter(base, tmp_path / "adapter")
+    load_model(base, quantization="nf4").save_pretrained(tmp_path / "packed")
+    found = load_model(tmp_path / "packed", adapter=worn)
+    assert torch.equal(logits(found), logits(load_model(worn, quantization="nf4")))
+
+
+Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
+Q = "model.layers.1.self_attn.q_proj.weight"
+STATE = f"{Q}.quant_state.bitsandbytes__nf4"
+
+
+def state(**changes: Any) -> Change:
+    """A change of the JSON that says how a weight is packed; None: a key taken out."""
+
+    def change(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        said = {**json.loads(bytes(tensors[STATE].tolist())), **changes}
+        text = json.dumps({name: value for name, value in said.items() if value is not None})
+        tensors[STATE] = torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+    return change
+
+
+def said(**changes: Any) -> Change:
+    return lambda config, tensors: config["quantization_config"].update(changes)
+
+
+def tensor(name: str, value: torch.Tensor | None) -> Change:
+    return lambda config, tensors: tensors.pop(name) if value is None else tensors.update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (said(quant_method="gptq"), "quantised safetensors are not read"),
+        (said(bnb_4bit_quant_type="fp4"), "must be 4 bits of type nf4, or 8 bits"),
+        (said(load_in_8bit=True, _load_in_8bit=True), "must be 4 bits of type nf4, or 8 bits"),
+        (said(bnb_4bit_quant_storage="float16"), "bnb_4bit_quant_storage='float16' .*must be 'uint8'"),
+        (said(llm_int8_threshold="much"), "llm_int8_threshold='much'"),
+        (said(llm_int8_skip_modules=["(a+)+b", "lm_head"]), "llm_int8_skip_modules.*plain names"),
+        (said(llm_int8_skip_modules=["q_proj"]), "llm_int8_skip_modules.*lm_head among them"),
+        (said(llm_int8_skip_modules=["q_proj", "lm_head"]), r"q_proj\.weight in .* is packed, and quantization_config says"),
+        (said(never_heard_of=1), "never_heard_of.*=1 in .*not known here"),
+        (state(shape=[10**6, 10**6]), rf"{Q} in .*is U8 .* is wanted"),
+        (state(shape=[32, -32]), "says not what NF4 weights need"),
+        (state(shape=None), "says not what NF4 weights need"),
+        (state(blocksize=4096), "blocksize=4096 of .*is not read"),
+        (state(nested_blocksize=1), "nested_blocksize=1 of"),
+        (state(quant_type="fp4"), "quant_type='fp4' of"),
+        (state(dtype="load"), "dtype='load' of"),
+        (state(nested_offset="x"), "nested_offset='x' of"),
+        (tensor(STATE, torch.zeros(9, dtype=torch.uint8)), "says not what NF4 weights need"),
+        (tensor(STATE, torch.zeros(9999, dtype=torch.uint8)), "some bytes of JSON are wanted"),
+        (tensor(f"{Q}.absmax", torch.zeros(1, dtype=torch.uint8)), r"q_proj\.weight\.absmax in .*is U8 \(1,\)"),
+        (tensor(f"{Q}.nested_quant_map", torch.zeros(4)), r"nested_quant_map in .*is F32 \(4,\)"),
+        (tensor(f"{Q}.quant_map", None), r"quant_map in .*is missing"),
+        (tensor(STATE, None), "dtype='U8'"),
+        (tensor("model.layers.1.extra", torch.zeros(3, dtype=torch.int8)), "dtype='I8'"),
+    ],
+)  # fmt: skip
+def test_a_damaged_packed_folder_is_refused_before_its_weights_are_read(
+    packed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, says: str
+) -> None:
+    monkeypatch.setattr(LoopLlamaForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("weights are read"))
+    config, tensors = (
+        json.loads((packed_folder / "config.json").read_text()),
+        load_file(packed_folder / "model.safetensors"),
+    )
+    change(config, tensors)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=says):
+        load_model(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def packed_folder(bnb: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
+    pack(build(), "nf4").save_pretrained(folder)
+    return folder
