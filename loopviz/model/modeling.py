@@ -685,11 +685,16 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
             raise ValueError(
                 "save_pretrained: its layers hold int8, which no folder is read from; load it in float32, and save that"
             )
-        if quantization_of(self) is not None and any(hasattr(module, "base_layer") for module in self.modules()):
+        packed = quantization_of(self) is not None
+        if packed and any(hasattr(module, "base_layer") for module in self.modules()):
             raise ValueError(
                 "save_pretrained: a LoRA lies on its packed layers, unmerged; keep the adapter's folder beside its base, or make one model "
                 "of both in floats (python -m loopviz merge)"
             )
+        if (
+            packed
+        ):  # read from such a folder, transformers knows no way back; and the names are those of bitsandbytes already
+            kwargs.setdefault("save_original_format", False)
         if kwargs.get("state_dict") is None and (idle := self._idle_weights()):
             logger.warning(f"not saved, for the loop does without: {', '.join(idle)}")
             kwargs["state_dict"] = {name: value for name, value in self.state_dict().items() if name not in idle}

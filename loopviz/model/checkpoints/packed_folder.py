@@ -173,7 +173,7 @@ def _nf4_parts(
         said = json.loads(bytes(read(name).tolist()))
     except (ValueError, RecursionError):
         said = None
-    shape = said.get("shape") if isinstance(said, dict) else None
+    shape: Any = said.get("shape") if isinstance(said, dict) else None
     plain = {"quant_type": ("nf4",), "blocksize": (BLOCK,), "dtype": DTYPES, "shape": (shape,)}
     if packing.double:
         plain |= {"nested_blocksize": (NESTED,), "nested_dtype": ("float32",), "nested_offset": (None,)}
