@@ -139,16 +139,16 @@ def add_precision(parser: Any) -> None:
         "where it is quick enough here, else half or int8); what is chosen is said, and saved with what is made"
     )
     either.add_argument("--precision", choices=PRECISIONS, help=told)
-    add_quantization(parser)
+    add_quantization(parser, "all else is held and computed as --dtype says")
 
 
-def add_quantization(parser: Any) -> None:
-    """Add `--quantization` to a sub-command that runs, or teaches, a model."""
+def add_quantization(parser: Any, rest: str) -> None:
+    """Add `--quantization` to a sub-command that runs, or teaches, a model; `rest`: of all that is not packed."""
     parser.add_argument(
         "--quantization",
         choices=QUANTIZATIONS,
         help="pack the layers' weights with bitsandbytes, as transformers' BitsAndBytesConfig does: nf4 (4 bits, double quantisation) or "
-        "int8 (LLM.int8); all else is held and computed as --dtype says. Made for a GPU, slow on a CPU; needs the extra bnb",
+        f"int8 (LLM.int8); {rest}. Made for a GPU, slow on a CPU; needs the extra bnb",
     )
 
 

@@ -108,7 +108,7 @@ def add_parsers(commands: Any) -> None:
         "change anything else: optimizer.lr=0.001, batch=8, loop.virtual_layer_count=4 (JSON values); can be repeated"
     )
     how.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=told)
-    add_quantization(teach)
+    add_quantization(teach, "the LoRA lies on them (QLoRA), and all else is float32")
     add_machine(teach)
 
     merge = commands.add_parser("merge", help="make one model folder of an adapter and what it is on")
@@ -173,7 +173,7 @@ def teach(options: argparse.Namespace) -> int:
     from loopviz.engine import context_length
     from loopviz.model.checkpoints.adapter import fingerprint, is_adapter, need_peft
     from loopviz.model.checkpoints.find import NAMED
-    from loopviz.model.checkpoints.packing import check_quantization, packed
+    from loopviz.model.checkpoints.packing import check_quantization, packed, quantization_note
     from loopviz.model.devices import resolve_device
     from loopviz.train.teach_trainer import check_device, check_targets
 
@@ -188,6 +188,8 @@ def teach(options: argparse.Namespace) -> int:
     digest = fingerprint(loaded.model, recipe.loop["loop_layers"])  # of the floats: a base is known again by them
     if recipe.quantization is not None:
         packed(loaded.model, recipe.quantization, loaded.path)
+        note = quantization_note(recipe.quantization, torch.float32, loaded.path.is_file())
+        print(f"loopviz: note: {options.model}: {note}", file=sys.stderr)
     check_device(loaded.model, recipe, device, _new(loaded))
     if recipe.length > context_length(loaded.model):
         raise recipes.RecipeError(

@@ -47,7 +47,7 @@ from .kept_kv import EXACT, check_without_gradients
 from .layers import arrange_layers
 from .packed import quantization_of
 from .precision import is_quantised
-from .quantization import steady
+from .quantization import follow, steady
 from .registry import check_tensor
 from .start_state import start_state, token_places
 from .step_adapters import NOT_ONE_MODEL, StepAdapters
@@ -114,6 +114,11 @@ class LoopLlamaPreTrainedModel(LlamaPreTrainedModel):
         """
         found = super().from_pretrained(*args, **kwargs)
         steady(found[0] if isinstance(found, tuple) else found)  # with a report, where one is asked for
+        return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        found = super()._apply(fn, recurse)
+        follow(self)
         return found
 
     @torch.no_grad()

@@ -21,10 +21,20 @@ def packed_as(module: nn.Module) -> str | None:
     kind: Any = type(module)
     if not kind.__module__.startswith("bitsandbytes."):  # peft's maps have the same names
         return None
-    weight: Any = module.weight
     if kind.__name__ == "Linear4bit":
-        return str(weight.quant_type)
+        state = state_of(module)
+        return str(module.weight.quant_type if state is None else state.quant_type)
     return "int8" if kind.__name__ == "Linear8bitLt" else None
+
+
+def state_of(module: Any) -> Any:
+    """What a weight of 4 bits is read with, bitsandbytes' `QuantState`; `None`: nothing is packed in it yet."""
+    return getattr(module.weight, "quant_state", None) or module.quant_state  # a parameter loses it on some ways
+
+
+def scale_of(module: Any) -> Any:
+    """The scales of the rows of a weight of LLM.int8, `[out]`; `None`: nothing is packed in it yet."""
+    return getattr(module.weight, "SCB", None) if module.state.SCB is None else module.state.SCB
 
 
 def quantization_of(model: Any) -> str | None:
@@ -56,12 +66,11 @@ def dense_weight(projection: Any) -> Tensor:
         plain: Tensor = weight.detach()
         return plain
     if kind == "int8":
-        scale = weight.SCB if projection.state.SCB is None else projection.state.SCB
-        rows: Tensor = weight.detach().float() * (scale.float() / _LARGEST)[:, None]
+        rows: Tensor = weight.detach().float() * (scale_of(projection).float() / _LARGEST)[:, None]
         return rows
     from bitsandbytes.functional import dequantize_4bit
 
-    floats: Tensor = dequantize_4bit(weight.detach(), weight.quant_state)
+    floats: Tensor = dequantize_4bit(weight.detach(), state_of(projection))
     return floats
 
 
@@ -71,8 +80,8 @@ def beside_weights(module: Any) -> list[Tensor]:
     if kind is None:
         return []
     if kind == "int8":
-        return [module.weight.SCB if module.state.SCB is None else module.state.SCB]
-    state = module.weight.quant_state
+        return [scale_of(module)]
+    state = state_of(module)
     second = [state.offset, state.state2.absmax, state.state2.code] if state.nested else []
     return [state.absmax, state.code, *second]
 

@@ -8,7 +8,7 @@ with a norm of their own, keys and values stay floats. NF4 computes with the flo
 alone. LLM.int8 takes the columns in which any token of a pass has an outlier for all tokens of that pass: what is read together is
 rounded together, so that a batch, a prefill and single tokens differ by rounding.
 
-On a CPU both unpack a weight for every product, and are slower than floats: they are made for a GPU. There bitsandbytes would also put
+On a CPU both are slower than floats, and NF4 unpacks every weight for every product: they are made for a GPU. On some bitsandbytes would put
 NF4 weights into another order as they are first used, with scales of bfloat16, and compute in bfloat16 whatever is asked for (and
 fail where a matrix has no multiple of 32 rows); models are shared by threads here, and what is saved is what was read, so it is told not to.
 """
@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from loopviz.machine import QUANTIZATIONS
 
-from .packed import packed_as, packed_modules, quantization_of
+from .packed import packed_as, packed_modules, quantization_of, state_of
 from .precision import PrecisionError, is_quantised
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -167,8 +167,20 @@ def steady(model: Any) -> Any:
 def _steady(module: Any) -> None:
     if packed_as(module) != "int8":
         module.support_avx512bf16_for_cpu = False
-    elif module.weight.CB is not None:
+    elif getattr(module.weight, "CB", None) is not None:
         module.init_8bit_state()  # not in the first pass, which several threads may be in
+
+
+def follow(model: Any) -> None:
+    """Bring what a packed weight is read with to where its bytes are; a model that is moved whole leaves some of it behind."""
+    for _, module in packed_modules(model):
+        there: Any = module
+        device = there.weight.device
+        if packed_as(module) != "int8":
+            if (state := state_of(module)) is not None:
+                state.to(device)
+        elif there.state.SCB is not None:
+            there.state.CB, there.state.SCB = there.weight.data, there.state.SCB.to(device)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

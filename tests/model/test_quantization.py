@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from loopviz.engine import provenance, weights_digest
 from loopviz.model import LoopLlamaForCausalLM
-from loopviz.model.packed import dense_weight, packed_as, packed_modules, quantization_of
+from loopviz.model.packed import beside_weights, dense_weight, packed_as, packed_modules, quantization_of
 from loopviz.model.placing import place
 from loopviz.model.precision import (
     PROJECTIONS,
@@ -241,6 +241,19 @@ def test_bytes_and_numbers_are_those_of_the_floats(bnb: Any, kind: str) -> None:
     else:  # half a byte, a byte for 64, and tables
         least = rest + matrices // 2 + matrices // 64
         assert least < weight_bytes(model) < least + len(PROJECTIONS) * 4 * 1_200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_weight_is_read_with_goes_where_the_model_goes(bnb: Any, kind: str) -> None:
+    """The scales of LLM.int8 stayed on the CPU when a model was moved to a GPU as a whole."""
+    model = pack(build(LOOP), kind)
+    with torch.no_grad():
+        model(torch.tensor([[1, 2]]))
+    model.to("meta")
+    assert quantization_of(model) == kind
+    for _, module in packed_modules(model):
+        held = [module.weight, *beside_weights(module), *([module.state.CB] if kind == "int8" else [])]
+        assert {tensor.device.type for tensor in held} == {"meta"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

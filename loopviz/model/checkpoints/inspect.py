@@ -116,12 +116,6 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
         stored = _stored(folder, packing)
         shapes = {name: tensor.shape for name, tensor in stored.items()}
         dtypes = {name: tensor.dtype for name, tensor in stored.items()}
-        strange = sorted({*dtypes.values()} - {*FLOAT_DTYPES, *([] if packing is None else [packing.kind.upper()])})
-        if strange:
-            raise CheckpointError(
-                f"dtype={strange[0]!r} in {folder}: only float weights ({', '.join(sorted(FLOAT_DTYPES))}) are read from "
-                "safetensors; take the unquantised checkpoint, or a GGUF file of it"
-            )
         family = family_of(raw, shapes) or PLAIN
         if is_mapped(family):
             notes.clear()  # said once more, now that its tensors tell which of several it is
@@ -159,7 +153,7 @@ def _stored(folder: Path, packing: Packing | None) -> dict[str, Stored]:
     """The tensors of a folder's files, by name; packed ones as what they stand for.
 
     Raises:
-        CheckpointError: one is in two files; parts of a packed one do not belong together.
+        CheckpointError: one is in two files, or holds no floats; parts of a packed one do not belong together.
     """
     found: dict[str, Stored] = {}
     files: dict[str, Path] = {}
@@ -169,14 +163,20 @@ def _stored(folder: Path, packing: Packing | None) -> dict[str, Stored]:
                 raise CheckpointError(f"{name} in {folder}: is in two shards; keep the files of one checkpoint only")
             itemsize = FLOAT_DTYPES.get(dtype, 1)
             found[name], files[name] = Stored(shape, dtype, math.prod(shape) * itemsize), file
-    if packing is None:
-        return found
 
     def read(name: str) -> torch.Tensor:
         with safe_open(str(files[name]), framework="pt") as tensors:
             return tensors.get_tensor(name)
 
-    return unpacked(packing, found, read, folder)
+    known = {*FLOAT_DTYPES}
+    if packing is not None:
+        found, known = unpacked(packing, found, read, folder), known | {packing.kind.upper()}
+    if strange := sorted({tensor.dtype for tensor in found.values()} - known):
+        raise CheckpointError(
+            f"dtype={strange[0]!r} in {folder}: only float weights ({', '.join(sorted(FLOAT_DTYPES))}) are read from "
+            "safetensors; take the unquantised checkpoint, or a GGUF file of it"
+        )
+    return found
 
 
 def _has_gate(folder: Path, config: LlamaConfig) -> bool:

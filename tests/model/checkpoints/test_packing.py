@@ -126,7 +126,7 @@ def test_weights_that_cannot_be_packed_are_refused_with_their_files_name(
 # -- an adapter on top -----------------------------------------------------------------------------------------------------------------
 
 
-def adapter(base: Path, folder: Path, **said: Any) -> Path:
+def adapter(base: Path, folder: Path, seed: int = 1, **said: Any) -> Path:
     """A LoRA of random weights on a looped block, with the loop's own weights, as `teach` writes it."""
     peft = pytest.importorskip("peft", reason="optional: pip install 'loopviz[teach]'")
     config = peft.LoraConfig(
@@ -134,7 +134,7 @@ def adapter(base: Path, folder: Path, **said: Any) -> Path:
         layers_pattern="layers", modules_to_save=["loop_injections.0", "loop_norms.0"], **said,
     )  # fmt: skip
     wrapped = peft.get_peft_model(load_model(base, **LOOPS), config)
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in wrapped.parameters():
             if parameter.requires_grad:
@@ -170,6 +170,33 @@ def test_an_adapter_lies_on_the_packed_weights_as_peft_puts_it_there(
     assert not torch.equal(logits(view), logits(model))
     with pytest.raises(ValueError, match="a LoRA lies on its packed layers, unmerged"):
         model.save_pretrained(tmp_path / "out")
+
+
+def test_loras_of_loop_steps_lie_on_packed_weights(bnb: Any, llama_folder: Callable[..., Path], tmp_path: Path) -> None:
+    base, out = llama_folder(), tmp_path / "steps"
+    for step in (1, 2):
+        adapter(base, out / f"step-{step}", seed=step)
+        (out / f"step-{step}" / LOOP).unlink()
+    drop_own(out / "step-2")
+    said = {"name": str(base), "layers": [1, 2], "sha256": fingerprint(load_model(base), (1, 2))}
+    (out / LOOP).write_text(json.dumps({"version": 2, "steps": 2, "loop": LOOPS, "base": said}), "utf-8")
+    packed, floats = load_model(out, quantization="nf4"), load_model(out)
+    assert quantization_of(packed) == "nf4"
+    with torch.no_grad():  # of floats, the weights that the bytes stand for
+        for name, module in packed_modules(packed):
+            floats.get_submodule(name).weight.copy_(dense_weight(module))
+    torch.testing.assert_close(logits(packed), logits(floats), rtol=0, atol=1e-4)
+    once = packed.with_loop(loop_count=1)
+    assert not torch.allclose(logits(once), logits(packed), atol=1e-2)
+
+
+def drop_own(folder: Path) -> None:
+    """Take the loop's own weights out of a step's adapter: they are the first one's."""
+    weights = load_file(folder / "adapter_model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if ".loop_" not in name}
+    save_file(kept, folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "modules_to_save": None}))
 
 
 def test_its_weights_are_read_with_the_adapter(bnb: Any, llama_folder: Callable[..., Path], tmp_path: Path) -> None:
