@@ -17,6 +17,7 @@ PRECISIONS = (
     "int8",
     "auto",
 )  # as people ask for one: which half, and what auto is, this machine decides
+QUANTIZATIONS = ("nf4", "int8")  # how bitsandbytes packs the layers' weights, beside what all else is held in
 FEWEST_MOST_THREADS = 64  # that may be asked for, on a machine with few processors
 
 

@@ -176,6 +176,7 @@ def test_the_wheel_has_every_asset_but_the_pictures_of_the_readme(installed: Ins
         ("requirements-ray.txt", "ray"),
         ("requirements-mcp.txt", "mcp"),
         ("requirements-teach.txt", "teach"),
+        ("requirements-bnb.txt", "bnb"),
     ],
 )
 def test_the_pinned_packages_are_those_of_the_metadata_within_its_ranges(file: str, extra: str | None) -> None:
@@ -198,6 +199,7 @@ def test_the_pinned_packages_are_those_of_the_metadata_within_its_ranges(file: s
         "requirements-ray.txt",
         "requirements-mcp.txt",
         "requirements-teach.txt",
+        "requirements-bnb.txt",
     ],
 )
 def test_a_pin_is_for_every_python_that_it_is_given_to(file: str) -> None:

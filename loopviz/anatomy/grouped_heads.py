@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from loopviz.checks import FieldError
 from loopviz.model import LoopLlamaForCausalLM
+from loopviz.model.packed import dense_weight
 from loopviz.model.step_adapters import check_one_model
 from loopviz.model.watching import shallow
 
@@ -40,11 +41,12 @@ def with_kv_heads(model: LoopLlamaForCausalLM, n_heads: int) -> LoopLlamaForCaus
         raise FieldError("heads", n_heads, "one_of", choices=", ".join(map(str, known)))
     view = model.with_loop()
     view.config.num_key_value_heads = n_heads
-    view.model.layers = nn.ModuleList(_regrouped(layer, n_heads, model.config) for layer in view.model.layers)
+    view.model.layers = nn.ModuleList(_regrouped(layer, n_heads, model) for layer in view.model.layers)
     return view
 
 
-def _regrouped(layer: nn.Module, n_heads: int, config: Any) -> nn.Module:
+def _regrouped(layer: nn.Module, n_heads: int, model: LoopLlamaForCausalLM) -> nn.Module:
+    config: Any = model.config
     twin: Any = shallow(layer)
     attention: Any = shallow(twin.self_attn)
     twin._modules["self_attn"] = attention
@@ -55,7 +57,8 @@ def _regrouped(layer: nn.Module, n_heads: int, config: Any) -> nn.Module:
         old = getattr(attention, name)
         new = nn.Linear(1, 1, bias=old.bias is not None, device="meta")
         new.in_features, new.out_features = config.hidden_size, n_heads * config.head_dim
-        new.weight = nn.Parameter(_by_heads(old.weight, config.num_key_value_heads, n_heads), requires_grad=False)
+        weight = dense_weight(old).to(model.dtype)
+        new.weight = nn.Parameter(_by_heads(weight, config.num_key_value_heads, n_heads), requires_grad=False)
         if old.bias is not None:
             new.bias = nn.Parameter(_by_heads(old.bias, config.num_key_value_heads, n_heads), requires_grad=False)
         attention._modules[name] = new

@@ -364,7 +364,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     loaded = load(
-        options.model, getattr(torch, options.dtype), loop, options.device, options.adapter, precision=options.precision
+        options.model,
+        getattr(torch, options.dtype),
+        loop,
+        options.device,
+        options.adapter,
+        precision=options.precision,
+        quantization=options.quantization,
     )
     arrange(loaded.model)
     idle = [option(name) for name in loop if name != "loop_layers"]

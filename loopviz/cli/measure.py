@@ -304,14 +304,22 @@ def _asked(options: argparse.Namespace, command: str) -> Experiment:
     params = params_from_json(task.params, values)  # refused before a model is loaded
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    subject = _subject(options.model, options.dtype, options.device, task, options.adapter, options.precision)
+    subject = _subject(
+        options.model, options.dtype, options.device, task, options.adapter, options.precision, options.quantization
+    )
     for line in _idle(task, subject, values.get("loop")):
         print(f"loopviz: note: {line}", file=sys.stderr)
     return Experiment(task, subject, params, command)
 
 
 def _subject(
-    model: str, dtype: str, device: str, task: Task, adapter: Path | None = None, precision: str | None = None
+    model: str,
+    dtype: str,
+    device: str,
+    task: Task,
+    adapter: Path | None = None,
+    precision: str | None = None,
+    quantization: str | None = None,
 ) -> Subject:
     """The model that is measured: a TTT model too where the task takes one; ValueError for what cannot be."""
     import torch
@@ -323,7 +331,7 @@ def _subject(
     from loopviz.model.devices import resolve_device
 
     if not is_ttt(model):
-        found = load(model, getattr(torch, dtype), {}, device, adapter, precision=precision)
+        found = load(model, getattr(torch, dtype), {}, device, adapter, precision=precision, quantization=quantization)
         arrange(found.model)
         return Subject.of(found)
     if adapter is not None:
@@ -331,6 +339,10 @@ def _subject(
     if precision not in (None, "exact"):
         raise UsageError(
             f"--precision {precision}: {model} is a TTT model, which is measured as --dtype says; leave it out"
+        )
+    if quantization is not None:
+        raise UsageError(
+            f"--quantization {quantization}: {model} is a TTT model, whose layers are not packed; leave it out"
         )
     place = resolve_device(device, getattr(torch, dtype))
     subject = load_subject(model, dtype=getattr(torch, dtype))
@@ -370,7 +382,9 @@ def _repeated(values: typing.Mapping[str, Any], options: argparse.Namespace, com
 
     def subject() -> Subject:
         model = options.model or values["model"]["name"]
-        return _subject(model, values["model"]["dtype"], options.device, TASKS[values["task"]])
+        said = values["model"]
+        task, packed = TASKS[values["task"]], said.get("quantization")
+        return _subject(model, said["dtype"], options.device, task, quantization=packed)
 
     return repeat(values, subject=subject, files=files, command=command)
 

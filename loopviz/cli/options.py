@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loopviz import imports
 from loopviz.fields import layers
 from loopviz.loop_fields import BY_NAME, FIELDS, LoopField
-from loopviz.machine import HELD_IN, PRECISIONS, UsageError
+from loopviz.machine import HELD_IN, PRECISIONS, QUANTIZATIONS, UsageError
 
 if TYPE_CHECKING:
     from loopviz.model.checkpoints.load import LoadedCheckpoint
@@ -130,7 +130,7 @@ def add_adapter(parser: Any) -> None:
 
 
 def add_precision(parser: Any) -> None:
-    """Add `--dtype` and `--precision`, of which one is given, to a sub-command that runs a model."""
+    """Add `--dtype` and `--precision`, of which one is given, and `--quantization` to a sub-command that runs a model."""
     either = parser.add_mutually_exclusive_group()
     told = "what the weights are held in; int8: those of the layers, all else float32 (default: %(default)s)"
     either.add_argument("--dtype", default="float32", choices=HELD_IN, help=told)
@@ -139,6 +139,17 @@ def add_precision(parser: Any) -> None:
         "where it is quick enough here, else half or int8); what is chosen is said, and saved with what is made"
     )
     either.add_argument("--precision", choices=PRECISIONS, help=told)
+    add_quantization(parser, "all else is held and computed as --dtype says")
+
+
+def add_quantization(parser: Any, rest: str) -> None:
+    """Add `--quantization` to a sub-command that runs, or teaches, a model; `rest`: of all that is not packed."""
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="pack the layers' weights with bitsandbytes, as transformers' BitsAndBytesConfig does: nf4 (4 bits, double quantisation) or "
+        f"int8 (LLM.int8); {rest}. Made for a GPU, slow on a CPU; needs the extra bnb",
+    )
 
 
 def load(
@@ -149,6 +160,7 @@ def load(
     adapter: Path | None = None,
     *,
     precision: str | None = None,
+    quantization: str | None = None,
     untrained: bool = False,
 ) -> LoadedCheckpoint:
     """The checkpoint on a device, with its progress on stderr (gone when it is loaded, so that it never tears the text).
@@ -158,10 +170,11 @@ def load(
     Args:
         adapter: folder of a LoRA adapter that is put on it.
         precision: in place of a dtype (:func:`loopviz.engine.lowered.lowered`): what the model cannot be held in is said, and it is exact.
+        quantization: how bitsandbytes packs the layers' weights, beside a dtype.
         untrained: whether a loop may have weights that nobody has trained: they will be.
 
     Raises:
-        ValueError: a device that is not here, a precision that is measured on the CPU for another device, a loop whose own weights nobody has trained; and as `load_checkpoint` does.
+        ValueError: a device that is not here, a precision and a quantization, a precision that is measured on the CPU for another device, a loop whose own weights nobody has trained; and as `load_checkpoint` does.
     """
     import torch
     from rich.console import Console
@@ -172,6 +185,11 @@ def load(
     from loopviz.model.devices import resolve_device
     from loopviz.model.placing import place as put
 
+    if precision is not None and quantization is not None:
+        raise UsageError(
+            f"--precision {precision}, --quantization {quantization}: both say what the layers' weights are held in; leave one of them "
+            "out (--dtype says what all else is held and computed in)"
+        )
     place = resolve_device(device, torch.int8 if precision == "int8" else dtype)
     if precision in ("half", "auto") and place.type != "cpu":
         raise UsageError(
@@ -191,7 +209,9 @@ def load(
             bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
 
         def exact() -> LoadedCheckpoint:
-            return load_checkpoint(name, dtype=dtype, progress=progress, adapter=adapter, **loop)
+            return load_checkpoint(
+                name, dtype=dtype, quantization=quantization, progress=progress, adapter=adapter, **loop
+            )
 
         loaded = exact() if precision is None else lowered(exact, precision)
     for note in loaded.notes:

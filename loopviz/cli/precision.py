@@ -1,15 +1,16 @@
-"""`python -m loopviz precision`: what float16, bfloat16 and int8 cost models on this machine, as one table."""
+"""`python -m loopviz precision`: what float16, bfloat16, int8 and bitsandbytes' NF4 and LLM.int8 cost models here, as one table."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from loopviz.cli.options import add_import, path
 from loopviz.fields import layers
-from loopviz.machine import HELD_IN, UsageError, check_threads, processor
+from loopviz.machine import HELD_IN, QUANTIZATIONS, UsageError, check_threads, processor
 from loopviz.paths import ASSETS
 
 MODELS = ("stories-loop", "smollm2-135m-instruct")
@@ -39,6 +40,14 @@ def add_parsers(commands: Any) -> None:
         metavar="NAMES",
         help="with commas, beside float32 (default: float16,bfloat16,int8)",
     )
+    one.add_argument(
+        "--quantization",
+        type=quantizations,
+        default=(),
+        metavar="NAMES",
+        help=f"with commas, of {', '.join(QUANTIZATIONS)}: rows of layers that bitsandbytes has packed, all else float32 (slow on a CPU; "
+        "needs the extra bnb)",
+    )
     one.add_argument("--file", type=path, default=TEXT, help="the held-out text (default: one that comes along)")
     one.add_argument("--loop-layers", type=layers, metavar="X", help="of models without a loop of their own")
     for name, words in _WORDS.items():
@@ -49,10 +58,19 @@ def add_parsers(commands: Any) -> None:
 
 def formats(text: str) -> tuple[str, ...]:
     """Names of formats, with commas."""
+    return _names(text, HELD_IN)
+
+
+def quantizations(text: str) -> tuple[str, ...]:
+    """Names of ways to pack, with commas."""
+    return _names(text, QUANTIZATIONS)
+
+
+def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
     for name in found:
-        if name not in HELD_IN:
-            raise argparse.ArgumentTypeError(f"{name!r}: must be some of {', '.join(HELD_IN)}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r}: must be some of {', '.join(known)}")
     return found
 
 
@@ -70,14 +88,18 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from loopviz.lab.precisions import FORMATS, Plan, costs, markdown
+    from loopviz.model.checkpoints.packing import check_quantization
     from loopviz.text_file import read_text
 
+    for kind in options.quantization:
+        check_quantization(kind, torch.float32, None)  # asked for by name: refused, and not left out
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     text, rows = read_text(options.file, "--file"), []
     for name in options.model or MODELS:
         loop = {} if options.loop_layers is None else _loop_of(name, options.loop_layers)
-        rows += costs(name, text, options.held or FORMATS, Plan(**given), loop=loop, told=_note)
+        held, plan = options.held or FORMATS, Plan(**given)
+        rows += costs(name, text, held, plan, loop=loop, quantizations=options.quantization, told=_note)
         print(f"loopviz: {name} is measured", file=sys.stderr)
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     about = f"{processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}{load}; {options.file.name}"

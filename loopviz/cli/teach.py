@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz import outputs
-from loopviz.cli.options import add_machine, boolean, load, option, path
+from loopviz.cli.options import add_machine, add_quantization, boolean, load, option, path
 from loopviz.cli.train import ADAPTERS, RUN, STATE, Line, check_kind
 from loopviz.fields import layers
 from loopviz.loop_fields import BY_NAME
@@ -108,6 +108,7 @@ def add_parsers(commands: Any) -> None:
         "change anything else: optimizer.lr=0.001, batch=8, loop.virtual_layer_count=4 (JSON values); can be repeated"
     )
     how.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=told)
+    add_quantization(teach, "the LoRA lies on them (QLoRA), and all else is float32")
     add_machine(teach)
 
     merge = commands.add_parser("merge", help="make one model folder of an adapter and what it is on")
@@ -139,7 +140,12 @@ def _recipe(options: argparse.Namespace) -> TeachRecipe:
     loop = {name: value for name in LOOP if (value := getattr(options, name)) is not None}
     values: dict[str, Any] = {"base": options.model, "kind": kind, "loop": loop, "loops": options.loops}
     given = {"steps": "steps", "lora.rank": "rank", "lora.alpha": "alpha", "lora.targets": "targets"}
-    given |= {"backprop_steps": "backprop", "template": "template", "threads": "threads"}
+    given |= {
+        "backprop_steps": "backprop",
+        "template": "template",
+        "threads": "threads",
+        "quantization": "quantization",
+    }
     changes = {name: getattr(options, own) for name, own in given.items() if getattr(options, own) is not None}
     if options.lora_per_step:
         changes["lora.per_step"] = True
@@ -167,24 +173,31 @@ def teach(options: argparse.Namespace) -> int:
     from loopviz.engine import context_length
     from loopviz.model.checkpoints.adapter import fingerprint, is_adapter, need_peft
     from loopviz.model.checkpoints.find import NAMED
+    from loopviz.model.checkpoints.packing import check_quantization, packed, quantization_note
     from loopviz.model.devices import resolve_device
     from loopviz.train.teach_trainer import check_device, check_targets
 
     need_peft("teach")
+    if recipe.quantization is not None:
+        check_quantization(recipe.quantization, torch.float32, None)
     if options.model not in NAMED and is_adapter(options.model):
         raise UsageError(f"--model {options.model}: is an adapter itself; merge it into a model first (loopviz merge)")
     device = resolve_device(options.device, torch.float32)
     loaded = load(options.model, torch.float32, dict(recipe.fields), untrained=True)
     check_targets(loaded.model, recipe)
+    digest = fingerprint(loaded.model, recipe.loop["loop_layers"])  # of the floats: a base is known again by them
+    if recipe.quantization is not None:
+        packed(loaded.model, recipe.quantization, loaded.path)
+        note = quantization_note(recipe.quantization, torch.float32, loaded.path.is_file())
+        print(f"loopviz: note: {options.model}: {note}", file=sys.stderr)
     check_device(loaded.model, recipe, device, _new(loaded))
     if recipe.length > context_length(loaded.model):
         raise recipes.RecipeError(
             f"length={recipe.length}: the model's context is {context_length(loaded.model)} tokens"
         )
-    first, last = recipe.loop["loop_layers"]
     here = options.model not in NAMED and Path(options.model).expanduser().exists()
     base = os.path.abspath(Path(options.model).expanduser()) if here else options.model  # whoever asks from wherever
-    recipe = dataclasses.replace(recipe, base=base, base_sha256=fingerprint(loaded.model, (first, last)))
+    recipe = dataclasses.replace(recipe, base=base, base_sha256=digest)
     run_folder = options.out / RUN
     ours = not run_folder.exists()
     with outputs.alone(run_folder / STATE, "--out", "training"):
@@ -263,7 +276,7 @@ def _typed(options: argparse.Namespace) -> str:
     for name in ("data", "held_out", "out"):
         if (value := getattr(options, name)) is not None:
             named += [option(name), value.name]
-    for name in ("template", "steps", "rank", "alpha", "targets", *LOOP[1:], "backprop", "threads"):
+    for name in ("template", "steps", "rank", "alpha", "targets", *LOOP[1:], "backprop", "quantization", "threads"):
         value = getattr(options, name)
         if value is not None:
             shown = ",".join(value) if isinstance(value, list) else "yes" if value is True else str(value)

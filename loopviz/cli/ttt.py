@@ -52,6 +52,8 @@ def run_ttt(
         raise UsageError(f"--dtype {options.dtype}: a TTT model runs in float32 here; leave it out")
     if options.precision not in (None, "exact"):
         raise UsageError(f"--precision {options.precision}: a TTT model runs in float32 here; leave it out")
+    if options.quantization is not None:
+        raise UsageError(f"--quantization {options.quantization}: a TTT model runs in float32 here; leave it out")
     import torch
 
     from loopviz.engine.engine import TTTRequest

@@ -45,7 +45,7 @@ class Description:
         shape: its sizes, and its loop's: what decides what work costs.
         blocks: its looped blocks with every setting resolved, in order; none for a plain Llama.
         loop_injection, loop_norm, exit_selection: which loop weights it has, one value or one a block.
-        dtype: of its parameters, "float32".
+        dtype: of its parameters, "float32"; of packed layers in words.
         parameters: how many.
         n_bytes: of them all.
         chats: whether it has a chat template.

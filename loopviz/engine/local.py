@@ -40,7 +40,7 @@ from loopviz.model.checkpoints.load import (
     prepare_checkpoint,
 )
 from loopviz.model.exit_lens import direct_lens_misleads
-from loopviz.model.precision import held_in, held_name, weight_bytes, weight_count
+from loopviz.model.precision import held_in, held_words, weight_bytes, weight_count
 
 if TYPE_CHECKING:
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
@@ -112,7 +112,7 @@ class LocalEngine(Wording):
             loop_injection=config.loop_injection,
             loop_norm=config.loop_norm,
             exit_selection=config.exit_selection,
-            dtype="" if first is None else held_name(self.model),
+            dtype="" if first is None else held_words(self.model),
             parameters=self.parameters,
             n_bytes=self.n_bytes,
             chats=self.chats,

@@ -19,6 +19,7 @@ from loopviz.model.checkpoints.load import LoadedCheckpoint
 from loopviz.model.checkpoints.precision_choice import Choice, choose
 from loopviz.model.configuration import LoopLlamaConfig
 from loopviz.model.measures import kl, log_probs
+from loopviz.model.packed import quantization_of
 from loopviz.model.precision import PrecisionError, lower, weight_bytes
 from loopviz.paths import ASSETS
 from loopviz.text_file import read_text
@@ -112,6 +113,12 @@ def _in_precision(load: Callable[[], LoadedCheckpoint], precision: str, must: bo
     loaded = load()
     if precision == "exact":
         return loaded
+    if (packed := quantization_of(loaded.model)) is not None:
+        text = (
+            f"its layers are packed in its files already, as {packed} (bitsandbytes), so it is not held in {precision}"
+        )
+        note = Note("precision_packed", text, {"kind": packed, "precision": precision})
+        return replace(loaded, notes=(*loaded.notes, note))
     choice = decided(loaded.model.config, precision, must)
     if choice.dtype is torch.float32:
         return replace(loaded, notes=(*loaded.notes, *choice.notes))

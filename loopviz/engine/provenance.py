@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +18,9 @@ def weights_digest(model: LoopLlamaForCausalLM) -> str:
     """The model's hash: sha256, hex, over names, dtypes, shapes and bytes of the sorted state dict."""
     from loopviz.model.placing import stored
 
-    # of a layer that stayed behind a device, too
-    return _digest((name, stored(model, name)) for name in sorted(model.state_dict()))
+    # of a layer that stayed behind a device, too; parts of a packed weight have a name in the state dict alone
+    state = sorted(model.state_dict().items())
+    return _digest((name, stored(model, name) if value.is_meta else value) for name, value in state)
 
 
 def gates_digest(model: LoopLlamaForCausalLM) -> str:
@@ -40,16 +41,24 @@ def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def provenance(model: LoopLlamaForCausalLM) -> dict[str, str]:
-    """For a Meta: `weights` (:func:`weights_digest`), `device` ("cpu", "cuda:0") and `dtype` ("float32").
+    """For a Meta: `weights` (:func:`weights_digest`), `device` ("cpu", "cuda:0"), `dtype` ("float32") and how bitsandbytes has packed
+    the layers, if it has: `quantization` ("nf4").
 
     A model whose layers hold int8 has that as its dtype. It reads all weights once: half a second for a hundred million of them.
     """
+    return {"weights": weights_digest(model), **held(model)}
+
+
+def held(model: Any) -> dict[str, str]:
+    """Of :func:`provenance`, where a model is and what it is held in."""
+    from loopviz.model.packed import quantization_of
     from loopviz.model.precision import held_name
 
+    packed = quantization_of(model)
     return {
-        "weights": weights_digest(model),
         "device": str(model.device),
         "dtype": held_name(model),
+        **({} if packed is None else {"quantization": packed}),
     }
 
 

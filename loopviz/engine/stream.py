@@ -13,13 +13,12 @@ import torch
 
 from loopviz.engine.batch import rooms_of
 from loopviz.engine.pieces import encode_prompt
-from loopviz.engine.provenance import shown_name
+from loopviz.engine.provenance import held, shown_name
 from loopviz.engine.sampling import StreamSettings
 from loopviz.engine.single_run import Run
 from loopviz.engine.single_run import context_length as context_length
 from loopviz.engine.steering import Steering, block_metas
 from loopviz.model.interrupt import until
-from loopviz.model.precision import held_name
 from loopviz.trace.schema import SCHEMA_VERSION, Frame
 from loopviz.trace.trace import Trace
 from loopviz.version import version
@@ -110,7 +109,7 @@ def run_meta(
     """
     check_model(model)
     settings = settings or StreamSettings()
-    config, held = model.config, held_name(model)
+    config, held_in = model.config, held(model)
     ids = encode_prompt(tokenizer, prompt, context=context_length(model), **settings.wording)
     return {
         "version": SCHEMA_VERSION,
@@ -136,7 +135,7 @@ def run_meta(
             "torch": torch.__version__,
             "transformers": metadata.version("transformers"),
         },
-        **({} if held == "float32" else {"provenance": {"device": str(model.device), "dtype": held}}),
+        **({} if held_in["dtype"] == "float32" and "quantization" not in held_in else {"provenance": held_in}),
         **({} if steering is None else {"changes": steering.changes}),
     }
 

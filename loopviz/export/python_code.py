@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz import imports
 from loopviz.loop_fields import BY_NAME, FIELDS
+from loopviz.machine import QUANTIZATIONS
 from loopviz.trace import changes_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def loading(trace: Trace, model: str | None = None) -> str:
     made = ", ".join(f"{_quiet(name)} {_quiet(meta['versions'][name])}" for name in sorted(meta["versions"]))
     dtype = meta.get("provenance", {}).get("dtype", "float32")
     typed = dtype in _DTYPES and dtype != "float32"
+    packed = meta.get("provenance", {}).get("quantization")
+    held = (f", dtype=torch.{dtype}" if typed else "") + (
+        f", quantization={packed!r}" if packed in QUANTIZATIONS else ""
+    )
     device = meta.get("provenance", {}).get("device", "cpu")
     steered = ", Steering" if changes_of(meta) else ""
     lines = [
@@ -61,7 +66,7 @@ def loading(trace: Trace, model: str | None = None) -> str:
         "from loopviz.model.checkpoints import load_checkpoint",
         *_own_modules(meta),
         "",
-        f"loaded = load_checkpoint({(model or meta['model'])!r}{f', dtype=torch.{dtype}' if typed else ''})",
+        f"loaded = load_checkpoint({(model or meta['model'])!r}{held})",
         *([f"loaded.model.to({device!r})"] if device != "cpu" else []),
         *_call("model = loaded.model.with_loop", *_loop(meta)),
     ]

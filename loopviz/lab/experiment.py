@@ -27,6 +27,7 @@ from loopviz import imports, outputs
 from loopviz.csv_file import table_bytes
 from loopviz.model.exit_gate import GATE_FILE
 from loopviz.model.interrupt import Interrupted, Stop, interruptible
+from loopviz.model.packed import quantization_of
 from loopviz.model.precision import held_name
 from loopviz.text_file import read_text
 from loopviz.version import version
@@ -193,6 +194,7 @@ class Experiment:
                 "digest": subject.digest,
                 **({"gates": subject.gates} if subject.gates else {}),  # beside the weights, by their hash
                 "dtype": held_name(subject.model),
+                **({} if (packed := quantization_of(subject.model)) is None else {"quantization": packed}),
                 # a manifest is passed on: not where this machine keeps its files
                 "config": plain_data({**subject.model.config.to_dict(), "_name_or_path": subject.name}),
             },
@@ -321,7 +323,8 @@ def repeat(
     params = params_from_json(task.params, {**values["params"], **(files or {})})
     _check_texts(values["texts"], sources(params))
     if subject is None:
-        subject = load_subject(values["model"]["name"], dtype=getattr(torch, values["model"]["dtype"]))
+        said = values["model"]
+        subject = load_subject(said["name"], dtype=getattr(torch, said["dtype"]), quantization=said.get("quantization"))
     elif callable(subject):
         subject = subject()
     if subject.digest != values["model"]["digest"]:

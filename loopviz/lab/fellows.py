@@ -15,6 +15,7 @@ from loopviz.lab.task import Subject, Task
 from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints.find import BUNDLED_FOLDER, NAMED
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.packed import quantization_of
 from loopviz.model.placing import check_room, place
 from loopviz.model.precision import held_in, weight_bytes
 from loopviz.paths import model_type_of
@@ -52,15 +53,19 @@ def learns(subject: Subject) -> bool:
     return isinstance(subject, TTTSubject)
 
 
-def load_subject(name: str, *, dtype: torch.dtype = torch.float32) -> Subject:
+def load_subject(name: str, *, dtype: torch.dtype = torch.float32, quantization: str | None = None) -> Subject:
     """A model of either kind, by name or folder.
 
     Raises:
         CheckpointError: there is none, or it cannot be read.
-        ValueError: a dtype that it is not held in.
+        ValueError: a dtype that it is not held in; a quantization of a TTT model.
     """
     if model_type_of(name) != "ttt":
-        return Subject.of(load_checkpoint(name, dtype=dtype))
+        return Subject.of(load_checkpoint(name, dtype=dtype, quantization=quantization))
+    if quantization is not None:
+        raise ValueError(
+            f"quantization={quantization!r}: {name} is a TTT model, whose layers are not packed; leave it out"
+        )
     if dtype is torch.int8:
         raise ValueError(f"dtype={dtype}: {name} is a TTT model, whose layers are not held in int8; use float32")
     found = load_ttt(name, dtype=dtype)
@@ -82,7 +87,7 @@ def fellow(subject: Subject, name: str, field: str) -> Subject:
     if name not in subject.beside:
         if not subject.free and name not in COMES_ALONG:
             raise FieldError(field, name, "comes_not_along", known=", ".join(COMES_ALONG))
-        found = load_subject(name, dtype=held_in(subject.model))
+        found = load_subject(name, dtype=held_in(subject.model), quantization=quantization_of(subject.model))
         _put(found, subject.model.device)
         subject.beside[name] = found
     found = subject.beside[name]

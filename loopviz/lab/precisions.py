@@ -20,6 +20,7 @@ from loopviz.engine.single_run import context_length
 from loopviz.lab.reading.windows import encode
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
 from loopviz.model.checkpoints.errors import CheckpointError
+from loopviz.model.checkpoints.layout_choice import arrange
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.model.precision import weight_bytes
 from loopviz.trace.metrics import rel_delta
@@ -78,6 +79,7 @@ def costs(
     plan: Plan | None = None,
     *,
     loop: Mapping[str, Any] | None = None,
+    quantizations: Sequence[str] = (),
     told: Callable[[str], object] = lambda line: None,
 ) -> list[Cost]:
     """The costs of a model's formats, float32 first.
@@ -87,6 +89,7 @@ def costs(
         text: held out of what it was trained on.
         formats: names of `loopviz.machine.HELD_IN`; float32 is measured whether it is among them or not.
         loop: loop fields; None: the model's own.
+        quantizations: of `loopviz.machine.QUANTIZATIONS`, rows of their own: packed by bitsandbytes, all else float32.
         told: told why a format that cannot be had is left out.
 
     Raises:
@@ -94,7 +97,7 @@ def costs(
         ValueError: the text has fewer than two tokens.
     """
     plan = plan or Plan()
-    models, tokenizer = _loaded(name, formats, loop or {}, told)
+    models, tokenizer = _loaded(name, formats, quantizations, loop or {}, told)
     ids = encode(tokenizer, text, plan.tokens)
     window = min(plan.window, context_length(models[EXACT]))
     if len(ids) < 2:
@@ -110,17 +113,23 @@ def costs(
 
 
 def _loaded(
-    name: str, formats: Sequence[str], loop: Mapping[str, Any], told: Callable[[str], object]
+    name: str,
+    formats: Sequence[str],
+    quantizations: Sequence[str],
+    loop: Mapping[str, Any],
+    told: Callable[[str], object],
 ) -> tuple[dict[str, LoopLlamaForCausalLM], Any]:
     first = load_checkpoint(name, **loop)
     models = {EXACT: first.model}
-    for held in dict.fromkeys(formats):
-        if held == EXACT:
-            continue
+    ways: dict[str, dict[str, Any]] = {held: {"dtype": getattr(torch, held)} for held in formats if held != EXACT}
+    ways |= {f"{kind} (bitsandbytes)": {"quantization": kind} for kind in quantizations}
+    for held, way in ways.items():
         try:
-            models[held] = load_checkpoint(name, dtype=getattr(torch, held), **loop).model
+            models[held] = load_checkpoint(name, **way, **loop).model
         except CheckpointError as error:
             told(f"{name} is not held in {held}: {error}")
+    for model in models.values():
+        arrange(model)  # as it is run
     return models, first.tokenizer
 
 

@@ -45,7 +45,9 @@ from .exit_lens import exit_states, last_hidden
 from .interrupt import check, within_operations
 from .kept_kv import EXACT, check_without_gradients
 from .layers import arrange_layers
+from .packed import quantization_of
 from .precision import is_quantised
+from .quantization import follow, steady
 from .registry import check_tensor
 from .start_state import start_state, token_places
 from .step_adapters import NOT_ONE_MODEL, StepAdapters
@@ -103,6 +105,22 @@ class LoopInjection(nn.Linear):
 class LoopLlamaPreTrainedModel(LlamaPreTrainedModel):
     config: LoopLlamaConfig
     config_class = LoopLlamaConfig
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; with `quantization_config=BitsAndBytesConfig(...)`, or of a folder saved with it, see :mod:`.quantization`.
+
+        Raises:
+            PrecisionError: the configuration would pack the head, too.
+        """
+        found = super().from_pretrained(*args, **kwargs)
+        steady(found[0] if isinstance(found, tuple) else found)  # with a report, where one is asked for
+        return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        found = super()._apply(fn, recurse)
+        follow(self)
+        return found
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -664,7 +682,8 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
 
         Raises:
             OSError: the folder cannot be written.
-            ValueError: each loop step has a LoRA of its own, or the layers hold int8: no folder of one model can hold that.
+            ValueError: each loop step has a LoRA of its own, the layers hold int8, or a LoRA lies on packed ones: no folder of one
+                model can hold that.
         """
         if self.model.step_adapters is not None:
             raise ValueError(f"save_pretrained: {NOT_ONE_MODEL}")
@@ -672,6 +691,16 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
             raise ValueError(
                 "save_pretrained: its layers hold int8, which no folder is read from; load it in float32, and save that"
             )
+        packed = quantization_of(self) is not None
+        if packed and any(hasattr(module, "base_layer") for module in self.modules()):
+            raise ValueError(
+                "save_pretrained: a LoRA lies on its packed layers, unmerged; keep the adapter's folder beside its base, or make one model "
+                "of both in floats (python -m loopviz merge)"
+            )
+        if (
+            packed
+        ):  # read from such a folder, transformers knows no way back; and the names are those of bitsandbytes already
+            kwargs.setdefault("save_original_format", False)
         if kwargs.get("state_dict") is None and (idle := self._idle_weights()):
             logger.warning(f"not saved, for the loop does without: {', '.join(idle)}")
             kwargs["state_dict"] = {name: value for name, value in self.state_dict().items() if name not in idle}

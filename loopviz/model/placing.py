@@ -16,6 +16,7 @@ from torch import nn
 
 from .checkpoints.errors import CheckpointError
 from .modeling import LoopLlamaForCausalLM
+from .packed import quantization_of
 from .precision import weight_bytes
 
 SPARE = 8  # a share of a device's free memory is left for states, logits and the cache: one part in so many
@@ -66,7 +67,7 @@ def place(
         How many layers stayed behind.
 
     Raises:
-        CheckpointError: not even what is no layer fits.
+        CheckpointError: not even what is no layer fits; or the layers are packed (:mod:`.packed`) and do not fit as a whole.
     """
     if room is None:
         room = room_on(device)
@@ -76,6 +77,11 @@ def place(
     if room is None or needed <= room:
         model.to(device)
         return 0
+    if (packed := quantization_of(model)) is not None:
+        raise CheckpointError(
+            f"device={str(device)!r}: the model needs {needed:,} bytes there, and {room:,} may be taken; layers that are packed ({packed}) "
+            "do not stay behind: use device='cpu', or load it without quantization"
+        )
     rest, away, kept = needed - sum(sizes), max(sizes), 0
     while kept < len(sizes) and rest + sum(sizes[: kept + 1]) + away <= room:  # a layer that comes needs its place
         kept += 1

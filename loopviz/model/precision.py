@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .layers import NormedProjection
+from .packed import beside_weights, quantization_of, unpacked_numbers, unpacked_state
 from .weight_layout import lay_by_rows
 
 Model = TypeVar("Model", bound=PreTrainedModel)  # a LoopLlama's class, which itself asks what is held here
@@ -185,6 +186,8 @@ def quantise(model: Model) -> Model:
     Raises:
         PrecisionError: it is none of that; nothing has been changed.
     """
+    if (packed := quantization_of(model)) is not None:
+        raise PrecisionError(f"int8: its layers are packed already, as {packed} (bitsandbytes); load it anew")
     if model.model.step_adapters is not None:
         raise PrecisionError(
             "int8: each loop step has a LoRA of its own, which is no part of the weights; use 'exact' or 'half'"
@@ -274,6 +277,10 @@ def lower(model: Model, dtype: torch.dtype) -> Model:
     lay_by_rows(model)  # a half by columns is read many times slower
     if dtype is torch.int8:
         return quantise(model)
+    if (packed := quantization_of(model)) is not None:
+        raise PrecisionError(
+            f"{dtype}: its layers are packed already, as {packed} (bitsandbytes); load it in that dtype"
+        )
     most = torch.finfo(dtype).max
     for name, parameter in model.named_parameters():
         if parameter.numel() and float(parameter.abs().max()) > most:
@@ -301,7 +308,10 @@ def has_one_table(model: Any) -> bool:
 
 
 def held_in(model: Any) -> torch.dtype:
-    """What a model's weights are held in: the dtype to load it in again. int8 of a model whose matrices are; its other weights are floats."""
+    """What a model's weights are held in: the dtype to load it in again. int8 of a model whose matrices are; its other weights are floats.
+
+    Of one whose layers bitsandbytes has packed it is that of all else, and of what is computed (:func:`.packed.quantization_of`).
+    """
     found: torch.dtype = torch.int8 if is_quantised(model) else model.dtype
     return found
 
@@ -311,13 +321,21 @@ def held_name(model: Any) -> str:
     return str(held_in(model)).removeprefix("torch.")
 
 
+def held_words(model: Any) -> str:
+    """What a model's weights are held in, for people: "float32", or of packed layers "nf4 (bitsandbytes), else float32"."""
+    packed = quantization_of(model)
+    return held_name(model) if packed is None else f"{packed} (bitsandbytes), else {held_name(model)}"
+
+
 def weight_bytes(module: nn.Module) -> int:
     """Bytes that a module's weights take, those that several share counted once."""
     held: list[Tensor] = [*module.parameters()]
     for each in module.modules():
         if isinstance(each, Int8Linear):
             held += [tensor for tensor in (each.quantised, each.scale, each.bias) if tensor is not None]
-    return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        held += beside_weights(each)
+    once = {id(tensor): tensor for tensor in held}  # tables of values that several packed weights share
+    return sum(tensor.numel() * tensor.element_size() for tensor in once.values())
 
 
 def weight_count(module: nn.Module) -> int:
@@ -326,12 +344,13 @@ def weight_count(module: nn.Module) -> int:
     for each in module.modules():
         if isinstance(each, Int8Linear):
             found += each.out_features * (each.in_features + (each.bias is not None))
+        found += unpacked_numbers(each)
     return found
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state dict as one that was never quantised has it: int8 as the floats that it stands for."""
-    found = dict(model.state_dict())
+    """A model's state dict as one that was never quantised has it: int8, and what is packed, as the floats that it stands for."""
+    found = dict(model.state_dict()) if quantization_of(model) is None else unpacked_state(model)
     for name, module in model.named_modules():
         if isinstance(module, Int8Linear):
             for part in ("quantised", "scale"):

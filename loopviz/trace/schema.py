@@ -247,7 +247,7 @@ class _Changes(TypedDict, total=False):
 class _Provenance(TypedDict, total=False):
     """Left out where nobody asked for it: it costs reading all weights."""
 
-    provenance: dict[str, str]  # weights (sha256), device, dtype: :mod:`loopviz.engine.provenance`
+    provenance: dict[str, str]  # weights (sha256), device, dtype, quantization: :mod:`loopviz.engine.provenance`
 
 
 class TTTChange(TypedDict):

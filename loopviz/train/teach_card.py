@@ -44,6 +44,13 @@ def _steps_said(count: int) -> str:
     )
 
 
+def _packed_said(kind: str) -> str:
+    return (
+        f"* on weights that bitsandbytes has packed ({kind}, QLoRA): `--quantization {kind}` computes as it was taught; without it, and merged, "
+        "the adapter lies on the floats that were packed, which is close and not the same"
+    )
+
+
 def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, command: str) -> None:
     """Write `README.md` and `results.json` of an adapter.
 
@@ -78,6 +85,7 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
     outputs.write_text(folder / "results.json", json.dumps(record, indent=2) + "\n")
     drawn = f"{recipe.loops.sampler}, at most {recipe.loops.most}"
     through = "all loop steps" if recipe.backprop_steps is None else f"the last {recipe.backprop_steps} loop steps"
+    packed = "" if recipe.quantization is None else f" --quantization {recipe.quantization}"
     files = (
         "the folders `step-1`, `step-2`, ..."
         if recipe.step_adapters
@@ -104,7 +112,7 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
         "## Use it",
         "",
         "```",
-        f"python -m loopviz run --model {name} --adapter FOLDER --prompt '...'",
+        f"python -m loopviz run --model {name} --adapter FOLDER{packed} --prompt '...'",
         *([] if recipe.step_adapters else ["python -m loopviz merge FOLDER OUT"]),
         "```",
         "",
@@ -119,6 +127,7 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
         "",
         f"* {'one LoRA a loop step, each' if recipe.step_adapters else 'LoRA'} of rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}, on {', '.join(recipe.lora.targets)}; "
         f"{trainer.trained:,} parameters trained",
+        *([_packed_said(recipe.quantization)] if recipe.quantization else []),
         f"* {progress.step:,} steps, {progress.tokens:,} tokens; loops drawn ({drawn}); gradients through {through}",
         f"* {progress.seconds / 60:.1f} minutes ({progress.cpu_seconds / 60:.1f} of processor time), evaluations included; "
         f"{record['machine']['device']}, torch {record['machine']['torch']}, loopviz {record['machine']['loopviz']}",

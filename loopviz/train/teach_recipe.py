@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from loopviz.checks import check_number, check_one_of, check_whole
 from loopviz.loop_fields import BY_NAME, NAMES
+from loopviz.machine import QUANTIZATIONS
 
 from .recipe import (
     PRECISIONS,
@@ -69,6 +70,7 @@ class TeachRecipe(AsJson):
         steps, batch, length, held_out, backprop_steps, seed, checkpoint_every, precision, threads, notes, loops, optimizer,
             schedule, evaluation: as in a recipe.
         lora: the adapter.
+        quantization: how bitsandbytes packs the layers' weights underneath (QLoRA; :mod:`loopviz.model.quantization`); None: they are floats.
 
     Raises:
         RecipeError: naming the field, its value and the rule it breaks.
@@ -88,6 +90,7 @@ class TeachRecipe(AsJson):
     seed: int = 0
     checkpoint_every: int = 25
     precision: str = "float32"
+    quantization: str | None = None
     threads: int | None = None
     notes: str = ""
     loops: Loops = field(default_factory=lambda: Loops(sampler="uniform", max=4))
@@ -107,6 +110,8 @@ class TeachRecipe(AsJson):
     def __post_init__(self) -> None:
         check_one_of("kind", self.kind, KINDS)
         check_one_of("precision", self.precision, PRECISIONS)
+        if self.quantization is not None:
+            check_one_of("quantization", self.quantization, QUANTIZATIONS)
         least = {"steps": 1, "batch": 1, "length": 2, "closing_tokens": 1, "checkpoint_every": 1}
         for name, low in least.items():
             check_number(name, getattr(self, name), low)

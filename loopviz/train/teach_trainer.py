@@ -94,6 +94,11 @@ def put_lora(model: LoopLlamaForCausalLM, recipe: TeachRecipe, new: Collection[s
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise RecipeError(f"teach: {NO_PEFT}") from error
+    if recipe.quantization is not None:
+        from peft import prepare_model_for_kbit_training
+
+        # norms and heads in float32, and nothing underneath takes a gradient; activations are kept, as without it
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     first, last = recipe.loop["loop_layers"]
     lora, whole = recipe.lora, [f"{field}s.0" for field in sorted(new)]
 

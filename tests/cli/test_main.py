@@ -694,3 +694,44 @@ def test_a_dtype_and_a_precision_contradict_each_other(capfd):
         run("--prompt", "x", "--dtype", "float16", "--precision", "int8")
     assert refused.value.code == 2
     assert "not allowed with" in capfd.readouterr().err
+
+
+def test_a_quantization_is_said_in_the_trace_and_the_run_is_the_loaders(folder, capfd, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
+    import torch
+
+    from loopviz.engine import run as run_model
+    from loopviz.export.python_code import python_code
+    from loopviz.model.checkpoints.load import load_checkpoint
+
+    saved = tmp_path / "nf4"
+    asked = [*PROMPT, "--model", folder, *LOOP, "--max-new-tokens", 4, "--save", saved]
+    assert run(*asked, "--quantization", "nf4", "--dtype", "bfloat16") == 0
+    assert "slower than floats on a CPU" in capfd.readouterr().err
+    trace = file.load(saved)
+    how = {"quantization": "nf4", "dtype": torch.bfloat16}
+    loaded = load_checkpoint(folder, **how, loop_layers=(1, 2), loop_count=3)
+    expected = run_model(loaded.model, loaded.tokenizer, trace.meta["prompt"], StreamSettings(max_new_tokens=4))
+    assert [frame["next_logprob"] for frame in trace.frames] == [frame["next_logprob"] for frame in expected.frames]
+    assert (trace.meta["provenance"]["dtype"], trace.meta["provenance"]["quantization"]) == ("bfloat16", "nf4")
+    assert trace.meta["provenance"]["weights"] == weights_digest(loaded.model)
+    assert "dtype=torch.bfloat16, quantization='nf4')" in python_code(trace)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("--precision", "int8", "--quantization", "nf4"), "--precision int8, --quantization nf4: both say what"),
+        (("--dtype", "int8", "--quantization", "int8"), "dtype=torch.int8, quantization='int8': what is not packed"),
+        (("--quantization", "nf4"), "pip install 'loopviz[bnb]'"),
+    ],
+)
+def test_a_quantization_that_cannot_be_had_is_refused_before_anything_is_loaded(capfd, monkeypatch, asked, says):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert run(*PROMPT, "--model", "no such model", *asked) == 2
+    assert says in capfd.readouterr().err
+
+
+def test_a_ttt_model_is_not_packed(capfd):
+    assert run(*PROMPT, "--model", "stories-ttt", "--quantization", "nf4") == 2
+    assert "--quantization nf4: a TTT model runs in float32 here" in capfd.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 from loopviz import outputs, signals
 from loopviz.cli import main, measure
 from loopviz.lab import MODULES
-from loopviz.lab.experiment import Experiment
+from loopviz.lab.experiment import Experiment, repeat
 from loopviz.lab.task import Subject
 from loopviz.lab.tasks import perplexity
 from loopviz.lab.tasks.perplexity import PERPLEXITY, PerplexityParams
@@ -415,3 +415,19 @@ def test_a_manifest_says_the_precision_and_repeats_in_it(model, here, capfd):
     assert run("perplexity", "--model", model, *SMALL, "--loops", "1,2", "--out", "e") == 0
     assert json.loads((here / "e.json").read_text())["model"]["digest"] != manifest["model"]["digest"]
     assert not pd.read_csv("e.csv")["nats"].equals(first["nats"])
+
+
+def test_a_manifest_says_the_quantization_and_repeats_in_it(model, here, capfd):
+    pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
+    assert run("perplexity", "--model", model, *SMALL, "--loops", "1,2", "--quantization", "nf4", "--out", "i") == 0
+    manifest = json.loads((here / "i.json").read_text())
+    assert (manifest["model"]["dtype"], manifest["model"]["quantization"]) == ("float32", "nf4")
+    first = pd.read_csv("i.csv").drop(columns="seconds")
+    assert run("--from", "i.json", "--out", "again") == 0
+    pd.testing.assert_frame_equal(pd.read_csv("again.csv").drop(columns="seconds"), first)
+    assert repeat(manifest).subject.digest == manifest["model"]["digest"]
+
+
+def test_a_ttt_model_is_not_packed(here, capfd):
+    assert run("perplexity", "--model", "stories-ttt", *SMALL, "--quantization", "nf4") == 2
+    assert "--quantization nf4: stories-ttt is a TTT model" in capfd.readouterr().err

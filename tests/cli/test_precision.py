@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from loopviz.cli import main
@@ -52,3 +54,17 @@ def test_a_format_that_there_is_not_is_refused_before_anything_is_loaded(capfd):
     with pytest.raises(SystemExit):
         run("--held", "int8,int3")
     assert "'int3': must be some of" in capfd.readouterr().err
+
+
+def test_without_bitsandbytes_its_rows_are_refused_with_the_command_that_installs_it(capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert run("--model", "no such model", "--quantization", "nf4") == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "quantization='nf4'" in last
+    assert "pip install 'loopviz[bnb]'" in last
+
+
+def test_a_way_to_pack_that_there_is_not_is_refused(capfd):
+    with pytest.raises(SystemExit):
+        run("--quantization", "nf4,gptq")
+    assert "'gptq': must be some of nf4, int8" in capfd.readouterr().err

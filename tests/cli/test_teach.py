@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from loopviz.cli import main
 from loopviz.model.checkpoints import CheckpointError, load_checkpoint, load_model
 from loopviz.model.checkpoints.adapter import read_adapter
+from loopviz.model.packed import quantization_of
 from loopviz.train import teach_data
 from loopviz.train.arrows import IGNORE
 from loopviz.train.teach_recipe import TeachRecipe
@@ -378,3 +380,40 @@ def test_a_run_that_is_refused_takes_nothing_away_that_was_there(base, texts, tm
     (tmp_path / "empty.txt").write_text("", "utf-8")
     assert teach(base, (tmp_path / "empty.txt", texts[1]), out, "--force") == 2
     assert (out / "run" / "checkpoint.pt").read_bytes() == before, "begun anew once there is something to begin with"
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_it_is_taught_on_packed_weights_and_opened_on_them_or_on_floats(base, texts, tmp_path, capfd, kind):
+    pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
+    out = tmp_path / "q"
+    before = load_model(base).state_dict()
+    assert teach(base, texts, out, *OWN, "--quantization", kind) == 0
+    table = capfd.readouterr().out
+    said = json.loads((out / "loop_adapter.json").read_text("utf-8"))
+    assert said["teaching"]["quantization"] == kind
+    assert f"--quantization {kind}" in (out / "README.md").read_text("utf-8")
+    model = load_model(out, quantization=kind)
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert results["result"]["taught"]["loss"] != results["result"]["naive"]["loss"]
+    assert f"--quantization {kind}" in results["command"]
+    assert all(torch.equal(before[name], tensor) for name, tensor in load_model(base).state_dict().items())
+    ask = ["eval", "perplexity", "--file", texts[1], "--loops", "1,2", "--window", "8", "--out", tmp_path / "p"]
+    assert run(*ask, "--model", base, "--adapter", out, "--quantization", kind) == 0
+    assert run("eval", "--from", tmp_path / "p.json") == 0
+    assert run("merge", out, tmp_path / "merged") == 0
+    assert quantization_of(load_model(tmp_path / "merged")) is None
+    assert quantization_of(model) == kind
+    if kind == "nf4":
+        ids = torch.arange(3, 9)[None]
+        floats = load_model(base, adapter=out)
+        assert not torch.allclose(model(ids).logits, floats(ids).logits, atol=1e-3)
+    assert "taught" in table
+
+
+def test_without_bitsandbytes_teaching_on_packed_weights_is_refused_and_leaves_nothing(
+    base, texts, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert teach(base, texts, tmp_path / "out", "--quantization", "nf4") == 2
+    assert "pip install 'loopviz[bnb]'" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()

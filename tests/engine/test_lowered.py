@@ -21,6 +21,7 @@ from loopviz.engine.work import Rate
 from loopviz.model.checkpoints import precision_choice
 from loopviz.model.checkpoints.load import LoadedCheckpoint, load_checkpoint, prepare_checkpoint
 from loopviz.model.precision import PrecisionError, held_name, lower, quantise, weight_bytes
+from loopviz.model.quantization import pack
 from tests.conftest import make_llama
 from tests.engine import tiny
 
@@ -246,3 +247,28 @@ def test_a_word_of_an_int8_run_is_read_again() -> None:
     assert token is not None
     assert token.picture.agreement["is_the_runs"]
     assert token.layer(1, 2).tensors["result"].shape
+
+
+def test_a_word_of_a_run_on_packed_layers_is_read_again() -> None:
+    pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
+    engine = LocalEngine("tiny", pack(tiny.model(loop_layers=(1, 2), loop_count=3), "nf4"), tiny.tokenizer())
+    assert engine.describe().dtype == "nf4 (bitsandbytes), else float32"
+    trace = run(engine.model, engine.tokenizer, "the dog", StreamSettings(max_new_tokens=4, record="full"))
+    token = engine.read_again(trace).read(len(trace) - 1, threading.Event())
+    assert token is not None
+    assert token.picture.agreement["is_the_runs"]
+    assert token.layer(1, 2).tensors["result"].shape
+
+
+def test_runs_on_packed_layers_that_share_passes_say_what_each_says_alone() -> None:
+    pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
+    model, tokenizer = pack(tiny.model(loop_layers=(1, 2), loop_count=3), "nf4"), tiny.tokenizer()
+    prompts, chosen = ("the dog", "a small dog. there was"), StreamSettings(max_new_tokens=4)
+    found: list[list[Any]] = [[] for _ in prompts]
+    for place, frame in stream_many(model, tokenizer, prompts, chosen, at_once=2):
+        found[place].append(frame)
+    for prompt, frames in zip(prompts, found, strict=True):
+        alone = run(model, tokenizer, prompt, chosen).frames
+        assert [frame["token_id"] for frame in frames] == [frame["token_id"] for frame in alone]
+        for one, other in zip(frames, alone, strict=True):
+            assert one["next_logprob"] == pytest.approx(other["next_logprob"], abs=1e-4)

@@ -144,12 +144,19 @@ def test_the_code_of_a_saved_run_names_its_dtype_and_device() -> None:
     assert "dtype=torch.bfloat16" in said
     assert "import torch\n" in said
     assert "loaded.model.to('cuda:1')" in said
+    trace.meta["provenance"] = {"device": "cpu", "dtype": "float32", "quantization": "nf4"}
+    assert "quantization='nf4')" in python_code(trace)
     assert "torch" not in python_code(random_trace(1, 3)).split("\n", 1)[1].replace("loopviz", "")
 
 
 def test_nothing_of_a_strangers_trace_becomes_code() -> None:
     trace = hostile()
-    trace.meta["provenance"] = {"weights": "", "device": "cpu'); evil('", "dtype": "float32); evil("}
+    trace.meta["provenance"] = {
+        "weights": "",
+        "device": "cpu'); evil('",
+        "dtype": "float32); evil(",
+        "quantization": "nf4'); evil('",
+    }
     trace.meta["versions"]["x\nevil()"] = "1\nevil()"
     trace.meta["loop"]["evil()"] = "evil()"
     said = python_code(trace)

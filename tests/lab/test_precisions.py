@@ -21,6 +21,7 @@ from loopviz.lab.tasks import checkpoint, grouped_queries, rope_length
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.model.precision import plain_state, quantise
+from loopviz.model.quantization import pack
 from tests.conftest import TEXT, make_llama
 from tests.lab.small import subject
 
@@ -169,5 +170,42 @@ def test_a_checkpoint_of_int8_is_found_sound() -> None:
     rows = Experiment(TASKS[checkpoint.NAME], held, checkpoint.CheckpointParams(limit_tokens=40, window=20)).run().rows
     said = {row["check"]: row for row in rows}
     assert said["dtype"]["value"] == "int8"
+    assert said["sizes"]["number"] == numbers
+    assert said["cache"]["verdict"] == said["finite"]["verdict"] == "fine"
+
+
+def test_layers_packed_by_bitsandbytes_are_rows_of_the_same_table(llama_folder: Callable[..., Path]) -> None:
+    pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
+    folder = str(llama_folder())
+    found = costs(folder, WORDS, ("int8",), PLAN, loop=LOOP, quantizations=("nf4", "int8"))
+    assert [row.held for row in found] == ["float32", "int8", "nf4 (bitsandbytes)", "int8 (bitsandbytes)"]
+    exact, _, nf4, int8 = found
+    assert 0 < int8.kl < nf4.kl
+    assert nf4.n_bytes < exact.n_bytes
+    assert nf4.floor is not None
+    assert min(nf4.decode_ms, nf4.prefill_ms) > 0
+    assert "| nf4 (bitsandbytes) |" in markdown(found, "here")
+
+
+def test_tasks_that_read_weights_read_what_packed_ones_stand_for() -> None:
+    pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
+    held = subject()
+    numbers = sum(parameter.numel() for parameter in held.model.parameters())
+    plain = Subject(LoopLlamaForCausalLM(copy.deepcopy(held.model.config)).eval(), held.tokenizer, "plain", "")
+    pack(held.model, "nf4")
+    plain.model.load_state_dict(plain_state(held.model))
+    for task, params in (
+        (TASKS[grouped_queries.NAME], grouped_queries.GroupedParams(text=WORDS, limit_tokens=30, window=30, draws=0)),
+        (TASKS[rope_length.NAME], rope_length.LengthParams(text=WORDS, tokens=40, stretches=3)),
+    ):
+        found, wanted = (Experiment(task, each, params).run().rows for each in (held, plain))
+        assert len(found) == len(wanted) > 0
+        for one, other in zip(found, wanted, strict=True):
+            for name, value in other.items():
+                if isinstance(value, float) and math.isfinite(value) and name not in ("seconds", "ms"):
+                    assert one[name] == pytest.approx(value, rel=1e-3, abs=1e-4), (task.name, name)
+    rows = Experiment(TASKS[checkpoint.NAME], held, checkpoint.CheckpointParams(limit_tokens=40, window=20)).run().rows
+    said = {row["check"]: row for row in rows}
+    assert said["dtype"]["value"] == "nf4 (bitsandbytes), else float32"
     assert said["sizes"]["number"] == numbers
     assert said["cache"]["verdict"] == said["finite"]["verdict"] == "fine"

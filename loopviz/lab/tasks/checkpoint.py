@@ -23,7 +23,8 @@ from loopviz.lab.reading.windows import encode as encode_text
 from loopviz.lab.task import MOST_TOKENS, MOST_WINDOW, Row, Subject, Task, column, param, register, titled
 from loopviz.loop_fields import BLOCK_FIELDS
 from loopviz.model.interrupt import check
-from loopviz.model.precision import has_one_table, held_in, held_name, weight_count
+from loopviz.model.packed import quantization_of
+from loopviz.model.precision import has_one_table, held_in, held_words, weight_count
 from loopviz.paths import ASSETS
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _what_it_is(subject: Subject) -> Iterator[Row]:
     heads = f"{config.num_attention_heads} query and {config.num_key_value_heads} key/value heads of {config.head_dim}"
     sizes = f"{config.num_hidden_layers} layers of {config.hidden_size}, {heads}; {parameters:,} parameters"
     yield _found("sizes", FINE, sizes, parameters=parameters)
-    yield _found("dtype", FINE, held_name(model))
+    yield _found("dtype", FINE, held_words(model))
     tied = has_one_table(model)
     yield _found("tied", FINE, "yes" if tied else "no")
     yield _found("rope", FINE, _rope(config), context=config.max_position_embeddings)
@@ -214,7 +215,8 @@ def _cache(view: LoopLlamaForCausalLM, ids: Tensor) -> Row:
     at_once = view(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)  # [1, T, vocab]
     parts = [logits for _, logits in through_cache(view, ids)]
     apart_by = float((torch.cat(parts, dim=1).float().log_softmax(-1) - at_once).abs().max())
-    close = CLOSE.get(held_in(view), CLOSE_ELSE)
+    rounded = quantization_of(view) == "int8"  # LLM.int8 rounds by what is read together
+    close = CLOSE_ELSE if rounded else CLOSE.get(held_in(view), CLOSE_ELSE)
     return _found("cache", FINE if apart_by <= close else BAD, f"within {close:g}", nats=apart_by)
 
 

@@ -27,6 +27,7 @@ from loopviz.lab.task import MOST_TOKENS, MOST_WINDOW, Row, Subject, Task, colum
 from loopviz.lab.walk import Walk, until
 from loopviz.model import LoopLlamaForCausalLM
 from loopviz.model.interrupt import check
+from loopviz.model.packed import dense_weight
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +156,7 @@ def _turned(model: LoopLlamaForCausalLM, name: str, ids: Tensor, positions: Tens
     states = layer.input_layernorm(model.model.embed_tokens(ids)).to(wide)  # [T, H]
     frequencies = rotary_frequencies(config).to(device=ids.device, dtype=wide)
     projection = getattr(layer.self_attn, name)
-    weight, bias = projection.weight.to(wide), None if projection.bias is None else projection.bias.to(wide)
+    weight, bias = dense_weight(projection).to(wide), None if projection.bias is None else projection.bias.to(wide)
 
     def heads(weight: Tensor, bias: Tensor | None) -> Tensor:
         return torch.nn.functional.linear(states, weight, bias).unflatten(-1, (count, -1)).transpose(0, 1)

@@ -23,7 +23,7 @@ import importlib.util
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from safetensors import safe_open
 
 from loopviz.loop_fields import BY_NAME
 from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
+from loopviz.model.packed import quantization_of
 from loopviz.model.step_adapters import StepAdapters, name_of
 
 from .errors import CheckpointError
@@ -272,28 +273,51 @@ def fingerprint(model: LoopLlamaForCausalLM, layers: tuple[int, int]) -> str:
     return digest.hexdigest()
 
 
-def put_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+def put_on(
+    adapter: Adapter,
+    model: LoopLlamaForCausalLM,
+    pack: Callable[[LoopLlamaForCausalLM], LoopLlamaForCausalLM] | None = None,
+) -> LoopLlamaForCausalLM:
     """The adapter on a model: merged into its weights, W + scale B A, with the loop's own weights where the model has them.
 
-    One LoRA a loop step cannot be merged: they stay beside the weights (:class:`~loopviz.model.step_adapters.StepAdapters`).
+    One LoRA a loop step cannot be merged: they stay beside the weights (:class:`~loopviz.model.step_adapters.StepAdapters`). Nor is
+    one on packed weights, which would be rounded anew: it stays on top of them, as one is taught there (QLoRA).
 
     Args:
         model: the checkpoint it was checked for, with peft here (:func:`need_peft`); changed.
+        pack: packs its layers' weights once they are known to be those it was made on; None: they stay floats.
 
     Raises:
         CheckpointError: the weights underneath are not those it was made on.
     """
-    if adapter.sha256 is not None and adapter.layers is not None and model.dtype in (torch.float32, torch.bfloat16):
+    told = model.dtype in (torch.float32, torch.bfloat16) and quantization_of(model) is None  # else other numbers
+    if adapter.sha256 is not None and adapter.layers is not None and told:
         found = fingerprint(model, adapter.layers)
         if found != adapter.sha256:
             raise CheckpointError(
                 f"{adapter.path}: was taught on other weights: sha256 of layers {adapter.layers[0]}-{adapter.layers[1]} "
                 f"is {found[:12]}..., and {adapter.sha256[:12]}... was taught; give the checkpoint it was made on (--model)"
             )
+    if pack is not None:
+        if adapter.config.get("use_dora"):
+            raise CheckpointError(
+                f"use_dora=true in {adapter.path / CONFIG}: is not put on packed weights; load it without quantization"
+            )
+        model = pack(model)
     if adapter.steps:
         return _put_steps_on(adapter, model)
+    if pack is not None:
+        return _put_on_top(adapter, model)
     merged: LoopLlamaForCausalLM = _wrapped(adapter.path, model).merge_and_unload(safe_merge=True)
     return merged.eval()
+
+
+def _put_on_top(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+    """The adapter beside the model's weights, unmerged; the loop's own weights in their places."""
+    _load_own(adapter, model)
+    bare: LoopLlamaForCausalLM = _wrapped(adapter.path, model, own=False).get_base_model()
+    bare.requires_grad_(False)
+    return bare.eval()
 
 
 def _put_steps_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
@@ -310,9 +334,10 @@ def _put_steps_on(adapter: Adapter, model: LoopLlamaForCausalLM) -> LoopLlamaFor
 
 
 def _load_own(adapter: Adapter, model: LoopLlamaForCausalLM) -> None:
-    """The loop's own weights, where the model has a place for them: they are no part of any step's LoRA."""
+    """The loop's own weights, where the model has a place for them: they are no part of the LoRA."""
     own = {name: model.get_parameter(name) for name in adapter.own & model.state_dict().keys()}
-    with safe_open(adapter.steps[0].path / WEIGHTS, "pt") as file, torch.no_grad():
+    folder = adapter.steps[0].path if adapter.steps else adapter.path
+    with safe_open(folder / WEIGHTS, "pt") as file, torch.no_grad():
         for name, weight in own.items():
             weight.copy_(file.get_tensor(PREFIX + name))
 

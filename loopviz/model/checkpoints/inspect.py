@@ -33,6 +33,8 @@ from .errors import CheckpointError, Note, cause, reading
 from .json_files import SMALL_JSON, read_json
 from .keys import CONFIG_KEYS, check_keys, shown
 from .limits import CheckpointLimits, count_weights
+from .packed_folder import ADVICE, Packing, Stored, check_packed, packing_of, unpacked
+from .packed_folder import KEY as PACKING
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -74,6 +76,8 @@ class Inspection:
         family: of published models; Llama itself where nothing is renamed.
         n_bytes: of its tensors as they are stored, a tied head counted once.
         gate: whether an exit gate that was trained afterwards stands beside its weights, in a file of its own.
+        packing: how bitsandbytes has packed its layers, if it has; then
+        packed_bytes: of `n_bytes`, and `n_packed` of `n_weights` are of what is packed.
     """
 
     path: Path
@@ -85,6 +89,9 @@ class Inspection:
     family: Family = PLAIN
     n_bytes: int = 0
     gate: bool = False
+    packing: Packing | None = None
+    packed_bytes: int = 0
+    n_packed: int = 0
 
 
 def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Inspection:
@@ -104,23 +111,12 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
         generation = folder / "generation_config.json"
         if generation.is_file():
             read_json(generation, SMALL_JSON)  # transformers reads it later, whatever its length
-        shapes: dict[str, tuple[int, ...]] = {}
-        dtypes: dict[str, str] = {}
-        for file in weight_files(folder):
-            for name, (shape, dtype) in tensor_shapes(file).items():
-                if name in shapes:
-                    raise CheckpointError(
-                        f"{name} in {folder}: is in two shards; keep the files of one checkpoint only"
-                    )
-                shapes[name] = shape
-                dtypes[name] = dtype
-        strange = sorted({*dtypes.values()} - {*FLOAT_DTYPES})
-        if strange:
-            raise CheckpointError(
-                f"dtype={strange[0]!r} in {folder}: only float weights ({', '.join(sorted(FLOAT_DTYPES))}) are read from "
-                "safetensors; take the unquantised checkpoint, or a GGUF file of it"
-            )
-        family = family_of(read_json(folder / "config.json", SMALL_JSON), shapes) or PLAIN
+        raw = read_json(folder / "config.json", SMALL_JSON)
+        packing = packing_of(raw, folder / "config.json")
+        stored = _stored(folder, packing)
+        shapes = {name: tensor.shape for name, tensor in stored.items()}
+        dtypes = {name: tensor.dtype for name, tensor in stored.items()}
+        family = family_of(raw, shapes) or PLAIN
         if is_mapped(family):
             notes.clear()  # said once more, now that its tensors tell which of several it is
             config = read_config(folder, notes, limits, family)
@@ -131,11 +127,56 @@ def inspect_folder(folder: Path, limits: CheckpointLimits | None = None) -> Insp
             shapes = weights_of(family, config, shapes)
         else:
             check_tensors(shapes, config, folder)
+            if packing is not None:
+                check_packed(packing, stored, getattr(config, "qk_norm", "none"), folder)
         sizes = {name: math.prod(shape) for name, shape in shapes.items() if not _DERIVED.search(name)}
-        n_bytes = sum(n * FLOAT_DTYPES[dtypes[name]] for name, n in sizes.items())
-        kinds = "/".join(sorted({dtypes[name] for name in sizes}))
-        gate = _has_gate(folder, config)
-        return Inspection(folder, config, sum(sizes.values()), max(sizes.values()), kinds, notes, family, n_bytes, gate)
+        packed = [name for name in sizes if dtypes[name] not in FLOAT_DTYPES]
+        packed_bytes = sum(stored[name].n_bytes for name in packed)
+        n_bytes = packed_bytes + sum(n * FLOAT_DTYPES[dtypes[name]] for name, n in sizes.items() if name not in packed)
+        return Inspection(
+            folder,
+            config,
+            sum(sizes.values()),
+            max(sizes.values()),
+            "/".join(sorted({dtypes[name] for name in sizes})),
+            notes,
+            family,
+            n_bytes,
+            _has_gate(folder, config),
+            packing,
+            packed_bytes,
+            sum(sizes[name] for name in packed),
+        )
+
+
+def _stored(folder: Path, packing: Packing | None) -> dict[str, Stored]:
+    """The tensors of a folder's files, by name; packed ones as what they stand for.
+
+    Raises:
+        CheckpointError: one is in two files, or holds no floats; parts of a packed one do not belong together.
+    """
+    found: dict[str, Stored] = {}
+    files: dict[str, Path] = {}
+    for file in weight_files(folder):
+        for name, (shape, dtype) in tensor_shapes(file).items():
+            if name in found:
+                raise CheckpointError(f"{name} in {folder}: is in two shards; keep the files of one checkpoint only")
+            itemsize = FLOAT_DTYPES.get(dtype, 1)
+            found[name], files[name] = Stored(shape, dtype, math.prod(shape) * itemsize), file
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(str(files[name]), framework="pt") as tensors:
+            return tensors.get_tensor(name)
+
+    known = {*FLOAT_DTYPES}
+    if packing is not None:
+        found, known = unpacked(packing, found, read, folder), known | {packing.kind.upper()}
+    if strange := sorted({tensor.dtype for tensor in found.values()} - known):
+        raise CheckpointError(
+            f"dtype={strange[0]!r} in {folder}: only float weights ({', '.join(sorted(FLOAT_DTYPES))}) are read from "
+            "safetensors; take the unquantised checkpoint, or a GGUF file of it"
+        )
+    return found
 
 
 def _has_gate(folder: Path, config: LlamaConfig) -> bool:
@@ -192,6 +233,12 @@ def read_config(
     own = {
         name for name in MODEL_FIELDS if model_type == LoopLlamaConfig.model_type
     }  # of stock Llamas they are refused
+    if packing_of(raw, file) is not None:
+        if is_mapped(family):
+            raise CheckpointError(
+                f"{PACKING}={shown(raw[PACKING])} in {file}: of a published family's own names no packed weights are read; {ADVICE}"
+            )
+        own |= {PACKING}
     check_keys((*family.keys, *CONFIG_KEYS), {name: value for name, value in raw.items() if name not in own}, file)
     if not is_mapped(family):
         _check_architectures(raw, file)

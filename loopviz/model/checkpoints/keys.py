@@ -159,8 +159,8 @@ _CONFIG_KEYS: tuple[Key, ...] = (
     Key("n_routed_experts", ONLY, _MOE, (0, 1), 64),
     Key("num_experts_per_tok", ONLY, _MOE, (0, 1), 2),
     Key("draft_vocab_size", REFUSED, "a draft model for another one", example=32000),
-    Key("quantization_config", REFUSED, "quantised safetensors are not read; take the unquantised checkpoint, or a GGUF "
-        "file of it", example={"quant_method": "gptq"}),
+    Key("quantization_config", REFUSED, "quantised safetensors are not read, but for bitsandbytes' NF4 and int8; take the "
+        "unquantised checkpoint, or a GGUF file of it", example={"quant_method": "gptq"}),
     Key("compression_config", REFUSED, "compressed safetensors are not read; take the uncompressed checkpoint",
         example={"quant_method": "compressed-tensors"}),
     Key("pretraining_tp", HARMLESS, "slices of the same matrix products: another order of the same sums", example=2),

@@ -9,6 +9,7 @@ refused before its weights are read.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
 from .inspect import Inspection, as_ids, check_memory, check_tokenizer, inspect_folder, weight_files
 from .limits import SPARE, CheckpointLimits, CheckpointTooLarge
+from .packing import check_quantization, kind_of, packed, quantization_note
 from .precision_choice import choose
 from .quiet import ONE_READER, quiet_transformers
 from .smollm2_wheel import gguf_peak
@@ -120,6 +122,7 @@ def load_checkpoint(
     *,
     dtype: torch.dtype = torch.float32,
     precision: str | None = None,
+    quantization: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     adapter: str | os.PathLike[str] | None = None,
@@ -133,6 +136,8 @@ def load_checkpoint(
         dtype: of the parameters, a floating one; or int8, in which the layers' weights are then held (:mod:`loopviz.model.precision`).
         precision: instead of a dtype: `exact`, `half`, `int8` or `auto`, as :func:`.precision_choice.choose` decides on this machine;
             what it decides is a note.
+        quantization: `nf4` or `int8`: the layers' weights are packed by bitsandbytes (:mod:`loopviz.model.quantization`), and an adapter
+            lies on top of them; the dtype is that of all else, and what is computed in.
         progress: called with a stage of `STAGES` and its share done (0 to 1, or None), possibly from another thread.
         allow_paths: False refuses files and folders of this machine, for names that strangers type.
         adapter: folder of a LoRA adapter that is put on it (:mod:`.adapter`); the loop is then the one it was taught.
@@ -143,12 +148,13 @@ def load_checkpoint(
         CheckpointError: the checkpoint is unknown, not a Llama, incomplete, damaged, only a pickle, too large for this
             machine's memory, says what a Llama here does not compute, or its tokenizer is missing or does not fit.
             Whatever else its files bring up, too.
-        ValueError: a loop field is unknown or breaks its rule; both a dtype and a precision.
+        ValueError: a loop field is unknown or breaks its rule; both a dtype and a precision, or a quantization and a precision.
     """
     prepared = prepare_checkpoint(
         name_or_path,
         dtype=dtype,
         precision=precision,
+        quantization=quantization,
         progress=progress,
         allow_paths=allow_paths,
         adapter=adapter,
@@ -162,6 +168,7 @@ def load_model(
     *,
     dtype: torch.dtype = torch.float32,
     precision: str | None = None,
+    quantization: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     adapter: str | os.PathLike[str] | None = None,
@@ -173,7 +180,8 @@ def load_model(
         As :func:`load_checkpoint`, but for tokenizers.
     """
     tell = _Teller(progress)
-    return _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields, adapter, precision).load_model()
+    asked = _look_into(name_or_path, dtype, tell, allow_paths, FREE, loop_fields, adapter, precision, quantization)
+    return asked.load_model()
 
 
 def prepare_checkpoint(
@@ -181,6 +189,7 @@ def prepare_checkpoint(
     *,
     dtype: torch.dtype = torch.float32,
     precision: str | None = None,
+    quantization: str | None = None,
     progress: Progress | None = None,
     allow_paths: bool = True,
     terms: Terms = FREE,
@@ -193,14 +202,14 @@ def prepare_checkpoint(
     Args:
         terms: what may be fetched, and how.
         apart: its tokenizer and templates run in a process of their own, with these limits; None: here.
-        adapter, precision: as :func:`load_checkpoint`.
+        adapter, precision, quantization: as :func:`load_checkpoint`.
 
     Raises:
         As :func:`load_checkpoint`, but for memory; `CheckpointTooLarge` beyond the limits of `terms`.
         WorkerEnded: nobody waits for it any more.
     """
     tell = _Teller(progress)
-    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields, adapter, precision)
+    prepared = _look_into(name_or_path, dtype, tell, allow_paths, terms, loop_fields, adapter, precision, quantization)
     located, found = prepared.located, prepared.found
     is_gguf = located.path.is_file()
     with tell.passing_through(), reading(located.path), quiet_transformers():
@@ -226,6 +235,7 @@ def _look_into(
     loop_fields: Mapping[str, Any],
     adapter: str | os.PathLike[str] | None = None,
     precision: str | None = None,
+    quantization: str | None = None,
 ) -> PreparedCheckpoint:
     """A checkpoint brought here and looked through, its tokenizer and weights not read."""
     if dtype not in HELD_IN:
@@ -234,6 +244,8 @@ def _look_into(
         raise ValueError(
             f"dtype={dtype}, precision={precision!r}: both say what weights are held in; leave one of them out"
         )
+    if quantization is not None:
+        check_quantization(quantization, dtype, precision)
     _check_field_names(loop_fields)
     name = os.fspath(name_or_path)
     shown_name = name if isinstance(name, str) else repr(name)
@@ -261,12 +273,15 @@ def _look_into(
         choice = choose(config, precision)
         dtype = choice.dtype
         found.notes.extend(choice.notes)
+    quantization = kind_of(found.packing, quantization, dtype, precision, located.path)
+    if quantization is not None:
+        found.notes.append(quantization_note(quantization, dtype, located.path.is_file()))
     found.notes.extend(
         note
         for note in _loop_weights_notes(config, stored)
         if not (found.gate and note.code == UNTRAINED and note.values["field"] == "exit_selection")
     )
-    return PreparedCheckpoint(name, located, found, config, None, dtype, loop_fields, tell, worn)
+    return PreparedCheckpoint(name, located, found, config, None, dtype, loop_fields, tell, worn, quantization)
 
 
 @dataclass(frozen=True)
@@ -282,13 +297,17 @@ class PreparedCheckpoint:
     loop_fields: Mapping[str, Any]
     tell: _Teller
     adapter: Adapter | None = None
+    quantization: str | None = None
 
     @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
-        itemsize = self._read_in.itemsize + (
-            self.dtype is torch.int8
-        )  # read as floats, and then made smaller one by one
+        if self.found.packing is not None:  # read as it is held
+            floats = (self.found.n_weights - self.found.n_packed) * self._read_in.itemsize
+            n_bytes = self.found.packed_bytes + floats
+            return n_bytes + n_bytes // SPARE
+        smaller = self.dtype is torch.int8 or self.quantization is not None
+        itemsize = self._read_in.itemsize + smaller  # read as floats, and then made smaller one by one
         if self.located.path.is_file():
             return gguf_peak(self.found.n_weights, self.found.largest, itemsize)
         n_bytes = self.found.n_weights * itemsize
@@ -313,7 +332,9 @@ class PreparedCheckpoint:
             else:
                 model = _load_folder(found, self.config, self._read_in)
             if self.adapter is not None:
-                model = put_on(self.adapter, model)
+                model = put_on(self.adapter, model, self._packed if self.quantization is not None else None)
+            elif self.quantization is not None:
+                model = self._packed(model)
             if self.dtype is torch.int8:
                 model = _quantised(model, path)
             if self.tokenizer is not None:
@@ -321,6 +342,10 @@ class PreparedCheckpoint:
         model.config._name_or_path = name  # what was asked for: what it was read from is this machine's business
         self.tell("ready", 1.0)
         return model.eval()
+
+    def _packed(self, model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+        assert self.quantization is not None
+        return packed(model, self.quantization, self.located.path)
 
     def load(self) -> LoadedCheckpoint:
         """Read the weights, for the tokenizer that is there.
@@ -467,15 +492,24 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
             with ONE_READER:
                 model = read_family(found.family, found.config, config, weight_files(found.path), dtype)
         else:
+            how: dict[str, Any] = {"config": config}
+            if found.packing is not None:  # on a machine with a GPU it would be put there
+                config = copy.deepcopy(config)
+                config.quantization_config = found.packing.config(dtype)
+                how = {"config": config, "device_map": {"": "cpu"}}
             with ONE_READER:
                 model = LoopLlamaForCausalLM.from_pretrained(
                     str(found.path),
-                    config=config,
+                    **how,
                     dtype=dtype,
                     use_safetensors=True,
                     local_files_only=True,
                     trust_remote_code=False,
                 )
+            if found.packing is not None:  # transformers leaves all that is not packed as it is stored
+                for parameter in model.parameters():
+                    if parameter.is_floating_point():
+                        parameter.data = parameter.data.to(dtype)
         _add_gate(model, found)
         return model
     except CheckpointError:
