@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM
 
-from benchmarks.decode import PROMPT, Turnstile, encoded, generated, streamed, unrolled_llama
+from benchmarks.decode import Turnstile, encoded, streamed, unrolled_llama
 from loopviz.model import LoopLlamaForCausalLM
-from loopviz.trace import EXTRAS
 from loopviz.trace.packed import decode_states
 
 TOP = 5  # likeliest tokens that are kept of every loop, as StreamSettings has it
@@ -89,10 +88,11 @@ def by_nnsight(llama: LlamaForCausalLM, tokenizer: Any, ends: Sequence[int], ids
         gate.go.release()
         gate.done.acquire()
         yield found.pop()
+    gate.go.release()  # the last token's, that the thread may end
 
 
 def by_transformer_lens(
-    llama: LlamaForCausalLM, tokenizer: Any, ends: Sequence[int], ids: Tensor, all_of_it: bool = False
+    llama: LlamaForCausalLM, ends: Sequence[int], ids: Tensor, all_of_it: bool = False
 ) -> Iterator[Captured]:
     """TransformerLens: its bridge over the model, which it changes, and `run_with_cache` a token.
 
@@ -103,7 +103,7 @@ def by_transformer_lens(
     from transformer_lens.utilities.attn_implementation import force_eager_attention
 
     force_eager_attention(llama)  # as its own loader does
-    bridge = build_bridge_from_module(llama, "LlamaForCausalLM", hf_config=llama.config, tokenizer=tokenizer)
+    bridge = build_bridge_from_module(llama, "LlamaForCausalLM", hf_config=llama.config)  # tokens go in
     names = [f"blocks.{end}.hook_out" for end in ends]
     call = {"return_type": "logits_and_cache", "use_cache": True, "names_filter": None if all_of_it else names}
     past, token = None, ids
@@ -168,24 +168,6 @@ def peers(model: LoopLlamaForCausalLM, tokenizer: Any, block: Mapping[str, Any],
     return {
         "hidden states + lens": by_hidden_states(unrolled_llama(model, block), ends, ids),
         "nnsight": by_nnsight(unrolled_llama(model, block), tokenizer, ends, ids, n),
-        "TransformerLens": by_transformer_lens(unrolled_llama(model, block), tokenizer, ends, ids),
-        "TransformerLens, all of it": by_transformer_lens(unrolled_llama(model, block), tokenizer, ends, ids, True),
+        "TransformerLens": by_transformer_lens(unrolled_llama(model, block), ends, ids),
+        "TransformerLens, all of it": by_transformer_lens(unrolled_llama(model, block), ends, ids, True),
     }
-
-
-__all__ = [
-    "EXTRAS",
-    "PROMPT",
-    "Captured",
-    "by_hidden_states",
-    "by_nnsight",
-    "by_stream",
-    "by_transformer_lens",
-    "captured",
-    "check_same",
-    "generated",
-    "loop_ends",
-    "of_frame",
-    "peers",
-    "same",
-]
