@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from benchmarks.page import growth
 from benchmarks.page_rows import multiples, rows
 
