@@ -22,7 +22,7 @@ def _largest(part: Tensor) -> Tensor:
 
 
 def _square(part: Tensor) -> Tensor:
-    """Of float32 alone: other bytes taken as floats may be denormal, which some processors are slow with."""
+    """Of float32 alone, else as the largest: other bytes taken as floats may be denormal, which some processors are slow with."""
     return torch.dot(part, part) if part.dtype == torch.float32 else _largest(part)
 
 

@@ -236,7 +236,7 @@ def memory_share(models: Mapping[str, LoopLlamaForCausalLM], n: int) -> list[Fig
         how = best(ms, READS)
         told = {"MB": n_bytes(parts) / 1e6, "GB/s read": n_bytes(parts) / ms[how] / 1e6}
         told |= {f"{each}, ms" if each in READS else f"{each}, ms/token": value for each, value in ms.items()}
-        name = f"one read of the weights ({how}) / a token of plain decode, {held}"
+        name = f"one read of the weights / a token of plain decode, {held}"
         found.append(Figure(name, ms[how] / ms["decode"], ">= 0.55x" if held == EXACT else "", told))
     return found
 

@@ -39,7 +39,11 @@ STEPS = {
     "first": "Run to the first new token on the screen",
 }
 # What cannot be avoided, and the command that does nothing else; of the first, until it answers, of the second until it ends.
-EMPTY = "import sys, gradio as gr; gr.Blocks().launch(server_port=int(sys.argv[-1]), quiet=True, ssr_mode=False)"
+EMPTY = """import sys, gradio
+with gradio.Blocks() as demo:
+    pass
+demo.launch(server_port=int(sys.argv[-1]), quiet=True, ssr_mode=False)
+"""
 IMPORTS = "import torch, transformers, gradio"
 LEAST = {
     "empty": "`import gradio` and an empty Blocks served, to its first answer",
