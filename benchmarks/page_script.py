@@ -67,6 +67,30 @@ async (clicks) => {
 }
 """
 
+# The convergence panel's figure as it is now, drawn again and again by Plotly alone in a place of its own, as large and on top of all:
+# ms of each draw but the first, which makes the plot. None where the panel has no figure.
+REACT = """
+async (times) => {
+  const page = document.querySelector('.lv').page, panel = page.panels.get('convergence'), took = [];
+  if (!panel?.figure || !panel.drawer) return took;
+  const { width, height } = panel.plot.getBoundingClientRect(), place = document.createElement('div');
+  Object.assign(place.style, { position: 'fixed', left: 0, top: 0, zIndex: 1000, width: `${width}px`, height: `${height}px` });
+  document.body.append(place);
+  const template = page.config.templates[page.theme()];
+  for (let i = 0; i < times; i++) {
+    const data = structuredClone(panel.figure.data);
+    const layout = { ...structuredClone({ ...panel.figure.layout, template }), width, height, datarevision: i + 1 };
+    const began = performance.now();
+    await panel.drawer.react(place, data, layout, { displayModeBar: false });
+    if (i) took.push(performance.now() - began);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  panel.drawer.purge(place);
+  place.remove();
+  return took;
+}
+"""
+
 # Press Stop in the middle of a run: ms until the page says so, and when it was pressed, ms since 1970.
 STOP = """
 (tokens) => new Promise((resolve) => {

@@ -135,11 +135,12 @@ def make_environment(requirements: str) -> Path:
 
 
 def fingerprint(requirements: str) -> str:
-    """Digest of a requirements file, of those it includes, and of the Python release."""
-    text = (ROOT / requirements).read_text(encoding="utf-8")
+    """Digest of a requirements file, of those it includes (beside it, as pip finds them), and of the Python release."""
+    file = ROOT / requirements
+    text = file.read_text(encoding="utf-8")
     for line in text.splitlines():
         if line.startswith("-r "):
-            text += (ROOT / line[3:].strip()).read_text(encoding="utf-8")
+            text += (file.parent / line[3:].strip()).read_text(encoding="utf-8")
     return hashlib.sha256(f"{sys.version_info[:2]} {requirements}\n{text}".encode()).hexdigest()
 
 

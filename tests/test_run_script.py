@@ -57,6 +57,14 @@ def test_packages_are_installed_once_and_again_when_the_requirements_change(
     assert installs() == 2
 
 
+def test_a_requirements_file_elsewhere_includes_what_is_beside_it_as_pip_does(run: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "requirements.txt").write_text("-r ../requirements.txt\nc==1\n")
+    before = run.fingerprint("there/requirements.txt")
+    (tmp_path / "requirements.txt").write_text("a==2\n")
+    assert run.fingerprint("there/requirements.txt") != before
+
+
 def test_the_apps_environment_is_not_enough_for_the_tests(run: ModuleType, calls: list[list[str]]) -> None:
     run.make_environment("requirements.txt")
     run.make_environment("requirements-dev.txt")
