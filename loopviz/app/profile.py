@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from loopviz.engine.address import VARIABLE, engine_address
 from loopviz.machine import PRECISIONS
 
 GIB = 2**30
@@ -67,6 +68,7 @@ class Profile:
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
         zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
         precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`.
+        engine: where its models run, as `LOOPVIZ_ENGINE` is written (:mod:`loopviz.engine.address`); "": in this process.
         log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
@@ -134,6 +136,7 @@ class Profile:
     sessions: int
     precision: str = "exact"
     store: str = ""
+    engine: str = ""
     log: str = ""
     log_prompts: bool = False
     zero_gpu: bool = False
@@ -300,11 +303,11 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
         environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
             `LOOPVIZ_STORE`: the folder of stored runs; as :func:`with_usual_store` else.
             `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`. `SPACES_ZERO_GPU`: a Space's, on that hardware.
-            `LOOPVIZ_PRECISION`: what weights are held in.
+            `LOOPVIZ_PRECISION`: what weights are held in. `LOOPVIZ_ENGINE`: where models run.
         asked: by the command line; counts before the environment.
 
     Raises:
-        ValueError: no profile, no precision or no way to log is called so.
+        ValueError: no profile, no precision or no way to log is called so; an engine that is no address, or needs what is not installed.
     """
     wanted = asked or environ.get("LOOPVIZ_PROFILE") or ""
     if wanted and wanted not in PROFILES:
@@ -318,6 +321,8 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     found = replace(found, zero_gpu=True) if zero_gpu(environ) else found
     if precision := _one_of(environ, "LOOPVIZ_PRECISION", ("", *PRECISIONS)):
         found = replace(found, precision=precision)
+    if engine := engine_address(environ.get(VARIABLE, "")):
+        found = replace(found, engine=str(engine))
     folder = environ.get("LOOPVIZ_STORE", "").strip()
     return replace(found, store=folder) if folder else found
 
