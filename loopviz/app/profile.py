@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,7 @@ class Profile:
         events_at_once: of one kind of a page's events, answered at a time; short_events: of those that no run holds up.
         pages: whose starts are remembered, the least recently heard of goes first.
         store: the folder of stored runs; "": none are kept.
+        store_dataset: the Hub's private dataset that holds them, where the folder does not outlive the server; "": the folder does.
         store_run_bytes, store_bytes: of one stored run, of all of them; store_visitor_runs: of one visitor.
         store_place_bytes: of all visitors of one address. store_days: that one is kept.
         store_folders: class folders; store_new_folders: whether visitors may make them.
@@ -136,6 +138,7 @@ class Profile:
     sessions: int
     precision: str = "exact"
     store: str = ""
+    store_dataset: str = ""
     engine: str = ""
     log: str = ""
     log_prompts: bool = False
@@ -291,6 +294,8 @@ CLASS = replace(
     store_days=200,
     store_new_folders=True,
 )
+STORE_DATASET = "LOOPVIZ_STORE_DATASET"
+_DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LOGS = ("", "text", "json")
 PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
@@ -301,13 +306,14 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     Args:
         host: the address it listens at.
         environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
-            `LOOPVIZ_STORE`: the folder of stored runs; as :func:`with_usual_store` else.
+            `LOOPVIZ_STORE`: the folder of stored runs; `LOOPVIZ_STORE_DATASET`: the dataset that holds it; as :func:`with_usual_store` else.
             `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`. `SPACES_ZERO_GPU`: a Space's, on that hardware.
             `LOOPVIZ_PRECISION`: what weights are held in. `LOOPVIZ_ENGINE`: where models run.
         asked: by the command line; counts before the environment.
 
     Raises:
-        ValueError: no profile, no precision or no way to log is called so; an engine that is no address, or needs what is not installed.
+        ValueError: no profile, no precision or no way to log is called so; an engine that is no address, or needs what is not installed; a
+            dataset that is no id.
     """
     wanted = asked or environ.get("LOOPVIZ_PROFILE") or ""
     if wanted and wanted not in PROFILES:
@@ -323,13 +329,18 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
         found = replace(found, precision=precision)
     if engine := engine_address(environ.get(VARIABLE, "")):
         found = replace(found, engine=str(engine))
+    if dataset := environ.get(STORE_DATASET, "").strip():
+        if not _DATASET.fullmatch(dataset):
+            raise ValueError(f"{STORE_DATASET}={dataset!r}: must be the id of a private dataset of the Hub, OWNER/NAME")
+        found = replace(found, store_dataset=dataset)
     folder = environ.get("LOOPVIZ_STORE", "").strip()
     return replace(found, store=folder) if folder else found
 
 
 def with_usual_store(profile: Profile, environ: Mapping[str, str]) -> Profile:
-    """The profile with a folder for stored runs where none was named: the user's own, but for a public server, which keeps none then."""
-    if profile.store or profile.name == "public":
+    """The profile with a folder for stored runs where none was named: the user's own, but for a public server without a dataset, which
+    keeps none then."""
+    if profile.store or (profile.name == "public" and not profile.store_dataset):
         return profile
     data = environ.get("XDG_DATA_HOME") or environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "share")
     return replace(profile, store=os.path.join(os.path.expanduser(data), "loopviz", "store"))
