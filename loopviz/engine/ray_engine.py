@@ -275,7 +275,6 @@ class RemoteRun:
         try:
             while (item := self._next(again=not shown)) is not None:
                 if item[0] == "meta":  # it was begun again
-                    self._steer_again()
                     continue
                 for frame in item[1]:
                     if self.stop.is_set():
@@ -313,12 +312,6 @@ class RemoteRun:
         if answer[0] == "refused":
             raise answer[1]
 
-    def _steer_again(self) -> None:
-        """What it took before it was begun again: the new one knows nothing of it."""
-        with self._lock:
-            for fields in self._steered:
-                self._tell(fields)
-
     def _note(self, changes: list[Any]) -> None:
         known = self._meta.get("changes")
         if known is not None:
@@ -328,8 +321,9 @@ class RemoteRun:
 
     def _open(self) -> None:
         """Ask for it, and have what comes read by a thread of its own, so that a stop need not wait for it."""
-        self._id = secrets.token_hex(8)
-        response = self._handle.options(stream=True).run.remote(self._id, self._request)
+        with self._lock:  # what is asked for meanwhile goes to nobody, and is told so
+            self._id, steered = secrets.token_hex(8), [*self._steered]
+        response = self._handle.options(stream=True).run.remote(self._id, self._request, steered)
         self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_read, args=(response, self._said), name="loopviz-line", daemon=True).start()
         self._end = weakref.finalize(self, _cancel, response)  # a run that nobody reads on ends, too

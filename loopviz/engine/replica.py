@@ -3,7 +3,7 @@
 What passes is :class:`loopviz.engine.engine.Request` and its like one way, and tuples the other:
 
     ask(method, args, kwargs)   ("answer", what the method gives) or ("refused", the ValueError)
-    run(run, request)           ("meta", its Meta), then ("frames", Frames, changes of its loop) over and over; or ("refused", ...)
+    run(run, request, steered)  ("meta", its Meta), then ("frames", Frames, changes of its loop) over and over; or ("refused", ...)
     steer(run, fields)          as `ask`; None: no run of that name is made here
 
 Ray pickles them. Both ends are the same host's own processes, and nothing that a visitor writes is unpickled: it is text in a
@@ -74,11 +74,14 @@ class Replica:
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
-    async def run(self, run: str, request: Request) -> AsyncGenerator[tuple[Any, ...], None]:
+    async def run(
+        self, run: str, request: Request, steered: Sequence[Mapping[str, Any]]
+    ) -> AsyncGenerator[tuple[Any, ...], None]:
         """A run, from its Meta to its last Frame. It ends within a token of this being closed or cancelled.
 
         Args:
             run: its name, by which :meth:`steer` finds it.
+            steered: what its loop was changed to where it was begun before.
         """
         loop, said, live = asyncio.get_running_loop(), asyncio.Queue[Any](), _Live()
         self._runs[run] = live
@@ -88,7 +91,9 @@ class Replica:
                 loop.call_soon_threadsafe(said.put_nowait, item)
 
         # a thread of its own: runs that share passes are told apart by theirs (loopviz.engine.batch)
-        threading.Thread(target=self._make, args=(live, request, tell), name="loopviz-run", daemon=True).start()
+        threading.Thread(
+            target=self._make, args=(live, request, steered, tell), name="loopviz-run", daemon=True
+        ).start()
         try:
             over = False
             while not over:
@@ -102,10 +107,15 @@ class Replica:
             live.stop.set()
             self._runs.pop(run, None)
 
-    def _make(self, live: _Live, request: Request, tell: Callable[[Any], None]) -> None:
+    def _make(
+        self, live: _Live, request: Request, steered: Sequence[Mapping[str, Any]], tell: Callable[[Any], None]
+    ) -> None:
         """A run's thread: whatever happens is told, and then None."""
         try:
-            live.handle = handle = self._engine.start(request, live.stop)
+            handle = self._engine.start(request, live.stop)
+            for fields in steered:
+                handle.steer(**fields)
+            live.handle = handle
             tell(("meta", handle.meta))
             with closing(handle.frames):  # type: ignore[type-var]  # a generator
                 for frame in handle.frames:

@@ -64,14 +64,14 @@ class ServeDouble:
         self.asked.append(method)
         return Answer(lambda: self._wait(self._first().ask(method, *again((args, kwargs)))))
 
-    def _run(self, run: str, request: Request) -> Stream:
+    def _run(self, run: str, request: Request, steered: Any) -> Stream:
         self.asked.append("run")
         stream = Stream(self.loop)
         if not self.replicas:
             stream.die()
             return stream
         self._streams.append((self.replicas[0], stream))
-        stream.begin(self.replicas[0].run(run, again(request)))
+        stream.begin(self.replicas[0].run(run, *again((request, steered))))
         return stream
 
     def _first(self) -> Replica:
