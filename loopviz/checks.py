@@ -195,6 +195,16 @@ RULES: Mapping[str, str] = MappingProxyType(
         "ready, and ask again",
         "ttt_other": "the model of this name here is not the one that made this run: sizes, tokens or numbers differ; open the run where "
         "its model is",
+        "engine_lost": "the replica that made this run ended before it did; what there is stays: press Run to make it again",
+        "engine_silent": "no replica of this model has answered within {seconds:g} seconds; try again in a moment, or ask who runs this "
+        "server to look at `serve status`",
+        "engine_unreached": "the models of this server run on a cluster, {address}, which does not answer ({said}); ask who runs this "
+        "server to look at `ray status` and `serve status`, and try again",
+        "engine_not_served": "is none of the models that this server's cluster serves: {known}; choose one of them",
+        "engine_version": "the cluster serves with {there}, and this server is {here}; give both the same LoopViz",
+        "engine_not_read": "its model runs on a cluster, where no finished run is read again and nothing is checked; open the run on a "
+        "server that has the model itself",
+        "engine_elsewhere": "its model runs elsewhere; measure it where it runs",
         "lesson_run": "no run of this step is called so; there are {known}",
         "lesson_measure": "nothing is measured under this name; there are {known}",
         "lesson_kind": "is {found}, and {wanted} is needed here; name another measurement",

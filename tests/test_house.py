@@ -37,9 +37,11 @@ SHARED_ARROWS, ARROWS_OF_A_PAGE = 25, 5
 # Of a model the app knows its engine, and nothing behind it. What it may import of the packages that know models:
 ENGINE = {
     "loopviz.engine.engine": "",  # plain data
+    "loopviz.engine.address": "",  # where models run, as it is written
     "loopviz.engine.work": "",  # arithmetic on plain data
     "loopviz.engine.summary": "app/explore/tool.py",  # of a Trace, in a few numbers
     "loopviz.engine.local": "app/sessions/models.py app/controls/loop_values.py",  # where an engine is made
+    "loopviz.engine.ray_engine": "app/sessions/models.py",  # where one of a cluster's is reached
     "loopviz.engine.ttt_local": "app/sessions/ttt_models.py",  # where a TTT model's is
 }
 # Of what is inside a layer: plain data alone.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from loopviz.engine.address import VARIABLE, engine_address
 from loopviz.machine import PRECISIONS
 
 GIB = 2**30
@@ -59,6 +61,7 @@ class Profile:
         events_at_once: of one kind of a page's events, answered at a time; short_events: of those that no run holds up.
         pages: whose starts are remembered, the least recently heard of goes first.
         store: the folder of stored runs; "": none are kept.
+        store_dataset: the Hub's private dataset that holds them, where the folder does not outlive the server; "": the folder does.
         store_run_bytes, store_bytes: of one stored run, of all of them; store_visitor_runs: of one visitor.
         store_place_bytes: of all visitors of one address. store_days: that one is kept.
         store_folders: class folders; store_new_folders: whether visitors may make them.
@@ -67,6 +70,7 @@ class Profile:
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
         zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
         precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`.
+        engine: where its models run, as `LOOPVIZ_ENGINE` is written (:mod:`loopviz.engine.address`); "": in this process.
         log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
     """
@@ -134,6 +138,8 @@ class Profile:
     sessions: int
     precision: str = "exact"
     store: str = ""
+    store_dataset: str = ""
+    engine: str = ""
     log: str = ""
     log_prompts: bool = False
     zero_gpu: bool = False
@@ -288,6 +294,8 @@ CLASS = replace(
     store_days=200,
     store_new_folders=True,
 )
+STORE_DATASET = "LOOPVIZ_STORE_DATASET"
+_DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LOGS = ("", "text", "json")
 PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
@@ -298,13 +306,14 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     Args:
         host: the address it listens at.
         environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
-            `LOOPVIZ_STORE`: the folder of stored runs; as :func:`with_usual_store` else.
+            `LOOPVIZ_STORE`: the folder of stored runs; `LOOPVIZ_STORE_DATASET`: the dataset that holds it; as :func:`with_usual_store` else.
             `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`. `SPACES_ZERO_GPU`: a Space's, on that hardware.
-            `LOOPVIZ_PRECISION`: what weights are held in.
+            `LOOPVIZ_PRECISION`: what weights are held in. `LOOPVIZ_ENGINE`: where models run.
         asked: by the command line; counts before the environment.
 
     Raises:
-        ValueError: no profile, no precision or no way to log is called so.
+        ValueError: no profile, no precision or no way to log is called so; an engine that is no address, or needs what is not installed; a
+            dataset that is no id.
     """
     wanted = asked or environ.get("LOOPVIZ_PROFILE") or ""
     if wanted and wanted not in PROFILES:
@@ -318,13 +327,20 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     found = replace(found, zero_gpu=True) if zero_gpu(environ) else found
     if precision := _one_of(environ, "LOOPVIZ_PRECISION", ("", *PRECISIONS)):
         found = replace(found, precision=precision)
+    if engine := engine_address(environ.get(VARIABLE, "")):
+        found = replace(found, engine=str(engine))
+    if dataset := environ.get(STORE_DATASET, "").strip():
+        if not _DATASET.fullmatch(dataset):
+            raise ValueError(f"{STORE_DATASET}={dataset!r}: must be the id of a private dataset of the Hub, OWNER/NAME")
+        found = replace(found, store_dataset=dataset)
     folder = environ.get("LOOPVIZ_STORE", "").strip()
     return replace(found, store=folder) if folder else found
 
 
 def with_usual_store(profile: Profile, environ: Mapping[str, str]) -> Profile:
-    """The profile with a folder for stored runs where none was named: the user's own, but for a public server, which keeps none then."""
-    if profile.store or profile.name == "public":
+    """The profile with a folder for stored runs where none was named: the user's own, but for a public server without a dataset, which
+    keeps none then."""
+    if profile.store or (profile.name == "public" and not profile.store_dataset):
         return profile
     data = environ.get("XDG_DATA_HOME") or environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "share")
     return replace(profile, store=os.path.join(os.path.expanduser(data), "loopviz", "store"))

@@ -118,6 +118,13 @@ class Handle:
     stop: Callable[[], None]
 
 
+class EngineLost(FieldError):
+    """What made a run, or was asked, is gone or does not answer: a process, a machine, a cluster. What came of it before stays.
+
+    Raised at a Frame too. Only an engine that is elsewhere (:mod:`loopviz.engine.ray_engine`) raises it.
+    """
+
+
 @dataclass(frozen=True)
 class Draw:
     """What the next token would be drawn from.

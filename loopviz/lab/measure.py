@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from loopviz.checks import FieldError
 from loopviz.engine.local import LocalEngine
 from loopviz.engine.ttt_local import LocalTTT
 from loopviz.lab.experiment import Experiment
@@ -39,7 +40,8 @@ def subject_of(
     if isinstance(engine, LocalTTT):
         return TTTSubject(engine.model, engine.tokenizer, engine.name, "", beside=others, free=paths)
     if not isinstance(engine, LocalEngine):
-        raise ValueError(f"engine={type(engine).__name__}: its model runs elsewhere; measure it where it runs")
+        kind = type(engine).__name__
+        raise FieldError("engine", kind, "engine_elsewhere", shown=kind)
     notes = tuple(note.code for note in engine.notes)
     return Subject(engine.model, engine.tokenizer, engine.name, engine.source, notes, others, paths)
 

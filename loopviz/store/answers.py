@@ -56,6 +56,23 @@ def put(db: sqlite3.Connection, one: HandedIn) -> None:
     db.execute(f"INSERT OR REPLACE INTO answers ({COLUMNS}) VALUES ({_PLACES})", astuple(one))
 
 
+def same(db: sqlite3.Connection, one: HandedIn) -> HandedIn | None:
+    """What the same pupil handed in of the lesson before."""
+    row = db.execute(f"SELECT {COLUMNS} FROM answers WHERE {_SAME}", _key(one)).fetchone()
+    return HandedIn(*row) if row else None
+
+
+def take_back(db: sqlite3.Connection, one: HandedIn, before: HandedIn | None) -> None:
+    """As it was before `one` was put there."""
+    db.execute(f"DELETE FROM answers WHERE {_SAME}", _key(one))
+    if before is not None:
+        put(db, before)
+
+
+def _key(one: HandedIn) -> tuple[str, ...]:
+    return one.folder, one.owner, one.student, one.lesson
+
+
 def counted(db: sqlite3.Connection, where: str, *values: object) -> tuple[int, int]:
     """How many there are so, and their bytes."""
     rows, size = db.execute(f"SELECT count(*), total(bytes) FROM answers WHERE {where}", values).fetchone()
@@ -64,7 +81,7 @@ def counted(db: sqlite3.Connection, where: str, *values: object) -> tuple[int, i
 
 def before(db: sqlite3.Connection, one: HandedIn) -> tuple[int, int]:
     """Those that `one` takes the place of: 1 or 0, and their bytes."""
-    return counted(db, _SAME, one.folder, one.owner, one.student, one.lesson)
+    return counted(db, _SAME, *_key(one))
 
 
 def without_folder(db: sqlite3.Connection) -> None:

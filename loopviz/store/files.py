@@ -47,6 +47,10 @@ class Files:
             cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
             raise StoreError("disk", reason=cause.strerror or type(cause).__name__) from error
 
+    def there(self, run: str) -> bool:
+        """Whether the file of a run is in the folder."""
+        return self._path(run).is_file()
+
     def read(self, run: str, most: int, sha256: str) -> bytes:
         """The file of a run.
 

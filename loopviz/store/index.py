@@ -81,6 +81,7 @@ class Folder:
     expires: float
 
 
+FEATURE = "UPDATE runs SET featured=?, expires=? WHERE id=?"
 _COLUMNS = ", ".join(Entry.__dataclass_fields__)
 _PLACES = ", ".join("?" * len(Entry.__dataclass_fields__))
 
@@ -172,6 +173,19 @@ class Index:
             except sqlite3.Error as error:
                 raise StoreError("disk", reason=_reason(error)) from error
 
+    def copy_to(self, path: Path) -> set[str]:
+        """Write the whole index, as it is now, into a file that is not there yet; the ids of its runs.
+
+        Raises:
+            StoreError: the disk would not.
+        """
+        with self._lock:
+            try:
+                self._db.execute("VACUUM INTO ?", (str(path),))
+            except sqlite3.Error as error:
+                raise StoreError("disk", reason=_reason(error)) from error
+            return self.ids()
+
     def _ask(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
@@ -260,6 +274,12 @@ def put(db: sqlite3.Connection, entry: Entry) -> None:
     """Add a run."""
     values = [getattr(entry, name) for name in Entry.__dataclass_fields__]
     db.execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({_PLACES})", values)
+
+
+def put_back(db: sqlite3.Connection, entry: Entry) -> None:
+    """A run that was taken away is there again."""
+    db.execute("DELETE FROM gone WHERE id=?", (entry.id,))
+    put(db, entry)
 
 
 def take_away(db: sqlite3.Connection, run: str, why: str, now: float) -> None:

@@ -21,6 +21,9 @@ SAID = {
     "folders": "{limit} class folders are kept here, and there is no room for another",
     "no_folder": "there is no such class folder",
     "disk": "the disk does not take it: {reason}",
+    "copy": "the dataset that holds this store does not take it: {reason}",
+    "copy_often": "the dataset that holds this store takes so many commits an hour, and they are made; it takes more in {minutes} minutes",
+    "copy_public": "{dataset}: everybody can read this dataset; make it private, for it has what visitors wrote",
 }
 
 

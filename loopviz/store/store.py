@@ -17,6 +17,7 @@ from loopviz.store.answers import HandedIn
 from loopviz.store.files import Files
 from loopviz.store.index import Entry, Folder, Index
 from loopviz.store.marks import fits, hashed, is_id, new_id, new_secret, placed
+from loopviz.store.mirror import Mirror
 from loopviz.store.quotas import MIB, Quotas
 from loopviz.store.refusals import StoreError
 from loopviz.trace import Trace
@@ -49,14 +50,29 @@ class Store:
         folder: where all of it lies; may be a mounted volume. Made when it is first needed.
         quotas: how much is kept, and how long.
         clock: seconds since 1970.
+        mirror: where a copy is kept that the folder is made of; nothing is acknowledged before it is there.
+
+    Raises:
+        StoreError: neither writing nor reading is possible; the mirror cannot be had, or everybody can read it.
     """
 
-    def __init__(self, folder: Path, quotas: Quotas | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        quotas: Quotas | None = None,
+        clock: Callable[[], float] = time.time,
+        mirror: Mirror | None = None,
+    ) -> None:
         self.folder = folder
+        self._mirror = mirror
+        if mirror is not None:
+            mirror.fetch(folder)
         self.quotas = quotas or Quotas()
         self._clock = clock
         self._index = Index(folder)
         self._files = Files(folder)
+        if mirror is not None:
+            mirror.watch(self._index)
         self._swept = float("-inf")
         self.sweep()
 
@@ -127,10 +143,22 @@ class Store:
             with self._index.change() as db:
                 self._check_room(db, entry)
                 tables.put(db, entry)
+            self._copied(lambda db: db.execute("DELETE FROM runs WHERE id=?", (entry.id,)))
         except BaseException:
             self._files.remove(entry.id)
             raise
         return entry
+
+    def _copied(self, undo: Callable[[sqlite3.Connection], Any]) -> None:
+        """What has just been changed is in the mirror too, where there is one; else it is undone here, and StoreError."""
+        if self._mirror is None:
+            return
+        try:
+            self._mirror.settle()
+        except StoreError:
+            with self._index.change() as db:
+                undo(db)
+            raise
 
     def _check_room(self, db: sqlite3.Connection, entry: Entry) -> None:
         quotas, now = self.quotas, entry.created
@@ -174,6 +202,8 @@ class Store:
         from loopviz.trace.file import TraceFileError, loads
 
         entry, quotas = self.entry(run), self.quotas
+        if self._mirror is not None and not self._files.there(entry.id):
+            self._mirror.bring(entry.id)
         data = self._files.read(entry.id, quotas.run_bytes, entry.sha256)
         try:
             limits = {"max_tokens": quotas.run_tokens, "max_rows": quotas.run_rows}
@@ -190,15 +220,21 @@ class Store:
         entry = self.entry(run)
         if not fits(secret, entry.owner):
             raise StoreError("owner")
-        self._take_away(entry, "deleted")
+        self._delete(entry)
 
     def remove(self, run: Any) -> None:
         """As :meth:`delete`, by the host, who needs no secret."""
-        self._take_away(self.entry(run), "deleted")
+        self._delete(self.entry(run))
 
-    def _take_away(self, entry: Entry, why: str) -> None:
+    def _delete(self, entry: Entry) -> None:
         with self._index.change() as db:
-            tables.take_away(db, entry.id, why, self._clock())
+            tables.take_away(db, entry.id, "deleted", self._clock())
+        self._copied(lambda db: tables.put_back(db, entry))
+        self._files.remove(entry.id)
+
+    def _expire(self, entry: Entry) -> None:
+        with self._index.change() as db:
+            tables.take_away(db, entry.id, "expired", self._clock())
         self._files.remove(entry.id)
 
     # --- what is over ---------------------------------------------------------------------------------------------
@@ -215,11 +251,13 @@ class Store:
         try:
             over = self._index.over(now)
             for entry in over:
-                self._take_away(entry, "expired")
+                self._expire(entry)
             with self._index.change() as db:
                 db.execute("DELETE FROM folders WHERE expires <= ?", (now,))
                 answers.without_folder(db)
             self._files.sweep(self._index.ids())
+            if over and self._mirror is not None:
+                self._mirror.settle()  # where it cannot be, what is over goes with the next
         except StoreError as error:
             log.warning("stored runs: what is over could not be removed: %s", error)
             return 0
@@ -238,7 +276,8 @@ class Store:
         since = (entry.featured or now) if wanted else None
         until = _EVER if wanted else now + self.quotas.seconds
         with self._index.change() as db:
-            db.execute("UPDATE runs SET featured=?, expires=? WHERE id=?", (since, until, entry.id))
+            db.execute(tables.FEATURE, (since, until, entry.id))
+        self._copied(lambda db: db.execute(tables.FEATURE, (entry.featured, entry.expires, entry.id)))
         return dataclasses.replace(entry, featured=since, expires=until)
 
     def gallery(self) -> list[Entry]:
@@ -268,6 +307,7 @@ class Store:
             if count >= self.quotas.folders:
                 raise StoreError("folders", limit=self.quotas.folders)
             db.execute("INSERT INTO folders VALUES (?, ?, ?, ?, ?)", dataclasses.astuple(made))
+        self._copied(lambda db: db.execute("DELETE FROM folders WHERE id=?", (made.id,)))
         return made, secret
 
     def class_folder(self, folder: Any) -> Folder | None:
@@ -351,7 +391,9 @@ class Store:
             if held - had >= quotas.folder_answers or held_bytes - gone + size > quotas.folder_answer_bytes:
                 raise StoreError("folder_answers", limit=quotas.folder_answers, size=quotas.folder_answer_bytes // MIB)
             self._check_bytes(db, one.place, size - gone, now)
+            before = answers.same(db, one) if self._mirror is not None else None
             answers.put(db, one)
+        self._copied(lambda db: answers.take_back(db, one, before))
         return one
 
     def answers_of(self, folder: Any, secret: Any, whole: bool = True) -> list[HandedIn]:

@@ -16,7 +16,7 @@ from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab.form import params_of
 from loopviz.app.lab.service import Laboratory
-from loopviz.app.profile import CLASS, LOCAL, PROFILES, PUBLIC, Profile, profile_of
+from loopviz.app.profile import CLASS, LOCAL, PROFILES, PUBLIC, Profile, profile_of, with_usual_store
 from loopviz.app.sessions.bounds import Sizes
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.lab import TASKS
@@ -195,3 +195,14 @@ def test_a_servers_own_limits_are_those_that_count() -> None:
     for filled, told in ({"text": "a" * 10}, "at most 9"), ({"loops": "1" * 8}, "at most 7"):
         with pytest.raises(ValueError, match=told):
             params_of(TASKS["perplexity"], filled, Path(), "en", Sizes.of(few))
+
+
+def test_a_dataset_for_stored_runs_is_named_by_its_id_and_gives_a_public_server_a_folder(tmp_path: Path) -> None:
+    named = {"LOOPVIZ_STORE_DATASET": "somebody/runs", "XDG_DATA_HOME": str(tmp_path)}
+    public = with_usual_store(profile_of("0.0.0.0", named), named)
+    assert (public.name, public.store_dataset) == ("public", "somebody/runs")
+    assert public.store == str(tmp_path / "loopviz" / "store")
+    assert profile_of("0.0.0.0", {}).store_dataset == ""
+    for wrong in ("runs", "https://huggingface.co/datasets/somebody/runs", "somebody/runs/more", "../runs"):
+        with pytest.raises(ValueError, match=r"LOOPVIZ_STORE_DATASET='.*': must be the id of a private dataset"):
+            profile_of("0.0.0.0", {"LOOPVIZ_STORE_DATASET": wrong})

@@ -302,9 +302,12 @@ def check_loop(values: Mapping[str, Any], model: Any, lang: str = "en") -> list[
     Args:
         model: an engine (:class:`loopviz.engine.engine.Engine`); a script may have a LoopLlama at hand instead.
     """
-    from loopviz.engine.local import engine_of
+    engine: Any = model
+    if not hasattr(model, "describe"):
+        from loopviz.engine.local import engine_of  # imports PyTorch
 
-    engine, problems = engine_of(model), []
+        engine = engine_of(model)
+    problems: list[Problem] = []
     described = engine.describe()
     for name, reason in _WEIGHTS:
         if _impossible(name, values[name], described):

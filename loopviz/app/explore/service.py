@@ -17,7 +17,7 @@ from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.waiting_line import Place, Places
 from loopviz.app.texts import text
 from loopviz.checks import FieldError
-from loopviz.engine.engine import Engine, Request
+from loopviz.engine.engine import Engine, EngineLost, Request
 from loopviz.worker import ended_by
 
 if TYPE_CHECKING:
@@ -165,7 +165,10 @@ class Service(Jobs):
         wrong = [] if prompt is _NOT_ASKED else st.check_prompt(prompt, lang)
         found, loaded = form.problems(lang), self._ready(form)
         if loaded is not None and not found and form.suited:
-            found = st.check_loop(form.settings, loaded, lang)
+            try:
+                found = st.check_loop(form.settings, loaded, lang)
+            except EngineLost:  # not known now; a run says so as it begins
+                return wrong
             if form.settings.chat and not loaded.describe().chats:
                 found.append(st.Problem("template", text(lang, "refused.chat"), st.HAS["template"]))
             if not found:

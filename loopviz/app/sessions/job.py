@@ -17,6 +17,7 @@ from contextlib import closing
 from typing import Any, ClassVar
 
 from loopviz.app import controls as st
+from loopviz.app.controls.refusal import told
 from loopviz.app.sessions import bounds, run_log
 from loopviz.app.sessions.carried import Carried
 from loopviz.app.sessions.counted import Counted
@@ -30,7 +31,7 @@ from loopviz.app.sessions.tickets import Start, Starts
 from loopviz.app.sessions.visits import Visits
 from loopviz.app.sessions.waiting_line import Ahead, LineFull, Place, Places
 from loopviz.app.texts import text
-from loopviz.engine.engine import Engine
+from loopviz.engine.engine import Engine, EngineLost
 from loopviz.worker import ended_by
 
 
@@ -235,6 +236,9 @@ class Jobs:
         except Refused as refused:
             wrong = [problem.control for problem in refused.problems]
             yield from job.refused(refused)
+        except EngineLost as lost:  # nothing is wrong with what was asked for
+            wrong = ["engine"]
+            yield from job.last(f"⚠ {told(lost, job.lang)}", True)
         except ValueError as error:
             if start.over.is_set():  # a tokenizer, or a load, that was ended for it
                 yield from job.stopped()

@@ -30,6 +30,20 @@ def timed(key: Key) -> str:
     return f"{key.name} ({key.precision})" if isinstance(key, Variant) else key
 
 
+class HeldElsewhere(ValueError):
+    """Another precision than the server's was chosen, and models are held by a cluster, as its host chose.
+
+    Attributes:
+        code, values: as of a limit: what is said of it (`limit.<code>`), and of what.
+    """
+
+    code = "precision_cluster"
+
+    def __init__(self, precision: str) -> None:
+        super().__init__(f"precision={precision!r}: models run on a cluster, which holds them as its host chose")
+        self.values = {"precision": precision}
+
+
 def is_of_precision(error: BaseException) -> bool:
     """Whether a model could not be had for the precision it was wanted in."""
     return str(getattr(error, "code", "")).startswith("precision_")

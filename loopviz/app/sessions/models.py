@@ -27,9 +27,19 @@ from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.load_times import LoadTimes
 from loopviz.app.sessions.model_status import Status, Words
-from loopviz.app.sessions.model_variants import Key, Variant, is_of_precision, name_of, precision_of, timed
+from loopviz.app.sessions.model_variants import (
+    HeldElsewhere,
+    Key,
+    Variant,
+    is_of_precision,
+    name_of,
+    precision_of,
+    timed,
+)
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import text
+from loopviz.checks import FieldError
+from loopviz.engine.address import engine_address
 from loopviz.engine.engine import Engine, LoadLimits, Prepared
 from loopviz.worker import WorkerEnded, ended_by
 
@@ -403,6 +413,12 @@ class ModelRoom:
         chosen = precision_of(loading.key)
         if self._load is not None:
             return self._load(path, progress, local, **({"precision": chosen} if chosen else {}))
+        if (address := engine_address(self.profile.engine)) is not None:
+            if chosen:
+                raise HeldElsewhere(chosen)
+            from loopviz.engine.ray_engine import remote_engine
+
+            return remote_engine(path, address)
         from loopviz.engine.local import prepare
 
         with ended_by(loading.unwanted):
@@ -498,6 +514,9 @@ class ModelRoom:
             return lambda lang: text(lang, "refused.memory")
         if isinstance(values, dict):  # CheckpointTooLarge
             return lambda lang: text(lang, f"limit.{code}", name=short_name(name), **values)
+        if isinstance(error, FieldError):
+            bare = error.with_traceback(None)  # the words are kept, what was loaded is not
+            return lambda lang: self.words(bare, lang)
         if isinstance(error, (ValueError, OSError)):
             said = self.words(error)
             return lambda lang: said

@@ -20,7 +20,7 @@ from loopviz.app.profile import Profile
 from loopviz.app.sessions.file_desk import FileDesk, FileRefused, json_response
 from loopviz.app.sessions.untrusted import fitting, has_halves
 from loopviz.app.texts import text
-from loopviz.store import Entry, Quotas, Store, Stored, StoreError, new_secret
+from loopviz.store import Entry, Mirror, Quotas, Store, Stored, StoreError, new_secret
 from loopviz.store.marks import fits, is_secret
 from loopviz.store.quotas import DAY
 from loopviz.trace import Trace
@@ -45,7 +45,7 @@ STATUS = {
     "run_bytes": 413,
     "answer_bytes": 413,
 }
-STATUS |= dict.fromkeys(FULL, 507) | dict.fromkeys(("disk", "unread", "lost"), 503)
+STATUS |= dict.fromkeys(FULL, 507) | dict.fromkeys(("disk", "unread", "lost", "copy", "copy_often", "copy_public"), 503)
 
 
 def quotas_of(profile: Profile) -> Quotas:
@@ -90,7 +90,8 @@ class StoreDesk:
             raise StoreError("unknown")
         with self._lock:
             if self._store is None:
-                self._store = Store(Path(profile.store), quotas_of(profile))
+                mirror = Mirror(profile.store_dataset) if profile.store_dataset else None
+                self._store = Store(Path(profile.store), quotas_of(profile), mirror=mirror)
             return self._store
 
     def answering(self, kind: type, act: Act, header: str) -> Callable[..., Any]:

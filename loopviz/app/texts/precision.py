@@ -8,7 +8,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "precision.server": "as this server has it",
         "precision.exact": "exactly (exact)",
         "precision.half": "in half of the bytes (half)",
-        "precision.int8": "layers in a byte a weight (int8)",
+        "precision.int8": "in a byte a weight (int8)",
         "precision.auto": "as quickness asks for (auto)",
         "precision.info": "What it costs is measured as the model is loaded, and told in the notes beside its name.",
         "precision.info.server": "This server’s own: {precision}.",
@@ -22,6 +22,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "limit.precision_refused": "precision={precision!r}: {name} cannot be held in {dtype} ({said}). Choose exact",
         "limit.precision_overflow": "precision={precision!r}: on a short text the numbers of {name} run over in {dtype}. Choose exact",
         "limit.precision_no_half": "precision={precision!r}: this machine computes neither in float16 nor in bfloat16. Choose exact, or int8",
+        "limit.precision_cluster": "precision={precision!r}: models run on a cluster here, which holds them as its host chose. Leave the precision as this server has it",
         "about.held_in": "held in {dtype}",
     },
     "zh": {
@@ -29,7 +30,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "precision.server": "按本服务器的设置",
         "precision.exact": "精确（exact）",
         "precision.half": "一半的字节（half）",
-        "precision.int8": "各层每个权重一字节（int8）",
+        "precision.int8": "每个权重一字节（int8）",
         "precision.auto": "视速度而定（auto）",
         "precision.info": "其代价在加载模型时测量，见模型名旁的说明。",
         "precision.info.server": "本服务器的设置：{precision}。",
@@ -43,6 +44,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "limit.precision_refused": "precision={precision!r}：{name} 无法以 {dtype} 保存（{said}）。请选择精确（exact）",
         "limit.precision_overflow": "precision={precision!r}：{name} 在一段短文上的数值超出了 {dtype} 的范围。请选择精确（exact）",
         "limit.precision_no_half": "precision={precision!r}：本机不支持 float16 或 bfloat16 计算。请选择精确（exact）或 int8",
+        "limit.precision_cluster": "precision={precision!r}：这里的模型在集群上运行，精度由其主人选定。请保留“按本服务器的设置”",
         "about.held_in": "以 {dtype} 保存",
     },
 }

@@ -57,6 +57,11 @@ TEXTS: dict[str, dict[str, str]] = {
         "stored.folders": "The server has its {limit} class folders already.",
         "stored.folders.host": "On this server only its host makes class folders: ask them.",
         "stored.no_folder": "There is no such class folder here, or its time is over.",
+        "stored.copy": "The dataset in which this server keeps runs did not take it ({reason}). Nothing was saved, nothing was lost; try again, "
+        "or save it as a file.",
+        "stored.copy_often": "This server has saved as often as its dataset takes in an hour. Try again in {minutes} minutes, or save it as a file.",
+        "stored.copy_public": "Runs are not saved here: the dataset for them, {dataset}, can be read by everybody. Ask the host of this server to "
+        "make it private.",
         "stored.disk": "The server's disk did not take it ({reason}). Nothing was saved, nothing was lost; save it as a file instead.",
         "limits.store_days": "A saved run is kept for",
         "limits.days": "{n} days",
@@ -120,6 +125,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "stored.folders": "服务器的 {limit} 个班级文件夹已满。",
         "stored.folders.host": "在此服务器上只有管理者能新建班级文件夹，请与其联系。",
         "stored.no_folder": "此处没有这个班级文件夹，或其期限已过。",
+        "stored.copy": "此服务器用来保存运行的数据集未能写入（{reason}）。没有保存，也没有丢失任何内容；请再试一次，或保存成文件。",
+        "stored.copy_often": "此服务器一小时内向其数据集保存的次数已满。请 {minutes} 分钟后再试，或保存成文件。",
+        "stored.copy_public": "此处不保存运行：用来保存的数据集 {dataset} 任何人都能读取。请服务器的管理者将它设为私有。",
         "stored.disk": "服务器的磁盘未能写入（{reason}）。没有保存，也没有丢失任何内容；请改为保存成文件。",
         "limits.store_days": "已保存的运行保留",
         "limits.days": "{n} 天",

@@ -161,7 +161,7 @@ def test_every_refusal_of_the_store_has_words_and_a_status() -> None:
     assert set(STATUS) == set(SAID)
     for lang in LANGUAGES:
         for fault in SAID:
-            assert text(lang, f"stored.{fault}", size="1", limit="2", reason="3")
+            assert text(lang, f"stored.{fault}", size="1", limit="2", reason="3", minutes="4", dataset="a/b")
 
 
 def test_where_no_folder_is_configured_nothing_is_kept_and_it_is_said(trace: Trace) -> None:
