@@ -62,16 +62,13 @@ NUMBERS: tuple[Number, ...] = (
 NAMES = frozenset({"kind", "text", "prompt", "model", *(number.name for number in NUMBERS)})
 
 
-def usual(own: tuple[int, int] | None, layers: int, context: int) -> dict[str, int]:
-    """What of the form a model decides: its own block, or the middle third of its layers; a window that it can read.
+def usual(first: int, last: int, context: int) -> dict[str, int]:
+    """What of the form a model decides.
 
     Args:
-        own: the block that the model has, if it loops.
-        layers: that it has.
+        first, last: the block that it has, or that pages loop of it.
         context: tokens that it can read.
     """
-    third = max(1, layers // 3)
-    first, last = own or ((layers - third) // 2, (layers - third) // 2 + third - 1)
     return {"first": first, "last": last, "window": min(64, context)}
 
 

@@ -10,7 +10,7 @@ session.keep(out, closing, command)         # peft's folder, its card
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from loopviz.engine import context_length
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
 from loopviz.model.checkpoints.adapter import fingerprint
 from loopviz.model.checkpoints.load import UNTRAINED, LoadedCheckpoint
+from loopviz.model.interrupt import Interrupted, Stop, interruptible, until
 from loopviz.model.measures import cosine
 
 from .recipe import RecipeError
@@ -161,6 +162,9 @@ class TeachSession:
 
     def events(self, end: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Train, telling of all that is done; as :meth:`Trainer.events`."""
+        return self._events(end)
+
+    def _events(self, end: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
         if self.prompt and not self.trainer.progress.step:
             result = self.task.measure(self.trainer.model, final=False)
             yield Evaluated(0, result, self.task.after(result))
@@ -170,6 +174,10 @@ class TeachSession:
             if self.prompt and isinstance(event, Evaluated):
                 yield self._converged()
 
+    def going(self, stop: Stop) -> Iterator[Event]:
+        """:meth:`events` until `stop` is set, in the middle of a pass too: what was learned by then stays."""
+        return until(stop, self._events())
+
     def _converged(self) -> Converged:
         mean, last = converging(self.trainer.model, self.prompt, self.last_loops)
         return Converged(self.trainer.progress.step, tuple(mean), tuple(last))
@@ -177,6 +185,14 @@ class TeachSession:
     def close(self) -> Closing:
         """The closing evaluation: what was taught, and the same block without it."""
         return self.trainer.close()
+
+    def closed(self, stop: Stop) -> Closing | None:
+        """:meth:`close`, unless `stop` is set before it is done."""
+        try:
+            with interruptible(stop):
+                return self.close()
+        except Interrupted:
+            return None
 
     def keep(self, folder: Path, closing: Closing, command: str) -> int:
         """Write peft's folder with what belongs to the loop, its card and its results; returns the loop count that is its default.

@@ -11,7 +11,6 @@ import pytest
 from loopviz.checks import FieldError
 from loopviz.engine.local import LocalEngine
 from loopviz.model.checkpoints import load_checkpoint
-from loopviz.model.interrupt import until
 from loopviz.train import teach_door
 from loopviz.train.teach_door import field_of, least_tokens, needed_bytes, prepare
 from loopviz.train.teach_form import FILES, NUMBERS, command_of, recipe_of, usual
@@ -86,7 +85,7 @@ def test_a_teaching_ends_between_two_steps_and_inside_of_one(engine: LocalEngine
             return self.asked > 40
 
     other = prepare(engine, {**FORM, "steps": 50, "every": 50}, given, PROMPT, tmp_path / "b").begin()
-    done = [event for event in until(Soon(), other.events()) if isinstance(event, Stepped)]
+    done = [event for event in other.going(Soon()) if isinstance(event, Stepped)]
     assert other.trainer.progress.step == len(done) < 50
     assert other.close().taught.loss, "what was learned until then can be measured, and kept"
 
@@ -197,7 +196,6 @@ def test_the_command_that_is_shown_makes_the_same_recipe(tmp_path: Path) -> None
 
 
 def test_a_form_opens_with_what_suits_a_model() -> None:
-    assert usual((2, 5), 8, 256) == {"first": 2, "last": 5, "window": 64}
-    assert usual(None, 30, 40) == {"first": 10, "last": 19, "window": 40}
-    assert usual(None, 1, 256) == {"first": 0, "last": 0, "window": 64}
+    assert usual(2, 5, 256) == {"first": 2, "last": 5, "window": 64}
+    assert usual(2, 5, 40)["window"] == 40
     recipe_of({number.name: number.value for number in NUMBERS}, "any")
