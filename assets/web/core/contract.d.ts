@@ -2094,8 +2094,8 @@ export interface TeachConfig {
   kinds: string[];
   /** texts to begin with */
   samples: Samples;
-  /** the fixed one to begin with */
-  prompt: string;
+  /** the fixed one to begin with, by model; "": of any other */
+  prompts: Record<string, string>;
   /** characters of a text */
   limit: number;
   /** where what is kept is fetched from; {run} stands in it */

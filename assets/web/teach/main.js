@@ -30,6 +30,8 @@ export class Page {
   n = 0;
   /** @type {string | null} of that one, unguessable */
   ticket = null;
+  /** @type {string | null} the teaching that is to be kept */
+  wanted = null;
   /** @type {number} when something was heard of it */
   heard = 0;
   /** @type {number | undefined} until the model is looked for again */
@@ -151,12 +153,14 @@ export class Page {
   begin() {
     const { form } = this;
     form.refuse();
+    this.wanted = null;
     this.start({ model: form.model.value, prompt: form.prompt.value, text: form.text.value, values: form.values() });
   }
 
   /** End it, measure it, have it packed. */
   keeping() {
-    this.start({ keep: this.run.run });
+    this.wanted = this.run.run; // where there is no place for it just now, it can be asked for again
+    this.start({ keep: this.wanted });
   }
 
   stop() {
@@ -238,7 +242,7 @@ export class Page {
   show() {
     const { run, running } = this;
     const { able } = this.frame.config;
-    const mine = run?.ticket === this.ticket; // what is shown is of the latest start
+    const mine = run !== null && (run.ticket === this.ticket || run.run === this.wanted); // what is shown is of the latest start
     const phase = mine ? run.phase : "";
     const paused = phase === "paused";
     this.go.disabled = !able;
@@ -246,7 +250,7 @@ export class Page {
     this.rest.disabled = !running || !["training", "paused", "line"].includes(phase);
     this.rest.textContent = this.text(paused ? "teach.on" : "teach.pause");
     this.rest.title = this.text(paused ? "teach.on.hint" : "teach.pause.hint");
-    this.keep.disabled = !run?.step || !mine || phase === "keeping" || run.kept !== null;
+    this.keep.disabled = !mine || !run.step || (running && this.wanted !== null) || phase === "keeping" || run.kept !== null;
     this.bar.hidden = !running || !mine || phase === "keeping";
     if (run) {
       this.bar.value = run.step / run.steps;

@@ -8,7 +8,7 @@ const IN_SIGHT = ["first", "last", "least", "most", "steps", "lr"]; // the other
 /** @import { TeachField, TeachModel } from "../core/contract.js" */
 
 export class TeachForm {
-  /** @type {Set<string>} numbers that the visitor changed */
+  /** @type {Set<string>} numbers, and the prompt, that the visitor changed */
   own = new Set();
   /** @type {TeachModel | null} the model, once it is there */
   known = null;
@@ -40,8 +40,7 @@ export class TeachForm {
       const [file] = this.input.files;
       if (file) this.take(file).finally(() => (this.input.value = ""));
     });
-    this.prompt = new Field({ name: "prompt", kind: "line" }, () => {});
-    this.prompt.value = config.prompt;
+    this.prompt = new Field({ name: "prompt", kind: "line" }, () => this.own.add("prompt"));
     /** @type {Map<string, Field<TeachField>>} */
     this.numbers = new Map(config.fields.map((field) => [field.name, new Field(field, () => this.own.add(field.name))]));
     for (const [, field] of this.numbers) field.value = field.control.value;
@@ -68,9 +67,10 @@ export class TeachForm {
     this.page.follow();
   }
 
-  /** A text of ours, of the kind that the model knows, until there is one of the visitor's. */
+  /** A text and a prompt of ours, of the kind that the model knows, until there are the visitor's. */
   sample() {
-    const { samples } = this.page.frame.config;
+    const { samples, prompts } = this.page.frame.config;
+    if (!this.own.has("prompt")) this.prompt.value = prompts[this.model.value] ?? prompts[""];
     if (this.ours) this.text.value = samples.texts[samples.of[this.model.value] ?? samples.of[""]];
   }
 

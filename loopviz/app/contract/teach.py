@@ -27,7 +27,7 @@ class TeachConfig(ScriptedConfig):
     fields: list[TeachField]
     kinds: list[str]  # of data
     samples: Samples  # texts to begin with
-    prompt: str  # the fixed one to begin with
+    prompts: Texts  # the fixed one to begin with, by model; "": of any other
     limit: int  # characters of a text
     file: str  # where what is kept is fetched from; {run} stands in it
 

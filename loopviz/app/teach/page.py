@@ -9,7 +9,7 @@ import gradio as gr
 from starlette.routing import Route
 
 from loopviz.app.contract import FILES
-from loopviz.app.controls.examples import STORIES, samples
+from loopviz.app.controls.examples import OFFERS, OWN, samples
 from loopviz.app.page import ScriptedPage, page_data
 from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
@@ -37,7 +37,7 @@ def data(room: ModelRoom) -> dict[str, Any]:
         fields=fields,
         kinds=list(KINDS),
         samples=samples(),
-        prompt=STORIES[1],
+        prompts={offer.name: offer.examples[0] for offer in (*OFFERS, OWN)},
         limit=room.profile.text_characters,
         file=f"{FILES}/teach/{{run}}/adapter",
     )

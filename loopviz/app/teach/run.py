@@ -37,7 +37,7 @@ class TeachRun:
 
     Args:
         prepared: what is taught, looked at already.
-        model: its name.
+        base: the model's name.
         session: whose it is; compared, never sent.
         ticket: the page's own name for what it asked for; it may end it.
         words: an error's words in a language.
@@ -50,14 +50,14 @@ class TeachRun:
     def __init__(
         self,
         prepared: Prepared,
-        model: str,
+        base: str,
         session: str = "",
         ticket: str = "",
         lang: str = "en",
         words: Callable[[BaseException, str], str] = lambda error, lang: str(error),
     ) -> None:
         self.id = secrets.token_urlsafe(16)
-        self.prepared, self.model, self.words = prepared, model, words
+        self.prepared, self.base, self.words = prepared, base, words
         self.session, self.ticket, self.lang = session, ticket, lang
         self.phase = "loading"
         self.end: str | None = None  # done, stopped, memory, error
@@ -74,6 +74,7 @@ class TeachRun:
         self._stop, self._word = threading.Event(), "stopped"
         self._paused = threading.Event()
         self._drawn: tuple[Any, dict[str, Any]] = (None, {})
+        self._forgotten = False
         self._lock = threading.Lock()
 
     # --- what ends it, and what rests it ----------------------------------------------------------------------------
@@ -95,6 +96,10 @@ class TeachRun:
         if not self._stop.is_set():
             self._word = end
         self._stop.set()
+
+    def halter(self) -> Callable[[], None]:
+        """What ends what is being done now, and nothing that is done later: the teaching, and not the keeping of it."""
+        return self._stop.set
 
     def pause(self, on: bool) -> None:
         """Rest after the step at hand, or go on."""
@@ -127,12 +132,16 @@ class TeachRun:
                 if len(self.steps) < self._taught.recipe.steps:
                     self._rest()
             end = self.halted or "done"
-        except ValueError as error:
-            end, reason = "error", text(self.lang, "refused", reason=self.words(error, self.lang))
         except kinds() as error:
-            end, reason = "error", text(self.lang, "refused", reason=unforeseen(error, self.lang, "teaching"))
+            end, reason = "error", self._said(error, "teaching")
         finally:
             self._ended(end, reason)
+
+    def _said(self, error: BaseException, what: str) -> str:
+        """What a visitor is told of an error: a refusal's own words (the loss is no number any more), else where the log has it."""
+        own = isinstance(error, ValueError)
+        said = self.words(error, self.lang) if own else unforeseen(error, self.lang, what)
+        return text(self.lang, "refused", reason=said)
 
     def _take(self, event: Event) -> None:
         from loopviz.train.trainer import Evaluated, Stepped
@@ -160,7 +169,10 @@ class TeachRun:
 
     def _ended(self, end: str, reason: str) -> None:
         self.phase, self.end, self.reason = "over", end, reason
-        self.finished.set()
+        with self._lock:
+            self.finished.set()
+            if self._forgotten:
+                self._leave_nothing()
         if self.keeper is not None:
             self.keeper.settled(self)
 
@@ -179,19 +191,15 @@ class TeachRun:
 
     def keep(self) -> None:
         """Measure what was learned, and write it as `loopviz teach` does; never raises."""
-        reason = ""
+        taught, reason = self._taught, ""
         try:
-            assert self._taught is not None
-            closing = self._taught.closed(self._stop)
-            if closing is not None:
-                self.kept = self._written(self._taught, closing)
+            closing = None if taught is None else taught.closed(self._stop)
+            if taught is None:  # it was let go of on the way here
+                reason = text(self.lang, "teach.gone")
+            elif closing is not None:
+                self.kept = self._written(taught, closing)
         except kinds() as error:
-            said = (
-                self.words(error, self.lang)
-                if isinstance(error, ValueError)
-                else unforeseen(error, self.lang, "keeping")
-            )
-            reason = text(self.lang, "refused", reason=said)
+            reason = self._said(error, "keeping")
         finally:
             self._ended(self.end or "stopped", reason)
 
@@ -227,7 +235,13 @@ class TeachRun:
         return None if self.kept is None else self.prepared.folder / self.kept["name"]
 
     def forget(self) -> None:
-        """Nobody will ask for it any more: its model and its files go."""
+        """Nobody will ask for it any more: its model and its files go, as soon as its thread has let go of them."""
+        with self._lock:
+            self._forgotten = True
+            if self.finished.is_set():
+                self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
         self._taught = None
         shutil.rmtree(self.prepared.folder, ignore_errors=True)
 
@@ -241,7 +255,7 @@ class TeachRun:
             "kind": "snapshot",
             "run": self.id,
             "ticket": self.ticket,
-            "model": short_name(self.model),
+            "model": short_name(self.base),
             "phase": self.phase,
             "step": len(self.steps),
             "steps": recipe.steps,
@@ -277,7 +291,7 @@ class TeachRun:
     def _told_of(self, kept: dict[str, Any]) -> dict[str, Any]:
         values = {name: f"{kept[name]:.2f}" for name in ("taught", "naive", "plain")}
         said = text(self.lang, "teach.kept.said", loops=kept["loops"], **values)
-        command = f"python -m loopviz run --model {short_name(self.model)} --adapter {KEPT} --prompt '...'"
+        command = f"python -m loopviz run --model {short_name(self.base)} --adapter {KEPT} --prompt '...'"
         return {name: kept[name] for name in ("name", "bytes", "loops")} | {"said": said, "command": command}
 
     def look(self, lang: Any) -> dict[str, Any]:
@@ -299,6 +313,8 @@ def messages(
         ended: called, by that thread, when nothing computes for it any more.
     """
 
+    halt = run.halter()
+
     def whole() -> None:
         try:
             work()
@@ -316,4 +332,4 @@ def messages(
             yield wire(run.snapshot())
         yield wire(run.snapshot())
     finally:
-        run.halt()
+        halt()

@@ -111,7 +111,7 @@ class KeepJob(Job):
         self.service = service
         run = service.runs.get(asked.get("keep"))
         self.wanted = run if run is not None and run.session == session else None
-        self.model = service.room.default if self.wanted is None else self.wanted.model
+        self.model = service.room.default if self.wanted is None else self.wanted.base
 
     def check(self) -> None:
         """Refuse what is not there, or has learned nothing yet."""
