@@ -33,6 +33,7 @@ _OWN = {
     "lesson.": ("learn",),
     "anatomy.": ("anatomy",),
     "ttt.": ("ttt",),
+    "teach.": ("teach",),
     "stored.": ("explore",),
     "live.stored.": ("explore", "learn", "ttt"),
 }  # texts that are few pages' alone, by how their keys begin

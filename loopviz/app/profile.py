@@ -27,6 +27,7 @@ class Profile:
         name: "local", "class" or "public".
         paths: whether visitors may name folders and files of this machine.
         any_model: whether visitors may name any model of the Hub.
+        teaches: whether visitors may have a model taught: a copy of it in memory, and all the processor for as long as they like.
         named_models: those of the Hub that they may name all the same, by the host's own choice.
         seconds_run, seconds_compare, seconds_lab: that a run, a comparison, a measurement may take; None: no end.
         estimate_seconds: that one of these may be estimated to take before it begins; None: no end.
@@ -78,6 +79,7 @@ class Profile:
     name: str
     paths: bool
     any_model: bool
+    teaches: bool
     named_models: tuple[str, ...]
     seconds_run: float | None
     seconds_compare: float | None
@@ -149,6 +151,7 @@ LOCAL = Profile(
     name="local",
     paths=True,
     any_model=True,
+    teaches=True,
     named_models=(),
     seconds_run=None,
     seconds_compare=None,
@@ -212,6 +215,7 @@ PUBLIC = Profile(
     name="public",
     paths=False,
     any_model=False,
+    teaches=False,
     named_models=(),
     seconds_run=300.0,
     seconds_compare=600.0,

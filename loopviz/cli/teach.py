@@ -28,7 +28,6 @@ from loopviz.train.teach_recipe import INSTRUCTIONS, TEXT, TeachRecipe
 
 if TYPE_CHECKING:
     from loopviz.model.checkpoints.load import LoadedCheckpoint
-    from loopviz.train.teach_data import TeachInstructions, TeachText
 
 MADE = (
     "adapter_config.json",
@@ -170,12 +169,11 @@ def teach(options: argparse.Namespace) -> int:
 
     import torch
 
-    from loopviz.engine import context_length
-    from loopviz.model.checkpoints.adapter import fingerprint, is_adapter, need_peft
+    from loopviz.model.checkpoints.adapter import is_adapter, need_peft
     from loopviz.model.checkpoints.find import NAMED
     from loopviz.model.checkpoints.packing import check_quantization, packed, quantization_note
     from loopviz.model.devices import resolve_device
-    from loopviz.train.teach_trainer import check_device, check_targets
+    from loopviz.train.teach_session import settled, untrained
 
     need_peft("teach")
     if recipe.quantization is not None:
@@ -184,32 +182,21 @@ def teach(options: argparse.Namespace) -> int:
         raise UsageError(f"--model {options.model}: is an adapter itself; merge it into a model first (loopviz merge)")
     device = resolve_device(options.device, torch.float32)
     loaded = load(options.model, torch.float32, dict(recipe.fields), untrained=True)
-    check_targets(loaded.model, recipe)
-    digest = fingerprint(loaded.model, recipe.loop["loop_layers"])  # of the floats: a base is known again by them
-    if recipe.quantization is not None:
-        packed(loaded.model, recipe.quantization, loaded.path)
-        note = quantization_note(recipe.quantization, torch.float32, loaded.path.is_file())
-        print(f"loopviz: note: {options.model}: {note}", file=sys.stderr)
-    check_device(loaded.model, recipe, device, _new(loaded))
-    if recipe.length > context_length(loaded.model):
-        raise recipes.RecipeError(
-            f"length={recipe.length}: the model's context is {context_length(loaded.model)} tokens"
-        )
+
+    def pack() -> None:
+        if recipe.quantization is not None:
+            packed(loaded.model, recipe.quantization, loaded.path)
+            note = quantization_note(recipe.quantization, torch.float32, loaded.path.is_file())
+            print(f"loopviz: note: {options.model}: {note}", file=sys.stderr)
+
     here = options.model not in NAMED and Path(options.model).expanduser().exists()
     base = os.path.abspath(Path(options.model).expanduser()) if here else options.model  # whoever asks from wherever
-    recipe = dataclasses.replace(recipe, base=base, base_sha256=digest)
+    found = settled(dataclasses.replace(recipe, base=base), loaded.model, device, untrained(loaded), pack)
     run_folder = options.out / RUN
     ours = not run_folder.exists()
     with outputs.alone(run_folder / STATE, "--out", "training"):
-        _taught(options, recipe, loaded, str(device), run_folder, ours)
+        _taught(options, found, loaded, str(device), run_folder, ours)
     return 0
-
-
-def _new(loaded: LoadedCheckpoint) -> set[str]:
-    """Loop fields whose weights nobody has trained."""
-    from loopviz.model.checkpoints.load import UNTRAINED
-
-    return {note.values["field"] for note in loaded.notes if note.code == UNTRAINED}
 
 
 def _taught(
@@ -221,49 +208,31 @@ def _taught(
     ours: bool,
 ) -> None:
     """The run itself, its table, its adapter; `ours`: nobody had a folder there before it."""
-    from loopviz.train.teach_card import closing_table, write_teach_card
-    from loopviz.train.teach_trainer import TeachTrainer
+    from loopviz.train.teach_card import closing_table
+    from loopviz.train.teach_session import TeachSession, task_of
 
     state = run_folder / STATE
+    told = lambda line: print(line, file=sys.stderr)  # noqa: E731
     try:
         with outputs.naming(run_folder):
             run_folder.mkdir(parents=True, exist_ok=True)
-            task = _task(options, recipe, loaded, run_folder)
+            task = task_of(recipe, options.data, options.held_out, run_folder, loaded.tokenizer, told)
         if options.force:
             state.unlink(missing_ok=True)
         resume = state.is_file()
         with Line(recipe.steps) as line:
-            trainer = TeachTrainer(
-                recipe, task, run_folder, loaded.model, _new(loaded), device=device, resume=resume, say=line
-            )
+            session = TeachSession(recipe, task, run_folder, loaded, device=device, resume=resume, say=line)
             if resume:
-                print(
-                    f"loopviz: going on after step {trainer.progress.step:,} of the run in {options.out}",
-                    file=sys.stderr,
-                )
-            trainer.run()
+                told(f"loopviz: going on after step {session.trainer.progress.step:,} of the run in {options.out}")
+            session.trainer.run()
     except Exception:
         if ours and not state.is_file():  # nothing that could go on: leave nothing
             shutil.rmtree(run_folder, ignore_errors=True)
         raise
-    closing = trainer.close()
+    closing = session.close()
     with outputs.naming("stdout"):
         print(closing_table(closing), flush=True)
-    trainer.save(options.out, closing.best(recipe))
-    write_teach_card(options.out, trainer, closing, command=_typed(options))
-
-
-def _task(
-    options: argparse.Namespace, recipe: TeachRecipe, loaded: LoadedCheckpoint, folder: Path
-) -> TeachText | TeachInstructions:
-    from loopviz.train.teach_data import TeachInstructions, TeachText
-
-    tokenizer: Any = loaded.tokenizer
-    if recipe.kind == INSTRUCTIONS:
-        return TeachInstructions(
-            recipe, options.data, options.held_out, tokenizer, lambda line: print(line, file=sys.stderr)
-        )
-    return TeachText(recipe, options.data, options.held_out, folder, tokenizer)
+    session.keep(options.out, closing, _typed(options))
 
 
 def _typed(options: argparse.Namespace) -> str:

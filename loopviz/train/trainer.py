@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,40 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """An optimisation step that was done.
+
+    Attributes:
+        step: its number, from 1.
+        loss: nats a token, of its batch.
+        loops: that the loop ran; None for a model without one.
+        lr: the learning rate.
+        gradient_norm: before clipping.
+    """
+
+    step: int
+    loss: float
+    loops: int | None
+    lr: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was measured on held-out data.
+
+    Attributes:
+        step: after which; 0: before the first.
+        result: of it.
+        said: in words.
+    """
+
+    step: int
+    result: TextResult | ArrowsResult
+    said: str
 
 
 def build_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast | None = None, finished: bool = False) -> AnyConfig:
@@ -215,7 +250,10 @@ class Trainer:
         folder: where checkpoint and logs go; it exists.
         device: where the model runs.
         resume: continue the checkpoint in `folder`.
-        say: called after every step with a line on how it goes, and whether the line is worth keeping.
+        say: called after every step of :meth:`run` with a line on how it goes, and whether the line is worth keeping.
+
+    Attributes:
+        ended: whether it was ended before its last step.
 
     Raises:
         StateError: nothing to resume, or not as it is; without `resume`, a run in the folder.
@@ -234,6 +272,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.task, self.folder, self.device, self.say = recipe, task, folder, torch.device(device), say
         self.progress = Progress()
+        self.ended = False
         self.model = self._new_model().to(self.device)
         if self.device.type == "cpu" and isinstance(self.model, LoopLlamaForCausalLM):
             # The backward pass of torch's flash attention on CPUs costs several times the plain one's at these sizes.
@@ -281,25 +320,50 @@ class Trainer:
             KeyboardInterrupt: SIGINT or SIGTERM (then :class:`loopviz.signals.Terminated`) came; the step was finished and a checkpoint is
                 written.
         """
-        recipe, progress = self.recipe, self.progress
         with signals.deferred() as interrupted:
-            started, cpu_started = time.perf_counter() - progress.seconds, time.process_time() - progress.cpu_seconds
-            while progress.step < recipe.steps:
+            for event in self.events(interrupted.is_set):
+                if isinstance(event, Stepped):
+                    self.say(self.progress, f"loss {event.loss:.4f}, {event.loops or 'no'} loops", False)
+                else:
+                    self.say(self.progress, event.said, True)
+            if self.ended:
+                raise interrupted.error
+        return self.progress
+
+    def events(self, end: Callable[[], bool] = lambda: False) -> Iterator[Stepped | Evaluated]:
+        """Train to the last step, telling of each step and each evaluation once it is done; whoever listens may take his time.
+
+        Args:
+            end: asked after every step whether it is to end there; then a checkpoint is written, and `ended` is True.
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+        """
+        recipe, progress = self.recipe, self.progress
+        self.ended = False
+        while progress.step < recipe.steps and not self.ended:
+            with self._timed():
                 row = self._step()
-                progress.seconds = time.perf_counter() - started
-                progress.cpu_seconds = time.process_time() - cpu_started
-                self.log.add([(progress.step, progress.tokens, f"{progress.seconds:.2f}", *row)])
-                self.say(progress, f"loss {row[0]:.4f}, {row[1] or 'no'} loops", False)
-                last = progress.step == recipe.steps
-                if last or progress.step % recipe.evaluation.every == 0:
-                    self._evaluate()
-                    progress.seconds = time.perf_counter() - started
-                    progress.cpu_seconds = time.process_time() - cpu_started
-                if last or progress.step % recipe.checkpoint_every == 0 or interrupted.is_set():
-                    self._save()
-                if interrupted.is_set():
-                    raise interrupted.error
-        return progress
+            self.log.add([(progress.step, progress.tokens, f"{progress.seconds:.2f}", *row)])
+            yield Stepped(progress.step, *row)
+            last = progress.step == recipe.steps
+            if last or progress.step % recipe.evaluation.every == 0:
+                with self._timed():
+                    evaluated = self._evaluate()
+                yield evaluated
+            self.ended = end()
+            if last or progress.step % recipe.checkpoint_every == 0 or self.ended:
+                self._save()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """What is done inside is of the run's time."""
+        began, cpu_began = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.progress.seconds += time.perf_counter() - began
+            self.progress.cpu_seconds += time.process_time() - cpu_began
 
     def _step(self) -> tuple[float, int | None, float, float]:
         """One optimisation step: loss, loops, learning rate and the gradient's norm before clipping."""
@@ -334,11 +398,11 @@ class Trainer:
         self.progress.tokens += ids.numel()
         return loss.item(), batch.loops, lr, norm.item()
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> Evaluated:
         result = self.task.measure(self.model, final=False)
         step, tokens = self.progress.step, self.progress.tokens
         self.evaluations.add([(step, tokens, *row) for row in rows(result)])
-        self.say(self.progress, self.task.after(result), True)
+        return Evaluated(step, result, self.task.after(result))
 
     # -- between sittings ----------------------------------------------------------------------------------------------
 

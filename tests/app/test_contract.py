@@ -40,6 +40,8 @@ from loopviz.app.sessions import untrusted
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.table_file import KINDS as TABLE_KINDS
 from loopviz.app.sessions.ttt_models import ttt_room
+from loopviz.app.teach.page import data as teach_data
+from loopviz.app.teach.service import Teaching
 from loopviz.app.texts import LANGUAGES
 from loopviz.app.ttt.page import data as ttt_data
 from loopviz.app.ttt.service import TTT
@@ -130,7 +132,7 @@ def test_a_page_says_asks_and_hears_by_one_list_each() -> None:
     assert contract.PAGES.keys() == contract.MESSAGES.keys() == contract.QUESTIONS.keys() == contract.EVENTS.keys()
     service = Service(ModelRoom("none"), Registry())
     asked = {"explore": service.questions, "compare": Comparisons(service), "lab": Laboratory(service)}
-    asked |= {"learn": Lessons(service), "anatomy": Anatomy(service), "ttt": TTT(service)}
+    asked |= {"learn": Lessons(service), "anatomy": Anatomy(service), "ttt": TTT(service), "teach": Teaching(service)}
     for page, questions in contract.QUESTIONS.items():
         assert all(callable(getattr(asked[page], name)) for name in questions)
 
@@ -383,6 +385,31 @@ def test_ttt_says_what_the_contract_states(service: Service, lang: str) -> None:
     heard.ask(ttt, "model", model="stories-ttt", lang=lang, look=False)
     heard.ask(ttt, "stop", ticket=None)
     heard.run(ttt.run({"visit": True, "lang": lang}, "me"))
+    heard.everything()
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_teach_says_what_the_contract_states(lang: str, llama_folder: Any) -> None:
+    pytest.importorskip("peft", reason="optional: pip install 'loopviz[teach]'")
+    folder = str(llama_folder())
+    heard, teaching = Heard("teach"), Teaching(Service(ModelRoom(folder), Registry()), every=0.01)
+    heard.message(teach_data(teaching.room))
+    values = {"first": 1, "last": 1, "most": 2, "rank": 2, "steps": 1, "every": 1, "window": 8, "batch": 1, "lr": 0.01}
+    begin = {"lang": lang, "ticket": "t1", "n": 1, "model": folder, "prompt": "Once upon", "values": values}
+    begin |= {"text": "Once upon a time there was a loop. " * 8}
+    contract.check(begin, (contract.BeginTeach,), "begin")
+    told = heard.run(teaching.run(begin, "me"))
+    assert told[-1]["end"] == "done", told[-1]
+    run = told[-1]["run"]
+    heard.run(teaching.run({**begin, "text": "", "n": 1}, "you"))
+    heard.ask(teaching, "model", model=folder, lang=lang, look=False)
+    heard.ask(teaching, "look", run=run, lang=lang)
+    heard.ask(teaching, "look", run=None, lang=lang)
+    heard.ask(teaching, "pause", run=run, on=True)
+    heard.ask(teaching, "stop", ticket=None)
+    keep = {"lang": lang, "ticket": "t2", "n": 2, "keep": run}
+    contract.check(keep, (contract.BeginTeach,), "begin")
+    assert heard.run(teaching.run(keep, "me"))[-1]["kept"]["loops"] in (1, 2)
     heard.everything()
 
 

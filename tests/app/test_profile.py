@@ -27,7 +27,7 @@ APP = PACKAGE / "app"
 NO_LIMITS = {
     "how often something is done, or looked at": """
         main.WARM_AFTER compare.run.SEND_EVERY compare.run.WEIGH_EVERY learn.run.SEND_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
-        explore.event_stream.KEEP_ALIVE ttt.run.SEND_EVERY ttt.run.REST ttt.run.DRAWN lab.run.SEND_EVERY lab.run.DRAW_EVERY sessions.models.LINGER sessions.models.LOOK sessions.model_status.STEP
+        explore.event_stream.KEEP_ALIVE ttt.run.SEND_EVERY ttt.run.REST ttt.run.DRAWN lab.run.SEND_EVERY lab.run.DRAW_EVERY teach.run.SEND_EVERY sessions.models.LINGER sessions.models.LOOK sessions.model_status.STEP
         sessions.waiting_line._LOOK sessions.waiting_line._COUNT sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
         compare.request.LEAST compare.request.MOST compare.request.NAME_LIMIT compare.service.CHECK_LIMIT
@@ -43,14 +43,14 @@ NO_LIMITS = {
         controls.examples.EXAMPLES_SHOWN server.link_preview.TITLE_PROMPT explore.run_card.MOST_BYTES server.link_preview._LINK_SECONDS server.link_preview._RUN_SECONDS server.link_card.SIZE
         server.link_card.MOST_PROMPT server.link_card.MOST_FACT server.link_card.MOST_SEGMENTS server.link_card.LEFT
         server.link_card.RIGHT server.link_card.LINES sessions.bounds.WAYS sessions.model_notes.LONGEST
-        sessions.model_notes.SHOWN""",
+        sessions.model_notes.SHOWN teach.pictures.MOST_POINTS teach.pictures.HEIGHT""",
     "how a thing is done, and not whether: who comes beyond it gets the picture of all pages": """
         server.link_preview.KEPT_CARDS server.link_preview.WAITING_CARDS""",
     "whose turn it is in the line, and not whether": """
         sessions.fair_share.HALF_LIFE sessions.fair_share.CROWD sessions.fair_share.OWED sessions.fair_share.LATER
         sessions.fair_share.REST sessions.fair_share._IDLE sessions.fair_share._KEPT sessions.fair_share._RECENT""",
     "how a thing is done, and not whether": """
-        compare.service.CHARACTERS_A_TOKEN explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT""",
+        compare.service.CHARACTERS_A_TOKEN explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT teach.run._STEP_BYTES teach.run._TRAINED_BYTES""",
 }
 
 

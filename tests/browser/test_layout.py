@@ -174,6 +174,7 @@ def each(visit: Visit) -> Iterator[Page]:
         ("", "ttt"),
         ("", "compare"),
         ("", "lab"),
+        ("", "teach"),
         ("?lesson=arrows", "learn"),
     ):
         page = visit(query, at=at)
@@ -205,7 +206,7 @@ def test_a21_every_control_has_a_name_of_its_own(visit: Visit) -> None:
         assert one.evaluate(unnamed) == []
 
 
-@pytest.mark.parametrize("at", ["", "learn", "anatomy", "ttt", "compare", "lab"])
+@pytest.mark.parametrize("at", ["", "learn", "anatomy", "ttt", "compare", "lab", "teach"])
 def test_a21_all_can_be_reached_by_tab_and_seen_to_be(visit: Visit, at: str) -> None:
     page = visit(at=at)
     if at == "ttt":  # its recorded run comes after it

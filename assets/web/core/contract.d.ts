@@ -3,7 +3,7 @@
 export const OPS: { readonly set: 0; readonly append: 1; readonly splice: 2; };
 export const SMALL_DRAWS: readonly ["bar", "heatmap", "scatter"];
 export const RECORDED: "recorded";
-export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly anatomy: "./anatomy"; readonly ttt: "./ttt"; readonly compare: "./compare"; readonly lab: "./lab"; };
+export const PAGES: { readonly learn: "./learn"; readonly explore: "./"; readonly anatomy: "./anatomy"; readonly ttt: "./ttt"; readonly compare: "./compare"; readonly lab: "./lab"; readonly teach: "./teach"; };
 export const QUERIES: { readonly link: "s"; readonly lang: "lang"; readonly run: "run"; readonly class: "class"; readonly task: "task"; readonly lesson: "lesson"; readonly name: "name"; readonly token: "token"; readonly layer: "layer"; readonly step: "step"; readonly stage: "stage"; readonly beside: "beside"; readonly look: "__theme"; };
 export const TAKEN: "run";
 export const OWN_LESSON: "own";
@@ -877,7 +877,7 @@ export interface Control {
 /** What the script of a page beside Explore is told once, in both languages. */
 export interface ScriptedConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab" | "teach";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -958,7 +958,7 @@ export interface RecordedCards {
 /** What the script of the Compare page is told once. */
 export interface CompareConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab" | "teach";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1204,7 +1204,7 @@ export interface Samples {
 /** What the script of the Lab page is told once. */
 export interface LabConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab" | "teach";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1419,7 +1419,7 @@ export interface LessonEntry {
 /** What the script of the Learn page is told once. */
 export interface LearnConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab" | "teach";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1634,7 +1634,7 @@ export interface AnatomyStage {
 /** What the script of the Anatomy page is told once. */
 export interface AnatomyConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab" | "teach";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -1881,7 +1881,7 @@ export interface TTTPanel {
 /** What the script of the TTT page is told once. */
 export interface TTTConfig {
   kind: "config";
-  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab" | "teach";
   pages: Record<string, string>;
   languages: Record<string, string>;
   texts: Record<string, Record<string, string>>;
@@ -2067,6 +2067,117 @@ export interface Forgetting {
   summary: string;
 }
 
+/** A number of the form, with its ends and what it opens with. */
+export interface TeachField {
+  name: string;
+  kind: "whole" | "number";
+  low: number;
+  high: number;
+  value: number;
+}
+
+/** What the script of the Teach page is told once. */
+export interface TeachConfig {
+  kind: "config";
+  page: "learn" | "explore" | "anatomy" | "ttt" | "compare" | "lab" | "teach";
+  pages: Record<string, string>;
+  languages: Record<string, string>;
+  texts: Record<string, Record<string, string>>;
+  toolbar: Record<string, Record<string, string>>;
+  templates: Templates;
+  controls: Control[];
+  models: string[];
+  /** whether this server teaches anything */
+  teaches: boolean;
+  /** whether peft is here */
+  able: boolean;
+  fields: TeachField[];
+  /** of data */
+  kinds: string[];
+  /** texts to begin with */
+  samples: Samples;
+  /** the fixed one to begin with, by model; "": of any other */
+  prompts: Record<string, string>;
+  /** characters of a text */
+  limit: number;
+  /** where what is kept is fetched from; {run} stands in it */
+  file: string;
+}
+
+/** An answer: where the model is, and what of the form it decides. */
+export interface TeachModel {
+  kind: "model";
+  name: string;
+  state: "waiting" | "importing" | "loading" | "ready" | "failed" | "ask";
+  text: string;
+  usual?: Record<string, number>;
+  layers?: number;
+  context?: number;
+}
+
+/** What was kept: a folder as peft writes it, packed. */
+export interface TeachKept {
+  name: string;
+  bytes: number;
+  /** its default */
+  loops: number;
+  /** what it is worth */
+  said: string;
+  /** that opens it */
+  command: string;
+}
+
+/** All there is of a teaching. */
+export interface TeachSnapshot {
+  kind: "snapshot";
+  run: string;
+  ticket: string;
+  model: string;
+  phase: "loading" | "training" | "paused" | "line" | "over" | "keeping";
+  step: number;
+  steps: number;
+  tokens: number;
+  seconds: number;
+  /** seconds */
+  eta: number | null;
+  /** parameters */
+  trained: number;
+  seed: number;
+  /** that teaches the same */
+  command: string;
+  end: "done" | "stopped" | "time" | "memory" | "error" | null;
+  reason: string;
+  figures: Record<string, Figure>;
+  /** by figure */
+  summaries: Record<string, string>;
+  kept: TeachKept | null;
+}
+
+/** A teaching; or, of one that there is, that it be kept. */
+export interface BeginTeach {
+  lang: "en" | "zh";
+  ticket: string;
+  n: number;
+  model?: string;
+  prompt?: string;
+  text?: string;
+  values?: Record<string, any>;
+  /** the run */
+  keep?: string | null;
+}
+
+/** A teaching anew, in another language. */
+export interface LookTaught {
+  run: string | null;
+  lang: "en" | "zh";
+}
+
+/** Rest after the step at hand, or go on. */
+export interface PauseTeaching {
+  run: string | null;
+  on: boolean;
+}
+
 export type LearnMessage = LearnConfig | MeasureStatus | LessonProgress | LessonResult | LessonVisit;
 
 export type LearnQuestions = {
@@ -2172,4 +2283,17 @@ export type LabQuestions = {
 
 export interface LabEvents {
   begin: Measure;
+}
+
+export type TeachMessage = TeachConfig | MeasureStatus | TeachSnapshot;
+
+export type TeachQuestions = {
+  model: { asked: AskLabModel; answer: TeachModel | Failed };
+  look: { asked: LookTaught; answer: TeachSnapshot | Gone | Failed };
+  pause: { asked: PauseTeaching; answer: Done | Gone | Failed };
+  stop: { asked: StopMeasured; answer: Done | Failed };
+};
+
+export interface TeachEvents {
+  begin: BeginTeach;
 }

@@ -3,7 +3,7 @@
 export const OPS = { set: 0, append: 1, splice: 2 };
 export const SMALL_DRAWS = ["bar", "heatmap", "scatter"];
 export const RECORDED = "recorded";
-export const PAGES = { learn: "./learn", explore: "./", anatomy: "./anatomy", ttt: "./ttt", compare: "./compare", lab: "./lab" };
+export const PAGES = { learn: "./learn", explore: "./", anatomy: "./anatomy", ttt: "./ttt", compare: "./compare", lab: "./lab", teach: "./teach" };
 export const QUERIES = { link: "s", lang: "lang", run: "run", class: "class", task: "task", lesson: "lesson", name: "name", token: "token", layer: "layer", step: "step", stage: "stage", beside: "beside", look: "__theme" };
 export const TAKEN = "run";
 export const OWN_LESSON = "own";

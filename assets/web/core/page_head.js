@@ -10,7 +10,7 @@ import { ticket, visitor } from "./visitor.js";
 
 export { ticket };
 
-/** @import { AnatomyConfig, CompareConfig, LabConfig, LearnConfig, TTTConfig, KeptFile, Lang } from "./contract.js" */
+/** @import { AnatomyConfig, CompareConfig, LabConfig, LearnConfig, TeachConfig, TTTConfig, KeptFile, Lang } from "./contract.js" */
 /** @import { Functions, Parts } from "./page_globals.js" */
 
 /**
@@ -54,7 +54,7 @@ export function save({ name: called, data }) {
 
 /**
  * The page's head, its words, and how it talks with the server.
- * @template {AnatomyConfig | CompareConfig | LabConfig | LearnConfig | TTTConfig} Config
+ * @template {AnatomyConfig | CompareConfig | LabConfig | LearnConfig | TeachConfig | TTTConfig} Config
  * @template {Record<string, { asked: object, answer: object }>} Questions
  * @template {object} Begin
  */

@@ -118,7 +118,8 @@ export class Page {
     const chosen = el("section", "lv-card lv-asking", this.title, this.question);
     chosen.append(this.form.node, el("div", "lv-card-row", buttons, this.status), this.bar, this.form.details);
     followPrompt(".lv-asking", () => this.measure());
-    const side = el("section", "lv-card lv-side", this.listTitle, this.list);
+    this.teach = this.frame.link("teach");
+    const side = el("section", "lv-card lv-side", this.listTitle, this.list, this.teach);
     this.plot = new Plot("plot", this.plots);
     this.walk = new FigureWalk(this.frame, this.plot);
     this.manifest = press("lv-quiet", () => this.download("json"));
@@ -231,6 +232,7 @@ export class Page {
     const text = (key, values) => this.text(key, values);
     const { lang } = this.frame;
     this.listTitle.textContent = text("lab.tasks");
+    this.teach.textContent = text("lab.teach");
     if (!this.tasks.length) this.list.textContent = text("lab.loading");
     for (const group of this.groups) group.firstElementChild.textContent = text(`lab.group.${group.id.replace("lv-tasks-", "")}`);
     this.model.label(text("model.label"));

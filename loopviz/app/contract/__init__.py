@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Union, get_args
 
-from loopviz.app.contract import anatomy, compare, explore, lab, learn, scripted, shared, stored, ttt
+from loopviz.app.contract import anatomy, compare, explore, lab, learn, scripted, shared, stored, teach, ttt
 from loopviz.app.contract.anatomy import *  # noqa: F403
 from loopviz.app.contract.compare import *  # noqa: F403
 from loopviz.app.contract.constants import *  # noqa: F403
@@ -27,11 +27,12 @@ from loopviz.app.contract.learn import *  # noqa: F403
 from loopviz.app.contract.scripted import *  # noqa: F403
 from loopviz.app.contract.shared import *  # noqa: F403
 from loopviz.app.contract.stored import *  # noqa: F403
+from loopviz.app.contract.teach import *  # noqa: F403
 from loopviz.app.contract.ttt import *  # noqa: F403
 from loopviz.trace.typed import check_type, hints_of
 
 # Where types are stated, in the order in which they are written for the scripts.
-PARTS: tuple[ModuleType, ...] = (shared, explore, stored, scripted, compare, lab, learn, anatomy, ttt)
+PARTS: tuple[ModuleType, ...] = (shared, explore, stored, scripted, compare, lab, learn, anatomy, ttt, teach)
 
 # Types that scripts use by name, beside those of messages.
 TYPES: Mapping[str, Any] = {
@@ -58,6 +59,7 @@ MESSAGES: Mapping[str, tuple[type, ...]] = {
     "ttt": (ttt.TTTConfig, scripted.MeasureStatus, ttt.TTTSnapshot, ttt.TTTNews, ttt.TTTVisit),
     "compare": (compare.CompareConfig, scripted.MeasureStatus, compare.CompareSnapshot, compare.CompareNews),
     "lab": (lab.LabConfig, scripted.MeasureStatus, lab.LabSnapshot, lab.LabNews),
+    "teach": (teach.TeachConfig, scripted.MeasureStatus, teach.TeachSnapshot),
 }
 # By page and the method that answers: what is asked, and the answers there may be.
 QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
@@ -116,6 +118,12 @@ QUESTIONS: Mapping[str, Mapping[str, tuple[type, tuple[type, ...]]]] = {
         "stop": (lab.StopMeasured, (shared.Done, shared.Failed)),
         "download": (shared.Download, (shared.KeptFile, shared.Gone, shared.Failed)),
     },
+    "teach": {
+        "model": (lab.AskLabModel, (teach.TeachModel, shared.Failed)),
+        "look": (teach.LookTaught, (teach.TeachSnapshot, shared.Gone, shared.Failed)),
+        "pause": (teach.PauseTeaching, (shared.Done, shared.Gone, shared.Failed)),
+        "stop": (lab.StopMeasured, (shared.Done, shared.Failed)),
+    },
 }
 # By page, what the script has Gradio say; None: no more than that.
 EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
@@ -137,6 +145,7 @@ EVENTS: Mapping[str, Mapping[str, Union[type, None]]] = {  # noqa: UP007
     "ttt": {"begin": ttt.BeginTTT},
     "compare": {"begin": compare.Compare},
     "lab": {"begin": lab.Measure},
+    "teach": {"begin": teach.BeginTeach},
 }
 # What is fetched as a file of its own, by anyone.
 DOCUMENTS: tuple[type, ...] = (explore.Opening, explore.OpenedLink, explore.Tour, explore.Glossary)

@@ -21,6 +21,7 @@ PAGES: Mapping[str, str] = {
     "ttt": "./ttt",
     "compare": "./compare",
     "lab": "./lab",
+    "teach": "./teach",
 }
 QUERIES: Mapping[str, str] = {
     "link": "s",

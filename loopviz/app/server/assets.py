@@ -148,6 +148,7 @@ STYLES = {
     "ttt": ("base", "learn", "forms", "words", "ttt"),
     "compare": ("base", "learn", "forms", "compare"),
     "lab": ("base", "learn", "forms", "lab"),
+    "teach": ("base", "learn", "forms", "teach"),
 }
 
 

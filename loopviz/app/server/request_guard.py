@@ -56,6 +56,7 @@ USED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     r"/loopviz-share/link": (("GET",), None),
     r"/loopviz-share/ttt/open": (("POST",), FILE),
     r"/loopviz-share/ttt/[^/]+/trace": (("GET",), None),
+    r"/loopviz-share/teach/[^/]+/adapter": (("GET",), None),
     r"/loopviz-share/open": (("POST",), FILE),
     r"/loopviz-share/[^/]+/[^/]+": (("GET",), None),
     r"/loopviz-share/[^/]+/panel/[^/]+/[^/]+": (("GET",), None),

@@ -276,3 +276,22 @@ class Place:
             places._line.append(self)
             places._fill()  # to the one who goes before: it owes less than this and LATER
         yield from self.wait(gone)
+
+    def step_aside(self, until: Callable[[], bool], gone: Callable[[], bool]) -> Iterator[Ahead]:
+        """Give the place up while nothing is to be computed, until `until()`; then wait for one anew, unless `gone()`.
+
+        Yields as :meth:`wait`. Whoever calls it computes nothing meanwhile.
+        """
+        places = self._places
+        with places._changed:
+            if self not in places._have:
+                return
+            places._release(self)
+            places._fill()
+        while not until() and not gone():
+            time.sleep(_LOOK)
+        with places._changed:
+            self.came = places._clock()
+            places._line.append(self)
+            places._fill()
+        yield from self.wait(gone)

@@ -28,6 +28,7 @@ from loopviz.app.texts import (
     starts,
     steer,
     stored,
+    teach,
     ttt,
     zh,
 )
@@ -58,6 +59,7 @@ _PARTS = (
     anatomy,
     api,
     ttt,
+    teach,
 )  # texts that have both languages in one module
 _TABLES: dict[str, Mapping[str, str]] = {
     lang: {**first.TEXTS, **{key: said for part in _PARTS for key, said in part.TEXTS[lang].items()}}

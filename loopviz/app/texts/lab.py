@@ -6,6 +6,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "en": {
         "lab.tagline": "Measure a model on a text of your own: each row with its exact settings, to keep and to repeat.",
         "lab.tasks": "What to measure",
+        "lab.teach": "Or teach a model to loop →",
         "lab.loading": "starting PyTorch, then the list of measurements comes…",
         "lab.how": "How it is measured",
         "lab.cost": "What it costs",
@@ -63,6 +64,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "zh": {
         "lab.tagline": "用您自己的文本测量模型：每一行都带有确切设置，可保存、可重复。",
         "lab.tasks": "测量什么",
+        "lab.teach": "或教一个模型循环 →",
         "lab.loading": "正在启动 PyTorch，随后列出各项测量…",
         "lab.how": "如何测量",
         "lab.cost": "代价",

@@ -78,7 +78,7 @@ def test_what_pages_share_knows_no_page_and_no_part_of_one() -> None:
             assert known <= {"core": {"core"}, "widgets": {"core", "widgets"}}[folder], name
 
 
-@pytest.mark.parametrize("page", ["learn", "explore", "anatomy", "ttt", "compare", "lab"])
+@pytest.mark.parametrize("page", ["learn", "explore", "anatomy", "ttt", "compare", "lab", "teach"])
 def test_a_page_needs_no_script_of_another_page(page: str) -> None:
     folders = {script.partition("/")[0] for script in assets._imported(f"{page}/main.js")}
     assert folders == {page, "core", "widgets"}
@@ -222,6 +222,7 @@ def test_a_page_brings_its_own_styles_and_no_other_page_s(documents: dict[str, s
         "ttt": ".lv-ttt-panels",
         "compare": ".lv-setups",
         "lab": ".lv-tasks",
+        "teach": ".lv-teach-panels",
     }
     for page, rule in own.items():
         assert (rule in assets.css(name)) == (page == name), rule

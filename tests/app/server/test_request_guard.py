@@ -71,6 +71,7 @@ def _every_route(app: Any) -> Iterator[tuple[str, str]]:
 
 GRADIO_S_OPEN = """
 GET /  HEAD /  GET /learn  GET /learn/  GET /anatomy  GET /anatomy/  GET /ttt  GET /ttt/  GET /compare  GET /compare/  GET /lab  GET /lab/
+GET /teach  GET /teach/
 GET /assets/{path:path}  GET /static/{path:path}  GET /theme.css  GET /gradio_api/theme.css
 GET /favicon.ico  GET /manifest.json  GET /pwa_icon  GET /pwa_icon/{size}  GET /robots.txt
 GET /config  GET /config/  GET /gradio_api/info  GET /gradio_api/info/  GET /gradio_api/app_id  GET /gradio_api/app_id/
@@ -85,7 +86,7 @@ GET /loopviz-source/{path:path}  HEAD /loopviz-source/{path:path}  GET /loopviz-
 GET /loopviz-health  HEAD /loopviz-health  GET /loopviz-metrics
 GET /loopviz-run/{run}  POST /loopviz-run/{run}  GET /loopviz-share/link  POST /loopviz-share/open
 GET /loopviz-share/{run}/{kind}  GET /loopviz-share/{run}/panel/{panel}/{kind}
-POST /loopviz-share/ttt/open  GET /loopviz-share/ttt/{run}/trace
+POST /loopviz-share/ttt/open  GET /loopviz-share/ttt/{run}/trace  GET /loopviz-share/teach/{run}/adapter
 POST /loopviz-store/save  POST /loopviz-store/open  POST /loopviz-store/delete
 POST /loopviz-store/class  POST /loopviz-store/class/new  GET /loopviz-store/gallery
 POST /loopviz-store/learn/hand_in  POST /loopviz-store/learn/handed
@@ -96,6 +97,7 @@ CLOSED = """
 HEAD /loopviz-store/gallery  HEAD /loopviz-api
 HEAD /loopviz-metrics  HEAD /loopviz-run/{run}  HEAD /loopviz-share/link  HEAD /loopviz-share/{run}/{kind}
 HEAD /loopviz-share/{run}/panel/{panel}/{kind}  HEAD /loopviz-share/ttt/{run}/trace
+HEAD /loopviz-share/teach/{run}/adapter
 GET /openapi.json  HEAD /openapi.json  POST /login  POST /login/  GET /logout  GET /svelte/{path:path}
 GET /monitoring  GET /monitoring/summary  GET /monitoring/{key}  GET /gradio_api/deep_link
 GET /gradio_api/user  GET /gradio_api/user/  GET /gradio_api/login_check  GET /gradio_api/login_check/

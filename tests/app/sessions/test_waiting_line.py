@@ -308,3 +308,19 @@ def test_who_waits_while_every_place_is_taken_waits_for_those_that_can_make_room
         run = stack.enter_context(places.join("explore", seconds=10.0))
         assert waits.ahead() == Ahead(0, ("lab",), 510.0)
         assert run.ahead().waiting == 0
+
+
+def test_who_rests_has_no_place_and_waits_for_one_anew() -> None:
+    places, pressed = Places(1), threading.Event()
+    with places.join("teach", later=True) as teach:
+        with places.join("lab") as waiting:
+            states = teach.step_aside(pressed.is_set, never)
+            pressed.set()
+            ahead = next(states)
+            assert (ahead.running, ahead.gave_way) == (("lab",), True)
+            assert waiting.ahead() is None, "it has the place meanwhile"
+        assert list(states) == [], "and leaves it"
+        assert places.taken() == 1
+        assert list(teach.step_aside(never, lambda: True)) == [], "who ends while it rests waits for nothing"
+    assert places.taken() == 0
+    assert list(teach.step_aside(never, never)) == [], "who has none gives none up"
