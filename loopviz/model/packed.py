@@ -16,7 +16,7 @@ from torch import Tensor, nn
 _LARGEST = 127  # the whole number that stands for a row's largest weight, of LLM.int8
 
 
-def packed_as(module: nn.Module) -> str | None:
+def packed_as(module: Any) -> str | None:
     """How a map's own weight is packed: "nf4", "fp4" or "int8"; `None`: it is not."""
     kind: Any = type(module)
     if not kind.__module__.startswith("bitsandbytes."):  # peft's maps have the same names

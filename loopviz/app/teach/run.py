@@ -278,7 +278,8 @@ class TeachRun:
         now = (self.lang, len(steps), len(measured), len(settling))
         if self._drawn[0] != now:
             lang, recipe = self.lang, self.prepared.recipe
-            before, after = (settling or [None])[0], settling[-1] if len(settling) > 1 else None
+            before = settling[0] if settling else None
+            after = settling[-1] if len(settling) > 1 else None
             figures = {
                 "loss": pictures.loss(lang, steps, measured, recipe.steps, recipe.loops.most),
                 "by_loops": pictures.by_loops(lang, measured, recipe.loops.min, recipe.loops.most),
