@@ -115,7 +115,7 @@ def test_every_limit_that_a_visitor_may_meet_is_among_them() -> None:
     download_bytes layers vocabulary tokenizer_seconds tokenizer_bytes body_bytes question_bytes body_seconds pause_seconds
     events_at_once short_events pages line_messages answer_messages files_at_once files_read_at_once files_made_at_once
     readings_waiting reading_patience file_seconds trace_rows line_characters rows_shown sessions store store_folders store_new_folders
-     calls_at_once log log_prompts zero_gpu precision"""
+    calls_at_once log log_prompts zero_gpu precision teaches store_dataset engine"""
     shown = {*limits.TIMES, *limits.SIZES, *limits.COUNTS, *limits.STORED_SIZES, "store_days", "store_visitor_runs"}
     assert shown | set(own.split()) == {field.name for field in dataclasses.fields(Profile)}
     assert not shown & set(own.split())
