@@ -55,15 +55,15 @@ def test_a_precision_is_chosen_and_told_and_a_way_out_sets_exact_and_runs(visit:
     page.click("#ctl-precision input")
     page.locator("#ctl-precision").get_by_role("option", name=words["precision.half"]).click()
     expect(page.locator("#ctl-precision .info-text")).to_contain_text(words["precision.info"])
+    first = run(page, "Once")  # which waits for the model, however long that is not looked at
+    ended(page)
+    expect(page.locator(".lv-about")).to_contain_text("float16")
     expect(page.locator(".lv-model")).to_contain_text("in half is ready")
     notes = page.locator(".lv-model-notes")
     notes.locator("summary").click()
     expect(notes.locator("li")).to_have_count(3)  # which half, what it costs, how far a loop settles
     expect(notes).to_contain_text("ms once through all layers")
     page.keyboard.press("Escape")
-    first = run(page, "Once")
-    ended(page)
-    expect(page.locator(".lv-about")).to_contain_text("float16")
     # as the server offers it, of a run whose numbers grew beyond float16
     inside(page, "page.statusLine.offer(arg)", {"label": "Again in exact", "precision": "exact"})
     page.locator(".lv-out").click()
