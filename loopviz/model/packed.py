@@ -22,8 +22,8 @@ def packed_as(module: Any) -> str | None:
     if not kind.__module__.startswith("bitsandbytes."):  # peft's maps have the same names
         return None
     if kind.__name__ == "Linear4bit":
-        state = state_of(module)
-        return str(module.weight.quant_type if state is None else state.quant_type)
+        own: Any = state_of(module) or module.weight
+        return str(own.quant_type)
     return "int8" if kind.__name__ == "Linear8bitLt" else None
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from loopviz.engine import provenance, weights_digest
 from loopviz.model import LoopLlamaForCausalLM
-from loopviz.model.packed import beside_weights, dense_weight, packed_as, packed_modules, quantization_of
+from loopviz.model.packed import dense_weight, packed_as, packed_modules, quantization_of
 from loopviz.model.placing import place
 from loopviz.model.precision import (
     PROJECTIONS,
@@ -243,17 +243,23 @@ def test_bytes_and_numbers_are_those_of_the_floats(bnb: Any, kind: str) -> None:
         assert least < weight_bytes(model) < least + len(PROJECTIONS) * 4 * 1_200
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_a_weight_is_read_with_goes_where_the_model_goes(bnb: Any, kind: str) -> None:
-    """The scales of LLM.int8 stayed on the CPU when a model was moved to a GPU as a whole."""
-    model = pack(build(LOOP), kind)
-    with torch.no_grad():
-        model(torch.tensor([[1, 2]]))
-    model.to("meta")
-    assert quantization_of(model) == kind
+def test_a_model_that_is_moved_reads_what_was_moved(bnb: Any) -> None:
+    """LLM.int8 keeps its bytes and scales twice, and moving a model as a whole moves one of them: passes read the other."""
+    model = pack(build(LOOP), "int8")
     for _, module in packed_modules(model):
-        held = [module.weight, *beside_weights(module), *([module.state.CB] if kind == "int8" else [])]
-        assert {tensor.device.type for tensor in held} == {"meta"}
+        module.state.CB = module.state.CB.clone()  # what stays where the model was
+    model.to("cpu")
+    for _, module in packed_modules(model):
+        assert module.state.CB.data_ptr() == module.weight.data_ptr()
+
+
+def test_a_weight_that_lost_what_it_is_read_with_finds_it_in_its_map(bnb: Any) -> None:
+    model = pack(build(), "nf4")
+    projection = model.model.layers[0].mlp.up_proj
+    wanted = dense_weight(projection)
+    projection.weight = nn.Parameter(projection.weight.data.as_subclass(Tensor), requires_grad=False)
+    assert packed_as(projection) == "nf4"
+    assert torch.equal(dense_weight(projection), wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
