@@ -39,7 +39,8 @@ def read_weights(model: Any) -> list[Tensor]:
     The embedding is among them where it is the head as well: else a token reads one row of it.
     """
     whole = (each for module in (model.model.layers, model.model.norm, model.lm_head) for each in _held(module))
-    flat = [tensor.detach().reshape(-1) for tensor in whole]
+    laid = (tensor if tensor.is_contiguous() else tensor.t() for tensor in whole)  # as they lie in memory: no copy
+    flat = [tensor.detach().reshape(-1) for tensor in laid]
     return [each[: each.numel() * each.element_size() // WORD * WORD // each.element_size()] for each in flat]
 
 

@@ -30,8 +30,10 @@ from benchmarks.results import Figure, about, tell
 from loopviz.engine import StreamSettings, stream
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.model.checkpoints.errors import CheckpointError
+from loopviz.model.checkpoints.layout_choice import arrange
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.model.precision import held_name
+from loopviz.model.weight_layout import lay_by_rows
 
 BLOCK: dict[str, Any] = {"loop_layers": (10, 14), "loop_count": 4}
 EXACT = "float32"
@@ -123,6 +125,15 @@ def plain_llama(model: LoopLlamaForCausalLM, order: list[int]) -> LlamaForCausal
     return llama.eval()
 
 
+def as_read(model: LoopLlamaForCausalLM) -> LoopLlamaForCausalLM:
+    """A model whose matrices lie as transformers reads them from files: itself, or a copy."""
+    if all(parameter.is_contiguous() for parameter in model.parameters()):
+        return model
+    found = copy.deepcopy(model)
+    lay_by_rows(found)
+    return found
+
+
 def unrolled_llama(model: LoopLlamaForCausalLM, block: Mapping[str, Any] = BLOCK) -> LlamaForCausalLM:
     """A plain Llama that runs the layers of a looped block, on the same weights, one after another."""
     (a, b), count = block["loop_layers"], block["loop_count"]
@@ -143,7 +154,7 @@ def against_generate(models: Mapping[str, LoopLlamaForCausalLM], tokenizer: obje
         models: by what their weights are held in, float32 among them.
     """
     exact = models[EXACT]
-    llama, ids = plain_llama(exact, list(range(exact.config.num_hidden_layers))), encoded(tokenizer)
+    llama, ids = plain_llama(as_read(exact), list(range(exact.config.num_hidden_layers))), encoded(tokenizer)
     long = n + WARM_UP + 1
     sides = {"generate": generated(llama, ids, long)}
     sides |= {held: streamed(each.with_loop(loop_layers=None), tokenizer, long, "off") for held, each in models.items()}
@@ -273,6 +284,7 @@ def held_models(name: str) -> tuple[dict[str, LoopLlamaForCausalLM], Any]:
         CheckpointError: the model cannot be had at all.
     """
     loaded = load_checkpoint(name, dtype=torch.float32)
+    arrange(loaded.model)  # as the app and the commands run it
     models = {EXACT: loaded.model}
     for precision in ("half", "int8"):
         try:

@@ -78,13 +78,14 @@ def sides(models: Mapping[str, Any], tokenizer: Any, block: Mapping[str, Any], n
     Args:
         held: what the peers' model is held in, of `models`.
     """
-    from benchmarks.decode import EXACT, encoded, generated, serial, unrolled_llama
+    from benchmarks.decode import EXACT, as_read, encoded, generated, serial, unrolled_llama
     from benchmarks.peers import captures
     from loopviz.trace import EXTRAS
 
+    theirs = as_read(models[held])
     found: dict[str, Iterator[Any]] = {
-        GENERATE: generated(unrolled_llama(models[held], block), encoded(tokenizer), n),
-        **captures.peers(models[held], tokenizer, block, n),
+        GENERATE: generated(unrolled_llama(theirs, block), encoded(tokenizer), n),
+        **captures.peers(theirs, tokenizer, block, n),
     }
     for name, model in models.items():
         found[OURS.format(name)] = captures.by_stream(serial(model, block), tokenizer, n)

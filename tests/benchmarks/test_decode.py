@@ -137,7 +137,7 @@ def test_a_token_reads_every_weight_once_and_of_an_embedding_that_is_no_head_one
     elif precision != EXACT:
         model.to(getattr(torch, precision))
     parts = read_weights(model)
-    left_out = 0 if tied else model.model.embed_tokens.weight.nbytes
+    left_out = 0 if tied else weight_bytes(model.model.embed_tokens)
     whole = weight_bytes(model) - left_out
     assert whole - WORD * len(parts) < n_bytes(parts) <= whole
     there = {tensor.data_ptr() for tensor in model.state_dict().values()}

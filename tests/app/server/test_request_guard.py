@@ -356,7 +356,7 @@ def test_a_call_is_short_unless_it_may_bring_a_text_for_the_lab(client: httpx.Cl
     """Gradio remembers of each page what its form was sent with: prompts of ten megabytes were kept, of every page."""
     known, text = Known.of(page.demo), "x" * LOCAL.question_bytes
     long = [n for n in known.long if page.demo.fns[n].name.startswith("_run")]
-    assert len(long) == 5, "of Learn, Anatomy, TTT, Compare and the Lab"
+    assert len(long) == 6, "of Learn, Anatomy, TTT, Compare, Teach and the Lab"
     for n, values in known.events.items():
         asked = {"fn_index": n, "data": [text] + [None] * (values - 1) if values else [], "session_hash": "long"}
         asked |= {} if values else {"event_data": {"task": "none", "values": {"text": text}, "cards": []}}
