@@ -312,6 +312,7 @@ DIRECT = {
     "model/checkpoints/smollm2_wheel.py": dict.fromkeys(
         ["_make", "_pip_download", "unpack", "convert"], "in a folder that is put in its place when it is whole"
     ),
+    "store/mirror.py": {"fetch": "moves what was there aside"},
     "app/lab/form.py": {"_keep": "in a folder for temporary files, which is swept"},
 }
 

@@ -13,7 +13,6 @@ import contextlib
 import logging
 import os
 import secrets
-import tempfile
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from loopviz import outputs
 from loopviz.store.files import ENDING, FOLDER
 from loopviz.store.index import FILE, Index
 from loopviz.store.marks import is_id
@@ -158,8 +158,7 @@ class Mirror:
         if self._doubtful:
             self._look_again()
         assert self._index is not None
-        with tempfile.TemporaryDirectory(prefix="loopviz-copy-") as scratch:
-            copy = Path(scratch) / FILE
+        with outputs.scratch(self._folder) as copy:
             kept = self._index.copy_to(copy)
             gone = self._runs - kept
             added = {run for run in kept - self._runs if (self._folder / _name(run)).is_file()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from loopviz import outputs
 from loopviz.checks import ABSENT, FieldError, check_whole
 from loopviz.engine.local import LocalEngine
 from loopviz.engine.pieces import encode
@@ -99,7 +100,7 @@ def prepare(engine: Engine, values: Mapping[str, Any], given: Any, prompt: str, 
     check_memory(model, recipe)
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
     data = folder / FILES[recipe.kind]
-    data.write_text(given, encoding="utf-8", newline="")
+    outputs.write_text(data, given)
     task = _task(recipe, data, folder / LOGS, tokenizer)
     return Prepared(recipe, task, ids, folder, command_of(recipe, shown_name(base)))
 

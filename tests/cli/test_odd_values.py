@@ -210,7 +210,7 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
     monkeypatch.chdir(tmp_path)
     loaded = main.load(model, __import__("torch").float32, {})
 
-    def load(name, dtype, loop, device="cpu", adapter=None, precision=None):
+    def load(name, dtype, loop, device="cpu", adapter=None, **how):
         from dataclasses import replace
 
         return replace(loaded, model=loaded.model.with_loop(**loop))
@@ -233,7 +233,7 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
 def test_b8_no_parameter_of_a_real_measurement_ends_in_a_traceback(model, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
     loaded = measuring.load(model, __import__("torch").float32, {})
-    monkeypatch.setattr(measuring, "load", lambda name, dtype, loop, device="cpu", adapter=None, precision=None: loaded)
+    monkeypatch.setattr(measuring, "load", lambda name, dtype, loop, device="cpu", adapter=None, **how: loaded)
     parser = measuring._task_parser()
     monkeypatch.setattr(measuring, "_task_parser", functools.lru_cache(lambda: parser))
     wrong = []
