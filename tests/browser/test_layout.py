@@ -148,10 +148,9 @@ def test_a_window_made_narrow_after_a_run_leaves_no_plot_over_what_is_under_it(v
         page.set_viewport_size({"width": width, "height": 1250})
         page.wait_for_function("""() => { const plots = [...document.querySelectorAll('.lv-panel:not([hidden]) .main-svg')];
           return plots.every((plot) => Math.abs(plot.clientWidth - plot.closest('.lv-plot').clientWidth) < 2); }""")
-        over = page.evaluate("""() => [...document.querySelectorAll('.lv-panel:not([hidden]) .main-svg')].filter((plot) =>
-          plot.getBoundingClientRect().bottom > plot.closest('.lv-plot-wrap').getBoundingClientRect().bottom + 1)
-          .map((plot) => plot.closest('.lv-panel').dataset.panel)""")
-        assert over == [], width
+        # it settles a frame or two later: what lies over others for good is the fault
+        page.wait_for_function("""() => [...document.querySelectorAll('.lv-panel:not([hidden]) .main-svg')].every((plot) =>
+          plot.getBoundingClientRect().bottom <= plot.closest('.lv-plot-wrap').getBoundingClientRect().bottom + 1)""")
 
 
 @pytest.mark.parametrize("size", [*WIDE, (960, 540), (390, 844)], ids=str)
