@@ -43,8 +43,12 @@ def head_logits(head: nn.Module, rows: Tensor, sliced: range = SLICED_ROWS) -> T
     Args:
         sliced: numbers of rows that go through the weights slice by slice.
     """
-    n, whole = rows.shape[:-1].numel(), SLICE * (head.weight.shape[0] // SLICE) if type(head) is nn.Linear else 0
-    weight = getattr(head, "weight", None)
+    if (
+        type(head) is not nn.Linear
+    ):  # what holds whole numbers makes its `weight` anew, all of it, each time it is asked
+        return head(rows)
+    weight = head.weight
+    n, whole = rows.shape[:-1].numel(), SLICE * (weight.shape[0] // SLICE)
     if (
         n not in sliced
         or not whole

@@ -348,3 +348,13 @@ def test_a_gate_that_is_asked_for_while_a_run_is_made_is_recorded_from_there_on(
         else:
             chosen = frame["blocks"][0]["gate"]["read_out"]
             assert steps["exit_logprob"][chosen - 1] == pytest.approx(frame["next_logprob"], abs=1e-4)
+
+
+def test_a_head_of_whole_numbers_is_never_made_floats_of_for_a_token(monkeypatch):
+    """Asked for its `weight`, it made 113 MB anew for every token: 148 ms instead of 35."""
+    from loopviz.model.precision import Int8Linear
+
+    head, states = Int8Linear(torch.nn.Linear(32, 300, bias=False)), torch.randn(1, 4, 32)
+    monkeypatch.setattr(Int8Linear, "weight", property(lambda self: pytest.fail("made anew")))
+    with torch.no_grad():
+        assert recorder.head_logits(head, states).shape == (1, 4, 300)
