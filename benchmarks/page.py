@@ -272,9 +272,11 @@ def engine_run(loaded: Any, options: argparse.Namespace) -> dict[str, float]:
 def small_step(steps: int = STEPS) -> float:
     """CPU ms of one token of `stories-loop` as it loops by itself, by the engine alone and nothing recorded: the median of a run's."""
     from loopviz.engine import StreamSettings, stream
+    from loopviz.model.checkpoints.layout_choice import arrange
     from loopviz.model.checkpoints.load import load_checkpoint
 
     loaded = load_checkpoint(SMALL)
+    arrange(loaded.model)  # as the app runs it
     loaded.model.generation_config.eos_token_id = None
     marks = []
     for frame in stream(loaded.model, loaded.tokenizer, PROMPT, StreamSettings(max_new_tokens=steps, record="off")):
@@ -295,11 +297,13 @@ def main() -> None:
         import torch
         from playwright.sync_api import sync_playwright
 
+        from loopviz.model.checkpoints.layout_choice import arrange
         from loopviz.model.checkpoints.load import load_checkpoint
         from scripts.run import find_chromium
 
         torch.set_num_threads(options.threads)
         loaded = load_checkpoint(model)
+        arrange(loaded.model)  # as the app runs it
         engine_run(loaded, options)  # warm
         alone, watched, steps, clock = [], [], [], Path(folder) / "engine.ms"
         with clocked(model, options, clock) as (url, pid), sync_playwright() as playwright:

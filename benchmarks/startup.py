@@ -137,9 +137,11 @@ def engine_alone(model: str | None) -> Callable[[], float]:
     from loopviz.app.explore.first_run import opening_panels, settings
     from loopviz.app.explore.snapshot import needs
     from loopviz.engine import StreamSettings, stream
+    from loopviz.model.checkpoints.layout_choice import arrange
     from loopviz.model.checkpoints.load import load_checkpoint
 
     loaded = load_checkpoint(model or DEFAULT_MODEL)
+    arrange(loaded.model)  # as the app runs it
     loaded.model.generation_config.eos_token_id = None
     values, prompt = settings(model or DEFAULT_MODEL) or ({}, PROMPT)
     view = loaded.model.with_loop(**loop_fields(values)) if values else loaded.model

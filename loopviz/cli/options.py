@@ -213,7 +213,7 @@ def load(
                 name, dtype=dtype, quantization=quantization, progress=progress, adapter=adapter, **loop
             )
 
-        loaded = exact() if precision is None else lowered(exact, precision)
+        loaded = exact() if precision in (None, "exact") else lowered(exact, precision)
     for note in loaded.notes:
         if note.code == UNTRAINED and untrained:
             continue

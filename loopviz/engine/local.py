@@ -21,7 +21,7 @@ from loopviz.engine.engine import (
     Reading,
     Request,
 )
-from loopviz.engine.lowered import decided, lowered
+from loopviz.engine.lowered import decided, lowered, refuse_packed
 from loopviz.engine.pieces import decode, encode
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
@@ -250,6 +250,8 @@ class LocalPrepared:
         """The model with the weights of `held`, an engine of the same name, where they are what would be read; None where not."""
         if not isinstance(held, LocalEngine):
             return None
+        if self.must and self.precision not in ("exact", "auto") and (packing := self.checkpoint.found.packing):
+            refuse_packed(packing.kind, self.precision)  # before a byte of its weights is read once more
         choice = decided(self.checkpoint.config, self.precision, self.must)
         if choice.dtype is not held_in(held.model):
             return None

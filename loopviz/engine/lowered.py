@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -91,6 +91,16 @@ def decided(config: LoopLlamaConfig, precision: str, must: bool = False) -> Choi
     return found
 
 
+def refuse_packed(kind: str, precision: str) -> NoReturn:
+    """Refuse a precision for a model whose files are packed as `kind` already.
+
+    Raises:
+        PrecisionRefused: always.
+    """
+    said = f"its layers are packed in its files already, as {kind} (bitsandbytes)"
+    raise PrecisionRefused("precision_packed", said, precision=precision, dtype=kind)
+
+
 def lowered(load: Callable[[], LoadedCheckpoint], precision: str, must: bool = False) -> LoadedCheckpoint:
     """A checkpoint in a precision, with notes that say which and what it costs; exact, and said so, where it cannot be that.
 
@@ -114,6 +124,8 @@ def _in_precision(load: Callable[[], LoadedCheckpoint], precision: str, must: bo
     if precision == "exact":
         return loaded
     if (packed := quantization_of(loaded.model)) is not None:
+        if must:
+            refuse_packed(packed, precision)
         text = (
             f"its layers are packed in its files already, as {packed} (bitsandbytes), so it is not held in {precision}"
         )

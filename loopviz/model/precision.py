@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 
 from .layers import NormedProjection
 from .packed import beside_weights, quantization_of, unpacked_numbers, unpacked_state
-from .weight_layout import lay_by_rows
 
 Model = TypeVar("Model", bound=PreTrainedModel)  # a LoopLlama's class, which itself asks what is held here
 
@@ -274,7 +273,6 @@ def lower(model: Model, dtype: torch.dtype) -> Model:
     Raises:
         PrecisionError: weights that it cannot hold, by name; nothing has been changed.
     """
-    lay_by_rows(model)  # a half by columns is read many times slower
     if dtype is torch.int8:
         return quantise(model)
     if (packed := quantization_of(model)) is not None:
@@ -286,7 +284,7 @@ def lower(model: Model, dtype: torch.dtype) -> Model:
         if parameter.numel() and float(parameter.abs().max()) > most:
             raise PrecisionError(f"{name} has weights beyond {most:g}, the most that {dtype} holds; use 'exact'")
     for parameter in model.parameters():  # not model.to(): rotary frequencies stay what they are
-        parameter.data = parameter.data.to(dtype)
+        parameter.data = parameter.data.to(dtype).contiguous()  # a half by columns is read many times slower
     model.config.dtype = dtype
     return model
 
