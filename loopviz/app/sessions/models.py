@@ -159,7 +159,8 @@ class ModelRoom:
 
     def _key(self, name: str, precision: str) -> Key:
         """By what a model is held that is wanted in a precision."""
-        return Variant(name, precision) if precision not in ("", SERVER, self.profile.precision) else name
+        own = "" if self.profile.engine else self.profile.precision  # what a cluster holds models in is its host's choice
+        return Variant(name, precision) if precision not in ("", SERVER, own) else name
 
     @property
     def names(self) -> list[str]:
