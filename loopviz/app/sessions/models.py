@@ -159,7 +159,9 @@ class ModelRoom:
 
     def _key(self, name: str, precision: str) -> Key:
         """By what a model is held that is wanted in a precision."""
-        own = "" if self.profile.engine else self.profile.precision  # what a cluster holds models in is its host's choice
+        own = (
+            "" if self.profile.engine else self.profile.precision
+        )  # what a cluster holds models in is its host's choice
         return Variant(name, precision) if precision not in ("", SERVER, own) else name
 
     @property

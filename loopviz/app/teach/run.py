@@ -123,13 +123,13 @@ class TeachRun:
         """Teach, to the last step or until it is stopped; never raises."""
         end, reason = "done", ""
         try:
-            self._taught = self.prepared.begin()
+            taught = self._taught = None if self._stop.is_set() else self.prepared.begin()
             self.phase = "training"
-            for event in self._taught.going(self._stop):
+            for event in () if taught is None else taught.going(self._stop):
                 self._take(event)
                 if self.keeper is not None and not self.keeper.weigh(self):
                     self.halt("memory")
-                if len(self.steps) < self._taught.recipe.steps:
+                if len(self.steps) < self.prepared.recipe.steps:
                     self._rest()
             end = self.halted or "done"
         except kinds() as error:
@@ -139,6 +139,10 @@ class TeachRun:
 
     def _said(self, error: BaseException, what: str) -> str:
         """What a visitor is told of an error: a refusal's own words (the loss is no number any more), else where the log has it."""
+        from loopviz.train.trainer import TrainingError
+
+        if isinstance(error, TrainingError):
+            return text(self.lang, "teach.diverged", step=len(self.steps) + 1, lr=self.prepared.recipe.optimizer.lr)
         own = isinstance(error, ValueError)
         said = self.words(error, self.lang) if own else unforeseen(error, self.lang, what)
         return text(self.lang, "refused", reason=said)

@@ -211,3 +211,21 @@ def test_a_model_says_what_of_the_form_it_decides(teaching: Teaching, folder: st
     assert answer["layers"] == 3
     assert 0 <= answer["usual"]["first"] <= answer["usual"]["last"] < 3
     assert answer["usual"]["window"] == 64
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_training_that_runs_away_is_told_in_the_page_s_words(
+    teaching: Teaching, folder: str, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told in English on the Chinese page, by names that the form does not have."""
+    from loopviz.train.teach_session import TeachSession
+    from loopviz.train.trainer import TrainingError
+
+    def away(self: TeachSession, stop: object) -> Iterator[object]:
+        raise TrainingError("step 1: loss=nan; lower optimizer.lr")
+        yield
+
+    monkeypatch.setattr(TeachSession, "going", away)
+    said = all_of(teaching.run({**begin(folder), "lang": lang}, "me"))[-1]
+    assert said["end"] == "error"
+    assert said["reason"] == text(lang, "teach.diverged", step=1, lr=float(VALUES["lr"]))
