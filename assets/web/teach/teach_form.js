@@ -88,7 +88,10 @@ export class TeachForm {
     const { limit, kinds } = page.frame.config;
     let text = "";
     try {
-      text = file.size > 4 * limit ? "" : new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+      const data = file.size > 4 * limit ? new ArrayBuffer(0) : await file.arrayBuffer();
+      const [a, b] = new Uint8Array(data); // UTF-16 where its signature says so, as `loopviz/text_file.py` reads files
+      const coded = a === 0xff && b === 0xfe ? "utf-16le" : a === 0xfe && b === 0xff ? "utf-16be" : "utf-8";
+      text = new TextDecoder(coded, { fatal: true }).decode(data);
     } catch {
       return this.refuse("text", page.text("teach.file.coded", { name: file.name }));
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
@@ -18,6 +18,7 @@ NAMES = ("loss", "by_loops", "curves")
 BEFORE, NOW, BESIDE = theme.SETUP_COLOURS[:3]
 Steps = Sequence[tuple[int, float, int]]  # step, loss, loops
 Measured = Sequence[tuple[int, Sequence[int], Sequence[float]]]  # step, loops, loss at each
+Point = TypeVar("Point")
 Settling = tuple[int, Sequence[float], Sequence[float]]  # step, mean over the prompt, of its last token
 
 
@@ -34,10 +35,10 @@ def _figure(lang: str, name: str, traces: list[Any], **layout: Any) -> dict[str,
     return plain(figure(traces, **axes, height=HEIGHT, legend=legend, hovermode="closest", **layout))
 
 
-def thinned(steps: Steps) -> Steps:
+def thinned(steps: Sequence[Point]) -> Sequence[Point]:
     """At most `MOST_POINTS` of them, evenly, with the last one."""
-    stride = -(-len(steps) // MOST_POINTS)
-    return steps if stride < 2 else [*steps[:-1:stride], steps[-1]]
+    stride = -(-len(steps) // (MOST_POINTS - 1))
+    return steps if len(steps) <= MOST_POINTS or stride < 2 else [*steps[:-1:stride], steps[-1]]
 
 
 def loss(lang: str, steps: Steps, measured: Measured, total: int, most: int) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def loss(lang: str, steps: Steps, measured: Measured, total: int, most: int) -> 
         line={"color": BEFORE, "width": 1.2},
         hovertemplate=hover,
     )
-    held = [(step, dict(zip(loops, losses, strict=True))[most]) for step, loops, losses in measured]
+    held = [(step, dict(zip(loops, losses, strict=True))[most]) for step, loops, losses in thinned(measured)]
     apart = go.Scatter(
         x=[step for step, _ in held],
         y=[value for _, value in held],
