@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loopviz.train.teach_door import Prepared
     from loopviz.train.teach_session import Event, TeachSession
     from loopviz.train.teach_trainer import Closing
+    from loopviz.train.trainer import Progress
 
 SEND_EVERY = 0.7  # seconds; each message has its pictures whole
 KEPT = "my-loop"  # the folder that is kept, as the command that is shown calls it
@@ -70,7 +71,11 @@ class TeachRun:
         self.steps: list[tuple[int, float, int]] = []
         self.measured: list[tuple[int, tuple[int, ...], tuple[float, ...]]] = []
         self.settling: list[pictures.Settling] = []
-        self._taught: TeachSession | None = None
+        self.progress: Progress | None = None  # once its model is here
+        self.trained = 0  # numbers
+        self._taught: TeachSession | None = (
+            None  # gone when nothing more can be made of it: it holds a model of its own
+        )
         self._stop, self._word = threading.Event(), "stopped"
         self._paused = threading.Event()
         self._drawn: tuple[Any, dict[str, Any]] = (None, {})
@@ -83,8 +88,8 @@ class TeachRun:
     def nbytes(self) -> int:
         """Bytes of memory it takes: what it remembers, and what is trained. The copy of the model is asked for besides, before it begins
         (`loopviz.train.teach_door.check_memory`)."""
-        trained = 0 if self._taught is None else self._taught.trainer.trained * _TRAINED_BYTES
-        return _STEP_BYTES * (len(self.steps) + 10 * len(self.measured)) + trained
+        trained = 0 if self._taught is None else self.trained * _TRAINED_BYTES
+        return _STEP_BYTES * (len(self.steps) + 10 * (len(self.measured) + len(self.settling))) + trained
 
     @property
     def halted(self) -> str | None:
@@ -111,11 +116,10 @@ class TeachRun:
     @property
     def left(self) -> float | None:
         """Seconds that it still takes, by those that its steps have taken; None: not known."""
-        taught = self._taught
-        if taught is None or self.end is not None or not taught.trainer.progress.step:
+        progress = self.progress
+        if progress is None or self.end is not None or not progress.step:
             return None
-        progress = taught.trainer.progress
-        return progress.seconds / progress.step * (taught.recipe.steps - progress.step)
+        return progress.seconds / progress.step * (self.prepared.recipe.steps - progress.step)
 
     # --- teaching ---------------------------------------------------------------------------------------------------
 
@@ -124,6 +128,8 @@ class TeachRun:
         end, reason = "done", ""
         try:
             taught = self._taught = None if self._stop.is_set() else self.prepared.begin()
+            if taught is not None:
+                self.progress, self.trained = taught.trainer.progress, taught.trainer.trained
             self.phase = "training"
             for event in () if taught is None else taught.going(self._stop):
                 self._take(event)
@@ -173,6 +179,8 @@ class TeachRun:
 
     def _ended(self, end: str, reason: str) -> None:
         self.phase, self.end, self.reason = "over", end, reason
+        if self.kept is not None or not self.keepable:
+            self._taught = None
         with self._lock:
             self.finished.set()
             if self._forgotten:
@@ -198,9 +206,9 @@ class TeachRun:
         taught, reason = self._taught, ""
         try:
             closing = None if taught is None else taught.closed(self._stop)
-            if taught is None:  # it was let go of on the way here
+            if taught is None and self.kept is None:  # it was let go of on the way here
                 reason = text(self.lang, "teach.gone")
-            elif closing is not None:
+            elif taught is not None and closing is not None:
                 self.kept = self._written(taught, closing)
         except kinds() as error:
             reason = self._said(error, "keeping")
@@ -253,8 +261,7 @@ class TeachRun:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything there is."""
-        taught, recipe = self._taught, self.prepared.recipe
-        progress = None if taught is None else taught.trainer.progress
+        recipe, progress = self.prepared.recipe, self.progress
         return {
             "kind": "snapshot",
             "run": self.id,
@@ -266,7 +273,7 @@ class TeachRun:
             "tokens": 0 if progress is None else progress.tokens,
             "seconds": 0.0 if progress is None else progress.seconds,
             "eta": self.left,
-            "trained": 0 if taught is None else taught.trainer.trained,
+            "trained": self.trained,
             "seed": recipe.seed,
             "command": self.prepared.command,
             "end": self.end,

@@ -229,3 +229,18 @@ def test_a_training_that_runs_away_is_told_in_the_page_s_words(
     said = all_of(teaching.run({**begin(folder), "lang": lang}, "me"))[-1]
     assert said["end"] == "error"
     assert said["reason"] == text(lang, "teach.diverged", step=1, lr=float(VALUES["lr"]))
+
+
+def test_what_was_kept_holds_no_model_and_is_kept_once(teaching: Teaching, folder: str) -> None:
+    """Every open page held one, which nobody counted, until its visitor left."""
+    all_of(teaching.run(begin(folder), "me"))
+    (run,) = teaching.runs
+    assert run._taught is not None, "it can be kept"
+    before = run.snapshot()
+    kept = all_of(teaching.run({"lang": "en", "ticket": "t2", "n": 2, "keep": run.id}, "me"))[-1]
+    assert run._taught is None
+    assert {name: kept[name] for name in ("tokens", "seconds", "trained")} == {
+        name: before[name] for name in ("tokens", "seconds", "trained")
+    }
+    again = all_of(teaching.run({"lang": "en", "ticket": "t3", "n": 3, "keep": run.id}, "me"))[-1]
+    assert (again["kept"], again["reason"]) == (kept["kept"], "")
