@@ -53,6 +53,7 @@ def _of_field(field: LoopField) -> Iterable[Control]:
     yield Control(field.name, field.kind, start, dial.group, dial.low, dial.high, dial.step, offered, needs=field.needs)
 
 
+CLUSTER = "cluster"  # what a server says of its precision whose models a cluster holds
 SERVER = "server"  # the precision in which a server holds its models for who chooses none
 PROMPT_LIMIT = 20_000  # characters; a model's own context is checked by the engine
 _SAMPLED = (Needs("greedy", "sampling_only", among=(False,)),)

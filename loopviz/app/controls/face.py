@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loopviz.app.contract import CLASSES
-from loopviz.app.controls.controls import BY_NAME, SERVER, Control, choices, why_off
+from loopviz.app.controls.controls import BY_NAME, CLUSTER, SERVER, Control, choices, why_off
 from loopviz.app.controls.loop_values import cosine_of, kl_of
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import Problem
@@ -16,6 +16,8 @@ from loopviz.app.texts import text
 def _info(control: Control, values: Mapping[str, Any], lang: str, server: str) -> str:
     """The line under a control that applies."""
     name = control.name
+    if name == "precision" and server == CLUSTER:
+        return text(lang, "precision.info.cluster")
     if name == "precision":
         chosen = server if values[name] == SERVER else values[name]
         own = text(lang, "precision.info.server", precision=text(lang, f"precision.{server}"))

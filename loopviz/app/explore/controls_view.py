@@ -20,7 +20,7 @@ def make(
 ) -> gr.components.Component:
     """The Gradio component of a control; `opening`: the values the page opens with."""
     values = opening or st.defaults()
-    told = {"models": room.told(lang), "server": room.profile.precision}
+    told = {"models": room.told(lang), "server": room.precision}
     looks = face(control, values, [], lang, **told) | {"elem_id": ELEMENTS["control"] + control.name}
     if control.kind == "name":
         return gr.Dropdown(room.names, value=room.default, allow_custom_value=True, **looks)

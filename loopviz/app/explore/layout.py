@@ -224,7 +224,7 @@ class Layout:
             hint: as :func:`prompt_face` has it.
         """
         changed, chosen = changed or {}, matching(form.settings)
-        told = {"models": self.room.told(lang), "server": self.room.profile.precision}
+        told = {"models": self.room.told(lang), "server": self.room.precision}
         look = f"preset.{chosen.name}.look" if chosen else f"look.{offer_of(form.model).name or 'own'}"
         made: Updates = {self.prompt: gr.update(**prompt_face(problems, lang, hint)), self.look: text(lang, look)}
         made[self.ways] = gr.update(value=_ways(chosen, lang))

@@ -126,8 +126,11 @@ class Wish(Job):
             line = beside[problems[0].control]
         if model := next((problem.model for problem in problems if problem.model), ""):
             more["act"] = {"label": text(lang, "refused.has", model=model), "model": model}
-        elif [*beside] == ["precision"] and self.precision != "exact":
-            more["act"] = {"label": text(lang, "precision.again"), "precision": "exact"}
+        elif [*beside] == ["precision"]:
+            if self.service.room.profile.engine:  # a cluster has its own, and no other
+                more["act"] = {"label": text(lang, "precision.server"), "precision": st.SERVER}
+            elif self.precision != "exact":
+                more["act"] = {"label": text(lang, "precision.again"), "precision": "exact"}
         return self.last(line, True, **more)
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from loopviz.app.controls.controls import SERVER
+from loopviz.app.controls.controls import CLUSTER, SERVER
 from loopviz.app.controls.examples import OFFERED, UNLISTED
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
@@ -159,10 +159,12 @@ class ModelRoom:
 
     def _key(self, name: str, precision: str) -> Key:
         """By what a model is held that is wanted in a precision."""
-        own = (
-            "" if self.profile.engine else self.profile.precision
-        )  # what a cluster holds models in is its host's choice
-        return Variant(name, precision) if precision not in ("", SERVER, own) else name
+        return Variant(name, precision) if precision not in ("", SERVER, self.precision) else name
+
+    @property
+    def precision(self) -> str:
+        """What models are held in where nobody chooses otherwise; "cluster" where they are a cluster's, whose host chose it."""
+        return CLUSTER if self.profile.engine else self.profile.precision
 
     @property
     def names(self) -> list[str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from loopviz.app import controls as st
+from loopviz.app.controls.face import face
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.profile import LOCAL
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
+from loopviz.app.texts import text
 from loopviz.checks import ABSENT, FieldError
 from loopviz.engine.engine import EngineLost
 from loopviz.engine.local import LocalEngine
@@ -101,3 +106,19 @@ def test_where_the_cluster_has_no_such_model_the_page_says_so_in_its_language(mo
             room.get(name, "zh")
     with pytest.raises(ModelRefused, match="is none of the models that this server's cluster serves: tiny"):
         room.get("stories-loop", "en")
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+def test_no_precision_is_chosen_of_a_cluster_s_models_and_the_control_says_why(
+    lang: str, precision: str, monkeypatch: Any
+) -> None:
+    """`exact` was taken for the server's own, and did nothing: what a cluster holds models in is not known here."""
+    monkeypatch.setattr("loopviz.engine.address.find_spec", lambda name: object())
+    room = ModelRoom("tiny", profile=replace(LOCAL, engine="ray://auto"))
+    with pytest.raises(ModelRefused, match=re.escape(f"precision={precision!r}")) as refused:
+        room.get("tiny", lang, precision=precision)
+    assert refused.value.field == "precision"
+    values = {**st.defaults(), "precision": st.SERVER}
+    told = face(st.BY_NAME["precision"], values, [], lang, server=room.precision)
+    assert text(lang, "precision.info.cluster") in json.dumps(told, ensure_ascii=False)
