@@ -247,6 +247,10 @@ class LoopCacheLayer(CacheLayerMixin):
             self._merge(k, v)
 
     def _write(self, k: Tensor, v: Tensor, slot: int, rows: Tensor | None) -> None:
+        if self.kept == EXACT and rows is None:  # of nearly every token; as below
+            for buffer, new in ((self.keys, k), (self.values, v)):
+                buffer.select(3, slot).narrow(2, self.length, new.shape[2]).copy_(new)
+            return
         made = [k, v]
         if self.kept != EXACT:
             (keys, key_scales), (values, value_scales) = rounded(k, self.kept), rounded(v, self.kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -201,8 +201,25 @@ class LoopLlamaConfig(LlamaConfig):
         Raises:
             ValueError: naming the field, its value and the rule it breaks.
         """
-        pairs = block_ranges(self.loop_layers, self.num_hidden_layers)
-        return [self._resolve(index, pair, len(pairs)) for index, pair in enumerate(pairs)]
+        key = self._loop_key()
+        found = _RESOLVED.get(key)
+        if found is None:
+            pairs = block_ranges(self.loop_layers, self.num_hidden_layers)
+            found = tuple(self._resolve(index, pair, len(pairs)) for index, pair in enumerate(pairs))
+            if len(_RESOLVED) >= _MOST_RESOLVED:
+                _RESOLVED.clear()
+            _RESOLVED[key] = found
+        return list(found)
+
+    def _loop_key(self) -> Hashable:
+        """All that the blocks are made of; they are asked for in every pass, and resolving them takes as long as a layer."""
+        held = self.__dict__
+        values = [held.get(name) for name in _DECISIVE]
+        # 1, 1.0, True and a default of 1 are equal, and not the same: one may be refused; what may be changed in place is written out
+        kinds = tuple(map(type, values))
+        plain = tuple(value if type(value) in _PLAIN else repr(value) for value in values)
+        registered = tuple((name, id(found)) for registry in REGISTRIES.values() for name, found in registry.items())
+        return kinds, plain, registered
 
     def _resolve(self, index: int, pair: tuple[int, int], n_blocks: int) -> LoopBlock:
         def pick(name: str) -> Any:
@@ -243,6 +260,10 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 IMPORTS = "loop_imports"  # in a saved configuration: the module that registers each name that is not LoopViz's own
 
 LOOP_FIELDS = NAMES
+_DECISIVE = (*NAMES, "num_hidden_layers")
+_PLAIN = {int, float, bool, str, type(None)}
+_RESOLVED: dict[Hashable, tuple[LoopBlock, ...]] = {}
+_MOST_RESOLVED = 1024
 
 
 def _each(value: Any) -> list[str]:

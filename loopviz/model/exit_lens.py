@@ -14,6 +14,7 @@ from .block import starts_normed
 from .cache import LoopCache
 from .interrupt import check, within_operations
 from .kept_kv import check_without_gradients
+from .lean_layers import LeanLayers, lean_layers, run_layer
 
 if TYPE_CHECKING:
     from .block import LoopBlock
@@ -124,6 +125,7 @@ def last_hidden(
     mask: Tensor | None,
     real: Tensor | None,
     layer_kwargs: Mapping[str, Any],
+    lean: LeanLayers | None,
 ) -> Tensor:
     """What the head would read of each row's last real token if the loop of a running pass stopped now, `[B, H]`.
 
@@ -137,13 +139,14 @@ def last_hidden(
         mask: of the pass, as plain layers take it.
         real: `[B, T]` bool of the pass's real tokens; `None`: all.
         layer_kwargs: what the pass gives to every layer.
+        lean: what runs them, where they are not called as modules.
     """
     coda = range(block.b + 1, model.config.num_hidden_layers)
     hidden = _entering(model, block, coda, state)
     view = None if cache is None or not coda else _CodaView(cache, cache.layers[coda[0]].get_seq_length(), 1)
     for index in coda:
         check()
-        hidden = model.layers[index](hidden, attention_mask=mask, past_key_values=view, **layer_kwargs)
+        hidden = run_layer(model.layers[index], hidden, mask, view, layer_kwargs, lean)
     rows = torch.arange(len(hidden), device=hidden.device)
     places = torch.arange(hidden.shape[1], device=hidden.device)
     last = places[-1:].expand(len(rows)) if real is None else (real * places).argmax(-1)
@@ -176,16 +179,12 @@ def _run(
     view: _CodaView | None,
 ) -> Tensor:
     embeddings = model.rotary_emb(hidden, position_ids=position_ids)
+    given = {"position_ids": position_ids, "position_embeddings": embeddings}
+    lean = lean_layers(model.training, hidden, given)
     with within_operations(hidden.shape[:-1].numel()):
         for index in layers:
             check()
-            hidden = model.layers[index](
-                hidden,
-                attention_mask=mask,
-                position_ids=position_ids,
-                position_embeddings=embeddings,
-                past_key_values=view,
-            )
+            hidden = run_layer(model.layers[index], hidden, mask, view, given, lean)
     return model.norm(hidden)
 
 

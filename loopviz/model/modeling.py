@@ -45,6 +45,7 @@ from .exit_lens import exit_states, last_hidden
 from .interrupt import check, within_operations
 from .kept_kv import EXACT, check_without_gradients
 from .layers import arrange_layers
+from .lean_layers import LeanLayers, lean_layers, run_layer
 from .packed import quantization_of
 from .precision import is_quantised
 from .quantization import follow, steady
@@ -75,6 +76,7 @@ class _Pass:
     places: (
         Tensor | None
     )  # [B or 1, T], each token's among the real ones of its row; None where no block starts by them
+    lean: LeanLayers | None = None  # runs the layers where the pass is short and nothing listens
     normed: Tensor | None = None  # [B] bool, rows that the last block's end has normed; None: the final norm is to come
     exits: list[Exits | None] = field(default_factory=list)
     steps: list[Tensor] = field(default_factory=list)
@@ -236,6 +238,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             places=token_places(blocks, attention_mask, position_ids, T),
             started=started,
         )
+        if T == 1:
+            run.lean = lean_layers(self.training, inputs_embeds, run.layer_kwargs)
         if isinstance(cache, LoopCache):
             cache.begin_pass(blocks)
         try:
@@ -273,6 +277,11 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         self, blocks: list[LoopBlock], embeds: Tensor, attention_mask: Any, cache: Cache | None, position_ids: Tensor
     ) -> tuple[Any, Any]:
         """The causal mask of a pass, and of layers that see several slots: there it must be written out."""
+        if any(block.parallel for block in blocks):
+            self._check_parallel()
+        alone = embeds.shape[1] == 1 and attention_mask is None and self.config._attn_implementation == "sdpa"
+        if alone and not torch.compiler.is_compiling():
+            return None, None  # what is made below, and takes as long to find out as a layer
         given = {
             "config": self.config,
             "inputs_embeds": embeds,
@@ -281,10 +290,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             "position_ids": position_ids,
         }
         mask = parallel_mask = create_causal_mask(**given)
-        if any(block.parallel for block in blocks):
-            self._check_parallel()
-            if mask is None and embeds.shape[1] > 1:
-                parallel_mask = create_causal_mask(**given, allow_is_causal_skip=False)
+        if any(block.parallel for block in blocks) and mask is None and embeds.shape[1] > 1:
+            parallel_mask = create_causal_mask(**given, allow_is_causal_skip=False)
         return mask, parallel_mask
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -317,7 +324,8 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         check()
         if self.gradient_checkpointing and self.training and not isinstance(cache, StepSlots):
             cache = None
-        return self.layers[index](state, attention_mask=mask, past_key_values=cache, **run.layer_kwargs, **given)
+        told, lean = ({**run.layer_kwargs, **given}, None) if given else (run.layer_kwargs, run.lean)
+        return run_layer(self.layers[index], state, mask, cache, told, lean)
 
     def _run_block(self, block: LoopBlock, state: Tensor, run: _Pass) -> Tensor:
         """The loop: s_0 `[B, T, H]` in, s_N out, each row with its own N."""
@@ -446,7 +454,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         def last_logits(state: Tensor) -> Tensor:
             cache = run.cache if isinstance(run.cache, LoopCache) else None
             with torch.no_grad():
-                return head(last_hidden(self, block, state, cache, run.mask, run.real, run.layer_kwargs))
+                return head(last_hidden(self, block, state, cache, run.mask, run.real, run.layer_kwargs, run.lean))
 
         last = block.index == len(run.blocks) - 1
         return head if block.norms_steps else self.lens, start, last_logits if last else None

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, eager_attention_forward
 
 from .cache import LoopCache
+from .lean_layers import one_token_attention
 from .watching import shallow
 
 _NAME = "loopviz_by_row"
@@ -48,6 +50,9 @@ def _attention_by_row(
         module.loop_plain_config._attn_implementation, eager_attention_forward
     )
     rows = zip(query.split(1), key, value, strict=True)
+    if plain is sdpa_attention_forward and mask is None:
+        heads = [one_token_attention(module, q, k, v).view(1, 1, -1, q.shape[-1]) for q, k, v in rows]
+        return torch.cat(heads), None
     return torch.cat([plain(module, q, k, v, mask, **kwargs)[0] for q, k, v in rows]), None
 
 

@@ -27,6 +27,7 @@ from .cache import LoopCache, check_fits
 from .criteria import CRITERIA, CriterionContext, RegisteredCriterion
 from .events import LoopReport, PassSeconds
 from .interrupt import check
+from .lean_layers import LeanLayers, lean_layers, run_layer
 from .modeling import _Pass
 from .registry import comes_with_loopviz
 from .row_attention import RowCaches, by_row
@@ -85,13 +86,14 @@ class PassRow:
     measured: dict[int, dict[str, Tensor]] = field(default_factory=dict, repr=False)
     seconds: dict[str, float] = field(default_factory=dict, repr=False)
 
-    def begin(self, embeds: Tensor, layer_kwargs: dict[str, Any]) -> None:
+    def begin(self, embeds: Tensor, layer_kwargs: dict[str, Any], lean: LeanLayers | None) -> None:
         """Start the row's pass; `embeds` `[1, 1, H]`."""
         model = self.view.model
         blocks = model.config.loop_blocks() if self.resolved is None else self.resolved
         model._check_modules(blocks)
         check_fits(self.cache, model.config, embeds)
         self.run = _Pass(blocks, self.cache, layer_kwargs, None, None, None, False, None, layer_kwargs["position_ids"])
+        self.run.lean = lean
         self.blocks = {block.a: block for block in blocks}
         self.seconds = {"prelude": 0.0, "block": 0.0, "coda": 0.0}
         self.cache.begin_pass(blocks)
@@ -161,12 +163,12 @@ class SharedPass:
         positions = torch.tensor([[row.cache.get_seq_length()] for row in rows], device=device)  # [B, 1]
         self._angles = self.model.rotary_emb(embeds, position_ids=positions)
         self._positions = positions
-        self._chosen: dict[tuple[int, ...], dict[str, Any]] = {}
+        self._chosen: dict[tuple[int, ...], tuple[dict[str, Any], LeanLayers | None]] = {}
         begun: list[PassRow] = []
         try:
             for place, row in enumerate(rows):
                 row.place = place
-                row.begin(embeds[place : place + 1], self._kwargs([place], len(rows)))
+                row.begin(embeds[place : place + 1], *self._given([place], len(rows)))
                 begun.append(row)
             _add(rows, "prelude", time.perf_counter() - started)
             hidden = self._through(_Group(list(rows), embeds, 0))
@@ -178,15 +180,16 @@ class SharedPass:
             row.end()
         return hidden
 
-    def _kwargs(self, places: list[int], count: int) -> dict[str, Any]:
-        """What a layer is told of these rows' positions."""
+    def _given(self, places: list[int], count: int) -> tuple[dict[str, Any], LeanLayers | None]:
+        """What a layer is told of these rows' positions, and what runs it, where it is not called as a module."""
         key = tuple(places)
         known = self._chosen.get(key)
         if known is None:
             whole = key == tuple(range(count))
             cos, sin = self._angles if whole else (_rows(x, places) for x in self._angles)
             positions = self._positions if whole else _rows(self._positions, places)
-            known = {"position_ids": positions, "position_embeddings": (cos, sin), "use_cache": True}
+            given = {"position_ids": positions, "position_embeddings": (cos, sin), "use_cache": True}
+            known = given, lean_layers(self.model.training, positions, given)
             self._chosen[key] = known
         return known
 
@@ -223,10 +226,10 @@ class SharedPass:
         rows = [row for group in groups for row in group.rows]
         state = groups[0].state if len(groups) == 1 else torch.cat([group.state for group in groups])
         loop = groups[0].loop
-        where = {**self._kwargs([row.place for row in rows], count), **(loop.given if loop is not None else {})}
-        state = self.layers[index](
-            state, attention_mask=None, past_key_values=RowCaches([row.cache for row in rows]), **where
-        )
+        given, lean = self._given([row.place for row in rows], count)
+        if loop is not None and loop.given:
+            given, lean = {**given, **loop.given}, None
+        state = run_layer(self.layers[index], state, None, RowCaches([row.cache for row in rows]), given, lean)
         parts = [state] if len(groups) == 1 else state.split([len(group.rows) for group in groups])
         for group, part in zip(groups, parts, strict=True):
             group.state = part
