@@ -287,3 +287,29 @@ def test_c2_a_count_has_a_far_end_too(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name}=.*: must be <= ") as caught:
         build({"loop_layers": (1, 2), "loop_strategy": "dynamic_stop", name: value})
     assert len(str(caught.value)) < 120
+
+
+def test_blocks_follow_every_change() -> None:
+    """They are not made anew for each pass; what they are made of may change in between, in place too."""
+    config = LoopLlamaConfig(**SHAPE, loop_layers=[(0, 0), (2, 3)], loop_count=[2, 3], kv_cache_mode="merge_strategy")
+    assert [block.count for block in config.loop_blocks()] == [2, 3]
+    config.loop_blocks().clear()
+    assert [(block.a, block.b) for block in config.loop_blocks()] == [(0, 0), (2, 3)]
+    config.loop_count[1] = 4
+    assert [block.count for block in config.loop_blocks()] == [2, 4]
+    config.loop_layers[0] = (1, 1)
+    assert config.loop_blocks()[0].a == 1
+    config.num_hidden_layers = 3
+    with pytest.raises(ValueError, match="loop_layers"):
+        config.loop_blocks()
+
+
+def test_values_that_are_equal_and_not_the_same() -> None:
+    """A floor that nobody set is 1 where K/V are merged; 1 is no flag, though it equals True."""
+    config = LoopLlamaConfig(**SHAPE, loop_layers=(1, 2), kv_cache_mode="merge_strategy", loop_norm=True)
+    assert config.loop_blocks()[0].floor == 1
+    config.min_loop_count = 5
+    assert config.loop_blocks()[0].floor == 5
+    config.loop_norm = 1
+    with pytest.raises(ValueError, match="loop_norm"):
+        config.loop_blocks()
