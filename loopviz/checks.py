@@ -114,7 +114,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "record_empty_answer": "the answer has no token, and the tokenizer no end mark: nothing is left to learn; write an answer, or "
         "leave the record out",
         "records_empty": "holds no record",
-        "teach_peft": "teaching needs the package peft: pip install 'loopviz[teach]', and start the server again",
+        "teach_peft": "teaching needs the package peft: {install}, and start the server again",
         "teach_adapter": "is an adapter itself; merge it into a model first (loopviz merge), and teach that",
         "teach_short": "{n} tokens; with a window of {window} at least {least} are needed; give more text, or a shorter window",
         "teach_rows": "one record; at least 2 are needed, one to learn and one to measure on",

@@ -25,6 +25,7 @@ from loopviz.model.checkpoints.find import NAMED
 from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.model.precision import weight_count
+from loopviz.paths import install_hint
 
 from . import text
 from .teach_data import TeachInstructions, TeachText
@@ -84,7 +85,7 @@ def prepare(engine: Engine, values: Mapping[str, Any], given: Any, prompt: str, 
         ValueError: the model is not in this process.
     """
     if find_spec("peft") is None:
-        raise FieldError("", ABSENT, "teach_peft")
+        raise FieldError("", ABSENT, "teach_peft", install=install_hint("teach"))
     if not isinstance(engine, LocalEngine):
         raise ValueError(f"engine={type(engine).__name__}: its model runs elsewhere; teach it where it runs")
     check_given(given)

@@ -95,8 +95,8 @@ export class Page {
   }
 
   label() {
-    const { teaches } = this.frame.config;
-    this.notice.textContent = this.text(teaches ? "teach.unable" : "teach.elsewhere");
+    const { teaches, install } = this.frame.config;
+    this.notice.textContent = this.text(teaches ? "teach.unable" : "teach.elsewhere", { install });
     this.form.label();
     this.go.textContent = this.text("teach.run");
     this.halt.textContent = this.text("teach.stop");

@@ -86,7 +86,7 @@ _ZH = {
     "record_no_answer": "提示有 {n} 个词元，而只读取 {context} 个：没有留下可学的回答；请缩短提示、去掉该条记录，或读取更多词元",
     "record_empty_answer": "回答没有词元，分词器也没有结束符：没有可学的内容；请写出回答，或去掉该条记录",
     "records_empty": "其中没有记录",
-    "teach_peft": "教学需要 peft 包：pip install 'loopviz[teach]'，然后重启服务器",
+    "teach_peft": "教学需要 peft 包：{install}，然后重启服务器",
     "teach_adapter": "本身就是适配器；请先把它并入模型（loopviz merge），再教那个模型",
     "teach_short": "有 {n} 个词元；窗口为 {window} 时至少需要 {least} 个；请给更长的文本，或更短的窗口",
     "teach_rows": "只有一条记录；至少需要 2 条：一条用来学，一条用来测",

@@ -8,9 +8,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.tagline": "A small adapter that teaches a model to loop, watched while it learns",
         "teach.intro": "A model that was never trained to loop gets worse when some of its layers run again. A LoRA on these layers can teach "
         "it: the model’s own weights stay, a small change of them is trained on your text, with a number of loops drawn anew at every step.",
-        "teach.elsewhere": "This server teaches nothing: it takes memory and all the processor for minutes, and others wait. It is on the page of a "
-        "server of your own: pip install 'loopviz[teach]', then python -m loopviz; or on the command line: python -m loopviz teach --help",
-        "teach.unable": "Teaching needs the package peft, which is not here: pip install 'loopviz[teach]', and start the server again.",
+        "teach.elsewhere": "This server teaches nothing: it takes memory and all the processor for minutes, and others wait. It is on this page of a "
+        "server of your own that has the package peft: python -m loopviz; or on the command line: python -m loopviz teach --help",
+        "teach.unable": "Teaching needs the package peft, which is not here: {install}, and start the server again.",
         "teach.text": "Text to learn from",
         "teach.text.info": 'A text, its documents ended by a line <|endoftext|>; or JSON lines, {"prompt": …, "response": …} each. Its last '
         "twentieth is held out and only measured on.",
@@ -115,9 +115,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.tagline": "用一个小适配器教模型循环，并看着它学",
         "teach.intro": "从未为循环训练过的模型，若让其中几层再运行一遍，结果会变差。放在这些层上的 LoRA 可以教会它：模型自身的权重不变，只在您的文本上训练一个小的改动，"
         "每一步都重新抽取循环次数。",
-        "teach.elsewhere": "本服务器不提供教学：它要占用内存和全部处理器若干分钟，而别人要等待。您自己的服务器上有此页：pip install 'loopviz[teach]'，然后 python -m loopviz；"
+        "teach.elsewhere": "本服务器不提供教学：它要占用内存和全部处理器若干分钟，而别人要等待。您自己的、装有 peft 包的服务器上，此页可以教：python -m loopviz；"
         "也可用命令行：python -m loopviz teach --help",
-        "teach.unable": "教学需要 peft 包，这里没有：pip install 'loopviz[teach]'，然后重启服务器。",
+        "teach.unable": "教学需要 peft 包，这里没有：{install}，然后重启服务器。",
         "teach.text": "用来学习的文本",
         "teach.text.info": '一段文本，各篇以单独一行 <|endoftext|> 结束；或 JSON 行，每行 {"prompt": …, "response": …}。末尾的二十分之一留作测量，不参与学习。',
         "teach.kind": "它是什么",
