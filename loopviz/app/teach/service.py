@@ -14,6 +14,7 @@ from starlette.routing import Route
 from loopviz import outputs
 from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.sessions import questions
 from loopviz.app.sessions.file_desk import File, FileRefused
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
@@ -165,20 +166,15 @@ class Teaching:
         """`{model, lang, linked, look}`: where a model is; of one that is here, what of the form it decides."""
         from loopviz.train.teach_form import usual
 
-        asked = read(question, contract.AskLabModel)
-        lang = pick_language(asked.get("lang"))
-        name, problems = st.clean_name(asked.get("model"), lang)
-        if problems:
-            return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        loaded = self.room.ready(name)
-        now = self.room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
-        answer: dict[str, Any] = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)}
-        if loaded is not None:
+        def more(loaded: Engine | None) -> dict[str, Any]:
+            if loaded is None:
+                return {}
             described = loaded.describe()
             block, shape = st.brought(described), described.shape
-            answer["usual"] = usual(int(block["block_start"]), int(block["block_end"]), shape.context)
-            answer |= {"layers": shape.layers, "context": shape.context}
-        return dumps(answer)
+            suits = usual(int(block["block_start"]), int(block["block_end"]), shape.context)
+            return {"usual": suits, "layers": shape.layers, "context": shape.context}
+
+        return questions.where_is(read(question, contract.AskLabModel), self.room, more=more)
 
     def look(self, question: Any) -> str:
         """`{run, lang}`: everything of a teaching."""
@@ -197,12 +193,7 @@ class Teaching:
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
-        ticket = read(question, contract.StopMeasured).get("ticket")
-        self.jobs.starts.cancel(ticket)
-        for run in self.runs:
-            if is_ticket(ticket) and run.ticket == ticket:
-                run.halt()
-        return dumps({"kind": "ok"})
+        return questions.stop(read(question, contract.StopMeasured), self.jobs.starts, self.runs)
 
     # --- a file -------------------------------------------------------------------------------------------------------
 
