@@ -121,6 +121,9 @@ RULES: Mapping[str, str] = MappingProxyType(
         "teach_prompt": "{n} tokens; at most {most} are read at every evaluation; shorten it",
         "teach_memory": "the copy that is taught takes {held} GB and a step about {step} GB, and {free} GB are free; take a smaller "
         "model, a smaller batch, a shorter window or fewer loops",
+        "teach_keep_memory": "measuring what was learned takes {needed} GB, for the model is read once more, and {free} GB are free; what was learned is "
+        "still here: let other work end, or close other programs, and keep it then",
+        "teach_base_changed": "its files are others than when it was taught, and what was learned belongs to those; teach it again",
         "text_unreadable": "the model's tokenizer cannot read it ({said}); give another text",
         "characters": "{n} characters; at most {most} are taken",
         "choose_file": "choose a text file",

@@ -102,9 +102,9 @@ class TeachJob(Job):
 
 
 class KeepJob(Job):
-    """A teaching of the session's is to be kept: it ends, is measured, and is written."""
+    """A teaching of the session's is to be kept: it ends, is measured, and is written. The model is read for it alone, as for a teaching."""
 
-    page, what, later = "teach", "keeping", True
+    page, what, later, alone = "teach", "keeping", True, True
 
     def __init__(self, service: Teaching, asked: Mapping[str, Any], session: str) -> None:
         ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""
@@ -114,20 +114,27 @@ class KeepJob(Job):
         self.wanted = run if run is not None and run.session == session else None
         self.model = service.room.default if self.wanted is None else self.wanted.base
 
-    def check(self) -> None:
-        """Refuse what is not there, or has learned nothing yet."""
+    def admit(self) -> None:
+        """Refuse what is not there, or has learned nothing yet: what is made goes on then."""
         if self.wanted is None:
             raise Refused(st.Problem("", text(self.lang, "teach.gone")))
         if not self.wanted.keepable:
-            raise Refused(st.Problem("", text(self.lang, "teach.nothing")))
+            raise Refused(st.Problem("", self._why_not(self.wanted)))
 
-    def make(self, loaded: Engine, place: Place) -> Iterator[str]:
+    def _why_not(self, run: TeachRun) -> str:
+        """Why there is nothing to keep: not yet, or not any more."""
+        if not run.finished.is_set():
+            return text(self.lang, "teach.nothing")
+        return run.reason or text(self.lang, "teach.end.unlearned", steps=run.prepared.recipe.steps)
+
+    def make_alone(self, place: Place) -> Iterator[str]:
         """Wait until its last step has been left, then keep it."""
         run = self.wanted
-        assert run is not None  # `check` has been here
+        assert run is not None  # `admit` has been here
         run.finished.wait()  # it was told to end as this began
+        if not run.begin_to_keep():
+            raise Refused(st.Problem("", self._why_not(run) if run.learned is None else text(self.lang, "teach.gone")))
         self.run, run.ticket, run.lang = run, self.ticket, self.lang
-        run.begin_to_keep()
         if self.start.over.is_set():
             run.halt()
         return messages(run, run.keep, every=self.service.every, ended=place.keep())

@@ -91,6 +91,8 @@ _ZH = {
     "teach_short": "有 {n} 个词元；窗口为 {window} 时至少需要 {least} 个；请给更长的文本，或更短的窗口",
     "teach_rows": "只有一条记录；至少需要 2 条：一条用来学，一条用来测",
     "teach_prompt": "有 {n} 个词元，而每次评估最多读 {most} 个；请缩短",
+    "teach_keep_memory": "测量学到的内容要再读一次模型，需要 {needed} GB，而空闲内存为 {free} GB；学到的仍在这里：请等其他任务结束，或关闭其他程序，然后再保留",
+    "teach_base_changed": "它的文件与被教时的不同，而学到的内容属于那些文件；请再教一次",
     "teach_memory": "被教的副本需要 {held} GB，一步约需 {step} GB，而空闲内存为 {free} GB；请换更小的模型，或减小批量、窗口或循环次数",
     "text_unreadable": "模型的分词器读不了它（{said}）；请换一段文本",
     "characters": "有 {n} 个字符；最多接受 {most} 个",
