@@ -119,13 +119,14 @@ class KeepJob(Job):
         if self.wanted is None:
             raise Refused(st.Problem("", text(self.lang, "teach.gone")))
         if not self.wanted.keepable:
-            raise Refused(st.Problem("", self._why_not(self.wanted)))
+            raise self._nothing_of(self.wanted)
 
-    def _why_not(self, run: TeachRun) -> str:
+    def _nothing_of(self, run: TeachRun) -> Refused:
         """Why there is nothing to keep: not yet, or not any more."""
         if not run.finished.is_set():
-            return text(self.lang, "teach.nothing")
-        return run.reason or text(self.lang, "teach.end.unlearned", steps=run.prepared.recipe.steps)
+            return Refused(st.Problem("", text(self.lang, "teach.nothing")))
+        said = text(self.lang, "teach.end.unlearned", steps=run.prepared.recipe.steps)
+        return Refused(st.Problem("", run.reason or said), line=run.reason or None)  # its own words are whole
 
     def make_alone(self, place: Place) -> Iterator[str]:
         """Wait until its last step has been left, then keep it."""
@@ -133,7 +134,9 @@ class KeepJob(Job):
         assert run is not None  # `admit` has been here
         run.finished.wait()  # it was told to end as this began
         if not run.begin_to_keep():
-            raise Refused(st.Problem("", self._why_not(run) if run.learned is None else text(self.lang, "teach.gone")))
+            raise (
+                self._nothing_of(run) if run.learned is None else Refused(st.Problem("", text(self.lang, "teach.gone")))
+            )
         self.run, run.ticket, run.lang = run, self.ticket, self.lang
         if self.start.over.is_set():
             run.halt()
