@@ -288,7 +288,9 @@ class Jobs:
             with self.places.join(job.page, self.visits.of(job.visit), **how) as place:
                 yield from self._in_line(job, place, gone)
                 if not gone() and (job.model, job.precision) == (name, precision):
-                    yield from job.make(loaded, place)
+                    made = job.make(loaded, place)
+                    del loaded  # what needs it no further (a teaching, which has a copy) does not hold it
+                    yield from made
                     return
         yield from job.stopped()
 

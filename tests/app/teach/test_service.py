@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import json
 import threading
@@ -354,3 +355,24 @@ def test_what_cannot_be_written_is_said_and_is_not_offered_to_be_kept(
     assert "No space left" in last["reason"]
     (refused,) = all_of(teaching.run({"lang": "en", "ticket": "t2", "n": 2, "keep": last["run"]}, "me"))
     assert refused["text"] == last["reason"], "in the same words, once"
+
+
+def test_a_training_holds_nothing_of_the_server_s_own_model(folder: str) -> None:
+    """What is taught is a copy: the server may let go of its own meanwhile, and has the memory then."""
+    engines: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def load(name: str, progress: Any, local: bool) -> LocalEngine:
+        loaded = load_checkpoint(folder)
+        engines.add(loaded.model)
+        return LocalEngine(folder, loaded.model, loaded.tokenizer, "made here")
+
+    teaching = Teaching(Service(ModelRoom(folder, load=load), Registry()), every=0.01)
+    heard, thread = in_background(teaching, begin(folder, values={**VALUES, "steps": 100_000, "every": 10_000}))
+    soon(lambda: len(teaching.runs) and next(iter(teaching.runs)).steps)
+    assert len(engines) == 1
+    teaching.room._held.clear()
+    gc.collect()
+    assert not engines
+    teaching.stop(json.dumps({"ticket": "t1"}))
+    thread.join(60)
+    assert heard[-1]["end"] == "stopped"
