@@ -59,7 +59,7 @@ def test_what_packing_costs_is_said_in_numbers(llama_folder: Callable[..., Path]
     assert values["kl"] == f"{kl:.2g}"
     assert values["same"] == f"{100 * same:.0f}"
     assert float(values["size"]) == pytest.approx(weight_bytes(loaded.model) / 1e6, rel=5e-3)
-    assert float(values["exact_size"]) == pytest.approx(2 * float(values["size"]), rel=1e-2), "bfloat16 beside float32"
+    assert float(values["exact_size"]) == pytest.approx(2 * float(values["size"]), rel=2e-2), "bfloat16 beside float32"
     assert "{" not in str(loaded.notes[-1])
 
 
