@@ -27,7 +27,6 @@ from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.model.precision import weight_count
 from loopviz.paths import install_hint
-from loopviz.trace.weight import deep_bytes
 
 from . import text
 from .teach_data import TeachInstructions, TeachText
@@ -82,12 +81,6 @@ class Prepared:
     folder: Path
     command: str
     needs: Needs
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory of its data."""
-        task = self.task
-        return deep_bytes([task.train, task.test])
 
     def begin(self) -> TeachSession:
         """Read the model anew, and put a fresh adapter on it.

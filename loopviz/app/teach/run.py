@@ -24,6 +24,7 @@ from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.teach import pictures
 from loopviz.app.texts import pick_language, text
+from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
     from loopviz.train.teach_door import Prepared
@@ -80,7 +81,7 @@ class TeachRun:
         self.settling: list[pictures.Settling] = []
         self.progress: Progress | None = None  # once its model is here
         self.trained = 0  # numbers
-        self._data_bytes = prepared.nbytes
+        self._data_bytes = deep_bytes([prepared.task.train, prepared.task.test])
         self._stop, self._word = threading.Event(), "stopped"
         self._paused = threading.Event()
         self._drawn: tuple[Any, dict[str, Any]] = (None, {})
