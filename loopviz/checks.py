@@ -114,13 +114,16 @@ RULES: Mapping[str, str] = MappingProxyType(
         "record_empty_answer": "the answer has no token, and the tokenizer no end mark: nothing is left to learn; write an answer, or "
         "leave the record out",
         "records_empty": "holds no record",
-        "teach_peft": "teaching needs the package peft: pip install 'loopviz[teach]', and start the server again",
+        "teach_peft": "teaching needs the package peft: {install}, and start the server again",
         "teach_adapter": "is an adapter itself; merge it into a model first (loopviz merge), and teach that",
         "teach_short": "{n} tokens; with a window of {window} at least {least} are needed; give more text, or a shorter window",
         "teach_rows": "one record; at least 2 are needed, one to learn and one to measure on",
         "teach_prompt": "{n} tokens; at most {most} are read at every evaluation; shorten it",
         "teach_memory": "the copy that is taught takes {held} GB and a step about {step} GB, and {free} GB are free; take a smaller "
         "model, a smaller batch, a shorter window or fewer loops",
+        "teach_keep_memory": "measuring what was learned takes {needed} GB, for the model is read once more, and {free} GB are free; what was learned is "
+        "still here: let other work end, or close other programs, and keep it then",
+        "teach_base_changed": "its files are others than when it was taught, and what was learned belongs to those; teach it again",
         "text_unreadable": "the model's tokenizer cannot read it ({said}); give another text",
         "characters": "{n} characters; at most {most} are taken",
         "choose_file": "choose a text file",

@@ -1,4 +1,5 @@
-"""Where LoopViz's own files are: the package, and the assets (page, models, texts, the recorded run) that come with it.
+"""Where LoopViz's own files are: the package, and the assets (page, models, texts, the recorded run) that come with it; and so, how what
+it can do without is installed.
 
 In a checkout the assets stand beside the package; in an installed LoopViz they are inside it. No other module counts folders.
 
@@ -24,6 +25,13 @@ PACKAGE = Path(__file__).resolve().parent
 ASSETS = assets_of(PACKAGE)
 WEB = ASSETS / "web"  # scripts and styles: a folder a page, and those that pages share
 MODELS = ASSETS / "models"  # those that come along, a folder each
+
+
+def install_hint(extra: str, package: Path = PACKAGE) -> str:
+    """The command that installs what an extra of LoopViz needs: in a checkout its file of pinned versions, else by the package's name."""
+    pinned = f"requirements-{extra}.txt"
+    checkout = assets_of(package) == package.parent / "assets" and (package.parent / pinned).is_file()
+    return f"pip install -r {pinned}" if checkout else f"pip install 'loopviz[{extra}]'"
 
 
 def model_type_of(name: str, *, allow_paths: bool = True) -> str | None:

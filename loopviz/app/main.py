@@ -24,6 +24,7 @@ from loopviz.app.server.request_guard import rules_of
 from loopviz.app.server.theme import theme
 from loopviz.app.sessions.mailbox import keep_mail
 from loopviz.app.sessions.models import ModelRoom
+from loopviz.paths import install_hint
 
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "stories-loop"
@@ -53,7 +54,7 @@ def _for_programs(demo: gr.Blocks, service: Service) -> list[Route]:
     desk = api.Desk(service.tools, service.room.profile)
     api.offer(demo, desk)
     if find_spec("mcp") is None:
-        log.info("no MCP here: pip install 'loopviz[mcp]' serves the tools at /loopviz-mcp too")
+        log.info("no MCP here: %s serves the tools at /loopviz-mcp too", install_hint("mcp"))
         return api.routes(desk)
     from loopviz.app.server import mcp_tools
 

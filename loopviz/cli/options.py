@@ -170,7 +170,8 @@ def load(
     Args:
         adapter: folder of a LoRA adapter that is put on it.
         precision: in place of a dtype (:func:`loopviz.engine.lowered.lowered`): what the model cannot be held in is said, and it is exact.
-        quantization: how bitsandbytes packs the layers' weights, beside a dtype.
+        quantization: how bitsandbytes packs the layers' weights, beside a dtype; what that costs is said
+            (:func:`loopviz.engine.packing_cost.packed_beside_exact`), but of a model that is to be trained.
         untrained: whether a loop may have weights that nobody has trained: they will be.
 
     Raises:
@@ -181,7 +182,8 @@ def load(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from loopviz.engine.lowered import lowered
-    from loopviz.model.checkpoints.load import UNTRAINED, load_checkpoint
+    from loopviz.engine.packing_cost import packed_beside_exact
+    from loopviz.model.checkpoints.load import UNTRAINED, PreparedCheckpoint, load_checkpoint, prepare_checkpoint
     from loopviz.model.devices import resolve_device
     from loopviz.model.placing import place as put
 
@@ -213,7 +215,13 @@ def load(
                 name, dtype=dtype, quantization=quantization, progress=progress, adapter=adapter, **loop
             )
 
-        loaded = exact() if precision in (None, "exact") else lowered(exact, precision)
+        def floats() -> PreparedCheckpoint:
+            return prepare_checkpoint(name, progress=progress, adapter=adapter, **loop)
+
+        if quantization is not None and not untrained:
+            loaded = packed_beside_exact(quantization, dtype, floats, exact)
+        else:
+            loaded = exact() if precision in (None, "exact") else lowered(exact, precision)
     for note in loaded.notes:
         if note.code == UNTRAINED and untrained:
             continue

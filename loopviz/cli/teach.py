@@ -22,6 +22,7 @@ from loopviz.cli.train import ADAPTERS, RUN, STATE, Line, check_kind
 from loopviz.fields import layers
 from loopviz.loop_fields import BY_NAME
 from loopviz.machine import DTYPES, UsageError, check_threads
+from loopviz.paths import install_hint
 from loopviz.text_file import STDIN
 from loopviz.train import recipe as recipes
 from loopviz.train.teach_recipe import INSTRUCTIONS, TEXT, TeachRecipe
@@ -57,7 +58,7 @@ def add_parsers(commands: Any) -> None:
     teach = commands.add_parser(
         "teach",
         help="teach a stock Llama to loop: a LoRA on a block of its layers",
-        epilog="Killed, the same command goes on where it was. Needs peft: pip install 'loopviz[teach]'",
+        epilog=f"Killed, the same command goes on where it was. Needs peft: {install_hint('teach')}",
     )
     teach.add_argument("--model", required=True, help="named model, Hub id, folder or GGUF file")
     teach.add_argument(

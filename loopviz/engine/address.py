@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from loopviz.paths import install_hint
+
 VARIABLE = "LOOPVIZ_ENGINE"
 APPLICATION = "loopviz"  # of Ray Serve, where none is named
 _ADDRESS = re.compile(
@@ -49,5 +51,5 @@ def engine_address(written: str) -> RayAddress | None:
             f"application that is not called {APPLICATION}; leave it out for models in this process"
         )
     if find_spec("ray") is None:
-        raise ValueError(f"{VARIABLE}={written!r}: Ray is not installed; pip install 'loopviz[ray]', or leave it out")
+        raise ValueError(f"{VARIABLE}={written!r}: Ray is not installed; {install_hint('ray')}, or leave it out")
     return RayAddress(found["cluster"], found["application"] or APPLICATION)

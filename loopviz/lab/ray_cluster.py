@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from loopviz import imports
-from loopviz.paths import PACKAGE
+from loopviz.paths import PACKAGE, install_hint
 from loopviz.version import tell, version
 
 from .workers import Died, Job
@@ -28,7 +28,7 @@ class RayCluster:
         try:
             import ray
         except ImportError:
-            raise ValueError("--ray: Ray is not installed; pip install ray") from None
+            raise ValueError(f"--ray: Ray is not installed; {install_hint('ray')}") from None
         self.ray, self.address, self.threads, self.modules = ray, address, threads, tuple(modules)
         self._running: dict[Any, Job] = {}
 

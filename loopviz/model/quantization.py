@@ -24,13 +24,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from loopviz.machine import QUANTIZATIONS
+from loopviz.paths import install_hint
 
 from .packed import packed_as, packed_modules, quantization_of, state_of
 from .precision import PrecisionError, is_quantised
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-NO_BNB = "layers are packed by bitsandbytes, which is not installed; pip install 'loopviz[bnb]'"
+NO_BNB = f"layers are packed by bitsandbytes, which is not installed; {install_hint('bnb')}"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)  # that it packs, and computes in
 HEAD = "lm_head"
 

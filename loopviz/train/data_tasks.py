@@ -114,6 +114,10 @@ class TextTask:
             raise text.TextError(f"held_out={recipe.held_out}: leaves {len(self.test)} tokens to measure on; give more")
         text.windows(self.train, 1, recipe.length, np.random.default_rng(0))  # refuses now what is too short
 
+    def unmap(self) -> None:
+        """Have the tokens in memory, and no file of theirs open: its folder can go (Windows removes no file that is mapped)."""
+        self.train, self.test = np.array(self.train), np.array(self.test)
+
     def _tokenizer(self, data: Path, kept: Path) -> PreTrainedTokenizerFast:
         """The tokenizer of this text, trained once."""
         assert isinstance(self.recipe, Recipe)

@@ -16,6 +16,7 @@ from loopviz.engine.provenance import shown_name
 from loopviz.version import version
 
 from .teach_trainer import DAMPED, Closing, TeachTrainer
+from .trainer import Progress
 
 
 def closing_table(closing: Closing) -> str:
@@ -44,6 +45,10 @@ def _steps_said(count: int) -> str:
     )
 
 
+def _processor_said(progress: Progress) -> str:
+    return "" if progress.cpu_seconds is None else f" ({progress.cpu_seconds / 60:.1f} of processor time)"
+
+
 def _packed_said(kind: str) -> str:
     return (
         f"* on weights that bitsandbytes has packed ({kind}, QLoRA): `--quantization {kind}` computes as it was taught; without it, and merged, "
@@ -69,7 +74,7 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
         "loop_count": best,
         "data": data,
         "trained_parameters": trainer.trained,
-        "progress": vars(progress),
+        "progress": {name: value for name, value in vars(progress).items() if value is not None},
         "machine": {
             "device": str(trainer.device),
             "processor": platform.machine(),
@@ -129,7 +134,7 @@ def write_teach_card(folder: Path, trainer: TeachTrainer, closing: Closing, *, c
         f"{trainer.trained:,} parameters trained",
         *([_packed_said(recipe.quantization)] if recipe.quantization else []),
         f"* {progress.step:,} steps, {progress.tokens:,} tokens; loops drawn ({drawn}); gradients through {through}",
-        f"* {progress.seconds / 60:.1f} minutes ({progress.cpu_seconds / 60:.1f} of processor time), evaluations included; "
+        f"* {progress.seconds / 60:.1f} minutes{_processor_said(progress)}, evaluations included; "
         f"{record['machine']['device']}, torch {record['machine']['torch']}, loopviz {record['machine']['loopviz']}",
         f"* data: `{json.dumps(data)}`",
         "",

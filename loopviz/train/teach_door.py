@@ -7,6 +7,7 @@ runs and is never changed.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from loopviz.model.checkpoints.find import NAMED
 from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.checkpoints.load import load_checkpoint
 from loopviz.model.precision import weight_count
+from loopviz.paths import install_hint
 
 from . import text
 from .teach_data import TeachInstructions, TeachText
@@ -41,7 +43,23 @@ if TYPE_CHECKING:
 MOST_PROMPT = 256  # tokens of the fixed prompt: it is read at every evaluation
 LOGS = "run"  # folder, inside a run's own, of its logs and tokens
 _FLOAT = 4  # bytes of a number
+_READING = threading.Lock()  # a copy at a time is read: what another takes is seen by then
 _LOOP = "loop"  # that a refusal of the model's own loop belongs to
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of memory that a teaching takes.
+
+    Attributes:
+        copy: of the model that is taught, with its adapter.
+        step: about, of a step of training beside it.
+        evaluation: about, of measuring beside it.
+    """
+
+    copy: int
+    step: int
+    evaluation: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,7 @@ class Prepared:
         prompt: ids of the fixed prompt.
         folder: the run's own.
         command: that does the same.
+        needs: memory.
     """
 
     recipe: TeachRecipe
@@ -61,12 +80,42 @@ class Prepared:
     prompt: tuple[int, ...]
     folder: Path
     command: str
+    needs: Needs
 
     def begin(self) -> TeachSession:
-        """Read the model anew, and put a fresh adapter on it."""
+        """Read the model anew, and put a fresh adapter on it.
+
+        Raises:
+            FieldError: memory does not hold it any more.
+        """
+        with _READING:
+            check_memory(self.needs, self.recipe)
+            return self._session()
+
+    def again(self, taught: TeachRecipe) -> TeachSession:
+        """The session that was left, with what it had learned by then (:meth:`TeachSession.save`): the model is read once more, so that
+        nobody holds a copy of it in between.
+
+        Args:
+            taught: its recipe.
+
+        Raises:
+            FieldError: memory does not hold it just now; the model is another than the one that was taught.
+        """
+        with _READING:
+            needed, free = self.needs.copy + self.needs.evaluation, available_memory()
+            if needed > free:
+                places = {"needed": f"{needed / 1e9:,.1f}", "free": f"{free / 1e9:,.1f}"}
+                raise FieldError("model", ABSENT, "teach_keep_memory", **places)
+            return self._session(taught)
+
+    def _session(self, taught: TeachRecipe | None = None) -> TeachSession:
         loaded = load_checkpoint(self.recipe.base, dtype=torch.float32, **self.recipe.fields)
         recipe = settled(self.recipe, loaded.model, torch.device("cpu"), untrained(loaded))
-        return TeachSession(recipe, self.task, self.folder / LOGS, loaded, prompt=self.prompt)
+        if taught is not None and recipe.base_sha256 != taught.base_sha256:
+            raise FieldError("model", ABSENT, "teach_base_changed")
+        how: dict[str, Any] = {"prompt": self.prompt, "resume": taught is not None}
+        return TeachSession(recipe, self.task, self.folder / LOGS, loaded, **how, alone=False)
 
 
 def prepare(engine: Engine, values: Mapping[str, Any], given: Any, prompt: str, folder: Path) -> Prepared:
@@ -84,7 +133,7 @@ def prepare(engine: Engine, values: Mapping[str, Any], given: Any, prompt: str, 
         ValueError: the model is not in this process.
     """
     if find_spec("peft") is None:
-        raise FieldError("", ABSENT, "teach_peft")
+        raise FieldError("", ABSENT, "teach_peft", install=install_hint("teach"))
     if not isinstance(engine, LocalEngine):
         raise ValueError(f"engine={type(engine).__name__}: its model runs elsewhere; teach it where it runs")
     check_given(given)
@@ -97,12 +146,13 @@ def prepare(engine: Engine, values: Mapping[str, Any], given: Any, prompt: str, 
     )
     recipe = _fitting(recipe_of(values, base), model)
     ids = _prompt(prompt, tokenizer, model.config.max_position_embeddings)
-    check_memory(model, recipe)
+    needs = needed_bytes(model, recipe)
+    check_memory(needs, recipe)
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
     data = folder / FILES[recipe.kind]
     outputs.write_text(data, given)
     task = _task(recipe, data, folder / LOGS, tokenizer)
-    return Prepared(recipe, task, ids, folder, command_of(recipe, shown_name(base)))
+    return Prepared(recipe, task, ids, folder, command_of(recipe, shown_name(base)), needs)
 
 
 def _fitting(recipe: TeachRecipe, model: LoopLlamaForCausalLM) -> TeachRecipe:
@@ -137,11 +187,13 @@ def _task(recipe: TeachRecipe, data: Path, folder: Path, tokenizer: Any) -> Teac
             return task_of(recipe, data, None, folder, tokenizer)
         except text.TextError:  # of a file that was just written as UTF-8: one record, which leaves none to measure on
             raise FieldError("text", ABSENT, "teach_rows") from None
-    tokens, _ = text.encode_file(data, tokenizer, folder, "train")  # kept: the task reads them again
+    n = len(text.encode_file(data, tokenizer, folder, "train")[0])  # kept: the task reads them again
     least = least_tokens(recipe)
-    if len(tokens) < least:
-        raise FieldError("text", ABSENT, "teach_short", n=len(tokens), window=recipe.length, least=least)
-    return task_of(recipe, data, None, folder, tokenizer)
+    if n < least:
+        raise FieldError("text", ABSENT, "teach_short", n=n, window=recipe.length, least=least)
+    task = TeachText(recipe, data, None, folder, tokenizer)
+    task.unmap()
+    return task
 
 
 def least_tokens(recipe: TeachRecipe) -> int:
@@ -152,8 +204,8 @@ def least_tokens(recipe: TeachRecipe) -> int:
     return n
 
 
-def needed_bytes(model: LoopLlamaForCausalLM, recipe: TeachRecipe) -> tuple[int, int]:
-    """Bytes that teaching takes: of the copy with its adapter, and (about) of a step of training.
+def needed_bytes(model: LoopLlamaForCausalLM, recipe: TeachRecipe) -> Needs:
+    """Bytes that teaching takes.
 
     A step keeps, of every pass through a layer from the block on, what its gradients need: some ten states, three of the MLP's
     inner ones, two squares of attention a head; and logits, their softmax and its gradient. An evaluation keeps the logits of every
@@ -163,19 +215,21 @@ def needed_bytes(model: LoopLlamaForCausalLM, recipe: TeachRecipe) -> tuple[int,
     first, last = recipe.loop["loop_layers"]
     passes = recipe.loops.most * (last - first + 1) + config.num_hidden_layers - last - 1
     states = 10 * config.hidden_size + 3 * config.intermediate_size + 2 * config.num_attention_heads * recipe.length
-    logits = max(3, len(recipe.evaluation.loops)) * config.vocab_size
-    step = _FLOAT * tokens * (passes * states + logits)
-    return _FLOAT * weight_count(model) + BYTES_A_PARAMETER * adapter_parameters(model, recipe), step
+    measured = len(recipe.evaluation.loops) * config.vocab_size
+    return Needs(
+        copy=_FLOAT * weight_count(model) + BYTES_A_PARAMETER * adapter_parameters(model, recipe),
+        step=_FLOAT * tokens * (passes * states + max(3 * config.vocab_size, measured)),
+        evaluation=_FLOAT * tokens * measured,
+    )
 
 
-def check_memory(model: LoopLlamaForCausalLM, recipe: TeachRecipe) -> None:
+def check_memory(needs: Needs, recipe: TeachRecipe) -> None:
     """FieldError where this machine's memory does not hold it."""
-    held, step = needed_bytes(model, recipe)
     free = available_memory()
-    places = {"held": f"{held / 1e9:,.1f}", "step": f"{step / 1e9:,.1f}", "free": f"{free / 1e9:,.1f}"}
-    if held > free:
+    places = {"held": f"{needs.copy / 1e9:,.1f}", "step": f"{needs.step / 1e9:,.1f}", "free": f"{free / 1e9:,.1f}"}
+    if needs.copy > free:
         raise FieldError("model", ABSENT, "teach_memory", **places)
-    if held + step > free:
+    if needs.copy + needs.step > free:
         raise FieldError("batch", recipe.batch, "teach_memory", **places)
 
 

@@ -195,6 +195,14 @@ class TeachSession:
         """The closing evaluation: what was taught, and the same block without it."""
         return self.trainer.close()
 
+    def save(self) -> None:
+        """Write what was learned beside the logs: a session with `resume` has it again, on a base that is read anew.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self.trainer.checkpoint()
+
     def closed(self, stop: Stop) -> Closing | None:
         """:meth:`close`, unless `stop` is set before it is done."""
         try:

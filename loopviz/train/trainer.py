@@ -50,13 +50,13 @@ class Progress:
         step: optimisation steps done.
         tokens: tokens the model has read in training.
         seconds: wall time of all sittings, evaluations included.
-        cpu_seconds: processor time of them, all threads.
+        cpu_seconds: processor time of them, all threads; None: not known, others compute in the same process.
     """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    cpu_seconds: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -251,6 +251,7 @@ class Trainer:
         device: where the model runs.
         resume: continue the checkpoint in `folder`.
         say: called after every step of :meth:`run` with a line on how it goes, and whether the line is worth keeping.
+        alone: whether nothing else computes in this process: its processor time is the run's then, and told.
 
     Attributes:
         ended: whether it was ended before its last step.
@@ -269,9 +270,10 @@ class Trainer:
         device: str = "cpu",
         resume: bool = False,
         say: Callable[[Progress, str, bool], None] = lambda progress, line, keep: None,
+        alone: bool = True,
     ) -> None:
         self.recipe, self.task, self.folder, self.device, self.say = recipe, task, folder, torch.device(device), say
-        self.progress = Progress()
+        self.progress = Progress(cpu_seconds=0.0 if alone else None)
         self.ended = False
         self.model = self._new_model().to(self.device)
         if self.device.type == "cpu" and isinstance(self.model, LoopLlamaForCausalLM):
@@ -353,7 +355,7 @@ class Trainer:
                 yield evaluated
             self.ended = end()
             if last or progress.step % recipe.checkpoint_every == 0 or self.ended:
-                self._save()
+                self.checkpoint()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -363,7 +365,8 @@ class Trainer:
             yield
         finally:
             self.progress.seconds += time.perf_counter() - began
-            self.progress.cpu_seconds += time.process_time() - cpu_began
+            if self.progress.cpu_seconds is not None:
+                self.progress.cpu_seconds += time.process_time() - cpu_began
 
     def _step(self) -> tuple[float, int | None, float, float]:
         """One optimisation step: loss, loops, learning rate and the gradient's norm before clipping."""
@@ -406,7 +409,8 @@ class Trainer:
 
     # -- between sittings ----------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def checkpoint(self) -> None:
+        """Write all that a later sitting needs to go on from here."""
         save_state(
             self.folder / STATE,
             {

@@ -98,3 +98,36 @@ def test_the_page_on_a_phone_in_chinese(visit: Visit) -> None:
     page.goto(page.url.replace("teach", "lab"))
     expect(page.locator('.lv-nav [data-page="teach"]')).to_be_hidden()
     expect(page.locator('.lv-side [data-page="teach"]')).to_be_visible()
+
+
+def test_a_keep_that_is_refused_leaves_the_page_with_what_is_made(visit: Visit) -> None:
+    """It stopped listening: the training went on unseen."""
+    page = visit(at="teach")
+    filled(page, **{**SMALL, "steps": 100000, "every": 10000})
+    field(page, "text").fill(TEXT)
+    page.get_by_role("button", name="Teach", exact=True).click()
+    page.wait_for_function("() => +document.querySelector('.lv-page').dataset.step >= 1")
+    page.evaluate(
+        """() => { const { page } = document.querySelector('.lv-page'); page.wanted = page.run.run; page.ticket = 'another';
+        page.receive({ kind: 'status', ticket: 'another', text: 'Not just now.', bad: true, over: true }); }"""
+    )
+    step = int(page.get_attribute(".lv-page", "data-step") or 0)
+    page.wait_for_function("(step) => +document.querySelector('.lv-page').dataset.step > step", arg=step)
+    line = page.locator(".lv-asking > .lv-status")
+    expect(line).to_contain_text("Not just now.")
+    expect(page.get_by_role("button", name="Keep")).to_be_enabled()
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector('.lv-page[data-phase="over"][data-end="stopped"]')
+    page.locator("[data-lang=zh]").click()
+    expect(line).to_contain_text("可以保留")
+    expect(line).not_to_contain_text("Not just now.")
+
+
+def test_the_file_that_was_opened_is_told_in_the_page_s_language(visit: Visit) -> None:
+    page = visit(at="teach")
+    text = {"name": "mine.txt", "mimeType": "text/plain", "buffer": TEXT.encode()}
+    page.locator(".lv-teach-source input").set_input_files([text])
+    expect(field(page, "text")).to_have_value(TEXT)
+    expect(page.locator(".lv-teach-source .lv-question")).to_have_text(f"mine.txt: {len(TEXT)} characters")
+    page.locator("[data-lang=zh]").click()
+    expect(page.locator(".lv-teach-source .lv-question")).to_have_text(f"mine.txt：{len(TEXT)} 个字符")

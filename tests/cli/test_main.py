@@ -723,7 +723,7 @@ def test_a_quantization_is_said_in_the_trace_and_the_run_is_the_loaders(folder, 
     [
         (("--precision", "int8", "--quantization", "nf4"), "--precision int8, --quantization nf4: both say what"),
         (("--dtype", "int8", "--quantization", "int8"), "dtype=torch.int8, quantization='int8': what is not packed"),
-        (("--quantization", "nf4"), "pip install 'loopviz[bnb]'"),
+        (("--quantization", "nf4"), "pip install -r requirements-bnb.txt"),
     ],
 )
 def test_a_quantization_that_cannot_be_had_is_refused_before_anything_is_loaded(capfd, monkeypatch, asked, says):

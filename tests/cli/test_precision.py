@@ -61,7 +61,7 @@ def test_without_bitsandbytes_its_rows_are_refused_with_the_command_that_install
     assert run("--model", "no such model", "--quantization", "nf4") == 2
     last = capfd.readouterr().err.splitlines()[-1]
     assert "quantization='nf4'" in last
-    assert "pip install 'loopviz[bnb]'" in last
+    assert "pip install -r requirements-bnb.txt" in last
 
 
 def test_a_way_to_pack_that_there_is_not_is_refused(capfd):

@@ -415,5 +415,5 @@ def test_without_bitsandbytes_teaching_on_packed_weights_is_refused_and_leaves_n
 ):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     assert teach(base, texts, tmp_path / "out", "--quantization", "nf4") == 2
-    assert "pip install 'loopviz[bnb]'" in capfd.readouterr().err
+    assert "pip install -r requirements-bnb.txt" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -45,7 +45,7 @@ def test_what_is_no_address_is_refused_by_name(with_ray: None, written: str) -> 
 
 def test_without_ray_the_package_is_named(monkeypatch: Any) -> None:
     monkeypatch.setattr(address, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"Ray is not installed; pip install 'loopviz\[ray\]'"):
+    with pytest.raises(ValueError, match=r"Ray is not installed; pip install -r requirements-ray.txt"):
         profile_of("127.0.0.1", {"LOOPVIZ_ENGINE": "ray://auto"})
 
 

@@ -35,7 +35,9 @@ def test_without_bitsandbytes_it_is_refused_with_the_command_that_installs_it(mo
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     model = build()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(PrecisionError, match=r"quantization='nf4': .* not installed; pip install 'loopviz\[bnb\]'"):
+    with pytest.raises(
+        PrecisionError, match=r"quantization='nf4': .* not installed; pip install -r requirements-bnb.txt"
+    ):
         pack(model, "nf4")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,84 @@ def test_a_teaching_tells_of_every_step_and_what_is_kept_is_what_was_measured(
 
     again = list(prepare(engine, FORM, given, PROMPT, tmp_path / "b").begin().events())
     assert again == events, "the seed decides it"
+
+
+def test_what_was_learned_is_had_again_on_a_base_that_is_read_once_more(
+    engine: LocalEngine, given: str, tmp_path: Path
+) -> None:
+    """Nobody holds a copy of the model between the end of a training and its being kept."""
+    prepared = prepare(engine, FORM, given, PROMPT, tmp_path / "a")
+    session = prepared.begin()
+    for event in session.events():
+        if isinstance(event, Stepped) and event.step == 3:
+            break
+    session.save()
+    again = prepared.again(session.recipe)
+    assert again.trainer.progress == session.trainer.progress
+    assert again.trainer.trained == session.trainer.trained
+    assert again.close() == session.close()
+    rows = (tmp_path / "a" / "run" / "train.csv").read_text("utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "1", "2", "3"]
+    assert again.close().taught.loss != again.close().naive.loss, "it has learned something"
+
+
+def test_what_was_learned_waits_where_memory_is_short_or_the_base_is_another(
+    engine: LocalEngine, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(engine, FORM, given, PROMPT, tmp_path / "a")
+    session = prepared.begin()
+    list(session.events())
+    needs = prepared.needs
+    for free, rule in ((needs.copy + needs.evaluation - 1, "teach_keep_memory"), (needs.copy + needs.evaluation, None)):
+        monkeypatch.setattr(teach_door, "available_memory", lambda free=free: free)
+        if rule is None:
+            prepared.again(session.recipe)
+            continue
+        with pytest.raises(FieldError) as refused:
+            prepared.again(session.recipe)
+        assert refused.value.rule == rule
+    monkeypatch.setattr(teach_door, "available_memory", lambda: 0)
+    with pytest.raises(FieldError) as refused:
+        prepared.begin()
+    assert refused.value.rule == "teach_memory", "it was free as it was asked for, and is not any more"
+    monkeypatch.undo()
+    with pytest.raises(FieldError) as refused:
+        prepared.again(dataclasses.replace(session.recipe, base_sha256="0" * 64))
+    assert refused.value.rule == "teach_base_changed"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="what is mapped is told by Linux alone")
+def test_no_file_of_a_teaching_is_open_once_it_is_prepared(engine: LocalEngine, given: str, tmp_path: Path) -> None:
+    """Windows removes no file that is mapped: the folder stayed for good."""
+    folder = tmp_path / "a"
+    prepared = prepare(engine, FORM, given, PROMPT, folder)
+    assert (folder / "run" / "train.npy").is_file()
+    mapped = Path("/proc/self/maps").read_text("utf-8", "replace")
+    assert str(folder) not in mapped
+    assert len(prepared.task.batch(0).ids), "it is in memory"
+
+    with pytest.raises(FieldError):
+        prepare(engine, FORM, "the cat", PROMPT, tmp_path / "b")
+    assert str(tmp_path / "b") not in Path("/proc/self/maps").read_text("utf-8", "replace")
+
+
+def test_a_card_tells_processor_time_only_where_it_is_the_training_s(
+    engine: LocalEngine, given: str, tmp_path: Path
+) -> None:
+    """On a page it was that of the whole server."""
+    prepared = prepare(engine, FORM, given, PROMPT, tmp_path / "a")
+    session = prepared.begin()
+    list(session.events())
+    closing = session.close()
+    session.keep(tmp_path / "page", closing, "a command")
+    page = (tmp_path / "page" / "README.md").read_text("utf-8")
+    assert " minutes, evaluations included" in page
+    assert "processor time" not in page
+    told = json.loads((tmp_path / "page" / "results.json").read_text("utf-8"))["progress"]
+    assert set(told) == {"step", "tokens", "seconds"}
+    session.trainer.progress.cpu_seconds = 90.0  # as in a command, which does nothing else
+    session.keep(tmp_path / "command", closing, "a command")
+    assert " minutes (1.5 of processor time)" in (tmp_path / "command" / "README.md").read_text("utf-8")
 
 
 def test_a_teaching_ends_between_two_steps_and_inside_of_one(engine: LocalEngine, given: str, tmp_path: Path) -> None:
@@ -166,7 +245,8 @@ def test_a_fixed_prompt_that_cannot_be_read_is_refused(
 def test_what_memory_does_not_hold_is_refused_beside_what_takes_it(
     engine: LocalEngine, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, step = needed_bytes(engine.model, recipe_of(FORM, "tiny"))
+    needs = needed_bytes(engine.model, recipe_of(FORM, "tiny"))
+    held, step = needs.copy, needs.step
     for free, field in ((held - 1, "model"), (held + step - 1, "batch"), (held + step, None)):
         monkeypatch.setattr(teach_door, "available_memory", lambda free=free: free)
         if field is None:

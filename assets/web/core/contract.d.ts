@@ -2091,6 +2091,8 @@ export interface TeachConfig {
   teaches: boolean;
   /** whether peft is here */
   able: boolean;
+  /** the command that brings it */
+  install: string;
   fields: TeachField[];
   /** of data */
   kinds: string[];

@@ -32,6 +32,8 @@ export class Page {
   ticket = null;
   /** @type {string | null} the teaching that is to be kept */
   wanted = null;
+  /** @type {string} why it was not, until something else is asked for */
+  refusal = "";
   /** @type {number} when something was heard of it */
   heard = 0;
   /** @type {number | undefined} until the model is looked for again */
@@ -95,8 +97,8 @@ export class Page {
   }
 
   label() {
-    const { teaches } = this.frame.config;
-    this.notice.textContent = this.text(teaches ? "teach.unable" : "teach.elsewhere");
+    const { teaches, install } = this.frame.config;
+    this.notice.textContent = this.text(teaches ? "teach.unable" : "teach.elsewhere", { install });
     this.form.label();
     this.go.textContent = this.text("teach.run");
     this.halt.textContent = this.text("teach.stop");
@@ -111,7 +113,9 @@ export class Page {
   speak() {
     this.label();
     if (this.frame.config.teaches) this.follow();
+    this.refusal = ""; // what was said in the other language
     if (this.run) this.look();
+    else if (!this.running) this.say("");
   }
 
   recolour() {
@@ -143,6 +147,7 @@ export class Page {
     this.ticket = ticket();
     this.n += 1;
     this.running = true;
+    this.refusal = "";
     this.heard = performance.now();
     this.say(this.text("teach.waiting"));
     this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, n: this.n, ...asked });
@@ -184,8 +189,18 @@ export class Page {
       if (message.over) this.running = false;
       this.say(message.text, message.bad);
       if (message.bad) this.form.refuse(message.field, message.text);
+      if (message.over && this.wanted) this.unkept(message.bad ? message.text : "");
       this.show();
     } else this.take(message);
+  }
+
+  /** It was not kept: what is made of it goes on, or has ended meanwhile. @param {string} why */
+  unkept(why) {
+    this.refusal = why;
+    this.wanted = null;
+    this.ticket = this.run.ticket;
+    this.running = this.run.phase !== "over";
+    this.look();
   }
 
   /** All there is of it. @param {TeachSnapshot} message */
@@ -199,14 +214,15 @@ export class Page {
       if (JSON.stringify(figure) !== JSON.stringify(plot.figure)) plot.take(figure);
     }
     this.kept.show(message.kept);
-    this.say(message.reason || this.progress(message), Boolean(message.reason));
+    const said = message.reason || this.progress(message);
+    this.say(this.refusal ? `${this.refusal} · ${said}` : said, Boolean(this.refusal || message.reason));
     this.show();
   }
 
   /** How far it is, or how it ended. @param {TeachSnapshot} message */
   progress({ phase, step, steps, seconds, eta, end }) {
     const values = { step, steps, seconds: duration(seconds), eta: eta === null ? "" : duration(eta) };
-    if (phase === "over") return this.text(`teach.end.${end}`, values);
+    if (phase === "over") return this.text(step ? `teach.end.${end}` : "teach.end.unlearned", values);
     return this.text(phase === "training" && !step ? "teach.phase.first" : `teach.phase.${phase}`, values);
   }
 

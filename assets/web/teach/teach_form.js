@@ -14,6 +14,8 @@ export class TeachForm {
   known = null;
   /** @type {boolean} whether the text is one of ours */
   ours = true;
+  /** @type {{ name: string, n: number } | null} the file that was opened, and its characters */
+  file = null;
 
   /** @param {import("./main.js").Page} page */
   constructor(page) {
@@ -100,7 +102,7 @@ export class TeachForm {
     this.text.value = text;
     this.ours = false;
     this.kind.value = /\.jsonl?$/i.test(file.name) ? kinds[1] : kinds[0];
-    this.opened.textContent = page.text("teach.file.opened", { name: file.name, n });
+    this.file = { name: file.name, n };
     return this.label();
   }
 
@@ -123,6 +125,7 @@ export class TeachForm {
       field.show({ info: page.text(`teach.${field.control.name}.info`) });
     }
     this.open.textContent = page.text("teach.file");
+    this.opened.textContent = this.file ? page.text("teach.file.opened", this.file) : "";
     this.moreTitle.textContent = page.text("teach.more");
     const layers = this.known?.layers ?? null;
     for (const [name, field] of this.numbers) {

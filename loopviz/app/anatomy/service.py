@@ -12,7 +12,7 @@ from loopviz.app.anatomy.check import Check, CheckRun, checks_of, need
 from loopviz.app.anatomy.packing import pack
 from loopviz.app.anatomy.recorded import recorded
 from loopviz.app.anatomy.run import Look, layer_message, messages, run_message
-from loopviz.app.sessions import bounds
+from loopviz.app.sessions import bounds, questions
 from loopviz.app.sessions.carried import CarriedRun
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
@@ -183,13 +183,7 @@ class Anatomy:
 
     def model(self, question: Any) -> str:
         """`{model, lang, linked, look}`: where a model is, as on the Lab."""
-        asked = read(question, contract.AskLabModel)
-        lang = pick_language(asked.get("lang"))
-        name, problems = st.clean_name(asked.get("model") or self.room.default, lang)
-        if problems:
-            return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        now = self.room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
-        return dumps({"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)})
+        return questions.where_is(read(question, contract.AskLabModel), self.room, self.room.default)
 
     def layer(self, question: Any) -> str:
         """`{look, layer, step, lang}`: a layer in a loop step of the token that was read."""
@@ -263,12 +257,7 @@ class Anatomy:
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
-        ticket = read(question, contract.StopMeasured).get("ticket")
-        self.jobs.starts.cancel(ticket)
-        for run in (*self.runs, *self.checks):
-            if is_ticket(ticket) and run.ticket == ticket:
-                run.halt()
-        return dumps({"kind": "ok"})
+        return questions.stop(read(question, contract.StopMeasured), self.jobs.starts, (*self.runs, *self.checks))
 
     def _look(self, asked: Mapping[str, Any]) -> Look | None:
         """The look that is asked about; None also once its model is held no longer, which may have been as it was read."""

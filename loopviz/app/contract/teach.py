@@ -24,6 +24,7 @@ class TeachConfig(ScriptedConfig):
 
     teaches: bool  # whether this server teaches anything
     able: bool  # whether peft is here
+    install: str  # the command that brings it
     fields: list[TeachField]
     kinds: list[str]  # of data
     samples: Samples  # texts to begin with

@@ -13,7 +13,7 @@ from loopviz.app import controls as st
 from loopviz.app.lab import recorded
 from loopviz.app.lab.form import brought, describe, params_of, usual_loop
 from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
-from loopviz.app.sessions import bounds
+from loopviz.app.sessions import bounds, questions
 from loopviz.app.sessions.job import Job, Jobs, Refused, in_line
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.registry import Registry
@@ -211,23 +211,16 @@ class Laboratory:
     def model(self, question: Any) -> str:
         """`{model, lang, linked, look}`: where a model is, and the tokens it can read at once (`context`).
 
-        One that is not here begins to be loaded; of one that a link named (`linked`) the visitor is asked first; who only
-        looks (`look`) does not want it.
-
         `loop`: the loop fields it brings where a form says nothing of them (:func:`loopviz.app.lab.form.usual_loop`).
         """
-        asked = read(question, contract.AskLabModel)
-        lang = pick_language(asked.get("lang"))
-        name, problems = st.clean_name(asked.get("model"), lang)
-        if problems:
-            return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        loaded = self.room.ready(name)
-        now = self.room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
-        answer: dict[str, Any] = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
-        if loaded is not None:
+
+        def more(loaded: Engine | None) -> dict[str, Any]:
+            if loaded is None:
+                return {"loop": {}}
             described = loaded.describe()
-            answer |= {"loop": usual_loop(described), "context": described.shape.context}
-        return dumps(answer)
+            return {"loop": usual_loop(described), "context": described.shape.context}
+
+        return questions.where_is(read(question, contract.AskLabModel), self.room, more=more)
 
     def look(self, question: Any) -> str:
         """`{run, lang}`: everything of a measurement."""
@@ -250,12 +243,7 @@ class Laboratory:
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
-        ticket = read(question, contract.StopMeasured).get("ticket")
-        self.jobs.starts.cancel(ticket)
-        for run in self.runs:
-            if is_ticket(ticket) and run.ticket == ticket:
-                run.halt()
-        return dumps({"kind": "ok"})
+        return questions.stop(read(question, contract.StopMeasured), self.jobs.starts, self.runs)
 
     def download(self, question: Any) -> str:
         """`{run, kind}`: the table so far as a file: `{"name", "data"}`, base64."""

@@ -13,7 +13,7 @@ from loopviz.app.controls.refusal import told
 from loopviz.app.learn import answer_file, lesson_link
 from loopviz.app.learn.handed_in import Handing
 from loopviz.app.learn.run import SEND_EVERY, Attempt, messages
-from loopviz.app.sessions import bounds
+from loopviz.app.sessions import bounds, questions
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.registry import Registry
@@ -189,13 +189,7 @@ class Lessons:
 
     def model(self, question: Any) -> str:
         """`{model, lang, linked, look}`: where a model is, as on the Lab."""
-        asked = read(question, contract.AskLabModel)
-        lang = pick_language(asked.get("lang"))
-        name, problems = st.clean_name(asked.get("model") or self.room.default, lang)
-        if problems:
-            return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        now = self.room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
-        return dumps({"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)})
+        return questions.where_is(read(question, contract.AskLabModel), self.room, self.room.default)
 
     def look(self, question: Any) -> str:
         """`{run}`: what a step has come to."""
@@ -226,12 +220,7 @@ class Lessons:
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
-        ticket = read(question, contract.StopMeasured).get("ticket")
-        self.jobs.starts.cancel(ticket)
-        for run in self.runs:
-            if is_ticket(ticket) and run.ticket == ticket:
-                run.halt()
-        return dumps({"kind": "ok"})
+        return questions.stop(read(question, contract.StopMeasured), self.jobs.starts, self.runs)
 
     def pack(self, question: Any) -> str:
         """`{source, lang}`: the word of a link that holds a teacher's own lesson."""

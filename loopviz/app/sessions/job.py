@@ -78,7 +78,7 @@ class Job:
         model: the name of the model it needs; it may be another one while it waits.
         precision: what it is to be held in; "": as the server has it. It may change so, too.
         others: names of more that it is made with, where they can be had; what cannot it tells itself.
-        start: what :class:`Starts` knows of it.
+        start: what :class:`Starts` knows of it, once it is admitted.
         run: what became of it; None until it is made.
         held: the other models that are here, by name: none of them goes while the job lasts.
     """
@@ -86,6 +86,7 @@ class Job:
     page: ClassVar[str]  # where from, a key of `PAGES`
     what: ClassVar[str]  # it is called in the log
     later: ClassVar[bool] = False  # whether runs of other pages go before it, while it is made too
+    alone: ClassVar[bool] = False  # whether it is made with no model of the server's: `make_alone`
     model: str
     precision: str = ""
     others: Sequence[str] = ()
@@ -99,6 +100,9 @@ class Job:
 
     # --- what differs from page to page -----------------------------------------------------------------------------
 
+    def admit(self) -> None:
+        """Refuse what is not to end what its session has asked for before: Refused then, and that goes on."""
+
     def check(self) -> None:
         """Refuse what can be refused at once; raises Refused, or ValueError. It is its session's newest now."""
 
@@ -111,6 +115,10 @@ class Job:
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """It has a place: its messages (:meth:`show`). Raises as :meth:`check`."""
+        raise NotImplementedError
+
+    def make_alone(self, place: Place) -> Iterator[str]:
+        """:meth:`make` of what needs no model of the server's (`alone`): none was waited for."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -223,12 +231,13 @@ class Jobs:
 
     def carry_out(self, job: Job) -> Iterator[str]:
         """A job from its start to its end: messages for its page. Whatever goes wrong becomes one; nothing typed is lost."""
-        start = job.start = self.starts.begin(job.session, job.n, job.ticket)
         began, wrong = time.monotonic(), None  # the fields that were refused
-        if not start.replaced:
-            job.runs.stop(job.session)
         try:
-            yield from job.stopped() if start.over.is_set() else self._steps(job)
+            job.admit()
+            job.start = self.starts.begin(job.session, job.n, job.ticket)
+            if not job.start.replaced:
+                job.runs.stop(job.session)
+            yield from job.stopped() if job.start.over.is_set() else self._steps(job)
         except LineFull as full:
             wrong = ["line"]
             line = text(job.lang, "live.full.own" if full.own else "live.full", n=full.waiting)
@@ -240,7 +249,7 @@ class Jobs:
             wrong = ["engine"]
             yield from job.last(f"⚠ {told(lost, job.lang)}", True)
         except ValueError as error:
-            if start.over.is_set():  # a tokenizer, or a load, that was ended for it
+            if job.start.over.is_set():  # a tokenizer, or a load, that was ended for it
                 yield from job.stopped()
             else:
                 wrong = [job.beside(error)]
@@ -249,14 +258,20 @@ class Jobs:
             yield from job.refused(Refused(st.Problem(job.beside(error), unforeseen(error, job.lang, job.what))))
         finally:
             job.close()
-            self.counted.take(job.page, job.run, start.over.is_set())
-            run_log.take(job, self.room, time.monotonic() - began, wrong, start.over.is_set())
+            self.counted.take(job.page, job.run, job.start.over.is_set())
+            run_log.take(job, self.room, time.monotonic() - began, wrong, job.start.over.is_set())
 
     def _steps(self, job: Job) -> Iterator[str]:
         """Check, wait for the model, wait for a place, make."""
         gone = job.start.over.is_set
         with ended_by(gone):
             job.check()
+        if job.alone:
+            with self.places.join(job.page, self.visits.of(job.visit), later=job.later) as place:
+                yield from self._in_line(job, place, gone)
+                if not gone():
+                    yield from job.make_alone(place)
+                    return
         while not gone():
             name, precision = job.model, job.precision
             for line in self.waiting(name, job.lang, gone, precision):
@@ -271,13 +286,20 @@ class Jobs:
                 job.prepare(loaded)
             how: dict[str, Any] = {"later": job.later, "seconds": _known(job.seconds, loaded)}
             with self.places.join(job.page, self.visits.of(job.visit), **how) as place:
-                job.place = place
-                for ahead in place.wait(gone):
-                    yield job.say(in_line(ahead, job.lang))
+                yield from self._in_line(job, place, gone)
                 if not gone() and (job.model, job.precision) == (name, precision):
-                    yield from job.make(loaded, place)
+                    made = job.make(loaded, place)
+                    del loaded  # what needs it no further (a teaching, which has a copy) does not hold it
+                    yield from made
                     return
         yield from job.stopped()
+
+    @staticmethod
+    def _in_line(job: Job, place: Place, gone: Callable[[], bool]) -> Iterator[str]:
+        """What is said while a job waits for its place."""
+        job.place = place
+        for ahead in place.wait(gone):
+            yield job.say(in_line(ahead, job.lang))
 
     def _others(self, job: Job, gone: Callable[[], bool]) -> Iterator[str]:
         """What is said while the other models of a job are loaded; one that cannot be had ends nothing here."""

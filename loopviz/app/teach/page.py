@@ -14,6 +14,7 @@ from loopviz.app.page import ScriptedPage, page_data
 from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.teach.service import Teaching
+from loopviz.paths import install_hint
 from loopviz.train.teach_form import KINDS, NUMBERS
 
 
@@ -34,6 +35,7 @@ def data(room: ModelRoom) -> dict[str, Any]:
         room,
         teaches=room.profile.teaches,
         able=find_spec("peft") is not None,
+        install=install_hint("teach"),
         fields=fields,
         kinds=list(KINDS),
         samples=samples(),

@@ -1,10 +1,14 @@
 """One visitor's teaching: a session in a thread of its own, what has become of it, and the messages that show it.
 
+The copy of the model that is taught is in memory while it is taught, and again while what was learned is measured to be kept. In
+between what was learned lies in the run's folder, and nobody's memory is held by it.
+
 The messages: :mod:`loopviz.app.contract`. The page's script: `assets/web/teach/main.js`.
 """
 
 from __future__ import annotations
 
+import gc
 import secrets
 import shutil
 import threading
@@ -20,9 +24,11 @@ from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.teach import pictures
 from loopviz.app.texts import pick_language, text
+from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
     from loopviz.train.teach_door import Prepared
+    from loopviz.train.teach_recipe import TeachRecipe
     from loopviz.train.teach_session import Event, TeachSession
     from loopviz.train.teach_trainer import Closing
     from loopviz.train.trainer import Progress
@@ -45,6 +51,7 @@ class TeachRun:
 
     Attributes:
         place: that it is made in; None: it waits for nobody.
+        learned: by what recipe, with the hash of its base, once what was learned lies in its folder; None: nothing does.
         kept: what was kept of it, as the page is told; None: nothing yet.
     """
 
@@ -67,15 +74,14 @@ class TeachRun:
         self.keeper: Keeper | None = None
         self.place: Place | None = None
         self.finished = threading.Event()
+        self.learned: TeachRecipe | None = None
         self.kept: dict[str, Any] | None = None
         self.steps: list[tuple[int, float, int]] = []
         self.measured: list[tuple[int, tuple[int, ...], tuple[float, ...]]] = []
         self.settling: list[pictures.Settling] = []
         self.progress: Progress | None = None  # once its model is here
         self.trained = 0  # numbers
-        self._taught: TeachSession | None = (
-            None  # gone when nothing more can be made of it: it holds a model of its own
-        )
+        self._data_bytes = deep_bytes([prepared.task.train, prepared.task.test])
         self._stop, self._word = threading.Event(), "stopped"
         self._paused = threading.Event()
         self._drawn: tuple[Any, dict[str, Any]] = (None, {})
@@ -86,10 +92,11 @@ class TeachRun:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory it takes: what it remembers, and what is trained. The copy of the model is asked for besides, before it begins
-        (`loopviz.train.teach_door.check_memory`)."""
-        trained = 0 if self._taught is None else self.trained * _TRAINED_BYTES
-        return _STEP_BYTES * (len(self.steps) + 10 * (len(self.measured) + len(self.settling))) + trained
+        """Bytes of memory it takes: its text, what it remembers, and what is trained while it is. The copy of the model is asked for
+        besides, before it begins (`loopviz.train.teach_door.check_memory`), and is gone when it has ended."""
+        trained = 0 if self.finished.is_set() else self.trained * _TRAINED_BYTES
+        remembered = _STEP_BYTES * (len(self.steps) + 10 * (len(self.measured) + len(self.settling)))
+        return self._data_bytes + remembered + trained
 
     @property
     def halted(self) -> str | None:
@@ -125,23 +132,33 @@ class TeachRun:
 
     def work(self) -> None:
         """Teach, to the last step or until it is stopped; never raises."""
-        end, reason = "done", ""
+        end, reason = "error", ""
         try:
-            taught = self._taught = None if self._stop.is_set() else self.prepared.begin()
-            if taught is not None:
-                self.progress, self.trained = taught.trainer.progress, taught.trainer.trained
-            self.phase = "training"
-            for event in () if taught is None else taught.going(self._stop):
+            end = self._teach()
+        except kinds() as error:
+            reason = self._said(error, "teaching")
+        finally:
+            self._ended(end, reason)
+
+    def _teach(self) -> str:
+        """How it ended. The copy of the model lives no longer than this."""
+        if self.halted is not None:
+            return self.halted
+        session = self.prepared.begin()
+        self.progress, self.trained = session.trainer.progress, session.trainer.trained
+        self.phase = "training"
+        try:
+            for event in session.going(self._stop):
                 self._take(event)
                 if self.keeper is not None and not self.keeper.weigh(self):
                     self.halt("memory")
                 if len(self.steps) < self.prepared.recipe.steps:
                     self._rest()
-            end = self.halted or "done"
-        except kinds() as error:
-            end, reason = "error", self._said(error, "teaching")
         finally:
-            self._ended(end, reason)
+            if self.steps:
+                session.save()
+                self.learned = session.recipe
+        return self.halted or "done"
 
     def _said(self, error: BaseException, what: str) -> str:
         """What a visitor is told of an error: a refusal's own words (the loss is no number any more), else where the log has it."""
@@ -178,9 +195,8 @@ class TeachRun:
         self.phase = "training"
 
     def _ended(self, end: str, reason: str) -> None:
+        gc.collect()  # a model's parts know each other: only so is its memory another's at once
         self.phase, self.end, self.reason = "over", end, reason
-        if self.kept is not None or not self.keepable:
-            self._taught = None
         with self._lock:
             self.finished.set()
             if self._forgotten:
@@ -192,32 +208,39 @@ class TeachRun:
 
     @property
     def keepable(self) -> bool:
-        """Whether there is something to keep: at least one step was made."""
-        return bool(self.steps)
+        """Whether there is something to keep: at least one step was made, and it is there, or will be once it has ended."""
+        return bool(self.steps) and (self.learned is not None or not self.finished.is_set())
 
-    def begin_to_keep(self) -> None:
-        """It computes again."""
-        self._stop = threading.Event()
-        self.finished.clear()
+    def begin_to_keep(self) -> bool:
+        """It computes again, unless it was let go of meanwhile, or there is nothing to keep in the end."""
+        with self._lock:
+            if self._forgotten or self.learned is None:
+                return False
+            self._stop = threading.Event()
+            self.finished.clear()
         self.phase = "keeping"
+        return True
 
     def keep(self) -> None:
         """Measure what was learned, and write it as `loopviz teach` does; never raises."""
-        taught, reason = self._taught, ""
+        reason = ""
         try:
-            closing = None if taught is None else taught.closed(self._stop)
-            if taught is None and self.kept is None:  # it was let go of on the way here
-                reason = text(self.lang, "teach.gone")
-            elif taught is not None and closing is not None:
-                self.kept = self._written(taught, closing)
+            if self.kept is None and self.learned is not None:
+                self.kept = self._measured(self.learned)
         except kinds() as error:
             reason = self._said(error, "keeping")
         finally:
             self._ended(self.end or "stopped", reason)
 
-    def _written(self, taught: TeachSession, closing: Closing) -> dict[str, Any]:
+    def _measured(self, learned: TeachRecipe) -> dict[str, Any] | None:
+        """What is kept; None where it was stopped. The copy of the model lives no longer than this."""
+        session = self.prepared.again(learned)
+        closing = session.closed(self._stop)
+        return None if closing is None else self._written(session, closing)
+
+    def _written(self, session: TeachSession, closing: Closing) -> dict[str, Any]:
         folder = self.prepared.folder / KEPT
-        loops = taught.keep(folder, closing, self.prepared.command)
+        loops = session.keep(folder, closing, self.prepared.command)
         packed = self.prepared.folder / f"{KEPT}.zip"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
@@ -247,14 +270,13 @@ class TeachRun:
         return None if self.kept is None else self.prepared.folder / self.kept["name"]
 
     def forget(self) -> None:
-        """Nobody will ask for it any more: its model and its files go, as soon as its thread has let go of them."""
+        """Nobody will ask for it any more: its files go, as soon as its thread has let go of them."""
         with self._lock:
             self._forgotten = True
             if self.finished.is_set():
                 self._leave_nothing()
 
     def _leave_nothing(self) -> None:
-        self._taught = None
         shutil.rmtree(self.prepared.folder, ignore_errors=True)
 
     # --- what is told -----------------------------------------------------------------------------------------------

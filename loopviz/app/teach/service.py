@@ -14,6 +14,7 @@ from starlette.routing import Route
 from loopviz import outputs
 from loopviz.app import contract
 from loopviz.app import controls as st
+from loopviz.app.sessions import questions
 from loopviz.app.sessions.file_desk import File, FileRefused
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
@@ -101,9 +102,9 @@ class TeachJob(Job):
 
 
 class KeepJob(Job):
-    """A teaching of the session's is to be kept: it ends, is measured, and is written."""
+    """A teaching of the session's is to be kept: it ends, is measured, and is written. The model is read for it alone, as for a teaching."""
 
-    page, what, later = "teach", "keeping", True
+    page, what, later, alone = "teach", "keeping", True, True
 
     def __init__(self, service: Teaching, asked: Mapping[str, Any], session: str) -> None:
         ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""
@@ -113,20 +114,30 @@ class KeepJob(Job):
         self.wanted = run if run is not None and run.session == session else None
         self.model = service.room.default if self.wanted is None else self.wanted.base
 
-    def check(self) -> None:
-        """Refuse what is not there, or has learned nothing yet."""
+    def admit(self) -> None:
+        """Refuse what is not there, or has learned nothing yet: what is made goes on then."""
         if self.wanted is None:
             raise Refused(st.Problem("", text(self.lang, "teach.gone")))
         if not self.wanted.keepable:
-            raise Refused(st.Problem("", text(self.lang, "teach.nothing")))
+            raise self._nothing_of(self.wanted)
 
-    def make(self, loaded: Engine, place: Place) -> Iterator[str]:
+    def _nothing_of(self, run: TeachRun) -> Refused:
+        """Why there is nothing to keep: not yet, or not any more."""
+        if not run.finished.is_set():
+            return Refused(st.Problem("", text(self.lang, "teach.nothing")))
+        said = text(self.lang, "teach.end.unlearned", steps=run.prepared.recipe.steps)
+        return Refused(st.Problem("", run.reason or said), line=run.reason or None)  # its own words are whole
+
+    def make_alone(self, place: Place) -> Iterator[str]:
         """Wait until its last step has been left, then keep it."""
         run = self.wanted
-        assert run is not None  # `check` has been here
+        assert run is not None  # `admit` has been here
         run.finished.wait()  # it was told to end as this began
+        if not run.begin_to_keep():
+            raise (
+                self._nothing_of(run) if run.learned is None else Refused(st.Problem("", text(self.lang, "teach.gone")))
+            )
         self.run, run.ticket, run.lang = run, self.ticket, self.lang
-        run.begin_to_keep()
         if self.start.over.is_set():
             run.halt()
         return messages(run, run.keep, every=self.service.every, ended=place.keep())
@@ -165,20 +176,15 @@ class Teaching:
         """`{model, lang, linked, look}`: where a model is; of one that is here, what of the form it decides."""
         from loopviz.train.teach_form import usual
 
-        asked = read(question, contract.AskLabModel)
-        lang = pick_language(asked.get("lang"))
-        name, problems = st.clean_name(asked.get("model"), lang)
-        if problems:
-            return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        loaded = self.room.ready(name)
-        now = self.room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
-        answer: dict[str, Any] = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)}
-        if loaded is not None:
+        def more(loaded: Engine | None) -> dict[str, Any]:
+            if loaded is None:
+                return {}
             described = loaded.describe()
             block, shape = st.brought(described), described.shape
-            answer["usual"] = usual(int(block["block_start"]), int(block["block_end"]), shape.context)
-            answer |= {"layers": shape.layers, "context": shape.context}
-        return dumps(answer)
+            suits = usual(int(block["block_start"]), int(block["block_end"]), shape.context)
+            return {"usual": suits, "layers": shape.layers, "context": shape.context}
+
+        return questions.where_is(read(question, contract.AskLabModel), self.room, more=more)
 
     def look(self, question: Any) -> str:
         """`{run, lang}`: everything of a teaching."""
@@ -197,12 +203,7 @@ class Teaching:
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
-        ticket = read(question, contract.StopMeasured).get("ticket")
-        self.jobs.starts.cancel(ticket)
-        for run in self.runs:
-            if is_ticket(ticket) and run.ticket == ticket:
-                run.halt()
-        return dumps({"kind": "ok"})
+        return questions.stop(read(question, contract.StopMeasured), self.jobs.starts, self.runs)
 
     # --- a file -------------------------------------------------------------------------------------------------------
 

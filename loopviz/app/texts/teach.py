@@ -8,9 +8,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.tagline": "A small adapter that teaches a model to loop, watched while it learns",
         "teach.intro": "A model that was never trained to loop gets worse when some of its layers run again. A LoRA on these layers can teach "
         "it: the model’s own weights stay, a small change of them is trained on your text, with a number of loops drawn anew at every step.",
-        "teach.elsewhere": "This server teaches nothing: it takes memory and all the processor for minutes, and others wait. It is on the page of a "
-        "server of your own: pip install 'loopviz[teach]', then python -m loopviz; or on the command line: python -m loopviz teach --help",
-        "teach.unable": "Teaching needs the package peft, which is not here: pip install 'loopviz[teach]', and start the server again.",
+        "teach.elsewhere": "This server teaches nothing: it takes memory and all the processor for minutes, and others wait. It is on this page of a "
+        "server of your own that has the package peft: python -m loopviz; or on the command line: python -m loopviz teach --help",
+        "teach.unable": "Teaching needs the package peft, which is not here: {install}, and start the server again.",
         "teach.text": "Text to learn from",
         "teach.text.info": 'A text, its documents ended by a line <|endoftext|>; or JSON lines, {"prompt": …, "response": …} each. Its last '
         "twentieth is held out and only measured on.",
@@ -73,12 +73,13 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.phase.first": "measuring before the first step…",
         "teach.phase.paused": "resting after step {step} of {steps}",
         "teach.phase.line": "step {step} of {steps} · others go before",
-        "teach.phase.keeping": "measuring what was learned, and the model without it…",
+        "teach.phase.keeping": "reading the model once more, then measuring what was learned, and the model without it…",
         "teach.end.done": "done: {steps} steps in {seconds}",
         "teach.end.stopped": "stopped after {step} of {steps} steps; they can be kept",
         "teach.end.memory": "ended: it takes as much memory as the server has room for; {step} steps can be kept",
         "teach.end.time": "ended after the longest time that this server allows; {step} steps can be kept",
         "teach.end.error": "ended after {step} of {steps} steps",
+        "teach.end.unlearned": "ended before the first of {steps} steps: there is nothing to keep",
         "teach.facts": "{model} · {trained} numbers are trained · seed {seed} · {tokens} tokens read",
         "teach.command": "The same on the command line, with the text in a file",
         "teach.before": "before",
@@ -115,9 +116,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.tagline": "用一个小适配器教模型循环，并看着它学",
         "teach.intro": "从未为循环训练过的模型，若让其中几层再运行一遍，结果会变差。放在这些层上的 LoRA 可以教会它：模型自身的权重不变，只在您的文本上训练一个小的改动，"
         "每一步都重新抽取循环次数。",
-        "teach.elsewhere": "本服务器不提供教学：它要占用内存和全部处理器若干分钟，而别人要等待。您自己的服务器上有此页：pip install 'loopviz[teach]'，然后 python -m loopviz；"
+        "teach.elsewhere": "本服务器不提供教学：它要占用内存和全部处理器若干分钟，而别人要等待。您自己的、装有 peft 包的服务器上，此页可以教：python -m loopviz；"
         "也可用命令行：python -m loopviz teach --help",
-        "teach.unable": "教学需要 peft 包，这里没有：pip install 'loopviz[teach]'，然后重启服务器。",
+        "teach.unable": "教学需要 peft 包，这里没有：{install}，然后重启服务器。",
         "teach.text": "用来学习的文本",
         "teach.text.info": '一段文本，各篇以单独一行 <|endoftext|> 结束；或 JSON 行，每行 {"prompt": …, "response": …}。末尾的二十分之一留作测量，不参与学习。',
         "teach.kind": "它是什么",
@@ -179,12 +180,13 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.phase.first": "正在第一步之前测量…",
         "teach.phase.paused": "在 {steps} 步中的第 {step} 步后休息",
         "teach.phase.line": "{steps} 步中的第 {step} 步 · 先让别人",
-        "teach.phase.keeping": "正在测量学到的内容，以及没有它的模型…",
+        "teach.phase.keeping": "正在再读一次模型，然后测量学到的内容，以及没有它的模型…",
         "teach.end.done": "完成：{steps} 步，用时 {seconds}",
         "teach.end.stopped": "在 {steps} 步中的第 {step} 步后停止；可以保留",
         "teach.end.memory": "已结束：所占内存已达到服务器可容纳的上限；{step} 步可以保留",
         "teach.end.time": "达到本服务器允许的最长时间后结束；{step} 步可以保留",
         "teach.end.error": "在 {steps} 步中的第 {step} 步后结束",
+        "teach.end.unlearned": "在 {steps} 步的第一步之前结束：没有可保留的内容",
         "teach.facts": "{model} · 训练 {trained} 个数 · 种子 {seed} · 已读 {tokens} 个词元",
         "teach.command": "命令行上同样的做法（文本放在文件里）",
         "teach.before": "之前",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from loopviz.app import contract
 from loopviz.app import controls as st
-from loopviz.app.sessions import bounds
+from loopviz.app.sessions import bounds, questions
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
@@ -117,13 +117,7 @@ class TTT:
 
     def model(self, question: Any) -> str:
         """`{model, lang, linked, look}`: where a TTT model is."""
-        asked = read(question, contract.AskLabModel)
-        lang = pick_language(asked.get("lang"))
-        name, problems = st.clean_name(asked.get("model") or self.room.default, lang)
-        if problems:
-            return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-        now = self.room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
-        return dumps({"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)})
+        return questions.where_is(read(question, contract.AskLabModel), self.room, self.room.default)
 
     def look(self, question: Any) -> str:
         """`{run, layer, head, token, lang}`: the run, looked at from there."""
@@ -228,12 +222,7 @@ class TTT:
 
     def stop(self, question: Any) -> str:
         """`{ticket}`: end what was asked for by this ticket, also what has not begun yet."""
-        ticket = read(question, contract.StopMeasured).get("ticket")
-        self.jobs.starts.cancel(ticket)
-        for run in self.runs:
-            if is_ticket(ticket) and run.ticket == ticket:
-                run.halt()
-        return dumps({"kind": "ok"})
+        return questions.stop(read(question, contract.StopMeasured), self.jobs.starts, self.runs)
 
 
 def other_changes(trace: Trace, index: int) -> tuple[list[TTTChange], bool]:

@@ -35,6 +35,7 @@ from loopviz.loop_fields import BY_NAME
 from loopviz.model.configuration import LOOP_FIELDS, LoopLlamaConfig
 from loopviz.model.packed import quantization_of
 from loopviz.model.step_adapters import StepAdapters, name_of
+from loopviz.paths import install_hint
 
 from .errors import CheckpointError
 from .inspect import PICKLES, expected_tensors, tensor_shapes
@@ -51,7 +52,7 @@ LOOP_MODULES = "model.loop_"  # names of a loop's own weights begin so
 _PART = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.weight)?")
 # Of a LoraConfig: what would make other layers of the base than those its weights are named for, or run code.
 _REFUSED = ("layer_replication", "megatron_config", "arrow_config", "trainable_token_indices", "target_parameters")
-NO_PEFT = "an adapter is put on its base by peft, which is not installed; pip install 'loopviz[teach]'"
+NO_PEFT = f"an adapter is put on its base by peft, which is not installed; {install_hint('teach')}"
 
 
 @dataclass(frozen=True)

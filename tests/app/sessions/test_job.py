@@ -41,6 +41,10 @@ class Toy(Job):
         self.says, self.did = says, []
         self.wrong: dict[str, BaseException] = {}
 
+    def admit(self) -> None:
+        if "admit" in self.wrong:
+            raise self.wrong["admit"]
+
     def check(self) -> None:
         self._do("check")
 
@@ -99,6 +103,47 @@ def test_a_job_is_checked_waits_and_is_made(jobs: Jobs, runs: Registry[Work]) ->
     assert [message["kind"] for message in told][-2:] == ["news", "news"]
     assert runs.of_session("me") == [job.run]
     assert jobs.places.taken() == 0
+
+
+class Alone(Toy):
+    """Needs no model of the server's."""
+
+    alone, model = True, "none that could be had"
+
+    def make_alone(self, place: Place) -> Iterator[str]:
+        assert place is self.place
+        return self.make(None, place)  # type: ignore[arg-type]
+
+
+def test_what_needs_no_model_waits_for_none_and_has_its_place_all_the_same(jobs: Jobs, runs: Registry[Work]) -> None:
+    job = Alone(runs)
+    with jobs.places.join("lab") as first:
+        assert first.ahead() is None
+        stream = jobs.carry_out(job)
+        assert "text" in unwire(next(stream)), "it says how long the line is"
+        assert job.did == ["check"]
+    assert [message["kind"] for message in said(stream)][-2:] == ["news", "news"]
+    assert job.did == ["check", "make", "close"]
+    assert jobs.places.taken() == 0
+    assert not jobs.room.held()
+
+
+def test_what_is_not_admitted_is_refused_and_what_the_session_has_goes_on(jobs: Jobs, runs: Registry[Work]) -> None:
+    first = Toy(runs, says=3)
+    stream = jobs.carry_out(first)
+    while unwire(next(stream))["kind"] != "news":
+        pass
+    refused = Toy(runs, ticket="t2")
+    refused.wrong["admit"] = Refused(Problem("keep", "there is nothing"))
+    (last,) = said(jobs.carry_out(refused))
+    assert (last["over"], last["bad"], last["field"], last["ticket"]) == (True, True, "keep", "t2")
+    assert refused.did == ["close"]
+    assert not first.run.finished.is_set()
+    assert not first.start.over.is_set()
+    assert len(said(stream)) == 2, "and it says all that it had to say"
+    second = Toy(runs)
+    said(jobs.carry_out(second))
+    assert first.run.finished.is_set(), "one that is admitted takes its place"
 
 
 @pytest.mark.parametrize("step", ["check", "prepare", "make"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import json
 import threading
 import time
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -231,16 +233,146 @@ def test_a_training_that_runs_away_is_told_in_the_page_s_words(
     assert said["reason"] == text(lang, "teach.diverged", step=1, lr=float(VALUES["lr"]))
 
 
-def test_what_was_kept_holds_no_model_and_is_kept_once(teaching: Teaching, folder: str) -> None:
-    """Every open page held one, which nobody counted, until its visitor left."""
-    all_of(teaching.run(begin(folder), "me"))
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
+    """Every copy of a model that is taught, as long as somebody holds it."""
+    from loopviz.train import teach_door
+
+    found: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def load(*args: Any, **how: Any) -> Any:
+        loaded = load_checkpoint(*args, **how)
+        found.add(loaded.model)
+        return loaded
+
+    monkeypatch.setattr(teach_door, "load_checkpoint", load)
+    return found
+
+
+def test_nobody_holds_a_model_between_the_end_of_a_training_and_its_being_kept(
+    teaching: Teaching, folder: str, copies: weakref.WeakSet[Any]
+) -> None:
+    """Every open page held one, which no budget counted, so that another's training was refused for memory."""
+    heard, thread = in_background(teaching, begin(folder, values={**VALUES, "steps": 100_000, "every": 10_000}))
+    soon(lambda: len(teaching.runs) and next(iter(teaching.runs)).steps)
     (run,) = teaching.runs
-    assert run._taught is not None, "it can be kept"
+    assert len(copies) == 1
+    teaching.stop(json.dumps({"ticket": "t1"}))
+    thread.join(60)
+    assert heard[-1]["end"] == "stopped"
+    assert not copies
+    done = run.nbytes
+    run.finished.clear()
+    assert run.nbytes == done + 16 * run.trained, "what is trained counts while it is"
+    run.finished.set()
     before = run.snapshot()
     kept = all_of(teaching.run({"lang": "en", "ticket": "t2", "n": 2, "keep": run.id}, "me"))[-1]
-    assert run._taught is None
-    assert {name: kept[name] for name in ("tokens", "seconds", "trained")} == {
-        name: before[name] for name in ("tokens", "seconds", "trained")
+    assert kept["kept"], kept
+    assert not copies
+    assert {name: kept[name] for name in ("step", "tokens", "seconds", "trained")} == {
+        name: before[name] for name in ("step", "tokens", "seconds", "trained")
     }
     again = all_of(teaching.run({"lang": "en", "ticket": "t3", "n": 3, "keep": run.id}, "me"))[-1]
-    assert (again["kept"], again["reason"]) == (kept["kept"], "")
+    assert (again["kept"], again["reason"]) == (kept["kept"], ""), "once is enough"
+
+
+def test_what_memory_does_not_hold_just_now_can_be_kept_later(
+    teaching: Teaching, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loopviz.train import teach_door
+
+    all_of(teaching.run(begin(folder), "me"))
+    (run,) = teaching.runs
+    free = teach_door.available_memory
+    monkeypatch.setattr(teach_door, "available_memory", lambda: 0)
+    refused = all_of(teaching.run({"lang": "zh", "ticket": "t2", "n": 2, "keep": run.id}, "me"))[-1]
+    assert (refused["kept"], refused["phase"]) == (None, "over")
+    assert "再保留" in refused["reason"]
+    monkeypatch.setattr(teach_door, "available_memory", free)
+    kept = all_of(teaching.run({"lang": "en", "ticket": "t3", "n": 3, "keep": run.id}, "me"))[-1]
+    assert (bool(kept["kept"]), kept["reason"]) == (True, "")
+
+
+def test_keep_before_the_first_step_is_refused_and_the_training_goes_on(
+    teaching: Teaching, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the training, and then said that there was nothing to keep."""
+    from loopviz.train.teach_door import Prepared
+
+    let, begun = threading.Event(), Prepared.begin
+
+    def later(prepared: Prepared) -> Any:
+        assert let.wait(60)
+        return begun(prepared)
+
+    monkeypatch.setattr(Prepared, "begin", later)
+    heard, thread = in_background(teaching, begin(folder))
+    soon(lambda: len(teaching.runs))
+    (run,) = teaching.runs
+    (last,) = all_of(teaching.run({"lang": "en", "ticket": "t2", "n": 2, "keep": run.id}, "me"))
+    assert (last["over"], last["bad"], last["ticket"]) == (True, True, "t2")
+    assert text("en", "teach.nothing") in last["text"]
+    let.set()
+    thread.join(60)
+    assert (heard[-1]["end"], heard[-1]["step"], heard[-1]["ticket"]) == ("done", 4, "t1")
+
+
+def test_a_training_that_ended_before_its_first_step_says_that_there_is_nothing_to_keep(
+    teaching: Teaching, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loopviz.app.teach.run import TeachRun
+
+    monkeypatch.setattr(TeachRun, "_teach", lambda run: "stopped")
+    last = all_of(teaching.run(begin(folder), "me"))[-1]
+    assert (last["end"], last["step"]) == ("stopped", 0)
+    (refused,) = all_of(teaching.run({"lang": "zh", "ticket": "t2", "n": 2, "keep": last["run"]}, "me"))
+    assert text("zh", "teach.end.unlearned", steps=4) in refused["text"]
+
+
+def test_keeping_waits_for_no_model_of_the_server_s(teaching: Teaching, folder: str) -> None:
+    """Its base is read for it alone; one that the server had let go of meanwhile was loaded for nothing."""
+    all_of(teaching.run(begin(folder), "me"))
+    (run,) = teaching.runs
+    teaching.room._held.clear()
+    kept = all_of(teaching.run({"lang": "en", "ticket": "t2", "n": 2, "keep": run.id}, "me"))
+    assert kept[-1]["kept"]
+    assert kept[0]["kind"] == "snapshot", "nothing was said of a model that is loaded"
+    assert not teaching.room.held()
+
+
+def test_what_cannot_be_written_is_said_and_is_not_offered_to_be_kept(
+    teaching: Teaching, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loopviz.outputs import OutputError
+    from loopviz.train.teach_session import TeachSession
+
+    def full(session: TeachSession) -> None:
+        raise OutputError("checkpoint.pt: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(TeachSession, "save", full)
+    last = all_of(teaching.run(begin(folder), "me"))[-1]
+    assert last["end"] == "error"
+    assert "No space left" in last["reason"]
+    (refused,) = all_of(teaching.run({"lang": "en", "ticket": "t2", "n": 2, "keep": last["run"]}, "me"))
+    assert refused["text"] == last["reason"], "in the same words, once"
+
+
+def test_a_training_holds_nothing_of_the_server_s_own_model(folder: str) -> None:
+    """What is taught is a copy: the server may let go of its own meanwhile, and has the memory then."""
+    engines: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def load(name: str, progress: Any, local: bool) -> LocalEngine:
+        loaded = load_checkpoint(folder)
+        engines.add(loaded.model)
+        return LocalEngine(folder, loaded.model, loaded.tokenizer, "made here")
+
+    teaching = Teaching(Service(ModelRoom(folder, load=load), Registry()), every=0.01)
+    heard, thread = in_background(teaching, begin(folder, values={**VALUES, "steps": 100_000, "every": 10_000}))
+    soon(lambda: len(teaching.runs) and next(iter(teaching.runs)).steps)
+    assert len(engines) == 1
+    teaching.room._held.clear()
+    gc.collect()
+    assert not engines
+    teaching.stop(json.dumps({"ticket": "t1"}))
+    thread.join(60)
+    assert heard[-1]["end"] == "stopped"

@@ -112,7 +112,9 @@ def test_a_model_s_name_is_that_model_whatever_lies_here(base, adapter, monkeypa
 
 def test_that_peft_is_missing_is_said_before_any_weight_is_read(adapter, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(CheckpointError, match=r"adapter: an adapter is put on .* pip install 'loopviz\[teach\]'"):
+    with pytest.raises(
+        CheckpointError, match=r"adapter: an adapter is put on .* pip install -r requirements-teach.txt"
+    ):
         prepare_checkpoint(adapter)
 
 

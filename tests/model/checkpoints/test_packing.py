@@ -34,7 +34,7 @@ IDS = torch.arange(3, 19)[None]
 
 def test_that_the_package_is_missing_is_said_before_anything_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(CheckpointError, match=r"quantization='nf4': .* pip install 'loopviz\[bnb\]'"):
+    with pytest.raises(CheckpointError, match=r"quantization='nf4': .* pip install -r requirements-bnb.txt"):
         load_checkpoint("no/such-model", quantization="nf4")
 
 
@@ -278,7 +278,7 @@ def test_a_packed_folder_without_the_package_says_what_to_install(
     saved: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'loopviz\[bnb\]'"):
+    with pytest.raises(CheckpointError, match=r"pip install -r requirements-bnb.txt"):
         prepare_checkpoint(saved[0])
 
 
