@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from loopviz.app import controls as st
-from loopviz.app.contract import Act
 from loopviz.app.controls.face import plain_face
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
@@ -38,8 +37,8 @@ def face_of(precision: str, problems: list[st.Problem], room: ModelRoom, lang: s
     return plain_face(CONTROL, {NAME: precision}, problems, lang, server=room.precision)
 
 
-def way_out(precision: str, room: ModelRoom, lang: str) -> Act | None:
-    """A button that asks for the same in a precision that can be had; None where there is no other."""
+def way_out(precision: str, room: ModelRoom, lang: str) -> dict[str, str] | None:
+    """A button that asks for the same in a precision that can be had (`contract.Act`); None where there is no other."""
     if room.profile.engine:  # a cluster has its own, and no other
         return {"label": text(lang, "precision.server"), "precision": st.SERVER}
     return None if precision == "exact" else {"label": text(lang, "precision.again"), "precision": "exact"}
