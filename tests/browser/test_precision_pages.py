@@ -92,10 +92,8 @@ def test_a_quick_measurement_is_made_in_int8(visit: Callable[..., Page], lang: s
 
 
 def test_what_a_ttt_model_cannot_be_held_in_is_refused_with_a_button_that_leads_out(visit: Callable[..., Page]) -> None:
-    page, words = visit("?task=perplexity", at="lab"), table("en")
+    page, words = visit("?task=context_length", at="lab"), table("en")
     why = words["limit.precision_ttt"].format(precision="int8", name="stories-ttt")
-    page.locator(".lv-task-group > summary").first.click()
-    page.locator('.lv-task[data-task="context_length"]').click()
     page.locator("[data-field=text] textarea").fill(TEXT * 40)
     page.locator("[data-field=model] input").fill("stories-ttt")
     page.locator("[data-field=precision] select").select_option("int8")

@@ -294,6 +294,7 @@ export class Page {
   remodel() {
     this.chosen = true;
     this.resting = false;
+    this.precision.offer(); // of another model it is no way out
     const { offers } = this.frame.config;
     const offer = offers[this.model.value.trim()] ?? offers[""];
     const known = Object.values(offers);

@@ -94,7 +94,10 @@ export class Page {
 
   /** @param {LabConfig} config */
   build(config) {
-    this.model = new Field({ name: "model", kind: "name" }, () => this.follow());
+    this.model = new Field({ name: "model", kind: "name" }, () => {
+      this.precision.offer(); // of another model it is no way out
+      this.follow();
+    });
     const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
     names.id = "lv-models";
     this.model.input.setAttribute("list", names.id);

@@ -245,10 +245,10 @@ class Comparisons:
         `base`: once the model is there, the values that suit it; `looped`: whether they are a loop of its own.
         """
         asked = Asked.read(read(question, contract.Compare, CHECK_LIMIT), self.room.default)
-        engines = self.engines(asked)
         how: dict[str, Any] = {"look": asked.look, "precision": asked.precision}
         now = self.room.want(asked.model, asked.lang, linked=asked.linked, **how)
         states = {name: self.room.want(name, asked.lang, **how) for name in asked.others}
+        engines = self.engines(asked)  # after it was asked where they are: one that is ready is here
         answer: dict[str, Any] = {"kind": "checked", "model": self._model(asked, [now, *states.values()], engines)}
         known = described(engines)
         own = known.get(asked.model)

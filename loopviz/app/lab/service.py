@@ -234,9 +234,9 @@ class Laboratory:
         if problems:
             return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
         precision, misnamed = chosen(asked.get("precision"), lang)
-        loaded = self.room.ready(name, precision)
         how: dict[str, Any] = {wish: asked.get(wish, False) for wish in ("linked", "look")}
         now = self.room.want(name, lang, **how, precision=precision)
+        loaded = self.room.ready(name, precision)  # after it was asked where it is: one that is ready is here
         answer: dict[str, Any] = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang), "loop": {}}
         answer["precision"] = face_of(precision, [*misnamed, *refusals([now], lang)], self.room, lang)
         if loaded is not None:
