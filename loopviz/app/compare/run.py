@@ -15,7 +15,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from loopviz.app.controls.model_name import short_name
-from loopviz.app.sessions.chosen_precision import measured_in, told_of
+from loopviz.app.controls.refusal import told
+from loopviz.app.sessions.chosen_precision import measured_in
 from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import pack, wire
@@ -134,7 +135,7 @@ class ComparisonRun:
                 self.experiment.rows.append(event.row)
                 self.stages[i] = {"stage": "stopped" if self.comparison.stops[i].is_set() else "done"}
             elif event.error is not None:
-                self.stages[i] = {"stage": "refused", "reason": told_of(event.error, self.lang)}
+                self.stages[i] = {"stage": "refused", "reason": told(event.error, self.lang)}
             elif event.stage and not self.comparison.stops[i].is_set():
                 self.stages[i] = {"stage": event.stage, "done": event.done, "total": event.total}
         if self.keeper is not None and not self.keeper.weigh(self):

@@ -19,7 +19,7 @@ from loopviz.app.controls.face import plain_face
 from loopviz.app.controls.link_word import PageState, decode, encode
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.sessions import bounds
-from loopviz.app.sessions.chosen_precision import InPrecision, face_of, refusals
+from loopviz.app.sessions.chosen_precision import InPrecision, face_of, is_overflow, overflow, refusals
 from loopviz.app.sessions.job import Jobs, Refused
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.model_notes import together
@@ -31,6 +31,7 @@ from loopviz.app.sessions.ttt_models import either_room
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
+from loopviz.checks import FieldError
 from loopviz.engine.engine import Description, Engine, TTTDescription
 from loopviz.engine.work import Shape
 from loopviz.worker import ended_by
@@ -107,7 +108,18 @@ class ComparisonJob(InPrecision):
         with ended_by(self.start.over.is_set):
             run = self.service.prepared(self.asked, self.setups, self.engines, self.session)
         run.refused = self.reasons
-        return self.show(run, messages(run, every=self.service.every), self.service.room.profile.seconds_compare)
+        return self._shown(run)
+
+    def _shown(self, run: ComparisonRun) -> Iterator[str]:
+        """The comparison's messages; numbers that grew beyond float16 are told beside the precision."""
+        try:
+            yield from self.show(
+                run, messages(run, every=self.service.every), self.service.room.profile.seconds_compare
+            )
+        except FieldError as error:
+            if not is_overflow(error):
+                raise
+            raise overflow(self.lang) from None
 
 
 class Comparisons:

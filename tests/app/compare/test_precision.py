@@ -132,15 +132,17 @@ def test_what_is_no_precision_is_refused_by_name(comparisons: Comparisons, wrong
     assert answer["model"]["precision"]["bad"]
 
 
-def test_numbers_that_grow_beyond_float16_are_told_on_the_card_as_on_the_page(endless: Loaded) -> None:
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_numbers_that_grow_beyond_float16_are_offered_again_in_exact(endless: Loaded, lang: str) -> None:
     wide: Any = copy.deepcopy(endless.model)
     with torch.no_grad():
         wide.model.layers[2].mlp.down_proj.weight.fill_(6e4)
     half: Any = lower(wide, torch.float16)
     comparisons = in_precisions(server=endless, half=Loaded("tiny", half, endless.tokenizer))
-    page = put_together(said(comparisons.run(asked(None, BLOCK, precision="half"), "me")))
-    assert {card["stage"] for card in page["cards"].values()} == {"refused"}
-    assert {card["reason"] for card in page["cards"].values()} == {text("en", "precision.overflow")}
+    last = said(comparisons.run(asked(None, BLOCK, precision="half", lang=lang), "me"))[-1]
+    assert (last["over"], last["bad"], last["field"]) == (True, True, "precision")
+    assert last["text"] == text(lang, "refused", reason=text(lang, "precision.overflow"))
+    assert last["act"] == {"label": text(lang, "precision.again"), "precision": "exact"}
 
 
 def test_a_link_brings_it(comparisons: Comparisons) -> None:
