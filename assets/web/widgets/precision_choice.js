@@ -50,7 +50,7 @@ export class PrecisionChoice {
 
   /** Its words. @param {(key: string) => string} text */
   label(text) {
-    this.field.label(text(`${NAME}.label`), (choice) => text(`${NAME}.${choice}`));
+    this.field.label(text("precision.label"), (choice) => text(`precision.${choice}`));
   }
 
   /** How it stands, once the server has said it. @param {Face | undefined} face */
