@@ -195,6 +195,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "ttt_no_loop": "a TTT model has no loop and no cache of keys and values, so there is nothing of it to set; leave {what} out, or take a looped "
         "model",
         "ttt_not_measured": "a TTT model, and this measures loops; choose a looped model, or measure {known}",
+        "ttt_not_int8": "a TTT model, whose layers are not held in int8, and it is held as the model it stands beside; leave it out, or hold "
+        "both exactly, in float32",
         "other_tokens": "reads other tokens than {name}, so no number of one can be held against the other's; choose a model "
         "with the same tokenizer, or leave it out",
         "comes_not_along": "not one of the models that may be named here; there are {known}",

@@ -28,7 +28,7 @@ from loopviz.csv_file import table_bytes
 from loopviz.model.exit_gate import GATE_FILE
 from loopviz.model.interrupt import Interrupted, Stop, interruptible
 from loopviz.model.packed import quantization_of
-from loopviz.model.precision import held_name
+from loopviz.model.precision import held_name, held_words, words_of
 from loopviz.text_file import read_text
 from loopviz.version import version
 
@@ -176,6 +176,11 @@ class Experiment:
         return self.seconds * max(0.0, 1 / self.share - 1) if self.share else None
 
     @property
+    def held(self) -> dict[str, str]:
+        """By name, what the model that is measured, and those beside it so far, are held in, for people."""
+        return {each.name: held_words(each.model) for each in (self.subject, *[*self.subject.beside.values()])}
+
+    @property
     def frame(self) -> pd.DataFrame:
         """The table so far, columns in the task's order."""
         return to_frame(self.task, list(self.rows))  # rows may come from another thread meanwhile
@@ -200,6 +205,7 @@ class Experiment:
             },
             # models that were measured with it, by name their hashes
             **({"beside": {name: other.digest for name, other in subject.beside.items()}} if subject.beside else {}),
+            **({"beside_dtypes": dtypes} if (dtypes := _other_dtypes(subject)) else {}),
             **({"beside_gates": gates} if (gates := _gates_of(subject.beside)) else {}),
             "texts": [dataclasses.asdict(source) for source in self.sources],
             "seed": getattr(self.params, "seed", None),
@@ -333,11 +339,25 @@ def repeat(
             f"then {values['model']['digest'][:12]}...); give the model that was measured"
         )
     _check_gate(subject, values["model"].get("gates"))
+    dtypes = {name: getattr(torch, dtype) for name, dtype in values.get("beside_dtypes", {}).items()}
     for name, digest in values.get("beside", {}).items():
-        if fellow(subject, name, "beside").digest != digest:
+        if fellow(subject, name, "beside", dtypes.get(name)).digest != digest:
             raise ValueError(f"model {name!r}: its weights are not the manifest's; give the model that was measured")
         _check_gate(fellow(subject, name, "beside"), values.get("beside_gates", {}).get(name))
     return Experiment(task, subject, params, command)
+
+
+def _other_dtypes(subject: Subject) -> dict[str, str]:
+    """By name, what models beside a subject are held in, of those that are not held as it is."""
+    held = {name: held_name(other.model) for name, other in subject.beside.items()}
+    return {name: dtype for name, dtype in held.items() if dtype != held_name(subject.model)}
+
+
+def held_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """As :attr:`Experiment.held`, of a manifest."""
+    model, others = manifest["model"], manifest.get("beside_dtypes", {})
+    own = words_of(model["dtype"], model.get("quantization"))
+    return {model["name"]: own, **{name: others.get(name, own) for name in manifest.get("beside", {})}}
 
 
 def _gates_of(subjects: Mapping[str, Subject]) -> dict[str, str]:

@@ -72,14 +72,15 @@ def load_subject(name: str, *, dtype: torch.dtype = torch.float32, quantization:
     return TTTSubject(found.model.requires_grad_(False).eval(), found.tokenizer, found.name, found.source)
 
 
-def fellow(subject: Subject, name: str, field: str) -> Subject:
+def fellow(subject: Subject, name: str, field: str, dtype: torch.dtype | None = None) -> Subject:
     """The model of this name beside a subject, loaded the first time (and kept: `Subject.beside`); "": the subject itself.
 
     Args:
         field: the parameter that names it.
+        dtype: to hold it in; None: as the subject is held.
 
     Raises:
-        FieldError: it reads other tokens, or may not be named here.
+        FieldError: it reads other tokens, may not be named here, or is a TTT model where layers are held in int8.
         CheckpointError: it cannot be had.
     """
     if name in ("", subject.name):
@@ -87,7 +88,10 @@ def fellow(subject: Subject, name: str, field: str) -> Subject:
     if name not in subject.beside:
         if not subject.free and name not in COMES_ALONG:
             raise FieldError(field, name, "comes_not_along", known=", ".join(COMES_ALONG))
-        found = load_subject(name, dtype=held_in(subject.model), quantization=quantization_of(subject.model))
+        dtype = held_in(subject.model) if dtype is None else dtype
+        if dtype is torch.int8 and model_type_of(name) == "ttt":
+            raise FieldError(field, name, "ttt_not_int8")
+        found = load_subject(name, dtype=dtype, quantization=quantization_of(subject.model))
         _put(found, subject.model.device)
         subject.beside[name] = found
     found = subject.beside[name]

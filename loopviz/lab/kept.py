@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from loopviz.lab.experiment import Experiment, check_manifest, file_of, to_frame
+from loopviz.lab.experiment import Experiment, check_manifest, file_of, held_of, to_frame
 from loopviz.lab.task import Row, Task, params_from_json
 from loopviz.text_file import read_text
 
@@ -52,6 +52,11 @@ class Kept:
     def model_name(self) -> str:
         """The name of the model."""
         return str(self.manifest["model"]["name"])
+
+    @property
+    def held(self) -> dict[str, str]:
+        """By name, what its models were held in."""
+        return held_of(self.manifest)
 
     @property
     def seconds(self) -> float:

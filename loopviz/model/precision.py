@@ -321,8 +321,12 @@ def held_name(model: Any) -> str:
 
 def held_words(model: Any) -> str:
     """What a model's weights are held in, for people: "float32", or of packed layers "nf4 (bitsandbytes), else float32"."""
-    packed = quantization_of(model)
-    return held_name(model) if packed is None else f"{packed} (bitsandbytes), else {held_name(model)}"
+    return words_of(held_name(model), quantization_of(model))
+
+
+def words_of(dtype: str, packed: str | None) -> str:
+    """:func:`held_words` of a dtype's name, and of how layers are packed beside it."""
+    return dtype if packed is None else f"{packed} (bitsandbytes), else {dtype}"
 
 
 def weight_bytes(module: nn.Module) -> int:

@@ -259,7 +259,15 @@ def test_compare_says_what_the_contract_states(service: Service, lang: str) -> N
         own,
         {**own, "values": {"block_end": 9}},
     ]
-    setup = {"lang": lang, "model": "tiny", "linked": False, "look": False, "suits": "tiny", "cards": cards}
+    setup = {
+        "lang": lang,
+        "model": "tiny",
+        "precision": "server",
+        "linked": False,
+        "look": False,
+        "suits": "tiny",
+        "cards": cards,
+    }
     setup |= {"baseline": 0, "shared": {"max_new_tokens": 5}, "lengths": [9, 7]}
     begin = {**setup, "prompt": "Once upon", "continuation": " a time", "ticket": "t1", "n": 1}
     contract.check(begin, (contract.Compare,), "begin")
@@ -291,19 +299,20 @@ def test_the_lab_says_what_the_contract_states(service: Service, lang: str) -> N
     }
     assert {field["name"] for field in next(t for t in tasks if t["name"] == "perplexity")["fields"]} > set(values)
     begin = {"lang": lang, "ticket": "t1", "n": 1, "model": "tiny", "task": "perplexity", "values": values}
+    begin["precision"] = "server"
     contract.check(begin, (contract.Measure,), "begin")
     told = heard.run(laboratory.run(begin, "me"))
     run = next(message["run"] for message in told if message["kind"] == "snapshot")
     assert told[-1]["end"] == "done"
     heard.run(laboratory.run({**begin, "task": "none", "n": 2}, "you"))
-    heard.ask(laboratory, "model", model="tiny", lang=lang, look=False)
+    heard.ask(laboratory, "model", model="tiny", lang=lang, look=False, precision="server")
     heard.ask(laboratory, "model", model="", lang=lang, look=True, linked=True)
     heard.ask(laboratory, "look", run=run, lang=lang)
     heard.ask(laboratory, "look", run="none", lang=lang)
     heard.ask(laboratory, "link", run=run, row=0, lang=lang)
     for kind in contract.TABLE_FILES:
         heard.ask(laboratory, "download", run=run, kind=kind)
-    asked = {"lang": lang, "model": "tiny", "task": "perplexity", "values": values, "cut": False}
+    asked = {"lang": lang, "model": "tiny", "precision": "server", "task": "perplexity", "values": values, "cut": False}
     assert all(one["text"] for one in heard.ask(laboratory, "sizes", **asked)["sizes"])
     heard.ask(laboratory, "stop", ticket=None)
     heard.everything()

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from loopviz import lab
-from loopviz.lab.experiment import Experiment, repeat
-from loopviz.lab.fellows import TTTSubject
+from loopviz.lab.experiment import Experiment, held_of, repeat
+from loopviz.lab.fellows import TTTSubject, load_subject
 from loopviz.lab.task import (
     TASKS,
     Column,
@@ -254,6 +254,21 @@ def test_repeat_refuses_what_is_not_the_same(subject, tmp_path, registered):
     (tmp_path / "x.json").write_text("no json")
     with pytest.raises(ValueError, match="not JSON"):
         repeat(tmp_path / "x.json", subject=subject)
+
+
+def test_models_beside_it_that_are_held_otherwise_are_told_and_held_so_again(llama_folder, registered):
+    main, folder = load_subject(str(llama_folder())), str(llama_folder())
+    thing = replace(main, beside={folder: load_subject(folder, dtype=torch.bfloat16)})
+    experiment = Experiment(TOY, thing, Params(text="abc")).run()
+    manifest = experiment.manifest
+    assert manifest["model"]["dtype"] == "float32"
+    assert manifest["beside_dtypes"] == {folder: "bfloat16"}
+    assert experiment.held == held_of(manifest) == {main.name: "float32", folder: "bfloat16"}
+    again = repeat(manifest)
+    assert again.held == experiment.held, "by its weights' hash it would not be the one that was measured"
+    alike = Experiment(TOY, replace(main, beside={folder: load_subject(folder)}), Params(text="abc")).run()
+    assert "beside_dtypes" not in alike.manifest
+    assert set(alike.held.values()) == set(held_of(alike.manifest).values()) == {"float32"}
 
 
 @pytest.mark.parametrize(

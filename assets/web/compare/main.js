@@ -7,6 +7,8 @@ import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Field } from "../widgets/form.js";
 import { Glossary } from "../widgets/glossary.js";
 import { AskModel } from "../widgets/model_consent.js";
+import { ModelNotes } from "../widgets/model_notes.js";
+import { PrecisionChoice } from "../widgets/precision_choice.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { Card } from "./configuration_card.js";
 import { Results } from "./results.js";
@@ -104,7 +106,9 @@ export class Page {
     this.names = names;
     this.model.input.setAttribute("list", names.id);
     this.model.value = config.models[0];
-    const form = el("div", "lv-form", this.model.node, names);
+    this.precision = new PrecisionChoice(config.controls, () => this.reheld(), () => this.compare());
+    this.notes = new ModelNotes();
+    const form = el("div", "lv-form", this.model.node, names, this.precision.node);
     for (const control of config.controls.filter((one) => one.group === "sampling")) {
       const field = new Field(control, (value) => {
         this.shared[control.name] = value;
@@ -129,13 +133,14 @@ export class Page {
       return button;
     });
     this.addTitle = el("span", "lv-add-title");
+    this.sharedForm = el("details", "", this.sharedTitle, form);
     const asking = el(
       "section",
       "lv-card lv-asking",
       el("div", "lv-asked", this.prompt.node, this.after.node),
-      el("div", "lv-card-row", el("div", "lv-buttons-row", this.go, this.halt), this.cost, this.status, this.modelLine),
+      el("div", "lv-card-row", el("div", "lv-buttons-row", this.go, this.halt), this.cost, this.status, this.precision.out, this.modelLine, this.notes.node),
       this.asking.node,
-      el("details", "", this.sharedTitle, form),
+      this.sharedForm,
     );
     followPrompt(".lv-asking", () => this.compare());
     this.setups = el("div", "lv-setups");
@@ -164,6 +169,7 @@ export class Page {
     const opened = word ? await this.frame.ask("opening", { word, lang: this.frame.lang }) : null;
     if (opened?.kind === "opening") {
       this.model.value = opened.values.model;
+      this.precision.value = opened.values.precision;
       if (opened.prompt !== null) [this.prompt.value, this.after.value] = [opened.prompt, ""];
       for (const [key, field] of this.sharedFields) field.value = this.shared[key] = opened.values[key];
       const values = Object.fromEntries(config.controls.filter(({ group }) => config.groups.includes(group)).map(({ name }) => [name, opened.values[name]]));
@@ -198,6 +204,7 @@ export class Page {
     this.sharedTitle.textContent = text("compare.shared");
     this.model.label(text("model.label"));
     this.model.show({ info: text("model.info") });
+    this.precision.label(text);
     for (const [key, field] of this.sharedFields) field.label(text(`${key}.label`), (choice) => text(`${key}.${choice}`));
     this.go.textContent = text("compare.run");
     this.halt.textContent = text("compare.stop");
@@ -287,6 +294,7 @@ export class Page {
   remodel() {
     this.chosen = true;
     this.resting = false;
+    this.precision.offer(); // of another model it is no way out
     const { offers } = this.frame.config;
     const offer = offers[this.model.value.trim()] ?? offers[""];
     const known = Object.values(offers);
@@ -295,11 +303,18 @@ export class Page {
     this.edited();
   }
 
+  /** The models are to be held otherwise. */
+  reheld() {
+    this.resting = false;
+    this.edited();
+  }
+
   /** @returns {Check} */
   asked() {
     return {
       lang: this.frame.lang,
       model: this.model.value,
+      precision: this.precision.value,
       linked: this.asking.linked(this.model.value, this.chosen),
       look: this.resting,
       suits: this.suits,
@@ -320,6 +335,8 @@ export class Page {
       this.modelLine.textContent = answer.model.text;
       this.modelLine.dataset.state = this.root.dataset.model = answer.model.state;
       this.asking.show(this.model.value, answer.model, this.frame.text("live.model.load"));
+      this.precision.show(answer.model.precision);
+      this.notes.show(answer.model.notes);
       for (const [key, look] of Object.entries(answer.shared)) this.sharedFields.get(key).show(look);
       if (answer.base && answer.model.name !== this.suits) {
         // the model brings its settings; what was set on a card and cannot be had with it has given way
@@ -349,6 +366,7 @@ export class Page {
     this.n += 1;
     this.running = true;
     this.stale = false;
+    this.precision.offer();
     this.heard = performance.now();
     this.say(this.text("compare.stage.waiting"));
     this.frame.begin({ ...this.asked(), prompt: this.prompt.value, continuation: this.after.value, ticket: this.ticket, n: this.n });
@@ -370,7 +388,9 @@ export class Page {
     if (message.kind === "status") {
       this.say(message.text, message.bad);
       if (message.reasons) this.refuse(message.reasons);
-      this.sharedFields.get(message.field)?.show({ info: message.text, bad: true });
+      const shared = this.sharedFields.get(message.field);
+      shared?.show({ info: message.text, bad: true });
+      if (this.precision.take(message) || shared) this.sharedForm.open = true; // it is said there
       if (message.over) this.over();
     } else if (message.kind === "snapshot") this.snapshot(message);
     else if (message.kind === "news") this.news(message);

@@ -24,6 +24,8 @@ export class Results {
   chosen = null;
   /** @type {string} of which model it is */
   model = "";
+  /** @type {string} what the models were held in, in words */
+  held = "";
   /** @type {boolean} whether every column is in sight */
   all = false;
   /** @type {Found[]} what its rows are made of */
@@ -118,7 +120,7 @@ export class Results {
     this.badge.hidden = kind !== RECORDED && kind !== "old";
     this.badge.textContent = this.badge.hidden ? "" : this.text(`compare.${kind}`);
     const whose = this.badge.hidden ? "" : this.text(`compare.${kind}.hint`, { model: this.model });
-    this.note.textContent = [this.text("compare.verdict.one_text"), whose].filter(Boolean).join(" ");
+    this.note.textContent = [this.text("compare.verdict.one_text"), this.held, whose].filter(Boolean).join(" ");
     if (!this.verdict.dataset.said) this.verdict.textContent = this.text("compare.verdict.waits");
   }
 
@@ -140,8 +142,8 @@ export class Results {
    * @param {CompareSnapshot} message
    * @param {Results["kind"]} kind
    */
-  take({ run, model, columns, words, figures, pareto, view, choose, axes, verdict }, kind) {
-    Object.assign(this, { run, kind, model, chosen: { view, axes } });
+  take({ run, model, columns, words, figures, pareto, view, choose, axes, verdict, held }, kind) {
+    Object.assign(this, { run, kind, model, held, chosen: { view, axes } });
     this.say(verdict);
     this.says();
     this.columns = columns;

@@ -207,6 +207,13 @@ export interface Act {
   values?: Record<string, any>;
 }
 
+/** What is to be known of a model that is there, or of several. */
+export interface Notes {
+  count: string;
+  about: string;
+  said: string[];
+}
+
 /** An answer that nobody foresaw: words for the visitor, with a reference to the log. */
 export interface Failed {
   kind: "failed";
@@ -516,13 +523,6 @@ export interface Current {
   run: string;
   seq: number;
   end: "eos" | "length" | "context" | "stopped" | "time" | "memory" | "error" | null;
-}
-
-/** What is to be known of a model that is there. */
-export interface Notes {
-  count: string;
-  about: string;
-  said: string[];
 }
 
 /** An answer: where the model is. */
@@ -897,6 +897,13 @@ export interface Column {
   says: string;
 }
 
+/** How a control stands: the line under it, whether it applies, whether it is refused. */
+export interface Face {
+  info: string;
+  on: boolean;
+  bad: boolean;
+}
+
 /** A line of text; what is shown stays. */
 export interface MeasureStatus {
   kind: "status";
@@ -910,6 +917,8 @@ export interface MeasureStatus {
   full?: boolean;
   /** that it is about */
   field?: string;
+  /** a way out: all that is set, in another precision */
+  act?: Act;
   /** by place, why cards are refused */
   reasons?: Record<string, string>;
 }
@@ -1051,6 +1060,8 @@ export interface CompareSnapshot {
   axes: [string, string];
   /** what it comes to, so far */
   verdict: string;
+  /** what the models were held in, in words; "": float32 */
+  held: string;
 }
 
 /** What events `first` to `last - 1` brought. A page that has not `first` of them asks for a snapshot. */
@@ -1067,18 +1078,15 @@ export interface CompareNews {
   verdict?: string;
 }
 
-/** How a control stands: the line under it, whether it applies, whether it is refused. */
-export interface Face {
-  info: string;
-  on: boolean;
-  bad: boolean;
-}
-
-/** Where a comparison's model is. */
+/** Where a comparison's model is, and what is to be known of it and of others that are compared. */
 export interface CheckedModel {
   name: string;
   state: "waiting" | "importing" | "loading" | "ready" | "failed" | "ask";
   text: string;
+  /** that it, and the others, are to be held in */
+  precision: Face;
+  /** of all models that are here */
+  notes: Notes | null;
 }
 
 /** What a configuration comes to. */
@@ -1143,6 +1151,8 @@ export interface CardAsked {
 export interface Check {
   lang: "en" | "zh";
   model: string;
+  /** what all models are to be held in */
+  precision: string;
   linked: boolean;
   look: boolean;
   /** the model whose settings the cards hold */
@@ -1159,6 +1169,8 @@ export interface Check {
 export interface Compare {
   lang: "en" | "zh";
   model: string;
+  /** what all models are to be held in */
+  precision: string;
   linked: boolean;
   look: boolean;
   /** the model whose settings the cards hold */
@@ -1276,6 +1288,8 @@ export interface LabSizes {
 export interface AskSizes {
   lang: "en" | "zh";
   model: string;
+  /** that it is held in */
+  precision: string;
   task: string;
   values: Record<string, any>;
   /** whether a text among them is only the beginning of one */
@@ -1288,7 +1302,7 @@ export interface LabTasks {
   tasks: LabTask[];
 }
 
-/** An answer: where the model is, its own loop, and the tokens that it can read at once. */
+/** An answer: where the model is, its own loop, the tokens that it can read at once; what it is held in, and what is to be known of it. */
 export interface LabModel {
   kind: "model";
   name: string;
@@ -1296,6 +1310,8 @@ export interface LabModel {
   text: string;
   loop?: Record<string, any>;
   context?: number;
+  precision?: Face;
+  notes?: Notes;
 }
 
 /** A place of the slider under a figure: what it is called, where it is on the axis, what it comes to. */
@@ -1332,6 +1348,8 @@ export interface LabSnapshot {
   rows: Record<string, any>[];
   /** its result in words, so far */
   headline: string;
+  /** what the model was held in, in words; "": float32 */
+  held: string;
   /** whether a row's model can be opened in Explore */
   opens: boolean;
   figure: Figure | null;
@@ -1376,6 +1394,8 @@ export interface AskLabModel {
   lang: "en" | "zh";
   look: boolean;
   linked?: boolean;
+  /** what it is to be held in */
+  precision?: string;
 }
 
 /** A measurement anew, in another language. */
@@ -1402,6 +1422,8 @@ export interface Measure {
   ticket: string;
   n: number;
   model: string;
+  /** what it is to be held in */
+  precision: string;
   task: string;
   values: Record<string, any>;
 }

@@ -13,10 +13,11 @@ export class CheckModel {
     this.point();
   }
 
-  /** Its address. The model goes along where no server sees it, and the Lab believes it of a page of ours alone. */
+  /** Its address. The model, and what it is held in, goes along where no server sees it, and the Lab believes it of a page of ours alone. */
   point() {
-    const { model } = this.page.form;
-    this.link.href = `${PAGES.lab}?${QUERIES.task}=checkpoint${model ? `#model=${encodeURIComponent(model)}` : ""}`;
+    const { model, precision } = this.page.form;
+    const sent = new URLSearchParams({ ...(model ? { model } : {}), ...(precision ? { precision } : {}) });
+    this.link.href = `${PAGES.lab}?${QUERIES.task}=checkpoint${model || precision ? `#${sent}` : ""}`;
   }
 
   /** Its words, and its place once Gradio has built the group. @param {Record<string, string>} [texts] */

@@ -69,8 +69,8 @@ export class Again {
    * @param {Record<string, any>} values
    */
   measurement(task, values) {
-    const { model } = this.page.form;
-    const sent = new URLSearchParams({ ...(model ? { model } : {}), values: JSON.stringify(values) });
+    const { model, precision } = this.page.form;
+    const sent = new URLSearchParams({ ...(model ? { model } : {}), ...(precision ? { precision } : {}), values: JSON.stringify(values) });
     return `${PAGES.lab}?${QUERIES.task}=${task}#${sent}`;
   }
 

@@ -159,7 +159,7 @@ export class Page extends RunView {
       "section",
       "lv-card",
       this.heading,
-      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", model.node, model.notes, this.present.open, this.keys.open)),
+      el("div", "lv-bar", el("div", "lv-of", this.badge, this.about), el("div", "lv-ends", model.node, model.notes.node, this.present.open, this.keys.open)),
       model.asking.node,
       this.linked.node,
       this.hero.node,

@@ -7,6 +7,8 @@ import { Frame, save, start, ticket } from "../core/page_head.js";
 import { Plot, Plots } from "../core/plot.js";
 import { Field } from "../widgets/form.js";
 import { Glossary } from "../widgets/glossary.js";
+import { ModelNotes } from "../widgets/model_notes.js";
+import { PrecisionChoice } from "../widgets/precision_choice.js";
 import { followPrompt } from "../widgets/prompt_keys.js";
 import { Table } from "../widgets/table.js";
 import { FigureWalk } from "./figure_walk.js";
@@ -92,7 +94,10 @@ export class Page {
 
   /** @param {LabConfig} config */
   build(config) {
-    this.model = new Field({ name: "model", kind: "name" }, () => this.follow());
+    this.model = new Field({ name: "model", kind: "name" }, () => {
+      this.precision.offer(); // of another model it is no way out
+      this.follow();
+    });
     const names = el("datalist", "", ...config.models.map((called) => Object.assign(el("option"), { value: called })));
     names.id = "lv-models";
     this.model.input.setAttribute("list", names.id);
@@ -104,19 +109,21 @@ export class Page {
     this.question = el("p", "lv-task-question");
     this.how = el("p", "lv-question");
     this.cost = el("p", "lv-question");
-    this.form = new TaskForm(this.frame, () => this.model.value.trim(), () => this.measure());
+    this.precision = new PrecisionChoice(config.controls, () => this.reheld(), () => this.measure());
+    this.notes = new ModelNotes();
+    this.form = new TaskForm(this.frame, () => ({ model: this.model.value.trim(), precision: this.precision.value }), () => this.measure());
     this.go = press("lv-halt lv-as-set", () => this.measure());
     this.halt = press("lv-halt", () => this.stop());
     this.status = el("span", "lv-status");
     this.status.setAttribute("role", "status");
     this.bar = el("progress", "lv-progress");
     this.model.node.append(this.modelLine, names);
-    this.form.node.prepend(this.model.node);
+    this.form.node.prepend(el("div", "lv-of-model", this.model.node, this.notes.node), this.precision.node);
     this.form.details.append(this.how, this.cost);
     this.only = el("span", "lv-only"); // of a measurement that comes in one size
     const buttons = el("div", "lv-buttons-row", this.form.sizes, this.only, this.halt);
     const chosen = el("section", "lv-card lv-asking", this.title, this.question);
-    chosen.append(this.form.node, el("div", "lv-card-row", buttons, this.status), this.bar, this.form.details);
+    chosen.append(this.form.node, el("div", "lv-card-row", buttons, this.status, this.precision.out), this.bar, this.form.details);
     followPrompt(".lv-asking", () => this.measure());
     this.teach = this.frame.link("teach");
     const side = el("section", "lv-card lv-side", this.listTitle, this.list, this.teach);
@@ -164,6 +171,7 @@ export class Page {
     // Explore sends the model that stands there, and what it wants measured; from anywhere else a link names none
     const sent = new URLSearchParams(document.referrer.startsWith(`${location.origin}/`) ? location.hash.slice(1) : "");
     if (sent.get("model")) this.model.value = sent.get("model");
+    if (sent.get("precision")) this.precision.value = sent.get("precision");
     const asked = new URLSearchParams(location.search).get(QUERIES.task);
     const chosen = this.tasks.find((task) => task.name === asked) ?? this.tasks[0];
     if (sent.has("values")) this.form.filled[chosen.name] = JSON.parse(sent.get("values"));
@@ -237,6 +245,7 @@ export class Page {
     for (const group of this.groups) group.firstElementChild.textContent = text(`lab.group.${group.id.replace("lv-tasks-", "")}`);
     this.model.label(text("model.label"));
     this.model.show({ info: text("model.info") });
+    this.precision.label(text);
     this.halt.textContent = text("lab.stop");
     this.halt.title = text("lab.stop.hint");
     this.tableTitle.textContent = text("lab.table");
@@ -277,16 +286,24 @@ export class Page {
     this.plots.recolour();
   }
 
+  /** The model is to be held otherwise. */
+  reheld() {
+    this.resting = null;
+    this.follow();
+  }
+
   /** Follow the model until it is there. */
   follow(wait = 0) {
     clearTimeout(this.following);
     this.following = setTimeout(async () => {
-      const asked = { model: this.model.value, lang: this.frame.lang, look: this.resting === this.model.value };
+      const asked = { model: this.model.value, precision: this.precision.value, lang: this.frame.lang, look: this.resting === this.model.value };
       const answer = await this.frame.ask("model", asked);
-      if (asked.model !== this.model.value || asked.lang !== this.frame.lang) return this.follow();
+      if (asked.model !== this.model.value || asked.precision !== this.precision.value || asked.lang !== this.frame.lang) return this.follow();
       if (answer?.kind === "model") {
         this.modelLine.textContent = answer.text;
         this.modelLine.dataset.state = this.root.dataset.model = answer.state;
+        this.precision.show(answer.precision);
+        this.notes.show(answer.notes);
         this.form.bring(answer);
         if (["ready", "failed"].includes(answer.state) || (asked.look && answer.state === "waiting")) return null;
       }
@@ -311,9 +328,10 @@ export class Page {
     this.running = true;
     this.heard = performance.now();
     this.say(this.text("lab.waiting"));
+    this.precision.offer();
     if (this.resting) this.follow();
     this.resting = null;
-    this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, n: this.n, model: this.model.value, task: this.task.name, values: this.form.values() });
+    this.frame.begin({ lang: this.frame.lang, ticket: this.ticket, n: this.n, model: this.model.value, precision: this.precision.value, task: this.task.name, values: this.form.values() });
     this.label();
   }
 
@@ -330,7 +348,7 @@ export class Page {
     if (message.kind === "status") {
       this.say(message.text, message.bad);
       if (message.over) this.over();
-      this.form.refuse(message.field, message.text);
+      if (!this.precision.take(message)) this.form.refuse(message.field, message.text);
     } else if (message.kind === "snapshot") this.take(message, message.rows);
     else if (message.kind === "news") this.news(message);
     this.mark();
@@ -393,7 +411,8 @@ export class Page {
     this.badge.hidden = !recorded && !this.old;
     this.badge.textContent = this.badge.hidden ? "" : this.text(recorded ? "lab.recorded" : "lab.old");
     const quick = this.task?.sizes[0]?.words[this.frame.lang] ?? this.text("lab.run");
-    this.note.textContent = recorded ? this.text("lab.recorded.hint", { model: shown.model, quick }) : "";
+    const whose = recorded ? this.text("lab.recorded.hint", { model: shown.model, quick }) : "";
+    this.note.textContent = [shown?.held, whose].filter(Boolean).join(" ");
     this.root.dataset.shown = this.results.dataset.kind;
   }
 

@@ -31,12 +31,12 @@ export class TaskForm {
 
   /**
    * @param {Frame<LabConfig, LabQuestions, Measure>} frame
-   * @param {() => string} model the one that is chosen
+   * @param {() => { model: string, precision: string }} chosen the model, and what it is to be held in
    * @param {() => void} measure with the parameters as they stand
    */
-  constructor(frame, model, measure) {
+  constructor(frame, chosen, measure) {
     this.frame = frame;
-    this.model = model;
+    this.chosen = chosen;
     this.measure = measure;
     this.node = el("div", "lv-form lv-params");
     this.more = el("div", "lv-form lv-params"); // of a task offered in sizes: what these decide
@@ -103,9 +103,11 @@ export class TaskForm {
     this.asking = setTimeout(async () => {
       const { task } = this;
       const { values, cut } = this.beginnings();
-      const asked = { lang: this.frame.lang, model: this.model(), task: task.name, values, cut };
+      const { model, precision } = this.chosen();
+      const asked = { lang: this.frame.lang, model, precision, task: task.name, values, cut };
       const answer = await this.frame.ask("sizes", asked);
-      if (answer?.kind !== "sizes" || this.task !== task || asked.lang !== this.frame.lang || asked.model !== this.model()) return;
+      const now = this.chosen();
+      if (answer?.kind !== "sizes" || this.task !== task || asked.lang !== this.frame.lang || model !== now.model || precision !== now.precision) return;
       this.told = answer.sizes;
       this.name();
     }, ESTIMATE_MS);
@@ -159,7 +161,7 @@ export class TaskForm {
   sample() {
     const { samples } = this.frame.config;
     const chosen = [...this.fields.values()].some((field) => field.control.kind === "file" && field.file);
-    return chosen ? "" : samples.texts[samples.of[this.model()] ?? samples.of[""]];
+    return chosen ? "" : samples.texts[samples.of[this.chosen().model] ?? samples.of[""]];
   }
 
   /** What the visitor left as it was suits the model: a text of the kind it knows, windows no longer than it can read. */

@@ -1,7 +1,8 @@
 // The line that says where the chosen model is: waited for, loading, ready or refused.
 
-import { el, name } from "../core/dom.js";
+import { el } from "../core/dom.js";
 import { AskModel } from "./model_consent.js";
+import { ModelNotes } from "./model_notes.js";
 
 const AGAIN_MS = 700; // between two looks
 const PATIENCE = 20; // looks in vain
@@ -20,11 +21,7 @@ export class ModelLine {
   constructor(page) {
     this.page = page;
     this.node = el("span", "lv-model");
-    this.count = el("summary");
-    this.list = el("ul", "lv-menu-list");
-    this.notes = el("details", "lv-menu lv-model-notes", this.count, this.list);
-    this.notes.hidden = this.list.hidden = true; // the list too: keys go by which menus are open
-    this.foldable();
+    this.notes = new ModelNotes();
     this.asking = new AskModel(() => this.watch(true));
   }
 
@@ -37,24 +34,7 @@ export class ModelLine {
     this.asking.show(asked, { text, state }, page.texts["live.model.load"]);
     node.textContent = node.title = text;
     node.dataset.state = page.root.dataset.model = state;
-    this.notes.hidden = !notes;
-    if (!notes) return;
-    this.count.textContent = notes.count;
-    name(this.count, `${notes.count}. ${notes.about}`, notes.about);
-    this.list.replaceChildren(...notes.said.map((said) => el("li", "", said)));
-  }
-
-  /** What is opened over the text goes at a press elsewhere, or of Escape. */
-  foldable() {
-    const { notes, list } = this;
-    notes.addEventListener("toggle", () => (list.hidden = !notes.open));
-    document.addEventListener("pointerdown", (event) => notes.contains(/** @type {Node} */ (event.target)) || (notes.open = false));
-    notes.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !notes.open) return;
-      notes.open = false;
-      this.count.focus();
-      event.stopPropagation();
-    });
+    this.notes.show(notes);
   }
 
   /** The model is there, or cannot be had: the server is asked what that means for the controls. @param {string} now */

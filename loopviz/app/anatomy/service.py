@@ -63,9 +63,8 @@ class Dissection(Job):
         if len(self.source.trace) < self.source.trace.meta["prompt_tokens"]:
             raise no("run", text(self.lang, "anatomy.cut"))
         self.model = self.asked.get("model") or self.source.made_by
-        if (
-            self.source.own and "model" not in self.asked
-        ):  # as it was made here, so that what is read is what was recorded
+        # as it was made here, so that what is read is what was recorded; a cluster's engine says that it reads nothing again
+        if self.source.own and "model" not in self.asked and not self.service.room.profile.engine:
             self.precision = st.precision_of(self.source.trace.meta, "float32")
         name, problems = st.clean_name(self.model, self.lang)
         if problems:

@@ -10,6 +10,7 @@ from loopviz.app import controls as st
 from loopviz.app.contract import CardAsked, Compare
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
+from loopviz.app.sessions.chosen_precision import chosen
 from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import fitting
 from loopviz.app.texts import pick_language, text
@@ -105,6 +106,7 @@ class Asked:
         linked: whether a link named the model, and the visitor has not agreed to it yet.
         lengths: characters of prompt and continuation, of who only asks what it would cost.
         look: whether the visitor does not want the model (any more), and only looks where it is.
+        precision: what all models are to be held in; misnamed: why what was asked for is no precision.
     """
 
     model: str
@@ -120,6 +122,8 @@ class Asked:
     linked: bool = False
     look: bool = False
     lengths: tuple[int, int] = (0, 0)
+    precision: str = st.SERVER
+    misnamed: tuple[st.Problem, ...] = ()
 
     @classmethod
     def read(cls, payload: Any, default_model: str) -> Asked:
@@ -132,6 +136,7 @@ class Asked:
         model, _ = st.clean_name(name if isinstance(name, str) and name.strip() else default_model, lang)
         cards = tuple(_card(one, model) for one in found.get("cards", [])[: MOST + 1])
         place = found.get("baseline", 0)
+        precision, misnamed = chosen(found.get("precision"), lang)
         return cls(
             model=model,
             prompt=prompt,
@@ -146,6 +151,8 @@ class Asked:
             linked=found.get("linked", False),
             look=found.get("look", False),
             lengths=_lengths(found.get("lengths", ())),
+            precision=precision,
+            misnamed=tuple(misnamed),
         )
 
     def of(self, card: Card) -> str:
@@ -163,11 +170,11 @@ class Asked:
             as_it_comes = {} if described is None else st.brought(described)
             if described is not None and not described.blocks:
                 as_it_comes |= st.NEUTRAL
-            return st.Form.read({**st.defaults(), **self._shared, **as_it_comes, "model": self.of(card)})
+            return st.Form.read({**st.defaults(), **self._shared, **as_it_comes, **self._held(card)})
         own, linked = ({name: at[name] for name in st.BROUGHT if name in at} for at in (card.values, card.base))
         brought = {} if described is None else st.brought(described)
         base = linked if card.base_model == self.model else brought
-        values = {**st.defaults(), **self._shared, **base, **own, "model": self.model}
+        values = {**st.defaults(), **self._shared, **base, **own, **self._held(card)}
         if card.plain:
             return st.Form.read(values | st.NEUTRAL)  # the plain model in the words of the controls
         form = st.Form.read(values)
@@ -190,13 +197,17 @@ class Asked:
 
     def _setup(self, place: int, card: Card, described: Description | TTTDescription | None) -> Setup:
         if isinstance(described, TTTDescription):  # nothing of a loop is read for it
-            form = st.Form.read({**st.defaults(), **self._shared, "model": self.of(card)})
+            form = st.Form.read({**st.defaults(), **self._shared, **self._held(card)})
             return Setup(place, card, form, self.of(card), learns=True)
         return Setup(place, card, self.form(card, described), self.of(card))
 
     def everybodys(self) -> st.Form:
         """The controls that no card has of its own."""
         return self.form(Card("", True, {}))
+
+    def _held(self, card: Card) -> dict[str, Any]:
+        """The model that a card is of, and what it is held in."""
+        return {"model": self.of(card), "precision": self.precision}
 
     @property
     def _shared(self) -> dict[str, Any]:
@@ -213,7 +224,7 @@ class Asked:
         return found
 
     def problems(self) -> list[st.Problem]:
-        """What is wrong before any model is asked: the prompt, the texts' lengths, the number of cards, what is shared."""
+        """What is wrong before any model is asked: the prompt, the texts' lengths, the number of cards, what all share."""
         problems = st.check_prompt(self.prompt, self.lang)
         if len(self.continuation) > st.PROMPT_LIMIT:
             n, limit = len(self.continuation), st.PROMPT_LIMIT
@@ -223,6 +234,7 @@ class Asked:
             problems.append(
                 st.Problem("cards", text(self.lang, "compare.count", n=len(self.cards), least=LEAST, most=MOST))
             )
+        problems += self.misnamed
         return problems + [
             problem for problem in self.everybodys().problems(self.lang) if problem.control in (*_SHARED, *st.OLD_NAMES)
         ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
+from loopviz.app.sessions.chosen_precision import measured_in
 from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import pack, wire
@@ -246,6 +247,7 @@ class ComparisonRun:
                 "view": self.view,
                 "axes": self.axes,
                 "verdict": self._verdict(),
+                "held": measured_in(self.experiment.held, self.lang),
             }
 
     def news(self) -> dict[str, Any] | None:

@@ -15,12 +15,15 @@ from loopviz.app.compare import recorded
 from loopviz.app.compare.request import Asked, Setup
 from loopviz.app.compare.run import SEND_EVERY, ComparisonRun, messages
 from loopviz.app.controls.about import about_loop
-from loopviz.app.controls.face import face
+from loopviz.app.controls.face import plain_face
 from loopviz.app.controls.link_word import PageState, decode, encode
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.sessions import bounds
-from loopviz.app.sessions.job import Job, Jobs, Refused
+from loopviz.app.sessions.chosen_precision import InPrecision, face_of, is_overflow, overflow, refusals
+from loopviz.app.sessions.job import Jobs, Refused
 from loopviz.app.sessions.messages import dumps
+from loopviz.app.sessions.model_notes import together
+from loopviz.app.sessions.model_status import Status
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import is_ticket
@@ -28,6 +31,7 @@ from loopviz.app.sessions.ttt_models import either_room
 from loopviz.app.sessions.untrusted import read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
+from loopviz.checks import FieldError
 from loopviz.engine.engine import Description, Engine, TTTDescription
 from loopviz.engine.work import Shape
 from loopviz.worker import ended_by
@@ -36,12 +40,6 @@ GONE = dumps({"kind": "gone"})
 KINDS = {"linear": "Linear", "mlp": "MLP"}  # of TTT layers, as they are called
 CHARACTERS_A_TOKEN = 4  # about, of a text whose cost is told before it is read
 CHECK_LIMIT = 40_000  # characters of a question that holds all the page's settings
-
-
-def _face(control: st.Control, values: Mapping[str, Any], problems: list[st.Problem], lang: str) -> dict[str, Any]:
-    """A control as the page's script shows it: the line under it, whether it applies, whether it is refused."""
-    made = face(control, values, problems, lang)
-    return {"info": made["info"], "on": made["interactive"], "bad": bool(made["elem_classes"])}
 
 
 def described(engines: Mapping[str, Engine]) -> dict[str, Description | TTTDescription]:
@@ -61,7 +59,7 @@ def about(setup: Setup, described: Description | TTTDescription | None, lang: st
     return " · ".join(about_loop(blocks, lang))
 
 
-class ComparisonJob(Job):
+class ComparisonJob(InPrecision):
     """A comparison that was asked for.
 
     Attributes:
@@ -74,7 +72,8 @@ class ComparisonJob(Job):
 
     def __init__(self, service: Comparisons, asked: Asked, session: str) -> None:
         super().__init__(service.runs, asked.lang, session, asked.n, asked.ticket)
-        self.service, self.asked, self.model, self.others = service, asked, asked.model, asked.others
+        self.service, self.room, self.asked = service, service.room, asked
+        self.model, self.others, self.precision = asked.model, asked.others, asked.precision
         self.engines: dict[str, Engine] = {}
         self.reasons: dict[int, str] = {}
         self.setups: list[Setup] = []
@@ -109,7 +108,18 @@ class ComparisonJob(Job):
         with ended_by(self.start.over.is_set):
             run = self.service.prepared(self.asked, self.setups, self.engines, self.session)
         run.refused = self.reasons
-        return self.show(run, messages(run, every=self.service.every), self.service.room.profile.seconds_compare)
+        return self._shown(run)
+
+    def _shown(self, run: ComparisonRun) -> Iterator[str]:
+        """The comparison's messages; numbers that grew beyond float16 are told beside the precision."""
+        try:
+            yield from self.show(
+                run, messages(run, every=self.service.every), self.service.room.profile.seconds_compare
+            )
+        except FieldError as error:
+            if not is_overflow(error):
+                raise
+            raise overflow(self.lang) from None
 
 
 class Comparisons:
@@ -135,7 +145,7 @@ class Comparisons:
 
     def engines(self, asked: Asked) -> dict[str, Engine]:
         """The models that are here of those that cards are of, by name."""
-        found = {name: self.room.ready(name) for name in (asked.model, *asked.others)}
+        found = {name: self.room.ready(name, asked.precision) for name in (asked.model, *asked.others)}
         return {name: loaded for name, loaded in found.items() if loaded is not None}
 
     def refused(
@@ -161,7 +171,7 @@ class Comparisons:
         if problems := setup.problems(lang):
             return problems[0]
         if loaded is None:
-            now = self.room.status(setup.of)
+            now = self.room.status(setup.of, asked.precision)
             return st.Problem("model", now.reason(lang)) if now.state == "failed" else None
         main = engines.get(asked.model, loaded)
         if not setup.card.plain and not setup.fixed and (problems := st.check_loop(settings, loaded, lang)):
@@ -247,13 +257,11 @@ class Comparisons:
         `base`: once the model is there, the values that suit it; `looped`: whether they are a loop of its own.
         """
         asked = Asked.read(read(question, contract.Compare, CHECK_LIMIT), self.room.default)
-        engines = self.engines(asked)
-        now = self.room.want(asked.model, asked.lang, linked=asked.linked, look=asked.look)
-        states = {name: self.room.want(name, asked.lang, look=asked.look).state for name in asked.others}
-        answer: dict[str, Any] = {
-            "kind": "checked",
-            "model": {"name": asked.model, "state": now.state, "text": now.tell(asked.lang)},
-        }
+        how: dict[str, Any] = {"look": asked.look, "precision": asked.precision}
+        now = self.room.want(asked.model, asked.lang, linked=asked.linked, **how)
+        states = {name: self.room.want(name, asked.lang, **how) for name in asked.others}
+        engines = self.engines(asked)  # after it was asked where they are: one that is ready is here
+        answer: dict[str, Any] = {"kind": "checked", "model": self._model(asked, [now, *states.values()], engines)}
         known = described(engines)
         own = known.get(asked.model)
         looped = own if isinstance(own, Description) else None
@@ -266,15 +274,28 @@ class Comparisons:
         answer["cards"] = [
             self._checked(setup, reasons.get(setup.place), known.get(setup.of), asked.lang)
             | {"cost": tell(costs[setup.place]) if setup.place in costs else ""}
-            | {"fixed": setup.fixed, "state": states.get(setup.of, now.state)}
+            | {"fixed": setup.fixed, "state": states.get(setup.of, now).state}
             for setup in setups
         ]
         answer["cost"] = tell(sum(costs.values())) if costs else ""
         shared = [control for control in st.CONTROLS if control.group == "sampling"]
         form = asked.everybodys()
         problems = form.problems(asked.lang)
-        answer["shared"] = {control.name: _face(control, form.settings, problems, asked.lang) for control in shared}
+        answer["shared"] = {
+            control.name: plain_face(control, form.settings, problems, asked.lang) for control in shared
+        }
         return dumps(answer)
+
+    def _model(self, asked: Asked, statuses: list[Status], engines: Mapping[str, Engine]) -> dict[str, Any]:
+        """Where the page's model is, the first of `statuses`; what all are held in, and what is to be known of those that are here."""
+        now, problems = statuses[0], [*asked.misnamed, *refusals(statuses, asked.lang)]
+        return {
+            "name": asked.model,
+            "state": now.state,
+            "text": now.tell(asked.lang),
+            "precision": face_of(asked.precision, problems, self.room, asked.lang),
+            "notes": together([*engines.values()], asked.lang),
+        }
 
     def seconds(
         self, asked: Asked, setups: list[Setup], reasons: Mapping[int, str], engines: Mapping[str, Engine]
@@ -301,7 +322,7 @@ class Comparisons:
             "refused": refused,
             "values": {} if idle or problems else {c.name: settings[c.name] for c in own},
             "gave": setup.form.gave,
-            "controls": {} if idle else {c.name: _face(c, settings, problems, lang) for c in own},
+            "controls": {} if idle else {c.name: plain_face(c, settings, problems, lang) for c in own},
         }
 
     def opening(self, question: Any) -> str:

@@ -10,6 +10,7 @@ from loopviz.app.compare.request import Asked
 from loopviz.app.compare.run import ComparisonRun, columns
 from loopviz.app.compare.service import ComparisonJob, Comparisons
 from loopviz.app.sessions.tools import Call, Made, Tool, known
+from loopviz.checks import check_one_of
 
 _OWN = tuple(control.name for control in st.CONTROLS if control.group in st.LOOP_GROUPS)
 _SHARED = tuple(control.name for control in st.CONTROLS if control.group == "sampling")
@@ -44,6 +45,7 @@ def tool(comparisons: Comparisons) -> Tool:
         continuation: str = "",
         settings: dict[str, Any] | None = None,
         baseline: int = 0,
+        precision: str = st.SERVER,
     ) -> Made:
         """Run two to six configurations of looped models on one prompt, and measure what differs: texts of one model together, times of each alone.
 
@@ -55,11 +57,15 @@ def tool(comparisons: Comparisons) -> Tool:
             continuation: a text whose perplexity after the prompt each is measured on; empty for none.
             settings: of sampling, the same for all (`max_new_tokens`, `greedy`, `temperature`, ...).
             baseline: the place in `configurations` that the others are compared with, from 0.
+            precision: what the weights of all their models are held in: "exact" (float32), "half" (the quicker half on that machine),
+                "int8" (a byte a weight), "auto" (exact where that is quick enough, else the mildest that is), or "server", as the server
+                has it. A TTT model is float32 alone, and refused in others.
 
         Returns:
             verdict in words, columns, rows (a row a configuration), texts by name, refused (by place, why one was left out), end,
-            manifest (enough to make it again).
+            manifest (enough to make it again; `model.dtype` is what it was held in).
         """
+        check_one_of("precision", precision, st.BY_NAME["precision"].choices)
         shared = settings or {}
         known((*_SHARED, *st.OLD_NAMES), shared, "settings")
         for place, one in enumerate(configurations):
@@ -69,11 +75,12 @@ def tool(comparisons: Comparisons) -> Tool:
             for form in configurations
         ]
         asked = {"lang": call.lang, "prompt": prompt, "continuation": continuation, "shared": shared}
-        asked |= {"cards": cards, "baseline": baseline, "model": model.strip() or comparisons.room.default}
+        asked |= {"cards": cards, "baseline": baseline, "precision": precision}
+        asked |= {"model": model.strip() or comparisons.room.default}
         job = ComparisonJob(comparisons, Asked.read(asked, comparisons.room.default), call.session)
         return Made(job, lambda run: answer(run, call.lang))
 
-    return Tool(comparisons.jobs, compare)
+    return Tool(comparisons.jobs, compare, {"precision": {"enum": [*st.BY_NAME["precision"].choices]}})
 
 
 def answer(run: ComparisonRun, lang: str) -> dict[str, Any]:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict, Union
 
-from loopviz.app.contract.scripted import Column, Row, ScriptedConfig
-from loopviz.app.contract.shared import Figure, Lang, MeasureEnd, ModelState, PackedEdits, Text, Texts, Values, Whole
+from loopviz.app.contract.scripted import Column, Face, Row, ScriptedConfig
+from loopviz.app.contract.shared import (
+    Figure,
+    Lang,
+    MeasureEnd,
+    ModelState,
+    Notes,
+    PackedEdits,
+    Text,
+    Texts,
+    Values,
+    Whole,
+)
 
 
 class Offer(TypedDict):
@@ -130,6 +141,7 @@ class CompareSnapshot(TypedDict):
     view: str
     axes: tuple[str, str]
     verdict: str  # what it comes to, so far
+    held: str  # what the models were held in, in words; "": float32
 
 
 class _CompareNews(TypedDict):
@@ -150,20 +162,14 @@ class CompareNews(_CompareNews, total=False):
     verdict: str
 
 
-class Face(TypedDict):
-    """How a control stands: the line under it, whether it applies, whether it is refused."""
-
-    info: str
-    on: bool
-    bad: bool
-
-
 class CheckedModel(TypedDict):
-    """Where a comparison's model is."""
+    """Where a comparison's model is, and what is to be known of it and of others that are compared."""
 
     name: str
     state: ModelState
     text: str
+    precision: Face  # that it, and the others, are to be held in
+    notes: Union[Notes, None]  # noqa: UP007  # of all models that are here
 
 
 class CheckedCard(TypedDict):
@@ -223,6 +229,7 @@ class Check(TypedDict):
 
     lang: Lang
     model: str
+    precision: str  # what all models are to be held in
     linked: bool
     look: bool
     suits: str  # the model whose settings the cards hold

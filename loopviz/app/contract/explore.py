@@ -11,6 +11,7 @@ from loopviz.app.contract.shared import (
     Focus,
     Lang,
     ModelState,
+    Notes,
     Number,
     PackedEdit,
     PackedEdits,
@@ -285,14 +286,6 @@ class Current(TypedDict):
     run: str
     seq: int
     end: RunEnd
-
-
-class Notes(TypedDict):
-    """What is to be known of a model that is there."""
-
-    count: str
-    about: str
-    said: list[str]
 
 
 class _ModelStatus(TypedDict):

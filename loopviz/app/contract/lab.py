@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict, Union
 
-from loopviz.app.contract.scripted import Column, Row, ScriptedConfig
-from loopviz.app.contract.shared import Figure, Lang, MeasureEnd, ModelState, Number, Text, Texts, Value, Whole
+from loopviz.app.contract.scripted import Column, Face, Row, ScriptedConfig
+from loopviz.app.contract.shared import Figure, Lang, MeasureEnd, ModelState, Notes, Number, Text, Texts, Value, Whole
 
 
 class Samples(TypedDict):
@@ -81,6 +81,7 @@ class AskSizes(TypedDict):
 
     lang: Lang
     model: str
+    precision: str  # that it is held in
     task: str
     values: dict[str, Any]
     cut: bool  # whether a text among them is only the beginning of one
@@ -101,10 +102,12 @@ class _LabModel(TypedDict):
 
 
 class LabModel(_LabModel, total=False):
-    """An answer: where the model is, its own loop, and the tokens that it can read at once."""
+    """An answer: where the model is, its own loop, the tokens that it can read at once; what it is held in, and what is to be known of it."""
 
     loop: dict[str, Any]
     context: int
+    precision: Face
+    notes: Notes
 
 
 class _LabState(TypedDict):
@@ -144,6 +147,7 @@ class LabSnapshot(_LabState):
     columns: list[Column]
     rows: list[Row]
     headline: str  # its result in words, so far
+    held: str  # what the model was held in, in words; "": float32
     opens: bool  # whether a row's model can be opened in Explore
     figure: Union[Figure, None]  # noqa: UP007
     walk: Union[LabWalk, None]  # noqa: UP007
@@ -185,6 +189,7 @@ class AskLabModel(_AskLabModel, total=False):
     """Where is the model? As on Explore."""
 
     linked: bool
+    precision: str  # what it is to be held in
 
 
 class LookMeasured(TypedDict):
@@ -215,5 +220,6 @@ class Measure(TypedDict):
     ticket: str
     n: int
     model: str
+    precision: str  # what it is to be held in
     task: str
     values: dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-from loopviz.app.contract.shared import PageName, Templates, Texts, Value, _Status
+from loopviz.app.contract.shared import Act, PageName, Templates, Texts, Value, _Status
 
 
 class Control(TypedDict):
@@ -47,6 +47,14 @@ class Column(TypedDict):
 Row = dict[str, Any]  # by column
 
 
+class Face(TypedDict):
+    """How a control stands: the line under it, whether it applies, whether it is refused."""
+
+    info: str
+    on: bool
+    bad: bool
+
+
 class MeasureStatus(_Status, total=False):
     """A line of text; what is shown stays."""
 
@@ -54,4 +62,5 @@ class MeasureStatus(_Status, total=False):
     over: bool  # nothing more will come of it
     full: bool  # there was no place to wait in
     field: str  # that it is about
+    act: Act  # a way out: all that is set, in another precision
     reasons: Texts  # by place, why cards are refused

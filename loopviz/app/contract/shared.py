@@ -73,6 +73,14 @@ class Act(_Act, total=False):
     values: dict[str, Any]  # its fields
 
 
+class Notes(TypedDict):
+    """What is to be known of a model that is there, or of several."""
+
+    count: str
+    about: str
+    said: list[str]
+
+
 class Failed(TypedDict):
     """An answer that nobody foresaw: words for the visitor, with a reference to the log."""
 

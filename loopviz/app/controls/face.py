@@ -83,6 +83,14 @@ def face(
     return looks
 
 
+def plain_face(
+    control: Control, values: Mapping[str, Any], problems: list[Problem], lang: str, server: str = "exact"
+) -> dict[str, Any]:
+    """A control as the script of a page shows it: the line under it, whether it applies, whether it is refused."""
+    made = face(control, values, problems, lang, server=server)
+    return {"info": made["info"], "on": made["interactive"], "bad": CLASSES["refused"] in made["elem_classes"]}
+
+
 def _shown(control: Control, value: Any, lang: str) -> str:
     """A control's value in words."""
     if control.kind == "choice":

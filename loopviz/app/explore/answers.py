@@ -12,16 +12,15 @@ from typing import Any
 
 from loopviz.app import contract
 from loopviz.app import controls as st
-from loopviz.app.controls.model_name import short_name
 from loopviz.app.explore import first_run, snapshot
 from loopviz.app.explore import replay as playing
 from loopviz.app.explore.run import Run, Runs
 from loopviz.app.sessions.carried import Carried, CarriedRun
 from loopviz.app.sessions.messages import dumps
-from loopviz.app.sessions.model_notes import of_model
+from loopviz.app.sessions.model_notes import together
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.untrusted import read
-from loopviz.app.texts import pick_language, text
+from loopviz.app.texts import pick_language
 from loopviz.panels import PANELS, Focus, hero
 from loopviz.panels.kit.follower import said
 from loopviz.prompt_templates import template_of, written
@@ -255,17 +254,9 @@ class Questions:
             precision = ""
         now = self._room.want(name, lang, **how, precision=precision)
         loaded = self._room.ready(name, precision) if now.state == "ready" else None
-        notes = of_model(loaded, lang) if loaded else []
-        return dumps({"state": now.state, "text": now.tell(lang), "lang": lang, **self._noted(name, notes, lang)})
-
-    @staticmethod
-    def _noted(name: str, notes: list[str], lang: str) -> dict[str, Any]:
-        """What is to be known of a model that is there, with the words for how much that is; nothing when it is nothing."""
-        if not notes:
-            return {}
-        count = text(lang, "model.notes.one") if len(notes) == 1 else text(lang, "model.notes", n=len(notes))
-        about = text(lang, "model.notes.about", model=short_name(name))
-        return {"notes": {"count": count, "about": about, "said": notes}}
+        notes = None if loaded is None else together([loaded], lang)
+        answer = {"state": now.state, "text": now.tell(lang), "lang": lang}
+        return dumps(answer if notes is None else {**answer, "notes": notes})
 
 
 Guess = tuple[str, float | None]  # a piece, and its probability

@@ -12,6 +12,7 @@ from loopviz.app.explore import live_changes
 from loopviz.app.explore.answers import Questions, View, as_prompt, text_up_to
 from loopviz.app.explore.run import SEND_EVERY, Run, Runs, messages
 from loopviz.app.sessions import bounds
+from loopviz.app.sessions.chosen_precision import is_overflow, overflow, way_out
 from loopviz.app.sessions.job import Job, Jobs, Refused, status
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.waiting_line import Place, Places
@@ -126,11 +127,8 @@ class Wish(Job):
             line = beside[problems[0].control]
         if model := next((problem.model for problem in problems if problem.model), ""):
             more["act"] = {"label": text(lang, "refused.has", model=model), "model": model}
-        elif [*beside] == ["precision"]:
-            if self.service.room.profile.engine:  # a cluster has its own, and no other
-                more["act"] = {"label": text(lang, "precision.server"), "precision": st.SERVER}
-            elif self.precision != "exact":
-                more["act"] = {"label": text(lang, "precision.again"), "precision": "exact"}
+        elif [*beside] == ["precision"] and (act := way_out(self.precision, self.service.room, lang)) is not None:
+            more["act"] = act
         return self.last(line, True, **more)
 
 
@@ -278,9 +276,9 @@ class Service(Jobs):
         try:
             yield from wish.show(run, told, self.room.profile.seconds_run, opening)
         except FieldError as error:
-            if error.rule != "logits_nan_float16":
+            if not is_overflow(error):
                 raise
-            raise Refused(st.Problem("precision", text(wish.lang, "precision.overflow"))) from None
+            raise overflow(wish.lang) from None
         finally:
             run.end = run.end or run.halted
             run.finished.set()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loopviz.app import contract
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.lab.run import drawn, said_of, walk_of
+from loopviz.app.sessions.chosen_precision import measured_in
 from loopviz.app.sessions.columns import column_words
 from loopviz.paths import ASSETS
 
@@ -79,6 +80,7 @@ def snapshot(task: str, lang: str, shown: int | None) -> dict[str, Any] | None:
         "columns": [column_words(column, lang) for column in kept.task.columns],
         "rows": kept.rows[:shown],
         "headline": said_of(kept, lang),
+        "held": measured_in(kept.held, lang),
         "opens": False,
         "figure": drawn(kept, lang, kept.trained),
         "walk": walk_of(kept, lang),

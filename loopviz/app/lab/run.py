@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from loopviz.app import controls as st
 from loopviz.app.controls.link_word import PageState, encode
 from loopviz.app.controls.model_name import short_name
-from loopviz.app.controls.refusal import told
+from loopviz.app.sessions.chosen_precision import is_overflow, measured_in, told_of
 from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper
@@ -89,6 +89,7 @@ class LabRun:
         local: whether links may name folders and files of this machine.
         shown: rows on the page, at most; all are in the files. None: all.
         trained: numbers of loops that its model was trained at, first and last; None: not known.
+        precision: in which its model was asked for.
     """
 
     def __init__(
@@ -102,13 +103,15 @@ class LabRun:
         local: bool = True,
         shown: int | None = None,
         trained: tuple[int, int] | None = None,
+        precision: str = st.SERVER,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.experiment, self.folder = experiment, folder
         self.session, self.ticket, self.lang = session, ticket, lang
-        self.local, self.shown, self.trained = local, shown, trained
+        self.local, self.shown, self.trained, self.precision = local, shown, trained, precision
         self.end: str | None = None  # done, stopped, time, memory, error
         self.reason = ""
+        self.overflowed = False  # whether it ended as its numbers grew beyond float16
         self.opened = False
         self.keeper: Keeper | None = None  # weighs it as it grows
         self._weighed, self._weight = 0, deep_bytes(dict(vars(experiment.params)))  # rows weighed; bytes
@@ -155,7 +158,8 @@ class LabRun:
             else:
                 end = "done" if self.experiment.complete else self._halt.why or "stopped"
         except ValueError as error:
-            words = told(error, self.lang)
+            self.overflowed = is_overflow(error)
+            words = told_of(error, self.lang)
             said = words if self.local else without_paths(words)
             end, reason = "error", text(self.lang, "refused", reason=said)
         except kinds() as error:
@@ -181,7 +185,7 @@ class LabRun:
         described = model_of_row(experiment.task, experiment.subject, rows[at], experiment.params)
         if described is None or st.unheld(described):  # one that is only nearly the row's would be a wrong answer
             return None
-        values = {**st.defaults(), "model": described.name}
+        values = {**st.defaults(), "model": described.name, "precision": self.precision}
         return encode(PageState(values={**values, **st.suit_model(values, described)}), local=self.local)[0]
 
     # --- messages -------------------------------------------------------------------------------------------------
@@ -218,6 +222,7 @@ class LabRun:
             "columns": [column_words(column, self.lang) for column in experiment.task.columns],
             "rows": rows,
             "headline": said_of(experiment, self.lang),
+            "held": measured_in(experiment.held, self.lang),
             "opens": experiment.task.settings is not None,
             "figure": self.figure(),
             "walk": walk_of(experiment, self.lang),

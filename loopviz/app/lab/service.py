@@ -14,8 +14,11 @@ from loopviz.app.lab import recorded
 from loopviz.app.lab.form import brought, describe, params_of, usual_loop
 from loopviz.app.lab.run import SEND_EVERY, LabRun, messages
 from loopviz.app.sessions import bounds, questions
-from loopviz.app.sessions.job import Job, Jobs, Refused, in_line
+from loopviz.app.sessions.chosen_precision import InPrecision, chosen, face_of, overflow, refusals
+from loopviz.app.sessions.job import Jobs, Refused, in_line
 from loopviz.app.sessions.messages import dumps
+from loopviz.app.sessions.model_notes import together
+from loopviz.app.sessions.model_status import Status
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.table_file import file_of
 from loopviz.app.sessions.tickets import is_ticket, number
@@ -39,7 +42,7 @@ def task_of(asked: Mapping[str, Any]) -> Any:
     return TASKS.get(name) if isinstance(name, str) else None
 
 
-class MeasurementJob(Job):
+class MeasurementJob(InPrecision):
     """A measurement that was asked for.
 
     Attributes:
@@ -51,14 +54,16 @@ class MeasurementJob(Job):
     def __init__(self, service: Laboratory, asked: Mapping[str, Any], session: str) -> None:
         ticket = asked["ticket"] if is_ticket(asked.get("ticket")) else ""  # kept with the page: no other is
         super().__init__(service.runs, pick_language(asked.get("lang")), session, number(asked.get("n")), ticket)
-        self.service, self.asked = service, asked
+        self.service, self.room, self.asked = service, service.room, asked
         self.model, self._problems = st.clean_name(asked.get("model") or service.room.default, self.lang)
+        self.precision, misnamed = chosen(asked.get("precision"), self.lang)
+        self._problems += misnamed
         self.folder: Path | None = None
         self.wanted: tuple[Any, Any, Any] | None = None  # task, subject, parameters
         self._told: Ahead | None = None  # where it waits in between, as last said
 
     def check(self) -> None:
-        """Refuse a name that is none."""
+        """Refuse a name that is none, and a precision that is none."""
         if self._problems:
             raise Refused(*self._problems)
 
@@ -79,8 +84,14 @@ class MeasurementJob(Job):
             return self.stopped()
         place.left = lambda: run.experiment.eta
         run.rest = lambda: [*place.give_way(lambda: run.halted is not None)]
+        return self._shown(run, place)
+
+    def _shown(self, run: LabRun, place: Place) -> Iterator[str]:
+        """The measurement's messages; numbers that grew beyond float16 are told beside the precision."""
         # the place is kept until the measurement's own thread has ended
-        return self.show(run, messages(run, every=self.service.every, ended=place.keep()), None)
+        yield from self.show(run, messages(run, every=self.service.every, ended=place.keep()), None)
+        if run.overflowed:
+            raise overflow(self.lang)
 
     def rest(self, run: LabRun, clock: bounds.Clock) -> Iterator[str]:
         """The measurement's own thread lets others go before, and has a clock of its own; here it is only said."""
@@ -102,7 +113,7 @@ class MeasurementJob(Job):
             return None
         bounded = (profile.seconds_lab, profile.paths, profile.rows_shown)
         trained = trained_loops(experiment.subject)
-        run = LabRun(experiment, folder, self.session, self.ticket, self.lang, *bounded, trained)
+        run = LabRun(experiment, folder, self.session, self.ticket, self.lang, *bounded, trained, self.precision)
         self.folder = None
         return run
 
@@ -141,7 +152,7 @@ class Laboratory:
         What the session measured or waited for before is over as this begins.
 
         Args:
-            payload: `{lang, ticket, n, model, task, values}` from the page's script; nothing in it is trusted.
+            payload: `{lang, ticket, n, model, precision, task, values}` from the page's script; nothing in it is trusted.
         """
         return self.jobs.carry_out(MeasurementJob(self, fitting(payload, contract.Measure), session))
 
@@ -180,7 +191,7 @@ class Laboratory:
         return dumps({"kind": "tasks", "tasks": tasks})
 
     def sizes(self, question: Any) -> str:
-        """`{lang, model, task, values, cut}`: what the sizes of a task come to with a model that is here, and about how long each takes.
+        """`{lang, model, precision, task, values, cut}`: what the sizes of a task come to with a model that is here, and about how long each takes.
 
         `values`: the form, as for a measurement; long texts only their beginning, which `cut` says.
         """
@@ -189,7 +200,8 @@ class Laboratory:
         asked = read(question, contract.AskSizes, SIZES_LIMIT)
         lang, task = pick_language(asked.get("lang")), task_of(asked)
         name, problems = st.clean_name(asked.get("model"), lang)
-        loaded = None if problems or task is None else self.room.ready(name)
+        precision, _ = chosen(asked.get("precision"), lang)
+        loaded = None if problems or task is None else self.room.ready(name, precision)
         if task is None or loaded is None or (learns(loaded) and not task.learns):
             unknown = [] if task is None else [{"values": {}, "text": ""} for _ in task.sizes]
             return dumps({"kind": "sizes", "task": str(asked.get("task", "")), "sizes": unknown, "as_set": ""})
@@ -209,18 +221,24 @@ class Laboratory:
         return dumps({"kind": "sizes", "task": task.name, **found})
 
     def model(self, question: Any) -> str:
-        """`{model, lang, linked, look}`: where a model is, and the tokens it can read at once (`context`).
+        """`{model, precision, lang, linked, look}`: where a model is, and the tokens it can read at once (`context`).
 
-        `loop`: the loop fields it brings where a form says nothing of them (:func:`loopviz.app.lab.form.usual_loop`).
+        `loop`: the loop fields it brings where a form says nothing of them (:func:`loopviz.app.lab.form.usual_loop`). `precision`: how
+        the control stands; `notes`: what is to be known of the model.
         """
+        asked = read(question, contract.AskLabModel)
+        lang = pick_language(asked.get("lang"))
+        precision, misnamed = chosen(asked.get("precision"), lang)
 
-        def more(loaded: Engine | None) -> dict[str, Any]:
+        def more(loaded: Engine | None, now: Status) -> dict[str, Any]:
+            face = face_of(precision, [*misnamed, *refusals([now], lang)], self.room, lang)
             if loaded is None:
-                return {"loop": {}}
-            described = loaded.describe()
-            return {"loop": usual_loop(described), "context": described.shape.context}
+                return {"loop": {}, "precision": face}
+            described, notes = loaded.describe(), together([loaded], lang)
+            answer = {"loop": usual_loop(described), "context": described.shape.context, "precision": face}
+            return answer if notes is None else answer | {"notes": notes}
 
-        return questions.where_is(read(question, contract.AskLabModel), self.room, more=more)
+        return questions.where_is(asked, self.room, more=more, precision=precision)
 
     def look(self, question: Any) -> str:
         """`{run, lang}`: everything of a measurement."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from loopviz.app import controls as st
 from loopviz.app.lab.run import LabRun, said_of
 from loopviz.app.lab.service import Laboratory, MeasurementJob
 from loopviz.app.sessions.columns import column_words
@@ -15,7 +16,9 @@ from loopviz.checks import check_one_of
 def tool(laboratory: Laboratory) -> Tool:
     """`measure`, as the page Lab measures."""
 
-    def measure(call: Call, task: str, model: str = "", values: dict[str, Any] | None = None) -> Made:
+    def measure(
+        call: Call, task: str, model: str = "", values: dict[str, Any] | None = None, precision: str = st.SERVER
+    ) -> Made:
         """Make one of the Lab's measurements of a model: perplexity by loops, exits, where to loop, what the cache costs, ...
 
         Args:
@@ -24,19 +27,24 @@ def tool(laboratory: Laboratory) -> Tool:
             model: one of the models that this server offers; empty for its default.
             values: its parameters by name, as `python -m loopviz eval TASK --help` lists them: numbers, texts, lists as text with
                 commas; a file as `{"name": ..., "text": ...}`. What is left out takes its default.
+            precision: what the model's weights are held in: "exact" (float32), "half" (the quicker half on that machine), "int8" (a byte a
+                weight), "auto" (exact where that is quick enough, else the mildest that is), or "server", as the server has it.
 
         Returns:
-            headline in words, columns, rows, end (done, time, memory), seconds, manifest (enough to repeat it).
+            headline in words, columns, rows, end (done, time, memory), seconds, manifest (enough to repeat it; `model.dtype` is
+            what it was held in).
         """
         from loopviz.lab import TASKS
 
         check_one_of("task", task, [*TASKS])
+        check_one_of("precision", precision, st.BY_NAME["precision"].choices)
         known((thing.name for thing in dataclasses.fields(TASKS[task].params)), values or {}, "values")
         filled = {name: _as_typed(value) for name, value in (values or {}).items()}
-        asked = {"lang": call.lang, "task": task, "values": filled, "model": model.strip() or laboratory.room.default}
+        asked = {"lang": call.lang, "task": task, "values": filled, "precision": precision}
+        asked |= {"model": model.strip() or laboratory.room.default}
         return Made(MeasurementJob(laboratory, asked, call.session), lambda run: answer(run, call.lang))
 
-    return Tool(laboratory.jobs, measure)
+    return Tool(laboratory.jobs, measure, {"precision": {"enum": [*st.BY_NAME["precision"].choices]}})
 
 
 def _as_typed(value: Any) -> Any:

@@ -77,7 +77,7 @@ class Job:
     Attributes:
         model: the name of the model it needs; it may be another one while it waits.
         precision: what it is to be held in; "": as the server has it. It may change so, too.
-        others: names of more that it is made with, where they can be had; what cannot it tells itself.
+        others: names of more that it is made with, held likewise, where they can be had; what cannot it tells itself.
         start: what :class:`Starts` knows of it, once it is admitted.
         run: what became of it; None until it is made.
         held: the other models that are here, by name: none of them goes while the job lasts.
@@ -305,11 +305,11 @@ class Jobs:
         """What is said while the other models of a job are loaded; one that cannot be had ends nothing here."""
         for name in job.others:
             try:
-                for line in self.waiting(name, job.lang, gone):
+                for line in self.waiting(name, job.lang, gone, job.precision):
                     yield job.say(job.waits(line))
             except ModelRefused:
                 continue
-            if (loaded := self.room.ready(name)) is not None:
+            if (loaded := self.room.ready(name, job.precision)) is not None:
                 job.held[name] = loaded
 
     def among(self, room: ModelRoom) -> Jobs:

@@ -5,11 +5,13 @@ A note's own sentence names files of the server; a visitor is told by its code a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loopviz.app import controls as st
+from loopviz.app.controls.model_name import short_name
 from loopviz.app.texts import table, text
+from loopviz.engine.engine import TTTDescription
 
 if TYPE_CHECKING:
     from loopviz.engine.engine import Engine
@@ -40,10 +42,30 @@ def key_of(code: str, values: Mapping[str, Any]) -> str:
 def of_model(loaded: Engine, lang: str) -> list[str]:
     """What is to be known of a model that is there: what its files' reader noted, and what the page cannot hold of its loop."""
     found = loaded.describe()
+    if isinstance(found, TTTDescription):  # its reader notes nothing
+        return []
     said = told(found.notes, lang)
     if not found.blocks or not (names := st.unheld(found)):
         return said
     return [*said, text(lang, "note.unheld", fields=", ".join(names))]
+
+
+def together(models: Sequence[Engine], lang: str) -> dict[str, Any] | None:
+    """What is to be known of models that are there, with the words for how much that is; None when it is nothing.
+
+    Of several, each note begins with its model's name.
+    """
+    of = [(short_name(loaded.name), of_model(loaded, lang)) for loaded in models]
+    said = [
+        note if len(of) == 1 else text(lang, "model.notes.of", model=name, said=note)
+        for name, notes in of
+        for note in notes
+    ]
+    if not said:
+        return None
+    count = text(lang, "model.notes.one") if len(said) == 1 else text(lang, "model.notes", n=len(said))
+    names = text(lang, "compare.and").join(name for name, notes in of if notes)
+    return {"count": count, "about": text(lang, "model.notes.about", model=names), "said": said}
 
 
 def told(notes: Iterable[Noted], lang: str) -> list[str]:

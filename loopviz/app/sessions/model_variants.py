@@ -44,6 +44,20 @@ class HeldElsewhere(ValueError):
         self.values = {"precision": precision}
 
 
+class LearnsExactly(ValueError):
+    """A precision was chosen of a TTT model, whose weights are held in float32 and nothing else.
+
+    Attributes:
+        code, values: as of a limit.
+    """
+
+    code = "precision_ttt"
+
+    def __init__(self, precision: str) -> None:
+        super().__init__(f"precision={precision!r}: a TTT model is held in float32; choose 'exact'")
+        self.values = {"precision": precision}
+
+
 def is_of_precision(error: BaseException) -> bool:
     """Whether a model could not be had for the precision it was wanted in."""
     return str(getattr(error, "code", "")).startswith("precision_")

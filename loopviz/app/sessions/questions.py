@@ -10,6 +10,7 @@ from typing import Any
 
 from loopviz.app import controls as st
 from loopviz.app.sessions.messages import dumps
+from loopviz.app.sessions.model_status import Status
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.tickets import Starts, is_ticket
 from loopviz.app.texts import pick_language
@@ -20,7 +21,8 @@ def where_is(
     asked: Mapping[str, Any],
     room: ModelRoom,
     unnamed: str = "",
-    more: Callable[[Engine | None], Mapping[str, Any]] | None = None,
+    more: Callable[[Engine | None, Status], Mapping[str, Any]] | None = None,
+    precision: str = "",
 ) -> str:
     """`{model, lang, linked, look}`: where a model is, as JSON.
 
@@ -29,15 +31,18 @@ def where_is(
 
     Args:
         unnamed: the model that is meant where none is named; "": that is refused.
-        more: what else is answered, given the model, or None while it is not here; a model that it is asked of counts as worked with.
+        more: what else is answered, given the model, or None while it is not here, and where it is; a model that it is asked of
+            counts as worked with.
+        precision: what the model is to be held in; "": as the server has it.
     """
     lang = pick_language(asked.get("lang"))
     name, problems = st.clean_name(asked.get("model") or unnamed, lang)
     if problems:
         return dumps({"kind": "model", "name": "", "state": "failed", "text": problems[0].reason})
-    now = room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False))
+    now = room.want(name, lang, linked=asked.get("linked", False), look=asked.get("look", False), precision=precision)
     told = {"kind": "model", "name": name, "state": now.state, "text": now.tell(lang)}
-    return dumps(told if more is None else {**told, **more(room.ready(name))})
+    # after it was asked where it is: one that is ready is here
+    return dumps(told if more is None else {**told, **more(room.ready(name, precision), now)})
 
 
 def stop(asked: Mapping[str, Any], starts: Starts, runs: Iterable[Any]) -> str:

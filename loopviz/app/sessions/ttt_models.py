@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from loopviz.app.controls.examples import UNLISTED
 from loopviz.app.profile import Profile
 from loopviz.app.sessions.model_status import Status, Words
+from loopviz.app.sessions.model_variants import LearnsExactly, precision_of
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.engine.engine import TTTDescription
 from loopviz.paths import model_type_of
@@ -27,7 +28,20 @@ def _load(name: str, progress: Callable[[str, float | None], None], allow_paths:
 
 
 class TTTRoom(ModelRoom):
-    """The models of the TTT page. A looped one may be named, and is refused by its loader, which says what it is."""
+    """The models of the TTT page. A looped one may be named, and is refused by its loader, which says what it is.
+
+    They are held in float32, whatever the server holds others in, and wherever: another precision is refused of them.
+    """
+
+    @property
+    def precision(self) -> str:
+        """What they are held in."""
+        return "exact"
+
+    def _fetch(self, loading: Any) -> Engine:
+        if chosen := precision_of(loading.key):
+            raise LearnsExactly(chosen)
+        return super()._fetch(loading)
 
     @property
     def names(self) -> list[str]:

@@ -9,7 +9,8 @@ from loopviz.app.controls import HALVES as HALVES
 from loopviz.trace.typed import check_type, hints_of
 
 QUESTION_LIMIT = 4_000  # characters of a question
-_REFUSED = ("model",)  # keys taken as they are: what is no model's name is refused in words, by the rule of its control
+# Keys taken as they are: what is no model's name, and no precision, is refused in words, by the rule of its control.
+_REFUSED = ("model", "precision")
 _NOTHING: Any = object()
 
 

@@ -18,6 +18,7 @@ from loopviz.app.sessions import questions
 from loopviz.app.sessions.file_desk import File, FileRefused
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.messages import dumps
+from loopviz.app.sessions.model_status import Status
 from loopviz.app.sessions.models import ModelRefused
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.tickets import is_ticket, number
@@ -176,7 +177,7 @@ class Teaching:
         """`{model, lang, linked, look}`: where a model is; of one that is here, what of the form it decides."""
         from loopviz.train.teach_form import usual
 
-        def more(loaded: Engine | None) -> dict[str, Any]:
+        def more(loaded: Engine | None, now: Status) -> dict[str, Any]:
             if loaded is None:
                 return {}
             described = loaded.describe()

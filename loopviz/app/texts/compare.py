@@ -13,7 +13,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "compare.continuation": "Continuation to measure on",
         "compare.continuation.hint": "What follows the prompt. Its perplexity is measured through each cache; leave it empty to "
         "measure cache errors on the baseline’s own text instead.",
-        "compare.shared": "Model and choice of words, the same for all",
+        "compare.shared": "Model, precision and choice of words, the same for all",
         "compare.run": "Compare",
         "compare.stop": "Stop all",
         "compare.add": "Add a configuration",
@@ -120,7 +120,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "compare.prompt": "提示词",
         "compare.continuation": "用于测量的续文",
         "compare.continuation.hint": "接在提示词之后的文字。其困惑度经由每种缓存测量；留空则改用基线自己的文本测量缓存误差。",
-        "compare.shared": "模型与选词方式（所有配置相同）",
+        "compare.shared": "模型、精度与选词方式（所有配置相同）",
         "compare.run": "开始对比",
         "compare.stop": "全部停止",
         "compare.add": "添加配置",

@@ -7,6 +7,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "model.notes.one": "1 note",
         "model.notes": "{n} notes",
         "model.notes.about": "To know about {model}",
+        "model.notes.of": "{model}: {said}",
         "note.code_ignored": "It comes with program code of its own (auto_map). Code of a model's files is never run here.",
         "note.dropped": "Its files name a special token that it does not have ({field}: {ids}; its {rows} tokens are "
         "numbered from 0), so that one is left out.",
@@ -54,6 +55,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "model.notes.one": "1 条说明",
         "model.notes": "{n} 条说明",
         "model.notes.about": "关于 {model} 需要知道的",
+        "model.notes.of": "模型 {model}：{said}",
         "note.code_ignored": "它附带了自己的程序代码（auto_map）。模型文件里的代码在这里从不运行。",
         "note.dropped": "它的文件提到一个它没有的特殊词元（{field}：{ids}；它的词元从 0 起共 {rows} 个），因此略去。",
         "note.tokens_without_row": "它的词表里有些词没有对应的数值（{tokens}）。含有这些词的文本会被拒绝。",

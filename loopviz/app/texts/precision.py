@@ -25,7 +25,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "limit.precision_no_half": "precision={precision!r}: this machine computes neither in float16 nor in bfloat16. Choose exact, or int8",
         "limit.precision_packed": "precision={precision!r}: the files of {name} hold its layers packed already, as {dtype} (bitsandbytes). Choose exact",
         "limit.precision_cluster": "precision={precision!r}: models run on a cluster here, which holds them as its host chose. Leave the precision as this server has it",
+        "limit.precision_ttt": "precision={precision!r}: {name} is a TTT model, whose weights are held in float32 alone. Choose exact, or leave the precision as this server has it",
         "about.held_in": "held in {dtype}",
+        "measured.held": "Measured with weights held in {dtype}.",
     },
     "zh": {
         "precision.label": "模型计算的精确程度（precision）",
@@ -49,6 +51,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "limit.precision_no_half": "precision={precision!r}：本机不支持 float16 或 bfloat16 计算。请选择精确（exact）或 int8",
         "limit.precision_packed": "precision={precision!r}：{name} 的文件中各层已由 bitsandbytes 压缩为 {dtype}。请选择精确（exact）",
         "limit.precision_cluster": "precision={precision!r}：这里的模型在集群上运行，精度由其主人选定。请保留“按本服务器的设置”",
+        "limit.precision_ttt": "precision={precision!r}：{name} 是 TTT 模型，其权重只以 float32 保存。请选择精确（exact），或保留“按本服务器的设置”",
         "about.held_in": "以 {dtype} 保存",
+        "measured.held": "测量时权重以 {dtype} 保存。",
     },
 }

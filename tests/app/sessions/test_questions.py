@@ -58,7 +58,8 @@ def test_a_model_says_where_it_is_and_what_the_page_asks_besides() -> None:
 
     room, given = ModelRoom("tiny", load=load), []
 
-    def more(loaded: Any) -> dict[str, Any]:
+    def more(loaded: Any, now: Any) -> dict[str, Any]:
+        assert now.name == "tiny"
         given.append(loaded)
         return {"layers": getattr(loaded, "layers", None)}
 

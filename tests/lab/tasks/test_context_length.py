@@ -17,6 +17,7 @@ from loopviz.lab.measure import subject_of
 from loopviz.lab.tasks.context_length import ContextParams, headline, plot, summary
 from loopviz.model import placing
 from loopviz.model.checkpoints import CheckpointError
+from loopviz.model.precision import quantise
 from loopviz.paths import ASSETS
 from loopviz.ttt import TTTCache
 from tests.engine import tiny, tiny_ttt
@@ -121,6 +122,10 @@ def test_what_cannot_be_measured_is_refused_by_name(tmp_path: Path, monkeypatch:
             fellow(subject(), "stories-ttt", "beside")
         with pytest.raises(CheckpointError, match=r"the model needs [\d,]+ bytes there for all that is no layer"):
             fellow(subject(), "stories-loop", "beside")
+    coarse = subject()
+    quantise(coarse.model)
+    with pytest.raises(FieldError, match="beside='stories-ttt': a TTT model, whose layers are not held in int8"):
+        fellow(coarse, "stories-ttt", "beside")
     strict = subject_of(LocalEngine("tiny", subject().model, subject().tokenizer))
     with pytest.raises(
         FieldError, match=r"beside='/etc': not one of the models that may be named here; there are .*stories-ttt"
