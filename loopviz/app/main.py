@@ -22,6 +22,7 @@ from loopviz.app.profile import LOCAL, Profile
 from loopviz.app.server import api, assets, metrics
 from loopviz.app.server.request_guard import rules_of
 from loopviz.app.server.theme import theme
+from loopviz.app.server.web_app import made_later
 from loopviz.app.sessions.mailbox import keep_mail
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.paths import install_hint
@@ -40,12 +41,13 @@ def build(model: str = DEFAULT_MODEL, *, profile: Profile = LOCAL) -> ExplorePag
         profile: what visitors may do.
     """
     service = Service(ModelRoom(model, profile=profile), Registry())
-    page = ExplorePage(service)
-    service.tools += [tool(service), opening(service, page.sharing.stored)]
-    for name in PAGES:
-        if name != OPENING:  # each by its name alone: a page more is no arrow more
-            page.beside += import_module(f"loopviz.app.{name}.page").add(page.demo, service) or []
-    page.beside += _for_programs(page.demo, service)
+    with made_later():
+        page = ExplorePage(service)
+        service.tools += [tool(service), opening(service, page.sharing.stored)]
+        for name in PAGES:
+            if name != OPENING:  # each by its name alone: a page more is no arrow more
+                page.beside += import_module(f"loopviz.app.{name}.page").add(page.demo, service) or []
+        page.beside += _for_programs(page.demo, service)
     return page
 
 
@@ -109,7 +111,8 @@ def launch(
     page.service.room.warm_when_asked(latest=WARM_AFTER)
     profile = page.service.room.profile
     rules = rules_of(host, os.environ, profile)
-    page.demo.queue(default_concurrency_limit=profile.events_at_once, max_size=profile.queue, api_open=False)
+    with made_later():
+        page.demo.queue(default_concurrency_limit=profile.events_at_once, max_size=profile.queue, api_open=False)
     keep_mail(page.demo._queue)
     # else, on a Space, Gradio's script asks others for fonts and about the Space
     page.demo.space_id = None
