@@ -2,9 +2,8 @@
 
 A layer of one new token is some sixty small operations and fourteen module calls; on a small model they take longer than its
 products. Where a module is transformers' (or torch's) own and has no hook, its operations are asked for directly, in fewer calls and
-with the same numbers, bit for bit. What a module computes is decided by its class, so anything else (a LoRA, int8 weights, a
-watched or a replaced module, one whose `forward` was changed) is called as ever; what is hooked, replaced or moved is seen by the
-next pass.
+with the same numbers, bit for bit. What a module computes is decided by its class, so anything else (a LoRA, a watched or a replaced module,
+one whose `forward` was changed) is called as ever; what is hooked, replaced or moved is seen by the next pass.
 """
 
 from __future__ import annotations
@@ -24,13 +23,15 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaMLP, LlamaRMSNorm
 
+from .precision import Int8Linear
+
 FEW = 64  # tokens of all rows up to which calls, not products, are what a layer costs
 _FLASH_WIDTH = 256  # head_dim up to which transformers lets sdpa share keys among queries (enable_gqa)
 _GIVEN = {"position_ids", "position_embeddings", "use_cache"}  # what a layer is told here; anything else is for modules
 # The operations that stand here for a module are those of this forward; who puts another in its place gets it called.
 _KNOWN = {
     kind: kind.forward
-    for kind in (LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm, SiLUActivation, nn.Linear)
+    for kind in (LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm, SiLUActivation, nn.Linear, Int8Linear)
 }
 _EVERYWHERE = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
 _PLACES = (
@@ -91,17 +92,18 @@ class LeanLayers:
         normed = parts.norm_after(state)
         if not parts.expands:
             return state + parts.mlp(normed)
-        return state + parts.down(parts.act(parts.gate(normed)) * parts.up(normed))
+        gate, up = parts.gate_up(normed)
+        return state + parts.down(parts.act(gate) * up)
 
     def _attention(self, parts: _Parts, normed: Tensor, mask: Any, cache: Any) -> Tensor:
         """`[B, T, H]` to `[B, T, H]`."""
         attention, D = parts.attention, parts.width
         B, T, _ = normed.shape
-        made = parts.q(normed), parts.k(normed), parts.v(normed)
+        made = parts.qkv(normed)
         if T == 1:
-            q, k, v = (x.view(B, -1, 1, D) for x in made)  # [B, heads or K, 1, D]
+            q, k, v = [x.view(B, -1, 1, D) for x in made]  # [B, heads or K, 1, D]
         else:
-            q, k, v = (x.view(B, T, -1, D).transpose(1, 2) for x in made)
+            q, k, v = [x.view(B, T, -1, D).transpose(1, 2) for x in made]
         heads, both = q.shape[1], torch.cat((q, k), dim=1)
         cos, sin, half = self.angles
         both = both * cos + both.roll(half, -1) * sin
@@ -171,7 +173,11 @@ class _Parts:
 
     def __init__(self, layer: nn.Module) -> None:
         inside = [(layer.get_submodule(owner)._modules, name, kind) for owner, name, kind in _PLACES]
-        self.places = [(held, name, held[name], kind, _quiet(held[name], kind)) for held, name, kind in inside]
+        kinds = [_held_as(held[name], kind) for held, name, kind in inside]
+        self.places = [
+            (held, name, held[name], kind, _quiet(held[name], kind))
+            for (held, name, _), kind in zip(inside, kinds, strict=True)
+        ]
         by_name: dict[str, Any] = {name: (module, quiet) for _, name, module, _, quiet in self.places}
         self.attention, attends = by_name["self_attn"]
         self.mlp, self.expands = by_name["mlp"]
@@ -180,9 +186,9 @@ class _Parts:
         self.norm_before, self.norm_after = (
             _norm(*by_name[name]) for name in ("input_layernorm", "post_attention_layernorm")
         )
-        self.q, self.k, self.v, self.o, self.gate, self.up, self.down = (
-            _linear(*by_name[f"{name}_proj"]) for name in ("q", "k", "v", "o", "gate", "up", "down")
-        )
+        self.o, self.down = (_linear(*by_name[name]) for name in ("o_proj", "down_proj"))
+        self.qkv = _linears([by_name[name] for name in ("q_proj", "k_proj", "v_proj")])
+        self.gate_up = _linears([by_name[name] for name in ("gate_proj", "up_proj")])
         act, quiet = by_name["act_fn"]
         self.act: Call = F.silu if quiet else act
 
@@ -219,9 +225,34 @@ def _quiet(module: Any, kind: type[nn.Module]) -> bool:
     )
 
 
+def _held_as(module: Any, kind: type[nn.Module]) -> type[nn.Module]:
+    """The class as which a module's operations are known: a projection may hold int8."""
+    return Int8Linear if kind is nn.Linear and type(module) is Int8Linear else kind
+
+
+def _linears(known: list[tuple[Any, bool]]) -> Callable[[Tensor], list[Tensor]]:
+    """Maps that read the same: what they round it to is made once."""
+    if all(quiet and type(module) is Int8Linear for module, quiet in known):
+        maps: list[Int8Linear] = [module for module, _ in known]
+
+        def from_rounded(x: Tensor) -> list[Tensor]:
+            rows = maps[0].rounded(x)
+            return [one.product(rows, x) for one in maps]
+
+        return from_rounded
+    calls = [_linear(module, quiet) for module, quiet in known]
+
+    def projected(x: Tensor) -> list[Tensor]:
+        return [call(x) for call in calls]
+
+    return projected
+
+
 def _linear(module: Any, quiet: bool) -> Call:
     if not quiet:
         return module  # type: ignore[no-any-return]  # a module is called so, too
+    if type(module) is Int8Linear:
+        return module.forward
     linear, held = F.linear, module._parameters  # read at each call: weights are moved, and replaced
 
     def projected(x: Tensor) -> Tensor:

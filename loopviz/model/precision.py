@@ -75,6 +75,10 @@ class Int8Linear(nn.Module):
         Raises:
             PrecisionError: gradients are asked of it, or it is not on the CPU.
         """
+        return self.product(self.rounded(input), input)
+
+    def rounded(self, input: Tensor) -> Tensor:
+        """`[..., in]` as the kernel reads it, `[rows, columns]` bfloat16: the same for all maps of one width. Raises as `forward`."""
         if input.requires_grad and torch.is_grad_enabled():
             raise PrecisionError("int8: no gradients pass layers of int8; use torch.no_grad(), or precision 'exact'")
         if input.device.type != "cpu":
@@ -82,10 +86,15 @@ class Int8Linear(nn.Module):
                 f"int8: layers of int8 run on the CPU alone, not on {input.device}; use 'exact' or 'half'"
             )
         rows = input.reshape(-1, self.in_features).to(torch.bfloat16)
-        rows = F.pad(rows, (0, self.spare)) if self.spare else rows
-        found = torch.ops.aten._weight_int8pack_mm(rows, self.quantised, self.scale).to(input.dtype)
-        found = found if self.bias is None else found + self.bias.to(input.dtype)
-        return found.view(*input.shape[:-1], self.out_features)
+        return F.pad(rows, (0, self.spare)) if self.spare else rows
+
+    def product(self, rows: Tensor, like: Tensor) -> Tensor:
+        """What `rounded(like)` comes to, `[..., out]`."""
+        held = self._buffers  # quicker to read than attributes of a module
+        bias = held["bias"]
+        found = torch.ops.aten._weight_int8pack_mm(rows, held["quantised"], held["scale"]).to(like.dtype)
+        found = found if bias is None else found + bias.to(like.dtype)
+        return found.view(*like.shape[:-1], self.out_features)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
         scale = self.scale

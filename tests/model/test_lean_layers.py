@@ -14,6 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.model import lean_layers as lean
+from loopviz.model.precision import quantise
 
 from .tiny import DYNAMIC, LOOP, MODES, any_loop, build, ids, random_shapes, record
 
@@ -86,6 +87,17 @@ def test_with_padding_and_biases(loop: dict[str, Any]) -> None:
 def test_layers_that_are_not_llamas(fields: dict[str, Any]) -> None:
     model = build(LOOP, **fields)
     assert torch.equal(decoded(model), decoded(by_modules(model)))
+
+
+@pytest.mark.parametrize("mlp_bias", [False, True])
+def test_matrices_of_int8(mlp_bias: bool) -> None:
+    """Maps that read the same share what it is rounded to; a LoRA's neighbour, or one that is heard, does not."""
+    model = quantise(build(LOOP, mlp_bias=mlp_bias))
+    expected = decoded(by_modules(model))
+    assert torch.equal(decoded(model), expected)
+    handle = model.model.layers[1].self_attn.k_proj.register_forward_hook(lambda *_: None)
+    assert torch.equal(decoded(model), expected)
+    handle.remove()
 
 
 def test_a_state_continued_through_the_coda() -> None:
