@@ -20,6 +20,7 @@ from loopviz.app.server.api import address_of as address_of
 from loopviz.app.server.assets import asset_url
 from loopviz.app.server.source_code import locate as locate
 from loopviz.app.sessions import untrusted
+from loopviz.app.sessions.chosen_precision import face_of
 from loopviz.app.sessions.faults import guarded, kinds, unforeseen
 from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.messages import dumps, wire
@@ -77,7 +78,7 @@ def page_data(here: str, room: ModelRoom, **more: Any) -> dict[str, Any]:
     texts = {
         lang: {key: value for key, value in table(lang).items() if not key.startswith(elsewhere)}
         | own
-        | {"model.info": room.told(lang)}
+        | {"model.info": room.told(lang), "precision.now": face_of(st.SERVER, [], room, lang)["info"]}
         for lang in LANGUAGES
     }
     controls = [

@@ -148,7 +148,7 @@ def test_a23_the_tour_is_chinese(visit: Callable[..., Page]) -> None:
 
 def test_a23_compare_is_chinese(visit: Callable[..., Page]) -> None:
     page = visit("?lang=zh", at="compare")
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-setup summary").nth(1).click()
     page.locator(".lv-go").click()

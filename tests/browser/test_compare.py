@@ -19,7 +19,7 @@ def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callabl
     expect(cards).to_have_count(3)
     cards.nth(1).locator(".lv-card-head button").click()
     expect(cards).to_have_count(2)
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-go").click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
@@ -75,7 +75,7 @@ LONG = "300"
 
 def long_comparison(page: Page, tokens: str = LONG) -> str:
     """A comparison that goes on; its id."""
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill(tokens)
     page.locator("[data-field=prompt] textarea").fill("The first")
     page.locator(".lv-go").click()
@@ -147,7 +147,7 @@ def test_another_model_chosen_while_a_comparison_runs(visit: Callable[..., Page]
 @pytest.mark.parametrize("width", [1440, 1280, 1024, 390])
 def test_a15_the_verdict_is_seen_or_said_to_be_further_right(visit: Callable[..., Page], width: int) -> None:
     page = visit(at="compare", viewport={"width": width, "height": 900})
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-go").click()
     expect(page.locator('.lv-page[data-end="done"]')).to_be_visible()
@@ -195,9 +195,9 @@ def test_b10_compare_opens_finished_and_the_verdict_changes_with_a_run(visit: Ca
     expect(verdict).to_have_text(recorded)
 
     before = page.locator(".lv-found").bounding_box()
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator(".lv-go").click()
     expect(page.locator('.lv-page[data-end="done"][data-shown="own"][data-drawn="true"]')).to_be_visible()
     expect(page.locator(".lv-found .lv-badge")).to_be_hidden()
@@ -239,7 +239,7 @@ def test_b10_a_sweep_of_the_loops_is_a_card_a_curve_and_rows(visit: Callable[...
     field.blur()
     expect(sweep.locator(".lv-card-name")).to_have_value("Loops 1 … 4")
     expect(sweep.locator(".lv-card-status")).to_be_empty()
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-go").click()
     expect(page.locator('.lv-page[data-end="done"][data-shown="own"][data-drawn="true"]')).to_be_visible()

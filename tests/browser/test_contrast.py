@@ -132,7 +132,7 @@ def test_a20_runs_with_all_panels_can_be_read(explore: Page, model: str) -> None
 def test_a20_a_comparison_can_be_read(page: Page, bundled_url: str) -> None:
     page.goto(bundled_url + "compare")
     page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("12")
     page.locator(".lv-setup summary").nth(1).click()
     page.click(".lv-go")

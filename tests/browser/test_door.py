@@ -68,7 +68,7 @@ def test_explore_keeps_the_policy_it_runs_under(visit: Visit, tmp_path: Path) ->
 
 def test_compare_and_the_lab_keep_the_policy_they_run_under(visit: Visit, tmp_path: Path) -> None:
     page = _watched(visit(at="compare"))
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-go").click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()

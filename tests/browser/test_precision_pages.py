@@ -31,7 +31,7 @@ def test_two_configurations_are_compared_in_int8(visit: Callable[..., Page], lan
     cards = page.locator(".lv-setup")
     cards.nth(1).locator(".lv-card-head button").click()
     expect(cards).to_have_count(2)
-    page.locator(".lv-asking summary").first.click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     choice = page.locator("[data-field=precision]")
     expect(choice.locator(".lv-field-title")).to_have_text(words["precision.label"])

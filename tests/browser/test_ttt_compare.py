@@ -41,7 +41,7 @@ def set_up(visit: Visit, lang: str, query: str = "", **options: object) -> Page:
     """stories-loop as it comes, and stories-ttt beside it; a few words."""
     page = visit(query, at="compare", **options)
     page.locator(f"[data-lang={lang}]").click()
-    page.locator(".lv-asking summary").click()
+    page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("6")
     model = page.locator("[data-field=model] input")
     model.fill("stories-loop")

@@ -10,6 +10,8 @@ const NAME = "precision"; // of the control
 export class PrecisionChoice {
   /** @type {Act | undefined} the way out that is offered */
   act = undefined;
+  /** @type {boolean} whether the server has said how it stands; until then it is as the server has it */
+  told = false;
 
   /**
    * @param {Control[]} controls all that there are
@@ -51,11 +53,14 @@ export class PrecisionChoice {
   /** Its words. @param {(key: string) => string} text */
   label(text) {
     this.field.label(text("precision.label"), (choice) => text(`precision.${choice}`));
+    if (!this.told) this.field.show({ info: text("precision.now") }); // its place is kept
   }
 
   /** How it stands, once the server has said it. @param {Face | undefined} face */
   show(face) {
-    if (face) this.field.show(face);
+    if (!face) return;
+    this.told = true;
+    this.field.show(face);
   }
 
   /**
