@@ -250,7 +250,7 @@ def _linears(known: list[tuple[Any, bool]]) -> Callable[[Tensor], list[Tensor]]:
 
 def _linear(module: Any, quiet: bool) -> Call:
     if not quiet:
-        return module  # type: ignore[no-any-return]  # a module is called so, too
+        return module  # a module is called so, too
     if type(module) is Int8Linear:
         return module.forward
     linear, held = F.linear, module._parameters  # read at each call: weights are moved, and replaced
@@ -264,7 +264,7 @@ def _linear(module: Any, quiet: bool) -> Call:
 def _norm(module: Any, quiet: bool) -> Call:
     """RMSNorm over the last dimension, in the order that its module sums and rounds in."""
     if not quiet:
-        return module  # type: ignore[no-any-return]
+        return module
     held, eps = module._parameters, torch.tensor(module.variance_epsilon)
     count = torch.tensor(float(held["weight"].shape[0]))  # a tensor is added, and divided by, quicker than a number
 

@@ -118,9 +118,10 @@ def same_as_server(page: Page) -> None:
           const whole = JSON.parse(await page.server.resync(JSON.stringify({ run: page.run, epoch: -1, seq: -1 })));
           const on = [...page.panels].filter(([, panel]) => panel.figure);
           const figures = Object.fromEntries(on.map(([name, panel]) => [name, panel.figure]));
-          return [[whole.tokens, whole.figures], [page.tokens, figures]];
+          return [[whole.tokens, whole.figures, whole], [page.tokens, figures]];
         }"""
     )
+    assert server[2]["kind"] == "snapshot", f"{server[2]!r:.500}"
     assert own[0] == server[0]
     assert own[1].keys() == server[1].keys()
     for name in own[1]:
