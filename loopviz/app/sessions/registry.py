@@ -86,12 +86,14 @@ class Registry(Generic[R]):
         self.keeper.enter(run, self.drop)
 
     def supersede(self, run: R) -> None:
-        """`run` has something to show: its session's other runs are no longer on screen, and are dropped.
+        """`run` has something to show: its session's earlier runs are no longer on screen, and are dropped.
 
-        The file a visitor opened stays: they may go back to it.
+        One that was begun after it stays, however late this one is heard of: it is the one on screen, or will be. The file a visitor
+        opened stays: they may go back to it.
         """
-        for other in self.of_session(run.session):
-            if other is not run and not other.opened:
+        runs = self.of_session(run.session)
+        for other in runs[: runs.index(run)] if run in runs else ():  # it may have been replaced itself
+            if not other.opened:
                 other.halt()
                 self.drop(other)
 

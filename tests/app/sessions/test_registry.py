@@ -42,6 +42,23 @@ def test_a_visitor_s_new_run_takes_the_place_of_the_one_before() -> None:
     assert (len(runs), runs.of_session("me"), runs.of_session("you")) == (1, [second], [])
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_that_is_heard_of_late_takes_no_later_one_s_place(replaced: bool) -> None:
+    """Five clicks: the fourth's thread may come to show something when the fifth's run is there already, or has ended."""
+    runs: Registry[Measured] = Registry()
+    first, second, third = (Measured(name, "me") for name in "abc")
+    for run in (first, second, third):
+        runs.begin(run)
+    if replaced:
+        runs.supersede(third)
+    third.finished.clear()
+    runs.supersede(second)
+    assert [*runs] == ([third] if replaced else [second, third])
+    assert not third.finished.is_set()
+    runs.supersede(third)
+    assert [*runs] == [third]
+
+
 def test_the_oldest_finished_runs_go_first() -> None:
     runs: Registry[Measured] = Registry(Keeper(dataclasses.replace(PUBLIC, kept_bytes=20)))
     made = [Measured(name, name) for name in "abcd"]
